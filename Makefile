@@ -1,0 +1,93 @@
+# `make` lists what there is. Each target installs what it needs and the machine lacks: Debian packages by apt, and the
+# rest at pinned versions into target/tools, tests/clients/node_modules and tests/clients/.venv. Rust, Node and Python
+# must be there. ARGS="…" is passed on by run, test and bench.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CLIENTS := tests/clients
+NPM := $(CLIENTS)/node_modules/.package-lock.json
+VENV := $(CLIENTS)/.venv/installed
+CARGO_DENY := target/tools/cargo-deny-0.20.2/bin/cargo-deny
+
+# Everyday
+
+.PHONY: run
+run: compiler ## Build the release binary and serve (ARGS="--help" shows the options)
+	cargo build --release --locked
+	exec target/release/sessiond serve $(ARGS)
+
+.PHONY: test
+test: compiler strace clients ## Run all tests (ARGS="revoke" runs those whose name contains it)
+	cargo test --locked $(ARGS)
+
+.PHONY: check
+check: compiler components $(CARGO_DENY) $(NPM) ## Check format, lints, dependencies and openapi.yaml
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	$(CARGO_DENY) --locked check bans licenses sources
+	@echo "Comparing openapi.yaml with the code; 'make openapi' writes it"
+	cargo run --locked --quiet -- openapi | diff openapi.yaml -
+	REDOCLY_TELEMETRY=off REDOCLY_SUPPRESS_UPDATE_NOTICE=true \
+	    $(CLIENTS)/node_modules/.bin/redocly lint --config $(CLIENTS)/redocly.yaml openapi.yaml
+
+.PHONY: bench
+bench: compiler ## Measure (ARGS chooses what)
+	@# Many clients are many sockets: the limit of open files is raised as far as it goes.
+	ulimit -n "$$(ulimit -Hn)" || echo "The limit of open files stays at $$(ulimit -n)"; \
+	    cargo bench --locked --bench sessiond -- $(ARGS)
+
+.PHONY: openapi
+openapi: compiler ## Write openapi.yaml from the code
+	@mkdir -p target
+	cargo run --locked --quiet -- openapi > target/openapi.yaml
+	mv target/openapi.yaml openapi.yaml
+
+.PHONY: help
+help: ## Show this
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
+
+# What the above need; each says what it installs, and nothing where there is nothing to do
+
+# $(call debian,<test that tells whether it is there>,<packages>,<what for>)
+define debian
+@$(1) >/dev/null 2>&1 || { \
+    echo "Installing $(2) (Debian), for $(3)"; \
+    command -v apt-get >/dev/null || { echo "Not a Debian machine: please install it by hand" >&2; exit 1; }; \
+    as=; if [ "$$(id -u)" != 0 ]; then as=sudo; \
+        command -v sudo >/dev/null || { echo "Please run as root: apt-get install $(2)" >&2; exit 1; }; fi; \
+    $$as apt-get update -qq; \
+    $$as env DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends $(2) >/dev/null; }
+endef
+
+.PHONY: compiler strace python components clients
+compiler:
+	$(call debian,command -v cc,gcc libc6-dev,compiling the bundled SQLite)
+
+strace:
+	$(call debian,command -v strace,strace,the test that counts fdatasync)
+
+python:
+	$(call debian,python3 -c 'import ensurepip',python3-venv,the Python MCP client)
+
+components:
+	@cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || { \
+	    echo "Installing rustfmt and clippy (rustup)"; rustup component add rustfmt clippy; }
+
+clients: $(NPM) $(VENV)
+
+$(NPM): $(CLIENTS)/package.json $(CLIENTS)/package-lock.json
+	@echo "Installing the reference MCP server and the OpenAPI tools (npm) into $(CLIENTS)/node_modules"
+	@npm ci --prefix $(CLIENTS) --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+$(VENV): $(CLIENTS)/requirements.lock | python
+	@echo "Installing the official Python MCP client (PyPI) into $(CLIENTS)/.venv"
+	@python3 -m venv --clear $(CLIENTS)/.venv
+	@$(CLIENTS)/.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+$(CARGO_DENY): | compiler
+	@echo "Installing cargo-deny 0.20.2 (crates.io) into target/tools; this takes a few minutes"
+	@cargo install --quiet --locked --root target/tools/cargo-deny-0.20.2 cargo-deny@0.20.2
