@@ -1,0 +1,78 @@
+//! The only place that reads the time of day. Tests turn a clock of their own.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Instant;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+type Time = DateTime<Utc>;
+
+/// How far wall and monotonic clock may part between two looks before it counts as a jump.
+const JUMP: TimeDelta = TimeDelta::seconds(30);
+
+/// Where "now" comes from. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Clock {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    started: Instant,
+    /// Wall time minus monotonic time at the last look; milliseconds.
+    offset: AtomicI64,
+    /// Process start or the last jump, whichever is later; milliseconds.
+    steady_since: AtomicI64,
+    /// What a test has turned the clock by; milliseconds.
+    turned: AtomicI64,
+}
+
+impl Clock {
+    /// The system's clock.
+    #[allow(clippy::disallowed_methods)] // this is the one place
+    pub fn system() -> Self {
+        let started = Instant::now();
+        let now = Utc::now().timestamp_millis();
+        let inner = Inner {
+            started,
+            offset: AtomicI64::new(now),
+            steady_since: AtomicI64::new(now),
+            turned: AtomicI64::new(0),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Now, in whole milliseconds.
+    #[allow(clippy::disallowed_methods)] // this is the one place
+    pub fn now(&self) -> Time {
+        let milliseconds = Utc::now().timestamp_millis() + self.inner.turned.load(Ordering::Relaxed);
+        Time::from_timestamp_millis(milliseconds).unwrap_or_default()
+    }
+
+    /// Moves this clock and its clones, as time passing would: no jump.
+    pub fn turn(&self, by: TimeDelta) {
+        self.inner.turned.fetch_add(by.num_milliseconds(), Ordering::Relaxed);
+    }
+
+    /// Compares wall and monotonic time; a difference that grew by more than 30 s since the last look is a jump.
+    /// Returns by how much it jumped.
+    #[allow(clippy::disallowed_methods)] // this is the one place
+    pub fn check(&self) -> Option<TimeDelta> {
+        let monotonic = i64::try_from(self.inner.started.elapsed().as_millis()).unwrap_or(i64::MAX);
+        let wall = Utc::now().timestamp_millis();
+        let offset = wall - monotonic;
+        let jump = TimeDelta::milliseconds(offset - self.inner.offset.swap(offset, Ordering::Relaxed));
+        if jump.abs() > JUMP {
+            self.inner.steady_since.store(self.now().timestamp_millis(), Ordering::Relaxed);
+            Some(jump)
+        } else {
+            None
+        }
+    }
+
+    /// Since when this process has been running on a clock that did not jump: nobody is blamed for silence before.
+    pub fn steady_since(&self) -> Time {
+        Time::from_timestamp_millis(self.inner.steady_since.load(Ordering::Relaxed)).unwrap_or_default()
+    }
+}

@@ -1,0 +1,499 @@
+//! The one writer. It takes what is waiting, decides it in order, writes it in one durable transaction, opens or
+//! closes the Gate accordingly, and only then answers.
+
+mod draft;
+
+use std::collections::{BTreeSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::clock::Clock;
+use crate::core::Time;
+use crate::core::application::{
+    Application, ApplicationCommand, Organization, ServiceAccount, ServiceAccountCommand,
+};
+use crate::core::caller::Actor;
+use crate::core::command::{Command, Connect};
+use crate::core::event::{ApplicationCreated, OrganizationCreated, ServiceAccountCreated};
+use crate::core::ids::{
+    ApplicationNumber, OrganizationNumber, Position, RevocationNumber, ServiceAccountNumber, SessionNumber,
+};
+use crate::core::kind::Policy;
+use crate::core::reason::Reason;
+use crate::core::revocation::{Filter, Revocation};
+use crate::core::session::Session;
+use crate::core::token::AccessToken;
+use crate::error::Error;
+use crate::gate::{Flight, Gate};
+use crate::store::{Health, Loaded, SideWrite, StoreError, Writer};
+
+use draft::Draft;
+
+/// Units that may wait; beyond that callers are told to come back.
+const QUEUE: usize = 8_192;
+/// Units decided into one transaction.
+const BATCH: usize = 512;
+/// Sessions that one bulk unit may touch. At most one bulk unit goes into a transaction, so that nobody waits long.
+pub const CHUNK: usize = 500;
+/// Size of the write-ahead log above which the committer empties it between batches.
+const LARGE_WAL: u64 = 64 << 20;
+/// Activity settles into its rows when the log's tail beyond them has so many events, or so much time has passed.
+const UNSETTLED_EVENTS: i64 = 65_536;
+const UNSETTLED_FOR: Duration = Duration::from_secs(10);
+/// Hot rows written with one transaction while settling: little enough that nobody waits for it.
+const SETTLE_SLICE: usize = 128;
+
+/// Who wants something, as the envelope of its events will tell.
+#[derive(Debug, Clone)]
+pub struct By {
+    pub actor: Actor,
+    pub request_id: Option<String>,
+    pub traceparent: Option<String>,
+}
+
+impl By {
+    /// sessiond itself.
+    pub fn system() -> Self {
+        Self { actor: Actor::SYSTEM, request_id: None, traceparent: None }
+    }
+
+    /// Whoever stands at the console.
+    pub fn operator() -> Self {
+        Self { actor: Actor::OPERATOR, request_id: None, traceparent: None }
+    }
+}
+
+/// One unit of work: all of it happens, or none.
+#[derive(Debug)]
+pub enum Work {
+    /// A wish about one open session. `token_hash` replaces its token where the wish is to renew it.
+    Session {
+        number: SessionNumber,
+        command: Command,
+        token_hash: Option<[u8; 32]>,
+    },
+    /// Open a session, or attach to one.
+    Connect(Box<Opening>),
+    /// The same kind of wish about many sessions, at most [`CHUNK`].
+    Bulk {
+        items: Vec<(SessionNumber, Command)>,
+        revocation: Option<RevocationNumber>,
+    },
+    /// Close the Gate for what the filter covers and record that a revocation began.
+    BeginRevocation {
+        id: Uuid,
+        organization: OrganizationNumber,
+        filter: Filter,
+        reason: Reason,
+        note: Option<String>,
+    },
+    EndRevocation(RevocationNumber),
+    CreateOrganization(Box<Founding>),
+    CreateApplication {
+        organization: OrganizationNumber,
+        created: ApplicationCreated,
+        secret_hash: Option<[u8; 32]>,
+    },
+    Application {
+        number: ApplicationNumber,
+        command: ApplicationCommand,
+        secret_hash: Option<[u8; 32]>,
+    },
+    CreateServiceAccount {
+        organization: OrganizationNumber,
+        created: ServiceAccountCreated,
+        secret_hash: [u8; 32],
+    },
+    ServiceAccount {
+        number: ServiceAccountNumber,
+        command: ServiceAccountCommand,
+        secret_hash: Option<[u8; 32]>,
+    },
+    /// Issue an access token; the committer fills in where in the log.
+    IssueToken(AccessToken),
+    Side(SideWrite),
+    /// Report on the live writer.
+    Health,
+}
+
+/// A connect with what belongs to it beside the rules.
+#[derive(Debug)]
+pub struct Opening {
+    pub connect: Connect,
+    pub token_hash: [u8; 32],
+    pub issuer: String,
+    pub subject: String,
+    pub subject_digest: [u8; 32],
+}
+
+/// An organization with its first service account, and an application to go with it.
+#[derive(Debug)]
+pub struct Founding {
+    pub organization: OrganizationCreated,
+    pub application: Option<ApplicationCreated>,
+    pub application_secret_hash: Option<[u8; 32]>,
+    pub account: ServiceAccountCreated,
+    pub secret_hash: [u8; 32],
+}
+
+/// What came of a unit.
+#[derive(Debug, Clone)]
+pub enum Done {
+    /// The session as it stands now; `opened` if this unit opened it.
+    Session {
+        session: Box<Session>,
+        opened: bool,
+    },
+    /// How many sessions this unit ended.
+    Bulk(u64),
+    Revocation(Revocation),
+    Organization(Organization, ServiceAccount),
+    Application(Box<Application>),
+    ServiceAccount(Box<ServiceAccount>),
+    Token(AccessToken),
+    Health(Health),
+    Nothing,
+}
+
+/// What a unit is answered with: its outcome, and what it cancelled that is still under way.
+pub struct Answer {
+    pub done: Done,
+    pub flights: Arc<Vec<Arc<Flight>>>,
+}
+
+struct Unit {
+    by: By,
+    work: Work,
+    reply: oneshot::Sender<Result<Answer, Error>>,
+}
+
+/// How far the log goes, for those who follow it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tip {
+    pub position: Position,
+    /// Position of the last event that is not activity.
+    pub lifecycle: Position,
+}
+
+/// The way to the committer. Cheap to clone.
+#[derive(Clone)]
+pub struct Committer {
+    queue: mpsc::Sender<Unit>,
+    tip: watch::Receiver<Tip>,
+    stopped: CancellationToken,
+}
+
+impl Committer {
+    /// Starts the one writer of a database on what was loaded from it, after the Gate was filled with the same.
+    pub fn start(writer: Writer, loaded: &Loaded, gate: Arc<Gate>, clock: Clock, policy: Policy) -> Self {
+        let (queue, waiting) = mpsc::channel(QUEUE);
+        let tip = Tip { position: loaded.head, lifecycle: loaded.head };
+        let (publish, tip) = watch::channel(tip);
+        let stopped = CancellationToken::new();
+        let chain = Chain {
+            position: loaded.head,
+            recorded_at: loaded.last_recorded_at.unwrap_or_default(),
+            commit_hash: loaded.commit_hash,
+            last_session: loaded.last_session.0,
+            last_revocation: loaded.last_revocation,
+            last_principal: loaded.principals.iter().map(|principal| principal.number.0).max().unwrap_or(0),
+        };
+        let settling = Settling {
+            settled: loaded.settled,
+            dirty: loaded
+                .sessions
+                .iter()
+                .filter(|row| row.session.head.position > loaded.settled)
+                .map(|row| row.session.number)
+                .collect(),
+            pass: None,
+            since: Instant::now(),
+        };
+        let task = Task {
+            writer,
+            gate,
+            clock,
+            policy,
+            chain,
+            settling,
+            publish,
+            later: VecDeque::new(),
+            batches: 0,
+            provisional: 0,
+        };
+        tokio::spawn(task.run(waiting, stopped.clone()));
+        Self { queue, tip, stopped }
+    }
+
+    /// How far the log goes; changes with each commit.
+    pub fn tip(&self) -> watch::Receiver<Tip> {
+        self.tip.clone()
+    }
+
+    /// Hands in a unit and waits until it is durable, or refused.
+    pub async fn submit(&self, by: By, work: Work) -> Result<Answer, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.queue.try_send(Unit { by, work, reply }).map_err(|_| Error::Busy)?;
+        answer.await.map_err(|_| Error::Busy)?
+    }
+
+    /// Writes what still waits, settles, closes the database and returns when all that is done.
+    pub async fn stop(&self) {
+        let (reply, _) = oneshot::channel();
+        // An empty side unit wakes the task in case nothing else does; the token tells it to end.
+        self.stopped.cancel();
+        let work = Work::Health;
+        self.queue.send(Unit { by: By::system(), work, reply }).await.ok();
+        self.queue.closed().await;
+    }
+}
+
+/// Where the log stands.
+#[derive(Debug, Clone, Copy)]
+struct Chain {
+    position: Position,
+    recorded_at: Time,
+    commit_hash: [u8; 32],
+    last_session: i64,
+    last_revocation: i64,
+    last_principal: i64,
+}
+
+/// Activity on its way into the hot rows.
+struct Settling {
+    settled: Position,
+    dirty: BTreeSet<SessionNumber>,
+    /// What the pass under way still has to write, and the position up to which all is settled once it is through.
+    pass: Option<(Position, BTreeSet<SessionNumber>)>,
+    since: Instant,
+}
+
+struct Task {
+    writer: Writer,
+    gate: Arc<Gate>,
+    clock: Clock,
+    policy: Policy,
+    chain: Chain,
+    settling: Settling,
+    publish: watch::Sender<Tip>,
+    /// Bulk units put off, because one was in the batch already.
+    later: VecDeque<Unit>,
+    batches: u64,
+    /// Revocations that are in force in memory only, because the disk was full.
+    provisional: i64,
+}
+
+impl Task {
+    async fn run(mut self, mut waiting: mpsc::Receiver<Unit>, stopped: CancellationToken) {
+        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut units = Vec::with_capacity(BATCH);
+        loop {
+            units.extend(self.later.pop_front());
+            if units.is_empty() {
+                tokio::select! {
+                    received = waiting.recv_many(&mut units, BATCH) => if received == 0 { break },
+                    _ = tick.tick() => {}
+                }
+            }
+            while units.len() < BATCH
+                && let Ok(unit) = waiting.try_recv()
+            {
+                units.push(unit);
+            }
+            self.put_off_bulk(&mut units);
+            self.process(std::mem::take(&mut units)).await;
+            if stopped.is_cancelled() && waiting.is_empty() && self.later.is_empty() {
+                break;
+            }
+        }
+        self.settling.since = Instant::now() - UNSETTLED_FOR;
+        while !self.settling.dirty.is_empty() || self.settling.pass.is_some() {
+            if self.settle_only().await.is_err() {
+                break;
+            }
+        }
+        if let Err(error) = self.writer.close().await {
+            tracing::error!(%error, "closing the database failed");
+        }
+    }
+
+    /// Leaves one bulk unit in the batch.
+    fn put_off_bulk(&mut self, units: &mut Vec<Unit>) {
+        let mut seen = false;
+        let put_off = units.extract_if(.., |unit| {
+            matches!(unit.work, Work::Bulk { .. }) && std::mem::replace(&mut seen, true)
+        });
+        self.later.extend(put_off);
+    }
+
+    async fn process(&mut self, units: Vec<Unit>) {
+        if units.is_empty() {
+            self.settle_only().await.ok();
+            return;
+        }
+        match self.attempt(&units).await {
+            Ok(answers) => reply(units, answers),
+            // Nothing of the batch was written. A full disk is full for everyone; anything else may be one unit's
+            // fault, so each gets its own try.
+            Err(StoreError::Full) => self.refuse_for_want_of_space(units),
+            Err(_) if units.len() > 1 => {
+                for unit in units {
+                    match self.attempt(std::slice::from_ref(&unit)).await {
+                        Ok(answers) => reply(vec![unit], answers),
+                        Err(StoreError::Full) => self.refuse_for_want_of_space(vec![unit]),
+                        Err(error) => reply(vec![unit], vec![Err(error.into())]),
+                    }
+                }
+            }
+            Err(error) => reply(units, vec![Err(error.into())]),
+        }
+        self.batches += 1;
+        if self.batches.is_multiple_of(64) && self.writer.wal_bytes() > LARGE_WAL {
+            self.writer.truncate_wal().await.ok();
+        }
+    }
+
+    /// Decides the units in order, writes what they come to, and applies it to the Gate.
+    async fn attempt(&mut self, units: &[Unit]) -> Result<Vec<Result<Answer, Error>>, StoreError> {
+        let now = self.clock.now().max(self.chain.recorded_at);
+        let health = if units.iter().any(|unit| matches!(unit.work, Work::Health)) {
+            Some(self.writer.health().await?)
+        } else {
+            None
+        };
+        let (outcomes, mut decided) = {
+            let known = self.gate.known();
+            let mut draft = Draft::new(&known, self.chain, self.policy, now);
+            let mut outcomes = Vec::with_capacity(units.len());
+            for unit in units {
+                let outcome = catch_unwind(AssertUnwindSafe(|| draft.decide(&unit.by, &unit.work)));
+                match outcome {
+                    Ok(outcome) => outcomes.push(outcome),
+                    // What the unit left half done in the draft goes with the draft.
+                    Err(_) => {
+                        return Err(StoreError::Failed("a decision panicked; this is a bug".to_owned()));
+                    }
+                }
+            }
+            (outcomes, draft.finish())
+        };
+        self.add_settling(&mut decided, now);
+        if !decided.batch.is_empty() {
+            self.commit(&decided.batch).await?;
+        }
+        self.chain = decided.chain;
+        self.settled(&decided.batch, decided.active);
+        let flights = Arc::new(self.gate.apply(decided.changes));
+        if let Some(last) = decided.batch.events.last() {
+            let position = last.recorded.position;
+            self.publish.send_modify(|tip| {
+                tip.position = position;
+                tip.lifecycle = decided.lifecycle.unwrap_or(tip.lifecycle);
+            });
+        }
+        let answer = |done: Done| {
+            let done = match (done, &health) {
+                (Done::Nothing, Some(health)) => Done::Health(health.clone()),
+                (done, _) => done,
+            };
+            Answer { done, flights: flights.clone() }
+        };
+        Ok(outcomes.into_iter().map(|outcome| outcome.map(answer)).collect())
+    }
+
+    async fn commit(&mut self, batch: &crate::store::Batch) -> Result<(), StoreError> {
+        let outcome = self.writer.commit(batch).await;
+        if let Err(StoreError::Broken(what)) = &outcome {
+            // Fail-stop: after a failed flush nobody knows what is on disk, and trying again would hide it.
+            tracing::error!(%what, "the database cannot be trusted any more; ending");
+            std::process::exit(74);
+        }
+        outcome
+    }
+
+    fn refuse_for_want_of_space(&mut self, units: Vec<Unit>) {
+        tracing::error!("the disk is full: nothing was written");
+        for unit in &units {
+            if let Work::BeginRevocation { organization, filter, reason, .. } = &unit.work {
+                self.provisional += 1;
+                let known = self.gate.known();
+                let changes = draft::provisional(
+                    &known,
+                    RevocationNumber(-self.provisional),
+                    *organization,
+                    *filter,
+                    *reason,
+                    self.chain.position,
+                    self.clock.now(),
+                );
+                drop(known);
+                self.gate.apply(changes);
+            }
+        }
+        let answers = units.iter().map(|_| Err(Error::DiskFull)).collect();
+        reply(units, answers);
+    }
+
+    // ---- settling ----
+
+    /// Adds a slice of hot rows to a batch while a pass is under way, and begins a pass when one is due.
+    fn add_settling(&mut self, decided: &mut draft::Decided, _now: Time) {
+        let settling = &mut self.settling;
+        let tail = self.chain.position.0 - settling.settled.0;
+        let due = tail > UNSETTLED_EVENTS || settling.since.elapsed() >= UNSETTLED_FOR;
+        if settling.pass.is_none() && due {
+            settling.since = Instant::now();
+            if !settling.dirty.is_empty() {
+                settling.pass = Some((self.chain.position, std::mem::take(&mut settling.dirty)));
+            }
+        }
+        let Some((target, left)) = &mut settling.pass else { return };
+        let known = self.gate.known();
+        for number in left.iter().take(SETTLE_SLICE) {
+            // One that has ended has its figures in its lifecycle row.
+            let current = decided.sessions.get(number).or_else(|| known.session(*number));
+            decided.batch.settle.extend(current.filter(|session| session.ended.is_none()).cloned());
+        }
+        if left.len() <= SETTLE_SLICE {
+            decided.batch.settled = Some(*target);
+        }
+    }
+
+    /// Takes note of what a commit settled and what it made dirty.
+    fn settled(&mut self, batch: &crate::store::Batch, active: Vec<SessionNumber>) {
+        self.settling.dirty.extend(active);
+        if let Some(position) = batch.settled {
+            self.settling.settled = position;
+            self.settling.pass = None;
+        } else if let Some((_, left)) = &mut self.settling.pass {
+            for _ in 0..SETTLE_SLICE {
+                left.pop_first();
+            }
+        }
+    }
+
+    /// A transaction of its own for settling, when nothing else is going on.
+    async fn settle_only(&mut self) -> Result<(), StoreError> {
+        let mut decided = draft::Decided::empty(self.chain);
+        self.add_settling(&mut decided, self.chain.recorded_at);
+        if !decided.batch.is_empty() {
+            self.commit(&decided.batch).await?;
+            self.settled(&decided.batch, vec![]);
+        }
+        Ok(())
+    }
+}
+
+fn reply(units: Vec<Unit>, answers: Vec<Result<Answer, Error>>) {
+    for (unit, answer) in units.into_iter().zip(answers) {
+        // Whoever asked may have left; what was decided stands.
+        unit.reply.send(answer).ok();
+    }
+}

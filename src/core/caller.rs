@@ -1,0 +1,177 @@
+//! Who asks, and who an event was done by.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::Time;
+use super::ids::{ApplicationNumber, OrganizationNumber, Position, SessionNumber};
+
+/// Who did something: a kind and an id, never a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Actor {
+    pub kind: ActorKind,
+    /// Id of the session, application or service account; nil for the system and the operator at the console.
+    pub id: Uuid,
+}
+
+impl Actor {
+    /// sessiond itself: its scheduler and its revocation worker.
+    pub const SYSTEM: Self = Self { kind: ActorKind::System, id: Uuid::nil() };
+    /// Whoever runs `sessiond organizations …` or starts it on an empty database.
+    pub const OPERATOR: Self = Self { kind: ActorKind::Operator, id: Uuid::nil() };
+}
+
+/// The codes are stored; never renumber them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(i64)]
+pub enum ActorKind {
+    System = 0,
+    Operator = 1,
+    Session = 2,
+    Application = 3,
+    ServiceAccount = 4,
+}
+
+impl ActorKind {
+    /// The kind behind a stored code.
+    pub fn from_code(code: i64) -> Option<Self> {
+        [Self::System, Self::Operator, Self::Session, Self::Application, Self::ServiceAccount]
+            .into_iter()
+            .find(|kind| *kind as i64 == code)
+    }
+
+    /// The word used on feeds.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::Operator => "operator",
+            Self::Session => "session",
+            Self::Application => "application",
+            Self::ServiceAccount => "service_account",
+        }
+    }
+}
+
+/// A right that a credential carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Scope {
+    ManagementAll,
+    SessionsRead,
+    SessionsWrite,
+    McpInvoke,
+}
+
+impl Scope {
+    /// Every scope, in the order in which they are listed to people.
+    pub const ALL: [Self; 4] =
+        [Self::ManagementAll, Self::SessionsRead, Self::SessionsWrite, Self::McpInvoke];
+
+    /// The word in OAuth's `scope`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::ManagementAll => "management:all",
+            Self::SessionsRead => "management:sessions:read",
+            Self::SessionsWrite => "management:sessions:write",
+            Self::McpInvoke => "mcp:invoke",
+        }
+    }
+
+    /// The scope behind a word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|scope| scope.word() == word)
+    }
+}
+
+/// A set of scopes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Scopes(u8);
+
+impl Scopes {
+    /// The words of an OAuth `scope` string that are known; unknown ones are returned beside.
+    pub fn parse(text: &str) -> (Self, Vec<&str>) {
+        let mut scopes = Self::default();
+        let mut unknown = Vec::new();
+        for word in text.split_ascii_whitespace() {
+            match Scope::from_word(word) {
+                Some(scope) => scopes = scopes.with(scope),
+                None => unknown.push(word),
+            }
+        }
+        (scopes, unknown)
+    }
+
+    pub fn with(self, scope: Scope) -> Self {
+        Self(self.0 | 1 << scope as u8)
+    }
+
+    pub fn has(self, scope: Scope) -> bool {
+        self.0 & (1 << scope as u8) != 0
+    }
+
+    /// Whether every scope of `other` is in `self`.
+    pub fn covers(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub fn iter(self) -> impl Iterator<Item = Scope> {
+        Scope::ALL.into_iter().filter(move |scope| self.has(*scope))
+    }
+}
+
+impl std::fmt::Display for Scopes {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let words: Vec<_> = self.iter().map(Scope::word).collect();
+        formatter.write_str(&words.join(" "))
+    }
+}
+
+/// Who asks: the outcome of authentication.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    pub organization: OrganizationNumber,
+    pub organization_id: Uuid,
+    pub actor: Actor,
+    pub scopes: Scopes,
+    /// The application this caller is confined to: an application's token its own, a session token its session's.
+    pub confined_to: Option<ApplicationNumber>,
+    /// The application in which a service account creates by default.
+    pub bound_to: Option<ApplicationNumber>,
+    pub credential: Credential,
+}
+
+/// What was presented.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credential {
+    pub kind: CredentialKind,
+    /// The log position at which it was issued; barred by any later revocation that covers it.
+    pub issued_at: Position,
+    pub expires_at: Time,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CredentialKind {
+    /// `sat_…`: an access token, by its id; `client` is the OAuth client it was issued to.
+    Access { token: Uuid, client: String },
+    /// `sst_…`: the token of one session.
+    Session(SessionNumber),
+}
+
+impl Caller {
+    /// Whether the caller may touch things of this application.
+    pub fn may_touch(&self, application: ApplicationNumber) -> bool {
+        self.confined_to.is_none_or(|own| own == application)
+    }
+
+    /// The caller's access token, if that is what was presented.
+    pub fn access_token(&self) -> Option<Uuid> {
+        match self.credential.kind {
+            CredentialKind::Access { token, .. } => Some(token),
+            CredentialKind::Session(_) => None,
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Wishes, in the imperative: what someone wants to happen to a session.
+
+use uuid::Uuid;
+
+use super::Time;
+use super::event::{ActivitySource, Counts, Personal};
+use super::ids::{ApplicationNumber, OrganizationNumber, Position, PrincipalNumber};
+use super::kind::Kind;
+use super::reason::Reason;
+
+/// A wish about one session.
+#[derive(Debug, Clone)]
+pub enum Command {
+    /// Open a session, or attach to the live one that holds the same natural key.
+    Connect(Box<Connect>),
+    /// A sign of life.
+    RecordActivity { source: ActivitySource, counts: Counts, presented: Presented },
+    /// Replace the session's token.
+    RenewToken { presented: Presented },
+    /// Announce that the token's time has passed.
+    Expire,
+    /// End it if there was no sign of life since before the stale timeout. `not_before` is the later of process start
+    /// and last clock jump: our own absence never counts as theirs. `seen_at` is a sign of life not yet in the log.
+    EndStale { not_before: Time, seen_at: Option<Time> },
+    /// End it if its absolute lifetime has passed.
+    EndLifetime,
+    /// End it.
+    Disconnect { reason: Reason },
+}
+
+/// What a new session brings along.
+#[derive(Debug, Clone)]
+pub struct Connect {
+    pub id: Uuid,
+    pub kind: Kind,
+    pub organization: OrganizationNumber,
+    pub application: ApplicationNumber,
+    pub principal: PrincipalNumber,
+    pub client_session_id: Option<String>,
+    pub token_identifier: Option<String>,
+    pub protocol_version: Option<String>,
+    /// Stored beside the event, erasable.
+    pub personal: Personal,
+    pub presented: Presented,
+}
+
+impl Connect {
+    /// The natural key: one live session per application may hold it.
+    pub fn key(&self) -> Option<NaturalKey<'_>> {
+        natural_key(self.client_session_id.as_deref(), self.token_identifier.as_deref())
+    }
+}
+
+/// What makes a second connect the same session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NaturalKey<'a> {
+    ClientSessionId(&'a str),
+    TokenIdentifier(&'a str),
+}
+
+/// `clientSessionId` if there is one, else `tokenIdentifier`.
+pub fn natural_key<'a>(
+    client_session_id: Option<&'a str>,
+    token_identifier: Option<&'a str>,
+) -> Option<NaturalKey<'a>> {
+    client_session_id.map(NaturalKey::ClientSessionId).or(token_identifier.map(NaturalKey::TokenIdentifier))
+}
+
+/// The credential a command came with, as far as the rules care. The system presents none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Presented {
+    /// The log position at which it was issued.
+    pub issued_at: Position,
+    pub expires_at: Time,
+    /// The access token's id; none for the session's own token.
+    pub access_token: Option<Uuid>,
+    /// Whether it belongs to whoever opened the session.
+    pub by_owner: bool,
+}

@@ -1,0 +1,456 @@
+//! Facts, in the past tense. What is written here is written for ever: add variants or optional fields, never change
+//! one. Golden lines of every event ever shipped are in `tests/golden/events.jsonl` and must always parse.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::Time;
+use super::caller::Actor;
+use super::ids::{
+    ApplicationNumber, OrganizationNumber, Position, PrincipalNumber, RevocationNumber, Stream,
+};
+use super::kind::{Kind, SessionPolicy};
+use super::reason::Reason;
+
+/// Any event, by the kind of stream it belongs to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    Organization(OrganizationEvent),
+    Application(ApplicationEvent),
+    ServiceAccount(ServiceAccountEvent),
+    Session(SessionEvent),
+    Revocation(RevocationEvent),
+    /// A type this release does not know, kept as it is: folds pass over it.
+    Unknown {
+        name: String,
+        body: Value,
+    },
+}
+
+/// What happens to a session.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SessionEvent {
+    Connected(Box<Connected>),
+    ActivityRecorded(ActivityRecorded),
+    TokenRenewed(TokenRenewed),
+    Expired(Expired),
+    Disconnected(Disconnected),
+}
+
+/// A session came to be.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Connected {
+    pub id: Uuid,
+    pub kind: Kind,
+    pub principal: PrincipalNumber,
+    /// The name the client gives this run of itself; one live session per application may hold it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_session_id: Option<String>,
+    /// What the client calls its credential; the natural key where there is no `clientSessionId`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_identifier: Option<String>,
+    /// Milliseconds since the epoch, as every time in a body.
+    #[serde(with = "chrono::serde::ts_milliseconds")]
+    pub token_expires_at: Time,
+    #[serde(with = "chrono::serde::ts_milliseconds")]
+    pub lifetime_ends_at: Time,
+    pub policy: SessionPolicy,
+    /// The access token it was opened with, by id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<Uuid>,
+    /// The MCP revision that was negotiated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol_version: Option<String>,
+    /// SHA-256 (hex) of the personal facts beside the body; they can be erased, this stays.
+    pub personal: String,
+}
+
+/// Signs of life: one event for all calls of one session by one actor that met in a batch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ActivityRecorded {
+    pub source: ActivitySource,
+    #[serde(flatten)]
+    pub counts: Counts,
+    /// Sums since the session connected, this event included: so a fold needs only a session's last activity.
+    pub total: Counts,
+}
+
+/// Where a sign of life came from. Never change a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ActivitySource {
+    /// `…/heartbeat`
+    Heartbeat,
+    /// `…/activity`
+    Report,
+    /// Requests that passed our MCP gateway.
+    Gateway,
+}
+
+/// Countable work. Zeroes are left out of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Counts {
+    #[serde(skip_serializing_if = "is_zero")]
+    pub requests: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub bytes_in: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub bytes_out: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+impl Counts {
+    /// The largest count kept: SQLite's integers are signed.
+    pub const MAX: u64 = i64::MAX as u64;
+
+    /// The sum, held at [`Counts::MAX`].
+    pub fn plus(self, other: Self) -> Self {
+        let add = |left: u64, right: u64| left.saturating_add(right).min(Self::MAX);
+        Self {
+            requests: add(self.requests, other.requests),
+            bytes_in: add(self.bytes_in, other.bytes_in),
+            bytes_out: add(self.bytes_out, other.bytes_out),
+        }
+    }
+}
+
+/// The session's token was replaced, or its owner presented a credential that outlives it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenRenewed {
+    #[serde(with = "chrono::serde::ts_milliseconds")]
+    pub token_expires_at: Time,
+    /// The access token that was presented, by id; none where the session renewed its own token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<Uuid>,
+}
+
+/// Announced, at most once per value of `token_expires_at`. Not an end.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Expired {
+    /// The instant that passed.
+    #[serde(with = "chrono::serde::ts_milliseconds")]
+    pub token_expires_at: Time,
+}
+
+/// The end: nothing follows it in a session's stream.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Disconnected {
+    pub reason: Reason,
+}
+
+/// What happens to an application.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ApplicationEvent {
+    Created(Box<ApplicationCreated>),
+    Changed(ApplicationChanged),
+    SecretRotated,
+    UpstreamSet(UpstreamSet),
+    /// A revocation began that covers the application: tokens issued before this event open no agent-side path.
+    CredentialsBarred,
+    Archived,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ApplicationCreated {
+    pub id: Uuid,
+    pub name: String,
+    pub oauth: OauthClient,
+}
+
+/// How an application authenticates. Stored and echoed; the secret is kept elsewhere, as a hash.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OauthClient {
+    pub client_id: String,
+    /// `confidential` or `public`.
+    pub r#type: String,
+    pub redirect_uris: Vec<String>,
+    pub pkce_required: bool,
+    pub scopes: Vec<String>,
+    pub allowed_resources: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct ApplicationChanged {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct UpstreamSet {
+    /// The MCP server behind the gateway.
+    pub url: String,
+}
+
+/// What happens to an organization.
+#[derive(Debug, Clone, PartialEq)]
+pub enum OrganizationEvent {
+    Created(OrganizationCreated),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OrganizationCreated {
+    pub id: Uuid,
+    pub name: String,
+}
+
+/// What happens to a service account.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ServiceAccountEvent {
+    Created(ServiceAccountCreated),
+    SecretRotated,
+    Archived,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceAccountCreated {
+    pub id: Uuid,
+    pub name: String,
+    pub client_id: String,
+    /// OAuth scope words, separated by spaces: the most it may ask for.
+    pub scopes: String,
+    /// The application in which it creates sessions when it names none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub application: Option<ApplicationNumber>,
+}
+
+/// What happens to a revocation.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RevocationEvent {
+    Began(RevocationBegan),
+    Ended(RevocationEnded),
+}
+
+/// From here on what it covers is refused; the worker ends it session by session.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RevocationBegan {
+    pub id: Uuid,
+    #[serde(flatten)]
+    pub filter: super::revocation::Filter,
+    /// What its `Disconnected` events will say.
+    pub reason: Reason,
+    /// The operator's own words, at most 200 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RevocationEnded {
+    /// How many sessions this revocation disconnected: the number of `Disconnected` events that carry it.
+    pub disconnected_count: u64,
+}
+
+/// Facts that can be erased: who and where a session came from. Kept beside the body, with a salt inside, so that
+/// the digest in the hashed body tells nothing once this text is gone.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Personal {
+    pub salt: String,
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_agent: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_info: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip: Option<String>,
+}
+
+/// The digest (hex) of the personal facts as they are stored.
+pub fn personal_digest(stored: &str) -> String {
+    hex::encode(Sha256::digest(stored.as_bytes()))
+}
+
+/// An event with its envelope, as the log keeps it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recorded {
+    pub position: Position,
+    pub stream: Stream,
+    /// Counts from 1 in each stream, without a gap.
+    pub version: i64,
+    /// Position of the stream's event before this one; zero for its first.
+    pub previous_position: Position,
+    /// When it took effect.
+    pub occurred_at: Time,
+    /// When it was written; never falls along the log.
+    pub recorded_at: Time,
+    pub organization: OrganizationNumber,
+    pub application: Option<ApplicationNumber>,
+    pub actor: Actor,
+    /// The revocation that caused it.
+    pub revocation: Option<RevocationNumber>,
+    pub request_id: Option<String>,
+    pub traceparent: Option<String>,
+    pub event: Event,
+    /// The personal facts as stored: JSON of [`Personal`].
+    pub personal: Option<String>,
+}
+
+/// Every event is written as version 1 of its type so far.
+pub const TYPE_VERSION: i64 = 1;
+
+/// The one type that is not a lifecycle event; feeds leave it out unless asked.
+pub const ACTIVITY: &str = "activity_recorded";
+
+impl Event {
+    /// The type in the envelope, snake_case; also the name of the event on feeds.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Organization(OrganizationEvent::Created(_)) => "organization_created",
+            Self::Application(event) => match event {
+                ApplicationEvent::Created(_) => "application_created",
+                ApplicationEvent::Changed(_) => "application_changed",
+                ApplicationEvent::SecretRotated => "application_secret_rotated",
+                ApplicationEvent::UpstreamSet(_) => "application_upstream_set",
+                ApplicationEvent::CredentialsBarred => "application_credentials_barred",
+                ApplicationEvent::Archived => "application_archived",
+            },
+            Self::ServiceAccount(event) => match event {
+                ServiceAccountEvent::Created(_) => "service_account_created",
+                ServiceAccountEvent::SecretRotated => "service_account_secret_rotated",
+                ServiceAccountEvent::Archived => "service_account_archived",
+            },
+            Self::Session(event) => match event {
+                SessionEvent::Connected(_) => "connected",
+                SessionEvent::ActivityRecorded(_) => ACTIVITY,
+                SessionEvent::TokenRenewed(_) => "token_renewed",
+                SessionEvent::Expired(_) => "expired",
+                SessionEvent::Disconnected(_) => "disconnected",
+            },
+            Self::Revocation(event) => match event {
+                RevocationEvent::Began(_) => "revocation_began",
+                RevocationEvent::Ended(_) => "revocation_ended",
+            },
+            Self::Unknown { name, .. } => name,
+        }
+    }
+
+    /// The body as it is stored and hashed. Field order is the order of the structs above.
+    pub fn body(&self) -> String {
+        let text = match self {
+            Self::Organization(OrganizationEvent::Created(body)) => serde_json::to_string(body),
+            Self::Application(event) => match event {
+                ApplicationEvent::Created(body) => serde_json::to_string(body),
+                ApplicationEvent::Changed(body) => serde_json::to_string(body),
+                ApplicationEvent::UpstreamSet(body) => serde_json::to_string(body),
+                ApplicationEvent::SecretRotated
+                | ApplicationEvent::CredentialsBarred
+                | ApplicationEvent::Archived => Ok("{}".to_owned()),
+            },
+            Self::ServiceAccount(event) => match event {
+                ServiceAccountEvent::Created(body) => serde_json::to_string(body),
+                ServiceAccountEvent::SecretRotated | ServiceAccountEvent::Archived => Ok("{}".to_owned()),
+            },
+            Self::Session(event) => match event {
+                SessionEvent::Connected(body) => serde_json::to_string(body),
+                SessionEvent::ActivityRecorded(body) => serde_json::to_string(body),
+                SessionEvent::TokenRenewed(body) => serde_json::to_string(body),
+                SessionEvent::Expired(body) => serde_json::to_string(body),
+                SessionEvent::Disconnected(body) => serde_json::to_string(body),
+            },
+            Self::Revocation(event) => match event {
+                RevocationEvent::Began(body) => serde_json::to_string(body),
+                RevocationEvent::Ended(body) => serde_json::to_string(body),
+            },
+            Self::Unknown { body, .. } => serde_json::to_string(body),
+        };
+        // Every body is plain data with string keys: serializing it cannot fail.
+        text.unwrap_or_else(|_| "{}".to_owned())
+    }
+
+    /// Reads an event back. A type from a newer release becomes [`Event::Unknown`]; a known type whose body does not
+    /// parse is an error, because that is damage.
+    pub fn parse(name: &str, body: &str) -> Result<Self, serde_json::Error> {
+        use {ApplicationEvent as A, RevocationEvent as R, ServiceAccountEvent as S, SessionEvent as E};
+        let read = serde_json::from_str;
+        Ok(match name {
+            "organization_created" => {
+                Self::Organization(OrganizationEvent::Created(serde_json::from_str(body)?))
+            }
+            "application_created" => Self::Application(A::Created(serde_json::from_str(body)?)),
+            "application_changed" => Self::Application(A::Changed(serde_json::from_str(body)?)),
+            "application_secret_rotated" => Self::Application(A::SecretRotated),
+            "application_upstream_set" => Self::Application(A::UpstreamSet(serde_json::from_str(body)?)),
+            "application_credentials_barred" => Self::Application(A::CredentialsBarred),
+            "application_archived" => Self::Application(A::Archived),
+            "service_account_created" => Self::ServiceAccount(S::Created(serde_json::from_str(body)?)),
+            "service_account_secret_rotated" => Self::ServiceAccount(S::SecretRotated),
+            "service_account_archived" => Self::ServiceAccount(S::Archived),
+            "connected" => Self::Session(E::Connected(serde_json::from_str(body)?)),
+            ACTIVITY => Self::Session(E::ActivityRecorded(serde_json::from_str(body)?)),
+            "token_renewed" => Self::Session(E::TokenRenewed(serde_json::from_str(body)?)),
+            "expired" => Self::Session(E::Expired(serde_json::from_str(body)?)),
+            "disconnected" => Self::Session(E::Disconnected(serde_json::from_str(body)?)),
+            "revocation_began" => Self::Revocation(R::Began(serde_json::from_str(body)?)),
+            "revocation_ended" => Self::Revocation(R::Ended(serde_json::from_str(body)?)),
+            _ => Self::Unknown { name: name.to_owned(), body: read(body)? },
+        })
+    }
+}
+
+/// The hash of an event: SHA-256 over the hash before it in its stream, the envelope as stored and the digest of the
+/// body as stored. Fields are length-prefixed, so that no two envelopes have the same bytes.
+pub fn chain_hash(before: &[u8; 32], recorded: &Recorded, body_digest: &[u8; 32]) -> [u8; 32] {
+    let mut hasher = Sha256::new();
+    let actor = recorded.actor;
+    hasher.update(before);
+    for number in [
+        recorded.position.0,
+        recorded.stream.kind as i64,
+        recorded.stream.number,
+        recorded.version,
+        recorded.previous_position.0,
+        recorded.occurred_at.timestamp_millis(),
+        recorded.recorded_at.timestamp_millis(),
+        TYPE_VERSION,
+        recorded.organization.0,
+        recorded.application.map_or(0, |application| application.0),
+        actor.kind as i64,
+        recorded.revocation.map_or(0, |revocation| revocation.0),
+    ] {
+        hasher.update(number.to_be_bytes());
+    }
+    hasher.update(actor.id.as_bytes());
+    for text in [Some(recorded.event.name()), recorded.request_id.as_deref(), recorded.traceparent.as_deref()]
+    {
+        let text = text.unwrap_or("");
+        hasher.update((text.len() as u64).to_be_bytes());
+        hasher.update(text.as_bytes());
+    }
+    hasher.update(body_digest);
+    hasher.finalize().into()
+}
+
+/// SHA-256 of a body as stored.
+pub fn body_digest(body: &str) -> [u8; 32] {
+    Sha256::digest(body.as_bytes()).into()
+}
+
+/// The hash of a commit: SHA-256 over the commit before it and the hashes of its events, in order. Stored with the
+/// last event of the commit, so that a stream that was cut out whole, or a tail that was cut off, shows.
+pub fn commit_hash<'a>(before: &[u8; 32], events: impl IntoIterator<Item = &'a [u8; 32]>) -> [u8; 32] {
+    let mut hasher = Sha256::new();
+    hasher.update(before);
+    for hash in events {
+        hasher.update(hash);
+    }
+    hasher.finalize().into()
+}

@@ -1,0 +1,127 @@
+//! Numbers and positions. Outside the house everything is named by UUID; inside, by small dense integers, because
+//! an index over integers handed out in order stays compact and is written at its end.
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! number {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub i64);
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                self.0.fmt(formatter)
+            }
+        }
+    };
+}
+
+number! {
+    /// A place in the log: contiguous from 1. Zero stands for "before everything".
+    Position
+}
+number! {
+    /// An organization, in the order they were created. Everything else belongs to exactly one.
+    OrganizationNumber
+}
+number! {
+    /// An application: what the main surface calls the agent.
+    ApplicationNumber
+}
+number! {
+    /// A service account of an organization.
+    ServiceAccountNumber
+}
+number! {
+    /// A session, in the order they connected.
+    SessionNumber
+}
+number! {
+    /// A revocation, in the order they began.
+    RevocationNumber
+}
+number! {
+    /// Who a session belongs to: a subject of an issuer, within one organization.
+    PrincipalNumber
+}
+
+/// Which kind of stream an event belongs to. The codes are stored; never renumber them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(i64)]
+pub enum StreamKind {
+    Organization = 1,
+    Application = 2,
+    ServiceAccount = 3,
+    Session = 4,
+    Revocation = 5,
+}
+
+impl StreamKind {
+    /// The kind behind a stored code; `None` for one from a newer release.
+    pub fn from_code(code: i64) -> Option<Self> {
+        [Self::Organization, Self::Application, Self::ServiceAccount, Self::Session, Self::Revocation]
+            .into_iter()
+            .find(|kind| *kind as i64 == code)
+    }
+
+    /// The word used in exports and messages.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Organization => "organization",
+            Self::Application => "application",
+            Self::ServiceAccount => "service_account",
+            Self::Session => "session",
+            Self::Revocation => "revocation",
+        }
+    }
+}
+
+/// One stream: everything that ever happened to one session, application, …
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Stream {
+    pub kind: StreamKind,
+    pub number: i64,
+}
+
+impl From<SessionNumber> for Stream {
+    fn from(number: SessionNumber) -> Self {
+        Self { kind: StreamKind::Session, number: number.0 }
+    }
+}
+
+impl From<ApplicationNumber> for Stream {
+    fn from(number: ApplicationNumber) -> Self {
+        Self { kind: StreamKind::Application, number: number.0 }
+    }
+}
+
+impl From<OrganizationNumber> for Stream {
+    fn from(number: OrganizationNumber) -> Self {
+        Self { kind: StreamKind::Organization, number: number.0 }
+    }
+}
+
+impl From<ServiceAccountNumber> for Stream {
+    fn from(number: ServiceAccountNumber) -> Self {
+        Self { kind: StreamKind::ServiceAccount, number: number.0 }
+    }
+}
+
+impl From<RevocationNumber> for Stream {
+    fn from(number: RevocationNumber) -> Self {
+        Self { kind: StreamKind::Revocation, number: number.0 }
+    }
+}
+
+/// Where a stream stands: what the next event of it must build on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Head {
+    /// Version of the stream's last event; 0 when it has none.
+    pub version: i64,
+    /// Position of the stream's last event; 0 when it has none.
+    pub position: Position,
+    /// Hash of the stream's last event; zeroes when it has none.
+    pub hash: [u8; 32],
+}

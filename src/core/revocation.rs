@@ -1,0 +1,82 @@
+//! Revocations: what they cover, and their own small stream.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::Time;
+use super::event::{RevocationBegan, RevocationEvent};
+use super::ids::{ApplicationNumber, Head, OrganizationNumber, Position, RevocationNumber, SessionNumber};
+use super::reason::Reason;
+use super::session::Session;
+
+/// Which sessions a revocation covers: those that fit every field that is set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Filter {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub application: Option<ApplicationNumber>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionNumber>,
+}
+
+/// The fold of a revocation's events, with the count of what it has recorded so far.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Revocation {
+    pub number: RevocationNumber,
+    pub id: Uuid,
+    pub organization: OrganizationNumber,
+    pub filter: Filter,
+    pub reason: Reason,
+    pub note: Option<String>,
+    /// Position of `RevocationBegan`: what connected after it is not touched.
+    pub fence: Position,
+    /// When it began: the `occurred_at` of everything it does.
+    pub instant: Time,
+    pub ended_at: Option<Time>,
+    /// How many `Disconnected` events carry this revocation.
+    pub disconnected_count: u64,
+    pub head: Head,
+}
+
+impl Revocation {
+    /// Whether this revocation, begun and not ended, covers the session.
+    pub fn covers(&self, session: &Session) -> bool {
+        self.ended_at.is_none()
+            && session.organization == self.organization
+            && session.connected_at_position < self.fence
+            && self.filter.application.is_none_or(|application| application == session.application)
+            && self.filter.session.is_none_or(|number| number == session.number)
+    }
+}
+
+/// The fold. Cannot fail: what happened, happened. `head` is where the stream stands after the event.
+pub fn evolve(
+    revocation: Option<Revocation>,
+    event: &RevocationEvent,
+    number: RevocationNumber,
+    organization: OrganizationNumber,
+    occurred_at: Time,
+    head: Head,
+) -> Option<Revocation> {
+    match (revocation, event) {
+        (_, RevocationEvent::Began(RevocationBegan { id, filter, reason, note })) => Some(Revocation {
+            number,
+            id: *id,
+            organization,
+            filter: *filter,
+            reason: *reason,
+            note: note.clone(),
+            fence: head.position,
+            instant: occurred_at,
+            ended_at: None,
+            disconnected_count: 0,
+            head,
+        }),
+        (Some(revocation), RevocationEvent::Ended(ended)) => Some(Revocation {
+            ended_at: Some(occurred_at),
+            disconnected_count: ended.disconnected_count,
+            head,
+            ..revocation
+        }),
+        (None, RevocationEvent::Ended(_)) => None,
+    }
+}

@@ -1,0 +1,330 @@
+//! A session's rules: what may happen to it (`decide`) and what has (`evolve`).
+
+use chrono::TimeDelta;
+use uuid::Uuid;
+
+use super::Time;
+use super::caller::Actor;
+use super::command::{Command, Connect, Presented};
+use super::event::{
+    ActivityRecorded, Connected, Counts, Disconnected, Expired, SessionEvent, TokenRenewed, personal_digest,
+};
+use super::ids::{ApplicationNumber, Head, OrganizationNumber, Position, PrincipalNumber, SessionNumber};
+use super::kind::{Kind, Policy, SessionPolicy};
+use super::reason::Reason;
+use super::revocation::Revocation;
+
+/// The fold of a session's events: everything a decision about it needs, and nothing personal.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Session {
+    pub number: SessionNumber,
+    pub id: Uuid,
+    pub organization: OrganizationNumber,
+    pub application: ApplicationNumber,
+    pub principal: PrincipalNumber,
+    /// Who opened it.
+    pub owner: Actor,
+    pub kind: Kind,
+    pub policy: SessionPolicy,
+    pub connected_at: Time,
+    /// Position of `Connected`: a revocation whose fence lies before it does not cover the session.
+    pub connected_at_position: Position,
+    pub lifetime_ends_at: Time,
+    pub token_expires_at: Time,
+    /// The value of `token_expires_at` that was announced as expired, if any.
+    pub expiry_announced: Option<Time>,
+    pub last_active_at: Time,
+    pub total: Counts,
+    /// The access token last recorded with it; revoking the session bars it.
+    pub credential: Option<Uuid>,
+    pub ended: Option<Ended>,
+    pub head: Head,
+}
+
+/// How a session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    pub at: Time,
+    pub reason: Reason,
+}
+
+impl Session {
+    /// From the instant of `token_expires_at` on.
+    pub fn token_expired(&self, now: Time) -> bool {
+        now >= self.token_expires_at
+    }
+
+    /// Whether the current `token_expires_at` has been announced.
+    pub fn announced(&self) -> bool {
+        self.expiry_announced == Some(self.token_expires_at)
+    }
+
+    /// When it goes stale, as far as the log knows: a later sign of life or start of ours moves it.
+    pub fn stale_at(&self, last_sign_of_life: Time) -> Time {
+        last_sign_of_life.max(self.last_active_at) + seconds(self.policy.stale_after)
+    }
+}
+
+/// What a decision needs beyond the session.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    pub application_archived: bool,
+    /// Credentials issued before this position open no agent-side path of the application.
+    pub barred_before: Position,
+    /// The unfinished revocation that covers the session, if any.
+    pub revocation: Option<&'a Revocation>,
+    pub policy: &'a Policy,
+    /// The stored form of a connect's personal facts.
+    pub personal: Option<&'a str>,
+}
+
+/// Why the rules said no.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("session disconnected: {}", .0.reason)]
+    Ended(Ended),
+    #[error("session disconnected: {0}")]
+    Revoked(Reason),
+    #[error("the session's token has expired")]
+    Expired,
+    #[error("the credential was revoked")]
+    CredentialBarred,
+    #[error("a live session of another principal holds this clientSessionId or tokenIdentifier")]
+    KeyTaken,
+    #[error("the application is archived")]
+    ApplicationArchived,
+    #[error("no such session")]
+    Unknown,
+}
+
+/// Whether a wish may come true, and what happens then. An empty answer is success with nothing to change.
+pub fn decide(
+    context: &Context<'_>,
+    session: Option<&Session>,
+    command: &Command,
+    now: Time,
+) -> Result<Vec<SessionEvent>, Refusal> {
+    if let Command::Connect(connect) = command {
+        return decide_connect(context, session, connect, now);
+    }
+    let session = session.ok_or(Refusal::Unknown)?;
+    if let Some(ended) = session.ended {
+        return match command {
+            Command::RecordActivity { .. } | Command::RenewToken { .. } => Err(Refusal::Ended(ended)),
+            _ => Ok(vec![]),
+        };
+    }
+    match command {
+        Command::Connect(_) => Err(Refusal::Unknown),
+        Command::RecordActivity { source, counts, presented } => {
+            let mut events = admit(context, session, presented, now)?;
+            events.push(SessionEvent::ActivityRecorded(ActivityRecorded {
+                source: *source,
+                counts: *counts,
+                total: session.total.plus(*counts),
+            }));
+            Ok(events)
+        }
+        Command::RenewToken { presented } => {
+            pass(context, session, presented)?;
+            if now >= presented.expires_at || now >= session.lifetime_ends_at {
+                return Err(Refusal::Expired);
+            }
+            Ok(vec![SessionEvent::TokenRenewed(TokenRenewed {
+                token_expires_at: session.lifetime_ends_at.min(now + seconds(context.policy.token_lifetime)),
+                credential: presented.access_token,
+            })])
+        }
+        Command::Expire if session.token_expired(now) && !session.announced() => {
+            Ok(vec![SessionEvent::Expired(Expired { token_expires_at: session.token_expires_at })])
+        }
+        Command::EndStale { not_before, seen_at } => {
+            let last = seen_at.map_or(*not_before, |seen| seen.max(*not_before));
+            Ok(end_if(now >= session.stale_at(last), Reason::Stale))
+        }
+        Command::EndLifetime => Ok(end_if(now >= session.lifetime_ends_at, Reason::Lifetime)),
+        Command::Disconnect { reason } => Ok(end_if(true, *reason)),
+        Command::Expire => Ok(vec![]),
+    }
+}
+
+fn decide_connect(
+    context: &Context<'_>,
+    holder: Option<&Session>,
+    connect: &Connect,
+    now: Time,
+) -> Result<Vec<SessionEvent>, Refusal> {
+    if context.application_archived {
+        return Err(Refusal::ApplicationArchived);
+    }
+    if connect.presented.issued_at < context.barred_before {
+        return Err(Refusal::CredentialBarred);
+    }
+    if now >= connect.presented.expires_at {
+        return Err(Refusal::Expired);
+    }
+    match holder.filter(|holder| holder.ended.is_none()) {
+        Some(holder) if holder.principal != connect.principal => Err(Refusal::KeyTaken),
+        Some(holder) => Ok(vec![SessionEvent::TokenRenewed(TokenRenewed {
+            token_expires_at: holder.lifetime_ends_at.min(connect.presented.expires_at),
+            credential: connect.presented.access_token,
+        })]),
+        None => {
+            let policy = context.policy.for_session(connect.kind);
+            let lifetime_ends_at = now + seconds(policy.absolute_lifetime);
+            Ok(vec![SessionEvent::Connected(Box::new(Connected {
+                id: connect.id,
+                kind: connect.kind,
+                principal: connect.principal,
+                client_session_id: connect.client_session_id.clone(),
+                token_identifier: connect.token_identifier.clone(),
+                token_expires_at: lifetime_ends_at.min(connect.presented.expires_at),
+                lifetime_ends_at,
+                policy,
+                credential: connect.presented.access_token,
+                protocol_version: connect.protocol_version.clone(),
+                personal: personal_digest(context.personal.unwrap_or("")),
+            }))])
+        }
+    }
+}
+
+/// How the live holder of a natural key must end before a connect may open a new session under it: it is covered by
+/// an unfinished revocation, or past its lifetime. `None` when the connect may attach to it.
+pub fn must_end_first(context: &Context<'_>, holder: &Session, now: Time) -> Option<Command> {
+    if let Some(revocation) = context.revocation {
+        Some(Command::Disconnect { reason: revocation.reason })
+    } else if now >= holder.lifetime_ends_at {
+        Some(Command::EndLifetime)
+    } else {
+        None
+    }
+}
+
+/// Whether the caller may act on the session at all.
+fn pass(context: &Context<'_>, session: &Session, presented: &Presented) -> Result<(), Refusal> {
+    if let Some(revocation) = context.revocation {
+        Err(Refusal::Revoked(revocation.reason))
+    } else if presented.issued_at < context.barred_before {
+        Err(Refusal::CredentialBarred)
+    } else if context.application_archived && session.ended.is_none() {
+        Err(Refusal::ApplicationArchived)
+    } else {
+        Ok(())
+    }
+}
+
+/// Whether the caller may keep the session alive. An owner's access token that outlives the session's token renews
+/// it; the session's own token never does.
+fn admit(
+    context: &Context<'_>,
+    session: &Session,
+    presented: &Presented,
+    now: Time,
+) -> Result<Vec<SessionEvent>, Refusal> {
+    pass(context, session, presented)?;
+    if now >= presented.expires_at {
+        return Err(Refusal::Expired);
+    }
+    let until = session.lifetime_ends_at.min(presented.expires_at);
+    if presented.by_owner && presented.access_token.is_some() && until > session.token_expires_at {
+        Ok(vec![SessionEvent::TokenRenewed(TokenRenewed {
+            token_expires_at: until,
+            credential: presented.access_token,
+        })])
+    } else if session.token_expired(now) {
+        Err(Refusal::Expired)
+    } else {
+        Ok(vec![])
+    }
+}
+
+fn end_if(due: bool, reason: Reason) -> Vec<SessionEvent> {
+    if due { vec![SessionEvent::Disconnected(Disconnected { reason })] } else { vec![] }
+}
+
+fn seconds(seconds: u32) -> TimeDelta {
+    TimeDelta::seconds(seconds.into())
+}
+
+/// When an event takes effect: what the clock decided carries the clock's instant, what a revocation does carries the
+/// instant at which it began, all else happens now.
+pub fn takes_effect_at(
+    event: &SessionEvent,
+    session: Option<&Session>,
+    revocation: Option<&Revocation>,
+    now: Time,
+) -> Time {
+    match event {
+        SessionEvent::Expired(expired) => expired.token_expires_at,
+        SessionEvent::Disconnected(Disconnected { reason: Reason::Lifetime }) => {
+            session.map_or(now, |session| session.lifetime_ends_at)
+        }
+        SessionEvent::Disconnected(_) => revocation.map_or(now, |revocation| revocation.instant),
+        _ => now,
+    }
+}
+
+/// What the fold needs from an event's envelope.
+#[derive(Debug, Clone, Copy)]
+pub struct Envelope {
+    pub number: SessionNumber,
+    pub organization: OrganizationNumber,
+    pub application: ApplicationNumber,
+    pub actor: Actor,
+    pub occurred_at: Time,
+    /// Where the stream stands after the event.
+    pub head: Head,
+}
+
+/// The fold. Cannot fail: what happened, happened. An event before `Connected` folds to nothing.
+pub fn evolve(session: Option<Session>, event: &SessionEvent, envelope: &Envelope) -> Option<Session> {
+    let head = envelope.head;
+    if let SessionEvent::Connected(connected) = event {
+        return Some(Session {
+            number: envelope.number,
+            id: connected.id,
+            organization: envelope.organization,
+            application: envelope.application,
+            principal: connected.principal,
+            owner: envelope.actor,
+            kind: connected.kind,
+            policy: connected.policy,
+            connected_at: envelope.occurred_at,
+            connected_at_position: head.position,
+            lifetime_ends_at: connected.lifetime_ends_at,
+            token_expires_at: connected.token_expires_at,
+            expiry_announced: None,
+            last_active_at: envelope.occurred_at,
+            total: Counts::default(),
+            credential: connected.credential,
+            ended: None,
+            head,
+        });
+    }
+    let session = session?;
+    Some(match event {
+        SessionEvent::Connected(_) => Session { head, ..session },
+        SessionEvent::ActivityRecorded(activity) => Session {
+            last_active_at: session.last_active_at.max(envelope.occurred_at),
+            total: activity.total,
+            head,
+            ..session
+        },
+        SessionEvent::TokenRenewed(renewed) => Session {
+            token_expires_at: renewed.token_expires_at,
+            last_active_at: session.last_active_at.max(envelope.occurred_at),
+            credential: renewed.credential.or(session.credential),
+            head,
+            ..session
+        },
+        SessionEvent::Expired(expired) => {
+            Session { expiry_announced: Some(expired.token_expires_at), head, ..session }
+        }
+        SessionEvent::Disconnected(disconnected) => Session {
+            ended: Some(Ended { at: envelope.occurred_at, reason: disconnected.reason }),
+            head,
+            ..session
+        },
+    })
+}

@@ -1,0 +1,47 @@
+//! What is known of tokens and people: never their secrets, only digests.
+
+use uuid::Uuid;
+
+use super::Time;
+use super::caller::{ActorKind, Scopes};
+use super::ids::{OrganizationNumber, Position, PrincipalNumber};
+
+/// An access token (`sat_…`).
+#[derive(Debug, Clone, PartialEq)]
+pub struct AccessToken {
+    pub id: Uuid,
+    /// SHA-256 of its secret.
+    pub secret_hash: [u8; 32],
+    pub organization: OrganizationNumber,
+    /// Application or service account.
+    pub client_kind: ActorKind,
+    /// Number of the application or service account.
+    pub client: i64,
+    pub scopes: Scopes,
+    /// The log's head when it was issued: a revocation at a later position that covers it bars it.
+    pub issued_at: Position,
+    pub expires_at: Time,
+    /// Barred by itself: it was the last one presented for a session that was revoked.
+    pub barred: bool,
+}
+
+/// A session's one current token (`sst_…`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionToken {
+    /// SHA-256 of its secret.
+    pub secret_hash: [u8; 32],
+    pub issued_at: Position,
+    pub expires_at: Time,
+}
+
+/// A subject of an issuer, within an organization.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Principal {
+    pub number: PrincipalNumber,
+    pub organization: OrganizationNumber,
+    pub issuer: String,
+    /// HMAC-SHA-256 of issuer and subject under the secret key.
+    pub subject_digest: [u8; 32],
+    /// Erasable.
+    pub subject: Option<String>,
+}

@@ -1,0 +1,66 @@
+//! The application's one error: what went wrong, free of HTTP. Each surface maps it to its own words in one place.
+
+use crate::core::session::{Ended, Refusal};
+use crate::store::StoreError;
+
+/// Why something could not be done.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The request itself is wrong; `field` names the culprit where there is one.
+    #[error("{message}")]
+    Invalid { field: Option<&'static str>, message: String },
+    /// Nothing valid was presented. `reason` may tell whoever was cut off why.
+    #[error("Unauthorized")]
+    Unauthorized { reason: Option<Refusal> },
+    /// Valid, but without the right: these scopes are missing.
+    #[error("Insufficient scope: {missing}")]
+    Forbidden { missing: String },
+    /// There is no such thing, or none that the caller may know of.
+    #[error("{0} not found")]
+    NotFound(&'static str),
+    /// It is taken, or in the wrong state.
+    #[error("{message}")]
+    Conflict { code: &'static str, message: String },
+    /// The session has ended.
+    #[error("Session disconnected: {}", .0.reason)]
+    Gone(Ended),
+    /// The queue is full or the service is shutting down: try again.
+    #[error("The service is busy; try again shortly")]
+    Busy,
+    /// No space is left to write to. What was revoked is denied from memory, but not recorded.
+    #[error("The disk is full; nothing was written")]
+    DiskFull,
+    /// Our own fault; the text is for the log, never for the caller.
+    #[error("Internal error")]
+    Internal(String),
+}
+
+impl Error {
+    /// A request that is wrong in a named field.
+    pub fn field(field: &'static str, message: impl Into<String>) -> Self {
+        Self::Invalid { field: Some(field), message: message.into() }
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Full => Self::DiskFull,
+            error => Self::Internal(error.to_string()),
+        }
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Ended(ended) => Self::Gone(ended),
+            Refusal::Revoked(_) | Refusal::Expired | Refusal::CredentialBarred => {
+                Self::Unauthorized { reason: Some(refusal) }
+            }
+            Refusal::KeyTaken => Self::Conflict { code: "session_key_taken", message: refusal.to_string() },
+            Refusal::ApplicationArchived => Self::NotFound("Application"),
+            Refusal::Unknown => Self::NotFound("Session"),
+        }
+    }
+}

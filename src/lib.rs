@@ -1,0 +1,11 @@
+//! sessiond: the durable record of who is connected to what.
+//!
+//! Modules in reading order: the rules, what remembers, the one writer, who may pass, the application, those who
+//! follow the log and the clock, and the ways in.
+
+pub mod clock;
+pub mod committer;
+pub mod core;
+pub mod error;
+pub mod gate;
+pub mod store;

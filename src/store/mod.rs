@@ -1,0 +1,51 @@
+//! What remembers. This module is the seam: [`Writer`] puts one batch into the store in one durable transaction,
+//! [`Reader`] answers questions in pages, [`check`] compares the log with itself and with the rows. SQLite stands
+//! behind it now; Postgres will come behind the same three, selected by the URL's scheme.
+//!
+//! Promises to the rest of the house:
+//! - [`Writer::commit`] returns after the batch is on disk (`synchronous=FULL`), whole or not at all.
+//! - Events, and the rows made from them, are in the same transaction. The one exception is the activity columns of
+//!   open sessions: they follow in bulk ([`Batch::settle`]), and whoever loads sessions folds the log's tail over them.
+//! - Absence is `Ok(None)`, never an error.
+
+pub mod check;
+pub mod row;
+mod sqlite;
+
+pub use row::{
+    AccessToken, Application, Batch, Detail, Entry, Loaded, McpSession, Organization, Principal, Revocation,
+    ServiceAccount, SessionRow, SessionToken, SideWrite,
+};
+pub use sqlite::{Health, Listed, Reader, SessionPage, Writer};
+
+/// What went wrong in the store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// No space is left: nothing was written; reading goes on.
+    #[error("the disk is full")]
+    Full,
+    /// A failed flush or a damaged page: nothing here can be trusted any more; the process must end.
+    #[error("the database cannot be trusted any more: {0}")]
+    Broken(String),
+    /// The log holds what this release cannot read.
+    #[error("the log is damaged at position {position}: {what}")]
+    Damaged { position: i64, what: String },
+    /// Any other failure; nothing was written.
+    #[error("the database failed: {0}")]
+    Failed(String),
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        // SQLite's extended result codes; the low byte is the class. https://sqlite.org/rescode.html
+        let code = error
+            .as_database_error()
+            .and_then(|error| error.code())
+            .and_then(|code| code.parse::<i32>().ok());
+        match code.map(|code| code & 0xff) {
+            Some(13) => Self::Full,
+            Some(10 | 11 | 26) => Self::Broken(error.to_string()),
+            _ => Self::Failed(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! What goes into the store and what comes out of it.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::core::Time;
+pub use crate::core::application::{Application, Organization, ServiceAccount};
+use crate::core::event::{Connected, Personal, Recorded, body_digest, chain_hash};
+use crate::core::ids::{Position, SessionNumber};
+pub use crate::core::revocation::Revocation;
+use crate::core::session::Session;
+pub use crate::core::token::{AccessToken, Principal, SessionToken};
+
+/// One event ready to be written.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    pub recorded: Recorded,
+    /// The body's exact bytes; empty where it was pruned.
+    pub body: String,
+    /// SHA-256 of the body, also where it was pruned.
+    pub digest: [u8; 32],
+    pub hash: [u8; 32],
+    /// Set on the last event of a commit.
+    pub commit_hash: Option<[u8; 32]>,
+}
+
+impl Entry {
+    /// Seals an event into its stream: `before` is the hash of the stream's event before it.
+    pub fn seal(recorded: Recorded, before: &[u8; 32]) -> Self {
+        let body = recorded.event.body();
+        let digest = body_digest(&body);
+        let hash = chain_hash(before, &recorded, &digest);
+        Self { recorded, body, digest, hash, commit_hash: None }
+    }
+}
+
+/// One durable transaction.
+#[derive(Debug, Default)]
+pub struct Batch {
+    pub events: Vec<Entry>,
+    pub organizations: Vec<Organization>,
+    pub applications: Vec<Application>,
+    pub service_accounts: Vec<ServiceAccount>,
+    pub revocations: Vec<Revocation>,
+    /// Lifecycle rows to write whole.
+    pub sessions: Vec<Session>,
+    pub details: Vec<(SessionNumber, Detail)>,
+    /// Hot rows to write.
+    pub settle: Vec<Session>,
+    /// Everything up to here is settled.
+    pub settled: Option<Position>,
+    pub side: Vec<SideWrite>,
+}
+
+impl Batch {
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty() && self.settle.is_empty() && self.settled.is_none() && self.side.is_empty()
+    }
+}
+
+/// What a session connected with, as its row shows it.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Detail {
+    pub name: Option<String>,
+    pub hostname: Option<String>,
+    pub user_agent: Option<String>,
+    /// JSON text.
+    pub client_info: Option<String>,
+    pub ip: Option<String>,
+    pub client_session_id: Option<String>,
+    pub token_identifier: Option<String>,
+    pub protocol_version: Option<String>,
+}
+
+impl Detail {
+    /// The row that a `Connected` makes; without its personal facts where they were erased.
+    pub fn of(connected: &Connected, personal: Option<&Personal>) -> Self {
+        Self {
+            name: personal.map(|personal| personal.name.clone()),
+            hostname: personal.and_then(|personal| personal.hostname.clone()),
+            user_agent: personal.and_then(|personal| personal.user_agent.clone()),
+            client_info: personal
+                .and_then(|personal| personal.client_info.as_ref())
+                .map(std::string::ToString::to_string),
+            ip: personal.and_then(|personal| personal.ip.clone()),
+            client_session_id: connected.client_session_id.clone(),
+            token_identifier: connected.token_identifier.clone(),
+            protocol_version: connected.protocol_version.clone(),
+        }
+    }
+}
+
+/// A session as the store has it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SessionRow {
+    pub session: Session,
+    pub detail: Detail,
+}
+
+/// A write that is not an event: secrets and people.
+#[derive(Debug, Clone)]
+pub enum SideWrite {
+    ClientSecret {
+        client_id: String,
+        secret_hash: [u8; 32],
+    },
+    AccessToken(AccessToken),
+    BarAccessToken(Uuid),
+    SessionToken(SessionNumber, SessionToken),
+    Principal(Principal),
+    McpSession(SessionNumber, McpSession),
+    /// Forget access tokens that expired before this instant.
+    ForgetTokens(Time),
+    /// Drop the bodies of these activity events and keep their digests; pruning came up to this position.
+    Prune {
+        events: Vec<(Position, [u8; 32])>,
+        up_to: Position,
+    },
+}
+
+/// The gateway's side of an MCP session.
+#[derive(Debug, Clone, PartialEq)]
+pub struct McpSession {
+    pub id_hash: [u8; 32],
+    pub sealed: Vec<u8>,
+}
+
+/// Everything that lives in memory, as of one position of the log.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    pub head: Position,
+    pub last_recorded_at: Option<Time>,
+    pub commit_hash: [u8; 32],
+    pub settled: Position,
+    pub organizations: Vec<Organization>,
+    pub applications: Vec<Application>,
+    pub service_accounts: Vec<ServiceAccount>,
+    /// The unfinished ones.
+    pub revocations: Vec<Revocation>,
+    /// The open ones, with what makes their natural key.
+    pub sessions: Vec<SessionRow>,
+    pub session_tokens: Vec<(SessionNumber, SessionToken)>,
+    pub access_tokens: Vec<AccessToken>,
+    pub principals: Vec<Principal>,
+    pub last_session: SessionNumber,
+    pub last_revocation: i64,
+    /// Sessions that ever connected, by application.
+    pub session_totals: Vec<(crate::core::ids::ApplicationNumber, u64)>,
+}

@@ -1,0 +1,477 @@
+//! Questions, answered in pages: no reader holds a snapshot longer than a page takes.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use sqlx::sqlite::{SqlitePool, SqlitePoolOptions, SqliteRow};
+use sqlx::{AssertSqlSafe, Row, SqliteConnection};
+use uuid::Uuid;
+
+use super::{
+    WHOLE_SESSION, access_token, application, bytes32, entry, options, organization, revocation,
+    service_account, time, whole_session,
+};
+use crate::core::Time;
+use crate::core::event::{ACTIVITY, Event};
+use crate::core::ids::{
+    ApplicationNumber, OrganizationNumber, Position, PrincipalNumber, RevocationNumber, SessionNumber, Stream,
+};
+use crate::core::session::{Envelope, evolve};
+use crate::store::StoreError;
+use crate::store::row::{
+    Application, Entry, Loaded, McpSession, Organization, Principal, Revocation, ServiceAccount, SessionRow,
+    SessionToken,
+};
+
+/// Events read at a time when walking the log.
+const PAGE: i64 = 2_000;
+
+/// A few connections that cannot write.
+#[derive(Clone)]
+pub struct Reader {
+    pool: SqlitePool,
+}
+
+/// Which of an application's sessions a list shows, by `session.state`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listed {
+    /// Live and not expired.
+    Live,
+    /// Expired or ended.
+    Inactive,
+    All,
+}
+
+/// A page of sessions to read, newest first.
+#[derive(Debug)]
+pub struct SessionPage<'a> {
+    pub application: ApplicationNumber,
+    pub listed: Listed,
+    pub now: Time,
+    /// Sessions whose token has expired although nobody announced it yet: they belong to the inactive ones.
+    pub overdue: &'a [SessionNumber],
+    /// Only what comes after this one.
+    pub after: Option<(Time, Uuid)>,
+    pub limit: u32,
+}
+
+impl Reader {
+    /// Opens a pool of readers on a database that exists.
+    pub async fn open(url: &str) -> Result<Self, StoreError> {
+        let pool = SqlitePoolOptions::new()
+            .max_connections(4)
+            .max_lifetime(None)
+            .idle_timeout(None)
+            .test_before_acquire(false)
+            .acquire_timeout(Duration::from_secs(10))
+            .connect_with(options(url)?.read_only(true))
+            .await?;
+        Ok(Self { pool })
+    }
+
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    /// Moves the WAL into the database as far as readers allow, without holding up the writer.
+    pub async fn checkpoint(url: &str) -> Result<(), StoreError> {
+        use sqlx::Connection;
+        let mut connection = SqliteConnection::connect_with(&options(url)?).await?;
+        sqlx::query("pragma wal_checkpoint(passive)").execute(&mut connection).await?;
+        connection.close().await?;
+        Ok(())
+    }
+
+    /// The last position of the log.
+    pub async fn head(&self) -> Result<Position, StoreError> {
+        let head =
+            sqlx::query_scalar("select coalesce(max(position), 0) from event").fetch_one(&self.pool).await?;
+        Ok(Position(head))
+    }
+
+    // ---- sessions ----
+
+    /// One session by id, live or ended.
+    pub async fn session(&self, id: Uuid) -> Result<Option<SessionRow>, StoreError> {
+        let sql = format!(
+            "select {WHOLE_SESSION} from session s left join session_detail d using (number) \
+             left join session_activity a using (number) where s.id = ?"
+        );
+        let row = sqlx::query(AssertSqlSafe(sql)).bind(id).fetch_optional(&self.pool).await?;
+        row.as_ref().map(whole_session).transpose()
+    }
+
+    /// One session by number.
+    pub async fn session_by_number(&self, number: SessionNumber) -> Result<Option<SessionRow>, StoreError> {
+        let sql = format!(
+            "select {WHOLE_SESSION} from session s left join session_detail d using (number) \
+             left join session_activity a using (number) where s.number = ?"
+        );
+        let row = sqlx::query(AssertSqlSafe(sql)).bind(number.0).fetch_optional(&self.pool).await?;
+        row.as_ref().map(whole_session).transpose()
+    }
+
+    /// A page of an application's sessions, newest first, ties by id. Costs what it returns: each state is a range of
+    /// one index, and the ranges are merged.
+    pub async fn sessions(&self, page: &SessionPage<'_>) -> Result<Vec<SessionRow>, StoreError> {
+        let mut branches = Vec::new();
+        let states: &[i64] = match page.listed {
+            Listed::Live => &[2],
+            Listed::Inactive => &[0, 1],
+            Listed::All => &[0, 1, 2],
+        };
+        let after = if page.after.is_some() { "and (connected_at, id) < (?3, ?4)" } else { "" };
+        let fresh = if page.listed == Listed::Live { "and token_expires_at > ?2" } else { "" };
+        for state in states {
+            branches.push(format!(
+                "select * from (select number, connected_at, id from session where application = ?1 and state = {state} \
+                 {fresh} {after} order by connected_at desc, id desc limit ?5)"
+            ));
+        }
+        if page.listed == Listed::Inactive && !page.overdue.is_empty() {
+            branches.push(format!(
+                "select number, connected_at, id from session where number in (select value from json_each(?6)) \
+                 and application = ?1 and state = 2 and token_expires_at <= ?2 {after}"
+            ));
+        }
+        let sql = format!(
+            "select {WHOLE_SESSION} from ({} order by connected_at desc, id desc limit ?5) page \
+             cross join session s on s.number = page.number left join session_detail d on d.number = page.number \
+             left join session_activity a on a.number = page.number order by s.connected_at desc, s.id desc",
+            branches.join(" union all ")
+        );
+        let overdue: Vec<i64> = page.overdue.iter().map(|number| number.0).collect();
+        let (at, id) = page.after.unwrap_or_default();
+        let rows = sqlx::query(AssertSqlSafe(sql))
+            .bind(page.application.0)
+            .bind(page.now.timestamp_millis())
+            .bind(at.timestamp_millis())
+            .bind(id)
+            .bind(i64::from(page.limit))
+            .bind(serde_json::to_string(&overdue).unwrap_or_default())
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter().map(whole_session).collect()
+    }
+
+    /// The current token of a session, live or ended.
+    pub async fn session_token(&self, session: SessionNumber) -> Result<Option<SessionToken>, StoreError> {
+        let row = sqlx::query("select * from session_token where session = ?")
+            .bind(session.0)
+            .fetch_optional(&self.pool)
+            .await?;
+        row.as_ref().map(session_token).transpose()
+    }
+
+    /// The gateway's side of a session.
+    pub async fn mcp_session(&self, session: SessionNumber) -> Result<Option<McpSession>, StoreError> {
+        let row = sqlx::query("select * from mcp_session where session = ?")
+            .bind(session.0)
+            .fetch_optional(&self.pool)
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        Ok(Some(McpSession { id_hash: bytes32(&row, "id_hash")?, sealed: row.try_get("sealed")? }))
+    }
+
+    /// The hash of an OAuth client's secret.
+    pub async fn client_secret(&self, client_id: &str) -> Result<Option<[u8; 32]>, StoreError> {
+        let row = sqlx::query("select secret_hash from client_secret where client_id = ?")
+            .bind(client_id)
+            .fetch_optional(&self.pool)
+            .await?;
+        row.map(|row| bytes32(&row, "secret_hash")).transpose()
+    }
+
+    // ---- revocations ----
+
+    /// One revocation by number.
+    pub async fn revocation(&self, number: RevocationNumber) -> Result<Option<Revocation>, StoreError> {
+        let row = sqlx::query("select * from revocation where number = ?")
+            .bind(number.0)
+            .fetch_optional(&self.pool)
+            .await?;
+        row.as_ref().map(revocation).transpose()
+    }
+
+    // ---- the log ----
+
+    /// The log after a position, oldest first.
+    pub async fn log(&self, after: Position, limit: i64) -> Result<Vec<Entry>, StoreError> {
+        let sql = "select * from event where position > ? order by position limit ?";
+        let rows = sqlx::query(sql).bind(after.0).bind(limit).fetch_all(&self.pool).await?;
+        rows.iter().map(entry).collect()
+    }
+
+    /// An application's lifecycle events after a position, oldest first.
+    pub async fn application_log(
+        &self,
+        application: ApplicationNumber,
+        after: Position,
+        limit: i64,
+    ) -> Result<Vec<Entry>, StoreError> {
+        let sql = "select * from event where application = ? and position > ? and type <> 'activity_recorded' \
+                   order by position limit ?";
+        let rows =
+            sqlx::query(sql).bind(application.0).bind(after.0).bind(limit).fetch_all(&self.pool).await?;
+        rows.iter().map(entry).collect()
+    }
+
+    /// A stream's lifecycle events after a position, oldest first.
+    pub async fn stream_log(
+        &self,
+        stream: Stream,
+        after: Position,
+        limit: i64,
+    ) -> Result<Vec<Entry>, StoreError> {
+        let sql = "select * from event where stream_kind = ? and stream_number = ? and position > ? \
+                   and type <> 'activity_recorded' order by version limit ?";
+        let rows = sqlx::query(sql)
+            .bind(stream.kind as i64)
+            .bind(stream.number)
+            .bind(after.0)
+            .bind(limit)
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter().map(entry).collect()
+    }
+
+    /// A stream's events, all of them, after `after` and up to `head`, found by walking back from the head: at most
+    /// `limit`, the newest ones, oldest first.
+    pub async fn stream_tail(
+        &self,
+        head: Position,
+        after: Position,
+        limit: i64,
+    ) -> Result<Vec<Entry>, StoreError> {
+        let sql = "with recursive chain (position, previous, left) as ( \
+                   select position, previous_position, ?3 - 1 from event where position = ?1 and position > ?2 \
+                   union all select e.position, e.previous_position, left - 1 from chain join event e \
+                   on e.position = chain.previous where chain.previous > ?2 and left > 0) \
+                   select e.* from chain cross join event e on e.position = chain.position order by e.position";
+        let rows = sqlx::query(sql).bind(head.0).bind(after.0).bind(limit).fetch_all(&self.pool).await?;
+        rows.iter().map(entry).collect()
+    }
+
+    /// Old activity bodies that may go: for each activity event after `after` recorded before `before`, the activity
+    /// event before it in its stream. So a session's last one always stays. Returns what may go and how far it looked.
+    pub async fn prunable(
+        &self,
+        before: Time,
+        limit: i64,
+    ) -> Result<(Vec<(Position, [u8; 32])>, Option<Position>), StoreError> {
+        let after: i64 = self.mark("pruned").await?.0;
+        let rows = sqlx::query(
+            "select position, previous_position from event where position > ? and recorded_at < ? \
+             order by position limit ?",
+        )
+        .bind(after)
+        .bind(before.timestamp_millis())
+        .bind(limit)
+        .fetch_all(&self.pool)
+        .await?;
+        let mut prunable = Vec::new();
+        let mut up_to = None;
+        for row in rows {
+            let position: i64 = row.try_get("position")?;
+            up_to = Some(Position(position));
+            let later = self.event(Position(position)).await?;
+            if later.as_ref().is_none_or(|entry| entry.recorded.event.name() != ACTIVITY) {
+                continue;
+            }
+            let mut previous = Position(row.try_get("previous_position")?);
+            while let Some(entry) = self.event(previous).await? {
+                if entry.recorded.event.name() == ACTIVITY {
+                    prunable.push((entry.recorded.position, entry.digest));
+                    break;
+                }
+                previous = entry.recorded.previous_position;
+            }
+        }
+        Ok((prunable, up_to))
+    }
+
+    /// The event at a position.
+    pub async fn event(&self, position: Position) -> Result<Option<Entry>, StoreError> {
+        let row = sqlx::query("select * from event where position = ?")
+            .bind(position.0)
+            .fetch_optional(&self.pool)
+            .await?;
+        row.as_ref().map(entry).transpose()
+    }
+
+    pub async fn mark(&self, name: &'static str) -> Result<Position, StoreError> {
+        let position: Option<i64> = sqlx::query_scalar("select position from mark where name = ?")
+            .bind(name)
+            .fetch_optional(&self.pool)
+            .await?;
+        Ok(Position(position.unwrap_or(0)))
+    }
+
+    // ---- start-up and check ----
+
+    /// Everything that lives in memory. The log's tail beyond what is settled is folded over the sessions.
+    pub async fn load(&self) -> Result<Loaded, StoreError> {
+        let mut loaded = Loaded {
+            head: self.head().await?,
+            settled: self.mark("settled").await?,
+            organizations: self.all("select * from organization order by number", organization).await?,
+            applications: self.all("select * from application order by number", application).await?,
+            service_accounts: self
+                .all("select * from service_account order by number", service_account)
+                .await?,
+            revocations: self
+                .all("select * from revocation where ended_at is null order by number", revocation)
+                .await?,
+            access_tokens: self.all("select * from access_token", access_token).await?,
+            principals: self.all("select * from principal", principal).await?,
+            ..Loaded::default()
+        };
+        let last = self.event(loaded.head).await?;
+        loaded.last_recorded_at = last.as_ref().map(|entry| entry.recorded.recorded_at);
+        loaded.commit_hash = last.and_then(|entry| entry.commit_hash).unwrap_or_default();
+        let number = |sql: &'static str| sqlx::query_scalar::<_, i64>(sql).fetch_one(&self.pool);
+        loaded.last_session = SessionNumber(number("select coalesce(max(number), 0) from session").await?);
+        loaded.last_revocation = number("select coalesce(max(number), 0) from revocation").await?;
+        for row in sqlx::query("select application, count(*) as total from session group by application")
+            .fetch_all(&self.pool)
+            .await?
+        {
+            let total: i64 = row.try_get("total")?;
+            let application = ApplicationNumber(row.try_get("application")?);
+            loaded.session_totals.push((application, total.unsigned_abs()));
+        }
+        for application in
+            loaded.applications.iter().map(|application| application.number).collect::<Vec<_>>()
+        {
+            self.load_sessions(application, &mut loaded).await?;
+        }
+        self.fold_tail(&mut loaded).await?;
+        Ok(loaded)
+    }
+
+    async fn load_sessions(
+        &self,
+        application: ApplicationNumber,
+        loaded: &mut Loaded,
+    ) -> Result<(), StoreError> {
+        let sql = format!(
+            "select {WHOLE_SESSION}, t.secret_hash as token_hash, t.issued_at as token_issued_at, \
+             t.expires_at as token_ends_at from session s left join session_detail d using (number) \
+             left join session_activity a using (number) left join session_token t on t.session = s.number \
+             where s.application = ? and s.state in (1, 2)"
+        );
+        for row in sqlx::query(AssertSqlSafe(sql)).bind(application.0).fetch_all(&self.pool).await? {
+            let session = whole_session(&row)?;
+            if row.try_get::<Option<&[u8]>, _>("token_hash")?.is_some() {
+                let token = SessionToken {
+                    secret_hash: bytes32(&row, "token_hash")?,
+                    issued_at: Position(row.try_get("token_issued_at")?),
+                    expires_at: time(row.try_get("token_ends_at")?),
+                };
+                loaded.session_tokens.push((session.session.number, token));
+            }
+            loaded.sessions.push(session);
+        }
+        Ok(())
+    }
+
+    async fn fold_tail(&self, loaded: &mut Loaded) -> Result<(), StoreError> {
+        let mut index: HashMap<i64, usize> = HashMap::new();
+        for (at, row) in loaded.sessions.iter().enumerate() {
+            index.insert(row.session.number.0, at);
+        }
+        let mut after = loaded.settled;
+        loop {
+            let page = self.log(after, PAGE).await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = last.recorded.position;
+            for entry in page {
+                let Some(row) =
+                    index.get(&entry.recorded.stream.number).and_then(|at| loaded.sessions.get_mut(*at))
+                else {
+                    continue;
+                };
+                if let Event::Session(event) = &entry.recorded.event
+                    && entry.recorded.version > row.session.head.version
+                {
+                    let envelope = entry.envelope();
+                    if let Some(session) = evolve(Some(row.session.clone()), event, &envelope) {
+                        row.session = session;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn all<Value>(
+        &self,
+        sql: &'static str,
+        read: fn(&SqliteRow) -> Result<Value, StoreError>,
+    ) -> Result<Vec<Value>, StoreError> {
+        sqlx::query(sql).fetch_all(&self.pool).await?.iter().map(read).collect()
+    }
+
+    /// Rows of sessions after a number, each as its two tables have it, for checking: the lifecycle row, its details,
+    /// and whether a hot row is newer.
+    pub async fn session_rows(&self, after: SessionNumber) -> Result<Vec<SessionRow>, StoreError> {
+        let sql = format!(
+            "select {WHOLE_SESSION} from session s left join session_detail d using (number) \
+             left join session_activity a using (number) where s.number > ? order by s.number limit {PAGE}"
+        );
+        let rows = sqlx::query(AssertSqlSafe(sql)).bind(after.0).fetch_all(&self.pool).await?;
+        rows.iter().map(whole_session).collect()
+    }
+
+    /// Every directory row, for checking.
+    pub async fn directory_rows(
+        &self,
+    ) -> Result<(Vec<Organization>, Vec<Application>, Vec<ServiceAccount>, Vec<Revocation>), StoreError> {
+        Ok((
+            self.all("select * from organization order by number", organization).await?,
+            self.all("select * from application order by number", application).await?,
+            self.all("select * from service_account order by number", service_account).await?,
+            self.all("select * from revocation order by number", revocation).await?,
+        ))
+    }
+}
+
+impl Entry {
+    /// What the fold of a session needs from the envelope.
+    pub fn envelope(&self) -> Envelope {
+        Envelope {
+            number: SessionNumber(self.recorded.stream.number),
+            organization: self.recorded.organization,
+            application: self.recorded.application.unwrap_or_default(),
+            actor: self.recorded.actor,
+            occurred_at: self.recorded.occurred_at,
+            head: self.head(),
+        }
+    }
+
+    /// Where the stream stands after this event.
+    pub fn head(&self) -> crate::core::ids::Head {
+        crate::core::ids::Head {
+            version: self.recorded.version,
+            position: self.recorded.position,
+            hash: self.hash,
+        }
+    }
+}
+
+fn session_token(row: &SqliteRow) -> Result<SessionToken, StoreError> {
+    Ok(SessionToken {
+        secret_hash: bytes32(row, "secret_hash")?,
+        issued_at: Position(row.try_get("issued_at")?),
+        expires_at: time(row.try_get("expires_at")?),
+    })
+}
+
+fn principal(row: &SqliteRow) -> Result<Principal, StoreError> {
+    Ok(Principal {
+        number: PrincipalNumber(row.try_get("number")?),
+        organization: OrganizationNumber(row.try_get("organization")?),
+        issuer: row.try_get("issuer")?,
+        subject_digest: bytes32(row, "subject_digest")?,
+        subject: row.try_get("subject")?,
+    })
+}
