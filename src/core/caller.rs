@@ -19,6 +19,11 @@ impl Actor {
     pub const SYSTEM: Self = Self { kind: ActorKind::System, id: Uuid::nil() };
     /// Whoever runs `sessiond organizations …` or starts it on an empty database.
     pub const OPERATOR: Self = Self { kind: ActorKind::Operator, id: Uuid::nil() };
+
+    /// The id as it is stored: the system and the operator have none.
+    pub fn stored_id(&self) -> Option<&Uuid> {
+        (!matches!(self.kind, ActorKind::System | ActorKind::Operator)).then_some(&self.id)
+    }
 }
 
 /// The codes are stored; never renumber them.

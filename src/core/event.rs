@@ -406,37 +406,91 @@ impl Event {
     }
 }
 
-/// The hash of an event: SHA-256 over the hash before it in its stream, the envelope as stored and the digest of the
-/// body as stored. Fields are length-prefixed, so that no two envelopes have the same bytes.
-pub fn chain_hash(before: &[u8; 32], recorded: &Recorded, body_digest: &[u8; 32]) -> [u8; 32] {
-    let mut hasher = Sha256::new();
-    let actor = recorded.actor;
-    hasher.update(before);
-    for number in [
-        recorded.position.0,
-        recorded.stream.kind as i64,
-        recorded.stream.number,
-        recorded.version,
-        recorded.previous_position.0,
-        recorded.occurred_at.timestamp_millis(),
-        recorded.recorded_at.timestamp_millis(),
-        TYPE_VERSION,
-        recorded.organization.0,
-        recorded.application.map_or(0, |application| application.0),
-        actor.kind as i64,
-        recorded.revocation.map_or(0, |revocation| revocation.0),
-    ] {
-        hasher.update(number.to_be_bytes());
+/// An event's envelope exactly as it is stored: what its hash covers. Kept apart from [`Recorded`], because damage and
+/// newer releases bring values that no `Recorded` can hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header<'a> {
+    pub position: i64,
+    pub stream_kind: i64,
+    pub stream_number: i64,
+    pub version: i64,
+    pub previous_position: i64,
+    pub occurred_at: i64,
+    pub recorded_at: i64,
+    pub name: &'a str,
+    pub type_version: i64,
+    pub organization: i64,
+    pub application: Option<i64>,
+    pub actor_kind: i64,
+    pub actor_id: Option<&'a [u8]>,
+    pub revocation: Option<i64>,
+    pub request_id: Option<&'a str>,
+    pub traceparent: Option<&'a str>,
+}
+
+impl Header<'_> {
+    /// The hash of an event: SHA-256 over the hash before it in its stream, the envelope and the digest of the body.
+    /// What may be missing is marked as there or not, what has no fixed length carries its length: no two envelopes
+    /// have the same bytes.
+    pub fn hash(&self, before: &[u8; 32], body_digest: &[u8; 32]) -> [u8; 32] {
+        let mut bytes = Vec::with_capacity(320);
+        bytes.extend_from_slice(before);
+        for number in [
+            self.position,
+            self.stream_kind,
+            self.stream_number,
+            self.version,
+            self.previous_position,
+            self.occurred_at,
+            self.recorded_at,
+            self.type_version,
+            self.organization,
+            self.actor_kind,
+        ] {
+            bytes.extend_from_slice(&number.to_be_bytes());
+        }
+        for number in [self.application, self.revocation] {
+            bytes.push(u8::from(number.is_some()));
+            bytes.extend_from_slice(&number.unwrap_or(0).to_be_bytes());
+        }
+        for part in [
+            Some(self.name.as_bytes()),
+            self.actor_id,
+            self.request_id.map(str::as_bytes),
+            self.traceparent.map(str::as_bytes),
+        ] {
+            bytes.push(u8::from(part.is_some()));
+            let part = part.unwrap_or_default();
+            bytes.extend_from_slice(&(part.len() as u64).to_be_bytes());
+            bytes.extend_from_slice(part);
+        }
+        bytes.extend_from_slice(body_digest);
+        Sha256::digest(&bytes).into()
     }
-    hasher.update(actor.id.as_bytes());
-    for text in [Some(recorded.event.name()), recorded.request_id.as_deref(), recorded.traceparent.as_deref()]
-    {
-        let text = text.unwrap_or("");
-        hasher.update((text.len() as u64).to_be_bytes());
-        hasher.update(text.as_bytes());
+}
+
+impl Recorded {
+    /// The envelope as it is stored.
+    pub fn header(&self) -> Header<'_> {
+        Header {
+            position: self.position.0,
+            stream_kind: self.stream.kind as i64,
+            stream_number: self.stream.number,
+            version: self.version,
+            previous_position: self.previous_position.0,
+            occurred_at: self.occurred_at.timestamp_millis(),
+            recorded_at: self.recorded_at.timestamp_millis(),
+            name: self.event.name(),
+            type_version: TYPE_VERSION,
+            organization: self.organization.0,
+            application: self.application.map(|application| application.0),
+            actor_kind: self.actor.kind as i64,
+            actor_id: self.actor.stored_id().map(|id| id.as_bytes().as_slice()),
+            revocation: self.revocation.map(|revocation| revocation.0),
+            request_id: self.request_id.as_deref(),
+            traceparent: self.traceparent.as_deref(),
+        }
     }
-    hasher.update(body_digest);
-    hasher.finalize().into()
 }
 
 /// SHA-256 of a body as stored.

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::core::Time;
 pub use crate::core::application::{Application, Organization, ServiceAccount};
-use crate::core::event::{Connected, Personal, Recorded, body_digest, chain_hash};
+use crate::core::event::{Connected, Personal, Recorded, body_digest};
 use crate::core::ids::{Position, SessionNumber};
 pub use crate::core::revocation::Revocation;
 use crate::core::session::Session;
@@ -29,7 +29,7 @@ impl Entry {
     pub fn seal(recorded: Recorded, before: &[u8; 32]) -> Self {
         let body = recorded.event.body();
         let digest = body_digest(&body);
-        let hash = chain_hash(before, &recorded, &digest);
+        let hash = recorded.header().hash(before, &digest);
         Self { recorded, body, digest, hash, commit_hash: None }
     }
 }

@@ -8,7 +8,6 @@ use sqlx::{Arguments, Connection, Encode, Sqlite, SqliteConnection, Type};
 
 use super::{MIGRATIONS, OLDEST_SQLITE, migrate, options};
 use crate::core::Time;
-use crate::core::caller::ActorKind;
 use crate::core::event::TYPE_VERSION;
 use crate::core::ids::{Head, Position, SessionNumber};
 use crate::core::session::Session;
@@ -430,8 +429,6 @@ impl Writer {
 
 fn bind_event(bound: &mut Bound, entry: &Entry) {
     let recorded = &entry.recorded;
-    let actor_id = (!matches!(recorded.actor.kind, ActorKind::System | ActorKind::Operator))
-        .then_some(recorded.actor.id);
     bound
         .add(recorded.position.0)
         .add(recorded.stream.kind as i64)
@@ -445,7 +442,7 @@ fn bind_event(bound: &mut Bound, entry: &Entry) {
         .add(recorded.organization.0)
         .add(recorded.application.map(|number| number.0))
         .add(recorded.actor.kind as i64)
-        .add(actor_id)
+        .add(recorded.actor.stored_id().copied())
         .add(recorded.revocation.map(|number| number.0))
         .add(recorded.request_id.as_deref())
         .add(recorded.traceparent.as_deref())
