@@ -205,8 +205,7 @@ impl Writer {
         self.put(&EVENT, &batch.events, bind_event).await?;
         self.put(&SESSION, &batch.sessions, bind_session).await?;
         self.put(&DETAIL, &batch.details, bind_detail).await?;
-        let ended: Vec<_> = batch.sessions.iter().filter(|session| session.ended.is_some()).collect();
-        self.forget_hot_rows(&ended).await?;
+        self.forget_hot_rows(&batch.sessions).await?;
         self.put(&ACTIVITY_ROW, &batch.settle, bind_activity).await?;
         if let Some(position) = batch.settled {
             self.mark("settled", position).await?;
@@ -258,12 +257,14 @@ impl Writer {
         Ok(())
     }
 
-    /// An ended session's figures stand in its lifecycle row.
-    async fn forget_hot_rows(&mut self, ended: &[&Session]) -> Result<(), StoreError> {
-        if ended.is_empty() {
+    /// A lifecycle row has the figures too, and newer ones: a hot row from before it would only be wrong. One that
+    /// has just connected has no hot row yet.
+    async fn forget_hot_rows(&mut self, sessions: &[Session]) -> Result<(), StoreError> {
+        let older = sessions.iter().filter(|session| session.head.version > 1);
+        let numbers: Vec<i64> = older.map(|session| session.number.0).collect();
+        if numbers.is_empty() {
             return Ok(());
         }
-        let numbers: Vec<i64> = ended.iter().map(|session| session.number.0).collect();
         let numbers = serde_json::to_string(&numbers).unwrap_or_default();
         let sql = "delete from session_activity where number in (select value from json_each(?))";
         sqlx::query(sql).bind(numbers).execute(&mut self.connection).await?;
