@@ -1,6 +1,8 @@
 //! SQLite behind the seam: one connection that writes, a few that read.
 
+mod check;
 mod read;
+mod rebuild;
 mod write;
 
 use std::str::FromStr;
@@ -26,6 +28,7 @@ use crate::store::row::{
 };
 
 pub use read::{Listed, Reader, SessionPage};
+pub use rebuild::rebuild;
 pub use write::{Health, Writer};
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("migrations/sqlite");

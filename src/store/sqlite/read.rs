@@ -18,10 +18,7 @@ use crate::core::ids::{
 };
 use crate::core::session::{Envelope, evolve};
 use crate::store::StoreError;
-use crate::store::row::{
-    Application, Entry, Loaded, McpSession, Organization, Principal, Revocation, ServiceAccount, SessionRow,
-    SessionToken,
-};
+use crate::store::row::{Entry, Loaded, McpSession, Principal, Revocation, SessionRow, SessionToken};
 
 /// Events read at a time when walking the log.
 const PAGE: i64 = 2_000;
@@ -29,7 +26,7 @@ const PAGE: i64 = 2_000;
 /// A few connections that cannot write.
 #[derive(Clone)]
 pub struct Reader {
-    pool: SqlitePool,
+    pub(super) pool: SqlitePool,
 }
 
 /// Which of an application's sessions a list shows, by `session.state`.
@@ -307,7 +304,7 @@ impl Reader {
         Ok(Position(position.unwrap_or(0)))
     }
 
-    // ---- start-up and check ----
+    // ---- start-up ----
 
     /// Everything that lives in memory. The log's tail beyond what is settled is folded over the sessions.
     pub async fn load(&self) -> Result<Loaded, StoreError> {
@@ -409,29 +406,6 @@ impl Reader {
         read: fn(&SqliteRow) -> Result<Value, StoreError>,
     ) -> Result<Vec<Value>, StoreError> {
         sqlx::query(sql).fetch_all(&self.pool).await?.iter().map(read).collect()
-    }
-
-    /// Rows of sessions after a number, each as its two tables have it, for checking: the lifecycle row, its details,
-    /// and whether a hot row is newer.
-    pub async fn session_rows(&self, after: SessionNumber) -> Result<Vec<SessionRow>, StoreError> {
-        let sql = format!(
-            "select {WHOLE_SESSION} from session s left join session_detail d using (number) \
-             left join session_activity a using (number) where s.number > ? order by s.number limit {PAGE}"
-        );
-        let rows = sqlx::query(AssertSqlSafe(sql)).bind(after.0).fetch_all(&self.pool).await?;
-        rows.iter().map(whole_session).collect()
-    }
-
-    /// Every directory row, for checking.
-    pub async fn directory_rows(
-        &self,
-    ) -> Result<(Vec<Organization>, Vec<Application>, Vec<ServiceAccount>, Vec<Revocation>), StoreError> {
-        Ok((
-            self.all("select * from organization order by number", organization).await?,
-            self.all("select * from application order by number", application).await?,
-            self.all("select * from service_account order by number", service_account).await?,
-            self.all("select * from revocation order by number", revocation).await?,
-        ))
     }
 }
 

@@ -16,7 +16,7 @@ use crate::store::row::{Batch, Detail, Entry, SideWrite};
 
 /// The writer of one database.
 pub struct Writer {
-    connection: SqliteConnection,
+    pub(super) connection: SqliteConnection,
     path: PathBuf,
 }
 
@@ -201,7 +201,7 @@ impl Writer {
         outcome
     }
 
-    async fn write(&mut self, batch: &Batch) -> Result<(), StoreError> {
+    pub(super) async fn write(&mut self, batch: &Batch) -> Result<(), StoreError> {
         self.put(&EVENT, &batch.events, bind_event).await?;
         self.put(&SESSION, &batch.sessions, bind_session).await?;
         self.put(&DETAIL, &batch.details, bind_detail).await?;
@@ -399,7 +399,7 @@ impl Writer {
         self.mark("pruned", up_to).await
     }
 
-    async fn mark(&mut self, name: &'static str, position: Position) -> Result<(), StoreError> {
+    pub(super) async fn mark(&mut self, name: &'static str, position: Position) -> Result<(), StoreError> {
         sqlx::query("insert or replace into mark (name, position) values (?, ?)")
             .bind(name)
             .bind(position.0)

@@ -1,0 +1,442 @@
+//! What each row must be, column by column, and the comparison with what it is.
+
+use std::collections::BTreeMap;
+
+use super::Difference;
+use super::log::{Chain, Folded, Log, Point, State};
+use crate::core::Time;
+use crate::core::application::{Application, Organization, ServiceAccount};
+use crate::core::ids::{Head, StreamKind};
+use crate::core::revocation::Revocation;
+use crate::core::session::Session;
+use crate::store::Detail;
+
+/// The tables that are made from the log, one a kind of stream. A session's hot row and its details come with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Table {
+    Organization,
+    Application,
+    ServiceAccount,
+    Session,
+    Revocation,
+}
+
+impl Table {
+    pub const ALL: [Self; 5] =
+        [Self::Organization, Self::Application, Self::ServiceAccount, Self::Session, Self::Revocation];
+
+    pub fn name(self) -> &'static str {
+        self.kind().word()
+    }
+
+    fn kind(self) -> StreamKind {
+        match self {
+            Self::Organization => StreamKind::Organization,
+            Self::Application => StreamKind::Application,
+            Self::ServiceAccount => StreamKind::ServiceAccount,
+            Self::Session => StreamKind::Session,
+            Self::Revocation => StreamKind::Revocation,
+        }
+    }
+}
+
+/// What a column holds.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    Null,
+    Integer(i64),
+    Text(String),
+    Blob(Vec<u8>),
+}
+
+impl std::fmt::Display for Value {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Null => formatter.write_str("nothing"),
+            Self::Integer(number) => number.fmt(formatter),
+            Self::Text(text) => write!(formatter, "{text:?}"),
+            Self::Blob(bytes) => formatter.write_str(&hex::encode(bytes)),
+        }
+    }
+}
+
+impl From<i64> for Value {
+    fn from(number: i64) -> Self {
+        Self::Integer(number)
+    }
+}
+
+impl From<u64> for Value {
+    fn from(number: u64) -> Self {
+        Self::Integer(i64::try_from(number).unwrap_or(i64::MAX))
+    }
+}
+
+impl From<u32> for Value {
+    fn from(number: u32) -> Self {
+        Self::Integer(number.into())
+    }
+}
+
+impl From<Time> for Value {
+    fn from(time: Time) -> Self {
+        Self::Integer(time.timestamp_millis())
+    }
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<&String> for Value {
+    fn from(text: &String) -> Self {
+        Self::Text(text.clone())
+    }
+}
+
+impl From<String> for Value {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<uuid::Uuid> for Value {
+    fn from(id: uuid::Uuid) -> Self {
+        Self::Blob(id.as_bytes().to_vec())
+    }
+}
+
+impl From<[u8; 32]> for Value {
+    fn from(hash: [u8; 32]) -> Self {
+        Self::Blob(hash.to_vec())
+    }
+}
+
+impl<Inner: Into<Self>> From<Option<Inner>> for Value {
+    fn from(value: Option<Inner>) -> Self {
+        value.map_or(Self::Null, Into::into)
+    }
+}
+
+/// Rows of one table, by number, as they are stored.
+#[derive(Debug, Default)]
+pub struct Rows {
+    pub columns: Vec<String>,
+    pub by_number: BTreeMap<i64, Vec<Value>>,
+}
+
+/// A page of a table, with what belongs to it.
+#[derive(Debug, Default)]
+pub struct Page {
+    pub rows: Rows,
+    /// For sessions: hot rows and details of the same numbers, and `body` and `personal` of what opened them.
+    pub hot: Rows,
+    pub details: Rows,
+    pub connected: BTreeMap<i64, (Option<String>, Option<String>)>,
+    /// How far activity was settled when the page was read.
+    pub settled: i64,
+    /// The last number of the page; none when it reaches to the end of the table.
+    pub last: Option<i64>,
+}
+
+/// What a row must be: its columns in the table's order.
+type Expected = Vec<(&'static str, Value)>;
+
+impl Log {
+    /// Compares a page of rows with the folds of the same numbers: those after `after`, up to the page's last.
+    pub fn compare(&self, table: Table, after: i64, page: &Page) -> Result<(), Difference> {
+        let kind = table.kind() as i64;
+        let upto = page.last.unwrap_or(i64::MAX);
+        let streams = || self.streams.range((kind, after)..=(kind, upto)).filter(|(key, _)| key.1 > after);
+        for ((_, number), chain) in streams() {
+            let place = || format!("row of {} {number}", table.name());
+            let Some(row) = page.rows.by_number.get(number) else {
+                return Err(missing(place()));
+            };
+            if chain.unknown {
+                continue;
+            }
+            if let State::Session(folded) = &chain.state {
+                self.compare_session(*number, folded, row, page)?;
+            } else {
+                compare_row(place, &expected(chain), &page.rows.columns, row)?;
+            }
+        }
+        for (rows, name) in
+            [(&page.rows, table.name()), (&page.hot, "session_activity"), (&page.details, "session_detail")]
+        {
+            for number in rows.by_number.keys() {
+                if !self.streams.contains_key(&(kind, *number)) {
+                    return Err(Difference {
+                        place: format!("row of {name} {number}"),
+                        what: "row".to_owned(),
+                        expected: "none: the log knows nothing of it".to_owned(),
+                        found: "one".to_owned(),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn compare_session(
+        &self,
+        number: i64,
+        folded: &Folded,
+        row: &[Value],
+        page: &Page,
+    ) -> Result<(), Difference> {
+        let place = || format!("row of session {number}");
+        let mut expected = session_columns(&folded.lifecycle_row());
+        if folded.row.total.is_none() {
+            leave_out_totals(&mut expected, &page.rows.columns, row);
+        }
+        compare_row(place, &expected, &page.rows.columns, row)?;
+        if !folded.counted {
+            return Err(Difference {
+                place: format!("position {} (session {number})", folded.session.head.position),
+                what: "body".to_owned(),
+                expected: "a body: the session's last activity is never pruned".to_owned(),
+                found: "none".to_owned(),
+            });
+        }
+        compare_hot(number, folded, page)?;
+        let place = || format!("row of session_detail {number}");
+        let detail = page.details.by_number.get(&number).ok_or_else(|| missing(place()))?;
+        let (body, personal) = page.connected.get(&number).cloned().unwrap_or_default();
+        let expected = super::log::detail_of(body.as_deref(), personal.as_deref()).unwrap_or_default();
+        compare_row(place, &detail_columns(number, &expected), &page.details.columns, detail)
+    }
+}
+
+/// A hot row stands where the session stands, or after an earlier activity if all later ones are beyond what is
+/// settled; there is none if that holds for all since the lifecycle row.
+fn compare_hot(number: i64, folded: &Folded, page: &Page) -> Result<(), Difference> {
+    let place = || format!("row of session_activity {number}");
+    let row = page.hot.by_number.get(&number);
+    let found = match row {
+        Some(row) => column(&page.hot.columns, row, "version").cloned(),
+        None => Some(Value::Integer(folded.row.head.version)),
+    };
+    if folded.session.ended.is_some() {
+        return match row {
+            None => Ok(()),
+            Some(_) => Err(Difference {
+                place: place(),
+                what: "row".to_owned(),
+                expected: "none: the session has ended".to_owned(),
+                found: "one".to_owned(),
+            }),
+        };
+    }
+    let newest = folded.newest();
+    let mut points = folded.tail.iter().chain([&newest]).peekable();
+    let mut stands = None;
+    while let Some(point) = points.next() {
+        let rest_is_settled = points.peek().is_some_and(|next| next.head.position.0 <= page.settled);
+        if found == Some(Value::Integer(point.head.version)) && !rest_is_settled {
+            stands = Some(point);
+        }
+    }
+    match (stands, row) {
+        (Some(_), None) => Ok(()),
+        (Some(point), Some(row)) => compare_row(place, &hot_columns(number, point), &page.hot.columns, row),
+        (None, row) => Err(Difference {
+            place: place(),
+            what: "version".to_owned(),
+            expected: newest.head.version.to_string(),
+            found: row.map_or_else(|| "no row".to_owned(), |_| Value::from(found).to_string()),
+        }),
+    }
+}
+
+fn missing(place: String) -> Difference {
+    Difference {
+        place,
+        what: "row".to_owned(),
+        expected: "one: the log has its stream".to_owned(),
+        found: "none".to_owned(),
+    }
+}
+
+fn column<'row>(columns: &[String], row: &'row [Value], name: &str) -> Option<&'row Value> {
+    columns.iter().position(|column| column == name).and_then(|index| row.get(index))
+}
+
+/// Takes the totals from the row itself, where the log no longer has them.
+fn leave_out_totals(expected: &mut Expected, columns: &[String], row: &[Value]) {
+    for (name, value) in expected {
+        if matches!(*name, "requests" | "bytes_in" | "bytes_out")
+            && let Some(found) = column(columns, row, name)
+        {
+            *value = found.clone();
+        }
+    }
+}
+
+fn compare_row(
+    place: impl Fn() -> String,
+    expected: &Expected,
+    columns: &[String],
+    row: &[Value],
+) -> Result<(), Difference> {
+    if !columns.iter().eq(expected.iter().map(|(name, _)| name)) {
+        let names: Vec<_> = expected.iter().map(|(name, _)| *name).collect();
+        return Err(Difference {
+            place: place(),
+            what: "columns".to_owned(),
+            expected: names.join(", "),
+            found: columns.join(", "),
+        });
+    }
+    let mut both = expected.iter().zip(row);
+    match both.find(|((_, expected), found)| expected != *found) {
+        None => Ok(()),
+        Some(((name, expected), found)) => Err(Difference {
+            place: place(),
+            what: (*name).to_owned(),
+            expected: expected.to_string(),
+            found: found.to_string(),
+        }),
+    }
+}
+
+fn expected(chain: &Chain) -> Expected {
+    match &chain.state {
+        State::Nothing | State::Session(_) => vec![],
+        State::Organization(row) => organization_columns(row),
+        State::Application(row) => application_columns(row),
+        State::ServiceAccount(row) => service_account_columns(row),
+        State::Revocation(row, count) => revocation_columns(row, *count),
+    }
+}
+
+fn with_head(mut columns: Expected, head: &Head) -> Expected {
+    columns.extend([
+        ("version", head.version.into()),
+        ("head", head.position.0.into()),
+        ("hash", head.hash.into()),
+    ]);
+    columns
+}
+
+fn organization_columns(row: &Organization) -> Expected {
+    let columns = vec![
+        ("number", row.number.0.into()),
+        ("id", row.id.into()),
+        ("name", (&row.name).into()),
+        ("created_at", row.created_at.into()),
+    ];
+    with_head(columns, &row.head)
+}
+
+fn application_columns(row: &Application) -> Expected {
+    let columns = vec![
+        ("number", row.number.0.into()),
+        ("id", row.id.into()),
+        ("organization", row.organization.0.into()),
+        ("name", (&row.name).into()),
+        ("description", row.description.as_ref().into()),
+        ("oauth", serde_json::to_string(&row.oauth).unwrap_or_default().into()),
+        ("upstream", row.upstream.as_ref().into()),
+        ("created_at", row.created_at.into()),
+        ("updated_at", row.updated_at.into()),
+        ("archived_at", row.archived_at.into()),
+        ("barred_before", row.barred_before.0.into()),
+    ];
+    with_head(columns, &row.head)
+}
+
+fn service_account_columns(row: &ServiceAccount) -> Expected {
+    let columns = vec![
+        ("number", row.number.0.into()),
+        ("id", row.id.into()),
+        ("organization", row.organization.0.into()),
+        ("name", (&row.name).into()),
+        ("client_id", (&row.client_id).into()),
+        ("scopes", row.scopes.to_string().into()),
+        ("application", row.application.map(|application| application.0).into()),
+        ("created_at", row.created_at.into()),
+        ("archived_at", row.archived_at.into()),
+    ];
+    with_head(columns, &row.head)
+}
+
+fn revocation_columns(row: &Revocation, count: u64) -> Expected {
+    let columns = vec![
+        ("number", row.number.0.into()),
+        ("id", row.id.into()),
+        ("organization", row.organization.0.into()),
+        ("filter", serde_json::to_string(&row.filter).unwrap_or_default().into()),
+        ("reason", row.reason.word().into()),
+        ("note", row.note.as_ref().into()),
+        ("fence", row.fence.0.into()),
+        ("instant", row.instant.into()),
+        ("ended_at", row.ended_at.into()),
+        ("disconnected_count", count.into()),
+    ];
+    with_head(columns, &row.head)
+}
+
+fn session_columns(row: &Session) -> Expected {
+    let state: i64 = match row.ended {
+        Some(_) => 0,
+        None if row.expiry_announced == Some(row.token_expires_at) => 1,
+        None => 2,
+    };
+    let columns = vec![
+        ("number", row.number.0.into()),
+        ("id", row.id.into()),
+        ("organization", row.organization.0.into()),
+        ("application", row.application.0.into()),
+        ("principal", row.principal.0.into()),
+        ("owner_kind", (row.owner.kind as i64).into()),
+        ("owner_id", row.owner.id.into()),
+        ("kind", row.kind.word().into()),
+        ("state", state.into()),
+        ("idle_after", row.policy.idle_after.into()),
+        ("stale_after", row.policy.stale_after.into()),
+        ("absolute_lifetime", row.policy.absolute_lifetime.into()),
+        ("connected_at", row.connected_at.into()),
+        ("connected_head", row.connected_at_position.0.into()),
+        ("lifetime_ends_at", row.lifetime_ends_at.into()),
+        ("token_expires_at", row.token_expires_at.into()),
+        ("expiry_announced", row.expiry_announced.into()),
+        ("credential", row.credential.into()),
+        ("ended_at", row.ended.map(|ended| ended.at).into()),
+        ("ended_reason", row.ended.map(|ended| ended.reason.word()).into()),
+        ("last_active_at", row.last_active_at.into()),
+        ("requests", row.total.requests.into()),
+        ("bytes_in", row.total.bytes_in.into()),
+        ("bytes_out", row.total.bytes_out.into()),
+    ];
+    with_head(columns, &row.head)
+}
+
+fn hot_columns(number: i64, point: &Point) -> Expected {
+    let total = point.total.unwrap_or_default();
+    let columns = vec![
+        ("number", number.into()),
+        ("last_active_at", point.last_active_at.into()),
+        ("requests", total.requests.into()),
+        ("bytes_in", total.bytes_in.into()),
+        ("bytes_out", total.bytes_out.into()),
+    ];
+    with_head(columns, &point.head)
+}
+
+fn detail_columns(number: i64, row: &Detail) -> Expected {
+    vec![
+        ("number", number.into()),
+        ("name", row.name.as_ref().into()),
+        ("hostname", row.hostname.as_ref().into()),
+        ("user_agent", row.user_agent.as_ref().into()),
+        ("client_info", row.client_info.as_ref().into()),
+        ("ip", row.ip.as_ref().into()),
+        ("client_session_id", row.client_session_id.as_ref().into()),
+        ("token_identifier", row.token_identifier.as_ref().into()),
+        ("protocol_version", row.protocol_version.as_ref().into()),
+    ]
+}
