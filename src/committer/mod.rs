@@ -450,16 +450,19 @@ impl Task {
         let due = tail > UNSETTLED_EVENTS || settling.since.elapsed() >= UNSETTLED_FOR;
         if settling.pass.is_none() && due {
             settling.since = Instant::now();
-            if !settling.dirty.is_empty() {
+            if !settling.dirty.is_empty() || tail > UNSETTLED_EVENTS {
                 settling.pass = Some((self.chain.position, std::mem::take(&mut settling.dirty)));
             }
         }
         let Some((target, left)) = &mut settling.pass else { return };
         let known = self.gate.known();
         for number in left.iter().take(SETTLE_SLICE) {
-            // One that has ended has its figures in its lifecycle row.
-            let current = decided.sessions.get(number).or_else(|| known.session(*number));
-            decided.batch.settle.extend(current.filter(|session| session.ended.is_none()).cloned());
+            // One whose lifecycle row is written, now or when it ended, has its figures there.
+            let written = decided.batch.sessions.binary_search_by_key(number, |session| session.number);
+            if written.is_err() {
+                let current = decided.sessions.get(number).or_else(|| known.session(*number));
+                decided.batch.settle.extend(current.cloned());
+            }
         }
         if left.len() <= SETTLE_SLICE {
             decided.batch.settled = Some(*target);
@@ -477,6 +480,12 @@ impl Task {
                 left.pop_first();
             }
         }
+        for session in &batch.sessions {
+            self.settling.dirty.remove(&session.number);
+            if let Some((_, left)) = &mut self.settling.pass {
+                left.remove(&session.number);
+            }
+        }
     }
 
     /// A transaction of its own for settling, when nothing else is going on.
@@ -485,8 +494,9 @@ impl Task {
         self.add_settling(&mut decided, self.chain.recorded_at);
         if !decided.batch.is_empty() {
             self.commit(&decided.batch).await?;
-            self.settled(&decided.batch, vec![]);
         }
+        // Also where nothing had to be written: the slice is done.
+        self.settled(&decided.batch, vec![]);
         Ok(())
     }
 }
