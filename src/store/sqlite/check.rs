@@ -11,7 +11,7 @@ use crate::store::check::{Difference, Fault, Log, PAGE, Page, Rows, StoredEvent,
 use crate::store::{Detail, StoreError};
 
 /// Rows compared at a time.
-const ROWS: usize = 2_000;
+const ROWS: i64 = 2_000;
 
 /// The database as it stands at one moment. Short-lived: while it is held, the WAL cannot be emptied.
 pub struct Snapshot {
@@ -38,14 +38,14 @@ impl Snapshot {
             settled: self.settled().await?,
             ..Page::default()
         };
-        if page.rows.by_number.len() == ROWS {
+        if page.rows.by_number.len() as i64 == ROWS {
             page.last = page.rows.by_number.keys().next_back().copied();
         }
         if table == Table::Session {
             let upto = page.last.unwrap_or(i64::MAX);
             // Without a limit: rows of sessions that there are not would be found by it, too.
-            page.hot = self.select("session_activity", after, upto, usize::MAX).await?;
-            page.details = self.select("session_detail", after, upto, usize::MAX).await?;
+            page.hot = self.select("session_activity", after, upto, i64::MAX).await?;
+            page.details = self.select("session_detail", after, upto, i64::MAX).await?;
             let sql = "select s.number, e.body, e.personal from session s join event e \
                        on e.position = s.connected_head where s.number > ? and s.number <= ?";
             let mut rows = sqlx::query(sql).bind(after).bind(upto).fetch(&mut *self.transaction);
@@ -66,7 +66,7 @@ impl Snapshot {
         table: &'static str,
         after: i64,
         upto: i64,
-        limit: usize,
+        limit: i64,
     ) -> Result<Rows, StoreError> {
         let sql =
             format!("select * from {table} where number > ? and number <= ? order by number limit {limit}");

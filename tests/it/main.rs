@@ -1,0 +1,3 @@
+//! One binary, one file a subject.
+
+mod store;

@@ -1,0 +1,333 @@
+//! A database in a directory of its own, a committer that writes to it, and short words for what one does with both.
+
+use std::sync::Arc;
+
+use chrono::TimeDelta;
+use sessiond::clock::Clock;
+use sessiond::committer::{Answer, By, Committer, Done, Founding, Opening, Work};
+use sessiond::core::Time;
+use sessiond::core::caller::{Actor, ActorKind};
+use sessiond::core::command::{Command, Connect, Presented};
+use sessiond::core::event::{
+    ActivitySource, ApplicationCreated, Counts, OauthClient, OrganizationCreated, Personal,
+    ServiceAccountCreated,
+};
+use sessiond::core::ids::{ApplicationNumber, OrganizationNumber, Position, PrincipalNumber, SessionNumber};
+use sessiond::core::kind::{Kind, Policy};
+use sessiond::core::reason::Reason;
+use sessiond::core::revocation::{Filter, Revocation};
+use sessiond::core::session::Session;
+use sessiond::error::Error;
+use sessiond::gate::{Change, Gate, key_digest};
+use sessiond::store::check::{Fault, Report, rebuild, verify};
+use sessiond::store::{Loaded, Reader, Writer};
+use sqlx::Connection;
+use tempfile::TempDir;
+use uuid::Uuid;
+
+pub const ORGANIZATION: OrganizationNumber = OrganizationNumber(1);
+pub const APPLICATION: ApplicationNumber = ApplicationNumber(1);
+
+/// A database file.
+pub struct Base {
+    directory: TempDir,
+}
+
+impl Base {
+    pub fn new() -> Self {
+        Self { directory: tempfile::tempdir().unwrap() }
+    }
+
+    pub fn url(&self) -> String {
+        format!("sqlite://{}", self.directory.path().join("sessiond.db").display())
+    }
+
+    /// A connection of one's own, for looking and for damage.
+    pub async fn raw(&self) -> sqlx::SqliteConnection {
+        sqlx::SqliteConnection::connect(&self.url()).await.unwrap()
+    }
+
+    /// Runs one statement on a connection of its own.
+    pub async fn execute(&self, sql: &str) -> u64 {
+        let mut raw = self.raw().await;
+        let done = sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&mut raw).await.unwrap();
+        raw.close().await.unwrap();
+        done.rows_affected()
+    }
+
+    pub async fn verify(&self) -> Result<Report, Fault> {
+        let reader = Reader::open(&self.url()).await.unwrap();
+        let outcome = verify(&reader, &mut |_, _| ()).await;
+        reader.close().await;
+        outcome
+    }
+
+    pub async fn rebuild(&self) -> Result<Report, Fault> {
+        rebuild(&self.url(), &mut |_, _| ()).await
+    }
+
+    /// Starts a committer, on the system's clock.
+    pub async fn start(&self) -> Running {
+        self.start_with(Clock::system()).await
+    }
+
+    pub async fn start_with(&self, clock: Clock) -> Running {
+        let writer = Writer::open(&self.url()).await.unwrap();
+        let reader = Reader::open(&self.url()).await.unwrap();
+        let loaded = reader.load().await.unwrap();
+        let gate = Arc::new(Gate::default());
+        fill(&gate, &loaded);
+        // A runtime of its own, so that it can be killed in the middle of whatever it does.
+        let process =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let committer = {
+            let _entered = process.enter();
+            Committer::start(writer, &loaded, gate.clone(), clock.clone(), Policy::default())
+        };
+        Running { committer, gate, reader, clock, process: Some(process) }
+    }
+
+    /// Starts a committer and founds an organization with one application.
+    pub async fn founded(&self) -> Running {
+        let running = self.start().await;
+        running.found().await;
+        running
+    }
+}
+
+fn fill(gate: &Gate, loaded: &Loaded) {
+    let mut changes = Vec::new();
+    changes.extend(loaded.organizations.iter().cloned().map(Change::Organization));
+    changes.extend(loaded.applications.iter().cloned().map(Change::Application));
+    changes.extend(loaded.service_accounts.iter().cloned().map(Change::ServiceAccount));
+    changes.extend(loaded.revocations.iter().cloned().map(Change::Revocation));
+    for row in &loaded.sessions {
+        let detail = &row.detail;
+        let key = sessiond::core::command::natural_key(
+            detail.client_session_id.as_deref(),
+            detail.token_identifier.as_deref(),
+        );
+        let key = key.map(|key| key_digest(row.session.application, key));
+        changes.push(Change::Session(row.session.clone(), key));
+    }
+    changes
+        .extend(loaded.session_tokens.iter().map(|(session, token)| Change::SessionToken(*session, *token)));
+    changes.extend(loaded.access_tokens.iter().cloned().map(Change::AccessToken));
+    changes.extend(loaded.principals.iter().cloned().map(Change::Principal));
+    gate.apply(changes);
+    gate.set_totals(loaded.session_totals.iter().copied());
+}
+
+/// A committer at work.
+pub struct Running {
+    pub committer: Committer,
+    pub gate: Arc<Gate>,
+    pub reader: Reader,
+    pub clock: Clock,
+    process: Option<tokio::runtime::Runtime>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(process) = self.process.take() {
+            process.shutdown_background();
+        }
+    }
+}
+
+/// What a connect differs in.
+#[derive(Debug, Clone, Default)]
+pub struct Opens {
+    pub application: Option<ApplicationNumber>,
+    pub subject: &'static str,
+    pub client_session_id: Option<String>,
+    pub token_identifier: Option<String>,
+    /// Life of the access token that is presented; an hour if none is named.
+    pub expires_in: Option<TimeDelta>,
+}
+
+impl Running {
+    pub async fn submit(&self, work: Work) -> Result<Done, Error> {
+        self.submit_by(by_account(), work).await
+    }
+
+    pub async fn submit_by(&self, by: By, work: Work) -> Result<Done, Error> {
+        self.committer.submit(by, work).await.map(|Answer { done, .. }| done)
+    }
+
+    pub async fn stop(self) {
+        self.committer.stop().await;
+        self.reader.close().await;
+    }
+
+    /// Kills it: nothing is settled, nothing is closed, what it knew is gone.
+    pub async fn crash(mut self) {
+        let process = self.process.take().unwrap();
+        tokio::task::spawn_blocking(move || process.shutdown_timeout(std::time::Duration::from_secs(10)))
+            .await
+            .unwrap();
+    }
+
+    pub fn head(&self) -> Position {
+        self.committer.tip().borrow().position
+    }
+
+    pub async fn found(&self) {
+        let founding = Founding {
+            organization: OrganizationCreated { id: Uuid::now_v7(), name: "Acme".into() },
+            application: Some(application("Desk")),
+            application_secret_hash: Some([7; 32]),
+            account: ServiceAccountCreated {
+                id: Uuid::now_v7(),
+                name: "operations".into(),
+                client_id: "operations".into(),
+                scopes: "management:all mcp:invoke".into(),
+                application: None,
+            },
+            secret_hash: [8; 32],
+        };
+        self.submit_by(By::operator(), Work::CreateOrganization(Box::new(founding))).await.unwrap();
+    }
+
+    pub fn opening(&self, opens: &Opens) -> Work {
+        let connect = Connect {
+            id: Uuid::now_v7(),
+            kind: Kind::Agent,
+            organization: ORGANIZATION,
+            application: opens.application.unwrap_or(APPLICATION),
+            principal: PrincipalNumber(0),
+            client_session_id: opens.client_session_id.clone(),
+            token_identifier: opens.token_identifier.clone(),
+            protocol_version: Some("2025-11-25".into()),
+            personal: Personal {
+                salt: Uuid::new_v4().to_string(),
+                name: "amber otter".into(),
+                hostname: Some("desk-17.example".into()),
+                user_agent: None,
+                client_info: Some(serde_json::json!({"name": "inspector", "version": "1.2"})),
+                ip: Some("192.0.2.7".into()),
+            },
+            presented: Presented {
+                expires_at: self.clock.now() + opens.expires_in.unwrap_or(TimeDelta::hours(1)),
+                ..self.owner()
+            },
+        };
+        let subject = opens.subject.to_owned();
+        let mut subject_digest = [0; 32];
+        subject_digest[..subject.len()].copy_from_slice(subject.as_bytes());
+        Work::Connect(Box::new(Opening {
+            connect,
+            token_hash: [1; 32],
+            issuer: "https://issuer.example".into(),
+            subject,
+            subject_digest,
+        }))
+    }
+
+    pub async fn connect(&self, opens: &Opens) -> Result<Session, Error> {
+        match self.submit(self.opening(opens)).await? {
+            Done::Session { session, .. } => Ok(*session),
+            other => panic!("a connect came to {other:?}"),
+        }
+    }
+
+    /// A session like any other.
+    pub async fn open(&self) -> Session {
+        self.connect(&Opens::default()).await.unwrap()
+    }
+
+    /// What the owner presents: an access token good for an hour.
+    pub fn owner(&self) -> Presented {
+        Presented {
+            issued_at: self.head(),
+            expires_at: self.clock.now() + TimeDelta::hours(1),
+            access_token: Some(Uuid::now_v7()),
+            by_owner: true,
+        }
+    }
+
+    /// A call with the session's own token, which never renews anything.
+    pub fn activity(&self, number: SessionNumber, requests: u64) -> Work {
+        let presented = Presented { access_token: None, ..self.owner() };
+        let counts = Counts { requests, bytes_in: 10 * requests, bytes_out: 100 * requests };
+        session_work(number, Command::RecordActivity { source: ActivitySource::Heartbeat, counts, presented })
+    }
+
+    pub async fn record(&self, number: SessionNumber, requests: u64) {
+        self.submit(self.activity(number, requests)).await.unwrap();
+    }
+
+    pub async fn renew(&self, number: SessionNumber) {
+        let presented = self.owner();
+        self.submit(session_work(number, Command::RenewToken { presented })).await.unwrap();
+    }
+
+    pub async fn disconnect(&self, number: SessionNumber, reason: Reason) {
+        self.submit(session_work(number, Command::Disconnect { reason })).await.unwrap();
+    }
+
+    pub async fn begin(&self, filter: Filter, reason: Reason) -> Result<Revocation, Error> {
+        let work = Work::BeginRevocation {
+            id: Uuid::now_v7(),
+            organization: ORGANIZATION,
+            filter,
+            reason,
+            note: Some("spring cleaning".into()),
+        };
+        match self.submit(work).await? {
+            Done::Revocation(revocation) => Ok(revocation),
+            other => panic!("a revocation came to {other:?}"),
+        }
+    }
+
+    /// Ends what a revocation covers, a few at a time, and the revocation; returns how many sessions it ended.
+    pub async fn carry_out(&self, revocation: &Revocation) -> u64 {
+        let covered = self.gate.known().covered(revocation);
+        for chunk in covered.chunks(3) {
+            self.chunk(revocation, chunk).await;
+        }
+        let work = Work::EndRevocation(revocation.number);
+        match self.submit_by(By::system(), work).await.unwrap() {
+            Done::Revocation(ended) => ended.disconnected_count,
+            other => panic!("the end of a revocation came to {other:?}"),
+        }
+    }
+
+    pub async fn chunk(&self, revocation: &Revocation, numbers: &[SessionNumber]) {
+        let command = Command::Disconnect { reason: revocation.reason };
+        let items = numbers.iter().map(|number| (*number, command.clone())).collect();
+        let work = Work::Bulk { items, revocation: Some(revocation.number) };
+        self.submit_by(By::system(), work).await.unwrap();
+    }
+
+    pub fn now(&self) -> Time {
+        self.clock.now()
+    }
+}
+
+pub fn session_work(number: SessionNumber, command: Command) -> Work {
+    Work::Session { number, command, token_hash: None }
+}
+
+pub fn by_account() -> By {
+    By {
+        actor: Actor { kind: ActorKind::ServiceAccount, id: Uuid::from_u128(0xac) },
+        request_id: Some("request-1".into()),
+        traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into()),
+    }
+}
+
+pub fn application(name: &str) -> ApplicationCreated {
+    ApplicationCreated {
+        id: Uuid::now_v7(),
+        name: name.into(),
+        oauth: OauthClient {
+            client_id: format!("client-{name}"),
+            r#type: "confidential".into(),
+            redirect_uris: vec![],
+            pkce_required: true,
+            scopes: vec!["mcp:invoke".into()],
+            allowed_resources: vec![],
+        },
+    }
+}

@@ -1,0 +1,4 @@
+//! The store, the committer before it and the check of both, on a real file.
+
+mod base;
+mod history;
