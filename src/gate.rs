@@ -85,6 +85,8 @@ struct Open {
     session: Session,
     key: Option<KeyDigest>,
     token: Option<SessionToken>,
+    /// SHA-256 of the secret in its `Mcp-Session-Id`, for sessions of the gateway.
+    mcp_hash: Option<[u8; 32]>,
     /// The access token last presented with it, if another than its stream says.
     presented: Option<Uuid>,
     /// A sign of life that is not in the log yet; milliseconds.
@@ -176,6 +178,7 @@ pub enum Change {
     /// A session as it stands now, with its natural key if it has just connected.
     Session(Session, Option<KeyDigest>),
     SessionToken(SessionNumber, SessionToken),
+    McpSession(SessionNumber, [u8; 32]),
     AccessToken(AccessToken),
     BarAccessToken(Uuid),
     Principal(Principal),
@@ -335,6 +338,11 @@ impl Known {
                     open.token = Some(token);
                 }
             }
+            Change::McpSession(number, hash) => {
+                if let Some(open) = self.sessions.get_mut(&number) {
+                    open.mcp_hash = Some(hash);
+                }
+            }
             Change::AccessToken(token) => {
                 self.access_tokens.insert(token.id, token);
             }
@@ -376,7 +384,7 @@ impl Known {
         *self.totals.entry(session.application).or_default() += 1;
         let seen_at = AtomicI64::new(0);
         let open =
-            Open { session, key, token: None, presented: None, seen_at, deadline, flight: OnceLock::new() };
+            Open { session, key, token: None, mcp_hash: None, presented: None, seen_at, deadline, flight: OnceLock::new() };
         self.sessions.insert(number, open);
     }
 
@@ -437,6 +445,11 @@ impl Known {
     /// The number of an open session.
     pub fn session_number(&self, id: Uuid) -> Option<SessionNumber> {
         self.by_id.get(&id).copied()
+    }
+
+    /// The hash of the open session's `Mcp-Session-Id`.
+    pub fn mcp_hash(&self, number: SessionNumber) -> Option<[u8; 32]> {
+        self.sessions.get(&number).and_then(|open| open.mcp_hash)
     }
 
     /// The open session that holds a natural key.

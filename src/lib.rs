@@ -9,3 +9,8 @@ pub mod core;
 pub mod error;
 pub mod gate;
 pub mod store;
+pub mod auth;
+pub mod secret;
+pub mod sessions;
+pub mod directory;
+pub mod live;

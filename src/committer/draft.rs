@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use uuid::Uuid;
+
 use crate::core::Time;
 use crate::core::application::{
     self, Application, ApplicationCommand, DirectoryRefusal, Organization, ServiceAccount,
     decide_application, decide_service_account,
 };
 use crate::core::caller::{Actor, ActorKind};
-use crate::core::command::{Command, Connect};
+use crate::core::command::{Command, Connect, Presented};
 use crate::core::event::{
     ActivityRecorded, ApplicationCreated, ApplicationEvent, Event, OrganizationEvent, Recorded,
     RevocationBegan, RevocationEnded, RevocationEvent, ServiceAccountCreated, ServiceAccountEvent,
@@ -191,8 +193,12 @@ impl<'a> Draft<'a> {
                 Ok(Done::Token(token))
             }
             Work::Side(side) => {
-                if let SideWrite::ForgetTokens(before) = side {
-                    self.changes.push(Change::ForgetTokens(*before));
+                match side {
+                    SideWrite::ForgetTokens(before) => self.changes.push(Change::ForgetTokens(*before)),
+                    SideWrite::McpSession(number, mcp) => {
+                        self.changes.push(Change::McpSession(*number, mcp.id_hash));
+                    }
+                    _ => {}
                 }
                 self.side.push(side.clone());
                 Ok(Done::Nothing)
@@ -237,9 +243,12 @@ impl<'a> Draft<'a> {
         &'c self,
         application: ApplicationNumber,
         revocation: Option<&'c Revocation>,
+        presented: Option<&Presented>,
     ) -> Context<'c> {
         let application = self.application(application);
+        let token = presented.and_then(|presented| presented.access_token);
         Context {
+            credential_barred: token.is_some_and(|token| self.token_barred(token)),
             application_archived: application.is_none_or(|application| application.archived_at.is_some()),
             barred_before: application.map_or(Position(0), |application| application.barred_before),
             revocation,
@@ -248,11 +257,17 @@ impl<'a> Draft<'a> {
         }
     }
 
+    fn token_barred(&self, token: Uuid) -> bool {
+        let drafted = || self.changes.iter().any(|change| matches!(change, Change::BarAccessToken(id) if *id == token));
+        // A token that is not known any more has expired; the rules see that by its time.
+        self.known.access_token(token).is_some_and(|token| token.barred) || drafted()
+    }
+
     // ---- sessions ----
 
     fn wish(&mut self, by: &By, session: &Session, command: &Command) -> Result<(), Refusal> {
         let covering = self.covering(session);
-        let context = self.context(session.application, covering.as_ref());
+        let context = self.context(session.application, covering.as_ref(), command.presented());
         let events = decide(&context, Some(session), command, self.now)?;
         let cause = covering.filter(|_| matches!(command, Command::Disconnect { .. }));
         for event in events {
@@ -270,7 +285,7 @@ impl<'a> Draft<'a> {
         let personal = serde_json::to_string(&connect.personal).unwrap_or_default();
         let covering = holder.as_ref().and_then(|holder| self.covering(holder));
         let first = {
-            let context = self.context(connect.application, covering.as_ref());
+            let context = self.context(connect.application, covering.as_ref(), Some(&connect.presented));
             let command = Command::Connect(Box::new(connect.clone()));
             // The rules decide on the connect first: one that is refused ends nobody.
             let fresh = Context { revocation: None, personal: Some(&personal), ..context };
@@ -285,7 +300,7 @@ impl<'a> Draft<'a> {
         let opened = matches!(events.first(), Some(SessionEvent::Connected(_)));
         let number = match &holder {
             Some(holder) if !opened => holder.number,
-            _ => self.open(&connect, key),
+            _ => self.open(key),
         };
         self.introduce(opening, principal);
         for event in events {
@@ -303,13 +318,12 @@ impl<'a> Draft<'a> {
             .filter(|session| session.ended.is_none())
     }
 
-    fn open(&mut self, connect: &Connect, key: Option<KeyDigest>) -> SessionNumber {
+    fn open(&mut self, key: Option<KeyDigest>) -> SessionNumber {
         self.chain.last_session += 1;
         let number = SessionNumber(self.chain.last_session);
         if let Some(key) = key {
             self.keys.insert(key, number);
         }
-        let _ = connect;
         number
     }
 
@@ -842,7 +856,7 @@ pub fn provisional(
     let fence = Position(head.0 + 1);
     let revocation = Revocation {
         number,
-        id: uuid::Uuid::nil(),
+        id: Uuid::nil(),
         organization,
         filter,
         reason,

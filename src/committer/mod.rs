@@ -18,11 +18,12 @@ use crate::core::Time;
 use crate::core::application::{
     Application, ApplicationCommand, Organization, ServiceAccount, ServiceAccountCommand,
 };
-use crate::core::caller::Actor;
+use crate::core::caller::{Actor, Caller};
 use crate::core::command::{Command, Connect};
 use crate::core::event::{ApplicationCreated, OrganizationCreated, ServiceAccountCreated};
 use crate::core::ids::{
     ApplicationNumber, OrganizationNumber, Position, RevocationNumber, ServiceAccountNumber, SessionNumber,
+    Tip,
 };
 use crate::core::kind::Policy;
 use crate::core::reason::Reason;
@@ -61,6 +62,15 @@ impl By {
     /// sessiond itself.
     pub fn system() -> Self {
         Self { actor: Actor::SYSTEM, request_id: None, traceparent: None }
+    }
+
+    /// A caller, with the request it made.
+    pub fn caller(caller: &Caller) -> Self {
+        Self {
+            actor: caller.actor,
+            request_id: caller.request_id.clone(),
+            traceparent: caller.traceparent.clone(),
+        }
     }
 
     /// Whoever stands at the console.
@@ -173,14 +183,6 @@ struct Unit {
     reply: oneshot::Sender<Result<Answer, Error>>,
 }
 
-/// How far the log goes, for those who follow it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Tip {
-    pub position: Position,
-    /// Position of the last event that is not activity.
-    pub lifecycle: Position,
-}
-
 /// The way to the committer. Cheap to clone.
 #[derive(Clone)]
 pub struct Committer {
@@ -246,7 +248,7 @@ impl Committer {
     /// Writes what still waits, settles, closes the database and returns when all that is done.
     pub async fn stop(&self) {
         let (reply, _) = oneshot::channel();
-        // An empty side unit wakes the task in case nothing else does; the token tells it to end.
+        // A unit that writes nothing wakes the task in case nothing else does; the token tells it to end.
         self.stopped.cancel();
         let work = Work::Health;
         self.queue.send(Unit { by: By::system(), work, reply }).await.ok();
@@ -384,7 +386,7 @@ impl Task {
             }
             (outcomes, draft.finish())
         };
-        self.add_settling(&mut decided, now);
+        self.add_settling(&mut decided);
         if !decided.batch.is_empty() {
             self.commit(&decided.batch).await?;
         }
@@ -444,7 +446,7 @@ impl Task {
     // ---- settling ----
 
     /// Adds a slice of hot rows to a batch while a pass is under way, and begins a pass when one is due.
-    fn add_settling(&mut self, decided: &mut draft::Decided, _now: Time) {
+    fn add_settling(&mut self, decided: &mut draft::Decided) {
         let settling = &mut self.settling;
         let tail = self.chain.position.0 - settling.settled.0;
         let due = tail > UNSETTLED_EVENTS || settling.since.elapsed() >= UNSETTLED_FOR;
@@ -491,7 +493,7 @@ impl Task {
     /// A transaction of its own for settling, when nothing else is going on.
     async fn settle_only(&mut self) -> Result<(), StoreError> {
         let mut decided = draft::Decided::empty(self.chain);
-        self.add_settling(&mut decided, self.chain.recorded_at);
+        self.add_settling(&mut decided);
         if !decided.batch.is_empty() {
             self.commit(&decided.batch).await?;
         }

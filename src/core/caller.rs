@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Time;
+use super::command::Presented;
 use super::ids::{ApplicationNumber, OrganizationNumber, Position, SessionNumber};
+use super::session::Ended;
 
 /// Who did something: a kind and an id, never a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -147,6 +149,11 @@ pub struct Caller {
     /// The application in which a service account creates by default.
     pub bound_to: Option<ApplicationNumber>,
     pub credential: Credential,
+    /// Set for the token of a session that has ended: it opens the story of the end and nothing else.
+    pub ended: Option<Ended>,
+    /// The request, as the envelope of its events will tell.
+    pub request_id: Option<String>,
+    pub traceparent: Option<String>,
 }
 
 /// What was presented.
@@ -156,6 +163,8 @@ pub struct Credential {
     /// The log position at which it was issued; barred by any later revocation that covers it.
     pub issued_at: Position,
     pub expires_at: Time,
+    /// Barred by itself: it was presented for a session that was revoked. Management paths do not care.
+    pub barred: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -170,6 +179,24 @@ impl Caller {
     /// Whether the caller may touch things of this application.
     pub fn may_touch(&self, application: ApplicationNumber) -> bool {
         self.confined_to.is_none_or(|own| own == application)
+    }
+
+    /// The session whose own token was presented.
+    pub fn session(&self) -> Option<SessionNumber> {
+        match self.credential.kind {
+            CredentialKind::Session(number) => Some(number),
+            CredentialKind::Access { .. } => None,
+        }
+    }
+
+    /// The credential as the rules of a session owned by `owner` see it.
+    pub fn presented(&self, owner: Actor) -> Presented {
+        Presented {
+            issued_at: self.credential.issued_at,
+            expires_at: self.credential.expires_at,
+            access_token: self.access_token(),
+            by_owner: owner == self.actor,
+        }
     }
 
     /// The caller's access token, if that is what was presented.

@@ -28,6 +28,17 @@ pub enum Command {
     Disconnect { reason: Reason },
 }
 
+impl Command {
+    /// The credential that came with the wish; the system presents none.
+    pub fn presented(&self) -> Option<&Presented> {
+        match self {
+            Self::Connect(connect) => Some(&connect.presented),
+            Self::RecordActivity { presented, .. } | Self::RenewToken { presented } => Some(presented),
+            _ => None,
+        }
+    }
+}
+
 /// What a new session brings along.
 #[derive(Debug, Clone)]
 pub struct Connect {

@@ -125,3 +125,11 @@ pub struct Head {
     /// Hash of the stream's last event; zeroes when it has none.
     pub hash: [u8; 32],
 }
+
+/// How far the log goes, for those who follow it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tip {
+    pub position: Position,
+    /// Position of the last event that is not activity.
+    pub lifecycle: Position,
+}

@@ -71,6 +71,8 @@ pub struct Context<'a> {
     pub application_archived: bool,
     /// Credentials issued before this position open no agent-side path of the application.
     pub barred_before: Position,
+    /// The presented access token was barred by itself.
+    pub credential_barred: bool,
     /// The unfinished revocation that covers the session, if any.
     pub revocation: Option<&'a Revocation>,
     pub policy: &'a Policy,
@@ -157,7 +159,7 @@ fn decide_connect(
     if context.application_archived {
         return Err(Refusal::ApplicationArchived);
     }
-    if connect.presented.issued_at < context.barred_before {
+    if context.credential_barred || connect.presented.issued_at < context.barred_before {
         return Err(Refusal::CredentialBarred);
     }
     if now >= connect.presented.expires_at {
@@ -205,7 +207,7 @@ pub fn must_end_first(context: &Context<'_>, holder: &Session, now: Time) -> Opt
 fn pass(context: &Context<'_>, session: &Session, presented: &Presented) -> Result<(), Refusal> {
     if let Some(revocation) = context.revocation {
         Err(Refusal::Revoked(revocation.reason))
-    } else if presented.issued_at < context.barred_before {
+    } else if context.credential_barred || presented.issued_at < context.barred_before {
         Err(Refusal::CredentialBarred)
     } else if context.application_archived && session.ended.is_none() {
         Err(Refusal::ApplicationArchived)

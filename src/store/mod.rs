@@ -13,7 +13,7 @@ pub mod row;
 mod sqlite;
 
 pub use row::{
-    AccessToken, Application, Batch, Detail, Entry, Loaded, McpSession, Organization, Principal, Revocation,
+    AccessToken, Addressed, Application, Batch, Detail, Entry, Loaded, McpSession, Organization, Principal, Revocation,
     ServiceAccount, SessionRow, SessionToken, SideWrite,
 };
 pub use sqlite::{Health, Listed, Reader, SessionPage, Writer};

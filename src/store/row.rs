@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::core::Time;
 pub use crate::core::application::{Application, Organization, ServiceAccount};
 use crate::core::event::{Connected, Personal, Recorded, body_digest};
-use crate::core::ids::{Position, SessionNumber};
+use crate::core::ids::{Position, SessionNumber, StreamKind};
 pub use crate::core::revocation::Revocation;
 use crate::core::session::Session;
 pub use crate::core::token::{AccessToken, Principal, SessionToken};
@@ -140,10 +140,29 @@ pub struct Loaded {
     /// The open ones, with what makes their natural key.
     pub sessions: Vec<SessionRow>,
     pub session_tokens: Vec<(SessionNumber, SessionToken)>,
+    /// Hashes of the `Mcp-Session-Id`s of open sessions.
+    pub mcp_hashes: Vec<(SessionNumber, [u8; 32])>,
     pub access_tokens: Vec<AccessToken>,
     pub principals: Vec<Principal>,
     pub last_session: SessionNumber,
     pub last_revocation: i64,
     /// Sessions that ever connected, by application.
     pub session_totals: Vec<(crate::core::ids::ApplicationNumber, u64)>,
+}
+
+/// An event with the public ids of what it is about.
+#[derive(Debug, Clone)]
+pub struct Addressed {
+    pub entry: Entry,
+    pub session_id: Option<Uuid>,
+    pub application_id: Option<Uuid>,
+    pub revocation_id: Option<Uuid>,
+}
+
+impl Addressed {
+    /// The session whose stream the event is of.
+    pub fn session(&self) -> Option<SessionNumber> {
+        let stream = self.entry.recorded.stream;
+        (stream.kind == StreamKind::Session).then_some(SessionNumber(stream.number))
+    }
 }

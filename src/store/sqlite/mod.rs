@@ -5,6 +5,7 @@ mod read;
 mod rebuild;
 mod write;
 
+use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -46,6 +47,13 @@ fn options(url: &str) -> Result<SqliteConnectOptions, StoreError> {
         .statement_cache_capacity(256)
         .pragma("wal_autocheckpoint", "0")
         .pragma("cache_size", "-65536"))
+}
+
+/// Bytes in the write-ahead log of a database file.
+fn wal_bytes(database: &Path) -> u64 {
+    let mut path = database.as_os_str().to_owned();
+    path.push("-wal");
+    std::fs::metadata(path).map_or(0, |metadata| metadata.len())
 }
 
 /// Bytes of a database page, fixed when the file is made. `docs/decisions/0003-page-size.md` has the figures.

@@ -3,30 +3,34 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use sqlx::sqlite::{SqlitePool, SqlitePoolOptions, SqliteRow};
-use sqlx::{AssertSqlSafe, Row, SqliteConnection};
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions, SqliteRow};
+use sqlx::{AssertSqlSafe, Connection, Row, SqliteConnection};
 use uuid::Uuid;
 
 use super::{
     WHOLE_SESSION, access_token, application, bytes32, entry, options, organization, revocation,
-    service_account, time, whole_session,
+    service_account, time, wal_bytes, whole_session,
 };
 use crate::core::Time;
 use crate::core::event::{ACTIVITY, Event};
 use crate::core::ids::{
-    ApplicationNumber, OrganizationNumber, Position, PrincipalNumber, RevocationNumber, SessionNumber, Stream,
+    ApplicationNumber, OrganizationNumber, Position, PrincipalNumber, RevocationNumber, SessionNumber,
 };
 use crate::core::session::{Envelope, evolve};
 use crate::store::StoreError;
-use crate::store::row::{Entry, Loaded, McpSession, Principal, Revocation, SessionRow, SessionToken};
+use crate::store::row::{Addressed, Entry, Loaded, McpSession, Principal, Revocation, SessionRow, SessionToken};
 
 /// Events read at a time when walking the log.
 const PAGE: i64 = 2_000;
+/// Size of the WAL from which it is moved into the database: late, because pages written often are then moved once.
+const CHECKPOINT_FROM: u64 = 16 << 20;
 
 /// A few connections that cannot write.
 #[derive(Clone)]
 pub struct Reader {
     pub(super) pool: SqlitePool,
+    /// Of a connection that may checkpoint.
+    options: SqliteConnectOptions,
 }
 
 /// Which of an application's sessions a list shows, by `session.state`.
@@ -63,20 +67,23 @@ impl Reader {
             .acquire_timeout(Duration::from_secs(10))
             .connect_with(options(url)?.read_only(true))
             .await?;
-        Ok(Self { pool })
+        Ok(Self { pool, options: options(url)? })
     }
 
     pub async fn close(&self) {
         self.pool.close().await;
     }
 
-    /// Moves the WAL into the database as far as readers allow, without holding up the writer.
-    pub async fn checkpoint(url: &str) -> Result<(), StoreError> {
-        use sqlx::Connection;
-        let mut connection = SqliteConnection::connect_with(&options(url)?).await?;
-        sqlx::query("pragma wal_checkpoint(passive)").execute(&mut connection).await?;
-        connection.close().await?;
-        Ok(())
+    /// Moves the WAL into the database as far as readers allow, from a connection of its own, so that the writer need
+    /// not wait; does nothing while the WAL is small. Returns the WAL's size in bytes.
+    pub async fn checkpoint_if_large(&self) -> Result<u64, StoreError> {
+        let bytes = wal_bytes(self.options.get_filename());
+        if bytes > CHECKPOINT_FROM {
+            let mut connection = SqliteConnection::connect_with(&self.options).await?;
+            sqlx::query("pragma wal_checkpoint(passive)").execute(&mut connection).await?;
+            connection.close().await?;
+        }
+        Ok(bytes)
     }
 
     /// The last position of the log.
@@ -199,54 +206,56 @@ impl Reader {
         rows.iter().map(entry).collect()
     }
 
-    /// An application's lifecycle events after a position, oldest first.
-    pub async fn application_log(
+    // ---- for feeds: events with the public ids of what they are about ----
+
+    /// The log after a position and up to another, oldest first; without activity unless asked for.
+    pub async fn addressed_log(
+        &self,
+        after: Position,
+        up_to: Position,
+        activity: bool,
+        limit: i64,
+    ) -> Result<Vec<Addressed>, StoreError> {
+        let sql = addressed(
+            "e.position > ? and e.position <= ? and (? or +e.type <> 'activity_recorded') order by e.position",
+        );
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(after.0).bind(up_to.0).bind(activity).bind(limit);
+        query.fetch_all(&self.pool).await?.iter().map(addressed_entry).collect()
+    }
+
+    /// An application's events after a position, oldest first; without activity, by an index of their own.
+    pub async fn addressed_application_log(
         &self,
         application: ApplicationNumber,
         after: Position,
+        activity: bool,
         limit: i64,
-    ) -> Result<Vec<Entry>, StoreError> {
-        let sql = "select * from event where application = ? and position > ? and type <> 'activity_recorded' \
-                   order by position limit ?";
-        let rows =
-            sqlx::query(sql).bind(application.0).bind(after.0).bind(limit).fetch_all(&self.pool).await?;
-        rows.iter().map(entry).collect()
+    ) -> Result<Vec<Addressed>, StoreError> {
+        let sql = addressed(if activity {
+            "+e.application = ? and e.position > ? order by e.position"
+        } else {
+            "e.application = ? and e.position > ? and e.type <> 'activity_recorded' order by e.position"
+        });
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(application.0).bind(after.0).bind(limit);
+        query.fetch_all(&self.pool).await?.iter().map(addressed_entry).collect()
     }
 
-    /// A stream's lifecycle events after a position, oldest first.
-    pub async fn stream_log(
+    /// A session's events after a position, oldest first; without activity, by an index of their own.
+    pub async fn addressed_session_log(
         &self,
-        stream: Stream,
+        session: SessionNumber,
         after: Position,
+        activity: bool,
         limit: i64,
-    ) -> Result<Vec<Entry>, StoreError> {
-        let sql = "select * from event where stream_kind = ? and stream_number = ? and position > ? \
-                   and type <> 'activity_recorded' order by version limit ?";
-        let rows = sqlx::query(sql)
-            .bind(stream.kind as i64)
-            .bind(stream.number)
-            .bind(after.0)
-            .bind(limit)
-            .fetch_all(&self.pool)
-            .await?;
-        rows.iter().map(entry).collect()
-    }
-
-    /// A stream's events, all of them, after `after` and up to `head`, found by walking back from the head: at most
-    /// `limit`, the newest ones, oldest first.
-    pub async fn stream_tail(
-        &self,
-        head: Position,
-        after: Position,
-        limit: i64,
-    ) -> Result<Vec<Entry>, StoreError> {
-        let sql = "with recursive chain (position, previous, left) as ( \
-                   select position, previous_position, ?3 - 1 from event where position = ?1 and position > ?2 \
-                   union all select e.position, e.previous_position, left - 1 from chain join event e \
-                   on e.position = chain.previous where chain.previous > ?2 and left > 0) \
-                   select e.* from chain cross join event e on e.position = chain.position order by e.position";
-        let rows = sqlx::query(sql).bind(head.0).bind(after.0).bind(limit).fetch_all(&self.pool).await?;
-        rows.iter().map(entry).collect()
+    ) -> Result<Vec<Addressed>, StoreError> {
+        let sql = addressed(if activity {
+            "+e.stream_kind = 4 and +e.stream_number = ? and e.position > ? order by e.position"
+        } else {
+            "e.stream_kind = 4 and e.stream_number = ? and e.position > ? and e.type <> 'activity_recorded' \
+             order by e.version"
+        });
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(session.0).bind(after.0).bind(limit);
+        query.fetch_all(&self.pool).await?.iter().map(addressed_entry).collect()
     }
 
     /// Old activity bodies that may go: for each activity event after `after` recorded before `before`, the activity
@@ -353,9 +362,9 @@ impl Reader {
     ) -> Result<(), StoreError> {
         let sql = format!(
             "select {WHOLE_SESSION}, t.secret_hash as token_hash, t.issued_at as token_issued_at, \
-             t.expires_at as token_ends_at from session s left join session_detail d using (number) \
+             t.expires_at as token_ends_at, m.id_hash as mcp_hash from session s left join session_detail d using (number) \
              left join session_activity a using (number) left join session_token t on t.session = s.number \
-             where s.application = ? and s.state in (1, 2)"
+             left join mcp_session m on m.session = s.number where s.application = ? and s.state in (1, 2)"
         );
         for row in sqlx::query(AssertSqlSafe(sql)).bind(application.0).fetch_all(&self.pool).await? {
             let session = whole_session(&row)?;
@@ -366,6 +375,9 @@ impl Reader {
                     expires_at: time(row.try_get("token_ends_at")?),
                 };
                 loaded.session_tokens.push((session.session.number, token));
+            }
+            if row.try_get::<Option<&[u8]>, _>("mcp_hash")?.is_some() {
+                loaded.mcp_hashes.push((session.session.number, bytes32(&row, "mcp_hash")?));
             }
             loaded.sessions.push(session);
         }
@@ -447,5 +459,23 @@ fn principal(row: &SqliteRow) -> Result<Principal, StoreError> {
         issuer: row.try_get("issuer")?,
         subject_digest: bytes32(row, "subject_digest")?,
         subject: row.try_get("subject")?,
+    })
+}
+
+fn addressed(condition: &str) -> String {
+    format!(
+        "select e.*, s.id as session_id, a.id as application_id, r.id as revocation_id from event e \
+         left join session s on e.stream_kind = 4 and s.number = e.stream_number \
+         left join application a on a.number = e.application left join revocation r on r.number = e.revocation \
+         where {condition} limit ?"
+    )
+}
+
+fn addressed_entry(row: &SqliteRow) -> Result<Addressed, StoreError> {
+    Ok(Addressed {
+        entry: entry(row)?,
+        session_id: row.try_get("session_id")?,
+        application_id: row.try_get("application_id")?,
+        revocation_id: row.try_get("revocation_id")?,
     })
 }

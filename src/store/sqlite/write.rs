@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments, Connection, Encode, Sqlite, SqliteConnection, Type};
 
-use super::{MIGRATIONS, OLDEST_SQLITE, migrate, options};
+use super::{MIGRATIONS, OLDEST_SQLITE, migrate, options, wal_bytes};
 use crate::core::Time;
 use crate::core::event::TYPE_VERSION;
 use crate::core::ids::{Head, Position, SessionNumber};
@@ -417,9 +417,7 @@ impl Writer {
 
     /// Bytes in the write-ahead log.
     pub fn wal_bytes(&self) -> u64 {
-        let mut path = self.path.clone().into_os_string();
-        path.push("-wal");
-        std::fs::metadata(path).map_or(0, |metadata| metadata.len())
+        wal_bytes(&self.path)
     }
 
     /// Closes the connection in order.

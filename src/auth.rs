@@ -1,0 +1,162 @@
+//! From what was presented to who asks. Reads only: the Gate, and the store for what the Gate does not hold.
+
+use std::sync::Arc;
+
+use crate::clock::Clock;
+use crate::core::caller::{Actor, ActorKind, Caller, Credential, CredentialKind, Scope, Scopes};
+use crate::core::ids::{ApplicationNumber, ServiceAccountNumber, SessionNumber};
+use crate::core::session::{Refusal, Session};
+use crate::core::token::{AccessToken, SessionToken};
+use crate::error::Error;
+use crate::gate::{Client, Gate, Known};
+use crate::secret::{self, Presented, TokenKind};
+use crate::store::Reader;
+
+/// Authentication.
+pub struct Auth {
+    gate: Arc<Gate>,
+    reader: Reader,
+    clock: Clock,
+}
+
+const NOBODY: Error = Error::Unauthorized { reason: None };
+
+impl Auth {
+    pub fn new(gate: Arc<Gate>, reader: Reader, clock: Clock) -> Self {
+        Self { gate, reader, clock }
+    }
+
+    /// Who presents this bearer token. A session's token keeps opening after its session has ended, with
+    /// [`Caller::ended`] set.
+    pub async fn bearer(&self, token: &str) -> Result<Caller, Error> {
+        let presented = secret::parse(token).ok_or(NOBODY)?;
+        match presented.kind {
+            TokenKind::Access => self.access(&presented),
+            TokenKind::Session => match self.live_session(&presented)? {
+                Some(caller) => Ok(caller),
+                None => self.ended_session(&presented).await,
+            },
+            TokenKind::Mcp => Err(NOBODY),
+        }
+    }
+
+    fn access(&self, presented: &Presented) -> Result<Caller, Error> {
+        let known = self.gate.known();
+        let token = known.access_token(presented.id).ok_or(NOBODY)?;
+        if !secret::same(&token.secret_hash, &presented.hash) {
+            return Err(NOBODY);
+        }
+        if self.clock.now() >= token.expires_at {
+            return Err(Error::Unauthorized { reason: Some(Refusal::Expired) });
+        }
+        access_caller(&known, token).ok_or(NOBODY)
+    }
+
+    fn live_session(&self, presented: &Presented) -> Result<Option<Caller>, Error> {
+        let known = self.gate.known();
+        let Some(number) = known.session_number(presented.id) else { return Ok(None) };
+        let Some(seen) = known.seen(number) else { return Ok(None) };
+        let token = seen.token.filter(|token| secret::same(&token.secret_hash, &presented.hash)).ok_or(NOBODY)?;
+        if self.clock.now() >= token.expires_at {
+            return Err(Error::Unauthorized { reason: Some(Refusal::Expired) });
+        }
+        Ok(Some(session_caller(&known, &seen.session, token)))
+    }
+
+    async fn ended_session(&self, presented: &Presented) -> Result<Caller, Error> {
+        let row = self.reader.session(presented.id).await?.ok_or(NOBODY)?;
+        let token = self.reader.session_token(row.session.number).await?.ok_or(NOBODY)?;
+        if !secret::same(&token.secret_hash, &presented.hash) {
+            return Err(NOBODY);
+        }
+        match row.session.ended {
+            Some(_) => Ok(session_caller(&self.gate.known(), &row.session, token)),
+            // It ended between the two looks, and the row was read before.
+            None => Err(NOBODY),
+        }
+    }
+
+    /// Whose `Mcp-Session-Id` this is: the number of an open session, if the id is genuine. `None` is all that anybody
+    /// learns about any other.
+    pub fn mcp_session(&self, id: &str) -> Option<SessionNumber> {
+        let presented = secret::parse(id).filter(|presented| presented.kind == TokenKind::Mcp)?;
+        let known = self.gate.known();
+        let number = known.session_number(presented.id)?;
+        let hash = known.mcp_hash(number)?;
+        secret::same(&hash, &presented.hash).then_some(number)
+    }
+
+    /// The OAuth client with this id and secret. Unknown client, wrong secret and archived client are told apart by
+    /// nothing.
+    pub async fn client(&self, client_id: &str, client_secret: &str) -> Result<Client, Error> {
+        let hash = secret::hash(client_secret);
+        let stored = self.reader.client_secret(client_id).await?;
+        if !stored.is_some_and(|stored| secret::same(&stored, &hash)) {
+            return Err(NOBODY);
+        }
+        let known = self.gate.known();
+        let client = known.client(client_id).ok_or(NOBODY)?;
+        let archived = match client {
+            Client::Application(number) => known.applications.get(&number).is_none_or(|one| one.archived_at.is_some()),
+            Client::ServiceAccount(number) => {
+                known.service_accounts.get(&number).is_none_or(|one| one.archived_at.is_some())
+            }
+        };
+        if archived { Err(NOBODY) } else { Ok(client) }
+    }
+}
+
+fn access_caller(known: &Known, token: &AccessToken) -> Option<Caller> {
+    let (actor, client, confined_to, bound_to) = match token.client_kind {
+        ActorKind::Application => {
+            let one = known.applications.get(&ApplicationNumber(token.client))?;
+            let actor = Actor { kind: ActorKind::Application, id: one.id };
+            (actor, one.oauth.client_id.clone(), Some(one.number), Some(one.number))
+        }
+        _ => {
+            let one = known.service_accounts.get(&ServiceAccountNumber(token.client))?;
+            if one.archived_at.is_some() {
+                return None;
+            }
+            let actor = Actor { kind: ActorKind::ServiceAccount, id: one.id };
+            (actor, one.client_id.clone(), None, one.application)
+        }
+    };
+    Some(Caller {
+        organization: token.organization,
+        organization_id: known.organization_id(token.organization),
+        actor,
+        scopes: token.scopes,
+        confined_to,
+        bound_to,
+        credential: Credential {
+            kind: CredentialKind::Access { token: token.id, client },
+            issued_at: token.issued_at,
+            expires_at: token.expires_at,
+            barred: token.barred,
+        },
+        ended: None,
+        request_id: None,
+        traceparent: None,
+    })
+}
+
+fn session_caller(known: &Known, session: &Session, token: SessionToken) -> Caller {
+    Caller {
+        organization: session.organization,
+        organization_id: known.organization_id(session.organization),
+        actor: Actor { kind: ActorKind::Session, id: session.id },
+        scopes: Scopes::default().with(Scope::McpInvoke),
+        confined_to: Some(session.application),
+        bound_to: Some(session.application),
+        credential: Credential {
+            kind: CredentialKind::Session(session.number),
+            issued_at: token.issued_at,
+            expires_at: token.expires_at,
+            barred: false,
+        },
+        ended: session.ended,
+        request_id: None,
+        traceparent: None,
+    }
+}

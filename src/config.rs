@@ -1,0 +1,119 @@
+//! Everything that can be set, by flag or environment; flags win.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use ipnet::IpNet;
+
+/// How `sessiond serve` runs.
+#[derive(Debug, Clone, Args)]
+pub struct Config {
+    /// Address to listen on
+    #[arg(long, env = "SESSIOND_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
+    pub listen: SocketAddr,
+
+    /// Where sessions are recorded
+    #[arg(long, env = "SESSIOND_DATABASE", default_value = "sqlite:sessiond.db", value_name = "URL")]
+    pub database: String,
+
+    /// URL at which clients reach this server [default: http:// and the address listened on]
+    #[arg(long, env = "SESSIOND_PUBLIC_URL", value_name = "URL")]
+    pub public_url: Option<String>,
+
+    /// Listen on an address other machines can reach although connections are not encrypted (put a TLS proxy in front)
+    #[arg(long, env = "SESSIOND_INSECURE_HTTP")]
+    pub insecure_http: bool,
+
+    /// File with the key that seals other systems' secrets, made if missing [default: beside the database]
+    #[arg(long, env = "SESSIOND_SECRET_KEY_FILE", value_name = "FILE")]
+    pub secret_key_file: Option<PathBuf>,
+
+    /// Without activity for this long a session reads as idle
+    #[arg(long, env = "SESSIOND_IDLE_AFTER", default_value = "5m", value_parser = duration, value_name = "DURATION")]
+    pub idle_after: Duration,
+
+    /// Without a sign of life for this long a session is disconnected
+    #[arg(long, env = "SESSIOND_STALE_AFTER", default_value = "15m", value_parser = duration, value_name = "DURATION")]
+    pub stale_after: Duration,
+
+    /// The same for MCP sessions, paused while a call or stream is open
+    #[arg(long, env = "SESSIOND_MCP_STALE_AFTER", default_value = "1h", value_parser = duration, value_name = "DURATION")]
+    pub mcp_stale_after: Duration,
+
+    /// Life of the tokens issued here
+    #[arg(long, env = "SESSIOND_TOKEN_LIFETIME", default_value = "1h", value_parser = duration, value_name = "DURATION")]
+    pub token_lifetime: Duration,
+
+    /// A session ends this long after it connected, whatever happens
+    #[arg(long, env = "SESSIOND_ABSOLUTE_LIFETIME", default_value = "24h", value_parser = duration, value_name = "DURATION")]
+    pub absolute_lifetime: Duration,
+
+    /// Keep the bodies of activity events for this long
+    #[arg(long, env = "SESSIOND_KEEP_ACTIVITY", default_value = "7d", value_parser = duration, value_name = "DURATION")]
+    pub keep_activity: Duration,
+
+    /// Allow upstream MCP servers in this network too, not only on loopback; may be given several times. Link-local
+    /// addresses are never allowed
+    #[arg(long, env = "SESSIOND_ALLOW_UPSTREAM", value_delimiter = ',', value_name = "CIDR")]
+    pub allow_upstream: Vec<IpNet>,
+
+    /// Accept browsers' requests to /mcp from this origin too, not only from our own; may be given several times
+    #[arg(long, env = "SESSIOND_ALLOW_ORIGIN", value_delimiter = ',', value_name = "ORIGIN")]
+    pub allow_origin: Vec<String>,
+
+    /// Require clientInfo.sessionId when an MCP client initializes
+    #[arg(long, env = "SESSIOND_REQUIRE_CLIENT_SESSION_ID")]
+    pub require_client_session_id: bool,
+
+    /// Client id of the service account made at the first start, instead of one made up
+    #[arg(long, env = "SESSIOND_BOOTSTRAP_CLIENT_ID", value_name = "ID", requires = "bootstrap_client_secret")]
+    pub bootstrap_client_id: Option<String>,
+
+    /// Its secret, of 32 characters or more. Set it in the environment: flags are seen by every user of the machine
+    #[arg(long, env = "SESSIOND_BOOTSTRAP_CLIENT_SECRET", hide_env_values = true, value_name = "SECRET", requires = "bootstrap_client_id")]
+    pub bootstrap_client_secret: Option<String>,
+}
+
+impl Config {
+    /// The base of URLs given to clients, without a slash at its end.
+    pub fn public_url(&self, listening: SocketAddr) -> String {
+        let default = format!("http://{listening}");
+        self.public_url.as_ref().unwrap_or(&default).trim_end_matches('/').to_owned()
+    }
+
+    /// Where the secret key is kept: as configured, else beside the database.
+    pub fn secret_key_file(&self) -> PathBuf {
+        self.secret_key_file.clone().unwrap_or_else(|| {
+            let mut path = database_file(&self.database).into_os_string();
+            path.push(".key");
+            path.into()
+        })
+    }
+}
+
+/// The file behind a `sqlite:` URL.
+pub fn database_file(url: &str) -> PathBuf {
+    let path = url.strip_prefix("sqlite:").unwrap_or(url);
+    let path = path.strip_prefix("//").unwrap_or(path);
+    path.split('?').next().unwrap_or(path).into()
+}
+
+/// Reads `90`, `90s`, `5m`, `1h`, `7d`: whole seconds, at least one, at most ten years.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|character: char| character.is_ascii_alphabetic());
+    let number: u64 =
+        digits.parse().map_err(|_| format!("{text:?} is not a duration; write 30s, 5m, 1h or 7d"))?;
+    let factor = match &text[digits.len()..] {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        unit => return Err(format!("unknown unit {unit:?}; write 30s, 5m, 1h or 7d")),
+    };
+    match number.checked_mul(factor) {
+        Some(seconds @ 1..=315_360_000) => Ok(Duration::from_secs(seconds)),
+        _ => Err("a duration must be between 1s and 3650d".to_owned()),
+    }
+}

@@ -1,0 +1,444 @@
+//! The application, as far as the directory goes: organizations, applications, service accounts and their tokens.
+
+use std::sync::Arc;
+
+use chrono::TimeDelta;
+use uuid::Uuid;
+
+use crate::clock::Clock;
+use crate::committer::{By, Committer, Done, Founding, Work};
+use crate::core::application::{Application, ApplicationCommand, Organization, ServiceAccount, ServiceAccountCommand};
+use crate::core::caller::{ActorKind, Caller, Scope, Scopes};
+use crate::core::event::{
+    ApplicationChanged, ApplicationCreated, OauthClient, OrganizationCreated, ServiceAccountCreated, UpstreamSet,
+};
+use crate::core::ids::{ApplicationNumber, OrganizationNumber, Position};
+use crate::core::kind::Policy;
+use crate::core::token::AccessToken;
+use crate::error::Error;
+use crate::gate::{Client, Gate, Summary};
+use crate::secret::{self, TokenKind};
+
+/// Longest name or description.
+const LONGEST: usize = 200;
+/// Shortest secret that may be chosen from outside.
+pub const SHORTEST_SECRET: usize = 32;
+
+/// Organizations, applications, service accounts.
+pub struct Directory {
+    committer: Committer,
+    gate: Arc<Gate>,
+    clock: Clock,
+    policy: Policy,
+}
+
+/// How a new application is to authenticate.
+#[derive(Debug, Default)]
+pub struct NewApplication {
+    pub name: String,
+    /// `confidential` or `public`; confidential if not said.
+    pub kind: Option<String>,
+    pub redirect_uris: Vec<String>,
+    pub pkce_required: Option<bool>,
+    pub scopes: Option<Vec<String>>,
+    pub allowed_resources: Vec<String>,
+}
+
+/// Something that was made, with the secret that is shown this once.
+pub struct WithSecret<T> {
+    pub made: T,
+    pub secret: Option<String>,
+}
+
+/// Credentials chosen from outside for the first service account.
+#[derive(Debug, Clone)]
+pub struct Chosen {
+    pub client_id: String,
+    pub client_secret: String,
+}
+
+/// An organization that was just founded.
+pub struct Founded {
+    pub organization: Organization,
+    pub application_id: Option<Uuid>,
+    pub client_id: String,
+    pub client_secret: String,
+}
+
+/// An issued access token.
+pub struct Issued {
+    pub token: String,
+    pub scopes: Scopes,
+    /// Seconds.
+    pub expires_in: u32,
+}
+
+/// Where a page of a directory list begins, and how long it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Slice {
+    pub after: Option<(crate::core::Time, Uuid)>,
+    pub limit: u32,
+}
+
+impl Directory {
+    pub fn new(committer: Committer, gate: Arc<Gate>, clock: Clock, policy: Policy) -> Self {
+        Self { committer, gate, clock, policy }
+    }
+
+    // ---- organizations ----
+
+    /// Whether nobody has been here before.
+    pub fn is_empty(&self) -> bool {
+        self.gate.known().organizations.is_empty()
+    }
+
+    /// Makes an organization with an application `default` and a service account that may do everything in it.
+    pub async fn found(&self, name: &str, chosen: Option<Chosen>) -> Result<Founded, Error> {
+        let name = checked_name("name", name)?;
+        let (id, client_id, client_secret) = match chosen {
+            Some(chosen) => {
+                check_chosen(&chosen)?;
+                (secret::new_id(), chosen.client_id, chosen.client_secret)
+            }
+            None => {
+                let id = secret::new_id();
+                (id, format!("sa_{id}"), secret::mint_client_secret().text)
+            }
+        };
+        let application = NewApplication { name: "default".to_owned(), ..NewApplication::default() };
+        let (application, application_secret) = self.application_created(application)?;
+        let application_id = application.id;
+        let scopes = Scopes::default().with(Scope::ManagementAll).with(Scope::McpInvoke);
+        let founding = Founding {
+            organization: OrganizationCreated { id: secret::new_id(), name },
+            application: Some(application),
+            application_secret_hash: application_secret.map(|minted| minted.hash),
+            account: ServiceAccountCreated {
+                id,
+                name: "bootstrap".to_owned(),
+                client_id: client_id.clone(),
+                scopes: scopes.to_string(),
+                application: None,
+            },
+            secret_hash: secret::hash(&client_secret),
+        };
+        let answer = self.committer.submit(By::operator(), Work::CreateOrganization(Box::new(founding))).await?;
+        let Done::Organization(organization, _) = answer.done else { return Err(unexpected()) };
+        Ok(Founded { organization, application_id: Some(application_id), client_id, client_secret })
+    }
+
+    // ---- applications ----
+
+    /// The organization's applications, newest first.
+    pub fn applications(&self, caller: &Caller, archived: bool, slice: Slice) -> (Vec<(Application, Summary)>, bool) {
+        let now = self.clock.now();
+        let known = self.gate.known();
+        let mut own: Vec<_> = known
+            .applications
+            .values()
+            .filter(|one| one.organization == caller.organization && caller.may_touch(one.number))
+            .filter(|one| archived || one.archived_at.is_none())
+            .filter(|one| slice.after.is_none_or(|after| (one.created_at, one.id) < after))
+            .collect();
+        own.sort_unstable_by_key(|one| std::cmp::Reverse((one.created_at, one.id)));
+        let more = own.len() > slice.limit as usize;
+        own.truncate(slice.limit as usize);
+        (own.into_iter().map(|one| (one.clone(), known.summary(one.number, now))).collect(), more)
+    }
+
+    /// One application, archived or not, with how many sessions it has.
+    pub fn application(&self, caller: &Caller, id: Uuid) -> Result<(Application, Summary), Error> {
+        let known = self.gate.known();
+        let one = known
+            .application(id)
+            .filter(|one| one.organization == caller.organization && caller.may_touch(one.number))
+            .ok_or(Error::NotFound("Application"))?;
+        Ok((one.clone(), known.summary(one.number, self.clock.now())))
+    }
+
+    /// An application by number, for the gateway.
+    pub fn application_by_number(&self, number: ApplicationNumber) -> Option<Application> {
+        self.gate.known().applications.get(&number).cloned()
+    }
+
+    /// Makes an application; a confidential one gets a secret.
+    pub async fn create_application(
+        &self,
+        caller: &Caller,
+        new: NewApplication,
+    ) -> Result<WithSecret<Application>, Error> {
+        let (created, secret) = self.application_created(new)?;
+        let organization = caller.organization;
+        let secret_hash = secret.as_ref().map(|minted| minted.hash);
+        let work = Work::CreateApplication { organization, created, secret_hash };
+        let made = self.application_from(caller, work).await?;
+        Ok(WithSecret { made, secret: secret.map(|minted| minted.text) })
+    }
+
+    fn application_created(
+        &self,
+        new: NewApplication,
+    ) -> Result<(ApplicationCreated, Option<secret::Minted>), Error> {
+        let kind = new.kind.unwrap_or_else(|| "confidential".to_owned());
+        let secret = match kind.as_str() {
+            "confidential" => Some(secret::mint_client_secret()),
+            "public" => None,
+            _ => return Err(Error::field("oauth.type", "oauth.type must be \"confidential\" or \"public\"")),
+        };
+        let scopes = new.scopes.unwrap_or_else(|| vec![Scope::McpInvoke.word().to_owned()]);
+        if let Some(unknown) = scopes.iter().find(|word| Scope::from_word(word).is_none()) {
+            return Err(Error::field("oauth.scopes", unknown_scope(unknown)));
+        }
+        let id = secret::new_id();
+        let oauth = OauthClient {
+            client_id: format!("app_{id}"),
+            r#type: kind,
+            redirect_uris: new.redirect_uris,
+            pkce_required: new.pkce_required.unwrap_or(true),
+            scopes,
+            allowed_resources: new.allowed_resources,
+        };
+        Ok((ApplicationCreated { id, name: checked_name("name", &new.name)?, oauth }, secret))
+    }
+
+    /// Renames or describes an application.
+    pub async fn change_application(
+        &self,
+        caller: &Caller,
+        id: Uuid,
+        name: Option<String>,
+        description: Option<String>,
+    ) -> Result<Application, Error> {
+        let (application, _) = self.application(caller, id)?;
+        let name = name.map(|name| checked_name("name", &name)).transpose()?;
+        if description.as_ref().is_some_and(|text| text.chars().count() > 1_000) {
+            return Err(Error::field("description", "description must be at most 1000 characters"));
+        }
+        let command = ApplicationCommand::Change(ApplicationChanged { name, description });
+        let work = Work::Application { number: application.number, command, secret_hash: None };
+        self.application_from(caller, work).await
+    }
+
+    /// Gives an application a new secret; the old one opens nothing from now on. Tokens issued before stay valid.
+    pub async fn rotate_application_secret(
+        &self,
+        caller: &Caller,
+        id: Uuid,
+    ) -> Result<WithSecret<Application>, Error> {
+        let (application, _) = self.application(caller, id)?;
+        if application.oauth.r#type == "public" {
+            let message = "a public application has no secret to rotate".to_owned();
+            return Err(Error::Conflict { code: "public_application", message });
+        }
+        let minted = secret::mint_client_secret();
+        let command = ApplicationCommand::RotateSecret;
+        let work = Work::Application { number: application.number, command, secret_hash: Some(minted.hash) };
+        let made = self.application_from(caller, work).await?;
+        Ok(WithSecret { made, secret: Some(minted.text) })
+    }
+
+    /// Names the MCP server behind an application's gateway. The URL has been checked by the gateway's rules.
+    pub async fn set_upstream(&self, caller: &Caller, id: Uuid, url: String) -> Result<Application, Error> {
+        let (application, _) = self.application(caller, id)?;
+        let command = ApplicationCommand::SetUpstream(UpstreamSet { url });
+        let work = Work::Application { number: application.number, command, secret_hash: None };
+        self.application_from(caller, work).await
+    }
+
+    async fn application_from(&self, caller: &Caller, work: Work) -> Result<Application, Error> {
+        match self.committer.submit(By::caller(caller), work).await?.done {
+            Done::Application(application) => Ok(*application),
+            _ => Err(unexpected()),
+        }
+    }
+
+    // ---- service accounts ----
+
+    /// The organization's service accounts, newest first.
+    pub fn service_accounts(&self, caller: &Caller, archived: bool, slice: Slice) -> (Vec<ServiceAccount>, bool) {
+        let known = self.gate.known();
+        let mut own: Vec<_> = known
+            .service_accounts
+            .values()
+            .filter(|one| one.organization == caller.organization && (archived || one.archived_at.is_none()))
+            .filter(|one| slice.after.is_none_or(|after| (one.created_at, one.id) < after))
+            .cloned()
+            .collect();
+        own.sort_unstable_by_key(|one| std::cmp::Reverse((one.created_at, one.id)));
+        let more = own.len() > slice.limit as usize;
+        own.truncate(slice.limit as usize);
+        (own, more)
+    }
+
+    /// One service account, archived or not.
+    pub fn service_account(&self, caller: &Caller, id: Uuid) -> Result<ServiceAccount, Error> {
+        let known = self.gate.known();
+        let found = known.service_accounts.values().find(|one| one.id == id);
+        found
+            .filter(|one| one.organization == caller.organization)
+            .cloned()
+            .ok_or(Error::NotFound("Service account"))
+    }
+
+    /// The id of the application a service account is bound to.
+    pub fn bound_application(&self, account: &ServiceAccount) -> Option<Uuid> {
+        account.application.map(|number| self.gate.known().application_id(number))
+    }
+
+    /// Makes a service account with its secret. Nobody gives away more than they have.
+    pub async fn create_service_account(
+        &self,
+        caller: &Caller,
+        name: &str,
+        scopes: Option<&[String]>,
+        application: Option<Uuid>,
+    ) -> Result<WithSecret<ServiceAccount>, Error> {
+        let scopes = match scopes {
+            None => Scopes::default().with(Scope::ManagementAll),
+            Some(words) => {
+                let joined = words.join(" ");
+                let (scopes, unknown) = Scopes::parse(&joined);
+                if let Some(unknown) = unknown.first() {
+                    return Err(Error::field("scopes", unknown_scope(unknown)));
+                }
+                scopes
+            }
+        };
+        if scopes.is_empty() {
+            return Err(Error::field("scopes", "scopes must name at least one scope"));
+        }
+        let application = match application {
+            Some(id) => {
+                let (application, _) = self.application(caller, id)?;
+                if application.archived_at.is_some() {
+                    return Err(Error::NotFound("Application"));
+                }
+                Some(application.number)
+            }
+            None => None,
+        };
+        let id = secret::new_id();
+        let minted = secret::mint_client_secret();
+        let created = ServiceAccountCreated {
+            id,
+            name: checked_name("name", name)?,
+            client_id: format!("sa_{id}"),
+            scopes: scopes.to_string(),
+            application,
+        };
+        let organization = caller.organization;
+        let work = Work::CreateServiceAccount { organization, created, secret_hash: minted.hash };
+        let made = self.service_account_from(caller, work).await?;
+        Ok(WithSecret { made, secret: Some(minted.text) })
+    }
+
+    /// Gives a service account a new secret; the old one opens nothing from now on.
+    pub async fn rotate_service_account_secret(
+        &self,
+        caller: &Caller,
+        id: Uuid,
+    ) -> Result<WithSecret<ServiceAccount>, Error> {
+        let account = self.service_account(caller, id)?;
+        let minted = secret::mint_client_secret();
+        let command = ServiceAccountCommand::RotateSecret;
+        let work = Work::ServiceAccount { number: account.number, command, secret_hash: Some(minted.hash) };
+        let made = self.service_account_from(caller, work).await?;
+        Ok(WithSecret { made, secret: Some(minted.text) })
+    }
+
+    /// Archives a service account: it gets no more tokens, and those it has open nothing.
+    pub async fn archive_service_account(&self, caller: &Caller, id: Uuid) -> Result<ServiceAccount, Error> {
+        let account = self.service_account(caller, id)?;
+        let command = ServiceAccountCommand::Archive;
+        let work = Work::ServiceAccount { number: account.number, command, secret_hash: None };
+        self.service_account_from(caller, work).await
+    }
+
+    async fn service_account_from(&self, caller: &Caller, work: Work) -> Result<ServiceAccount, Error> {
+        match self.committer.submit(By::caller(caller), work).await?.done {
+            Done::ServiceAccount(account) => Ok(*account),
+            _ => Err(unexpected()),
+        }
+    }
+
+    // ---- tokens ----
+
+    /// Issues an access token to an authenticated client: with the scopes it asks for, or all it may have.
+    pub async fn issue_token(&self, client: Client, asked: Option<&str>) -> Result<Issued, Error> {
+        let (client_kind, number, organization, allowed) = self.client_facts(client)?;
+        let scopes = match asked.filter(|asked| !asked.trim().is_empty()) {
+            None => allowed,
+            Some(asked) => {
+                let (scopes, unknown) = Scopes::parse(asked);
+                if let Some(unknown) = unknown.first() {
+                    return Err(Error::field("scope", unknown_scope(unknown)));
+                }
+                if !allowed.covers(scopes) {
+                    return Err(Error::field("scope", format!("this client may ask for at most: {allowed}")));
+                }
+                scopes
+            }
+        };
+        let id = secret::new_id();
+        let minted = secret::mint(TokenKind::Access, id);
+        let token = AccessToken {
+            id,
+            secret_hash: minted.hash,
+            organization,
+            client_kind,
+            client: number,
+            scopes,
+            issued_at: Position(0),
+            expires_at: self.clock.now() + TimeDelta::seconds(self.policy.token_lifetime.into()),
+            barred: false,
+        };
+        let answer = self.committer.submit(By::system(), Work::IssueToken(token)).await?;
+        let Done::Token(token) = answer.done else { return Err(unexpected()) };
+        Ok(Issued { token: minted.text, scopes: token.scopes, expires_in: self.policy.token_lifetime })
+    }
+
+    fn client_facts(&self, client: Client) -> Result<(ActorKind, i64, OrganizationNumber, Scopes), Error> {
+        let known = self.gate.known();
+        let nobody = Error::Unauthorized { reason: None };
+        match client {
+            Client::Application(number) => {
+                let one = known.applications.get(&number).ok_or(nobody)?;
+                let scopes = Scopes::parse(&one.oauth.scopes.join(" ")).0;
+                Ok((ActorKind::Application, number.0, one.organization, scopes))
+            }
+            Client::ServiceAccount(number) => {
+                let one = known.service_accounts.get(&number).ok_or(nobody)?;
+                Ok((ActorKind::ServiceAccount, number.0, one.organization, one.scopes))
+            }
+        }
+    }
+}
+
+fn checked_name(field: &'static str, name: &str) -> Result<String, Error> {
+    let name = name.trim();
+    if name.is_empty() || name.chars().count() > LONGEST || name.chars().any(char::is_control) {
+        let message = format!("{field} must be 1 to {LONGEST} characters, without control characters");
+        return Err(Error::field(field, message));
+    }
+    Ok(name.to_owned())
+}
+
+fn check_chosen(chosen: &Chosen) -> Result<(), Error> {
+    if chosen.client_id.is_empty() || chosen.client_id.len() > LONGEST || chosen.client_id.contains(':') {
+        return Err(Error::field("client id", "the bootstrap client id must be 1 to 200 bytes without a colon"));
+    }
+    if chosen.client_secret.len() < SHORTEST_SECRET {
+        let message = format!("the bootstrap client secret must have at least {SHORTEST_SECRET} characters");
+        return Err(Error::field("client secret", message));
+    }
+    Ok(())
+}
+
+fn unknown_scope(word: &str) -> String {
+    let all: Vec<_> = Scope::ALL.into_iter().map(Scope::word).collect();
+    format!("unknown scope {word:?}; there are: {}", all.join(", "))
+}
+
+fn unexpected() -> Error {
+    Error::Internal("the committer answered with something else than was asked for".to_owned())
+}

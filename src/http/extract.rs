@@ -1,0 +1,180 @@
+//! What handlers take: who asks and with which right (in the signature, so that nobody forgets), and path, query and
+//! body, refused in our own words.
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
+
+use super::App;
+use super::problem::Problem;
+use crate::auth::Auth;
+use crate::core::caller::{Caller, Scope};
+use crate::core::session::Refusal;
+use crate::sessions::AGENT_SCOPES;
+
+/// Identifies a request, in answers, logs and events.
+#[derive(Debug, Clone)]
+pub struct RequestId(pub String);
+
+/// May read sessions.
+pub struct CanRead(pub Caller);
+/// May end sessions.
+pub struct CanEnd(pub Caller);
+/// May manage applications and service accounts.
+pub struct CanManage(pub Caller);
+/// May keep sessions: an agent, or whoever fronts agents.
+pub struct Agent(pub Caller);
+/// As [`Agent`], or the token of a session that has ended, which may still learn why.
+pub struct AgentOrEnded(pub Caller);
+
+/// Who presents the request's bearer token, if it is good.
+pub async fn caller(auth: &Auth, parts: &Parts) -> Result<Caller, Problem> {
+    let token = bearer(&parts.headers).ok_or_else(|| Problem::unauthorized(None))?;
+    let mut caller = auth.bearer(token).await?;
+    caller.request_id = parts.extensions.get::<RequestId>().map(|id| id.0.clone());
+    caller.traceparent = traceparent(&parts.headers);
+    Ok(caller)
+}
+
+/// The token of `Authorization: Bearer …`.
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}
+
+/// A valid W3C `traceparent`; anything else is as if it were not there.
+pub fn traceparent(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get("traceparent")?.to_str().ok()?;
+    let shape = [2, 32, 16, 2];
+    let mut parts = value.split('-');
+    let good = shape.iter().all(|length| {
+        let hex = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+        parts.next().is_some_and(|part| part.len() == *length && hex(part))
+    });
+    (good && parts.next().is_none()).then(|| value.to_owned())
+}
+
+async fn with_any(parts: &Parts, app: &App, scopes: &[Scope]) -> Result<Caller, Problem> {
+    let caller = not_ended(caller(&app.auth, parts).await?)?;
+    if scopes.iter().any(|scope| caller.scopes.has(*scope)) { Ok(caller) } else { Err(Problem::forbidden(scopes)) }
+}
+
+fn not_ended(caller: Caller) -> Result<Caller, Problem> {
+    match caller.ended {
+        Some(ended) => Err(Problem::unauthorized(Some(Refusal::Ended(ended)))),
+        None => Ok(caller),
+    }
+}
+
+impl FromRequestParts<App> for CanRead {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        with_any(parts, app, &[Scope::SessionsRead, Scope::ManagementAll]).await.map(Self)
+    }
+}
+
+impl FromRequestParts<App> for CanEnd {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        with_any(parts, app, &[Scope::SessionsWrite, Scope::ManagementAll]).await.map(Self)
+    }
+}
+
+impl FromRequestParts<App> for CanManage {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        with_any(parts, app, &[Scope::ManagementAll]).await.map(Self)
+    }
+}
+
+impl FromRequestParts<App> for Agent {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        with_any(parts, app, &AGENT_SCOPES).await.map(Self)
+    }
+}
+
+impl FromRequestParts<App> for AgentOrEnded {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let caller = caller(&app.auth, parts).await?;
+        if AGENT_SCOPES.iter().any(|scope| caller.scopes.has(*scope)) {
+            Ok(Self(caller))
+        } else {
+            Err(Problem::forbidden(&AGENT_SCOPES))
+        }
+    }
+}
+
+/// UUIDs of the path, in its order.
+pub struct Ids<const N: usize>(pub [Uuid; N]);
+
+impl<const N: usize> FromRequestParts<App> for Ids<N> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let wrong = || Problem::new(StatusCode::BAD_REQUEST, "invalid_request", "Validation failed (uuid is expected)");
+        let path = axum::extract::RawPathParams::from_request_parts(parts, app).await.map_err(|_| wrong())?;
+        let mut ids = [Uuid::nil(); N];
+        let mut values = path.iter();
+        for id in &mut ids {
+            let (_, value) = values.next().ok_or_else(wrong)?;
+            // Only the hyphenated form: a UUID has one spelling on this surface.
+            *id = Uuid::try_parse(value).ok().filter(|_| value.len() == 36).ok_or_else(wrong)?;
+        }
+        Ok(Self(ids))
+    }
+}
+
+/// The query string, into a struct whose fields are all optional.
+pub struct Query<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequestParts<App> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Problem> {
+        let query = axum::extract::Query::<T>::try_from_uri(&parts.uri);
+        query.map(|query| Self(query.0)).map_err(|rejection| {
+            Problem::new(StatusCode::BAD_REQUEST, "invalid_request", format!("In the query: {}", rejection.body_text()))
+        })
+    }
+}
+
+/// A JSON body. An absent one reads as `{}`, so that calls without arguments need none.
+pub struct Body<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
+        let bytes = body_bytes(request, app).await?;
+        let json: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
+        serde_json::from_slice(json).map(Self).map_err(|error| {
+            let message = match error.classify() {
+                serde_json::error::Category::Data => format!("In the body: {error}"),
+                _ => format!("The body is not JSON: {error}"),
+            };
+            Problem::new(StatusCode::BAD_REQUEST, "invalid_request", message)
+        })
+    }
+}
+
+/// The whole body, as far as it is allowed to go.
+pub async fn body_bytes(request: Request, app: &App) -> Result<Bytes, Problem> {
+    Bytes::from_request(request, app).await.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "The body must be at most 64 KiB")
+        }
+        status => Problem::new(status, "invalid_request", "The body could not be read"),
+    })
+}

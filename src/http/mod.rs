@@ -1,0 +1,185 @@
+//! The ways in over HTTP. One file a surface; this one holds what they share and the router, one readable column.
+
+mod agents;
+mod directory;
+mod events;
+pub mod extract;
+mod health;
+mod oauth;
+mod page;
+pub mod problem;
+
+use std::sync::Arc;
+
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::Router;
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+use tracing::Instrument;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::auth::Auth;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::directory::Directory;
+use crate::live::Live;
+use crate::mcp;
+use crate::secret;
+use crate::sessions::{Board, Sessions};
+use extract::RequestId;
+use problem::{IsProblem, Problem};
+
+/// What handlers work with.
+#[derive(Clone)]
+pub struct App {
+    pub sessions: Arc<Sessions>,
+    pub directory: Arc<Directory>,
+    pub auth: Arc<Auth>,
+    pub live: Arc<Live>,
+    pub gateway: Arc<mcp::Gateway>,
+    pub board: Arc<Board>,
+    pub clock: Clock,
+    pub config: Arc<Config>,
+    /// Base of URLs given to clients.
+    pub public_url: Arc<str>,
+    /// Cancelled when the service is told to stop: streams end, `/readyz` says no.
+    pub stopping: CancellationToken,
+}
+
+/// Largest body, save on `/mcp`.
+const BODY: usize = 64 << 10;
+
+/// Every documented route and its document.
+pub fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
+    let (router, mut document) = OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(agents::list, agents::revoke_all))
+        .routes(routes!(agents::get, agents::revoke))
+        .routes(routes!(agents::terminate))
+        .routes(routes!(events::application))
+        .routes(routes!(agents::create))
+        .routes(routes!(agents::heartbeat))
+        .routes(routes!(agents::activity))
+        .routes(routes!(agents::renew))
+        .routes(routes!(agents::disconnect))
+        .routes(routes!(events::session))
+        .routes(routes!(agents::list_instances))
+        .routes(routes!(agents::get_instance, agents::revoke_instance))
+        .routes(routes!(agents::revoke_instances))
+        .routes(routes!(directory::list_applications, directory::create_application))
+        .routes(routes!(directory::get_application, directory::update_application, directory::archive_application))
+        .routes(routes!(directory::rotate_application_secret))
+        .routes(routes!(directory::set_upstream))
+        .routes(routes!(directory::list_service_accounts, directory::create_service_account))
+        .routes(routes!(directory::get_service_account, directory::archive_service_account))
+        .routes(routes!(directory::rotate_service_account_secret))
+        .routes(routes!(agents::policy))
+        .routes(routes!(oauth::token))
+        .routes(routes!(oauth::authorization_server))
+        .routes(routes!(health::live))
+        .routes(routes!(health::ready))
+        .split_for_parts();
+    document.paths.paths.sort_keys();
+    (router, document)
+}
+
+/// The whole service.
+pub fn router(app: App) -> Router {
+    let (documented, document) = documented();
+    documented
+        .merge(health::documents(&document))
+        .merge(mcp::router())
+        .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "not_found", "Not found: there is nothing at this path") })
+        .method_not_allowed_fallback(|| async {
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed at this path; see Allow")
+        })
+        .layer(DefaultBodyLimit::max(BODY))
+        .layer(CatchPanicLayer::custom(|_| {
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Internal server error").into_response()
+        }))
+        .layer(middleware::from_fn(frame))
+        .with_state(app)
+}
+
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Around every request: its id, its span, and what every answer carries.
+async fn frame(mut request: Request, next: Next) -> Response {
+    let id = request
+        .headers()
+        .get(&REQUEST_ID)
+        .and_then(|value| value.to_str().ok())
+        .filter(|id| is_request_id(id))
+        .map_or_else(secret::request_id, str::to_owned);
+    let wants_problem = request.headers().get_all(header::ACCEPT).iter().any(|accept| {
+        accept.to_str().is_ok_and(|accept| accept.contains("application/problem+json"))
+    });
+    request.extensions_mut().insert(RequestId(id.clone()));
+    let span = tracing::info_span!("request", id = %id, method = %request.method(), path = request.uri().path());
+    let mut response = next.run(request).instrument(span.clone()).await;
+    let _entered = span.enter();
+    let status = response.status();
+    if status.is_server_error() {
+        tracing::warn!(status = status.as_u16(), "answered");
+    } else {
+        tracing::debug!(status = status.as_u16(), "answered");
+    }
+    let is_problem = response.extensions().get::<IsProblem>().is_some();
+    let headers = response.headers_mut();
+    if is_problem && wants_problem {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    }
+    if let Ok(id) = HeaderValue::try_from(id) {
+        headers.insert(&REQUEST_ID, id);
+    }
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// A request id from outside is kept if it is short and plain.
+fn is_request_id(id: &str) -> bool {
+    (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+}
+
+/// The document's head; the operations come from the handlers.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "sessiond",
+        description = "The durable record of who is connected to what: sessions listed, kept alive, expired and revoked, \
+                       with an exact count.",
+        license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
+    ),
+    servers((url = "http://127.0.0.1:8080", description = "`make run`")),
+    tags(
+        (name = "agentSessions", description = "Sessions of an application: list, inspect, revoke."),
+        (name = "agent", description = "The write side: what agents, and those who front them, report."),
+        (name = "agentInstances", description = "The older names of the same sessions."),
+        (name = "applications", description = "Applications, what they are called elsewhere agents."),
+        (name = "serviceAccounts", description = "Credentials of an organization's own programs."),
+        (name = "oauth", description = "Tokens."),
+        (name = "service", description = "The service itself."),
+    ),
+    modifiers(&Security),
+)]
+struct Document;
+
+struct Security;
+
+impl utoipa::Modify for Security {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+        let mut bearer = Http::new(HttpAuthScheme::Bearer);
+        bearer.description = Some("An access token (`sat_…`) from `POST /oauth2/token`, or a session's token (`sst_…`).".into());
+        let mut basic = Http::new(HttpAuthScheme::Basic);
+        basic.description = Some("OAuth client id and secret.".into());
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+        components.add_security_scheme("client", SecurityScheme::Http(basic));
+    }
+}

@@ -1,0 +1,57 @@
+//! Pages of lists: `limit`, and a cursor that says where the page before ended. Cursors begin with a version byte.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use uuid::Uuid;
+
+use super::problem::Problem;
+use crate::core::Time;
+
+const VERSION: u8 = 1;
+const LARGEST: u32 = 200;
+
+/// Where a page ended: the sort key of its last item.
+pub type Mark = (Time, Uuid);
+
+/// The opaque text for a mark.
+pub fn cursor((at, id): Mark) -> String {
+    let mut bytes = Vec::with_capacity(25);
+    bytes.push(VERSION);
+    bytes.extend(at.timestamp_millis().to_be_bytes());
+    bytes.extend(id.as_bytes());
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// Reads `cursor`.
+pub fn read_cursor(text: Option<&str>) -> Result<Option<Mark>, Problem> {
+    let Some(text) = text else { return Ok(None) };
+    let read = || {
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+        let (version, rest) = bytes.split_first()?;
+        let (at, id) = rest.split_at_checked(8)?;
+        let at = Time::from_timestamp_millis(i64::from_be_bytes(at.try_into().ok()?))?;
+        (*version == VERSION).then_some((at, Uuid::from_slice(id).ok()?))
+    };
+    match read() {
+        Some(mark) => Ok(Some(mark)),
+        None => Err(Problem::invalid("cursor", "cursor is not one that this server gave out; start without one")),
+    }
+}
+
+/// Reads `limit`: 1 to 200.
+pub fn read_limit(text: Option<&str>, default: u32) -> Result<u32, Problem> {
+    let Some(text) = text else { return Ok(default) };
+    match text.parse() {
+        Ok(limit @ 1..=LARGEST) => Ok(limit),
+        _ => Err(Problem::invalid("limit", format!("limit must be a whole number from 1 to {LARGEST}"))),
+    }
+}
+
+/// Reads `true` or `false`.
+pub fn read_flag(field: &'static str, text: Option<&str>) -> Result<bool, Problem> {
+    match text {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(_) => Err(Problem::invalid(field, format!("{field} must be true or false"))),
+    }
+}

@@ -1,0 +1,205 @@
+//! How errors look on `/api/v1`: RFC 9457 problem details that also carry `message` and `statusCode`, so that both
+//! kinds of client read them. The one place where an [`Error`] becomes a status.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::core::caller::Scope;
+use crate::core::session::Refusal;
+use crate::error::Error;
+
+/// Base of the `type` URIs; the reference of codes stands in the API documentation under the same words.
+const TYPES: &str = "https://sessiond.dev/problems/";
+
+/// An error on its way to a client.
+#[derive(Debug)]
+pub struct Problem {
+    pub status: StatusCode,
+    /// A stable word for programs.
+    pub code: &'static str,
+    pub message: String,
+    /// The field or parameter that was wrong.
+    pub field: Option<&'static str>,
+    pub missing_scopes: Vec<&'static str>,
+    /// `error` and `error_description` of `WWW-Authenticate: Bearer`, on 401 and 403.
+    pub challenge: Option<(&'static str, String)>,
+    pub retry_after: Option<u32>,
+    /// Why a session ended, where that is what is wrong.
+    pub reason: Option<&'static str>,
+}
+
+/// The body of every error on `/api/v1`.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Problem)]
+pub struct ProblemBody {
+    /// URI that names the kind of problem.
+    pub r#type: String,
+    /// The status in words.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What was wrong and what to do, for people.
+    pub detail: String,
+    /// A stable word for programs.
+    #[schema(value_type = String)]
+    pub code: &'static str,
+    /// The same as `detail`.
+    pub message: String,
+    /// The same as `status`.
+    pub status_code: u16,
+    /// The field or parameter that was wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub field: Option<&'static str>,
+    /// `insufficient_scope`, where a scope is missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub error: Option<&'static str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub missing_scopes: Vec<&'static str>,
+    /// Why a session ended, where that is what is wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub reason: Option<&'static str>,
+}
+
+/// Marks a response as a problem, so that its media type can follow the request's `Accept`.
+#[derive(Clone, Copy)]
+pub struct IsProblem;
+
+impl Problem {
+    pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            code,
+            message: message.into(),
+            field: None,
+            missing_scopes: vec![],
+            challenge: None,
+            retry_after: None,
+            reason: None,
+        }
+    }
+
+    /// A request that is wrong in a named field.
+    pub fn invalid(field: &'static str, message: impl Into<String>) -> Self {
+        Self { field: Some(field), ..Self::new(StatusCode::BAD_REQUEST, "invalid_request", message) }
+    }
+
+    /// Nothing valid was presented.
+    pub fn unauthorized(reason: Option<Refusal>) -> Self {
+        let plain = Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "Unauthorized");
+        let said = |code, description: String| Self {
+            code,
+            challenge: Some(("invalid_token", description)),
+            ..Self::new(StatusCode::UNAUTHORIZED, code, "Unauthorized")
+        };
+        match reason {
+            None => Self { challenge: Some(("", String::new())), ..plain },
+            Some(Refusal::Ended(ended)) => Self {
+                reason: Some(ended.reason.word()),
+                ..said("session_revoked", format!("session disconnected: {}", ended.reason))
+            },
+            Some(Refusal::Revoked(reason)) => Self {
+                reason: Some(reason.word()),
+                ..said("session_revoked", format!("session disconnected: {reason}"))
+            },
+            Some(Refusal::CredentialBarred) => {
+                said("credential_revoked", "the credential was revoked; authenticate again".to_owned())
+            }
+            Some(_) => said("token_expired", "the token has expired".to_owned()),
+        }
+    }
+
+    /// A scope is missing; any one of `scopes` would do.
+    pub fn forbidden(scopes: &[Scope]) -> Self {
+        let missing_scopes: Vec<_> = scopes.iter().map(|scope| scope.word()).collect();
+        let message = format!("Insufficient scope: this needs {}", missing_scopes.join(" or "));
+        Self {
+            challenge: Some(("insufficient_scope", message.clone())),
+            missing_scopes,
+            ..Self::new(StatusCode::FORBIDDEN, "insufficient_scope", message)
+        }
+    }
+
+    /// The value of `WWW-Authenticate`.
+    fn challenge(&self) -> Option<HeaderValue> {
+        let (error, description) = self.challenge.as_ref()?;
+        if error.is_empty() {
+            return Some(HeaderValue::from_static("Bearer"));
+        }
+        let scope = match self.missing_scopes.as_slice() {
+            [] => String::new(),
+            scopes => format!(", scope=\"{}\"", scopes.join(" ")),
+        };
+        let value = format!("Bearer error=\"{error}\", error_description=\"{description}\"{scope}");
+        HeaderValue::try_from(value).ok()
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        let message = error.to_string();
+        match error {
+            Error::Invalid { field, message } => {
+                Self { field, ..Self::new(StatusCode::BAD_REQUEST, "invalid_request", message) }
+            }
+            Error::Unauthorized { reason } => Self::unauthorized(reason),
+            Error::Forbidden { .. } => Self::new(StatusCode::FORBIDDEN, "insufficient_scope", message),
+            Error::NotFound(_) => Self::new(StatusCode::NOT_FOUND, "not_found", message),
+            Error::Conflict { code, message } => Self::new(StatusCode::CONFLICT, code, message),
+            Error::Gone(ended) => Self {
+                reason: Some(ended.reason.word()),
+                ..Self::new(StatusCode::GONE, "session_disconnected", message)
+            },
+            Error::Busy => Self {
+                retry_after: Some(1),
+                ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message)
+            },
+            Error::DiskFull => Self::new(
+                StatusCode::INSUFFICIENT_STORAGE,
+                "disk_full",
+                "The disk is full; nothing was written. A revocation is in force in memory from now on, but it is not \
+                 recorded and would not outlive a restart",
+            ),
+            Error::Internal(cause) => {
+                tracing::error!(%cause, "internal error");
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Internal server error")
+            }
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let challenge = self.challenge();
+        let status = self.status;
+        let body = ProblemBody {
+            r#type: format!("{TYPES}{}", self.code),
+            title: status.canonical_reason().unwrap_or("Error").to_owned(),
+            status: status.as_u16(),
+            detail: self.message.clone(),
+            code: self.code,
+            message: self.message,
+            status_code: status.as_u16(),
+            field: self.field,
+            error: (!self.missing_scopes.is_empty()).then_some("insufficient_scope"),
+            missing_scopes: self.missing_scopes,
+            reason: self.reason,
+        };
+        let mut response = (status, Json(body)).into_response();
+        response.extensions_mut().insert(IsProblem);
+        let headers = response.headers_mut();
+        if let Some(challenge) = challenge {
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        response
+    }
+}

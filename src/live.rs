@@ -1,0 +1,319 @@
+//! Follows the log and feeds everyone who listens. One task reads each commit once and serializes each event once; a
+//! listener that is new, or has fallen behind, reads pages from the store until it has caught up. Nothing is missed
+//! and nothing doubled: every frame carries its log position, and each listener passes on only what lies beyond its own.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use chrono::SecondsFormat;
+use futures_util::Stream;
+use futures_util::stream::unfold;
+use parking_lot::Mutex;
+use serde::Serialize;
+use serde_json::Value;
+use tokio::sync::{broadcast, watch};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::core::event::{ACTIVITY, Counts, Event, RevocationEvent, SessionEvent};
+use crate::core::ids::{ApplicationNumber, Position, SessionNumber, Tip};
+use crate::core::reason::Reason;
+use crate::core::Time;
+use crate::store::{Addressed, Reader, StoreError};
+
+/// Frames a listener may be behind before it reads pages instead.
+const BACKLOG: usize = 1_024;
+/// Events read at a time.
+const PAGE: i64 = 500;
+
+/// What to listen to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Topic {
+    Application(ApplicationNumber),
+    Session(SessionNumber),
+}
+
+/// An event as listeners get it.
+#[derive(Debug)]
+pub struct Frame {
+    pub position: Position,
+    /// The event's type, snake_case.
+    pub name: String,
+    /// JSON.
+    pub data: String,
+    pub session: Option<SessionNumber>,
+    pub application: Option<ApplicationNumber>,
+    /// A session's stream ends after this one.
+    pub last: bool,
+    /// The session's new expiry, where the event sets it.
+    pub token_expires_at: Option<Time>,
+}
+
+/// The feed of the log.
+pub struct Live {
+    reader: Reader,
+    tip: watch::Receiver<Tip>,
+    channels: Mutex<HashMap<Topic, Channel>>,
+}
+
+struct Channel {
+    frames: broadcast::Sender<Arc<Frame>>,
+    /// Whether any listener asked for activity too.
+    activity: bool,
+}
+
+impl Live {
+    pub fn new(reader: Reader, tip: watch::Receiver<Tip>) -> Self {
+        Self { reader, tip, channels: Mutex::default() }
+    }
+
+    /// The task: reads what each commit added and hands it out, until it is told to stop.
+    pub async fn run(&self, stopping: CancellationToken) {
+        let mut tip = self.tip.clone();
+        let mut reached = *tip.borrow_and_update();
+        loop {
+            let now = tokio::select! {
+                () = stopping.cancelled() => return,
+                changed = tip.changed() => {
+                    if changed.is_err() { return }
+                    *tip.borrow_and_update()
+                }
+            };
+            let (listeners, activity) = self.listeners();
+            if listeners && (activity || now.lifecycle > reached.position) {
+                if let Err(error) = self.hand_out(reached.position, now.position, activity).await {
+                    // Listeners notice a gap by its positions and read the store themselves.
+                    tracing::error!(%error, "following the log failed");
+                }
+            }
+            reached = now;
+        }
+    }
+
+    /// Whether anybody listens, and to activity. Forgets channels that nobody listens to any more.
+    fn listeners(&self) -> (bool, bool) {
+        let mut channels = self.channels.lock();
+        channels.retain(|_, channel| channel.frames.receiver_count() > 0);
+        (!channels.is_empty(), channels.values().any(|channel| channel.activity))
+    }
+
+    async fn hand_out(&self, after: Position, up_to: Position, activity: bool) -> Result<(), StoreError> {
+        let mut after = after;
+        loop {
+            let page = self.reader.addressed_log(after, up_to, activity, PAGE).await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = last.entry.recorded.position;
+            let channels = self.channels.lock();
+            for event in &page {
+                let recorded = &event.entry.recorded;
+                let by_application = recorded.application.map(Topic::Application);
+                let by_session = event.session().map(Topic::Session);
+                let mut frame = None;
+                for topic in [by_application, by_session].into_iter().flatten() {
+                    if let Some(channel) = channels.get(&topic) {
+                        let frame = frame.get_or_insert_with(|| Arc::new(Frame::new(event)));
+                        channel.frames.send(frame.clone()).ok();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Listens from `after` on (from now on, if none is given): every event of the topic beyond it, in order, once.
+    /// Activity comes along only if asked for. A session's stream ends with its `disconnected`.
+    pub fn follow(
+        self: &Arc<Self>,
+        topic: Topic,
+        after: Option<Position>,
+        activity: bool,
+    ) -> impl Stream<Item = Result<Arc<Frame>, StoreError>> + Send + use<> {
+        // Subscribe first, then look where the log stands: what comes in between arrives twice and is told apart by
+        // its position.
+        let frames = self.subscribe(topic, activity);
+        let tip = self.tip.borrow().position;
+        let from = after.unwrap_or(tip).min(tip);
+        let catching_up = after.is_some_and(|after| after < tip);
+        let listener = Listener {
+            live: self.clone(),
+            topic,
+            activity,
+            frames,
+            reached: from,
+            pages: VecDeque::new(),
+            catching_up,
+            over: false,
+        };
+        unfold(listener, |mut listener| async move { listener.next().await.map(|frame| (frame, listener)) })
+    }
+
+    fn subscribe(&self, topic: Topic, activity: bool) -> broadcast::Receiver<Arc<Frame>> {
+        let mut channels = self.channels.lock();
+        let channel = channels
+            .entry(topic)
+            .or_insert_with(|| Channel { frames: broadcast::channel(BACKLOG).0, activity: false });
+        channel.activity |= activity;
+        channel.frames.subscribe()
+    }
+}
+
+struct Listener {
+    live: Arc<Live>,
+    topic: Topic,
+    activity: bool,
+    frames: broadcast::Receiver<Arc<Frame>>,
+    /// Everything of the topic up to here has been passed on.
+    reached: Position,
+    pages: VecDeque<Arc<Frame>>,
+    catching_up: bool,
+    over: bool,
+}
+
+impl Listener {
+    async fn next(&mut self) -> Option<Result<Arc<Frame>, StoreError>> {
+        if self.over {
+            return None;
+        }
+        loop {
+            if let Some(frame) = self.pages.pop_front() {
+                return Some(Ok(self.pass(frame)));
+            }
+            if self.catching_up {
+                if let Err(error) = self.read_page().await {
+                    self.over = true;
+                    return Some(Err(error));
+                }
+                continue;
+            }
+            match self.frames.recv().await {
+                Ok(frame) if frame.position <= self.reached || (frame.name == ACTIVITY && !self.activity) => {}
+                Ok(frame) => return Some(Ok(self.pass(frame))),
+                Err(broadcast::error::RecvError::Lagged(_)) => self.catching_up = true,
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        }
+    }
+
+    fn pass(&mut self, frame: Arc<Frame>) -> Arc<Frame> {
+        self.reached = frame.position;
+        self.over = frame.last && matches!(self.topic, Topic::Session(_));
+        frame
+    }
+
+    async fn read_page(&mut self) -> Result<(), StoreError> {
+        // All up to the tip as it was before the page was read is in the page, or the page is full.
+        let tip = self.live.tip.borrow().position;
+        let reader = &self.live.reader;
+        let page = match self.topic {
+            Topic::Application(number) => {
+                reader.addressed_application_log(number, self.reached, self.activity, PAGE).await?
+            }
+            Topic::Session(number) => reader.addressed_session_log(number, self.reached, self.activity, PAGE).await?,
+        };
+        self.catching_up = page.len() >= PAGE as usize;
+        if page.is_empty() {
+            self.reached = self.reached.max(tip);
+        }
+        self.pages.extend(page.iter().map(|event| Arc::new(Frame::new(event))));
+        Ok(())
+    }
+}
+
+/// The `data` of a frame. Fields that do not belong to the type of event are left out.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Data<'a> {
+    position: i64,
+    r#type: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session_id: Option<Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    application_id: Option<Uuid>,
+    occurred_at: String,
+    recorded_at: String,
+    actor: ActorData<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revocation_id: Option<Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<Reason>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kind: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_expires_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disconnected_count: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    counts: Option<Counts>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total: Option<Counts>,
+}
+
+#[derive(Serialize)]
+struct ActorData<'a> {
+    kind: &'a str,
+    #[serde(skip_serializing_if = "Uuid::is_nil")]
+    id: Uuid,
+}
+
+fn iso(time: Time) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+impl Frame {
+    fn new(event: &Addressed) -> Self {
+        let recorded = &event.entry.recorded;
+        let mut data = Data {
+            position: recorded.position.0,
+            r#type: recorded.event.name(),
+            session_id: event.session_id,
+            application_id: event.application_id,
+            occurred_at: iso(recorded.occurred_at),
+            recorded_at: iso(recorded.recorded_at),
+            actor: ActorData { kind: recorded.actor.kind.word(), id: recorded.actor.id },
+            revocation_id: event.revocation_id,
+            reason: None,
+            note: None,
+            kind: None,
+            token_expires_at: None,
+            disconnected_count: None,
+            source: None,
+            counts: None,
+            total: None,
+        };
+        let mut token_expires_at = None;
+        match &recorded.event {
+            Event::Session(SessionEvent::Connected(body)) => {
+                data.kind = Some(body.kind.word());
+                token_expires_at = Some(body.token_expires_at);
+            }
+            Event::Session(SessionEvent::TokenRenewed(body)) => token_expires_at = Some(body.token_expires_at),
+            Event::Session(SessionEvent::Expired(body)) => data.token_expires_at = Some(iso(body.token_expires_at)),
+            Event::Session(SessionEvent::Disconnected(body)) => data.reason = Some(body.reason),
+            Event::Session(SessionEvent::ActivityRecorded(body)) => {
+                data.source = serde_json::to_value(body.source).ok();
+                (data.counts, data.total) = (Some(body.counts), Some(body.total));
+            }
+            Event::Revocation(RevocationEvent::Began(body)) => {
+                (data.reason, data.note) = (Some(body.reason), body.note.as_deref());
+            }
+            Event::Revocation(RevocationEvent::Ended(body)) => data.disconnected_count = Some(body.disconnected_count),
+            _ => {}
+        }
+        if let Some(at) = token_expires_at {
+            data.token_expires_at = Some(iso(at));
+        }
+        let text = serde_json::to_string(&data).unwrap_or_default();
+        Self {
+            position: recorded.position,
+            name: recorded.event.name().to_owned(),
+            data: text,
+            session: event.session(),
+            application: recorded.application,
+            last: matches!(recorded.event, Event::Session(SessionEvent::Disconnected(_))),
+            token_expires_at,
+        }
+    }
+}

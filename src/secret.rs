@@ -1,0 +1,192 @@
+//! Secrets: the only place with randomness. Mints tokens and ids, hashes what is ours, seals what is others'.
+
+use std::fs;
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chacha20poly1305::aead::{Aead, Payload};
+use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
+use hmac::{Hmac, Mac};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use uuid::Uuid;
+
+/// The prefix tells what a token is, the id which one, the secret that it is genuine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenKind {
+    /// `sst_`: the token of a session.
+    Session,
+    /// `sat_`: an access token.
+    Access,
+    /// `smc_`: an `Mcp-Session-Id` given out by the gateway. Not a credential: it opens nothing without one.
+    Mcp,
+}
+
+impl TokenKind {
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Session => "sst",
+            Self::Access => "sat",
+            Self::Mcp => "smc",
+        }
+    }
+}
+
+/// A token as its holder sees it, with the hash that is all we keep. Never logged: it has no `Debug`.
+pub struct Minted {
+    pub text: String,
+    pub hash: [u8; 32],
+}
+
+/// A presented token, taken apart.
+#[derive(Clone, Copy)]
+pub struct Presented {
+    pub kind: TokenKind,
+    pub id: Uuid,
+    pub hash: [u8; 32],
+}
+
+/// Mints a token: `<prefix>_<id>_<256 random bits>`, of characters 0x21–0x7E only.
+pub fn mint(kind: TokenKind, id: Uuid) -> Minted {
+    let secret = random_text();
+    let text = format!("{}_{}_{secret}", kind.prefix(), id.simple());
+    Minted { text, hash: hash(&secret) }
+}
+
+/// Mints a client secret: `sck_` and 256 random bits.
+pub fn mint_client_secret() -> Minted {
+    let text = format!("sck_{}", random_text());
+    Minted { hash: hash(&text), text }
+}
+
+/// Takes a token apart; `None` if it cannot be one of ours.
+pub fn parse(text: &str) -> Option<Presented> {
+    let mut parts = text.splitn(3, '_');
+    let prefix = parts.next()?;
+    let kind = [TokenKind::Session, TokenKind::Access, TokenKind::Mcp].into_iter().find(|kind| kind.prefix() == prefix)?;
+    let id = parts.next().filter(|id| id.len() == 32)?;
+    let secret = parts.next().filter(|secret| secret.len() == 43)?;
+    Some(Presented { kind, id: Uuid::try_parse(id).ok()?, hash: hash(secret) })
+}
+
+/// SHA-256. Our secrets have 256 random bits: nothing slower is needed to keep them.
+pub fn hash(secret: &str) -> [u8; 32] {
+    Sha256::digest(secret.as_bytes()).into()
+}
+
+/// Compares hashes without telling by its time where they differ.
+pub fn same(left: &[u8; 32], right: &[u8; 32]) -> bool {
+    left.ct_eq(right).into()
+}
+
+/// A new id: a UUID of version 7, so that ids sort by when they were made. An id is not a secret.
+pub fn new_id() -> Uuid {
+    Uuid::now_v7()
+}
+
+/// A short id for a request: 64 random bits, in hex.
+pub fn request_id() -> String {
+    hex::encode(random::<8>())
+}
+
+/// A salt for personal facts.
+pub fn salt() -> String {
+    URL_SAFE_NO_PAD.encode(random::<16>())
+}
+
+/// A name for a session that came without one: something a person can say.
+pub fn session_name() -> String {
+    const FIRST: [&str; 16] = [
+        "amber", "brisk", "calm", "clever", "dusty", "eager", "gentle", "golden", "keen", "lively", "mellow", "nimble",
+        "quiet", "rapid", "silver", "sturdy",
+    ];
+    const SECOND: [&str; 16] = [
+        "badger", "beacon", "cedar", "comet", "falcon", "harbor", "heron", "lantern", "maple", "meadow", "otter",
+        "pebble", "raven", "river", "sparrow", "willow",
+    ];
+    let [first, second, number] = random::<3>();
+    format!("{}-{}-{:02}", FIRST[usize::from(first % 16)], SECOND[usize::from(second % 16)], number % 100)
+}
+
+fn random_text() -> String {
+    URL_SAFE_NO_PAD.encode(random::<32>())
+}
+
+#[allow(clippy::disallowed_methods)] // this is the one place
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    rand::fill(&mut bytes);
+    bytes
+}
+
+/// The key of this installation: seals other systems' secrets, and keys the digests of people's names.
+#[derive(Clone)]
+pub struct SecretKey([u8; 32]);
+
+/// What can be wrong with the key file.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    #[error("cannot read or make the secret key file {path}: {error}")]
+    File { path: String, error: std::io::Error },
+    #[error("the secret key file {0} must hold 64 hex digits")]
+    Shape(String),
+    #[error("what was sealed cannot be opened: another secret key sealed it, or it is damaged")]
+    Sealed,
+}
+
+impl SecretKey {
+    /// Reads the key file, or makes it, readable by its owner only.
+    pub fn load_or_make(path: &Path) -> Result<Self, KeyError> {
+        let failed = |error| KeyError::File { path: path.display().to_string(), error };
+        match fs::read_to_string(path) {
+            Ok(text) => {
+                let mut key = [0; 32];
+                hex::decode_to_slice(text.trim(), &mut key).map_err(|_| KeyError::Shape(path.display().to_string()))?;
+                Ok(Self(key))
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let key = random::<32>();
+                let mut file =
+                    fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+                writeln!(file, "{}", hex::encode(key)).and_then(|()| file.sync_all()).map_err(failed)?;
+                Ok(Self(key))
+            }
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// The digest under which a subject of an issuer is kept: its name cannot be found from it without the key.
+    pub fn subject_digest(&self, issuer: &str, subject: &str) -> [u8; 32] {
+        let mut mac = self.mac();
+        mac.update(&(issuer.len() as u64).to_be_bytes());
+        mac.update(issuer.as_bytes());
+        mac.update(subject.as_bytes());
+        mac.finalize().into_bytes().into()
+    }
+
+    #[allow(clippy::expect_used)]
+    fn mac(&self) -> Hmac<Sha256> {
+        <Hmac<Sha256> as hmac::KeyInit>::new_from_slice(&self.0).expect("HMAC takes a key of any length")
+    }
+
+    /// Seals bytes. `about` says what they belong to; they open only with the same words.
+    pub fn seal(&self, about: &str, plain: &[u8]) -> Vec<u8> {
+        let nonce = random::<24>();
+        let cipher = XChaCha20Poly1305::new((&self.0).into());
+        let payload = Payload { msg: plain, aad: about.as_bytes() };
+        // Encryption fails only for messages of more than 256 GiB.
+        let sealed = cipher.encrypt(XNonce::from_slice(&nonce), payload).unwrap_or_default();
+        [nonce.as_slice(), &sealed].concat()
+    }
+
+    /// Opens what `seal` sealed.
+    pub fn open(&self, about: &str, sealed: &[u8]) -> Result<Vec<u8>, KeyError> {
+        let (nonce, sealed) = sealed.split_at_checked(24).ok_or(KeyError::Sealed)?;
+        let cipher = XChaCha20Poly1305::new((&self.0).into());
+        let payload = Payload { msg: sealed, aad: about.as_bytes() };
+        cipher.decrypt(XNonce::from_slice(nonce), payload).map_err(|_| KeyError::Sealed)
+    }
+}

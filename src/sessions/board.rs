@@ -1,0 +1,55 @@
+//! What the scheduler's jobs did last, for `/readyz?verbose`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::core::Time;
+
+/// The board on which each job writes what it did.
+#[derive(Default)]
+pub struct Board {
+    jobs: Mutex<BTreeMap<&'static str, Job>>,
+}
+
+/// One job, as the board shows it.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// How often it runs.
+    pub every: Duration,
+    pub last_run: Option<Time>,
+    /// What it did then, in words; or why it failed.
+    pub outcome: Result<String, String>,
+    /// When it was put on the board.
+    pub since: Time,
+}
+
+impl Job {
+    /// Whether it has not run for much longer than it should.
+    pub fn late(&self, now: Time) -> bool {
+        let patience = self.every * 3 + Duration::from_secs(10);
+        let last = self.last_run.unwrap_or(self.since);
+        (now - last).to_std().is_ok_and(|silence| silence > patience)
+    }
+}
+
+impl Board {
+    /// Puts a job on the board.
+    pub fn announce(&self, name: &'static str, every: Duration, now: Time) {
+        let job = Job { every, last_run: None, outcome: Ok("has not run yet".to_owned()), since: now };
+        self.jobs.lock().insert(name, job);
+    }
+
+    /// Writes down what a job did.
+    pub fn ran(&self, name: &'static str, now: Time, outcome: Result<String, String>) {
+        if let Some(job) = self.jobs.lock().get_mut(name) {
+            (job.last_run, job.outcome) = (Some(now), outcome);
+        }
+    }
+
+    /// Every job by name.
+    pub fn jobs(&self) -> Vec<(&'static str, Job)> {
+        self.jobs.lock().iter().map(|(name, job)| (*name, job.clone())).collect()
+    }
+}

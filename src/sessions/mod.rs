@@ -1,0 +1,422 @@
+//! The application, as far as sessions go: connect, keep alive, renew, end, revoke, list, and what the clock demands.
+//! Surfaces talk to this and to the directory, and to nothing below.
+
+mod board;
+mod list;
+mod revoke;
+mod traffic;
+mod upkeep;
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use serde_json::Value;
+use uuid::Uuid;
+
+pub use board::{Board, Job};
+pub use list::{ListQuery, Page, View};
+pub use revoke::Revoked;
+pub use upkeep::Upkeep;
+
+use crate::clock::Clock;
+use crate::committer::{Answer, By, Committer, Done, Opening, Work};
+use crate::core::Time;
+use crate::core::caller::{Caller, CredentialKind, Scope};
+use crate::core::command::{Command, Connect};
+use crate::core::event::{ActivitySource, Counts, Personal};
+use crate::core::ids::{ApplicationNumber, PrincipalNumber, SessionNumber};
+use crate::core::kind::{Kind, Policy};
+use crate::core::reason::Reason;
+use crate::core::session::{Refusal, Session};
+use crate::error::Error;
+use crate::gate::{Gate, Pass};
+use crate::secret::{self, SecretKey, TokenKind};
+use crate::store::{McpSession, Reader, SessionRow, SideWrite};
+
+/// Longest text a client may give for anything about a session; longer is refused, never cut.
+pub const LONGEST: usize = 1_024;
+/// Most bytes of `clientInfo`, as JSON.
+pub const LARGEST_CLIENT_INFO: usize = 16_384;
+
+/// Sessions, for every surface.
+pub struct Sessions {
+    committer: Committer,
+    gate: Arc<Gate>,
+    reader: Reader,
+    clock: Clock,
+    key: SecretKey,
+    policy: Policy,
+    revocations: revoke::Worker,
+    traffic: Mutex<traffic::Traffic>,
+}
+
+/// What a surface knows of a session that is about to be opened.
+#[derive(Debug)]
+pub struct NewSession {
+    pub kind: Kind,
+    /// Where; for a caller that may create in several applications.
+    pub application: Option<Uuid>,
+    pub client_session_id: Option<String>,
+    pub token_identifier: Option<String>,
+    /// Whom the client acts for, in the client's own words.
+    pub authenticated_user: Option<String>,
+    pub name: Option<String>,
+    pub hostname: Option<String>,
+    pub user_agent: Option<String>,
+    pub client_info: Option<Value>,
+    pub ip: Option<String>,
+    pub protocol_version: Option<String>,
+}
+
+/// A session that was opened, or attached to.
+pub struct Opened {
+    pub session: Session,
+    pub application_id: Uuid,
+    pub name: String,
+    /// Its token; shown this once.
+    pub token: String,
+    /// False for an attach.
+    pub opened: bool,
+}
+
+impl Sessions {
+    pub fn new(
+        committer: Committer,
+        gate: Arc<Gate>,
+        reader: Reader,
+        clock: Clock,
+        key: SecretKey,
+        policy: Policy,
+    ) -> Self {
+        let (revocations, traffic) = (revoke::Worker::default(), Mutex::default());
+        Self { committer, gate, reader, clock, key, policy, revocations, traffic }
+    }
+
+    /// The policy new sessions are opened under.
+    pub fn policy(&self) -> Policy {
+        self.policy
+    }
+
+    pub fn now(&self) -> Time {
+        self.clock.now()
+    }
+
+    /// Opens a session, or attaches to the live one with the same `clientSessionId` (else `tokenIdentifier`): same id,
+    /// fresh token, the old token dead.
+    pub async fn connect(&self, caller: &Caller, new: NewSession) -> Result<Opened, Error> {
+        let application = self.application_to_create_in(caller, new.application)?;
+        self.agent_side(caller, application)?;
+        check_lengths(&new)?;
+        let (number_of_principal, id) = (PrincipalNumber(0), secret::new_id());
+        let (issuer, subject) = principal_of(caller, new.authenticated_user.as_deref());
+        let name = new.name.clone().unwrap_or_else(|| default_name(&new));
+        let token = secret::mint(TokenKind::Session, id);
+        let connect = Connect {
+            id,
+            kind: new.kind,
+            organization: caller.organization,
+            application,
+            principal: number_of_principal,
+            client_session_id: new.client_session_id,
+            token_identifier: new.token_identifier,
+            protocol_version: new.protocol_version,
+            personal: Personal {
+                salt: secret::salt(),
+                name: name.clone(),
+                hostname: new.hostname,
+                user_agent: new.user_agent,
+                client_info: new.client_info,
+                ip: new.ip,
+            },
+            presented: caller.presented(caller.actor),
+        };
+        let subject_digest = self.key.subject_digest(&issuer, &subject);
+        let opening = Opening { connect, token_hash: token.hash, issuer, subject, subject_digest };
+        let answer = self.committer.submit(By::caller(caller), Work::Connect(Box::new(opening))).await?;
+        let Done::Session { session, opened } = answer.done else { return Err(unexpected()) };
+        let name = if opened { name } else { self.name(session.number).await?.unwrap_or(name) };
+        // The token names the session it belongs to: for an attach that is the older one.
+        let text = if opened { token.text } else { token.text.replace(&id.simple().to_string(), &session.id.simple().to_string()) };
+        let application_id = self.gate.known().application_id(application);
+        Ok(Opened { session: *session, application_id, name, token: text, opened })
+    }
+
+    async fn name(&self, number: SessionNumber) -> Result<Option<String>, Error> {
+        Ok(self.reader.session_by_number(number).await?.and_then(|row| row.detail.name))
+    }
+
+    /// A sign of life, durable when this returns.
+    pub async fn record(
+        &self,
+        caller: &Caller,
+        id: Uuid,
+        source: ActivitySource,
+        counts: Counts,
+    ) -> Result<Session, Error> {
+        let session = self.own(caller, id).await?;
+        self.gate_presented(caller, session.number);
+        let presented = caller.presented(session.owner);
+        let command = Command::RecordActivity { source, counts, presented };
+        self.wish(caller, session.number, command, None).await.map(|(session, _)| session)
+    }
+
+    /// Replaces the session's token; the old one is dead when this returns.
+    pub async fn renew(&self, caller: &Caller, id: Uuid) -> Result<(Session, String), Error> {
+        let session = self.own(caller, id).await?;
+        let token = secret::mint(TokenKind::Session, id);
+        let command = Command::RenewToken { presented: caller.presented(session.owner) };
+        let (session, _) = self.wish(caller, session.number, command, Some(token.hash)).await?;
+        Ok((session, token.text))
+    }
+
+    /// The client says goodbye. Ending twice is success.
+    pub async fn disconnect(&self, caller: &Caller, id: Uuid) -> Result<View, Error> {
+        let row = self.visible(caller, id).await?;
+        if row.session.ended.is_none() {
+            if caller.session() != Some(row.session.number) {
+                self.agent_side(caller, row.session.application)?;
+            }
+            self.flush(row.session.number).await;
+            self.end(caller, row.session.number, Reason::Client).await?;
+        }
+        self.view_by_id(caller, id).await
+    }
+
+    /// An operator ends one session and leaves every credential alone. Returns how many it ended: one or none.
+    pub async fn terminate(&self, caller: &Caller, application: Uuid, id: Uuid) -> Result<u64, Error> {
+        let view = self.get(caller, application, id).await?;
+        if view.session.ended.is_some() {
+            return Ok(0);
+        }
+        self.end(caller, view.session.number, Reason::Terminated).await
+    }
+
+    /// Ends a session and returns once nothing of it is under way any more: how many this call ended, one or none.
+    pub async fn end(&self, caller: &Caller, number: SessionNumber, reason: Reason) -> Result<u64, Error> {
+        let items = vec![(number, Command::Disconnect { reason })];
+        let answer = self.committer.submit(By::caller(caller), Work::Bulk { items, revocation: None }).await?;
+        revoke::wait_for(&answer).await;
+        match answer.done {
+            Done::Bulk(ended) => Ok(ended),
+            _ => Err(unexpected()),
+        }
+    }
+
+    async fn wish(
+        &self,
+        caller: &Caller,
+        number: SessionNumber,
+        command: Command,
+        token_hash: Option<[u8; 32]>,
+    ) -> Result<(Session, bool), Error> {
+        let work = Work::Session { number, command, token_hash };
+        match self.committer.submit(By::caller(caller), work).await {
+            Ok(Answer { done: Done::Session { session, opened }, .. }) => Ok((*session, opened)),
+            Ok(_) => Err(unexpected()),
+            // It ended after we looked: say how.
+            Err(Error::NotFound("Session")) => Err(self.how_it_ended(number).await?),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn how_it_ended(&self, number: SessionNumber) -> Result<Error, Error> {
+        let row = self.reader.session_by_number(number).await?;
+        Ok(match row.and_then(|row| row.session.ended) {
+            Some(ended) => Error::Gone(ended),
+            None => Error::NotFound("Session"),
+        })
+    }
+
+    // ---- who may ----
+
+    /// The open session behind an id on the agent side; one that has ended is 410, a foreign one 404.
+    async fn own(&self, caller: &Caller, id: Uuid) -> Result<Session, Error> {
+        let open = {
+            let known = self.gate.known();
+            known.session_number(id).and_then(|number| known.session(number)).cloned()
+        };
+        let session = match open {
+            Some(session) => session,
+            None => self.reader.session(id).await?.ok_or(Error::NotFound("Session"))?.session,
+        };
+        if session.organization != caller.organization
+            || !caller.may_touch(session.application)
+            || caller.session().is_some_and(|own| own != session.number)
+        {
+            return Err(Error::NotFound("Session"));
+        }
+        if let Some(ended) = session.ended {
+            return Err(Error::Gone(ended));
+        }
+        self.agent_side(caller, session.application)?;
+        Ok(session)
+    }
+
+    /// The session behind an id, open or ended, if it is the caller's to see.
+    async fn visible(&self, caller: &Caller, id: Uuid) -> Result<SessionRow, Error> {
+        let row = self.reader.session(id).await?.ok_or(Error::NotFound("Session"))?;
+        let session = &row.session;
+        if session.organization != caller.organization
+            || !caller.may_touch(session.application)
+            || caller.session().is_some_and(|own| own != session.number)
+        {
+            return Err(Error::NotFound("Session"));
+        }
+        Ok(row)
+    }
+
+    /// Agent-side paths are closed to credentials issued before the last revocation that covers them, and to archived
+    /// applications.
+    pub fn agent_side(&self, caller: &Caller, application: ApplicationNumber) -> Result<(), Error> {
+        let known = self.gate.known();
+        let found = known.applications.get(&application).ok_or(Error::NotFound("Application"))?;
+        if caller.credential.barred || caller.credential.issued_at < found.barred_before {
+            return Err(Refusal::CredentialBarred.into());
+        }
+        if found.archived_at.is_some() { Err(Error::NotFound("Application")) } else { Ok(()) }
+    }
+
+    /// Remembers which access token keeps a session alive: revoking the session bars it.
+    fn gate_presented(&self, caller: &Caller, number: SessionNumber) {
+        if let Some(token) = caller.access_token() {
+            self.gate.presented(number, token);
+        }
+    }
+
+    /// The application named, else the one the caller is bound to, else the organization's only one.
+    fn application_to_create_in(&self, caller: &Caller, named: Option<Uuid>) -> Result<ApplicationNumber, Error> {
+        let known = self.gate.known();
+        if let Some(id) = named {
+            let application = known.application(id).filter(|one| {
+                one.organization == caller.organization && caller.may_touch(one.number) && one.archived_at.is_none()
+            });
+            return application.map(|one| one.number).ok_or(Error::NotFound("Application"));
+        }
+        if let Some(number) = caller.bound_to {
+            return Ok(number);
+        }
+        let mut own = known
+            .applications
+            .values()
+            .filter(|one| one.organization == caller.organization && one.archived_at.is_none());
+        match (own.next(), own.next()) {
+            (Some(only), None) => Ok(only.number),
+            (None, _) => Err(Error::field("applicationId", "the organization has no application yet; create one first")),
+            (Some(_), Some(_)) => Err(Error::field(
+                "applicationId",
+                "applicationId is required: the organization has several applications and this credential is bound to none",
+            )),
+        }
+    }
+
+    // ---- for the gateway ----
+
+    /// Registers a request or stream of a session as under way, if the caller may and the session is live. The pass
+    /// says when it must stop.
+    pub fn enter(&self, caller: &Caller, number: SessionNumber) -> Result<Pass, Error> {
+        self.gate_presented(caller, number);
+        Ok(self.gate.enter(number, self.clock.now())?)
+    }
+
+    /// The open session behind a number.
+    pub fn open_session(&self, number: SessionNumber) -> Option<Session> {
+        self.gate.known().session(number).cloned()
+    }
+
+    /// Whether the caller is the principal the session was opened for: a foreign one learns nothing, not even that it
+    /// exists.
+    pub fn belongs_to(&self, caller: &Caller, session: &Session) -> bool {
+        let (issuer, subject) = principal_of(caller, None);
+        let digest = self.key.subject_digest(&issuer, &subject);
+        session.organization == caller.organization
+            && session.owner == caller.actor
+            && self.gate.known().principal(caller.organization, &digest) == Some(session.principal)
+    }
+
+    /// Keeps what the gateway needs to speak to the server behind a session, sealed, under a fresh `Mcp-Session-Id`,
+    /// which is returned: it exists nowhere else.
+    pub async fn keep_mcp(&self, session: &Session, state: &[u8]) -> Result<String, Error> {
+        let minted = secret::mint(TokenKind::Mcp, session.id);
+        let sealed = self.key.seal(&mcp_label(session.id), state);
+        let side = SideWrite::McpSession(session.number, McpSession { id_hash: minted.hash, sealed });
+        self.committer.submit(By::system(), Work::Side(side)).await?;
+        Ok(minted.text)
+    }
+
+    /// Replaces what is kept, under the same `Mcp-Session-Id`.
+    pub async fn update_mcp(&self, session: &Session, state: &[u8]) -> Result<(), Error> {
+        let Some(kept) = self.reader.mcp_session(session.number).await? else { return Ok(()) };
+        let sealed = self.key.seal(&mcp_label(session.id), state);
+        let side = SideWrite::McpSession(session.number, McpSession { sealed, ..kept });
+        self.committer.submit(By::system(), Work::Side(side)).await.map(|_| ())
+    }
+
+    /// What was kept, opened.
+    pub async fn kept_mcp(&self, session: &Session) -> Result<Option<Vec<u8>>, Error> {
+        let Some(kept) = self.reader.mcp_session(session.number).await? else { return Ok(None) };
+        self.key
+            .open(&mcp_label(session.id), &kept.sealed)
+            .map(Some)
+            .map_err(|error| Error::Internal(error.to_string()))
+    }
+}
+
+fn mcp_label(id: Uuid) -> String {
+    format!("mcp_session {id}")
+}
+
+/// Issuer and subject of whom a session belongs to: the user the client names, else the client itself.
+fn principal_of(caller: &Caller, authenticated_user: Option<&str>) -> (String, String) {
+    let client = match &caller.credential.kind {
+        CredentialKind::Access { client, .. } => client.clone(),
+        CredentialKind::Session(_) => caller.actor.id.to_string(),
+    };
+    match authenticated_user {
+        Some(user) => (client, user.to_owned()),
+        None => ("sessiond".to_owned(), client),
+    }
+}
+
+/// `<client> on <host>` where both are known, else two words and a number.
+fn default_name(new: &NewSession) -> String {
+    let client = new.client_info.as_ref().and_then(|info| info.get("name")).and_then(Value::as_str);
+    match (client, &new.hostname) {
+        (Some(client), Some(hostname)) => format!("{client} on {hostname}").chars().take(200).collect(),
+        _ => secret::session_name(),
+    }
+}
+
+fn check_lengths(new: &NewSession) -> Result<(), Error> {
+    let texts = [
+        ("clientSessionId", &new.client_session_id),
+        ("tokenIdentifier", &new.token_identifier),
+        ("authenticatedUserId", &new.authenticated_user),
+        ("name", &new.name),
+        ("hostname", &new.hostname),
+    ];
+    for (field, text) in texts {
+        let Some(text) = text else { continue };
+        if text.len() > LONGEST {
+            return Err(Error::field(field, format!("{field} must be at most {LONGEST} bytes")));
+        }
+        if text.trim().is_empty() {
+            return Err(Error::field(field, format!("{field} must not be empty; leave it out instead")));
+        }
+        if text.chars().any(char::is_control) {
+            return Err(Error::field(field, format!("{field} must not contain control characters")));
+        }
+    }
+    let info = new.client_info.as_ref().map_or(0, |info| info.to_string().len());
+    if info > LARGEST_CLIENT_INFO {
+        let message = format!("clientInfo must be at most {LARGEST_CLIENT_INFO} bytes of JSON");
+        return Err(Error::field("clientInfo", message));
+    }
+    Ok(())
+}
+
+/// The scopes any one of which lets a caller keep sessions.
+pub const AGENT_SCOPES: [Scope; 3] = [Scope::McpInvoke, Scope::SessionsWrite, Scope::ManagementAll];
+
+fn unexpected() -> Error {
+    Error::Internal("the committer answered with something else than was asked for".to_owned())
+}

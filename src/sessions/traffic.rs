@@ -1,0 +1,99 @@
+//! Gateway traffic becomes activity, but not a flood: the first request after quiet is recorded at once, then at most
+//! one event per session in [`WINDOW`]. That window is the most that a crash can lose of a session's traffic.
+
+use std::collections::HashMap;
+
+use chrono::TimeDelta;
+
+use super::Sessions;
+use crate::committer::{By, Work};
+use crate::core::Time;
+use crate::core::caller::Caller;
+use crate::core::command::Command;
+use crate::core::event::{ActivitySource, Counts};
+use crate::core::ids::SessionNumber;
+use crate::core::session::Session;
+
+/// Least time between two activity events of one session's gateway traffic.
+const WINDOW: TimeDelta = TimeDelta::seconds(15);
+
+/// Traffic that is not in the log yet.
+#[derive(Default)]
+pub(super) struct Traffic {
+    sessions: HashMap<SessionNumber, Pending>,
+}
+
+struct Pending {
+    recorded_at: Time,
+    counts: Counts,
+    /// The last caller, in whose name it will be recorded.
+    caller: Caller,
+    session: Session,
+}
+
+impl Sessions {
+    /// Notes traffic of a session. Returns at once; what is due goes to the committer by itself.
+    pub fn observe(self: &std::sync::Arc<Self>, caller: &Caller, session: &Session, counts: Counts) {
+        let now = self.clock.now();
+        self.gate.saw(session.number, now);
+        let mut traffic = self.traffic.lock();
+        let pending = traffic.sessions.entry(session.number).or_insert_with(|| Pending {
+            recorded_at: now - WINDOW,
+            counts: Counts::default(),
+            caller: caller.clone(),
+            session: session.clone(),
+        });
+        pending.counts = pending.counts.plus(counts);
+        pending.caller = caller.clone();
+        // A credential that outlives the session's token renews it: that cannot wait for the window.
+        let renews = caller.access_token().is_some()
+            && caller.credential.expires_at.min(session.lifetime_ends_at) > session.token_expires_at;
+        if now - pending.recorded_at < WINDOW && !renews {
+            return;
+        }
+        pending.recorded_at = now;
+        let work = work(pending);
+        let by = By::caller(caller);
+        drop(traffic);
+        let committer = self.committer.clone();
+        tokio::spawn(async move { committer.submit(by, work).await.ok() });
+    }
+
+    /// Records what a session's traffic has come to, durably.
+    pub(super) async fn flush(&self, number: SessionNumber) {
+        let pending = self.traffic.lock().sessions.remove(&number);
+        if let Some(mut pending) = pending.filter(|pending| pending.counts != Counts::default()) {
+            let by = By::caller(&pending.caller);
+            self.committer.submit(by, work(&mut pending)).await.ok();
+        }
+    }
+
+    /// Records what has waited for its window, or (`all`) everything, and forgets the quiet.
+    pub async fn flush_traffic(&self, all: bool) -> usize {
+        let now = self.clock.now();
+        let mut due = Vec::new();
+        self.traffic.lock().sessions.retain(|_, pending| {
+            if now - pending.recorded_at < WINDOW && !all {
+                return true;
+            }
+            let waiting = pending.counts != Counts::default();
+            if waiting {
+                pending.recorded_at = now;
+                due.push((By::caller(&pending.caller), work(pending)));
+            }
+            waiting
+        });
+        let flushed = due.len();
+        for (by, work) in due {
+            self.committer.submit(by, work).await.ok();
+        }
+        flushed
+    }
+}
+
+fn work(pending: &mut Pending) -> Work {
+    let counts = std::mem::take(&mut pending.counts);
+    let presented = pending.caller.presented(pending.session.owner);
+    let command = Command::RecordActivity { source: ActivitySource::Gateway, counts, presented };
+    Work::Session { number: pending.session.number, command, token_hash: None }
+}

@@ -1,0 +1,103 @@
+//! What the clock demands, for the scheduler's jobs: each a function that does what is due and says what it did.
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+
+use super::{Sessions, unexpected};
+use crate::committer::{By, CHUNK, Done, Work};
+use crate::core::command::Command;
+use crate::error::Error;
+use crate::gate::Due;
+use crate::store::{Health, SideWrite};
+
+/// What the clock had the server do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Upkeep {
+    pub expired: usize,
+    pub ended: u64,
+}
+
+impl Sessions {
+    /// Announces expiries, ends what is stale and what has reached its lifetime.
+    pub async fn tend(&self) -> Result<Upkeep, Error> {
+        let mut upkeep = Upkeep::default();
+        loop {
+            let not_before = self.clock.steady_since();
+            let due = self.gate.due(self.clock.now(), not_before, CHUNK);
+            if due.is_empty() {
+                return Ok(upkeep);
+            }
+            upkeep.expired += due.iter().filter(|(_, due)| *due == Due::Expire).count();
+            let more = due.len() == CHUNK;
+            let items = due
+                .into_iter()
+                .map(|(number, due)| {
+                    let command = match due {
+                        Due::Expire => Command::Expire,
+                        Due::Lifetime => Command::EndLifetime,
+                        Due::Stale(seen_at) => Command::EndStale { not_before, seen_at },
+                    };
+                    (number, command)
+                })
+                .collect();
+            let answer = self.committer.submit(By::system(), Work::Bulk { items, revocation: None }).await?;
+            let Done::Bulk(ended) = answer.done else { return Err(unexpected()) };
+            upkeep.ended += ended;
+            if !more {
+                return Ok(upkeep);
+            }
+        }
+    }
+
+    /// Looks whether the wall clock jumped; after a jump nobody goes stale before a whole timeout has passed again.
+    pub fn check_clock(&self) -> Option<TimeDelta> {
+        self.clock.check()
+    }
+
+    /// Drops bodies of activity events older than `keep`, save each session's last, a page at a time. Their digests
+    /// stay, so the chain still holds.
+    pub async fn prune(&self, keep: TimeDelta) -> Result<usize, Error> {
+        let mut pruned = 0;
+        loop {
+            let before = self.clock.now() - keep;
+            let (events, up_to) = self.reader.prunable(before, 500).await?;
+            let Some(up_to) = up_to else { return Ok(pruned) };
+            pruned += events.len();
+            self.committer.submit(By::system(), Work::Side(SideWrite::Prune { events, up_to })).await?;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Forgets access tokens that expired more than a day ago.
+    pub async fn forget_tokens(&self) -> Result<(), Error> {
+        let before = self.clock.now() - TimeDelta::days(1);
+        self.committer.submit(By::system(), Work::Side(SideWrite::ForgetTokens(before))).await.map(|_| ())
+    }
+
+    /// Moves the write-ahead log into the database when it has grown, without holding up the writer. Returns its size.
+    pub async fn checkpoint(&self) -> Result<u64, Error> {
+        Ok(self.reader.checkpoint_if_large().await?)
+    }
+
+    /// What the live writer runs on; fails if it does not answer.
+    pub async fn health(&self) -> Result<Health, Error> {
+        let answer = self.committer.submit(By::system(), Work::Health).await?;
+        match answer.done {
+            Done::Health(health) => Ok(health),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// How many sessions are open.
+    pub fn open_sessions(&self) -> usize {
+        self.gate.known().open_sessions()
+    }
+
+    /// Writes down what is only in memory and closes the database.
+    pub async fn stop(&self) {
+        self.flush_traffic(true).await;
+        self.committer.stop().await;
+        self.reader.close().await;
+    }
+}
