@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
+
 use crate::clock::Clock;
 use crate::core::caller::{Actor, ActorKind, Caller, Credential, CredentialKind, Scope, Scopes};
 use crate::core::ids::{ApplicationNumber, ServiceAccountNumber, SessionNumber};
@@ -19,11 +22,40 @@ pub struct Auth {
     clock: Clock,
 }
 
+/// Identifies a request, in answers, logs and events; an extension of every request.
+#[derive(Debug, Clone)]
+pub struct RequestId(pub String);
+
+/// The token of `Authorization: Bearer …`.
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}
+
+/// A valid W3C `traceparent`; anything else is as if it were not there.
+pub fn traceparent(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get("traceparent")?.to_str().ok()?;
+    let hex = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+    let mut parts = value.split('-');
+    let good = [2, 32, 16, 2].iter().all(|length| parts.next().is_some_and(|part| part.len() == *length && hex(part)));
+    (good && parts.next().is_none()).then(|| value.to_owned())
+}
+
 const NOBODY: Error = Error::Unauthorized { reason: None };
 
 impl Auth {
     pub fn new(gate: Arc<Gate>, reader: Reader, clock: Clock) -> Self {
         Self { gate, reader, clock }
+    }
+
+    /// Who makes a request, by its bearer token.
+    pub async fn caller(&self, parts: &Parts) -> Result<Caller, Error> {
+        let mut caller = self.bearer(bearer(&parts.headers).ok_or(NOBODY)?).await?;
+        caller.request_id = parts.extensions.get::<RequestId>().map(|id| id.0.clone());
+        caller.traceparent = traceparent(&parts.headers);
+        Ok(caller)
     }
 
     /// Who presents this bearer token. A session's token keeps opening after its session has ended, with

@@ -14,3 +14,4 @@ pub mod secret;
 pub mod sessions;
 pub mod directory;
 pub mod live;
+pub mod config;

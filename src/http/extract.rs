@@ -4,20 +4,15 @@
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::StatusCode;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use super::App;
 use super::problem::Problem;
-use crate::auth::Auth;
 use crate::core::caller::{Caller, Scope};
 use crate::core::session::Refusal;
 use crate::sessions::AGENT_SCOPES;
-
-/// Identifies a request, in answers, logs and events.
-#[derive(Debug, Clone)]
-pub struct RequestId(pub String);
 
 /// May read sessions.
 pub struct CanRead(pub Caller);
@@ -30,37 +25,8 @@ pub struct Agent(pub Caller);
 /// As [`Agent`], or the token of a session that has ended, which may still learn why.
 pub struct AgentOrEnded(pub Caller);
 
-/// Who presents the request's bearer token, if it is good.
-pub async fn caller(auth: &Auth, parts: &Parts) -> Result<Caller, Problem> {
-    let token = bearer(&parts.headers).ok_or_else(|| Problem::unauthorized(None))?;
-    let mut caller = auth.bearer(token).await?;
-    caller.request_id = parts.extensions.get::<RequestId>().map(|id| id.0.clone());
-    caller.traceparent = traceparent(&parts.headers);
-    Ok(caller)
-}
-
-/// The token of `Authorization: Bearer …`.
-pub fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = value.split_once(' ')?;
-    let token = token.trim();
-    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
-}
-
-/// A valid W3C `traceparent`; anything else is as if it were not there.
-pub fn traceparent(headers: &HeaderMap) -> Option<String> {
-    let value = headers.get("traceparent")?.to_str().ok()?;
-    let shape = [2, 32, 16, 2];
-    let mut parts = value.split('-');
-    let good = shape.iter().all(|length| {
-        let hex = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
-        parts.next().is_some_and(|part| part.len() == *length && hex(part))
-    });
-    (good && parts.next().is_none()).then(|| value.to_owned())
-}
-
 async fn with_any(parts: &Parts, app: &App, scopes: &[Scope]) -> Result<Caller, Problem> {
-    let caller = not_ended(caller(&app.auth, parts).await?)?;
+    let caller = not_ended(app.auth.caller(parts).await?)?;
     if scopes.iter().any(|scope| caller.scopes.has(*scope)) { Ok(caller) } else { Err(Problem::forbidden(scopes)) }
 }
 
@@ -107,7 +73,7 @@ impl FromRequestParts<App> for AgentOrEnded {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let caller = caller(&app.auth, parts).await?;
+        let caller = app.auth.caller(parts).await?;
         if AGENT_SCOPES.iter().any(|scope| caller.scopes.has(*scope)) {
             Ok(Self(caller))
         } else {

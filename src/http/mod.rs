@@ -23,7 +23,7 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::auth::Auth;
+use crate::auth::{Auth, RequestId};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::directory::Directory;
@@ -31,7 +31,6 @@ use crate::live::Live;
 use crate::mcp;
 use crate::secret;
 use crate::sessions::{Board, Sessions};
-use extract::RequestId;
 use problem::{IsProblem, Problem};
 
 /// What handlers work with.
@@ -92,7 +91,7 @@ pub fn router(app: App) -> Router {
     let (documented, document) = documented();
     documented
         .merge(health::documents(&document))
-        .merge(mcp::router())
+        .merge(mcp::router(app.gateway.clone()))
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "not_found", "Not found: there is nothing at this path") })
         .method_not_allowed_fallback(|| async {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed at this path; see Allow")
