@@ -39,7 +39,9 @@ pub fn traceparent(headers: &HeaderMap) -> Option<String> {
     let value = headers.get("traceparent")?.to_str().ok()?;
     let hex = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
     let mut parts = value.split('-');
-    let good = [2, 32, 16, 2].iter().all(|length| parts.next().is_some_and(|part| part.len() == *length && hex(part)));
+    let good = [2, 32, 16, 2]
+        .iter()
+        .all(|length| parts.next().is_some_and(|part| part.len() == *length && hex(part)));
     (good && parts.next().is_none()).then(|| value.to_owned())
 }
 
@@ -88,7 +90,8 @@ impl Auth {
         let known = self.gate.known();
         let Some(number) = known.session_number(presented.id) else { return Ok(None) };
         let Some(seen) = known.seen(number) else { return Ok(None) };
-        let token = seen.token.filter(|token| secret::same(&token.secret_hash, &presented.hash)).ok_or(NOBODY)?;
+        let token =
+            seen.token.filter(|token| secret::same(&token.secret_hash, &presented.hash)).ok_or(NOBODY)?;
         if self.clock.now() >= token.expires_at {
             return Err(Error::Unauthorized { reason: Some(Refusal::Expired) });
         }
@@ -129,7 +132,9 @@ impl Auth {
         let known = self.gate.known();
         let client = known.client(client_id).ok_or(NOBODY)?;
         let archived = match client {
-            Client::Application(number) => known.applications.get(&number).is_none_or(|one| one.archived_at.is_some()),
+            Client::Application(number) => {
+                known.applications.get(&number).is_none_or(|one| one.archived_at.is_some())
+            }
             Client::ServiceAccount(number) => {
                 known.service_accounts.get(&number).is_none_or(|one| one.archived_at.is_some())
             }

@@ -68,11 +68,22 @@ pub struct Config {
     pub require_client_session_id: bool,
 
     /// Client id of the service account made at the first start, instead of one made up
-    #[arg(long, env = "SESSIOND_BOOTSTRAP_CLIENT_ID", value_name = "ID", requires = "bootstrap_client_secret")]
+    #[arg(
+        long,
+        env = "SESSIOND_BOOTSTRAP_CLIENT_ID",
+        value_name = "ID",
+        requires = "bootstrap_client_secret"
+    )]
     pub bootstrap_client_id: Option<String>,
 
     /// Its secret, of 32 characters or more. Set it in the environment: flags are seen by every user of the machine
-    #[arg(long, env = "SESSIOND_BOOTSTRAP_CLIENT_SECRET", hide_env_values = true, value_name = "SECRET", requires = "bootstrap_client_id")]
+    #[arg(
+        long,
+        env = "SESSIOND_BOOTSTRAP_CLIENT_SECRET",
+        hide_env_values = true,
+        value_name = "SECRET",
+        requires = "bootstrap_client_id"
+    )]
     pub bootstrap_client_secret: Option<String>,
 }
 

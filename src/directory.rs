@@ -7,10 +7,13 @@ use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::committer::{By, Committer, Done, Founding, Work};
-use crate::core::application::{Application, ApplicationCommand, Organization, ServiceAccount, ServiceAccountCommand};
+use crate::core::application::{
+    Application, ApplicationCommand, Organization, ServiceAccount, ServiceAccountCommand,
+};
 use crate::core::caller::{ActorKind, Caller, Scope, Scopes};
 use crate::core::event::{
-    ApplicationChanged, ApplicationCreated, OauthClient, OrganizationCreated, ServiceAccountCreated, UpstreamSet,
+    ApplicationChanged, ApplicationCreated, OauthClient, OrganizationCreated, ServiceAccountCreated,
+    UpstreamSet,
 };
 use crate::core::ids::{ApplicationNumber, OrganizationNumber, Position};
 use crate::core::kind::Policy;
@@ -122,7 +125,8 @@ impl Directory {
             },
             secret_hash: secret::hash(&client_secret),
         };
-        let answer = self.committer.submit(By::operator(), Work::CreateOrganization(Box::new(founding))).await?;
+        let answer =
+            self.committer.submit(By::operator(), Work::CreateOrganization(Box::new(founding))).await?;
         let Done::Organization(organization, _) = answer.done else { return Err(unexpected()) };
         Ok(Founded { organization, application_id: Some(application_id), client_id, client_secret })
     }
@@ -130,7 +134,12 @@ impl Directory {
     // ---- applications ----
 
     /// The organization's applications, newest first.
-    pub fn applications(&self, caller: &Caller, archived: bool, slice: Slice) -> (Vec<(Application, Summary)>, bool) {
+    pub fn applications(
+        &self,
+        caller: &Caller,
+        archived: bool,
+        slice: Slice,
+    ) -> (Vec<(Application, Summary)>, bool) {
         let now = self.clock.now();
         let known = self.gate.known();
         let mut own: Vec<_> = known
@@ -255,7 +264,12 @@ impl Directory {
     // ---- service accounts ----
 
     /// The organization's service accounts, newest first.
-    pub fn service_accounts(&self, caller: &Caller, archived: bool, slice: Slice) -> (Vec<ServiceAccount>, bool) {
+    pub fn service_accounts(
+        &self,
+        caller: &Caller,
+        archived: bool,
+        slice: Slice,
+    ) -> (Vec<ServiceAccount>, bool) {
         let known = self.gate.known();
         let mut own: Vec<_> = known
             .service_accounts
@@ -425,7 +439,10 @@ fn checked_name(field: &'static str, name: &str) -> Result<String, Error> {
 
 fn check_chosen(chosen: &Chosen) -> Result<(), Error> {
     if chosen.client_id.is_empty() || chosen.client_id.len() > LONGEST || chosen.client_id.contains(':') {
-        return Err(Error::field("client id", "the bootstrap client id must be 1 to 200 bytes without a colon"));
+        return Err(Error::field(
+            "client id",
+            "the bootstrap client id must be 1 to 200 bytes without a colon",
+        ));
     }
     if chosen.client_secret.len() < SHORTEST_SECRET {
         let message = format!("the bootstrap client secret must have at least {SHORTEST_SECRET} characters");

@@ -383,8 +383,16 @@ impl Known {
         self.deadlines.insert((deadline, number));
         *self.totals.entry(session.application).or_default() += 1;
         let seen_at = AtomicI64::new(0);
-        let open =
-            Open { session, key, token: None, mcp_hash: None, presented: None, seen_at, deadline, flight: OnceLock::new() };
+        let open = Open {
+            session,
+            key,
+            token: None,
+            mcp_hash: None,
+            presented: None,
+            seen_at,
+            deadline,
+            flight: OnceLock::new(),
+        };
         self.sessions.insert(number, open);
     }
 

@@ -3,15 +3,19 @@
 //! Modules in reading order: the rules, what remembers, the one writer, who may pass, the application, those who
 //! follow the log and the clock, and the ways in.
 
+pub mod auth;
+pub mod cli;
 pub mod clock;
 pub mod committer;
+pub mod config;
 pub mod core;
+pub mod directory;
 pub mod error;
 pub mod gate;
-pub mod store;
-pub mod auth;
+pub mod http;
+pub mod live;
+pub mod mcp;
+pub mod scheduler;
 pub mod secret;
 pub mod sessions;
-pub mod directory;
-pub mod live;
-pub mod config;
+pub mod store;

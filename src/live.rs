@@ -15,10 +15,10 @@ use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::core::Time;
 use crate::core::event::{ACTIVITY, Counts, Event, RevocationEvent, SessionEvent};
 use crate::core::ids::{ApplicationNumber, Position, SessionNumber, Tip};
 use crate::core::reason::Reason;
-use crate::core::Time;
 use crate::store::{Addressed, Reader, StoreError};
 
 /// Frames a listener may be behind before it reads pages instead.
@@ -185,7 +185,8 @@ impl Listener {
                 continue;
             }
             match self.frames.recv().await {
-                Ok(frame) if frame.position <= self.reached || (frame.name == ACTIVITY && !self.activity) => {}
+                Ok(frame) if frame.position <= self.reached || (frame.name == ACTIVITY && !self.activity) => {
+                }
                 Ok(frame) => return Some(Ok(self.pass(frame))),
                 Err(broadcast::error::RecvError::Lagged(_)) => self.catching_up = true,
                 Err(broadcast::error::RecvError::Closed) => return None,
@@ -207,7 +208,9 @@ impl Listener {
             Topic::Application(number) => {
                 reader.addressed_application_log(number, self.reached, self.activity, PAGE).await?
             }
-            Topic::Session(number) => reader.addressed_session_log(number, self.reached, self.activity, PAGE).await?,
+            Topic::Session(number) => {
+                reader.addressed_session_log(number, self.reached, self.activity, PAGE).await?
+            }
         };
         self.catching_up = page.len() >= PAGE as usize;
         if page.is_empty() {
@@ -289,8 +292,12 @@ impl Frame {
                 data.kind = Some(body.kind.word());
                 token_expires_at = Some(body.token_expires_at);
             }
-            Event::Session(SessionEvent::TokenRenewed(body)) => token_expires_at = Some(body.token_expires_at),
-            Event::Session(SessionEvent::Expired(body)) => data.token_expires_at = Some(iso(body.token_expires_at)),
+            Event::Session(SessionEvent::TokenRenewed(body)) => {
+                token_expires_at = Some(body.token_expires_at)
+            }
+            Event::Session(SessionEvent::Expired(body)) => {
+                data.token_expires_at = Some(iso(body.token_expires_at))
+            }
             Event::Session(SessionEvent::Disconnected(body)) => data.reason = Some(body.reason),
             Event::Session(SessionEvent::ActivityRecorded(body)) => {
                 data.source = serde_json::to_value(body.source).ok();
@@ -299,7 +306,9 @@ impl Frame {
             Event::Revocation(RevocationEvent::Began(body)) => {
                 (data.reason, data.note) = (Some(body.reason), body.note.as_deref());
             }
-            Event::Revocation(RevocationEvent::Ended(body)) => data.disconnected_count = Some(body.disconnected_count),
+            Event::Revocation(RevocationEvent::Ended(body)) => {
+                data.disconnected_count = Some(body.disconnected_count)
+            }
             _ => {}
         }
         if let Some(at) = token_expires_at {

@@ -66,7 +66,9 @@ pub fn mint_client_secret() -> Minted {
 pub fn parse(text: &str) -> Option<Presented> {
     let mut parts = text.splitn(3, '_');
     let prefix = parts.next()?;
-    let kind = [TokenKind::Session, TokenKind::Access, TokenKind::Mcp].into_iter().find(|kind| kind.prefix() == prefix)?;
+    let kind = [TokenKind::Session, TokenKind::Access, TokenKind::Mcp]
+        .into_iter()
+        .find(|kind| kind.prefix() == prefix)?;
     let id = parts.next().filter(|id| id.len() == 32)?;
     let secret = parts.next().filter(|secret| secret.len() == 43)?;
     Some(Presented { kind, id: Uuid::try_parse(id).ok()?, hash: hash(secret) })
@@ -100,12 +102,12 @@ pub fn salt() -> String {
 /// A name for a session that came without one: something a person can say.
 pub fn session_name() -> String {
     const FIRST: [&str; 16] = [
-        "amber", "brisk", "calm", "clever", "dusty", "eager", "gentle", "golden", "keen", "lively", "mellow", "nimble",
-        "quiet", "rapid", "silver", "sturdy",
+        "amber", "brisk", "calm", "clever", "dusty", "eager", "gentle", "golden", "keen", "lively", "mellow",
+        "nimble", "quiet", "rapid", "silver", "sturdy",
     ];
     const SECOND: [&str; 16] = [
-        "badger", "beacon", "cedar", "comet", "falcon", "harbor", "heron", "lantern", "maple", "meadow", "otter",
-        "pebble", "raven", "river", "sparrow", "willow",
+        "badger", "beacon", "cedar", "comet", "falcon", "harbor", "heron", "lantern", "maple", "meadow",
+        "otter", "pebble", "raven", "river", "sparrow", "willow",
     ];
     let [first, second, number] = random::<3>();
     format!("{}-{}-{:02}", FIRST[usize::from(first % 16)], SECOND[usize::from(second % 16)], number % 100)
@@ -144,13 +146,18 @@ impl SecretKey {
         match fs::read_to_string(path) {
             Ok(text) => {
                 let mut key = [0; 32];
-                hex::decode_to_slice(text.trim(), &mut key).map_err(|_| KeyError::Shape(path.display().to_string()))?;
+                hex::decode_to_slice(text.trim(), &mut key)
+                    .map_err(|_| KeyError::Shape(path.display().to_string()))?;
                 Ok(Self(key))
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let key = random::<32>();
-                let mut file =
-                    fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+                let mut file = fs::OpenOptions::new()
+                    .write(true)
+                    .create_new(true)
+                    .mode(0o600)
+                    .open(path)
+                    .map_err(failed)?;
                 writeln!(file, "{}", hex::encode(key)).and_then(|()| file.sync_all()).map_err(failed)?;
                 Ok(Self(key))
             }

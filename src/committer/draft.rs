@@ -258,7 +258,8 @@ impl<'a> Draft<'a> {
     }
 
     fn token_barred(&self, token: Uuid) -> bool {
-        let drafted = || self.changes.iter().any(|change| matches!(change, Change::BarAccessToken(id) if *id == token));
+        let drafted =
+            || self.changes.iter().any(|change| matches!(change, Change::BarAccessToken(id) if *id == token));
         // A token that is not known any more has expired; the rules see that by its time.
         self.known.access_token(token).is_some_and(|token| token.barred) || drafted()
     }

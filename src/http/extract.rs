@@ -3,8 +3,8 @@
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Request};
-use axum::http::request::Parts;
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
@@ -27,7 +27,11 @@ pub struct AgentOrEnded(pub Caller);
 
 async fn with_any(parts: &Parts, app: &App, scopes: &[Scope]) -> Result<Caller, Problem> {
     let caller = not_ended(app.auth.caller(parts).await?)?;
-    if scopes.iter().any(|scope| caller.scopes.has(*scope)) { Ok(caller) } else { Err(Problem::forbidden(scopes)) }
+    if scopes.iter().any(|scope| caller.scopes.has(*scope)) {
+        Ok(caller)
+    } else {
+        Err(Problem::forbidden(scopes))
+    }
 }
 
 fn not_ended(caller: Caller) -> Result<Caller, Problem> {
@@ -89,7 +93,9 @@ impl<const N: usize> FromRequestParts<App> for Ids<N> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let wrong = || Problem::new(StatusCode::BAD_REQUEST, "invalid_request", "Validation failed (uuid is expected)");
+        let wrong = || {
+            Problem::new(StatusCode::BAD_REQUEST, "invalid_request", "Validation failed (uuid is expected)")
+        };
         let path = axum::extract::RawPathParams::from_request_parts(parts, app).await.map_err(|_| wrong())?;
         let mut ids = [Uuid::nil(); N];
         let mut values = path.iter();
@@ -111,7 +117,11 @@ impl<T: DeserializeOwned> FromRequestParts<App> for Query<T> {
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Problem> {
         let query = axum::extract::Query::<T>::try_from_uri(&parts.uri);
         query.map(|query| Self(query.0)).map_err(|rejection| {
-            Problem::new(StatusCode::BAD_REQUEST, "invalid_request", format!("In the query: {}", rejection.body_text()))
+            Problem::new(
+                StatusCode::BAD_REQUEST,
+                "invalid_request",
+                format!("In the query: {}", rejection.body_text()),
+            )
         })
     }
 }
@@ -125,13 +135,21 @@ impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
     async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
         let bytes = body_bytes(request, app).await?;
         let json: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
-        serde_json::from_slice(json).map(Self).map_err(|error| {
+        let mut reader = serde_json::Deserializer::from_slice(json);
+        let read = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+            let path = error.path().to_string();
+            let error = error.into_inner();
             let message = match error.classify() {
-                serde_json::error::Category::Data => format!("In the body: {error}"),
+                serde_json::error::Category::Data if path == "." => format!("In the body: {error}"),
+                serde_json::error::Category::Data => format!("In the body, {path}: {error}"),
                 _ => format!("The body is not JSON: {error}"),
             };
             Problem::new(StatusCode::BAD_REQUEST, "invalid_request", message)
-        })
+        })?;
+        reader.end().map_err(|error| {
+            Problem::new(StatusCode::BAD_REQUEST, "invalid_request", format!("The body is not JSON: {error}"))
+        })?;
+        Ok(Self(read))
     }
 }
 

@@ -34,7 +34,9 @@ pub fn read_cursor(text: Option<&str>) -> Result<Option<Mark>, Problem> {
     };
     match read() {
         Some(mark) => Ok(Some(mark)),
-        None => Err(Problem::invalid("cursor", "cursor is not one that this server gave out; start without one")),
+        None => {
+            Err(Problem::invalid("cursor", "cursor is not one that this server gave out; start without one"))
+        }
     }
 }
 

@@ -156,10 +156,9 @@ impl From<Error> for Problem {
                 reason: Some(ended.reason.word()),
                 ..Self::new(StatusCode::GONE, "session_disconnected", message)
             },
-            Error::Busy => Self {
-                retry_after: Some(1),
-                ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message)
-            },
+            Error::Busy => {
+                Self { retry_after: Some(1), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message) }
+            }
             Error::DiskFull => Self::new(
                 StatusCode::INSUFFICIENT_STORAGE,
                 "disk_full",

@@ -136,7 +136,11 @@ impl Sessions {
         let Done::Session { session, opened } = answer.done else { return Err(unexpected()) };
         let name = if opened { name } else { self.name(session.number).await?.unwrap_or(name) };
         // The token names the session it belongs to: for an attach that is the older one.
-        let text = if opened { token.text } else { token.text.replace(&id.simple().to_string(), &session.id.simple().to_string()) };
+        let text = if opened {
+            token.text
+        } else {
+            token.text.replace(&id.simple().to_string(), &session.id.simple().to_string())
+        };
         let application_id = self.gate.known().application_id(application);
         Ok(Opened { session: *session, application_id, name, token: text, opened })
     }
@@ -173,9 +177,6 @@ impl Sessions {
     pub async fn disconnect(&self, caller: &Caller, id: Uuid) -> Result<View, Error> {
         let row = self.visible(caller, id).await?;
         if row.session.ended.is_none() {
-            if caller.session() != Some(row.session.number) {
-                self.agent_side(caller, row.session.application)?;
-            }
             self.flush(row.session.number).await;
             self.end(caller, row.session.number, Reason::Client).await?;
         }
@@ -194,7 +195,8 @@ impl Sessions {
     /// Ends a session and returns once nothing of it is under way any more: how many this call ended, one or none.
     pub async fn end(&self, caller: &Caller, number: SessionNumber, reason: Reason) -> Result<u64, Error> {
         let items = vec![(number, Command::Disconnect { reason })];
-        let answer = self.committer.submit(By::caller(caller), Work::Bulk { items, revocation: None }).await?;
+        let answer =
+            self.committer.submit(By::caller(caller), Work::Bulk { items, revocation: None }).await?;
         revoke::wait_for(&answer).await;
         match answer.done {
             Done::Bulk(ended) => Ok(ended),
@@ -284,11 +286,17 @@ impl Sessions {
     }
 
     /// The application named, else the one the caller is bound to, else the organization's only one.
-    fn application_to_create_in(&self, caller: &Caller, named: Option<Uuid>) -> Result<ApplicationNumber, Error> {
+    fn application_to_create_in(
+        &self,
+        caller: &Caller,
+        named: Option<Uuid>,
+    ) -> Result<ApplicationNumber, Error> {
         let known = self.gate.known();
         if let Some(id) = named {
             let application = known.application(id).filter(|one| {
-                one.organization == caller.organization && caller.may_touch(one.number) && one.archived_at.is_none()
+                one.organization == caller.organization
+                    && caller.may_touch(one.number)
+                    && one.archived_at.is_none()
             });
             return application.map(|one| one.number).ok_or(Error::NotFound("Application"));
         }
@@ -301,7 +309,10 @@ impl Sessions {
             .filter(|one| one.organization == caller.organization && one.archived_at.is_none());
         match (own.next(), own.next()) {
             (Some(only), None) => Ok(only.number),
-            (None, _) => Err(Error::field("applicationId", "the organization has no application yet; create one first")),
+            (None, _) => Err(Error::field(
+                "applicationId",
+                "the organization has no application yet; create one first",
+            )),
             (Some(_), Some(_)) => Err(Error::field(
                 "applicationId",
                 "applicationId is required: the organization has several applications and this credential is bound to none",

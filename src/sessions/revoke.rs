@@ -52,7 +52,12 @@ pub(super) async fn wait_for(answer: &Answer) {
 
 impl Sessions {
     /// Ends every session of an application and bars the agent-side use of every token issued for it before.
-    pub async fn revoke_all(&self, caller: &Caller, application: Uuid, note: Option<String>) -> Result<Revoked, Error> {
+    pub async fn revoke_all(
+        &self,
+        caller: &Caller,
+        application: Uuid,
+        note: Option<String>,
+    ) -> Result<Revoked, Error> {
         self.revoke_application(caller, application, Reason::Revoked, note).await
     }
 
@@ -85,7 +90,8 @@ impl Sessions {
         if view.session.ended.is_some() {
             return Ok(Revoked { id: None, disconnected: 0 });
         }
-        let filter = Filter { application: Some(view.session.application), session: Some(view.session.number) };
+        let filter =
+            Filter { application: Some(view.session.application), session: Some(view.session.number) };
         self.revoke(caller, filter, Reason::Revoked, note).await
     }
 
@@ -117,6 +123,11 @@ impl Sessions {
     /// Wakes the worker, in case a wake-up was dropped.
     pub fn wake_revocations(&self) {
         self.revocations.wake.notify_one();
+    }
+
+    /// How many revocations have begun and not ended.
+    pub fn unfinished_revocations(&self) -> usize {
+        self.gate.known().revocations.len()
     }
 
     /// The worker: carries out every unfinished revocation, side by side, until it is told to stop.

@@ -13,8 +13,8 @@ pub mod row;
 mod sqlite;
 
 pub use row::{
-    AccessToken, Addressed, Application, Batch, Detail, Entry, Loaded, McpSession, Organization, Principal, Revocation,
-    ServiceAccount, SessionRow, SessionToken, SideWrite,
+    AccessToken, Addressed, Application, Batch, Detail, Entry, Loaded, McpSession, Organization, Principal,
+    Revocation, ServiceAccount, SessionRow, SessionToken, SideWrite,
 };
 pub use sqlite::{Health, Listed, Reader, SessionPage, Writer};
 

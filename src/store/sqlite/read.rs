@@ -18,7 +18,9 @@ use crate::core::ids::{
 };
 use crate::core::session::{Envelope, evolve};
 use crate::store::StoreError;
-use crate::store::row::{Addressed, Entry, Loaded, McpSession, Principal, Revocation, SessionRow, SessionToken};
+use crate::store::row::{
+    Addressed, Entry, Loaded, McpSession, Principal, Revocation, SessionRow, SessionToken,
+};
 
 /// Events read at a time when walking the log.
 const PAGE: i64 = 2_000;

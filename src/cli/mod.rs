@@ -1,0 +1,165 @@
+//! The command line.
+
+pub mod serve;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Config, database_file};
+use crate::directory::Founded;
+use crate::http;
+use crate::store::Reader;
+use crate::store::check::{self, Report};
+
+/// The durable record of who is connected to what.
+#[derive(Debug, Parser)]
+#[command(version, about, long_about = None, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the service
+    #[command(after_help = SERVE_EXAMPLES)]
+    Serve(Box<Config>),
+    /// Check the log against itself and every row against the log; exits with 1 at the first difference
+    Verify(Database),
+    /// Make the rows again from the log; the service must not be running
+    Rebuild(Database),
+    /// Organizations
+    #[command(subcommand)]
+    Organizations(Organizations),
+    /// Print the OpenAPI document
+    Openapi,
+}
+
+const SERVE_EXAMPLES: &str = "Examples:
+  sessiond serve
+  sessiond serve --listen 127.0.0.1:9000 --database sqlite:/var/lib/sessiond/sessions.db
+  sessiond serve --idle-after 1m --stale-after 5m --public-url https://sessions.example.com";
+
+#[derive(Debug, clap::Args)]
+struct Database {
+    /// Where sessions are recorded
+    #[arg(long, env = "SESSIOND_DATABASE", default_value = "sqlite:sessiond.db", value_name = "URL")]
+    database: String,
+}
+
+#[derive(Debug, Subcommand)]
+enum Organizations {
+    /// Make another organization and print its service account, once; the service must not be running
+    Create {
+        name: String,
+        #[command(flatten)]
+        database: Database,
+    },
+}
+
+/// Runs a command to its end.
+pub fn run(cli: Cli) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&format!("cannot start: {error}")),
+    };
+    let outcome = runtime.block_on(async {
+        match cli.command {
+            Command::Serve(config) => serve::run(*config).await,
+            Command::Verify(database) => verify(&database.database).await,
+            Command::Rebuild(database) => rebuild(&database.database).await,
+            Command::Organizations(Organizations::Create { name, database }) => {
+                create(&name, &database.database).await
+            }
+            Command::Openapi => {
+                print!("{}", http::openapi_yaml());
+                Ok(())
+            }
+        }
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&format!("{error:#}")),
+    }
+}
+
+fn failed(message: &str) -> ExitCode {
+    eprintln!("sessiond: {message}");
+    ExitCode::FAILURE
+}
+
+async fn verify(database: &str) -> anyhow::Result<()> {
+    must_exist(database)?;
+    let reader = Reader::open(database).await?;
+    let report = check::verify(&reader, &mut progress()).await?;
+    print_report("verified", &report);
+    Ok(())
+}
+
+async fn rebuild(database: &str) -> anyhow::Result<()> {
+    must_exist(database)?;
+    let _lock = serve::lock(database)?;
+    let report = check::rebuild(database, &mut progress()).await?;
+    print_report("rebuilt", &report);
+    Ok(())
+}
+
+/// Shows how far a walk along the log has come, where somebody watches.
+fn progress() -> impl FnMut(u64, u64) {
+    let watched = std::io::stderr().is_terminal();
+    let mut shown = u64::MAX;
+    move |done, total| {
+        let percent = (done * 100).checked_div(total).unwrap_or(100);
+        if watched && percent != shown {
+            shown = percent;
+            eprint!("\r{done} of {total} events ({percent} %)");
+            if percent == 100 {
+                eprintln!();
+            }
+        }
+    }
+}
+
+fn print_report(what: &str, report: &Report) {
+    println!("{what}: {} events in {} streams, {} sessions", report.events, report.streams, report.sessions);
+    if report.unknown > 0 {
+        println!("{} events are of types that only a newer release knows", report.unknown);
+    }
+    println!("the log ends at position {}, commit hash {}", report.position, hex::encode(report.commit_hash));
+}
+
+async fn create(name: &str, database: &str) -> anyhow::Result<()> {
+    let _lock = serve::lock(database)?;
+    let config = <Config as clap::Args>::augment_args(clap::Command::new("sessiond"));
+    let matches = config.try_get_matches_from(["sessiond", "--database", database])?;
+    let config = <Config as clap::FromArgMatches>::from_arg_matches(&matches)?;
+    let house = serve::House::open(&config, crate::clock::Clock::system()).await?;
+    let founded = house.directory.found(name, None).await?;
+    print_credentials(&founded);
+    house.sessions.stop().await;
+    Ok(())
+}
+
+/// Prints what is shown only once, to standard output.
+fn print_credentials(founded: &Founded) {
+    println!("organization   {} ({})", founded.organization.name, founded.organization.id);
+    if let Some(application) = founded.application_id {
+        println!("application    default ({application})");
+    }
+    println!("client id      {}", founded.client_id);
+    println!("client secret  {}", founded.client_secret);
+    println!("Keep the secret: it is shown this once and stored only as a hash.");
+}
+
+/// The database behind a URL must exist to be looked at.
+fn must_exist(database: &str) -> anyhow::Result<()> {
+    let path = database_file(database);
+    anyhow::ensure!(
+        path.exists(),
+        "there is no database at {}; name it with --database sqlite:FILE",
+        path.display()
+    );
+    Ok(())
+}

@@ -1,0 +1,217 @@
+//! Live feeds as server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html): `id` is the log
+//! position, so that a listener that was away goes on where it was with `Last-Event-ID`.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream::{self, BoxStream, Stream, StreamExt};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::App;
+use super::extract::{AgentOrEnded, CanRead, Ids, Query};
+use super::problem::{Problem, ProblemBody};
+use crate::core::Time;
+use crate::core::event::ACTIVITY;
+use crate::core::ids::{Position, SessionNumber};
+use crate::live::{Frame, Topic};
+
+/// Silence on a stream after which a comment is sent, so that nothing between takes it for dead.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// What a client is told to wait before it reconnects.
+const RETRY: Duration = Duration::from_secs(2);
+/// How often a stream looks at the clock for its expiry.
+const LOOK: Duration = Duration::from_millis(500);
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FeedParameters {
+    types: Option<String>,
+    last_event_id: Option<String>,
+}
+
+impl FeedParameters {
+    /// Whether activity is wanted too.
+    fn activity(&self) -> Result<bool, Problem> {
+        match self.types.as_deref() {
+            None => Ok(false),
+            Some(ACTIVITY) => Ok(true),
+            Some(_) => {
+                let message = format!("types may name {ACTIVITY} only: everything else comes anyway");
+                Err(Problem::invalid("types", message))
+            }
+        }
+    }
+
+    /// Where to go on, by the header or (for clients that cannot set headers) the parameter.
+    fn after(&self, headers: &HeaderMap) -> Result<Option<Position>, Problem> {
+        let header = headers.get("last-event-id").map(|value| value.to_str().unwrap_or("?"));
+        let Some(text) = header.or(self.last_event_id.as_deref()) else { return Ok(None) };
+        match text.parse() {
+            Ok(position @ 0..) => Ok(Some(Position(position))),
+            _ => Err(Problem::invalid(
+                "Last-Event-ID",
+                "Last-Event-ID must be the id of an event of this feed",
+            )),
+        }
+    }
+}
+
+/// Follow an application
+///
+/// Server-sent events: one per lifecycle event of the application and its sessions, named after its type
+/// (`connected`, `token_renewed`, `expired`, `disconnected`, `revocation_began`, …), `id` its log position, `data` JSON.
+/// Go on with `Last-Event-ID` where you were; nothing is missed. Ends with `expired` when the presented token expires.
+#[utoipa::path(get, path = "/api/v1/applications/{applicationId}/sessions/events", operation_id = "agentSessions.events",
+    tag = "agentSessions", security(("bearer" = [])),
+    params(
+        ("applicationId" = Uuid, Path, description = "The application."),
+        ("types" = Option<String>, Query, description = "`activity_recorded` adds activity."),
+        ("lastEventId" = Option<i64>, Query, description = "As the header, for clients that cannot set one."),
+        ("Last-Event-ID" = Option<i64>, Header, description = "Go on after this log position."),
+    ),
+    responses(
+        (status = 200, description = "The feed.", body = String, content_type = "text/event-stream"),
+        (status = 400, description = "A parameter is wrong.", body = ProblemBody),
+        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
+        (status = 403, description = "A scope is missing.", body = ProblemBody),
+        (status = 404, description = "No such application.", body = ProblemBody),
+    ))]
+pub async fn application(
+    CanRead(caller): CanRead,
+    Ids(ids): Ids<1>,
+    Query(parameters): Query<FeedParameters>,
+    headers: HeaderMap,
+    State(app): State<App>,
+) -> Result<Response, Problem> {
+    let [application] = ids;
+    let (activity, after) = (parameters.activity()?, parameters.after(&headers)?);
+    let (application, _) = app.directory.application(&caller, application)?;
+    let frames = frames(&app, Topic::Application(application.number), after, activity);
+    let until = Expiry::At(caller.credential.expires_at);
+    Ok(feed(app, frames, until))
+}
+
+/// Follow a session
+///
+/// Server-sent events of one session, as for an application. The stream of a session that has ended replays its story
+/// and ends after `disconnected`; its own token still opens it. Ends with `expired` (an event without an `id`) when the
+/// session's token expires.
+#[utoipa::path(get, path = "/api/v1/agent-sessions/{sessionId}/events", operation_id = "agent.events", tag = "agent",
+    security(("bearer" = [])),
+    params(
+        ("sessionId" = Uuid, Path, description = "The session."),
+        ("types" = Option<String>, Query, description = "`activity_recorded` adds activity."),
+        ("lastEventId" = Option<i64>, Query, description = "As the header, for clients that cannot set one."),
+        ("Last-Event-ID" = Option<i64>, Header, description = "Go on after this log position."),
+    ),
+    responses(
+        (status = 200, description = "The feed.", body = String, content_type = "text/event-stream"),
+        (status = 400, description = "A parameter is wrong.", body = ProblemBody),
+        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
+        (status = 403, description = "A scope is missing.", body = ProblemBody),
+        (status = 404, description = "No such session.", body = ProblemBody),
+    ))]
+pub async fn session(
+    AgentOrEnded(caller): AgentOrEnded,
+    Ids(ids): Ids<1>,
+    Query(parameters): Query<FeedParameters>,
+    headers: HeaderMap,
+    State(app): State<App>,
+) -> Result<Response, Problem> {
+    let [session] = ids;
+    let (activity, after) = (parameters.activity()?, parameters.after(&headers)?);
+    let session = app.sessions.view_by_id(&caller, session).await?.session;
+    let topic = Topic::Session(session.number);
+    if session.ended.is_none() {
+        let frames = frames(&app, topic, after, activity);
+        return Ok(feed(app, frames, Expiry::OfSession(session.number)));
+    }
+    let after = after.unwrap_or(Position(0));
+    // Nothing comes after the end: whoever has seen it gets a stream that ends at once.
+    let over = after >= session.head.position;
+    let frames = if over { stream::empty().boxed() } else { frames(&app, topic, Some(after), activity) };
+    Ok(feed(app, frames, Expiry::Never))
+}
+
+/// When a stream ends by the clock.
+enum Expiry {
+    At(Time),
+    /// With the session's token, however often that is renewed meanwhile.
+    OfSession(SessionNumber),
+    Never,
+}
+
+impl Expiry {
+    fn passed(&self, app: &App) -> bool {
+        let now = app.clock.now();
+        match self {
+            Self::At(at) => now >= *at,
+            Self::OfSession(number) => {
+                app.sessions.open_session(*number).is_some_and(|one| one.token_expired(now))
+            }
+            Self::Never => false,
+        }
+    }
+}
+
+type Frames = BoxStream<'static, Option<Arc<Frame>>>;
+
+/// The events of a topic; `None` stands for a failure, after which nothing comes.
+fn frames(app: &App, topic: Topic, after: Option<Position>, activity: bool) -> Frames {
+    let frames = app.live.follow(topic, after, activity);
+    frames
+        .map(|frame| match frame {
+            Ok(frame) => Some(frame),
+            Err(error) => {
+                tracing::error!(%error, "a feed broke off");
+                None
+            }
+        })
+        .boxed()
+}
+
+/// The answer: events until the topic ends, the clock or the service says stop, or the log cannot be read.
+fn feed(app: App, frames: Frames, expiry: Expiry) -> Response {
+    let hello = stream::once(async { Ok(Event::default().comment("sessiond").retry(RETRY)) });
+    let events = hello.chain(events(app, frames, expiry));
+    let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
+    let mut response = Sse::new(events).keep_alive(keep_alive).into_response();
+    // For nginx, which would otherwise hold events back.
+    let buffering = HeaderName::from_static("x-accel-buffering");
+    response.headers_mut().insert(buffering, HeaderValue::from_static("no"));
+    response
+}
+
+fn events(app: App, frames: Frames, expiry: Expiry) -> impl Stream<Item = Result<Event, Infallible>> {
+    stream::unfold(Some((app, frames, expiry)), |state| async move {
+        let (app, mut frames, expiry) = state?;
+        loop {
+            tokio::select! {
+                biased;
+                () = app.stopping.cancelled() => return Some((Ok(farewell("shutdown")), None)),
+                frame = frames.next() => {
+                    let frame = frame.flatten()?;
+                    let event = Event::default()
+                        .id(frame.position.0.to_string())
+                        .event(&frame.name)
+                        .data(&frame.data);
+                    return Some((Ok(event), Some((app, frames, expiry))));
+                }
+                () = tokio::time::sleep(LOOK) => if expiry.passed(&app) {
+                    return Some((Ok(farewell("expired")), None));
+                }
+            }
+        }
+    })
+}
+
+/// A last event that is not of the log, and so has no `id`: resuming does not skip it.
+fn farewell(name: &'static str) -> Event {
+    Event::default().event(name).data(json!({ "type": name }).to_string())
+}

@@ -1,0 +1,19 @@
+//! stub
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+pub struct Gateway;
+impl Gateway {
+    pub fn new(
+        _: Arc<crate::sessions::Sessions>,
+        _: Arc<crate::directory::Directory>,
+        _: Arc<crate::auth::Auth>,
+        _: Arc<crate::config::Config>,
+        _: Arc<str>,
+        _: CancellationToken,
+    ) -> Self {
+        Self
+    }
+}
+pub fn router<S: Clone + Send + Sync + 'static>(_: Arc<Gateway>) -> axum::Router<S> {
+    axum::Router::new()
+}

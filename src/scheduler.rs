@@ -1,0 +1,131 @@
+//! The clock's errands: a table of jobs, each idempotent, none overlapping itself. Only cron expressions: this
+//! scheduler's interval jobs stop for good after a stall (https://github.com/mvniekerk/tokio-cron-scheduler/issues/113).
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use tokio::sync::Mutex;
+use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::sessions::{Board, Sessions};
+
+/// What a job says it did.
+type Outcome = Pin<Box<dyn Future<Output = Result<String, Error>> + Send>>;
+
+/// A row of the table: name, cron expression (with seconds), how often that is, and what to do.
+struct Row {
+    name: &'static str,
+    cron: &'static str,
+    every: Duration,
+    run: fn(Errand) -> Outcome,
+}
+
+/// What jobs work with.
+#[derive(Clone)]
+struct Errand {
+    sessions: Arc<Sessions>,
+    keep_activity: TimeDelta,
+}
+
+const TABLE: &[Row] = &[
+    Row {
+        name: "deadlines",
+        cron: "* * * * * *",
+        every: Duration::from_secs(1),
+        run: |errand| Box::pin(deadlines(errand)),
+    },
+    Row {
+        name: "revocations",
+        cron: "*/5 * * * * *",
+        every: Duration::from_secs(5),
+        run: |errand| Box::pin(revocations(errand)),
+    },
+    Row {
+        name: "traffic",
+        cron: "*/2 * * * * *",
+        every: Duration::from_secs(2),
+        run: |errand| Box::pin(traffic(errand)),
+    },
+    Row {
+        name: "checkpoint",
+        cron: "*/2 * * * * *",
+        every: Duration::from_secs(2),
+        run: |errand| Box::pin(checkpoint(errand)),
+    },
+    Row {
+        name: "prune",
+        cron: "30 */10 * * * *",
+        every: Duration::from_secs(600),
+        run: |errand| Box::pin(prune(errand)),
+    },
+];
+
+/// Announce expiries, end what is stale or has reached its lifetime. Looks first whether the clock jumped.
+async fn deadlines(errand: Errand) -> Result<String, Error> {
+    if let Some(jump) = errand.sessions.check_clock() {
+        tracing::warn!(
+            seconds = jump.num_seconds(),
+            "the clock jumped: nobody goes stale before a whole timeout more"
+        );
+    }
+    let upkeep = errand.sessions.tend().await?;
+    Ok(format!("{} expiries announced, {} sessions ended", upkeep.expired, upkeep.ended))
+}
+
+/// Wake the revocation worker, in case a wake-up was dropped.
+async fn revocations(errand: Errand) -> Result<String, Error> {
+    errand.sessions.wake_revocations();
+    Ok(format!("{} unfinished", errand.sessions.unfinished_revocations()))
+}
+
+/// Record gateway traffic whose window has passed.
+async fn traffic(errand: Errand) -> Result<String, Error> {
+    Ok(format!("{} sessions recorded", errand.sessions.flush_traffic(false).await))
+}
+
+/// Keep the write-ahead log from growing.
+async fn checkpoint(errand: Errand) -> Result<String, Error> {
+    Ok(format!("the write-ahead log had {} KiB", errand.sessions.checkpoint().await? >> 10))
+}
+
+/// Drop old activity bodies and long-expired tokens.
+async fn prune(errand: Errand) -> Result<String, Error> {
+    errand.sessions.forget_tokens().await?;
+    let pruned = errand.sessions.prune(errand.keep_activity).await?;
+    Ok(format!("{pruned} activity bodies dropped"))
+}
+
+/// Starts the jobs; they write what they did on the board. Stop them with `shutdown`.
+pub async fn start(
+    sessions: Arc<Sessions>,
+    board: Arc<Board>,
+    config: &Config,
+) -> Result<JobScheduler, JobSchedulerError> {
+    let scheduler = JobScheduler::new().await?;
+    let keep_activity = TimeDelta::from_std(config.keep_activity).unwrap_or(TimeDelta::MAX);
+    let errand = Errand { sessions, keep_activity };
+    for row in TABLE {
+        board.announce(row.name, row.every, errand.sessions.now());
+        let (board, errand, running) = (board.clone(), errand.clone(), Arc::new(Mutex::new(())));
+        let job = Job::new_async(row.cron, move |_, _| {
+            let (board, errand, running) = (board.clone(), errand.clone(), running.clone());
+            Box::pin(async move {
+                // The last run is still going: this one is not needed.
+                let Ok(_running) = running.try_lock() else { return };
+                let outcome = (row.run)(errand.clone()).await;
+                if let Err(error) = &outcome {
+                    tracing::error!(job = row.name, ?error, "a job failed; it will run again");
+                }
+                board.ran(row.name, errand.sessions.now(), outcome.map_err(|error| error.to_string()));
+            })
+        })?;
+        scheduler.add(job).await?;
+    }
+    scheduler.start().await?;
+    Ok(scheduler)
+}
