@@ -1,3 +1,10 @@
 //! One binary, one file a subject.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod agents;
+mod feeds;
+mod kills;
+mod races;
+mod service;
 mod store;
+mod support;

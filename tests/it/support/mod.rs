@@ -1,0 +1,223 @@
+//! What tests share: a real server on a free port, callers by role, a clock to turn, and the binary as a process.
+
+mod daemon;
+mod feed;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use clap::{Args, FromArgMatches};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use sessiond::cli::serve::{Running, start};
+use sessiond::clock::Clock;
+use sessiond::config::Config;
+use tempfile::TempDir;
+
+pub use daemon::Daemon;
+pub use feed::{Feed, Frame};
+
+pub const CLIENT_ID: &str = "operator";
+pub const CLIENT_SECRET: &str = "a secret of thirty-two characters or more";
+
+/// The service in this process, on a port and in a directory of its own.
+pub struct Server {
+    pub running: Option<Running>,
+    pub clock: Clock,
+    pub directory: Arc<TempDir>,
+    pub flags: Vec<String>,
+    pub http: reqwest::Client,
+}
+
+/// Flags, as on the command line, into the configuration.
+pub fn config(directory: &TempDir, flags: &[String]) -> Config {
+    let database = format!("sqlite:{}", directory.path().join("sessiond.db").display());
+    let mut arguments: Vec<String> =
+        ["sessiond", "--listen", "127.0.0.1:0", "--database", &database].map(str::to_owned).to_vec();
+    arguments.extend(["--bootstrap-client-id", CLIENT_ID, "--bootstrap-client-secret", CLIENT_SECRET].map(str::to_owned));
+    arguments.extend_from_slice(flags);
+    let command = Config::augment_args(clap::Command::new("sessiond").args_override_self(true));
+    Config::from_arg_matches(&command.get_matches_from(arguments)).unwrap()
+}
+
+impl Server {
+    pub async fn start() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// With flags of its own.
+    pub async fn with(flags: &[&str]) -> Self {
+        let directory = Arc::new(TempDir::new().unwrap());
+        let flags: Vec<_> = flags.iter().map(|&flag| flag.to_owned()).collect();
+        Self::in_directory(directory, flags).await
+    }
+
+    async fn in_directory(directory: Arc<TempDir>, flags: Vec<String>) -> Self {
+        let clock = Clock::system();
+        let (running, _) = start(config(&directory, &flags), clock.clone()).await.unwrap();
+        let http = reqwest::Client::builder().timeout(Duration::from_secs(30)).build().unwrap();
+        Self { running: Some(running), clock, directory, flags, http }
+    }
+
+    /// Stops it and starts it again on the same database, on another port.
+    pub async fn restart(mut self) -> Self {
+        self.stop().await;
+        Self::in_directory(self.directory.clone(), self.flags.clone()).await
+    }
+
+    pub async fn stop(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.stop().await;
+        }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.running.as_ref().unwrap().address)
+    }
+
+    pub fn database(&self) -> String {
+        format!("sqlite:{}", self.directory.path().join("sessiond.db").display())
+    }
+
+    /// Lets time pass.
+    pub fn turn(&self, seconds: i64) {
+        self.clock.turn(TimeDelta::seconds(seconds));
+    }
+
+    /// A token of the first service account.
+    pub async fn token(&self, scope: &str) -> String {
+        self.token_for(CLIENT_ID, CLIENT_SECRET, scope).await
+    }
+
+    pub async fn token_for(&self, id: &str, secret: &str, scope: &str) -> String {
+        let form = [("grant_type", "client_credentials"), ("scope", scope)];
+        let answer =
+            self.http.post(self.url("/oauth2/token")).basic_auth(id, Some(secret)).form(&form).send().await.unwrap();
+        let status = answer.status();
+        let body: Value = answer.json().await.unwrap();
+        assert_eq!(status, StatusCode::OK, "{body}");
+        body["access_token"].as_str().unwrap().to_owned()
+    }
+
+    /// Whoever holds this token.
+    pub fn holder(&self, token: impl Into<String>) -> Holder {
+        let base = self.url("");
+        Holder { base, token: Some(token.into()), http: self.http.clone() }
+    }
+
+    /// Nobody in particular.
+    pub fn stranger(&self) -> Holder {
+        Holder { base: self.url(""), token: None, http: self.http.clone() }
+    }
+
+    /// An operator with every right, agents' included.
+    pub async fn operator(&self) -> Holder {
+        let token = self.token("management:all mcp:invoke").await;
+        self.holder(token)
+    }
+
+    /// The id of the application that the first start made.
+    pub async fn application(&self) -> String {
+        let (_, body) = self.operator().await.get("/api/v1/applications").await;
+        body["items"][0]["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Waits until a look finds what it looks for; fails after ten seconds.
+    pub async fn until<F: Future<Output = bool>>(&self, what: &str, look: impl Fn() -> F) {
+        for _ in 0..1_000 {
+            if look().await {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("waited ten seconds in vain for: {what}");
+    }
+}
+
+/// A caller.
+#[derive(Clone)]
+pub struct Holder {
+    pub base: String,
+    pub token: Option<String>,
+    pub http: reqwest::Client,
+}
+
+impl Holder {
+    pub async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> reqwest::Response {
+        let mut request = self.http.request(method, format!("{}{path}", self.base));
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        request.send().await.unwrap()
+    }
+
+    async fn answer(&self, method: Method, path: &str, body: Option<&Value>) -> (StatusCode, Value) {
+        let response = self.send(method, path, body).await;
+        let status = response.status();
+        let text = response.text().await.unwrap();
+        (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+
+    pub async fn get(&self, path: &str) -> (StatusCode, Value) {
+        self.answer(Method::GET, path, None).await
+    }
+
+    pub async fn delete(&self, path: &str) -> (StatusCode, Value) {
+        self.answer(Method::DELETE, path, None).await
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> (StatusCode, Value) {
+        self.answer(Method::POST, path, Some(&body)).await
+    }
+
+    pub async fn put(&self, path: &str, body: Value) -> (StatusCode, Value) {
+        self.answer(Method::PUT, path, Some(&body)).await
+    }
+
+    pub async fn patch(&self, path: &str, body: Value) -> (StatusCode, Value) {
+        self.answer(Method::PATCH, path, Some(&body)).await
+    }
+
+    /// Opens a session.
+    pub async fn connect(&self, body: Value) -> Agent {
+        let (status, body) = self.post("/api/v1/agent-sessions", body).await;
+        assert!(status.is_success(), "{status} {body}");
+        let text = |field: &str| body[field].as_str().unwrap().to_owned();
+        let holder = Self { token: Some(text("token")), ..self.clone() };
+        Agent { id: text("sessionId"), application: text("agentId"), holder, body }
+    }
+
+    /// Opens sessions, named by number.
+    pub async fn connect_many(&self, count: usize) -> Vec<Agent> {
+        let opened = (0..count).map(|number| self.connect(json!({ "name": format!("agent {number}") })));
+        futures_util::future::join_all(opened).await
+    }
+}
+
+/// A session's own client.
+#[derive(Clone)]
+pub struct Agent {
+    pub id: String,
+    pub application: String,
+    /// With the session's own token.
+    pub holder: Holder,
+    pub body: Value,
+}
+
+impl Agent {
+    pub async fn call(&self, verb: &str) -> (StatusCode, Value) {
+        self.call_as(&self.holder, verb).await
+    }
+
+    pub async fn call_as(&self, holder: &Holder, verb: &str) -> (StatusCode, Value) {
+        holder.answer(Method::POST, &format!("/api/v1/agent-sessions/{}/{verb}", self.id), None).await
+    }
+
+    pub fn path(&self) -> String {
+        format!("/api/v1/applications/{}/sessions/{}", self.application, self.id)
+    }
+}
