@@ -1,0 +1,400 @@
+//! Applications: what is called agents elsewhere. Sessions belong to one.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::{DirectoryQuery, Organization, ReadFailures, WriteFailures, next_cursor};
+use crate::core::application::Application;
+use crate::core::caller::Caller;
+use crate::directory::{NewApplication, WithSecret};
+use crate::gate::Summary;
+use crate::http::extract::{Body, CanManage, CanRead, Ids, Query};
+use crate::http::problem::{Problem, ProblemBody};
+use crate::http::{App, time};
+use crate::mcp;
+
+/// An application. Times are ISO 8601, UTC, in milliseconds.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Application)]
+pub struct ApplicationView {
+    #[schema(format = Uuid)]
+    id: Uuid,
+    /// Unique among the organization's applications that are not archived.
+    name: String,
+    description: Option<String>,
+    /// `app_` and the id: what it authenticates as.
+    client_id: String,
+    #[schema(format = DateTime)]
+    created_at: String,
+    #[schema(format = DateTime)]
+    updated_at: String,
+    #[schema(format = DateTime)]
+    archived_at: Option<String>,
+    /// The MCP server behind the application's gateway.
+    upstream_url: Option<String>,
+    sessions: ApplicationSessions,
+}
+
+/// How many sessions an application has, at the moment of asking.
+#[derive(Serialize, ToSchema)]
+pub struct ApplicationSessions {
+    active: u64,
+    idle: u64,
+    /// Active and idle.
+    live: u64,
+    /// All there ever were, expired and disconnected ones included.
+    total: u64,
+}
+
+/// How an application authenticates.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ApplicationOauth {
+    r#type: ClientType,
+    client_id: String,
+    /// Shown this once; null for a public application.
+    client_secret: Option<String>,
+    pkce_required: bool,
+    /// The most that its tokens may do.
+    scopes: Vec<String>,
+    /// Null: there is no authorization endpoint here. Tokens of people come from an issuer of theirs.
+    authorization_url: Option<String>,
+    token_url: String,
+    /// Where its MCP clients connect.
+    gateway_url: String,
+    redirect_uris: Vec<String>,
+    allowed_resources: Vec<String>,
+}
+
+/// Whether a client can keep a secret. Public ones are recorded, but can get no token here.
+#[derive(Clone, Copy, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientType {
+    Confidential,
+    Public,
+}
+
+/// A page of applications, newest first.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ApplicationList {
+    items: Vec<ApplicationView>,
+    /// Absent on the last page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    next_cursor: Option<String>,
+}
+
+/// One application.
+#[derive(Serialize, ToSchema)]
+pub struct ApplicationResponse {
+    application: ApplicationView,
+}
+
+/// One application and how it authenticates, its secret included.
+#[derive(Serialize, ToSchema)]
+pub struct ApplicationWithOauth {
+    application: ApplicationView,
+    oauth: ApplicationOauth,
+}
+
+/// A new application.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateApplication {
+    #[schema(min_length = 1, max_length = 200)]
+    name: String,
+    /// Left out: confidential, with the scope `mcp:invoke`.
+    #[schema(nullable = false)]
+    oauth: Option<CreateOauth>,
+}
+
+/// How a new application is to authenticate.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CreateOauth {
+    /// Confidential if left out.
+    #[schema(nullable = false)]
+    r#type: Option<ClientType>,
+    #[serde(default)]
+    redirect_uris: Vec<String>,
+    #[schema(nullable = false, default = true)]
+    pkce_required: Option<bool>,
+    /// The most that its tokens may do; `mcp:invoke` if left out.
+    #[schema(nullable = false)]
+    scopes: Option<Vec<String>>,
+    #[serde(default)]
+    allowed_resources: Vec<String>,
+}
+
+/// What to change; what is left out stays.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateApplication {
+    #[schema(nullable = false, min_length = 1, max_length = 200)]
+    name: Option<String>,
+    /// Null or an empty text takes it away.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<String>, max_length = 1_000)]
+    description: Option<Option<String>>,
+}
+
+/// Where an application's gateway leads.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetUpstream {
+    /// `http` or `https` URL of an MCP server (Streamable HTTP), in a network that the service was told to allow.
+    #[schema(format = "uri")]
+    url: String,
+}
+
+/// Tells a field that is null from one that is not there.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+impl ApplicationView {
+    fn new(application: Application, summary: Summary) -> Self {
+        let live = summary.active + summary.idle;
+        Self {
+            id: application.id,
+            name: application.name,
+            description: application.description.filter(|text| !text.is_empty()),
+            client_id: application.oauth.client_id,
+            created_at: time(application.created_at),
+            updated_at: time(application.updated_at),
+            archived_at: application.archived_at.map(time),
+            upstream_url: application.upstream,
+            sessions: ApplicationSessions { active: summary.active, idle: summary.idle, live, total: summary.total },
+        }
+    }
+}
+
+impl ApplicationOauth {
+    fn new(app: &App, application: &Application, client_secret: Option<String>) -> Self {
+        let (oauth, base) = (application.oauth.clone(), &app.public_url);
+        Self {
+            r#type: if oauth.r#type == "public" { ClientType::Public } else { ClientType::Confidential },
+            client_id: oauth.client_id,
+            client_secret,
+            pkce_required: oauth.pkce_required,
+            scopes: oauth.scopes,
+            authorization_url: None,
+            token_url: format!("{base}/oauth2/token"),
+            gateway_url: format!("{base}/mcp/{}", application.id),
+            redirect_uris: oauth.redirect_uris,
+            allowed_resources: oauth.allowed_resources,
+        }
+    }
+}
+
+fn shown(app: &App, caller: &Caller, id: Uuid) -> Result<Json<ApplicationResponse>, Problem> {
+    let (application, summary) = app.directory.application(caller, id)?;
+    Ok(Json(ApplicationResponse { application: ApplicationView::new(application, summary) }))
+}
+
+fn shown_with_secret(
+    app: &App,
+    caller: &Caller,
+    made: WithSecret<Application>,
+) -> Result<Json<ApplicationWithOauth>, Problem> {
+    let oauth = ApplicationOauth::new(app, &made.made, made.secret);
+    let (application, summary) = app.directory.application(caller, made.made.id)?;
+    Ok(Json(ApplicationWithOauth { application: ApplicationView::new(application, summary), oauth }))
+}
+
+/// List applications, newest first
+#[utoipa::path(
+    get, path = "/api/v1/applications", operation_id = "applications.list", tag = "applications",
+    security(("bearer" = [])),
+    params(DirectoryQuery),
+    responses((status = 200, description = "A page of applications.", body = ApplicationList), ReadFailures),
+)]
+pub async fn list_applications(
+    CanRead(caller): CanRead,
+    State(app): State<App>,
+    Query(query): Query<DirectoryQuery>,
+) -> Result<Json<ApplicationList>, Problem> {
+    let (archived, slice) = query.read()?;
+    let (found, more) = app.directory.applications(&caller, archived, slice);
+    let last = found.last().map(|(application, _)| (application.created_at, application.id));
+    let items = found.into_iter().map(|(application, summary)| ApplicationView::new(application, summary)).collect();
+    Ok(Json(ApplicationList { items, next_cursor: next_cursor(last, more) }))
+}
+
+/// Create an application
+///
+/// Its client secret is in this answer and nowhere else. A public application is recorded, but can get no token here,
+/// as there is no authorization endpoint: its users' tokens come from an issuer of theirs.
+#[utoipa::path(
+    post, path = "/api/v1/applications", operation_id = "applications.create", tag = "applications",
+    security(("bearer" = [])),
+    request_body = CreateApplication,
+    responses(
+        (status = 201, description = "The application, with its secret.", body = ApplicationWithOauth),
+        (status = 409, description = "Another application has this name.", body = ProblemBody),
+        WriteFailures,
+    ),
+)]
+pub async fn create_application(
+    Organization(caller): Organization,
+    State(app): State<App>,
+    Body(body): Body<CreateApplication>,
+) -> Result<(StatusCode, Json<ApplicationWithOauth>), Problem> {
+    let oauth = body.oauth;
+    let kind = oauth.as_ref().and_then(|oauth| oauth.r#type).map(|kind| match kind {
+        ClientType::Confidential => "confidential".to_owned(),
+        ClientType::Public => "public".to_owned(),
+    });
+    let new = match oauth {
+        None => NewApplication { name: body.name, ..NewApplication::default() },
+        Some(oauth) => {
+            check_redirects(&oauth.redirect_uris)?;
+            NewApplication {
+                name: body.name,
+                kind,
+                redirect_uris: oauth.redirect_uris,
+                pkce_required: oauth.pkce_required,
+                scopes: oauth.scopes,
+                allowed_resources: oauth.allowed_resources,
+            }
+        }
+    };
+    let made = app.directory.create_application(&caller, new).await?;
+    Ok((StatusCode::CREATED, shown_with_secret(&app, &caller, made)?))
+}
+
+/// RFC 6749 3.1.2: absolute, without a fragment.
+fn check_redirects(uris: &[String]) -> Result<(), Problem> {
+    let good = |uri: &String| url::Url::parse(uri).is_ok_and(|uri| uri.fragment().is_none());
+    match uris.iter().find(|uri| !good(uri)) {
+        None => Ok(()),
+        Some(uri) => {
+            let message = format!("oauth.redirectUris must be absolute URLs without a fragment; {uri:?} is not");
+            Err(Problem::invalid("oauth.redirectUris", message))
+        }
+    }
+}
+
+/// Get an application, archived or not
+#[utoipa::path(
+    get, path = "/api/v1/applications/{applicationId}", operation_id = "applications.get", tag = "applications",
+    security(("bearer" = [])),
+    params(("applicationId" = Uuid, Path, description = "The application")),
+    responses(
+        (status = 200, description = "The application.", body = ApplicationResponse),
+        (status = 404, description = "No such application.", body = ProblemBody),
+        ReadFailures,
+    ),
+)]
+pub async fn get_application(
+    CanRead(caller): CanRead,
+    State(app): State<App>,
+    Ids(ids): Ids<1>,
+) -> Result<Json<ApplicationResponse>, Problem> {
+    let [id] = ids;
+    shown(&app, &caller, id)
+}
+
+/// Rename or describe an application
+#[utoipa::path(
+    patch, path = "/api/v1/applications/{applicationId}", operation_id = "applications.update", tag = "applications",
+    security(("bearer" = [])),
+    params(("applicationId" = Uuid, Path, description = "The application")),
+    request_body = UpdateApplication,
+    responses(
+        (status = 200, description = "The application as it is now.", body = ApplicationResponse),
+        (status = 404, description = "No such application, or it is archived.", body = ProblemBody),
+        (status = 409, description = "Another application has this name.", body = ProblemBody),
+        WriteFailures,
+    ),
+)]
+pub async fn update_application(
+    CanManage(caller): CanManage,
+    State(app): State<App>,
+    Ids(ids): Ids<1>,
+    Body(body): Body<UpdateApplication>,
+) -> Result<Json<ApplicationResponse>, Problem> {
+    let [id] = ids;
+    let description = body.description.map(Option::unwrap_or_default);
+    app.directory.change_application(&caller, id, body.name, description).await?;
+    shown(&app, &caller, id)
+}
+
+/// Archive an application and revoke all its sessions
+///
+/// Its sessions and their history stay readable. Its client gets no more tokens, and its name is free again.
+#[utoipa::path(
+    delete, path = "/api/v1/applications/{applicationId}", operation_id = "applications.archive", tag = "applications",
+    security(("bearer" = [])),
+    params(("applicationId" = Uuid, Path, description = "The application")),
+    responses(
+        (status = 204, description = "It is archived; nothing of its sessions is under way any more."),
+        (status = 404, description = "No such application, or it is archived already.", body = ProblemBody),
+        WriteFailures,
+    ),
+)]
+pub async fn archive_application(
+    CanManage(caller): CanManage,
+    State(app): State<App>,
+    Ids(ids): Ids<1>,
+) -> Result<StatusCode, Problem> {
+    let [id] = ids;
+    app.sessions.archive(&caller, id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Give an application a new client secret
+///
+/// The old one opens nothing from now on; tokens issued before stay valid until they expire or are revoked.
+#[utoipa::path(
+    post, path = "/api/v1/applications/{applicationId}/rotate-secret", operation_id = "applications.rotateSecret",
+    tag = "applications",
+    security(("bearer" = [])),
+    params(("applicationId" = Uuid, Path, description = "The application")),
+    responses(
+        (status = 200, description = "The application, with its new secret.", body = ApplicationWithOauth),
+        (status = 404, description = "No such application, or it is archived.", body = ProblemBody),
+        (status = 409, description = "A public application has no secret.", body = ProblemBody),
+        WriteFailures,
+    ),
+)]
+pub async fn rotate_application_secret(
+    CanManage(caller): CanManage,
+    State(app): State<App>,
+    Ids(ids): Ids<1>,
+) -> Result<Json<ApplicationWithOauth>, Problem> {
+    let [id] = ids;
+    let made = app.directory.rotate_application_secret(&caller, id).await?;
+    shown_with_secret(&app, &caller, made)
+}
+
+/// Name the MCP server behind an application's gateway
+#[utoipa::path(
+    put, path = "/api/v1/applications/{applicationId}/upstream", operation_id = "applications.setUpstream",
+    tag = "applications",
+    security(("bearer" = [])),
+    params(("applicationId" = Uuid, Path, description = "The application")),
+    request_body = SetUpstream,
+    responses(
+        (status = 200, description = "The application as it is now.", body = ApplicationResponse),
+        (status = 404, description = "No such application, or it is archived.", body = ProblemBody),
+        WriteFailures,
+    ),
+)]
+pub async fn set_upstream(
+    CanManage(caller): CanManage,
+    State(app): State<App>,
+    Ids(ids): Ids<1>,
+    Body(body): Body<SetUpstream>,
+) -> Result<Json<ApplicationResponse>, Problem> {
+    let [id] = ids;
+    mcp::check_upstream(&body.url, &app.config)?;
+    app.directory.set_upstream(&caller, id, body.url).await?;
+    shown(&app, &caller, id)
+}

@@ -1,0 +1,131 @@
+//! The service itself: is it alive, is it ready, and the document of its API.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{RawQuery, State};
+use axum::http::{StatusCode, header};
+use axum::routing::get;
+use tokio::time::timeout;
+use url::form_urlencoded;
+use utoipa::openapi::OpenApi;
+
+use super::App;
+use crate::core::Time;
+use crate::sessions::Job;
+
+/// How long the writer may take to say that it is well.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Tell that the process runs
+///
+/// Looks at nothing else: restart what does not answer.
+#[utoipa::path(
+    get, path = "/livez", operation_id = "service.live", tag = "service",
+    security(()),
+    responses((status = 200, description = "`ok`.", body = String, content_type = "text/plain")),
+)]
+pub async fn live() -> &'static str {
+    "ok\n"
+}
+
+/// Tell whether requests can be served
+///
+/// With `?verbose`, one line for each thing looked at: `[+]` good, `[-]` not; any that is not makes the answer 503.
+#[utoipa::path(
+    get, path = "/readyz", operation_id = "service.ready", tag = "service",
+    security(()),
+    params(("verbose" = Option<String>, Query, description = "Say what was looked at")),
+    responses(
+        (status = 200, description = "`ok`.", body = String, content_type = "text/plain"),
+        (status = 503, description = "`not ready`.", body = String, content_type = "text/plain"),
+    ),
+)]
+pub async fn ready(State(app): State<App>, RawQuery(query): RawQuery) -> (StatusCode, String) {
+    let query = query.unwrap_or_default();
+    let verbose = form_urlencoded::parse(query.as_bytes()).any(|(name, value)| name == "verbose" && value != "false");
+    let mut report = Report::default();
+    report.writer(&app).await;
+    let now = app.clock.now();
+    for (name, job) in app.board.jobs() {
+        report.job(name, &job, now);
+    }
+    report.line(true, format_args!("open sessions: {}", app.sessions.open_sessions()));
+    if app.stopping.is_cancelled() {
+        report.line(false, "stopping");
+    }
+    let (status, word) =
+        if report.bad { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n") } else { (StatusCode::OK, "ok\n") };
+    let lines = if verbose { report.lines } else { String::new() };
+    (status, lines + word)
+}
+
+/// What was looked at.
+#[derive(Default)]
+struct Report {
+    lines: String,
+    bad: bool,
+}
+
+impl Report {
+    fn line(&mut self, good: bool, text: impl Display) {
+        self.bad |= !good;
+        self.lines += &format!("[{}]{text}\n", if good { '+' } else { '-' });
+    }
+
+    async fn writer(&mut self, app: &App) {
+        match timeout(PATIENCE, app.sessions.health()).await {
+            Ok(Ok(health)) => {
+                self.line(true, format_args!("sqlite {} ok", health.sqlite_version));
+                self.line(health.journal_mode == "wal", format_args!("journal_mode {}", health.journal_mode));
+                let synchronous = match health.synchronous {
+                    0 => "OFF",
+                    1 => "NORMAL",
+                    2 => "FULL",
+                    _ => "EXTRA",
+                };
+                self.line(health.synchronous >= 2, format_args!("synchronous {synchronous}"));
+                match health.fault() {
+                    None => self.line(true, "writer ok"),
+                    Some(fault) => self.line(false, format_args!("writer: {fault}")),
+                }
+            }
+            Ok(Err(error)) => self.line(false, format_args!("writer: {error}")),
+            Err(_) => self.line(false, format_args!("writer: no answer within {} s", PATIENCE.as_secs())),
+        }
+    }
+
+    fn job(&mut self, name: &str, job: &Job, now: Time) {
+        let last = match job.last_run {
+            Some(at) => format!("last run {:.1}s ago", (now - at).as_seconds_f64()),
+            None => "last run never".to_owned(),
+        };
+        let late = if job.late(now) { ", late" } else { "" };
+        match &job.outcome {
+            Ok(did) => self.line(late.is_empty(), format_args!("job {name}: {last}{late}: {did}")),
+            Err(error) => self.line(false, format_args!("job {name}: {last}{late}: failed: {error}")),
+        }
+    }
+}
+
+/// The document as YAML; the same document gives the same bytes.
+pub fn yaml(document: &OpenApi) -> String {
+    // Plain data with string keys: writing it cannot fail.
+    let text = document.to_yaml().unwrap_or_default();
+    format!("{}\n", text.trim_end())
+}
+
+/// The document at the places where clients look for it, written once.
+pub fn documents(document: &OpenApi) -> Router<App> {
+    let yaml = Bytes::from(yaml(document));
+    let json = Bytes::from(document.to_pretty_json().unwrap_or_default());
+    let serve = |media_type: &'static str, bytes: Bytes| {
+        get(move || async move { ([(header::CONTENT_TYPE, media_type)], bytes) })
+    };
+    Router::new()
+        .route("/openapi.yaml", serve("application/yaml", yaml))
+        .route("/openapi.json", serve("application/json", json.clone()))
+        .route("/api/openapi.json", serve("application/json", json))
+}

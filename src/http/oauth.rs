@@ -1,0 +1,292 @@
+//! OAuth 2: access tokens for clients that authenticate as themselves (RFC 6749, client credentials), and where to get
+//! them (RFC 8414). Errors are OAuth's own.
+
+use std::collections::HashMap;
+
+use axum::extract::{RawPathParams, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use url::form_urlencoded;
+use utoipa::ToSchema;
+
+use super::App;
+use super::extract::body_bytes;
+use crate::core::caller::Scope;
+use crate::directory::Issued;
+use crate::error::Error;
+use crate::gate::Client;
+
+/// What a client asks for. Client id and secret come in HTTP Basic or here, not in both.
+#[derive(Deserialize, ToSchema)]
+#[allow(dead_code)] // the document's words for what `Form` reads by hand
+pub struct TokenRequest {
+    /// `client_credentials`
+    #[schema(example = "client_credentials")]
+    grant_type: String,
+    /// Scopes, separated by spaces; all that the client may have if left out.
+    #[schema(nullable = false, example = "management:all")]
+    scope: Option<String>,
+    /// What the token is for: the base of the API or of the gateway. All tokens are good for both.
+    #[schema(nullable = false)]
+    audience: Option<String>,
+    /// The same, as RFC 8707 calls it.
+    #[schema(nullable = false)]
+    resource: Option<String>,
+    #[schema(nullable = false)]
+    client_id: Option<String>,
+    #[schema(nullable = false)]
+    client_secret: Option<String>,
+}
+
+/// An access token.
+#[derive(Serialize, ToSchema)]
+pub struct TokenResponse {
+    /// Opaque; begins with `sat_`.
+    access_token: String,
+    /// `Bearer`
+    token_type: &'static str,
+    /// Seconds.
+    expires_in: u32,
+    /// The scopes it has, separated by spaces.
+    scope: String,
+}
+
+/// Why there is no token.
+#[derive(Serialize, ToSchema)]
+pub struct TokenError {
+    /// `invalid_request`, `invalid_client`, `invalid_scope`, `invalid_target`, `unsupported_grant_type`,
+    /// `temporarily_unavailable` or `server_error`.
+    error: &'static str,
+    /// For people.
+    error_description: String,
+}
+
+/// A [`TokenError`] with its status.
+#[derive(Debug)]
+pub struct Refused {
+    status: StatusCode,
+    error: &'static str,
+    description: String,
+}
+
+impl Refused {
+    fn new(error: &'static str, description: impl Into<String>) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, error, description: description.into() }
+    }
+
+    fn client() -> Self {
+        let refused = Self::new("invalid_client", "Client authentication failed");
+        Self { status: StatusCode::UNAUTHORIZED, ..refused }
+    }
+
+    /// As what a failure of ours shows here.
+    fn from_error(error: Error) -> Self {
+        match error {
+            Error::Unauthorized { .. } => Self::client(),
+            Error::Invalid { message, .. } => Self::new("invalid_scope", message),
+            Error::Busy => Self {
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                ..Self::new("temporarily_unavailable", error.to_string())
+            },
+            Error::DiskFull => Self {
+                status: StatusCode::INSUFFICIENT_STORAGE,
+                ..Self::new("temporarily_unavailable", error.to_string())
+            },
+            error => {
+                tracing::error!(?error, "a token could not be issued");
+                let status = StatusCode::INTERNAL_SERVER_ERROR;
+                Self { status, ..Self::new("server_error", "Internal server error") }
+            }
+        }
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let body = Json(TokenError { error: self.error, error_description: self.description });
+        let mut response = (self.status, [(header::CACHE_CONTROL, "no-store")], body).into_response();
+        let headers = response.headers_mut();
+        if self.status == StatusCode::UNAUTHORIZED {
+            let challenge = HeaderValue::from_static("Basic realm=\"sessiond\"");
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+/// Get an access token
+///
+/// For clients that authenticate as themselves: applications and service accounts, with HTTP Basic or with `client_id`
+/// and `client_secret` in the form. Tokens are not refreshed: ask again shortly before one expires.
+#[utoipa::path(
+    post, path = "/oauth2/token", operation_id = "oauth.token", tag = "oauth",
+    security(("client" = [])),
+    request_body(content = TokenRequest, content_type = "application/x-www-form-urlencoded"),
+    responses(
+        (status = 200, description = "An access token.", body = TokenResponse),
+        (status = 400, description = "The request, its grant type, its scope or its audience is wrong.", body = TokenError),
+        (status = 401, description = "Client authentication failed.", body = TokenError),
+        (status = 413, description = "The body is too large.", body = TokenError),
+        (status = 503, description = "Busy or about to stop: try again after `Retry-After` seconds.", body = TokenError),
+        (status = 507, description = "The disk is full; nothing was written.", body = TokenError),
+    ),
+)]
+pub async fn token(State(app): State<App>, request: Request) -> Result<Response, Refused> {
+    let headers = request.headers().clone();
+    let form = Form::read(request, &app).await?;
+    let client = authenticate(&app, &headers, &form).await?;
+    match form.one("grant_type") {
+        Some("client_credentials") => {}
+        Some(_) => {
+            return Err(Refused::new("unsupported_grant_type", "grant_type must be client_credentials"));
+        }
+        None => return Err(Refused::new("invalid_request", "grant_type is missing")),
+    }
+    for target in form.all("audience").chain(form.all("resource")) {
+        if !is_ours(&app.public_url, target) {
+            let base = &app.public_url;
+            let description = format!("audience must be {base}/api/v1 or {base}/mcp, or be left out");
+            return Err(Refused::new("invalid_target", description));
+        }
+    }
+    let issued = app.directory.issue_token(client, form.one("scope")).await.map_err(Refused::from_error)?;
+    let Issued { token, scopes, expires_in } = issued;
+    let body = TokenResponse { access_token: token, token_type: "Bearer", expires_in, scope: scopes.to_string() };
+    Ok(([(header::CACHE_CONTROL, "no-store"), (header::PRAGMA, "no-cache")], Json(body)).into_response())
+}
+
+/// Whether a token for this audience is to be had here.
+fn is_ours(base: &str, target: &str) -> bool {
+    let Some(path) = target.strip_prefix(base) else { return target == "mcp-gateway" };
+    let path = path.trim_end_matches('/');
+    matches!(path, "/api/v1" | "/mcp") || path.starts_with("/mcp/")
+}
+
+/// A form, each name at most once save those that may repeat. What is empty counts as left out (RFC 6749 3.2).
+struct Form(HashMap<String, Vec<String>>);
+
+impl Form {
+    async fn read(request: Request, app: &App) -> Result<Self, Refused> {
+        let is_form = request.headers().get(header::CONTENT_TYPE).is_some_and(|kind| {
+            let essence = kind.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
+            essence.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
+        });
+        if !is_form {
+            let description = "The body must be a form: application/x-www-form-urlencoded";
+            return Err(Refused::new("invalid_request", description));
+        }
+        let bytes = body_bytes(request, app).await.map_err(|problem| Refused {
+            status: problem.status,
+            ..Refused::new("invalid_request", problem.message)
+        })?;
+        let mut fields: HashMap<String, Vec<String>> = HashMap::new();
+        for (name, value) in form_urlencoded::parse(&bytes).filter(|(_, value)| !value.is_empty()) {
+            let values = fields.entry(name.into_owned()).or_default();
+            values.push(value.into_owned());
+        }
+        match fields.iter().find(|(name, values)| values.len() > 1 && *name != "resource" && *name != "audience") {
+            Some((name, _)) => Err(Refused::new("invalid_request", format!("{name:?} is given more than once"))),
+            None => Ok(Self(fields)),
+        }
+    }
+
+    fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.0.get(name).into_iter().flatten().map(String::as_str)
+    }
+
+    fn one(&self, name: &str) -> Option<&str> {
+        self.all(name).next()
+    }
+}
+
+/// The client that a request authenticates.
+async fn authenticate(app: &App, headers: &HeaderMap, form: &Form) -> Result<Client, Refused> {
+    let (id, secret) = (form.one("client_id"), form.one("client_secret"));
+    let Some(header) = headers.get(header::AUTHORIZATION) else {
+        let (Some(id), Some(secret)) = (id, secret) else { return Err(Refused::client()) };
+        return app.auth.client(id, secret).await.map_err(Refused::from_error);
+    };
+    let pair = header.to_str().ok().and_then(basic).ok_or_else(Refused::client)?;
+    if secret.is_some() || id.is_some_and(|id| id != pair.0 && id != decoded(&pair.0)) {
+        let description = "Authenticate once: with HTTP Basic, or with client_id and client_secret in the form";
+        return Err(Refused::new("invalid_request", description));
+    }
+    // RFC 6749 2.3.1 has both form-encoded inside Basic; many clients send them as they are.
+    let plain = (decoded(&pair.0), decoded(&pair.1));
+    match app.auth.client(&plain.0, &plain.1).await {
+        Err(Error::Unauthorized { .. }) if plain != pair => app.auth.client(&pair.0, &pair.1).await,
+        other => other,
+    }
+    .map_err(Refused::from_error)
+}
+
+/// User and password of `Authorization: Basic …`, as they stand there.
+fn basic(header: &str) -> Option<(String, String)> {
+    let (scheme, encoded) = header.split_once(' ')?;
+    let bytes = STANDARD.decode(encoded.trim()).ok().filter(|_| scheme.eq_ignore_ascii_case("basic"))?;
+    let text = String::from_utf8(bytes).ok()?;
+    text.split_once(':').map(|(user, password)| (user.to_owned(), password.to_owned()))
+}
+
+/// One form-encoded text, decoded.
+fn decoded(text: &str) -> String {
+    let one = text.replace('&', "%26").replace('=', "%3D");
+    form_urlencoded::parse(one.as_bytes()).map(|(text, _)| text.into_owned()).next().unwrap_or_default()
+}
+
+/// Where and how tokens are to be had (RFC 8414).
+#[derive(Serialize, ToSchema)]
+pub struct AuthorizationServer {
+    issuer: String,
+    token_endpoint: String,
+    grant_types_supported: Vec<&'static str>,
+    token_endpoint_auth_methods_supported: Vec<&'static str>,
+    scopes_supported: Vec<&'static str>,
+    /// Empty: there is no authorization endpoint.
+    response_types_supported: Vec<&'static str>,
+}
+
+impl AuthorizationServer {
+    fn new(app: &App, issuer: String) -> Self {
+        Self {
+            issuer,
+            token_endpoint: format!("{}/oauth2/token", app.public_url),
+            grant_types_supported: vec!["client_credentials"],
+            token_endpoint_auth_methods_supported: vec!["client_secret_basic", "client_secret_post"],
+            scopes_supported: Scope::ALL.into_iter().map(Scope::word).collect(),
+            response_types_supported: vec![],
+        }
+    }
+}
+
+/// Learn where tokens are to be had
+///
+/// RFC 8414. Also at `/.well-known/oauth-authorization-server/mcp…`, for clients that take the gateway's URL for the
+/// issuer's.
+#[utoipa::path(
+    get, path = "/.well-known/oauth-authorization-server", operation_id = "oauth.authorizationServer", tag = "oauth",
+    security(()),
+    responses((status = 200, description = "The authorization server's metadata.", body = AuthorizationServer)),
+)]
+pub async fn authorization_server(State(app): State<App>) -> Json<AuthorizationServer> {
+    Json(AuthorizationServer::new(&app, app.public_url.to_string()))
+}
+
+/// The same for issuers with a path: an issuer's document stands under its path, and names it (RFC 8414 3.1 and 3.3).
+pub fn aliases() -> Router<App> {
+    let answer = |State(app): State<App>, path: RawPathParams| async move {
+        let application = path.iter().next().map_or_else(String::new, |(_, id)| format!("/{id}"));
+        Json(AuthorizationServer::new(&app, format!("{}/mcp{application}", app.public_url)))
+    };
+    Router::new()
+        .route("/.well-known/oauth-authorization-server/mcp", get(answer))
+        .route("/.well-known/oauth-authorization-server/mcp/{applicationId}", get(answer))
+}
