@@ -221,3 +221,35 @@ impl Agent {
         format!("/api/v1/applications/{}/sessions/{}", self.application, self.id)
     }
 }
+
+// ---- the log, as a test may look at it ----
+
+impl Server {
+    /// Every event: type and body.
+    pub async fn log(&self) -> Vec<(String, Value)> {
+        let mut connection = self.look_inside().await;
+        let rows: Vec<(String, Option<String>)> =
+            sqlx::query_as("select type, body from event order by position").fetch_all(&mut connection).await.unwrap();
+        rows.into_iter().map(|(name, body)| (name, serde_json::from_str(&body.unwrap_or_default()).unwrap_or_default())).collect()
+    }
+
+    /// Where in the log events of these types are.
+    pub async fn positions_of(&self, types: &[&str]) -> std::collections::BTreeSet<i64> {
+        let mut connection = self.look_inside().await;
+        let rows: Vec<(i64, String)> =
+            sqlx::query_as("select position, type from event").fetch_all(&mut connection).await.unwrap();
+        rows.into_iter().filter(|(_, name)| types.contains(&name.as_str())).map(|(position, _)| position).collect()
+    }
+
+    /// A connection that reads the database as it is.
+    pub async fn look_inside(&self) -> sqlx::SqliteConnection {
+        look_inside(&self.database()).await
+    }
+}
+
+/// A connection that reads a database as it is.
+pub async fn look_inside(database: &str) -> sqlx::SqliteConnection {
+    use sqlx::Connection;
+    let options: sqlx::sqlite::SqliteConnectOptions = database.parse().unwrap();
+    sqlx::SqliteConnection::connect_with(&options.read_only(true)).await.unwrap()
+}
