@@ -24,7 +24,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the service
-    #[command(after_help = SERVE_EXAMPLES)]
+    #[command(after_help = SERVE_EXAMPLES, args_override_self = true)]
     Serve(Box<Config>),
     /// Check the log against itself and every row against the log; exits with 1 at the first difference
     Verify(Database),

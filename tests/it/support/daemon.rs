@@ -2,13 +2,20 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex};
 
-use super::{CLIENT_ID, CLIENT_SECRET};
+use super::{CLIENT_ID, CLIENT_SECRET, Holder};
 
 pub struct Daemon {
     pub child: Child,
     pub base: String,
+    log: Arc<Mutex<String>>,
+}
+
+/// Any subcommand of the binary, run to its end.
+pub fn sessiond(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_sessiond")).args(arguments).output().unwrap()
 }
 
 /// The command, with a port of its own and the test's credentials.
@@ -38,18 +45,38 @@ impl Daemon {
     pub fn spawn(mut command: Command) -> Self {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let mut said = vec![];
+        let log = Arc::new(Mutex::new(String::new()));
         let base = loop {
-            let Some(Ok(line)) = lines.next() else { panic!("sessiond did not start: {said:#?}") };
-            let log: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
-            if let Some(url) = log["url"].as_str() {
+            let Some(Ok(line)) = lines.next() else { panic!("sessiond did not start: {}", log.lock().unwrap()) };
+            *log.lock().unwrap() += &format!("{line}\n");
+            let line: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+            if let Some(url) = line["url"].as_str() {
                 break url.to_owned();
             }
-            said.push(line);
         };
         // Its log is read on, so that it never waits for us.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { child, base }
+        let rest = log.clone();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                *rest.lock().unwrap() += &format!("{line}\n");
+            }
+        });
+        Self { child, base, log }
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// An operator with every right.
+    pub async fn operator(&self) -> Holder {
+        let http = reqwest::Client::builder().timeout(std::time::Duration::from_secs(60)).build().unwrap();
+        let form = [("grant_type", "client_credentials"), ("scope", "management:all mcp:invoke")];
+        let url = format!("{}/oauth2/token", self.base);
+        let answer = http.post(url).basic_auth(CLIENT_ID, Some(CLIENT_SECRET)).form(&form).send().await.unwrap();
+        let body: serde_json::Value = answer.json().await.unwrap();
+        Holder { base: self.base.clone(), token: Some(body["access_token"].as_str().unwrap().to_owned()), http }
     }
 
     /// kill -9
@@ -59,7 +86,7 @@ impl Daemon {
     }
 
     /// SIGTERM, and its exit status.
-    pub fn terminate(mut self) -> std::process::ExitStatus {
+    pub fn terminate(mut self) -> ExitStatus {
         let kill = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
         assert!(kill.success());
         self.child.wait().unwrap()

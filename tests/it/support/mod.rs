@@ -1,6 +1,6 @@
 //! What tests share: a real server on a free port, callers by role, a clock to turn, and the binary as a process.
 
-mod daemon;
+pub mod daemon;
 mod feed;
 
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use sessiond::config::Config;
 use tempfile::TempDir;
 
 pub use daemon::Daemon;
-pub use feed::{Feed, Frame};
+pub use feed::Feed;
 
 pub const CLIENT_ID: &str = "operator";
 pub const CLIENT_SECRET: &str = "a secret of thirty-two characters or more";
@@ -120,7 +120,9 @@ impl Server {
     /// The id of the application that the first start made.
     pub async fn application(&self) -> String {
         let (_, body) = self.operator().await.get("/api/v1/applications").await;
-        body["items"][0]["id"].as_str().unwrap().to_owned()
+        let applications = body["items"].as_array().unwrap();
+        let first = applications.iter().find(|one| one["name"] == "default").unwrap();
+        first["id"].as_str().unwrap().to_owned()
     }
 
     /// Waits until a look finds what it looks for; fails after ten seconds.
