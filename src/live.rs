@@ -80,11 +80,12 @@ impl Live {
                 }
             };
             let (listeners, activity) = self.listeners();
-            if listeners && (activity || now.lifecycle > reached.position) {
-                if let Err(error) = self.hand_out(reached.position, now.position, activity).await {
-                    // Listeners notice a gap by its positions and read the store themselves.
-                    tracing::error!(%error, "following the log failed");
-                }
+            if listeners
+                && (activity || now.lifecycle > reached.position)
+                && let Err(error) = self.hand_out(reached.position, now.position, activity).await
+            {
+                // Listeners notice a gap by its positions and read the store themselves.
+                tracing::error!(%error, "following the log failed");
             }
             reached = now;
         }

@@ -45,7 +45,8 @@ pub async fn live() -> &'static str {
 )]
 pub async fn ready(State(app): State<App>, RawQuery(query): RawQuery) -> (StatusCode, String) {
     let query = query.unwrap_or_default();
-    let verbose = form_urlencoded::parse(query.as_bytes()).any(|(name, value)| name == "verbose" && value != "false");
+    let verbose =
+        form_urlencoded::parse(query.as_bytes()).any(|(name, value)| name == "verbose" && value != "false");
     let mut report = Report::default();
     report.writer(&app).await;
     let now = app.clock.now();

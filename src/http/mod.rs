@@ -11,11 +11,11 @@ pub mod problem;
 
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::Router;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument;
@@ -76,7 +76,11 @@ pub fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(agents::get_instance, agents::revoke_instance))
         .routes(routes!(agents::revoke_instances))
         .routes(routes!(directory::list_applications, directory::create_application))
-        .routes(routes!(directory::get_application, directory::update_application, directory::archive_application))
+        .routes(routes!(
+            directory::get_application,
+            directory::update_application,
+            directory::archive_application
+        ))
         .routes(routes!(directory::rotate_application_secret))
         .routes(routes!(directory::set_upstream))
         .routes(routes!(directory::list_service_accounts, directory::create_service_account))
@@ -98,13 +102,20 @@ pub fn router(app: App) -> Router {
         .merge(health::documents(&document))
         .merge(oauth::aliases())
         .merge(mcp::router(app.gateway.clone()))
-        .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "not_found", "Not found: there is nothing at this path") })
+        .fallback(|| async {
+            Problem::new(StatusCode::NOT_FOUND, "not_found", "Not found: there is nothing at this path")
+        })
         .method_not_allowed_fallback(|| async {
-            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed at this path; see Allow")
+            Problem::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method_not_allowed",
+                "Method not allowed at this path; see Allow",
+            )
         })
         .layer(DefaultBodyLimit::max(BODY))
         .layer(CatchPanicLayer::custom(|_| {
-            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Internal server error").into_response()
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Internal server error")
+                .into_response()
         }))
         .layer(middleware::from_fn(frame))
         .with_state(app)
@@ -120,11 +131,14 @@ async fn frame(mut request: Request, next: Next) -> Response {
         .and_then(|value| value.to_str().ok())
         .filter(|id| is_request_id(id))
         .map_or_else(secret::request_id, str::to_owned);
-    let wants_problem = request.headers().get_all(header::ACCEPT).iter().any(|accept| {
-        accept.to_str().is_ok_and(|accept| accept.contains("application/problem+json"))
-    });
+    let wants_problem = request
+        .headers()
+        .get_all(header::ACCEPT)
+        .iter()
+        .any(|accept| accept.to_str().is_ok_and(|accept| accept.contains("application/problem+json")));
     request.extensions_mut().insert(RequestId(id.clone()));
-    let span = tracing::info_span!("request", id = %id, method = %request.method(), path = request.uri().path());
+    let span =
+        tracing::info_span!("request", id = %id, method = %request.method(), path = request.uri().path());
     let mut response = next.run(request).instrument(span.clone()).await;
     let _entered = span.enter();
     let status = response.status();
@@ -148,7 +162,8 @@ async fn frame(mut request: Request, next: Next) -> Response {
 
 /// A request id from outside is kept if it is short and plain.
 fn is_request_id(id: &str) -> bool {
-    (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+    (1..=64).contains(&id.len())
+        && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
 }
 
 /// The document's head; the operations come from the handlers.
@@ -180,7 +195,9 @@ impl utoipa::Modify for Security {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
         let mut bearer = Http::new(HttpAuthScheme::Bearer);
-        bearer.description = Some("An access token (`sat_…`) from `POST /oauth2/token`, or a session's token (`sst_…`).".into());
+        bearer.description = Some(
+            "An access token (`sat_…`) from `POST /oauth2/token`, or a session's token (`sst_…`).".into(),
+        );
         let mut basic = Http::new(HttpAuthScheme::Basic);
         basic.description = Some("OAuth client id and secret.".into());
         let components = document.components.get_or_insert_default();

@@ -159,7 +159,8 @@ pub async fn token(State(app): State<App>, request: Request) -> Result<Response,
     }
     let issued = app.directory.issue_token(client, form.one("scope")).await.map_err(Refused::from_error)?;
     let Issued { token, scopes, expires_in } = issued;
-    let body = TokenResponse { access_token: token, token_type: "Bearer", expires_in, scope: scopes.to_string() };
+    let body =
+        TokenResponse { access_token: token, token_type: "Bearer", expires_in, scope: scopes.to_string() };
     Ok(([(header::CACHE_CONTROL, "no-store"), (header::PRAGMA, "no-cache")], Json(body)).into_response())
 }
 
@@ -192,8 +193,13 @@ impl Form {
             let values = fields.entry(name.into_owned()).or_default();
             values.push(value.into_owned());
         }
-        match fields.iter().find(|(name, values)| values.len() > 1 && *name != "resource" && *name != "audience") {
-            Some((name, _)) => Err(Refused::new("invalid_request", format!("{name:?} is given more than once"))),
+        match fields
+            .iter()
+            .find(|(name, values)| values.len() > 1 && *name != "resource" && *name != "audience")
+        {
+            Some((name, _)) => {
+                Err(Refused::new("invalid_request", format!("{name:?} is given more than once")))
+            }
             None => Ok(Self(fields)),
         }
     }
@@ -216,7 +222,8 @@ async fn authenticate(app: &App, headers: &HeaderMap, form: &Form) -> Result<Cli
     };
     let pair = header.to_str().ok().and_then(basic).ok_or_else(Refused::client)?;
     if secret.is_some() || id.is_some_and(|id| id != pair.0 && id != decoded(&pair.0)) {
-        let description = "Authenticate once: with HTTP Basic, or with client_id and client_secret in the form";
+        let description =
+            "Authenticate once: with HTTP Basic, or with client_id and client_secret in the form";
         return Err(Refused::new("invalid_request", description));
     }
     // RFC 6749 2.3.1 has both form-encoded inside Basic; many clients send them as they are.

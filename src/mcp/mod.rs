@@ -17,4 +17,6 @@ impl Gateway {
 pub fn router<S: Clone + Send + Sync + 'static>(_: Arc<Gateway>) -> axum::Router<S> {
     axum::Router::new()
 }
-pub fn check_upstream(url: &str, _: &crate::config::Config) -> Result<String, crate::error::Error> { Ok(url.to_owned()) }
+pub fn check_upstream(url: &str, _: &crate::config::Config) -> Result<String, crate::error::Error> {
+    Ok(url.to_owned())
+}

@@ -57,10 +57,16 @@ async fn ids_that_are_no_uuids_get_400_and_unknown_ones_404_each_with_its_text()
     let operator = server.operator().await;
     let application = server.application().await;
     let (status, body) = operator.get("/api/v1/applications/nonsense/sessions").await;
-    assert_eq!((status, body["message"].as_str()), (StatusCode::BAD_REQUEST, Some("Validation failed (uuid is expected)")));
+    assert_eq!(
+        (status, body["message"].as_str()),
+        (StatusCode::BAD_REQUEST, Some("Validation failed (uuid is expected)"))
+    );
     for path in [sessions(UNKNOWN), format!("{}/{UNKNOWN}", sessions(UNKNOWN))] {
         let (status, body) = operator.get(&path).await;
-        assert_eq!((status, body["message"].as_str()), (StatusCode::NOT_FOUND, Some("Application not found")));
+        assert_eq!(
+            (status, body["message"].as_str()),
+            (StatusCode::NOT_FOUND, Some("Application not found"))
+        );
     }
     let (status, body) = operator.delete(&sessions(UNKNOWN)).await;
     assert_eq!((status, body["message"].as_str()), (StatusCode::NOT_FOUND, Some("Application not found")));
@@ -186,7 +192,12 @@ async fn a_hundred_and_one_sessions_come_in_pages_without_gap_or_double() {
     assert_eq!(second.get("nextCursor"), None);
     let ids = |list: &Value| -> Vec<(String, String)> {
         let text = |item: &Value, field: &str| item[field].as_str().unwrap().to_owned();
-        list["items"].as_array().unwrap().iter().map(|item| (text(item, "createdAt"), text(item, "id"))).collect()
+        list["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|item| (text(item, "createdAt"), text(item, "id")))
+            .collect()
     };
     let all = [ids(&first), ids(&second)].concat();
     let mut sorted = all.clone();
@@ -214,7 +225,11 @@ async fn parameters_that_make_no_sense_are_refused_by_name() {
         ("cursor=%00", "cursor"),
     ] {
         let (status, body) = operator.get(&format!("{path}?{query}")).await;
-        assert_eq!((status, body["field"].as_str()), (StatusCode::BAD_REQUEST, Some(field)), "{query}: {body}");
+        assert_eq!(
+            (status, body["field"].as_str()),
+            (StatusCode::BAD_REQUEST, Some(field)),
+            "{query}: {body}"
+        );
     }
 }
 
@@ -246,7 +261,10 @@ async fn the_status_filter_follows_what_is_derived_and_wins_over_include_inactiv
         assert_eq!(names(&list), expected, "{query}");
     }
     let (_, list) = operator.get(&format!("{path}?status=inactive&limit=1")).await;
-    assert_eq!((&list["items"][0]["status"], &list["items"][0]["derivedStatus"]), (&json!("active"), &json!("expired")));
+    assert_eq!(
+        (&list["items"][0]["status"], &list["items"][0]["derivedStatus"]),
+        (&json!("active"), &json!("expired"))
+    );
     let cursor = list["nextCursor"].as_str().unwrap();
     let (_, list) = operator.get(&format!("{path}?status=inactive&limit=1&cursor={cursor}")).await;
     assert_eq!(names(&list), ["gone"]);
@@ -325,7 +343,9 @@ async fn silence_ends_a_session_after_the_stale_timeout_and_heartbeats_prevent_i
     server.turn(40);
     assert_eq!(lively.call("heartbeat").await.0, 200);
     server.turn(21);
-    server.until("the silent one is disconnected", async || derived(&operator, &silent).await == "disconnected").await;
+    server
+        .until("the silent one is disconnected", async || derived(&operator, &silent).await == "disconnected")
+        .await;
     assert_eq!(operator.get(&silent.path()).await.1["session"]["disconnectReason"], "stale");
     assert_eq!(derived(&operator, &lively).await, "active");
 }
@@ -359,7 +379,11 @@ async fn the_absolute_lifetime_ends_a_session_however_lively_it_is() {
     server.until("it is disconnected", async || derived(&operator, &agent).await == "disconnected").await;
     let (_, body) = operator.get(&agent.path()).await;
     assert_eq!(body["session"]["disconnectReason"], "lifetime");
-    assert_eq!(body["session"]["disconnectedAt"].as_str(), Some(limit.as_str()), "at the limit, to the millisecond");
+    assert_eq!(
+        body["session"]["disconnectedAt"].as_str(),
+        Some(limit.as_str()),
+        "at the limit, to the millisecond"
+    );
 }
 
 // ---- the write side ----
@@ -503,8 +527,10 @@ async fn goodbye_ends_a_session_once_and_a_call_after_it_says_so() {
 async fn without_an_application_in_sight_the_missing_field_is_named() {
     let server = Server::start().await;
     let operator = server.operator().await;
-    let (_, made) = operator.post("/api/v1/service-accounts", json!({ "name": "loose", "scopes": ["mcp:invoke"] })).await;
-    let (id, secret) = (made["serviceAccount"]["clientId"].as_str().unwrap(), made["clientSecret"].as_str().unwrap());
+    let (_, made) =
+        operator.post("/api/v1/service-accounts", json!({ "name": "loose", "scopes": ["mcp:invoke"] })).await;
+    let (id, secret) =
+        (made["serviceAccount"]["clientId"].as_str().unwrap(), made["clientSecret"].as_str().unwrap());
     let loose = server.holder(server.token_for(id, secret, "mcp:invoke").await);
     assert_eq!(loose.connect(json!({})).await.application, server.application().await, "the only one");
     operator.post("/api/v1/applications", json!({ "name": "second" })).await;
@@ -530,27 +556,43 @@ async fn revoking_all_counts_what_it_ended_and_nothing_else() {
     server.turn(600);
     let active = operator.connect(json!({ "name": "active" })).await;
     let (status, body) = operator.delete(&format!("{}?reason=drill", sessions(&application))).await;
-    assert_eq!((status, &body["success"], &body["disconnectedCount"]), (StatusCode::OK, &json!(true), &json!(3)));
+    assert_eq!(
+        (status, &body["success"], &body["disconnectedCount"]),
+        (StatusCode::OK, &json!(true), &json!(3))
+    );
     let mut instants = vec![];
     for agent in [&expired, &idle, &active] {
         let (_, body) = operator.get(&agent.path()).await;
         let session = &body["session"];
-        assert_eq!((&session["status"], &session["derivedStatus"]), (&json!("disconnected"), &json!("disconnected")));
+        assert_eq!(
+            (&session["status"], &session["derivedStatus"]),
+            (&json!("disconnected"), &json!("disconnected"))
+        );
         assert_eq!(session["disconnectReason"], "revoked");
         instants.push(session["disconnectedAt"].clone());
     }
     instants.dedup();
     assert_eq!(instants.len(), 1, "one common instant");
     let (_, body) = operator.get(&gone.path()).await;
-    assert_eq!(body["session"]["disconnectedAt"], goodbye["disconnectedAt"], "what had ended stays as it was");
-    assert_eq!(operator.get(&other.path()).await.1["session"]["status"], "active", "other applications are not touched");
+    assert_eq!(
+        body["session"]["disconnectedAt"], goodbye["disconnectedAt"],
+        "what had ended stays as it was"
+    );
+    assert_eq!(
+        operator.get(&other.path()).await.1["session"]["status"],
+        "active",
+        "other applications are not touched"
+    );
     let (status, body) = operator.delete(&sessions(&application)).await;
     assert_eq!((status, &body["disconnectedCount"]), (StatusCode::OK, &json!(0)), "again: none left");
     // The log: one event per session that carries the revocation, and the revocation's own beginning and end.
     let log = server.log().await;
     let of = |name: &str| log.iter().filter(|(event, _)| event == name).collect::<Vec<_>>();
     assert_eq!(of("revocation_began")[0].1["note"], "drill");
-    assert_eq!(of("revocation_ended").iter().map(|(_, body)| body["disconnectedCount"].clone()).collect::<Vec<_>>(), [3, 0]);
+    assert_eq!(
+        of("revocation_ended").iter().map(|(_, body)| body["disconnectedCount"].clone()).collect::<Vec<_>>(),
+        [3, 0]
+    );
     assert_eq!(of("disconnected").iter().filter(|(_, body)| body["reason"] == "revoked").count(), 3);
 }
 
@@ -560,10 +602,16 @@ async fn after_a_revocation_the_old_credential_is_out_until_it_authenticates_aga
     let operator = server.operator().await;
     let agent = operator.connect(json!({})).await;
     operator.delete(&sessions(&agent.application)).await;
-    let response = agent.holder.send(Method::POST, &format!("/api/v1/agent-sessions/{}/heartbeat", agent.id), None).await;
+    let response = agent
+        .holder
+        .send(Method::POST, &format!("/api/v1/agent-sessions/{}/heartbeat", agent.id), None)
+        .await;
     assert_eq!(response.status(), 401);
     let challenge = response.headers()["www-authenticate"].to_str().unwrap().to_owned();
-    assert_eq!(challenge, r#"Bearer error="invalid_token", error_description="session disconnected: revoked""#);
+    assert_eq!(
+        challenge,
+        r#"Bearer error="invalid_token", error_description="session disconnected: revoked""#
+    );
     let body: Value = response.json().await.unwrap();
     assert_eq!((&body["code"], &body["reason"]), (&json!("session_revoked"), &json!("revoked")));
     // The access token it was opened with opens no agent-side path any more …
@@ -580,7 +628,8 @@ async fn after_a_revocation_the_old_credential_is_out_until_it_authenticates_aga
 async fn revoking_one_bars_its_token_and_the_access_token_it_last_presented_and_no_other() {
     let server = Server::start().await;
     let operator = server.operator().await;
-    let (first, second) = (server.holder(server.token("mcp:invoke").await), server.holder(server.token("mcp:invoke").await));
+    let (first, second) =
+        (server.holder(server.token("mcp:invoke").await), server.holder(server.token("mcp:invoke").await));
     let (victim, bystander) = (first.connect(json!({})).await, second.connect(json!({})).await);
     let (status, body) = operator.delete(&victim.path()).await;
     assert_eq!((status, &body["disconnectedCount"]), (StatusCode::OK, &json!(1)));
@@ -643,7 +692,9 @@ async fn the_older_names_answer_too() {
     let agents = operator.connect_many(3).await;
     let (_, list) = operator.get("/api/v1/agent-instances?limit=2").await;
     assert_eq!(list["items"].as_array().unwrap().len(), 2);
-    let (_, rest) = operator.get(&format!("/api/v1/agent-instances?cursor={}", list["nextCursor"].as_str().unwrap())).await;
+    let (_, rest) = operator
+        .get(&format!("/api/v1/agent-instances?cursor={}", list["nextCursor"].as_str().unwrap()))
+        .await;
     assert_eq!((rest["items"].as_array().unwrap().len(), rest.get("nextCursor")), (1, None));
     let path = format!("/api/v1/agent-instances/{}", agents[0].id);
     let (_, body) = operator.get(&path).await;

@@ -70,7 +70,8 @@ async fn activity_comes_only_when_asked_for() {
     let operator = server.operator().await;
     let agent = operator.connect(json!({})).await;
     let mut quiet = Feed::open(&operator, &application_feed(&agent), None).await;
-    let mut all = Feed::open(&operator, &format!("{}?types=activity_recorded", application_feed(&agent)), None).await;
+    let mut all =
+        Feed::open(&operator, &format!("{}?types=activity_recorded", application_feed(&agent)), None).await;
     agent.call("heartbeat").await;
     agent.call("disconnect").await;
     assert_eq!(all.next().await.unwrap().event, "activity_recorded");

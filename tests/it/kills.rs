@@ -25,7 +25,9 @@ struct Acknowledged {
 /// Opens sessions, reports on them and ends some, until the server is gone.
 async fn load(holder: Holder, acknowledged: Arc<Mutex<Acknowledged>>, worker: usize) {
     for turn in 0.. {
-        let Ok(answer) = post(&holder, "/api/v1/agent-sessions", json!({ "name": format!("{worker}/{turn}") })).await else {
+        let Ok(answer) =
+            post(&holder, "/api/v1/agent-sessions", json!({ "name": format!("{worker}/{turn}") })).await
+        else {
             return;
         };
         let id = answer["sessionId"].as_str().unwrap().to_owned();
@@ -84,7 +86,10 @@ async fn twenty_four_kills_at_random_under_load_lose_nothing_that_was_acknowledg
         let (status, body) = holder.get(&format!("/api/v1/agent-instances/{id}")).await;
         assert_eq!(status, 200, "an acknowledged session is gone: {id}");
         let requests = body["agentInstance"]["activity"]["requests"].as_u64().unwrap();
-        assert!((*counted..=counted + unanswered).contains(&requests), "{id}: {requests}, acknowledged {counted}");
+        assert!(
+            (*counted..=counted + unanswered).contains(&requests),
+            "{id}: {requests}, acknowledged {counted}"
+        );
     }
     for id in &acknowledged.ended {
         let (_, body) = holder.get(&format!("/api/v1/agent-instances/{id}")).await;
@@ -107,7 +112,14 @@ async fn a_revocation_of_ten_thousand_that_was_killed_midway_is_finished_after_t
     // Killed as soon as the log shows that a part of it is done.
     let asked = tokio::spawn({
         let (operator, path) = (operator.clone(), path.clone());
-        async move { operator.http.delete(format!("{}{path}", operator.base)).bearer_auth(operator.token.unwrap()).send().await }
+        async move {
+            operator
+                .http
+                .delete(format!("{}{path}", operator.base))
+                .bearer_auth(operator.token.unwrap())
+                .send()
+                .await
+        }
     });
     let mut inside = look_inside(&url).await;
     let done = async |inside: &mut sqlx::SqliteConnection| -> i64 {
@@ -127,7 +139,8 @@ async fn a_revocation_of_ten_thousand_that_was_killed_midway_is_finished_after_t
     let operator = daemon.operator().await;
     let mut inside = look_inside(&url).await;
     let ended = async |inside: &mut sqlx::SqliteConnection| -> Option<i64> {
-        let sql = "select json_extract(body, '$.disconnectedCount') from event where type = 'revocation_ended'";
+        let sql =
+            "select json_extract(body, '$.disconnectedCount') from event where type = 'revocation_ended'";
         sqlx::query_scalar(sql).fetch_optional(inside).await.unwrap()
     };
     let mut count = None;
@@ -151,7 +164,10 @@ async fn every_acknowledged_call_was_flushed_to_disk_before_its_answer() {
     let trace = directory.path().join("trace");
     let plain = command(directory.path(), &[]);
     let mut traced = Command::new("strace");
-    traced.args(["-f", "--seccomp-bpf", "-e", "trace=fdatasync,fsync", "-o"]).arg(&trace).arg(plain.get_program());
+    traced
+        .args(["-f", "--seccomp-bpf", "-e", "trace=fdatasync,fsync", "-o"])
+        .arg(&trace)
+        .arg(plain.get_program());
     traced.args(plain.get_args()).envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let daemon = Daemon::spawn(traced);
     let agent = daemon.operator().await.connect(json!({})).await;

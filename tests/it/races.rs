@@ -67,7 +67,8 @@ async fn two_revokers_among_connectors_leavers_renewers_and_expiry_count_exactly
         .map(|verb| tokio::spawn(race.clone().call_until_over(verb)))
         .into_iter()
         .collect();
-    let connects: Vec<_> = (0..2).map(|_| tokio::spawn(race.clone().connect_until_over(old.clone()))).collect();
+    let connects: Vec<_> =
+        (0..2).map(|_| tokio::spawn(race.clone().connect_until_over(old.clone()))).collect();
     tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     // A quarter of the sessions expires now: the job announces them while the revokers end them.
     server.turn(1_801);
@@ -77,8 +78,14 @@ async fn two_revokers_among_connectors_leavers_renewers_and_expiry_count_exactly
     tokio::time::sleep(std::time::Duration::from_millis(300)).await;
     race.over.store(true, Ordering::Relaxed);
 
-    for seen in join_all(connects).await.into_iter().flat_map(Result::unwrap).filter(|seen| seen.asked > answered) {
-        assert_eq!(seen.status, StatusCode::UNAUTHORIZED, "connected with an old credential after the answer");
+    for seen in
+        join_all(connects).await.into_iter().flat_map(Result::unwrap).filter(|seen| seen.asked > answered)
+    {
+        assert_eq!(
+            seen.status,
+            StatusCode::UNAUTHORIZED,
+            "connected with an old credential after the answer"
+        );
     }
     let calls: Vec<Vec<Seen>> = join_all(calls).await.into_iter().map(Result::unwrap).collect();
     for seen in [&calls[0], &calls[1], &calls[3]].into_iter().flatten().filter(|seen| seen.asked > answered) {

@@ -61,7 +61,8 @@ async fn the_first_start_prints_credentials_once_and_they_work() {
         (printed, read(Box::new(child.stderr.take().unwrap())))
     };
     let (printed, log) = start();
-    let field = |name: &str| printed.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+    let field =
+        |name: &str| printed.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
     let (id, secret) = (field("client id"), field("client secret"));
     assert!(id.starts_with("sa_") && secret.len() > 40, "{printed}");
     assert!(!log.contains(&secret));
@@ -82,7 +83,8 @@ async fn the_first_start_prints_credentials_once_and_they_work() {
 #[test]
 fn a_short_bootstrap_secret_is_refused() {
     let directory = TempDir::new().unwrap();
-    let output = command(directory.path(), &[]).env("SESSIOND_BOOTSTRAP_CLIENT_SECRET", "short").output().unwrap();
+    let output =
+        command(directory.path(), &[]).env("SESSIOND_BOOTSTRAP_CLIENT_SECRET", "short").output().unwrap();
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("at least 32 characters"), "{output:?}");
 }
@@ -96,16 +98,27 @@ async fn another_organization_is_made_on_the_command_line_and_sees_nothing_of_th
     let output = sessiond(&["organizations", "create", "Second", "--database", &url(&directory)]);
     assert!(output.status.success(), "{output:?}");
     let printed = String::from_utf8(output.stdout).unwrap();
-    let field = |name: &str| printed.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+    let field =
+        |name: &str| printed.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
     let daemon = Daemon::start(directory.path(), &[]);
     let mut second = daemon.operator().await;
     let form = [("grant_type", "client_credentials")];
     let request = second.http.post(format!("{}/oauth2/token", daemon.base));
-    let answer = request.basic_auth(field("client id"), Some(field("client secret"))).form(&form).send().await.unwrap();
+    let answer = request
+        .basic_auth(field("client id"), Some(field("client secret")))
+        .form(&form)
+        .send()
+        .await
+        .unwrap();
     let token: serde_json::Value = answer.json().await.unwrap();
     second.token = Some(token["access_token"].as_str().unwrap().to_owned());
     let list = format!("/api/v1/applications/{}/sessions", agent.application);
-    for path in [list.clone(), agent.path(), format!("{list}/events"), format!("/api/v1/agent-instances/{}", agent.id)] {
+    for path in [
+        list.clone(),
+        agent.path(),
+        format!("{list}/events"),
+        format!("/api/v1/agent-instances/{}", agent.id),
+    ] {
         assert_eq!(second.get(&path).await.0, 404, "{path}");
     }
     assert_eq!(second.delete(&list).await.0, 404);
@@ -164,7 +177,10 @@ async fn no_token_or_secret_is_in_any_log_or_in_the_database() {
     assert!(log.lines().count() > 50, "the log was verbose");
     let mut places = vec![("log", log.into_bytes())];
     for suffix in ["", "-wal"] {
-        places.push(("database", std::fs::read(format!("{}{suffix}", database(directory.path()).display())).unwrap()));
+        places.push((
+            "database",
+            std::fs::read(format!("{}{suffix}", database(directory.path()).display())).unwrap(),
+        ));
     }
     for secret in secrets {
         // The part after the id: the id itself is no secret.

@@ -170,7 +170,12 @@ impl ApplicationView {
             updated_at: time(application.updated_at),
             archived_at: application.archived_at.map(time),
             upstream_url: application.upstream,
-            sessions: ApplicationSessions { active: summary.active, idle: summary.idle, live, total: summary.total },
+            sessions: ApplicationSessions {
+                active: summary.active,
+                idle: summary.idle,
+                live,
+                total: summary.total,
+            },
         }
     }
 }
@@ -223,7 +228,8 @@ pub async fn list_applications(
     let (archived, slice) = query.read()?;
     let (found, more) = app.directory.applications(&caller, archived, slice);
     let last = found.last().map(|(application, _)| (application.created_at, application.id));
-    let items = found.into_iter().map(|(application, summary)| ApplicationView::new(application, summary)).collect();
+    let items =
+        found.into_iter().map(|(application, summary)| ApplicationView::new(application, summary)).collect();
     Ok(Json(ApplicationList { items, next_cursor: next_cursor(last, more) }))
 }
 
@@ -275,7 +281,8 @@ fn check_redirects(uris: &[String]) -> Result<(), Problem> {
     match uris.iter().find(|uri| !good(uri)) {
         None => Ok(()),
         Some(uri) => {
-            let message = format!("oauth.redirectUris must be absolute URLs without a fragment; {uri:?} is not");
+            let message =
+                format!("oauth.redirectUris must be absolute URLs without a fragment; {uri:?} is not");
             Err(Problem::invalid("oauth.redirectUris", message))
         }
     }

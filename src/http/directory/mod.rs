@@ -38,7 +38,8 @@ impl FromRequestParts<App> for Organization {
         if caller.confined_to.is_none() {
             return Ok(Self(caller));
         }
-        let message = "This token belongs to one application and manages nothing beside it; use a service account's";
+        let message =
+            "This token belongs to one application and manages nothing beside it; use a service account's";
         Err(Problem::new(StatusCode::FORBIDDEN, "confined_to_application", message))
     }
 }
@@ -82,7 +83,10 @@ impl IntoResponses for ReadFailures {
         described(&[
             ("400", "An id is not a UUID, or a parameter or the body is wrong; `field` names it."),
             ("401", "No valid token."),
-            ("403", "The token lacks the scope, or belongs to one application; `missingScopes` names any one that would do."),
+            (
+                "403",
+                "The token lacks the scope, or belongs to one application; `missingScopes` names any one that would do.",
+            ),
         ])
     }
 }
@@ -103,6 +107,7 @@ impl IntoResponses for WriteFailures {
 
 fn described(failures: &[(&str, &str)]) -> BTreeMap<String, RefOr<Response>> {
     let content = || ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
-    let response = |text: &str| ResponseBuilder::new().description(text).content("application/json", content()).build();
+    let response =
+        |text: &str| ResponseBuilder::new().description(text).content("application/json", content()).build();
     failures.iter().map(|(status, text)| ((*status).to_owned(), response(text).into())).collect()
 }

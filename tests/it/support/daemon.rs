@@ -43,11 +43,14 @@ impl Daemon {
 
     /// Starts a command that runs it, and waits until it listens.
     pub fn spawn(mut command: Command) -> Self {
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let log = Arc::new(Mutex::new(String::new()));
         let base = loop {
-            let Some(Ok(line)) = lines.next() else { panic!("sessiond did not start: {}", log.lock().unwrap()) };
+            let Some(Ok(line)) = lines.next() else {
+                panic!("sessiond did not start: {}", log.lock().unwrap())
+            };
             *log.lock().unwrap() += &format!("{line}\n");
             let line: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
             if let Some(url) = line["url"].as_str() {
@@ -74,9 +77,14 @@ impl Daemon {
         let http = reqwest::Client::builder().timeout(std::time::Duration::from_secs(60)).build().unwrap();
         let form = [("grant_type", "client_credentials"), ("scope", "management:all mcp:invoke")];
         let url = format!("{}/oauth2/token", self.base);
-        let answer = http.post(url).basic_auth(CLIENT_ID, Some(CLIENT_SECRET)).form(&form).send().await.unwrap();
+        let answer =
+            http.post(url).basic_auth(CLIENT_ID, Some(CLIENT_SECRET)).form(&form).send().await.unwrap();
         let body: serde_json::Value = answer.json().await.unwrap();
-        Holder { base: self.base.clone(), token: Some(body["access_token"].as_str().unwrap().to_owned()), http }
+        Holder {
+            base: self.base.clone(),
+            token: Some(body["access_token"].as_str().unwrap().to_owned()),
+            http,
+        }
     }
 
     /// kill -9

@@ -35,7 +35,9 @@ pub fn config(directory: &TempDir, flags: &[String]) -> Config {
     let database = format!("sqlite:{}", directory.path().join("sessiond.db").display());
     let mut arguments: Vec<String> =
         ["sessiond", "--listen", "127.0.0.1:0", "--database", &database].map(str::to_owned).to_vec();
-    arguments.extend(["--bootstrap-client-id", CLIENT_ID, "--bootstrap-client-secret", CLIENT_SECRET].map(str::to_owned));
+    arguments.extend(
+        ["--bootstrap-client-id", CLIENT_ID, "--bootstrap-client-secret", CLIENT_SECRET].map(str::to_owned),
+    );
     arguments.extend_from_slice(flags);
     let command = Config::augment_args(clap::Command::new("sessiond").args_override_self(true));
     Config::from_arg_matches(&command.get_matches_from(arguments)).unwrap()
@@ -92,8 +94,14 @@ impl Server {
 
     pub async fn token_for(&self, id: &str, secret: &str, scope: &str) -> String {
         let form = [("grant_type", "client_credentials"), ("scope", scope)];
-        let answer =
-            self.http.post(self.url("/oauth2/token")).basic_auth(id, Some(secret)).form(&form).send().await.unwrap();
+        let answer = self
+            .http
+            .post(self.url("/oauth2/token"))
+            .basic_auth(id, Some(secret))
+            .form(&form)
+            .send()
+            .await
+            .unwrap();
         let status = answer.status();
         let body: Value = answer.json().await.unwrap();
         assert_eq!(status, StatusCode::OK, "{body}");
@@ -231,8 +239,13 @@ impl Server {
     pub async fn log(&self) -> Vec<(String, Value)> {
         let mut connection = self.look_inside().await;
         let rows: Vec<(String, Option<String>)> =
-            sqlx::query_as("select type, body from event order by position").fetch_all(&mut connection).await.unwrap();
-        rows.into_iter().map(|(name, body)| (name, serde_json::from_str(&body.unwrap_or_default()).unwrap_or_default())).collect()
+            sqlx::query_as("select type, body from event order by position")
+                .fetch_all(&mut connection)
+                .await
+                .unwrap();
+        rows.into_iter()
+            .map(|(name, body)| (name, serde_json::from_str(&body.unwrap_or_default()).unwrap_or_default()))
+            .collect()
     }
 
     /// Where in the log events of these types are.
@@ -240,7 +253,10 @@ impl Server {
         let mut connection = self.look_inside().await;
         let rows: Vec<(i64, String)> =
             sqlx::query_as("select position, type from event").fetch_all(&mut connection).await.unwrap();
-        rows.into_iter().filter(|(_, name)| types.contains(&name.as_str())).map(|(position, _)| position).collect()
+        rows.into_iter()
+            .filter(|(_, name)| types.contains(&name.as_str()))
+            .map(|(position, _)| position)
+            .collect()
     }
 
     /// A connection that reads the database as it is.
