@@ -145,16 +145,14 @@ impl<'a> Draft<'a> {
             Work::EndRevocation(number) => self.end_revocation(by, *number),
             Work::CreateOrganization(founding) => self.found(by, founding),
             Work::CreateApplication { organization, created, secret_hash } => {
+                self.free_client(&created.oauth.client_id)?;
                 self.create_application(by, *organization, created, *secret_hash)
             }
             Work::Application { number, command, secret_hash } => {
                 self.change_application(by, *number, command, *secret_hash)
             }
             Work::CreateServiceAccount { organization, created, secret_hash } => {
-                if self.known.client(&created.client_id).is_some() {
-                    let message = format!("the client id {:?} is taken", created.client_id);
-                    return Err(Error::Conflict { code: "client_id_taken", message });
-                }
+                self.free_client(&created.client_id)?;
                 let account = self.create_service_account(by, *organization, created.clone(), *secret_hash);
                 Ok(Done::ServiceAccount(Box::new(account)))
             }
@@ -556,10 +554,22 @@ impl<'a> Draft<'a> {
 
     // ---- the directory ----
 
+    /// That no OAuth client has this id, neither from before nor from this batch.
+    fn free_client(&self, client_id: &str) -> Result<(), Error> {
+        let mut applications = self.applications.values();
+        let mut accounts = self.service_accounts.values();
+        let taken = self.known.client(client_id).is_some()
+            || applications.any(|application| application.oauth.client_id == client_id)
+            || accounts.any(|account| account.client_id == client_id);
+        if taken { Err(client_taken(client_id)) } else { Ok(()) }
+    }
+
     fn found(&mut self, by: &By, founding: &Founding) -> Result<Done, Error> {
-        if self.known.client(&founding.account.client_id).is_some() {
-            let message = format!("the client id {:?} is taken", founding.account.client_id);
-            return Err(Error::Conflict { code: "client_id_taken", message });
+        let application = founding.application.as_ref().map(|created| created.oauth.client_id.as_str());
+        self.free_client(&founding.account.client_id)?;
+        application.map_or(Ok(()), |client_id| self.free_client(client_id))?;
+        if application == Some(&founding.account.client_id) {
+            return Err(client_taken(&founding.account.client_id));
         }
         let last = self.known.organizations.keys().chain(self.organizations.keys()).max();
         let number = OrganizationNumber(last.map_or(0, |number| number.0) + 1);
@@ -831,6 +841,10 @@ impl<'a> Draft<'a> {
         decided.changes = changes;
         decided
     }
+}
+
+fn client_taken(client_id: &str) -> Error {
+    Error::Conflict { code: "client_id_taken", message: format!("the client id {client_id:?} is taken") }
 }
 
 impl From<DirectoryRefusal> for Error {

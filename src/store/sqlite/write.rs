@@ -150,6 +150,43 @@ static DETAIL: Insert = Insert::new(
     "",
 );
 
+// The directory's rows replace the row of the same number and no other: a taken id or client id is an error.
+
+static ORGANIZATION: Insert = Insert::new(
+    "organization (number, id, name, created_at, version, head, hash)",
+    7,
+    "on conflict (number) do update set name = excluded.name, version = excluded.version, head = excluded.head, \
+     hash = excluded.hash",
+);
+
+static APPLICATION: Insert = Insert::new(
+    "application (number, id, organization, name, description, oauth, upstream, created_at, updated_at, archived_at, \
+     barred_before, version, head, hash)",
+    14,
+    "on conflict (number) do update set name = excluded.name, description = excluded.description, \
+     oauth = excluded.oauth, upstream = excluded.upstream, updated_at = excluded.updated_at, \
+     archived_at = excluded.archived_at, barred_before = excluded.barred_before, version = excluded.version, \
+     head = excluded.head, hash = excluded.hash",
+);
+
+static SERVICE_ACCOUNT: Insert = Insert::new(
+    "service_account (number, id, organization, name, client_id, scopes, application, created_at, archived_at, \
+     version, head, hash)",
+    12,
+    "on conflict (number) do update set name = excluded.name, scopes = excluded.scopes, \
+     application = excluded.application, archived_at = excluded.archived_at, version = excluded.version, \
+     head = excluded.head, hash = excluded.hash",
+);
+
+static REVOCATION: Insert = Insert::new(
+    "revocation (number, id, organization, filter, reason, note, fence, instant, ended_at, disconnected_count, version, \
+     head, hash)",
+    13,
+    "on conflict (number) do update set ended_at = excluded.ended_at, \
+     disconnected_count = excluded.disconnected_count, version = excluded.version, head = excluded.head, \
+     hash = excluded.hash",
+);
+
 static SESSION_TOKEN: Insert = Insert::new(
     "session_token (session, secret_hash, issued_at, expires_at)",
     4,
@@ -272,75 +309,55 @@ impl Writer {
     }
 
     async fn write_directory(&mut self, batch: &Batch) -> Result<(), StoreError> {
-        for row in &batch.organizations {
-            sqlx::query("insert or replace into organization values (?, ?, ?, ?, ?, ?, ?)")
-                .bind(row.number.0)
-                .bind(row.id)
-                .bind(&row.name)
-                .bind(row.created_at.timestamp_millis())
-                .bind(row.head.version)
-                .bind(row.head.position.0)
-                .bind(row.head.hash.as_slice())
-                .execute(&mut self.connection)
-                .await?;
-        }
-        for row in &batch.applications {
-            sqlx::query(
-                "insert or replace into application values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            )
-            .bind(row.number.0)
-            .bind(row.id)
-            .bind(row.organization.0)
-            .bind(&row.name)
-            .bind(&row.description)
-            .bind(serde_json::to_string(&row.oauth).unwrap_or_default())
-            .bind(&row.upstream)
-            .bind(row.created_at.timestamp_millis())
-            .bind(row.updated_at.timestamp_millis())
-            .bind(row.archived_at.map(|time| time.timestamp_millis()))
-            .bind(row.barred_before.0)
-            .bind(row.head.version)
-            .bind(row.head.position.0)
-            .bind(row.head.hash.as_slice())
-            .execute(&mut self.connection)
-            .await?;
-        }
-        for row in &batch.service_accounts {
-            sqlx::query("insert or replace into service_account values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
-                .bind(row.number.0)
-                .bind(row.id)
-                .bind(row.organization.0)
-                .bind(&row.name)
-                .bind(&row.client_id)
-                .bind(row.scopes.to_string())
-                .bind(row.application.map(|number| number.0))
-                .bind(row.created_at.timestamp_millis())
-                .bind(row.archived_at.map(|time| time.timestamp_millis()))
-                .bind(row.head.version)
-                .bind(row.head.position.0)
-                .bind(row.head.hash.as_slice())
-                .execute(&mut self.connection)
-                .await?;
-        }
-        for row in &batch.revocations {
-            sqlx::query("insert or replace into revocation values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
-                .bind(row.number.0)
-                .bind(row.id)
-                .bind(row.organization.0)
-                .bind(serde_json::to_string(&row.filter).unwrap_or_default())
-                .bind(row.reason.word())
-                .bind(&row.note)
-                .bind(row.fence.0)
-                .bind(row.instant.timestamp_millis())
-                .bind(row.ended_at.map(|time| time.timestamp_millis()))
-                .bind(i64::try_from(row.disconnected_count).unwrap_or(i64::MAX))
-                .bind(row.head.version)
-                .bind(row.head.position.0)
-                .bind(row.head.hash.as_slice())
-                .execute(&mut self.connection)
-                .await?;
-        }
-        Ok(())
+        self.put(&ORGANIZATION, &batch.organizations, |bound, row| {
+            bound.add(row.number.0).add(row.id).add(row.name.as_str()).time(row.created_at).head(&row.head);
+        })
+        .await?;
+        self.put(&APPLICATION, &batch.applications, |bound, row| {
+            bound
+                .add(row.number.0)
+                .add(row.id)
+                .add(row.organization.0)
+                .add(row.name.as_str())
+                .add(row.description.as_deref())
+                .add(serde_json::to_string(&row.oauth).unwrap_or_default())
+                .add(row.upstream.as_deref())
+                .time(row.created_at)
+                .time(row.updated_at)
+                .optional_time(row.archived_at)
+                .add(row.barred_before.0)
+                .head(&row.head);
+        })
+        .await?;
+        self.put(&SERVICE_ACCOUNT, &batch.service_accounts, |bound, row| {
+            bound
+                .add(row.number.0)
+                .add(row.id)
+                .add(row.organization.0)
+                .add(row.name.as_str())
+                .add(row.client_id.as_str())
+                .add(row.scopes.to_string())
+                .add(row.application.map(|number| number.0))
+                .time(row.created_at)
+                .optional_time(row.archived_at)
+                .head(&row.head);
+        })
+        .await?;
+        self.put(&REVOCATION, &batch.revocations, |bound, row| {
+            bound
+                .add(row.number.0)
+                .add(row.id)
+                .add(row.organization.0)
+                .add(serde_json::to_string(&row.filter).unwrap_or_default())
+                .add(row.reason.word())
+                .add(row.note.as_deref())
+                .add(row.fence.0)
+                .time(row.instant)
+                .optional_time(row.ended_at)
+                .count(row.disconnected_count)
+                .head(&row.head);
+        })
+        .await
     }
 
     async fn write_side(&mut self, side: &SideWrite) -> Result<(), StoreError> {
