@@ -129,7 +129,7 @@ impl<'a> Draft<'a> {
         match work {
             Work::Session { number, command, token_hash } => {
                 let session = self.session(*number).cloned().ok_or(Refusal::Unknown)?;
-                self.wish(by, &session, command)?;
+                self.wish(by, &session, command, None)?;
                 if let Some(hash) = token_hash {
                     self.issue_session_token(*number, *hash);
                 }
@@ -137,7 +137,7 @@ impl<'a> Draft<'a> {
                 Ok(Done::Session { session: Box::new(session), opened: false })
             }
             Work::Connect(opening) => self.connect(by, opening),
-            Work::Bulk { items, .. } => self.bulk(by, items),
+            Work::Bulk { items, revocation } => self.bulk(by, items, *revocation),
             Work::BeginRevocation { id, organization, filter, reason, note } => {
                 let began = RevocationBegan { id: *id, filter: *filter, reason: *reason, note: note.clone() };
                 self.begin_revocation(by, *organization, began)
@@ -264,11 +264,22 @@ impl<'a> Draft<'a> {
 
     // ---- sessions ----
 
-    fn wish(&mut self, by: &By, session: &Session, command: &Command) -> Result<(), Refusal> {
-        let covering = self.covering(session);
+    /// `on_behalf_of` is the revocation that wishes it, where one does.
+    fn wish(
+        &mut self,
+        by: &By,
+        session: &Session,
+        command: &Command,
+        on_behalf_of: Option<RevocationNumber>,
+    ) -> Result<(), Refusal> {
+        let own = on_behalf_of.and_then(|number| self.revocation(number)).filter(|own| own.covers(session));
+        let covering = own.cloned().or_else(|| self.covering(session));
         let context = self.context(session.application, covering.as_ref(), command.presented());
         let events = decide(&context, Some(session), command, self.now)?;
-        let cause = covering.filter(|_| matches!(command, Command::Disconnect { .. }));
+        // What ends for another reason, a goodbye say, is not its doing and not counted.
+        let cause = covering.filter(
+            |revocation| matches!(command, Command::Disconnect { reason } if *reason == revocation.reason),
+        );
         for event in events {
             self.session_event(by, session.number, event, cause.as_ref(), None);
         }
@@ -294,7 +305,7 @@ impl<'a> Draft<'a> {
         };
         let (first, events) = first;
         if let (Some(first), Some(holder)) = (first, &holder) {
-            self.wish(&By { actor: Actor::SYSTEM, ..by.clone() }, holder, &first)?;
+            self.wish(&By { actor: Actor::SYSTEM, ..by.clone() }, holder, &first, None)?;
         }
         let opened = matches!(events.first(), Some(SessionEvent::Connected(_)));
         let number = match &holder {
@@ -364,11 +375,16 @@ impl<'a> Draft<'a> {
         self.changes.push(Change::SessionToken(number, token));
     }
 
-    fn bulk(&mut self, by: &By, items: &[(SessionNumber, Command)]) -> Result<Done, Error> {
+    fn bulk(
+        &mut self,
+        by: &By,
+        items: &[(SessionNumber, Command)],
+        revocation: Option<RevocationNumber>,
+    ) -> Result<Done, Error> {
         let mut ended = 0;
         for (number, command) in items {
             let Some(session) = self.session(*number).cloned() else { continue };
-            if self.wish(by, &session, command).is_ok()
+            if self.wish(by, &session, command, revocation).is_ok()
                 && session.ended.is_none()
                 && self.session(*number).is_some_and(|session| session.ended.is_some())
             {
