@@ -3,8 +3,10 @@
 
 mod agents;
 mod feeds;
+mod golden;
 mod kills;
 mod races;
+mod rules;
 mod service;
 mod store;
 mod support;

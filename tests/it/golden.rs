@@ -1,0 +1,96 @@
+//! Every event ever shipped, as it was stored. A line here is never changed: databases out there hold the same bytes.
+
+use std::collections::BTreeSet;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use sessiond::core::event::{
+    ApplicationEvent, Event, OrganizationEvent, RevocationEvent, ServiceAccountEvent, SessionEvent,
+};
+
+#[derive(Deserialize)]
+struct Line<'a> {
+    r#type: &'a str,
+    type_version: i64,
+    #[serde(borrow)]
+    body: &'a RawValue,
+}
+
+fn lines() -> Vec<Line<'static>> {
+    include_str!("../golden/events.jsonl").lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The type of each variant. Without a wildcard: a new variant does not compile until it stands here, and fails below
+/// until it has a line.
+fn variant(event: &Event) -> &'static str {
+    match event {
+        Event::Organization(OrganizationEvent::Created(_)) => "organization_created",
+        Event::Application(ApplicationEvent::Created(_)) => "application_created",
+        Event::Application(ApplicationEvent::Changed(_)) => "application_changed",
+        Event::Application(ApplicationEvent::SecretRotated) => "application_secret_rotated",
+        Event::Application(ApplicationEvent::UpstreamSet(_)) => "application_upstream_set",
+        Event::Application(ApplicationEvent::CredentialsBarred) => "application_credentials_barred",
+        Event::Application(ApplicationEvent::Archived) => "application_archived",
+        Event::ServiceAccount(ServiceAccountEvent::Created(_)) => "service_account_created",
+        Event::ServiceAccount(ServiceAccountEvent::SecretRotated) => "service_account_secret_rotated",
+        Event::ServiceAccount(ServiceAccountEvent::Archived) => "service_account_archived",
+        Event::Session(SessionEvent::Connected(_)) => "connected",
+        Event::Session(SessionEvent::ActivityRecorded(_)) => "activity_recorded",
+        Event::Session(SessionEvent::TokenRenewed(_)) => "token_renewed",
+        Event::Session(SessionEvent::Expired(_)) => "expired",
+        Event::Session(SessionEvent::Disconnected(_)) => "disconnected",
+        Event::Revocation(RevocationEvent::Began(_)) => "revocation_began",
+        Event::Revocation(RevocationEvent::Ended(_)) => "revocation_ended",
+        Event::Unknown { .. } => "unknown",
+    }
+}
+
+#[test]
+fn every_event_ever_shipped_parses_and_is_written_again_with_the_same_bytes() {
+    for line in lines() {
+        let event = Event::parse(line.r#type, line.body.get()).unwrap();
+        assert_eq!(event.name(), line.r#type);
+        assert_eq!(variant(&event), line.r#type, "read as something else");
+        assert_eq!(event.body(), line.body.get());
+        assert_eq!(line.type_version, 1);
+    }
+}
+
+#[test]
+fn every_type_that_can_be_read_has_a_golden_line() {
+    let source = include_str!("../../src/core/event.rs");
+    let parse = source.split_once("pub fn parse(").unwrap().1.split_once("_ => Self::Unknown").unwrap().0;
+    let mut types: BTreeSet<&str> = parse
+        .split('"')
+        .skip(1)
+        .step_by(2)
+        .filter(|word| word.contains(|c: char| c.is_lowercase()))
+        .collect();
+    types.insert("activity_recorded");
+    let golden: BTreeSet<&str> = lines().iter().map(|line| line.r#type).collect();
+    assert_eq!(types, golden);
+}
+
+#[test]
+fn a_type_from_a_newer_release_still_parses() {
+    for body in [r#"{"until":1,"by":{"kind":"operator"}}"#, r#"{"zebra":1,"apple":[null,true,"x"]}"#, "{}"] {
+        let event = Event::parse("suspended", body).unwrap();
+        let Event::Unknown { name, .. } = &event else { panic!("{event:?}") };
+        assert_eq!(name, "suspended");
+        assert_eq!(event.name(), "suspended");
+    }
+}
+
+#[test]
+fn a_newer_releases_optional_field_does_not_stop_an_older_one() {
+    let body = r#"{"reason":"client","comment":"so long"}"#;
+    let event = Event::parse("disconnected", body).unwrap();
+    assert_eq!(variant(&event), "disconnected");
+}
+
+#[test]
+fn a_known_type_whose_body_does_not_parse_is_damage_and_not_unknown() {
+    assert!(Event::parse("disconnected", r#"{"reason":"#).is_err());
+    assert!(Event::parse("disconnected", r#"{"cause":"client"}"#).is_err());
+    assert!(Event::parse("connected", "{}").is_err());
+}
