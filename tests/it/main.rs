@@ -6,6 +6,7 @@ mod feeds;
 mod golden;
 mod kills;
 mod races;
+mod rooms;
 mod rules;
 mod service;
 mod store;
