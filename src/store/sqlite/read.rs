@@ -15,6 +15,7 @@ use crate::core::Time;
 use crate::core::event::{ACTIVITY, Event};
 use crate::core::ids::{
     ApplicationNumber, OrganizationNumber, Position, PrincipalNumber, RevocationNumber, SessionNumber,
+    StreamKind,
 };
 use crate::core::session::{Envelope, evolve};
 use crate::store::StoreError;
@@ -396,19 +397,20 @@ impl Reader {
             let page = self.log(after, PAGE).await?;
             let Some(last) = page.last() else { return Ok(()) };
             after = last.recorded.position;
-            for entry in page {
-                let Some(row) =
-                    index.get(&entry.recorded.stream.number).and_then(|at| loaded.sessions.get_mut(*at))
-                else {
+            for entry in page.iter().filter(|entry| entry.recorded.stream.kind == StreamKind::Session) {
+                let at = index.get(&entry.recorded.stream.number);
+                let Some(row) = at.and_then(|at| loaded.sessions.get_mut(*at)) else { continue };
+                if entry.recorded.version <= row.session.head.version {
                     continue;
-                };
-                if let Event::Session(event) = &entry.recorded.event
-                    && entry.recorded.version > row.session.head.version
-                {
+                }
+                if let Event::Session(event) = &entry.recorded.event {
                     let envelope = entry.envelope();
                     if let Some(session) = evolve(Some(row.session.clone()), event, &envelope) {
                         row.session = session;
                     }
+                } else {
+                    // Passed over, but the next event of the stream builds on it all the same.
+                    row.session.head = entry.head();
                 }
             }
         }
