@@ -337,26 +337,26 @@ impl Place<'_> {
 
     /// What the body says. A pruned activity counts nothing; a later one's totals make up for it.
     fn event(&self, stored: &StoredEvent<'_>) -> Result<Event, Difference> {
-        let Some(body) = stored.body else {
-            return Ok(Event::Session(SessionEvent::ActivityRecorded(ActivityRecorded {
+        let event = match stored.body {
+            Some(body) => Event::parse(self.0.name, body)
+                .map_err(|error| self.difference("body", format!("that of {}", self.0.name), error))?,
+            None => Event::Session(SessionEvent::ActivityRecorded(ActivityRecorded {
                 source: ActivitySource::Report,
                 counts: Counts::default(),
                 total: Counts::default(),
-            })));
+            })),
         };
-        let event = Event::parse(self.0.name, body)
-            .map_err(|error| self.difference("body", format!("that of {}", self.0.name), error))?;
         match (&event, stored.personal) {
+            (_, None) | (Event::Unknown { .. }, _) => Ok(event),
             (Event::Session(SessionEvent::Connected(connected)), Some(personal)) => {
                 let found = personal_digest(personal);
-                if connected.personal != found {
-                    return Err(self.difference("SHA-256 of personal", &connected.personal, found));
+                if connected.personal == found {
+                    return Ok(event);
                 }
+                Err(self.difference("SHA-256 of personal", &connected.personal, found))
             }
-            (Event::Session(SessionEvent::Connected(_)) | Event::Unknown { .. }, _) | (_, None) => {}
-            (_, Some(personal)) => return Err(self.difference("personal", "none", personal)),
+            (_, Some(personal)) => Err(self.difference("personal", "none", personal)),
         }
-        Ok(event)
     }
 
     fn time(&self, what: &str, milliseconds: i64) -> Result<Time, Difference> {
