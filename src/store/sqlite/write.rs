@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use sqlx::sqlite::SqliteArguments;
-use sqlx::{Arguments, Connection, Encode, Sqlite, SqliteConnection, Type};
+use sqlx::{Arguments, AssertSqlSafe, Connection, Encode, Sqlite, SqliteConnection, Type};
 
 use super::{MIGRATIONS, OLDEST_SQLITE, migrate, options, wal_bytes};
 use crate::core::Time;
@@ -429,6 +429,13 @@ impl Writer {
     /// For the committer between batches, when the WAL has grown large.
     pub async fn truncate_wal(&mut self) -> Result<(), StoreError> {
         sqlx::query("pragma wal_checkpoint(truncate)").execute(&mut self.connection).await?;
+        Ok(())
+    }
+
+    /// Lets the database grow to so many pages and no further: beyond, the disk counts as full.
+    pub async fn limit_pages(&mut self, pages: u32) -> Result<(), StoreError> {
+        let sql = format!("pragma max_page_count = {pages}");
+        sqlx::query(AssertSqlSafe(sql)).execute(&mut self.connection).await?;
         Ok(())
     }
 

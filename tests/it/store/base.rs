@@ -73,6 +73,17 @@ impl Base {
 
     pub async fn start_with(&self, clock: Clock) -> Running {
         let writer = Writer::open(&self.url()).await.unwrap();
+        self.start_writer(writer, clock).await
+    }
+
+    /// Starts a committer on a disk that is full beyond so many pages.
+    pub async fn start_with_pages(&self, pages: u32) -> Running {
+        let mut writer = Writer::open(&self.url()).await.unwrap();
+        writer.limit_pages(pages).await.unwrap();
+        self.start_writer(writer, Clock::system()).await
+    }
+
+    async fn start_writer(&self, writer: Writer, clock: Clock) -> Running {
         let reader = Reader::open(&self.url()).await.unwrap();
         let loaded = reader.load().await.unwrap();
         let gate = Arc::new(Gate::default());

@@ -538,7 +538,7 @@ async fn a_random_history_agrees_with_a_slow_fold_and_survives_rebuild_crash_and
 }
 
 /// Prunes whatever may go.
-async fn prune(running: &Running) {
+pub async fn prune(running: &Running) {
     loop {
         let before = running.now() + TimeDelta::seconds(1);
         let (events, up_to) = running.reader.prunable(before, 100).await.unwrap();

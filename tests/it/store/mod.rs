@@ -1,4 +1,6 @@
 //! The store, the committer before it and the check of both, on a real file.
 
 mod base;
+mod damage;
 mod history;
+mod suite;

@@ -1,0 +1,535 @@
+//! The store's own suite: what goes in comes out, in the order and the pages that were promised.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use futures_util::future::join_all;
+use sessiond::committer::{By, Done, Work};
+use sessiond::core::Time;
+use sessiond::core::caller::Actor;
+use sessiond::core::command::{Command, Presented};
+use sessiond::core::event::{
+    ACTIVITY, Event, OrganizationCreated, OrganizationEvent, Recorded, SessionEvent, commit_hash,
+};
+use sessiond::core::ids::{OrganizationNumber, Position, PrincipalNumber, SessionNumber, Stream};
+use sessiond::core::reason::Reason;
+use sessiond::core::revocation::Filter;
+use sessiond::core::session::Session;
+use sessiond::core::token::Principal;
+use sessiond::error::Error;
+use sessiond::store::{
+    Batch, Entry, Listed, Organization, Reader, SessionPage, SideWrite, StoreError, Writer,
+};
+use uuid::Uuid;
+
+use super::base::{APPLICATION, Base, Opens, Running, application, session_work};
+
+// ---- writing ----
+
+fn founding(position: i64) -> Entry {
+    let id = Uuid::from_u128(position.unsigned_abs().into());
+    let recorded = Recorded {
+        position: Position(position),
+        stream: OrganizationNumber(position).into(),
+        version: 1,
+        previous_position: Position(0),
+        occurred_at: Time::from_timestamp_millis(1_700_000_000_000).unwrap(),
+        recorded_at: Time::from_timestamp_millis(1_700_000_000_000).unwrap(),
+        organization: OrganizationNumber(position),
+        application: None,
+        actor: Actor::OPERATOR,
+        revocation: None,
+        request_id: None,
+        traceparent: None,
+        event: Event::Organization(OrganizationEvent::Created(OrganizationCreated {
+            id,
+            name: "Acme".into(),
+        })),
+        personal: None,
+    };
+    Entry::seal(recorded, &[0; 32])
+}
+
+fn row(entry: &Entry) -> Organization {
+    Organization {
+        number: entry.recorded.organization,
+        id: Uuid::from_u128(entry.recorded.organization.0.unsigned_abs().into()),
+        name: "Acme".into(),
+        created_at: entry.recorded.occurred_at,
+        head: entry.head(),
+    }
+}
+
+fn principal(number: i64) -> SideWrite {
+    SideWrite::Principal(Principal {
+        number: PrincipalNumber(number),
+        organization: OrganizationNumber(1),
+        issuer: "issuer".into(),
+        subject_digest: [9; 32],
+        subject: None,
+    })
+}
+
+#[tokio::test]
+async fn a_commit_is_all_or_nothing() {
+    let base = Base::new();
+    let mut writer = Writer::open(&base.url()).await.unwrap();
+    let mut entry = founding(1);
+    entry.commit_hash = Some(commit_hash(&[0; 32], [&entry.hash]));
+    let organizations = vec![row(&entry)];
+    let mut batch = Batch {
+        events: vec![entry],
+        organizations,
+        side: vec![principal(1), principal(1)],
+        ..Batch::default()
+    };
+    assert!(matches!(writer.commit(&batch).await, Err(StoreError::Failed(_))));
+    let reader = Reader::open(&base.url()).await.unwrap();
+    assert_eq!(reader.head().await.unwrap(), Position(0));
+    let loaded = reader.load().await.unwrap();
+    assert!(loaded.organizations.is_empty() && loaded.principals.is_empty());
+    // The same writer goes on as if nothing had been.
+    batch.side.pop();
+    writer.commit(&batch).await.unwrap();
+    assert_eq!(reader.head().await.unwrap(), Position(1));
+    assert_eq!(reader.load().await.unwrap().principals.len(), 1);
+    reader.close().await;
+    writer.close().await.unwrap();
+    base.verify().await.unwrap();
+}
+
+#[tokio::test]
+async fn one_unit_that_fails_does_not_fail_those_it_shares_a_batch_with() {
+    let base = Base::new();
+    let running = base.founded().await;
+    running.open().await;
+    let mut works = Vec::new();
+    for index in 0..40 {
+        // A principal with a number that is taken: the database refuses it, and with it the whole transaction.
+        let spoils = index % 10 == 5;
+        let opens = || running.opening(&Opens::default());
+        works.push(if spoils { Work::Side(principal(1)) } else { opens() });
+    }
+    let outcomes = join_all(works.into_iter().map(|work| running.submit(work))).await;
+    for (index, outcome) in outcomes.iter().enumerate() {
+        assert_eq!(outcome.is_err(), index % 10 == 5, "unit {index}: {outcome:?}");
+    }
+    running.stop().await;
+    assert_eq!(base.verify().await.unwrap().sessions, 37);
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_writing_and_keeps_what_is_there_and_revokes_in_memory() {
+    let base = Base::new();
+    let running = base.founded().await;
+    let session = running.open().await;
+    running.stop().await;
+    let before = base.verify().await.unwrap();
+
+    let running = base.start_with_pages(1).await;
+    assert!(matches!(running.connect(&Opens::default()).await, Err(Error::DiskFull)));
+    let outcome =
+        running.begin(Filter { application: Some(APPLICATION), session: None }, Reason::Revoked).await;
+    assert!(matches!(outcome, Err(Error::DiskFull)));
+    let barred = running.gate.enter(session.number, running.now());
+    assert!(barred.is_err(), "what was revoked is denied from memory");
+    assert_eq!(running.head(), before.position);
+    running.crash().await;
+
+    assert_eq!(base.verify().await.unwrap(), before);
+    let running = base.start().await;
+    assert!(running.gate.enter(session.number, running.now()).is_ok(), "it did not outlive the restart");
+    running.open().await;
+    running.stop().await;
+    base.verify().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_newer_database_is_refused() {
+    let base = Base::new();
+    base.founded().await.stop().await;
+    base.execute(
+        "insert into _sqlx_migrations (version, description, success, checksum, execution_time) \
+         values (9999, 'tomorrow', true, x'00', 0)",
+    )
+    .await;
+    let Err(error) = Writer::open(&base.url()).await else { panic!("it was opened") };
+    assert!(error.to_string().contains("newer sessiond"), "{error}");
+}
+
+#[tokio::test]
+async fn the_live_connection_is_durable() {
+    let base = Base::new();
+    let mut writer = Writer::open(&base.url()).await.unwrap();
+    let health = writer.health().await.unwrap();
+    assert_eq!((health.journal_mode.as_str(), health.synchronous), ("wal", 2));
+    assert_eq!(health.fault(), None);
+}
+
+#[tokio::test]
+async fn a_client_id_that_meets_itself_in_a_batch_is_given_to_one() {
+    let base = Base::new();
+    let running = base.founded().await;
+    let create = |name: &str| Work::CreateApplication {
+        organization: OrganizationNumber(1),
+        created: sessiond::core::event::ApplicationCreated { name: name.into(), ..application("same") },
+        secret_hash: None,
+    };
+    let (one, other) = tokio::join!(running.submit(create("one")), running.submit(create("other")));
+    assert!(one.is_ok() != other.is_ok(), "{one:?} {other:?}");
+    running.stop().await;
+    base.verify().await.unwrap();
+}
+
+// ---- starting ----
+
+#[tokio::test]
+async fn loading_folds_the_tail_that_is_not_settled() {
+    let base = Base::new();
+    let running = base.founded().await;
+    let (one, other) = (running.open().await, running.open().await);
+    for _ in 0..5 {
+        running.record(one.number, 2).await;
+    }
+    running.renew(other.number).await;
+    running.record(other.number, 1).await;
+    running.crash().await;
+
+    let reader = Reader::open(&base.url()).await.unwrap();
+    let loaded = reader.load().await.unwrap();
+    assert!(loaded.settled < loaded.head, "nothing is left to fold");
+    let total = |number: SessionNumber| {
+        let row = loaded.sessions.iter().find(|row| row.session.number == number).unwrap();
+        (row.session.total.requests, row.session.head.version, row.session.total.bytes_out)
+    };
+    assert_eq!(total(one.number), (10, 6, 1000));
+    assert_eq!(total(other.number), (1, 3, 100));
+    let stored = reader.session(one.id).await.unwrap().unwrap();
+    assert_eq!(stored.session.total.requests, 0, "its row has not settled");
+    reader.close().await;
+    base.verify().await.unwrap();
+
+    let running = base.start().await;
+    running.record(one.number, 1).await;
+    running.stop().await;
+    base.verify().await.unwrap();
+    let reader = Reader::open(&base.url()).await.unwrap();
+    assert_eq!(reader.session(one.id).await.unwrap().unwrap().session.total.requests, 11);
+    assert_eq!(reader.mark("settled").await.unwrap(), reader.head().await.unwrap());
+}
+
+#[tokio::test]
+async fn a_committer_whose_sessions_all_ended_before_they_settled_still_stops() {
+    let base = Base::new();
+    let running = base.founded().await;
+    let opening = |_| running.opening(&Opens::default());
+    join_all((0..300).map(opening).map(|work| running.submit(work))).await;
+    let activity = |number| running.activity(SessionNumber(number), 1);
+    join_all((1..=300).map(activity).map(|work| running.submit(work))).await;
+    let revocation = running.begin(Filter::default(), Reason::Revoked).await.unwrap();
+    assert_eq!(running.carry_out(&revocation).await, 300);
+    tokio::time::timeout(Duration::from_secs(20), running.stop()).await.unwrap();
+    base.verify().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_natural_key_survives_a_crash() {
+    let base = Base::new();
+    let running = base.founded().await;
+    let opens = Opens { subject: "ann", client_session_id: Some("run-1".into()), ..Opens::default() };
+    let session = running.connect(&opens).await.unwrap();
+    running.crash().await;
+    let running = base.start().await;
+    let again = running.connect(&opens).await.unwrap();
+    assert_eq!((again.number, again.head.version), (session.number, 2));
+    let other = running.connect(&Opens { subject: "ben", ..opens }).await;
+    assert!(matches!(other, Err(Error::Conflict { code: "session_key_taken", .. })));
+    running.stop().await;
+}
+
+// ---- counting ----
+
+#[tokio::test]
+async fn what_two_revocations_cover_is_counted_for_the_one_that_ends_it() {
+    let base = Base::new();
+    let running = base.founded().await;
+    for _ in 0..5 {
+        running.open().await;
+    }
+    let one = running.begin(Filter::default(), Reason::Revoked).await.unwrap();
+    let two = running
+        .begin(Filter { application: Some(APPLICATION), session: None }, Reason::Terminated)
+        .await
+        .unwrap();
+    running.chunk(&two, &[SessionNumber(1), SessionNumber(2)]).await;
+    // A goodbye is nobody's doing but the client's.
+    running.disconnect(SessionNumber(3), Reason::Client).await;
+    assert_eq!(running.carry_out(&one).await, 2);
+    assert_eq!(running.carry_out(&two).await, 2);
+    let reasons = running.reader.log(Position(0), 1000).await.unwrap().into_iter().filter_map(|entry| {
+        match entry.recorded.event {
+            Event::Session(SessionEvent::Disconnected(event)) => {
+                Some((entry.recorded.revocation.map(|number| number.0), event.reason))
+            }
+            _ => None,
+        }
+    });
+    let mut counts = BTreeMap::new();
+    for reason in reasons.map(|reason| format!("{reason:?}")) {
+        *counts.entry(reason).or_insert(0) += 1;
+    }
+    let expected = [("(None, Client)", 1), ("(Some(1), Revoked)", 2), ("(Some(2), Terminated)", 2)];
+    assert_eq!(counts, expected.map(|(reason, count)| (reason.to_owned(), count)).into());
+    running.stop().await;
+    base.verify().await.unwrap();
+}
+
+#[tokio::test]
+async fn calls_that_meet_in_a_batch_lose_no_count() {
+    let base = Base::new();
+    let running = base.founded().await;
+    let session = running.open().await;
+    let calls = (0..100).map(|_| running.submit(running.activity(session.number, 1)));
+    assert!(join_all(calls).await.iter().all(Result::is_ok));
+    let log = running.reader.log(Position(0), 1000).await.unwrap();
+    let sum: u64 = log
+        .iter()
+        .filter_map(|entry| match &entry.recorded.event {
+            Event::Session(SessionEvent::ActivityRecorded(activity)) => Some(activity.counts.requests),
+            _ => None,
+        })
+        .sum();
+    assert_eq!(sum, 100);
+    running.stop().await;
+    base.verify().await.unwrap();
+}
+
+// ---- asking ----
+
+/// Walks a list page by page.
+async fn listed(running: &Running, listed: Listed, now: Time, limit: u32) -> Vec<Session> {
+    let overdue = running.gate.known().overdue(APPLICATION, now);
+    let mut after = None;
+    let mut all = Vec::new();
+    loop {
+        let page = SessionPage { application: APPLICATION, listed, now, overdue: &overdue, after, limit };
+        let page = running.reader.sessions(&page).await.unwrap();
+        let Some(last) = page.last() else { return all };
+        assert!(page.len() <= limit as usize);
+        after = Some((last.session.connected_at, last.session.id));
+        all.extend(page.into_iter().map(|row| row.session));
+    }
+}
+
+#[tokio::test]
+async fn lists_come_in_pages_newest_first_without_a_gap_or_a_repeat() {
+    let base = Base::new();
+    let running = base.founded().await;
+    let other = running
+        .submit(Work::CreateApplication {
+            organization: OrganizationNumber(1),
+            created: application("other"),
+            secret_hash: None,
+        })
+        .await
+        .unwrap();
+    let Done::Application(other) = other else { panic!() };
+    for round in 0..6 {
+        // Several in one batch have the same moment: ties are told apart by id.
+        let minutes = Some(TimeDelta::minutes(10 + 10 * round));
+        let opens = Opens { expires_in: minutes, ..Opens::default() };
+        let elsewhere = Opens { application: Some(other.number), ..opens.clone() };
+        let mut works: Vec<Work> = (0..4).map(|_| running.opening(&opens)).collect();
+        works.push(running.opening(&elsewhere));
+        join_all(works.into_iter().map(|work| running.submit(work))).await;
+        running.clock.turn(TimeDelta::seconds(round % 2));
+    }
+    for number in [1, 7, 12, 20] {
+        running.disconnect(SessionNumber(number), Reason::Client).await;
+    }
+    running.clock.turn(TimeDelta::minutes(25));
+    let mut announced = 0;
+    for (number, _) in running.gate.due(running.now(), running.now(), 3) {
+        running.submit(session_work(number, Command::Expire)).await.unwrap();
+        announced += 1;
+    }
+    assert_eq!(announced, 3, "some are announced");
+    let now = running.now();
+    assert!(!running.gate.known().overdue(APPLICATION, now).is_empty(), "some are not");
+
+    let mut all = Vec::new();
+    for number in 1..=30 {
+        all.extend(running.reader.session_by_number(SessionNumber(number)).await.unwrap());
+    }
+    let mut all: Vec<Session> =
+        all.into_iter().map(|row| row.session).filter(|session| session.application == APPLICATION).collect();
+    all.sort_by_key(|session| std::cmp::Reverse((session.connected_at, session.id)));
+    let ties = all.windows(2).filter(|pair| pair[0].connected_at == pair[1].connected_at).count();
+    assert!(ties > 0, "no ties to tell apart");
+    let live = |session: &Session| session.ended.is_none() && !session.token_expired(now);
+    let (lively, inactive): (Vec<_>, Vec<_>) = all.iter().cloned().partition(live);
+    assert!(lively.len() > 5 && inactive.len() > 5);
+    for limit in [1, 2, 3, 7, 100] {
+        assert_eq!(listed(&running, Listed::All, now, limit).await, all, "all by {limit}");
+        assert_eq!(listed(&running, Listed::Live, now, limit).await, lively, "live by {limit}");
+        assert_eq!(listed(&running, Listed::Inactive, now, limit).await, inactive, "inactive by {limit}");
+    }
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_session_is_found_by_id_and_number_with_its_details_and_newest_figures() {
+    let base = Base::new();
+    let running = base.founded().await;
+    let session = running
+        .connect(&Opens { client_session_id: Some("run-1".into()), ..Opens::default() })
+        .await
+        .unwrap();
+    running.record(session.number, 3).await;
+    running.stop().await;
+    let reader = Reader::open(&base.url()).await.unwrap();
+    let row = reader.session(session.id).await.unwrap().unwrap();
+    assert_eq!(reader.session_by_number(session.number).await.unwrap(), Some(row.clone()));
+    assert_eq!((row.session.total.requests, row.session.head.version), (3, 2));
+    assert_eq!(row.detail.client_session_id.as_deref(), Some("run-1"));
+    assert_eq!(row.detail.hostname.as_deref(), Some("desk-17.example"));
+    assert_eq!(row.detail.client_info.as_deref(), Some(r#"{"name":"inspector","version":"1.2"}"#));
+    assert_eq!(reader.session(Uuid::nil()).await.unwrap(), None);
+    assert!(reader.session_token(session.number).await.unwrap().is_some());
+}
+
+fn positions(entries: &[Entry]) -> Vec<i64> {
+    entries.iter().map(|entry| entry.recorded.position.0).collect()
+}
+
+#[tokio::test]
+async fn the_log_is_read_whole_by_application_and_by_stream() {
+    let base = Base::new();
+    let running = base.founded().await;
+    let (one, other) = (running.open().await, running.open().await);
+    for round in 0..4 {
+        running.record(one.number, 1).await;
+        running.record(other.number, 1).await;
+        if round % 2 == 0 {
+            running.renew(one.number).await;
+        }
+    }
+    running.disconnect(one.number, Reason::Client).await;
+    let reader = &running.reader;
+    let all = reader.log(Position(0), 1000).await.unwrap();
+    assert_eq!(positions(&all), (1..=running.head().0).collect::<Vec<_>>());
+    assert_eq!(positions(&reader.log(Position(4), 3).await.unwrap()), [5, 6, 7]);
+    assert!(reader.log(running.head(), 10).await.unwrap().is_empty());
+
+    let pick = |fits: &dyn Fn(&Entry) -> bool| {
+        positions(&all.iter().filter(|entry| fits(entry)).cloned().collect::<Vec<_>>())
+    };
+    let lifecycle = |entry: &Entry| entry.recorded.event.name() != ACTIVITY;
+    let expected = pick(&|entry| entry.recorded.application == Some(APPLICATION) && lifecycle(entry));
+    assert!(expected.len() > 4);
+    let mut found = Vec::new();
+    while let Some(page) = {
+        let after = Position(found.last().copied().unwrap_or(0));
+        Some(reader.application_log(APPLICATION, after, 2).await.unwrap()).filter(|page| !page.is_empty())
+    } {
+        found.extend(positions(&page));
+    }
+    assert_eq!(found, expected);
+
+    let stream: Stream = one.number.into();
+    let expected = pick(&|entry| entry.recorded.stream == stream && lifecycle(entry));
+    assert_eq!(positions(&reader.stream_log(stream, Position(0), 100).await.unwrap()), expected);
+    let page = reader.stream_log(stream, Position(expected[0]), 1).await.unwrap();
+    assert_eq!(positions(&page), expected[1..2]);
+
+    let whole = pick(&|entry| entry.recorded.stream == stream);
+    let head = Position(*whole.last().unwrap());
+    assert_eq!(positions(&reader.stream_tail(head, Position(0), 100).await.unwrap()), whole);
+    let newest = reader.stream_tail(head, Position(0), 3).await.unwrap();
+    assert_eq!(positions(&newest), whole[whole.len() - 3..]);
+    let after = reader.stream_tail(head, Position(whole[2]), 100).await.unwrap();
+    assert_eq!(positions(&after), whole[3..]);
+    assert!(reader.stream_tail(head, head, 100).await.unwrap().is_empty());
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn pruning_keeps_each_sessions_last_activity_and_the_chain() {
+    let base = Base::new();
+    let running = base.founded().await;
+    let (one, other) = (running.open().await, running.open().await);
+    for round in 0..5 {
+        running.record(one.number, 1).await;
+        if round < 2 {
+            running.record(other.number, 1).await;
+            running.renew(other.number).await;
+        }
+    }
+    super::history::prune(&running).await;
+    assert_eq!(running.reader.mark("pruned").await.unwrap(), running.head());
+    let log = running.reader.log(Position(0), 1000).await.unwrap();
+    let kept = |number: SessionNumber| -> Vec<bool> {
+        let activity = |entry: &&Entry| {
+            entry.recorded.stream == number.into() && entry.recorded.event.name() == ACTIVITY
+        };
+        log.iter().filter(activity).map(|entry| !entry.body.is_empty()).collect()
+    };
+    assert_eq!(kept(one.number), [false, false, false, false, true]);
+    assert_eq!(kept(other.number), [false, true]);
+    running.crash().await;
+    base.verify().await.unwrap();
+    let running = base.start().await;
+    running.record(one.number, 1).await;
+    running.record(other.number, 1).await;
+    running.stop().await;
+    base.verify().await.unwrap();
+    base.rebuild().await.unwrap();
+    base.verify().await.unwrap();
+    let reader = Reader::open(&base.url()).await.unwrap();
+    assert_eq!(reader.session(one.id).await.unwrap().unwrap().session.total.requests, 6);
+    assert_eq!(reader.session(other.id).await.unwrap().unwrap().session.total.requests, 3);
+    assert_eq!(reader.mark("pruned").await.unwrap().0 + 2, reader.head().await.unwrap().0, "left alone");
+}
+
+#[tokio::test]
+async fn a_revocation_in_force_survives_a_crash_and_is_finished_later() {
+    let base = Base::new();
+    let running = base.founded().await;
+    for _ in 0..5 {
+        running.open().await;
+    }
+    let revocation = running.begin(Filter::default(), Reason::Revoked).await.unwrap();
+    running.chunk(&revocation, &[SessionNumber(1), SessionNumber(2)]).await;
+    running.crash().await;
+    base.verify().await.unwrap();
+    let running = base.start().await;
+    let fresh = running.open().await;
+    let known = running.gate.known().revocations.values().next().cloned().unwrap();
+    assert_eq!(known.disconnected_count, 2);
+    let presented = Presented { issued_at: Position(i64::MAX), ..running.owner() };
+    let renew = session_work(SessionNumber(3), Command::RenewToken { presented });
+    assert!(running.submit(renew).await.is_err(), "still in force");
+    assert_eq!(running.carry_out(&known).await, 5);
+    assert!(running.gate.known().session(fresh.number).is_some(), "it connected after the fence");
+    running.stop().await;
+    base.verify().await.unwrap();
+}
+
+#[tokio::test]
+async fn who_did_it_and_for_whom_is_in_the_envelope() {
+    let base = Base::new();
+    let running = base.founded().await;
+    let session = running.open().await;
+    running
+        .submit_by(By::system(), session_work(session.number, Command::Disconnect { reason: Reason::Stale }))
+        .await
+        .unwrap();
+    let log = running.reader.stream_log(session.number.into(), Position(0), 10).await.unwrap();
+    let [connected, disconnected] = log.as_slice() else { panic!("{log:?}") };
+    assert_eq!(connected.recorded.actor, super::base::by_account().actor);
+    assert_eq!(connected.recorded.request_id.as_deref(), Some("request-1"));
+    assert_eq!(disconnected.recorded.actor, Actor::SYSTEM);
+    assert_eq!(disconnected.recorded.request_id, None);
+    running.stop().await;
+}
