@@ -37,7 +37,7 @@ pub async fn live() -> &'static str {
 #[utoipa::path(
     get, path = "/readyz", operation_id = "service.ready", tag = "service",
     security(()),
-    params(("verbose" = Option<String>, Query, description = "Say what was looked at")),
+    params(("verbose" = Option<String>, Query, description = "Say what was looked at.")),
     responses(
         (status = 200, description = "`ok`.", body = String, content_type = "text/plain"),
         (status = 503, description = "`not ready`.", body = String, content_type = "text/plain"),

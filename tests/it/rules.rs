@@ -140,6 +140,7 @@ impl Given {
 
     fn context(&self) -> Context<'_> {
         Context {
+            credential_barred: false,
             application_archived: self.archived,
             barred_before: self.barred_before,
             revocation: self.revocation.as_ref(),

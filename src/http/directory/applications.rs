@@ -292,7 +292,7 @@ fn check_redirects(uris: &[String]) -> Result<(), Problem> {
 #[utoipa::path(
     get, path = "/api/v1/applications/{applicationId}", operation_id = "applications.get", tag = "applications",
     security(("bearer" = [])),
-    params(("applicationId" = Uuid, Path, description = "The application")),
+    params(("applicationId" = Uuid, Path, description = "The application.")),
     responses(
         (status = 200, description = "The application.", body = ApplicationResponse),
         (status = 404, description = "No such application.", body = ProblemBody),
@@ -312,7 +312,7 @@ pub async fn get_application(
 #[utoipa::path(
     patch, path = "/api/v1/applications/{applicationId}", operation_id = "applications.update", tag = "applications",
     security(("bearer" = [])),
-    params(("applicationId" = Uuid, Path, description = "The application")),
+    params(("applicationId" = Uuid, Path, description = "The application.")),
     request_body = UpdateApplication,
     responses(
         (status = 200, description = "The application as it is now.", body = ApplicationResponse),
@@ -339,7 +339,7 @@ pub async fn update_application(
 #[utoipa::path(
     delete, path = "/api/v1/applications/{applicationId}", operation_id = "applications.archive", tag = "applications",
     security(("bearer" = [])),
-    params(("applicationId" = Uuid, Path, description = "The application")),
+    params(("applicationId" = Uuid, Path, description = "The application.")),
     responses(
         (status = 204, description = "It is archived; nothing of its sessions is under way any more."),
         (status = 404, description = "No such application, or it is archived already.", body = ProblemBody),
@@ -363,7 +363,7 @@ pub async fn archive_application(
     post, path = "/api/v1/applications/{applicationId}/rotate-secret", operation_id = "applications.rotateSecret",
     tag = "applications",
     security(("bearer" = [])),
-    params(("applicationId" = Uuid, Path, description = "The application")),
+    params(("applicationId" = Uuid, Path, description = "The application.")),
     responses(
         (status = 200, description = "The application, with its new secret.", body = ApplicationWithOauth),
         (status = 404, description = "No such application, or it is archived.", body = ProblemBody),
@@ -386,7 +386,7 @@ pub async fn rotate_application_secret(
     put, path = "/api/v1/applications/{applicationId}/upstream", operation_id = "applications.setUpstream",
     tag = "applications",
     security(("bearer" = [])),
-    params(("applicationId" = Uuid, Path, description = "The application")),
+    params(("applicationId" = Uuid, Path, description = "The application.")),
     request_body = SetUpstream,
     responses(
         (status = 200, description = "The application as it is now.", body = ApplicationResponse),

@@ -59,7 +59,7 @@ pub struct ServiceAccountResponse {
 pub struct ServiceAccountWithSecret {
     service_account: ServiceAccountView,
     /// Shown this once.
-    client_secret: Option<String>,
+    client_secret: String,
 }
 
 /// A new service account.
@@ -91,7 +91,7 @@ impl ServiceAccountView {
 
 fn shown_with_secret(app: &App, made: WithSecret<ServiceAccount>) -> Json<ServiceAccountWithSecret> {
     let service_account = ServiceAccountView::new(app, &made.made);
-    Json(ServiceAccountWithSecret { service_account, client_secret: made.secret })
+    Json(ServiceAccountWithSecret { service_account, client_secret: made.secret.unwrap_or_default() })
 }
 
 /// List service accounts, newest first
@@ -141,7 +141,7 @@ pub async fn create_service_account(
     get, path = "/api/v1/service-accounts/{serviceAccountId}", operation_id = "serviceAccounts.get",
     tag = "serviceAccounts",
     security(("bearer" = [])),
-    params(("serviceAccountId" = Uuid, Path, description = "The service account")),
+    params(("serviceAccountId" = Uuid, Path, description = "The service account.")),
     responses(
         (status = 200, description = "The service account.", body = ServiceAccountResponse),
         (status = 404, description = "No such service account.", body = ProblemBody),
@@ -165,7 +165,7 @@ pub async fn get_service_account(
     delete, path = "/api/v1/service-accounts/{serviceAccountId}", operation_id = "serviceAccounts.archive",
     tag = "serviceAccounts",
     security(("bearer" = [])),
-    params(("serviceAccountId" = Uuid, Path, description = "The service account")),
+    params(("serviceAccountId" = Uuid, Path, description = "The service account.")),
     responses(
         (status = 204, description = "It is archived."),
         (status = 404, description = "No such service account.", body = ProblemBody),
@@ -189,7 +189,7 @@ pub async fn archive_service_account(
     post, path = "/api/v1/service-accounts/{serviceAccountId}/rotate-secret",
     operation_id = "serviceAccounts.rotateSecret", tag = "serviceAccounts",
     security(("bearer" = [])),
-    params(("serviceAccountId" = Uuid, Path, description = "The service account")),
+    params(("serviceAccountId" = Uuid, Path, description = "The service account.")),
     responses(
         (status = 200, description = "The service account, with its new secret.", body = ServiceAccountWithSecret),
         (status = 404, description = "No such service account, or it is archived.", body = ProblemBody),

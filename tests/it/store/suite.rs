@@ -431,26 +431,26 @@ async fn the_log_is_read_whole_by_application_and_by_stream() {
     let mut found = Vec::new();
     while let Some(page) = {
         let after = Position(found.last().copied().unwrap_or(0));
-        Some(reader.application_log(APPLICATION, after, 2).await.unwrap()).filter(|page| !page.is_empty())
+        let page = reader.addressed_application_log(APPLICATION, after, false, 2).await.unwrap();
+        Some(page).filter(|page| !page.is_empty())
     } {
-        found.extend(positions(&page));
+        assert!(page.iter().all(|event| event.application_id.is_some()));
+        found.extend(page.iter().map(|event| event.entry.recorded.position.0));
     }
     assert_eq!(found, expected);
 
     let stream: Stream = one.number.into();
     let expected = pick(&|entry| entry.recorded.stream == stream && lifecycle(entry));
-    assert_eq!(positions(&reader.stream_log(stream, Position(0), 100).await.unwrap()), expected);
-    let page = reader.stream_log(stream, Position(expected[0]), 1).await.unwrap();
-    assert_eq!(positions(&page), expected[1..2]);
-
+    let of_one = async |after: i64, activity: bool, limit: i64| -> Vec<i64> {
+        let page = reader.addressed_session_log(one.number, Position(after), activity, limit).await.unwrap();
+        assert!(page.iter().all(|event| event.session_id == Some(one.id)));
+        page.iter().map(|event| event.entry.recorded.position.0).collect()
+    };
+    assert_eq!(of_one(0, false, 100).await, expected);
+    assert_eq!(of_one(expected[0], false, 1).await, expected[1..2]);
     let whole = pick(&|entry| entry.recorded.stream == stream);
-    let head = Position(*whole.last().unwrap());
-    assert_eq!(positions(&reader.stream_tail(head, Position(0), 100).await.unwrap()), whole);
-    let newest = reader.stream_tail(head, Position(0), 3).await.unwrap();
-    assert_eq!(positions(&newest), whole[whole.len() - 3..]);
-    let after = reader.stream_tail(head, Position(whole[2]), 100).await.unwrap();
-    assert_eq!(positions(&after), whole[3..]);
-    assert!(reader.stream_tail(head, head, 100).await.unwrap().is_empty());
+    assert_eq!(of_one(0, true, 100).await, whole);
+    assert_eq!(of_one(whole[2], true, 2).await, whole[3..5]);
     running.stop().await;
 }
 
@@ -525,11 +525,11 @@ async fn who_did_it_and_for_whom_is_in_the_envelope() {
         .submit_by(By::system(), session_work(session.number, Command::Disconnect { reason: Reason::Stale }))
         .await
         .unwrap();
-    let log = running.reader.stream_log(session.number.into(), Position(0), 10).await.unwrap();
+    let log = running.reader.addressed_session_log(session.number, Position(0), false, 10).await.unwrap();
     let [connected, disconnected] = log.as_slice() else { panic!("{log:?}") };
-    assert_eq!(connected.recorded.actor, super::base::by_account().actor);
-    assert_eq!(connected.recorded.request_id.as_deref(), Some("request-1"));
-    assert_eq!(disconnected.recorded.actor, Actor::SYSTEM);
-    assert_eq!(disconnected.recorded.request_id, None);
+    assert_eq!(connected.entry.recorded.actor, super::base::by_account().actor);
+    assert_eq!(connected.entry.recorded.request_id.as_deref(), Some("request-1"));
+    assert_eq!(disconnected.entry.recorded.actor, Actor::SYSTEM);
+    assert_eq!(disconnected.entry.recorded.request_id, None);
     running.stop().await;
 }
