@@ -3,4 +3,5 @@
 mod base;
 mod damage;
 mod history;
+mod plans;
 mod suite;

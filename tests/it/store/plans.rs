@@ -1,0 +1,162 @@
+//! No hot statement scans a table. Every statement that a committer at work and the hot readers prepare is overheard,
+//! and SQLite is asked how it would carry it out.
+
+use std::collections::BTreeSet;
+use std::process::Command as Process;
+use std::sync::{Arc, Mutex};
+
+use chrono::TimeDelta;
+use futures_util::future::join_all;
+use sessiond::committer::Work;
+use sessiond::core::ids::{Position, RevocationNumber, SessionNumber};
+use sessiond::core::reason::Reason;
+use sessiond::core::revocation::Filter;
+use sessiond::store::{Listed, SessionPage};
+use sqlx::{AssertSqlSafe, Row};
+use tracing::field::{Field, Visit};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+
+use super::base::{APPLICATION, Base, Opens, Running};
+
+/// Names the child process in which alone the overhearing goes on: a subscriber is the whole process's.
+const CHILD: &str = "SESSIOND_TEST_PLANS";
+
+/// Keeps every statement that sqlx tells of.
+#[derive(Clone, Default)]
+struct Overheard(Arc<Mutex<BTreeSet<String>>>);
+
+#[derive(Default)]
+struct Statement {
+    summary: String,
+    whole: String,
+}
+
+impl Visit for Statement {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        match field.name() {
+            "summary" => value.clone_into(&mut self.summary),
+            "db.statement" => value.clone_into(&mut self.whole),
+            _ => {}
+        }
+    }
+
+    fn record_debug(&mut self, _: &Field, _: &dyn std::fmt::Debug) {}
+}
+
+impl<S: tracing::Subscriber> Layer<S> for Overheard {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        if event.metadata().target() == "sqlx::query" {
+            let mut statement = Statement::default();
+            event.record(&mut statement);
+            let whole = if statement.whole.is_empty() { statement.summary } else { statement.whole };
+            self.0.lock().unwrap().insert(whole.trim().to_owned());
+        }
+    }
+}
+
+#[test]
+fn no_hot_statement_scans_a_table() {
+    if std::env::var_os(CHILD).is_some() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        return runtime.block_on(overhear());
+    }
+    let output = Process::new(std::env::current_exe().unwrap())
+        .args(["--exact", "store::plans::no_hot_statement_scans_a_table", "--nocapture"])
+        .env(CHILD, "1")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+async fn overhear() {
+    let overheard = Overheard::default();
+    tracing::subscriber::set_global_default(tracing_subscriber::registry().with(overheard.clone())).unwrap();
+    let base = Base::new();
+    let running = base.founded().await;
+    // What was prepared to start up may read whole tables.
+    overheard.0.lock().unwrap().clear();
+    write(&running).await;
+    read(&running).await;
+    let reader = running.reader.clone();
+    running.committer.stop().await;
+    let statements = std::mem::take(&mut *overheard.0.lock().unwrap());
+    reader.close().await;
+
+    for word in
+        ["into event", "into session ", "into session_activity", "delete from session_activity", "mark"]
+    {
+        assert!(statements.iter().any(|sql| sql.contains(word)), "{word} was not overheard: {statements:#?}");
+    }
+    assert!(
+        statements.iter().filter(|sql| sql.starts_with("select") || sql.starts_with("with")).count() > 10
+    );
+    let mut raw = base.raw().await;
+    for sql in statements {
+        let transaction = ["begin", "commit", "rollback", "pragma"];
+        if transaction.iter().any(|word| sql.to_lowercase().starts_with(word)) {
+            continue;
+        }
+        let explain = AssertSqlSafe(format!("explain query plan {sql}"));
+        for step in sqlx::query(explain).fetch_all(&mut raw).await.unwrap() {
+            let step: String = step.get("detail");
+            assert!(!scans(&step), "{step}: {sql}");
+        }
+    }
+}
+
+/// Whether a step reads a whole table or index. What a statement brings along, and what it has collected before, it
+/// may read whole.
+fn scans(step: &str) -> bool {
+    let Some(what) = step.strip_prefix("SCAN ") else { return false };
+    let own = ["json_each", "page", "chain", "(subquery", "CONSTANT ROW"];
+    !own.iter().any(|own| what.starts_with(own)) && !what.contains("VALUES CLAUSE")
+}
+
+/// Everything that the committer does while it is at work.
+async fn write(running: &Running) {
+    let opens = |index| Opens {
+        subject: "ann",
+        client_session_id: Some(format!("run-{}", index % 30)),
+        expires_in: Some(TimeDelta::minutes(30)),
+        ..Opens::default()
+    };
+    join_all((0..40).map(|index| running.submit(running.opening(&opens(index))))).await;
+    for _ in 0..3 {
+        join_all((1..=30).map(|number| running.submit(running.activity(SessionNumber(number), 1)))).await;
+    }
+    running.renew(SessionNumber(1)).await;
+    running.disconnect(SessionNumber(2), Reason::Client).await;
+    let filter = Filter { session: Some(SessionNumber(3)), application: None };
+    let revocation = running.begin(filter, Reason::Revoked).await.unwrap();
+    running.carry_out(&revocation).await;
+    running.submit(Work::Health).await.unwrap();
+    super::history::prune(running).await;
+}
+
+/// What requests and feeds ask.
+async fn read(running: &Running) {
+    let reader = &running.reader;
+    let now = running.now();
+    let session = reader.session_by_number(SessionNumber(1)).await.unwrap().unwrap().session;
+    reader.session(session.id).await.unwrap();
+    for listed in [Listed::Live, Listed::Inactive, Listed::All] {
+        for after in [None, Some((session.connected_at, session.id))] {
+            for overdue in [&[][..], &[SessionNumber(5)][..]] {
+                let page = SessionPage { application: APPLICATION, listed, now, overdue, after, limit: 10 };
+                reader.sessions(&page).await.unwrap();
+            }
+        }
+    }
+    reader.session_token(SessionNumber(1)).await.unwrap();
+    reader.mcp_session(SessionNumber(1)).await.unwrap();
+    reader.client_secret("operations").await.unwrap();
+    reader.revocation(RevocationNumber(1)).await.unwrap();
+    reader.head().await.unwrap();
+    reader.mark("settled").await.unwrap();
+    reader.event(Position(1)).await.unwrap();
+    reader.log(Position(3), 10).await.unwrap();
+    reader.application_log(APPLICATION, Position(3), 10).await.unwrap();
+    reader.stream_log(session.number.into(), Position(3), 10).await.unwrap();
+    reader.stream_tail(running.head(), Position(3), 10).await.unwrap();
+    reader.prunable(now, 10).await.unwrap();
+}
