@@ -2,14 +2,17 @@
 //! nothing of SQL: they are handed what is stored, byte for byte, and say what should be.
 
 mod log;
+mod place;
 mod rows;
+mod value;
 
 pub use super::sqlite::rebuild;
 use super::{Reader, StoreError};
 use crate::core::ids::Position;
 
 pub(super) use log::{Log, StoredEvent};
-pub(super) use rows::{Page, Rows, Table, Value};
+pub(super) use rows::{Page, Rows, Table};
+pub(super) use value::Value;
 
 /// Events read with one statement: no snapshot is held for longer than that takes.
 pub(super) const PAGE: i64 = 4_096;
@@ -73,7 +76,8 @@ impl From<sqlx::Error> for Fault {
 pub type Progress<'a> = &'a mut (dyn FnMut(u64, u64) + Send);
 
 /// Walks the whole log and compares it with itself and with every row. Only reads, in pages, so that the database may
-/// be in use meanwhile: each page of rows is compared with the log as it stood when that page was read.
+/// be in use meanwhile: each page of rows is compared with the log as it stood when that page was read. One thing cannot
+/// be compared: the totals in a lifecycle row that is older than a hot row, once the activity they came from was pruned.
 pub async fn verify(reader: &Reader, progress: Progress<'_>) -> Result<Report, Fault> {
     let settled = reader.mark("settled").await?;
     let mut log = Log::new(settled);

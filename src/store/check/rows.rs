@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Difference;
 use super::log::{Chain, Folded, Log, Point, State};
-use crate::core::Time;
+use super::value::Value;
 use crate::core::application::{Application, Organization, ServiceAccount};
 use crate::core::ids::{Head, StreamKind};
 use crate::core::revocation::Revocation;
@@ -37,86 +37,6 @@ impl Table {
             Self::Session => StreamKind::Session,
             Self::Revocation => StreamKind::Revocation,
         }
-    }
-}
-
-/// What a column holds.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Value {
-    Null,
-    Integer(i64),
-    Text(String),
-    Blob(Vec<u8>),
-}
-
-impl std::fmt::Display for Value {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Null => formatter.write_str("nothing"),
-            Self::Integer(number) => number.fmt(formatter),
-            Self::Text(text) => write!(formatter, "{text:?}"),
-            Self::Blob(bytes) => formatter.write_str(&hex::encode(bytes)),
-        }
-    }
-}
-
-impl From<i64> for Value {
-    fn from(number: i64) -> Self {
-        Self::Integer(number)
-    }
-}
-
-impl From<u64> for Value {
-    fn from(number: u64) -> Self {
-        Self::Integer(i64::try_from(number).unwrap_or(i64::MAX))
-    }
-}
-
-impl From<u32> for Value {
-    fn from(number: u32) -> Self {
-        Self::Integer(number.into())
-    }
-}
-
-impl From<Time> for Value {
-    fn from(time: Time) -> Self {
-        Self::Integer(time.timestamp_millis())
-    }
-}
-
-impl From<&str> for Value {
-    fn from(text: &str) -> Self {
-        Self::Text(text.to_owned())
-    }
-}
-
-impl From<&String> for Value {
-    fn from(text: &String) -> Self {
-        Self::Text(text.clone())
-    }
-}
-
-impl From<String> for Value {
-    fn from(text: String) -> Self {
-        Self::Text(text)
-    }
-}
-
-impl From<uuid::Uuid> for Value {
-    fn from(id: uuid::Uuid) -> Self {
-        Self::Blob(id.as_bytes().to_vec())
-    }
-}
-
-impl From<[u8; 32]> for Value {
-    fn from(hash: [u8; 32]) -> Self {
-        Self::Blob(hash.to_vec())
-    }
-}
-
-impl<Inner: Into<Self>> From<Option<Inner>> for Value {
-    fn from(value: Option<Inner>) -> Self {
-        value.map_or(Self::Null, Into::into)
     }
 }
 
@@ -206,7 +126,7 @@ impl Log {
         let place = || format!("row of session_detail {number}");
         let detail = page.details.by_number.get(&number).ok_or_else(|| missing(place()))?;
         let (body, personal) = page.connected.get(&number).cloned().unwrap_or_default();
-        let expected = super::log::detail_of(body.as_deref(), personal.as_deref()).unwrap_or_default();
+        let expected = super::place::detail_of(body.as_deref(), personal.as_deref()).unwrap_or_default();
         compare_row(place, &detail_columns(number, &expected), &page.details.columns, detail)
     }
 }

@@ -233,10 +233,8 @@ async fn a_row_too_many_or_too_few_is_found() {
         assert!(difference(&base).await.is_some(), "{table}: one too few");
         base.execute(&format!("delete from {table}")).await;
         base.execute(&format!("insert into {table} select * from kept")).await;
-        base.execute(&format!(
-            "update kept set number = number + 1000 where number = (select min(number) from kept)"
-        ))
-        .await;
+        base.execute("update kept set number = number + 1000 where number = (select min(number) from kept)")
+            .await;
         if !matches!(table, "session_activity" | "session_detail") {
             base.execute("update kept set id = randomblob(16)").await;
         }
