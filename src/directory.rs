@@ -165,6 +165,20 @@ impl Directory {
         Ok((one.clone(), known.summary(one.number, self.clock.now())))
     }
 
+    /// The application whose gateway a caller wants: the one named, else the one the credential is bound to. An archived
+    /// one has none. For every request, so it counts nothing.
+    pub fn gateway_application(&self, caller: &Caller, named: Option<Uuid>) -> Option<Application> {
+        let known = self.gate.known();
+        let found = match named {
+            Some(id) => known.application(id),
+            None => caller.bound_to.and_then(|number| known.applications.get(&number)),
+        };
+        found
+            .filter(|one| one.organization == caller.organization && caller.may_touch(one.number))
+            .filter(|one| one.archived_at.is_none())
+            .cloned()
+    }
+
     /// An application by number, for the gateway.
     pub fn application_by_number(&self, number: ApplicationNumber) -> Option<Application> {
         self.gate.known().applications.get(&number).cloned()

@@ -362,6 +362,27 @@ impl Sessions {
         self.committer.submit(By::system(), Work::Side(side)).await.map(|_| ())
     }
 
+    /// How a session of the gateway ended, by its genuine `Mcp-Session-Id`; for its owner only.
+    pub async fn how_mcp_ended(
+        &self,
+        caller: &Caller,
+        application: ApplicationNumber,
+        id: &str,
+    ) -> Result<Option<Reason>, Error> {
+        let Some(presented) = secret::parse(id).filter(|presented| presented.kind == TokenKind::Mcp) else {
+            return Ok(None);
+        };
+        let Some(session) = self.reader.session(presented.id).await?.map(|row| row.session) else {
+            return Ok(None);
+        };
+        if session.application != application || !self.belongs_to(caller, &session) {
+            return Ok(None);
+        }
+        let kept = self.reader.mcp_session(session.number).await?;
+        let genuine = kept.is_some_and(|kept| secret::same(&kept.id_hash, &presented.hash));
+        Ok(session.ended.filter(|_| genuine).map(|ended| ended.reason))
+    }
+
     /// What was kept, opened.
     pub async fn kept_mcp(&self, session: &Session) -> Result<Option<Vec<u8>>, Error> {
         let Some(kept) = self.reader.mcp_session(session.number).await? else { return Ok(None) };
