@@ -1,0 +1,271 @@
+//! One request to the server behind a session, and what is done when that server has forgotten it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header, response};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+
+use super::Gateway;
+use super::events::Splitter;
+use super::kept::{Held, Kept, sealed};
+use super::message;
+use super::reply::Fault;
+use super::upstream::{CORRELATION, LAST_EVENT_ID, PROTOCOL_VERSION, SESSION};
+use crate::core::session::Session;
+
+/// How long an upstream may take to open a session.
+pub const HANDSHAKE: Duration = Duration::from_secs(30);
+/// How long it may take over a goodbye that nobody waits for.
+const GOODBYE: Duration = Duration::from_secs(5);
+/// Largest answer to `initialize`.
+const LARGEST_HANDSHAKE: usize = 4 << 20;
+/// Largest refusal that is read to see whether it says that the session is unknown.
+const LARGEST_REFUSAL: usize = 64 << 10;
+
+/// A request on its way to an upstream. `headers` have been freed of what the upstream must not see.
+#[derive(Clone)]
+pub struct Outgoing {
+    pub method: Method,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+/// What an upstream answered.
+pub struct Incoming {
+    pub head: response::Parts,
+    pub body: Body,
+}
+
+/// What an upstream answered to `initialize`.
+pub struct Greeting {
+    pub head: response::Parts,
+    /// What has been read of the body: all of it, or up to the answer.
+    pub read: Bytes,
+    /// What may follow.
+    pub rest: Option<Body>,
+    /// The revision agreed on, unless the upstream refused.
+    pub protocol_version: Option<String>,
+    /// The upstream's own session id.
+    pub session: Option<String>,
+}
+
+impl Gateway {
+    /// Sends a request of a session. A session that the upstream has lost is opened there once more, with the client's own
+    /// `initialize`, and the request repeated: it was never delivered.
+    pub async fn exchange(
+        &self,
+        session: &Session,
+        held: &Held,
+        url: &str,
+        outgoing: Outgoing,
+    ) -> Result<Incoming, Fault> {
+        let mut outgoing = outgoing;
+        if let Ok(id) = HeaderValue::try_from(session.id.to_string()) {
+            outgoing.headers.insert(CORRELATION.clone(), id);
+        }
+        let mut kept = held.now();
+        let mut healed = false;
+        if kept.url != url {
+            // The application names another upstream now, which must not see the session id of the one before.
+            kept = self.heal(session, held, &kept, url, &outgoing.headers).await?;
+            healed = true;
+        }
+        loop {
+            let answer = self.send(&kept.url, kept.session.as_deref(), outgoing.clone()).await?;
+            let (lost, answer) = is_lost(&kept, answer).await?;
+            match lost {
+                false => return usable(answer),
+                true if healed => {
+                    return Err(Fault::upstream_refused("does not know a session it has just opened"));
+                }
+                true => kept = self.heal(session, held, &kept, url, &outgoing.headers).await?,
+            }
+            healed = true;
+            // Nothing of the new session can be resumed from an event of the old one.
+            outgoing.headers.remove(&LAST_EVENT_ID);
+        }
+    }
+
+    async fn send(&self, url: &str, session: Option<&str>, outgoing: Outgoing) -> Result<Incoming, Fault> {
+        let Outgoing { method, headers, body } = outgoing;
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = method;
+        *request.uri_mut() = url.parse().map_err(|_| Fault::upstream_unreachable())?;
+        *request.headers_mut() = headers;
+        if let Some(id) = session.and_then(|id| HeaderValue::try_from(id).ok()) {
+            request.headers_mut().insert(SESSION.clone(), id);
+        }
+        match self.upstreams.send(request).await {
+            Ok(response) => {
+                let (head, body) = response.into_parts();
+                Ok(Incoming { head, body: Body::new(body) })
+            }
+            Err(error) => {
+                tracing::warn!(%error, url, "the upstream cannot be reached");
+                Err(Fault::upstream_unreachable())
+            }
+        }
+    }
+
+    /// Opens the session anew at the upstream, unless another request has done so since.
+    async fn heal(
+        &self,
+        session: &Session,
+        held: &Held,
+        lost: &Arc<Kept>,
+        url: &str,
+        headers: &HeaderMap,
+    ) -> Result<Arc<Kept>, Fault> {
+        let _alone = held.healing.lock().await;
+        let now = held.now();
+        if !Arc::ptr_eq(&now, lost) {
+            return Ok(now);
+        }
+        let mut headers = headers.clone();
+        headers.remove(&LAST_EVENT_ID);
+        headers.remove(&PROTOCOL_VERSION);
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
+        let body = Bytes::from(lost.initialize.get().to_owned());
+        let greeting =
+            self.greet(url, Outgoing { method: Method::POST, headers: headers.clone(), body }).await?;
+        // The client goes on in the revision it knows.
+        if greeting.protocol_version.as_ref() != Some(&lost.protocol_version) {
+            return Err(Fault::upstream_refused("lost the session and does not open it again"));
+        }
+        if let Ok(version) = HeaderValue::try_from(&lost.protocol_version) {
+            headers.insert(PROTOCOL_VERSION.clone(), version);
+        }
+        let body = Bytes::from_static(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
+        let outgoing = Outgoing { method: Method::POST, headers, body };
+        let answer = self.send(url, greeting.session.as_deref(), outgoing).await?;
+        if !answer.head.status.is_success() {
+            return Err(Fault::upstream_refused("lost the session and does not open it again"));
+        }
+        let kept = Kept { url: url.to_owned(), session: greeting.session, ..Kept::clone(lost) };
+        tracing::info!(session = %session.id, "the upstream had lost the session; opened it there again");
+        if let Err(error) = self.sessions.update_mcp(session, &sealed(&kept)).await {
+            // It will have to be healed again after a restart, no more.
+            tracing::warn!(?error, session = %session.id, "the upstream's new session could not be kept");
+        }
+        held.set(kept);
+        Ok(held.now())
+    }
+
+    /// Sends an `initialize` and reads up to its answer.
+    pub async fn greet(&self, url: &str, outgoing: Outgoing) -> Result<Greeting, Fault> {
+        let greeting = async {
+            let answer = usable(self.send(url, None, outgoing).await?)?;
+            read_greeting(answer).await
+        };
+        tokio::time::timeout(HANDSHAKE, greeting)
+            .await
+            .unwrap_or_else(|_| Err(Fault::upstream_refused("does not answer to initialize")))
+    }
+
+    /// Tells an upstream that one of its sessions is over. Nobody waits for it.
+    pub fn say_goodbye(
+        self: &Arc<Self>,
+        url: String,
+        session: Option<String>,
+        protocol_version: Option<String>,
+    ) {
+        let Some(session) = session else { return };
+        let gateway = self.clone();
+        tokio::spawn(async move {
+            let mut headers = HeaderMap::new();
+            if let Some(version) = protocol_version.and_then(|version| HeaderValue::try_from(version).ok()) {
+                headers.insert(PROTOCOL_VERSION.clone(), version);
+            }
+            let outgoing = Outgoing { method: Method::DELETE, headers, body: Bytes::new() };
+            tokio::time::timeout(GOODBYE, gateway.send(&url, Some(&session), outgoing)).await.ok();
+        });
+    }
+}
+
+/// Whether an upstream says that it does not know the session. The spec's word for it is 404; a 400 is looked into, because
+/// servers built on the TypeScript SDK's examples say so there.
+async fn is_lost(kept: &Kept, answer: Incoming) -> Result<(bool, Incoming), Fault> {
+    if kept.session.is_none() {
+        return Ok((false, answer));
+    }
+    match answer.head.status {
+        StatusCode::NOT_FOUND => Ok((true, answer)),
+        StatusCode::BAD_REQUEST => {
+            let Incoming { head, body } = answer;
+            let body = Limited::new(body, LARGEST_REFUSAL).collect().await;
+            let body = body.map_err(|_| Fault::upstream_refused("refused the request at length"))?.to_bytes();
+            let lost = speaks_of_lost_session(&body);
+            Ok((lost, Incoming { head, body: Body::from(body) }))
+        }
+        _ => Ok((false, answer)),
+    }
+}
+
+/// The texts known in the field: `No valid session ID provided`, `Invalid session`, `Session … not found`, `Server not
+/// initialized` (of a transport that was made for an id it does not know).
+pub fn speaks_of_lost_session(body: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(body).to_ascii_lowercase();
+    let session =
+        ["no valid session", "invalid session", "unknown session", "session expired", "session terminated"];
+    session.iter().any(|words| text.contains(words))
+        || text.contains("server not initialized")
+        || text.split_once("session").is_some_and(|(_, rest)| rest.contains("not found"))
+}
+
+/// Answers that would mean something else coming from us: the client has shown its credentials to us, not to the upstream;
+/// a redirect is for us to follow, which we never do; and 404 is what a client takes for the end of its session.
+fn usable(answer: Incoming) -> Result<Incoming, Fault> {
+    let status = answer.head.status;
+    match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::PROXY_AUTHENTICATION_REQUIRED => Err(
+            Fault::upstream_refused(format_args!("does not let the gateway in (HTTP {})", status.as_u16())),
+        ),
+        StatusCode::NOT_FOUND => Err(Fault::upstream_refused("is not at the URL it was set to (HTTP 404)")),
+        _ if status.is_redirection() => {
+            Err(Fault::upstream_refused(format_args!("has moved (HTTP {})", status.as_u16())))
+        }
+        _ => Ok(answer),
+    }
+}
+
+async fn read_greeting(answer: Incoming) -> Result<Greeting, Fault> {
+    let Incoming { head, mut body } = answer;
+    let session = head.headers.get(&SESSION).and_then(|id| id.to_str().ok()).map(str::to_owned);
+    let mut greeting = Greeting { head, read: Bytes::new(), rest: None, protocol_version: None, session };
+    if !is_events(&greeting.head.headers) {
+        let read = Limited::new(body, LARGEST_HANDSHAKE).collect().await;
+        greeting.read = read.map_err(|_| Fault::upstream_lost())?.to_bytes();
+        let initialized = message::initialized(&greeting.read).filter(|_| greeting.head.status.is_success());
+        greeting.protocol_version =
+            initialized.and_then(|one| one.result).map(|result| result.protocol_version);
+        return Ok(greeting);
+    }
+    let (mut splitter, mut read) = (Splitter::default(), Vec::new());
+    while let Some(frame) = body.frame().await {
+        let Ok(chunk) = frame.map_err(|_| Fault::upstream_lost())?.into_data() else { continue };
+        read.extend_from_slice(&chunk);
+        if read.len() > LARGEST_HANDSHAKE {
+            return Err(Fault::upstream_refused("answers to initialize with more than 4 MiB"));
+        }
+        splitter.push(&chunk);
+        while let Some(event) = splitter.next() {
+            if let Some(initialized) = message::initialized(&event.data) {
+                greeting.protocol_version = initialized.result.map(|result| result.protocol_version);
+                greeting.read = read.into();
+                greeting.rest = Some(body);
+                return Ok(greeting);
+            }
+        }
+    }
+    Err(Fault::upstream_lost())
+}
+
+/// Whether an answer is a stream of server-sent events.
+pub fn is_events(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    content_type.trim_start().to_ascii_lowercase().starts_with("text/event-stream")
+}

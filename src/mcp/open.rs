@@ -1,0 +1,192 @@
+//! `initialize`: a session comes to be, here and at the upstream.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::door;
+use super::forward::{Greeting, Outgoing, is_events};
+use super::kept::{Kept, sealed};
+use super::message::{Initialize, Posted};
+use super::reply::{Fault, Refusal, in_place_of_answer};
+use super::stream::Errand;
+use super::upstream::{self, PROTOCOL_VERSION, SESSION};
+use super::{Gateway, Visit};
+use crate::core::event::Counts;
+use crate::core::kind::Kind;
+use crate::core::reason::Reason;
+use crate::core::session::Session;
+use crate::sessions::{LARGEST_CLIENT_INFO, LONGEST, NewSession};
+
+impl Gateway {
+    /// Greets the upstream with the client's own words; when that succeeds, opens a session here and gives out an id of
+    /// our own.
+    pub(super) async fn initialize(
+        self: &Arc<Self>,
+        visit: Visit,
+        parts: &Parts,
+        posted: &Posted,
+        initialize: &Initialize,
+        body: Bytes,
+    ) -> Result<Response, Refusal> {
+        let id = posted.ids.first().cloned().unwrap_or_default();
+        let info = initialize.client_info.as_ref();
+        let client_session_id = member(info, "sessionId");
+        if client_session_id.is_none() && self.config.require_client_session_id {
+            // The words that clients of Kontext's gateway know.
+            let fault = Fault::invalid_params("initialize requires clientInfo.sessionId");
+            return Err(Refusal::bad_request(fault).to(&id));
+        }
+        let said =
+            std::str::from_utf8(&body).ok().and_then(|text| RawValue::from_string(text.to_owned()).ok());
+        let said = said.ok_or_else(|| Refusal::bad_request(Fault::parse("Parse error: not UTF-8")))?;
+
+        let mut headers = upstream::inward(&parts.headers);
+        headers.remove(&PROTOCOL_VERSION);
+        let outgoing = Outgoing { method: Method::POST, headers, body: body.clone() };
+        let greeting = tokio::select! {
+            biased;
+            () = self.stopping.cancelled() => Err(Fault::stopping()),
+            greeting = self.greet(&visit.url, outgoing) => greeting,
+        };
+        let mut greeting = match greeting {
+            Ok(greeting) => greeting,
+            Err(fault) => return Ok(in_place_of_answer(&fault, &posted.ids, false)),
+        };
+        let Some(protocol_version) = greeting.protocol_version.take() else {
+            // It said no: the client may read why, and nothing has come to be.
+            self.say_goodbye(visit.url, greeting.session.take(), None);
+            return Ok(answer(greeting, None, None));
+        };
+        let kept = Kept {
+            url: visit.url.clone(),
+            session: greeting.session.take(),
+            initialize: said,
+            protocol_version,
+        };
+        let new = NewSession {
+            kind: Kind::Mcp,
+            application: Some(visit.application.id),
+            client_session_id,
+            token_identifier: None,
+            authenticated_user: None,
+            name: None,
+            hostname: member(info, "hostname").filter(|name| is_plain(name)),
+            user_agent: door::text(&parts.headers, &header::USER_AGENT).map(str::to_owned),
+            client_info: info.cloned().map(fitting),
+            ip: parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip().to_string()),
+            protocol_version: Some(kept.protocol_version.clone()),
+        };
+        let (upstream_session, version) = (kept.session.clone(), kept.protocol_version.clone());
+        match self.open(&visit, new, kept).await {
+            Ok((session, mcp_session_id)) => {
+                self.opened(visit, session, posted, greeting, body.len(), &mcp_session_id)
+            }
+            Err(refusal) => {
+                self.say_goodbye(visit.url, upstream_session, Some(version));
+                Err(refusal.to(&id))
+            }
+        }
+    }
+
+    /// Records the session, and what is needed to speak for it.
+    async fn open(
+        self: &Arc<Self>,
+        visit: &Visit,
+        new: NewSession,
+        kept: Kept,
+    ) -> Result<(Session, String), Refusal> {
+        let refused = |error| Refusal::from_error(error, &visit.metadata);
+        let opened = self.sessions.connect(&visit.caller, new).await.map_err(refused)?;
+        let session = opened.session;
+        // A client that comes back under its own session id attaches; its former far side has nobody left.
+        let former = if opened.opened { None } else { self.far.of(&self.sessions, &session).await.ok() };
+        match self.sessions.keep_mcp(&session, &sealed(&kept)).await {
+            Ok(mcp_session_id) => {
+                self.far.insert(&self.sessions, session.number, kept);
+                if let Some(former) = former.map(|held| held.now()) {
+                    let Kept { url, session, protocol_version, .. } = Kept::clone(&former);
+                    self.say_goodbye(url, session, Some(protocol_version));
+                }
+                Ok((session, mcp_session_id))
+            }
+            Err(error) => {
+                // Without an id nobody could ever use it.
+                self.sessions.end(&visit.caller, session.number, Reason::Failed).await.ok();
+                Err(refused(error))
+            }
+        }
+    }
+
+    /// The answer to the client, with its session id.
+    fn opened(
+        &self,
+        visit: Visit,
+        session: Session,
+        posted: &Posted,
+        greeting: Greeting,
+        bytes_in: usize,
+        mcp_session_id: &str,
+    ) -> Result<Response, Refusal> {
+        let refused = |error| Refusal::from_error(error, &visit.metadata);
+        let pass = self.sessions.enter(&visit.caller, session.number).map_err(refused)?;
+        let counts = Counts { requests: 1, bytes_in: bytes_in as u64, bytes_out: 0 };
+        self.sessions.observe(&visit.caller, &session, counts);
+        let errand = Errand {
+            sessions: self.sessions.clone(),
+            caller: visit.caller,
+            number: session.number,
+            pass: Some(pass),
+            ids: posted.ids.clone(),
+            batch: false,
+            stopping: self.stopping.clone(),
+        };
+        Ok(answer(greeting, Some(errand), HeaderValue::try_from(mcp_session_id).ok()))
+    }
+}
+
+fn answer(greeting: Greeting, errand: Option<Errand>, mcp_session_id: Option<HeaderValue>) -> Response {
+    let Greeting { head, read, rest, .. } = greeting;
+    let events = is_events(&head.headers);
+    let body = match errand {
+        Some(errand) => errand.relay(read, rest, events),
+        None => Body::from(read),
+    };
+    let status = if head.status == StatusCode::ACCEPTED { StatusCode::OK } else { head.status };
+    let mut response = (status, body).into_response();
+    *response.headers_mut() = super::outward(&head.headers, events);
+    if let Some(id) = mcp_session_id {
+        response.headers_mut().insert(SESSION.clone(), id);
+    }
+    response
+}
+
+fn member(info: Option<&Value>, name: &str) -> Option<String> {
+    info?.get(name)?.as_str().map(str::to_owned).filter(|text| !text.is_empty())
+}
+
+/// A hostname that is not one is left out; it is no reason to refuse a client that works elsewhere.
+fn is_plain(name: &str) -> bool {
+    name.len() <= LONGEST && !name.trim().is_empty() && !name.chars().any(char::is_control)
+}
+
+/// Icons may be pictures of any size (MCP 2025-11-25, schema `Implementation`): what is too large is recorded without what
+/// no list of sessions shows.
+fn fitting(mut info: Value) -> Value {
+    if info.to_string().len() > LARGEST_CLIENT_INFO
+        && let Some(members) = info.as_object_mut()
+    {
+        members.retain(|name, value| {
+            matches!(name.as_str(), "name" | "version" | "title") && value.to_string().len() <= LONGEST
+        });
+    }
+    info
+}

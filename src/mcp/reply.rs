@@ -1,0 +1,235 @@
+//! What the gateway says itself: JSON-RPC errors, under which HTTP status, and challenges.
+
+use std::borrow::Cow;
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::message::SUPPORTED;
+use crate::core::reason::Reason;
+use crate::core::session::Refusal as Rule;
+use crate::error::Error;
+
+/// `error` of a JSON-RPC answer.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Fault {
+    pub code: i64,
+    pub message: Cow<'static, str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<Value>,
+}
+
+/// A JSON-RPC answer that is an error. The order of members is the one SDK servers write.
+#[derive(Serialize)]
+struct Answer<'a> {
+    jsonrpc: &'static str,
+    error: &'a Fault,
+    id: &'a Value,
+}
+
+impl Fault {
+    pub fn new(code: i64, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, message: message.into(), data: None }
+    }
+
+    fn because(self, reason: &str) -> Self {
+        Self { data: Some(json!({ "reason": reason })), ..self }
+    }
+
+    /// JSON-RPC 2.0, section 5.1.
+    pub fn parse(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(-32700, message)
+    }
+
+    /// JSON-RPC 2.0, section 5.1.
+    pub fn invalid_request(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(-32600, message)
+    }
+
+    /// JSON-RPC 2.0, section 5.1.
+    pub fn invalid_params(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(-32602, message)
+    }
+
+    /// MCP 2026-07-28, basic/versioning: the request names a revision that is not spoken here.
+    pub fn unsupported_version(requested: &str) -> Self {
+        let data = json!({ "supported": SUPPORTED, "requested": requested });
+        Self { data: Some(data), ..Self::new(-32022, "Unsupported protocol version") }
+    }
+
+    /// The end of the session, for each call that was in flight. The code is that of "Session not found", which is what
+    /// the client's next request will meet.
+    pub fn ended(reason: Reason) -> Self {
+        Self::new(-32001, format!("Session disconnected: {reason}")).because(reason.word())
+    }
+
+    /// The credential ran out while a stream was open; the session did not.
+    pub fn expired() -> Self {
+        Self::new(-32000, "The token has expired: authenticate again").because("expired")
+    }
+
+    pub fn stopping() -> Self {
+        Self::new(-32000, "The gateway is restarting: call again").because("shutdown")
+    }
+
+    /// It died, or ended a stream that nobody can resume, before it had answered.
+    pub fn upstream_lost() -> Self {
+        Self::new(-32603, "The MCP server behind this gateway broke off before it answered")
+            .because("upstream_lost")
+    }
+
+    pub fn upstream_unreachable() -> Self {
+        Self::new(-32603, "The MCP server behind this gateway cannot be reached")
+            .because("upstream_unreachable")
+    }
+
+    /// It answered, but not so that a client could do anything with it.
+    pub fn upstream_refused(how: impl std::fmt::Display) -> Self {
+        Self::new(-32603, format!("The MCP server behind this gateway {how}")).because("upstream_refused")
+    }
+
+    /// The fault as the answer to one request.
+    pub fn answer(&self, id: &Value) -> String {
+        // Plain data with string keys: serializing it cannot fail.
+        serde_json::to_string(&Answer { jsonrpc: "2.0", error: self, id }).unwrap_or_default()
+    }
+
+    /// The fault as the body that answers everything asked in one POST.
+    pub fn answers(&self, ids: &[Value], batch: bool) -> String {
+        match ids {
+            [id] if !batch => self.answer(id),
+            _ => {
+                let answers: Vec<_> = ids.iter().map(|id| self.answer(id)).collect();
+                format!("[{}]", answers.join(","))
+            }
+        }
+    }
+}
+
+/// A request that is not served, on its way to the client.
+#[derive(Debug)]
+pub struct Refusal {
+    pub status: StatusCode,
+    pub fault: Fault,
+    pub id: Value,
+    /// Value of `WWW-Authenticate`.
+    pub challenge: Option<String>,
+    pub retry_after: Option<u32>,
+}
+
+impl Refusal {
+    pub fn new(status: StatusCode, fault: Fault) -> Self {
+        Self { status, fault, id: Value::Null, challenge: None, retry_after: None }
+    }
+
+    /// In answer to a request whose id is known.
+    pub fn to(self, id: &Value) -> Self {
+        Self { id: id.clone(), ..self }
+    }
+
+    pub fn bad_request(fault: Fault) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, fault)
+    }
+
+    /// MCP 2025-11-25, basic/transports, "Security Warning": 403 for a bad `Origin`.
+    pub fn forbidden(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, Fault::new(-32000, message))
+    }
+
+    /// The body that consumers match to the byte; the reason is for the owner's eyes.
+    pub fn session_not_found(reason: Option<Reason>) -> Self {
+        let data = reason.map(|reason| json!({ "reason": reason.word() }));
+        Self::new(StatusCode::NOT_FOUND, Fault { data, ..Fault::new(-32001, "Session not found") })
+    }
+
+    pub fn not_found(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, Fault::new(-32000, message))
+    }
+
+    /// What the upstream failed in, where there is no call that could be answered with it.
+    pub fn bad_gateway(fault: Fault) -> Self {
+        Self::new(StatusCode::BAD_GATEWAY, fault)
+    }
+
+    /// Nothing valid was presented; `said` is `error_description` where something was.
+    pub fn unauthorized(said: Option<(String, Option<Reason>)>, metadata: &str) -> Self {
+        let fault = Fault::new(-32000, "Unauthorized");
+        let (challenge, data) = match said {
+            None => (String::new(), None),
+            Some((description, reason)) => (
+                format!("error=\"invalid_token\", error_description=\"{description}\", "),
+                Some(json!({ "reason": reason.map(Reason::word), "description": description })),
+            ),
+        };
+        let challenge = format!("Bearer {challenge}resource_metadata=\"{metadata}\", scope=\"mcp:invoke\"");
+        Self { challenge: Some(challenge), ..Self::new(StatusCode::UNAUTHORIZED, Fault { data, ..fault }) }
+    }
+
+    /// Valid, but without the scope.
+    pub fn insufficient_scope(metadata: &str) -> Self {
+        let challenge = format!(
+            "Bearer error=\"insufficient_scope\", scope=\"mcp:invoke\", resource_metadata=\"{metadata}\""
+        );
+        let refusal = Self::forbidden("Insufficient scope: this needs mcp:invoke");
+        Self { challenge: Some(challenge), ..refusal }
+    }
+
+    /// What the application underneath refuses. `metadata` goes into the challenge where there is one.
+    pub fn from_error(error: Error, metadata: &str) -> Self {
+        let message = error.to_string();
+        let plain = |status, code| Self::new(status, Fault::new(code, message));
+        match error {
+            Error::Invalid { .. } => plain(StatusCode::BAD_REQUEST, -32602),
+            Error::Unauthorized { reason } => Self::unauthorized(reason.map(described), metadata),
+            Error::Forbidden { .. } => Self::insufficient_scope(metadata),
+            Error::NotFound("Session") => Self::session_not_found(None),
+            Error::NotFound(_) => plain(StatusCode::NOT_FOUND, -32000),
+            Error::Conflict { .. } => plain(StatusCode::CONFLICT, -32000),
+            Error::Gone(ended) => Self::session_not_found(Some(ended.reason)),
+            Error::Busy => Self { retry_after: Some(1), ..plain(StatusCode::SERVICE_UNAVAILABLE, -32000) },
+            Error::DiskFull => plain(StatusCode::INSUFFICIENT_STORAGE, -32000),
+            Error::Internal(cause) => {
+                tracing::error!(%cause, "internal error");
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, Fault::new(-32603, "Internal error"))
+            }
+        }
+    }
+}
+
+/// Why a credential opens nothing, in words and, where a session's end is behind it, with its reason.
+fn described(rule: Rule) -> (String, Option<Reason>) {
+    match rule {
+        Rule::Ended(ended) => (rule.to_string(), Some(ended.reason)),
+        Rule::Revoked(reason) => (rule.to_string(), Some(reason)),
+        Rule::CredentialBarred => {
+            ("the credential was revoked; authenticate again".to_owned(), Some(Reason::Revoked))
+        }
+        _ => ("the token has expired".to_owned(), None),
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let body = self.fault.answer(&self.id);
+        let mut response = (self.status, [(header::CONTENT_TYPE, "application/json")], body).into_response();
+        let headers = response.headers_mut();
+        if let Some(challenge) = self.challenge.and_then(|text| HeaderValue::try_from(text).ok()) {
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        response
+    }
+}
+
+/// A fault in place of the upstream's answer: for calls with status 200, because every SDK hands the error on to whoever
+/// called, and none of them does so with every other status; for anything else 502.
+pub fn in_place_of_answer(fault: &Fault, ids: &[Value], batch: bool) -> Response {
+    if ids.is_empty() {
+        return Refusal::bad_gateway(fault.clone()).into_response();
+    }
+    ([(header::CONTENT_TYPE, "application/json")], fault.answers(ids, batch)).into_response()
+}
