@@ -142,15 +142,22 @@ async fn create(name: &str, database: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints what is shown only once, to standard output.
+/// Prints what is shown only once, to standard output, ready to be pasted into a shell.
 fn print_credentials(founded: &Founded) {
-    println!("organization   {} ({})", founded.organization.name, founded.organization.id);
-    if let Some(application) = founded.application_id {
+    let Founded { organization, application_id, client_id, client_secret } = founded;
+    println!("organization   {} ({})", organization.name, organization.id);
+    if let Some(application) = application_id {
         println!("application    default ({application})");
     }
-    println!("client id      {}", founded.client_id);
-    println!("client secret  {}", founded.client_secret);
-    println!("Keep the secret: it is shown this once and stored only as a hash.");
+    println!("client id      {client_id}");
+    println!("client secret  {client_secret}");
+    println!("Keep the secret: it is shown this once and stored only as a hash. For a shell:");
+    println!();
+    println!("  export CLIENT='{client_id}:{client_secret}'");
+    if let Some(application) = application_id {
+        println!("  export APP={application}");
+    }
+    println!();
 }
 
 /// The database behind a URL must exist to be looked at.

@@ -173,7 +173,7 @@ fn is_request_id(id: &str) -> bool {
         title = "sessiond",
         description = "The durable record of who is connected to what: sessions listed, kept alive, expired and revoked, \
                        with an exact count.",
-        license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
+        license(name = "MIT", identifier = "MIT"),
     ),
     servers((url = "http://127.0.0.1:8080", description = "`make run`")),
     tags(
