@@ -1,0 +1,138 @@
+//! The main surface: sessions of an application, read and ended by its owners, kept alive by its agents. What its parts
+//! share is how a session looks.
+
+mod instances;
+mod read;
+mod write;
+
+pub use instances::*;
+pub use read::*;
+pub use write::*;
+
+use serde::Serialize;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::time;
+use crate::sessions::View;
+
+/// A session.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Session {
+    pub id: Uuid,
+    /// Human-readable name.
+    pub name: String,
+    /// Changes only when the session ends.
+    pub status: Status,
+    /// What the session is at the moment of asking.
+    pub derived_status: Derived,
+    /// When the session's token expires.
+    #[schema(required = false, format = DateTime)]
+    pub token_expires_at: Option<String>,
+    /// The last sign of life.
+    #[schema(required = false, format = DateTime)]
+    pub last_active_at: Option<String>,
+    /// When the session was established.
+    #[schema(required = false, format = DateTime)]
+    pub connected_at: Option<String>,
+    /// When it ended.
+    #[schema(required = false, format = DateTime)]
+    pub disconnected_at: Option<String>,
+    #[schema(format = DateTime)]
+    pub created_at: String,
+    /// The application that created the session.
+    pub agent_id: Uuid,
+    pub organization_id: Uuid,
+    /// Host name reported by the client.
+    #[schema(required = true)]
+    pub hostname: Option<String>,
+    /// User agent reported by the client.
+    #[schema(required = true)]
+    pub user_agent: Option<String>,
+    /// Client metadata.
+    #[schema(required = true, value_type = Option<Object>)]
+    pub client_info: Option<Value>,
+    /// Why it ended: `client`, `terminated`, `revoked`, `archived`, `stale`, `lifetime`, …
+    #[schema(required = false)]
+    pub disconnect_reason: Option<&'static str>,
+    /// What it has reported since it connected.
+    pub activity: Activity,
+}
+
+/// Whether a session has ended.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    Active,
+    Disconnected,
+}
+
+/// Disconnected before expired before idle before active.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Derived {
+    Active,
+    Idle,
+    Expired,
+    Disconnected,
+}
+
+/// Countable work.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Activity {
+    pub requests: u64,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+}
+
+impl From<View> for Session {
+    fn from(view: View) -> Self {
+        use crate::core::status::DerivedStatus as D;
+        let (session, detail) = (view.session, view.detail);
+        Self {
+            id: session.id,
+            name: detail.name.unwrap_or_else(|| "(erased)".to_owned()),
+            status: if session.ended.is_some() { Status::Disconnected } else { Status::Active },
+            derived_status: match view.derived {
+                D::Active => Derived::Active,
+                D::Idle => Derived::Idle,
+                D::Expired => Derived::Expired,
+                D::Disconnected => Derived::Disconnected,
+            },
+            token_expires_at: Some(time(session.token_expires_at)),
+            last_active_at: Some(time(view.last_active_at)),
+            connected_at: Some(time(session.connected_at)),
+            disconnected_at: session.ended.map(|ended| time(ended.at)),
+            created_at: time(session.connected_at),
+            agent_id: view.application_id,
+            organization_id: view.organization_id,
+            hostname: detail.hostname,
+            user_agent: detail.user_agent,
+            client_info: detail.client_info.and_then(|text| serde_json::from_str(&text).ok()),
+            disconnect_reason: session.ended.map(|ended| ended.reason.word()),
+            activity: Activity {
+                requests: session.total.requests,
+                bytes_in: session.total.bytes_in,
+                bytes_out: session.total.bytes_out,
+            },
+        }
+    }
+}
+
+/// One session.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct SessionEnvelope {
+    pub session: Session,
+}
+
+/// A page of sessions, newest first.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionList {
+    pub items: Vec<Session>,
+    /// Where the next page begins; absent on the last page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+}

@@ -1,0 +1,248 @@
+//! Reading, and ending by owners.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderName, HeaderValue};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{Session, SessionEnvelope, SessionList};
+use crate::core::kind::Policy;
+use crate::http::App;
+use crate::http::extract::{CanEnd, CanRead, Ids, Query};
+use crate::http::page::{cursor, read_cursor, read_flag, read_limit};
+use crate::http::problem::{Problem, ProblemBody};
+use crate::sessions::{ListQuery, Page, Revoked};
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListParameters {
+    limit: Option<String>,
+    status: Option<String>,
+    include_inactive: Option<String>,
+    cursor: Option<String>,
+    pub(super) application_id: Option<String>,
+}
+
+impl ListParameters {
+    /// An explicit `status` wins over `includeInactive`; absent means active.
+    pub(super) fn read(&self, default_limit: u32) -> Result<ListQuery, Problem> {
+        let include_inactive = read_flag("includeInactive", self.include_inactive.as_deref())?;
+        let (live, inactive) = match self.status.as_deref() {
+            None => (true, include_inactive),
+            Some("active") => (true, false),
+            Some("inactive") => (false, true),
+            Some("all") => (true, true),
+            Some(_) => return Err(Problem::invalid("status", "status must be active, inactive or all")),
+        };
+        let limit = read_limit(self.limit.as_deref(), default_limit)?;
+        Ok(ListQuery { live, inactive, limit, after: read_cursor(self.cursor.as_deref())? })
+    }
+}
+
+/// The log position an answer was true at, so that list-then-follow has no gap.
+static LOG_POSITION: HeaderName = HeaderName::from_static("log-position");
+
+pub(super) fn listed(page: Page) -> Response {
+    let position = HeaderValue::from(page.position.0);
+    let next_cursor = page.next.map(cursor);
+    let items = page.items.into_iter().map(Session::from).collect();
+    ([(LOG_POSITION.clone(), position)], Json(SessionList { items, next_cursor })).into_response()
+}
+
+/// List sessions
+///
+/// Newest first, ties by id. The answer's `Log-Position` header is the position to follow the events from.
+#[utoipa::path(get, path = "/api/v1/applications/{applicationId}/sessions", operation_id = "agentSessions.list",
+    tag = "agentSessions", security(("bearer" = [])),
+    params(
+        ("applicationId" = Uuid, Path, description = "The application."),
+        ("limit" = Option<u32>, Query, description = "Most sessions to return, 1 to 200.", minimum = 1, maximum = 200, example = 100),
+        ("status" = Option<String>, Query, description = "`active` (the default: active and idle ones), `inactive` (expired and disconnected) or `all`. Wins over `includeInactive`."),
+        ("includeInactive" = Option<bool>, Query, description = "Without `status`: include expired and disconnected sessions."),
+        ("cursor" = Option<String>, Query, description = "`nextCursor` of the page before."),
+    ),
+    responses(
+        (status = 200, description = "A page of sessions.", body = SessionList, headers(("Log-Position" = i64, description = "The log position the page was true at."))),
+        (status = 400, description = "A parameter is wrong.", body = ProblemBody),
+        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
+        (status = 403, description = "A scope is missing.", body = ProblemBody),
+        (status = 404, description = "No such application.", body = ProblemBody),
+    ))]
+pub async fn list(
+    CanRead(caller): CanRead,
+    Ids(ids): Ids<1>,
+    Query(parameters): Query<ListParameters>,
+    State(app): State<App>,
+) -> Result<Response, Problem> {
+    let [application] = ids;
+    let query = parameters.read(100)?;
+    Ok(listed(app.sessions.list(&caller, application, query).await?))
+}
+
+/// Get a session
+#[utoipa::path(get, path = "/api/v1/applications/{applicationId}/sessions/{sessionId}", operation_id = "agentSessions.get",
+    tag = "agentSessions", security(("bearer" = [])),
+    params(("applicationId" = Uuid, Path, description = "The application."), ("sessionId" = Uuid, Path, description = "The session.")),
+    responses(
+        (status = 200, description = "The session, live or ended.", body = SessionEnvelope),
+        (status = 400, description = "An id is not a UUID.", body = ProblemBody),
+        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
+        (status = 403, description = "A scope is missing.", body = ProblemBody),
+        (status = 404, description = "No such application, or no such session in it.", body = ProblemBody),
+    ))]
+pub async fn get(
+    CanRead(caller): CanRead,
+    Ids(ids): Ids<2>,
+    State(app): State<App>,
+) -> Result<Json<SessionEnvelope>, Problem> {
+    let [application, session] = ids;
+    let view = app.sessions.get(&caller, application, session).await?;
+    Ok(Json(SessionEnvelope { session: view.into() }))
+}
+
+/// What an ending came to.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Ended {
+    /// Always true on success.
+    pub success: bool,
+    /// How many sessions this call ended.
+    pub disconnected_count: u64,
+    /// The revocation, as the events it caused carry it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revocation_id: Option<Uuid>,
+}
+
+impl From<Revoked> for Ended {
+    fn from(revoked: Revoked) -> Self {
+        Self { success: true, disconnected_count: revoked.disconnected, revocation_id: revoked.id }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+pub struct RevokeParameters {
+    reason: Option<String>,
+}
+
+/// Revoke all sessions
+///
+/// Ends every session of the application and bars the agent-side use of every token issued for it before. When this
+/// answers, nothing of them is served any more.
+#[utoipa::path(delete, path = "/api/v1/applications/{applicationId}/sessions", operation_id = "agentSessions.revokeAll",
+    tag = "agentSessions", security(("bearer" = [])),
+    params(
+        ("applicationId" = Uuid, Path, description = "The application."),
+        ("reason" = Option<String>, Query, description = "The operator's own words, at most 200 characters.", max_length = 200),
+    ),
+    responses(
+        (status = 200, description = "How many sessions this call ended.", body = Ended),
+        (status = 400, description = "A parameter is wrong.", body = ProblemBody),
+        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
+        (status = 403, description = "A scope is missing.", body = ProblemBody),
+        (status = 404, description = "No such application, or it is archived.", body = ProblemBody),
+    ))]
+pub async fn revoke_all(
+    CanEnd(caller): CanEnd,
+    Ids(ids): Ids<1>,
+    Query(parameters): Query<RevokeParameters>,
+    State(app): State<App>,
+) -> Result<Json<Ended>, Problem> {
+    let [application] = ids;
+    let revoked = app.sessions.revoke_all(&caller, application, parameters.reason).await?;
+    Ok(Json(revoked.into()))
+}
+
+/// Revoke a session
+///
+/// Ends the session and bars its token and the access token last presented with it.
+#[utoipa::path(delete, path = "/api/v1/applications/{applicationId}/sessions/{sessionId}", operation_id = "agentSessions.revoke",
+    tag = "agentSessions", security(("bearer" = [])),
+    params(
+        ("applicationId" = Uuid, Path, description = "The application."),
+        ("sessionId" = Uuid, Path, description = "The session."),
+        ("reason" = Option<String>, Query, description = "The operator's own words, at most 200 characters.", max_length = 200),
+    ),
+    responses(
+        (status = 200, description = "One session ended, or none where it had ended before.", body = Ended),
+        (status = 400, description = "An id or parameter is wrong.", body = ProblemBody),
+        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
+        (status = 403, description = "A scope is missing.", body = ProblemBody),
+        (status = 404, description = "No such application, or no such session in it.", body = ProblemBody),
+    ))]
+pub async fn revoke(
+    CanEnd(caller): CanEnd,
+    Ids(ids): Ids<2>,
+    Query(parameters): Query<RevokeParameters>,
+    State(app): State<App>,
+) -> Result<Json<Ended>, Problem> {
+    let [application, session] = ids;
+    let revoked = app.sessions.revoke_one(&caller, application, session, parameters.reason).await?;
+    Ok(Json(revoked.into()))
+}
+
+/// Terminate a session
+///
+/// Ends the session with its own token, and leaves every other credential alone: the client may connect again.
+#[utoipa::path(post, path = "/api/v1/applications/{applicationId}/sessions/{sessionId}/terminate", operation_id = "agentSessions.terminate",
+    tag = "agentSessions", security(("bearer" = [])),
+    params(("applicationId" = Uuid, Path, description = "The application."), ("sessionId" = Uuid, Path, description = "The session.")),
+    responses(
+        (status = 200, description = "One session ended, or none where it had ended before.", body = Ended),
+        (status = 400, description = "An id is not a UUID.", body = ProblemBody),
+        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
+        (status = 403, description = "A scope is missing.", body = ProblemBody),
+        (status = 404, description = "No such application, or no such session in it.", body = ProblemBody),
+    ))]
+pub async fn terminate(
+    CanEnd(caller): CanEnd,
+    Ids(ids): Ids<2>,
+    State(app): State<App>,
+) -> Result<Json<Ended>, Problem> {
+    let [application, session] = ids;
+    let disconnected_count = app.sessions.terminate(&caller, application, session).await?;
+    Ok(Json(Ended { success: true, disconnected_count, revocation_id: None }))
+}
+
+/// Get the policy
+///
+/// How long things last here, in seconds.
+#[utoipa::path(get, path = "/api/v1/policy", operation_id = "policy.get", tag = "service", security(("bearer" = [])),
+    responses(
+        (status = 200, description = "The policy new sessions are opened under.", body = PolicyBody),
+        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
+        (status = 403, description = "A scope is missing.", body = ProblemBody),
+    ))]
+pub async fn policy(CanRead(_caller): CanRead, State(app): State<App>) -> Json<PolicyBody> {
+    Json(app.sessions.policy().into())
+}
+
+/// How long things last, in seconds.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Policy)]
+pub struct PolicyBody {
+    /// Without activity for this long a session reads as `idle`.
+    pub idle_after: u32,
+    /// Without a sign of life for this long a session is disconnected.
+    pub stale_after: u32,
+    /// The same for MCP sessions.
+    pub mcp_stale_after: u32,
+    /// Life of tokens issued here.
+    pub token_lifetime: u32,
+    /// A session ends this long after it connected, whatever happens.
+    pub absolute_lifetime: u32,
+}
+
+impl From<Policy> for PolicyBody {
+    fn from(policy: Policy) -> Self {
+        Self {
+            idle_after: policy.idle_after,
+            stale_after: policy.stale_after,
+            mcp_stale_after: policy.mcp_stale_after,
+            token_lifetime: policy.token_lifetime,
+            absolute_lifetime: policy.absolute_lifetime,
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! The write side: what agents, and those who front them, report.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::core::Time;
+use crate::core::event::{ActivitySource, Counts};
+use crate::core::kind::Kind;
+use crate::http::extract::{Agent, AgentOrEnded, Body, Ids};
+use crate::http::problem::{Problem, ProblemBody};
+use crate::http::{App, time};
+use crate::sessions::NewSession;
+
+/// A session to open. Unknown fields are ignored: published clients send more than is kept.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CreateSession {
+    /// What the client calls its credential. While a session with it lives, creating again attaches to that session.
+    pub token_identifier: Option<String>,
+    /// Whom the client acts for: an e-mail address or subject, in the client's own words.
+    pub authenticated_user_id: Option<String>,
+    /// The client's own id for this run; comes before `tokenIdentifier` in finding the session to attach to.
+    pub client_session_id: Option<String>,
+    pub hostname: Option<String>,
+    /// Client metadata; `name` and `version` are shown to people.
+    #[schema(value_type = Option<Object>)]
+    pub client_info: Option<Value>,
+    /// A name for people; one is made up if there is none.
+    pub name: Option<String>,
+    /// Where to create it, for a credential that is bound to no application.
+    pub application_id: Option<Uuid>,
+}
+
+/// A session that was opened, or attached to.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CreatedSession {
+    pub session_id: Uuid,
+    /// The same as `sessionId`.
+    pub id: Uuid,
+    pub name: String,
+    /// The session's own token, shown this once: it opens this session's write side and nothing else.
+    pub token: String,
+    #[schema(format = DateTime)]
+    pub token_expires_at: String,
+    /// The application.
+    pub agent_id: Uuid,
+}
+
+/// Open a session
+///
+/// Opens a session, or attaches to the live one with the same `clientSessionId` (else `tokenIdentifier`): the same id, a
+/// fresh token, the old token dead.
+#[utoipa::path(post, path = "/api/v1/agent-sessions", operation_id = "agent.create", tag = "agent", security(("bearer" = [])),
+    request_body(content = CreateSession, description = "What is known of the client."),
+    responses(
+        (status = 201, description = "A session was opened.", body = CreatedSession),
+        (status = 200, description = "Attached to the live session with the same key.", body = CreatedSession),
+        (status = 400, description = "A field is wrong.", body = ProblemBody),
+        (status = 401, description = "Nothing valid was presented, or it was revoked: authenticate again.", body = ProblemBody),
+        (status = 403, description = "A scope is missing.", body = ProblemBody),
+        (status = 404, description = "No such application, or it is archived.", body = ProblemBody),
+        (status = 409, description = "A live session of another principal holds the key.", body = ProblemBody),
+    ))]
+pub async fn create(
+    Agent(caller): Agent,
+    State(app): State<App>,
+    headers: HeaderMap,
+    Body(body): Body<CreateSession>,
+) -> Result<(StatusCode, Json<CreatedSession>), Problem> {
+    if caller.session().is_some() {
+        let message = "A session's own token cannot open sessions; present an access token";
+        return Err(Problem::new(StatusCode::FORBIDDEN, "insufficient_scope", message));
+    }
+    let user_agent =
+        headers.get(header::USER_AGENT).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let new = NewSession {
+        kind: Kind::Agent,
+        application: body.application_id,
+        client_session_id: body.client_session_id,
+        token_identifier: body.token_identifier,
+        authenticated_user: body.authenticated_user_id,
+        name: body.name,
+        hostname: body.hostname,
+        user_agent: user_agent.map(|text| text.chars().take(512).collect()),
+        client_info: body.client_info,
+        ip: None,
+        protocol_version: None,
+    };
+    let opened = app.sessions.connect(&caller, new).await?;
+    let status = if opened.opened { StatusCode::CREATED } else { StatusCode::OK };
+    let id = opened.session.id;
+    let created = CreatedSession {
+        session_id: id,
+        id,
+        name: opened.name,
+        token: opened.token,
+        token_expires_at: time(opened.session.token_expires_at),
+        agent_id: opened.application_id,
+    };
+    Ok((status, Json(created)))
+}
+
+/// A sign of life was recorded.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Recorded {
+    pub success: bool,
+    #[schema(format = DateTime)]
+    pub last_active_at: String,
+    #[schema(format = DateTime)]
+    pub token_expires_at: String,
+}
+
+fn recorded(last_active_at: Time, token_expires_at: Time) -> Json<Recorded> {
+    Json(Recorded {
+        success: true,
+        last_active_at: time(last_active_at),
+        token_expires_at: time(token_expires_at),
+    })
+}
+
+/// Send a heartbeat
+///
+/// A sign of life; durable when this answers. Needs no body.
+#[utoipa::path(post, path = "/api/v1/agent-sessions/{sessionId}/heartbeat", operation_id = "agent.heartbeat", tag = "agent",
+    security(("bearer" = [])), params(("sessionId" = Uuid, Path, description = "The session.")),
+    responses(
+        (status = 200, description = "Recorded.", body = Recorded),
+        (status = 400, description = "The id is not a UUID.", body = ProblemBody),
+        (status = 401, description = "Nothing valid was presented; the reason says whether it expired or was revoked.", body = ProblemBody),
+        (status = 403, description = "A scope is missing.", body = ProblemBody),
+        (status = 404, description = "No such session.", body = ProblemBody),
+        (status = 410, description = "The session has ended; `reason` says why.", body = ProblemBody),
+        (status = 503, description = "Too much is waiting; come back after `Retry-After` seconds.", body = ProblemBody),
+    ))]
+pub async fn heartbeat(
+    Agent(caller): Agent,
+    Ids(ids): Ids<1>,
+    State(app): State<App>,
+) -> Result<Json<Recorded>, Problem> {
+    let [session] = ids;
+    let session = app.sessions.record(&caller, session, ActivitySource::Heartbeat, Counts::default()).await?;
+    Ok(recorded(session.last_active_at, session.token_expires_at))
+}
+
+/// Work to add to a session's figures.
+#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ReportedActivity {
+    /// Requests since the last report.
+    pub requests: u64,
+    /// Bytes received since the last report.
+    pub bytes_in: u64,
+    /// Bytes sent since the last report.
+    pub bytes_out: u64,
+}
+
+/// Report activity
+///
+/// A sign of life with what was done since the last one; durable when this answers.
+#[utoipa::path(post, path = "/api/v1/agent-sessions/{sessionId}/activity", operation_id = "agent.activity", tag = "agent",
+    security(("bearer" = [])), params(("sessionId" = Uuid, Path, description = "The session.")),
+    request_body(content = Option<ReportedActivity>, description = "What was done; may be left out."),
+    responses(
+        (status = 200, description = "Recorded.", body = Recorded),
+        (status = 400, description = "A field or the id is wrong.", body = ProblemBody),
+        (status = 401, description = "Nothing valid was presented; the reason says whether it expired or was revoked.", body = ProblemBody),
+        (status = 403, description = "A scope is missing.", body = ProblemBody),
+        (status = 404, description = "No such session.", body = ProblemBody),
+        (status = 410, description = "The session has ended; `reason` says why.", body = ProblemBody),
+        (status = 503, description = "Too much is waiting; come back after `Retry-After` seconds.", body = ProblemBody),
+    ))]
+pub async fn activity(
+    Agent(caller): Agent,
+    Ids(ids): Ids<1>,
+    State(app): State<App>,
+    Body(body): Body<ReportedActivity>,
+) -> Result<Json<Recorded>, Problem> {
+    let [session] = ids;
+    let counts = Counts { requests: body.requests, bytes_in: body.bytes_in, bytes_out: body.bytes_out };
+    let counts = Counts::default().plus(counts);
+    let session = app.sessions.record(&caller, session, ActivitySource::Report, counts).await?;
+    Ok(recorded(session.last_active_at, session.token_expires_at))
+}
+
+/// A fresh token.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Renewed {
+    /// Shown this once; the old one is dead.
+    pub token: String,
+    #[schema(format = DateTime)]
+    pub token_expires_at: String,
+}
+
+/// Renew a session's token
+///
+/// The old token is dead when this answers. The new one lives no longer than the session may.
+#[utoipa::path(post, path = "/api/v1/agent-sessions/{sessionId}/renew", operation_id = "agent.renew", tag = "agent",
+    security(("bearer" = [])), params(("sessionId" = Uuid, Path, description = "The session.")),
+    responses(
+        (status = 200, description = "The new token.", body = Renewed),
+        (status = 400, description = "The id is not a UUID.", body = ProblemBody),
+        (status = 401, description = "Nothing valid was presented; the reason says whether it expired or was revoked.", body = ProblemBody),
+        (status = 403, description = "A scope is missing.", body = ProblemBody),
+        (status = 404, description = "No such session.", body = ProblemBody),
+        (status = 410, description = "The session has ended; `reason` says why.", body = ProblemBody),
+    ))]
+pub async fn renew(
+    Agent(caller): Agent,
+    Ids(ids): Ids<1>,
+    State(app): State<App>,
+) -> Result<Json<Renewed>, Problem> {
+    let [session] = ids;
+    let (session, token) = app.sessions.renew(&caller, session).await?;
+    Ok(Json(Renewed { token, token_expires_at: time(session.token_expires_at) }))
+}
+
+/// How a session stands after its client said goodbye.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Disconnected {
+    pub success: bool,
+    #[schema(format = DateTime, required = false)]
+    pub disconnected_at: Option<String>,
+    /// Why it ended: not `client` where something else ended it before.
+    #[schema(required = false)]
+    pub reason: Option<&'static str>,
+}
+
+/// Say goodbye
+///
+/// Ends the session; ending it again changes nothing. The token of a session that was ended by others still opens this,
+/// and learns why.
+#[utoipa::path(post, path = "/api/v1/agent-sessions/{sessionId}/disconnect", operation_id = "agent.disconnect", tag = "agent",
+    security(("bearer" = [])), params(("sessionId" = Uuid, Path, description = "The session.")),
+    responses(
+        (status = 200, description = "The session has ended.", body = Disconnected),
+        (status = 400, description = "The id is not a UUID.", body = ProblemBody),
+        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
+        (status = 403, description = "A scope is missing.", body = ProblemBody),
+        (status = 404, description = "No such session.", body = ProblemBody),
+    ))]
+pub async fn disconnect(
+    AgentOrEnded(caller): AgentOrEnded,
+    Ids(ids): Ids<1>,
+    State(app): State<App>,
+) -> Result<Json<Disconnected>, Problem> {
+    let [session] = ids;
+    let view = app.sessions.disconnect(&caller, session).await?;
+    let ended = view.session.ended;
+    Ok(Json(Disconnected {
+        success: true,
+        disconnected_at: ended.map(|ended| time(ended.at)),
+        reason: ended.map(|ended| ended.reason.word()),
+    }))
+}
