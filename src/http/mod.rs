@@ -61,7 +61,7 @@ const BODY: usize = 64 << 10;
 
 /// Every documented route and its document.
 pub fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
-    let (router, document) = OpenApiRouter::with_openapi(Document::openapi())
+    let (router, mut document) = OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(agents::list, agents::revoke_all))
         .routes(routes!(agents::get, agents::revoke))
         .routes(routes!(agents::terminate))
@@ -92,6 +92,7 @@ pub fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
         .split_for_parts();
+    problem::describe(&mut document);
     (router, document)
 }
 
@@ -135,7 +136,7 @@ async fn frame(mut request: Request, next: Next) -> Response {
         .headers()
         .get_all(header::ACCEPT)
         .iter()
-        .any(|accept| accept.to_str().is_ok_and(|accept| accept.contains("application/problem+json")));
+        .any(|accept| accept.to_str().is_ok_and(|accept| accept.contains(problem::MEDIA_TYPE)));
     request.extensions_mut().insert(RequestId(id.clone()));
     let span =
         tracing::info_span!("request", id = %id, method = %request.method(), path = request.uri().path());
@@ -150,7 +151,7 @@ async fn frame(mut request: Request, next: Next) -> Response {
     let is_problem = response.extensions().get::<IsProblem>().is_some();
     let headers = response.headers_mut();
     if is_problem && wants_problem {
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(problem::MEDIA_TYPE));
     }
     if let Ok(id) = HeaderValue::try_from(id) {
         headers.insert(&REQUEST_ID, id);

@@ -5,6 +5,7 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::openapi::{Content, OpenApi, PathItem, RefOr};
 
 use crate::core::caller::Scope;
 use crate::core::session::Refusal;
@@ -12,6 +13,9 @@ use crate::error::Error;
 
 /// Base of the `type` URIs; the reference of codes stands in the API documentation under the same words.
 const TYPES: &str = "https://sessiond.dev/problems/";
+
+/// The media type of errors, for those who accept it.
+pub const MEDIA_TYPE: &str = "application/problem+json";
 
 /// An error on its way to a client.
 #[derive(Debug)]
@@ -139,6 +143,27 @@ impl Problem {
         let value = format!("Bearer error=\"{error}\", error_description=\"{description}\"{scope}");
         HeaderValue::try_from(value).ok()
     }
+}
+
+/// Adds to a document's errors the media type they have for those who accept it.
+pub fn describe(document: &mut OpenApi) {
+    for item in document.paths.paths.values_mut() {
+        let PathItem { get, put, post, delete, patch, .. } = item;
+        for operation in [get, put, post, delete, patch].into_iter().flatten() {
+            for response in operation.responses.responses.values_mut() {
+                let RefOr::T(response) = response else { continue };
+                let json = response.content.get("application/json").cloned();
+                if let Some(json) = json.filter(is_problem) {
+                    response.content.insert(MEDIA_TYPE.to_owned(), json);
+                }
+            }
+        }
+    }
+}
+
+fn is_problem(content: &RefOr<Content>) -> bool {
+    let RefOr::T(Content { schema: Some(RefOr::Ref(schema)), .. }) = content else { return false };
+    schema.ref_location.ends_with("/Problem")
 }
 
 impl From<Error> for Problem {
