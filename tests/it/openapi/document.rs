@@ -1,0 +1,157 @@
+//! The document, and answers held against it.
+
+use reqwest::{Method, Response};
+use serde_json::{Value, json};
+
+use crate::support::Holder;
+
+const METHODS: [Method; 5] = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
+
+/// The document, as JSON.
+pub struct Document(pub Value);
+
+/// One operation of it.
+pub struct Operation<'a> {
+    pub id: &'a str,
+    pub method: Method,
+    pub path: &'a str,
+    pub described: &'a Value,
+}
+
+impl Document {
+    pub fn new() -> Self {
+        Self(serde_json::to_value(sessiond::http::documented().1).unwrap())
+    }
+
+    pub fn operations(&self) -> impl Iterator<Item = Operation<'_>> {
+        self.0["paths"].as_object().unwrap().iter().flat_map(|(path, methods)| {
+            METHODS.into_iter().filter_map(move |method| {
+                let described = methods.get(method.as_str().to_lowercase())?;
+                let id = described["operationId"].as_str().unwrap();
+                Some(Operation { id, method, path, described })
+            })
+        })
+    }
+
+    pub fn operation(&self, id: &str) -> Operation<'_> {
+        self.operations().find(|operation| operation.id == id).unwrap_or_else(|| panic!("no operation {id}"))
+    }
+
+    /// The answer to an operation, held against its description: status, media type and every member of the body.
+    pub async fn check(&self, operation: &Operation<'_>, response: Response) -> Value {
+        let (id, status) = (operation.id, response.status());
+        let described = &operation.described["responses"][status.as_str()];
+        assert!(described.is_object(), "{id} does not describe {status}");
+        let Some(content) = described.get("content") else {
+            assert_eq!(response.text().await.unwrap(), "", "{id} {status} describes no body");
+            return Value::Null;
+        };
+        let media_type =
+            response.headers()["content-type"].to_str().unwrap().split(';').next().unwrap().to_owned();
+        let schema = &content[&media_type]["schema"];
+        assert!(schema.is_object(), "{id} {status} does not describe {media_type}");
+        if media_type == "text/event-stream" {
+            return Value::Null;
+        }
+        let text = response.text().await.unwrap();
+        let body = if media_type.ends_with("json") {
+            serde_json::from_str(&text).unwrap()
+        } else {
+            Value::String(text)
+        };
+        if let Err(fault) = self.fits(schema, &body) {
+            panic!("{id} {status}: {fault}\n{body:#}");
+        }
+        body
+    }
+
+    /// Whether a value is as a schema says, in the words this document uses; members that it does not name are wrong.
+    fn fits(&self, schema: &Value, value: &Value) -> Result<(), String> {
+        if let Some(reference) = schema["$ref"].as_str() {
+            let schema =
+                self.0.pointer(&reference[1..]).ok_or_else(|| format!("{reference} leads nowhere"))?;
+            return self.fits(schema, value);
+        }
+        if let Some(choices) = schema["oneOf"].as_array() {
+            let fitting = choices.iter().filter(|choice| self.fits(choice, value).is_ok()).count();
+            return if fitting == 1 { Ok(()) } else { Err(format!("{value} fits {fitting} of {schema}")) };
+        }
+        let types: Vec<&str> = match &schema["type"] {
+            Value::Array(types) => types.iter().filter_map(Value::as_str).collect(),
+            one => one.as_str().into_iter().collect(),
+        };
+        let kind = match value {
+            Value::Null => "null",
+            Value::Bool(_) => "boolean",
+            Value::Number(_) => "integer",
+            Value::String(_) => "string",
+            Value::Array(_) => "array",
+            Value::Object(_) => "object",
+        };
+        if !types.contains(&kind) {
+            return Err(format!("{value} is no {types:?}"));
+        }
+        match value {
+            Value::String(text) => fits_text(schema, text),
+            Value::Array(items) => items.iter().try_for_each(|item| self.fits(&schema["items"], item)),
+            Value::Object(members) => self.fits_object(schema, members),
+            _ => Ok(()),
+        }
+    }
+
+    fn fits_object(&self, schema: &Value, members: &serde_json::Map<String, Value>) -> Result<(), String> {
+        let required = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        if let Some(missing) = required.into_iter().find(|name| !members.contains_key(*name)) {
+            return Err(format!("{missing} is missing"));
+        }
+        let Some(properties) = schema["properties"].as_object() else { return Ok(()) };
+        members.iter().try_for_each(|(name, member)| {
+            let schema = properties.get(name).ok_or_else(|| format!("{name} is not described"))?;
+            self.fits(schema, member).map_err(|fault| format!("{name}: {fault}"))
+        })
+    }
+}
+
+fn fits_text(schema: &Value, text: &str) -> Result<(), String> {
+    let shape: String = text
+        .chars()
+        .map(|one| match one {
+            '0'..='9' => '0',
+            'a'..='f' => 'a',
+            other => other,
+        })
+        .collect();
+    let good = match schema["format"].as_str() {
+        Some("date-time") => shape == "0000-00-00T00:00:00.000Z",
+        Some("uuid") => shape.len() == 36 && shape.chars().all(|one| matches!(one, '0' | 'a' | '-')),
+        _ => true,
+    };
+    let listed = schema["enum"].as_array().is_none_or(|all| all.iter().any(|one| one == text));
+    if good && listed { Ok(()) } else { Err(format!("{text:?} is not as {schema}")) }
+}
+
+/// A path with every parameter filled in.
+pub fn filled(path: &str, ids: &[(&str, &str)], rest: &str) -> String {
+    let filled =
+        ids.iter().fold(path.to_owned(), |path, (name, id)| path.replace(&format!("{{{name}}}"), id));
+    filled
+        .split('/')
+        .map(|part| if part.starts_with('{') { rest } else { part })
+        .collect::<Vec<_>>()
+        .join("/")
+}
+
+/// Asks for an operation; bodies are JSON where it describes JSON, else a form.
+pub async fn ask(holder: &Holder, operation: &Operation<'_>, path: &str, body: Option<&Value>) -> Response {
+    let mut request = holder.http.request(operation.method.clone(), format!("{}{path}", holder.base));
+    if let Some(token) = &holder.token {
+        request = request.bearer_auth(token);
+    }
+    let content = &operation.described["requestBody"]["content"];
+    if content.get("application/x-www-form-urlencoded").is_some() {
+        request = request.form(body.unwrap_or(&json!({})));
+    } else if let Some(body) = body {
+        request = request.json(body);
+    }
+    request.send().await.unwrap()
+}

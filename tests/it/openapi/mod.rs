@@ -1,0 +1,322 @@
+//! The document of the API: the file holds it, the service keeps to it, and a generator makes a client of it.
+
+mod document;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::{CLIENT_ID, CLIENT_SECRET, Holder, Server};
+use document::{Document, Operation, ask, filled};
+
+const UNKNOWN: &str = "44444444-4444-4444-8444-444444444444";
+
+// ---- the document by itself ----
+
+#[test]
+fn openapi_yaml_is_what_the_code_says() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi.yaml");
+    let file = std::fs::read_to_string(path).unwrap_or_default();
+    let code = sessiond::http::openapi_yaml();
+    let differs = file.lines().zip(code.lines()).position(|(file, code)| file != code);
+    assert!(
+        file == code,
+        "openapi.yaml is not what the code says, from line {differs:?} on; write it: make openapi"
+    );
+    assert!(code.ends_with('\n') && !code.ends_with("\n\n"));
+}
+
+#[test]
+fn every_operation_says_what_it_is_and_whoever_reads_it_finds_what_it_names() {
+    let document = Document::new();
+    let tags: BTreeSet<&str> =
+        document.0["tags"].as_array().unwrap().iter().map(|tag| tag["name"].as_str().unwrap()).collect();
+    let mut used = BTreeSet::new();
+    let mut ids = BTreeSet::new();
+    for Operation { id, described, path, .. } in document.operations() {
+        assert!(ids.insert(id), "{id} is there twice");
+        assert!(
+            described["summary"].as_str().is_some_and(|summary| !summary.ends_with('.')),
+            "{id}: summary"
+        );
+        let tag = described["tags"][0].as_str().unwrap();
+        assert!(tags.contains(tag), "{id}: {tag}");
+        used.insert(tag);
+        assert!(described["security"].is_array(), "{id} does not say who may");
+        let parameters = described["parameters"].as_array().cloned().unwrap_or_default();
+        let named = |place: &str| parameters.iter().filter(|one| one["in"] == place).count();
+        assert_eq!(named("path"), path.matches('{').count(), "{id}");
+        for thing in parameters.iter().chain(described["responses"].as_object().unwrap().values()) {
+            let text = thing["description"].as_str().unwrap_or_default();
+            assert!(text.ends_with(['.', '`']), "{id}: {thing}");
+        }
+    }
+    assert_eq!(used, tags, "tags that no operation has");
+    let text = document.0.to_string();
+    for kind in ["schemas", "securitySchemes"] {
+        for name in document.0["components"][kind].as_object().unwrap().keys() {
+            let uses = [format!("#/components/{kind}/{name}\""), format!("{{\"{name}\":[]}}")];
+            assert!(uses.iter().any(|used| text.contains(used)), "nothing uses {name}");
+        }
+    }
+}
+
+#[test]
+fn operations_that_need_no_credential_are_these() {
+    let document = Document::new();
+    let by_scheme = document.operations().fold(BTreeMap::<String, Vec<&str>>::new(), |mut all, operation| {
+        let scheme = operation.described["security"].to_string();
+        all.entry(scheme).or_default().push(operation.id);
+        all
+    });
+    let open = &by_scheme["[{}]"];
+    assert_eq!(open, &["oauth.authorizationServer", "service.live", "service.ready"]);
+    assert_eq!(by_scheme["[{\"client\":[]}]"], ["oauth.token"]);
+    assert_eq!(by_scheme.len(), 3, "{by_scheme:?}");
+}
+
+// ---- the document and the service ----
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_operation_with_security_answers_strangers_with_401() {
+    let server = Server::start().await;
+    let document = Document::new();
+    for operation in document.operations().filter(|operation| operation.described["security"] != json!([{}]))
+    {
+        let path = filled(operation.path, &[], UNKNOWN);
+        let response = ask(&server.stranger(), &operation, &path, None).await;
+        assert_eq!(response.status(), 401, "{}", operation.id);
+        assert!(response.headers().contains_key("www-authenticate"), "{}", operation.id);
+        document.check(&operation, response).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_refusal_is_described() {
+    let server = Server::start().await;
+    let document = Document::new();
+    let operator = server.operator().await;
+    let nothing = server.holder({
+        let oauth = json!({ "type": "confidential", "redirectUris": [], "scopes": [] });
+        let (_, made) = operator.post("/api/v1/applications", json!({ "name": "x", "oauth": oauth })).await;
+        let text = |field: &str| made["oauth"][field].as_str().unwrap().to_owned();
+        server.token_for(&text("clientId"), &text("clientSecret"), "").await
+    });
+    let body = json!({ "name": "made", "url": "http://127.0.0.1:4000/mcp" });
+    for operation in document.operations().filter(|operation| operation.described["security"] != json!([{}]))
+    {
+        let id = operation.id;
+        let known = filled(operation.path, &[], UNKNOWN);
+        if id != "oauth.token" {
+            let response = ask(&nothing, &operation, &known, None).await;
+            assert_eq!(response.status(), 403, "{id}");
+            document.check(&operation, response).await;
+        }
+        if operation.path.contains('{') {
+            let response = ask(&operator, &operation, &filled(operation.path, &[], "nonsense"), None).await;
+            assert_eq!(response.status(), 400, "{id}");
+            document.check(&operation, response).await;
+            let response = ask(&operator, &operation, &known, Some(&body)).await;
+            document.check(&operation, response).await;
+        }
+        let query = format!("{known}?limit=0&status=x&types=x&cursor=x&includeArchived=x");
+        document.check(&operation, ask(&operator, &operation, &query, Some(&json!([]))).await).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_path_takes_the_methods_that_are_described_and_no_others() {
+    let server = Server::start().await;
+    let document = Document::new();
+    let operator = server.operator().await;
+    let mut paths: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    for operation in document.operations() {
+        let methods = paths.entry(operation.path).or_default();
+        methods.insert(operation.method.to_string());
+        if operation.method == Method::GET {
+            methods.insert("HEAD".to_owned());
+        }
+    }
+    for (path, described) in paths {
+        let trace = Method::from_bytes(b"PROPFIND").unwrap();
+        let response = operator.send(trace, &filled(path, &[], UNKNOWN), None).await;
+        assert_eq!(response.status(), 405, "{path}");
+        let allowed = response.headers()["allow"].to_str().unwrap().split(',');
+        assert_eq!(
+            allowed.map(|method| method.trim().to_owned()).collect::<BTreeSet<_>>(),
+            described,
+            "{path}"
+        );
+    }
+}
+
+/// Asks for operations by id and holds every answer against the document.
+struct Walk<'a> {
+    document: &'a Document,
+    ids: Vec<(&'static str, String)>,
+    seen: BTreeSet<String>,
+}
+
+impl Walk<'_> {
+    async fn go(&mut self, holder: &Holder, id: &str, body: Option<Value>, status: u16) -> Value {
+        let document = self.document;
+        let operation = document.operation(id);
+        let ids: Vec<_> = self.ids.iter().map(|(name, id)| (*name, id.as_str())).collect();
+        let response = ask(holder, &operation, &filled(operation.path, &ids, UNKNOWN), body.as_ref()).await;
+        assert_eq!(response.status(), status, "{id}");
+        self.seen.insert(id.to_owned());
+        document.check(&operation, response).await
+    }
+
+    fn at(&mut self, name: &'static str, id: &Value) {
+        self.ids.retain(|(known, _)| *known != name);
+        self.ids.push((name, id.as_str().unwrap().to_owned()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_operation_answers_as_it_is_described() {
+    let server = Server::start().await;
+    let document = Document::new();
+    let mut walk = Walk { document: &document, ids: vec![], seen: BTreeSet::new() };
+    let (operator, stranger) = (server.operator().await, server.stranger());
+    let client =
+        json!({ "grant_type": "client_credentials", "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET });
+    walk.go(&stranger, "oauth.token", Some(client), 200).await;
+    for id in ["oauth.authorizationServer", "service.live", "service.ready"] {
+        walk.go(&stranger, id, None, 200).await;
+    }
+    walk.go(&operator, "policy.get", None, 200).await;
+
+    let made = walk.go(&operator, "applications.create", Some(json!({ "name": "walk" })), 201).await;
+    walk.at("applicationId", &made["application"]["id"]);
+    walk.go(&operator, "applications.list", None, 200).await;
+    walk.go(&operator, "applications.update", Some(json!({ "description": "walked" })), 200).await;
+    walk.go(&operator, "applications.setUpstream", Some(json!({ "url": "http://127.0.0.1:4000/mcp" })), 200)
+        .await;
+    walk.go(&operator, "applications.get", None, 200).await;
+    walk.go(&operator, "applications.rotateSecret", None, 200).await;
+
+    let account = walk.go(&operator, "serviceAccounts.create", Some(json!({ "name": "walk" })), 201).await;
+    walk.at("serviceAccountId", &account["serviceAccount"]["id"]);
+    walk.go(&operator, "serviceAccounts.list", None, 200).await;
+    walk.go(&operator, "serviceAccounts.get", None, 200).await;
+    walk.go(&operator, "serviceAccounts.rotateSecret", None, 200).await;
+    walk.go(&operator, "serviceAccounts.archive", None, 204).await;
+
+    let session = json!({
+        "applicationId": made["application"]["id"], "clientSessionId": "one", "hostname": "host",
+        "clientInfo": { "name": "walker", "version": "1", "more": [1, 2] },
+    });
+    walk.go(&operator, "agent.create", Some(session.clone()), 201).await;
+    let opened = walk.go(&operator, "agent.create", Some(session), 200).await;
+    walk.at("sessionId", &opened["id"]);
+    let agent = server.holder(opened["token"].as_str().unwrap());
+    walk.go(&agent, "agent.heartbeat", None, 200).await;
+    walk.go(&agent, "agent.activity", Some(json!({ "requests": 2, "bytesIn": 1, "bytesOut": 3 })), 200).await;
+    walk.go(&agent, "agent.events", None, 200).await;
+    walk.go(&operator, "agentSessions.events", None, 200).await;
+    let renewed = walk.go(&agent, "agent.renew", None, 200).await;
+    let agent = server.holder(renewed["token"].as_str().unwrap());
+    for id in ["agentSessions.list", "agentSessions.get", "agentInstances.list", "agentInstances.get"] {
+        walk.go(&operator, id, None, 200).await;
+    }
+    walk.go(&operator, "agentSessions.terminate", None, 200).await;
+    walk.go(&agent, "agent.disconnect", None, 200).await;
+    walk.go(&operator, "agentSessions.get", None, 200).await;
+    walk.go(&operator, "agent.heartbeat", None, 410).await;
+
+    // Revoking bars the token that was presented, so the last words are the operator's management ones.
+    walk.go(&operator, "agentSessions.revoke", None, 200).await;
+    walk.go(&operator, "agentInstances.revoke", None, 204).await;
+    walk.go(&operator, "agentSessions.revokeAll", None, 200).await;
+    walk.go(&operator, "agentInstances.revokeAll", None, 204).await;
+    walk.go(&operator, "applications.archive", None, 204).await;
+
+    let all: BTreeSet<String> = document.operations().map(|operation| operation.id.to_owned()).collect();
+    assert_eq!(walk.seen, all, "each operation was asked for once at least");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_are_problems_for_those_who_ask_for_problems() {
+    let server = Server::start().await;
+    let document = Document::new();
+    let operation = document.operation("applications.get");
+    let path = filled(operation.path, &[], UNKNOWN);
+    let request =
+        server.http.get(server.url(&path)).header("accept", "application/problem+json, application/json");
+    let response = request.send().await.unwrap();
+    assert_eq!(response.headers()["content-type"], "application/problem+json");
+    document.check(&operation, response).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_service_gives_its_document_to_whoever_asks() {
+    let server = Server::start().await;
+    let get = async |path: &str| {
+        let response = server.http.get(server.url(path)).send().await.unwrap();
+        assert_eq!(response.status(), 200, "{path}");
+        let media_type = response.headers()["content-type"].to_str().unwrap().to_owned();
+        (media_type, response.text().await.unwrap())
+    };
+    assert_eq!(get("/openapi.yaml").await, ("application/yaml".to_owned(), sessiond::http::openapi_yaml()));
+    for path in ["/openapi.json", "/api/openapi.json"] {
+        let (media_type, text) = get(path).await;
+        assert_eq!(media_type, "application/json");
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), Document::new().0, "{path}");
+    }
+}
+
+// ---- the document and a generator ----
+
+/// Runs a command of `tests/clients` to its end and returns what it printed.
+async fn run(mut command: Command) -> String {
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{printed}{complaint}\n(`make clients` installs what this needs)");
+    printed
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_generated_typescript_client_lists_gets_and_revokes() {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let directory = tempfile::TempDir::new().unwrap();
+    let document = directory.path().join("openapi.yaml");
+    std::fs::write(&document, sessiond::http::openapi_yaml()).unwrap();
+    let mut generate = Command::new("sh");
+    generate.arg(format!("{root}/tests/clients/generate_client.sh")).env("OPENAPI", &document);
+    run(generate).await;
+
+    let server = Server::start().await;
+    let operator = server.operator().await;
+    let agents = operator.connect_many(3).await;
+    let (application, token) = (agents[0].application.clone(), server.token("management:all").await);
+    let base = server.url("");
+    let call = async |arguments: &[&str]| -> Value {
+        let mut node = Command::new("node");
+        node.arg(format!("{root}/target/clients/typescript/js/ts_client.js")).args(arguments);
+        node.env("SESSIOND_URL", &base).env("SESSIOND_TOKEN", &token);
+        serde_json::from_str(&run(node).await).unwrap()
+    };
+    let listed = call(&["list", &application, r#"{"status":"active","limit":2}"#]).await;
+    assert_eq!(listed["status"], 200, "{listed}");
+    assert_eq!(listed["data"]["items"].as_array().unwrap().len(), 2);
+    let got = call(&["get", &application, &agents[0].id]).await;
+    assert_eq!(got["data"], operator.get(&agents[0].path()).await.1);
+    let missing = call(&["get", &application, UNKNOWN]).await;
+    assert_eq!(
+        (&missing["status"], &missing["error"]["message"]),
+        (&json!(404), &json!("Session not found"))
+    );
+    let revoked = call(&["revokeAll", &application]).await;
+    assert_eq!(
+        (&revoked["status"], &revoked["data"]["disconnectedCount"]),
+        (&json!(200), &json!(3)),
+        "{revoked}"
+    );
+    let (_, left) = operator.get(&format!("/api/v1/applications/{application}/sessions")).await;
+    assert_eq!(left["items"], json!([]));
+}
