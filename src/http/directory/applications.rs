@@ -148,7 +148,7 @@ pub struct UpdateApplication {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetUpstream {
-    /// `http` or `https` URL of an MCP server (Streamable HTTP), in a network that the service was told to allow.
+    /// URL of an MCP server (Streamable HTTP), on this machine or in a network that the service was told to allow.
     #[schema(format = "uri")]
     url: String,
 }
@@ -401,7 +401,7 @@ pub async fn set_upstream(
     Body(body): Body<SetUpstream>,
 ) -> Result<Json<ApplicationResponse>, Problem> {
     let [id] = ids;
-    mcp::check_upstream(&body.url, &app.config)?;
-    app.directory.set_upstream(&caller, id, body.url).await?;
+    let url = mcp::check_upstream(&body.url, &app.config)?;
+    app.directory.set_upstream(&caller, id, url).await?;
     shown(&app, &caller, id)
 }
