@@ -2,9 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod agents;
+mod directory;
 mod feeds;
 mod golden;
+mod health;
 mod kills;
+mod oauth;
+mod openapi;
 mod races;
 mod rooms;
 mod rules;

@@ -155,8 +155,8 @@ async fn read(running: &Running) {
     reader.mark("settled").await.unwrap();
     reader.event(Position(1)).await.unwrap();
     reader.log(Position(3), 10).await.unwrap();
-    reader.application_log(APPLICATION, Position(3), 10).await.unwrap();
-    reader.stream_log(session.number.into(), Position(3), 10).await.unwrap();
-    reader.stream_tail(running.head(), Position(3), 10).await.unwrap();
+    reader.addressed_application_log(APPLICATION, Position(3), false, 10).await.unwrap();
+    reader.addressed_session_log(session.number, Position(3), false, 10).await.unwrap();
+    reader.addressed_log(Position(3), running.head(), true, 10).await.unwrap();
     reader.prunable(now, 10).await.unwrap();
 }
