@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::SecondsFormat;
 use futures_util::Stream;
@@ -23,6 +24,8 @@ use crate::store::{Addressed, Reader, StoreError};
 
 /// Frames a listener may be behind before it reads pages instead.
 const BACKLOG: usize = 1_024;
+/// Before the log is read again after it could not be read.
+const AGAIN: Duration = Duration::from_millis(200);
 /// Events read at a time.
 const PAGE: i64 = 500;
 
@@ -53,6 +56,8 @@ pub struct Frame {
 pub struct Live {
     reader: Reader,
     tip: watch::Receiver<Tip>,
+    /// Everything up to here has been handed out; kept here so that it survives a broken task.
+    reached: Mutex<Position>,
     channels: Mutex<HashMap<Topic, Channel>>,
 }
 
@@ -64,30 +69,28 @@ struct Channel {
 
 impl Live {
     pub fn new(reader: Reader, tip: watch::Receiver<Tip>) -> Self {
-        Self { reader, tip, channels: Mutex::default() }
+        let reached = Mutex::new(tip.borrow().position);
+        Self { reader, tip, reached, channels: Mutex::default() }
     }
 
     /// The task: reads what each commit added and hands it out, until it is told to stop.
     pub async fn run(&self, stopping: CancellationToken) {
         let mut tip = self.tip.clone();
-        let mut reached = *tip.borrow_and_update();
-        loop {
-            let now = tokio::select! {
-                () = stopping.cancelled() => return,
-                changed = tip.changed() => {
-                    if changed.is_err() { return }
-                    *tip.borrow_and_update()
-                }
-            };
+        while !stopping.is_cancelled() {
+            let (reached, now) = (*self.reached.lock(), *tip.borrow_and_update());
             let (listeners, activity) = self.listeners();
-            if listeners
-                && (activity || now.lifecycle > reached.position)
-                && let Err(error) = self.hand_out(reached.position, now.position, activity).await
-            {
-                // Listeners notice a gap by its positions and read the store themselves.
-                tracing::error!(%error, "following the log failed");
+            let news = listeners && (now.lifecycle > reached || (activity && now.position > reached));
+            if news && let Err(error) = self.hand_out(reached, now.position, activity).await {
+                // Nobody may miss what could not be read: the same again, a little later.
+                tracing::error!(%error, "following the log failed; trying again");
+                tokio::time::sleep(AGAIN).await;
+                continue;
             }
-            reached = now;
+            *self.reached.lock() = now.position;
+            tokio::select! {
+                () = stopping.cancelled() => return,
+                changed = tip.changed() => if changed.is_err() { return },
+            }
         }
     }
 
