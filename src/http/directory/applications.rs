@@ -148,7 +148,7 @@ pub struct UpdateApplication {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetUpstream {
-    /// URL of an MCP server (Streamable HTTP), on this machine or in a network that the service was told to allow.
+    /// `http` URL of an MCP server (Streamable HTTP), on this machine or in a network that the service was told to allow.
     #[schema(format = "uri")]
     url: String,
 }
