@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, BoxStream, Stream, StreamExt};
 use serde::Deserialize;
 use serde_json::json;
+use uuid::Uuid;
 
 use super::App;
 use super::extract::{AgentOrEnded, CanRead, Ids, Query};
@@ -62,6 +63,69 @@ impl FeedParameters {
     }
 }
 
+/// The `data` of an event. Fields that do not belong to its type are left out.
+#[derive(utoipa::ToSchema)]
+#[schema(rename_all = "camelCase")]
+#[allow(dead_code)] // only its description is used: the feed serializes each event once, for all its listeners
+pub struct FeedEvent {
+    /// Position in the log; the same as the event's `id`. Absent in `expired` and `shutdown` that end a stream.
+    #[schema(nullable = false)]
+    position: Option<i64>,
+    /// What happened; the same as the event's name.
+    r#type: String,
+    #[schema(nullable = false)]
+    session_id: Option<Uuid>,
+    #[schema(nullable = false)]
+    application_id: Option<Uuid>,
+    /// When it took effect.
+    #[schema(format = DateTime, nullable = false)]
+    occurred_at: Option<String>,
+    /// When it was written.
+    #[schema(format = DateTime, nullable = false)]
+    recorded_at: Option<String>,
+    /// Who did it.
+    #[schema(nullable = false)]
+    actor: Option<FeedActor>,
+    /// The revocation that caused it.
+    #[schema(nullable = false)]
+    revocation_id: Option<Uuid>,
+    /// Why the session ended, or will.
+    #[schema(nullable = false)]
+    reason: Option<String>,
+    /// The operator's own words.
+    #[schema(nullable = false)]
+    note: Option<String>,
+    /// What sort of session connected: `agent` or `mcp`.
+    #[schema(nullable = false)]
+    kind: Option<String>,
+    #[schema(format = DateTime, nullable = false)]
+    token_expires_at: Option<String>,
+    /// How many sessions a revocation disconnected.
+    #[schema(nullable = false)]
+    disconnected_count: Option<u64>,
+    /// Where activity came from: `heartbeat`, `report` or `gateway`.
+    #[schema(nullable = false)]
+    source: Option<String>,
+    /// What an activity added; zeroes are left out.
+    #[schema(nullable = false)]
+    counts: Option<Object>,
+    /// What has added up since the session connected.
+    #[schema(nullable = false)]
+    total: Option<Object>,
+}
+
+/// Who did something.
+#[derive(utoipa::ToSchema)]
+#[allow(dead_code)] // as above
+pub struct FeedActor {
+    /// `system`, `operator`, `session`, `application` or `service_account`.
+    kind: String,
+    #[schema(nullable = false)]
+    id: Option<Uuid>,
+}
+
+type Object = std::collections::BTreeMap<String, u64>;
+
 /// Follow an application
 ///
 /// Server-sent events: one per lifecycle event of the application and its sessions, named after its type
@@ -76,7 +140,7 @@ impl FeedParameters {
         ("Last-Event-ID" = Option<i64>, Header, description = "Go on after this log position."),
     ),
     responses(
-        (status = 200, description = "The feed.", body = String, content_type = "text/event-stream"),
+        (status = 200, description = "The feed.", body = FeedEvent, content_type = "text/event-stream"),
         (status = 400, description = "A parameter is wrong.", body = ProblemBody),
         (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
         (status = 403, description = "A scope is missing.", body = ProblemBody),
@@ -111,7 +175,7 @@ pub async fn application(
         ("Last-Event-ID" = Option<i64>, Header, description = "Go on after this log position."),
     ),
     responses(
-        (status = 200, description = "The feed.", body = String, content_type = "text/event-stream"),
+        (status = 200, description = "The feed.", body = FeedEvent, content_type = "text/event-stream"),
         (status = 400, description = "A parameter is wrong.", body = ProblemBody),
         (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
         (status = 403, description = "A scope is missing.", body = ProblemBody),

@@ -438,6 +438,12 @@ fn check_lengths(new: &NewSession) -> Result<(), Error> {
             return Err(Error::field(field, format!("{field} must not contain control characters")));
         }
     }
+    if new.client_info.as_ref().is_some_and(|info| !info.is_object()) {
+        return Err(Error::field(
+            "clientInfo",
+            "clientInfo must be an object; leave it out if there is none",
+        ));
+    }
     let info = new.client_info.as_ref().map_or(0, |info| info.to_string().len());
     if info > LARGEST_CLIENT_INFO {
         let message = format!("clientInfo must be at most {LARGEST_CLIENT_INFO} bytes of JSON");

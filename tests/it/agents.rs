@@ -450,6 +450,7 @@ async fn fields_of_a_new_session_that_are_wrong_are_named() {
         (json!({ "hostname": "" }), "hostname must not be empty"),
         (json!({ "name": "bell\u{7}" }), "name must not contain control characters"),
         (json!({ "clientInfo": { "name": "x".repeat(20_000) } }), "clientInfo must be at most"),
+        (json!({ "clientInfo": "text" }), "clientInfo must be an object"),
         (json!({ "hostname": 7 }), "hostname: invalid type"),
         (json!({ "applicationId": "nonsense" }), "applicationId"),
     ] {

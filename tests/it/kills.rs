@@ -158,20 +158,23 @@ async fn a_revocation_of_ten_thousand_that_was_killed_midway_is_finished_after_t
     verify(directory.path());
 }
 
+/// The daemon under strace, with these arguments before `-o`.
+fn traced(directory: &Path, arguments: &[&str]) -> Command {
+    let plain = command(directory, &[]);
+    let mut traced = Command::new("strace");
+    traced.args(["-f", "--seccomp-bpf"]).args(arguments).arg("-o").arg(directory.join("trace"));
+    traced.arg(plain.get_program()).args(plain.get_args());
+    traced.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    traced
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_acknowledged_call_was_flushed_to_disk_before_its_answer() {
     let directory = TempDir::new().unwrap();
-    let trace = directory.path().join("trace");
-    let plain = command(directory.path(), &[]);
-    let mut traced = Command::new("strace");
-    traced
-        .args(["-f", "--seccomp-bpf", "-e", "trace=fdatasync,fsync", "-o"])
-        .arg(&trace)
-        .arg(plain.get_program());
-    traced.args(plain.get_args()).envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    let daemon = Daemon::spawn(traced);
+    let daemon = Daemon::spawn(traced(directory.path(), &["-e", "trace=fdatasync"]));
     let agent = daemon.operator().await.connect(json!({})).await;
-    let flushes = || std::fs::read_to_string(&trace).unwrap().matches("sync(").count();
+    let flushes =
+        || std::fs::read_to_string(directory.path().join("trace")).unwrap().matches("fdatasync(").count();
     for _ in 0..20 {
         // One caller, one call at a time: each is a commit of its own, and each commit a flush before the answer.
         let before = flushes();
@@ -184,4 +187,31 @@ async fn every_acknowledged_call_was_flushed_to_disk_before_its_answer() {
     }
     let mut child = daemon.child;
     assert!(child.wait().unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_flush_ends_the_process_and_what_was_acknowledged_before_is_there_after() {
+    let directory = TempDir::new().unwrap();
+    let daemon = Daemon::spawn(traced(
+        directory.path(),
+        &["-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO:when=30+"],
+    ));
+    let holder = daemon.operator().await;
+    let mut acknowledged = vec![];
+    for number in 0..100 {
+        match post(&holder, "/api/v1/agent-sessions", json!({ "name": format!("{number}") })).await {
+            Ok(answer) => acknowledged.push(answer["sessionId"].as_str().unwrap().to_owned()),
+            Err(_) => break,
+        }
+    }
+    assert!((1..100).contains(&acknowledged.len()), "the flush failed in the middle: {}", acknowledged.len());
+    let mut child = daemon.child;
+    assert_eq!(child.wait().unwrap().code(), Some(74), "fail-stop");
+    verify(directory.path());
+    let daemon = Daemon::start(directory.path(), &[]);
+    let holder = daemon.operator().await;
+    for id in &acknowledged {
+        assert_eq!(holder.get(&format!("/api/v1/agent-instances/{id}")).await.0, 200);
+    }
+    assert!(daemon.terminate().success());
 }

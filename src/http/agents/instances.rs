@@ -7,7 +7,7 @@ use axum::response::Response;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::read::{ListParameters, listed};
+use super::read::{ListParameters, StatusFilter, listed};
 use super::{Session, SessionList};
 use crate::core::ids::Position;
 use crate::directory::Slice;
@@ -31,7 +31,7 @@ pub struct InstanceEnvelope {
     params(
         ("applicationId" = Option<Uuid>, Query, description = "Only this application's."),
         ("limit" = Option<u32>, Query, description = "Most to return, 1 to 200.", minimum = 1, maximum = 200),
-        ("status" = Option<String>, Query, description = "`active` (the default), `inactive` or `all`."),
+        ("status" = Option<StatusFilter>, Query, description = "`active` (the default), `inactive` or `all`."),
         ("cursor" = Option<String>, Query, description = "`nextCursor` of the page before."),
     ),
     responses(

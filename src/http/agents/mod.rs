@@ -134,5 +134,6 @@ pub struct SessionList {
     pub items: Vec<Session>,
     /// Where the next page begins; absent on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub next_cursor: Option<String>,
 }

@@ -25,16 +25,37 @@ pub struct ListParameters {
     pub(super) application_id: Option<String>,
 }
 
+/// Which sessions a list shows.
+#[derive(Debug, Clone, Copy, utoipa::ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub enum StatusFilter {
+    /// Active and idle ones.
+    Active,
+    /// Expired and disconnected ones.
+    Inactive,
+    All,
+}
+
+impl StatusFilter {
+    fn read(word: &str) -> Result<Self, Problem> {
+        match word {
+            "active" => Ok(Self::Active),
+            "inactive" => Ok(Self::Inactive),
+            "all" => Ok(Self::All),
+            _ => Err(Problem::invalid("status", "status must be active, inactive or all")),
+        }
+    }
+}
+
 impl ListParameters {
     /// An explicit `status` wins over `includeInactive`; absent means active.
     pub(super) fn read(&self, default_limit: u32) -> Result<ListQuery, Problem> {
         let include_inactive = read_flag("includeInactive", self.include_inactive.as_deref())?;
-        let (live, inactive) = match self.status.as_deref() {
+        let (live, inactive) = match self.status.as_deref().map(StatusFilter::read).transpose()? {
             None => (true, include_inactive),
-            Some("active") => (true, false),
-            Some("inactive") => (false, true),
-            Some("all") => (true, true),
-            Some(_) => return Err(Problem::invalid("status", "status must be active, inactive or all")),
+            Some(StatusFilter::Active) => (true, false),
+            Some(StatusFilter::Inactive) => (false, true),
+            Some(StatusFilter::All) => (true, true),
         };
         let limit = read_limit(self.limit.as_deref(), default_limit)?;
         Ok(ListQuery { live, inactive, limit, after: read_cursor(self.cursor.as_deref())? })
@@ -59,7 +80,7 @@ pub(super) fn listed(page: Page) -> Response {
     params(
         ("applicationId" = Uuid, Path, description = "The application."),
         ("limit" = Option<u32>, Query, description = "Most sessions to return, 1 to 200.", minimum = 1, maximum = 200, example = 100),
-        ("status" = Option<String>, Query, description = "`active` (the default: active and idle ones), `inactive` (expired and disconnected) or `all`. Wins over `includeInactive`."),
+        ("status" = Option<StatusFilter>, Query, description = "`active` (the default: active and idle ones), `inactive` (expired and disconnected) or `all`. Wins over `includeInactive`."),
         ("includeInactive" = Option<bool>, Query, description = "Without `status`: include expired and disconnected sessions."),
         ("cursor" = Option<String>, Query, description = "`nextCursor` of the page before."),
     ),
