@@ -1,0 +1,218 @@
+//! A committer in this process, on a database of its own, and the load for it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use chrono::TimeDelta;
+use sessiond::cli::serve::fill;
+use sessiond::clock::Clock;
+use sessiond::committer::{By, Committer, Done, Founding, Opening, Work};
+use sessiond::core::caller::{Actor, ActorKind};
+use sessiond::core::command::{Command, Connect, Presented};
+use sessiond::core::event::{
+    ActivitySource, ApplicationCreated, Counts, OauthClient, OrganizationCreated, Personal,
+    ServiceAccountCreated,
+};
+use sessiond::core::ids::{ApplicationNumber, OrganizationNumber, PrincipalNumber};
+use sessiond::core::kind::{Kind, Policy};
+use sessiond::core::session::Session;
+use sessiond::gate::Gate;
+use sessiond::store::{Reader, Writer};
+use tokio::task::{JoinHandle, JoinSet};
+use uuid::Uuid;
+
+use crate::load::{Calls, Dice, Sample};
+
+/// Those who wait for the committer at the same time.
+pub const TASKS: usize = 256;
+
+/// A committer at work.
+pub struct Base {
+    pub database: PathBuf,
+    committer: Committer,
+    reader: Reader,
+    sessions: Arc<Vec<Session>>,
+    checkpoints: JoinHandle<()>,
+}
+
+/// The URL of the database in a directory, and its file.
+pub fn database(directory: &Path) -> (String, PathBuf) {
+    let file = directory.join("sessiond.db");
+    (format!("sqlite:{}", file.display()), file)
+}
+
+/// What the scheduler does every two seconds, whoever writes.
+pub fn checkpoints(reader: Reader) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            reader.checkpoint_if_large().await.expect("a checkpoint failed");
+        }
+    })
+}
+
+impl Base {
+    /// A new database with this many open sessions.
+    pub async fn new(directory: &Path, sessions: usize) -> anyhow::Result<Self> {
+        let (url, database) = database(directory);
+        let (writer, reader) = (Writer::open(&url).await?, Reader::open(&url).await?);
+        let mut loaded = reader.load().await?;
+        let gate = Arc::new(Gate::default());
+        fill(&gate, &mut loaded);
+        let policy = Policy { token_lifetime: 86_400, ..Policy::default() };
+        let committer = Committer::start(writer, &loaded, gate, Clock::system(), policy);
+        found(&committer).await?;
+        let sessions = Arc::new(connect(&committer, sessions).await?);
+        let checkpoints = checkpoints(reader.clone());
+        Ok(Self { database, committer, reader, sessions, checkpoints })
+    }
+
+    /// The log's last position.
+    pub fn position(&self) -> i64 {
+        self.committer.tip().borrow().position.0
+    }
+
+    /// Records activity until the budget is used up. Each task has sessions of its own, so that no two calls of a
+    /// batch meet, and chooses among them uniformly.
+    pub async fn record(&self, budget: Arc<AtomicI64>, sampled: bool) -> anyhow::Result<Calls> {
+        let epoch = Instant::now();
+        let mut tasks = JoinSet::new();
+        for task in 0..TASKS {
+            let (committer, sessions, budget) =
+                (self.committer.clone(), self.sessions.clone(), budget.clone());
+            tasks.spawn(async move {
+                let (mut dice, mut samples) = (Dice::new(task), Vec::new());
+                let own = sessions.len() / TASKS;
+                while budget.fetch_sub(1, Ordering::Relaxed) > 0 {
+                    let session = &sessions[task * own + dice.below(own)];
+                    let began = Instant::now();
+                    committer.submit(by(session.id), activity(session)).await?;
+                    if sampled {
+                        samples.push(Sample::new(epoch, began));
+                    }
+                }
+                anyhow::Ok(samples)
+            });
+        }
+        let mut samples = Vec::new();
+        while let Some(task) = tasks.join_next().await {
+            samples.extend(task??);
+        }
+        Ok(Calls { epoch, samples })
+    }
+
+    pub async fn stop(self) {
+        self.checkpoints.abort();
+        self.committer.stop().await;
+        self.reader.close().await;
+    }
+}
+
+/// A session's own call, as it comes in over HTTP.
+fn by(session: Uuid) -> By {
+    let actor = Actor { kind: ActorKind::Session, id: session };
+    By { actor, request_id: Some("0123456789abcdef".to_owned()), traceparent: None }
+}
+
+fn activity(session: &Session) -> Work {
+    let presented = Presented {
+        issued_at: session.connected_at_position,
+        expires_at: session.token_expires_at,
+        access_token: None,
+        by_owner: false,
+    };
+    let command =
+        Command::RecordActivity { source: ActivitySource::Heartbeat, counts: Counts::default(), presented };
+    Work::Session { number: session.number, command, token_hash: None }
+}
+
+async fn found(committer: &Committer) -> anyhow::Result<()> {
+    let oauth = OauthClient {
+        client_id: "bench".into(),
+        r#type: "confidential".into(),
+        redirect_uris: vec![],
+        pkce_required: true,
+        scopes: vec!["mcp:invoke".into()],
+        allowed_resources: vec![],
+    };
+    let founding = Founding {
+        organization: OrganizationCreated { id: Uuid::now_v7(), name: "bench".into() },
+        application: Some(ApplicationCreated { id: Uuid::now_v7(), name: "bench".into(), oauth }),
+        application_secret_hash: Some([1; 32]),
+        account: ServiceAccountCreated {
+            id: Uuid::now_v7(),
+            name: "bench".into(),
+            client_id: "operator".into(),
+            scopes: "management:all mcp:invoke".into(),
+            application: None,
+        },
+        secret_hash: [2; 32],
+    };
+    committer.submit(By::operator(), Work::CreateOrganization(Box::new(founding))).await?;
+    Ok(())
+}
+
+async fn connect(committer: &Committer, count: usize) -> anyhow::Result<Vec<Session>> {
+    let left = Arc::new(AtomicI64::new(i64::try_from(count)?));
+    let mut tasks = JoinSet::new();
+    for _ in 0..TASKS {
+        let (committer, left) = (committer.clone(), left.clone());
+        tasks.spawn(async move {
+            let mut opened = Vec::new();
+            loop {
+                let number = left.fetch_sub(1, Ordering::Relaxed);
+                if number <= 0 {
+                    return anyhow::Ok(opened);
+                }
+                let by =
+                    By { actor: Actor { kind: ActorKind::ServiceAccount, id: Uuid::nil() }, ..By::system() };
+                match committer.submit(by, opening(number)).await?.done {
+                    Done::Session { session, .. } => opened.push(*session),
+                    other => bail!("a connect came to {other:?}"),
+                }
+            }
+        });
+    }
+    let mut opened = Vec::with_capacity(count);
+    while let Some(task) = tasks.join_next().await {
+        opened.extend(task??);
+    }
+    Ok(opened)
+}
+
+fn opening(number: i64) -> Work {
+    let connect = Connect {
+        id: Uuid::now_v7(),
+        kind: Kind::Agent,
+        organization: OrganizationNumber(1),
+        application: ApplicationNumber(1),
+        principal: PrincipalNumber(0),
+        client_session_id: Some(format!("run-{number:016}")),
+        token_identifier: None,
+        protocol_version: None,
+        personal: Personal {
+            salt: "0123456789abcdef012345".into(),
+            name: "inspector on build-17.example.com".into(),
+            hostname: Some("build-17.example.com".into()),
+            user_agent: Some("python-httpx/0.28.1".into()),
+            client_info: Some(serde_json::json!({ "name": "inspector", "version": "1.4.2" })),
+            ip: None,
+        },
+        presented: Presented {
+            issued_at: sessiond::core::ids::Position(i64::MAX),
+            expires_at: Clock::system().now() + TimeDelta::hours(24),
+            access_token: None,
+            by_owner: true,
+        },
+    };
+    Work::Connect(Box::new(Opening {
+        connect,
+        token_hash: [3; 32],
+        issuer: "sessiond".into(),
+        subject: "bench".into(),
+        subject_digest: [4; 32],
+    }))
+}

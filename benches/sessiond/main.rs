@@ -1,0 +1,162 @@
+//! `make bench`: what sessiond does on this machine, each row beside a yardstick from the same run, in one table.
+//! `docs/benchmarks.md` says what the rows mean.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod base;
+mod load;
+mod machine;
+mod raw;
+mod rows;
+mod server;
+mod table;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use table::Line;
+
+/// A row: its name on the command line, what it measures, and how.
+struct Row {
+    name: &'static str,
+    title: &'static str,
+    run: fn(&Bench) -> anyhow::Result<Vec<Line>>,
+}
+
+const ROWS: &[Row] = &[
+    Row {
+        name: "activity",
+        title: "durable heartbeats over HTTP, 256 connections",
+        run: rows::calls::activity,
+    },
+    Row { name: "connect", title: "durable connects over HTTP, 256 connections", run: rows::calls::connect },
+    Row { name: "committer", title: "the committer alone, 256 tasks", run: rows::committer::alone },
+    Row { name: "grown", title: "the committer on a grown log", run: rows::committer::grown },
+    Row {
+        name: "revoke",
+        title: "revoke all, while 64 connections of another application send heartbeats",
+        run: rows::revoke::revoke,
+    },
+    Row { name: "disk", title: "bytes written to disk, 64 connections", run: rows::disk::disk },
+];
+
+/// How much of everything, and where.
+pub struct Bench {
+    pub root: PathBuf,
+    pub quick: bool,
+    pub runs: usize,
+    /// Sessions among which each call chooses one.
+    pub sessions: usize,
+    pub warm_up: Duration,
+    pub window: Duration,
+    pub grown_sessions: usize,
+    pub grown_events: i64,
+    pub revoked: usize,
+    pub disk_window: Duration,
+}
+
+impl Bench {
+    fn new(root: PathBuf, quick: bool) -> Self {
+        let seconds = Duration::from_secs;
+        if quick {
+            Self {
+                root,
+                quick,
+                runs: 1,
+                sessions: 1_000,
+                warm_up: Duration::from_millis(300),
+                window: seconds(1),
+                grown_sessions: 5_000,
+                grown_events: 60_000,
+                revoked: 2_000,
+                disk_window: seconds(3),
+            }
+        } else {
+            Self {
+                root,
+                quick,
+                runs: 3,
+                sessions: 10_000,
+                warm_up: seconds(2),
+                window: seconds(10),
+                grown_sessions: 200_000,
+                grown_events: 10_000_000,
+                revoked: 100_000,
+                disk_window: seconds(60),
+            }
+        }
+    }
+
+    /// An empty directory of this name, on the disk that is measured.
+    pub fn directory(&self, name: &str) -> PathBuf {
+        let path = self.root.join(name);
+        std::fs::remove_dir_all(&path).ok();
+        std::fs::create_dir_all(&path).expect("cannot make a directory");
+        path
+    }
+}
+
+/// Removes what was measured, whatever happened.
+struct Cleanup<'a>(&'a Path);
+
+impl Drop for Cleanup<'_> {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(self.0).ok();
+    }
+}
+
+fn main() -> ExitCode {
+    // Cargo says `--bench`.
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    if arguments == ["--serve-noop"] {
+        server::serve_noop();
+        return ExitCode::SUCCESS;
+    }
+    let quick = arguments.iter().any(|argument| argument == "--quick");
+    let named: Vec<&str> = arguments.iter().map(String::as_str).filter(|name| *name != "--quick").collect();
+    if let Some(unknown) = named.iter().find(|name| !ROWS.iter().any(|row| row.name == **name)) {
+        let names: Vec<_> = ROWS.iter().map(|row| row.name).collect();
+        eprintln!("There is no row {unknown:?}. Rows: {}. --quick is a smoke run.", names.join(", "));
+        return ExitCode::from(2);
+    }
+    // Beside the build, so on a real disk wherever the build is.
+    let root = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("bench");
+    let bench = Bench::new(root.clone(), quick);
+    std::fs::remove_dir_all(&root).ok();
+    std::fs::create_dir_all(&root).expect("cannot make the directory to measure in");
+    let _cleanup = Cleanup(&root);
+    for fact in machine::facts(&bench) {
+        println!("{fact}");
+    }
+    let rows: Vec<&Row> = ROWS.iter().filter(|row| named.is_empty() || named.contains(&row.name)).collect();
+    if measure(&bench, &rows) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs the rows and prints the table; whether all of them could be measured.
+fn measure(bench: &Bench, rows: &[&Row]) -> bool {
+    let mut lines = Vec::new();
+    let mut measured = true;
+    for row in rows {
+        eprintln!("\n{}: {}", row.name, row.title);
+        let began = Instant::now();
+        match (row.run)(bench) {
+            Ok(figures) => {
+                lines.push(Line::title(row.name, row.title));
+                lines.extend(figures);
+            }
+            Err(error) => {
+                eprintln!("{} FAILED: {error:#}", row.name);
+                lines.push(Line::title(row.name, row.title));
+                lines.push(Line::note(format!("FAILED: {error:#}")));
+                measured = false;
+            }
+        }
+        eprintln!("{} took {:.0} s", row.name, began.elapsed().as_secs_f64());
+    }
+    println!("\n{}", table::print(&lines));
+    if bench.quick {
+        println!("A smoke run: sizes are too small for the figures to mean anything.");
+    }
+    measured
+}

@@ -1,0 +1,6 @@
+//! The rows. Each runs three times, its yardstick in between, and reports medians.
+
+pub mod calls;
+pub mod committer;
+pub mod disk;
+pub mod revoke;
