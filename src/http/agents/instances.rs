@@ -31,7 +31,7 @@ pub struct InstanceEnvelope {
     params(
         ("applicationId" = Option<Uuid>, Query, description = "Only this application's."),
         ("limit" = Option<u32>, Query, description = "Most to return, 1 to 200.", minimum = 1, maximum = 200),
-        ("status" = Option<StatusFilter>, Query, description = "`active` (the default), `inactive` or `all`."),
+        ("status" = inline(Option<StatusFilter>), Query, description = "`active` (the default), `inactive` or `all`."),
         ("cursor" = Option<String>, Query, description = "`nextCursor` of the page before."),
     ),
     responses(

@@ -80,7 +80,7 @@ pub(super) fn listed(page: Page) -> Response {
     params(
         ("applicationId" = Uuid, Path, description = "The application."),
         ("limit" = Option<u32>, Query, description = "Most sessions to return, 1 to 200.", minimum = 1, maximum = 200, example = 100),
-        ("status" = Option<StatusFilter>, Query, description = "`active` (the default: active and idle ones), `inactive` (expired and disconnected) or `all`. Wins over `includeInactive`."),
+        ("status" = inline(Option<StatusFilter>), Query, description = "`active` (the default: active and idle ones), `inactive` (expired and disconnected) or `all`. Wins over `includeInactive`."),
         ("includeInactive" = Option<bool>, Query, description = "Without `status`: include expired and disconnected sessions."),
         ("cursor" = Option<String>, Query, description = "`nextCursor` of the page before."),
     ),
