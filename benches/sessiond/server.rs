@@ -165,7 +165,7 @@ impl Server {
 
     /// `disconnected` events of revocations after a position.
     pub fn disconnected_since(&self, position: i64) -> anyhow::Result<i64> {
-        let sql = "select count(*) from event where position > ? and type = 'disconnected' and revocation is not null";
+        let sql = "select count(*), 0 from event where position > ? and type = 'disconnected' and revocation is not null";
         Ok(look(&self.database, sql, position)?.0)
     }
 
