@@ -1,5 +1,6 @@
 //! One request to the server behind a session, and what is done when that server has forgotten it.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -104,8 +105,10 @@ impl Gateway {
                 Ok(Incoming { head, body: Body::new(body) })
             }
             Err(error) => {
-                tracing::warn!(%error, url, "the upstream cannot be reached");
-                Err(Fault::upstream_unreachable())
+                let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+                tracing::warn!(%error, cause, url, "the upstream did not answer");
+                let lost = error.kind() == io::ErrorKind::ConnectionAborted;
+                Err(if lost { Fault::upstream_lost() } else { Fault::upstream_unreachable() })
             }
         }
     }

@@ -167,7 +167,8 @@ impl Upstreams {
         Self { client, allow }
     }
 
-    /// Sends a request and waits for the answer's head, for as long as it takes: a call may well be long.
+    /// Sends a request and waits for the answer's head, for as long as it takes: a call may well be long. The error's kind
+    /// tells whether the request never left (`NotConnected`) or may have been read.
     pub async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, io::Error> {
         // The connector does not ask the resolver about addresses.
         if literal(request.uri()).is_some_and(|address| !is_allowed(address, &self.allow)) {
@@ -176,7 +177,13 @@ impl Upstreams {
                 "the upstream's address is not allowed",
             ));
         }
-        self.client.request(request).await.map_err(io::Error::other)
+        self.client.request(request).await.map_err(|error| {
+            let left = !error.is_connect();
+            io::Error::new(
+                if left { io::ErrorKind::ConnectionAborted } else { io::ErrorKind::NotConnected },
+                error,
+            )
+        })
     }
 }
 

@@ -7,6 +7,7 @@ mod feeds;
 mod golden;
 mod health;
 mod kills;
+mod mcp;
 mod oauth;
 mod openapi;
 mod races;

@@ -1,0 +1,99 @@
+//! Where an upstream may be.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use proptest::prelude::*;
+use sessiond::mcp::check_upstream;
+use sessiond::mcp::upstream::is_allowed;
+use tempfile::TempDir;
+
+use crate::support::config;
+
+fn address(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn everything() -> Vec<IpNet> {
+    vec!["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()]
+}
+
+#[test]
+fn loopback_is_allowed_and_nothing_else_unless_it_is_said() {
+    for loopback in ["127.0.0.1", "127.8.9.10", "::1", "::ffff:127.0.0.1"] {
+        assert!(is_allowed(address(loopback), &[]), "{loopback}");
+    }
+    for other in
+        ["10.0.0.1", "192.168.1.1", "8.8.8.8", "fd00::1", "2001:db8::1", "::ffff:10.0.0.1", "64:ff9b::7f00:1"]
+    {
+        assert!(!is_allowed(address(other), &[]), "{other}");
+    }
+    let private: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap()];
+    assert!(is_allowed(address("10.1.2.3"), &private));
+    assert!(is_allowed(address("::ffff:10.1.2.3"), &private));
+    assert!(!is_allowed(address("11.1.2.3"), &private));
+}
+
+#[test]
+fn some_addresses_are_never_allowed() {
+    for never in [
+        "0.0.0.0",
+        "0.1.2.3",
+        "169.254.169.254",
+        "169.254.0.1",
+        "224.0.0.1",
+        "255.255.255.255",
+        "100.100.100.200",
+        "168.63.129.16",
+        "192.0.0.192",
+        "::",
+        "fe80::1",
+        "fec0::1",
+        "ff02::1",
+        "fd00:ec2::254",
+        "::ffff:169.254.169.254",
+        "::169.254.169.254",
+        "64:ff9b::169.254.169.254",
+        "2002:a9fe:a9fe::",
+    ] {
+        assert!(!is_allowed(address(never), &everything()), "{never}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn an_ipv4_address_is_judged_alike_in_every_spelling(bits: u32) {
+        let v4 = Ipv4Addr::from(bits);
+        let mapped: Ipv6Addr = v4.to_ipv6_mapped();
+        prop_assert_eq!(is_allowed(v4.into(), &[]), is_allowed(mapped.into(), &[]));
+        prop_assert_eq!(is_allowed(v4.into(), &everything()), is_allowed(mapped.into(), &everything()));
+        prop_assert_eq!(is_allowed(v4.into(), &[]), v4.is_loopback());
+    }
+}
+
+#[test]
+fn a_url_is_checked_and_brought_into_its_normal_form() {
+    let directory = TempDir::new().unwrap();
+    let config = config(&directory, &["--allow-upstream", "10.0.0.0/8"].map(str::to_owned));
+    let check = |url: &str| check_upstream(url, &config);
+    assert_eq!(check("http://LOCALHOST:80/mcp").unwrap(), "http://localhost/mcp");
+    assert_eq!(check("http://127.1:9000").unwrap(), "http://127.0.0.1:9000/");
+    assert_eq!(check("http://[::1]:9000/mcp?a=b").unwrap(), "http://[::1]:9000/mcp?a=b");
+    assert_eq!(check("http://10.1.2.3/mcp").unwrap(), "http://10.1.2.3/mcp");
+    for (wrong, why) in [
+        ("https://127.0.0.1/mcp", "https is not supported"),
+        ("ftp://127.0.0.1/", "http://"),
+        ("127.0.0.1:80", "is not a URL"),
+        ("http://user@127.0.0.1/", "user name"),
+        ("http://127.0.0.1/#x", "fragment"),
+        ("http://11.0.0.1/", "not allowed"),
+        ("http://169.254.169.254/latest/meta-data", "not allowed"),
+        ("http://2852039166/", "not allowed"),
+        ("http://0x7f000001.0x1/", "is not a URL"),
+        ("http://", "is not a URL"),
+    ] {
+        let error = check(wrong).unwrap_err().to_string();
+        assert!(error.contains(why), "{wrong}: {error}");
+    }
+    assert!(check(&format!("http://127.0.0.1/{}", "x".repeat(3_000))).is_err());
+}

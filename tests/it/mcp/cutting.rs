@@ -1,0 +1,189 @@
+//! What a revocation, a termination and an expiry cut off, and how it ends.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+use super::upstream::clock;
+use super::{Client, House, Stream, call, messages, not_found, refused};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoke_ends_every_call_with_its_reason_and_bars_the_old_token() {
+    let (house, upstream) = House::with_fake(&[]).await;
+    let client = house.connect().await;
+    let mut hanging = Stream::of(client.begin(json!("h"), "hang").await);
+    hanging.until("progress").await;
+    let mut resumable = Stream::of(client.begin(json!("r"), "hang with id").await);
+    resumable.until("progress").await;
+    let mut listening = Stream::of(client.listen().await);
+    listening.until("notifications/hello").await;
+    let silent = {
+        let client = client.clone();
+        tokio::spawn(async move { client.call("silent").await })
+    };
+    let mut half = Stream::of(client.begin(json!(5), "half").await);
+    let two = json!([call(json!(1), "echo"), call(json!("b"), "echo")]);
+    upstream.until(|sent| sent.body["params"]["name"] == "silent").await;
+
+    let began = Instant::now();
+    assert_eq!(house.revoke_all().await["disconnectedCount"], 1);
+    let took = began.elapsed();
+    let sent = upstream.sent().len();
+    assert!(took < Duration::from_millis(90), "the answer waited for something: {took:?}");
+
+    let fault = |id: Value| {
+        json!({
+            "jsonrpc": "2.0",
+            "error": { "code": -32001, "message": "Session disconnected: revoked", "data": { "reason": "revoked" } },
+            "id": id,
+        })
+    };
+    assert!(hanging.end().await && resumable.end().await && listening.end().await && half.end().await);
+    assert_eq!(messages(&hanging.text).last(), Some(&fault(json!("h"))));
+    assert_eq!(messages(&resumable.text).last(), Some(&fault(json!("r"))));
+    assert_eq!(messages(&listening.text).len(), 1);
+    assert_eq!(silent.await.unwrap(), (StatusCode::OK, fault(json!(7))));
+    assert_eq!(serde_json::from_str::<Value>(&half.text).unwrap(), fault(json!(5)));
+    assert!(began.elapsed() < Duration::from_millis(200), "{:?}", began.elapsed());
+
+    // The old token opens nothing any more, a handshake included.
+    for answer in [
+        client.begin(json!(1), "echo").await,
+        client.listen().await,
+        client.post(&two).await,
+        client.try_initialize().await,
+    ] {
+        assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+        let challenge = answer.headers()["www-authenticate"].to_str().unwrap().to_owned();
+        assert!(
+            challenge.contains("error=\"invalid_token\"") && challenge.contains("revoked"),
+            "{challenge}"
+        );
+    }
+    // A fresh one finds the old session gone, and may open another.
+    let mut fresh = Client { token: house.token().await, ..client.clone() };
+    assert_eq!(refused(fresh.listen().await).await, (StatusCode::NOT_FOUND, not_found("revoked")));
+    assert_eq!(upstream.sent().len(), sent);
+    fresh.session = None;
+    fresh.initialize().await;
+    assert_eq!(fresh.call("echo").await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn terminating_is_404_for_the_id_and_leaves_the_token_alone() {
+    let (house, _upstream) = House::with_fake(&[]).await;
+    let mut client = house.connect().await;
+    let id = house.sessions().await[0]["id"].as_str().unwrap().to_owned();
+    let path = format!("/api/v1/applications/{}/sessions/{id}/terminate", house.application);
+    let (status, body) = house.operator.post(&path, json!({})).await;
+    assert!(status.is_success(), "{status} {body}");
+    assert_eq!(
+        refused(client.begin(json!(1), "echo").await).await,
+        (StatusCode::NOT_FOUND, not_found("terminated"))
+    );
+    client.initialize().await;
+    assert_eq!(client.call("echo").await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn an_event_that_was_half_out_is_abandoned_before_the_farewell() {
+    let (house, _upstream) = House::with_fake(&[]).await;
+    let client = house.connect().await;
+    let mut stream = Stream::of(client.begin(json!(1), "hang in an event").await);
+    stream.until(&"x".repeat(1_100_000)).await;
+    house.revoke_all().await;
+    assert!(stream.end().await);
+    let tail = &stream.text[stream.text.len() - 400..];
+    assert!(tail.contains("xxx\nevent: abandoned\n\nevent: message\ndata: {"), "{tail}");
+    assert_eq!(messages(&stream.text).last().unwrap()["error"]["data"]["reason"], "revoked");
+}
+
+#[tokio::test]
+async fn streams_end_when_the_token_expires_unless_it_was_renewed() {
+    let (house, _upstream) = House::with_fake(&["--token-lifetime", "2s"]).await;
+    let client = house.connect().await;
+    let mut kept = Stream::of(client.listen().await);
+    kept.until("hello").await;
+    let mut lost = Stream::of(client.begin(json!(9), "hang").await);
+    lost.until("progress").await;
+    // Both streams belong to one session: a later token keeps both.
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    let fresh = Client { token: house.token().await, ..client.clone() };
+    assert_eq!(fresh.call("echo").await.0, StatusCode::OK);
+    let early = tokio::time::timeout(Duration::from_millis(1_300), lost.end()).await;
+    assert!(early.is_err(), "ended although the session was renewed: {}", lost.text);
+    // Nobody renews it any more.
+    assert!(lost.end().await && kept.end().await);
+    assert_eq!(messages(&lost.text).last().unwrap()["error"]["data"]["reason"], "expired");
+    let house = House { operator: house.server.operator().await, ..house };
+    let session = &house.sessions().await[0];
+    assert_eq!((&session["status"], &session["derivedStatus"]), (&json!("active"), &json!("expired")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_served_after_a_revoke_was_answered() {
+    const CLIENTS: usize = 20;
+    let (house, upstream) = House::with_fake(&[]).await;
+    let token = house.token().await;
+    let clients = join_all((0..CLIENTS).map(|_| async {
+        let mut client = house.client(&token);
+        client.initialize().await;
+        client
+    }));
+    let clients = clients.await;
+    let over = Arc::new(AtomicBool::new(false));
+    // Half of them read a stream that never rests, the others call and call.
+    let readers: Vec<_> = clients[..CLIENTS / 2]
+        .iter()
+        .cloned()
+        .map(|client| {
+            tokio::spawn(async move {
+                let mut stream = Stream::of(client.begin(json!("t"), "tick").await);
+                stream.end().await;
+                stream.text
+            })
+        })
+        .collect();
+    let callers: Vec<_> = clients[CLIENTS / 2..]
+        .iter()
+        .cloned()
+        .map(|client| {
+            let over = over.clone();
+            tokio::spawn(async move {
+                let mut seen = vec![];
+                while !over.load(Ordering::Relaxed) {
+                    let asked = clock();
+                    let (status, answer) = client.call("echo").await;
+                    seen.push((asked, status, answer.get("result").is_some()));
+                }
+                seen
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(house.revoke_all().await["disconnectedCount"], CLIENTS);
+    let (answered, reached) = (clock(), upstream.sent().len());
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    over.store(true, Ordering::Relaxed);
+
+    assert_eq!(upstream.sent().len(), reached, "a request was forwarded afterwards");
+    for text in join_all(readers).await {
+        let all = messages(&text.unwrap());
+        let ticks: Vec<_> = all.iter().filter_map(|message| message["params"]["at"].as_u64()).collect();
+        assert!(ticks.len() > 10 && ticks.iter().all(|at| *at <= answered), "{answered} {:?}", ticks.last());
+        assert_eq!(all.last().unwrap()["error"]["data"]["reason"], "revoked");
+    }
+    for seen in join_all(callers).await {
+        let seen = seen.unwrap();
+        assert!(seen.iter().any(|(_, _, served)| *served));
+        let late: Vec<_> = seen.iter().filter(|(asked, _, _)| *asked > answered).collect();
+        assert!(
+            !late.is_empty() && late.iter().all(|(_, status, _)| *status == StatusCode::UNAUTHORIZED),
+            "{late:?}"
+        );
+    }
+}

@@ -1,0 +1,240 @@
+//! The MCP gateway: its parts by themselves, the whole against an upstream that does as it is told, and the whole between
+//! real clients and servers.
+
+mod addresses;
+mod clients;
+mod cutting;
+mod life;
+mod messages;
+mod order;
+mod troubles;
+mod upstream;
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use serde_json::{Value, json};
+
+use crate::support::{Holder, Server};
+use upstream::Upstream;
+
+/// A service with an application whose gateway leads to an upstream.
+pub struct House {
+    pub server: Server,
+    pub application: String,
+    pub operator: Holder,
+}
+
+impl House {
+    pub async fn before(url: &str, flags: &[&str]) -> Self {
+        let server = Server::with(flags).await;
+        let application = server.application().await;
+        let operator = server.operator().await;
+        let house = Self { server, application, operator };
+        house.set_upstream(url).await;
+        house
+    }
+
+    pub async fn with_fake(flags: &[&str]) -> (Self, Upstream) {
+        let upstream = Upstream::start().await;
+        (Self::before(&upstream.url, flags).await, upstream)
+    }
+
+    pub async fn set_upstream(&self, url: &str) {
+        let path = format!("/api/v1/applications/{}/upstream", self.application);
+        let (status, body) = self.operator.put(&path, json!({ "url": url })).await;
+        assert!(status.is_success(), "{status} {body}");
+    }
+
+    pub async fn restart(self) -> Self {
+        let server = self.server.restart().await;
+        let operator = server.operator().await;
+        Self { server, operator, ..self }
+    }
+
+    pub fn path(&self) -> String {
+        format!("/mcp/{}", self.application)
+    }
+
+    pub async fn token(&self) -> String {
+        self.server.token("mcp:invoke").await
+    }
+
+    /// A token of a service account that did not exist before.
+    pub async fn token_of_another(&self) -> String {
+        let body = json!({ "name": "another", "scopes": ["mcp:invoke"] });
+        let (status, body) = self.operator.post("/api/v1/service-accounts", body).await;
+        assert_eq!(status, StatusCode::CREATED, "{body}");
+        let text = |path: &str| body.pointer(path).and_then(Value::as_str).unwrap().to_owned();
+        let (id, secret) = (text("/serviceAccount/clientId"), text("/clientSecret"));
+        self.server.token_for(&id, &secret, "mcp:invoke").await
+    }
+
+    /// A client that has not said anything yet.
+    pub fn client(&self, token: &str) -> Client {
+        Client {
+            url: self.server.url(&self.path()),
+            token: token.to_owned(),
+            session: None,
+            http: self.server.http.clone(),
+        }
+    }
+
+    /// A client with an open session.
+    pub async fn connect(&self) -> Client {
+        let mut client = self.client(&self.token().await);
+        client.initialize().await;
+        client
+    }
+
+    pub async fn sessions(&self) -> Vec<Value> {
+        let path = format!("/api/v1/applications/{}/sessions?status=all", self.application);
+        let (status, body) = self.operator.get(&path).await;
+        assert_eq!(status, StatusCode::OK, "{body}");
+        body["items"].as_array().unwrap().clone()
+    }
+
+    pub async fn revoke_all(&self) -> Value {
+        let (status, body) =
+            self.operator.delete(&format!("/api/v1/applications/{}/sessions", self.application)).await;
+        assert_eq!(status, StatusCode::OK, "{body}");
+        body
+    }
+
+    /// The `connected` events of the log.
+    pub async fn connected(&self) -> usize {
+        self.server.log().await.iter().filter(|(name, _)| name == "connected").count()
+    }
+}
+
+/// A client in the manner of 2025-11-25 that does nothing by itself.
+#[derive(Clone)]
+pub struct Client {
+    pub url: String,
+    pub token: String,
+    pub session: Option<String>,
+    pub http: reqwest::Client,
+}
+
+impl Client {
+    /// A request with everything a well-behaved client sends.
+    pub fn request(&self, method: Method) -> RequestBuilder {
+        let mut request = self
+            .http
+            .request(method.clone(), &self.url)
+            .bearer_auth(&self.token)
+            .header("mcp-protocol-version", "2025-11-25");
+        request = match method {
+            Method::POST => request.header("accept", "application/json, text/event-stream"),
+            _ => request.header("accept", "text/event-stream"),
+        };
+        match &self.session {
+            Some(session) => request.header("mcp-session-id", session),
+            None => request,
+        }
+    }
+
+    pub async fn post(&self, body: &Value) -> Response {
+        self.request(Method::POST).json(body).send().await.unwrap()
+    }
+
+    pub async fn try_initialize(&self) -> Response {
+        let client_info = json!({ "name": "test", "version": "1", "hostname": "laptop" });
+        self.try_initialize_as(client_info).await
+    }
+
+    pub async fn try_initialize_as(&self, client_info: Value) -> Response {
+        let params =
+            json!({ "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client_info });
+        self.post(&json!({ "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params })).await
+    }
+
+    pub async fn initialize(&mut self) {
+        let answer = self.try_initialize().await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        self.session = Some(answer.headers()["mcp-session-id"].to_str().unwrap().to_owned());
+        answer.bytes().await.unwrap();
+        let answer = self.post(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" })).await;
+        assert_eq!(answer.status(), StatusCode::ACCEPTED);
+    }
+
+    /// Sends a call and returns as soon as the head of the answer is there.
+    pub async fn begin(&self, id: Value, name: &str) -> Response {
+        self.post(&call(id, name)).await
+    }
+
+    /// A call from beginning to end: status and JSON-RPC answer.
+    pub async fn call(&self, name: &str) -> (StatusCode, Value) {
+        let answer = self.begin(json!(7), name).await;
+        let (status, text) = (answer.status(), answer.text().await.unwrap());
+        let value = serde_json::from_str(&text).unwrap_or_else(|_| messages(&text).pop().unwrap_or_default());
+        (status, value)
+    }
+
+    pub async fn listen(&self) -> Response {
+        self.request(Method::GET).send().await.unwrap()
+    }
+}
+
+pub fn call(id: Value, name: &str) -> Value {
+    json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": { "name": name, "arguments": {} } })
+}
+
+/// The messages of a stream of events.
+pub fn messages(text: &str) -> Vec<Value> {
+    text.split("\n\n")
+        .filter(|event| !event.contains("event: abandoned"))
+        .filter_map(|event| event.lines().find_map(|line| line.strip_prefix("data: ")))
+        .filter_map(|data| serde_json::from_str(data).ok())
+        .collect()
+}
+
+/// A stream that is read as it comes.
+pub struct Stream {
+    bytes: BoxStream<'static, reqwest::Result<bytes::Bytes>>,
+    pub text: String,
+}
+
+impl Stream {
+    pub fn of(answer: Response) -> Self {
+        Self { bytes: answer.bytes_stream().boxed(), text: String::new() }
+    }
+
+    /// Reads until the text holds this; fails after ten seconds.
+    pub async fn until(&mut self, needle: &str) {
+        while !self.text.contains(needle) {
+            let more = tokio::time::timeout(Duration::from_secs(10), self.bytes.next()).await;
+            let more = more.unwrap_or_else(|_| panic!("no {needle:?} in {:?}", self.text));
+            let bytes = more.unwrap_or_else(|| panic!("ended without {needle:?}: {:?}", self.text)).unwrap();
+            self.text.push_str(std::str::from_utf8(&bytes).unwrap());
+        }
+    }
+
+    /// Reads to the end; whether it was a clean one.
+    pub async fn end(&mut self) -> bool {
+        loop {
+            let more = tokio::time::timeout(Duration::from_secs(10), self.bytes.next()).await;
+            match more.unwrap_or_else(|_| panic!("no end after {:?}", self.text)) {
+                Some(Ok(bytes)) => self.text.push_str(&String::from_utf8_lossy(&bytes)),
+                Some(Err(_)) => return false,
+                None => return true,
+            }
+        }
+    }
+}
+
+/// The answer to an unknown id, and to another's.
+pub const NOT_FOUND: &str =
+    r#"{"jsonrpc":"2.0","error":{"code":-32001,"message":"Session not found"},"id":null}"#;
+
+/// The answer to the id of one's own session that has ended.
+pub fn not_found(reason: &str) -> String {
+    let error = format!(r#"{{"code":-32001,"message":"Session not found","data":{{"reason":"{reason}"}}}}"#);
+    format!(r#"{{"jsonrpc":"2.0","error":{error},"id":null}}"#)
+}
+
+pub async fn refused(answer: Response) -> (StatusCode, String) {
+    (answer.status(), answer.text().await.unwrap())
+}

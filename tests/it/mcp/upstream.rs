@@ -1,0 +1,244 @@
+//! An MCP server that does as it is told, and remembers what it was sent.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::{Router, routing};
+use futures_util::stream;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+
+/// What was sent.
+#[derive(Debug, Clone)]
+pub struct Sent {
+    pub method: Method,
+    pub headers: HeaderMap,
+    pub body: Value,
+}
+
+impl Sent {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    pub fn rpc(&self) -> &str {
+        self.body["method"].as_str().unwrap_or("")
+    }
+}
+
+#[derive(Default)]
+pub struct Told {
+    pub sent: Mutex<Vec<Sent>>,
+    sessions: Mutex<BTreeSet<String>>,
+    opened: Mutex<u64>,
+    /// Answers to `initialize` with a stream of events.
+    pub greets_with_events: Mutex<bool>,
+    /// Says that it does not know a session in the words of the TypeScript examples.
+    pub says_400: Mutex<bool>,
+    /// Refuses every `initialize`.
+    pub closed: Mutex<bool>,
+    /// Lets go of what `silent` waits for.
+    pub release: Notify,
+}
+
+pub struct Upstream {
+    pub url: String,
+    pub told: Arc<Told>,
+}
+
+impl Upstream {
+    pub async fn start() -> Self {
+        let told = Arc::new(Told::default());
+        let router = Router::new()
+            .route("/mcp", routing::any(serve))
+            .layer(DefaultBodyLimit::disable())
+            .with_state(told.clone());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/mcp", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Self { url, told }
+    }
+
+    /// As if it had been started anew.
+    pub fn forget(&self) {
+        self.told.sessions.lock().clear();
+    }
+
+    pub fn sent(&self) -> Vec<Sent> {
+        self.told.sent.lock().clone()
+    }
+
+    pub fn sent_rpc(&self, method: &str) -> Vec<Sent> {
+        self.sent().into_iter().filter(|sent| sent.rpc() == method).collect()
+    }
+
+    /// Waits until it has been sent a request of this kind.
+    pub async fn until(&self, what: impl Fn(&Sent) -> bool) {
+        for _ in 0..1_000 {
+            if self.sent().iter().any(&what) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("waited ten seconds in vain; it was sent {:?}", self.sent());
+    }
+}
+
+async fn serve(State(told): State<Arc<Told>>, method: Method, headers: HeaderMap, body: Bytes) -> Response {
+    let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let sent = Sent { method: method.clone(), headers: headers.clone(), body: body.clone() };
+    told.sent.lock().push(sent.clone());
+    if sent.rpc() == "initialize" {
+        return initialize(&told, &body);
+    }
+    let known = sent.header("mcp-session-id").is_some_and(|id| told.sessions.lock().contains(id));
+    if !known {
+        let (status, message) = match *told.says_400.lock() {
+            true => (StatusCode::BAD_REQUEST, "Bad Request: No valid session ID provided"),
+            false => (StatusCode::NOT_FOUND, "Session not found"),
+        };
+        let error = json!({ "jsonrpc": "2.0", "error": { "code": -32000, "message": message }, "id": null });
+        return (status, axum::Json(error)).into_response();
+    }
+    match method {
+        Method::GET => listen(sent.header("last-event-id")),
+        Method::DELETE => {
+            told.sessions.lock().remove(sent.header("mcp-session-id").unwrap());
+            StatusCode::OK.into_response()
+        }
+        _ if body.is_array() => {
+            let requests = body.as_array().unwrap().iter().filter(|one| one.get("id").is_some());
+            let answers: Vec<_> = requests.map(|one| result(&one["id"])).collect();
+            axum::Json(json!(answers)).into_response()
+        }
+        _ if body.get("id").is_none() || body.get("method").is_none() => StatusCode::ACCEPTED.into_response(),
+        _ => call(told, &body).await,
+    }
+}
+
+fn initialize(told: &Told, body: &Value) -> Response {
+    if *told.closed.lock() {
+        let error = json!({ "jsonrpc": "2.0", "error": { "code": -32602, "message": "Not today" }, "id": body["id"] });
+        return (StatusCode::BAD_REQUEST, axum::Json(error)).into_response();
+    }
+    let number = {
+        let mut opened = told.opened.lock();
+        *opened += 1;
+        *opened
+    };
+    let id = format!("upstream-{number}");
+    told.sessions.lock().insert(id.clone());
+    let result = json!({
+        "protocolVersion": body["params"]["protocolVersion"],
+        "capabilities": { "tools": {} },
+        "serverInfo": { "name": "fake", "version": "0" },
+    });
+    let answer = json!({ "jsonrpc": "2.0", "id": body["id"], "result": result });
+    let headers =
+        [("mcp-session-id", id.as_str()), ("set-cookie", "upstream=1"), ("access-control-allow-origin", "*")];
+    if *told.greets_with_events.lock() {
+        let text = format!("id: p\ndata: \n\nevent: message\ndata: {answer}\n\n");
+        return (headers, events(vec![text], false)).into_response();
+    }
+    (headers, axum::Json(answer)).into_response()
+}
+
+fn listen(last_event_id: Option<&str>) -> Response {
+    let first = match last_event_id {
+        Some(id) => {
+            format!("id: after-{id}\ndata: {{\"jsonrpc\":\"2.0\",\"method\":\"notifications/resumed\"}}\n\n")
+        }
+        None => "id: g-1\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/hello\"}\n\n".to_owned(),
+    };
+    events(vec![first], true)
+}
+
+async fn call(told: Arc<Told>, body: &Value) -> Response {
+    let id = &body["id"];
+    let progress = "event: message\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\"}\n\n";
+    match body["params"]["name"].as_str().unwrap_or("") {
+        // Events, and then nothing for ever.
+        "hang" => events(vec![progress.into()], true),
+        // The same, but with an id to resume from.
+        "hang with id" => events(vec!["id: e-1\ndata: \n\n".into(), progress.into()], true),
+        // The beginning of a large event, and then nothing for ever.
+        "hang in an event" => {
+            let half = format!("{progress}data: {{\"half\":\"{}", "x".repeat(1_200_000));
+            events(vec![half], true)
+        }
+        // The time, again and again.
+        "tick" => {
+            let ticks = stream::unfold((), |()| async {
+                tokio::time::sleep(Duration::from_micros(500)).await;
+                let at = clock();
+                let tick =
+                    json!({ "jsonrpc": "2.0", "method": "notifications/message", "params": { "at": at } });
+                Some((Ok::<_, std::io::Error>(Bytes::from(format!("data: {tick}\n\n"))), ()))
+            });
+            ([(header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(ticks)).into_response()
+        }
+        // Not even a head.
+        "silent" => {
+            told.release.notified().await;
+            axum::Json(result(id)).into_response()
+        }
+        // Half of a JSON answer.
+        "half" => {
+            let half = [Ok::<_, std::io::Error>(Bytes::from("{\"jsonrpc\":"))];
+            let body = stream::StreamExt::chain(stream::iter(half), stream::pending());
+            ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(body)).into_response()
+        }
+        // Ends without an answer.
+        "end" => events(vec![progress.into()], false),
+        "end with id" => events(vec!["id: e-1\ndata: \n\n".into()], false),
+        "break" => {
+            let first = stream::iter([Ok(Bytes::from(progress))]);
+            let last = stream::once(async {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                Err(std::io::Error::other("broken"))
+            });
+            let body = Body::from_stream(stream::StreamExt::chain(first, last));
+            ([(header::CONTENT_TYPE, "text/event-stream")], body).into_response()
+        }
+        "break at once" => {
+            let body = stream::iter([Err::<Bytes, _>(std::io::Error::other("broken"))]);
+            Body::from_stream(body).into_response()
+        }
+        "large" => {
+            let text = "x".repeat(3 << 20);
+            axum::Json(json!({ "jsonrpc": "2.0", "id": id, "result": { "text": text } })).into_response()
+        }
+        "401" => {
+            (StatusCode::UNAUTHORIZED, [("www-authenticate", "Bearer realm=\"upstream\"")]).into_response()
+        }
+        "302" => (StatusCode::FOUND, [("location", "http://127.0.0.1:1/")]).into_response(),
+        "500" => (StatusCode::INTERNAL_SERVER_ERROR, axum::Json(result(id))).into_response(),
+        _ => axum::Json(result(id)).into_response(),
+    }
+}
+
+fn result(id: &Value) -> Value {
+    json!({ "jsonrpc": "2.0", "id": id, "result": { "content": [{ "type": "text", "text": "done" }] } })
+}
+
+/// A stream of these pieces; it ends with them, or hangs.
+fn events(pieces: Vec<String>, hang: bool) -> Response {
+    let pieces = stream::iter(pieces.into_iter().map(|piece| Ok::<_, std::io::Error>(Bytes::from(piece))));
+    let body = match hang {
+        false => Body::from_stream(pieces),
+        true => Body::from_stream(stream::StreamExt::chain(pieces, stream::pending())),
+    };
+    ([(header::CONTENT_TYPE, "text/event-stream")], body).into_response()
+}
+
+/// Microseconds since the first time anybody asked.
+pub fn clock() -> u64 {
+    static START: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
+    START.get_or_init(std::time::Instant::now).elapsed().as_micros().try_into().unwrap()
+}
