@@ -40,7 +40,7 @@ use draft::Draft;
 const QUEUE: usize = 8_192;
 /// Units decided into one transaction.
 const BATCH: usize = 512;
-/// Sessions that one bulk unit may touch. At most one bulk unit goes into a transaction, so that nobody waits long.
+/// Sessions that bulk units may touch in one transaction, so that nobody else waits long for it.
 pub const CHUNK: usize = 500;
 /// Size of the write-ahead log above which the committer empties it between batches.
 const LARGE_WAL: u64 = 64 << 20;
@@ -284,7 +284,7 @@ struct Task {
     chain: Chain,
     settling: Settling,
     publish: watch::Sender<Tip>,
-    /// Bulk units put off, because one was in the batch already.
+    /// Bulk units put off, because the batch had enough of them.
     later: VecDeque<Unit>,
     batches: u64,
     /// Revocations that are in force in memory only, because the disk was full.
@@ -297,7 +297,7 @@ impl Task {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut units = Vec::with_capacity(BATCH);
         loop {
-            units.extend(self.later.pop_front());
+            units.extend(self.later.drain(..));
             if units.is_empty() {
                 tokio::select! {
                     received = waiting.recv_many(&mut units, BATCH) => if received == 0 { break },
@@ -326,11 +326,16 @@ impl Task {
         }
     }
 
-    /// Leaves one bulk unit in the batch.
+    /// Leaves bulk units for at most a chunk of sessions in the batch, so that nobody waits long for it.
     fn put_off_bulk(&mut self, units: &mut Vec<Unit>) {
-        let mut seen = false;
-        let put_off = units.extract_if(.., |unit| {
-            matches!(unit.work, Work::Bulk { .. }) && std::mem::replace(&mut seen, true)
+        let mut room = CHUNK;
+        let put_off = units.extract_if(.., |unit| match &unit.work {
+            Work::Bulk { items, .. } if items.len() <= room || room == CHUNK => {
+                room = room.saturating_sub(items.len());
+                false
+            }
+            Work::Bulk { .. } => true,
+            _ => false,
         });
         self.later.extend(put_off);
     }
