@@ -106,6 +106,8 @@ impl Gateway {
             }
             Err(error) => {
                 let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+                // Some put a key into the query.
+                let url = url.split('?').next();
                 tracing::warn!(%error, cause, url, "the upstream did not answer");
                 let lost = error.kind() == io::ErrorKind::ConnectionAborted;
                 Err(if lost { Fault::upstream_lost() } else { Fault::upstream_unreachable() })

@@ -40,6 +40,7 @@ use crate::core::event::Counts;
 use crate::core::session::{Refusal as Rule, Session};
 use crate::directory::Directory;
 use crate::error::Error;
+use crate::gate::Pass;
 use crate::sessions::Sessions;
 use door::Door;
 use forward::{Outgoing, is_events};
@@ -286,7 +287,11 @@ impl Gateway {
         let outgoing =
             Outgoing { method: parts.method.clone(), headers: upstream::inward(&parts.headers), body };
         match errand.wait(self.exchange(&session, &far, &visit.url, outgoing)).await {
-            Err(fault) => Ok(in_place_of_answer(&fault, &errand.ids, errand.batch)),
+            Err(fault) => match errand.pass.as_ref().and_then(Pass::reason) {
+                // There is no call to answer with the reason.
+                Some(reason) if errand.ids.is_empty() => Err(Refusal::session_not_found(Some(reason))),
+                _ => Ok(in_place_of_answer(&fault, &errand.ids, errand.batch)),
+            },
             Ok(answer) => {
                 let events = is_events(&answer.head.headers);
                 let empty = matches!(answer.head.status, StatusCode::ACCEPTED | StatusCode::NO_CONTENT);

@@ -148,11 +148,6 @@ impl Refusal {
         Self::new(StatusCode::NOT_FOUND, Fault::new(-32000, message))
     }
 
-    /// What the upstream failed in, where there is no call that could be answered with it.
-    pub fn bad_gateway(fault: Fault) -> Self {
-        Self::new(StatusCode::BAD_GATEWAY, fault)
-    }
-
     /// Nothing valid was presented; `said` is `error_description` where something was.
     pub fn unauthorized(said: Option<(String, Option<Reason>)>, metadata: &str) -> Self {
         let fault = Fault::new(-32000, "Unauthorized");
@@ -226,10 +221,13 @@ impl IntoResponse for Refusal {
 }
 
 /// A fault in place of the upstream's answer: for calls with status 200, because every SDK hands the error on to whoever
-/// called, and none of them does so with every other status; for anything else 502.
+/// called, and none of them does so with every other status; for anything else 502, or 503 where coming back helps.
 pub fn in_place_of_answer(fault: &Fault, ids: &[Value], batch: bool) -> Response {
     if ids.is_empty() {
-        return Refusal::bad_gateway(fault.clone()).into_response();
+        let stopping = *fault == Fault::stopping();
+        let status = if stopping { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::BAD_GATEWAY };
+        return Refusal { retry_after: stopping.then_some(1), ..Refusal::new(status, fault.clone()) }
+            .into_response();
     }
     ([(header::CONTENT_TYPE, "application/json")], fault.answers(ids, batch)).into_response()
 }

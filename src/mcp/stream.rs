@@ -20,6 +20,7 @@ use super::reply::Fault;
 use crate::core::caller::Caller;
 use crate::core::event::Counts;
 use crate::core::ids::SessionNumber;
+use crate::core::reason::Reason;
 use crate::gate::Pass;
 use crate::sessions::Sessions;
 
@@ -58,14 +59,23 @@ impl Errand {
                 () = sleep_until(look_at) => {}
             }
             if self.remaining().is_zero() {
-                return Fault::expired();
+                return self.run_out();
             }
         }
     }
 
     fn ended(&self) -> Fault {
         let reason = self.pass.as_ref().and_then(Pass::reason);
-        Fault::ended(reason.unwrap_or(crate::core::reason::Reason::Terminated))
+        Fault::ended(reason.unwrap_or(Reason::Terminated))
+    }
+
+    /// Its time is over before the scheduler has said so.
+    fn run_out(&self) -> Fault {
+        let session = self.sessions.open_session(self.number);
+        match session.filter(|session| self.sessions.now() >= session.lifetime_ends_at) {
+            Some(_) => Fault::ended(Reason::Lifetime),
+            None => Fault::expired(),
+        }
     }
 
     /// How long the session has credentials for: its token's, which a later request may have renewed, or those that

@@ -134,7 +134,8 @@ impl Service<Name> for Resolver {
     fn call(&mut self, name: Name) -> Self::Future {
         let allow = self.allow.clone();
         Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            // The connector's own time-out begins when the address is known.
+            let found = tokio::time::timeout(CONNECT, tokio::net::lookup_host((name.as_str(), 0))).await??;
             let allowed: Vec<_> = found.filter(|one| is_allowed(one.ip(), &allow)).collect();
             if allowed.is_empty() {
                 return Err(io::Error::new(

@@ -84,6 +84,14 @@ async fn an_upstream_that_is_not_there_is_an_error_and_never_a_hang() {
 }
 
 #[tokio::test]
+async fn an_upstream_may_be_named_by_a_name() {
+    let (house, upstream) = House::with_fake(&[]).await;
+    house.set_upstream(&upstream.url.replace("127.0.0.1", "localhost")).await;
+    let client = house.connect().await;
+    assert_eq!(client.call("echo").await.0, StatusCode::OK);
+}
+
+#[tokio::test]
 async fn a_new_upstream_takes_over_without_seeing_the_former_ones_session_id() {
     let (house, first) = House::with_fake(&[]).await;
     let client = house.connect().await;

@@ -117,6 +117,10 @@ async fn serve(State(told): State<Arc<Told>>, method: Method, headers: HeaderMap
             let answers: Vec<_> = requests.map(|one| result(&one["id"])).collect();
             axum::Json(json!(answers)).into_response()
         }
+        _ if sent.rpc() == "notifications/stuck" => {
+            told.release.notified().await;
+            StatusCode::ACCEPTED.into_response()
+        }
         _ if body.get("id").is_none() || body.get("method").is_none() => StatusCode::ACCEPTED.into_response(),
         _ => call(told, &body).await,
     }
