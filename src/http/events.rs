@@ -190,7 +190,7 @@ pub async fn session(
 ) -> Result<Response, Problem> {
     let [session] = ids;
     let (activity, after) = (parameters.activity()?, parameters.after(&headers)?);
-    let session = app.sessions.view_by_id(&caller, session).await?.session;
+    let session = app.sessions.view_to_follow(&caller, session).await?.session;
     let topic = Topic::Session(session.number);
     if session.ended.is_none() {
         let frames = frames(&app, topic, after, activity);

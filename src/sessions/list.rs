@@ -95,6 +95,12 @@ impl Sessions {
         self.view(row).await
     }
 
+    /// The same for its feed, which belongs to the agent side.
+    pub async fn view_to_follow(&self, caller: &Caller, id: Uuid) -> Result<View, Error> {
+        let row = self.told(caller, id).await?;
+        self.view(row).await
+    }
+
     async fn view(&self, row: SessionRow) -> Result<View, Error> {
         let number = row.session.number;
         let mut row = row;

@@ -175,7 +175,7 @@ impl Sessions {
 
     /// The client says goodbye. Ending twice is success.
     pub async fn disconnect(&self, caller: &Caller, id: Uuid) -> Result<View, Error> {
-        let row = self.visible(caller, id).await?;
+        let row = self.told(caller, id).await?;
         if row.session.ended.is_none() {
             self.flush(row.session.number).await;
             self.end(caller, row.session.number, Reason::Client).await?;
@@ -247,6 +247,8 @@ impl Sessions {
         {
             return Err(Error::NotFound("Session"));
         }
+        // What was revoked is told so, whatever it asks about; what was not is told how the session ended.
+        self.not_barred(caller, session.application)?;
         if let Some(ended) = session.ended {
             return Err(Error::Gone(ended));
         }
@@ -267,15 +269,31 @@ impl Sessions {
         Ok(row)
     }
 
+    /// As `visible`, on the agent side: a session's own token may always learn how its session stands, an access token
+    /// only as long as no revocation has barred it.
+    async fn told(&self, caller: &Caller, id: Uuid) -> Result<SessionRow, Error> {
+        let row = self.visible(caller, id).await?;
+        if caller.session().is_none() {
+            self.not_barred(caller, row.session.application)?;
+        }
+        Ok(row)
+    }
+
     /// Agent-side paths are closed to credentials issued before the last revocation that covers them, and to archived
     /// applications.
     pub fn agent_side(&self, caller: &Caller, application: ApplicationNumber) -> Result<(), Error> {
+        self.not_barred(caller, application)?;
         let known = self.gate.known();
         let found = known.applications.get(&application).ok_or(Error::NotFound("Application"))?;
-        if caller.credential.barred || caller.credential.issued_at < found.barred_before {
+        if found.archived_at.is_some() { Err(Error::NotFound("Application")) } else { Ok(()) }
+    }
+
+    fn not_barred(&self, caller: &Caller, application: ApplicationNumber) -> Result<(), Error> {
+        let barred_before = self.gate.known().barred_before(application);
+        if caller.credential.barred || caller.credential.issued_at < barred_before {
             return Err(Refusal::CredentialBarred.into());
         }
-        if found.archived_at.is_some() { Err(Error::NotFound("Application")) } else { Ok(()) }
+        Ok(())
     }
 
     /// Remembers which access token keeps a session alive: revoking the session bars it.

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod agents;
+mod credentials;
 mod directory;
 mod feeds;
 mod golden;
