@@ -168,7 +168,10 @@ fn decide_connect(
     match holder.filter(|holder| holder.ended.is_none()) {
         Some(holder) if holder.principal != connect.principal => Err(Refusal::KeyTaken),
         Some(holder) => Ok(vec![SessionEvent::TokenRenewed(TokenRenewed {
-            token_expires_at: holder.lifetime_ends_at.min(connect.presented.expires_at),
+            // A credential that ends sooner than the one before takes nothing away.
+            token_expires_at: holder
+                .lifetime_ends_at
+                .min(connect.presented.expires_at.max(holder.token_expires_at)),
             credential: connect.presented.access_token,
         })]),
         None => {

@@ -113,3 +113,20 @@ async fn an_archived_service_accounts_token_opens_nothing() {
     assert_eq!(agent.call_as(&own, "heartbeat").await.0, 401);
     assert_eq!(agent.call("heartbeat").await.0, 200, "its sessions go on: nobody revoked them");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attaching_with_a_credential_that_ends_sooner_shortens_nothing() {
+    let server = Server::with(&["--token-lifetime", "600s"]).await;
+    let first = server.operator().await;
+    server.turn(300);
+    let second = server.operator().await;
+    let agent = second.connect(json!({ "clientSessionId": "run" })).await;
+    let (status, body) = first.post("/api/v1/agent-sessions", json!({ "clientSessionId": "run" })).await;
+    assert_eq!(status, 200);
+    assert!(
+        body["tokenExpiresAt"].as_str() >= agent.body["tokenExpiresAt"].as_str(),
+        "{} became {}",
+        agent.body["tokenExpiresAt"],
+        body["tokenExpiresAt"]
+    );
+}

@@ -226,6 +226,12 @@ fn a_second_connect_of_the_same_principal_attaches_and_renews() {
 }
 
 #[test]
+fn attaching_with_a_credential_that_ends_sooner_shortens_nothing() {
+    let again = Command::Connect(Box::new(Connect { presented: presented(500), ..connect() }));
+    assert_eq!(connected().when(again, at(10)), Ok(vec![renewed(1000)]));
+}
+
+#[test]
 fn attaching_never_passes_the_absolute_lifetime() {
     let again = Command::Connect(Box::new(Connect { presented: presented(200_000), ..connect() }));
     assert_eq!(connected().when(again, at(10)), Ok(vec![renewed(86_400)]));
