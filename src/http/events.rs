@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, BoxStream, Stream, StreamExt};
 use serde::Deserialize;
 use serde_json::json;
+use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
 use super::App;
@@ -190,12 +191,18 @@ pub async fn session(
 ) -> Result<Response, Problem> {
     let [session] = ids;
     let (activity, after) = (parameters.activity()?, parameters.after(&headers)?);
-    let session = app.sessions.view_to_follow(&caller, session).await?.session;
-    let topic = Topic::Session(session.number);
-    if session.ended.is_none() {
+    let mut view = app.sessions.view_to_follow(&caller, session).await?;
+    let number = view.session.number;
+    let topic = Topic::Session(number);
+    if view.session.ended.is_none() {
         let frames = frames(&app, topic, after, activity);
-        return Ok(feed(app, frames, Expiry::OfSession(session.number)));
+        if app.sessions.open_session(number).is_some() {
+            return Ok(feed(app, frames, Expiry::OfSession(number)));
+        }
+        // It ended between the look and the listening: the feed might have begun after the end, and wait for ever.
+        view = app.sessions.view_to_follow(&caller, session).await?;
     }
+    let session = view.session;
     let after = after.unwrap_or(Position(0));
     // Nothing comes after the end: whoever has seen it gets a stream that ends at once.
     let over = after >= session.head.position;
@@ -253,9 +260,16 @@ fn feed(app: App, frames: Frames, expiry: Expiry) -> Response {
 }
 
 fn events(app: App, frames: Frames, expiry: Expiry) -> impl Stream<Item = Result<Event, Infallible>> {
-    stream::unfold(Some((app, frames, expiry)), |state| async move {
-        let (app, mut frames, expiry) = state?;
+    stream::unfold(Some((app, frames, expiry, Instant::now())), |state| async move {
+        let (app, mut frames, expiry, mut look_at) = state?;
         loop {
+            // However much happens: the look is not put off by what comes.
+            if look_at <= Instant::now() {
+                if expiry.passed(&app) {
+                    return Some((Ok(farewell("expired")), None));
+                }
+                look_at = Instant::now() + LOOK;
+            }
             tokio::select! {
                 biased;
                 () = app.stopping.cancelled() => return Some((Ok(farewell("shutdown")), None)),
@@ -265,11 +279,9 @@ fn events(app: App, frames: Frames, expiry: Expiry) -> impl Stream<Item = Result
                         .id(frame.position.0.to_string())
                         .event(&frame.name)
                         .data(&frame.data);
-                    return Some((Ok(event), Some((app, frames, expiry))));
+                    return Some((Ok(event), Some((app, frames, expiry, look_at))));
                 }
-                () = tokio::time::sleep(LOOK) => if expiry.passed(&app) {
-                    return Some((Ok(farewell("expired")), None));
-                }
+                () = sleep_until(look_at) => {}
             }
         }
     })

@@ -1,6 +1,7 @@
 //! Live feeds: in order, without gap or double, ending with a reason.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -143,4 +144,45 @@ async fn a_wrong_last_event_id_is_refused() {
     let agent = operator.connect(json!({})).await;
     let (status, body) = operator.get(&format!("{}?lastEventId=-3", application_feed(&agent))).await;
     assert!(status == 400 && body["field"] == "Last-Event-ID", "{body}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_feed_on_which_something_always_happens_ends_with_its_token_too() {
+    let server = Server::with(&["--token-lifetime", "60s"]).await;
+    let operator = server.operator().await;
+    let agent = operator.connect(json!({})).await;
+    let path = application_feed(&agent);
+    let mut feed = Feed::open(&operator, &path, None).await;
+    server.turn(61);
+    let fresh = server.operator().await;
+    let busy = tokio::spawn(async move {
+        loop {
+            fresh.connect(json!({})).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let ended = tokio::time::timeout(Duration::from_secs(5), async {
+        while let Some(frame) = feed.next().await {
+            if frame.event == "expired" && frame.id.is_none() {
+                return feed.next().await;
+            }
+        }
+        panic!("it ended without a word");
+    });
+    let ended = ended.await;
+    busy.abort();
+    assert_eq!(ended, Ok(None), "its token expired, and events kept coming");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_feed_opened_at_the_moment_of_the_end_tells_of_it_and_ends() {
+    let server = Server::start().await;
+    let operator = server.operator().await;
+    for agent in operator.connect_many(150).await {
+        let path = session_feed(&agent);
+        let (feed, _) = tokio::join!(Feed::open(&agent.holder, &path, None), agent.call("disconnect"));
+        let story = tokio::time::timeout(Duration::from_secs(5), feed.rest()).await;
+        let story = story.expect("the feed of an ended session stays open");
+        assert_eq!(story.last().map(|frame| frame.event.as_str()), Some("disconnected"));
+    }
 }
