@@ -22,8 +22,11 @@ use crate::core::ids::{ApplicationNumber, Position, SessionNumber, Tip};
 use crate::core::reason::Reason;
 use crate::store::{Addressed, Reader, StoreError};
 
-/// Frames a listener may be behind before it reads pages instead.
+/// Frames a listener of an application may be behind before it reads pages instead. The memory for them is taken when
+/// the first one comes.
 const BACKLOG: usize = 1_024;
+/// The same of a session, of which little happens and of whose listeners there are many.
+const SESSION_BACKLOG: usize = 16;
 /// Before the log is read again after it could not be read.
 const AGAIN: Duration = Duration::from_millis(200);
 /// Events read at a time.
@@ -58,13 +61,8 @@ pub struct Live {
     tip: watch::Receiver<Tip>,
     /// Everything up to here has been handed out; kept here so that it survives a broken task.
     reached: Mutex<Position>,
-    channels: Mutex<HashMap<Topic, Channel>>,
-}
-
-struct Channel {
-    frames: broadcast::Sender<Arc<Frame>>,
-    /// Whether any listener asked for activity too.
-    activity: bool,
+    /// By topic, and by whether activity is wanted too: who does not want it is not kept busy with it.
+    channels: Mutex<HashMap<(Topic, bool), broadcast::Sender<Arc<Frame>>>>,
 }
 
 impl Live {
@@ -97,8 +95,8 @@ impl Live {
     /// Whether anybody listens, and to activity. Forgets channels that nobody listens to any more.
     fn listeners(&self) -> (bool, bool) {
         let mut channels = self.channels.lock();
-        channels.retain(|_, channel| channel.frames.receiver_count() > 0);
-        (!channels.is_empty(), channels.values().any(|channel| channel.activity))
+        channels.retain(|_, frames| frames.receiver_count() > 0);
+        (!channels.is_empty(), channels.keys().any(|(_, activity)| *activity))
     }
 
     async fn hand_out(&self, after: Position, up_to: Position, activity: bool) -> Result<(), StoreError> {
@@ -112,11 +110,13 @@ impl Live {
                 let recorded = &event.entry.recorded;
                 let by_application = recorded.application.map(Topic::Application);
                 let by_session = event.session().map(Topic::Session);
+                let wanted_by: &[bool] =
+                    if recorded.event.name() == ACTIVITY { &[true] } else { &[true, false] };
                 let mut frame = None;
                 for topic in [by_application, by_session].into_iter().flatten() {
-                    if let Some(channel) = channels.get(&topic) {
+                    for frames in wanted_by.iter().filter_map(|activity| channels.get(&(topic, *activity))) {
                         let frame = frame.get_or_insert_with(|| Arc::new(Frame::new(event)));
-                        channel.frames.send(frame.clone()).ok();
+                        frames.send(frame.clone()).ok();
                     }
                 }
             }
@@ -151,12 +151,12 @@ impl Live {
     }
 
     fn subscribe(&self, topic: Topic, activity: bool) -> broadcast::Receiver<Arc<Frame>> {
+        let backlog = match topic {
+            Topic::Application(_) => BACKLOG,
+            Topic::Session(_) => SESSION_BACKLOG,
+        };
         let mut channels = self.channels.lock();
-        let channel = channels
-            .entry(topic)
-            .or_insert_with(|| Channel { frames: broadcast::channel(BACKLOG).0, activity: false });
-        channel.activity |= activity;
-        channel.frames.subscribe()
+        channels.entry((topic, activity)).or_insert_with(|| broadcast::channel(backlog).0).subscribe()
     }
 }
 
@@ -189,8 +189,7 @@ impl Listener {
                 continue;
             }
             match self.frames.recv().await {
-                Ok(frame) if frame.position <= self.reached || (frame.name == ACTIVITY && !self.activity) => {
-                }
+                Ok(frame) if frame.position <= self.reached => {}
                 Ok(frame) => return Some(Ok(self.pass(frame))),
                 Err(broadcast::error::RecvError::Lagged(_)) => self.catching_up = true,
                 Err(broadcast::error::RecvError::Closed) => return None,

@@ -186,3 +186,23 @@ async fn a_feed_opened_at_the_moment_of_the_end_tells_of_it_and_ends() {
         assert_eq!(story.last().map(|frame| frame.event.as_str()), Some("disconnected"));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_of_which_more_happens_than_waits_for_its_listener_is_told_whole() {
+    let server = Server::start().await;
+    let agent = server.operator().await.connect(json!({})).await;
+    let path = format!("{}?types=activity_recorded", session_feed(&agent));
+    let mut feed = Feed::open(&agent.holder, &path, None).await;
+    let mut quiet = Feed::open(&agent.holder, &session_feed(&agent), None).await;
+    for _ in 0..200 {
+        assert_eq!(agent.call("heartbeat").await.0, 200);
+    }
+    agent.call("disconnect").await;
+    let mut heard = BTreeSet::new();
+    while let Some(frame) = feed.next().await {
+        assert!(heard.insert(frame.id.unwrap()), "twice: {frame:?}");
+    }
+    assert_eq!(heard, server.positions_of(&["activity_recorded", "disconnected"]).await);
+    assert_eq!(quiet.next().await.unwrap().event, "disconnected");
+    assert_eq!(quiet.next().await, None);
+}
