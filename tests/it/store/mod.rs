@@ -1,6 +1,7 @@
 //! The store, the committer before it and the check of both, on a real file.
 
 mod base;
+mod batches;
 mod damage;
 mod history;
 mod plans;
