@@ -481,7 +481,9 @@ impl<'a> Draft<'a> {
         let filter = began.filter;
         let archives = began.reason == Reason::Archived;
         if let Some(session) = filter.session {
-            for token in self.known.presented(session) {
+            // Also the one by which somebody attached to it in this very batch.
+            let latest = self.session(session).and_then(|session| session.credential);
+            for token in self.known.presented(session).into_iter().chain(latest) {
                 self.side.push(SideWrite::BarAccessToken(token));
                 self.changes.push(Change::BarAccessToken(token));
             }
@@ -528,7 +530,8 @@ impl<'a> Draft<'a> {
     }
 
     fn end_revocation(&mut self, by: &By, number: RevocationNumber) -> Result<Done, Error> {
-        let revocation = self.revocation(number).cloned().ok_or(Error::NotFound("Revocation"))?;
+        let revocation = self.revocation(number).filter(|revocation| revocation.ended_at.is_none());
+        let revocation = revocation.cloned().ok_or(Error::NotFound("Revocation"))?;
         let ended = RevocationEnded { disconnected_count: revocation.disconnected_count };
         let application = revocation.filter.application;
         self.revocation_event(

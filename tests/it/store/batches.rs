@@ -1,13 +1,18 @@
 //! What meets in one batch, and what may go wrong in one: each unit is as if it were alone.
 
+use chrono::TimeDelta;
 use futures_util::future::join_all;
-use sessiond::committer::{Done, Work};
+use sessiond::committer::{By, Done, Work};
 use sessiond::core::Time;
+use sessiond::core::caller::{ActorKind, Scope, Scopes};
 use sessiond::core::command::Command;
-use sessiond::core::ids::SessionNumber;
+use sessiond::core::ids::{Position, SessionNumber};
 use sessiond::core::reason::Reason;
+use sessiond::core::revocation::Filter;
+use sessiond::core::token::AccessToken;
+use uuid::Uuid;
 
-use super::base::{Base, session_work};
+use super::base::{APPLICATION, Base, ORGANIZATION, Opens, Running, session_work};
 
 async fn commits(base: &Base) -> i64 {
     let mut raw = base.raw().await;
@@ -49,6 +54,63 @@ async fn a_decision_that_panics_fails_alone() {
         assert_eq!(outcome.is_err(), index % 10 == 5, "unit {index}: {outcome:?}");
     }
     assert_eq!(running.gate.known().session(session.number).unwrap().total.requests, 27);
+    running.stop().await;
+    base.verify().await.unwrap();
+}
+
+async fn issue(running: &Running) -> AccessToken {
+    let token = AccessToken {
+        id: Uuid::now_v7(),
+        secret_hash: [3; 32],
+        organization: ORGANIZATION,
+        client_kind: ActorKind::ServiceAccount,
+        client: 1,
+        scopes: Scopes::default().with(Scope::McpInvoke),
+        issued_at: Position(0),
+        expires_at: running.now() + TimeDelta::hours(1),
+        barred: false,
+    };
+    match running.submit(Work::IssueToken(token)).await.unwrap() {
+        Done::Token(token) => token,
+        other => panic!("a token came to {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn revoking_a_session_bars_the_token_that_attached_to_it_in_the_same_batch() {
+    let base = Base::new();
+    let running = base.founded().await;
+    for round in 0..20 {
+        let opens = Opens { client_session_id: Some(format!("run-{round}")), ..Opens::default() };
+        let session = running.connect(&opens).await.unwrap();
+        let token = issue(&running).await;
+        let mut attach = running.opening(&opens);
+        if let Work::Connect(opening) = &mut attach {
+            opening.connect.presented.access_token = Some(token.id);
+            opening.connect.presented.expires_at = token.expires_at + TimeDelta::minutes(1);
+        }
+        let filter = Filter { application: Some(APPLICATION), session: Some(session.number) };
+        // The first one keeps the committer busy while the two wait together.
+        let (_, attached, revocation) =
+            tokio::join!(running.open(), running.submit(attach), running.begin(filter, Reason::Revoked));
+        let Ok(Done::Session { opened: false, .. }) = attached else { panic!("{attached:?}") };
+        running.carry_out(&revocation.unwrap()).await;
+        assert!(running.gate.known().access_token(token.id).unwrap().barred, "round {round}");
+    }
+    running.stop().await;
+    base.verify().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_revocation_ends_once() {
+    let base = Base::new();
+    let running = base.founded().await;
+    running.open().await;
+    let revocation = running.begin(Filter::default(), Reason::Revoked).await.unwrap();
+    running.chunk(&revocation, &[SessionNumber(1)]).await;
+    let end = || running.submit_by(By::system(), Work::EndRevocation(revocation.number));
+    let (_, first, second) = tokio::join!(running.open(), end(), end());
+    assert!(first.is_ok() && second.is_err(), "{first:?} {second:?}");
     running.stop().await;
     base.verify().await.unwrap();
 }
