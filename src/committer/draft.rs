@@ -768,6 +768,12 @@ impl<'a> Draft<'a> {
 
     // ---- the log ----
 
+    /// Never falls along the log. Only this: whoever decided by the latest time on record would refuse everybody as
+    /// expired for as long as a clock once ran ahead.
+    fn recorded_at(&self) -> Time {
+        self.now.max(self.chain.recorded_at)
+    }
+
     /// Gives an event its place in the log. Its hash comes last, when the batch is whole.
     fn record(&mut self, fact: Fact<'_>) -> Head {
         self.before.entry(fact.stream).or_insert(fact.head.hash);
@@ -780,7 +786,7 @@ impl<'a> Draft<'a> {
             version: head.version,
             previous_position: fact.head.position,
             occurred_at: fact.occurred_at,
-            recorded_at: self.now,
+            recorded_at: self.recorded_at(),
             organization: fact.organization,
             application: fact.application,
             actor: fact.by.actor,
@@ -795,6 +801,7 @@ impl<'a> Draft<'a> {
 
     /// Seals the events into their chains and makes the rows from what the batch came to.
     pub fn finish(mut self) -> Decided {
+        let recorded_at = self.recorded_at();
         let mut hashes = std::mem::take(&mut self.before);
         let mut entries: Vec<Entry> = Vec::with_capacity(self.events.len());
         let mut lifecycle = None;
@@ -811,7 +818,7 @@ impl<'a> Draft<'a> {
             let hash = commit_hash(&self.chain.commit_hash, entries.iter().map(|entry| &entry.hash));
             entries[last].commit_hash = Some(hash);
             self.chain.commit_hash = hash;
-            self.chain.recorded_at = self.now;
+            self.chain.recorded_at = recorded_at;
         }
         let sealed = |head: &mut Head, stream: Stream| {
             if let Some(hash) = hashes.get(&stream) {

@@ -369,7 +369,7 @@ impl Task {
 
     /// Decides the units in order, writes what they come to, and applies it to the Gate.
     async fn attempt(&mut self, units: &[Unit]) -> Result<Vec<Result<Answer, Error>>, StoreError> {
-        let now = self.clock.now().max(self.chain.recorded_at);
+        let now = self.clock.now();
         let health = if units.iter().any(|unit| matches!(unit.work, Work::Health)) {
             Some(self.writer.health().await?)
         } else {

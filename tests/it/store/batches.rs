@@ -2,6 +2,7 @@
 
 use chrono::TimeDelta;
 use futures_util::future::join_all;
+use sessiond::clock::Clock;
 use sessiond::committer::{By, Done, Work};
 use sessiond::core::Time;
 use sessiond::core::caller::{ActorKind, Scope, Scopes};
@@ -111,6 +112,27 @@ async fn a_revocation_ends_once() {
     let end = || running.submit_by(By::system(), Work::EndRevocation(revocation.number));
     let (_, first, second) = tokio::join!(running.open(), end(), end());
     assert!(first.is_ok() && second.is_err(), "{first:?} {second:?}");
+    running.stop().await;
+    base.verify().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_event_recorded_by_a_clock_that_ran_ahead_stops_nobody_once_the_clock_is_right() {
+    let base = Base::new();
+    let clock = Clock::system();
+    base.founded().await.stop().await;
+    let running = base.start_with(clock.clone()).await;
+    let early = running.open().await;
+    clock.turn(TimeDelta::days(400));
+    running.open().await;
+    clock.turn(TimeDelta::days(-400));
+    let late = running.open().await;
+    assert!(late.connected_at < early.connected_at + TimeDelta::days(1));
+    running.record(early.number, 1).await;
+    running.stop().await;
+    base.verify().await.unwrap();
+    let running = base.start_with(clock).await;
+    running.open().await;
     running.stop().await;
     base.verify().await.unwrap();
 }
