@@ -229,7 +229,14 @@ impl Committer {
             batches: 0,
             provisional: 0,
         };
-        tokio::spawn(task.run(waiting, stopped.clone()));
+        let running = tokio::spawn(task.run(waiting, stopped.clone()));
+        tokio::spawn(async move {
+            if running.await.is_err_and(|error| error.is_panic()) {
+                // Memory and disk may differ now, and nothing could be written any more: a fresh start knows better.
+                tracing::error!("the committer broke; ending");
+                std::process::exit(70);
+            }
+        });
         Self { queue, tip, stopped }
     }
 
