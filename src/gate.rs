@@ -175,6 +175,8 @@ pub enum Change {
     Application(Application),
     ServiceAccount(ServiceAccount),
     Revocation(Revocation),
+    /// One that was in force in memory only is over: it was recorded.
+    LiftRevocation(RevocationNumber),
     /// A session as it stands now, with its natural key if it has just connected.
     Session(Session, Option<KeyDigest>),
     SessionToken(SessionNumber, SessionToken),
@@ -329,7 +331,13 @@ impl Known {
                 self.revocations.remove(&revocation.number);
             }
             Change::Revocation(revocation) => {
+                if revocation.is_provisional() {
+                    self.cut_off(&revocation, cancelled);
+                }
                 self.revocations.insert(revocation.number, revocation);
+            }
+            Change::LiftRevocation(number) => {
+                self.revocations.remove(&number);
             }
             Change::Session(session, _) if session.ended.is_some() => self.end(&session, cancelled),
             Change::Session(session, key) => self.open(session, key),
@@ -414,6 +422,18 @@ impl Known {
             flight.cancelled.cancel();
             if flight.count.load(Ordering::SeqCst) > 0 {
                 cancelled.push(flight);
+            }
+        }
+    }
+
+    /// Cancels what is under way of sessions that cannot be ended on record for now.
+    fn cut_off(&self, revocation: &Revocation, cancelled: &mut Vec<Arc<Flight>>) {
+        for number in self.covered(revocation) {
+            let flight = self.sessions.get(&number).and_then(|open| open.flight.get());
+            if let Some(flight) = flight.filter(|flight| flight.count.load(Ordering::SeqCst) > 0) {
+                flight.reason.set(revocation.reason).ok();
+                flight.cancelled.cancel();
+                cancelled.push(flight.clone());
             }
         }
     }
@@ -532,8 +552,16 @@ impl Known {
         summary
     }
 
-    /// The position before which agent-side credentials of an application are barred.
+    /// The position before which agent-side credentials of an application are barred, by what is on record or in memory
+    /// only.
     pub fn barred_before(&self, application: ApplicationNumber) -> Position {
-        self.applications.get(&application).map_or(Position(0), |application| application.barred_before)
+        let recorded = self.applications.get(&application).map_or(Position(0), |one| one.barred_before);
+        let provisional = self.revocations.values().take_while(|revocation| revocation.is_provisional());
+        provisional
+            .filter(|revocation| {
+                revocation.filter == Filter { application: Some(application), session: None }
+            })
+            .map(|revocation| revocation.fence)
+            .fold(recorded, Position::max)
     }
 }

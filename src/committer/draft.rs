@@ -239,16 +239,17 @@ impl<'a> Draft<'a> {
 
     fn context<'c>(
         &'c self,
-        application: ApplicationNumber,
+        number: ApplicationNumber,
         revocation: Option<&'c Revocation>,
         presented: Option<&Presented>,
     ) -> Context<'c> {
-        let application = self.application(application);
+        let application = self.application(number);
+        let drafted = application.map_or(Position(0), |application| application.barred_before);
         let token = presented.and_then(|presented| presented.access_token);
         Context {
             credential_barred: token.is_some_and(|token| self.token_barred(token)),
             application_archived: application.is_none_or(|application| application.archived_at.is_some()),
-            barred_before: application.map_or(Position(0), |application| application.barred_before),
+            barred_before: drafted.max(self.known.barred_before(number)),
             revocation,
             policy: &self.policy,
             personal: None,
@@ -276,10 +277,12 @@ impl<'a> Draft<'a> {
         let covering = own.cloned().or_else(|| self.covering(session));
         let context = self.context(session.application, covering.as_ref(), command.presented());
         let events = decide(&context, Some(session), command, self.now)?;
-        // What ends for another reason, a goodbye say, is not its doing and not counted.
-        let cause = covering.filter(
-            |revocation| matches!(command, Command::Disconnect { reason } if *reason == revocation.reason),
-        );
+        // What ends for another reason, a goodbye say, is not its doing and not counted. One that is in force in memory
+        // only is nothing that an event could point to.
+        let cause = covering.filter(|revocation| {
+            matches!(command, Command::Disconnect { reason } if *reason == revocation.reason)
+                && !revocation.is_provisional()
+        });
         for event in events {
             self.session_event(by, session.number, event, cause.as_ref(), None);
         }
@@ -884,7 +887,8 @@ impl From<DirectoryRefusal> for Error {
     }
 }
 
-/// A revocation that cannot be recorded for want of space, in force in memory: it would not outlive a restart.
+/// A revocation that cannot be recorded for want of space, in force in memory: it would not outlive a restart. Nothing
+/// that has a row of its own may change for it, or the row would say one day what the log does not.
 pub fn provisional(
     known: &Known,
     number: RevocationNumber,
@@ -909,11 +913,6 @@ pub fn provisional(
         head: Head::default(),
     };
     let mut changes = vec![Change::Revocation(revocation)];
-    if let (Some(number), None) = (filter.application, filter.session)
-        && let Some(application) = known.applications.get(&number)
-    {
-        changes.push(Change::Application(Application { barred_before: fence, ..application.clone() }));
-    }
     if let Some(session) = filter.session {
         changes.extend(known.presented(session).into_iter().map(Change::BarAccessToken));
     }

@@ -31,7 +31,7 @@ use crate::core::revocation::{Filter, Revocation};
 use crate::core::session::Session;
 use crate::core::token::AccessToken;
 use crate::error::Error;
-use crate::gate::{Flight, Gate};
+use crate::gate::{Change, Flight, Gate};
 use crate::store::{Health, Loaded, SideWrite, StoreError, Writer};
 
 use draft::Draft;
@@ -227,7 +227,8 @@ impl Committer {
             publish,
             later: VecDeque::new(),
             batches: 0,
-            provisional: 0,
+            provisional: VecDeque::new(),
+            last_provisional: 0,
         };
         let running = tokio::spawn(task.run(waiting, stopped.clone()));
         tokio::spawn(async move {
@@ -294,8 +295,9 @@ struct Task {
     /// Bulk units put off, because the batch had enough of them.
     later: VecDeque<Unit>,
     batches: u64,
-    /// Revocations that are in force in memory only, because the disk was full.
-    provisional: i64,
+    /// Revocations that are in force in memory only, because the disk was full: to be recorded once there is space.
+    provisional: VecDeque<(RevocationNumber, Unit)>,
+    last_provisional: i64,
 }
 
 impl Task {
@@ -348,6 +350,7 @@ impl Task {
     }
 
     async fn process(&mut self, units: Vec<Unit>) {
+        self.record_provisional().await;
         if units.is_empty() {
             self.settle_only().await.ok();
             return;
@@ -434,25 +437,42 @@ impl Task {
 
     fn refuse_for_want_of_space(&mut self, units: Vec<Unit>) {
         tracing::error!("the disk is full: nothing was written");
-        for unit in &units {
+        for mut unit in units {
             if let Work::BeginRevocation { organization, filter, reason, .. } = &unit.work {
-                self.provisional += 1;
-                let known = self.gate.known();
+                self.last_provisional += 1;
+                let number = RevocationNumber(-self.last_provisional);
+                let (head, now) = (self.chain.position, self.clock.now());
                 let changes = draft::provisional(
-                    &known,
-                    RevocationNumber(-self.provisional),
+                    &self.gate.known(),
+                    number,
                     *organization,
                     *filter,
                     *reason,
-                    self.chain.position,
-                    self.clock.now(),
+                    head,
+                    now,
                 );
-                drop(known);
                 self.gate.apply(changes);
+                let told = std::mem::replace(&mut unit.reply, oneshot::channel().0);
+                told.send(Err(Error::DiskFull)).ok();
+                self.provisional.push_back((number, unit));
+            } else {
+                unit.reply.send(Err(Error::DiskFull)).ok();
             }
         }
-        let answers = units.iter().map(|_| Err(Error::DiskFull)).collect();
-        reply(units, answers);
+    }
+
+    /// Records what could only be remembered, in case there is space by now. What it covers is denied all the while: the
+    /// one that is on record is in force before the other goes.
+    async fn record_provisional(&mut self) {
+        while let Some((number, unit)) = self.provisional.pop_front() {
+            if self.attempt(std::slice::from_ref(&unit)).await.is_err() {
+                self.provisional.push_front((number, unit));
+                return;
+            }
+            // Also where it was refused: its application may have been archived since.
+            tracing::info!("a revocation that found the disk full is recorded now");
+            self.gate.apply(vec![Change::LiftRevocation(number)]);
+        }
     }
 
     // ---- settling ----

@@ -38,6 +38,11 @@ pub struct Revocation {
 }
 
 impl Revocation {
+    /// In force in memory only, because it found the disk full; its number is negative and of no log.
+    pub fn is_provisional(&self) -> bool {
+        self.number.0 < 0
+    }
+
     /// Whether this revocation, begun and not ended, covers the session.
     pub fn covers(&self, session: &Session) -> bool {
         self.ended_at.is_none()

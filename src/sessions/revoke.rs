@@ -136,7 +136,9 @@ impl Sessions {
         let mut begun = HashSet::new();
         loop {
             let unfinished: Vec<_> = self.gate.known().revocations.values().cloned().collect();
-            for revocation in unfinished {
+            // One that is in force in memory only, for want of disk space, has no log to end anything in. The committer
+            // records it when it can; then it comes again under a number of its own.
+            for revocation in unfinished.into_iter().filter(|revocation| !revocation.is_provisional()) {
                 if begun.insert(revocation.number) {
                     running.push(async move { (revocation.number, self.carry_out(&revocation).await) });
                 }
@@ -145,8 +147,6 @@ impl Sessions {
                 () = stopping.cancelled() => return,
                 () = self.revocations.wake.notified() => {}
                 Some((number, outcome)) = running.next() => match outcome {
-                    // One without a number of the log stays in force until a restart: it is not begun again.
-                    Ok(()) if number.0 < 0 => {}
                     Ok(()) => {
                         begun.remove(&number);
                     }
@@ -173,10 +173,6 @@ impl Sessions {
             landing.push(answer);
         }
         join_all(landing.iter().map(wait_for)).await;
-        if revocation.number.0 < 0 {
-            // In force in memory only, for want of disk space: there is nothing to record an end of.
-            return Ok(());
-        }
         let answer = self.committer.submit(By::system(), Work::EndRevocation(revocation.number)).await?;
         let Done::Revocation(ended) = answer.done else { return Err(unexpected()) };
         if let Some(tell) = self.revocations.waiting.lock().remove(&revocation.id) {

@@ -3,6 +3,7 @@
 mod base;
 mod batches;
 mod damage;
+mod disk;
 mod history;
 mod plans;
 mod suite;

@@ -1,0 +1,107 @@
+//! A disk that is full, and one that has space again.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use sessiond::committer::{By, Work};
+use sessiond::core::application::ApplicationCommand;
+use sessiond::core::command::{Command, Presented};
+use sessiond::core::event::ApplicationChanged;
+use sessiond::core::ids::RevocationNumber;
+use sessiond::core::reason::Reason;
+use sessiond::core::revocation::Filter;
+use sessiond::error::Error;
+
+use super::base::{APPLICATION, Base, Opens, Running, session_work};
+
+const ALL: Filter = Filter { application: Some(APPLICATION), session: None };
+
+/// A committer on a disk without space for anything but what `make_room` gives back.
+async fn on_a_full_disk(base: &Base) -> Running {
+    base.execute("create table filler (bytes blob)").await;
+    base.execute("insert into filler values (zeroblob(1000000))").await;
+    let running = base.start_with_pages(1).await;
+    // What is left of pages that are begun goes first.
+    for _ in 0..200 {
+        let opens = Opens::default();
+        let outcomes = join_all((0..3).map(|_| running.connect(&opens))).await;
+        if outcomes.iter().all(|outcome| matches!(outcome, Err(Error::DiskFull))) {
+            return running;
+        }
+    }
+    panic!("the disk does not get full");
+}
+
+async fn make_room(base: &Base) {
+    base.execute("drop table filler").await;
+}
+
+fn unfinished(running: &Running) -> Vec<RevocationNumber> {
+    running.gate.known().revocations.keys().copied().collect()
+}
+
+#[tokio::test]
+async fn a_revocation_that_found_the_disk_full_is_recorded_once_there_is_space() {
+    let base = Base::new();
+    let running = base.founded().await;
+    let session = running.open().await;
+    running.open().await;
+    running.stop().await;
+    let running = on_a_full_disk(&base).await;
+    let old = running.owner();
+    let covered = running.gate.known().open_sessions() as u64;
+    assert!(matches!(running.begin(ALL, Reason::Revoked).await, Err(Error::DiskFull)));
+    assert!(running.gate.enter(session.number, running.now()).is_err(), "denied at once");
+    make_room(&base).await;
+    for _ in 0..300 {
+        if unfinished(&running) == [RevocationNumber(1)] {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(unfinished(&running), [RevocationNumber(1)], "recorded by itself");
+    let renew = |presented: Presented| session_work(session.number, Command::RenewToken { presented });
+    assert!(running.submit(renew(old)).await.is_err(), "denied all the while");
+    let revocation = running.gate.known().revocations[&RevocationNumber(1)].clone();
+    assert_eq!(running.carry_out(&revocation).await, covered);
+    running.open().await;
+    running.stop().await;
+    base.verify().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_denied_in_memory_only_leaves_no_trace_in_log_or_rows() {
+    let base = Base::new();
+    let running = base.founded().await;
+    let keyed = Opens { client_session_id: Some("run".into()), ..Opens::default() };
+    let session = running.connect(&keyed).await.unwrap();
+    running.stop().await;
+    let running = on_a_full_disk(&base).await;
+    running.begin(ALL, Reason::Revoked).await.unwrap_err();
+    // Before anything else happens: the committer must not take what it only remembers for what the log says.
+    let provisional = running.gate.known().revocations.values().next().cloned().unwrap();
+    make_room(&base).await;
+    let numbers = running.gate.known().covered(&provisional);
+    let items = numbers.iter().map(|number| (*number, Command::Disconnect { reason: Reason::Revoked }));
+    let work = Work::Bulk { items: items.collect(), revocation: Some(provisional.number) };
+    running.submit_by(By::system(), work).await.ok();
+    let renamed = ApplicationChanged { name: Some("Lamp".into()), description: None };
+    let command = ApplicationCommand::Change(renamed);
+    running.submit(Work::Application { number: APPLICATION, command, secret_hash: None }).await.unwrap();
+    assert_ne!(running.connect(&keyed).await.unwrap().number, session.number, "revoked, and back");
+    running.stop().await;
+    base.verify().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_under_way_is_cut_off_by_a_revocation_that_cannot_be_recorded() {
+    let base = Base::new();
+    let running = base.founded().await;
+    let session = running.open().await;
+    running.stop().await;
+    let running = on_a_full_disk(&base).await;
+    let pass = running.gate.enter(session.number, running.now()).unwrap();
+    running.begin(ALL, Reason::Revoked).await.unwrap_err();
+    assert_eq!(pass.reason(), Some(Reason::Revoked));
+    running.crash().await;
+}
