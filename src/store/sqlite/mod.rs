@@ -37,13 +37,16 @@ static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("migrations/sqlite")
 /// The first SQLite without the WAL-reset corruption: https://sqlite.org/releaselog/3_51_3.html
 const OLDEST_SQLITE: (u32, u32, u32) = (3, 51, 3);
 
+/// How long a statement waits for another connection's lock.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 fn options(url: &str) -> Result<SqliteConnectOptions, StoreError> {
     Ok(SqliteConnectOptions::from_str(url)?
         // Small pages: a commit of a few events rewrites the page at the log's end, and that is most of what it writes.
         .page_size(PAGE_SIZE)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
-        .busy_timeout(Duration::from_secs(10))
+        .busy_timeout(PATIENCE)
         .statement_cache_capacity(256)
         .pragma("wal_autocheckpoint", "0")
         .pragma("cache_size", "-65536"))

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments, AssertSqlSafe, Connection, Encode, Sqlite, SqliteConnection, Type};
 
-use super::{MIGRATIONS, OLDEST_SQLITE, migrate, options, wal_bytes};
+use super::{MIGRATIONS, OLDEST_SQLITE, PATIENCE, migrate, options, wal_bytes};
 use crate::core::Time;
 use crate::core::event::TYPE_VERSION;
 use crate::core::ids::{Head, Position, SessionNumber};
@@ -426,10 +426,14 @@ impl Writer {
     }
 
     /// Copies what it can of the WAL into the database and, where nobody still reads the old WAL, empties the file.
-    /// For the committer between batches, when the WAL has grown large.
+    /// For the committer between batches, when the WAL has grown large. Waits for nobody: while somebody reads the old
+    /// WAL, all writes would wait along.
     pub async fn truncate_wal(&mut self) -> Result<(), StoreError> {
-        sqlx::query("pragma wal_checkpoint(truncate)").execute(&mut self.connection).await?;
-        Ok(())
+        sqlx::query("pragma busy_timeout = 0").execute(&mut self.connection).await?;
+        let outcome = sqlx::query("pragma wal_checkpoint(truncate)").execute(&mut self.connection).await;
+        let patience = format!("pragma busy_timeout = {}", PATIENCE.as_millis());
+        sqlx::query(AssertSqlSafe(patience)).execute(&mut self.connection).await?;
+        outcome.map(|_| ()).map_err(StoreError::from)
     }
 
     /// Lets the database grow to so many pages and no further: beyond, the disk counts as full.

@@ -11,6 +11,8 @@ use sessiond::core::ids::{Position, SessionNumber};
 use sessiond::core::reason::Reason;
 use sessiond::core::revocation::Filter;
 use sessiond::core::token::AccessToken;
+use sessiond::store::Writer;
+use sqlx::Connection;
 use uuid::Uuid;
 
 use super::base::{APPLICATION, Base, ORGANIZATION, Opens, Running, session_work};
@@ -135,4 +137,20 @@ async fn an_event_recorded_by_a_clock_that_ran_ahead_stops_nobody_once_the_clock
     running.open().await;
     running.stop().await;
     base.verify().await.unwrap();
+}
+
+#[tokio::test]
+async fn emptying_the_wal_waits_for_no_reader() {
+    let base = Base::new();
+    base.founded().await.stop().await;
+    let mut writer = Writer::open(&base.url()).await.unwrap();
+    let mut reader = base.raw().await;
+    sqlx::query("begin").execute(&mut reader).await.unwrap();
+    sqlx::query("select * from event").fetch_all(&mut reader).await.unwrap();
+    base.execute("insert into mark (name, position) values ('test', 1)").await;
+    let asked = std::time::Instant::now();
+    writer.truncate_wal().await.ok();
+    assert!(asked.elapsed().as_secs() < 2, "everybody's writes waited {:?}", asked.elapsed());
+    reader.close().await.unwrap();
+    writer.close().await.unwrap();
 }
