@@ -120,10 +120,11 @@ pub async fn start(
     check(&config)?;
     let lock = lock(&config.database)?;
     let house = House::open(&config, clock.clone()).await?;
-    let founded = bootstrap(&config, &house.directory).await?;
     let listener = TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("cannot listen on {}; is another service there?", config.listen))?;
+    // Last of what can fail: credentials are shown once, and a start that fails shows none.
+    let founded = bootstrap(&config, &house.directory).await?;
     let address = listener.local_addr()?;
     let public_url: Arc<str> = config.public_url(address).into();
     let config = Arc::new(config);

@@ -81,6 +81,29 @@ async fn the_first_start_prints_credentials_once_and_they_work() {
 }
 
 #[test]
+fn a_first_start_that_cannot_listen_uses_up_no_credentials() {
+    let directory = TempDir::new().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let serve = |listen: String| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sessiond"));
+        command.args(["serve", "--listen", &listen, "--database", &url(&directory)]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    let failed = serve(taken.local_addr().unwrap().to_string()).output().unwrap();
+    assert!(!failed.status.success());
+    let said = String::from_utf8_lossy(&failed.stderr).into_owned();
+    assert!(said.contains("cannot listen on") && said.contains("is another service there?"), "{said}");
+    let mut child = serve("127.0.0.1:0".into()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(1_500));
+    Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    child.wait().unwrap();
+    let mut printed = String::new();
+    std::io::Read::read_to_string(&mut child.stdout.take().unwrap(), &mut printed).unwrap();
+    assert!(printed.contains("client secret"), "{printed}");
+}
+
+#[test]
 fn a_short_bootstrap_secret_is_refused() {
     let directory = TempDir::new().unwrap();
     let output =
