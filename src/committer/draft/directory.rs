@@ -1,0 +1,224 @@
+//! The directory in a batch: organizations, applications, service accounts.
+
+use super::{Draft, Fact};
+use crate::committer::{By, Done, Founding};
+use crate::core::application::{
+    self, Application, ApplicationCommand, DirectoryRefusal, ServiceAccount, decide_application,
+};
+use crate::core::event::{
+    ApplicationCreated, ApplicationEvent, Event, OrganizationEvent, ServiceAccountCreated,
+    ServiceAccountEvent,
+};
+use crate::core::ids::{ApplicationNumber, Head, OrganizationNumber, RevocationNumber, ServiceAccountNumber};
+use crate::error::Error;
+use crate::store::SideWrite;
+
+impl Draft<'_> {
+    /// That no OAuth client has this id, neither from before nor from this batch.
+    pub(super) fn free_client(&self, client_id: &str) -> Result<(), Error> {
+        let mut applications = self.applications.values();
+        let mut accounts = self.service_accounts.values();
+        let taken = self.known.client(client_id).is_some()
+            || applications.any(|application| application.oauth.client_id == client_id)
+            || accounts.any(|account| account.client_id == client_id);
+        if taken { Err(client_taken(client_id)) } else { Ok(()) }
+    }
+
+    pub(super) fn found(&mut self, by: &By, founding: &Founding) -> Result<Done, Error> {
+        let application = founding.application.as_ref().map(|created| created.oauth.client_id.as_str());
+        self.free_client(&founding.account.client_id)?;
+        application.map_or(Ok(()), |client_id| self.free_client(client_id))?;
+        if application == Some(&founding.account.client_id) {
+            return Err(client_taken(&founding.account.client_id));
+        }
+        let last = self.known.organizations.keys().chain(self.organizations.keys()).max();
+        let number = OrganizationNumber(last.map_or(0, |number| number.0) + 1);
+        let event = OrganizationEvent::Created(founding.organization.clone());
+        let head = self.record(Fact {
+            by,
+            stream: number.into(),
+            head: Head::default(),
+            organization: number,
+            application: None,
+            revocation: None,
+            occurred_at: self.now,
+            event: Event::Organization(event.clone()),
+            personal: None,
+        });
+        let envelope =
+            application::Envelope { number: number.0, organization: number, occurred_at: self.now, head };
+        let organization = application::evolve_organization(&event, &envelope);
+        self.organizations.insert(number, organization.clone());
+        let mut account = founding.account.clone();
+        if let Some(created) = &founding.application {
+            let secret = founding.application_secret_hash;
+            if let Done::Application(application) = self.create_application(by, number, created, secret)? {
+                account.application = Some(application.number);
+            }
+        }
+        let account = self.create_service_account(by, number, account, founding.secret_hash);
+        Ok(Done::Organization(organization, account))
+    }
+
+    /// Whether another application of the organization, not archived, has the name.
+    pub(super) fn name_taken(
+        &self,
+        organization: OrganizationNumber,
+        name: &str,
+        but: Option<ApplicationNumber>,
+    ) -> bool {
+        let known =
+            self.known.applications.values().filter(|one| !self.applications.contains_key(&one.number));
+        known.chain(self.applications.values()).any(|one| {
+            one.organization == organization
+                && one.archived_at.is_none()
+                && one.name == name
+                && Some(one.number) != but
+        })
+    }
+
+    pub(super) fn create_application(
+        &mut self,
+        by: &By,
+        organization: OrganizationNumber,
+        created: &ApplicationCreated,
+        secret_hash: Option<[u8; 32]>,
+    ) -> Result<Done, Error> {
+        if self.name_taken(organization, &created.name, None) {
+            return Err(DirectoryRefusal::NameTaken.into());
+        }
+        let last = self.known.applications.keys().chain(self.applications.keys()).max();
+        let number = ApplicationNumber(last.map_or(0, |number| number.0) + 1);
+        if let Some(secret_hash) = secret_hash {
+            let client_id = created.oauth.client_id.clone();
+            self.side.push(SideWrite::ClientSecret { client_id, secret_hash });
+        }
+        let event = ApplicationEvent::Created(Box::new(created.clone()));
+        let head = self.record(Fact {
+            by,
+            stream: number.into(),
+            head: Head::default(),
+            organization,
+            application: Some(number),
+            revocation: None,
+            occurred_at: self.now,
+            event: Event::Application(event.clone()),
+            personal: None,
+        });
+        let envelope = application::Envelope { number: number.0, organization, occurred_at: self.now, head };
+        let application = application::evolve_application(None, &event, &envelope)
+            .ok_or_else(|| Error::Internal("a new application folds to nothing".to_owned()))?;
+        self.applications.insert(number, application.clone());
+        Ok(Done::Application(Box::new(application)))
+    }
+
+    pub(super) fn change_application(
+        &mut self,
+        by: &By,
+        number: ApplicationNumber,
+        command: &ApplicationCommand,
+        secret_hash: Option<[u8; 32]>,
+    ) -> Result<Done, Error> {
+        let application = self.application(number).cloned().ok_or(Error::NotFound("Application"))?;
+        let name_taken = match command {
+            ApplicationCommand::Change(changed) => {
+                let taken = |name: &String| self.name_taken(application.organization, name, Some(number));
+                changed.name.as_ref().is_some_and(taken)
+            }
+            _ => false,
+        };
+        let events = decide_application(&application, command, name_taken)?;
+        if let Some(secret_hash) = secret_hash {
+            let client_id = application.oauth.client_id.clone();
+            self.side.push(SideWrite::ClientSecret { client_id, secret_hash });
+        }
+        let application = events.into_iter().fold(application, |application, event| {
+            self.application_event(by, number, Some(application), event, None)
+        });
+        Ok(Done::Application(Box::new(application)))
+    }
+
+    /// Records an event of an application that exists.
+    pub(super) fn application_event(
+        &mut self,
+        by: &By,
+        number: ApplicationNumber,
+        before: Option<Application>,
+        event: ApplicationEvent,
+        revocation: Option<RevocationNumber>,
+    ) -> Application {
+        let Some(before) = before else { unreachable!("an application's later events follow its creation") };
+        let organization = before.organization;
+        let head = self.record(Fact {
+            by,
+            stream: number.into(),
+            head: before.head,
+            organization,
+            application: Some(number),
+            revocation,
+            occurred_at: self.now,
+            event: Event::Application(event.clone()),
+            personal: None,
+        });
+        let envelope = application::Envelope { number: number.0, organization, occurred_at: self.now, head };
+        let after =
+            application::evolve_application(Some(before.clone()), &event, &envelope).unwrap_or(before);
+        self.applications.insert(number, after.clone());
+        after
+    }
+
+    pub(super) fn create_service_account(
+        &mut self,
+        by: &By,
+        organization: OrganizationNumber,
+        created: ServiceAccountCreated,
+        secret_hash: [u8; 32],
+    ) -> ServiceAccount {
+        let last = self.known.service_accounts.keys().chain(self.service_accounts.keys()).max();
+        let number = ServiceAccountNumber(last.map_or(0, |number| number.0) + 1);
+        self.side.push(SideWrite::ClientSecret { client_id: created.client_id.clone(), secret_hash });
+        self.service_account_event(by, organization, number, None, ServiceAccountEvent::Created(created))
+    }
+
+    pub(super) fn service_account_event(
+        &mut self,
+        by: &By,
+        organization: OrganizationNumber,
+        number: ServiceAccountNumber,
+        before: Option<ServiceAccount>,
+        event: ServiceAccountEvent,
+    ) -> ServiceAccount {
+        let head = self.record(Fact {
+            by,
+            stream: number.into(),
+            head: before.as_ref().map_or_else(Head::default, |account| account.head),
+            organization,
+            application: None,
+            revocation: None,
+            occurred_at: self.now,
+            event: Event::ServiceAccount(event.clone()),
+            personal: None,
+        });
+        let envelope = application::Envelope { number: number.0, organization, occurred_at: self.now, head };
+        let Some(account) = application::evolve_service_account(before, &event, &envelope) else {
+            unreachable!("a service account's later events follow its creation")
+        };
+        self.service_accounts.insert(number, account.clone());
+        account
+    }
+}
+
+fn client_taken(client_id: &str) -> Error {
+    Error::Conflict { code: "client_id_taken", message: format!("the client id {client_id:?} is taken") }
+}
+
+impl From<DirectoryRefusal> for Error {
+    fn from(refusal: DirectoryRefusal) -> Self {
+        match refusal {
+            DirectoryRefusal::NameTaken => {
+                Self::Conflict { code: "name_taken", message: refusal.to_string() }
+            }
+            DirectoryRefusal::Archived => Self::NotFound("Application"),
+        }
+    }
+}

@@ -1,0 +1,362 @@
+//! A batch while it is being decided: the Gate as it was, with what the units before decided laid over it.
+
+mod directory;
+mod revocations;
+mod sessions;
+
+use std::collections::{BTreeMap, HashMap};
+
+use uuid::Uuid;
+
+use crate::core::Time;
+use crate::core::application::{Application, Organization, ServiceAccount, decide_service_account};
+use crate::core::caller::ActorKind;
+use crate::core::command::Presented;
+use crate::core::event::{Event, Recorded, RevocationBegan, SessionEvent, commit_hash};
+use crate::core::ids::{
+    ApplicationNumber, Head, OrganizationNumber, Position, PrincipalNumber, RevocationNumber,
+    ServiceAccountNumber, SessionNumber, Stream,
+};
+use crate::core::kind::Policy;
+use crate::core::revocation::Revocation;
+use crate::core::session::{Context, Refusal, Session};
+use crate::error::Error;
+use crate::gate::{Change, KeyDigest, Known};
+use crate::store::{Batch, Detail, Entry, SideWrite};
+
+use super::{By, Chain, Done, Work};
+
+pub use revocations::provisional;
+
+/// A batch, decided.
+pub struct Decided {
+    pub batch: Batch,
+    pub changes: Vec<Change>,
+    pub chain: Chain,
+    /// Sessions as this batch leaves them.
+    pub sessions: HashMap<SessionNumber, Session>,
+    /// Sessions whose activity is newer than their lifecycle row.
+    pub active: Vec<SessionNumber>,
+    /// Position of the last event that is not activity.
+    pub lifecycle: Option<Position>,
+}
+
+impl Decided {
+    pub fn empty(chain: Chain) -> Self {
+        Self {
+            batch: Batch::default(),
+            changes: vec![],
+            chain,
+            sessions: HashMap::new(),
+            active: vec![],
+            lifecycle: None,
+        }
+    }
+}
+
+/// A session in a draft.
+struct Drafted {
+    session: Session,
+    key: Option<KeyDigest>,
+    /// Its lifecycle row changes.
+    lifecycle: bool,
+    /// Index of its last event in this batch, if that is an activity: the next call of the same actor joins it.
+    joinable: Option<usize>,
+}
+
+pub struct Draft<'a> {
+    known: &'a Known,
+    policy: Policy,
+    now: Time,
+    chain: Chain,
+    events: Vec<Recorded>,
+    /// Hash of each touched stream before this batch.
+    before: HashMap<Stream, [u8; 32]>,
+    sessions: HashMap<SessionNumber, Drafted>,
+    keys: HashMap<KeyDigest, SessionNumber>,
+    organizations: BTreeMap<OrganizationNumber, Organization>,
+    applications: BTreeMap<ApplicationNumber, Application>,
+    service_accounts: BTreeMap<ServiceAccountNumber, ServiceAccount>,
+    revocations: BTreeMap<RevocationNumber, Revocation>,
+    principals: HashMap<(OrganizationNumber, [u8; 32]), PrincipalNumber>,
+    details: Vec<(SessionNumber, Detail)>,
+    side: Vec<SideWrite>,
+    changes: Vec<Change>,
+}
+
+/// One event to be recorded, before it has a place in the log.
+struct Fact<'a> {
+    by: &'a By,
+    stream: Stream,
+    head: Head,
+    organization: OrganizationNumber,
+    application: Option<ApplicationNumber>,
+    revocation: Option<RevocationNumber>,
+    occurred_at: Time,
+    event: Event,
+    personal: Option<String>,
+}
+
+impl<'a> Draft<'a> {
+    pub fn new(known: &'a Known, chain: Chain, policy: Policy, now: Time) -> Self {
+        Self {
+            known,
+            policy,
+            now,
+            chain,
+            events: vec![],
+            before: HashMap::new(),
+            sessions: HashMap::new(),
+            keys: HashMap::new(),
+            organizations: BTreeMap::new(),
+            applications: BTreeMap::new(),
+            service_accounts: BTreeMap::new(),
+            revocations: BTreeMap::new(),
+            principals: HashMap::new(),
+            details: vec![],
+            side: vec![],
+            changes: vec![],
+        }
+    }
+
+    /// Decides one unit. A refusal leaves nothing behind.
+    pub fn decide(&mut self, by: &By, work: &Work) -> Result<Done, Error> {
+        match work {
+            Work::Session { number, command, token_hash } => {
+                let session = self.session(*number).cloned().ok_or(Refusal::Unknown)?;
+                self.wish(by, &session, command, None)?;
+                if let Some(hash) = token_hash {
+                    self.issue_session_token(*number, *hash);
+                }
+                let session = self.session(*number).cloned().unwrap_or(session);
+                Ok(Done::Session { session: Box::new(session), opened: false })
+            }
+            Work::Connect(opening) => self.connect(by, opening),
+            Work::Bulk { items, revocation } => self.bulk(by, items, *revocation),
+            Work::BeginRevocation { id, organization, filter, reason, note } => {
+                let began = RevocationBegan { id: *id, filter: *filter, reason: *reason, note: note.clone() };
+                self.begin_revocation(by, *organization, began)
+            }
+            Work::EndRevocation(number) => self.end_revocation(by, *number),
+            Work::CreateOrganization(founding) => self.found(by, founding),
+            Work::CreateApplication { organization, created, secret_hash } => {
+                self.free_client(&created.oauth.client_id)?;
+                self.create_application(by, *organization, created, *secret_hash)
+            }
+            Work::Application { number, command, secret_hash } => {
+                self.change_application(by, *number, command, *secret_hash)
+            }
+            Work::CreateServiceAccount { organization, created, secret_hash } => {
+                self.free_client(&created.client_id)?;
+                let account = self.create_service_account(by, *organization, created.clone(), *secret_hash);
+                Ok(Done::ServiceAccount(Box::new(account)))
+            }
+            Work::ServiceAccount { number, command, secret_hash } => {
+                let account =
+                    self.service_account(*number).cloned().ok_or(Error::NotFound("Service account"))?;
+                let events = decide_service_account(&account, *command)
+                    .map_err(|_| Error::NotFound("Service account"))?;
+                if let Some(secret_hash) = secret_hash {
+                    self.side.push(SideWrite::ClientSecret {
+                        client_id: account.client_id.clone(),
+                        secret_hash: *secret_hash,
+                    });
+                }
+                let account = events.into_iter().fold(account, |account, event| {
+                    self.service_account_event(by, account.organization, account.number, Some(account), event)
+                });
+                Ok(Done::ServiceAccount(Box::new(account)))
+            }
+            Work::IssueToken(token) => {
+                let archived = match token.client_kind {
+                    ActorKind::Application => self
+                        .application(ApplicationNumber(token.client))
+                        .is_none_or(|application| application.archived_at.is_some()),
+                    _ => self
+                        .service_account(ServiceAccountNumber(token.client))
+                        .is_none_or(|account| account.archived_at.is_some()),
+                };
+                if archived {
+                    return Err(Error::Unauthorized { reason: None });
+                }
+                let mut token = token.clone();
+                token.issued_at = self.chain.position;
+                self.side.push(SideWrite::AccessToken(token.clone()));
+                self.changes.push(Change::AccessToken(token.clone()));
+                Ok(Done::Token(token))
+            }
+            Work::Side(side) => {
+                match side {
+                    SideWrite::ForgetTokens(before) => self.changes.push(Change::ForgetTokens(*before)),
+                    SideWrite::McpSession(number, mcp) => {
+                        self.changes.push(Change::McpSession(*number, mcp.id_hash));
+                    }
+                    _ => {}
+                }
+                self.side.push(side.clone());
+                Ok(Done::Nothing)
+            }
+            Work::Health => Ok(Done::Nothing),
+        }
+    }
+
+    // ---- what is known, with this batch laid over it ----
+
+    fn session(&self, number: SessionNumber) -> Option<&Session> {
+        match self.sessions.get(&number) {
+            Some(drafted) => Some(&drafted.session),
+            None => self.known.session(number),
+        }
+    }
+
+    fn application(&self, number: ApplicationNumber) -> Option<&Application> {
+        self.applications.get(&number).or_else(|| self.known.applications.get(&number))
+    }
+
+    fn service_account(&self, number: ServiceAccountNumber) -> Option<&ServiceAccount> {
+        self.service_accounts.get(&number).or_else(|| self.known.service_accounts.get(&number))
+    }
+
+    fn revocation(&self, number: RevocationNumber) -> Option<&Revocation> {
+        self.revocations.get(&number).or_else(|| self.known.revocations.get(&number))
+    }
+
+    fn covering(&self, session: &Session) -> Option<Revocation> {
+        let drafted = self.revocations.values().find(|revocation| revocation.covers(session));
+        let known = || {
+            let covers = |revocation: &&Revocation| {
+                revocation.covers(session) && !self.revocations.contains_key(&revocation.number)
+            };
+            self.known.revocations.values().find(covers)
+        };
+        drafted.or_else(known).cloned()
+    }
+
+    fn context<'c>(
+        &'c self,
+        number: ApplicationNumber,
+        revocation: Option<&'c Revocation>,
+        presented: Option<&Presented>,
+    ) -> Context<'c> {
+        let application = self.application(number);
+        let drafted = application.map_or(Position(0), |application| application.barred_before);
+        let token = presented.and_then(|presented| presented.access_token);
+        Context {
+            credential_barred: token.is_some_and(|token| self.token_barred(token)),
+            application_archived: application.is_none_or(|application| application.archived_at.is_some()),
+            barred_before: drafted.max(self.known.barred_before(number)),
+            revocation,
+            policy: &self.policy,
+            personal: None,
+        }
+    }
+
+    fn token_barred(&self, token: Uuid) -> bool {
+        let drafted =
+            || self.changes.iter().any(|change| matches!(change, Change::BarAccessToken(id) if *id == token));
+        // A token that is not known any more has expired; the rules see that by its time.
+        self.known.access_token(token).is_some_and(|token| token.barred) || drafted()
+    }
+
+    // ---- the log ----
+
+    /// Never falls along the log. Only this: whoever decided by the latest time on record would refuse everybody as
+    /// expired for as long as a clock once ran ahead.
+    fn recorded_at(&self) -> Time {
+        self.now.max(self.chain.recorded_at)
+    }
+
+    /// Gives an event its place in the log. Its hash comes last, when the batch is whole.
+    fn record(&mut self, fact: Fact<'_>) -> Head {
+        self.before.entry(fact.stream).or_insert(fact.head.hash);
+        self.chain.position.0 += 1;
+        let head =
+            Head { version: fact.head.version + 1, position: self.chain.position, hash: fact.head.hash };
+        self.events.push(Recorded {
+            position: self.chain.position,
+            stream: fact.stream,
+            version: head.version,
+            previous_position: fact.head.position,
+            occurred_at: fact.occurred_at,
+            recorded_at: self.recorded_at(),
+            organization: fact.organization,
+            application: fact.application,
+            actor: fact.by.actor,
+            revocation: fact.revocation,
+            request_id: fact.by.request_id.clone(),
+            traceparent: fact.by.traceparent.clone(),
+            event: fact.event,
+            personal: fact.personal,
+        });
+        head
+    }
+
+    /// Seals the events into their chains and makes the rows from what the batch came to.
+    pub fn finish(mut self) -> Decided {
+        let recorded_at = self.recorded_at();
+        let mut hashes = std::mem::take(&mut self.before);
+        let mut entries: Vec<Entry> = Vec::with_capacity(self.events.len());
+        let mut lifecycle = None;
+        for recorded in self.events {
+            let hash = hashes.entry(recorded.stream).or_default();
+            if !matches!(recorded.event, Event::Session(SessionEvent::ActivityRecorded(_))) {
+                lifecycle = Some(recorded.position);
+            }
+            let entry = Entry::seal(recorded, hash);
+            *hash = entry.hash;
+            entries.push(entry);
+        }
+        if let Some(last) = entries.len().checked_sub(1) {
+            let hash = commit_hash(&self.chain.commit_hash, entries.iter().map(|entry| &entry.hash));
+            entries[last].commit_hash = Some(hash);
+            self.chain.commit_hash = hash;
+            self.chain.recorded_at = recorded_at;
+        }
+        let sealed = |head: &mut Head, stream: Stream| {
+            if let Some(hash) = hashes.get(&stream) {
+                head.hash = *hash;
+            }
+        };
+        let mut decided = Decided::empty(self.chain);
+        decided.lifecycle = lifecycle;
+        let mut changes = Vec::with_capacity(self.sessions.len() + self.changes.len());
+        let batch = &mut decided.batch;
+        for (number, mut row) in self.organizations {
+            sealed(&mut row.head, number.into());
+            changes.push(Change::Organization(row.clone()));
+            batch.organizations.push(row);
+        }
+        for (number, mut row) in self.applications {
+            sealed(&mut row.head, number.into());
+            changes.push(Change::Application(row.clone()));
+            batch.applications.push(row);
+        }
+        for (number, mut row) in self.service_accounts {
+            sealed(&mut row.head, number.into());
+            changes.push(Change::ServiceAccount(row.clone()));
+            batch.service_accounts.push(row);
+        }
+        for (number, mut row) in self.revocations {
+            sealed(&mut row.head, number.into());
+            changes.push(Change::Revocation(row.clone()));
+            batch.revocations.push(row);
+        }
+        for (number, mut drafted) in self.sessions {
+            sealed(&mut drafted.session.head, number.into());
+            if drafted.lifecycle {
+                batch.sessions.push(drafted.session.clone());
+            } else {
+                decided.active.push(number);
+            }
+            changes.push(Change::Session(drafted.session.clone(), drafted.key));
+            decided.sessions.insert(number, drafted.session);
+        }
+        batch.sessions.sort_unstable_by_key(|session| session.number);
+        batch.details = self.details;
+        batch.events = entries;
+        batch.side = self.side;
+        changes.extend(self.changes);
+        decided.changes = changes;
+        decided
+    }
+}

@@ -1,0 +1,226 @@
+//! Sessions in a batch: opened, attached to, kept alive, ended.
+
+use super::{Draft, Drafted, Fact};
+use crate::committer::{By, Done, Opening};
+use crate::core::caller::Actor;
+use crate::core::command::{Command, Connect};
+use crate::core::event::{ActivityRecorded, Event, SessionEvent};
+use crate::core::ids::{Head, PrincipalNumber, RevocationNumber, SessionNumber};
+use crate::core::revocation::Revocation;
+use crate::core::session::{
+    Context, Envelope, Refusal, Session, decide, evolve, must_end_first, takes_effect_at,
+};
+use crate::core::token::{Principal, SessionToken};
+use crate::error::Error;
+use crate::gate::{Change, KeyDigest, key_digest};
+use crate::store::{Detail, SideWrite};
+
+impl Draft<'_> {
+    /// `on_behalf_of` is the revocation that wishes it, where one does.
+    pub(super) fn wish(
+        &mut self,
+        by: &By,
+        session: &Session,
+        command: &Command,
+        on_behalf_of: Option<RevocationNumber>,
+    ) -> Result<(), Refusal> {
+        let own = on_behalf_of.and_then(|number| self.revocation(number)).filter(|own| own.covers(session));
+        let covering = own.cloned().or_else(|| self.covering(session));
+        let context = self.context(session.application, covering.as_ref(), command.presented());
+        let events = decide(&context, Some(session), command, self.now)?;
+        // What ends for another reason, a goodbye say, is not its doing and not counted. One that is in force in memory
+        // only is nothing that an event could point to.
+        let cause = covering.filter(|revocation| {
+            matches!(command, Command::Disconnect { reason } if *reason == revocation.reason)
+                && !revocation.is_provisional()
+        });
+        for event in events {
+            self.session_event(by, session.number, event, cause.as_ref(), None);
+        }
+        Ok(())
+    }
+
+    pub(super) fn connect(&mut self, by: &By, opening: &Opening) -> Result<Done, Error> {
+        let connect = &opening.connect;
+        let principal = self.principal_of(opening);
+        let connect = Connect { principal, ..connect.clone() };
+        let key = connect.key().map(|key| key_digest(connect.application, key));
+        let holder = key.and_then(|key| self.holder(&key)).cloned();
+        let personal = serde_json::to_string(&connect.personal).unwrap_or_default();
+        let covering = holder.as_ref().and_then(|holder| self.covering(holder));
+        let first = {
+            let context = self.context(connect.application, covering.as_ref(), Some(&connect.presented));
+            let command = Command::Connect(Box::new(connect.clone()));
+            // The rules decide on the connect first: one that is refused ends nobody.
+            let fresh = Context { revocation: None, personal: Some(&personal), ..context };
+            let first = holder.as_ref().and_then(|holder| must_end_first(&context, holder, self.now));
+            let onto = if first.is_some() { None } else { holder.as_ref() };
+            (first, decide(&fresh, onto, &command, self.now)?)
+        };
+        let (first, events) = first;
+        if let (Some(first), Some(holder)) = (first, &holder) {
+            self.wish(&By { actor: Actor::SYSTEM, ..by.clone() }, holder, &first, None)?;
+        }
+        let opened = matches!(events.first(), Some(SessionEvent::Connected(_)));
+        let number = match &holder {
+            Some(holder) if !opened => holder.number,
+            _ => self.open(key),
+        };
+        self.introduce(opening, principal);
+        for event in events {
+            self.session_event(by, number, event, None, Some((&connect, &personal)));
+        }
+        self.issue_session_token(number, opening.token_hash);
+        let session = self.session(number).cloned().ok_or(Refusal::Unknown)?;
+        Ok(Done::Session { session: Box::new(session), opened })
+    }
+
+    pub(super) fn holder(&self, key: &KeyDigest) -> Option<&Session> {
+        let drafted = self.keys.get(key).and_then(|number| self.session(*number));
+        drafted
+            .or_else(|| self.known.holder(key).and_then(|session| self.session(session.number)))
+            .filter(|session| session.ended.is_none())
+    }
+
+    pub(super) fn open(&mut self, key: Option<KeyDigest>) -> SessionNumber {
+        self.chain.last_session += 1;
+        let number = SessionNumber(self.chain.last_session);
+        if let Some(key) = key {
+            self.keys.insert(key, number);
+        }
+        number
+    }
+
+    /// The number this principal has, or would get.
+    pub(super) fn principal_of(&self, opening: &Opening) -> PrincipalNumber {
+        let organization = opening.connect.organization;
+        let drafted = self.principals.get(&(organization, opening.subject_digest)).copied();
+        drafted
+            .or_else(|| self.known.principal(organization, &opening.subject_digest))
+            .unwrap_or(PrincipalNumber(self.chain.last_principal + 1))
+    }
+
+    /// Writes the principal down if it is new.
+    pub(super) fn introduce(&mut self, opening: &Opening, number: PrincipalNumber) {
+        if number.0 <= self.chain.last_principal {
+            return;
+        }
+        self.chain.last_principal = number.0;
+        let principal = Principal {
+            number,
+            organization: opening.connect.organization,
+            issuer: opening.issuer.clone(),
+            subject_digest: opening.subject_digest,
+            subject: Some(opening.subject.clone()),
+        };
+        self.principals.insert((principal.organization, principal.subject_digest), number);
+        self.side.push(SideWrite::Principal(principal.clone()));
+        self.changes.push(Change::Principal(principal));
+    }
+
+    pub(super) fn issue_session_token(&mut self, number: SessionNumber, secret_hash: [u8; 32]) {
+        let Some(session) = self.session(number) else { return };
+        let token = SessionToken {
+            secret_hash,
+            issued_at: session.head.position,
+            expires_at: session.token_expires_at,
+        };
+        self.side.push(SideWrite::SessionToken(number, token));
+        self.changes.push(Change::SessionToken(number, token));
+    }
+
+    pub(super) fn bulk(
+        &mut self,
+        by: &By,
+        items: &[(SessionNumber, Command)],
+        revocation: Option<RevocationNumber>,
+    ) -> Result<Done, Error> {
+        let mut ended = 0;
+        for (number, command) in items {
+            let Some(session) = self.session(*number).cloned() else { continue };
+            if self.wish(by, &session, command, revocation).is_ok()
+                && session.ended.is_none()
+                && self.session(*number).is_some_and(|session| session.ended.is_some())
+            {
+                ended += 1;
+            }
+        }
+        Ok(Done::Bulk(ended))
+    }
+
+    /// Records an event of a session. A call that meets another of the same session, actor and source in this batch
+    /// joins its event.
+    pub(super) fn session_event(
+        &mut self,
+        by: &By,
+        number: SessionNumber,
+        event: SessionEvent,
+        cause: Option<&Revocation>,
+        connecting: Option<(&Connect, &str)>,
+    ) {
+        if let SessionEvent::ActivityRecorded(activity) = &event
+            && self.join(by, number, activity)
+        {
+            return;
+        }
+        let before = self.session(number).cloned();
+        let (organization, application) = match (&before, connecting) {
+            (Some(session), _) => (session.organization, session.application),
+            (None, Some((connect, _))) => (connect.organization, connect.application),
+            (None, None) => return,
+        };
+        if let (SessionEvent::Connected(connected), Some((connect, _))) = (&event, connecting) {
+            self.details.push((number, Detail::of(connected, Some(&connect.personal))));
+        }
+        let activity = matches!(event, SessionEvent::ActivityRecorded(_));
+        let connected = matches!(event, SessionEvent::Connected(_));
+        let occurred_at = takes_effect_at(&event, before.as_ref(), cause, self.now);
+        if let (SessionEvent::Disconnected(_), Some(revocation)) = (&event, cause) {
+            let mut revocation = self.revocation(revocation.number).unwrap_or(revocation).clone();
+            revocation.disconnected_count += 1;
+            self.revocations.insert(revocation.number, revocation);
+        }
+        let head = self.record(Fact {
+            by,
+            stream: number.into(),
+            head: before.as_ref().map_or_else(Head::default, |session| session.head),
+            organization,
+            application: Some(application),
+            revocation: cause.map(|revocation| revocation.number),
+            occurred_at,
+            event: Event::Session(event.clone()),
+            personal: connecting.filter(|_| connected).map(|(_, personal)| personal.to_owned()),
+        });
+        let envelope = Envelope { number, organization, application, actor: by.actor, occurred_at, head };
+        let Some(session) = evolve(before, &event, &envelope) else { return };
+        let index = self.events.len() - 1;
+        let key = connecting.and_then(|(connect, _)| connect.key().map(|key| key_digest(application, key)));
+        let drafted = self.sessions.entry(number).or_insert_with(|| Drafted {
+            session: session.clone(),
+            key: None,
+            lifecycle: false,
+            joinable: None,
+        });
+        drafted.session = session;
+        drafted.key = drafted.key.or(key);
+        drafted.lifecycle |= !activity;
+        drafted.joinable = activity.then_some(index);
+    }
+
+    pub(super) fn join(&mut self, by: &By, number: SessionNumber, activity: &ActivityRecorded) -> bool {
+        let Some(drafted) = self.sessions.get_mut(&number) else { return false };
+        let Some(recorded) = drafted.joinable.and_then(|index| self.events.get_mut(index)) else {
+            return false;
+        };
+        let Event::Session(SessionEvent::ActivityRecorded(earlier)) = &mut recorded.event else {
+            return false;
+        };
+        if recorded.actor != by.actor || earlier.source != activity.source {
+            return false;
+        }
+        earlier.counts = earlier.counts.plus(activity.counts);
+        earlier.total = activity.total;
+        drafted.session.total = activity.total;
+        true
+    }
+}
