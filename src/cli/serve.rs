@@ -36,6 +36,9 @@ const DRAIN: Duration = Duration::from_secs(8);
 /// A client has this long to send a request's head.
 const HEAD: Duration = Duration::from_secs(10);
 
+/// A connection whose other end takes nothing of what waits for it is given up after this long.
+const TAKES_NOTHING: Duration = Duration::from_secs(30);
+
 /// Everything behind the door.
 pub struct House {
     pub gate: Arc<Gate>,
@@ -272,6 +275,8 @@ async fn open_door(listener: TcpListener, app: App, stopping: CancellationToken)
             }
         };
         stream.set_nodelay(true).ok();
+        // The kernel counts from when something was there to be taken, also while the other end says that it is full.
+        socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(TAKES_NOTHING)).ok();
         let service = TowerToHyperService::new(router.clone());
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         let connection = graceful.watch(connection.into_owned());

@@ -206,3 +206,39 @@ async fn a_session_of_which_more_happens_than_waits_for_its_listener_is_told_who
     assert_eq!(quiet.next().await.unwrap().event, "disconnected");
     assert_eq!(quiet.next().await, None);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_whose_socket_takes_nothing_for_thirty_seconds_is_let_go() {
+    use tokio::io::AsyncWriteExt;
+    let server = Server::start().await;
+    let operator = server.operator().await;
+    let agent = operator.connect(json!({})).await;
+    let address = server.running.as_ref().unwrap().address;
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    let mut slow = socket.connect(address).await.unwrap();
+    let request = format!(
+        "GET {}?types=activity_recorded HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {}\r\n\r\n",
+        application_feed(&agent),
+        operator.token.as_ref().unwrap(),
+    );
+    slow.write_all(request.as_bytes()).await.unwrap();
+    // More than its window holds; then nothing more is needed: what waits in our buffer is what it does not take.
+    for _ in 0..300 {
+        assert_eq!(agent.call("heartbeat").await.0, 200);
+    }
+    let client = slow.local_addr().unwrap().port();
+    let held = || {
+        // Our end of the connection, as the kernel lists it: local and remote port in hex, state 01 is established.
+        let ends = format!(":{:04X} 0100007F:{client:04X} 01", address.port());
+        std::fs::read_to_string("/proc/net/tcp").unwrap().contains(&ends)
+    };
+    assert!(held(), "it was never open");
+    for _ in 0..60 {
+        if !held() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    panic!("a reader that takes nothing is held for ever");
+}
