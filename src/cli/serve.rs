@@ -109,6 +109,8 @@ pub struct Running {
     pub public_url: Arc<str>,
     pub house: House,
     stopping: CancellationToken,
+    /// Cancelled when the door is closed: until then, whoever is inside may wait for the background tasks.
+    closed: CancellationToken,
     door: JoinHandle<()>,
     errands: Vec<JoinHandle<()>>,
     scheduler: JobScheduler,
@@ -152,15 +154,16 @@ pub async fn start(
         public_url: public_url.clone(),
         stopping: stopping.clone(),
     };
+    let closed = CancellationToken::new();
     let errands = vec![
-        supervise("revocation worker", stopping.clone(), {
+        supervise("revocation worker", closed.clone(), {
             let sessions = house.sessions.clone();
             move |stopping| {
                 let sessions = sessions.clone();
                 async move { sessions.run_revocations(stopping).await }
             }
         }),
-        supervise("live feed", stopping.clone(), {
+        supervise("live feed", closed.clone(), {
             let live = house.live.clone();
             move |stopping| {
                 let live = live.clone();
@@ -170,7 +173,8 @@ pub async fn start(
     ];
     let scheduler = scheduler::start(house.sessions.clone(), house.board.clone(), &config).await?;
     let door = tokio::spawn(open_door(listener, app, stopping.clone()));
-    let running = Running { address, public_url, house, stopping, door, errands, scheduler, _lock: lock };
+    let running =
+        Running { address, public_url, house, stopping, closed, door, errands, scheduler, _lock: lock };
     Ok((running, founded))
 }
 
@@ -179,6 +183,7 @@ impl Running {
     pub async fn stop(mut self) {
         self.stopping.cancel();
         self.door.await.ok();
+        self.closed.cancel();
         self.scheduler.shutdown().await.ok();
         for errand in self.errands {
             errand.await.ok();

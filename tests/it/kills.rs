@@ -169,6 +169,30 @@ fn traced(directory: &Path, arguments: &[&str]) -> Command {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_that_is_under_way_at_sigterm_is_carried_out_and_answered() {
+    let directory = TempDir::new().unwrap();
+    let daemon = Daemon::start(directory.path(), &[]);
+    let operator = daemon.operator().await;
+    let mut application = String::new();
+    for _ in 0..20 {
+        application = operator.connect_many(250).await[0].application.clone();
+    }
+    let path = format!("/api/v1/applications/{application}/sessions");
+    let asked = tokio::spawn(async move { operator.delete(&path).await });
+    let mut inside = look_inside(&format!("sqlite:{}", database(directory.path()).display())).await;
+    let sql = "select count(*) from event where type = 'revocation_began'";
+    while sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut inside).await.unwrap() == 0 {
+        tokio::task::yield_now().await;
+    }
+    drop(inside);
+    let stopping = tokio::task::spawn_blocking(move || daemon.terminate());
+    let (status, body) = asked.await.unwrap();
+    assert_eq!((status.as_u16(), &body["disconnectedCount"]), (200, &json!(5_000)));
+    assert!(stopping.await.unwrap().success());
+    verify(directory.path());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_acknowledged_call_was_flushed_to_disk_before_its_answer() {
     let directory = TempDir::new().unwrap();
     let daemon = Daemon::spawn(traced(directory.path(), &["-e", "trace=fdatasync"]));
