@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use chrono::TimeDelta;
+use futures_util::{FutureExt, StreamExt, stream};
 
 use super::Sessions;
 use crate::committer::{By, Work};
@@ -16,6 +17,9 @@ use crate::core::session::Session;
 
 /// Least time between two activity events of one session's gateway traffic.
 const WINDOW: TimeDelta = TimeDelta::seconds(15);
+
+/// Sessions whose traffic goes to the committer at a time.
+const AT_ONCE: usize = 256;
 
 /// Traffic that is not in the log yet.
 #[derive(Default)]
@@ -84,9 +88,9 @@ impl Sessions {
             waiting
         });
         let flushed = due.len();
-        for (by, work) in due {
-            self.committer.submit(by, work).await.ok();
-        }
+        // Side by side, so that they share transactions: one after the other, each would wait for a flush of its own.
+        let submit = |(by, work)| async move { self.committer.submit(by, work).await.ok() };
+        stream::iter(due).for_each_concurrent(AT_ONCE, |one| submit(one).map(|_| ())).await;
         flushed
     }
 }

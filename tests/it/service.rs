@@ -253,3 +253,31 @@ async fn what_was_rebuilt_is_what_was_there() {
     let server = server.restart().await;
     assert_eq!(server.operator().await.get(&list).await.1, before);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn traffic_that_is_written_down_at_a_stop_shares_transactions() {
+    let server = Server::start().await;
+    let operator = server.operator().await;
+    let agents = operator.connect_many(200).await;
+    let house = &server.running.as_ref().unwrap().house;
+    let caller = house.auth.bearer(operator.token.as_ref().unwrap()).await.unwrap();
+    let counts = sessiond::core::event::Counts { requests: 1, ..Default::default() };
+    let sessions: Vec<_> = {
+        let known = house.gate.known();
+        let number = |agent: &crate::support::Agent| known.session_number(agent.id.parse().unwrap());
+        agents.iter().map(|agent| known.session(number(agent).unwrap()).unwrap().clone()).collect()
+    };
+    // The first goes at once, the second waits for its window to pass.
+    for session in sessions.iter().chain(&sessions) {
+        house.sessions.observe(&caller, session, counts);
+    }
+    let recorded = async || server.positions_of(&["activity_recorded"]).await.len();
+    server.until("the first are recorded", async || recorded().await == 200).await;
+    let mut inside = server.look_inside().await;
+    let commits = "select count(commit_hash) from event";
+    let before: i64 = sqlx::query_scalar(commits).fetch_one(&mut inside).await.unwrap();
+    assert_eq!(house.sessions.flush_traffic(true).await, 200);
+    let after: i64 = sqlx::query_scalar(commits).fetch_one(&mut inside).await.unwrap();
+    assert!(after - before < 50, "it took {} transactions", after - before);
+    assert_eq!(recorded().await, 400);
+}
