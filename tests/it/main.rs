@@ -7,6 +7,7 @@ mod directory;
 mod feeds;
 mod golden;
 mod health;
+mod hostile;
 mod kills;
 mod mcp;
 mod oauth;
