@@ -47,6 +47,15 @@ impl Process {
         Ok(line.context("no write_bytes in /proc/…/io")?.parse()?)
     }
 
+    /// Processor time it has used, in its own code and in the kernel; hundredths of a second.
+    pub fn processor_time(&self) -> anyhow::Result<u64> {
+        let stat = self.file("stat")?;
+        let (_, after_name) = stat.rsplit_once(')').context("no name in /proc/…/stat")?;
+        let mut times = after_name.split_ascii_whitespace().skip(11).map(str::parse::<u64>);
+        let mut time = || times.next().context("no times in /proc/…/stat");
+        Ok(time()?? + time()??)
+    }
+
     /// Memory, now and at its peak, in words.
     pub fn memory(&self) -> String {
         memory(&self.file("status").unwrap_or_default())
@@ -214,7 +223,7 @@ fn look(database: &Path, sql: &'static str, position: i64) -> anyhow::Result<(i6
 
 /// The yardstick for calls: an axum server whose handlers do nothing.
 pub struct Noop {
-    _process: Process,
+    pub process: Process,
     pub address: SocketAddr,
 }
 
@@ -228,7 +237,7 @@ impl Noop {
         let stdout = child.stdout.take().unwrap();
         let process = Process { child };
         let line = BufReader::new(stdout).lines().next().context("the yardstick did not start")??;
-        Ok(Self { _process: process, address: line.parse()? })
+        Ok(Self { process, address: line.parse()? })
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::Bench;
 use crate::load::{Connects, Figures, Load, Requests};
-use crate::server::{Noop, Server, Written};
+use crate::server::{Noop, Process, Server, Written};
 use crate::table::{Line, median, milliseconds, runs, thousands};
 
 const CONNECTIONS: usize = 256;
@@ -52,6 +52,8 @@ struct Measured {
     yardstick: Vec<Figures>,
     calls: usize,
     written: Written,
+    /// Processor time of the two servers per call, microseconds.
+    processor: Vec<(f64, f64)>,
 }
 
 impl Measured {
@@ -75,20 +77,32 @@ impl Measured {
                 events as f64 / self.calls as f64,
                 events as f64 / commits as f64,
             )),
-            Line::note(format!("server {}", server.process.memory())),
+            Line::note(format!(
+                "processor time per call {:.0} us, yardstick {:.0} us; server {}",
+                median(self.processor.iter().map(|times| times.0)),
+                median(self.processor.iter().map(|times| times.1)),
+                server.process.memory()
+            )),
         ]
     }
 }
 
 fn measure(bench: &Bench, server: &Server, requests: Requests) -> anyhow::Result<Measured> {
     let (noop, requests) = (Noop::start()?, Arc::new(requests));
-    let mut measured = Measured { ours: vec![], yardstick: vec![], calls: 0, written: Written::default() };
+    let mut measured = Measured {
+        ours: vec![],
+        yardstick: vec![],
+        calls: 0,
+        written: Written::default(),
+        processor: vec![],
+    };
     for _ in 0..bench.runs {
-        let (figures, _) = window(bench, noop.address, &requests)?;
+        let (figures, _, nothing) = window(bench, noop.address, &noop.process, &requests)?;
         measured.yardstick.push(figures);
         let before = server.position()?;
-        let (figures, calls) = window(bench, server.address, &requests)?;
+        let (figures, calls, time) = window(bench, server.address, &server.process, &requests)?;
         measured.ours.push(figures);
+        measured.processor.push((time, nothing));
         measured.calls += calls;
         let written = server.written_since(before)?;
         measured.written.events += written.events;
@@ -97,15 +111,23 @@ fn measure(bench: &Bench, server: &Server, requests: Requests) -> anyhow::Result
     Ok(measured)
 }
 
-/// Loads a server, warm-up first: figures of the window, and the number of calls in all.
-fn window(bench: &Bench, address: SocketAddr, requests: &Arc<Requests>) -> anyhow::Result<(Figures, usize)> {
+/// Loads a server, warm-up first: figures of the window, the number of calls in all, and the server's processor time
+/// for each, in microseconds.
+fn window(
+    bench: &Bench,
+    address: SocketAddr,
+    process: &Process,
+    requests: &Arc<Requests>,
+) -> anyhow::Result<(Figures, usize, f64)> {
+    let before = process.processor_time()?;
     let load = Load::start(address, CONNECTIONS, requests);
     sleep(bench.warm_up);
     let from = Instant::now();
     sleep(bench.window);
     let to = Instant::now();
     let calls = load.finish()?;
+    let time = (process.processor_time()? - before) as f64 * 10_000.0 / calls.samples.len() as f64;
     let figures = calls.during(from, to);
     eprintln!("  {} calls a second, p99 {}", thousands(figures.rate), milliseconds(figures.p99));
-    Ok((figures, calls.samples.len()))
+    Ok((figures, calls.samples.len(), time))
 }
