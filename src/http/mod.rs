@@ -138,15 +138,16 @@ async fn frame(mut request: Request, next: Next) -> Response {
         .iter()
         .any(|accept| accept.to_str().is_ok_and(|accept| accept.contains(problem::MEDIA_TYPE)));
     request.extensions_mut().insert(RequestId(id.clone()));
-    let span =
-        tracing::info_span!("request", id = %id, method = %request.method(), path = request.uri().path());
+    // The span has the id alone: what is in a span is formatted for every request, and most say nothing.
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let span = tracing::info_span!("request", %id);
     let mut response = next.run(request).instrument(span.clone()).await;
     let _entered = span.enter();
-    let status = response.status();
-    if status.is_server_error() {
-        tracing::warn!(status = status.as_u16(), "answered");
+    let status = response.status().as_u16();
+    if response.status().is_server_error() {
+        tracing::warn!(%method, path = uri.path(), status, "answered");
     } else {
-        tracing::debug!(status = status.as_u16(), "answered");
+        tracing::debug!(%method, path = uri.path(), status, "answered");
     }
     let is_problem = response.extensions().get::<IsProblem>().is_some();
     let headers = response.headers_mut();
