@@ -331,7 +331,7 @@ impl Known {
                 self.revocations.remove(&revocation.number);
             }
             Change::Revocation(revocation) => {
-                if revocation.is_provisional() {
+                if !self.revocations.contains_key(&revocation.number) {
                     self.cut_off(&revocation, cancelled);
                 }
                 self.revocations.insert(revocation.number, revocation);
@@ -426,7 +426,8 @@ impl Known {
         }
     }
 
-    /// Cancels what is under way of sessions that cannot be ended on record for now.
+    /// Cancels what is under way of sessions that a revocation covers, as soon as it begins: that they are ended on record
+    /// may take its time, or a disk with space.
     fn cut_off(&self, revocation: &Revocation, cancelled: &mut Vec<Arc<Flight>>) {
         for number in self.covered(revocation) {
             let flight = self.sessions.get(&number).and_then(|open| open.flight.get());

@@ -187,8 +187,8 @@ impl From<Error> for Problem {
             Error::DiskFull => Self::new(
                 StatusCode::INSUFFICIENT_STORAGE,
                 "disk_full",
-                "The disk is full; nothing was written. A revocation is in force in memory from now on, but it is not yet \
-                 recorded: until there is space, it would not outlive a restart",
+                "The disk is full; nothing was written. A revocation is in force from now on, but not yet on record to its \
+                 end: until there is space, it may not outlive a restart",
             ),
             Error::Internal(cause) => {
                 tracing::error!(%cause, "internal error");

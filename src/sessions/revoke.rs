@@ -41,7 +41,7 @@ pub struct Revoked {
 #[derive(Default)]
 pub(super) struct Worker {
     wake: Notify,
-    waiting: Mutex<HashMap<Uuid, oneshot::Sender<u64>>>,
+    waiting: Mutex<HashMap<Uuid, oneshot::Sender<Result<u64, Error>>>>,
 }
 
 /// Waits until what was cancelled has let go, but not for ever.
@@ -116,7 +116,7 @@ impl Sessions {
         }
         self.revocations.wake.notify_one();
         // The worker goes on whether or not anybody still waits here.
-        let disconnected = told.await.map_err(|_| Error::Busy)?;
+        let disconnected = told.await.map_err(|_| Error::Busy)??;
         Ok(Revoked { id: Some(id), disconnected })
     }
 
@@ -140,13 +140,15 @@ impl Sessions {
             // records it when it can; then it comes again under a number of its own.
             for revocation in unfinished.into_iter().filter(|revocation| !revocation.is_provisional()) {
                 if begun.insert(revocation.number) {
-                    running.push(async move { (revocation.number, self.carry_out(&revocation).await) });
+                    running.push(async move {
+                        (revocation.number, revocation.id, self.carry_out(&revocation).await)
+                    });
                 }
             }
             tokio::select! {
                 () = stopping.cancelled() => return,
                 () = self.revocations.wake.notified() => {}
-                Some((number, outcome)) = running.next() => match outcome {
+                Some((number, id, outcome)) = running.next() => match outcome {
                     Ok(()) => {
                         begun.remove(&number);
                     }
@@ -154,6 +156,12 @@ impl Sessions {
                         // The next wake-up tries it again; the scheduler sees to it that there is one.
                         tracing::error!(?error, revocation = number.0, "a revocation could not go on");
                         begun.remove(&number);
+                        // It goes on, but nobody should wait for what may take until somebody empties a disk.
+                        if let (false, Some(tell)) =
+                            (matches!(error, Error::Busy), self.revocations.waiting.lock().remove(&id))
+                        {
+                            tell.send(Err(error)).ok();
+                        }
                         tokio::time::sleep(PAUSE).await;
                     }
                 },
@@ -176,7 +184,7 @@ impl Sessions {
         let answer = self.committer.submit(By::system(), Work::EndRevocation(revocation.number)).await?;
         let Done::Revocation(ended) = answer.done else { return Err(unexpected()) };
         if let Some(tell) = self.revocations.waiting.lock().remove(&revocation.id) {
-            tell.send(ended.disconnected_count).ok();
+            tell.send(Ok(ended.disconnected_count)).ok();
         }
         Ok(())
     }

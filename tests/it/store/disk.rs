@@ -1,18 +1,26 @@
 //! A disk that is full, and one that has space again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use futures_util::future::join_all;
 use sessiond::committer::{By, Work};
 use sessiond::core::application::ApplicationCommand;
+use sessiond::core::caller::{Actor, ActorKind, Caller, Credential, CredentialKind, Scope, Scopes};
 use sessiond::core::command::{Command, Presented};
 use sessiond::core::event::ApplicationChanged;
-use sessiond::core::ids::RevocationNumber;
+use sessiond::core::ids::{RevocationNumber, SessionNumber};
+use sessiond::core::kind::Policy;
 use sessiond::core::reason::Reason;
 use sessiond::core::revocation::Filter;
 use sessiond::error::Error;
+use sessiond::secret::SecretKey;
+use sessiond::sessions::Sessions;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
-use super::base::{APPLICATION, Base, Opens, Running, session_work};
+use super::base::{APPLICATION, Base, ORGANIZATION, Opens, Running, session_work};
 
 const ALL: Filter = Filter { application: Some(APPLICATION), session: None };
 
@@ -104,4 +112,63 @@ async fn what_was_under_way_is_cut_off_by_a_revocation_that_cannot_be_recorded()
     running.begin(ALL, Reason::Revoked).await.unwrap_err();
     assert_eq!(pass.reason(), Some(Reason::Revoked));
     running.crash().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_that_finds_no_space_midway_says_so_and_goes_on_when_there_is() {
+    let base = Base::new();
+    let running = base.founded().await;
+    join_all((0..300).map(|_| running.open())).await;
+    running.stop().await;
+    let running = on_a_full_disk(&base).await;
+    let directory = tempfile::tempdir().unwrap();
+    let key = SecretKey::load_or_make(&directory.path().join("key")).unwrap();
+    let (committer, gate, reader) = (running.committer.clone(), running.gate.clone(), running.reader.clone());
+    let sessions =
+        Arc::new(Sessions::new(committer, gate, reader, running.clock.clone(), key, Policy::default()));
+    let stopping = CancellationToken::new();
+    let worker = tokio::spawn({
+        let (sessions, stopping) = (sessions.clone(), stopping.clone());
+        async move { sessions.run_revocations(stopping).await }
+    });
+    let application = running.gate.known().application_id(APPLICATION);
+    let caller = operator(&running);
+    let revoked = sessions.revoke_all(&caller, application, None);
+    let outcome = tokio::time::timeout(Duration::from_secs(5), revoked).await.expect("it waits for ever");
+    assert!(matches!(outcome, Err(Error::DiskFull)), "{outcome:?}");
+    assert!(running.gate.enter(SessionNumber(1), running.now()).is_err());
+    make_room(&base).await;
+    for _ in 0..500 {
+        sessions.wake_revocations();
+        if running.gate.known().open_sessions() == 0 && sessions.unfinished_revocations() == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(running.gate.known().open_sessions(), 0, "it went on by itself");
+    stopping.cancel();
+    worker.await.unwrap();
+    running.stop().await;
+    base.verify().await.unwrap();
+}
+
+fn operator(running: &Running) -> Caller {
+    let actor = Actor { kind: ActorKind::ServiceAccount, id: Uuid::nil() };
+    Caller {
+        organization: ORGANIZATION,
+        organization_id: Uuid::nil(),
+        actor,
+        scopes: Scopes::default().with(Scope::ManagementAll),
+        confined_to: None,
+        bound_to: None,
+        credential: Credential {
+            kind: CredentialKind::Access { token: Uuid::nil(), client: "operations".into() },
+            issued_at: running.head(),
+            expires_at: running.now() + TimeDelta::hours(1),
+            barred: false,
+        },
+        ended: None,
+        request_id: None,
+        traceparent: None,
+    }
 }
