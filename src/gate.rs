@@ -471,6 +471,11 @@ impl Known {
         })
     }
 
+    /// Whether a request or stream of the session is under way.
+    pub fn busy(&self, number: SessionNumber) -> bool {
+        self.sessions.get(&number).is_some_and(Open::busy)
+    }
+
     /// The number of an open session.
     pub fn session_number(&self, id: Uuid) -> Option<SessionNumber> {
         self.by_id.get(&id).copied()

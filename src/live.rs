@@ -62,8 +62,10 @@ pub struct Live {
     /// Everything up to here has been handed out; kept here so that it survives a broken task.
     reached: Mutex<Position>,
     /// By topic, and by whether activity is wanted too: who does not want it is not kept busy with it.
-    channels: Mutex<HashMap<(Topic, bool), broadcast::Sender<Arc<Frame>>>>,
+    channels: Mutex<Channels>,
 }
+
+type Channels = HashMap<(Topic, bool), broadcast::Sender<Arc<Frame>>>;
 
 impl Live {
     pub fn new(reader: Reader, tip: watch::Receiver<Tip>) -> Self {

@@ -103,6 +103,14 @@ impl Errand {
         }
     }
 
+    /// Gives the pass back. While it was held the session could not go stale; from now on its silence counts.
+    fn let_go(&mut self) {
+        if self.pass.is_some() {
+            self.sessions.saw(self.number);
+        }
+        self.pass = None;
+    }
+
     /// The answer's body, handed on.
     pub fn relay(self, read: Bytes, rest: Option<Body>, events: bool) -> Body {
         let mut splitter = Splitter::default();
@@ -119,6 +127,12 @@ impl Errand {
             relay.sent += next.as_ref().map_or(0, |bytes| bytes.len() as u64);
             Some((next, relay))
         }))
+    }
+}
+
+impl Drop for Errand {
+    fn drop(&mut self) {
+        self.let_go();
     }
 }
 
@@ -294,7 +308,7 @@ impl Relay {
     fn finish(&mut self) {
         self.finished = true;
         self.rest = None;
-        self.errand.pass = None;
+        self.errand.let_go();
     }
 }
 

@@ -347,6 +347,11 @@ impl Sessions {
         Ok(self.gate.enter(number, self.clock.now())?)
     }
 
+    /// Notes a sign of life of a session: its silence counts from now.
+    pub fn saw(&self, number: SessionNumber) {
+        self.gate.saw(number, self.clock.now());
+    }
+
     /// The open session behind a number.
     pub fn open_session(&self, number: SessionNumber) -> Option<Session> {
         self.gate.known().session(number).cloned()

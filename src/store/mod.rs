@@ -44,6 +44,8 @@ impl From<sqlx::Error> for StoreError {
             .and_then(|code| code.parse::<i32>().ok());
         match code.map(|code| code & 0xff) {
             Some(13) => Self::Full,
+            // SQLITE_IOERR_SHMSIZE: no room for the WAL's index. Nothing is damaged.
+            Some(10) if code == Some(4874) => Self::Full,
             Some(10 | 11 | 26) => Self::Broken(error.to_string()),
             _ => Self::Failed(error.to_string()),
         }

@@ -137,6 +137,8 @@ impl Draft<'_> {
     ) -> Result<Done, Error> {
         let mut ended = 0;
         for (number, command) in items {
+            // The look that found it silent may be a moment old: something may have begun since.
+            let command = &self.as_seen_now(*number, command);
             let Some(session) = self.session(*number).cloned() else { continue };
             if self.wish(by, &session, command, revocation).is_ok()
                 && session.ended.is_none()
@@ -146,6 +148,19 @@ impl Draft<'_> {
             }
         }
         Ok(Done::Bulk(ended))
+    }
+
+    /// A wish to end a stale session, with what has been seen of it since.
+    fn as_seen_now(&self, number: SessionNumber, command: &Command) -> Command {
+        match (command, self.known.seen(number)) {
+            (Command::EndStale { not_before, .. }, Some(_)) if self.known.busy(number) => {
+                Command::EndStale { not_before: *not_before, seen_at: Some(self.now) }
+            }
+            (Command::EndStale { not_before, .. }, Some(seen)) => {
+                Command::EndStale { not_before: *not_before, seen_at: seen.seen_at }
+            }
+            (command, _) => command.clone(),
+        }
     }
 
     /// Records an event of a session. A call that meets another of the same session, actor and source in this batch
