@@ -432,13 +432,15 @@ fn principal_of(caller: &Caller, authenticated_user: Option<&str>) -> (String, S
     }
 }
 
-/// `<client> on <host>` where both are known, else two words and a number.
+/// `<client> on <host>`, as far as the two are known, else two words and a number.
 fn default_name(new: &NewSession) -> String {
     let client = new.client_info.as_ref().and_then(|info| info.get("name")).and_then(Value::as_str);
-    match (client, &new.hostname) {
-        (Some(client), Some(hostname)) => format!("{client} on {hostname}").chars().take(200).collect(),
-        _ => secret::session_name(),
-    }
+    let name = match (client, &new.hostname) {
+        (Some(client), Some(hostname)) => format!("{client} on {hostname}"),
+        (Some(client), None) => format!("{client} {}", secret::session_name()),
+        (None, _) => secret::session_name(),
+    };
+    name.chars().filter(|character| !character.is_control()).take(200).collect()
 }
 
 fn check_lengths(new: &NewSession) -> Result<(), Error> {
