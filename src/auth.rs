@@ -89,13 +89,13 @@ impl Auth {
     fn live_session(&self, presented: &Presented) -> Result<Option<Caller>, Error> {
         let known = self.gate.known();
         let Some(number) = known.session_number(presented.id) else { return Ok(None) };
-        let Some(seen) = known.seen(number) else { return Ok(None) };
-        let token =
-            seen.token.filter(|token| secret::same(&token.secret_hash, &presented.hash)).ok_or(NOBODY)?;
+        let Some(session) = known.session(number) else { return Ok(None) };
+        let token = known.session_token(number);
+        let token = token.filter(|token| secret::same(&token.secret_hash, &presented.hash)).ok_or(NOBODY)?;
         if self.clock.now() >= token.expires_at {
             return Err(Error::Unauthorized { reason: Some(Refusal::Expired) });
         }
-        Ok(Some(session_caller(&known, &seen.session, token)))
+        Ok(Some(session_caller(&known, session, token)))
     }
 
     async fn ended_session(&self, presented: &Presented) -> Result<Caller, Error> {

@@ -471,6 +471,11 @@ impl Known {
         })
     }
 
+    /// The current token of an open session.
+    pub fn session_token(&self, number: SessionNumber) -> Option<SessionToken> {
+        self.sessions.get(&number).and_then(|open| open.token)
+    }
+
     /// Whether a request or stream of the session is under way.
     pub fn busy(&self, number: SessionNumber) -> bool {
         self.sessions.get(&number).is_some_and(Open::busy)

@@ -23,7 +23,7 @@ use crate::config::{Config, database_file};
 use crate::core::kind::Policy;
 use crate::directory::{Chosen, Directory};
 use crate::gate::{Change, Gate, key_digest};
-use crate::http::{self, App};
+use crate::http::{self, App, Shared};
 use crate::live::Live;
 use crate::mcp::Gateway;
 use crate::scheduler;
@@ -142,7 +142,7 @@ pub async fn start(
         public_url.clone(),
         stopping.clone(),
     );
-    let app = App {
+    let app = App::from(Shared {
         sessions: house.sessions.clone(),
         directory: house.directory.clone(),
         auth: house.auth.clone(),
@@ -153,7 +153,7 @@ pub async fn start(
         config: config.clone(),
         public_url: public_url.clone(),
         stopping: stopping.clone(),
-    };
+    });
     let closed = CancellationToken::new();
     let errands = vec![
         supervise("revocation worker", closed.clone(), {

@@ -34,9 +34,26 @@ use crate::secret;
 use crate::sessions::{Board, Sessions};
 use problem::{IsProblem, Problem};
 
-/// What handlers work with.
+/// What handlers work with; cheap to clone, as every request does.
 #[derive(Clone)]
-pub struct App {
+pub struct App(Arc<Shared>);
+
+impl From<Shared> for App {
+    fn from(shared: Shared) -> Self {
+        Self(Arc::new(shared))
+    }
+}
+
+impl std::ops::Deref for App {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+/// The parts of an [`App`].
+pub struct Shared {
     pub sessions: Arc<Sessions>,
     pub directory: Arc<Directory>,
     pub auth: Arc<Auth>,

@@ -68,7 +68,7 @@ impl Reader {
             .idle_timeout(None)
             .test_before_acquire(false)
             .acquire_timeout(Duration::from_secs(10))
-            .connect_with(options(url)?.read_only(true))
+            .connect_with(options(url)?.read_only(true).pragma("cache_size", "-8192"))
             .await?;
         Ok(Self { pool, options: options(url)? })
     }

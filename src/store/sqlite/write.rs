@@ -194,6 +194,9 @@ static SESSION_TOKEN: Insert = Insert::new(
      expires_at = excluded.expires_at",
 );
 
+static PRINCIPAL: Insert =
+    Insert::new("principal (number, organization, issuer, subject_digest, subject)", 5, "");
+
 impl Writer {
     /// Opens the database for writing, making and migrating it as needed, and checks what the live connection runs on.
     pub async fn open(url: &str) -> Result<Self, StoreError> {
@@ -262,6 +265,23 @@ impl Writer {
                 .add(token.secret_hash.as_slice())
                 .add(token.issued_at.0)
                 .time(token.expires_at);
+        })
+        .await?;
+        let principals: Vec<_> = batch
+            .side
+            .iter()
+            .filter_map(|side| match side {
+                SideWrite::Principal(principal) => Some(principal),
+                _ => None,
+            })
+            .collect();
+        self.put(&PRINCIPAL, &principals, |bound, principal| {
+            bound
+                .add(principal.number.0)
+                .add(principal.organization.0)
+                .add(principal.issuer.as_str())
+                .add(principal.subject_digest.as_slice())
+                .add(principal.subject.as_deref());
         })
         .await?;
         for side in &batch.side {
@@ -362,7 +382,8 @@ impl Writer {
 
     async fn write_side(&mut self, side: &SideWrite) -> Result<(), StoreError> {
         let query = match side {
-            SideWrite::SessionToken(..) => return Ok(()),
+            // Many at a time, above.
+            SideWrite::SessionToken(..) | SideWrite::Principal(_) => return Ok(()),
             SideWrite::ClientSecret { client_id, secret_hash } => {
                 sqlx::query("insert or replace into client_secret (client_id, secret_hash) values (?, ?)")
                     .bind(client_id)
@@ -380,15 +401,9 @@ impl Writer {
                     .bind(token.expires_at.timestamp_millis())
                     .bind(token.barred)
             }
-            SideWrite::BarAccessToken(id) => sqlx::query("update access_token set barred = 1 where id = ?").bind(id),
-            SideWrite::Principal(principal) => sqlx::query(
-                "insert into principal (number, organization, issuer, subject_digest, subject) values (?, ?, ?, ?, ?)",
-            )
-            .bind(principal.number.0)
-            .bind(principal.organization.0)
-            .bind(&principal.issuer)
-            .bind(principal.subject_digest.as_slice())
-            .bind(&principal.subject),
+            SideWrite::BarAccessToken(id) => {
+                sqlx::query("update access_token set barred = 1 where id = ?").bind(id)
+            }
             SideWrite::McpSession(session, mcp) => {
                 sqlx::query("insert or replace into mcp_session (session, id_hash, sealed) values (?, ?, ?)")
                     .bind(session.0)
