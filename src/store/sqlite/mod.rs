@@ -59,7 +59,7 @@ fn wal_bytes(database: &Path) -> u64 {
     std::fs::metadata(path).map_or(0, |metadata| metadata.len())
 }
 
-/// Bytes of a database page, fixed when the file is made. `docs/decisions/0003-page-size.md` has the figures.
+/// Bytes of a database page, fixed when the file is made. `docs/decisions/0003-small-pages-and-whole-batches.md` has the figures.
 const PAGE_SIZE: u32 = 1024;
 
 async fn migrate(connection: &mut SqliteConnection) -> Result<(), StoreError> {
