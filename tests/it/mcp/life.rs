@@ -200,3 +200,24 @@ async fn traffic_is_activity_with_its_counts() {
     assert_eq!(total["requests"], 4, "{log:?}");
     assert!(total["bytesIn"].as_u64().unwrap() > 300 && total["bytesOut"].as_u64().unwrap() > 150, "{total}");
 }
+
+#[tokio::test]
+async fn silence_during_a_call_is_no_silence_and_counts_from_its_end() {
+    let (house, _upstream) = House::with_fake(&["--mcp-stale-after", "60s"]).await;
+    let client = house.connect().await;
+    let calling = tokio::spawn({
+        let client = client.clone();
+        async move { client.begin(json!(7), "silent").await }
+    });
+    let status = async || house.sessions().await[0]["derivedStatus"].as_str().unwrap().to_owned();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    house.server.turn(100);
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    assert_ne!(status().await, "disconnected", "a call is under way");
+    calling.abort();
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    assert_ne!(status().await, "disconnected", "it has only just ended");
+    house.server.turn(61);
+    house.server.until("it goes stale", async || status().await == "disconnected").await;
+    assert_eq!(house.sessions().await[0]["disconnectReason"], "stale");
+}
