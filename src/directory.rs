@@ -15,7 +15,7 @@ use crate::core::event::{
     ApplicationChanged, ApplicationCreated, OauthClient, OrganizationCreated, ServiceAccountCreated,
     UpstreamSet,
 };
-use crate::core::ids::{ApplicationNumber, OrganizationNumber, Position};
+use crate::core::ids::{OrganizationNumber, Position};
 use crate::core::kind::Policy;
 use crate::core::token::AccessToken;
 use crate::error::Error;
@@ -177,11 +177,6 @@ impl Directory {
             .filter(|one| one.organization == caller.organization && caller.may_touch(one.number))
             .filter(|one| one.archived_at.is_none())
             .cloned()
-    }
-
-    /// An application by number, for the gateway.
-    pub fn application_by_number(&self, number: ApplicationNumber) -> Option<Application> {
-        self.gate.known().applications.get(&number).cloned()
     }
 
     /// Makes an application; a confidential one gets a secret.

@@ -504,10 +504,6 @@ impl Known {
         self.principals.get(&(organization, *digest)).copied()
     }
 
-    pub fn principals(&self) -> usize {
-        self.principals.len()
-    }
-
     pub fn open_sessions(&self) -> usize {
         self.sessions.len()
     }
