@@ -16,7 +16,7 @@ use crate::core::event::{
     UpstreamSet,
 };
 use crate::core::ids::{OrganizationNumber, Position};
-use crate::core::kind::Policy;
+use crate::core::policy::Policy;
 use crate::core::token::AccessToken;
 use crate::error::Error;
 use crate::gate::{Client, Gate, Summary};
@@ -127,7 +127,7 @@ impl Directory {
         };
         let answer =
             self.committer.submit(By::operator(), Work::CreateOrganization(Box::new(founding))).await?;
-        let Done::Organization(organization, _) = answer.done else { return Err(unexpected()) };
+        let Done::Founded(organization, _) = answer.done else { return Err(unexpected()) };
         Ok(Founded { organization, application_id: Some(application_id), client_id, client_secret })
     }
 
@@ -140,8 +140,7 @@ impl Directory {
         archived: bool,
         slice: Slice,
     ) -> (Vec<(Application, Summary)>, bool) {
-        let now = self.clock.now();
-        let known = self.gate.known();
+        let known = self.gate.known_at(self.clock.now());
         let mut own: Vec<_> = known
             .applications
             .values()
@@ -152,17 +151,17 @@ impl Directory {
         own.sort_unstable_by_key(|one| std::cmp::Reverse((one.created_at, one.id)));
         let more = own.len() > slice.limit as usize;
         own.truncate(slice.limit as usize);
-        (own.into_iter().map(|one| (one.clone(), known.summary(one.number, now))).collect(), more)
+        (own.into_iter().map(|one| (one.clone(), known.summary(one.number))).collect(), more)
     }
 
     /// One application, archived or not, with how many sessions it has.
     pub fn application(&self, caller: &Caller, id: Uuid) -> Result<(Application, Summary), Error> {
-        let known = self.gate.known();
+        let known = self.gate.known_at(self.clock.now());
         let one = known
             .application(id)
             .filter(|one| one.organization == caller.organization && caller.may_touch(one.number))
             .ok_or(Error::NotFound("Application"))?;
-        Ok((one.clone(), known.summary(one.number, self.clock.now())))
+        Ok((one.clone(), known.summary(one.number)))
     }
 
     /// The application whose gateway a caller wants: the one named, else the one the credential is bound to. An archived

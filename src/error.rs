@@ -15,6 +15,9 @@ pub enum Error {
     /// Valid, but without the right: these scopes are missing.
     #[error("Insufficient scope: {missing}")]
     Forbidden { missing: String },
+    /// The right is there, but something stands against it.
+    #[error("{message}")]
+    Denied { code: &'static str, message: String },
     /// There is no such thing, or none that the caller may know of.
     #[error("{0} not found")]
     NotFound(&'static str),
@@ -59,6 +62,13 @@ impl From<Refusal> for Error {
                 Self::Unauthorized { reason: Some(refusal) }
             }
             Refusal::KeyTaken => Self::Conflict { code: "session_key_taken", message: refusal.to_string() },
+            Refusal::LimitReached(_) => {
+                Self::Conflict { code: "session_limit_reached", message: refusal.to_string() }
+            }
+            Refusal::Suspended => Self::Denied { code: "session_suspended", message: refusal.to_string() },
+            Refusal::PrincipalDisabled => {
+                Self::Denied { code: "principal_disabled", message: refusal.to_string() }
+            }
             Refusal::ApplicationArchived => Self::NotFound("Application"),
             Refusal::Unknown => Self::NotFound("Session"),
         }

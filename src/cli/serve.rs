@@ -20,9 +20,9 @@ use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::committer::Committer;
 use crate::config::{Config, database_file};
-use crate::core::kind::Policy;
+use crate::core::policy::Policy;
 use crate::directory::{Chosen, Directory};
-use crate::gate::{Change, Gate, key_digest};
+use crate::gate::{Change, Fresh, Gate, Terms, key_digest};
 use crate::http::{self, App, Shared};
 use crate::live::Live;
 use crate::mcp::Gateway;
@@ -75,6 +75,7 @@ pub fn fill(gate: &Gate, loaded: &mut Loaded) {
     changes.extend(loaded.applications.drain(..).map(Change::Application));
     changes.extend(loaded.service_accounts.drain(..).map(Change::ServiceAccount));
     changes.extend(loaded.revocations.drain(..).map(Change::Revocation));
+    changes.extend(loaded.items.drain(..).map(Change::Item));
     changes.extend(loaded.principals.iter().cloned().map(Change::Principal));
     changes.extend(loaded.sessions.iter().map(|row| {
         let (detail, application) = (&row.detail, row.session.application);
@@ -82,7 +83,14 @@ pub fn fill(gate: &Gate, loaded: &mut Loaded) {
             detail.client_session_id.as_deref(),
             detail.token_identifier.as_deref(),
         );
-        Change::Session(row.session.clone(), key.map(|key| key_digest(application, key)))
+        let fresh = Fresh {
+            key: key.map(|key| key_digest(application, key)),
+            terms: Terms {
+                hostname: detail.hostname.as_deref().map(Into::into),
+                client: detail.client.as_deref().map(Into::into),
+            },
+        };
+        Change::Session(row.session.clone(), Some(fresh))
     }));
     changes
         .extend(loaded.session_tokens.drain(..).map(|(number, token)| Change::SessionToken(number, token)));

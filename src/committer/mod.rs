@@ -16,18 +16,20 @@ use uuid::Uuid;
 use crate::clock::Clock;
 use crate::core::Time;
 use crate::core::application::{
-    Application, ApplicationCommand, Organization, ServiceAccount, ServiceAccountCommand,
+    Application, ApplicationCommand, Organization, OrganizationCommand, ServiceAccount, ServiceAccountCommand,
 };
 use crate::core::caller::{Actor, Caller};
 use crate::core::command::{Command, Connect};
 use crate::core::event::{ApplicationCreated, OrganizationCreated, ServiceAccountCreated};
+use crate::core::filter::Filter;
 use crate::core::ids::{
-    ApplicationNumber, OrganizationNumber, Position, RevocationNumber, ServiceAccountNumber, SessionNumber,
-    Tip,
+    ApplicationNumber, OrganizationNumber, Position, PrincipalNumber, RevocationNumber, ServiceAccountNumber,
+    SessionNumber, Stream, Tip,
 };
-use crate::core::kind::Policy;
+use crate::core::item::{Item, ItemEvent};
+use crate::core::policy::Policy;
 use crate::core::reason::Reason;
-use crate::core::revocation::{Filter, Revocation};
+use crate::core::revocation::Revocation;
 use crate::core::session::Session;
 use crate::core::token::AccessToken;
 use crate::error::Error;
@@ -98,14 +100,24 @@ pub enum Work {
         revocation: Option<RevocationNumber>,
     },
     /// Close the Gate for what the filter covers and record that a revocation began.
-    BeginRevocation {
-        id: Uuid,
-        organization: OrganizationNumber,
-        filter: Filter,
-        reason: Reason,
-        note: Option<String>,
+    BeginRevocation(Box<Beginning>),
+    EndRevocation {
+        number: RevocationNumber,
+        /// Requests and streams that it cut off.
+        streams_closed: u64,
     },
-    EndRevocation(RevocationNumber),
+    /// A wish about a small thing of the directory, said as the event it wants. Without a stream: a new one.
+    Item {
+        organization: OrganizationNumber,
+        stream: Option<Stream>,
+        wish: ItemEvent,
+        /// Written with it, if it happens.
+        side: Vec<SideWrite>,
+    },
+    Organization {
+        number: OrganizationNumber,
+        command: OrganizationCommand,
+    },
     CreateOrganization(Box<Founding>),
     CreateApplication {
         organization: OrganizationNumber,
@@ -132,6 +144,20 @@ pub enum Work {
     Side(SideWrite),
     /// Report on the live writer.
     Health,
+}
+
+/// A revocation that is to begin, with what happens in the same transaction.
+#[derive(Debug, Clone)]
+pub struct Beginning {
+    pub id: Uuid,
+    pub organization: OrganizationNumber,
+    pub filter: Filter,
+    pub reason: Reason,
+    pub note: Option<String>,
+    /// The principal is disabled with it; with its public id.
+    pub disable: Option<(PrincipalNumber, Uuid)>,
+    /// It is a run of this schedule, for this moment. A run that is done already does not begin again.
+    pub schedule: Option<(Stream, Time)>,
 }
 
 /// A connect with what belongs to it beside the rules.
@@ -165,10 +191,12 @@ pub enum Done {
     /// How many sessions this unit ended.
     Bulk(u64),
     Revocation(Revocation),
-    Organization(Organization, ServiceAccount),
+    Founded(Organization, ServiceAccount),
+    Organization(Box<Organization>),
     Application(Box<Application>),
     ServiceAccount(Box<ServiceAccount>),
     Token(AccessToken),
+    Item(Box<Item>),
     Health(Health),
     Nothing,
 }
@@ -205,6 +233,7 @@ impl Committer {
             recorded_at: loaded.last_recorded_at.unwrap_or_default(),
             commit_hash: loaded.commit_hash,
             last_session: loaded.last_session.0,
+            last_session_id: loaded.last_session_id,
             last_revocation: loaded.last_revocation,
             last_principal: loaded.principals.iter().map(|principal| principal.number.0).max().unwrap_or(0),
         };
@@ -273,6 +302,7 @@ struct Chain {
     recorded_at: Time,
     commit_hash: [u8; 32],
     last_session: i64,
+    last_session_id: Uuid,
     last_revocation: i64,
     last_principal: i64,
 }
@@ -445,19 +475,11 @@ impl Task {
     fn refuse_for_want_of_space(&mut self, units: Vec<Unit>) {
         tracing::error!("the disk is full: nothing was written");
         for mut unit in units {
-            if let Work::BeginRevocation { organization, filter, reason, .. } = &unit.work {
+            if let Work::BeginRevocation(beginning) = &unit.work {
                 self.last_provisional += 1;
                 let number = RevocationNumber(-self.last_provisional);
                 let (head, now) = (self.chain.position, self.clock.now());
-                let changes = draft::provisional(
-                    &self.gate.known(),
-                    number,
-                    *organization,
-                    *filter,
-                    *reason,
-                    head,
-                    now,
-                );
+                let changes = draft::provisional(&self.gate.known(), number, beginning, head, now);
                 self.gate.apply(changes);
                 let told = std::mem::replace(&mut unit.reply, oneshot::channel().0);
                 told.send(Err(Error::DiskFull)).ok();

@@ -5,9 +5,11 @@ use uuid::Uuid;
 use super::Time;
 use super::caller::Scopes;
 use super::event::{
-    ApplicationChanged, ApplicationEvent, OauthClient, OrganizationEvent, ServiceAccountEvent, UpstreamSet,
+    ApplicationChanged, ApplicationEvent, Issuer, IssuersSet, OauthClient, OrganizationEvent,
+    OrganizationRenamed, ServiceAccountEvent, UpstreamSet,
 };
 use super::ids::{ApplicationNumber, Head, OrganizationNumber, Position, ServiceAccountNumber};
+use super::policy::ApplicationPolicy;
 
 /// The fold of an organization's events.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,6 +18,10 @@ pub struct Organization {
     pub id: Uuid,
     pub name: String,
     pub created_at: Time,
+    /// Position of its last revocation: credentials issued before it open no agent-side path.
+    pub barred_before: Position,
+    /// Whose access tokens are accepted beside our own.
+    pub issuers: Vec<Issuer>,
     pub head: Head,
 }
 
@@ -29,6 +35,7 @@ pub struct Application {
     pub description: Option<String>,
     pub oauth: OauthClient,
     pub upstream: Option<String>,
+    pub policy: Option<ApplicationPolicy>,
     pub created_at: Time,
     pub updated_at: Time,
     pub archived_at: Option<Time>,
@@ -61,16 +68,37 @@ pub struct Envelope {
     pub head: Head,
 }
 
-/// The fold of an organization.
-pub fn evolve_organization(event: &OrganizationEvent, envelope: &Envelope) -> Organization {
-    let OrganizationEvent::Created(created) = event;
-    Organization {
-        number: OrganizationNumber(envelope.number),
-        id: created.id,
-        name: created.name.clone(),
-        created_at: envelope.occurred_at,
-        head: envelope.head,
+/// The fold of an organization. Events before `Created` fold to nothing.
+pub fn evolve_organization(
+    organization: Option<Organization>,
+    event: &OrganizationEvent,
+    envelope: &Envelope,
+) -> Option<Organization> {
+    let head = envelope.head;
+    if let OrganizationEvent::Created(created) = event {
+        return Some(Organization {
+            number: OrganizationNumber(envelope.number),
+            id: created.id,
+            name: created.name.clone(),
+            created_at: envelope.occurred_at,
+            barred_before: Position(0),
+            issuers: vec![],
+            head,
+        });
     }
+    let organization = organization?;
+    Some(match event {
+        OrganizationEvent::Created(_) => organization,
+        OrganizationEvent::Renamed(renamed) => {
+            Organization { name: renamed.name.clone(), head, ..organization }
+        }
+        OrganizationEvent::IssuersSet(set) => {
+            Organization { issuers: set.issuers.clone(), head, ..organization }
+        }
+        OrganizationEvent::CredentialsBarred => {
+            Organization { barred_before: head.position, head, ..organization }
+        }
+    })
 }
 
 /// The fold of an application. Events before `Created` fold to nothing.
@@ -89,6 +117,7 @@ pub fn evolve_application(
             description: None,
             oauth: created.oauth.clone(),
             upstream: None,
+            policy: None,
             created_at: at,
             updated_at: at,
             archived_at: None,
@@ -109,6 +138,9 @@ pub fn evolve_application(
         ApplicationEvent::SecretRotated => Application { updated_at: at, head, ..application },
         ApplicationEvent::UpstreamSet(set) => {
             Application { upstream: Some(set.url.clone()), updated_at: at, head, ..application }
+        }
+        ApplicationEvent::PolicySet(policy) => {
+            Application { policy: Some((**policy).clone()), updated_at: at, head, ..application }
         }
         ApplicationEvent::CredentialsBarred => {
             Application { barred_before: head.position, head, ..application }
@@ -153,6 +185,29 @@ pub enum ApplicationCommand {
     Change(ApplicationChanged),
     RotateSecret,
     SetUpstream(UpstreamSet),
+    SetPolicy(Box<ApplicationPolicy>),
+}
+
+/// A wish about an organization.
+#[derive(Debug, Clone)]
+pub enum OrganizationCommand {
+    Rename(OrganizationRenamed),
+    SetIssuers(IssuersSet),
+}
+
+/// What a wish about an organization makes happen.
+pub fn decide_organization(
+    organization: &Organization,
+    command: &OrganizationCommand,
+) -> Option<OrganizationEvent> {
+    match command {
+        OrganizationCommand::Rename(renamed) => {
+            (renamed.name != organization.name).then(|| OrganizationEvent::Renamed(renamed.clone()))
+        }
+        OrganizationCommand::SetIssuers(set) => {
+            (set.issuers != organization.issuers).then(|| OrganizationEvent::IssuersSet(set.clone()))
+        }
+    }
 }
 
 /// A wish about a service account.
@@ -202,6 +257,8 @@ pub fn decide_application(
         ApplicationCommand::RotateSecret => vec![ApplicationEvent::SecretRotated],
         ApplicationCommand::SetUpstream(set) if application.upstream.as_ref() == Some(&set.url) => vec![],
         ApplicationCommand::SetUpstream(set) => vec![ApplicationEvent::UpstreamSet(set.clone())],
+        ApplicationCommand::SetPolicy(policy) if application.policy.as_ref() == Some(policy) => vec![],
+        ApplicationCommand::SetPolicy(policy) => vec![ApplicationEvent::PolicySet(policy.clone())],
     })
 }
 

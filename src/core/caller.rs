@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::Time;
 use super::command::Presented;
-use super::ids::{ApplicationNumber, OrganizationNumber, Position, SessionNumber};
+use super::ids::{ApplicationNumber, OrganizationNumber, Position, PrincipalNumber, SessionNumber};
 use super::session::Ended;
 
 /// Who did something: a kind and an id, never a name.
@@ -38,14 +38,25 @@ pub enum ActorKind {
     Session = 2,
     Application = 3,
     ServiceAccount = 4,
+    ApiKey = 5,
+    /// A person or agent whom an external issuer vouches for; its id is the principal's.
+    User = 6,
 }
 
 impl ActorKind {
     /// The kind behind a stored code.
     pub fn from_code(code: i64) -> Option<Self> {
-        [Self::System, Self::Operator, Self::Session, Self::Application, Self::ServiceAccount]
-            .into_iter()
-            .find(|kind| *kind as i64 == code)
+        [
+            Self::System,
+            Self::Operator,
+            Self::Session,
+            Self::Application,
+            Self::ServiceAccount,
+            Self::ApiKey,
+            Self::User,
+        ]
+        .into_iter()
+        .find(|kind| *kind as i64 == code)
     }
 
     /// The word used on feeds.
@@ -56,6 +67,8 @@ impl ActorKind {
             Self::Session => "session",
             Self::Application => "application",
             Self::ServiceAccount => "service_account",
+            Self::ApiKey => "api_key",
+            Self::User => "user",
         }
     }
 }
@@ -67,12 +80,28 @@ pub enum Scope {
     SessionsRead,
     SessionsWrite,
     McpInvoke,
+    /// Organizations, for whoever runs the installation.
+    PlatformAdmin,
+    /// The media surface; for API keys.
+    Media,
+    /// The workload surface; for API keys.
+    Session,
+    /// The terminal surface; for API keys.
+    Terminal,
 }
 
 impl Scope {
     /// Every scope, in the order in which they are listed to people.
-    pub const ALL: [Self; 4] =
-        [Self::ManagementAll, Self::SessionsRead, Self::SessionsWrite, Self::McpInvoke];
+    pub const ALL: [Self; 8] = [
+        Self::ManagementAll,
+        Self::SessionsRead,
+        Self::SessionsWrite,
+        Self::McpInvoke,
+        Self::PlatformAdmin,
+        Self::Media,
+        Self::Session,
+        Self::Terminal,
+    ];
 
     /// The word in OAuth's `scope`.
     pub fn word(self) -> &'static str {
@@ -81,6 +110,10 @@ impl Scope {
             Self::SessionsRead => "management:sessions:read",
             Self::SessionsWrite => "management:sessions:write",
             Self::McpInvoke => "mcp:invoke",
+            Self::PlatformAdmin => "platform:admin",
+            Self::Media => "media",
+            Self::Session => "session",
+            Self::Terminal => "terminal",
         }
     }
 
@@ -92,7 +125,7 @@ impl Scope {
 
 /// A set of scopes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Scopes(u8);
+pub struct Scopes(u16);
 
 impl Scopes {
     /// The words of an OAuth `scope` string that are known; unknown ones are returned beside.
@@ -143,6 +176,8 @@ pub struct Caller {
     pub organization: OrganizationNumber,
     pub organization_id: Uuid,
     pub actor: Actor,
+    /// The person or agent it acts for, where the credential names one.
+    pub principal: Option<PrincipalNumber>,
     pub scopes: Scopes,
     /// The application this caller is confined to: an application's token its own, a session token its session's.
     pub confined_to: Option<ApplicationNumber>,

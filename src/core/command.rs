@@ -14,18 +14,32 @@ pub enum Command {
     /// Open a session, or attach to the live one that holds the same natural key.
     Connect(Box<Connect>),
     /// A sign of life.
-    RecordActivity { source: ActivitySource, counts: Counts, presented: Presented },
+    RecordActivity {
+        source: ActivitySource,
+        counts: Counts,
+        presented: Presented,
+    },
     /// Replace the session's token.
-    RenewToken { presented: Presented },
+    RenewToken {
+        presented: Presented,
+    },
     /// Announce that the token's time has passed.
     Expire,
     /// End it if there was no sign of life since before the stale timeout. `not_before` is the later of process start
     /// and last clock jump: our own absence never counts as theirs. `seen_at` is a sign of life not yet in the log.
-    EndStale { not_before: Time, seen_at: Option<Time> },
+    EndStale {
+        not_before: Time,
+        seen_at: Option<Time>,
+    },
     /// End it if its absolute lifetime has passed.
     EndLifetime,
+    /// Refuse every request of it from now on, and change nothing else.
+    Suspend,
+    Resume,
     /// End it.
-    Disconnect { reason: Reason },
+    Disconnect {
+        reason: Reason,
+    },
 }
 
 impl Command {

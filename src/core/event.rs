@@ -8,10 +8,13 @@ use uuid::Uuid;
 
 use super::Time;
 use super::caller::Actor;
+use super::filter::Filter;
 use super::ids::{
     ApplicationNumber, OrganizationNumber, Position, PrincipalNumber, RevocationNumber, Stream,
 };
-use super::kind::{Kind, SessionPolicy};
+use super::item::ItemEvent;
+use super::kind::Kind;
+use super::policy::{ApplicationPolicy, SessionPolicy};
 use super::reason::Reason;
 
 /// Any event, by the kind of stream it belongs to.
@@ -22,6 +25,7 @@ pub enum Event {
     ServiceAccount(ServiceAccountEvent),
     Session(SessionEvent),
     Revocation(RevocationEvent),
+    Item(ItemEvent),
     /// A type this release does not know, kept as it is: folds pass over it.
     Unknown {
         name: String,
@@ -36,6 +40,9 @@ pub enum SessionEvent {
     ActivityRecorded(ActivityRecorded),
     TokenRenewed(TokenRenewed),
     Expired(Expired),
+    /// Every request is refused until it is resumed; nothing else changes.
+    Suspended,
+    Resumed,
     Disconnected(Disconnected),
 }
 
@@ -156,6 +163,7 @@ pub enum ApplicationEvent {
     Changed(ApplicationChanged),
     SecretRotated,
     UpstreamSet(UpstreamSet),
+    PolicySet(Box<ApplicationPolicy>),
     /// A revocation began that covers the application: tokens issued before this event open no agent-side path.
     CredentialsBarred,
     Archived,
@@ -200,6 +208,41 @@ pub struct UpstreamSet {
 #[derive(Debug, Clone, PartialEq)]
 pub enum OrganizationEvent {
     Created(OrganizationCreated),
+    Renamed(OrganizationRenamed),
+    /// Whose access tokens are accepted beside our own; replaces the list before.
+    IssuersSet(IssuersSet),
+    /// A revocation began that covers the organization: tokens issued before this event open no agent-side path.
+    CredentialsBarred,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OrganizationRenamed {
+    pub name: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct IssuersSet {
+    pub issuers: Vec<Issuer>,
+}
+
+/// An external issuer of JWT access tokens (RFC 9068), as the organization trusts it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Issuer {
+    /// The exact `iss`.
+    pub issuer: String,
+    /// One of a token's `aud` must be this.
+    pub audience: String,
+    /// Accepted signature algorithms, all asymmetric: `RS256`, `ES256`, …
+    pub algorithms: Vec<String>,
+    /// Where its keys are; discovered from the issuer's metadata if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwks_uri: Option<String>,
+    /// The application its tokens act in; for tokens that name none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub application: Option<ApplicationNumber>,
+    /// Words of ours that its tokens may carry in `scope`; others in them are ignored.
+    pub scopes: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -242,12 +285,18 @@ pub enum RevocationEvent {
 pub struct RevocationBegan {
     pub id: Uuid,
     #[serde(flatten)]
-    pub filter: super::revocation::Filter,
+    pub filter: Filter,
     /// What its `Disconnected` events will say.
     pub reason: Reason,
     /// The operator's own words, at most 200 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+    /// How many sessions it covered when it began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matched: Option<u64>,
+    /// The schedule that wanted it, by number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<i64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -255,6 +304,9 @@ pub struct RevocationBegan {
 pub struct RevocationEnded {
     /// How many sessions this revocation disconnected: the number of `Disconnected` events that carry it.
     pub disconnected_count: u64,
+    /// How many requests and streams that were under way it cut off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub streams_closed: Option<u64>,
 }
 
 /// Facts that can be erased: who and where a session came from. Kept beside the body, with a salt inside, so that
@@ -272,6 +324,13 @@ pub struct Personal {
     pub client_info: Option<Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ip: Option<String>,
+}
+
+impl Personal {
+    /// The client's own name: `name` in its metadata, where that is text.
+    pub fn client(&self) -> Option<&str> {
+        self.client_info.as_ref()?.get("name")?.as_str()
+    }
 }
 
 /// The digest (hex) of the personal facts as they are stored.
@@ -314,12 +373,18 @@ impl Event {
     /// The type in the envelope, snake_case; also the name of the event on feeds.
     pub fn name(&self) -> &str {
         match self {
-            Self::Organization(OrganizationEvent::Created(_)) => "organization_created",
+            Self::Organization(event) => match event {
+                OrganizationEvent::Created(_) => "organization_created",
+                OrganizationEvent::Renamed(_) => "organization_renamed",
+                OrganizationEvent::IssuersSet(_) => "organization_issuers_set",
+                OrganizationEvent::CredentialsBarred => "organization_credentials_barred",
+            },
             Self::Application(event) => match event {
                 ApplicationEvent::Created(_) => "application_created",
                 ApplicationEvent::Changed(_) => "application_changed",
                 ApplicationEvent::SecretRotated => "application_secret_rotated",
                 ApplicationEvent::UpstreamSet(_) => "application_upstream_set",
+                ApplicationEvent::PolicySet(_) => "application_policy_set",
                 ApplicationEvent::CredentialsBarred => "application_credentials_barred",
                 ApplicationEvent::Archived => "application_archived",
             },
@@ -333,12 +398,15 @@ impl Event {
                 SessionEvent::ActivityRecorded(_) => ACTIVITY,
                 SessionEvent::TokenRenewed(_) => "token_renewed",
                 SessionEvent::Expired(_) => "expired",
+                SessionEvent::Suspended => "suspended",
+                SessionEvent::Resumed => "resumed",
                 SessionEvent::Disconnected(_) => "disconnected",
             },
             Self::Revocation(event) => match event {
                 RevocationEvent::Began(_) => "revocation_began",
                 RevocationEvent::Ended(_) => "revocation_ended",
             },
+            Self::Item(event) => event.name(),
             Self::Unknown { name, .. } => name,
         }
     }
@@ -346,11 +414,17 @@ impl Event {
     /// The body as it is stored and hashed. Field order is the order of the structs above.
     pub fn body(&self) -> String {
         let text = match self {
-            Self::Organization(OrganizationEvent::Created(body)) => serde_json::to_string(body),
+            Self::Organization(event) => match event {
+                OrganizationEvent::Created(body) => serde_json::to_string(body),
+                OrganizationEvent::Renamed(body) => serde_json::to_string(body),
+                OrganizationEvent::IssuersSet(body) => serde_json::to_string(body),
+                OrganizationEvent::CredentialsBarred => Ok("{}".to_owned()),
+            },
             Self::Application(event) => match event {
                 ApplicationEvent::Created(body) => serde_json::to_string(body),
                 ApplicationEvent::Changed(body) => serde_json::to_string(body),
                 ApplicationEvent::UpstreamSet(body) => serde_json::to_string(body),
+                ApplicationEvent::PolicySet(body) => serde_json::to_string(body),
                 ApplicationEvent::SecretRotated
                 | ApplicationEvent::CredentialsBarred
                 | ApplicationEvent::Archived => Ok("{}".to_owned()),
@@ -364,12 +438,14 @@ impl Event {
                 SessionEvent::ActivityRecorded(body) => serde_json::to_string(body),
                 SessionEvent::TokenRenewed(body) => serde_json::to_string(body),
                 SessionEvent::Expired(body) => serde_json::to_string(body),
+                SessionEvent::Suspended | SessionEvent::Resumed => Ok("{}".to_owned()),
                 SessionEvent::Disconnected(body) => serde_json::to_string(body),
             },
             Self::Revocation(event) => match event {
                 RevocationEvent::Began(body) => serde_json::to_string(body),
                 RevocationEvent::Ended(body) => serde_json::to_string(body),
             },
+            Self::Item(event) => return event.body(),
             Self::Unknown { body, .. } => serde_json::to_string(body),
         };
         // Every body is plain data with string keys: serializing it cannot fail.
@@ -379,16 +455,21 @@ impl Event {
     /// Reads an event back. A type from a newer release becomes [`Event::Unknown`]; a known type whose body does not
     /// parse is an error, because that is damage.
     pub fn parse(name: &str, body: &str) -> Result<Self, serde_json::Error> {
-        use {ApplicationEvent as A, RevocationEvent as R, ServiceAccountEvent as S, SessionEvent as E};
+        use {
+            ApplicationEvent as A, OrganizationEvent as O, RevocationEvent as R, ServiceAccountEvent as S,
+            SessionEvent as E,
+        };
         let read = serde_json::from_str;
         Ok(match name {
-            "organization_created" => {
-                Self::Organization(OrganizationEvent::Created(serde_json::from_str(body)?))
-            }
+            "organization_created" => Self::Organization(O::Created(serde_json::from_str(body)?)),
+            "organization_renamed" => Self::Organization(O::Renamed(serde_json::from_str(body)?)),
+            "organization_issuers_set" => Self::Organization(O::IssuersSet(serde_json::from_str(body)?)),
+            "organization_credentials_barred" => Self::Organization(O::CredentialsBarred),
             "application_created" => Self::Application(A::Created(serde_json::from_str(body)?)),
             "application_changed" => Self::Application(A::Changed(serde_json::from_str(body)?)),
             "application_secret_rotated" => Self::Application(A::SecretRotated),
             "application_upstream_set" => Self::Application(A::UpstreamSet(serde_json::from_str(body)?)),
+            "application_policy_set" => Self::Application(A::PolicySet(serde_json::from_str(body)?)),
             "application_credentials_barred" => Self::Application(A::CredentialsBarred),
             "application_archived" => Self::Application(A::Archived),
             "service_account_created" => Self::ServiceAccount(S::Created(serde_json::from_str(body)?)),
@@ -398,10 +479,15 @@ impl Event {
             ACTIVITY => Self::Session(E::ActivityRecorded(serde_json::from_str(body)?)),
             "token_renewed" => Self::Session(E::TokenRenewed(serde_json::from_str(body)?)),
             "expired" => Self::Session(E::Expired(serde_json::from_str(body)?)),
+            "suspended" => Self::Session(E::Suspended),
+            "resumed" => Self::Session(E::Resumed),
             "disconnected" => Self::Session(E::Disconnected(serde_json::from_str(body)?)),
             "revocation_began" => Self::Revocation(R::Began(serde_json::from_str(body)?)),
             "revocation_ended" => Self::Revocation(R::Ended(serde_json::from_str(body)?)),
-            _ => Self::Unknown { name: name.to_owned(), body: read(body)? },
+            _ => match ItemEvent::parse(name, body)? {
+                Some(event) => Self::Item(event),
+                None => Self::Unknown { name: name.to_owned(), body: read(body)? },
+            },
         })
     }
 }

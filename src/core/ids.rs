@@ -56,14 +56,28 @@ pub enum StreamKind {
     ServiceAccount = 3,
     Session = 4,
     Revocation = 5,
+    Principal = 6,
+    ApiKey = 7,
+    Schedule = 8,
+    Webhook = 9,
 }
 
 impl StreamKind {
     /// The kind behind a stored code; `None` for one from a newer release.
     pub fn from_code(code: i64) -> Option<Self> {
-        [Self::Organization, Self::Application, Self::ServiceAccount, Self::Session, Self::Revocation]
-            .into_iter()
-            .find(|kind| *kind as i64 == code)
+        [
+            Self::Organization,
+            Self::Application,
+            Self::ServiceAccount,
+            Self::Session,
+            Self::Revocation,
+            Self::Principal,
+            Self::ApiKey,
+            Self::Schedule,
+            Self::Webhook,
+        ]
+        .into_iter()
+        .find(|kind| *kind as i64 == code)
     }
 
     /// The word used in exports and messages.
@@ -74,6 +88,10 @@ impl StreamKind {
             Self::ServiceAccount => "service_account",
             Self::Session => "session",
             Self::Revocation => "revocation",
+            Self::Principal => "principal",
+            Self::ApiKey => "api_key",
+            Self::Schedule => "schedule",
+            Self::Webhook => "webhook",
         }
     }
 }
@@ -112,6 +130,12 @@ impl From<ServiceAccountNumber> for Stream {
 impl From<RevocationNumber> for Stream {
     fn from(number: RevocationNumber) -> Self {
         Self { kind: StreamKind::Revocation, number: number.0 }
+    }
+}
+
+impl From<PrincipalNumber> for Stream {
+    fn from(number: PrincipalNumber) -> Self {
+        Self { kind: StreamKind::Principal, number: number.0 }
     }
 }
 

@@ -1,17 +1,24 @@
 //! The rules. Everything here is pure: no clock, no randomness, no I/O, no async.
 //! A decision is a function of what is passed in, so every rule can be shown as given / when / then.
 
+pub mod api_key;
 pub mod application;
 pub mod caller;
 pub mod command;
 pub mod event;
+pub mod filter;
 pub mod ids;
+pub mod item;
 pub mod kind;
+pub mod policy;
+pub mod principal;
 pub mod reason;
 pub mod revocation;
+pub mod schedule;
 pub mod session;
 pub mod status;
 pub mod token;
+pub mod webhook;
 
 /// Points in time as the log keeps them: whole milliseconds, UTC.
 pub type Time = chrono::DateTime<chrono::Utc>;

@@ -1,22 +1,13 @@
 //! Revocations: what they cover, and their own small stream.
 
-use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Time;
 use super::event::{RevocationBegan, RevocationEvent};
-use super::ids::{ApplicationNumber, Head, OrganizationNumber, Position, RevocationNumber, SessionNumber};
+use super::filter::{Facts, Filter};
+use super::ids::{Head, OrganizationNumber, Position, RevocationNumber};
 use super::reason::Reason;
 use super::session::Session;
-
-/// Which sessions a revocation covers: those that fit every field that is set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Filter {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub application: Option<ApplicationNumber>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub session: Option<SessionNumber>,
-}
 
 /// The fold of a revocation's events, with the count of what it has recorded so far.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,13 +34,16 @@ impl Revocation {
         self.number.0 < 0
     }
 
-    /// Whether this revocation, begun and not ended, covers the session.
-    pub fn covers(&self, session: &Session) -> bool {
+    /// Whether this revocation, begun and not ended, covers the session, as it stood at the revocation's instant. That
+    /// can still be told later: nothing keeps a covered session alive from then on, so one that was active since was not
+    /// covered where it would have mattered.
+    pub fn covers(&self, session: &Session, facts: &Facts<'_>) -> bool {
+        let last = facts.seen_at.map_or(session.last_active_at, |seen| seen.max(session.last_active_at));
         self.ended_at.is_none()
+            && !(self.filter.moves() && last > self.instant)
             && session.organization == self.organization
             && session.connected_at_position < self.fence
-            && self.filter.application.is_none_or(|application| application == session.application)
-            && self.filter.session.is_none_or(|number| number == session.number)
+            && self.filter.fits(session, facts, self.instant)
     }
 }
 
@@ -63,11 +57,11 @@ pub fn evolve(
     head: Head,
 ) -> Option<Revocation> {
     match (revocation, event) {
-        (_, RevocationEvent::Began(RevocationBegan { id, filter, reason, note })) => Some(Revocation {
+        (_, RevocationEvent::Began(RevocationBegan { id, filter, reason, note, .. })) => Some(Revocation {
             number,
             id: *id,
             organization,
-            filter: *filter,
+            filter: filter.clone(),
             reason: *reason,
             note: note.clone(),
             fence: head.position,

@@ -10,7 +10,8 @@ use super::event::{
     ActivityRecorded, Connected, Counts, Disconnected, Expired, SessionEvent, TokenRenewed, personal_digest,
 };
 use super::ids::{ApplicationNumber, Head, OrganizationNumber, Position, PrincipalNumber, SessionNumber};
-use super::kind::{Kind, Policy, SessionPolicy};
+use super::kind::Kind;
+use super::policy::{Policy, Preset, SessionPolicy};
 use super::reason::Reason;
 use super::revocation::Revocation;
 
@@ -37,6 +38,10 @@ pub struct Session {
     pub total: Counts,
     /// The access token last recorded with it; revoking the session bars it.
     pub credential: Option<Uuid>,
+    /// Since when every request of it is refused.
+    pub suspended_at: Option<Time>,
+    /// When it was last resumed: its silence counts from then.
+    pub resumed_at: Option<Time>,
     pub ended: Option<Ended>,
     pub head: Head,
 }
@@ -61,7 +66,8 @@ impl Session {
 
     /// When it goes stale, as far as the log knows: a later sign of life or start of ours moves it.
     pub fn stale_at(&self, last_sign_of_life: Time) -> Time {
-        last_sign_of_life.max(self.last_active_at) + seconds(self.policy.stale_after)
+        let last = last_sign_of_life.max(self.last_active_at);
+        self.resumed_at.map_or(last, |resumed| last.max(resumed)) + seconds(self.policy.stale_after)
     }
 }
 
@@ -69,15 +75,37 @@ impl Session {
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
     pub application_archived: bool,
+    /// The principal that is to get a session was disabled.
+    pub principal_disabled: bool,
+    /// The limit that one more session would exceed, where nothing can make room.
+    pub full: Option<Limit>,
     /// Credentials issued before this position open no agent-side path of the application.
     pub barred_before: Position,
     /// The presented access token was barred by itself.
     pub credential_barred: bool,
     /// The unfinished revocation that covers the session, if any.
     pub revocation: Option<&'a Revocation>,
-    pub policy: &'a Policy,
+    /// The application's figures over the server's.
+    pub policy: Policy,
+    pub preset: Option<Preset>,
     /// The stored form of a connect's personal facts.
     pub personal: Option<&'a str>,
+}
+
+/// A limit on live sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    PerPrincipal(u32),
+    PerApplication(u32),
+}
+
+impl std::fmt::Display for Limit {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::PerPrincipal(most) => write!(formatter, "{most} live sessions of one principal"),
+            Self::PerApplication(most) => write!(formatter, "{most} live sessions"),
+        }
+    }
 }
 
 /// Why the rules said no.
@@ -93,6 +121,12 @@ pub enum Refusal {
     CredentialBarred,
     #[error("a live session of another principal holds this clientSessionId or tokenIdentifier")]
     KeyTaken,
+    #[error("the session is suspended; an operator can resume it")]
+    Suspended,
+    #[error("this principal is disabled; an operator can enable it")]
+    PrincipalDisabled,
+    #[error("the application allows {0} at a time; end one first")]
+    LimitReached(Limit),
     #[error("the application is archived")]
     ApplicationArchived,
     #[error("no such session")]
@@ -132,8 +166,9 @@ pub fn decide(
             if now >= presented.expires_at || now >= session.lifetime_ends_at {
                 return Err(Refusal::Expired);
             }
+            let token_lifetime = session.policy.token_lifetime.unwrap_or(context.policy.token_lifetime);
             Ok(vec![SessionEvent::TokenRenewed(TokenRenewed {
-                token_expires_at: session.lifetime_ends_at.min(now + seconds(context.policy.token_lifetime)),
+                token_expires_at: session.lifetime_ends_at.min(now + seconds(token_lifetime)),
                 credential: presented.access_token,
             })])
         }
@@ -142,11 +177,15 @@ pub fn decide(
         }
         Command::EndStale { not_before, seen_at } => {
             let last = seen_at.map_or(*not_before, |seen| seen.max(*not_before));
-            Ok(end_if(now >= session.stale_at(last), Reason::Stale))
+            // One that may not show signs of life does not go stale for want of them.
+            let stale = session.suspended_at.is_none() && now >= session.stale_at(last);
+            Ok(end_if(stale, Reason::Stale))
         }
         Command::EndLifetime => Ok(end_if(now >= session.lifetime_ends_at, Reason::Lifetime)),
+        Command::Suspend if session.suspended_at.is_none() => Ok(vec![SessionEvent::Suspended]),
+        Command::Resume if session.suspended_at.is_some() => Ok(vec![SessionEvent::Resumed]),
         Command::Disconnect { reason } => Ok(end_if(true, *reason)),
-        Command::Expire => Ok(vec![]),
+        Command::Expire | Command::Suspend | Command::Resume => Ok(vec![]),
     }
 }
 
@@ -165,8 +204,12 @@ fn decide_connect(
     if now >= connect.presented.expires_at {
         return Err(Refusal::Expired);
     }
+    if context.principal_disabled {
+        return Err(Refusal::PrincipalDisabled);
+    }
     match holder.filter(|holder| holder.ended.is_none()) {
         Some(holder) if holder.principal != connect.principal => Err(Refusal::KeyTaken),
+        Some(holder) if holder.suspended_at.is_some() => Err(Refusal::Suspended),
         Some(holder) => Ok(vec![SessionEvent::TokenRenewed(TokenRenewed {
             // A credential that ends sooner than the one before takes nothing away.
             token_expires_at: holder
@@ -175,7 +218,10 @@ fn decide_connect(
             credential: connect.presented.access_token,
         })]),
         None => {
-            let policy = context.policy.for_session(connect.kind);
+            if let Some(limit) = context.full {
+                return Err(Refusal::LimitReached(limit));
+            }
+            let policy = context.policy.for_session(connect.kind, context.preset);
             let lifetime_ends_at = now + seconds(policy.absolute_lifetime);
             Ok(vec![SessionEvent::Connected(Box::new(Connected {
                 id: connect.id,
@@ -214,6 +260,10 @@ fn pass(context: &Context<'_>, session: &Session, presented: &Presented) -> Resu
         Err(Refusal::CredentialBarred)
     } else if context.application_archived && session.ended.is_none() {
         Err(Refusal::ApplicationArchived)
+    } else if context.principal_disabled {
+        Err(Refusal::PrincipalDisabled)
+    } else if session.suspended_at.is_some() {
+        Err(Refusal::Suspended)
     } else {
         Ok(())
     }
@@ -303,6 +353,8 @@ pub fn evolve(session: Option<Session>, event: &SessionEvent, envelope: &Envelop
             last_active_at: envelope.occurred_at,
             total: Counts::default(),
             credential: connected.credential,
+            suspended_at: None,
+            resumed_at: None,
             ended: None,
             head,
         });
@@ -325,6 +377,10 @@ pub fn evolve(session: Option<Session>, event: &SessionEvent, envelope: &Envelop
         },
         SessionEvent::Expired(expired) => {
             Session { expiry_announced: Some(expired.token_expires_at), head, ..session }
+        }
+        SessionEvent::Suspended => Session { suspended_at: Some(envelope.occurred_at), head, ..session },
+        SessionEvent::Resumed => {
+            Session { suspended_at: None, resumed_at: Some(envelope.occurred_at), head, ..session }
         }
         SessionEvent::Disconnected(disconnected) => Session {
             ended: Some(Ended { at: envelope.occurred_at, reason: disconnected.reason }),

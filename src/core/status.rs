@@ -19,6 +19,25 @@ pub enum DerivedStatus {
     Disconnected,
 }
 
+impl DerivedStatus {
+    pub const ALL: [Self; 4] = [Self::Active, Self::Idle, Self::Expired, Self::Disconnected];
+
+    /// The word on the wire and in the log.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Idle => "idle",
+            Self::Expired => "expired",
+            Self::Disconnected => "disconnected",
+        }
+    }
+
+    /// The status behind a word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.word() == word)
+    }
+}
+
 /// `disconnected > expired > idle > active`. Expired from the instant of `token_expires_at` on; idle from the instant
 /// at which `idle_after` has passed since the last activity. `seen_at` is a sign of life that is not in the log yet.
 pub fn derived_status(session: &Session, seen_at: Option<Time>, now: Time) -> DerivedStatus {

@@ -45,3 +45,17 @@ pub struct Principal {
     /// Erasable.
     pub subject: Option<String>,
 }
+
+impl Principal {
+    /// Its public id: made from the digest, so that it stays what it is when the name is erased.
+    pub fn id(&self) -> Uuid {
+        principal_id(&self.subject_digest)
+    }
+}
+
+/// The public id of a principal.
+pub fn principal_id(subject_digest: &[u8; 32]) -> Uuid {
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&subject_digest[..16]);
+    uuid::Builder::from_custom_bytes(bytes).into_uuid()
+}

@@ -4,6 +4,7 @@ mod agents;
 mod directory;
 mod events;
 pub mod extract;
+mod filter;
 mod health;
 mod oauth;
 mod page;
@@ -80,6 +81,9 @@ const BODY: usize = 64 << 10;
 pub fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
     let (router, mut document) = OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(agents::list, agents::revoke_all))
+        .routes(routes!(agents::count))
+        .routes(routes!(agents::list_all))
+        .routes(routes!(agents::count_all))
         .routes(routes!(agents::get, agents::revoke))
         .routes(routes!(agents::terminate))
         .routes(routes!(events::application))

@@ -7,36 +7,48 @@ use uuid::Uuid;
 use super::problem::Problem;
 use crate::core::Time;
 
+/// The first byte: the layout's version, and above it what the list was ordered by.
 const VERSION: u8 = 1;
 const LARGEST: u32 = 200;
 
 /// Where a page ended: the sort key of its last item.
 pub type Mark = (Time, Uuid);
 
-/// The opaque text for a mark.
-pub fn cursor((at, id): Mark) -> String {
+/// The opaque text for a mark in a list that has one order only.
+pub fn cursor(mark: Mark) -> String {
+    cursor_of(0, mark)
+}
+
+/// Reads `cursor` of a list that has one order only.
+pub fn read_cursor(text: Option<&str>) -> Result<Option<Mark>, Problem> {
+    read_cursor_of(0, text)
+}
+
+/// The opaque text for a mark in a list of this order.
+pub fn cursor_of(order: u8, (at, id): Mark) -> String {
     let mut bytes = Vec::with_capacity(25);
-    bytes.push(VERSION);
+    bytes.push(VERSION + order);
     bytes.extend(at.timestamp_millis().to_be_bytes());
     bytes.extend(id.as_bytes());
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// Reads `cursor`.
-pub fn read_cursor(text: Option<&str>) -> Result<Option<Mark>, Problem> {
+/// Reads `cursor` of a list of this order.
+pub fn read_cursor_of(order: u8, text: Option<&str>) -> Result<Option<Mark>, Problem> {
     let Some(text) = text else { return Ok(None) };
     let read = || {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
         let (version, rest) = bytes.split_first()?;
         let (at, id) = rest.split_at_checked(8)?;
         let at = Time::from_timestamp_millis(i64::from_be_bytes(at.try_into().ok()?))?;
-        (*version == VERSION).then_some((at, Uuid::from_slice(id).ok()?))
+        (*version == VERSION + order).then_some((at, Uuid::from_slice(id).ok()?))
     };
     match read() {
         Some(mark) => Ok(Some(mark)),
-        None => {
-            Err(Problem::invalid("cursor", "cursor is not one that this server gave out; start without one"))
-        }
+        None => Err(Problem::invalid(
+            "cursor",
+            "cursor is not one that this server gave out for this list; start without one",
+        )),
     }
 }
 

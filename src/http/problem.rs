@@ -175,6 +175,7 @@ impl From<Error> for Problem {
             }
             Error::Unauthorized { reason } => Self::unauthorized(reason),
             Error::Forbidden { .. } => Self::new(StatusCode::FORBIDDEN, "insufficient_scope", message),
+            Error::Denied { code, message } => Self::new(StatusCode::FORBIDDEN, code, message),
             Error::NotFound(_) => Self::new(StatusCode::NOT_FOUND, "not_found", message),
             Error::Conflict { code, message } => Self::new(StatusCode::CONFLICT, code, message),
             Error::Gone(ended) => Self {

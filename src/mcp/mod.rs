@@ -264,13 +264,17 @@ impl Gateway {
         posted: Posted,
         body: Bytes,
     ) -> Result<Response, Refusal> {
-        let pass = self.sessions.enter(&visit.caller, session.number).map_err(|error| match error {
+        let pass = match self.sessions.enter(&visit.caller, session.number) {
+            Ok(pass) => pass,
             // A revocation that is under way covers it: for its owner, who has a fresh credential, it is over.
-            Error::Unauthorized { reason: Some(Rule::Revoked(reason)) } => {
-                Refusal::session_not_found(Some(reason))
+            Err(Error::Unauthorized { reason: Some(Rule::Revoked(reason)) }) => {
+                return Err(Refusal::session_not_found(Some(reason)));
             }
-            error => Refusal::from_error(error, &visit.metadata),
-        })?;
+            Err(Error::Denied { code: "session_suspended", .. }) => {
+                return Ok(in_place_of_answer(&Fault::suspended(), &posted.ids, posted.batch));
+            }
+            Err(error) => return Err(Refusal::from_error(error, &visit.metadata)),
+        };
         let far = self.far.of(&self.sessions, &session).await;
         let far = far.map_err(|error| Refusal::from_error(error, &visit.metadata))?;
         let counts = Counts { requests: 1, bytes_in: body.len() as u64, bytes_out: 0 };

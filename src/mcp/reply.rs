@@ -74,6 +74,10 @@ impl Fault {
         Self::new(-32000, "The gateway is restarting: call again").because("shutdown")
     }
 
+    pub fn suspended() -> Self {
+        Self::new(-32000, "The session is suspended; an operator can resume it").because("session_suspended")
+    }
+
     /// It died, or ended a stream that nobody can resume, before it had answered.
     pub fn upstream_lost() -> Self {
         Self::new(-32603, "The MCP server behind this gateway broke off before it answered")
@@ -178,6 +182,9 @@ impl Refusal {
         match error {
             Error::Invalid { .. } => plain(StatusCode::BAD_REQUEST, -32602),
             Error::Unauthorized { reason } => Self::unauthorized(reason.map(described), metadata),
+            // What can pass again is told as an answer: a status of 403 would be final for every SDK.
+            Error::Denied { code: "session_suspended", .. } => plain(StatusCode::OK, -32000),
+            Error::Denied { .. } => plain(StatusCode::FORBIDDEN, -32000),
             Error::Forbidden { .. } => Self::insufficient_scope(metadata),
             Error::NotFound("Session") => Self::session_not_found(None),
             Error::NotFound(_) => plain(StatusCode::NOT_FOUND, -32000),
@@ -224,9 +231,9 @@ impl IntoResponse for Refusal {
 /// called, and none of them does so with every other status; for anything else 502, or 503 where coming back helps.
 pub fn in_place_of_answer(fault: &Fault, ids: &[Value], batch: bool) -> Response {
     if ids.is_empty() {
-        let stopping = *fault == Fault::stopping();
-        let status = if stopping { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::BAD_GATEWAY };
-        return Refusal { retry_after: stopping.then_some(1), ..Refusal::new(status, fault.clone()) }
+        let passes = [Fault::stopping(), Fault::suspended()].contains(fault);
+        let status = if passes { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::BAD_GATEWAY };
+        return Refusal { retry_after: passes.then_some(1), ..Refusal::new(status, fault.clone()) }
             .into_response();
     }
     ([(header::CONTENT_TYPE, "application/json")], fault.answers(ids, batch)).into_response()

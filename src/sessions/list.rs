@@ -1,28 +1,31 @@
-//! Reading: rows from the store, with what memory knows better laid over them.
+//! Reading: open sessions are found in memory, ended ones in the store, and both are shown alike.
+
+use std::collections::HashMap;
 
 use uuid::Uuid;
 
-use super::Sessions;
+use super::wanted::{Sort, Wanted};
+use super::{Sessions, View};
 use crate::core::Time;
 use crate::core::caller::Caller;
-use crate::core::ids::{ApplicationNumber, Position};
-use crate::core::session::Session;
-use crate::core::status::{DerivedStatus, derived_status};
+use crate::core::filter::Filter;
+use crate::core::ids::{ApplicationNumber, Position, SessionNumber};
+use crate::core::status::DerivedStatus;
 use crate::error::Error;
-use crate::store::{Detail, Listed, SessionPage, SessionRow};
+use crate::gate::{Order, Slice};
+use crate::store::{EndedPage, SessionRow};
 
-/// Which sessions to list.
-#[derive(Debug, Clone, Copy)]
+/// Which sessions to list, in which order.
+#[derive(Debug, Clone, Default)]
 pub struct ListQuery {
-    /// Active and idle ones, or (false) also, or only, the expired and ended.
-    pub live: bool,
-    pub inactive: bool,
+    pub wanted: Wanted,
+    pub sort: Sort,
     pub limit: u32,
-    /// Only what comes after this one, newest first.
+    /// Only what comes after this one: what it is ordered by, and its id.
     pub after: Option<(Time, Uuid)>,
 }
 
-/// A page of sessions, newest first.
+/// A page of sessions.
 pub struct Page {
     pub items: Vec<View>,
     /// Where the next page begins, if there is one.
@@ -31,100 +34,154 @@ pub struct Page {
     pub position: Position,
 }
 
-/// A session as it is shown.
-#[derive(Debug, Clone)]
-pub struct View {
-    pub session: Session,
-    pub detail: Detail,
-    pub application_id: Uuid,
-    pub organization_id: Uuid,
-    pub last_active_at: Time,
-    pub derived: DerivedStatus,
+/// How many sessions there are, by derived status.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub active: u64,
+    pub idle: u64,
+    pub expired: u64,
+    pub disconnected: u64,
+    /// The log position the counts were true at.
+    pub position: Position,
 }
 
 impl Sessions {
-    /// The application behind an id, if the caller may read it: archived ones stay readable.
-    pub(super) fn readable(&self, caller: &Caller, application: Uuid) -> Result<ApplicationNumber, Error> {
-        let known = self.gate.known();
-        let found = known.application(application).filter(|application| {
-            application.organization == caller.organization && caller.may_touch(application.number)
-        });
-        found.map(|application| application.number).ok_or(Error::NotFound("Application"))
-    }
-
-    /// A page of an application's sessions.
-    pub async fn list(&self, caller: &Caller, application: Uuid, query: ListQuery) -> Result<Page, Error> {
-        let application = self.readable(caller, application)?;
-        let position = self.committer.tip().borrow().position;
-        let now = self.clock.now();
-        let listed = match (query.live, query.inactive) {
-            (true, false) => Listed::Live,
-            (false, _) => Listed::Inactive,
-            (true, true) => Listed::All,
-        };
-        let overdue = self.gate.known().overdue(application, now);
-        // One more than asked for tells whether there is another page.
-        let limit = query.limit + 1;
-        let page = SessionPage { application, listed, now, overdue: &overdue, after: query.after, limit };
-        let mut rows = self.reader.sessions(&page).await?;
-        let more = rows.len() > query.limit as usize;
-        rows.truncate(query.limit as usize);
-        let next = rows.last().filter(|_| more).map(|row| (row.session.connected_at, row.session.id));
-        let mut items = Vec::with_capacity(rows.len());
-        for row in rows {
-            let view = self.view(row).await?;
-            let live = matches!(view.derived, DerivedStatus::Active | DerivedStatus::Idle);
-            // It may have changed sides since the row was read.
-            if (live && query.live) || (!live && query.inactive) {
-                items.push(view);
+    /// A page of the sessions that fit.
+    pub async fn list(&self, caller: &Caller, query: &ListQuery) -> Result<Page, Error> {
+        let filter = self.filter(caller, &query.wanted).await?;
+        let after = match query.after {
+            Some((at, id)) => {
+                let number = self.number(caller, id).await?;
+                let message = "cursor is not one that this server gave out; start without one";
+                Some((at, number.ok_or_else(|| Error::field("cursor", message))?))
             }
+            None => None,
+        };
+        // One more than asked for tells whether there is another page.
+        let limit = query.limit as usize + 1;
+        let slice = Slice { order: query.sort.by, descending: query.sort.descending, after, limit };
+        let position = self.committer.tip().borrow().position;
+        // Memory first: what ends in between is then found twice, not missed.
+        let open =
+            self.gate.known_at(self.clock.now()).page(caller.organization, &filter, &slice, self.clock.now());
+        let mut places: Vec<(Time, SessionNumber, Option<SessionRow>)> =
+            open.into_iter().map(|(at, number)| (at, number, None)).collect();
+        for row in self.ended(caller, &filter, &slice).await? {
+            let place = (ordered_by(&row, slice.order), row.session.number);
+            places.retain(|(_, number, _)| *number != place.1);
+            places.push((place.0, place.1, Some(row)));
         }
+        let key = |place: &(Time, SessionNumber, Option<SessionRow>)| match slice.order {
+            Order::Connected => (Time::default(), place.1),
+            _ => (place.0, place.1),
+        };
+        places.sort_unstable_by_key(key);
+        if slice.descending {
+            places.reverse();
+        }
+        let more = places.len() > query.limit as usize;
+        places.truncate(query.limit as usize);
+        let last = places.last().map(|(at, number, _)| (*at, *number));
+        let items = self.shown(places, &filter).await?;
+        let next = match last.filter(|_| more) {
+            Some((at, number)) => self.id_of(number, &items).await?.map(|id| (at, id)),
+            None => None,
+        };
         Ok(Page { items, next, position })
     }
 
-    /// One session of an application, live or ended.
-    pub async fn get(&self, caller: &Caller, application: Uuid, id: Uuid) -> Result<View, Error> {
-        let application = self.readable(caller, application)?;
-        let row = self.reader.session(id).await?.filter(|row| row.session.application == application);
-        self.view(row.ok_or(Error::NotFound("Session"))?).await
+    /// How many sessions fit, by status.
+    pub async fn count(&self, caller: &Caller, wanted: &Wanted) -> Result<Counts, Error> {
+        let filter = self.filter(caller, wanted).await?;
+        let position = self.committer.tip().borrow().position;
+        let now = self.clock.now();
+        let open = self.gate.known_at(now).count(caller.organization, &filter, now);
+        let mut counts =
+            Counts { active: open.active, idle: open.idle, expired: open.expired, disconnected: 0, position };
+        if !filter.has_status(DerivedStatus::Disconnected) {
+            return Ok(counts);
+        }
+        let all = Filter { application: filter.application, ..Filter::default() };
+        let whole = Filter { status: filter.status.clone(), ..all.clone() };
+        if filter == whole {
+            let open = self.gate.known_at(now).count(caller.organization, &all, now);
+            counts.disconnected = open.total - (open.active + open.idle + open.expired);
+            return Ok(counts);
+        }
+        for application in self.searched(caller, &filter) {
+            counts.disconnected += self.reader.count_ended(application, &filter).await?;
+        }
+        Ok(counts)
     }
 
-    /// One session by its id alone, if it is the caller's to see.
-    pub async fn view_by_id(&self, caller: &Caller, id: Uuid) -> Result<View, Error> {
-        let row = self.visible(caller, id).await?;
-        self.view(row).await
+    /// The applications in which a filter may find something for this caller.
+    fn searched(&self, caller: &Caller, filter: &Filter) -> Vec<ApplicationNumber> {
+        let known = self.gate.known();
+        let own = known.applications.values().filter(|one| {
+            one.organization == caller.organization
+                && caller.may_touch(one.number)
+                && filter.application.is_none_or(|application| application == one.number)
+        });
+        own.map(|one| one.number).collect()
     }
 
-    /// The same for its feed, which belongs to the agent side.
-    pub async fn view_to_follow(&self, caller: &Caller, id: Uuid) -> Result<View, Error> {
-        let row = self.told(caller, id).await?;
-        self.view(row).await
+    async fn ended(&self, caller: &Caller, filter: &Filter, slice: &Slice) -> Result<Vec<SessionRow>, Error> {
+        let mut rows = Vec::new();
+        if !filter.has_status(DerivedStatus::Disconnected) {
+            return Ok(rows);
+        }
+        for application in self.searched(caller, filter) {
+            let page = EndedPage {
+                application,
+                filter,
+                order: match slice.order {
+                    Order::Connected => None,
+                    Order::LastActive => Some("last_active_at"),
+                    Order::Expires => Some("token_expires_at"),
+                },
+                descending: slice.descending,
+                after: slice.after,
+                limit: slice.limit,
+            };
+            rows.extend(self.reader.ended(&page).await?);
+        }
+        Ok(rows)
     }
 
-    async fn view(&self, row: SessionRow) -> Result<View, Error> {
-        let number = row.session.number;
-        let mut row = row;
-        let mut seen_at = None;
-        if row.session.ended.is_none() {
-            let seen = self.gate.known().seen(number);
-            match seen {
-                Some(seen) => {
-                    row.session = seen.session;
-                    seen_at = seen.seen_at;
-                }
-                // It ended since the row was read: its last row tells how.
-                None => row = self.reader.session_by_number(number).await?.unwrap_or(row),
+    /// Sessions as they are shown, save those that changed sides since they were found.
+    async fn shown(
+        &self,
+        places: Vec<(Time, SessionNumber, Option<SessionRow>)>,
+        filter: &Filter,
+    ) -> Result<Vec<View>, Error> {
+        let open: Vec<_> = places.iter().filter(|place| place.2.is_none()).map(|place| place.1).collect();
+        let mut rows: HashMap<_, _> = HashMap::new();
+        for row in self.reader.sessions(&open).await? {
+            rows.insert(row.session.number, row);
+        }
+        let mut items = Vec::with_capacity(places.len());
+        for (_, number, row) in places {
+            let Some(row) = row.or_else(|| rows.remove(&number)) else { continue };
+            let view = self.view(row).await?;
+            if filter.has_status(view.derived) {
+                items.push(view);
             }
         }
-        let known = self.gate.known();
-        let session = row.session;
-        Ok(View {
-            application_id: known.application_id(session.application),
-            organization_id: known.organization_id(session.organization),
-            last_active_at: seen_at.map_or(session.last_active_at, |seen| seen.max(session.last_active_at)),
-            derived: derived_status(&session, seen_at, self.clock.now()),
-            session,
-            detail: row.detail,
-        })
+        Ok(items)
+    }
+
+    async fn id_of(&self, number: SessionNumber, items: &[View]) -> Result<Option<Uuid>, Error> {
+        match items.iter().find(|view| view.session.number == number) {
+            Some(view) => Ok(Some(view.session.id)),
+            None => Ok(self.reader.session_by_number(number).await?.map(|row| row.session.id)),
+        }
+    }
+}
+
+fn ordered_by(row: &SessionRow, order: Order) -> Time {
+    match order {
+        Order::Connected => row.session.connected_at,
+        Order::LastActive => row.session.last_active_at,
+        Order::Expires => row.session.token_expires_at,
     }
 }

@@ -6,6 +6,8 @@ mod list;
 mod revoke;
 mod traffic;
 mod upkeep;
+mod view;
+mod wanted;
 
 use std::sync::Arc;
 
@@ -14,9 +16,11 @@ use serde_json::Value;
 use uuid::Uuid;
 
 pub use board::{Board, Job};
-pub use list::{ListQuery, Page, View};
-pub use revoke::Revoked;
+pub use list::{Counts as StatusCounts, ListQuery, Page};
+pub use revoke::{Preview, Progress, Revoked};
 pub use upkeep::Upkeep;
+pub use view::View;
+pub use wanted::{Sort, Wanted};
 
 use crate::clock::Clock;
 use crate::committer::{Answer, By, Committer, Done, Opening, Work};
@@ -25,7 +29,8 @@ use crate::core::caller::{Caller, CredentialKind, Scope};
 use crate::core::command::{Command, Connect};
 use crate::core::event::{ActivitySource, Counts, Personal};
 use crate::core::ids::{ApplicationNumber, PrincipalNumber, SessionNumber};
-use crate::core::kind::{Kind, Policy};
+use crate::core::kind::Kind;
+use crate::core::policy::Policy;
 use crate::core::reason::Reason;
 use crate::core::session::{Refusal, Session};
 use crate::error::Error;
@@ -289,7 +294,7 @@ impl Sessions {
     }
 
     fn not_barred(&self, caller: &Caller, application: ApplicationNumber) -> Result<(), Error> {
-        let barred_before = self.gate.known().barred_before(application);
+        let barred_before = self.gate.known().barred_before(application, None);
         if caller.credential.barred || caller.credential.issued_at < barred_before {
             return Err(Refusal::CredentialBarred.into());
         }

@@ -12,12 +12,17 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Sessions, unexpected};
-use crate::committer::{Answer, By, CHUNK, Done, Work};
-use crate::core::caller::Caller;
+use super::{ListQuery, Sessions, View, Wanted, unexpected};
+use crate::committer::{Answer, Beginning, By, CHUNK, Done, Work};
+use crate::core::caller::{Actor, Caller};
 use crate::core::command::Command;
+use crate::core::event::{Event, RevocationEvent};
+use crate::core::filter::Filter;
+use crate::core::ids::{OrganizationNumber, Stream, StreamKind};
+use crate::core::item::Item;
 use crate::core::reason::Reason;
-use crate::core::revocation::{Filter, Revocation};
+use crate::core::revocation::Revocation;
+use crate::core::status::DerivedStatus;
 use crate::error::Error;
 use crate::secret;
 
@@ -25,6 +30,8 @@ use crate::secret;
 const YIELD: Duration = Duration::from_millis(100);
 /// Before a revocation that failed is tried again.
 const PAUSE: Duration = Duration::from_millis(200);
+/// Sessions shown with a preview.
+const SAMPLE: u32 = 10;
 /// Longest words an operator may give with a revocation.
 const LONGEST_NOTE: usize = 200;
 
@@ -50,6 +57,28 @@ pub(super) async fn wait_for(answer: &Answer) {
     tokio::time::timeout(YIELD, all).await.ok();
 }
 
+/// What a revocation would come to, at the moment of asking.
+pub struct Preview {
+    pub matched: u64,
+    /// Some of them, newest first.
+    pub sample: Vec<View>,
+}
+
+/// A revocation as it stands.
+pub struct Progress {
+    pub revocation: Revocation,
+    /// What it covers, in public ids.
+    pub wanted: Wanted,
+    /// Who began it.
+    pub actor: Actor,
+    /// How many sessions it covered when it began; not known of those from before this was counted.
+    pub matched: Option<u64>,
+    /// Requests and streams that it cut off; known when it has ended.
+    pub streams_closed: Option<u64>,
+    /// The schedule it was a run of.
+    pub schedule: Option<Uuid>,
+}
+
 impl Sessions {
     /// Ends every session of an application and bars the agent-side use of every token issued for it before.
     pub async fn revoke_all(
@@ -58,24 +87,14 @@ impl Sessions {
         application: Uuid,
         note: Option<String>,
     ) -> Result<Revoked, Error> {
-        self.revoke_application(caller, application, Reason::Revoked, note).await
+        let filter = Filter { application: Some(self.readable(caller, application)?), ..Filter::default() };
+        self.revoke(caller, filter, Reason::Revoked, note).await
     }
 
     /// The same, and the application is archived with it.
     pub async fn archive(&self, caller: &Caller, application: Uuid) -> Result<Revoked, Error> {
-        self.revoke_application(caller, application, Reason::Archived, None).await
-    }
-
-    async fn revoke_application(
-        &self,
-        caller: &Caller,
-        application: Uuid,
-        reason: Reason,
-        note: Option<String>,
-    ) -> Result<Revoked, Error> {
-        let number = self.readable(caller, application)?;
-        let filter = Filter { application: Some(number), session: None };
-        self.revoke(caller, filter, reason, note).await
+        let filter = Filter { application: Some(self.readable(caller, application)?), ..Filter::default() };
+        self.revoke(caller, filter, Reason::Archived, None).await
     }
 
     /// Ends one session and bars its token and the access token last presented with it.
@@ -90,9 +109,72 @@ impl Sessions {
         if view.session.ended.is_some() {
             return Ok(Revoked { id: None, disconnected: 0 });
         }
-        let filter =
-            Filter { application: Some(view.session.application), session: Some(view.session.number) };
+        let filter = Filter {
+            application: Some(view.session.application),
+            session: Some(view.session.number),
+            ..Filter::default()
+        };
         self.revoke(caller, filter, Reason::Revoked, note).await
+    }
+
+    /// Ends every session that fits. Where everything of an organization, an application or a principal is meant, their
+    /// credentials issued before are barred with it.
+    pub async fn revoke_wanted(
+        &self,
+        caller: &Caller,
+        wanted: &Wanted,
+        note: Option<String>,
+    ) -> Result<Revoked, Error> {
+        let filter = self.filter_to_revoke(caller, wanted).await?;
+        if filter.moves() {
+            // What was seen and is not in the log yet would be forgotten in a crash, and the filter asks for it.
+            self.flush_traffic(true).await;
+        }
+        self.revoke(caller, filter, Reason::Revoked, note).await
+    }
+
+    /// What a revocation would come to now. Changes nothing.
+    pub async fn preview(&self, caller: &Caller, wanted: &Wanted) -> Result<Preview, Error> {
+        const OPEN: [DerivedStatus; 3] = [DerivedStatus::Active, DerivedStatus::Idle, DerivedStatus::Expired];
+        self.filter_to_revoke(caller, wanted).await?;
+        let mut wanted = wanted.clone();
+        if wanted.status.is_empty() {
+            wanted.status = OPEN.to_vec();
+        }
+        let counts = self.count(caller, &wanted).await?;
+        let query = ListQuery { wanted, limit: SAMPLE, ..ListQuery::default() };
+        let sample = self.list(caller, &query).await?.items;
+        Ok(Preview { matched: counts.active + counts.idle + counts.expired, sample })
+    }
+
+    /// Disables a principal: nothing more is opened or kept alive for it, and everything it has is revoked.
+    pub async fn disable_principal(
+        &self,
+        caller: &Caller,
+        id: Uuid,
+        note: Option<String>,
+    ) -> Result<Revoked, Error> {
+        let number = self.gate.known().principal_by_id(caller.organization, id);
+        let number = number.ok_or(Error::NotFound("Principal"))?;
+        let filter = Filter { principal: Some(number), ..Filter::default() };
+        let beginning = Beginning {
+            disable: Some((number, id)),
+            ..beginning(caller.organization, filter, Reason::Revoked, note)?
+        };
+        self.carry_through(By::caller(caller), beginning).await
+    }
+
+    /// The filter of a revocation: what it names must be there, and be open.
+    async fn filter_to_revoke(&self, caller: &Caller, wanted: &Wanted) -> Result<Filter, Error> {
+        if wanted.status.contains(&DerivedStatus::Disconnected) {
+            let message = "status must not name disconnected: those have ended already";
+            return Err(Error::field("status", message));
+        }
+        if let Some(id) = wanted.principal {
+            let known = self.gate.known();
+            known.principal_by_id(caller.organization, id).ok_or(Error::NotFound("Principal"))?;
+        }
+        self.filter(caller, wanted).await
     }
 
     async fn revoke(
@@ -102,14 +184,17 @@ impl Sessions {
         reason: Reason,
         note: Option<String>,
     ) -> Result<Revoked, Error> {
-        if note.as_ref().is_some_and(|note| note.chars().count() > LONGEST_NOTE) {
-            return Err(Error::field("reason", format!("reason must be at most {LONGEST_NOTE} characters")));
-        }
-        let (id, organization) = (secret::new_id(), caller.organization);
+        let beginning = beginning(caller.organization, filter, reason, note)?;
+        self.carry_through(By::caller(caller), beginning).await
+    }
+
+    /// Begins a revocation and waits until the worker is through with it.
+    pub(super) async fn carry_through(&self, by: By, beginning: Beginning) -> Result<Revoked, Error> {
+        let id = beginning.id;
         let (tell, told) = oneshot::channel();
         self.revocations.waiting.lock().insert(id, tell);
-        let work = Work::BeginRevocation { id, organization, filter, reason, note };
-        if let Err(error) = self.committer.submit(By::caller(caller), work).await {
+        let work = Work::BeginRevocation(Box::new(beginning));
+        if let Err(error) = self.committer.submit(by, work).await {
             self.revocations.waiting.lock().remove(&id);
             self.revocations.wake.notify_one();
             return Err(error);
@@ -118,6 +203,66 @@ impl Sessions {
         // The worker goes on whether or not anybody still waits here.
         let disconnected = told.await.map_err(|_| Error::Busy)??;
         Ok(Revoked { id: Some(id), disconnected })
+    }
+
+    /// A revocation of the organization, by its id.
+    pub async fn revocation(&self, caller: &Caller, id: Uuid) -> Result<Progress, Error> {
+        let found = self.reader.revocation_by_id(id).await?.filter(|revocation| {
+            revocation.organization == caller.organization
+                && caller.confined_to.is_none_or(|own| revocation.filter.application == Some(own))
+        });
+        self.progress(found.ok_or(Error::NotFound("Revocation"))?).await
+    }
+
+    /// The organization's revocations, newest first, after one of them; and whether there are more.
+    pub async fn revocations(
+        &self,
+        caller: &Caller,
+        after: Option<Uuid>,
+        limit: u32,
+    ) -> Result<(Vec<Progress>, bool), Error> {
+        let before = match after {
+            Some(id) => {
+                let last = self.reader.revocation_by_id(id).await?;
+                let last = last.filter(|last| last.organization == caller.organization);
+                let message = "cursor is not one that this server gave out; start without one";
+                Some(last.ok_or_else(|| Error::field("cursor", message))?.number)
+            }
+            None => None,
+        };
+        let page =
+            self.reader.revocations(caller.organization, caller.confined_to, before, limit + 1).await?;
+        let more = page.len() > limit as usize;
+        let mut items = Vec::with_capacity(page.len());
+        for revocation in page.into_iter().take(limit as usize) {
+            items.push(self.progress(revocation).await?);
+        }
+        Ok((items, more))
+    }
+
+    async fn progress(&self, revocation: Revocation) -> Result<Progress, Error> {
+        let began = self.reader.event(revocation.fence).await?.map(|entry| entry.recorded);
+        let actor = began.as_ref().map_or(Actor::SYSTEM, |recorded| recorded.actor);
+        let (mut matched, mut schedule, mut streams_closed) = (None, None, None);
+        if let Some(Event::Revocation(RevocationEvent::Began(began))) = began.map(|recorded| recorded.event) {
+            matched = began.matched;
+            schedule = began.schedule;
+        }
+        let ended = match revocation.ended_at {
+            Some(_) => self.reader.event(revocation.head.position).await?,
+            None => None,
+        };
+        if let Some(Event::Revocation(RevocationEvent::Ended(ended))) =
+            ended.map(|entry| entry.recorded.event)
+        {
+            streams_closed = ended.streams_closed;
+        }
+        let schedule = schedule.and_then(|number| {
+            let stream = Stream { kind: StreamKind::Schedule, number };
+            self.gate.known().item(stream).map(Item::id)
+        });
+        let wanted = self.wanted(&revocation.filter).await?;
+        Ok(Progress { wanted, actor, matched, streams_closed, schedule, revocation })
     }
 
     /// Wakes the worker, in case a wake-up was dropped.
@@ -173,6 +318,7 @@ impl Sessions {
     async fn carry_out(&self, revocation: &Revocation) -> Result<(), Error> {
         let covered = self.gate.known().covered(revocation);
         let mut landing = Vec::new();
+        let streams_closed = self.gate.known().cut_off_by(revocation.number);
         for chunk in covered.chunks(CHUNK) {
             let command = Command::Disconnect { reason: revocation.reason };
             let items = chunk.iter().map(|number| (*number, command.clone())).collect();
@@ -181,11 +327,32 @@ impl Sessions {
             landing.push(answer);
         }
         join_all(landing.iter().map(wait_for)).await;
-        let answer = self.committer.submit(By::system(), Work::EndRevocation(revocation.number)).await?;
+        let end = Work::EndRevocation { number: revocation.number, streams_closed };
+        let answer = self.committer.submit(By::system(), end).await?;
         let Done::Revocation(ended) = answer.done else { return Err(unexpected()) };
         if let Some(tell) = self.revocations.waiting.lock().remove(&revocation.id) {
             tell.send(Ok(ended.disconnected_count)).ok();
         }
         Ok(())
     }
+}
+
+/// A revocation that is to begin, with nothing else in its transaction.
+pub(super) fn beginning(
+    organization: OrganizationNumber,
+    filter: Filter,
+    reason: Reason,
+    note: Option<String>,
+) -> Result<Beginning, Error> {
+    check_note(note.as_deref())?;
+    let id = secret::new_id();
+    Ok(Beginning { id, organization, filter, reason, note, disable: None, schedule: None })
+}
+
+/// That an operator's words are short enough.
+pub(super) fn check_note(note: Option<&str>) -> Result<(), Error> {
+    if note.is_some_and(|note| note.chars().count() > LONGEST_NOTE) {
+        return Err(Error::field("reason", format!("reason must be at most {LONGEST_NOTE} characters")));
+    }
+    Ok(())
 }

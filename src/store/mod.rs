@@ -13,10 +13,10 @@ pub mod row;
 mod sqlite;
 
 pub use row::{
-    AccessToken, Addressed, Application, Batch, Detail, Entry, Loaded, McpSession, Organization, Principal,
-    Revocation, ServiceAccount, SessionRow, SessionToken, SideWrite,
+    AccessToken, Addressed, Application, Batch, Detail, Entry, Item, Loaded, McpSession, Organization,
+    Principal, Revocation, ServiceAccount, SessionRow, SessionToken, SideWrite,
 };
-pub use sqlite::{Health, Listed, Reader, SessionPage, Writer};
+pub use sqlite::{EndedPage, Health, Reader, Writer};
 
 /// What went wrong in the store.
 #[derive(Debug, thiserror::Error)]

@@ -6,7 +6,8 @@ use uuid::Uuid;
 use crate::core::Time;
 pub use crate::core::application::{Application, Organization, ServiceAccount};
 use crate::core::event::{Connected, Personal, Recorded, body_digest};
-use crate::core::ids::{Position, SessionNumber, StreamKind};
+use crate::core::ids::{ApplicationNumber, Position, SessionNumber, StreamKind};
+pub use crate::core::item::Item;
 pub use crate::core::revocation::Revocation;
 use crate::core::session::Session;
 pub use crate::core::token::{AccessToken, Principal, SessionToken};
@@ -42,9 +43,10 @@ pub struct Batch {
     pub applications: Vec<Application>,
     pub service_accounts: Vec<ServiceAccount>,
     pub revocations: Vec<Revocation>,
+    pub items: Vec<Item>,
     /// Lifecycle rows to write whole.
     pub sessions: Vec<Session>,
-    pub details: Vec<(SessionNumber, Detail)>,
+    pub details: Vec<(SessionNumber, ApplicationNumber, Detail)>,
     /// Hot rows to write.
     pub settle: Vec<Session>,
     /// Everything up to here is settled.
@@ -70,6 +72,8 @@ pub struct Detail {
     pub client_session_id: Option<String>,
     pub token_identifier: Option<String>,
     pub protocol_version: Option<String>,
+    /// The client's own name, from its metadata.
+    pub client: Option<String>,
 }
 
 impl Detail {
@@ -86,6 +90,7 @@ impl Detail {
             client_session_id: connected.client_session_id.clone(),
             token_identifier: connected.token_identifier.clone(),
             protocol_version: connected.protocol_version.clone(),
+            client: personal.and_then(Personal::client).map(str::to_owned),
         }
     }
 }
@@ -109,6 +114,12 @@ pub enum SideWrite {
     SessionToken(SessionNumber, SessionToken),
     Principal(Principal),
     McpSession(SessionNumber, McpSession),
+    ApiKeySecret {
+        id: Uuid,
+        secret_hash: [u8; 32],
+    },
+    /// When API keys were last used.
+    ApiKeysUsed(Vec<(Uuid, Time)>),
     /// Forget access tokens that expired before this instant.
     ForgetTokens(Time),
     /// Drop the bodies of these activity events and keep their digests; pruning came up to this position.
@@ -137,6 +148,7 @@ pub struct Loaded {
     pub service_accounts: Vec<ServiceAccount>,
     /// The unfinished ones.
     pub revocations: Vec<Revocation>,
+    pub items: Vec<Item>,
     /// The open ones, with what makes their natural key.
     pub sessions: Vec<SessionRow>,
     pub session_tokens: Vec<(SessionNumber, SessionToken)>,
@@ -145,9 +157,11 @@ pub struct Loaded {
     pub access_tokens: Vec<AccessToken>,
     pub principals: Vec<Principal>,
     pub last_session: SessionNumber,
+    /// And its id: later ones are greater.
+    pub last_session_id: Uuid,
     pub last_revocation: i64,
     /// Sessions that ever connected, by application.
-    pub session_totals: Vec<(crate::core::ids::ApplicationNumber, u64)>,
+    pub session_totals: Vec<(ApplicationNumber, u64)>,
 }
 
 /// An event with the public ids of what it is about.

@@ -3,13 +3,18 @@
 use super::{Draft, Fact};
 use crate::committer::{By, Done, Founding};
 use crate::core::application::{
-    self, Application, ApplicationCommand, DirectoryRefusal, ServiceAccount, decide_application,
+    self, Application, ApplicationCommand, DirectoryRefusal, Organization, OrganizationCommand,
+    ServiceAccount, decide_application, decide_organization,
 };
 use crate::core::event::{
     ApplicationCreated, ApplicationEvent, Event, OrganizationEvent, ServiceAccountCreated,
     ServiceAccountEvent,
 };
-use crate::core::ids::{ApplicationNumber, Head, OrganizationNumber, RevocationNumber, ServiceAccountNumber};
+use crate::core::ids::{
+    ApplicationNumber, Head, OrganizationNumber, RevocationNumber, ServiceAccountNumber, Stream, StreamKind,
+};
+use crate::core::item::{self, Item, ItemEvent};
+use crate::core::webhook::WebhookEvent;
 use crate::error::Error;
 use crate::store::SideWrite;
 
@@ -34,21 +39,7 @@ impl Draft<'_> {
         let last = self.known.organizations.keys().chain(self.organizations.keys()).max();
         let number = OrganizationNumber(last.map_or(0, |number| number.0) + 1);
         let event = OrganizationEvent::Created(founding.organization.clone());
-        let head = self.record(Fact {
-            by,
-            stream: number.into(),
-            head: Head::default(),
-            organization: number,
-            application: None,
-            revocation: None,
-            occurred_at: self.now,
-            event: Event::Organization(event.clone()),
-            personal: None,
-        });
-        let envelope =
-            application::Envelope { number: number.0, organization: number, occurred_at: self.now, head };
-        let organization = application::evolve_organization(&event, &envelope);
-        self.organizations.insert(number, organization.clone());
+        let organization = self.organization_event(by, number, None, event, None);
         let mut account = founding.account.clone();
         if let Some(created) = &founding.application {
             let secret = founding.application_secret_hash;
@@ -57,7 +48,111 @@ impl Draft<'_> {
             }
         }
         let account = self.create_service_account(by, number, account, founding.secret_hash);
-        Ok(Done::Organization(organization, account))
+        Ok(Done::Founded(organization, account))
+    }
+
+    pub(super) fn change_organization(
+        &mut self,
+        by: &By,
+        number: OrganizationNumber,
+        command: &OrganizationCommand,
+    ) -> Result<Done, Error> {
+        let organization = self.organization(number).cloned().ok_or(Error::NotFound("Organization"))?;
+        let organization = match decide_organization(&organization, command) {
+            Some(event) => self.organization_event(by, number, Some(organization), event, None),
+            None => organization,
+        };
+        Ok(Done::Organization(Box::new(organization)))
+    }
+
+    pub(super) fn organization_event(
+        &mut self,
+        by: &By,
+        number: OrganizationNumber,
+        before: Option<Organization>,
+        event: OrganizationEvent,
+        revocation: Option<RevocationNumber>,
+    ) -> Organization {
+        let head = self.record(Fact {
+            by,
+            stream: number.into(),
+            head: before.as_ref().map_or_else(Head::default, |organization| organization.head),
+            organization: number,
+            application: None,
+            revocation,
+            occurred_at: self.now,
+            event: Event::Organization(event.clone()),
+            personal: None,
+        });
+        let envelope =
+            application::Envelope { number: number.0, organization: number, occurred_at: self.now, head };
+        let Some(organization) = application::evolve_organization(before, &event, &envelope) else {
+            unreachable!("an organization's later events follow its creation")
+        };
+        self.organizations.insert(number, organization.clone());
+        organization
+    }
+
+    /// A wish about a small thing. Without a stream it is the beginning of a new one.
+    pub(super) fn wish_item(
+        &mut self,
+        by: &By,
+        organization: OrganizationNumber,
+        stream: Option<Stream>,
+        wish: &ItemEvent,
+        side: &[SideWrite],
+    ) -> Result<Done, Error> {
+        let stream = stream.unwrap_or_else(|| self.next_stream(wish.kind()));
+        let before = self.item(stream).filter(|item| item.organization() == organization).cloned();
+        match item::decide(before.as_ref(), wish).map_err(|_| Error::NotFound(thing(wish.kind())))? {
+            Some(event) => {
+                self.side.extend_from_slice(side);
+                let item = self.item_event(by, organization, stream, event, None);
+                Ok(Done::Item(Box::new(item)))
+            }
+            None => before.map(|item| Done::Item(Box::new(item))).ok_or(Error::NotFound(thing(wish.kind()))),
+        }
+    }
+
+    fn next_stream(&self, kind: StreamKind) -> Stream {
+        let drafted = self.items.keys().filter(|stream| stream.kind == kind).map(|stream| stream.number);
+        let known = self.known.items(kind).next_back().map(|item| item.stream().number);
+        Stream { kind, number: drafted.chain(known).max().unwrap_or(0) + 1 }
+    }
+
+    /// Records an event of a small thing.
+    pub(super) fn item_event(
+        &mut self,
+        by: &By,
+        organization: OrganizationNumber,
+        stream: Stream,
+        event: ItemEvent,
+        revocation: Option<RevocationNumber>,
+    ) -> Item {
+        let before = self.item(stream).cloned();
+        let application = match (&before, &event) {
+            (Some(Item::Webhook(webhook)), _) => webhook.application,
+            (None, ItemEvent::Webhook(WebhookEvent::Created(created))) => created.application,
+            _ => None,
+        };
+        let head = self.record(Fact {
+            by,
+            stream,
+            head: before.as_ref().map_or_else(Head::default, Item::head),
+            organization,
+            application,
+            revocation,
+            occurred_at: self.now,
+            event: Event::Item(event.clone()),
+            personal: None,
+        });
+        let envelope =
+            application::Envelope { number: stream.number, organization, occurred_at: self.now, head };
+        let Some(item) = item::evolve(before, &event, &envelope) else {
+            unreachable!("a stream's later events follow the one that begins it")
+        };
+        self.items.insert(stream, item.clone());
+        item
     }
 
     /// Whether another application of the organization, not archived, has the name.
@@ -205,6 +300,17 @@ impl Draft<'_> {
         };
         self.service_accounts.insert(number, account.clone());
         account
+    }
+}
+
+/// What people call a thing of this kind.
+fn thing(kind: StreamKind) -> &'static str {
+    match kind {
+        StreamKind::Principal => "Principal",
+        StreamKind::ApiKey => "API key",
+        StreamKind::Schedule => "Scheduled revocation",
+        StreamKind::Webhook => "Webhook",
+        _ => "Resource",
     }
 }
 

@@ -1,6 +1,7 @@
 //! A batch while it is being decided: the Gate as it was, with what the units before decided laid over it.
 
 mod directory;
+mod limits;
 mod revocations;
 mod sessions;
 
@@ -12,16 +13,19 @@ use crate::core::Time;
 use crate::core::application::{Application, Organization, ServiceAccount, decide_service_account};
 use crate::core::caller::ActorKind;
 use crate::core::command::Presented;
-use crate::core::event::{Event, Recorded, RevocationBegan, SessionEvent, commit_hash};
+use crate::core::event::{Event, Recorded, SessionEvent, commit_hash};
+use crate::core::filter::Facts;
 use crate::core::ids::{
     ApplicationNumber, Head, OrganizationNumber, Position, PrincipalNumber, RevocationNumber,
     ServiceAccountNumber, SessionNumber, Stream,
 };
-use crate::core::kind::Policy;
+use crate::core::item::Item;
+use crate::core::policy::Policy;
+use crate::core::principal::Standing;
 use crate::core::revocation::Revocation;
 use crate::core::session::{Context, Refusal, Session};
 use crate::error::Error;
-use crate::gate::{Change, KeyDigest, Known};
+use crate::gate::{Change, Fresh, KeyDigest, Known};
 use crate::store::{Batch, Detail, Entry, SideWrite};
 
 use super::{By, Chain, Done, Work};
@@ -57,7 +61,8 @@ impl Decided {
 /// A session in a draft.
 struct Drafted {
     session: Session,
-    key: Option<KeyDigest>,
+    /// Set where this batch opened it.
+    fresh: Option<Fresh>,
     /// Its lifecycle row changes.
     lifecycle: bool,
     /// Index of its last event in this batch, if that is an activity: the next call of the same actor joins it.
@@ -79,7 +84,10 @@ pub struct Draft<'a> {
     service_accounts: BTreeMap<ServiceAccountNumber, ServiceAccount>,
     revocations: BTreeMap<RevocationNumber, Revocation>,
     principals: HashMap<(OrganizationNumber, [u8; 32]), PrincipalNumber>,
-    details: Vec<(SessionNumber, Detail)>,
+    items: BTreeMap<Stream, Item>,
+    /// By how much this batch changes what limits count.
+    counts: HashMap<limits::Counted, i64>,
+    details: Vec<(SessionNumber, ApplicationNumber, Detail)>,
     side: Vec<SideWrite>,
     changes: Vec<Change>,
 }
@@ -113,6 +121,8 @@ impl<'a> Draft<'a> {
             service_accounts: BTreeMap::new(),
             revocations: BTreeMap::new(),
             principals: HashMap::new(),
+            items: BTreeMap::new(),
+            counts: HashMap::new(),
             details: vec![],
             side: vec![],
             changes: vec![],
@@ -133,11 +143,14 @@ impl<'a> Draft<'a> {
             }
             Work::Connect(opening) => self.connect(by, opening),
             Work::Bulk { items, revocation } => self.bulk(by, items, *revocation),
-            Work::BeginRevocation { id, organization, filter, reason, note } => {
-                let began = RevocationBegan { id: *id, filter: *filter, reason: *reason, note: note.clone() };
-                self.begin_revocation(by, *organization, began)
+            Work::BeginRevocation(beginning) => self.begin_revocation(by, beginning),
+            Work::EndRevocation { number, streams_closed } => {
+                self.end_revocation(by, *number, *streams_closed)
             }
-            Work::EndRevocation(number) => self.end_revocation(by, *number),
+            Work::Item { organization, stream, wish, side } => {
+                self.wish_item(by, *organization, *stream, wish, side)
+            }
+            Work::Organization { number, command } => self.change_organization(by, *number, command),
             Work::CreateOrganization(founding) => self.found(by, founding),
             Work::CreateApplication { organization, created, secret_hash } => {
                 self.free_client(&created.oauth.client_id)?;
@@ -222,31 +235,75 @@ impl<'a> Draft<'a> {
     }
 
     fn covering(&self, session: &Session) -> Option<Revocation> {
-        let drafted = self.revocations.values().find(|revocation| revocation.covers(session));
+        if self.revocations.is_empty() && self.known.revocations.is_empty() {
+            return None;
+        }
+        let facts = self.facts(session.number);
+        let drafted = self.revocations.values().find(|revocation| revocation.covers(session, &facts));
         let known = || {
             let covers = |revocation: &&Revocation| {
-                revocation.covers(session) && !self.revocations.contains_key(&revocation.number)
+                revocation.covers(session, &facts) && !self.revocations.contains_key(&revocation.number)
             };
             self.known.revocations.values().find(covers)
         };
         drafted.or_else(known).cloned()
     }
 
+    /// What a filter asks of a session beyond its fold.
+    fn facts(&self, number: SessionNumber) -> Facts<'_> {
+        let fresh = self.sessions.get(&number).and_then(|drafted| drafted.fresh.as_ref());
+        fresh.map_or_else(
+            || self.known.facts(number),
+            |fresh| Facts {
+                hostname: fresh.terms.hostname.as_deref(),
+                client: fresh.terms.client.as_deref(),
+                seen_at: None,
+            },
+        )
+    }
+
+    fn item(&self, stream: Stream) -> Option<&Item> {
+        self.items.get(&stream).or_else(|| self.known.item(stream))
+    }
+
+    fn organization(&self, number: OrganizationNumber) -> Option<&Organization> {
+        self.organizations.get(&number).or_else(|| self.known.organizations.get(&number))
+    }
+
+    fn standing(&self, principal: PrincipalNumber) -> Option<&Standing> {
+        match self.item(principal.into())? {
+            Item::Principal(standing) => Some(standing),
+            _ => None,
+        }
+    }
+
     fn context<'c>(
         &'c self,
         number: ApplicationNumber,
+        principal: PrincipalNumber,
         revocation: Option<&'c Revocation>,
         presented: Option<&Presented>,
     ) -> Context<'c> {
         let application = self.application(number);
-        let drafted = application.map_or(Position(0), |application| application.barred_before);
+        let organization = application.and_then(|one| self.organization(one.organization));
+        let standing = self.standing(principal);
+        let policy = application.and_then(|application| application.policy.as_ref());
         let token = presented.and_then(|presented| presented.access_token);
+        let drafted = [
+            application.map(|application| application.barred_before),
+            organization.map(|organization| organization.barred_before),
+            standing.map(|standing| standing.barred_before),
+        ];
+        let known = self.known.barred_before(number, Some(principal));
         Context {
             credential_barred: token.is_some_and(|token| self.token_barred(token)),
             application_archived: application.is_none_or(|application| application.archived_at.is_some()),
-            barred_before: drafted.max(self.known.barred_before(number)),
+            principal_disabled: standing.is_some_and(|standing| standing.disabled_at.is_some()),
+            full: None,
+            barred_before: drafted.into_iter().flatten().fold(known, Position::max),
             revocation,
-            policy: &self.policy,
+            policy: policy.map_or(self.policy, |policy| policy.over(self.policy)),
+            preset: policy.and_then(|policy| policy.preset),
             personal: None,
         }
     }
@@ -336,6 +393,11 @@ impl<'a> Draft<'a> {
             changes.push(Change::ServiceAccount(row.clone()));
             batch.service_accounts.push(row);
         }
+        for (stream, mut item) in self.items {
+            sealed(item.head_mut(), stream);
+            changes.push(Change::Item(item.clone()));
+            batch.items.push(item);
+        }
         for (number, mut row) in self.revocations {
             sealed(&mut row.head, number.into());
             changes.push(Change::Revocation(row.clone()));
@@ -348,7 +410,7 @@ impl<'a> Draft<'a> {
             } else {
                 decided.active.push(number);
             }
-            changes.push(Change::Session(drafted.session.clone(), drafted.key));
+            changes.push(Change::Session(drafted.session.clone(), drafted.fresh));
             decided.sessions.insert(number, drafted.session);
         }
         batch.sessions.sort_unstable_by_key(|session| session.number);

@@ -3,89 +3,136 @@
 use uuid::Uuid;
 
 use super::{Draft, Fact};
-use crate::committer::{By, Done};
+use crate::committer::{Beginning, By, Done};
 use crate::core::Time;
-use crate::core::event::{ApplicationEvent, Event, RevocationBegan, RevocationEnded, RevocationEvent};
-use crate::core::ids::{ApplicationNumber, Head, OrganizationNumber, Position, RevocationNumber};
+use crate::core::event::{
+    ApplicationEvent, Event, OrganizationEvent, RevocationBegan, RevocationEnded, RevocationEvent,
+};
+use crate::core::filter::Filter;
+use crate::core::ids::{ApplicationNumber, Head, OrganizationNumber, Position, RevocationNumber, Stream};
+use crate::core::item::{self, ItemEvent};
+use crate::core::principal::{Principal, PrincipalEvent};
 use crate::core::reason::Reason;
-use crate::core::revocation::{self, Filter, Revocation};
+use crate::core::revocation::{self, Revocation};
+use crate::core::schedule::{Ran, ScheduleEvent};
 use crate::error::Error;
 use crate::gate::{Change, Known};
 use crate::store::SideWrite;
 
 impl Draft<'_> {
-    pub(super) fn begin_revocation(
-        &mut self,
-        by: &By,
-        organization: OrganizationNumber,
-        began: RevocationBegan,
-    ) -> Result<Done, Error> {
-        let filter = began.filter;
-        let archives = began.reason == Reason::Archived;
-        if let Some(session) = filter.session {
-            // Also the one by which somebody attached to it in this very batch.
-            let latest = self.session(session).and_then(|session| session.credential);
-            for token in self.known.presented(session).into_iter().chain(latest) {
-                self.side.push(SideWrite::BarAccessToken(token));
-                self.changes.push(Change::BarAccessToken(token));
+    pub(super) fn begin_revocation(&mut self, by: &By, beginning: &Beginning) -> Result<Done, Error> {
+        let Beginning { id, organization, filter, reason, note, .. } = beginning;
+        if let Some(number) = filter.whole_application() {
+            let application = self.application(number).ok_or(Error::NotFound("Application"))?;
+            if application.archived_at.is_some() {
+                return Err(Error::NotFound("Application"));
             }
         }
-        let application = match filter.application {
-            Some(number) if filter.session.is_none() => {
-                let application = self.application(number).cloned().ok_or(Error::NotFound("Application"))?;
-                if application.archived_at.is_some() {
-                    return Err(Error::NotFound("Application"));
-                }
-                Some(application)
-            }
-            _ => None,
-        };
+        let number = RevocationNumber(self.chain.last_revocation + 1);
+        let run = self.run(beginning, number)?;
         self.chain.last_revocation += 1;
-        let number = RevocationNumber(self.chain.last_revocation);
-        let revocation = self.revocation_event(
-            by,
-            organization,
-            filter.application,
-            number,
-            None,
-            RevocationEvent::Began(began),
-        );
-        if let Some(application) = application {
-            let application = self.application_event(
-                by,
-                application.number,
-                Some(application),
-                ApplicationEvent::CredentialsBarred,
-                Some(number),
-            );
-            if archives {
-                self.application_event(
-                    by,
-                    application.number,
-                    Some(application),
-                    ApplicationEvent::Archived,
-                    Some(number),
-                );
-            }
+        if let Some(session) = filter.one_session() {
+            self.bar_presented(session);
+        }
+        let began = RevocationBegan {
+            id: *id,
+            filter: filter.clone(),
+            reason: *reason,
+            note: note.clone(),
+            matched: Some(self.matched(number, *organization, filter)),
+            schedule: beginning.schedule.map(|(stream, _)| stream.number),
+        };
+        let event = RevocationEvent::Began(began);
+        let revocation = self.revocation_event(by, *organization, filter.application, number, None, event);
+        self.bar(by, beginning, number);
+        if let Some((stream, event)) = run {
+            self.item_event(by, *organization, stream, event, Some(number));
         }
         revocation.map(Done::Revocation).ok_or(Error::NotFound("Revocation"))
     }
 
-    pub(super) fn end_revocation(&mut self, by: &By, number: RevocationNumber) -> Result<Done, Error> {
+    /// The event by which a schedule remembers this run, if it is one and not done yet.
+    fn run(
+        &self,
+        beginning: &Beginning,
+        revocation: RevocationNumber,
+    ) -> Result<Option<(Stream, ItemEvent)>, Error> {
+        let Some((stream, due_at)) = beginning.schedule else { return Ok(None) };
+        let wish = ItemEvent::Schedule(ScheduleEvent::Ran(Ran { due_at, revocation }));
+        match item::decide(self.item(stream), &wish) {
+            Ok(Some(event)) => Ok(Some((stream, event))),
+            _ => Err(Error::Conflict { code: "run_over", message: "this run is over already".to_owned() }),
+        }
+    }
+
+    /// The access tokens by which a session was last kept alive open nothing on the agent side any more.
+    fn bar_presented(&mut self, session: crate::core::ids::SessionNumber) {
+        // Also the one by which somebody attached to it in this very batch.
+        let latest = self.session(session).and_then(|session| session.credential);
+        for token in self.known.presented(session).into_iter().chain(latest) {
+            self.side.push(SideWrite::BarAccessToken(token));
+            self.changes.push(Change::BarAccessToken(token));
+        }
+    }
+
+    /// How many sessions a revocation that begins now covers.
+    fn matched(&self, number: RevocationNumber, organization: OrganizationNumber, filter: &Filter) -> u64 {
+        let fence = Position(self.chain.position.0 + 1);
+        let planned = planned(number, organization, filter, Reason::Revoked, fence, self.now);
+        let open = |number| self.session(number).is_some_and(|session| session.ended.is_none());
+        let known = self.known.covered(&planned).into_iter().filter(|number| open(*number)).count();
+        let opened = self.sessions.iter().filter(|(number, drafted)| {
+            drafted.fresh.is_some()
+                && drafted.session.ended.is_none()
+                && planned.covers(&drafted.session, &self.facts(**number))
+        });
+        (known + opened.count()) as u64
+    }
+
+    /// Raises the position before which credentials are barred, where everything of someone is revoked.
+    fn bar(&mut self, by: &By, beginning: &Beginning, number: RevocationNumber) {
+        let Beginning { organization, filter, reason, .. } = beginning;
+        if filter.whole_organization() {
+            if let Some(before) = self.organization(*organization).cloned() {
+                let event = OrganizationEvent::CredentialsBarred;
+                self.organization_event(by, *organization, Some(before), event, Some(number));
+            }
+        } else if let Some(application) = filter.whole_application() {
+            let archived = (*reason == Reason::Archived).then_some(ApplicationEvent::Archived);
+            for event in [ApplicationEvent::CredentialsBarred].into_iter().chain(archived) {
+                let before = self.application(application).cloned();
+                self.application_event(by, application, before, event, Some(number));
+            }
+        } else if let Some(principal) = filter.whole_principal() {
+            let id = self.known.principal_id(principal);
+            let barred = PrincipalEvent::CredentialsBarred(Principal { id });
+            let disabled = beginning.disable.map(|(_, id)| PrincipalEvent::Disabled(Principal { id }));
+            for wish in [barred].into_iter().chain(disabled) {
+                let wish = ItemEvent::Principal(wish);
+                if let Ok(Some(event)) = item::decide(self.item(principal.into()), &wish) {
+                    self.item_event(by, *organization, principal.into(), event, Some(number));
+                }
+            }
+        }
+    }
+
+    pub(super) fn end_revocation(
+        &mut self,
+        by: &By,
+        number: RevocationNumber,
+        streams_closed: u64,
+    ) -> Result<Done, Error> {
         let revocation = self.revocation(number).filter(|revocation| revocation.ended_at.is_none());
         let revocation = revocation.cloned().ok_or(Error::NotFound("Revocation"))?;
-        let ended = RevocationEnded { disconnected_count: revocation.disconnected_count };
-        let application = revocation.filter.application;
-        self.revocation_event(
-            by,
-            revocation.organization,
-            application,
-            number,
-            Some(revocation),
-            RevocationEvent::Ended(ended),
-        )
-        .map(Done::Revocation)
-        .ok_or(Error::NotFound("Revocation"))
+        let ended = RevocationEnded {
+            disconnected_count: revocation.disconnected_count,
+            streams_closed: Some(streams_closed),
+        };
+        let (organization, application) = (revocation.organization, revocation.filter.application);
+        let event = RevocationEvent::Ended(ended);
+        self.revocation_event(by, organization, application, number, Some(revocation), event)
+            .map(Done::Revocation)
+            .ok_or(Error::NotFound("Revocation"))
     }
 
     pub(super) fn revocation_event(
@@ -114,23 +161,20 @@ impl Draft<'_> {
     }
 }
 
-/// A revocation that cannot be recorded for want of space, in force in memory: it would not outlive a restart. Nothing
-/// that has a row of its own may change for it, or the row would say one day what the log does not.
-pub fn provisional(
-    known: &Known,
+/// A revocation as it would begin.
+fn planned(
     number: RevocationNumber,
     organization: OrganizationNumber,
-    filter: Filter,
+    filter: &Filter,
     reason: Reason,
-    head: Position,
+    fence: Position,
     now: Time,
-) -> Vec<Change> {
-    let fence = Position(head.0 + 1);
-    let revocation = Revocation {
+) -> Revocation {
+    Revocation {
         number,
         id: Uuid::nil(),
         organization,
-        filter,
+        filter: filter.clone(),
         reason,
         note: None,
         fence,
@@ -138,9 +182,22 @@ pub fn provisional(
         ended_at: None,
         disconnected_count: 0,
         head: Head::default(),
-    };
+    }
+}
+
+/// A revocation that cannot be recorded for want of space, in force in memory: it would not outlive a restart. Nothing
+/// that has a row of its own may change for it, or the row would say one day what the log does not.
+pub fn provisional(
+    known: &Known,
+    number: RevocationNumber,
+    beginning: &Beginning,
+    head: Position,
+    now: Time,
+) -> Vec<Change> {
+    let Beginning { organization, filter, reason, .. } = beginning;
+    let revocation = planned(number, *organization, filter, *reason, Position(head.0 + 1), now);
     let mut changes = vec![Change::Revocation(revocation)];
-    if let Some(session) = filter.session {
+    if let Some(session) = filter.one_session() {
         changes.extend(known.presented(session).into_iter().map(Change::BarAccessToken));
     }
     changes

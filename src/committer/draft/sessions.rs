@@ -1,18 +1,21 @@
 //! Sessions in a batch: opened, attached to, kept alive, ended.
 
+use uuid::Uuid;
+
 use super::{Draft, Drafted, Fact};
 use crate::committer::{By, Done, Opening};
 use crate::core::caller::Actor;
 use crate::core::command::{Command, Connect};
 use crate::core::event::{ActivityRecorded, Event, SessionEvent};
 use crate::core::ids::{Head, PrincipalNumber, RevocationNumber, SessionNumber};
+use crate::core::reason::Reason;
 use crate::core::revocation::Revocation;
 use crate::core::session::{
     Context, Envelope, Refusal, Session, decide, evolve, must_end_first, takes_effect_at,
 };
 use crate::core::token::{Principal, SessionToken};
 use crate::error::Error;
-use crate::gate::{Change, KeyDigest, key_digest};
+use crate::gate::{Change, Fresh, KeyDigest, Terms, key_digest};
 use crate::store::{Detail, SideWrite};
 
 impl Draft<'_> {
@@ -24,9 +27,11 @@ impl Draft<'_> {
         command: &Command,
         on_behalf_of: Option<RevocationNumber>,
     ) -> Result<(), Refusal> {
-        let own = on_behalf_of.and_then(|number| self.revocation(number)).filter(|own| own.covers(session));
+        let own = on_behalf_of.and_then(|number| self.revocation(number));
+        let own = own.filter(|own| own.covers(session, &self.facts(session.number)));
         let covering = own.cloned().or_else(|| self.covering(session));
-        let context = self.context(session.application, covering.as_ref(), command.presented());
+        let context =
+            self.context(session.application, session.principal, covering.as_ref(), command.presented());
         let events = decide(&context, Some(session), command, self.now)?;
         // What ends for another reason, a goodbye say, is not its doing and not counted. One that is in force in memory
         // only is nothing that an event could point to.
@@ -43,28 +48,41 @@ impl Draft<'_> {
     pub(super) fn connect(&mut self, by: &By, opening: &Opening) -> Result<Done, Error> {
         let connect = &opening.connect;
         let principal = self.principal_of(opening);
-        let connect = Connect { principal, ..connect.clone() };
+        let connect = Connect { principal, id: self.later_id(connect.id), ..connect.clone() };
         let key = connect.key().map(|key| key_digest(connect.application, key));
         let holder = key.and_then(|key| self.holder(&key)).cloned();
         let personal = serde_json::to_string(&connect.personal).unwrap_or_default();
         let covering = holder.as_ref().and_then(|holder| self.covering(holder));
-        let first = {
-            let context = self.context(connect.application, covering.as_ref(), Some(&connect.presented));
+        let (first, room, events) = {
+            let presented = Some(&connect.presented);
+            let context = self.context(connect.application, principal, covering.as_ref(), presented);
             let command = Command::Connect(Box::new(connect.clone()));
-            // The rules decide on the connect first: one that is refused ends nobody.
-            let fresh = Context { revocation: None, personal: Some(&personal), ..context };
             let first = holder.as_ref().and_then(|holder| must_end_first(&context, holder, self.now));
             let onto = if first.is_some() { None } else { holder.as_ref() };
-            (first, decide(&fresh, onto, &command, self.now)?)
+            let leaving = holder.as_ref().filter(|_| first.is_some()).map(|holder| holder.number);
+            let room = if onto.is_some() { Ok(vec![]) } else { self.room_for(&connect, leaving) };
+            // The rules decide on the connect first: one that is refused ends nobody.
+            let fresh = Context {
+                revocation: None,
+                personal: Some(&personal),
+                full: room.as_ref().err().copied(),
+                ..context
+            };
+            (first, room.unwrap_or_default(), decide(&fresh, onto, &command, self.now)?)
         };
-        let (first, events) = first;
+        let system = By { actor: Actor::SYSTEM, ..by.clone() };
         if let (Some(first), Some(holder)) = (first, &holder) {
-            self.wish(&By { actor: Actor::SYSTEM, ..by.clone() }, holder, &first, None)?;
+            self.wish(&system, holder, &first, None)?;
+        }
+        for number in room {
+            if let Some(session) = self.session(number).cloned() {
+                self.wish(&system, &session, &Command::Disconnect { reason: Reason::Evicted }, None)?;
+            }
         }
         let opened = matches!(events.first(), Some(SessionEvent::Connected(_)));
         let number = match &holder {
             Some(holder) if !opened => holder.number,
-            _ => self.open(key),
+            _ => self.open(key, connect.id),
         };
         self.introduce(opening, principal);
         for event in events {
@@ -75,6 +93,13 @@ impl Draft<'_> {
         Ok(Done::Session { session: Box::new(session), opened })
     }
 
+    /// The id of a session that is about to be opened: greater than that of the session before, as its number is, so
+    /// that both orders are the same. Ids are no secrets.
+    fn later_id(&self, id: Uuid) -> Uuid {
+        let last = self.chain.last_session_id;
+        if id > last { id } else { Uuid::from_u128(last.as_u128() + 1) }
+    }
+
     pub(super) fn holder(&self, key: &KeyDigest) -> Option<&Session> {
         let drafted = self.keys.get(key).and_then(|number| self.session(*number));
         drafted
@@ -82,8 +107,9 @@ impl Draft<'_> {
             .filter(|session| session.ended.is_none())
     }
 
-    pub(super) fn open(&mut self, key: Option<KeyDigest>) -> SessionNumber {
+    pub(super) fn open(&mut self, key: Option<KeyDigest>, id: Uuid) -> SessionNumber {
         self.chain.last_session += 1;
+        self.chain.last_session_id = id;
         let number = SessionNumber(self.chain.last_session);
         if let Some(key) = key {
             self.keys.insert(key, number);
@@ -185,7 +211,7 @@ impl Draft<'_> {
             (None, None) => return,
         };
         if let (SessionEvent::Connected(connected), Some((connect, _))) = (&event, connecting) {
-            self.details.push((number, Detail::of(connected, Some(&connect.personal))));
+            self.details.push((number, application, Detail::of(connected, Some(&connect.personal))));
         }
         let activity = matches!(event, SessionEvent::ActivityRecorded(_));
         let connected = matches!(event, SessionEvent::Connected(_));
@@ -209,15 +235,22 @@ impl Draft<'_> {
         let envelope = Envelope { number, organization, application, actor: by.actor, occurred_at, head };
         let Some(session) = evolve(before, &event, &envelope) else { return };
         let index = self.events.len() - 1;
-        let key = connecting.and_then(|(connect, _)| connect.key().map(|key| key_digest(application, key)));
+        let fresh = connecting.filter(|_| connected).map(|(connect, _)| Fresh {
+            key: connect.key().map(|key| key_digest(application, key)),
+            terms: Terms {
+                hostname: connect.personal.hostname.as_deref().map(Into::into),
+                client: connect.personal.client().map(Into::into),
+            },
+        });
+        self.count(&event, &session);
         let drafted = self.sessions.entry(number).or_insert_with(|| Drafted {
             session: session.clone(),
-            key: None,
+            fresh: None,
             lifecycle: false,
             joinable: None,
         });
         drafted.session = session;
-        drafted.key = drafted.key.or(key);
+        drafted.fresh = drafted.fresh.take().or(fresh);
         drafted.lifecycle |= !activity;
         drafted.joinable = activity.then_some(index);
     }

@@ -1,20 +1,17 @@
 //! The older names of the same things.
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{OriginalUri, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
-use uuid::Uuid;
 
-use super::read::{ListParameters, StatusFilter, listed};
+use super::read::listed;
 use super::{Session, SessionList};
-use crate::core::ids::Position;
-use crate::directory::Slice;
 use crate::http::App;
 use crate::http::extract::{CanEnd, CanRead, Ids, Query};
+use crate::http::filter::{FilterParameters, ListParameters, PageParameters};
 use crate::http::problem::{Problem, ProblemBody};
-use crate::sessions::Page;
 
 /// One session, under its older name.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -30,9 +27,7 @@ pub struct InstanceEnvelope {
     security(("bearer" = [])),
     params(
         ("applicationId" = Option<Uuid>, Query, description = "Only this application's."),
-        ("limit" = Option<u32>, Query, description = "Most to return, 1 to 200.", minimum = 1, maximum = 200),
-        ("status" = inline(Option<StatusFilter>), Query, description = "`active` (the default), `inactive` or `all`."),
-        ("cursor" = Option<String>, Query, description = "`nextCursor` of the page before."),
+        FilterParameters, PageParameters,
     ),
     responses(
         (status = 200, description = "A page of sessions.", body = SessionList),
@@ -43,33 +38,12 @@ pub struct InstanceEnvelope {
     ))]
 pub async fn list_instances(
     CanRead(caller): CanRead,
+    OriginalUri(uri): OriginalUri,
     Query(parameters): Query<ListParameters>,
     State(app): State<App>,
 ) -> Result<Response, Problem> {
-    let query = parameters.read(50)?;
-    let applications = match parameters.application_id.as_deref() {
-        Some(text) => vec![
-            Uuid::try_parse(text)
-                .map_err(|_| Problem::invalid("applicationId", "Validation failed (uuid is expected)"))?,
-        ],
-        None => {
-            let (all, _) = app.directory.applications(&caller, true, Slice { after: None, limit: u32::MAX });
-            all.into_iter().map(|(application, _)| application.id).collect()
-        }
-    };
-    let mut whole = Page { items: vec![], next: None, position: Position(0) };
-    let mut more = false;
-    for application in applications {
-        let page = app.sessions.list(&caller, application, query).await?;
-        more |= page.next.is_some();
-        whole.position = page.position;
-        whole.items.extend(page.items);
-    }
-    whole.items.sort_by_key(|view| std::cmp::Reverse((view.session.connected_at, view.session.id)));
-    more |= whole.items.len() > query.limit as usize;
-    whole.items.truncate(query.limit as usize);
-    whole.next = whole.items.last().filter(|_| more).map(|view| (view.session.connected_at, view.session.id));
-    Ok(listed(whole))
+    let query = parameters.read(parameters.application()?, 50)?;
+    Ok(listed(app.sessions.list(&caller, &query).await?, &parameters, query.sort, &uri))
 }
 
 /// Get an agent instance

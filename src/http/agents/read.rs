@@ -1,91 +1,45 @@
 //! Reading, and ending by owners.
 
 use axum::Json;
-use axum::extract::State;
-use axum::http::{HeaderName, HeaderValue};
+use axum::extract::{OriginalUri, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{Session, SessionEnvelope, SessionList};
-use crate::core::kind::Policy;
+use crate::core::policy::Policy;
 use crate::http::App;
 use crate::http::extract::{CanEnd, CanRead, Ids, Query};
-use crate::http::page::{cursor, read_cursor, read_flag, read_limit};
+use crate::http::filter::{FilterParameters, ListParameters, PageParameters};
 use crate::http::problem::{Problem, ProblemBody};
-use crate::sessions::{ListQuery, Page, Revoked};
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ListParameters {
-    limit: Option<String>,
-    status: Option<String>,
-    include_inactive: Option<String>,
-    cursor: Option<String>,
-    pub(super) application_id: Option<String>,
-}
-
-/// Which sessions a list shows.
-#[derive(Debug, Clone, Copy, utoipa::ToSchema)]
-#[schema(rename_all = "lowercase")]
-pub enum StatusFilter {
-    /// Active and idle ones.
-    Active,
-    /// Expired and disconnected ones.
-    Inactive,
-    All,
-}
-
-impl StatusFilter {
-    fn read(word: &str) -> Result<Self, Problem> {
-        match word {
-            "active" => Ok(Self::Active),
-            "inactive" => Ok(Self::Inactive),
-            "all" => Ok(Self::All),
-            _ => Err(Problem::invalid("status", "status must be active, inactive or all")),
-        }
-    }
-}
-
-impl ListParameters {
-    /// An explicit `status` wins over `includeInactive`; absent means active.
-    pub(super) fn read(&self, default_limit: u32) -> Result<ListQuery, Problem> {
-        let include_inactive = read_flag("includeInactive", self.include_inactive.as_deref())?;
-        let (live, inactive) = match self.status.as_deref().map(StatusFilter::read).transpose()? {
-            None => (true, include_inactive),
-            Some(StatusFilter::Active) => (true, false),
-            Some(StatusFilter::Inactive) => (false, true),
-            Some(StatusFilter::All) => (true, true),
-        };
-        let limit = read_limit(self.limit.as_deref(), default_limit)?;
-        Ok(ListQuery { live, inactive, limit, after: read_cursor(self.cursor.as_deref())? })
-    }
-}
+use crate::sessions::{Page, Revoked, Sort, StatusCounts};
 
 /// The log position an answer was true at, so that list-then-follow has no gap.
 static LOG_POSITION: HeaderName = HeaderName::from_static("log-position");
 
-pub(super) fn listed(page: Page) -> Response {
-    let position = HeaderValue::from(page.position.0);
-    let next_cursor = page.next.map(cursor);
+pub(super) fn listed(page: Page, parameters: &ListParameters, sort: Sort, uri: &Uri) -> Response {
+    let mut headers = HeaderMap::new();
+    headers.insert(LOG_POSITION.clone(), HeaderValue::from(page.position.0));
+    let next = parameters.next(uri.path(), sort, page.next);
+    let link = next.as_ref().and_then(|(_, link)| HeaderValue::try_from(link).ok());
+    headers.extend(link.map(|link| (header::LINK, link)));
     let items = page.items.into_iter().map(Session::from).collect();
-    ([(LOG_POSITION.clone(), position)], Json(SessionList { items, next_cursor })).into_response()
+    (headers, Json(SessionList { items, next_cursor: next.map(|(cursor, _)| cursor) })).into_response()
 }
 
 /// List sessions
 ///
-/// Newest first, ties by id. The answer's `Log-Position` header is the position to follow the events from.
+/// Newest first unless `sort` says otherwise, ties by id. The answer's `Log-Position` header is the position to follow
+/// the events from; `Link` leads to the next page.
 #[utoipa::path(get, path = "/api/v1/applications/{applicationId}/sessions", operation_id = "agentSessions.list",
     tag = "agentSessions", security(("bearer" = [])),
-    params(
-        ("applicationId" = Uuid, Path, description = "The application."),
-        ("limit" = Option<u32>, Query, description = "Most sessions to return, 1 to 200.", minimum = 1, maximum = 200, example = 100),
-        ("status" = inline(Option<StatusFilter>), Query, description = "`active` (the default: active and idle ones), `inactive` (expired and disconnected) or `all`. Wins over `includeInactive`."),
-        ("includeInactive" = Option<bool>, Query, description = "Without `status`: include expired and disconnected sessions."),
-        ("cursor" = Option<String>, Query, description = "`nextCursor` of the page before."),
-    ),
+    params(("applicationId" = Uuid, Path, description = "The application."), FilterParameters, PageParameters),
     responses(
-        (status = 200, description = "A page of sessions.", body = SessionList, headers(("Log-Position" = i64, description = "The log position the page was true at."))),
+        (status = 200, description = "A page of sessions.", body = SessionList, headers(
+            ("Log-Position" = i64, description = "The log position the page was true at."),
+            ("Link" = String, description = "The next page, if there is one (RFC 8288)."),
+        )),
         (status = 400, description = "A parameter is wrong.", body = ProblemBody),
         (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
         (status = 403, description = "A scope is missing.", body = ProblemBody),
@@ -94,12 +48,113 @@ pub(super) fn listed(page: Page) -> Response {
 pub async fn list(
     CanRead(caller): CanRead,
     Ids(ids): Ids<1>,
+    OriginalUri(uri): OriginalUri,
     Query(parameters): Query<ListParameters>,
     State(app): State<App>,
 ) -> Result<Response, Problem> {
     let [application] = ids;
-    let query = parameters.read(100)?;
-    Ok(listed(app.sessions.list(&caller, application, query).await?))
+    let query = parameters.read(Some(application), 100)?;
+    Ok(listed(app.sessions.list(&caller, &query).await?, &parameters, query.sort, &uri))
+}
+
+/// List the organization's sessions
+///
+/// As listing an application's, over all applications.
+#[utoipa::path(get, path = "/api/v1/sessions", operation_id = "sessions.list", tag = "agentSessions", security(("bearer" = [])),
+    params(
+        ("applicationId" = Option<Uuid>, Query, description = "Only this application's."),
+        FilterParameters, PageParameters,
+    ),
+    responses(
+        (status = 200, description = "A page of sessions.", body = SessionList, headers(
+            ("Log-Position" = i64, description = "The log position the page was true at."),
+            ("Link" = String, description = "The next page, if there is one (RFC 8288)."),
+        )),
+        (status = 400, description = "A parameter is wrong.", body = ProblemBody),
+        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
+        (status = 403, description = "A scope is missing.", body = ProblemBody),
+        (status = 404, description = "No such application.", body = ProblemBody),
+    ))]
+pub async fn list_all(
+    CanRead(caller): CanRead,
+    OriginalUri(uri): OriginalUri,
+    Query(parameters): Query<ListParameters>,
+    State(app): State<App>,
+) -> Result<Response, Problem> {
+    let query = parameters.read(parameters.application()?, 100)?;
+    Ok(listed(app.sessions.list(&caller, &query).await?, &parameters, query.sort, &uri))
+}
+
+/// How many sessions there are, by derived status at the moment of asking.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct SessionCount {
+    pub counts: StatusCount,
+    /// Active and idle ones.
+    pub live: u64,
+    pub total: u64,
+}
+
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct StatusCount {
+    pub active: u64,
+    pub idle: u64,
+    pub expired: u64,
+    pub disconnected: u64,
+}
+
+fn counted(counts: StatusCounts) -> Response {
+    let StatusCounts { active, idle, expired, disconnected, position } = counts;
+    let body = SessionCount {
+        counts: StatusCount { active, idle, expired, disconnected },
+        live: active + idle,
+        total: active + idle + expired + disconnected,
+    };
+    ([(LOG_POSITION.clone(), HeaderValue::from(position.0))], Json(body)).into_response()
+}
+
+/// Count sessions
+///
+/// By derived status, of all sessions that fit; without `status`, of every status.
+#[utoipa::path(get, path = "/api/v1/applications/{applicationId}/sessions/count", operation_id = "agentSessions.count",
+    tag = "agentSessions", security(("bearer" = [])),
+    params(("applicationId" = Uuid, Path, description = "The application."), FilterParameters),
+    responses(
+        (status = 200, description = "How many there are.", body = SessionCount, headers(("Log-Position" = i64, description = "The log position the counts were true at."))),
+        (status = 400, description = "A parameter is wrong.", body = ProblemBody),
+        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
+        (status = 403, description = "A scope is missing.", body = ProblemBody),
+        (status = 404, description = "No such application.", body = ProblemBody),
+    ))]
+pub async fn count(
+    CanRead(caller): CanRead,
+    Ids(ids): Ids<1>,
+    Query(parameters): Query<ListParameters>,
+    State(app): State<App>,
+) -> Result<Response, Problem> {
+    let [application] = ids;
+    let wanted = parameters.filter.read(Some(application))?;
+    Ok(counted(app.sessions.count(&caller, &wanted).await?))
+}
+
+/// Count the organization's sessions
+///
+/// As counting an application's, over all applications.
+#[utoipa::path(get, path = "/api/v1/sessions/count", operation_id = "sessions.count", tag = "agentSessions", security(("bearer" = [])),
+    params(("applicationId" = Option<Uuid>, Query, description = "Only this application's."), FilterParameters),
+    responses(
+        (status = 200, description = "How many there are.", body = SessionCount, headers(("Log-Position" = i64, description = "The log position the counts were true at."))),
+        (status = 400, description = "A parameter is wrong.", body = ProblemBody),
+        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
+        (status = 403, description = "A scope is missing.", body = ProblemBody),
+        (status = 404, description = "No such application.", body = ProblemBody),
+    ))]
+pub async fn count_all(
+    CanRead(caller): CanRead,
+    Query(parameters): Query<ListParameters>,
+    State(app): State<App>,
+) -> Result<Response, Problem> {
+    let wanted = parameters.filter.read(parameters.application()?)?;
+    Ok(counted(app.sessions.count(&caller, &wanted).await?))
 }
 
 /// Get a session

@@ -10,7 +10,8 @@ use crate::core::application::{
     evolve_service_account,
 };
 use crate::core::event::{Counts, Event, Header, SessionEvent};
-use crate::core::ids::{Head, Position, SessionNumber, StreamKind};
+use crate::core::ids::{ApplicationNumber, Head, Position, SessionNumber, StreamKind};
+use crate::core::item::{self, Item};
 use crate::core::revocation::Revocation;
 use crate::core::session::Session;
 use crate::store::{Batch, Detail};
@@ -61,6 +62,7 @@ pub(super) enum State {
     Session(Box<Folded>),
     /// With the number of `Disconnected` events that carry it.
     Revocation(Box<Revocation>, u64),
+    Item(Box<Item>),
 }
 
 /// A session's fold, and where its rows may stand.
@@ -149,6 +151,7 @@ impl Log {
                     batch.settle.extend(folded.hot_row().cloned());
                     batch.sessions.push(folded.lifecycle_row());
                 }
+                State::Item(row) => batch.items.push(*row),
                 State::Revocation(row, disconnected_count) => {
                     batch.revocations.push(Revocation { disconnected_count, ..*row });
                 }
@@ -158,7 +161,10 @@ impl Log {
     }
 
     /// The next event. The row of details that it makes is returned, where it makes one.
-    pub fn take(&mut self, stored: &StoredEvent<'_>) -> Result<Option<(SessionNumber, Detail)>, Difference> {
+    pub fn take(
+        &mut self,
+        stored: &StoredEvent<'_>,
+    ) -> Result<Option<(SessionNumber, ApplicationNumber, Detail)>, Difference> {
         let header = &stored.header;
         let place = Place(header);
         place.expect("position", self.position + 1, header.position)?;
@@ -219,7 +225,7 @@ impl Log {
         &mut self,
         stored: &StoredEvent<'_>,
         event: Event,
-    ) -> Result<Option<(SessionNumber, Detail)>, Difference> {
+    ) -> Result<Option<(SessionNumber, ApplicationNumber, Detail)>, Difference> {
         let place = Place(&stored.header);
         let key = (stored.header.stream_kind, stored.header.stream_number);
         if let Event::Session(SessionEvent::Disconnected(_)) = &event {
@@ -233,8 +239,13 @@ impl Log {
                 chain.unknown = true;
                 state
             }
-            (_, Event::Organization(event)) if key.0 == StreamKind::Organization as i64 => {
-                State::Organization(evolve_organization(&event, &envelope))
+            (state, Event::Organization(event)) if key.0 == StreamKind::Organization as i64 => {
+                let before = if let State::Organization(before) = state { Some(before) } else { None };
+                State::Organization(place.begun(evolve_organization(before, &event, &envelope))?)
+            }
+            (state, Event::Item(event)) if key.0 == event.kind() as i64 => {
+                let before = if let State::Item(before) = state { Some(*before) } else { None };
+                State::Item(Box::new(place.begun(item::evolve(before, &event, &envelope))?))
             }
             (state, Event::Application(event)) if key.0 == StreamKind::Application as i64 => {
                 let before = if let State::Application(before) = state { Some(*before) } else { None };

@@ -188,14 +188,15 @@ impl Place<'_> {
         &self,
         event: &SessionEvent,
         personal: Option<&str>,
-    ) -> Result<Option<(SessionNumber, Detail)>, Difference> {
+    ) -> Result<Option<(SessionNumber, ApplicationNumber, Detail)>, Difference> {
         let SessionEvent::Connected(connected) = event else { return Ok(None) };
         let personal: Option<Personal> = personal
             .map(serde_json::from_str)
             .transpose()
             .map_err(|error| self.difference("personal", "JSON of the personal facts", error))?;
         let detail = Detail::of(connected, personal.as_ref());
-        Ok(Some((SessionNumber(self.0.stream_number), detail)))
+        let application = ApplicationNumber(self.0.application.unwrap_or_default());
+        Ok(Some((SessionNumber(self.0.stream_number), application, detail)))
     }
 }
 

@@ -6,7 +6,9 @@ use super::Difference;
 use super::log::{Chain, Folded, Log, Point, State};
 use super::value::Value;
 use crate::core::application::{Application, Organization, ServiceAccount};
-use crate::core::ids::{Head, StreamKind};
+use crate::core::ids::{ApplicationNumber, Head, StreamKind};
+use crate::core::item::Item;
+use crate::core::policy::Preset;
 use crate::core::revocation::Revocation;
 use crate::core::session::Session;
 use crate::store::Detail;
@@ -19,14 +21,38 @@ pub enum Table {
     ServiceAccount,
     Session,
     Revocation,
+    /// These share a table.
+    Principal,
+    ApiKey,
+    Schedule,
+    Webhook,
 }
 
 impl Table {
-    pub const ALL: [Self; 5] =
-        [Self::Organization, Self::Application, Self::ServiceAccount, Self::Session, Self::Revocation];
+    pub const ALL: [Self; 9] = [
+        Self::Organization,
+        Self::Application,
+        Self::ServiceAccount,
+        Self::Session,
+        Self::Revocation,
+        Self::Principal,
+        Self::ApiKey,
+        Self::Schedule,
+        Self::Webhook,
+    ];
 
     pub fn name(self) -> &'static str {
         self.kind().word()
+    }
+
+    /// Where its rows are, for a `from`.
+    pub fn source(self) -> String {
+        match self {
+            Self::Principal | Self::ApiKey | Self::Schedule | Self::Webhook => {
+                format!("(select * from item where kind = {})", self.kind() as i64)
+            }
+            _ => self.name().to_owned(),
+        }
     }
 
     fn kind(self) -> StreamKind {
@@ -36,6 +62,10 @@ impl Table {
             Self::ServiceAccount => StreamKind::ServiceAccount,
             Self::Session => StreamKind::Session,
             Self::Revocation => StreamKind::Revocation,
+            Self::Principal => StreamKind::Principal,
+            Self::ApiKey => StreamKind::ApiKey,
+            Self::Schedule => StreamKind::Schedule,
+            Self::Webhook => StreamKind::Webhook,
         }
     }
 }
@@ -127,7 +157,8 @@ impl Log {
         let detail = page.details.by_number.get(&number).ok_or_else(|| missing(place()))?;
         let (body, personal) = page.connected.get(&number).cloned().unwrap_or_default();
         let expected = super::place::detail_of(body.as_deref(), personal.as_deref()).unwrap_or_default();
-        compare_row(place, &detail_columns(number, &expected), &page.details.columns, detail)
+        let expected = detail_columns(number, folded.session.application, &expected);
+        compare_row(place, &expected, &page.details.columns, detail)
     }
 }
 
@@ -230,6 +261,7 @@ fn expected(chain: &Chain) -> Expected {
         State::Application(row) => application_columns(row),
         State::ServiceAccount(row) => service_account_columns(row),
         State::Revocation(row, count) => revocation_columns(row, *count),
+        State::Item(row) => item_columns(row),
     }
 }
 
@@ -249,7 +281,23 @@ fn organization_columns(row: &Organization) -> Expected {
         ("name", (&row.name).into()),
         ("created_at", row.created_at.into()),
     ];
-    with_head(columns, &row.head)
+    let mut columns = with_head(columns, &row.head);
+    columns.extend([
+        ("barred_before", row.barred_before.0.into()),
+        ("issuers", serde_json::to_string(&row.issuers).unwrap_or_default().into()),
+    ]);
+    columns
+}
+
+fn item_columns(row: &Item) -> Expected {
+    let columns = vec![
+        ("kind", (row.stream().kind as i64).into()),
+        ("number", row.stream().number.into()),
+        ("id", row.id().into()),
+        ("organization", row.organization().0.into()),
+        ("state", row.state().into()),
+    ];
+    with_head(columns, &row.head())
 }
 
 fn application_columns(row: &Application) -> Expected {
@@ -266,7 +314,10 @@ fn application_columns(row: &Application) -> Expected {
         ("archived_at", row.archived_at.into()),
         ("barred_before", row.barred_before.0.into()),
     ];
-    with_head(columns, &row.head)
+    let mut columns = with_head(columns, &row.head);
+    let policy = row.policy.as_ref().map(|policy| serde_json::to_string(policy).unwrap_or_default());
+    columns.push(("policy", policy.into()));
+    columns
 }
 
 fn service_account_columns(row: &ServiceAccount) -> Expected {
@@ -332,7 +383,14 @@ fn session_columns(row: &Session) -> Expected {
         ("bytes_in", row.total.bytes_in.into()),
         ("bytes_out", row.total.bytes_out.into()),
     ];
-    with_head(columns, &row.head)
+    let mut columns = with_head(columns, &row.head);
+    columns.extend([
+        ("token_lifetime", row.policy.token_lifetime.into()),
+        ("preset", row.policy.preset.map(Preset::word).into()),
+        ("suspended_at", row.suspended_at.into()),
+        ("resumed_at", row.resumed_at.into()),
+    ]);
+    columns
 }
 
 fn hot_columns(number: i64, point: &Point) -> Expected {
@@ -347,7 +405,7 @@ fn hot_columns(number: i64, point: &Point) -> Expected {
     with_head(columns, &point.head)
 }
 
-fn detail_columns(number: i64, row: &Detail) -> Expected {
+fn detail_columns(number: i64, application: ApplicationNumber, row: &Detail) -> Expected {
     vec![
         ("number", number.into()),
         ("name", row.name.as_ref().into()),
@@ -358,5 +416,7 @@ fn detail_columns(number: i64, row: &Detail) -> Expected {
         ("client_session_id", row.client_session_id.as_ref().into()),
         ("token_identifier", row.token_identifier.as_ref().into()),
         ("protocol_version", row.protocol_version.as_ref().into()),
+        ("application", application.0.into()),
+        ("client", row.client.as_ref().into()),
     ]
 }

@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, Column, Row, Sqlite, SqliteConnection, Transaction, Ty
 
 use super::Reader;
 use crate::core::event::Header;
-use crate::core::ids::SessionNumber;
+use crate::core::ids::{ApplicationNumber, SessionNumber};
 use crate::store::check::{Difference, Fault, Log, PAGE, Page, Rows, StoredEvent, Table, Value};
 use crate::store::{Detail, StoreError};
 
@@ -34,7 +34,7 @@ impl Snapshot {
     /// A page of a table after a number.
     pub async fn rows(&mut self, table: Table, after: i64) -> Result<Page, StoreError> {
         let mut page = Page {
-            rows: self.select(table.name(), after, i64::MAX, ROWS).await?,
+            rows: self.select(&table.source(), after, i64::MAX, ROWS).await?,
             settled: self.settled().await?,
             ..Page::default()
         };
@@ -61,13 +61,7 @@ impl Snapshot {
         Ok(sqlx::query_scalar(sql).fetch_one(&mut *self.transaction).await?)
     }
 
-    async fn select(
-        &mut self,
-        table: &'static str,
-        after: i64,
-        upto: i64,
-        limit: i64,
-    ) -> Result<Rows, StoreError> {
+    async fn select(&mut self, table: &str, after: i64, upto: i64, limit: i64) -> Result<Rows, StoreError> {
         let sql =
             format!("select * from {table} where number > ? and number <= ? order by number limit {limit}");
         let mut page = Rows::default();
@@ -111,7 +105,7 @@ const EVENT: &str = "position, stream_kind, stream_number, version, previous_pos
 pub async fn follow(
     connection: &mut SqliteConnection,
     log: &mut Log,
-    mut each: impl FnMut((SessionNumber, Detail)),
+    mut each: impl FnMut((SessionNumber, ApplicationNumber, Detail)),
 ) -> Result<i64, Fault> {
     let sql = format!("select {EVENT} from event where position > ? order by position limit {PAGE}");
     let mut rows = sqlx::query(AssertSqlSafe(sql)).bind(log.position()).fetch(connection);

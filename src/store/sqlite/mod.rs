@@ -21,14 +21,16 @@ use crate::core::ids::{
     ApplicationNumber, Head, OrganizationNumber, Position, PrincipalNumber, RevocationNumber,
     ServiceAccountNumber, SessionNumber, Stream, StreamKind,
 };
-use crate::core::kind::{Kind, SessionPolicy};
+use crate::core::item::Item;
+use crate::core::kind::Kind;
+use crate::core::policy::{Preset, SessionPolicy};
 use crate::core::reason::Reason;
 use crate::core::session::{Ended, Session};
 use crate::store::row::{
     AccessToken, Application, Detail, Entry, Organization, Revocation, ServiceAccount, SessionRow,
 };
 
-pub use read::{Listed, Reader, SessionPage};
+pub use read::{EndedPage, Reader};
 pub use rebuild::rebuild;
 pub use write::{Health, Writer};
 
@@ -118,20 +120,40 @@ fn organization(row: &SqliteRow) -> Result<Organization, StoreError> {
         id: row.try_get("id")?,
         name: row.try_get("name")?,
         created_at: time(row.try_get("created_at")?),
+        barred_before: Position(row.try_get("barred_before")?),
+        issuers: json(row, "issuers")?,
         head: head(row)?,
     })
 }
 
+/// What a column holds as JSON.
+fn json<T: serde::de::DeserializeOwned>(row: &SqliteRow, column: &str) -> Result<T, StoreError> {
+    let text: &str = row.try_get(column)?;
+    serde_json::from_str(text).map_err(|error| damaged(row, format!("{column}: {error}")))
+}
+
+fn item(row: &SqliteRow) -> Result<Item, StoreError> {
+    let kind = row.try_get("kind")?;
+    let kind =
+        StreamKind::from_code(kind).ok_or_else(|| damaged(row, format!("unknown kind {kind} of item")))?;
+    Item::read(kind, row.try_get("state")?, head(row)?)
+        .map_err(|error| damaged(row, format!("state: {error}")))?
+        .ok_or_else(|| damaged(row, format!("{} is no kind of item", kind.word())))
+}
+
 fn application(row: &SqliteRow) -> Result<Application, StoreError> {
-    let oauth: &str = row.try_get("oauth")?;
     Ok(Application {
         number: ApplicationNumber(row.try_get("number")?),
         id: row.try_get("id")?,
         organization: OrganizationNumber(row.try_get("organization")?),
         name: row.try_get("name")?,
         description: row.try_get("description")?,
-        oauth: serde_json::from_str(oauth).map_err(|error| damaged(row, format!("oauth: {error}")))?,
+        oauth: json(row, "oauth")?,
         upstream: row.try_get("upstream")?,
+        policy: match row.try_get::<Option<&str>, _>("policy")? {
+            Some(_) => Some(json(row, "policy")?),
+            None => None,
+        },
         created_at: time(row.try_get("created_at")?),
         updated_at: time(row.try_get("updated_at")?),
         archived_at: optional_time(row, "archived_at")?,
@@ -156,12 +178,11 @@ fn service_account(row: &SqliteRow) -> Result<ServiceAccount, StoreError> {
 }
 
 fn revocation(row: &SqliteRow) -> Result<Revocation, StoreError> {
-    let filter: &str = row.try_get("filter")?;
     Ok(Revocation {
         number: RevocationNumber(row.try_get("number")?),
         id: row.try_get("id")?,
         organization: OrganizationNumber(row.try_get("organization")?),
-        filter: serde_json::from_str(filter).map_err(|error| damaged(row, format!("filter: {error}")))?,
+        filter: json(row, "filter")?,
         reason: reason(row, row.try_get("reason")?)?,
         note: row.try_get("note")?,
         fence: Position(row.try_get("fence")?),
@@ -181,6 +202,10 @@ fn session(row: &SqliteRow) -> Result<Session, StoreError> {
     let kind: &str = row.try_get("kind")?;
     let owner_kind = row.try_get("owner_kind")?;
     let ended_reason: Option<&str> = row.try_get("ended_reason")?;
+    let preset: Option<&str> = row.try_get("preset")?;
+    let preset = preset
+        .map(|word| Preset::from_word(word).ok_or_else(|| damaged(row, format!("unknown preset {word:?}"))));
+    let token_lifetime: Option<i64> = row.try_get("token_lifetime")?;
     let ended = match (optional_time(row, "ended_at")?, ended_reason) {
         (Some(at), Some(word)) => Some(Ended { at, reason: reason(row, word)? }),
         _ => None,
@@ -201,6 +226,8 @@ fn session(row: &SqliteRow) -> Result<Session, StoreError> {
             idle_after: short(row, "idle_after")?,
             stale_after: short(row, "stale_after")?,
             absolute_lifetime: short(row, "absolute_lifetime")?,
+            token_lifetime: token_lifetime.map(|_| short(row, "token_lifetime")).transpose()?,
+            preset: preset.transpose()?,
         },
         connected_at: time(row.try_get("connected_at")?),
         connected_at_position: Position(row.try_get("connected_head")?),
@@ -214,6 +241,8 @@ fn session(row: &SqliteRow) -> Result<Session, StoreError> {
             bytes_out: count(row, "bytes_out")?,
         },
         credential: row.try_get("credential")?,
+        suspended_at: optional_time(row, "suspended_at")?,
+        resumed_at: optional_time(row, "resumed_at")?,
         ended,
         head: head(row)?,
     })
@@ -221,7 +250,7 @@ fn session(row: &SqliteRow) -> Result<Session, StoreError> {
 
 /// Columns of a whole session: lifecycle, details, and the hot columns under names of their own.
 const WHOLE_SESSION: &str = "s.*, d.name, d.hostname, d.user_agent, d.client_info, d.ip, d.client_session_id, \
-     d.token_identifier, d.protocol_version, a.last_active_at as hot_last_active_at, a.requests as hot_requests, \
+     d.token_identifier, d.protocol_version, d.client, a.last_active_at as hot_last_active_at, a.requests as hot_requests, \
      a.bytes_in as hot_bytes_in, a.bytes_out as hot_bytes_out, a.version as hot_version, a.head as hot_head, \
      a.hash as hot_hash";
 
@@ -252,6 +281,7 @@ fn detail(row: &SqliteRow) -> Result<Detail, StoreError> {
         client_session_id: row.try_get("client_session_id")?,
         token_identifier: row.try_get("token_identifier")?,
         protocol_version: row.try_get("protocol_version")?,
+        client: row.try_get("client")?,
     })
 }
 

@@ -4,19 +4,21 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions, SqliteRow};
-use sqlx::{AssertSqlSafe, Connection, Row, SqliteConnection};
+use sqlx::{AssertSqlSafe, Connection, QueryBuilder, Row, Sqlite, SqliteConnection};
 use uuid::Uuid;
 
 use super::{
-    WHOLE_SESSION, access_token, application, bytes32, entry, options, organization, revocation,
+    WHOLE_SESSION, access_token, application, bytes32, entry, item, options, organization, revocation,
     service_account, time, wal_bytes, whole_session,
 };
 use crate::core::Time;
 use crate::core::event::{ACTIVITY, Event};
+use crate::core::filter::Filter;
 use crate::core::ids::{
     ApplicationNumber, OrganizationNumber, Position, PrincipalNumber, RevocationNumber, SessionNumber,
     StreamKind,
 };
+use crate::core::kind::Kind;
 use crate::core::session::{Envelope, evolve};
 use crate::store::StoreError;
 use crate::store::row::{
@@ -36,27 +38,17 @@ pub struct Reader {
     options: SqliteConnectOptions,
 }
 
-/// Which of an application's sessions a list shows, by `session.state`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Listed {
-    /// Live and not expired.
-    Live,
-    /// Expired or ended.
-    Inactive,
-    All,
-}
-
-/// A page of sessions to read, newest first.
+/// Ended sessions of an application to read, in order.
 #[derive(Debug)]
-pub struct SessionPage<'a> {
+pub struct EndedPage<'a> {
     pub application: ApplicationNumber,
-    pub listed: Listed,
-    pub now: Time,
-    /// Sessions whose token has expired although nobody announced it yet: they belong to the inactive ones.
-    pub overdue: &'a [SessionNumber],
+    pub filter: &'a Filter,
+    /// The column they are ordered by before their number; by their number alone, as they connected, if none.
+    pub order: Option<&'static str>,
+    pub descending: bool,
     /// Only what comes after this one.
-    pub after: Option<(Time, Uuid)>,
-    pub limit: u32,
+    pub after: Option<(Time, SessionNumber)>,
+    pub limit: usize,
 }
 
 impl Reader {
@@ -118,47 +110,55 @@ impl Reader {
         row.as_ref().map(whole_session).transpose()
     }
 
-    /// A page of an application's sessions, newest first, ties by id. Costs what it returns: each state is a range of
-    /// one index, and the ranges are merged.
-    pub async fn sessions(&self, page: &SessionPage<'_>) -> Result<Vec<SessionRow>, StoreError> {
-        let mut branches = Vec::new();
-        let states: &[i64] = match page.listed {
-            Listed::Live => &[2],
-            Listed::Inactive => &[0, 1],
-            Listed::All => &[0, 1, 2],
-        };
-        let after = if page.after.is_some() { "and (connected_at, id) < (?3, ?4)" } else { "" };
-        let fresh = if page.listed == Listed::Live { "and token_expires_at > ?2" } else { "" };
-        for state in states {
-            branches.push(format!(
-                "select * from (select number, connected_at, id from session where application = ?1 and state = {state} \
-                 {fresh} {after} order by connected_at desc, id desc limit ?5)"
-            ));
-        }
-        if page.listed == Listed::Inactive && !page.overdue.is_empty() {
-            branches.push(format!(
-                "select number, connected_at, id from session where number in (select value from json_each(?6)) \
-                 and application = ?1 and state = 2 and token_expires_at <= ?2 {after}"
-            ));
+    /// Sessions by number, in no order.
+    pub async fn sessions(&self, numbers: &[SessionNumber]) -> Result<Vec<SessionRow>, StoreError> {
+        if numbers.is_empty() {
+            return Ok(vec![]);
         }
         let sql = format!(
-            "select {WHOLE_SESSION} from ({} order by connected_at desc, id desc limit ?5) page \
-             cross join session s on s.number = page.number left join session_detail d on d.number = page.number \
-             left join session_activity a on a.number = page.number order by s.connected_at desc, s.id desc",
-            branches.join(" union all ")
+            "select {WHOLE_SESSION} from (select value from json_each(?)) wanted \
+             cross join session s on s.number = wanted.value left join session_detail d on d.number = s.number \
+             left join session_activity a on a.number = s.number"
         );
-        let overdue: Vec<i64> = page.overdue.iter().map(|number| number.0).collect();
-        let (at, id) = page.after.unwrap_or_default();
-        let rows = sqlx::query(AssertSqlSafe(sql))
-            .bind(page.application.0)
-            .bind(page.now.timestamp_millis())
-            .bind(at.timestamp_millis())
-            .bind(id)
-            .bind(i64::from(page.limit))
-            .bind(serde_json::to_string(&overdue).unwrap_or_default())
-            .fetch_all(&self.pool)
-            .await?;
+        let numbers = serde_json::to_string(numbers).unwrap_or_default();
+        let rows = sqlx::query(AssertSqlSafe(sql)).bind(numbers).fetch_all(&self.pool).await?;
         rows.iter().map(whole_session).collect()
+    }
+
+    /// Ended sessions of an application that fit a filter, in order. Costs what fits the narrowest of what is asked for.
+    pub async fn ended(&self, page: &EndedPage<'_>) -> Result<Vec<SessionRow>, StoreError> {
+        let (direction, beyond) = if page.descending { ("desc", "<") } else { ("asc", ">") };
+        let mut query = QueryBuilder::new(format!("select {WHOLE_SESSION} "));
+        let narrow = ended_from(&mut query, page.application, page.filter, page.order);
+        if let Some((at, number)) = page.after {
+            match page.order {
+                Some(column) => {
+                    query.push(format!(" and (s.{column}, s.number) {beyond} ("));
+                    query.push_bind(at.timestamp_millis()).push(", ").push_bind(number.0).push(")");
+                }
+                None => {
+                    query.push(format!(" and {narrow}.number {beyond} ")).push_bind(number.0);
+                }
+            }
+        }
+        query.push(" order by ");
+        if let Some(column) = page.order {
+            query.push(format!("s.{column} {direction}, "));
+        }
+        query.push(format!("{narrow}.number {direction} limit ")).push_bind(page.limit as i64);
+        query.build().fetch_all(&self.pool).await?.iter().map(whole_session).collect()
+    }
+
+    /// How many ended sessions of an application fit a filter.
+    pub async fn count_ended(
+        &self,
+        application: ApplicationNumber,
+        filter: &Filter,
+    ) -> Result<u64, StoreError> {
+        let mut query = QueryBuilder::new("select count(*) ");
+        ended_from(&mut query, application, filter, None);
+        let count: i64 = query.build_query_scalar().fetch_one(&self.pool).await?;
+        Ok(count.unsigned_abs())
     }
 
     /// The current token of a session, live or ended.
@@ -198,6 +198,35 @@ impl Reader {
             .fetch_optional(&self.pool)
             .await?;
         row.as_ref().map(revocation).transpose()
+    }
+
+    /// One revocation by id.
+    pub async fn revocation_by_id(&self, id: Uuid) -> Result<Option<Revocation>, StoreError> {
+        let row =
+            sqlx::query("select * from revocation where id = ?").bind(id).fetch_optional(&self.pool).await?;
+        row.as_ref().map(revocation).transpose()
+    }
+
+    /// An organization's revocations before a number, newest first; those of one application alone where that is asked
+    /// for.
+    pub async fn revocations(
+        &self,
+        organization: OrganizationNumber,
+        application: Option<ApplicationNumber>,
+        before: Option<RevocationNumber>,
+        limit: u32,
+    ) -> Result<Vec<Revocation>, StoreError> {
+        let rows = sqlx::query(
+            "select * from revocation where organization = ?1 and number < ?2 \
+             and (?3 is null or json_extract(filter, '$.application') = ?3) order by number desc limit ?4",
+        )
+        .bind(organization.0)
+        .bind(before.map_or(i64::MAX, |number| number.0))
+        .bind(application.map(|number| number.0))
+        .bind(limit)
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter().map(revocation).collect()
     }
 
     // ---- the log ----
@@ -331,6 +360,7 @@ impl Reader {
             revocations: self
                 .all("select * from revocation where ended_at is null order by number", revocation)
                 .await?,
+            items: self.all("select * from item order by kind, number", item).await?,
             access_tokens: self.all("select * from access_token", access_token).await?,
             principals: self.all("select * from principal", principal).await?,
             ..Loaded::default()
@@ -340,6 +370,8 @@ impl Reader {
         loaded.commit_hash = last.and_then(|entry| entry.commit_hash).unwrap_or_default();
         let number = |sql: &'static str| sqlx::query_scalar::<_, i64>(sql).fetch_one(&self.pool);
         loaded.last_session = SessionNumber(number("select coalesce(max(number), 0) from session").await?);
+        let last = sqlx::query_scalar("select id from session where number = ?").bind(loaded.last_session.0);
+        loaded.last_session_id = last.fetch_optional(&self.pool).await?.unwrap_or_default();
         loaded.last_revocation = number("select coalesce(max(number), 0) from revocation").await?;
         for row in sqlx::query("select application, count(*) as total from session group by application")
             .fetch_all(&self.pool)
@@ -349,27 +381,20 @@ impl Reader {
             let application = ApplicationNumber(row.try_get("application")?);
             loaded.session_totals.push((application, total.unsigned_abs()));
         }
-        for application in
-            loaded.applications.iter().map(|application| application.number).collect::<Vec<_>>()
-        {
-            self.load_sessions(application, &mut loaded).await?;
-        }
+        self.load_sessions(&mut loaded).await?;
         self.fold_tail(&mut loaded).await?;
         Ok(loaded)
     }
 
-    async fn load_sessions(
-        &self,
-        application: ApplicationNumber,
-        loaded: &mut Loaded,
-    ) -> Result<(), StoreError> {
+    async fn load_sessions(&self, loaded: &mut Loaded) -> Result<(), StoreError> {
         let sql = format!(
             "select {WHOLE_SESSION}, t.secret_hash as token_hash, t.issued_at as token_issued_at, \
-             t.expires_at as token_ends_at, m.id_hash as mcp_hash from session s left join session_detail d using (number) \
-             left join session_activity a using (number) left join session_token t on t.session = s.number \
-             left join mcp_session m on m.session = s.number where s.application = ? and s.state in (1, 2)"
+             t.expires_at as token_ends_at, m.id_hash as mcp_hash from session s indexed by session_open \
+             left join session_detail d using (number) left join session_activity a using (number) \
+             left join session_token t on t.session = s.number left join mcp_session m on m.session = s.number \
+             where s.state <> 0"
         );
-        for row in sqlx::query(AssertSqlSafe(sql)).bind(application.0).fetch_all(&self.pool).await? {
+        for row in sqlx::query(AssertSqlSafe(sql)).fetch_all(&self.pool).await? {
             let session = whole_session(&row)?;
             if row.try_get::<Option<&[u8]>, _>("token_hash")?.is_some() {
                 let token = SessionToken {
@@ -446,6 +471,76 @@ impl Entry {
             hash: self.hash,
         }
     }
+}
+
+/// Adds from where, by the narrowest index, and which: ended sessions of an application that fit a filter. Returns the
+/// table whose number the rows come ordered by.
+fn ended_from(
+    query: &mut QueryBuilder<Sqlite>,
+    application: ApplicationNumber,
+    filter: &Filter,
+    order: Option<&'static str>,
+) -> &'static str {
+    let by_text = |index: &str| {
+        format!(
+            "from session_detail d indexed by {index} cross join session s on s.number = d.number \
+             left join session_activity a on a.number = s.number where d.application = "
+        )
+    };
+    let by_session = |index: &str| {
+        format!(
+            "from session s indexed by {index} cross join session_detail d on d.number = s.number \
+             left join session_activity a on a.number = s.number where s.application = "
+        )
+    };
+    let (from, narrow) = match (filter, order) {
+        (Filter { session: Some(_), .. }, _) => (
+            "from session s cross join session_detail d on d.number = s.number \
+             left join session_activity a on a.number = s.number where s.application = "
+                .to_owned(),
+            "s",
+        ),
+        (Filter { hostname: Some(_), .. }, _) => (by_text("session_detail_by_hostname"), "d"),
+        (Filter { client: Some(_), .. }, _) => (by_text("session_detail_by_client"), "d"),
+        (Filter { principal: Some(_), .. }, _) => (by_session("session_ended_by_principal"), "s"),
+        (_, Some("last_active_at")) => (by_session("session_ended_by_activity"), "s"),
+        (_, Some(_)) => (by_session("session_ended_by_expiry"), "s"),
+        (_, None) => (by_session("session_ended"), "s"),
+    };
+    query.push(from).push_bind(application.0).push(" and s.state = 0");
+    let mut equal = |column: &str, value: i64| {
+        query.push(format!(" and {column} = ")).push_bind(value);
+    };
+    if let Some(session) = filter.session {
+        equal("s.number", session.0);
+    }
+    if let Some(principal) = filter.principal {
+        equal("s.principal", principal.0);
+    }
+    for (column, text) in [
+        ("d.hostname", filter.hostname.as_deref()),
+        ("d.client", filter.client.as_deref()),
+        ("s.kind", filter.kind.map(Kind::word)),
+    ] {
+        if let Some(text) = text {
+            query.push(format!(" and {column} = ")).push_bind(text.to_owned());
+        }
+    }
+    for (condition, time) in [
+        ("s.connected_at >= ", filter.connected_after),
+        ("s.connected_at < ", filter.connected_before),
+        ("s.last_active_at >= ", filter.last_active_after),
+        ("s.last_active_at < ", filter.last_active_before),
+    ] {
+        if let Some(time) = time {
+            query.push(" and ").push(condition).push_bind(time.timestamp_millis());
+        }
+    }
+    if !filter.except.is_empty() {
+        let except = serde_json::to_string(&filter.except).unwrap_or_default();
+        query.push(" and s.number not in (select value from json_each(").push_bind(except).push("))");
+    }
+    narrow
 }
 
 fn session_token(row: &SqliteRow) -> Result<SessionToken, StoreError> {

@@ -40,6 +40,7 @@ impl Writer {
             "delete from session_activity",
             "delete from session_detail",
             "delete from revocation",
+            "delete from item",
         ] {
             sqlx::query(sql).execute(&mut self.connection).await?;
         }
@@ -76,6 +77,7 @@ fn next(rest: &mut impl Iterator<Item = Batch>) -> Option<Batch> {
         chunk.applications.extend(row.applications);
         chunk.service_accounts.extend(row.service_accounts);
         chunk.revocations.extend(row.revocations);
+        chunk.items.extend(row.items);
         chunk.sessions.extend(row.sessions);
         chunk.settle.extend(row.settle);
     }

@@ -9,7 +9,8 @@ use sqlx::{Arguments, AssertSqlSafe, Connection, Encode, Sqlite, SqliteConnectio
 use super::{MIGRATIONS, OLDEST_SQLITE, PATIENCE, migrate, options, wal_bytes};
 use crate::core::Time;
 use crate::core::event::TYPE_VERSION;
-use crate::core::ids::{Head, Position, SessionNumber};
+use crate::core::ids::{ApplicationNumber, Head, Position, SessionNumber};
+use crate::core::policy::Preset;
 use crate::core::session::Session;
 use crate::store::StoreError;
 use crate::store::row::{Batch, Detail, Entry, SideWrite};
@@ -126,13 +127,13 @@ static SESSION: Insert = Insert::new(
     "session (number, id, organization, application, principal, owner_kind, owner_id, kind, state, idle_after, \
      stale_after, absolute_lifetime, connected_at, connected_head, lifetime_ends_at, token_expires_at, \
      expiry_announced, credential, ended_at, ended_reason, last_active_at, requests, bytes_in, bytes_out, version, \
-     head, hash)",
-    27,
+     head, hash, token_lifetime, preset, suspended_at, resumed_at)",
+    31,
     "on conflict (number) do update set state = excluded.state, token_expires_at = excluded.token_expires_at, \
      expiry_announced = excluded.expiry_announced, credential = excluded.credential, ended_at = excluded.ended_at, \
      ended_reason = excluded.ended_reason, last_active_at = excluded.last_active_at, requests = excluded.requests, \
      bytes_in = excluded.bytes_in, bytes_out = excluded.bytes_out, version = excluded.version, head = excluded.head, \
-     hash = excluded.hash",
+     hash = excluded.hash, suspended_at = excluded.suspended_at, resumed_at = excluded.resumed_at",
 );
 
 static ACTIVITY_ROW: Insert = Insert::new(
@@ -145,28 +146,28 @@ static ACTIVITY_ROW: Insert = Insert::new(
 
 static DETAIL: Insert = Insert::new(
     "session_detail (number, name, hostname, user_agent, client_info, ip, client_session_id, token_identifier, \
-     protocol_version)",
-    9,
+     protocol_version, application, client)",
+    11,
     "",
 );
 
 // The directory's rows replace the row of the same number and no other: a taken id or client id is an error.
 
 static ORGANIZATION: Insert = Insert::new(
-    "organization (number, id, name, created_at, version, head, hash)",
-    7,
+    "organization (number, id, name, created_at, version, head, hash, barred_before, issuers)",
+    9,
     "on conflict (number) do update set name = excluded.name, version = excluded.version, head = excluded.head, \
-     hash = excluded.hash",
+     hash = excluded.hash, barred_before = excluded.barred_before, issuers = excluded.issuers",
 );
 
 static APPLICATION: Insert = Insert::new(
     "application (number, id, organization, name, description, oauth, upstream, created_at, updated_at, archived_at, \
-     barred_before, version, head, hash)",
-    14,
+     barred_before, version, head, hash, policy)",
+    15,
     "on conflict (number) do update set name = excluded.name, description = excluded.description, \
      oauth = excluded.oauth, upstream = excluded.upstream, updated_at = excluded.updated_at, \
      archived_at = excluded.archived_at, barred_before = excluded.barred_before, version = excluded.version, \
-     head = excluded.head, hash = excluded.hash",
+     head = excluded.head, hash = excluded.hash, policy = excluded.policy",
 );
 
 static SERVICE_ACCOUNT: Insert = Insert::new(
@@ -185,6 +186,13 @@ static REVOCATION: Insert = Insert::new(
     "on conflict (number) do update set ended_at = excluded.ended_at, \
      disconnected_count = excluded.disconnected_count, version = excluded.version, head = excluded.head, \
      hash = excluded.hash",
+);
+
+static ITEM: Insert = Insert::new(
+    "item (kind, number, id, organization, state, version, head, hash)",
+    8,
+    "on conflict (kind, number) do update set state = excluded.state, version = excluded.version, \
+     head = excluded.head, hash = excluded.hash",
 );
 
 static SESSION_TOKEN: Insert = Insert::new(
@@ -330,7 +338,14 @@ impl Writer {
 
     async fn write_directory(&mut self, batch: &Batch) -> Result<(), StoreError> {
         self.put(&ORGANIZATION, &batch.organizations, |bound, row| {
-            bound.add(row.number.0).add(row.id).add(row.name.as_str()).time(row.created_at).head(&row.head);
+            bound
+                .add(row.number.0)
+                .add(row.id)
+                .add(row.name.as_str())
+                .time(row.created_at)
+                .head(&row.head)
+                .add(row.barred_before.0)
+                .add(serde_json::to_string(&row.issuers).unwrap_or_default());
         })
         .await?;
         self.put(&APPLICATION, &batch.applications, |bound, row| {
@@ -346,7 +361,18 @@ impl Writer {
                 .time(row.updated_at)
                 .optional_time(row.archived_at)
                 .add(row.barred_before.0)
-                .head(&row.head);
+                .head(&row.head)
+                .add(row.policy.as_ref().map(|policy| serde_json::to_string(policy).unwrap_or_default()));
+        })
+        .await?;
+        self.put(&ITEM, &batch.items, |bound, item| {
+            bound
+                .add(item.stream().kind as i64)
+                .add(item.stream().number)
+                .add(item.id())
+                .add(item.organization().0)
+                .add(item.state())
+                .head(&item.head());
         })
         .await?;
         self.put(&SERVICE_ACCOUNT, &batch.service_accounts, |bound, row| {
@@ -409,6 +435,21 @@ impl Writer {
                     .bind(session.0)
                     .bind(mcp.id_hash.as_slice())
                     .bind(&mcp.sealed)
+            }
+            SideWrite::ApiKeySecret { id, secret_hash } => {
+                sqlx::query("insert into api_key_secret (id, secret_hash) values (?, ?)")
+                    .bind(id)
+                    .bind(secret_hash.as_slice())
+            }
+            SideWrite::ApiKeysUsed(used) => {
+                for (id, at) in used {
+                    sqlx::query("update api_key_secret set last_used_at = ? where id = ?")
+                        .bind(at.timestamp_millis())
+                        .bind(id)
+                        .execute(&mut self.connection)
+                        .await?;
+                }
+                return Ok(());
             }
             SideWrite::ForgetTokens(before) => {
                 sqlx::query("delete from access_token where expires_at < ?").bind(before.timestamp_millis())
@@ -529,7 +570,11 @@ fn bind_session(bound: &mut Bound, session: &Session) {
         .count(session.total.requests)
         .count(session.total.bytes_in)
         .count(session.total.bytes_out)
-        .head(&session.head);
+        .head(&session.head)
+        .add(session.policy.token_lifetime.map(i64::from))
+        .add(session.policy.preset.map(Preset::word))
+        .optional_time(session.suspended_at)
+        .optional_time(session.resumed_at);
 }
 
 fn bind_activity(bound: &mut Bound, session: &Session) {
@@ -542,7 +587,10 @@ fn bind_activity(bound: &mut Bound, session: &Session) {
         .head(&session.head);
 }
 
-fn bind_detail(bound: &mut Bound, (session, detail): &(SessionNumber, Detail)) {
+fn bind_detail(
+    bound: &mut Bound,
+    (session, application, detail): &(SessionNumber, ApplicationNumber, Detail),
+) {
     bound
         .add(session.0)
         .add(detail.name.as_deref())
@@ -552,5 +600,7 @@ fn bind_detail(bound: &mut Bound, (session, detail): &(SessionNumber, Detail)) {
         .add(detail.ip.as_deref())
         .add(detail.client_session_id.as_deref())
         .add(detail.token_identifier.as_deref())
-        .add(detail.protocol_version.as_deref());
+        .add(detail.protocol_version.as_deref())
+        .add(application.0)
+        .add(detail.client.as_deref());
 }

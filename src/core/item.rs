@@ -1,0 +1,253 @@
+//! The small things of a directory: principals' standing, API keys, schedules, webhooks. Each has a stream, events and
+//! a fold of its own; all of them always live in memory and share one shape of row, their fold as JSON.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::api_key::{ApiKey, ApiKeyEvent};
+use super::application::Envelope;
+use super::ids::{Head, OrganizationNumber, Stream, StreamKind};
+use super::principal::{PrincipalEvent, Standing};
+use super::schedule::{Schedule, ScheduleEvent};
+use super::webhook::{Webhook, WebhookEvent};
+
+/// The fold of a small stream.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Item {
+    Principal(Standing),
+    ApiKey(ApiKey),
+    Schedule(Schedule),
+    Webhook(Webhook),
+}
+
+/// What happens to a small thing.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ItemEvent {
+    Principal(PrincipalEvent),
+    ApiKey(ApiKeyEvent),
+    Schedule(ScheduleEvent),
+    Webhook(WebhookEvent),
+}
+
+/// Why a wish about a small thing was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ItemRefusal {
+    #[error("there is no such thing, or no longer")]
+    Gone,
+}
+
+impl Item {
+    pub fn stream(&self) -> Stream {
+        let (kind, number) = match self {
+            Self::Principal(one) => (StreamKind::Principal, one.number.0),
+            Self::ApiKey(one) => (StreamKind::ApiKey, one.number),
+            Self::Schedule(one) => (StreamKind::Schedule, one.number),
+            Self::Webhook(one) => (StreamKind::Webhook, one.number),
+        };
+        Stream { kind, number }
+    }
+
+    pub fn id(&self) -> Uuid {
+        match self {
+            Self::Principal(one) => one.id,
+            Self::ApiKey(one) => one.id,
+            Self::Schedule(one) => one.id,
+            Self::Webhook(one) => one.id,
+        }
+    }
+
+    pub fn organization(&self) -> OrganizationNumber {
+        match self {
+            Self::Principal(one) => one.organization,
+            Self::ApiKey(one) => one.organization,
+            Self::Schedule(one) => one.organization,
+            Self::Webhook(one) => one.organization,
+        }
+    }
+
+    pub fn head(&self) -> Head {
+        match self {
+            Self::Principal(one) => one.head,
+            Self::ApiKey(one) => one.head,
+            Self::Schedule(one) => one.head,
+            Self::Webhook(one) => one.head,
+        }
+    }
+
+    pub fn head_mut(&mut self) -> &mut Head {
+        match self {
+            Self::Principal(one) => &mut one.head,
+            Self::ApiKey(one) => &mut one.head,
+            Self::Schedule(one) => &mut one.head,
+            Self::Webhook(one) => &mut one.head,
+        }
+    }
+
+    /// The fold as its row keeps it; the head stands beside it.
+    pub fn state(&self) -> String {
+        match self {
+            Self::Principal(one) => text(one),
+            Self::ApiKey(one) => text(one),
+            Self::Schedule(one) => text(one),
+            Self::Webhook(one) => text(one),
+        }
+    }
+
+    /// Reads a row back.
+    pub fn read(kind: StreamKind, state: &str, head: Head) -> Result<Option<Self>, serde_json::Error> {
+        let mut item = match kind {
+            StreamKind::Principal => Self::Principal(serde_json::from_str(state)?),
+            StreamKind::ApiKey => Self::ApiKey(serde_json::from_str(state)?),
+            StreamKind::Schedule => Self::Schedule(serde_json::from_str(state)?),
+            StreamKind::Webhook => Self::Webhook(serde_json::from_str(state)?),
+            _ => return Ok(None),
+        };
+        *item.head_mut() = head;
+        Ok(Some(item))
+    }
+}
+
+impl ItemEvent {
+    /// The kind of stream it belongs to.
+    pub fn kind(&self) -> StreamKind {
+        match self {
+            Self::Principal(_) => StreamKind::Principal,
+            Self::ApiKey(_) => StreamKind::ApiKey,
+            Self::Schedule(_) => StreamKind::Schedule,
+            Self::Webhook(_) => StreamKind::Webhook,
+        }
+    }
+
+    /// The type in the envelope.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Principal(event) => match event {
+                PrincipalEvent::CredentialsBarred(_) => "principal_credentials_barred",
+                PrincipalEvent::Disabled(_) => "principal_disabled",
+                PrincipalEvent::Enabled => "principal_enabled",
+            },
+            Self::ApiKey(event) => match event {
+                ApiKeyEvent::Created(_) => "api_key_created",
+                ApiKeyEvent::Revoked => "api_key_revoked",
+            },
+            Self::Schedule(event) => match event {
+                ScheduleEvent::Created(_) => "schedule_created",
+                ScheduleEvent::Paused => "schedule_paused",
+                ScheduleEvent::Resumed => "schedule_resumed",
+                ScheduleEvent::Ran(_) => "schedule_ran",
+                ScheduleEvent::Skipped(_) => "schedule_skipped",
+                ScheduleEvent::Deleted => "schedule_deleted",
+            },
+            Self::Webhook(event) => match event {
+                WebhookEvent::Created(_) => "webhook_created",
+                WebhookEvent::Changed(_) => "webhook_changed",
+                WebhookEvent::SecretRotated => "webhook_secret_rotated",
+                WebhookEvent::Disabled(_) => "webhook_disabled",
+                WebhookEvent::Enabled => "webhook_enabled",
+                WebhookEvent::Deleted => "webhook_deleted",
+            },
+        }
+    }
+
+    /// The body as it is stored and hashed.
+    pub fn body(&self) -> String {
+        match self {
+            Self::Principal(PrincipalEvent::CredentialsBarred(body) | PrincipalEvent::Disabled(body)) => {
+                text(body)
+            }
+            Self::ApiKey(ApiKeyEvent::Created(body)) => text(body),
+            Self::Schedule(ScheduleEvent::Created(body)) => text(body),
+            Self::Schedule(ScheduleEvent::Ran(body)) => text(body),
+            Self::Schedule(ScheduleEvent::Skipped(body)) => text(body),
+            Self::Webhook(WebhookEvent::Created(body)) => text(body),
+            Self::Webhook(WebhookEvent::Changed(body)) => text(body),
+            Self::Webhook(WebhookEvent::Disabled(body)) => text(body),
+            Self::Principal(PrincipalEvent::Enabled)
+            | Self::ApiKey(ApiKeyEvent::Revoked)
+            | Self::Schedule(ScheduleEvent::Paused | ScheduleEvent::Resumed | ScheduleEvent::Deleted)
+            | Self::Webhook(WebhookEvent::SecretRotated | WebhookEvent::Enabled | WebhookEvent::Deleted) => {
+                "{}".to_owned()
+            }
+        }
+    }
+
+    /// Reads an event back; `None` for a type that is not of these streams.
+    pub fn parse(name: &str, body: &str) -> Result<Option<Self>, serde_json::Error> {
+        Ok(Some(match name {
+            "principal_credentials_barred" => Self::Principal(PrincipalEvent::CredentialsBarred(of(body)?)),
+            "principal_disabled" => Self::Principal(PrincipalEvent::Disabled(of(body)?)),
+            "principal_enabled" => Self::Principal(PrincipalEvent::Enabled),
+            "api_key_created" => Self::ApiKey(ApiKeyEvent::Created(of(body)?)),
+            "api_key_revoked" => Self::ApiKey(ApiKeyEvent::Revoked),
+            "schedule_created" => Self::Schedule(ScheduleEvent::Created(of(body)?)),
+            "schedule_paused" => Self::Schedule(ScheduleEvent::Paused),
+            "schedule_resumed" => Self::Schedule(ScheduleEvent::Resumed),
+            "schedule_ran" => Self::Schedule(ScheduleEvent::Ran(of(body)?)),
+            "schedule_skipped" => Self::Schedule(ScheduleEvent::Skipped(of(body)?)),
+            "schedule_deleted" => Self::Schedule(ScheduleEvent::Deleted),
+            "webhook_created" => Self::Webhook(WebhookEvent::Created(of(body)?)),
+            "webhook_changed" => Self::Webhook(WebhookEvent::Changed(of(body)?)),
+            "webhook_secret_rotated" => Self::Webhook(WebhookEvent::SecretRotated),
+            "webhook_disabled" => Self::Webhook(WebhookEvent::Disabled(of(body)?)),
+            "webhook_enabled" => Self::Webhook(WebhookEvent::Enabled),
+            "webhook_deleted" => Self::Webhook(WebhookEvent::Deleted),
+            _ => return Ok(None),
+        }))
+    }
+}
+
+/// What a wish, said as the event it wants, makes happen: that event, or nothing where it is so already.
+pub fn decide(item: Option<&Item>, wish: &ItemEvent) -> Result<Option<ItemEvent>, ItemRefusal> {
+    let happens = match (item, wish) {
+        (before @ (None | Some(Item::Principal(_))), ItemEvent::Principal(wish)) => {
+            let before = if let Some(Item::Principal(standing)) = before { Some(standing) } else { None };
+            super::principal::happens(before, wish)
+        }
+        (None, ItemEvent::ApiKey(ApiKeyEvent::Created(_)))
+        | (None, ItemEvent::Schedule(ScheduleEvent::Created(_)))
+        | (None, ItemEvent::Webhook(WebhookEvent::Created(_))) => true,
+        (Some(Item::ApiKey(key)), ItemEvent::ApiKey(wish)) => key.happens(wish)?,
+        (Some(Item::Schedule(schedule)), ItemEvent::Schedule(wish)) => schedule.happens(wish)?,
+        (Some(Item::Webhook(webhook)), ItemEvent::Webhook(wish)) => webhook.happens(wish)?,
+        _ => return Err(ItemRefusal::Gone),
+    };
+    Ok(happens.then(|| wish.clone()))
+}
+
+/// The fold. An event before the one that begins a stream of its kind folds to nothing.
+pub fn evolve(item: Option<Item>, event: &ItemEvent, envelope: &Envelope) -> Option<Item> {
+    match (item, event) {
+        (None, ItemEvent::Principal(event)) => {
+            super::principal::evolve(None, event, envelope).map(Item::Principal)
+        }
+        (Some(Item::Principal(before)), ItemEvent::Principal(event)) => {
+            super::principal::evolve(Some(before), event, envelope).map(Item::Principal)
+        }
+        (None, ItemEvent::ApiKey(event)) => super::api_key::evolve(None, event, envelope).map(Item::ApiKey),
+        (Some(Item::ApiKey(before)), ItemEvent::ApiKey(event)) => {
+            super::api_key::evolve(Some(before), event, envelope).map(Item::ApiKey)
+        }
+        (None, ItemEvent::Schedule(event)) => {
+            super::schedule::evolve(None, event, envelope).map(Item::Schedule)
+        }
+        (Some(Item::Schedule(before)), ItemEvent::Schedule(event)) => {
+            super::schedule::evolve(Some(before), event, envelope).map(Item::Schedule)
+        }
+        (None, ItemEvent::Webhook(event)) => super::webhook::evolve(None, event, envelope).map(Item::Webhook),
+        (Some(Item::Webhook(before)), ItemEvent::Webhook(event)) => {
+            super::webhook::evolve(Some(before), event, envelope).map(Item::Webhook)
+        }
+        _ => None,
+    }
+}
+
+/// Plain data with string keys: serializing it cannot fail.
+fn text(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_else(|_| Value::Null.to_string())
+}
+
+fn of<T: DeserializeOwned>(body: &str) -> Result<T, serde_json::Error> {
+    serde_json::from_str(body)
+}

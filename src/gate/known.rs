@@ -1,0 +1,782 @@
+//! What the Gate knows, and the questions it answers.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use super::flight::{Flight, Pass};
+use super::index::{self, Index, OPEN, Terms};
+use super::{Change, Client, Due, Fresh, KeyDigest, Seen, Summary};
+use crate::core::Time;
+use crate::core::api_key::ApiKey;
+use crate::core::application::{Application, Organization, ServiceAccount};
+use crate::core::filter::{Facts, Filter};
+use crate::core::ids::{
+    ApplicationNumber, OrganizationNumber, Position, PrincipalNumber, RevocationNumber, ServiceAccountNumber,
+    SessionNumber, Stream, StreamKind,
+};
+use crate::core::item::Item;
+use crate::core::principal::Standing;
+use crate::core::revocation::Revocation;
+use crate::core::schedule::Schedule;
+use crate::core::session::{Refusal, Session};
+use crate::core::status::{DerivedStatus, derived_status};
+use crate::core::token::{AccessToken, Principal, SessionToken};
+use crate::core::webhook::Webhook;
+
+/// What the Gate knows.
+#[derive(Default)]
+pub struct Known {
+    pub organizations: BTreeMap<OrganizationNumber, Organization>,
+    pub applications: BTreeMap<ApplicationNumber, Application>,
+    applications_by_id: HashMap<Uuid, ApplicationNumber>,
+    pub service_accounts: BTreeMap<ServiceAccountNumber, ServiceAccount>,
+    clients: HashMap<String, Client>,
+    /// The unfinished ones: few.
+    pub revocations: BTreeMap<RevocationNumber, Revocation>,
+    /// Requests and streams that each of them cut off when it began.
+    cut: HashMap<RevocationNumber, u64>,
+    sessions: HashMap<SessionNumber, Open>,
+    by_id: HashMap<Uuid, SessionNumber>,
+    by_key: HashMap<KeyDigest, SessionNumber>,
+    index: Index,
+    /// When the status of a session changes by the clock alone: never later than it does.
+    changes: BTreeSet<(Time, SessionNumber)>,
+    /// Sessions that were filed as idle and have been seen since.
+    woken: Mutex<Vec<SessionNumber>>,
+    /// Statuses were looked at up to here.
+    looked_at: Time,
+    /// Expiries that nobody announced yet.
+    expiries: BTreeSet<(Time, SessionNumber)>,
+    /// When to look at a session again for going stale or reaching its lifetime: never later than it is due.
+    deadlines: BTreeSet<(Time, SessionNumber)>,
+    access_tokens: HashMap<Uuid, AccessToken>,
+    principals: HashMap<(OrganizationNumber, [u8; 32]), PrincipalNumber>,
+    principals_by_id: HashMap<(OrganizationNumber, Uuid), PrincipalNumber>,
+    principal_ids: HashMap<PrincipalNumber, Uuid>,
+    items: BTreeMap<Stream, Item>,
+    items_by_id: HashMap<Uuid, Stream>,
+    totals: HashMap<ApplicationNumber, u64>,
+}
+
+/// An open session, with what is not in its stream.
+struct Open {
+    session: Session,
+    terms: Terms,
+    /// What it is filed under.
+    status: DerivedStatus,
+    /// When that changes by the clock alone.
+    changes_at: Option<Time>,
+    /// Noted in [`Known::woken`] already.
+    woken: AtomicBool,
+    key: Option<KeyDigest>,
+    token: Option<SessionToken>,
+    /// SHA-256 of the secret in its `Mcp-Session-Id`, for sessions of the gateway.
+    mcp_hash: Option<[u8; 32]>,
+    /// The access token last presented with it, if another than its stream says.
+    presented: Option<Uuid>,
+    /// A sign of life that is not in the log yet; milliseconds.
+    seen_at: AtomicI64,
+    deadline: Time,
+    flight: OnceLock<Arc<Flight>>,
+}
+
+impl Open {
+    fn seen_at(&self) -> Option<Time> {
+        match self.seen_at.load(Ordering::Relaxed) {
+            0 => None,
+            milliseconds => Time::from_timestamp_millis(milliseconds),
+        }
+    }
+
+    fn busy(&self) -> bool {
+        self.flight.get().is_some_and(|flight| flight.count() > 0)
+    }
+
+    fn facts(&self) -> Facts<'_> {
+        Facts {
+            hostname: self.terms.hostname.as_deref(),
+            client: self.terms.client.as_deref(),
+            seen_at: self.seen_at(),
+        }
+    }
+
+    /// The earliest moment at which it could go stale or reach its lifetime. A suspended one does not go stale.
+    fn next_deadline(&self, not_before: Time) -> Time {
+        if self.session.suspended_at.is_some() {
+            return self.session.lifetime_ends_at;
+        }
+        let last = self.seen_at().map_or(not_before, |seen| seen.max(not_before));
+        self.session.lifetime_ends_at.min(self.session.stale_at(last))
+    }
+}
+
+/// Two that ask at the same time may bring their times in the wrong order; beyond this the clock was set back.
+const SET_BACK: chrono::TimeDelta = chrono::TimeDelta::seconds(10);
+
+/// What sessions are ordered by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    Connected,
+    LastActive,
+    Expires,
+}
+
+/// A part of an ordered list.
+#[derive(Debug, Clone, Copy)]
+pub struct Slice {
+    pub order: Order,
+    pub descending: bool,
+    /// Only what comes after this one: what it is ordered by, and its number.
+    pub after: Option<(Time, SessionNumber)>,
+    pub limit: usize,
+}
+
+impl Slice {
+    /// Whether something at this place comes after where the slice begins.
+    fn is_after(&self, place: (Time, SessionNumber)) -> bool {
+        self.after.is_none_or(|after| if self.descending { place < after } else { place > after })
+    }
+}
+
+impl Known {
+    pub(super) fn apply(&mut self, change: Change, cancelled: &mut Vec<Arc<Flight>>) {
+        match change {
+            Change::Organization(organization) => {
+                self.organizations.insert(organization.number, organization);
+            }
+            Change::Application(application) => {
+                self.applications_by_id.insert(application.id, application.number);
+                self.clients
+                    .insert(application.oauth.client_id.clone(), Client::Application(application.number));
+                self.applications.insert(application.number, application);
+            }
+            Change::ServiceAccount(account) => {
+                self.clients.insert(account.client_id.clone(), Client::ServiceAccount(account.number));
+                self.service_accounts.insert(account.number, account);
+            }
+            Change::Revocation(revocation) if revocation.ended_at.is_some() => {
+                self.revocations.remove(&revocation.number);
+                self.cut.remove(&revocation.number);
+            }
+            Change::Revocation(revocation) => {
+                if !self.revocations.contains_key(&revocation.number) {
+                    let already = cancelled.len();
+                    self.cut_off(&revocation, cancelled);
+                    let cut = cancelled[already..].iter().map(|flight| flight.count() as u64).sum();
+                    self.cut.insert(revocation.number, cut);
+                }
+                self.revocations.insert(revocation.number, revocation);
+            }
+            Change::LiftRevocation(number) => {
+                self.revocations.remove(&number);
+            }
+            Change::Session(session, _) if session.ended.is_some() => self.end(&session, cancelled),
+            Change::Session(session, fresh) => self.open(session, fresh.unwrap_or_default()),
+            Change::SessionToken(number, token) => {
+                if let Some(open) = self.sessions.get_mut(&number) {
+                    open.token = Some(token);
+                }
+            }
+            Change::McpSession(number, hash) => {
+                if let Some(open) = self.sessions.get_mut(&number) {
+                    open.mcp_hash = Some(hash);
+                }
+            }
+            Change::AccessToken(token) => {
+                self.access_tokens.insert(token.id, token);
+            }
+            Change::BarAccessToken(id) => {
+                if let Some(token) = self.access_tokens.get_mut(&id) {
+                    token.barred = true;
+                }
+            }
+            Change::Principal(principal) => self.meet(&principal),
+            Change::Item(item) => {
+                self.items_by_id.insert(item.id(), item.stream());
+                self.items.insert(item.stream(), item);
+            }
+            Change::ForgetTokens(before) => self.access_tokens.retain(|_, token| token.expires_at >= before),
+        }
+    }
+
+    fn meet(&mut self, principal: &Principal) {
+        let Principal { number, organization, .. } = *principal;
+        self.principals.insert((organization, principal.subject_digest), number);
+        self.principals_by_id.insert((organization, principal.id()), number);
+        self.principal_ids.insert(number, principal.id());
+    }
+
+    fn open(&mut self, session: Session, fresh: Fresh) {
+        let number = session.number;
+        if self.sessions.contains_key(&number) {
+            return self.update(session);
+        }
+        if !session.announced() {
+            self.expiries.insert((session.token_expires_at, number));
+        }
+        self.by_id.insert(session.id, number);
+        if let Some(key) = fresh.key {
+            self.by_key.insert(key, number);
+        }
+        let terms = self.index.shared(session.application, fresh.terms);
+        let status = DerivedStatus::Active;
+        self.index.insert(&session, &terms, status);
+        *self.totals.entry(session.application).or_default() += 1;
+        let mut open = Open {
+            terms,
+            status,
+            changes_at: index::changes_at(&session, None, status),
+            woken: AtomicBool::new(false),
+            key: fresh.key,
+            token: None,
+            mcp_hash: None,
+            presented: None,
+            seen_at: AtomicI64::new(0),
+            deadline: session.lifetime_ends_at,
+            flight: OnceLock::new(),
+            session,
+        };
+        open.deadline = open.next_deadline(open.session.last_active_at);
+        self.deadlines.insert((open.deadline, number));
+        self.changes.extend(open.changes_at.map(|at| (at, number)));
+        self.sessions.insert(number, open);
+    }
+
+    /// An open session as it stands now.
+    fn update(&mut self, session: Session) {
+        let number = session.number;
+        let Some(open) = self.sessions.get_mut(&number) else { return };
+        let announcement = |session: &Session| (!session.announced()).then_some(session.token_expires_at);
+        let (before, after) = (announcement(&open.session), announcement(&session));
+        if before != after {
+            before.map(|at| self.expiries.remove(&(at, number)));
+            self.expiries.extend(after.map(|at| (at, number)));
+        }
+        if open.session.credential != session.credential {
+            open.presented = None;
+        }
+        let resumed = open.session.suspended_at.is_some() && session.suspended_at.is_none();
+        open.session = session;
+        if resumed {
+            self.deadlines.remove(&(open.deadline, number));
+            open.deadline = open.next_deadline(open.session.last_active_at);
+            self.deadlines.insert((open.deadline, number));
+        }
+        // What is filed as active stays so at least until the moment noted, unless its token expires sooner now. Anything
+        // else may have changed with this very event.
+        let next = index::changes_at(&open.session, None, open.status);
+        let sooner = next.is_some_and(|next| open.changes_at.is_none_or(|at| next < at));
+        if sooner && open.status == DerivedStatus::Active {
+            open.changes_at.map(|at| self.changes.remove(&(at, number)));
+            open.changes_at = next;
+            self.changes.extend(next.map(|at| (at, number)));
+        } else if open.status != DerivedStatus::Active && !open.woken.swap(true, Ordering::Relaxed) {
+            self.woken.lock().push(number);
+        }
+    }
+
+    fn end(&mut self, session: &Session, cancelled: &mut Vec<Arc<Flight>>) {
+        let Some(open) = self.sessions.remove(&session.number) else { return };
+        self.by_id.remove(&session.id);
+        self.expiries.remove(&(open.session.token_expires_at, session.number));
+        self.deadlines.remove(&(open.deadline, session.number));
+        open.changes_at.map(|at| self.changes.remove(&(at, session.number)));
+        self.index.remove(&open.session, &open.terms, open.status);
+        if let Some(key) = open.key
+            && self.by_key.get(&key) == Some(&session.number)
+        {
+            self.by_key.remove(&key);
+        }
+        if let (Some(flight), Some(ended)) = (open.flight.into_inner(), session.ended) {
+            flight.cancel(ended.reason);
+            if flight.count() > 0 {
+                cancelled.push(flight);
+            }
+        }
+    }
+
+    /// Cancels what is under way of sessions that a revocation covers, as soon as it begins: that they are ended on record
+    /// may take its time, or a disk with space.
+    fn cut_off(&self, revocation: &Revocation, cancelled: &mut Vec<Arc<Flight>>) {
+        for number in self.covered(revocation) {
+            let flight = self.sessions.get(&number).and_then(|open| open.flight.get());
+            if let Some(flight) = flight.filter(|flight| flight.count() > 0) {
+                flight.cancel(revocation.reason);
+                cancelled.push(flight.clone());
+            }
+        }
+    }
+
+    // ---- the clock ----
+
+    /// Whether the status of some session has changed since it was looked at.
+    pub(super) fn is_behind(&self, now: Time) -> bool {
+        now + SET_BACK < self.looked_at
+            || self.changes.first().is_some_and(|(at, _)| *at <= now)
+            || !self.woken.lock().is_empty()
+    }
+
+    /// Files sessions anew whose status has changed, at most `limit` of them.
+    pub(super) fn advance(&mut self, now: Time, limit: usize) {
+        if now + SET_BACK < self.looked_at {
+            // What had passed may not have passed yet.
+            self.woken.lock().extend(self.sessions.keys().copied());
+            self.looked_at = now;
+        }
+        self.looked_at = now.max(self.looked_at);
+        let now = self.looked_at;
+        let mut look: Vec<_> = {
+            let mut woken = self.woken.lock();
+            let from = woken.len().saturating_sub(limit);
+            woken.drain(from..).collect()
+        };
+        let due = self.changes.iter().take_while(|(at, _)| *at <= now);
+        look.extend(due.take(limit.saturating_sub(look.len())).map(|(_, number)| *number));
+        for number in look {
+            let Some(open) = self.sessions.get_mut(&number) else { continue };
+            open.woken.store(false, Ordering::Relaxed);
+            let status = derived_status(&open.session, open.seen_at(), now);
+            if status != open.status {
+                self.index.refile(&open.session, open.status, status);
+                open.status = status;
+            }
+            open.changes_at.map(|at| self.changes.remove(&(at, number)));
+            open.changes_at = index::changes_at(&open.session, open.seen_at(), status);
+            self.changes.extend(open.changes_at.map(|at| (at, number)));
+        }
+    }
+
+    pub(super) fn due(&mut self, now: Time, not_before: Time, limit: usize) -> Vec<(SessionNumber, Due)> {
+        let mut due: Vec<_> = self
+            .expiries
+            .iter()
+            .take_while(|(at, _)| *at <= now)
+            .take(limit)
+            .map(|(_, number)| (*number, Due::Expire))
+            .collect();
+        while due.len() < limit {
+            let Some((at, number)) = self.deadlines.first().copied().filter(|(at, _)| *at <= now) else {
+                break;
+            };
+            self.deadlines.remove(&(at, number));
+            let Some(open) = self.sessions.get_mut(&number) else { continue };
+            if open.deadline != at {
+                continue;
+            }
+            let earliest = open.next_deadline(not_before);
+            let mut again = earliest;
+            if now >= open.session.lifetime_ends_at {
+                due.push((number, Due::Lifetime));
+            } else if earliest <= now && !open.busy() {
+                due.push((number, Due::Stale(open.seen_at())));
+            }
+            if again <= now {
+                // Asked for, or paused while something is under way: look again soon.
+                again = now + chrono::TimeDelta::seconds(1);
+            }
+            open.deadline = again;
+            self.deadlines.insert((again, number));
+        }
+        due
+    }
+
+    // ---- hot paths ----
+
+    pub(super) fn enter(&self, number: SessionNumber, now: Time) -> Result<Pass, Refusal> {
+        let open = self.sessions.get(&number).ok_or(Refusal::Unknown)?;
+        if let Some(revocation) = self.covering(&open.session) {
+            return Err(Refusal::Revoked(revocation.reason));
+        }
+        if open.session.suspended_at.is_some() {
+            return Err(Refusal::Suspended);
+        }
+        if self.disabled(open.session.principal) {
+            return Err(Refusal::PrincipalDisabled);
+        }
+        self.see(open, now);
+        let flight = open.flight.get_or_init(Arc::default);
+        Ok(Pass::enter(flight))
+    }
+
+    pub(super) fn saw(&self, number: SessionNumber, now: Time) {
+        // A sign of life of one that a revocation covers comes too late.
+        let open = self.sessions.get(&number).filter(|open| self.covering(&open.session).is_none());
+        if let Some(open) = open {
+            self.see(open, now);
+        }
+    }
+
+    fn see(&self, open: &Open, now: Time) {
+        open.seen_at.fetch_max(now.timestamp_millis(), Ordering::Relaxed);
+        if open.status == DerivedStatus::Idle && !open.woken.swap(true, Ordering::Relaxed) {
+            self.woken.lock().push(open.session.number);
+        }
+    }
+
+    pub(super) fn would_note(&self, number: SessionNumber, token: Uuid) -> bool {
+        let other = |open: &Open| open.presented.or(open.session.credential) != Some(token);
+        self.sessions.get(&number).is_some_and(other)
+    }
+
+    pub(super) fn note(&mut self, number: SessionNumber, token: Uuid) {
+        if let Some(open) = self.sessions.get_mut(&number) {
+            open.presented = Some(token);
+        }
+    }
+
+    pub(super) fn set_totals(&mut self, totals: impl IntoIterator<Item = (ApplicationNumber, u64)>) {
+        self.totals.extend(totals);
+    }
+
+    // ---- questions ----
+
+    pub fn organization_id(&self, number: OrganizationNumber) -> Uuid {
+        self.organizations.get(&number).map_or(Uuid::nil(), |organization| organization.id)
+    }
+
+    pub fn application_id(&self, number: ApplicationNumber) -> Uuid {
+        self.applications.get(&number).map_or(Uuid::nil(), |application| application.id)
+    }
+
+    pub fn application(&self, id: Uuid) -> Option<&Application> {
+        self.applications_by_id.get(&id).and_then(|number| self.applications.get(number))
+    }
+
+    pub fn client(&self, client_id: &str) -> Option<Client> {
+        self.clients.get(client_id).copied()
+    }
+
+    /// An open session by number.
+    pub fn session(&self, number: SessionNumber) -> Option<&Session> {
+        self.sessions.get(&number).map(|open| &open.session)
+    }
+
+    /// An open session with its token and its latest sign of life.
+    pub fn seen(&self, number: SessionNumber) -> Option<Seen> {
+        self.sessions.get(&number).map(|open| Seen {
+            session: open.session.clone(),
+            seen_at: open.seen_at(),
+            token: open.token,
+        })
+    }
+
+    /// The current token of an open session.
+    pub fn session_token(&self, number: SessionNumber) -> Option<SessionToken> {
+        self.sessions.get(&number).and_then(|open| open.token)
+    }
+
+    /// Whether a request or stream of the session is under way.
+    pub fn busy(&self, number: SessionNumber) -> bool {
+        self.sessions.get(&number).is_some_and(Open::busy)
+    }
+
+    /// The number of an open session.
+    pub fn session_number(&self, id: Uuid) -> Option<SessionNumber> {
+        self.by_id.get(&id).copied()
+    }
+
+    /// The hash of the open session's `Mcp-Session-Id`.
+    pub fn mcp_hash(&self, number: SessionNumber) -> Option<[u8; 32]> {
+        self.sessions.get(&number).and_then(|open| open.mcp_hash)
+    }
+
+    /// The open session that holds a natural key.
+    pub fn holder(&self, key: &KeyDigest) -> Option<&Session> {
+        self.by_key.get(key).and_then(|number| self.session(*number))
+    }
+
+    pub fn access_token(&self, id: Uuid) -> Option<&AccessToken> {
+        self.access_tokens.get(&id)
+    }
+
+    pub fn principal(&self, organization: OrganizationNumber, digest: &[u8; 32]) -> Option<PrincipalNumber> {
+        self.principals.get(&(organization, *digest)).copied()
+    }
+
+    pub fn open_sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// The unfinished revocation that covers an open session.
+    pub fn covering(&self, session: &Session) -> Option<&Revocation> {
+        if self.revocations.is_empty() {
+            return None;
+        }
+        let facts = self.facts(session.number);
+        self.revocations.values().find(|revocation| revocation.covers(session, &facts))
+    }
+
+    /// What a filter asks of an open session beyond its fold.
+    pub fn facts(&self, number: SessionNumber) -> Facts<'_> {
+        self.sessions.get(&number).map(Open::facts).unwrap_or_default()
+    }
+
+    /// The open sessions that a revocation covers, by number.
+    pub fn covered(&self, revocation: &Revocation) -> Vec<SessionNumber> {
+        let covers = |number: &SessionNumber| {
+            let open = self.sessions.get(number);
+            open.is_some_and(|open| revocation.covers(&open.session, &open.facts()))
+        };
+        if let Some(number) = revocation.filter.session {
+            return Some(number).filter(covers).into_iter().collect();
+        }
+        let applications = self.applications_of(revocation.organization, &revocation.filter);
+        let sets = self.index.candidates(&revocation.filter, &applications, false);
+        index::ascending(sets, None).filter(covers).collect()
+    }
+
+    /// The applications of an organization in which something can fit a filter, archived ones too.
+    fn applications_of(&self, organization: OrganizationNumber, filter: &Filter) -> Vec<ApplicationNumber> {
+        let own = |number: &ApplicationNumber| {
+            self.applications.get(number).is_some_and(|one| one.organization == organization)
+        };
+        match filter.application {
+            Some(number) => Some(number).filter(own).into_iter().collect(),
+            None => self.applications.keys().copied().filter(own).collect(),
+        }
+    }
+
+    /// A slice of the open sessions that fit a filter, in order, with what they are ordered by.
+    pub fn page(
+        &self,
+        organization: OrganizationNumber,
+        filter: &Filter,
+        slice: &Slice,
+        now: Time,
+    ) -> Vec<(Time, SessionNumber)> {
+        let now = now.max(self.looked_at);
+        let applications = self.applications_of(organization, filter);
+        let sets = match filter.session {
+            Some(_) => vec![],
+            None => self.index.candidates(filter, &applications, true),
+        };
+        let place = |number: SessionNumber| {
+            let open = self.sessions.get(&number)?;
+            let fits =
+                open.session.organization == organization && filter.fits(&open.session, &open.facts(), now);
+            fits.then(|| (open.ordered_by(slice.order), number)).filter(|place| slice.is_after(*place))
+        };
+        match (slice.order, filter.session) {
+            (_, Some(number)) => place(number).into_iter().collect(),
+            (Order::Connected, None) => {
+                let after = slice.after.map(|(_, number)| number);
+                if slice.descending {
+                    index::descending(sets, after).filter_map(place).take(slice.limit).collect()
+                } else {
+                    index::ascending(sets, after).filter_map(place).take(slice.limit).collect()
+                }
+            }
+            (_, None) => {
+                let places = sets.into_iter().flatten().copied().filter_map(place);
+                if slice.descending {
+                    least(places.map(Reverse), slice.limit).into_iter().map(|Reverse(place)| place).collect()
+                } else {
+                    least(places, slice.limit)
+                }
+            }
+        }
+    }
+
+    /// How many open sessions of an organization fit a filter, by status. Without more than an application, a kind and
+    /// statuses to ask for, nothing is looked at one by one.
+    pub fn count(&self, organization: OrganizationNumber, filter: &Filter, now: Time) -> Summary {
+        let now = now.max(self.looked_at);
+        let applications = self.applications_of(organization, filter);
+        let plain = Filter {
+            application: filter.application,
+            kind: filter.kind,
+            status: filter.status.clone(),
+            ..Filter::default()
+        };
+        let mut counts = [0; 3];
+        if *filter == plain {
+            for (count, status) in
+                counts.iter_mut().zip(OPEN).filter(|(_, status)| filter.has_status(*status))
+            {
+                *count = applications.iter().map(|one| self.index.count(*one, status, filter.kind)).sum();
+            }
+        } else {
+            let sets = self.index.candidates(filter, &applications, true);
+            for open in sets.into_iter().flatten().filter_map(|number| self.sessions.get(number)) {
+                if filter.fits(&open.session, &open.facts(), now) {
+                    let status = derived_status(&open.session, open.seen_at(), now);
+                    if let Some(count) = OPEN.iter().position(|one| *one == status) {
+                        counts[count] += 1;
+                    }
+                }
+            }
+        }
+        let [active, idle, expired] = counts;
+        let total = applications.iter().filter_map(|number| self.totals.get(number)).sum();
+        Summary { active, idle, expired, total }
+    }
+
+    /// How many requests and streams an unfinished revocation cut off when it began.
+    pub fn cut_off_by(&self, revocation: RevocationNumber) -> u64 {
+        self.cut.get(&revocation).copied().unwrap_or(0)
+    }
+
+    // ---- limits ----
+
+    /// How many sessions an application has open.
+    pub fn open_of_application(&self, application: ApplicationNumber) -> u64 {
+        self.index.open(application)
+    }
+
+    /// How many sessions a principal has open in an application.
+    pub fn count_of_principal(&self, application: ApplicationNumber, principal: PrincipalNumber) -> u64 {
+        self.index.count_of_principal(application, principal)
+    }
+
+    /// The open sessions of a principal in an application.
+    pub fn open_of_principal(
+        &self,
+        application: ApplicationNumber,
+        principal: PrincipalNumber,
+    ) -> impl Iterator<Item = SessionNumber> {
+        self.index.of_principal(application, principal)
+    }
+
+    /// Open sessions of an application with a status as filed, oldest first.
+    pub fn standing(
+        &self,
+        application: ApplicationNumber,
+        status: DerivedStatus,
+    ) -> impl Iterator<Item = SessionNumber> {
+        self.index.standing(application, status)
+    }
+
+    // ---- small things of the directory ----
+
+    pub fn item(&self, stream: Stream) -> Option<&Item> {
+        self.items.get(&stream)
+    }
+
+    pub fn item_by_id(&self, id: Uuid) -> Option<&Item> {
+        self.items_by_id.get(&id).and_then(|stream| self.items.get(stream))
+    }
+
+    /// Everything of one kind, oldest first.
+    pub fn items(&self, kind: StreamKind) -> impl DoubleEndedIterator<Item = &Item> {
+        let stream = |number| Stream { kind, number };
+        self.items.range(stream(i64::MIN)..=stream(i64::MAX)).map(|(_, item)| item)
+    }
+
+    pub fn standing_of(&self, principal: PrincipalNumber) -> Option<&Standing> {
+        match self.items.get(&principal.into())? {
+            Item::Principal(standing) => Some(standing),
+            _ => None,
+        }
+    }
+
+    /// Whether a principal was disabled.
+    pub fn disabled(&self, principal: PrincipalNumber) -> bool {
+        self.standing_of(principal).is_some_and(|standing| standing.disabled_at.is_some())
+    }
+
+    pub fn api_key(&self, id: Uuid) -> Option<&ApiKey> {
+        match self.item_by_id(id)? {
+            Item::ApiKey(key) => Some(key),
+            _ => None,
+        }
+    }
+
+    pub fn api_keys(&self) -> impl DoubleEndedIterator<Item = &ApiKey> {
+        self.items(StreamKind::ApiKey).filter_map(|item| match item {
+            Item::ApiKey(key) => Some(key),
+            _ => None,
+        })
+    }
+
+    pub fn schedules(&self) -> impl DoubleEndedIterator<Item = &Schedule> {
+        self.items(StreamKind::Schedule).filter_map(|item| match item {
+            Item::Schedule(schedule) => Some(schedule),
+            _ => None,
+        })
+    }
+
+    pub fn webhooks(&self) -> impl DoubleEndedIterator<Item = &Webhook> {
+        self.items(StreamKind::Webhook).filter_map(|item| match item {
+            Item::Webhook(webhook) => Some(webhook),
+            _ => None,
+        })
+    }
+
+    /// The public id of a principal.
+    pub fn principal_id(&self, number: PrincipalNumber) -> Uuid {
+        self.principal_ids.get(&number).copied().unwrap_or_default()
+    }
+
+    /// The number of a principal by its public id.
+    pub fn principal_by_id(&self, organization: OrganizationNumber, id: Uuid) -> Option<PrincipalNumber> {
+        self.principals_by_id.get(&(organization, id)).copied()
+    }
+
+    /// The access tokens by which an open session was last kept alive.
+    pub fn presented(&self, number: SessionNumber) -> Vec<Uuid> {
+        let Some(open) = self.sessions.get(&number) else { return vec![] };
+        open.presented.into_iter().chain(open.session.credential).collect()
+    }
+
+    /// How many sessions of an application are what, and how many there ever were.
+    pub fn summary(&self, application: ApplicationNumber) -> Summary {
+        let [active, idle, expired] = OPEN.map(|status| self.index.count(application, status, None));
+        Summary { active, idle, expired, total: self.totals.get(&application).copied().unwrap_or(0) }
+    }
+
+    /// The position before which agent-side credentials are barred from an application, and from acting for a principal,
+    /// by what is on record or in memory only.
+    pub fn barred_before(
+        &self,
+        application: ApplicationNumber,
+        principal: Option<PrincipalNumber>,
+    ) -> Position {
+        let Some(one) = self.applications.get(&application) else { return Position(0) };
+        let organization = self.organizations.get(&one.organization);
+        let standing = principal.and_then(|principal| self.standing_of(principal));
+        let recorded = one
+            .barred_before
+            .max(organization.map_or(Position(0), |organization| organization.barred_before))
+            .max(standing.map_or(Position(0), |standing| standing.barred_before));
+        let provisional = self.revocations.values().take_while(|revocation| revocation.is_provisional());
+        provisional
+            .filter(|revocation| {
+                let filter = &revocation.filter;
+                revocation.organization == one.organization
+                    && (filter.whole_organization()
+                        || filter.whole_application() == Some(application)
+                        || (principal.is_some() && filter.whole_principal() == principal))
+            })
+            .map(|revocation| revocation.fence)
+            .fold(recorded, Position::max)
+    }
+}
+
+impl Open {
+    fn ordered_by(&self, order: Order) -> Time {
+        match order {
+            Order::Connected => self.session.connected_at,
+            Order::LastActive => {
+                self.seen_at().map_or(self.session.last_active_at, |at| at.max(self.session.last_active_at))
+            }
+            Order::Expires => self.session.token_expires_at,
+        }
+    }
+}
+
+/// The least `limit` of what there is, in order.
+fn least<Place: Ord>(places: impl Iterator<Item = Place>, limit: usize) -> Vec<Place> {
+    let mut heap = BinaryHeap::with_capacity(limit + 1);
+    for place in places {
+        heap.push(place);
+        if heap.len() > limit {
+            heap.pop();
+        }
+    }
+    heap.into_sorted_vec()
+}

@@ -1,0 +1,174 @@
+//! The truth in memory: who may pass right now. The committer changes it after a commit and before anyone is
+//! answered; hot paths ask it and nothing else. It holds every open session, every live token, the directory and the
+//! unfinished revocations; ended sessions are in the store alone.
+
+mod flight;
+mod index;
+mod known;
+
+use std::sync::Arc;
+
+use parking_lot::{RwLock, RwLockReadGuard};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+pub use flight::{Flight, Pass};
+pub use index::Terms;
+pub use known::{Known, Order, Slice};
+
+use crate::core::Time;
+use crate::core::application::{Application, Organization, ServiceAccount};
+use crate::core::command::NaturalKey;
+use crate::core::ids::{ApplicationNumber, RevocationNumber, ServiceAccountNumber, SessionNumber};
+use crate::core::item::Item;
+use crate::core::revocation::Revocation;
+use crate::core::session::{Refusal, Session};
+use crate::core::token::{AccessToken, Principal, SessionToken};
+
+/// The Gate. Cheap to share: everything behind one lock that is held for microseconds.
+#[derive(Default)]
+pub struct Gate {
+    known: RwLock<Known>,
+}
+
+/// An OAuth client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Client {
+    Application(ApplicationNumber),
+    ServiceAccount(ServiceAccountNumber),
+}
+
+/// Sessions filed anew at a time: little enough that nobody waits for it.
+const AT_ONCE: usize = 2_048;
+
+/// The first half of SHA-256 over an application and a natural key.
+pub type KeyDigest = [u8; 16];
+
+/// The digest under which the Gate keeps a natural key.
+pub fn key_digest(application: ApplicationNumber, key: NaturalKey<'_>) -> KeyDigest {
+    let (tag, text) = match key {
+        NaturalKey::ClientSessionId(text) => (b'c', text),
+        NaturalKey::TokenIdentifier(text) => (b't', text),
+    };
+    let mut hasher = Sha256::new();
+    hasher.update(application.0.to_be_bytes());
+    hasher.update([tag]);
+    hasher.update(text.as_bytes());
+    let digest: [u8; 32] = hasher.finalize().into();
+    let mut half = [0; 16];
+    half.copy_from_slice(&digest[..16]);
+    half
+}
+
+/// One thing that a commit changed.
+#[derive(Debug, Clone)]
+pub enum Change {
+    Organization(Organization),
+    Application(Application),
+    ServiceAccount(ServiceAccount),
+    Revocation(Revocation),
+    /// One that was in force in memory only is over: it was recorded.
+    LiftRevocation(RevocationNumber),
+    /// A session as it stands now, with what came along if it has just connected.
+    Session(Session, Option<Fresh>),
+    SessionToken(SessionNumber, SessionToken),
+    McpSession(SessionNumber, [u8; 32]),
+    AccessToken(AccessToken),
+    BarAccessToken(Uuid),
+    Principal(Principal),
+    Item(Item),
+    ForgetTokens(Time),
+}
+
+/// What comes along with a session that has just connected, or was just loaded.
+#[derive(Debug, Clone, Default)]
+pub struct Fresh {
+    pub key: Option<KeyDigest>,
+    pub terms: Terms,
+}
+
+/// What the clock demands of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    Expire,
+    Lifetime,
+    /// With the sign of life that is not in the log yet.
+    Stale(Option<Time>),
+}
+
+/// How many sessions are what.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Summary {
+    pub active: u64,
+    pub idle: u64,
+    pub expired: u64,
+    /// All there ever were.
+    pub total: u64,
+}
+
+/// An open session as the Gate sees it.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    pub session: Session,
+    pub seen_at: Option<Time>,
+    pub token: Option<SessionToken>,
+}
+
+impl Gate {
+    /// A look inside. Held only for synchronous work.
+    pub fn known(&self) -> RwLockReadGuard<'_, Known> {
+        self.known.read()
+    }
+
+    /// Makes changes visible, all at once. Returns the flights of sessions that ended and still have something under
+    /// way: cancelled already, to be waited for by whoever wants to answer "it is over".
+    pub fn apply(&self, changes: Vec<Change>) -> Vec<Arc<Flight>> {
+        let mut known = self.known.write();
+        let mut cancelled = Vec::new();
+        for change in changes {
+            known.apply(change, &mut cancelled);
+        }
+        cancelled
+    }
+
+    /// Counts sessions that ever connected, at start-up.
+    pub fn set_totals(&self, totals: impl IntoIterator<Item = (ApplicationNumber, u64)>) {
+        self.known.write().set_totals(totals);
+    }
+
+    /// A look inside, after every session whose status has changed with the clock was filed anew.
+    pub fn known_at(&self, now: Time) -> RwLockReadGuard<'_, Known> {
+        loop {
+            let known = self.known.read();
+            if !known.is_behind(now) {
+                return known;
+            }
+            drop(known);
+            self.known.write().advance(now, AT_ONCE);
+        }
+    }
+
+    /// Registers a request or stream as under way and lets it pass, in one step: after a revocation was answered,
+    /// nothing passes, and all that passed before it was cancelled.
+    pub fn enter(&self, number: SessionNumber, now: Time) -> Result<Pass, Refusal> {
+        self.known.read().enter(number, now)
+    }
+
+    /// Notes a sign of life that is not in the log yet.
+    pub fn saw(&self, number: SessionNumber, now: Time) {
+        self.known.read().saw(number, now);
+    }
+
+    /// Notes which access token was presented with a session.
+    pub fn presented(&self, number: SessionNumber, token: Uuid) {
+        if self.known.read().would_note(number, token) {
+            self.known.write().note(number, token);
+        }
+    }
+
+    /// Sessions of which the clock demands something, at most `limit`. `not_before` is the later of process start and
+    /// last clock jump.
+    pub fn due(&self, now: Time, not_before: Time, limit: usize) -> Vec<(SessionNumber, Due)> {
+        self.known.write().due(now, not_before, limit)
+    }
+}

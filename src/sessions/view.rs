@@ -1,0 +1,82 @@
+//! One session as it is shown: its row from the store, with what memory knows better laid over it.
+
+use uuid::Uuid;
+
+use super::Sessions;
+use crate::core::Time;
+use crate::core::caller::Caller;
+use crate::core::ids::ApplicationNumber;
+use crate::core::session::Session;
+use crate::core::status::{DerivedStatus, derived_status};
+use crate::error::Error;
+use crate::store::{Detail, SessionRow};
+
+/// A session as it is shown.
+#[derive(Debug, Clone)]
+pub struct View {
+    pub session: Session,
+    pub detail: Detail,
+    pub application_id: Uuid,
+    pub organization_id: Uuid,
+    pub principal_id: Uuid,
+    pub last_active_at: Time,
+    pub derived: DerivedStatus,
+}
+
+impl Sessions {
+    /// The application behind an id, if the caller may read it: archived ones stay readable.
+    pub(super) fn readable(&self, caller: &Caller, application: Uuid) -> Result<ApplicationNumber, Error> {
+        let known = self.gate.known();
+        let found = known.application(application).filter(|application| {
+            application.organization == caller.organization && caller.may_touch(application.number)
+        });
+        found.map(|application| application.number).ok_or(Error::NotFound("Application"))
+    }
+
+    /// One session of an application, live or ended.
+    pub async fn get(&self, caller: &Caller, application: Uuid, id: Uuid) -> Result<View, Error> {
+        let application = self.readable(caller, application)?;
+        let row = self.reader.session(id).await?.filter(|row| row.session.application == application);
+        self.view(row.ok_or(Error::NotFound("Session"))?).await
+    }
+
+    /// One session by its id alone, if it is the caller's to see.
+    pub async fn view_by_id(&self, caller: &Caller, id: Uuid) -> Result<View, Error> {
+        let row = self.visible(caller, id).await?;
+        self.view(row).await
+    }
+
+    /// The same for its feed, which belongs to the agent side.
+    pub async fn view_to_follow(&self, caller: &Caller, id: Uuid) -> Result<View, Error> {
+        let row = self.told(caller, id).await?;
+        self.view(row).await
+    }
+
+    pub(super) async fn view(&self, row: SessionRow) -> Result<View, Error> {
+        let number = row.session.number;
+        let mut row = row;
+        let mut seen_at = None;
+        if row.session.ended.is_none() {
+            let seen = self.gate.known().seen(number);
+            match seen {
+                Some(seen) => {
+                    row.session = seen.session;
+                    seen_at = seen.seen_at;
+                }
+                // It ended since the row was read: its last row tells how.
+                None => row = self.reader.session_by_number(number).await?.unwrap_or(row),
+            }
+        }
+        let known = self.gate.known();
+        let session = row.session;
+        Ok(View {
+            application_id: known.application_id(session.application),
+            organization_id: known.organization_id(session.organization),
+            principal_id: known.principal_id(session.principal),
+            last_active_at: seen_at.map_or(session.last_active_at, |seen| seen.max(session.last_active_at)),
+            derived: derived_status(&session, seen_at, self.clock.now()),
+            session,
+            detail: row.detail,
+        })
+    }
+}

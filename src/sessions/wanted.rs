@@ -1,0 +1,128 @@
+//! Which sessions a caller wants, in the public ids of the outside, and in what order.
+
+use uuid::Uuid;
+
+use super::Sessions;
+use crate::core::Time;
+use crate::core::caller::Caller;
+use crate::core::filter::Filter;
+use crate::core::ids::{PrincipalNumber, SessionNumber};
+use crate::core::kind::Kind;
+use crate::core::status::DerivedStatus;
+use crate::error::Error;
+use crate::gate::Order;
+
+/// The filter as it is asked for; lists, counts and revocations share it.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// Within one application; in all of the organization if absent.
+    pub application: Option<Uuid>,
+    pub session: Option<Uuid>,
+    pub principal: Option<Uuid>,
+    pub kind: Option<Kind>,
+    pub hostname: Option<String>,
+    pub client: Option<String>,
+    /// Any of these; empty means any at all.
+    pub status: Vec<DerivedStatus>,
+    pub connected_after: Option<Time>,
+    pub connected_before: Option<Time>,
+    pub last_active_after: Option<Time>,
+    pub last_active_before: Option<Time>,
+    /// All but these.
+    pub except: Vec<Uuid>,
+}
+
+/// In what order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sort {
+    pub by: Order,
+    pub descending: bool,
+}
+
+impl Default for Sort {
+    fn default() -> Self {
+        Self { by: Order::Connected, descending: true }
+    }
+}
+
+/// What no principal has.
+const NOBODY: PrincipalNumber = PrincipalNumber(-1);
+
+impl Sessions {
+    /// The filter in our own numbers. An application that the caller may not know of is not found; a principal that is
+    /// unknown has no sessions.
+    pub(super) async fn filter(&self, caller: &Caller, wanted: &Wanted) -> Result<Filter, Error> {
+        let application = match wanted.application {
+            Some(id) => Some(self.readable(caller, id)?),
+            None => caller.confined_to,
+        };
+        let session = match wanted.session {
+            Some(id) => Some(self.number(caller, id).await?.ok_or(Error::NotFound("Session"))?),
+            None => None,
+        };
+        let mut except = Vec::with_capacity(wanted.except.len());
+        for id in &wanted.except {
+            let number = self.number(caller, *id).await?;
+            let message = || format!("there is no session {id}; nothing was done");
+            except.push(number.ok_or_else(|| Error::field("except", message()))?);
+        }
+        let principal = wanted.principal.map(|id| {
+            let known = self.gate.known();
+            known.principal_by_id(caller.organization, id).unwrap_or(NOBODY)
+        });
+        Ok(Filter {
+            application,
+            session,
+            principal,
+            kind: wanted.kind,
+            hostname: wanted.hostname.clone(),
+            client: wanted.client.clone(),
+            status: wanted.status.clone(),
+            connected_after: wanted.connected_after,
+            connected_before: wanted.connected_before,
+            last_active_after: wanted.last_active_after,
+            last_active_before: wanted.last_active_before,
+            except,
+        })
+    }
+
+    /// The number of a session that the caller may know of, open or ended.
+    pub(super) async fn number(&self, caller: &Caller, id: Uuid) -> Result<Option<SessionNumber>, Error> {
+        let open = {
+            let known = self.gate.known();
+            known.session_number(id).and_then(|number| known.session(number)).cloned()
+        };
+        let session = match open {
+            Some(session) => Some(session),
+            None => self.reader.session(id).await?.map(|row| row.session),
+        };
+        let own = session.filter(|session| {
+            session.organization == caller.organization && caller.may_touch(session.application)
+        });
+        Ok(own.map(|session| session.number))
+    }
+
+    /// A filter in public ids.
+    pub(super) async fn wanted(&self, filter: &Filter) -> Result<Wanted, Error> {
+        let sessions: Vec<_> = filter.session.into_iter().chain(filter.except.iter().copied()).collect();
+        let rows = self.reader.sessions(&sessions).await?;
+        let id = |number: &SessionNumber| {
+            rows.iter().find(|row| row.session.number == *number).map(|row| row.session.id)
+        };
+        let known = self.gate.known();
+        Ok(Wanted {
+            application: filter.application.map(|number| known.application_id(number)),
+            session: filter.session.as_ref().and_then(id),
+            principal: filter.principal.map(|number| known.principal_id(number)),
+            kind: filter.kind,
+            hostname: filter.hostname.clone(),
+            client: filter.client.clone(),
+            status: filter.status.clone(),
+            connected_after: filter.connected_after,
+            connected_before: filter.connected_before,
+            last_active_after: filter.last_active_after,
+            last_active_before: filter.last_active_before,
+            except: filter.except.iter().filter_map(id).collect(),
+        })
+    }
+}
