@@ -17,7 +17,8 @@ use sessiond::core::event::{
     ServiceAccountCreated,
 };
 use sessiond::core::ids::{ApplicationNumber, OrganizationNumber, PrincipalNumber};
-use sessiond::core::kind::{Kind, Policy};
+use sessiond::core::kind::Kind;
+use sessiond::core::policy::Policy;
 use sessiond::core::session::Session;
 use sessiond::gate::Gate;
 use sessiond::store::{Reader, Writer};

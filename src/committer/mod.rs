@@ -239,12 +239,7 @@ impl Committer {
         };
         let settling = Settling {
             settled: loaded.settled,
-            dirty: loaded
-                .sessions
-                .iter()
-                .filter(|row| row.session.head.position > loaded.settled)
-                .map(|row| row.session.number)
-                .collect(),
+            dirty: loaded.unsettled.clone(),
             pass: None,
             since: Instant::now(),
         };

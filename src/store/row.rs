@@ -1,5 +1,7 @@
 //! What goes into the store and what comes out of it.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -143,6 +145,8 @@ pub struct Loaded {
     pub last_recorded_at: Option<Time>,
     pub commit_hash: [u8; 32],
     pub settled: Position,
+    /// Sessions with activity that is in the log and in none of their rows.
+    pub unsettled: BTreeSet<SessionNumber>,
     pub organizations: Vec<Organization>,
     pub applications: Vec<Application>,
     pub service_accounts: Vec<ServiceAccount>,

@@ -185,6 +185,7 @@ async fn clients_can_learn_where_tokens_are_to_be_had() {
             "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
             "scopes_supported": [
                 "management:all", "management:sessions:read", "management:sessions:write", "mcp:invoke",
+                "platform:admin", "media", "session", "terminal",
             ],
             "response_types_supported": [],
         })

@@ -16,14 +16,16 @@ use sessiond::core::event::{
     RevocationBegan, RevocationEnded, RevocationEvent, ServiceAccountCreated, ServiceAccountEvent,
     SessionEvent, TokenRenewed, UpstreamSet, personal_digest,
 };
+use sessiond::core::filter::{Facts, Filter};
 use sessiond::core::ids::{
     ApplicationNumber, Head, OrganizationNumber, Position, PrincipalNumber, RevocationNumber, SessionNumber,
 };
-use sessiond::core::kind::{Kind, Policy};
+use sessiond::core::kind::Kind;
+use sessiond::core::policy::Policy;
 use sessiond::core::reason::Reason;
-use sessiond::core::revocation::{self, Filter, Revocation};
+use sessiond::core::revocation::{self, Revocation};
 use sessiond::core::session::{
-    Context, Ended, Envelope, Refusal, Session, decide, evolve, must_end_first, takes_effect_at,
+    Context, Ended, Envelope, Limit, Refusal, Session, decide, evolve, must_end_first, takes_effect_at,
 };
 use sessiond::core::status::{DerivedStatus, derived_status};
 use uuid::Uuid;
@@ -53,6 +55,8 @@ struct Given {
     session: Option<Session>,
     head: Head,
     archived: bool,
+    disabled: bool,
+    full: Option<Limit>,
     barred_before: Position,
     revocation: Option<Revocation>,
 }
@@ -63,6 +67,8 @@ fn nothing() -> Given {
         session: None,
         head: Head { position: Position(100), ..Head::default() },
         archived: false,
+        disabled: false,
+        full: None,
         barred_before: Position(0),
         revocation: None,
     }
@@ -130,7 +136,8 @@ impl Given {
     }
 
     fn revoked_by(mut self, revocation: Revocation) -> Self {
-        self.revocation = Some(revocation).filter(|it| self.session.as_ref().is_some_and(|s| it.covers(s)));
+        self.revocation = Some(revocation)
+            .filter(|it| self.session.as_ref().is_some_and(|s| it.covers(s, &Facts::default())));
         self
     }
 
@@ -142,9 +149,12 @@ impl Given {
         Context {
             credential_barred: false,
             application_archived: self.archived,
+            principal_disabled: self.disabled,
+            full: self.full,
+            preset: None,
             barred_before: self.barred_before,
             revocation: self.revocation.as_ref(),
-            policy: &POLICY,
+            policy: POLICY,
             personal: Some("the personal facts"),
         }
     }
@@ -203,7 +213,7 @@ fn a_connect_opens_a_session_whose_token_lasts_as_long_as_the_credential() {
             token_identifier: None,
             token_expires_at: at(1000),
             lifetime_ends_at: at(86_400),
-            policy: POLICY.for_session(Kind::Agent),
+            policy: POLICY.for_session(Kind::Agent, None),
             credential: Some(TOKEN),
             protocol_version: None,
             personal: personal_digest("the personal facts"),
@@ -542,6 +552,8 @@ fn began_at(filter: Filter, fence: i64) -> Revocation {
         filter,
         reason: Reason::Revoked,
         note: None,
+        matched: None,
+        schedule: None,
     });
     let head = Head { version: 1, position: Position(fence), ..Head::default() };
     revocation::evolve(None, &began, RevocationNumber(1), OrganizationNumber(1), at(400), head).unwrap()
@@ -569,9 +581,9 @@ fn from_its_fence_on_a_revocation_refuses_activity_renewal_and_attaching() {
 fn a_revocation_leaves_alone_what_connected_after_its_fence() {
     let session = connected();
     assert_eq!(session.session().connected_at_position, Position(101));
-    assert!(began_at(Filter::default(), 102).covers(session.session()));
-    assert!(!began_at(Filter::default(), 101).covers(session.session()));
-    assert!(!began_at(Filter::default(), 100).covers(session.session()));
+    assert!(began_at(Filter::default(), 102).covers(session.session(), &Facts::default()));
+    assert!(!began_at(Filter::default(), 101).covers(session.session(), &Facts::default()));
+    assert!(!began_at(Filter::default(), 100).covers(session.session(), &Facts::default()));
 }
 
 #[test]
@@ -579,17 +591,18 @@ fn a_revocation_covers_what_fits_every_part_of_its_filter() {
     let session = connected();
     let covers = |application: Option<i64>, number: Option<i64>| {
         let application = application.map(ApplicationNumber);
-        began(Filter { application, session: number.map(SessionNumber) }).covers(session.session())
+        began(Filter { application, session: number.map(SessionNumber), ..Filter::default() })
+            .covers(session.session(), &Facts::default())
     };
     assert!(covers(None, None) && covers(Some(1), None) && covers(None, Some(1)) && covers(Some(1), Some(1)));
     assert!(!covers(Some(2), None) && !covers(None, Some(2)) && !covers(Some(2), Some(1)));
     let foreign = Revocation { organization: OrganizationNumber(2), ..began(Filter::default()) };
-    assert!(!foreign.covers(session.session()));
+    assert!(!foreign.covers(session.session(), &Facts::default()));
 }
 
 #[test]
 fn a_revocation_that_ended_refuses_nothing_any_more() {
-    let ended = RevocationEvent::Ended(RevocationEnded { disconnected_count: 7 });
+    let ended = RevocationEvent::Ended(RevocationEnded { disconnected_count: 7, streams_closed: None });
     let revocation = after(began(Filter::default()), &ended);
     assert_eq!((revocation.disconnected_count, revocation.ended_at), (7, Some(at(500))));
     let given = connected().revoked_by(revocation);
@@ -598,7 +611,7 @@ fn a_revocation_that_ended_refuses_nothing_any_more() {
 
 #[test]
 fn an_end_without_a_beginning_folds_to_nothing() {
-    let ended = RevocationEvent::Ended(RevocationEnded { disconnected_count: 7 });
+    let ended = RevocationEvent::Ended(RevocationEnded { disconnected_count: 7, streams_closed: None });
     let (number, organization) = (RevocationNumber(1), OrganizationNumber(1));
     assert_eq!(revocation::evolve(None, &ended, number, organization, at(0), Head::default()), None);
 }
@@ -799,7 +812,7 @@ fn an_organization_is_what_it_was_created_as() {
     let head = Head { version: 1, position: Position(1), ..Head::default() };
     let envelope =
         DirectoryEnvelope { number: 1, organization: OrganizationNumber(1), occurred_at: at(3), head };
-    let organization = evolve_organization(&created, &envelope);
+    let organization = evolve_organization(None, &created, &envelope).unwrap();
     assert_eq!((organization.number, organization.name.as_str()), (OrganizationNumber(1), "Acme"));
     assert_eq!((organization.id, organization.created_at), (Uuid::from_u128(8), at(3)));
     assert_eq!(organization.head, head);

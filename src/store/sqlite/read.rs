@@ -428,6 +428,7 @@ impl Reader {
                 if entry.recorded.version <= row.session.head.version {
                     continue;
                 }
+                loaded.unsettled.insert(row.session.number);
                 if let Event::Session(event) = &entry.recorded.event {
                     let envelope = entry.envelope();
                     if let Some(session) = evolve(Some(row.session.clone()), event, &envelope) {

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use chrono::TimeDelta;
+use sessiond::cli::serve::fill;
 use sessiond::clock::Clock;
-use sessiond::committer::{Answer, By, Committer, Done, Founding, Opening, Work};
+use sessiond::committer::{Answer, Beginning, By, Committer, Done, Founding, Opening, Work};
 use sessiond::core::Time;
 use sessiond::core::caller::{Actor, ActorKind};
 use sessiond::core::command::{Command, Connect, Presented};
@@ -12,15 +13,17 @@ use sessiond::core::event::{
     ActivitySource, ApplicationCreated, Counts, OauthClient, OrganizationCreated, Personal,
     ServiceAccountCreated,
 };
+use sessiond::core::filter::Filter;
 use sessiond::core::ids::{ApplicationNumber, OrganizationNumber, Position, PrincipalNumber, SessionNumber};
-use sessiond::core::kind::{Kind, Policy};
+use sessiond::core::kind::Kind;
+use sessiond::core::policy::Policy;
 use sessiond::core::reason::Reason;
-use sessiond::core::revocation::{Filter, Revocation};
+use sessiond::core::revocation::Revocation;
 use sessiond::core::session::Session;
 use sessiond::error::Error;
-use sessiond::gate::{Change, Gate, key_digest};
+use sessiond::gate::Gate;
 use sessiond::store::check::{Fault, Report, rebuild, verify};
-use sessiond::store::{Loaded, Reader, Writer};
+use sessiond::store::{Reader, Writer};
 use sqlx::Connection;
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -85,9 +88,9 @@ impl Base {
 
     async fn start_writer(&self, writer: Writer, clock: Clock) -> Running {
         let reader = Reader::open(&self.url()).await.unwrap();
-        let loaded = reader.load().await.unwrap();
+        let mut loaded = reader.load().await.unwrap();
         let gate = Arc::new(Gate::default());
-        fill(&gate, &loaded);
+        fill(&gate, &mut loaded);
         // A runtime of its own, so that it can be killed in the middle of whatever it does.
         let process =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -106,27 +109,17 @@ impl Base {
     }
 }
 
-fn fill(gate: &Gate, loaded: &Loaded) {
-    let mut changes = Vec::new();
-    changes.extend(loaded.organizations.iter().cloned().map(Change::Organization));
-    changes.extend(loaded.applications.iter().cloned().map(Change::Application));
-    changes.extend(loaded.service_accounts.iter().cloned().map(Change::ServiceAccount));
-    changes.extend(loaded.revocations.iter().cloned().map(Change::Revocation));
-    for row in &loaded.sessions {
-        let detail = &row.detail;
-        let key = sessiond::core::command::natural_key(
-            detail.client_session_id.as_deref(),
-            detail.token_identifier.as_deref(),
-        );
-        let key = key.map(|key| key_digest(row.session.application, key));
-        changes.push(Change::Session(row.session.clone(), key));
+/// A revocation that is to begin.
+pub fn beginning(filter: Filter, reason: Reason) -> Beginning {
+    Beginning {
+        id: Uuid::now_v7(),
+        organization: ORGANIZATION,
+        filter,
+        reason,
+        note: None,
+        disable: None,
+        schedule: None,
     }
-    changes
-        .extend(loaded.session_tokens.iter().map(|(session, token)| Change::SessionToken(*session, *token)));
-    changes.extend(loaded.access_tokens.iter().cloned().map(Change::AccessToken));
-    changes.extend(loaded.principals.iter().cloned().map(Change::Principal));
-    gate.apply(changes);
-    gate.set_totals(loaded.session_totals.iter().copied());
 }
 
 /// A committer at work.
@@ -278,13 +271,10 @@ impl Running {
     }
 
     pub async fn begin(&self, filter: Filter, reason: Reason) -> Result<Revocation, Error> {
-        let work = Work::BeginRevocation {
-            id: Uuid::now_v7(),
-            organization: ORGANIZATION,
-            filter,
-            reason,
+        let work = Work::BeginRevocation(Box::new(Beginning {
             note: Some("spring cleaning".into()),
-        };
+            ..beginning(filter, reason)
+        }));
         match self.submit(work).await? {
             Done::Revocation(revocation) => Ok(revocation),
             other => panic!("a revocation came to {other:?}"),
@@ -297,7 +287,7 @@ impl Running {
         for chunk in covered.chunks(3) {
             self.chunk(revocation, chunk).await;
         }
-        let work = Work::EndRevocation(revocation.number);
+        let work = Work::EndRevocation { number: revocation.number, streams_closed: 0 };
         match self.submit_by(By::system(), work).await.unwrap() {
             Done::Revocation(ended) => ended.disconnected_count,
             other => panic!("the end of a revocation came to {other:?}"),

@@ -7,9 +7,9 @@ use sessiond::committer::{By, Done, Work};
 use sessiond::core::Time;
 use sessiond::core::caller::{ActorKind, Scope, Scopes};
 use sessiond::core::command::Command;
+use sessiond::core::filter::Filter;
 use sessiond::core::ids::{Position, SessionNumber};
 use sessiond::core::reason::Reason;
-use sessiond::core::revocation::Filter;
 use sessiond::core::token::AccessToken;
 use sessiond::store::Writer;
 use sqlx::Connection;
@@ -92,7 +92,8 @@ async fn revoking_a_session_bars_the_token_that_attached_to_it_in_the_same_batch
             opening.connect.presented.access_token = Some(token.id);
             opening.connect.presented.expires_at = token.expires_at + TimeDelta::minutes(1);
         }
-        let filter = Filter { application: Some(APPLICATION), session: Some(session.number) };
+        let filter =
+            Filter { application: Some(APPLICATION), session: Some(session.number), ..Filter::default() };
         // The first one keeps the committer busy while the two wait together.
         let (_, attached, revocation) =
             tokio::join!(running.open(), running.submit(attach), running.begin(filter, Reason::Revoked));
@@ -111,7 +112,9 @@ async fn a_revocation_ends_once() {
     running.open().await;
     let revocation = running.begin(Filter::default(), Reason::Revoked).await.unwrap();
     running.chunk(&revocation, &[SessionNumber(1)]).await;
-    let end = || running.submit_by(By::system(), Work::EndRevocation(revocation.number));
+    let end = || {
+        running.submit_by(By::system(), Work::EndRevocation { number: revocation.number, streams_closed: 0 })
+    };
     let (_, first, second) = tokio::join!(running.open(), end(), end());
     assert!(first.is_ok() && second.is_err(), "{first:?} {second:?}");
     running.stop().await;

@@ -4,9 +4,9 @@ use sessiond::committer::{By, Work};
 use sessiond::core::application::{ApplicationCommand, ServiceAccountCommand};
 use sessiond::core::command::Command;
 use sessiond::core::event::{ApplicationChanged, Header, UpstreamSet, body_digest, commit_hash};
+use sessiond::core::filter::Filter;
 use sessiond::core::ids::{Position, ServiceAccountNumber, SessionNumber};
 use sessiond::core::reason::Reason;
-use sessiond::core::revocation::Filter;
 use sessiond::store::Reader;
 use sessiond::store::check::{Difference, Fault};
 use sqlx::{AssertSqlSafe, Column, Connection, Row, SqliteConnection, TypeInfo, ValueRef};
@@ -35,10 +35,13 @@ async fn a_little_of_everything() -> Base {
     running.record(numbers[1], 1).await;
     running.renew(numbers[2]).await;
     running.disconnect(numbers[3], Reason::Client).await;
-    let filter = Filter { session: Some(numbers[4]), application: None };
+    let filter = Filter { session: Some(numbers[4]), ..Filter::default() };
     let revocation = running.begin(filter, Reason::Terminated).await.unwrap();
     running.carry_out(&revocation).await;
-    running.begin(Filter { session: None, application: Some(APPLICATION) }, Reason::Revoked).await.unwrap();
+    running
+        .begin(Filter { application: Some(APPLICATION), ..Filter::default() }, Reason::Revoked)
+        .await
+        .unwrap();
     let change = ApplicationChanged { name: Some("Lamp".into()), description: Some("light".into()) };
     for command in [
         ApplicationCommand::Change(change),
@@ -202,7 +205,10 @@ async fn a_tail_that_was_cut_off_is_found() {
     // The last commit has two events; without its second, the log ends in the middle of it.
     let base = Base::new();
     let running = base.founded().await;
-    running.begin(Filter { session: None, application: Some(APPLICATION) }, Reason::Revoked).await.unwrap();
+    running
+        .begin(Filter { application: Some(APPLICATION), ..Filter::default() }, Reason::Revoked)
+        .await
+        .unwrap();
     let head = running.head().0;
     running.stop().await;
     base.execute(&format!("delete from event where position = {head}")).await;
@@ -278,7 +284,7 @@ async fn personal_facts_may_be_erased_and_only_whole() {
     base.execute(&format!("update event set personal = null where position = {at}")).await;
     assert!(difference(&base).await.is_some(), "the row still has them");
     base.execute(
-        "update session_detail set name = null, hostname = null, user_agent = null, client_info = null, ip = null",
+        "update session_detail set name = null, hostname = null, user_agent = null, client_info = null, ip = null, client = null",
     )
     .await;
     base.verify().await.unwrap();
@@ -338,7 +344,7 @@ async fn append_from_tomorrow(base: &Base, session: SessionNumber) {
         previous_position: before.get("position"),
         occurred_at: row.get("recorded_at"),
         recorded_at: row.get("recorded_at"),
-        name: "suspended",
+        name: "hibernated",
         type_version: 2,
         organization: 1,
         application: Some(1),
@@ -353,7 +359,7 @@ async fn append_from_tomorrow(base: &Base, session: SessionNumber) {
     let commit = commit_hash(&last_commit.try_into().unwrap(), [&hash]);
     let sql = "insert into event (position, stream_kind, stream_number, version, previous_position, occurred_at, \
                recorded_at, type, type_version, organization, application, actor_kind, body, hash, commit_hash) \
-               values (?, 4, ?, ?, ?, ?, ?, 'suspended', 2, 1, 1, 77, ?, ?, ?)";
+               values (?, 4, ?, ?, ?, ?, ?, 'hibernated', 2, 1, 1, 77, ?, ?, ?)";
     sqlx::query(sql)
         .bind(header.position)
         .bind(session.0)
@@ -380,7 +386,7 @@ async fn an_event_from_a_newer_release_is_passed_over_but_its_bytes_are_checked(
     assert_eq!(base.verify().await.unwrap().unknown, 1);
     base.rebuild().await.unwrap();
     assert_eq!(base.verify().await.unwrap().unknown, 1);
-    base.execute("update event set body = replace(body, 'zebra', 'zebrb') where type = 'suspended'").await;
+    base.execute("update event set body = replace(body, 'zebra', 'zebrb') where type = 'hibernated'").await;
     assert_eq!(difference(&base).await.unwrap().what, "hash");
 }
 

@@ -10,10 +10,10 @@ use sessiond::core::application::ApplicationCommand;
 use sessiond::core::caller::{Actor, ActorKind, Caller, Credential, CredentialKind, Scope, Scopes};
 use sessiond::core::command::{Command, Presented};
 use sessiond::core::event::ApplicationChanged;
+use sessiond::core::filter::Filter;
 use sessiond::core::ids::{RevocationNumber, SessionNumber};
-use sessiond::core::kind::Policy;
+use sessiond::core::policy::Policy;
 use sessiond::core::reason::Reason;
-use sessiond::core::revocation::Filter;
 use sessiond::error::Error;
 use sessiond::secret::SecretKey;
 use sessiond::sessions::Sessions;
@@ -22,7 +22,9 @@ use uuid::Uuid;
 
 use super::base::{APPLICATION, Base, ORGANIZATION, Opens, Running, session_work};
 
-const ALL: Filter = Filter { application: Some(APPLICATION), session: None };
+fn all() -> Filter {
+    Filter { application: Some(APPLICATION), ..Filter::default() }
+}
 
 /// A committer on a disk without space for anything but what `make_room` gives back.
 async fn on_a_full_disk(base: &Base) -> Running {
@@ -58,7 +60,7 @@ async fn a_revocation_that_found_the_disk_full_is_recorded_once_there_is_space()
     let running = on_a_full_disk(&base).await;
     let old = running.owner();
     let covered = running.gate.known().open_sessions() as u64;
-    assert!(matches!(running.begin(ALL, Reason::Revoked).await, Err(Error::DiskFull)));
+    assert!(matches!(running.begin(all(), Reason::Revoked).await, Err(Error::DiskFull)));
     assert!(running.gate.enter(session.number, running.now()).is_err(), "denied at once");
     make_room(&base).await;
     for _ in 0..300 {
@@ -85,7 +87,7 @@ async fn what_is_denied_in_memory_only_leaves_no_trace_in_log_or_rows() {
     let session = running.connect(&keyed).await.unwrap();
     running.stop().await;
     let running = on_a_full_disk(&base).await;
-    running.begin(ALL, Reason::Revoked).await.unwrap_err();
+    running.begin(all(), Reason::Revoked).await.unwrap_err();
     // Before anything else happens: the committer must not take what it only remembers for what the log says.
     let provisional = running.gate.known().revocations.values().next().cloned().unwrap();
     make_room(&base).await;
@@ -109,7 +111,7 @@ async fn what_was_under_way_is_cut_off_by_a_revocation_that_cannot_be_recorded()
     running.stop().await;
     let running = on_a_full_disk(&base).await;
     let pass = running.gate.enter(session.number, running.now()).unwrap();
-    running.begin(ALL, Reason::Revoked).await.unwrap_err();
+    running.begin(all(), Reason::Revoked).await.unwrap_err();
     assert_eq!(pass.reason(), Some(Reason::Revoked));
     running.crash().await;
 }
@@ -158,6 +160,7 @@ fn operator(running: &Running) -> Caller {
         organization: ORGANIZATION,
         organization_id: Uuid::nil(),
         actor,
+        principal: None,
         scopes: Scopes::default().with(Scope::ManagementAll),
         confined_to: None,
         bound_to: None,

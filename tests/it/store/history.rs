@@ -4,21 +4,31 @@ use std::collections::BTreeMap;
 
 use chrono::TimeDelta;
 use futures_util::future::join_all;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sessiond::clock::Clock;
 use sessiond::committer::{By, Done, Work};
-use sessiond::core::application::{ApplicationCommand, ServiceAccountCommand};
+use sessiond::core::api_key::{ApiKeyCreated, ApiKeyEvent};
+use sessiond::core::application::{ApplicationCommand, OrganizationCommand, ServiceAccountCommand};
 use sessiond::core::command::Command;
-use sessiond::core::event::{ActivitySource, ApplicationChanged, Counts, ServiceAccountCreated, UpstreamSet};
-use sessiond::core::ids::{ApplicationNumber, ServiceAccountNumber, SessionNumber};
+use sessiond::core::event::{
+    ActivitySource, ApplicationChanged, Counts, OrganizationRenamed, ServiceAccountCreated, UpstreamSet,
+};
+use sessiond::core::filter::Filter;
+use sessiond::core::ids::{
+    ApplicationNumber, PrincipalNumber, ServiceAccountNumber, SessionNumber, Stream, StreamKind,
+};
+use sessiond::core::item::ItemEvent;
+use sessiond::core::policy::{ApplicationPolicy, OnLimit, Preset};
+use sessiond::core::principal::{Principal, PrincipalEvent};
 use sessiond::core::reason::Reason;
-use sessiond::core::revocation::{Filter, Revocation};
+use sessiond::core::revocation::Revocation;
+use sessiond::core::status::DerivedStatus;
 use sessiond::gate::Due;
 use sessiond::store::SideWrite;
 use sqlx::{Column, Row, TypeInfo, ValueRef};
 use uuid::Uuid;
 
-use super::base::{Base, ORGANIZATION, Opens, Running, application, by_account, session_work};
+use super::base::{Base, ORGANIZATION, Opens, Running, application, beginning, by_account, session_work};
 
 /// SplitMix64: the same history for the same seed.
 struct Dice(u64);
@@ -88,6 +98,10 @@ impl Player {
             26..=28 => session_work(number, Command::RenewToken { presented: running.owner() }),
             29..=31 => session_work(number, Command::Disconnect { reason: Reason::Client }),
             32 | 33 => self.revoke(number),
+            34 => {
+                let command = [Command::Suspend, Command::Resume][self.dice.roll(2) as usize].clone();
+                session_work(number, command)
+            }
             _ => self.direct(),
         }
     }
@@ -118,21 +132,47 @@ impl Player {
 
     fn revoke(&mut self, number: SessionNumber) -> Work {
         let (filter, reason) = match self.dice.roll(10) {
-            0..=4 => (Filter { session: Some(number), application: None }, Reason::Terminated),
+            0..=4 => (Filter { session: Some(number), ..Filter::default() }, Reason::Terminated),
             5 if self.dice.roll(6) == 0 => (Filter::default(), Reason::Revoked),
             6 if self.applications > 3 => {
-                (Filter { session: None, application: Some(self.application()) }, Reason::Archived)
+                (Filter { application: Some(self.application()), ..Filter::default() }, Reason::Archived)
             }
-            7 => (Filter { session: None, application: Some(self.application()) }, Reason::Revoked),
-            _ => (Filter { session: Some(number), application: None }, Reason::Revoked),
+            7 => (Filter { application: Some(self.application()), ..Filter::default() }, Reason::Revoked),
+            8 => {
+                let principal = Some(PrincipalNumber(1 + self.dice.roll(3).cast_signed()));
+                (Filter { principal, ..Filter::default() }, Reason::Revoked)
+            }
+            9 => {
+                let status = vec![[DerivedStatus::Idle, DerivedStatus::Active][self.dice.roll(2) as usize]];
+                (Filter { status, ..Filter::default() }, Reason::Revoked)
+            }
+            _ => (Filter { session: Some(number), ..Filter::default() }, Reason::Revoked),
         };
-        Work::BeginRevocation { id: Uuid::now_v7(), organization: ORGANIZATION, filter, reason, note: None }
+        Work::BeginRevocation(Box::new(beginning(filter, reason)))
     }
 
     fn direct(&mut self) -> Work {
         let number = self.application();
         let name = format!("name {}", self.dice.roll(6));
-        match self.dice.roll(7) {
+        match self.dice.roll(10) {
+            7 => Work::Organization {
+                number: ORGANIZATION,
+                command: OrganizationCommand::Rename(OrganizationRenamed { name }),
+            },
+            8 => Work::Application {
+                number,
+                command: ApplicationCommand::SetPolicy(Box::new(ApplicationPolicy {
+                    preset: [None, Some(Preset::Aal2)][self.dice.roll(2) as usize],
+                    max_per_principal: Some(4),
+                    on_limit: Some(
+                        [OnLimit::Reject, OnLimit::EvictOldest, OnLimit::EvictIdleFirst]
+                            [self.dice.roll(3) as usize],
+                    ),
+                    ..ApplicationPolicy::default()
+                })),
+                secret_hash: None,
+            },
+            9 => self.direct_item(),
             0 => Work::CreateApplication {
                 organization: ORGANIZATION,
                 created: application(&format!("{name} {}", self.dice.roll(1000))),
@@ -176,6 +216,32 @@ impl Player {
         }
     }
 
+    /// Something about the small things of the directory.
+    fn direct_item(&mut self) -> Work {
+        let number = 1 + self.dice.roll(3).cast_signed();
+        let key = Stream { kind: StreamKind::ApiKey, number };
+        let (stream, wish) = match self.dice.roll(4) {
+            0 => (
+                None,
+                ItemEvent::ApiKey(ApiKeyEvent::Created(ApiKeyCreated {
+                    id: Uuid::now_v7(),
+                    name: "portal".into(),
+                    scopes: "session".into(),
+                    principal: None,
+                    expires_at: None,
+                })),
+            ),
+            1 => (Some(key), ItemEvent::ApiKey(ApiKeyEvent::Revoked)),
+            2 => {
+                let id = Uuid::from_u128(number.unsigned_abs().into());
+                let disabled = PrincipalEvent::Disabled(Principal { id });
+                (Some(PrincipalNumber(number).into()), ItemEvent::Principal(disabled))
+            }
+            _ => (Some(PrincipalNumber(number).into()), ItemEvent::Principal(PrincipalEvent::Enabled)),
+        };
+        Work::Item { organization: ORGANIZATION, stream, wish, side: vec![] }
+    }
+
     /// What the scheduler does.
     async fn announce(&mut self, running: &Running) {
         let now = running.now();
@@ -202,7 +268,13 @@ impl Player {
             if enough {
                 self.unfinished.push(revocation);
             } else {
-                running.submit_by(By::system(), Work::EndRevocation(revocation.number)).await.unwrap();
+                running
+                    .submit_by(
+                        By::system(),
+                        Work::EndRevocation { number: revocation.number, streams_closed: 0 },
+                    )
+                    .await
+                    .unwrap();
             }
         }
     }
@@ -252,8 +324,16 @@ impl SlowFold {
 
     fn take(&mut self, event: &Value) {
         let number = event["stream_number"].as_i64().unwrap();
-        let table = ["", "organization", "application", "service_account", "session", "revocation"]
-            [event["stream_kind"].as_u64().unwrap() as usize];
+        let table = [
+            "",
+            "organization",
+            "application",
+            "service_account",
+            "session",
+            "revocation",
+            "principal",
+            "api_key",
+        ][event["stream_kind"].as_u64().unwrap() as usize];
         let body: Value =
             event["body"].as_str().map_or(Value::Null, |body| serde_json::from_str(body).unwrap());
         if event["type"] == "disconnected"
@@ -275,12 +355,63 @@ impl SlowFold {
         match table {
             "session" => session(row, event, &body),
             "revocation" => revocation(row, event, &body),
-            "organization" => {
-                row.insert("name", body["name"].clone());
-                row.insert("created_at", event["occurred_at"].clone());
-                row.remove("organization");
-            }
+            "organization" => organization(row, event, &body),
+            "principal" | "api_key" => item(row, event, &body),
             _ => directory(row, event, &body),
+        }
+    }
+}
+
+fn organization(row: &mut BTreeMap<&'static str, Value>, event: &Value, body: &Value) {
+    match event["type"].as_str().unwrap() {
+        "organization_created" => {
+            row.insert("name", body["name"].clone());
+            row.insert("created_at", event["occurred_at"].clone());
+            row.insert("barred_before", 0.into());
+            row.insert("issuers", Value::Array(vec![]));
+            row.remove("organization");
+        }
+        "organization_renamed" => {
+            row.insert("name", body["name"].clone());
+        }
+        "organization_credentials_barred" => {
+            row.insert("barred_before", event["position"].clone());
+        }
+        other => panic!("what is {other}?"),
+    }
+}
+
+/// A small thing: its fold stands in one column.
+fn item(row: &mut BTreeMap<&'static str, Value>, event: &Value, body: &Value) {
+    let at = event["occurred_at"].as_i64().unwrap();
+    let at = sessiond::core::Time::from_timestamp_millis(at).unwrap();
+    let at = Value::from(at.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true));
+    row.insert("kind", event["stream_kind"].clone());
+    let state = row.entry("state").or_insert_with(|| json!({}));
+    if event["version"] == 1 {
+        *state = json!({ "number": event["stream_number"], "organization": event["organization"] });
+        state["id"] = body["id"].clone();
+    }
+    match event["type"].as_str().unwrap() {
+        "api_key_created" => {
+            for name in ["name", "scopes"] {
+                state[name] = body[name].clone();
+            }
+            state["createdAt"] = at;
+        }
+        "api_key_revoked" => state["revokedAt"] = at,
+        kind => {
+            if state["barredBefore"].is_null() {
+                state["barredBefore"] = 0.into();
+            }
+            match kind {
+                "principal_disabled" => state["disabledAt"] = at,
+                "principal_enabled" => {
+                    state.as_object_mut().unwrap().remove("disabledAt");
+                }
+                "principal_credentials_barred" => state["barredBefore"] = event["position"].clone(),
+                other => panic!("what is {other}?"),
+            }
         }
     }
 }
@@ -308,7 +439,9 @@ fn session(row: &mut BTreeMap<&'static str, Value>, event: &Value, body: &Value)
                 row.insert(column, value.clone());
             }
             row.insert("credential", plain(&body["credential"]));
-            for column in ["expiry_announced", "ended_at", "ended_reason"] {
+            row.insert("token_lifetime", body["policy"]["tokenLifetime"].clone());
+            row.insert("preset", body["policy"]["preset"].clone());
+            for column in ["expiry_announced", "suspended_at", "resumed_at", "ended_at", "ended_reason"] {
                 row.insert(column, Value::Null);
             }
             for column in ["requests", "bytes_in", "bytes_out"] {
@@ -345,6 +478,13 @@ fn session(row: &mut BTreeMap<&'static str, Value>, event: &Value, body: &Value)
             row.insert("expiry_announced", body["tokenExpiresAt"].clone());
             row.insert("state", 1.into());
         }
+        "suspended" => {
+            row.insert("suspended_at", at);
+        }
+        "resumed" => {
+            row.insert("suspended_at", Value::Null);
+            row.insert("resumed_at", at);
+        }
         "disconnected" => {
             assert_ne!(row["state"], 0, "ended twice: {event}");
             row.insert("ended_at", at);
@@ -363,7 +503,10 @@ fn revocation(row: &mut BTreeMap<&'static str, Value>, event: &Value, body: &Val
         return;
     }
     let mut filter = body.clone();
-    filter.as_object_mut().unwrap().retain(|name, _| name == "application" || name == "session");
+    filter
+        .as_object_mut()
+        .unwrap()
+        .retain(|name, _| ["application", "session", "principal", "status"].contains(&name.as_str()));
     for (column, value) in [
         ("filter", filter),
         ("reason", body["reason"].clone()),
@@ -386,6 +529,7 @@ fn directory(row: &mut BTreeMap<&'static str, Value>, event: &Value, body: &Valu
                 ("oauth", body["oauth"].clone()),
                 ("description", Value::Null),
                 ("upstream", Value::Null),
+                ("policy", Value::Null),
                 ("archived_at", Value::Null),
                 ("barred_before", 0.into()),
                 ("created_at", at.clone()),
@@ -418,6 +562,9 @@ fn directory(row: &mut BTreeMap<&'static str, Value>, event: &Value, body: &Valu
         "application_upstream_set" => {
             row.insert("upstream", body["url"].clone());
         }
+        "application_policy_set" => {
+            row.insert("policy", body.clone());
+        }
         "application_credentials_barred" => {
             row.insert("barred_before", event["position"].clone());
             return;
@@ -438,13 +585,18 @@ async fn stored_rows(base: &Base) -> BTreeMap<(&'static str, i64), Value> {
     let mut rows = BTreeMap::new();
     for table in ["organization", "application", "service_account", "revocation", "session"] {
         for mut row in export(base, &format!("select * from {table}")).await {
-            for column in ["oauth", "filter"] {
+            for column in ["oauth", "filter", "policy", "issuers"] {
                 if let Some(text) = row.get(column).and_then(Value::as_str) {
                     row[column] = serde_json::from_str(text).unwrap();
                 }
             }
             rows.insert((table, row["number"].as_i64().unwrap()), row);
         }
+    }
+    for mut row in export(base, "select * from item").await {
+        let table = if row["kind"] == 6 { "principal" } else { "api_key" };
+        row["state"] = serde_json::from_str(row["state"].as_str().unwrap()).unwrap();
+        rows.insert((table, row["number"].as_i64().unwrap()), row);
     }
     for hot in export(base, "select * from session_activity").await {
         let row = rows.get_mut(&("session", hot["number"].as_i64().unwrap())).unwrap();
@@ -479,6 +631,7 @@ async fn all_rows(base: &Base) -> Vec<Value> {
         "session",
         "session_activity",
         "session_detail",
+        "item",
     ] {
         all.extend(
             export(base, &format!("select '{table}' as 'table', * from {table} order by number")).await,

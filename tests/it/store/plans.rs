@@ -8,15 +8,16 @@ use std::sync::{Arc, Mutex};
 use chrono::TimeDelta;
 use futures_util::future::join_all;
 use sessiond::committer::Work;
-use sessiond::core::ids::{Position, RevocationNumber, SessionNumber};
+use sessiond::core::filter::Filter;
+use sessiond::core::ids::{Position, PrincipalNumber, RevocationNumber, SessionNumber};
 use sessiond::core::reason::Reason;
-use sessiond::core::revocation::Filter;
-use sessiond::store::{Listed, SessionPage};
+use sessiond::store::EndedPage;
 use sqlx::{AssertSqlSafe, Row};
 use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use uuid::Uuid;
 
-use super::base::{APPLICATION, Base, Opens, Running};
+use super::base::{APPLICATION, Base, ORGANIZATION, Opens, Running};
 
 /// Names the child process in which alone the overhearing goes on: a subscriber is the whole process's.
 const CHILD: &str = "SESSIOND_TEST_PLANS";
@@ -108,7 +109,7 @@ async fn overhear() {
 /// may read whole.
 fn scans(step: &str) -> bool {
     let Some(what) = step.strip_prefix("SCAN ") else { return false };
-    let own = ["json_each", "page", "chain", "(subquery", "CONSTANT ROW"];
+    let own = ["json_each", "page", "wanted", "chain", "(subquery", "CONSTANT ROW"];
     !own.iter().any(|own| what.starts_with(own)) && !what.contains("VALUES CLAUSE")
 }
 
@@ -126,7 +127,7 @@ async fn write(running: &Running) {
     }
     running.renew(SessionNumber(1)).await;
     running.disconnect(SessionNumber(2), Reason::Client).await;
-    let filter = Filter { session: Some(SessionNumber(3)), application: None };
+    let filter = Filter { session: Some(SessionNumber(3)), ..Filter::default() };
     let revocation = running.begin(filter, Reason::Revoked).await.unwrap();
     running.carry_out(&revocation).await;
     running.submit(Work::Health).await.unwrap();
@@ -139,14 +140,27 @@ async fn read(running: &Running) {
     let now = running.now();
     let session = reader.session_by_number(SessionNumber(1)).await.unwrap().unwrap().session;
     reader.session(session.id).await.unwrap();
-    for listed in [Listed::Live, Listed::Inactive, Listed::All] {
-        for after in [None, Some((session.connected_at, session.id))] {
-            for overdue in [&[][..], &[SessionNumber(5)][..]] {
-                let page = SessionPage { application: APPLICATION, listed, now, overdue, after, limit: 10 };
-                reader.sessions(&page).await.unwrap();
+    let filters = [
+        Filter::default(),
+        Filter { hostname: Some("desk-17.example".into()), ..Filter::default() },
+        Filter { client: Some("inspector".into()), ..Filter::default() },
+        Filter { principal: Some(PrincipalNumber(1)), ..Filter::default() },
+        Filter { session: Some(SessionNumber(2)), ..Filter::default() },
+        Filter { connected_after: Some(now), except: vec![SessionNumber(9)], ..Filter::default() },
+    ];
+    for filter in &filters {
+        for order in [None, Some("last_active_at"), Some("token_expires_at")] {
+            for after in [None, Some((session.connected_at, session.number))] {
+                let page =
+                    EndedPage { application: APPLICATION, filter, order, descending: true, after, limit: 10 };
+                reader.ended(&page).await.unwrap();
             }
         }
+        reader.count_ended(APPLICATION, filter).await.unwrap();
     }
+    reader.sessions(&[SessionNumber(1), SessionNumber(2)]).await.unwrap();
+    reader.revocation_by_id(Uuid::nil()).await.unwrap();
+    reader.revocations(ORGANIZATION, None, None, 10).await.unwrap();
     reader.session_token(SessionNumber(1)).await.unwrap();
     reader.mcp_session(SessionNumber(1)).await.unwrap();
     reader.client_secret("operations").await.unwrap();

@@ -12,15 +12,14 @@ use sessiond::core::command::{Command, Presented};
 use sessiond::core::event::{
     ACTIVITY, Event, OrganizationCreated, OrganizationEvent, Recorded, SessionEvent, commit_hash,
 };
+use sessiond::core::filter::Filter;
 use sessiond::core::ids::{OrganizationNumber, Position, PrincipalNumber, SessionNumber, Stream};
 use sessiond::core::reason::Reason;
-use sessiond::core::revocation::Filter;
 use sessiond::core::session::Session;
 use sessiond::core::token::Principal;
 use sessiond::error::Error;
-use sessiond::store::{
-    Batch, Entry, Listed, Organization, Reader, SessionPage, SideWrite, StoreError, Writer,
-};
+use sessiond::gate::{Order, Slice};
+use sessiond::store::{Batch, EndedPage, Entry, Organization, Reader, SideWrite, StoreError, Writer};
 use uuid::Uuid;
 
 use super::base::{APPLICATION, Base, Opens, Running, application, session_work};
@@ -57,6 +56,8 @@ fn row(entry: &Entry) -> Organization {
         id: Uuid::from_u128(entry.recorded.organization.0.unsigned_abs().into()),
         name: "Acme".into(),
         created_at: entry.recorded.occurred_at,
+        barred_before: Position(0),
+        issuers: vec![],
         head: entry.head(),
     }
 }
@@ -130,7 +131,7 @@ async fn a_full_disk_refuses_writing_and_keeps_what_is_there_and_revokes_in_memo
     let running = base.start_with_pages(1).await;
     assert!(matches!(running.connect(&Opens::default()).await, Err(Error::DiskFull)));
     let outcome =
-        running.begin(Filter { application: Some(APPLICATION), session: None }, Reason::Revoked).await;
+        running.begin(Filter { application: Some(APPLICATION), ..Filter::default() }, Reason::Revoked).await;
     assert!(matches!(outcome, Err(Error::DiskFull)));
     let barred = running.gate.enter(session.number, running.now());
     assert!(barred.is_err(), "what was revoked is denied from memory");
@@ -259,7 +260,7 @@ async fn what_two_revocations_cover_is_counted_for_the_one_that_ends_it() {
     }
     let one = running.begin(Filter::default(), Reason::Revoked).await.unwrap();
     let two = running
-        .begin(Filter { application: Some(APPLICATION), session: None }, Reason::Terminated)
+        .begin(Filter { application: Some(APPLICATION), ..Filter::default() }, Reason::Terminated)
         .await
         .unwrap();
     running.chunk(&two, &[SessionNumber(1), SessionNumber(2)]).await;
@@ -307,23 +308,52 @@ async fn calls_that_meet_in_a_batch_lose_no_count() {
 
 // ---- asking ----
 
-/// Walks a list page by page.
-async fn listed(running: &Running, listed: Listed, now: Time, limit: u32) -> Vec<Session> {
-    let overdue = running.gate.known().overdue(APPLICATION, now);
+/// Walks the ended sessions of the application page by page.
+async fn ended(running: &Running, filter: &Filter, sort: (Order, bool), limit: usize) -> Vec<Session> {
+    let (order, descending) = sort;
+    let column = match order {
+        Order::Connected => None,
+        Order::LastActive => Some("last_active_at"),
+        Order::Expires => Some("token_expires_at"),
+    };
     let mut after = None;
     let mut all = Vec::new();
     loop {
-        let page = SessionPage { application: APPLICATION, listed, now, overdue: &overdue, after, limit };
-        let page = running.reader.sessions(&page).await.unwrap();
+        let page = EndedPage { application: APPLICATION, filter, order: column, descending, after, limit };
+        let page = running.reader.ended(&page).await.unwrap();
         let Some(last) = page.last() else { return all };
-        assert!(page.len() <= limit as usize);
-        after = Some((last.session.connected_at, last.session.id));
+        assert!(page.len() <= limit);
+        after = Some((place(&last.session, order), last.session.number));
         all.extend(page.into_iter().map(|row| row.session));
     }
 }
 
+/// Walks the open sessions page by page.
+fn open(running: &Running, filter: &Filter, sort: (Order, bool), limit: usize) -> Vec<Session> {
+    let (order, descending) = sort;
+    let mut after = None;
+    let mut all = Vec::new();
+    loop {
+        let slice = Slice { order, descending, after, limit };
+        let known = running.gate.known_at(running.now());
+        let page = known.page(OrganizationNumber(1), filter, &slice, running.now());
+        assert!(page.len() <= limit);
+        let Some(last) = page.last() else { return all };
+        after = Some(*last);
+        all.extend(page.iter().map(|(_, number)| known.session(*number).unwrap().clone()));
+    }
+}
+
+fn place(session: &Session, order: Order) -> Time {
+    match order {
+        Order::Connected => session.connected_at,
+        Order::LastActive => session.last_active_at,
+        Order::Expires => session.token_expires_at,
+    }
+}
+
 #[tokio::test]
-async fn lists_come_in_pages_newest_first_without_a_gap_or_a_repeat() {
+async fn lists_come_in_pages_in_every_order_without_a_gap_or_a_repeat() {
     let base = Base::new();
     let running = base.founded().await;
     let other = running
@@ -355,25 +385,31 @@ async fn lists_come_in_pages_newest_first_without_a_gap_or_a_repeat() {
         announced += 1;
     }
     assert_eq!(announced, 3, "some are announced");
-    let now = running.now();
-    assert!(!running.gate.known().overdue(APPLICATION, now).is_empty(), "some are not");
-
     let mut all = Vec::new();
     for number in 1..=30 {
         all.extend(running.reader.session_by_number(SessionNumber(number)).await.unwrap());
     }
-    let mut all: Vec<Session> =
+    let all: Vec<Session> =
         all.into_iter().map(|row| row.session).filter(|session| session.application == APPLICATION).collect();
-    all.sort_by_key(|session| std::cmp::Reverse((session.connected_at, session.id)));
     let ties = all.windows(2).filter(|pair| pair[0].connected_at == pair[1].connected_at).count();
     assert!(ties > 0, "no ties to tell apart");
-    let live = |session: &Session| session.ended.is_none() && !session.token_expired(now);
-    let (lively, inactive): (Vec<_>, Vec<_>) = all.iter().cloned().partition(live);
-    assert!(lively.len() > 5 && inactive.len() > 5);
-    for limit in [1, 2, 3, 7, 100] {
-        assert_eq!(listed(&running, Listed::All, now, limit).await, all, "all by {limit}");
-        assert_eq!(listed(&running, Listed::Live, now, limit).await, lively, "live by {limit}");
-        assert_eq!(listed(&running, Listed::Inactive, now, limit).await, inactive, "inactive by {limit}");
+    assert!(all.windows(2).all(|pair| pair[0].id < pair[1].id), "ids are in the order of numbers");
+    let filter = Filter { application: Some(APPLICATION), ..Filter::default() };
+    for order in [Order::Connected, Order::LastActive, Order::Expires] {
+        for descending in [true, false] {
+            let mut expected = all.clone();
+            expected.sort_by_key(|session| (place(session, order), session.number));
+            if descending {
+                expected.reverse();
+            }
+            let (over, live): (Vec<_>, Vec<_>) =
+                expected.into_iter().partition(|session| session.ended.is_some());
+            for limit in [1, 2, 3, 7, 100] {
+                let sort = (order, descending);
+                assert_eq!(ended(&running, &filter, sort, limit).await, over, "{sort:?} by {limit}");
+                assert_eq!(open(&running, &filter, sort, limit), live, "{sort:?} by {limit}");
+            }
+        }
     }
     running.stop().await;
 }
