@@ -44,6 +44,11 @@ openapi: compiler ## Write openapi.yaml from the code
 	cargo run --locked --quiet -- openapi > target/openapi.yaml
 	mv target/openapi.yaml openapi.yaml
 
+.PHONY: example
+example: compiler ## Write docs/sessiond.example.toml from the code
+	cargo run --locked --quiet -- config --example > target/sessiond.example.toml
+	mv target/sessiond.example.toml docs/sessiond.example.toml
+
 .PHONY: help
 help: ## Show this
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18

@@ -1,9 +1,11 @@
 //! From what was presented to who asks. Reads only: the Gate, and the store for what the Gate does not hold.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
+use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::core::caller::{Actor, ActorKind, Caller, Credential, CredentialKind, Scope, Scopes};
@@ -26,6 +28,15 @@ pub struct Auth {
 #[derive(Debug, Clone)]
 pub struct RequestId(pub String);
 
+/// Where a request comes from, as far as that can be believed; an extension of every request.
+#[derive(Debug, Clone, Copy)]
+pub struct ClientAddress(pub IpAddr);
+
+/// Marks an answer to somebody who presented nothing genuine: such answers are limited in number. Not to somebody whose
+/// credential is over, who is to learn why.
+#[derive(Debug, Clone, Copy)]
+pub struct NothingGenuine;
+
 /// The token of `Authorization: Bearer …`.
 pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
@@ -34,16 +45,26 @@ pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
-/// A valid W3C `traceparent`; anything else is as if it were not there.
+/// A valid W3C `traceparent`; anything else is as if it were not there. Of a version from the future only what is
+/// specified to stay is kept (https://www.w3.org/TR/trace-context/#versioning-of-traceparent).
 pub fn traceparent(headers: &HeaderMap) -> Option<String> {
-    let value = headers.get("traceparent")?.to_str().ok()?;
+    let mut values = headers.get_all("traceparent").iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return None };
+    let value = value.to_str().ok()?;
+    let (known, rest) = value.split_at_checked(TRACEPARENT)?;
     let hex = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
-    let mut parts = value.split('-');
-    let good = [2, 32, 16, 2]
+    let zero = |text: &str| text.bytes().all(|byte| byte == b'0');
+    let parts: Vec<_> = known.split('-').collect();
+    let [version, trace, parent, flags] = parts[..] else { return None };
+    let shaped = [(version, 2), (trace, 32), (parent, 16), (flags, 2)]
         .iter()
-        .all(|length| parts.next().is_some_and(|part| part.len() == *length && hex(part)));
-    (good && parts.next().is_none()).then(|| value.to_owned())
+        .all(|(part, length)| part.len() == *length && hex(part));
+    let ended = rest.is_empty() || (version != "00" && rest.starts_with('-'));
+    (shaped && ended && version != "ff" && !zero(trace) && !zero(parent)).then(|| known.to_owned())
 }
+
+/// Length of a `traceparent` of version 00.
+const TRACEPARENT: usize = 55;
 
 const NOBODY: Error = Error::Unauthorized { reason: None };
 
@@ -72,6 +93,19 @@ impl Auth {
             },
             TokenKind::Mcp => Err(NOBODY),
         }
+    }
+
+    /// The id of a token that is genuine, whatever it may do; looks at memory only. Of others nothing is known, so that
+    /// whoever has only the id can use nothing up.
+    pub fn genuine(&self, token: &str) -> Option<Uuid> {
+        let presented = secret::parse(token)?;
+        let known = self.gate.known();
+        let hash = match presented.kind {
+            TokenKind::Access => known.access_token(presented.id)?.secret_hash,
+            TokenKind::Session => known.session_token(known.session_number(presented.id)?)?.secret_hash,
+            TokenKind::Mcp => return None,
+        };
+        secret::same(&hash, &presented.hash).then_some(presented.id)
     }
 
     fn access(&self, presented: &Presented) -> Result<Caller, Error> {

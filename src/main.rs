@@ -1,7 +1,5 @@
-//! Parses the command line and hands over.
-
-use clap::Parser;
+//! Hands over to the command line.
 
 fn main() -> std::process::ExitCode {
-    sessiond::cli::run(sessiond::cli::Cli::parse())
+    sessiond::cli::run()
 }

@@ -12,6 +12,8 @@ use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 
 use crate::config::Config;
 use crate::error::Error;
+use crate::limits::Limits;
+use crate::meter;
 use crate::sessions::{Board, Sessions};
 
 /// What a job says it did.
@@ -29,6 +31,7 @@ struct Row {
 #[derive(Clone)]
 struct Errand {
     sessions: Arc<Sessions>,
+    limits: Arc<Limits>,
     keep_activity: TimeDelta,
 }
 
@@ -62,6 +65,18 @@ const TABLE: &[Row] = &[
         cron: "30 */10 * * * *",
         every: Duration::from_secs(600),
         run: |errand| Box::pin(prune(errand)),
+    },
+    Row {
+        name: "limits",
+        cron: "15 * * * * *",
+        every: Duration::from_secs(60),
+        run: |errand| Box::pin(async move { Ok(format!("{} callers remembered", errand.limits.forget())) }),
+    },
+    Row {
+        name: "metrics",
+        cron: "*/5 * * * * *",
+        every: Duration::from_secs(5),
+        run: |_| Box::pin(async { Ok(meter::tidy().to_owned()) }),
     },
 ];
 
@@ -103,12 +118,13 @@ async fn prune(errand: Errand) -> Result<String, Error> {
 /// Starts the jobs; they write what they did on the board. Stop them with `shutdown`.
 pub async fn start(
     sessions: Arc<Sessions>,
+    limits: Arc<Limits>,
     board: Arc<Board>,
     config: &Config,
 ) -> Result<JobScheduler, JobSchedulerError> {
     let scheduler = JobScheduler::new().await?;
     let keep_activity = TimeDelta::from_std(config.keep_activity).unwrap_or(TimeDelta::MAX);
-    let errand = Errand { sessions, keep_activity };
+    let errand = Errand { sessions, limits, keep_activity };
     for row in TABLE {
         board.announce(row.name, row.every, errand.sessions.now());
         let (board, errand, running) = (board.clone(), errand.clone(), Arc::new(Mutex::new(())));

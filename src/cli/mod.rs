@@ -1,12 +1,17 @@
 //! The command line.
 
+mod door;
 pub mod serve;
+mod tls;
 
+use std::ffi::OsString;
 use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::config::file::{self, File};
 use crate::config::{Config, database_file};
 use crate::directory::Founded;
 use crate::http;
@@ -17,6 +22,9 @@ use crate::store::check::{self, Report};
 #[derive(Debug, Parser)]
 #[command(version, about, long_about = None, propagate_version = true)]
 pub struct Cli {
+    /// Read options from this file [default: /etc/sessiond/sessiond.toml, else ./sessiond.toml, if there is one]
+    #[arg(long, global = true, env = CONFIG, value_name = "FILE")]
+    config: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -26,6 +34,9 @@ enum Command {
     /// Run the service
     #[command(after_help = SERVE_EXAMPLES, args_override_self = true)]
     Serve(Box<Config>),
+    /// Print every option, the value in force and where it came from; or an example of a configuration file
+    #[command(args_override_self = true)]
+    Config(Shown),
     /// Check the log against itself and every row against the log; exits with 1 at the first difference
     Verify(Database),
     /// Make the rows again from the log; the service must not be running
@@ -37,10 +48,22 @@ enum Command {
     Openapi,
 }
 
+/// The variable that names the configuration file.
+const CONFIG: &str = "SESSIOND_CONFIG";
+
 const SERVE_EXAMPLES: &str = "Examples:
   sessiond serve
   sessiond serve --listen 127.0.0.1:9000 --database sqlite:/var/lib/sessiond/sessions.db
   sessiond serve --idle-after 1m --stale-after 5m --public-url https://sessions.example.com";
+
+#[derive(Debug, clap::Args)]
+struct Shown {
+    /// Print an example of a configuration file instead
+    #[arg(long)]
+    example: bool,
+    #[command(flatten)]
+    config: Box<Config>,
+}
 
 #[derive(Debug, clap::Args)]
 struct Database {
@@ -59,15 +82,52 @@ enum Organizations {
     },
 }
 
-/// Runs a command to its end.
-pub fn run(cli: Cli) -> ExitCode {
+/// What the command line, the environment and the configuration file come to.
+fn read(arguments: &[OsString]) -> anyhow::Result<(Cli, ArgMatches, File)> {
+    let file = File::read(named_file(arguments).as_deref()).map_err(anyhow::Error::msg)?;
+    let matches = file.onto(Cli::command()).try_get_matches_from(arguments)?;
+    Ok((Cli::from_arg_matches(&matches)?, matches, file))
+}
+
+/// The file must be known before the command line can be read: its values are the options' defaults.
+fn named_file(arguments: &[OsString]) -> Option<PathBuf> {
+    let mut arguments = arguments.iter();
+    let mut named = None;
+    while let Some(argument) = arguments.next() {
+        let text = argument.to_string_lossy();
+        if text == "--" {
+            break;
+        } else if text == "--config" {
+            named = arguments.next().map(PathBuf::from);
+        } else if let Some(path) = text.strip_prefix("--config=") {
+            named = Some(path.into());
+        }
+    }
+    named.or_else(|| std::env::var_os(CONFIG).map(PathBuf::from))
+}
+
+/// Runs the command of this process to its end.
+pub fn run() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let (cli, matches, file) = match read(&arguments) {
+        Ok(read) => read,
+        Err(error) => match error.downcast::<clap::Error>() {
+            Ok(error) => error.exit(),
+            Err(error) => return failed(&format!("{error:#}")),
+        },
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&format!("cannot start: {error}")),
     };
     let outcome = runtime.block_on(async {
         match cli.command {
-            Command::Serve(config) => serve::run(*config).await,
+            Command::Serve(config) => serve::run(*config, || serve_config(&arguments)).await,
+            Command::Config(Shown { example, .. }) => {
+                let effective = || matches.subcommand().map(|(_, matches)| file.effective(matches));
+                print!("{}", if example { file::example() } else { effective().unwrap_or_default() });
+                Ok(())
+            }
             Command::Verify(database) => verify(&database.database).await,
             Command::Rebuild(database) => rebuild(&database.database).await,
             Command::Organizations(Organizations::Create { name, database }) => {
@@ -82,6 +142,14 @@ pub fn run(cli: Cli) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&format!("{error:#}")),
+    }
+}
+
+/// How the service would run if it were started now with the same arguments.
+fn serve_config(arguments: &[OsString]) -> anyhow::Result<Config> {
+    match read(arguments)?.0.command {
+        Command::Serve(config) => Ok(*config),
+        _ => anyhow::bail!("this is no serve command"),
     }
 }
 
@@ -131,6 +199,7 @@ fn print_report(what: &str, report: &Report) {
 }
 
 async fn create(name: &str, database: &str) -> anyhow::Result<()> {
+    must_exist(database)?;
     let _lock = serve::lock(database)?;
     let config = <Config as clap::Args>::augment_args(clap::Command::new("sessiond"));
     let matches = config.try_get_matches_from(["sessiond", "--database", database])?;

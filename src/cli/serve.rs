@@ -7,15 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_cron_scheduler::JobScheduler;
 use tokio_util::sync::CancellationToken;
 
+use super::door::Door;
+use super::tls::Tls;
 use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::committer::Committer;
@@ -24,20 +23,17 @@ use crate::core::policy::Policy;
 use crate::directory::{Chosen, Directory};
 use crate::gate::{Change, Fresh, Gate, Terms, key_digest};
 use crate::http::{self, App, Shared};
+use crate::limits::Limits;
 use crate::live::Live;
 use crate::mcp::Gateway;
+use crate::meter;
 use crate::scheduler;
 use crate::secret::SecretKey;
 use crate::sessions::{Board, Sessions};
 use crate::store::{Loaded, Reader, Writer};
 
-/// After being told to stop, connections have this long to finish.
-const DRAIN: Duration = Duration::from_secs(8);
-/// A client has this long to send a request's head.
-const HEAD: Duration = Duration::from_secs(10);
-
-/// A connection whose other end takes nothing of what waits for it is given up after this long.
-const TAKES_NOTHING: Duration = Duration::from_secs(30);
+/// Connections that may ask for /metrics at the same time.
+const METRICS_READERS: usize = 64;
 
 /// Everything behind the door.
 pub struct House {
@@ -65,6 +61,56 @@ impl House {
         let directory = Arc::new(Directory::new(committer.clone(), gate.clone(), clock.clone(), policy));
         let sessions = Arc::new(Sessions::new(committer, gate.clone(), reader, clock, key, policy));
         Ok(Self { gate, sessions, directory, auth, live, board: Arc::default() })
+    }
+
+    /// What handlers work with.
+    fn app(
+        &self,
+        config: &Arc<Config>,
+        limits: &Arc<Limits>,
+        public_url: &Arc<str>,
+        clock: Clock,
+        stopping: &CancellationToken,
+    ) -> App {
+        let gateway = Gateway::new(
+            self.sessions.clone(),
+            self.directory.clone(),
+            self.auth.clone(),
+            config.clone(),
+            public_url.clone(),
+            stopping.clone(),
+        );
+        App::from(Shared {
+            sessions: self.sessions.clone(),
+            directory: self.directory.clone(),
+            auth: self.auth.clone(),
+            live: self.live.clone(),
+            gateway: Arc::new(gateway),
+            board: self.board.clone(),
+            limits: limits.clone(),
+            health: http::health::Cache::default(),
+            clock,
+            config: config.clone(),
+            public_url: public_url.clone(),
+            stopping: stopping.clone(),
+        })
+    }
+
+    /// The tasks in the background, until they are told to stop.
+    fn errands(&self, closed: &CancellationToken) -> Vec<JoinHandle<()>> {
+        let (sessions, live) = (self.sessions.clone(), self.live.clone());
+        let revocations = move |stopping| {
+            let sessions = sessions.clone();
+            async move { sessions.run_revocations(stopping).await }
+        };
+        let follow = move |stopping| {
+            let live = live.clone();
+            async move { live.run(stopping).await }
+        };
+        vec![
+            supervise("revocation worker", closed.clone(), revocations),
+            supervise("live feed", closed.clone(), follow),
+        ]
     }
 }
 
@@ -114,12 +160,16 @@ fn policy(config: &Config) -> Policy {
 /// A running service.
 pub struct Running {
     pub address: SocketAddr,
+    /// Where Prometheus may ask, if anywhere.
+    pub metrics_address: Option<SocketAddr>,
     pub public_url: Arc<str>,
     pub house: House,
+    tls: Option<Arc<Tls>>,
+    limits: Arc<Limits>,
     stopping: CancellationToken,
     /// Cancelled when the door is closed: until then, whoever is inside may wait for the background tasks.
     closed: CancellationToken,
-    door: JoinHandle<()>,
+    doors: Vec<JoinHandle<()>>,
     errands: Vec<JoinHandle<()>>,
     scheduler: JobScheduler,
     _lock: File,
@@ -131,66 +181,87 @@ pub async fn start(
     clock: Clock,
 ) -> anyhow::Result<(Running, Option<crate::directory::Founded>)> {
     check(&config)?;
+    let tls = Tls::new(&config)?.map(Arc::new);
     let lock = lock(&config.database)?;
     let house = House::open(&config, clock.clone()).await?;
-    let listener = TcpListener::bind(config.listen)
-        .await
-        .with_context(|| format!("cannot listen on {}; is another service there?", config.listen))?;
+    let listener = listen(config.listen).await?;
+    let metrics = match config.metrics_listen {
+        Some(address) => Some((listen(address).await?, meter::install()?)),
+        None => None,
+    };
     // Last of what can fail: credentials are shown once, and a start that fails shows none.
     let founded = bootstrap(&config, &house.directory).await?;
     let address = listener.local_addr()?;
     let public_url: Arc<str> = config.public_url(address).into();
+    let limits = Arc::new(Limits::new(config.rate_limit));
     let config = Arc::new(config);
-    let stopping = CancellationToken::new();
-    let gateway = Gateway::new(
-        house.sessions.clone(),
-        house.directory.clone(),
-        house.auth.clone(),
-        config.clone(),
-        public_url.clone(),
-        stopping.clone(),
-    );
-    let app = App::from(Shared {
-        sessions: house.sessions.clone(),
-        directory: house.directory.clone(),
-        auth: house.auth.clone(),
-        live: house.live.clone(),
-        gateway: Arc::new(gateway),
-        board: house.board.clone(),
-        clock,
-        config: config.clone(),
-        public_url: public_url.clone(),
-        stopping: stopping.clone(),
-    });
-    let closed = CancellationToken::new();
-    let errands = vec![
-        supervise("revocation worker", closed.clone(), {
-            let sessions = house.sessions.clone();
-            move |stopping| {
-                let sessions = sessions.clone();
-                async move { sessions.run_revocations(stopping).await }
-            }
-        }),
-        supervise("live feed", closed.clone(), {
-            let live = house.live.clone();
-            move |stopping| {
-                let live = live.clone();
-                async move { live.run(stopping).await }
-            }
-        }),
-    ];
-    let scheduler = scheduler::start(house.sessions.clone(), house.board.clone(), &config).await?;
-    let door = tokio::spawn(open_door(listener, app, stopping.clone()));
-    let running =
-        Running { address, public_url, house, stopping, closed, door, errands, scheduler, _lock: lock };
+    let (stopping, closed) = (CancellationToken::new(), CancellationToken::new());
+    let app = house.app(&config, &limits, &public_url, clock, &stopping);
+    let errands = house.errands(&closed);
+    let scheduler =
+        scheduler::start(house.sessions.clone(), limits.clone(), house.board.clone(), &config).await?;
+    let door = |listener, router, tls, limit| {
+        let (head, stopping) = (config.head_timeout, stopping.clone());
+        tokio::spawn(Door { listener, router, tls, limit, head, stopping }.open())
+    };
+    let metrics_address = metrics.as_ref().map(|(listener, _)| listener.local_addr()).transpose()?;
+    let mut doors = vec![door(listener, http::router(app.clone()), tls.clone(), config.max_connections)];
+    if let Some((listener, handle)) = metrics {
+        doors.push(door(listener, http::metrics::router(app, handle), None, METRICS_READERS));
+    }
+    let running = Running {
+        address,
+        metrics_address,
+        public_url,
+        house,
+        tls,
+        limits,
+        stopping,
+        closed,
+        doors,
+        errands,
+        scheduler,
+        _lock: lock,
+    };
     Ok((running, founded))
 }
 
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}; is another service there?"))
+}
+
 impl Running {
+    /// Reads the certificate again and puts the limits of a configuration that was read again in force. What is wrong is
+    /// logged, and stays as it was.
+    pub fn reload(&self, config: anyhow::Result<Config>) {
+        match self.tls.as_ref().map(|tls| tls.reload()) {
+            Some(Ok(())) => tracing::info!("the certificate was read again"),
+            Some(Err(error)) => {
+                let error = format!("{error:#}");
+                tracing::error!(error, "the new certificate is no good; the old one stays in force");
+            }
+            None => {}
+        }
+        match config {
+            Ok(config) => {
+                self.limits.set_rate(config.rate_limit);
+                tracing::info!(rate_limit = config.rate_limit, "the configuration was read again");
+            }
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::error!(error, "the new configuration is no good; the old one stays in force");
+            }
+        }
+    }
+
     /// Closes the door, lets what is inside finish, writes everything down.
     pub async fn stop(mut self) {
         self.stopping.cancel();
-        self.door.await.ok();
+        for door in self.doors {
+            door.await.ok();
+        }
         self.closed.cancel();
         self.scheduler.shutdown().await.ok();
         for errand in self.errands {
@@ -222,17 +293,45 @@ fn check(config: &Config) -> anyhow::Result<()> {
         "--database must be a sqlite: URL, such as sqlite:sessiond.db"
     );
     anyhow::ensure!(
-        config.listen.ip().is_loopback() || config.insecure_http,
-        "{} can be reached from other machines, and connections here are not encrypted. Listen on 127.0.0.1 behind a \
-         TLS proxy, or say --insecure-http if the network is yours alone",
+        config.listen.ip().is_loopback() || config.insecure_http || config.tls_certificate.is_some(),
+        "{} can be reached from other machines, and connections here are not encrypted. Name a certificate with \
+         --tls-certificate and --tls-key, listen on 127.0.0.1 behind a TLS proxy, or say --insecure-http if the network \
+         is yours alone",
         config.listen
+    );
+    if let Some(address) = config.metrics_listen {
+        anyhow::ensure!(
+            address.ip().is_loopback() || config.insecure_http,
+            "{address} can be reached from other machines, and /metrics is neither encrypted nor asks for credentials. \
+             Listen on 127.0.0.1, or say --insecure-http if the network is yours alone"
+        );
+    }
+    anyhow::ensure!(
+        config.bootstrap_client_id.is_some() == config.bootstrap_client_secret.is_some(),
+        "--bootstrap-client-id and --bootstrap-client-secret go together: set both, or neither"
     );
     Ok(())
 }
 
 /// One writer per database, whoever starts it.
 pub fn lock(database: &str) -> anyhow::Result<File> {
-    let mut path = database_file(database).into_os_string();
+    let file = database_file(database);
+    let in_memory =
+        file.as_os_str().is_empty() || file.as_os_str() == ":memory:" || database.contains("mode=memory");
+    anyhow::ensure!(
+        !in_memory,
+        "{database} would keep sessions in memory only, and sessiond promises that they are on disk: name a file, such as \
+         sqlite:sessiond.db"
+    );
+    let directory = file.parent().filter(|path| !path.as_os_str().is_empty());
+    if let Some(directory) = directory {
+        let there = directory.display();
+        anyhow::ensure!(
+            directory.is_dir(),
+            "there is no directory {there} to keep the database in; make it first"
+        );
+    }
+    let mut path = file.into_os_string();
     path.push(".lock");
     let path = PathBuf::from(path);
     let file = File::options()
@@ -267,69 +366,33 @@ async fn bootstrap(
     Ok(Some(directory.found("default", chosen).await?))
 }
 
-/// Accepts connections until it is told to stop, then lets those that are open finish, up to a limit.
-async fn open_door(listener: TcpListener, app: App, stopping: CancellationToken) {
-    let router = http::router(app);
-    let graceful = GracefulShutdown::new();
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
-    loop {
-        let accepted = tokio::select! {
-            () = stopping.cancelled() => break,
-            accepted = listener.accept() => accepted,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                // Out of file descriptors, mostly: waiting lets some close.
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-        };
-        stream.set_nodelay(true).ok();
-        // The kernel counts from when something was there to be taken, also while the other end says that it is full.
-        socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(TAKES_NOTHING)).ok();
-        let service = TowerToHyperService::new(router.clone());
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-        let connection = graceful.watch(connection.into_owned());
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection ended badly");
-            }
-        });
-    }
-    drop(listener);
-    if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
-        tracing::warn!("some connections did not finish in time and are cut off");
-    }
-}
-
-/// The command: serves until SIGTERM or SIGINT.
-pub async fn run(config: Config) -> anyhow::Result<()> {
+/// The command: serves until SIGTERM or SIGINT. SIGHUP reads again what can change meanwhile.
+pub async fn run(config: Config, again: impl Fn() -> anyhow::Result<Config>) -> anyhow::Result<()> {
     log();
     let automated = config.bootstrap_client_id.is_some();
+    // From the first moment on: unheard, this signal ends the process.
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut terminate = signal(SignalKind::terminate())?;
     let (running, founded) = start(config, Clock::system()).await?;
     if let Some(founded) = founded
         && !automated
     {
         super::print_credentials(&founded);
     }
+    if let Some(address) = running.metrics_address {
+        tracing::info!(metrics = %address, "/metrics is here");
+    }
     tracing::info!(address = %running.address, url = %running.public_url, "sessiond is listening");
-    signal().await?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            outcome = tokio::signal::ctrl_c() => break outcome?,
+            _ = hangup.recv() => running.reload(again()),
+        }
+    }
     tracing::info!("stopping");
     running.stop().await;
     tracing::info!("stopped");
-    Ok(())
-}
-
-async fn signal() -> anyhow::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        outcome = tokio::signal::ctrl_c() => outcome?,
-    }
     Ok(())
 }
 

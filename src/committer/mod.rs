@@ -3,7 +3,7 @@
 
 mod draft;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +34,7 @@ use crate::core::session::Session;
 use crate::core::token::AccessToken;
 use crate::error::Error;
 use crate::gate::{Change, Flight, Gate};
+use crate::meter;
 use crate::store::{Health, Loaded, SideWrite, StoreError, Writer};
 
 use draft::Draft;
@@ -458,7 +459,9 @@ impl Task {
     }
 
     async fn commit(&mut self, batch: &crate::store::Batch) -> Result<(), StoreError> {
+        let begun = Instant::now();
         let outcome = self.writer.commit(batch).await;
+        measure(batch, begun.elapsed(), outcome.as_ref().err());
         if let Err(StoreError::Broken(what)) = &outcome {
             // Fail-stop: after a failed flush nobody knows what is on disk, and trying again would hide it.
             tracing::error!(%what, "the database cannot be trusted any more; ending");
@@ -556,6 +559,30 @@ impl Task {
         // Also where nothing had to be written: the slice is done.
         self.settled(&decided.batch, vec![]);
         Ok(())
+    }
+}
+
+/// Counts a commit, for whoever watches over the service.
+fn measure(batch: &crate::store::Batch, took: Duration, error: Option<&StoreError>) {
+    if let Some(error) = error {
+        let kind = match error {
+            StoreError::Full => "full",
+            StoreError::Broken(_) => "broken",
+            StoreError::Damaged { .. } => "damaged",
+            StoreError::Failed(_) => "failed",
+        };
+        metrics::counter!(meter::STORE_ERRORS, "kind" => kind).increment(1);
+        return;
+    }
+    metrics::histogram!(meter::APPEND).record(took);
+    metrics::histogram!(meter::BATCH).record(batch.events.len() as f64);
+    // A batch has many events of few types.
+    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+    for entry in &batch.events {
+        *counts.entry(entry.recorded.event.name()).or_default() += 1;
+    }
+    for (name, count) in counts {
+        metrics::counter!(meter::EVENTS, "type" => name.to_owned()).increment(count);
     }
 }
 

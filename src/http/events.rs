@@ -22,6 +22,7 @@ use crate::core::Time;
 use crate::core::event::ACTIVITY;
 use crate::core::ids::{Position, SessionNumber};
 use crate::live::{Frame, Topic};
+use crate::meter;
 
 /// Silence on a stream after which a comment is sent, so that nothing between takes it for dead.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -260,8 +261,8 @@ fn feed(app: App, frames: Frames, expiry: Expiry) -> Response {
 }
 
 fn events(app: App, frames: Frames, expiry: Expiry) -> impl Stream<Item = Result<Event, Infallible>> {
-    stream::unfold(Some((app, frames, expiry, Instant::now())), |state| async move {
-        let (app, mut frames, expiry, mut look_at) = state?;
+    stream::unfold(Some((app, frames, expiry, Instant::now(), Listening::begin())), |state| async move {
+        let (app, mut frames, expiry, mut look_at, listening) = state?;
         loop {
             // However much happens: the look is not put off by what comes.
             if look_at <= Instant::now() {
@@ -279,12 +280,28 @@ fn events(app: App, frames: Frames, expiry: Expiry) -> impl Stream<Item = Result
                         .id(frame.position.0.to_string())
                         .event(&frame.name)
                         .data(&frame.data);
-                    return Some((Ok(event), Some((app, frames, expiry, look_at))));
+                    return Some((Ok(event), Some((app, frames, expiry, look_at, listening))));
                 }
                 () = sleep_until(look_at) => {}
             }
         }
     })
+}
+
+/// A feed that is open, counted as long as it is.
+struct Listening;
+
+impl Listening {
+    fn begin() -> Self {
+        metrics::gauge!(meter::STREAMS).increment(1);
+        Self
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        metrics::gauge!(meter::STREAMS).decrement(1);
+    }
 }
 
 /// A last event that is not of the log, and so has no `id`: resuming does not skip it.

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use super::App;
+use super::guard::TooSlow;
 use super::problem::Problem;
 use crate::core::caller::{Caller, Scope};
 use crate::core::session::Refusal;
@@ -156,6 +157,7 @@ impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
 /// The whole body, as far as it is allowed to go.
 pub async fn body_bytes(request: Request, app: &App) -> Result<Bytes, Problem> {
     Bytes::from_request(request, app).await.map_err(|rejection| match rejection.status() {
+        _ if TooSlow::is_behind(&rejection) => TooSlow::answer(),
         StatusCode::PAYLOAD_TOO_LARGE => {
             Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "The body must be at most 64 KiB")
         }

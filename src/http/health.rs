@@ -8,7 +8,8 @@ use axum::body::Bytes;
 use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::routing::get;
-use tokio::time::timeout;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
 use url::form_urlencoded;
 use utoipa::openapi::OpenApi;
 
@@ -18,6 +19,8 @@ use crate::sessions::Job;
 
 /// How long the writer may take to say that it is well.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long what it said counts.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// Tell that the process runs
 ///
@@ -47,8 +50,7 @@ pub async fn ready(State(app): State<App>, RawQuery(query): RawQuery) -> (Status
     let query = query.unwrap_or_default();
     let verbose =
         form_urlencoded::parse(query.as_bytes()).any(|(name, value)| name == "verbose" && value != "false");
-    let mut report = Report::default();
-    report.writer(&app).await;
+    let mut report = app.health.writer(&app).await;
     let now = app.clock.now();
     for (name, job) in app.board.jobs() {
         report.job(name, &job, now);
@@ -63,8 +65,27 @@ pub async fn ready(State(app): State<App>, RawQuery(query): RawQuery) -> (Status
     (status, lines + word)
 }
 
-/// What was looked at.
+/// What the writer said last. Asking costs it a turn, and anybody may ask here.
 #[derive(Default)]
+pub struct Cache(Mutex<Option<(Instant, Report)>>);
+
+impl Cache {
+    async fn writer(&self, app: &App) -> Report {
+        let mut last = self.0.lock().await;
+        if let Some((at, report)) = &*last
+            && at.elapsed() < FRESH
+        {
+            return report.clone();
+        }
+        let mut report = Report::default();
+        report.writer(app).await;
+        *last = Some((Instant::now(), report.clone()));
+        report
+    }
+}
+
+/// What was looked at.
+#[derive(Default, Clone)]
 struct Report {
     lines: String,
     bad: bool,

@@ -5,7 +5,10 @@ mod directory;
 mod events;
 pub mod extract;
 mod filter;
-mod health;
+mod frame;
+mod guard;
+pub mod health;
+pub mod metrics;
 mod oauth;
 mod page;
 pub mod problem;
@@ -13,27 +16,26 @@ pub mod problem;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request};
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
-use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
+use axum::extract::DefaultBodyLimit;
+use axum::http::StatusCode;
+use axum::middleware;
+use axum::response::IntoResponse;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
-use tracing::Instrument;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::auth::{Auth, RequestId};
+use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::core::Time;
 use crate::directory::Directory;
+use crate::limits::Limits;
 use crate::live::Live;
 use crate::mcp;
-use crate::secret;
 use crate::sessions::{Board, Sessions};
-use problem::{IsProblem, Problem};
+use problem::Problem;
 
 /// What handlers work with; cheap to clone, as every request does.
 #[derive(Clone)]
@@ -61,6 +63,8 @@ pub struct Shared {
     pub live: Arc<Live>,
     pub gateway: Arc<mcp::Gateway>,
     pub board: Arc<Board>,
+    pub limits: Arc<Limits>,
+    pub health: health::Cache,
     pub clock: Clock,
     pub config: Arc<Config>,
     /// Base of URLs given to clients.
@@ -139,54 +143,8 @@ pub fn router(app: App) -> Router {
             Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Internal server error")
                 .into_response()
         }))
-        .layer(middleware::from_fn(frame))
+        .layer(middleware::from_fn_with_state(app.clone(), frame::frame))
         .with_state(app)
-}
-
-static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// Around every request: its id, its span, and what every answer carries.
-async fn frame(mut request: Request, next: Next) -> Response {
-    let id = request
-        .headers()
-        .get(&REQUEST_ID)
-        .and_then(|value| value.to_str().ok())
-        .filter(|id| is_request_id(id))
-        .map_or_else(secret::request_id, str::to_owned);
-    let wants_problem = request
-        .headers()
-        .get_all(header::ACCEPT)
-        .iter()
-        .any(|accept| accept.to_str().is_ok_and(|accept| accept.contains(problem::MEDIA_TYPE)));
-    request.extensions_mut().insert(RequestId(id.clone()));
-    // The span has the id alone: what is in a span is formatted for every request, and most say nothing.
-    let (method, uri) = (request.method().clone(), request.uri().clone());
-    let span = tracing::info_span!("request", %id);
-    let mut response = next.run(request).instrument(span.clone()).await;
-    let _entered = span.enter();
-    let status = response.status().as_u16();
-    if response.status().is_server_error() {
-        tracing::warn!(%method, path = uri.path(), status, "answered");
-    } else {
-        tracing::debug!(%method, path = uri.path(), status, "answered");
-    }
-    let is_problem = response.extensions().get::<IsProblem>().is_some();
-    let headers = response.headers_mut();
-    if is_problem && wants_problem {
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(problem::MEDIA_TYPE));
-    }
-    if let Ok(id) = HeaderValue::try_from(id) {
-        headers.insert(&REQUEST_ID, id);
-    }
-    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    response
-}
-
-/// A request id from outside is kept if it is short and plain.
-fn is_request_id(id: &str) -> bool {
-    (1..=64).contains(&id.len())
-        && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
 }
 
 /// The document's head; the operations come from the handlers.

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{RawPathParams, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -13,9 +14,13 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use url::form_urlencoded;
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 use super::App;
 use super::extract::body_bytes;
+use super::guard;
+use super::problem::Problem;
+use crate::auth::NothingGenuine;
 use crate::core::caller::Scope;
 use crate::directory::Issued;
 use crate::error::Error;
@@ -114,6 +119,8 @@ impl IntoResponse for Refused {
         if self.status == StatusCode::UNAUTHORIZED {
             let challenge = HeaderValue::from_static("Basic realm=\"sessiond\"");
             headers.insert(header::WWW_AUTHENTICATE, challenge);
+            response.extensions_mut().insert(NothingGenuine);
+            return response;
         }
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
@@ -143,6 +150,9 @@ pub async fn token(State(app): State<App>, request: Request) -> Result<Response,
     let headers = request.headers().clone();
     let form = Form::read(request, &app).await?;
     let client = authenticate(&app, &headers, &form).await?;
+    if let Err(too_many) = app.limits.request(allowance(client)) {
+        return Ok(guard::limited(too_many));
+    }
     match form.one("grant_type") {
         Some("client_credentials") => {}
         Some(_) => {
@@ -162,6 +172,14 @@ pub async fn token(State(app): State<App>, request: Request) -> Result<Response,
     let body =
         TokenResponse { access_token: token, token_type: "Bearer", expires_in, scope: scopes.to_string() };
     Ok(([(header::CACHE_CONTROL, "no-store"), (header::PRAGMA, "no-cache")], Json(body)).into_response())
+}
+
+/// Under what a client's requests are counted; no id of a token looks like it.
+fn allowance(client: Client) -> Uuid {
+    match client {
+        Client::Application(number) => Uuid::from_u64_pair(1, number.0.unsigned_abs()),
+        Client::ServiceAccount(number) => Uuid::from_u64_pair(2, number.0.unsigned_abs()),
+    }
 }
 
 /// Whether a token for this audience is to be had here.
@@ -289,9 +307,17 @@ pub async fn authorization_server(State(app): State<App>) -> Json<AuthorizationS
 
 /// The same for issuers with a path: an issuer's document stands under its path, and names it (RFC 8414 3.1 and 3.3).
 pub fn aliases() -> Router<App> {
-    let answer = |State(app): State<App>, path: RawPathParams| async move {
+    let answer = |State(app): State<App>, path: Result<RawPathParams, RawPathParamsRejection>| async move {
+        let Ok(path) = path else {
+            return Problem::new(
+                StatusCode::NOT_FOUND,
+                "not_found",
+                "Not found: there is nothing at this path",
+            )
+            .into_response();
+        };
         let application = path.iter().next().map_or_else(String::new, |(_, id)| format!("/{id}"));
-        Json(AuthorizationServer::new(&app, format!("{}/mcp{application}", app.public_url)))
+        Json(AuthorizationServer::new(&app, format!("{}/mcp{application}", app.public_url))).into_response()
     };
     Router::new()
         .route("/.well-known/oauth-authorization-server/mcp", get(answer))

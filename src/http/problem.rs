@@ -5,11 +5,15 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use utoipa::openapi::{Content, OpenApi, PathItem, RefOr};
+use utoipa::openapi::path::Operation;
+use utoipa::openapi::security::SecurityRequirement;
+use utoipa::openapi::{Content, OpenApi, PathItem, Ref, RefOr, ResponseBuilder};
 
+use crate::auth::NothingGenuine;
 use crate::core::caller::Scope;
 use crate::core::session::Refusal;
 use crate::error::Error;
+use crate::meter;
 
 /// Base of the `type` URIs; the reference of codes stands in the API documentation under the same words.
 const TYPES: &str = "https://sessiond.dev/problems/";
@@ -130,6 +134,11 @@ impl Problem {
         }
     }
 
+    /// Whether something was used that was ended or revoked.
+    fn is_after_end(&self) -> bool {
+        matches!(self.code, "session_revoked" | "credential_revoked" | "session_disconnected")
+    }
+
     /// The value of `WWW-Authenticate`.
     fn challenge(&self) -> Option<HeaderValue> {
         let (error, description) = self.challenge.as_ref()?;
@@ -145,11 +154,15 @@ impl Problem {
     }
 }
 
-/// Adds to a document's errors the media type they have for those who accept it.
+/// Adds to a document what any operation may answer, and to its errors the media type they have for those who accept it.
 pub fn describe(document: &mut OpenApi) {
     for item in document.paths.paths.values_mut() {
         let PathItem { get, put, post, delete, patch, .. } = item;
         for operation in [get, put, post, delete, patch].into_iter().flatten() {
+            // Those without are for whoever watches over the service, and have no limits.
+            if operation.security.as_ref().is_some_and(|all| all != &[SecurityRequirement::default()]) {
+                add_common(operation);
+            }
             for response in operation.responses.responses.values_mut() {
                 let RefOr::T(response) = response else { continue };
                 let json = response.content.get("application/json").cloned();
@@ -158,6 +171,26 @@ pub fn describe(document: &mut OpenApi) {
                 }
             }
         }
+    }
+}
+
+fn add_common(operation: &mut Operation) {
+    let body = operation.request_body.is_some();
+    let common = [
+        ("408", "The body took too long to come.", body),
+        (
+            "429",
+            "Too many requests with this credential, or too many failures to authenticate from this address: come \
+                 back after `Retry-After` seconds.",
+            true,
+        ),
+        ("503", "Too much is waiting, or it took too long: come back after `Retry-After` seconds.", true),
+    ];
+    for (status, description, _) in common.into_iter().filter(|(_, _, here)| *here) {
+        let content = Content::new(Some(Ref::from_schema_name("Problem")));
+        let response =
+            ResponseBuilder::new().description(description).content("application/json", content).build();
+        operation.responses.responses.entry(status.to_owned()).or_insert(RefOr::T(response));
     }
 }
 
@@ -203,6 +236,10 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let challenge = self.challenge();
         let status = self.status;
+        let nothing_genuine = self.challenge.as_ref().is_some_and(|(error, _)| error.is_empty());
+        if self.is_after_end() {
+            metrics::counter!(meter::AFTER_END).increment(1);
+        }
         let body = ProblemBody {
             r#type: format!("{TYPES}{}", self.code),
             title: status.canonical_reason().unwrap_or("Error").to_owned(),
@@ -218,6 +255,9 @@ impl IntoResponse for Problem {
         };
         let mut response = (status, Json(body)).into_response();
         response.extensions_mut().insert(IsProblem);
+        if nothing_genuine {
+            response.extensions_mut().insert(NothingGenuine);
+        }
         let headers = response.headers_mut();
         if let Some(challenge) = challenge {
             headers.insert(header::WWW_AUTHENTICATE, challenge);

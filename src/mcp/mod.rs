@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -97,18 +98,26 @@ pub fn router<S: Clone + Send + Sync + 'static>(gateway: Arc<Gateway>) -> Router
         .route("/mcp", any(|State(gateway): State<Arc<Gateway>>, request| gateway.handle(None, request)))
         .route(
             "/mcp/{application}",
-            any(|State(gateway): State<Arc<Gateway>>, Path(id): Path<String>, request| {
-                gateway.handle(Some(id), request)
+            any(|State(gateway): State<Arc<Gateway>>, id: Named, request| {
+                gateway.handle(Some(named(id)), request)
             }),
         )
         .route(METADATA, get(|State(gateway): State<Arc<Gateway>>| async move { gateway.metadata(None) }))
         .route(
             &format!("{METADATA}/{{application}}"),
-            get(|State(gateway): State<Arc<Gateway>>, Path(id): Path<String>| async move {
-                gateway.metadata(Some(&id))
+            get(|State(gateway): State<Arc<Gateway>>, id: Named| async move {
+                gateway.metadata(Some(&named(id)))
             }),
         )
         .with_state(gateway)
+}
+
+/// The application in a path, if it is text.
+type Named = Result<Path<String>, PathRejection>;
+
+/// What is not even text is no application's id: it goes the way of every other that is none.
+fn named(id: Named) -> String {
+    id.map(|Path(id)| id).unwrap_or_default()
 }
 
 impl Gateway {
@@ -158,7 +167,8 @@ impl Gateway {
             Ok(caller) => caller,
             Err(Error::Unauthorized { reason: None }) if auth::bearer(&parts.headers).is_some() => {
                 let said = ("the token is unknown here".to_owned(), None);
-                return Err(Refusal::unauthorized(Some(said), &metadata));
+                let refusal = Refusal::unauthorized(Some(said), &metadata);
+                return Err(Refusal { nothing_genuine: true, ..refusal });
             }
             Err(error) => return Err(refused(error)),
         };

@@ -1,10 +1,8 @@
 //! `initialize`: a session comes to be, here and at the upstream.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::ConnectInfo;
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -20,6 +18,7 @@ use super::reply::{Fault, Refusal, in_place_of_answer};
 use super::stream::Errand;
 use super::upstream::{self, PROTOCOL_VERSION, SESSION};
 use super::{Gateway, Visit};
+use crate::auth::ClientAddress;
 use crate::core::event::Counts;
 use crate::core::kind::Kind;
 use crate::core::reason::Reason;
@@ -82,7 +81,7 @@ impl Gateway {
             hostname: member(info, "hostname").filter(|name| is_plain(name)),
             user_agent: door::text(&parts.headers, &header::USER_AGENT).map(str::to_owned),
             client_info: info.cloned().map(fitting),
-            ip: parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip().to_string()),
+            ip: parts.extensions.get::<ClientAddress>().map(|address| address.0.to_string()),
             protocol_version: Some(kept.protocol_version.clone()),
         };
         let (upstream_session, version) = (kept.session.clone(), kept.protocol_version.clone());

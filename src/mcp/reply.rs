@@ -8,9 +8,11 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::message::SUPPORTED;
+use crate::auth::NothingGenuine;
 use crate::core::reason::Reason;
 use crate::core::session::Refusal as Rule;
 use crate::error::Error;
+use crate::meter;
 
 /// `error` of a JSON-RPC answer.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -121,11 +123,13 @@ pub struct Refusal {
     /// Value of `WWW-Authenticate`.
     pub challenge: Option<String>,
     pub retry_after: Option<u32>,
+    /// Whether what was presented is no credential of ours.
+    pub nothing_genuine: bool,
 }
 
 impl Refusal {
     pub fn new(status: StatusCode, fault: Fault) -> Self {
-        Self { status, fault, id: Value::Null, challenge: None, retry_after: None }
+        Self { status, fault, id: Value::Null, challenge: None, retry_after: None, nothing_genuine: false }
     }
 
     /// In answer to a request whose id is known.
@@ -181,7 +185,10 @@ impl Refusal {
         let plain = |status, code| Self::new(status, Fault::new(code, message));
         match error {
             Error::Invalid { .. } => plain(StatusCode::BAD_REQUEST, -32602),
-            Error::Unauthorized { reason } => Self::unauthorized(reason.map(described), metadata),
+            Error::Unauthorized { reason } => Self {
+                nothing_genuine: reason.is_none(),
+                ..Self::unauthorized(reason.map(described), metadata)
+            },
             // What can pass again is told as an answer: a status of 403 would be final for every SDK.
             Error::Denied { code: "session_suspended", .. } => plain(StatusCode::OK, -32000),
             Error::Denied { .. } => plain(StatusCode::FORBIDDEN, -32000),
@@ -214,8 +221,14 @@ fn described(rule: Rule) -> (String, Option<Reason>) {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
+        if self.fault.data.as_ref().is_some_and(|data| data["reason"].is_string()) {
+            metrics::counter!(meter::AFTER_END).increment(1);
+        }
         let body = self.fault.answer(&self.id);
         let mut response = (self.status, [(header::CONTENT_TYPE, "application/json")], body).into_response();
+        if self.nothing_genuine {
+            response.extensions_mut().insert(NothingGenuine);
+        }
         let headers = response.headers_mut();
         if let Some(challenge) = self.challenge.and_then(|text| HeaderValue::try_from(text).ok()) {
             headers.insert(header::WWW_AUTHENTICATE, challenge);

@@ -24,6 +24,7 @@ use crate::core::reason::Reason;
 use crate::core::revocation::Revocation;
 use crate::core::status::DerivedStatus;
 use crate::error::Error;
+use crate::meter;
 use crate::secret;
 
 /// How long a connection may take to let go of what was cancelled before it is given up on.
@@ -49,6 +50,8 @@ pub struct Revoked {
 pub(super) struct Worker {
     wake: Notify,
     waiting: Mutex<HashMap<Uuid, oneshot::Sender<Result<u64, Error>>>>,
+    /// The requests behind revocations that were begun since the start: the events these come to name them too.
+    causes: Mutex<HashMap<Uuid, By>>,
 }
 
 /// Waits until what was cancelled has let go, but not for ever.
@@ -77,6 +80,21 @@ pub struct Progress {
     pub streams_closed: Option<u64>,
     /// The schedule it was a run of.
     pub schedule: Option<Uuid>,
+}
+
+/// What a revocation covers, in a word.
+fn scope(filter: &Filter) -> &'static str {
+    if filter.one_session().is_some() {
+        "session"
+    } else if filter.whole_application().is_some() {
+        "application"
+    } else if filter.whole_principal().is_some() {
+        "principal"
+    } else if filter.whole_organization() {
+        "organization"
+    } else {
+        "filter"
+    }
 }
 
 impl Sessions {
@@ -193,12 +211,15 @@ impl Sessions {
         let id = beginning.id;
         let (tell, told) = oneshot::channel();
         self.revocations.waiting.lock().insert(id, tell);
+        let cause = By { actor: Actor::SYSTEM, ..by.clone() };
+        self.revocations.causes.lock().insert(id, cause);
         let work = Work::BeginRevocation(Box::new(beginning));
         if let Err(error) = self.committer.submit(by, work).await {
             self.revocations.waiting.lock().remove(&id);
             self.revocations.wake.notify_one();
             return Err(error);
         }
+        metrics::counter!(meter::REVOCATIONS, "scope" => scope(&filter)).increment(1);
         self.revocations.wake.notify_one();
         // The worker goes on whether or not anybody still waits here.
         let disconnected = told.await.map_err(|_| Error::Busy)??;
@@ -316,6 +337,7 @@ impl Sessions {
 
     /// Ends what one revocation covers. Anything may have happened before: it looks at what is left.
     async fn carry_out(&self, revocation: &Revocation) -> Result<(), Error> {
+        let cause = self.revocations.causes.lock().get(&revocation.id).cloned().unwrap_or_else(By::system);
         let covered = self.gate.known().covered(revocation);
         let mut landing = Vec::new();
         let streams_closed = self.gate.known().cut_off_by(revocation.number);
@@ -323,13 +345,15 @@ impl Sessions {
             let command = Command::Disconnect { reason: revocation.reason };
             let items = chunk.iter().map(|number| (*number, command.clone())).collect();
             let work = Work::Bulk { items, revocation: Some(revocation.number) };
-            let answer = self.committer.submit(By::system(), work).await?;
+            let answer = self.committer.submit(cause.clone(), work).await?;
             landing.push(answer);
         }
         join_all(landing.iter().map(wait_for)).await;
         let end = Work::EndRevocation { number: revocation.number, streams_closed };
-        let answer = self.committer.submit(By::system(), end).await?;
+        let answer = self.committer.submit(cause, end).await?;
         let Done::Revocation(ended) = answer.done else { return Err(unexpected()) };
+        self.revocations.causes.lock().remove(&revocation.id);
+        metrics::counter!(meter::REVOKED).increment(ended.disconnected_count);
         if let Some(tell) = self.revocations.waiting.lock().remove(&revocation.id) {
             tell.send(Ok(ended.disconnected_count)).ok();
         }

@@ -7,8 +7,10 @@ use chrono::TimeDelta;
 use super::{Sessions, unexpected};
 use crate::committer::{By, CHUNK, Done, Work};
 use crate::core::command::Command;
+use crate::core::ids::SessionNumber;
 use crate::error::Error;
 use crate::gate::Due;
+use crate::meter;
 use crate::store::{Health, SideWrite};
 
 /// What the clock had the server do.
@@ -28,6 +30,7 @@ impl Sessions {
             if due.is_empty() {
                 return Ok(upkeep);
             }
+            self.measure_delay(&due);
             upkeep.expired += due.iter().filter(|(_, due)| *due == Due::Expire).count();
             let more = due.len() == CHUNK;
             let items = due
@@ -46,6 +49,17 @@ impl Sessions {
             upkeep.ended += ended;
             if !more {
                 return Ok(upkeep);
+            }
+        }
+    }
+
+    /// How long after they ran out expiries are announced.
+    fn measure_delay(&self, due: &[(SessionNumber, Due)]) {
+        let (known, now) = (self.gate.known(), self.clock.now());
+        for (number, _) in due.iter().filter(|(_, due)| *due == Due::Expire) {
+            if let Some(session) = known.session(*number) {
+                let delay = (now - session.token_expires_at).as_seconds_f64();
+                metrics::histogram!(meter::EXPIRY_DELAY).record(delay);
             }
         }
     }
@@ -92,6 +106,26 @@ impl Sessions {
     /// How many sessions are open.
     pub fn open_sessions(&self) -> usize {
         self.gate.known().open_sessions()
+    }
+
+    /// How many sessions are what now, in words, over all organizations.
+    pub fn counts_by_status(&self) -> [(&'static str, u64); 4] {
+        let (known, now) = (self.gate.known(), self.clock.now());
+        let (mut active, mut idle, mut total) = (0, 0, 0);
+        for number in known.applications.keys() {
+            let summary = known.summary(*number, now);
+            active += summary.active;
+            idle += summary.idle;
+            total += summary.total;
+        }
+        let open = known.open_sessions() as u64;
+        let expired = open.saturating_sub(active + idle);
+        [
+            ("active", active),
+            ("idle", idle),
+            ("expired", expired),
+            ("disconnected", total.saturating_sub(open)),
+        ]
     }
 
     /// Writes down what is only in memory and closes the database.

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod agents;
+mod configuration;
 mod credentials;
 mod directory;
 mod feeds;
@@ -9,7 +10,9 @@ mod golden;
 mod health;
 mod hostile;
 mod kills;
+mod limits;
 mod mcp;
+mod metrics;
 mod oauth;
 mod openapi;
 mod races;
@@ -18,3 +21,4 @@ mod rules;
 mod service;
 mod store;
 mod support;
+mod tls;

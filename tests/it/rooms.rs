@@ -8,10 +8,12 @@ const TABLE: &[(&str, &[&str])] = &[
     ("core", &[]),
     ("clock", &[]),
     ("config", &[]),
+    ("limits", &[]),
+    ("meter", &[]),
     ("store", &["core"]),
     ("error", &["core", "store"]),
     ("gate", &["core"]),
-    ("committer", &["core", "store", "gate", "error", "clock"]),
+    ("committer", &["core", "store", "gate", "error", "clock", "meter"]),
     ("sessions", APPLICATION),
     ("directory", APPLICATION),
     ("live", &["core", "store"]),
@@ -35,11 +37,27 @@ const TABLE: &[(&str, &[&str])] = &[
             "live",
             "clock",
             "config",
+            "limits",
+            "meter",
             "mcp",
             "terminal",
         ],
     ),
-    ("scheduler", &["core", "error", "sessions", "directory", "lines", "webhooks", "clock", "config"]),
+    (
+        "scheduler",
+        &[
+            "core",
+            "error",
+            "sessions",
+            "directory",
+            "lines",
+            "webhooks",
+            "clock",
+            "config",
+            "limits",
+            "meter",
+        ],
+    ),
     (
         "cli",
         &[
@@ -61,13 +79,27 @@ const TABLE: &[(&str, &[&str])] = &[
             "terminal",
             "http",
             "scheduler",
+            "limits",
+            "meter",
         ],
     ),
 ];
 
-const APPLICATION: &[&str] = &["core", "store", "committer", "secret", "gate", "error", "clock"];
-const BRIDGE: &[&str] =
-    &["core", "error", "auth", "secret", "gate", "sessions", "directory", "lines", "live", "clock", "config"];
+const APPLICATION: &[&str] = &["core", "store", "committer", "secret", "gate", "error", "clock", "meter"];
+const BRIDGE: &[&str] = &[
+    "core",
+    "error",
+    "auth",
+    "secret",
+    "gate",
+    "sessions",
+    "directory",
+    "lines",
+    "live",
+    "clock",
+    "config",
+    "meter",
+];
 
 /// Files or folders of `http/` that are surfaces: none may import another.
 const SURFACES: &[&str] =

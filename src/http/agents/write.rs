@@ -1,12 +1,13 @@
 //! The write side: what agents, and those who front them, report.
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::auth::ClientAddress;
 use crate::core::Time;
 use crate::core::event::{ActivitySource, Counts};
 use crate::core::kind::Kind;
@@ -69,6 +70,7 @@ pub struct CreatedSession {
 pub async fn create(
     Agent(caller): Agent,
     State(app): State<App>,
+    Extension(address): Extension<ClientAddress>,
     headers: HeaderMap,
     Body(body): Body<CreateSession>,
 ) -> Result<(StatusCode, Json<CreatedSession>), Problem> {
@@ -88,7 +90,7 @@ pub async fn create(
         hostname: body.hostname,
         user_agent: user_agent.map(|text| text.chars().take(512).collect()),
         client_info: body.client_info,
-        ip: None,
+        ip: Some(address.0.to_string()),
         protocol_version: None,
     };
     let opened = app.sessions.connect(&caller, new).await?;

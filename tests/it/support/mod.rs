@@ -38,6 +38,8 @@ pub fn config(directory: &TempDir, flags: &[String]) -> Config {
     arguments.extend(
         ["--bootstrap-client-id", CLIENT_ID, "--bootstrap-client-secret", CLIENT_SECRET].map(str::to_owned),
     );
+    // Tests are in a hurry; those about limits name their own.
+    arguments.extend(["--rate-limit", "0"].map(str::to_owned));
     arguments.extend_from_slice(flags);
     let command = Config::augment_args(clap::Command::new("sessiond").args_override_self(true));
     Config::from_arg_matches(&command.get_matches_from(arguments)).unwrap()

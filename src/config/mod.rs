@@ -1,4 +1,6 @@
-//! Everything that can be set, by flag or environment; flags win.
+//! Everything that can be set: by flag, in the environment, in a file, in this order of precedence.
+
+pub mod file;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,17 +20,54 @@ pub struct Config {
     #[arg(long, env = "SESSIOND_DATABASE", default_value = "sqlite:sessiond.db", value_name = "URL")]
     pub database: String,
 
-    /// URL at which clients reach this server [default: http:// and the address listened on]
+    /// File with the TLS certificate and those that lead to its authority, PEM; read again on SIGHUP
+    #[arg(long, env = "SESSIOND_TLS_CERTIFICATE", value_name = "FILE")]
+    pub tls_certificate: Option<PathBuf>,
+
+    /// File with the certificate's private key, PEM; read again on SIGHUP
+    #[arg(long, env = "SESSIOND_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+
+    /// URL at which clients reach this server [default: the address listened on, https:// with a certificate]
     #[arg(long, env = "SESSIOND_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<String>,
 
-    /// Listen on an address other machines can reach although connections are not encrypted (put a TLS proxy in front)
+    /// Listen on an address other machines can reach although connections are not encrypted (put a TLS proxy in front).
+    /// Not needed for --listen with a certificate
     #[arg(long, env = "SESSIOND_INSECURE_HTTP")]
     pub insecure_http: bool,
 
     /// File with the key that seals other systems' secrets, made if missing [default: beside the database]
     #[arg(long, env = "SESSIOND_SECRET_KEY_FILE", value_name = "FILE")]
     pub secret_key_file: Option<PathBuf>,
+
+    /// Address at which Prometheus may ask for /metrics, without encryption or credentials [default: none]
+    #[arg(long, env = "SESSIOND_METRICS_LISTEN", value_name = "ADDRESS")]
+    pub metrics_listen: Option<SocketAddr>,
+
+    /// Requests a second that one credential may make, and at once after quiet; 0 is no limit; read again on SIGHUP
+    #[arg(long, env = "SESSIOND_RATE_LIMIT", default_value = "600", value_name = "NUMBER")]
+    pub rate_limit: u32,
+
+    /// Believe X-Forwarded-For of proxies in this network; may be given several times
+    #[arg(long, env = "SESSIOND_TRUSTED_PROXY", value_delimiter = ',', value_name = "CIDR")]
+    pub trusted_proxy: Vec<IpNet>,
+
+    /// Connections open at the same time; further ones wait
+    #[arg(long, env = "SESSIOND_MAX_CONNECTIONS", default_value = "50000", value_parser = connections, value_name = "NUMBER")]
+    pub max_connections: usize,
+
+    /// A client has this long for the TLS handshake, and again for the head of each request
+    #[arg(long, env = "SESSIOND_HEAD_TIMEOUT", default_value = "10s", value_parser = duration, value_name = "DURATION")]
+    pub head_timeout: Duration,
+
+    /// A client has this long to send the whole body of a request; on /mcp, where bodies are larger, four times as long
+    #[arg(long, env = "SESSIOND_BODY_TIMEOUT", default_value = "15s", value_parser = duration, value_name = "DURATION")]
+    pub body_timeout: Duration,
+
+    /// A request that has no answer after this long gets 503; not revocations, feeds and /mcp
+    #[arg(long, env = "SESSIOND_REQUEST_TIMEOUT", default_value = "30s", value_parser = duration, value_name = "DURATION")]
+    pub request_timeout: Duration,
 
     /// Without activity for this long a session reads as idle
     #[arg(long, env = "SESSIOND_IDLE_AFTER", default_value = "5m", value_parser = duration, value_name = "DURATION")]
@@ -68,29 +107,19 @@ pub struct Config {
     pub require_client_session_id: bool,
 
     /// Client id of the service account made at the first start, instead of one made up
-    #[arg(
-        long,
-        env = "SESSIOND_BOOTSTRAP_CLIENT_ID",
-        value_name = "ID",
-        requires = "bootstrap_client_secret"
-    )]
+    #[arg(long, env = "SESSIOND_BOOTSTRAP_CLIENT_ID", value_name = "ID")]
     pub bootstrap_client_id: Option<String>,
 
     /// Its secret, of 32 characters or more. Set it in the environment: flags are seen by every user of the machine
-    #[arg(
-        long,
-        env = "SESSIOND_BOOTSTRAP_CLIENT_SECRET",
-        hide_env_values = true,
-        value_name = "SECRET",
-        requires = "bootstrap_client_id"
-    )]
+    #[arg(long, env = "SESSIOND_BOOTSTRAP_CLIENT_SECRET", hide_env_values = true, value_name = "SECRET")]
     pub bootstrap_client_secret: Option<String>,
 }
 
 impl Config {
     /// The base of URLs given to clients, without a slash at its end.
     pub fn public_url(&self, listening: SocketAddr) -> String {
-        let default = format!("http://{listening}");
+        let scheme = if self.tls_certificate.is_some() { "https" } else { "http" };
+        let default = format!("{scheme}://{listening}");
         self.public_url.as_ref().unwrap_or(&default).trim_end_matches('/').to_owned()
     }
 
@@ -109,6 +138,15 @@ pub fn database_file(url: &str) -> PathBuf {
     let path = url.strip_prefix("sqlite:").unwrap_or(url);
     let path = path.strip_prefix("//").unwrap_or(path);
     path.split('?').next().unwrap_or(path).into()
+}
+
+/// Reads how many connections may be open.
+fn connections(text: &str) -> Result<usize, String> {
+    // More than a semaphore can count would be no limit either.
+    match text.parse() {
+        Ok(number @ 1..=1_000_000) => Ok(number),
+        _ => Err("a number between 1 and 1000000 is wanted".to_owned()),
+    }
 }
 
 /// Reads `90`, `90s`, `5m`, `1h`, `7d`: whole seconds, at least one, at most ten years.

@@ -1,0 +1,123 @@
+//! The door: accepts connections, encrypts them, and sees that nobody keeps one without using it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::ConnectInfo;
+use axum::http::Request;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use super::tls::Tls;
+
+/// After being told to stop, connections have this long to finish.
+const DRAIN: Duration = Duration::from_secs(8);
+/// A connection whose other end takes nothing of what waits for it is given up after this long.
+const TAKES_NOTHING: Duration = Duration::from_secs(30);
+/// Largest head of a request: more is answered with 431.
+const LARGEST_HEAD: usize = 16 << 10;
+
+/// A door, not yet open.
+pub struct Door {
+    pub listener: TcpListener,
+    pub router: Router,
+    pub tls: Option<Arc<Tls>>,
+    /// Connections open at the same time.
+    pub limit: usize,
+    /// How long the handshake may take, and the head of each request.
+    pub head: Duration,
+    pub stopping: CancellationToken,
+}
+
+/// What each connection needs.
+struct Way {
+    router: Router,
+    tls: Option<Arc<Tls>>,
+    builder: auto::Builder<TokioExecutor>,
+    head: Duration,
+    stopping: CancellationToken,
+}
+
+impl Door {
+    /// Accepts connections until it is told to stop, then lets those that are open finish, up to a limit.
+    pub async fn open(self) {
+        let Self { listener, router, tls, limit, head, stopping } = self;
+        let graceful = GracefulShutdown::new();
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(head).max_buf_size(LARGEST_HEAD);
+        let way = Arc::new(Way { router, tls, builder, head, stopping: stopping.clone() });
+        let places = Arc::new(Semaphore::new(limit));
+        loop {
+            // At the limit nobody is turned away: whoever comes waits in the system's queue.
+            let accepted = tokio::select! {
+                () = stopping.cancelled() => break,
+                accepted = async {
+                    let place = places.clone().acquire_owned().await;
+                    (place, listener.accept().await)
+                } => accepted,
+            };
+            let (place, (stream, peer)) = match accepted {
+                (place, Ok(accepted)) => (place, accepted),
+                (_, Err(error)) => {
+                    // Out of file descriptors, mostly: waiting lets some close.
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+            let (way, watcher) = (way.clone(), graceful.watcher());
+            tokio::spawn(async move {
+                way.admit(stream, peer, watcher).await;
+                drop(place);
+            });
+        }
+        drop(listener);
+        if timeout(DRAIN, graceful.shutdown()).await.is_err() {
+            tracing::warn!("some connections did not finish in time and are cut off");
+        }
+    }
+}
+
+impl Way {
+    async fn admit(&self, stream: TcpStream, peer: SocketAddr, watcher: Watcher) {
+        stream.set_nodelay(true).ok();
+        // The kernel counts from when something was there to be taken, also while the other end says that it is full.
+        socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(TAKES_NOTHING)).ok();
+        let Some(tls) = &self.tls else { return self.serve(stream, peer, watcher).await };
+        let shaken = tokio::select! {
+            () = self.stopping.cancelled() => return,
+            shaken = timeout(self.head, tls.acceptor().accept(stream)) => shaken,
+        };
+        match shaken {
+            Ok(Ok(stream)) => self.serve(stream, peer, watcher).await,
+            Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+            Err(_) => tracing::debug!("a TLS handshake took too long"),
+        }
+    }
+
+    async fn serve<S>(&self, stream: S, peer: SocketAddr, watcher: Watcher)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let router = self.router.clone().map_request(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(ConnectInfo(peer));
+            request
+        });
+        let service = TowerToHyperService::new(router);
+        let connection = self.builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        if let Err(error) = watcher.watch(connection.into_owned()).await {
+            tracing::debug!(%error, "a connection ended badly");
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Around every request: its id and span, where it comes from, how long it took, and what every answer carries.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Instant;
+
+use axum::extract::{ConnectInfo, MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::Response;
+use ipnet::IpNet;
+use metrics::histogram;
+use tracing::Instrument;
+
+use super::problem::{self, IsProblem};
+use super::{App, guard};
+use crate::auth::{ClientAddress, RequestId};
+use crate::meter;
+use crate::secret;
+
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What browsers are told about every answer: nothing here is a page, and nothing may be made to look like one.
+static SECURITY: [(HeaderName, HeaderValue); 4] = [
+    (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'")),
+    (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
+];
+/// A year, under TLS: whoever came encrypted once comes so again.
+static STRICT_TRANSPORT: HeaderValue = HeaderValue::from_static("max-age=31536000");
+
+/// The outermost layer.
+pub async fn frame(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let id = request
+        .headers()
+        .get(&REQUEST_ID)
+        .and_then(|value| value.to_str().ok())
+        .filter(|id| is_request_id(id))
+        .map_or_else(secret::request_id, str::to_owned);
+    let wants_problem = request
+        .headers()
+        .get_all(header::ACCEPT)
+        .iter()
+        .any(|accept| accept.to_str().is_ok_and(|accept| accept.contains(problem::MEDIA_TYPE)));
+    let address = client_address(&app.config.trusted_proxy, &request);
+    request.extensions_mut().insert(RequestId(id.clone()));
+    request.extensions_mut().insert(ClientAddress(address));
+    let route = app.config.metrics_listen.map(|_| route(&request));
+    // The span has the id alone: what is in a span is formatted for every request, and most say nothing.
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let span = tracing::info_span!("request", %id);
+    let mut response = guard::pass(&app, request, next, address).instrument(span.clone()).await;
+    let _entered = span.enter();
+    let status = response.status();
+    if status.is_server_error() {
+        tracing::warn!(%method, path = uri.path(), status = status.as_u16(), "answered");
+    } else {
+        tracing::debug!(%method, path = uri.path(), status = status.as_u16(), "answered");
+    }
+    if let Some(route) = route {
+        measure(route, &method, status, begun);
+    }
+    let is_problem = response.extensions().get::<IsProblem>().is_some();
+    let headers = response.headers_mut();
+    if is_problem && wants_problem {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(problem::MEDIA_TYPE));
+    }
+    if let Ok(id) = HeaderValue::try_from(id) {
+        headers.insert(&REQUEST_ID, id);
+    }
+    secure(headers, app.config.tls_certificate.is_some());
+    response
+}
+
+/// What every answer carries, whatever stands behind it said.
+pub fn secure(headers: &mut HeaderMap, encrypted: bool) {
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    for (name, value) in &SECURITY {
+        headers.insert(name, value.clone());
+    }
+    if encrypted {
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, STRICT_TRANSPORT.clone());
+    }
+}
+
+/// The template of the route, never a path: paths hold ids.
+fn route(request: &Request) -> String {
+    request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned()
+}
+
+fn measure(route: String, method: &Method, status: StatusCode, begun: Instant) {
+    // Anybody can make methods up.
+    let known = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::HEAD];
+    let method = if known.contains(method) { method.to_string() } else { "other".to_owned() };
+    let status = status.as_str().to_owned();
+    histogram!(meter::REQUESTS, "route" => route, "method" => method, "status" => status)
+        .record(begun.elapsed());
+}
+
+/// The address of whoever asks: the other end of the connection, or what a trusted proxy there says. Of the addresses that
+/// proxies have noted, only those that trusted ones added are true, so the one wanted is the right-most that is not trusted.
+fn client_address(trusted: &[IpNet], request: &Request) -> IpAddr {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    let mut address = peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.0.ip().to_canonical());
+    if trusted.is_empty() {
+        return address;
+    }
+    let noted = request.headers().get_all("x-forwarded-for").iter().rev();
+    let mut noted = noted.flat_map(|value| value.to_str().unwrap_or("?").rsplit(','));
+    while trusted.iter().any(|network| network.contains(&address)) {
+        let Some(next) = noted.next().and_then(|text| one_address(text.trim())) else { break };
+        address = next;
+    }
+    address
+}
+
+/// An address with or without a port.
+fn one_address(text: &str) -> Option<IpAddr> {
+    let bare = text.trim_start_matches('[').trim_end_matches(']');
+    let parsed = bare.parse().or_else(|_| text.parse().map(|address: SocketAddr| address.ip()));
+    parsed.ok().map(|address: IpAddr| address.to_canonical())
+}
+
+/// A request id from outside is kept if it is short and plain.
+fn is_request_id(id: &str) -> bool {
+    (1..=64).contains(&id.len())
+        && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+}

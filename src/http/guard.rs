@@ -1,0 +1,160 @@
+//! What nobody may use up: how often somebody may ask, how long a body may take to come, and a request to be answered.
+
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::Request;
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http_body::{Body as _, Frame, SizeHint};
+use tokio::time::{Sleep, sleep, timeout};
+
+use super::App;
+use super::problem::Problem;
+use crate::auth::{self, NothingGenuine};
+use crate::limits::{Left, TooMany};
+use crate::secret;
+
+/// Bodies on /mcp may be 64 times as large; they get this many times as long.
+const MCP_PATIENCE: u32 = 4;
+
+/// Lets a request through that is within its limits, and tells how much is left.
+pub async fn pass(app: &App, request: Request, next: Next, from: IpAddr) -> Response {
+    // Whoever watches over the service must get through whatever happens.
+    if matches!(request.uri().path(), "/livez" | "/readyz") {
+        return next.run(request).await;
+    }
+    let token = auth::bearer(request.headers());
+    let (genuine, presented) =
+        (token.and_then(|token| app.auth.genuine(token)), token.and_then(secret::parse));
+    let left = match genuine.map(|id| app.limits.request(id)).transpose() {
+        Ok(left) => left.flatten(),
+        Err(too_many) => return limited(too_many),
+    };
+    let mut response = in_time(app, request, next).await;
+    if genuine.is_none() && response.status() == StatusCode::UNAUTHORIZED {
+        let refused = if response.extensions().get::<NothingGenuine>().is_some() {
+            app.limits.failure(from).err()
+        } else {
+            // It was genuine, and is over: its holder may learn why, as often as others may ask.
+            presented.and_then(|presented| app.limits.request(presented.id).err())
+        };
+        if let Some(too_many) = refused {
+            return limited(too_many);
+        }
+    }
+    if let Some(left) = left {
+        tell(&mut response, left);
+    }
+    response
+}
+
+static POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+static LEFT: HeaderName = HeaderName::from_static("ratelimit");
+
+/// draft-ietf-httpapi-ratelimit-headers-10: what the limit is, and how much of it is left.
+fn tell(response: &mut Response, left: Left) {
+    let policy = format!("\"default\";q={};w=1", left.rate);
+    let left = format!("\"default\";r={};t={}", left.remaining, left.reset);
+    let headers = response.headers_mut();
+    for (name, text) in [(&POLICY, policy), (&LEFT, left)] {
+        if let Ok(value) = HeaderValue::try_from(text) {
+            headers.insert(name, value);
+        }
+    }
+}
+
+/// The answer to whoever asks too often.
+pub fn limited(too_many: TooMany) -> Response {
+    let message = match too_many.rate {
+        Some(rate) => format!("Too many requests: this credential may make {rate} a second"),
+        None => "Too many failed attempts to authenticate from this address".to_owned(),
+    };
+    let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", message);
+    let mut response = Problem { retry_after: Some(too_many.retry_after), ..problem }.into_response();
+    if let Some(rate) = too_many.rate {
+        tell(&mut response, Left { rate, remaining: 0, reset: 1 });
+    }
+    response
+}
+
+async fn in_time(app: &App, request: Request, next: Next) -> Response {
+    let mcp = request.uri().path().starts_with("/mcp");
+    let patience = app.config.body_timeout * if mcp { MCP_PATIENCE } else { 1 };
+    let unhurried = mcp || ends_sessions(&request);
+    let request = request.map(|body| if body.is_end_stream() { body } else { Timed::body(body, patience) });
+    if unhurried {
+        return next.run(request).await;
+    }
+    timeout(app.config.request_timeout, next.run(request)).await.unwrap_or_else(|_| {
+        let message = "The request took too long. It may have been carried out: look before repeating it";
+        let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "timeout", message);
+        Problem { retry_after: Some(1), ..problem }.into_response()
+    })
+}
+
+/// A revocation of many sessions takes as long as it takes: its answer is the count.
+fn ends_sessions(request: &Request) -> bool {
+    request.method() == Method::DELETE || request.uri().path().starts_with("/api/v1/revocations")
+}
+
+/// The body did not come in time.
+#[derive(Debug, thiserror::Error)]
+#[error("the body took too long to come")]
+pub struct TooSlow;
+
+impl TooSlow {
+    /// Whether this is what is behind an error.
+    pub fn is_behind(error: &(dyn std::error::Error + 'static)) -> bool {
+        std::iter::successors(Some(error), |error| error.source()).any(|error| error.is::<Self>())
+    }
+
+    /// The answer; what still comes of the body is not waited for.
+    pub fn answer() -> Problem {
+        Problem::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow", "The body took too long to come")
+    }
+}
+
+/// A body that has to come whole within a time, however it trickles.
+struct Timed {
+    body: Body,
+    patience: Duration,
+    /// Set when the body is first waited for: most are there at once.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Timed {
+    fn body(body: Body, patience: Duration) -> Body {
+        Body::new(Self { body, patience, timer: None })
+    }
+}
+
+impl http_body::Body for Timed {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
+            return Poll::Ready(frame);
+        }
+        let patience = self.patience;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(patience)));
+        ready!(timer.as_mut().poll(context));
+        Poll::Ready(Some(Err(axum::Error::new(TooSlow))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
