@@ -52,3 +52,16 @@ async fn a_job_that_is_late_or_has_failed_makes_the_service_not_ready() {
     assert_eq!(status, 503);
     assert!(text.contains("[-]job late: last run never, late: has not run yet\n"), "{text}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn asking_often_whether_it_is_ready_does_not_keep_the_writer_busy() {
+    let server = Server::start().await;
+    let ok = async || get(&server, "/readyz?verbose").await.1.contains("[+]writer ok\n");
+    assert!(ok().await);
+    // A writer that is gone would be found out at once if it were asked each time.
+    server.running.as_ref().unwrap().house.sessions.stop().await;
+    assert!(ok().await, "what it said a moment ago still counts");
+    tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
+    assert!(!ok().await, "but not for long");
+    assert_eq!(get(&server, "/readyz").await.0, 503);
+}

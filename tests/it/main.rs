@@ -22,3 +22,4 @@ mod service;
 mod store;
 mod support;
 mod tls;
+mod traces;

@@ -112,6 +112,67 @@ fn a_short_bootstrap_secret_is_refused() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("at least 32 characters"), "{output:?}");
 }
 
+#[test]
+fn a_database_that_cannot_be_is_refused_in_words_that_help() {
+    let directory = TempDir::new().unwrap();
+    let missing = directory.path().join("not/there");
+    let inside = format!("sqlite:{}", missing.join("x.db").display());
+    for (url, words) in [
+        (inside.as_str(), &["there is no directory", missing.to_str().unwrap()][..]),
+        ("sqlite::memory:", &["in memory only", "name a file"][..]),
+        ("sqlite:", &["in memory only"][..]),
+        ("sqlite:x.db?mode=memory", &["in memory only"][..]),
+        ("postgres://here", &["sqlite:"][..]),
+    ] {
+        let output = command(directory.path(), &["--database", url]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "{url}");
+        assert!(words.iter().all(|word| said.contains(word)), "{url}: {said}");
+    }
+    assert!(!missing.exists());
+}
+
+#[test]
+fn an_organization_is_not_made_in_a_database_that_is_not_there() {
+    let directory = TempDir::new().unwrap();
+    let output = sessiond(&["organizations", "create", "x", "--database", &url(&directory)]);
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("there is no database at"), "{output:?}");
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "nothing was made");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sighup_puts_another_rate_limit_in_force_and_a_file_that_is_wrong_changes_nothing() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("sessiond.toml");
+    std::fs::write(&file, "rate-limit = 50\n").unwrap();
+    let mut plain = Command::new(env!("CARGO_BIN_EXE_sessiond"));
+    plain.args(["serve", "--listen", "127.0.0.1:0", "--database", &url(&directory), "--config"]).arg(&file);
+    let known = command(directory.path(), &[]);
+    plain.envs(known.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let daemon = Daemon::spawn(plain);
+    let operator = daemon.operator().await;
+    let policy = async || {
+        let answer = operator.send(reqwest::Method::GET, "/api/v1/policy", None).await;
+        answer.headers().get("ratelimit-policy").map(|value| value.to_str().unwrap().to_owned())
+    };
+    assert_eq!(policy().await.as_deref(), Some("\"default\";q=50;w=1"));
+    for (written, expected, logged) in [
+        ("rate-limit = 70", "\"default\";q=70;w=1", "was read again"),
+        ("rate-limit = \"many\"", "\"default\";q=70;w=1", "the old one stays in force"),
+    ] {
+        std::fs::write(&file, written).unwrap();
+        Command::new("kill").args(["-HUP", &daemon.child.id().to_string()]).status().unwrap();
+        let begun = Instant::now();
+        while !daemon.log().contains(logged) {
+            assert!(begun.elapsed() < Duration::from_secs(9), "{}", daemon.log());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(policy().await.as_deref(), Some(expected));
+    }
+    assert!(daemon.terminate().success());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn another_organization_is_made_on_the_command_line_and_sees_nothing_of_the_first() {
     let directory = TempDir::new().unwrap();
