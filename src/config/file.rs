@@ -60,7 +60,11 @@ impl File {
         let mut command = command;
         for (id, values) in &self.values {
             if command.get_arguments().any(|argument| argument.get_id() == id.as_str()) {
-                command = command.mut_arg(id, |argument| argument.default_values(values));
+                command = command.mut_arg(id, |argument| {
+                    // Help shows defaults, and a secret in the environment is hidden there too.
+                    let secret = argument.is_hide_env_values_set();
+                    argument.default_values(values).hide_default_value(secret)
+                });
             }
         }
         let subcommands: Vec<_> = command.get_subcommands().map(|one| one.get_name().to_owned()).collect();

@@ -40,6 +40,9 @@ fn flags_come_before_the_environment_that_before_the_file_and_that_before_defaul
         assert!(said.lines().any(|one| one == line), "{line}:\n{said}");
     }
     assert!(!said.contains("hush"));
+    let mut help = Command::new(env!("CARGO_BIN_EXE_sessiond"));
+    let help = text(&help.current_dir(directory.path()).args(["serve", "--help"]).output().unwrap());
+    assert!(help.contains("[default: 1m]") && !help.contains("hush"), "{help}");
     std::fs::rename(&file, directory.path().join("other.toml")).unwrap();
     assert!(text(&config(directory.path(), &[], &[])).contains("idle-after = \"5m\" # default"));
     let named = text(&config(directory.path(), &["--config", "other.toml"], &[]));
