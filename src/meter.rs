@@ -13,7 +13,7 @@ pub const BATCH: &str = "sessiond_commit_batch_size";
 pub const EXPIRY_DELAY: &str = "sessiond_expiry_delay_seconds";
 pub const REVOCATIONS: &str = "sessiond_revocations_total";
 pub const REVOKED: &str = "sessiond_sessions_revoked_total";
-pub const STREAMS: &str = "sessiond_stream_clients";
+const STREAMS: &str = "sessiond_stream_clients";
 pub const REQUESTS: &str = "sessiond_http_request_duration_seconds";
 pub const AFTER_END: &str = "sessiond_use_after_end_total";
 pub const STORE_ERRORS: &str = "sessiond_store_errors_total";
@@ -56,11 +56,29 @@ fn describe() {
     describe_histogram!(EXPIRY_DELAY, "From the moment a session's token ran out until that was announced.");
     describe_counter!(REVOCATIONS, "Revocations begun, by what they cover.");
     describe_counter!(REVOKED, "Sessions that revocations disconnected.");
-    describe_gauge!(STREAMS, "Feeds that are open.");
+    describe_gauge!(STREAMS, "Event streams that are open: feeds, and those of the MCP gateway.");
     describe_histogram!(REQUESTS, "From a request's head until the head of its answer, by route.");
     describe_counter!(AFTER_END, "Requests refused because their session or credential is over.");
     describe_counter!(STORE_ERRORS, "Failures of the store, by kind.");
     describe_gauge!(BUILD, "Always 1; the release is in the label.");
+}
+
+/// An event stream that is open, counted as long as this is held.
+#[derive(Debug)]
+pub struct Stream(&'static str);
+
+impl Stream {
+    /// `kind` is `feed` or `mcp`.
+    pub fn begin(kind: &'static str) -> Self {
+        gauge!(STREAMS, "kind" => kind).increment(1);
+        Self(kind)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        gauge!(STREAMS, "kind" => self.0).decrement(1);
+    }
 }
 
 /// Moves what was measured into its steps: without it, memory grows until somebody asks. Says whether anything is measured.

@@ -261,47 +261,34 @@ fn feed(app: App, frames: Frames, expiry: Expiry) -> Response {
 }
 
 fn events(app: App, frames: Frames, expiry: Expiry) -> impl Stream<Item = Result<Event, Infallible>> {
-    stream::unfold(Some((app, frames, expiry, Instant::now(), Listening::begin())), |state| async move {
-        let (app, mut frames, expiry, mut look_at, listening) = state?;
-        loop {
-            // However much happens: the look is not put off by what comes.
-            if look_at <= Instant::now() {
-                if expiry.passed(&app) {
-                    return Some((Ok(farewell("expired")), None));
+    stream::unfold(
+        Some((app, frames, expiry, Instant::now(), meter::Stream::begin("feed"))),
+        |state| async move {
+            let (app, mut frames, expiry, mut look_at, listening) = state?;
+            loop {
+                // However much happens: the look is not put off by what comes.
+                if look_at <= Instant::now() {
+                    if expiry.passed(&app) {
+                        return Some((Ok(farewell("expired")), None));
+                    }
+                    look_at = Instant::now() + LOOK;
                 }
-                look_at = Instant::now() + LOOK;
-            }
-            tokio::select! {
-                biased;
-                () = app.stopping.cancelled() => return Some((Ok(farewell("shutdown")), None)),
-                frame = frames.next() => {
-                    let frame = frame.flatten()?;
-                    let event = Event::default()
-                        .id(frame.position.0.to_string())
-                        .event(&frame.name)
-                        .data(&frame.data);
-                    return Some((Ok(event), Some((app, frames, expiry, look_at, listening))));
+                tokio::select! {
+                    biased;
+                    () = app.stopping.cancelled() => return Some((Ok(farewell("shutdown")), None)),
+                    frame = frames.next() => {
+                        let frame = frame.flatten()?;
+                        let event = Event::default()
+                            .id(frame.position.0.to_string())
+                            .event(&frame.name)
+                            .data(&frame.data);
+                        return Some((Ok(event), Some((app, frames, expiry, look_at, listening))));
+                    }
+                    () = sleep_until(look_at) => {}
                 }
-                () = sleep_until(look_at) => {}
             }
-        }
-    })
-}
-
-/// A feed that is open, counted as long as it is.
-struct Listening;
-
-impl Listening {
-    fn begin() -> Self {
-        metrics::gauge!(meter::STREAMS).increment(1);
-        Self
-    }
-}
-
-impl Drop for Listening {
-    fn drop(&mut self) {
-        metrics::gauge!(meter::STREAMS).decrement(1);
-    }
+        },
+    )
 }
 
 /// A last event that is not of the log, and so has no `id`: resuming does not skip it.

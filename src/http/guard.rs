@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body::{Body as _, Frame, SizeHint};
@@ -33,7 +33,7 @@ pub async fn pass(app: &App, request: Request, next: Next, from: IpAddr) -> Resp
         (token.and_then(|token| app.auth.genuine(token)), token.and_then(secret::parse));
     let left = match genuine.map(|id| app.limits.request(id)).transpose() {
         Ok(left) => left.flatten(),
-        Err(too_many) => return limited(too_many),
+        Err(too_many) => return before_it_got_in(app, request, limited(too_many)),
     };
     let mut response = in_time(app, request, next).await;
     if genuine.is_none() && response.status() == StatusCode::UNAUTHORIZED {
@@ -44,13 +44,36 @@ pub async fn pass(app: &App, request: Request, next: Next, from: IpAddr) -> Resp
             presented.and_then(|presented| app.limits.request(presented.id).err())
         };
         if let Some(too_many) = refused {
-            return limited(too_many);
+            return in_place_of(response, limited(too_many));
         }
     }
     if let Some(left) = left {
         tell(&mut response, left);
     }
     response
+}
+
+/// What a page of another origin may read of an answer is said on /mcp by the gateway.
+fn before_it_got_in(app: &App, request: Request, mut answer: Response) -> Response {
+    if is_mcp(&request) {
+        app.gateway.share(&request.into_parts().0, answer.headers_mut());
+    }
+    answer
+}
+
+/// The same, where the gateway has already said so of the answer that is replaced.
+fn in_place_of(mut former: Response, mut answer: Response) -> Response {
+    for name in [header::VARY, header::ACCESS_CONTROL_ALLOW_ORIGIN, header::ACCESS_CONTROL_EXPOSE_HEADERS] {
+        if let Some(value) = former.headers_mut().remove(&name) {
+            answer.headers_mut().insert(name, value);
+        }
+    }
+    answer
+}
+
+fn is_mcp(request: &Request) -> bool {
+    let path = request.uri().path();
+    path == "/mcp" || path.starts_with("/mcp/")
 }
 
 static POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -83,7 +106,7 @@ pub fn limited(too_many: TooMany) -> Response {
 }
 
 async fn in_time(app: &App, request: Request, next: Next) -> Response {
-    let mcp = request.uri().path().starts_with("/mcp");
+    let mcp = is_mcp(&request);
     let patience = app.config.body_timeout * if mcp { MCP_PATIENCE } else { 1 };
     let unhurried = mcp || ends_sessions(&request);
     let request = request.map(|body| if body.is_end_stream() { body } else { Timed::body(body, patience) });

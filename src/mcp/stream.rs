@@ -22,6 +22,7 @@ use crate::core::event::Counts;
 use crate::core::ids::SessionNumber;
 use crate::core::reason::Reason;
 use crate::gate::Pass;
+use crate::meter;
 use crate::sessions::Sessions;
 
 /// An answer up to this size, or an event, is handed on whole, so that it can still be replaced by an error.
@@ -121,7 +122,9 @@ impl Errand {
             Shape::Whole(BytesMut::from(read))
         };
         let quiet_at = Instant::now() + QUIET;
-        let relay = Relay { errand: self, rest, shape, sent: 0, quiet_at, finished: false };
+        let measured = events.then(|| meter::Stream::begin("mcp"));
+        let relay =
+            Relay { errand: self, rest, shape, sent: 0, quiet_at, finished: false, _measured: measured };
         Body::from_stream(stream::unfold(relay, |mut relay| async move {
             let next = relay.next().await?;
             relay.sent += next.as_ref().map_or(0, |bytes| bytes.len() as u64);
@@ -138,6 +141,7 @@ impl Drop for Errand {
 
 struct Relay {
     errand: Errand,
+    _measured: Option<meter::Stream>,
     /// What still comes from the upstream; none once it ended.
     rest: Option<Body>,
     shape: Shape,

@@ -206,6 +206,48 @@ async fn a_request_that_takes_too_long_gets_503() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_may_take_longer_than_other_requests() {
+    use sqlx::Connection;
+    let server = Server::with(&["--request-timeout", "1s"]).await;
+    let operator = server.operator().await;
+    let agent = operator.connect(json!({})).await;
+    let list = format!("/api/v1/applications/{}/sessions", agent.application);
+    // Somebody else writes to the database, and the writer waits.
+    let mut other = sqlx::SqliteConnection::connect(&server.database()).await.unwrap();
+    sqlx::query("begin immediate").execute(&mut other).await.unwrap();
+    let until_later = async {
+        tokio::time::sleep(Duration::from_millis(1_800)).await;
+        sqlx::query("rollback").execute(&mut other).await.unwrap();
+    };
+    let (created, (status, body), ()) =
+        tokio::join!(operator.post("/api/v1/agent-sessions", json!({})), operator.delete(&list), until_later);
+    assert_eq!((created.0.as_u16(), &created.1["code"]), (503, &json!("timeout")), "{}", created.1);
+    assert_eq!((status.as_u16(), &body["success"]), (200, &json!(true)), "{body}");
+    assert_eq!(agent.call("heartbeat").await.0, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_an_allowed_origin_may_read_that_they_ask_too_often() {
+    let server = Server::with(&["--rate-limit", "3", "--allow-origin", "https://page.example"]).await;
+    let ask = |token: String| {
+        let server = &server;
+        async move {
+            let request = server.http.get(server.url("/mcp")).bearer_auth(token);
+            let answers = (0..130)
+                .map(|_| request.try_clone().unwrap().header("origin", "https://page.example").send());
+            let answers = futures_util::future::join_all(answers).await;
+            answers.into_iter().map(Result::unwrap).find(|answer| answer.status() == 429).unwrap()
+        }
+    };
+    let good = server.operator().await.token.unwrap();
+    for token in [good, "nonsense".to_owned()] {
+        let refused = ask(token).await;
+        assert_eq!(header(&refused, "access-control-allow-origin"), "https://page.example");
+        assert_eq!(header(&refused, "vary"), "Origin");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn feeds_outlive_the_time_a_request_may_take() {
     let server = Server::with(&["--request-timeout", "1s"]).await;
     let operator = server.operator().await;

@@ -38,10 +38,12 @@ async fn every_metric_is_there_under_its_name_and_no_id_is_in_any() {
     agents[0].call("heartbeat").await;
     let _feed =
         Feed::open(&agents[1].holder, &format!("/api/v1/agent-sessions/{}/events", agents[1].id), None).await;
+    let url = address(&daemon);
+    let first = reqwest::get(&url).await.unwrap().text().await.unwrap();
+    assert!(first.contains("sessiond_stream_clients{kind=\"feed\"} 1\n"), "{first}");
     operator.delete(&agents[2].path()).await;
     assert_eq!(agents[2].call("heartbeat").await.0, 401);
     operator.post("/mcp/nonsense", json!({})).await;
-    let url = address(&daemon);
     let mut text = String::new();
     for _ in 0..100 {
         let answer = reqwest::get(&url).await.unwrap();
