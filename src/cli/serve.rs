@@ -247,7 +247,10 @@ impl Running {
         match config {
             Ok(config) => {
                 self.limits.set_rate(config.rate_limit);
-                tracing::info!(rate_limit = config.rate_limit, "the configuration was read again");
+                tracing::info!(
+                    rate_limit = config.rate_limit,
+                    "the configuration was read again: the rate limit is in force, other options at the next start"
+                );
             }
             Err(error) => {
                 let error = format!("{error:#}");
