@@ -140,12 +140,9 @@ impl Sessions {
         let answer = self.committer.submit(By::caller(caller), Work::Connect(Box::new(opening))).await?;
         let Done::Session { session, opened } = answer.done else { return Err(unexpected()) };
         let name = if opened { name } else { self.name(session.number).await?.unwrap_or(name) };
-        // The token names the session it belongs to: for an attach that is the older one.
-        let text = if opened {
-            token.text
-        } else {
-            token.text.replace(&id.simple().to_string(), &session.id.simple().to_string())
-        };
+        // The token names the session it belongs to: for an attach that is the older one, and a new one may have got a
+        // later id.
+        let text = token.text.replace(&id.simple().to_string(), &session.id.simple().to_string());
         let application_id = self.gate.known().application_id(application);
         Ok(Opened { session: *session, application_id, name, token: text, opened })
     }

@@ -213,13 +213,15 @@ impl Sessions {
         self.revocations.waiting.lock().insert(id, tell);
         let cause = By { actor: Actor::SYSTEM, ..by.clone() };
         self.revocations.causes.lock().insert(id, cause);
+        let scope = scope(&beginning.filter);
         let work = Work::BeginRevocation(Box::new(beginning));
         if let Err(error) = self.committer.submit(by, work).await {
             self.revocations.waiting.lock().remove(&id);
+            self.revocations.causes.lock().remove(&id);
             self.revocations.wake.notify_one();
             return Err(error);
         }
-        metrics::counter!(meter::REVOCATIONS, "scope" => scope(&filter)).increment(1);
+        metrics::counter!(meter::REVOCATIONS, "scope" => scope).increment(1);
         self.revocations.wake.notify_one();
         // The worker goes on whether or not anybody still waits here.
         let disconnected = told.await.map_err(|_| Error::Busy)??;

@@ -9,7 +9,7 @@ use crate::committer::{By, CHUNK, Done, Work};
 use crate::core::command::Command;
 use crate::core::ids::SessionNumber;
 use crate::error::Error;
-use crate::gate::Due;
+use crate::gate::{Due, Summary};
 use crate::meter;
 use crate::store::{Health, SideWrite};
 
@@ -24,6 +24,8 @@ impl Sessions {
     /// Announces expiries, ends what is stale and what has reached its lifetime.
     pub async fn tend(&self) -> Result<Upkeep, Error> {
         let mut upkeep = Upkeep::default();
+        // Whoever asks later finds little that has changed with the clock.
+        drop(self.gate.known_at(self.clock.now()));
         loop {
             let not_before = self.clock.steady_since();
             let due = self.gate.due(self.clock.now(), not_before, CHUNK);
@@ -110,21 +112,21 @@ impl Sessions {
 
     /// How many sessions are what now, in words, over all organizations.
     pub fn counts_by_status(&self) -> [(&'static str, u64); 4] {
-        let (known, now) = (self.gate.known(), self.clock.now());
-        let (mut active, mut idle, mut total) = (0, 0, 0);
+        let known = self.gate.known_at(self.clock.now());
+        let mut all = Summary::default();
         for number in known.applications.keys() {
-            let summary = known.summary(*number, now);
-            active += summary.active;
-            idle += summary.idle;
-            total += summary.total;
+            let summary = known.summary(*number);
+            all.active += summary.active;
+            all.idle += summary.idle;
+            all.expired += summary.expired;
+            all.total += summary.total;
         }
-        let open = known.open_sessions() as u64;
-        let expired = open.saturating_sub(active + idle);
+        let open = all.active + all.idle + all.expired;
         [
-            ("active", active),
-            ("idle", idle),
-            ("expired", expired),
-            ("disconnected", total.saturating_sub(open)),
+            ("active", all.active),
+            ("idle", all.idle),
+            ("expired", all.expired),
+            ("disconnected", all.total.saturating_sub(open)),
         ]
     }
 
