@@ -16,7 +16,7 @@ use crate::core::event::{
     UpstreamSet,
 };
 use crate::core::ids::{OrganizationNumber, Position};
-use crate::core::policy::Policy;
+use crate::core::policy::{ApplicationPolicy, Policy};
 use crate::core::token::AccessToken;
 use crate::error::Error;
 use crate::gate::{Client, Gate, Summary};
@@ -258,6 +258,19 @@ impl Directory {
     pub async fn set_upstream(&self, caller: &Caller, id: Uuid, url: String) -> Result<Application, Error> {
         let (application, _) = self.application(caller, id)?;
         let command = ApplicationCommand::SetUpstream(UpstreamSet { url });
+        let work = Work::Application { number: application.number, command, secret_hash: None };
+        self.application_from(caller, work).await
+    }
+
+    /// Sets the policy of an application, for sessions opened from now on.
+    pub async fn set_policy(
+        &self,
+        caller: &Caller,
+        id: Uuid,
+        policy: ApplicationPolicy,
+    ) -> Result<Application, Error> {
+        let (application, _) = self.application(caller, id)?;
+        let command = ApplicationCommand::SetPolicy(Box::new(policy));
         let work = Work::Application { number: application.number, command, secret_hash: None };
         self.application_from(caller, work).await
     }

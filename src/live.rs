@@ -271,7 +271,7 @@ fn iso(time: Time) -> String {
 }
 
 impl Frame {
-    fn new(event: &Addressed) -> Self {
+    pub fn new(event: &Addressed) -> Self {
         let recorded = &event.entry.recorded;
         let mut data = Data {
             position: recorded.position.0,

@@ -49,6 +49,12 @@ const TABLE: &[Row] = &[
         run: |errand| Box::pin(revocations(errand)),
     },
     Row {
+        name: "schedules",
+        cron: "* * * * * *",
+        every: Duration::from_secs(1),
+        run: |errand| Box::pin(schedules(errand)),
+    },
+    Row {
         name: "traffic",
         cron: "*/2 * * * * *",
         every: Duration::from_secs(2),
@@ -96,6 +102,11 @@ async fn deadlines(errand: Errand) -> Result<String, Error> {
 async fn revocations(errand: Errand) -> Result<String, Error> {
     errand.sessions.wake_revocations();
     Ok(format!("{} unfinished", errand.sessions.unfinished_revocations()))
+}
+
+/// Begin the scheduled revocations that are due.
+async fn schedules(errand: Errand) -> Result<String, Error> {
+    Ok(format!("{} began", errand.sessions.run_schedules().await?))
 }
 
 /// Record gateway traffic whose window has passed.

@@ -30,7 +30,7 @@ use crate::core::item::{Item, ItemEvent};
 use crate::core::policy::Policy;
 use crate::core::reason::Reason;
 use crate::core::revocation::Revocation;
-use crate::core::session::Session;
+use crate::core::session::{Refusal, Session};
 use crate::core::token::AccessToken;
 use crate::error::Error;
 use crate::gate::{Change, Flight, Gate};
@@ -100,6 +100,8 @@ pub enum Work {
         items: Vec<(SessionNumber, Command)>,
         revocation: Option<RevocationNumber>,
     },
+    /// Wishes about many sessions, at most [`CHUNK`], each of which may be refused for itself.
+    Report(Vec<(SessionNumber, Command)>),
     /// Close the Gate for what the filter covers and record that a revocation began.
     BeginRevocation(Box<Beginning>),
     EndRevocation {
@@ -191,6 +193,8 @@ pub enum Done {
     },
     /// How many sessions this unit ended.
     Bulk(u64),
+    /// What of a report was refused, in its order.
+    Report(Vec<Option<Refusal>>),
     Revocation(Revocation),
     Founded(Organization, ServiceAccount),
     Organization(Box<Organization>),
@@ -372,11 +376,11 @@ impl Task {
     fn put_off_bulk(&mut self, units: &mut Vec<Unit>) {
         let mut room = CHUNK;
         let put_off = units.extract_if(.., |unit| match &unit.work {
-            Work::Bulk { items, .. } if items.len() <= room || room == CHUNK => {
+            Work::Bulk { items, .. } | Work::Report(items) if items.len() <= room || room == CHUNK => {
                 room = room.saturating_sub(items.len());
                 false
             }
-            Work::Bulk { .. } => true,
+            Work::Bulk { .. } | Work::Report(_) => true,
             _ => false,
         });
         self.later.extend(put_off);

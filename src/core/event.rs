@@ -366,6 +366,50 @@ pub struct Recorded {
 /// Every event is written as version 1 of its type so far.
 pub const TYPE_VERSION: i64 = 1;
 
+/// Every type there is, by kind of stream.
+pub const NAMES: [&str; 40] = [
+    "organization_created",
+    "organization_renamed",
+    "organization_issuers_set",
+    "organization_credentials_barred",
+    "application_created",
+    "application_changed",
+    "application_secret_rotated",
+    "application_upstream_set",
+    "application_policy_set",
+    "application_credentials_barred",
+    "application_archived",
+    "service_account_created",
+    "service_account_secret_rotated",
+    "service_account_archived",
+    "connected",
+    "activity_recorded",
+    "token_renewed",
+    "expired",
+    "suspended",
+    "resumed",
+    "disconnected",
+    "revocation_began",
+    "revocation_ended",
+    "principal_credentials_barred",
+    "principal_disabled",
+    "principal_enabled",
+    "api_key_created",
+    "api_key_revoked",
+    "schedule_created",
+    "schedule_paused",
+    "schedule_resumed",
+    "schedule_ran",
+    "schedule_skipped",
+    "schedule_deleted",
+    "webhook_created",
+    "webhook_changed",
+    "webhook_secret_rotated",
+    "webhook_disabled",
+    "webhook_enabled",
+    "webhook_deleted",
+];
+
 /// The one type that is not a lifecycle event; feeds leave it out unless asked.
 pub const ACTIVITY: &str = "activity_recorded";
 

@@ -8,10 +8,12 @@ mod filter;
 mod frame;
 mod guard;
 pub mod health;
+mod history;
 pub mod metrics;
 mod oauth;
 mod page;
 pub mod problem;
+mod revocations;
 
 use std::sync::Arc;
 
@@ -80,6 +82,8 @@ pub fn time(time: Time) -> String {
 
 /// Largest body, save on `/mcp`.
 const BODY: usize = 64 << 10;
+/// Largest body of a report about many sessions.
+const BATCH: usize = 2 << 20;
 
 /// Every documented route and its document.
 pub fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
@@ -90,10 +94,23 @@ pub fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(agents::count_all))
         .routes(routes!(agents::get, agents::revoke))
         .routes(routes!(agents::terminate))
+        .routes(routes!(agents::suspend))
+        .routes(routes!(agents::resume))
+        .routes(routes!(history::session_history))
+        .routes(routes!(history::list_events))
+        .routes(routes!(revocations::list_revocations, revocations::create_revocation))
+        .routes(routes!(revocations::get_revocation))
+        .routes(routes!(revocations::list_scheduled_revocations, revocations::create_scheduled_revocation))
+        .routes(routes!(revocations::get_scheduled_revocation, revocations::delete_scheduled_revocation))
+        .routes(routes!(revocations::pause_scheduled_revocation))
+        .routes(routes!(revocations::resume_scheduled_revocation))
         .routes(routes!(events::application))
         .routes(routes!(agents::create))
         .routes(routes!(agents::heartbeat))
         .routes(routes!(agents::activity))
+        .merge(
+            OpenApiRouter::new().routes(routes!(agents::activity_many)).layer(DefaultBodyLimit::max(BATCH)),
+        )
         .routes(routes!(agents::renew))
         .routes(routes!(agents::disconnect))
         .routes(routes!(events::session))
@@ -108,6 +125,7 @@ pub fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
         ))
         .routes(routes!(directory::rotate_application_secret))
         .routes(routes!(directory::set_upstream))
+        .routes(routes!(directory::get_policy, directory::set_policy))
         .routes(routes!(directory::list_service_accounts, directory::create_service_account))
         .routes(routes!(directory::get_service_account, directory::archive_service_account))
         .routes(routes!(directory::rotate_service_account_secret))
@@ -159,6 +177,8 @@ pub fn router(app: App) -> Router {
     servers((url = "http://127.0.0.1:8080", description = "`make run`")),
     tags(
         (name = "agentSessions", description = "Sessions of an application: list, inspect, revoke."),
+        (name = "revocations", description = "Ending many sessions, now or on a schedule, with an exact count."),
+        (name = "events", description = "The log: what happened, by whom and why."),
         (name = "agent", description = "The write side: what agents, and those who front them, report."),
         (name = "agentInstances", description = "The older names of the same sessions."),
         (name = "applications", description = "Applications, what they are called elsewhere agents."),

@@ -2,8 +2,11 @@
 //! Surfaces talk to this and to the directory, and to nothing below.
 
 mod board;
+mod history;
 mod list;
+mod report;
 mod revoke;
+mod schedules;
 mod traffic;
 mod upkeep;
 mod view;
@@ -16,8 +19,10 @@ use serde_json::Value;
 use uuid::Uuid;
 
 pub use board::{Board, Job};
+pub use history::{EventQuery, Events};
 pub use list::{Counts as StatusCounts, ListQuery, Page};
 pub use revoke::{Preview, Progress, Revoked};
+pub use schedules::{NewSchedule, Scheduled};
 pub use upkeep::Upkeep;
 pub use view::View;
 pub use wanted::{Sort, Wanted};
@@ -53,6 +58,7 @@ pub struct Sessions {
     policy: Policy,
     revocations: revoke::Worker,
     traffic: Mutex<traffic::Traffic>,
+    timetable: Mutex<schedules::Timetable>,
 }
 
 /// What a surface knows of a session that is about to be opened.
@@ -94,7 +100,8 @@ impl Sessions {
         policy: Policy,
     ) -> Self {
         let (revocations, traffic) = (revoke::Worker::default(), Mutex::default());
-        Self { committer, gate, reader, clock, key, policy, revocations, traffic }
+        let timetable = Mutex::default();
+        Self { committer, gate, reader, clock, key, policy, revocations, traffic, timetable }
     }
 
     /// The policy new sessions are opened under.
@@ -183,6 +190,31 @@ impl Sessions {
             self.end(caller, row.session.number, Reason::Client).await?;
         }
         self.view_by_id(caller, id).await
+    }
+
+    /// From now on every request of the session is refused, and nothing else changes.
+    pub async fn suspend(&self, caller: &Caller, application: Uuid, id: Uuid) -> Result<View, Error> {
+        self.operate(caller, application, id, Command::Suspend).await
+    }
+
+    /// A suspended session may go on.
+    pub async fn resume(&self, caller: &Caller, application: Uuid, id: Uuid) -> Result<View, Error> {
+        self.operate(caller, application, id, Command::Resume).await
+    }
+
+    async fn operate(
+        &self,
+        caller: &Caller,
+        application: Uuid,
+        id: Uuid,
+        command: Command,
+    ) -> Result<View, Error> {
+        let view = self.get(caller, application, id).await?;
+        if let Some(ended) = view.session.ended {
+            return Err(Error::Gone(ended));
+        }
+        self.wish(caller, view.session.number, command, None).await?;
+        self.get(caller, application, id).await
     }
 
     /// An operator ends one session and leaves every credential alone. Returns how many it ended: one or none.

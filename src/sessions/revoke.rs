@@ -183,7 +183,7 @@ impl Sessions {
     }
 
     /// The filter of a revocation: what it names must be there, and be open.
-    async fn filter_to_revoke(&self, caller: &Caller, wanted: &Wanted) -> Result<Filter, Error> {
+    pub(super) async fn filter_to_revoke(&self, caller: &Caller, wanted: &Wanted) -> Result<Filter, Error> {
         if wanted.status.contains(&DerivedStatus::Disconnected) {
             let message = "status must not name disconnected: those have ended already";
             return Err(Error::field("status", message));

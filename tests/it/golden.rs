@@ -107,6 +107,8 @@ fn every_type_that_can_be_read_has_a_golden_line() {
     types.insert("activity_recorded");
     let golden: BTreeSet<&str> = lines().iter().map(|line| line.r#type).collect();
     assert_eq!(types, golden);
+    let named: BTreeSet<&str> = sessiond::core::event::NAMES.into_iter().collect();
+    assert_eq!(types, named);
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod mcp;
 mod metrics;
 mod oauth;
 mod openapi;
+mod orders;
 mod races;
 mod rooms;
 mod rules;

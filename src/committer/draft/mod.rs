@@ -143,6 +143,7 @@ impl<'a> Draft<'a> {
             }
             Work::Connect(opening) => self.connect(by, opening),
             Work::Bulk { items, revocation } => self.bulk(by, items, *revocation),
+            Work::Report(items) => Ok(Done::Report(self.report(by, items))),
             Work::BeginRevocation(beginning) => self.begin_revocation(by, beginning),
             Work::EndRevocation { number, streams_closed } => {
                 self.end_revocation(by, *number, *streams_closed)

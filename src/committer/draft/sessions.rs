@@ -176,6 +176,18 @@ impl Draft<'_> {
         Ok(Done::Bulk(ended))
     }
 
+    /// Wishes about many sessions, each refused for itself.
+    pub(super) fn report(&mut self, by: &By, items: &[(SessionNumber, Command)]) -> Vec<Option<Refusal>> {
+        let mut refusals = Vec::with_capacity(items.len());
+        for (number, command) in items {
+            refusals.push(match self.session(*number).cloned() {
+                Some(session) => self.wish(by, &session, command, None).err(),
+                None => Some(Refusal::Unknown),
+            });
+        }
+        refusals
+    }
+
     /// A wish to end a stale session, with what has been seen of it since.
     fn as_seen_now(&self, number: SessionNumber, command: &Command) -> Command {
         match (command, self.known.seen(number)) {

@@ -14,6 +14,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::time;
+use crate::core::policy::Preset;
 use crate::sessions::View;
 
 /// A session.
@@ -44,6 +45,8 @@ pub struct Session {
     /// The application that created the session.
     pub agent_id: Uuid,
     pub organization_id: Uuid,
+    /// Whom it belongs to.
+    pub principal_id: Uuid,
     /// Host name reported by the client.
     #[schema(required = true)]
     pub hostname: Option<String>,
@@ -53,6 +56,10 @@ pub struct Session {
     /// Client metadata.
     #[schema(required = true, value_type = Option<Object>)]
     pub client_info: Option<Value>,
+    /// Whether an operator has suspended it: every request of it is refused until it is resumed.
+    pub suspended: bool,
+    /// The policy it was opened under, and keeps.
+    pub policy: SessionPolicy,
     /// Why it ended: `client`, `terminated`, `revoked`, `archived`, `stale`, `lifetime`, …
     #[schema(required = false)]
     pub disconnect_reason: Option<&'static str>,
@@ -76,6 +83,22 @@ pub enum Derived {
     Idle,
     Expired,
     Disconnected,
+}
+
+/// The policy a session keeps; in seconds.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionPolicy {
+    /// The preset its application named: `aal1`, `aal2` or `aal3`.
+    #[schema(required = true)]
+    pub preset: Option<&'static str>,
+    pub idle_after: u32,
+    pub stale_after: u32,
+    /// Absent in sessions from before applications had policies.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub token_lifetime: Option<u32>,
+    pub absolute_lifetime: u32,
 }
 
 /// Countable work.
@@ -108,9 +131,18 @@ impl From<View> for Session {
             created_at: time(session.connected_at),
             agent_id: view.application_id,
             organization_id: view.organization_id,
+            principal_id: view.principal_id,
             hostname: detail.hostname,
             user_agent: detail.user_agent,
             client_info: detail.client_info.and_then(|text| serde_json::from_str(&text).ok()),
+            suspended: session.suspended_at.is_some(),
+            policy: SessionPolicy {
+                preset: session.policy.preset.map(Preset::word),
+                idle_after: session.policy.idle_after,
+                stale_after: session.policy.stale_after,
+                token_lifetime: session.policy.token_lifetime,
+                absolute_lifetime: session.policy.absolute_lifetime,
+            },
             disconnect_reason: session.ended.map(|ended| ended.reason.word()),
             activity: Activity {
                 requests: session.total.requests,

@@ -281,6 +281,55 @@ pub async fn terminate(
     Ok(Json(Ended { success: true, disconnected_count, revocation_id: None }))
 }
 
+/// Suspend a session
+///
+/// From now on every request of the session is refused with `session_suspended`; nothing else about it changes, and it
+/// does not go stale. What is under way goes on to its end.
+#[utoipa::path(post, path = "/api/v1/applications/{applicationId}/sessions/{sessionId}/suspend", operation_id = "agentSessions.suspend",
+    tag = "agentSessions", security(("bearer" = [])),
+    params(("applicationId" = Uuid, Path, description = "The application."), ("sessionId" = Uuid, Path, description = "The session.")),
+    responses(
+        (status = 200, description = "The session, suspended.", body = SessionEnvelope),
+        (status = 400, description = "An id is not a UUID.", body = ProblemBody),
+        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
+        (status = 403, description = "A scope is missing.", body = ProblemBody),
+        (status = 404, description = "No such application, or no such session in it.", body = ProblemBody),
+        (status = 410, description = "The session has ended; `reason` says why.", body = ProblemBody),
+    ))]
+pub async fn suspend(
+    CanEnd(caller): CanEnd,
+    Ids(ids): Ids<2>,
+    State(app): State<App>,
+) -> Result<Json<SessionEnvelope>, Problem> {
+    let [application, session] = ids;
+    let view = app.sessions.suspend(&caller, application, session).await?;
+    Ok(Json(SessionEnvelope { session: view.into() }))
+}
+
+/// Resume a session
+///
+/// A suspended session may go on; its silence counts from now.
+#[utoipa::path(post, path = "/api/v1/applications/{applicationId}/sessions/{sessionId}/resume", operation_id = "agentSessions.resume",
+    tag = "agentSessions", security(("bearer" = [])),
+    params(("applicationId" = Uuid, Path, description = "The application."), ("sessionId" = Uuid, Path, description = "The session.")),
+    responses(
+        (status = 200, description = "The session.", body = SessionEnvelope),
+        (status = 400, description = "An id is not a UUID.", body = ProblemBody),
+        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
+        (status = 403, description = "A scope is missing.", body = ProblemBody),
+        (status = 404, description = "No such application, or no such session in it.", body = ProblemBody),
+        (status = 410, description = "The session has ended; `reason` says why.", body = ProblemBody),
+    ))]
+pub async fn resume(
+    CanEnd(caller): CanEnd,
+    Ids(ids): Ids<2>,
+    State(app): State<App>,
+) -> Result<Json<SessionEnvelope>, Problem> {
+    let [application, session] = ids;
+    let view = app.sessions.resume(&caller, application, session).await?;
+    Ok(Json(SessionEnvelope { session: view.into() }))
+}
+
 /// Get the policy
 ///
 /// How long things last here, in seconds.

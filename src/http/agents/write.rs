@@ -190,6 +190,105 @@ pub async fn activity(
     Ok(recorded(session.last_active_at, session.token_expires_at))
 }
 
+/// Reports about many sessions.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+pub struct ReportedActivities {
+    #[schema(max_items = 10_000)]
+    pub items: Vec<ReportedItem>,
+}
+
+/// Work of one session since the last report about it; a sign of life, also without figures.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReportedItem {
+    pub session_id: Uuid,
+    #[serde(default)]
+    pub requests: u64,
+    #[serde(default)]
+    pub bytes_in: u64,
+    #[serde(default)]
+    pub bytes_out: u64,
+}
+
+/// What became of each report, in the order they were given.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReportedOutcomes {
+    /// How many were recorded.
+    pub recorded: u64,
+    pub items: Vec<ReportedOutcome>,
+}
+
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReportedOutcome {
+    pub session_id: Uuid,
+    /// As the status of a report about this session alone: 200, 401, 403, 404, 410, 503 or 507.
+    pub status: u16,
+    /// A stable word for programs, where it was not recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<String>)]
+    pub code: Option<&'static str>,
+    /// For people, where it was not recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub message: Option<String>,
+    /// Why the session ended, where that is what is wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<String>)]
+    pub reason: Option<&'static str>,
+}
+
+/// Most reports in one call.
+const MOST: usize = 10_000;
+
+/// Report activity of many sessions
+///
+/// For whoever fronts many sessions: up to 10,000 signs of life in one call, each answered for itself; what is said to be
+/// recorded is durable when this answers.
+#[utoipa::path(post, path = "/api/v1/agent-sessions/activity", operation_id = "agent.activityMany", tag = "agent",
+    security(("bearer" = [])),
+    request_body(content = ReportedActivities, description = "What was done in which session."),
+    responses(
+        (status = 200, description = "What became of each.", body = ReportedOutcomes),
+        (status = 400, description = "A field is wrong, or there are too many items.", body = ProblemBody),
+        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
+        (status = 403, description = "A scope is missing.", body = ProblemBody),
+        (status = 413, description = "The body is larger than 2 MiB.", body = ProblemBody),
+    ))]
+pub async fn activity_many(
+    Agent(caller): Agent,
+    State(app): State<App>,
+    Body(body): Body<ReportedActivities>,
+) -> Result<Json<ReportedOutcomes>, Problem> {
+    if body.items.len() > MOST {
+        return Err(Problem::invalid("items", format!("items must be at most {MOST}")));
+    }
+    let counts = |item: &ReportedItem| {
+        let counts = Counts { requests: item.requests, bytes_in: item.bytes_in, bytes_out: item.bytes_out };
+        (item.session_id, Counts::default().plus(counts))
+    };
+    let items: Vec<_> = body.items.iter().map(counts).collect();
+    let outcomes = app.sessions.record_many(&caller, &items).await;
+    let mut answer = ReportedOutcomes { recorded: 0, items: Vec::with_capacity(items.len()) };
+    for ((session_id, _), outcome) in items.into_iter().zip(outcomes) {
+        answer.items.push(match outcome.map_err(Problem::from) {
+            Ok(()) => {
+                answer.recorded += 1;
+                ReportedOutcome { session_id, status: 200, code: None, message: None, reason: None }
+            }
+            Err(problem) => ReportedOutcome {
+                session_id,
+                status: problem.status.as_u16(),
+                code: Some(problem.code),
+                message: Some(problem.message),
+                reason: problem.reason,
+            },
+        });
+    }
+    Ok(Json(answer))
+}
+
 /// A fresh token.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]

@@ -1,6 +1,7 @@
 //! Management: applications, and the service accounts of an organization's own programs.
 
 mod applications;
+mod policy;
 mod service_accounts;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use utoipa::{IntoParams, IntoResponses};
 use uuid::Uuid;
 
 pub use applications::*;
+pub use policy::*;
 pub use service_accounts::*;
 
 use super::App;

@@ -290,6 +290,87 @@ impl Reader {
         query.fetch_all(&self.pool).await?.iter().map(addressed_entry).collect()
     }
 
+    /// A session's events, newest first, from a position of its own on. Without activity by an index; with it along the
+    /// chain of its events.
+    pub async fn session_history(
+        &self,
+        session: SessionNumber,
+        newest: Position,
+        activity: bool,
+        limit: i64,
+    ) -> Result<Vec<Addressed>, StoreError> {
+        let rows = if activity {
+            let sql = format!(
+                "with recursive chain(position, previous, nth) as (\
+                 select position, previous_position, 1 from event where position = ?1 \
+                 union all select e.position, e.previous_position, nth + 1 from chain \
+                 cross join event e on e.position = chain.previous where nth < ?3) \
+                 select e.*, s.id as session_id, a.id as application_id, r.id as revocation_id \
+                 from chain cross join event e on e.position = chain.position \
+                 left join session s on s.number = ?2 left join application a on a.number = e.application \
+                 left join revocation r on r.number = e.revocation order by e.position desc"
+            );
+            let query = sqlx::query(AssertSqlSafe(sql)).bind(newest.0).bind(session.0).bind(limit);
+            query.fetch_all(&self.pool).await?
+        } else {
+            let sql = addressed(
+                "e.stream_kind = 4 and e.stream_number = ? and e.position <= ? \
+                 and e.type <> 'activity_recorded' order by e.version desc",
+            );
+            let query = sqlx::query(AssertSqlSafe(sql)).bind(session.0).bind(newest.0).bind(limit);
+            query.fetch_all(&self.pool).await?
+        };
+        rows.iter().map(addressed_entry).collect()
+    }
+
+    /// An organization's events after a position and up to another, oldest first, of one application alone where that is
+    /// asked for. Without activity by an index.
+    pub async fn organization_log(
+        &self,
+        organization: OrganizationNumber,
+        application: Option<ApplicationNumber>,
+        after: Position,
+        up_to: Position,
+        activity: bool,
+        limit: i64,
+    ) -> Result<Vec<Addressed>, StoreError> {
+        let own = "and (?4 is null or +e.application = ?4)";
+        let condition = if activity {
+            format!("+e.organization = ?1 and e.position > ?2 and e.position <= ?3 {own} order by e.position")
+        } else {
+            format!(
+                "e.organization = ?1 and e.position > ?2 and e.position <= ?3 {own} \
+                 and e.type <> 'activity_recorded' order by e.position"
+            )
+        };
+        let query = sqlx::query(AssertSqlSafe(addressed(&condition)))
+            .bind(organization.0)
+            .bind(after.0)
+            .bind(up_to.0)
+            .bind(application.map(|number| number.0))
+            .bind(limit);
+        query.fetch_all(&self.pool).await?.iter().map(addressed_entry).collect()
+    }
+
+    /// The last position that was recorded before an instant. Times never fall along the log, so halving finds it.
+    pub async fn last_recorded_before(&self, instant: Time) -> Result<Position, StoreError> {
+        let (mut before, mut beyond) = (0, self.head().await?.0 + 1);
+        while beyond - before > 1 {
+            let middle = before + (beyond - before) / 2;
+            let recorded_at: Option<i64> =
+                sqlx::query_scalar("select recorded_at from event where position = ?")
+                    .bind(middle)
+                    .fetch_optional(&self.pool)
+                    .await?;
+            if recorded_at.is_some_and(|at| at < instant.timestamp_millis()) {
+                before = middle;
+            } else {
+                beyond = middle;
+            }
+        }
+        Ok(Position(before))
+    }
+
     /// Old activity bodies that may go: for each activity event after `after` recorded before `before`, the activity
     /// event before it in its stream. So a session's last one always stays. Returns what may go and how far it looked.
     pub async fn prunable(

@@ -1,0 +1,227 @@
+//! What happened: a session's story, and the organization's log.
+
+use std::collections::BTreeSet;
+
+use axum::Json;
+use axum::extract::{OriginalUri, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::App;
+use super::events::FeedEvent;
+use super::extract::{CanRead, Ids, Query};
+use super::filter::{read_id, read_time};
+use super::page::{read_flag, read_limit};
+use super::problem::{Problem, ProblemBody};
+use crate::core::event::NAMES;
+use crate::core::ids::Position;
+use crate::live::Frame;
+use crate::sessions::{EventQuery, Events};
+
+/// An event on record: as on a feed, with its place in its stream and its hash.
+#[derive(utoipa::ToSchema)]
+#[schema(rename_all = "camelCase")]
+#[allow(dead_code)] // only its description is used: the fields are the feed's, with a few beside them
+pub struct RecordedEvent {
+    #[schema(inline)]
+    #[serde(flatten)]
+    event: FeedEvent,
+    /// Counts from 1 in its stream.
+    version: i64,
+    /// The position of the stream's event before; 0 for its first.
+    previous_position: i64,
+    /// SHA-256 (hex) over the hash before it in its stream, its envelope and its body's digest.
+    hash: String,
+    /// The request that caused it.
+    #[schema(nullable = false)]
+    request_id: Option<String>,
+    /// The W3C trace it belongs to.
+    #[schema(nullable = false)]
+    traceparent: Option<String>,
+}
+
+/// A page of events.
+#[derive(Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EventList {
+    #[schema(value_type = Vec<RecordedEvent>)]
+    pub items: Vec<Value>,
+    /// Where the next page begins; absent on the last page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub next_cursor: Option<String>,
+}
+
+fn listed(events: Events, uri: &Uri, others: &[(&str, &str)]) -> Response {
+    let mut headers = HeaderMap::new();
+    headers.insert(HeaderName::from_static("log-position"), HeaderValue::from(events.position.0));
+    let next_cursor = events.next.map(|position| position.to_string());
+    if let Some(cursor) = &next_cursor {
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        query.extend_pairs(others).append_pair("cursor", cursor);
+        let link = format!("<{}?{}>; rel=\"next\"", uri.path(), query.finish());
+        headers.extend(HeaderValue::try_from(link).ok().map(|link| (header::LINK, link)));
+    }
+    let told = events.items.iter().map(|event| {
+        let recorded = &event.entry.recorded;
+        let mut data: Value = serde_json::from_str(&Frame::new(event).data).unwrap_or_default();
+        data["version"] = recorded.version.into();
+        data["previousPosition"] = recorded.previous_position.0.into();
+        data["hash"] = hex::encode(event.entry.hash).into();
+        for (name, value) in [("requestId", &recorded.request_id), ("traceparent", &recorded.traceparent)] {
+            if let Some(value) = value {
+                data[name] = json!(value);
+            }
+        }
+        data
+    });
+    (headers, Json(EventList { items: told.collect(), next_cursor })).into_response()
+}
+
+fn read_position(text: Option<&str>) -> Result<Option<Position>, Problem> {
+    let Some(text) = text else { return Ok(None) };
+    match text.parse() {
+        Ok(position @ 0..) => Ok(Some(Position(position))),
+        _ => Err(Problem::invalid("cursor", "cursor must be nextCursor of a page of this list")),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HistoryParameters {
+    activity: Option<String>,
+    limit: Option<String>,
+    cursor: Option<String>,
+}
+
+/// Get a session's history
+///
+/// Its events, newest first: who did what to it, when, and why. Activity comes along only if asked for; old activity
+/// keeps its place and hash, and no figures.
+#[utoipa::path(get, path = "/api/v1/applications/{applicationId}/sessions/{sessionId}/history", operation_id = "agentSessions.history",
+    tag = "agentSessions", security(("bearer" = [])),
+    params(
+        ("applicationId" = Uuid, Path, description = "The application."),
+        ("sessionId" = Uuid, Path, description = "The session."),
+        ("activity" = Option<bool>, Query, description = "Whether to show activity too."),
+        ("limit" = Option<u32>, Query, description = "Most to return, 1 to 200.", minimum = 1, maximum = 200),
+        ("cursor" = Option<String>, Query, description = "`nextCursor` of the page before."),
+    ),
+    responses(
+        (status = 200, description = "A page of events.", body = EventList, headers(
+            ("Log-Position" = i64, description = "The log position the page was true at."),
+            ("Link" = String, description = "The next page, if there is one (RFC 8288)."),
+        )),
+        (status = 400, description = "A parameter is wrong.", body = ProblemBody),
+        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
+        (status = 403, description = "A scope is missing.", body = ProblemBody),
+        (status = 404, description = "No such application, or no such session in it.", body = ProblemBody),
+    ))]
+pub async fn session_history(
+    CanRead(caller): CanRead,
+    Ids(ids): Ids<2>,
+    OriginalUri(uri): OriginalUri,
+    Query(parameters): Query<HistoryParameters>,
+    State(app): State<App>,
+) -> Result<Response, Problem> {
+    let [application, session] = ids;
+    let activity = read_flag("activity", parameters.activity.as_deref())?;
+    let limit = read_limit(parameters.limit.as_deref(), 50)?;
+    let before = read_position(parameters.cursor.as_deref())?;
+    let events = app.sessions.history(&caller, application, session, activity, before, limit).await?;
+    let (activity, limit) = (activity.to_string(), limit.to_string());
+    Ok(listed(events, &uri, &[("activity", &activity), ("limit", &limit)]))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EventParameters {
+    application_id: Option<String>,
+    revocation: Option<String>,
+    types: Option<String>,
+    from: Option<String>,
+    until: Option<String>,
+    limit: Option<String>,
+    cursor: Option<String>,
+    after: Option<String>,
+}
+
+impl EventParameters {
+    fn read(&self) -> Result<EventQuery, Problem> {
+        let after = read_position(self.cursor.as_deref().or(self.after.as_deref()))?;
+        Ok(EventQuery {
+            application: read_id("applicationId", self.application_id.as_deref())?,
+            revocation: read_id("revocation", self.revocation.as_deref())?,
+            types: read_types(self.types.as_deref())?,
+            from: read_time("from", self.from.as_deref())?,
+            until: read_time("until", self.until.as_deref())?,
+            after,
+            limit: read_limit(self.limit.as_deref(), 50)?,
+        })
+    }
+
+    /// What a link to the next page must say again.
+    fn others(&self) -> Vec<(&str, &str)> {
+        let named = [
+            ("applicationId", &self.application_id),
+            ("revocation", &self.revocation),
+            ("types", &self.types),
+            ("from", &self.from),
+            ("until", &self.until),
+            ("limit", &self.limit),
+        ];
+        named.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?))).collect()
+    }
+}
+
+/// Types of events, separated by commas.
+fn read_types(text: Option<&str>) -> Result<Vec<String>, Problem> {
+    let Some(text) = text else { return Ok(vec![]) };
+    let known: BTreeSet<_> = NAMES.into_iter().collect();
+    let names: Vec<_> = text.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
+    match names.iter().find(|name| !known.contains(*name)) {
+        Some(unknown) => {
+            let all = NAMES.join(", ");
+            Err(Problem::invalid("types", format!("there is no event {unknown:?}; there are: {all}")))
+        }
+        None => Ok(names.into_iter().map(str::to_owned).collect()),
+    }
+}
+
+/// List events
+///
+/// The organization's log, oldest first: by position, type and time, of one application, or all that one revocation
+/// caused. Activity comes along only where `types` names it. A page may have fewer events than it could, even none, and
+/// yet have a next one.
+#[utoipa::path(get, path = "/api/v1/events", operation_id = "events.list", tag = "events", security(("bearer" = [])),
+    params(
+        ("applicationId" = Option<Uuid>, Query, description = "Only what happened in this application."),
+        ("revocation" = Option<Uuid>, Query, description = "Only what carries this revocation."),
+        ("types" = Option<String>, Query, description = "Only these types, separated by commas."),
+        ("from" = Option<String>, Query, description = "Recorded at this instant or later (RFC 3339).", format = DateTime),
+        ("until" = Option<String>, Query, description = "Recorded before this instant.", format = DateTime),
+        ("after" = Option<i64>, Query, description = "Only what lies beyond this position, such as a list's `Log-Position`.", minimum = 0),
+        ("limit" = Option<u32>, Query, description = "Most to return, 1 to 200.", minimum = 1, maximum = 200),
+        ("cursor" = Option<String>, Query, description = "`nextCursor` of the page before."),
+    ),
+    responses(
+        (status = 200, description = "A page of events.", body = EventList, headers(
+            ("Log-Position" = i64, description = "The log position the page was true at."),
+            ("Link" = String, description = "The next page, if there is one (RFC 8288)."),
+        )),
+        (status = 400, description = "A parameter is wrong.", body = ProblemBody),
+        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
+        (status = 403, description = "A scope is missing.", body = ProblemBody),
+        (status = 404, description = "No such application or revocation.", body = ProblemBody),
+    ))]
+pub async fn list_events(
+    CanRead(caller): CanRead,
+    OriginalUri(uri): OriginalUri,
+    Query(parameters): Query<EventParameters>,
+    State(app): State<App>,
+) -> Result<Response, Problem> {
+    let events = app.sessions.events(&caller, &parameters.read()?).await?;
+    Ok(listed(events, &uri, &parameters.others()))
+}

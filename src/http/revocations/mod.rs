@@ -1,0 +1,255 @@
+//! Revocations as things: begun with a filter, looked at, listed; and those that are scheduled.
+
+mod scheduled;
+
+use axum::Json;
+use axum::extract::{OriginalUri, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+pub use scheduled::*;
+
+use super::agents::Session;
+use super::extract::{Body, CanEnd, CanRead, Ids, Query};
+use super::filter::FilterBody;
+use super::page::{self, read_flag, read_limit};
+use super::problem::{Problem, ProblemBody};
+use super::{App, time};
+use crate::sessions::{Preview, Progress};
+
+/// What to revoke.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CreateRevocation {
+    pub filter: FilterBody,
+    /// The operator's own words.
+    #[schema(nullable = false, max_length = 200)]
+    pub reason: Option<String>,
+    /// Only tell what it would come to; the same as the parameter.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CreateParameters {
+    dry_run: Option<String>,
+}
+
+/// A revocation.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Revocation {
+    pub id: Uuid,
+    pub filter: FilterBody,
+    /// What its `disconnected` events say: `revoked`, or `archived`.
+    pub disconnect_reason: &'static str,
+    /// The operator's own words.
+    #[schema(required = true)]
+    pub reason: Option<String>,
+    /// Who began it.
+    pub actor: RevocationActor,
+    /// The scheduled revocation whose run it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub scheduled_revocation_id: Option<Uuid>,
+    /// When it began: nothing it covers is served from then on.
+    #[schema(format = DateTime)]
+    pub began_at: String,
+    #[schema(required = true, format = DateTime)]
+    pub ended_at: Option<String>,
+    pub status: Progressing,
+    /// How many sessions it covered when it began.
+    #[schema(required = true)]
+    pub matched: Option<u64>,
+    /// How many it has disconnected: the number of `disconnected` events that carry its id.
+    pub disconnected_count: u64,
+    /// How many of the matched ended by themselves before it came to them; known when it is completed.
+    #[schema(required = true)]
+    pub already_ended: Option<u64>,
+    /// How many requests and streams it cut off; known when it is completed.
+    #[schema(required = true)]
+    pub streams_closed: Option<u64>,
+}
+
+/// How far a revocation is.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Progressing {
+    Running,
+    Completed,
+}
+
+/// Who did something.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct RevocationActor {
+    /// `system`, `operator`, `session`, `application`, `service_account`, `api_key` or `user`.
+    pub kind: &'static str,
+    #[serde(skip_serializing_if = "Uuid::is_nil")]
+    #[schema(required = false)]
+    pub id: Uuid,
+}
+
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct RevocationEnvelope {
+    pub revocation: Revocation,
+}
+
+/// What a revocation would come to.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RevocationPreview {
+    /// Always true: nothing was changed.
+    pub dry_run: bool,
+    /// How many sessions it would end now.
+    pub matched: u64,
+    /// Some of them, newest first.
+    pub sample: Vec<Session>,
+}
+
+/// A page of revocations, newest first.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RevocationList {
+    pub items: Vec<Revocation>,
+    /// Where the next page begins; absent on the last page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub next_cursor: Option<String>,
+}
+
+impl From<Progress> for Revocation {
+    fn from(progress: Progress) -> Self {
+        let row = progress.revocation;
+        let ended = row.ended_at.is_some();
+        let already = progress.matched.map(|matched| matched.saturating_sub(row.disconnected_count));
+        Self {
+            id: row.id,
+            filter: progress.wanted.into(),
+            disconnect_reason: row.reason.word(),
+            reason: row.note,
+            actor: RevocationActor { kind: progress.actor.kind.word(), id: progress.actor.id },
+            scheduled_revocation_id: progress.schedule,
+            began_at: time(row.instant),
+            ended_at: row.ended_at.map(time),
+            status: if ended { Progressing::Completed } else { Progressing::Running },
+            matched: progress.matched,
+            disconnected_count: row.disconnected_count,
+            already_ended: already.filter(|_| ended),
+            streams_closed: progress.streams_closed,
+        }
+    }
+}
+
+/// Revoke sessions
+///
+/// Ends every session that fits the filter, and answers when nothing of them is served any more. Where everything of a
+/// principal, an application or the organization is meant and nothing else is said, its credentials issued before are
+/// barred from the agent side too. With `dryRun` nothing happens: the answer says how many it would be, and shows some.
+#[utoipa::path(post, path = "/api/v1/revocations", operation_id = "revocations.create", tag = "revocations",
+    security(("bearer" = [])),
+    params(("dryRun" = Option<bool>, Query, description = "Only tell what it would come to.")),
+    request_body(content = CreateRevocation, description = "Which sessions, and why."),
+    responses(
+        (status = 200, description = "A dry run: what it would come to.", body = RevocationPreview),
+        (status = 201, description = "The revocation, completed.", body = RevocationEnvelope, headers(("Location" = String, description = "Where it can be looked at."))),
+        (status = 400, description = "The filter or another field is wrong.", body = ProblemBody),
+        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
+        (status = 403, description = "A scope is missing.", body = ProblemBody),
+        (status = 404, description = "There is no such application, session or principal.", body = ProblemBody),
+        (status = 503, description = "Busy or about to stop: try again after `Retry-After` seconds.", body = ProblemBody),
+        (status = 507, description = "The disk is full. It is in force from now on, but not on record to its end.", body = ProblemBody),
+    ))]
+pub async fn create_revocation(
+    CanEnd(caller): CanEnd,
+    State(app): State<App>,
+    Query(parameters): Query<CreateParameters>,
+    Body(body): Body<CreateRevocation>,
+) -> Result<Response, Problem> {
+    let wanted = body.filter.read()?;
+    if body.dry_run || read_flag("dryRun", parameters.dry_run.as_deref())? {
+        let Preview { matched, sample } = app.sessions.preview(&caller, &wanted).await?;
+        let sample = sample.into_iter().map(Session::from).collect();
+        return Ok(Json(RevocationPreview { dry_run: true, matched, sample }).into_response());
+    }
+    let revoked = app.sessions.revoke_wanted(&caller, &wanted, body.reason).await?;
+    let progress = app.sessions.revocation(&caller, revoked.id.unwrap_or_default()).await?;
+    let location = format!("/api/v1/revocations/{}", progress.revocation.id);
+    let body = RevocationEnvelope { revocation: progress.into() };
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(body)).into_response())
+}
+
+/// Get a revocation
+///
+/// Its filter, who began it and when, and how far it is. `GET /api/v1/events?revocation=…` has what it caused.
+#[utoipa::path(get, path = "/api/v1/revocations/{revocationId}", operation_id = "revocations.get", tag = "revocations",
+    security(("bearer" = [])), params(("revocationId" = Uuid, Path, description = "The revocation.")),
+    responses(
+        (status = 200, description = "The revocation.", body = RevocationEnvelope),
+        (status = 400, description = "The id is not a UUID.", body = ProblemBody),
+        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
+        (status = 403, description = "A scope is missing.", body = ProblemBody),
+        (status = 404, description = "No such revocation.", body = ProblemBody),
+    ))]
+pub async fn get_revocation(
+    CanRead(caller): CanRead,
+    Ids(ids): Ids<1>,
+    State(app): State<App>,
+) -> Result<Json<RevocationEnvelope>, Problem> {
+    let [id] = ids;
+    let progress = app.sessions.revocation(&caller, id).await?;
+    Ok(Json(RevocationEnvelope { revocation: progress.into() }))
+}
+
+/// Where a list that is ordered by its things' making begins, and how long it is.
+#[derive(Debug, Deserialize)]
+pub struct PlainList {
+    limit: Option<String>,
+    cursor: Option<String>,
+}
+
+impl PlainList {
+    fn read(&self) -> Result<(Option<Uuid>, u32), Problem> {
+        let after = page::read_cursor(self.cursor.as_deref())?.map(|(_, id)| id);
+        Ok((after, read_limit(self.limit.as_deref(), 50)?))
+    }
+}
+
+/// `Link` to the next page, for lists without other parameters than `limit`.
+fn link(uri: &Uri, limit: u32, cursor: Option<&str>) -> HeaderMap {
+    let link = cursor.map(|cursor| format!("<{}?limit={limit}&cursor={cursor}>; rel=\"next\"", uri.path()));
+    let link = link.and_then(|link| HeaderValue::try_from(link).ok());
+    link.map(|link| (header::LINK, link)).into_iter().collect()
+}
+
+/// List revocations
+///
+/// The organization's, newest first, running and completed.
+#[utoipa::path(get, path = "/api/v1/revocations", operation_id = "revocations.list", tag = "revocations",
+    security(("bearer" = [])),
+    params(
+        ("limit" = Option<u32>, Query, description = "Most to return, 1 to 200.", minimum = 1, maximum = 200),
+        ("cursor" = Option<String>, Query, description = "`nextCursor` of the page before."),
+    ),
+    responses(
+        (status = 200, description = "A page of revocations.", body = RevocationList, headers(("Link" = String, description = "The next page, if there is one (RFC 8288)."))),
+        (status = 400, description = "A parameter is wrong.", body = ProblemBody),
+        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
+        (status = 403, description = "A scope is missing.", body = ProblemBody),
+    ))]
+pub async fn list_revocations(
+    CanRead(caller): CanRead,
+    OriginalUri(uri): OriginalUri,
+    Query(list): Query<PlainList>,
+    State(app): State<App>,
+) -> Result<Response, Problem> {
+    let (after, limit) = list.read()?;
+    let (page, more) = app.sessions.revocations(&caller, after, limit).await?;
+    let last = page.last().map(|progress| (progress.revocation.instant, progress.revocation.id));
+    let next_cursor = last.filter(|_| more).map(page::cursor);
+    let headers = link(&uri, limit, next_cursor.as_deref());
+    let items = page.into_iter().map(Revocation::from).collect();
+    Ok((headers, Json(RevocationList { items, next_cursor })).into_response())
+}

@@ -1,0 +1,292 @@
+//! Scheduled revocations: a nightly sign-out, a maintenance window.
+
+use axum::Json;
+use axum::extract::{OriginalUri, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{PlainList, link};
+use crate::core::schedule::{Missed, When};
+use crate::http::extract::{Body, CanEnd, CanRead, Ids, Query};
+use crate::http::filter::{FilterBody, read_time};
+use crate::http::page;
+use crate::http::problem::{Problem, ProblemBody};
+use crate::http::{App, time};
+use crate::sessions::{NewSchedule, Scheduled};
+
+/// A revocation to be scheduled: `at` one moment, or again and again by `cron`.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CreateScheduledRevocation {
+    #[schema(max_length = 200)]
+    pub name: String,
+    pub filter: FilterBody,
+    /// The operator's own words, for each run.
+    #[schema(nullable = false, max_length = 200)]
+    pub reason: Option<String>,
+    /// One moment in the future.
+    #[schema(nullable = false, format = DateTime)]
+    pub at: Option<String>,
+    /// Five fields: minute, hour, day of month, month, day of week.
+    #[schema(nullable = false, example = "0 3 * * *")]
+    pub cron: Option<String>,
+    /// The time zone that `cron` is in, by its name in the IANA database; UTC if left out.
+    #[schema(nullable = false, example = "Europe/Berlin")]
+    pub time_zone: Option<String>,
+    /// What becomes of a run that was missed while the service was down: `run_once` makes up for all that were missed
+    /// with one run, `skip` does not.
+    #[schema(nullable = false, inline, value_type = Option<MissedRuns>)]
+    pub missed: Option<Missed>,
+}
+
+/// What becomes of missed runs.
+#[derive(utoipa::ToSchema)]
+#[schema(rename_all = "snake_case")]
+#[allow(dead_code)] // the document's words for the rules' own
+pub enum MissedRuns {
+    RunOnce,
+    Skip,
+}
+
+/// A scheduled revocation.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ScheduledRevocation {
+    pub id: Uuid,
+    pub name: String,
+    pub filter: FilterBody,
+    #[schema(required = true)]
+    pub reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, format = DateTime)]
+    pub at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub cron: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub time_zone: Option<String>,
+    #[schema(inline, value_type = MissedRuns)]
+    pub missed: Missed,
+    pub status: ScheduleStatus,
+    #[schema(format = DateTime)]
+    pub created_at: String,
+    /// Absent while it is paused and when it is over.
+    #[schema(required = true, format = DateTime)]
+    pub next_run_at: Option<String>,
+    #[schema(required = true, format = DateTime)]
+    pub last_run_at: Option<String>,
+    /// The revocation of the last run.
+    #[schema(required = true)]
+    pub last_revocation_id: Option<Uuid>,
+    /// How often it ran.
+    pub runs: u64,
+}
+
+/// Whether there will be runs.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ScheduleStatus {
+    Active,
+    Paused,
+    /// Its one moment has passed.
+    Over,
+}
+
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ScheduledRevocationEnvelope {
+    pub scheduled_revocation: ScheduledRevocation,
+}
+
+/// A page of scheduled revocations, newest first.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ScheduledRevocationList {
+    pub items: Vec<ScheduledRevocation>,
+    /// Where the next page begins; absent on the last page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub next_cursor: Option<String>,
+}
+
+impl From<Scheduled> for ScheduledRevocation {
+    fn from(scheduled: Scheduled) -> Self {
+        let schedule = scheduled.schedule;
+        let over = schedule.over();
+        let (at, cron, time_zone) = match schedule.when {
+            When::At(at) => (Some(time(at)), None, None),
+            When::Cron { expression, time_zone } => (None, Some(expression), Some(time_zone)),
+        };
+        Self {
+            id: schedule.id,
+            name: schedule.name,
+            filter: scheduled.wanted.into(),
+            reason: schedule.note,
+            at,
+            cron,
+            time_zone,
+            missed: schedule.missed,
+            status: match (over, schedule.paused) {
+                (true, _) => ScheduleStatus::Over,
+                (false, true) => ScheduleStatus::Paused,
+                (false, false) => ScheduleStatus::Active,
+            },
+            created_at: time(schedule.created_at),
+            next_run_at: scheduled.next_run_at.map(time),
+            last_run_at: schedule.last_run_at.map(time),
+            last_revocation_id: scheduled.last_revocation,
+            runs: schedule.runs,
+        }
+    }
+}
+
+fn enveloped(scheduled: Scheduled) -> Json<ScheduledRevocationEnvelope> {
+    Json(ScheduledRevocationEnvelope { scheduled_revocation: scheduled.into() })
+}
+
+/// Schedule a revocation
+///
+/// Each run is a revocation of its own, with its own count.
+#[utoipa::path(post, path = "/api/v1/scheduled-revocations", operation_id = "scheduledRevocations.create",
+    tag = "revocations", security(("bearer" = [])),
+    request_body(content = CreateScheduledRevocation, description = "Which sessions, and when."),
+    responses(
+        (status = 201, description = "It is scheduled.", body = ScheduledRevocationEnvelope),
+        (status = 400, description = "The filter, the time or another field is wrong.", body = ProblemBody),
+        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
+        (status = 403, description = "A scope is missing.", body = ProblemBody),
+        (status = 404, description = "There is no such application, session or principal.", body = ProblemBody),
+        (status = 409, description = "There are as many as there may be.", body = ProblemBody),
+    ))]
+pub async fn create_scheduled_revocation(
+    CanEnd(caller): CanEnd,
+    State(app): State<App>,
+    Body(body): Body<CreateScheduledRevocation>,
+) -> Result<(StatusCode, Json<ScheduledRevocationEnvelope>), Problem> {
+    let new = NewSchedule {
+        name: body.name,
+        wanted: body.filter.read()?,
+        note: body.reason,
+        at: read_time("at", body.at.as_deref())?,
+        cron: body.cron,
+        time_zone: body.time_zone,
+        missed: body.missed.unwrap_or(Missed::RunOnce),
+    };
+    Ok((StatusCode::CREATED, enveloped(app.sessions.create_schedule(&caller, new).await?)))
+}
+
+/// List scheduled revocations
+///
+/// The organization's, newest first, also those that are paused or over.
+#[utoipa::path(get, path = "/api/v1/scheduled-revocations", operation_id = "scheduledRevocations.list",
+    tag = "revocations", security(("bearer" = [])),
+    params(
+        ("limit" = Option<u32>, Query, description = "Most to return, 1 to 200.", minimum = 1, maximum = 200),
+        ("cursor" = Option<String>, Query, description = "`nextCursor` of the page before."),
+    ),
+    responses(
+        (status = 200, description = "A page of scheduled revocations.", body = ScheduledRevocationList, headers(("Link" = String, description = "The next page, if there is one (RFC 8288)."))),
+        (status = 400, description = "A parameter is wrong.", body = ProblemBody),
+        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
+        (status = 403, description = "A scope is missing.", body = ProblemBody),
+    ))]
+pub async fn list_scheduled_revocations(
+    CanRead(caller): CanRead,
+    OriginalUri(uri): OriginalUri,
+    Query(list): Query<PlainList>,
+    State(app): State<App>,
+) -> Result<Response, Problem> {
+    let (after, limit) = list.read()?;
+    let (page, more) = app.sessions.schedules(&caller, after, limit).await?;
+    let last = page.last().map(|one| (one.schedule.created_at, one.schedule.id));
+    let next_cursor = last.filter(|_| more).map(page::cursor);
+    let headers = link(&uri, limit, next_cursor.as_deref());
+    let items = page.into_iter().map(ScheduledRevocation::from).collect();
+    Ok((headers, Json(ScheduledRevocationList { items, next_cursor })).into_response())
+}
+
+/// Get a scheduled revocation
+#[utoipa::path(get, path = "/api/v1/scheduled-revocations/{scheduledRevocationId}", operation_id = "scheduledRevocations.get",
+    tag = "revocations", security(("bearer" = [])), params(("scheduledRevocationId" = Uuid, Path, description = "The scheduled revocation.")),
+    responses(
+        (status = 200, description = "The scheduled revocation.", body = ScheduledRevocationEnvelope),
+        (status = 400, description = "The id is not a UUID.", body = ProblemBody),
+        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
+        (status = 403, description = "A scope is missing.", body = ProblemBody),
+        (status = 404, description = "No such scheduled revocation.", body = ProblemBody),
+    ))]
+pub async fn get_scheduled_revocation(
+    CanRead(caller): CanRead,
+    Ids(ids): Ids<1>,
+    State(app): State<App>,
+) -> Result<Json<ScheduledRevocationEnvelope>, Problem> {
+    let [id] = ids;
+    Ok(enveloped(app.sessions.schedule(&caller, id).await?))
+}
+
+/// Pause a scheduled revocation
+///
+/// No runs until it is resumed.
+#[utoipa::path(post, path = "/api/v1/scheduled-revocations/{scheduledRevocationId}/pause", operation_id = "scheduledRevocations.pause",
+    tag = "revocations", security(("bearer" = [])), params(("scheduledRevocationId" = Uuid, Path, description = "The scheduled revocation.")),
+    responses(
+        (status = 200, description = "It is paused.", body = ScheduledRevocationEnvelope),
+        (status = 400, description = "The id is not a UUID.", body = ProblemBody),
+        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
+        (status = 403, description = "A scope is missing.", body = ProblemBody),
+        (status = 404, description = "No such scheduled revocation.", body = ProblemBody),
+    ))]
+pub async fn pause_scheduled_revocation(
+    CanEnd(caller): CanEnd,
+    Ids(ids): Ids<1>,
+    State(app): State<App>,
+) -> Result<Json<ScheduledRevocationEnvelope>, Problem> {
+    let [id] = ids;
+    Ok(enveloped(app.sessions.pause_schedule(&caller, id).await?))
+}
+
+/// Resume a scheduled revocation
+///
+/// Runs that came due while it was paused are not made up.
+#[utoipa::path(post, path = "/api/v1/scheduled-revocations/{scheduledRevocationId}/resume", operation_id = "scheduledRevocations.resume",
+    tag = "revocations", security(("bearer" = [])), params(("scheduledRevocationId" = Uuid, Path, description = "The scheduled revocation.")),
+    responses(
+        (status = 200, description = "It will run again.", body = ScheduledRevocationEnvelope),
+        (status = 400, description = "The id is not a UUID.", body = ProblemBody),
+        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
+        (status = 403, description = "A scope is missing.", body = ProblemBody),
+        (status = 404, description = "No such scheduled revocation.", body = ProblemBody),
+    ))]
+pub async fn resume_scheduled_revocation(
+    CanEnd(caller): CanEnd,
+    Ids(ids): Ids<1>,
+    State(app): State<App>,
+) -> Result<Json<ScheduledRevocationEnvelope>, Problem> {
+    let [id] = ids;
+    Ok(enveloped(app.sessions.resume_schedule(&caller, id).await?))
+}
+
+/// Delete a scheduled revocation
+///
+/// The revocations of its runs stay on record.
+#[utoipa::path(delete, path = "/api/v1/scheduled-revocations/{scheduledRevocationId}", operation_id = "scheduledRevocations.delete",
+    tag = "revocations", security(("bearer" = [])), params(("scheduledRevocationId" = Uuid, Path, description = "The scheduled revocation.")),
+    responses(
+        (status = 204, description = "It will not run any more."),
+        (status = 400, description = "The id is not a UUID.", body = ProblemBody),
+        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
+        (status = 403, description = "A scope is missing.", body = ProblemBody),
+        (status = 404, description = "No such scheduled revocation.", body = ProblemBody),
+    ))]
+pub async fn delete_scheduled_revocation(
+    CanEnd(caller): CanEnd,
+    Ids(ids): Ids<1>,
+    State(app): State<App>,
+) -> Result<StatusCode, Problem> {
+    let [id] = ids;
+    app.sessions.delete_schedule(&caller, id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

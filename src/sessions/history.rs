@@ -1,0 +1,139 @@
+//! What happened: one session's story, and the organization's log, in pages.
+
+use uuid::Uuid;
+
+use super::Sessions;
+use crate::core::Time;
+use crate::core::caller::Caller;
+use crate::core::ids::{ApplicationNumber, Position, RevocationNumber};
+use crate::error::Error;
+use crate::store::Addressed;
+
+/// Which events of the organization to read, oldest first.
+#[derive(Debug, Clone, Default)]
+pub struct EventQuery {
+    pub application: Option<Uuid>,
+    pub revocation: Option<Uuid>,
+    /// Types of events; empty means every one but activity.
+    pub types: Vec<String>,
+    /// Recorded at this instant or later.
+    pub from: Option<Time>,
+    /// Recorded before this instant.
+    pub until: Option<Time>,
+    /// Only what lies beyond this position.
+    pub after: Option<Position>,
+    pub limit: u32,
+}
+
+/// The store's side of an [`EventQuery`].
+#[derive(Debug)]
+struct Asked {
+    application: Option<ApplicationNumber>,
+    revocation: Option<RevocationNumber>,
+    after: Position,
+    up_to: Position,
+}
+
+/// Events looked through for one page: what is rare is found over several.
+const LOOK: i64 = 5_000;
+
+/// A page of events.
+pub struct Events {
+    pub items: Vec<Addressed>,
+    /// Where the next page begins, if there may be one.
+    pub next: Option<Position>,
+    /// The log position the page was true at.
+    pub position: Position,
+}
+
+impl Sessions {
+    /// A session's events, newest first, from before a position.
+    pub async fn history(
+        &self,
+        caller: &Caller,
+        application: Uuid,
+        id: Uuid,
+        activity: bool,
+        before: Option<Position>,
+        limit: u32,
+    ) -> Result<Events, Error> {
+        let position = self.committer.tip().borrow().position;
+        let view = self.get(caller, application, id).await?;
+        let newest = match before {
+            None => view.session.head.position,
+            Some(position) => {
+                let last = self.reader.event(position).await?.map(|entry| entry.recorded);
+                let own = last.filter(|recorded| recorded.stream == view.session.number.into());
+                let message = "cursor is not one that this server gave out for this session";
+                own.ok_or_else(|| Error::field("cursor", message))?.previous_position
+            }
+        };
+        let mut items =
+            self.reader.session_history(view.session.number, newest, activity, i64::from(limit) + 1).await?;
+        let more = items.len() > limit as usize;
+        items.truncate(limit as usize);
+        let next = items.last().filter(|_| more).map(|event| event.entry.recorded.position);
+        Ok(Events { items, next, position })
+    }
+
+    /// The organization's events, oldest first.
+    pub async fn events(&self, caller: &Caller, query: &EventQuery) -> Result<Events, Error> {
+        let position = self.committer.tip().borrow().position;
+        let asked = self.asked(caller, query, position).await?;
+        let activity = query.types.iter().any(|name| name == crate::core::event::ACTIVITY);
+        let mut events = Events { items: vec![], next: None, position };
+        let mut after = asked.after;
+        loop {
+            let page = self
+                .reader
+                .organization_log(caller.organization, asked.application, after, asked.up_to, activity, 500)
+                .await?;
+            let Some(last) = page.last().map(|event| event.entry.recorded.position) else {
+                return Ok(events);
+            };
+            for event in page {
+                let recorded = &event.entry.recorded;
+                let wanted = (query.types.is_empty()
+                    || query.types.iter().any(|name| name == recorded.event.name()))
+                    && asked.revocation.is_none_or(|revocation| recorded.revocation == Some(revocation));
+                if wanted && events.items.len() == query.limit as usize {
+                    events.next = events.items.last().map(|event| event.entry.recorded.position);
+                    return Ok(events);
+                }
+                if wanted {
+                    events.items.push(event);
+                }
+            }
+            after = last;
+            let looked = after.0 - asked.after.0;
+            if looked > LOOK && (!events.items.is_empty() || looked > 20 * LOOK) {
+                events.next = Some(after);
+                return Ok(events);
+            }
+        }
+    }
+
+    async fn asked(&self, caller: &Caller, query: &EventQuery, tip: Position) -> Result<Asked, Error> {
+        let application = match query.application {
+            Some(id) => Some(self.readable(caller, id)?),
+            None => caller.confined_to,
+        };
+        let mut after = query.after.unwrap_or_default();
+        let mut up_to = tip;
+        let mut revocation = None;
+        if let Some(id) = query.revocation {
+            let found = self.revocation(caller, id).await?.revocation;
+            // What it caused lies between its beginning and its end.
+            after = after.max(Position(found.fence.0 - 1));
+            up_to = if found.ended_at.is_some() { found.head.position } else { tip };
+            revocation = Some(found.number);
+        }
+        if let Some(from) = query.from {
+            after = after.max(self.reader.last_recorded_before(from).await?);
+        }
+        if let Some(until) = query.until {
+            up_to = up_to.min(self.reader.last_recorded_before(until).await?);
+        }
+        Ok(Asked { application, revocation, after, up_to })
+    }
+}

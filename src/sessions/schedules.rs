@@ -1,0 +1,315 @@
+//! Scheduled revocations: made, paused and deleted by owners, run by the scheduler. Each run is a revocation of its own.
+
+use std::collections::HashMap;
+
+use chrono::TimeZone;
+use chrono_tz::Tz;
+use croner::Cron;
+use croner::parser::{CronParser, Seconds};
+use uuid::Uuid;
+
+use super::revoke::{beginning, check_note};
+use super::{Sessions, Wanted, unexpected};
+use crate::committer::{Beginning, By, Done, Work};
+use crate::core::Time;
+use crate::core::caller::Caller;
+use crate::core::ids::{OrganizationNumber, Stream, StreamKind};
+use crate::core::item::{Item, ItemEvent};
+use crate::core::reason::Reason;
+use crate::core::schedule::{Missed, Schedule, ScheduleCreated, ScheduleEvent, Skipped, When};
+use crate::error::Error;
+use crate::secret;
+
+/// Longest name of a schedule, and longest cron expression.
+const LONGEST: usize = 200;
+/// Most schedules of an organization that are not deleted.
+const MOST: usize = 1_000;
+
+/// A schedule to be made.
+#[derive(Debug)]
+pub struct NewSchedule {
+    pub name: String,
+    pub wanted: Wanted,
+    pub note: Option<String>,
+    pub at: Option<Time>,
+    pub cron: Option<String>,
+    pub time_zone: Option<String>,
+    pub missed: Missed,
+}
+
+/// A schedule as it stands.
+pub struct Scheduled {
+    pub schedule: Schedule,
+    pub wanted: Wanted,
+    pub next_run_at: Option<Time>,
+    /// The revocation of its last run.
+    pub last_revocation: Option<Uuid>,
+}
+
+/// When each schedule is due next, as of what it has done: so that nobody computes it every second.
+#[derive(Default)]
+pub(super) struct Timetable {
+    next: HashMap<i64, (Time, Option<Time>)>,
+}
+
+impl Sessions {
+    /// Makes a schedule.
+    pub async fn create_schedule(&self, caller: &Caller, new: NewSchedule) -> Result<Scheduled, Error> {
+        check_note(new.note.as_deref())?;
+        let name = new.name.trim();
+        if name.is_empty() || name.chars().count() > LONGEST || name.chars().any(char::is_control) {
+            let message =
+                format!("name must have 1 to {LONGEST} characters, none of them a control character");
+            return Err(Error::field("name", message));
+        }
+        let when = self.when(&new)?;
+        let filter = self.filter_to_revoke(caller, &new.wanted).await?;
+        if self.own_schedules(caller).len() >= MOST {
+            let message = format!("an organization has at most {MOST} scheduled revocations");
+            return Err(Error::Conflict { code: "too_many_schedules", message });
+        }
+        let created = ScheduleCreated {
+            id: secret::new_id(),
+            name: name.to_owned(),
+            filter,
+            note: new.note,
+            when,
+            missed: new.missed,
+        };
+        let wish = ScheduleEvent::Created(Box::new(created));
+        let schedule = self.wish_schedule(By::caller(caller), caller.organization, None, wish).await?;
+        self.scheduled(schedule).await
+    }
+
+    /// The organization's schedules that are not deleted, newest first, after one of them; and whether there are more.
+    pub async fn schedules(
+        &self,
+        caller: &Caller,
+        after: Option<Uuid>,
+        limit: u32,
+    ) -> Result<(Vec<Scheduled>, bool), Error> {
+        let mut own = self.own_schedules(caller);
+        own.reverse();
+        if let Some(after) = after {
+            let message = "cursor is not one that this server gave out; start without one";
+            let found = self.gate.known().item_by_id(after).map(|item| item.stream().number);
+            let number = found.ok_or_else(|| Error::field("cursor", message))?;
+            own.retain(|schedule| schedule.number < number);
+        }
+        let more = own.len() > limit as usize;
+        let mut items = Vec::new();
+        for schedule in own.into_iter().take(limit as usize) {
+            items.push(self.scheduled(schedule).await?);
+        }
+        Ok((items, more))
+    }
+
+    pub async fn schedule(&self, caller: &Caller, id: Uuid) -> Result<Scheduled, Error> {
+        self.scheduled(self.own_schedule(caller, id)?).await
+    }
+
+    /// No runs until it is resumed.
+    pub async fn pause_schedule(&self, caller: &Caller, id: Uuid) -> Result<Scheduled, Error> {
+        self.change_schedule(caller, id, ScheduleEvent::Paused).await
+    }
+
+    /// Runs again; those that came due meanwhile are not made up.
+    pub async fn resume_schedule(&self, caller: &Caller, id: Uuid) -> Result<Scheduled, Error> {
+        self.change_schedule(caller, id, ScheduleEvent::Resumed).await
+    }
+
+    pub async fn delete_schedule(&self, caller: &Caller, id: Uuid) -> Result<(), Error> {
+        self.change_schedule(caller, id, ScheduleEvent::Deleted).await.map(|_| ())
+    }
+
+    async fn change_schedule(
+        &self,
+        caller: &Caller,
+        id: Uuid,
+        wish: ScheduleEvent,
+    ) -> Result<Scheduled, Error> {
+        let number = self.own_schedule(caller, id)?.number;
+        let schedule =
+            self.wish_schedule(By::caller(caller), caller.organization, Some(number), wish).await?;
+        self.scheduled(schedule).await
+    }
+
+    /// Runs what is due, for the scheduler. Returns how many runs began.
+    pub async fn run_schedules(&self) -> Result<usize, Error> {
+        let (now, steady_since) = (self.clock.now(), self.clock.steady_since());
+        let schedules: Vec<_> = {
+            let known = self.gate.known();
+            known.schedules().filter(|one| !one.paused && !one.over()).cloned().collect()
+        };
+        let mut runs = 0;
+        for schedule in schedules {
+            let Some(due_at) = self.due(&schedule, now) else { continue };
+            let missed = due_at < steady_since;
+            if missed && schedule.missed == Missed::Skip {
+                self.skip(&schedule, due_at).await?;
+            } else {
+                runs += usize::from(self.run(&schedule, due_at).await?);
+            }
+        }
+        Ok(runs)
+    }
+
+    /// The last moment up to now for which the schedule is due, if there is one: it stands for all before it.
+    fn due(&self, schedule: &Schedule, now: Time) -> Option<Time> {
+        let next = self.next(schedule).filter(|next| *next <= now)?;
+        match &schedule.when {
+            When::At(_) => Some(next),
+            When::Cron { expression, time_zone } => {
+                let (cron, zone) = read_cron(expression, time_zone).ok()?;
+                let last =
+                    cron.find_previous_occurrence(&zone.from_utc_datetime(&now.naive_utc()), true).ok()?;
+                Some(last.to_utc().max(next))
+            }
+        }
+    }
+
+    /// When a schedule is due next.
+    fn next(&self, schedule: &Schedule) -> Option<Time> {
+        let mut timetable = self.timetable.lock();
+        match timetable.next.get(&schedule.number) {
+            Some((since, next)) if *since == schedule.done_until => *next,
+            _ => {
+                let next = next_after(&schedule.when, schedule.done_until);
+                timetable.next.insert(schedule.number, (schedule.done_until, next));
+                next
+            }
+        }
+    }
+
+    /// Begins a run, unless it was begun before. Nobody waits for its end here.
+    async fn run(&self, schedule: &Schedule, due_at: Time) -> Result<bool, Error> {
+        let stream = Stream { kind: StreamKind::Schedule, number: schedule.number };
+        if schedule.filter.moves() {
+            self.flush_traffic(true).await;
+        }
+        let plain = beginning(
+            schedule.organization,
+            schedule.filter.clone(),
+            Reason::Revoked,
+            schedule.note.clone(),
+        )?;
+        let beginning = Beginning { schedule: Some((stream, due_at)), ..plain };
+        match self.committer.submit(By::system(), Work::BeginRevocation(Box::new(beginning))).await {
+            Ok(_) => {
+                tracing::info!(schedule = %schedule.id, %due_at, "a scheduled revocation began");
+                self.wake_revocations();
+                Ok(true)
+            }
+            // Done already, or deleted meanwhile.
+            Err(Error::Conflict { .. }) => Ok(false),
+            // Its application is archived: nothing is left to end.
+            Err(Error::NotFound(_)) => self.skip(schedule, due_at).await.map(|()| false),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn skip(&self, schedule: &Schedule, due_at: Time) -> Result<(), Error> {
+        let wish = ScheduleEvent::Skipped(Skipped { due_at });
+        match self.wish_schedule(By::system(), schedule.organization, Some(schedule.number), wish).await {
+            Ok(_) | Err(Error::NotFound(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn wish_schedule(
+        &self,
+        by: By,
+        organization: OrganizationNumber,
+        number: Option<i64>,
+        wish: ScheduleEvent,
+    ) -> Result<Schedule, Error> {
+        let stream = number.map(|number| Stream { kind: StreamKind::Schedule, number });
+        let work = Work::Item { organization, stream, wish: ItemEvent::Schedule(wish), side: vec![] };
+        match self.committer.submit(by, work).await?.done {
+            Done::Item(item) => match *item {
+                Item::Schedule(schedule) => Ok(schedule),
+                _ => Err(unexpected()),
+            },
+            _ => Err(unexpected()),
+        }
+    }
+
+    fn own_schedules(&self, caller: &Caller) -> Vec<Schedule> {
+        let known = self.gate.known();
+        let own = known.schedules().filter(|one| {
+            one.organization == caller.organization
+                && one.deleted_at.is_none()
+                && caller.confined_to.is_none()
+        });
+        own.cloned().collect()
+    }
+
+    fn own_schedule(&self, caller: &Caller, id: Uuid) -> Result<Schedule, Error> {
+        let own = self.own_schedules(caller);
+        own.into_iter().find(|one| one.id == id).ok_or(Error::NotFound("Scheduled revocation"))
+    }
+
+    async fn scheduled(&self, schedule: Schedule) -> Result<Scheduled, Error> {
+        let next_run_at =
+            Some(&schedule).filter(|one| !one.paused && !one.over()).and_then(|one| self.next(one));
+        let last_revocation = match schedule.last_revocation {
+            Some(number) => self.reader.revocation(number).await?.map(|revocation| revocation.id),
+            None => None,
+        };
+        let wanted = self.wanted(&schedule.filter).await?;
+        Ok(Scheduled { wanted, next_run_at, last_revocation, schedule })
+    }
+
+    /// When a new schedule is to run.
+    fn when(&self, new: &NewSchedule) -> Result<When, Error> {
+        match (new.at, new.cron.as_deref()) {
+            (Some(at), None) if new.time_zone.is_none() => {
+                if at <= self.clock.now() {
+                    return Err(Error::field("at", "at must be in the future"));
+                }
+                Ok(When::At(at))
+            }
+            (None, Some(expression)) => {
+                let time_zone = new.time_zone.clone().unwrap_or_else(|| "UTC".to_owned());
+                read_cron(expression, &time_zone)?;
+                let when = When::Cron { expression: expression.to_owned(), time_zone };
+                match next_after(&when, self.clock.now()) {
+                    Some(_) => Ok(when),
+                    None => Err(Error::field("cron", "cron never comes due")),
+                }
+            }
+            (Some(_), None) => {
+                Err(Error::field("timeZone", "timeZone belongs to cron; at has its own offset"))
+            }
+            _ => Err(Error::field("at", "give either at, one moment, or cron, with a timeZone")),
+        }
+    }
+}
+
+/// The first moment after another for which something is due.
+fn next_after(when: &When, after: Time) -> Option<Time> {
+    match when {
+        When::At(at) => Some(*at).filter(|at| *at > after),
+        When::Cron { expression, time_zone } => {
+            let (cron, zone) = read_cron(expression, time_zone).ok()?;
+            let next = cron.find_next_occurrence(&zone.from_utc_datetime(&after.naive_utc()), false).ok()?;
+            Some(next.to_utc())
+        }
+    }
+}
+
+/// Five fields, to the minute, and a name of the IANA time zone database.
+fn read_cron(expression: &str, time_zone: &str) -> Result<(Cron, Tz), Error> {
+    if expression.len() > LONGEST {
+        return Err(Error::field("cron", format!("cron must be at most {LONGEST} bytes")));
+    }
+    let parser = CronParser::builder().seconds(Seconds::Disallowed).build();
+    let cron = parser.parse(expression).map_err(|error| {
+        let form = "minute hour day-of-month month day-of-week, such as 0 3 * * 1-5";
+        Error::field("cron", format!("cron must have five fields ({form}): {error}"))
+    })?;
+    let zone = time_zone.parse().map_err(|_| {
+        Error::field("timeZone", "timeZone must be a name of the IANA database, such as Europe/Berlin")
+    })?;
+    Ok((cron, zone))
+}
