@@ -43,6 +43,14 @@ impl Clock {
         Self { inner: Arc::new(inner) }
     }
 
+    /// A clock that starts ahead of the system's: as after a time in which nobody was there.
+    pub fn ahead(by: TimeDelta) -> Self {
+        let clock = Self::system();
+        clock.turn(by);
+        clock.inner.steady_since.store(clock.now().timestamp_millis(), Ordering::Relaxed);
+        clock
+    }
+
     /// Now, in whole milliseconds.
     #[allow(clippy::disallowed_methods)] // this is the one place
     pub fn now(&self) -> Time {

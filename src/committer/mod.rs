@@ -423,7 +423,9 @@ impl Task {
             None
         };
         let (outcomes, mut decided) = {
-            let known = self.gate.known();
+            // Who makes room under a limit depends on what the clock says of whom.
+            let opens = units.iter().any(|unit| matches!(unit.work, Work::Connect(_)));
+            let known = if opens { self.gate.known_at(now) } else { self.gate.known() };
             let mut draft = Draft::new(&known, self.chain, self.policy, now);
             let mut outcomes = Vec::with_capacity(units.len());
             for unit in units {

@@ -103,7 +103,7 @@ impl Draft<'_> {
             let seen_at = self.known.facts(*number).seen_at;
             self.session(*number).map(|session| derived_status(session, seen_at, self.now))
         };
-        let (mut old, drafted) = self.candidates(counted, on_limit);
+        let (mut old, drafted) = self.candidates(counted, on_limit, out.len());
         let mut drafted: Vec<_> = drafted.into_iter().filter(open).collect();
         drafted.sort_unstable();
         let expired = |number: &SessionNumber| status(number) == Some(DerivedStatus::Expired);
@@ -124,7 +124,12 @@ impl Draft<'_> {
 
     /// Sessions among which the one to give way is: of a principal all; of an application, which may have very many, the
     /// first of each status that are still open; and what this batch opened.
-    fn candidates(&self, counted: Counted, on_limit: OnLimit) -> (Vec<SessionNumber>, Vec<SessionNumber>) {
+    fn candidates(
+        &self,
+        counted: Counted,
+        on_limit: OnLimit,
+        leaving: usize,
+    ) -> (Vec<SessionNumber>, Vec<SessionNumber>) {
         let opened = self.sessions.iter().filter(|(_, drafted)| drafted.fresh.is_some());
         let opened = opened.map(|(number, _)| *number).filter(|number| self.is_counted(counted, *number));
         let opened = opened.collect();
@@ -137,8 +142,8 @@ impl Draft<'_> {
                     OnLimit::Reject => &[DerivedStatus::Expired],
                     _ => &[DerivedStatus::Expired, DerivedStatus::Idle, DerivedStatus::Active],
                 };
-                // As many as this batch may have ended already, and one more.
-                let few = self.sessions.len() + 1;
+                // As many as this batch may have ended or is about to, and one more.
+                let few = self.sessions.len() + leaving + 1;
                 wanted.iter().flat_map(|status| self.known.standing(application, *status).take(few)).collect()
             }
         };

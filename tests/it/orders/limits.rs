@@ -148,7 +148,10 @@ async fn a_session_keeps_the_policy_it_was_opened_under() {
 #[tokio::test(flavor = "multi_thread")]
 async fn lowering_a_limit_ends_nobody_until_somebody_comes() {
     let (_server, operator, first) = begin().await;
-    let agents = operator.connect_many(5).await;
+    let mut agents = vec![];
+    for _ in 0..5 {
+        agents.push(operator.connect(json!({})).await);
+    }
     set(&operator, &first, json!({ "maxPerApplication": 2, "onLimit": "evict-oldest" })).await;
     let path = format!("/api/v1/applications/{first}/sessions");
     assert_eq!(listed(&operator, &path).await.len(), 5);

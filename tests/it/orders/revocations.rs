@@ -44,7 +44,8 @@ async fn the_short_delete_is_the_same_thing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dry_run_changes_nothing() {
     let (server, operator, first) = begin().await;
-    let agents = operator.connect_many(12).await;
+    let mut agents = operator.connect_many(11).await;
+    agents.push(operator.connect(json!({})).await);
     let before = server.log().await.len();
     let body = json!({ "filter": { "applicationId": first }, "dryRun": true });
     let (status, dry) = operator.post("/api/v1/revocations", body).await;

@@ -52,7 +52,7 @@ async fn at_one_moment_it_runs_once_as_a_revocation_of_its_own() {
     assert_eq!((&over["status"], &over["nextRunAt"]), (&json!("over"), &Value::Null), "{over}");
     server.turn(100_000);
     tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
-    assert_eq!(get(&operator, &made["id"]).await["runs"], 1);
+    assert_eq!(get(&server.operator().await, &made["id"]).await["runs"], 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -69,10 +69,11 @@ async fn a_nightly_sign_out_runs_every_night_in_its_time_zone() {
     assert!(next > server.clock.now() && next - server.clock.now() <= TimeDelta::hours(25));
     for night in 1..=2_u64 {
         let operator = server.operator().await;
-        let agent = operator.connect(json!({})).await;
         let next: DateTime<Utc> =
             get(&operator, &made["id"]).await["nextRunAt"].as_str().unwrap().parse().unwrap();
-        server.turn((next - server.clock.now()).num_seconds() + 2);
+        server.turn((next - server.clock.now()).num_seconds() - 60);
+        let agent = server.operator().await.connect(json!({})).await;
+        server.turn(62);
         let operator = server.operator().await;
         let revocation = until_it_ran(&server, &operator, &made["id"], night).await;
         assert_eq!(revocation["disconnectedCount"], 1, "night {night}: {revocation}");
@@ -85,7 +86,7 @@ async fn a_nightly_sign_out_runs_every_night_in_its_time_zone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn runs_missed_while_the_service_was_down_are_made_up_once_or_skipped_as_chosen() {
-    let (mut server, operator, first) = begin().await;
+    let (server, operator, first) = begin().await;
     let second = super::application(&operator, "second").await;
     let schedule = |application: &str, missed: &str| {
         json!({
@@ -97,10 +98,7 @@ async fn runs_missed_while_the_service_was_down_are_made_up_once_or_skipped_as_c
     let skipped = create(&operator, schedule(&second, "skip")).await;
     operator.connect(json!({ "applicationId": first })).await;
     let spared = operator.connect(json!({ "applicationId": second })).await;
-    server.stop().await;
-    // A restarted process has a clock of its own: what has passed meanwhile is turned at its start.
-    let server = server.restart().await;
-    server.turn(5 * 3_600);
+    let server = server.restart_after(5 * 3_600).await;
     let operator = server.operator().await;
     let revocation = until_it_ran(&server, &operator, &made_up["id"], 1).await;
     assert_eq!(revocation["disconnectedCount"], 1, "{revocation}");
@@ -110,9 +108,13 @@ async fn runs_missed_while_the_service_was_down_are_made_up_once_or_skipped_as_c
     assert_eq!(get(&operator, &made_up["id"]).await["runs"], 1, "five were missed, one makes up for them");
     assert_eq!(get(&operator, &skipped["id"]).await["runs"], 0);
     assert_ne!(session(&operator, &spared).await["disconnectReason"], "revoked");
-    // And the next one, missed by nobody, runs for both.
-    let server = server.restart().await;
-    assert_eq!(get(&server.operator().await, &made_up["id"]).await["runs"], 1, "it is remembered");
+    // The next one is missed by nobody, and runs for both.
+    server.turn(3_600);
+    let operator = server.operator().await;
+    until_it_ran(&server, &operator, &made_up["id"], 2).await;
+    until_it_ran(&server, &operator, &skipped["id"], 1).await;
+    let server = server.restart_after(6 * 3_600).await;
+    assert_eq!(get(&server.operator().await, &skipped["id"]).await["runs"], 1, "it is remembered");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -54,11 +54,10 @@ impl Server {
     pub async fn with(flags: &[&str]) -> Self {
         let directory = Arc::new(TempDir::new().unwrap());
         let flags: Vec<_> = flags.iter().map(|&flag| flag.to_owned()).collect();
-        Self::in_directory(directory, flags).await
+        Self::in_directory(directory, flags, Clock::system()).await
     }
 
-    async fn in_directory(directory: Arc<TempDir>, flags: Vec<String>) -> Self {
-        let clock = Clock::system();
+    async fn in_directory(directory: Arc<TempDir>, flags: Vec<String>, clock: Clock) -> Self {
         let (running, _) = start(config(&directory, &flags), clock.clone()).await.unwrap();
         let http = reqwest::Client::builder().timeout(Duration::from_secs(30)).build().unwrap();
         Self { running: Some(running), clock, directory, flags, http }
@@ -67,7 +66,14 @@ impl Server {
     /// Stops it and starts it again on the same database, on another port.
     pub async fn restart(mut self) -> Self {
         self.stop().await;
-        Self::in_directory(self.directory.clone(), self.flags.clone()).await
+        Self::in_directory(self.directory.clone(), self.flags.clone(), Clock::system()).await
+    }
+
+    /// The same, with so much time in between.
+    pub async fn restart_after(mut self, seconds: i64) -> Self {
+        self.stop().await;
+        let clock = Clock::ahead(TimeDelta::seconds(seconds));
+        Self::in_directory(self.directory.clone(), self.flags.clone(), clock).await
     }
 
     pub async fn stop(&mut self) {
