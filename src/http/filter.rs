@@ -202,7 +202,13 @@ impl FilterParameters {
 impl<'de> Deserialize<'de> for ListParameters {
     /// Two structs and the whole beside them: serde's `flatten` would do the same, but reads every value as text anyway.
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let raw = BTreeMap::<String, String>::deserialize(deserializer)?;
+        let pairs = Vec::<(String, String)>::deserialize(deserializer)?;
+        let mut raw = BTreeMap::new();
+        for (name, value) in pairs {
+            if raw.insert(name.clone(), value).is_some() {
+                return Err(serde::de::Error::custom(format!("{name} is given more than once")));
+            }
+        }
         let one = |name: &str| raw.get(name).cloned();
         Ok(Self {
             filter: FilterParameters {
