@@ -11,6 +11,7 @@ use tokio::sync::Mutex;
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 
 use crate::config::Config;
+use crate::directory::Directory;
 use crate::error::Error;
 use crate::limits::Limits;
 use crate::meter;
@@ -31,6 +32,7 @@ struct Row {
 #[derive(Clone)]
 struct Errand {
     sessions: Arc<Sessions>,
+    directory: Arc<Directory>,
     limits: Arc<Limits>,
     keep_activity: TimeDelta,
 }
@@ -65,6 +67,12 @@ const TABLE: &[Row] = &[
         cron: "*/2 * * * * *",
         every: Duration::from_secs(2),
         run: |errand| Box::pin(checkpoint(errand)),
+    },
+    Row {
+        name: "api keys",
+        cron: "15 * * * * *",
+        every: Duration::from_secs(60),
+        run: |errand| Box::pin(key_uses(errand)),
     },
     Row {
         name: "prune",
@@ -119,6 +127,11 @@ async fn checkpoint(errand: Errand) -> Result<String, Error> {
     Ok(format!("the write-ahead log had {} KiB", errand.sessions.checkpoint().await? >> 10))
 }
 
+/// Write down when API keys were last used.
+async fn key_uses(errand: Errand) -> Result<String, Error> {
+    Ok(format!("{} keys used", errand.directory.write_key_uses().await?))
+}
+
 /// Drop old activity bodies and long-expired tokens.
 async fn prune(errand: Errand) -> Result<String, Error> {
     errand.sessions.forget_tokens().await?;
@@ -129,13 +142,14 @@ async fn prune(errand: Errand) -> Result<String, Error> {
 /// Starts the jobs; they write what they did on the board. Stop them with `shutdown`.
 pub async fn start(
     sessions: Arc<Sessions>,
+    directory: Arc<Directory>,
     limits: Arc<Limits>,
     board: Arc<Board>,
     config: &Config,
 ) -> Result<JobScheduler, JobSchedulerError> {
     let scheduler = JobScheduler::new().await?;
     let keep_activity = TimeDelta::from_std(config.keep_activity).unwrap_or(TimeDelta::MAX);
-    let errand = Errand { sessions, limits, keep_activity };
+    let errand = Errand { sessions, directory, limits, keep_activity };
     for row in TABLE {
         board.announce(row.name, row.every, errand.sessions.now());
         let (board, errand, running) = (board.clone(), errand.clone(), Arc::new(Mutex::new(())));

@@ -21,6 +21,8 @@ pub enum TokenKind {
     Session,
     /// `sat_`: an access token.
     Access,
+    /// `sak_`: an API key.
+    ApiKey,
     /// `smc_`: an `Mcp-Session-Id` given out by the gateway. Not a credential: it opens nothing without one.
     Mcp,
 }
@@ -30,6 +32,7 @@ impl TokenKind {
         match self {
             Self::Session => "sst",
             Self::Access => "sat",
+            Self::ApiKey => "sak",
             Self::Mcp => "smc",
         }
     }
@@ -66,7 +69,7 @@ pub fn mint_client_secret() -> Minted {
 pub fn parse(text: &str) -> Option<Presented> {
     let mut parts = text.splitn(3, '_');
     let prefix = parts.next()?;
-    let kind = [TokenKind::Session, TokenKind::Access, TokenKind::Mcp]
+    let kind = [TokenKind::Session, TokenKind::Access, TokenKind::ApiKey, TokenKind::Mcp]
         .into_iter()
         .find(|kind| kind.prefix() == prefix)?;
     let id = parts.next().filter(|id| id.len() == 32)?;

@@ -58,7 +58,14 @@ impl House {
         let committer = Committer::start(writer, &loaded, gate.clone(), clock.clone(), policy);
         let live = Arc::new(Live::new(reader.clone(), committer.tip()));
         let auth = Arc::new(Auth::new(gate.clone(), reader.clone(), clock.clone()));
-        let directory = Arc::new(Directory::new(committer.clone(), gate.clone(), clock.clone(), policy));
+        let directory = Arc::new(Directory::new(
+            committer.clone(),
+            gate.clone(),
+            reader.clone(),
+            clock.clone(),
+            key.clone(),
+            policy,
+        ));
         let sessions = Arc::new(Sessions::new(committer, gate.clone(), reader, clock, key, policy));
         Ok(Self { gate, sessions, directory, auth, live, board: Arc::default() })
     }
@@ -142,6 +149,8 @@ pub fn fill(gate: &Gate, loaded: &mut Loaded) {
         .extend(loaded.session_tokens.drain(..).map(|(number, token)| Change::SessionToken(number, token)));
     changes.extend(loaded.mcp_hashes.drain(..).map(|(number, hash)| Change::McpSession(number, hash)));
     changes.extend(loaded.access_tokens.drain(..).map(Change::AccessToken));
+    let secrets = loaded.key_secrets.drain(..);
+    changes.extend(secrets.map(|secret| Change::ApiKeySecret(secret.id, secret.hash, secret.used_at)));
     gate.apply(changes);
     gate.set_totals(loaded.session_totals.drain(..));
 }
@@ -199,7 +208,7 @@ pub async fn start(
     let app = house.app(&config, &limits, &public_url, clock, &stopping);
     let errands = house.errands(&closed);
     let scheduler =
-        scheduler::start(house.sessions.clone(), limits.clone(), house.board.clone(), &config).await?;
+        scheduler::start(house.sessions.clone(), house.directory.clone(), limits.clone(), house.board.clone(), &config).await?;
     let door = |listener, router, tls, limit| {
         let (head, stopping) = (config.head_timeout, stopping.clone());
         tokio::spawn(Door { listener, router, tls, limit, head, stopping }.open())
@@ -269,6 +278,9 @@ impl Running {
         self.scheduler.shutdown().await.ok();
         for errand in self.errands {
             errand.await.ok();
+        }
+        if let Err(error) = self.house.directory.write_key_uses().await {
+            tracing::warn!(%error, "when API keys were last used could not be written");
         }
         self.house.sessions.stop().await;
     }

@@ -117,6 +117,8 @@ pub enum Work {
         /// Written with it, if it happens.
         side: Vec<SideWrite>,
     },
+    /// Know a principal, whether it is new or not.
+    Introduce(Introduction),
     Organization {
         number: OrganizationNumber,
         command: OrganizationCommand,
@@ -173,6 +175,18 @@ pub struct Opening {
     pub subject_digest: [u8; 32],
 }
 
+/// A principal as whoever vouches for it describes it.
+#[derive(Debug, Clone)]
+pub struct Introduction {
+    pub organization: OrganizationNumber,
+    pub issuer: String,
+    pub subject: String,
+    pub subject_digest: [u8; 32],
+    /// Replace what was known, where they are said.
+    pub name: Option<String>,
+    pub email: Option<String>,
+}
+
 /// An organization with its first service account, and an application to go with it.
 #[derive(Debug)]
 pub struct Founding {
@@ -202,6 +216,7 @@ pub enum Done {
     ServiceAccount(Box<ServiceAccount>),
     Token(AccessToken),
     Item(Box<Item>),
+    Principal(PrincipalNumber),
     Health(Health),
     Nothing,
 }

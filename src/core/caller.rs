@@ -117,6 +117,11 @@ impl Scope {
         }
     }
 
+    /// Whether only API keys have it: it opens a surface of its own that takes no OAuth token.
+    pub fn is_for_keys(self) -> bool {
+        matches!(self, Self::Media | Self::Session | Self::Terminal)
+    }
+
     /// The scope behind a word.
     pub fn from_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|scope| scope.word() == word)
@@ -208,6 +213,8 @@ pub enum CredentialKind {
     Access { token: Uuid, client: String },
     /// `sst_…`: the token of one session.
     Session(SessionNumber),
+    /// `sak_…`: an API key, by its id.
+    ApiKey(Uuid),
 }
 
 impl Caller {
@@ -216,11 +223,23 @@ impl Caller {
         self.confined_to.is_none_or(|own| own == application)
     }
 
+    /// Whether the caller may give these rights to others: nobody gives away more than they have. Who manages the whole
+    /// organization has every right in it; the installation is another matter.
+    pub fn may_give(&self, scopes: Scopes) -> bool {
+        let organization = self.scopes.has(Scope::ManagementAll);
+        scopes.iter().all(|scope| self.scopes.has(scope) || (organization && scope != Scope::PlatformAdmin))
+    }
+
+    /// The person it is the credential of; a session's own token is the session's.
+    pub fn person(&self) -> Option<PrincipalNumber> {
+        self.principal.filter(|_| self.session().is_none())
+    }
+
     /// The session whose own token was presented.
     pub fn session(&self) -> Option<SessionNumber> {
         match self.credential.kind {
             CredentialKind::Session(number) => Some(number),
-            CredentialKind::Access { .. } => None,
+            _ => None,
         }
     }
 
@@ -238,7 +257,7 @@ impl Caller {
     pub fn access_token(&self) -> Option<Uuid> {
         match self.credential.kind {
             CredentialKind::Access { token, .. } => Some(token),
-            CredentialKind::Session(_) => None,
+            _ => None,
         }
     }
 }

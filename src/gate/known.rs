@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::flight::{Flight, Pass};
 use super::index::{self, Index, OPEN, Terms};
+use super::keys::KeySecrets;
 use super::{Change, Client, Due, Fresh, KeyDigest, Seen, Summary};
 use crate::core::Time;
 use crate::core::api_key::ApiKey;
@@ -55,6 +56,10 @@ pub struct Known {
     /// When to look at a session again for going stale or reaching its lifetime: never later than it is due.
     deadlines: BTreeSet<(Time, SessionNumber)>,
     access_tokens: HashMap<Uuid, AccessToken>,
+    /// Access tokens that were given up, until they expire: a request that they let in may still be on its way.
+    given_up: HashMap<Uuid, Time>,
+    /// Of API keys.
+    pub key_secrets: KeySecrets,
     principals: HashMap<(OrganizationNumber, [u8; 32]), PrincipalNumber>,
     principals_by_id: HashMap<(OrganizationNumber, Uuid), PrincipalNumber>,
     principal_ids: HashMap<PrincipalNumber, Uuid>,
@@ -200,7 +205,16 @@ impl Known {
                 self.items_by_id.insert(item.id(), item.stream());
                 self.items.insert(item.stream(), item);
             }
-            Change::ForgetTokens(before) => self.access_tokens.retain(|_, token| token.expires_at >= before),
+            Change::ApiKeySecret(id, hash, used_at) => self.key_secrets.learn(id, hash, used_at),
+            Change::ForgetTokens(before) => {
+                self.access_tokens.retain(|_, token| token.expires_at >= before);
+                self.given_up.retain(|_, expires_at| *expires_at >= before);
+            }
+            Change::RevokeAccessToken(id) => {
+                if let Some(token) = self.access_tokens.remove(&id) {
+                    self.given_up.insert(id, token.expires_at);
+                }
+            }
         }
     }
 
@@ -488,6 +502,11 @@ impl Known {
     /// The open session that holds a natural key.
     pub fn holder(&self, key: &KeyDigest) -> Option<&Session> {
         self.by_key.get(key).and_then(|number| self.session(*number))
+    }
+
+    /// Whether an access token was barred by itself, or given up.
+    pub fn token_barred(&self, id: Uuid) -> bool {
+        self.given_up.contains_key(&id) || self.access_token(id).is_some_and(|token| token.barred)
     }
 
     pub fn access_token(&self, id: Uuid) -> Option<&AccessToken> {

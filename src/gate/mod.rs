@@ -4,6 +4,7 @@
 
 mod flight;
 mod index;
+mod keys;
 mod known;
 
 use std::sync::Arc;
@@ -77,7 +78,11 @@ pub enum Change {
     BarAccessToken(Uuid),
     Principal(Principal),
     Item(Item),
+    /// The secret of an API key, with when it was last used.
+    ApiKeySecret(Uuid, [u8; 32], Option<Time>),
     ForgetTokens(Time),
+    /// An access token that its client gave up.
+    RevokeAccessToken(Uuid),
 }
 
 /// What comes along with a session that has just connected, or was just loaded.

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::App;
 use super::guard::TooSlow;
 use super::problem::Problem;
-use crate::core::caller::{Caller, Scope};
+use crate::core::caller::{Caller, CredentialKind, Scope};
 use crate::core::session::Refusal;
 use crate::sessions::AGENT_SCOPES;
 
@@ -32,6 +32,16 @@ async fn with_any(parts: &Parts, app: &App, scopes: &[Scope]) -> Result<Caller, 
         Ok(caller)
     } else {
         Err(Problem::forbidden(scopes))
+    }
+}
+
+/// A key that manages keeps no sessions alive: for that it must be an agent's.
+fn keeps_sessions(caller: &Caller) -> Result<(), Problem> {
+    match caller.credential.kind {
+        CredentialKind::ApiKey(_) if !caller.scopes.has(Scope::McpInvoke) => {
+            Err(Problem::forbidden(&[Scope::McpInvoke]))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -70,7 +80,9 @@ impl FromRequestParts<App> for Agent {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        with_any(parts, app, &AGENT_SCOPES).await.map(Self)
+        let caller = with_any(parts, app, &AGENT_SCOPES).await?;
+        keeps_sessions(&caller)?;
+        Ok(Self(caller))
     }
 }
 
@@ -79,11 +91,11 @@ impl FromRequestParts<App> for AgentOrEnded {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let caller = app.auth.caller(parts).await?;
-        if AGENT_SCOPES.iter().any(|scope| caller.scopes.has(*scope)) {
-            Ok(Self(caller))
-        } else {
-            Err(Problem::forbidden(&AGENT_SCOPES))
+        if !AGENT_SCOPES.iter().any(|scope| caller.scopes.has(*scope)) {
+            return Err(Problem::forbidden(&AGENT_SCOPES));
         }
+        keeps_sessions(&caller)?;
+        Ok(Self(caller))
     }
 }
 

@@ -129,6 +129,8 @@ pub fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(directory::list_service_accounts, directory::create_service_account))
         .routes(routes!(directory::get_service_account, directory::archive_service_account))
         .routes(routes!(directory::rotate_service_account_secret))
+        .routes(routes!(directory::list_api_keys, directory::create_api_key))
+        .routes(routes!(directory::get_api_key, directory::revoke_api_key))
         .routes(routes!(agents::policy))
         .routes(routes!(oauth::token))
         .routes(routes!(oauth::authorization_server))
@@ -183,6 +185,7 @@ pub fn router(app: App) -> Router {
         (name = "agentInstances", description = "The older names of the same sessions."),
         (name = "applications", description = "Applications, what they are called elsewhere agents."),
         (name = "serviceAccounts", description = "Credentials of an organization's own programs."),
+        (name = "apiKeys", description = "Long-lived credentials of programs, for one surface or several."),
         (name = "oauth", description = "Tokens."),
         (name = "service", description = "The service itself."),
     ),
@@ -197,7 +200,8 @@ impl utoipa::Modify for Security {
         use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
         let mut bearer = Http::new(HttpAuthScheme::Bearer);
         bearer.description = Some(
-            "An access token (`sat_…`) from `POST /oauth2/token`, or a session's token (`sst_…`).".into(),
+            "An access token (`sat_…`) from `POST /oauth2/token`, an API key (`sak_…`), or a session's token (`sst_…`)."
+                .into(),
         );
         let mut basic = Http::new(HttpAuthScheme::Basic);
         basic.description = Some("OAuth client id and secret.".into());

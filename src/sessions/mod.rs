@@ -119,7 +119,8 @@ impl Sessions {
         let application = self.application_to_create_in(caller, new.application)?;
         self.agent_side(caller, application)?;
         check_lengths(&new)?;
-        let (number_of_principal, id) = (PrincipalNumber(0), secret::new_id());
+        // A person's own credential opens for that person, whomever the client names; others are known by number later.
+        let (principal, id) = (caller.person().unwrap_or(PrincipalNumber(0)), secret::new_id());
         let (issuer, subject) = principal_of(caller, new.authenticated_user.as_deref());
         let name = new.name.clone().unwrap_or_else(|| default_name(&new));
         let token = secret::mint(TokenKind::Session, id);
@@ -128,7 +129,7 @@ impl Sessions {
             kind: new.kind,
             organization: caller.organization,
             application,
-            principal: number_of_principal,
+            principal,
             client_session_id: new.client_session_id,
             token_identifier: new.token_identifier,
             protocol_version: new.protocol_version,
@@ -323,7 +324,7 @@ impl Sessions {
     }
 
     fn not_barred(&self, caller: &Caller, application: ApplicationNumber) -> Result<(), Error> {
-        let barred_before = self.gate.known().barred_before(application, None);
+        let barred_before = self.gate.known().barred_before(application, caller.principal);
         if caller.credential.barred || caller.credential.issued_at < barred_before {
             return Err(Refusal::CredentialBarred.into());
         }
@@ -394,11 +395,14 @@ impl Sessions {
     /// Whether the caller is the principal the session was opened for: a foreign one learns nothing, not even that it
     /// exists.
     pub fn belongs_to(&self, caller: &Caller, session: &Session) -> bool {
-        let (issuer, subject) = principal_of(caller, None);
-        let digest = self.key.subject_digest(&issuer, &subject);
+        let principal = caller.person().or_else(|| {
+            let (issuer, subject) = principal_of(caller, None);
+            let digest = self.key.subject_digest(&issuer, &subject);
+            self.gate.known().principal(caller.organization, &digest)
+        });
         session.organization == caller.organization
             && session.owner == caller.actor
-            && self.gate.known().principal(caller.organization, &digest) == Some(session.principal)
+            && principal == Some(session.principal)
     }
 
     /// Keeps what the gateway needs to speak to the server behind a session, sealed, under a fresh `Mcp-Session-Id`,
@@ -458,7 +462,7 @@ fn mcp_label(id: Uuid) -> String {
 fn principal_of(caller: &Caller, authenticated_user: Option<&str>) -> (String, String) {
     let client = match &caller.credential.kind {
         CredentialKind::Access { client, .. } => client.clone(),
-        CredentialKind::Session(_) => caller.actor.id.to_string(),
+        _ => caller.actor.id.to_string(),
     };
     match authenticated_user {
         Some(user) => (client, user.to_owned()),

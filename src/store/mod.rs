@@ -13,8 +13,8 @@ pub mod row;
 mod sqlite;
 
 pub use row::{
-    AccessToken, Addressed, Application, Batch, Detail, Entry, Item, Loaded, McpSession, Organization,
-    Principal, Revocation, ServiceAccount, SessionRow, SessionToken, SideWrite,
+    AccessToken, Addressed, Application, Batch, Detail, Entry, Item, KeySecret, Loaded, McpSession,
+    Organization, Principal, PrincipalRow, Revocation, ServiceAccount, SessionRow, SessionToken, SideWrite,
 };
 pub use sqlite::{EndedPage, Health, Reader, Writer};
 

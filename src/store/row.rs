@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::core::Time;
 pub use crate::core::application::{Application, Organization, ServiceAccount};
 use crate::core::event::{Connected, Personal, Recorded, body_digest};
-use crate::core::ids::{ApplicationNumber, Position, SessionNumber, StreamKind};
+use crate::core::ids::{ApplicationNumber, Position, PrincipalNumber, SessionNumber, StreamKind};
 pub use crate::core::item::Item;
 pub use crate::core::revocation::Revocation;
 use crate::core::session::Session;
@@ -120,8 +120,16 @@ pub enum SideWrite {
         id: Uuid,
         secret_hash: [u8; 32],
     },
+    /// What a principal is called; what is not said stays. Its row is in this batch or before it.
+    DescribePrincipal {
+        number: PrincipalNumber,
+        name: Option<String>,
+        email: Option<String>,
+    },
     /// When API keys were last used.
     ApiKeysUsed(Vec<(Uuid, Time)>),
+    /// Forget one access token: its client gave it up.
+    RevokeAccessToken(Uuid),
     /// Forget access tokens that expired before this instant.
     ForgetTokens(Time),
     /// Drop the bodies of these activity events and keep their digests; pruning came up to this position.
@@ -136,6 +144,22 @@ pub enum SideWrite {
 pub struct McpSession {
     pub id_hash: [u8; 32],
     pub sealed: Vec<u8>,
+}
+
+/// A principal with what it is called; erasable.
+#[derive(Debug, Clone)]
+pub struct PrincipalRow {
+    pub principal: Principal,
+    pub name: Option<String>,
+    pub email: Option<String>,
+}
+
+/// The secret of an API key, as SHA-256, and when the key was last used.
+#[derive(Debug, Clone, Copy)]
+pub struct KeySecret {
+    pub id: Uuid,
+    pub hash: [u8; 32],
+    pub used_at: Option<Time>,
 }
 
 /// Everything that lives in memory, as of one position of the log.
@@ -160,6 +184,7 @@ pub struct Loaded {
     pub mcp_hashes: Vec<(SessionNumber, [u8; 32])>,
     pub access_tokens: Vec<AccessToken>,
     pub principals: Vec<Principal>,
+    pub key_secrets: Vec<KeySecret>,
     pub last_session: SessionNumber,
     /// And its id: later ones are greater.
     pub last_session_id: Uuid,

@@ -106,7 +106,7 @@ impl Draft<'_> {
         let before = self.item(stream).filter(|item| item.organization() == organization).cloned();
         match item::decide(before.as_ref(), wish).map_err(|_| Error::NotFound(thing(wish.kind())))? {
             Some(event) => {
-                self.side.extend_from_slice(side);
+                side.iter().for_each(|side| self.write_beside(side));
                 let item = self.item_event(by, organization, stream, event, None);
                 Ok(Done::Item(Box::new(item)))
             }

@@ -2,6 +2,7 @@
 
 mod directory;
 mod limits;
+mod principals;
 mod revocations;
 mod sessions;
 
@@ -151,6 +152,7 @@ impl<'a> Draft<'a> {
             Work::Item { organization, stream, wish, side } => {
                 self.wish_item(by, *organization, *stream, wish, side)
             }
+            Work::Introduce(introduction) => Ok(Done::Principal(self.meet(introduction))),
             Work::Organization { number, command } => self.change_organization(by, *number, command),
             Work::CreateOrganization(founding) => self.found(by, founding),
             Work::CreateApplication { organization, created, secret_hash } => {
@@ -200,18 +202,25 @@ impl<'a> Draft<'a> {
                 Ok(Done::Token(token))
             }
             Work::Side(side) => {
-                match side {
-                    SideWrite::ForgetTokens(before) => self.changes.push(Change::ForgetTokens(*before)),
-                    SideWrite::McpSession(number, mcp) => {
-                        self.changes.push(Change::McpSession(*number, mcp.id_hash));
-                    }
-                    _ => {}
-                }
-                self.side.push(side.clone());
+                self.write_beside(side);
                 Ok(Done::Nothing)
             }
             Work::Health => Ok(Done::Nothing),
         }
+    }
+
+    /// A write that is no event, and what memory learns by it.
+    fn write_beside(&mut self, side: &SideWrite) {
+        match side {
+            SideWrite::ForgetTokens(before) => self.changes.push(Change::ForgetTokens(*before)),
+            SideWrite::McpSession(number, mcp) => self.changes.push(Change::McpSession(*number, mcp.id_hash)),
+            SideWrite::ApiKeySecret { id, secret_hash } => {
+                self.changes.push(Change::ApiKeySecret(*id, *secret_hash, None));
+            }
+            SideWrite::RevokeAccessToken(id) => self.changes.push(Change::RevokeAccessToken(*id)),
+            _ => {}
+        }
+        self.side.push(side.clone());
     }
 
     // ---- what is known, with this batch laid over it ----
@@ -310,10 +319,9 @@ impl<'a> Draft<'a> {
     }
 
     fn token_barred(&self, token: Uuid) -> bool {
-        let drafted =
-            || self.changes.iter().any(|change| matches!(change, Change::BarAccessToken(id) if *id == token));
+        let barred = |change: &Change| matches!(change, Change::BarAccessToken(id) | Change::RevokeAccessToken(id) if *id == token);
         // A token that is not known any more has expired; the rules see that by its time.
-        self.known.access_token(token).is_some_and(|token| token.barred) || drafted()
+        self.known.token_barred(token) || self.changes.iter().any(barred)
     }
 
     // ---- the log ----

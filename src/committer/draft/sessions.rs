@@ -119,6 +119,9 @@ impl Draft<'_> {
 
     /// The number this principal has, or would get.
     pub(super) fn principal_of(&self, opening: &Opening) -> PrincipalNumber {
+        if opening.connect.principal > PrincipalNumber(0) {
+            return opening.connect.principal;
+        }
         let organization = opening.connect.organization;
         let drafted = self.principals.get(&(organization, opening.subject_digest)).copied();
         drafted

@@ -1,5 +1,6 @@
 //! Management: applications, and the service accounts of an organization's own programs.
 
+mod api_keys;
 mod applications;
 mod policy;
 mod service_accounts;
@@ -14,6 +15,7 @@ use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{IntoParams, IntoResponses};
 use uuid::Uuid;
 
+pub use api_keys::*;
 pub use applications::*;
 pub use policy::*;
 pub use service_accounts::*;

@@ -22,7 +22,8 @@ use crate::core::kind::Kind;
 use crate::core::session::{Envelope, evolve};
 use crate::store::StoreError;
 use crate::store::row::{
-    Addressed, Entry, Loaded, McpSession, Principal, Revocation, SessionRow, SessionToken,
+    Addressed, Entry, KeySecret, Loaded, McpSession, Principal, PrincipalRow, Revocation, SessionRow,
+    SessionToken,
 };
 
 /// Events read at a time when walking the log.
@@ -187,6 +188,41 @@ impl Reader {
             .fetch_optional(&self.pool)
             .await?;
         row.map(|row| bytes32(&row, "secret_hash")).transpose()
+    }
+
+    // ---- principals ----
+
+    /// One principal with what it is called.
+    pub async fn principal(&self, number: PrincipalNumber) -> Result<Option<PrincipalRow>, StoreError> {
+        let row = sqlx::query("select * from principal where number = ?")
+            .bind(number.0)
+            .fetch_optional(&self.pool)
+            .await?;
+        row.as_ref().map(principal_row).transpose()
+    }
+
+    /// An organization's principals after a number, oldest first; of one issuer or with one subject where that is asked
+    /// for.
+    pub async fn principals(
+        &self,
+        organization: OrganizationNumber,
+        issuer: Option<&str>,
+        subject: Option<&str>,
+        after: PrincipalNumber,
+        limit: u32,
+    ) -> Result<Vec<PrincipalRow>, StoreError> {
+        let rows = sqlx::query(
+            "select * from principal indexed by principal_by_organization where organization = ?1 and number > ?2 \
+             and (?3 is null or issuer = ?3) and (?4 is null or subject = ?4) order by number limit ?5",
+        )
+        .bind(organization.0)
+        .bind(after.0)
+        .bind(issuer)
+        .bind(subject)
+        .bind(limit)
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter().map(principal_row).collect()
     }
 
     // ---- revocations ----
@@ -444,6 +480,7 @@ impl Reader {
             items: self.all("select * from item order by kind, number", item).await?,
             access_tokens: self.all("select * from access_token", access_token).await?,
             principals: self.all("select * from principal", principal).await?,
+            key_secrets: self.all("select * from api_key_secret", key_secret).await?,
             ..Loaded::default()
         };
         let last = self.event(loaded.head).await?;
@@ -640,6 +677,18 @@ fn principal(row: &SqliteRow) -> Result<Principal, StoreError> {
         issuer: row.try_get("issuer")?,
         subject_digest: bytes32(row, "subject_digest")?,
         subject: row.try_get("subject")?,
+    })
+}
+
+fn principal_row(row: &SqliteRow) -> Result<PrincipalRow, StoreError> {
+    Ok(PrincipalRow { principal: principal(row)?, name: row.try_get("name")?, email: row.try_get("email")? })
+}
+
+fn key_secret(row: &SqliteRow) -> Result<KeySecret, StoreError> {
+    Ok(KeySecret {
+        id: row.try_get("id")?,
+        hash: bytes32(row, "secret_hash")?,
+        used_at: row.try_get::<Option<i64>, _>("last_used_at")?.map(time),
     })
 }
 

@@ -451,6 +451,13 @@ impl Writer {
                 }
                 return Ok(());
             }
+            SideWrite::DescribePrincipal { number, name, email } => sqlx::query(
+                "update principal set name = coalesce(?, name), email = coalesce(?, email) where number = ?",
+            )
+            .bind(name)
+            .bind(email)
+            .bind(number.0),
+            SideWrite::RevokeAccessToken(id) => sqlx::query("delete from access_token where id = ?").bind(id),
             SideWrite::ForgetTokens(before) => {
                 sqlx::query("delete from access_token where expires_at < ?").bind(before.timestamp_millis())
             }

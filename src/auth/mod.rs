@@ -8,8 +8,10 @@ use axum::http::{HeaderMap, header};
 use uuid::Uuid;
 
 use crate::clock::Clock;
+use crate::core::Time;
+use crate::core::api_key::ApiKey;
 use crate::core::caller::{Actor, ActorKind, Caller, Credential, CredentialKind, Scope, Scopes};
-use crate::core::ids::{ApplicationNumber, ServiceAccountNumber, SessionNumber};
+use crate::core::ids::{ApplicationNumber, Position, ServiceAccountNumber, SessionNumber};
 use crate::core::session::{Refusal, Session};
 use crate::core::token::{AccessToken, SessionToken};
 use crate::error::Error;
@@ -87,6 +89,7 @@ impl Auth {
         let presented = secret::parse(token).ok_or(NOBODY)?;
         match presented.kind {
             TokenKind::Access => self.access(&presented),
+            TokenKind::ApiKey => self.api_key(&presented),
             TokenKind::Session => match self.live_session(&presented)? {
                 Some(caller) => Ok(caller),
                 None => self.ended_session(&presented).await,
@@ -103,6 +106,7 @@ impl Auth {
         let hash = match presented.kind {
             TokenKind::Access => known.access_token(presented.id)?.secret_hash,
             TokenKind::Session => known.session_token(known.session_number(presented.id)?)?.secret_hash,
+            TokenKind::ApiKey => *known.key_secrets.hash(presented.id)?,
             TokenKind::Mcp => return None,
         };
         secret::same(&hash, &presented.hash).then_some(presented.id)
@@ -118,6 +122,26 @@ impl Auth {
             return Err(Error::Unauthorized { reason: Some(Refusal::Expired) });
         }
         access_caller(&known, token).ok_or(NOBODY)
+    }
+
+    /// An API key is no token: no revocation bars it. It ends by its own time, when it is revoked, or while the person it
+    /// acts for is disabled.
+    fn api_key(&self, presented: &Presented) -> Result<Caller, Error> {
+        let known = self.gate.known();
+        let hash = known.key_secrets.hash(presented.id).ok_or(NOBODY)?;
+        if !secret::same(hash, &presented.hash) {
+            return Err(NOBODY);
+        }
+        let key = known.api_key(presented.id).filter(|key| key.revoked_at.is_none()).ok_or(NOBODY)?;
+        let now = self.clock.now();
+        if key.expires_at.is_some_and(|at| now >= at) {
+            return Err(Error::Unauthorized { reason: Some(Refusal::Expired) });
+        }
+        if key.principal.is_some_and(|principal| known.disabled(principal)) {
+            return Err(Refusal::PrincipalDisabled.into());
+        }
+        known.key_secrets.note(key.id, now);
+        Ok(key_caller(&known, key))
     }
 
     fn live_session(&self, presented: &Presented) -> Result<Option<Caller>, Error> {
@@ -211,6 +235,27 @@ fn access_caller(known: &Known, token: &AccessToken) -> Option<Caller> {
         request_id: None,
         traceparent: None,
     })
+}
+
+fn key_caller(known: &Known, key: &ApiKey) -> Caller {
+    Caller {
+        organization: key.organization,
+        organization_id: known.organization_id(key.organization),
+        actor: Actor { kind: ActorKind::ApiKey, id: key.id },
+        principal: key.principal,
+        scopes: Scopes::parse(&key.scopes).0,
+        confined_to: None,
+        bound_to: None,
+        credential: Credential {
+            kind: CredentialKind::ApiKey(key.id),
+            issued_at: Position(i64::MAX),
+            expires_at: key.expires_at.unwrap_or(Time::MAX_UTC),
+            barred: false,
+        },
+        ended: None,
+        request_id: None,
+        traceparent: None,
+    }
 }
 
 fn session_caller(known: &Known, session: &Session, token: SessionToken) -> Caller {

@@ -1,5 +1,8 @@
 //! The application, as far as the directory goes: organizations, applications, service accounts and their tokens.
 
+mod api_keys;
+mod principals;
+
 use std::sync::Arc;
 
 use chrono::TimeDelta;
@@ -20,7 +23,11 @@ use crate::core::policy::{ApplicationPolicy, Policy};
 use crate::core::token::AccessToken;
 use crate::error::Error;
 use crate::gate::{Client, Gate, Summary};
-use crate::secret::{self, TokenKind};
+use crate::secret::{self, SecretKey, TokenKind};
+use crate::store::Reader;
+
+pub use api_keys::{KeyView, NewKey, User};
+pub use principals::{Person, PersonQuery};
 
 /// Longest name or description.
 const LONGEST: usize = 200;
@@ -31,7 +38,9 @@ pub const SHORTEST_SECRET: usize = 32;
 pub struct Directory {
     committer: Committer,
     gate: Arc<Gate>,
+    reader: Reader,
     clock: Clock,
+    key: SecretKey,
     policy: Policy,
 }
 
@@ -84,8 +93,15 @@ pub struct Slice {
 }
 
 impl Directory {
-    pub fn new(committer: Committer, gate: Arc<Gate>, clock: Clock, policy: Policy) -> Self {
-        Self { committer, gate, clock, policy }
+    pub fn new(
+        committer: Committer,
+        gate: Arc<Gate>,
+        reader: Reader,
+        clock: Clock,
+        key: SecretKey,
+        policy: Policy,
+    ) -> Self {
+        Self { committer, gate, reader, clock, key, policy }
     }
 
     // ---- organizations ----
@@ -185,6 +201,7 @@ impl Directory {
         new: NewApplication,
     ) -> Result<WithSecret<Application>, Error> {
         let (created, secret) = self.application_created(new)?;
+        check_gift(caller, Scopes::parse(&created.oauth.scopes.join(" ")).0)?;
         let organization = caller.organization;
         let secret_hash = secret.as_ref().map(|minted| minted.hash);
         let work = Work::CreateApplication { organization, created, secret_hash };
@@ -203,9 +220,7 @@ impl Directory {
             _ => return Err(Error::field("oauth.type", "oauth.type must be \"confidential\" or \"public\"")),
         };
         let scopes = new.scopes.unwrap_or_else(|| vec![Scope::McpInvoke.word().to_owned()]);
-        if let Some(unknown) = scopes.iter().find(|word| Scope::from_word(word).is_none()) {
-            return Err(Error::field("oauth.scopes", unknown_scope(unknown)));
-        }
+        client_scopes("oauth.scopes", &scopes)?;
         let id = secret::new_id();
         let oauth = OauthClient {
             client_id: format!("app_{id}"),
@@ -330,18 +345,12 @@ impl Directory {
     ) -> Result<WithSecret<ServiceAccount>, Error> {
         let scopes = match scopes {
             None => Scopes::default().with(Scope::ManagementAll),
-            Some(words) => {
-                let joined = words.join(" ");
-                let (scopes, unknown) = Scopes::parse(&joined);
-                if let Some(unknown) = unknown.first() {
-                    return Err(Error::field("scopes", unknown_scope(unknown)));
-                }
-                scopes
-            }
+            Some(words) => client_scopes("scopes", words)?,
         };
         if scopes.is_empty() {
             return Err(Error::field("scopes", "scopes must name at least one scope"));
         }
+        check_gift(caller, scopes)?;
         let application = match application {
             Some(id) => {
                 let (application, _) = self.application(caller, id)?;
@@ -470,6 +479,37 @@ fn check_chosen(chosen: &Chosen) -> Result<(), Error> {
         return Err(Error::field("client secret", message));
     }
     Ok(())
+}
+
+/// Scopes by their words; what is no word of ours is refused.
+fn known_scopes(field: &'static str, words: &[String]) -> Result<Scopes, Error> {
+    let mut scopes = Scopes::default();
+    for word in words {
+        scopes = scopes.with(Scope::from_word(word).ok_or_else(|| Error::field(field, unknown_scope(word)))?);
+    }
+    Ok(scopes)
+}
+
+/// The same for an OAuth client: the words of other surfaces are for API keys.
+fn client_scopes(field: &'static str, words: &[String]) -> Result<Scopes, Error> {
+    let scopes = known_scopes(field, words)?;
+    match scopes.iter().find(|scope| scope.is_for_keys()) {
+        Some(scope) => Err(Error::field(field, format!("{} is for API keys only", scope.word()))),
+        None => Ok(scopes),
+    }
+}
+
+/// Nobody gives away more than they have.
+fn check_gift(caller: &Caller, scopes: Scopes) -> Result<(), Error> {
+    if caller.may_give(scopes) {
+        return Ok(());
+    }
+    let missing: Vec<_> = scopes
+        .iter()
+        .filter(|scope| !caller.may_give(Scopes::default().with(*scope)))
+        .map(Scope::word)
+        .collect();
+    Err(Error::Forbidden { missing: missing.join(" ") })
 }
 
 fn unknown_scope(word: &str) -> String {

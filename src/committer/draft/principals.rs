@@ -1,0 +1,40 @@
+//! Principals in a batch: whom somebody vouches for, met for the first time or again.
+
+use super::Draft;
+use crate::committer::Introduction;
+use crate::core::ids::PrincipalNumber;
+use crate::core::token::Principal;
+use crate::gate::Change;
+use crate::store::SideWrite;
+
+impl Draft<'_> {
+    /// The number of a principal, which is written down if it is new.
+    pub(super) fn meet(&mut self, introduction: &Introduction) -> PrincipalNumber {
+        let Introduction { organization, subject_digest, .. } = *introduction;
+        let key = (organization, subject_digest);
+        let drafted = self.principals.get(&key).copied();
+        let number = match drafted.or_else(|| self.known.principal(organization, &subject_digest)) {
+            Some(number) => number,
+            None => {
+                self.chain.last_principal += 1;
+                let number = PrincipalNumber(self.chain.last_principal);
+                let principal = Principal {
+                    number,
+                    organization,
+                    issuer: introduction.issuer.clone(),
+                    subject_digest,
+                    subject: Some(introduction.subject.clone()),
+                };
+                self.principals.insert(key, number);
+                self.side.push(SideWrite::Principal(principal.clone()));
+                self.changes.push(Change::Principal(principal));
+                number
+            }
+        };
+        if introduction.name.is_some() || introduction.email.is_some() {
+            let (name, email) = (introduction.name.clone(), introduction.email.clone());
+            self.side.push(SideWrite::DescribePrincipal { number, name, email });
+        }
+        number
+    }
+}

@@ -1,0 +1,212 @@
+//! API keys: made, listed, revoked.
+
+use chrono::TimeDelta;
+use uuid::Uuid;
+
+use super::{Directory, Slice, check_gift, checked_name, known_scopes, unexpected};
+use crate::committer::{By, Done, Introduction, Work};
+use crate::core::Time;
+use crate::core::api_key::{ApiKey, ApiKeyCreated, ApiKeyEvent};
+use crate::core::caller::{Caller, Scope};
+use crate::core::ids::{OrganizationNumber, PrincipalNumber};
+use crate::core::item::{Item, ItemEvent};
+use crate::directory::WithSecret;
+use crate::error::Error;
+use crate::secret::{self, TokenKind};
+use crate::store::SideWrite;
+
+/// The issuer of people whom an organization names itself.
+pub const OWN_USERS: &str = "sessiond:users";
+/// Keys of the workload surface live no longer.
+const YEAR: TimeDelta = TimeDelta::days(365);
+/// No key lives longer, unless it lives for ever.
+const CENTURY: TimeDelta = TimeDelta::days(36_525);
+/// Longest id, name or e-mail address of a user; bytes.
+const LONGEST: usize = 320;
+
+/// A key that is to be made.
+#[derive(Debug)]
+pub struct NewKey {
+    pub name: String,
+    pub scopes: Vec<String>,
+    pub expires_at: Option<Time>,
+    pub user: Option<User>,
+}
+
+/// The person a key acts for.
+#[derive(Debug, Clone)]
+pub struct User {
+    pub id: String,
+    pub name: Option<String>,
+    pub email: Option<String>,
+}
+
+/// A key as it is shown.
+#[derive(Debug)]
+pub struct KeyView {
+    pub key: ApiKey,
+    pub last_used_at: Option<Time>,
+    /// With its principal's id. What was erased is gone from here too.
+    pub user: Option<(Uuid, User)>,
+}
+
+impl Directory {
+    /// Makes an API key; its text is shown this once.
+    pub async fn create_api_key(&self, caller: &Caller, new: NewKey) -> Result<WithSecret<KeyView>, Error> {
+        let name = checked_name("name", &new.name)?;
+        let scopes = known_scopes("scopes", &new.scopes)?;
+        if scopes.is_empty() {
+            return Err(Error::field("scopes", "scopes must name at least one scope"));
+        }
+        check_gift(caller, scopes)?;
+        let expires_at = self.expiry(new.expires_at, scopes.has(Scope::Session))?;
+        let principal = match &new.user {
+            Some(user) => {
+                check_user(user)?;
+                Some(self.own_user(caller.organization, user).await?)
+            }
+            None => None,
+        };
+        let id = secret::new_id();
+        let minted = secret::mint(TokenKind::ApiKey, id);
+        let created = ApiKeyCreated { id, name, scopes: scopes.to_string(), principal, expires_at };
+        let work = Work::Item {
+            organization: caller.organization,
+            stream: None,
+            wish: ItemEvent::ApiKey(ApiKeyEvent::Created(created)),
+            side: vec![SideWrite::ApiKeySecret { id, secret_hash: minted.hash }],
+        };
+        let key = self.api_key_from(caller, work).await?;
+        Ok(WithSecret { made: self.shown(key).await?, secret: Some(minted.text) })
+    }
+
+    /// When a new key is to expire.
+    fn expiry(&self, wanted: Option<Time>, workloads: bool) -> Result<Option<Time>, Error> {
+        let now = self.clock.now();
+        let longest = now + if workloads { YEAR } else { CENTURY };
+        match wanted {
+            None => Ok(workloads.then_some(longest)),
+            Some(at) if at <= now => Err(Error::field("expiresAt", "expiresAt must be in the future")),
+            Some(at) if at > longest && workloads => {
+                Err(Error::field("expiresAt", "a key with the scope session lives at most one year"))
+            }
+            Some(at) if at > longest => Err(Error::field(
+                "expiresAt",
+                "expiresAt is too far away; leave it out for a key without end",
+            )),
+            Some(at) => Ok(Some(at)),
+        }
+    }
+
+    /// The principal behind a user of the organization's own naming.
+    async fn own_user(
+        &self,
+        organization: OrganizationNumber,
+        user: &User,
+    ) -> Result<PrincipalNumber, Error> {
+        let introduction = Introduction {
+            organization,
+            issuer: OWN_USERS.to_owned(),
+            subject: user.id.clone(),
+            subject_digest: self.key.subject_digest(OWN_USERS, &user.id),
+            name: user.name.clone(),
+            email: user.email.clone(),
+        };
+        self.introduce(introduction).await
+    }
+
+    /// The organization's API keys, newest first; revoked ones where they are asked for.
+    pub async fn api_keys(
+        &self,
+        caller: &Caller,
+        revoked: bool,
+        slice: Slice,
+    ) -> Result<(Vec<KeyView>, bool), Error> {
+        let mut keys: Vec<ApiKey> = {
+            let known = self.gate.known();
+            let own = known.api_keys().rev().filter(|key| {
+                key.organization == caller.organization
+                    && (revoked || key.revoked_at.is_none())
+                    && slice.after.is_none_or(|after| (key.created_at, key.id) < after)
+            });
+            own.cloned().collect()
+        };
+        keys.sort_unstable_by_key(|key| std::cmp::Reverse((key.created_at, key.id)));
+        let more = keys.len() > slice.limit as usize;
+        keys.truncate(slice.limit as usize);
+        let mut shown = Vec::with_capacity(keys.len());
+        for key in keys {
+            shown.push(self.shown(key).await?);
+        }
+        Ok((shown, more))
+    }
+
+    /// One API key, revoked or not.
+    pub async fn api_key(&self, caller: &Caller, id: Uuid) -> Result<KeyView, Error> {
+        self.shown(self.own_key(caller, id)?).await
+    }
+
+    /// Revokes an API key: it opens nothing any more when this returns. Revoking twice is success.
+    pub async fn revoke_api_key(&self, caller: &Caller, id: Uuid) -> Result<(), Error> {
+        let stream = Item::ApiKey(self.own_key(caller, id)?).stream();
+        let work = Work::Item {
+            organization: caller.organization,
+            stream: Some(stream),
+            wish: ItemEvent::ApiKey(ApiKeyEvent::Revoked),
+            side: vec![],
+        };
+        self.api_key_from(caller, work).await.map(|_| ())
+    }
+
+    /// Writes down when keys were last used. Returns how many were.
+    pub async fn write_key_uses(&self) -> Result<usize, Error> {
+        let used = self.gate.known().key_secrets.unwritten();
+        if !used.is_empty() {
+            let work = Work::Side(SideWrite::ApiKeysUsed(used.clone()));
+            self.committer.submit(By::system(), work).await?;
+            self.gate.known().key_secrets.written(&used);
+        }
+        Ok(used.len())
+    }
+
+    fn own_key(&self, caller: &Caller, id: Uuid) -> Result<ApiKey, Error> {
+        let known = self.gate.known();
+        let own = known.api_key(id).filter(|key| key.organization == caller.organization);
+        own.cloned().ok_or(Error::NotFound("API key"))
+    }
+
+    async fn api_key_from(&self, caller: &Caller, work: Work) -> Result<ApiKey, Error> {
+        match self.committer.submit(By::caller(caller), work).await?.done {
+            Done::Item(item) => match *item {
+                Item::ApiKey(key) => Ok(key),
+                _ => Err(unexpected()),
+            },
+            _ => Err(unexpected()),
+        }
+    }
+
+    async fn shown(&self, key: ApiKey) -> Result<KeyView, Error> {
+        let user = match key.principal {
+            Some(number) => self.reader.principal(number).await?.map(|row| {
+                let id = row.principal.subject.clone().unwrap_or_default();
+                (row.principal.id(), User { id, name: row.name, email: row.email })
+            }),
+            None => None,
+        };
+        let last_used_at = self.gate.known().key_secrets.used_at(key.id);
+        Ok(KeyView { key, last_used_at, user })
+    }
+}
+
+fn check_user(user: &User) -> Result<(), Error> {
+    for (field, text) in
+        [("user.id", Some(&user.id)), ("user.name", user.name.as_ref()), ("user.email", user.email.as_ref())]
+    {
+        let Some(text) = text else { continue };
+        if text.trim().is_empty() || text.len() > LONGEST || text.chars().any(char::is_control) {
+            let message = format!("{field} must be 1 to {LONGEST} bytes, without control characters");
+            return Err(Error::field(field, message));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,113 @@
+//! Principals: the people and clients behind sessions.
+
+use uuid::Uuid;
+
+use super::{Directory, unexpected};
+use crate::committer::{By, Done, Introduction, Work};
+use crate::core::Time;
+use crate::core::caller::Caller;
+use crate::core::filter::Filter;
+use crate::core::ids::PrincipalNumber;
+use crate::core::item::ItemEvent;
+use crate::core::principal::PrincipalEvent;
+use crate::error::Error;
+use crate::store::PrincipalRow;
+
+/// Which principals to list.
+#[derive(Debug, Default)]
+pub struct PersonQuery {
+    pub issuer: Option<String>,
+    pub subject: Option<String>,
+    /// The last of the page before.
+    pub after: Option<Uuid>,
+    pub limit: u32,
+}
+
+/// A principal as it is shown.
+#[derive(Debug)]
+pub struct Person {
+    pub id: Uuid,
+    pub issuer: String,
+    pub subject: Option<String>,
+    pub name: Option<String>,
+    pub email: Option<String>,
+    pub disabled_at: Option<Time>,
+    pub open_sessions: u64,
+}
+
+impl Directory {
+    /// The number of a principal, which is written down if it is new.
+    pub(super) async fn introduce(&self, introduction: Introduction) -> Result<PrincipalNumber, Error> {
+        match self.committer.submit(By::system(), Work::Introduce(introduction)).await?.done {
+            Done::Principal(number) => Ok(number),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// The organization's principals, in the order in which they were met; and whether there are more.
+    pub async fn principals(
+        &self,
+        caller: &Caller,
+        query: &PersonQuery,
+    ) -> Result<(Vec<Person>, bool), Error> {
+        let after = match query.after {
+            Some(id) => {
+                let number = self.gate.known().principal_by_id(caller.organization, id);
+                let message = "cursor is not one that this server gave out; start without one";
+                number.ok_or_else(|| Error::field("cursor", message))?
+            }
+            None => PrincipalNumber(0),
+        };
+        let (issuer, subject) = (query.issuer.as_deref(), query.subject.as_deref());
+        let limit = query.limit + 1;
+        let mut rows = self.reader.principals(caller.organization, issuer, subject, after, limit).await?;
+        let more = rows.len() > query.limit as usize;
+        rows.truncate(query.limit as usize);
+        Ok((rows.into_iter().map(|row| self.person(row)).collect(), more))
+    }
+
+    /// One principal.
+    pub async fn principal(&self, caller: &Caller, id: Uuid) -> Result<Person, Error> {
+        let number = self.principal_number(caller, id)?;
+        let row = self.reader.principal(number).await?.ok_or(Error::NotFound("Principal"))?;
+        Ok(self.person(row))
+    }
+
+    /// Lets a principal in again. What was revoked stays revoked.
+    pub async fn enable_principal(&self, caller: &Caller, id: Uuid) -> Result<Person, Error> {
+        let number = self.principal_number(caller, id)?;
+        let work = Work::Item {
+            organization: caller.organization,
+            stream: Some(number.into()),
+            wish: ItemEvent::Principal(PrincipalEvent::Enabled),
+            side: vec![],
+        };
+        match self.committer.submit(By::caller(caller), work).await {
+            // Nothing was ever said of it: it stands well.
+            Ok(_) | Err(Error::NotFound(_)) => self.principal(caller, id).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    fn principal_number(&self, caller: &Caller, id: Uuid) -> Result<PrincipalNumber, Error> {
+        let number = self.gate.known().principal_by_id(caller.organization, id);
+        number.ok_or(Error::NotFound("Principal"))
+    }
+
+    fn person(&self, row: PrincipalRow) -> Person {
+        let PrincipalRow { principal, name, email } = row;
+        let now = self.clock.now();
+        let known = self.gate.known_at(now);
+        let filter = Filter { principal: Some(principal.number), ..Filter::default() };
+        let open = known.count(principal.organization, &filter, now);
+        Person {
+            id: principal.id(),
+            disabled_at: known.standing_of(principal.number).and_then(|standing| standing.disabled_at),
+            open_sessions: open.active + open.idle + open.expired,
+            issuer: principal.issuer,
+            subject: principal.subject,
+            name,
+            email,
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Secrets of API keys, as hashes, and when each key was last used: in memory, so that no request waits for the store.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use uuid::Uuid;
+
+use crate::core::Time;
+
+/// The secrets of API keys, by the key's id.
+#[derive(Default)]
+pub struct KeySecrets(HashMap<Uuid, KeySecret>);
+
+/// Times are milliseconds; zero is never.
+struct KeySecret {
+    hash: [u8; 32],
+    used_at: AtomicI64,
+    /// What the store says of it.
+    written_at: AtomicI64,
+}
+
+impl KeySecrets {
+    pub(super) fn learn(&mut self, id: Uuid, hash: [u8; 32], used_at: Option<Time>) {
+        let at = used_at.map_or(0, |at| at.timestamp_millis());
+        self.0.insert(id, KeySecret { hash, used_at: at.into(), written_at: at.into() });
+    }
+
+    /// SHA-256 of a key's secret.
+    pub fn hash(&self, id: Uuid) -> Option<&[u8; 32]> {
+        self.0.get(&id).map(|secret| &secret.hash)
+    }
+
+    /// When a key was last used.
+    pub fn used_at(&self, id: Uuid) -> Option<Time> {
+        let at = self.0.get(&id)?.used_at.load(Ordering::Relaxed);
+        Time::from_timestamp_millis(at).filter(|_| at != 0)
+    }
+
+    /// Notes that a key is used.
+    pub fn note(&self, id: Uuid, now: Time) {
+        if let Some(secret) = self.0.get(&id) {
+            secret.used_at.fetch_max(now.timestamp_millis(), Ordering::Relaxed);
+        }
+    }
+
+    /// Uses that the store does not know of.
+    pub fn unwritten(&self) -> Vec<(Uuid, Time)> {
+        let newer = |(id, secret): (&Uuid, &KeySecret)| {
+            let at = secret.used_at.load(Ordering::Relaxed);
+            let news = at != secret.written_at.load(Ordering::Relaxed);
+            Time::from_timestamp_millis(at).filter(|_| news).map(|at| (*id, at))
+        };
+        self.0.iter().filter_map(newer).collect()
+    }
+
+    /// Takes note of what the store knows now.
+    pub fn written(&self, used: &[(Uuid, Time)]) {
+        for (id, at) in used {
+            if let Some(secret) = self.0.get(id) {
+                secret.written_at.store(at.timestamp_millis(), Ordering::Relaxed);
+            }
+        }
+    }
+}
