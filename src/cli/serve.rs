@@ -207,8 +207,14 @@ pub async fn start(
     let (stopping, closed) = (CancellationToken::new(), CancellationToken::new());
     let app = house.app(&config, &limits, &public_url, clock, &stopping);
     let errands = house.errands(&closed);
-    let scheduler =
-        scheduler::start(house.sessions.clone(), house.directory.clone(), limits.clone(), house.board.clone(), &config).await?;
+    let scheduler = scheduler::start(
+        house.sessions.clone(),
+        house.directory.clone(),
+        limits.clone(),
+        house.board.clone(),
+        &config,
+    )
+    .await?;
     let door = |listener, router, tls, limit| {
         let (head, stopping) = (config.head_timeout, stopping.clone());
         tokio::spawn(Door { listener, router, tls, limit, head, stopping }.open())

@@ -24,7 +24,7 @@ use crate::core::token::AccessToken;
 use crate::error::Error;
 use crate::gate::{Client, Gate, Summary};
 use crate::secret::{self, SecretKey, TokenKind};
-use crate::store::Reader;
+use crate::store::{Reader, SideWrite};
 
 pub use api_keys::{KeyView, NewKey, User};
 pub use principals::{Person, PersonQuery};
@@ -439,6 +439,12 @@ impl Directory {
         let answer = self.committer.submit(By::system(), Work::IssueToken(token)).await?;
         let Done::Token(token) = answer.done else { return Err(unexpected()) };
         Ok(Issued { token: minted.text, scopes: token.scopes, expires_in: self.policy.token_lifetime })
+    }
+
+    /// Forgets an access token: it opens nothing any more when this returns, and never will.
+    pub async fn revoke_access_token(&self, caller: &Caller, id: Uuid) -> Result<(), Error> {
+        let work = Work::Side(SideWrite::RevokeAccessToken(id));
+        self.committer.submit(By::caller(caller), work).await.map(|_| ())
     }
 
     fn client_facts(&self, client: Client) -> Result<(ActorKind, i64, OrganizationNumber, Scopes), Error> {

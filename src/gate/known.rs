@@ -15,6 +15,7 @@ use super::{Change, Client, Due, Fresh, KeyDigest, Seen, Summary};
 use crate::core::Time;
 use crate::core::api_key::ApiKey;
 use crate::core::application::{Application, Organization, ServiceAccount};
+use crate::core::caller::{Actor, ActorKind};
 use crate::core::filter::{Facts, Filter};
 use crate::core::ids::{
     ApplicationNumber, OrganizationNumber, Position, PrincipalNumber, RevocationNumber, ServiceAccountNumber,
@@ -461,6 +462,18 @@ impl Known {
         self.applications_by_id.get(&id).and_then(|number| self.applications.get(number))
     }
 
+    /// The client id of an application or service account.
+    pub fn client_id(&self, actor: Actor) -> Option<String> {
+        match actor.kind {
+            ActorKind::Application => self.application(actor.id).map(|one| one.oauth.client_id.clone()),
+            ActorKind::ServiceAccount => {
+                let mut accounts = self.service_accounts.values();
+                accounts.find(|one| one.id == actor.id).map(|one| one.client_id.clone())
+            }
+            _ => None,
+        }
+    }
+
     pub fn client(&self, client_id: &str) -> Option<Client> {
         self.clients.get(client_id).copied()
     }
@@ -755,20 +768,33 @@ impl Known {
         application: ApplicationNumber,
         principal: Option<PrincipalNumber>,
     ) -> Position {
-        let Some(one) = self.applications.get(&application) else { return Position(0) };
-        let organization = self.organizations.get(&one.organization);
+        match self.applications.get(&application) {
+            Some(one) => self.barred_in(one.organization, Some(application), principal),
+            None => Position(0),
+        }
+    }
+
+    /// The same within an organization, where the application may not be known.
+    pub fn barred_in(
+        &self,
+        organization: OrganizationNumber,
+        application: Option<ApplicationNumber>,
+        principal: Option<PrincipalNumber>,
+    ) -> Position {
+        let one = application.and_then(|number| self.applications.get(&number));
+        let whole = self.organizations.get(&organization);
         let standing = principal.and_then(|principal| self.standing_of(principal));
         let recorded = one
-            .barred_before
-            .max(organization.map_or(Position(0), |organization| organization.barred_before))
+            .map_or(Position(0), |one| one.barred_before)
+            .max(whole.map_or(Position(0), |whole| whole.barred_before))
             .max(standing.map_or(Position(0), |standing| standing.barred_before));
         let provisional = self.revocations.values().take_while(|revocation| revocation.is_provisional());
         provisional
             .filter(|revocation| {
                 let filter = &revocation.filter;
-                revocation.organization == one.organization
+                revocation.organization == organization
                     && (filter.whole_organization()
-                        || filter.whole_application() == Some(application)
+                        || (application.is_some() && filter.whole_application() == application)
                         || (principal.is_some() && filter.whole_principal() == principal))
             })
             .map(|revocation| revocation.fence)

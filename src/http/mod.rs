@@ -133,6 +133,8 @@ pub fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(directory::get_api_key, directory::revoke_api_key))
         .routes(routes!(agents::policy))
         .routes(routes!(oauth::token))
+        .routes(routes!(oauth::introspect))
+        .routes(routes!(oauth::revoke))
         .routes(routes!(oauth::authorization_server))
         .routes(routes!(health::live))
         .routes(routes!(health::ready))

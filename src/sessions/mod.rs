@@ -218,6 +218,12 @@ impl Sessions {
         self.get(caller, application, id).await
     }
 
+    /// The same for a client that gives up a session's token.
+    pub async fn say_goodbye(&self, caller: &Caller, number: SessionNumber) -> Result<u64, Error> {
+        self.flush(number).await;
+        self.end(caller, number, Reason::Client).await
+    }
+
     /// An operator ends one session and leaves every credential alone. Returns how many it ended: one or none.
     pub async fn terminate(&self, caller: &Caller, application: Uuid, id: Uuid) -> Result<u64, Error> {
         let view = self.get(caller, application, id).await?;

@@ -1,6 +1,8 @@
 //! OAuth 2: access tokens for clients that authenticate as themselves (RFC 6749, client credentials), and where to get
 //! them (RFC 8414). Errors are OAuth's own.
 
+mod tokens;
+
 use std::collections::HashMap;
 
 use axum::extract::rejection::RawPathParamsRejection;
@@ -15,6 +17,8 @@ use serde::{Deserialize, Serialize};
 use url::form_urlencoded;
 use utoipa::ToSchema;
 use uuid::Uuid;
+
+pub use tokens::*;
 
 use super::App;
 use super::extract::body_bytes;
@@ -65,7 +69,7 @@ pub struct TokenResponse {
 #[derive(Serialize, ToSchema)]
 pub struct TokenError {
     /// `invalid_request`, `invalid_client`, `invalid_scope`, `invalid_target`, `unsupported_grant_type`,
-    /// `temporarily_unavailable` or `server_error`.
+    /// `unauthorized_client`, `unsupported_token_type`, `insufficient_scope`, `temporarily_unavailable` or `server_error`.
     error: &'static str,
     /// For people.
     error_description: String,
@@ -87,6 +91,11 @@ impl Refused {
     fn client() -> Self {
         let refused = Self::new("invalid_client", "Client authentication failed");
         Self { status: StatusCode::UNAUTHORIZED, ..refused }
+    }
+
+    /// Authenticated, but without the right (RFC 6750 3.1).
+    fn forbidden(description: impl Into<String>) -> Self {
+        Self { status: StatusCode::FORBIDDEN, ..Self::new("insufficient_scope", description) }
     }
 
     /// As what a failure of ours shows here.
@@ -274,10 +283,17 @@ pub struct AuthorizationServer {
     token_endpoint: String,
     grant_types_supported: Vec<&'static str>,
     token_endpoint_auth_methods_supported: Vec<&'static str>,
+    introspection_endpoint: String,
+    introspection_endpoint_auth_methods_supported: Vec<&'static str>,
+    revocation_endpoint: String,
+    revocation_endpoint_auth_methods_supported: Vec<&'static str>,
     scopes_supported: Vec<&'static str>,
     /// Empty: there is no authorization endpoint.
     response_types_supported: Vec<&'static str>,
 }
+
+/// How clients authenticate.
+const METHODS: [&str; 2] = ["client_secret_basic", "client_secret_post"];
 
 impl AuthorizationServer {
     fn new(app: &App, issuer: String) -> Self {
@@ -285,8 +301,16 @@ impl AuthorizationServer {
             issuer,
             token_endpoint: format!("{}/oauth2/token", app.public_url),
             grant_types_supported: vec!["client_credentials"],
-            token_endpoint_auth_methods_supported: vec!["client_secret_basic", "client_secret_post"],
-            scopes_supported: Scope::ALL.into_iter().map(Scope::word).collect(),
+            token_endpoint_auth_methods_supported: METHODS.to_vec(),
+            introspection_endpoint: format!("{}/oauth2/introspect", app.public_url),
+            introspection_endpoint_auth_methods_supported: [&METHODS[..], &["Bearer"]].concat(),
+            revocation_endpoint: format!("{}/oauth2/revoke", app.public_url),
+            revocation_endpoint_auth_methods_supported: METHODS.to_vec(),
+            scopes_supported: Scope::ALL
+                .into_iter()
+                .filter(|scope| !scope.is_for_keys())
+                .map(Scope::word)
+                .collect(),
             response_types_supported: vec![],
         }
     }

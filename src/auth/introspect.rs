@@ -1,0 +1,153 @@
+//! What a token is worth, for those who must decide on it and cannot see: everything here is answered from memory.
+
+use uuid::Uuid;
+
+use super::{Auth, key_caller, session_caller};
+use crate::core::Time;
+use crate::core::caller::{ActorKind, Caller, CredentialKind, Scopes};
+use crate::core::ids::{OrganizationNumber, SessionNumber};
+use crate::core::session::Session;
+use crate::core::status::{DerivedStatus, derived_status};
+use crate::gate::Known;
+use crate::secret::{self, TokenKind};
+
+/// A token that opens something now.
+#[derive(Debug)]
+pub struct Introspected {
+    /// Of the token; none for one of another issuer that names none.
+    pub id: Option<String>,
+    pub scopes: Scopes,
+    pub client_id: Option<String>,
+    /// The principal's id, or for a client's own token the client.
+    pub subject: Option<String>,
+    pub issued_at: Option<Time>,
+    pub expires_at: Option<Time>,
+    /// The session it is the token of, and what that is.
+    pub session: Option<(Uuid, DerivedStatus)>,
+}
+
+/// What becomes of a token that somebody gives up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GivenUp {
+    /// It is none of ours, or over already, or none that the caller may know of.
+    Nothing,
+    /// It is another client's.
+    NotYours,
+    /// There is another way for these.
+    Unsupported,
+    AccessToken(Uuid),
+    Session(SessionNumber),
+}
+
+impl Auth {
+    /// What a token of an organization opens now; `None` for everything else, for whatever reason.
+    pub fn introspect(&self, organization: OrganizationNumber, token: &str) -> Option<Introspected> {
+        let presented = secret::parse(token)?;
+        match presented.kind {
+            TokenKind::Access => {
+                let caller = self.access(&presented).ok()?;
+                let known = self.gate.known();
+                let good = caller.organization == organization && stands(&known, &caller);
+                let id = Some(presented.id.simple().to_string());
+                good.then(|| introspected(&known, &caller, id, None))
+            }
+            TokenKind::ApiKey => {
+                let known = self.gate.known();
+                let key = self.key_behind(&known, &presented).ok()?;
+                let good = key.organization == organization;
+                good.then(|| Introspected {
+                    issued_at: Some(key.created_at),
+                    expires_at: key.expires_at,
+                    ..introspected(&known, &key_caller(&known, key), Some(key.id.simple().to_string()), None)
+                })
+            }
+            TokenKind::Session => {
+                let caller = self.live_session(&presented).ok()??;
+                let known = self.gate.known_at(self.clock.now());
+                let number = caller.session()?;
+                let session = known.session(number).filter(|session| session.organization == organization)?;
+                let good = stands(&known, &caller)
+                    && session.suspended_at.is_none()
+                    && known.covering(session).is_none()
+                    && !known.disabled(session.principal);
+                let seen_at = known.seen(number).and_then(|seen| seen.seen_at);
+                let status = derived_status(session, seen_at, self.clock.now());
+                let caller = session_caller(&known, session, known.session_token(number)?);
+                good.then(|| introspected(&known, &caller, None, Some((session, status))))
+            }
+            TokenKind::Mcp => None,
+        }
+    }
+
+    /// What it means that a caller gives up a token (RFC 7009).
+    pub fn given_up(&self, caller: &Caller, token: &str) -> GivenUp {
+        let Some(presented) = secret::parse(token) else {
+            // A JWT is another issuer's: only there can it be revoked.
+            let is_jwt = token.split('.').count() == 3 && token.starts_with("ey");
+            return if is_jwt { GivenUp::Unsupported } else { GivenUp::Nothing };
+        };
+        match presented.kind {
+            TokenKind::Access => match self.access(&presented) {
+                Ok(owner) if owner.organization == caller.organization => {
+                    let same = client_of(&owner).is_some_and(|client| client_of(caller) == Some(client));
+                    let manages = caller.confined_to.is_none()
+                        && caller.scopes.has(crate::core::caller::Scope::ManagementAll);
+                    if same || manages { GivenUp::AccessToken(presented.id) } else { GivenUp::NotYours }
+                }
+                _ => GivenUp::Nothing,
+            },
+            TokenKind::Session => match self.live_session(&presented) {
+                Ok(Some(own)) => {
+                    let may = own.organization == caller.organization
+                        && own.confined_to.is_some_and(|application| caller.may_touch(application))
+                        && caller.session().is_none_or(|session| own.session() == Some(session));
+                    own.session().filter(|_| may).map_or(GivenUp::Nothing, GivenUp::Session)
+                }
+                _ => GivenUp::Nothing,
+            },
+            TokenKind::ApiKey => GivenUp::Unsupported,
+            TokenKind::Mcp => GivenUp::Nothing,
+        }
+    }
+}
+
+/// The OAuth client behind a caller.
+fn client_of(caller: &Caller) -> Option<&str> {
+    match &caller.credential.kind {
+        CredentialKind::Access { client, .. } => Some(client),
+        _ => None,
+    }
+}
+
+/// Whether no revocation covers a credential, and its application is not archived.
+fn stands(known: &Known, caller: &Caller) -> bool {
+    let application = caller.bound_to.and_then(|number| known.applications.get(&number));
+    let barred_before = known.barred_in(caller.organization, caller.bound_to, caller.principal);
+    !caller.credential.barred
+        && caller.credential.issued_at >= barred_before
+        && application.is_none_or(|application| {
+            application.archived_at.is_none() || caller.actor.kind == ActorKind::ServiceAccount
+        })
+}
+
+fn introspected(
+    known: &Known,
+    caller: &Caller,
+    id: Option<String>,
+    session: Option<(&Session, DerivedStatus)>,
+) -> Introspected {
+    let client_id = match session {
+        Some((session, _)) => known.client_id(session.owner),
+        None => client_of(caller).map(str::to_owned),
+    };
+    let principal = caller.principal.map(|number| known.principal_id(number).to_string());
+    Introspected {
+        id,
+        scopes: caller.scopes,
+        subject: principal.or_else(|| client_id.clone()),
+        client_id,
+        issued_at: None,
+        expires_at: Some(caller.credential.expires_at),
+        session: session.map(|(session, status)| (session.id, status)),
+    }
+}

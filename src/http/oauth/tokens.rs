@@ -1,0 +1,215 @@
+//! What becomes of a token once it is issued: what it is worth (RFC 7662), and giving it up (RFC 7009).
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{Form, Refused, TokenError, authenticate};
+use crate::auth::{self, GivenUp, Introspected};
+use crate::core::caller::{Caller, Scope};
+use crate::error::Error;
+use crate::http::App;
+
+/// Which token. Client id and secret come in HTTP Basic or here, not in both.
+#[derive(Deserialize, ToSchema)]
+#[allow(dead_code)] // the document's words for what `Form` reads by hand
+pub struct TokenForm {
+    token: String,
+    /// Not needed: a token says itself what it is.
+    #[schema(nullable = false)]
+    token_type_hint: Option<String>,
+    #[schema(nullable = false)]
+    client_id: Option<String>,
+    #[schema(nullable = false)]
+    client_secret: Option<String>,
+}
+
+/// What a token is worth now. Of one that opens nothing there is `active` and nothing else.
+#[derive(Default, Serialize, ToSchema)]
+#[schema(as = Introspection)]
+pub struct IntrospectionBody {
+    active: bool,
+    /// Separated by spaces.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    scope: Option<String>,
+    /// The client it was issued to; of a session's token, the one that opened the session.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    client_id: Option<String>,
+    /// The principal's id; of a client's own token, the client's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    sub: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    aud: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    iss: Option<String>,
+    /// Seconds since the epoch; absent for an API key without end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    exp: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    iat: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    jti: Option<String>,
+    /// The session whose token it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, format = Uuid)]
+    sid: Option<String>,
+    /// What that session is: `active` or `idle`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<String>)]
+    derived_status: Option<&'static str>,
+    /// `Bearer`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<String>)]
+    token_type: Option<&'static str>,
+}
+
+impl IntrospectionBody {
+    fn new(app: &App, token: Introspected) -> Self {
+        Self {
+            active: true,
+            scope: Some(token.scopes.to_string()),
+            client_id: token.client_id,
+            sub: token.subject,
+            aud: vec![format!("{}/api/v1", app.public_url), format!("{}/mcp", app.public_url)],
+            iss: Some(app.public_url.to_string()),
+            exp: token.expires_at.map(|at| at.timestamp()),
+            iat: token.issued_at.map(|at| at.timestamp()),
+            jti: token.id,
+            sid: token.session.map(|(id, _)| id.to_string()),
+            derived_status: token.session.map(|(_, status)| status.word()),
+            token_type: Some("Bearer"),
+        }
+    }
+}
+
+/// Ask what a token is worth
+///
+/// RFC 7662, for access tokens, session tokens and API keys of the caller's organization. Everything that opens nothing on
+/// the agent side now, for whatever reason, and everything of others is `{"active": false}`. Authenticate as an OAuth
+/// client, or with a token that may read sessions.
+#[utoipa::path(
+    post, path = "/oauth2/introspect", operation_id = "oauth.introspect", tag = "oauth",
+    security(("client" = []), ("bearer" = [])),
+    request_body(content = TokenForm, content_type = "application/x-www-form-urlencoded"),
+    responses(
+        (status = 200, description = "What it is worth.", body = IntrospectionBody),
+        (status = 400, description = "The request is wrong.", body = TokenError),
+        (status = 401, description = "Authentication failed.", body = TokenError),
+        (status = 403, description = "The presented token may not ask.", body = TokenError),
+        (status = 413, description = "The body is too large.", body = TokenError),
+    ),
+)]
+pub async fn introspect(State(app): State<App>, request: Request) -> Result<Response, Refused> {
+    let headers = request.headers().clone();
+    let asks = bearer_of(&app, &headers).await?;
+    if let Some(caller) = &asks {
+        require(caller, &[Scope::ManagementAll, Scope::SessionsRead])?;
+    }
+    let form = Form::read(request, &app).await?;
+    let caller = match asks {
+        Some(caller) => caller,
+        None => client(&app, &headers, &form).await?,
+    };
+    let token = form.one("token").ok_or_else(|| Refused::new("invalid_request", "token is missing"))?;
+    let body = match app.auth.introspect(caller.organization, token) {
+        Some(token) => IntrospectionBody::new(&app, token),
+        None => IntrospectionBody::default(),
+    };
+    Ok(([(header::CACHE_CONTROL, "no-store")], Json(body)).into_response())
+}
+
+/// Give up a token
+///
+/// RFC 7009. An access token opens nothing anywhere from the answer on; the session of a session's token ends, as if its
+/// client had said goodbye. Authenticate as an OAuth client, with a token that may end sessions, or with the very token.
+/// A token that is not known, or not the organization's, is no error.
+#[utoipa::path(
+    post, path = "/oauth2/revoke", operation_id = "oauth.revoke", tag = "oauth",
+    security(("client" = []), ("bearer" = [])),
+    request_body(content = TokenForm, content_type = "application/x-www-form-urlencoded"),
+    responses(
+        (status = 200, description = "It opens nothing, if it ever did."),
+        (status = 400, description = "The request is wrong, the token is another client's, or of a kind that is revoked elsewhere (`unsupported_token_type`): API keys at `/api/v1/api-keys`, others' tokens at their issuer.", body = TokenError),
+        (status = 401, description = "Authentication failed.", body = TokenError),
+        (status = 403, description = "The presented token may not revoke another.", body = TokenError),
+        (status = 413, description = "The body is too large.", body = TokenError),
+        (status = 503, description = "Busy or about to stop: try again after `Retry-After` seconds.", body = TokenError),
+        (status = 507, description = "The disk is full; nothing was written.", body = TokenError),
+    ),
+)]
+pub async fn revoke(State(app): State<App>, request: Request) -> Result<Response, Refused> {
+    let headers = request.headers().clone();
+    let asks = bearer_of(&app, &headers).await?;
+    let ends = [Scope::ManagementAll, Scope::SessionsWrite];
+    if let Some(caller) = asks.as_ref().filter(|caller| !holds_only_itself(caller)) {
+        require(caller, &ends)?;
+    }
+    let form = Form::read(request, &app).await?;
+    let token = form.one("token").ok_or_else(|| Refused::new("invalid_request", "token is missing"))?;
+    let caller = match asks {
+        Some(caller) => {
+            if auth::bearer(&headers) != Some(token) {
+                require(&caller, &ends)?;
+            }
+            caller
+        }
+        None => client(&app, &headers, &form).await?,
+    };
+    match app.auth.given_up(&caller, token) {
+        GivenUp::Nothing => {}
+        GivenUp::NotYours => {
+            let description = "The token was issued to another client";
+            return Err(Refused::new("unauthorized_client", description));
+        }
+        GivenUp::Unsupported => {
+            let description = "API keys are revoked at /api/v1/api-keys, JWTs where they were issued";
+            return Err(Refused::new("unsupported_token_type", description));
+        }
+        GivenUp::AccessToken(id) => {
+            app.directory.revoke_access_token(&caller, id).await.map_err(Refused::from_error)?;
+        }
+        GivenUp::Session(number) => {
+            app.sessions.say_goodbye(&caller, number).await.map_err(Refused::from_error)?;
+        }
+    }
+    Ok(([(header::CACHE_CONTROL, "no-store")], StatusCode::OK).into_response())
+}
+
+/// A token that may hold no right to end what others have, but is there to be given up itself.
+fn holds_only_itself(caller: &Caller) -> bool {
+    caller.session().is_some() || caller.scopes.has(Scope::McpInvoke)
+}
+
+/// Who presents a bearer token, if that is how the request authenticates. A session that has ended has nothing to ask.
+async fn bearer_of(app: &App, headers: &HeaderMap) -> Result<Option<Caller>, Refused> {
+    let Some(token) = auth::bearer(headers) else { return Ok(None) };
+    match app.auth.bearer(token).await {
+        Ok(caller) if caller.ended.is_none() => Ok(Some(caller)),
+        Ok(_) => Err(Refused::client()),
+        Err(Error::Denied { message, .. }) => Err(Refused::forbidden(message)),
+        Err(error) => Err(Refused::from_error(error)),
+    }
+}
+
+async fn client(app: &App, headers: &HeaderMap, form: &Form) -> Result<Caller, Refused> {
+    let client = authenticate(app, headers, form).await?;
+    app.auth.client_caller(client).ok_or_else(Refused::client)
+}
+
+fn require(caller: &Caller, scopes: &[Scope]) -> Result<(), Refused> {
+    if scopes.iter().any(|scope| caller.scopes.has(*scope)) {
+        return Ok(());
+    }
+    let words: Vec<_> = scopes.iter().map(|scope| scope.word()).collect();
+    Err(Refused::forbidden(format!("This needs {}", words.join(" or "))))
+}
