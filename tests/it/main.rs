@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod agents;
+mod api_keys;
 mod configuration;
 mod credentials;
 mod directory;
@@ -14,6 +15,7 @@ mod limits;
 mod mcp;
 mod metrics;
 mod oauth;
+mod oauth_tokens;
 mod openapi;
 mod orders;
 mod races;
