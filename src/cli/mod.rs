@@ -77,6 +77,9 @@ enum Organizations {
     /// Make another organization and print its service account, once; the service must not be running
     Create {
         name: String,
+        /// Its service account may found and name other organizations too
+        #[arg(long)]
+        platform_admin: bool,
         #[command(flatten)]
         database: Database,
     },
@@ -130,8 +133,8 @@ pub fn run() -> ExitCode {
             }
             Command::Verify(database) => verify(&database.database).await,
             Command::Rebuild(database) => rebuild(&database.database).await,
-            Command::Organizations(Organizations::Create { name, database }) => {
-                create(&name, &database.database).await
+            Command::Organizations(Organizations::Create { name, platform_admin, database }) => {
+                create(&name, platform_admin, &database.database).await
             }
             Command::Openapi => {
                 print!("{}", http::openapi_yaml());
@@ -198,14 +201,18 @@ fn print_report(what: &str, report: &Report) {
     println!("the log ends at position {}, commit hash {}", report.position, hex::encode(report.commit_hash));
 }
 
-async fn create(name: &str, database: &str) -> anyhow::Result<()> {
+async fn create(name: &str, platform_admin: bool, database: &str) -> anyhow::Result<()> {
     must_exist(database)?;
     let _lock = serve::lock(database)?;
     let config = <Config as clap::Args>::augment_args(clap::Command::new("sessiond"));
     let matches = config.try_get_matches_from(["sessiond", "--database", database])?;
     let config = <Config as clap::FromArgMatches>::from_arg_matches(&matches)?;
     let house = serve::House::open(&config, crate::clock::Clock::system()).await?;
-    let founded = house.directory.found(name, None).await?;
+    let founded = if platform_admin {
+        house.directory.found_platform(name, None).await?
+    } else {
+        house.directory.found(name, None).await?
+    };
     print_credentials(&founded);
     house.sessions.stop().await;
     Ok(())

@@ -384,7 +384,7 @@ async fn bootstrap(
         }
         _ => None,
     };
-    Ok(Some(directory.found("default", chosen).await?))
+    Ok(Some(directory.found_platform("default", chosen).await?))
 }
 
 /// The command: serves until SIGTERM or SIGINT. SIGHUP reads again what can change meanwhile.

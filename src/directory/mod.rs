@@ -1,6 +1,7 @@
 //! The application, as far as the directory goes: organizations, applications, service accounts and their tokens.
 
 mod api_keys;
+mod organizations;
 mod principals;
 
 use std::sync::Arc;
@@ -9,14 +10,13 @@ use chrono::TimeDelta;
 use uuid::Uuid;
 
 use crate::clock::Clock;
-use crate::committer::{By, Committer, Done, Founding, Work};
+use crate::committer::{By, Committer, Done, Work};
 use crate::core::application::{
     Application, ApplicationCommand, Organization, ServiceAccount, ServiceAccountCommand,
 };
 use crate::core::caller::{ActorKind, Caller, Scope, Scopes};
 use crate::core::event::{
-    ApplicationChanged, ApplicationCreated, OauthClient, OrganizationCreated, ServiceAccountCreated,
-    UpstreamSet,
+    ApplicationChanged, ApplicationCreated, OauthClient, ServiceAccountCreated, UpstreamSet,
 };
 use crate::core::ids::{OrganizationNumber, Position};
 use crate::core::policy::{ApplicationPolicy, Policy};
@@ -102,49 +102,6 @@ impl Directory {
         policy: Policy,
     ) -> Self {
         Self { committer, gate, reader, clock, key, policy }
-    }
-
-    // ---- organizations ----
-
-    /// Whether nobody has been here before.
-    pub fn is_empty(&self) -> bool {
-        self.gate.known().organizations.is_empty()
-    }
-
-    /// Makes an organization with an application `default` and a service account that may do everything in it.
-    pub async fn found(&self, name: &str, chosen: Option<Chosen>) -> Result<Founded, Error> {
-        let name = checked_name("name", name)?;
-        let (id, client_id, client_secret) = match chosen {
-            Some(chosen) => {
-                check_chosen(&chosen)?;
-                (secret::new_id(), chosen.client_id, chosen.client_secret)
-            }
-            None => {
-                let id = secret::new_id();
-                (id, format!("sa_{id}"), secret::mint_client_secret().text)
-            }
-        };
-        let application = NewApplication { name: "default".to_owned(), ..NewApplication::default() };
-        let (application, application_secret) = self.application_created(application)?;
-        let application_id = application.id;
-        let scopes = Scopes::default().with(Scope::ManagementAll).with(Scope::McpInvoke);
-        let founding = Founding {
-            organization: OrganizationCreated { id: secret::new_id(), name },
-            application: Some(application),
-            application_secret_hash: application_secret.map(|minted| minted.hash),
-            account: ServiceAccountCreated {
-                id,
-                name: "bootstrap".to_owned(),
-                client_id: client_id.clone(),
-                scopes: scopes.to_string(),
-                application: None,
-            },
-            secret_hash: secret::hash(&client_secret),
-        };
-        let answer =
-            self.committer.submit(By::operator(), Work::CreateOrganization(Box::new(founding))).await?;
-        let Done::Founded(organization, _) = answer.done else { return Err(unexpected()) };
-        Ok(Founded { organization, application_id: Some(application_id), client_id, client_secret })
     }
 
     // ---- applications ----

@@ -21,6 +21,10 @@ pub struct CanRead(pub Caller);
 pub struct CanEnd(pub Caller);
 /// May manage applications and service accounts.
 pub struct CanManage(pub Caller);
+/// May found and name organizations: whoever runs the installation.
+pub struct Platform(pub Caller);
+/// A person, with the id of the principal, by the person's own credential: no session's token.
+pub struct Person(pub Caller, pub Uuid);
 /// May keep sessions: an agent, or whoever fronts agents.
 pub struct Agent(pub Caller);
 /// As [`Agent`], or the token of a session that has ended, which may still learn why.
@@ -73,6 +77,30 @@ impl FromRequestParts<App> for CanManage {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         with_any(parts, app, &[Scope::ManagementAll]).await.map(Self)
+    }
+}
+
+impl FromRequestParts<App> for Platform {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        with_any(parts, app, &[Scope::PlatformAdmin]).await.map(Self)
+    }
+}
+
+impl FromRequestParts<App> for Person {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let caller = not_ended(app.auth.caller(parts).await?)?;
+        match app.sessions.person(&caller) {
+            Some(principal) => Ok(Self(caller, principal)),
+            None => {
+                let message =
+                    "This credential is no person's: present the token of a user, or an API key with a user";
+                Err(Problem::new(StatusCode::FORBIDDEN, "no_person", message))
+            }
+        }
     }
 }
 

@@ -129,6 +129,14 @@ pub fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(directory::list_service_accounts, directory::create_service_account))
         .routes(routes!(directory::get_service_account, directory::archive_service_account))
         .routes(routes!(directory::rotate_service_account_secret))
+        .routes(routes!(agents::my_sessions))
+        .routes(routes!(agents::my_session, agents::end_my_session))
+        .routes(routes!(directory::list_principals))
+        .routes(routes!(directory::get_principal))
+        .routes(routes!(directory::disable_principal))
+        .routes(routes!(directory::enable_principal))
+        .routes(routes!(directory::list_organizations, directory::create_organization))
+        .routes(routes!(directory::get_organization, directory::update_organization))
         .routes(routes!(directory::list_api_keys, directory::create_api_key))
         .routes(routes!(directory::get_api_key, directory::revoke_api_key))
         .routes(routes!(agents::policy))
@@ -188,6 +196,9 @@ pub fn router(app: App) -> Router {
         (name = "applications", description = "Applications, what they are called elsewhere agents."),
         (name = "serviceAccounts", description = "Credentials of an organization's own programs."),
         (name = "apiKeys", description = "Long-lived credentials of programs, for one surface or several."),
+        (name = "principals", description = "The people and clients behind sessions."),
+        (name = "me", description = "A person's own sessions."),
+        (name = "organizations", description = "Organizations, for whoever runs the installation."),
         (name = "oauth", description = "Tokens."),
         (name = "service", description = "The service itself."),
     ),

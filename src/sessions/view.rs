@@ -33,6 +33,11 @@ impl Sessions {
         found.map(|application| application.number).ok_or(Error::NotFound("Application"))
     }
 
+    /// The id of the person whose own credential was presented.
+    pub fn person(&self, caller: &Caller) -> Option<Uuid> {
+        caller.person().map(|number| self.gate.known().principal_id(number))
+    }
+
     /// One session of an application, live or ended.
     pub async fn get(&self, caller: &Caller, application: Uuid, id: Uuid) -> Result<View, Error> {
         let application = self.readable(caller, application)?;

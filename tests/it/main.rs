@@ -18,6 +18,8 @@ mod oauth;
 mod oauth_tokens;
 mod openapi;
 mod orders;
+mod organizations;
+mod people;
 mod races;
 mod rooms;
 mod rules;

@@ -54,7 +54,7 @@ async fn a_client_gets_a_token_with_basic_or_in_the_form() {
         let token = token.as_str().unwrap();
         assert!(token.starts_with("sat_"), "{token}");
         let rest = json!({
-            "access_token": null, "token_type": "Bearer", "expires_in": 3_600, "scope": "management:all mcp:invoke",
+            "access_token": null, "token_type": "Bearer", "expires_in": 3_600, "scope": "management:all mcp:invoke platform:admin",
         });
         assert_eq!(body, rest);
         assert_eq!(server.holder(token).get("/api/v1/applications").await.0, 200);
@@ -185,8 +185,12 @@ async fn clients_can_learn_where_tokens_are_to_be_had() {
             "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
             "scopes_supported": [
                 "management:all", "management:sessions:read", "management:sessions:write", "mcp:invoke",
-                "platform:admin", "media", "session", "terminal",
+                "platform:admin",
             ],
+            "introspection_endpoint": server.url("/oauth2/introspect"),
+            "introspection_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post", "Bearer"],
+            "revocation_endpoint": server.url("/oauth2/revoke"),
+            "revocation_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
             "response_types_supported": [],
         })
     };

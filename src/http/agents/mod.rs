@@ -2,10 +2,12 @@
 //! share is how a session looks.
 
 mod instances;
+mod me;
 mod read;
 mod write;
 
 pub use instances::*;
+pub use me::*;
 pub use read::*;
 pub use write::*;
 

@@ -3,6 +3,8 @@
 mod api_keys;
 mod applications;
 mod policy;
+mod organizations;
+mod principals;
 mod service_accounts;
 
 use std::collections::BTreeMap;
@@ -18,6 +20,8 @@ use uuid::Uuid;
 pub use api_keys::*;
 pub use applications::*;
 pub use policy::*;
+pub use organizations::*;
+pub use principals::*;
 pub use service_accounts::*;
 
 use super::App;

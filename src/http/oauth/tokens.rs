@@ -151,20 +151,14 @@ pub async fn revoke(State(app): State<App>, request: Request) -> Result<Response
     let headers = request.headers().clone();
     let asks = bearer_of(&app, &headers).await?;
     let ends = [Scope::ManagementAll, Scope::SessionsWrite];
-    if let Some(caller) = asks.as_ref().filter(|caller| !holds_only_itself(caller)) {
-        require(caller, &ends)?;
-    }
     let form = Form::read(request, &app).await?;
-    let token = form.one("token").ok_or_else(|| Refused::new("invalid_request", "token is missing"))?;
+    let itself = form.one("token").is_some_and(|token| auth::bearer(&headers) == Some(token));
     let caller = match asks {
-        Some(caller) => {
-            if auth::bearer(&headers) != Some(token) {
-                require(&caller, &ends)?;
-            }
-            caller
-        }
+        Some(caller) if itself => caller,
+        Some(caller) => require(&caller, &ends).map(|()| caller)?,
         None => client(&app, &headers, &form).await?,
     };
+    let token = form.one("token").ok_or_else(|| Refused::new("invalid_request", "token is missing"))?;
     match app.auth.given_up(&caller, token) {
         GivenUp::Nothing => {}
         GivenUp::NotYours => {
@@ -183,11 +177,6 @@ pub async fn revoke(State(app): State<App>, request: Request) -> Result<Response
         }
     }
     Ok(([(header::CACHE_CONTROL, "no-store")], StatusCode::OK).into_response())
-}
-
-/// A token that may hold no right to end what others have, but is there to be given up itself.
-fn holds_only_itself(caller: &Caller) -> bool {
-    caller.session().is_some() || caller.scopes.has(Scope::McpInvoke)
 }
 
 /// Who presents a bearer token, if that is how the request authenticates. A session that has ended has nothing to ask.

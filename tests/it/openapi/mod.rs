@@ -74,7 +74,9 @@ fn operations_that_need_no_credential_are_these() {
     let open = &by_scheme["[{}]"];
     assert_eq!(open, &["oauth.authorizationServer", "service.live", "service.ready"]);
     assert_eq!(by_scheme["[{\"client\":[]}]"], ["oauth.token"]);
-    assert_eq!(by_scheme.len(), 3, "{by_scheme:?}");
+    let either = &by_scheme["[{\"client\":[]},{\"bearer\":[]}]"];
+    assert_eq!(either, &["oauth.introspect", "oauth.revoke"]);
+    assert_eq!(by_scheme.len(), 4, "{by_scheme:?}");
 }
 
 // ---- the document and the service ----
@@ -98,6 +100,10 @@ async fn every_refusal_is_described() {
     let server = Server::start().await;
     let document = Document::new();
     let operator = server.operator().await;
+    let platform = server.holder(server.token("platform:admin").await);
+    let key = json!({ "name": "x", "scopes": ["mcp:invoke"], "user": { "id": "u-1" } });
+    let (_, key) = operator.post("/api/v1/api-keys", key).await;
+    let person = server.holder(key["key"].as_str().unwrap());
     let nothing = server.holder({
         let oauth = json!({ "type": "confidential", "redirectUris": [], "scopes": [] });
         let (_, made) = operator.post("/api/v1/applications", json!({ "name": "x", "oauth": oauth })).await;
@@ -114,15 +120,21 @@ async fn every_refusal_is_described() {
             assert_eq!(response.status(), 403, "{id}");
             document.check(&operation, response).await;
         }
+        // Who may ask is looked at before what is asked for.
+        let operator = match id.split('.').next().unwrap() {
+            "organizations" => &platform,
+            "me" => &person,
+            _ => &operator,
+        };
         if operation.path.contains('{') {
-            let response = ask(&operator, &operation, &filled(operation.path, &[], "nonsense"), None).await;
+            let response = ask(operator, &operation, &filled(operation.path, &[], "nonsense"), None).await;
             assert_eq!(response.status(), 400, "{id}");
             document.check(&operation, response).await;
-            let response = ask(&operator, &operation, &known, Some(&body)).await;
+            let response = ask(operator, &operation, &known, Some(&body)).await;
             document.check(&operation, response).await;
         }
         let query = format!("{known}?limit=0&status=x&types=x&cursor=x&includeArchived=x");
-        document.check(&operation, ask(&operator, &operation, &query, Some(&json!([]))).await).await;
+        document.check(&operation, ask(operator, &operation, &query, Some(&json!([]))).await).await;
     }
 }
 
@@ -198,6 +210,40 @@ async fn every_operation_answers_as_it_is_described() {
         .await;
     walk.go(&operator, "applications.get", None, 200).await;
     walk.go(&operator, "applications.rotateSecret", None, 200).await;
+
+    let client =
+        |token: &str| json!({ "token": token, "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET });
+    let spare = server.token("mcp:invoke").await;
+    walk.go(&stranger, "oauth.introspect", Some(client(&spare)), 200).await;
+    walk.go(&stranger, "oauth.revoke", Some(client(&spare)), 200).await;
+    walk.go(&stranger, "oauth.introspect", Some(client(&spare)), 200).await;
+
+    let user = json!({ "id": "u-1", "name": "Ada", "email": "ada@example.com" });
+    let key = json!({ "name": "walk", "scopes": ["mcp:invoke"], "user": user });
+    let key = walk.go(&operator, "apiKeys.create", Some(key), 201).await;
+    walk.at("apiKeyId", &key["apiKey"]["id"]);
+    walk.at("principalId", &key["apiKey"]["user"]["principalId"]);
+    let person = server.holder(key["key"].as_str().unwrap());
+    let mine = json!({ "applicationId": made["application"]["id"] });
+    let mine = walk.go(&person, "agent.create", Some(mine), 201).await;
+    walk.at("sessionId", &mine["id"]);
+    for id in ["me.sessions", "me.session", "me.endSession"] {
+        walk.go(&person, id, None, 200).await;
+    }
+    for id in ["principals.list", "principals.get", "principals.disable", "principals.enable"] {
+        walk.go(&operator, id, None, 200).await;
+    }
+    walk.go(&operator, "apiKeys.list", None, 200).await;
+    walk.go(&operator, "apiKeys.get", None, 200).await;
+    walk.go(&operator, "apiKeys.revoke", None, 204).await;
+
+    let platform = server.holder(server.token("platform:admin").await);
+    let name = json!({ "name": "walk" });
+    let founded = walk.go(&platform, "organizations.create", Some(name.clone()), 201).await;
+    walk.at("organizationId", &founded["organization"]["id"]);
+    walk.go(&platform, "organizations.list", None, 200).await;
+    walk.go(&platform, "organizations.get", None, 200).await;
+    walk.go(&platform, "organizations.update", Some(name), 200).await;
 
     let account = walk.go(&operator, "serviceAccounts.create", Some(json!({ "name": "walk" })), 201).await;
     walk.at("serviceAccountId", &account["serviceAccount"]["id"]);

@@ -1,0 +1,112 @@
+//! Organizations: founded, listed, renamed.
+
+use uuid::Uuid;
+
+use super::{Chosen, Directory, Founded, NewApplication, Slice, check_chosen, checked_name, unexpected};
+use crate::committer::{By, Done, Founding, Work};
+use crate::core::application::{Organization, OrganizationCommand};
+use crate::core::caller::{Caller, Scope, Scopes};
+use crate::core::event::{OrganizationCreated, OrganizationRenamed, ServiceAccountCreated};
+use crate::error::Error;
+use crate::secret;
+
+impl Directory {
+    /// Whether nobody has been here before.
+    pub fn is_empty(&self) -> bool {
+        self.gate.known().organizations.is_empty()
+    }
+
+    /// At the console: makes an organization with an application `default` and a service account that may do everything
+    /// in it.
+    pub async fn found(&self, name: &str, chosen: Option<Chosen>) -> Result<Founded, Error> {
+        self.found_by(By::operator(), name, chosen, Scopes::default()).await
+    }
+
+    /// The same, and its service account may run the installation too.
+    pub async fn found_platform(&self, name: &str, chosen: Option<Chosen>) -> Result<Founded, Error> {
+        let more = Scopes::default().with(Scope::PlatformAdmin);
+        self.found_by(By::operator(), name, chosen, more).await
+    }
+
+    /// The same for a caller who runs the installation.
+    pub async fn create_organization(&self, caller: &Caller, name: &str) -> Result<Founded, Error> {
+        self.found_by(By::caller(caller), name, None, Scopes::default()).await
+    }
+
+    async fn found_by(
+        &self,
+        by: By,
+        name: &str,
+        chosen: Option<Chosen>,
+        more: Scopes,
+    ) -> Result<Founded, Error> {
+        let name = checked_name("name", name)?;
+        let (id, client_id, client_secret) = match chosen {
+            Some(chosen) => {
+                check_chosen(&chosen)?;
+                (secret::new_id(), chosen.client_id, chosen.client_secret)
+            }
+            None => {
+                let id = secret::new_id();
+                (id, format!("sa_{id}"), secret::mint_client_secret().text)
+            }
+        };
+        let application = NewApplication { name: "default".to_owned(), ..NewApplication::default() };
+        let (application, application_secret) = self.application_created(application)?;
+        let application_id = application.id;
+        let scopes = more.with(Scope::ManagementAll).with(Scope::McpInvoke);
+        let founding = Founding {
+            organization: OrganizationCreated { id: secret::new_id(), name },
+            application: Some(application),
+            application_secret_hash: application_secret.map(|minted| minted.hash),
+            account: ServiceAccountCreated {
+                id,
+                name: "bootstrap".to_owned(),
+                client_id: client_id.clone(),
+                scopes: scopes.to_string(),
+                application: None,
+            },
+            secret_hash: secret::hash(&client_secret),
+        };
+        let answer = self.committer.submit(by, Work::CreateOrganization(Box::new(founding))).await?;
+        let Done::Founded(organization, _) = answer.done else { return Err(unexpected()) };
+        Ok(Founded { organization, application_id: Some(application_id), client_id, client_secret })
+    }
+
+    /// Every organization there is, newest first.
+    pub fn organizations(&self, slice: Slice) -> (Vec<Organization>, bool) {
+        let known = self.gate.known();
+        let mut all: Vec<_> = known
+            .organizations
+            .values()
+            .filter(|one| slice.after.is_none_or(|after| (one.created_at, one.id) < after))
+            .collect();
+        all.sort_unstable_by_key(|one| std::cmp::Reverse((one.created_at, one.id)));
+        let more = all.len() > slice.limit as usize;
+        all.truncate(slice.limit as usize);
+        (all.into_iter().cloned().collect(), more)
+    }
+
+    /// One organization.
+    pub fn organization(&self, id: Uuid) -> Result<Organization, Error> {
+        let known = self.gate.known();
+        let found = known.organizations.values().find(|one| one.id == id);
+        found.cloned().ok_or(Error::NotFound("Organization"))
+    }
+
+    /// Calls an organization something else.
+    pub async fn rename_organization(
+        &self,
+        caller: &Caller,
+        id: Uuid,
+        name: &str,
+    ) -> Result<Organization, Error> {
+        let number = self.organization(id)?.number;
+        let command = OrganizationCommand::Rename(OrganizationRenamed { name: checked_name("name", name)? });
+        let work = Work::Organization { number, command };
+        match self.committer.submit(By::caller(caller), work).await?.done {
+            Done::Organization(organization) => Ok(*organization),
+            _ => Err(unexpected()),
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! A person's own sessions: seen and ended with the person's own credential, without any right to manage.
+
+use axum::Json;
+use axum::extract::{OriginalUri, State};
+use axum::response::Response;
+use uuid::Uuid;
+
+use super::{Ended, SessionEnvelope, listed};
+use crate::core::caller::Caller;
+use crate::error::Error;
+use crate::http::App;
+use crate::http::extract::{Ids, Person, Query};
+use crate::http::filter::{FilterParameters, ListParameters, PageParameters};
+use crate::http::problem::{Problem, ProblemBody};
+use crate::sessions::View;
+
+/// List my sessions
+///
+/// Those of the person whose credential is presented, over all applications; filtered and ordered as any list of sessions.
+#[utoipa::path(get, path = "/api/v1/me/sessions", operation_id = "me.sessions", tag = "me", security(("bearer" = [])),
+    params(
+        ("applicationId" = Option<Uuid>, Query, description = "Only this application's."),
+        FilterParameters, PageParameters,
+    ),
+    responses(
+        (status = 200, description = "A page of sessions.", body = super::SessionList, headers(
+            ("Log-Position" = i64, description = "The log position the page was true at."),
+            ("Link" = String, description = "The next page, if there is one (RFC 8288)."),
+        )),
+        (status = 400, description = "A parameter is wrong.", body = ProblemBody),
+        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
+        (status = 403, description = "The credential is no person's.", body = ProblemBody),
+        (status = 404, description = "No such application.", body = ProblemBody),
+    ))]
+pub async fn my_sessions(
+    Person(caller, principal): Person,
+    OriginalUri(uri): OriginalUri,
+    Query(parameters): Query<ListParameters>,
+    State(app): State<App>,
+) -> Result<Response, Problem> {
+    let mut query = parameters.read(parameters.application()?, 100)?;
+    query.wanted.principal = Some(principal);
+    Ok(listed(app.sessions.list(&caller, &query).await?, &parameters, query.sort, &uri))
+}
+
+/// Get one of my sessions
+#[utoipa::path(get, path = "/api/v1/me/sessions/{sessionId}", operation_id = "me.session", tag = "me",
+    security(("bearer" = [])), params(("sessionId" = Uuid, Path, description = "The session.")),
+    responses(
+        (status = 200, description = "The session, live or ended.", body = SessionEnvelope),
+        (status = 400, description = "The id is not a UUID.", body = ProblemBody),
+        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
+        (status = 403, description = "The credential is no person's.", body = ProblemBody),
+        (status = 404, description = "No such session, or another person's.", body = ProblemBody),
+    ))]
+pub async fn my_session(
+    Person(caller, principal): Person,
+    Ids(ids): Ids<1>,
+    State(app): State<App>,
+) -> Result<Json<SessionEnvelope>, Problem> {
+    let [id] = ids;
+    Ok(Json(SessionEnvelope { session: own(&app, &caller, principal, id).await?.into() }))
+}
+
+/// End one of my sessions
+///
+/// As revoking it: its token and the access token last presented with it open nothing any more.
+#[utoipa::path(delete, path = "/api/v1/me/sessions/{sessionId}", operation_id = "me.endSession", tag = "me",
+    security(("bearer" = [])), params(("sessionId" = Uuid, Path, description = "The session.")),
+    responses(
+        (status = 200, description = "One session ended, or none where it had ended before.", body = Ended),
+        (status = 400, description = "The id is not a UUID.", body = ProblemBody),
+        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
+        (status = 403, description = "The credential is no person's.", body = ProblemBody),
+        (status = 404, description = "No such session, or another person's.", body = ProblemBody),
+    ))]
+pub async fn end_my_session(
+    Person(caller, principal): Person,
+    Ids(ids): Ids<1>,
+    State(app): State<App>,
+) -> Result<Json<Ended>, Problem> {
+    let [id] = ids;
+    let application = own(&app, &caller, principal, id).await?.application_id;
+    let revoked = app.sessions.revoke_one(&caller, application, id, None).await?;
+    Ok(Json(revoked.into()))
+}
+
+/// Another person's session is not there.
+async fn own(app: &App, caller: &Caller, principal: Uuid, id: Uuid) -> Result<View, Problem> {
+    let view = app.sessions.view_by_id(caller, id).await?;
+    if view.principal_id == principal { Ok(view) } else { Err(Error::NotFound("Session").into()) }
+}

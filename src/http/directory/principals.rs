@@ -1,0 +1,198 @@
+//! Principals: the people and clients behind sessions.
+
+use axum::Json;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use super::{Organization, PAGE, ReadFailures, WriteFailures};
+use crate::core::Time;
+use crate::directory::{Person, PersonQuery};
+use crate::http::extract::{Ids, Query};
+use crate::http::page;
+use crate::http::problem::{Problem, ProblemBody};
+use crate::http::{App, time};
+
+/// Somebody to whom sessions belong. Times are ISO 8601, UTC, in milliseconds.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Principal)]
+pub struct PrincipalView {
+    #[schema(format = Uuid)]
+    id: Uuid,
+    /// Who vouches for it: an identity provider, an OAuth client that named it, `sessiond:users` for the users of API
+    /// keys, or `sessiond` for a client itself.
+    issuer: String,
+    /// What the issuer calls it.
+    #[schema(required = true)]
+    subject: Option<String>,
+    #[schema(required = true)]
+    name: Option<String>,
+    #[schema(required = true)]
+    email: Option<String>,
+    /// Since when nothing is opened or kept alive for it.
+    #[schema(required = true, format = DateTime)]
+    disabled_at: Option<String>,
+    open_sessions: u64,
+}
+
+impl From<Person> for PrincipalView {
+    fn from(person: Person) -> Self {
+        let Person { id, issuer, subject, name, email, disabled_at, open_sessions } = person;
+        Self { id, issuer, subject, name, email, disabled_at: disabled_at.map(time), open_sessions }
+    }
+}
+
+/// A page of principals, in the order in which they were met.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PrincipalList {
+    items: Vec<PrincipalView>,
+    /// Absent on the last page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    next_cursor: Option<String>,
+}
+
+/// One principal.
+#[derive(Serialize, ToSchema)]
+pub struct PrincipalResponse {
+    principal: PrincipalView,
+}
+
+/// What disabling came to.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Disabled {
+    /// Always true on success.
+    success: bool,
+    /// How many sessions it ended.
+    disconnected_count: u64,
+    /// The revocation, as the events it caused carry it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, format = Uuid)]
+    revocation_id: Option<Uuid>,
+}
+
+/// What the list of principals can be asked for.
+#[derive(Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
+pub struct PrincipalQuery {
+    /// How many to return at most.
+    #[param(value_type = u32, required = false, minimum = 1, maximum = 200, default = 50)]
+    limit: Option<String>,
+    /// `nextCursor` of the page before.
+    #[param(value_type = String, required = false)]
+    cursor: Option<String>,
+    /// Only those of this issuer.
+    #[param(value_type = String, required = false)]
+    issuer: Option<String>,
+    /// Only those whom their issuer calls so.
+    #[param(value_type = String, required = false)]
+    subject: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub struct DisableParameters {
+    reason: Option<String>,
+}
+
+/// List principals
+///
+/// In the order in which they were met.
+#[utoipa::path(
+    get, path = "/api/v1/principals", operation_id = "principals.list", tag = "principals",
+    security(("bearer" = [])),
+    params(PrincipalQuery),
+    responses((status = 200, description = "A page of principals.", body = PrincipalList), ReadFailures),
+)]
+pub async fn list_principals(
+    Organization(caller): Organization,
+    State(app): State<App>,
+    Query(query): Query<PrincipalQuery>,
+) -> Result<Json<PrincipalList>, Problem> {
+    let query = PersonQuery {
+        issuer: query.issuer,
+        subject: query.subject,
+        after: page::read_cursor(query.cursor.as_deref())?.map(|(_, id)| id),
+        limit: page::read_limit(query.limit.as_deref(), PAGE)?,
+    };
+    let (people, more) = app.directory.principals(&caller, &query).await?;
+    let last = people.last().filter(|_| more);
+    let next_cursor = last.map(|person| page::cursor((Time::default(), person.id)));
+    Ok(Json(PrincipalList { items: people.into_iter().map(PrincipalView::from).collect(), next_cursor }))
+}
+
+/// Get a principal
+#[utoipa::path(
+    get, path = "/api/v1/principals/{principalId}", operation_id = "principals.get", tag = "principals",
+    security(("bearer" = [])),
+    params(("principalId" = Uuid, Path, description = "The principal.")),
+    responses(
+        (status = 200, description = "The principal.", body = PrincipalResponse),
+        (status = 404, description = "No such principal.", body = ProblemBody),
+        ReadFailures,
+    ),
+)]
+pub async fn get_principal(
+    Organization(caller): Organization,
+    State(app): State<App>,
+    Ids(ids): Ids<1>,
+) -> Result<Json<PrincipalResponse>, Problem> {
+    let [id] = ids;
+    let person = app.directory.principal(&caller, id).await?;
+    Ok(Json(PrincipalResponse { principal: person.into() }))
+}
+
+/// Disable a principal
+///
+/// Ends all its sessions and bars its credentials; when this answers, nothing of it is served any more, and nothing is
+/// opened for it until it is enabled again.
+#[utoipa::path(
+    post, path = "/api/v1/principals/{principalId}/disable", operation_id = "principals.disable", tag = "principals",
+    security(("bearer" = [])),
+    params(
+        ("principalId" = Uuid, Path, description = "The principal."),
+        ("reason" = Option<String>, Query, description = "The operator's own words, at most 200 characters.", max_length = 200),
+    ),
+    responses(
+        (status = 200, description = "It is disabled; how many sessions that ended.", body = Disabled),
+        (status = 404, description = "No such principal.", body = ProblemBody),
+        WriteFailures,
+    ),
+)]
+pub async fn disable_principal(
+    Organization(caller): Organization,
+    State(app): State<App>,
+    Ids(ids): Ids<1>,
+    Query(parameters): Query<DisableParameters>,
+) -> Result<Json<Disabled>, Problem> {
+    let [id] = ids;
+    let revoked = app.sessions.disable_principal(&caller, id, parameters.reason).await?;
+    Ok(Json(Disabled { success: true, disconnected_count: revoked.disconnected, revocation_id: revoked.id }))
+}
+
+/// Enable a principal
+///
+/// It may connect again, with credentials from after it was disabled. Enabling twice is success.
+#[utoipa::path(
+    post, path = "/api/v1/principals/{principalId}/enable", operation_id = "principals.enable", tag = "principals",
+    security(("bearer" = [])),
+    params(("principalId" = Uuid, Path, description = "The principal.")),
+    responses(
+        (status = 200, description = "The principal.", body = PrincipalResponse),
+        (status = 404, description = "No such principal.", body = ProblemBody),
+        WriteFailures,
+    ),
+)]
+pub async fn enable_principal(
+    Organization(caller): Organization,
+    State(app): State<App>,
+    Ids(ids): Ids<1>,
+) -> Result<Json<PrincipalResponse>, Problem> {
+    let [id] = ids;
+    let person = app.directory.enable_principal(&caller, id).await?;
+    Ok(Json(PrincipalResponse { principal: person.into() }))
+}
