@@ -211,6 +211,14 @@ impl Known {
                 self.access_tokens.retain(|_, token| token.expires_at >= before);
                 self.given_up.retain(|_, expires_at| *expires_at >= before);
             }
+            Change::ErasePersonal(sessions) => {
+                for number in sessions {
+                    let Some(open) = self.sessions.get_mut(&number) else { continue };
+                    self.index.remove(&open.session, &open.terms, open.status);
+                    open.terms = Terms::default();
+                    self.index.insert(&open.session, &open.terms, open.status);
+                }
+            }
             Change::RevokeAccessToken(id) => {
                 if let Some(token) = self.access_tokens.remove(&id) {
                     self.given_up.insert(id, token.expires_at);

@@ -81,6 +81,8 @@ pub enum Change {
     /// The secret of an API key, with when it was last used.
     ApiKeySecret(Uuid, [u8; 32], Option<Time>),
     ForgetTokens(Time),
+    /// What sessions are found by beyond their fold is personal, and was erased.
+    ErasePersonal(Vec<SessionNumber>),
     /// An access token that its client gave up.
     RevokeAccessToken(Uuid),
 }

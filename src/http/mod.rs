@@ -135,6 +135,7 @@ pub fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(directory::get_principal))
         .routes(routes!(directory::disable_principal))
         .routes(routes!(directory::enable_principal))
+        .routes(routes!(directory::erase_principal))
         .routes(routes!(directory::list_organizations, directory::create_organization))
         .routes(routes!(directory::get_organization, directory::update_organization))
         .routes(routes!(directory::list_api_keys, directory::create_api_key))

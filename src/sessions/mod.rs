@@ -3,6 +3,7 @@
 
 mod board;
 mod history;
+mod erase;
 mod list;
 mod report;
 mod revoke;

@@ -126,6 +126,10 @@ pub enum SideWrite {
         name: Option<String>,
         email: Option<String>,
     },
+    /// Erase what a principal is called.
+    ErasePrincipal(PrincipalNumber),
+    /// Erase the personal facts of sessions, beside their events and in their rows.
+    ErasePersonal(Vec<SessionNumber>),
     /// When API keys were last used.
     ApiKeysUsed(Vec<(Uuid, Time)>),
     /// Forget one access token: its client gave it up.

@@ -149,3 +149,45 @@ async fn people_see_and_end_their_own_sessions_and_nobody_elses() {
     }
     assert_eq!(ada.holder.get(&first.path()).await.0, 403, "the management side stays closed");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_forgotten_is_nowhere_and_the_log_still_proves_itself() {
+    let mut server = Server::start().await;
+    let operator = server.operator().await;
+    let ada = somebody(&operator, "ada-secret").await;
+    let body = json!({
+        "name": "ada-secret", "hostname": "ada-secret.local", "clientInfo": { "name": "ada-secret-client" },
+    });
+    let (open, ended) = (ada.holder.connect(body.clone()).await, ada.holder.connect(body.clone()).await);
+    let bob = somebody(&operator, "bob").await;
+    let others = bob.holder.connect(json!({ "name": "bob-name", "hostname": "bob.local" })).await;
+    assert_eq!(ended.call("disconnect").await.0, 200);
+    let found = "/api/v1/sessions?hostname=ada-secret.local&status=all";
+    assert_eq!(ids(&operator.get(found).await.1).len(), 2);
+    let path = format!("{PRINCIPALS}/{}/personal", ada.id);
+    for _ in 0..2 {
+        let (status, body) = operator.delete(&path).await;
+        assert_eq!((status, &body["sessions"]), (StatusCode::OK, &json!(2)), "{body}");
+    }
+    assert_eq!(ids(&operator.get(found).await.1), Vec::<&str>::new());
+    for agent in [&open, &ended] {
+        let (_, shown) = operator.get(&agent.path()).await;
+        assert!(!shown.to_string().contains("ada-secret"), "{shown}");
+        assert_eq!(shown["session"]["principalId"], json!(ada.id));
+    }
+    let (_, shown) = operator.get(&format!("{PRINCIPALS}/{}", ada.id)).await;
+    assert_eq!((&shown["principal"]["subject"], &shown["principal"]["name"]), (&Value::Null, &Value::Null));
+    assert_eq!(operator.get(&others.path()).await.1["session"]["name"], "bob-name");
+    assert_eq!(open.call("heartbeat").await.0, 200, "what is open stays open");
+    assert_eq!(ada.holder.connect(body).await.call("heartbeat").await.0, 200, "and it is the same person");
+    let (_, mine) = ada.holder.get(&format!("{MINE}?status=all")).await;
+    assert_eq!(ids(&mine).len(), 3);
+    server.stop().await;
+    let reader = sessiond::store::Reader::open(&server.database()).await.unwrap();
+    sessiond::store::check::verify(&reader, &mut |_, _| {}).await.unwrap();
+    reader.close().await;
+    sessiond::store::check::rebuild(&server.database(), &mut |_, _| {}).await.unwrap();
+    let server = server.restart().await;
+    let (_, shown) = server.operator().await.get(&ended.path()).await;
+    assert_eq!(shown["session"]["name"], "(erased)");
+}

@@ -217,6 +217,7 @@ impl<'a> Draft<'a> {
             SideWrite::ApiKeySecret { id, secret_hash } => {
                 self.changes.push(Change::ApiKeySecret(*id, *secret_hash, None));
             }
+            SideWrite::ErasePersonal(sessions) => self.changes.push(Change::ErasePersonal(sessions.clone())),
             SideWrite::RevokeAccessToken(id) => self.changes.push(Change::RevokeAccessToken(*id)),
             _ => {}
         }

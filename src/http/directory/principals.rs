@@ -196,3 +196,38 @@ pub async fn enable_principal(
     let person = app.directory.enable_principal(&caller, id).await?;
     Ok(Json(PrincipalResponse { principal: person.into() }))
 }
+
+/// What erasing came to.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Erased {
+    /// Always true on success.
+    success: bool,
+    /// How many sessions the principal has had, open ones included.
+    sessions: u64,
+}
+
+/// Forget who a principal is
+///
+/// Erases its subject, name and e-mail address, and of each of its sessions the name, host name, user agent, client
+/// metadata and address. The principal's id, and what happened when, stays; so does what the client itself called its
+/// session (`clientSessionId`, `tokenIdentifier`). Doing it again is success. What sessions it opens later report is new.
+#[utoipa::path(
+    delete, path = "/api/v1/principals/{principalId}/personal", operation_id = "principals.erase", tag = "principals",
+    security(("bearer" = [])),
+    params(("principalId" = Uuid, Path, description = "The principal.")),
+    responses(
+        (status = 200, description = "It is forgotten.", body = Erased),
+        (status = 404, description = "No such principal.", body = ProblemBody),
+        WriteFailures,
+    ),
+)]
+pub async fn erase_principal(
+    Organization(caller): Organization,
+    State(app): State<App>,
+    Ids(ids): Ids<1>,
+) -> Result<Json<Erased>, Problem> {
+    let [id] = ids;
+    let sessions = app.sessions.erase_personal(&caller, id).await?;
+    Ok(Json(Erased { success: true, sessions }))
+}

@@ -225,6 +225,27 @@ impl Reader {
         rows.iter().map(principal_row).collect()
     }
 
+    /// Ended sessions of a principal in an application after a number, oldest first.
+    pub async fn ended_of_principal(
+        &self,
+        application: ApplicationNumber,
+        principal: PrincipalNumber,
+        after: SessionNumber,
+        limit: usize,
+    ) -> Result<Vec<SessionNumber>, StoreError> {
+        let numbers: Vec<i64> = sqlx::query_scalar(
+            "select number from session indexed by session_ended_by_principal \
+             where application = ? and principal = ? and number > ? and state = 0 order by number limit ?",
+        )
+        .bind(application.0)
+        .bind(principal.0)
+        .bind(after.0)
+        .bind(limit as i64)
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(numbers.into_iter().map(SessionNumber).collect())
+    }
+
     // ---- revocations ----
 
     /// One revocation by number.

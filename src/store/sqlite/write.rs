@@ -457,6 +457,11 @@ impl Writer {
             .bind(name)
             .bind(email)
             .bind(number.0),
+            SideWrite::ErasePrincipal(number) => {
+                sqlx::query("update principal set subject = null, name = null, email = null where number = ?")
+                    .bind(number.0)
+            }
+            SideWrite::ErasePersonal(sessions) => return self.erase_personal(sessions).await,
             SideWrite::RevokeAccessToken(id) => sqlx::query("delete from access_token where id = ?").bind(id),
             SideWrite::ForgetTokens(before) => {
                 sqlx::query("delete from access_token where expires_at < ?").bind(before.timestamp_millis())
@@ -464,6 +469,20 @@ impl Writer {
             SideWrite::Prune { events, up_to } => return self.prune(events, *up_to).await,
         };
         query.execute(&mut self.connection).await?;
+        Ok(())
+    }
+
+    /// Erases the personal facts of sessions: their digests in the hashed bodies tell nothing, as the salt goes too.
+    async fn erase_personal(&mut self, sessions: &[SessionNumber]) -> Result<(), StoreError> {
+        for number in sessions {
+            for sql in [
+                "update event set personal = null where position = (select connected_head from session where number = ?)",
+                "update session_detail set name = null, hostname = null, user_agent = null, client_info = null, \
+                 ip = null, client = null where number = ?",
+            ] {
+                sqlx::query(sql).bind(number.0).execute(&mut self.connection).await?;
+            }
+        }
         Ok(())
     }
 

@@ -230,7 +230,9 @@ async fn every_operation_answers_as_it_is_described() {
     for id in ["me.sessions", "me.session", "me.endSession"] {
         walk.go(&person, id, None, 200).await;
     }
-    for id in ["principals.list", "principals.get", "principals.disable", "principals.enable"] {
+    for id in
+        ["principals.list", "principals.get", "principals.disable", "principals.enable", "principals.erase"]
+    {
         walk.go(&operator, id, None, 200).await;
     }
     walk.go(&operator, "apiKeys.list", None, 200).await;
@@ -266,6 +268,9 @@ async fn every_operation_answers_as_it_is_described() {
     walk.go(&operator, "agentSessions.events", None, 200).await;
     let renewed = walk.go(&agent, "agent.renew", None, 200).await;
     let agent = server.holder(renewed["token"].as_str().unwrap());
+    for id in ["sessions.list", "sessions.count", "agentSessions.count"] {
+        walk.go(&operator, id, None, 200).await;
+    }
     for id in ["agentSessions.list", "agentSessions.get", "agentInstances.list", "agentInstances.get"] {
         walk.go(&operator, id, None, 200).await;
     }

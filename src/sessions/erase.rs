@@ -1,0 +1,46 @@
+//! Forgetting a person: what is personal goes, what happened stays.
+
+use uuid::Uuid;
+
+use super::Sessions;
+use crate::committer::{By, CHUNK, Work};
+use crate::core::caller::Caller;
+use crate::core::ids::SessionNumber;
+use crate::error::Error;
+use crate::store::SideWrite;
+
+impl Sessions {
+    /// Erases what a principal is called, and the personal facts of every session it has had. The log holds their digests,
+    /// so it still proves itself. Returns how many sessions there were; doing it again is success.
+    pub async fn erase_personal(&self, caller: &Caller, principal: Uuid) -> Result<u64, Error> {
+        let (number, applications, open) = {
+            let known = self.gate.known();
+            let number = known.principal_by_id(caller.organization, principal);
+            let number = number.ok_or(Error::NotFound("Principal"))?;
+            let own = known.applications.values().filter(|one| one.organization == caller.organization);
+            let applications: Vec<_> = own.map(|one| one.number).collect();
+            // Memory first: what ends in between is then found twice, not missed.
+            let open = applications.iter().flat_map(|one| known.open_of_principal(*one, number));
+            let open: Vec<_> = open.collect();
+            (number, applications, open)
+        };
+        let erase = |side| self.committer.submit(By::caller(caller), Work::Side(side));
+        erase(SideWrite::ErasePrincipal(number)).await?;
+        let mut erased = 0;
+        for chunk in open.chunks(CHUNK) {
+            erased += chunk.len() as u64;
+            erase(SideWrite::ErasePersonal(chunk.to_vec())).await?;
+        }
+        for application in applications {
+            let mut after = SessionNumber(0);
+            loop {
+                let page = self.reader.ended_of_principal(application, number, after, CHUNK).await?;
+                let Some(last) = page.last().copied() else { break };
+                after = last;
+                erased += page.iter().filter(|number| !open.contains(number)).count() as u64;
+                erase(SideWrite::ErasePersonal(page)).await?;
+            }
+        }
+        Ok(erased)
+    }
+}
