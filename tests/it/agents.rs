@@ -146,7 +146,8 @@ async fn an_empty_application_lists_nothing_and_a_session_shows_every_key() {
     let (_, list) = operator.get(&path).await;
     let item = &list["items"][0];
     insta::assert_json_snapshot!(item, {
-        ".id" => "[id]", ".agentId" => "[id]", ".organizationId" => "[id]", ".tokenExpiresAt" => "[time]",
+        ".id" => "[id]", ".agentId" => "[id]", ".organizationId" => "[id]", ".principalId" => "[id]",
+        ".tokenExpiresAt" => "[time]",
         ".lastActiveAt" => "[time]", ".connectedAt" => "[time]", ".createdAt" => "[time]",
     }, @r#"
     {
@@ -167,6 +168,7 @@ async fn an_empty_application_lists_nothing_and_a_session_shows_every_key() {
       "lastActiveAt": "[time]",
       "name": "bare",
       "organizationId": "[id]",
+      "principalId": "[id]",
       "status": "active",
       "tokenExpiresAt": "[time]",
       "userAgent": null
