@@ -268,12 +268,42 @@ async fn every_operation_answers_as_it_is_described() {
     walk.go(&operator, "agentSessions.events", None, 200).await;
     let renewed = walk.go(&agent, "agent.renew", None, 200).await;
     let agent = server.holder(renewed["token"].as_str().unwrap());
-    for id in ["sessions.list", "sessions.count", "agentSessions.count"] {
+    for id in [
+        "agentSessions.list",
+        "agentSessions.count",
+        "agentSessions.get",
+        "agentSessions.history",
+        "agentSessions.suspend",
+        "agentSessions.resume",
+        "sessions.list",
+        "sessions.count",
+        "events.list",
+        "agentInstances.list",
+        "agentInstances.get",
+        "applications.getPolicy",
+    ] {
         walk.go(&operator, id, None, 200).await;
     }
-    for id in ["agentSessions.list", "agentSessions.get", "agentInstances.list", "agentInstances.get"] {
-        walk.go(&operator, id, None, 200).await;
+    let reports =
+        json!({ "items": [{ "sessionId": opened["id"], "requests": 1 }, { "sessionId": UNKNOWN }] });
+    walk.go(&operator, "agent.activityMany", Some(reports), 200).await;
+    let policy = json!({ "preset": "aal2", "maxPerPrincipal": 9, "onLimit": "evict-oldest" });
+    walk.go(&operator, "applications.setPolicy", Some(policy), 200).await;
+    let filter = json!({ "hostname": "nowhere" });
+    let dry = json!({ "filter": filter, "dryRun": true });
+    walk.go(&operator, "revocations.create", Some(dry), 200).await;
+    let revoked = walk.go(&operator, "revocations.create", Some(json!({ "filter": filter })), 201).await;
+    walk.at("revocationId", &revoked["revocation"]["id"]);
+    walk.go(&operator, "revocations.get", None, 200).await;
+    walk.go(&operator, "revocations.list", None, 200).await;
+    let nightly =
+        json!({ "name": "nightly", "filter": filter, "cron": "0 3 * * *", "timeZone": "Europe/Berlin" });
+    let scheduled = walk.go(&operator, "scheduledRevocations.create", Some(nightly), 201).await;
+    walk.at("scheduledRevocationId", &scheduled["scheduledRevocation"]["id"]);
+    for id in ["list", "get", "pause", "resume"] {
+        walk.go(&operator, &format!("scheduledRevocations.{id}"), None, 200).await;
     }
+    walk.go(&operator, "scheduledRevocations.delete", None, 204).await;
     walk.go(&operator, "agentSessions.terminate", None, 200).await;
     walk.go(&agent, "agent.disconnect", None, 200).await;
     walk.go(&operator, "agentSessions.get", None, 200).await;
