@@ -1,5 +1,7 @@
 //! The application, as far as the directory goes: organizations, applications, service accounts and their tokens.
 
+mod webhooks;
+
 use std::sync::Arc;
 
 use chrono::TimeDelta;
@@ -20,7 +22,10 @@ use crate::core::policy::{ApplicationPolicy, Policy};
 use crate::core::token::AccessToken;
 use crate::error::Error;
 use crate::gate::{Client, Gate, Summary};
-use crate::secret::{self, TokenKind};
+use crate::secret::{self, SecretKey, TokenKind};
+use crate::store::Reader;
+
+pub use webhooks::{NewWebhook, SigningKeys};
 
 /// Longest name or description.
 const LONGEST: usize = 200;
@@ -31,7 +36,9 @@ pub const SHORTEST_SECRET: usize = 32;
 pub struct Directory {
     committer: Committer,
     gate: Arc<Gate>,
+    reader: Reader,
     clock: Clock,
+    key: SecretKey,
     policy: Policy,
 }
 
@@ -84,8 +91,15 @@ pub struct Slice {
 }
 
 impl Directory {
-    pub fn new(committer: Committer, gate: Arc<Gate>, clock: Clock, policy: Policy) -> Self {
-        Self { committer, gate, clock, policy }
+    pub fn new(
+        committer: Committer,
+        gate: Arc<Gate>,
+        reader: Reader,
+        clock: Clock,
+        key: SecretKey,
+        policy: Policy,
+    ) -> Self {
+        Self { committer, gate, reader, clock, key, policy }
     }
 
     // ---- organizations ----

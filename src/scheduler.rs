@@ -11,6 +11,7 @@ use tokio::sync::Mutex;
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 
 use crate::config::Config;
+use crate::directory::Directory;
 use crate::error::Error;
 use crate::limits::Limits;
 use crate::meter;
@@ -32,6 +33,7 @@ struct Row {
 struct Errand {
     sessions: Arc<Sessions>,
     limits: Arc<Limits>,
+    directory: Arc<Directory>,
     keep_activity: TimeDelta,
 }
 
@@ -65,6 +67,12 @@ const TABLE: &[Row] = &[
         cron: "*/2 * * * * *",
         every: Duration::from_secs(2),
         run: |errand| Box::pin(checkpoint(errand)),
+    },
+    Row {
+        name: "webhooks",
+        cron: "15 */10 * * * *",
+        every: Duration::from_secs(600),
+        run: |errand| Box::pin(webhooks(errand)),
     },
     Row {
         name: "prune",
@@ -119,6 +127,12 @@ async fn checkpoint(errand: Errand) -> Result<String, Error> {
     Ok(format!("the write-ahead log had {} KiB", errand.sessions.checkpoint().await? >> 10))
 }
 
+/// Forget deliveries of webhooks that have been over for long.
+async fn webhooks(errand: Errand) -> Result<String, Error> {
+    errand.directory.forget_deliveries().await?;
+    Ok("old deliveries forgotten".to_owned())
+}
+
 /// Drop old activity bodies and long-expired tokens.
 async fn prune(errand: Errand) -> Result<String, Error> {
     errand.sessions.forget_tokens().await?;
@@ -130,12 +144,13 @@ async fn prune(errand: Errand) -> Result<String, Error> {
 pub async fn start(
     sessions: Arc<Sessions>,
     limits: Arc<Limits>,
+    directory: Arc<Directory>,
     board: Arc<Board>,
     config: &Config,
 ) -> Result<JobScheduler, JobSchedulerError> {
     let scheduler = JobScheduler::new().await?;
     let keep_activity = TimeDelta::from_std(config.keep_activity).unwrap_or(TimeDelta::MAX);
-    let errand = Errand { sessions, limits, keep_activity };
+    let errand = Errand { sessions, limits, directory, keep_activity };
     for row in TABLE {
         board.announce(row.name, row.every, errand.sessions.now());
         let (board, errand, running) = (board.clone(), errand.clone(), Arc::new(Mutex::new(())));

@@ -37,6 +37,7 @@ use crate::limits::Limits;
 use crate::live::Live;
 use crate::mcp;
 use crate::sessions::{Board, Sessions};
+use crate::webhooks::Outbox;
 use problem::Problem;
 
 /// What handlers work with; cheap to clone, as every request does.
@@ -64,6 +65,7 @@ pub struct Shared {
     pub auth: Arc<Auth>,
     pub live: Arc<Live>,
     pub gateway: Arc<mcp::Gateway>,
+    pub outbox: Arc<Outbox>,
     pub board: Arc<Board>,
     pub limits: Arc<Limits>,
     pub health: health::Cache,
@@ -129,6 +131,12 @@ pub fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(directory::list_service_accounts, directory::create_service_account))
         .routes(routes!(directory::get_service_account, directory::archive_service_account))
         .routes(routes!(directory::rotate_service_account_secret))
+        .routes(routes!(directory::list_webhooks, directory::create_webhook))
+        .routes(routes!(directory::get_webhook, directory::update_webhook, directory::delete_webhook))
+        .routes(routes!(directory::rotate_webhook_secret))
+        .routes(routes!(directory::test_webhook))
+        .routes(routes!(directory::list_deliveries))
+        .routes(routes!(directory::resend_delivery))
         .routes(routes!(agents::policy))
         .routes(routes!(oauth::token))
         .routes(routes!(oauth::authorization_server))
@@ -183,6 +191,7 @@ pub fn router(app: App) -> Router {
         (name = "agentInstances", description = "The older names of the same sessions."),
         (name = "applications", description = "Applications, what they are called elsewhere agents."),
         (name = "serviceAccounts", description = "Credentials of an organization's own programs."),
+        (name = "webhooks", description = "Where events are delivered to."),
         (name = "oauth", description = "Tokens."),
         (name = "service", description = "The service itself."),
     ),

@@ -3,6 +3,7 @@
 mod applications;
 mod policy;
 mod service_accounts;
+mod webhooks;
 
 use std::collections::BTreeMap;
 
@@ -17,6 +18,7 @@ use uuid::Uuid;
 pub use applications::*;
 pub use policy::*;
 pub use service_accounts::*;
+pub use webhooks::*;
 
 use super::App;
 use super::extract::CanManage;
