@@ -24,3 +24,4 @@ mod store;
 mod support;
 mod tls;
 mod traces;
+mod webhooks;
