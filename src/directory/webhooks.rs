@@ -221,17 +221,16 @@ impl Directory {
         self.gate.known().webhooks().filter(|one| one.deleted_at.is_none()).cloned().collect()
     }
 
-    /// What signs a webhook's deliveries; none once it is deleted.
+    /// What signs a webhook's deliveries; none once it is deleted, a conflict if another key file sealed it.
     pub async fn signing_keys(&self, id: Uuid) -> Result<Option<SigningKeys>, Error> {
         let Some(kept) = self.reader.webhook_secret(id).await? else { return Ok(None) };
-        let open = |sealed: &[u8]| {
-            self.key.open(&about(id), sealed).map_err(|error| Error::Internal(error.to_string()))
-        };
-        let before = match &kept.before {
-            Some((sealed, until)) => Some((open(sealed)?, *until)),
-            None => None,
-        };
-        Ok(Some(SigningKeys { now: open(&kept.sealed)?, before }))
+        let open = |sealed: &[u8]| self.key.open(&about(id), sealed);
+        let now = open(&kept.sealed).map_err(|_| Error::Conflict {
+            code: "webhook_secret_unreadable",
+            message: "the webhook's secret was sealed with another key file; rotate it".to_owned(),
+        })?;
+        let before = kept.before.and_then(|(sealed, until)| Some((open(&sealed).ok()?, until)));
+        Ok(Some(SigningKeys { now, before }))
     }
 
     /// How far each webhook has been served, as far as that was kept.

@@ -88,7 +88,6 @@ impl Follower {
             for delivery in directory.pending_deliveries(line.webhook.id).await? {
                 line.add(Waiting { delivery, body: None });
             }
-            line.keys = directory.signing_keys(line.webhook.id).await?.map(Arc::new);
             follower.lines.insert(line.webhook.id, line);
         }
         follower.refresh().await?;
@@ -159,10 +158,11 @@ impl Follower {
             if changed {
                 line.keys = match directory.signing_keys(id).await {
                     Ok(keys) => keys.map(Arc::new),
-                    Err(error) => {
-                        tracing::error!(?error, webhook = %id, "a webhook's secret cannot be opened");
+                    Err(error @ Error::Conflict { .. }) => {
+                        tracing::error!(%error, webhook = %id, "a webhook's secret cannot be opened");
                         None
                     }
+                    Err(error) => return Err(error),
                 };
             }
             if resumed {

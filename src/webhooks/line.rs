@@ -15,7 +15,9 @@ use crate::directory::SigningKeys;
 /// Attempts at one webhook under way at a time.
 const SIDE_BY_SIDE: usize = 8;
 /// What may wait in memory, and in the table; the rest waits in the log.
-const LONGEST: usize = 4_096;
+const LONGEST: usize = 1_024;
+/// So many failures in a row, and it was the endpoint, not what it got.
+const DOWN: u32 = 5;
 
 /// A delivery, with its body where that is at hand.
 #[derive(Debug, Clone)]
@@ -36,8 +38,8 @@ pub struct Line {
     /// The first of each stream that is not under way, by when it is due.
     ready: BTreeSet<(Time, Position)>,
     under_way: usize,
-    /// The last attempt failed: until one succeeds, there is one at a time, so that others are not kept waiting.
-    failing: bool,
+    /// Attempts that failed in a row: until one succeeds, there is one at a time, so that others are not kept waiting.
+    failures: u32,
     /// The endpoint asked to be left alone until then.
     rests_until: Option<Time>,
 }
@@ -61,7 +63,7 @@ impl Line {
             streams: HashMap::new(),
             ready: BTreeSet::new(),
             under_way: 0,
-            failing: false,
+            failures: 0,
             rests_until: None,
         }
     }
@@ -116,7 +118,7 @@ impl Line {
     }
 
     fn side_by_side(&self) -> usize {
-        if self.failing { 1 } else { SIDE_BY_SIDE }
+        if self.failures > 0 { 1 } else { SIDE_BY_SIDE }
     }
 
     /// The next one to send now. It counts as under way until it is [`Self::came_back`].
@@ -132,11 +134,12 @@ impl Line {
     }
 
     /// Takes back what was under way, with what came of it.
-    pub fn came_back(&mut self, came: Waiting, attempted: &Attempted, now: Time) {
+    pub fn came_back(&mut self, mut came: Waiting, attempted: &Attempted, now: Time) {
         self.under_way = self.under_way.saturating_sub(1);
-        self.failing = !attempted.delivered();
+        let was_down = self.failures >= DOWN;
+        self.failures = if attempted.delivered() { 0 } else { self.failures.saturating_add(1) };
         let asked = attempted.retry_after.filter(|_| attempted.throttled()).map(|wait| now + wait);
-        self.rests_until = asked.max(self.rests_until.filter(|until| self.failing && *until > now));
+        self.rests_until = asked.max(self.rests_until.filter(|until| self.failures > 0 && *until > now));
         let (position, stream) = (came.delivery.position, came.delivery.stream.clone());
         let over = came.delivery.delivery_status() != DeliveryStatus::Pending;
         if let Some(queue) = self.streams.get_mut(&stream) {
@@ -148,22 +151,31 @@ impl Line {
         if over {
             self.waiting.remove(&position);
         } else {
+            // It waits for long now; the log has it.
+            came.body = None;
             self.waiting.insert(position, came);
         }
         self.offer(&stream);
+        if was_down && attempted.delivered() {
+            self.hurry(now);
+        }
     }
 
     /// It was enabled again: everything is due now. Returns what changed.
     pub fn resume(&mut self, now: Time) -> Vec<Delivery> {
-        (self.failing, self.rests_until) = (false, None);
+        (self.failures, self.rests_until) = (0, None);
+        self.hurry(now);
+        self.waiting.values().map(|waiting| waiting.delivery.clone()).collect()
+    }
+
+    /// The endpoint is there again: nothing waits any longer because it was not.
+    fn hurry(&mut self, now: Time) {
         for waiting in self.waiting.values_mut() {
-            waiting.delivery.next_at = Some(now);
-            waiting.delivery.updated_at = now;
+            waiting.delivery.next_at = waiting.delivery.next_at.map(|at| at.min(now));
         }
         let streams: Vec<_> = self.streams.keys().cloned().collect();
         for stream in streams {
             self.offer(&stream);
         }
-        self.waiting.values().map(|waiting| waiting.delivery.clone()).collect()
     }
 }

@@ -67,12 +67,14 @@ pub fn deliveries(bench: &Bench) -> anyhow::Result<Vec<Line>> {
     let bearer = format!("Bearer {token}");
     let application = server.first_application(&token)?;
     let receiver = Receiver::start()?;
-    let body = json!({ "url": format!("http://{}/in", receiver.address), "types": ["connected"] }).to_string();
+    let body =
+        json!({ "url": format!("http://{}/in", receiver.address), "types": ["connected"] }).to_string();
     let content = Some(("application/json", body.as_str()));
     let made = ask(server.address, &request("POST /api/v1/webhooks", &bearer, content))?;
     let id = made["webhook"]["id"].as_str().context("no webhook")?.to_owned();
     let enabled = |enabled: bool| {
-        let (line, body) = (format!("PATCH /api/v1/webhooks/{id}"), json!({ "enabled": enabled }).to_string());
+        let (line, body) =
+            (format!("PATCH /api/v1/webhooks/{id}"), json!({ "enabled": enabled }).to_string());
         ask(server.address, &request(&line, &bearer, Some(("application/json", body.as_str()))))
     };
     let (mut ours, mut yardstick) = (vec![], vec![]);
@@ -90,7 +92,9 @@ pub fn deliveries(bench: &Bench) -> anyhow::Result<Vec<Line>> {
     }
     Ok(vec![
         Line::rate("webhook deliveries/s", median(ours.clone()), median(yardstick.clone()), 0.5),
-        Line::note("yardstick: unsigned POSTs as large, by the same client to the same receiver, 8 side by side"),
+        Line::note(
+            "yardstick: unsigned POSTs as large, by the same client to the same receiver, 8 side by side",
+        ),
         Line::note(format!("runs: {}; plain {}", runs(ours), runs(yardstick))),
         Line::note(format!("a backlog of {} events to one webhook", thousands(bench.sessions as f64))),
         Line::note(format!("server {}", server.process.memory())),

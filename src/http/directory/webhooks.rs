@@ -398,6 +398,7 @@ pub async fn rotate_webhook_secret(
     responses(
         (status = 200, description = "What came of it.", body = WebhookTest),
         (status = 404, description = "No such webhook.", body = ProblemBody),
+        (status = 409, description = "Another key file sealed its secret: rotate it.", body = ProblemBody),
         WriteFailures,
     ),
 )]

@@ -14,9 +14,8 @@ async fn an_event_arrives_as_a_signed_cloud_event() {
     let receiver = Receiver::start().await;
     let made = webhook_to(&operator, &receiver).await;
     let agent = operator.connect(json!({ "name": "build agent" })).await;
-    let taken = receiver.until_that("a connect", |taken| {
-        taken.iter().any(|taken| taken.event() == "connected")
-    });
+    let taken =
+        receiver.until_that("a connect", |taken| taken.iter().any(|taken| taken.event() == "connected"));
     let taken = taken.await;
     let taken = taken.iter().find(|taken| taken.event() == "connected").unwrap();
     Webhook::new(&made.secret).unwrap().verify(&taken.body, &taken.headers).unwrap();
@@ -34,7 +33,10 @@ async fn an_event_arrives_as_a_signed_cloud_event() {
     let begin = format!("{}/organizations/", server.url(""));
     assert!(source.starts_with(&begin), "{source}");
     assert!(source.ends_with(&format!("/applications/{}", agent.application)), "{source}");
-    assert_eq!((&body["time"], &body["recordedtime"]), (&body["data"]["occurredAt"], &body["data"]["recordedAt"]));
+    assert_eq!(
+        (&body["time"], &body["recordedtime"]),
+        (&body["data"]["occurredAt"], &body["data"]["recordedAt"])
+    );
     assert_eq!(body["data"]["sessionId"], agent.id);
     assert!(!String::from_utf8_lossy(&taken.body).contains("build agent"), "a name is a personal fact");
     let known: Vec<_> = body.as_object().unwrap().keys().map(String::as_str).collect();
@@ -49,14 +51,17 @@ async fn only_what_is_asked_for_arrives_and_only_what_happened_after_the_webhook
     operator.connect(json!({})).await;
     let (_, other) = operator.post("/api/v1/applications", json!({ "name": "other" })).await;
     let other = other["application"]["id"].as_str().unwrap().to_owned();
-    let body = json!({ "url": receiver.url(), "applicationId": other, "types": ["connected", "activity_recorded"] });
+    let body =
+        json!({ "url": receiver.url(), "applicationId": other, "types": ["connected", "activity_recorded"] });
     let made = webhook(&operator, body).await;
     let elsewhere = operator.connect(json!({})).await;
     let agent = operator.connect(json!({ "applicationId": other })).await;
     assert_eq!(agent.application, other);
     for agent in [&elsewhere, &agent] {
-        let (status, _) =
-            agent.holder.post(&format!("/api/v1/agent-sessions/{}/activity", agent.id), json!({ "requests": 3 })).await;
+        let (status, _) = agent
+            .holder
+            .post(&format!("/api/v1/agent-sessions/{}/activity", agent.id), json!({ "requests": 3 }))
+            .await;
         assert!(status.is_success());
         agent.call("disconnect").await;
     }
@@ -141,7 +146,8 @@ async fn a_later_event_of_a_session_waits_for_the_earlier_one_and_other_sessions
     let server = server().await;
     let operator = server.operator().await;
     let receiver = Receiver::start().await;
-    let made = webhook(&operator, json!({ "url": receiver.url(), "types": ["connected", "disconnected"] })).await;
+    let made =
+        webhook(&operator, json!({ "url": receiver.url(), "types": ["connected", "disconnected"] })).await;
     let held = operator.connect(json!({})).await;
     let taken = receiver.until(1).await;
     let held_id = held.id.clone();

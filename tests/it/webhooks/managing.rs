@@ -62,7 +62,8 @@ async fn what_a_webhook_cannot_be_is_refused_with_the_reason() {
         assert_eq!(status, 400, "{answer}");
         answer
     };
-    let answer = refused(json!({ "url": "https://hooks.example/", "types": ["connected", "vanished"] })).await;
+    let answer =
+        refused(json!({ "url": "https://hooks.example/", "types": ["connected", "vanished"] })).await;
     assert_eq!(answer["field"], "types");
     let message = answer["message"].as_str().unwrap();
     assert!(message.contains("\"vanished\"") && message.contains("connected, disconnected"), "{message}");
@@ -71,7 +72,8 @@ async fn what_a_webhook_cannot_be_is_refused_with_the_reason() {
     let long = "x".repeat(1_001);
     let answer = refused(json!({ "url": "https://hooks.example/", "description": long })).await;
     assert_eq!(answer["field"], "description");
-    let unknown = json!({ "url": "https://hooks.example/", "applicationId": "44444444-4444-4444-8444-444444444444" });
+    let unknown =
+        json!({ "url": "https://hooks.example/", "applicationId": "44444444-4444-4444-8444-444444444444" });
     assert_eq!(operator.post(WEBHOOKS, unknown).await.0, 404);
 }
 
@@ -84,7 +86,10 @@ async fn another_organizations_webhook_is_not_found_and_gets_nothing_of_ours() {
     let made = webhook_to(&operator, &ours).await;
     let foreign = webhook_to(&foreigner, &theirs).await;
     operator.connect(json!({})).await;
-    ours.until(2).await;
+    ours.until(1).await;
+    server
+        .until("the delivery on record", || async { deliveries(&operator, &made, "").await.len() == 1 })
+        .await;
     let position = deliveries(&operator, &made, "").await[0]["position"].clone();
     for (method, rest, body) in [
         (Method::GET, String::new(), None),

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod delivering;
+mod encrypted;
 mod failing;
 mod killed;
 mod managing;
@@ -162,7 +163,8 @@ impl Receiver {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        panic!("waited twenty seconds in vain for {what}: {:?}", self.taken());
+        let taken: Vec<_> = self.taken().iter().map(|one| (one.position(), one.accepted)).collect();
+        panic!("waited twenty seconds in vain for {what}: {taken:?}");
     }
 }
 
@@ -236,8 +238,7 @@ async fn committed_after(database: &str, position: i64) -> BTreeSet<i64> {
     let mut connection = crate::support::look_inside(database).await;
     let sql = "select position from event where position > ? and type <> 'activity_recorded' \
                and stream_kind <> 9";
-    let rows: Vec<i64> =
-        sqlx::query_scalar(sql).bind(position).fetch_all(&mut connection).await.unwrap();
+    let rows: Vec<i64> = sqlx::query_scalar(sql).bind(position).fetch_all(&mut connection).await.unwrap();
     rows.into_iter().collect()
 }
 

@@ -27,8 +27,12 @@ fn after(events: &[WebhookEvent]) -> Item {
     for (index, event) in events.iter().enumerate() {
         let position = Position(10 + index as i64);
         let head = Head { version: 1 + index as i64, position, hash: [0; 32] };
-        let envelope =
-            Envelope { number: 1, organization: OrganizationNumber(1), occurred_at: DateTime::UNIX_EPOCH, head };
+        let envelope = Envelope {
+            number: 1,
+            organization: OrganizationNumber(1),
+            occurred_at: DateTime::UNIX_EPOCH,
+            head,
+        };
         item = evolve(item, &ItemEvent::Webhook(event.clone()), &envelope);
     }
     item.unwrap()
@@ -81,7 +85,10 @@ fn rotated_it_stands_where_the_outbox_looks_for_another_secret() {
     let before = webhook(&[created(&[])]);
     let rotated = webhook(&[created(&[]), WebhookEvent::SecretRotated]);
     assert_ne!(before.head, rotated.head);
-    assert_eq!(happens(&[created(&[]), WebhookEvent::SecretRotated], WebhookEvent::SecretRotated), Some(true));
+    assert_eq!(
+        happens(&[created(&[]), WebhookEvent::SecretRotated], WebhookEvent::SecretRotated),
+        Some(true)
+    );
 }
 
 #[test]
