@@ -140,14 +140,19 @@ impl Reader {
         before: Position,
         limit: u32,
     ) -> Result<Vec<Delivery>, StoreError> {
-        let of_status = match status {
-            None => "",
-            Some(DeliveryStatus::Pending) => "and next_at is not null",
-            Some(DeliveryStatus::Delivered) => "and delivered_at is not null and next_at is null",
-            Some(DeliveryStatus::Failed) => "and failed_at is not null and next_at is null",
+        // Few are pending or failed: these two have indexes of their own, which SQLite would pass over for the key.
+        let (index, of_status) = match status {
+            None => ("", ""),
+            Some(DeliveryStatus::Pending) => {
+                ("indexed by webhook_delivery_pending", "and next_at is not null")
+            }
+            Some(DeliveryStatus::Delivered) => ("", "and delivered_at is not null and next_at is null"),
+            Some(DeliveryStatus::Failed) => {
+                ("indexed by webhook_delivery_failed", "and failed_at is not null")
+            }
         };
         let sql = format!(
-            "select * from webhook_delivery where webhook = ? and position < ? {of_status} \
+            "select * from webhook_delivery {index} where webhook = ? and position < ? {of_status} \
              order by position desc limit ?"
         );
         let query = sqlx::query(AssertSqlSafe(sql)).bind(webhook).bind(before.0).bind(limit);

@@ -183,4 +183,38 @@ async fn old_deliveries_are_forgotten_and_failed_ones_later() {
     server.turn(8 * 24 * 3_600);
     directory.forget_deliveries().await.unwrap();
     assert!(deliveries(&operator, &made, "").await.is_empty());
+    // Of a webhook that is deleted, at once.
+    operator.connect(json!({})).await;
+    server.until("another on record", || async { deliveries(&operator, &made, "").await.len() == 1 }).await;
+    assert_eq!(operator.delete(&made.path).await.0, 204);
+    directory.forget_deliveries().await.unwrap();
+    let mut inside = server.look_inside().await;
+    for table in ["webhook_secret", "webhook_progress", "webhook_delivery"] {
+        let sql = sqlx::AssertSqlSafe(format!("select count(*) from {table}"));
+        let left: i64 = sqlx::query_scalar(sql).fetch_one(&mut inside).await.unwrap();
+        assert_eq!(left, 0, "{table}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_an_endpoint_that_was_down_is_back_nothing_waits_any_longer() {
+    let server = server().await;
+    let operator = server.operator().await;
+    let receiver = Receiver::that(|_, _| Answer::Status(503)).await;
+    let made = connects(&operator, &receiver).await;
+    operator.connect_many(8).await;
+    receiver.until(8).await;
+    server
+        .until("all attempts on record", || async {
+            let all = deliveries(&operator, &made, "&status=pending").await;
+            all.len() == 8 && all.iter().all(|one| one["attempts"] == 1)
+        })
+        .await;
+    server.turn(6);
+    receiver.until(16).await;
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    receiver.now_answers(|_, _| Answer::Status(200));
+    // Those wait for five minutes more; this one shows that they need not.
+    operator.connect(json!({})).await;
+    receiver.until(25).await;
 }
