@@ -12,14 +12,13 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::attempt::{Came, attempt};
 use super::line::{Line, Waiting};
-use super::sender::Letter;
 use super::{Outbox, Resend, envelope};
 use crate::core::Time;
-use crate::core::delivery::{Attempted, Delivery, DeliveryStatus};
+use crate::core::delivery::{Delivery, DeliveryStatus};
 use crate::core::ids::{Position, StreamKind, Tip};
 use crate::core::webhook::Because;
-use crate::directory::SigningKeys;
 use crate::error::Error;
 use crate::live::Outgoing;
 use crate::secret;
@@ -36,12 +35,6 @@ const LOOK: Duration = Duration::from_millis(250);
 const KEEP_PROGRESS: TimeDelta = TimeDelta::seconds(10);
 /// After being told to stop, attempts have this long to come back.
 const FAREWELL: Duration = Duration::from_secs(3);
-
-/// An attempt that came back.
-struct Came {
-    waiting: Waiting,
-    attempted: Attempted,
-}
 
 /// Rows on their way into the store, with how far the webhooks are served once they are there.
 struct Keeping {
@@ -403,34 +396,5 @@ async fn kept(keeping: &mut Option<Keeping>) -> Result<(), Error> {
     match keeping {
         Some(keeping) => keeping.outcome.as_mut().await,
         None => Ok(()),
-    }
-}
-
-async fn attempt(outbox: Arc<Outbox>, url: String, keys: Arc<SigningKeys>, waiting: Waiting) -> Came {
-    let position = waiting.delivery.position;
-    let body = match waiting.body.clone() {
-        Some(body) => Some(body),
-        None => read_body(&outbox, position).await,
-    };
-    let attempted = match body {
-        Some(body) => {
-            let letter = Letter { url, id: envelope::id(position), body };
-            outbox.sender.send(letter, &keys, outbox.clock.now()).await
-        }
-        None => {
-            let error = Some("the event could not be read".to_owned());
-            Attempted { status: None, error, retry_after: None }
-        }
-    };
-    Came { waiting, attempted }
-}
-
-async fn read_body(outbox: &Outbox, position: Position) -> Option<bytes::Bytes> {
-    match outbox.live.outgoing_at(position).await {
-        Ok(event) => event.map(|event| envelope::body(&event, &outbox.directory, &outbox.public_url)),
-        Err(error) => {
-            tracing::error!(%error, "an event could not be read for a webhook");
-            None
-        }
     }
 }

@@ -3,6 +3,7 @@
 //! stream (so for each session), different streams and webhooks side by side.
 
 mod address;
+mod attempt;
 mod envelope;
 mod follower;
 mod line;

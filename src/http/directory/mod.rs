@@ -1,6 +1,7 @@
 //! Management: applications, and the service accounts of an organization's own programs.
 
 mod applications;
+mod deliveries;
 mod policy;
 mod service_accounts;
 mod webhooks;
@@ -16,6 +17,7 @@ use utoipa::{IntoParams, IntoResponses};
 use uuid::Uuid;
 
 pub use applications::*;
+pub use deliveries::*;
 pub use policy::*;
 pub use service_accounts::*;
 pub use webhooks::*;
