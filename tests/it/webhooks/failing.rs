@@ -50,6 +50,11 @@ async fn a_delivery_is_tried_ten_times_over_days_then_given_up_and_the_webhook_d
     }
     receiver.until(10).await;
     until_disabled(&server, &operator, &made, "failing").await;
+    server
+        .until("that it was given up on record", || async {
+            !deliveries(&operator, &made, "&status=failed").await.is_empty()
+        })
+        .await;
     let failed = &deliveries(&operator, &made, "&status=failed").await[0];
     assert_eq!((&failed["attempts"], &failed["lastStatus"]), (&json!(10), &json!(500)));
     assert_eq!(failed["nextAttemptAt"], Value::Null);
