@@ -2,6 +2,8 @@
 //! listener that is new, or has fallen behind, reads pages from the store until it has caught up. Nothing is missed
 //! and nothing doubled: every frame carries its log position, and each listener passes on only what lies beyond its own.
 
+mod outgoing;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +23,8 @@ use crate::core::event::{ACTIVITY, Counts, Event, RevocationEvent, SessionEvent}
 use crate::core::ids::{ApplicationNumber, Position, SessionNumber, Tip};
 use crate::core::reason::Reason;
 use crate::store::{Addressed, Reader, StoreError};
+
+pub use outgoing::Outgoing;
 
 /// Frames a listener of an application may be behind before it reads pages instead. The memory for them is taken when
 /// the first one comes.

@@ -75,6 +75,12 @@ const TABLE: &[Row] = &[
         run: |errand| Box::pin(key_uses(errand)),
     },
     Row {
+        name: "webhooks",
+        cron: "15 */10 * * * *",
+        every: Duration::from_secs(600),
+        run: |errand| Box::pin(webhooks(errand)),
+    },
+    Row {
         name: "prune",
         cron: "30 */10 * * * *",
         every: Duration::from_secs(600),
@@ -132,6 +138,12 @@ async fn key_uses(errand: Errand) -> Result<String, Error> {
     Ok(format!("{} keys used", errand.directory.write_key_uses().await?))
 }
 
+/// Forget deliveries of webhooks that have been over for long.
+async fn webhooks(errand: Errand) -> Result<String, Error> {
+    errand.directory.forget_deliveries().await?;
+    Ok("old deliveries forgotten".to_owned())
+}
+
 /// Drop old activity bodies and long-expired tokens.
 async fn prune(errand: Errand) -> Result<String, Error> {
     errand.sessions.forget_tokens().await?;
@@ -149,7 +161,7 @@ pub async fn start(
 ) -> Result<JobScheduler, JobSchedulerError> {
     let scheduler = JobScheduler::new().await?;
     let keep_activity = TimeDelta::from_std(config.keep_activity).unwrap_or(TimeDelta::MAX);
-    let errand = Errand { sessions, directory, limits, keep_activity };
+    let errand = Errand { sessions, limits, directory, keep_activity };
     for row in TABLE {
         board.announce(row.name, row.every, errand.sessions.now());
         let (board, errand, running) = (board.clone(), errand.clone(), Arc::new(Mutex::new(())));

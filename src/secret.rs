@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use chacha20poly1305::aead::{Aead, Payload};
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
 use hmac::{Hmac, Mac};
@@ -114,6 +114,30 @@ pub fn session_name() -> String {
     ];
     let [first, second, number] = random::<3>();
     format!("{}-{}-{:02}", FIRST[usize::from(first % 16)], SECOND[usize::from(second % 16)], number % 100)
+}
+
+/// Mints a secret that signs webhooks: 256 random bits.
+pub fn mint_signing_key() -> [u8; 32] {
+    random::<32>()
+}
+
+/// A signing secret as its owner gets it: `whsec_` and base64, as Standard Webhooks has it.
+pub fn signing_text(key: &[u8]) -> String {
+    format!("whsec_{}", STANDARD.encode(key))
+}
+
+/// HMAC-SHA256, in base64.
+#[allow(clippy::expect_used)]
+pub fn sign(key: &[u8], parts: &[&[u8]]) -> String {
+    let mut mac =
+        <Hmac<Sha256> as hmac::KeyInit>::new_from_slice(key).expect("HMAC takes a key of any length");
+    parts.iter().for_each(|part| mac.update(part));
+    STANDARD.encode(mac.finalize().into_bytes())
+}
+
+/// A number between -1 and 1, so that what would come at once does not.
+pub fn jitter() -> f64 {
+    f64::from(i32::from_be_bytes(random::<4>())) / f64::from(i32::MAX)
 }
 
 fn random_text() -> String {

@@ -38,6 +38,11 @@ const ROWS: &[Row] = &[
         title: "revoke all, while 64 connections of another application send heartbeats",
         run: rows::revoke::revoke,
     },
+    Row {
+        name: "webhooks",
+        title: "a backlog of events delivered to one webhook",
+        run: rows::webhooks::deliveries,
+    },
     Row { name: "disk", title: "bytes written to disk, 64 connections", run: rows::disk::disk },
 ];
 

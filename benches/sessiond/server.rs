@@ -100,7 +100,7 @@ impl Server {
         }
         command
             .args(["serve", "--listen", "127.0.0.1:0", "--stale-after", "24h", "--token-lifetime", "24h"])
-            .args(["--rate-limit", "0"])
+            .args(["--rate-limit", "0", "--webhook-allow-loopback"])
             .args(["--database", &format!("sqlite:{}", database.display())])
             .env("SESSIOND_BOOTSTRAP_CLIENT_ID", CLIENT_ID)
             .env("SESSIOND_BOOTSTRAP_CLIENT_SECRET", CLIENT_SECRET)

@@ -85,7 +85,9 @@ create table webhook_delivery (
     updated_at   integer not null,
     primary key (webhook, position)
 ) strict, without rowid;
-create index webhook_delivery_due on webhook_delivery (next_at) where next_at is not null;
+create index webhook_delivery_pending on webhook_delivery (webhook, position) where next_at is not null;
+create index webhook_delivery_failed on webhook_delivery (webhook, position) where failed_at is not null;
+create index webhook_delivery_over on webhook_delivery (updated_at) where next_at is null;
 
 -- Outcomes of requests that carried an Idempotency-Key: written with what they did, replayed for a day. Not from the
 -- log.

@@ -31,6 +31,7 @@ use crate::scheduler;
 use crate::secret::SecretKey;
 use crate::sessions::{Board, Sessions};
 use crate::store::{Loaded, Reader, Writer};
+use crate::webhooks::{Outbox, Sender};
 
 /// Connections that may ask for /metrics at the same time.
 const METRICS_READERS: usize = 64;
@@ -76,6 +77,7 @@ impl House {
         config: &Arc<Config>,
         limits: &Arc<Limits>,
         public_url: &Arc<str>,
+        outbox: &Arc<Outbox>,
         clock: Clock,
         stopping: &CancellationToken,
     ) -> App {
@@ -93,6 +95,7 @@ impl House {
             auth: self.auth.clone(),
             live: self.live.clone(),
             gateway: Arc::new(gateway),
+            outbox: outbox.clone(),
             board: self.board.clone(),
             limits: limits.clone(),
             health: http::health::Cache::default(),
@@ -104,7 +107,7 @@ impl House {
     }
 
     /// The tasks in the background, until they are told to stop.
-    fn errands(&self, closed: &CancellationToken) -> Vec<JoinHandle<()>> {
+    fn errands(&self, outbox: Arc<Outbox>, closed: &CancellationToken) -> Vec<JoinHandle<()>> {
         let (sessions, live) = (self.sessions.clone(), self.live.clone());
         let revocations = move |stopping| {
             let sessions = sessions.clone();
@@ -117,6 +120,7 @@ impl House {
         vec![
             supervise("revocation worker", closed.clone(), revocations),
             supervise("live feed", closed.clone(), follow),
+            supervise("webhooks", closed.clone(), move |stopping| outbox.clone().run(stopping)),
         ]
     }
 }
@@ -198,6 +202,7 @@ pub async fn start(
         Some(address) => Some((listen(address).await?, meter::install()?)),
         None => None,
     };
+    let sender = Sender::new(&config).context("cannot set up webhooks")?;
     // Last of what can fail: credentials are shown once, and a start that fails shows none.
     let founded = bootstrap(&config, &house.directory).await?;
     let address = listener.local_addr()?;
@@ -205,16 +210,13 @@ pub async fn start(
     let limits = Arc::new(Limits::new(config.rate_limit));
     let config = Arc::new(config);
     let (stopping, closed) = (CancellationToken::new(), CancellationToken::new());
-    let app = house.app(&config, &limits, &public_url, clock, &stopping);
-    let errands = house.errands(&closed);
-    let scheduler = scheduler::start(
-        house.sessions.clone(),
-        house.directory.clone(),
-        limits.clone(),
-        house.board.clone(),
-        &config,
-    )
-    .await?;
+    let (directory, live) = (house.directory.clone(), house.live.clone());
+    let outbox = Arc::new(Outbox::new(directory, live, clock.clone(), sender, public_url.clone()));
+    let app = house.app(&config, &limits, &public_url, &outbox, clock, &stopping);
+    let errands = house.errands(outbox, &closed);
+    let (sessions, directory) = (house.sessions.clone(), house.directory.clone());
+    let scheduler =
+        scheduler::start(sessions, directory, limits.clone(), house.board.clone(), &config).await?;
     let door = |listener, router, tls, limit| {
         let (head, stopping) = (config.head_timeout, stopping.clone());
         tokio::spawn(Door { listener, router, tls, limit, head, stopping }.open())

@@ -106,6 +106,19 @@ pub struct Config {
     #[arg(long, env = "SESSIOND_REQUIRE_CLIENT_SESSION_ID")]
     pub require_client_session_id: bool,
 
+    /// Allow webhooks to addresses in this network too, not only to public ones; may be given several times. Link-local
+    /// addresses are never allowed
+    #[arg(long, env = "SESSIOND_WEBHOOK_ALLOW", value_delimiter = ',', value_name = "CIDR")]
+    pub webhook_allow: Vec<IpNet>,
+
+    /// Allow webhooks to this machine itself, and there to http:// too
+    #[arg(long, env = "SESSIOND_WEBHOOK_ALLOW_LOOPBACK")]
+    pub webhook_allow_loopback: bool,
+
+    /// A webhook's receiver has this long to answer
+    #[arg(long, env = "SESSIOND_WEBHOOK_TIMEOUT", default_value = "15s", value_parser = duration, value_name = "DURATION")]
+    pub webhook_timeout: Duration,
+
     /// Client id of the service account made at the first start, instead of one made up
     #[arg(long, env = "SESSIOND_BOOTSTRAP_CLIENT_ID", value_name = "ID")]
     pub bootstrap_client_id: Option<String>,

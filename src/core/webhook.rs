@@ -8,6 +8,50 @@ use super::application::Envelope;
 use super::ids::{ApplicationNumber, Head, OrganizationNumber, Position};
 use super::item::ItemRefusal;
 
+/// Types of events that a webhook may name: all there are.
+pub const TYPES: [&str; 40] = [
+    "activity_recorded",
+    "api_key_created",
+    "api_key_revoked",
+    "application_archived",
+    "application_changed",
+    "application_created",
+    "application_credentials_barred",
+    "application_policy_set",
+    "application_secret_rotated",
+    "application_upstream_set",
+    "connected",
+    "disconnected",
+    "expired",
+    "organization_created",
+    "organization_credentials_barred",
+    "organization_issuers_set",
+    "organization_renamed",
+    "principal_credentials_barred",
+    "principal_disabled",
+    "principal_enabled",
+    "resumed",
+    "revocation_began",
+    "revocation_ended",
+    "schedule_created",
+    "schedule_deleted",
+    "schedule_paused",
+    "schedule_ran",
+    "schedule_resumed",
+    "schedule_skipped",
+    "service_account_archived",
+    "service_account_created",
+    "service_account_secret_rotated",
+    "suspended",
+    "token_renewed",
+    "webhook_changed",
+    "webhook_created",
+    "webhook_deleted",
+    "webhook_disabled",
+    "webhook_enabled",
+    "webhook_secret_rotated",
+];
+
 /// What happens to a webhook.
 #[derive(Debug, Clone, PartialEq)]
 pub enum WebhookEvent {

@@ -3,6 +3,7 @@
 mod api_keys;
 mod organizations;
 mod principals;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -28,6 +29,7 @@ use crate::store::{Reader, SideWrite};
 
 pub use api_keys::{KeyView, NewKey, User};
 pub use principals::{Person, PersonQuery};
+pub use webhooks::{NewWebhook, SigningKeys};
 
 /// Longest name or description.
 const LONGEST: usize = 200;

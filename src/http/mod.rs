@@ -37,6 +37,7 @@ use crate::limits::Limits;
 use crate::live::Live;
 use crate::mcp;
 use crate::sessions::{Board, Sessions};
+use crate::webhooks::Outbox;
 use problem::Problem;
 
 /// What handlers work with; cheap to clone, as every request does.
@@ -64,6 +65,7 @@ pub struct Shared {
     pub auth: Arc<Auth>,
     pub live: Arc<Live>,
     pub gateway: Arc<mcp::Gateway>,
+    pub outbox: Arc<Outbox>,
     pub board: Arc<Board>,
     pub limits: Arc<Limits>,
     pub health: health::Cache,
@@ -140,6 +142,12 @@ pub fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(directory::get_organization, directory::update_organization))
         .routes(routes!(directory::list_api_keys, directory::create_api_key))
         .routes(routes!(directory::get_api_key, directory::revoke_api_key))
+        .routes(routes!(directory::list_webhooks, directory::create_webhook))
+        .routes(routes!(directory::get_webhook, directory::update_webhook, directory::delete_webhook))
+        .routes(routes!(directory::rotate_webhook_secret))
+        .routes(routes!(directory::test_webhook))
+        .routes(routes!(directory::list_deliveries))
+        .routes(routes!(directory::resend_delivery))
         .routes(routes!(agents::policy))
         .routes(routes!(oauth::token))
         .routes(routes!(oauth::introspect))
@@ -200,6 +208,7 @@ pub fn router(app: App) -> Router {
         (name = "principals", description = "The people and clients behind sessions."),
         (name = "me", description = "A person's own sessions."),
         (name = "organizations", description = "Organizations, for whoever runs the installation."),
+        (name = "webhooks", description = "Where events are delivered to."),
         (name = "oauth", description = "Tokens."),
         (name = "service", description = "The service itself."),
     ),

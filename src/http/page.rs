@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::problem::Problem;
 use crate::core::Time;
+use crate::core::ids::Position;
 
 /// The first byte: the layout's version, and above it what the list was ordered by.
 const VERSION: u8 = 1;
@@ -45,11 +46,34 @@ pub fn read_cursor_of(order: u8, text: Option<&str>) -> Result<Option<Mark>, Pro
     };
     match read() {
         Some(mark) => Ok(Some(mark)),
-        None => Err(Problem::invalid(
-            "cursor",
-            "cursor is not one that this server gave out for this list; start without one",
-        )),
+        None => Err(not_ours()),
     }
+}
+
+/// The opaque text for a place in a list that is in the order of the log.
+pub fn position_cursor(position: Position) -> String {
+    let mut bytes = vec![VERSION];
+    bytes.extend(position.0.to_be_bytes());
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// Reads `cursor` of a list that is in the order of the log.
+pub fn read_position_cursor(text: Option<&str>) -> Result<Option<Position>, Problem> {
+    let Some(text) = text else { return Ok(None) };
+    let read = || {
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+        let (version, rest) = bytes.split_first()?;
+        (*version == VERSION).then_some(Position(i64::from_be_bytes(rest.try_into().ok()?)))
+    };
+    match read() {
+        Some(position) => Ok(Some(position)),
+        None => Err(not_ours()),
+    }
+}
+
+fn not_ours() -> Problem {
+    let message = "cursor is not one that this server gave out for this list; start without one";
+    Problem::invalid("cursor", message)
 }
 
 /// Reads `limit`: 1 to 200.

@@ -2,8 +2,8 @@
 //! Surfaces talk to this and to the directory, and to nothing below.
 
 mod board;
-mod history;
 mod erase;
+mod history;
 mod list;
 mod report;
 mod revoke;

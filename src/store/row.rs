@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use crate::core::Time;
 pub use crate::core::application::{Application, Organization, ServiceAccount};
+pub use crate::core::delivery::{Delivery, DeliveryStatus};
 use crate::core::event::{Connected, Personal, Recorded, body_digest};
 use crate::core::ids::{ApplicationNumber, Position, PrincipalNumber, SessionNumber, StreamKind};
 pub use crate::core::item::Item;
@@ -136,11 +137,44 @@ pub enum SideWrite {
     RevokeAccessToken(Uuid),
     /// Forget access tokens that expired before this instant.
     ForgetTokens(Time),
+    /// A webhook's first signing secret, sealed.
+    WebhookSecret {
+        id: Uuid,
+        sealed: Vec<u8>,
+    },
+    /// Another one; the one before signs beside it for a while.
+    RotateWebhookSecret {
+        id: Uuid,
+        sealed: Vec<u8>,
+        before_until: Time,
+    },
+    /// A webhook was deleted: its secrets and progress go.
+    ForgetWebhook(Uuid),
+    /// And some of its deliveries, as many as nobody notices.
+    ForgetDeliveriesOf(Uuid),
+    /// How deliveries stand, and how far webhooks have been served. Nothing is written of webhooks that are deleted.
+    Deliveries {
+        rows: Vec<Delivery>,
+        progress: Vec<(Uuid, Position)>,
+    },
+    /// Forget deliveries that were over before this instant, and failed ones before the other.
+    ForgetDeliveries {
+        before: Time,
+        failed_before: Time,
+    },
     /// Drop the bodies of these activity events and keep their digests; pruning came up to this position.
     Prune {
         events: Vec<(Position, [u8; 32])>,
         up_to: Position,
     },
+}
+
+/// A webhook's signing secrets as they are kept.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WebhookSecret {
+    pub sealed: Vec<u8>,
+    /// The one before, and until when it signs too.
+    pub before: Option<(Vec<u8>, Time)>,
 }
 
 /// The gateway's side of an MCP session.

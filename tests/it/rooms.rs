@@ -41,6 +41,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "meter",
             "mcp",
             "terminal",
+            "webhooks",
         ],
     ),
     (

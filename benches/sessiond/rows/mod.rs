@@ -4,3 +4,4 @@ pub mod calls;
 pub mod committer;
 pub mod disk;
 pub mod revoke;
+pub mod webhooks;

@@ -2,10 +2,12 @@
 
 mod api_keys;
 mod applications;
-mod policy;
+mod deliveries;
 mod organizations;
+mod policy;
 mod principals;
 mod service_accounts;
+mod webhooks;
 
 use std::collections::BTreeMap;
 
@@ -19,10 +21,12 @@ use uuid::Uuid;
 
 pub use api_keys::*;
 pub use applications::*;
-pub use policy::*;
+pub use deliveries::*;
 pub use organizations::*;
+pub use policy::*;
 pub use principals::*;
 pub use service_accounts::*;
+pub use webhooks::*;
 
 use super::App;
 use super::extract::CanManage;

@@ -3,6 +3,7 @@
 mod check;
 mod read;
 mod rebuild;
+mod webhooks;
 mod write;
 
 use std::path::Path;

@@ -466,6 +466,12 @@ impl Writer {
             SideWrite::ForgetTokens(before) => {
                 sqlx::query("delete from access_token where expires_at < ?").bind(before.timestamp_millis())
             }
+            SideWrite::WebhookSecret { .. }
+            | SideWrite::RotateWebhookSecret { .. }
+            | SideWrite::ForgetWebhook(_)
+            | SideWrite::ForgetDeliveriesOf(_)
+            | SideWrite::Deliveries { .. }
+            | SideWrite::ForgetDeliveries { .. } => return self.write_webhook(side).await,
             SideWrite::Prune { events, up_to } => return self.prune(events, *up_to).await,
         };
         query.execute(&mut self.connection).await?;

@@ -188,6 +188,27 @@ impl Walk<'_> {
     }
 }
 
+/// One whose deliveries fail before they leave: a name of this machine has no address that is allowed.
+async fn walk_webhooks(walk: &mut Walk<'_>, server: &Server, operator: &Holder) {
+    let webhook = json!({ "url": "https://localhost:1/", "types": ["connected"], "description": "walked" });
+    let made = walk.go(operator, "webhooks.create", Some(webhook), 201).await;
+    walk.at("webhookId", &made["webhook"]["id"]);
+    walk.go(operator, "webhooks.list", None, 200).await;
+    walk.go(operator, "webhooks.get", None, 200).await;
+    walk.go(operator, "webhooks.test", None, 200).await;
+    walk.go(operator, "webhooks.rotateSecret", None, 200).await;
+    operator.connect(json!({})).await;
+    let path = format!("/api/v1/webhooks/{}/deliveries", made["webhook"]["id"].as_str().unwrap());
+    let position = async || operator.get(&path).await.1["items"][0]["position"].as_i64();
+    server.until("a delivery", async || position().await.is_some()).await;
+    walk.at("position", &json!(position().await.unwrap().to_string()));
+    walk.go(operator, "webhooks.deliveries", None, 200).await;
+    walk.go(operator, "webhooks.resend", None, 202).await;
+    walk.go(operator, "webhooks.update", Some(json!({ "enabled": false })), 200).await;
+    walk.go(operator, "webhooks.resend", None, 409).await;
+    walk.go(operator, "webhooks.delete", None, 204).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_operation_answers_as_it_is_described() {
     let server = Server::start().await;
@@ -253,6 +274,8 @@ async fn every_operation_answers_as_it_is_described() {
     walk.go(&operator, "serviceAccounts.get", None, 200).await;
     walk.go(&operator, "serviceAccounts.rotateSecret", None, 200).await;
     walk.go(&operator, "serviceAccounts.archive", None, 204).await;
+
+    walk_webhooks(&mut walk, &server, &operator).await;
 
     let session = json!({
         "applicationId": made["application"]["id"], "clientSessionId": "one", "hostname": "host",

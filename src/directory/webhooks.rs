@@ -1,0 +1,326 @@
+//! Webhooks in the directory: what their owners do with them, and what the outbox needs to know and to keep.
+
+use chrono::TimeDelta;
+use uuid::Uuid;
+
+use super::{Directory, Slice, WithSecret, unexpected};
+use crate::committer::{By, Done, Work};
+use crate::core::caller::Caller;
+use crate::core::delivery::{Delivery, DeliveryStatus};
+use crate::core::ids::{ApplicationNumber, OrganizationNumber, Position, Stream, StreamKind};
+use crate::core::item::{Item, ItemEvent};
+use crate::core::webhook::{Because, Disabled, TYPES, Webhook, WebhookChanged, WebhookCreated, WebhookEvent};
+use crate::error::Error;
+use crate::secret;
+use crate::store::SideWrite;
+
+/// After a rotation the secret before signs beside the new one for this long.
+const OVERLAP: TimeDelta = TimeDelta::hours(24);
+/// Deliveries that are over are kept for this long, and those that failed for longer.
+const KEEP: TimeDelta = TimeDelta::days(7);
+const KEEP_FAILED: TimeDelta = TimeDelta::days(30);
+/// Webhooks of an organization.
+const MOST: usize = 100;
+const LONGEST_DESCRIPTION: usize = 1_000;
+
+/// A webhook that is to be. The URL has been checked by the outbox's rules.
+#[derive(Debug)]
+pub struct NewWebhook {
+    pub url: String,
+    pub application: Option<Uuid>,
+    pub types: Vec<String>,
+    pub description: Option<String>,
+}
+
+/// What signs a webhook's deliveries: one secret, or two for a while after a rotation.
+#[derive(Debug, Clone)]
+pub struct SigningKeys {
+    pub now: Vec<u8>,
+    pub before: Option<(Vec<u8>, crate::core::Time)>,
+}
+
+/// What is sealed with a signing secret, so that it opens nowhere else.
+fn about(id: Uuid) -> String {
+    format!("webhook {id}")
+}
+
+impl Directory {
+    // ---- for owners ----
+
+    /// The organization's webhooks, newest first.
+    pub fn webhooks(&self, caller: &Caller, slice: Slice) -> (Vec<Webhook>, bool) {
+        let known = self.gate.known();
+        let mut own: Vec<_> = known
+            .webhooks()
+            .filter(|one| one.organization == caller.organization && one.deleted_at.is_none())
+            .filter(|one| slice.after.is_none_or(|after| (one.created_at, one.id) < after))
+            .cloned()
+            .collect();
+        own.sort_unstable_by_key(|one| std::cmp::Reverse((one.created_at, one.id)));
+        let more = own.len() > slice.limit as usize;
+        own.truncate(slice.limit as usize);
+        (own, more)
+    }
+
+    /// One webhook that is not deleted.
+    pub fn webhook(&self, caller: &Caller, id: Uuid) -> Result<Webhook, Error> {
+        match self.gate.known().item_by_id(id) {
+            Some(Item::Webhook(one))
+                if one.organization == caller.organization && one.deleted_at.is_none() =>
+            {
+                Ok(one.clone())
+            }
+            _ => Err(Error::NotFound("Webhook")),
+        }
+    }
+
+    /// Makes a webhook with its signing secret. It gets what happens from now on.
+    pub async fn create_webhook(
+        &self,
+        caller: &Caller,
+        new: NewWebhook,
+    ) -> Result<WithSecret<Webhook>, Error> {
+        check_types(&new.types)?;
+        check_description(new.description.as_deref())?;
+        let organization = caller.organization;
+        let application = new.application.map(|id| self.live_application(caller, id)).transpose()?;
+        let own = |one: &&Webhook| one.organization == organization && one.deleted_at.is_none();
+        if self.gate.known().webhooks().filter(own).count() >= MOST {
+            let message = format!("an organization may have at most {MOST} webhooks");
+            return Err(Error::Conflict { code: "webhook_limit_reached", message });
+        }
+        let id = secret::new_id();
+        let key = secret::mint_signing_key();
+        let created = WebhookCreated {
+            id,
+            url: new.url,
+            application,
+            types: new.types,
+            description: new.description.filter(|text| !text.is_empty()),
+        };
+        let side = SideWrite::WebhookSecret { id, sealed: self.key.seal(&about(id), &key) };
+        let wish = WebhookEvent::Created(created);
+        let made = self.webhook_from(By::caller(caller), organization, None, wish, vec![side]).await?;
+        Ok(WithSecret { made, secret: Some(secret::signing_text(&key)) })
+    }
+
+    fn live_application(&self, caller: &Caller, id: Uuid) -> Result<ApplicationNumber, Error> {
+        let (application, _) = self.application(caller, id)?;
+        match application.archived_at {
+            None => Ok(application.number),
+            Some(_) => Err(Error::NotFound("Application")),
+        }
+    }
+
+    /// Changes what is said of it, and whether it is enabled. What is so already is no change.
+    pub async fn change_webhook(
+        &self,
+        caller: &Caller,
+        id: Uuid,
+        changed: WebhookChanged,
+        enabled: Option<bool>,
+    ) -> Result<Webhook, Error> {
+        let mut webhook = self.webhook(caller, id)?;
+        check_types(changed.types.as_deref().unwrap_or_default())?;
+        check_description(changed.description.as_deref())?;
+        let changed = WebhookChanged {
+            url: changed.url.filter(|url| *url != webhook.url),
+            types: changed.types.filter(|types| *types != webhook.types),
+            description: changed
+                .description
+                .filter(|text| text != webhook.description.as_deref().unwrap_or_default()),
+        };
+        let wished = match enabled {
+            Some(true) => Some(WebhookEvent::Enabled),
+            Some(false) => Some(WebhookEvent::Disabled(Disabled { because: Because::Owner })),
+            None => None,
+        };
+        for wish in [WebhookEvent::Changed(changed)].into_iter().chain(wished) {
+            let stream = Some(Stream { kind: StreamKind::Webhook, number: webhook.number });
+            let by = By::caller(caller);
+            webhook = self.webhook_from(by, webhook.organization, stream, wish, vec![]).await?;
+        }
+        Ok(webhook)
+    }
+
+    /// Gives a webhook a new signing secret; the one before signs beside it for a day.
+    pub async fn rotate_webhook_secret(
+        &self,
+        caller: &Caller,
+        id: Uuid,
+    ) -> Result<WithSecret<Webhook>, Error> {
+        let webhook = self.webhook(caller, id)?;
+        let key = secret::mint_signing_key();
+        let side = SideWrite::RotateWebhookSecret {
+            id,
+            sealed: self.key.seal(&about(id), &key),
+            before_until: self.clock.now() + OVERLAP,
+        };
+        let stream = Some(Stream { kind: StreamKind::Webhook, number: webhook.number });
+        let (by, wish) = (By::caller(caller), WebhookEvent::SecretRotated);
+        let made = self.webhook_from(by, webhook.organization, stream, wish, vec![side]).await?;
+        Ok(WithSecret { made, secret: Some(secret::signing_text(&key)) })
+    }
+
+    /// Deletes a webhook: nothing more is sent, and its secret is forgotten.
+    pub async fn delete_webhook(&self, caller: &Caller, id: Uuid) -> Result<(), Error> {
+        let webhook = self.webhook(caller, id)?;
+        let stream = Some(Stream { kind: StreamKind::Webhook, number: webhook.number });
+        let (by, side) = (By::caller(caller), vec![SideWrite::ForgetWebhook(id)]);
+        self.webhook_from(by, webhook.organization, stream, WebhookEvent::Deleted, side).await?;
+        Ok(())
+    }
+
+    /// A webhook's deliveries before a position, newest first, and whether there are more.
+    pub async fn deliveries(
+        &self,
+        webhook: &Webhook,
+        status: Option<DeliveryStatus>,
+        before: Option<Position>,
+        limit: u32,
+    ) -> Result<(Vec<Delivery>, bool), Error> {
+        let before = before.unwrap_or(Position(i64::MAX));
+        let mut found = self.reader.deliveries(webhook.id, status, before, limit + 1).await?;
+        let more = found.len() > limit as usize;
+        found.truncate(limit as usize);
+        Ok((found, more))
+    }
+
+    /// One delivery.
+    pub async fn delivery(&self, webhook: Uuid, position: Position) -> Result<Option<Delivery>, Error> {
+        Ok(self.reader.delivery(webhook, position).await?)
+    }
+
+    async fn webhook_from(
+        &self,
+        by: By,
+        organization: OrganizationNumber,
+        stream: Option<Stream>,
+        wish: WebhookEvent,
+        side: Vec<SideWrite>,
+    ) -> Result<Webhook, Error> {
+        let work = Work::Item { organization, stream, wish: ItemEvent::Webhook(wish), side };
+        match self.committer.submit(by, work).await?.done {
+            Done::Item(item) => match *item {
+                Item::Webhook(webhook) => Ok(webhook),
+                _ => Err(unexpected()),
+            },
+            _ => Err(unexpected()),
+        }
+    }
+
+    // ---- for the outbox ----
+
+    /// The position of the last event of any webhook: while it stands, so do they.
+    pub fn webhooks_changed_at(&self) -> Position {
+        self.gate.known().webhooks().map(|one| one.head.position).max().unwrap_or_default()
+    }
+
+    /// Every webhook of every organization that is not deleted.
+    pub fn every_webhook(&self) -> Vec<Webhook> {
+        self.gate.known().webhooks().filter(|one| one.deleted_at.is_none()).cloned().collect()
+    }
+
+    /// What signs a webhook's deliveries; none once it is deleted, a conflict if another key file sealed it.
+    pub async fn signing_keys(&self, id: Uuid) -> Result<Option<SigningKeys>, Error> {
+        let Some(kept) = self.reader.webhook_secret(id).await? else { return Ok(None) };
+        let open = |sealed: &[u8]| self.key.open(&about(id), sealed);
+        let now = open(&kept.sealed).map_err(|_| Error::Conflict {
+            code: "webhook_secret_unreadable",
+            message: "the webhook's secret was sealed with another key file; rotate it".to_owned(),
+        })?;
+        let before = kept.before.and_then(|(sealed, until)| Some((open(&sealed).ok()?, until)));
+        Ok(Some(SigningKeys { now, before }))
+    }
+
+    /// How far each webhook has been served, as far as that was kept.
+    pub async fn webhook_progress(&self) -> Result<Vec<(Uuid, Position)>, Error> {
+        Ok(self.reader.webhook_progress().await?)
+    }
+
+    /// A webhook's deliveries that are not over, oldest first.
+    pub async fn pending_deliveries(&self, webhook: Uuid) -> Result<Vec<Delivery>, Error> {
+        Ok(self.reader.pending_deliveries(webhook).await?)
+    }
+
+    /// Keeps how deliveries stand and how far webhooks have been served, in one transaction.
+    pub async fn keep_deliveries(
+        &self,
+        rows: Vec<Delivery>,
+        progress: Vec<(Uuid, Position)>,
+    ) -> Result<(), Error> {
+        let work = Work::Side(SideWrite::Deliveries { rows, progress });
+        self.committer.submit(By::system(), work).await.map(|_| ())
+    }
+
+    /// Disables a webhook, because its endpoint says or shows that it cannot be served.
+    pub async fn disable_webhook(&self, webhook: &Webhook, because: Because) -> Result<(), Error> {
+        let stream = Some(Stream { kind: StreamKind::Webhook, number: webhook.number });
+        let wish = WebhookEvent::Disabled(Disabled { because });
+        self.webhook_from(By::system(), webhook.organization, stream, wish, vec![]).await.map(|_| ())
+    }
+
+    /// Forgets deliveries that have been over for long, and some of those of deleted webhooks.
+    pub async fn forget_deliveries(&self) -> Result<(), Error> {
+        let now = self.clock.now();
+        let old = SideWrite::ForgetDeliveries { before: now - KEEP, failed_before: now - KEEP_FAILED };
+        self.committer.submit(By::system(), Work::Side(old)).await?;
+        let deleted: Vec<Uuid> = {
+            let known = self.gate.known();
+            known.webhooks().filter(|one| one.deleted_at.is_some()).map(|one| one.id).collect()
+        };
+        for id in deleted {
+            if !self.reader.deliveries(id, None, Position(i64::MAX), 1).await?.is_empty() {
+                let rest = SideWrite::ForgetDeliveriesOf(id);
+                self.committer.submit(By::system(), Work::Side(rest)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The public id of an organization.
+    pub fn organization_id(&self, number: OrganizationNumber) -> Uuid {
+        let known = self.gate.known();
+        known.organizations.get(&number).map(|organization| organization.id).unwrap_or_default()
+    }
+
+    /// The public id of an application.
+    pub fn application_id(&self, number: ApplicationNumber) -> Uuid {
+        self.gate.known().application_id(number)
+    }
+
+    /// The public id of what a stream of the directory is about.
+    pub fn thing_id(&self, stream: Stream) -> Option<Uuid> {
+        let known = self.gate.known();
+        match stream.kind {
+            StreamKind::Organization => {
+                known.organizations.get(&OrganizationNumber(stream.number)).map(|one| one.id)
+            }
+            StreamKind::Application => {
+                known.applications.get(&ApplicationNumber(stream.number)).map(|one| one.id)
+            }
+            StreamKind::ServiceAccount => {
+                let number = crate::core::ids::ServiceAccountNumber(stream.number);
+                known.service_accounts.get(&number).map(|one| one.id)
+            }
+            _ => known.item(stream).map(Item::id),
+        }
+    }
+}
+
+fn check_types(types: &[String]) -> Result<(), Error> {
+    match types.iter().find(|word| !TYPES.contains(&word.as_str())) {
+        None => Ok(()),
+        Some(unknown) => {
+            let message = format!("unknown type of event {unknown:?}; there are: {}", TYPES.join(", "));
+            Err(Error::field("types", message))
+        }
+    }
+}
+
+fn check_description(text: Option<&str>) -> Result<(), Error> {
+    if text.is_some_and(|text| text.chars().count() > LONGEST_DESCRIPTION) {
+        return Err(Error::field("description", "description must be at most 1000 characters"));
+    }
+    Ok(())
+}

@@ -1,0 +1,64 @@
+//! The log for those who carry events out of the house: read in pages, each event with what an envelope needs.
+
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use super::{Frame, Live};
+use crate::core::Time;
+use crate::core::ids::{OrganizationNumber, Position, Stream, Tip};
+use crate::store::{Addressed, StoreError};
+
+/// An event as listeners get it, with its envelope.
+#[derive(Debug)]
+pub struct Outgoing {
+    pub frame: Frame,
+    pub stream: Stream,
+    pub organization: OrganizationNumber,
+    pub session_id: Option<Uuid>,
+    pub application_id: Option<Uuid>,
+    pub revocation_id: Option<Uuid>,
+    pub occurred_at: Time,
+    pub recorded_at: Time,
+    pub traceparent: Option<String>,
+}
+
+impl Live {
+    /// How far the log goes; changes with each commit.
+    pub fn tip(&self) -> watch::Receiver<Tip> {
+        self.tip.clone()
+    }
+
+    /// The log after a position and up to another, oldest first; without activity unless asked for.
+    pub async fn outgoing(
+        &self,
+        after: Position,
+        up_to: Position,
+        activity: bool,
+        limit: i64,
+    ) -> Result<Vec<Outgoing>, StoreError> {
+        let page = self.reader.addressed_log(after, up_to, activity, limit).await?;
+        Ok(page.iter().map(Outgoing::new).collect())
+    }
+
+    /// The event at a position.
+    pub async fn outgoing_at(&self, position: Position) -> Result<Option<Outgoing>, StoreError> {
+        Ok(self.outgoing(Position(position.0 - 1), position, true, 1).await?.pop())
+    }
+}
+
+impl Outgoing {
+    fn new(event: &Addressed) -> Self {
+        let recorded = &event.entry.recorded;
+        Self {
+            frame: Frame::new(event),
+            stream: recorded.stream,
+            organization: recorded.organization,
+            session_id: event.session_id,
+            application_id: event.application_id,
+            revocation_id: event.revocation_id,
+            occurred_at: recorded.occurred_at,
+            recorded_at: recorded.recorded_at,
+            traceparent: recorded.traceparent.clone(),
+        }
+    }
+}

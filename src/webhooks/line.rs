@@ -1,0 +1,181 @@
+//! What waits for one webhook, in memory. Of each stream only the earliest is ready, so that a later one waits until it
+//! was delivered or given up.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::core::Time;
+use crate::core::delivery::{Attempted, Delivery, DeliveryStatus};
+use crate::core::ids::Position;
+use crate::core::webhook::Webhook;
+use crate::directory::SigningKeys;
+
+/// Attempts at one webhook under way at a time.
+const SIDE_BY_SIDE: usize = 8;
+/// What may wait in memory, and in the table; the rest waits in the log.
+const LONGEST: usize = 1_024;
+/// So many failures in a row, and it was the endpoint, not what it got.
+const DOWN: u32 = 5;
+
+/// A delivery, with its body where that is at hand.
+#[derive(Debug, Clone)]
+pub struct Waiting {
+    pub delivery: Delivery,
+    pub body: Option<Bytes>,
+}
+
+pub struct Line {
+    pub webhook: Webhook,
+    pub keys: Option<Arc<SigningKeys>>,
+    /// Everything it wants up to here waits here, or is over.
+    pub progress: Position,
+    /// As much of that as is kept.
+    pub kept: Position,
+    waiting: BTreeMap<Position, Waiting>,
+    streams: HashMap<String, Queue>,
+    /// The first of each stream that is not under way, by when it is due.
+    ready: BTreeSet<(Time, Position)>,
+    under_way: usize,
+    /// Attempts that failed in a row: until one succeeds, there is one at a time, so that others are not kept waiting.
+    failures: u32,
+    /// The endpoint asked to be left alone until then.
+    rests_until: Option<Time>,
+}
+
+/// What waits of one stream.
+#[derive(Default)]
+struct Queue {
+    waiting: BTreeSet<Position>,
+    under_way: Option<Position>,
+    ready: Option<(Time, Position)>,
+}
+
+impl Line {
+    pub fn new(webhook: Webhook, progress: Position) -> Self {
+        Self {
+            webhook,
+            keys: None,
+            progress,
+            kept: progress,
+            waiting: BTreeMap::new(),
+            streams: HashMap::new(),
+            ready: BTreeSet::new(),
+            under_way: 0,
+            failures: 0,
+            rests_until: None,
+        }
+    }
+
+    fn open(&self) -> bool {
+        self.webhook.disabled.is_none() && self.keys.is_some()
+    }
+
+    /// Whether it takes more from the log.
+    pub fn takes(&self) -> bool {
+        self.open() && self.waiting.len() < LONGEST
+    }
+
+    pub fn wants_activity(&self) -> bool {
+        self.webhook.types.iter().any(|name| name == crate::core::event::ACTIVITY)
+    }
+
+    pub fn waiting(&self, position: Position) -> Option<&Waiting> {
+        self.waiting.get(&position)
+    }
+
+    /// Adds a delivery, or replaces what is known of it.
+    pub fn add(&mut self, waiting: Waiting) {
+        let (position, stream) = (waiting.delivery.position, waiting.delivery.stream.clone());
+        self.streams.entry(stream.clone()).or_default().waiting.insert(position);
+        self.waiting.insert(position, waiting);
+        self.offer(&stream);
+    }
+
+    /// Makes the first of a stream ready, unless one of it is under way.
+    fn offer(&mut self, stream: &str) {
+        let Some(queue) = self.streams.get_mut(stream) else { return };
+        if let Some(before) = queue.ready.take() {
+            self.ready.remove(&before);
+        }
+        let Some(first) = queue.waiting.first().copied() else {
+            self.streams.remove(stream);
+            return;
+        };
+        if queue.under_way.is_none()
+            && let Some(due) = self.waiting.get(&first).and_then(|waiting| waiting.delivery.next_at)
+        {
+            queue.ready = Some((due, first));
+            self.ready.insert((due, first));
+        }
+    }
+
+    /// When there is something to send, if it is not at once.
+    pub fn due(&self) -> Option<Time> {
+        let (due, _) = self.ready.first().filter(|_| self.open() && self.under_way < self.side_by_side())?;
+        Some(self.rests_until.map_or(*due, |until| until.max(*due)))
+    }
+
+    fn side_by_side(&self) -> usize {
+        if self.failures > 0 { 1 } else { SIDE_BY_SIDE }
+    }
+
+    /// The next one to send now. It counts as under way until it is [`Self::came_back`].
+    pub fn take(&mut self, now: Time) -> Option<Waiting> {
+        self.due().filter(|due| *due <= now)?;
+        let (_, position) = self.ready.pop_first()?;
+        let taken = self.waiting.get(&position)?.clone();
+        if let Some(queue) = self.streams.get_mut(&taken.delivery.stream) {
+            (queue.ready, queue.under_way) = (None, Some(position));
+        }
+        self.under_way += 1;
+        Some(taken)
+    }
+
+    /// Takes back what was under way, with what came of it.
+    pub fn came_back(&mut self, mut came: Waiting, attempted: &Attempted, now: Time) {
+        self.under_way = self.under_way.saturating_sub(1);
+        let was_down = self.failures >= DOWN;
+        self.failures = if attempted.delivered() { 0 } else { self.failures.saturating_add(1) };
+        let asked = attempted.retry_after.filter(|_| attempted.throttled()).map(|wait| now + wait);
+        self.rests_until = asked.max(self.rests_until.filter(|until| self.failures > 0 && *until > now));
+        let (position, stream) = (came.delivery.position, came.delivery.stream.clone());
+        let over = came.delivery.delivery_status() != DeliveryStatus::Pending;
+        if let Some(queue) = self.streams.get_mut(&stream) {
+            queue.under_way = None;
+            if over {
+                queue.waiting.remove(&position);
+            }
+        }
+        if over {
+            self.waiting.remove(&position);
+        } else {
+            // It waits for long now; the log has it.
+            came.body = None;
+            self.waiting.insert(position, came);
+        }
+        self.offer(&stream);
+        if was_down && attempted.delivered() {
+            self.hurry(now);
+        }
+    }
+
+    /// It was enabled again: everything is due now. Returns what changed.
+    pub fn resume(&mut self, now: Time) -> Vec<Delivery> {
+        (self.failures, self.rests_until) = (0, None);
+        self.hurry(now);
+        self.waiting.values().map(|waiting| waiting.delivery.clone()).collect()
+    }
+
+    /// The endpoint is there again: nothing waits any longer because it was not.
+    fn hurry(&mut self, now: Time) {
+        for waiting in self.waiting.values_mut() {
+            waiting.delivery.next_at = waiting.delivery.next_at.map(|at| at.min(now));
+        }
+        let streams: Vec<_> = self.streams.keys().cloned().collect();
+        for stream in streams {
+            self.offer(&stream);
+        }
+    }
+}

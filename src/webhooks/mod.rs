@@ -1,0 +1,117 @@
+//! Webhooks out: an outbox by log position. One task reads what each commit added, gives every webhook that wants an
+//! event a delivery, sends it until it is taken or given up, and keeps how it stands. At least once, in order for each
+//! stream (so for each session), different streams and webhooks side by side.
+
+mod address;
+mod attempt;
+mod envelope;
+mod follower;
+mod line;
+mod sender;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::clock::Clock;
+use crate::core::delivery::Delivery;
+use crate::core::ids::Position;
+use crate::core::webhook::Webhook;
+use crate::directory::Directory;
+use crate::error::Error;
+use crate::live::Live;
+use crate::secret;
+pub use envelope::id;
+use follower::Follower;
+use sender::Letter;
+pub use sender::Sender;
+
+/// Tests under way at a time.
+const TESTS: usize = 8;
+/// Before everything begins again after it could not be read.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// The outbox.
+pub struct Outbox {
+    directory: Arc<Directory>,
+    live: Arc<Live>,
+    clock: Clock,
+    public_url: Arc<str>,
+    sender: Sender,
+    wishes: mpsc::Sender<Resend>,
+    /// Here and not in the task, so that it survives a broken one.
+    inbox: Mutex<mpsc::Receiver<Resend>>,
+    tests: Semaphore,
+}
+
+/// Somebody wants a delivery sent again.
+struct Resend {
+    webhook: Uuid,
+    position: Position,
+    reply: oneshot::Sender<Result<Delivery, Error>>,
+}
+
+/// What came of a test.
+pub struct Tested {
+    pub id: String,
+    pub status: Option<u16>,
+    pub error: Option<String>,
+    pub took: Duration,
+}
+
+impl Outbox {
+    pub fn new(
+        directory: Arc<Directory>,
+        live: Arc<Live>,
+        clock: Clock,
+        sender: Sender,
+        public_url: Arc<str>,
+    ) -> Self {
+        let (wishes, inbox) = mpsc::channel(64);
+        let (inbox, tests) = (Mutex::new(inbox), Semaphore::new(TESTS));
+        Self { directory, live, clock, public_url, sender, wishes, inbox, tests }
+    }
+
+    /// Checks the URL of a webhook and brings it into its normal form.
+    pub fn check_url(&self, url: &str) -> Result<String, Error> {
+        self.sender.rules().check(url).map(Into::into)
+    }
+
+    /// The task: delivers until it is told to stop.
+    pub async fn run(self: Arc<Self>, stopping: CancellationToken) {
+        let mut inbox = self.inbox.lock().await;
+        while !stopping.is_cancelled() {
+            match Follower::load(self.clone()).await {
+                Ok(follower) => follower.run(&mut inbox, &stopping).await,
+                Err(error) => tracing::error!(?error, "webhooks could not be loaded; trying again"),
+            }
+            tokio::select! {
+                () = stopping.cancelled() => {}
+                () = tokio::time::sleep(AGAIN) => {}
+            }
+        }
+    }
+
+    /// Has a delivery sent again, as if it had never been tried.
+    pub async fn resend(&self, webhook: Uuid, position: Position) -> Result<Delivery, Error> {
+        let (reply, answer) = oneshot::channel();
+        let wish = Resend { webhook, position, reply };
+        self.wishes.try_send(wish).map_err(|_| Error::Busy)?;
+        answer.await.map_err(|_| Error::Busy)?
+    }
+
+    /// Sends something that means nothing, now and once, also to a webhook that is disabled.
+    pub async fn test(&self, webhook: &Webhook) -> Result<Tested, Error> {
+        let _permit = self.tests.try_acquire().map_err(|_| Error::Busy)?;
+        let keys = self.directory.signing_keys(webhook.id).await?.ok_or(Error::NotFound("Webhook"))?;
+        let (id, now) = (format!("evt_test_{}", secret::new_id().simple()), self.clock.now());
+        let body = envelope::test_body(&id, webhook, &self.directory, &self.public_url, now);
+        let letter = Letter { url: webhook.url.clone(), id: id.clone(), body };
+        let began = Instant::now();
+        let attempted = self.sender.send(letter, &keys, now).await;
+        Ok(Tested { id, status: attempted.status, error: attempted.error, took: began.elapsed() })
+    }
+}
