@@ -25,7 +25,6 @@ use crate::sessions::{EventQuery, Events};
 #[schema(rename_all = "camelCase")]
 #[allow(dead_code)] // only its description is used: the fields are the feed's, with a few beside them
 pub struct RecordedEvent {
-    #[schema(inline)]
     #[serde(flatten)]
     event: FeedEvent,
     /// Counts from 1 in its stream.

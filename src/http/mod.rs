@@ -4,6 +4,7 @@ mod agents;
 mod directory;
 mod events;
 pub mod extract;
+mod figures;
 mod filter;
 mod frame;
 mod guard;

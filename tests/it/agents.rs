@@ -168,8 +168,16 @@ async fn an_empty_application_lists_nothing_and_a_session_shows_every_key() {
       "lastActiveAt": "[time]",
       "name": "bare",
       "organizationId": "[id]",
+      "policy": {
+        "absoluteLifetime": 86400,
+        "idleAfter": 300,
+        "preset": null,
+        "staleAfter": 900,
+        "tokenLifetime": 3600
+      },
       "principalId": "[id]",
       "status": "active",
+      "suspended": false,
       "tokenExpiresAt": "[time]",
       "userAgent": null
     }

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{Session, SessionEnvelope, SessionList};
-use crate::core::policy::Policy;
 use crate::http::App;
 use crate::http::extract::{CanEnd, CanRead, Ids, Query};
+use crate::http::figures::PolicyBody;
 use crate::http::filter::{FilterParameters, ListParameters, PageParameters};
 use crate::http::problem::{Problem, ProblemBody};
 use crate::sessions::{Page, Revoked, Sort, StatusCounts};
@@ -341,33 +341,4 @@ pub async fn resume(
     ))]
 pub async fn policy(CanRead(_caller): CanRead, State(app): State<App>) -> Json<PolicyBody> {
     Json(app.sessions.policy().into())
-}
-
-/// How long things last, in seconds.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase")]
-#[schema(as = Policy)]
-pub struct PolicyBody {
-    /// Without activity for this long a session reads as `idle`.
-    pub idle_after: u32,
-    /// Without a sign of life for this long a session is disconnected.
-    pub stale_after: u32,
-    /// The same for MCP sessions.
-    pub mcp_stale_after: u32,
-    /// Life of tokens issued here.
-    pub token_lifetime: u32,
-    /// A session ends this long after it connected, whatever happens.
-    pub absolute_lifetime: u32,
-}
-
-impl From<Policy> for PolicyBody {
-    fn from(policy: Policy) -> Self {
-        Self {
-            idle_after: policy.idle_after,
-            stale_after: policy.stale_after,
-            mcp_stale_after: policy.mcp_stale_after,
-            token_lifetime: policy.token_lifetime,
-            absolute_lifetime: policy.absolute_lifetime,
-        }
-    }
 }

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::{ReadFailures, WriteFailures};
 use crate::core::policy::{ApplicationPolicy, OnLimit, Policy, Preset};
 use crate::http::App;
-use crate::http::agents::PolicyBody;
 use crate::http::extract::{Body, CanManage, CanRead, Ids};
+use crate::http::figures::PolicyBody;
 use crate::http::problem::{Problem, ProblemBody};
 
 /// What differs from the server's policy. All of it is replaced: what is left out is the preset's, else the server's.

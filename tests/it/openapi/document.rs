@@ -72,6 +72,9 @@ impl Document {
                 self.0.pointer(&reference[1..]).ok_or_else(|| format!("{reference} leads nowhere"))?;
             return self.fits(schema, value);
         }
+        if let Some(parts) = schema["allOf"].as_array() {
+            return self.fits(&self.together(parts), value);
+        }
         if let Some(choices) = schema["oneOf"].as_array() {
             let fitting = choices.iter().filter(|choice| self.fits(choice, value).is_ok()).count();
             return if fitting == 1 { Ok(()) } else { Err(format!("{value} fits {fitting} of {schema}")) };
@@ -97,6 +100,22 @@ impl Document {
             Value::Object(members) => self.fits_object(schema, members),
             _ => Ok(()),
         }
+    }
+
+    /// One object of several, each of which describes some of its members.
+    fn together(&self, parts: &[Value]) -> Value {
+        let mut whole = json!({ "type": "object", "required": [], "properties": {} });
+        for part in parts {
+            let part = part["$ref"].as_str().and_then(|at| self.0.pointer(&at[1..])).unwrap_or(part);
+            whole["required"]
+                .as_array_mut()
+                .unwrap()
+                .extend(part["required"].as_array().into_iter().flatten().cloned());
+            for (name, member) in part["properties"].as_object().into_iter().flatten() {
+                whole["properties"][name] = member.clone();
+            }
+        }
+        whole
     }
 
     fn fits_object(&self, schema: &Value, members: &serde_json::Map<String, Value>) -> Result<(), String> {
