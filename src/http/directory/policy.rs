@@ -13,13 +13,13 @@ use crate::http::problem::{Problem, ProblemBody};
 
 /// What differs from the server's policy. All of it is replaced: what is left out is the preset's, else the server's.
 #[derive(Debug, Default, Clone, Deserialize, Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = ApplicationPolicy)]
 pub struct PolicyChoice {
     /// `aal1` (30 days), `aal2` (24 hours, 1 hour without activity) or `aal3` (12 hours, 15 minutes without activity):
     /// the figures of NIST SP 800-63B-4. Others given beside it may only be stricter.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, inline, value_type = Option<PresetWord>)]
+    #[schema(nullable = false, value_type = Option<PresetWord>)]
     pub preset: Option<Preset>,
     /// Seconds without activity after which a session reads as idle; nothing ends.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -52,7 +52,7 @@ pub struct PolicyChoice {
     pub max_per_application: Option<u32>,
     /// What happens to a connect beyond a limit: `reject` (the default), `evict-idle-first` or `evict-oldest`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, inline, value_type = Option<OnLimitWord>)]
+    #[schema(nullable = false, value_type = Option<OnLimitWord>)]
     pub on_limit: Option<OnLimit>,
 }
 

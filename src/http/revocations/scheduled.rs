@@ -37,7 +37,7 @@ pub struct CreateScheduledRevocation {
     pub time_zone: Option<String>,
     /// What becomes of a run that was missed while the service was down: `run_once` makes up for all that were missed
     /// with one run, `skip` does not.
-    #[schema(nullable = false, inline, value_type = Option<MissedRuns>)]
+    #[schema(nullable = false, value_type = Option<MissedRuns>)]
     pub missed: Option<Missed>,
 }
 
@@ -68,7 +68,7 @@ pub struct ScheduledRevocation {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub time_zone: Option<String>,
-    #[schema(inline, value_type = MissedRuns)]
+    #[schema(value_type = MissedRuns)]
     pub missed: Missed,
     pub status: ScheduleStatus,
     #[schema(format = DateTime)]
