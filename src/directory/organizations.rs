@@ -48,11 +48,11 @@ impl Directory {
             }
             None => {
                 let id = secret::new_id();
-                (id, format!("sa_{id}"), secret::mint_client_secret().text)
+                (id, format!("sa_{id}"), secret::mint_client_secret(None).text)
             }
         };
         let application = NewApplication { name: "default".to_owned(), ..NewApplication::default() };
-        let (application, application_secret) = self.application_created(application)?;
+        let (application, application_secret) = self.application_created(None, application)?;
         let application_id = application.id;
         let scopes = more.with(Scope::ManagementAll).with(Scope::McpInvoke);
         let founding = Founding {
