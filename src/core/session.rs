@@ -94,7 +94,7 @@ pub struct Context<'a> {
 }
 
 /// A limit on live sessions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Limit {
     PerPrincipal(u32),
     PerApplication(u32),
@@ -110,7 +110,7 @@ impl std::fmt::Display for Limit {
 }
 
 /// Why the rules said no.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum Refusal {
     #[error("session disconnected: {}", .0.reason)]
     Ended(Ended),
