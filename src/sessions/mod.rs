@@ -226,7 +226,7 @@ impl Sessions {
         command: Command,
     ) -> Result<View, Error> {
         let view = self.get(caller, application, id).await?;
-        if let Some(ended) = view.session.ended {
+        if let Some(ended) = view.session.ended.filter(|_| !caller.repeats()) {
             return Err(Error::Gone(ended));
         }
         self.wish(caller, view.session.number, command, None).await?;
@@ -289,6 +289,19 @@ impl Sessions {
 
     /// The open session behind an id on the agent side; one that has ended is 410, a foreign one 404.
     async fn own(&self, caller: &Caller, id: Uuid) -> Result<Session, Error> {
+        let session = self.reachable(caller, id).await?;
+        if caller.repeats() {
+            return Ok(session);
+        }
+        if let Some(ended) = session.ended {
+            return Err(Error::Gone(ended));
+        }
+        self.agent_side(caller, session.application)?;
+        Ok(session)
+    }
+
+    /// The session behind an id on the agent side, open or ended.
+    async fn reachable(&self, caller: &Caller, id: Uuid) -> Result<Session, Error> {
         let open = {
             let known = self.gate.known();
             known.session_number(id).and_then(|number| known.session(number)).cloned()
@@ -305,13 +318,6 @@ impl Sessions {
         }
         // What was revoked is told so, whatever it asks about; what was not is told how the session ended.
         self.not_barred(caller, session.application)?;
-        if caller.repeats() {
-            return Ok(session);
-        }
-        if let Some(ended) = session.ended {
-            return Err(Error::Gone(ended));
-        }
-        self.agent_side(caller, session.application)?;
         Ok(session)
     }
 

@@ -81,11 +81,7 @@ impl Sessions {
         let forgotten = self.clock.now() - KEPT;
         let found = self.reader.outcome(key).await?.filter(|outcome| outcome.recorded_at > forgotten);
         if found.as_ref().is_some_and(|outcome| outcome.fingerprint != *fingerprint) {
-            return Err(Error::Unprocessable {
-                code: "idempotency_key_reused",
-                message: "Another request came with this Idempotency-Key; each needs a key of its own"
-                    .to_owned(),
-            });
+            return Err(reused());
         }
         Ok(found)
     }
@@ -101,4 +97,10 @@ impl Sessions {
         }
         Ok(pages)
     }
+}
+
+/// The key was another request's.
+pub(super) fn reused() -> Error {
+    let message = "Another request came with this Idempotency-Key; each needs a key of its own".to_owned();
+    Error::Unprocessable { code: "idempotency_key_reused", message }
 }

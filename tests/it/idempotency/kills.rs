@@ -64,8 +64,6 @@ async fn work(client: Client, worker: usize, over: Arc<AtomicBool>) -> (BTreeMap
         let name = json!({ "name": format!("{worker} {turn}") });
         let made = client.ask(Method::POST, APPLICATIONS, Some(name), &key("make")).await.body;
         let application = made["application"]["id"].as_str().unwrap();
-        // Of the last round: a session opened by a barred credential would not be.
-        client.authenticate().await;
         let body = json!({ "applicationId": application });
         let opened = join_all((0..AGENTS).map(|agent| {
             let (body, key) = (body.clone(), key(&agent.to_string()));
