@@ -298,6 +298,7 @@ fn key_caller(known: &Known, key: &ApiKey) -> Caller {
         ended: None,
         request_id: None,
         traceparent: None,
+        once: None,
     }
 }
 
