@@ -24,6 +24,9 @@ pub enum Error {
     /// It is taken, or in the wrong state.
     #[error("{message}")]
     Conflict { code: &'static str, message: String },
+    /// It was understood and makes no sense.
+    #[error("{message}")]
+    Unprocessable { code: &'static str, message: String },
     /// The session has ended.
     #[error("Session disconnected: {}", .0.reason)]
     Gone(Ended),

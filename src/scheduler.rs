@@ -87,6 +87,12 @@ const TABLE: &[Row] = &[
         run: |errand| Box::pin(prune(errand)),
     },
     Row {
+        name: "outcomes",
+        cron: "45 * * * * *",
+        every: Duration::from_secs(60),
+        run: |errand| Box::pin(outcomes(errand)),
+    },
+    Row {
         name: "limits",
         cron: "15 * * * * *",
         every: Duration::from_secs(60),
@@ -149,6 +155,11 @@ async fn prune(errand: Errand) -> Result<String, Error> {
     errand.sessions.forget_tokens().await?;
     let pruned = errand.sessions.prune(errand.keep_activity).await?;
     Ok(format!("{pruned} activity bodies dropped"))
+}
+
+/// Forget what requests came to that are not replayed any more.
+async fn outcomes(errand: Errand) -> Result<String, Error> {
+    Ok(format!("{} pages of outcomes forgotten", errand.sessions.forget_outcomes().await?))
 }
 
 /// Starts the jobs; they write what they did on the board. Stop them with `shutdown`.

@@ -14,6 +14,8 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
+use crate::core::once::Once;
+
 /// The prefix tells what a token is, the id which one, the secret that it is genuine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenKind {
@@ -54,15 +56,35 @@ pub struct Presented {
 
 /// Mints a token: `<prefix>_<id>_<256 random bits>`, of characters 0x21–0x7E only.
 pub fn mint(kind: TokenKind, id: Uuid) -> Minted {
-    let secret = random_text();
+    mint_for(None, kind, id)
+}
+
+/// As [`mint`], for a request: one with an `Idempotency-Key` gets the same token each time it is sent, so that its answer
+/// can be given again and the token is kept nowhere. Whatever is shown once in an answer is to be minted so, with
+/// `caller.once.as_deref()`; and where the id is the caller's own, it is the recorded one that the answer must name.
+pub fn mint_for(once: Option<&Once>, kind: TokenKind, id: Uuid) -> Minted {
+    let secret = URL_SAFE_NO_PAD.encode(secret_bytes(once, kind.prefix()));
     let text = format!("{}_{}_{secret}", kind.prefix(), id.simple());
     Minted { text, hash: hash(&secret) }
 }
 
-/// Mints a client secret: `sck_` and 256 random bits.
-pub fn mint_client_secret() -> Minted {
-    let text = format!("sck_{}", random_text());
+/// Mints a client secret: `sck_` and 256 bits, random or, as in [`mint_for`], those of a request.
+pub fn mint_client_secret(once: Option<&Once>) -> Minted {
+    let text = format!("sck_{}", URL_SAFE_NO_PAD.encode(secret_bytes(once, "sck")));
     Minted { hash: hash(&text), text }
+}
+
+/// 256 bits for a secret: random, or those of a request with an `Idempotency-Key`, each purpose its own.
+pub fn secret_bytes(once: Option<&Once>, purpose: &str) -> [u8; 32] {
+    match once {
+        Some(once) => digest(&once.seed, purpose, &[]),
+        None => random(),
+    }
+}
+
+/// A salt for the secrets of a request.
+pub fn request_salt() -> [u8; 16] {
+    random()
 }
 
 /// Takes a token apart; `None` if it cannot be one of ours.
@@ -116,9 +138,9 @@ pub fn session_name() -> String {
     format!("{}-{}-{:02}", FIRST[usize::from(first % 16)], SECOND[usize::from(second % 16)], number % 100)
 }
 
-/// Mints a secret that signs webhooks: 256 random bits.
-pub fn mint_signing_key() -> [u8; 32] {
-    random::<32>()
+/// Mints a secret that signs webhooks: 256 bits, random or those of a request.
+pub fn mint_signing_key(once: Option<&Once>) -> [u8; 32] {
+    secret_bytes(once, "whsec")
 }
 
 /// A signing secret as its owner gets it: `whsec_` and base64, as Standard Webhooks has it.
@@ -140,15 +162,25 @@ pub fn jitter() -> f64 {
     f64::from(i32::from_be_bytes(random::<4>())) / f64::from(i32::MAX)
 }
 
-fn random_text() -> String {
-    URL_SAFE_NO_PAD.encode(random::<32>())
-}
-
 #[allow(clippy::disallowed_methods)] // this is the one place
 fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     rand::fill(&mut bytes);
     bytes
+}
+
+fn digest(key: &[u8; 32], purpose: &str, parts: &[&[u8]]) -> [u8; 32] {
+    let mut mac = mac(key);
+    for part in [purpose.as_bytes()].iter().chain(parts) {
+        mac.update(&(part.len() as u64).to_be_bytes());
+        mac.update(part);
+    }
+    mac.finalize().into_bytes().into()
+}
+
+#[allow(clippy::expect_used)]
+fn mac(key: &[u8; 32]) -> Hmac<Sha256> {
+    <Hmac<Sha256> as hmac::KeyInit>::new_from_slice(key).expect("HMAC takes a key of any length")
 }
 
 /// The key of this installation: seals other systems' secrets, and keys the digests of people's names.
@@ -194,16 +226,16 @@ impl SecretKey {
 
     /// The digest under which a subject of an issuer is kept: its name cannot be found from it without the key.
     pub fn subject_digest(&self, issuer: &str, subject: &str) -> [u8; 32] {
-        let mut mac = self.mac();
+        let mut mac = mac(&self.0);
         mac.update(&(issuer.len() as u64).to_be_bytes());
         mac.update(issuer.as_bytes());
         mac.update(subject.as_bytes());
         mac.finalize().into_bytes().into()
     }
 
-    #[allow(clippy::expect_used)]
-    fn mac(&self) -> Hmac<Sha256> {
-        <Hmac<Sha256> as hmac::KeyInit>::new_from_slice(&self.0).expect("HMAC takes a key of any length")
+    /// A digest that nobody can make without the key, for one purpose.
+    pub fn digest(&self, purpose: &str, parts: &[&[u8]]) -> [u8; 32] {
+        digest(&self.0, purpose, parts)
     }
 
     /// Seals bytes. `about` says what they belong to; they open only with the same words.

@@ -94,6 +94,7 @@ create index webhook_delivery_over on webhook_delivery (updated_at) where next_a
 create table idempotency (
     key         blob primary key,           -- keyed digest of who asked and the key
     fingerprint blob    not null,           -- SHA-256 of the request
+    salt        blob    not null,           -- of the secrets in its answer, which are derived again, not kept
     outcome     text    not null,           -- JSON: what the committer answered
     recorded_at integer not null
 ) strict, without rowid;

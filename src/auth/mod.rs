@@ -276,6 +276,7 @@ fn access_caller(known: &Known, token: &AccessToken) -> Option<Caller> {
         ended: None,
         request_id: None,
         traceparent: None,
+        once: None,
     })
 }
 
@@ -297,6 +298,7 @@ fn key_caller(known: &Known, key: &ApiKey) -> Caller {
         ended: None,
         request_id: None,
         traceparent: None,
+        once: None,
     }
 }
 
@@ -318,5 +320,6 @@ fn session_caller(known: &Known, session: &Session, token: SessionToken) -> Call
         ended: session.ended,
         request_id: None,
         traceparent: None,
+        once: None,
     }
 }

@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +28,7 @@ use crate::core::ids::{
     SessionNumber, Stream, Tip,
 };
 use crate::core::item::{Item, ItemEvent};
+use crate::core::once::Once;
 use crate::core::policy::Policy;
 use crate::core::reason::Reason;
 use crate::core::revocation::Revocation;
@@ -61,12 +63,15 @@ pub struct By {
     pub actor: Actor,
     pub request_id: Option<String>,
     pub traceparent: Option<String>,
+    /// The request that this is the effect of, where it is to take effect once. Its outcome is recorded with it; so a
+    /// request hands in one unit, or one for each part of it.
+    pub once: Option<Arc<Once>>,
 }
 
 impl By {
     /// sessiond itself.
     pub fn system() -> Self {
-        Self { actor: Actor::SYSTEM, request_id: None, traceparent: None }
+        Self { actor: Actor::SYSTEM, request_id: None, traceparent: None, once: None }
     }
 
     /// A caller, with the request it made.
@@ -75,12 +80,24 @@ impl By {
             actor: caller.actor,
             request_id: caller.request_id.clone(),
             traceparent: caller.traceparent.clone(),
+            once: caller.once.clone(),
         }
     }
 
     /// Whoever stands at the console.
     pub fn operator() -> Self {
-        Self { actor: Actor::OPERATOR, request_id: None, traceparent: None }
+        Self { actor: Actor::OPERATOR, request_id: None, traceparent: None, once: None }
+    }
+
+    /// sessiond, on behalf of whoever asked.
+    pub fn as_system(&self) -> Self {
+        Self { actor: Actor::SYSTEM, once: None, ..self.clone() }
+    }
+
+    /// What this came to before, if its request repeats one that took effect.
+    pub fn recorded(&self) -> Result<Option<Done>, Error> {
+        let recorded = self.once.as_ref().and_then(|once| once.recorded.as_deref());
+        recorded.map(|text| serde_json::from_str(text).map_err(unreadable)).transpose()
     }
 }
 
@@ -197,8 +214,9 @@ pub struct Founding {
     pub secret_hash: [u8; 32],
 }
 
-/// What came of a unit.
-#[derive(Debug, Clone)]
+/// What came of a unit. Recorded for requests that take effect once, so nothing secret is in what they can come to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Done {
     /// The session as it stands now; `opened` if this unit opened it.
     Session {
@@ -214,9 +232,11 @@ pub enum Done {
     Organization(Box<Organization>),
     Application(Box<Application>),
     ServiceAccount(Box<ServiceAccount>),
+    #[serde(skip)]
     Token(AccessToken),
     Item(Box<Item>),
     Principal(PrincipalNumber),
+    #[serde(skip)]
     Health(Health),
     Nothing,
 }
@@ -292,8 +312,11 @@ impl Committer {
         self.tip.clone()
     }
 
-    /// Hands in a unit and waits until it is durable, or refused.
+    /// Hands in a unit and waits until it is durable, or refused. What took effect before is answered from the record.
     pub async fn submit(&self, by: By, work: Work) -> Result<Answer, Error> {
+        if let Some(done) = by.recorded()? {
+            return Ok(Answer { done, flights: Arc::default() });
+        }
         let (reply, answer) = oneshot::channel();
         self.queue.try_send(Unit { by, work, reply }).map_err(|_| Error::Busy)?;
         answer.await.map_err(|_| Error::Busy)?
@@ -605,6 +628,10 @@ fn measure(batch: &crate::store::Batch, took: Duration, error: Option<&StoreErro
     for (name, count) in counts {
         metrics::counter!(meter::EVENTS, "type" => name.to_owned()).increment(count);
     }
+}
+
+fn unreadable(error: serde_json::Error) -> Error {
+    Error::Internal(format!("a recorded outcome cannot be read: {error}"))
 }
 
 fn reply(units: Vec<Unit>, answers: Vec<Result<Answer, Error>>) {

@@ -1,5 +1,6 @@
 //! Organizations, applications and service accounts: their folds. Their decisions are few and stand beside them.
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Time;
@@ -12,7 +13,7 @@ use super::ids::{ApplicationNumber, Head, OrganizationNumber, Position, ServiceA
 use super::policy::ApplicationPolicy;
 
 /// The fold of an organization's events.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Organization {
     pub number: OrganizationNumber,
     pub id: Uuid,
@@ -26,7 +27,7 @@ pub struct Organization {
 }
 
 /// The fold of an application's events.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Application {
     pub number: ApplicationNumber,
     pub id: Uuid,
@@ -45,7 +46,7 @@ pub struct Application {
 }
 
 /// The fold of a service account's events.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ServiceAccount {
     pub number: ServiceAccountNumber,
     pub id: Uuid,

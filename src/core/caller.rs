@@ -1,15 +1,18 @@
 //! Who asks, and who an event was done by.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Time;
 use super::command::Presented;
 use super::ids::{ApplicationNumber, OrganizationNumber, Position, PrincipalNumber, SessionNumber};
+use super::once::Once;
 use super::session::Ended;
 
 /// Who did something: a kind and an id, never a name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Actor {
     pub kind: ActorKind,
     /// Id of the session, application or service account; nil for the system and the operator at the console.
@@ -129,7 +132,8 @@ impl Scope {
 }
 
 /// A set of scopes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(into = "String", from = "String")]
 pub struct Scopes(u16);
 
 impl Scopes {
@@ -175,6 +179,18 @@ impl std::fmt::Display for Scopes {
     }
 }
 
+impl From<Scopes> for String {
+    fn from(scopes: Scopes) -> Self {
+        scopes.to_string()
+    }
+}
+
+impl From<String> for Scopes {
+    fn from(words: String) -> Self {
+        Self::parse(&words).0
+    }
+}
+
 /// Who asks: the outcome of authentication.
 #[derive(Debug, Clone)]
 pub struct Caller {
@@ -194,6 +210,8 @@ pub struct Caller {
     /// The request, as the envelope of its events will tell.
     pub request_id: Option<String>,
     pub traceparent: Option<String>,
+    /// Set for a request that is to take effect once.
+    pub once: Option<Arc<Once>>,
 }
 
 /// What was presented.
@@ -233,6 +251,12 @@ impl Caller {
     /// The person it is the credential of; a session's own token is the session's.
     pub fn person(&self) -> Option<PrincipalNumber> {
         self.principal.filter(|_| self.session().is_none())
+    }
+
+    /// Whether what this request is to do was done before: it is answered as then, and checks of how things stand now
+    /// must not come between.
+    pub fn repeats(&self) -> bool {
+        self.once.as_ref().is_some_and(|once| once.recorded.is_some())
     }
 
     /// The session whose own token was presented.

@@ -140,7 +140,7 @@ impl From<PrincipalNumber> for Stream {
 }
 
 /// Where a stream stands: what the next event of it must build on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Head {
     /// Version of the stream's last event; 0 when it has none.
     pub version: i64,

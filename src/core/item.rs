@@ -1,8 +1,8 @@
 //! The small things of a directory: principals' standing, API keys, schedules, webhooks. Each has a stream, events and
 //! a fold of its own; all of them always live in memory and share one shape of row, their fold as JSON.
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -14,7 +14,7 @@ use super::schedule::{Schedule, ScheduleEvent};
 use super::webhook::{Webhook, WebhookEvent};
 
 /// The fold of a small stream.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Item {
     Principal(Standing),
     ApiKey(ApiKey),

@@ -11,6 +11,7 @@ pub mod filter;
 pub mod ids;
 pub mod item;
 pub mod kind;
+pub mod once;
 pub mod policy;
 pub mod principal;
 pub mod reason;

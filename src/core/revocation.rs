@@ -1,5 +1,6 @@
 //! Revocations: what they cover, and their own small stream.
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Time;
@@ -10,7 +11,7 @@ use super::reason::Reason;
 use super::session::Session;
 
 /// The fold of a revocation's events, with the count of what it has recorded so far.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Revocation {
     pub number: RevocationNumber,
     pub id: Uuid,

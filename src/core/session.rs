@@ -1,6 +1,7 @@
 //! A session's rules: what may happen to it (`decide`) and what has (`evolve`).
 
 use chrono::TimeDelta;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Time;
@@ -16,7 +17,7 @@ use super::reason::Reason;
 use super::revocation::Revocation;
 
 /// The fold of a session's events: everything a decision about it needs, and nothing personal.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Session {
     pub number: SessionNumber,
     pub id: Uuid,
@@ -47,7 +48,7 @@ pub struct Session {
 }
 
 /// How a session ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ended {
     pub at: Time,
     pub reason: Reason,
@@ -93,7 +94,7 @@ pub struct Context<'a> {
 }
 
 /// A limit on live sessions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Limit {
     PerPrincipal(u32),
     PerApplication(u32),
@@ -109,7 +110,7 @@ impl std::fmt::Display for Limit {
 }
 
 /// Why the rules said no.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum Refusal {
     #[error("session disconnected: {}", .0.reason)]
     Ended(Ended),

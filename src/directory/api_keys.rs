@@ -53,6 +53,12 @@ pub struct KeyView {
 impl Directory {
     /// Makes an API key; its text is shown this once.
     pub async fn create_api_key(&self, caller: &Caller, new: NewKey) -> Result<WithSecret<KeyView>, Error> {
+        let once = caller.once.as_deref();
+        if let Some(done) = By::caller(caller).recorded()? {
+            let key = key_of(done)?;
+            let secret = Some(secret::mint_for(once, TokenKind::ApiKey, key.id).text);
+            return Ok(WithSecret { made: self.shown(key).await?, secret });
+        }
         let name = checked_name("name", &new.name)?;
         let scopes = known_scopes("scopes", &new.scopes)?;
         if scopes.is_empty() {
@@ -68,7 +74,7 @@ impl Directory {
             None => None,
         };
         let id = secret::new_id();
-        let minted = secret::mint(TokenKind::ApiKey, id);
+        let minted = secret::mint_for(once, TokenKind::ApiKey, id);
         let created = ApiKeyCreated { id, name, scopes: scopes.to_string(), principal, expires_at };
         let work = Work::Item {
             organization: caller.organization,
@@ -176,13 +182,7 @@ impl Directory {
     }
 
     async fn api_key_from(&self, caller: &Caller, work: Work) -> Result<ApiKey, Error> {
-        match self.committer.submit(By::caller(caller), work).await?.done {
-            Done::Item(item) => match *item {
-                Item::ApiKey(key) => Ok(key),
-                _ => Err(unexpected()),
-            },
-            _ => Err(unexpected()),
-        }
+        key_of(self.committer.submit(By::caller(caller), work).await?.done)
     }
 
     async fn shown(&self, key: ApiKey) -> Result<KeyView, Error> {
@@ -209,4 +209,14 @@ fn check_user(user: &User) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+fn key_of(done: Done) -> Result<ApiKey, Error> {
+    match done {
+        Done::Item(item) => match *item {
+            Item::ApiKey(key) => Ok(key),
+            _ => Err(unexpected()),
+        },
+        _ => Err(unexpected()),
+    }
 }

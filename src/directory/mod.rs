@@ -20,6 +20,7 @@ use crate::core::event::{
     ApplicationChanged, ApplicationCreated, OauthClient, ServiceAccountCreated, UpstreamSet,
 };
 use crate::core::ids::{OrganizationNumber, Position};
+use crate::core::once::Once;
 use crate::core::policy::{ApplicationPolicy, Policy};
 use crate::core::token::AccessToken;
 use crate::error::Error;
@@ -159,7 +160,7 @@ impl Directory {
         caller: &Caller,
         new: NewApplication,
     ) -> Result<WithSecret<Application>, Error> {
-        let (created, secret) = self.application_created(new)?;
+        let (created, secret) = self.application_created(caller.once.as_deref(), new)?;
         check_gift(caller, Scopes::parse(&created.oauth.scopes.join(" ")).0)?;
         let organization = caller.organization;
         let secret_hash = secret.as_ref().map(|minted| minted.hash);
@@ -170,11 +171,12 @@ impl Directory {
 
     fn application_created(
         &self,
+        once: Option<&Once>,
         new: NewApplication,
     ) -> Result<(ApplicationCreated, Option<secret::Minted>), Error> {
         let kind = new.kind.unwrap_or_else(|| "confidential".to_owned());
         let secret = match kind.as_str() {
-            "confidential" => Some(secret::mint_client_secret()),
+            "confidential" => Some(secret::mint_client_secret(once)),
             "public" => None,
             _ => return Err(Error::field("oauth.type", "oauth.type must be \"confidential\" or \"public\"")),
         };
@@ -221,7 +223,7 @@ impl Directory {
             let message = "a public application has no secret to rotate".to_owned();
             return Err(Error::Conflict { code: "public_application", message });
         }
-        let minted = secret::mint_client_secret();
+        let minted = secret::mint_client_secret(caller.once.as_deref());
         let command = ApplicationCommand::RotateSecret;
         let work = Work::Application { number: application.number, command, secret_hash: Some(minted.hash) };
         let made = self.application_from(caller, work).await?;
@@ -313,7 +315,7 @@ impl Directory {
         let application = match application {
             Some(id) => {
                 let (application, _) = self.application(caller, id)?;
-                if application.archived_at.is_some() {
+                if application.archived_at.is_some() && !caller.repeats() {
                     return Err(Error::NotFound("Application"));
                 }
                 Some(application.number)
@@ -321,7 +323,7 @@ impl Directory {
             None => None,
         };
         let id = secret::new_id();
-        let minted = secret::mint_client_secret();
+        let minted = secret::mint_client_secret(caller.once.as_deref());
         let created = ServiceAccountCreated {
             id,
             name: checked_name("name", name)?,
@@ -342,7 +344,7 @@ impl Directory {
         id: Uuid,
     ) -> Result<WithSecret<ServiceAccount>, Error> {
         let account = self.service_account(caller, id)?;
-        let minted = secret::mint_client_secret();
+        let minted = secret::mint_client_secret(caller.once.as_deref());
         let command = ServiceAccountCommand::RotateSecret;
         let work = Work::ServiceAccount { number: account.number, command, secret_hash: Some(minted.hash) };
         let made = self.service_account_from(caller, work).await?;

@@ -48,12 +48,11 @@ impl Directory {
             }
             None => {
                 let id = secret::new_id();
-                (id, format!("sa_{id}"), secret::mint_client_secret().text)
+                (id, format!("sa_{id}"), secret::mint_client_secret(by.once.as_deref()).text)
             }
         };
         let application = NewApplication { name: "default".to_owned(), ..NewApplication::default() };
-        let (application, application_secret) = self.application_created(application)?;
-        let application_id = application.id;
+        let (application, application_secret) = self.application_created(None, application)?;
         let scopes = more.with(Scope::ManagementAll).with(Scope::McpInvoke);
         let founding = Founding {
             organization: OrganizationCreated { id: secret::new_id(), name },
@@ -62,15 +61,21 @@ impl Directory {
             account: ServiceAccountCreated {
                 id,
                 name: "bootstrap".to_owned(),
-                client_id: client_id.clone(),
+                client_id,
                 scopes: scopes.to_string(),
                 application: None,
             },
             secret_hash: secret::hash(&client_secret),
         };
         let answer = self.committer.submit(by, Work::CreateOrganization(Box::new(founding))).await?;
-        let Done::Founded(organization, _) = answer.done else { return Err(unexpected()) };
-        Ok(Founded { organization, application_id: Some(application_id), client_id, client_secret })
+        let Done::Founded(organization, account) = answer.done else { return Err(unexpected()) };
+        // Also where this was answered from the record: the first application is the one it was founded with.
+        let first = {
+            let known = self.gate.known();
+            let own = known.applications.values().filter(|one| one.organization == organization.number);
+            own.min_by_key(|one| one.number).map(|one| one.id)
+        };
+        Ok(Founded { organization, application_id: first, client_id: account.client_id, client_secret })
     }
 
     /// Every organization there is, newest first.

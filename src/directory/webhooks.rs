@@ -80,6 +80,11 @@ impl Directory {
         caller: &Caller,
         new: NewWebhook,
     ) -> Result<WithSecret<Webhook>, Error> {
+        let once = caller.once.as_deref();
+        if let Some(done) = By::caller(caller).recorded()? {
+            let secret = secret::signing_text(&secret::mint_signing_key(once));
+            return Ok(WithSecret { made: webhook_of(done)?, secret: Some(secret) });
+        }
         check_types(&new.types)?;
         check_description(new.description.as_deref())?;
         let organization = caller.organization;
@@ -90,7 +95,7 @@ impl Directory {
             return Err(Error::Conflict { code: "webhook_limit_reached", message });
         }
         let id = secret::new_id();
-        let key = secret::mint_signing_key();
+        let key = secret::mint_signing_key(once);
         let created = WebhookCreated {
             id,
             url: new.url,
@@ -149,8 +154,11 @@ impl Directory {
         caller: &Caller,
         id: Uuid,
     ) -> Result<WithSecret<Webhook>, Error> {
+        let key = secret::mint_signing_key(caller.once.as_deref());
+        if let Some(done) = By::caller(caller).recorded()? {
+            return Ok(WithSecret { made: webhook_of(done)?, secret: Some(secret::signing_text(&key)) });
+        }
         let webhook = self.webhook(caller, id)?;
-        let key = secret::mint_signing_key();
         let side = SideWrite::RotateWebhookSecret {
             id,
             sealed: self.key.seal(&about(id), &key),
@@ -164,6 +172,9 @@ impl Directory {
 
     /// Deletes a webhook: nothing more is sent, and its secret is forgotten.
     pub async fn delete_webhook(&self, caller: &Caller, id: Uuid) -> Result<(), Error> {
+        if caller.repeats() {
+            return Ok(());
+        }
         let webhook = self.webhook(caller, id)?;
         let stream = Some(Stream { kind: StreamKind::Webhook, number: webhook.number });
         let (by, side) = (By::caller(caller), vec![SideWrite::ForgetWebhook(id)]);
@@ -200,13 +211,7 @@ impl Directory {
         side: Vec<SideWrite>,
     ) -> Result<Webhook, Error> {
         let work = Work::Item { organization, stream, wish: ItemEvent::Webhook(wish), side };
-        match self.committer.submit(by, work).await?.done {
-            Done::Item(item) => match *item {
-                Item::Webhook(webhook) => Ok(webhook),
-                _ => Err(unexpected()),
-            },
-            _ => Err(unexpected()),
-        }
+        webhook_of(self.committer.submit(by, work).await?.done)
     }
 
     // ---- for the outbox ----
@@ -323,4 +328,14 @@ fn check_description(text: Option<&str>) -> Result<(), Error> {
         return Err(Error::field("description", "description must be at most 1000 characters"));
     }
     Ok(())
+}
+
+fn webhook_of(done: Done) -> Result<Webhook, Error> {
+    match done {
+        Done::Item(item) => match *item {
+            Item::Webhook(webhook) => Ok(webhook),
+            _ => Err(unexpected()),
+        },
+        _ => Err(unexpected()),
+    }
 }

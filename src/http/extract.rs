@@ -8,9 +8,9 @@ use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use super::App;
 use super::guard::TooSlow;
 use super::problem::Problem;
+use super::{App, idempotency};
 use crate::core::caller::{Caller, CredentialKind, Scope};
 use crate::core::session::Refusal;
 use crate::sessions::AGENT_SCOPES;
@@ -33,7 +33,7 @@ pub struct AgentOrEnded(pub Caller);
 async fn with_any(parts: &Parts, app: &App, scopes: &[Scope]) -> Result<Caller, Problem> {
     let caller = not_ended(app.auth.caller(parts).await?)?;
     if scopes.iter().any(|scope| caller.scopes.has(*scope)) {
-        Ok(caller)
+        idempotency::caller_of(parts, app, caller).await
     } else {
         Err(Problem::forbidden(scopes))
     }
@@ -123,7 +123,7 @@ impl FromRequestParts<App> for AgentOrEnded {
             return Err(Problem::forbidden(&AGENT_SCOPES));
         }
         keeps_sessions(&caller)?;
-        Ok(Self(caller))
+        idempotency::caller_of(parts, app, caller).await.map(Self)
     }
 }
 

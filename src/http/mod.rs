@@ -10,6 +10,7 @@ mod frame;
 mod guard;
 pub mod health;
 mod history;
+mod idempotency;
 pub mod metrics;
 mod oauth;
 mod page;
@@ -157,6 +158,7 @@ pub fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
         .split_for_parts();
+    idempotency::describe(&mut document);
     problem::describe(&mut document);
     (router, document)
 }
@@ -178,6 +180,7 @@ pub fn router(app: App) -> Router {
                 "Method not allowed at this path; see Allow",
             )
         })
+        .layer(middleware::from_fn_with_state(app.clone(), idempotency::layer))
         .layer(DefaultBodyLimit::max(BODY))
         .layer(CatchPanicLayer::custom(|_| {
             Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Internal server error")

@@ -211,6 +211,9 @@ impl From<Error> for Problem {
             Error::Denied { code, message } => Self::new(StatusCode::FORBIDDEN, code, message),
             Error::NotFound(_) => Self::new(StatusCode::NOT_FOUND, "not_found", message),
             Error::Conflict { code, message } => Self::new(StatusCode::CONFLICT, code, message),
+            Error::Unprocessable { code, message } => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, message)
+            }
             Error::Gone(ended) => Self {
                 reason: Some(ended.reason.word()),
                 ..Self::new(StatusCode::GONE, "session_disconnected", message)

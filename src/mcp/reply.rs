@@ -196,6 +196,7 @@ impl Refusal {
             Error::NotFound("Session") => Self::session_not_found(None),
             Error::NotFound(_) => plain(StatusCode::NOT_FOUND, -32000),
             Error::Conflict { .. } => plain(StatusCode::CONFLICT, -32000),
+            Error::Unprocessable { .. } => plain(StatusCode::UNPROCESSABLE_ENTITY, -32000),
             Error::Gone(ended) => Self::session_not_found(Some(ended.reason)),
             Error::Busy => Self { retry_after: Some(1), ..plain(StatusCode::SERVICE_UNAVAILABLE, -32000) },
             Error::DiskFull => plain(StatusCode::INSUFFICIENT_STORAGE, -32000),

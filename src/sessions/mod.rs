@@ -5,6 +5,7 @@ mod board;
 mod erase;
 mod history;
 mod list;
+mod once;
 mod report;
 mod revoke;
 mod schedules;
@@ -58,6 +59,7 @@ pub struct Sessions {
     key: SecretKey,
     policy: Policy,
     revocations: revoke::Worker,
+    under_way: once::UnderWay,
     traffic: Mutex<traffic::Traffic>,
     timetable: Mutex<schedules::Timetable>,
 }
@@ -100,9 +102,8 @@ impl Sessions {
         key: SecretKey,
         policy: Policy,
     ) -> Self {
-        let (revocations, traffic) = (revoke::Worker::default(), Mutex::default());
-        let timetable = Mutex::default();
-        Self { committer, gate, reader, clock, key, policy, revocations, traffic, timetable }
+        let (revocations, under_way, traffic, timetable) = Default::default();
+        Self { committer, gate, reader, clock, key, policy, revocations, under_way, traffic, timetable }
     }
 
     /// The policy new sessions are opened under.
@@ -117,6 +118,9 @@ impl Sessions {
     /// Opens a session, or attaches to the live one with the same `clientSessionId` (else `tokenIdentifier`): same id,
     /// fresh token, the old token dead.
     pub async fn connect(&self, caller: &Caller, new: NewSession) -> Result<Opened, Error> {
+        if let Some(done) = By::caller(caller).recorded()? {
+            return self.opened_before(caller, done).await;
+        }
         let application = self.application_to_create_in(caller, new.application)?;
         self.agent_side(caller, application)?;
         check_lengths(&new)?;
@@ -124,7 +128,7 @@ impl Sessions {
         let (principal, id) = (caller.person().unwrap_or(PrincipalNumber(0)), secret::new_id());
         let (issuer, subject) = principal_of(caller, new.authenticated_user.as_deref());
         let name = new.name.clone().unwrap_or_else(|| default_name(&new));
-        let token = secret::mint(TokenKind::Session, id);
+        let token = secret::mint_for(caller.once.as_deref(), TokenKind::Session, id);
         let connect = Connect {
             id,
             kind: new.kind,
@@ -156,6 +160,16 @@ impl Sessions {
         Ok(Opened { session: *session, application_id, name, token: text, opened })
     }
 
+    /// The answer to a connect that took effect before, from the same facts.
+    async fn opened_before(&self, caller: &Caller, done: Done) -> Result<Opened, Error> {
+        let Done::Session { session, opened } = done else { return Err(unexpected()) };
+        self.not_barred(caller, session.application)?;
+        let name = self.name(session.number).await?.unwrap_or_else(|| "(erased)".to_owned());
+        let token = secret::mint_for(caller.once.as_deref(), TokenKind::Session, session.id).text;
+        let application_id = self.gate.known().application_id(session.application);
+        Ok(Opened { session: *session, application_id, name, token, opened })
+    }
+
     async fn name(&self, number: SessionNumber) -> Result<Option<String>, Error> {
         Ok(self.reader.session_by_number(number).await?.and_then(|row| row.detail.name))
     }
@@ -178,7 +192,7 @@ impl Sessions {
     /// Replaces the session's token; the old one is dead when this returns.
     pub async fn renew(&self, caller: &Caller, id: Uuid) -> Result<(Session, String), Error> {
         let session = self.own(caller, id).await?;
-        let token = secret::mint(TokenKind::Session, id);
+        let token = secret::mint_for(caller.once.as_deref(), TokenKind::Session, id);
         let command = Command::RenewToken { presented: caller.presented(session.owner) };
         let (session, _) = self.wish(caller, session.number, command, Some(token.hash)).await?;
         Ok((session, token.text))
@@ -212,7 +226,7 @@ impl Sessions {
         command: Command,
     ) -> Result<View, Error> {
         let view = self.get(caller, application, id).await?;
-        if let Some(ended) = view.session.ended {
+        if let Some(ended) = view.session.ended.filter(|_| !caller.repeats()) {
             return Err(Error::Gone(ended));
         }
         self.wish(caller, view.session.number, command, None).await?;
@@ -228,7 +242,7 @@ impl Sessions {
     /// An operator ends one session and leaves every credential alone. Returns how many it ended: one or none.
     pub async fn terminate(&self, caller: &Caller, application: Uuid, id: Uuid) -> Result<u64, Error> {
         let view = self.get(caller, application, id).await?;
-        if view.session.ended.is_some() {
+        if view.session.ended.is_some() && !caller.repeats() {
             return Ok(0);
         }
         self.end(caller, view.session.number, Reason::Terminated).await
@@ -275,6 +289,19 @@ impl Sessions {
 
     /// The open session behind an id on the agent side; one that has ended is 410, a foreign one 404.
     async fn own(&self, caller: &Caller, id: Uuid) -> Result<Session, Error> {
+        let session = self.reachable(caller, id).await?;
+        if caller.repeats() {
+            return Ok(session);
+        }
+        if let Some(ended) = session.ended {
+            return Err(Error::Gone(ended));
+        }
+        self.agent_side(caller, session.application)?;
+        Ok(session)
+    }
+
+    /// The session behind an id on the agent side, open or ended.
+    async fn reachable(&self, caller: &Caller, id: Uuid) -> Result<Session, Error> {
         let open = {
             let known = self.gate.known();
             known.session_number(id).and_then(|number| known.session(number)).cloned()
@@ -291,10 +318,6 @@ impl Sessions {
         }
         // What was revoked is told so, whatever it asks about; what was not is told how the session ended.
         self.not_barred(caller, session.application)?;
-        if let Some(ended) = session.ended {
-            return Err(Error::Gone(ended));
-        }
-        self.agent_side(caller, session.application)?;
         Ok(session)
     }
 
@@ -340,7 +363,7 @@ impl Sessions {
 
     /// Remembers which access token keeps a session alive: revoking the session bars it.
     fn gate_presented(&self, caller: &Caller, number: SessionNumber) {
-        if let Some(token) = caller.access_token() {
+        if let Some(token) = caller.access_token().filter(|_| !caller.repeats()) {
             self.gate.presented(number, token);
         }
     }

@@ -49,10 +49,12 @@ pub struct Revoked {
 #[derive(Default)]
 pub(super) struct Worker {
     wake: Notify,
-    waiting: Mutex<HashMap<Uuid, oneshot::Sender<Result<u64, Error>>>>,
+    waiting: Mutex<HashMap<Uuid, Vec<Waiting>>>,
     /// The requests behind revocations that were begun since the start: the events these come to name them too.
     causes: Mutex<HashMap<Uuid, By>>,
 }
+
+type Waiting = oneshot::Sender<Result<u64, Error>>;
 
 /// Waits until what was cancelled has let go, but not for ever.
 pub(super) async fn wait_for(answer: &Answer) {
@@ -124,7 +126,7 @@ impl Sessions {
         note: Option<String>,
     ) -> Result<Revoked, Error> {
         let view = self.get(caller, application, id).await?;
-        if view.session.ended.is_some() {
+        if view.session.ended.is_some() && !caller.repeats() {
             return Ok(Revoked { id: None, disconnected: 0 });
         }
         let filter = Filter {
@@ -208,11 +210,13 @@ impl Sessions {
 
     /// Begins a revocation and waits until the worker is through with it.
     pub(super) async fn carry_through(&self, by: By, beginning: Beginning) -> Result<Revoked, Error> {
+        if let Some(done) = by.recorded()? {
+            return self.carried_through_before(done).await;
+        }
         let id = beginning.id;
         let (tell, told) = oneshot::channel();
-        self.revocations.waiting.lock().insert(id, tell);
-        let cause = By { actor: Actor::SYSTEM, ..by.clone() };
-        self.revocations.causes.lock().insert(id, cause);
+        self.revocations.waiting.lock().insert(id, vec![tell]);
+        self.revocations.causes.lock().insert(id, by.as_system());
         let scope = scope(&beginning.filter);
         let work = Work::BeginRevocation(Box::new(beginning));
         if let Err(error) = self.committer.submit(by, work).await {
@@ -226,6 +230,39 @@ impl Sessions {
         // The worker goes on whether or not anybody still waits here.
         let disconnected = told.await.map_err(|_| Error::Busy)??;
         Ok(Revoked { id: Some(id), disconnected })
+    }
+
+    /// The answer to a request that began a revocation before: its count, once it has one.
+    async fn carried_through_before(&self, done: Done) -> Result<Revoked, Error> {
+        let Done::Revocation(Revocation { id, .. }) = done else { return Err(unexpected()) };
+        let (tell, told) = oneshot::channel();
+        // First in the line, then the look: whatever ends after the look is told to the line.
+        self.revocations.waiting.lock().entry(id).or_default().push(tell);
+        let stored = self.reader.revocation_by_id(id).await;
+        match stored.map(|revocation| revocation.filter(|revocation| revocation.ended_at.is_some())) {
+            Ok(None) => {
+                let disconnected = told.await.map_err(|_| Error::Busy)??;
+                Ok(Revoked { id: Some(id), disconnected })
+            }
+            known => {
+                drop(told);
+                let mut waiting = self.revocations.waiting.lock();
+                let line = waiting.entry(id).or_default();
+                line.retain(|tell| !tell.is_closed());
+                if line.is_empty() {
+                    waiting.remove(&id);
+                }
+                let disconnected = known?.map_or(0, |revocation| revocation.disconnected_count);
+                Ok(Revoked { id: Some(id), disconnected })
+            }
+        }
+    }
+
+    /// Tells everybody who waits for a revocation what came of it.
+    fn tell(&self, id: Uuid, outcome: impl Fn() -> Result<u64, Error>) {
+        for tell in self.revocations.waiting.lock().remove(&id).unwrap_or_default() {
+            tell.send(outcome()).ok();
+        }
     }
 
     /// A revocation of the organization, by its id.
@@ -325,10 +362,10 @@ impl Sessions {
                         tracing::error!(?error, revocation = number.0, "a revocation could not go on");
                         begun.remove(&number);
                         // It goes on, but nobody should wait for what may take until somebody empties a disk.
-                        if let (false, Some(tell)) =
-                            (matches!(error, Error::Busy), self.revocations.waiting.lock().remove(&id))
-                        {
-                            tell.send(Err(error)).ok();
+                        match error {
+                            Error::Busy => {}
+                            Error::DiskFull => self.tell(id, || Err(Error::DiskFull)),
+                            error => self.tell(id, || Err(Error::Internal(error.to_string()))),
                         }
                         tokio::time::sleep(PAUSE).await;
                     }
@@ -356,9 +393,7 @@ impl Sessions {
         let Done::Revocation(ended) = answer.done else { return Err(unexpected()) };
         self.revocations.causes.lock().remove(&revocation.id);
         metrics::counter!(meter::REVOKED).increment(ended.disconnected_count);
-        if let Some(tell) = self.revocations.waiting.lock().remove(&revocation.id) {
-            tell.send(Ok(ended.disconnected_count)).ok();
-        }
+        self.tell(revocation.id, || Ok(ended.disconnected_count));
         Ok(())
     }
 }

@@ -55,6 +55,9 @@ pub(super) struct Timetable {
 impl Sessions {
     /// Makes a schedule.
     pub async fn create_schedule(&self, caller: &Caller, new: NewSchedule) -> Result<Scheduled, Error> {
+        if let Some(done) = By::caller(caller).recorded()? {
+            return self.scheduled(schedule_of(done)?).await;
+        }
         check_note(new.note.as_deref())?;
         let name = new.name.trim();
         if name.is_empty() || name.chars().count() > LONGEST || name.chars().any(char::is_control) {
@@ -128,6 +131,9 @@ impl Sessions {
         id: Uuid,
         wish: ScheduleEvent,
     ) -> Result<Scheduled, Error> {
+        if let Some(done) = By::caller(caller).recorded()? {
+            return self.scheduled(schedule_of(done)?).await;
+        }
         let number = self.own_schedule(caller, id)?.number;
         let schedule =
             self.wish_schedule(By::caller(caller), caller.organization, Some(number), wish).await?;
@@ -225,13 +231,7 @@ impl Sessions {
     ) -> Result<Schedule, Error> {
         let stream = number.map(|number| Stream { kind: StreamKind::Schedule, number });
         let work = Work::Item { organization, stream, wish: ItemEvent::Schedule(wish), side: vec![] };
-        match self.committer.submit(by, work).await?.done {
-            Done::Item(item) => match *item {
-                Item::Schedule(schedule) => Ok(schedule),
-                _ => Err(unexpected()),
-            },
-            _ => Err(unexpected()),
-        }
+        schedule_of(self.committer.submit(by, work).await?.done)
     }
 
     fn own_schedules(&self, caller: &Caller) -> Vec<Schedule> {
@@ -312,4 +312,14 @@ fn read_cron(expression: &str, time_zone: &str) -> Result<(Cron, Tz), Error> {
         Error::field("timeZone", "timeZone must be a name of the IANA database, such as Europe/Berlin")
     })?;
     Ok((cron, zone))
+}
+
+fn schedule_of(done: Done) -> Result<Schedule, Error> {
+    match done {
+        Done::Item(item) => match *item {
+            Item::Schedule(schedule) => Ok(schedule),
+            _ => Err(unexpected()),
+        },
+        _ => Err(unexpected()),
+    }
 }

@@ -11,6 +11,7 @@ pub use crate::core::delivery::{Delivery, DeliveryStatus};
 use crate::core::event::{Connected, Personal, Recorded, body_digest};
 use crate::core::ids::{ApplicationNumber, Position, PrincipalNumber, SessionNumber, StreamKind};
 pub use crate::core::item::Item;
+use crate::core::once::Outcome;
 pub use crate::core::revocation::Revocation;
 use crate::core::session::Session;
 pub use crate::core::token::{AccessToken, Principal, SessionToken};
@@ -162,6 +163,10 @@ pub enum SideWrite {
         before: Time,
         failed_before: Time,
     },
+    /// What a request came to that is not to take effect again.
+    Outcome(Outcome),
+    /// Forget a page of outcomes recorded up to this instant.
+    ForgetOutcomes(Time),
     /// Drop the bodies of these activity events and keep their digests; pruning came up to this position.
     Prune {
         events: Vec<(Position, [u8; 32])>,

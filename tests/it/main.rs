@@ -10,6 +10,7 @@ mod feeds;
 mod golden;
 mod health;
 mod hostile;
+mod idempotency;
 mod kills;
 mod limits;
 mod mcp;

@@ -21,6 +21,7 @@ use crate::core::ids::{
     ServiceAccountNumber, SessionNumber, Stream,
 };
 use crate::core::item::Item;
+use crate::core::once::Outcome;
 use crate::core::policy::Policy;
 use crate::core::principal::Standing;
 use crate::core::revocation::Revocation;
@@ -130,8 +131,22 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Decides one unit. A refusal leaves nothing behind.
+    /// Decides one unit, and records its outcome where it is not to happen again. A refusal leaves nothing behind.
     pub fn decide(&mut self, by: &By, work: &Work) -> Result<Done, Error> {
+        let done = self.decide_work(by, work)?;
+        if let Some(once) = &by.once {
+            self.side.push(SideWrite::Outcome(Outcome {
+                key: once.key,
+                fingerprint: once.fingerprint,
+                salt: once.salt,
+                done: serde_json::to_string(&done).map_err(super::unreadable)?,
+                recorded_at: self.now,
+            }));
+        }
+        Ok(done)
+    }
+
+    fn decide_work(&mut self, by: &By, work: &Work) -> Result<Done, Error> {
         match work {
             Work::Session { number, command, token_hash } => {
                 let session = self.session(*number).cloned().ok_or(Refusal::Unknown)?;

@@ -4,7 +4,6 @@ use uuid::Uuid;
 
 use super::{Draft, Drafted, Fact};
 use crate::committer::{By, Done, Opening};
-use crate::core::caller::Actor;
 use crate::core::command::{Command, Connect};
 use crate::core::event::{ActivityRecorded, Event, SessionEvent};
 use crate::core::ids::{Head, PrincipalNumber, RevocationNumber, SessionNumber};
@@ -70,7 +69,7 @@ impl Draft<'_> {
             };
             (first, room.unwrap_or_default(), decide(&fresh, onto, &command, self.now)?)
         };
-        let system = By { actor: Actor::SYSTEM, ..by.clone() };
+        let system = by.as_system();
         if let (Some(first), Some(holder)) = (first, &holder) {
             self.wish(&system, holder, &first, None)?;
         }

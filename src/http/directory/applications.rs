@@ -209,8 +209,9 @@ fn shown_with_secret(
     made: WithSecret<Application>,
 ) -> Result<Json<ApplicationWithOauth>, Problem> {
     let oauth = ApplicationOauth::new(app, &made.made, made.secret);
-    let (application, summary) = app.directory.application(caller, made.made.id)?;
-    Ok(Json(ApplicationWithOauth { application: ApplicationView::new(application, summary), oauth }))
+    // As it was made: this may be a request's answer of before. Only the counts of sessions are those of now.
+    let (_, summary) = app.directory.application(caller, made.made.id)?;
+    Ok(Json(ApplicationWithOauth { application: ApplicationView::new(made.made, summary), oauth }))
 }
 
 /// List applications, newest first

@@ -24,6 +24,7 @@ use crate::core::ids::{
 };
 use crate::core::item::Item;
 use crate::core::kind::Kind;
+use crate::core::once::Outcome;
 use crate::core::policy::{Preset, SessionPolicy};
 use crate::core::reason::Reason;
 use crate::core::session::{Ended, Session};
@@ -283,6 +284,17 @@ fn detail(row: &SqliteRow) -> Result<Detail, StoreError> {
         token_identifier: row.try_get("token_identifier")?,
         protocol_version: row.try_get("protocol_version")?,
         client: row.try_get("client")?,
+    })
+}
+
+fn outcome(row: &SqliteRow) -> Result<Outcome, StoreError> {
+    let salt: &[u8] = row.try_get("salt")?;
+    Ok(Outcome {
+        key: bytes32(row, "key")?,
+        fingerprint: bytes32(row, "fingerprint")?,
+        salt: salt.try_into().map_err(|_| damaged(row, "salt is not 16 bytes".to_owned()))?,
+        done: row.try_get("outcome")?,
+        recorded_at: time(row.try_get("recorded_at")?),
     })
 }
 

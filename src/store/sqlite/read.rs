@@ -8,8 +8,8 @@ use sqlx::{AssertSqlSafe, Connection, QueryBuilder, Row, Sqlite, SqliteConnectio
 use uuid::Uuid;
 
 use super::{
-    WHOLE_SESSION, access_token, application, bytes32, entry, item, options, organization, revocation,
-    service_account, time, wal_bytes, whole_session,
+    WHOLE_SESSION, access_token, application, bytes32, entry, item, options, organization, outcome,
+    revocation, service_account, time, wal_bytes, whole_session,
 };
 use crate::core::Time;
 use crate::core::event::{ACTIVITY, Event};
@@ -19,6 +19,7 @@ use crate::core::ids::{
     StreamKind,
 };
 use crate::core::kind::Kind;
+use crate::core::once::Outcome;
 use crate::core::session::{Envelope, evolve};
 use crate::store::StoreError;
 use crate::store::row::{
@@ -188,6 +189,21 @@ impl Reader {
             .fetch_optional(&self.pool)
             .await?;
         row.map(|row| bytes32(&row, "secret_hash")).transpose()
+    }
+
+    /// What a request came to, by its key.
+    pub async fn outcome(&self, key: &[u8; 32]) -> Result<Option<Outcome>, StoreError> {
+        let row = sqlx::query("select * from idempotency where key = ?")
+            .bind(key.as_slice())
+            .fetch_optional(&self.pool)
+            .await?;
+        row.as_ref().map(outcome).transpose()
+    }
+
+    /// Whether there are outcomes recorded up to an instant.
+    pub async fn has_outcomes(&self, up_to: Time) -> Result<bool, StoreError> {
+        let sql = "select exists (select 1 from idempotency where recorded_at <= ?)";
+        Ok(sqlx::query_scalar(sql).bind(up_to.timestamp_millis()).fetch_one(&self.pool).await?)
     }
 
     // ---- principals ----

@@ -10,6 +10,7 @@ use super::{MIGRATIONS, OLDEST_SQLITE, PATIENCE, migrate, options, wal_bytes};
 use crate::core::Time;
 use crate::core::event::TYPE_VERSION;
 use crate::core::ids::{ApplicationNumber, Head, Position, SessionNumber};
+use crate::core::once::{KEPT, Outcome};
 use crate::core::policy::Preset;
 use crate::core::session::Session;
 use crate::store::StoreError;
@@ -472,6 +473,12 @@ impl Writer {
             | SideWrite::ForgetDeliveriesOf(_)
             | SideWrite::Deliveries { .. }
             | SideWrite::ForgetDeliveries { .. } => return self.write_webhook(side).await,
+            SideWrite::Outcome(outcome) => return self.write_outcome(outcome).await,
+            SideWrite::ForgetOutcomes(up_to) => sqlx::query(
+                "delete from idempotency where key in \
+                 (select key from idempotency where recorded_at <= ? order by recorded_at limit 500)",
+            )
+            .bind(up_to.timestamp_millis()),
             SideWrite::Prune { events, up_to } => return self.prune(events, *up_to).await,
         };
         query.execute(&mut self.connection).await?;
@@ -488,6 +495,29 @@ impl Writer {
             ] {
                 sqlx::query(sql).bind(number.0).execute(&mut self.connection).await?;
             }
+        }
+        Ok(())
+    }
+
+    /// Keeps what a request came to. That it is the only one under its key for as long as outcomes are kept is seen to
+    /// here, in the transaction of what it did.
+    async fn write_outcome(&mut self, outcome: &Outcome) -> Result<(), StoreError> {
+        let written = sqlx::query(
+            "insert into idempotency (key, fingerprint, salt, outcome, recorded_at) values (?, ?, ?, ?, ?) \
+             on conflict (key) do update set fingerprint = excluded.fingerprint, salt = excluded.salt, \
+             outcome = excluded.outcome, recorded_at = excluded.recorded_at \
+             where idempotency.recorded_at <= excluded.recorded_at - ?",
+        )
+        .bind(outcome.key.as_slice())
+        .bind(outcome.fingerprint.as_slice())
+        .bind(outcome.salt.as_slice())
+        .bind(outcome.done.as_str())
+        .bind(outcome.recorded_at.timestamp_millis())
+        .bind(KEPT.num_milliseconds())
+        .execute(&mut self.connection)
+        .await?;
+        if written.rows_affected() == 0 {
+            return Err(StoreError::Failed("a request was about to take effect twice".to_owned()));
         }
         Ok(())
     }

@@ -315,6 +315,7 @@ pub fn by_account() -> By {
         actor: Actor { kind: ActorKind::ServiceAccount, id: Uuid::from_u128(0xac) },
         request_id: Some("request-1".into()),
         traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into()),
+        once: None,
     }
 }
 

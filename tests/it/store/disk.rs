@@ -173,5 +173,6 @@ fn operator(running: &Running) -> Caller {
         ended: None,
         request_id: None,
         traceparent: None,
+        once: None,
     }
 }

@@ -1,0 +1,180 @@
+//! Requests that take effect once: `Idempotency-Key` on whatever writes by POST or DELETE
+//! (draft-ietf-httpapi-idempotency-key-header). The layer takes the request's fingerprint and keeps it under way until
+//! it is answered; the extractors, which know who asks, look up what it came to before.
+
+use std::sync::{Arc, OnceLock};
+
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use sha2::{Digest, Sha256};
+use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::Type;
+use utoipa::openapi::{
+    Content, HeaderBuilder, ObjectBuilder, OpenApi, Ref, RefOr, Required, ResponseBuilder,
+};
+
+use super::extract::body_bytes;
+use super::problem::Problem;
+use super::{App, BATCH};
+use crate::core::caller::Caller;
+use crate::core::once::Once;
+
+static KEY: HeaderName = HeaderName::from_static("idempotency-key");
+static REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+const LONGEST: usize = 255;
+const MANY: &str = "/api/v1/agent-sessions/activity";
+
+/// A keyed request, as far as it is known before who makes it; an extension of it.
+#[derive(Clone)]
+struct Slot(Arc<Keyed>);
+
+struct Keyed {
+    /// None where it is malformed.
+    key: Option<String>,
+    fingerprint: [u8; 32],
+    once: OnceLock<Arc<Once>>,
+}
+
+/// Takes the fingerprint of requests with a key, and says of answers that they are those of before.
+pub async fn layer(State(app): State<App>, request: Request, next: Next) -> Response {
+    let writes = [Method::POST, Method::DELETE].contains(request.method());
+    let keyed = request.headers().contains_key(&KEY) && request.uri().path().starts_with("/api/v1/");
+    if !writes || !keyed {
+        return next.run(request).await;
+    }
+    let (mut parts, body) = request.into_parts();
+    let mut whole = Request::from_parts(parts.clone(), body);
+    // The one operation with a larger body says so on its route, which comes later.
+    if parts.uri.path() == MANY {
+        DefaultBodyLimit::max(BATCH).apply(&mut whole);
+    }
+    let bytes = match body_bytes(whole, &app).await {
+        Ok(bytes) => bytes,
+        Err(problem) => return problem.into_response(),
+    };
+    let slot = Slot(Arc::new(Keyed {
+        key: read(&parts.headers),
+        fingerprint: fingerprint(&parts, &bytes),
+        once: OnceLock::new(),
+    }));
+    parts.extensions.insert(slot.clone());
+    let mut response = next.run(Request::from_parts(parts, Body::from(bytes))).await;
+    let replays = slot.0.once.get().is_some_and(|once| once.recorded.is_some());
+    if replays && response.status().is_success() {
+        response.headers_mut().insert(&REPLAYED, HeaderValue::from_static("true"));
+    }
+    response
+}
+
+/// The caller of a request; with its key, if it came with one.
+pub async fn caller_of(parts: &Parts, app: &App, mut caller: Caller) -> Result<Caller, Problem> {
+    let Some(Slot(slot)) = parts.extensions.get::<Slot>() else { return Ok(caller) };
+    let key = slot.key.as_deref().ok_or_else(|| {
+        let message = format!(
+            "Idempotency-Key must be 1 to {LONGEST} visible ASCII characters, in double quotes or without"
+        );
+        Problem::invalid("Idempotency-Key", message)
+    })?;
+    let once = match slot.once.get() {
+        Some(once) => once.clone(),
+        None => {
+            let once = app.sessions.once(&caller, key, slot.fingerprint).await?;
+            slot.once.get_or_init(|| once).clone()
+        }
+    };
+    caller.once = Some(once);
+    Ok(caller)
+}
+
+/// The key of a request: a string of RFC 9651 without parameters, or its characters without quotes.
+fn read(headers: &HeaderMap) -> Option<String> {
+    let mut values = headers.get_all(&KEY).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return None };
+    let text = value.to_str().ok()?.trim();
+    let key = match text.strip_prefix('"') {
+        Some(rest) => unquoted(rest)?,
+        None => text.to_owned(),
+    };
+    let visible = key.bytes().all(|byte| byte.is_ascii_graphic());
+    (visible && (1..=LONGEST).contains(&key.len())).then_some(key)
+}
+
+/// What is left of a quoted string after its first quote, up to its last, without escapes.
+fn unquoted(text: &str) -> Option<String> {
+    let mut key = String::new();
+    let mut characters = text.chars();
+    loop {
+        match characters.next()? {
+            '"' => return characters.next().is_none().then_some(key),
+            '\\' => key.push(characters.next().filter(|escaped| "\"\\".contains(*escaped))?),
+            character => key.push(character),
+        }
+    }
+}
+
+fn fingerprint(parts: &Parts, body: &[u8]) -> [u8; 32] {
+    let mut digest = Sha256::new();
+    let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
+    for part in [parts.method.as_str(), target] {
+        digest.update((part.len() as u64).to_be_bytes());
+        digest.update(part);
+    }
+    digest.update(body);
+    digest.finalize().into()
+}
+
+// ---- the document ----
+
+/// Adds the header, and what it can lead to, to every operation it is for.
+pub fn describe(document: &mut OpenApi) {
+    // A preview changes nothing.
+    let writing = |path: &str| path.starts_with("/api/v1/") && !path.ends_with("/preview");
+    for (_, item) in document.paths.paths.iter_mut().filter(|(path, _)| writing(path)) {
+        for operation in [&mut item.post, &mut item.delete].into_iter().flatten() {
+            operation.parameters.get_or_insert_default().push(RefOr::T(parameter()));
+            add_answers(operation);
+        }
+    }
+}
+
+fn parameter() -> Parameter {
+    let schema = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(257));
+    ParameterBuilder::new()
+        .name("Idempotency-Key")
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some(
+            "Makes it safe to send this again: for 24 hours the same request with the same key is answered as the first \
+             time and does nothing more. 1 to 255 visible ASCII characters, in double quotes or without; a UUID is best. \
+             A request that was refused did nothing, and is decided afresh.",
+        ))
+        .schema(Some(schema))
+        .build()
+}
+
+fn add_answers(operation: &mut Operation) {
+    let said = [
+        ("409", "A request with this `Idempotency-Key` is under way (`idempotency_in_flight`)."),
+        ("422", "Another request came with this `Idempotency-Key` (`idempotency_key_reused`)."),
+    ];
+    let answers = &mut operation.responses.responses;
+    for (status, text) in said {
+        let content = Content::new(Some(Ref::from_schema_name("Problem")));
+        let new = || ResponseBuilder::new().description("").content("application/json", content).build();
+        let answer = answers.entry(status.to_owned()).or_insert_with(|| RefOr::T(new()));
+        if let RefOr::T(answer) = answer {
+            answer.description = format!("{} {text}", answer.description).trim().to_owned();
+        }
+    }
+    for (status, answer) in answers.iter_mut() {
+        if let (true, RefOr::T(answer)) = (status.starts_with('2'), answer) {
+            let text = "`true` where this is the answer to a request that took effect before.";
+            let header = HeaderBuilder::new().description(Some(text)).build();
+            answer.headers.insert("Idempotency-Replayed".to_owned(), RefOr::T(header));
+        }
+    }
+}

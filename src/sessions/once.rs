@@ -1,0 +1,106 @@
+//! Requests that are to take effect once: which are under way, and what the others came to.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::Sessions;
+use crate::committer::{By, Work};
+use crate::core::caller::Caller;
+use crate::core::once::{KEPT, Once, Outcome};
+use crate::error::Error;
+use crate::secret;
+use crate::store::SideWrite;
+
+/// Requests under way, by their keys. A mark is over when its last holder lets go of it: the request, its client gone or
+/// not, or the unit that it handed in.
+#[derive(Default)]
+pub(super) struct UnderWay(Mutex<Marks>);
+
+#[derive(Default)]
+struct Marks {
+    marks: HashMap<[u8; 32], Weak<()>>,
+    /// Marks that are over are dropped when there are so many.
+    tidy_at: usize,
+}
+
+impl UnderWay {
+    fn enter(&self, key: [u8; 32]) -> Option<Arc<()>> {
+        let mut all = self.0.lock();
+        if all.marks.get(&key).is_some_and(|mark| mark.strong_count() > 0) {
+            return None;
+        }
+        if all.marks.len() >= all.tidy_at {
+            all.marks.retain(|_, mark| mark.strong_count() > 0);
+            all.tidy_at = (2 * all.marks.len()).max(1_024);
+        }
+        let mark = Arc::new(());
+        all.marks.insert(key, Arc::downgrade(&mark));
+        Some(mark)
+    }
+}
+
+impl Sessions {
+    /// Makes a caller's request one that takes effect once, under a key of the client's own: refused while it is under
+    /// way or where the key was another request's, else with what it came to before, if it did.
+    pub async fn once(&self, caller: &Caller, key: &str, fingerprint: [u8; 32]) -> Result<Arc<Once>, Error> {
+        let (organization, kind) =
+            (caller.organization.0.to_be_bytes(), (caller.actor.kind as i64).to_be_bytes());
+        let who: [&[u8]; 4] = [&organization, &kind, caller.actor.id.as_bytes(), key.as_bytes()];
+        let digest = self.key.digest("idempotency key", &who);
+        // First the mark, then the look: what ends in between is on record.
+        let under_way = self.under_way.enter(digest).ok_or_else(|| Error::Conflict {
+            code: "idempotency_in_flight",
+            message: "A request with this Idempotency-Key is under way: wait for its answer, or ask again"
+                .to_owned(),
+        })?;
+        let (salt, recorded) = match self.outcome(&digest, &fingerprint).await? {
+            Some(outcome) => (outcome.salt, Some(outcome.done)),
+            None => (secret::request_salt(), None),
+        };
+        let [organization, kind, actor, key] = who;
+        let request = [organization, kind, actor, key, &fingerprint, &salt];
+        let seed = self.key.digest("secrets of a request", &request);
+        Ok(Arc::new(Once { key: digest, fingerprint, salt, seed, recorded, under_way }))
+    }
+
+    /// By whom a part of a request is done that hands in several units: each part takes effect once. Parts are counted
+    /// from 0; the first stands under the request's own key, so that the key is bound to the request.
+    pub async fn part(&self, caller: &Caller, index: usize) -> Result<By, Error> {
+        let by = By::caller(caller);
+        let Some(once) = by.once.as_deref().filter(|_| index > 0) else { return Ok(by) };
+        let key = self.key.digest("part of a request", &[&once.key, &index.to_be_bytes()]);
+        let recorded = self.outcome(&key, &once.fingerprint).await?.map(|outcome| outcome.done);
+        let part = Once { key, recorded, ..once.clone() };
+        Ok(By { once: Some(Arc::new(part)), ..by })
+    }
+
+    async fn outcome(&self, key: &[u8; 32], fingerprint: &[u8; 32]) -> Result<Option<Outcome>, Error> {
+        let forgotten = self.clock.now() - KEPT;
+        let found = self.reader.outcome(key).await?.filter(|outcome| outcome.recorded_at > forgotten);
+        if found.as_ref().is_some_and(|outcome| outcome.fingerprint != *fingerprint) {
+            return Err(reused());
+        }
+        Ok(found)
+    }
+
+    /// Forgets outcomes that are not replayed any more, a page at a time. Returns how many pages.
+    pub async fn forget_outcomes(&self) -> Result<usize, Error> {
+        let up_to = self.clock.now() - KEPT;
+        let mut pages = 0;
+        while self.reader.has_outcomes(up_to).await? {
+            self.committer.submit(By::system(), Work::Side(SideWrite::ForgetOutcomes(up_to))).await?;
+            pages += 1;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(pages)
+    }
+}
+
+/// The key was another request's.
+pub(super) fn reused() -> Error {
+    let message = "Another request came with this Idempotency-Key; each needs a key of its own".to_owned();
+    Error::Unprocessable { code: "idempotency_key_reused", message }
+}
