@@ -3,30 +3,25 @@
 mod api_keys;
 mod organizations;
 mod principals;
+mod service_accounts;
+mod tokens;
 mod webhooks;
 
 use std::sync::Arc;
 
-use chrono::TimeDelta;
 use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::committer::{By, Committer, Done, Work};
-use crate::core::application::{
-    Application, ApplicationCommand, Organization, ServiceAccount, ServiceAccountCommand,
-};
-use crate::core::caller::{ActorKind, Caller, Scope, Scopes};
-use crate::core::event::{
-    ApplicationChanged, ApplicationCreated, OauthClient, ServiceAccountCreated, UpstreamSet,
-};
-use crate::core::ids::{OrganizationNumber, Position};
+use crate::core::application::{Application, ApplicationCommand, Organization};
+use crate::core::caller::{Caller, Scope, Scopes};
+use crate::core::event::{ApplicationChanged, ApplicationCreated, OauthClient, UpstreamSet};
 use crate::core::once::Once;
 use crate::core::policy::{ApplicationPolicy, Policy};
-use crate::core::token::AccessToken;
 use crate::error::Error;
-use crate::gate::{Client, Gate, Summary};
-use crate::secret::{self, SecretKey, TokenKind};
-use crate::store::{Reader, SideWrite};
+use crate::gate::{Gate, Summary};
+use crate::secret::{self, SecretKey};
+use crate::store::Reader;
 
 pub use api_keys::{KeyView, NewKey, User};
 pub use principals::{Person, PersonQuery};
@@ -255,172 +250,6 @@ impl Directory {
         match self.committer.submit(By::caller(caller), work).await?.done {
             Done::Application(application) => Ok(*application),
             _ => Err(unexpected()),
-        }
-    }
-
-    // ---- service accounts ----
-
-    /// The organization's service accounts, newest first.
-    pub fn service_accounts(
-        &self,
-        caller: &Caller,
-        archived: bool,
-        slice: Slice,
-    ) -> (Vec<ServiceAccount>, bool) {
-        let known = self.gate.known();
-        let mut own: Vec<_> = known
-            .service_accounts
-            .values()
-            .filter(|one| one.organization == caller.organization && (archived || one.archived_at.is_none()))
-            .filter(|one| slice.after.is_none_or(|after| (one.created_at, one.id) < after))
-            .cloned()
-            .collect();
-        own.sort_unstable_by_key(|one| std::cmp::Reverse((one.created_at, one.id)));
-        let more = own.len() > slice.limit as usize;
-        own.truncate(slice.limit as usize);
-        (own, more)
-    }
-
-    /// One service account, archived or not.
-    pub fn service_account(&self, caller: &Caller, id: Uuid) -> Result<ServiceAccount, Error> {
-        let known = self.gate.known();
-        let found = known.service_accounts.values().find(|one| one.id == id);
-        found
-            .filter(|one| one.organization == caller.organization)
-            .cloned()
-            .ok_or(Error::NotFound("Service account"))
-    }
-
-    /// The id of the application a service account is bound to.
-    pub fn bound_application(&self, account: &ServiceAccount) -> Option<Uuid> {
-        account.application.map(|number| self.gate.known().application_id(number))
-    }
-
-    /// Makes a service account with its secret. Nobody gives away more than they have.
-    pub async fn create_service_account(
-        &self,
-        caller: &Caller,
-        name: &str,
-        scopes: Option<&[String]>,
-        application: Option<Uuid>,
-    ) -> Result<WithSecret<ServiceAccount>, Error> {
-        let scopes = match scopes {
-            None => Scopes::default().with(Scope::ManagementAll),
-            Some(words) => client_scopes("scopes", words)?,
-        };
-        if scopes.is_empty() {
-            return Err(Error::field("scopes", "scopes must name at least one scope"));
-        }
-        check_gift(caller, scopes)?;
-        let application = match application {
-            Some(id) => {
-                let (application, _) = self.application(caller, id)?;
-                if application.archived_at.is_some() && !caller.repeats() {
-                    return Err(Error::NotFound("Application"));
-                }
-                Some(application.number)
-            }
-            None => None,
-        };
-        let id = secret::new_id();
-        let minted = secret::mint_client_secret(caller.once.as_deref());
-        let created = ServiceAccountCreated {
-            id,
-            name: checked_name("name", name)?,
-            client_id: format!("sa_{id}"),
-            scopes: scopes.to_string(),
-            application,
-        };
-        let organization = caller.organization;
-        let work = Work::CreateServiceAccount { organization, created, secret_hash: minted.hash };
-        let made = self.service_account_from(caller, work).await?;
-        Ok(WithSecret { made, secret: Some(minted.text) })
-    }
-
-    /// Gives a service account a new secret; the old one opens nothing from now on.
-    pub async fn rotate_service_account_secret(
-        &self,
-        caller: &Caller,
-        id: Uuid,
-    ) -> Result<WithSecret<ServiceAccount>, Error> {
-        let account = self.service_account(caller, id)?;
-        let minted = secret::mint_client_secret(caller.once.as_deref());
-        let command = ServiceAccountCommand::RotateSecret;
-        let work = Work::ServiceAccount { number: account.number, command, secret_hash: Some(minted.hash) };
-        let made = self.service_account_from(caller, work).await?;
-        Ok(WithSecret { made, secret: Some(minted.text) })
-    }
-
-    /// Archives a service account: it gets no more tokens, and those it has open nothing.
-    pub async fn archive_service_account(&self, caller: &Caller, id: Uuid) -> Result<ServiceAccount, Error> {
-        let account = self.service_account(caller, id)?;
-        let command = ServiceAccountCommand::Archive;
-        let work = Work::ServiceAccount { number: account.number, command, secret_hash: None };
-        self.service_account_from(caller, work).await
-    }
-
-    async fn service_account_from(&self, caller: &Caller, work: Work) -> Result<ServiceAccount, Error> {
-        match self.committer.submit(By::caller(caller), work).await?.done {
-            Done::ServiceAccount(account) => Ok(*account),
-            _ => Err(unexpected()),
-        }
-    }
-
-    // ---- tokens ----
-
-    /// Issues an access token to an authenticated client: with the scopes it asks for, or all it may have.
-    pub async fn issue_token(&self, client: Client, asked: Option<&str>) -> Result<Issued, Error> {
-        let (client_kind, number, organization, allowed) = self.client_facts(client)?;
-        let scopes = match asked.filter(|asked| !asked.trim().is_empty()) {
-            None => allowed,
-            Some(asked) => {
-                let (scopes, unknown) = Scopes::parse(asked);
-                if let Some(unknown) = unknown.first() {
-                    return Err(Error::field("scope", unknown_scope(unknown)));
-                }
-                if !allowed.covers(scopes) {
-                    return Err(Error::field("scope", format!("this client may ask for at most: {allowed}")));
-                }
-                scopes
-            }
-        };
-        let id = secret::new_id();
-        let minted = secret::mint(TokenKind::Access, id);
-        let token = AccessToken {
-            id,
-            secret_hash: minted.hash,
-            organization,
-            client_kind,
-            client: number,
-            scopes,
-            issued_at: Position(0),
-            expires_at: self.clock.now() + TimeDelta::seconds(self.policy.token_lifetime.into()),
-            barred: false,
-        };
-        let answer = self.committer.submit(By::system(), Work::IssueToken(token)).await?;
-        let Done::Token(token) = answer.done else { return Err(unexpected()) };
-        Ok(Issued { token: minted.text, scopes: token.scopes, expires_in: self.policy.token_lifetime })
-    }
-
-    /// Forgets an access token: it opens nothing any more when this returns, and never will.
-    pub async fn revoke_access_token(&self, caller: &Caller, id: Uuid) -> Result<(), Error> {
-        let work = Work::Side(SideWrite::RevokeAccessToken(id));
-        self.committer.submit(By::caller(caller), work).await.map(|_| ())
-    }
-
-    fn client_facts(&self, client: Client) -> Result<(ActorKind, i64, OrganizationNumber, Scopes), Error> {
-        let known = self.gate.known();
-        let nobody = Error::Unauthorized { reason: None };
-        match client {
-            Client::Application(number) => {
-                let one = known.applications.get(&number).ok_or(nobody)?;
-                let scopes = Scopes::parse(&one.oauth.scopes.join(" ")).0;
-                Ok((ActorKind::Application, number.0, one.organization, scopes))
-            }
-            Client::ServiceAccount(number) => {
-                let one = known.service_accounts.get(&number).ok_or(nobody)?;
-                Ok((ActorKind::ServiceAccount, number.0, one.organization, one.scopes))
-            }
         }
     }
 }

@@ -104,18 +104,28 @@ async fn a_disabled_principal_has_and_opens_nothing_until_it_is_enabled_also_aft
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tokens_from_before_a_principal_was_revoked_keep_nothing_alive() {
+async fn tokens_from_before_a_principal_was_revoked_open_nothing_for_it_also_after_a_restart() {
     let server = Server::start().await;
-    let operator = server.operator().await;
-    let ada = somebody(&operator, "ada").await;
-    let agent = ada.holder.connect(json!({})).await;
+    let old = server.operator().await;
+    let eve = old.connect(json!({ "authenticatedUserId": "eve" })).await;
+    let (_, shown) = old.get(&eve.path()).await;
+    let ada = somebody(&old, "ada").await;
     let house = &server.running.as_ref().unwrap().house;
-    let caller = house.auth.bearer(operator.token.as_deref().unwrap()).await.unwrap();
-    let principal = Some(ada.id.parse().unwrap());
-    let wanted = sessiond::sessions::Wanted { principal, ..Default::default() };
-    assert_eq!(house.sessions.revoke_wanted(&caller, &wanted, None).await.unwrap().disconnected, 1);
-    assert_eq!(agent.call("heartbeat").await.0, 401);
-    assert_eq!(ada.holder.connect(json!({})).await.call("heartbeat").await.0, 200, "a key is no token");
+    let caller = house.auth.bearer(old.token.as_deref().unwrap()).await.unwrap();
+    for id in [shown["session"]["principalId"].as_str().unwrap(), &ada.id] {
+        let principal = Some(id.parse().unwrap());
+        let wanted = sessiond::sessions::Wanted { principal, ..Default::default() };
+        house.sessions.revoke_wanted(&caller, &wanted, None).await.unwrap();
+    }
+    assert_eq!(eve.call("heartbeat").await.0, 401);
+    let server = server.restart().await;
+    let moved = |holder: &Holder| Holder { base: server.url(""), ..holder.clone() };
+    let fresh = server.operator().await;
+    let as_eve = json!({ "authenticatedUserId": "eve" });
+    assert_eq!(moved(&old).post("/api/v1/agent-sessions", as_eve.clone()).await.0, 401);
+    fresh.connect(as_eve).await;
+    let agent = moved(&ada.holder).connect(json!({})).await;
+    assert_eq!(agent.call("heartbeat").await.0, 200, "a key is no token");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,119 @@
+//! Service accounts: what an organization's own programs authenticate as.
+
+use uuid::Uuid;
+
+use super::{Directory, Slice, WithSecret, check_gift, checked_name, client_scopes, unexpected};
+use crate::committer::{By, Done, Work};
+use crate::core::application::{ServiceAccount, ServiceAccountCommand};
+use crate::core::caller::{Caller, Scope, Scopes};
+use crate::core::event::ServiceAccountCreated;
+use crate::error::Error;
+use crate::secret;
+
+impl Directory {
+    /// The organization's service accounts, newest first.
+    pub fn service_accounts(
+        &self,
+        caller: &Caller,
+        archived: bool,
+        slice: Slice,
+    ) -> (Vec<ServiceAccount>, bool) {
+        let known = self.gate.known();
+        let mut own: Vec<_> = known
+            .service_accounts
+            .values()
+            .filter(|one| one.organization == caller.organization && (archived || one.archived_at.is_none()))
+            .filter(|one| slice.after.is_none_or(|after| (one.created_at, one.id) < after))
+            .cloned()
+            .collect();
+        own.sort_unstable_by_key(|one| std::cmp::Reverse((one.created_at, one.id)));
+        let more = own.len() > slice.limit as usize;
+        own.truncate(slice.limit as usize);
+        (own, more)
+    }
+
+    /// One service account, archived or not.
+    pub fn service_account(&self, caller: &Caller, id: Uuid) -> Result<ServiceAccount, Error> {
+        let known = self.gate.known();
+        let found = known.service_accounts.values().find(|one| one.id == id);
+        found
+            .filter(|one| one.organization == caller.organization)
+            .cloned()
+            .ok_or(Error::NotFound("Service account"))
+    }
+
+    /// The id of the application a service account is bound to.
+    pub fn bound_application(&self, account: &ServiceAccount) -> Option<Uuid> {
+        account.application.map(|number| self.gate.known().application_id(number))
+    }
+
+    /// Makes a service account with its secret. Nobody gives away more than they have.
+    pub async fn create_service_account(
+        &self,
+        caller: &Caller,
+        name: &str,
+        scopes: Option<&[String]>,
+        application: Option<Uuid>,
+    ) -> Result<WithSecret<ServiceAccount>, Error> {
+        let scopes = match scopes {
+            None => Scopes::default().with(Scope::ManagementAll),
+            Some(words) => client_scopes("scopes", words)?,
+        };
+        if scopes.is_empty() {
+            return Err(Error::field("scopes", "scopes must name at least one scope"));
+        }
+        check_gift(caller, scopes)?;
+        let application = match application {
+            Some(id) => {
+                let (application, _) = self.application(caller, id)?;
+                if application.archived_at.is_some() && !caller.repeats() {
+                    return Err(Error::NotFound("Application"));
+                }
+                Some(application.number)
+            }
+            None => None,
+        };
+        let id = secret::new_id();
+        let minted = secret::mint_client_secret(caller.once.as_deref());
+        let created = ServiceAccountCreated {
+            id,
+            name: checked_name("name", name)?,
+            client_id: format!("sa_{id}"),
+            scopes: scopes.to_string(),
+            application,
+        };
+        let organization = caller.organization;
+        let work = Work::CreateServiceAccount { organization, created, secret_hash: minted.hash };
+        let made = self.service_account_from(caller, work).await?;
+        Ok(WithSecret { made, secret: Some(minted.text) })
+    }
+
+    /// Gives a service account a new secret; the old one opens nothing from now on.
+    pub async fn rotate_service_account_secret(
+        &self,
+        caller: &Caller,
+        id: Uuid,
+    ) -> Result<WithSecret<ServiceAccount>, Error> {
+        let account = self.service_account(caller, id)?;
+        let minted = secret::mint_client_secret(caller.once.as_deref());
+        let command = ServiceAccountCommand::RotateSecret;
+        let work = Work::ServiceAccount { number: account.number, command, secret_hash: Some(minted.hash) };
+        let made = self.service_account_from(caller, work).await?;
+        Ok(WithSecret { made, secret: Some(minted.text) })
+    }
+
+    /// Archives a service account: it gets no more tokens, and those it has open nothing.
+    pub async fn archive_service_account(&self, caller: &Caller, id: Uuid) -> Result<ServiceAccount, Error> {
+        let account = self.service_account(caller, id)?;
+        let command = ServiceAccountCommand::Archive;
+        let work = Work::ServiceAccount { number: account.number, command, secret_hash: None };
+        self.service_account_from(caller, work).await
+    }
+
+    async fn service_account_from(&self, caller: &Caller, work: Work) -> Result<ServiceAccount, Error> {
+        match self.committer.submit(By::caller(caller), work).await?.done {
+            Done::ServiceAccount(account) => Ok(*account),
+            _ => Err(unexpected()),
+        }
+    }
+}

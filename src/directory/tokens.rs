@@ -1,0 +1,72 @@
+//! Access tokens: issued to clients, and given up.
+
+use chrono::TimeDelta;
+use uuid::Uuid;
+
+use super::{Directory, Issued, unexpected, unknown_scope};
+use crate::committer::{By, Done, Work};
+use crate::core::caller::{ActorKind, Caller, Scopes};
+use crate::core::ids::{OrganizationNumber, Position};
+use crate::core::token::AccessToken;
+use crate::error::Error;
+use crate::gate::Client;
+use crate::secret::{self, TokenKind};
+use crate::store::SideWrite;
+
+impl Directory {
+    /// Issues an access token to an authenticated client: with the scopes it asks for, or all it may have.
+    pub async fn issue_token(&self, client: Client, asked: Option<&str>) -> Result<Issued, Error> {
+        let (client_kind, number, organization, allowed) = self.client_facts(client)?;
+        let scopes = match asked.filter(|asked| !asked.trim().is_empty()) {
+            None => allowed,
+            Some(asked) => {
+                let (scopes, unknown) = Scopes::parse(asked);
+                if let Some(unknown) = unknown.first() {
+                    return Err(Error::field("scope", unknown_scope(unknown)));
+                }
+                if !allowed.covers(scopes) {
+                    return Err(Error::field("scope", format!("this client may ask for at most: {allowed}")));
+                }
+                scopes
+            }
+        };
+        let id = secret::new_id();
+        let minted = secret::mint(TokenKind::Access, id);
+        let token = AccessToken {
+            id,
+            secret_hash: minted.hash,
+            organization,
+            client_kind,
+            client: number,
+            scopes,
+            issued_at: Position(0),
+            expires_at: self.clock.now() + TimeDelta::seconds(self.policy.token_lifetime.into()),
+            barred: false,
+        };
+        let answer = self.committer.submit(By::system(), Work::IssueToken(token)).await?;
+        let Done::Token(token) = answer.done else { return Err(unexpected()) };
+        Ok(Issued { token: minted.text, scopes: token.scopes, expires_in: self.policy.token_lifetime })
+    }
+
+    /// Forgets an access token: it opens nothing any more when this returns, and never will.
+    pub async fn revoke_access_token(&self, caller: &Caller, id: Uuid) -> Result<(), Error> {
+        let work = Work::Side(SideWrite::RevokeAccessToken(id));
+        self.committer.submit(By::caller(caller), work).await.map(|_| ())
+    }
+
+    fn client_facts(&self, client: Client) -> Result<(ActorKind, i64, OrganizationNumber, Scopes), Error> {
+        let known = self.gate.known();
+        let nobody = Error::Unauthorized { reason: None };
+        match client {
+            Client::Application(number) => {
+                let one = known.applications.get(&number).ok_or(nobody)?;
+                let scopes = Scopes::parse(&one.oauth.scopes.join(" ")).0;
+                Ok((ActorKind::Application, number.0, one.organization, scopes))
+            }
+            Client::ServiceAccount(number) => {
+                let one = known.service_accounts.get(&number).ok_or(nobody)?;
+                Ok((ActorKind::ServiceAccount, number.0, one.organization, one.scopes))
+            }
+        }
+    }
+}
