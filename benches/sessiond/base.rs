@@ -115,7 +115,7 @@ impl Base {
 /// A session's own call, as it comes in over HTTP.
 fn by(session: Uuid) -> By {
     let actor = Actor { kind: ActorKind::Session, id: session };
-    By { actor, request_id: Some("0123456789abcdef".to_owned()), traceparent: None }
+    By { actor, request_id: Some("0123456789abcdef".to_owned()), traceparent: None, once: None }
 }
 
 fn activity(session: &Session) -> Work {

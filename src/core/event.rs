@@ -275,7 +275,7 @@ pub struct ServiceAccountCreated {
 /// What happens to a revocation.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RevocationEvent {
-    Began(RevocationBegan),
+    Began(Box<RevocationBegan>),
     Ended(RevocationEnded),
 }
 

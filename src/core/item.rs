@@ -18,7 +18,7 @@ use super::webhook::{Webhook, WebhookEvent};
 pub enum Item {
     Principal(Standing),
     ApiKey(ApiKey),
-    Schedule(Schedule),
+    Schedule(Box<Schedule>),
     Webhook(Webhook),
 }
 
@@ -100,7 +100,7 @@ impl Item {
         let mut item = match kind {
             StreamKind::Principal => Self::Principal(serde_json::from_str(state)?),
             StreamKind::ApiKey => Self::ApiKey(serde_json::from_str(state)?),
-            StreamKind::Schedule => Self::Schedule(serde_json::from_str(state)?),
+            StreamKind::Schedule => Self::Schedule(Box::new(serde_json::from_str(state)?)),
             StreamKind::Webhook => Self::Webhook(serde_json::from_str(state)?),
             _ => return Ok(None),
         };
@@ -230,10 +230,10 @@ pub fn evolve(item: Option<Item>, event: &ItemEvent, envelope: &Envelope) -> Opt
             super::api_key::evolve(Some(before), event, envelope).map(Item::ApiKey)
         }
         (None, ItemEvent::Schedule(event)) => {
-            super::schedule::evolve(None, event, envelope).map(Item::Schedule)
+            super::schedule::evolve(None, event, envelope).map(Box::new).map(Item::Schedule)
         }
         (Some(Item::Schedule(before)), ItemEvent::Schedule(event)) => {
-            super::schedule::evolve(Some(before), event, envelope).map(Item::Schedule)
+            super::schedule::evolve(Some(*before), event, envelope).map(Box::new).map(Item::Schedule)
         }
         (None, ItemEvent::Webhook(event)) => super::webhook::evolve(None, event, envelope).map(Item::Webhook),
         (Some(Item::Webhook(before)), ItemEvent::Webhook(event)) => {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Time;
-use super::event::{RevocationBegan, RevocationEvent};
+use super::event::RevocationEvent;
 use super::filter::{Facts, Filter};
 use super::ids::{Head, OrganizationNumber, Position, RevocationNumber};
 use super::reason::Reason;
@@ -58,13 +58,13 @@ pub fn evolve(
     head: Head,
 ) -> Option<Revocation> {
     match (revocation, event) {
-        (_, RevocationEvent::Began(RevocationBegan { id, filter, reason, note, .. })) => Some(Revocation {
+        (_, RevocationEvent::Began(began)) => Some(Revocation {
             number,
-            id: *id,
+            id: began.id,
             organization,
-            filter: filter.clone(),
-            reason: *reason,
-            note: note.clone(),
+            filter: began.filter.clone(),
+            reason: began.reason,
+            note: began.note.clone(),
             fence: head.position,
             instant: occurred_at,
             ended_at: None,

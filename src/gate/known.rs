@@ -735,7 +735,7 @@ impl Known {
 
     pub fn schedules(&self) -> impl DoubleEndedIterator<Item = &Schedule> {
         self.items(StreamKind::Schedule).filter_map(|item| match item {
-            Item::Schedule(schedule) => Some(schedule),
+            Item::Schedule(schedule) => Some(schedule.as_ref()),
             _ => None,
         })
     }

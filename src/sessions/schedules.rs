@@ -317,7 +317,7 @@ fn read_cron(expression: &str, time_zone: &str) -> Result<(Cron, Tz), Error> {
 fn schedule_of(done: Done) -> Result<Schedule, Error> {
     match done {
         Done::Item(item) => match *item {
-            Item::Schedule(schedule) => Ok(schedule),
+            Item::Schedule(schedule) => Ok(*schedule),
             _ => Err(unexpected()),
         },
         _ => Err(unexpected()),

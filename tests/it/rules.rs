@@ -547,14 +547,14 @@ fn began(filter: Filter) -> Revocation {
 }
 
 fn began_at(filter: Filter, fence: i64) -> Revocation {
-    let began = RevocationEvent::Began(RevocationBegan {
+    let began = RevocationEvent::Began(Box::new(RevocationBegan {
         id: Uuid::from_u128(9),
         filter,
         reason: Reason::Revoked,
         note: None,
         matched: None,
         schedule: None,
-    });
+    }));
     let head = Head { version: 1, position: Position(fence), ..Head::default() };
     revocation::evolve(None, &began, RevocationNumber(1), OrganizationNumber(1), at(400), head).unwrap()
 }

@@ -42,7 +42,7 @@ impl Draft<'_> {
             matched: Some(self.matched(number, *organization, filter)),
             schedule: beginning.schedule.map(|(stream, _)| stream.number),
         };
-        let event = RevocationEvent::Began(began);
+        let event = RevocationEvent::Began(Box::new(began));
         let revocation = self.revocation_event(by, *organization, filter.application, number, None, event);
         self.bar(by, beginning, number);
         if let Some((stream, event)) = run {

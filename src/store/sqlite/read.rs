@@ -373,17 +373,15 @@ impl Reader {
         limit: i64,
     ) -> Result<Vec<Addressed>, StoreError> {
         let rows = if activity {
-            let sql = format!(
-                "with recursive chain(position, previous, nth) as (\
+            let sql = "with recursive chain(position, previous, nth) as (\
                  select position, previous_position, 1 from event where position = ?1 \
                  union all select e.position, e.previous_position, nth + 1 from chain \
                  cross join event e on e.position = chain.previous where nth < ?3) \
                  select e.*, s.id as session_id, a.id as application_id, r.id as revocation_id \
                  from chain cross join event e on e.position = chain.position \
                  left join session s on s.number = ?2 left join application a on a.number = e.application \
-                 left join revocation r on r.number = e.revocation order by e.position desc"
-            );
-            let query = sqlx::query(AssertSqlSafe(sql)).bind(newest.0).bind(session.0).bind(limit);
+                 left join revocation r on r.number = e.revocation order by e.position desc";
+            let query = sqlx::query(sql).bind(newest.0).bind(session.0).bind(limit);
             query.fetch_all(&self.pool).await?
         } else {
             let sql = addressed(
