@@ -110,16 +110,18 @@ pub enum Requests {
     Connects(Connects),
 }
 
-/// Connects, each with a `clientSessionId` of its own, for one of ten thousand users.
+/// Connects, each with a `clientSessionId` of its own, for one of ten thousand users on one of a hundred hosts.
 pub struct Connects {
     template: Vec<u8>,
     session_at: usize,
     user_at: usize,
+    host_at: usize,
     next: AtomicU64,
 }
 
 const SESSION: &str = "run-0000000000000000";
 const USER: &str = "user-0000@example.com";
+const HOST: &str = "build-00.example.com";
 
 impl Connects {
     pub fn new(token: &str, application: &str) -> Self {
@@ -127,7 +129,7 @@ impl Connects {
             "tokenIdentifier": "workstation",
             "authenticatedUserId": USER,
             "clientSessionId": SESSION,
-            "hostname": "build-17.example.com",
+            "hostname": HOST,
             "clientInfo": { "name": "inspector", "version": "1.4.2" },
             "applicationId": application,
         });
@@ -137,8 +139,8 @@ impl Connects {
         let find = |text: &str| {
             template.windows(text.len()).position(|bytes| bytes == text.as_bytes()).expect("it is in there")
         };
-        let (session_at, user_at) = (find(SESSION) + 4, find(USER) + 5);
-        Self { template, session_at, user_at, next: AtomicU64::new(1) }
+        let (session_at, user_at, host_at) = (find(SESSION) + 4, find(USER) + 5, find(HOST) + 6);
+        Self { template, session_at, user_at, host_at, next: AtomicU64::new(1) }
     }
 
     fn write(&self, into: &mut Vec<u8>) {
@@ -146,6 +148,7 @@ impl Connects {
         into.clone_from(&self.template);
         digits(&mut into[self.session_at..self.session_at + 16], number);
         digits(&mut into[self.user_at..self.user_at + 4], number.wrapping_mul(7_919) % 10_000);
+        digits(&mut into[self.host_at..self.host_at + 2], number % 100);
     }
 }
 

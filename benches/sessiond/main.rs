@@ -39,6 +39,12 @@ const ROWS: &[Row] = &[
         run: rows::revoke::revoke,
     },
     Row {
+        name: "reports",
+        title: "activity reported of a thousand sessions a call, 8 connections",
+        run: rows::reports::reports,
+    },
+    Row { name: "lists", title: "lists and counts among very many sessions", run: rows::lists::lists },
+    Row {
         name: "webhooks",
         title: "a backlog of events delivered to one webhook",
         run: rows::webhooks::deliveries,
@@ -58,6 +64,7 @@ pub struct Bench {
     pub grown_sessions: usize,
     pub grown_events: i64,
     pub revoked: usize,
+    pub listed: usize,
     pub disk_window: Duration,
 }
 
@@ -75,6 +82,7 @@ impl Bench {
                 grown_sessions: 5_000,
                 grown_events: 60_000,
                 revoked: 2_000,
+                listed: 10_000,
                 disk_window: seconds(3),
             }
         } else {
@@ -88,6 +96,7 @@ impl Bench {
                 grown_sessions: 200_000,
                 grown_events: 10_000_000,
                 revoked: 100_000,
+                listed: 1_000_000,
                 disk_window: seconds(60),
             }
         }

@@ -54,6 +54,20 @@ impl Line {
         }
     }
 
+    /// A time that should be at most so many times its yardstick.
+    pub fn times(what: &'static str, ours: Duration, yardstick: Duration, at_most: f64) -> Self {
+        let ratio = ours.as_secs_f64() / yardstick.as_secs_f64();
+        let aimed = at_most.is_finite();
+        Self::Figure {
+            what,
+            ours: milliseconds(ours),
+            yardstick: milliseconds(yardstick),
+            ratio: format!("{ratio:.2}"),
+            aim: if aimed { format!("ratio <= {at_most}") } else { String::new() },
+            met: aimed.then_some(ratio <= at_most),
+        }
+    }
+
     /// A figure without an aim.
     pub fn plain(what: &'static str, ours: String, yardstick: String) -> Self {
         Self::Figure { what, ours, yardstick, ratio: String::new(), aim: String::new(), met: None }

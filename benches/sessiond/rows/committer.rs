@@ -12,12 +12,12 @@ use crate::server::{Written, memory, written_since};
 use crate::table::{Line, median, milliseconds, runs, thousands};
 
 /// A runtime like the server's.
-fn runtime() -> tokio::runtime::Runtime {
+pub fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap()
 }
 
 /// One run of the committer: figures of the window, and what it wrote in all.
-async fn run(bench: &Bench, base: &Base) -> anyhow::Result<(Figures, usize, Written)> {
+pub async fn run(bench: &Bench, base: &Base) -> anyhow::Result<(Figures, usize, Written)> {
     let (before, budget) = (base.position(), Arc::new(AtomicI64::new(i64::MAX)));
     let times = async {
         tokio::time::sleep(bench.warm_up).await;

@@ -3,5 +3,7 @@
 pub mod calls;
 pub mod committer;
 pub mod disk;
+pub mod lists;
+pub mod reports;
 pub mod revoke;
 pub mod webhooks;
