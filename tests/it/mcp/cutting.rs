@@ -12,6 +12,28 @@ use super::upstream::clock;
 use super::{Client, House, Stream, call, messages, not_found, refused};
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_suspended_session_answers_every_call_with_an_error_and_goes_on_when_it_is_resumed() {
+    let (house, upstream) = House::with_fake(&[]).await;
+    let client = house.connect().await;
+    let id = house.sessions().await[0]["id"].as_str().unwrap().to_owned();
+    let turn = async |verb: &str| {
+        let path = format!("/api/v1/applications/{}/sessions/{id}/{verb}", house.application);
+        let (status, body) = house.operator.post(&path, json!({})).await;
+        assert_eq!(status, StatusCode::OK, "{body}");
+    };
+    turn("suspend").await;
+    let sent = upstream.sent().len();
+    let (status, refused) = client.call("echo").await;
+    assert_eq!((status, &refused["error"]["code"]), (StatusCode::OK, &json!(-32000)), "{refused}");
+    assert_eq!(refused["error"]["data"]["reason"], "session_suspended");
+    assert_eq!(client.listen().await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(upstream.sent().len(), sent, "nothing reaches the server behind");
+    turn("resume").await;
+    let (status, answer) = client.call("echo").await;
+    assert!(status == StatusCode::OK && answer["error"].is_null(), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_revoke_ends_every_call_with_its_reason_and_bars_the_old_token() {
     let (house, upstream) = House::with_fake(&[]).await;
     let client = house.connect().await;
