@@ -161,6 +161,10 @@ async fn a_later_event_of_a_session_waits_for_the_earlier_one_and_other_sessions
     other.call("disconnect").await;
     let all = receiver.until(4).await;
     assert!(all[2..].iter().all(|taken| taken.json()["subject"] == other.id));
+    // The receiver has it a moment before it is written down.
+    server
+        .until("the outcome", || async { deliveries(&operator, &made, "&status=pending").await.len() == 1 })
+        .await;
     let pending = deliveries(&operator, &made, "&status=pending").await;
     assert_eq!(pending.len(), 1, "{pending:?}");
     assert_eq!((&pending[0]["attempts"], &pending[0]["lastError"]), (&json!(1), &json!("answered 500")));
