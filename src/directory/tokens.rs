@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::{Directory, Issued, unexpected, unknown_scope};
 use crate::committer::{By, Done, Work};
 use crate::core::caller::{ActorKind, Caller, Scopes};
-use crate::core::ids::{OrganizationNumber, Position};
+use crate::core::ids::{ApplicationNumber, OrganizationNumber, Position};
 use crate::core::token::AccessToken;
 use crate::error::Error;
 use crate::gate::Client;
@@ -16,7 +16,7 @@ use crate::store::SideWrite;
 impl Directory {
     /// Issues an access token to an authenticated client: with the scopes it asks for, or all it may have.
     pub async fn issue_token(&self, client: Client, asked: Option<&str>) -> Result<Issued, Error> {
-        let (client_kind, number, organization, allowed) = self.client_facts(client)?;
+        let Facts { client_kind, number, organization, allowed, token_lifetime } = self.facts_of(client)?;
         let scopes = match asked.filter(|asked| !asked.trim().is_empty()) {
             None => allowed,
             Some(asked) => {
@@ -40,12 +40,12 @@ impl Directory {
             client: number,
             scopes,
             issued_at: Position(0),
-            expires_at: self.clock.now() + TimeDelta::seconds(self.policy.token_lifetime.into()),
+            expires_at: self.clock.now() + TimeDelta::seconds(token_lifetime.into()),
             barred: false,
         };
         let answer = self.committer.submit(By::system(), Work::IssueToken(token)).await?;
         let Done::Token(token) = answer.done else { return Err(unexpected()) };
-        Ok(Issued { token: minted.text, scopes: token.scopes, expires_in: self.policy.token_lifetime })
+        Ok(Issued { token: minted.text, scopes: token.scopes, expires_in: token_lifetime })
     }
 
     /// Forgets an access token: it opens nothing any more when this returns, and never will.
@@ -54,19 +54,46 @@ impl Directory {
         self.committer.submit(By::caller(caller), work).await.map(|_| ())
     }
 
-    fn client_facts(&self, client: Client) -> Result<(ActorKind, i64, OrganizationNumber, Scopes), Error> {
+    fn facts_of(&self, client: Client) -> Result<Facts, Error> {
         let known = self.gate.known();
         let nobody = Error::Unauthorized { reason: None };
+        let lifetime = |application: Option<ApplicationNumber>| {
+            let own = application.and_then(|number| known.applications.get(&number)?.policy.as_ref());
+            own.map_or(self.policy, |policy| policy.over(self.policy)).token_lifetime
+        };
         match client {
             Client::Application(number) => {
                 let one = known.applications.get(&number).ok_or(nobody)?;
-                let scopes = Scopes::parse(&one.oauth.scopes.join(" ")).0;
-                Ok((ActorKind::Application, number.0, one.organization, scopes))
+                Ok(Facts {
+                    client_kind: ActorKind::Application,
+                    number: number.0,
+                    organization: one.organization,
+                    allowed: Scopes::parse(&one.oauth.scopes.join(" ")).0,
+                    token_lifetime: lifetime(Some(number)),
+                })
             }
             Client::ServiceAccount(number) => {
                 let one = known.service_accounts.get(&number).ok_or(nobody)?;
-                Ok((ActorKind::ServiceAccount, number.0, one.organization, one.scopes))
+                Ok(Facts {
+                    client_kind: ActorKind::ServiceAccount,
+                    number: number.0,
+                    organization: one.organization,
+                    allowed: one.scopes,
+                    token_lifetime: lifetime(one.application),
+                })
             }
         }
     }
+}
+
+/// What a token for a client is made of.
+struct Facts {
+    client_kind: ActorKind,
+    /// Of the application or service account.
+    number: i64,
+    organization: OrganizationNumber,
+    /// The most it may ask for.
+    allowed: Scopes,
+    /// By the policy of the application that it is, or is bound to; else the server's.
+    token_lifetime: u32,
 }

@@ -146,6 +146,19 @@ async fn a_session_keeps_the_policy_it_was_opened_under() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_applications_own_tokens_live_as_long_as_its_policy_says() {
+    let (server, operator, first) = begin().await;
+    let (_, rotated) = operator.post(&format!("/api/v1/applications/{first}/rotate-secret"), json!({})).await;
+    set(&operator, &first, json!({ "tokenLifetime": 120 })).await;
+    let text = |field: &str| rotated["oauth"][field].as_str().unwrap().to_owned();
+    let token = server.token_for(&text("clientId"), &text("clientSecret"), "mcp:invoke").await;
+    let agent = server.holder(token).connect(json!({})).await;
+    server.turn(121);
+    assert_eq!(agent.call("heartbeat").await.0, 401);
+    assert_eq!(operator.get("/api/v1/policy").await.1["tokenLifetime"], 3_600, "others' are the server's");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn lowering_a_limit_ends_nobody_until_somebody_comes() {
     let (_server, operator, first) = begin().await;
     let mut agents = vec![];
