@@ -1,6 +1,8 @@
 //! SQLite behind the seam: one connection that writes, a few that read.
 
 mod check;
+mod load;
+mod log;
 mod read;
 mod rebuild;
 mod webhooks;

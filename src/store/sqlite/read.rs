@@ -1,34 +1,22 @@
 //! Questions, answered in pages: no reader holds a snapshot longer than a page takes.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions, SqliteRow};
 use sqlx::{AssertSqlSafe, Connection, QueryBuilder, Row, Sqlite, SqliteConnection};
 use uuid::Uuid;
 
-use super::{
-    WHOLE_SESSION, access_token, application, bytes32, entry, item, options, organization, outcome,
-    revocation, service_account, time, wal_bytes, whole_session,
-};
+use super::{WHOLE_SESSION, bytes32, options, outcome, revocation, time, wal_bytes, whole_session};
 use crate::core::Time;
-use crate::core::event::{ACTIVITY, Event};
 use crate::core::filter::Filter;
 use crate::core::ids::{
     ApplicationNumber, OrganizationNumber, Position, PrincipalNumber, RevocationNumber, SessionNumber,
-    StreamKind,
 };
 use crate::core::kind::Kind;
 use crate::core::once::Outcome;
-use crate::core::session::{Envelope, evolve};
 use crate::store::StoreError;
-use crate::store::row::{
-    Addressed, Entry, KeySecret, Loaded, McpSession, Principal, PrincipalRow, Revocation, SessionRow,
-    SessionToken,
-};
+use crate::store::row::{McpSession, Principal, PrincipalRow, Revocation, SessionRow, SessionToken};
 
-/// Events read at a time when walking the log.
-const PAGE: i64 = 2_000;
 /// Size of the WAL from which it is moved into the database: late, because pages written often are then moved once.
 const CHECKPOINT_FROM: u64 = 16 << 20;
 
@@ -301,330 +289,6 @@ impl Reader {
         .await?;
         rows.iter().map(revocation).collect()
     }
-
-    // ---- the log ----
-
-    /// The log after a position, oldest first.
-    pub async fn log(&self, after: Position, limit: i64) -> Result<Vec<Entry>, StoreError> {
-        let sql = "select * from event where position > ? order by position limit ?";
-        let rows = sqlx::query(sql).bind(after.0).bind(limit).fetch_all(&self.pool).await?;
-        rows.iter().map(entry).collect()
-    }
-
-    // ---- for feeds: events with the public ids of what they are about ----
-
-    /// The log after a position and up to another, oldest first; without activity unless asked for.
-    pub async fn addressed_log(
-        &self,
-        after: Position,
-        up_to: Position,
-        activity: bool,
-        limit: i64,
-    ) -> Result<Vec<Addressed>, StoreError> {
-        let sql = addressed(
-            "e.position > ? and e.position <= ? and (? or +e.type <> 'activity_recorded') order by e.position",
-        );
-        let query = sqlx::query(AssertSqlSafe(sql)).bind(after.0).bind(up_to.0).bind(activity).bind(limit);
-        query.fetch_all(&self.pool).await?.iter().map(addressed_entry).collect()
-    }
-
-    /// An application's events after a position, oldest first; without activity, by an index of their own.
-    pub async fn addressed_application_log(
-        &self,
-        application: ApplicationNumber,
-        after: Position,
-        activity: bool,
-        limit: i64,
-    ) -> Result<Vec<Addressed>, StoreError> {
-        let sql = addressed(if activity {
-            "+e.application = ? and e.position > ? order by e.position"
-        } else {
-            "e.application = ? and e.position > ? and e.type <> 'activity_recorded' order by e.position"
-        });
-        let query = sqlx::query(AssertSqlSafe(sql)).bind(application.0).bind(after.0).bind(limit);
-        query.fetch_all(&self.pool).await?.iter().map(addressed_entry).collect()
-    }
-
-    /// A session's events after a position, oldest first; without activity, by an index of their own.
-    pub async fn addressed_session_log(
-        &self,
-        session: SessionNumber,
-        after: Position,
-        activity: bool,
-        limit: i64,
-    ) -> Result<Vec<Addressed>, StoreError> {
-        let sql = addressed(if activity {
-            "+e.stream_kind = 4 and +e.stream_number = ? and e.position > ? order by e.position"
-        } else {
-            "e.stream_kind = 4 and e.stream_number = ? and e.position > ? and e.type <> 'activity_recorded' \
-             order by e.version"
-        });
-        let query = sqlx::query(AssertSqlSafe(sql)).bind(session.0).bind(after.0).bind(limit);
-        query.fetch_all(&self.pool).await?.iter().map(addressed_entry).collect()
-    }
-
-    /// A session's events, newest first, from a position of its own on. Without activity by an index; with it along the
-    /// chain of its events.
-    pub async fn session_history(
-        &self,
-        session: SessionNumber,
-        newest: Position,
-        activity: bool,
-        limit: i64,
-    ) -> Result<Vec<Addressed>, StoreError> {
-        let rows = if activity {
-            let sql = "with recursive chain(position, previous, nth) as (\
-                 select position, previous_position, 1 from event where position = ?1 \
-                 union all select e.position, e.previous_position, nth + 1 from chain \
-                 cross join event e on e.position = chain.previous where nth < ?3) \
-                 select e.*, s.id as session_id, a.id as application_id, r.id as revocation_id \
-                 from chain cross join event e on e.position = chain.position \
-                 left join session s on s.number = ?2 left join application a on a.number = e.application \
-                 left join revocation r on r.number = e.revocation order by e.position desc";
-            let query = sqlx::query(sql).bind(newest.0).bind(session.0).bind(limit);
-            query.fetch_all(&self.pool).await?
-        } else {
-            let sql = addressed(
-                "e.stream_kind = 4 and e.stream_number = ? and e.position <= ? \
-                 and e.type <> 'activity_recorded' order by e.version desc",
-            );
-            let query = sqlx::query(AssertSqlSafe(sql)).bind(session.0).bind(newest.0).bind(limit);
-            query.fetch_all(&self.pool).await?
-        };
-        rows.iter().map(addressed_entry).collect()
-    }
-
-    /// An organization's events after a position and up to another, oldest first, of one application alone where that is
-    /// asked for. Without activity by an index.
-    pub async fn organization_log(
-        &self,
-        organization: OrganizationNumber,
-        application: Option<ApplicationNumber>,
-        after: Position,
-        up_to: Position,
-        activity: bool,
-        limit: i64,
-    ) -> Result<Vec<Addressed>, StoreError> {
-        let own = "and (?4 is null or +e.application = ?4)";
-        let condition = if activity {
-            format!("+e.organization = ?1 and e.position > ?2 and e.position <= ?3 {own} order by e.position")
-        } else {
-            format!(
-                "e.organization = ?1 and e.position > ?2 and e.position <= ?3 {own} \
-                 and e.type <> 'activity_recorded' order by e.position"
-            )
-        };
-        let query = sqlx::query(AssertSqlSafe(addressed(&condition)))
-            .bind(organization.0)
-            .bind(after.0)
-            .bind(up_to.0)
-            .bind(application.map(|number| number.0))
-            .bind(limit);
-        query.fetch_all(&self.pool).await?.iter().map(addressed_entry).collect()
-    }
-
-    /// The last position that was recorded before an instant. Times never fall along the log, so halving finds it.
-    pub async fn last_recorded_before(&self, instant: Time) -> Result<Position, StoreError> {
-        let (mut before, mut beyond) = (0, self.head().await?.0 + 1);
-        while beyond - before > 1 {
-            let middle = before + (beyond - before) / 2;
-            let recorded_at: Option<i64> =
-                sqlx::query_scalar("select recorded_at from event where position = ?")
-                    .bind(middle)
-                    .fetch_optional(&self.pool)
-                    .await?;
-            if recorded_at.is_some_and(|at| at < instant.timestamp_millis()) {
-                before = middle;
-            } else {
-                beyond = middle;
-            }
-        }
-        Ok(Position(before))
-    }
-
-    /// Old activity bodies that may go: for each activity event after `after` recorded before `before`, the activity
-    /// event before it in its stream. So a session's last one always stays. Returns what may go and how far it looked.
-    pub async fn prunable(
-        &self,
-        before: Time,
-        limit: i64,
-    ) -> Result<(Vec<(Position, [u8; 32])>, Option<Position>), StoreError> {
-        let after: i64 = self.mark("pruned").await?.0;
-        let rows = sqlx::query(
-            "select position, previous_position from event where position > ? and recorded_at < ? \
-             order by position limit ?",
-        )
-        .bind(after)
-        .bind(before.timestamp_millis())
-        .bind(limit)
-        .fetch_all(&self.pool)
-        .await?;
-        let mut prunable = Vec::new();
-        let mut up_to = None;
-        for row in rows {
-            let position: i64 = row.try_get("position")?;
-            up_to = Some(Position(position));
-            let later = self.event(Position(position)).await?;
-            if later.as_ref().is_none_or(|entry| entry.recorded.event.name() != ACTIVITY) {
-                continue;
-            }
-            let mut previous = Position(row.try_get("previous_position")?);
-            while let Some(entry) = self.event(previous).await? {
-                if entry.recorded.event.name() == ACTIVITY {
-                    prunable.push((entry.recorded.position, entry.digest));
-                    break;
-                }
-                previous = entry.recorded.previous_position;
-            }
-        }
-        Ok((prunable, up_to))
-    }
-
-    /// The event at a position.
-    pub async fn event(&self, position: Position) -> Result<Option<Entry>, StoreError> {
-        let row = sqlx::query("select * from event where position = ?")
-            .bind(position.0)
-            .fetch_optional(&self.pool)
-            .await?;
-        row.as_ref().map(entry).transpose()
-    }
-
-    pub async fn mark(&self, name: &'static str) -> Result<Position, StoreError> {
-        let position: Option<i64> = sqlx::query_scalar("select position from mark where name = ?")
-            .bind(name)
-            .fetch_optional(&self.pool)
-            .await?;
-        Ok(Position(position.unwrap_or(0)))
-    }
-
-    // ---- start-up ----
-
-    /// Everything that lives in memory. The log's tail beyond what is settled is folded over the sessions.
-    pub async fn load(&self) -> Result<Loaded, StoreError> {
-        let mut loaded = Loaded {
-            head: self.head().await?,
-            settled: self.mark("settled").await?,
-            organizations: self.all("select * from organization order by number", organization).await?,
-            applications: self.all("select * from application order by number", application).await?,
-            service_accounts: self
-                .all("select * from service_account order by number", service_account)
-                .await?,
-            revocations: self
-                .all("select * from revocation where ended_at is null order by number", revocation)
-                .await?,
-            items: self.all("select * from item order by kind, number", item).await?,
-            access_tokens: self.all("select * from access_token", access_token).await?,
-            principals: self.all("select * from principal", principal).await?,
-            key_secrets: self.all("select * from api_key_secret", key_secret).await?,
-            ..Loaded::default()
-        };
-        let last = self.event(loaded.head).await?;
-        loaded.last_recorded_at = last.as_ref().map(|entry| entry.recorded.recorded_at);
-        loaded.commit_hash = last.and_then(|entry| entry.commit_hash).unwrap_or_default();
-        let number = |sql: &'static str| sqlx::query_scalar::<_, i64>(sql).fetch_one(&self.pool);
-        loaded.last_session = SessionNumber(number("select coalesce(max(number), 0) from session").await?);
-        let last = sqlx::query_scalar("select id from session where number = ?").bind(loaded.last_session.0);
-        loaded.last_session_id = last.fetch_optional(&self.pool).await?.unwrap_or_default();
-        loaded.last_revocation = number("select coalesce(max(number), 0) from revocation").await?;
-        for row in sqlx::query("select application, count(*) as total from session group by application")
-            .fetch_all(&self.pool)
-            .await?
-        {
-            let total: i64 = row.try_get("total")?;
-            let application = ApplicationNumber(row.try_get("application")?);
-            loaded.session_totals.push((application, total.unsigned_abs()));
-        }
-        self.load_sessions(&mut loaded).await?;
-        self.fold_tail(&mut loaded).await?;
-        Ok(loaded)
-    }
-
-    async fn load_sessions(&self, loaded: &mut Loaded) -> Result<(), StoreError> {
-        let sql = format!(
-            "select {WHOLE_SESSION}, t.secret_hash as token_hash, t.issued_at as token_issued_at, \
-             t.expires_at as token_ends_at, m.id_hash as mcp_hash from session s indexed by session_open \
-             left join session_detail d using (number) left join session_activity a using (number) \
-             left join session_token t on t.session = s.number left join mcp_session m on m.session = s.number \
-             where s.state <> 0"
-        );
-        for row in sqlx::query(AssertSqlSafe(sql)).fetch_all(&self.pool).await? {
-            let session = whole_session(&row)?;
-            if row.try_get::<Option<&[u8]>, _>("token_hash")?.is_some() {
-                let token = SessionToken {
-                    secret_hash: bytes32(&row, "token_hash")?,
-                    issued_at: Position(row.try_get("token_issued_at")?),
-                    expires_at: time(row.try_get("token_ends_at")?),
-                };
-                loaded.session_tokens.push((session.session.number, token));
-            }
-            if row.try_get::<Option<&[u8]>, _>("mcp_hash")?.is_some() {
-                loaded.mcp_hashes.push((session.session.number, bytes32(&row, "mcp_hash")?));
-            }
-            loaded.sessions.push(session);
-        }
-        Ok(())
-    }
-
-    async fn fold_tail(&self, loaded: &mut Loaded) -> Result<(), StoreError> {
-        let mut index: HashMap<i64, usize> = HashMap::new();
-        for (at, row) in loaded.sessions.iter().enumerate() {
-            index.insert(row.session.number.0, at);
-        }
-        let mut after = loaded.settled;
-        loop {
-            let page = self.log(after, PAGE).await?;
-            let Some(last) = page.last() else { return Ok(()) };
-            after = last.recorded.position;
-            for entry in page.iter().filter(|entry| entry.recorded.stream.kind == StreamKind::Session) {
-                let at = index.get(&entry.recorded.stream.number);
-                let Some(row) = at.and_then(|at| loaded.sessions.get_mut(*at)) else { continue };
-                if entry.recorded.version <= row.session.head.version {
-                    continue;
-                }
-                loaded.unsettled.insert(row.session.number);
-                if let Event::Session(event) = &entry.recorded.event {
-                    let envelope = entry.envelope();
-                    if let Some(session) = evolve(Some(row.session.clone()), event, &envelope) {
-                        row.session = session;
-                    }
-                } else {
-                    // Passed over, but the next event of the stream builds on it all the same.
-                    row.session.head = entry.head();
-                }
-            }
-        }
-    }
-
-    async fn all<Value>(
-        &self,
-        sql: &'static str,
-        read: fn(&SqliteRow) -> Result<Value, StoreError>,
-    ) -> Result<Vec<Value>, StoreError> {
-        sqlx::query(sql).fetch_all(&self.pool).await?.iter().map(read).collect()
-    }
-}
-
-impl Entry {
-    /// What the fold of a session needs from the envelope.
-    pub fn envelope(&self) -> Envelope {
-        Envelope {
-            number: SessionNumber(self.recorded.stream.number),
-            organization: self.recorded.organization,
-            application: self.recorded.application.unwrap_or_default(),
-            actor: self.recorded.actor,
-            occurred_at: self.recorded.occurred_at,
-            head: self.head(),
-        }
-    }
-
-    /// Where the stream stands after this event.
-    pub fn head(&self) -> crate::core::ids::Head {
-        crate::core::ids::Head {
-            version: self.recorded.version,
-            position: self.recorded.position,
-            hash: self.hash,
-        }
-    }
 }
 
 /// Adds from where, by the narrowest index, and which: ended sessions of an application that fit a filter. Returns the
@@ -705,7 +369,7 @@ fn session_token(row: &SqliteRow) -> Result<SessionToken, StoreError> {
     })
 }
 
-fn principal(row: &SqliteRow) -> Result<Principal, StoreError> {
+pub(super) fn principal(row: &SqliteRow) -> Result<Principal, StoreError> {
     Ok(Principal {
         number: PrincipalNumber(row.try_get("number")?),
         organization: OrganizationNumber(row.try_get("organization")?),
@@ -717,30 +381,4 @@ fn principal(row: &SqliteRow) -> Result<Principal, StoreError> {
 
 fn principal_row(row: &SqliteRow) -> Result<PrincipalRow, StoreError> {
     Ok(PrincipalRow { principal: principal(row)?, name: row.try_get("name")?, email: row.try_get("email")? })
-}
-
-fn key_secret(row: &SqliteRow) -> Result<KeySecret, StoreError> {
-    Ok(KeySecret {
-        id: row.try_get("id")?,
-        hash: bytes32(row, "secret_hash")?,
-        used_at: row.try_get::<Option<i64>, _>("last_used_at")?.map(time),
-    })
-}
-
-fn addressed(condition: &str) -> String {
-    format!(
-        "select e.*, s.id as session_id, a.id as application_id, r.id as revocation_id from event e \
-         left join session s on e.stream_kind = 4 and s.number = e.stream_number \
-         left join application a on a.number = e.application left join revocation r on r.number = e.revocation \
-         where {condition} limit ?"
-    )
-}
-
-fn addressed_entry(row: &SqliteRow) -> Result<Addressed, StoreError> {
-    Ok(Addressed {
-        entry: entry(row)?,
-        session_id: row.try_get("session_id")?,
-        application_id: row.try_get("application_id")?,
-        revocation_id: row.try_get("revocation_id")?,
-    })
 }
