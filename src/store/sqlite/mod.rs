@@ -1,6 +1,7 @@
 //! SQLite behind the seam: one connection that writes, a few that read.
 
 mod check;
+mod insert;
 mod load;
 mod log;
 mod read;

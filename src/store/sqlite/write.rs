@@ -1,20 +1,20 @@
 //! The one connection that writes. Many rows go in a statement: its hops to SQLite's thread cost more than its rows.
 
 use std::path::PathBuf;
-use std::sync::OnceLock;
 
-use sqlx::sqlite::SqliteArguments;
-use sqlx::{Arguments, AssertSqlSafe, Connection, Encode, Sqlite, SqliteConnection, Type};
+use sqlx::{Arguments, AssertSqlSafe, Connection, SqliteConnection};
 
+use super::insert::{
+    ACTIVITY_ROW, APPLICATION, Bound, DETAIL, EVENT, ITEM, Insert, LARGEST, ORGANIZATION, PRINCIPAL,
+    REVOCATION, SERVICE_ACCOUNT, SESSION, SESSION_TOKEN, bind_activity, bind_detail, bind_event,
+    bind_session,
+};
 use super::{MIGRATIONS, OLDEST_SQLITE, PATIENCE, migrate, options, wal_bytes};
-use crate::core::Time;
-use crate::core::event::TYPE_VERSION;
-use crate::core::ids::{ApplicationNumber, Head, Position, SessionNumber};
+use crate::core::ids::{Position, SessionNumber};
 use crate::core::once::{KEPT, Outcome};
-use crate::core::policy::Preset;
 use crate::core::session::Session;
 use crate::store::StoreError;
-use crate::store::row::{Batch, Detail, Entry, SideWrite};
+use crate::store::row::{Batch, SideWrite};
 
 /// The writer of one database.
 pub struct Writer {
@@ -53,158 +53,6 @@ impl Health {
         }
     }
 }
-
-/// Rows of one statement come in these numbers, so that few statements are ever prepared.
-const LARGEST: usize = 256;
-
-/// `insert into … (columns) values (…), (…) …`, for any power of two of rows.
-struct Insert {
-    into: &'static str,
-    columns: usize,
-    then: &'static str,
-    prepared: [OnceLock<&'static str>; 9],
-}
-
-impl Insert {
-    const fn new(into: &'static str, columns: usize, then: &'static str) -> Self {
-        Self { into, columns, then, prepared: [const { OnceLock::new() }; 9] }
-    }
-
-    /// The statement for 2^`exponent` rows. Leaked once per size: they live as long as the process.
-    fn sql(&'static self, exponent: usize) -> &'static str {
-        self.prepared[exponent].get_or_init(|| {
-            let row = format!("({})", vec!["?"; self.columns].join(","));
-            let rows = vec![row; 1 << exponent].join(",");
-            format!("insert into {} values {rows} {}", self.into, self.then).leak()
-        })
-    }
-}
-
-/// Arguments of a statement, in order.
-#[derive(Default)]
-struct Bound {
-    arguments: SqliteArguments,
-    failed: Option<String>,
-}
-
-impl Bound {
-    fn add<'value, T>(&mut self, value: T) -> &mut Self
-    where
-        T: Encode<'value, Sqlite> + Type<Sqlite>,
-    {
-        if let Err(error) = self.arguments.add(value) {
-            self.failed = Some(error.to_string());
-        }
-        self
-    }
-
-    fn time(&mut self, time: Time) -> &mut Self {
-        self.add(time.timestamp_millis())
-    }
-
-    fn optional_time(&mut self, time: Option<Time>) -> &mut Self {
-        self.add(time.map(|time| time.timestamp_millis()))
-    }
-
-    /// Counts are held at `i64::MAX` where they are made.
-    fn count(&mut self, count: u64) -> &mut Self {
-        self.add(i64::try_from(count).unwrap_or(i64::MAX))
-    }
-
-    fn head(&mut self, head: &Head) -> &mut Self {
-        self.add(head.version).add(head.position.0).add(head.hash.as_slice())
-    }
-}
-
-static EVENT: Insert = Insert::new(
-    "event (position, stream_kind, stream_number, version, previous_position, occurred_at, recorded_at, type, \
-     type_version, organization, application, actor_kind, actor_id, revocation, request_id, traceparent, body, \
-     personal, hash, commit_hash)",
-    20,
-    "",
-);
-
-static SESSION: Insert = Insert::new(
-    "session (number, id, organization, application, principal, owner_kind, owner_id, kind, state, idle_after, \
-     stale_after, absolute_lifetime, connected_at, connected_head, lifetime_ends_at, token_expires_at, \
-     expiry_announced, credential, ended_at, ended_reason, last_active_at, requests, bytes_in, bytes_out, version, \
-     head, hash, token_lifetime, preset, suspended_at, resumed_at)",
-    31,
-    "on conflict (number) do update set state = excluded.state, token_expires_at = excluded.token_expires_at, \
-     expiry_announced = excluded.expiry_announced, credential = excluded.credential, ended_at = excluded.ended_at, \
-     ended_reason = excluded.ended_reason, last_active_at = excluded.last_active_at, requests = excluded.requests, \
-     bytes_in = excluded.bytes_in, bytes_out = excluded.bytes_out, version = excluded.version, head = excluded.head, \
-     hash = excluded.hash, suspended_at = excluded.suspended_at, resumed_at = excluded.resumed_at",
-);
-
-static ACTIVITY_ROW: Insert = Insert::new(
-    "session_activity (number, last_active_at, requests, bytes_in, bytes_out, version, head, hash)",
-    8,
-    "on conflict (number) do update set last_active_at = excluded.last_active_at, requests = excluded.requests, \
-     bytes_in = excluded.bytes_in, bytes_out = excluded.bytes_out, version = excluded.version, head = excluded.head, \
-     hash = excluded.hash",
-);
-
-static DETAIL: Insert = Insert::new(
-    "session_detail (number, name, hostname, user_agent, client_info, ip, client_session_id, token_identifier, \
-     protocol_version, application, client)",
-    11,
-    "",
-);
-
-// The directory's rows replace the row of the same number and no other: a taken id or client id is an error.
-
-static ORGANIZATION: Insert = Insert::new(
-    "organization (number, id, name, created_at, version, head, hash, barred_before, issuers)",
-    9,
-    "on conflict (number) do update set name = excluded.name, version = excluded.version, head = excluded.head, \
-     hash = excluded.hash, barred_before = excluded.barred_before, issuers = excluded.issuers",
-);
-
-static APPLICATION: Insert = Insert::new(
-    "application (number, id, organization, name, description, oauth, upstream, created_at, updated_at, archived_at, \
-     barred_before, version, head, hash, policy)",
-    15,
-    "on conflict (number) do update set name = excluded.name, description = excluded.description, \
-     oauth = excluded.oauth, upstream = excluded.upstream, updated_at = excluded.updated_at, \
-     archived_at = excluded.archived_at, barred_before = excluded.barred_before, version = excluded.version, \
-     head = excluded.head, hash = excluded.hash, policy = excluded.policy",
-);
-
-static SERVICE_ACCOUNT: Insert = Insert::new(
-    "service_account (number, id, organization, name, client_id, scopes, application, created_at, archived_at, \
-     version, head, hash)",
-    12,
-    "on conflict (number) do update set name = excluded.name, scopes = excluded.scopes, \
-     application = excluded.application, archived_at = excluded.archived_at, version = excluded.version, \
-     head = excluded.head, hash = excluded.hash",
-);
-
-static REVOCATION: Insert = Insert::new(
-    "revocation (number, id, organization, filter, reason, note, fence, instant, ended_at, disconnected_count, version, \
-     head, hash)",
-    13,
-    "on conflict (number) do update set ended_at = excluded.ended_at, \
-     disconnected_count = excluded.disconnected_count, version = excluded.version, head = excluded.head, \
-     hash = excluded.hash",
-);
-
-static ITEM: Insert = Insert::new(
-    "item (kind, number, id, organization, state, version, head, hash)",
-    8,
-    "on conflict (kind, number) do update set state = excluded.state, version = excluded.version, \
-     head = excluded.head, hash = excluded.hash",
-);
-
-static SESSION_TOKEN: Insert = Insert::new(
-    "session_token (session, secret_hash, issued_at, expires_at)",
-    4,
-    "on conflict (session) do update set secret_hash = excluded.secret_hash, issued_at = excluded.issued_at, \
-     expires_at = excluded.expires_at",
-);
-
-static PRINCIPAL: Insert =
-    Insert::new("principal (number, organization, issuer, subject_digest, subject)", 5, "");
 
 impl Writer {
     /// Opens the database for writing, making and migrating it as needed, and checks what the live connection runs on.
@@ -570,99 +418,4 @@ impl Writer {
     pub async fn close(self) -> Result<(), StoreError> {
         Ok(self.connection.close().await?)
     }
-}
-
-fn bind_event(bound: &mut Bound, entry: &Entry) {
-    let recorded = &entry.recorded;
-    bound
-        .add(recorded.position.0)
-        .add(recorded.stream.kind as i64)
-        .add(recorded.stream.number)
-        .add(recorded.version)
-        .add(recorded.previous_position.0)
-        .time(recorded.occurred_at)
-        .time(recorded.recorded_at)
-        .add(recorded.event.name())
-        .add(TYPE_VERSION)
-        .add(recorded.organization.0)
-        .add(recorded.application.map(|number| number.0))
-        .add(recorded.actor.kind as i64)
-        .add(recorded.actor.stored_id().copied())
-        .add(recorded.revocation.map(|number| number.0))
-        .add(recorded.request_id.as_deref())
-        .add(recorded.traceparent.as_deref())
-        .add(entry.body.as_str())
-        .add(recorded.personal.as_deref())
-        .add(entry.hash.as_slice())
-        .add(entry.commit_hash.as_ref().map(|hash| hash.as_slice()));
-}
-
-/// `session.state`: 2 live, 1 live but announced as expired, 0 ended.
-pub(super) fn state(session: &Session) -> i64 {
-    match (session.ended, session.announced()) {
-        (Some(_), _) => 0,
-        (None, true) => 1,
-        (None, false) => 2,
-    }
-}
-
-fn bind_session(bound: &mut Bound, session: &Session) {
-    bound
-        .add(session.number.0)
-        .add(session.id)
-        .add(session.organization.0)
-        .add(session.application.0)
-        .add(session.principal.0)
-        .add(session.owner.kind as i64)
-        .add(session.owner.id)
-        .add(session.kind.word())
-        .add(state(session))
-        .add(i64::from(session.policy.idle_after))
-        .add(i64::from(session.policy.stale_after))
-        .add(i64::from(session.policy.absolute_lifetime))
-        .time(session.connected_at)
-        .add(session.connected_at_position.0)
-        .time(session.lifetime_ends_at)
-        .time(session.token_expires_at)
-        .optional_time(session.expiry_announced)
-        .add(session.credential)
-        .optional_time(session.ended.map(|ended| ended.at))
-        .add(session.ended.map(|ended| ended.reason.word()))
-        .time(session.last_active_at)
-        .count(session.total.requests)
-        .count(session.total.bytes_in)
-        .count(session.total.bytes_out)
-        .head(&session.head)
-        .add(session.policy.token_lifetime.map(i64::from))
-        .add(session.policy.preset.map(Preset::word))
-        .optional_time(session.suspended_at)
-        .optional_time(session.resumed_at);
-}
-
-fn bind_activity(bound: &mut Bound, session: &Session) {
-    bound
-        .add(session.number.0)
-        .time(session.last_active_at)
-        .count(session.total.requests)
-        .count(session.total.bytes_in)
-        .count(session.total.bytes_out)
-        .head(&session.head);
-}
-
-fn bind_detail(
-    bound: &mut Bound,
-    (session, application, detail): &(SessionNumber, ApplicationNumber, Detail),
-) {
-    bound
-        .add(session.0)
-        .add(detail.name.as_deref())
-        .add(detail.hostname.as_deref())
-        .add(detail.user_agent.as_deref())
-        .add(detail.client_info.as_deref())
-        .add(detail.ip.as_deref())
-        .add(detail.client_session_id.as_deref())
-        .add(detail.token_identifier.as_deref())
-        .add(detail.protocol_version.as_deref())
-        .add(application.0)
-        .add(detail.client.as_deref());
 }
