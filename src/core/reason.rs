@@ -58,11 +58,6 @@ impl Reason {
     pub fn from_word(word: &str) -> Option<Self> {
         serde_json::from_value(serde_json::Value::String(word.to_owned())).ok()
     }
-
-    /// Whether the session's credentials were barred with it, so that the client must authenticate afresh.
-    pub fn bars_credentials(self) -> bool {
-        matches!(self, Self::Revoked | Self::Archived)
-    }
 }
 
 impl std::fmt::Display for Reason {

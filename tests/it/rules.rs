@@ -843,13 +843,6 @@ fn every_reason_reads_back_from_its_word() {
 }
 
 #[test]
-fn only_a_revocation_and_an_archival_bar_credentials() {
-    let bars = |reason: Reason| reason.bars_credentials();
-    assert!(bars(Reason::Revoked) && bars(Reason::Archived));
-    assert!(!bars(Reason::Terminated) && !bars(Reason::Client) && !bars(Reason::Stale));
-}
-
-#[test]
 fn scopes_are_a_set_with_an_order_for_people() {
     let (scopes, unknown) = Scopes::parse("mcp:invoke  management:all tea:make mcp:invoke");
     assert_eq!(unknown, ["tea:make"]);
