@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use chrono::TimeZone;
+use chrono::{SubsecRound, TimeZone};
 use chrono_tz::Tz;
 use croner::Cron;
 use croner::parser::{CronParser, Seconds};
@@ -169,7 +169,7 @@ impl Sessions {
                 let (cron, zone) = read_cron(expression, time_zone).ok()?;
                 let last =
                     cron.find_previous_occurrence(&zone.from_utc_datetime(&now.naive_utc()), true).ok()?;
-                Some(last.to_utc().max(next))
+                Some(whole_second(last.to_utc()).max(next))
             }
         }
     }
@@ -293,9 +293,14 @@ fn next_after(when: &When, after: Time) -> Option<Time> {
         When::Cron { expression, time_zone } => {
             let (cron, zone) = read_cron(expression, time_zone).ok()?;
             let next = cron.find_next_occurrence(&zone.from_utc_datetime(&after.naive_utc()), false).ok()?;
-            Some(next.to_utc())
+            Some(whole_second(next.to_utc()))
         }
     }
+}
+
+/// Cron knows no fractions of a second; what it is given may have some, and they come back.
+fn whole_second(time: Time) -> Time {
+    time.trunc_subsecs(0)
 }
 
 /// Five fields, to the minute, and a name of the IANA time zone database.

@@ -66,6 +66,7 @@ async fn a_nightly_sign_out_runs_every_night_in_its_time_zone() {
     let next: DateTime<Utc> = made["nextRunAt"].as_str().unwrap().parse().unwrap();
     let there = next.with_timezone(&chrono_tz::America::New_York);
     assert_eq!((there.hour(), there.minute(), there.second()), (3, 30, 0), "{made}");
+    assert_eq!(there.nanosecond(), 0, "{made}");
     assert!(next > server.clock.now() && next - server.clock.now() <= TimeDelta::hours(25));
     for night in 1..=2_u64 {
         let operator = server.operator().await;
