@@ -11,6 +11,7 @@ use crate::core::delivery::{Attempted, Delivery, DeliveryStatus};
 use crate::core::ids::Position;
 use crate::core::webhook::Webhook;
 use crate::directory::SigningKeys;
+use crate::meter;
 
 /// Attempts at one webhook under way at a time.
 const SIDE_BY_SIDE: usize = 8;
@@ -142,6 +143,12 @@ impl Line {
         self.rests_until = asked.max(self.rests_until.filter(|until| self.failures > 0 && *until > now));
         let (position, stream) = (came.delivery.position, came.delivery.stream.clone());
         let over = came.delivery.delivery_status() != DeliveryStatus::Pending;
+        let outcome = match (attempted.delivered(), over) {
+            (true, _) => "delivered",
+            (false, false) => "failed",
+            (false, true) => "given_up",
+        };
+        metrics::counter!(meter::DELIVERIES, "outcome" => outcome).increment(1);
         if let Some(queue) = self.streams.get_mut(&stream) {
             queue.under_way = None;
             if over {

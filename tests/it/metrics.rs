@@ -31,9 +31,12 @@ fn holds_uuid(text: &str) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_metric_is_there_under_its_name_and_no_id_is_in_any() {
     let directory = TempDir::new().unwrap();
-    let daemon =
-        Daemon::start(directory.path(), &["--metrics-listen", "127.0.0.1:0", "--token-lifetime", "2s"]);
+    let flags = ["--metrics-listen", "127.0.0.1:0", "--token-lifetime", "2s", "--webhook-allow-loopback"];
+    let daemon = Daemon::start(directory.path(), &flags);
     let operator = daemon.operator().await;
+    // Nobody listens there.
+    let webhook = json!({ "url": "http://127.0.0.1:1/in", "types": ["connected"] });
+    assert_eq!(operator.post("/api/v1/webhooks", webhook).await.0, 201);
     let agents = operator.connect_many(4).await;
     agents[0].call("heartbeat").await;
     let _feed =
@@ -49,7 +52,7 @@ async fn every_metric_is_there_under_its_name_and_no_id_is_in_any() {
         let answer = reqwest::get(&url).await.unwrap();
         assert_eq!(answer.headers()["content-type"], "text/plain; version=0.0.4; charset=utf-8");
         text = answer.text().await.unwrap();
-        if text.contains("sessiond_expiry_delay_seconds_count") {
+        if text.contains("sessiond_expiry_delay_seconds_count") && text.contains("_deliveries_total{") {
             break;
         }
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
@@ -66,6 +69,7 @@ async fn every_metric_is_there_under_its_name_and_no_id_is_in_any() {
         ("sessiond_sessions_revoked_total", "counter"),
         ("sessiond_stream_clients", "gauge"),
         ("sessiond_use_after_end_total", "counter"),
+        ("sessiond_webhook_deliveries_total", "counter"),
     ];
     // Store errors appear with the first.
     assert_eq!(types(&text).into_iter().collect::<Vec<_>>(), expected, "{text}");
@@ -75,6 +79,7 @@ async fn every_metric_is_there_under_its_name_and_no_id_is_in_any() {
         "sessiond_revocations_total{scope=\"session\"} 1",
         "sessiond_sessions_revoked_total 1",
         "sessiond_use_after_end_total 1",
+        "sessiond_webhook_deliveries_total{outcome=\"failed\"} 1",
         "sessiond_build_info{version=\"0.1.0\"} 1",
     ] {
         assert!(text.lines().any(|one| one == line), "{line}:\n{text}");

@@ -19,7 +19,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("live", &["core", "store"]),
     ("secret", &["core"]),
     ("lines", &["core", "store", "error", "clock"]),
-    ("webhooks", &["core", "error", "secret", "directory", "live", "clock", "config"]),
+    ("webhooks", &["core", "error", "secret", "directory", "live", "clock", "config", "meter"]),
     ("auth", &["core", "store", "secret", "gate", "error", "clock"]),
     ("mcp", BRIDGE),
     ("terminal", BRIDGE),
