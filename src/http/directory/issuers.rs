@@ -89,7 +89,7 @@ fn shown(app: &App, caller: &crate::core::caller::Caller) -> Json<IssuersBody> {
 
 /// Get the external issuers that the organization trusts
 #[utoipa::path(
-    get, path = "/api/v1/organization/issuers", operation_id = "organization.issuers.get", tag = "issuers",
+    get, path = "/api/v1/organization/issuers", operation_id = "issuers.get", tag = "issuers",
     security(("bearer" = [])),
     responses((status = 200, description = "The issuers.", body = IssuersBody), ReadFailures),
 )]
@@ -102,7 +102,7 @@ pub async fn get_issuers(Organization(caller): Organization, State(app): State<A
 /// Their JWT access tokens are taken wherever ours are, for the principal that is issuer and subject. Tokens of an issuer
 /// that is left out open nothing from the answer on.
 #[utoipa::path(
-    put, path = "/api/v1/organization/issuers", operation_id = "organization.issuers.set", tag = "issuers",
+    put, path = "/api/v1/organization/issuers", operation_id = "issuers.set", tag = "issuers",
     security(("bearer" = [])),
     request_body = IssuersBody,
     responses(

@@ -15,6 +15,8 @@ async fn the_same_subject_of_two_issuers_is_two_principals() {
     let (one, other) = (first.holder(&server, "ada"), second.holder(&server, "ada"));
     let agent = one.connect(json!({ "authenticatedUserId": "somebody else" })).await;
     assert_eq!(agent.call_as(&one, "heartbeat").await.0, 200);
+    assert_eq!(agent.call_as(&other, "heartbeat").await.0, 404);
+    assert_eq!(agent.call_as(&other, "disconnect").await.0, 404);
     let path = format!("{MINE}/{}", agent.id);
     assert_eq!(one.get(&path).await.0, 200);
     assert_eq!(other.get(&path).await.0, 404);
@@ -40,7 +42,7 @@ async fn revoking_a_principal_or_an_application_bars_its_tokens_and_a_fresh_one_
     let agent = ada.connect(json!({})).await;
     let (_, people) = operator.get("/api/v1/principals?subject=ada").await;
     let principal = people["items"][0]["id"].as_str().unwrap().to_owned();
-    for filter in [json!({ "principalId": principal }), json!({ "applicationId": application })] {
+    for filter in [json!({ "principal": principal }), json!({ "applicationId": application })] {
         let before = provider.token(&server, "ada");
         assert!(opens(&server, &before).await.is_success());
         let operator = server.operator().await;
