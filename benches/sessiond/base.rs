@@ -123,6 +123,7 @@ fn activity(session: &Session) -> Work {
         issued_at: session.connected_at_position,
         expires_at: session.token_expires_at,
         access_token: None,
+        renews: false,
         by_owner: false,
     };
     let command =
@@ -206,6 +207,7 @@ fn opening(number: i64) -> Work {
             issued_at: sessiond::core::ids::Position(i64::MAX),
             expires_at: Clock::system().now() + TimeDelta::hours(24),
             access_token: None,
+            renews: false,
             by_owner: true,
         },
     };

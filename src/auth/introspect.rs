@@ -2,10 +2,11 @@
 
 use uuid::Uuid;
 
+use super::external::{external_caller, is_jwt};
 use super::{Auth, key_caller, session_caller};
 use crate::core::Time;
 use crate::core::caller::{ActorKind, Caller, CredentialKind, Scopes};
-use crate::core::ids::{OrganizationNumber, SessionNumber};
+use crate::core::ids::{OrganizationNumber, PrincipalNumber, SessionNumber};
 use crate::core::session::Session;
 use crate::core::status::{DerivedStatus, derived_status};
 use crate::gate::Known;
@@ -20,6 +21,8 @@ pub struct Introspected {
     pub client_id: Option<String>,
     /// The principal's id, or for a client's own token the client.
     pub subject: Option<String>,
+    /// Issuer and audience, if it is another's.
+    pub issuer: Option<(String, String)>,
     pub issued_at: Option<Time>,
     pub expires_at: Option<Time>,
     /// The session it is the token of, and what that is.
@@ -41,7 +44,10 @@ pub enum GivenUp {
 
 impl Auth {
     /// What a token of an organization opens now; `None` for everything else, for whatever reason.
-    pub fn introspect(&self, organization: OrganizationNumber, token: &str) -> Option<Introspected> {
+    pub async fn introspect(&self, organization: OrganizationNumber, token: &str) -> Option<Introspected> {
+        if is_jwt(token) {
+            return self.introspect_external(organization, token).await;
+        }
         let presented = secret::parse(token)?;
         match presented.kind {
             TokenKind::Access => {
@@ -79,12 +85,39 @@ impl Auth {
         }
     }
 
+    async fn introspect_external(&self, asks: OrganizationNumber, token: &str) -> Option<Introspected> {
+        let (organization, issuer, genuine) = self.genuine_external(token).await?;
+        let external = &genuine.external;
+        let digest = self.directory.subject_digest(&external.issuer, &external.subject);
+        let known = self.gate.known();
+        // To be asked about is no reason to be written down.
+        let principal = known.principal(organization, &digest).unwrap_or(PrincipalNumber(0));
+        if organization != asks || genuine.expired || known.disabled(principal) {
+            return None;
+        }
+        let told = Introspected {
+            id: external.id.clone(),
+            scopes: genuine.scopes,
+            client_id: None,
+            subject: Some(external.subject.clone()),
+            issuer: Some((external.issuer.clone(), external.audience.clone())),
+            issued_at: Some(external.issued_at),
+            expires_at: Some(external.expires_at),
+            session: None,
+        };
+        let caller = external_caller(&known, (organization, principal), &issuer, genuine);
+        stands(&known, &caller).then_some(told)
+    }
+
     /// What it means that a caller gives up a token (RFC 7009).
     pub fn given_up(&self, caller: &Caller, token: &str) -> GivenUp {
         let Some(presented) = secret::parse(token) else {
             // A JWT is another issuer's: only there can it be revoked.
-            let is_jwt = token.split('.').count() == 3 && token.starts_with("ey");
-            return if is_jwt { GivenUp::Unsupported } else { GivenUp::Nothing };
+            return if is_jwt(token) && token.starts_with("ey") {
+                GivenUp::Unsupported
+            } else {
+                GivenUp::Nothing
+            };
         };
         match presented.kind {
             TokenKind::Access => match self.access(&presented) {
@@ -146,6 +179,7 @@ fn introspected(
         scopes: caller.scopes,
         subject: principal.or_else(|| client_id.clone()),
         client_id,
+        issuer: None,
         issued_at: None,
         expires_at: Some(caller.credential.expires_at),
         session: session.map(|(session, status)| (session.id, status)),

@@ -1,12 +1,16 @@
-//! From what was presented to who asks. Reads only: the Gate, and the store for what the Gate does not hold.
+//! From what was presented to who asks. Reads only: the Gate, and the store for what the Gate does not hold. One thing is
+//! written, once: a principal of another issuer whom nobody met before.
 
 use std::net::IpAddr;
+mod external;
 mod introspect;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
+use parking_lot::Mutex;
 use uuid::Uuid;
 
 use crate::clock::Clock;
@@ -16,8 +20,10 @@ use crate::core::caller::{Actor, ActorKind, Caller, Credential, CredentialKind, 
 use crate::core::ids::{ApplicationNumber, Position, ServiceAccountNumber, SessionNumber};
 use crate::core::session::{Refusal, Session};
 use crate::core::token::{AccessToken, SessionToken};
+use crate::directory::Directory;
 use crate::error::Error;
 use crate::gate::{Client, Gate, Known};
+use crate::issuers::Issuers;
 use crate::secret::{self, Presented, TokenKind};
 use crate::store::Reader;
 
@@ -28,6 +34,10 @@ pub struct Auth {
     gate: Arc<Gate>,
     reader: Reader,
     clock: Clock,
+    issuers: Arc<Issuers>,
+    directory: Arc<Directory>,
+    /// Principals by the hashes of their genuine JWTs.
+    remembered: Mutex<HashMap<[u8; 32], Uuid>>,
 }
 
 /// Identifies a request, in answers, logs and events; an extension of every request.
@@ -75,8 +85,14 @@ const TRACEPARENT: usize = 55;
 const NOBODY: Error = Error::Unauthorized { reason: None };
 
 impl Auth {
-    pub fn new(gate: Arc<Gate>, reader: Reader, clock: Clock) -> Self {
-        Self { gate, reader, clock }
+    pub fn new(
+        gate: Arc<Gate>,
+        reader: Reader,
+        clock: Clock,
+        issuers: Arc<Issuers>,
+        directory: Arc<Directory>,
+    ) -> Self {
+        Self { gate, reader, clock, issuers, directory, remembered: Mutex::default() }
     }
 
     /// Who makes a request, by its bearer token.
@@ -90,6 +106,9 @@ impl Auth {
     /// Who presents this bearer token. A session's token keeps opening after its session has ended, with
     /// [`Caller::ended`] set.
     pub async fn bearer(&self, token: &str) -> Result<Caller, Error> {
+        if external::is_jwt(token) {
+            return self.external(token).await;
+        }
         let presented = secret::parse(token).ok_or(NOBODY)?;
         match presented.kind {
             TokenKind::Access => self.access(&presented),
@@ -105,6 +124,9 @@ impl Auth {
     /// The id of a token that is genuine, whatever it may do; looks at memory only. Of others nothing is known, so that
     /// whoever has only the id can use nothing up.
     pub fn genuine(&self, token: &str) -> Option<Uuid> {
+        if external::is_jwt(token) {
+            return self.remembered(token);
+        }
         let presented = secret::parse(token)?;
         let known = self.gate.known();
         let hash = match presented.kind {

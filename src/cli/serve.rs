@@ -23,6 +23,7 @@ use crate::core::policy::Policy;
 use crate::directory::{Chosen, Directory};
 use crate::gate::{Change, Fresh, Gate, Terms, key_digest};
 use crate::http::{self, App, Shared};
+use crate::issuers::Issuers;
 use crate::limits::Limits;
 use crate::live::Live;
 use crate::mcp::Gateway;
@@ -42,6 +43,7 @@ pub struct House {
     pub sessions: Arc<Sessions>,
     pub directory: Arc<Directory>,
     pub auth: Arc<Auth>,
+    pub issuers: Arc<Issuers>,
     pub live: Arc<Live>,
     pub board: Arc<Board>,
 }
@@ -58,7 +60,6 @@ impl House {
         fill(&gate, &mut loaded);
         let committer = Committer::start(writer, &loaded, gate.clone(), clock.clone(), policy);
         let live = Arc::new(Live::new(reader.clone(), committer.tip()));
-        let auth = Arc::new(Auth::new(gate.clone(), reader.clone(), clock.clone()));
         let directory = Arc::new(Directory::new(
             committer.clone(),
             gate.clone(),
@@ -67,8 +68,17 @@ impl House {
             key.clone(),
             policy,
         ));
+        let issuers = Issuers::new(config, clock.clone()).context("cannot set up external issuers")?;
+        let issuers = Arc::new(issuers);
+        let auth = Arc::new(Auth::new(
+            gate.clone(),
+            reader.clone(),
+            clock.clone(),
+            issuers.clone(),
+            directory.clone(),
+        ));
         let sessions = Arc::new(Sessions::new(committer, gate.clone(), reader, clock, key, policy));
-        Ok(Self { gate, sessions, directory, auth, live, board: Arc::default() })
+        Ok(Self { gate, sessions, directory, auth, issuers, live, board: Arc::default() })
     }
 
     /// What handlers work with.
@@ -92,6 +102,7 @@ impl House {
         App::from(Shared {
             sessions: self.sessions.clone(),
             directory: self.directory.clone(),
+            issuers: self.issuers.clone(),
             auth: self.auth.clone(),
             live: self.live.clone(),
             gateway: Arc::new(gateway),
@@ -133,6 +144,7 @@ pub fn fill(gate: &Gate, loaded: &mut Loaded) {
     changes.extend(loaded.service_accounts.drain(..).map(Change::ServiceAccount));
     changes.extend(loaded.revocations.drain(..).map(Change::Revocation));
     changes.extend(loaded.items.drain(..).map(Change::Item));
+    changes.extend(loaded.bars.drain(..).map(|(position, at)| Change::Bar(position, at)));
     changes.extend(loaded.principals.iter().cloned().map(Change::Principal));
     changes.extend(loaded.sessions.iter().map(|row| {
         let (detail, application) = (&row.detail, row.session.application);

@@ -115,6 +115,15 @@ pub struct Config {
     #[arg(long, env = "SESSIOND_WEBHOOK_ALLOW_LOOPBACK")]
     pub webhook_allow_loopback: bool,
 
+    /// Fetch keys of external issuers from addresses in this network too, not only from public ones; may be given several
+    /// times. Link-local addresses are never allowed
+    #[arg(long, env = "SESSIOND_ISSUER_ALLOW", value_delimiter = ',', value_name = "CIDR")]
+    pub issuer_allow: Vec<IpNet>,
+
+    /// Allow external issuers on this machine itself, and there at http:// too
+    #[arg(long, env = "SESSIOND_ISSUER_ALLOW_LOOPBACK")]
+    pub issuer_allow_loopback: bool,
+
     /// A webhook's receiver has this long to answer
     #[arg(long, env = "SESSIOND_WEBHOOK_TIMEOUT", default_value = "15s", value_parser = duration, value_name = "DURATION")]
     pub webhook_timeout: Duration,

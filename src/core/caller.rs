@@ -233,6 +233,21 @@ pub enum CredentialKind {
     Session(SessionNumber),
     /// `sak_…`: an API key, by its id.
     ApiKey(Uuid),
+    /// A JWT access token of an issuer that the organization trusts.
+    External(Box<External>),
+}
+
+/// What an issuer says in one of its tokens, beyond what [`Caller`] holds of every credential.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct External {
+    pub issuer: String,
+    pub audience: String,
+    pub subject: String,
+    /// Its `jti`, if it has one.
+    pub id: Option<String>,
+    pub issued_at: Time,
+    /// Its `exp`, to the second: it is taken a little longer, because clocks differ.
+    pub expires_at: Time,
 }
 
 impl Caller {
@@ -273,8 +288,14 @@ impl Caller {
             issued_at: self.credential.issued_at,
             expires_at: self.credential.expires_at,
             access_token: self.access_token(),
+            renews: self.renews(),
             by_owner: owner == self.actor,
         }
+    }
+
+    /// Whether the credential renews a session's token that it outlives.
+    pub fn renews(&self) -> bool {
+        matches!(self.credential.kind, CredentialKind::Access { .. } | CredentialKind::External(_))
     }
 
     /// The caller's access token, if that is what was presented.

@@ -99,6 +99,9 @@ pub struct Presented {
     pub expires_at: Time,
     /// The access token's id; none for the session's own token.
     pub access_token: Option<Uuid>,
+    /// Whether it may renew a session's token that it outlives: access tokens, ours and others'; no session's own token,
+    /// no API key.
+    pub renews: bool,
     /// Whether it belongs to whoever opened the session.
     pub by_owner: bool,
 }

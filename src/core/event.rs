@@ -15,6 +15,7 @@ use super::ids::{
 use super::item::ItemEvent;
 use super::kind::Kind;
 use super::policy::{ApplicationPolicy, SessionPolicy};
+use super::principal::PrincipalEvent;
 use super::reason::Reason;
 
 /// Any event, by the kind of stream it belongs to.
@@ -414,6 +415,16 @@ pub const NAMES: [&str; 40] = [
 pub const ACTIVITY: &str = "activity_recorded";
 
 impl Event {
+    /// Whether it bars credentials that were issued before it.
+    pub fn bars(&self) -> bool {
+        matches!(
+            self,
+            Self::Organization(OrganizationEvent::CredentialsBarred)
+                | Self::Application(ApplicationEvent::CredentialsBarred)
+                | Self::Item(ItemEvent::Principal(PrincipalEvent::CredentialsBarred(_)))
+        )
+    }
+
     /// The type in the envelope, snake_case; also the name of the event on feeds.
     pub fn name(&self) -> &str {
         match self {

@@ -283,7 +283,7 @@ fn admit(
         return Err(Refusal::Expired);
     }
     let until = session.lifetime_ends_at.min(presented.expires_at);
-    if presented.by_owner && presented.access_token.is_some() && until > session.token_expires_at {
+    if presented.by_owner && presented.renews && until > session.token_expires_at {
         Ok(vec![SessionEvent::TokenRenewed(TokenRenewed {
             token_expires_at: until,
             credential: presented.access_token,

@@ -1,6 +1,7 @@
 //! The application, as far as the directory goes: organizations, applications, service accounts and their tokens.
 
 mod api_keys;
+mod issuers;
 mod organizations;
 mod principals;
 mod service_accounts;
@@ -24,6 +25,7 @@ use crate::secret::{self, SecretKey};
 use crate::store::Reader;
 
 pub use api_keys::{KeyView, NewKey, User};
+pub use issuers::NewIssuer;
 pub use principals::{Person, PersonQuery};
 pub use webhooks::{NewWebhook, SigningKeys};
 

@@ -7,7 +7,7 @@ use crate::committer::{By, Done, Introduction, Work};
 use crate::core::Time;
 use crate::core::caller::Caller;
 use crate::core::filter::Filter;
-use crate::core::ids::PrincipalNumber;
+use crate::core::ids::{OrganizationNumber, PrincipalNumber};
 use crate::core::item::ItemEvent;
 use crate::core::principal::PrincipalEvent;
 use crate::error::Error;
@@ -36,6 +36,28 @@ pub struct Person {
 }
 
 impl Directory {
+    /// The number of a subject of another issuer: nothing is written when it is known.
+    pub async fn meet(
+        &self,
+        organization: OrganizationNumber,
+        issuer: &str,
+        subject: &str,
+    ) -> Result<PrincipalNumber, Error> {
+        let subject_digest = self.subject_digest(issuer, subject);
+        if let Some(number) = self.gate.known().principal(organization, &subject_digest) {
+            return Ok(number);
+        }
+        let (issuer, subject) = (issuer.to_owned(), subject.to_owned());
+        let introduction =
+            Introduction { organization, issuer, subject, subject_digest, name: None, email: None };
+        self.introduce(introduction).await
+    }
+
+    /// What a subject of an issuer is known by.
+    pub fn subject_digest(&self, issuer: &str, subject: &str) -> [u8; 32] {
+        self.key.subject_digest(issuer, subject)
+    }
+
     /// The number of a principal, which is written down if it is new.
     pub(super) async fn introduce(&self, introduction: Introduction) -> Result<PrincipalNumber, Error> {
         match self.committer.submit(By::system(), Work::Introduce(introduction)).await?.done {

@@ -16,6 +16,7 @@ use crate::core::Time;
 use crate::core::api_key::ApiKey;
 use crate::core::application::{Application, Organization, ServiceAccount};
 use crate::core::caller::{Actor, ActorKind};
+use crate::core::event::Issuer;
 use crate::core::filter::{Facts, Filter};
 use crate::core::ids::{
     ApplicationNumber, OrganizationNumber, Position, PrincipalNumber, RevocationNumber, ServiceAccountNumber,
@@ -61,6 +62,10 @@ pub struct Known {
     given_up: HashMap<Uuid, Time>,
     /// Of API keys.
     pub key_secrets: KeySecrets,
+    /// When the events were that bar older credentials: for credentials that know a time and no position.
+    bars: BTreeMap<Position, Time>,
+    /// Which organizations trust an issuer.
+    trusting: HashMap<String, Vec<OrganizationNumber>>,
     principals: HashMap<(OrganizationNumber, [u8; 32]), PrincipalNumber>,
     principals_by_id: HashMap<(OrganizationNumber, Uuid), PrincipalNumber>,
     principal_ids: HashMap<PrincipalNumber, Uuid>,
@@ -152,8 +157,9 @@ impl Slice {
 impl Known {
     pub(super) fn apply(&mut self, change: Change, cancelled: &mut Vec<Arc<Flight>>) {
         match change {
-            Change::Organization(organization) => {
-                self.organizations.insert(organization.number, organization);
+            Change::Organization(organization) => self.found(organization),
+            Change::Bar(position, at) => {
+                self.bars.insert(position, at);
             }
             Change::Application(application) => {
                 self.applications_by_id.insert(application.id, application.number);
@@ -225,6 +231,25 @@ impl Known {
                 }
             }
         }
+    }
+
+    fn found(&mut self, organization: Organization) {
+        let number = organization.number;
+        if let Some(before) = self.organizations.get(&number)
+            && before.issuers != organization.issuers
+        {
+            self.trusting.retain(|_, trusting| {
+                trusting.retain(|one| *one != number);
+                !trusting.is_empty()
+            });
+        }
+        for issuer in &organization.issuers {
+            let trusting = self.trusting.entry(issuer.issuer.clone()).or_default();
+            if !trusting.contains(&number) {
+                trusting.push(number);
+            }
+        }
+        self.organizations.insert(number, organization);
     }
 
     fn meet(&mut self, principal: &Principal) {
@@ -780,6 +805,23 @@ impl Known {
             Some(one) => self.barred_in(one.organization, Some(application), principal),
             None => Position(0),
         }
+    }
+
+    /// The position that stands for a moment of another system's clock: after every bar of an earlier second, before every
+    /// other. A time in whole seconds cannot tell whether it lies before a bar of the same second, and so counts as before.
+    pub fn position_at(&self, at: Time) -> Position {
+        let earlier = |(_, barred_at): &(&Position, &Time)| barred_at.timestamp() < at.timestamp();
+        self.bars.iter().rev().find(earlier).map_or(Position(0), |(position, _)| *position)
+    }
+
+    /// What organizations say of an issuer, by its exact name.
+    pub fn issuers(&self, name: &str) -> impl Iterator<Item = (&Organization, &Issuer)> {
+        let trusting = self.trusting.get(name).map(Vec::as_slice).unwrap_or_default();
+        let organizations = trusting.iter().filter_map(|number| self.organizations.get(number));
+        organizations.flat_map(move |organization| {
+            let own = organization.issuers.iter().filter(move |issuer| issuer.issuer == name);
+            own.map(move |issuer| (organization, issuer))
+        })
     }
 
     /// The same within an organization, where the application may not be known.

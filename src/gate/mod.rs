@@ -20,7 +20,7 @@ pub use known::{Known, Order, Slice};
 use crate::core::Time;
 use crate::core::application::{Application, Organization, ServiceAccount};
 use crate::core::command::NaturalKey;
-use crate::core::ids::{ApplicationNumber, RevocationNumber, ServiceAccountNumber, SessionNumber};
+use crate::core::ids::{ApplicationNumber, Position, RevocationNumber, ServiceAccountNumber, SessionNumber};
 use crate::core::item::Item;
 use crate::core::revocation::Revocation;
 use crate::core::session::{Refusal, Session};
@@ -68,6 +68,8 @@ pub enum Change {
     Application(Application),
     ServiceAccount(ServiceAccount),
     Revocation(Revocation),
+    /// Credentials issued before this position, which was this time, were barred somewhere.
+    Bar(Position, Time),
     /// One that was in force in memory only is over: it was recorded.
     LiftRevocation(RevocationNumber),
     /// A session as it stands now, with what came along if it has just connected.

@@ -35,6 +35,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::core::Time;
 use crate::directory::Directory;
+use crate::issuers::Issuers;
 use crate::limits::Limits;
 use crate::live::Live;
 use crate::mcp;
@@ -64,6 +65,7 @@ impl std::ops::Deref for App {
 pub struct Shared {
     pub sessions: Arc<Sessions>,
     pub directory: Arc<Directory>,
+    pub issuers: Arc<Issuers>,
     pub auth: Arc<Auth>,
     pub live: Arc<Live>,
     pub gateway: Arc<mcp::Gateway>,
@@ -142,6 +144,7 @@ pub fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(directory::erase_principal))
         .routes(routes!(directory::list_organizations, directory::create_organization))
         .routes(routes!(directory::get_organization, directory::update_organization))
+        .routes(routes!(directory::get_issuers, directory::set_issuers))
         .routes(routes!(directory::list_api_keys, directory::create_api_key))
         .routes(routes!(directory::get_api_key, directory::revoke_api_key))
         .routes(routes!(directory::list_webhooks, directory::create_webhook))
@@ -212,6 +215,7 @@ pub fn router(app: App) -> Router {
         (name = "principals", description = "The people and clients behind sessions."),
         (name = "me", description = "A person's own sessions."),
         (name = "organizations", description = "Organizations, for whoever runs the installation."),
+        (name = "issuers", description = "Whose JWT access tokens are taken beside our own."),
         (name = "webhooks", description = "Where events are delivered to."),
         (name = "oauth", description = "Tokens."),
         (name = "service", description = "The service itself."),
@@ -227,7 +231,7 @@ impl utoipa::Modify for Security {
         use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
         let mut bearer = Http::new(HttpAuthScheme::Bearer);
         bearer.description = Some(
-            "An access token (`sat_…`) from `POST /oauth2/token`, an API key (`sak_…`), or a session's token (`sst_…`)."
+            "An access token (`sat_…`) from `POST /oauth2/token`, a JWT access token of an issuer that the organization trusts, an API key (`sak_…`), or a session's token (`sst_…`)."
                 .into(),
         );
         let mut basic = Http::new(HttpAuthScheme::Basic);

@@ -310,10 +310,7 @@ impl Sessions {
             Some(session) => session,
             None => self.reader.session(id).await?.ok_or(Error::NotFound("Session"))?.session,
         };
-        if session.organization != caller.organization
-            || !caller.may_touch(session.application)
-            || caller.session().is_some_and(|own| own != session.number)
-        {
+        if !within_reach(caller, &session) {
             return Err(Error::NotFound("Session"));
         }
         // What was revoked is told so, whatever it asks about; what was not is told how the session ended.
@@ -325,10 +322,7 @@ impl Sessions {
     async fn visible(&self, caller: &Caller, id: Uuid) -> Result<SessionRow, Error> {
         let row = self.reader.session(id).await?.ok_or(Error::NotFound("Session"))?;
         let session = &row.session;
-        if session.organization != caller.organization
-            || !caller.may_touch(session.application)
-            || caller.session().is_some_and(|own| own != session.number)
-        {
+        if !within_reach(caller, session) {
             return Err(Error::NotFound("Session"));
         }
         Ok(row)
@@ -482,6 +476,21 @@ impl Sessions {
             .map(Some)
             .map_err(|error| Error::Internal(error.to_string()))
     }
+}
+
+/// Whether a session is of the caller's organization, of what the caller is confined to, and not another person's: who
+/// comes with another issuer's token reaches the own sessions only, save for those who keep or manage all.
+fn within_reach(caller: &Caller, session: &Session) -> bool {
+    let everybodys = [Scope::SessionsRead, Scope::SessionsWrite, Scope::ManagementAll];
+    let own = match caller.credential.kind {
+        CredentialKind::Session(number) => number == session.number,
+        CredentialKind::External(_) => {
+            caller.principal == Some(session.principal)
+                || everybodys.iter().any(|scope| caller.scopes.has(*scope))
+        }
+        _ => true,
+    };
+    own && session.organization == caller.organization && caller.may_touch(session.application)
 }
 
 fn mcp_label(id: Uuid) -> String {

@@ -50,7 +50,7 @@ impl Sessions {
         pending.counts = pending.counts.plus(counts);
         pending.caller = caller.clone();
         // A credential that outlives the session's token renews it: that cannot wait for the window.
-        let renews = caller.access_token().is_some()
+        let renews = caller.renews()
             && caller.credential.expires_at.min(session.lifetime_ends_at) > session.token_expires_at;
         if now - pending.recorded_at < WINDOW && !renews {
             return;

@@ -220,6 +220,8 @@ pub struct Loaded {
     /// The unfinished ones.
     pub revocations: Vec<Revocation>,
     pub items: Vec<Item>,
+    /// When the bars that are in force were recorded.
+    pub bars: Vec<(Position, Time)>,
     /// The open ones, with what makes their natural key.
     pub sessions: Vec<SessionRow>,
     pub session_tokens: Vec<(SessionNumber, SessionToken)>,

@@ -2,7 +2,6 @@
 //! event a delivery, sends it until it is taken or given up, and keeps how it stands. At least once, in order for each
 //! stream (so for each session), different streams and webhooks side by side.
 
-mod address;
 mod attempt;
 mod envelope;
 mod follower;
@@ -77,7 +76,7 @@ impl Outbox {
 
     /// Checks the URL of a webhook and brings it into its normal form.
     pub fn check_url(&self, url: &str) -> Result<String, Error> {
-        self.sender.rules().check(url).map(Into::into)
+        self.sender.rules().check("url", url).map(Into::into)
     }
 
     /// The task: delivers until it is told to stop.

@@ -8,12 +8,12 @@ use chrono::{DateTime, TimeDelta};
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
 use reqwest::{Client, Response};
 
-use super::address::{NotAllowed, Resolver, Rules};
 use super::envelope::MEDIA_TYPE;
 use crate::config::Config;
 use crate::core::Time;
 use crate::core::delivery::{Attempted, LONGEST_WAIT};
 use crate::directory::SigningKeys;
+use crate::outbound::{NotAllowed, Resolver, Rules};
 use crate::secret;
 
 /// Of an answer no more is read than this: only so that the connection can be used again.
@@ -39,7 +39,7 @@ pub struct Sender {
 
 impl Sender {
     pub fn new(config: &Config) -> Result<Self, reqwest::Error> {
-        let rules = Rules::new(config);
+        let rules = Rules::webhooks(config);
         let client = Client::builder()
             .dns_resolver(Resolver(rules.clone()))
             .redirect(reqwest::redirect::Policy::none())
@@ -61,7 +61,7 @@ impl Sender {
     /// Sends it, once. The time-out covers all of it.
     pub async fn send(&self, letter: Letter, keys: &SigningKeys, now: Time) -> Attempted {
         // The settings may have changed since the URL was set; and nobody asks the resolver about addresses.
-        let Ok(url) = self.rules.check(&letter.url) else {
+        let Ok(url) = self.rules.check("url", &letter.url) else {
             return failed("the URL is not allowed; see --webhook-allow".to_owned());
         };
         let timestamp = now.timestamp().to_string();

@@ -11,6 +11,7 @@ mod golden;
 mod health;
 mod hostile;
 mod idempotency;
+mod issuers;
 mod kills;
 mod limits;
 mod mcp;

@@ -19,8 +19,10 @@ const TABLE: &[(&str, &[&str])] = &[
     ("live", &["core", "store"]),
     ("secret", &["core"]),
     ("lines", &["core", "store", "error", "clock"]),
-    ("webhooks", &["core", "error", "secret", "directory", "live", "clock", "config", "meter"]),
-    ("auth", &["core", "store", "secret", "gate", "error", "clock"]),
+    ("outbound", &["error", "config"]),
+    ("webhooks", &["core", "error", "secret", "directory", "live", "clock", "config", "outbound", "meter"]),
+    ("issuers", &["core", "clock", "config", "outbound"]),
+    ("auth", &["core", "store", "secret", "gate", "error", "clock", "directory", "issuers"]),
     ("mcp", BRIDGE),
     ("terminal", BRIDGE),
     (
@@ -42,6 +44,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "mcp",
             "terminal",
             "webhooks",
+            "issuers",
         ],
     ),
     (

@@ -103,12 +103,18 @@ fn connect() -> Connect {
 
 /// The owner's access token, good until so many seconds into the story.
 fn presented(until: i64) -> Presented {
-    Presented { issued_at: Position(100), expires_at: at(until), access_token: Some(TOKEN), by_owner: true }
+    Presented {
+        issued_at: Position(100),
+        expires_at: at(until),
+        access_token: Some(TOKEN),
+        renews: true,
+        by_owner: true,
+    }
 }
 
 /// The session's own token.
 fn own_token(until: i64) -> Presented {
-    Presented { access_token: None, ..presented(until) }
+    Presented { access_token: None, renews: false, ..presented(until) }
 }
 
 impl Given {

@@ -7,8 +7,8 @@ use crate::core::application::{
     ServiceAccount, decide_application, decide_organization,
 };
 use crate::core::event::{
-    ApplicationCreated, ApplicationEvent, Event, OrganizationEvent, ServiceAccountCreated,
-    ServiceAccountEvent,
+    ApplicationCreated, ApplicationEvent, Event, Issuer, IssuersSet, OrganizationEvent,
+    ServiceAccountCreated, ServiceAccountEvent,
 };
 use crate::core::ids::{
     ApplicationNumber, Head, OrganizationNumber, RevocationNumber, ServiceAccountNumber, Stream, StreamKind,
@@ -58,11 +58,33 @@ impl Draft<'_> {
         command: &OrganizationCommand,
     ) -> Result<Done, Error> {
         let organization = self.organization(number).cloned().ok_or(Error::NotFound("Organization"))?;
+        if let OrganizationCommand::SetIssuers(set) = command {
+            self.free_issuers(number, set)?;
+        }
         let organization = match decide_organization(&organization, command) {
             Some(event) => self.organization_event(by, number, Some(organization), event, None),
             None => organization,
         };
         Ok(Done::Organization(Box::new(organization)))
+    }
+
+    /// That no other organization has an issuer with the same audience: a token must say by itself whose it is.
+    fn free_issuers(&self, number: OrganizationNumber, set: &IssuersSet) -> Result<(), Error> {
+        let others = self.known.organizations.keys().filter(|other| **other != number);
+        let mut others = others.filter_map(|other| self.organization(*other)).flat_map(|one| &one.issuers);
+        let taken = |other: &Issuer| {
+            set.issuers.iter().any(|one| one.issuer == other.issuer && one.audience == other.audience)
+        };
+        match others.find(|other| taken(other)) {
+            Some(other) => Err(Error::Conflict {
+                code: "issuer_taken",
+                message: format!(
+                    "tokens of {} for {} are taken by another organization; choose an audience of your own",
+                    other.issuer, other.audience
+                ),
+            }),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn organization_event(

@@ -354,6 +354,9 @@ impl<'a> Draft<'a> {
         self.chain.position.0 += 1;
         let head =
             Head { version: fact.head.version + 1, position: self.chain.position, hash: fact.head.hash };
+        if fact.event.bars() {
+            self.changes.push(Change::Bar(head.position, self.recorded_at()));
+        }
         self.events.push(Recorded {
             position: self.chain.position,
             stream: fact.stream,

@@ -3,6 +3,7 @@
 mod api_keys;
 mod applications;
 mod deliveries;
+mod issuers;
 mod organizations;
 mod policy;
 mod principals;
@@ -22,6 +23,7 @@ use uuid::Uuid;
 pub use api_keys::*;
 pub use applications::*;
 pub use deliveries::*;
+pub use issuers::*;
 pub use organizations::*;
 pub use policy::*;
 pub use principals::*;

@@ -40,7 +40,7 @@ pub struct IntrospectionBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     client_id: Option<String>,
-    /// The principal's id; of a client's own token, the client's.
+    /// The principal's id; of a client's own token, the client's; of another issuer's, its own `sub`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     sub: Option<String>,
@@ -75,13 +75,19 @@ pub struct IntrospectionBody {
 
 impl IntrospectionBody {
     fn new(app: &App, token: Introspected) -> Self {
+        let own = || {
+            let audiences = vec![format!("{}/api/v1", app.public_url), format!("{}/mcp", app.public_url)];
+            (app.public_url.to_string(), audiences)
+        };
+        let theirs = token.issuer.map(|(issuer, audience)| (issuer, vec![audience]));
+        let (issuer, audiences) = theirs.unwrap_or_else(own);
         Self {
             active: true,
             scope: Some(token.scopes.to_string()),
             client_id: token.client_id,
             sub: token.subject,
-            aud: vec![format!("{}/api/v1", app.public_url), format!("{}/mcp", app.public_url)],
-            iss: Some(app.public_url.to_string()),
+            aud: audiences,
+            iss: Some(issuer),
             exp: token.expires_at.map(|at| at.timestamp()),
             iat: token.issued_at.map(|at| at.timestamp()),
             jti: token.id,
@@ -94,7 +100,7 @@ impl IntrospectionBody {
 
 /// Ask what a token is worth
 ///
-/// RFC 7662, for access tokens, session tokens and API keys of the caller's organization. Everything that opens nothing on
+/// RFC 7662, for access tokens, session tokens, API keys and trusted issuers' JWTs of the caller's organization. Everything that opens nothing on
 /// the agent side now, for whatever reason, and everything of others is `{"active": false}`. Authenticate as an OAuth
 /// client, or with a token that may read sessions.
 #[utoipa::path(
@@ -121,7 +127,7 @@ pub async fn introspect(State(app): State<App>, request: Request) -> Result<Resp
         None => client(&app, &headers, &form).await?,
     };
     let token = form.one("token").ok_or_else(|| Refused::new("invalid_request", "token is missing"))?;
-    let body = match app.auth.introspect(caller.organization, token) {
+    let body = match app.auth.introspect(caller.organization, token).await {
         Some(token) => IntrospectionBody::new(&app, token),
         None => IntrospectionBody::default(),
     };

@@ -10,8 +10,10 @@ use super::{
     Reader, WHOLE_SESSION, access_token, application, bytes32, item, organization, revocation,
     service_account, time, whole_session,
 };
+use crate::core::Time;
 use crate::core::event::Event;
 use crate::core::ids::{ApplicationNumber, Position, SessionNumber, StreamKind};
+use crate::core::item::Item;
 use crate::core::session::{Envelope, evolve};
 use crate::store::StoreError;
 use crate::store::row::{Entry, KeySecret, Loaded, SessionToken};
@@ -39,6 +41,7 @@ impl Reader {
             key_secrets: self.all("select * from api_key_secret", key_secret).await?,
             ..Loaded::default()
         };
+        loaded.bars = self.bars(&loaded).await?;
         let last = self.event(loaded.head).await?;
         loaded.last_recorded_at = last.as_ref().map(|entry| entry.recorded.recorded_at);
         loaded.commit_hash = last.and_then(|entry| entry.commit_hash).unwrap_or_default();
@@ -114,6 +117,23 @@ impl Reader {
                 }
             }
         }
+    }
+
+    /// When the bars that are in force were recorded, looked up one by one: there are few.
+    async fn bars(&self, loaded: &Loaded) -> Result<Vec<(Position, Time)>, StoreError> {
+        let standing = loaded.items.iter().filter_map(|item| match item {
+            Item::Principal(standing) => Some(standing.barred_before),
+            _ => None,
+        });
+        let organizations = loaded.organizations.iter().map(|one| one.barred_before);
+        let applications = loaded.applications.iter().map(|one| one.barred_before);
+        let mut bars = Vec::new();
+        for position in standing.chain(organizations).chain(applications).filter(|at| *at > Position(0)) {
+            if let Some(entry) = self.event(position).await? {
+                bars.push((position, entry.recorded.recorded_at));
+            }
+        }
+        Ok(bars)
     }
 
     async fn all<Value>(

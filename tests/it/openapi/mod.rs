@@ -256,6 +256,11 @@ async fn every_operation_answers_as_it_is_described() {
     {
         walk.go(&operator, id, None, 200).await;
     }
+    let issuer = json!({
+        "issuer": "https://issuer.example", "audience": "a", "algorithms": ["ES256"], "scopes": ["mcp:invoke"],
+    });
+    walk.go(&operator, "issuers.set", Some(json!({ "issuers": [issuer] })), 200).await;
+    walk.go(&operator, "issuers.get", None, 200).await;
     walk.go(&operator, "apiKeys.list", None, 200).await;
     walk.go(&operator, "apiKeys.get", None, 200).await;
     walk.go(&operator, "apiKeys.revoke", None, 204).await;

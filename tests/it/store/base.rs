@@ -246,13 +246,14 @@ impl Running {
             issued_at: self.head(),
             expires_at: self.clock.now() + TimeDelta::hours(1),
             access_token: Some(Uuid::now_v7()),
+            renews: true,
             by_owner: true,
         }
     }
 
     /// A call with the session's own token, which never renews anything.
     pub fn activity(&self, number: SessionNumber, requests: u64) -> Work {
-        let presented = Presented { access_token: None, ..self.owner() };
+        let presented = Presented { access_token: None, renews: false, ..self.owner() };
         let counts = Counts { requests, bytes_in: 10 * requests, bytes_out: 100 * requests };
         session_work(number, Command::RecordActivity { source: ActivitySource::Heartbeat, counts, presented })
     }

@@ -1,4 +1,4 @@
-//! Where webhooks may go: to what is public, and what was allowed. Judged when a URL is set, and again, by the address
+//! Where requests of ours to others may go: to what is public, and what was allowed. Judged when a URL is set, and again, by the address
 //! that is connected to, each time something is sent: a name can be moved behind our back.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -18,22 +18,31 @@ const LONGEST_URL: usize = 2_048;
 pub struct Rules {
     allow: Arc<[IpNet]>,
     loopback: bool,
+    /// What to look at when something is not allowed.
+    setting: &'static str,
 }
 
-/// An address that webhooks may not go to.
+/// An address that nothing may be sent to.
 #[derive(Debug, thiserror::Error)]
 #[error("the endpoint has no address that is allowed")]
 pub struct NotAllowed;
 
 impl Rules {
-    pub fn new(config: &Config) -> Self {
-        Self { allow: config.webhook_allow.as_slice().into(), loopback: config.webhook_allow_loopback }
+    pub fn webhooks(config: &Config) -> Self {
+        let allow = config.webhook_allow.as_slice().into();
+        Self { allow, loopback: config.webhook_allow_loopback, setting: "--webhook-allow" }
     }
 
-    /// Checks the URL of a webhook and brings it into its normal form. A host that is an address is judged now, a name
+    /// The rules for issuers and their keys.
+    pub fn issuers(config: &Config) -> Self {
+        let allow = config.issuer_allow.as_slice().into();
+        Self { allow, loopback: config.issuer_allow_loopback, setting: "--issuer-allow" }
+    }
+
+    /// Checks a URL and brings it into its normal form. A host that is an address is judged now, a name
     /// when something is sent.
-    pub fn check(&self, text: &str) -> Result<Url, Error> {
-        let wrong = |message: &str| Error::field("url", format!("url {message}"));
+    pub fn check(&self, field: &'static str, text: &str) -> Result<Url, Error> {
+        let wrong = |message: &str| Error::field(field, format!("{field} {message}"));
         if text.len() > LONGEST_URL {
             return Err(wrong("must be at most 2048 bytes"));
         }
@@ -58,9 +67,10 @@ impl Rules {
             None => return Err(wrong("must name a host")),
         };
         if address.is_some_and(|address| !self.allows(address)) {
-            return Err(wrong(
-                "names an address that is not allowed: only public ones are, see --webhook-allow",
-            ));
+            let setting = self.setting;
+            return Err(wrong(&format!(
+                "names an address that is not allowed: only public ones are, see {setting}"
+            )));
         }
         let here = address.is_some_and(|one| one.is_loopback()) || url.host_str() == Some("localhost");
         match url.scheme() {
@@ -70,7 +80,7 @@ impl Rules {
         }
     }
 
-    /// Whether webhooks may go to this address.
+    /// Whether requests may go to this address.
     pub fn allows(&self, address: IpAddr) -> bool {
         !is_never(address)
             && (is_public(address)

@@ -1,0 +1,98 @@
+//! JWT access tokens of issuers that an organization trusts: from what one says to who asks.
+
+use uuid::Uuid;
+
+use super::{Auth, NOBODY};
+use crate::core::caller::{Actor, ActorKind, Caller, Credential, CredentialKind};
+use crate::core::event::Issuer;
+use crate::core::ids::{OrganizationNumber, PrincipalNumber};
+use crate::core::session::Refusal;
+use crate::core::token::principal_id;
+use crate::error::Error;
+use crate::gate::Known;
+use crate::issuers::{Genuine, SKEW, Unverified};
+use crate::secret;
+
+/// Genuine tokens whose principal is remembered, so that a limit can be put on it before anything is verified.
+const REMEMBERED: usize = 16_384;
+
+/// Whether a bearer token has the shape of a JWT; none of ours has.
+pub(super) fn is_jwt(token: &str) -> bool {
+    token.bytes().filter(|byte| *byte == b'.').count() == 2
+}
+
+impl Auth {
+    pub(super) async fn external(&self, token: &str) -> Result<Caller, Error> {
+        let (organization, issuer, genuine) = self.genuine_external(token).await.ok_or(NOBODY)?;
+        if genuine.expired {
+            return Err(Error::Unauthorized { reason: Some(Refusal::Expired) });
+        }
+        let external = &genuine.external;
+        let principal = self.directory.meet(organization, &external.issuer, &external.subject).await?;
+        let known = self.gate.known();
+        if known.disabled(principal) {
+            return Err(Refusal::PrincipalDisabled.into());
+        }
+        Ok(external_caller(&known, (organization, principal), &issuer, genuine))
+    }
+
+    /// A token with whose it is and by what issuer.
+    pub(super) async fn genuine_external(
+        &self,
+        token: &str,
+    ) -> Option<(OrganizationNumber, Issuer, Genuine)> {
+        let unverified = Unverified::read(token)?;
+        let (organization, issuer) = {
+            let known = self.gate.known();
+            let mut trusted = known.issuers(unverified.issuer()).filter(|(_, one)| unverified.is_for(one));
+            match (trusted.next(), trusted.next()) {
+                (Some((organization, issuer)), None) => (organization.number, issuer.clone()),
+                // One that is meant for several says nothing clear.
+                _ => return None,
+            }
+        };
+        let genuine = self.issuers.verify(&unverified, &issuer).await?;
+        // It may have been removed, or revoked, while its keys were fetched: what counts is how things stand after.
+        let stands = self.gate.known().issuers(&issuer.issuer).any(|(_, one)| *one == issuer);
+        let digest = self.directory.subject_digest(&genuine.external.issuer, &genuine.external.subject);
+        let mut remembered = self.remembered.lock();
+        if remembered.len() >= REMEMBERED {
+            remembered.clear();
+        }
+        remembered.insert(secret::hash(token), principal_id(&digest));
+        stands.then_some((organization, issuer, genuine))
+    }
+
+    /// The principal of a token that was found genuine before.
+    pub(super) fn remembered(&self, token: &str) -> Option<Uuid> {
+        self.remembered.lock().get(&secret::hash(token)).copied()
+    }
+}
+
+pub(super) fn external_caller(
+    known: &Known,
+    (organization, principal): (OrganizationNumber, PrincipalNumber),
+    issuer: &Issuer,
+    genuine: Genuine,
+) -> Caller {
+    let Genuine { external, scopes, .. } = genuine;
+    Caller {
+        organization,
+        organization_id: known.organization_id(organization),
+        actor: Actor { kind: ActorKind::User, id: known.principal_id(principal) },
+        principal: Some(principal),
+        scopes,
+        confined_to: issuer.application,
+        bound_to: issuer.application,
+        credential: Credential {
+            issued_at: known.position_at(external.issued_at),
+            expires_at: external.expires_at.checked_add_signed(SKEW).unwrap_or(external.expires_at),
+            barred: false,
+            kind: CredentialKind::External(Box::new(external)),
+        },
+        ended: None,
+        request_id: None,
+        traceparent: None,
+        once: None,
+    }
+}

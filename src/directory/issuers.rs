@@ -1,0 +1,87 @@
+//! Whose access tokens an organization takes beside ours.
+
+use uuid::Uuid;
+
+use super::{Directory, check_gift, client_scopes, unexpected};
+use crate::committer::{By, Done, Work};
+use crate::core::application::OrganizationCommand;
+use crate::core::caller::{Caller, Scope};
+use crate::core::event::{Issuer, IssuersSet};
+use crate::error::Error;
+
+/// Most issuers of one organization.
+const MOST: usize = 20;
+/// Longest audience.
+const LONGEST_AUDIENCE: usize = 1_024;
+
+/// An issuer that an organization is to trust; its URLs were looked at already.
+#[derive(Debug)]
+pub struct NewIssuer {
+    pub issuer: String,
+    pub audience: String,
+    pub algorithms: Vec<String>,
+    pub jwks_uri: Option<String>,
+    pub application: Option<Uuid>,
+    pub scopes: Vec<String>,
+}
+
+impl Directory {
+    /// The issuers that the caller's organization trusts, with the ids of the applications their tokens act in.
+    pub fn issuers(&self, caller: &Caller) -> Vec<(Issuer, Option<Uuid>)> {
+        let known = self.gate.known();
+        let organization = known.organizations.get(&caller.organization);
+        let issuers = organization.map(|one| one.issuers.clone()).unwrap_or_default();
+        let shown = issuers.into_iter().map(|issuer| {
+            let application = issuer.application.map(|number| known.application_id(number));
+            (issuer, application)
+        });
+        shown.collect()
+    }
+
+    /// Trusts these and no others. Tokens of one that is left out open nothing when this returns.
+    pub async fn set_issuers(&self, caller: &Caller, new: Vec<NewIssuer>) -> Result<(), Error> {
+        if new.len() > MOST {
+            return Err(Error::field("issuers", format!("issuers must be at most {MOST}")));
+        }
+        let issuers = new.into_iter().map(|one| self.checked_issuer(caller, one));
+        let issuers = issuers.collect::<Result<Vec<_>, _>>()?;
+        for (at, issuer) in issuers.iter().enumerate() {
+            let same = |one: &Issuer| one.issuer == issuer.issuer && one.audience == issuer.audience;
+            if issuers[..at].iter().any(same) {
+                return Err(Error::field("issuers", "issuers name the same issuer and audience twice"));
+            }
+        }
+        let command = OrganizationCommand::SetIssuers(IssuersSet { issuers });
+        let work = Work::Organization { number: caller.organization, command };
+        match self.committer.submit(By::caller(caller), work).await?.done {
+            Done::Organization(_) => Ok(()),
+            _ => Err(unexpected()),
+        }
+    }
+
+    fn checked_issuer(&self, caller: &Caller, new: NewIssuer) -> Result<Issuer, Error> {
+        let NewIssuer { issuer, audience, mut algorithms, jwks_uri, application, scopes } = new;
+        if audience.is_empty() || audience.len() > LONGEST_AUDIENCE || audience.chars().any(char::is_control)
+        {
+            let message =
+                format!("audience must be 1 to {LONGEST_AUDIENCE} bytes, without control characters");
+            return Err(Error::field("audience", message));
+        }
+        algorithms.dedup();
+        let words = client_scopes("scopes", &scopes)?;
+        if words.is_empty() || words.has(Scope::PlatformAdmin) {
+            let message =
+                "scopes must name at least one; platform:admin is given to no other issuer's tokens";
+            return Err(Error::field("scopes", message));
+        }
+        check_gift(caller, words)?;
+        let application = application.map(|id| {
+            let known = self.gate.known();
+            let own = known.application(id).filter(|one| one.organization == caller.organization);
+            let own = own.filter(|one| one.archived_at.is_none()).map(|one| one.number);
+            own.ok_or_else(|| Error::field("applicationId", "applicationId names no application of yours"))
+        });
+        let scopes = words.iter().map(|scope| scope.word().to_owned()).collect();
+        Ok(Issuer { issuer, audience, algorithms, jwks_uri, application: application.transpose()?, scopes })
+    }
+}
