@@ -49,6 +49,10 @@ example: compiler ## Write docs/sessiond.example.toml from the code
 	cargo run --locked --quiet -- config --example > target/sessiond.example.toml
 	mv target/sessiond.example.toml docs/sessiond.example.toml
 
+.PHONY: authorization
+authorization: compiler ## Write docs/authorization.md from the tests' table
+	WRITE_AUTHORIZATION=1 cargo test --locked --quiet --test it the_page_about_rights
+
 .PHONY: help
 help: ## Show this
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -74,7 +78,7 @@ strace:
 	$(call debian,command -v strace,strace,the test that counts fdatasync)
 
 python:
-	$(call debian,python3 -c 'import ensurepip',python3-venv,the Python MCP client)
+	$(call debian,python3 -c 'import ensurepip',python3-venv,the Python clients)
 
 components:
 	@cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || { \
@@ -88,7 +92,7 @@ $(NPM): $(CLIENTS)/package.json $(CLIENTS)/package-lock.json
 	@touch $@
 
 $(VENV): $(CLIENTS)/requirements.lock | python
-	@echo "Installing the official Python MCP client (PyPI) into $(CLIENTS)/.venv"
+	@echo "Installing the official Python MCP client and Schemathesis (PyPI) into $(CLIENTS)/.venv"
 	@python3 -m venv --clear $(CLIENTS)/.venv
 	@$(CLIENTS)/.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@

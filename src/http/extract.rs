@@ -6,6 +6,8 @@ use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+use utoipa::openapi::{Content, OpenApi, RefOr, Required, Schema};
 use uuid::Uuid;
 
 use super::guard::TooSlow;
@@ -176,6 +178,11 @@ impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
     async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
         let bytes = body_bytes(request, app).await?;
         let json: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
+        // Else serde would read members by their place.
+        if json.trim_ascii_start().starts_with(b"[") {
+            let message = "In the body: invalid type: sequence, expected an object";
+            return Err(Problem::new(StatusCode::BAD_REQUEST, "invalid_request", message));
+        }
         let mut reader = serde_json::Deserializer::from_slice(json);
         let read = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
             let path = error.path().to_string();
@@ -191,6 +198,31 @@ impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
             Problem::new(StatusCode::BAD_REQUEST, "invalid_request", format!("The body is not JSON: {error}"))
         })?;
         Ok(Self(read))
+    }
+}
+
+/// A member that may be left out, but is not null: in a filter or in a list of scopes that would mean more than was said.
+pub fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+/// Says of bodies in which nothing is required that they may be left out.
+pub fn describe(document: &mut OpenApi) {
+    let schemas =
+        document.components.as_ref().map(|components| components.schemas.clone()).unwrap_or_default();
+    let optional = |content: &RefOr<Content>| {
+        let RefOr::T(Content { schema: Some(RefOr::Ref(reference)), .. }) = content else { return false };
+        let name = reference.ref_location.rsplit('/').next().unwrap_or_default();
+        matches!(schemas.get(name), Some(RefOr::T(Schema::Object(object))) if object.required.is_empty())
+    };
+    for item in document.paths.paths.values_mut() {
+        for operation in [&mut item.post, &mut item.put, &mut item.patch].into_iter().flatten() {
+            if let Some(RefOr::T(body)) = &mut operation.request_body
+                && body.content.get("application/json").is_some_and(optional)
+            {
+                body.required = Some(Required::False);
+            }
+        }
     }
 }
 

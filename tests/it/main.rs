@@ -3,6 +3,7 @@
 
 mod agents;
 mod api_keys;
+mod authorization;
 mod configuration;
 mod credentials;
 mod directory;

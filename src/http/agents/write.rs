@@ -155,10 +155,13 @@ pub async fn heartbeat(
 #[serde(rename_all = "camelCase", default)]
 pub struct ReportedActivity {
     /// Requests since the last report.
+    #[schema(format = "uint64")]
     pub requests: u64,
     /// Bytes received since the last report.
+    #[schema(format = "uint64")]
     pub bytes_in: u64,
     /// Bytes sent since the last report.
+    #[schema(format = "uint64")]
     pub bytes_out: u64,
 }
 
@@ -203,10 +206,13 @@ pub struct ReportedActivities {
 pub struct ReportedItem {
     pub session_id: Uuid,
     #[serde(default)]
+    #[schema(format = "uint64")]
     pub requests: u64,
     #[serde(default)]
+    #[schema(format = "uint64")]
     pub bytes_in: u64,
     #[serde(default)]
+    #[schema(format = "uint64")]
     pub bytes_out: u64,
 }
 

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{Organization, PAGE, ReadFailures, WriteFailures, next_cursor};
 use crate::core::caller::Scopes;
 use crate::directory::{KeyView, NewKey, Slice, User};
-use crate::http::extract::{Body, Ids, Query};
+use crate::http::extract::{Body, Ids, Query, given};
 use crate::http::filter::read_time;
 use crate::http::page;
 use crate::http::problem::{Problem, ProblemBody};
@@ -98,9 +98,11 @@ pub struct CreateApiKey {
     scopes: Vec<String>,
     /// In the future. A key with the scope `session` lives at most a year, which is also what it gets if nothing is said;
     /// others live until they are revoked.
+    #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, format = DateTime)]
     expires_at: Option<String>,
     /// The person it acts for: its sessions are that person's.
+    #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
     user: Option<ApiKeyUserBody>,
 }
@@ -113,8 +115,10 @@ pub struct ApiKeyUserBody {
     /// Whatever tells them apart; the same id is the same person in every key.
     #[schema(min_length = 1, max_length = 320)]
     id: String,
+    #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, min_length = 1, max_length = 320)]
     name: Option<String>,
+    #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, min_length = 1, max_length = 320)]
     email: Option<String>,
 }

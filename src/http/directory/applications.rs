@@ -12,7 +12,7 @@ use crate::core::application::Application;
 use crate::core::caller::Caller;
 use crate::directory::{NewApplication, WithSecret};
 use crate::gate::Summary;
-use crate::http::extract::{Body, CanManage, CanRead, Ids, Query};
+use crate::http::extract::{Body, CanManage, CanRead, Ids, Query, given};
 use crate::http::problem::{Problem, ProblemBody};
 use crate::http::{App, time};
 use crate::mcp;
@@ -110,6 +110,7 @@ pub struct CreateApplication {
     #[schema(min_length = 1, max_length = 200)]
     name: String,
     /// Left out: confidential, with the scope `mcp:invoke`.
+    #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
     oauth: Option<CreateOauth>,
 }
@@ -119,13 +120,16 @@ pub struct CreateApplication {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CreateOauth {
     /// Confidential if left out.
+    #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
     r#type: Option<ClientType>,
     #[serde(default)]
     redirect_uris: Vec<String>,
+    #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, default = true)]
     pkce_required: Option<bool>,
     /// The most that its tokens may do; `mcp:invoke` if left out.
+    #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
     scopes: Option<Vec<String>>,
     #[serde(default)]
@@ -136,6 +140,7 @@ pub struct CreateOauth {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UpdateApplication {
+    #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, min_length = 1, max_length = 200)]
     name: Option<String>,
     /// Null or an empty text takes it away.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{ReadFailures, WriteFailures};
 use crate::core::policy::{ApplicationPolicy, OnLimit, Policy, Preset};
 use crate::http::App;
-use crate::http::extract::{Body, CanManage, CanRead, Ids};
+use crate::http::extract::{Body, CanManage, CanRead, Ids, given};
 use crate::http::figures::PolicyBody;
 use crate::http::problem::{Problem, ProblemBody};
 
@@ -18,40 +18,40 @@ use crate::http::problem::{Problem, ProblemBody};
 pub struct PolicyChoice {
     /// `aal1` (30 days), `aal2` (24 hours, 1 hour without activity) or `aal3` (12 hours, 15 minutes without activity):
     /// the figures of NIST SP 800-63B-4. Others given beside it may only be stricter.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, value_type = Option<PresetWord>)]
     pub preset: Option<Preset>,
     /// Seconds without activity after which a session reads as idle; nothing ends.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, minimum = 1)]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, minimum = 1, format = "uint32")]
     pub idle_after: Option<u32>,
     /// Seconds without a sign of life after which a session is disconnected; more than clients may stay away when they
     /// back off, which is 5 minutes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, minimum = 301)]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, minimum = 301, format = "uint32")]
     pub stale_after: Option<u32>,
     /// The same for MCP sessions, paused while a call or stream is open.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, minimum = 1)]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, minimum = 1, format = "uint32")]
     pub mcp_stale_after: Option<u32>,
     /// Life of session tokens, in seconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, minimum = 1)]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, minimum = 1, format = "uint32")]
     pub token_lifetime: Option<u32>,
     /// Seconds after which a session ends, whatever happens.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, minimum = 1)]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, minimum = 1, format = "uint32")]
     pub absolute_lifetime: Option<u32>,
     /// Most live sessions of one principal.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, minimum = 1)]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, minimum = 1, format = "uint32")]
     pub max_per_principal: Option<u32>,
     /// Most live sessions in all.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, minimum = 1)]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, minimum = 1, format = "uint32")]
     pub max_per_application: Option<u32>,
     /// What happens to a connect beyond a limit: `reject` (the default), `evict-idle-first` or `evict-oldest`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, value_type = Option<OnLimitWord>)]
     pub on_limit: Option<OnLimit>,
 }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{DirectoryQuery, Organization, ReadFailures, WriteFailures, next_cursor};
 use crate::core::application::ServiceAccount;
 use crate::directory::WithSecret;
-use crate::http::extract::{Body, Ids, Query};
+use crate::http::extract::{Body, Ids, Query, given};
 use crate::http::problem::{Problem, ProblemBody};
 use crate::http::{App, time};
 
@@ -69,6 +69,7 @@ pub struct CreateServiceAccount {
     #[schema(min_length = 1, max_length = 200)]
     name: String,
     /// The most that its tokens may do; `management:all` if left out.
+    #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, min_items = 1)]
     scopes: Option<Vec<String>>,
     /// The application in which it creates sessions when it names none.

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{Organization, PAGE, ReadFailures, WriteFailures, next_cursor};
 use crate::core::webhook::{Because, Webhook, WebhookChanged};
 use crate::directory::{NewWebhook, Slice, WithSecret};
-use crate::http::extract::{Body, Ids, Query};
+use crate::http::extract::{Body, Ids, Query, given};
 use crate::http::page;
 use crate::http::problem::{Problem, ProblemBody};
 use crate::http::{App, time};
@@ -93,8 +93,10 @@ pub struct CreateWebhook {
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct UpdateWebhook {
+    #[serde(default, deserialize_with = "given")]
     #[schema(max_length = 2048, nullable = false)]
     url: Option<String>,
+    #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
     types: Option<Vec<String>>,
     /// Null takes it away.
@@ -102,6 +104,7 @@ pub struct UpdateWebhook {
     #[schema(value_type = Option<String>, max_length = 1000)]
     description: Option<Option<String>>,
     /// Disabled, nothing is sent; enabled again, what happened meanwhile is delivered too.
+    #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
     enabled: Option<bool>,
 }

@@ -12,7 +12,7 @@ use uuid::Uuid;
 pub use scheduled::*;
 
 use super::agents::Session;
-use super::extract::{Body, CanEnd, CanRead, Ids, Query};
+use super::extract::{Body, CanEnd, CanRead, Ids, Query, given};
 use super::filter::FilterBody;
 use super::page::{self, read_flag, read_limit};
 use super::problem::{Problem, ProblemBody};
@@ -25,6 +25,7 @@ use crate::sessions::{Preview, Progress};
 pub struct CreateRevocation {
     pub filter: FilterBody,
     /// The operator's own words.
+    #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, max_length = 200)]
     pub reason: Option<String>,
     /// Only tell what it would come to; the same as the parameter.

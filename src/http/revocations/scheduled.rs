@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{PlainList, link};
 use crate::core::schedule::{Missed, When};
-use crate::http::extract::{Body, CanEnd, CanRead, Ids, Query};
+use crate::http::extract::{Body, CanEnd, CanRead, Ids, Query, given};
 use crate::http::filter::{FilterBody, read_time};
 use crate::http::page;
 use crate::http::problem::{Problem, ProblemBody};
@@ -24,19 +24,24 @@ pub struct CreateScheduledRevocation {
     pub name: String,
     pub filter: FilterBody,
     /// The operator's own words, for each run.
+    #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, max_length = 200)]
     pub reason: Option<String>,
     /// One moment in the future.
+    #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, format = DateTime)]
     pub at: Option<String>,
     /// Five fields: minute, hour, day of month, month, day of week.
+    #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, example = "0 3 * * *")]
     pub cron: Option<String>,
     /// The time zone that `cron` is in, by its name in the IANA database; UTC if left out.
+    #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, example = "Europe/Berlin")]
     pub time_zone: Option<String>,
     /// What becomes of a run that was missed while the service was down: `run_once` makes up for all that were missed
     /// with one run, `skip` does not.
+    #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, value_type = Option<MissedRuns>)]
     pub missed: Option<Missed>,
 }

@@ -1,6 +1,7 @@
 //! The document of the API: the file holds it, the service keeps to it, and a generator makes a client of it.
 
-mod document;
+pub mod document;
+mod tried;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;

@@ -1,0 +1,187 @@
+//! Every operation, in every role, with ids of one's own organization, of another's and of none.
+
+use std::sync::Mutex;
+
+use reqwest::StatusCode;
+use serde_json::Value;
+
+use super::world::{self, Ids, Side, UNKNOWN};
+use super::{Door, Role, door};
+use crate::openapi::document::{Document, Operation, ask, filled};
+use crate::support::{Holder, Server};
+
+struct Matrix {
+    server: Server,
+    document: Document,
+    own: Side,
+    other: Side,
+    /// What was otherwise than the table says: all of it is told at once.
+    faults: Mutex<Vec<String>>,
+}
+
+fn path(operation: &Operation<'_>, ids: &Ids) -> String {
+    let ids: Vec<_> = ids.iter().map(|(name, id)| (*name, id.as_str())).collect();
+    filled(operation.path, &ids, UNKNOWN)
+}
+
+/// The names of a path's ids.
+fn names(operation: &Operation<'_>) -> Vec<&'static str> {
+    let known = [
+        "applicationId",
+        "sessionId",
+        "serviceAccountId",
+        "apiKeyId",
+        "principalId",
+        "organizationId",
+        "webhookId",
+        "position",
+        "revocationId",
+        "scheduledRevocationId",
+    ];
+    let named: Vec<_> =
+        known.into_iter().filter(|name| operation.path.contains(&format!("{{{name}}}"))).collect();
+    assert_eq!(named.len(), operation.path.matches('{').count(), "{}", operation.path);
+    named
+}
+
+impl Matrix {
+    async fn begin() -> Self {
+        let server = world::server().await;
+        let (own, other) = (Side::found(&server, "Amber").await, Side::found(&server, "Basalt").await);
+        Self { server, document: Document::new(), own, other, faults: Mutex::default() }
+    }
+
+    /// Asks, holds the answer against the document, and returns it.
+    async fn ask(&self, holder: &Holder, operation: &Operation<'_>, ids: &Ids) -> (StatusCode, Value) {
+        let body = self.own.body(operation.id);
+        let response = ask(holder, operation, &path(operation, ids), body.as_ref()).await;
+        (response.status(), self.document.check(operation, response).await)
+    }
+
+    /// Ids that nothing else needs any more, and who asks for them: a session's token is that session's.
+    async fn fresh(&self, role: Role, operation: &Operation<'_>) -> (Holder, Ids) {
+        let mut ids = self.own.ids.clone();
+        let names = names(operation);
+        let mut holder = None;
+        for name in &names {
+            match *name {
+                "applicationId" if names.contains(&"sessionId") => {}
+                // What is sent again must have been sent, and an organization is its other operations' too.
+                "webhookId" if names.contains(&"position") => {}
+                "sessionId" => {
+                    let (own, id) = self.own.open(&self.server, role).await;
+                    holder = (role == Role::Session).then_some(own);
+                    ids.insert("sessionId", id);
+                }
+                name => {
+                    ids.insert(name, self.own.fresh(&self.server, name).await);
+                }
+            }
+        }
+        (self.holder(role, holder).await, ids)
+    }
+
+    async fn holder(&self, role: Role, known: Option<Holder>) -> Holder {
+        match (role, known) {
+            (_, Some(holder)) => holder,
+            (Role::Session, None) => self.own.open(&self.server, role).await.0,
+            _ => self.own.holder(role),
+        }
+    }
+
+    async fn with_ids_of_its_own(&self, role: Role, operation: &Operation<'_>) {
+        let door = door(operation.id);
+        let (id, opens) = (operation.id, door.opens(role));
+        let (holder, ids) = if opens {
+            self.fresh(role, operation).await
+        } else {
+            (self.holder(role, None).await, self.own.ids.clone())
+        };
+        let (status, body) = self.ask(&holder, operation, &ids).await;
+        match role {
+            _ if opens => self.expect(status.is_success(), || format!("{role:?} may {id}: {status} {body}")),
+            _ => self.refused(role, operation, (status, &body)),
+        }
+    }
+
+    fn end(&self) {
+        let faults = self.faults.lock().unwrap();
+        assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
+    }
+
+    fn expect(&self, good: bool, fault: impl FnOnce() -> String) {
+        if !good {
+            self.faults.lock().unwrap().push(fault());
+        }
+    }
+
+    fn refused(&self, role: Role, operation: &Operation<'_>, (status, body): (StatusCode, &Value)) {
+        let (id, door) = (operation.id, door(operation.id));
+        let said = match door {
+            _ if matches!(role, Role::Stranger | Role::Invalid) => status == 401,
+            Door::Client => status == 401,
+            Door::Person => status == 403 && body["code"] == "no_person",
+            // OAuth's errors have members of their own.
+            _ if id.starts_with("oauth.") => status == 403 && body["error"] == "insufficient_scope",
+            // A session's token has the scope, and is for another thing.
+            Door::Begin if role == Role::Session => status == 403,
+            _ => status == 403 && body["missingScopes"].as_array().is_some_and(|scopes| !scopes.is_empty()),
+        };
+        self.expect(said, || format!("{role:?} may not {id}: {status} {body}"));
+    }
+
+    /// Each id of the path by itself, and all together, as another organization's and as nobody's: no difference shows.
+    async fn with_ids_of_others(&self, role: Role, operation: &Operation<'_>) {
+        let (id, names) = (operation.id, names(operation));
+        let opens = door(id).opens(role);
+        let holder = self.holder(role, None).await;
+        let mut changed: Vec<Vec<&str>> = names.iter().map(|name| vec![*name]).collect();
+        changed.push(names.clone());
+        for changed in changed {
+            let (mut foreign, mut unknown) = (self.own.ids.clone(), self.own.ids.clone());
+            for name in changed {
+                let nobodys = if name == "position" { "1" } else { UNKNOWN };
+                *unknown.get_mut(name).unwrap() = nobodys.to_owned();
+                foreign.get_mut(name).unwrap().clone_from(&self.other.ids[name]);
+            }
+            let (status, body) = self.ask(&holder, operation, &foreign).await;
+            if opens {
+                self.expect(status == 404, || format!("{role:?} {id} of others: {status} {body}"));
+            } else {
+                self.refused(role, operation, (status, &body));
+            }
+            let unknown = self.ask(&holder, operation, &unknown).await;
+            self.expect((status, &body) == (unknown.0, &unknown.1), || {
+                format!("{role:?} {id}: another's is told apart from nobody's: {status} {body} {unknown:?}")
+            });
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_role_may_do_what_the_table_says_and_nothing_else() {
+    let matrix = Matrix::begin().await;
+    for operation in matrix.document.operations() {
+        for role in Role::ALL {
+            matrix.with_ids_of_its_own(role, &operation).await;
+        }
+    }
+    matrix.end();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ids_of_another_organization_are_answered_as_ids_of_nothing_to_every_role() {
+    let matrix = Matrix::begin().await;
+    let before = matrix.other.whole().await;
+    for operation in matrix.document.operations() {
+        // Organizations are no organization's own: who runs the installation sees all of them.
+        if names(&operation).is_empty() || operation.id.starts_with("organizations.") {
+            continue;
+        }
+        for role in Role::ALL {
+            matrix.with_ids_of_others(role, &operation).await;
+        }
+    }
+    matrix.end();
+    assert_eq!(matrix.other.whole().await, before, "nothing of the other organization changed");
+}

@@ -1,0 +1,214 @@
+//! Who may do what: one table that every operation of the document must have a line in. The matrix holds the service to
+//! it, and `docs/authorization.md` shows it.
+
+mod leaks;
+mod matrix;
+mod world;
+
+use std::fmt::Write as _;
+
+use crate::openapi::document::Document;
+
+/// Who asks, by the credential that is presented.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    Stranger,
+    Invalid,
+    Session,
+    Application,
+    Reader,
+    Writer,
+    Manager,
+    Platform,
+    MediaKey,
+    SessionKey,
+    TerminalKey,
+    UserKey,
+}
+
+use Role::{
+    Application, Invalid, Manager, MediaKey, Platform, Reader, Session, SessionKey, Stranger, TerminalKey,
+    UserKey, Writer,
+};
+
+impl Role {
+    pub const ALL: [Self; 12] = [
+        Stranger,
+        Invalid,
+        Session,
+        Application,
+        Reader,
+        Writer,
+        Manager,
+        Platform,
+        MediaKey,
+        SessionKey,
+        TerminalKey,
+        UserKey,
+    ];
+
+    /// Head of its column, and what it is.
+    fn said(self) -> (&'static str, &'static str) {
+        match self {
+            Stranger => ("nobody", "presents nothing"),
+            Invalid => ("invalid", "presents a token that was never issued"),
+            Session => ("session", "a session's own token (`sst_…`), for that session"),
+            Application => ("agent", "an application's token with `mcp:invoke`, for that application"),
+            Reader => ("read", "a service account with `management:sessions:read`"),
+            Writer => ("write", "a service account with `management:sessions:write`"),
+            Manager => ("manage", "a service account with `management:all`"),
+            Platform => ("platform", "a service account with `platform:admin` alone"),
+            MediaKey => ("key media", "an API key with `media`"),
+            SessionKey => ("key session", "an API key with `session`"),
+            TerminalKey => ("key terminal", "an API key with `terminal`"),
+            UserKey => ("key user", "an API key with `mcp:invoke` that acts for a person"),
+        }
+    }
+}
+
+/// What opens an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// No credential is asked for.
+    Open,
+    /// A client's id and secret, and nothing else.
+    Client,
+    Read,
+    End,
+    Manage,
+    Platform,
+    /// A credential of a person's own.
+    Person,
+    /// What keeps sessions: agents, and whoever fronts them.
+    Keep,
+    /// The same, but a session's token is for the session that there is, and opens none.
+    Begin,
+}
+
+impl Door {
+    pub fn opens(self, role: Role) -> bool {
+        match self {
+            Self::Open => true,
+            Self::Client => false,
+            Self::Read => matches!(role, Reader | Manager),
+            Self::End => matches!(role, Writer | Manager),
+            Self::Manage => role == Manager,
+            Self::Platform => role == Platform,
+            Self::Person => role == UserKey,
+            Self::Keep => matches!(role, Session | Application | Writer | Manager | UserKey),
+            Self::Begin => matches!(role, Application | Writer | Manager | UserKey),
+        }
+    }
+
+    fn said(self) -> &'static str {
+        match self {
+            Self::Open => "everybody",
+            Self::Client => "a client's id and secret",
+            Self::Read => "`management:sessions:read`, `management:all`",
+            Self::End => "`management:sessions:write`, `management:all`",
+            Self::Manage => "`management:all`",
+            Self::Platform => "`platform:admin`",
+            Self::Person => "a person's own credential",
+            Self::Keep => "`mcp:invoke`, `management:sessions:write`, `management:all`",
+            Self::Begin => "the same, but no session's token",
+        }
+    }
+}
+
+/// Every operation, by what opens it.
+const TABLE: [(Door, &str); 9] = [
+    (Door::Open, "oauth.authorizationServer service.live service.ready"),
+    (Door::Client, "oauth.token"),
+    (
+        Door::Read,
+        "agentSessions.list agentSessions.count agentSessions.get agentSessions.history agentSessions.events \
+         agentInstances.list agentInstances.get sessions.list sessions.count events.list policy.get \
+         applications.list applications.get applications.getPolicy revocations.list revocations.get \
+         scheduledRevocations.list scheduledRevocations.get oauth.introspect",
+    ),
+    (
+        Door::End,
+        "agentSessions.revoke agentSessions.revokeAll agentSessions.terminate agentSessions.suspend \
+         agentSessions.resume agentInstances.revoke agentInstances.revokeAll revocations.create \
+         scheduledRevocations.create scheduledRevocations.pause scheduledRevocations.resume \
+         scheduledRevocations.delete oauth.revoke",
+    ),
+    (
+        Door::Manage,
+        "applications.create applications.update applications.archive applications.rotateSecret \
+         applications.setUpstream applications.setPolicy serviceAccounts.list serviceAccounts.get \
+         serviceAccounts.create serviceAccounts.archive serviceAccounts.rotateSecret apiKeys.list apiKeys.get \
+         apiKeys.create apiKeys.revoke principals.list principals.get principals.disable principals.enable \
+         principals.erase webhooks.list webhooks.get webhooks.create webhooks.update webhooks.delete \
+         webhooks.rotateSecret webhooks.test webhooks.deliveries webhooks.resend",
+    ),
+    (Door::Platform, "organizations.list organizations.get organizations.create organizations.update"),
+    (Door::Person, "me.sessions me.session me.endSession"),
+    (
+        Door::Keep,
+        "agent.heartbeat agent.activity agent.activityMany agent.renew agent.disconnect agent.events",
+    ),
+    (Door::Begin, "agent.create"),
+];
+
+/// What opens an operation. One that nobody thought about has no line, and fails whatever asks.
+pub fn door(operation: &str) -> Door {
+    let mut lines = TABLE.iter().filter(|(_, all)| all.split(' ').any(|one| one == operation));
+    let (door, _) = lines.next().unwrap_or_else(|| panic!("say in the table who may {operation}"));
+    assert!(lines.next().is_none(), "{operation} has two lines");
+    *door
+}
+
+/// The page about rights.
+fn page(document: &Document) -> String {
+    let mut page = "# Who may do what\n\n\
+        Written by `make authorization` from the table in `tests/it/authorization/mod.rs`, which the tests beside it hold \
+        every operation to, with the ids of one's own organization, of another's and of none.\n\n\
+        Without the right the answer is 403, whatever is asked for; nothing valid presented is 401. What belongs to \
+        another organization is answered as what does not exist: 404. A token that is confined to an application or \
+        a session finds nothing beside it. `/oauth2/revoke` also takes the very token that is presented.\n\n\
+        | column | who |\n|---|---|\n"
+        .to_owned();
+    for (name, who) in Role::ALL.map(Role::said) {
+        writeln!(page, "| {name} | {who} |").unwrap();
+    }
+    page.push_str("\n| operation | opened by |");
+    for (name, _) in Role::ALL.map(Role::said) {
+        write!(page, " {name} |").unwrap();
+    }
+    page.push_str("\n|---|---|");
+    page.push_str(&":-:|".repeat(Role::ALL.len()));
+    for operation in document.operations() {
+        let door = door(operation.id);
+        let (id, method, path) = (operation.id, &operation.method, operation.path);
+        write!(page, "\n| `{id}`<br>{method} {path} | {} |", door.said()).unwrap();
+        for role in Role::ALL {
+            page.push_str(if door.opens(role) { " yes |" } else { " |" });
+        }
+    }
+    page.push('\n');
+    page
+}
+
+#[test]
+fn every_operation_has_a_line_in_the_table_and_every_line_an_operation() {
+    let document = Document::new();
+    let known: Vec<&str> = document.operations().map(|operation| operation.id).collect();
+    for id in &known {
+        door(id);
+    }
+    for id in TABLE.iter().flat_map(|(_, all)| all.split(' ')) {
+        assert!(known.contains(&id), "there is no {id}");
+    }
+}
+
+#[test]
+fn the_page_about_rights_is_what_the_table_says() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/authorization.md");
+    let page = page(&Document::new());
+    if std::env::var_os("WRITE_AUTHORIZATION").is_some() {
+        std::fs::write(path, &page).unwrap();
+    }
+    let file = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(file == page, "docs/authorization.md is not what the table says; write it: make authorization");
+}

@@ -1,0 +1,72 @@
+//! The document and the service, held against each other by Schemathesis, which others wrote. `make clients` installs it.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::support::Server;
+
+/// Operations that it does not ask for, and why.
+const NOT_ASKED: [(&str, &str); 2] =
+    [("agentSessions.events", "a feed does not end"), ("agent.events", "a feed does not end")];
+
+/// Checks that it does not make, and why.
+const NOT_CHECKED: [(&str, &str); 2] = [
+    (
+        "positive_data_acceptance",
+        "rules that no schema says: URLs that are allowed, cron expressions, moments in the future, one's own ids",
+    ),
+    (
+        "ignored_auth",
+        "it takes what asks for no credential for what ignores one; the matrix of rights asks without",
+    ),
+];
+
+/// The one operation that would end the key that all others are asked with.
+const ENDS_KEYS: &str = "apiKeys.revoke";
+
+/// Asks for operations with a credential, and fails with all that was found.
+async fn tried(server: &Server, token: &str, which: [&str; 2]) {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/.venv/bin/schemathesis");
+    assert!(program.exists(), "run `make clients` first: it installs what this test speaks with");
+    let mut command = Command::new(program);
+    command.arg("run").arg(server.url("/openapi.json"));
+    command.args(["--header", &format!("Authorization: Bearer {token}"), "--checks", "all"]).args(which);
+    let checks = NOT_CHECKED.map(|(check, _)| check).join(",");
+    command.args(["--exclude-checks", &checks]);
+    for (operation, _) in NOT_ASKED {
+        command.args(["--exclude-operation-id", operation]);
+    }
+    // Bounded, and the same each time.
+    command.args(["--phases", "examples,coverage,fuzzing", "--max-examples", "8", "--seed", "1"]);
+    command.args([
+        "--workers",
+        "2",
+        "--continue-on-failure",
+        "--no-shrink",
+        "--warnings",
+        "off",
+        "--no-color",
+    ]);
+    // What it would remember of one run for the next has no place in the repository.
+    command.current_dir(server.directory.path()).env("PYTHONUTF8", "1");
+    let ran = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let said = String::from_utf8_lossy(&ran.stdout);
+    assert!(ran.status.success(), "{said}\n{}", String::from_utf8_lossy(&ran.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn schemathesis_finds_nothing_that_is_not_as_the_document_says() {
+    let server = Server::start().await;
+    let operator = server.holder(server.token("management:all platform:admin mcp:invoke").await);
+    // Keys, because no revocation bars them, and no service account that is archived or given a new secret takes them along.
+    let scopes = ["management:all", "platform:admin", "mcp:invoke"];
+    let body = json!({ "name": "tried", "scopes": scopes });
+    let (_, made) = operator.post("/api/v1/api-keys", body.clone()).await;
+    let (_, spare) = operator.post("/api/v1/api-keys", body).await;
+    let key = server.holder(made["key"].as_str().unwrap());
+    tried(&server, key.token.as_deref().unwrap(), ["--exclude-operation-id", ENDS_KEYS]).await;
+    assert_eq!(key.get("/api/v1/applications").await.0, 200, "it was asked with a good key to the end");
+    tried(&server, spare["key"].as_str().unwrap(), ["--include-operation-id", ENDS_KEYS]).await;
+}
