@@ -35,11 +35,14 @@ pub const SKEW: TimeDelta = TimeDelta::seconds(60);
 /// Key sets kept: as many as there are issuers, save for ones that are configured no more.
 const MOST_SETS: usize = 4_096;
 
+/// Where a key set is from: the issuer, and where its keys are if that is said.
+type Source = (String, Option<String>);
+
 /// The issuers' keys, and where they come from.
 pub struct Issuers {
     fetcher: Arc<Fetcher>,
     clock: Clock,
-    sets: Mutex<HashMap<(String, Option<String>), Arc<KeySet>>>,
+    sets: Mutex<HashMap<Source, Arc<KeySet>>>,
 }
 
 /// A token before it is known to be genuine.
