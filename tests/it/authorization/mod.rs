@@ -140,7 +140,7 @@ const TABLE: [(Door, &str); 9] = [
          serviceAccounts.create serviceAccounts.archive serviceAccounts.rotateSecret apiKeys.list apiKeys.get \
          apiKeys.create apiKeys.revoke principals.list principals.get principals.disable principals.enable \
          principals.erase webhooks.list webhooks.get webhooks.create webhooks.update webhooks.delete \
-         webhooks.rotateSecret webhooks.test webhooks.deliveries webhooks.resend",
+         webhooks.rotateSecret webhooks.test webhooks.deliveries webhooks.resend issuers.get issuers.set",
     ),
     (Door::Platform, "organizations.list organizations.get organizations.create organizations.update"),
     (Door::Person, "me.sessions me.session me.endSession"),

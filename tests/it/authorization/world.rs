@@ -237,6 +237,7 @@ impl Side {
             "revocations.create" => json!({ "filter": nowhere }),
             "scheduledRevocations.create" => self.schedule_body(),
             "serviceAccounts.create" => json!({ "name": self.named("account") }),
+            "issuers.set" => json!({ "issuers": [] }),
             "webhooks.create" => self.webhook_body(),
             "webhooks.update" => json!({ "description": self.named("webhook") }),
             "oauth.introspect" | "oauth.revoke" => json!({ "token": "sat_unknown" }),
