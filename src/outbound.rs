@@ -83,6 +83,7 @@ impl Rules {
     /// Whether requests may go to this address.
     pub fn allows(&self, address: IpAddr) -> bool {
         !is_never(address)
+            && !is_disguised(address)
             && (is_public(address)
                 || (self.loopback && address.is_loopback())
                 || self.allow.iter().any(|network| network.contains(&address)))
@@ -139,9 +140,9 @@ fn is_public(address: IpAddr) -> bool {
     }
 }
 
-/// Addresses that no setting opens: those that mean nobody or everybody, link-local ones, those at which clouds hand out
-/// credentials, and IPv4 addresses in IPv6 clothes.
-fn is_never(address: IpAddr) -> bool {
+/// Addresses that no setting opens: those that mean nobody or everybody, link-local ones, and those at which clouds hand
+/// out credentials.
+pub fn is_never(address: IpAddr) -> bool {
     const METADATA_V4: [Ipv4Addr; 3] = [
         Ipv4Addr::new(100, 100, 100, 200), // Alibaba
         Ipv4Addr::new(168, 63, 129, 16),   // Azure
@@ -153,20 +154,24 @@ fn is_never(address: IpAddr) -> bool {
     }
     match address {
         IpAddr::V4(address) => {
+            // 0.0.0.0/8 is "this network", which some systems take for loopback.
             address.octets()[0] == 0
                 || address.is_broadcast()
                 || address.is_link_local()
                 || METADATA_V4.contains(&address)
         }
-        IpAddr::V6(address) => {
-            let [first, second, ..] = address.segments();
-            first & 0xff80 == 0xfe80
-                || address == METADATA_V6
-                || address.to_ipv4_mapped().is_some()
-                || (first, second) == (0x64, 0xff9b)
-                || (address.to_ipv4().is_some() && !address.is_loopback())
-        }
+        // fe80::/10, and fec0::/10, which older systems treat alike.
+        IpAddr::V6(address) => address.segments()[0] & 0xff80 == 0xfe80 || address == METADATA_V6,
     }
+}
+
+/// IPv4 addresses in IPv6 clothes.
+fn is_disguised(address: IpAddr) -> bool {
+    let IpAddr::V6(address) = address else { return false };
+    let [first, second, ..] = address.segments();
+    address.to_ipv4_mapped().is_some()
+        || (first, second) == (0x64, 0xff9b)
+        || (address.to_ipv4().is_some() && !address.is_loopback())
 }
 
 /// Looks names up and leaves out what is not allowed.

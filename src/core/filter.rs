@@ -94,11 +94,6 @@ impl Filter {
         *self == Self::default()
     }
 
-    /// One session, whatever else is said about it.
-    pub fn one_session(&self) -> Option<SessionNumber> {
-        self.session
-    }
-
     /// Whether it depends on the clock or on activity, so that what it covers is settled at one instant.
     pub fn moves(&self) -> bool {
         !self.status.is_empty() || self.last_active_after.is_some() || self.last_active_before.is_some()

@@ -22,6 +22,7 @@ use url::{Host, Url};
 
 use crate::config::Config;
 use crate::error::Error;
+use crate::outbound::is_never;
 
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -76,31 +77,6 @@ pub fn is_allowed(address: IpAddr, allow: &[IpNet]) -> bool {
         return false;
     }
     address.is_loopback() || allow.iter().any(|network| network.contains(&address))
-}
-
-/// Addresses that no setting opens: those that mean nobody or everybody, link-local ones, and those at which clouds hand
-/// out credentials.
-fn is_never(address: IpAddr) -> bool {
-    const METADATA_V4: [Ipv4Addr; 3] = [
-        Ipv4Addr::new(100, 100, 100, 200), // Alibaba
-        Ipv4Addr::new(168, 63, 129, 16),   // Azure
-        Ipv4Addr::new(192, 0, 0, 192),     // Oracle
-    ];
-    const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254); // Amazon
-    if address.is_unspecified() || address.is_multicast() {
-        return true;
-    }
-    match address {
-        IpAddr::V4(address) => {
-            // 0.0.0.0/8 is "this network", which some systems take for loopback.
-            address.octets()[0] == 0
-                || address.is_broadcast()
-                || address.is_link_local()
-                || METADATA_V4.contains(&address)
-        }
-        // fe80::/10, and fec0::/10, which older systems treat alike.
-        IpAddr::V6(address) => address.segments()[0] & 0xff80 == 0xfe80 || address == METADATA_V6,
-    }
 }
 
 /// The IPv4 address that a translator would reach for an IPv6 one: NAT64 (RFC 6052), 6to4 (RFC 3056), and the form

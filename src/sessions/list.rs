@@ -62,8 +62,8 @@ impl Sessions {
         let slice = Slice { order: query.sort.by, descending: query.sort.descending, after, limit };
         let position = self.committer.tip().borrow().position;
         // Memory first: what ends in between is then found twice, not missed.
-        let open =
-            self.gate.known_at(self.clock.now()).page(caller.organization, &filter, &slice, self.clock.now());
+        let now = self.clock.now();
+        let open = self.gate.known_at(now).page(caller.organization, &filter, &slice, now);
         let mut places: Vec<(Time, SessionNumber, Option<SessionRow>)> =
             open.into_iter().map(|(at, number)| (at, number, None)).collect();
         for row in self.ended(caller, &filter, &slice).await? {
@@ -155,17 +155,15 @@ impl Sessions {
         filter: &Filter,
     ) -> Result<Vec<View>, Error> {
         let open: Vec<_> = places.iter().filter(|place| place.2.is_none()).map(|place| place.1).collect();
-        let mut rows: HashMap<_, _> = HashMap::new();
-        for row in self.reader.sessions(&open).await? {
-            rows.insert(row.session.number, row);
-        }
+        // The rest of an open session is in memory.
+        let mut details: HashMap<_, _> = self.reader.details(&open).await?.into_iter().collect();
         let mut items = Vec::with_capacity(places.len());
         for (_, number, row) in places {
-            let Some(row) = row.or_else(|| rows.remove(&number)) else { continue };
-            let view = self.view(row).await?;
-            if filter.has_status(view.derived) {
-                items.push(view);
-            }
+            let view = match row {
+                Some(row) => Some(self.view(row).await?),
+                None => self.open_view(number, details.remove(&number).unwrap_or_default()).await?,
+            };
+            items.extend(view.filter(|view| filter.has_status(view.derived)));
         }
         Ok(items)
     }

@@ -50,8 +50,6 @@ pub struct Revoked {
 pub(super) struct Worker {
     wake: Notify,
     waiting: Mutex<HashMap<Uuid, Vec<Waiting>>>,
-    /// The requests behind revocations that were begun since the start: the events these come to name them too.
-    causes: Mutex<HashMap<Uuid, By>>,
 }
 
 type Waiting = oneshot::Sender<Result<u64, Error>>;
@@ -86,7 +84,7 @@ pub struct Progress {
 
 /// What a revocation covers, in a word.
 fn scope(filter: &Filter) -> &'static str {
-    if filter.one_session().is_some() {
+    if filter.session.is_some() {
         "session"
     } else if filter.whole_application().is_some() {
         "application"
@@ -216,12 +214,10 @@ impl Sessions {
         let id = beginning.id;
         let (tell, told) = oneshot::channel();
         self.revocations.waiting.lock().insert(id, vec![tell]);
-        self.revocations.causes.lock().insert(id, by.as_system());
         let scope = scope(&beginning.filter);
         let work = Work::BeginRevocation(Box::new(beginning));
         if let Err(error) = self.committer.submit(by, work).await {
             self.revocations.waiting.lock().remove(&id);
-            self.revocations.causes.lock().remove(&id);
             self.revocations.wake.notify_one();
             return Err(error);
         }
@@ -374,9 +370,19 @@ impl Sessions {
         }
     }
 
+    /// The request behind a revocation, as its first event tells: the events it comes to name it too.
+    async fn cause(&self, revocation: &Revocation) -> Result<By, Error> {
+        let began = self.reader.event(revocation.fence).await?.map(|entry| entry.recorded);
+        Ok(began.map_or_else(By::system, |began| By {
+            request_id: began.request_id,
+            traceparent: began.traceparent,
+            ..By::system()
+        }))
+    }
+
     /// Ends what one revocation covers. Anything may have happened before: it looks at what is left.
     async fn carry_out(&self, revocation: &Revocation) -> Result<(), Error> {
-        let cause = self.revocations.causes.lock().get(&revocation.id).cloned().unwrap_or_else(By::system);
+        let cause = self.cause(revocation).await?;
         let covered = self.gate.known().covered(revocation);
         let mut landing = Vec::new();
         let streams_closed = self.gate.known().cut_off_by(revocation.number);
@@ -391,7 +397,6 @@ impl Sessions {
         let end = Work::EndRevocation { number: revocation.number, streams_closed };
         let answer = self.committer.submit(cause, end).await?;
         let Done::Revocation(ended) = answer.done else { return Err(unexpected()) };
-        self.revocations.causes.lock().remove(&revocation.id);
         metrics::counter!(meter::REVOKED).increment(ended.disconnected_count);
         self.tell(revocation.id, || Ok(ended.disconnected_count));
         Ok(())

@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::Sessions;
 use crate::core::Time;
 use crate::core::caller::Caller;
-use crate::core::ids::ApplicationNumber;
+use crate::core::ids::{ApplicationNumber, SessionNumber};
 use crate::core::session::Session;
 use crate::core::status::{DerivedStatus, derived_status};
 use crate::error::Error;
@@ -58,30 +58,37 @@ impl Sessions {
     }
 
     pub(super) async fn view(&self, row: SessionRow) -> Result<View, Error> {
-        let number = row.session.number;
-        let mut row = row;
-        let mut seen_at = None;
-        if row.session.ended.is_none() {
-            let seen = self.gate.known().seen(number);
-            match seen {
-                Some(seen) => {
-                    row.session = seen.session;
-                    seen_at = seen.seen_at;
-                }
-                // It ended since the row was read: its last row tells how.
-                None => row = self.reader.session_by_number(number).await?.unwrap_or(row),
-            }
+        let SessionRow { session, detail } = row;
+        if session.ended.is_some() {
+            return Ok(self.as_shown(session, None, detail));
         }
+        self.open_view(session.number, detail).await?.ok_or(Error::NotFound("Session"))
+    }
+
+    /// A session that was open a moment ago: as memory has it, or by its last row where it has ended since.
+    pub(super) async fn open_view(
+        &self,
+        number: SessionNumber,
+        detail: Detail,
+    ) -> Result<Option<View>, Error> {
+        let seen = self.gate.known().seen(number);
+        if let Some(seen) = seen {
+            return Ok(Some(self.as_shown(seen.session, seen.seen_at, detail)));
+        }
+        let row = self.reader.session_by_number(number).await?;
+        Ok(row.map(|row| self.as_shown(row.session, None, row.detail)))
+    }
+
+    fn as_shown(&self, session: Session, seen_at: Option<Time>, detail: Detail) -> View {
         let known = self.gate.known();
-        let session = row.session;
-        Ok(View {
+        View {
             application_id: known.application_id(session.application),
             organization_id: known.organization_id(session.organization),
             principal_id: known.principal_id(session.principal),
             last_active_at: seen_at.map_or(session.last_active_at, |seen| seen.max(session.last_active_at)),
             derived: derived_status(&session, seen_at, self.clock.now()),
             session,
-            detail: row.detail,
-        })
+            detail,
+        }
     }
 }

@@ -104,6 +104,7 @@ const BRIDGE: &[&str] = &[
     "live",
     "clock",
     "config",
+    "outbound",
     "meter",
 ];
 

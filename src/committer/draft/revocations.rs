@@ -31,7 +31,7 @@ impl Draft<'_> {
         let number = RevocationNumber(self.chain.last_revocation + 1);
         let run = self.run(beginning, number)?;
         self.chain.last_revocation += 1;
-        if let Some(session) = filter.one_session() {
+        if let Some(session) = filter.session {
             self.bar_presented(session);
         }
         let began = RevocationBegan {
@@ -197,7 +197,7 @@ pub fn provisional(
     let Beginning { organization, filter, reason, .. } = beginning;
     let revocation = planned(number, *organization, filter, *reason, Position(head.0 + 1), now);
     let mut changes = vec![Change::Revocation(revocation)];
-    if let Some(session) = filter.one_session() {
+    if let Some(session) = filter.session {
         changes.extend(known.presented(session).into_iter().map(Change::BarAccessToken));
     }
     changes

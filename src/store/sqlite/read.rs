@@ -6,7 +6,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions, SqliteRo
 use sqlx::{AssertSqlSafe, Connection, QueryBuilder, Row, Sqlite, SqliteConnection};
 use uuid::Uuid;
 
-use super::{WHOLE_SESSION, bytes32, options, outcome, revocation, time, wal_bytes, whole_session};
+use super::{WHOLE_SESSION, bytes32, detail, options, outcome, revocation, time, wal_bytes, whole_session};
 use crate::core::Time;
 use crate::core::filter::Filter;
 use crate::core::ids::{
@@ -15,7 +15,7 @@ use crate::core::ids::{
 use crate::core::kind::Kind;
 use crate::core::once::Outcome;
 use crate::store::StoreError;
-use crate::store::row::{McpSession, Principal, PrincipalRow, Revocation, SessionRow, SessionToken};
+use crate::store::row::{Detail, McpSession, Principal, PrincipalRow, Revocation, SessionRow, SessionToken};
 
 /// Size of the WAL from which it is moved into the database: late, because pages written often are then moved once.
 const CHECKPOINT_FROM: u64 = 16 << 20;
@@ -113,6 +113,21 @@ impl Reader {
         let numbers = serde_json::to_string(numbers).unwrap_or_default();
         let rows = sqlx::query(AssertSqlSafe(sql)).bind(numbers).fetch_all(&self.pool).await?;
         rows.iter().map(whole_session).collect()
+    }
+
+    /// What sessions connected with, by number, in no order.
+    pub async fn details(
+        &self,
+        numbers: &[SessionNumber],
+    ) -> Result<Vec<(SessionNumber, Detail)>, StoreError> {
+        if numbers.is_empty() {
+            return Ok(vec![]);
+        }
+        let sql = "select d.* from (select value from json_each(?)) wanted \
+                   cross join session_detail d on d.number = wanted.value";
+        let numbers = serde_json::to_string(numbers).unwrap_or_default();
+        let rows = sqlx::query(sql).bind(numbers).fetch_all(&self.pool).await?;
+        rows.iter().map(|row| Ok((SessionNumber(row.try_get("number")?), detail(row)?))).collect()
     }
 
     /// Ended sessions of an application that fit a filter, in order. Costs what fits the narrowest of what is asked for.

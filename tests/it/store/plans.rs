@@ -159,6 +159,7 @@ async fn read(running: &Running) {
         reader.count_ended(APPLICATION, filter).await.unwrap();
     }
     reader.sessions(&[SessionNumber(1), SessionNumber(2)]).await.unwrap();
+    reader.details(&[SessionNumber(1), SessionNumber(2)]).await.unwrap();
     reader.revocation_by_id(Uuid::nil()).await.unwrap();
     reader.revocations(ORGANIZATION, None, None, 10).await.unwrap();
     reader.session_token(SessionNumber(1)).await.unwrap();
