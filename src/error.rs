@@ -42,6 +42,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// A cursor of another list, or made up.
+    pub fn foreign_cursor() -> Self {
+        Self::field("cursor", "cursor is not one that this server gave out; start without one")
+    }
+
     /// A request that is wrong in a named field.
     pub fn field(field: &'static str, message: impl Into<String>) -> Self {
         Self::Invalid { field: Some(field), message: message.into() }

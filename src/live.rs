@@ -230,10 +230,10 @@ impl Listener {
     }
 }
 
-/// The `data` of a frame. Fields that do not belong to the type of event are left out.
+/// An event as it is told: the `data` of a frame. Fields that do not belong to the type of event are left out.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Data<'a> {
+pub struct Told<'a> {
     position: i64,
     r#type: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -274,10 +274,19 @@ fn iso(time: Time) -> String {
     time.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
-impl Frame {
-    pub fn new(event: &Addressed) -> Self {
+/// The session's new expiry, where the event sets it.
+fn sets_expiry(event: &Event) -> Option<Time> {
+    match event {
+        Event::Session(SessionEvent::Connected(body)) => Some(body.token_expires_at),
+        Event::Session(SessionEvent::TokenRenewed(body)) => Some(body.token_expires_at),
+        _ => None,
+    }
+}
+
+impl<'a> Told<'a> {
+    pub fn new(event: &'a Addressed) -> Self {
         let recorded = &event.entry.recorded;
-        let mut data = Data {
+        let mut data = Self {
             position: recorded.position.0,
             r#type: recorded.event.name(),
             session_id: event.session_id,
@@ -289,21 +298,14 @@ impl Frame {
             reason: None,
             note: None,
             kind: None,
-            token_expires_at: None,
+            token_expires_at: sets_expiry(&recorded.event).map(iso),
             disconnected_count: None,
             source: None,
             counts: None,
             total: None,
         };
-        let mut token_expires_at = None;
         match &recorded.event {
-            Event::Session(SessionEvent::Connected(body)) => {
-                data.kind = Some(body.kind.word());
-                token_expires_at = Some(body.token_expires_at);
-            }
-            Event::Session(SessionEvent::TokenRenewed(body)) => {
-                token_expires_at = Some(body.token_expires_at)
-            }
+            Event::Session(SessionEvent::Connected(body)) => data.kind = Some(body.kind.word()),
             Event::Session(SessionEvent::Expired(body)) => {
                 data.token_expires_at = Some(iso(body.token_expires_at))
             }
@@ -320,18 +322,21 @@ impl Frame {
             }
             _ => {}
         }
-        if let Some(at) = token_expires_at {
-            data.token_expires_at = Some(iso(at));
-        }
-        let text = serde_json::to_string(&data).unwrap_or_default();
+        data
+    }
+}
+
+impl Frame {
+    pub fn new(event: &Addressed) -> Self {
+        let recorded = &event.entry.recorded;
         Self {
             position: recorded.position,
             name: recorded.event.name().to_owned(),
-            data: text,
+            data: serde_json::to_string(&Told::new(event)).unwrap_or_default(),
             session: event.session(),
             application: recorded.application,
             last: matches!(recorded.event, Event::Session(SessionEvent::Disconnected(_))),
-            token_expires_at,
+            token_expires_at: sets_expiry(&recorded.event),
         }
     }
 }

@@ -21,6 +21,8 @@ pub enum DerivedStatus {
 
 impl DerivedStatus {
     pub const ALL: [Self; 4] = [Self::Active, Self::Idle, Self::Expired, Self::Disconnected];
+    /// What a session can be that has not ended, in the order in which counts are given.
+    pub const OPEN: [Self; 3] = [Self::Active, Self::Idle, Self::Expired];
 
     /// The word on the wire and in the log.
     pub fn word(self) -> &'static str {

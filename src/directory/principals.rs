@@ -75,8 +75,7 @@ impl Directory {
         let after = match query.after {
             Some(id) => {
                 let number = self.gate.known().principal_by_id(caller.organization, id);
-                let message = "cursor is not one that this server gave out; start without one";
-                number.ok_or_else(|| Error::field("cursor", message))?
+                number.ok_or_else(Error::foreign_cursor)?
             }
             None => PrincipalNumber(0),
         };

@@ -37,9 +37,6 @@ pub struct Index {
     shelves: HashMap<ApplicationNumber, Shelf>,
 }
 
-/// Statuses of open sessions, in the order in which counts are given.
-pub const OPEN: [DerivedStatus; 3] = [DerivedStatus::Active, DerivedStatus::Idle, DerivedStatus::Expired];
-
 impl Index {
     pub fn insert(&mut self, session: &Session, terms: &Terms, status: DerivedStatus) {
         let shelf = self.shelves.entry(session.application).or_default();
@@ -93,7 +90,7 @@ impl Index {
 
     /// How many open sessions an application has.
     pub fn open(&self, application: ApplicationNumber) -> u64 {
-        OPEN.into_iter().map(|status| self.count(application, status, None)).sum()
+        DerivedStatus::OPEN.into_iter().map(|status| self.count(application, status, None)).sum()
     }
 
     /// How many sessions a principal has open in an application.

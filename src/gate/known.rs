@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::flight::{Flight, Pass};
-use super::index::{self, Index, OPEN, Terms};
+use super::index::{self, Index, Terms};
 use super::keys::KeySecrets;
 use super::{Change, Client, Due, Fresh, KeyDigest, Seen, Summary};
 use crate::core::Time;
@@ -661,7 +661,7 @@ impl Known {
         let mut counts = [0; 3];
         if *filter == plain {
             for (count, status) in
-                counts.iter_mut().zip(OPEN).filter(|(_, status)| filter.has_status(*status))
+                counts.iter_mut().zip(DerivedStatus::OPEN).filter(|(_, status)| filter.has_status(*status))
             {
                 *count = applications.iter().map(|one| self.index.count(*one, status, filter.kind)).sum();
             }
@@ -670,7 +670,7 @@ impl Known {
             for open in sets.into_iter().flatten().filter_map(|number| self.sessions.get(number)) {
                 if filter.fits(&open.session, &open.facts(), now) {
                     let status = derived_status(&open.session, open.seen_at(), now);
-                    if let Some(count) = OPEN.iter().position(|one| *one == status) {
+                    if let Some(count) = DerivedStatus::OPEN.iter().position(|one| *one == status) {
                         counts[count] += 1;
                     }
                 }
@@ -790,7 +790,8 @@ impl Known {
 
     /// How many sessions of an application are what, and how many there ever were.
     pub fn summary(&self, application: ApplicationNumber) -> Summary {
-        let [active, idle, expired] = OPEN.map(|status| self.index.count(application, status, None));
+        let [active, idle, expired] =
+            DerivedStatus::OPEN.map(|status| self.index.count(application, status, None));
         Summary { active, idle, expired, total: self.totals.get(&application).copied().unwrap_or(0) }
     }
 

@@ -144,8 +144,6 @@ type Object = std::collections::BTreeMap<String, u64>;
     responses(
         (status = 200, description = "The feed.", body = FeedEvent, content_type = "text/event-stream"),
         (status = 400, description = "A parameter is wrong.", body = ProblemBody),
-        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
-        (status = 403, description = "A scope is missing.", body = ProblemBody),
         (status = 404, description = "No such application.", body = ProblemBody),
     ))]
 pub async fn application(
@@ -179,8 +177,6 @@ pub async fn application(
     responses(
         (status = 200, description = "The feed.", body = FeedEvent, content_type = "text/event-stream"),
         (status = 400, description = "A parameter is wrong.", body = ProblemBody),
-        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
-        (status = 403, description = "A scope is missing.", body = ProblemBody),
         (status = 404, description = "No such session.", body = ProblemBody),
     ))]
 pub async fn session(

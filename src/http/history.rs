@@ -17,7 +17,7 @@ use super::page::{read_flag, read_limit};
 use super::problem::{Problem, ProblemBody};
 use crate::core::event::NAMES;
 use crate::core::ids::Position;
-use crate::live::Frame;
+use crate::live::Told;
 use crate::sessions::{EventQuery, Events};
 
 /// An event on record: as on a feed, with its place in its stream and its hash.
@@ -65,7 +65,7 @@ fn listed(events: Events, uri: &Uri, others: &[(&str, &str)]) -> Response {
     }
     let told = events.items.iter().map(|event| {
         let recorded = &event.entry.recorded;
-        let mut data: Value = serde_json::from_str(&Frame::new(event).data).unwrap_or_default();
+        let mut data: Value = serde_json::to_value(Told::new(event)).unwrap_or_default();
         data["version"] = recorded.version.into();
         data["previousPosition"] = recorded.previous_position.0.into();
         data["hash"] = hex::encode(event.entry.hash).into();
@@ -114,8 +114,6 @@ pub struct HistoryParameters {
             ("Link" = String, description = "The next page, if there is one (RFC 8288)."),
         )),
         (status = 400, description = "A parameter is wrong.", body = ProblemBody),
-        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
-        (status = 403, description = "A scope is missing.", body = ProblemBody),
         (status = 404, description = "No such application, or no such session in it.", body = ProblemBody),
     ))]
 pub async fn session_history(
@@ -211,8 +209,6 @@ fn read_types(text: Option<&str>) -> Result<Vec<String>, Problem> {
             ("Link" = String, description = "The next page, if there is one (RFC 8288)."),
         )),
         (status = 400, description = "A parameter is wrong.", body = ProblemBody),
-        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
-        (status = 403, description = "A scope is missing.", body = ProblemBody),
         (status = 404, description = "No such application or revocation.", body = ProblemBody),
     ))]
 pub async fn list_events(

@@ -176,7 +176,12 @@ pub fn describe(document: &mut OpenApi) {
 
 fn add_common(operation: &mut Operation) {
     let body = operation.request_body.is_some();
+    // An OAuth client has no scopes of its own; only what it is given has.
+    let bearer = SecurityRequirement::new("bearer", Vec::<String>::new());
+    let scoped = operation.security.iter().flatten().any(|one| *one == bearer);
     let common = [
+        ("401", "Nothing valid was presented.", true),
+        ("403", "A scope is missing.", scoped),
         ("408", "The body took too long to come.", body),
         (
             "429",

@@ -52,8 +52,7 @@ impl Sessions {
         let after = match query.after {
             Some((at, id)) => {
                 let number = self.number(caller, id).await?;
-                let message = "cursor is not one that this server gave out; start without one";
-                Some((at, number.ok_or_else(|| Error::field("cursor", message))?))
+                Some((at, number.ok_or_else(Error::foreign_cursor)?))
             }
             None => None,
         };

@@ -300,16 +300,21 @@ impl Sessions {
         Ok(session)
     }
 
-    /// The session behind an id on the agent side, open or ended.
-    async fn reachable(&self, caller: &Caller, id: Uuid) -> Result<Session, Error> {
+    /// The session behind an id, whoever asks: from memory while it is open, else from the store.
+    async fn look_up(&self, id: Uuid) -> Result<Option<Session>, Error> {
         let open = {
             let known = self.gate.known();
             known.session_number(id).and_then(|number| known.session(number)).cloned()
         };
-        let session = match open {
-            Some(session) => session,
-            None => self.reader.session(id).await?.ok_or(Error::NotFound("Session"))?.session,
-        };
+        match open {
+            Some(session) => Ok(Some(session)),
+            None => Ok(self.reader.session(id).await?.map(|row| row.session)),
+        }
+    }
+
+    /// The session behind an id on the agent side, open or ended.
+    async fn reachable(&self, caller: &Caller, id: Uuid) -> Result<Session, Error> {
+        let session = self.look_up(id).await?.ok_or(Error::NotFound("Session"))?;
         if !within_reach(caller, &session) {
             return Err(Error::NotFound("Session"));
         }

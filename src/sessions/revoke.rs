@@ -153,11 +153,10 @@ impl Sessions {
 
     /// What a revocation would come to now. Changes nothing.
     pub async fn preview(&self, caller: &Caller, wanted: &Wanted) -> Result<Preview, Error> {
-        const OPEN: [DerivedStatus; 3] = [DerivedStatus::Active, DerivedStatus::Idle, DerivedStatus::Expired];
         self.filter_to_revoke(caller, wanted).await?;
         let mut wanted = wanted.clone();
         if wanted.status.is_empty() {
-            wanted.status = OPEN.to_vec();
+            wanted.status = DerivedStatus::OPEN.to_vec();
         }
         let counts = self.count(caller, &wanted).await?;
         let query = ListQuery { wanted, limit: SAMPLE, ..ListQuery::default() };
@@ -281,8 +280,7 @@ impl Sessions {
             Some(id) => {
                 let last = self.reader.revocation_by_id(id).await?;
                 let last = last.filter(|last| last.organization == caller.organization);
-                let message = "cursor is not one that this server gave out; start without one";
-                Some(last.ok_or_else(|| Error::field("cursor", message))?.number)
+                Some(last.ok_or_else(Error::foreign_cursor)?.number)
             }
             None => None,
         };

@@ -94,9 +94,8 @@ impl Sessions {
         let mut own = self.own_schedules(caller);
         own.reverse();
         if let Some(after) = after {
-            let message = "cursor is not one that this server gave out; start without one";
             let found = self.gate.known().item_by_id(after).map(|item| item.stream().number);
-            let number = found.ok_or_else(|| Error::field("cursor", message))?;
+            let number = found.ok_or_else(Error::foreign_cursor)?;
             own.retain(|schedule| schedule.number < number);
         }
         let more = own.len() > limit as usize;

@@ -88,15 +88,7 @@ impl Sessions {
 
     /// The number of a session that the caller may know of, open or ended.
     pub(super) async fn number(&self, caller: &Caller, id: Uuid) -> Result<Option<SessionNumber>, Error> {
-        let open = {
-            let known = self.gate.known();
-            known.session_number(id).and_then(|number| known.session(number)).cloned()
-        };
-        let session = match open {
-            Some(session) => Some(session),
-            None => self.reader.session(id).await?.map(|row| row.session),
-        };
-        let own = session.filter(|session| {
+        let own = self.look_up(id).await?.filter(|session| {
             session.organization == caller.organization && caller.may_touch(session.application)
         });
         Ok(own.map(|session| session.number))

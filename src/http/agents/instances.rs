@@ -32,8 +32,6 @@ pub struct InstanceEnvelope {
     responses(
         (status = 200, description = "A page of sessions.", body = SessionList),
         (status = 400, description = "A parameter is wrong.", body = ProblemBody),
-        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
-        (status = 403, description = "A scope is missing.", body = ProblemBody),
         (status = 404, description = "No such application.", body = ProblemBody),
     ))]
 pub async fn list_instances(
@@ -54,8 +52,6 @@ pub async fn list_instances(
     responses(
         (status = 200, description = "The session, live or ended.", body = InstanceEnvelope),
         (status = 400, description = "The id is not a UUID.", body = ProblemBody),
-        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
-        (status = 403, description = "A scope is missing.", body = ProblemBody),
         (status = 404, description = "No such session.", body = ProblemBody),
     ))]
 pub async fn get_instance(
@@ -76,8 +72,6 @@ pub async fn get_instance(
     responses(
         (status = 204, description = "The session has ended."),
         (status = 400, description = "The id is not a UUID.", body = ProblemBody),
-        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
-        (status = 403, description = "A scope is missing.", body = ProblemBody),
         (status = 404, description = "No such session.", body = ProblemBody),
     ))]
 pub async fn revoke_instance(
@@ -99,8 +93,6 @@ pub async fn revoke_instance(
     responses(
         (status = 204, description = "All have ended."),
         (status = 400, description = "The id is not a UUID.", body = ProblemBody),
-        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
-        (status = 403, description = "A scope is missing.", body = ProblemBody),
         (status = 404, description = "No such application, or it is archived.", body = ProblemBody),
     ))]
 pub async fn revoke_instances(

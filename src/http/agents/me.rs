@@ -28,7 +28,6 @@ use crate::sessions::View;
             ("Link" = String, description = "The next page, if there is one (RFC 8288)."),
         )),
         (status = 400, description = "A parameter is wrong.", body = ProblemBody),
-        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
         (status = 403, description = "The credential is no person's.", body = ProblemBody),
         (status = 404, description = "No such application.", body = ProblemBody),
     ))]
@@ -49,7 +48,6 @@ pub async fn my_sessions(
     responses(
         (status = 200, description = "The session, live or ended.", body = SessionEnvelope),
         (status = 400, description = "The id is not a UUID.", body = ProblemBody),
-        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
         (status = 403, description = "The credential is no person's.", body = ProblemBody),
         (status = 404, description = "No such session, or another person's.", body = ProblemBody),
     ))]
@@ -70,7 +68,6 @@ pub async fn my_session(
     responses(
         (status = 200, description = "One session ended, or none where it had ended before.", body = Ended),
         (status = 400, description = "The id is not a UUID.", body = ProblemBody),
-        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
         (status = 403, description = "The credential is no person's.", body = ProblemBody),
         (status = 404, description = "No such session, or another person's.", body = ProblemBody),
     ))]

@@ -41,8 +41,6 @@ pub(super) fn listed(page: Page, parameters: &ListParameters, sort: Sort, uri: &
             ("Link" = String, description = "The next page, if there is one (RFC 8288)."),
         )),
         (status = 400, description = "A parameter is wrong.", body = ProblemBody),
-        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
-        (status = 403, description = "A scope is missing.", body = ProblemBody),
         (status = 404, description = "No such application.", body = ProblemBody),
     ))]
 pub async fn list(
@@ -71,8 +69,6 @@ pub async fn list(
             ("Link" = String, description = "The next page, if there is one (RFC 8288)."),
         )),
         (status = 400, description = "A parameter is wrong.", body = ProblemBody),
-        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
-        (status = 403, description = "A scope is missing.", body = ProblemBody),
         (status = 404, description = "No such application.", body = ProblemBody),
     ))]
 pub async fn list_all(
@@ -121,8 +117,6 @@ fn counted(counts: StatusCounts) -> Response {
     responses(
         (status = 200, description = "How many there are.", body = SessionCount, headers(("Log-Position" = i64, description = "The log position the counts were true at."))),
         (status = 400, description = "A parameter is wrong.", body = ProblemBody),
-        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
-        (status = 403, description = "A scope is missing.", body = ProblemBody),
         (status = 404, description = "No such application.", body = ProblemBody),
     ))]
 pub async fn count(
@@ -144,8 +138,6 @@ pub async fn count(
     responses(
         (status = 200, description = "How many there are.", body = SessionCount, headers(("Log-Position" = i64, description = "The log position the counts were true at."))),
         (status = 400, description = "A parameter is wrong.", body = ProblemBody),
-        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
-        (status = 403, description = "A scope is missing.", body = ProblemBody),
         (status = 404, description = "No such application.", body = ProblemBody),
     ))]
 pub async fn count_all(
@@ -164,8 +156,6 @@ pub async fn count_all(
     responses(
         (status = 200, description = "The session, live or ended.", body = SessionEnvelope),
         (status = 400, description = "An id is not a UUID.", body = ProblemBody),
-        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
-        (status = 403, description = "A scope is missing.", body = ProblemBody),
         (status = 404, description = "No such application, or no such session in it.", body = ProblemBody),
     ))]
 pub async fn get(
@@ -215,8 +205,6 @@ pub struct RevokeParameters {
     responses(
         (status = 200, description = "How many sessions this call ended.", body = Ended),
         (status = 400, description = "A parameter is wrong.", body = ProblemBody),
-        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
-        (status = 403, description = "A scope is missing.", body = ProblemBody),
         (status = 404, description = "No such application, or it is archived.", body = ProblemBody),
     ))]
 pub async fn revoke_all(
@@ -243,8 +231,6 @@ pub async fn revoke_all(
     responses(
         (status = 200, description = "One session ended, or none where it had ended before.", body = Ended),
         (status = 400, description = "An id or parameter is wrong.", body = ProblemBody),
-        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
-        (status = 403, description = "A scope is missing.", body = ProblemBody),
         (status = 404, description = "No such application, or no such session in it.", body = ProblemBody),
     ))]
 pub async fn revoke(
@@ -267,8 +253,6 @@ pub async fn revoke(
     responses(
         (status = 200, description = "One session ended, or none where it had ended before.", body = Ended),
         (status = 400, description = "An id is not a UUID.", body = ProblemBody),
-        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
-        (status = 403, description = "A scope is missing.", body = ProblemBody),
         (status = 404, description = "No such application, or no such session in it.", body = ProblemBody),
     ))]
 pub async fn terminate(
@@ -291,8 +275,6 @@ pub async fn terminate(
     responses(
         (status = 200, description = "The session, suspended.", body = SessionEnvelope),
         (status = 400, description = "An id is not a UUID.", body = ProblemBody),
-        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
-        (status = 403, description = "A scope is missing.", body = ProblemBody),
         (status = 404, description = "No such application, or no such session in it.", body = ProblemBody),
         (status = 410, description = "The session has ended; `reason` says why.", body = ProblemBody),
     ))]
@@ -315,8 +297,6 @@ pub async fn suspend(
     responses(
         (status = 200, description = "The session.", body = SessionEnvelope),
         (status = 400, description = "An id is not a UUID.", body = ProblemBody),
-        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
-        (status = 403, description = "A scope is missing.", body = ProblemBody),
         (status = 404, description = "No such application, or no such session in it.", body = ProblemBody),
         (status = 410, description = "The session has ended; `reason` says why.", body = ProblemBody),
     ))]
@@ -336,8 +316,6 @@ pub async fn resume(
 #[utoipa::path(get, path = "/api/v1/policy", operation_id = "policy.get", tag = "service", security(("bearer" = [])),
     responses(
         (status = 200, description = "The policy new sessions are opened under.", body = PolicyBody),
-        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
-        (status = 403, description = "A scope is missing.", body = ProblemBody),
     ))]
 pub async fn policy(CanRead(_caller): CanRead, State(app): State<App>) -> Json<PolicyBody> {
     Json(app.sessions.policy().into())

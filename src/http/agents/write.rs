@@ -63,7 +63,6 @@ pub struct CreatedSession {
         (status = 200, description = "Attached to the live session with the same key.", body = CreatedSession),
         (status = 400, description = "A field is wrong.", body = ProblemBody),
         (status = 401, description = "Nothing valid was presented, or it was revoked: authenticate again.", body = ProblemBody),
-        (status = 403, description = "A scope is missing.", body = ProblemBody),
         (status = 404, description = "No such application, or it is archived.", body = ProblemBody),
         (status = 409, description = "A live session of another principal holds the key.", body = ProblemBody),
     ))]
@@ -135,7 +134,6 @@ fn recorded(last_active_at: Time, token_expires_at: Time) -> Json<Recorded> {
         (status = 200, description = "Recorded.", body = Recorded),
         (status = 400, description = "The id is not a UUID.", body = ProblemBody),
         (status = 401, description = "Nothing valid was presented; the reason says whether it expired or was revoked.", body = ProblemBody),
-        (status = 403, description = "A scope is missing.", body = ProblemBody),
         (status = 404, description = "No such session.", body = ProblemBody),
         (status = 410, description = "The session has ended; `reason` says why.", body = ProblemBody),
         (status = 503, description = "Too much is waiting; come back after `Retry-After` seconds.", body = ProblemBody),
@@ -175,7 +173,6 @@ pub struct ReportedActivity {
         (status = 200, description = "Recorded.", body = Recorded),
         (status = 400, description = "A field or the id is wrong.", body = ProblemBody),
         (status = 401, description = "Nothing valid was presented; the reason says whether it expired or was revoked.", body = ProblemBody),
-        (status = 403, description = "A scope is missing.", body = ProblemBody),
         (status = 404, description = "No such session.", body = ProblemBody),
         (status = 410, description = "The session has ended; `reason` says why.", body = ProblemBody),
         (status = 503, description = "Too much is waiting; come back after `Retry-After` seconds.", body = ProblemBody),
@@ -258,8 +255,6 @@ const MOST: usize = 10_000;
     responses(
         (status = 200, description = "What became of each.", body = ReportedOutcomes),
         (status = 400, description = "A field is wrong, or there are too many items.", body = ProblemBody),
-        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
-        (status = 403, description = "A scope is missing.", body = ProblemBody),
         (status = 413, description = "The body is larger than 2 MiB.", body = ProblemBody),
     ))]
 pub async fn activity_many(
@@ -314,7 +309,6 @@ pub struct Renewed {
         (status = 200, description = "The new token.", body = Renewed),
         (status = 400, description = "The id is not a UUID.", body = ProblemBody),
         (status = 401, description = "Nothing valid was presented; the reason says whether it expired or was revoked.", body = ProblemBody),
-        (status = 403, description = "A scope is missing.", body = ProblemBody),
         (status = 404, description = "No such session.", body = ProblemBody),
         (status = 410, description = "The session has ended; `reason` says why.", body = ProblemBody),
     ))]
@@ -349,8 +343,6 @@ pub struct Disconnected {
     responses(
         (status = 200, description = "The session has ended.", body = Disconnected),
         (status = 400, description = "The id is not a UUID.", body = ProblemBody),
-        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
-        (status = 403, description = "A scope is missing.", body = ProblemBody),
         (status = 404, description = "No such session.", body = ProblemBody),
     ))]
 pub async fn disconnect(

@@ -157,8 +157,6 @@ impl From<Progress> for Revocation {
         (status = 200, description = "A dry run: what it would come to.", body = RevocationPreview),
         (status = 201, description = "The revocation, completed.", body = RevocationEnvelope, headers(("Location" = String, description = "Where it can be looked at."))),
         (status = 400, description = "The filter or another field is wrong.", body = ProblemBody),
-        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
-        (status = 403, description = "A scope is missing.", body = ProblemBody),
         (status = 404, description = "There is no such application, session or principal.", body = ProblemBody),
         (status = 503, description = "Busy or about to stop: try again after `Retry-After` seconds.", body = ProblemBody),
         (status = 507, description = "The disk is full. It is in force from now on, but not on record to its end.", body = ProblemBody),
@@ -190,8 +188,6 @@ pub async fn create_revocation(
     responses(
         (status = 200, description = "The revocation.", body = RevocationEnvelope),
         (status = 400, description = "The id is not a UUID.", body = ProblemBody),
-        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
-        (status = 403, description = "A scope is missing.", body = ProblemBody),
         (status = 404, description = "No such revocation.", body = ProblemBody),
     ))]
 pub async fn get_revocation(
@@ -237,8 +233,6 @@ fn link(uri: &Uri, limit: u32, cursor: Option<&str>) -> HeaderMap {
     responses(
         (status = 200, description = "A page of revocations.", body = RevocationList, headers(("Link" = String, description = "The next page, if there is one (RFC 8288)."))),
         (status = 400, description = "A parameter is wrong.", body = ProblemBody),
-        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
-        (status = 403, description = "A scope is missing.", body = ProblemBody),
     ))]
 pub async fn list_revocations(
     CanRead(caller): CanRead,

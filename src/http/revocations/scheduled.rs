@@ -161,8 +161,6 @@ fn enveloped(scheduled: Scheduled) -> Json<ScheduledRevocationEnvelope> {
     responses(
         (status = 201, description = "It is scheduled.", body = ScheduledRevocationEnvelope),
         (status = 400, description = "The filter, the time or another field is wrong.", body = ProblemBody),
-        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
-        (status = 403, description = "A scope is missing.", body = ProblemBody),
         (status = 404, description = "There is no such application, session or principal.", body = ProblemBody),
         (status = 409, description = "There are as many as there may be.", body = ProblemBody),
     ))]
@@ -195,8 +193,6 @@ pub async fn create_scheduled_revocation(
     responses(
         (status = 200, description = "A page of scheduled revocations.", body = ScheduledRevocationList, headers(("Link" = String, description = "The next page, if there is one (RFC 8288)."))),
         (status = 400, description = "A parameter is wrong.", body = ProblemBody),
-        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
-        (status = 403, description = "A scope is missing.", body = ProblemBody),
     ))]
 pub async fn list_scheduled_revocations(
     CanRead(caller): CanRead,
@@ -219,8 +215,6 @@ pub async fn list_scheduled_revocations(
     responses(
         (status = 200, description = "The scheduled revocation.", body = ScheduledRevocationEnvelope),
         (status = 400, description = "The id is not a UUID.", body = ProblemBody),
-        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
-        (status = 403, description = "A scope is missing.", body = ProblemBody),
         (status = 404, description = "No such scheduled revocation.", body = ProblemBody),
     ))]
 pub async fn get_scheduled_revocation(
@@ -240,8 +234,6 @@ pub async fn get_scheduled_revocation(
     responses(
         (status = 200, description = "It is paused.", body = ScheduledRevocationEnvelope),
         (status = 400, description = "The id is not a UUID.", body = ProblemBody),
-        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
-        (status = 403, description = "A scope is missing.", body = ProblemBody),
         (status = 404, description = "No such scheduled revocation.", body = ProblemBody),
     ))]
 pub async fn pause_scheduled_revocation(
@@ -261,8 +253,6 @@ pub async fn pause_scheduled_revocation(
     responses(
         (status = 200, description = "It will run again.", body = ScheduledRevocationEnvelope),
         (status = 400, description = "The id is not a UUID.", body = ProblemBody),
-        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
-        (status = 403, description = "A scope is missing.", body = ProblemBody),
         (status = 404, description = "No such scheduled revocation.", body = ProblemBody),
     ))]
 pub async fn resume_scheduled_revocation(
@@ -282,8 +272,6 @@ pub async fn resume_scheduled_revocation(
     responses(
         (status = 204, description = "It will not run any more."),
         (status = 400, description = "The id is not a UUID.", body = ProblemBody),
-        (status = 401, description = "Nothing valid was presented.", body = ProblemBody),
-        (status = 403, description = "A scope is missing.", body = ProblemBody),
         (status = 404, description = "No such scheduled revocation.", body = ProblemBody),
     ))]
 pub async fn delete_scheduled_revocation(
