@@ -1,0 +1,449 @@
+//! What the Gate is asked: who and what there is, which open sessions fit, and what is barred.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use uuid::Uuid;
+
+use crate::core::Time;
+use crate::core::api_key::ApiKey;
+use crate::core::application::{Application, Organization};
+use crate::core::caller::{Actor, ActorKind};
+use crate::core::event::Issuer;
+use crate::core::filter::{Facts, Filter};
+use crate::core::ids::{
+    ApplicationNumber, OrganizationNumber, Position, PrincipalNumber, RevocationNumber, SessionNumber,
+    Stream, StreamKind,
+};
+use crate::core::item::Item;
+use crate::core::principal::Standing;
+use crate::core::revocation::Revocation;
+use crate::core::schedule::Schedule;
+use crate::core::session::Session;
+use crate::core::status::{DerivedStatus, derived_status};
+use crate::core::token::{AccessToken, SessionToken};
+use crate::core::webhook::Webhook;
+use crate::gate::index;
+use crate::gate::{Client, KeyDigest, Seen, Summary};
+
+use super::{Known, Open};
+
+/// What sessions are ordered by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    Connected,
+    LastActive,
+    Expires,
+}
+
+/// A part of an ordered list.
+#[derive(Debug, Clone, Copy)]
+pub struct Slice {
+    pub order: Order,
+    pub descending: bool,
+    /// Only what comes after this one: what it is ordered by, and its number.
+    pub after: Option<(Time, SessionNumber)>,
+    pub limit: usize,
+}
+
+impl Slice {
+    /// Whether something at this place comes after where the slice begins.
+    fn is_after(&self, place: (Time, SessionNumber)) -> bool {
+        self.after.is_none_or(|after| if self.descending { place < after } else { place > after })
+    }
+}
+
+impl Known {
+    pub fn organization_id(&self, number: OrganizationNumber) -> Uuid {
+        self.organizations.get(&number).map_or(Uuid::nil(), |organization| organization.id)
+    }
+
+    pub fn application_id(&self, number: ApplicationNumber) -> Uuid {
+        self.applications.get(&number).map_or(Uuid::nil(), |application| application.id)
+    }
+
+    pub fn application(&self, id: Uuid) -> Option<&Application> {
+        self.applications_by_id.get(&id).and_then(|number| self.applications.get(number))
+    }
+
+    /// The client id of an application or service account.
+    pub fn client_id(&self, actor: Actor) -> Option<String> {
+        match actor.kind {
+            ActorKind::Application => self.application(actor.id).map(|one| one.oauth.client_id.clone()),
+            ActorKind::ServiceAccount => {
+                let mut accounts = self.service_accounts.values();
+                accounts.find(|one| one.id == actor.id).map(|one| one.client_id.clone())
+            }
+            _ => None,
+        }
+    }
+
+    pub fn client(&self, client_id: &str) -> Option<Client> {
+        self.clients.get(client_id).copied()
+    }
+
+    /// An open session by number.
+    pub fn session(&self, number: SessionNumber) -> Option<&Session> {
+        self.sessions.get(&number).map(|open| &open.session)
+    }
+
+    /// An open session with its token and its latest sign of life.
+    pub fn seen(&self, number: SessionNumber) -> Option<Seen> {
+        self.sessions.get(&number).map(|open| Seen {
+            session: open.session.clone(),
+            seen_at: open.seen_at(),
+            token: open.token,
+        })
+    }
+
+    /// The current token of an open session.
+    pub fn session_token(&self, number: SessionNumber) -> Option<SessionToken> {
+        self.sessions.get(&number).and_then(|open| open.token)
+    }
+
+    /// Whether a request or stream of the session is under way.
+    pub fn busy(&self, number: SessionNumber) -> bool {
+        self.sessions.get(&number).is_some_and(Open::busy)
+    }
+
+    /// The number of an open session.
+    pub fn session_number(&self, id: Uuid) -> Option<SessionNumber> {
+        self.by_id.get(&id).copied()
+    }
+
+    /// The hash of the open session's `Mcp-Session-Id`.
+    pub fn mcp_hash(&self, number: SessionNumber) -> Option<[u8; 32]> {
+        self.sessions.get(&number).and_then(|open| open.mcp_hash)
+    }
+
+    /// The open session that holds a natural key.
+    pub fn holder(&self, key: &KeyDigest) -> Option<&Session> {
+        self.by_key.get(key).and_then(|number| self.session(*number))
+    }
+
+    /// Whether an access token was barred by itself, or given up.
+    pub fn token_barred(&self, id: Uuid) -> bool {
+        self.given_up.contains_key(&id) || self.access_token(id).is_some_and(|token| token.barred)
+    }
+
+    pub fn access_token(&self, id: Uuid) -> Option<&AccessToken> {
+        self.access_tokens.get(&id)
+    }
+
+    pub fn principal(&self, organization: OrganizationNumber, digest: &[u8; 32]) -> Option<PrincipalNumber> {
+        self.principals.get(&(organization, *digest)).copied()
+    }
+
+    pub fn open_sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// The unfinished revocation that covers an open session.
+    pub fn covering(&self, session: &Session) -> Option<&Revocation> {
+        if self.revocations.is_empty() {
+            return None;
+        }
+        let facts = self.facts(session.number);
+        self.revocations.values().find(|revocation| revocation.covers(session, &facts))
+    }
+
+    /// What a filter asks of an open session beyond its fold.
+    pub fn facts(&self, number: SessionNumber) -> Facts<'_> {
+        self.sessions.get(&number).map(Open::facts).unwrap_or_default()
+    }
+
+    /// The open sessions that a revocation covers, by number.
+    pub fn covered(&self, revocation: &Revocation) -> Vec<SessionNumber> {
+        let covers = |number: &SessionNumber| {
+            let open = self.sessions.get(number);
+            open.is_some_and(|open| revocation.covers(&open.session, &open.facts()))
+        };
+        if let Some(number) = revocation.filter.session {
+            return Some(number).filter(covers).into_iter().collect();
+        }
+        let applications = self.applications_of(revocation.organization, &revocation.filter);
+        let sets = self.index.candidates(&revocation.filter, &applications, false);
+        index::ascending(sets, None).filter(covers).collect()
+    }
+
+    /// The applications of an organization in which something can fit a filter, archived ones too.
+    fn applications_of(&self, organization: OrganizationNumber, filter: &Filter) -> Vec<ApplicationNumber> {
+        let own = |number: &ApplicationNumber| {
+            self.applications.get(number).is_some_and(|one| one.organization == organization)
+        };
+        match filter.application {
+            Some(number) => Some(number).filter(own).into_iter().collect(),
+            None => self.applications.keys().copied().filter(own).collect(),
+        }
+    }
+
+    /// A slice of the open sessions that fit a filter, in order, with what they are ordered by.
+    pub fn page(
+        &self,
+        organization: OrganizationNumber,
+        filter: &Filter,
+        slice: &Slice,
+        now: Time,
+    ) -> Vec<(Time, SessionNumber)> {
+        let now = now.max(self.looked_at);
+        let applications = self.applications_of(organization, filter);
+        let sets = match filter.session {
+            Some(_) => vec![],
+            None => self.index.candidates(filter, &applications, true),
+        };
+        let place = |number: SessionNumber| {
+            let open = self.sessions.get(&number)?;
+            let fits =
+                open.session.organization == organization && filter.fits(&open.session, &open.facts(), now);
+            fits.then(|| (open.ordered_by(slice.order), number)).filter(|place| slice.is_after(*place))
+        };
+        match (slice.order, filter.session) {
+            (_, Some(number)) => place(number).into_iter().collect(),
+            (Order::Connected, None) => {
+                let after = slice.after.map(|(_, number)| number);
+                if slice.descending {
+                    index::descending(sets, after).filter_map(place).take(slice.limit).collect()
+                } else {
+                    index::ascending(sets, after).filter_map(place).take(slice.limit).collect()
+                }
+            }
+            (_, None) => {
+                let places = sets.into_iter().flatten().copied().filter_map(place);
+                if slice.descending {
+                    least(places.map(Reverse), slice.limit).into_iter().map(|Reverse(place)| place).collect()
+                } else {
+                    least(places, slice.limit)
+                }
+            }
+        }
+    }
+
+    /// How many open sessions of an organization fit a filter, by status. Without more than an application, a kind and
+    /// statuses to ask for, nothing is looked at one by one.
+    pub fn count(&self, organization: OrganizationNumber, filter: &Filter, now: Time) -> Summary {
+        let now = now.max(self.looked_at);
+        let applications = self.applications_of(organization, filter);
+        let plain = Filter {
+            application: filter.application,
+            kind: filter.kind,
+            status: filter.status.clone(),
+            ..Filter::default()
+        };
+        let mut counts = [0; 3];
+        if *filter == plain {
+            for (count, status) in
+                counts.iter_mut().zip(DerivedStatus::OPEN).filter(|(_, status)| filter.has_status(*status))
+            {
+                *count = applications.iter().map(|one| self.index.count(*one, status, filter.kind)).sum();
+            }
+        } else {
+            let sets = self.index.candidates(filter, &applications, true);
+            for open in sets.into_iter().flatten().filter_map(|number| self.sessions.get(number)) {
+                if filter.fits(&open.session, &open.facts(), now) {
+                    let status = derived_status(&open.session, open.seen_at(), now);
+                    if let Some(count) = DerivedStatus::OPEN.iter().position(|one| *one == status) {
+                        counts[count] += 1;
+                    }
+                }
+            }
+        }
+        let [active, idle, expired] = counts;
+        let total = applications.iter().filter_map(|number| self.totals.get(number)).sum();
+        Summary { active, idle, expired, total }
+    }
+
+    /// How many requests and streams an unfinished revocation cut off when it began.
+    pub fn cut_off_by(&self, revocation: RevocationNumber) -> u64 {
+        self.cut.get(&revocation).copied().unwrap_or(0)
+    }
+
+    // ---- limits ----
+
+    /// How many sessions an application has open.
+    pub fn open_of_application(&self, application: ApplicationNumber) -> u64 {
+        self.index.open(application)
+    }
+
+    /// How many sessions a principal has open in an application.
+    pub fn count_of_principal(&self, application: ApplicationNumber, principal: PrincipalNumber) -> u64 {
+        self.index.count_of_principal(application, principal)
+    }
+
+    /// The open sessions of a principal in an application.
+    pub fn open_of_principal(
+        &self,
+        application: ApplicationNumber,
+        principal: PrincipalNumber,
+    ) -> impl Iterator<Item = SessionNumber> {
+        self.index.of_principal(application, principal)
+    }
+
+    /// Open sessions of an application with a status as filed, oldest first.
+    pub fn standing(
+        &self,
+        application: ApplicationNumber,
+        status: DerivedStatus,
+    ) -> impl Iterator<Item = SessionNumber> {
+        self.index.standing(application, status)
+    }
+
+    // ---- small things of the directory ----
+
+    pub fn item(&self, stream: Stream) -> Option<&Item> {
+        self.items.get(&stream)
+    }
+
+    pub fn item_by_id(&self, id: Uuid) -> Option<&Item> {
+        self.items_by_id.get(&id).and_then(|stream| self.items.get(stream))
+    }
+
+    /// Everything of one kind, oldest first.
+    pub fn items(&self, kind: StreamKind) -> impl DoubleEndedIterator<Item = &Item> {
+        let stream = |number| Stream { kind, number };
+        self.items.range(stream(i64::MIN)..=stream(i64::MAX)).map(|(_, item)| item)
+    }
+
+    pub fn standing_of(&self, principal: PrincipalNumber) -> Option<&Standing> {
+        match self.items.get(&principal.into())? {
+            Item::Principal(standing) => Some(standing),
+            _ => None,
+        }
+    }
+
+    /// Whether a principal was disabled.
+    pub fn disabled(&self, principal: PrincipalNumber) -> bool {
+        self.standing_of(principal).is_some_and(|standing| standing.disabled_at.is_some())
+    }
+
+    pub fn api_key(&self, id: Uuid) -> Option<&ApiKey> {
+        match self.item_by_id(id)? {
+            Item::ApiKey(key) => Some(key),
+            _ => None,
+        }
+    }
+
+    pub fn api_keys(&self) -> impl DoubleEndedIterator<Item = &ApiKey> {
+        self.items(StreamKind::ApiKey).filter_map(|item| match item {
+            Item::ApiKey(key) => Some(key),
+            _ => None,
+        })
+    }
+
+    pub fn schedules(&self) -> impl DoubleEndedIterator<Item = &Schedule> {
+        self.items(StreamKind::Schedule).filter_map(|item| match item {
+            Item::Schedule(schedule) => Some(schedule.as_ref()),
+            _ => None,
+        })
+    }
+
+    pub fn webhooks(&self) -> impl DoubleEndedIterator<Item = &Webhook> {
+        self.items(StreamKind::Webhook).filter_map(|item| match item {
+            Item::Webhook(webhook) => Some(webhook),
+            _ => None,
+        })
+    }
+
+    /// The public id of a principal.
+    pub fn principal_id(&self, number: PrincipalNumber) -> Uuid {
+        self.principal_ids.get(&number).copied().unwrap_or_default()
+    }
+
+    /// The number of a principal by its public id.
+    pub fn principal_by_id(&self, organization: OrganizationNumber, id: Uuid) -> Option<PrincipalNumber> {
+        self.principals_by_id.get(&(organization, id)).copied()
+    }
+
+    /// The access tokens by which an open session was last kept alive.
+    pub fn presented(&self, number: SessionNumber) -> Vec<Uuid> {
+        let Some(open) = self.sessions.get(&number) else { return vec![] };
+        open.presented.into_iter().chain(open.session.credential).collect()
+    }
+
+    /// How many sessions of an application are what, and how many there ever were.
+    pub fn summary(&self, application: ApplicationNumber) -> Summary {
+        let [active, idle, expired] =
+            DerivedStatus::OPEN.map(|status| self.index.count(application, status, None));
+        Summary { active, idle, expired, total: self.totals.get(&application).copied().unwrap_or(0) }
+    }
+
+    /// The position before which agent-side credentials are barred from an application, and from acting for a principal,
+    /// by what is on record or in memory only.
+    pub fn barred_before(
+        &self,
+        application: ApplicationNumber,
+        principal: Option<PrincipalNumber>,
+    ) -> Position {
+        match self.applications.get(&application) {
+            Some(one) => self.barred_in(one.organization, Some(application), principal),
+            None => Position(0),
+        }
+    }
+
+    /// The position that stands for a moment of another system's clock: after every bar of an earlier second, before every
+    /// other. A time in whole seconds cannot tell whether it lies before a bar of the same second, and so counts as before.
+    pub fn position_at(&self, at: Time) -> Position {
+        let earlier = |(_, barred_at): &(&Position, &Time)| barred_at.timestamp() < at.timestamp();
+        self.bars.iter().rev().find(earlier).map_or(Position(0), |(position, _)| *position)
+    }
+
+    /// What organizations say of an issuer, by its exact name.
+    pub fn issuers(&self, name: &str) -> impl Iterator<Item = (&Organization, &Issuer)> {
+        let trusting = self.trusting.get(name).map(Vec::as_slice).unwrap_or_default();
+        let organizations = trusting.iter().filter_map(|number| self.organizations.get(number));
+        organizations.flat_map(move |organization| {
+            let own = organization.issuers.iter().filter(move |issuer| issuer.issuer == name);
+            own.map(move |issuer| (organization, issuer))
+        })
+    }
+
+    /// The same within an organization, where the application may not be known.
+    pub fn barred_in(
+        &self,
+        organization: OrganizationNumber,
+        application: Option<ApplicationNumber>,
+        principal: Option<PrincipalNumber>,
+    ) -> Position {
+        let one = application.and_then(|number| self.applications.get(&number));
+        let whole = self.organizations.get(&organization);
+        let standing = principal.and_then(|principal| self.standing_of(principal));
+        let recorded = one
+            .map_or(Position(0), |one| one.barred_before)
+            .max(whole.map_or(Position(0), |whole| whole.barred_before))
+            .max(standing.map_or(Position(0), |standing| standing.barred_before));
+        let provisional = self.revocations.values().take_while(|revocation| revocation.is_provisional());
+        provisional
+            .filter(|revocation| {
+                let filter = &revocation.filter;
+                revocation.organization == organization
+                    && (filter.whole_organization()
+                        || (application.is_some() && filter.whole_application() == application)
+                        || (principal.is_some() && filter.whole_principal() == principal))
+            })
+            .map(|revocation| revocation.fence)
+            .fold(recorded, Position::max)
+    }
+}
+
+impl Open {
+    fn ordered_by(&self, order: Order) -> Time {
+        match order {
+            Order::Connected => self.session.connected_at,
+            Order::LastActive => {
+                self.seen_at().map_or(self.session.last_active_at, |at| at.max(self.session.last_active_at))
+            }
+            Order::Expires => self.session.token_expires_at,
+        }
+    }
+}
+
+/// The least `limit` of what there is, in order.
+fn least<Place: Ord>(places: impl Iterator<Item = Place>, limit: usize) -> Vec<Place> {
+    let mut heap = BinaryHeap::with_capacity(limit + 1);
+    for place in places {
+        heap.push(place);
+        if heap.len() > limit {
+            heap.pop();
+        }
+    }
+    heap.into_sorted_vec()
+}
