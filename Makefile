@@ -1,5 +1,5 @@
 # `make` lists what there is. Each target installs what it needs and the machine lacks: Debian packages by apt, and the
-# rest at pinned versions into target/tools, tests/clients/node_modules and tests/clients/.venv. Rust, Node and Python
+# rest at pinned versions into target/tools, and tests/clients/node_modules, .venv and .venv-v1. Rust, Node and Python
 # must be there. ARGS="…" is passed on by run, test and bench.
 
 SHELL := /bin/bash
@@ -8,7 +8,7 @@ SHELL := /bin/bash
 
 CLIENTS := tests/clients
 NPM := $(CLIENTS)/node_modules/.package-lock.json
-VENV := $(CLIENTS)/.venv/installed
+VENVS := $(CLIENTS)/.venv/installed $(CLIENTS)/.venv-v1/installed
 CARGO_DENY := target/tools/cargo-deny-0.20.2/bin/cargo-deny
 
 # Everyday
@@ -84,17 +84,19 @@ components:
 	@cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || { \
 	    echo "Installing rustfmt and clippy (rustup)"; rustup component add rustfmt clippy; }
 
-clients: $(NPM) $(VENV)
+clients: $(NPM) $(VENVS)
 
 $(NPM): $(CLIENTS)/package.json $(CLIENTS)/package-lock.json
-	@echo "Installing the reference MCP server and the OpenAPI tools (npm) into $(CLIENTS)/node_modules"
+	@echo "Installing the official MCP SDKs, servers and conformance suite, and the OpenAPI tools (npm) into $(CLIENTS)/node_modules"
 	@npm ci --prefix $(CLIENTS) --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
-$(VENV): $(CLIENTS)/requirements.lock | python
-	@echo "Installing the official Python MCP client and Schemathesis (PyPI) into $(CLIENTS)/.venv"
-	@python3 -m venv --clear $(CLIENTS)/.venv
-	@$(CLIENTS)/.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+$(CLIENTS)/.venv/installed: $(CLIENTS)/requirements.lock
+$(CLIENTS)/.venv-v1/installed: $(CLIENTS)/requirements-v1.lock
+$(VENVS): | python
+	@echo "Installing the official Python MCP SDK and what $(<F) names beside it (PyPI) into $(@D)"
+	@python3 -m venv --clear $(@D)
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
 $(CARGO_DENY): | compiler
