@@ -1,5 +1,5 @@
 // What the MCP conformance suite expects to find on a server: tools, resources, prompts and completions under the names
-// its scenarios call. `describe` puts all of it on a server, of either era.
+// its scenarios call. `describe` puts all of it on a server, of either era; tasks are in `conformance_tasks.mjs`.
 
 import { setTimeout as pause } from "node:timers/promises";
 
@@ -331,18 +331,15 @@ function addPrompts(server) {
   });
 }
 
-/** A server with every fixture. `notify` tells the subscribers of the current revision about changes. */
-export function describe(notify) {
-  const changing = { listChanged: true };
-  const capabilities = {
-    tools: changing,
-    prompts: changing,
-    resources: { subscribe: true, ...changing },
-    logging: {},
-    completions: {},
-  };
+/** A server that offers nothing yet. What it can do with tools, prompts and resources is declared as they come. */
+export function bare() {
+  const capabilities = { resources: { subscribe: true, listChanged: true }, logging: {}, completions: {} };
   const options = { capabilities, requestState: { verify: state.verify } };
-  const server = new McpServer({ name: "conformance-fixtures", version: "1.0.0" }, options);
+  return new McpServer({ name: "conformance-fixtures", version: "1.0.0" }, options);
+}
+
+/** Puts every fixture on a server. `notify` tells the subscribers of the current revision about changes. */
+export function describe(server, notify) {
   const known = unfinished.map(([id, description, handler]) => {
     return [id, description, object(), (_args, context) => handler(context.mcpReq)];
   });

@@ -17,7 +17,8 @@ import {
   WebStandardStreamableHTTPServerTransport,
 } from "@modelcontextprotocol/server";
 
-import { describe } from "./conformance_fixtures.mjs";
+import { bare, describe } from "./conformance_fixtures.mjs";
+import { withTasks } from "./conformance_tasks.mjs";
 
 /** A session's events, for whoever comes back with the id of the last one it saw. */
 class Events {
@@ -58,7 +59,7 @@ async function withSession(request) {
     eventStore: new Events(),
     retryInterval: 500,
   });
-  if (isInitializeRequest(body)) await describe(modern.notify).connect(session);
+  if (isInitializeRequest(body)) await describe(bare(), modern.notify).connect(session);
   return session.handleRequest(request);
 }
 
@@ -67,9 +68,10 @@ function refusal(status, code, message) {
 }
 
 const onerror = (error) => console.error(error);
-const modern = createMcpHandler(() => describe(modern.notify), { legacy: "reject", onerror });
+const current = () => describe(withTasks(bare()), modern.notify);
+const modern = createMcpHandler(current, { legacy: "reject", onerror });
 // The suite looks at streams side by side through this one method; everything else streams where it has more to say.
-const streaming = createMcpHandler(() => describe(modern.notify), { legacy: "reject", responseMode: "sse", onerror });
+const streaming = createMcpHandler(current, { legacy: "reject", responseMode: "sse", onerror });
 
 async function fetch(request) {
   if (await isLegacyRequest(request)) return withSession(request);
