@@ -184,14 +184,14 @@ const defaults = object(
   [],
 );
 
-const titled = (prefix) => ["First", "Second", "Third"].map((title, n) => ({ const: `${prefix}${n + 1}`, title }));
+const titled = ["First", "Second", "Third"].map((title, n) => ({ const: `value${n + 1}`, title }));
 const choices = object(
   {
     untitledSingle: { ...string, enum: ["option1", "option2", "option3"] },
-    titledSingle: { ...string, oneOf: titled("value") },
+    titledSingle: { ...string, oneOf: titled },
     legacyEnum: { ...string, enum: ["opt1", "opt2", "opt3"], enumNames: ["One", "Two", "Three"] },
     untitledMulti: { type: "array", items: { ...string, enum: ["option1", "option2", "option3"] } },
-    titledMulti: { type: "array", items: { anyOf: titled("choice") } },
+    titledMulti: { type: "array", items: { anyOf: titled } },
   },
   [],
 );
