@@ -136,7 +136,11 @@ const rare = {
   additionalProperties: false,
 };
 
-/** Tools that ask the client by a request of their own, as the revisions with sessions do. */
+/**
+ * Tools that ask the client by a request of their own, as the revisions with sessions do. They ask on the stream of the
+ * call: left to itself the package asks on the one that the client opens beside it, and if that comes a moment later,
+ * nobody hears the question.
+ */
 const asking = [
   [
     "test_sampling",
@@ -144,7 +148,7 @@ const asking = [
     object({ prompt: string }),
     async ({ prompt }, { mcpReq }) => {
       const messages = [{ role: "user", content: text(prompt) }];
-      const { content } = await mcpReq.requestSampling({ messages, maxTokens: 100 });
+      const { content } = await mcpReq.requestSampling({ messages, maxTokens: 100 }, onStreamOf(mcpReq));
       return said(text(`LLM response: ${content.text}`));
     },
   ],
@@ -168,8 +172,10 @@ const asking = [
   ],
 ];
 
+const onStreamOf = ({ id }) => ({ relatedRequestId: id });
+
 async function elicit({ mcpReq }, message, requestedSchema) {
-  const { action, content } = await mcpReq.elicitInput({ message, requestedSchema });
+  const { action, content } = await mcpReq.elicitInput({ message, requestedSchema }, onStreamOf(mcpReq));
   return said(text(`User response: action=${action}, content=${JSON.stringify(content ?? {})}`));
 }
 
