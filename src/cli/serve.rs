@@ -149,6 +149,7 @@ pub fn fill(gate: &Gate, loaded: &mut Loaded) {
     changes.extend(loaded.sessions.iter().map(|row| {
         let (detail, application) = (&row.detail, row.session.application);
         let key = crate::core::command::natural_key(
+            detail.anchor.as_deref(),
             detail.client_session_id.as_deref(),
             detail.token_identifier.as_deref(),
         );

@@ -145,6 +145,7 @@ impl Policy {
             },
             absolute_lifetime: self.absolute_lifetime,
             token_lifetime: Some(self.token_lifetime),
+            unused_after: None,
             preset,
         }
     }
@@ -160,6 +161,9 @@ pub struct SessionPolicy {
     /// Absent in sessions from before applications had policies: the server's figure holds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_lifetime: Option<u32>,
+    /// In place of `stale_after` as long as the session made no second request; absent where a session has no such figure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unused_after: Option<u32>,
     /// The preset that the application's policy named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preset: Option<Preset>,

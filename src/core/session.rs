@@ -228,6 +228,7 @@ fn decide_connect(
                 id: connect.id,
                 kind: connect.kind,
                 principal: connect.principal,
+                anchor: connect.anchor.clone(),
                 client_session_id: connect.client_session_id.clone(),
                 token_identifier: connect.token_identifier.clone(),
                 token_expires_at: lifetime_ends_at.min(connect.presented.expires_at),

@@ -74,6 +74,7 @@ impl Gateway {
         let new = NewSession {
             kind: Kind::Mcp,
             application: Some(visit.application.id),
+            anchor: None,
             client_session_id,
             token_identifier: None,
             authenticated_user: None,

@@ -93,6 +93,7 @@ fn connect() -> Connect {
         organization: OrganizationNumber(1),
         application: ApplicationNumber(1),
         principal: PrincipalNumber(1),
+        anchor: None,
         client_session_id: Some("run-1".into()),
         token_identifier: None,
         protocol_version: None,
@@ -215,6 +216,7 @@ fn a_connect_opens_a_session_whose_token_lasts_as_long_as_the_credential() {
             id: Uuid::from_u128(1),
             kind: Kind::Agent,
             principal: PrincipalNumber(1),
+            anchor: None,
             client_session_id: Some("run-1".into()),
             token_identifier: None,
             token_expires_at: at(1000),
@@ -274,11 +276,13 @@ fn a_connect_is_refused_with_an_expired_credential_from_its_very_instant_on() {
 }
 
 #[test]
-fn the_natural_key_is_the_client_session_id_and_else_the_token_identifier() {
-    assert_eq!(natural_key(Some("a"), Some("b")), Some(NaturalKey::ClientSessionId("a")));
-    assert_eq!(natural_key(None, Some("b")), Some(NaturalKey::TokenIdentifier("b")));
-    assert_eq!(natural_key(None, None), None);
-    assert_ne!(natural_key(Some("x"), None), natural_key(None, Some("x")));
+fn the_natural_key_is_the_anchor_else_the_client_session_id_and_else_the_token_identifier() {
+    assert_eq!(natural_key(Some("z"), Some("a"), Some("b")), Some(NaturalKey::Anchor("z")));
+    assert_eq!(natural_key(None, Some("a"), Some("b")), Some(NaturalKey::ClientSessionId("a")));
+    assert_eq!(natural_key(None, None, Some("b")), Some(NaturalKey::TokenIdentifier("b")));
+    assert_eq!(natural_key(None, None, None), None);
+    assert_ne!(natural_key(None, Some("x"), None), natural_key(None, None, Some("x")));
+    assert_ne!(natural_key(Some("x"), None, None), natural_key(None, Some("x"), None));
 }
 
 #[test]

@@ -144,6 +144,7 @@ impl Drop for Running {
 pub struct Opens {
     pub application: Option<ApplicationNumber>,
     pub subject: &'static str,
+    pub anchor: Option<String>,
     pub client_session_id: Option<String>,
     pub token_identifier: Option<String>,
     /// Life of the access token that is presented; an hour if none is named.
@@ -200,6 +201,7 @@ impl Running {
             organization: ORGANIZATION,
             application: opens.application.unwrap_or(APPLICATION),
             principal: PrincipalNumber(0),
+            anchor: opens.anchor.clone(),
             client_session_id: opens.client_session_id.clone(),
             token_identifier: opens.token_identifier.clone(),
             protocol_version: Some("2025-11-25".into()),
