@@ -294,7 +294,8 @@ impl Gateway {
         };
         let far = self.far.of(&self.sessions, &session).await;
         let far = far.map_err(|error| Refusal::from_error(error, &visit.metadata))?;
-        let counts = Counts { requests: 1, bytes_in: body.len() as u64, bytes_out: 0 };
+        let (requests, bytes_in) = (posted.ids.len() as u64, body.len() as u64);
+        let counts = Counts { requests, bytes_in, bytes_out: 0 };
         self.sessions.observe(&visit.caller, &session, counts);
         let errand = Errand {
             sessions: self.sessions.clone(),
