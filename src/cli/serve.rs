@@ -178,6 +178,7 @@ fn policy(config: &Config) -> Policy {
         idle_after: seconds(config.idle_after),
         stale_after: seconds(config.stale_after),
         mcp_stale_after: seconds(config.mcp_stale_after),
+        mcp_unused_after: seconds(config.mcp_unused_after.min(config.mcp_stale_after)),
         token_lifetime: seconds(config.token_lifetime),
         absolute_lifetime: seconds(config.absolute_lifetime),
     }

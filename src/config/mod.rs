@@ -81,6 +81,10 @@ pub struct Config {
     #[arg(long, env = "SESSIOND_MCP_STALE_AFTER", default_value = "1h", value_parser = duration, value_name = "DURATION")]
     pub mcp_stale_after: Duration,
 
+    /// The same for MCP sessions that made no second request; never longer than --mcp-stale-after
+    #[arg(long, env = "SESSIOND_MCP_UNUSED_AFTER", default_value = "10m", value_parser = duration, value_name = "DURATION")]
+    pub mcp_unused_after: Duration,
+
     /// Life of the tokens issued here
     #[arg(long, env = "SESSIOND_TOKEN_LIFETIME", default_value = "1h", value_parser = duration, value_name = "DURATION")]
     pub token_lifetime: Duration,

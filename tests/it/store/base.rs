@@ -197,7 +197,7 @@ impl Running {
     pub fn opening(&self, opens: &Opens) -> Work {
         let connect = Connect {
             id: Uuid::now_v7(),
-            kind: Kind::Agent,
+            kind: if opens.anchor.is_some() { Kind::Mcp } else { Kind::Agent },
             organization: ORGANIZATION,
             application: opens.application.unwrap_or(APPLICATION),
             principal: PrincipalNumber(0),

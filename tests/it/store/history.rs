@@ -165,6 +165,7 @@ impl Player {
                 number,
                 command: ApplicationCommand::SetPolicy(Box::new(ApplicationPolicy {
                     preset: [None, Some(Preset::Aal2)][self.dice.roll(2) as usize],
+                    mcp_unused_after: [None, Some(60)][self.dice.roll(2) as usize],
                     max_per_principal: Some(4),
                     on_limit: Some(
                         [OnLimit::Reject, OnLimit::EvictOldest, OnLimit::EvictIdleFirst]
