@@ -2,6 +2,7 @@
 //! real clients and servers.
 
 mod addresses;
+mod anchors;
 mod clients;
 mod conformance;
 mod cutting;
