@@ -59,7 +59,7 @@ const tools = (notify) => [
     "test_multiple_content_types",
     "Answers with text, an image and a resource",
     object(),
-    () => said(text("Several kinds of content:"), image, embedded("test://mixed", "application/json", '{"mixed":true}')),
+    () => said(text("Several kinds:"), image, embedded("test://mixed", "application/json", '{"mixed":true}')),
   ],
   ["test_tool_with_logging", "Logs three lines while it works", object(), logging],
   ["test_tool_with_progress", "Reports its progress in three steps", object(), progress],
@@ -72,8 +72,18 @@ const tools = (notify) => [
     },
   ],
   ["test_reconnection", "Closes its stream before it answers", object(), reconnection],
-  ["test_x_mcp_header", "Takes an argument that clients repeat in a header", mirrored, (args) => said(text(`${args.region}`))],
-  ["json_schema_2020_12_tool", "Has an input schema full of rare keywords", rare, (args) => said(text(JSON.stringify(args)))],
+  [
+    "test_x_mcp_header",
+    "Takes an argument that clients repeat in a header",
+    mirrored,
+    ({ region }) => said(text(`${region}`)),
+  ],
+  [
+    "json_schema_2020_12_tool",
+    "Has an input schema full of rare keywords",
+    rare,
+    (args) => said(text(JSON.stringify(args))),
+  ],
   [
     "test_trigger_tool_change",
     "Tells subscribers that the tools changed",
@@ -310,7 +320,9 @@ function addResources(server) {
   fixed("watched-resource", "text/plain", { text: "Watched." });
   const template = new ResourceTemplate("test://template/{id}/data", { list: undefined });
   server.registerResource("template", template, { mimeType: "application/json" }, (uri, { id }) => ({
-    contents: [{ uri: uri.href, mimeType: "application/json", text: JSON.stringify({ id, data: `Data for ID: ${id}` }) }],
+    contents: [
+      { uri: uri.href, mimeType: "application/json", text: JSON.stringify({ id, data: `Data for ID: ${id}` }) },
+    ],
   }));
 }
 
