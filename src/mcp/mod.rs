@@ -222,6 +222,7 @@ impl Gateway {
         let posted = message::read(&body).map_err(Refusal::bad_request)?;
         match era::of(&posted, &parts.headers)? {
             Era::Modern => self.call(visit, parts, posted, body).await,
+            Era::Unknown => self.refused_by_upstream(visit, parts, posted, body).await,
             Era::Legacy => match &posted.initialize {
                 Some(initialize) => self.initialize(visit, parts, &posted, initialize, body).await,
                 None => {
