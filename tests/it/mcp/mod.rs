@@ -4,7 +4,9 @@
 mod addresses;
 mod anchors;
 mod clients;
+mod conformance;
 mod cutting;
+mod forwarder;
 mod life;
 mod messages;
 mod order;
