@@ -227,8 +227,9 @@ pub struct Credential {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CredentialKind {
-    /// `sat_…`: an access token, by its id; `client` is the OAuth client it was issued to.
-    Access { token: Uuid, client: String },
+    /// `sat_…`: an access token, by its id; `client` is the OAuth client it was issued to, `audience` the application
+    /// whose gateway alone it opens.
+    Access { token: Uuid, client: String, audience: Option<Uuid> },
     /// `sst_…`: the token of one session.
     Session(SessionNumber),
     /// `sak_…`: an API key, by its id.
@@ -296,6 +297,14 @@ impl Caller {
     /// Whether the credential renews a session's token that it outlives.
     pub fn renews(&self) -> bool {
         matches!(self.credential.kind, CredentialKind::Access { .. } | CredentialKind::External(_))
+    }
+
+    /// The application whose gateway is all that the credential opens.
+    pub fn audience(&self) -> Option<Uuid> {
+        match self.credential.kind {
+            CredentialKind::Access { audience, .. } => audience,
+            _ => None,
+        }
     }
 
     /// The caller's access token, if that is what was presented.

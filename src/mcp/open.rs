@@ -50,7 +50,12 @@ impl Gateway {
 
         let mut headers = upstream::inward(&parts.headers);
         headers.remove(&PROTOCOL_VERSION);
-        let outgoing = Outgoing { method: Method::POST, headers, body: body.clone() };
+        let outgoing = Outgoing {
+            application: visit.application.number,
+            method: Method::POST,
+            headers,
+            body: body.clone(),
+        };
         let greeting = tokio::select! {
             biased;
             () = self.stopping.cancelled() => Err(Fault::stopping()),
@@ -62,7 +67,7 @@ impl Gateway {
         };
         let Some(protocol_version) = greeting.protocol_version.take() else {
             // It said no: the client may read why, and nothing has come to be.
-            self.say_goodbye(visit.url, greeting.session.take(), None);
+            self.say_goodbye(visit.application.number, visit.url, greeting.session.take(), None);
             return Ok(answer(greeting, None, None));
         };
         let kept = Kept {
@@ -90,7 +95,7 @@ impl Gateway {
                 self.opened(visit, session, posted, greeting, body.len(), &mcp_session_id)
             }
             Err(refusal) => {
-                self.say_goodbye(visit.url, upstream_session, Some(version));
+                self.say_goodbye(visit.application.number, visit.url, upstream_session, Some(version));
                 Err(refusal.to(&id))
             }
         }
@@ -113,7 +118,7 @@ impl Gateway {
                 self.far.insert(&self.sessions, session.number, kept);
                 if let Some(former) = former.map(|held| held.now()) {
                     let Kept { url, session, protocol_version, .. } = Kept::clone(&former);
-                    self.say_goodbye(url, session, Some(protocol_version));
+                    self.say_goodbye(visit.application.number, url, session, Some(protocol_version));
                 }
                 Ok((session, mcp_session_id))
             }

@@ -3,10 +3,13 @@
 
 mod addresses;
 mod clients;
+mod credentials;
 mod cutting;
 mod life;
 mod messages;
+mod metadata;
 mod order;
+mod tls;
 mod troubles;
 mod upstream;
 
@@ -43,9 +46,14 @@ impl House {
     }
 
     pub async fn set_upstream(&self, url: &str) {
+        self.set_upstream_with(url, Value::Null).await;
+    }
+
+    pub async fn set_upstream_with(&self, url: &str, credential: Value) -> Value {
         let path = format!("/api/v1/applications/{}/upstream", self.application);
-        let (status, body) = self.operator.put(&path, json!({ "url": url })).await;
+        let (status, body) = self.operator.put(&path, json!({ "url": url, "credential": credential })).await;
         assert!(status.is_success(), "{status} {body}");
+        body
     }
 
     pub async fn restart(self) -> Self {
