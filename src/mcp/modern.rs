@@ -49,7 +49,8 @@ impl Gateway {
         let mut headers = upstream::inward(&parts.headers);
         headers.remove(&LAST_EVENT_ID);
         let bytes_in = body.len() as u64;
-        let mut outgoing = Outgoing { method: Method::POST, headers, body };
+        let application = visit.application.number;
+        let mut outgoing = Outgoing { application, method: Method::POST, headers, body };
         let Some((session, pass)) = self.found(&visit, parts, &posted).await? else {
             return self.unattended(&visit, &posted, outgoing).await;
         };
@@ -83,7 +84,8 @@ impl Gateway {
         posted: Posted,
         body: Bytes,
     ) -> Result<Response, Refusal> {
-        let outgoing = Outgoing { method: Method::POST, headers: upstream::inward(&parts.headers), body };
+        let (application, headers) = (visit.application.number, upstream::inward(&parts.headers));
+        let outgoing = Outgoing { application, method: Method::POST, headers, body };
         let answer = self.unattended(&visit, &posted, outgoing).await?;
         if !answer.status().is_success() {
             return Ok(answer);

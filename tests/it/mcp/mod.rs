@@ -5,13 +5,16 @@ mod addresses;
 mod anchors;
 mod clients;
 mod conformance;
+mod credentials;
 mod cutting;
 mod forwarder;
 mod life;
 mod messages;
+mod metadata;
 mod modern;
 mod order;
 mod streams;
+mod tls;
 mod troubles;
 mod upstream;
 
@@ -48,9 +51,14 @@ impl House {
     }
 
     pub async fn set_upstream(&self, url: &str) {
+        self.set_upstream_with(url, Value::Null).await;
+    }
+
+    pub async fn set_upstream_with(&self, url: &str, credential: Value) -> Value {
         let path = format!("/api/v1/applications/{}/upstream", self.application);
-        let (status, body) = self.operator.put(&path, json!({ "url": url })).await;
+        let (status, body) = self.operator.put(&path, json!({ "url": url, "credential": credential })).await;
         assert!(status.is_success(), "{status} {body}");
+        body
     }
 
     pub async fn restart(self) -> Self {

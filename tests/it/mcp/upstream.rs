@@ -44,6 +44,8 @@ pub struct Told {
     pub says_400: Mutex<bool>,
     /// Refuses every `initialize`.
     pub closed: Mutex<bool>,
+    /// The value of `authorization` without which everything is 401.
+    pub wants: Mutex<Option<String>>,
     /// Lets go of what `silent` waits for.
     pub release: Notify,
     /// Knows no revision without sessions, and says so in the words of its age.
@@ -108,6 +110,10 @@ async fn serve(State(told): State<Arc<Told>>, method: Method, headers: HeaderMap
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
     let sent = Sent { method: method.clone(), headers: headers.clone(), body: body.clone() };
     told.sent.lock().push(sent.clone());
+    if told.wants.lock().as_deref().is_some_and(|wanted| sent.header("authorization") != Some(wanted)) {
+        return (StatusCode::UNAUTHORIZED, [("www-authenticate", "Bearer realm=\"upstream\"")])
+            .into_response();
+    }
     if sent.rpc() == "initialize" {
         return initialize(&told, &body);
     }
