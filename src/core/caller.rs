@@ -244,6 +244,8 @@ pub struct External {
     pub issuer: String,
     pub audience: String,
     pub subject: String,
+    /// The OAuth client it was issued to: its `client_id` (RFC 9068), else its `azp`.
+    pub client: Option<String>,
     /// Its `jti`, if it has one.
     pub id: Option<String>,
     pub issued_at: Time,
@@ -304,6 +306,15 @@ impl Caller {
         match self.credential.kind {
             CredentialKind::Access { audience, .. } => audience,
             _ => None,
+        }
+    }
+
+    /// The OAuth client that the credential was issued to; an API key was issued to none.
+    pub fn client(&self) -> Option<&str> {
+        match &self.credential.kind {
+            CredentialKind::Access { client, .. } => Some(client),
+            CredentialKind::External(external) => external.client.as_deref(),
+            CredentialKind::Session(_) | CredentialKind::ApiKey(_) => None,
         }
     }
 

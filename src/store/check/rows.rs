@@ -392,6 +392,7 @@ fn session_columns(row: &Session) -> Expected {
         ("preset", row.policy.preset.map(Preset::word).into()),
         ("suspended_at", row.suspended_at.into()),
         ("resumed_at", row.resumed_at.into()),
+        ("unused_after", row.policy.unused_after.into()),
     ]);
     columns
 }
@@ -421,5 +422,6 @@ fn detail_columns(number: i64, application: ApplicationNumber, row: &Detail) -> 
         ("protocol_version", row.protocol_version.as_ref().into()),
         ("application", application.0.into()),
         ("client", row.client.as_ref().into()),
+        ("anchor", row.anchor.as_ref().into()),
     ]
 }

@@ -2,9 +2,12 @@
 //! real clients and servers.
 
 mod addresses;
+mod anchors;
 mod clients;
+mod conformance;
 mod credentials;
 mod cutting;
+mod forwarder;
 mod life;
 mod messages;
 mod metadata;
