@@ -301,20 +301,20 @@ impl Caller {
         matches!(self.credential.kind, CredentialKind::Access { .. } | CredentialKind::External(_))
     }
 
-    /// The application whose gateway is all that the credential opens.
-    pub fn audience(&self) -> Option<Uuid> {
-        match self.credential.kind {
-            CredentialKind::Access { audience, .. } => audience,
-            _ => None,
-        }
-    }
-
     /// The OAuth client that the credential was issued to; an API key was issued to none.
     pub fn client(&self) -> Option<&str> {
         match &self.credential.kind {
             CredentialKind::Access { client, .. } => Some(client),
             CredentialKind::External(external) => external.client.as_deref(),
             CredentialKind::Session(_) | CredentialKind::ApiKey(_) => None,
+        }
+    }
+
+    /// The application whose gateway is all that the credential opens.
+    pub fn audience(&self) -> Option<Uuid> {
+        match self.credential.kind {
+            CredentialKind::Access { audience, .. } => audience,
+            _ => None,
         }
     }
 

@@ -216,6 +216,7 @@ impl Gateway {
         let posted = message::read(&body).map_err(Refusal::bad_request)?;
         match era::of(&posted, &parts.headers)? {
             Era::Modern => self.call(visit, parts, posted, body).await,
+            Era::Unknown => self.refused_by_upstream(visit, parts, posted, body).await,
             Era::Legacy => match &posted.initialize {
                 Some(initialize) => self.initialize(visit, parts, &posted, initialize, body).await,
                 None => {
@@ -268,6 +269,9 @@ async fn read_body(mut body: Body) -> Result<Bytes, Refusal> {
 fn outward(headers: &HeaderMap, events: bool) -> HeaderMap {
     let mut headers = upstream::outward(headers);
     if events {
+        // What is resumed from what we hold has no upstream's head, and most SDKs take nothing for a stream that does not
+        // say so.
+        headers.entry(header::CONTENT_TYPE).or_insert(HeaderValue::from_static("text/event-stream"));
         // Otherwise proxies hold events back until a buffer is full.
         headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     }

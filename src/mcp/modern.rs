@@ -75,6 +75,24 @@ impl Gateway {
         }
     }
 
+    /// Has the upstream say which revisions it speaks instead of one that is not known here. Should it know that one, it is
+    /// not served: nobody could say who is connected then.
+    pub(super) async fn refused_by_upstream(
+        self: &Arc<Self>,
+        visit: Visit,
+        parts: &Parts,
+        posted: Posted,
+        body: Bytes,
+    ) -> Result<Response, Refusal> {
+        let (application, headers) = (visit.application.number, upstream::inward(&parts.headers));
+        let outgoing = Outgoing { application, method: Method::POST, headers, body };
+        let answer = self.unattended(&visit, &posted, outgoing).await?;
+        if !answer.status().is_success() {
+            return Ok(answer);
+        }
+        Err(Refusal::bad_request(Fault::unsupported_version(posted.meta.revision())).to(&posted.ids))
+    }
+
     /// The session a request belongs to, entered. One is opened if there is none, save for a probe or a notification.
     async fn found(
         &self,
@@ -206,5 +224,5 @@ async fn understood(answer: Incoming) -> Result<Understood, Fault> {
 }
 
 fn legacy_only(posted: &Posted) -> Refusal {
-    Refusal::bad_request(Fault::legacy_only(MODERN)).to(&posted.ids)
+    Refusal::bad_request(Fault::legacy_only(posted.meta.revision())).to(&posted.ids)
 }
