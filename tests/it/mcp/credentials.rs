@@ -152,8 +152,8 @@ async fn of_a_credential_everything_is_shown_and_recorded_but_its_secret_which_o
 
     let kept = async || {
         let mut inside = house.server.look_inside().await;
-        let count = sqlx::query_scalar("select count(*) from upstream_secret").fetch_one(&mut inside);
-        count.await.unwrap()
+        let count = sqlx::query_scalar::<_, i64>("select count(*) from upstream_secret");
+        count.fetch_one(&mut inside).await.unwrap()
     };
     assert_eq!(kept().await, 1);
     assert_eq!(house.operator.delete(&application).await.0, 204);
