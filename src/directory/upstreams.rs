@@ -62,7 +62,7 @@ impl Directory {
     /// For every request that goes there.
     pub fn authenticates_at(&self, number: ApplicationNumber, url: &str) -> Option<Position> {
         let known = self.gate.known();
-        let application = known.applications.get(&number)?;
+        let application = known.applications.get(&number).filter(|one| one.archived_at.is_none())?;
         application.upstream_credential.as_ref()?;
         (application.upstream.as_deref() == Some(url)).then_some(application.head.position)
     }

@@ -149,6 +149,15 @@ async fn of_a_credential_everything_is_shown_and_recorded_but_its_secret_which_o
     let house = house.restart().await;
     *upstream.told.wants.lock() = Some(value);
     assert_eq!(house.connect().await.call("echo").await.0, StatusCode::OK);
+
+    let kept = async || {
+        let mut inside = house.server.look_inside().await;
+        let count = sqlx::query_scalar::<_, i64>("select count(*) from upstream_secret");
+        count.fetch_one(&mut inside).await.unwrap()
+    };
+    assert_eq!(kept().await, 1);
+    assert_eq!(house.operator.delete(&application).await.0, 204);
+    assert_eq!(kept().await, 0, "an archived application's is forgotten");
 }
 
 #[tokio::test]
