@@ -69,16 +69,22 @@ impl Gateway {
     pub(super) async fn delete(self: &Arc<Self>, visit: Visit, parts: &Parts) -> Result<Response, Refusal> {
         era::of_session(&parts.headers)?;
         let session = self.session(&visit, &parts.headers).await?;
-        let refused = |error| Refusal::from_error(error, &visit.metadata);
-        let far = self.far.of(&self.sessions, &session).await.ok();
-        self.sessions.disconnect(&visit.caller, session.id).await.map_err(refused)?;
+        self.leave(&visit, &session).await?;
+        // 200 and 204 are what every SDK takes for success; 202 the Python client calls a failure.
+        Ok(StatusCode::NO_CONTENT.into_response())
+    }
+
+    /// The client of a session has gone for good.
+    pub(super) async fn leave(self: &Arc<Self>, visit: &Visit, session: &Session) -> Result<(), Refusal> {
+        let far = self.far.of(&self.sessions, session).await.ok();
+        let ended = self.sessions.disconnect(&visit.caller, session.id).await;
+        ended.map_err(|error| Refusal::from_error(error, &visit.metadata))?;
         self.far.remove(session.number);
         if let Some(kept) = far.map(|held| held.now()) {
             let version = Some(kept.protocol_version.clone());
             self.say_goodbye(session.application, kept.url.clone(), kept.session.clone(), version);
         }
-        // 200 and 204 are what every SDK takes for success; 202 the Python client calls a failure.
-        Ok(StatusCode::NO_CONTENT.into_response())
+        Ok(())
     }
 
     /// The session a request belongs to. Unknown, another's and ended are one and the same 404, save that its owner
@@ -102,15 +108,7 @@ impl Gateway {
             {
                 return Ok(session);
             }
-            // The vocabulary is OWASP's for what may be a hijacked session.
-            tracing::warn!(
-                target: "sessiond::security",
-                event = "session_use_by_another",
-                session = %session.id,
-                actor = %visit.caller.actor.id,
-                "somebody presented the id of another's MCP session",
-            );
-            metrics::counter!(meter::FOREIGN_SESSION).increment(1);
+            warn_of_stranger(visit, Some(&session));
             return Err(Refusal::session_not_found(None));
         }
         let reason = self.sessions.how_mcp_ended(&visit.caller, visit.application.number, id).await;
@@ -337,6 +335,20 @@ pub(super) fn not_entered(error: Error, visit: &Visit, ids: Vec<Value>, batch: b
         }
         error => Refusal::from_error(error, &visit.metadata),
     }
+}
+
+/// Whoever has another's session id has it from somewhere.
+pub(super) fn warn_of_stranger(visit: &Visit, session: Option<&Session>) {
+    tracing::warn!(
+        target: "sessiond::security",
+        event = "session_use_by_another",
+        session = session.map(|session| session.id.to_string()),
+        actor_kind = visit.caller.actor.kind.word(),
+        actor = %visit.caller.actor.id,
+        request_id = visit.caller.request_id,
+        "somebody presented the id of another's MCP session",
+    );
+    metrics::counter!(meter::FOREIGN_SESSION).increment(1);
 }
 
 /// A stream of events.

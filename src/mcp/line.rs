@@ -223,6 +223,16 @@ impl Line {
         }
     }
 
+    /// Resolves once it has ended.
+    pub async fn over(&self) {
+        self.until(&self.room, |state| state.end.map(|_| ())).await;
+    }
+
+    /// From here on events carry this in place of an upstream's id.
+    pub fn mark(&self, upstream: Bytes) {
+        self.state.lock().upstream_id = Some(upstream);
+    }
+
     /// Whether somebody reads.
     pub fn is_read(&self) -> bool {
         self.state.lock().left_at.is_none()

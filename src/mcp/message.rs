@@ -150,6 +150,14 @@ pub fn answered(data: &[u8]) -> Vec<Value> {
     }
 }
 
+/// The messages of a body, which may be a batch.
+pub fn apart(body: &[u8]) -> Vec<&str> {
+    match serde_json::from_slice::<Vec<&RawValue>>(body) {
+        Ok(batch) => batch.into_iter().map(RawValue::get).collect(),
+        Err(_) => std::str::from_utf8(body).into_iter().collect(),
+    }
+}
+
 /// The code of the JSON-RPC error in `data`, if it is one.
 pub fn error_code(data: &[u8]) -> Option<i64> {
     #[derive(Deserialize)]

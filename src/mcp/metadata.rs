@@ -45,9 +45,11 @@ fn id_of(text: &str) -> Option<(Uuid, String)> {
     Uuid::try_parse(text).ok().filter(|_| plain).map(|id| (id, text.to_owned()))
 }
 
-/// The URL of the document about a gateway, for challenges; `named` is the id in the request's path.
-pub fn url(public_url: &str, named: Option<&str>) -> String {
+/// The URL of the document about a gateway, for challenges; `named` is the id in the request's path, `events` whether it
+/// leads to the endpoint of the oldest revision.
+pub fn url(public_url: &str, named: Option<&str>, events: bool) -> String {
     let resource = match named.and_then(id_of) {
+        Some((id, text)) if events => Resource::Events(id, text),
         Some((id, text)) => Resource::Application(id, text),
         None => Resource::Gateway,
     };

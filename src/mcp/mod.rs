@@ -23,7 +23,9 @@ mod open;
 mod pump;
 mod relay;
 mod reply;
+mod sse;
 pub mod upstream;
+mod wire;
 
 use std::sync::Arc;
 
@@ -56,6 +58,7 @@ use era::Era;
 use kept::Far;
 use lines::Lines;
 use reply::{Fault, Refusal};
+use wire::Wires;
 
 /// Largest POST: what the SDKs' servers take.
 const BODY: usize = 4 << 20;
@@ -72,9 +75,11 @@ pub struct Gateway {
     upstreams: Arc<Upstreams>,
     far: Far,
     lines: Lines,
+    wires: Wires,
 }
 
 /// A request whose sender may use the application's gateway.
+#[derive(Clone)]
 struct Visit {
     caller: Caller,
     application: Application,
@@ -95,23 +100,45 @@ impl Gateway {
         upstreams: Arc<Upstreams>,
     ) -> Self {
         let door = Door::new(&config, &public_url);
-        let (far, lines) = Default::default();
-        Self { sessions, directory, auth, config, public_url, stopping, door, upstreams, far, lines }
+        let (far, lines, wires) = Default::default();
+        Self { sessions, directory, auth, config, public_url, stopping, door, upstreams, far, lines, wires }
     }
 }
 
 /// The gateway's routes. `/mcp` without an id is for clients that know only that: the credential says which application.
 pub fn router<S: Clone + Send + Sync + 'static>(gateway: Arc<Gateway>) -> Router<S> {
     Router::new()
-        .route("/mcp", any(|State(gateway): State<Arc<Gateway>>, request| gateway.handle(None, request)))
-        .route(
-            "/mcp/{application}",
-            any(|State(gateway): State<Arc<Gateway>>, id: Named, request| {
-                gateway.handle(Some(named(id)), request)
-            }),
-        )
+        .merge(ways("/mcp", Way::Streamable))
+        .merge(ways("/mcp/sse", Way::Wire))
+        .merge(ways("/mcp/messages", Way::Message))
+        .merge(ways_of_one("/mcp/{application}", Way::Streamable))
+        .merge(ways_of_one("/mcp/{application}/sse", Way::Wire))
+        .merge(ways_of_one("/mcp/{application}/messages", Way::Message))
         .merge(metadata::router())
         .with_state(gateway)
+}
+
+/// What an endpoint is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Of Streamable HTTP, in all revisions that have it.
+    Streamable,
+    /// Of HTTP+SSE: the stream.
+    Wire,
+    /// Of HTTP+SSE: what the client says.
+    Message,
+}
+
+fn ways(path: &str, way: Way) -> Router<Arc<Gateway>> {
+    let handle = move |State(gateway): State<Arc<Gateway>>, request| gateway.handle(way, None, request);
+    Router::new().route(path, any(handle))
+}
+
+fn ways_of_one(path: &str, way: Way) -> Router<Arc<Gateway>> {
+    let handle = move |State(gateway): State<Arc<Gateway>>, id: Named, request| {
+        gateway.handle(way, Some(named(id)), request)
+    };
+    Router::new().route(path, any(handle))
 }
 
 /// The application in a path, if it is text.
@@ -130,13 +157,13 @@ impl Gateway {
         }
     }
 
-    async fn handle(self: Arc<Self>, named: Option<String>, request: Request) -> Response {
+    async fn handle(self: Arc<Self>, way: Way, named: Option<String>, request: Request) -> Response {
         let (parts, body) = request.into_parts();
         let origin = match self.door.check(&parts) {
             Ok(origin) => origin,
             Err(refusal) => return refusal.into_response(),
         };
-        let mut response = match self.serve(named.as_deref(), &parts, body).await {
+        let mut response = match self.serve(way, named.as_deref(), &parts, body).await {
             Ok(response) => response,
             Err(refusal) => refusal.into_response(),
         };
@@ -146,6 +173,7 @@ impl Gateway {
 
     async fn serve(
         self: &Arc<Self>,
+        way: Way,
         named: Option<&str>,
         parts: &Parts,
         body: Body,
@@ -156,19 +184,21 @@ impl Gateway {
         if ![Method::GET, Method::POST, Method::DELETE].contains(&parts.method) {
             return Err(Refusal::method_not_allowed(door::METHODS));
         }
-        let visit = self.admit(named, parts).await?;
-        match parts.method {
-            Method::POST => self.post(visit, parts, body).await,
-            Method::GET => self.get(visit, parts).await,
-            _ => self.delete(visit, parts).await,
+        let visit = self.admit(way, named, parts).await?;
+        match (way, &parts.method) {
+            (Way::Wire, _) => self.open_wire(visit, parts).await,
+            (Way::Message, _) => self.on_message(visit, parts, body).await,
+            (Way::Streamable, &Method::POST) => self.post(visit, parts, body).await,
+            (Way::Streamable, &Method::GET) => self.get(visit, parts).await,
+            (Way::Streamable, _) => self.delete(visit, parts).await,
         }
     }
 
     /// Who asks, with which right, for which application: 401, 403, 404 and, for a credential from before a revocation,
     /// 401 again.
-    async fn admit(&self, named: Option<&str>, parts: &Parts) -> Result<Visit, Refusal> {
+    async fn admit(&self, way: Way, named: Option<&str>, parts: &Parts) -> Result<Visit, Refusal> {
         let id = named.map(Uuid::try_parse).and_then(Result::ok);
-        let metadata = metadata::url(&self.public_url, named);
+        let metadata = metadata::url(&self.public_url, named, way == Way::Wire);
         let refused = |error| Refusal::from_error(error, &metadata);
         let caller = match self.auth.caller(parts).await {
             Ok(caller) => caller,
@@ -234,6 +264,10 @@ fn check_media(headers: &HeaderMap) -> Result<(), Refusal> {
         let text = "Not Acceptable: Client must accept both application/json and text/event-stream";
         return Err(Refusal::new(StatusCode::NOT_ACCEPTABLE, Fault::new(-32000, text)));
     }
+    check_content(headers)
+}
+
+fn check_content(headers: &HeaderMap) -> Result<(), Refusal> {
     let content_type = door::text(headers, &header::CONTENT_TYPE).unwrap_or("");
     let media = content_type.split(';').next().unwrap_or(content_type).trim();
     if !media.eq_ignore_ascii_case("application/json") {

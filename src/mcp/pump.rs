@@ -129,21 +129,25 @@ impl Pump {
 
 /// What a reader is sent: events as they come, and comments while there are none.
 pub fn body(line: Arc<Line>, reader: u64, errand: Option<Errand>) -> Body {
-    let reading = Reading {
-        line,
-        reader,
-        errand,
-        quiet_at: Instant::now() + QUIET,
-        _measured: meter::Stream::begin("mcp"),
-    };
+    body_after(None, line, reader, errand)
+}
+
+/// The same, with something of its own before.
+pub fn body_after(first: Option<Bytes>, line: Arc<Line>, reader: u64, errand: Option<Errand>) -> Body {
+    let (quiet_at, measured) = (Instant::now() + QUIET, meter::Stream::begin("mcp"));
+    let reading = Reading { first, line, reader, errand, quiet_at, _measured: measured };
     Body::from_stream(stream::unfold(reading, |mut reading| async move {
-        let next = reading.next().await?;
+        let next = match reading.first.take() {
+            Some(first) => first,
+            None => reading.next().await?,
+        };
         reading.quiet_at = Instant::now() + QUIET;
         Some((Ok::<_, std::convert::Infallible>(next), reading))
     }))
 }
 
 struct Reading {
+    first: Option<Bytes>,
     line: Arc<Line>,
     reader: u64,
     /// Of a request that resumes: what has ended meanwhile gets nothing of what is held.

@@ -13,6 +13,7 @@ mod messages;
 mod metadata;
 mod modern;
 mod order;
+mod sse;
 mod streams;
 mod tls;
 mod troubles;

@@ -14,7 +14,11 @@ fn ids(text: &str) -> Vec<&str> {
 }
 
 async fn resume(client: &Client, id: &str) -> Response {
-    client.request(Method::GET).header("last-event-id", id).send().await.unwrap()
+    let answer = client.request(Method::GET).header("last-event-id", id).send().await.unwrap();
+    if answer.status() == StatusCode::OK {
+        assert_eq!(answer.headers()["content-type"], "text/event-stream");
+    }
+    answer
 }
 
 #[tokio::test]

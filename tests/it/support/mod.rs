@@ -143,13 +143,23 @@ impl Server {
 
     /// Waits until a look finds what it looks for; fails after ten seconds.
     pub async fn until<F: Future<Output = bool>>(&self, what: &str, look: impl Fn() -> F) {
-        for _ in 0..1_000 {
+        self.until_within(10, what, look).await;
+    }
+
+    /// The same for what takes longer.
+    pub async fn until_within<F: Future<Output = bool>>(
+        &self,
+        seconds: u64,
+        what: &str,
+        look: impl Fn() -> F,
+    ) {
+        for _ in 0..seconds * 100 {
             if look().await {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        panic!("waited ten seconds in vain for: {what}");
+        panic!("waited {seconds} seconds in vain for: {what}");
     }
 }
 

@@ -1,0 +1,224 @@
+//! HTTP+SSE, the transport of 2024-11-05: one stream for all answers, and an endpoint for what the client says.
+
+use reqwest::{Method, Response, StatusCode};
+use serde_json::{Value, json};
+
+use super::{House, NOT_FOUND, Stream, call, messages, refused};
+
+/// A client of the oldest revision, with its stream open.
+struct Old {
+    url: String,
+    endpoint: String,
+    token: String,
+    http: reqwest::Client,
+    stream: Stream,
+}
+
+impl Old {
+    async fn open(house: &House, token: &str, last_event_id: Option<&str>) -> Result<Self, Response> {
+        let (url, http) = (house.server.url(&format!("{}/sse", house.path())), house.server.http.clone());
+        let mut request = http.get(&url).bearer_auth(token).header("accept", "text/event-stream");
+        if let Some(id) = last_event_id {
+            request = request.header("last-event-id", id);
+        }
+        let answer = request.send().await.unwrap();
+        if answer.status() != StatusCode::OK {
+            return Err(answer);
+        }
+        assert_eq!(answer.headers()["content-type"], "text/event-stream");
+        assert_eq!(answer.headers()["x-accel-buffering"], "no");
+        let mut stream = Stream::of(answer);
+        stream.until("\n\n").await;
+        let path = stream.text.strip_prefix("event: endpoint\ndata: ").unwrap().lines().next().unwrap();
+        let endpoint = house.server.url(path);
+        Ok(Self { url, endpoint, token: token.to_owned(), http, stream })
+    }
+
+    /// With a session.
+    async fn connect(house: &House) -> Self {
+        let mut old = Self::open(house, &house.token().await, None).await.unwrap_or_else(|_| unreachable!());
+        let params = json!({
+            "protocolVersion": "2024-11-05",
+            "capabilities": {},
+            "clientInfo": { "name": "old", "version": "1", "hostname": "attic" },
+        });
+        old.say(&json!({ "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params })).await;
+        old.stream.until("serverInfo").await;
+        old.say(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" })).await;
+        old
+    }
+
+    async fn post(&self, body: &Value) -> Response {
+        self.http.post(&self.endpoint).bearer_auth(&self.token).json(body).send().await.unwrap()
+    }
+
+    async fn say(&self, body: &Value) {
+        let answer = self.post(body).await;
+        assert_eq!(answer.status(), StatusCode::ACCEPTED, "{}", answer.text().await.unwrap());
+    }
+
+    /// A call and its answer.
+    async fn call(&mut self, id: Value, name: &str) -> Value {
+        self.say(&call(id.clone(), name)).await;
+        self.stream.until(&format!("\"id\":{id}")).await;
+        messages(&self.stream.text).into_iter().rfind(|message| message["id"] == id).unwrap()
+    }
+
+    fn last_event_id(&self) -> String {
+        let ids = self.stream.text.lines().filter_map(|line| line.strip_prefix("id: "));
+        ids.last().unwrap().to_owned()
+    }
+}
+
+#[tokio::test]
+async fn a_client_of_the_oldest_revision_is_a_session_like_any_other() {
+    let (house, upstream) = House::with_fake(&[]).await;
+    let mut client = Old::connect(&house).await;
+    let answer = client.call(json!(1), "echo").await;
+    assert_eq!(answer["result"]["content"][0]["text"], "done");
+    // What the server says by itself comes on the same stream, and what comes piece by piece too.
+    client.stream.until("notifications/hello").await;
+    client.say(&call(json!(2), "story")).await;
+    client.stream.until("notifications/progress").await;
+    upstream.told.release.notify_one();
+    client.stream.until("\"id\":2").await;
+    // Two at once are told apart by their ids.
+    client.say(&json!([call(json!("a"), "echo"), call(json!("b"), "echo")])).await;
+    client.stream.until("\"id\":\"a\"").await;
+    client.stream.until("\"id\":\"b\"").await;
+
+    let session = &house.sessions().await[0];
+    assert_eq!((&session["hostname"], &session["derivedStatus"]), (&json!("attic"), &json!("active")));
+    let sent = &upstream.sent_rpc("tools/call")[0];
+    assert_eq!(sent.header("sessiond-session-id"), session["id"].as_str());
+    assert_eq!(sent.body["params"]["_meta"]["sessiond/sessionId"], session["id"]);
+    assert_eq!(sent.header("mcp-protocol-version"), Some("2024-11-05"));
+    assert_eq!((sent.header("authorization"), sent.header("mcp-session-id")), (None, Some("upstream-1")));
+}
+
+#[tokio::test]
+async fn before_initialize_and_for_strangers_the_endpoint_does_nothing() {
+    let (house, upstream) = House::with_fake(&[]).await;
+    let token = house.token().await;
+    let client = Old::open(&house, &token, None).await.unwrap_or_else(|_| unreachable!());
+    assert_eq!(client.post(&call(json!(1), "echo")).await.status(), StatusCode::BAD_REQUEST);
+    assert_eq!(house.connected().await, 0);
+    let mut client = Old::connect(&house).await;
+    let stranger = house.token_of_another().await;
+    let foreign = client.http.post(&client.endpoint).bearer_auth(&stranger).json(&call(json!(1), "echo"));
+    assert_eq!(refused(foreign.send().await.unwrap()).await, (StatusCode::NOT_FOUND, NOT_FOUND.to_owned()));
+    let made_up = client.endpoint.split('=').next().unwrap().to_owned() + "=smc_made-up";
+    let made_up = client.http.post(&made_up).bearer_auth(&client.token).json(&call(json!(1), "echo"));
+    assert_eq!(refused(made_up.send().await.unwrap()).await, (StatusCode::NOT_FOUND, NOT_FOUND.to_owned()));
+    let nobody = client.http.post(&client.endpoint).json(&call(json!(1), "echo")).send().await.unwrap();
+    assert_eq!(nobody.status(), StatusCode::UNAUTHORIZED);
+    let unknown = client.http.get(&client.url).send().await.unwrap();
+    let challenge = unknown.headers()["www-authenticate"].to_str().unwrap();
+    assert!(challenge.contains(&format!("{}/sse\"", house.path())), "{challenge}");
+    for (method, url) in
+        [(Method::POST, &client.url), (Method::DELETE, &client.url), (Method::GET, &client.endpoint)]
+    {
+        let answer =
+            client.http.request(method.clone(), url).bearer_auth(&client.token).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::METHOD_NOT_ALLOWED, "{method} {url}");
+    }
+    // What the stranger wanted to read is the owner's: the id in its events opens nothing for others.
+    client.call(json!(1), "echo").await;
+    let theft = Old::open(&house, &stranger, Some(&client.last_event_id())).await;
+    assert_eq!(theft.err().unwrap().status(), StatusCode::NOT_FOUND);
+    assert_eq!(upstream.sent_rpc("tools/call").len(), 1);
+}
+
+#[tokio::test]
+async fn a_stream_that_broke_is_taken_up_again_with_what_was_missed() {
+    let (house, upstream) = House::with_fake(&[]).await;
+    let mut client = Old::connect(&house).await;
+    client.stream.until("notifications/hello").await;
+    client.say(&call(json!(5), "story")).await;
+    client.stream.until("notifications/progress").await;
+    let last = client.last_event_id();
+    let Old { endpoint, token, stream, .. } = client;
+    drop(stream);
+    upstream.told.release.notify_one();
+    let mut client = Old::open(&house, &token, Some(&last)).await.unwrap_or_else(|_| unreachable!());
+    assert_eq!(client.endpoint, endpoint);
+    client.stream.until("\"id\":5").await;
+    assert!(!client.stream.text.contains("progress"), "only what was missed");
+    assert_eq!(client.call(json!(6), "echo").await["result"]["content"][0]["text"], "done");
+    assert_eq!(house.connected().await, 1);
+
+    // The same after a restart of ours, under another endpoint.
+    let last = client.last_event_id();
+    let house = house.restart().await;
+    let mut client = Old::open(&house, &token, Some(&last)).await.unwrap_or_else(|_| unreachable!());
+    assert_eq!(client.call(json!(7), "echo").await["result"]["content"][0]["text"], "done");
+    client.stream.until("notifications/hello").await;
+    assert_eq!(house.connected().await, 1);
+}
+
+#[tokio::test]
+async fn terminating_and_revoking_end_the_stream_with_an_error_for_every_call() {
+    for (revoke, reason) in [(false, "terminated"), (true, "revoked")] {
+        let (house, _upstream) = House::with_fake(&[]).await;
+        let mut client = Old::connect(&house).await;
+        client.say(&call(json!(1), "hang")).await;
+        client.say(&call(json!("two"), "silent")).await;
+        client.stream.until("notifications/progress").await;
+        let last = client.last_event_id();
+        if revoke {
+            assert_eq!(house.revoke_all().await["disconnectedCount"], 1);
+        } else {
+            house.terminate(house.sessions().await[0]["id"].as_str().unwrap()).await;
+        }
+        assert!(client.stream.end().await);
+        let all = messages(&client.stream.text);
+        for id in [json!(1), json!("two")] {
+            let answer = all.iter().rfind(|message| message["id"] == id).unwrap();
+            assert_eq!(answer["error"]["data"]["reason"], reason, "{answer}");
+        }
+        let (posted, back) =
+            (client.post(&call(json!(3), "echo")).await, Old::open(&house, &client.token, Some(&last)).await);
+        let status = if revoke { StatusCode::UNAUTHORIZED } else { StatusCode::NOT_FOUND };
+        assert_eq!((posted.status(), back.err().unwrap().status()), (status, status));
+        // Without the old id a stream can be opened again, once the credential is good.
+        let token = house.token().await;
+        assert!(Old::open(&house, &token, None).await.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn a_refused_initialize_and_a_lost_upstream_are_said_on_the_stream() {
+    let (house, upstream) = House::with_fake(&[]).await;
+    *upstream.told.closed.lock() = true;
+    let mut client = Old::open(&house, &house.token().await, None).await.unwrap_or_else(|_| unreachable!());
+    let initialize = json!({ "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {} });
+    client.say(&initialize).await;
+    client.stream.until("Not today").await;
+    assert_eq!(house.connected().await, 0);
+    *upstream.told.closed.lock() = false;
+    let mut client = Old::connect(&house).await;
+    for (id, trouble) in ["end", "break", "break at once", "401", "500"].into_iter().enumerate() {
+        let answer = client.call(json!(id + 10), trouble).await;
+        assert!(
+            answer["error"]["data"]["reason"].is_string() || answer["result"].is_object(),
+            "{trouble}: {answer}"
+        );
+    }
+    upstream.forget();
+    assert_eq!(
+        client.call(json!(99), "echo").await["result"]["content"][0]["text"],
+        "done",
+        "healed like any other"
+    );
+}
+
+#[tokio::test]
+async fn a_client_that_closes_its_stream_and_does_not_come_back_has_said_goodbye() {
+    let (house, upstream) = House::with_fake(&[]).await;
+    let client = Old::connect(&house).await;
+    drop(client);
+    let ended = async || house.sessions().await[0]["derivedStatus"] == "disconnected";
+    house.server.until_within(90, "it is over after a minute", ended).await;
+    assert_eq!(house.sessions().await[0]["disconnectReason"], "client");
+    upstream.until(|sent| sent.method == Method::DELETE).await;
+}
