@@ -8,6 +8,7 @@ mod conformance;
 mod credentials;
 mod cutting;
 mod forwarder;
+mod isolation;
 mod life;
 mod messages;
 mod metadata;
