@@ -5,6 +5,7 @@
 mod life;
 mod modern;
 mod page;
+mod sse;
 mod streamable;
 mod table;
 
@@ -17,6 +18,8 @@ enum Way {
     Sessions,
     /// Streamable HTTP without.
     Modern,
+    /// HTTP+SSE.
+    Sse,
 }
 
 /// One client in one of its ways, before the Python SDK's server.
