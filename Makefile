@@ -53,9 +53,13 @@ example: compiler ## Write docs/sessiond.example.toml from the code
 authorization: compiler ## Write docs/authorization.md from the tests' table
 	WRITE_AUTHORIZATION=1 cargo test --locked --quiet --test it the_page_about_rights
 
+.PHONY: mcp-clients
+mcp-clients: compiler ## Write docs/mcp-clients.md from the tests' table
+	WRITE_MCP_CLIENTS=1 cargo test --locked --quiet --test it the_page_about_clients
+
 .PHONY: help
 help: ## Show this
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
 
 # What the above need; each says what it installs, and nothing where there is nothing to do
 

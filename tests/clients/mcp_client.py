@@ -1,389 +1,75 @@
-"""The official Python MCP SDK, driven line by line, so that a test in any language can live a client's whole life.
-
-One JSON command per line on stdin; one JSON line on stdout per result, and per event. Every command may carry an
-`id`, which its result repeats, and a `client` (default "main"), so that one process can hold several clients.
-Commands run concurrently; results come in the order in which they are ready.
-
-    {"op":"connect","url":U}      -> {"protocol_version","session_id","server","capabilities","instructions"}
-        "token":T                    sent as `Authorization: Bearer T`
-        "headers":{...}              sent with every request
-        "mode":"legacy"              the `initialize` handshake (default); "auto" asks `server/discover` first;
-                                     "2026-07-28" speaks that revision without asking
-        "client_info":{"name":N,"version":V,"title":...}
-        "capabilities":["roots","sampling","elicitation"]   offered to the server and answered with fixed values
-        "timeout_seconds":S          how long one request may take (default 30; null: for ever)
-        "delete_on_close":true       whether `close` sends DELETE for its session
-    {"op":"list_tools"}           -> {"tools":[...]}             always asks the server, never a cache
-    {"op":"call","name":N,"arguments":{...},"meta":{...},"timeout_seconds":S} -> {"content":[...],"isError":...}
-    {"op":"cancel","target":ID}   -> {"cancelled":bool}          gives up the running command ID, as a user would
-    {"op":"ping"}                 -> {}                          legacy only
-    {"op":"listen"}               -> {"honored":{...}}           2026-07-28 only: opens `subscriptions/listen`
-    {"op":"set_token","token":T}  -> {}                          used by every later request; null: none
-    {"op":"session_id"}           -> {"session_id":S}            the last one received; null if none
-    {"op":"close"}                -> {}                          a polite goodbye
-    {"op":"exit"}                 closes every client and ends the process, as does the end of stdin
-
-A result is {"id","client","ok":true,"result":{...}} or {"id","client","ok":false,"error":{...}} with
-    type      the SDK's exception, or NotConnected, AlreadyConnected, Cancelled, BadCommand
-    code, message, data      of the JSON-RPC error; message alone for other errors
-    status    the HTTP status last seen for this command's own message; null if no answer came
-    www_authenticate         of that answer, if it had one
-
-Events have no `id` of their own, but `for`: the id of the command on whose behalf it happened, or null.
-    {"event":"http","client","for","method","rpc","status","session_id","www_authenticate"}   each HTTP answer's head;
-                                     `rpc` is the JSON-RPC method posted, `session_id` the one the request carried
-    {"event":"stream_end","client","for","method","rpc","how"}    an event stream ended: "eof" by the server,
-                                     "closed" by this client, "error" by a broken connection (then with "message")
-    {"event":"progress","client","for","progress","total","message"}
-    {"event":"notification","client","method","params"}    anything else the server said of its own accord
-    {"event":"listen_event","client","for","kind"} and {"event":"listen_end","client","for","error"}
-    {"event":"asked","client","what"}       the server asked for roots, sampling or elicitation, and was answered
-    {"event":"transport_error","client","error"}    the SDK reported a transport failure that belongs to no command
-    {"event":"lost","client","error"}       the whole client broke down; `connect` works again
-
-The SDK's own log goes to stderr; MCP_CLIENT_LOG=DEBUG makes it talk.
-"""
+"""The official Python MCP SDK 2 (`.venv`), driven as mcp_driver.py says."""
 
 import asyncio
-import json
-import logging
-import os
-import sys
-import warnings
-from contextvars import ContextVar
+from contextlib import asynccontextmanager
 
 import httpx2
 import mcp_types as types
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
-# The command a request is made for. The SDK sends each message in its sender's context, so this reaches the transport.
-current: ContextVar[dict | None] = ContextVar("current", default=None)
+import mcp_driver
+from mcp_driver import implementation, described, plain, say
+
+Transport = mcp_driver.transport(httpx2)
 
 
-def say(line: dict) -> None:
-    sys.stdout.write(json.dumps(line, default=str) + "\n")
-    sys.stdout.flush()
+class Connection(mcp_driver.Connection):
+    @asynccontextmanager
+    async def opened(self, command):
+        http = httpx2.AsyncClient(
+            transport=Transport(self), headers=command.get("headers") or {}, timeout=httpx2.Timeout(30.0, read=None))
+        async with http, Client(
+            streamable_http_client(
+                command["url"], http_client=http, terminate_on_close=command.get("delete_on_close", True)),
+            mode=command.get("mode", "legacy"),
+            client_info=types.Implementation(**implementation(command)),
+            read_timeout_seconds=command.get("timeout_seconds", 30),
+            message_handler=self.hear,
+            **self.abilities(types, command.get("capabilities") or []),
+        ) as client:
+            yield client
 
-
-def plain(model) -> dict:
-    return model.model_dump(mode="json", by_alias=True, exclude_none=True)
-
-
-def cause(error: BaseException) -> BaseException:
-    """The first real error inside the groups that task groups wrap around it."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
-
-
-def described(error: BaseException) -> dict:
-    error = cause(error)
-    return {
-        "type": type(error).__name__,
-        "code": getattr(error, "code", None),
-        "message": str(error),
-        "data": getattr(error, "data", None),
-    }
-
-
-class Refused(Exception):
-    """The driver's own refusals; `type` is what the result will name."""
-
-    def __init__(self, type_: str, message: str):
-        super().__init__(message)
-        self.type = type_
-
-
-class Watched(httpx2.AsyncByteStream):
-    """A response body that says how it ended."""
-
-    def __init__(self, stream, ended):
-        self.stream, self.ended = stream, ended
-
-    async def __aiter__(self):
-        try:
-            async for chunk in self.stream:
-                yield chunk
-        except httpx2.TransportError as error:
-            self.end("error", str(error))
-            raise
-        self.end("eof")
-
-    async def aclose(self):
-        self.end("closed")
-        await self.stream.aclose()
-
-    def end(self, how, message=None):
-        ended, self.ended = self.ended, None
-        if ended:
-            ended(how, message)
-
-
-class Transport(httpx2.AsyncHTTPTransport):
-    """Adds the token of the moment to every request, and reports every answer and every stream's end."""
-
-    def __init__(self, connection):
-        super().__init__()
-        self.connection = connection
-
-    async def handle_async_request(self, request):
-        connection, command = self.connection, current.get()
-        if connection.token is not None:
-            request.headers["authorization"] = f"Bearer {connection.token}"
-        rpc = rpc_method(request)
-        about = {"client": connection.name, "for": command and command["id"], "method": request.method, "rpc": rpc}
-
-        response = await super().handle_async_request(request)
-
-        challenge = response.headers.get("www-authenticate")
-        # A command's own answer is that to its POST, or to the GET that resumes it; not that of the standing stream.
-        if command and (request.method == "POST" and is_request(rpc) or "last-event-id" in request.headers):
-            command["status"], command["challenge"] = response.status_code, challenge
-        if rpc == "initialize" and response.is_success:
-            connection.session_id = response.headers.get("mcp-session-id")
-        say({"event": "http", **about, "status": response.status_code,
-             "session_id": request.headers.get("mcp-session-id"), "www_authenticate": challenge})
-        if response.headers.get("content-type", "").startswith("text/event-stream"):
-            response.stream = Watched(response.stream, lambda how, message: say(
-                {"event": "stream_end", **about, "how": how, **({"message": message} if message else {})}))
-        return response
-
-
-def rpc_method(request) -> str | None:
-    if request.method != "POST":
-        return None
-    try:
-        return json.loads(request.content).get("method")  # None for an answer to the server's own request
-    except (ValueError, AttributeError, httpx2.RequestNotRead):
-        return None
-
-
-def is_request(rpc: str | None) -> bool:
-    return rpc is not None and not rpc.startswith("notifications/")
-
-
-class Connection:
-    """One client, from `connect` to `close`."""
-
-    def __init__(self, name: str, command: dict):
-        self.name = name
-        self.token = command.get("token")
-        self.session_id = None
-        self.client = None
-        self.closing = asyncio.Event()
-        self.ready = asyncio.get_running_loop().create_future()
-        # The SDK's client must be left by the task that entered it, so that task does nothing else.
-        self.life = asyncio.create_task(self.live(command))
-
-    async def live(self, command: dict) -> None:
-        error = None
-        try:
-            http = httpx2.AsyncClient(
-                transport=Transport(self), headers=command.get("headers") or {},
-                timeout=httpx2.Timeout(30.0, read=None))
-            async with http, Client(
-                streamable_http_client(
-                    command["url"], http_client=http, terminate_on_close=command.get("delete_on_close", True)),
-                mode=command.get("mode", "legacy"),
-                client_info=types.Implementation(
-                    **{"name": "sessiond-test", "version": "0", **(command.get("client_info") or {})}),
-                read_timeout_seconds=command.get("timeout_seconds", 30),
-                message_handler=self.hear,
-                **self.abilities(command.get("capabilities") or []),
-            ) as self.client:
-                self.ready.set_result(None)
-                await self.closing.wait()
-                self.client = None
-        except asyncio.CancelledError:
-            error = Refused("Cancelled", "gave up connecting")
-        except BaseException as raised:  # whatever the SDK throws must become a line, never the end of the driver
-            error = raised
-        self.client = None
-        if not self.ready.done():
-            self.ready.set_exception(error)
-        elif error and not self.closing.is_set():
-            say({"event": "lost", "client": self.name, "error": described(error)})
-
-    def connected(self) -> Client:
-        if self.client is None:
-            raise Refused("NotConnected", f"client {self.name!r} is not connected")
-        return self.client
-
-    async def close(self) -> None:
-        self.closing.set()
-        await self.life
-
-    async def hear(self, message) -> None:
-        if isinstance(message, Exception):
-            say({"event": "transport_error", "client": self.name, "error": described(message)})
-        elif message.method != "notifications/progress":  # reported as `progress`, with its command
-            line = plain(message)
-            say({"event": "notification", "client": self.name, "method": line["method"], "params": line.get("params")})
-
-    def abilities(self, names: list) -> dict:
-        """The SDK announces exactly the capabilities that have a callback."""
-
-        def answering(what, answer):
-            async def answered(*_):
-                say({"event": "asked", "client": self.name, "what": what})
-                return answer
-            return answered
-
-        known = {
-            "roots": ("list_roots_callback", types.ListRootsResult(
-                roots=[types.Root(uri="file:///tmp/root", name="root")])),
-            "sampling": ("sampling_callback", types.CreateMessageResult(
-                role="assistant", model="none", content=types.TextContent(type="text", text="sampled"))),
-            "elicitation": ("elicitation_callback", types.ElicitResult(action="decline")),
+    def greeting(self):
+        client = self.connected()
+        return {
+            "protocol_version": client.protocol_version,
+            "server": client.server_info and plain(client.server_info),
+            "capabilities": plain(client.server_capabilities),
+            "instructions": client.instructions,
         }
-        return {known[name][0]: answering(name, known[name][1]) for name in names}
 
+    async def list_tools(self, command):
+        return plain(await self.connected().list_tools(cache_mode="bypass"))
 
-connections: dict[str, Connection] = {}
-running: dict[object, asyncio.Task] = {}
+    async def call(self, command):
+        return plain(await self.connected().call_tool(
+            command["name"], command.get("arguments") or {}, meta=command.get("meta"),
+            read_timeout_seconds=command.get("timeout_seconds"), progress_callback=self.progress(command)))
 
+    async def listen(self, command):
+        """Answers once the server acknowledged the stream; then the stream lives on beside the other commands."""
+        opened = asyncio.get_running_loop().create_future()
 
-async def connect(name, command):
-    if (old := connections.get(name)) and not old.life.done():
-        raise Refused("AlreadyConnected", f"client {name!r} is connected; close it first")
-    connection = connections[name] = Connection(name, command)
-    try:
-        await asyncio.shield(connection.ready)
-    except asyncio.CancelledError:
-        connection.life.cancel()
-        raise
-    client = connection.connected()
-    return {
-        "protocol_version": client.protocol_version,
-        "session_id": connection.session_id,
-        "server": client.server_info and plain(client.server_info),
-        "capabilities": plain(client.server_capabilities),
-        "instructions": client.instructions,
-    }
+        async def follow():
+            error = None
+            try:
+                async with self.connected().listen(tools_list_changed=True, resources_list_changed=True) as stream:
+                    opened.set_result({"honored": plain(stream.honored)})
+                    async for event in stream:
+                        say({"event": "listen_event", "client": self.name, "for": command.get("id"),
+                             "kind": type(event).__name__})
+            except Exception as raised:
+                error = raised
+            if not opened.done():
+                opened.set_exception(error)
+            else:
+                say({"event": "listen_end", "client": self.name, "for": command.get("id"),
+                     "error": error and described(error)})
 
-
-async def list_tools(connection, command):
-    return plain(await connection.connected().list_tools(cache_mode="bypass"))
-
-
-async def call(connection, command):
-    async def progress(done, total, message):
-        say({"event": "progress", "client": connection.name, "for": command.get("id"),
-             "progress": done, "total": total, "message": message})
-
-    return plain(await connection.connected().call_tool(
-        command["name"], command.get("arguments") or {}, meta=command.get("meta"),
-        read_timeout_seconds=command.get("timeout_seconds"), progress_callback=progress))
-
-
-async def ping(connection, command):
-    await connection.connected().send_ping()
-    return {}
-
-
-async def listen(connection, command):
-    """Answers once the server acknowledged the stream; then the stream lives on beside the other commands."""
-    opened = asyncio.get_running_loop().create_future()
-
-    async def follow():
-        error = None
-        try:
-            async with connection.connected().listen(tools_list_changed=True, resources_list_changed=True) as stream:
-                opened.set_result({"honored": plain(stream.honored)})
-                async for event in stream:
-                    say({"event": "listen_event", "client": connection.name, "for": command.get("id"),
-                         "kind": type(event).__name__})
-        except Exception as raised:
-            error = raised
-        if not opened.done():
-            opened.set_exception(error)
-        else:
-            say({"event": "listen_end", "client": connection.name, "for": command.get("id"),
-                 "error": error and described(error)})
-
-    connection.following = asyncio.create_task(follow())  # held, so that it is not collected
-    return await opened
-
-
-async def set_token(connection, command):
-    connection.token = command["token"]
-    return {}
-
-
-async def session_id(connection, command):
-    return {"session_id": connection.session_id}
-
-
-async def close(connection, command):
-    await connection.close()
-    return {}
-
-
-async def cancel(connection, command):
-    return {"cancelled": (task := running.get(command["target"])) is not None and task.cancel()}
-
-
-operations = {operation.__name__: operation
-              for operation in (list_tools, call, ping, listen, set_token, session_id, close, cancel)}
-
-
-async def obey(command: dict) -> None:
-    """Runs one command and says its result, whatever happens."""
-    name, op, id = command.get("client", "main"), command.get("op"), command.get("id")
-    about = {"id": id, "status": None, "challenge": None}
-    current.set(about)
-    try:
-        if op == "connect":
-            result = await connect(name, command)
-        elif op not in operations:
-            raise Refused("BadCommand", f"unknown op {op!r}")
-        elif name not in connections and op != "cancel":
-            raise Refused("NotConnected", f"client {name!r} was never connected")
-        else:
-            result = await operations[op](connections.get(name), command)
-        say({"id": id, "client": name, "ok": True, "result": result})
-    except asyncio.CancelledError:
-        failed(about, name, {"type": "Cancelled", "code": None, "message": "cancelled", "data": None})
-    except Refused as error:
-        failed(about, name, {"type": error.type, "code": None, "message": str(error), "data": None})
-    except (KeyError, TypeError, ValueError) as error:
-        failed(about, name, {**described(error), "type": "BadCommand", "message": f"{type(error).__name__}: {error}"})
-    except BaseException as error:
-        failed(about, name, described(error))
-
-
-def failed(about: dict, name: str, error: dict) -> None:
-    error["status"] = about["status"]
-    if about["challenge"]:
-        error["www_authenticate"] = about["challenge"]
-    say({"id": about["id"], "client": name, "ok": False, "error": error})
-
-
-async def main() -> None:
-    tasks = set()
-    while line := await asyncio.to_thread(sys.stdin.buffer.readline):
-        if not line.strip():
-            continue
-        try:
-            command = json.loads(line)
-            if not isinstance(command, dict):
-                raise ValueError("a command is an object")
-        except ValueError as error:
-            failed({"id": None, "status": None, "challenge": None}, "main",
-                   {"type": "BadCommand", "code": None, "message": str(error), "data": None})
-            continue
-        if command.get("op") == "exit":
-            break
-        task = asyncio.create_task(obey(command))
-        tasks.add(task)
-        running[command.get("id")] = task
-        task.add_done_callback(lambda task, id=command.get("id"): (
-            tasks.discard(task), running.get(id) is task and running.pop(id)))
-    await asyncio.gather(*(connection.close() for connection in connections.values()), return_exceptions=True)
+        self.following = asyncio.create_task(follow())  # held, so that it is not collected
+        return await opened
 
 
 if __name__ == "__main__":
-    warnings.simplefilter("ignore")  # the SDK warns of each method that the newest revision removed
-    logging.basicConfig(level=os.environ.get("MCP_CLIENT_LOG", "ERROR"), stream=sys.stderr)
-    asyncio.run(main())
+    mcp_driver.run(Connection)

@@ -3,9 +3,11 @@
     PORT=0 .venv/bin/python mcp_server.py        (0 = any free port)
 
 Prints `ready <port>` on stdout once http://127.0.0.1:<port>/mcp accepts connections; its log goes to stderr. Ends when
-its standard input closes, and on SIGTERM. Tools: `echo {message}`; `wait {seconds, steps}`, which reports progress after
-each step; `add_tool {name}`, which tells whoever listens that the list of tools changed; `headers`, which answers with
-the HTTP headers it was called with, so that a test can see what a gateway forwarded.
+its standard input closes, and on SIGTERM. Streams of the revisions with sessions can be resumed.
+
+Tools: `echo {message}`; `wait {seconds, steps}`, which reports progress after each step; `given_up`, how many of these
+were cancelled; `add_tool {name}`, which tells whoever listens that the list of tools changed; `headers`, which answers
+with the HTTP headers it was called with, so that a test can see what a gateway forwarded.
 """
 
 import asyncio
@@ -17,7 +19,9 @@ import threading
 
 import uvicorn
 from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.streamable_http import EventMessage, EventStore
 
+cancelled = 0
 server = MCPServer("sessiond-test-upstream", version="0", log_level="WARNING")
 
 
@@ -28,10 +32,20 @@ async def echo(message: str) -> str:
 
 @server.tool()
 async def wait(ctx: Context, seconds: float = 10, steps: int = 5) -> str:
-    for step in range(1, steps + 1):
-        await asyncio.sleep(seconds / steps)
-        await ctx.report_progress(step, steps)
-    return f"waited {seconds} seconds"
+    global cancelled
+    try:
+        for step in range(1, steps + 1):
+            await asyncio.sleep(seconds / steps)
+            await ctx.report_progress(step, steps)
+    except asyncio.CancelledError:
+        cancelled += 1
+        raise
+    return f"waited {seconds:g} seconds"
+
+
+@server.tool()
+async def given_up() -> str:
+    return str(cancelled)
 
 
 @server.tool()
@@ -46,6 +60,27 @@ async def headers(ctx: Context) -> str:
     return json.dumps(dict(ctx.headers or {}))
 
 
+class Events(EventStore):
+    """Every event of every stream, for ever: a test's server does not live long."""
+
+    def __init__(self):
+        self.events = []
+
+    async def store_event(self, stream_id, message):
+        self.events.append((stream_id, message))
+        return str(len(self.events))
+
+    async def replay_events_after(self, last_event_id, send_callback):
+        last = int(last_event_id)
+        if not 0 < last <= len(self.events):
+            return None
+        stream = self.events[last - 1][0]
+        for number, (stream_id, message) in enumerate(self.events[last:], last + 1):
+            if stream_id == stream and message is not None:
+                await send_callback(EventMessage(message, str(number)))
+        return stream
+
+
 def end_with_stdin() -> None:
     sys.stdin.buffer.read()
     os._exit(0)
@@ -55,6 +90,7 @@ if __name__ == "__main__":
     listener = socket.create_server(("127.0.0.1", int(os.environ.get("PORT", "0"))))
     threading.Thread(target=end_with_stdin, daemon=True).start()
     print("ready", listener.getsockname()[1], flush=True)
-    http = uvicorn.Server(uvicorn.Config(server.streamable_http_app(), log_level="warning"))
+    app = server.streamable_http_app(event_store=Events(), retry_interval=200)
+    http = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     http.handle_exit = lambda *_: os._exit(0)  # without waiting for open streams, which may never end
     http.run([listener])

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tokio::sync::Mutex;
 
 use super::House;
-use super::clients::{Foreigner, clients};
+use super::foreign::{Foreigner, clients};
 use super::forwarder::Forwarder;
 
 /// One run of the suite at a time: it has time limits of its own.

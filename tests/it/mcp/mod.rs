@@ -7,12 +7,17 @@ mod clients;
 mod conformance;
 mod credentials;
 mod cutting;
+mod foreign;
 mod forwarder;
+mod front;
+mod isolation;
 mod life;
+mod matrix;
 mod messages;
 mod metadata;
 mod modern;
 mod order;
+mod rust_client;
 mod sse;
 mod streams;
 mod tls;
@@ -70,6 +75,10 @@ impl House {
 
     pub fn path(&self) -> String {
         format!("/mcp/{}", self.application)
+    }
+
+    pub fn address(&self) -> std::net::SocketAddr {
+        self.server.running.as_ref().unwrap().address
     }
 
     pub async fn token(&self) -> String {

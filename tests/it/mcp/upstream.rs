@@ -109,7 +109,10 @@ impl Upstream {
 async fn serve(State(told): State<Arc<Told>>, method: Method, headers: HeaderMap, body: Bytes) -> Response {
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
     let sent = Sent { method: method.clone(), headers: headers.clone(), body: body.clone() };
-    told.sent.lock().push(sent.clone());
+    // There are very many of these.
+    if body["params"]["name"] != "nonce" {
+        told.sent.lock().push(sent.clone());
+    }
     if told.wants.lock().as_deref().is_some_and(|wanted| sent.header("authorization") != Some(wanted)) {
         return (StatusCode::UNAUTHORIZED, [("www-authenticate", "Bearer realm=\"upstream\"")])
             .into_response();
@@ -322,6 +325,17 @@ async fn call(told: Arc<Told>, body: &Value) -> Response {
         "break at once" => {
             let body = stream::iter([Err::<Bytes, _>(std::io::Error::other("broken"))]);
             Body::from_stream(body).into_response()
+        }
+        // What it was asked with, in the answer and, every other time, in an event before it.
+        "nonce" => {
+            let nonce = &body["params"]["arguments"]["nonce"];
+            let answer = json!({ "jsonrpc": "2.0", "id": id, "result": { "nonce": nonce } });
+            if id.as_u64().is_some_and(|id| id % 2 == 0) {
+                return axum::Json(answer).into_response();
+            }
+            let note =
+                json!({ "jsonrpc": "2.0", "method": "notifications/message", "params": { "nonce": nonce } });
+            events(vec![format!("data: {note}\n\n"), format!("data: {answer}\n\n")], false)
         }
         "large" => {
             let text = "x".repeat(3 << 20);
