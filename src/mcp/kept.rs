@@ -27,6 +27,9 @@ pub struct Kept {
     /// The OAuth client that opened it, where its issuer says so: another client of the same person is somebody else.
     #[serde(default)]
     pub client: Option<String>,
+    /// Whether its client speaks HTTP+SSE.
+    #[serde(default)]
+    pub wire: bool,
 }
 
 /// The far side of one open session, shared by its requests.

@@ -118,7 +118,7 @@ impl Gateway {
 
     /// A session is bound to issuer, subject and client. The first two are its principal; the third is kept beside it,
     /// where the issuer says it.
-    async fn is_of_client(&self, visit: &Visit, session: &Session) -> Result<bool, Refusal> {
+    pub(super) async fn is_of_client(&self, visit: &Visit, session: &Session) -> Result<bool, Refusal> {
         let far = self.far.of(&self.sessions, session).await;
         let far = far.map_err(|error| Refusal::from_error(error, &visit.metadata))?;
         Ok(far.now().client.as_deref().is_none_or(|client| visit.caller.client() == Some(client)))

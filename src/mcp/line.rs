@@ -233,6 +233,13 @@ impl Line {
         self.state.lock().upstream_id = Some(upstream);
     }
 
+    /// What no reader has got yet.
+    pub fn unread(&self) -> Vec<Bytes> {
+        let state = self.state.lock();
+        let read = state.next.saturating_sub(state.first) as usize;
+        state.held.iter().skip(read).map(|held| held.bytes.clone()).collect()
+    }
+
     /// Whether somebody reads.
     pub fn is_read(&self) -> bool {
         self.state.lock().left_at.is_none()

@@ -90,6 +90,7 @@ impl Gateway {
             initialize: said,
             protocol_version: protocol_version.clone(),
             client,
+            wire: false,
         };
         let new = NewSession {
             kind: Kind::Mcp,

@@ -17,6 +17,7 @@ use super::errand::{Errand, Stop};
 use super::event_id::EventId;
 use super::events::Splitter;
 use super::forward::{Greeting, Incoming, Outgoing};
+use super::kept::{Kept, sealed};
 use super::legacy::{not_entered, warn_of_stranger};
 use super::line::{End, Gone};
 use super::message::{self, Posted};
@@ -27,11 +28,16 @@ use super::wire::Wire;
 use super::{Gateway, Visit, check_content, door, outward, read_body};
 use crate::core::event::Counts;
 use crate::core::session::Session;
+use crate::gate::Pass;
 
 /// How long a client may take to say `initialize`, and to come back when its stream broke.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Largest message that goes onto a stream, where each has to be whole.
 const LARGEST: usize = 16 << 20;
+/// Milliseconds after which a client whose stream broke comes back.
+const RETRY: u32 = 1_000;
+/// Most sessions of one principal among which one without its wire is looked for.
+const MOST_OPEN: usize = 64;
 
 impl Gateway {
     /// Opens a wire, or goes on with one.
@@ -86,7 +92,7 @@ impl Gateway {
         let prefix = Url::parse(&self.public_url).map(|url| url.path().trim_end_matches('/').to_owned());
         let prefix = prefix.unwrap_or_default();
         let endpoint = format!("{prefix}/mcp/{}/messages?sessionId={}", visit.application.id, wire.id);
-        let first = Bytes::from(format!("event: endpoint\ndata: {endpoint}\n\n"));
+        let first = Bytes::from(format!("event: endpoint\nretry: {RETRY}\ndata: {endpoint}\n\n"));
         let body = pump::body_after(Some(first), wire.line.clone(), reader, None);
         let mut response = (StatusCode::OK, body).into_response();
         *response.headers_mut() = outward(&HeaderMap::new(), true);
@@ -113,8 +119,14 @@ impl Gateway {
             return Err(Refusal::session_not_found(None));
         }
         check_content(&parts.headers)?;
+        if let Some(reason) = wire.ended() {
+            return Err(Refusal::session_not_found(Some(reason)));
+        }
         let body = read_body(body).await?;
         let posted = message::read(&body).map_err(Refusal::bad_request)?;
+        if wire.session().is_none() && posted.initialize.is_none() {
+            self.adopt(&visit, &wire, &parts.headers).await?;
+        }
         match (wire.session(), posted.initialize.is_some()) {
             (None, true) => {
                 wire.owe(&posted.ids);
@@ -132,6 +144,38 @@ impl Gateway {
             (Some(session), false) => self.pass_on(wire, visit, session, parts, posted, body)?,
         }
         Ok((StatusCode::ACCEPTED, "Accepted").into_response())
+    }
+
+    /// Gives a wire the session of a client that came back without saying which it had: the SDKs' clients open a new stream
+    /// then and go on as if nothing had been. Only where there can be no doubt, because one session alone of this principal
+    /// and client has lost its wire.
+    async fn adopt(
+        self: &Arc<Self>,
+        visit: &Visit,
+        wire: &Arc<Wire>,
+        headers: &HeaderMap,
+    ) -> Result<(), Refusal> {
+        let mut without = vec![];
+        for session in self.sessions.open_of(&visit.caller, visit.application.number, MOST_OPEN) {
+            let read = self.wires.of_session(session.number).is_some_and(|wire| wire.line.is_read());
+            if read || !self.is_of_client(visit, &session).await? {
+                continue;
+            }
+            let far = self.far.of(&self.sessions, &session).await;
+            without.extend(far.ok().filter(|far| far.now().wire).map(|_| session));
+        }
+        let [session] = &without[..] else { return Ok(()) };
+        let former = self.wires.of_session(session.number);
+        if !wire.give(session.clone(), None) {
+            return Ok(());
+        }
+        self.wires.insert(wire);
+        if let Some(former) = former {
+            wire.succeed(&former).await;
+        }
+        self.keep_up(visit, wire, session.clone())?;
+        self.stand_by(visit, wire, session.clone(), headers);
+        Ok(())
     }
 
     /// `initialize` on a wire.
@@ -156,6 +200,7 @@ impl Gateway {
             self.sessions.observe(&visit.caller, &session, counts);
             wire.give(session.clone(), Some(&mcp_session_id));
             self.wires.insert(&wire);
+            self.keep_wire(&session).await;
             if let Err(refusal) = self.keep_up(&visit, &wire, session) {
                 return wire.cut_off(&refusal.fault);
             }
@@ -165,6 +210,16 @@ impl Gateway {
         if let Err(fault) = convey(&wire, &posted.ids, answer, &read).await {
             wire.refuse(&posted.ids, &fault).await;
         }
+    }
+
+    /// Remembers that a session is of HTTP+SSE.
+    async fn keep_wire(&self, session: &Session) {
+        let Ok(held) = self.far.of(&self.sessions, session).await else { return };
+        let kept = Kept { wire: true, ..Kept::clone(&held.now()) };
+        if let Err(error) = self.sessions.update_mcp(session, &sealed(&kept)).await {
+            tracing::warn!(?error, session = %session.id, "a client that comes back will not find its session");
+        }
+        held.set(kept);
     }
 
     /// Watches over a wire with a session: ends it with the session, and the session with it.
@@ -185,9 +240,15 @@ impl Gateway {
                 Some(stop) => wire.cut_off(&errand.fault(stop)),
                 None => wire.line.end(End::Done),
             }
-            gateway.wires.remove(&wire);
+            let own = match (stop, errand.pass.as_ref().and_then(Pass::reason)) {
+                (Some(Stop::Ended), Some(reason)) => {
+                    gateway.wires.bury(&wire, reason);
+                    false
+                }
+                _ => gateway.wires.remove(&wire),
+            };
             errand.let_go();
-            if stop.is_none() {
+            if stop.is_none() && own {
                 gateway.leave(&visit, &session).await.ok();
             }
         });

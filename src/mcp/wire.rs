@@ -1,19 +1,20 @@
 //! A connection of HTTP+SSE, the transport of 2024-11-05: one stream for everything that the server says, and an endpoint
 //! for what the client says, whose answers come on the stream.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::event_id::EventId;
-use super::line::Line;
+use super::line::{End, Line};
 use super::message;
 use super::reply::Fault;
 use crate::core::caller::{Actor, Caller};
 use crate::core::ids::{ApplicationNumber, PrincipalNumber, SessionNumber};
+use crate::core::reason::Reason;
 use crate::core::session::Session;
 use crate::secret::{self, TokenKind};
 
@@ -30,6 +31,8 @@ pub struct Wire {
     session: Mutex<Option<Session>>,
     /// Calls that have not been answered.
     owed: Mutex<Vec<Value>>,
+    /// Why its session ended.
+    ended: OnceLock<Reason>,
 }
 
 /// Who opened it.
@@ -63,7 +66,13 @@ impl Wire {
             line: Arc::new(Line::new(NO_SESSION, begin)),
             session: Mutex::default(),
             owed: Mutex::default(),
+            ended: OnceLock::new(),
         })
+    }
+
+    /// Why its session ended, if it has.
+    pub fn ended(&self) -> Option<Reason> {
+        self.ended.get().copied()
     }
 
     pub fn is_of(&self, caller: &Caller) -> bool {
@@ -112,6 +121,16 @@ impl Wire {
         }
     }
 
+    /// Takes the place of another wire of the same session: what that one could not say any more is said here.
+    pub async fn succeed(&self, former: &Wire) {
+        let owed = std::mem::take(&mut *former.owed.lock());
+        self.owe(&owed);
+        for event in former.line.unread() {
+            self.line.push_part(event, None).await;
+        }
+        former.line.end(End::Done);
+    }
+
     /// Ends it, with an error for each call that is owed an answer.
     pub fn cut_off(&self, fault: &Fault) {
         let owed = std::mem::take(&mut *self.owed.lock());
@@ -132,6 +151,9 @@ fn event(message: &[u8]) -> Vec<u8> {
     event
 }
 
+/// Ended wires that are remembered, so that their clients learn why.
+const BURIED: usize = 4_096;
+
 /// The wires there are.
 #[derive(Default)]
 pub struct Wires {
@@ -142,6 +164,7 @@ pub struct Wires {
 struct Known {
     by_id: HashMap<String, Arc<Wire>>,
     by_session: HashMap<SessionNumber, Arc<Wire>>,
+    buried: VecDeque<String>,
 }
 
 impl Wires {
@@ -161,14 +184,35 @@ impl Wires {
         self.known.lock().by_session.get(&session).cloned()
     }
 
-    pub fn remove(&self, wire: &Arc<Wire>) {
+    /// Forgets a wire. Whether it was its session's: another may have taken its place.
+    pub fn remove(&self, wire: &Arc<Wire>) -> bool {
         let mut known = self.known.lock();
         known.by_id.remove(&wire.id);
-        let session = wire.session().map(|session| session.number);
-        if let Some(number) =
-            session.filter(|number| known.by_session.get(number).is_some_and(|one| Arc::ptr_eq(one, wire)))
+        known.part(wire)
+    }
+
+    /// Forgets a wire save for why its session ended.
+    pub fn bury(&self, wire: &Arc<Wire>, reason: Reason) {
+        wire.ended.set(reason).ok();
+        let mut known = self.known.lock();
+        known.part(wire);
+        known.buried.push_back(wire.id.clone());
+        if known.buried.len() > BURIED
+            && let Some(oldest) = known.buried.pop_front()
         {
-            known.by_session.remove(&number);
+            known.by_id.remove(&oldest);
         }
+    }
+}
+
+impl Known {
+    /// Parts a wire from its session.
+    fn part(&mut self, wire: &Arc<Wire>) -> bool {
+        let Some(session) = wire.session() else { return false };
+        let own = self.by_session.get(&session.number).is_some_and(|one| Arc::ptr_eq(one, wire));
+        if own {
+            self.by_session.remove(&session.number);
+        }
+        own
     }
 }

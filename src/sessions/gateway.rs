@@ -6,11 +6,12 @@ use super::{Sessions, principal_of};
 use crate::committer::{By, Work};
 use crate::core::caller::Caller;
 use crate::core::command::NaturalKey;
-use crate::core::ids::{ApplicationNumber, SessionNumber};
+use crate::core::ids::{ApplicationNumber, PrincipalNumber, SessionNumber};
+use crate::core::kind::Kind;
 use crate::core::reason::Reason;
 use crate::core::session::Session;
 use crate::error::Error;
-use crate::gate::{Pass, key_digest};
+use crate::gate::{Known, Pass, key_digest};
 use crate::secret::{self, TokenKind};
 use crate::store::{McpSession, SideWrite};
 
@@ -64,14 +65,27 @@ impl Sessions {
         self.gate.known().session(number).cloned()
     }
 
+    /// Open sessions of the gateway that belong to the caller, some of them.
+    pub fn open_of(&self, caller: &Caller, application: ApplicationNumber, limit: usize) -> Vec<Session> {
+        let known = self.gate.known();
+        let Some(principal) = self.principal(&known, caller) else { return vec![] };
+        let all = known.open_of_principal(application, principal).filter_map(|number| known.session(number));
+        all.filter(|one| one.kind == Kind::Mcp && one.owner == caller.actor).take(limit).cloned().collect()
+    }
+
+    /// Whom a caller is, in the caller's own name.
+    fn principal(&self, known: &Known, caller: &Caller) -> Option<PrincipalNumber> {
+        caller.person().or_else(|| {
+            let (issuer, subject) = principal_of(caller, None);
+            let digest = self.key.subject_digest(&issuer, &subject);
+            known.principal(caller.organization, &digest)
+        })
+    }
+
     /// Whether the caller is the principal the session was opened for: a foreign one learns nothing, not even that it
     /// exists.
     pub fn belongs_to(&self, caller: &Caller, session: &Session) -> bool {
-        let principal = caller.person().or_else(|| {
-            let (issuer, subject) = principal_of(caller, None);
-            let digest = self.key.subject_digest(&issuer, &subject);
-            self.gate.known().principal(caller.organization, &digest)
-        });
+        let principal = self.principal(&self.gate.known(), caller);
         session.organization == caller.organization
             && session.owner == caller.actor
             && principal == Some(session.principal)

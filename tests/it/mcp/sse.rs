@@ -3,7 +3,7 @@
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::{House, NOT_FOUND, Stream, call, messages, refused};
+use super::{House, NOT_FOUND, Stream, call, messages, not_found, refused};
 
 /// A client of the oldest revision, with its stream open.
 struct Old {
@@ -29,7 +29,8 @@ impl Old {
         assert_eq!(answer.headers()["x-accel-buffering"], "no");
         let mut stream = Stream::of(answer);
         stream.until("\n\n").await;
-        let path = stream.text.strip_prefix("event: endpoint\ndata: ").unwrap().lines().next().unwrap();
+        let path =
+            stream.text.strip_prefix("event: endpoint\nretry: 1000\ndata: ").unwrap().lines().next().unwrap();
         let endpoint = house.server.url(path);
         Ok(Self { url, endpoint, token: token.to_owned(), http, stream })
     }
@@ -157,6 +158,37 @@ async fn a_stream_that_broke_is_taken_up_again_with_what_was_missed() {
 }
 
 #[tokio::test]
+async fn a_client_that_comes_back_without_saying_so_gets_its_session_unless_there_is_doubt() {
+    let (house, upstream) = House::with_fake(&[]).await;
+    let mut client = Old::connect(&house).await;
+    client.say(&call(json!(5), "story")).await;
+    client.stream.until("notifications/progress").await;
+    let Old { token, stream, .. } = client;
+    drop(stream);
+    upstream.told.release.notify_one();
+    let open = async |house: &House| Old::open(house, &token, None).await.unwrap_or_else(|_| unreachable!());
+    let mut back = open(&house).await;
+    back.stream.text.clear();
+    assert_eq!(back.call(json!(6), "echo").await["result"]["content"][0]["text"], "done");
+    back.stream.until("\"id\":5").await;
+    assert_eq!(house.connected().await, 1);
+    // After a restart too.
+    let house = house.restart().await;
+    let mut back = open(&house).await;
+    assert_eq!(back.call(json!(7), "echo").await["result"]["content"][0]["text"], "done");
+    // Of two that have lost their streams nobody can say which it is.
+    let other = Old::connect(&house).await;
+    drop((back, other));
+    house
+        .server
+        .until("both are lost", async || {
+            let back = open(&house).await;
+            back.post(&call(json!(8), "echo")).await.status() == StatusCode::BAD_REQUEST
+        })
+        .await;
+}
+
+#[tokio::test]
 async fn terminating_and_revoking_end_the_stream_with_an_error_for_every_call() {
     for (revoke, reason) in [(false, "terminated"), (true, "revoked")] {
         let (house, _upstream) = House::with_fake(&[]).await;
@@ -176,9 +208,15 @@ async fn terminating_and_revoking_end_the_stream_with_an_error_for_every_call() 
             let answer = all.iter().rfind(|message| message["id"] == id).unwrap();
             assert_eq!(answer["error"]["data"]["reason"], reason, "{answer}");
         }
-        let (posted, back) =
-            (client.post(&call(json!(3), "echo")).await, Old::open(&house, &client.token, Some(&last)).await);
+        let posted = client.post(&call(json!(3), "echo")).await;
+        let back = Old::open(&house, &client.token, Some(&last)).await;
         let status = if revoke { StatusCode::UNAUTHORIZED } else { StatusCode::NOT_FOUND };
+        let fresh = Old { token: house.token().await, ..client };
+        assert_eq!(
+            refused(fresh.post(&call(json!(4), "echo")).await).await,
+            (StatusCode::NOT_FOUND, not_found(reason))
+        );
+        let client = fresh;
         assert_eq!((posted.status(), back.err().unwrap().status()), (status, status));
         // Without the old id a stream can be opened again, once the credential is good.
         let token = house.token().await;
