@@ -37,11 +37,10 @@ impl Answer<'_> {
     /// A header's value, by its name in small letters.
     pub fn header(&self, name: &str) -> Option<String> {
         let text = String::from_utf8_lossy(self.head);
-        let value = text.lines().find_map(|line| {
+        text.lines().find_map(|line| {
             let (key, value) = line.split_once(':')?;
             key.eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
-        });
-        value
+        })
     }
 
     /// The body, put together.

@@ -210,6 +210,8 @@ pub struct Load {
 
 /// Two threads, each with half of the connections: as many as there are cores to share with the server.
 const THREADS: usize = 2;
+/// How long a call may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn share(whole: usize, thread: usize) -> usize {
     whole / THREADS + usize::from(thread < whole % THREADS)
@@ -262,7 +264,8 @@ async fn repeat(
     let (mut dice, mut scratch, mut samples) = (Dice::new(seed), Vec::new(), Vec::with_capacity(1 << 14));
     while !stop.load(Ordering::Relaxed) {
         let request = requests.next(seed, &mut dice, &mut scratch);
-        match requests.call(&mut connection, request, epoch).await {
+        let called = tokio::time::timeout(PATIENCE, requests.call(&mut connection, request, epoch)).await;
+        match called.unwrap_or_else(|_| Err(anyhow::anyhow!("a call was not answered within {PATIENCE:?}"))) {
             Ok(sample) => samples.push(sample),
             Err(error) => {
                 stop.store(true, Ordering::Relaxed);

@@ -81,8 +81,8 @@ impl std::fmt::Display for NotSpoken {
 impl std::error::Error for NotSpoken {}
 
 impl Endpoint {
-    /// Calls of a tool, one for each connection: with a session of its own each, or as a client of its own. The first of
-    /// them has been tried, and was answered as it must be.
+    /// Calls of a tool, one for each connection: with a session of its own each, or as a client of its own. Each has been
+    /// tried, and was answered as it must be: some gateways go to their upstream for the first time then.
     pub fn calls(&self, era: Era, tool: Tool, connections: usize) -> anyhow::Result<Arc<Requests>> {
         let sessions = match era {
             Era::Sessions => block_on(self.open_many(connections))?.into_iter().map(Some).collect(),
@@ -91,7 +91,8 @@ impl Endpoint {
         let calls = sessions.iter().enumerate();
         let own: Vec<_> =
             calls.map(|(number, session)| self.call(session.as_deref(), tool, number)).collect();
-        block_on(self.try_one(&own[0], tool))?;
+        let trying = own.iter().map(|call| self.try_one(call, tool));
+        block_on(stream::iter(trying).buffered(16).try_collect::<()>())?;
         Ok(Arc::new(match tool {
             Tool::Stream => Requests::Streams { own, first: FIRST },
             _ => Requests::Tools { own, least: tool.least() },

@@ -18,7 +18,7 @@ use crate::table::{Line, median, milliseconds, thousands};
 const END: Duration = Duration::from_millis(100);
 const KIBIBYTES: f64 = 30.0;
 /// Files a process has open besides.
-const OTHERS: usize = 400;
+const OTHERS: usize = 200;
 /// How long a stream may take to open, or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -33,7 +33,8 @@ pub fn streams(bench: &Bench) -> anyhow::Result<Vec<Line>> {
         lines.extend(told(count, &runs, aim));
         if count < wanted {
             lines.push(Line::note(format!(
-                "{} wanted, but {limit} open files are allowed; as root: ulimit -n {} && make bench",
+                "{} wanted, but {limit} open files are allowed: `ulimit -n {}` before it raises that, as root or where the \
+                 container or limits.conf (nofile) lets it",
                 thousands(wanted as f64),
                 2 * wanted + OTHERS
             )));
