@@ -11,7 +11,7 @@ use crate::Bench;
 use crate::connection::{Answer, Connection, block_on};
 use crate::load::Requests;
 use crate::server::Server;
-use crate::upstream::{FIRST, LARGE, SMALL, Upstream};
+use crate::upstream::{FIRST, LARGE, SMALL, TOKEN, Upstream};
 
 /// How a client speaks.
 #[derive(Clone, Copy, PartialEq)]
@@ -143,15 +143,18 @@ impl Endpoint {
     /// The bytes of a call.
     fn call(&self, session: Option<&str>, tool: Tool, number: usize) -> Vec<u8> {
         let name = format!("{}{}", self.prefix, tool.name());
-        let mut params = json!({ "name": name, "arguments": {} });
+        let mut params = json!({ "name": name, "arguments": {}, "_meta": {} });
+        if matches!(tool, Tool::Stream) {
+            params["_meta"]["progressToken"] = TOKEN.into();
+        }
         let headers = match session {
             Some(session) => session_headers(session),
             None => {
-                params["_meta"] = json!({
-                    "io.modelcontextprotocol/protocolVersion": Era::Stateless.version(),
-                    "io.modelcontextprotocol/clientCapabilities": {},
-                    "io.modelcontextprotocol/clientInfo": { "name": format!("bench-{number}"), "version": "1.0.0" },
-                });
+                let client = json!({ "name": format!("bench-{number}"), "version": "1.0.0" });
+                let meta = &mut params["_meta"];
+                meta["io.modelcontextprotocol/protocolVersion"] = Era::Stateless.version().into();
+                meta["io.modelcontextprotocol/clientCapabilities"] = json!({});
+                meta["io.modelcontextprotocol/clientInfo"] = client;
                 let version = Era::Stateless.version();
                 format!("mcp-protocol-version: {version}\r\nmcp-method: tools/call\r\nmcp-name: {name}\r\n")
             }

@@ -26,6 +26,8 @@ pub const SMALL: &str = "pong";
 pub const LARGE: usize = 1 << 20;
 /// What the streaming tool sends at once, before it is done.
 pub const FIRST: &str = "the first of it";
+/// What its callers ask to be told of progress by.
+pub const TOKEN: &str = "bench";
 /// When the streaming tool is done.
 const DONE: Duration = Duration::from_millis(5);
 
@@ -174,7 +176,8 @@ fn post(body: &[u8]) -> Response {
             (about, Body::from_stream(stream::iter(pieces.map(Ok::<_, std::io::Error>)))).into_response()
         }
         Said::Streamed(rest) => {
-            let first = json!({ "jsonrpc": "2.0", "method": "notifications/message", "params": { "level": "info", "data": FIRST } });
+            let params = json!({ "progressToken": TOKEN, "progress": 1, "message": FIRST });
+            let first = json!({ "jsonrpc": "2.0", "method": "notifications/progress", "params": params });
             let first = Bytes::from(format!("event: message\ndata: {first}\n\n"));
             let last =
                 [Bytes::from_static(b"event: message\ndata: "), id, rest, Bytes::from_static(b"}\n\n")]

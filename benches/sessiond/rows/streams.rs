@@ -33,9 +33,9 @@ pub fn streams(bench: &Bench) -> anyhow::Result<Vec<Line>> {
         lines.extend(told(count, &runs, aim));
         if count < wanted {
             lines.push(Line::note(format!(
-                "{} wanted, but {limit} open files are allowed: `ulimit -n {}` before it raises that, as root or where the \
-                 container or limits.conf (nofile) lets it",
+                "{} wanted, but {} open files are allowed: raise that (`ulimit -n {}`, or nofile of the container)",
                 thousands(wanted as f64),
+                thousands(limit as f64),
                 2 * wanted + OTHERS
             )));
         }
