@@ -16,6 +16,7 @@ pub const REVOKED: &str = "sessiond_sessions_revoked_total";
 const STREAMS: &str = "sessiond_stream_clients";
 pub const REQUESTS: &str = "sessiond_http_request_duration_seconds";
 pub const AFTER_END: &str = "sessiond_use_after_end_total";
+pub const FOREIGN_SESSION: &str = "sessiond_foreign_session_total";
 pub const DELIVERIES: &str = "sessiond_webhook_deliveries_total";
 pub const STORE_ERRORS: &str = "sessiond_store_errors_total";
 const BUILD: &str = "sessiond_build_info";
@@ -60,6 +61,7 @@ fn describe() {
     describe_gauge!(STREAMS, "Event streams that are open: feeds, and those of the MCP gateway.");
     describe_histogram!(REQUESTS, "From a request's head until the head of its answer, by route.");
     describe_counter!(AFTER_END, "Requests refused because their session or credential is over.");
+    describe_counter!(FOREIGN_SESSION, "Requests that presented the id of another's MCP session.");
     describe_counter!(
         DELIVERIES,
         "Attempts to deliver an event to a webhook: delivered, failed or given_up."

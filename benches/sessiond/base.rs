@@ -192,6 +192,7 @@ fn opening(number: i64) -> Work {
         organization: OrganizationNumber(1),
         application: ApplicationNumber(1),
         principal: PrincipalNumber(0),
+        anchor: None,
         client_session_id: Some(format!("run-{number:016}")),
         token_identifier: None,
         protocol_version: None,

@@ -149,6 +149,7 @@ pub fn fill(gate: &Gate, loaded: &mut Loaded) {
     changes.extend(loaded.sessions.iter().map(|row| {
         let (detail, application) = (&row.detail, row.session.application);
         let key = crate::core::command::natural_key(
+            detail.anchor.as_deref(),
             detail.client_session_id.as_deref(),
             detail.token_identifier.as_deref(),
         );
@@ -177,6 +178,7 @@ fn policy(config: &Config) -> Policy {
         idle_after: seconds(config.idle_after),
         stale_after: seconds(config.stale_after),
         mcp_stale_after: seconds(config.mcp_stale_after),
+        mcp_unused_after: seconds(config.mcp_unused_after.min(config.mcp_stale_after)),
         token_lifetime: seconds(config.token_lifetime),
         absolute_lifetime: seconds(config.absolute_lifetime),
     }

@@ -81,6 +81,10 @@ pub struct Config {
     #[arg(long, env = "SESSIOND_MCP_STALE_AFTER", default_value = "1h", value_parser = duration, value_name = "DURATION")]
     pub mcp_stale_after: Duration,
 
+    /// The same for MCP sessions that made no second request; never longer than --mcp-stale-after
+    #[arg(long, env = "SESSIOND_MCP_UNUSED_AFTER", default_value = "10m", value_parser = duration, value_name = "DURATION")]
+    pub mcp_unused_after: Duration,
+
     /// Life of the tokens issued here
     #[arg(long, env = "SESSIOND_TOKEN_LIFETIME", default_value = "1h", value_parser = duration, value_name = "DURATION")]
     pub token_lifetime: Duration,
@@ -97,6 +101,10 @@ pub struct Config {
     /// addresses are never allowed
     #[arg(long, env = "SESSIOND_ALLOW_UPSTREAM", value_delimiter = ',', value_name = "CIDR")]
     pub allow_upstream: Vec<IpNet>,
+
+    /// An upstream MCP server has this long to begin its answer to a call, and to finish one whose client has gone
+    #[arg(long, env = "SESSIOND_UPSTREAM_TIMEOUT", default_value = "10m", value_parser = duration, value_name = "DURATION")]
+    pub upstream_timeout: Duration,
 
     /// Accept browsers' requests to /mcp from this origin too, not only from our own; may be given several times
     #[arg(long, env = "SESSIOND_ALLOW_ORIGIN", value_delimiter = ',', value_name = "ORIGIN")]

@@ -243,6 +243,8 @@ pub struct External {
     pub issuer: String,
     pub audience: String,
     pub subject: String,
+    /// The OAuth client it was issued to: its `client_id` (RFC 9068), else its `azp`.
+    pub client: Option<String>,
     /// Its `jti`, if it has one.
     pub id: Option<String>,
     pub issued_at: Time,
@@ -296,6 +298,15 @@ impl Caller {
     /// Whether the credential renews a session's token that it outlives.
     pub fn renews(&self) -> bool {
         matches!(self.credential.kind, CredentialKind::Access { .. } | CredentialKind::External(_))
+    }
+
+    /// The OAuth client that the credential was issued to; an API key was issued to none.
+    pub fn client(&self) -> Option<&str> {
+        match &self.credential.kind {
+            CredentialKind::Access { client, .. } => Some(client),
+            CredentialKind::External(external) => external.client.as_deref(),
+            CredentialKind::Session(_) | CredentialKind::ApiKey(_) => None,
+        }
     }
 
     /// The caller's access token, if that is what was presented.

@@ -61,6 +61,8 @@ pub struct Connect {
     pub organization: OrganizationNumber,
     pub application: ApplicationNumber,
     pub principal: PrincipalNumber,
+    /// What the gateway knows a client by that has no session id.
+    pub anchor: Option<String>,
     pub client_session_id: Option<String>,
     pub token_identifier: Option<String>,
     pub protocol_version: Option<String>,
@@ -72,23 +74,32 @@ pub struct Connect {
 impl Connect {
     /// The natural key: one live session per application may hold it.
     pub fn key(&self) -> Option<NaturalKey<'_>> {
-        natural_key(self.client_session_id.as_deref(), self.token_identifier.as_deref())
+        natural_key(
+            self.anchor.as_deref(),
+            self.client_session_id.as_deref(),
+            self.token_identifier.as_deref(),
+        )
     }
 }
 
 /// What makes a second connect the same session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum NaturalKey<'a> {
+    Anchor(&'a str),
     ClientSessionId(&'a str),
     TokenIdentifier(&'a str),
 }
 
-/// `clientSessionId` if there is one, else `tokenIdentifier`.
+/// The anchor if there is one, else `clientSessionId`, else `tokenIdentifier`.
 pub fn natural_key<'a>(
+    anchor: Option<&'a str>,
     client_session_id: Option<&'a str>,
     token_identifier: Option<&'a str>,
 ) -> Option<NaturalKey<'a>> {
-    client_session_id.map(NaturalKey::ClientSessionId).or(token_identifier.map(NaturalKey::TokenIdentifier))
+    anchor
+        .map(NaturalKey::Anchor)
+        .or(client_session_id.map(NaturalKey::ClientSessionId))
+        .or(token_identifier.map(NaturalKey::TokenIdentifier))
 }
 
 /// The credential a command came with, as far as the rules care. The system presents none.

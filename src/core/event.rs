@@ -54,6 +54,10 @@ pub struct Connected {
     pub id: Uuid,
     pub kind: Kind,
     pub principal: PrincipalNumber,
+    /// What the gateway knows a client by that has no session id (a keyed digest, in hex); it is the natural key before
+    /// the two below.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anchor: Option<String>,
     /// The name the client gives this run of itself; one live session per application may hold it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_session_id: Option<String>,

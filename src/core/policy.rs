@@ -14,6 +14,8 @@ pub struct Policy {
     pub stale_after: u32,
     /// The same for MCP sessions, whose clients have no heartbeat. Paused while a call or stream is open.
     pub mcp_stale_after: u32,
+    /// The same for MCP sessions that made no second request: most such clients are gone. At most `mcp_stale_after`.
+    pub mcp_unused_after: u32,
     /// Life of the access tokens and session tokens issued here.
     pub token_lifetime: u32,
     /// A session ends this long after it connected, whatever happens.
@@ -26,6 +28,7 @@ impl Default for Policy {
             idle_after: 300,
             stale_after: 900,
             mcp_stale_after: 3_600,
+            mcp_unused_after: 600,
             token_lifetime: 3_600,
             absolute_lifetime: 86_400,
         }
@@ -67,10 +70,12 @@ impl Preset {
             Self::Aal2 => (86_400, Some(3_600)),
             Self::Aal3 => (43_200, Some(900)),
         };
+        let mcp_stale_after = inactivity.unwrap_or(policy.mcp_stale_after);
         Policy {
             absolute_lifetime,
             stale_after: inactivity.unwrap_or(policy.stale_after),
-            mcp_stale_after: inactivity.unwrap_or(policy.mcp_stale_after),
+            mcp_stale_after,
+            mcp_unused_after: policy.mcp_unused_after.min(mcp_stale_after),
             token_lifetime: policy.token_lifetime.min(absolute_lifetime),
             ..policy
         }
@@ -89,6 +94,8 @@ pub struct ApplicationPolicy {
     pub stale_after: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mcp_stale_after: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mcp_unused_after: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_lifetime: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -119,10 +126,12 @@ impl ApplicationPolicy {
     /// The figures that are in force, over the server's.
     pub fn over(&self, server: Policy) -> Policy {
         let base = self.preset.map_or(server, |preset| preset.over(server));
+        let mcp_stale_after = self.mcp_stale_after.unwrap_or(base.mcp_stale_after);
         Policy {
             idle_after: self.idle_after.unwrap_or(base.idle_after),
             stale_after: self.stale_after.unwrap_or(base.stale_after),
-            mcp_stale_after: self.mcp_stale_after.unwrap_or(base.mcp_stale_after),
+            mcp_stale_after,
+            mcp_unused_after: self.mcp_unused_after.unwrap_or(base.mcp_unused_after).min(mcp_stale_after),
             token_lifetime: self.token_lifetime.unwrap_or(base.token_lifetime),
             absolute_lifetime: self.absolute_lifetime.unwrap_or(base.absolute_lifetime),
         }
@@ -145,6 +154,10 @@ impl Policy {
             },
             absolute_lifetime: self.absolute_lifetime,
             token_lifetime: Some(self.token_lifetime),
+            unused_after: match kind {
+                Kind::Agent => None,
+                Kind::Mcp => Some(self.mcp_unused_after),
+            },
             preset,
         }
     }
@@ -160,6 +173,10 @@ pub struct SessionPolicy {
     /// Absent in sessions from before applications had policies: the server's figure holds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_lifetime: Option<u32>,
+    /// In place of `stale_after` until the session's second request. Absent in sessions of agents, and in those from before
+    /// there was this figure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unused_after: Option<u32>,
     /// The preset that the application's policy named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preset: Option<Preset>,

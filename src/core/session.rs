@@ -47,6 +47,9 @@ pub struct Session {
     pub head: Head,
 }
 
+/// A session that made this many requests is in use: the first is the one that opened it.
+const USED: u64 = 2;
+
 /// How a session ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ended {
@@ -68,7 +71,14 @@ impl Session {
     /// When it goes stale, as far as the log knows: a later sign of life or start of ours moves it.
     pub fn stale_at(&self, last_sign_of_life: Time) -> Time {
         let last = last_sign_of_life.max(self.last_active_at);
-        self.resumed_at.map_or(last, |resumed| last.max(resumed)) + seconds(self.policy.stale_after)
+        self.resumed_at.map_or(last, |resumed| last.max(resumed)) + seconds(self.stale_after())
+    }
+
+    /// After how long a silence: sooner while it was opened and then hardly used, because most such clients never come
+    /// back, nor say goodbye.
+    fn stale_after(&self) -> u32 {
+        let unused = self.policy.unused_after.filter(|_| self.total.requests < USED);
+        unused.unwrap_or(self.policy.stale_after)
     }
 }
 
@@ -228,6 +238,7 @@ fn decide_connect(
                 id: connect.id,
                 kind: connect.kind,
                 principal: connect.principal,
+                anchor: connect.anchor.clone(),
                 client_session_id: connect.client_session_id.clone(),
                 token_identifier: connect.token_identifier.clone(),
                 token_expires_at: lifetime_ends_at.min(connect.presented.expires_at),

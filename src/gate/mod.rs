@@ -48,6 +48,7 @@ pub type KeyDigest = [u8; 16];
 /// The digest under which the Gate keeps a natural key.
 pub fn key_digest(application: ApplicationNumber, key: NaturalKey<'_>) -> KeyDigest {
     let (tag, text) = match key {
+        NaturalKey::Anchor(text) => (b'a', text),
         NaturalKey::ClientSessionId(text) => (b'c', text),
         NaturalKey::TokenIdentifier(text) => (b't', text),
     };

@@ -15,6 +15,8 @@ pub struct PolicyBody {
     pub stale_after: u32,
     /// The same for MCP sessions.
     pub mcp_stale_after: u32,
+    /// The same for MCP sessions that made no second request.
+    pub mcp_unused_after: u32,
     /// Life of tokens issued here.
     pub token_lifetime: u32,
     /// A session ends this long after it connected, whatever happens.
@@ -27,6 +29,7 @@ impl From<Policy> for PolicyBody {
             idle_after: policy.idle_after,
             stale_after: policy.stale_after,
             mcp_stale_after: policy.mcp_stale_after,
+            mcp_unused_after: policy.mcp_unused_after,
             token_lifetime: policy.token_lifetime,
             absolute_lifetime: policy.absolute_lifetime,
         }

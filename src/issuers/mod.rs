@@ -72,6 +72,8 @@ struct Claims {
     iat: f64,
     nbf: Option<f64>,
     jti: Option<String>,
+    client_id: Option<Value>,
+    azp: Option<Value>,
     scope: Option<String>,
     scp: Option<OneOrMany>,
     /// Of a security event token, a logout token among them.
@@ -176,6 +178,7 @@ impl Issuers {
             issuer: issuer.issuer.clone(),
             audience: issuer.audience.clone(),
             subject: claims.sub.clone(),
+            client: client(claims),
             id: claims.jti.clone(),
             issued_at,
             expires_at,
@@ -191,6 +194,13 @@ impl Issuers {
         }
         sets.entry((issuer.issuer.clone(), issuer.jwks_uri.clone())).or_default().clone()
     }
+}
+
+/// The OAuth client a token was issued to, as far as it says so: one that calls it something else than a text is as good
+/// as any that does not say.
+fn client(claims: &Claims) -> Option<String> {
+    let said = [&claims.client_id, &claims.azp].into_iter().flatten().filter_map(Value::as_str);
+    said.map(str::to_owned).find(|client| !client.is_empty())
 }
 
 /// Words of ours in the token that the organization lets this issuer say.

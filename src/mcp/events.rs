@@ -1,6 +1,6 @@
 //! Server-sent events, as they come in pieces (WHATWG HTML, section 9.2.6).
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 
 /// What the gateway reads of one event.
 #[derive(Debug, Default, PartialEq)]
@@ -9,8 +9,55 @@ pub struct Event {
     pub raw: Bytes,
     /// Its `data` lines, joined by line feeds.
     pub data: Vec<u8>,
-    /// Whether it has an id, from which a stream could be resumed.
-    pub has_id: bool,
+    /// Its id, from which a stream could be resumed; empty where it takes the id back.
+    pub id: Option<Bytes>,
+}
+
+impl Event {
+    /// The event under another id.
+    pub fn renamed(&self, id: &str) -> Bytes {
+        let mut renamed = BytesMut::with_capacity(self.raw.len() + id.len() + 8);
+        // Only events with a field of their own are events to a client: a comment stays one.
+        if !id.is_empty() && (self.id.is_some() || !self.data.is_empty()) {
+            renamed.extend_from_slice(format!("id: {id}\n").as_bytes());
+        }
+        without_id(&self.raw, &mut renamed);
+        renamed.freeze()
+    }
+}
+
+/// Copies lines, save those that name an id.
+fn without_id(raw: &[u8], into: &mut BytesMut) {
+    let mut dropped_cr = false;
+    for line in raw.split_inclusive(|byte| matches!(byte, b'\n' | b'\r')) {
+        // The second half of the end of a line that is left out.
+        if std::mem::take(&mut dropped_cr) && line == b"\n" {
+            continue;
+        }
+        if field(line).0 == b"id" {
+            dropped_cr = line.ends_with(b"\r");
+        } else {
+            into.extend_from_slice(line);
+        }
+    }
+}
+
+/// The beginning of an event that is too large to hold, under another id.
+pub fn renamed_part(part: &[u8], id: &str) -> Bytes {
+    let mut renamed = BytesMut::with_capacity(part.len() + id.len() + 8);
+    renamed.extend_from_slice(format!("id: {id}\n").as_bytes());
+    without_id(part, &mut renamed);
+    renamed.freeze()
+}
+
+/// The name of a line's field, and its value.
+fn field(line: &[u8]) -> (&[u8], &[u8]) {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let colon = line.iter().position(|byte| *byte == b':').unwrap_or(line.len());
+    let (name, value) = line.split_at(colon);
+    let value = value.get(1..).unwrap_or_default();
+    (name, value.strip_prefix(b" ").unwrap_or(value))
 }
 
 /// Cuts a stream into events, however it is cut into pieces before. A line ends with LF, CR or both.
@@ -75,26 +122,18 @@ impl Splitter {
 }
 
 fn read(raw: Bytes) -> Event {
-    let (mut data, mut has_id, mut first) = (Vec::new(), false, true);
-    let mut rest = raw.as_ref();
-    while rest.has_remaining() {
-        let end = rest.iter().position(|byte| matches!(byte, b'\n' | b'\r')).unwrap_or(rest.len());
-        let (line, after) = rest.split_at(end);
-        rest = after.get(1..).unwrap_or_default();
-        let colon = line.iter().position(|byte| *byte == b':').unwrap_or(line.len());
-        let (field, value) = line.split_at(colon);
-        let value = value.get(1..).unwrap_or_default();
-        let value = value.strip_prefix(b" ").unwrap_or(value);
-        match field {
-            b"data" => {
+    let (mut data, mut id, mut first) = (Vec::new(), None, true);
+    for line in raw.split(|byte| matches!(byte, b'\n' | b'\r')) {
+        match field(line) {
+            (b"data", value) => {
                 if !std::mem::take(&mut first) {
                     data.push(b'\n');
                 }
                 data.extend_from_slice(value);
             }
-            b"id" => has_id = true,
+            (b"id", value) => id = Some(Bytes::copy_from_slice(value)),
             _ => {}
         }
     }
-    Event { raw, data, has_id }
+    Event { raw, data, id }
 }

@@ -8,6 +8,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header, response};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
+use uuid::Uuid;
 
 use super::Gateway;
 use super::events::Splitter;
@@ -40,6 +41,13 @@ pub struct Incoming {
     pub body: Body,
 }
 
+impl Incoming {
+    /// Whether it is a stream of server-sent events.
+    pub fn is_events(&self) -> bool {
+        self.head.status.is_success() && is_events(&self.head.headers)
+    }
+}
+
 /// What an upstream answered to `initialize`.
 pub struct Greeting {
     pub head: response::Parts,
@@ -53,23 +61,33 @@ pub struct Greeting {
     pub session: Option<String>,
 }
 
+impl Greeting {
+    /// Whether it is a stream of server-sent events.
+    pub fn is_events(&self) -> bool {
+        self.head.status.is_success() && is_events(&self.head.headers)
+    }
+}
+
 impl Gateway {
     /// Sends a request of a session. A session that the upstream has lost is opened there once more, with the client's own
-    /// `initialize`, and the request repeated: it was never delivered.
+    /// `initialize`, and the request repeated: it was never delivered. Not so where an answer is `owed` that only the lost
+    /// session could have given.
     pub async fn exchange(
         &self,
         session: &Session,
         held: &Held,
         url: &str,
         outgoing: Outgoing,
+        owed: bool,
     ) -> Result<Incoming, Fault> {
         let mut outgoing = outgoing;
-        if let Ok(id) = HeaderValue::try_from(session.id.to_string()) {
-            outgoing.headers.insert(CORRELATION.clone(), id);
-        }
+        correlate(&mut outgoing.headers, session.id);
         let mut kept = held.now();
         let mut healed = false;
         if kept.url != url {
+            if owed {
+                return Err(Fault::upstream_lost());
+            }
             // The application names another upstream now, which must not see the session id of the one before.
             kept = self.heal(session, held, &kept, url, &outgoing.headers).await?;
             healed = true;
@@ -79,6 +97,7 @@ impl Gateway {
             let (lost, answer) = is_lost(&kept, answer).await?;
             match lost {
                 false => return usable(answer),
+                true if owed => return Err(Fault::upstream_lost()),
                 true if healed => {
                     return Err(Fault::upstream_refused("does not know a session it has just opened"));
                 }
@@ -90,7 +109,13 @@ impl Gateway {
         }
     }
 
-    async fn send(&self, url: &str, session: Option<&str>, outgoing: Outgoing) -> Result<Incoming, Fault> {
+    /// Sends a request and waits for the head of the answer.
+    pub(super) async fn send(
+        &self,
+        url: &str,
+        session: Option<&str>,
+        outgoing: Outgoing,
+    ) -> Result<Incoming, Fault> {
         let Outgoing { method, headers, body } = outgoing;
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
@@ -99,7 +124,11 @@ impl Gateway {
         if let Some(id) = session.and_then(|id| HeaderValue::try_from(id).ok()) {
             request.headers_mut().insert(SESSION.clone(), id);
         }
-        match self.upstreams.send(request).await {
+        let sending = tokio::time::timeout(self.config.upstream_timeout, self.upstreams.send(request));
+        let Ok(answer) = sending.await else {
+            return Err(Fault::upstream_refused("has not begun to answer in time"));
+        };
+        match answer {
             Ok(response) => {
                 let (head, body) = response.into_parts();
                 Ok(Incoming { head, body: Body::new(body) })
@@ -221,9 +250,16 @@ pub fn speaks_of_lost_session(body: &[u8]) -> bool {
         || text.split_once("session").is_some_and(|(_, rest)| rest.contains("not found"))
 }
 
+/// Tells the upstream which of our sessions a request belongs to.
+pub fn correlate(headers: &mut HeaderMap, session: Uuid) {
+    if let Ok(id) = HeaderValue::try_from(session.to_string()) {
+        headers.insert(CORRELATION.clone(), id);
+    }
+}
+
 /// Answers that would mean something else coming from us: the client has shown its credentials to us, not to the upstream;
 /// a redirect is for us to follow, which we never do; and 404 is what a client takes for the end of its session.
-fn usable(answer: Incoming) -> Result<Incoming, Fault> {
+pub(super) fn usable(answer: Incoming) -> Result<Incoming, Fault> {
     let status = answer.head.status;
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::PROXY_AUTHENTICATION_REQUIRED => Err(

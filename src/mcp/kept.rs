@@ -24,6 +24,9 @@ pub struct Kept {
     pub initialize: Box<RawValue>,
     /// The revision that was agreed on.
     pub protocol_version: String,
+    /// The OAuth client that opened it, where its issuer says so: another client of the same person is somebody else.
+    #[serde(default)]
+    pub client: Option<String>,
 }
 
 /// The far side of one open session, shared by its requests.

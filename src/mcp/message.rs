@@ -8,12 +8,15 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::meta::{self, Meta};
 use super::reply::Fault;
 
-/// The revisions that have sessions: all that this gateway speaks so far.
-pub const SUPPORTED: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
-/// The first revision without sessions, which brought `server/discover`.
-const MODERN: &str = "2026-07-28";
+/// The revisions that have sessions.
+pub const LEGACY: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
+/// The revision without sessions.
+pub const MODERN: &str = "2026-07-28";
+/// All that is spoken here, the newest first.
+pub const SUPPORTED: [&str; 5] = [MODERN, "2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
 
 /// A POST's content, as far as the gateway cares.
 #[derive(Debug, Default, PartialEq)]
@@ -23,48 +26,19 @@ pub struct Posted {
     /// An array, as revision 2025-03-26 allows.
     pub batch: bool,
     pub initialize: Option<Initialize>,
-    /// Set where the sender speaks a revision without sessions.
-    pub modern: Option<Modern>,
+    /// Of its only message, or of the one in a batch that claims a revision. None for an answer.
+    pub method: Option<String>,
+    /// What `Mcp-Name` has to mirror: `params.name`, or `params.uri` of `resources/read`.
+    pub name: Option<String>,
+    pub meta: Meta,
+    /// Where in the body our own `_meta` member can be put.
+    pub place: Option<meta::Place>,
 }
 
 /// The handshake that opens a session.
 #[derive(Debug, Default, PartialEq)]
 pub struct Initialize {
     pub client_info: Option<Value>,
-}
-
-/// A message in the manner of 2026-07-28.
-#[derive(Debug, PartialEq)]
-pub struct Modern {
-    /// Null for a notification.
-    pub id: Value,
-    /// What its `_meta` claims; nothing where `server/discover` alone gives it away.
-    pub claim: Option<String>,
-}
-
-impl Posted {
-    /// The revision that is asked for and not spoken here, with the id of the request. The ladder of
-    /// `inboundClassification.ts` in the TypeScript SDK's server 2.4.0: the body first, `initialize` is always the old
-    /// handshake, and then the header decides.
-    pub fn unsupported(&self, header: Option<&str>) -> Option<(Value, String)> {
-        if let Some(modern) = &self.modern {
-            let requested = modern.claim.as_deref().or(header).unwrap_or(MODERN);
-            return Some((modern.id.clone(), requested.to_owned()));
-        }
-        let header = header.filter(|version| !SUPPORTED.contains(version) && self.initialize.is_none())?;
-        let id = if self.batch { None } else { self.ids.first().cloned() };
-        Some((id.unwrap_or_default(), header.to_owned()))
-    }
-}
-
-/// Why a revision is refused: newer ones by the code that makes new clients fall back, older or unknown ones in the
-/// words of the SDKs' servers of that age.
-pub fn unsupported_fault(requested: &str) -> Fault {
-    if requested >= MODERN {
-        return Fault::unsupported_version(requested);
-    }
-    let supported = SUPPORTED.join(", ");
-    Fault::new(-32000, format!("Bad Request: Unsupported protocol version (supported versions: {supported})"))
 }
 
 #[derive(Deserialize)]
@@ -86,18 +60,16 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, 
     Value::deserialize(deserializer).map(Some)
 }
 
-#[derive(Deserialize)]
-struct Params {
-    #[serde(rename = "_meta")]
-    meta: Option<Meta>,
-    #[serde(rename = "clientInfo")]
-    client_info: Option<Value>,
-}
-
-#[derive(Deserialize)]
-struct Meta {
-    #[serde(rename = "io.modelcontextprotocol/protocolVersion")]
-    protocol_version: Option<Value>,
+#[derive(Default, Deserialize)]
+struct Params<'a> {
+    #[serde(rename = "_meta", borrow)]
+    meta: Option<&'a RawValue>,
+    #[serde(rename = "clientInfo", borrow)]
+    client_info: Option<&'a RawValue>,
+    #[serde(borrow)]
+    name: Option<&'a RawValue>,
+    #[serde(borrow)]
+    uri: Option<&'a RawValue>,
 }
 
 /// Reads a body.
@@ -114,13 +86,13 @@ pub fn read(body: &[u8]) -> Result<Posted, Fault> {
     }
     let mut posted = Posted { batch, ..Posted::default() };
     for message in messages {
-        posted.take(message)?;
+        posted.take(message, body)?;
     }
     Ok(posted)
 }
 
 impl Posted {
-    fn take(&mut self, message: Envelope<'_>) -> Result<(), Fault> {
+    fn take(&mut self, message: Envelope<'_>, body: &[u8]) -> Result<(), Fault> {
         if message.jsonrpc.as_deref() != Some("2.0") {
             return Err(Fault::invalid_request("Invalid Request: jsonrpc must be \"2.0\""));
         }
@@ -134,16 +106,13 @@ impl Posted {
             return answer.then_some(()).ok_or_else(fault);
         };
         // Parameters of another shape than MCP's are the upstream's to judge.
-        let params: Option<Params> =
-            message.params.and_then(|params| serde_json::from_str(params.get()).ok());
-        let (meta, client_info) = params.map_or((None, None), |params| (params.meta, params.client_info));
-        let claim = meta.and_then(|meta| meta.protocol_version).map(|claim| match claim {
-            Value::String(text) => text,
-            other => other.to_string(),
-        });
-        let claims_modern = claim.as_deref().is_some_and(|claim| !SUPPORTED.contains(&claim));
-        if (claims_modern || method == "server/discover") && self.modern.is_none() {
-            self.modern = Some(Modern { id: message.id.clone().unwrap_or_default(), claim });
+        let params: Params<'_> =
+            message.params.and_then(|params| serde_json::from_str(params.get()).ok()).unwrap_or_default();
+        if !self.meta.claims() {
+            self.meta = params.meta.map(|meta| Meta::read(meta.get())).unwrap_or_default();
+            let name = if method == "resources/read" { params.uri } else { params.name };
+            self.name = name.and_then(|name| serde_json::from_str(name.get()).ok());
+            self.method = Some(method.to_owned());
         }
         let Some(id) = message.id else { return Ok(()) };
         if !(id.is_string() || id.is_number()) {
@@ -156,7 +125,11 @@ impl Posted {
                     "Invalid Request: initialize must not be part of a batch",
                 ));
             }
+            let client_info = params.client_info.and_then(|info| serde_json::from_str(info.get()).ok());
             self.initialize = Some(Initialize { client_info });
+        }
+        if !self.batch {
+            self.place = meta::Place::find(body, message.params, params.meta);
         }
         self.ids.push(id);
         Ok(())
@@ -175,6 +148,19 @@ pub fn answered(data: &[u8]) -> Vec<Value> {
     } else {
         serde_json::from_slice(data).ok().and_then(one).into_iter().collect()
     }
+}
+
+/// The code of the JSON-RPC error in `data`, if it is one.
+pub fn error_code(data: &[u8]) -> Option<i64> {
+    #[derive(Deserialize)]
+    struct Answer {
+        error: Error,
+    }
+    #[derive(Deserialize)]
+    struct Error {
+        code: i64,
+    }
+    serde_json::from_slice::<Answer>(data).ok().map(|answer| answer.error.code)
 }
 
 /// The answer to `initialize`.

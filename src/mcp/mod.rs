@@ -1,17 +1,27 @@
-//! The MCP gateway: one endpoint an application, before the MCP server it names. It speaks Streamable HTTP of the revisions
-//! that have sessions (2025-03-26 to 2025-11-25), and tells clients of later ones to fall back.
+//! The MCP gateway: one endpoint an application, before the MCP server it names. It speaks every revision: Streamable HTTP
+//! with sessions (2025-03-26 to 2025-11-25) and without (2026-07-28), and HTTP+SSE (2024-11-05).
 //!
-//! Reading order: the door (Host, Origin), the order of checks (here), what a message is, how a session opens, how a
-//! request goes to the upstream and its answer comes back.
+//! Reading order: the door (Host, Origin), the order of checks (here), what a message is and of which era, how a session
+//! opens, how a request goes to the upstream (forward) and its answer comes back: as it is (relay), or on a line that a
+//! client can resume (line, pump).
 
 mod door;
+pub mod era;
+mod errand;
+pub mod event_id;
 pub mod events;
 mod forward;
 mod kept;
+mod legacy;
+mod line;
+mod lines;
 pub mod message;
+pub mod meta;
+mod modern;
 mod open;
+mod pump;
+mod relay;
 mod reply;
-mod stream;
 pub mod upstream;
 
 use std::sync::Arc;
@@ -37,19 +47,16 @@ use crate::auth::{self, Auth};
 use crate::config::Config;
 use crate::core::application::Application;
 use crate::core::caller::{Caller, Scope};
-use crate::core::event::Counts;
-use crate::core::session::{Refusal as Rule, Session};
+use crate::core::session::Refusal as Rule;
 use crate::directory::Directory;
 use crate::error::Error;
-use crate::gate::Pass;
 use crate::sessions::Sessions;
 use door::Door;
-use forward::{Outgoing, is_events};
+use era::Era;
 use kept::Far;
-use message::Posted;
-use reply::{Fault, Refusal, in_place_of_answer};
-use stream::Errand;
-use upstream::{PROTOCOL_VERSION, SESSION, Upstreams};
+use lines::Lines;
+use reply::{Fault, Refusal};
+use upstream::Upstreams;
 
 /// Largest POST: what the SDKs' servers take.
 const BODY: usize = 4 << 20;
@@ -66,6 +73,7 @@ pub struct Gateway {
     door: Door,
     upstreams: Upstreams,
     far: Far,
+    lines: Lines,
 }
 
 /// A request whose sender may use the application's gateway.
@@ -88,7 +96,8 @@ impl Gateway {
         stopping: CancellationToken,
     ) -> Self {
         let (door, upstreams) = (Door::new(&config, &public_url), Upstreams::new(&config));
-        Self { sessions, directory, auth, config, public_url, stopping, door, upstreams, far: Far::default() }
+        let (far, lines) = Default::default();
+        Self { sessions, directory, auth, config, public_url, stopping, door, upstreams, far, lines }
     }
 }
 
@@ -152,9 +161,7 @@ impl Gateway {
             return Ok(door::preflight());
         }
         if ![Method::GET, Method::POST, Method::DELETE].contains(&parts.method) {
-            let refusal =
-                Refusal::new(StatusCode::METHOD_NOT_ALLOWED, Fault::new(-32000, "Method not allowed"));
-            return Ok(([(header::ALLOW, door::METHODS)], refusal.into_response()).into_response());
+            return Err(Refusal::method_not_allowed(door::METHODS));
         }
         let visit = self.admit(named, parts).await?;
         match parts.method {
@@ -213,116 +220,15 @@ impl Gateway {
         check_media(&parts.headers)?;
         let body = read_body(body).await?;
         let posted = message::read(&body).map_err(Refusal::bad_request)?;
-        let header = door::text(&parts.headers, &PROTOCOL_VERSION);
-        if let Some((id, requested)) = posted.unsupported(header) {
-            return Err(Refusal::bad_request(message::unsupported_fault(&requested)).to(&id));
-        }
-        if let Some(initialize) = &posted.initialize {
-            return self.initialize(visit, parts, &posted, initialize, body).await;
-        }
-        let session = self.session(&visit, &parts.headers).await?;
-        self.forward(visit, session, parts, posted, body).await
-    }
-
-    async fn get(self: &Arc<Self>, visit: Visit, parts: &Parts) -> Result<Response, Refusal> {
-        if !door::accepts(&parts.headers, "text/event-stream") {
-            let fault = Fault::new(-32000, "Not Acceptable: Client must accept text/event-stream");
-            return Err(Refusal::new(StatusCode::NOT_ACCEPTABLE, fault));
-        }
-        check_version(&parts.headers)?;
-        let session = self.session(&visit, &parts.headers).await?;
-        self.forward(visit, session, parts, Posted::default(), Bytes::new()).await
-    }
-
-    async fn delete(self: &Arc<Self>, visit: Visit, parts: &Parts) -> Result<Response, Refusal> {
-        check_version(&parts.headers)?;
-        let session = self.session(&visit, &parts.headers).await?;
-        let refused = |error| Refusal::from_error(error, &visit.metadata);
-        let far = self.far.of(&self.sessions, &session).await.ok();
-        self.sessions.disconnect(&visit.caller, session.id).await.map_err(refused)?;
-        self.far.remove(session.number);
-        if let Some(kept) = far.map(|held| held.now()) {
-            self.say_goodbye(kept.url.clone(), kept.session.clone(), Some(kept.protocol_version.clone()));
-        }
-        // 200 and 204 are what every SDK takes for success; 202 the Python client calls a failure.
-        Ok(StatusCode::NO_CONTENT.into_response())
-    }
-
-    /// The session a request belongs to. Unknown, another's and ended are one and the same 404, save that its owner
-    /// learns how it ended.
-    async fn session(&self, visit: &Visit, headers: &HeaderMap) -> Result<Session, Refusal> {
-        let Some(id) = headers.get(&SESSION) else {
-            let fault = Fault::new(-32000, "Bad Request: Mcp-Session-Id header is required");
-            return Err(Refusal::bad_request(fault));
-        };
-        let id = id.to_str().unwrap_or("");
-        let open = self.auth.mcp_session(id).and_then(|number| self.sessions.open_session(number));
-        let own = open.filter(|session| {
-            session.application == visit.application.number
-                && self.sessions.belongs_to(&visit.caller, session)
-        });
-        match own {
-            Some(session) => Ok(session),
-            None => {
-                let reason = self.sessions.how_mcp_ended(&visit.caller, visit.application.number, id).await;
-                let reason = reason.map_err(|error| Refusal::from_error(error, &visit.metadata))?;
-                Err(Refusal::session_not_found(reason))
-            }
-        }
-    }
-
-    /// Carries a request to the upstream and the answer back. It is registered before anything else, so that a revocation
-    /// finds it.
-    async fn forward(
-        self: &Arc<Self>,
-        visit: Visit,
-        session: Session,
-        parts: &Parts,
-        posted: Posted,
-        body: Bytes,
-    ) -> Result<Response, Refusal> {
-        let pass = match self.sessions.enter(&visit.caller, session.number) {
-            Ok(pass) => pass,
-            // A revocation that is under way covers it: for its owner, who has a fresh credential, it is over.
-            Err(Error::Unauthorized { reason: Some(Rule::Revoked(reason)) }) => {
-                return Err(Refusal::session_not_found(Some(reason)));
-            }
-            Err(Error::Denied { code: "session_suspended", .. }) => {
-                return Ok(in_place_of_answer(&Fault::suspended(), &posted.ids, posted.batch));
-            }
-            Err(error) => return Err(Refusal::from_error(error, &visit.metadata)),
-        };
-        let far = self.far.of(&self.sessions, &session).await;
-        let far = far.map_err(|error| Refusal::from_error(error, &visit.metadata))?;
-        let counts = Counts { requests: 1, bytes_in: body.len() as u64, bytes_out: 0 };
-        self.sessions.observe(&visit.caller, &session, counts);
-        let errand = Errand {
-            sessions: self.sessions.clone(),
-            caller: visit.caller,
-            number: session.number,
-            pass: Some(pass),
-            ids: posted.ids,
-            batch: posted.batch,
-            stopping: self.stopping.clone(),
-        };
-        let outgoing =
-            Outgoing { method: parts.method.clone(), headers: upstream::inward(&parts.headers), body };
-        match errand.wait(self.exchange(&session, &far, &visit.url, outgoing)).await {
-            Err(fault) => match errand.pass.as_ref().and_then(Pass::reason) {
-                // There is no call to answer with the reason.
-                Some(reason) if errand.ids.is_empty() => Err(Refusal::session_not_found(Some(reason))),
-                _ => Ok(in_place_of_answer(&fault, &errand.ids, errand.batch)),
+        match era::of(&posted, &parts.headers)? {
+            Era::Modern => self.call(visit, parts, posted, body).await,
+            Era::Legacy => match &posted.initialize {
+                Some(initialize) => self.initialize(visit, parts, &posted, initialize, body).await,
+                None => {
+                    let session = self.session(&visit, &parts.headers).await?;
+                    self.forward(visit, session, parts, posted, body).await
+                }
             },
-            Ok(answer) => {
-                let events = is_events(&answer.head.headers);
-                let empty = matches!(answer.head.status, StatusCode::ACCEPTED | StatusCode::NO_CONTENT);
-                let headers = outward(&answer.head.headers, events);
-                let body =
-                    if empty { Body::empty() } else { errand.relay(Bytes::new(), Some(answer.body), events) };
-                let mut response = (answer.head.status, body).into_response();
-                *response.headers_mut() = headers;
-                Ok(response)
-            }
         }
     }
 
@@ -360,14 +266,6 @@ fn check_media(headers: &HeaderMap) -> Result<(), Refusal> {
         return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, Fault::new(-32000, text)));
     }
     Ok(())
-}
-
-/// MCP 2025-11-25, basic/transports: an unsupported `MCP-Protocol-Version` MUST be 400.
-fn check_version(headers: &HeaderMap) -> Result<(), Refusal> {
-    match Posted::default().unsupported(door::text(headers, &PROTOCOL_VERSION)) {
-        Some((_, requested)) => Err(Refusal::bad_request(message::unsupported_fault(&requested))),
-        None => Ok(()),
-    }
 }
 
 /// The whole of a POST. Of one that is too large some more is read and thrown away, so that a client that is still writing

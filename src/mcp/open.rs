@@ -11,13 +11,14 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::door;
+use super::errand::Errand;
 use super::forward::{Greeting, Outgoing, is_events};
 use super::kept::{Kept, sealed};
 use super::message::{Initialize, Posted};
-use super::reply::{Fault, Refusal, in_place_of_answer};
-use super::stream::Errand;
+use super::pump::Pump;
+use super::reply::{Fault, Refusal};
 use super::upstream::{self, PROTOCOL_VERSION, SESSION};
-use super::{Gateway, Visit};
+use super::{Gateway, Visit, legacy};
 use crate::auth::ClientAddress;
 use crate::core::event::Counts;
 use crate::core::kind::Kind;
@@ -36,13 +37,12 @@ impl Gateway {
         initialize: &Initialize,
         body: Bytes,
     ) -> Result<Response, Refusal> {
-        let id = posted.ids.first().cloned().unwrap_or_default();
         let info = initialize.client_info.as_ref();
         let client_session_id = member(info, "sessionId");
         if client_session_id.is_none() && self.config.require_client_session_id {
             // The words that clients of Kontext's gateway know.
             let fault = Fault::invalid_params("initialize requires clientInfo.sessionId");
-            return Err(Refusal::bad_request(fault).to(&id));
+            return Err(Refusal::bad_request(fault).to(&posted.ids));
         }
         let said =
             std::str::from_utf8(&body).ok().and_then(|text| RawValue::from_string(text.to_owned()).ok());
@@ -58,22 +58,24 @@ impl Gateway {
         };
         let mut greeting = match greeting {
             Ok(greeting) => greeting,
-            Err(fault) => return Ok(in_place_of_answer(&fault, &posted.ids, false)),
+            Err(fault) => return Err(Refusal::in_place_of_answer(fault, posted.ids.clone(), false)),
         };
-        let Some(protocol_version) = greeting.protocol_version.take() else {
+        let Some(protocol_version) = greeting.protocol_version.clone() else {
             // It said no: the client may read why, and nothing has come to be.
             self.say_goodbye(visit.url, greeting.session.take(), None);
-            return Ok(answer(greeting, None, None));
+            return Ok(answer(greeting, None));
         };
         let kept = Kept {
             url: visit.url.clone(),
             session: greeting.session.take(),
             initialize: said,
             protocol_version,
+            client: visit.caller.client().map(str::to_owned),
         };
         let new = NewSession {
             kind: Kind::Mcp,
             application: Some(visit.application.id),
+            anchor: None,
             client_session_id,
             token_identifier: None,
             authenticated_user: None,
@@ -87,11 +89,11 @@ impl Gateway {
         let (upstream_session, version) = (kept.session.clone(), kept.protocol_version.clone());
         match self.open(&visit, new, kept).await {
             Ok((session, mcp_session_id)) => {
-                self.opened(visit, session, posted, greeting, body.len(), &mcp_session_id)
+                self.opened(visit, session, posted, greeting, body.len(), &mcp_session_id).await
             }
             Err(refusal) => {
                 self.say_goodbye(visit.url, upstream_session, Some(version));
-                Err(refusal.to(&id))
+                Err(refusal.to(&posted.ids))
             }
         }
     }
@@ -126,8 +128,8 @@ impl Gateway {
     }
 
     /// The answer to the client, with its session id.
-    fn opened(
-        &self,
+    async fn opened(
+        self: &Arc<Self>,
         visit: Visit,
         session: Session,
         posted: &Posted,
@@ -139,20 +141,33 @@ impl Gateway {
         let pass = self.sessions.enter(&visit.caller, session.number).map_err(refused)?;
         let counts = Counts { requests: 1, bytes_in: bytes_in as u64, bytes_out: 0 };
         self.sessions.observe(&visit.caller, &session, counts);
-        let errand = Errand {
-            sessions: self.sessions.clone(),
-            caller: visit.caller,
-            number: session.number,
-            pass: Some(pass),
-            ids: posted.ids.clone(),
-            batch: false,
-            stopping: self.stopping.clone(),
+        let errand = self.errand(&visit, session.number, pass, posted.ids.clone());
+        let mut response = match greeting.is_events() {
+            true => self.greeted_on_a_line(greeting, errand).await,
+            false => answer(greeting, Some(errand)),
         };
-        Ok(answer(greeting, Some(errand), HeaderValue::try_from(mcp_session_id).ok()))
+        if let Ok(id) = HeaderValue::try_from(mcp_session_id) {
+            response.headers_mut().insert(SESSION.clone(), id);
+        }
+        Ok(response)
+    }
+
+    async fn greeted_on_a_line(self: &Arc<Self>, greeting: Greeting, errand: Errand) -> Response {
+        let Greeting { head, read, rest, protocol_version, .. } = greeting;
+        let line = self.new_line(&errand, protocol_version.as_deref().unwrap_or_default()).await;
+        self.lines.insert(&line);
+        // Nobody else knows it yet.
+        let reader = line.attach(line.after).unwrap_or_default();
+        let (gateway, pumped) = (self.clone(), line.clone());
+        tokio::spawn(async move {
+            Pump::new(errand, pumped.clone(), gateway.config.upstream_timeout, &read, rest).run().await;
+            gateway.lines.ended(&pumped);
+        });
+        legacy::events(&head.headers, line, reader, None)
     }
 }
 
-fn answer(greeting: Greeting, errand: Option<Errand>, mcp_session_id: Option<HeaderValue>) -> Response {
+fn answer(greeting: Greeting, errand: Option<Errand>) -> Response {
     let Greeting { head, read, rest, .. } = greeting;
     let events = is_events(&head.headers);
     let body = match errand {
@@ -162,9 +177,6 @@ fn answer(greeting: Greeting, errand: Option<Errand>, mcp_session_id: Option<Hea
     let status = if head.status == StatusCode::ACCEPTED { StatusCode::OK } else { head.status };
     let mut response = (status, body).into_response();
     *response.headers_mut() = super::outward(&head.headers, events);
-    if let Some(id) = mcp_session_id {
-        response.headers_mut().insert(SESSION.clone(), id);
-    }
     response
 }
 
@@ -173,13 +185,13 @@ fn member(info: Option<&Value>, name: &str) -> Option<String> {
 }
 
 /// A hostname that is not one is left out; it is no reason to refuse a client that works elsewhere.
-fn is_plain(name: &str) -> bool {
+pub(super) fn is_plain(name: &str) -> bool {
     name.len() <= LONGEST && !name.trim().is_empty() && !name.chars().any(char::is_control)
 }
 
 /// Icons may be pictures of any size (MCP 2025-11-25, schema `Implementation`): what is too large is recorded without what
 /// no list of sessions shows.
-fn fitting(mut info: Value) -> Value {
+pub(super) fn fitting(mut info: Value) -> Value {
     if info.to_string().len() > LARGEST_CLIENT_INFO
         && let Some(members) = info.as_object_mut()
     {

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::message::SUPPORTED;
+use super::message::{LEGACY, SUPPORTED};
 use crate::auth::NothingGenuine;
 use crate::core::reason::Reason;
 use crate::core::session::Refusal as Rule;
@@ -61,6 +61,26 @@ impl Fault {
         Self { data: Some(data), ..Self::new(-32022, "Unsupported protocol version") }
     }
 
+    /// The same, where the server behind speaks only revisions with sessions: clients then fall back to `initialize`.
+    pub fn legacy_only(requested: &str) -> Self {
+        let data = json!({ "supported": LEGACY, "requested": requested });
+        Self { data: Some(data), ..Self::new(-32022, "Unsupported protocol version") }
+    }
+
+    /// An older or unknown revision, in the words of the SDKs' servers of that age.
+    pub fn unsupported_legacy_version(requested: &str) -> Self {
+        let supported = LEGACY.join(", ");
+        let text = format!(
+            "Bad Request: Unsupported protocol version {requested:?} (supported versions: {supported})"
+        );
+        Self::new(-32000, text)
+    }
+
+    /// MCP 2026-07-28, basic/transports/streamable-http: a header does not repeat what the body says.
+    pub fn header_mismatch(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(-32020, message)
+    }
+
     /// The end of the session, for each call that was in flight. The code is that of "Session not found", which is what
     /// the client's next request will meet.
     pub fn ended(reason: Reason) -> Self {
@@ -78,6 +98,12 @@ impl Fault {
 
     pub fn suspended() -> Self {
         Self::new(-32000, "The session is suspended; an operator can resume it").because("session_suspended")
+    }
+
+    /// A client resumes a stream that did not survive: its calls will not be answered any more.
+    pub fn stream_lost() -> Self {
+        Self::new(-32000, "The gateway was restarted and has lost the answer to this call: call again")
+            .because("stream_lost")
     }
 
     /// It died, or ended a stream that nobody can resume, before it had answered.
@@ -119,22 +145,56 @@ impl Fault {
 pub struct Refusal {
     pub status: StatusCode,
     pub fault: Fault,
-    pub id: Value,
+    /// The requests it answers; none where it answers what is no request, or cannot be read.
+    pub ids: Vec<Value>,
+    /// They came as an array.
+    pub batch: bool,
     /// Value of `WWW-Authenticate`.
     pub challenge: Option<String>,
     pub retry_after: Option<u32>,
+    /// Value of `Allow`.
+    pub allow: Option<&'static str>,
     /// Whether what was presented is no credential of ours.
     pub nothing_genuine: bool,
 }
 
 impl Refusal {
     pub fn new(status: StatusCode, fault: Fault) -> Self {
-        Self { status, fault, id: Value::Null, challenge: None, retry_after: None, nothing_genuine: false }
+        Self {
+            status,
+            fault,
+            ids: vec![],
+            batch: false,
+            challenge: None,
+            retry_after: None,
+            allow: None,
+            nothing_genuine: false,
+        }
     }
 
-    /// In answer to a request whose id is known.
-    pub fn to(self, id: &Value) -> Self {
-        Self { id: id.clone(), ..self }
+    /// A fault in place of the upstream's answer: for calls with status 200, because every SDK hands the error on to
+    /// whoever called, and none of them does so with every other status; for anything else 502, or 503 where coming back
+    /// helps.
+    pub fn in_place_of_answer(fault: Fault, ids: Vec<Value>, batch: bool) -> Self {
+        let passes = [Fault::stopping(), Fault::suspended()].contains(&fault);
+        let status = match (ids.is_empty(), passes) {
+            (false, _) => StatusCode::OK,
+            (true, true) => StatusCode::SERVICE_UNAVAILABLE,
+            (true, false) => StatusCode::BAD_GATEWAY,
+        };
+        let retry_after = (ids.is_empty() && passes).then_some(1);
+        Self { ids, batch, retry_after, ..Self::new(status, fault) }
+    }
+
+    /// In answer to these requests.
+    pub fn to(self, ids: &[Value]) -> Self {
+        Self { ids: ids.to_vec(), ..self }
+    }
+
+    /// RFC 9110, section 15.5.6: the answer says which methods are.
+    pub fn method_not_allowed(allow: &'static str) -> Self {
+        let fault = Fault::new(-32000, format!("Method not allowed: this takes {allow}"));
+        Self { allow: Some(allow), ..Self::new(StatusCode::METHOD_NOT_ALLOWED, fault) }
     }
 
     pub fn bad_request(fault: Fault) -> Self {
@@ -150,6 +210,11 @@ impl Refusal {
     pub fn session_not_found(reason: Option<Reason>) -> Self {
         let data = reason.map(|reason| json!({ "reason": reason.word() }));
         Self::new(StatusCode::NOT_FOUND, Fault { data, ..Fault::new(-32001, "Session not found") })
+    }
+
+    /// What a client asks to resume is not there any more; its session goes on.
+    pub fn stream_not_found(why: &'static str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, Fault::new(-32000, why).because("stream_not_found"))
     }
 
     pub fn not_found(message: impl Into<Cow<'static, str>>) -> Self {
@@ -222,10 +287,14 @@ fn described(rule: Rule) -> (String, Option<Reason>) {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        if self.fault.data.as_ref().is_some_and(|data| data["reason"].is_string()) {
+        let over = [StatusCode::UNAUTHORIZED, StatusCode::NOT_FOUND].contains(&self.status);
+        if over && self.fault.data.as_ref().is_some_and(|data| data["reason"].is_string()) {
             metrics::counter!(meter::AFTER_END).increment(1);
         }
-        let body = self.fault.answer(&self.id);
+        let body = match self.ids.is_empty() {
+            true => self.fault.answer(&Value::Null),
+            false => self.fault.answers(&self.ids, self.batch),
+        };
         let mut response = (self.status, [(header::CONTENT_TYPE, "application/json")], body).into_response();
         if self.nothing_genuine {
             response.extensions_mut().insert(NothingGenuine);
@@ -234,21 +303,12 @@ impl IntoResponse for Refusal {
         if let Some(challenge) = self.challenge.and_then(|text| HeaderValue::try_from(text).ok()) {
             headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
+        if let Some(allow) = self.allow {
+            headers.insert(header::ALLOW, HeaderValue::from_static(allow));
+        }
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
         response
     }
-}
-
-/// A fault in place of the upstream's answer: for calls with status 200, because every SDK hands the error on to whoever
-/// called, and none of them does so with every other status; for anything else 502, or 503 where coming back helps.
-pub fn in_place_of_answer(fault: &Fault, ids: &[Value], batch: bool) -> Response {
-    if ids.is_empty() {
-        let passes = [Fault::stopping(), Fault::suspended()].contains(fault);
-        let status = if passes { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::BAD_GATEWAY };
-        return Refusal { retry_after: passes.then_some(1), ..Refusal::new(status, fault.clone()) }
-            .into_response();
-    }
-    ([(header::CONTENT_TYPE, "application/json")], fault.answers(ids, batch)).into_response()
 }

@@ -3,6 +3,7 @@
 
 mod board;
 mod erase;
+mod gateway;
 mod history;
 mod list;
 mod once;
@@ -41,9 +42,9 @@ use crate::core::policy::Policy;
 use crate::core::reason::Reason;
 use crate::core::session::{Refusal, Session};
 use crate::error::Error;
-use crate::gate::{Gate, Pass};
+use crate::gate::Gate;
 use crate::secret::{self, SecretKey, TokenKind};
-use crate::store::{McpSession, Reader, SessionRow, SideWrite};
+use crate::store::{Reader, SessionRow};
 
 /// Longest text a client may give for anything about a session; longer is refused, never cut.
 pub const LONGEST: usize = 1_024;
@@ -70,6 +71,8 @@ pub struct NewSession {
     pub kind: Kind,
     /// Where; for a caller that may create in several applications.
     pub application: Option<Uuid>,
+    /// The gateway's own natural key, from [`Sessions::anchor`]: of a client that has no session id.
+    pub anchor: Option<String>,
     pub client_session_id: Option<String>,
     pub token_identifier: Option<String>,
     /// Whom the client acts for, in the client's own words.
@@ -115,7 +118,7 @@ impl Sessions {
         self.clock.now()
     }
 
-    /// Opens a session, or attaches to the live one with the same `clientSessionId` (else `tokenIdentifier`): same id,
+    /// Opens a session, or attaches to the live one with the same natural key (`core::command::natural_key`): same id,
     /// fresh token, the old token dead.
     pub async fn connect(&self, caller: &Caller, new: NewSession) -> Result<Opened, Error> {
         if let Some(done) = By::caller(caller).recorded()? {
@@ -135,6 +138,7 @@ impl Sessions {
             organization: caller.organization,
             application,
             principal,
+            anchor: new.anchor,
             client_session_id: new.client_session_id,
             token_identifier: new.token_identifier,
             protocol_version: new.protocol_version,
@@ -401,86 +405,6 @@ impl Sessions {
             )),
         }
     }
-
-    // ---- for the gateway ----
-
-    /// Registers a request or stream of a session as under way, if the caller may and the session is live. The pass
-    /// says when it must stop.
-    pub fn enter(&self, caller: &Caller, number: SessionNumber) -> Result<Pass, Error> {
-        self.gate_presented(caller, number);
-        Ok(self.gate.enter(number, self.clock.now())?)
-    }
-
-    /// Notes a sign of life of a session: its silence counts from now.
-    pub fn saw(&self, number: SessionNumber) {
-        self.gate.saw(number, self.clock.now());
-    }
-
-    /// The open session behind a number.
-    pub fn open_session(&self, number: SessionNumber) -> Option<Session> {
-        self.gate.known().session(number).cloned()
-    }
-
-    /// Whether the caller is the principal the session was opened for: a foreign one learns nothing, not even that it
-    /// exists.
-    pub fn belongs_to(&self, caller: &Caller, session: &Session) -> bool {
-        let principal = caller.person().or_else(|| {
-            let (issuer, subject) = principal_of(caller, None);
-            let digest = self.key.subject_digest(&issuer, &subject);
-            self.gate.known().principal(caller.organization, &digest)
-        });
-        session.organization == caller.organization
-            && session.owner == caller.actor
-            && principal == Some(session.principal)
-    }
-
-    /// Keeps what the gateway needs to speak to the server behind a session, sealed, under a fresh `Mcp-Session-Id`,
-    /// which is returned: it exists nowhere else.
-    pub async fn keep_mcp(&self, session: &Session, state: &[u8]) -> Result<String, Error> {
-        let minted = secret::mint(TokenKind::Mcp, session.id);
-        let sealed = self.key.seal(&mcp_label(session.id), state);
-        let side = SideWrite::McpSession(session.number, McpSession { id_hash: minted.hash, sealed });
-        self.committer.submit(By::system(), Work::Side(side)).await?;
-        Ok(minted.text)
-    }
-
-    /// Replaces what is kept, under the same `Mcp-Session-Id`.
-    pub async fn update_mcp(&self, session: &Session, state: &[u8]) -> Result<(), Error> {
-        let Some(kept) = self.reader.mcp_session(session.number).await? else { return Ok(()) };
-        let sealed = self.key.seal(&mcp_label(session.id), state);
-        let side = SideWrite::McpSession(session.number, McpSession { sealed, ..kept });
-        self.committer.submit(By::system(), Work::Side(side)).await.map(|_| ())
-    }
-
-    /// How a session of the gateway ended, by its genuine `Mcp-Session-Id`; for its owner only.
-    pub async fn how_mcp_ended(
-        &self,
-        caller: &Caller,
-        application: ApplicationNumber,
-        id: &str,
-    ) -> Result<Option<Reason>, Error> {
-        let Some(presented) = secret::parse(id).filter(|presented| presented.kind == TokenKind::Mcp) else {
-            return Ok(None);
-        };
-        let Some(session) = self.reader.session(presented.id).await?.map(|row| row.session) else {
-            return Ok(None);
-        };
-        if session.application != application || !self.belongs_to(caller, &session) {
-            return Ok(None);
-        }
-        let kept = self.reader.mcp_session(session.number).await?;
-        let genuine = kept.is_some_and(|kept| secret::same(&kept.id_hash, &presented.hash));
-        Ok(session.ended.filter(|_| genuine).map(|ended| ended.reason))
-    }
-
-    /// What was kept, opened.
-    pub async fn kept_mcp(&self, session: &Session) -> Result<Option<Vec<u8>>, Error> {
-        let Some(kept) = self.reader.mcp_session(session.number).await? else { return Ok(None) };
-        self.key
-            .open(&mcp_label(session.id), &kept.sealed)
-            .map(Some)
-            .map_err(|error| Error::Internal(error.to_string()))
-    }
 }
 
 /// Whether a session is of the caller's organization, of what the caller is confined to, and not another person's: who
@@ -496,10 +420,6 @@ fn within_reach(caller: &Caller, session: &Session) -> bool {
         _ => true,
     };
     own && session.organization == caller.organization && caller.may_touch(session.application)
-}
-
-fn mcp_label(id: Uuid) -> String {
-    format!("mcp_session {id}")
 }
 
 /// Issuer and subject of whom a session belongs to: the user the client names, else the client itself.

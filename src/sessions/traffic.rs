@@ -30,6 +30,8 @@ pub(super) struct Traffic {
 struct Pending {
     recorded_at: Time,
     counts: Counts,
+    /// There is something to record: a sign of life, also one without anything to count.
+    waiting: bool,
     /// The last caller, in whose name it will be recorded.
     caller: Caller,
     session: Session,
@@ -44,10 +46,12 @@ impl Sessions {
         let pending = traffic.sessions.entry(session.number).or_insert_with(|| Pending {
             recorded_at: now - WINDOW,
             counts: Counts::default(),
+            waiting: false,
             caller: caller.clone(),
             session: session.clone(),
         });
         pending.counts = pending.counts.plus(counts);
+        pending.waiting = true;
         pending.caller = caller.clone();
         // A credential that outlives the session's token renews it: that cannot wait for the window.
         let renews = caller.renews()
@@ -66,7 +70,7 @@ impl Sessions {
     /// Records what a session's traffic has come to, durably.
     pub(super) async fn flush(&self, number: SessionNumber) {
         let pending = self.traffic.lock().sessions.remove(&number);
-        if let Some(mut pending) = pending.filter(|pending| pending.counts != Counts::default()) {
+        if let Some(mut pending) = pending.filter(|pending| pending.waiting) {
             let by = By::caller(&pending.caller);
             self.committer.submit(by, work(&mut pending)).await.ok();
         }
@@ -80,7 +84,7 @@ impl Sessions {
             if now - pending.recorded_at < WINDOW && !all {
                 return true;
             }
-            let waiting = pending.counts != Counts::default();
+            let waiting = pending.waiting;
             if waiting {
                 pending.recorded_at = now;
                 due.push((By::caller(&pending.caller), work(pending)));
@@ -97,6 +101,7 @@ impl Sessions {
 
 fn work(pending: &mut Pending) -> Work {
     let counts = std::mem::take(&mut pending.counts);
+    pending.waiting = false;
     let presented = pending.caller.presented(pending.session.owner);
     let command = Command::RecordActivity { source: ActivitySource::Gateway, counts, presented };
     Work::Session { number: pending.session.number, command, token_hash: None }

@@ -73,6 +73,8 @@ pub struct Detail {
     /// JSON text.
     pub client_info: Option<String>,
     pub ip: Option<String>,
+    /// Shown to nobody.
+    pub anchor: Option<String>,
     pub client_session_id: Option<String>,
     pub token_identifier: Option<String>,
     pub protocol_version: Option<String>,
@@ -91,6 +93,7 @@ impl Detail {
                 .and_then(|personal| personal.client_info.as_ref())
                 .map(std::string::ToString::to_string),
             ip: personal.and_then(|personal| personal.ip.clone()),
+            anchor: connected.anchor.clone(),
             client_session_id: connected.client_session_id.clone(),
             token_identifier: connected.token_identifier.clone(),
             protocol_version: connected.protocol_version.clone(),

@@ -691,7 +691,8 @@ async fn the_policy_tells_the_configured_figures() {
     let server = Server::with(&["--idle-after", "7s"]).await;
     let (_, body) = server.operator().await.get("/api/v1/policy").await;
     let policy = json!({
-        "idleAfter": 7, "staleAfter": 900, "mcpStaleAfter": 3_600, "tokenLifetime": 3_600, "absoluteLifetime": 86_400,
+        "idleAfter": 7, "staleAfter": 900, "mcpStaleAfter": 3_600, "mcpUnusedAfter": 600, "tokenLifetime": 3_600,
+        "absoluteLifetime": 86_400,
     });
     assert_eq!(body, policy);
 }

@@ -34,6 +34,7 @@ const POLICY: Policy = Policy {
     idle_after: 300,
     stale_after: 900,
     mcp_stale_after: 3_600,
+    mcp_unused_after: 600,
     token_lifetime: 3_600,
     absolute_lifetime: 86_400,
 };
@@ -93,6 +94,7 @@ fn connect() -> Connect {
         organization: OrganizationNumber(1),
         application: ApplicationNumber(1),
         principal: PrincipalNumber(1),
+        anchor: None,
         client_session_id: Some("run-1".into()),
         token_identifier: None,
         protocol_version: None,
@@ -215,6 +217,7 @@ fn a_connect_opens_a_session_whose_token_lasts_as_long_as_the_credential() {
             id: Uuid::from_u128(1),
             kind: Kind::Agent,
             principal: PrincipalNumber(1),
+            anchor: None,
             client_session_id: Some("run-1".into()),
             token_identifier: None,
             token_expires_at: at(1000),
@@ -274,11 +277,13 @@ fn a_connect_is_refused_with_an_expired_credential_from_its_very_instant_on() {
 }
 
 #[test]
-fn the_natural_key_is_the_client_session_id_and_else_the_token_identifier() {
-    assert_eq!(natural_key(Some("a"), Some("b")), Some(NaturalKey::ClientSessionId("a")));
-    assert_eq!(natural_key(None, Some("b")), Some(NaturalKey::TokenIdentifier("b")));
-    assert_eq!(natural_key(None, None), None);
-    assert_ne!(natural_key(Some("x"), None), natural_key(None, Some("x")));
+fn the_natural_key_is_the_anchor_else_the_client_session_id_and_else_the_token_identifier() {
+    assert_eq!(natural_key(Some("z"), Some("a"), Some("b")), Some(NaturalKey::Anchor("z")));
+    assert_eq!(natural_key(None, Some("a"), Some("b")), Some(NaturalKey::ClientSessionId("a")));
+    assert_eq!(natural_key(None, None, Some("b")), Some(NaturalKey::TokenIdentifier("b")));
+    assert_eq!(natural_key(None, None, None), None);
+    assert_ne!(natural_key(None, Some("x"), None), natural_key(None, None, Some("x")));
+    assert_ne!(natural_key(Some("x"), None, None), natural_key(None, Some("x"), None));
 }
 
 #[test]
@@ -508,6 +513,39 @@ fn a_sign_of_life_that_is_not_in_the_log_yet_counts_for_status_and_staleness() {
     assert_eq!(derived_status(given.session(), Some(at(200)), at(1000)), DerivedStatus::Expired);
     assert_eq!(given.when(stale(0, Some(200)), at(1100) - milliseconds(1)), Ok(vec![]));
     assert_eq!(given.when(stale(0, Some(200)), at(1100)), Ok(vec![disconnected(Reason::Stale)]));
+}
+
+#[test]
+fn an_mcp_session_goes_stale_sooner_until_its_second_request() {
+    let given = || connected_as(Kind::Mcp);
+    let ends = |given: Given, seconds| {
+        assert_eq!(given.when(stale(0, None), at(seconds) - milliseconds(1)), Ok(vec![]));
+        assert_eq!(given.when(stale(0, None), at(seconds)), Ok(vec![disconnected(Reason::Stale)]));
+    };
+    ends(given(), 600);
+    ends(given().and(recorded(1), at(10)), 610);
+    ends(given().and(recorded(1), at(10)).and(recorded(2), at(20)), 3_620);
+    assert_eq!(given().when(stale(0, Some(500)), at(600)), Ok(vec![]), "a sign of life puts it off");
+    // Sessions from before there was this figure, and agents, which have heartbeats, have one timeout.
+    let mut old = given();
+    if let Some(session) = &mut old.session {
+        session.policy.unused_after = None;
+    }
+    ends(old, 3_600);
+    ends(connected(), 900);
+}
+
+#[test]
+fn the_figure_for_unused_sessions_never_exceeds_the_one_for_all() {
+    use sessiond::core::policy::{ApplicationPolicy, Preset};
+    let unused = |choice: ApplicationPolicy, server: Policy| choice.over(server).mcp_unused_after;
+    let patient = Policy { mcp_unused_after: 3_600, ..POLICY };
+    let choice = ApplicationPolicy::default;
+    assert_eq!(unused(choice(), POLICY), 600);
+    assert_eq!(unused(ApplicationPolicy { mcp_unused_after: Some(60), ..choice() }, POLICY), 60);
+    assert_eq!(unused(ApplicationPolicy { mcp_stale_after: Some(300), ..choice() }, POLICY), 300);
+    assert_eq!(unused(ApplicationPolicy { preset: Some(Preset::Aal3), ..choice() }, patient), 900);
+    assert_eq!(unused(ApplicationPolicy { preset: Some(Preset::Aal2), ..choice() }, POLICY), 600);
 }
 
 #[test]

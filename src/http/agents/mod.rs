@@ -96,6 +96,10 @@ pub struct SessionPolicy {
     pub preset: Option<&'static str>,
     pub idle_after: u32,
     pub stale_after: u32,
+    /// In place of `staleAfter` until the session's second request; for MCP sessions only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub unused_after: Option<u32>,
     /// Absent in sessions from before applications had policies.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -142,6 +146,7 @@ impl From<View> for Session {
                 preset: session.policy.preset.map(Preset::word),
                 idle_after: session.policy.idle_after,
                 stale_after: session.policy.stale_after,
+                unused_after: session.policy.unused_after,
                 token_lifetime: session.policy.token_lifetime,
                 absolute_lifetime: session.policy.absolute_lifetime,
             },

@@ -82,6 +82,7 @@ pub async fn create(
     let new = NewSession {
         kind: Kind::Agent,
         application: body.application_id,
+        anchor: None,
         client_session_id: body.client_session_id,
         token_identifier: body.token_identifier,
         authenticated_user: body.authenticated_user_id,

@@ -34,6 +34,10 @@ pub struct PolicyChoice {
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, minimum = 1, format = "uint32")]
     pub mcp_stale_after: Option<u32>,
+    /// The same for MCP sessions that made no second request; at most the figure in force for the others.
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, minimum = 1, format = "uint32")]
+    pub mcp_unused_after: Option<u32>,
     /// Life of session tokens, in seconds.
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, minimum = 1, format = "uint32")]
@@ -96,6 +100,7 @@ impl PolicyChoice {
             ("idleAfter", self.idle_after),
             ("staleAfter", self.stale_after),
             ("mcpStaleAfter", self.mcp_stale_after),
+            ("mcpUnusedAfter", self.mcp_unused_after),
             ("tokenLifetime", self.token_lifetime),
             ("absoluteLifetime", self.absolute_lifetime),
         ] {
@@ -122,6 +127,7 @@ impl PolicyChoice {
             idle_after: self.idle_after,
             stale_after: self.stale_after,
             mcp_stale_after: self.mcp_stale_after,
+            mcp_unused_after: self.mcp_unused_after,
             token_lifetime: self.token_lifetime,
             absolute_lifetime: self.absolute_lifetime,
             max_per_principal: self.max_per_principal,
@@ -129,6 +135,13 @@ impl PolicyChoice {
             on_limit: self.on_limit,
         };
         let effective = policy.over(server);
+        if let Some(asked) = self.mcp_unused_after.filter(|asked| *asked > effective.mcp_stale_after) {
+            let message = format!(
+                "mcpUnusedAfter ({asked} s) must not exceed mcpStaleAfter ({} s)",
+                effective.mcp_stale_after
+            );
+            return Err(Problem::invalid("mcpUnusedAfter", message));
+        }
         if effective.token_lifetime > effective.absolute_lifetime {
             let message = format!(
                 "tokenLifetime ({} s) must not exceed absoluteLifetime ({} s)",
@@ -167,6 +180,7 @@ impl From<ApplicationPolicy> for PolicyChoice {
             idle_after: policy.idle_after,
             stale_after: policy.stale_after,
             mcp_stale_after: policy.mcp_stale_after,
+            mcp_unused_after: policy.mcp_unused_after,
             token_lifetime: policy.token_lifetime,
             absolute_lifetime: policy.absolute_lifetime,
             max_per_principal: policy.max_per_principal,

@@ -389,6 +389,7 @@ fn session_columns(row: &Session) -> Expected {
         ("preset", row.policy.preset.map(Preset::word).into()),
         ("suspended_at", row.suspended_at.into()),
         ("resumed_at", row.resumed_at.into()),
+        ("unused_after", row.policy.unused_after.into()),
     ]);
     columns
 }
@@ -418,5 +419,6 @@ fn detail_columns(number: i64, application: ApplicationNumber, row: &Detail) -> 
         ("protocol_version", row.protocol_version.as_ref().into()),
         ("application", application.0.into()),
         ("client", row.client.as_ref().into()),
+        ("anchor", row.anchor.as_ref().into()),
     ]
 }

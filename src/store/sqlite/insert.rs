@@ -86,8 +86,8 @@ pub(super) static SESSION: Insert = Insert::new(
     "session (number, id, organization, application, principal, owner_kind, owner_id, kind, state, idle_after, \
      stale_after, absolute_lifetime, connected_at, connected_head, lifetime_ends_at, token_expires_at, \
      expiry_announced, credential, ended_at, ended_reason, last_active_at, requests, bytes_in, bytes_out, version, \
-     head, hash, token_lifetime, preset, suspended_at, resumed_at)",
-    31,
+     head, hash, token_lifetime, preset, suspended_at, resumed_at, unused_after)",
+    32,
     "on conflict (number) do update set state = excluded.state, token_expires_at = excluded.token_expires_at, \
      expiry_announced = excluded.expiry_announced, credential = excluded.credential, ended_at = excluded.ended_at, \
      ended_reason = excluded.ended_reason, last_active_at = excluded.last_active_at, requests = excluded.requests, \
@@ -105,8 +105,8 @@ pub(super) static ACTIVITY_ROW: Insert = Insert::new(
 
 pub(super) static DETAIL: Insert = Insert::new(
     "session_detail (number, name, hostname, user_agent, client_info, ip, client_session_id, token_identifier, \
-     protocol_version, application, client)",
-    11,
+     protocol_version, application, client, anchor)",
+    12,
     "",
 );
 
@@ -228,7 +228,8 @@ pub(super) fn bind_session(bound: &mut Bound, session: &Session) {
         .add(session.policy.token_lifetime.map(i64::from))
         .add(session.policy.preset.map(Preset::word))
         .optional_time(session.suspended_at)
-        .optional_time(session.resumed_at);
+        .optional_time(session.resumed_at)
+        .add(session.policy.unused_after.map(i64::from));
 }
 
 pub(super) fn bind_activity(bound: &mut Bound, session: &Session) {
@@ -256,5 +257,6 @@ pub(super) fn bind_detail(
         .add(detail.token_identifier.as_deref())
         .add(detail.protocol_version.as_deref())
         .add(application.0)
-        .add(detail.client.as_deref());
+        .add(detail.client.as_deref())
+        .add(detail.anchor.as_deref());
 }

@@ -211,6 +211,7 @@ fn session(row: &SqliteRow) -> Result<Session, StoreError> {
     let preset = preset
         .map(|word| Preset::from_word(word).ok_or_else(|| damaged(row, format!("unknown preset {word:?}"))));
     let token_lifetime: Option<i64> = row.try_get("token_lifetime")?;
+    let unused_after: Option<i64> = row.try_get("unused_after")?;
     let ended = match (optional_time(row, "ended_at")?, ended_reason) {
         (Some(at), Some(word)) => Some(Ended { at, reason: reason(row, word)? }),
         _ => None,
@@ -232,6 +233,7 @@ fn session(row: &SqliteRow) -> Result<Session, StoreError> {
             stale_after: short(row, "stale_after")?,
             absolute_lifetime: short(row, "absolute_lifetime")?,
             token_lifetime: token_lifetime.map(|_| short(row, "token_lifetime")).transpose()?,
+            unused_after: unused_after.map(|_| short(row, "unused_after")).transpose()?,
             preset: preset.transpose()?,
         },
         connected_at: time(row.try_get("connected_at")?),
@@ -255,8 +257,8 @@ fn session(row: &SqliteRow) -> Result<Session, StoreError> {
 
 /// Columns of a whole session: lifecycle, details, and the hot columns under names of their own.
 const WHOLE_SESSION: &str = "s.*, d.name, d.hostname, d.user_agent, d.client_info, d.ip, d.client_session_id, \
-     d.token_identifier, d.protocol_version, d.client, a.last_active_at as hot_last_active_at, a.requests as hot_requests, \
-     a.bytes_in as hot_bytes_in, a.bytes_out as hot_bytes_out, a.version as hot_version, a.head as hot_head, \
+     d.token_identifier, d.protocol_version, d.client, d.anchor, a.last_active_at as hot_last_active_at, \
+     a.requests as hot_requests, a.bytes_in as hot_bytes_in, a.bytes_out as hot_bytes_out, a.version as hot_version, a.head as hot_head, \
      a.hash as hot_hash";
 
 /// A session with its details and whichever of its two rows is newer.
@@ -283,6 +285,7 @@ fn detail(row: &SqliteRow) -> Result<Detail, StoreError> {
         user_agent: row.try_get("user_agent")?,
         client_info: row.try_get("client_info")?,
         ip: row.try_get("ip")?,
+        anchor: row.try_get("anchor")?,
         client_session_id: row.try_get("client_session_id")?,
         token_identifier: row.try_get("token_identifier")?,
         protocol_version: row.try_get("protocol_version")?,

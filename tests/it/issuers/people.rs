@@ -60,6 +60,35 @@ async fn revoking_a_principal_or_an_application_bars_its_tokens_and_a_fresh_one_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_token_says_which_client_it_was_issued_to_and_one_that_says_it_oddly_is_of_none() {
+    let provider = Provider::start().await;
+    let server = trusting(&provider).await;
+    let house = &server.running.as_ref().unwrap().house;
+    let auth = &house.auth;
+    let mut anchors = std::collections::BTreeMap::new();
+    for (said, client) in [
+        (json!({ "client_id": "desk", "azp": "other" }), Some("desk")),
+        (json!({ "azp": "desk" }), Some("desk")),
+        (json!({ "client_id": "", "azp": "desk" }), Some("desk")),
+        (json!({ "client_id": 7, "azp": ["desk"] }), None),
+        (json!({}), None),
+    ] {
+        let mut claims = provider.claims(&server, "ada");
+        claims.as_object_mut().unwrap().remove("client_id");
+        claims.as_object_mut().unwrap().extend(said.as_object().unwrap().clone());
+        let caller = auth.bearer(&provider.sign(&provider.header(), &claims)).await.unwrap();
+        assert_eq!(caller.client(), client, "{said}");
+        // A session that is found by its anchor is found by the same client only.
+        let anchor = house.sessions.anchor(&caller, &["same"]);
+        assert_eq!(anchors.entry(client).or_insert_with(|| anchor.clone()), &anchor);
+    }
+    let different: std::collections::BTreeSet<_> = anchors.values().collect();
+    assert_eq!((anchors.len(), different.len()), (2, 2));
+    let own = auth.bearer(&server.token("mcp:invoke").await).await.unwrap();
+    assert_eq!(own.client(), Some(crate::support::CLIENT_ID));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_fresh_token_renews_its_own_session_and_a_disabled_principal_has_nothing() {
     let provider = Provider::start().await;
     let server = trusting(&provider).await;

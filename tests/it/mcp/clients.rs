@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::House;
 
-fn clients() -> PathBuf {
+pub fn clients() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients")
 }
 
@@ -55,14 +55,14 @@ impl Drop for Foreign {
 }
 
 /// An MCP server that others wrote.
-struct Foreigner {
-    url: String,
+pub struct Foreigner {
+    pub url: String,
     port: u16,
     process: Foreign,
 }
 
 impl Foreigner {
-    async fn start(command: &mut Command, port: u16) -> Self {
+    pub async fn start(command: &mut Command, port: u16) -> Self {
         let mut process = Foreign::start(command.env("PORT", port.to_string()));
         let ready = process.line().await.expect("the server did not start");
         let port: u16 = ready.strip_prefix("ready ").unwrap().parse().unwrap();

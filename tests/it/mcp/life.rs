@@ -196,9 +196,40 @@ async fn traffic_is_activity_with_its_counts() {
     client.request(Method::DELETE).send().await.unwrap();
     let log = house.server.log().await;
     let total = &log.iter().rfind(|(name, _)| name == "activity_recorded").unwrap().1["total"];
-    // initialize, initialized, two calls
-    assert_eq!(total["requests"], 4, "{log:?}");
+    // initialize and two calls: a notification is no request
+    assert_eq!(total["requests"], 3, "{log:?}");
     assert!(total["bytesIn"].as_u64().unwrap() > 300 && total["bytesOut"].as_u64().unwrap() > 150, "{total}");
+}
+
+#[tokio::test]
+async fn a_session_that_made_no_second_request_goes_stale_sooner_also_after_a_restart() {
+    let (house, _upstream) = House::with_fake(&["--token-lifetime", "10h"]).await;
+    let (token, mut used) = (house.token().await, house.client(&house.token().await));
+    used.initialize().await;
+    assert_eq!(used.call("echo").await.0, StatusCode::OK);
+    let mut unused = house.client(&token);
+    unused.initialize().await;
+    let answer = unused.listen().await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    drop(answer);
+    let house = house.restart().await;
+    let reasons = async |seconds| {
+        house.server.turn(seconds);
+        house.server.running.as_ref().unwrap().house.sessions.tend().await.unwrap();
+        // The newest first.
+        let sessions = house.sessions().await;
+        [sessions[0]["disconnectReason"].clone(), sessions[1]["disconnectReason"].clone()]
+    };
+    let sessions = house.sessions().await;
+    assert_eq!(
+        (&sessions[0]["policy"]["unusedAfter"], &sessions[0]["policy"]["staleAfter"]),
+        (&json!(600), &json!(3_600))
+    );
+    let requests = [&sessions[0]["activity"]["requests"], &sessions[1]["activity"]["requests"]];
+    assert_eq!(requests, [&json!(1), &json!(2)], "notifications and streams are no requests");
+    assert_eq!(reasons(500).await, [Value::Null, Value::Null]);
+    assert_eq!(reasons(101).await, [json!("stale"), Value::Null]);
+    assert_eq!(reasons(3_000).await, [json!("stale"), json!("stale")]);
 }
 
 #[tokio::test]

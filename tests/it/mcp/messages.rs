@@ -1,9 +1,13 @@
 //! What a body is taken for, and where events end.
 
+use axum::http::{HeaderName, HeaderValue};
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use sessiond::mcp::era::{self, Era};
+use sessiond::mcp::event_id::EventId;
 use sessiond::mcp::events::{Event, Splitter};
-use sessiond::mcp::message::{SUPPORTED, answered, read};
+use sessiond::mcp::message::{answered, read};
+use sessiond::mcp::meta::Meta;
 use sessiond::mcp::speaks_of_lost_session;
 
 fn text(value: &Value) -> Vec<u8> {
@@ -11,7 +15,10 @@ fn text(value: &Value) -> Vec<u8> {
 }
 
 fn modern(method: &str, version: &str) -> Value {
-    let meta = json!({ "io.modelcontextprotocol/protocolVersion": version });
+    let meta = json!({
+        "io.modelcontextprotocol/protocolVersion": version,
+        "io.modelcontextprotocol/clientCapabilities": {},
+    });
     json!({ "jsonrpc": "2.0", "id": "a", "method": method, "params": { "_meta": meta } })
 }
 
@@ -19,7 +26,7 @@ fn modern(method: &str, version: &str) -> Value {
 fn requests_notifications_and_answers_are_told_apart() {
     let request = read(&text(&json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/list" }))).unwrap();
     assert_eq!(request.ids, [json!(1)]);
-    assert!(!request.batch && request.initialize.is_none() && request.modern.is_none());
+    assert!(!request.batch && request.initialize.is_none() && !request.meta.claims());
 
     let notification =
         read(&text(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }))).unwrap();
@@ -59,31 +66,166 @@ fn what_is_no_message_is_refused_with_json_rpcs_codes() {
     }
 }
 
+/// The era of a body under these headers, or the code it is refused with.
+fn era(body: &Value, headers: &[(&'static str, &str)]) -> Result<Era, i64> {
+    let headers = headers
+        .iter()
+        .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::try_from(*value).unwrap()));
+    era::of(&read(&text(body)).unwrap(), &headers.collect()).map_err(|refusal| refusal.fault.code)
+}
+
+const OLD: (&str, &str) = ("mcp-protocol-version", "2025-11-25");
+const NEW: (&str, &str) = ("mcp-protocol-version", "2026-07-28");
+
 #[test]
-fn the_handshake_is_the_old_one_whatever_it_names_and_a_claim_is_a_newer_revision() {
-    let old = |version: &str| {
-        let params = json!({ "protocolVersion": version, "clientInfo": { "name": "x" } });
-        read(&text(&json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params }))).unwrap()
-    };
+fn the_body_decides_the_era_and_the_header_only_of_what_claims_nothing() {
     for version in ["2024-11-05", "2026-07-28", "next"] {
-        let posted = old(version);
-        assert_eq!(posted.initialize.as_ref().unwrap().client_info, Some(json!({ "name": "x" })));
-        assert_eq!(posted.unsupported(Some("2026-07-28")), None);
+        let params = json!({ "protocolVersion": version, "clientInfo": { "name": "x" } });
+        let body = json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params });
+        assert_eq!(era(&body, &[NEW]), Ok(Era::Legacy), "{version}");
+        let posted = read(&text(&body)).unwrap();
+        assert_eq!(posted.initialize.unwrap().client_info, Some(json!({ "name": "x" })));
     }
-    for method in ["server/discover", "tools/list", "initialize"] {
-        let posted = read(&text(&modern(method, "2026-07-28"))).unwrap();
-        assert_eq!(posted.unsupported(None), Some((json!("a"), "2026-07-28".to_owned())), "{method}");
+    let plain = json!({ "jsonrpc": "2.0", "id": 3, "method": "ping" });
+    let notification = json!({ "jsonrpc": "2.0", "method": "notifications/cancelled" });
+    let answer = json!({ "jsonrpc": "2.0", "id": 3, "result": {} });
+    for body in [&plain, &notification, &answer, &json!([plain, notification])] {
+        assert_eq!(era(body, &[]), Ok(Era::Legacy), "{body}");
+        assert_eq!(era(body, &[OLD]), Ok(Era::Legacy), "{body}");
+        assert_eq!(era(body, &[("mcp-protocol-version", "1999-01-01")]), Err(-32000), "{body}");
     }
-    // A claim of a revision that is spoken here changes nothing.
-    assert_eq!(read(&text(&modern("tools/list", "2025-11-25"))).unwrap().unsupported(None), None);
-    // Without a claim the method gives it away, or the header.
-    let bare = read(&text(&json!({ "jsonrpc": "2.0", "id": 3, "method": "server/discover" }))).unwrap();
-    assert_eq!(bare.unsupported(None), Some((json!(3), "2026-07-28".to_owned())));
-    let plain = read(&text(&json!({ "jsonrpc": "2.0", "id": 3, "method": "ping" }))).unwrap();
-    assert_eq!(plain.unsupported(Some("1999-01-01")), Some((json!(3), "1999-01-01".to_owned())));
-    for version in SUPPORTED {
-        assert_eq!(plain.unsupported(Some(version)), None);
+    assert_eq!(era(&plain, &[NEW]), Err(-32602), "the header promises what the body does not hold");
+    assert_eq!(era(&notification, &[NEW]), Ok(Era::Modern));
+    assert_eq!(era(&notification, &[("mcp-protocol-version", "2027-01-01")]), Err(-32022));
+    assert_eq!(era(&answer, &[NEW]), Err(-32600));
+    // A claim of an older revision changes nothing, unless the header names the newer era.
+    assert_eq!(era(&modern("ping", "2025-11-25"), &[OLD]), Ok(Era::Legacy));
+    assert_eq!(era(&modern("ping", "2025-11-25"), &[NEW]), Err(-32020));
+}
+
+#[test]
+fn a_modern_request_has_its_headers_and_they_say_what_the_body_says() {
+    let list = modern("tools/list", "2026-07-28");
+    let method = ("mcp-method", "tools/list");
+    assert_eq!(era(&list, &[NEW, method]), Ok(Era::Modern));
+    assert_eq!(era(&list, &[method]), Err(-32020), "without a revision");
+    assert_eq!(era(&list, &[OLD, method]), Err(-32020), "with another one");
+    assert_eq!(era(&list, &[NEW]), Err(-32020), "without its method");
+    assert_eq!(era(&list, &[NEW, ("mcp-method", "Tools/List")]), Err(-32020), "with another one");
+    assert_eq!(era(&list, &[NEW, method, method]), Err(-32020), "twice");
+    assert_eq!(era(&json!([list]), &[NEW, method]), Err(-32600), "in a batch");
+    assert_eq!(
+        era(&modern("initialize", "2026-07-28"), &[NEW, ("mcp-method", "initialize")]),
+        Ok(Era::Modern)
+    );
+    let later = ("mcp-protocol-version", "2099-01-01");
+    assert_eq!(era(&modern("tools/list", "2099-01-01"), &[later, method]), Err(-32022));
+
+    let mut call = modern("tools/call", "2026-07-28");
+    call["params"]["name"] = json!("grüß");
+    let method = ("mcp-method", "tools/call");
+    assert_eq!(era(&call, &[NEW, method, ("mcp-name", "=?base64?Z3LDvMOf?=")]), Ok(Era::Modern));
+    for name in ["gruss", "=?base64?Z3LDvMOg?=", "=?base64?!?="] {
+        assert_eq!(era(&call, &[NEW, method, ("mcp-name", name)]), Err(-32020), "{name}");
     }
+    assert_eq!(era(&call, &[NEW, method]), Err(-32020));
+    let mut read = modern("resources/read", "2026-07-28");
+    read["params"]["uri"] = json!("test://a");
+    assert_eq!(
+        era(&read, &[NEW, ("mcp-method", "resources/read"), ("mcp-name", "test://a")]),
+        Ok(Era::Modern)
+    );
+
+    let mut incapable = list.clone();
+    incapable["params"]["_meta"]
+        .as_object_mut()
+        .unwrap()
+        .remove("io.modelcontextprotocol/clientCapabilities");
+    assert_eq!(era(&incapable, &[NEW, ("mcp-method", "tools/list")]), Err(-32602));
+    incapable["params"]["_meta"]["io.modelcontextprotocol/protocolVersion"] = json!(7);
+    assert_eq!(era(&incapable, &[NEW, ("mcp-method", "tools/list")]), Err(-32602));
+}
+
+#[test]
+fn a_conversation_is_the_clients_own_key_else_its_baggage_else_its_trace() {
+    let of = |meta: Value| Meta::read(&meta.to_string()).correlation();
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let baggage = "a=1, gen_ai.conversation.id = c-7 ;x=y,session.id=s";
+    assert_eq!(of(json!({})), "");
+    assert_eq!(of(json!({ "traceparent": trace })), "trace 0af7651916cd43dd8448eb211c80319c");
+    assert_eq!(of(json!({ "traceparent": "nonsense" })), "");
+    assert_eq!(of(json!({ "traceparent": trace, "baggage": baggage })), "baggage c-7");
+    assert_eq!(
+        of(json!({ "traceparent": trace, "baggage": "a=1" })),
+        "trace 0af7651916cd43dd8448eb211c80319c"
+    );
+    assert_eq!(of(json!({ "baggage": baggage, "sessiond/correlation": "k" })), "own k");
+    assert_eq!(of(json!({ "sessiond/correlation": "k".repeat(2_000) })), "");
+}
+
+#[test]
+fn our_session_id_goes_into_every_request_and_replaces_a_forged_one() {
+    let id = uuid::Uuid::from_u128(7);
+    for params in [
+        None,
+        Some(json!({})),
+        Some(json!({ "name": "}{" })),
+        Some(json!({ "_meta": {} })),
+        Some(json!({ "name": "x", "_meta": { "progressToken": 1, "deep": { "a": "{" } } })),
+        Some(json!({ "_meta": { "sessiond/sessionId": "forged", "b": 1 } })),
+    ] {
+        let mut body = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call" });
+        if let Some(params) = params {
+            body["params"] = params;
+        }
+        let pretty = serde_json::to_vec_pretty(&body).unwrap();
+        for bytes in [text(&body), pretty] {
+            let place = read(&bytes).unwrap().place.unwrap();
+            let named: Value = serde_json::from_slice(&place.name(&bytes, id)).unwrap();
+            body["params"]["_meta"]["sessiond/sessionId"] = json!(id);
+            assert_eq!(named, body);
+        }
+    }
+    let escaped =
+        br#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":{"sessiond\u002fsessionId":"forged"}}}"#;
+    let named: Value =
+        serde_json::from_slice(&read(escaped).unwrap().place.unwrap().name(escaped, id)).unwrap();
+    assert_eq!(named["params"]["_meta"], json!({ "sessiond/sessionId": id }));
+    // Not into what is no request, nor where there is no place for it.
+    for other in [
+        json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }),
+        json!({ "jsonrpc": "2.0", "id": 1, "method": "x", "params": [1] }),
+        json!([{ "jsonrpc": "2.0", "id": 1, "method": "x" }]),
+    ] {
+        assert_eq!(read(&text(&other)).unwrap().place, None, "{other}");
+    }
+}
+
+#[test]
+fn an_event_id_says_where_to_go_on_and_nothing_else_is_one() {
+    let id = EventId {
+        key: "0123456789abcdef".to_owned(),
+        calls: vec![json!(1), json!("b")],
+        number: 12,
+        upstream: Some("stream_7".into()),
+    };
+    assert_eq!(EventId::parse(&id.to_string()), Some(id.clone()));
+    let bare = EventId { calls: vec![], upstream: None, ..id.clone() };
+    assert_eq!(bare.to_string(), "0123456789abcdef..12.");
+    assert_eq!(EventId::parse("0123456789abcdef..12."), Some(bare));
+    for other in [
+        "",
+        "g-1",
+        "0123456789abcdef..12",
+        "0123456789abcdef..x.",
+        "0123456789abcdeg..1.",
+        "0123456789abcdef.!.1.",
+    ] {
+        assert_eq!(EventId::parse(other), None, "{other}");
+    }
+    // Calls with long ids are left out rather than make every event long.
+    let long = EventId { calls: vec![json!("x".repeat(200))], ..id };
+    assert!(EventId::parse(&long.to_string()).unwrap().calls.is_empty());
 }
 
 #[test]
@@ -134,8 +276,15 @@ fn split(pieces: &[&[u8]]) -> (Vec<Event>, Vec<u8>) {
 fn an_events_data_lines_and_id_are_read() {
     let (events, rest) = split(&[b": hi\n\nid: 7\nevent: message\ndata: a\ndata:b\n\ndata: half"]);
     assert_eq!(events.len(), 2);
-    assert!(events[0].data.is_empty() && !events[0].has_id);
-    assert_eq!((events[1].data.as_slice(), events[1].has_id), (b"a\nb".as_slice(), true));
+    assert!(events[0].data.is_empty() && events[0].id.is_none());
+    assert_eq!(events[0].renamed("n"), events[0].raw, "a comment stays one");
+    assert_eq!(
+        (events[1].data.as_slice(), events[1].id.as_deref()),
+        (b"a\nb".as_slice(), Some(b"7".as_slice()))
+    );
+    assert_eq!(events[1].renamed("n"), "id: n\nevent: message\ndata: a\ndata:b\n\n");
+    let (events, _) = split(&[b"id: 7\r\ndata: a\r\nid:8\r\n\r\n"]);
+    assert_eq!(events[0].renamed("n"), "id: n\ndata: a\r\n\r\n");
     assert_eq!(rest, b"data: half");
 }
 
@@ -159,7 +308,7 @@ proptest! {
         cuts.sort_unstable();
         let pieces: Vec<_> = cuts.windows(2).map(|cut| &text.as_bytes()[cut[0]..cut[1]]).collect();
         let (cut, rest) = split(&pieces);
-        let seen = |events: &[Event]| -> Vec<_> { events.iter().map(|event| (event.data.clone(), event.has_id)).collect() };
+        let seen = |events: &[Event]| -> Vec<_> { events.iter().map(|event| (event.data.clone(), event.id.clone())).collect() };
         prop_assert_eq!(seen(&cut), seen(&whole));
         let all: Vec<u8> = cut.iter().flat_map(|event| event.raw.to_vec()).chain(rest).collect();
         prop_assert_eq!(&all, text.as_bytes());

@@ -2,8 +2,11 @@
 //! real clients and servers.
 
 mod addresses;
+mod anchors;
 mod clients;
+mod conformance;
 mod cutting;
+mod forwarder;
 mod life;
 mod messages;
 mod order;

@@ -105,6 +105,7 @@ async fn presets_have_the_figures_of_nist_sp_800_63b_4() {
         let body = set(&operator, &first, json!({ "preset": preset })).await;
         assert_eq!(body["effective"]["absoluteLifetime"], overall, "{preset}: {body}");
         assert_eq!(body["effective"]["staleAfter"], inactivity, "{preset}: {body}");
+        assert_eq!(body["effective"]["mcpUnusedAfter"], 600, "stricter already: {body}");
         let agent = operator.connect(json!({})).await;
         let policy = &session(&operator, &agent).await["policy"];
         assert_eq!((&policy["preset"], &policy["absoluteLifetime"]), (&json!(preset), &json!(overall)));
@@ -112,6 +113,9 @@ async fn presets_have_the_figures_of_nist_sp_800_63b_4() {
     for (policy, field) in [
         (json!({ "preset": "aal3", "absoluteLifetime": 50_000 }), "absoluteLifetime"),
         (json!({ "preset": "aal3", "mcpStaleAfter": 3_600 }), "mcpStaleAfter"),
+        (json!({ "preset": "aal3", "mcpUnusedAfter": 901 }), "mcpUnusedAfter"),
+        (json!({ "mcpStaleAfter": 300, "mcpUnusedAfter": 301 }), "mcpUnusedAfter"),
+        (json!({ "mcpUnusedAfter": 0 }), "mcpUnusedAfter"),
         (json!({ "staleAfter": 300 }), "staleAfter"),
         (json!({ "idleAfter": 0 }), "idleAfter"),
         (json!({ "maxPerPrincipal": 0 }), "maxPerPrincipal"),
@@ -121,6 +125,11 @@ async fn presets_have_the_figures_of_nist_sp_800_63b_4() {
             operator.put(&format!("/api/v1/applications/{first}/policy"), policy.clone()).await;
         assert_eq!((status.as_u16(), &body["field"]), (400, &json!(field)), "{policy}: {body}");
     }
+    let body = set(&operator, &first, json!({ "mcpStaleAfter": 300 })).await;
+    assert_eq!(body["effective"]["mcpUnusedAfter"], 300, "the server's figure gives way: {body}");
+    assert_eq!(body["policy"], json!({ "mcpStaleAfter": 300 }));
+    let body = set(&operator, &first, json!({ "mcpUnusedAfter": 60 })).await;
+    assert_eq!(body["effective"]["mcpUnusedAfter"], 60, "{body}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

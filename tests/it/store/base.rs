@@ -144,6 +144,7 @@ impl Drop for Running {
 pub struct Opens {
     pub application: Option<ApplicationNumber>,
     pub subject: &'static str,
+    pub anchor: Option<String>,
     pub client_session_id: Option<String>,
     pub token_identifier: Option<String>,
     /// Life of the access token that is presented; an hour if none is named.
@@ -196,10 +197,11 @@ impl Running {
     pub fn opening(&self, opens: &Opens) -> Work {
         let connect = Connect {
             id: Uuid::now_v7(),
-            kind: Kind::Agent,
+            kind: if opens.anchor.is_some() { Kind::Mcp } else { Kind::Agent },
             organization: ORGANIZATION,
             application: opens.application.unwrap_or(APPLICATION),
             principal: PrincipalNumber(0),
+            anchor: opens.anchor.clone(),
             client_session_id: opens.client_session_id.clone(),
             token_identifier: opens.token_identifier.clone(),
             protocol_version: Some("2025-11-25".into()),

@@ -108,15 +108,17 @@ impl Player {
 
     fn connect(&mut self, running: &Running) -> Work {
         let key = format!("run-{}", self.dice.roll(20));
-        let (client_session_id, token_identifier) = match self.dice.roll(4) {
-            0 => (Some(key), None),
-            1 => (None, Some(key)),
-            2 => (Some(key), Some("token".to_owned())),
-            _ => (None, None),
+        let (anchor, client_session_id, token_identifier) = match self.dice.roll(5) {
+            0 => (None, Some(key), None),
+            1 => (None, None, Some(key)),
+            2 => (None, Some(key), Some("token".to_owned())),
+            3 => (Some(key), None, None),
+            _ => (None, None, None),
         };
         running.opening(&Opens {
             application: Some(self.application()),
             subject: ["ann", "ben", "cleo"][self.dice.roll(3) as usize],
+            anchor,
             client_session_id,
             token_identifier,
             expires_in: Some(TimeDelta::minutes(1 + self.dice.roll(90).cast_signed())),
@@ -163,6 +165,7 @@ impl Player {
                 number,
                 command: ApplicationCommand::SetPolicy(Box::new(ApplicationPolicy {
                     preset: [None, Some(Preset::Aal2)][self.dice.roll(2) as usize],
+                    mcp_unused_after: [None, Some(60)][self.dice.roll(2) as usize],
                     max_per_principal: Some(4),
                     on_limit: Some(
                         [OnLimit::Reject, OnLimit::EvictOldest, OnLimit::EvictIdleFirst]
@@ -441,6 +444,8 @@ fn session(row: &mut BTreeMap<&'static str, Value>, event: &Value, body: &Value)
             row.insert("credential", plain(&body["credential"]));
             row.insert("token_lifetime", body["policy"]["tokenLifetime"].clone());
             row.insert("preset", body["policy"]["preset"].clone());
+            row.insert("unused_after", body["policy"]["unusedAfter"].clone());
+            row.insert("anchor", body["anchor"].clone());
             for column in ["expiry_announced", "suspended_at", "resumed_at", "ended_at", "ended_reason"] {
                 row.insert(column, Value::Null);
             }
@@ -597,6 +602,10 @@ async fn stored_rows(base: &Base) -> BTreeMap<(&'static str, i64), Value> {
         let table = if row["kind"] == 6 { "principal" } else { "api_key" };
         row["state"] = serde_json::from_str(row["state"].as_str().unwrap()).unwrap();
         rows.insert((table, row["number"].as_i64().unwrap()), row);
+    }
+    for detail in export(base, "select number, anchor from session_detail").await {
+        let row = rows.get_mut(&("session", detail["number"].as_i64().unwrap())).unwrap();
+        row["anchor"] = detail["anchor"].clone();
     }
     for hot in export(base, "select * from session_activity").await {
         let row = rows.get_mut(&("session", hot["number"].as_i64().unwrap())).unwrap();

@@ -238,15 +238,28 @@ async fn a_committer_whose_sessions_all_ended_before_they_settled_still_stops() 
 async fn a_natural_key_survives_a_crash() {
     let base = Base::new();
     let running = base.founded().await;
-    let opens = Opens { subject: "ann", client_session_id: Some("run-1".into()), ..Opens::default() };
-    let session = running.connect(&opens).await.unwrap();
+    let keyed = [
+        Opens { subject: "ann", client_session_id: Some("run-1".into()), ..Opens::default() },
+        Opens { subject: "ann", anchor: Some("run-1".into()), ..Opens::default() },
+    ];
+    let mut sessions = vec![];
+    for opens in &keyed {
+        sessions.push(running.connect(opens).await.unwrap().number);
+    }
+    assert_ne!(sessions[0], sessions[1], "the same text as another kind of key is another key");
     running.crash().await;
     let running = base.start().await;
-    let again = running.connect(&opens).await.unwrap();
-    assert_eq!((again.number, again.head.version), (session.number, 2));
-    let other = running.connect(&Opens { subject: "ben", ..opens }).await;
-    assert!(matches!(other, Err(Error::Conflict { code: "session_key_taken", .. })));
+    for (opens, number) in keyed.into_iter().zip(sessions) {
+        let again = running.connect(&opens).await.unwrap();
+        assert_eq!((again.number, again.head.version), (number, 2));
+        let other = running.connect(&Opens { subject: "ben", ..opens.clone() }).await;
+        assert!(matches!(other, Err(Error::Conflict { code: "session_key_taken", .. })));
+        running.disconnect(number, Reason::Client).await;
+        let anew = running.connect(&Opens { subject: "ben", ..opens }).await.unwrap();
+        assert!(anew.number > number, "an ended session holds no key");
+    }
     running.stop().await;
+    base.verify().await.unwrap();
 }
 
 // ---- counting ----

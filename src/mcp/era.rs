@@ -1,0 +1,160 @@
+//! Which of MCP's two eras a POST is of, and what its headers must repeat. The body decides, never the user agent: the
+//! ladder of `inboundClassification.ts` in the TypeScript SDK's server 2.4.0, and MCP 2026-07-28,
+//! basic/transports/streamable-http and basic/versioning.
+
+use std::borrow::Cow;
+
+use axum::http::{HeaderMap, HeaderName};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+
+use super::door;
+use super::message::{LEGACY, MODERN, Posted};
+use super::reply::{Fault, Refusal};
+use super::upstream::PROTOCOL_VERSION;
+
+static METHOD: HeaderName = HeaderName::from_static("mcp-method");
+static NAME: HeaderName = HeaderName::from_static("mcp-name");
+/// Methods whose `Mcp-Name` header repeats a parameter.
+const NAMED: [&str; 3] = ["tools/call", "prompts/get", "resources/read"];
+
+/// How a POST is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Era {
+    /// With a session, opened by `initialize`: up to 2025-11-25.
+    Legacy,
+    /// Without: 2026-07-28.
+    Modern,
+}
+
+/// Tells the era of a POST, or refuses what is of neither.
+pub fn of(posted: &Posted, headers: &HeaderMap) -> Result<Era, Refusal> {
+    let refused = |fault| Err(Refusal::bad_request(fault).to(&posted.ids));
+    let header = door::text(headers, &PROTOCOL_VERSION);
+    match posted.meta.protocol_version.as_ref() {
+        Some(Value::String(claim)) if LEGACY.contains(&claim.as_str()) => {}
+        Some(_) if posted.batch => {
+            return refused(Fault::invalid_request("Invalid Request: this revision has no batches"));
+        }
+        Some(claim) => {
+            return match modern(posted, claim, header, headers) {
+                Ok(()) => Ok(Era::Modern),
+                Err(fault) => refused(fault),
+            };
+        }
+        None if posted.initialize.is_some() => return Ok(Era::Legacy),
+        None if !header.is_some_and(is_modern) => {}
+        // A notification claims nothing: here the header decides.
+        None if posted.ids.is_empty() && posted.method.is_some() && !posted.batch => {
+            return match header {
+                Some(MODERN) => Ok(Era::Modern),
+                other => refused(Fault::unsupported_version(other.unwrap_or(MODERN))),
+            };
+        }
+        None if posted.method.is_none() || posted.batch => {
+            let fault = "Invalid Request: this revision takes one request or notification, and no answers";
+            return refused(Fault::invalid_request(fault));
+        }
+        None => {
+            let missing = "Invalid params: params._meta lacks io.modelcontextprotocol/protocolVersion and \
+                           io.modelcontextprotocol/clientCapabilities, which this revision requires";
+            return refused(Fault::invalid_params(missing));
+        }
+    }
+    match header.filter(|header| posted.initialize.is_none() && !LEGACY.contains(header)) {
+        Some(header) if is_modern(header) => {
+            let text = "Header mismatch: MCP-Protocol-Version and the body name revisions of two eras";
+            refused(Fault::header_mismatch(text))
+        }
+        Some(header) => refused(Fault::unsupported_legacy_version(header)),
+        None => Ok(Era::Legacy),
+    }
+}
+
+/// Whether a revision is of the modern era, known here or not. Revisions are dates.
+pub fn is_modern(version: &str) -> bool {
+    version >= MODERN
+}
+
+/// What a GET or DELETE names: only revisions with sessions have them.
+pub fn of_session(headers: &HeaderMap) -> Result<(), Refusal> {
+    match door::text(headers, &PROTOCOL_VERSION) {
+        Some(header) if is_modern(header) => Err(Refusal::method_not_allowed("POST, OPTIONS")),
+        Some(header) if !LEGACY.contains(&header) => {
+            Err(Refusal::bad_request(Fault::unsupported_legacy_version(header)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The checks of 2026-07-28 that an intermediary has to make.
+fn modern(posted: &Posted, claim: &Value, header: Option<&str>, headers: &HeaderMap) -> Result<(), Fault> {
+    let Value::String(claim) = claim else {
+        let text = "Invalid params: _meta[\"io.modelcontextprotocol/protocolVersion\"] must be a string";
+        return Err(Fault::invalid_params(text));
+    };
+    match header {
+        Some(header) if header == claim => {}
+        Some(header) => {
+            let text =
+                format!("Header mismatch: MCP-Protocol-Version is {header:?}, but the body says {claim:?}");
+            return Err(Fault::header_mismatch(text));
+        }
+        None if posted.ids.is_empty() => {}
+        None => return Err(Fault::header_mismatch("Header mismatch: MCP-Protocol-Version is missing")),
+    }
+    if claim != MODERN {
+        return Err(Fault::unsupported_version(claim));
+    }
+    if posted.ids.is_empty() {
+        return mirrored(headers, &METHOD, posted.method.as_deref(), false);
+    }
+    if !posted.meta.client_capabilities.as_ref().is_some_and(Value::is_object) {
+        let text = "Invalid params: _meta[\"io.modelcontextprotocol/clientCapabilities\"] must be an object";
+        return Err(Fault::invalid_params(text));
+    }
+    mirrored(headers, &METHOD, posted.method.as_deref(), true)?;
+    if posted.method.as_deref().is_some_and(|method| NAMED.contains(&method)) {
+        mirrored(headers, &NAME, posted.name.as_deref(), posted.name.is_some())?;
+    }
+    Ok(())
+}
+
+/// Whether a header repeats what the body says.
+fn mirrored(headers: &HeaderMap, name: &HeaderName, said: Option<&str>, required: bool) -> Result<(), Fault> {
+    let mut values = headers.get_all(name).iter();
+    let (value, more) = (values.next(), values.next());
+    let Some(value) = value else {
+        if !required {
+            return Ok(());
+        }
+        return Err(Fault::header_mismatch(format!("Header mismatch: {} is missing", title(name))));
+    };
+    let decoded = value.to_str().ok().and_then(decoded);
+    if more.is_some() || decoded.is_none() {
+        let text = format!("Header mismatch: {} cannot be read", title(name));
+        return Err(Fault::header_mismatch(text));
+    }
+    if decoded.as_deref() == said {
+        return Ok(());
+    }
+    let text = format!("Header mismatch: {} is not what the body says", title(name));
+    Err(Fault::header_mismatch(text))
+}
+
+/// As the specification writes it.
+fn title(name: &HeaderName) -> &'static str {
+    if *name == METHOD { "Mcp-Method" } else { "Mcp-Name" }
+}
+
+/// A value may be `=?base64?…?=` where it is not plain ASCII.
+fn decoded(value: &str) -> Option<Cow<'_, str>> {
+    match value.strip_prefix("=?base64?").and_then(|rest| rest.strip_suffix("?=")) {
+        Some(encoded) => {
+            let bytes = STANDARD.decode(encoded).ok()?;
+            String::from_utf8(bytes).ok().map(Cow::Owned)
+        }
+        None => Some(Cow::Borrowed(value.trim())),
+    }
+}

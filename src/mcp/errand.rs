@@ -1,0 +1,166 @@
+//! One request of a session under way, and the leave it holds to go on.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::reply::Fault;
+use crate::core::Time;
+use crate::core::caller::Caller;
+use crate::core::event::Counts;
+use crate::core::ids::SessionNumber;
+use crate::core::reason::Reason;
+use crate::gate::Pass;
+use crate::sessions::Sessions;
+
+/// Longest time between two looks at when the token expires: the wall clock may be set.
+const LOOK: Duration = Duration::from_secs(60);
+
+/// One request of a session, from when it was let in to the last byte of its answer.
+pub struct Errand {
+    pub sessions: Arc<Sessions>,
+    pub caller: Caller,
+    pub number: SessionNumber,
+    /// Given back once nothing more will be handed on.
+    pub pass: Option<Pass>,
+    /// What the request asked and has not been answered yet.
+    pub ids: Vec<Value>,
+    pub batch: bool,
+    /// It is `subscriptions/listen`, whose answer is the end of the stream.
+    pub listens: bool,
+    pub stopping: CancellationToken,
+}
+
+/// Why nothing more may be handed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    Ended,
+    /// The service is.
+    Stopping,
+    /// The credentials have expired, or the session's lifetime is over before the scheduler has said so.
+    RunOut,
+}
+
+impl Errand {
+    /// Resolves when nothing of the session may be handed on any more, and with which error for its calls.
+    pub async fn cut(&self) -> Fault {
+        self.fault(self.watch().await)
+    }
+
+    /// The same, without holding on to the errand.
+    pub fn watch(&self) -> impl Future<Output = Stop> + Send + use<> {
+        let cancelled = self.pass.as_ref().map(Pass::cancelled).unwrap_or_default();
+        let (stopping, sessions, number) = (self.stopping.clone(), self.sessions.clone(), self.number);
+        let presented = self.caller.credential.expires_at;
+        async move {
+            loop {
+                let remaining = remaining(&sessions, number, presented).min(LOOK);
+                tokio::select! {
+                    biased;
+                    () = cancelled.cancelled() => return Stop::Ended,
+                    () = stopping.cancelled() => return Stop::Stopping,
+                    () = sleep(remaining) => {}
+                }
+                if self::remaining(&sessions, number, presented).is_zero() {
+                    return Stop::RunOut;
+                }
+            }
+        }
+    }
+
+    /// What to say to calls that are in flight then.
+    pub fn fault(&self, stop: Stop) -> Fault {
+        match stop {
+            Stop::Ended => {
+                let reason = self.pass.as_ref().and_then(Pass::reason);
+                Fault::ended(reason.unwrap_or(Reason::Terminated))
+            }
+            Stop::Stopping => Fault::stopping(),
+            Stop::RunOut => {
+                let session = self.sessions.open_session(self.number);
+                match session.filter(|session| self.sessions.now() >= session.lifetime_ends_at) {
+                    Some(_) => Fault::ended(Reason::Lifetime),
+                    None => Fault::expired(),
+                }
+            }
+        }
+    }
+
+    /// Whether its session has ended, to be asked in the moment in which something is handed on.
+    pub fn is_cut(&self) -> bool {
+        self.pass.as_ref().is_some_and(|pass| pass.cancelled().is_cancelled())
+    }
+
+    /// Waits for something of the upstream's, unless the session is cut off before.
+    pub async fn wait<T>(&self, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+        tokio::select! {
+            biased;
+            fault = self.cut() => Err(fault),
+            done = work => done,
+        }
+    }
+
+    /// The last words on a stream of events, one for each call that is still owed an answer.
+    pub fn farewells(&mut self, fault: &Fault) -> Vec<String> {
+        let ids = std::mem::take(&mut self.ids);
+        if !self.listens {
+            return ids.iter().map(|id| fault.answer(id)).collect();
+        }
+        // MCP 2026-07-28, basic/patterns/subscriptions: a client that reads no result comes back by itself, which is right
+        // after a restart; a result says that all is well, which it is not when the way back is barred.
+        let bars = [Fault::expired(), Fault::ended(Reason::Revoked), Fault::ended(Reason::Archived)];
+        match *fault == Fault::stopping() {
+            true => vec![],
+            false if bars.contains(fault) => ids.iter().map(|id| fault.answer(id)).collect(),
+            false => ids.iter().map(graceful).collect(),
+        }
+    }
+
+    /// Gives the pass back. While it was held the session could not go stale; from now on its silence counts.
+    pub fn let_go(&mut self) {
+        if self.pass.is_some() {
+            self.sessions.saw(self.number);
+        }
+        self.pass = None;
+    }
+
+    /// Writes down how much of the upstream's answer was handed on.
+    pub fn handed_on(&self, bytes_out: u64) {
+        // Without a runtime this is the end of the process.
+        if bytes_out == 0 || tokio::runtime::Handle::try_current().is_err() {
+            return;
+        }
+        if let Some(session) = self.sessions.open_session(self.number) {
+            let counts = Counts { bytes_out, ..Counts::default() };
+            self.sessions.observe(&self.caller, &session, counts);
+        }
+    }
+}
+
+/// How long the session has credentials for: its token's, which a later request may have renewed, or those that a request
+/// came with and that are about to renew it.
+fn remaining(sessions: &Sessions, number: SessionNumber, presented: Time) -> Duration {
+    let until = match sessions.open_session(number) {
+        Some(session) => presented.max(session.token_expires_at).min(session.lifetime_ends_at),
+        // It has ended: the pass tells.
+        None => return LOOK,
+    };
+    (until - sessions.now()).to_std().unwrap_or_default()
+}
+
+/// The answer to `subscriptions/listen` with which a server ends it.
+fn graceful(id: &Value) -> String {
+    let meta = json!({ "io.modelcontextprotocol/subscriptionId": id });
+    let result = json!({ "resultType": "complete", "_meta": meta });
+    json!({ "jsonrpc": "2.0", "id": id, "result": result }).to_string()
+}
+
+impl Drop for Errand {
+    fn drop(&mut self) {
+        self.let_go();
+    }
+}

@@ -1,0 +1,62 @@
+//! Ids of the events that the gateway hands on. An id says all that is needed to go on from it after a restart of ours: the
+//! stream, the calls that are answered there, and the id that the upstream gave the event. Nothing of it is trusted: it is
+//! read only from the owner of a session, about that session.
+
+use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use serde_json::Value;
+
+/// Longest list of calls, as JSON, that an id carries.
+const LONGEST_CALLS: usize = 96;
+/// Longest id that is read.
+const LONGEST: usize = 2_048;
+
+/// An event id, taken apart: `<key>.<calls>.<number>.<the upstream's>`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EventId {
+    pub key: String,
+    pub calls: Vec<Value>,
+    pub number: u64,
+    pub upstream: Option<Bytes>,
+}
+
+impl EventId {
+    /// `None` for what we have not given out in this form.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split('.');
+        let (Some(key), Some(calls), Some(number), Some(upstream), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return None;
+        };
+        if text.len() > LONGEST || key.len() != 16 || !key.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return None;
+        }
+        let calls = match calls {
+            "" => vec![],
+            calls => serde_json::from_slice(&URL_SAFE_NO_PAD.decode(calls).ok()?).ok()?,
+        };
+        let upstream = match upstream {
+            "" => None,
+            upstream => Some(URL_SAFE_NO_PAD.decode(upstream).ok()?.into()),
+        };
+        // Half of what a number can be, so that nobody counts beyond its end.
+        let number = number.parse().ok().filter(|number| *number < u64::MAX / 2)?;
+        Some(Self { key: key.to_owned(), calls, number, upstream })
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let calls = match self.calls.is_empty() {
+            true => String::new(),
+            false => serde_json::to_string(&self.calls).unwrap_or_default(),
+        };
+        let calls = if calls.len() > LONGEST_CALLS { String::new() } else { URL_SAFE_NO_PAD.encode(calls) };
+        let upstream = self.upstream.as_ref().map(|id| URL_SAFE_NO_PAD.encode(id)).unwrap_or_default();
+        write!(formatter, "{}.{calls}.{}.{upstream}", self.key, self.number)
+    }
+}

@@ -1,0 +1,356 @@
+//! Requests of a session, in the revisions that have them: POST, GET and DELETE with an `Mcp-Session-Id`.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use serde_json::Value;
+use tokio::sync::oneshot;
+
+use super::errand::Errand;
+use super::event_id::EventId;
+use super::forward::{Incoming, Outgoing};
+use super::kept::Held;
+use super::line::{End, Line};
+use super::message::Posted;
+use super::pump::{self, Pump};
+use super::reply::{Fault, Refusal};
+use super::upstream::{self, LAST_EVENT_ID, SESSION};
+use super::{Gateway, Visit, door, era, outward};
+use crate::core::event::Counts;
+use crate::core::ids::SessionNumber;
+use crate::core::session::{Refusal as Rule, Session};
+use crate::error::Error;
+use crate::gate::Pass;
+use crate::meter;
+use crate::secret;
+
+/// The first revision whose clients can take an event without data, which tells them an id to resume from.
+const PRIMED: &str = "2025-11-25";
+/// How long they wait before they do; the SDKs' servers say the same.
+const RETRY: u32 = 1_000;
+
+/// A request on its way to an upstream, with what comes back.
+struct Carriage {
+    errand: Errand,
+    session: Session,
+    far: Arc<Held>,
+    url: String,
+    outgoing: Outgoing,
+    /// The line that its events are to go on; a new one if there is none.
+    line: Option<Arc<Line>>,
+}
+
+/// What came back.
+enum Carried {
+    /// Events, by the head they came under; the line has this reader.
+    Events(HeaderMap, Arc<Line>, u64),
+    Whole(Box<Incoming>, Errand),
+    Failed(Fault, Errand),
+}
+
+impl Gateway {
+    pub(super) async fn get(self: &Arc<Self>, visit: Visit, parts: &Parts) -> Result<Response, Refusal> {
+        era::of_session(&parts.headers)?;
+        if !door::accepts(&parts.headers, "text/event-stream") {
+            let fault = Fault::new(-32000, "Not Acceptable: Client must accept text/event-stream");
+            return Err(Refusal::new(StatusCode::NOT_ACCEPTABLE, fault));
+        }
+        let session = self.session(&visit, &parts.headers).await?;
+        match door::text(&parts.headers, &LAST_EVENT_ID) {
+            Some(id) => self.resume(visit, session, parts, id).await,
+            None => self.stand(visit, session, parts).await,
+        }
+    }
+
+    pub(super) async fn delete(self: &Arc<Self>, visit: Visit, parts: &Parts) -> Result<Response, Refusal> {
+        era::of_session(&parts.headers)?;
+        let session = self.session(&visit, &parts.headers).await?;
+        let refused = |error| Refusal::from_error(error, &visit.metadata);
+        let far = self.far.of(&self.sessions, &session).await.ok();
+        self.sessions.disconnect(&visit.caller, session.id).await.map_err(refused)?;
+        self.far.remove(session.number);
+        if let Some(kept) = far.map(|held| held.now()) {
+            self.say_goodbye(kept.url.clone(), kept.session.clone(), Some(kept.protocol_version.clone()));
+        }
+        // 200 and 204 are what every SDK takes for success; 202 the Python client calls a failure.
+        Ok(StatusCode::NO_CONTENT.into_response())
+    }
+
+    /// The session a request belongs to. Unknown, another's and ended are one and the same 404, save that its owner
+    /// learns how it ended.
+    pub(super) async fn session(&self, visit: &Visit, headers: &HeaderMap) -> Result<Session, Refusal> {
+        let Some(id) = headers.get(&SESSION) else {
+            let fault = Fault::new(-32000, "Bad Request: Mcp-Session-Id header is required");
+            return Err(Refusal::bad_request(fault));
+        };
+        self.session_named(visit, id.to_str().unwrap_or("")).await
+    }
+
+    /// The session with this `Mcp-Session-Id`.
+    pub(super) async fn session_named(&self, visit: &Visit, id: &str) -> Result<Session, Refusal> {
+        let open = self.auth.mcp_session(id).and_then(|number| self.sessions.open_session(number));
+        if let Some(session) = open {
+            let here = session.application == visit.application.number;
+            if here
+                && self.sessions.belongs_to(&visit.caller, &session)
+                && self.is_of_client(visit, &session).await?
+            {
+                return Ok(session);
+            }
+            // The vocabulary is OWASP's for what may be a hijacked session.
+            tracing::warn!(
+                target: "sessiond::security",
+                event = "session_use_by_another",
+                session = %session.id,
+                actor = %visit.caller.actor.id,
+                "somebody presented the id of another's MCP session",
+            );
+            metrics::counter!(meter::FOREIGN_SESSION).increment(1);
+            return Err(Refusal::session_not_found(None));
+        }
+        let reason = self.sessions.how_mcp_ended(&visit.caller, visit.application.number, id).await;
+        let reason = reason.map_err(|error| Refusal::from_error(error, &visit.metadata))?;
+        Err(Refusal::session_not_found(reason))
+    }
+
+    /// A session is bound to issuer, subject and client. The first two are its principal; the third is kept beside it,
+    /// where the issuer says it.
+    async fn is_of_client(&self, visit: &Visit, session: &Session) -> Result<bool, Refusal> {
+        let far = self.far.of(&self.sessions, session).await;
+        let far = far.map_err(|error| Refusal::from_error(error, &visit.metadata))?;
+        Ok(far.now().client.as_deref().is_none_or(|client| visit.caller.client() == Some(client)))
+    }
+
+    /// Carries a POST to the upstream and the answer back.
+    pub(super) async fn forward(
+        self: &Arc<Self>,
+        visit: Visit,
+        session: Session,
+        parts: &Parts,
+        posted: Posted,
+        body: Bytes,
+    ) -> Result<Response, Refusal> {
+        let body = match posted.place {
+            Some(place) => place.name(&body, session.id).into(),
+            None => body,
+        };
+        let (method, headers) = (Method::POST, upstream::inward(&parts.headers));
+        let outgoing = Outgoing { method, headers, body };
+        let carriage = self.admitted(&visit, session, (posted.ids, posted.batch), outgoing).await?;
+        self.carried(carriage).await
+    }
+
+    /// Opens the standing stream of a session.
+    async fn stand(
+        self: &Arc<Self>,
+        visit: Visit,
+        session: Session,
+        parts: &Parts,
+    ) -> Result<Response, Refusal> {
+        let outgoing = || {
+            let (method, headers) = (Method::GET, upstream::inward(&parts.headers));
+            Outgoing { method, headers, body: Bytes::new() }
+        };
+        let former = self.lines.standing(session.number);
+        // Nobody reads it and somebody comes who does not ask for it: they have begun anew. Most upstreams allow one.
+        if let Some(former) = former.as_ref().filter(|former| !former.is_read()) {
+            former.end(End::Done);
+        }
+        let carriage = self.admitted(&visit, session.clone(), (vec![], false), outgoing()).await?;
+        let response = self.carried(carriage).await?;
+        let taken = response.status() == StatusCode::CONFLICT;
+        let Some(former) = former.filter(|former| taken && former.ended().is_none()) else {
+            return Ok(response);
+        };
+        // The upstream has one already, read by a connection that is dead without our knowing: the new one counts.
+        former.end(End::Done);
+        let carriage = self.admitted(&visit, session, (vec![], false), outgoing()).await?;
+        self.carried(carriage).await
+    }
+
+    /// Goes on with a stream after an event of it.
+    async fn resume(
+        self: &Arc<Self>,
+        visit: Visit,
+        session: Session,
+        parts: &Parts,
+        id: &str,
+    ) -> Result<Response, Refusal> {
+        let gone = || {
+            let why = "Not Found: this stream cannot be resumed from this Last-Event-ID; the session goes on";
+            Refusal::stream_not_found(why)
+        };
+        let from = EventId::parse(id).ok_or_else(gone)?;
+        let pass = self.sessions.enter(&visit.caller, session.number);
+        let pass = pass.map_err(|error| not_entered(error, &visit, vec![], false))?;
+        let known = self.lines.find(&from.key, session.number);
+        let more = |line: &Arc<Line>| line.ended() != Some(End::Paused) || line.last() > from.number;
+        if let Some(line) = known.clone().filter(more) {
+            let reader = line.attach(from.number).map_err(|_| gone())?;
+            let errand = self.errand(&visit, session.number, pass, vec![]);
+            return Ok(events(&HeaderMap::new(), line, reader, Some(errand)));
+        }
+        drop(pass);
+        let upstream = known.and_then(|line| line.upstream_id()).or(from.upstream.clone());
+        let calls = from.calls.clone();
+        let line = Arc::new(Line::new(session.number, EventId { upstream: upstream.clone(), ..from }));
+        if upstream.is_none() && !calls.is_empty() {
+            // They were lost with us: better an error for each than a client that waits.
+            return self.given_up(line, &Fault::stream_lost()).ok_or_else(gone);
+        }
+        let mut headers = upstream::inward(&parts.headers);
+        headers.remove(&LAST_EVENT_ID);
+        if let Some(id) = upstream.and_then(|id| id.as_ref().try_into().ok()) {
+            headers.insert(LAST_EVENT_ID.clone(), id);
+        }
+        let outgoing = Outgoing { method: Method::GET, headers, body: Bytes::new() };
+        let carriage = self.admitted(&visit, session, (calls, false), outgoing).await?;
+        self.carried(Carriage { line: Some(line), ..carriage }).await
+    }
+
+    /// A stream that says nothing but that its calls will not be answered.
+    fn given_up(&self, line: Arc<Line>, fault: &Fault) -> Option<Response> {
+        let reader = line.attach(line.after).ok()?;
+        let farewells: Vec<_> = line.calls.iter().map(|id| fault.answer(id)).collect();
+        line.cut_off(&farewells);
+        Some(events(&HeaderMap::new(), line, reader, None))
+    }
+
+    /// Registers a request as under way, before anything else, so that a revocation finds it.
+    async fn admitted(
+        &self,
+        visit: &Visit,
+        session: Session,
+        (ids, batch): (Vec<Value>, bool),
+        outgoing: Outgoing,
+    ) -> Result<Carriage, Refusal> {
+        let pass = match self.sessions.enter(&visit.caller, session.number) {
+            Ok(pass) => pass,
+            Err(error) => return Err(not_entered(error, visit, ids, batch)),
+        };
+        let mut errand = self.errand(visit, session.number, pass, ids);
+        errand.batch = batch;
+        let far = self.far.of(&self.sessions, &session).await;
+        let far = far.map_err(|error| Refusal::from_error(error, &visit.metadata))?;
+        let (requests, bytes_in) = (errand.ids.len() as u64, outgoing.body.len() as u64);
+        self.sessions.observe(&visit.caller, &session, Counts { requests, bytes_in, bytes_out: 0 });
+        Ok(Carriage { errand, session, far, url: visit.url.clone(), outgoing, line: None })
+    }
+
+    /// What was let in to ask this.
+    pub(super) fn errand(&self, visit: &Visit, number: SessionNumber, pass: Pass, ids: Vec<Value>) -> Errand {
+        Errand {
+            sessions: self.sessions.clone(),
+            caller: visit.caller.clone(),
+            number,
+            pass: Some(pass),
+            ids,
+            batch: false,
+            listens: false,
+            stopping: self.stopping.clone(),
+        }
+    }
+
+    /// Goes to the upstream by itself, whatever becomes of the client, and waits for what comes back.
+    async fn carried(self: &Arc<Self>, carriage: Carriage) -> Result<Response, Refusal> {
+        let (answer, waiting) = oneshot::channel();
+        tokio::spawn(self.clone().carry(carriage, answer));
+        match waiting.await {
+            Ok(Carried::Events(headers, line, reader)) => Ok(events(&headers, line, reader, None)),
+            Ok(Carried::Whole(answer, errand)) => Ok(whole(*answer, errand)),
+            Ok(Carried::Failed(fault, mut errand)) => {
+                let ids = std::mem::take(&mut errand.ids);
+                match errand.pass.as_ref().and_then(Pass::reason) {
+                    // There is no call to answer with the reason.
+                    Some(reason) if ids.is_empty() => Err(Refusal::session_not_found(Some(reason))),
+                    _ => Err(Refusal::in_place_of_answer(fault, ids, errand.batch)),
+                }
+            }
+            Err(_) => Err(Refusal::in_place_of_answer(Fault::upstream_lost(), vec![], false)),
+        }
+    }
+
+    async fn carry(self: Arc<Self>, carriage: Carriage, answer: oneshot::Sender<Carried>) {
+        let Carriage { errand, session, far, url, outgoing, line } = carriage;
+        let owed = line.as_ref().is_some_and(|line| !line.calls.is_empty());
+        let came = errand.wait(self.exchange(&session, &far, &url, outgoing, owed)).await;
+        let (line, came) = match (line, came) {
+            (line, Ok(incoming)) if incoming.is_events() => (line, incoming),
+            // Whoever resumes a call waits for events, and not for what is wrong with them.
+            (Some(line), came) if owed => {
+                let fault = came.err().unwrap_or_else(Fault::upstream_lost);
+                let farewells: Vec<_> = line.calls.iter().map(|id| fault.answer(id)).collect();
+                if let Ok(reader) = line.attach(line.after) {
+                    line.cut_off(&farewells);
+                    answer.send(Carried::Events(HeaderMap::new(), line, reader)).ok();
+                }
+                return;
+            }
+            (_, Ok(incoming)) => {
+                answer.send(Carried::Whole(Box::new(incoming), errand)).ok();
+                return;
+            }
+            (_, Err(fault)) => {
+                answer.send(Carried::Failed(fault, errand)).ok();
+                return;
+            }
+        };
+        let line = match line {
+            Some(line) => line,
+            None => self.new_line(&errand, &far.now().protocol_version).await,
+        };
+        self.lines.insert(&line);
+        let Ok(reader) = line.attach(line.after) else { return };
+        if answer.send(Carried::Events(came.head.headers, line.clone(), reader)).is_err() {
+            line.leave(reader);
+        }
+        let patience = self.config.upstream_timeout;
+        Pump::new(errand, line.clone(), patience, &[], Some(came.body)).run().await;
+        self.lines.ended(&line);
+    }
+
+    /// A line for what an errand asked, with an id to resume from at once where clients can take one.
+    pub(super) async fn new_line(&self, errand: &Errand, protocol_version: &str) -> Arc<Line> {
+        let (key, calls) = (secret::request_id(), errand.ids.clone());
+        let line = Line::new(errand.number, EventId { key, calls, number: 0, upstream: None });
+        if protocol_version >= PRIMED {
+            line.push(None, |id| format!("id: {id}\nretry: {RETRY}\ndata: \n\n").into()).await;
+        }
+        Arc::new(line)
+    }
+}
+
+pub(super) fn not_entered(error: Error, visit: &Visit, ids: Vec<Value>, batch: bool) -> Refusal {
+    match error {
+        // A revocation that is under way covers it: for its owner, who has a fresh credential, it is over.
+        Error::Unauthorized { reason: Some(Rule::Revoked(reason)) } => {
+            Refusal::session_not_found(Some(reason))
+        }
+        Error::Denied { code: "session_suspended", .. } => {
+            Refusal::in_place_of_answer(Fault::suspended(), ids, batch)
+        }
+        error => Refusal::from_error(error, &visit.metadata),
+    }
+}
+
+/// A stream of events.
+pub(super) fn events(headers: &HeaderMap, line: Arc<Line>, reader: u64, errand: Option<Errand>) -> Response {
+    let mut response = (StatusCode::OK, pump::body(line, reader, errand)).into_response();
+    *response.headers_mut() = outward(headers, true);
+    response
+}
+
+/// An answer that is no stream.
+pub(super) fn whole(answer: Incoming, errand: Errand) -> Response {
+    let events = answer.is_events();
+    let Incoming { head, body } = answer;
+    let empty = matches!(head.status, StatusCode::ACCEPTED | StatusCode::NO_CONTENT);
+    let body = if empty { Body::empty() } else { errand.relay(Bytes::new(), Some(body), events) };
+    let mut response = (head.status, body).into_response();
+    *response.headers_mut() = outward(&head.headers, events);
+    response
+}

@@ -1,0 +1,309 @@
+//! A stream of events toward a client that may come back for what it missed (MCP 2025-11-25, basic/transports,
+//! "Resumability and Redelivery"). It holds a bounded number of events, whether somebody reads or not: a slow reader slows
+//! the writer, and what nobody reads pushes out what is oldest.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
+use serde_json::Value;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+
+use super::event_id::EventId;
+use crate::core::ids::SessionNumber;
+
+/// Bytes that wait for a reader before the writer does, and that are held for one who comes back.
+const HELD: usize = 256 << 10;
+/// Events that are held.
+const MOST: usize = 1_024;
+/// Handed on in one piece.
+const PIECE: usize = 32 << 10;
+/// Ends an event of which a part was handed on, in a way that no SDK takes for a message.
+const ABANDON: &str = "event: abandoned\n\n";
+
+/// A stream of events, which has one reader at a time, or none.
+pub struct Line {
+    pub session: SessionNumber,
+    /// Begins each of its event ids.
+    pub key: String,
+    /// The calls that are answered on it; none for the standing stream of a session.
+    pub calls: Vec<Value>,
+    /// The number of the event that it goes on after; zero for a new one.
+    pub after: u64,
+    state: Mutex<State>,
+    /// Something can be read, or it has ended.
+    changed: Notify,
+    /// Something was read, or the reader has left.
+    room: Notify,
+}
+
+struct State {
+    held: VecDeque<Held>,
+    /// The number of what is held first. They count from 1, without a gap.
+    first: u64,
+    /// Of what is held.
+    bytes: usize,
+    /// The number of what the reader gets next.
+    next: u64,
+    /// Who may read: a later one takes over.
+    reader: u64,
+    /// Since when there is none.
+    left_at: Option<Instant>,
+    /// Set while a part of an event is out; whether that part ended with a line.
+    broken: Option<bool>,
+    /// The id the upstream gave its last event that has one.
+    upstream_id: Option<Bytes>,
+    end: Option<End>,
+}
+
+struct Held {
+    bytes: Bytes,
+    /// Set for a part of an event of which more follows; whether it ends with a line.
+    part: Option<bool>,
+}
+
+/// How a line ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// All has been said.
+    Done,
+    /// The upstream has closed, as it may: the rest can be had from it.
+    Paused,
+    /// It was cut off.
+    Cut,
+}
+
+/// What is asked for is no longer held, or never was.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Gone;
+
+impl Line {
+    /// A line with the place at which it begins.
+    pub fn new(session: SessionNumber, begin: EventId) -> Self {
+        let EventId { key, calls, number: after, upstream } = begin;
+        let state = State {
+            held: VecDeque::new(),
+            first: after + 1,
+            bytes: 0,
+            next: after + 1,
+            reader: 0,
+            left_at: Some(Instant::now()),
+            broken: None,
+            upstream_id: upstream,
+            end: None,
+        };
+        let (changed, room) = Default::default();
+        Self { session, key, calls, after, state: Mutex::new(state), changed, room }
+    }
+
+    /// Adds an event. `make` gets the id that is to be its; `upstream` is the one it came with.
+    pub async fn push(&self, upstream: Option<Bytes>, make: impl FnOnce(&str) -> Bytes) {
+        self.wait_for_room().await;
+        let mut state = self.state.lock();
+        if upstream.is_some() {
+            state.upstream_id = upstream;
+        }
+        let bytes = make(&self.next_id(&state));
+        state.hold(Held { bytes, part: None });
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// Adds the beginning of an event that is too large to hold.
+    pub async fn push_begun(&self, at_line_start: bool, make: impl FnOnce(&str) -> Bytes) {
+        self.wait_for_room().await;
+        let mut state = self.state.lock();
+        let bytes = make(&self.next_id(&state));
+        state.hold(Held { bytes, part: Some(at_line_start) });
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// Adds a further part of an event that is too large to hold; `part` is set where more follows.
+    pub async fn push_part(&self, bytes: Bytes, part: Option<bool>) {
+        self.wait_for_room().await;
+        self.state.lock().hold(Held { bytes, part });
+        self.changed.notify_waiters();
+    }
+
+    fn next_id(&self, state: &State) -> String {
+        let (key, calls) = (self.key.clone(), self.calls.clone());
+        let number = state.first + state.held.len() as u64;
+        EventId { key, calls, number, upstream: state.upstream_id.clone() }.to_string()
+    }
+
+    async fn wait_for_room(&self) {
+        self.until(&self.room, |state| (state.left_at.is_some() || state.waiting() < HELD).then_some(()))
+            .await;
+    }
+
+    /// Ends it: what is held can still be read.
+    pub fn end(&self, end: End) {
+        self.state.lock().end.get_or_insert(end);
+        self.changed.notify_waiters();
+        self.room.notify_waiters();
+    }
+
+    /// Ends it at once: nothing that waits is handed on any more, only these last words, as messages.
+    pub fn cut_off(&self, farewells: &[String]) {
+        let mut state = self.state.lock();
+        let unread = state.next.saturating_sub(state.first) as usize;
+        state.held.truncate(unread);
+        let mut text = String::new();
+        if let Some(at_line_start) = state.broken.take() {
+            text.push_str(if at_line_start { "" } else { "\n" });
+            text.push_str(ABANDON);
+        }
+        for farewell in farewells {
+            text.push_str(&format!("event: message\ndata: {farewell}\n\n"));
+        }
+        if !text.is_empty() {
+            state.held.push_back(Held { bytes: text.into(), part: None });
+        }
+        state.bytes = state.held.iter().map(|held| held.bytes.len()).sum();
+        state.end = Some(End::Cut);
+        drop(state);
+        self.changed.notify_waiters();
+        self.room.notify_waiters();
+    }
+
+    /// Lets somebody read what follows event number `after`; whoever read before reads no more.
+    pub fn attach(&self, after: u64) -> Result<u64, Gone> {
+        let mut state = self.state.lock();
+        let known = state.first..=state.first + state.held.len() as u64;
+        if !known.contains(&(after + 1)) || state.end == Some(End::Cut) {
+            return Err(Gone);
+        }
+        state.next = after + 1;
+        state.reader += 1;
+        state.left_at = None;
+        let reader = state.reader;
+        drop(state);
+        self.changed.notify_waiters();
+        Ok(reader)
+    }
+
+    /// A reader goes.
+    pub fn leave(&self, reader: u64) {
+        let mut state = self.state.lock();
+        if state.reader == reader && state.left_at.is_none() {
+            state.left_at = Some(Instant::now());
+            state.make_room();
+            drop(state);
+            self.room.notify_waiters();
+        }
+    }
+
+    /// The next piece for a reader; nothing once there is none or another has taken over.
+    pub async fn read(&self, reader: u64) -> Option<Bytes> {
+        self.until(&self.changed, |state| {
+            if state.reader != reader {
+                return Some(None);
+            }
+            match state.take() {
+                Some(piece) => Some(Some(piece)),
+                None if state.end.is_some() => Some(None),
+                None => None,
+            }
+        })
+        .await
+        .inspect(|_| self.room.notify_waiters())
+    }
+
+    /// Resolves once nobody has read for this long.
+    pub async fn deserted(&self, patience: Duration) {
+        loop {
+            let left_at = self.until(&self.room, |state| state.left_at).await;
+            sleep_until(left_at + patience).await;
+            if self.state.lock().left_at == Some(left_at) {
+                return;
+            }
+        }
+    }
+
+    /// Whether somebody reads.
+    pub fn is_read(&self) -> bool {
+        self.state.lock().left_at.is_none()
+    }
+
+    pub fn ended(&self) -> Option<End> {
+        self.state.lock().end
+    }
+
+    /// The id the upstream gave its last event that has one.
+    pub fn upstream_id(&self) -> Option<Bytes> {
+        self.state.lock().upstream_id.clone()
+    }
+
+    /// The number of the last event.
+    pub fn last(&self) -> u64 {
+        let state = self.state.lock();
+        state.first + state.held.len() as u64 - 1
+    }
+
+    /// Bytes it holds.
+    pub fn bytes(&self) -> usize {
+        self.state.lock().bytes
+    }
+
+    async fn until<T>(&self, notify: &Notify, mut look: impl FnMut(&mut State) -> Option<T>) -> T {
+        loop {
+            let notified = notify.notified();
+            tokio::pin!(notified);
+            notified.as_mut().enable();
+            if let Some(found) = look(&mut self.state.lock()) {
+                return found;
+            }
+            notified.await;
+        }
+    }
+}
+
+impl State {
+    fn hold(&mut self, held: Held) {
+        self.bytes += held.bytes.len();
+        self.held.push_back(held);
+        self.make_room();
+    }
+
+    /// Lets go of what is oldest, but not of what a reader is yet to get.
+    fn make_room(&mut self) {
+        while self.bytes > HELD || self.held.len() > MOST {
+            if self.left_at.is_none() && self.first >= self.next {
+                return;
+            }
+            let Some(held) = self.held.pop_front() else { return };
+            self.bytes -= held.bytes.len();
+            self.first += 1;
+        }
+    }
+
+    /// Bytes that the reader is yet to get.
+    fn waiting(&self) -> usize {
+        let read = self.next.saturating_sub(self.first) as usize;
+        self.held.iter().skip(read).map(|held| held.bytes.len()).sum()
+    }
+
+    fn take(&mut self) -> Option<Bytes> {
+        let mut piece = BytesMut::new();
+        loop {
+            let index = self.next.checked_sub(self.first)? as usize;
+            let Some(held) = self.held.get(index) else { break };
+            if !piece.is_empty() && piece.len() + held.bytes.len() > PIECE {
+                break;
+            }
+            self.next += 1;
+            self.broken = held.part;
+            if piece.is_empty() && held.bytes.len() >= PIECE {
+                let bytes = held.bytes.clone();
+                self.make_room();
+                return Some(bytes);
+            }
+            piece.extend_from_slice(&held.bytes);
+        }
+        self.make_room();
+        (!piece.is_empty()).then(|| piece.freeze())
+    }
+}

@@ -1,0 +1,76 @@
+//! The lines there are: those that something still comes on, and for a while those that have ended, for clients that come
+//! back for what they missed.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::line::Line;
+use crate::core::ids::SessionNumber;
+
+/// How long a line that has ended is kept.
+const KEPT: Duration = Duration::from_secs(60);
+/// How many of them are kept, and how much they may hold together.
+const MOST: usize = 4_096;
+const MOST_BYTES: usize = 64 << 20;
+
+/// All lines, by the key that begins their event ids.
+#[derive(Default)]
+pub struct Lines {
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    by_key: HashMap<String, Arc<Line>>,
+    /// The standing stream of a session, as it was opened last.
+    standing: HashMap<SessionNumber, Arc<Line>>,
+    /// Those that have ended, with what they hold, the oldest first.
+    ended: VecDeque<(Instant, String, usize)>,
+    ended_bytes: usize,
+}
+
+impl Lines {
+    pub fn insert(&self, line: &Arc<Line>) {
+        let mut known = self.known.lock();
+        if line.calls.is_empty() {
+            known.standing.insert(line.session, line.clone());
+        }
+        known.by_key.insert(line.key.clone(), line.clone());
+    }
+
+    /// The line with this key, if it is the session's.
+    pub fn find(&self, key: &str, session: SessionNumber) -> Option<Arc<Line>> {
+        self.known.lock().by_key.get(key).filter(|line| line.session == session).cloned()
+    }
+
+    /// The standing stream of a session.
+    pub fn standing(&self, session: SessionNumber) -> Option<Arc<Line>> {
+        self.known.lock().standing.get(&session).cloned()
+    }
+
+    /// Nothing more comes on it.
+    pub fn ended(&self, line: &Arc<Line>) {
+        let (now, bytes) = (Instant::now(), line.bytes());
+        let mut known = self.known.lock();
+        if known.standing.get(&line.session).is_some_and(|standing| Arc::ptr_eq(standing, line)) {
+            known.standing.remove(&line.session);
+        }
+        known.ended.push_back((now, line.key.clone(), bytes));
+        known.ended_bytes += bytes;
+        while let Some((at, key, bytes)) = known.ended.front().cloned() {
+            if now - at < KEPT && known.ended.len() <= MOST && known.ended_bytes <= MOST_BYTES {
+                break;
+            }
+            known.ended.pop_front();
+            known.ended_bytes -= bytes;
+            // One that was taken up again under its key is another, and has not ended.
+            if known.by_key.get(&key).is_some_and(|line| line.ended().is_some()) {
+                known.by_key.remove(&key);
+            }
+        }
+    }
+}

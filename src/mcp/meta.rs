@@ -1,0 +1,142 @@
+//! `_meta` of a request: what it says of who sends it (MCP 2026-07-28, basic/index), and the place where the gateway says
+//! which of its sessions a request belongs to.
+
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+/// Our session id, for the upstream. Keys of ours have the prefix `sessiond/` (MCP, basic/index, "General fields").
+pub const SESSION_ID: &str = "sessiond/sessionId";
+
+/// The members that the gateway reads; others are the upstream's.
+#[derive(Debug, Default, PartialEq, Deserialize)]
+pub struct Meta {
+    #[serde(rename = "io.modelcontextprotocol/protocolVersion", default)]
+    pub protocol_version: Option<Value>,
+    #[serde(rename = "io.modelcontextprotocol/clientInfo", default)]
+    pub client_info: Option<Value>,
+    #[serde(rename = "io.modelcontextprotocol/clientCapabilities", default)]
+    pub client_capabilities: Option<Value>,
+    #[serde(default)]
+    traceparent: Option<Value>,
+    #[serde(default)]
+    baggage: Option<Value>,
+    /// What makes two conversations of one client two sessions, in the client's own words.
+    #[serde(rename = "sessiond/correlation", default)]
+    correlation: Option<Value>,
+    #[serde(rename = "sessiond/hostname", default)]
+    hostname: Option<Value>,
+}
+
+/// Members of W3C baggage that name a conversation, in the order in which they are believed. The first is OpenTelemetry's
+/// for generative AI, the second its general one.
+const CONVERSATION: [&str; 2] = ["gen_ai.conversation.id", "session.id"];
+/// Longest correlation key that is told apart.
+const LONGEST: usize = 1_024;
+
+impl Meta {
+    /// What cannot be read says nothing: an upstream may know better.
+    pub fn read(text: &str) -> Self {
+        serde_json::from_str(text).unwrap_or_default()
+    }
+
+    /// Whether a revision is claimed, whatever it is.
+    pub fn claims(&self) -> bool {
+        self.protocol_version.is_some()
+    }
+
+    /// The client's name for itself; empty if it gives none.
+    pub fn client_name(&self) -> &str {
+        self.client_info.as_ref().and_then(|info| info.get("name")).and_then(Value::as_str).unwrap_or("")
+    }
+
+    pub fn hostname(&self) -> Option<&str> {
+        self.hostname.as_ref()?.as_str()
+    }
+
+    /// What tells the conversations of one client apart: its own key for us, else the conversation in its baggage, else
+    /// the trace it belongs to (SEP-414); empty where it sends none.
+    pub fn correlation(&self) -> String {
+        let text = |value: &Option<Value>| value.as_ref().and_then(Value::as_str).map(str::to_owned);
+        let own = text(&self.correlation).map(|key| format!("own {key}"));
+        let conversation = || {
+            text(&self.baggage).and_then(|baggage| conversation(&baggage)).map(|id| format!("baggage {id}"))
+        };
+        let trace = || {
+            let parent = text(&self.traceparent)?;
+            let trace = parent.split('-').nth(1).filter(|trace| trace.len() == 32)?;
+            Some(format!("trace {trace}"))
+        };
+        own.or_else(conversation).or_else(trace).filter(|key| key.len() <= LONGEST).unwrap_or_default()
+    }
+}
+
+/// The conversation that a W3C baggage names.
+fn conversation(baggage: &str) -> Option<String> {
+    CONVERSATION.iter().find_map(|wanted| {
+        baggage.split(',').find_map(|member| {
+            let (key, value) = member.split(';').next()?.split_once('=')?;
+            (key.trim() == *wanted && !value.trim().is_empty()).then(|| value.trim().to_owned())
+        })
+    })
+}
+
+/// Where in a body our member goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// After the brace that opens `_meta`, which has other members or none.
+    InMeta { at: usize, empty: bool },
+    /// After the brace that opens `params`.
+    InParams { at: usize, empty: bool },
+    /// Before the brace that ends the message.
+    InMessage { at: usize },
+    /// The client has put one there itself.
+    Forged,
+}
+
+impl Place {
+    /// `params` and `meta` are slices of the body. Nothing where they are no objects.
+    pub fn find(body: &[u8], params: Option<&RawValue>, meta: Option<&RawValue>) -> Option<Self> {
+        let inside = |raw: &RawValue| {
+            let rest = raw.get().strip_prefix('{')?;
+            let at = (raw.get().as_ptr() as usize).checked_sub(body.as_ptr() as usize)? + 1;
+            (at <= body.len()).then(|| (at, rest.trim_start().starts_with('}')))
+        };
+        match (params, meta) {
+            (_, Some(meta)) if is_forged(meta.get()) => Some(Self::Forged),
+            (_, Some(meta)) => inside(meta).map(|(at, empty)| Self::InMeta { at, empty }),
+            (Some(params), None) => inside(params).map(|(at, empty)| Self::InParams { at, empty }),
+            (None, None) => body.iter().rposition(|byte| *byte == b'}').map(|at| Self::InMessage { at }),
+        }
+    }
+
+    /// The body with our member in it.
+    pub fn name(self, body: &[u8], session: Uuid) -> Vec<u8> {
+        let member = format!("\"{SESSION_ID}\":\"{session}\"");
+        let comma = |empty: bool| if empty { "" } else { "," };
+        let (at, text) = match self {
+            Self::InMeta { at, empty } => (at, format!("{member}{}", comma(empty))),
+            Self::InParams { at, empty } => (at, format!("\"_meta\":{{{member}}}{}", comma(empty))),
+            Self::InMessage { at } => (at, format!(",\"params\":{{\"_meta\":{{{member}}}}}")),
+            Self::Forged => return replaced(body, session),
+        };
+        let (before, after) = body.split_at(at);
+        [before, text.as_bytes(), after].concat()
+    }
+}
+
+/// Whether a client says itself which session of ours it is: no business of its.
+fn is_forged(meta: &str) -> bool {
+    let may_be = meta.contains(SESSION_ID) || meta.contains("\\u");
+    may_be && serde_json::from_str::<Value>(meta).is_ok_and(|meta| meta.get(SESSION_ID).is_some())
+}
+
+/// The slow way, for what no well-meaning client sends.
+fn replaced(body: &[u8], session: Uuid) -> Vec<u8> {
+    let Ok(mut message) = serde_json::from_slice::<Value>(body) else { return body.to_vec() };
+    if let Some(named) = message.pointer_mut("/params/_meta").and_then(|meta| meta.get_mut(SESSION_ID)) {
+        *named = Value::String(session.to_string());
+    }
+    message.to_string().into_bytes()
+}

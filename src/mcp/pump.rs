@@ -1,0 +1,173 @@
+//! From an upstream's stream of events to a line. It goes on without a reader: that a client has gone away is no reason to
+//! cancel its calls (MCP 2025-11-25, basic/transports, "Sending Messages to the Server").
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures_util::stream;
+use http_body_util::BodyExt;
+use tokio::time::{Instant, sleep_until};
+
+use super::errand::{Errand, Stop};
+use super::events::{Event, Splitter, renamed_part};
+use super::line::{End, Line};
+use super::message;
+use super::reply::Fault;
+use crate::meter;
+
+/// An event up to this size is handed on whole, so that it can still be replaced by an error.
+pub const HOLD: usize = 1 << 20;
+/// A stream that was quiet for so long gets a comment, for the proxies on the way: what the SDKs' servers do.
+pub const QUIET: Duration = Duration::from_secs(15);
+/// How long a standing stream that nobody reads is kept for its client to come back.
+const STANDING: Duration = Duration::from_secs(60);
+
+/// A stream from an upstream to a line.
+pub struct Pump {
+    pub errand: Errand,
+    pub line: Arc<Line>,
+    /// How long a call whose client has gone may take.
+    pub patience: Duration,
+    splitter: Splitter,
+    rest: Option<Body>,
+    /// Set while an event too large to hold is on its way; whether what is out ends with a line.
+    broken: Option<bool>,
+    bytes_out: u64,
+}
+
+impl Pump {
+    pub fn new(errand: Errand, line: Arc<Line>, patience: Duration, read: &[u8], rest: Option<Body>) -> Self {
+        let mut splitter = Splitter::default();
+        splitter.push(read);
+        Self { errand, line, patience, splitter, rest, broken: None, bytes_out: 0 }
+    }
+
+    /// Carries until the upstream is done, the session is over, or nobody wants it any more.
+    pub async fn run(mut self) {
+        let line = self.line.clone();
+        let patience = if line.calls.is_empty() { STANDING } else { self.patience };
+        let stop = tokio::select! {
+            biased;
+            stop = self.errand.watch() => Some(stop),
+            () = line.deserted(patience) => None,
+            () = self.carry() => None,
+        };
+        if let Some(stop) = stop {
+            let fault = self.errand.fault(stop);
+            // A restart of ours is no loss to a client that can ask for the rest.
+            let resumable = self.broken.is_none() && self.line.upstream_id().is_some();
+            if stop == Stop::Stopping && (resumable || self.errand.ids.is_empty()) {
+                self.line.end(End::Paused);
+            } else {
+                self.line.cut_off(&self.errand.farewells(&fault));
+            }
+        }
+        self.line.end(End::Paused);
+        self.errand.handed_on(self.bytes_out);
+    }
+
+    async fn carry(&mut self) {
+        loop {
+            self.hand_on().await;
+            let Some(body) = &mut self.rest else { return self.close() };
+            match body.frame().await {
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.splitter.push(&data);
+                    }
+                }
+                Some(Err(_)) | None => return self.close(),
+            }
+        }
+    }
+
+    /// What of that which came can go on: whole events, or more than can be held.
+    async fn hand_on(&mut self) {
+        while let Some(event) = self.splitter.next() {
+            self.bytes_out += event.raw.len() as u64;
+            if self.broken.take().is_some() {
+                self.line.push_part(event.raw, None).await;
+                // It may have been an answer: nobody has looked.
+                self.errand.ids.clear();
+                continue;
+            }
+            self.settle(&event);
+            self.line.push(event.id.clone(), |id| event.renamed(id)).await;
+        }
+        if self.splitter.waiting() > HOLD {
+            let at_line_start = self.splitter.at_line_start();
+            let part = self.splitter.take();
+            self.bytes_out += part.len() as u64;
+            if self.broken.replace(at_line_start).is_some() {
+                return self.line.push_part(part, Some(at_line_start)).await;
+            }
+            self.line.push_begun(at_line_start, |id| renamed_part(&part, id)).await;
+        }
+    }
+
+    /// Calls that an event answers are owed nothing more.
+    fn settle(&mut self, event: &Event) {
+        if !self.errand.ids.is_empty() && !event.data.is_empty() {
+            let answered = message::answered(&event.data);
+            self.errand.ids.retain(|id| !answered.contains(id));
+        }
+    }
+
+    /// The upstream is done. An event without the blank line at its end counts for nothing (WHATWG HTML, 9.2.6), and
+    /// closing is the upstream's right (MCP 2025-11-25, basic/transports) as long as the client can come back for the rest.
+    fn close(&mut self) {
+        let standing = self.line.calls.is_empty();
+        if !standing && self.errand.ids.is_empty() {
+            self.line.end(End::Done);
+        } else if !standing && self.line.upstream_id().is_none() {
+            self.line.cut_off(&self.errand.farewells(&Fault::upstream_lost()));
+        }
+    }
+}
+
+/// What a reader is sent: events as they come, and comments while there are none.
+pub fn body(line: Arc<Line>, reader: u64, errand: Option<Errand>) -> Body {
+    let reading = Reading {
+        line,
+        reader,
+        errand,
+        quiet_at: Instant::now() + QUIET,
+        _measured: meter::Stream::begin("mcp"),
+    };
+    Body::from_stream(stream::unfold(reading, |mut reading| async move {
+        let next = reading.next().await?;
+        reading.quiet_at = Instant::now() + QUIET;
+        Some((Ok::<_, std::convert::Infallible>(next), reading))
+    }))
+}
+
+struct Reading {
+    line: Arc<Line>,
+    reader: u64,
+    /// Of a request that resumes: what has ended meanwhile gets nothing of what is held.
+    errand: Option<Errand>,
+    quiet_at: Instant,
+    _measured: meter::Stream,
+}
+
+impl Reading {
+    async fn next(&mut self) -> Option<Bytes> {
+        let over = self.line.ended().is_some_and(|end| end != End::Cut);
+        if over && self.errand.as_ref().is_some_and(Errand::is_cut) {
+            return None;
+        }
+        tokio::select! {
+            biased;
+            piece = self.line.read(self.reader) => piece,
+            () = sleep_until(self.quiet_at) => Some(Bytes::from_static(b":\n\n")),
+        }
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.line.leave(self.reader);
+    }
+}

@@ -1,0 +1,236 @@
+//! Handing an upstream's answer on as it comes: JSON of every revision, and the streams of 2026-07-28, which end with their
+//! connection. What is cut off ends with an error for each call in flight: without it clients wait until their own time-out.
+
+use std::io;
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use futures_util::stream;
+use http_body_util::BodyExt;
+use serde_json::Value;
+use tokio::time::{Instant, sleep_until};
+
+use super::errand::Errand;
+use super::events::Splitter;
+use super::message;
+use super::pump::{HOLD, QUIET};
+use super::reply::Fault;
+use crate::meter;
+
+/// How long an upstream may be silent in the middle of an answer that is not a stream.
+const STALLED: Duration = Duration::from_secs(60);
+/// Ends an event of which a part was handed on, in a way that no SDK takes for a message.
+const ABANDON: &str = "event: abandoned\n\n";
+
+impl Errand {
+    /// The answer's body, handed on.
+    pub fn relay(self, read: Bytes, rest: Option<Body>, events: bool) -> Body {
+        let shape = if events {
+            let mut splitter = Splitter::default();
+            splitter.push(&read);
+            Shape::Events { splitter, broken: None }
+        } else {
+            Shape::Whole(BytesMut::from(read))
+        };
+        let quiet_at = Instant::now() + if events { QUIET } else { STALLED };
+        let measured = events.then(|| meter::Stream::begin("mcp"));
+        let relay =
+            Relay { errand: self, rest, shape, sent: 0, quiet_at, finished: false, _measured: measured };
+        Body::from_stream(stream::unfold(relay, |mut relay| async move {
+            let next = relay.next().await?;
+            relay.sent += next.as_ref().map_or(0, |bytes| bytes.len() as u64);
+            Some((next, relay))
+        }))
+    }
+}
+
+struct Relay {
+    errand: Errand,
+    _measured: Option<meter::Stream>,
+    /// What still comes from the upstream; none once it ended.
+    rest: Option<Body>,
+    shape: Shape,
+    /// Bytes handed on.
+    sent: u64,
+    quiet_at: Instant,
+    finished: bool,
+}
+
+enum Shape {
+    Events {
+        splitter: Splitter,
+        /// A part of an event too large to hold was handed on; whether that part ended with a line.
+        broken: Option<bool>,
+    },
+    /// One JSON value, until it is whole.
+    Whole(BytesMut),
+    /// An answer too large to hold, on its way.
+    Raw,
+}
+
+enum Turn {
+    Cut(Fault),
+    Quiet,
+    Piece(Bytes),
+    End,
+    Broken,
+}
+
+impl Relay {
+    async fn next(&mut self) -> Option<io::Result<Bytes>> {
+        loop {
+            if self.finished {
+                return None;
+            }
+            // Before anything is handed on, and in the same poll: is it still allowed?
+            if !self.errand.is_cut()
+                && let Some(ready) = self.ready()
+            {
+                self.quiet_at = Instant::now() + QUIET;
+                return Some(Ok(ready));
+            }
+            match self.turn().await {
+                Turn::Cut(fault) => return self.cut_off(&fault),
+                Turn::Broken => return self.cut_off(&Fault::upstream_lost()),
+                Turn::End => return self.end(),
+                Turn::Quiet if matches!(self.shape, Shape::Whole(_) | Shape::Raw) => {
+                    return self.cut_off(&Fault::upstream_lost());
+                }
+                Turn::Quiet => {
+                    self.quiet_at = Instant::now() + QUIET;
+                    return Some(Ok(Bytes::from_static(b":\n\n")));
+                }
+                Turn::Piece(piece) => {
+                    if !matches!(self.shape, Shape::Events { .. }) {
+                        self.quiet_at = Instant::now() + STALLED;
+                    }
+                    match &mut self.shape {
+                        Shape::Events { splitter, .. } => splitter.push(&piece),
+                        Shape::Whole(held) => held.extend_from_slice(&piece),
+                        Shape::Raw => return Some(Ok(piece)),
+                    }
+                }
+            }
+        }
+    }
+
+    async fn turn(&mut self) -> Turn {
+        let may_speak = !matches!(self.shape, Shape::Events { broken: Some(_), .. });
+        let rest = &mut self.rest;
+        let piece = async move {
+            let Some(body) = rest else { return Turn::End };
+            loop {
+                match body.frame().await {
+                    None => return Turn::End,
+                    Some(Err(_)) => return Turn::Broken,
+                    Some(Ok(frame)) => match frame.into_data() {
+                        Ok(data) if !data.is_empty() => return Turn::Piece(data),
+                        _ => {}
+                    },
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            fault = self.errand.cut() => Turn::Cut(fault),
+            turn = piece => turn,
+            () = sleep_until(self.quiet_at), if may_speak => Turn::Quiet,
+        }
+    }
+
+    /// What of that which came can go on: whole events, or more than can be held.
+    fn ready(&mut self) -> Option<Bytes> {
+        match &mut self.shape {
+            Shape::Events { splitter, broken } => {
+                let mut ready = BytesMut::new();
+                while let Some(event) = splitter.next() {
+                    if broken.take().is_some() {
+                        // It may have been an answer: nobody has looked.
+                        self.errand.ids.clear();
+                    }
+                    if !self.errand.ids.is_empty() && !event.data.is_empty() {
+                        let answered = message::answered(&event.data);
+                        self.errand.ids.retain(|id| !answered.contains(id));
+                    }
+                    ready.extend_from_slice(&event.raw);
+                }
+                if splitter.waiting() > HOLD {
+                    *broken = Some(splitter.at_line_start());
+                    ready.extend_from_slice(&splitter.take());
+                }
+                (!ready.is_empty()).then(|| ready.freeze())
+            }
+            Shape::Whole(held) if held.len() > HOLD => {
+                let ready = held.split().freeze();
+                self.shape = Shape::Raw;
+                Some(ready)
+            }
+            Shape::Whole(_) | Shape::Raw => None,
+        }
+    }
+
+    /// The upstream is done.
+    fn end(&mut self) -> Option<io::Result<Bytes>> {
+        match &mut self.shape {
+            Shape::Events { splitter, .. } => {
+                // An event without the blank line at its end counts for nothing (WHATWG HTML, 9.2.6).
+                if !self.errand.ids.is_empty() {
+                    return self.cut_off(&Fault::upstream_lost());
+                }
+                let last = splitter.take();
+                self.finish();
+                (!last.is_empty()).then_some(Ok(last))
+            }
+            Shape::Whole(held) => {
+                let whole = held.split().freeze();
+                self.finish();
+                (!whole.is_empty()).then_some(Ok(whole))
+            }
+            Shape::Raw => {
+                self.finish();
+                None
+            }
+        }
+    }
+
+    /// Nothing more of the upstream's: a farewell, and the end.
+    fn cut_off(&mut self, fault: &Fault) -> Option<io::Result<Bytes>> {
+        let farewell = match &self.shape {
+            Shape::Events { broken, .. } => {
+                let mut farewell = String::new();
+                if let Some(at_line_start) = *broken {
+                    farewell.push_str(if at_line_start { "" } else { "\n" });
+                    farewell.push_str(ABANDON);
+                }
+                for message in self.errand.farewells(fault) {
+                    farewell.push_str(&format!("event: message\ndata: {message}\n\n"));
+                }
+                (!farewell.is_empty()).then(|| Ok(Bytes::from(farewell)))
+            }
+            Shape::Whole(_) if self.errand.ids.is_empty() => {
+                Some(Ok(Bytes::from(fault.answer(&Value::Null))))
+            }
+            Shape::Whole(_) => Some(Ok(Bytes::from(fault.answers(&self.errand.ids, self.errand.batch)))),
+            // Half of a JSON value is out: only breaking the connection tells that it will not be whole.
+            Shape::Raw => {
+                Some(Err(io::Error::new(io::ErrorKind::ConnectionAborted, fault.message.to_string())))
+            }
+        };
+        self.finish();
+        farewell
+    }
+
+    fn finish(&mut self) {
+        self.finished = true;
+        self.rest = None;
+        self.errand.let_go();
+    }
+}
+
+impl Drop for Relay {
+    /// Writes down what was handed on, also where the client went away in the middle.
+    fn drop(&mut self) {
+        self.errand.handed_on(self.sent);
+    }
+}

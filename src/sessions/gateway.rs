@@ -1,0 +1,131 @@
+//! What the MCP gateway asks of sessions, beyond what every surface does.
+
+use uuid::Uuid;
+
+use super::{Sessions, principal_of};
+use crate::committer::{By, Work};
+use crate::core::caller::Caller;
+use crate::core::command::NaturalKey;
+use crate::core::ids::{ApplicationNumber, SessionNumber};
+use crate::core::reason::Reason;
+use crate::core::session::Session;
+use crate::error::Error;
+use crate::gate::{Pass, key_digest};
+use crate::secret::{self, TokenKind};
+use crate::store::{McpSession, SideWrite};
+
+impl Sessions {
+    /// The anchor of a client that has no session id: what of its requests stays the same, and nobody else's. Whose
+    /// credential it is goes in first, never the credential itself, so that a refreshed one finds the same session.
+    pub fn anchor(&self, caller: &Caller, parts: &[&str]) -> String {
+        let who = match caller.person() {
+            Some(principal) => principal.0.to_be_bytes().to_vec(),
+            None => {
+                let (issuer, subject) = principal_of(caller, None);
+                self.key.subject_digest(&issuer, &subject).to_vec()
+            }
+        };
+        let organization = caller.organization.0.to_be_bytes();
+        let actor_kind = (caller.actor.kind as i64).to_be_bytes();
+        let client = caller.client();
+        let mut all: Vec<&[u8]> = vec![
+            &organization,
+            &who,
+            &actor_kind,
+            caller.actor.id.as_bytes(),
+            // None is not the same as an empty name.
+            if client.is_some() { b"client" } else { b"" },
+            client.unwrap_or_default().as_bytes(),
+        ];
+        all.extend(parts.iter().map(|part| part.as_bytes()));
+        hex::encode(self.key.digest("mcp anchor", &all))
+    }
+
+    /// The open session that holds an anchor in an application.
+    pub fn anchored(&self, application: ApplicationNumber, anchor: &str) -> Option<Session> {
+        let key = key_digest(application, NaturalKey::Anchor(anchor));
+        self.gate.known().holder(&key).cloned()
+    }
+
+    /// Registers a request or stream of a session as under way, if the caller may and the session is live. The pass
+    /// says when it must stop.
+    pub fn enter(&self, caller: &Caller, number: SessionNumber) -> Result<Pass, Error> {
+        self.gate_presented(caller, number);
+        Ok(self.gate.enter(number, self.clock.now())?)
+    }
+
+    /// Notes a sign of life of a session: its silence counts from now.
+    pub fn saw(&self, number: SessionNumber) {
+        self.gate.saw(number, self.clock.now());
+    }
+
+    /// The open session behind a number.
+    pub fn open_session(&self, number: SessionNumber) -> Option<Session> {
+        self.gate.known().session(number).cloned()
+    }
+
+    /// Whether the caller is the principal the session was opened for: a foreign one learns nothing, not even that it
+    /// exists.
+    pub fn belongs_to(&self, caller: &Caller, session: &Session) -> bool {
+        let principal = caller.person().or_else(|| {
+            let (issuer, subject) = principal_of(caller, None);
+            let digest = self.key.subject_digest(&issuer, &subject);
+            self.gate.known().principal(caller.organization, &digest)
+        });
+        session.organization == caller.organization
+            && session.owner == caller.actor
+            && principal == Some(session.principal)
+    }
+
+    /// Keeps what the gateway needs to speak to the server behind a session, sealed, under a fresh `Mcp-Session-Id`,
+    /// which is returned: it exists nowhere else.
+    pub async fn keep_mcp(&self, session: &Session, state: &[u8]) -> Result<String, Error> {
+        let minted = secret::mint(TokenKind::Mcp, session.id);
+        let sealed = self.key.seal(&mcp_label(session.id), state);
+        let side = SideWrite::McpSession(session.number, McpSession { id_hash: minted.hash, sealed });
+        self.committer.submit(By::system(), Work::Side(side)).await?;
+        Ok(minted.text)
+    }
+
+    /// Replaces what is kept, under the same `Mcp-Session-Id`.
+    pub async fn update_mcp(&self, session: &Session, state: &[u8]) -> Result<(), Error> {
+        let Some(kept) = self.reader.mcp_session(session.number).await? else { return Ok(()) };
+        let sealed = self.key.seal(&mcp_label(session.id), state);
+        let side = SideWrite::McpSession(session.number, McpSession { sealed, ..kept });
+        self.committer.submit(By::system(), Work::Side(side)).await.map(|_| ())
+    }
+
+    /// How a session of the gateway ended, by its genuine `Mcp-Session-Id`; for its owner only.
+    pub async fn how_mcp_ended(
+        &self,
+        caller: &Caller,
+        application: ApplicationNumber,
+        id: &str,
+    ) -> Result<Option<Reason>, Error> {
+        let Some(presented) = secret::parse(id).filter(|presented| presented.kind == TokenKind::Mcp) else {
+            return Ok(None);
+        };
+        let Some(session) = self.reader.session(presented.id).await?.map(|row| row.session) else {
+            return Ok(None);
+        };
+        if session.application != application || !self.belongs_to(caller, &session) {
+            return Ok(None);
+        }
+        let kept = self.reader.mcp_session(session.number).await?;
+        let genuine = kept.is_some_and(|kept| secret::same(&kept.id_hash, &presented.hash));
+        Ok(session.ended.filter(|_| genuine).map(|ended| ended.reason))
+    }
+
+    /// What was kept, opened.
+    pub async fn kept_mcp(&self, session: &Session) -> Result<Option<Vec<u8>>, Error> {
+        let Some(kept) = self.reader.mcp_session(session.number).await? else { return Ok(None) };
+        self.key
+            .open(&mcp_label(session.id), &kept.sealed)
+            .map(Some)
+            .map_err(|error| Error::Internal(error.to_string()))
+    }
+}
+
+fn mcp_label(id: Uuid) -> String {
+    format!("mcp_session {id}")
+}
