@@ -131,7 +131,8 @@ const PUBLIC_V6: Ipv6Net = v6(0x2000, 0, 3);
 const SPECIAL_V6: [Ipv6Net; 4] =
     [v6(0x2001, 0, 23), v6(0x2001, 0xdb8, 32), v6(0x2002, 0, 16), v6(0x3fff, 0, 20)];
 
-fn is_public(address: IpAddr) -> bool {
+/// Whether an address is of the public Internet, said plainly: one that hides another (IPv4 in IPv6) is not.
+pub fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => !SPECIAL_V4.iter().any(|network| network.contains(&address)),
         IpAddr::V6(address) => {

@@ -23,6 +23,8 @@ pub struct Introspected {
     pub subject: Option<String>,
     /// Issuer and audience, if it is another's.
     pub issuer: Option<(String, String)>,
+    /// The application whose gateway is all that it opens.
+    pub only: Option<Uuid>,
     pub issued_at: Option<Time>,
     pub expires_at: Option<Time>,
     /// The session it is the token of, and what that is.
@@ -101,6 +103,7 @@ impl Auth {
             client_id: None,
             subject: Some(external.subject.clone()),
             issuer: Some((external.issuer.clone(), external.audience.clone())),
+            only: None,
             issued_at: Some(external.issued_at),
             expires_at: Some(external.expires_at),
             session: None,
@@ -180,6 +183,7 @@ fn introspected(
         subject: principal.or_else(|| client_id.clone()),
         client_id,
         issuer: None,
+        only: caller.audience(),
         issued_at: None,
         expires_at: Some(caller.credential.expires_at),
         session: session.map(|(session, status)| (session.id, status)),

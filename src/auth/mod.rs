@@ -260,6 +260,7 @@ impl Auth {
             issued_at: Position(i64::MAX),
             expires_at: Time::MAX_UTC,
             barred: false,
+            audience: None,
         };
         access_caller(&known, &token)
     }
@@ -290,7 +291,7 @@ fn access_caller(known: &Known, token: &AccessToken) -> Option<Caller> {
         confined_to,
         bound_to,
         credential: Credential {
-            kind: CredentialKind::Access { token: token.id, client },
+            kind: CredentialKind::Access { token: token.id, client, audience: token.audience },
             issued_at: token.issued_at,
             expires_at: token.expires_at,
             barred: token.barred,

@@ -25,6 +25,11 @@ use super::tls::Tls;
 const DRAIN: Duration = Duration::from_secs(8);
 /// A connection whose other end takes nothing of what waits for it is given up after this long.
 const TAKES_NOTHING: Duration = Duration::from_secs(30);
+/// Where nothing waits to be taken, the other end is asked after this long whether it is still there …
+const QUIET: Duration = Duration::from_secs(15);
+/// … and asked again this often until it answers. A connection that has been dead for [`TAKES_NOTHING`] is given up: a
+/// stream that nobody reads must not keep a session alive.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// Largest head of a request: more is answered with 431.
 const LARGEST_HEAD: usize = 16 << 10;
 
@@ -92,8 +97,7 @@ impl Door {
 impl Way {
     async fn admit(&self, stream: TcpStream, peer: SocketAddr, watcher: Watcher) {
         stream.set_nodelay(true).ok();
-        // The kernel counts from when something was there to be taken, also while the other end says that it is full.
-        socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(TAKES_NOTHING)).ok();
+        watch(&stream);
         let Some(tls) = &self.tls else { return self.serve(stream, peer, watcher).await };
         let shaken = tokio::select! {
             () = self.stopping.cancelled() => return,
@@ -120,4 +124,18 @@ impl Way {
             tracing::debug!(%error, "a connection ended badly");
         }
     }
+}
+
+/// Has the kernel notice that the other end has gone without a word.
+fn watch(stream: &TcpStream) {
+    let socket = socket2::SockRef::from(stream);
+    // It counts from when something was there to be taken, also while the other end says that it is full.
+    socket.set_tcp_user_timeout(Some(TAKES_NOTHING)).ok();
+    // The number of probes counts only where there is no user timeout.
+    let probes = (TAKES_NOTHING - QUIET).as_secs() / ASK_AGAIN.as_secs();
+    let keepalive = socket2::TcpKeepalive::new()
+        .with_time(QUIET)
+        .with_interval(ASK_AGAIN)
+        .with_retries(u32::try_from(probes).unwrap_or(3));
+    socket.set_tcp_keepalive(&keepalive).ok();
 }

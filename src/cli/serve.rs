@@ -26,7 +26,7 @@ use crate::http::{self, App, Shared};
 use crate::issuers::Issuers;
 use crate::limits::Limits;
 use crate::live::Live;
-use crate::mcp::Gateway;
+use crate::mcp::{Gateway, Upstreams};
 use crate::meter;
 use crate::scheduler;
 use crate::secret::SecretKey;
@@ -44,6 +44,7 @@ pub struct House {
     pub directory: Arc<Directory>,
     pub auth: Arc<Auth>,
     pub issuers: Arc<Issuers>,
+    upstreams: Arc<Upstreams>,
     pub live: Arc<Live>,
     pub board: Arc<Board>,
 }
@@ -70,6 +71,7 @@ impl House {
         ));
         let issuers = Issuers::new(config, clock.clone()).context("cannot set up external issuers")?;
         let issuers = Arc::new(issuers);
+        let upstreams = Arc::new(Upstreams::new(config, directory.clone(), clock.clone())?);
         let auth = Arc::new(Auth::new(
             gate.clone(),
             reader.clone(),
@@ -78,7 +80,7 @@ impl House {
             directory.clone(),
         ));
         let sessions = Arc::new(Sessions::new(committer, gate.clone(), reader, clock, key, policy));
-        Ok(Self { gate, sessions, directory, auth, issuers, live, board: Arc::default() })
+        Ok(Self { gate, sessions, directory, auth, issuers, upstreams, live, board: Arc::default() })
     }
 
     /// What handlers work with.
@@ -98,6 +100,7 @@ impl House {
             config.clone(),
             public_url.clone(),
             stopping.clone(),
+            self.upstreams.clone(),
         );
         App::from(Shared {
             sessions: self.sessions.clone(),

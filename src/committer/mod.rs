@@ -21,7 +21,7 @@ use crate::core::application::{
 };
 use crate::core::caller::{Actor, Caller};
 use crate::core::command::{Command, Connect};
-use crate::core::event::{ApplicationCreated, OrganizationCreated, ServiceAccountCreated};
+use crate::core::event::{ApplicationCreated, OrganizationCreated, ServiceAccountCreated, UpstreamSet};
 use crate::core::filter::Filter;
 use crate::core::ids::{
     ApplicationNumber, OrganizationNumber, Position, PrincipalNumber, RevocationNumber, ServiceAccountNumber,
@@ -150,6 +150,12 @@ pub enum Work {
         number: ApplicationNumber,
         command: ApplicationCommand,
         secret_hash: Option<[u8; 32]>,
+    },
+    /// Name an upstream, with the sealed secret of its credential; none: the secret before is forgotten.
+    SetUpstream {
+        number: ApplicationNumber,
+        set: UpstreamSet,
+        sealed: Option<Vec<u8>>,
     },
     CreateServiceAccount {
         organization: OrganizationNumber,

@@ -97,14 +97,19 @@ pub struct Config {
     #[arg(long, env = "SESSIOND_KEEP_ACTIVITY", default_value = "7d", value_parser = duration, value_name = "DURATION")]
     pub keep_activity: Duration,
 
-    /// Allow upstream MCP servers in this network too, not only on loopback; may be given several times. Link-local
-    /// addresses are never allowed
+    /// Allow upstream MCP servers in this network too, not only on loopback and, with https, at public addresses; may be
+    /// given several times. Link-local addresses are never allowed
     #[arg(long, env = "SESSIOND_ALLOW_UPSTREAM", value_delimiter = ',', value_name = "CIDR")]
     pub allow_upstream: Vec<IpNet>,
 
     /// An upstream MCP server has this long to begin its answer to a call, and to finish one whose client has gone
     #[arg(long, env = "SESSIOND_UPSTREAM_TIMEOUT", default_value = "10m", value_parser = duration, value_name = "DURATION")]
     pub upstream_timeout: Duration,
+
+    /// PEM file of certificate authorities that upstream MCP servers may be vouched for by too, beside those the system
+    /// trusts; read at the start
+    #[arg(long, env = "SESSIOND_UPSTREAM_CA", value_name = "FILE")]
+    pub upstream_ca: Option<PathBuf>,
 
     /// Accept browsers' requests to /mcp from this origin too, not only from our own; may be given several times
     #[arg(long, env = "SESSIOND_ALLOW_ORIGIN", value_delimiter = ',', value_name = "ORIGIN")]

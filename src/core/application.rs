@@ -7,7 +7,7 @@ use super::Time;
 use super::caller::Scopes;
 use super::event::{
     ApplicationChanged, ApplicationEvent, Issuer, IssuersSet, OauthClient, OrganizationEvent,
-    OrganizationRenamed, ServiceAccountEvent, UpstreamSet,
+    OrganizationRenamed, ServiceAccountEvent, UpstreamCredential, UpstreamSet,
 };
 use super::ids::{ApplicationNumber, Head, OrganizationNumber, Position, ServiceAccountNumber};
 use super::policy::ApplicationPolicy;
@@ -36,6 +36,9 @@ pub struct Application {
     pub description: Option<String>,
     pub oauth: OauthClient,
     pub upstream: Option<String>,
+    /// How the gateway authenticates there.
+    #[serde(default)]
+    pub upstream_credential: Option<UpstreamCredential>,
     pub policy: Option<ApplicationPolicy>,
     pub created_at: Time,
     pub updated_at: Time,
@@ -118,6 +121,7 @@ pub fn evolve_application(
             description: None,
             oauth: created.oauth.clone(),
             upstream: None,
+            upstream_credential: None,
             policy: None,
             created_at: at,
             updated_at: at,
@@ -137,9 +141,13 @@ pub fn evolve_application(
             ..application
         },
         ApplicationEvent::SecretRotated => Application { updated_at: at, head, ..application },
-        ApplicationEvent::UpstreamSet(set) => {
-            Application { upstream: Some(set.url.clone()), updated_at: at, head, ..application }
-        }
+        ApplicationEvent::UpstreamSet(set) => Application {
+            upstream: Some(set.url.clone()),
+            upstream_credential: set.credential.clone(),
+            updated_at: at,
+            head,
+            ..application
+        },
         ApplicationEvent::PolicySet(policy) => {
             Application { policy: Some((**policy).clone()), updated_at: at, head, ..application }
         }
@@ -256,7 +264,14 @@ pub fn decide_application(
             }
         }
         ApplicationCommand::RotateSecret => vec![ApplicationEvent::SecretRotated],
-        ApplicationCommand::SetUpstream(set) if application.upstream.as_ref() == Some(&set.url) => vec![],
+        // Whether a credential's secret is another one is not to be seen from here: setting one is always a fact.
+        ApplicationCommand::SetUpstream(set)
+            if application.upstream.as_ref() == Some(&set.url)
+                && application.upstream_credential.is_none()
+                && set.credential.is_none() =>
+        {
+            vec![]
+        }
         ApplicationCommand::SetUpstream(set) => vec![ApplicationEvent::UpstreamSet(set.clone())],
         ApplicationCommand::SetPolicy(policy) if application.policy.as_ref() == Some(policy) => vec![],
         ApplicationCommand::SetPolicy(policy) => vec![ApplicationEvent::PolicySet(policy.clone())],

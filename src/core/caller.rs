@@ -227,8 +227,9 @@ pub struct Credential {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CredentialKind {
-    /// `sat_…`: an access token, by its id; `client` is the OAuth client it was issued to.
-    Access { token: Uuid, client: String },
+    /// `sat_…`: an access token, by its id; `client` is the OAuth client it was issued to, `audience` the application
+    /// whose gateway alone it opens.
+    Access { token: Uuid, client: String, audience: Option<Uuid> },
     /// `sst_…`: the token of one session.
     Session(SessionNumber),
     /// `sak_…`: an API key, by its id.
@@ -306,6 +307,14 @@ impl Caller {
             CredentialKind::Access { client, .. } => Some(client),
             CredentialKind::External(external) => external.client.as_deref(),
             CredentialKind::Session(_) | CredentialKind::ApiKey(_) => None,
+        }
+    }
+
+    /// The application whose gateway is all that the credential opens.
+    pub fn audience(&self) -> Option<Uuid> {
+        match self.credential.kind {
+            CredentialKind::Access { audience, .. } => audience,
+            _ => None,
         }
     }
 

@@ -204,9 +204,31 @@ pub struct ApplicationChanged {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct UpstreamSet {
     /// The MCP server behind the gateway.
     pub url: String,
+    /// How the gateway authenticates there, as far as that is no secret; none: it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<UpstreamCredential>,
+}
+
+/// How the gateway authenticates at an upstream. The secret that belongs to it stands beside the log, sealed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", rename_all_fields = "camelCase")]
+pub enum UpstreamCredential {
+    /// The secret is the value of this header.
+    Header { name: String },
+    /// The secret is a client's, which gets a bearer token for it (RFC 6749, section 4.4).
+    ClientCredentials {
+        token_url: String,
+        client_id: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        scope: Option<String>,
+        /// RFC 8707.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        resource: Option<String>,
+    },
 }
 
 /// What happens to an organization.

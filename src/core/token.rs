@@ -23,6 +23,8 @@ pub struct AccessToken {
     pub expires_at: Time,
     /// Barred by itself: it was the last one presented for a session that was revoked.
     pub barred: bool,
+    /// The application whose gateway alone it opens (RFC 8707); none: everything its scopes open.
+    pub audience: Option<Uuid>,
 }
 
 /// A session's one current token (`sst_…`).

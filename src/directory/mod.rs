@@ -6,6 +6,7 @@ mod organizations;
 mod principals;
 mod service_accounts;
 mod tokens;
+mod upstreams;
 mod webhooks;
 
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use crate::clock::Clock;
 use crate::committer::{By, Committer, Done, Work};
 use crate::core::application::{Application, ApplicationCommand, Organization};
 use crate::core::caller::{Caller, Scope, Scopes};
-use crate::core::event::{ApplicationChanged, ApplicationCreated, OauthClient, UpstreamSet};
+use crate::core::event::{ApplicationChanged, ApplicationCreated, OauthClient};
 use crate::core::once::Once;
 use crate::core::policy::{ApplicationPolicy, Policy};
 use crate::error::Error;
@@ -27,6 +28,7 @@ use crate::store::Reader;
 pub use api_keys::{KeyView, NewKey, User};
 pub use issuers::NewIssuer;
 pub use principals::{Person, PersonQuery};
+pub use upstreams::{NewUpstream, UpstreamSecret};
 pub use webhooks::{NewWebhook, SigningKeys};
 
 /// Longest name or description.
@@ -225,14 +227,6 @@ impl Directory {
         let work = Work::Application { number: application.number, command, secret_hash: Some(minted.hash) };
         let made = self.application_from(caller, work).await?;
         Ok(WithSecret { made, secret: Some(minted.text) })
-    }
-
-    /// Names the MCP server behind an application's gateway. The URL has been checked by the gateway's rules.
-    pub async fn set_upstream(&self, caller: &Caller, id: Uuid, url: String) -> Result<Application, Error> {
-        let (application, _) = self.application(caller, id)?;
-        let command = ApplicationCommand::SetUpstream(UpstreamSet { url });
-        let work = Work::Application { number: application.number, command, secret_hash: None };
-        self.application_from(caller, work).await
     }
 
     /// Sets the policy of an application, for sessions opened from now on.

@@ -14,8 +14,15 @@ use crate::secret::{self, TokenKind};
 use crate::store::SideWrite;
 
 impl Directory {
-    /// Issues an access token to an authenticated client: with the scopes it asks for, or all it may have.
-    pub async fn issue_token(&self, client: Client, asked: Option<&str>) -> Result<Issued, Error> {
+    /// Issues an access token to an authenticated client: with the scopes it asks for, or all it may have; for the gateway
+    /// of one application alone, or for all that its scopes open.
+    pub async fn issue_token(
+        &self,
+        client: Client,
+        asked: Option<&str>,
+        audience: Option<Uuid>,
+    ) -> Result<Issued, Error> {
+        self.check_audience(client, audience)?;
         let Facts { client_kind, number, organization, allowed, token_lifetime } = self.facts_of(client)?;
         let scopes = match asked.filter(|asked| !asked.trim().is_empty()) {
             None => allowed,
@@ -42,10 +49,27 @@ impl Directory {
             issued_at: Position(0),
             expires_at: self.clock.now() + TimeDelta::seconds(token_lifetime.into()),
             barred: false,
+            audience,
         };
         let answer = self.committer.submit(By::system(), Work::IssueToken(token)).await?;
         let Done::Token(token) = answer.done else { return Err(unexpected()) };
         Ok(Issued { token: minted.text, scopes: token.scopes, expires_in: token_lifetime })
+    }
+
+    /// A token for a gateway that its client can never open would only be found useless later; and whose an id is, if
+    /// anybody's, is told to nobody.
+    fn check_audience(&self, client: Client, audience: Option<Uuid>) -> Result<(), Error> {
+        let Some(id) = audience else { return Ok(()) };
+        let known = self.gate.known();
+        let application = known.application(id).filter(|one| one.archived_at.is_none());
+        let good = application.is_some_and(|application| match client {
+            Client::Application(number) => application.number == number,
+            Client::ServiceAccount(number) => known
+                .service_accounts
+                .get(&number)
+                .is_some_and(|account| account.organization == application.organization),
+        });
+        if good { Ok(()) } else { Err(Error::field("resource", format!("{id} is no application of yours"))) }
     }
 
     /// Forgets an access token: it opens nothing any more when this returns, and never will.

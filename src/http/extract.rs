@@ -32,8 +32,17 @@ pub struct Agent(pub Caller);
 /// As [`Agent`], or the token of a session that has ended, which may still learn why.
 pub struct AgentOrEnded(pub Caller);
 
+/// Who asks. A token for one application's gateway is for that alone (RFC 8707).
+async fn caller_of(parts: &Parts, app: &App) -> Result<Caller, Problem> {
+    let caller = app.auth.caller(parts).await?;
+    match caller.audience() {
+        Some(id) => Err(Problem::wrong_audience(id)),
+        None => Ok(caller),
+    }
+}
+
 async fn with_any(parts: &Parts, app: &App, scopes: &[Scope]) -> Result<Caller, Problem> {
-    let caller = not_ended(app.auth.caller(parts).await?)?;
+    let caller = not_ended(caller_of(parts, app).await?)?;
     if scopes.iter().any(|scope| caller.scopes.has(*scope)) {
         idempotency::caller_of(parts, app, caller).await
     } else {
@@ -94,7 +103,7 @@ impl FromRequestParts<App> for Person {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let caller = not_ended(app.auth.caller(parts).await?)?;
+        let caller = not_ended(caller_of(parts, app).await?)?;
         match app.sessions.person(&caller) {
             Some(principal) => Ok(Self(caller, principal)),
             None => {
@@ -120,7 +129,7 @@ impl FromRequestParts<App> for AgentOrEnded {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let caller = app.auth.caller(parts).await?;
+        let caller = caller_of(parts, app).await?;
         if !AGENT_SCOPES.iter().any(|scope| caller.scopes.has(*scope)) {
             return Err(Problem::forbidden(&AGENT_SCOPES));
         }

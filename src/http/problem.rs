@@ -8,6 +8,7 @@ use serde::Serialize;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::SecurityRequirement;
 use utoipa::openapi::{Content, OpenApi, PathItem, Ref, RefOr, ResponseBuilder};
+use uuid::Uuid;
 
 use crate::auth::NothingGenuine;
 use crate::core::caller::Scope;
@@ -120,6 +121,15 @@ impl Problem {
                 said("credential_revoked", "the credential was revoked; authenticate again".to_owned())
             }
             Some(_) => said("token_expired", "the token has expired".to_owned()),
+        }
+    }
+
+    /// A token for the gateway of an application alone.
+    pub fn wrong_audience(application: Uuid) -> Self {
+        let description = format!("the token is for the gateway /mcp/{application} alone");
+        Self {
+            challenge: Some(("invalid_token", description)),
+            ..Self::new(StatusCode::UNAUTHORIZED, "wrong_audience", "Unauthorized")
         }
     }
 

@@ -26,6 +26,8 @@ pub enum Era {
     Legacy,
     /// Without: 2026-07-28.
     Modern,
+    /// It names a revision that is not known here. Which ones there are behind us, only the upstream can say.
+    Unknown,
 }
 
 /// Tells the era of a POST, or refuses what is of neither.
@@ -39,7 +41,7 @@ pub fn of(posted: &Posted, headers: &HeaderMap) -> Result<Era, Refusal> {
         }
         Some(claim) => {
             return match modern(posted, claim, header, headers) {
-                Ok(()) => Ok(Era::Modern),
+                Ok(era) => Ok(era),
                 Err(fault) => refused(fault),
             };
         }
@@ -89,7 +91,7 @@ pub fn of_session(headers: &HeaderMap) -> Result<(), Refusal> {
 }
 
 /// The checks of 2026-07-28 that an intermediary has to make.
-fn modern(posted: &Posted, claim: &Value, header: Option<&str>, headers: &HeaderMap) -> Result<(), Fault> {
+fn modern(posted: &Posted, claim: &Value, header: Option<&str>, headers: &HeaderMap) -> Result<Era, Fault> {
     let Value::String(claim) = claim else {
         let text = "Invalid params: _meta[\"io.modelcontextprotocol/protocolVersion\"] must be a string";
         return Err(Fault::invalid_params(text));
@@ -105,10 +107,11 @@ fn modern(posted: &Posted, claim: &Value, header: Option<&str>, headers: &Header
         None => return Err(Fault::header_mismatch("Header mismatch: MCP-Protocol-Version is missing")),
     }
     if claim != MODERN {
-        return Err(Fault::unsupported_version(claim));
+        return Ok(Era::Unknown);
     }
     if posted.ids.is_empty() {
-        return mirrored(headers, &METHOD, posted.method.as_deref(), false);
+        mirrored(headers, &METHOD, posted.method.as_deref(), false)?;
+        return Ok(Era::Modern);
     }
     if !posted.meta.client_capabilities.as_ref().is_some_and(Value::is_object) {
         let text = "Invalid params: _meta[\"io.modelcontextprotocol/clientCapabilities\"] must be an object";
@@ -118,7 +121,7 @@ fn modern(posted: &Posted, claim: &Value, header: Option<&str>, headers: &Header
     if posted.method.as_deref().is_some_and(|method| NAMED.contains(&method)) {
         mirrored(headers, &NAME, posted.name.as_deref(), posted.name.is_some())?;
     }
-    Ok(())
+    Ok(Era::Modern)
 }
 
 /// Whether a header repeats what the body says.

@@ -1,6 +1,5 @@
 //! One request to the server behind a session, and what is done when that server has forgotten it.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use super::kept::{Held, Kept, sealed};
 use super::message;
 use super::reply::Fault;
 use super::upstream::{CORRELATION, LAST_EVENT_ID, PROTOCOL_VERSION, SESSION};
+use crate::core::ids::ApplicationNumber;
 use crate::core::session::Session;
 
 /// How long an upstream may take to open a session.
@@ -30,6 +30,8 @@ const LARGEST_REFUSAL: usize = 64 << 10;
 /// A request on its way to an upstream. `headers` have been freed of what the upstream must not see.
 #[derive(Clone)]
 pub struct Outgoing {
+    /// The one whose upstream it goes to: it has the credential for it.
+    pub application: ApplicationNumber,
     pub method: Method,
     pub headers: HeaderMap,
     pub body: Bytes,
@@ -116,7 +118,7 @@ impl Gateway {
         session: Option<&str>,
         outgoing: Outgoing,
     ) -> Result<Incoming, Fault> {
-        let Outgoing { method, headers, body } = outgoing;
+        let Outgoing { application, method, headers, body } = outgoing;
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
         *request.uri_mut() = url.parse().map_err(|_| Fault::upstream_unreachable())?;
@@ -124,24 +126,12 @@ impl Gateway {
         if let Some(id) = session.and_then(|id| HeaderValue::try_from(id).ok()) {
             request.headers_mut().insert(SESSION.clone(), id);
         }
-        let sending = tokio::time::timeout(self.config.upstream_timeout, self.upstreams.send(request));
-        let Ok(answer) = sending.await else {
+        let sending = self.upstreams.send(application, request);
+        let Ok(answer) = tokio::time::timeout(self.config.upstream_timeout, sending).await else {
             return Err(Fault::upstream_refused("has not begun to answer in time"));
         };
-        match answer {
-            Ok(response) => {
-                let (head, body) = response.into_parts();
-                Ok(Incoming { head, body: Body::new(body) })
-            }
-            Err(error) => {
-                let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-                // Some put a key into the query.
-                let url = url.split('?').next();
-                tracing::warn!(%error, cause, url, "the upstream did not answer");
-                let lost = error.kind() == io::ErrorKind::ConnectionAborted;
-                Err(if lost { Fault::upstream_lost() } else { Fault::upstream_unreachable() })
-            }
-        }
+        let (head, body) = answer?.into_parts();
+        Ok(Incoming { head, body: Body::new(body) })
     }
 
     /// Opens the session anew at the upstream, unless another request has done so since.
@@ -158,14 +148,15 @@ impl Gateway {
         if !Arc::ptr_eq(&now, lost) {
             return Ok(now);
         }
-        let mut headers = headers.clone();
+        let (application, mut headers) = (session.application, headers.clone());
         headers.remove(&LAST_EVENT_ID);
         headers.remove(&PROTOCOL_VERSION);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
         let body = Bytes::from(lost.initialize.get().to_owned());
-        let greeting =
-            self.greet(url, Outgoing { method: Method::POST, headers: headers.clone(), body }).await?;
+        let greeting = self
+            .greet(url, Outgoing { application, method: Method::POST, headers: headers.clone(), body })
+            .await?;
         // The client goes on in the revision it knows.
         if greeting.protocol_version.as_ref() != Some(&lost.protocol_version) {
             return Err(Fault::upstream_refused("lost the session and does not open it again"));
@@ -174,7 +165,7 @@ impl Gateway {
             headers.insert(PROTOCOL_VERSION.clone(), version);
         }
         let body = Bytes::from_static(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
-        let outgoing = Outgoing { method: Method::POST, headers, body };
+        let outgoing = Outgoing { application, method: Method::POST, headers, body };
         let answer = self.send(url, greeting.session.as_deref(), outgoing).await?;
         if !answer.head.status.is_success() {
             return Err(Fault::upstream_refused("lost the session and does not open it again"));
@@ -203,6 +194,7 @@ impl Gateway {
     /// Tells an upstream that one of its sessions is over. Nobody waits for it.
     pub fn say_goodbye(
         self: &Arc<Self>,
+        application: ApplicationNumber,
         url: String,
         session: Option<String>,
         protocol_version: Option<String>,
@@ -214,7 +206,7 @@ impl Gateway {
             if let Some(version) = protocol_version.and_then(|version| HeaderValue::try_from(version).ok()) {
                 headers.insert(PROTOCOL_VERSION.clone(), version);
             }
-            let outgoing = Outgoing { method: Method::DELETE, headers, body: Bytes::new() };
+            let outgoing = Outgoing { application, method: Method::DELETE, headers, body: Bytes::new() };
             tokio::time::timeout(GOODBYE, gateway.send(&url, Some(&session), outgoing)).await.ok();
         });
     }

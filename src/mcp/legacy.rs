@@ -74,7 +74,8 @@ impl Gateway {
         self.sessions.disconnect(&visit.caller, session.id).await.map_err(refused)?;
         self.far.remove(session.number);
         if let Some(kept) = far.map(|held| held.now()) {
-            self.say_goodbye(kept.url.clone(), kept.session.clone(), Some(kept.protocol_version.clone()));
+            let version = Some(kept.protocol_version.clone());
+            self.say_goodbye(session.application, kept.url.clone(), kept.session.clone(), version);
         }
         // 200 and 204 are what every SDK takes for success; 202 the Python client calls a failure.
         Ok(StatusCode::NO_CONTENT.into_response())
@@ -139,7 +140,7 @@ impl Gateway {
             None => body,
         };
         let (method, headers) = (Method::POST, upstream::inward(&parts.headers));
-        let outgoing = Outgoing { method, headers, body };
+        let outgoing = Outgoing { application: session.application, method, headers, body };
         let carriage = self.admitted(&visit, session, (posted.ids, posted.batch), outgoing).await?;
         self.carried(carriage).await
     }
@@ -153,7 +154,7 @@ impl Gateway {
     ) -> Result<Response, Refusal> {
         let outgoing = || {
             let (method, headers) = (Method::GET, upstream::inward(&parts.headers));
-            Outgoing { method, headers, body: Bytes::new() }
+            Outgoing { application: visit.application.number, method, headers, body: Bytes::new() }
         };
         let former = self.lines.standing(session.number);
         // Nobody reads it and somebody comes who does not ask for it: they have begun anew. Most upstreams allow one.
@@ -207,7 +208,8 @@ impl Gateway {
         if let Some(id) = upstream.and_then(|id| id.as_ref().try_into().ok()) {
             headers.insert(LAST_EVENT_ID.clone(), id);
         }
-        let outgoing = Outgoing { method: Method::GET, headers, body: Bytes::new() };
+        let (application, body) = (session.application, Bytes::new());
+        let outgoing = Outgoing { application, method: Method::GET, headers, body };
         let carriage = self.admitted(&visit, session, (calls, false), outgoing).await?;
         self.carried(Carriage { line: Some(line), ..carriage }).await
     }

@@ -6,6 +6,8 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use super::message::MODERN;
+
 /// Our session id, for the upstream. Keys of ours have the prefix `sessiond/` (MCP, basic/index, "General fields").
 pub const SESSION_ID: &str = "sessiond/sessionId";
 
@@ -44,6 +46,11 @@ impl Meta {
     /// Whether a revision is claimed, whatever it is.
     pub fn claims(&self) -> bool {
         self.protocol_version.is_some()
+    }
+
+    /// The revision that is claimed; a notification claims none, and is of the one there is.
+    pub fn revision(&self) -> &str {
+        self.protocol_version.as_ref().and_then(Value::as_str).unwrap_or(MODERN)
     }
 
     /// The client's name for itself; empty if it gives none.

@@ -17,6 +17,7 @@ mod line;
 mod lines;
 pub mod message;
 pub mod meta;
+mod metadata;
 mod modern;
 mod open;
 mod pump;
@@ -33,15 +34,14 @@ use axum::extract::{Path, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get};
+use axum::routing::any;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
-use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub use forward::speaks_of_lost_session;
-pub use upstream::check_upstream;
+pub use upstream::{Upstreams, check_credential, check_upstream};
 
 use crate::auth::{self, Auth};
 use crate::config::Config;
@@ -56,11 +56,9 @@ use era::Era;
 use kept::Far;
 use lines::Lines;
 use reply::{Fault, Refusal};
-use upstream::Upstreams;
 
 /// Largest POST: what the SDKs' servers take.
 const BODY: usize = 4 << 20;
-const METADATA: &str = "/.well-known/oauth-protected-resource/mcp";
 
 /// The gateway.
 pub struct Gateway {
@@ -71,7 +69,7 @@ pub struct Gateway {
     public_url: Arc<str>,
     stopping: CancellationToken,
     door: Door,
-    upstreams: Upstreams,
+    upstreams: Arc<Upstreams>,
     far: Far,
     lines: Lines,
 }
@@ -94,8 +92,9 @@ impl Gateway {
         config: Arc<Config>,
         public_url: Arc<str>,
         stopping: CancellationToken,
+        upstreams: Arc<Upstreams>,
     ) -> Self {
-        let (door, upstreams) = (Door::new(&config, &public_url), Upstreams::new(&config));
+        let door = Door::new(&config, &public_url);
         let (far, lines) = Default::default();
         Self { sessions, directory, auth, config, public_url, stopping, door, upstreams, far, lines }
     }
@@ -111,13 +110,7 @@ pub fn router<S: Clone + Send + Sync + 'static>(gateway: Arc<Gateway>) -> Router
                 gateway.handle(Some(named(id)), request)
             }),
         )
-        .route(METADATA, get(|State(gateway): State<Arc<Gateway>>| async move { gateway.metadata(None) }))
-        .route(
-            &format!("{METADATA}/{{application}}"),
-            get(|State(gateway): State<Arc<Gateway>>, id: Named| async move {
-                gateway.metadata(Some(&named(id)))
-            }),
-        )
+        .merge(metadata::router())
         .with_state(gateway)
 }
 
@@ -175,7 +168,7 @@ impl Gateway {
     /// 401 again.
     async fn admit(&self, named: Option<&str>, parts: &Parts) -> Result<Visit, Refusal> {
         let id = named.map(Uuid::try_parse).and_then(Result::ok);
-        let metadata = format!("{}{METADATA}{}", self.public_url, path_of(id));
+        let metadata = metadata::url(&self.public_url, named);
         let refused = |error| Refusal::from_error(error, &metadata);
         let caller = match self.auth.caller(parts).await {
             Ok(caller) => caller,
@@ -195,10 +188,11 @@ impl Gateway {
                 "A session's own token opens no gateway: present an access token",
             ));
         }
+        let id = metadata::check_audience(&caller, id, &metadata)?;
         if !caller.scopes.has(Scope::McpInvoke) {
             return Err(Refusal::insufficient_scope(&metadata));
         }
-        if named.is_some() && id.is_none() {
+        if named.is_some_and(|named| Uuid::try_parse(named).is_err()) {
             return Err(Refusal::not_found("Application not found"));
         }
         if id.is_none() && caller.bound_to.is_none() {
@@ -222,6 +216,7 @@ impl Gateway {
         let posted = message::read(&body).map_err(Refusal::bad_request)?;
         match era::of(&posted, &parts.headers)? {
             Era::Modern => self.call(visit, parts, posted, body).await,
+            Era::Unknown => self.refused_by_upstream(visit, parts, posted, body).await,
             Era::Legacy => match &posted.initialize {
                 Some(initialize) => self.initialize(visit, parts, &posted, initialize, body).await,
                 None => {
@@ -231,26 +226,6 @@ impl Gateway {
             },
         }
     }
-
-    /// RFC 9728: where to get a token for this endpoint.
-    fn metadata(&self, named: Option<&str>) -> Response {
-        let id = named.map(Uuid::try_parse).and_then(Result::ok);
-        if named.is_some() && id.is_none() {
-            return Refusal::not_found("Not found: there is nothing at this path").into_response();
-        }
-        let document = json!({
-            "resource": format!("{}/mcp{}", self.public_url, path_of(id)),
-            "authorization_servers": [&*self.public_url],
-            "scopes_supported": [Scope::McpInvoke.word()],
-            "bearer_methods_supported": ["header"],
-            "resource_name": "sessiond MCP gateway",
-        });
-        ([(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*")], axum::Json(document)).into_response()
-    }
-}
-
-fn path_of(id: Option<Uuid>) -> String {
-    id.map(|id| format!("/{id}")).unwrap_or_default()
 }
 
 /// What the SDKs' servers ask of a POST (a convention of theirs, not of the specification).
@@ -294,6 +269,9 @@ async fn read_body(mut body: Body) -> Result<Bytes, Refusal> {
 fn outward(headers: &HeaderMap, events: bool) -> HeaderMap {
     let mut headers = upstream::outward(headers);
     if events {
+        // What is resumed from what we hold has no upstream's head, and most SDKs take nothing for a stream that does not
+        // say so.
+        headers.entry(header::CONTENT_TYPE).or_insert(HeaderValue::from_static("text/event-stream"));
         // Otherwise proxies hold events back until a buffer is full.
         headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     }

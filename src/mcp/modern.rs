@@ -49,7 +49,8 @@ impl Gateway {
         let mut headers = upstream::inward(&parts.headers);
         headers.remove(&LAST_EVENT_ID);
         let bytes_in = body.len() as u64;
-        let mut outgoing = Outgoing { method: Method::POST, headers, body };
+        let application = visit.application.number;
+        let mut outgoing = Outgoing { application, method: Method::POST, headers, body };
         let Some((session, pass)) = self.found(&visit, parts, &posted).await? else {
             return self.unattended(&visit, &posted, outgoing).await;
         };
@@ -72,6 +73,24 @@ impl Gateway {
                 _ => Err(Refusal::in_place_of_answer(fault, posted.ids, false)),
             },
         }
+    }
+
+    /// Has the upstream say which revisions it speaks instead of one that is not known here. Should it know that one, it is
+    /// not served: nobody could say who is connected then.
+    pub(super) async fn refused_by_upstream(
+        self: &Arc<Self>,
+        visit: Visit,
+        parts: &Parts,
+        posted: Posted,
+        body: Bytes,
+    ) -> Result<Response, Refusal> {
+        let (application, headers) = (visit.application.number, upstream::inward(&parts.headers));
+        let outgoing = Outgoing { application, method: Method::POST, headers, body };
+        let answer = self.unattended(&visit, &posted, outgoing).await?;
+        if !answer.status().is_success() {
+            return Ok(answer);
+        }
+        Err(Refusal::bad_request(Fault::unsupported_version(posted.meta.revision())).to(&posted.ids))
     }
 
     /// The session a request belongs to, entered. One is opened if there is none, save for a probe or a notification.
@@ -205,5 +224,5 @@ async fn understood(answer: Incoming) -> Result<Understood, Fault> {
 }
 
 fn legacy_only(posted: &Posted) -> Refusal {
-    Refusal::bad_request(Fault::legacy_only(MODERN)).to(&posted.ids)
+    Refusal::bad_request(Fault::legacy_only(posted.meta.revision())).to(&posted.ids)
 }

@@ -27,8 +27,7 @@ use crate::core::session::Session;
 use crate::sessions::{LARGEST_CLIENT_INFO, LONGEST, NewSession};
 
 impl Gateway {
-    /// Greets the upstream with the client's own words; when that succeeds, opens a session here and gives out an id of
-    /// our own.
+    /// Opens a session, and answers with an id of our own for it.
     pub(super) async fn initialize(
         self: &Arc<Self>,
         visit: Visit,
@@ -37,6 +36,24 @@ impl Gateway {
         initialize: &Initialize,
         body: Bytes,
     ) -> Result<Response, Refusal> {
+        let bytes_in = body.len();
+        match self.greeted(&visit, parts, posted, initialize, body).await? {
+            (greeting, None) => Ok(answer(greeting, None)),
+            (greeting, Some((session, mcp_session_id))) => {
+                self.opened(visit, session, posted, greeting, bytes_in, &mcp_session_id).await
+            }
+        }
+    }
+
+    /// Greets the upstream with the client's own words; when that succeeds, opens a session here.
+    pub(super) async fn greeted(
+        self: &Arc<Self>,
+        visit: &Visit,
+        parts: &Parts,
+        posted: &Posted,
+        initialize: &Initialize,
+        body: Bytes,
+    ) -> Result<(Greeting, Option<(Session, String)>), Refusal> {
         let info = initialize.client_info.as_ref();
         let client_session_id = member(info, "sessionId");
         if client_session_id.is_none() && self.config.require_client_session_id {
@@ -48,29 +65,31 @@ impl Gateway {
             std::str::from_utf8(&body).ok().and_then(|text| RawValue::from_string(text.to_owned()).ok());
         let said = said.ok_or_else(|| Refusal::bad_request(Fault::parse("Parse error: not UTF-8")))?;
 
+        let (application, url) = (visit.application.number, visit.url.clone());
         let mut headers = upstream::inward(&parts.headers);
         headers.remove(&PROTOCOL_VERSION);
-        let outgoing = Outgoing { method: Method::POST, headers, body: body.clone() };
+        let outgoing = Outgoing { application, method: Method::POST, headers, body };
         let greeting = tokio::select! {
             biased;
             () = self.stopping.cancelled() => Err(Fault::stopping()),
-            greeting = self.greet(&visit.url, outgoing) => greeting,
+            greeting = self.greet(&url, outgoing) => greeting,
         };
-        let mut greeting = match greeting {
-            Ok(greeting) => greeting,
-            Err(fault) => return Err(Refusal::in_place_of_answer(fault, posted.ids.clone(), false)),
-        };
+        let in_place = |fault| Refusal::in_place_of_answer(fault, posted.ids.clone(), false);
+        let mut greeting = greeting.map_err(in_place)?;
+        let upstream_session = greeting.session.take();
         let Some(protocol_version) = greeting.protocol_version.clone() else {
             // It said no: the client may read why, and nothing has come to be.
-            self.say_goodbye(visit.url, greeting.session.take(), None);
-            return Ok(answer(greeting, None));
+            self.say_goodbye(application, url, upstream_session, None);
+            return Ok((greeting, None));
         };
+        let client = visit.caller.client().map(str::to_owned);
+        let session = upstream_session.clone();
         let kept = Kept {
-            url: visit.url.clone(),
-            session: greeting.session.take(),
+            url: url.clone(),
+            session,
             initialize: said,
-            protocol_version,
-            client: visit.caller.client().map(str::to_owned),
+            protocol_version: protocol_version.clone(),
+            client,
         };
         let new = NewSession {
             kind: Kind::Mcp,
@@ -84,15 +103,12 @@ impl Gateway {
             user_agent: door::text(&parts.headers, &header::USER_AGENT).map(str::to_owned),
             client_info: info.cloned().map(fitting),
             ip: parts.extensions.get::<ClientAddress>().map(|address| address.0.to_string()),
-            protocol_version: Some(kept.protocol_version.clone()),
+            protocol_version: Some(protocol_version.clone()),
         };
-        let (upstream_session, version) = (kept.session.clone(), kept.protocol_version.clone());
-        match self.open(&visit, new, kept).await {
-            Ok((session, mcp_session_id)) => {
-                self.opened(visit, session, posted, greeting, body.len(), &mcp_session_id).await
-            }
+        match self.open(visit, new, kept).await {
+            Ok(opened) => Ok((greeting, Some(opened))),
             Err(refusal) => {
-                self.say_goodbye(visit.url, upstream_session, Some(version));
+                self.say_goodbye(application, url, upstream_session, Some(protocol_version));
                 Err(refusal.to(&posted.ids))
             }
         }
@@ -115,7 +131,7 @@ impl Gateway {
                 self.far.insert(&self.sessions, session.number, kept);
                 if let Some(former) = former.map(|held| held.now()) {
                     let Kept { url, session, protocol_version, .. } = Kept::clone(&former);
-                    self.say_goodbye(url, session, Some(protocol_version));
+                    self.say_goodbye(visit.application.number, url, session, Some(protocol_version));
                 }
                 Ok((session, mcp_session_id))
             }

@@ -1,170 +1,146 @@
-//! The way to upstream servers: which addresses are allowed, and the client that goes there.
+//! The way to upstream servers: which addresses are allowed, how the gateway authenticates there, and the clients that go.
 
-use std::future::Future;
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::pin::Pin;
+mod address;
+mod credential;
+mod tls;
+
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::http::{HeaderMap, HeaderName, Request, Response, Uri, header};
+use axum::http::{HeaderMap, HeaderName, Request, Response, StatusCode, Uri, header};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::connect::dns::Name;
+use hyper_util::client::legacy::{Builder, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use ipnet::IpNet;
-use tower::Service;
-use url::{Host, Url};
 
+pub use address::{check_upstream, is_allowed, is_allowed_encrypted};
+pub use credential::check_credential;
+
+use super::reply::Fault;
+use crate::clock::Clock;
 use crate::config::Config;
-use crate::error::Error;
-use crate::outbound::is_never;
+use crate::core::event::UpstreamCredential;
+use crate::core::ids::ApplicationNumber;
+use crate::directory::Directory;
+use address::Resolver;
+use credential::Credentials;
+use tls::Encrypted;
 
-/// How long a connection may take to come about.
+/// How long a connection may take to come about, and again how long the handshake of an encrypted one.
 const CONNECT: Duration = Duration::from_secs(5);
 /// Idle connections are left before Node's and uvicorn's servers, which wait 5 s, close them under a request.
 const IDLE: Duration = Duration::from_secs(4);
-const LONGEST_URL: usize = 2_048;
 
-/// Checks the URL of an upstream and brings it into its normal form. A host that is an address is judged now, a name by
-/// the addresses it has at the moment of each connection.
-pub fn check_upstream(url: &str, config: &Config) -> Result<String, Error> {
-    let wrong = |message: &str| Error::field("url", format!("url {message}"));
-    if url.len() > LONGEST_URL {
-        return Err(wrong("must be at most 2048 bytes"));
-    }
-    let url = Url::parse(url).map_err(|error| wrong(&format!("is not a URL: {error}")))?;
-    match url.scheme() {
-        "http" => {}
-        "https" => {
-            let way = "must be http: https is not supported yet; put a proxy that encrypts on this machine in between";
-            return Err(wrong(way));
-        }
-        _ => return Err(wrong("must begin with http://")),
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(wrong("must not contain a user name or password"));
-    }
-    if url.fragment().is_some() {
-        return Err(wrong("must not contain a fragment"));
-    }
-    let address = match url.host() {
-        Some(Host::Ipv4(address)) => Some(address.into()),
-        Some(Host::Ipv6(address)) => Some(address.into()),
-        Some(Host::Domain(_)) => None,
-        None => return Err(wrong("must name a host")),
-    };
-    if address.is_some_and(|address| !is_allowed(address, &config.allow_upstream)) {
-        return Err(wrong(
-            "names an address that is not allowed: only loopback is, and what --allow-upstream adds",
-        ));
-    }
-    Ok(url.into())
-}
-
-/// Whether an upstream may have this address: loopback, and what was allowed; some never.
-pub fn is_allowed(address: IpAddr, allow: &[IpNet]) -> bool {
-    let address = address.to_canonical();
-    let inner = match address {
-        IpAddr::V6(address) => inner_v4(address).map(IpAddr::V4),
-        IpAddr::V4(_) => None,
-    };
-    if is_never(address) || inner.is_some_and(is_never) {
-        return false;
-    }
-    address.is_loopback() || allow.iter().any(|network| network.contains(&address))
-}
-
-/// The IPv4 address that a translator would reach for an IPv6 one: NAT64 (RFC 6052), 6to4 (RFC 3056), and the form
-/// `::a.b.c.d` that RFC 4291 gave up.
-fn inner_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
-    let [a, b, c, d, e, f, g, h] = address.segments();
-    let from = |high: u16, low: u16| Ipv4Addr::from(u32::from(high) << 16 | u32::from(low));
-    match (a, b) {
-        (0x64, 0xff9b) => Some(from(g, h)),
-        (0x2002, _) => Some(from(b, c)),
-        (0, 0) if [c, d, e, f] == [0; 4] && !address.is_loopback() => Some(from(g, h)),
-        _ => None,
-    }
-}
-
-/// Looks names up and leaves out what is not allowed: a name cannot be moved to a forbidden address behind our back.
-#[derive(Clone)]
-struct Resolver {
-    allow: Arc<[IpNet]>,
-}
-
-impl Service<Name> for Resolver {
-    type Response = std::vec::IntoIter<SocketAddr>;
-    type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, io::Error>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), io::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, name: Name) -> Self::Future {
-        let allow = self.allow.clone();
-        Box::pin(async move {
-            // The connector's own time-out begins when the address is known.
-            let found = tokio::time::timeout(CONNECT, tokio::net::lookup_host((name.as_str(), 0))).await??;
-            let allowed: Vec<_> = found.filter(|one| is_allowed(one.ip(), &allow)).collect();
-            if allowed.is_empty() {
-                return Err(io::Error::new(
-                    io::ErrorKind::PermissionDenied,
-                    "the name has no address that is allowed",
-                ));
-            }
-            Ok(allowed.into_iter())
-        })
-    }
-}
-
-/// The client for all upstreams. Follows no redirects, uses no proxy, keeps connections.
+/// The clients for all upstreams. They follow no redirects, use no proxy, keep connections.
 pub struct Upstreams {
-    client: Client<HttpConnector<Resolver>, Full<Bytes>>,
+    roads: Roads,
+    credentials: Credentials,
+}
+
+/// Where requests go, by how.
+struct Roads {
+    plain: Client<HttpConnector<Resolver>, Full<Bytes>>,
+    encrypted: Client<Encrypted, Full<Bytes>>,
     allow: Arc<[IpNet]>,
 }
 
 impl Upstreams {
-    pub fn new(config: &Config) -> Self {
+    /// Fails if the file of certificate authorities is no good.
+    pub fn new(config: &Config, directory: Arc<Directory>, clock: Clock) -> anyhow::Result<Self> {
         let allow: Arc<[IpNet]> = config.allow_upstream.as_slice().into();
-        let mut connector = HttpConnector::new_with_resolver(Resolver { allow: allow.clone() });
-        connector.set_connect_timeout(Some(CONNECT));
-        connector.set_nodelay(true);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_idle_timeout(IDLE)
-            .pool_timer(TokioTimer::new())
-            .timer(TokioTimer::new())
-            .build(connector);
-        Self { client, allow }
+        let plain = Resolver { allow: allow.clone(), encrypted: false };
+        let encrypted = Resolver { allow: allow.clone(), encrypted: true };
+        let encrypted = Encrypted::new(connector(encrypted), config.upstream_ca.as_deref())?;
+        let roads =
+            Roads { plain: builder().build(connector(plain)), encrypted: builder().build(encrypted), allow };
+        Ok(Self { roads, credentials: Credentials::new(directory, clock) })
     }
 
-    /// Sends a request and waits for the answer's head, for as long as it takes: a call may well be long. The error's kind
-    /// tells whether the request never left (`NotConnected`) or may have been read.
-    pub async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, io::Error> {
-        // The connector does not ask the resolver about addresses.
-        if literal(request.uri()).is_some_and(|address| !is_allowed(address, &self.allow)) {
-            return Err(io::Error::new(
-                io::ErrorKind::PermissionDenied,
-                "the upstream's address is not allowed",
-            ));
+    /// Sends a request of an application to its upstream, authenticated as that wants, and waits for the answer's head, for
+    /// as long as it takes: a call may well be long. A credential goes to the URL it was set for and to no other; a request
+    /// for another URL goes without.
+    pub async fn send(
+        &self,
+        application: ApplicationNumber,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, Fault> {
+        let Some(held) = self.credentials.of(application, request.uri()).await? else {
+            return self.roads.send(request).await;
+        };
+        let mut request = request;
+        match &held.own.credential {
+            UpstreamCredential::Header { .. } => {
+                held.show(&mut request)?;
+                self.roads.send(request).await
+            }
+            UpstreamCredential::ClientCredentials { .. } => {
+                let token = self.credentials.token(&held, &self.roads, None).await?;
+                let mut again = request.clone();
+                request.headers_mut().insert(header::AUTHORIZATION, token.clone());
+                let answer = self.roads.send(request).await?;
+                if answer.status() != StatusCode::UNAUTHORIZED {
+                    return Ok(answer);
+                }
+                // Refused, so not carried out: it may be said again, once, with a token from after that.
+                let token = self.credentials.token(&held, &self.roads, Some(&token)).await?;
+                again.headers_mut().insert(header::AUTHORIZATION, token);
+                self.roads.send(again).await
+            }
         }
-        self.client.request(request).await.map_err(|error| {
-            let left = !error.is_connect();
-            io::Error::new(
-                if left { io::ErrorKind::ConnectionAborted } else { io::ErrorKind::NotConnected },
-                error,
-            )
+    }
+}
+
+impl Roads {
+    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Fault> {
+        let encrypted = request.uri().scheme_str() == Some("https");
+        let may = if encrypted { is_allowed_encrypted } else { is_allowed };
+        // Some put a key into the query.
+        let url = request.uri().to_string();
+        let url = url.split('?').next().unwrap_or_default();
+        // The connectors do not ask their resolvers about addresses.
+        if literal(request.uri()).is_some_and(|address| !may(address, &self.allow)) {
+            tracing::warn!(url, "the upstream's address is not allowed");
+            return Err(Fault::upstream_unreachable());
+        }
+        let answer =
+            if encrypted { self.encrypted.request(request).await } else { self.plain.request(request).await };
+        answer.map_err(|error| {
+            let cause = std::error::Error::source(&error).map(causes).unwrap_or_default();
+            tracing::warn!(%error, cause, url, "the upstream did not answer");
+            match tls::fault(&error) {
+                Some(fault) => fault,
+                None if error.is_connect() => Fault::upstream_unreachable(),
+                None => Fault::upstream_lost(),
+            }
         })
     }
 }
 
-fn literal(uri: &Uri) -> Option<IpAddr> {
+/// An error and what is behind it, for the log.
+fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {}", causes(cause)),
+        None => error.to_string(),
+    }
+}
+
+fn connector(resolver: Resolver) -> HttpConnector<Resolver> {
+    let mut connector = HttpConnector::new_with_resolver(resolver);
+    connector.set_connect_timeout(Some(CONNECT));
+    connector.set_nodelay(true);
+    connector
+}
+
+fn builder() -> Builder {
+    let mut builder = Client::builder(TokioExecutor::new());
+    builder.pool_idle_timeout(IDLE).pool_timer(TokioTimer::new()).timer(TokioTimer::new());
+    builder
+}
+
+fn literal(uri: &Uri) -> Option<std::net::IpAddr> {
     uri.host()?.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 

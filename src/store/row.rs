@@ -121,6 +121,11 @@ pub enum SideWrite {
     SessionToken(SessionNumber, SessionToken),
     Principal(Principal),
     McpSession(SessionNumber, McpSession),
+    /// The secret of an upstream's credential, sealed; none: there is none any more.
+    UpstreamSecret {
+        application: ApplicationNumber,
+        sealed: Option<Vec<u8>>,
+    },
     ApiKeySecret {
         id: Uuid,
         secret_hash: [u8; 32],

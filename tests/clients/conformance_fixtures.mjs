@@ -59,7 +59,7 @@ const tools = (notify) => [
     "test_multiple_content_types",
     "Answers with text, an image and a resource",
     object(),
-    () => said(text("Several kinds of content:"), image, embedded("test://mixed", "application/json", '{"mixed":true}')),
+    () => said(text("Several kinds:"), image, embedded("test://mixed", "application/json", '{"mixed":true}')),
   ],
   ["test_tool_with_logging", "Logs three lines while it works", object(), logging],
   ["test_tool_with_progress", "Reports its progress in three steps", object(), progress],
@@ -72,8 +72,18 @@ const tools = (notify) => [
     },
   ],
   ["test_reconnection", "Closes its stream before it answers", object(), reconnection],
-  ["test_x_mcp_header", "Takes an argument that clients repeat in a header", mirrored, (args) => said(text(`${args.region}`))],
-  ["json_schema_2020_12_tool", "Has an input schema full of rare keywords", rare, (args) => said(text(JSON.stringify(args)))],
+  [
+    "test_x_mcp_header",
+    "Takes an argument that clients repeat in a header",
+    mirrored,
+    ({ region }) => said(text(`${region}`)),
+  ],
+  [
+    "json_schema_2020_12_tool",
+    "Has an input schema full of rare keywords",
+    rare,
+    (args) => said(text(JSON.stringify(args))),
+  ],
   [
     "test_trigger_tool_change",
     "Tells subscribers that the tools changed",
@@ -136,7 +146,11 @@ const rare = {
   additionalProperties: false,
 };
 
-/** Tools that ask the client by a request of their own, as the revisions with sessions do. */
+/**
+ * Tools that ask the client by a request of their own, as the revisions with sessions do. They ask on the stream of the
+ * call: left to itself the package asks on the one that the client opens beside it, and if that comes a moment later,
+ * nobody hears the question.
+ */
 const asking = [
   [
     "test_sampling",
@@ -144,7 +158,7 @@ const asking = [
     object({ prompt: string }),
     async ({ prompt }, { mcpReq }) => {
       const messages = [{ role: "user", content: text(prompt) }];
-      const { content } = await mcpReq.requestSampling({ messages, maxTokens: 100 });
+      const { content } = await mcpReq.requestSampling({ messages, maxTokens: 100 }, onStreamOf(mcpReq));
       return said(text(`LLM response: ${content.text}`));
     },
   ],
@@ -168,8 +182,10 @@ const asking = [
   ],
 ];
 
+const onStreamOf = ({ id }) => ({ relatedRequestId: id });
+
 async function elicit({ mcpReq }, message, requestedSchema) {
-  const { action, content } = await mcpReq.elicitInput({ message, requestedSchema });
+  const { action, content } = await mcpReq.elicitInput({ message, requestedSchema }, onStreamOf(mcpReq));
   return said(text(`User response: action=${action}, content=${JSON.stringify(content ?? {})}`));
 }
 
@@ -184,14 +200,14 @@ const defaults = object(
   [],
 );
 
-const titled = (prefix) => ["First", "Second", "Third"].map((title, n) => ({ const: `${prefix}${n + 1}`, title }));
+const titled = ["First", "Second", "Third"].map((title, n) => ({ const: `value${n + 1}`, title }));
 const choices = object(
   {
     untitledSingle: { ...string, enum: ["option1", "option2", "option3"] },
-    titledSingle: { ...string, oneOf: titled("value") },
+    titledSingle: { ...string, oneOf: titled },
     legacyEnum: { ...string, enum: ["opt1", "opt2", "opt3"], enumNames: ["One", "Two", "Three"] },
     untitledMulti: { type: "array", items: { ...string, enum: ["option1", "option2", "option3"] } },
-    titledMulti: { type: "array", items: { anyOf: titled("choice") } },
+    titledMulti: { type: "array", items: { anyOf: titled } },
   },
   [],
 );
@@ -304,7 +320,9 @@ function addResources(server) {
   fixed("watched-resource", "text/plain", { text: "Watched." });
   const template = new ResourceTemplate("test://template/{id}/data", { list: undefined });
   server.registerResource("template", template, { mimeType: "application/json" }, (uri, { id }) => ({
-    contents: [{ uri: uri.href, mimeType: "application/json", text: JSON.stringify({ id, data: `Data for ID: ${id}` }) }],
+    contents: [
+      { uri: uri.href, mimeType: "application/json", text: JSON.stringify({ id, data: `Data for ID: ${id}` }) },
+    ],
   }));
 }
 

@@ -5,7 +5,8 @@
 //   PORT=0 node conformance_server.mjs        (0 = any free port)
 //
 // Prints one line, `ready <port>`, on stdout once it accepts connections at http://127.0.0.1:<port>/mcp; its own log
-// goes to stderr. Ends when its standard input closes, so that it cannot outlive the test that started it, and on SIGTERM.
+// goes to stderr. Ends when its standard input closes, so that it cannot outlive the test that started it, and on
+// SIGTERM.
 
 import { createServer } from "node:http";
 

@@ -322,3 +322,20 @@ async fn a_path_that_is_not_text_is_refused_in_the_words_of_its_surface() {
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_says_nothing_is_asked_whether_it_is_still_there() {
+    let server = Server::with(&["--head-timeout", "60s"]).await;
+    let address = server.running.as_ref().unwrap().address;
+    let quiet = TcpStream::connect(address).await.unwrap();
+    // Our end of the connection, as the kernel lists it: local and remote port in hex, state 01 is established. Then two
+    // queues, and what timer runs: 02 is keepalive, with what is left of it in hundredths of a second.
+    let client = quiet.local_addr().unwrap().port();
+    let ends = format!(":{:04X} 0100007F:{client:04X} 01 ", address.port());
+    let left = || {
+        let list = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let timer = list.lines().find_map(|line| line.split_once(&ends))?.1.split(' ').nth(1)?;
+        u32::from_str_radix(timer.strip_prefix("02:")?, 16).ok()
+    };
+    server.until("a timer runs", async || left().is_some_and(|left| left <= 1_500)).await;
+}

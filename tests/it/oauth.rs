@@ -121,7 +121,12 @@ async fn what_is_wrong_with_a_request_is_said_in_oauths_words() {
             client().form(&[GRANT, ("audience", "https://other.example/api/v1")]),
             "invalid_target",
         ),
-        ("our base alone", client().form(&[GRANT, ("audience", &server.url(""))]), "invalid_target"),
+        (
+            "no place of ours",
+            client().form(&[GRANT, ("resource", &server.url("/elsewhere"))]),
+            "invalid_target",
+        ),
+        ("no application", client().form(&[GRANT, ("resource", &server.url("/mcp/one"))]), "invalid_target"),
         (
             "foreign resource",
             client().form(&[GRANT, ("resource", "https://other.example/mcp")]),
@@ -148,7 +153,7 @@ async fn the_api_and_the_gateway_are_the_audiences_there_are() {
     let server = Server::start().await;
     let application = server.application().await;
     let targets =
-        ["/api/v1", "/api/v1/", "/mcp", &format!("/mcp/{application}")].map(|path| server.url(path));
+        ["", "/", "/api/v1", "/api/v1/", "/mcp", &format!("/mcp/{application}")].map(|path| server.url(path));
     for name in ["audience", "resource"] {
         for target in targets.iter().map(String::as_str).chain(["mcp-gateway"]) {
             let form = [GRANT, (name, target)];

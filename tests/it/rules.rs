@@ -14,7 +14,7 @@ use sessiond::core::event::{
     ActivityRecorded, ActivitySource, ApplicationChanged, ApplicationCreated, ApplicationEvent, Connected,
     Counts, Disconnected, Expired, OauthClient, OrganizationCreated, OrganizationEvent, Personal,
     RevocationBegan, RevocationEnded, RevocationEvent, ServiceAccountCreated, ServiceAccountEvent,
-    SessionEvent, TokenRenewed, UpstreamSet, personal_digest,
+    SessionEvent, TokenRenewed, UpstreamCredential, UpstreamSet, personal_digest,
 };
 use sessiond::core::filter::{Facts, Filter};
 use sessiond::core::ids::{
@@ -730,13 +730,29 @@ fn an_application_cannot_take_anothers_name() {
 
 #[test]
 fn an_upstream_is_set_once_per_value() {
-    let set = |url: &str| UpstreamSet { url: url.into() };
+    let set = |url: &str| UpstreamSet { url: url.into(), credential: None };
     let one = [ApplicationEvent::UpstreamSet(set("http://one"))];
     let decide = |command: UpstreamSet| {
         decide_application(&application(&one), &ApplicationCommand::SetUpstream(command), false)
     };
     assert_eq!(decide(set("http://one")), Ok(vec![]));
     assert_eq!(decide(set("http://two")), Ok(vec![ApplicationEvent::UpstreamSet(set("http://two"))]));
+}
+
+#[test]
+fn an_upstreams_credential_is_set_again_because_its_secret_may_differ_and_leaving_it_out_takes_it_away() {
+    let set = |credential: Option<&str>| UpstreamSet {
+        url: "http://one".into(),
+        credential: credential.map(|name| UpstreamCredential::Header { name: name.into() }),
+    };
+    let with = [ApplicationEvent::UpstreamSet(set(Some("X-Api-Key")))];
+    let without = [with[0].clone(), ApplicationEvent::UpstreamSet(set(None))];
+    let decide = |before: &[ApplicationEvent], command: UpstreamSet| {
+        decide_application(&application(before), &ApplicationCommand::SetUpstream(command), false).unwrap()
+    };
+    assert_eq!(decide(&with, set(Some("X-Api-Key"))).len(), 1);
+    assert_eq!(decide(&with, set(None)), [ApplicationEvent::UpstreamSet(set(None))]);
+    assert_eq!(decide(&without, set(None)), []);
 }
 
 #[test]
@@ -754,7 +770,7 @@ fn an_archived_application_takes_no_wishes_and_no_connects() {
     for command in [
         change("Lamp", None),
         ApplicationCommand::RotateSecret,
-        ApplicationCommand::SetUpstream(UpstreamSet { url: "http://one".into() }),
+        ApplicationCommand::SetUpstream(UpstreamSet { url: "http://one".into(), credential: None }),
     ] {
         assert_eq!(decide_application(&archived, &command, false), Err(DirectoryRefusal::Archived));
     }

@@ -266,6 +266,10 @@ impl Draft<'_> {
     ) -> Application {
         let Some(before) = before else { unreachable!("an application's later events follow its creation") };
         let organization = before.organization;
+        if matches!(event, ApplicationEvent::Archived) {
+            // Nothing goes to its upstream any more.
+            self.side.push(SideWrite::UpstreamSecret { application: number, sealed: None });
+        }
         let head = self.record(Fact {
             by,
             stream: number.into(),

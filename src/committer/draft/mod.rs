@@ -11,7 +11,9 @@ use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
 
 use crate::core::Time;
-use crate::core::application::{Application, Organization, ServiceAccount, decide_service_account};
+use crate::core::application::{
+    Application, ApplicationCommand, Organization, ServiceAccount, decide_service_account,
+};
 use crate::core::caller::ActorKind;
 use crate::core::command::Presented;
 use crate::core::event::{Event, Recorded, SessionEvent, commit_hash};
@@ -176,6 +178,12 @@ impl<'a> Draft<'a> {
             }
             Work::Application { number, command, secret_hash } => {
                 self.change_application(by, *number, command, *secret_hash)
+            }
+            Work::SetUpstream { number, set, sealed } => {
+                let command = ApplicationCommand::SetUpstream(set.clone());
+                let done = self.change_application(by, *number, &command, None)?;
+                self.side.push(SideWrite::UpstreamSecret { application: *number, sealed: sealed.clone() });
+                Ok(done)
             }
             Work::CreateServiceAccount { organization, created, secret_hash } => {
                 self.free_client(&created.client_id)?;

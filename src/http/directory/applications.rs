@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{DirectoryQuery, Organization, ReadFailures, WriteFailures, next_cursor};
+use super::{DirectoryQuery, Organization, ReadFailures, UpstreamCredentialView, WriteFailures, next_cursor};
 use crate::core::application::Application;
 use crate::core::caller::Caller;
 use crate::directory::{NewApplication, WithSecret};
@@ -15,7 +15,6 @@ use crate::gate::Summary;
 use crate::http::extract::{Body, CanManage, CanRead, Ids, Query, given};
 use crate::http::problem::{Problem, ProblemBody};
 use crate::http::{App, time};
-use crate::mcp;
 
 /// An application. Times are ISO 8601, UTC, in milliseconds.
 #[derive(Serialize, ToSchema)]
@@ -37,6 +36,8 @@ pub struct ApplicationView {
     archived_at: Option<String>,
     /// The MCP server behind the application's gateway.
     upstream_url: Option<String>,
+    /// How the gateway authenticates there; its secret is never shown.
+    upstream_credential: Option<UpstreamCredentialView>,
     sessions: ApplicationSessions,
 }
 
@@ -149,15 +150,6 @@ pub struct UpdateApplication {
     description: Option<Option<String>>,
 }
 
-/// Where an application's gateway leads.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct SetUpstream {
-    /// `http` URL of an MCP server (Streamable HTTP), on this machine or in a network that the service was told to allow.
-    #[schema(format = "uri")]
-    url: String,
-}
-
 /// Tells a field that is null from one that is not there.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
@@ -175,6 +167,7 @@ impl ApplicationView {
             updated_at: time(application.updated_at),
             archived_at: application.archived_at.map(time),
             upstream_url: application.upstream,
+            upstream_credential: application.upstream_credential.map(Into::into),
             sessions: ApplicationSessions {
                 active: summary.active,
                 idle: summary.idle,
@@ -203,7 +196,7 @@ impl ApplicationOauth {
     }
 }
 
-fn shown(app: &App, caller: &Caller, id: Uuid) -> Result<Json<ApplicationResponse>, Problem> {
+pub(super) fn shown(app: &App, caller: &Caller, id: Uuid) -> Result<Json<ApplicationResponse>, Problem> {
     let (application, summary) = app.directory.application(caller, id)?;
     Ok(Json(ApplicationResponse { application: ApplicationView::new(application, summary) }))
 }
@@ -385,29 +378,4 @@ pub async fn rotate_application_secret(
     let [id] = ids;
     let made = app.directory.rotate_application_secret(&caller, id).await?;
     shown_with_secret(&app, &caller, made)
-}
-
-/// Name the MCP server behind an application's gateway
-#[utoipa::path(
-    put, path = "/api/v1/applications/{applicationId}/upstream", operation_id = "applications.setUpstream",
-    tag = "applications",
-    security(("bearer" = [])),
-    params(("applicationId" = Uuid, Path, description = "The application.")),
-    request_body = SetUpstream,
-    responses(
-        (status = 200, description = "The application as it is now.", body = ApplicationResponse),
-        (status = 404, description = "No such application, or it is archived.", body = ProblemBody),
-        WriteFailures,
-    ),
-)]
-pub async fn set_upstream(
-    CanManage(caller): CanManage,
-    State(app): State<App>,
-    Ids(ids): Ids<1>,
-    Body(body): Body<SetUpstream>,
-) -> Result<Json<ApplicationResponse>, Problem> {
-    let [id] = ids;
-    let url = mcp::check_upstream(&body.url, &app.config)?;
-    app.directory.set_upstream(&caller, id, url).await?;
-    shown(&app, &caller, id)
 }

@@ -8,6 +8,7 @@ mod organizations;
 mod policy;
 mod principals;
 mod service_accounts;
+mod upstreams;
 mod webhooks;
 
 use std::collections::BTreeMap;
@@ -28,6 +29,7 @@ pub use organizations::*;
 pub use policy::*;
 pub use principals::*;
 pub use service_accounts::*;
+pub use upstreams::*;
 pub use webhooks::*;
 
 use super::App;

@@ -40,7 +40,8 @@ pub struct TokenRequest {
     /// Scopes, separated by spaces; all that the client may have if left out.
     #[schema(nullable = false, example = "management:all")]
     scope: Option<String>,
-    /// What the token is for: the base of the API or of the gateway. All tokens are good for both.
+    /// What the token is for: our public URL, the base of the API or of the gateway, each of which stands for all that the
+    /// token's scopes open; or one application's gateway, `…/mcp/{applicationId}`, and then it opens nothing else.
     #[schema(nullable = false)]
     audience: Option<String>,
     /// The same, as RFC 8707 calls it.
@@ -102,6 +103,7 @@ impl Refused {
     fn from_error(error: Error) -> Self {
         match error {
             Error::Unauthorized { .. } => Self::client(),
+            Error::Invalid { field: Some("resource"), message } => Self::new("invalid_target", message),
             Error::Invalid { message, .. } => Self::new("invalid_scope", message),
             Error::Busy => Self {
                 status: StatusCode::SERVICE_UNAVAILABLE,
@@ -169,14 +171,9 @@ pub async fn token(State(app): State<App>, request: Request) -> Result<Response,
         }
         None => return Err(Refused::new("invalid_request", "grant_type is missing")),
     }
-    for target in form.all("audience").chain(form.all("resource")) {
-        if !is_ours(&app.public_url, target) {
-            let base = &app.public_url;
-            let description = format!("audience must be {base}/api/v1 or {base}/mcp, or be left out");
-            return Err(Refused::new("invalid_target", description));
-        }
-    }
-    let issued = app.directory.issue_token(client, form.one("scope")).await.map_err(Refused::from_error)?;
+    let audience = audience(&app.public_url, &form)?;
+    let issued = app.directory.issue_token(client, form.one("scope"), audience).await;
+    let issued = issued.map_err(Refused::from_error)?;
     let Issued { token, scopes, expires_in } = issued;
     let body =
         TokenResponse { access_token: token, token_type: "Bearer", expires_in, scope: scopes.to_string() };
@@ -191,11 +188,40 @@ fn allowance(client: Client) -> Uuid {
     }
 }
 
-/// Whether a token for this audience is to be had here.
-fn is_ours(base: &str, target: &str) -> bool {
-    let Some(path) = target.strip_prefix(base) else { return target == "mcp-gateway" };
+/// The application whose gateway alone a token is asked for (RFC 8707), if nothing wider is named beside it.
+fn audience(base: &str, form: &Form) -> Result<Option<Uuid>, Refused> {
+    let refused = |description| Refused::new("invalid_target", description);
+    let (mut all, mut only) = (false, None);
+    for target in form.all("audience").chain(form.all("resource")) {
+        match target_of(base, target) {
+            Some(None) => all = true,
+            Some(Some(id)) if only.is_none_or(|other| other == id) => only = Some(id),
+            Some(Some(_)) => {
+                let way =
+                    "a token opens one application's gateway or all: name one, or ask for a token for each";
+                return Err(refused(way.to_owned()));
+            }
+            None => {
+                let way = format!(
+                    "resource must be {base}, {base}/api/v1, {base}/mcp or {base}/mcp/{{applicationId}}"
+                );
+                return Err(refused(format!("{way}, or be left out")));
+            }
+        }
+    }
+    Ok(only.filter(|_| !all))
+}
+
+/// What a target stands for: one application's gateway, or all there is; `None` if it is not to be had here.
+fn target_of(base: &str, target: &str) -> Option<Option<Uuid>> {
+    let Some(path) = target.strip_prefix(base) else { return (target == "mcp-gateway").then_some(None) };
     let path = path.trim_end_matches('/');
-    matches!(path, "/api/v1" | "/mcp") || path.starts_with("/mcp/")
+    if matches!(path, "" | "/api/v1" | "/mcp") {
+        return Some(None);
+    }
+    let id = path.strip_prefix("/mcp/")?;
+    // The endpoint of the oldest revision is the same gateway.
+    Uuid::try_parse(id.strip_suffix("/sse").unwrap_or(id)).ok().map(Some)
 }
 
 /// A form, each name at most once save those that may repeat. What is empty counts as left out (RFC 6749 3.2).

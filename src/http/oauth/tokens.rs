@@ -76,7 +76,11 @@ pub struct IntrospectionBody {
 impl IntrospectionBody {
     fn new(app: &App, token: Introspected) -> Self {
         let own = || {
-            let audiences = vec![format!("{}/api/v1", app.public_url), format!("{}/mcp", app.public_url)];
+            let base = &app.public_url;
+            let audiences = match token.only {
+                Some(id) => vec![format!("{base}/mcp/{id}")],
+                None => vec![format!("{base}/api/v1"), format!("{base}/mcp")],
+            };
             (app.public_url.to_string(), audiences)
         };
         let theirs = token.issuer.map(|(issuer, audience)| (issuer, vec![audience]));
@@ -202,6 +206,9 @@ async fn client(app: &App, headers: &HeaderMap, form: &Form) -> Result<Caller, R
 }
 
 fn require(caller: &Caller, scopes: &[Scope]) -> Result<(), Refused> {
+    if let Some(id) = caller.audience() {
+        return Err(Refused::forbidden(format!("The presented token is for the gateway /mcp/{id} alone")));
+    }
     if scopes.iter().any(|scope| caller.scopes.has(*scope)) {
         return Ok(());
     }

@@ -317,6 +317,9 @@ fn application_columns(row: &Application) -> Expected {
     let mut columns = with_head(columns, &row.head);
     let policy = row.policy.as_ref().map(|policy| serde_json::to_string(policy).unwrap_or_default());
     columns.push(("policy", policy.into()));
+    let credential = row.upstream_credential.as_ref();
+    let credential = credential.map(|one| serde_json::to_string(one).unwrap_or_default());
+    columns.push(("upstream_credential", credential.into()));
     columns
 }
 

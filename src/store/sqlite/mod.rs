@@ -137,6 +137,17 @@ fn json<T: serde::de::DeserializeOwned>(row: &SqliteRow, column: &str) -> Result
     serde_json::from_str(text).map_err(|error| damaged(row, format!("{column}: {error}")))
 }
 
+/// The same where there may be nothing.
+fn optional_json<T: serde::de::DeserializeOwned>(
+    row: &SqliteRow,
+    column: &str,
+) -> Result<Option<T>, StoreError> {
+    match row.try_get::<Option<&str>, _>(column)? {
+        Some(_) => json(row, column).map(Some),
+        None => Ok(None),
+    }
+}
+
 fn item(row: &SqliteRow) -> Result<Item, StoreError> {
     let kind = row.try_get("kind")?;
     let kind =
@@ -155,10 +166,8 @@ fn application(row: &SqliteRow) -> Result<Application, StoreError> {
         description: row.try_get("description")?,
         oauth: json(row, "oauth")?,
         upstream: row.try_get("upstream")?,
-        policy: match row.try_get::<Option<&str>, _>("policy")? {
-            Some(_) => Some(json(row, "policy")?),
-            None => None,
-        },
+        upstream_credential: optional_json(row, "upstream_credential")?,
+        policy: optional_json(row, "policy")?,
         created_at: time(row.try_get("created_at")?),
         updated_at: time(row.try_get("updated_at")?),
         archived_at: optional_time(row, "archived_at")?,
@@ -317,6 +326,7 @@ fn access_token(row: &SqliteRow) -> Result<AccessToken, StoreError> {
         issued_at: Position(row.try_get("issued_at")?),
         expires_at: time(row.try_get("expires_at")?),
         barred: row.try_get("barred")?,
+        audience: row.try_get("audience")?,
     })
 }
 

@@ -185,6 +185,18 @@ impl Reader {
         Ok(Some(McpSession { id_hash: bytes32(&row, "id_hash")?, sealed: row.try_get("sealed")? }))
     }
 
+    /// The sealed secret of an upstream's credential.
+    pub async fn upstream_secret(
+        &self,
+        application: ApplicationNumber,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let sealed = sqlx::query_scalar("select sealed from upstream_secret where application = ?")
+            .bind(application.0)
+            .fetch_optional(&self.pool)
+            .await?;
+        Ok(sealed)
+    }
+
     /// The hash of an OAuth client's secret.
     pub async fn client_secret(&self, client_id: &str) -> Result<Option<[u8; 32]>, StoreError> {
         let row = sqlx::query("select secret_hash from client_secret where client_id = ?")

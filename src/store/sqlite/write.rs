@@ -211,7 +211,12 @@ impl Writer {
                 .optional_time(row.archived_at)
                 .add(row.barred_before.0)
                 .head(&row.head)
-                .add(row.policy.as_ref().map(|policy| serde_json::to_string(policy).unwrap_or_default()));
+                .add(row.policy.as_ref().map(|policy| serde_json::to_string(policy).unwrap_or_default()))
+                .add(
+                    row.upstream_credential
+                        .as_ref()
+                        .map(|one| serde_json::to_string(one).unwrap_or_default()),
+                );
         })
         .await?;
         self.put(&ITEM, &batch.items, |bound, item| {
@@ -265,7 +270,7 @@ impl Writer {
                     .bind(secret_hash.as_slice())
             }
             SideWrite::AccessToken(token) => {
-                sqlx::query("insert into access_token values (?, ?, ?, ?, ?, ?, ?, ?, ?)")
+                sqlx::query("insert into access_token values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
                     .bind(token.id)
                     .bind(token.secret_hash.as_slice())
                     .bind(token.organization.0)
@@ -275,6 +280,7 @@ impl Writer {
                     .bind(token.issued_at.0)
                     .bind(token.expires_at.timestamp_millis())
                     .bind(token.barred)
+                    .bind(token.audience)
             }
             SideWrite::BarAccessToken(id) => {
                 sqlx::query("update access_token set barred = 1 where id = ?").bind(id)
@@ -284,6 +290,14 @@ impl Writer {
                     .bind(session.0)
                     .bind(mcp.id_hash.as_slice())
                     .bind(&mcp.sealed)
+            }
+            SideWrite::UpstreamSecret { application, sealed: Some(sealed) } => {
+                sqlx::query("insert or replace into upstream_secret (application, sealed) values (?, ?)")
+                    .bind(application.0)
+                    .bind(sealed)
+            }
+            SideWrite::UpstreamSecret { application, sealed: None } => {
+                sqlx::query("delete from upstream_secret where application = ?").bind(application.0)
             }
             SideWrite::ApiKeySecret { id, secret_hash } => {
                 sqlx::query("insert into api_key_secret (id, secret_hash) values (?, ?)")

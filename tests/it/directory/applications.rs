@@ -16,7 +16,7 @@ async fn a_new_application_shows_all_of_itself_and_its_secret_once() {
     assert_eq!(text(&answer, "/oauth/gatewayUrl"), server.url(&format!("/mcp/{id}")));
     let application = json!({
         "id": "<id>", "name": "crm", "description": null, "clientId": "app_<id>", "createdAt": "<time>",
-        "updatedAt": "<time>", "archivedAt": null, "upstreamUrl": null,
+        "updatedAt": "<time>", "archivedAt": null, "upstreamUrl": null, "upstreamCredential": null,
         "sessions": { "active": 0, "idle": 0, "live": 0, "total": 0 },
     });
     let oauth = json!({

@@ -5,10 +5,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use proptest::prelude::*;
 use sessiond::mcp::check_upstream;
-use sessiond::mcp::upstream::is_allowed;
+use sessiond::mcp::upstream::{is_allowed, is_allowed_encrypted};
 use tempfile::TempDir;
 
 use crate::support::config;
+use crate::webhooks::addresses::REFUSED;
 
 fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -57,6 +58,31 @@ fn some_addresses_are_never_allowed() {
         "2002:a9fe:a9fe::",
     ] {
         assert!(!is_allowed(address(never), &everything()), "{never}");
+        assert!(!is_allowed_encrypted(address(never), &everything()), "{never}");
+    }
+}
+
+#[test]
+fn with_https_an_upstream_may_be_public_and_nothing_that_webhooks_may_not_reach_is() {
+    for public in ["8.8.8.8", "2606:4700:4700::1111", "::ffff:8.8.8.8"] {
+        assert!(is_allowed_encrypted(address(public), &[]), "{public}");
+        assert!(!is_allowed(address(public), &[]), "{public}");
+    }
+    let directory = TempDir::new().unwrap();
+    let config = config(&directory, &[]);
+    // Other spellings of an address that is public: refused to webhooks for the spelling alone.
+    let public = ["0x08080808", "010.8.8.8", "[::ffff:8.8.8.8]"];
+    for host in REFUSED {
+        for scheme in ["http", "https"] {
+            let url = format!("{scheme}://{host}:1/latest/meta-data");
+            let Ok(checked) = check_upstream(&url, &config) else { continue };
+            let loopback = match url::Url::parse(&checked).unwrap().host().unwrap() {
+                url::Host::Ipv4(one) => one.is_loopback(),
+                url::Host::Ipv6(one) => one.to_canonical().is_loopback(),
+                url::Host::Domain(_) => false,
+            };
+            assert!(loopback || (scheme == "https" && public.contains(host)), "{url} is {checked}");
+        }
     }
 }
 
@@ -68,6 +94,7 @@ proptest! {
         prop_assert_eq!(is_allowed(v4.into(), &[]), is_allowed(mapped.into(), &[]));
         prop_assert_eq!(is_allowed(v4.into(), &everything()), is_allowed(mapped.into(), &everything()));
         prop_assert_eq!(is_allowed(v4.into(), &[]), v4.is_loopback());
+        prop_assert_eq!(is_allowed_encrypted(v4.into(), &[]), is_allowed_encrypted(mapped.into(), &[]));
     }
 }
 
@@ -80,13 +107,18 @@ fn a_url_is_checked_and_brought_into_its_normal_form() {
     assert_eq!(check("http://127.1:9000").unwrap(), "http://127.0.0.1:9000/");
     assert_eq!(check("http://[::1]:9000/mcp?a=b").unwrap(), "http://[::1]:9000/mcp?a=b");
     assert_eq!(check("http://10.1.2.3/mcp").unwrap(), "http://10.1.2.3/mcp");
+    for fine in ["https://127.0.0.1/mcp", "https://10.1.2.3/mcp", "https://11.0.0.1/mcp"] {
+        assert_eq!(check(fine).unwrap(), fine);
+    }
     for (wrong, why) in [
-        ("https://127.0.0.1/mcp", "https is not supported"),
+        ("https://11.1.2.3#x", "fragment"),
+        ("https://192.168.0.1/", "not allowed"),
+        ("https://[fd00::1]/", "not allowed"),
         ("ftp://127.0.0.1/", "http://"),
         ("127.0.0.1:80", "is not a URL"),
         ("http://user@127.0.0.1/", "user name"),
         ("http://127.0.0.1/#x", "fragment"),
-        ("http://11.0.0.1/", "not allowed"),
+        ("http://11.0.0.1/", "public ones with https://"),
         ("http://169.254.169.254/latest/meta-data", "not allowed"),
         ("http://2852039166/", "not allowed"),
         ("http://0x7f000001.0x1/", "is not a URL"),

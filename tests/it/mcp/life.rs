@@ -99,8 +99,8 @@ async fn an_answer_to_initialize_may_be_a_stream() {
     assert_eq!(answer.headers()["content-type"], "text/event-stream");
     client.session = Some(answer.headers()["mcp-session-id"].to_str().unwrap().to_owned());
     let text = answer.text().await.unwrap();
-    assert!(text.starts_with("id: p\n"), "{text}");
-    assert_eq!(messages(&text)[0]["result"]["serverInfo"]["name"], "fake");
+    assert!(text.starts_with("id: ") && !text.contains("id: p\n"), "the ids are ours: {text}");
+    assert_eq!(messages(&text).last().unwrap()["result"]["serverInfo"]["name"], "fake");
     assert_eq!(client.call("echo").await.0, StatusCode::OK);
 }
 
@@ -174,7 +174,7 @@ async fn a_stop_of_sessiond_ends_streams_and_no_session() {
     let house = house.restart().await;
     assert!(stopped.elapsed() < Duration::from_secs(7), "{:?}", stopped.elapsed());
     assert!(listening.end().await && plain.end().await && resumable.end().await);
-    // Who can ask for the rest is not told that the call failed.
+    // Who can ask the upstream for the rest is not told that the call failed.
     assert_eq!(messages(&plain.text).last().unwrap()["error"]["data"]["reason"], "shutdown");
     assert!(!resumable.text.contains("error"), "{}", resumable.text);
     let client = Client { session: client.session, ..house.client(&client.token) };
@@ -234,7 +234,7 @@ async fn a_session_that_made_no_second_request_goes_stale_sooner_also_after_a_re
 
 #[tokio::test]
 async fn silence_during_a_call_is_no_silence_and_counts_from_its_end() {
-    let (house, _upstream) = House::with_fake(&["--mcp-stale-after", "60s"]).await;
+    let (house, upstream) = House::with_fake(&["--mcp-stale-after", "60s"]).await;
     let client = house.connect().await;
     let calling = tokio::spawn({
         let client = client.clone();
@@ -245,7 +245,12 @@ async fn silence_during_a_call_is_no_silence_and_counts_from_its_end() {
     house.server.turn(100);
     tokio::time::sleep(Duration::from_millis(2_500)).await;
     assert_ne!(status().await, "disconnected", "a call is under way");
+    // Its client goes away, but it is under way as long as the upstream works on it.
     calling.abort();
+    house.server.turn(100);
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert_ne!(status().await, "disconnected", "a client that goes away cancels nothing");
+    upstream.told.release.notify_one();
     tokio::time::sleep(Duration::from_millis(2_500)).await;
     assert_ne!(status().await, "disconnected", "it has only just ended");
     house.server.turn(61);

@@ -5,11 +5,16 @@ mod addresses;
 mod anchors;
 mod clients;
 mod conformance;
+mod credentials;
 mod cutting;
 mod forwarder;
 mod life;
 mod messages;
+mod metadata;
+mod modern;
 mod order;
+mod streams;
+mod tls;
 mod troubles;
 mod upstream;
 
@@ -46,9 +51,14 @@ impl House {
     }
 
     pub async fn set_upstream(&self, url: &str) {
+        self.set_upstream_with(url, Value::Null).await;
+    }
+
+    pub async fn set_upstream_with(&self, url: &str, credential: Value) -> Value {
         let path = format!("/api/v1/applications/{}/upstream", self.application);
-        let (status, body) = self.operator.put(&path, json!({ "url": url })).await;
+        let (status, body) = self.operator.put(&path, json!({ "url": url, "credential": credential })).await;
         assert!(status.is_success(), "{status} {body}");
+        body
     }
 
     pub async fn restart(self) -> Self {
@@ -90,6 +100,19 @@ impl House {
         let mut client = self.client(&self.token().await);
         client.initialize().await;
         client
+    }
+
+    /// A client of the revision without sessions.
+    pub async fn modern(&self) -> Modern {
+        let (url, http) = (self.server.url(&self.path()), self.server.http.clone());
+        Modern { url, token: self.token().await, meta: json!({}), http }
+    }
+
+    /// Ends a session by its public id, and leaves every credential alone.
+    pub async fn terminate(&self, id: &str) {
+        let path = format!("/api/v1/applications/{}/sessions/{id}/terminate", self.application);
+        let (status, body) = self.operator.post(&path, json!({})).await;
+        assert!(status.is_success(), "{status} {body}");
     }
 
     pub async fn sessions(&self) -> Vec<Value> {
@@ -178,6 +201,67 @@ impl Client {
 
     pub async fn listen(&self) -> Response {
         self.request(Method::GET).send().await.unwrap()
+    }
+}
+
+/// A client in the manner of 2026-07-28.
+#[derive(Clone)]
+pub struct Modern {
+    pub url: String,
+    pub token: String,
+    /// What it says of itself in `_meta`, beside what it must.
+    pub meta: Value,
+    pub http: reqwest::Client,
+}
+
+impl Modern {
+    pub fn body(&self, id: Value, method: &str, params: Value) -> Value {
+        let mut meta = json!({
+            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+            "io.modelcontextprotocol/clientCapabilities": {},
+            "io.modelcontextprotocol/clientInfo": { "name": "modern", "version": "1" },
+        });
+        meta.as_object_mut().unwrap().extend(self.meta.as_object().unwrap().clone());
+        let mut params = params;
+        params["_meta"] = meta;
+        json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params })
+    }
+
+    /// With everything that is required of it.
+    pub fn request(&self, body: &Value) -> RequestBuilder {
+        let request = self
+            .http
+            .post(&self.url)
+            .bearer_auth(&self.token)
+            .header("accept", "application/json, text/event-stream")
+            .header("mcp-protocol-version", "2026-07-28")
+            .header("mcp-method", body["method"].as_str().unwrap())
+            .json(body);
+        match body["params"]["name"].as_str() {
+            Some(name) => request.header("mcp-name", name),
+            None => request,
+        }
+    }
+
+    pub async fn ask(&self, method: &str) -> (StatusCode, Value) {
+        let answer = self.request(&self.body(json!("q"), method, json!({}))).send().await.unwrap();
+        (answer.status(), answer.json().await.unwrap())
+    }
+
+    pub async fn begin(&self, id: Value, name: &str) -> Response {
+        let body = self.body(id, "tools/call", json!({ "name": name, "arguments": {} }));
+        self.request(&body).send().await.unwrap()
+    }
+
+    pub async fn call(&self, name: &str) -> (StatusCode, Value) {
+        let answer = self.begin(json!(7), name).await;
+        let (status, text) = (answer.status(), answer.text().await.unwrap());
+        let value = serde_json::from_str(&text).unwrap_or_else(|_| messages(&text).pop().unwrap_or_default());
+        (status, value)
+    }
+
+    pub async fn listen(&self) -> Response {
+        self.request(&self.body(json!("l"), "subscriptions/listen", json!({}))).send().await.unwrap()
     }
 }
 

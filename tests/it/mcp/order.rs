@@ -170,40 +170,6 @@ async fn bodies_up_to_four_mebibytes_pass_and_larger_ones_do_not() {
 }
 
 #[tokio::test]
-async fn a_client_of_a_newer_revision_is_told_to_fall_back_and_nothing_comes_of_it() {
-    let (house, upstream) = House::with_fake(&[]).await;
-    let client = house.client(&house.token().await);
-    let events = house.server.log().await.len();
-    let meta = json!({ "io.modelcontextprotocol/protocolVersion": "2026-07-28" });
-    for method in ["server/discover", "tools/list"] {
-        let body = json!({ "jsonrpc": "2.0", "id": "d", "method": method, "params": { "_meta": meta } });
-        let request = client.http.post(&client.url).bearer_auth(&client.token);
-        let request = request
-            .header("mcp-protocol-version", "2026-07-28")
-            .header("accept", "application/json, text/event-stream");
-        let answer = request.json(&body).send().await.unwrap();
-        assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
-        assert!(!answer.headers().contains_key("mcp-session-id"));
-        let body: Value = answer.json().await.unwrap();
-        let supported = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
-        assert_eq!(
-            body,
-            json!({
-                "jsonrpc": "2.0",
-                "id": "d",
-                "error": {
-                    "code": -32022,
-                    "message": "Unsupported protocol version",
-                    "data": { "supported": supported, "requested": "2026-07-28" },
-                },
-            })
-        );
-    }
-    assert_eq!(house.server.log().await.len(), events);
-    assert!(upstream.sent().is_empty());
-}
-
-#[tokio::test]
 async fn a_batch_passes_with_all_its_answers() {
     let (house, _upstream) = House::with_fake(&[]).await;
     let client = house.connect().await;

@@ -1,7 +1,7 @@
 //! An upstream that forgets, breaks, moves or is not there.
 
 use futures_util::future::join_all;
-use reqwest::{Method, StatusCode};
+use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use super::{Client, House, Stream};
@@ -63,9 +63,9 @@ async fn what_an_upstream_says_about_itself_does_not_reach_the_client_as_if_it_w
         let (_, last) = client.call(trouble).await;
         assert_eq!(last["error"]["data"]["reason"], "upstream_lost", "{trouble}");
     }
-    // Whoever got an id may come back for the rest.
+    // Whoever got an id of the upstream's may come back for the rest.
     let text = client.begin(json!(1), "end with id").await.text().await.unwrap();
-    assert_eq!(text, "id: e-1\ndata: \n\n");
+    assert!(text.ends_with("data: \n\n") && !text.contains("error"), "{text}");
 }
 
 #[tokio::test]
@@ -112,22 +112,10 @@ async fn a_new_upstream_takes_over_without_seeing_the_former_ones_session_id() {
 }
 
 #[tokio::test]
-async fn event_ids_pass_outward_and_last_event_id_inward() {
-    let (house, upstream) = House::with_fake(&[]).await;
-    let client = house.connect().await;
-    let mut stream = Stream::of(client.listen().await);
-    stream.until("id: g-1\n").await;
-    let answer = client.request(Method::GET).header("last-event-id", "g-1").send().await.unwrap();
-    let mut resumed = Stream::of(answer);
-    resumed.until("id: after-g-1\n").await;
-    assert_eq!(upstream.sent().last().unwrap().header("last-event-id"), Some("g-1"));
-}
-
-#[tokio::test]
 async fn upstreams_outside_loopback_are_refused_when_they_are_named() {
     let (house, _upstream) = House::with_fake(&[]).await;
     let path = format!("/api/v1/applications/{}/upstream", house.application);
-    for url in ["http://169.254.169.254/", "http://10.0.0.1/mcp", "https://127.0.0.1/mcp", "nonsense"] {
+    for url in ["http://169.254.169.254/", "http://10.0.0.1/mcp", "https://10.0.0.1/mcp", "nonsense"] {
         let (status, body) = house.operator.put(&path, json!({ "url": url })).await;
         assert_eq!((status, &body["field"]), (StatusCode::BAD_REQUEST, &json!("url")), "{url} {body}");
     }

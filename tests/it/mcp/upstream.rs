@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -43,8 +44,23 @@ pub struct Told {
     pub says_400: Mutex<bool>,
     /// Refuses every `initialize`.
     pub closed: Mutex<bool>,
+    /// The value of `authorization` without which everything is 401.
+    pub wants: Mutex<Option<String>>,
     /// Lets go of what `silent` waits for.
     pub release: Notify,
+    /// Knows no revision without sessions, and says so in the words of its age.
+    pub is_old: Mutex<bool>,
+    /// How many answers were given up by whoever asked.
+    pub given_up: Arc<AtomicUsize>,
+}
+
+/// Notes that an answer was given up before its end.
+struct Noting(Arc<AtomicUsize>);
+
+impl Drop for Noting {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
 }
 
 pub struct Upstream {
@@ -94,8 +110,16 @@ async fn serve(State(told): State<Arc<Told>>, method: Method, headers: HeaderMap
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
     let sent = Sent { method: method.clone(), headers: headers.clone(), body: body.clone() };
     told.sent.lock().push(sent.clone());
+    if told.wants.lock().as_deref().is_some_and(|wanted| sent.header("authorization") != Some(wanted)) {
+        return (StatusCode::UNAUTHORIZED, [("www-authenticate", "Bearer realm=\"upstream\"")])
+            .into_response();
+    }
     if sent.rpc() == "initialize" {
         return initialize(&told, &body);
+    }
+    let modern = &body["params"]["_meta"]["io.modelcontextprotocol/protocolVersion"];
+    if modern.is_string() || sent.header("mcp-protocol-version") == Some("2026-07-28") {
+        return without_session(told, &body).await;
     }
     let known = sent.header("mcp-session-id").is_some_and(|id| told.sessions.lock().contains(id));
     if !known {
@@ -123,6 +147,46 @@ async fn serve(State(told): State<Arc<Told>>, method: Method, headers: HeaderMap
         }
         _ if body.get("id").is_none() || body.get("method").is_none() => StatusCode::ACCEPTED.into_response(),
         _ => call(told, &body).await,
+    }
+}
+
+/// In the manner of 2026-07-28.
+async fn without_session(told: Arc<Told>, body: &Value) -> Response {
+    let id = &body["id"];
+    if *told.is_old.lock() {
+        let message = "Bad Request: Server not initialized";
+        let error = json!({ "jsonrpc": "2.0", "error": { "code": -32000, "message": message }, "id": null });
+        return (StatusCode::BAD_REQUEST, axum::Json(error)).into_response();
+    }
+    if body["params"]["_meta"]["io.modelcontextprotocol/protocolVersion"] == "2098-01-01" {
+        let data = json!({ "supported": ["2026-07-28"], "requested": "2098-01-01" });
+        let error = json!({ "code": -32022, "message": "Unsupported protocol version", "data": data });
+        let answer = json!({ "jsonrpc": "2.0", "error": error, "id": id });
+        return (StatusCode::BAD_REQUEST, axum::Json(answer)).into_response();
+    }
+    match body["method"].as_str().unwrap_or("") {
+        "server/discover" => {
+            let result = json!({
+                "resultType": "complete",
+                "supportedVersions": ["2026-07-28"],
+                "capabilities": { "tools": {} },
+                "ttlMs": 0,
+                "cacheScope": "private",
+            });
+            axum::Json(json!({ "jsonrpc": "2.0", "id": id, "result": result })).into_response()
+        }
+        "subscriptions/listen" => {
+            let method = "notifications/subscriptions/acknowledged";
+            let acknowledged = json!({ "jsonrpc": "2.0", "method": method, "params": {} });
+            events(vec![format!("data: {acknowledged}\n\n")], true)
+        }
+        "tools/call" => call(told, body).await,
+        _ if id.is_null() => StatusCode::ACCEPTED.into_response(),
+        _ => {
+            let error = json!({ "code": -32601, "message": "Method not found" });
+            let answer = json!({ "jsonrpc": "2.0", "error": error, "id": id });
+            (StatusCode::NOT_FOUND, axum::Json(answer)).into_response()
+        }
     }
 }
 
@@ -155,6 +219,11 @@ fn initialize(told: &Told, body: &Value) -> Response {
 
 fn listen(last_event_id: Option<&str>) -> Response {
     let first = match last_event_id {
+        // The rest of what `end with id` did not say.
+        Some("e-1") => {
+            let answer = result(&json!(1));
+            return events(vec![format!("id: e-2\ndata: {answer}\n\n")], false);
+        }
         Some(id) => {
             format!("id: after-{id}\ndata: {{\"jsonrpc\":\"2.0\",\"method\":\"notifications/resumed\"}}\n\n")
         }
@@ -186,6 +255,46 @@ async fn call(told: Arc<Told>, body: &Value) -> Response {
                 Some((Ok::<_, std::io::Error>(Bytes::from(format!("data: {tick}\n\n"))), ()))
             });
             ([(header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(ticks)).into_response()
+        }
+        // Events, and notes when they are given up.
+        "noted" => {
+            let noting = Noting(told.given_up.clone());
+            let first = stream::iter([Ok::<_, std::io::Error>(Bytes::from(progress))]);
+            let never = stream::once(async move {
+                let _noting = noting;
+                std::future::pending::<Result<Bytes, std::io::Error>>().await
+            });
+            let body = Body::from_stream(stream::StreamExt::chain(first, never));
+            ([(header::CONTENT_TYPE, "text/event-stream")], body).into_response()
+        }
+        // A head only after a while, and notes when it is given up.
+        "noted and silent" => {
+            let _noting = Noting(told.given_up.clone());
+            std::future::pending::<Response>().await
+        }
+        // One event, and the answer when it is let go of.
+        "story" => {
+            let last = format!("event: message\ndata: {}\n\n", result(id));
+            let first = stream::iter([Ok::<_, std::io::Error>(Bytes::from(progress))]);
+            let last = stream::once(async move {
+                told.release.notified().await;
+                Ok(Bytes::from(last))
+            });
+            let body = Body::from_stream(stream::StreamExt::chain(first, last));
+            ([(header::CONTENT_TYPE, "text/event-stream")], body).into_response()
+        }
+        // A thousand events of a kilobyte, and the answer.
+        "long story" => {
+            let mut pieces: Vec<_> = (0..1_000)
+                .map(|number| {
+                    let params = json!({ "number": number, "filler": "x".repeat(1_000) });
+                    let message =
+                        json!({ "jsonrpc": "2.0", "method": "notifications/message", "params": params });
+                    format!("data: {message}\n\n")
+                })
+                .collect();
+            pieces.push(format!("data: {}\n\n", result(id)));
+            events(pieces, false)
         }
         // Not even a head.
         "silent" => {

@@ -72,6 +72,7 @@ async fn issue(running: &Running) -> AccessToken {
         issued_at: Position(0),
         expires_at: running.now() + TimeDelta::hours(1),
         barred: false,
+        audience: None,
     };
     match running.submit(Work::IssueToken(token)).await.unwrap() {
         Done::Token(token) => token,

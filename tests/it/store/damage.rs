@@ -3,7 +3,9 @@
 use sessiond::committer::{By, Work};
 use sessiond::core::application::{ApplicationCommand, ServiceAccountCommand};
 use sessiond::core::command::Command;
-use sessiond::core::event::{ApplicationChanged, Header, UpstreamSet, body_digest, commit_hash};
+use sessiond::core::event::{
+    ApplicationChanged, Header, UpstreamCredential, UpstreamSet, body_digest, commit_hash,
+};
 use sessiond::core::filter::Filter;
 use sessiond::core::ids::{Position, ServiceAccountNumber, SessionNumber};
 use sessiond::core::reason::Reason;
@@ -43,12 +45,12 @@ async fn a_little_of_everything() -> Base {
         .await
         .unwrap();
     let change = ApplicationChanged { name: Some("Lamp".into()), description: Some("light".into()) };
-    for command in [
-        ApplicationCommand::Change(change),
-        ApplicationCommand::SetUpstream(UpstreamSet { url: "http://one".into() }),
-    ] {
-        running.submit(Work::Application { number: APPLICATION, command, secret_hash: None }).await.unwrap();
-    }
+    let command = ApplicationCommand::Change(change);
+    running.submit(Work::Application { number: APPLICATION, command, secret_hash: None }).await.unwrap();
+    let credential = Some(UpstreamCredential::Header { name: "X-Api-Key".into() });
+    let set = UpstreamSet { url: "http://one".into(), credential };
+    let work = Work::SetUpstream { number: APPLICATION, set, sealed: Some(vec![1, 2, 3]) };
+    running.submit(work).await.unwrap();
     let number = ServiceAccountNumber(1);
     let work =
         Work::ServiceAccount { number, command: ServiceAccountCommand::RotateSecret, secret_hash: None };
@@ -305,7 +307,8 @@ async fn a_damaged_log_is_not_rebuilt_from_and_nothing_is_changed() {
 async fn rebuild_leaves_alone_what_does_not_come_from_the_log() {
     let base = a_little_of_everything().await;
     let mut before = Vec::new();
-    let beside = ["client_secret", "access_token", "session_token", "principal", "mcp_session"];
+    let beside =
+        ["client_secret", "access_token", "session_token", "principal", "mcp_session", "upstream_secret"];
     let count = async |table: &str| {
         let mut raw = base.raw().await;
         let sql = format!("select count(*) from {table}");

@@ -165,7 +165,7 @@ fn operator(running: &Running) -> Caller {
         confined_to: None,
         bound_to: None,
         credential: Credential {
-            kind: CredentialKind::Access { token: Uuid::nil(), client: "operations".into() },
+            kind: CredentialKind::Access { token: Uuid::nil(), client: "operations".into(), audience: None },
             issued_at: running.head(),
             expires_at: running.now() + TimeDelta::hours(1),
             barred: false,

@@ -11,7 +11,8 @@ use sessiond::core::api_key::{ApiKeyCreated, ApiKeyEvent};
 use sessiond::core::application::{ApplicationCommand, OrganizationCommand, ServiceAccountCommand};
 use sessiond::core::command::Command;
 use sessiond::core::event::{
-    ActivitySource, ApplicationChanged, Counts, OrganizationRenamed, ServiceAccountCreated, UpstreamSet,
+    ActivitySource, ApplicationChanged, Counts, OrganizationRenamed, ServiceAccountCreated,
+    UpstreamCredential, UpstreamSet,
 };
 use sessiond::core::filter::Filter;
 use sessiond::core::ids::{
@@ -194,10 +195,13 @@ impl Player {
                 command: ApplicationCommand::RotateSecret,
                 secret_hash: Some([2; 32]),
             },
-            3 => Work::Application {
+            3 => Work::SetUpstream {
                 number,
-                command: ApplicationCommand::SetUpstream(UpstreamSet { url: format!("http://{name}") }),
-                secret_hash: None,
+                set: UpstreamSet {
+                    url: format!("http://{name}"),
+                    credential: name.contains('1').then(|| UpstreamCredential::Header { name: name.clone() }),
+                },
+                sealed: Some(vec![1, 2]),
             },
             4 => Work::CreateServiceAccount {
                 organization: ORGANIZATION,
@@ -534,6 +538,7 @@ fn directory(row: &mut BTreeMap<&'static str, Value>, event: &Value, body: &Valu
                 ("oauth", body["oauth"].clone()),
                 ("description", Value::Null),
                 ("upstream", Value::Null),
+                ("upstream_credential", Value::Null),
                 ("policy", Value::Null),
                 ("archived_at", Value::Null),
                 ("barred_before", 0.into()),
@@ -566,6 +571,7 @@ fn directory(row: &mut BTreeMap<&'static str, Value>, event: &Value, body: &Valu
         }
         "application_upstream_set" => {
             row.insert("upstream", body["url"].clone());
+            row.insert("upstream_credential", body["credential"].clone());
         }
         "application_policy_set" => {
             row.insert("policy", body.clone());
@@ -590,7 +596,7 @@ async fn stored_rows(base: &Base) -> BTreeMap<(&'static str, i64), Value> {
     let mut rows = BTreeMap::new();
     for table in ["organization", "application", "service_account", "revocation", "session"] {
         for mut row in export(base, &format!("select * from {table}")).await {
-            for column in ["oauth", "filter", "policy", "issuers"] {
+            for column in ["oauth", "filter", "policy", "issuers", "upstream_credential"] {
                 if let Some(text) = row.get(column).and_then(Value::as_str) {
                     row[column] = serde_json::from_str(text).unwrap();
                 }

@@ -164,6 +164,7 @@ async fn read(running: &Running) {
     reader.revocations(ORGANIZATION, None, None, 10).await.unwrap();
     reader.session_token(SessionNumber(1)).await.unwrap();
     reader.mcp_session(SessionNumber(1)).await.unwrap();
+    reader.upstream_secret(APPLICATION).await.unwrap();
     reader.client_secret("operations").await.unwrap();
     reader.revocation(RevocationNumber(1)).await.unwrap();
     reader.head().await.unwrap();

@@ -10,7 +10,7 @@ use super::{WEBHOOKS, webhook};
 use crate::support::Server;
 
 /// Hosts that are refused as they stand, in a URL that is good otherwise.
-const REFUSED: &[&str] = &[
+pub const REFUSED: &[&str] = &[
     "127.0.0.1",
     "127.1",
     "127.255.255.254",

@@ -1,6 +1,6 @@
 //! Webhooks out, as a receiver sees them.
 
-mod addresses;
+pub mod addresses;
 mod delivering;
 mod encrypted;
 mod failing;

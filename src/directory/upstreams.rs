@@ -1,0 +1,122 @@
+//! Upstreams: the MCP servers behind applications' gateways, how the gateway authenticates there, and whose tokens open
+//! it.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::Directory;
+use crate::committer::Work;
+use crate::core::application::Application;
+use crate::core::caller::{Caller, Scope};
+use crate::core::event::{Issuer, UpstreamCredential, UpstreamSet};
+use crate::core::ids::{ApplicationNumber, Position};
+use crate::error::Error;
+
+/// Between a commit and what memory knows of it passes less than this.
+const SETTLED: Duration = Duration::from_millis(20);
+
+/// The MCP server that is to be behind a gateway. URL and credential have been checked by the gateway's rules.
+pub struct NewUpstream {
+    pub url: String,
+    /// How to authenticate there, and the secret that belongs to it.
+    pub credential: Option<(UpstreamCredential, String)>,
+}
+
+/// How the gateway authenticates at an upstream. Never shown: it has no `Debug`.
+#[derive(Clone, PartialEq)]
+pub struct UpstreamSecret {
+    pub credential: UpstreamCredential,
+    pub secret: String,
+}
+
+/// What a secret is sealed with: it opens for this application's very upstream, and is sent to no other.
+fn about(application: Uuid, set: &UpstreamSet) -> String {
+    // Plain data with string keys: serializing it cannot fail.
+    format!("upstream {application} {}", serde_json::to_string(set).unwrap_or_default())
+}
+
+/// The upstream as it was set, if it has this URL.
+fn set_at(application: &Application, url: &str) -> Option<UpstreamSet> {
+    let credential = application.upstream_credential.clone();
+    (application.upstream.as_deref() == Some(url)).then(|| UpstreamSet { url: url.to_owned(), credential })
+}
+
+impl Directory {
+    /// Names the MCP server behind an application's gateway, and how to authenticate there: all of it anew.
+    pub async fn set_upstream(
+        &self,
+        caller: &Caller,
+        id: Uuid,
+        new: NewUpstream,
+    ) -> Result<Application, Error> {
+        let (application, _) = self.application(caller, id)?;
+        let (credential, secret) = new.credential.unzip();
+        let set = UpstreamSet { url: new.url, credential };
+        let sealed = secret.map(|secret| self.key.seal(&about(application.id, &set), secret.as_bytes()));
+        let work = Work::SetUpstream { number: application.number, set, sealed };
+        self.application_from(caller, work).await
+    }
+
+    /// As of which event an application authenticates at this URL; `None` if it does not, or its upstream is another.
+    /// For every request that goes there.
+    pub fn authenticates_at(&self, number: ApplicationNumber, url: &str) -> Option<Position> {
+        let known = self.gate.known();
+        let application = known.applications.get(&number).filter(|one| one.archived_at.is_none())?;
+        application.upstream_credential.as_ref()?;
+        (application.upstream.as_deref() == Some(url)).then_some(application.head.position)
+    }
+
+    /// How it does, with the secret.
+    pub async fn upstream_secret(
+        &self,
+        number: ApplicationNumber,
+        url: &str,
+    ) -> Result<Option<UpstreamSecret>, Error> {
+        match self.open_secret(number, url).await {
+            // The row may be newer than what memory knew: then the next look finds both alike.
+            Err(_) => {
+                tokio::time::sleep(SETTLED).await;
+                self.open_secret(number, url).await
+            }
+            found => found,
+        }
+    }
+
+    async fn open_secret(
+        &self,
+        number: ApplicationNumber,
+        url: &str,
+    ) -> Result<Option<UpstreamSecret>, Error> {
+        let found = {
+            let known = self.gate.known();
+            known.applications.get(&number).and_then(|one| Some((one.id, set_at(one, url)?)))
+        };
+        let Some((id, set)) = found else { return Ok(None) };
+        let about = about(id, &set);
+        let Some(credential) = set.credential else { return Ok(None) };
+        let sealed = self.reader.upstream_secret(number).await?;
+        let sealed = sealed.ok_or_else(|| Error::Internal("an upstream's secret is missing".to_owned()))?;
+        let opened = self.key.open(&about, &sealed).map_err(|error| Error::Internal(error.to_string()))?;
+        let secret = String::from_utf8(opened).map_err(|error| Error::Internal(error.to_string()))?;
+        Ok(Some(UpstreamSecret { credential, secret }))
+    }
+
+    /// The issuers whose tokens can open an application's gateway, beside ours. Nobody's if there is no such application.
+    pub fn gateway_issuers(&self, application: Uuid) -> Vec<String> {
+        let known = self.gate.known();
+        let found = known.application(application).filter(|one| one.archived_at.is_none());
+        let Some(application) = found else { return vec![] };
+        let Some(organization) = known.organizations.get(&application.organization) else { return vec![] };
+        let opens = |one: &&Issuer| {
+            one.scopes.iter().any(|word| word == Scope::McpInvoke.word())
+                && one.application.is_none_or(|only| only == application.number)
+        };
+        let mut issuers: Vec<_> =
+            organization.issuers.iter().filter(opens).map(|one| one.issuer.clone()).collect();
+        // One may be trusted for several audiences.
+        issuers.sort_unstable();
+        issuers.dedup();
+        issuers
+    }
+}

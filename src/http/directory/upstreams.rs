@@ -1,0 +1,132 @@
+//! Where applications' gateways lead, and how they authenticate there.
+
+use axum::Json;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::WriteFailures;
+use super::applications::{ApplicationResponse, shown};
+use crate::core::event::UpstreamCredential;
+use crate::directory::NewUpstream;
+use crate::http::App;
+use crate::http::extract::{Body, CanManage, Ids};
+use crate::http::problem::{Problem, ProblemBody};
+use crate::mcp;
+
+/// How the gateway authenticates at an upstream: all of it but the secret.
+#[derive(Serialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+#[schema(as = UpstreamCredential)]
+pub enum UpstreamCredentialView {
+    Header {
+        name: String,
+    },
+    #[serde(rename_all = "camelCase")]
+    ClientCredentials {
+        token_url: String,
+        client_id: String,
+        scope: Option<String>,
+        resource: Option<String>,
+    },
+}
+
+/// Where an application's gateway leads.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetUpstream {
+    /// URL of an MCP server (Streamable HTTP): `http` on this machine or in a network that the service was told to allow,
+    /// `https` at public addresses too.
+    #[schema(format = "uri")]
+    url: String,
+    /// How the gateway authenticates there. Left out or null: not at all, and what it had before is forgotten.
+    #[serde(default)]
+    credential: Option<NewUpstreamCredential>,
+}
+
+/// How the gateway is to authenticate at an upstream. What clients present to the gateway never goes there.
+#[derive(Deserialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum NewUpstreamCredential {
+    /// With a header of each request.
+    Header {
+        /// Such as `Authorization` or `X-Api-Key`; no header that the gateway itself needs.
+        #[schema(min_length = 1, max_length = 100)]
+        name: String,
+        /// Shown nowhere again.
+        #[schema(min_length = 1, max_length = 8_192)]
+        value: String,
+    },
+    /// With a bearer token of its own, fetched from an authorization server (RFC 6749, section 4.4, HTTP Basic).
+    #[serde(rename_all = "camelCase")]
+    ClientCredentials {
+        /// Where; the rules are those for `url`.
+        #[schema(format = "uri")]
+        token_url: String,
+        #[schema(min_length = 1, max_length = 1_024)]
+        client_id: String,
+        /// Shown nowhere again.
+        #[schema(min_length = 1, max_length = 8_192)]
+        client_secret: String,
+        scope: Option<String>,
+        /// What the token is for (RFC 8707).
+        #[schema(format = "uri")]
+        resource: Option<String>,
+    },
+}
+
+impl NewUpstreamCredential {
+    /// What is shown of it, and the secret.
+    fn split(self) -> (UpstreamCredential, String) {
+        match self {
+            Self::Header { name, value } => (UpstreamCredential::Header { name }, value),
+            Self::ClientCredentials { token_url, client_id, client_secret, scope, resource } => {
+                let shown = UpstreamCredential::ClientCredentials { token_url, client_id, scope, resource };
+                (shown, client_secret)
+            }
+        }
+    }
+}
+
+impl From<UpstreamCredential> for UpstreamCredentialView {
+    fn from(credential: UpstreamCredential) -> Self {
+        match credential {
+            UpstreamCredential::Header { name } => Self::Header { name },
+            UpstreamCredential::ClientCredentials { token_url, client_id, scope, resource } => {
+                Self::ClientCredentials { token_url, client_id, scope, resource }
+            }
+        }
+    }
+}
+
+/// Name the MCP server behind an application's gateway
+///
+/// Replaces all of it, the credential included.
+#[utoipa::path(
+    put, path = "/api/v1/applications/{applicationId}/upstream", operation_id = "applications.setUpstream",
+    tag = "applications",
+    security(("bearer" = [])),
+    params(("applicationId" = Uuid, Path, description = "The application.")),
+    request_body = SetUpstream,
+    responses(
+        (status = 200, description = "The application as it is now.", body = ApplicationResponse),
+        (status = 404, description = "No such application, or it is archived.", body = ProblemBody),
+        WriteFailures,
+    ),
+)]
+pub async fn set_upstream(
+    CanManage(caller): CanManage,
+    State(app): State<App>,
+    Ids(ids): Ids<1>,
+    Body(body): Body<SetUpstream>,
+) -> Result<Json<ApplicationResponse>, Problem> {
+    let [id] = ids;
+    let url = mcp::check_upstream(&body.url, &app.config)?;
+    let credential = body.credential.map(|new| {
+        let (shown, secret) = new.split();
+        mcp::check_credential(shown, &secret, &app.config).map(|shown| (shown, secret))
+    });
+    let new = NewUpstream { url, credential: credential.transpose()? };
+    app.directory.set_upstream(&caller, id, new).await?;
+    shown(&app, &caller, id)
+}

@@ -1,0 +1,127 @@
+//! Where upstreams may be.
+
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use hyper_util::client::legacy::connect::dns::Name;
+use ipnet::IpNet;
+use tower::Service;
+use url::{Host, Url};
+
+use super::CONNECT;
+use crate::config::Config;
+use crate::error::Error;
+use crate::outbound::{is_never, is_public};
+
+const LONGEST_URL: usize = 2_048;
+
+/// Checks the URL of an upstream and brings it into its normal form. A host that is an address is judged now, a name by
+/// the addresses it has at the moment of each connection.
+pub fn check_upstream(url: &str, config: &Config) -> Result<String, Error> {
+    check("url", url, config)
+}
+
+/// The same for any URL that requests on behalf of upstreams go to.
+pub(super) fn check(field: &'static str, url: &str, config: &Config) -> Result<String, Error> {
+    let wrong = |message: &str| Error::field(field, format!("{field} {message}"));
+    if url.len() > LONGEST_URL {
+        return Err(wrong("must be at most 2048 bytes"));
+    }
+    let url = Url::parse(url).map_err(|error| wrong(&format!("is not a URL: {error}")))?;
+    let (may, which): (fn(IpAddr, &[IpNet]) -> bool, _) = match url.scheme() {
+        "http" => (is_allowed, "only loopback is, what --allow-upstream adds, and public ones with https://"),
+        "https" => (is_allowed_encrypted, "only public ones are, loopback, and what --allow-upstream adds"),
+        _ => return Err(wrong("must begin with http:// or https://")),
+    };
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(wrong("must not contain a user name or password"));
+    }
+    if url.fragment().is_some() {
+        return Err(wrong("must not contain a fragment"));
+    }
+    let address = match url.host() {
+        Some(Host::Ipv4(address)) => Some(address.into()),
+        Some(Host::Ipv6(address)) => Some(address.into()),
+        Some(Host::Domain(_)) => None,
+        None => return Err(wrong("must name a host")),
+    };
+    if address.is_some_and(|address| !may(address, &config.allow_upstream)) {
+        return Err(wrong(&format!("names an address that is not allowed: {which}")));
+    }
+    Ok(url.into())
+}
+
+/// Whether an upstream may have this address: loopback, and what was allowed; some never.
+pub fn is_allowed(address: IpAddr, allow: &[IpNet]) -> bool {
+    let address = address.to_canonical();
+    !is_forbidden(address)
+        && (address.is_loopback() || allow.iter().any(|network| network.contains(&address)))
+}
+
+/// The same where what is sent is encrypted, and so reaches nobody but who can show the name's certificate: there it may be
+/// public, too.
+pub fn is_allowed_encrypted(address: IpAddr, allow: &[IpNet]) -> bool {
+    let canonical = address.to_canonical();
+    is_allowed(address, allow) || (!is_forbidden(canonical) && is_public(canonical))
+}
+
+/// Addresses that no setting opens, said plainly or inside another.
+fn is_forbidden(address: IpAddr) -> bool {
+    let inner = match address {
+        IpAddr::V6(address) => inner_v4(address).map(IpAddr::V4),
+        IpAddr::V4(_) => None,
+    };
+    is_never(address) || inner.is_some_and(is_never)
+}
+
+/// The IPv4 address that a translator would reach for an IPv6 one: NAT64 (RFC 6052), 6to4 (RFC 3056), and the form
+/// `::a.b.c.d` that RFC 4291 gave up.
+fn inner_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    let [a, b, c, d, e, f, g, h] = address.segments();
+    let from = |high: u16, low: u16| Ipv4Addr::from(u32::from(high) << 16 | u32::from(low));
+    match (a, b) {
+        (0x64, 0xff9b) => Some(from(g, h)),
+        (0x2002, _) => Some(from(b, c)),
+        (0, 0) if [c, d, e, f] == [0; 4] && !address.is_loopback() => Some(from(g, h)),
+        _ => None,
+    }
+}
+
+/// Looks names up and leaves out what is not allowed: a name cannot be moved to a forbidden address behind our back.
+#[derive(Clone)]
+pub(super) struct Resolver {
+    pub allow: Arc<[IpNet]>,
+    /// Whether what is sent there is encrypted.
+    pub encrypted: bool,
+}
+
+impl Service<Name> for Resolver {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, io::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), io::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let Self { allow, encrypted } = self.clone();
+        let may = if encrypted { is_allowed_encrypted } else { is_allowed };
+        Box::pin(async move {
+            // The connector's own time-out begins when the address is known.
+            let found = tokio::time::timeout(CONNECT, tokio::net::lookup_host((name.as_str(), 0))).await??;
+            let allowed: Vec<_> = found.filter(|one| may(one.ip(), &allow)).collect();
+            if allowed.is_empty() {
+                return Err(io::Error::new(
+                    io::ErrorKind::PermissionDenied,
+                    "the name has no address that is allowed",
+                ));
+            }
+            Ok(allowed.into_iter())
+        })
+    }
+}

@@ -1,0 +1,119 @@
+//! Encrypted connections to upstreams: whom to believe, and what is said when that is not the one at the other end.
+
+use std::error::Error;
+use std::future::Future;
+use std::io;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use anyhow::Context as _;
+use axum::http::Uri;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{CertificateError, ClientConfig};
+use rustls_platform_verifier::Verifier;
+use tokio::net::TcpStream;
+use tower::Service;
+
+use super::address::Resolver;
+use super::{CONNECT, Fault};
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+/// Connects to `https` URLs and no others, in bounded time.
+#[derive(Clone)]
+pub(super) struct Encrypted(HttpsConnector<HttpConnector<Resolver>>);
+
+impl Encrypted {
+    /// Believes the authorities that the system trusts, and those in the file.
+    pub fn new(mut connector: HttpConnector<Resolver>, authorities: Option<&Path>) -> anyhow::Result<Self> {
+        connector.enforce_http(false);
+        let extra = authorities.map(read).transpose()?.unwrap_or_default();
+        // Named rather than the process's default: no other may slip in with a dependency.
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let verifier = Verifier::new_with_extra_roots(extra, provider.clone())
+            .context("cannot set up whom to believe for upstreams with https")?;
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .dangerous() // the builder's word for any verifier but its own
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_no_client_auth();
+        let builder = HttpsConnectorBuilder::new().with_tls_config(config).https_only().enable_http1();
+        Ok(Self(builder.wrap_connector(connector)))
+    }
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let cannot = || format!("cannot read --upstream-ca {}", path.display());
+    let found: Vec<_> =
+        CertificateDer::pem_file_iter(path).and_then(Iterator::collect).with_context(cannot)?;
+    anyhow::ensure!(!found.is_empty(), "there is no certificate in --upstream-ca {}", path.display());
+    Ok(found)
+}
+
+impl Service<Uri> for Encrypted {
+    type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
+    type Error = Failure;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Failure>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let connecting = self.0.call(uri);
+        Box::pin(async move {
+            // The connector's own limits are for the look-up and the connection; a handshake it would wait for without end.
+            match tokio::time::timeout(3 * CONNECT, connecting).await {
+                Ok(connected) => connected,
+                Err(_) => {
+                    Err(io::Error::new(io::ErrorKind::TimedOut, "the TLS handshake took too long").into())
+                }
+            }
+        })
+    }
+}
+
+/// What a failure is called if it is one of TLS. The details are in the log: a certificate is the upstream's own affair.
+pub(super) fn fault(error: &(dyn Error + 'static)) -> Option<Fault> {
+    use CertificateError as Bad;
+    let how = match find(error)? {
+        rustls::Error::InvalidCertificate(bad) => match bad {
+            Bad::Expired | Bad::ExpiredContext { .. } => "shows a certificate that has expired",
+            Bad::NotValidYet | Bad::NotValidYetContext { .. } => "shows a certificate that is not valid yet",
+            Bad::NotValidForName | Bad::NotValidForNameContext { .. } => {
+                "shows a certificate for another name"
+            }
+            Bad::UnknownIssuer | Bad::BadSignature => {
+                "shows a certificate of an authority that is not trusted here"
+            }
+            _ => "shows a certificate that is not accepted",
+        },
+        _ => "cannot be spoken to in encrypted form",
+    };
+    let data = Some(serde_json::json!({ "reason": "upstream_not_trusted" }));
+    let message = format!("The MCP server behind this gateway {how}");
+    Some(Fault { data, ..Fault::new(-32603, message) })
+}
+
+/// The error of TLS that is behind another.
+fn find<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<rustls::Error>() {
+            return Some(found);
+        }
+        // `source` of an I/O error passes over the error that it is made of.
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        next = match inner {
+            Some(inner) => Some(inner as &(dyn Error + 'static)),
+            None => error.source(),
+        };
+    }
+    None
+}

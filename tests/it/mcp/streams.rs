@@ -1,0 +1,214 @@
+//! Streams of the revisions that have sessions: what a client may come back for, and what nobody else may.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use reqwest::{Method, Response, StatusCode};
+use serde_json::{Value, json};
+
+use super::{Client, House, Stream, messages, refused};
+
+/// The ids of the events in a text.
+fn ids(text: &str) -> Vec<&str> {
+    text.lines().filter_map(|line| line.strip_prefix("id: ")).collect()
+}
+
+async fn resume(client: &Client, id: &str) -> Response {
+    client.request(Method::GET).header("last-event-id", id).send().await.unwrap()
+}
+
+#[tokio::test]
+async fn a_call_whose_client_went_away_goes_on_and_is_answered_to_whoever_comes_back_for_it() {
+    let (house, upstream) = House::with_fake(&[]).await;
+    let client = house.connect().await;
+    let mut stream = Stream::of(client.begin(json!(1), "story").await);
+    stream.until("notifications/progress").await;
+    let (head, text) = (ids(&stream.text)[0].to_owned(), stream.text.clone());
+    assert!(
+        text.starts_with(&format!("id: {head}\nretry: 1000\ndata: \n\n")),
+        "an id to resume from at once: {text}"
+    );
+    drop(stream);
+    upstream.told.release.notify_one();
+
+    // From the beginning, and from the last event that came.
+    for (from, count) in [(head.as_str(), 2), (ids(&text)[1], 1)] {
+        let mut resumed = Stream::of(resume(&client, from).await);
+        resumed.until("\"result\"").await;
+        assert!(resumed.end().await);
+        let all = messages(&resumed.text);
+        assert_eq!(all.len(), count, "{}", resumed.text);
+        assert_eq!(
+            (&all[count - 1]["id"], &all[count - 1]["result"]["content"][0]["text"]),
+            (&json!(1), &json!("done"))
+        );
+    }
+    assert_eq!(upstream.sent_rpc("tools/call").len(), 1);
+    assert_eq!(
+        upstream.sent().iter().filter(|sent| sent.method == Method::GET).count(),
+        0,
+        "all of it was held here"
+    );
+}
+
+#[tokio::test]
+async fn a_stream_that_is_read_by_a_dead_connection_is_taken_over() {
+    let (house, upstream) = House::with_fake(&[]).await;
+    let client = house.connect().await;
+    let mut first = Stream::of(client.begin(json!(1), "story").await);
+    first.until("notifications/progress").await;
+    let last = ids(&first.text)[1].to_owned();
+    let mut second = Stream::of(resume(&client, &last).await);
+    assert!(first.end().await, "one reader at a time");
+    assert!(messages(&first.text).iter().all(|message| message["result"].is_null()));
+    upstream.told.release.notify_one();
+    second.until("\"result\"").await;
+    assert!(second.end().await);
+}
+
+#[tokio::test]
+async fn an_event_id_opens_its_own_stream_to_its_own_session_and_nothing_else() {
+    let (house, upstream) = House::with_fake(&[]).await;
+    let client = house.connect().await;
+    let mut stream = Stream::of(client.begin(json!(1), "story").await);
+    stream.until("notifications/progress").await;
+    let id = ids(&stream.text)[0].to_owned();
+    let mut standing = Stream::of(client.listen().await);
+    standing.until("notifications/hello").await;
+    drop(stream);
+
+    // Another session of the same client, and a made-up id.
+    let other = house.connect().await;
+    let before = upstream.sent().len();
+    let parts: Vec<_> = id.split('.').collect();
+    let beyond = format!("{}.{}.99.", parts[0], parts[1]);
+    for (who, id) in [(&client, "g-1"), (&client, &beyond), (&other, "nonsense")] {
+        let (status, body) = refused(resume(who, id).await).await;
+        assert_eq!(status, StatusCode::NOT_FOUND, "{id}");
+        assert!(body.contains("cannot be resumed") && body.contains("the session goes on"), "{body}");
+    }
+    // To another session it says only that these calls will not be answered there.
+    let foreign = resume(&other, &id).await.text().await.unwrap();
+    assert_eq!(messages(&foreign)[0]["error"]["data"]["reason"], "stream_lost", "{foreign}");
+    assert!(!foreign.contains("progress"));
+    assert_eq!(upstream.sent().len(), before, "none of it went to the upstream");
+    // What came on the standing stream is not on the call's.
+    upstream.told.release.notify_one();
+    let mut resumed = Stream::of(resume(&client, &id).await);
+    resumed.until("\"result\"").await;
+    assert!(!resumed.text.contains("hello"));
+}
+
+#[tokio::test]
+async fn what_does_not_fit_any_more_is_a_clear_404() {
+    let (house, _upstream) = House::with_fake(&[]).await;
+    let client = house.connect().await;
+    let answer = client.begin(json!(1), "long story").await;
+    let text = answer.text().await.unwrap();
+    assert_eq!(messages(&text).len(), 1_001, "a reader gets everything");
+    let ids = ids(&text);
+    assert_eq!(ids.len(), 1_002);
+    let (status, body) = refused(resume(&client, ids[0]).await).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    assert!(body.contains("cannot be resumed"), "{body}");
+    let rest = resume(&client, ids[1_000]).await.text().await.unwrap();
+    assert_eq!(messages(&rest).len(), 1);
+    assert_eq!(client.call("echo").await.0, StatusCode::OK, "the session goes on");
+}
+
+#[tokio::test]
+async fn a_stream_that_the_upstream_closed_early_goes_on_there() {
+    let (house, upstream) = House::with_fake(&[]).await;
+    let client = house.connect().await;
+    let text = client.begin(json!(1), "end with id").await.text().await.unwrap();
+    let last = ids(&text).last().unwrap().to_string();
+    for _ in 0..2 {
+        let rest = resume(&client, &last).await.text().await.unwrap();
+        assert_eq!(messages(&rest).last().unwrap()["result"]["content"][0]["text"], "done", "{rest}");
+    }
+    let resumed: Vec<_> = upstream.sent().into_iter().filter(|sent| sent.method == Method::GET).collect();
+    assert_eq!(resumed.len(), 1, "the second time it was held here");
+    assert_eq!(resumed[0].header("last-event-id"), Some("e-1"), "the upstream reads its own id");
+}
+
+#[tokio::test]
+async fn after_a_restart_streams_go_on_at_the_upstream_or_their_calls_are_told_that_they_are_lost() {
+    let (house, upstream) = House::with_fake(&[]).await;
+    let client = house.connect().await;
+    let text = client.begin(json!(1), "end with id").await.text().await.unwrap();
+    let kept = ids(&text).last().unwrap().to_string();
+    let mut lost = Stream::of(client.begin(json!("x"), "hang").await);
+    lost.until("progress").await;
+    let lost = ids(&lost.text).last().unwrap().to_string();
+    let mut standing = Stream::of(client.listen().await);
+    standing.until("notifications/hello").await;
+    let standing = ids(&standing.text).last().unwrap().to_string();
+
+    let house = house.restart().await;
+    let client = Client { session: client.session, ..house.client(&client.token) };
+    let rest = resume(&client, &kept).await.text().await.unwrap();
+    assert_eq!(messages(&rest).last().unwrap()["result"]["content"][0]["text"], "done", "{rest}");
+    let rest = resume(&client, &lost).await.text().await.unwrap();
+    let last = messages(&rest).pop().unwrap();
+    assert_eq!((&last["id"], &last["error"]["data"]["reason"]), (&json!("x"), &json!("stream_lost")));
+    let mut rest = Stream::of(resume(&client, &standing).await);
+    rest.until("notifications/resumed").await;
+    assert_eq!(upstream.sent().last().unwrap().header("last-event-id"), Some("g-1"));
+}
+
+#[tokio::test]
+async fn a_standing_stream_that_nobody_reads_makes_way_for_a_new_one() {
+    let (house, upstream) = House::with_fake(&[]).await;
+    let client = house.connect().await;
+    let mut first = Stream::of(client.listen().await);
+    first.until("notifications/hello").await;
+    let id = ids(&first.text).last().unwrap().to_string();
+    drop(first);
+    // For a while it is kept for who comes back for it.
+    let mut back = Stream::of(resume(&client, ids(&format!("id: {id}"))[0]).await);
+    let quiet = tokio::time::timeout(Duration::from_millis(300), back.until("hello")).await;
+    assert!(quiet.is_err(), "nothing has come since: {}", back.text);
+    drop(back);
+    let listens = || upstream.sent().iter().filter(|sent| sent.method == Method::GET).count();
+    assert_eq!(listens(), 1);
+    let mut second = Stream::of(client.listen().await);
+    second.until("notifications/hello").await;
+    assert_eq!(listens(), 2);
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_cancels_nothing_before_2026_07_28() {
+    let (house, upstream) = House::with_fake(&[]).await;
+    let client = house.connect().await;
+    let mut stream = Stream::of(client.begin(json!(1), "noted").await);
+    stream.until("progress").await;
+    drop(stream);
+    let silent = {
+        let client = client.clone();
+        tokio::spawn(async move { client.begin(json!(2), "noted and silent").await })
+    };
+    upstream.until(|sent| sent.body["params"]["name"] == "noted and silent").await;
+    silent.abort();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(upstream.told.given_up.load(Ordering::SeqCst), 0);
+    // A revocation does.
+    house.revoke_all().await;
+    house
+        .server
+        .until("both are given up", async || upstream.told.given_up.load(Ordering::SeqCst) == 2)
+        .await;
+}
+
+#[tokio::test]
+async fn a_slow_reader_slows_the_upstream_and_loses_nothing() {
+    let (house, _upstream) = House::with_fake(&[]).await;
+    let client = house.connect().await;
+    let mut stream = Stream::of(client.begin(json!(1), "long story").await);
+    stream.until("\"number\":0").await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(stream.end().await);
+    let numbers: Vec<Value> =
+        messages(&stream.text).iter().map(|message| message["params"]["number"].clone()).collect();
+    let expected: Vec<Value> = (0..1_000).map(|number| json!(number)).chain([Value::Null]).collect();
+    assert_eq!(numbers, expected);
+}
