@@ -1,5 +1,5 @@
 # `make` lists what there is. Each target installs what it needs and the machine lacks: Debian packages by apt, and the
-# rest at pinned versions into target/tools, and tests/clients/node_modules, .venv and .venv-v1. Rust, Node and Python
+# rest at pinned versions into target/tools, target/bench/peers, and tests/clients/node_modules, .venv and .venv-v1. Rust, Node and Python
 # must be there. ARGS="…" is passed on by run, test and bench.
 
 SHELL := /bin/bash
@@ -9,6 +9,7 @@ SHELL := /bin/bash
 CLIENTS := tests/clients
 NPM := $(CLIENTS)/node_modules/.package-lock.json
 VENVS := $(CLIENTS)/.venv/installed $(CLIENTS)/.venv-v1/installed
+PEERS := target/bench/peers
 CARGO_DENY := target/tools/cargo-deny-0.20.2/bin/cargo-deny
 
 # Everyday
@@ -33,10 +34,13 @@ check: compiler components $(CARGO_DENY) $(NPM) ## Check format, lints, dependen
 	    $(CLIENTS)/node_modules/.bin/redocly lint --config $(CLIENTS)/redocly.yaml openapi.yaml
 
 .PHONY: bench
-bench: compiler ## Measure (ARGS chooses what)
-	@# Many clients are many sockets: the limit of open files is raised as far as it goes.
-	ulimit -n "$$(ulimit -Hn)" || echo "The limit of open files stays at $$(ulimit -n)"; \
+bench: compiler $(if $(or $(if $(strip $(ARGS)),,all),$(filter peers,$(ARGS))),peers) ## Measure (ARGS chooses what; without, all of it)
+	@# Many clients are many sockets: the limit of open files is raised as far as it goes, for root to what all rows need.
+	ulimit -n 65536 2>/dev/null || ulimit -n "$$(ulimit -Hn)" || echo "The limit of open files stays at $$(ulimit -n)"; \
 	    cargo bench --locked --bench sessiond -- $(ARGS)
+
+.PHONY: peers
+peers: $(PEERS)/cargo/bin/mcp-proxy $(PEERS)/npm/node_modules/.package-lock.json $(PEERS)/contextforge/installed ## Install the gateways that bench measures beside ours (25 minutes, once)
 
 .PHONY: openapi
 openapi: compiler ## Write openapi.yaml from the code
@@ -106,3 +110,20 @@ $(VENVS): | python
 $(CARGO_DENY): | compiler
 	@echo "Installing cargo-deny 0.20.2 (crates.io) into target/tools; this takes a few minutes"
 	@cargo install --quiet --locked --root target/tools/cargo-deny-0.20.2 cargo-deny@0.20.2
+
+$(PEERS)/cargo/bin/mcp-proxy: | compiler
+	@echo "Building mcp-proxy 0.6.0 (crates.io) into $(PEERS)/cargo; this takes about twenty minutes"
+	@CARGO_TARGET_DIR=$(PEERS)/build cargo install --quiet --locked --root $(PEERS)/cargo mcp-proxy@0.6.0
+	@rm -rf $(PEERS)/build
+
+$(PEERS)/npm/node_modules/.package-lock.json: benches/peers/npm/package.json benches/peers/npm/package-lock.json benches/peers/npm/over-http.mjs
+	@echo "Installing mcp-proxy (npm) into $(PEERS)/npm"
+	@mkdir -p $(PEERS)/npm && cp $^ $(PEERS)/npm
+	@npm ci --prefix $(PEERS)/npm --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+$(PEERS)/contextforge/installed: benches/peers/contextforge.lock | python
+	@echo "Installing mcp-contextforge-gateway (PyPI) into $(PEERS)/contextforge"
+	@python3 -m venv --clear $(@D)
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@

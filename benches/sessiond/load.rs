@@ -7,99 +7,11 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-// ---- one connection ----
-
-/// A keep-alive connection.
-pub struct Connection {
-    stream: TcpStream,
-    buffer: Vec<u8>,
-}
-
-struct Head {
-    status: u16,
-    /// Bytes until the body, and of the body.
-    length: usize,
-    body: usize,
-}
-
-impl Connection {
-    pub async fn open(address: SocketAddr) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(address).await.context("cannot connect")?;
-        stream.set_nodelay(true)?;
-        Ok(Self { stream, buffer: Vec::with_capacity(4_096) })
-    }
-
-    /// Sends a request and returns the answer's body. Anything but a success is an error.
-    pub async fn call(&mut self, request: &[u8]) -> anyhow::Result<&[u8]> {
-        self.stream.write_all(request).await?;
-        self.buffer.clear();
-        let head = loop {
-            self.receive().await?;
-            if let Some(head) = Head::read(&self.buffer) {
-                break head;
-            }
-        };
-        while self.buffer.len() < head.length + head.body {
-            self.receive().await?;
-        }
-        let body = &self.buffer[head.length..];
-        if !(200..300).contains(&head.status) {
-            bail!("answered with {}: {}", head.status, String::from_utf8_lossy(body));
-        }
-        Ok(body)
-    }
-
-    async fn receive(&mut self) -> anyhow::Result<()> {
-        ensure!(self.stream.read_buf(&mut self.buffer).await? > 0, "the server hung up");
-        Ok(())
-    }
-}
-
-impl Head {
-    /// `None` until all of it has come.
-    fn read(bytes: &[u8]) -> Option<Self> {
-        let length = bytes.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
-        let status = std::str::from_utf8(bytes.get(9..12)?).ok()?.parse().ok()?;
-        let mut body = 0;
-        for line in bytes[..length].split(|byte| *byte == b'\n') {
-            if line.len() > 15 && line[..15].eq_ignore_ascii_case(b"content-length:") {
-                body = std::str::from_utf8(&line[15..]).ok()?.trim().parse().ok()?;
-            }
-        }
-        Some(Self { status, length, body })
-    }
-}
-
-/// Runs on a runtime of this thread alone.
-pub fn block_on<F: Future>(future: F) -> F::Output {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
-}
-
-/// One request on a connection of its own, answered with JSON.
-pub fn ask(address: SocketAddr, request: &[u8]) -> anyhow::Result<Value> {
-    block_on(async {
-        let mut connection = Connection::open(address).await?;
-        Ok(serde_json::from_slice(connection.call(request).await?)?)
-    })
-}
-
-/// The bytes of a request.
-pub fn request(line: &str, authorization: &str, content: Option<(&str, &str)>) -> Vec<u8> {
-    let (kind, body) = content.unwrap_or_default();
-    let kind = if kind.is_empty() { String::new() } else { format!("content-type: {kind}\r\n") };
-    format!(
-        "{line} HTTP/1.1\r\nhost: 127.0.0.1\r\nuser-agent: python-httpx/0.28.1\r\naccept: */*\r\n\
-         authorization: {authorization}\r\n{kind}content-length: {}\r\n\r\n{body}",
-        body.len()
-    )
-    .into_bytes()
-}
+use crate::connection::{Connection, block_on, contains, request};
 
 // ---- what is sent ----
 
@@ -108,6 +20,16 @@ pub enum Requests {
     /// One of these, chosen uniformly.
     AnyOf(Vec<Vec<u8>>),
     Connects(Connects),
+    /// Calls of MCP tools: one of its own for each connection, answered with a result of at least so many bytes.
+    Tools {
+        own: Vec<Vec<u8>>,
+        least: usize,
+    },
+    /// The same of a tool whose answer is streamed: what is timed is this text in it.
+    Streams {
+        own: Vec<Vec<u8>>,
+        first: &'static str,
+    },
 }
 
 /// Connects, each with a `clientSessionId` of its own, for one of ten thousand users on one of a hundred hosts.
@@ -160,14 +82,42 @@ fn digits(into: &mut [u8], mut number: u64) {
 }
 
 impl Requests {
-    fn next<'a>(&'a self, dice: &mut Dice, scratch: &'a mut Vec<u8>) -> &'a [u8] {
+    fn next<'a>(&'a self, connection: usize, dice: &mut Dice, scratch: &'a mut Vec<u8>) -> &'a [u8] {
         match self {
+            Self::Tools { own, .. } | Self::Streams { own, .. } => &own[connection],
             Self::AnyOf(requests) => &requests[dice.below(requests.len())],
             Self::Connects(connects) => {
                 connects.write(scratch);
                 scratch
             }
         }
+    }
+
+    /// Sends a request and reads its answer.
+    async fn call(
+        &self,
+        connection: &mut Connection,
+        request: &[u8],
+        epoch: Instant,
+    ) -> anyhow::Result<Sample> {
+        let began = Instant::now();
+        if let Self::Streams { first, .. } = self {
+            let status = connection.send(request).await?;
+            ensure!(status == 200, "answered with {status}");
+            connection.until(first.as_bytes()).await?;
+            let sample = Sample::new(epoch, began);
+            ensure!(connection.rest().await?, "a stream broke off");
+            return Ok(sample);
+        }
+        let answer = connection.call(request).await?;
+        if let Self::Tools { least, .. } = self {
+            // A tool's error is answered with 200 as well.
+            let begins = &answer[..answer.len().min(512)];
+            let sound = answer.len() >= *least && contains(begins, b"\"result\"");
+            let sound = sound && !contains(begins, b"\"isError\":true");
+            ensure!(sound, "a call was answered with {}", String::from_utf8_lossy(begins));
+        }
+        Ok(Sample::new(epoch, began))
     }
 }
 
@@ -260,6 +210,8 @@ pub struct Load {
 
 /// Two threads, each with half of the connections: as many as there are cores to share with the server.
 const THREADS: usize = 2;
+/// How long a call may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn share(whole: usize, thread: usize) -> usize {
     whole / THREADS + usize::from(thread < whole % THREADS)
@@ -311,13 +263,15 @@ async fn repeat(
     let mut connection = Connection::open(address).await?;
     let (mut dice, mut scratch, mut samples) = (Dice::new(seed), Vec::new(), Vec::with_capacity(1 << 14));
     while !stop.load(Ordering::Relaxed) {
-        let request = requests.next(&mut dice, &mut scratch);
-        let began = Instant::now();
-        if let Err(error) = connection.call(request).await {
-            stop.store(true, Ordering::Relaxed);
-            return Err(error);
+        let request = requests.next(seed, &mut dice, &mut scratch);
+        let called = tokio::time::timeout(PATIENCE, requests.call(&mut connection, request, epoch)).await;
+        match called.unwrap_or_else(|_| Err(anyhow::anyhow!("a call was not answered within {PATIENCE:?}"))) {
+            Ok(sample) => samples.push(sample),
+            Err(error) => {
+                stop.store(true, Ordering::Relaxed);
+                return Err(error);
+            }
         }
-        samples.push(Sample::new(epoch, began));
     }
     Ok(samples)
 }

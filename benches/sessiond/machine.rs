@@ -10,7 +10,7 @@ use sessiond::clock::Clock;
 use sqlx::Connection;
 
 use crate::Bench;
-use crate::load::block_on;
+use crate::connection::block_on;
 use crate::table::milliseconds;
 
 pub fn facts(bench: &Bench) -> Vec<String> {

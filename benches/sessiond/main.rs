@@ -4,12 +4,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod base;
+mod connection;
 mod load;
 mod machine;
+mod mcp;
+mod peers;
 mod raw;
 mod rows;
 mod server;
 mod table;
+mod upstream;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -49,12 +53,36 @@ const ROWS: &[Row] = &[
         title: "a backlog of events delivered to one webhook",
         run: rows::webhooks::deliveries,
     },
+    Row {
+        name: "gateway",
+        title: "tools called through the gateway, with sessions (2025-11-25)",
+        run: rows::gateway::sessions,
+    },
+    Row {
+        name: "gateway-stateless",
+        title: "tools called through the gateway, without sessions (2026-07-28)",
+        run: rows::gateway::stateless,
+    },
+    Row {
+        name: "first-byte",
+        title: "a streamed answer through the gateway, until the first of it is there",
+        run: rows::gateway::first_byte,
+    },
+    Row {
+        name: "streams",
+        title: "open streams through the gateway, and one revoke that ends them",
+        run: rows::streams::streams,
+    },
+    Row { name: "peers", title: "a small tool called through other gateways", run: rows::peers::peers },
     Row { name: "disk", title: "bytes written to disk, 64 connections", run: rows::disk::disk },
 ];
 
 /// How much of everything, and where.
+#[derive(Clone)]
 pub struct Bench {
     pub root: PathBuf,
+    /// Where `make peers` puts other gateways.
+    pub peers: PathBuf,
     pub quick: bool,
     pub runs: usize,
     /// Sessions among which each call chooses one.
@@ -66,14 +94,17 @@ pub struct Bench {
     pub revoked: usize,
     pub listed: usize,
     pub disk_window: Duration,
+    /// Open streams, few and many.
+    pub streams: [usize; 2],
 }
 
 impl Bench {
-    fn new(root: PathBuf, quick: bool) -> Self {
+    fn new(root: PathBuf, peers: PathBuf, quick: bool) -> Self {
         let seconds = Duration::from_secs;
         if quick {
             Self {
                 root,
+                peers,
                 quick,
                 runs: 1,
                 sessions: 1_000,
@@ -84,10 +115,12 @@ impl Bench {
                 revoked: 2_000,
                 listed: 10_000,
                 disk_window: seconds(3),
+                streams: [100, 500],
             }
         } else {
             Self {
                 root,
+                peers,
                 quick,
                 runs: 3,
                 sessions: 10_000,
@@ -98,8 +131,14 @@ impl Bench {
                 revoked: 100_000,
                 listed: 1_000_000,
                 disk_window: seconds(60),
+                streams: [1_000, 10_000],
             }
         }
+    }
+
+    /// Half as long, for rows of many parts.
+    pub fn halved(&self) -> Self {
+        Self { warm_up: self.warm_up / 2, window: self.window / 2, ..self.clone() }
     }
 
     /// An empty directory of this name, on the disk that is measured.
@@ -123,10 +162,16 @@ impl Drop for Cleanup<'_> {
 fn main() -> ExitCode {
     // Cargo says `--bench`.
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
-    if arguments == ["--serve-noop"] {
-        server::serve_noop();
-        return ExitCode::SUCCESS;
+    match arguments.first().map(String::as_str) {
+        Some("--serve-noop") => server::serve_noop(),
+        Some("--serve-mcp") => upstream::serve(),
+        Some("--serve-mcp-lines") => upstream::serve_lines(),
+        _ => return run(&arguments),
     }
+    ExitCode::SUCCESS
+}
+
+fn run(arguments: &[String]) -> ExitCode {
     let quick = arguments.iter().any(|argument| argument == "--quick");
     let named: Vec<&str> = arguments.iter().map(String::as_str).filter(|name| *name != "--quick").collect();
     if let Some(unknown) = named.iter().find(|name| !ROWS.iter().any(|row| row.name == **name)) {
@@ -135,8 +180,9 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     // Beside the build, so on a real disk wherever the build is.
-    let root = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("bench");
-    let bench = Bench::new(root.clone(), quick);
+    let beside = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("bench");
+    let (root, peers) = (beside.join("run"), beside.join("peers"));
+    let bench = Bench::new(root.clone(), peers, quick);
     std::fs::remove_dir_all(&root).ok();
     std::fs::create_dir_all(&root).expect("cannot make the directory to measure in");
     let _cleanup = Cleanup(&root);

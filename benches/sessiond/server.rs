@@ -18,7 +18,8 @@ use serde_json::Value;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection};
 
-use crate::load::{Connects, ask, block_on, open_sessions, request};
+use crate::connection::{ask, block_on, request};
+use crate::load::{Connects, open_sessions};
 
 const CLIENT_ID: &str = "bench";
 const CLIENT_SECRET: &str = "a secret that guards nothing at all, nowhere";
@@ -36,6 +37,24 @@ impl Drop for Process {
 }
 
 impl Process {
+    pub fn start(command: &mut Command) -> anyhow::Result<Self> {
+        let name = command.get_program().to_string_lossy().into_owned();
+        Ok(Self { child: command.spawn().with_context(|| format!("cannot start {name}"))? })
+    }
+
+    /// Starts what says in its first line where it listens, and ends with its standard input.
+    pub fn that_says_where(command: &mut Command) -> anyhow::Result<(Self, SocketAddr)> {
+        let mut process = Self::start(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
+        let stdout = process.child.stdout.take().unwrap();
+        let line = BufReader::new(stdout).lines().next().context("it did not start")??;
+        Ok((process, line.parse()?))
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().is_ok_and(|status| status.is_some())
+    }
+
     fn file(&self, name: &str) -> anyhow::Result<String> {
         Ok(std::fs::read_to_string(format!("/proc/{}/{name}", self.child.id()))?)
     }
@@ -54,6 +73,13 @@ impl Process {
         let mut times = after_name.split_ascii_whitespace().skip(11).map(str::parse::<u64>);
         let mut time = || times.next().context("no times in /proc/…/stat");
         Ok(time()?? + time()??)
+    }
+
+    /// Memory, now; KiB.
+    pub fn resident(&self) -> anyhow::Result<u64> {
+        let status = self.file("status")?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        Ok(line.context("no VmRSS in /proc/…/status")?.trim().trim_end_matches(" kB").parse()?)
     }
 
     /// Memory, now and at its peak, in words.
@@ -107,7 +133,7 @@ impl Server {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
-        let mut process = Process { child: command.spawn().context("cannot start sessiond")? };
+        let mut process = Process::start(&mut command)?;
         let mut lines = BufReader::new(process.child.stderr.take().unwrap()).lines().map_while(Result::ok);
         let mut said = String::new();
         let address = loop {
@@ -148,6 +174,14 @@ impl Server {
         let answer =
             ask(self.address, &request("POST /api/v1/applications", &format!("Bearer {token}"), content))?;
         Ok(answer["application"]["id"].as_str().context("no application")?.to_owned())
+    }
+
+    /// Names the MCP server behind an application's gateway.
+    pub fn set_upstream(&self, token: &str, application: &str, url: &str) -> anyhow::Result<()> {
+        let line = format!("PUT /api/v1/applications/{application}/upstream");
+        let body = serde_json::json!({ "url": url }).to_string();
+        let content = Some(("application/json", body.as_str()));
+        ask(self.address, &request(&line, &format!("Bearer {token}"), content)).map(drop)
     }
 
     /// Opens sessions in an application; the bytes of a heartbeat of each.
@@ -230,15 +264,9 @@ pub struct Noop {
 
 impl Noop {
     pub fn start() -> anyhow::Result<Self> {
-        let mut child = Command::new(std::env::current_exe()?)
-            .arg("--serve-noop")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let stdout = child.stdout.take().unwrap();
-        let process = Process { child };
-        let line = BufReader::new(stdout).lines().next().context("the yardstick did not start")??;
-        Ok(Self { process, address: line.parse()? })
+        let mut command = Command::new(std::env::current_exe()?);
+        let (process, address) = Process::that_says_where(command.arg("--serve-noop"))?;
+        Ok(Self { process, address })
     }
 }
 

@@ -5,18 +5,8 @@ use std::time::Duration;
 
 /// One line of the table.
 pub enum Line {
-    Title {
-        name: &'static str,
-        title: &'static str,
-    },
-    Figure {
-        what: &'static str,
-        ours: String,
-        yardstick: String,
-        ratio: String,
-        aim: String,
-        met: Option<bool>,
-    },
+    Title { name: &'static str, title: &'static str },
+    Figure { what: String, ours: String, yardstick: String, ratio: String, aim: String, met: Option<bool> },
     Note(String),
 }
 
@@ -29,23 +19,28 @@ impl Line {
         Self::Note(text.into())
     }
 
-    /// A figure per second beside its yardstick; the ratio has an aim.
-    pub fn rate(what: &'static str, ours: f64, yardstick: f64, at_least: f64) -> Self {
-        let ratio = ours / yardstick;
+    /// A figure per second beside its yardstick; the ratio has an aim, unless that is 0.
+    pub fn rate(what: impl Into<String>, ours: f64, yardstick: f64, at_least: f64) -> Self {
+        let (ratio, aimed) = (ours / yardstick, at_least > 0.0);
         Self::Figure {
-            what,
+            what: what.into(),
             ours: thousands(ours),
             yardstick: thousands(yardstick),
             ratio: format!("{ratio:.2}"),
-            aim: format!("ratio >= {at_least}"),
-            met: Some(ratio >= at_least),
+            aim: if aimed { format!("ratio >= {at_least}") } else { String::new() },
+            met: aimed.then_some(ratio >= at_least),
         }
     }
 
     /// A time that should not be longer than this; the yardstick's stands beside it where there is one.
-    pub fn time(what: &'static str, ours: Duration, yardstick: Option<Duration>, at_most: Duration) -> Self {
+    pub fn time(
+        what: impl Into<String>,
+        ours: Duration,
+        yardstick: Option<Duration>,
+        at_most: Duration,
+    ) -> Self {
         Self::Figure {
-            what,
+            what: what.into(),
             ours: milliseconds(ours),
             yardstick: yardstick.map(milliseconds).unwrap_or_default(),
             ratio: String::new(),
@@ -54,12 +49,12 @@ impl Line {
         }
     }
 
-    /// A time that should be at most so many times its yardstick.
-    pub fn times(what: &'static str, ours: Duration, yardstick: Duration, at_most: f64) -> Self {
+    /// A time that should be at most so many times its yardstick; infinity is no aim.
+    pub fn times(what: impl Into<String>, ours: Duration, yardstick: Duration, at_most: f64) -> Self {
         let ratio = ours.as_secs_f64() / yardstick.as_secs_f64();
         let aimed = at_most.is_finite();
         Self::Figure {
-            what,
+            what: what.into(),
             ours: milliseconds(ours),
             yardstick: milliseconds(yardstick),
             ratio: format!("{ratio:.2}"),
@@ -69,8 +64,15 @@ impl Line {
     }
 
     /// A figure without an aim.
-    pub fn plain(what: &'static str, ours: String, yardstick: String) -> Self {
-        Self::Figure { what, ours, yardstick, ratio: String::new(), aim: String::new(), met: None }
+    pub fn plain(what: impl Into<String>, ours: String, yardstick: String) -> Self {
+        Self::Figure {
+            what: what.into(),
+            ours,
+            yardstick,
+            ratio: String::new(),
+            aim: String::new(),
+            met: None,
+        }
     }
 }
 

@@ -97,10 +97,10 @@ fn measure(bench: &Bench, server: &Server, requests: Requests) -> anyhow::Result
         processor: vec![],
     };
     for _ in 0..bench.runs {
-        let (figures, _, nothing) = window(bench, noop.address, &noop.process, &requests)?;
+        let (figures, _, nothing) = window(bench, noop.address, &noop.process, CONNECTIONS, &requests)?;
         measured.yardstick.push(figures);
         let before = server.position()?;
-        let (figures, calls, time) = window(bench, server.address, &server.process, &requests)?;
+        let (figures, calls, time) = window(bench, server.address, &server.process, CONNECTIONS, &requests)?;
         measured.ours.push(figures);
         measured.processor.push((time, nothing));
         measured.calls += calls;
@@ -113,14 +113,15 @@ fn measure(bench: &Bench, server: &Server, requests: Requests) -> anyhow::Result
 
 /// Loads a server, warm-up first: figures of the window, the number of calls in all, and the server's processor time
 /// for each, in microseconds.
-fn window(
+pub fn window(
     bench: &Bench,
     address: SocketAddr,
     process: &Process,
+    connections: usize,
     requests: &Arc<Requests>,
 ) -> anyhow::Result<(Figures, usize, f64)> {
     let before = process.processor_time()?;
-    let load = Load::start(address, CONNECTIONS, requests);
+    let load = Load::start(address, connections, requests);
     sleep(bench.warm_up);
     let from = Instant::now();
     sleep(bench.window);

@@ -29,7 +29,7 @@ pub fn disk(bench: &Bench) -> anyhow::Result<Vec<Line>> {
     let bytes = of(|cost| cost.bytes);
     Ok(vec![
         Line::Figure {
-            what: "bytes per call",
+            what: "bytes per call".into(),
             ours: thousands(bytes),
             yardstick: thousands(POSTGRES),
             ratio: format!("{:.2}", bytes / POSTGRES),

@@ -6,7 +6,7 @@ use anyhow::ensure;
 use serde_json::Value;
 
 use crate::Bench;
-use crate::load::{Connection, block_on, request};
+use crate::connection::{Connection, block_on, request};
 use crate::server::Server;
 use crate::table::{Line, milliseconds, thousands};
 
@@ -32,7 +32,7 @@ pub fn lists(bench: &Bench) -> anyhow::Result<Vec<Line>> {
             // A count that looks at each that fits costs what fits, of which there are a hundred times as many.
             let costs_what_fits = question.contains("/count?");
             let aim = if costs_what_fits { f64::INFINITY } else { 1.5 };
-            Line::times(what, *many, *few, aim)
+            Line::times(*what, *many, *few, aim)
         })
         .collect();
     lines.push(Line::note(format!(

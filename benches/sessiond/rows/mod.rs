@@ -3,7 +3,10 @@
 pub mod calls;
 pub mod committer;
 pub mod disk;
+pub mod gateway;
 pub mod lists;
+pub mod peers;
 pub mod reports;
 pub mod revoke;
+pub mod streams;
 pub mod webhooks;

@@ -10,7 +10,8 @@ use serde_json::json;
 use super::committer::{run, runtime};
 use crate::Bench;
 use crate::base::Base;
-use crate::load::{Dice, Load, Requests, request};
+use crate::connection::request;
+use crate::load::{Dice, Load, Requests};
 use crate::server::Server;
 use crate::table::{Line, median, milliseconds, runs, thousands};
 

@@ -11,7 +11,7 @@ use axum::body::Bytes;
 use serde_json::json;
 
 use crate::Bench;
-use crate::load::{ask, request};
+use crate::connection::{ask, request};
 use crate::server::Server;
 use crate::table::{Line, median, runs, thousands};
 
