@@ -32,6 +32,8 @@ use crate::gate::Pass;
 
 /// How long a client may take to say `initialize`, and to come back when its stream broke.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// After so much silence on a new stream its client is taken for one that came back.
+const SILENT: Duration = Duration::from_secs(5);
 /// Largest message that goes onto a stream, where each has to be whole.
 const LARGEST: usize = 16 << 20;
 /// Milliseconds after which a client whose stream broke comes back.
@@ -74,17 +76,26 @@ impl Gateway {
             self.stand_by(&visit, &wire, session, &parts.headers);
         } else {
             let (gateway, waiting) = (self.clone(), wire.clone());
-            tokio::spawn(async move {
-                tokio::time::sleep(PATIENCE).await;
-                if waiting.session().is_none() {
-                    waiting.line.end(End::Done);
-                    gateway.wires.remove(&waiting);
-                }
-            });
+            let (visit, headers) = (visit.clone(), parts.headers.clone());
+            tokio::spawn(async move { gateway.wait_for_initialize(waiting, visit, headers).await });
         }
         self.wires.insert(&wire);
         let reader = wire.line.attach(after).map_err(|Gone| Refusal::session_not_found(None))?;
         Ok(self.on_wire(&visit, &wire, reader))
+    }
+
+    /// A client that has just begun says `initialize` at once. One that says nothing waits for answers, on a stream it had
+    /// before; one that says nothing for long is none.
+    async fn wait_for_initialize(self: &Arc<Self>, wire: Arc<Wire>, visit: Visit, headers: HeaderMap) {
+        tokio::time::sleep(SILENT).await;
+        if wire.session().is_none() {
+            self.adopt(&visit, &wire, &headers).await.ok();
+        }
+        tokio::time::sleep(PATIENCE).await;
+        if wire.session().is_none() {
+            wire.line.end(End::Done);
+            self.wires.remove(&wire);
+        }
     }
 
     /// The stream, which begins by naming the endpoint.

@@ -216,7 +216,6 @@ async fn terminating_and_revoking_end_the_stream_with_an_error_for_every_call() 
             refused(fresh.post(&call(json!(4), "echo")).await).await,
             (StatusCode::NOT_FOUND, not_found(reason))
         );
-        let client = fresh;
         assert_eq!((posted.status(), back.err().unwrap().status()), (status, status));
         // Without the old id a stream can be opened again, once the credential is good.
         let token = house.token().await;

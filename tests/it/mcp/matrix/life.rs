@@ -1,6 +1,8 @@
 //! A client's life, from its first request to its goodbye.
 
 use reqwest::StatusCode;
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::{MOMENTS, Row, Way};
@@ -182,6 +184,10 @@ impl<'a> Life<'a> {
         self.house = Some(house);
         if self.sees(call).await {
             self.told_in_order(call);
+        }
+        if self.row.way == Way::Sse {
+            // It opens its stream again by itself, but not at once.
+            tokio::time::sleep(Duration::from_secs(3)).await;
         }
         if !self.sees_next().await {
             self.connects_anew().await;

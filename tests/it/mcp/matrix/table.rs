@@ -165,7 +165,7 @@ pub const TABLE: &[Row] = &[
         sees: [
             "`McpError` -32000 “Connection closed”",
             "`ClosedResourceError`",
-            "`McpError` -32000 “Connection closed”",
+            "`McpError` -32000 “The gateway is restarting”, reason `shutdown`",
             "`ClosedResourceError`",
             "`McpError` -32001 “Session disconnected”, reason `terminated`",
             "`ClosedResourceError`",
@@ -184,7 +184,7 @@ pub const TABLE: &[Row] = &[
         sees: [
             "ok",
             "ok",
-            "ok",
+            "`McpError` -32000 “The gateway is restarting”, reason `shutdown`",
             "ok",
             "`McpError` -32001 “Session disconnected”, reason `terminated`",
             "`Error` “Error POSTing to endpoint”, HTTP 404, reason `terminated` in its text",
