@@ -16,8 +16,9 @@ use super::upstream::PROTOCOL_VERSION;
 
 static METHOD: HeaderName = HeaderName::from_static("mcp-method");
 static NAME: HeaderName = HeaderName::from_static("mcp-name");
-/// Methods whose `Mcp-Name` header repeats a parameter.
-const NAMED: [&str; 3] = ["tools/call", "prompts/get", "resources/read"];
+/// Methods whose `Mcp-Name` header repeats a parameter; the last three are of the extension for tasks (SEP-2663).
+const NAMED: [&str; 6] =
+    ["tools/call", "prompts/get", "resources/read", "tasks/get", "tasks/update", "tasks/cancel"];
 
 /// How a POST is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

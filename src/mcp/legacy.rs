@@ -9,11 +9,12 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde_json::Value;
 use tokio::sync::oneshot;
+use tracing::Instrument;
 
 use super::errand::Errand;
 use super::event_id::EventId;
 use super::forward::{Incoming, Outgoing};
-use super::kept::Held;
+use super::kept::{Held, Opening};
 use super::line::{End, Line};
 use super::message::Posted;
 use super::pump::{self, Pump};
@@ -21,7 +22,6 @@ use super::reply::{Fault, Refusal};
 use super::upstream::{self, LAST_EVENT_ID, SESSION};
 use super::{Gateway, Visit, door, era, outward};
 use crate::core::event::Counts;
-use crate::core::ids::SessionNumber;
 use crate::core::session::{Refusal as Rule, Session};
 use crate::error::Error;
 use crate::gate::Pass;
@@ -42,6 +42,8 @@ struct Carriage {
     outgoing: Outgoing,
     /// The line that its events are to go on; a new one if there is none.
     line: Option<Arc<Line>>,
+    /// It is the standing stream.
+    opening: Option<Opening>,
 }
 
 /// What came back.
@@ -140,6 +142,7 @@ impl Gateway {
         let (method, headers) = (Method::POST, upstream::inward(&parts.headers));
         let outgoing = Outgoing { application: session.application, method, headers, body };
         let carriage = self.admitted(&visit, session, (posted.ids, posted.batch), outgoing).await?;
+        carriage.far.opened().await;
         self.carried(carriage).await
     }
 
@@ -159,7 +162,8 @@ impl Gateway {
         if let Some(former) = former.as_ref().filter(|former| !former.is_read()) {
             former.end(End::Done);
         }
-        let carriage = self.admitted(&visit, session.clone(), (vec![], false), outgoing()).await?;
+        let mut carriage = self.admitted(&visit, session.clone(), (vec![], false), outgoing()).await?;
+        carriage.opening = carriage.far.opening();
         let response = self.carried(carriage).await?;
         let taken = response.status() == StatusCode::CONFLICT;
         let Some(former) = former.filter(|former| taken && former.ended().is_none()) else {
@@ -190,7 +194,7 @@ impl Gateway {
         let more = |line: &Arc<Line>| line.ended() != Some(End::Paused) || line.last() > from.number;
         if let Some(line) = known.clone().filter(more) {
             let reader = line.attach(from.number).map_err(|_| gone())?;
-            let errand = self.errand(&visit, session.number, pass, vec![]);
+            let errand = self.errand(&visit, &session, pass, vec![]);
             return Ok(events(&HeaderMap::new(), line, reader, Some(errand)));
         }
         drop(pass);
@@ -232,21 +236,23 @@ impl Gateway {
             Ok(pass) => pass,
             Err(error) => return Err(not_entered(error, visit, ids, batch)),
         };
-        let mut errand = self.errand(visit, session.number, pass, ids);
+        let mut errand = self.errand(visit, &session, pass, ids);
         errand.batch = batch;
         let far = self.far.of(&self.sessions, &session).await;
         let far = far.map_err(|error| Refusal::from_error(error, &visit.metadata))?;
         let (requests, bytes_in) = (errand.ids.len() as u64, outgoing.body.len() as u64);
         self.sessions.observe(&visit.caller, &session, Counts { requests, bytes_in, bytes_out: 0 });
-        Ok(Carriage { errand, session, far, url: visit.url.clone(), outgoing, line: None })
+        Ok(Carriage { errand, session, far, url: visit.url.clone(), outgoing, line: None, opening: None })
     }
 
     /// What was let in to ask this.
-    pub(super) fn errand(&self, visit: &Visit, number: SessionNumber, pass: Pass, ids: Vec<Value>) -> Errand {
+    pub(super) fn errand(&self, visit: &Visit, session: &Session, pass: Pass, ids: Vec<Value>) -> Errand {
+        // From here on whatever is logged about the request says whose it is.
+        tracing::Span::current().record("session", tracing::field::display(session.id));
         Errand {
             sessions: self.sessions.clone(),
             caller: visit.caller.clone(),
-            number,
+            number: session.number,
             pass: Some(pass),
             ids,
             batch: false,
@@ -258,7 +264,7 @@ impl Gateway {
     /// Goes to the upstream by itself, whatever becomes of the client, and waits for what comes back.
     async fn carried(self: &Arc<Self>, carriage: Carriage) -> Result<Response, Refusal> {
         let (answer, waiting) = oneshot::channel();
-        tokio::spawn(self.clone().carry(carriage, answer));
+        tokio::spawn(self.clone().carry(carriage, answer).in_current_span());
         match waiting.await {
             Ok(Carried::Events(headers, line, reader)) => Ok(events(&headers, line, reader, None)),
             Ok(Carried::Whole(answer, errand)) => Ok(whole(*answer, errand)),
@@ -275,9 +281,10 @@ impl Gateway {
     }
 
     async fn carry(self: Arc<Self>, carriage: Carriage, answer: oneshot::Sender<Carried>) {
-        let Carriage { errand, session, far, url, outgoing, line } = carriage;
+        let Carriage { errand, session, far, url, outgoing, line, opening } = carriage;
         let owed = line.as_ref().is_some_and(|line| !line.calls.is_empty());
         let came = errand.wait(self.exchange(&session, &far, &url, outgoing, owed)).await;
+        drop(opening);
         let (line, came) = match (line, came) {
             (line, Ok(incoming)) if incoming.is_events() => (line, incoming),
             // Whoever resumes a call waits for events, and not for what is wrong with them.

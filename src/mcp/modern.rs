@@ -60,7 +60,7 @@ impl Gateway {
         }
         let requests = posted.ids.len() as u64;
         self.sessions.observe(&visit.caller, &session, Counts { requests, bytes_in, bytes_out: 0 });
-        let mut errand = self.errand(&visit, session.number, pass, posted.ids.clone());
+        let mut errand = self.errand(&visit, &session, pass, posted.ids.clone());
         errand.listens = posted.method.as_deref() == Some(LISTEN);
         // Whoever goes away cancels the call (MCP 2026-07-28, basic/patterns/cancellation): dropping this drops the
         // connection to the upstream.

@@ -129,7 +129,7 @@ impl Gateway {
         let former = if opened.opened { None } else { self.far.of(&self.sessions, &session).await.ok() };
         match self.sessions.keep_mcp(&session, &sealed(&kept)).await {
             Ok(mcp_session_id) => {
-                self.far.insert(&self.sessions, session.number, kept);
+                self.far.insert(session.number, kept);
                 if let Some(former) = former.map(|held| held.now()) {
                     let Kept { url, session, protocol_version, .. } = Kept::clone(&former);
                     self.say_goodbye(visit.application.number, url, session, Some(protocol_version));
@@ -158,7 +158,7 @@ impl Gateway {
         let pass = self.sessions.enter(&visit.caller, session.number).map_err(refused)?;
         let counts = Counts { requests: 1, bytes_in: bytes_in as u64, bytes_out: 0 };
         self.sessions.observe(&visit.caller, &session, counts);
-        let errand = self.errand(&visit, session.number, pass, posted.ids.clone());
+        let errand = self.errand(&visit, &session, pass, posted.ids.clone());
         let mut response = match greeting.is_events() {
             true => self.greeted_on_a_line(greeting, errand).await,
             false => answer(greeting, Some(errand)),

@@ -237,7 +237,7 @@ impl Gateway {
     fn keep_up(self: &Arc<Self>, visit: &Visit, wire: &Arc<Wire>, session: Session) -> Result<(), Refusal> {
         let pass = self.sessions.enter(&visit.caller, session.number);
         let pass = pass.map_err(|error| not_entered(error, visit, vec![], false))?;
-        let mut errand = self.errand(visit, session.number, pass, vec![]);
+        let mut errand = self.errand(visit, &session, pass, vec![]);
         let (gateway, wire, visit) = (self.clone(), wire.clone(), visit.clone());
         tokio::spawn(async move {
             let stop = tokio::select! {
@@ -296,7 +296,7 @@ impl Gateway {
         wire.owe(&posted.ids);
         let ready = posted.method.as_deref() == Some("notifications/initialized");
         let (gateway, headers) = (self.clone(), parts.headers.clone());
-        let errand = gateway.errand(&visit, session.number, pass, posted.ids);
+        let errand = gateway.errand(&visit, &session, pass, posted.ids);
         tokio::spawn(async move {
             gateway.exchange_on(&wire, errand, &visit, &session, outgoing).await;
             if ready {
@@ -316,7 +316,7 @@ impl Gateway {
         let (application, body) = (session.application, Bytes::new());
         let outgoing = Outgoing { application, method: Method::GET, headers, body };
         let Ok(pass) = self.sessions.enter(&visit.caller, session.number) else { return };
-        let errand = self.errand(visit, session.number, pass, vec![]);
+        let errand = self.errand(visit, &session, pass, vec![]);
         let (gateway, wire, visit) = (self.clone(), wire.clone(), visit.clone());
         tokio::spawn(async move {
             let standing = gateway.exchange_on(&wire, errand, &visit, &session, outgoing);
