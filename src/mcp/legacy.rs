@@ -1,6 +1,7 @@
 //! Requests of a session, in the revisions that have them: POST, GET and DELETE with an `Mcp-Session-Id`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::request::Parts;
@@ -32,6 +33,8 @@ use crate::secret;
 const PRIMED: &str = "2025-11-25";
 /// How long they wait before they do; the SDKs' servers say the same.
 const RETRY: u32 = 1_000;
+/// How long an upstream may be silent in the middle of an answer that is not a stream.
+const STALLED: Duration = Duration::from_secs(60);
 
 /// A request on its way to an upstream, with what comes back.
 struct Carriage {
@@ -257,6 +260,7 @@ impl Gateway {
             ids,
             batch: false,
             listens: false,
+            patience: STALLED.min(self.config.upstream_timeout),
             stopping: self.stopping.clone(),
         }
     }

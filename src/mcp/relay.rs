@@ -2,7 +2,6 @@
 //! connection. What is cut off ends with an error for each call in flight: without it clients wait until their own time-out.
 
 use std::io;
-use std::time::Duration;
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
@@ -18,8 +17,6 @@ use super::pump::{HOLD, QUIET};
 use super::reply::Fault;
 use crate::meter;
 
-/// How long an upstream may be silent in the middle of an answer that is not a stream.
-const STALLED: Duration = Duration::from_secs(60);
 /// Ends an event of which a part was handed on, in a way that no SDK takes for a message.
 const ABANDON: &str = "event: abandoned\n\n";
 
@@ -33,7 +30,7 @@ impl Errand {
         } else {
             Shape::Whole(BytesMut::from(read))
         };
-        let quiet_at = Instant::now() + if events { QUIET } else { STALLED };
+        let quiet_at = Instant::now() + if events { QUIET } else { self.patience };
         let measured = events.then(|| meter::Stream::begin("mcp"));
         let relay =
             Relay { errand: self, rest, shape, sent: 0, quiet_at, finished: false, _measured: measured };
@@ -103,7 +100,7 @@ impl Relay {
                 }
                 Turn::Piece(piece) => {
                     if !matches!(self.shape, Shape::Events { .. }) {
-                        self.quiet_at = Instant::now() + STALLED;
+                        self.quiet_at = Instant::now() + self.errand.patience;
                     }
                     match &mut self.shape {
                         Shape::Events { splitter, .. } => splitter.push(&piece),

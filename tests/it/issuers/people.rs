@@ -105,6 +105,14 @@ async fn a_fresh_token_renews_its_own_session_and_a_disabled_principal_has_nothi
     server.turn(2);
     let (status, body) = provider.holder(&server, "ada").post(SESSIONS, json!({})).await;
     assert_eq!((status.as_u16(), &body["code"]), (403, &json!("principal_disabled")));
+    // Final for every MCP client: no challenge, which would have it authenticate again and again.
+    let barred = provider.holder(&server, "ada");
+    let path = format!("/mcp/{}", server.application().await);
+    let initialize = json!({ "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {} });
+    let answer = barred.send(reqwest::Method::POST, &path, Some(&initialize)).await;
+    assert_eq!(answer.status().as_u16(), 403);
+    assert!(!answer.headers().contains_key("www-authenticate"));
+    assert!(answer.text().await.unwrap().contains("disabled"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
