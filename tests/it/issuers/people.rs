@@ -49,7 +49,8 @@ async fn revoking_a_principal_or_an_application_bars_its_tokens_and_a_fresh_one_
         let (status, body) = operator.post("/api/v1/revocations", json!({ "filter": filter })).await;
         assert!(status.is_success(), "{body}");
         assert_eq!(opens(&server, &before).await, 401);
-        let began: chrono::DateTime<chrono::Utc> = body["revocation"]["beganAt"].as_str().unwrap().parse().unwrap();
+        let began: chrono::DateTime<chrono::Utc> =
+            body["revocation"]["beganAt"].as_str().unwrap().parse().unwrap();
         let mut claims = provider.claims(&server, "ada");
         claims["iat"] = json!(began.timestamp());
         let same = provider.sign(&provider.header(), &claims);
