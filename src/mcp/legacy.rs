@@ -33,8 +33,11 @@ use crate::secret;
 const PRIMED: &str = "2025-11-25";
 /// How long they wait before they do; the SDKs' servers say the same.
 const RETRY: u32 = 1_000;
-/// How long an upstream may be silent in the middle of an answer that is not a stream.
-const STALLED: Duration = Duration::from_secs(60);
+/// How long giving up a connection to an upstream may take.
+const PARTING: Duration = Duration::from_secs(1);
+/// How often, and after which time, an upstream that has a standing stream already is asked again.
+const TRIES: u32 = 5;
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// A request on its way to an upstream, with what comes back.
 struct Carriage {
@@ -164,16 +167,21 @@ impl Gateway {
         // Nobody reads it and somebody comes who does not ask for it: they have begun anew. Most upstreams allow one.
         if let Some(former) = former.as_ref().filter(|former| !former.is_read()) {
             former.end(End::Done);
+            tokio::time::timeout(PARTING, former.parted()).await.ok();
         }
-        let mut carriage = self.admitted(&visit, session.clone(), (vec![], false), outgoing()).await?;
-        carriage.opening = carriage.far.opening();
-        let response = self.carried(carriage).await?;
-        let taken = response.status() == StatusCode::CONFLICT;
-        let Some(former) = former.filter(|former| taken && former.ended().is_none()) else {
-            return Ok(response);
-        };
-        // The upstream has one already, read by a connection that is dead without our knowing: the new one counts.
-        former.end(End::Done);
+        for _ in 0..TRIES {
+            let mut carriage = self.admitted(&visit, session.clone(), (vec![], false), outgoing()).await?;
+            carriage.opening = carriage.far.opening();
+            let response = self.carried(carriage).await?;
+            let Some(former) = former.as_ref().filter(|_| response.status() == StatusCode::CONFLICT) else {
+                return Ok(response);
+            };
+            // The upstream has one still, read by a connection that is dead without our knowing, or has not noticed yet
+            // that we gave it up: the new one counts.
+            former.end(End::Done);
+            tokio::time::timeout(PARTING, former.parted()).await.ok();
+            tokio::time::sleep(AGAIN).await;
+        }
         let carriage = self.admitted(&visit, session, (vec![], false), outgoing()).await?;
         self.carried(carriage).await
     }
@@ -191,7 +199,7 @@ impl Gateway {
             Refusal::stream_not_found(why)
         };
         let from = EventId::parse(id).ok_or_else(gone)?;
-        let pass = self.sessions.enter(&visit.caller, session.number);
+        let pass = self.sessions.enter(&visit.caller, &session);
         let pass = pass.map_err(|error| not_entered(error, &visit, vec![], false))?;
         let known = self.lines.find(&from.key, session.number);
         let more = |line: &Arc<Line>| line.ended() != Some(End::Paused) || line.last() > from.number;
@@ -235,7 +243,7 @@ impl Gateway {
         (ids, batch): (Vec<Value>, bool),
         outgoing: Outgoing,
     ) -> Result<Carriage, Refusal> {
-        let pass = match self.sessions.enter(&visit.caller, session.number) {
+        let pass = match self.sessions.enter(&visit.caller, &session) {
             Ok(pass) => pass,
             Err(error) => return Err(not_entered(error, visit, ids, batch)),
         };
@@ -260,7 +268,7 @@ impl Gateway {
             ids,
             batch: false,
             listens: false,
-            patience: STALLED.min(self.config.upstream_timeout),
+            patience: self.patience(),
             stopping: self.stopping.clone(),
         }
     }
