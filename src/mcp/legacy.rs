@@ -19,7 +19,7 @@ use super::message::Posted;
 use super::pump::{self, Pump};
 use super::reply::{Fault, Refusal};
 use super::upstream::{self, LAST_EVENT_ID, SESSION};
-use super::{Gateway, Visit, door, era, outward};
+use super::{Gateway, Visit, door, era, handover, outward};
 use crate::core::event::Counts;
 use crate::core::ids::SessionNumber;
 use crate::core::session::{Refusal as Rule, Session};
@@ -258,8 +258,7 @@ impl Gateway {
     /// Goes to the upstream by itself, whatever becomes of the client, and waits for what comes back.
     async fn carried(self: &Arc<Self>, carriage: Carriage) -> Result<Response, Refusal> {
         let (answer, waiting) = oneshot::channel();
-        tokio::spawn(self.clone().carry(carriage, answer));
-        match waiting.await {
+        match handover::until(waiting, Box::pin(self.clone().carry(carriage, answer))).await {
             Ok(Carried::Events(headers, line, reader)) => Ok(events(&headers, line, reader, None)),
             Ok(Carried::Whole(answer, errand)) => Ok(whole(*answer, errand)),
             Ok(Carried::Failed(fault, mut errand)) => {
@@ -277,7 +276,9 @@ impl Gateway {
     async fn carry(self: Arc<Self>, carriage: Carriage, answer: oneshot::Sender<Carried>) {
         let Carriage { errand, session, far, url, outgoing, line } = carriage;
         let owed = line.as_ref().is_some_and(|line| !line.calls.is_empty());
-        let came = errand.wait(self.exchange(&session, &far, &url, outgoing, owed)).await;
+        // In a box: a stream that stays open long after would keep room for it.
+        let exchange = Box::pin(self.exchange(&session, &far, &url, outgoing, owed));
+        let came = errand.wait(exchange).await;
         let (line, came) = match (line, came) {
             (line, Ok(incoming)) if incoming.is_events() => (line, incoming),
             // Whoever resumes a call waits for events, and not for what is wrong with them.

@@ -11,6 +11,7 @@ mod errand;
 pub mod event_id;
 pub mod events;
 mod forward;
+mod handover;
 mod kept;
 mod legacy;
 mod line;
