@@ -74,6 +74,18 @@ impl Errand {
         }
     }
 
+    /// Whether nothing may be handed on any more, asked without waiting.
+    pub fn stopped(&self) -> Option<Stop> {
+        if self.is_cut() {
+            Some(Stop::Ended)
+        } else if self.stopping.is_cancelled() {
+            Some(Stop::Stopping)
+        } else {
+            let presented = self.caller.credential.expires_at;
+            remaining(&self.sessions, self.number, presented).is_zero().then_some(Stop::RunOut)
+        }
+    }
+
     /// What to say to calls that are in flight then.
     pub fn fault(&self, stop: Stop) -> Fault {
         match stop {

@@ -1,20 +1,20 @@
 //! Ids of the events that the gateway hands on. An id says all that is needed to go on from it after a restart of ours: the
-//! stream, the calls that are answered there, and the id that the upstream gave the event. Nothing of it is trusted: it is
-//! read only from the owner of a session, about that session.
-
-use std::fmt;
+//! stream, the calls that are answered there, and the id that the upstream gave the event. It is sealed for its session and
+//! stream, so that nobody can have us ask an upstream, in our name, for a stream that is not theirs.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use serde_json::Value;
 
+use crate::secret;
+
 /// Longest list of calls, as JSON, that an id carries.
 const LONGEST_CALLS: usize = 96;
 /// Longest id that is read.
 const LONGEST: usize = 2_048;
 
-/// An event id, taken apart: `<key>.<calls>.<number>.<the upstream's>`.
+/// An event id, taken apart: `<key>.<calls>.<number>.<the upstream's>.<mark>`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EventId {
     pub key: String,
@@ -24,15 +24,19 @@ pub struct EventId {
 }
 
 impl EventId {
-    /// `None` for what we have not given out in this form.
-    pub fn parse(text: &str) -> Option<Self> {
-        let mut parts = text.split('.');
+    /// The id behind a text; `None` for what we have not given out. `seal` makes the key for that from the stream's.
+    pub fn parse(text: &str, seal: impl FnOnce(&str) -> [u8; 32]) -> Option<Self> {
+        let (sealed, mark) = text.rsplit_once('.')?;
+        let mut parts = sealed.split('.');
         let (Some(key), Some(calls), Some(number), Some(upstream), None) =
             (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
         else {
             return None;
         };
         if text.len() > LONGEST || key.len() != 16 || !key.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return None;
+        }
+        if mark != marked(&seal(key), sealed) {
             return None;
         }
         let calls = match calls {
@@ -49,14 +53,24 @@ impl EventId {
     }
 }
 
-impl fmt::Display for EventId {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl EventId {
+    /// The text, under the key of its stream.
+    pub fn sealed(&self, key: &[u8; 32]) -> String {
         let calls = match self.calls.is_empty() {
             true => String::new(),
             false => serde_json::to_string(&self.calls).unwrap_or_default(),
         };
         let calls = if calls.len() > LONGEST_CALLS { String::new() } else { URL_SAFE_NO_PAD.encode(calls) };
         let upstream = self.upstream.as_ref().map(|id| URL_SAFE_NO_PAD.encode(id)).unwrap_or_default();
-        write!(formatter, "{}.{calls}.{}.{upstream}", self.key, self.number)
+        let text = format!("{}.{calls}.{}.{upstream}", self.key, self.number);
+        let mark = marked(key, &text);
+        format!("{text}.{mark}")
     }
+}
+
+/// 72 bits of an HMAC: nobody can try more than a few.
+fn marked(key: &[u8; 32], text: &str) -> String {
+    let mut mark = secret::sign(key, &[text.as_bytes()]);
+    mark.truncate(12);
+    mark
 }

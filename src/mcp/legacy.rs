@@ -21,7 +21,7 @@ use super::message::Posted;
 use super::pump::{self, Pump};
 use super::reply::{Fault, Refusal};
 use super::upstream::{self, LAST_EVENT_ID, SESSION};
-use super::{Gateway, Visit, door, era, outward};
+use super::{Gateway, Visit, door, era, handover, outward};
 use crate::core::event::Counts;
 use crate::core::session::{Refusal as Rule, Session};
 use crate::error::Error;
@@ -198,7 +198,8 @@ impl Gateway {
             let why = "Not Found: this stream cannot be resumed from this Last-Event-ID; the session goes on";
             Refusal::stream_not_found(why)
         };
-        let from = EventId::parse(id).ok_or_else(gone)?;
+        let seal = |key: &str| self.sessions.event_seal(session.number, key);
+        let from = EventId::parse(id, seal).ok_or_else(gone)?;
         let pass = self.sessions.enter(&visit.caller, &session);
         let pass = pass.map_err(|error| not_entered(error, &visit, vec![], false))?;
         let known = self.lines.find(&from.key, session.number);
@@ -211,7 +212,8 @@ impl Gateway {
         drop(pass);
         let upstream = known.and_then(|line| line.upstream_id()).or(from.upstream.clone());
         let calls = from.calls.clone();
-        let line = Arc::new(Line::new(session.number, EventId { upstream: upstream.clone(), ..from }));
+        let seal = seal(&from.key);
+        let line = Arc::new(Line::new(session.number, EventId { upstream: upstream.clone(), ..from }, seal));
         if upstream.is_none() && !calls.is_empty() {
             // They were lost with us: better an error for each than a client that waits.
             return self.given_up(line, &Fault::stream_lost()).ok_or_else(gone);
@@ -276,8 +278,8 @@ impl Gateway {
     /// Goes to the upstream by itself, whatever becomes of the client, and waits for what comes back.
     async fn carried(self: &Arc<Self>, carriage: Carriage) -> Result<Response, Refusal> {
         let (answer, waiting) = oneshot::channel();
-        tokio::spawn(self.clone().carry(carriage, answer).in_current_span());
-        match waiting.await {
+        let carry = Box::pin(self.clone().carry(carriage, answer).in_current_span());
+        match handover::until(waiting, carry).await {
             Ok(Carried::Events(headers, line, reader)) => Ok(events(&headers, line, reader, None)),
             Ok(Carried::Whole(answer, errand)) => Ok(whole(*answer, errand)),
             Ok(Carried::Failed(fault, mut errand)) => {
@@ -295,7 +297,9 @@ impl Gateway {
     async fn carry(self: Arc<Self>, carriage: Carriage, answer: oneshot::Sender<Carried>) {
         let Carriage { errand, session, far, url, outgoing, line, opening } = carriage;
         let owed = line.as_ref().is_some_and(|line| !line.calls.is_empty());
-        let came = errand.wait(self.exchange(&session, &far, &url, outgoing, owed)).await;
+        // In a box: a stream that stays open long after would keep room for it.
+        let exchange = Box::pin(self.exchange(&session, &far, &url, outgoing, owed));
+        let came = errand.wait(exchange).await;
         drop(opening);
         let (line, came) = match (line, came) {
             (line, Ok(incoming)) if incoming.is_events() => (line, incoming),
@@ -335,7 +339,8 @@ impl Gateway {
     /// A line for what an errand asked, with an id to resume from at once where clients can take one.
     pub(super) async fn new_line(&self, errand: &Errand, protocol_version: &str) -> Arc<Line> {
         let (key, calls) = (secret::request_id(), errand.ids.clone());
-        let line = Line::new(errand.number, EventId { key, calls, number: 0, upstream: None });
+        let seal = self.sessions.event_seal(errand.number, &key);
+        let line = Line::new(errand.number, EventId { key, calls, number: 0, upstream: None }, seal);
         if protocol_version >= PRIMED {
             line.push(None, |id| format!("id: {id}\nretry: {RETRY}\ndata: \n\n").into()).await;
         }

@@ -32,6 +32,8 @@ pub struct Line {
     pub calls: Vec<Value>,
     /// The number of the event that it goes on after; zero for a new one.
     pub after: u64,
+    /// Its event ids are sealed with this.
+    seal: [u8; 32],
     state: Mutex<State>,
     /// Something can be read, or it has ended.
     changed: Notify,
@@ -85,7 +87,7 @@ pub struct Gone;
 
 impl Line {
     /// A line with the place at which it begins.
-    pub fn new(session: SessionNumber, begin: EventId) -> Self {
+    pub fn new(session: SessionNumber, begin: EventId, seal: [u8; 32]) -> Self {
         let EventId { key, calls, number: after, upstream } = begin;
         let state = State {
             held: VecDeque::new(),
@@ -100,7 +102,7 @@ impl Line {
             parted: false,
         };
         let (changed, room) = Default::default();
-        Self { session, key, calls, after, state: Mutex::new(state), changed, room }
+        Self { session, key, calls, after, seal, state: Mutex::new(state), changed, room }
     }
 
     /// Adds an event, unless the line has ended; says whether it did. `make` gets the id that is to be its; `upstream` is the
@@ -142,7 +144,7 @@ impl Line {
     fn next_id(&self, state: &State) -> String {
         let (key, calls) = (self.key.clone(), self.calls.clone());
         let number = state.first + state.held.len() as u64;
-        EventId { key, calls, number, upstream: state.upstream_id.clone() }.to_string()
+        EventId { key, calls, number, upstream: state.upstream_id.clone() }.sealed(&self.seal)
     }
 
     async fn wait_for_room(&self) {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::meta::{self, Meta};
+use super::meta::{self, Members, Meta};
 use super::reply::Fault;
 
 /// The revisions that have sessions.
@@ -41,6 +41,11 @@ pub struct Initialize {
     pub client_info: Option<Value>,
 }
 
+/// The same for what is not looked into.
+fn raw<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
 #[derive(Deserialize)]
 struct Envelope<'a> {
     #[serde(borrow)]
@@ -49,7 +54,7 @@ struct Envelope<'a> {
     id: Option<Value>,
     #[serde(borrow)]
     method: Option<Cow<'a, str>>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "raw")]
     params: Option<&'a RawValue>,
     result: Option<IgnoredAny>,
     error: Option<IgnoredAny>,
@@ -58,20 +63,6 @@ struct Envelope<'a> {
 /// Tells `null` from absent.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
     Value::deserialize(deserializer).map(Some)
-}
-
-#[derive(Default, Deserialize)]
-struct Params<'a> {
-    #[serde(rename = "_meta", borrow)]
-    meta: Option<&'a RawValue>,
-    #[serde(rename = "clientInfo", borrow)]
-    client_info: Option<&'a RawValue>,
-    #[serde(borrow)]
-    name: Option<&'a RawValue>,
-    #[serde(borrow)]
-    uri: Option<&'a RawValue>,
-    #[serde(rename = "taskId", borrow)]
-    task_id: Option<&'a RawValue>,
 }
 
 /// Reads a body.
@@ -107,18 +98,39 @@ impl Posted {
             };
             return answer.then_some(()).ok_or_else(fault);
         };
+        let twice = |error: serde_json::Error| Fault::invalid_request(format!("Invalid Request: {error}"));
         // Parameters of another shape than MCP's are the upstream's to judge.
-        let params: Params<'_> =
-            message.params.and_then(|params| serde_json::from_str(params.get()).ok()).unwrap_or_default();
+        let object = message.params.filter(|params| params.get().starts_with('{'));
+        let params: Members<'_> = match object {
+            Some(params) => serde_json::from_str(params.get()).map_err(twice)?,
+            None => Members::default(),
+        };
+        let raw_meta = params.get("_meta").filter(|meta| meta.get() != "null");
+        let meta: Option<Members<'_>> = match raw_meta.filter(|meta| meta.get().starts_with('{')) {
+            Some(meta) => Some(serde_json::from_str(meta.get()).map_err(twice)?),
+            None => None,
+        };
+        if self.batch && meta.as_ref().is_some_and(|meta| meta.get(meta::SESSION_ID).is_some()) {
+            let text = "Invalid Request: _meta[\"sessiond/sessionId\"] is for the gateway to say";
+            return Err(Fault::invalid_request(text));
+        }
         if !self.meta.claims() {
-            self.meta = params.meta.map(|meta| Meta::read(meta.get())).unwrap_or_default();
+            self.meta = raw_meta.map(|meta| Meta::read(meta.get())).unwrap_or_default();
             let name = match method {
-                "resources/read" => params.uri,
-                "tasks/get" | "tasks/update" | "tasks/cancel" => params.task_id,
-                _ => params.name,
+                "resources/read" => params.get("uri"),
+                "tasks/get" | "tasks/update" | "tasks/cancel" => params.get("taskId"),
+                _ => params.get("name"),
             };
             self.name = name.and_then(|name| serde_json::from_str(name.get()).ok());
             self.method = Some(method.to_owned());
+        }
+        if !self.batch {
+            let meta = raw_meta.zip(meta.as_ref());
+            let free = params.get("_meta").is_none() || meta.is_some();
+            let place = meta::Place::find(body, message.params, meta).filter(|_| free);
+            // A notification needs none of ours, and must not have one of anybody else's.
+            let forged = matches!(place, Some(meta::Place::Forged { .. }));
+            self.place = place.filter(|_| message.id.is_some() || forged);
         }
         let Some(id) = message.id else { return Ok(()) };
         if !(id.is_string() || id.is_number()) {
@@ -131,11 +143,9 @@ impl Posted {
                     "Invalid Request: initialize must not be part of a batch",
                 ));
             }
-            let client_info = params.client_info.and_then(|info| serde_json::from_str(info.get()).ok());
+            let info = params.get("clientInfo");
+            let client_info = info.and_then(|info| serde_json::from_str(info.get()).ok());
             self.initialize = Some(Initialize { client_info });
-        }
-        if !self.batch {
-            self.place = meta::Place::find(body, message.params, params.meta);
         }
         self.ids.push(id);
         Ok(())

@@ -1,7 +1,12 @@
 //! `_meta` of a request: what it says of who sends it (MCP 2026-07-28, basic/index), and the place where the gateway says
 //! which of its sessions a request belongs to.
 
-use serde::Deserialize;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::{Error, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -98,21 +103,30 @@ pub enum Place {
     InParams { at: usize, empty: bool },
     /// Before the brace that ends the message.
     InMessage { at: usize },
-    /// The client has put one there itself.
-    Forged,
+    /// The client has put one there itself, in a `_meta` of this length.
+    Forged { at: usize, length: usize },
 }
 
 impl Place {
     /// `params` and `meta` are slices of the body. Nothing where they are no objects.
-    pub fn find(body: &[u8], params: Option<&RawValue>, meta: Option<&RawValue>) -> Option<Self> {
+    pub fn find(
+        body: &[u8],
+        params: Option<&RawValue>,
+        meta: Option<(&RawValue, &Members<'_>)>,
+    ) -> Option<Self> {
         let inside = |raw: &RawValue| {
             let rest = raw.get().strip_prefix('{')?;
             let at = (raw.get().as_ptr() as usize).checked_sub(body.as_ptr() as usize)? + 1;
             (at <= body.len()).then(|| (at, rest.trim_start().starts_with('}')))
         };
         match (params, meta) {
-            (_, Some(meta)) if is_forged(meta.get()) => Some(Self::Forged),
-            (_, Some(meta)) => inside(meta).map(|(at, empty)| Self::InMeta { at, empty }),
+            (_, Some((raw, members))) => {
+                let (at, empty) = inside(raw)?;
+                match members.get(SESSION_ID) {
+                    None => Some(Self::InMeta { at, empty }),
+                    Some(_) => Some(Self::Forged { at: at - 1, length: raw.get().len() }),
+                }
+            }
             (Some(params), None) => inside(params).map(|(at, empty)| Self::InParams { at, empty }),
             (None, None) => body.iter().rposition(|byte| *byte == b'}').map(|at| Self::InMessage { at }),
         }
@@ -126,24 +140,63 @@ impl Place {
             Self::InMeta { at, empty } => (at, format!("{member}{}", comma(empty))),
             Self::InParams { at, empty } => (at, format!("\"_meta\":{{{member}}}{}", comma(empty))),
             Self::InMessage { at } => (at, format!(",\"params\":{{\"_meta\":{{{member}}}}}")),
-            Self::Forged => return replaced(body, session),
+            Self::Forged { at, length } => return replaced(body, at, length, &member),
         };
         let (before, after) = body.split_at(at);
         [before, text.as_bytes(), after].concat()
     }
 }
 
-/// Whether a client says itself which session of ours it is: no business of its.
-fn is_forged(meta: &str) -> bool {
-    let may_be = meta.contains(SESSION_ID) || meta.contains("\\u");
-    may_be && serde_json::from_str::<Value>(meta).is_ok_and(|meta| meta.get(SESSION_ID).is_some())
+/// The slow way, for what only another gateway before us, or somebody with a purpose, sends.
+fn replaced(body: &[u8], at: usize, length: usize, member: &str) -> Vec<u8> {
+    let (before, rest) = body.split_at(at);
+    let (meta, after) = rest.split_at(length);
+    let mut members = vec![member.to_owned()];
+    if let Ok(Members(all)) = serde_json::from_slice(meta) {
+        let others = all.iter().filter(|(name, _)| *name != SESSION_ID);
+        members.extend(others.map(|(name, value)| format!("{}:{}", Value::from(&**name), value.get())));
+    }
+    [before, format!("{{{}}}", members.join(",")).as_bytes(), after].concat()
 }
 
-/// The slow way, for what no well-meaning client sends.
-fn replaced(body: &[u8], session: Uuid) -> Vec<u8> {
-    let Ok(mut message) = serde_json::from_slice::<Value>(body) else { return body.to_vec() };
-    if let Some(named) = message.pointer_mut("/params/_meta").and_then(|meta| meta.get_mut(SESSION_ID)) {
-        *named = Value::String(session.to_string());
+/// The members of an object as they stand, each once: what is there twice one reader takes for the first and another for the
+/// last.
+#[derive(Debug, Default)]
+pub struct Members<'a>(BTreeMap<Cow<'a, str>, &'a RawValue>);
+
+impl<'a> Members<'a> {
+    pub fn get(&self, name: &str) -> Option<&'a RawValue> {
+        self.0.get(name).copied()
     }
-    message.to_string().into_bytes()
+}
+
+/// A name may be written with escapes, and is then not as it stands.
+#[derive(Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Reader)
+    }
+}
+
+struct Reader;
+
+impl<'de> Visitor<'de> for Reader {
+    type Value = Members<'de>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+        let mut members = Members::default();
+        while let Some((Name(name), value)) = map.next_entry::<Name<'de>, &'de RawValue>()? {
+            if let Some(twice) = members.0.insert(name, value) {
+                let text = twice.get().chars().take(40).collect::<String>();
+                return Err(A::Error::custom(format_args!("a member is there twice, first as {text}")));
+            }
+        }
+        Ok(members)
+    }
 }

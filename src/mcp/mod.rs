@@ -11,6 +11,7 @@ mod errand;
 pub mod event_id;
 pub mod events;
 mod forward;
+mod handover;
 mod kept;
 mod legacy;
 mod line;
@@ -26,6 +27,7 @@ mod reply;
 mod sse;
 pub mod upstream;
 mod wire;
+mod wiring;
 
 use std::sync::Arc;
 

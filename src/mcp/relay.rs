@@ -1,11 +1,13 @@
 //! Handing an upstream's answer on as it comes: JSON of every revision, and the streams of 2026-07-28, which end with their
 //! connection. What is cut off ends with an error for each call in flight: without it clients wait until their own time-out.
 
+use std::collections::VecDeque;
 use std::io;
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
-use futures_util::stream;
+use futures_util::{FutureExt, stream};
+use http_body::Body as _;
 use http_body_util::BodyExt;
 use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
@@ -27,19 +29,46 @@ impl Errand {
             let mut splitter = Splitter::default();
             splitter.push(&read);
             Shape::Events { splitter, broken: None }
+        } else if says_too_large(rest.as_ref()) {
+            Shape::Raw
         } else {
-            Shape::Whole(BytesMut::from(read))
+            let length = read.len();
+            Shape::Whole(Held {
+                length,
+                pieces: Some(read).filter(|read| !read.is_empty()).into_iter().collect(),
+            })
         };
         let quiet_at = Instant::now() + if events { QUIET } else { self.patience };
         let measured = events.then(|| meter::Stream::begin("mcp"));
-        let relay =
-            Relay { errand: self, rest, shape, sent: 0, quiet_at, finished: false, _measured: measured };
-        Body::from_stream(stream::unfold(relay, |mut relay| async move {
-            let next = relay.next().await?;
-            relay.sent += next.as_ref().map_or(0, |bytes| bytes.len() as u64);
-            Some((next, relay))
-        }))
+        let pieces = VecDeque::new();
+        let mut relay = Relay {
+            errand: self,
+            rest,
+            shape,
+            pieces,
+            sent: 0,
+            quiet_at,
+            finished: false,
+            _measured: measured,
+        };
+        if events {
+            return relay.stream(None);
+        }
+        // Most answers are here by now.
+        match relay.next().now_or_never() {
+            Some(Some(Ok(all))) if relay.finished && relay.pieces.is_empty() => {
+                relay.sent = all.len() as u64;
+                Body::from(all)
+            }
+            Some(None) => Body::empty(),
+            first => relay.stream(first.flatten()),
+        }
     }
+}
+
+/// What is said to be larger than can be held is not held at all.
+fn says_too_large(body: Option<&Body>) -> bool {
+    body.and_then(|body| body.size_hint().exact()).is_some_and(|length| length > HOLD as u64)
 }
 
 struct Relay {
@@ -48,6 +77,8 @@ struct Relay {
     /// What still comes from the upstream; none once it ended.
     rest: Option<Body>,
     shape: Shape,
+    /// What of an answer may go on.
+    pieces: VecDeque<Bytes>,
     /// Bytes handed on.
     sent: u64,
     quiet_at: Instant,
@@ -61,9 +92,15 @@ enum Shape {
         broken: Option<bool>,
     },
     /// One JSON value, until it is whole.
-    Whole(BytesMut),
+    Whole(Held),
     /// An answer too large to hold, on its way.
     Raw,
+}
+
+/// What came of an answer, as it came: putting it together would copy it.
+struct Held {
+    pieces: VecDeque<Bytes>,
+    length: usize,
 }
 
 enum Turn {
@@ -75,10 +112,21 @@ enum Turn {
 }
 
 impl Relay {
+    fn stream(self, first: Option<io::Result<Bytes>>) -> Body {
+        Body::from_stream(stream::unfold((first, self), |(mut first, mut relay)| async move {
+            let next = match first.take() {
+                Some(first) => first,
+                None => relay.next().await?,
+            };
+            relay.sent += next.as_ref().map_or(0, |bytes| bytes.len() as u64);
+            Some((next, (None, relay)))
+        }))
+    }
+
     async fn next(&mut self) -> Option<io::Result<Bytes>> {
         loop {
             if self.finished {
-                return None;
+                return self.pieces.pop_front().map(Ok);
             }
             // Before anything is handed on, and in the same poll: is it still allowed?
             if !self.errand.is_cut()
@@ -104,7 +152,10 @@ impl Relay {
                     }
                     match &mut self.shape {
                         Shape::Events { splitter, .. } => splitter.push(&piece),
-                        Shape::Whole(held) => held.extend_from_slice(&piece),
+                        Shape::Whole(held) => {
+                            held.length += piece.len();
+                            held.pieces.push_back(piece);
+                        }
                         Shape::Raw => return Some(Ok(piece)),
                     }
                 }
@@ -113,25 +164,19 @@ impl Relay {
     }
 
     async fn turn(&mut self) -> Turn {
+        if let Some(stop) = self.errand.stopped() {
+            return Turn::Cut(self.errand.fault(stop));
+        }
+        let Some(body) = &mut self.rest else { return Turn::End };
+        // What is here already is had without setting a clock.
+        if let Some(turn) = piece(body).now_or_never() {
+            return turn;
+        }
         let may_speak = !matches!(self.shape, Shape::Events { broken: Some(_), .. });
-        let rest = &mut self.rest;
-        let piece = async move {
-            let Some(body) = rest else { return Turn::End };
-            loop {
-                match body.frame().await {
-                    None => return Turn::End,
-                    Some(Err(_)) => return Turn::Broken,
-                    Some(Ok(frame)) => match frame.into_data() {
-                        Ok(data) if !data.is_empty() => return Turn::Piece(data),
-                        _ => {}
-                    },
-                }
-            }
-        };
         tokio::select! {
             biased;
             fault = self.errand.cut() => Turn::Cut(fault),
-            turn = piece => turn,
+            turn = piece(body) => turn,
             () = sleep_until(self.quiet_at), if may_speak => Turn::Quiet,
         }
     }
@@ -158,12 +203,13 @@ impl Relay {
                 }
                 (!ready.is_empty()).then(|| ready.freeze())
             }
-            Shape::Whole(held) if held.len() > HOLD => {
-                let ready = held.split().freeze();
+            Shape::Whole(held) if held.length > HOLD => {
+                self.pieces = std::mem::take(&mut held.pieces);
                 self.shape = Shape::Raw;
-                Some(ready)
+                self.pieces.pop_front()
             }
-            Shape::Whole(_) | Shape::Raw => None,
+            Shape::Raw => self.pieces.pop_front(),
+            Shape::Whole(_) => None,
         }
     }
 
@@ -180,9 +226,9 @@ impl Relay {
                 (!last.is_empty()).then_some(Ok(last))
             }
             Shape::Whole(held) => {
-                let whole = held.split().freeze();
+                self.pieces = std::mem::take(&mut held.pieces);
                 self.finish();
-                (!whole.is_empty()).then_some(Ok(whole))
+                self.pieces.pop_front().map(Ok)
             }
             Shape::Raw => {
                 self.finish();
@@ -193,6 +239,7 @@ impl Relay {
 
     /// Nothing more of the upstream's: a farewell, and the end.
     fn cut_off(&mut self, fault: &Fault) -> Option<io::Result<Bytes>> {
+        self.pieces.clear();
         let farewell = match &self.shape {
             Shape::Events { broken, .. } => {
                 let mut farewell = String::new();
@@ -222,6 +269,19 @@ impl Relay {
         self.finished = true;
         self.rest = None;
         self.errand.let_go();
+    }
+}
+
+async fn piece(body: &mut Body) -> Turn {
+    loop {
+        match body.frame().await {
+            None => return Turn::End,
+            Some(Err(_)) => return Turn::Broken,
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) if !data.is_empty() => return Turn::Piece(data),
+                _ => {}
+            },
+        }
     }
 }
 

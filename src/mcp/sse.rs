@@ -9,37 +9,34 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Limited};
+use http_body_util::BodyExt;
 use serde_json::Value;
 use url::Url;
 
-use super::errand::{Errand, Stop};
+use super::errand::Errand;
 use super::event_id::EventId;
 use super::events::Splitter;
-use super::forward::{Greeting, Incoming, Outgoing};
-use super::kept::{Kept, sealed};
+use super::forward::{Greeting, Incoming, Outgoing, collect};
 use super::legacy::{not_entered, warn_of_stranger};
 use super::line::{End, Gone};
 use super::message::{self, Posted};
 use super::pump;
 use super::reply::{Fault, Refusal};
 use super::upstream::{self, LAST_EVENT_ID, PROTOCOL_VERSION};
-use super::wire::Wire;
+use super::wire::{NO_SESSION, Wire};
 use super::{Gateway, Visit, check_content, door, outward, read_body};
 use crate::core::event::Counts;
 use crate::core::session::Session;
-use crate::gate::Pass;
+use crate::error::Error;
 
 /// How long a client may take to say `initialize`, and to come back when its stream broke.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// After so much silence on a new stream its client is taken for one that came back.
-const SILENT: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+/// How long what a client says next waits for what it has said before.
+const IN_ORDER: Duration = Duration::from_secs(5);
 /// Largest message that goes onto a stream, where each has to be whole.
 const LARGEST: usize = 16 << 20;
 /// Milliseconds after which a client whose stream broke comes back.
 const RETRY: u32 = 1_000;
-/// Most sessions of one principal among which one without its wire is looked for.
-const MOST_OPEN: usize = 64;
 
 impl Gateway {
     /// Opens a wire, or goes on with one.
@@ -55,7 +52,8 @@ impl Gateway {
             let fault = Fault::new(-32000, "Not Acceptable: Client must accept text/event-stream");
             return Err(Refusal::new(StatusCode::NOT_ACCEPTABLE, fault));
         }
-        let last = door::text(&parts.headers, &LAST_EVENT_ID).and_then(EventId::parse);
+        let seal = |stream: &str| self.sessions.event_seal(NO_SESSION, stream);
+        let last = door::text(&parts.headers, &LAST_EVENT_ID).and_then(|id| EventId::parse(id, seal));
         let session = match last.as_ref().and_then(|last| last.upstream.as_ref()) {
             Some(id) => Some(self.session_named(&visit, &String::from_utf8_lossy(id)).await?),
             None => None,
@@ -69,33 +67,26 @@ impl Gateway {
             }
         }
         let mcp_session_id = last.and_then(|last| last.upstream).filter(|_| session.is_some());
-        let wire = Wire::new(&visit.caller, visit.application.number, after, mcp_session_id);
-        if let Some(session) = session {
-            wire.give(session.clone(), None);
-            self.keep_up(&visit, &wire, session.clone())?;
-            self.stand_by(&visit, &wire, session, &parts.headers);
-        } else {
-            let (gateway, waiting) = (self.clone(), wire.clone());
-            let (visit, headers) = (visit.clone(), parts.headers.clone());
-            tokio::spawn(async move { gateway.wait_for_initialize(waiting, visit, headers).await });
-        }
-        self.wires.insert(&wire);
+        let wire = Wire::new(&visit.caller, visit.application.number, after, mcp_session_id, seal);
         let reader = wire.line.attach(after).map_err(|Gone| Refusal::session_not_found(None))?;
+        match session {
+            Some(session) => {
+                self.wire_up(&visit, &wire, session.clone(), None)?;
+                self.stand_by(&visit, &wire, session, &parts.headers);
+            }
+            None => {
+                self.wires.insert(&wire);
+                let (gateway, waiting) = (self.clone(), wire.clone());
+                tokio::spawn(async move {
+                    tokio::time::sleep(PATIENCE).await;
+                    if waiting.session().is_none() {
+                        waiting.line.end(End::Done);
+                        gateway.wires.remove(&waiting);
+                    }
+                });
+            }
+        }
         Ok(self.on_wire(&visit, &wire, reader))
-    }
-
-    /// A client that has just begun says `initialize` at once. One that says nothing waits for answers, on a stream it had
-    /// before; one that says nothing for long is none.
-    async fn wait_for_initialize(self: &Arc<Self>, wire: Arc<Wire>, visit: Visit, headers: HeaderMap) {
-        tokio::time::sleep(SILENT).await;
-        if wire.session().is_none() {
-            self.adopt(&visit, &wire, &headers).await.ok();
-        }
-        tokio::time::sleep(PATIENCE).await;
-        if wire.session().is_none() {
-            wire.line.end(End::Done);
-            self.wires.remove(&wire);
-        }
     }
 
     /// The stream, which begins by naming the endpoint.
@@ -135,58 +126,31 @@ impl Gateway {
         }
         let body = read_body(body).await?;
         let posted = message::read(&body).map_err(Refusal::bad_request)?;
-        if wire.session().is_none() && posted.initialize.is_none() {
-            self.adopt(&visit, &wire, &parts.headers).await?;
-        }
+        let giving = wire.giving.clone().lock_owned().await;
         match (wire.session(), posted.initialize.is_some()) {
-            (None, true) => {
-                wire.owe(&posted.ids);
-                let (gateway, parts) = (self.clone(), parts.clone());
-                tokio::spawn(async move { gateway.greet_on(wire, visit, parts, posted, body).await });
-            }
-            (None, false) => {
-                let fault = Fault::invalid_request("Invalid Request: the first message must be initialize");
-                return Err(Refusal::bad_request(fault).to(&posted.ids));
-            }
             (Some(_), true) => {
                 let fault = Fault::invalid_request("Invalid Request: this session is initialized already");
                 return Err(Refusal::bad_request(fault).to(&posted.ids));
             }
-            (Some(session), false) => self.pass_on(wire, visit, session, parts, posted, body)?,
-        }
-        Ok((StatusCode::ACCEPTED, "Accepted").into_response())
-    }
-
-    /// Gives a wire the session of a client that came back without saying which it had: the SDKs' clients open a new stream
-    /// then and go on as if nothing had been. Only where there can be no doubt, because one session alone of this principal
-    /// and client has lost its wire.
-    async fn adopt(
-        self: &Arc<Self>,
-        visit: &Visit,
-        wire: &Arc<Wire>,
-        headers: &HeaderMap,
-    ) -> Result<(), Refusal> {
-        let mut without = vec![];
-        for session in self.sessions.open_of(&visit.caller, visit.application.number, MOST_OPEN) {
-            let read = self.wires.of_session(session.number).is_some_and(|wire| wire.line.is_read());
-            if read || !self.is_of_client(visit, &session).await? {
-                continue;
+            (None, true) => {
+                self.owe(&visit, &wire, &posted.ids)?;
+                let (gateway, parts) = (self.clone(), parts.clone());
+                tokio::spawn(async move {
+                    gateway.greet_on(wire, visit, parts, posted, body).await;
+                    drop(giving);
+                });
+                return Ok(accepted());
             }
-            let far = self.far.of(&self.sessions, &session).await;
-            without.extend(far.ok().filter(|far| far.now().wire).map(|_| session));
+            (None, false) => self.adopt(&visit, &wire, &parts.headers).await?,
+            (Some(_), false) => {}
         }
-        let [session] = &without[..] else { return Ok(()) };
-        let former = self.wires.of_session(session.number);
-        if !wire.give(session.clone(), None) {
-            return Ok(());
-        }
-        self.wires.insert(wire);
-        if let Some(former) = former {
-            wire.succeed(&former).await;
-        }
-        self.keep_up(visit, wire, session.clone())?;
-        self.stand_by(visit, wire, session.clone(), headers);
-        Ok(())
+        drop(giving);
+        let Some(session) = wire.session() else {
+            let fault = Fault::invalid_request("Invalid Request: the first message must be initialize");
+            return Err(Refusal::bad_request(fault).to(&posted.ids));
+        };
+        self.pass_on(wire, visit, session, parts, posted, body).await?;
+        Ok(accepted())
     }
 
     /// `initialize` on a wire.
@@ -209,65 +173,21 @@ impl Gateway {
         if let Some((session, mcp_session_id)) = opened {
             let counts = Counts { requests: 1, bytes_in, bytes_out: 0 };
             self.sessions.observe(&visit.caller, &session, counts);
-            wire.give(session.clone(), Some(&mcp_session_id));
-            self.wires.insert(&wire);
             self.keep_wire(&session).await;
-            if let Err(refusal) = self.keep_up(&visit, &wire, session) {
+            if let Err(refusal) = self.wire_up(&visit, &wire, session, Some(&mcp_session_id)) {
+                self.wires.remove(&wire);
                 return wire.cut_off(&refusal.fault);
             }
         }
         let Greeting { head, read, rest, .. } = greeting;
         let answer = Incoming { head, body: rest.unwrap_or_default() };
-        if let Err(fault) = convey(&wire, &posted.ids, answer, &read).await {
+        if let Err(fault) = convey(&wire, &posted.ids, answer, &read, self.patience()).await {
             wire.refuse(&posted.ids, &fault).await;
         }
     }
 
-    /// Remembers that a session is of HTTP+SSE.
-    async fn keep_wire(&self, session: &Session) {
-        let Ok(held) = self.far.of(&self.sessions, session).await else { return };
-        let kept = Kept { wire: true, ..Kept::clone(&held.now()) };
-        if let Err(error) = self.sessions.update_mcp(session, &sealed(&kept)).await {
-            tracing::warn!(?error, session = %session.id, "a client that comes back will not find its session");
-        }
-        held.set(kept);
-    }
-
-    /// Watches over a wire with a session: ends it with the session, and the session with it.
-    fn keep_up(self: &Arc<Self>, visit: &Visit, wire: &Arc<Wire>, session: Session) -> Result<(), Refusal> {
-        let pass = self.sessions.enter(&visit.caller, &session);
-        let pass = pass.map_err(|error| not_entered(error, visit, vec![], false))?;
-        let mut errand = self.errand(visit, &session, pass, vec![]);
-        let (gateway, wire, visit) = (self.clone(), wire.clone(), visit.clone());
-        tokio::spawn(async move {
-            let stop = tokio::select! {
-                biased;
-                stop = errand.watch() => Some(stop),
-                () = wire.line.deserted(PATIENCE) => None,
-            };
-            match stop {
-                // Its client comes back, to the same session; its calls are told now, because nothing of them is left.
-                Some(Stop::Stopping) => wire.cut_off(&Fault::stopping()),
-                Some(stop) => wire.cut_off(&errand.fault(stop)),
-                None => wire.line.end(End::Done),
-            }
-            let own = match (stop, errand.pass.as_ref().and_then(Pass::reason)) {
-                (Some(Stop::Ended), Some(reason)) => {
-                    gateway.wires.bury(&wire, reason);
-                    false
-                }
-                _ => gateway.wires.remove(&wire),
-            };
-            errand.let_go();
-            if stop.is_none() && own {
-                gateway.leave(&visit, &session).await.ok();
-            }
-        });
-        Ok(())
-    }
-
     /// Carries a message of a session to the upstream and what comes back to the wire.
-    fn pass_on(
+    async fn pass_on(
         self: &Arc<Self>,
         wire: Arc<Wire>,
         visit: Visit,
@@ -277,15 +197,19 @@ impl Gateway {
         body: Bytes,
     ) -> Result<(), Refusal> {
         let pass = self.sessions.enter(&visit.caller, &session);
-        let pass = match pass.map_err(|error| not_entered(error, &visit, posted.ids.clone(), posted.batch)) {
+        let pass = pass.map_err(|error| not_entered(error, &visit, posted.ids.clone(), posted.batch));
+        self.owe(&visit, &wire, &posted.ids)?;
+        let pass = match pass {
             Ok(pass) => pass,
             // It can pass: the call is answered, like all others, on the wire.
             Err(refusal) if refusal.fault == Fault::suspended() => {
-                wire.owe(&posted.ids);
                 tokio::spawn(async move { wire.refuse(&posted.ids, &refusal.fault).await });
                 return Ok(());
             }
-            Err(refusal) => return Err(refusal),
+            Err(refusal) => {
+                wire.forgive(&posted.ids);
+                return Err(refusal);
+            }
         };
         let (requests, bytes_in) = (posted.ids.len() as u64, body.len() as u64);
         self.sessions.observe(&visit.caller, &session, Counts { requests, bytes_in, bytes_out: 0 });
@@ -293,89 +217,98 @@ impl Gateway {
         let mut headers = upstream::inward(&parts.headers);
         for_upstream(&mut headers);
         let outgoing = Outgoing { application: session.application, method: Method::POST, headers, body };
-        wire.owe(&posted.ids);
         let ready = posted.method.as_deref() == Some("notifications/initialized");
+        let asks = !posted.ids.is_empty();
         let (gateway, headers) = (self.clone(), parts.headers.clone());
         let errand = gateway.errand(&visit, &session, pass, posted.ids);
-        tokio::spawn(async move {
-            gateway.exchange_on(&wire, errand, &visit, &session, outgoing).await;
+        let work = tokio::spawn(async move {
+            gateway.exchange_on(&wire, errand, &visit, &session, outgoing).await.ok();
             if ready {
                 gateway.stand_by(&visit, &wire, session, &headers);
             }
         });
+        if !asks {
+            // Clients send one message after the other: what follows must not overtake it.
+            tokio::time::timeout(IN_ORDER, work).await.ok();
+        }
         Ok(())
     }
 
-    /// Has what the upstream says by itself come on the wire too.
-    fn stand_by(self: &Arc<Self>, visit: &Visit, wire: &Arc<Wire>, session: Session, headers: &HeaderMap) {
-        let mut headers = upstream::inward(headers);
-        headers.remove(&LAST_EVENT_ID);
-        headers.remove(header::CONTENT_TYPE);
-        for_upstream(&mut headers);
-        headers.insert(header::ACCEPT, HeaderValue::from_static("text/event-stream"));
-        let (application, body) = (session.application, Bytes::new());
-        let outgoing = Outgoing { application, method: Method::GET, headers, body };
-        let Ok(pass) = self.sessions.enter(&visit.caller, &session) else { return };
-        let errand = self.errand(visit, &session, pass, vec![]);
-        let (gateway, wire, visit) = (self.clone(), wire.clone(), visit.clone());
-        tokio::spawn(async move {
-            let standing = gateway.exchange_on(&wire, errand, &visit, &session, outgoing);
-            tokio::select! {
-                () = standing => {}
-                () = wire.line.over() => {}
-            }
-        });
+    /// Notes that calls are owed an answer.
+    fn owe(&self, visit: &Visit, wire: &Wire, ids: &[Value]) -> Result<(), Refusal> {
+        match wire.owe(ids) {
+            true => Ok(()),
+            false => Err(Refusal::from_error(Error::Busy, &visit.metadata).to(ids)),
+        }
     }
 
-    /// One exchange with the upstream, from a wire and back onto it.
-    async fn exchange_on(
+    /// One exchange with the upstream, from a wire and back onto it. An error has been said there.
+    pub(super) async fn exchange_on(
         &self,
         wire: &Wire,
         errand: Errand,
         visit: &Visit,
         session: &Session,
         mut outgoing: Outgoing,
-    ) {
+    ) -> Result<(), Fault> {
         let work = async {
             let far = self.far.of(&self.sessions, session).await.map_err(|_| Fault::upstream_lost())?;
             if let Ok(version) = HeaderValue::try_from(&far.now().protocol_version) {
                 outgoing.headers.insert(PROTOCOL_VERSION.clone(), version);
             }
             let answer = self.exchange(session, &far, &visit.url, outgoing, false).await?;
-            convey(wire, &errand.ids, answer, &[]).await
+            convey(wire, &errand.ids, answer, &[], self.patience()).await
         };
         // What ends the session ends the wire, and says so there.
         let done = tokio::select! {
             biased;
-            _ = errand.watch() => return,
+            _ = errand.watch() => return Ok(()),
             done = work => done,
         };
         match done {
             Ok(sent) => errand.handed_on(sent),
-            Err(fault) => wire.refuse(&errand.ids, &fault).await,
+            Err(fault) => {
+                wire.refuse(&errand.ids, &fault).await;
+                return Err(fault);
+            }
         }
+        Ok(())
     }
 }
 
+/// The upstream has a standing stream already.
+pub(super) fn taken() -> Fault {
+    Fault::upstream_refused("serves one stream a session")
+}
+
+fn accepted() -> Response {
+    (StatusCode::ACCEPTED, "Accepted").into_response()
+}
+
 /// What a Streamable HTTP server wants to read, and old clients do not say.
-fn for_upstream(headers: &mut HeaderMap) {
+pub(super) fn for_upstream(headers: &mut HeaderMap) {
     headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
 }
 
 /// Puts an upstream's answer onto a wire: each message of a stream as it comes, anything else whole. Returns how many bytes
 /// that were.
-async fn convey(wire: &Wire, ids: &[Value], answer: Incoming, read: &[u8]) -> Result<u64, Fault> {
+async fn convey(
+    wire: &Wire,
+    ids: &[Value],
+    answer: Incoming,
+    read: &[u8],
+    patience: Duration,
+) -> Result<u64, Fault> {
     let events = answer.is_events();
     let Incoming { head, mut body } = answer;
     if !events {
-        let rest = Limited::new(body, LARGEST).collect().await;
-        let too_large = "answers with more than a stream of 2024-11-05 can carry";
-        let rest = rest.map_err(|_| Fault::upstream_refused(too_large))?.to_bytes();
+        let rest = collect(body, LARGEST, patience).await?;
         let whole = [read, &rest].concat();
         if message::answered(&whole).is_empty() {
             // Nothing is said to a notification, and what is no message is none to the client either.
             return match head.status.is_success() {
                 true => Ok(0),
+                false if head.status == StatusCode::CONFLICT => Err(taken()),
                 false => Err(Fault::upstream_refused(format_args!("failed (HTTP {})", head.status.as_u16()))),
             };
         }

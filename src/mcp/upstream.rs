@@ -97,19 +97,17 @@ impl Roads {
     async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Fault> {
         let encrypted = request.uri().scheme_str() == Some("https");
         let may = if encrypted { is_allowed_encrypted } else { is_allowed };
-        // Some put a key into the query.
-        let url = request.uri().to_string();
-        let url = url.split('?').next().unwrap_or_default();
+        let uri = request.uri().clone();
         // The connectors do not ask their resolvers about addresses.
         if literal(request.uri()).is_some_and(|address| !may(address, &self.allow)) {
-            tracing::warn!(url, "the upstream's address is not allowed");
+            tracing::warn!(url = without_query(&uri), "the upstream's address is not allowed");
             return Err(Fault::upstream_unreachable());
         }
         let answer =
             if encrypted { self.encrypted.request(request).await } else { self.plain.request(request).await };
         answer.map_err(|error| {
             let cause = std::error::Error::source(&error).map(causes).unwrap_or_default();
-            tracing::warn!(%error, cause, url, "the upstream did not answer");
+            tracing::warn!(%error, cause, url = without_query(&uri), "the upstream did not answer");
             match tls::fault(&error) {
                 Some(fault) => fault,
                 None if error.is_connect() => Fault::upstream_unreachable(),
@@ -117,6 +115,13 @@ impl Roads {
             }
         })
     }
+}
+
+/// A URL for the log: some put a key into the query.
+fn without_query(uri: &Uri) -> String {
+    let mut url = uri.to_string();
+    url.truncate(url.find('?').unwrap_or(url.len()));
+    url
 }
 
 /// An error and what is behind it, for the log.
@@ -164,7 +169,7 @@ const HOP: [&str; 9] = [
 ];
 /// Of a request: what is the client's and ours alone, what we set ourselves, and what would have the answer compressed,
 /// because we read it.
-const NOT_INWARD: [&str; 9] = [
+const NOT_INWARD: [&str; 10] = [
     "authorization",
     "cookie",
     "host",
@@ -173,10 +178,11 @@ const NOT_INWARD: [&str; 9] = [
     "content-length",
     "accept-encoding",
     "expect",
+    "forwarded",
     "sessiond-session-id",
 ];
 /// Of an answer: what is between the upstream and us, and what we set ourselves.
-const NOT_OUTWARD: [&str; 8] = [
+const NOT_OUTWARD: [&str; 11] = [
     "set-cookie",
     "www-authenticate",
     "content-length",
@@ -185,39 +191,39 @@ const NOT_OUTWARD: [&str; 8] = [
     "alt-svc",
     "strict-transport-security",
     "x-request-id",
+    // Orders to a proxy in front of us, and to a browser about all of this site.
+    "x-sendfile",
+    "refresh",
+    "clear-site-data",
 ];
 
-/// The headers of a request that the upstream may see. Never the client's token: it is for us.
+/// The headers of a request that the upstream may see. Never the client's token, which is for us, nor what a client says
+/// about proxies: an upstream may believe us.
 pub fn inward(headers: &HeaderMap) -> HeaderMap {
-    without(headers, &NOT_INWARD)
+    without(headers, &NOT_INWARD, &["x-forwarded-"])
 }
 
 /// The headers of an answer that the client may see.
 pub fn outward(headers: &HeaderMap) -> HeaderMap {
-    let mut kept = without(headers, &NOT_OUTWARD);
-    let cors: Vec<_> =
-        kept.keys().filter(|name| name.as_str().starts_with("access-control-")).cloned().collect();
-    for name in cors {
-        kept.remove(name);
-    }
-    kept
+    without(headers, &NOT_OUTWARD, &["access-control-", "x-accel-"])
 }
 
-fn without(headers: &HeaderMap, unwanted: &[&str]) -> HeaderMap {
+/// What is left of headers without those that are unwanted, by name and by how their names begin. A request has few: looking
+/// for each in the lists is less than looking for all of the lists in a map.
+fn without(headers: &HeaderMap, unwanted: &[&str], kinds: &[&str]) -> HeaderMap {
+    let connection = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    let named: Vec<&str> = connection.flat_map(|value| value.split(',')).map(str::trim).collect();
+    let goes = |name: &HeaderName| {
+        let text = name.as_str();
+        *name == SESSION
+            || HOP.contains(&text)
+            || unwanted.contains(&text)
+            || kinds.iter().any(|kind| text.starts_with(kind))
+            || named.iter().any(|named| named.eq_ignore_ascii_case(text))
+    };
     let mut kept = headers.clone();
-    let named: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .collect();
-    for name in named {
+    for name in headers.keys().filter(|name| goes(name)) {
         kept.remove(name);
     }
-    for name in HOP.iter().chain(unwanted) {
-        kept.remove(*name);
-    }
-    kept.remove(&SESSION);
     kept
 }

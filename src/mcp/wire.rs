@@ -12,41 +12,34 @@ use super::event_id::EventId;
 use super::line::{End, Line};
 use super::message;
 use super::reply::Fault;
-use crate::core::caller::{Actor, Caller};
-use crate::core::ids::{ApplicationNumber, PrincipalNumber, SessionNumber};
+use crate::core::caller::Caller;
+use crate::core::ids::{ApplicationNumber, SessionNumber};
 use crate::core::reason::Reason;
 use crate::core::session::Session;
 use crate::secret::{self, TokenKind};
 
+/// Calls that may be under way on one wire.
+const MOST_OWED: usize = 256;
 /// Where a wire has no session yet.
-const NO_SESSION: SessionNumber = SessionNumber(0);
+pub const NO_SESSION: SessionNumber = SessionNumber(0);
 
 /// The stream and its endpoint.
 pub struct Wire {
     /// Names it in the URL of its endpoint: 256 random bits. It opens nothing without a credential.
     pub id: String,
     pub application: ApplicationNumber,
-    owner: Owner,
+    /// Who opened it, and with which credential.
+    pub opener: Caller,
     pub line: Arc<Line>,
     session: Mutex<Option<Session>>,
+    /// Held while it is being given a session.
+    pub giving: Arc<tokio::sync::Mutex<()>>,
+    /// What took its place: whatever was still to be said here is said there.
+    successor: OnceLock<Arc<Wire>>,
     /// Calls that have not been answered.
     owed: Mutex<Vec<Value>>,
     /// Why its session ended.
     ended: OnceLock<Reason>,
-}
-
-/// Who opened it.
-#[derive(PartialEq, Eq)]
-struct Owner {
-    actor: Actor,
-    person: Option<PrincipalNumber>,
-    client: Option<String>,
-}
-
-impl Owner {
-    fn of(caller: &Caller) -> Self {
-        Self { actor: caller.actor, person: caller.person(), client: caller.client().map(str::to_owned) }
-    }
 }
 
 impl Wire {
@@ -56,15 +49,19 @@ impl Wire {
         application: ApplicationNumber,
         after: u64,
         mcp_session_id: Option<Bytes>,
+        seal: impl FnOnce(&str) -> [u8; 32],
     ) -> Arc<Self> {
-        let begin =
-            EventId { key: secret::request_id(), calls: vec![], number: after, upstream: mcp_session_id };
+        let key = secret::request_id();
+        let seal = seal(&key);
+        let begin = EventId { key, calls: vec![], number: after, upstream: mcp_session_id };
         Arc::new(Self {
             id: secret::mint(TokenKind::Mcp, secret::new_id()).text,
             application,
-            owner: Owner::of(caller),
-            line: Arc::new(Line::new(NO_SESSION, begin)),
+            opener: caller.clone(),
+            line: Arc::new(Line::new(NO_SESSION, begin, seal)),
             session: Mutex::default(),
+            giving: Arc::default(),
+            successor: OnceLock::new(),
             owed: Mutex::default(),
             ended: OnceLock::new(),
         })
@@ -76,59 +73,80 @@ impl Wire {
     }
 
     pub fn is_of(&self, caller: &Caller) -> bool {
-        self.owner == Owner::of(caller)
+        self.opener.actor == caller.actor
+            && self.opener.person() == caller.person()
+            && self.opener.client() == caller.client()
     }
 
     pub fn session(&self) -> Option<Session> {
         self.session.lock().clone()
     }
 
-    /// Gives it a session; false where it has one.
-    pub fn give(&self, session: Session, mcp_session_id: Option<&str>) -> bool {
-        let mut held = self.session.lock();
-        if held.is_some() {
-            return false;
-        }
-        *held = Some(session);
+    /// Gives it a session, for whoever holds `giving`.
+    pub fn give(&self, session: Session, mcp_session_id: Option<&str>) {
+        *self.session.lock() = Some(session);
         if let Some(id) = mcp_session_id {
             self.line.mark(Bytes::copy_from_slice(id.as_bytes()));
         }
+    }
+
+    /// Notes that calls are owed an answer, unless too many are already.
+    pub fn owe(&self, ids: &[Value]) -> bool {
+        let mut owed = self.owed.lock();
+        if owed.len() + ids.len() > MOST_OWED {
+            return false;
+        }
+        owed.extend_from_slice(ids);
         true
     }
 
-    pub fn owe(&self, ids: &[Value]) {
-        self.owed.lock().extend_from_slice(ids);
+    /// These will be answered otherwise.
+    pub fn forgive(&self, ids: &[Value]) {
+        self.owed.lock().retain(|id| !ids.contains(id));
     }
 
     /// Whether one of these is still owed an answer.
     pub fn owes(&self, ids: &[Value]) -> bool {
+        if let Some(successor) = self.successor.get() {
+            return successor.owes(ids);
+        }
         self.owed.lock().iter().any(|id| ids.contains(id))
     }
 
-    /// Says a message of the upstream's.
+    /// Says a message of the upstream's, here or where its client is now.
     pub async fn say(&self, message: &[u8]) {
+        let mut wire = self;
+        let event = event(message);
+        loop {
+            let named = |id: &str| [format!("id: {id}\n").as_bytes(), &event].concat().into();
+            if wire.line.push(None, named).await {
+                break;
+            }
+            match wire.successor.get() {
+                Some(successor) => wire = successor,
+                None => return,
+            }
+        }
         let answered = message::answered(message);
-        self.owed.lock().retain(|id| !answered.contains(id));
-        let message = event(message);
-        self.line.push(None, |id| [format!("id: {id}\n").as_bytes(), &message].concat().into()).await;
+        wire.owed.lock().retain(|id| !answered.contains(id));
     }
 
     /// Answers those of these calls that have not been answered with an error.
     pub async fn refuse(&self, ids: &[Value], fault: &Fault) {
-        let owed: Vec<_> = self.owed.lock().iter().filter(|id| ids.contains(id)).cloned().collect();
-        for id in &owed {
+        for id in ids.iter().filter(|id| self.owes(std::slice::from_ref(*id))) {
             self.say(fault.answer(id).as_bytes()).await;
         }
     }
 
-    /// Takes the place of another wire of the same session: what that one could not say any more is said here.
-    pub async fn succeed(&self, former: &Wire) {
+    /// Takes the place of another wire of the same session: what that one had not said yet is said here.
+    pub async fn succeed(self: &Arc<Self>, former: &Wire) {
+        former.successor.set(self.clone()).ok();
+        former.line.end(End::Done);
         let owed = std::mem::take(&mut *former.owed.lock());
-        self.owe(&owed);
+        self.owed.lock().extend(owed);
         for event in former.line.unread() {
             self.line.push_part(event, None).await;
         }
-        former.line.end(End::Done);
     }
 
     /// Ends it, with an error for each call that is owed an answer.

@@ -42,6 +42,11 @@ impl Sessions {
         hex::encode(self.key.digest("mcp anchor", &all))
     }
 
+    /// The key that seals the event ids of one stream of a session.
+    pub fn event_seal(&self, session: SessionNumber, stream: &str) -> [u8; 32] {
+        self.key.digest("event ids", &[&session.0.to_be_bytes(), stream.as_bytes()])
+    }
+
     /// The open session that holds an anchor in an application.
     pub fn anchored(&self, application: ApplicationNumber, anchor: &str) -> Option<Session> {
         let key = key_digest(application, NaturalKey::Anchor(anchor));

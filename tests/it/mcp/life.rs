@@ -56,6 +56,8 @@ async fn the_upstream_sees_its_own_session_id_ours_beside_it_and_never_the_token
         .header("x-private", "1")
         .header("x-tenant", "blue")
         .header("sessiond-session-id", "forged")
+        .header("x-forwarded-for", "10.0.0.1")
+        .header("forwarded", "for=10.0.0.1")
         .json(&call(json!(1), "echo"));
     assert_eq!(request.send().await.unwrap().status(), StatusCode::OK);
     client.listen().await;
@@ -74,6 +76,7 @@ async fn the_upstream_sees_its_own_session_id_ours_beside_it_and_never_the_token
     let call = &upstream.sent_rpc("tools/call")[0];
     assert_eq!(call.header("x-tenant"), Some("blue"));
     assert_eq!((call.header("cookie"), call.header("x-private")), (None, None));
+    assert_eq!((call.header("x-forwarded-for"), call.header("forwarded")), (None, None));
     let id = house.sessions().await[0]["id"].clone();
     assert_eq!(call.header("sessiond-session-id"), id.as_str());
 }

@@ -1,6 +1,6 @@
 //! What a body is taken for, and where events end.
 
-use axum::http::{HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use sessiond::mcp::era::{self, Era};
@@ -71,7 +71,11 @@ fn era(body: &Value, headers: &[(&'static str, &str)]) -> Result<Era, i64> {
     let headers = headers
         .iter()
         .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::try_from(*value).unwrap()));
-    era::of(&read(&text(body)).unwrap(), &headers.collect()).map_err(|refusal| refusal.fault.code)
+    let mut all = HeaderMap::new();
+    headers.for_each(|(name, value)| {
+        all.append(name, value);
+    });
+    era::of(&read(&text(body)).unwrap(), &all).map_err(|refusal| refusal.fault.code)
 }
 
 const OLD: (&str, &str) = ("mcp-protocol-version", "2025-11-25");
@@ -93,6 +97,7 @@ fn the_body_decides_the_era_and_the_header_only_of_what_claims_nothing() {
         assert_eq!(era(body, &[]), Ok(Era::Legacy), "{body}");
         assert_eq!(era(body, &[OLD]), Ok(Era::Legacy), "{body}");
         assert_eq!(era(body, &[("mcp-protocol-version", "1999-01-01")]), Err(-32000), "{body}");
+        assert_eq!(era(body, &[OLD, ("mcp-protocol-version", "1999-01-01")]), Err(-32020), "{body}");
     }
     assert_eq!(era(&plain, &[NEW]), Err(-32602), "the header promises what the body does not hold");
     assert_eq!(era(&notification, &[NEW]), Ok(Era::Modern));
@@ -186,15 +191,37 @@ fn our_session_id_goes_into_every_request_and_replaces_a_forged_one() {
             assert_eq!(named, body);
         }
     }
-    let escaped =
-        br#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":{"sessiond\u002fsessionId":"forged"}}}"#;
-    let named: Value =
-        serde_json::from_slice(&read(escaped).unwrap().place.unwrap().name(escaped, id)).unwrap();
-    assert_eq!(named["params"]["_meta"], json!({ "sessiond/sessionId": id }));
+    // However it is written, also where none of ours belongs.
+    let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+    for meta in [
+        r#"{"sessiond\u002fsessionId":"forged"}"#.to_owned(),
+        r#"{"sessiond\/sessionId":"forged","a":1}"#.to_owned(),
+        format!(r#"{{"sessiond/sessionId":"forged","d":{deep}}}"#),
+    ] {
+        for id_member in [r#""id":1,"#, ""] {
+            let body = format!(
+                r#"{{"jsonrpc":"2.0",{id_member}"method":"x","params":{{"_meta":{meta},"a":{deep}}}}}"#
+            );
+            let named = read(body.as_bytes()).unwrap().place.unwrap().name(body.as_bytes(), id);
+            let named = String::from_utf8(named).unwrap();
+            assert!(!named.contains("forged") && named.contains(&id.to_string()), "{named}");
+        }
+    }
+    // Two readers may take it for two things.
+    for twice in [
+        r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":{},"_meta":{"sessiond/sessionId":"forged"}}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"name":"a","name":"b"}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":{"a":1,"a":2}}}"#,
+        r#"[{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":{"sessiond/sessionId":"forged"}}}]"#,
+    ] {
+        assert_eq!(read(twice.as_bytes()).unwrap_err().code, -32600, "{twice}");
+    }
     // Not into what is no request, nor where there is no place for it.
     for other in [
         json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }),
         json!({ "jsonrpc": "2.0", "id": 1, "method": "x", "params": [1] }),
+        json!({ "jsonrpc": "2.0", "id": 1, "method": "x", "params": null }),
+        json!({ "jsonrpc": "2.0", "id": 1, "method": "x", "params": { "_meta": null } }),
         json!([{ "jsonrpc": "2.0", "id": 1, "method": "x" }]),
     ] {
         assert_eq!(read(&text(&other)).unwrap().place, None, "{other}");
@@ -209,23 +236,20 @@ fn an_event_id_says_where_to_go_on_and_nothing_else_is_one() {
         number: 12,
         upstream: Some("stream_7".into()),
     };
-    assert_eq!(EventId::parse(&id.to_string()), Some(id.clone()));
+    let seal = [7; 32];
+    let parse = |text: &str| EventId::parse(text, |_| seal);
+    assert_eq!(parse(&id.sealed(&seal)), Some(id.clone()));
+    assert_eq!(parse(&id.sealed(&[8; 32])), None, "of another stream");
     let bare = EventId { calls: vec![], upstream: None, ..id.clone() };
-    assert_eq!(bare.to_string(), "0123456789abcdef..12.");
-    assert_eq!(EventId::parse("0123456789abcdef..12."), Some(bare));
-    for other in [
-        "",
-        "g-1",
-        "0123456789abcdef..12",
-        "0123456789abcdef..x.",
-        "0123456789abcdeg..1.",
-        "0123456789abcdef.!.1.",
-    ] {
-        assert_eq!(EventId::parse(other), None, "{other}");
+    assert!(bare.sealed(&seal).starts_with("0123456789abcdef..12.."));
+    assert_eq!(parse(&bare.sealed(&seal)), Some(bare.clone()));
+    let changed = bare.sealed(&seal).replace("..12..", "..13..");
+    for other in ["", "g-1", "0123456789abcdef..12.", &changed] {
+        assert_eq!(parse(other), None, "{other}");
     }
     // Calls with long ids are left out rather than make every event long.
     let long = EventId { calls: vec![json!("x".repeat(200))], ..id };
-    assert!(EventId::parse(&long.to_string()).unwrap().calls.is_empty());
+    assert!(parse(&long.sealed(&seal)).unwrap().calls.is_empty());
 }
 
 #[test]

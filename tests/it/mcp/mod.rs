@@ -11,6 +11,7 @@ mod foreign;
 mod forwarder;
 mod front;
 mod isolation;
+mod late;
 mod life;
 mod matrix;
 mod messages;

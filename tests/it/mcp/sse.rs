@@ -259,3 +259,95 @@ async fn a_client_that_closes_its_stream_and_does_not_come_back_has_said_goodbye
     assert_eq!(house.sessions().await[0]["disconnectReason"], "client");
     upstream.until(|sent| sent.method == Method::DELETE).await;
 }
+
+#[tokio::test]
+async fn an_answer_that_comes_after_the_client_came_back_finds_it_there() {
+    let (house, upstream) = House::with_fake(&[]).await;
+    let mut client = Old::connect(&house).await;
+    client.say(&call(json!(5), "story")).await;
+    client.stream.until("notifications/progress").await;
+    let Old { token, stream, .. } = client;
+    drop(stream);
+    let mut back = Old::open(&house, &token, None).await.unwrap_or_else(|_| unreachable!());
+    house
+        .server
+        .until("the loss is noticed", async || {
+            back.post(&call(json!(6), "echo")).await.status() == StatusCode::ACCEPTED
+        })
+        .await;
+    upstream.told.release.notify_one();
+    back.stream.until("\"id\":5").await;
+    assert_eq!(house.connected().await, 1);
+}
+
+#[tokio::test]
+async fn a_stream_opened_before_a_revoke_gets_nothing_of_what_comes_after() {
+    let (house, _upstream) = House::with_fake(&[]).await;
+    let barred = house.token().await;
+    let mut early = Old::open(&house, &barred, None).await.unwrap_or_else(|_| unreachable!());
+    house.revoke_all().await;
+    let lost = Old::connect(&house).await;
+    drop(lost);
+    // Whoever has a good token may speak for the wire, but it was opened with one that is not.
+    let fresh = Old { token: house.token().await, ..early };
+    house
+        .server
+        .until("it is turned away", async || {
+            fresh.post(&call(json!(1), "echo")).await.status() == StatusCode::UNAUTHORIZED
+        })
+        .await;
+    early = fresh;
+    assert!(early.stream.end().await);
+    assert!(!early.stream.text.contains("hello"), "{}", early.stream.text);
+}
+
+#[tokio::test]
+async fn two_that_initialize_on_one_stream_are_one_session() {
+    let (house, _upstream) = House::with_fake(&[]).await;
+    let mut client = Old::open(&house, &house.token().await, None).await.unwrap_or_else(|_| unreachable!());
+    let params = json!({ "protocolVersion": "2024-11-05", "capabilities": {}, "clientInfo": { "name": "b", "version": "1" } });
+    let one = json!({ "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params });
+    let (first, second) = tokio::join!(client.post(&one), client.post(&one));
+    let mut statuses = [first.status(), second.status()];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [StatusCode::ACCEPTED, StatusCode::BAD_REQUEST]);
+    client.stream.until("serverInfo").await;
+    assert_eq!(house.sessions().await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_notification_is_not_overtaken_and_too_many_calls_at_once_are_turned_away() {
+    let (house, upstream) = House::with_fake(&[]).await;
+    let client = Old::connect(&house).await;
+    let saying = {
+        let request = client.http.post(&client.endpoint).bearer_auth(&client.token);
+        let request = request.json(&json!({ "jsonrpc": "2.0", "method": "notifications/stuck" }));
+        tokio::spawn(async move { request.send().await.unwrap().status() })
+    };
+    upstream.until(|sent| sent.rpc() == "notifications/stuck").await;
+    assert!(!saying.is_finished(), "it is accepted once the upstream has it");
+    upstream.told.release.notify_one();
+    assert_eq!(saying.await.unwrap(), StatusCode::ACCEPTED);
+    let mut statuses = std::collections::BTreeMap::new();
+    for id in 0..300 {
+        let answer = client.post(&call(json!(id), "silent")).await;
+        *statuses.entry(answer.status().as_u16()).or_insert(0) += 1;
+    }
+    assert_eq!(statuses, [(202, 256), (503, 44)].into());
+}
+
+#[tokio::test]
+async fn a_large_answer_that_came_meanwhile_is_there_for_who_comes_back() {
+    let (house, upstream) = House::with_fake(&[]).await;
+    let mut client = Old::connect(&house).await;
+    client.stream.until("notifications/hello").await;
+    let last = client.last_event_id();
+    let Old { endpoint, token, http, stream, .. } = client;
+    drop(stream);
+    let asked = http.post(&endpoint).bearer_auth(&token).json(&call(json!(1), "large")).send().await.unwrap();
+    assert_eq!(asked.status(), StatusCode::ACCEPTED);
+    upstream.until(|sent| sent.body["params"]["name"] == "large").await;
+    let mut back = Old::open(&house, &token, Some(&last)).await.unwrap_or_else(|_| unreachable!());
+    assert_eq!(back.endpoint, endpoint);
+    back.stream.until("\"id\":1").await;
+}

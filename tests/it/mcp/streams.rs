@@ -86,15 +86,23 @@ async fn an_event_id_opens_its_own_stream_to_its_own_session_and_nothing_else() 
     let before = upstream.sent().len();
     let parts: Vec<_> = id.split('.').collect();
     let beyond = format!("{}.{}.99.", parts[0], parts[1]);
-    for (who, id) in [(&client, "g-1"), (&client, &beyond), (&other, "nonsense")] {
+    // The mark is of the whole: no part of an id can be put into another.
+    let changed = id.replacen(parts[2], "1000000", 1);
+    let mut elsewhere = parts.clone();
+    elsewhere[3] = "b2YtYW5vdGhlcnMtc3RyZWFt";
+    let elsewhere = elsewhere.join(".");
+    for (who, id) in [
+        (&client, "g-1"),
+        (&client, &beyond),
+        (&client, &changed),
+        (&client, &elsewhere),
+        (&other, &id),
+        (&other, "x"),
+    ] {
         let (status, body) = refused(resume(who, id).await).await;
         assert_eq!(status, StatusCode::NOT_FOUND, "{id}");
         assert!(body.contains("cannot be resumed") && body.contains("the session goes on"), "{body}");
     }
-    // To another session it says only that these calls will not be answered there.
-    let foreign = resume(&other, &id).await.text().await.unwrap();
-    assert_eq!(messages(&foreign)[0]["error"]["data"]["reason"], "stream_lost", "{foreign}");
-    assert!(!foreign.contains("progress"));
     assert_eq!(upstream.sent().len(), before, "none of it went to the upstream");
     // What came on the standing stream is not on the call's.
     upstream.told.release.notify_one();
@@ -215,4 +223,56 @@ async fn a_slow_reader_slows_the_upstream_and_loses_nothing() {
         messages(&stream.text).iter().map(|message| message["params"]["number"].clone()).collect();
     let expected: Vec<Value> = (0..1_000).map(|number| json!(number)).chain([Value::Null]).collect();
     assert_eq!(numbers, expected);
+}
+
+#[tokio::test]
+async fn an_upstream_that_serves_one_stream_gets_the_newest() {
+    let (house, upstream) = House::with_fake(&[]).await;
+    *upstream.told.serves_one_stream.lock() = true;
+    let client = house.connect().await;
+    let mut first = Stream::of(client.listen().await);
+    first.until("notifications/hello").await;
+    // Its connection looks alive still.
+    let mut second = Stream::of(client.listen().await);
+    second.until("notifications/hello").await;
+    assert!(first.end().await);
+    // And one that was closed, to which nobody comes back.
+    drop(second);
+    for _ in 0..3 {
+        let mut next = Stream::of(client.listen().await);
+        next.until("notifications/hello").await;
+    }
+}
+
+#[tokio::test]
+async fn a_large_answer_is_held_for_who_comes_back_for_it() {
+    let (house, upstream) = House::with_fake(&[]).await;
+    let client = house.connect().await;
+    let mut stream = Stream::of(client.begin(json!(1), "story with a large end").await);
+    stream.until("progress").await;
+    let last = ids(&stream.text).pop().unwrap().to_owned();
+    drop(stream);
+    upstream.told.release.notify_one();
+    let mut back = Stream::of(resume(&client, &last).await);
+    back.until("\"result\"").await;
+    assert!(back.end().await);
+    assert_eq!(messages(&back.text).last().unwrap()["result"]["filler"].as_str().unwrap().len(), 300_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_not_read_before_a_revoke_is_not_read_after_it_and_every_call_gets_one_end() {
+    let (house, _upstream) = House::with_fake(&[]).await;
+    let client = house.connect().await;
+    // It reads nothing until it is over.
+    let answer = client.begin(json!(1), "flood").await;
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    house.revoke_all().await;
+    let mut stream = Stream::of(answer);
+    stream.end().await;
+    let all = messages(&stream.text);
+    assert!(all.len() < 2_000, "it was never held up: {}", all.len());
+    assert!(all.iter().all(|message| message["result"].is_null()), "an answer after the revoke");
+    if let Some(last) = all.last().filter(|last| last["id"] == 1) {
+        assert_eq!(last["error"]["data"]["reason"], "revoked");
+    }
 }

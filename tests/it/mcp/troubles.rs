@@ -133,6 +133,9 @@ async fn an_upstream_that_keeps_silent_is_an_error_after_its_time_in_every_era()
         assert!(answer["error"]["message"].as_str().unwrap().contains("in time"), "{answer}");
     }
     // In the middle of an answer too.
+    for (_, answer) in [client.call("400 and silent").await, modern.call("400 and silent").await] {
+        assert_eq!(answer["error"]["data"]["reason"], "upstream_refused", "{answer}");
+    }
     for (_, answer) in [client.call("half").await, modern.call("half").await] {
         assert_eq!(answer["error"]["data"]["reason"], "upstream_lost", "{answer}");
     }

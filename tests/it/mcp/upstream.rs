@@ -50,6 +50,11 @@ pub struct Told {
     pub release: Notify,
     /// Knows no revision without sessions, and says so in the words of its age.
     pub is_old: Mutex<bool>,
+    /// Serves one standing stream at a time, as the TypeScript SDK's server does.
+    pub serves_one_stream: Mutex<bool>,
+    pub streams: Arc<AtomicUsize>,
+    /// Takes its time over `initialize`.
+    pub hesitates: Mutex<bool>,
     /// How many answers were given up by whoever asked.
     pub given_up: Arc<AtomicUsize>,
 }
@@ -118,6 +123,9 @@ async fn serve(State(told): State<Arc<Told>>, method: Method, headers: HeaderMap
             .into_response();
     }
     if sent.rpc() == "initialize" {
+        if *told.hesitates.lock() {
+            told.release.notified().await;
+        }
         return initialize(&told, &body);
     }
     let modern = &body["params"]["_meta"]["io.modelcontextprotocol/protocolVersion"];
@@ -134,6 +142,7 @@ async fn serve(State(told): State<Arc<Told>>, method: Method, headers: HeaderMap
         return (status, axum::Json(error)).into_response();
     }
     match method {
+        Method::GET if *told.serves_one_stream.lock() => one_stream(&told),
         Method::GET => listen(sent.header("last-event-id")),
         Method::DELETE => {
             told.sessions.lock().remove(sent.header("mcp-session-id").unwrap());
@@ -220,6 +229,23 @@ fn initialize(told: &Told, body: &Value) -> Response {
     (headers, axum::Json(answer)).into_response()
 }
 
+fn one_stream(told: &Told) -> Response {
+    if told.streams.load(Ordering::SeqCst) > told.given_up.load(Ordering::SeqCst) {
+        return (StatusCode::CONFLICT, "Conflict: Only one SSE stream is allowed per session")
+            .into_response();
+    }
+    told.streams.fetch_add(1, Ordering::SeqCst);
+    let noting = Noting(told.given_up.clone());
+    let hello = "data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/hello\"}\n\n";
+    let first = stream::iter([Ok::<_, std::io::Error>(Bytes::from(hello))]);
+    let never = stream::once(async move {
+        let _noting = noting;
+        std::future::pending::<Result<Bytes, std::io::Error>>().await
+    });
+    let body = Body::from_stream(stream::StreamExt::chain(first, never));
+    ([(header::CONTENT_TYPE, "text/event-stream")], body).into_response()
+}
+
 fn listen(last_event_id: Option<&str>) -> Response {
     let first = match last_event_id {
         // The rest of what `end with id` did not say.
@@ -276,8 +302,11 @@ async fn call(told: Arc<Told>, body: &Value) -> Response {
             std::future::pending::<Response>().await
         }
         // One event, and the answer when it is let go of.
-        "story" => {
-            let last = format!("event: message\ndata: {}\n\n", result(id));
+        name @ ("story" | "story with a large end") => {
+            let filler = if name == "story" { 0 } else { 300_000 };
+            let mut answer = result(id);
+            answer["result"]["filler"] = json!("x".repeat(filler));
+            let last = format!("event: message\ndata: {answer}\n\n");
             let first = stream::iter([Ok::<_, std::io::Error>(Bytes::from(progress))]);
             let last = stream::once(async move {
                 told.release.notified().await;
@@ -291,6 +320,24 @@ async fn call(told: Arc<Told>, body: &Value) -> Response {
             let mut pieces: Vec<_> = (0..1_000)
                 .map(|number| {
                     let params = json!({ "number": number, "filler": "x".repeat(1_000) });
+                    let message =
+                        json!({ "jsonrpc": "2.0", "method": "notifications/message", "params": params });
+                    format!("data: {message}\n\n")
+                })
+                .collect();
+            pieces.push(format!("data: {}\n\n", result(id)));
+            events(pieces, false)
+        }
+        // A refusal that never comes to its end.
+        "400 and silent" => {
+            let never = stream::pending::<Result<Bytes, std::io::Error>>();
+            (StatusCode::BAD_REQUEST, Body::from_stream(never)).into_response()
+        }
+        // More than any buffer on the way takes, and the answer.
+        "flood" => {
+            let mut pieces: Vec<_> = (0..2_000)
+                .map(|number| {
+                    let params = json!({ "number": number, "filler": "x".repeat(16_000) });
                     let message =
                         json!({ "jsonrpc": "2.0", "method": "notifications/message", "params": params });
                     format!("data: {message}\n\n")

@@ -182,7 +182,7 @@ pub const TABLE: &[Row] = &[
         mode: "HTTP+SSE",
         revision: "2025-11-25",
         sees: [
-            "ok",
+            "no answer, until its time is over",
             "ok",
             "`McpError` -32000 “The gateway is restarting”, reason `shutdown`",
             "ok",

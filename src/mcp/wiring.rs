@@ -1,0 +1,147 @@
+//! Sessions and wires (HTTP+SSE): how a wire gets its session, and keeps it as long as both last.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::{HeaderMap, HeaderValue, Method, header};
+use bytes::Bytes;
+
+use super::errand::Stop;
+use super::forward::Outgoing;
+use super::kept::{Kept, sealed};
+use super::legacy::not_entered;
+use super::line::End;
+use super::reply::{Fault, Refusal};
+use super::sse::{PATIENCE, for_upstream, taken};
+use super::upstream::{self, LAST_EVENT_ID};
+use super::wire::Wire;
+use super::{Gateway, Visit};
+use crate::core::session::Session;
+use crate::gate::Pass;
+
+/// Most sessions of one principal among which one without its wire is looked for.
+const MOST_OPEN: usize = 64;
+/// How often, and after which time, an upstream that has a standing stream already is asked again.
+const TRIES: u32 = 5;
+const AGAIN: Duration = Duration::from_millis(50);
+
+impl Gateway {
+    /// Gives a wire the session of a client that came back without saying which it had: the SDKs' clients open a new stream
+    /// then and go on as if nothing had been. Only where one session alone of this principal and client has lost its wire;
+    /// a client that has just begun says `initialize` first and never gets here.
+    pub(super) async fn adopt(
+        self: &Arc<Self>,
+        visit: &Visit,
+        wire: &Arc<Wire>,
+        headers: &HeaderMap,
+    ) -> Result<(), Refusal> {
+        let mut without = vec![];
+        for session in self.sessions.open_of(&visit.caller, visit.application.number, MOST_OPEN) {
+            let read = self.wires.of_session(session.number).is_some_and(|wire| wire.line.is_read());
+            if read || !self.is_of_client(visit, &session).await? {
+                continue;
+            }
+            let far = self.far.of(&self.sessions, &session).await;
+            without.extend(far.ok().filter(|far| far.now().wire).map(|_| session));
+        }
+        let [session] = &without[..] else { return Ok(()) };
+        let former = self.wires.of_session(session.number);
+        self.wire_up(visit, wire, session.clone(), None)?;
+        if let Some(former) = former {
+            wire.succeed(&former).await;
+        }
+        self.stand_by(visit, wire, session.clone(), headers);
+        Ok(())
+    }
+
+    /// Remembers that a session is of HTTP+SSE.
+    pub(super) async fn keep_wire(&self, session: &Session) {
+        let Ok(held) = self.far.of(&self.sessions, session).await else { return };
+        let kept = Kept { wire: true, ..Kept::clone(&held.now()) };
+        if let Err(error) = self.sessions.update_mcp(session, &sealed(&kept)).await {
+            tracing::warn!(?error, session = %session.id, "a client that comes back will not find its session");
+        }
+        held.set(kept);
+    }
+
+    /// Gives a wire its session, and watches over both: the one ends with the other.
+    pub(super) fn wire_up(
+        self: &Arc<Self>,
+        visit: &Visit,
+        wire: &Arc<Wire>,
+        session: Session,
+        mcp_session_id: Option<&str>,
+    ) -> Result<(), Refusal> {
+        let refused = |error| not_entered(error, visit, vec![], false);
+        let pass = self.sessions.enter(&visit.caller, &session).map_err(refused)?;
+        // The stream may have been opened with a credential that is good no more.
+        if let Err(error) = self.sessions.still_welcome(&wire.opener, session.application) {
+            wire.line.end(End::Done);
+            self.wires.remove(wire);
+            return Err(refused(error));
+        }
+        wire.give(session.clone(), mcp_session_id);
+        self.wires.insert(wire);
+        let mut errand = self.errand(visit, &session, pass, vec![]);
+        let (gateway, wire, visit) = (self.clone(), wire.clone(), visit.clone());
+        tokio::spawn(async move {
+            let stop = tokio::select! {
+                biased;
+                stop = errand.watch() => Some(stop),
+                () = wire.line.deserted(PATIENCE) => None,
+            };
+            match stop {
+                // Its client comes back, to the same session; its calls are told now, because nothing of them is left.
+                Some(Stop::Stopping) => wire.cut_off(&Fault::stopping()),
+                Some(stop) => wire.cut_off(&errand.fault(stop)),
+                None => wire.line.end(End::Done),
+            }
+            let own = match (stop, errand.pass.as_ref().and_then(Pass::reason)) {
+                (Some(Stop::Ended), Some(reason)) => {
+                    gateway.wires.bury(&wire, reason);
+                    false
+                }
+                _ => gateway.wires.remove(&wire),
+            };
+            errand.let_go();
+            if stop.is_none() && own {
+                gateway.leave(&visit, &session).await.ok();
+            }
+        });
+        Ok(())
+    }
+
+    /// Has what the upstream says by itself come on the wire too.
+    pub(super) fn stand_by(
+        self: &Arc<Self>,
+        visit: &Visit,
+        wire: &Arc<Wire>,
+        session: Session,
+        headers: &HeaderMap,
+    ) {
+        let mut headers = upstream::inward(headers);
+        headers.remove(&LAST_EVENT_ID);
+        headers.remove(header::CONTENT_TYPE);
+        for_upstream(&mut headers);
+        headers.insert(header::ACCEPT, HeaderValue::from_static("text/event-stream"));
+        let (application, body) = (session.application, Bytes::new());
+        let outgoing = Outgoing { application, method: Method::GET, headers, body };
+        let (gateway, wire, visit) = (self.clone(), wire.clone(), visit.clone());
+        tokio::spawn(async move {
+            for _ in 0..TRIES {
+                let Ok(pass) = gateway.sessions.enter(&visit.caller, &session) else { return };
+                let errand = gateway.errand(&visit, &session, pass, vec![]);
+                let standing = gateway.exchange_on(&wire, errand, &visit, &session, outgoing.clone());
+                let stood = tokio::select! {
+                    stood = standing => stood,
+                    () = wire.line.over() => return,
+                };
+                // It has not noticed yet that the stream before this one is over.
+                if stood != Err(taken()) {
+                    return;
+                }
+                tokio::time::sleep(AGAIN).await;
+            }
+        });
+    }
+}
