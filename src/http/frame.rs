@@ -49,7 +49,7 @@ pub async fn frame(State(app): State<App>, mut request: Request, next: Next) -> 
     let route = app.config.metrics_listen.map(|_| route(&request));
     // The span has the id alone: what is in a span is formatted for every request, and most say nothing.
     let (method, uri) = (request.method().clone(), request.uri().clone());
-    let span = tracing::info_span!("request", %id);
+    let span = tracing::info_span!("request", %id, session = tracing::field::Empty);
     let mut response = guard::pass(&app, request, next, address).instrument(span.clone()).await;
     let _entered = span.enter();
     let status = response.status();

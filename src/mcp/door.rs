@@ -120,7 +120,7 @@ pub fn accepts(headers: &HeaderMap, media: &str) -> bool {
     })
 }
 
-/// A header as text, if it is there once and readable.
+/// A header as text, if it is readable; the first where there are several.
 pub fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }

@@ -9,15 +9,15 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-use super::door;
 use super::message::{LEGACY, MODERN, Posted};
 use super::reply::{Fault, Refusal};
 use super::upstream::PROTOCOL_VERSION;
 
 static METHOD: HeaderName = HeaderName::from_static("mcp-method");
 static NAME: HeaderName = HeaderName::from_static("mcp-name");
-/// Methods whose `Mcp-Name` header repeats a parameter.
-const NAMED: [&str; 3] = ["tools/call", "prompts/get", "resources/read"];
+/// Methods whose `Mcp-Name` header repeats a parameter; the last three are of the extension for tasks (SEP-2663).
+const NAMED: [&str; 6] =
+    ["tools/call", "prompts/get", "resources/read", "tasks/get", "tasks/update", "tasks/cancel"];
 
 /// How a POST is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +33,10 @@ pub enum Era {
 /// Tells the era of a POST, or refuses what is of neither.
 pub fn of(posted: &Posted, headers: &HeaderMap) -> Result<Era, Refusal> {
     let refused = |fault| Err(Refusal::bad_request(fault).to(&posted.ids));
-    let header = door::text(headers, &PROTOCOL_VERSION);
+    let header = match revision(headers) {
+        Ok(header) => header,
+        Err(fault) => return refused(fault),
+    };
     match posted.meta.protocol_version.as_ref() {
         Some(Value::String(claim)) if LEGACY.contains(&claim.as_str()) => {}
         Some(_) if posted.batch => {
@@ -74,6 +77,18 @@ pub fn of(posted: &Posted, headers: &HeaderMap) -> Result<Era, Refusal> {
     }
 }
 
+/// The revision that the headers name: once, or the upstream might read another than we did.
+fn revision(headers: &HeaderMap) -> Result<Option<&str>, Fault> {
+    let mut values = headers.get_all(&PROTOCOL_VERSION).iter();
+    match (values.next().map(|value| value.to_str()), values.next()) {
+        (None, _) => Ok(None),
+        (Some(Ok(version)), None) => Ok(Some(version)),
+        _ => {
+            Err(Fault::header_mismatch("Header mismatch: MCP-Protocol-Version must be there once, in ASCII"))
+        }
+    }
+}
+
 /// Whether a revision is of the modern era, known here or not. Revisions are dates.
 pub fn is_modern(version: &str) -> bool {
     version >= MODERN
@@ -81,7 +96,7 @@ pub fn is_modern(version: &str) -> bool {
 
 /// What a GET or DELETE names: only revisions with sessions have them.
 pub fn of_session(headers: &HeaderMap) -> Result<(), Refusal> {
-    match door::text(headers, &PROTOCOL_VERSION) {
+    match revision(headers).map_err(Refusal::bad_request)? {
         Some(header) if is_modern(header) => Err(Refusal::method_not_allowed("POST, OPTIONS")),
         Some(header) if !LEGACY.contains(&header) => {
             Err(Refusal::bad_request(Fault::unsupported_legacy_version(header)))

@@ -32,6 +32,8 @@ pub struct Errand {
     pub batch: bool,
     /// It is `subscriptions/listen`, whose answer is the end of the stream.
     pub listens: bool,
+    /// How long the upstream may be silent in the middle of an answer that is not a stream.
+    pub patience: Duration,
     pub stopping: CancellationToken,
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header, response};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use uuid::Uuid;
 
 use super::Gateway;
@@ -24,6 +24,8 @@ pub const HANDSHAKE: Duration = Duration::from_secs(30);
 const GOODBYE: Duration = Duration::from_secs(5);
 /// Largest answer to `initialize`.
 const LARGEST_HANDSHAKE: usize = 4 << 20;
+/// Longest silence in the middle of an answer that is not a stream.
+const STALLED: Duration = Duration::from_secs(60);
 /// Largest refusal that is read to see whether it says that the session is unknown.
 const LARGEST_REFUSAL: usize = 64 << 10;
 
@@ -96,7 +98,7 @@ impl Gateway {
         }
         loop {
             let answer = self.send(&kept.url, kept.session.as_deref(), outgoing.clone()).await?;
-            let (lost, answer) = is_lost(&kept, answer).await?;
+            let (lost, answer) = is_lost(&kept, answer, self.patience()).await?;
             match lost {
                 false => return usable(answer),
                 true if owed => return Err(Fault::upstream_lost()),
@@ -109,6 +111,11 @@ impl Gateway {
             // Nothing of the new session can be resumed from an event of the old one.
             outgoing.headers.remove(&LAST_EVENT_ID);
         }
+    }
+
+    /// How long an upstream may be silent in the middle of an answer that is not a stream.
+    pub(super) fn patience(&self) -> Duration {
+        STALLED.min(self.config.upstream_timeout)
     }
 
     /// Sends a request and waits for the head of the answer.
@@ -214,7 +221,7 @@ impl Gateway {
 
 /// Whether an upstream says that it does not know the session. The spec's word for it is 404; a 400 is looked into, because
 /// servers built on the TypeScript SDK's examples say so there.
-async fn is_lost(kept: &Kept, answer: Incoming) -> Result<(bool, Incoming), Fault> {
+async fn is_lost(kept: &Kept, answer: Incoming, patience: Duration) -> Result<(bool, Incoming), Fault> {
     if kept.session.is_none() {
         return Ok((false, answer));
     }
@@ -222,9 +229,10 @@ async fn is_lost(kept: &Kept, answer: Incoming) -> Result<(bool, Incoming), Faul
         StatusCode::NOT_FOUND => Ok((true, answer)),
         StatusCode::BAD_REQUEST => {
             let Incoming { head, body } = answer;
-            let body = Limited::new(body, LARGEST_REFUSAL).collect().await;
-            let body = body.map_err(|_| Fault::upstream_refused("refused the request at length"))?.to_bytes();
-            let lost = speaks_of_lost_session(&body);
+            let body = collect(body, LARGEST_REFUSAL, patience).await?;
+            // What answers a request of the client's is no word about the session.
+            let about_a_request = message::answered(&body).iter().any(|id| !id.is_null());
+            let lost = !about_a_request && speaks_of_lost_session(&body);
             Ok((lost, Incoming { head, body: Body::from(body) }))
         }
         _ => Ok((false, answer)),
@@ -240,6 +248,18 @@ pub fn speaks_of_lost_session(body: &[u8]) -> bool {
     session.iter().any(|words| text.contains(words))
         || text.contains("server not initialized")
         || text.split_once("session").is_some_and(|(_, rest)| rest.contains("not found"))
+}
+
+/// The whole of a body that has to be looked into.
+pub(super) async fn collect(body: Body, largest: usize, patience: Duration) -> Result<Bytes, Fault> {
+    let whole = tokio::time::timeout(patience, Limited::new(body, largest).collect()).await;
+    match whole.map_err(|_| Fault::upstream_refused("broke off in the middle of an answer"))? {
+        Ok(whole) => Ok(whole.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            Err(Fault::upstream_refused("answers with more than can be taken"))
+        }
+        Err(_) => Err(Fault::upstream_lost()),
+    }
 }
 
 /// Tells the upstream which of our sessions a request belongs to.
@@ -273,8 +293,7 @@ async fn read_greeting(answer: Incoming) -> Result<Greeting, Fault> {
         let read = Limited::new(body, LARGEST_HANDSHAKE).collect().await;
         greeting.read = read.map_err(|_| Fault::upstream_lost())?.to_bytes();
         let initialized = message::initialized(&greeting.read).filter(|_| greeting.head.status.is_success());
-        greeting.protocol_version =
-            initialized.and_then(|one| one.result).map(|result| result.protocol_version);
+        greeting.protocol_version = agreed(initialized)?;
         return Ok(greeting);
     }
     let (mut splitter, mut read) = (Splitter::default(), Vec::new());
@@ -287,7 +306,7 @@ async fn read_greeting(answer: Incoming) -> Result<Greeting, Fault> {
         splitter.push(&chunk);
         while let Some(event) = splitter.next() {
             if let Some(initialized) = message::initialized(&event.data) {
-                greeting.protocol_version = initialized.result.map(|result| result.protocol_version);
+                greeting.protocol_version = agreed(Some(initialized))?;
                 greeting.read = read.into();
                 greeting.rest = Some(body);
                 return Ok(greeting);
@@ -295,6 +314,17 @@ async fn read_greeting(answer: Incoming) -> Result<Greeting, Fault> {
         }
     }
     Err(Fault::upstream_lost())
+}
+
+/// The revision that an answer to `initialize` names. One that is not known here nobody could go on in.
+fn agreed(initialized: Option<message::Initialized>) -> Result<Option<String>, Fault> {
+    let Some(result) = initialized.and_then(|one| one.result) else { return Ok(None) };
+    match message::LEGACY.contains(&result.protocol_version.as_str()) {
+        true => Ok(Some(result.protocol_version)),
+        false => {
+            Err(Fault::upstream_refused("agrees to a revision that has no sessions or is not known here"))
+        }
+    }
 }
 
 /// Whether an answer is a stream of server-sent events.

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
@@ -32,16 +33,31 @@ pub struct Kept {
     pub wire: bool,
 }
 
+impl Kept {
+    fn size(&self) -> usize {
+        self.initialize.get().len()
+    }
+}
+
 /// The far side of one open session, shared by its requests.
 pub struct Held {
     now: RwLock<Arc<Kept>>,
     /// Held while the upstream is being greeted anew, so that it happens once however many requests find it lost.
     pub healing: tokio::sync::Mutex<()>,
+    /// Held for writing while the standing stream is on its way to the upstream.
+    opening: Arc<tokio::sync::RwLock<()>>,
 }
+
+/// The standing stream is on its way, as long as this is held.
+pub type Opening = tokio::sync::OwnedRwLockWriteGuard<()>;
+
+/// How long a call waits for a standing stream that its client opened just before.
+const OVERTAKEN: Duration = Duration::from_millis(250);
 
 impl Held {
     fn new(kept: Kept) -> Arc<Self> {
-        Arc::new(Self { now: RwLock::new(Arc::new(kept)), healing: tokio::sync::Mutex::default() })
+        let (healing, opening) = Default::default();
+        Arc::new(Self { now: RwLock::new(Arc::new(kept)), healing, opening })
     }
 
     pub fn now(&self) -> Arc<Kept> {
@@ -51,52 +67,71 @@ impl Held {
     pub fn set(&self, kept: Kept) {
         *self.now.write() = Arc::new(kept);
     }
+
+    /// Says that the standing stream is on its way.
+    pub fn opening(&self) -> Option<Opening> {
+        self.opening.clone().try_write_owned().ok()
+    }
+
+    /// Lets a standing stream that is on its way arrive first: servers ask their questions on it, and what a call makes
+    /// them ask before it is there is lost.
+    pub async fn opened(&self) {
+        if self.opening.try_read().is_err() {
+            tokio::time::timeout(OVERTAKEN, self.opening.read()).await.ok();
+        }
+    }
 }
 
-/// The far sides of sessions that passed here.
+/// The far sides of sessions that passed here of late.
 #[derive(Default)]
 pub struct Far {
-    held: Mutex<HashMap<SessionNumber, Arc<Held>>>,
+    held: Mutex<Holding>,
 }
 
-/// Below this many nobody looks for what has ended.
-const FEW: usize = 1_024;
+#[derive(Default)]
+struct Holding {
+    by_session: HashMap<SessionNumber, Arc<Held>>,
+    /// What is held of `initialize` messages.
+    bytes: usize,
+}
+
+/// Far sides beyond this many, or this much, are forgotten as soon as nothing of theirs is under way: the store has them.
+const MOST: usize = 1_024;
+const MOST_BYTES: usize = 32 << 20;
 
 impl Far {
     /// The far side of an open session, from memory or the store.
     pub async fn of(&self, sessions: &Sessions, session: &Session) -> Result<Arc<Held>, Error> {
-        if let Some(held) = self.held.lock().get(&session.number) {
+        if let Some(held) = self.held.lock().by_session.get(&session.number) {
             return Ok(held.clone());
         }
         let kept = sessions.kept_mcp(session).await?.ok_or(Error::NotFound("Session"))?;
         let kept = serde_json::from_slice(&kept).map_err(|error| {
             Error::Internal(format!("what was kept of an MCP session does not parse: {error}"))
         })?;
-        Ok(self.hold(sessions, session.number, || Held::new(kept)))
+        Ok(self.held.lock().hold(session.number, kept))
     }
 
     /// Takes a new far side in, in place of any other.
-    pub fn insert(&self, sessions: &Sessions, number: SessionNumber, kept: Kept) {
-        self.remove(number);
-        self.hold(sessions, number, || Held::new(kept));
-    }
-
-    pub fn remove(&self, number: SessionNumber) -> Option<Arc<Held>> {
-        self.held.lock().remove(&number)
-    }
-
-    fn hold(
-        &self,
-        sessions: &Sessions,
-        number: SessionNumber,
-        make: impl FnOnce() -> Arc<Held>,
-    ) -> Arc<Held> {
+    pub fn insert(&self, number: SessionNumber, kept: Kept) {
         let mut held = self.held.lock();
-        // Forgets what has ended whenever the map is about to grow: so it is never much larger than what is open.
-        if held.len() >= FEW && held.len() == held.capacity() {
-            held.retain(|number, _| sessions.open_session(*number).is_some());
+        held.by_session.remove(&number);
+        held.hold(number, kept);
+    }
+
+    pub fn remove(&self, number: SessionNumber) {
+        self.held.lock().by_session.remove(&number);
+    }
+}
+
+impl Holding {
+    fn hold(&mut self, number: SessionNumber, kept: Kept) -> Arc<Held> {
+        if self.by_session.len() >= MOST || self.bytes >= MOST_BYTES {
+            self.by_session.retain(|_, held| Arc::strong_count(held) > 1);
+            self.bytes = self.by_session.values().map(|held| held.now().size()).sum();
         }
-        held.entry(number).or_insert_with(make).clone()
+        self.bytes += kept.size();
+        self.by_session.entry(number).or_insert_with(|| Held::new(kept)).clone()
     }
 }
 

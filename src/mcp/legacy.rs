@@ -1,6 +1,7 @@
 //! Requests of a session, in the revisions that have them: POST, GET and DELETE with an `Mcp-Session-Id`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::request::Parts;
@@ -9,11 +10,12 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde_json::Value;
 use tokio::sync::oneshot;
+use tracing::Instrument;
 
 use super::errand::Errand;
 use super::event_id::EventId;
 use super::forward::{Incoming, Outgoing};
-use super::kept::Held;
+use super::kept::{Held, Opening};
 use super::line::{End, Line};
 use super::message::Posted;
 use super::pump::{self, Pump};
@@ -21,7 +23,6 @@ use super::reply::{Fault, Refusal};
 use super::upstream::{self, LAST_EVENT_ID, SESSION};
 use super::{Gateway, Visit, door, era, handover, outward};
 use crate::core::event::Counts;
-use crate::core::ids::SessionNumber;
 use crate::core::session::{Refusal as Rule, Session};
 use crate::error::Error;
 use crate::gate::Pass;
@@ -32,6 +33,11 @@ use crate::secret;
 const PRIMED: &str = "2025-11-25";
 /// How long they wait before they do; the SDKs' servers say the same.
 const RETRY: u32 = 1_000;
+/// How long giving up a connection to an upstream may take.
+const PARTING: Duration = Duration::from_secs(1);
+/// How often, and after which time, an upstream that has a standing stream already is asked again.
+const TRIES: u32 = 5;
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// A request on its way to an upstream, with what comes back.
 struct Carriage {
@@ -42,6 +48,8 @@ struct Carriage {
     outgoing: Outgoing,
     /// The line that its events are to go on; a new one if there is none.
     line: Option<Arc<Line>>,
+    /// It is the standing stream.
+    opening: Option<Opening>,
 }
 
 /// What came back.
@@ -140,6 +148,7 @@ impl Gateway {
         let (method, headers) = (Method::POST, upstream::inward(&parts.headers));
         let outgoing = Outgoing { application: session.application, method, headers, body };
         let carriage = self.admitted(&visit, session, (posted.ids, posted.batch), outgoing).await?;
+        carriage.far.opened().await;
         self.carried(carriage).await
     }
 
@@ -158,15 +167,21 @@ impl Gateway {
         // Nobody reads it and somebody comes who does not ask for it: they have begun anew. Most upstreams allow one.
         if let Some(former) = former.as_ref().filter(|former| !former.is_read()) {
             former.end(End::Done);
+            tokio::time::timeout(PARTING, former.parted()).await.ok();
         }
-        let carriage = self.admitted(&visit, session.clone(), (vec![], false), outgoing()).await?;
-        let response = self.carried(carriage).await?;
-        let taken = response.status() == StatusCode::CONFLICT;
-        let Some(former) = former.filter(|former| taken && former.ended().is_none()) else {
-            return Ok(response);
-        };
-        // The upstream has one already, read by a connection that is dead without our knowing: the new one counts.
-        former.end(End::Done);
+        for _ in 0..TRIES {
+            let mut carriage = self.admitted(&visit, session.clone(), (vec![], false), outgoing()).await?;
+            carriage.opening = carriage.far.opening();
+            let response = self.carried(carriage).await?;
+            let Some(former) = former.as_ref().filter(|_| response.status() == StatusCode::CONFLICT) else {
+                return Ok(response);
+            };
+            // The upstream has one still, read by a connection that is dead without our knowing, or has not noticed yet
+            // that we gave it up: the new one counts.
+            former.end(End::Done);
+            tokio::time::timeout(PARTING, former.parted()).await.ok();
+            tokio::time::sleep(AGAIN).await;
+        }
         let carriage = self.admitted(&visit, session, (vec![], false), outgoing()).await?;
         self.carried(carriage).await
     }
@@ -184,13 +199,13 @@ impl Gateway {
             Refusal::stream_not_found(why)
         };
         let from = EventId::parse(id).ok_or_else(gone)?;
-        let pass = self.sessions.enter(&visit.caller, session.number);
+        let pass = self.sessions.enter(&visit.caller, &session);
         let pass = pass.map_err(|error| not_entered(error, &visit, vec![], false))?;
         let known = self.lines.find(&from.key, session.number);
         let more = |line: &Arc<Line>| line.ended() != Some(End::Paused) || line.last() > from.number;
         if let Some(line) = known.clone().filter(more) {
             let reader = line.attach(from.number).map_err(|_| gone())?;
-            let errand = self.errand(&visit, session.number, pass, vec![]);
+            let errand = self.errand(&visit, &session, pass, vec![]);
             return Ok(events(&HeaderMap::new(), line, reader, Some(errand)));
         }
         drop(pass);
@@ -228,29 +243,32 @@ impl Gateway {
         (ids, batch): (Vec<Value>, bool),
         outgoing: Outgoing,
     ) -> Result<Carriage, Refusal> {
-        let pass = match self.sessions.enter(&visit.caller, session.number) {
+        let pass = match self.sessions.enter(&visit.caller, &session) {
             Ok(pass) => pass,
             Err(error) => return Err(not_entered(error, visit, ids, batch)),
         };
-        let mut errand = self.errand(visit, session.number, pass, ids);
+        let mut errand = self.errand(visit, &session, pass, ids);
         errand.batch = batch;
         let far = self.far.of(&self.sessions, &session).await;
         let far = far.map_err(|error| Refusal::from_error(error, &visit.metadata))?;
         let (requests, bytes_in) = (errand.ids.len() as u64, outgoing.body.len() as u64);
         self.sessions.observe(&visit.caller, &session, Counts { requests, bytes_in, bytes_out: 0 });
-        Ok(Carriage { errand, session, far, url: visit.url.clone(), outgoing, line: None })
+        Ok(Carriage { errand, session, far, url: visit.url.clone(), outgoing, line: None, opening: None })
     }
 
     /// What was let in to ask this.
-    pub(super) fn errand(&self, visit: &Visit, number: SessionNumber, pass: Pass, ids: Vec<Value>) -> Errand {
+    pub(super) fn errand(&self, visit: &Visit, session: &Session, pass: Pass, ids: Vec<Value>) -> Errand {
+        // From here on whatever is logged about the request says whose it is.
+        tracing::Span::current().record("session", tracing::field::display(session.id));
         Errand {
             sessions: self.sessions.clone(),
             caller: visit.caller.clone(),
-            number,
+            number: session.number,
             pass: Some(pass),
             ids,
             batch: false,
             listens: false,
+            patience: self.patience(),
             stopping: self.stopping.clone(),
         }
     }
@@ -258,7 +276,8 @@ impl Gateway {
     /// Goes to the upstream by itself, whatever becomes of the client, and waits for what comes back.
     async fn carried(self: &Arc<Self>, carriage: Carriage) -> Result<Response, Refusal> {
         let (answer, waiting) = oneshot::channel();
-        match handover::until(waiting, Box::pin(self.clone().carry(carriage, answer))).await {
+        let carrying = self.clone().carry(carriage, answer).in_current_span();
+        match handover::until(waiting, Box::pin(carrying)).await {
             Ok(Carried::Events(headers, line, reader)) => Ok(events(&headers, line, reader, None)),
             Ok(Carried::Whole(answer, errand)) => Ok(whole(*answer, errand)),
             Ok(Carried::Failed(fault, mut errand)) => {
@@ -274,11 +293,12 @@ impl Gateway {
     }
 
     async fn carry(self: Arc<Self>, carriage: Carriage, answer: oneshot::Sender<Carried>) {
-        let Carriage { errand, session, far, url, outgoing, line } = carriage;
+        let Carriage { errand, session, far, url, outgoing, line, opening } = carriage;
         let owed = line.as_ref().is_some_and(|line| !line.calls.is_empty());
         // In a box: a stream that stays open long after would keep room for it.
         let exchange = Box::pin(self.exchange(&session, &far, &url, outgoing, owed));
         let came = errand.wait(exchange).await;
+        drop(opening);
         let (line, came) = match (line, came) {
             (line, Ok(incoming)) if incoming.is_events() => (line, incoming),
             // Whoever resumes a call waits for events, and not for what is wrong with them.

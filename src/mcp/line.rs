@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::Value;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
@@ -56,12 +56,16 @@ struct State {
     /// The id the upstream gave its last event that has one.
     upstream_id: Option<Bytes>,
     end: Option<End>,
+    /// Nothing of the upstream's comes to it any more.
+    parted: bool,
 }
 
 struct Held {
     bytes: Bytes,
     /// Set for a part of an event of which more follows; whether it ends with a line.
     part: Option<bool>,
+    /// It goes on with the event before it.
+    goes_on: bool,
 }
 
 /// How a line ended.
@@ -93,39 +97,46 @@ impl Line {
             broken: None,
             upstream_id: upstream,
             end: None,
+            parted: false,
         };
         let (changed, room) = Default::default();
         Self { session, key, calls, after, state: Mutex::new(state), changed, room }
     }
 
-    /// Adds an event. `make` gets the id that is to be its; `upstream` is the one it came with.
-    pub async fn push(&self, upstream: Option<Bytes>, make: impl FnOnce(&str) -> Bytes) {
+    /// Adds an event, unless the line has ended; says whether it did. `make` gets the id that is to be its; `upstream` is the
+    /// one it came with.
+    pub async fn push(&self, upstream: Option<Bytes>, make: impl FnOnce(&str) -> Bytes) -> bool {
         self.wait_for_room().await;
         let mut state = self.state.lock();
         if upstream.is_some() {
             state.upstream_id = upstream;
         }
         let bytes = make(&self.next_id(&state));
-        state.hold(Held { bytes, part: None });
-        drop(state);
-        self.changed.notify_waiters();
+        self.hold(state, Held { bytes, part: None, goes_on: false })
     }
 
     /// Adds the beginning of an event that is too large to hold.
-    pub async fn push_begun(&self, at_line_start: bool, make: impl FnOnce(&str) -> Bytes) {
+    pub async fn push_begun(&self, at_line_start: bool, make: impl FnOnce(&str) -> Bytes) -> bool {
         self.wait_for_room().await;
-        let mut state = self.state.lock();
+        let state = self.state.lock();
         let bytes = make(&self.next_id(&state));
-        state.hold(Held { bytes, part: Some(at_line_start) });
-        drop(state);
-        self.changed.notify_waiters();
+        self.hold(state, Held { bytes, part: Some(at_line_start), goes_on: false })
     }
 
     /// Adds a further part of an event that is too large to hold; `part` is set where more follows.
-    pub async fn push_part(&self, bytes: Bytes, part: Option<bool>) {
+    pub async fn push_part(&self, bytes: Bytes, part: Option<bool>) -> bool {
         self.wait_for_room().await;
-        self.state.lock().hold(Held { bytes, part });
+        self.hold(self.state.lock(), Held { bytes, part, goes_on: true })
+    }
+
+    fn hold(&self, mut state: MutexGuard<'_, State>, held: Held) -> bool {
+        if state.end.is_some() {
+            return false;
+        }
+        state.hold(held);
+        drop(state);
         self.changed.notify_waiters();
+        true
     }
 
     fn next_id(&self, state: &State) -> String {
@@ -146,21 +157,27 @@ impl Line {
         self.room.notify_waiters();
     }
 
+    /// Ends it with these last words, as messages, after all that waits.
+    pub fn finish(&self, farewells: &[String]) {
+        let mut state = self.state.lock();
+        if state.end.is_none() {
+            let text = state.last_words(farewells);
+            state.hold(Held { bytes: text.into(), part: None, goes_on: false });
+            state.end = Some(End::Done);
+        }
+        drop(state);
+        self.changed.notify_waiters();
+        self.room.notify_waiters();
+    }
+
     /// Ends it at once: nothing that waits is handed on any more, only these last words, as messages.
     pub fn cut_off(&self, farewells: &[String]) {
         let mut state = self.state.lock();
-        let unread = state.next.saturating_sub(state.first) as usize;
-        state.held.truncate(unread);
-        let mut text = String::new();
-        if let Some(at_line_start) = state.broken.take() {
-            text.push_str(if at_line_start { "" } else { "\n" });
-            text.push_str(ABANDON);
-        }
-        for farewell in farewells {
-            text.push_str(&format!("event: message\ndata: {farewell}\n\n"));
-        }
+        let read = state.read();
+        state.held.truncate(read);
+        let text = state.last_words(farewells);
         if !text.is_empty() {
-            state.held.push_back(Held { bytes: text.into(), part: None });
+            state.held.push_back(Held { bytes: text.into(), part: None, goes_on: false });
         }
         state.bytes = state.held.iter().map(|held| held.bytes.len()).sum();
         state.end = Some(End::Cut);
@@ -177,6 +194,10 @@ impl Line {
             return Err(Gone);
         }
         state.next = after + 1;
+        // Whoever knows the id of an event has had all of its parts.
+        while state.held.get(state.read()).is_some_and(|held| held.goes_on) {
+            state.next += 1;
+        }
         state.reader += 1;
         state.left_at = None;
         let reader = state.reader;
@@ -212,6 +233,14 @@ impl Line {
         .inspect(|_| self.room.notify_waiters())
     }
 
+    /// Resolves once all that is held was read, or nobody reads.
+    pub async fn drained(&self) {
+        self.until(&self.room, |state| {
+            (state.left_at.is_some() || state.read() >= state.held.len()).then_some(())
+        })
+        .await;
+    }
+
     /// Resolves once nobody has read for this long.
     pub async fn deserted(&self, patience: Duration) {
         loop {
@@ -228,6 +257,17 @@ impl Line {
         self.until(&self.room, |state| state.end.map(|_| ())).await;
     }
 
+    /// Says that the connection to the upstream is given up.
+    pub fn part(&self) {
+        self.state.lock().parted = true;
+        self.room.notify_waiters();
+    }
+
+    /// Resolves once it is.
+    pub async fn parted(&self) {
+        self.until(&self.room, |state| state.parted.then_some(())).await;
+    }
+
     /// From here on events carry this in place of an upstream's id.
     pub fn mark(&self, upstream: Bytes) {
         self.state.lock().upstream_id = Some(upstream);
@@ -236,8 +276,7 @@ impl Line {
     /// What no reader has got yet.
     pub fn unread(&self) -> Vec<Bytes> {
         let state = self.state.lock();
-        let read = state.next.saturating_sub(state.first) as usize;
-        state.held.iter().skip(read).map(|held| held.bytes.clone()).collect()
+        state.held.iter().skip(state.read()).map(|held| held.bytes.clone()).collect()
     }
 
     /// Whether somebody reads.
@@ -279,6 +318,19 @@ impl Line {
 }
 
 impl State {
+    fn last_words(&mut self, farewells: &[String]) -> String {
+        let open = self.held.back().map_or(self.broken, |held| held.part);
+        let mut text = String::new();
+        if let Some(at_line_start) = open {
+            text.push_str(if at_line_start { "" } else { "\n" });
+            text.push_str(ABANDON);
+        }
+        for farewell in farewells {
+            text.push_str(&format!("event: message\ndata: {farewell}\n\n"));
+        }
+        text
+    }
+
     fn hold(&mut self, held: Held) {
         self.bytes += held.bytes.len();
         self.held.push_back(held);
@@ -287,7 +339,8 @@ impl State {
 
     /// Lets go of what is oldest, but not of what a reader is yet to get.
     fn make_room(&mut self) {
-        while self.bytes > HELD || self.held.len() > MOST {
+        // The last one stays, whatever its size: it may be the answer.
+        while (self.bytes > HELD || self.held.len() > MOST) && self.held.len() > 1 {
             if self.left_at.is_none() && self.first >= self.next {
                 return;
             }
@@ -297,10 +350,14 @@ impl State {
         }
     }
 
+    /// How many of what is held the reader has got.
+    fn read(&self) -> usize {
+        self.next.saturating_sub(self.first) as usize
+    }
+
     /// Bytes that the reader is yet to get.
     fn waiting(&self) -> usize {
-        let read = self.next.saturating_sub(self.first) as usize;
-        self.held.iter().skip(read).map(|held| held.bytes.len()).sum()
+        self.held.iter().skip(self.read()).map(|held| held.bytes.len()).sum()
     }
 
     fn take(&mut self) -> Option<Bytes> {

@@ -17,7 +17,7 @@ const KEPT: Duration = Duration::from_secs(60);
 const MOST: usize = 4_096;
 const MOST_BYTES: usize = 64 << 20;
 
-/// All lines, by the key that begins their event ids.
+/// All lines, by their session and the key that begins their event ids.
 #[derive(Default)]
 pub struct Lines {
     known: Mutex<Known>,
@@ -25,11 +25,11 @@ pub struct Lines {
 
 #[derive(Default)]
 struct Known {
-    by_key: HashMap<String, Arc<Line>>,
+    by_key: HashMap<(SessionNumber, String), Arc<Line>>,
     /// The standing stream of a session, as it was opened last.
     standing: HashMap<SessionNumber, Arc<Line>>,
     /// Those that have ended, with what they hold, the oldest first.
-    ended: VecDeque<(Instant, String, usize)>,
+    ended: VecDeque<(Instant, (SessionNumber, String), usize)>,
     ended_bytes: usize,
 }
 
@@ -39,12 +39,12 @@ impl Lines {
         if line.calls.is_empty() {
             known.standing.insert(line.session, line.clone());
         }
-        known.by_key.insert(line.key.clone(), line.clone());
+        known.by_key.insert((line.session, line.key.clone()), line.clone());
     }
 
     /// The line with this key, if it is the session's.
     pub fn find(&self, key: &str, session: SessionNumber) -> Option<Arc<Line>> {
-        self.known.lock().by_key.get(key).filter(|line| line.session == session).cloned()
+        self.known.lock().by_key.get(&(session, key.to_owned())).cloned()
     }
 
     /// The standing stream of a session.
@@ -54,12 +54,13 @@ impl Lines {
 
     /// Nothing more comes on it.
     pub fn ended(&self, line: &Arc<Line>) {
+        line.part();
         let (now, bytes) = (Instant::now(), line.bytes());
         let mut known = self.known.lock();
         if known.standing.get(&line.session).is_some_and(|standing| Arc::ptr_eq(standing, line)) {
             known.standing.remove(&line.session);
         }
-        known.ended.push_back((now, line.key.clone(), bytes));
+        known.ended.push_back((now, (line.session, line.key.clone()), bytes));
         known.ended_bytes += bytes;
         while let Some((at, key, bytes)) = known.ended.front().cloned() {
             if now - at < KEPT && known.ended.len() <= MOST && known.ended_bytes <= MOST_BYTES {

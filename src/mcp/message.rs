@@ -28,7 +28,7 @@ pub struct Posted {
     pub initialize: Option<Initialize>,
     /// Of its only message, or of the one in a batch that claims a revision. None for an answer.
     pub method: Option<String>,
-    /// What `Mcp-Name` has to mirror: `params.name`, or `params.uri` of `resources/read`.
+    /// What `Mcp-Name` has to mirror: `params.name`, `params.uri` of `resources/read`, or `params.taskId` of a task's methods.
     pub name: Option<String>,
     pub meta: Meta,
     /// Where in the body our own `_meta` member can be put.
@@ -70,6 +70,8 @@ struct Params<'a> {
     name: Option<&'a RawValue>,
     #[serde(borrow)]
     uri: Option<&'a RawValue>,
+    #[serde(rename = "taskId", borrow)]
+    task_id: Option<&'a RawValue>,
 }
 
 /// Reads a body.
@@ -110,7 +112,11 @@ impl Posted {
             message.params.and_then(|params| serde_json::from_str(params.get()).ok()).unwrap_or_default();
         if !self.meta.claims() {
             self.meta = params.meta.map(|meta| Meta::read(meta.get())).unwrap_or_default();
-            let name = if method == "resources/read" { params.uri } else { params.name };
+            let name = match method {
+                "resources/read" => params.uri,
+                "tasks/get" | "tasks/update" | "tasks/cancel" => params.task_id,
+                _ => params.name,
+            };
             self.name = name.and_then(|name| serde_json::from_str(name.get()).ok());
             self.method = Some(method.to_owned());
         }

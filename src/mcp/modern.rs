@@ -9,9 +9,8 @@ use axum::http::request::Parts;
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Limited};
 
-use super::forward::{Incoming, Outgoing, correlate, usable};
+use super::forward::{Incoming, Outgoing, collect, correlate, usable};
 use super::legacy::{not_entered, whole};
 use super::message::{MODERN, Posted, error_code};
 use super::reply::{Fault, Refusal};
@@ -20,7 +19,7 @@ use super::{Gateway, Visit, open, outward};
 use crate::auth::ClientAddress;
 use crate::core::event::Counts;
 use crate::core::kind::Kind;
-use crate::core::session::Session;
+use crate::core::session::{Refusal as Rule, Session};
 use crate::error::Error;
 use crate::gate::Pass;
 use crate::sessions::NewSession;
@@ -60,11 +59,12 @@ impl Gateway {
         }
         let requests = posted.ids.len() as u64;
         self.sessions.observe(&visit.caller, &session, Counts { requests, bytes_in, bytes_out: 0 });
-        let mut errand = self.errand(&visit, session.number, pass, posted.ids.clone());
+        let mut errand = self.errand(&visit, &session, pass, posted.ids.clone());
         errand.listens = posted.method.as_deref() == Some(LISTEN);
         // Whoever goes away cancels the call (MCP 2026-07-28, basic/patterns/cancellation): dropping this drops the
         // connection to the upstream.
-        let answer = async { understood(self.send(&visit.url, None, outgoing).await?).await };
+        let answer =
+            async { understood(self.send(&visit.url, None, outgoing).await?, self.patience()).await };
         match errand.wait(answer).await {
             Ok(Understood::Answer(answer)) => Ok(whole(answer, errand)),
             Ok(Understood::LegacyOnly) => Err(legacy_only(&posted)),
@@ -110,14 +110,14 @@ impl Gateway {
                 None if opens => self.opened_for(visit, parts, posted, &anchor).await.map_err(refused)?,
                 None => return Ok(None),
             };
-            match self.sessions.enter(&visit.caller, session.number) {
+            match self.sessions.enter(&visit.caller, &session) {
                 Ok(pass) => return Ok(Some((session, pass))),
                 Err(Error::NotFound("Session")) => {}
                 // A revocation that is under way covers it, but not who has a fresh credential: connecting ends it first.
-                Err(Error::Unauthorized { .. }) if opens => {
+                Err(Error::Unauthorized { reason: Some(Rule::Revoked(_)) }) if opens => {
                     self.opened_for(visit, parts, posted, &anchor).await.map_err(refused)?;
                 }
-                Err(Error::Unauthorized { .. }) => return Ok(None),
+                Err(Error::Unauthorized { reason: Some(Rule::Revoked(_)) }) => return Ok(None),
                 Err(error) => return Err(not_entered(error, visit, posted.ids.clone(), false)),
             }
         }
@@ -157,15 +157,18 @@ impl Gateway {
         posted: &Posted,
         outgoing: Outgoing,
     ) -> Result<Response, Refusal> {
+        let refused = |error| Refusal::from_error(error, &visit.metadata).to(&posted.ids);
+        let (caller, application) = (&visit.caller, visit.application.number);
+        self.sessions.still_welcome(caller, application).map_err(refused)?;
         let answer = async {
-            let Understood::Answer(answer) = understood(self.send(&visit.url, None, outgoing).await?).await?
+            let Understood::Answer(answer) =
+                understood(self.send(&visit.url, None, outgoing).await?, self.patience()).await?
             else {
                 return Ok(None);
             };
             let events = answer.is_events();
             let Incoming { head, body } = answer;
-            let body = Limited::new(body, LARGEST_UNATTENDED).collect().await;
-            let body = body.map_err(|_| Fault::upstream_lost())?.to_bytes();
+            let body = collect(body, LARGEST_UNATTENDED, self.patience()).await?;
             let mut response = (head.status, Body::from(body)).into_response();
             *response.headers_mut() = outward(&head.headers, events);
             Ok(Some(response))
@@ -177,8 +180,7 @@ impl Gateway {
                 answer.unwrap_or_else(|_| Err(Fault::upstream_refused("has not answered in time")))
             }
         };
-        let refused = |error| Refusal::from_error(error, &visit.metadata).to(&posted.ids);
-        self.sessions.agent_side(&visit.caller, visit.application.number).map_err(refused)?;
+        self.sessions.still_welcome(caller, application).map_err(refused)?;
         match answer {
             Ok(Some(response)) => Ok(response),
             Ok(None) => Err(legacy_only(posted)),
@@ -195,7 +197,7 @@ enum Understood {
 
 /// Takes an answer for what it is. A server of older revisions refuses in its own words, which every client is told in
 /// those of the specification; and a failure must not pass for one of ours, which would end a client's probing.
-async fn understood(answer: Incoming) -> Result<Understood, Fault> {
+async fn understood(answer: Incoming, patience: Duration) -> Result<Understood, Fault> {
     let status = answer.head.status;
     if status.is_success() {
         return Ok(Understood::Answer(answer));
@@ -204,8 +206,7 @@ async fn understood(answer: Incoming) -> Result<Understood, Fault> {
         usable(Incoming { head: answer.head.clone(), body: Body::empty() })?;
     }
     let Incoming { mut head, body } = answer;
-    let body = Limited::new(body, LARGEST_REFUSAL).collect().await;
-    let body = body.map_err(|_| Fault::upstream_refused("refused the request at length"))?.to_bytes();
+    let body = collect(body, LARGEST_REFUSAL, patience).await?;
     // JSON-RPC's own codes, and those that the specification has taken for itself; the others are of older servers.
     let said = error_code(&body).filter(|code| matches!(code, -32_700..=-32_600 | -32_099..=-32_020));
     match said {

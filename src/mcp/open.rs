@@ -26,6 +26,9 @@ use crate::core::reason::Reason;
 use crate::core::session::Session;
 use crate::sessions::{LARGEST_CLIENT_INFO, LONGEST, NewSession};
 
+/// Largest `initialize`: it is kept, to be said again.
+const LARGEST_INITIALIZE: usize = 256 << 10;
+
 impl Gateway {
     /// Opens a session, and answers with an id of our own for it.
     pub(super) async fn initialize(
@@ -54,6 +57,10 @@ impl Gateway {
         initialize: &Initialize,
         body: Bytes,
     ) -> Result<(Greeting, Option<(Session, String)>), Refusal> {
+        if body.len() > LARGEST_INITIALIZE {
+            let fault = Fault::invalid_request("Payload Too Large: initialize must be at most 256 KiB");
+            return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, fault).to(&posted.ids));
+        }
         let info = initialize.client_info.as_ref();
         let client_session_id = member(info, "sessionId");
         if client_session_id.is_none() && self.config.require_client_session_id {
@@ -69,6 +76,9 @@ impl Gateway {
         let mut headers = upstream::inward(&parts.headers);
         headers.remove(&PROTOCOL_VERSION);
         let outgoing = Outgoing { application, method: Method::POST, headers, body };
+        // It may have been revoked while the message came, and again while the upstream answers.
+        let refused = |error| Refusal::from_error(error, &visit.metadata).to(&posted.ids);
+        self.sessions.still_welcome(&visit.caller, application).map_err(refused)?;
         let greeting = tokio::select! {
             biased;
             () = self.stopping.cancelled() => Err(Fault::stopping()),
@@ -80,6 +90,7 @@ impl Gateway {
         let Some(protocol_version) = greeting.protocol_version.clone() else {
             // It said no: the client may read why, and nothing has come to be.
             self.say_goodbye(application, url, upstream_session, None);
+            self.sessions.still_welcome(&visit.caller, application).map_err(refused)?;
             return Ok((greeting, None));
         };
         let client = visit.caller.client().map(str::to_owned);
@@ -129,7 +140,7 @@ impl Gateway {
         let former = if opened.opened { None } else { self.far.of(&self.sessions, &session).await.ok() };
         match self.sessions.keep_mcp(&session, &sealed(&kept)).await {
             Ok(mcp_session_id) => {
-                self.far.insert(&self.sessions, session.number, kept);
+                self.far.insert(session.number, kept);
                 if let Some(former) = former.map(|held| held.now()) {
                     let Kept { url, session, protocol_version, .. } = Kept::clone(&former);
                     self.say_goodbye(visit.application.number, url, session, Some(protocol_version));
@@ -155,10 +166,10 @@ impl Gateway {
         mcp_session_id: &str,
     ) -> Result<Response, Refusal> {
         let refused = |error| Refusal::from_error(error, &visit.metadata);
-        let pass = self.sessions.enter(&visit.caller, session.number).map_err(refused)?;
+        let pass = self.sessions.enter(&visit.caller, &session).map_err(refused)?;
         let counts = Counts { requests: 1, bytes_in: bytes_in as u64, bytes_out: 0 };
         self.sessions.observe(&visit.caller, &session, counts);
-        let errand = self.errand(&visit, session.number, pass, posted.ids.clone());
+        let errand = self.errand(&visit, &session, pass, posted.ids.clone());
         let mut response = match greeting.is_events() {
             true => self.greeted_on_a_line(greeting, errand).await,
             false => answer(greeting, Some(errand)),

@@ -52,33 +52,37 @@ impl Pump {
             biased;
             stop = self.errand.watch() => Some(stop),
             () = line.deserted(patience) => None,
-            () = self.carry() => None,
+            () = line.over() => None,
+            () = self.carry() => self.close().await,
         };
-        if let Some(stop) = stop {
-            let fault = self.errand.fault(stop);
-            // A restart of ours is no loss to a client that can ask for the rest.
-            let resumable = self.broken.is_none() && self.line.upstream_id().is_some();
-            if stop == Stop::Stopping && (resumable || self.errand.ids.is_empty()) {
-                self.line.end(End::Paused);
-            } else {
-                self.line.cut_off(&self.errand.farewells(&fault));
+        // A restart of ours is no loss to a client that can ask for the rest.
+        let resumable = self.broken.is_none() && line.upstream_id().is_some();
+        match stop {
+            Some(Stop::Stopping) if resumable || self.errand.ids.is_empty() => line.end(End::Paused),
+            Some(stop) => {
+                if !line.unread().is_empty() {
+                    // An answer that is among it will not be handed on.
+                    self.errand.ids = line.calls.clone();
+                }
+                let fault = self.errand.fault(stop);
+                line.cut_off(&self.errand.farewells(&fault));
             }
+            None => line.end(End::Paused),
         }
-        self.line.end(End::Paused);
         self.errand.handed_on(self.bytes_out);
     }
 
     async fn carry(&mut self) {
         loop {
             self.hand_on().await;
-            let Some(body) = &mut self.rest else { return self.close() };
+            let Some(body) = &mut self.rest else { return };
             match body.frame().await {
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
                         self.splitter.push(&data);
                     }
                 }
-                Some(Err(_)) | None => return self.close(),
+                Some(Err(_)) | None => return,
             }
         }
     }
@@ -93,15 +97,16 @@ impl Pump {
                 self.errand.ids.clear();
                 continue;
             }
-            self.settle(&event);
             self.line.push(event.id.clone(), |id| event.renamed(id)).await;
+            self.settle(&event);
         }
         if self.splitter.waiting() > HOLD {
             let at_line_start = self.splitter.at_line_start();
             let part = self.splitter.take();
             self.bytes_out += part.len() as u64;
             if self.broken.replace(at_line_start).is_some() {
-                return self.line.push_part(part, Some(at_line_start)).await;
+                self.line.push_part(part, Some(at_line_start)).await;
+                return;
             }
             self.line.push_begun(at_line_start, |id| renamed_part(&part, id)).await;
         }
@@ -117,12 +122,20 @@ impl Pump {
 
     /// The upstream is done. An event without the blank line at its end counts for nothing (WHATWG HTML, 9.2.6), and
     /// closing is the upstream's right (MCP 2025-11-25, basic/transports) as long as the client can come back for the rest.
-    fn close(&mut self) {
+    /// What is held has not been handed on yet: until it is, the session's end must find it.
+    async fn close(&mut self) -> Option<Stop> {
         let standing = self.line.calls.is_empty();
         if !standing && self.errand.ids.is_empty() {
             self.line.end(End::Done);
         } else if !standing && self.line.upstream_id().is_none() {
-            self.line.cut_off(&self.errand.farewells(&Fault::upstream_lost()));
+            self.line.finish(&self.errand.farewells(&Fault::upstream_lost()));
+        } else {
+            self.line.end(End::Paused);
+        }
+        tokio::select! {
+            biased;
+            stop = self.errand.watch() => Some(stop),
+            () = self.line.drained() => None,
         }
     }
 }

@@ -3,7 +3,6 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::time::Duration;
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
@@ -20,8 +19,6 @@ use super::pump::{HOLD, QUIET};
 use super::reply::Fault;
 use crate::meter;
 
-/// How long an upstream may be silent in the middle of an answer that is not a stream.
-const STALLED: Duration = Duration::from_secs(60);
 /// Ends an event of which a part was handed on, in a way that no SDK takes for a message.
 const ABANDON: &str = "event: abandoned\n\n";
 
@@ -41,7 +38,7 @@ impl Errand {
                 pieces: Some(read).filter(|read| !read.is_empty()).into_iter().collect(),
             })
         };
-        let quiet_at = Instant::now() + if events { QUIET } else { STALLED };
+        let quiet_at = Instant::now() + if events { QUIET } else { self.patience };
         let measured = events.then(|| meter::Stream::begin("mcp"));
         let pieces = VecDeque::new();
         let mut relay = Relay {
@@ -151,7 +148,7 @@ impl Relay {
                 }
                 Turn::Piece(piece) => {
                     if !matches!(self.shape, Shape::Events { .. }) {
-                        self.quiet_at = Instant::now() + STALLED;
+                        self.quiet_at = Instant::now() + self.errand.patience;
                     }
                     match &mut self.shape {
                         Shape::Events { splitter, .. } => splitter.push(&piece),

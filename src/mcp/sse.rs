@@ -235,9 +235,9 @@ impl Gateway {
 
     /// Watches over a wire with a session: ends it with the session, and the session with it.
     fn keep_up(self: &Arc<Self>, visit: &Visit, wire: &Arc<Wire>, session: Session) -> Result<(), Refusal> {
-        let pass = self.sessions.enter(&visit.caller, session.number);
+        let pass = self.sessions.enter(&visit.caller, &session);
         let pass = pass.map_err(|error| not_entered(error, visit, vec![], false))?;
-        let mut errand = self.errand(visit, session.number, pass, vec![]);
+        let mut errand = self.errand(visit, &session, pass, vec![]);
         let (gateway, wire, visit) = (self.clone(), wire.clone(), visit.clone());
         tokio::spawn(async move {
             let stop = tokio::select! {
@@ -276,7 +276,7 @@ impl Gateway {
         posted: Posted,
         body: Bytes,
     ) -> Result<(), Refusal> {
-        let pass = self.sessions.enter(&visit.caller, session.number);
+        let pass = self.sessions.enter(&visit.caller, &session);
         let pass = match pass.map_err(|error| not_entered(error, &visit, posted.ids.clone(), posted.batch)) {
             Ok(pass) => pass,
             // It can pass: the call is answered, like all others, on the wire.
@@ -296,7 +296,7 @@ impl Gateway {
         wire.owe(&posted.ids);
         let ready = posted.method.as_deref() == Some("notifications/initialized");
         let (gateway, headers) = (self.clone(), parts.headers.clone());
-        let errand = gateway.errand(&visit, session.number, pass, posted.ids);
+        let errand = gateway.errand(&visit, &session, pass, posted.ids);
         tokio::spawn(async move {
             gateway.exchange_on(&wire, errand, &visit, &session, outgoing).await;
             if ready {
@@ -315,8 +315,8 @@ impl Gateway {
         headers.insert(header::ACCEPT, HeaderValue::from_static("text/event-stream"));
         let (application, body) = (session.application, Bytes::new());
         let outgoing = Outgoing { application, method: Method::GET, headers, body };
-        let Ok(pass) = self.sessions.enter(&visit.caller, session.number) else { return };
-        let errand = self.errand(visit, session.number, pass, vec![]);
+        let Ok(pass) = self.sessions.enter(&visit.caller, &session) else { return };
+        let errand = self.errand(visit, &session, pass, vec![]);
         let (gateway, wire, visit) = (self.clone(), wire.clone(), visit.clone());
         tokio::spawn(async move {
             let standing = gateway.exchange_on(&wire, errand, &visit, &session, outgoing);

@@ -9,7 +9,7 @@ use crate::core::command::NaturalKey;
 use crate::core::ids::{ApplicationNumber, PrincipalNumber, SessionNumber};
 use crate::core::kind::Kind;
 use crate::core::reason::Reason;
-use crate::core::session::Session;
+use crate::core::session::{Refusal, Session};
 use crate::error::Error;
 use crate::gate::{Known, Pass, key_digest};
 use crate::secret::{self, TokenKind};
@@ -49,10 +49,21 @@ impl Sessions {
     }
 
     /// Registers a request or stream of a session as under way, if the caller may and the session is live. The pass
-    /// says when it must stop.
-    pub fn enter(&self, caller: &Caller, number: SessionNumber) -> Result<Pass, Error> {
-        self.gate_presented(caller, number);
-        Ok(self.gate.enter(number, self.clock.now())?)
+    /// says when it must stop. The credential is judged after that: it may have been revoked since it was presented, and
+    /// whoever revokes from now on finds what is registered.
+    pub fn enter(&self, caller: &Caller, session: &Session) -> Result<Pass, Error> {
+        let pass = self.gate.enter(session.number, self.clock.now())?;
+        self.still_welcome(caller, session.application)?;
+        self.gate_presented(caller, session.number);
+        Ok(pass)
+    }
+
+    /// Whether a credential that was good when it was presented still opens an application's agent side.
+    pub fn still_welcome(&self, caller: &Caller, application: ApplicationNumber) -> Result<(), Error> {
+        if self.clock.now() >= caller.credential.expires_at {
+            return Err(Refusal::Expired.into());
+        }
+        self.agent_side(caller, application)
     }
 
     /// Notes a sign of life of a session: its silence counts from now.

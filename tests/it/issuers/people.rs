@@ -49,7 +49,12 @@ async fn revoking_a_principal_or_an_application_bars_its_tokens_and_a_fresh_one_
         let (status, body) = operator.post("/api/v1/revocations", json!({ "filter": filter })).await;
         assert!(status.is_success(), "{body}");
         assert_eq!(opens(&server, &before).await, 401);
-        assert_eq!(opens(&server, &provider.token(&server, "ada")).await, 401, "issued in the same second");
+        let began: chrono::DateTime<chrono::Utc> =
+            body["revocation"]["beganAt"].as_str().unwrap().parse().unwrap();
+        let mut claims = provider.claims(&server, "ada");
+        claims["iat"] = json!(began.timestamp());
+        let same = provider.sign(&provider.header(), &claims);
+        assert_eq!(opens(&server, &same).await, 401, "issued in the same second");
         later += 10;
         server = server.restart_after(later).await;
         assert_eq!(opens(&server, &before).await, 401);
@@ -105,6 +110,14 @@ async fn a_fresh_token_renews_its_own_session_and_a_disabled_principal_has_nothi
     server.turn(2);
     let (status, body) = provider.holder(&server, "ada").post(SESSIONS, json!({})).await;
     assert_eq!((status.as_u16(), &body["code"]), (403, &json!("principal_disabled")));
+    // Final for every MCP client: no challenge, which would have it authenticate again and again.
+    let barred = provider.holder(&server, "ada");
+    let path = format!("/mcp/{}", server.application().await);
+    let initialize = json!({ "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {} });
+    let answer = barred.send(reqwest::Method::POST, &path, Some(&initialize)).await;
+    assert_eq!(answer.status().as_u16(), 403);
+    assert!(!answer.headers().contains_key("www-authenticate"));
+    assert!(answer.text().await.unwrap().contains("disabled"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

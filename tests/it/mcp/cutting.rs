@@ -226,3 +226,38 @@ async fn nothing_is_served_after_a_revoke_was_answered() {
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_open_streams_all_end_with_the_reason() {
+    const CLIENTS: usize = 50;
+    const STREAMS: usize = 20;
+    let (house, _upstream) = House::with_fake(&["--rate-limit", "0"]).await;
+    let (token, modern) = (house.token().await, house.modern().await);
+    let legacy = join_all((0..CLIENTS / 2).map(|_| async {
+        let mut client = house.client(&token);
+        client.initialize().await;
+        client
+    }));
+    let legacy = legacy.await;
+    let streams = join_all((0..CLIENTS * STREAMS).map(|number| {
+        let (client, modern) = (legacy[number % legacy.len()].clone(), modern.clone());
+        async move {
+            let answer = match number % 2 {
+                0 => client.begin(json!(number), "hang").await,
+                _ => modern.begin(json!(number), "hang").await,
+            };
+            let mut stream = Stream::of(answer);
+            stream.until("progress").await;
+            (number, stream)
+        }
+    }));
+    let streams = streams.await;
+    let ending = tokio::spawn(join_all(streams.into_iter().map(|(number, mut stream)| async move {
+        assert!(stream.end().await, "a clean end");
+        (number, messages(&stream.text).pop().unwrap())
+    })));
+    assert_eq!(house.revoke_all().await["disconnectedCount"], legacy.len() + 1);
+    for (number, last) in ending.await.unwrap() {
+        assert_eq!((&last["id"], &last["error"]["data"]["reason"]), (&json!(number), &json!("revoked")));
+    }
+}

@@ -1,9 +1,12 @@
 //! Who is let in, and in which order others are turned away.
 
+use std::time::Duration;
+
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::{Client, House, NOT_FOUND, call, not_found, refused};
+use crate::support::Daemon;
 
 #[tokio::test]
 async fn anothers_session_cannot_be_told_from_one_that_never_was() {
@@ -176,4 +179,45 @@ async fn a_batch_passes_with_all_its_answers() {
     let answer = client.post(&json!([call(json!(1), "echo"), call(json!("b"), "echo")])).await;
     let answers: Value = answer.json().await.unwrap();
     assert_eq!((&answers[0]["id"], &answers[1]["id"]), (&json!(1), &json!("b")));
+}
+
+#[tokio::test]
+async fn whoever_presents_anothers_session_id_is_noted_by_name_and_counted() {
+    let upstream = super::upstream::Upstream::start().await;
+    let directory = tempfile::TempDir::new().unwrap();
+    let daemon = Daemon::start(directory.path(), &["--metrics-listen", "127.0.0.1:0"]);
+    let operator = daemon.operator().await;
+    let (_, applications) = operator.get("/api/v1/applications").await;
+    let application = applications["items"][0]["id"].as_str().unwrap().to_owned();
+    let path = format!("/api/v1/applications/{application}/upstream");
+    assert!(operator.put(&path, json!({ "url": upstream.url })).await.0.is_success());
+    let url = format!("{}/mcp/{application}", daemon.base);
+    let token = operator.token.clone().unwrap();
+    let mut owner = Client { url, token, session: None, http: reqwest::Client::new() };
+    owner.initialize().await;
+    let key = json!({ "name": "stranger", "scopes": ["mcp:invoke"] });
+    let (_, stranger) = operator.post("/api/v1/api-keys", key).await;
+    let thief = Client { token: stranger["key"].as_str().unwrap().to_owned(), ..owner.clone() };
+    assert_eq!(refused(thief.listen().await).await, (StatusCode::NOT_FOUND, NOT_FOUND.to_owned()));
+    let lines = || {
+        daemon
+            .log()
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap_or_default())
+            .collect::<Vec<_>>()
+    };
+    let noted = || lines().into_iter().find(|line| line["event"] == "session_use_by_another");
+    for _ in 0..1_000 {
+        if noted().is_some() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let noted = noted().expect("a line in the log");
+    assert_eq!(noted["actor"], stranger["apiKey"]["id"]);
+    let (_, sessions) = operator.get(&format!("/api/v1/applications/{application}/sessions")).await;
+    assert_eq!(noted["session"], sessions["items"][0]["id"]);
+    let metrics = lines().into_iter().find_map(|line| line["metrics"].as_str().map(str::to_owned)).unwrap();
+    let metrics = reqwest::get(format!("http://{metrics}/metrics")).await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("sessiond_foreign_session_total 1\n"), "{metrics}");
 }

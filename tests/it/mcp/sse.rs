@@ -66,8 +66,8 @@ impl Old {
     }
 
     fn last_event_id(&self) -> String {
-        let ids = self.stream.text.lines().filter_map(|line| line.strip_prefix("id: "));
-        ids.last().unwrap().to_owned()
+        let mut ids = self.stream.text.lines().filter_map(|line| line.strip_prefix("id: "));
+        ids.next_back().unwrap().to_owned()
     }
 }
 

@@ -120,3 +120,29 @@ async fn upstreams_outside_loopback_are_refused_when_they_are_named() {
         assert_eq!((status, &body["field"]), (StatusCode::BAD_REQUEST, &json!("url")), "{url} {body}");
     }
 }
+
+#[tokio::test]
+async fn an_upstream_that_keeps_silent_is_an_error_after_its_time_in_every_era() {
+    let (house, upstream) = House::with_fake(&["--upstream-timeout", "1s"]).await;
+    let (client, modern) = (house.connect().await, house.modern().await);
+    for (status, answer) in [client.call("silent").await, modern.call("silent").await] {
+        assert_eq!(
+            (status, &answer["error"]["data"]["reason"]),
+            (StatusCode::OK, &json!("upstream_refused"))
+        );
+        assert!(answer["error"]["message"].as_str().unwrap().contains("in time"), "{answer}");
+    }
+    // In the middle of an answer too.
+    for (_, answer) in [client.call("half").await, modern.call("half").await] {
+        assert_eq!(answer["error"]["data"]["reason"], "upstream_lost", "{answer}");
+    }
+    let mut notified = client.post(&json!({ "jsonrpc": "2.0", "method": "notifications/stuck" })).await;
+    assert_eq!(notified.status(), StatusCode::BAD_GATEWAY);
+    assert!(notified.chunk().await.unwrap().is_some());
+    // A stream may be silent for as long as it likes, while somebody reads it.
+    let mut stream = Stream::of(client.begin(json!(1), "story").await);
+    stream.until("progress").await;
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    upstream.told.release.notify_waiters();
+    stream.until("result").await;
+}
