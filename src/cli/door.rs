@@ -101,10 +101,11 @@ impl Way {
         let Some(tls) = &self.tls else { return self.serve(stream, peer, watcher).await };
         let shaken = tokio::select! {
             () = self.stopping.cancelled() => return,
-            shaken = timeout(self.head, tls.acceptor().accept(stream)) => shaken,
+            shaken = timeout(self.head, Box::pin(tls.acceptor().accept(stream))) => shaken,
         };
         match shaken {
-            Ok(Ok(stream)) => self.serve(stream, peer, watcher).await,
+            // In boxes: a connection that is not encrypted would keep room for one that is.
+            Ok(Ok(stream)) => Box::pin(self.serve(stream, peer, watcher)).await,
             Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
             Err(_) => tracing::debug!("a TLS handshake took too long"),
         }
