@@ -60,10 +60,12 @@ impl Held {
         Arc::new(Self { now: RwLock::new(Arc::new(kept)), healing, opening })
     }
 
+    /// As it is now.
     pub fn now(&self) -> Arc<Kept> {
         self.now.read().clone()
     }
 
+    /// Puts another in its place, for all that hold it.
     pub fn set(&self, kept: Kept) {
         *self.now.write() = Arc::new(kept);
     }
@@ -119,6 +121,7 @@ impl Far {
         held.hold(number, kept);
     }
 
+    /// Forgets that of a session that has ended.
     pub fn remove(&self, number: SessionNumber) {
         self.held.lock().by_session.remove(&number);
     }

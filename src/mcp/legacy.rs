@@ -121,6 +121,10 @@ impl Gateway {
         }
         let reason = self.sessions.how_mcp_ended(&visit.caller, visit.application.number, id).await;
         let reason = reason.map_err(|error| Refusal::from_error(error, &visit.metadata))?;
+        if reason.is_none() {
+            let (event, actor) = ("session_use_of_unknown", visit.caller.actor.id);
+            tracing::info!(target: "sessiond::security", event, %actor, "an id that was never given out to this client");
+        }
         Err(Refusal::session_not_found(reason))
     }
 

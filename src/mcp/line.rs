@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use super::event_id::EventId;
+use super::reply::last_words;
 use crate::core::ids::SessionNumber;
 
 /// Bytes that wait for a reader before the writer does, and that are held for one who comes back.
@@ -20,8 +21,6 @@ const HELD: usize = 256 << 10;
 const MOST: usize = 1_024;
 /// Handed on in one piece.
 const PIECE: usize = 32 << 10;
-/// Ends an event of which a part was handed on, in a way that no SDK takes for a message.
-const ABANDON: &str = "event: abandoned\n\n";
 
 /// A stream of events, which has one reader at a time, or none.
 pub struct Line {
@@ -286,6 +285,7 @@ impl Line {
         self.state.lock().left_at.is_none()
     }
 
+    /// How it ended, if it has.
     pub fn ended(&self) -> Option<End> {
         self.state.lock().end
     }
@@ -320,17 +320,8 @@ impl Line {
 }
 
 impl State {
-    fn last_words(&mut self, farewells: &[String]) -> String {
-        let open = self.held.back().map_or(self.broken, |held| held.part);
-        let mut text = String::new();
-        if let Some(at_line_start) = open {
-            text.push_str(if at_line_start { "" } else { "\n" });
-            text.push_str(ABANDON);
-        }
-        for farewell in farewells {
-            text.push_str(&format!("event: message\ndata: {farewell}\n\n"));
-        }
-        text
+    fn last_words(&self, farewells: &[String]) -> String {
+        last_words(self.held.back().map_or(self.broken, |held| held.part), farewells)
     }
 
     fn hold(&mut self, held: Held) {

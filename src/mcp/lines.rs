@@ -34,6 +34,7 @@ struct Known {
 }
 
 impl Lines {
+    /// Takes a line in; one that was taken up again replaces what it was.
     pub fn insert(&self, line: &Arc<Line>) {
         let mut known = self.known.lock();
         if line.calls.is_empty() {

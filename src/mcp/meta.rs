@@ -63,6 +63,7 @@ impl Meta {
         self.client_info.as_ref().and_then(|info| info.get("name")).and_then(Value::as_str).unwrap_or("")
     }
 
+    /// The machine that the client says it runs on.
     pub fn hostname(&self) -> Option<&str> {
         self.hostname.as_ref()?.as_str()
     }
@@ -165,6 +166,7 @@ fn replaced(body: &[u8], at: usize, length: usize, member: &str) -> Vec<u8> {
 pub struct Members<'a>(BTreeMap<Cow<'a, str>, &'a RawValue>);
 
 impl<'a> Members<'a> {
+    /// The member with this name.
     pub fn get(&self, name: &str) -> Option<&'a RawValue> {
         self.0.get(name).copied()
     }

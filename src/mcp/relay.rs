@@ -16,11 +16,8 @@ use super::errand::Errand;
 use super::events::Splitter;
 use super::message;
 use super::pump::{HOLD, QUIET};
-use super::reply::Fault;
+use super::reply::{Fault, last_words};
 use crate::meter;
-
-/// Ends an event of which a part was handed on, in a way that no SDK takes for a message.
-const ABANDON: &str = "event: abandoned\n\n";
 
 impl Errand {
     /// The answer's body, handed on.
@@ -242,14 +239,8 @@ impl Relay {
         self.pieces.clear();
         let farewell = match &self.shape {
             Shape::Events { broken, .. } => {
-                let mut farewell = String::new();
-                if let Some(at_line_start) = *broken {
-                    farewell.push_str(if at_line_start { "" } else { "\n" });
-                    farewell.push_str(ABANDON);
-                }
-                for message in self.errand.farewells(fault) {
-                    farewell.push_str(&format!("event: message\ndata: {message}\n\n"));
-                }
+                let open = *broken;
+                let farewell = last_words(open, &self.errand.farewells(fault));
                 (!farewell.is_empty()).then(|| Ok(Bytes::from(farewell)))
             }
             Shape::Whole(_) if self.errand.ids.is_empty() => {

@@ -32,6 +32,7 @@ struct Answer<'a> {
 }
 
 impl Fault {
+    /// An error with this code.
     pub fn new(code: i64, message: impl Into<Cow<'static, str>>) -> Self {
         Self { code, message: message.into(), data: None }
     }
@@ -92,10 +93,12 @@ impl Fault {
         Self::new(-32000, "The token has expired: authenticate again").because("expired")
     }
 
+    /// The service is being stopped: the same request succeeds after the restart.
     pub fn stopping() -> Self {
         Self::new(-32000, "The gateway is restarting: call again").because("shutdown")
     }
 
+    /// An operator has suspended the session.
     pub fn suspended() -> Self {
         Self::new(-32000, "The session is suspended; an operator can resume it").because("session_suspended")
     }
@@ -112,6 +115,7 @@ impl Fault {
             .because("upstream_lost")
     }
 
+    /// There is no connection to it: nothing was sent.
     pub fn upstream_unreachable() -> Self {
         Self::new(-32603, "The MCP server behind this gateway cannot be reached")
             .because("upstream_unreachable")
@@ -138,6 +142,23 @@ impl Fault {
             }
         }
     }
+}
+
+/// Ends an event of which a part was handed on, in a way that no SDK takes for a message.
+const ABANDON: &str = "event: abandoned\n\n";
+
+/// The last events of a stream: farewells, after an event that is `open` because only a part of it was handed on, which
+/// ended with a line or not.
+pub fn last_words(open: Option<bool>, farewells: &[String]) -> String {
+    let mut text = String::new();
+    if let Some(at_line_start) = open {
+        text.push_str(if at_line_start { "" } else { "\n" });
+        text.push_str(ABANDON);
+    }
+    for farewell in farewells {
+        text.push_str(&format!("event: message\ndata: {farewell}\n\n"));
+    }
+    text
 }
 
 /// A request that is not served, on its way to the client.

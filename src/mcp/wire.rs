@@ -72,12 +72,14 @@ impl Wire {
         self.ended.get().copied()
     }
 
+    /// Whether it was opened by the same principal and client.
     pub fn is_of(&self, caller: &Caller) -> bool {
         self.opener.actor == caller.actor
             && self.opener.person() == caller.person()
             && self.opener.client() == caller.client()
     }
 
+    /// The session it carries, once it has one.
     pub fn session(&self) -> Option<Session> {
         self.session.lock().clone()
     }
@@ -186,6 +188,7 @@ struct Known {
 }
 
 impl Wires {
+    /// Takes a wire in, also as that of its session if it has one.
     pub fn insert(&self, wire: &Arc<Wire>) {
         let mut known = self.known.lock();
         if let Some(session) = wire.session() {
@@ -194,10 +197,12 @@ impl Wires {
         known.by_id.insert(wire.id.clone(), wire.clone());
     }
 
+    /// The wire behind the id in an endpoint's URL.
     pub fn find(&self, id: &str) -> Option<Arc<Wire>> {
         self.known.lock().by_id.get(id).cloned()
     }
 
+    /// The wire that a session has now.
     pub fn of_session(&self, session: SessionNumber) -> Option<Arc<Wire>> {
         self.known.lock().by_session.get(&session).cloned()
     }
