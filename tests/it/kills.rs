@@ -195,7 +195,7 @@ async fn a_revocation_that_is_under_way_at_sigterm_is_carried_out_and_answered()
 #[tokio::test(flavor = "multi_thread")]
 async fn every_acknowledged_call_was_flushed_to_disk_before_its_answer() {
     let directory = TempDir::new().unwrap();
-    let daemon = Daemon::spawn(traced(directory.path(), &["-e", "trace=fdatasync"]));
+    let mut daemon = Daemon::spawn(traced(directory.path(), &["-e", "trace=fdatasync"]));
     let agent = daemon.operator().await.connect(json!({})).await;
     let flushes =
         || std::fs::read_to_string(directory.path().join("trace")).unwrap().matches("fdatasync(").count();
@@ -209,14 +209,13 @@ async fn every_acknowledged_call_was_flushed_to_disk_before_its_answer() {
     for pid in String::from_utf8(children.stdout).unwrap().split_whitespace() {
         Command::new("kill").args(["-TERM", pid]).status().unwrap();
     }
-    let mut child = daemon.child;
-    assert!(child.wait().unwrap().success());
+    assert!(daemon.child.wait().unwrap().success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_flush_ends_the_process_and_what_was_acknowledged_before_is_there_after() {
     let directory = TempDir::new().unwrap();
-    let daemon = Daemon::spawn(traced(
+    let mut daemon = Daemon::spawn(traced(
         directory.path(),
         &["-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO:when=30+"],
     ));
@@ -229,8 +228,7 @@ async fn a_failed_flush_ends_the_process_and_what_was_acknowledged_before_is_the
         }
     }
     assert!((1..100).contains(&acknowledged.len()), "the flush failed in the middle: {}", acknowledged.len());
-    let mut child = daemon.child;
-    assert_eq!(child.wait().unwrap().code(), Some(74), "fail-stop");
+    assert_eq!(daemon.child.wait().unwrap().code(), Some(74), "fail-stop");
     verify(directory.path());
     let daemon = Daemon::start(directory.path(), &[]);
     let holder = daemon.operator().await;

@@ -100,3 +100,11 @@ impl Daemon {
         self.child.wait().unwrap()
     }
 }
+
+impl Drop for Daemon {
+    /// None outlives its test. Whoever has waited for it already is told nothing new.
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
