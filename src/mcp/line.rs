@@ -147,8 +147,9 @@ impl Line {
     }
 
     async fn wait_for_room(&self) {
-        self.until(&self.room, |state| (state.left_at.is_some() || state.waiting() < HELD).then_some(()))
-            .await;
+        let may_go_on =
+            |state: &State| state.left_at.is_some() || state.end.is_some() || state.waiting() < HELD;
+        self.until(&self.room, |state| may_go_on(state).then_some(())).await;
     }
 
     /// Ends it: what is held can still be read.

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::event_id::EventId;
+use super::events::renamed_part;
 use super::line::{End, Line};
 use super::message;
 use super::reply::Fault;
@@ -146,8 +147,11 @@ impl Wire {
         former.line.end(End::Done);
         let owed = std::mem::take(&mut *former.owed.lock());
         self.owed.lock().extend(owed);
+        if let Some(mcp_session_id) = former.line.upstream_id() {
+            self.line.mark(mcp_session_id);
+        }
         for event in former.line.unread() {
-            self.line.push_part(event, None).await;
+            self.line.push(None, |id| renamed_part(&event, id)).await;
         }
     }
 

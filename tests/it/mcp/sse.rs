@@ -172,6 +172,15 @@ async fn a_client_that_comes_back_without_saying_so_gets_its_session_unless_ther
     assert_eq!(back.call(json!(6), "echo").await["result"]["content"][0]["text"], "done");
     back.stream.until("\"id\":5").await;
     assert_eq!(house.connected().await, 1);
+    // What was handed over is of the new stream, and can be gone on from.
+    let events = back.stream.text.split("\n\n").filter_map(|event| event.strip_prefix("id: "));
+    let first = events.into_iter().next().unwrap().lines().next().unwrap().to_owned();
+    let endpoint = back.endpoint.clone();
+    drop(back);
+    let mut back = Old::open(&house, &token, Some(&first)).await.unwrap_or_else(|_| unreachable!());
+    assert_eq!(back.endpoint, endpoint);
+    assert_eq!(back.call(json!(9), "echo").await["result"]["content"][0]["text"], "done");
+    drop(back);
     // After a restart too.
     let house = house.restart().await;
     let mut back = open(&house).await;
