@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::reply::Fault;
+use super::message;
+use super::reply::{Fault, Refusal};
 use crate::core::Time;
 use crate::core::caller::Caller;
 use crate::core::event::Counts;
@@ -131,6 +132,24 @@ impl Errand {
             true => vec![],
             false if bars.contains(fault) => ids.iter().map(|id| fault.answer(id)).collect(),
             false => ids.iter().map(graceful).collect(),
+        }
+    }
+
+    /// Calls that an upstream's message answers are owed nothing more.
+    pub fn settle(&mut self, message: &[u8]) {
+        if !self.ids.is_empty() && !message.is_empty() {
+            let answered = message::answered(message);
+            self.ids.retain(|id| !answered.contains(id));
+        }
+    }
+
+    /// What its client is told when nothing came back that could be handed on.
+    pub fn failed(mut self, fault: Fault) -> Refusal {
+        let ids = std::mem::take(&mut self.ids);
+        match self.pass.as_ref().and_then(Pass::reason) {
+            // There is no call to answer with the reason.
+            Some(reason) if ids.is_empty() => Refusal::session_not_found(Some(reason)),
+            _ => Refusal::in_place_of_answer(fault, ids, self.batch),
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header, response};
 use bytes::Bytes;
+use http_body::Frame;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use uuid::Uuid;
 
@@ -26,8 +27,8 @@ const GOODBYE: Duration = Duration::from_secs(5);
 const LARGEST_HANDSHAKE: usize = 4 << 20;
 /// Longest silence in the middle of an answer that is not a stream.
 const STALLED: Duration = Duration::from_secs(60);
-/// Largest refusal that is read to see whether it says that the session is unknown.
-const LARGEST_REFUSAL: usize = 64 << 10;
+/// Largest refusal that is read to see what it says.
+pub(super) const LARGEST_REFUSAL: usize = 64 << 10;
 
 /// A request on its way to an upstream. `headers` have been freed of what the upstream must not see.
 #[derive(Clone)]
@@ -48,7 +49,7 @@ pub struct Incoming {
 impl Incoming {
     /// Whether it is a stream of server-sent events.
     pub fn is_events(&self) -> bool {
-        self.head.status.is_success() && is_events(&self.head.headers)
+        is_stream(&self.head)
     }
 }
 
@@ -63,13 +64,6 @@ pub struct Greeting {
     pub protocol_version: Option<String>,
     /// The upstream's own session id.
     pub session: Option<String>,
-}
-
-impl Greeting {
-    /// Whether it is a stream of server-sent events.
-    pub fn is_events(&self) -> bool {
-        self.head.status.is_success() && is_events(&self.head.headers)
-    }
 }
 
 impl Gateway {
@@ -159,7 +153,7 @@ impl Gateway {
         headers.remove(&LAST_EVENT_ID);
         headers.remove(&PROTOCOL_VERSION);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
+        accept_both(&mut headers);
         let body = Bytes::from(lost.initialize.get().to_owned());
         let greeting = self
             .greet(url, Outgoing { application, method: Method::POST, headers: headers.clone(), body })
@@ -262,6 +256,23 @@ pub(super) async fn collect(body: Body, largest: usize, patience: Duration) -> R
     }
 }
 
+/// What a Streamable HTTP server wants to read of a POST.
+pub fn accept_both(headers: &mut HeaderMap) {
+    headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
+}
+
+/// The next data of a body; nothing at its end.
+pub async fn data(body: &mut Body) -> Option<Result<Bytes, axum::Error>> {
+    loop {
+        match body.frame().await?.map(Frame::into_data) {
+            Ok(Ok(data)) => return Some(Ok(data)),
+            // Trailers, which nobody has asked for.
+            Ok(Err(_)) => {}
+            Err(error) => return Some(Err(error)),
+        }
+    }
+}
+
 /// Tells the upstream which of our sessions a request belongs to.
 pub fn correlate(headers: &mut HeaderMap, session: Uuid) {
     if let Ok(id) = HeaderValue::try_from(session.to_string()) {
@@ -297,8 +308,8 @@ async fn read_greeting(answer: Incoming) -> Result<Greeting, Fault> {
         return Ok(greeting);
     }
     let (mut splitter, mut read) = (Splitter::default(), Vec::new());
-    while let Some(frame) = body.frame().await {
-        let Ok(chunk) = frame.map_err(|_| Fault::upstream_lost())?.into_data() else { continue };
+    while let Some(chunk) = data(&mut body).await {
+        let chunk = chunk.map_err(|_| Fault::upstream_lost())?;
         read.extend_from_slice(&chunk);
         if read.len() > LARGEST_HANDSHAKE {
             return Err(Fault::upstream_refused("answers to initialize with more than 4 MiB"));
@@ -327,7 +338,12 @@ fn agreed(initialized: Option<message::Initialized>) -> Result<Option<String>, F
     }
 }
 
-/// Whether an answer is a stream of server-sent events.
+/// Whether an answer is a stream of server-sent events to be carried on.
+pub fn is_stream(head: &response::Parts) -> bool {
+    head.status.is_success() && is_events(&head.headers)
+}
+
+/// Whether a body is of server-sent events.
 pub fn is_events(headers: &HeaderMap) -> bool {
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
     content_type.trim_start().to_ascii_lowercase().starts_with("text/event-stream")

@@ -21,7 +21,7 @@ use super::message::Posted;
 use super::pump::{self, Pump};
 use super::reply::{Fault, Refusal};
 use super::upstream::{self, LAST_EVENT_ID, SESSION};
-use super::{Gateway, Visit, door, era, handover, outward};
+use super::{Gateway, Visit, check_takes_events, door, era, handed_on, handover};
 use crate::core::event::Counts;
 use crate::core::session::{Refusal as Rule, Session};
 use crate::error::Error;
@@ -36,8 +36,8 @@ const RETRY: u32 = 1_000;
 /// How long giving up a connection to an upstream may take.
 const PARTING: Duration = Duration::from_secs(1);
 /// How often, and after which time, an upstream that has a standing stream already is asked again.
-const TRIES: u32 = 5;
-const AGAIN: Duration = Duration::from_millis(50);
+pub(super) const TRIES: u32 = 5;
+pub(super) const AGAIN: Duration = Duration::from_millis(50);
 
 /// A request on its way to an upstream, with what comes back.
 struct Carriage {
@@ -63,10 +63,7 @@ enum Carried {
 impl Gateway {
     pub(super) async fn get(self: &Arc<Self>, visit: Visit, parts: &Parts) -> Result<Response, Refusal> {
         era::of_session(&parts.headers)?;
-        if !door::accepts(&parts.headers, "text/event-stream") {
-            let fault = Fault::new(-32000, "Not Acceptable: Client must accept text/event-stream");
-            return Err(Refusal::new(StatusCode::NOT_ACCEPTABLE, fault));
-        }
+        check_takes_events(&parts.headers)?;
         let session = self.session(&visit, &parts.headers).await?;
         match door::text(&parts.headers, &LAST_EVENT_ID) {
             Some(id) => self.resume(visit, session, parts, id).await,
@@ -220,7 +217,8 @@ impl Gateway {
         let line = Arc::new(Line::new(session.number, EventId { upstream: upstream.clone(), ..from }, seal));
         if upstream.is_none() && !calls.is_empty() {
             // They were lost with us: better an error for each than a client that waits.
-            return self.given_up(line, &Fault::stream_lost()).ok_or_else(gone);
+            let reader = line.refuse(&Fault::stream_lost()).map_err(|_| gone())?;
+            return Ok(events(&HeaderMap::new(), line, reader, None));
         }
         let mut headers = upstream::inward(&parts.headers);
         headers.remove(&LAST_EVENT_ID);
@@ -231,14 +229,6 @@ impl Gateway {
         let outgoing = Outgoing { application, method: Method::GET, headers, body };
         let carriage = self.admitted(&visit, session, (calls, false), outgoing).await?;
         self.carried(Carriage { line: Some(line), ..carriage }).await
-    }
-
-    /// A stream that says nothing but that its calls will not be answered.
-    fn given_up(&self, line: Arc<Line>, fault: &Fault) -> Option<Response> {
-        let reader = line.attach(line.after).ok()?;
-        let farewells: Vec<_> = line.calls.iter().map(|id| fault.answer(id)).collect();
-        line.cut_off(&farewells);
-        Some(events(&HeaderMap::new(), line, reader, None))
     }
 
     /// Registers a request as under way, before anything else, so that a revocation finds it.
@@ -286,14 +276,7 @@ impl Gateway {
         match handover::until(waiting, carry).await {
             Ok(Carried::Events(headers, line, reader)) => Ok(events(&headers, line, reader, None)),
             Ok(Carried::Whole(answer, errand)) => Ok(whole(*answer, errand)),
-            Ok(Carried::Failed(fault, mut errand)) => {
-                let ids = std::mem::take(&mut errand.ids);
-                match errand.pass.as_ref().and_then(Pass::reason) {
-                    // There is no call to answer with the reason.
-                    Some(reason) if ids.is_empty() => Err(Refusal::session_not_found(Some(reason))),
-                    _ => Err(Refusal::in_place_of_answer(fault, ids, errand.batch)),
-                }
-            }
+            Ok(Carried::Failed(fault, errand)) => Err(errand.failed(fault)),
             Err(_) => Err(Refusal::in_place_of_answer(Fault::upstream_lost(), vec![], false)),
         }
     }
@@ -310,9 +293,7 @@ impl Gateway {
             // Whoever resumes a call waits for events, and not for what is wrong with them.
             (Some(line), came) if owed => {
                 let fault = came.err().unwrap_or_else(Fault::upstream_lost);
-                let farewells: Vec<_> = line.calls.iter().map(|id| fault.answer(id)).collect();
-                if let Ok(reader) = line.attach(line.after) {
-                    line.cut_off(&farewells);
+                if let Ok(reader) = line.refuse(&fault) {
                     answer.send(Carried::Events(HeaderMap::new(), line, reader)).ok();
                 }
                 return;
@@ -381,9 +362,7 @@ pub(super) fn warn_of_stranger(visit: &Visit, session: Option<&Session>) {
 
 /// A stream of events.
 pub(super) fn events(headers: &HeaderMap, line: Arc<Line>, reader: u64, errand: Option<Errand>) -> Response {
-    let mut response = (StatusCode::OK, pump::body(line, reader, errand)).into_response();
-    *response.headers_mut() = outward(headers, true);
-    response
+    handed_on(StatusCode::OK, headers, true, pump::body(None, line, reader, errand))
 }
 
 /// An answer that is no stream.
@@ -392,7 +371,5 @@ pub(super) fn whole(answer: Incoming, errand: Errand) -> Response {
     let Incoming { head, body } = answer;
     let empty = matches!(head.status, StatusCode::ACCEPTED | StatusCode::NO_CONTENT);
     let body = if empty { Body::empty() } else { errand.relay(Bytes::new(), Some(body), events) };
-    let mut response = (head.status, body).into_response();
-    *response.headers_mut() = outward(&head.headers, events);
-    response
+    handed_on(head.status, &head.headers, events, body)
 }

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use super::event_id::EventId;
-use super::reply::last_words;
+use super::reply::{Fault, last_words};
 use crate::core::ids::SessionNumber;
 
 /// Bytes that wait for a reader before the writer does, and that are held for one who comes back.
@@ -170,6 +170,14 @@ impl Line {
         drop(state);
         self.changed.notify_waiters();
         self.room.notify_waiters();
+    }
+
+    /// Ends it before it has begun, with this answer to each of its calls, for the reader that is returned.
+    pub fn refuse(&self, fault: &Fault) -> Result<u64, Gone> {
+        let reader = self.attach(self.after)?;
+        let farewells: Vec<_> = self.calls.iter().map(|id| fault.answer(id)).collect();
+        self.cut_off(&farewells);
+        Ok(reader)
     }
 
     /// Ends it at once: nothing that waits is handed on any more, only these last words, as messages.

@@ -40,7 +40,6 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use bytes::{Bytes, BytesMut};
-use http_body_util::BodyExt;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -283,10 +282,8 @@ fn check_content(headers: &HeaderMap) -> Result<(), Refusal> {
 /// gets to read the answer.
 async fn read_body(mut body: Body) -> Result<Bytes, Refusal> {
     let (mut whole, mut length) = (BytesMut::new(), 0);
-    while let Some(frame) = body.frame().await {
-        let frame =
-            frame.map_err(|_| Refusal::bad_request(Fault::parse("Parse error: the body broke off")))?;
-        let Ok(data) = frame.into_data() else { continue };
+    while let Some(data) = forward::data(&mut body).await {
+        let data = data.map_err(|_| Refusal::bad_request(Fault::parse("Parse error: the body broke off")))?;
         length += data.len();
         if length <= BODY {
             whole.extend_from_slice(&data);
@@ -299,6 +296,22 @@ async fn read_body(mut body: Body) -> Result<Bytes, Refusal> {
         return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, fault));
     }
     Ok(whole.freeze())
+}
+
+/// What a stream is asked with.
+fn check_takes_events(headers: &HeaderMap) -> Result<(), Refusal> {
+    if !door::accepts(headers, "text/event-stream") {
+        let fault = Fault::new(-32000, "Not Acceptable: Client must accept text/event-stream");
+        return Err(Refusal::new(StatusCode::NOT_ACCEPTABLE, fault));
+    }
+    Ok(())
+}
+
+/// An answer with what may be handed on of the upstream's head.
+fn handed_on(status: StatusCode, headers: &HeaderMap, events: bool, body: Body) -> Response {
+    let mut response = (status, body).into_response();
+    *response.headers_mut() = outward(headers, events);
+    response
 }
 
 /// The head of an answer that is handed on.

@@ -6,19 +6,18 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::request::Parts;
-use axum::http::{Method, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::{Method, StatusCode};
+use axum::response::Response;
 use bytes::Bytes;
+use serde_json::Value;
 
-use super::forward::{Incoming, Outgoing, collect, correlate, usable};
+use super::forward::{Incoming, LARGEST_REFUSAL, Outgoing, collect, correlate, usable};
 use super::legacy::{not_entered, whole};
 use super::message::{MODERN, Posted, error_code};
 use super::reply::{Fault, Refusal};
 use super::upstream::{self, LAST_EVENT_ID};
-use super::{Gateway, Visit, open, outward};
-use crate::auth::ClientAddress;
+use super::{Gateway, Visit, handed_on, open};
 use crate::core::event::Counts;
-use crate::core::kind::Kind;
 use crate::core::session::{Refusal as Rule, Session};
 use crate::error::Error;
 use crate::gate::Pass;
@@ -31,8 +30,6 @@ const LISTEN: &str = "subscriptions/listen";
 const UNATTENDED: Duration = Duration::from_secs(30);
 /// Largest answer to that.
 const LARGEST_UNATTENDED: usize = 4 << 20;
-/// Largest refusal that is read to see what it says.
-const LARGEST_REFUSAL: usize = 64 << 10;
 /// How often a session may end between being found and being entered.
 const TRIES: u32 = 3;
 
@@ -68,10 +65,7 @@ impl Gateway {
         match errand.wait(answer).await {
             Ok(Understood::Answer(answer)) => Ok(whole(answer, errand)),
             Ok(Understood::LegacyOnly) => Err(legacy_only(&posted)),
-            Err(fault) => match errand.pass.as_ref().and_then(Pass::reason) {
-                Some(reason) if posted.ids.is_empty() => Err(Refusal::session_not_found(Some(reason))),
-                _ => Err(Refusal::in_place_of_answer(fault, posted.ids, false)),
-            },
+            Err(fault) => Err(errand.failed(fault)),
         }
     }
 
@@ -132,21 +126,10 @@ impl Gateway {
         posted: &Posted,
         anchor: &str,
     ) -> Result<Session, Error> {
-        let info = posted.meta.client_info.clone().filter(serde_json::Value::is_object);
-        let new = NewSession {
-            kind: Kind::Mcp,
-            application: Some(visit.application.id),
-            client_session_id: None,
-            token_identifier: None,
-            anchor: Some(anchor.to_owned()),
-            authenticated_user: None,
-            name: None,
-            hostname: posted.meta.hostname().map(str::to_owned).filter(|name| open::is_plain(name)),
-            user_agent: super::door::text(&parts.headers, &header::USER_AGENT).map(str::to_owned),
-            client_info: info.map(open::fitting),
-            ip: parts.extensions.get::<ClientAddress>().map(|address| address.0.to_string()),
-            protocol_version: Some(MODERN.to_owned()),
-        };
+        let info = posted.meta.client_info.clone().filter(Value::is_object);
+        let hostname = posted.meta.hostname().map(str::to_owned);
+        let new = open::new_session(visit, parts, info, hostname, MODERN);
+        let new = NewSession { anchor: Some(anchor.to_owned()), ..new };
         Ok(self.sessions.connect(&visit.caller, new).await?.session)
     }
 
@@ -169,9 +152,7 @@ impl Gateway {
             let events = answer.is_events();
             let Incoming { head, body } = answer;
             let body = collect(body, LARGEST_UNATTENDED, self.patience()).await?;
-            let mut response = (head.status, Body::from(body)).into_response();
-            *response.headers_mut() = outward(&head.headers, events);
-            Ok(Some(response))
+            Ok(Some(handed_on(head.status, &head.headers, events, Body::from(body))))
         };
         let answer = tokio::select! {
             biased;

@@ -5,20 +5,20 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use bytes::Bytes;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::door;
 use super::errand::Errand;
-use super::forward::{Greeting, Outgoing, is_events};
+use super::forward::{Greeting, Outgoing, is_events, is_stream};
 use super::kept::{Kept, sealed};
 use super::message::{Initialize, Posted};
 use super::pump::Pump;
 use super::reply::{Fault, Refusal};
 use super::upstream::{self, PROTOCOL_VERSION, SESSION};
-use super::{Gateway, Visit, legacy};
+use super::{Gateway, Visit, handed_on, legacy};
 use crate::auth::ClientAddress;
 use crate::core::event::Counts;
 use crate::core::kind::Kind;
@@ -103,20 +103,8 @@ impl Gateway {
             client,
             wire: false,
         };
-        let new = NewSession {
-            kind: Kind::Mcp,
-            application: Some(visit.application.id),
-            anchor: None,
-            client_session_id,
-            token_identifier: None,
-            authenticated_user: None,
-            name: None,
-            hostname: member(info, "hostname").filter(|name| is_plain(name)),
-            user_agent: door::text(&parts.headers, &header::USER_AGENT).map(str::to_owned),
-            client_info: info.cloned().map(fitting),
-            ip: parts.extensions.get::<ClientAddress>().map(|address| address.0.to_string()),
-            protocol_version: Some(protocol_version.clone()),
-        };
+        let new = new_session(visit, parts, info.cloned(), member(info, "hostname"), &protocol_version);
+        let new = NewSession { client_session_id, ..new };
         match self.open(visit, new, kept).await {
             Ok(opened) => Ok((greeting, Some(opened))),
             Err(refusal) => {
@@ -170,7 +158,7 @@ impl Gateway {
         let counts = Counts { requests: 1, bytes_in: bytes_in as u64, bytes_out: 0 };
         self.sessions.observe(&visit.caller, &session, counts);
         let errand = self.errand(&visit, &session, pass, posted.ids.clone());
-        let mut response = match greeting.is_events() {
+        let mut response = match is_stream(&greeting.head) {
             true => self.greeted_on_a_line(greeting, errand).await,
             false => answer(greeting, Some(errand)),
         };
@@ -203,9 +191,31 @@ fn answer(greeting: Greeting, errand: Option<Errand>) -> Response {
         None => Body::from(read),
     };
     let status = if head.status == StatusCode::ACCEPTED { StatusCode::OK } else { head.status };
-    let mut response = (status, body).into_response();
-    *response.headers_mut() = super::outward(&head.headers, events);
-    response
+    handed_on(status, &head.headers, events, body)
+}
+
+/// What a client's first request says of it.
+pub(super) fn new_session(
+    visit: &Visit,
+    parts: &Parts,
+    info: Option<Value>,
+    hostname: Option<String>,
+    protocol_version: &str,
+) -> NewSession {
+    NewSession {
+        kind: Kind::Mcp,
+        application: Some(visit.application.id),
+        anchor: None,
+        client_session_id: None,
+        token_identifier: None,
+        authenticated_user: None,
+        name: None,
+        hostname: hostname.filter(|name| is_plain(name)),
+        user_agent: door::text(&parts.headers, &header::USER_AGENT).map(str::to_owned),
+        client_info: info.map(fitting),
+        ip: parts.extensions.get::<ClientAddress>().map(|address| address.0.to_string()),
+        protocol_version: Some(protocol_version.to_owned()),
+    }
 }
 
 fn member(info: Option<&Value>, name: &str) -> Option<String> {
@@ -213,13 +223,13 @@ fn member(info: Option<&Value>, name: &str) -> Option<String> {
 }
 
 /// A hostname that is not one is left out; it is no reason to refuse a client that works elsewhere.
-pub(super) fn is_plain(name: &str) -> bool {
+fn is_plain(name: &str) -> bool {
     name.len() <= LONGEST && !name.trim().is_empty() && !name.chars().any(char::is_control)
 }
 
 /// Icons may be pictures of any size (MCP 2025-11-25, schema `Implementation`): what is too large is recorded without what
 /// no list of sessions shows.
-pub(super) fn fitting(mut info: Value) -> Value {
+fn fitting(mut info: Value) -> Value {
     if info.to_string().len() > LARGEST_CLIENT_INFO
         && let Some(members) = info.as_object_mut()
     {

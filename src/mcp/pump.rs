@@ -7,13 +7,12 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::stream;
-use http_body_util::BodyExt;
 use tokio::time::{Instant, sleep_until};
 
 use super::errand::{Errand, Stop};
-use super::events::{Event, Splitter, renamed_part};
+use super::events::{Splitter, renamed_part};
+use super::forward::data;
 use super::line::{End, Line};
-use super::message;
 use super::reply::Fault;
 use crate::meter;
 
@@ -26,10 +25,10 @@ const STANDING: Duration = Duration::from_secs(60);
 
 /// A stream from an upstream to a line.
 pub struct Pump {
-    pub errand: Errand,
-    pub line: Arc<Line>,
+    errand: Errand,
+    line: Arc<Line>,
     /// How long a call whose client has gone may take.
-    pub patience: Duration,
+    patience: Duration,
     splitter: Splitter,
     rest: Option<Body>,
     /// Set while an event too large to hold is on its way; whether what is out ends with a line.
@@ -76,14 +75,8 @@ impl Pump {
         loop {
             self.hand_on().await;
             let Some(body) = &mut self.rest else { return };
-            match body.frame().await {
-                Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data() {
-                        self.splitter.push(&data);
-                    }
-                }
-                Some(Err(_)) | None => return,
-            }
+            let Some(Ok(data)) = data(body).await else { return };
+            self.splitter.push(&data);
         }
     }
 
@@ -98,7 +91,7 @@ impl Pump {
                 continue;
             }
             self.line.push(event.id.clone(), |id| event.renamed(id)).await;
-            self.settle(&event);
+            self.errand.settle(&event.data);
         }
         if self.splitter.waiting() > HOLD {
             let at_line_start = self.splitter.at_line_start();
@@ -109,14 +102,6 @@ impl Pump {
                 return;
             }
             self.line.push_begun(at_line_start, |id| renamed_part(&part, id)).await;
-        }
-    }
-
-    /// Calls that an event answers are owed nothing more.
-    fn settle(&mut self, event: &Event) {
-        if !self.errand.ids.is_empty() && !event.data.is_empty() {
-            let answered = message::answered(&event.data);
-            self.errand.ids.retain(|id| !answered.contains(id));
         }
     }
 
@@ -140,13 +125,8 @@ impl Pump {
     }
 }
 
-/// What a reader is sent: events as they come, and comments while there are none.
-pub fn body(line: Arc<Line>, reader: u64, errand: Option<Errand>) -> Body {
-    body_after(None, line, reader, errand)
-}
-
-/// The same, with something of its own before.
-pub fn body_after(first: Option<Bytes>, line: Arc<Line>, reader: u64, errand: Option<Errand>) -> Body {
+/// What a reader is sent: something of its own at first, then events as they come, and comments while there are none.
+pub fn body(first: Option<Bytes>, line: Arc<Line>, reader: u64, errand: Option<Errand>) -> Body {
     let (quiet_at, measured) = (Instant::now() + QUIET, meter::Stream::begin("mcp"));
     let reading = Reading { first, line, reader, errand, quiet_at, _measured: measured };
     Body::from_stream(stream::unfold(reading, |mut reading| async move {

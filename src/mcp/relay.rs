@@ -8,13 +8,12 @@ use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt, stream};
 use http_body::Body as _;
-use http_body_util::BodyExt;
 use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
 
 use super::errand::Errand;
 use super::events::Splitter;
-use super::message;
+use super::forward::data;
 use super::pump::{HOLD, QUIET};
 use super::reply::{Fault, last_words};
 use crate::meter;
@@ -188,10 +187,7 @@ impl Relay {
                         // It may have been an answer: nobody has looked.
                         self.errand.ids.clear();
                     }
-                    if !self.errand.ids.is_empty() && !event.data.is_empty() {
-                        let answered = message::answered(&event.data);
-                        self.errand.ids.retain(|id| !answered.contains(id));
-                    }
+                    self.errand.settle(&event.data);
                     ready.extend_from_slice(&event.raw);
                 }
                 if splitter.waiting() > HOLD {
@@ -265,13 +261,11 @@ impl Relay {
 
 async fn piece(body: &mut Body) -> Turn {
     loop {
-        match body.frame().await {
+        match data(body).await {
             None => return Turn::End,
             Some(Err(_)) => return Turn::Broken,
-            Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) if !data.is_empty() => return Turn::Piece(data),
-                _ => {}
-            },
+            Some(Ok(data)) if !data.is_empty() => return Turn::Piece(data),
+            Some(Ok(_)) => {}
         }
     }
 }

@@ -6,17 +6,16 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http_body_util::BodyExt;
 use serde_json::Value;
 use url::Url;
 
 use super::errand::Errand;
 use super::event_id::EventId;
 use super::events::Splitter;
-use super::forward::{Greeting, Incoming, Outgoing, collect};
+use super::forward::{Greeting, Incoming, Outgoing, accept_both, collect, data};
 use super::legacy::{not_entered, warn_of_stranger};
 use super::line::{End, Gone};
 use super::message::{self, Posted};
@@ -24,7 +23,7 @@ use super::pump;
 use super::reply::{Fault, Refusal};
 use super::upstream::{self, LAST_EVENT_ID, PROTOCOL_VERSION};
 use super::wire::{NO_SESSION, Wire};
-use super::{Gateway, Visit, check_content, door, outward, read_body};
+use super::{Gateway, Visit, check_content, check_takes_events, door, handed_on, read_body};
 use crate::core::event::Counts;
 use crate::core::session::Session;
 use crate::error::Error;
@@ -48,10 +47,7 @@ impl Gateway {
         if parts.method != Method::GET {
             return Err(Refusal::method_not_allowed("GET, OPTIONS"));
         }
-        if !door::accepts(&parts.headers, "text/event-stream") {
-            let fault = Fault::new(-32000, "Not Acceptable: Client must accept text/event-stream");
-            return Err(Refusal::new(StatusCode::NOT_ACCEPTABLE, fault));
-        }
+        check_takes_events(&parts.headers)?;
         let seal = |stream: &str| self.sessions.event_seal(NO_SESSION, stream);
         let last = door::text(&parts.headers, &LAST_EVENT_ID).and_then(|id| EventId::parse(id, seal));
         let session = match last.as_ref().and_then(|last| last.upstream.as_ref()) {
@@ -95,10 +91,8 @@ impl Gateway {
         let prefix = prefix.unwrap_or_default();
         let endpoint = format!("{prefix}/mcp/{}/messages?sessionId={}", visit.application.id, wire.id);
         let first = Bytes::from(format!("event: endpoint\nretry: {RETRY}\ndata: {endpoint}\n\n"));
-        let body = pump::body_after(Some(first), wire.line.clone(), reader, None);
-        let mut response = (StatusCode::OK, body).into_response();
-        *response.headers_mut() = outward(&HeaderMap::new(), true);
-        response
+        let body = pump::body(Some(first), wire.line.clone(), reader, None);
+        handed_on(StatusCode::OK, &HeaderMap::new(), true, body)
     }
 
     /// Takes a client's message. Its answer comes on the wire; here it is only accepted.
@@ -165,7 +159,7 @@ impl Gateway {
         let Some(initialize) = &posted.initialize else { return };
         let bytes_in = body.len() as u64;
         let mut headers = parts.clone();
-        for_upstream(&mut headers.headers);
+        accept_both(&mut headers.headers);
         let (greeting, opened) = match self.greeted(&visit, &headers, &posted, initialize, body).await {
             Ok(greeted) => greeted,
             Err(refusal) => return wire.refuse(&posted.ids, &refusal.fault).await,
@@ -215,7 +209,7 @@ impl Gateway {
         self.sessions.observe(&visit.caller, &session, Counts { requests, bytes_in, bytes_out: 0 });
         let body = posted.place.map_or(body.clone(), |place| place.name(&body, session.id).into());
         let mut headers = upstream::inward(&parts.headers);
-        for_upstream(&mut headers);
+        accept_both(&mut headers);
         let outgoing = Outgoing { application: session.application, method: Method::POST, headers, body };
         let ready = posted.method.as_deref() == Some("notifications/initialized");
         let asks = !posted.ids.is_empty();
@@ -285,11 +279,6 @@ fn accepted() -> Response {
     (StatusCode::ACCEPTED, "Accepted").into_response()
 }
 
-/// What a Streamable HTTP server wants to read, and old clients do not say.
-pub(super) fn for_upstream(headers: &mut HeaderMap) {
-    headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
-}
-
 /// Puts an upstream's answer onto a wire: each message of a stream as it comes, anything else whole. Returns how many bytes
 /// that were.
 async fn convey(
@@ -329,12 +318,8 @@ async fn convey(
         if splitter.waiting() > LARGEST {
             return Err(Fault::upstream_refused("answers with more than a stream of 2024-11-05 can carry"));
         }
-        match body.frame().await {
-            Some(Ok(frame)) => {
-                if let Ok(data) = frame.into_data() {
-                    splitter.push(&data);
-                }
-            }
+        match data(&mut body).await {
+            Some(Ok(data)) => splitter.push(&data),
             Some(Err(_)) | None if wire.owes(ids) => return Err(Fault::upstream_lost()),
             Some(Err(_)) | None => return Ok(sent),
         }

@@ -1,7 +1,6 @@
 //! Sessions and wires (HTTP+SSE): how a wire gets its session, and keeps it as long as both last.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderValue, Method, header};
 use bytes::Bytes;
@@ -9,10 +8,10 @@ use bytes::Bytes;
 use super::errand::Stop;
 use super::forward::Outgoing;
 use super::kept::{Kept, sealed};
-use super::legacy::not_entered;
+use super::legacy::{AGAIN, TRIES, not_entered};
 use super::line::End;
 use super::reply::{Fault, Refusal};
-use super::sse::{PATIENCE, for_upstream, taken};
+use super::sse::{PATIENCE, taken};
 use super::upstream::{self, LAST_EVENT_ID};
 use super::wire::Wire;
 use super::{Gateway, Visit};
@@ -21,9 +20,6 @@ use crate::gate::Pass;
 
 /// Most sessions of one principal among which one without its wire is looked for.
 const MOST_OPEN: usize = 64;
-/// How often, and after which time, an upstream that has a standing stream already is asked again.
-const TRIES: u32 = 5;
-const AGAIN: Duration = Duration::from_millis(50);
 
 impl Gateway {
     /// Gives a wire the session of a client that came back without saying which it had: the SDKs' clients open a new stream
@@ -122,7 +118,6 @@ impl Gateway {
         let mut headers = upstream::inward(headers);
         headers.remove(&LAST_EVENT_ID);
         headers.remove(header::CONTENT_TYPE);
-        for_upstream(&mut headers);
         headers.insert(header::ACCEPT, HeaderValue::from_static("text/event-stream"));
         let (application, body) = (session.application, Bytes::new());
         let outgoing = Outgoing { application, method: Method::GET, headers, body };

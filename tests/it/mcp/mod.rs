@@ -204,10 +204,7 @@ impl Client {
 
     /// A call from beginning to end: status and JSON-RPC answer.
     pub async fn call(&self, name: &str) -> (StatusCode, Value) {
-        let answer = self.begin(json!(7), name).await;
-        let (status, text) = (answer.status(), answer.text().await.unwrap());
-        let value = serde_json::from_str(&text).unwrap_or_else(|_| messages(&text).pop().unwrap_or_default());
-        (status, value)
+        told(self.begin(json!(7), name).await).await
     }
 
     pub async fn listen(&self) -> Response {
@@ -265,10 +262,7 @@ impl Modern {
     }
 
     pub async fn call(&self, name: &str) -> (StatusCode, Value) {
-        let answer = self.begin(json!(7), name).await;
-        let (status, text) = (answer.status(), answer.text().await.unwrap());
-        let value = serde_json::from_str(&text).unwrap_or_else(|_| messages(&text).pop().unwrap_or_default());
-        (status, value)
+        told(self.begin(json!(7), name).await).await
     }
 
     pub async fn listen(&self) -> Response {
@@ -278,6 +272,13 @@ impl Modern {
 
 pub fn call(id: Value, name: &str) -> Value {
     json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": { "name": name, "arguments": {} } })
+}
+
+/// Status and last message of an answer.
+async fn told(answer: Response) -> (StatusCode, Value) {
+    let (status, text) = (answer.status(), answer.text().await.unwrap());
+    let value = serde_json::from_str(&text).unwrap_or_else(|_| messages(&text).pop().unwrap_or_default());
+    (status, value)
 }
 
 /// The messages of a stream of events.

@@ -235,9 +235,13 @@ fn one_stream(told: &Told) -> Response {
             .into_response();
     }
     told.streams.fetch_add(1, Ordering::SeqCst);
+    noted(told, "data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/hello\"}\n\n")
+}
+
+/// A stream that says this and then nothing, and notes when it is given up.
+fn noted(told: &Told, first: &'static str) -> Response {
     let noting = Noting(told.given_up.clone());
-    let hello = "data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/hello\"}\n\n";
-    let first = stream::iter([Ok::<_, std::io::Error>(Bytes::from(hello))]);
+    let first = stream::iter([Ok::<_, std::io::Error>(Bytes::from(first))]);
     let never = stream::once(async move {
         let _noting = noting;
         std::future::pending::<Result<Bytes, std::io::Error>>().await
@@ -286,16 +290,7 @@ async fn call(told: Arc<Told>, body: &Value) -> Response {
             ([(header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(ticks)).into_response()
         }
         // Events, and notes when they are given up.
-        "noted" => {
-            let noting = Noting(told.given_up.clone());
-            let first = stream::iter([Ok::<_, std::io::Error>(Bytes::from(progress))]);
-            let never = stream::once(async move {
-                let _noting = noting;
-                std::future::pending::<Result<Bytes, std::io::Error>>().await
-            });
-            let body = Body::from_stream(stream::StreamExt::chain(first, never));
-            ([(header::CONTENT_TYPE, "text/event-stream")], body).into_response()
-        }
+        "noted" => noted(&told, progress),
         // A head only after a while, and notes when it is given up.
         "noted and silent" => {
             let _noting = Noting(told.given_up.clone());
