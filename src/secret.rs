@@ -28,6 +28,8 @@ pub enum TokenKind {
     ApiKey,
     /// `smc_`: an `Mcp-Session-Id` given out by the gateway. Not a credential: it opens nothing without one.
     Mcp,
+    /// `stt_`: opens the WebSocket of one terminal session, and nothing else.
+    Terminal,
 }
 
 impl TokenKind {
@@ -37,6 +39,7 @@ impl TokenKind {
             Self::Access => "sat",
             Self::ApiKey => "sak",
             Self::Mcp => "smc",
+            Self::Terminal => "stt",
         }
     }
 }
@@ -92,9 +95,10 @@ pub fn request_salt() -> [u8; 16] {
 pub fn parse(text: &str) -> Option<Presented> {
     let mut parts = text.splitn(3, '_');
     let prefix = parts.next()?;
-    let kind = [TokenKind::Session, TokenKind::Access, TokenKind::ApiKey, TokenKind::Mcp]
-        .into_iter()
-        .find(|kind| kind.prefix() == prefix)?;
+    let kind =
+        [TokenKind::Session, TokenKind::Access, TokenKind::ApiKey, TokenKind::Mcp, TokenKind::Terminal]
+            .into_iter()
+            .find(|kind| kind.prefix() == prefix)?;
     let id = parts.next().filter(|id| id.len() == 32)?;
     let secret = parts.next().filter(|secret| secret.len() == 43)?;
     Some(Presented { kind, id: Uuid::try_parse(id).ok()?, hash: hash(secret) })

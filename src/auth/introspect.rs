@@ -83,7 +83,7 @@ impl Auth {
                 let caller = session_caller(&known, session, known.session_token(number)?);
                 good.then(|| introspected(&known, &caller, None, Some((session, status))))
             }
-            TokenKind::Mcp => None,
+            TokenKind::Mcp | TokenKind::Terminal => None,
         }
     }
 
@@ -142,7 +142,7 @@ impl Auth {
                 _ => GivenUp::Nothing,
             },
             TokenKind::ApiKey => GivenUp::Unsupported,
-            TokenKind::Mcp => GivenUp::Nothing,
+            TokenKind::Mcp | TokenKind::Terminal => GivenUp::Nothing,
         }
     }
 }

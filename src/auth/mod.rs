@@ -143,7 +143,7 @@ impl Auth {
                 Some(caller) => Ok(caller),
                 None => self.ended_session(&presented).await,
             },
-            TokenKind::Mcp => Err(NOBODY),
+            TokenKind::Mcp | TokenKind::Terminal => Err(NOBODY),
         }
     }
 
@@ -159,7 +159,7 @@ impl Auth {
             TokenKind::Access => known.access_token(presented.id)?.secret_hash,
             TokenKind::Session => known.session_token(known.session_number(presented.id)?)?.secret_hash,
             TokenKind::ApiKey => *known.key_secrets.hash(presented.id)?,
-            TokenKind::Mcp => return None,
+            TokenKind::Mcp | TokenKind::Terminal => return None,
         };
         secret::same(&hash, &presented.hash).then_some(presented.id)
     }

@@ -429,7 +429,7 @@ pub struct Recorded {
 pub const TYPE_VERSION: i64 = 1;
 
 /// Every type there is, by kind of stream.
-pub const NAMES: [&str; 44] = [
+pub const NAMES: [&str; 48] = [
     "organization_created",
     "organization_renamed",
     "organization_issuers_set",
@@ -474,6 +474,10 @@ pub const NAMES: [&str; 44] = [
     "media_stream_declared",
     "hook_created",
     "hook_deleted",
+    "machine_created",
+    "machine_changed",
+    "machine_host_key_pinned",
+    "machine_deleted",
 ];
 
 /// The one type that is not a lifecycle event; feeds leave it out unless asked.

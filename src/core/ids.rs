@@ -62,6 +62,7 @@ pub enum StreamKind {
     Webhook = 9,
     MediaStream = 10,
     Hook = 11,
+    Machine = 12,
 }
 
 impl StreamKind {
@@ -79,6 +80,7 @@ impl StreamKind {
             Self::Webhook,
             Self::MediaStream,
             Self::Hook,
+            Self::Machine,
         ]
         .into_iter()
         .find(|kind| *kind as i64 == code)
@@ -98,6 +100,7 @@ impl StreamKind {
             Self::Webhook => "webhook",
             Self::MediaStream => "media_stream",
             Self::Hook => "hook",
+            Self::Machine => "machine",
         }
     }
 }

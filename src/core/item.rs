@@ -1,5 +1,5 @@
 //! The small things of a directory: principals' standing, API keys, schedules, webhooks, media
-//! streams, hooks. Each has a stream, events and
+//! streams, hooks, machines. Each has a stream, events and
 //! a fold of its own; all of them always live in memory and share one shape of row, their fold as JSON.
 
 use serde::de::DeserializeOwned;
@@ -11,6 +11,7 @@ use super::api_key::{ApiKey, ApiKeyEvent};
 use super::application::Envelope;
 use super::hook::{Hook, HookEvent};
 use super::ids::{Head, OrganizationNumber, Stream, StreamKind};
+use super::machine::{Machine, MachineEvent};
 use super::place::{MediaStream, MediaStreamEvent};
 use super::principal::{PrincipalEvent, Standing};
 use super::schedule::{Schedule, ScheduleEvent};
@@ -25,6 +26,7 @@ pub enum Item {
     Webhook(Webhook),
     MediaStream(MediaStream),
     Hook(Hook),
+    Machine(Box<Machine>),
 }
 
 /// What happens to a small thing.
@@ -36,6 +38,7 @@ pub enum ItemEvent {
     Webhook(WebhookEvent),
     MediaStream(MediaStreamEvent),
     Hook(HookEvent),
+    Machine(MachineEvent),
 }
 
 /// Why a wish about a small thing was refused.
@@ -54,6 +57,7 @@ impl Item {
             Self::Webhook(one) => (StreamKind::Webhook, one.number),
             Self::MediaStream(one) => (StreamKind::MediaStream, one.number),
             Self::Hook(one) => (StreamKind::Hook, one.number),
+            Self::Machine(one) => (StreamKind::Machine, one.number),
         };
         Stream { kind, number }
     }
@@ -66,6 +70,7 @@ impl Item {
             Self::Webhook(one) => one.id,
             Self::MediaStream(one) => one.id,
             Self::Hook(one) => one.id,
+            Self::Machine(one) => one.id,
         }
     }
 
@@ -77,6 +82,7 @@ impl Item {
             Self::Webhook(one) => one.organization,
             Self::MediaStream(one) => one.organization,
             Self::Hook(one) => one.organization,
+            Self::Machine(one) => one.organization,
         }
     }
 
@@ -88,6 +94,7 @@ impl Item {
             Self::Webhook(one) => one.head,
             Self::MediaStream(one) => one.head,
             Self::Hook(one) => one.head,
+            Self::Machine(one) => one.head,
         }
     }
 
@@ -99,6 +106,7 @@ impl Item {
             Self::Webhook(one) => &mut one.head,
             Self::MediaStream(one) => &mut one.head,
             Self::Hook(one) => &mut one.head,
+            Self::Machine(one) => &mut one.head,
         }
     }
 
@@ -111,6 +119,7 @@ impl Item {
             Self::Webhook(one) => text(one),
             Self::MediaStream(one) => text(one),
             Self::Hook(one) => text(one),
+            Self::Machine(one) => text(one),
         }
     }
 
@@ -123,6 +132,7 @@ impl Item {
             StreamKind::Webhook => Self::Webhook(serde_json::from_str(state)?),
             StreamKind::MediaStream => Self::MediaStream(serde_json::from_str(state)?),
             StreamKind::Hook => Self::Hook(serde_json::from_str(state)?),
+            StreamKind::Machine => Self::Machine(Box::new(serde_json::from_str(state)?)),
             _ => return Ok(None),
         };
         *item.head_mut() = head;
@@ -140,6 +150,7 @@ impl ItemEvent {
             Self::Webhook(_) => StreamKind::Webhook,
             Self::MediaStream(_) => StreamKind::MediaStream,
             Self::Hook(_) => StreamKind::Hook,
+            Self::Machine(_) => StreamKind::Machine,
         }
     }
 
@@ -174,6 +185,12 @@ impl ItemEvent {
             Self::MediaStream(MediaStreamEvent::Declared(_)) => "media_stream_declared",
             Self::Hook(HookEvent::Created(_)) => "hook_created",
             Self::Hook(HookEvent::Deleted) => "hook_deleted",
+            Self::Machine(event) => match event {
+                MachineEvent::Created(_) => "machine_created",
+                MachineEvent::Changed(_) => "machine_changed",
+                MachineEvent::HostKeyPinned(_) => "machine_host_key_pinned",
+                MachineEvent::Deleted => "machine_deleted",
+            },
         }
     }
 
@@ -192,11 +209,15 @@ impl ItemEvent {
             Self::Webhook(WebhookEvent::Disabled(body)) => text(body),
             Self::MediaStream(MediaStreamEvent::Declared(body)) => text(body),
             Self::Hook(HookEvent::Created(body)) => text(body),
+            Self::Machine(MachineEvent::Created(body)) => text(body),
+            Self::Machine(MachineEvent::Changed(body)) => text(body),
+            Self::Machine(MachineEvent::HostKeyPinned(body)) => text(body),
             Self::Principal(PrincipalEvent::Enabled)
             | Self::ApiKey(ApiKeyEvent::Revoked)
             | Self::Schedule(ScheduleEvent::Paused | ScheduleEvent::Resumed | ScheduleEvent::Deleted)
             | Self::Webhook(WebhookEvent::SecretRotated | WebhookEvent::Enabled | WebhookEvent::Deleted)
-            | Self::Hook(HookEvent::Deleted) => "{}".to_owned(),
+            | Self::Hook(HookEvent::Deleted)
+            | Self::Machine(MachineEvent::Deleted) => "{}".to_owned(),
         }
     }
 
@@ -223,6 +244,10 @@ impl ItemEvent {
             "media_stream_declared" => Self::MediaStream(MediaStreamEvent::Declared(of(body)?)),
             "hook_created" => Self::Hook(HookEvent::Created(of(body)?)),
             "hook_deleted" => Self::Hook(HookEvent::Deleted),
+            "machine_created" => Self::Machine(MachineEvent::Created(of(body)?)),
+            "machine_changed" => Self::Machine(MachineEvent::Changed(of(body)?)),
+            "machine_host_key_pinned" => Self::Machine(MachineEvent::HostKeyPinned(of(body)?)),
+            "machine_deleted" => Self::Machine(MachineEvent::Deleted),
             _ => return Ok(None),
         }))
     }
@@ -239,12 +264,14 @@ pub fn decide(item: Option<&Item>, wish: &ItemEvent) -> Result<Option<ItemEvent>
         | (None, ItemEvent::Schedule(ScheduleEvent::Created(_)))
         | (None, ItemEvent::Webhook(WebhookEvent::Created(_)))
         | (None, ItemEvent::MediaStream(MediaStreamEvent::Declared(_)))
-        | (None, ItemEvent::Hook(HookEvent::Created(_))) => true,
+        | (None, ItemEvent::Hook(HookEvent::Created(_)))
+        | (None, ItemEvent::Machine(MachineEvent::Created(_))) => true,
         (Some(Item::ApiKey(key)), ItemEvent::ApiKey(wish)) => key.happens(wish)?,
         (Some(Item::Schedule(schedule)), ItemEvent::Schedule(wish)) => schedule.happens(wish)?,
         (Some(Item::Webhook(webhook)), ItemEvent::Webhook(wish)) => webhook.happens(wish)?,
         (Some(Item::MediaStream(stream)), ItemEvent::MediaStream(wish)) => stream.happens(wish),
         (Some(Item::Hook(hook)), ItemEvent::Hook(wish)) => hook.happens(wish)?,
+        (Some(Item::Machine(machine)), ItemEvent::Machine(wish)) => machine.happens(wish)?,
         _ => return Err(ItemRefusal::Gone),
     };
     Ok(happens.then(|| wish.clone()))
@@ -282,6 +309,12 @@ pub fn evolve(item: Option<Item>, event: &ItemEvent, envelope: &Envelope) -> Opt
         (None, ItemEvent::Hook(event)) => super::hook::evolve(None, event, envelope).map(Item::Hook),
         (Some(Item::Hook(before)), ItemEvent::Hook(event)) => {
             super::hook::evolve(Some(before), event, envelope).map(Item::Hook)
+        }
+        (None, ItemEvent::Machine(event)) => {
+            super::machine::evolve(None, event, envelope).map(Box::new).map(Item::Machine)
+        }
+        (Some(Item::Machine(before)), ItemEvent::Machine(event)) => {
+            super::machine::evolve(Some(*before), event, envelope).map(Box::new).map(Item::Machine)
         }
         _ => None,
     }

@@ -16,10 +16,12 @@ pub enum Kind {
     Webui,
     /// Work that is queued and run on somebody else's machines.
     Task,
+    /// A shell on a machine, in a WebSocket.
+    Terminal,
 }
 
 impl Kind {
-    pub const ALL: [Self; 5] = [Self::Agent, Self::Mcp, Self::Media, Self::Webui, Self::Task];
+    pub const ALL: [Self; 6] = [Self::Agent, Self::Mcp, Self::Media, Self::Webui, Self::Task, Self::Terminal];
 
     /// The word used in the log and in rows.
     pub fn word(self) -> &'static str {
@@ -29,6 +31,7 @@ impl Kind {
             Self::Media => "media",
             Self::Webui => "webui",
             Self::Task => "task",
+            Self::Terminal => "terminal",
         }
     }
 

@@ -12,6 +12,7 @@ pub mod hook;
 pub mod ids;
 pub mod item;
 pub mod kind;
+pub mod machine;
 pub mod once;
 pub mod phase;
 pub mod place;

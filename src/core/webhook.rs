@@ -9,7 +9,7 @@ use super::ids::{ApplicationNumber, Head, OrganizationNumber, Position};
 use super::item::ItemRefusal;
 
 /// Types of events that a webhook may name: all there are.
-pub const TYPES: [&str; 44] = [
+pub const TYPES: [&str; 48] = [
     "activity_recorded",
     "api_key_created",
     "api_key_revoked",
@@ -25,6 +25,10 @@ pub const TYPES: [&str; 44] = [
     "expired",
     "hook_created",
     "hook_deleted",
+    "machine_changed",
+    "machine_created",
+    "machine_deleted",
+    "machine_host_key_pinned",
     "media_stream_declared",
     "organization_created",
     "organization_credentials_barred",

@@ -3,6 +3,7 @@
 mod api_keys;
 mod hooks;
 mod issuers;
+mod machines;
 mod organizations;
 mod principals;
 mod service_accounts;
@@ -30,6 +31,7 @@ use crate::store::Reader;
 pub use api_keys::{KeyView, NewKey, User};
 pub use hooks::NewHook;
 pub use issuers::NewIssuer;
+pub use machines::{ChangedMachine, MachineSecret, NewMachine};
 pub use principals::{Person, PersonQuery};
 pub use upstreams::{NewUpstream, UpstreamSecret};
 pub use webhooks::{NewWebhook, SigningKeys};

@@ -17,7 +17,7 @@ pub use row::{
     KeySecret, Loaded, McpSession, Organization, Principal, PrincipalRow, ResourcePast, Revocation,
     ServiceAccount, SessionRow, SessionToken, SideWrite, WebhookSecret,
 };
-pub use sqlite::{EndedPage, Health, Reader, Writer};
+pub use sqlite::{EndedPage, EndedTerminal, Health, Reader, Writer};
 
 /// What went wrong in the store.
 #[derive(Debug, thiserror::Error)]

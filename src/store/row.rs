@@ -171,6 +171,13 @@ pub enum SideWrite {
         before: Time,
         failed_before: Time,
     },
+    /// What a machine is logged into with, sealed.
+    MachineSecret {
+        id: Uuid,
+        sealed: Vec<u8>,
+    },
+    /// A machine was deleted.
+    ForgetMachine(Uuid),
     /// That the end of a session is known where its work ran; the first one stays.
     Confirmation(Confirmation),
     /// What a request came to that is not to take effect again.

@@ -10,6 +10,7 @@ use sessiond::core::event::{
 };
 use sessiond::core::hook::HookEvent;
 use sessiond::core::item::ItemEvent;
+use sessiond::core::machine::MachineEvent;
 use sessiond::core::place::MediaStreamEvent;
 use sessiond::core::principal::PrincipalEvent;
 use sessiond::core::schedule::ScheduleEvent;
@@ -84,6 +85,12 @@ fn variant(event: &Event) -> &'static str {
         Event::Item(ItemEvent::Hook(event)) => match event {
             HookEvent::Created(_) => "hook_created",
             HookEvent::Deleted => "hook_deleted",
+        },
+        Event::Item(ItemEvent::Machine(event)) => match event {
+            MachineEvent::Created(_) => "machine_created",
+            MachineEvent::Changed(_) => "machine_changed",
+            MachineEvent::HostKeyPinned(_) => "machine_host_key_pinned",
+            MachineEvent::Deleted => "machine_deleted",
         },
         Event::Unknown { .. } => "unknown",
     }

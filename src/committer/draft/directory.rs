@@ -407,6 +407,7 @@ fn thing(kind: StreamKind) -> &'static str {
         StreamKind::Schedule => "Scheduled revocation",
         StreamKind::Webhook => "Webhook",
         StreamKind::Hook => "Hook",
+        StreamKind::Machine => "Machine",
         StreamKind::MediaStream => "Media stream",
         _ => "Resource",
     }

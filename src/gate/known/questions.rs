@@ -17,6 +17,7 @@ use crate::core::ids::{
     Stream, StreamKind,
 };
 use crate::core::item::Item;
+use crate::core::machine::Machine;
 use crate::core::principal::Standing;
 use crate::core::revocation::Revocation;
 use crate::core::schedule::Schedule;
@@ -340,6 +341,13 @@ impl Known {
     pub fn webhooks(&self) -> impl DoubleEndedIterator<Item = &Webhook> {
         self.items(StreamKind::Webhook).filter_map(|item| match item {
             Item::Webhook(webhook) => Some(webhook),
+            _ => None,
+        })
+    }
+
+    pub fn machines(&self) -> impl DoubleEndedIterator<Item = &Machine> {
+        self.items(StreamKind::Machine).filter_map(|item| match item {
+            Item::Machine(machine) => Some(machine.as_ref()),
             _ => None,
         })
     }

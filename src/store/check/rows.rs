@@ -30,10 +30,11 @@ pub enum Table {
     Webhook,
     MediaStream,
     Hook,
+    Machine,
 }
 
 impl Table {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Organization,
         Self::Application,
         Self::ServiceAccount,
@@ -45,6 +46,7 @@ impl Table {
         Self::Webhook,
         Self::MediaStream,
         Self::Hook,
+        Self::Machine,
     ];
 
     pub fn name(self) -> &'static str {
@@ -59,7 +61,8 @@ impl Table {
             | Self::Schedule
             | Self::Webhook
             | Self::MediaStream
-            | Self::Hook => {
+            | Self::Hook
+            | Self::Machine => {
                 format!("(select * from item where kind = {})", self.kind() as i64)
             }
             _ => self.name().to_owned(),
@@ -79,6 +82,7 @@ impl Table {
             Self::Webhook => StreamKind::Webhook,
             Self::MediaStream => StreamKind::MediaStream,
             Self::Hook => StreamKind::Hook,
+            Self::Machine => StreamKind::Machine,
         }
     }
 }

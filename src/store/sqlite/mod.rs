@@ -36,7 +36,7 @@ use crate::store::row::{
     AccessToken, Application, Detail, Entry, Organization, Revocation, ServiceAccount, SessionRow,
 };
 
-pub use read::{EndedPage, Reader};
+pub use read::{EndedPage, EndedTerminal, Reader};
 pub use rebuild::rebuild;
 pub use write::{Health, Writer};
 

@@ -30,6 +30,16 @@ pub struct Reader {
     options: SqliteConnectOptions,
 }
 
+/// What statistics want of a terminal session that has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndedTerminal {
+    pub connected_at: Time,
+    pub ended_at: Time,
+    pub principal: PrincipalNumber,
+    /// Its machine, as the session's resource names it.
+    pub machine: Option<String>,
+}
+
 /// Ended sessions of an application to read, in order.
 #[derive(Debug)]
 pub struct EndedPage<'a> {
@@ -197,6 +207,36 @@ impl Reader {
             .fetch_optional(&self.pool)
             .await?;
         Ok(sealed)
+    }
+
+    /// What a machine is logged into with, sealed.
+    pub async fn machine_secret(&self, id: Uuid) -> Result<Option<Vec<u8>>, StoreError> {
+        let sealed = sqlx::query_scalar("select sealed from machine_secret where id = ?")
+            .bind(id)
+            .fetch_optional(&self.pool)
+            .await?;
+        Ok(sealed)
+    }
+
+    /// An organization's terminal sessions that ended at an instant or later.
+    pub async fn ended_terminals(
+        &self,
+        organization: OrganizationNumber,
+        since: Time,
+    ) -> Result<Vec<EndedTerminal>, StoreError> {
+        let sql = "select ended_at, connected_at, principal, resource from session \
+                   indexed by session_ended_terminals \
+                   where organization = ? and ended_at >= ? and state = 0 and kind = 'terminal'";
+        let read = |row: &SqliteRow| {
+            Ok(EndedTerminal {
+                connected_at: time(row.try_get("connected_at")?),
+                ended_at: time(row.try_get("ended_at")?),
+                principal: PrincipalNumber(row.try_get("principal")?),
+                machine: row.try_get("resource")?,
+            })
+        };
+        let query = sqlx::query(sql).bind(organization.0).bind(since.timestamp_millis());
+        query.fetch_all(&self.pool).await?.iter().map(read).collect()
     }
 
     /// Which of these ends are known where the work ran.

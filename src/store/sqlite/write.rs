@@ -291,6 +291,12 @@ impl Writer {
                     .bind(mcp.id_hash.as_slice())
                     .bind(&mcp.sealed)
             }
+            SideWrite::MachineSecret { id, sealed } => {
+                sqlx::query("insert or replace into machine_secret (id, sealed) values (?, ?)")
+                    .bind(id)
+                    .bind(sealed)
+            }
+            SideWrite::ForgetMachine(id) => sqlx::query("delete from machine_secret where id = ?").bind(id),
             SideWrite::Confirmation(confirmation) => {
                 sqlx::query("insert or ignore into confirmation (session, at, message) values (?, ?, ?)")
                     .bind(confirmation.session.0)

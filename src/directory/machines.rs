@@ -1,0 +1,252 @@
+//! Machines that terminal sessions are opened on: made, changed, pinned, deleted.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{Directory, checked_name, unexpected};
+use crate::committer::{By, Done, Work};
+use crate::core::caller::Caller;
+use crate::core::ids::{Stream, StreamKind};
+use crate::core::item::{Item, ItemEvent};
+use crate::core::machine::{
+    CredentialType, HostKeyPinned, Machine, MachineChanged, MachineCreated, MachineEvent,
+};
+use crate::error::Error;
+use crate::secret;
+use crate::store::SideWrite;
+
+/// Machines of an organization.
+const MOST: usize = 10_000;
+/// Longest host or user; bytes.
+const LONGEST: usize = 255;
+/// Longest password, private key or passphrase; bytes.
+const LONGEST_SECRET: usize = 16_384;
+
+/// What a machine is logged into with.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum MachineSecret {
+    Password {
+        password: String,
+    },
+    /// As OpenSSH writes it.
+    PrivateKey {
+        private_key: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        passphrase: Option<String>,
+    },
+}
+
+impl MachineSecret {
+    fn kind(&self) -> CredentialType {
+        match self {
+            Self::Password { .. } => CredentialType::Password,
+            Self::PrivateKey { .. } => CredentialType::PrivateKey,
+        }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let fits = |text: &String| !text.is_empty() && text.len() <= LONGEST_SECRET;
+        let (field, fits) = match self {
+            Self::Password { password } => ("credential.password", fits(password)),
+            Self::PrivateKey { private_key, passphrase } => {
+                ("credential.private_key", fits(private_key) && passphrase.as_ref().is_none_or(fits))
+            }
+        };
+        let message = || format!("{field} must be 1 to {LONGEST_SECRET} bytes");
+        if fits { Ok(()) } else { Err(Error::field(field, message())) }
+    }
+}
+
+/// A machine that is to be made.
+pub struct NewMachine {
+    pub name: String,
+    pub host: String,
+    pub port: u16,
+    pub user: String,
+    pub secret: MachineSecret,
+    /// Type and base64, as OpenSSH writes public keys.
+    pub host_key: Option<String>,
+}
+
+/// What is to be changed of one.
+#[derive(Default)]
+pub struct ChangedMachine {
+    pub name: Option<String>,
+    pub host: Option<String>,
+    pub port: Option<u16>,
+    pub user: Option<String>,
+    pub secret: Option<MachineSecret>,
+    pub host_key: Option<String>,
+}
+
+/// What is sealed with a machine's secret, so that it opens nowhere else: whoever changes where it goes must bring it.
+fn about(id: Uuid) -> String {
+    format!("machine {id}")
+}
+
+impl Directory {
+    /// Makes a machine.
+    pub async fn create_machine(&self, caller: &Caller, new: NewMachine) -> Result<Machine, Error> {
+        if let Some(done) = By::caller(caller).recorded()? {
+            return machine_of(done);
+        }
+        new.secret.check()?;
+        let organization = caller.organization;
+        let own = |one: &&Machine| one.organization == organization && one.deleted_at.is_none();
+        if self.gate.known().machines().filter(own).count() >= MOST {
+            let message = format!("an organization may have at most {MOST} machines");
+            return Err(Error::Conflict { code: "machine_limit_reached", message });
+        }
+        let id = secret::new_id();
+        let created = MachineCreated {
+            id,
+            name: checked_name("name", &new.name)?,
+            host: checked_word("host", &new.host)?,
+            port: checked_port(new.port)?,
+            user: checked_word("user", &new.user)?,
+            credential: new.secret.kind(),
+            host_key: new.host_key,
+        };
+        let side = vec![self.sealed(id, &new.secret)];
+        let wish = MachineEvent::Created(created);
+        self.machine_from(caller, None, wish, side).await
+    }
+
+    fn sealed(&self, id: Uuid, secret: &MachineSecret) -> SideWrite {
+        // Plain data with string keys: serializing it cannot fail.
+        let plain = serde_json::to_vec(secret).unwrap_or_default();
+        SideWrite::MachineSecret { id, sealed: self.key.seal(&about(id), &plain) }
+    }
+
+    /// The organization's machines, oldest first, after so many; with how many there are.
+    pub fn machines(&self, caller: &Caller, skip: usize, limit: usize) -> (Vec<Machine>, usize) {
+        let known = self.gate.known();
+        let own: Vec<_> = known
+            .machines()
+            .filter(|one| one.organization == caller.organization && one.deleted_at.is_none())
+            .collect();
+        let total = own.len();
+        (own.into_iter().skip(skip).take(limit).cloned().collect(), total)
+    }
+
+    /// One machine that is not deleted.
+    pub fn machine(&self, caller: &Caller, id: Uuid) -> Result<Machine, Error> {
+        let machine = self.any_machine(caller, id).filter(|one| one.deleted_at.is_none());
+        machine.ok_or(Error::NotFound("Machine"))
+    }
+
+    /// One machine, deleted or not: sessions were on it.
+    pub fn any_machine(&self, caller: &Caller, id: Uuid) -> Option<Machine> {
+        match self.gate.known().item_by_id(id) {
+            Some(Item::Machine(one)) if one.organization == caller.organization => Some((**one).clone()),
+            _ => None,
+        }
+    }
+
+    /// Changes what is said. Another host or port forgets the key that was pinned, unless one comes along; and it must
+    /// bring its credential, so that nobody has a secret sent where its owner never wanted it.
+    pub async fn change_machine(
+        &self,
+        caller: &Caller,
+        id: Uuid,
+        changed: ChangedMachine,
+    ) -> Result<Machine, Error> {
+        let mut machine = self.machine(caller, id)?;
+        let differs = |new: &String, old: &str| new != old;
+        let host = changed.host.as_deref().map(|host| checked_word("host", host)).transpose()?;
+        let wish = MachineChanged {
+            name: changed.name.as_deref().map(|name| checked_name("name", name)).transpose()?,
+            host: host.filter(|host| differs(host, &machine.host)),
+            port: changed.port.map(checked_port).transpose()?.filter(|port| *port != machine.port),
+            user: changed.user.as_deref().map(|user| checked_word("user", user)).transpose()?,
+            credential: changed.secret.as_ref().map(MachineSecret::kind),
+        };
+        if (wish.host.is_some() || wish.port.is_some()) && changed.secret.is_none() {
+            let message =
+                "another host or port needs its credential with it: what was kept is for the one before";
+            return Err(Error::field("credential", message));
+        }
+        let mut side = vec![];
+        if let Some(secret) = &changed.secret {
+            secret.check()?;
+            side.push(self.sealed(id, secret));
+        }
+        if wish != MachineChanged::default() {
+            machine =
+                self.machine_from(caller, Some(machine.number), MachineEvent::Changed(wish), side).await?;
+        }
+        match changed.host_key {
+            Some(host_key) => self.pin_host_key(caller, &machine, host_key).await,
+            None => Ok(machine),
+        }
+    }
+
+    /// Pins the key that a machine must show from now on.
+    pub async fn pin_host_key(
+        &self,
+        caller: &Caller,
+        machine: &Machine,
+        host_key: String,
+    ) -> Result<Machine, Error> {
+        let wish = MachineEvent::HostKeyPinned(HostKeyPinned { host_key });
+        self.machine_from(caller, Some(machine.number), wish, vec![]).await
+    }
+
+    /// Deletes a machine: no session is opened on it any more; those that are open stay. Twice is success.
+    pub async fn delete_machine(&self, caller: &Caller, id: Uuid) -> Result<(), Error> {
+        let machine = self.machine(caller, id)?;
+        let side = vec![SideWrite::ForgetMachine(id)];
+        self.machine_from(caller, Some(machine.number), MachineEvent::Deleted, side).await.map(|_| ())
+    }
+
+    /// What a machine is logged into with.
+    pub async fn machine_secret(&self, machine: &Machine) -> Result<MachineSecret, Error> {
+        let broken =
+            |what: String| Error::Internal(format!("the credential of machine {}: {what}", machine.id));
+        let sealed = self.reader.machine_secret(machine.id).await?.ok_or(Error::NotFound("Machine"))?;
+        let plain = self.key.open(&about(machine.id), &sealed).map_err(|error| broken(error.to_string()))?;
+        serde_json::from_slice(&plain).map_err(|error| broken(error.to_string()))
+    }
+
+    async fn machine_from(
+        &self,
+        caller: &Caller,
+        number: Option<i64>,
+        wish: MachineEvent,
+        side: Vec<SideWrite>,
+    ) -> Result<Machine, Error> {
+        let work = Work::Item {
+            organization: caller.organization,
+            stream: number.map(|number| Stream { kind: StreamKind::Machine, number }),
+            wish: ItemEvent::Machine(wish),
+            side,
+        };
+        machine_of(self.committer.submit(By::caller(caller), work).await?.done)
+    }
+}
+
+fn checked_word(field: &'static str, text: &str) -> Result<String, Error> {
+    let fits = (1..=LONGEST).contains(&text.len());
+    if fits && text.chars().all(|one| !one.is_whitespace() && !one.is_control()) {
+        return Ok(text.to_owned());
+    }
+    Err(Error::field(
+        field,
+        format!("{field} must be 1 to {LONGEST} bytes, without spaces and control characters"),
+    ))
+}
+
+fn checked_port(port: u16) -> Result<u16, Error> {
+    if port == 0 { Err(Error::field("port", "port must be 1 to 65535")) } else { Ok(port) }
+}
+
+fn machine_of(done: Done) -> Result<Machine, Error> {
+    match done {
+        Done::Item(item) => match *item {
+            Item::Machine(machine) => Ok(*machine),
+            _ => Err(unexpected()),
+        },
+        _ => Err(unexpected()),
+    }
+}
