@@ -53,6 +53,11 @@ impl Directory {
         self.introduce(introduction).await
     }
 
+    /// What a principal is called.
+    pub async fn called(&self, number: PrincipalNumber) -> Result<Option<PrincipalRow>, Error> {
+        Ok(self.reader.principal(number).await?)
+    }
+
     /// What a subject of an issuer is known by.
     pub fn subject_digest(&self, issuer: &str, subject: &str) -> [u8; 32] {
         self.key.subject_digest(issuer, subject)

@@ -17,6 +17,8 @@ pub enum Family {
     Media,
     /// Portals and clusters: `/pro/session-manager/v1`.
     Workloads,
+    /// People and agents at terminals: `/v1/sessions` and `/v1/machines`.
+    Terminals,
 }
 
 /// What went wrong on the media surface, where no rule of the surface says it otherwise.
@@ -39,9 +41,37 @@ pub struct WorkloadError {
     pub message: String,
 }
 
+/// What went wrong on the terminal surface.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct TerminalError {
+    /// Always false.
+    pub success: bool,
+    pub error: TerminalErrorBody,
+}
+
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct TerminalErrorBody {
+    /// A stable word: `VALIDATION_ERROR`, `UNAUTHORIZED`, `FORBIDDEN`, `NOT_FOUND`, `CONFLICT`, …
+    pub code: String,
+    pub message: String,
+}
+
+impl TerminalError {
+    fn of(status: StatusCode, code: &str, message: String) -> Self {
+        let (code, message) = match status {
+            StatusCode::UNAUTHORIZED => ("UNAUTHORIZED".to_owned(), "Invalid or expired token".to_owned()),
+            StatusCode::BAD_REQUEST => ("VALIDATION_ERROR".to_owned(), message),
+            _ => (code.to_ascii_uppercase(), message),
+        };
+        Self { success: false, error: TerminalErrorBody { code, message } }
+    }
+}
+
 impl Family {
     pub fn of(path: &str) -> Self {
-        if under(path, "/v1") {
+        if under(path, "/v1/sessions") || under(path, "/v1/machines") {
+            Self::Terminals
+        } else if under(path, "/v1") {
             Self::Media
         } else if under(path, "/pro/session-manager/v1") {
             Self::Workloads
@@ -62,6 +92,7 @@ impl Family {
             Self::Main => "Problem",
             Self::Media => "MediaError",
             Self::Workloads => "WorkloadError",
+            Self::Terminals => "TerminalError",
         }
     }
 
@@ -71,12 +102,13 @@ impl Family {
             Self::Main => "bearer",
             Self::Media => "accessToken",
             Self::Workloads => "apiKey",
+            Self::Terminals => "terminalKey",
         }
     }
 
     /// An answer in the shape of the family.
     pub fn shaped(self, response: Response, request_id: &str) -> Response {
-        let Some(IsProblem { message }) = response.extensions().get::<IsProblem>().cloned() else {
+        let Some(IsProblem { code, message }) = response.extensions().get::<IsProblem>().cloned() else {
             return response;
         };
         let status = response.status();
@@ -86,6 +118,7 @@ impl Family {
                 let message = format!("[HTTP] {message} ({})", status.as_u16());
                 Json(MediaError { message, status_code: status.as_u16() }).into_response()
             }
+            Self::Terminals => Json(TerminalError::of(status, code, message)).into_response(),
             Self::Workloads => {
                 let error_id = request_id.to_owned();
                 Json(WorkloadError { error_code: status.as_u16(), error_id, message }).into_response()

@@ -17,6 +17,7 @@ mod oauth;
 mod page;
 pub mod problem;
 mod revocations;
+mod terminals;
 
 use std::sync::Arc;
 
@@ -246,6 +247,9 @@ impl utoipa::Modify for Security {
             "An API key with the scope `media` (`sak_…`), in base64 as it is: no user and no colon.".into(),
         );
         components.add_security_scheme("accessToken", SecurityScheme::Http(token));
+        let mut key = Http::new(HttpAuthScheme::Bearer);
+        key.description = Some("An API key with the scope `terminal` (`sak_…`).".into());
+        components.add_security_scheme("terminalKey", SecurityScheme::Http(key));
         let key = ApiKeyValue::with_description("apiKey", "An API key with the scope `session` (`sak_…`).");
         components.add_security_scheme("apiKey", SecurityScheme::ApiKey(ApiKey::Header(key)));
     }

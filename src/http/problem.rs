@@ -80,6 +80,7 @@ pub struct ProblemBody {
 /// Marks a response as a problem, so that its shape can follow the path, and its media type the request's `Accept`.
 #[derive(Clone)]
 pub struct IsProblem {
+    pub code: &'static str,
     pub message: String,
 }
 
@@ -276,7 +277,7 @@ impl IntoResponse for Problem {
             reason: self.reason,
         };
         let mut response = (status, Json(body)).into_response();
-        response.extensions_mut().insert(IsProblem { message: self.message });
+        response.extensions_mut().insert(IsProblem { code: self.code, message: self.message });
         if nothing_genuine {
             response.extensions_mut().insert(NothingGenuine);
         }

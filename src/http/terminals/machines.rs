@@ -1,0 +1,296 @@
+//! Machines: where terminals are opened.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::{Admin, Body, Id, MACHINE, Said, Success, User, id, seconds};
+use crate::core::machine::Machine;
+use crate::directory::{ChangedMachine, MachineSecret, NewMachine};
+use crate::http::App;
+use crate::http::extract::{Query, given};
+use crate::http::family::TerminalError;
+use crate::http::problem::Problem;
+use crate::terminal::HostKey;
+
+/// Most of a page.
+const MOST: usize = 100;
+const PAGE: usize = 20;
+
+/// A machine.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Machine)]
+pub struct MachineView {
+    id: String,
+    name: String,
+    host: String,
+    port: u16,
+    /// Whom sessions log in as.
+    user: String,
+    /// `password` or `private_key`; the secret itself is shown nowhere.
+    credential: &'static str,
+    /// The key that it must show, as OpenSSH writes it; null until one is pinned.
+    #[schema(required = true)]
+    host_key: Option<String>,
+    /// The same as `ssh-keygen -l` shows it.
+    #[schema(required = true)]
+    host_key_fingerprint: Option<String>,
+    created_at: String,
+    updated_at: String,
+}
+
+impl From<Machine> for MachineView {
+    fn from(machine: Machine) -> Self {
+        let key = machine.host_key.as_deref().and_then(|text| HostKey::parse(text).ok());
+        Self {
+            id: id("mch", machine.id),
+            name: machine.name,
+            host: machine.host,
+            port: machine.port,
+            user: machine.user,
+            credential: machine.credential.word(),
+            host_key_fingerprint: key.map(|key| key.fingerprint()),
+            host_key: machine.host_key,
+            created_at: seconds(machine.created_at),
+            updated_at: seconds(machine.updated_at),
+        }
+    }
+}
+
+/// What a machine is logged into with. Sealed, and shown nowhere again.
+#[derive(Deserialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum CredentialBody {
+    Password {
+        #[schema(min_length = 1)]
+        password: String,
+    },
+    /// A private key as OpenSSH writes it; RSA keys are not supported.
+    PrivateKey {
+        private_key: String,
+        passphrase: Option<String>,
+    },
+}
+
+impl From<CredentialBody> for MachineSecret {
+    fn from(body: CredentialBody) -> Self {
+        match body {
+            CredentialBody::Password { password } => Self::Password { password },
+            CredentialBody::PrivateKey { private_key, passphrase } => {
+                Self::PrivateKey { private_key, passphrase }
+            }
+        }
+    }
+}
+
+/// A new machine.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateMachine {
+    #[schema(min_length = 1, max_length = 200)]
+    name: String,
+    /// A name or an address; loopback, and what `--allow-machine` adds.
+    #[schema(min_length = 1, max_length = 255)]
+    host: String,
+    #[serde(default = "ssh")]
+    #[schema(minimum = 1, default = 22)]
+    port: u16,
+    #[schema(min_length = 1, max_length = 255)]
+    user: String,
+    credential: CredentialBody,
+    /// The key that it must show, as OpenSSH writes it (`ssh-ed25519 AAAA…`). Without one, learn it by `POST …/test`.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false)]
+    host_key: Option<String>,
+}
+
+fn ssh() -> u16 {
+    22
+}
+
+/// What is to be changed; the rest stays.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateMachine {
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false)]
+    name: Option<String>,
+    /// With another host or port the key that was pinned is forgotten, and the credential must come along.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false)]
+    host: Option<String>,
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false, minimum = 1)]
+    port: Option<u16>,
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false)]
+    user: Option<String>,
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false)]
+    credential: Option<CredentialBody>,
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false)]
+    host_key: Option<String>,
+}
+
+/// A page of machines, oldest first.
+#[derive(Serialize, ToSchema)]
+pub struct MachineList {
+    machines: Vec<MachineView>,
+    pagination: Pagination,
+}
+
+/// Where a page is.
+#[derive(Serialize, ToSchema)]
+pub struct Pagination {
+    pub page: usize,
+    pub limit: usize,
+    pub total: usize,
+    pub total_pages: usize,
+}
+
+/// Which page.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct PageQuery {
+    #[param(value_type = u32, required = false, minimum = 1, default = 1)]
+    page: Option<String>,
+    #[param(value_type = u32, required = false, minimum = 1, maximum = 100, default = 20)]
+    limit: Option<String>,
+}
+
+/// Reads `page` and `limit`.
+pub fn read_page(page: Option<&str>, limit: Option<&str>, usual: usize) -> Result<(usize, usize), Problem> {
+    let number = |field: &'static str, text: Option<&str>, usual: usize, most: usize| match text.map(str::parse) {
+        None => Ok(usual),
+        Some(Ok(number)) if (1..=most).contains(&number) => Ok(number),
+        Some(_) => Err(Problem::invalid(field, format!("{field} must be a whole number from 1 to {most}"))),
+    };
+    Ok((number("page", page, 1, 100_000)?, number("limit", limit, usual, MOST)?))
+}
+
+impl Pagination {
+    pub fn of(page: usize, limit: usize, total: usize) -> Self {
+        Self { page, limit, total, total_pages: total.div_ceil(limit) }
+    }
+}
+
+/// The host key of a body, in its normal form.
+fn host_key(text: Option<String>) -> Result<Option<String>, Problem> {
+    text.map(|text| match HostKey::parse(&text) {
+        Ok(key) => Ok(key.to_string()),
+        Err(what) => Err(Problem::invalid("host_key", format!("host_key is no public key of OpenSSH's: {what}"))),
+    })
+    .transpose()
+}
+
+/// List machines
+#[utoipa::path(get, path = "/v1/machines", operation_id = "terminals.listMachines", tag = "terminals",
+    security(("terminalKey" = [])), params(PageQuery),
+    responses(
+        (status = 200, description = "A page of them.", body = Success<MachineList>),
+        (status = 400, description = "A parameter is wrong.", body = TerminalError),
+    ))]
+pub async fn list_machines(
+    User(caller): User,
+    Query(query): Query<PageQuery>,
+    State(app): State<App>,
+) -> Result<Json<Success<MachineList>>, Problem> {
+    let (page, limit) = read_page(query.page.as_deref(), query.limit.as_deref(), PAGE)?;
+    let (machines, total) = app.directory.machines(&caller, (page - 1) * limit, limit);
+    let machines = machines.into_iter().map(MachineView::from).collect();
+    let pagination = Pagination::of(page, limit, total);
+    Ok(Json(Success::of(MachineList { machines, pagination })))
+}
+
+/// Add a machine
+///
+/// Its credential is sealed with the installation's key. Pin its key here, or learn it by a test.
+#[utoipa::path(post, path = "/v1/machines", operation_id = "terminals.createMachine", tag = "terminals",
+    security(("terminalKey" = [])), request_body = CreateMachine,
+    responses(
+        (status = 201, description = "It is there.", body = Success<MachineView>),
+        (status = 400, description = "Something in the body is wrong.", body = TerminalError),
+        (status = 409, description = "There are as many as there may be.", body = TerminalError),
+    ))]
+pub async fn create_machine(
+    Admin(caller): Admin,
+    State(app): State<App>,
+    Body(body): Body<CreateMachine>,
+) -> Result<(StatusCode, Json<Success<MachineView>>), Problem> {
+    app.terminals.check_host(&body.host)?;
+    let new = NewMachine {
+        name: body.name,
+        host: body.host,
+        port: body.port,
+        user: body.user,
+        secret: body.credential.into(),
+        host_key: host_key(body.host_key)?,
+    };
+    let machine = app.directory.create_machine(&caller, new).await?;
+    Ok((StatusCode::CREATED, Json(Success::of(machine.into()))))
+}
+
+/// Get a machine
+#[utoipa::path(get, path = "/v1/machines/{machineId}", operation_id = "terminals.getMachine", tag = "terminals",
+    security(("terminalKey" = [])), params(("machineId" = String, Path, description = "`mch_…`")),
+    responses(
+        (status = 200, description = "The machine.", body = Success<MachineView>),
+        (status = 404, description = "No such machine.", body = TerminalError),
+    ))]
+pub async fn get_machine(
+    User(caller): User,
+    Id(id): Id<MACHINE>,
+    State(app): State<App>,
+) -> Result<Json<Success<MachineView>>, Problem> {
+    Ok(Json(Success::of(app.directory.machine(&caller, id)?.into())))
+}
+
+/// Change a machine
+#[utoipa::path(patch, path = "/v1/machines/{machineId}", operation_id = "terminals.updateMachine", tag = "terminals",
+    security(("terminalKey" = [])), params(("machineId" = String, Path, description = "`mch_…`")),
+    request_body = UpdateMachine,
+    responses(
+        (status = 200, description = "As it is now.", body = Success<MachineView>),
+        (status = 400, description = "Something in the body is wrong.", body = TerminalError),
+        (status = 404, description = "No such machine.", body = TerminalError),
+    ))]
+pub async fn update_machine(
+    Admin(caller): Admin,
+    Id(id): Id<MACHINE>,
+    State(app): State<App>,
+    Body(body): Body<UpdateMachine>,
+) -> Result<Json<Success<MachineView>>, Problem> {
+    if let Some(host) = &body.host {
+        app.terminals.check_host(host)?;
+    }
+    let changed = ChangedMachine {
+        name: body.name,
+        host: body.host,
+        port: body.port,
+        user: body.user,
+        secret: body.credential.map(MachineSecret::from),
+        host_key: host_key(body.host_key)?,
+    };
+    Ok(Json(Success::of(app.directory.change_machine(&caller, id, changed).await?.into())))
+}
+
+/// Delete a machine
+///
+/// No session is opened on it any more; those that are open stay, and what was recorded stays.
+#[utoipa::path(delete, path = "/v1/machines/{machineId}", operation_id = "terminals.deleteMachine", tag = "terminals",
+    security(("terminalKey" = [])), params(("machineId" = String, Path, description = "`mch_…`")),
+    responses(
+        (status = 200, description = "It is gone.", body = Said),
+        (status = 404, description = "No such machine.", body = TerminalError),
+    ))]
+pub async fn delete_machine(
+    Admin(caller): Admin,
+    Id(id): Id<MACHINE>,
+    State(app): State<App>,
+) -> Result<Json<Said>, Problem> {
+    app.directory.delete_machine(&caller, id).await?;
+    Ok(Json(Said::that("Machine deleted successfully")))
+}

@@ -1,0 +1,164 @@
+//! The terminal surface: shells on machines, in a WebSocket. What its parts share is the envelope, who may come in, and
+//! how things are named.
+
+mod machines;
+mod read;
+
+pub use machines::*;
+pub use read::*;
+
+use axum::extract::FromRequestParts;
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use chrono::SecondsFormat;
+use serde::Serialize;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::idempotency;
+use super::problem::Problem;
+use super::{App, extract};
+use crate::auth;
+use crate::core::Time;
+use crate::core::caller::{Caller, Scope};
+use crate::core::ids::PrincipalNumber;
+
+/// What every success is wrapped in.
+#[derive(Serialize, ToSchema)]
+pub struct Success<T> {
+    success: bool,
+    data: T,
+}
+
+impl<T> Success<T> {
+    pub fn of(data: T) -> Self {
+        Self { success: true, data }
+    }
+}
+
+/// A success with nothing to show.
+#[derive(Serialize, ToSchema)]
+pub struct Said {
+    success: bool,
+    message: &'static str,
+}
+
+impl Said {
+    pub fn that(message: &'static str) -> Self {
+        Self { success: true, message }
+    }
+}
+
+/// Whoever may open terminals: a person, by a key with the scope `terminal`, or a program.
+pub struct User(pub Caller);
+/// The same, of those who see everybody's sessions and manage machines.
+pub struct Admin(pub Caller);
+
+async fn user(parts: &Parts, app: &App) -> Result<Caller, Problem> {
+    let token = auth::bearer(&parts.headers).ok_or_else(|| Problem::unauthorized(None))?;
+    let caller = app.auth.presenting(parts, token).await?;
+    if !caller.scopes.has(Scope::Terminal) {
+        return Err(Problem::forbidden(&[Scope::Terminal]));
+    }
+    idempotency::caller_of(parts, app, caller).await
+}
+
+impl FromRequestParts<App> for User {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        user(parts, app).await.map(Self)
+    }
+}
+
+impl FromRequestParts<App> for Admin {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let caller = user(parts, app).await?;
+        if caller.sees_all() {
+            return Ok(Self(caller));
+        }
+        let message = "This key acts for a person; machines are managed with a key of the organization's own, or one \
+                       that has the scope management:all too";
+        Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", message))
+    }
+}
+
+/// An id as this surface writes it: what it is of, and the UUID without hyphens.
+pub fn id(prefix: &str, id: Uuid) -> String {
+    format!("{prefix}_{}", id.simple())
+}
+
+/// Reads an id back; what is none of this kind names nothing.
+pub fn read_id(prefix: &str, text: &str) -> Option<Uuid> {
+    let digits = text.strip_prefix(prefix)?.strip_prefix('_')?;
+    Uuid::try_parse(digits).ok().filter(|_| digits.len() == 32)
+}
+
+/// Times of this surface: ISO 8601, UTC, whole seconds.
+pub fn seconds(time: Time) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+/// One id of the path, of this kind of thing.
+pub struct Id<const KIND: char>(pub Uuid);
+
+/// Kinds of things in paths.
+pub const SESSION: char = 's';
+pub const MACHINE: char = 'm';
+
+impl<const KIND: char> FromRequestParts<App> for Id<KIND> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let (prefix, what) = if KIND == SESSION { ("sess", "Session") } else { ("mch", "Machine") };
+        let path = axum::extract::RawPathParams::from_request_parts(parts, app).await;
+        let path = path.map_err(|_| not_found(what))?;
+        let text = path.iter().next().map(|(_, text)| text.to_owned()).unwrap_or_default();
+        read_id(prefix, &text).map(Self).ok_or_else(|| not_found(what))
+    }
+}
+
+pub fn not_found(what: &str) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "not_found", format!("{what} not found"))
+}
+
+/// A machine as sessions name it.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct MachineName {
+    id: String,
+    name: String,
+}
+
+/// Whose a session is.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct UserName {
+    id: String,
+    name: String,
+}
+
+/// The machine that a session's resource names.
+fn machine_name(app: &App, caller: &Caller, resource: Option<&str>) -> MachineName {
+    let machine = resource.and_then(|text| Uuid::try_parse(text).ok());
+    let found = machine.and_then(|id| app.directory.any_machine(caller, id));
+    MachineName {
+        id: machine.map_or_else(String::new, |machine| id("mch", machine)),
+        name: found.map_or_else(String::new, |one| one.name),
+    }
+}
+
+/// A person's name and address, as far as they are known.
+struct Named {
+    user: UserName,
+    email: Option<String>,
+}
+
+async fn user_name(app: &App, number: PrincipalNumber, principal: Uuid) -> Result<Named, Problem> {
+    let person = app.directory.called(number).await?;
+    let (name, email) = person.map_or((None, None), |one| (one.name.or(one.subject), one.email));
+    Ok(Named { user: UserName { id: id("usr", principal), name: name.unwrap_or_else(|| "(erased)".to_owned()) }, email })
+}
+
+/// A JSON body, refused in the words of the main surface and in the shape of this one.
+pub use extract::Body;
