@@ -10,6 +10,7 @@ pub mod event;
 pub mod filter;
 pub mod ids;
 pub mod item;
+pub mod journal;
 pub mod kind;
 pub mod once;
 pub mod policy;
