@@ -96,7 +96,7 @@ impl Lines {
         let last_recorded_at = writer.last_recorded_at().await?.unwrap_or_default();
         let (queue, waiting) = mpsc::channel(QUEUE);
         let state = Arc::new(State::default());
-        let task = Task::new(writer, clock, last_recorded_at, state.clone())?;
+        let task = Task::new(writer, reader.clone(), clock, last_recorded_at, state.clone())?;
         let running = tokio::spawn(task.run(waiting));
         let watched = state.clone();
         tokio::spawn(async move {
@@ -213,9 +213,6 @@ impl Lines {
     pub async fn stop(&self) {
         self.state.stopped.cancel();
         self.state.ended.cancelled().await;
-        if let Some(reader) = &self.reader {
-            reader.close().await;
-        }
     }
 
     async fn ask<Answer>(

@@ -14,7 +14,7 @@ use crate::core::ids::SessionNumber;
 use crate::core::journal::{Entry, Journal};
 use crate::error::Error;
 use crate::store::block::{Block, Packer, Run};
-use crate::store::{Forget, Forgotten, LinesWriter, StoreError, Tail};
+use crate::store::{Forget, Forgotten, LinesReader, LinesWriter, StoreError, Tail};
 
 /// Units, and bytes in them, that go into one transaction; the last of them may exceed the bytes.
 const BATCH: usize = 1_024;
@@ -53,6 +53,7 @@ type Key = (Journal, SessionNumber);
 
 pub(super) struct Task {
     writer: LinesWriter,
+    reader: LinesReader,
     clock: Clock,
     last_recorded_at: Time,
     /// Lent to whoever compresses.
@@ -64,12 +65,13 @@ pub(super) struct Task {
 impl Task {
     pub(super) fn new(
         writer: LinesWriter,
+        reader: LinesReader,
         clock: Clock,
         last_recorded_at: Time,
         state: Arc<State>,
     ) -> Result<Self, StoreError> {
         let packer = Some(Packer::new()?);
-        Ok(Self { writer, clock, last_recorded_at, packer, tails: Tails::default(), state })
+        Ok(Self { writer, reader, clock, last_recorded_at, packer, tails: Tails::default(), state })
     }
 
     /// Works until it is told to stop, and then until nothing waits.
@@ -93,6 +95,8 @@ impl Task {
                 take_note(&self.state, &error);
             }
         }
+        // Whoever closes last moves the write-ahead log into the file, and readers cannot.
+        self.reader.close().await;
         if let Err(error) = self.writer.close().await {
             tracing::error!(%error, "closing the file of log lines and recordings failed");
         }

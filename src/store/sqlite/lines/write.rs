@@ -1,25 +1,21 @@
-//! The second file: blocks of entries of journals, with a writer and readers of its own, so that nothing that is written
-//! to the first waits for it.
+//! The one connection that writes to the second file, and forgets what is old.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqlitePool, SqliteRow, SqliteSynchronous};
+use sqlx::sqlite::{SqliteAutoVacuum, SqliteRow};
 use sqlx::{Connection, Row, SqliteConnection};
 
-use super::insert::{Bound, Insert};
-use super::read::{checkpoint_if_large, pool};
-use super::write::{limit_pages, put, truncate_wal};
-use super::{migrate, time, wal_bytes};
+use super::super::insert::{Bound, Insert};
+use super::super::write::{limit_pages, put, truncate_wal};
+use super::super::{migrate, time, wal_bytes};
+use super::{MIGRATIONS, options, used_bytes};
 use crate::core::Time;
 use crate::core::ids::SessionNumber;
-use crate::core::journal::{Journal, Marks};
+use crate::core::journal::Journal;
 use crate::store::StoreError;
 use crate::store::block::Block;
 
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("migrations/lines");
-
-/// A block is larger than an event: with small pages it would hang in a long chain of them.
-const PAGE_SIZE: u32 = 4096;
 /// Blocks forgotten in one transaction: little enough that nobody waits long for it.
 const FORGOTTEN_AT_ONCE: i64 = 256;
 /// What a block takes in the file beside its payload, about.
@@ -53,15 +49,6 @@ const LAST_BLOCKS: &str = "select wanted.key as asked, b.first_position + b.coun
 const TAILS: &str = "select wanted.key as asked, t.last_position as last, t.high_time \
      from json_each(?) wanted cross join tail t \
      on t.journal = wanted.value ->> 0 and t.session = wanted.value ->> 1";
-
-fn options(url: &str) -> Result<SqliteConnectOptions, StoreError> {
-    Ok(super::options(url)?
-        .page_size(PAGE_SIZE)
-        // The file can shrink again after a flood.
-        .auto_vacuum(SqliteAutoVacuum::Incremental)
-        .synchronous(SqliteSynchronous::Normal)
-        .pragma("cache_size", "-16384"))
-}
 
 /// How far a journal goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,7 +101,10 @@ pub struct LinesWriter {
 impl LinesWriter {
     /// Opens the file for writing, making and migrating it as needed, and checks what the live connection runs on.
     pub async fn open(url: &str) -> Result<Self, StoreError> {
-        let options = options(url)?.create_if_missing(true);
+        let options = options(url)?
+            .create_if_missing(true)
+            // Fixed when the file is made: it can shrink again after a flood.
+            .auto_vacuum(SqliteAutoVacuum::Incremental);
         let path = options.get_filename().to_owned();
         let mut connection = SqliteConnection::connect_with(&options).await?;
         migrate(&MIGRATIONS, &mut connection).await?;
@@ -217,21 +207,22 @@ impl LinesWriter {
         if doomed.is_empty() {
             return Ok(forgotten);
         }
-        let mut tails = std::collections::BTreeMap::new();
+        let mut tails = BTreeMap::new();
         for block in &doomed {
             forgotten.blocks += 1;
             forgotten.entries += block.entries;
             tails.insert((block.journal, block.session), block.tail);
         }
+        // First what makes room: on a full disk the rest needs it.
+        let numbers: Vec<i64> = doomed.iter().map(|block| block.number).collect();
+        let numbers = serde_json::to_string(&numbers).unwrap_or_default();
+        let sql = "delete from block where number in (select value from json_each(?))";
+        sqlx::query(sql).bind(numbers).execute(&mut self.connection).await?;
         let tails: Vec<_> = tails.into_iter().collect();
         put(&mut self.connection, &TAIL, &tails, |bound, ((journal, session), tail)| {
             bound.add(*journal).add(*session).add(tail.last).add(tail.at);
         })
         .await?;
-        let numbers: Vec<i64> = doomed.iter().map(|block| block.number).collect();
-        let numbers = serde_json::to_string(&numbers).unwrap_or_default();
-        let sql = "delete from block where number in (select value from json_each(?))";
-        sqlx::query(sql).bind(numbers).execute(&mut self.connection).await?;
         Ok(forgotten)
     }
 
@@ -268,12 +259,12 @@ impl LinesWriter {
         outcome
     }
 
-    /// As [`Writer::truncate_wal`](super::Writer::truncate_wal).
+    /// As [`Writer::truncate_wal`](crate::store::Writer::truncate_wal).
     pub async fn truncate_wal(&mut self) -> Result<(), StoreError> {
         truncate_wal(&mut self.connection).await
     }
 
-    /// As [`Writer::limit_pages`](super::Writer::limit_pages).
+    /// As [`Writer::limit_pages`](crate::store::Writer::limit_pages).
     pub async fn limit_pages(&mut self, pages: u32) -> Result<(), StoreError> {
         limit_pages(&mut self.connection, pages).await
     }
@@ -313,152 +304,4 @@ fn doomed(row: &SqliteRow) -> Result<Doomed, StoreError> {
         recorded_at: time(row.try_get("recorded_at")?),
         bytes: unsigned("bytes")?.saturating_add(BESIDE_PAYLOAD),
     })
-}
-
-/// Bytes that the file needs for what is in it, free pages not counted.
-async fn used_bytes(connection: &mut SqliteConnection) -> Result<u64, StoreError> {
-    let sql = "select (page_count - freelist_count) * page_size \
-               from pragma_page_count, pragma_freelist_count, pragma_page_size";
-    let bytes: i64 = sqlx::query_scalar(sql).fetch_one(connection).await?;
-    Ok(bytes.try_into().unwrap_or(0))
-}
-
-// ---- reading -------------------------------------------------------------------------------------------------------
-
-/// Where a journal begins and ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bounds {
-    /// The first position that is not forgotten; one beyond the last if there is none.
-    pub first: i64,
-    /// The last position that was given out; 0 if none ever was.
-    pub last: i64,
-}
-
-impl Bounds {
-    /// Entries that are there.
-    pub fn count(self) -> u64 {
-        u64::try_from(self.last - self.first + 1).unwrap_or(0)
-    }
-}
-
-/// Blocks of a journal to read.
-#[derive(Debug, Clone)]
-pub struct Stretch {
-    pub journal: Journal,
-    pub session: SessionNumber,
-    /// First and last position.
-    pub from: i64,
-    pub to: i64,
-    /// Only blocks that have one of these.
-    pub marks: Marks,
-    /// From its end.
-    pub descending: bool,
-    /// At most so many.
-    pub blocks: usize,
-}
-
-/// A few connections that read the second file. No answer holds a snapshot longer than it takes to read some blocks.
-#[derive(Clone)]
-pub struct LinesReader {
-    pool: SqlitePool,
-    /// Of a connection that may checkpoint.
-    options: SqliteConnectOptions,
-}
-
-impl LinesReader {
-    /// Opens a pool of readers on a file that exists.
-    pub async fn open(url: &str) -> Result<Self, StoreError> {
-        let options = options(url)?;
-        Ok(Self { pool: pool(&options).await?, options })
-    }
-
-    pub async fn close(&self) {
-        self.pool.close().await;
-    }
-
-    /// As [`Reader::checkpoint_if_large`](super::Reader::checkpoint_if_large).
-    pub async fn checkpoint_if_large(&self) -> Result<u64, StoreError> {
-        checkpoint_if_large(&self.options).await
-    }
-
-    /// Bytes that the file needs for what is in it.
-    pub async fn used_bytes(&self) -> Result<u64, StoreError> {
-        let mut connection = self.pool.acquire().await?;
-        used_bytes(&mut connection).await
-    }
-
-    /// Where a journal begins and ends.
-    pub async fn bounds(&self, journal: Journal, session: SessionNumber) -> Result<Bounds, StoreError> {
-        let sql = "select (select min(first_position) from block where journal = ?1 and session = ?2) as first, \
-                   (select first_position + count - 1 from block where journal = ?1 and session = ?2 \
-                    order by first_position desc limit 1) as last, \
-                   (select last_position from tail where journal = ?1 and session = ?2) as forgotten";
-        let row = sqlx::query(sql).bind(journal as i64).bind(session.0).fetch_one(&self.pool).await?;
-        let (first, last): (Option<i64>, Option<i64>) = (row.try_get("first")?, row.try_get("last")?);
-        let last = match last {
-            Some(last) => last,
-            None => row.try_get::<Option<i64>, _>("forgotten")?.unwrap_or(0),
-        };
-        Ok(Bounds { first: first.unwrap_or(last.saturating_add(1)), last })
-    }
-
-    /// First and last position of the first block that has an entry of this time or later.
-    pub async fn block_at(
-        &self,
-        journal: Journal,
-        session: SessionNumber,
-        at: i64,
-    ) -> Result<Option<(i64, i64)>, StoreError> {
-        let sql = "select first_position, first_position + count - 1 from block indexed by block_by_time \
-                   where journal = ? and session = ? and high_time >= ? order by high_time, number limit 1";
-        let query = sqlx::query_as(sql).bind(journal as i64).bind(session.0).bind(at);
-        Ok(query.fetch_optional(&self.pool).await?)
-    }
-
-    /// The first, or last, blocks of a stretch, in its direction.
-    pub async fn blocks(&self, stretch: &Stretch) -> Result<Vec<Block>, StoreError> {
-        // The block that holds the first position of a stretch begins there or before.
-        let sql = if stretch.descending {
-            "select * from block indexed by block_by_position where journal = ?1 and session = ?2 \
-             and first_position >= coalesce((select max(first_position) from block where journal = ?1 \
-             and session = ?2 and first_position <= ?3), ?3) and first_position <= ?4 \
-             and first_position + count > ?3 and marks & ?5 order by first_position desc limit ?6"
-        } else {
-            "select * from block indexed by block_by_position where journal = ?1 and session = ?2 \
-             and first_position >= coalesce((select max(first_position) from block where journal = ?1 \
-             and session = ?2 and first_position <= ?3), ?3) and first_position <= ?4 \
-             and first_position + count > ?3 and marks & ?5 order by first_position limit ?6"
-        };
-        let rows = sqlx::query(sql)
-            .bind(stretch.journal as i64)
-            .bind(stretch.session.0)
-            .bind(stretch.from)
-            .bind(stretch.to)
-            .bind(i64::from(stretch.marks.bits()))
-            .bind(i64::try_from(stretch.blocks).unwrap_or(i64::MAX))
-            .fetch_all(&self.pool)
-            .await?;
-        rows.into_iter().map(|row| block(stretch, &row)).collect()
-    }
-}
-
-fn block(stretch: &Stretch, row: &SqliteRow) -> Result<Block, StoreError> {
-    let first = row.try_get("first_position")?;
-    let marks: i64 = row.try_get("marks")?;
-    let block = Block {
-        journal: stretch.journal,
-        session: stretch.session,
-        first,
-        count: row.try_get("count")?,
-        low: row.try_get("low_time")?,
-        high: row.try_get("high_time")?,
-        recorded_at: time(row.try_get("recorded_at")?),
-        marks: Marks::from_bits(marks),
-        payload: row.try_get("payload")?,
-    };
-    if first < 1 || block.count < 1 || first.checked_add(block.count).is_none() {
-        let what = format!("{} entries cannot begin at {first}", block.count);
-        return Err(StoreError::Damaged { position: first, what });
-    }
-    Ok(block)
 }
