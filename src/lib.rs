@@ -24,4 +24,5 @@ pub mod scheduler;
 pub mod secret;
 pub mod sessions;
 pub mod store;
+pub mod terminal;
 pub mod webhooks;

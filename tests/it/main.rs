@@ -30,6 +30,7 @@ mod rules;
 mod service;
 mod store;
 mod support;
+mod terminal;
 mod tls;
 mod traces;
 mod webhooks;

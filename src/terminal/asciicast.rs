@@ -1,0 +1,124 @@
+//! A recording as asciicast v3 (https://docs.asciinema.org/manual/asciicast/v3/): a line of JSON for the header, then one for
+//! each event with the time since the one before.
+
+use serde::Serialize;
+
+use super::frame::Size;
+use super::text::Text;
+
+/// The media type.
+pub const MEDIA_TYPE: &str = "application/x-asciicast";
+
+/// What is known of a recording as a whole.
+#[derive(Debug, Default, Clone)]
+pub struct About {
+    /// When it began; Unix time in seconds.
+    pub timestamp: i64,
+    pub title: Option<String>,
+    /// What the terminal calls itself (`TERM`).
+    pub kind: Option<String>,
+}
+
+/// What an entry of a recording is. Its bytes are those of the terminal, or a text: `120x40` for a size, a status for an
+/// exit, a label for a marker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Code {
+    Output,
+    Input,
+    Resize,
+    Exit,
+    Marker,
+}
+
+impl Code {
+    fn letter(self) -> &'static str {
+        match self {
+            Self::Output => "o",
+            Self::Input => "i",
+            Self::Resize => "r",
+            Self::Exit => "x",
+            Self::Marker => "m",
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Header<'a> {
+    version: u8,
+    term: Term<'a>,
+    timestamp: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    title: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Term<'a> {
+    cols: u16,
+    rows: u16,
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    kind: Option<&'a str>,
+}
+
+/// Writes a recording, entry by entry. Entries hold bytes and the format holds text: a character that is cut off at the end
+/// of an entry is written with the next one, and what is no UTF-8 becomes U+FFFD.
+#[derive(Debug, Default)]
+pub struct Asciicast {
+    /// When the last event was; microseconds since the beginning.
+    last: u64,
+    output: Text,
+    input: Text,
+}
+
+impl Asciicast {
+    /// The first line.
+    pub fn header(size: Size, about: &About) -> String {
+        let (title, kind) = (about.title.as_deref(), about.kind.as_deref());
+        let term = Term { cols: size.cols, rows: size.rows, kind };
+        let header = Header { version: 3, term, timestamp: about.timestamp, title };
+        let mut line = serde_json::to_string(&header).unwrap_or_default();
+        line.push('\n');
+        line
+    }
+
+    /// The lines for an entry: none if it holds no whole character. `at` is in microseconds since the beginning.
+    pub fn entry(&mut self, at: u64, code: Code, bytes: &[u8]) -> String {
+        let mut lines = String::new();
+        let text = match code {
+            Code::Output => self.output.push(bytes),
+            Code::Input => self.input.push(bytes),
+            Code::Exit => {
+                self.rest(at, &mut lines);
+                String::from_utf8_lossy(bytes)
+            }
+            Code::Resize | Code::Marker => String::from_utf8_lossy(bytes),
+        };
+        if !text.is_empty() || matches!(code, Code::Marker | Code::Exit) {
+            self.event(at, code, &text, &mut lines);
+        }
+        lines
+    }
+
+    /// The lines for what is left when there are no more entries.
+    pub fn finish(&mut self) -> String {
+        let mut lines = String::new();
+        self.rest(self.last, &mut lines);
+        lines
+    }
+
+    fn rest(&mut self, at: u64, lines: &mut String) {
+        for (code, text) in [(Code::Output, self.output.finish()), (Code::Input, self.input.finish())] {
+            if !text.is_empty() {
+                self.event(at, code, text, lines);
+            }
+        }
+    }
+
+    fn event(&mut self, at: u64, code: Code, text: &str, lines: &mut String) {
+        // Intervals are differences of whole microseconds: they add up to the time of the entry.
+        let interval = at.saturating_sub(self.last);
+        self.last = self.last.max(at);
+        let (seconds, micros) = (interval / 1_000_000, interval % 1_000_000);
+        let text = serde_json::to_string(text).unwrap_or_default();
+        lines.push_str(&format!("[{seconds}.{micros:06}, \"{}\", {text}]\n", code.letter()));
+    }
+}

@@ -1,0 +1,119 @@
+//! What a keyboard sends, key by key.
+
+use vte::{Params, Parser, Perform};
+
+use crate::terminal::text::Text;
+
+/// Bytes of one key that are kept. Longer ones are answers of a terminal to a question, and nobody's typing.
+const LONGEST: usize = 1_024;
+
+/// What a key does to the line that is being typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Key {
+    Char(char),
+    /// A line break within a paste: part of the line.
+    Break,
+    Enter,
+    /// Takes the last character away.
+    Erase,
+    /// Takes all away that was typed.
+    Kill,
+    /// Takes the character under the cursor away; on an empty line it is the end of what is typed.
+    Delete,
+    /// Gives the line up.
+    Cancel,
+    /// Edits in a way that only the screen shows: arrows, completion, history, search.
+    Edit,
+    /// Does nothing to the line: a terminal's reports, drawing the screen again.
+    Nothing,
+}
+
+/// Cuts what is typed into keys, however it is cut into pieces before.
+#[derive(Default)]
+pub struct Keys {
+    parser: Parser<LONGEST>,
+    text: Text,
+    found: Found,
+    bytes: Vec<u8>,
+}
+
+#[derive(Default)]
+struct Found {
+    key: Option<Key>,
+    brackets: bool,
+    pasting: bool,
+    /// The next character belongs to a key of its own kind: arrows in application mode.
+    within: bool,
+    last_cr: bool,
+}
+
+impl Keys {
+    /// Takes the next byte; a key and its bytes where it ends one. `brackets` says whether pastes are bracketed.
+    pub fn push(&mut self, byte: u8, brackets: bool) -> Option<(Key, Vec<u8>)> {
+        self.found.brackets = brackets;
+        self.parser.advance(&mut self.found, self.text.push(&[byte]).as_bytes());
+        if self.bytes.len() < LONGEST {
+            self.bytes.push(byte);
+        }
+        self.found.key.take().map(|key| (key, std::mem::take(&mut self.bytes)))
+    }
+}
+
+impl Perform for Found {
+    fn print(&mut self, c: char) {
+        self.last_cr = false;
+        self.key = Some(match c {
+            _ if std::mem::take(&mut self.within) => Key::Edit,
+            '\x7f' => Key::Erase,
+            c => Key::Char(c),
+        });
+    }
+
+    fn execute(&mut self, byte: u8) {
+        let after_cr = std::mem::replace(&mut self.last_cr, byte == b'\r');
+        self.key = Some(match byte {
+            b'\n' if self.pasting && after_cr => Key::Nothing,
+            b'\r' | b'\n' if self.pasting => Key::Break,
+            _ if self.pasting => Key::Edit,
+            b'\r' | b'\n' => Key::Enter,
+            b'\x08' | b'\x7f' => Key::Erase,
+            b'\x04' => Key::Delete,
+            b'\x15' => Key::Kill,
+            b'\x03' | b'\x1c' => Key::Cancel,
+            b'\0' | b'\x0c' | b'\x1a' => Key::Nothing,
+            _ => Key::Edit,
+        });
+    }
+
+    fn csi_dispatch(&mut self, params: &Params, intermediates: &[u8], _: bool, action: char) {
+        let first = params.iter().next().and_then(|param| param.first().copied()).unwrap_or_default();
+        self.key = Some(match (intermediates, action, first) {
+            ([], '~', 200) if self.brackets => {
+                self.pasting = true;
+                Key::Nothing
+            }
+            ([], '~', 201) if self.pasting => {
+                self.pasting = false;
+                Key::Nothing
+            }
+            // Focus, a mouse, the cursor's place, what kind of terminal it is.
+            ([], 'I' | 'O' | 'R' | 'n', _) | ([b'<' | b'?' | b'>', ..], ..) => Key::Nothing,
+            _ => Key::Edit,
+        });
+    }
+
+    fn esc_dispatch(&mut self, _: &[u8], _: bool, byte: u8) {
+        // The end of a string of the terminal's, or the first half of a key.
+        match byte {
+            b'\\' => self.key = Some(Key::Nothing),
+            b'O' | b'N' => self.within = true,
+            _ => self.key = Some(Key::Edit),
+        }
+    }
+
+    fn osc_dispatch(&mut self, _: &[&[u8]], bell: bool) {
+        if bell {
+            self.key = Some(Key::Nothing);
+        }
+    }
+}

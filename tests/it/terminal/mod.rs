@@ -1,0 +1,8 @@
+//! Terminals.
+
+mod casts;
+mod commands;
+mod frames;
+mod pty;
+mod recordings;
+mod scenes;
