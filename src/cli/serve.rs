@@ -33,6 +33,7 @@ use crate::scheduler;
 use crate::secret::SecretKey;
 use crate::sessions::{Board, Sessions};
 use crate::store::{Loaded, Reader, StoreError, Writer};
+use crate::terminal::Terminals;
 use crate::webhooks::{Outbox, Sender};
 
 /// Connections that may ask for /metrics at the same time.
@@ -100,6 +101,7 @@ impl House {
         limits: &Arc<Limits>,
         public_url: &Arc<str>,
         outbox: &Arc<Outbox>,
+        terminals: &Arc<Terminals>,
         clock: Clock,
         stopping: &CancellationToken,
     ) -> App {
@@ -121,6 +123,7 @@ impl House {
             gateway: Arc::new(gateway),
             outbox: outbox.clone(),
             lines: self.lines.clone(),
+            terminals: terminals.clone(),
             board: self.board.clone(),
             limits: limits.clone(),
             health: http::health::Cache::default(),
@@ -229,6 +232,7 @@ pub struct Running {
     closed: CancellationToken,
     doors: Vec<JoinHandle<()>>,
     errands: Vec<JoinHandle<()>>,
+    terminals: Arc<Terminals>,
     scheduler: JobScheduler,
     _lock: File,
 }
@@ -257,7 +261,16 @@ pub async fn start(
     let (stopping, closed) = (CancellationToken::new(), CancellationToken::new());
     let (directory, live) = (house.directory.clone(), house.live.clone());
     let outbox = Arc::new(Outbox::new(directory, live, clock.clone(), sender, public_url.clone()));
-    let app = house.app(&config, &limits, &public_url, &outbox, clock, &stopping);
+    // Their shells died with the process before.
+    house.sessions.end_orphans().await?;
+    let terminals = Arc::new(Terminals::new(
+        house.sessions.clone(),
+        house.directory.clone(),
+        house.lines.clone(),
+        clock.clone(),
+        config.clone(),
+    ));
+    let app = house.app(&config, &limits, &public_url, &outbox, &terminals, clock, &stopping);
     let errands = house.errands(outbox, &closed);
     let (sessions, directory) = (house.sessions.clone(), house.directory.clone());
     let (lines, board) = (house.lines.clone(), house.board.clone());
@@ -282,6 +295,7 @@ pub async fn start(
         closed,
         doors,
         errands,
+        terminals,
         scheduler,
         _lock: lock,
     };
@@ -324,6 +338,7 @@ impl Running {
     /// Closes the door, lets what is inside finish, writes everything down.
     pub async fn stop(mut self) {
         self.stopping.cancel();
+        self.terminals.stop().await;
         for door in self.doors {
             door.await.ok();
         }

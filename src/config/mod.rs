@@ -145,6 +145,27 @@ pub struct Config {
     #[arg(long, env = "SESSIOND_WEBHOOK_TIMEOUT", default_value = "15s", value_parser = duration, value_name = "DURATION")]
     pub webhook_timeout: Duration,
 
+    /// Allow terminals on machines in this network too, not only on loopback; may be given several times. Link-local
+    /// addresses are never allowed
+    #[arg(long, env = "SESSIOND_ALLOW_MACHINE", value_delimiter = ',', value_name = "CIDR")]
+    pub allow_machine: Vec<IpNet>,
+
+    /// A terminal session ends this long after it began, whatever happens
+    #[arg(long, env = "SESSIOND_TERMINAL_LIFETIME", default_value = "1h", value_parser = duration, value_name = "DURATION")]
+    pub terminal_lifetime: Duration,
+
+    /// A terminal session ends when nothing was typed for this long
+    #[arg(long, env = "SESSIOND_TERMINAL_IDLE", default_value = "1h", value_parser = duration, value_name = "DURATION")]
+    pub terminal_idle: Duration,
+
+    /// Whoever lost the connection to a terminal has this long to come back, and to come at all
+    #[arg(long, env = "SESSIOND_TERMINAL_GRACE", default_value = "30s", value_parser = duration, value_name = "DURATION")]
+    pub terminal_grace: Duration,
+
+    /// Bytes a second that a terminal may print, and at once after quiet; 0 is no limit
+    #[arg(long, env = "SESSIOND_TERMINAL_OUTPUT_RATE", default_value = "0", value_name = "BYTES")]
+    pub terminal_output_rate: u64,
+
     /// Client id of the service account made at the first start, instead of one made up
     #[arg(long, env = "SESSIOND_BOOTSTRAP_CLIENT_ID", value_name = "ID")]
     pub bootstrap_client_id: Option<String>,

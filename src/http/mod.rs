@@ -43,6 +43,7 @@ use crate::lines::Lines;
 use crate::live::Live;
 use crate::mcp;
 use crate::sessions::{Board, Sessions};
+use crate::terminal::Terminals;
 use crate::webhooks::Outbox;
 use problem::Problem;
 
@@ -74,6 +75,7 @@ pub struct Shared {
     pub gateway: Arc<mcp::Gateway>,
     pub outbox: Arc<Outbox>,
     pub lines: Lines,
+    pub terminals: Arc<Terminals>,
     pub board: Arc<Board>,
     pub limits: Arc<Limits>,
     pub health: health::Cache,
@@ -157,6 +159,16 @@ pub fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(directory::test_webhook))
         .routes(routes!(directory::list_deliveries))
         .routes(routes!(directory::resend_delivery))
+        .routes(routes!(terminals::list_machines, terminals::create_machine))
+        .routes(routes!(terminals::get_machine, terminals::update_machine, terminals::delete_machine))
+        .routes(routes!(terminals::test_machine))
+        .routes(routes!(terminals::list_sessions, terminals::create_session))
+        .routes(routes!(terminals::statistics))
+        .routes(routes!(terminals::search_commands))
+        .routes(routes!(terminals::get_session, terminals::terminate_session))
+        .routes(routes!(terminals::create_viewer))
+        .routes(routes!(terminals::session_logs))
+        .routes(routes!(terminals::recording))
         .routes(routes!(agents::policy))
         .routes(routes!(oauth::token))
         .routes(routes!(oauth::introspect))
@@ -177,6 +189,7 @@ pub fn router(app: App) -> Router {
     documented
         .merge(health::documents(&document))
         .merge(oauth::aliases())
+        .route("/v1/sessions/{sessionId}/ws", axum::routing::get(terminals::websocket))
         .merge(mcp::router(app.gateway.clone()))
         .fallback(|| async {
             Problem::new(StatusCode::NOT_FOUND, "not_found", "Not found: there is nothing at this path")
@@ -218,6 +231,7 @@ pub fn router(app: App) -> Router {
         (name = "serviceAccounts", description = "Credentials of an organization's own programs."),
         (name = "apiKeys", description = "Long-lived credentials of programs, for one surface or several."),
         (name = "principals", description = "The people and clients behind sessions."),
+        (name = "terminals", description = "Shells on machines, in a WebSocket, recorded."),
         (name = "me", description = "A person's own sessions."),
         (name = "organizations", description = "Organizations, for whoever runs the installation."),
         (name = "issuers", description = "Whose JWT access tokens are taken beside our own."),

@@ -68,7 +68,7 @@ impl Sessions {
     }
 
     /// Records what a session's traffic has come to, durably.
-    pub(super) async fn flush(&self, number: SessionNumber) {
+    pub async fn flush(&self, number: SessionNumber) {
         let pending = self.traffic.lock().sessions.remove(&number);
         if let Some(mut pending) = pending.filter(|pending| pending.waiting) {
             let by = By::caller(&pending.caller);

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::frame::Size;
 use super::text::Text;
+use crate::core::journal::Code;
 
 /// The media type.
 pub const MEDIA_TYPE: &str = "application/x-asciicast";
@@ -17,29 +18,6 @@ pub struct About {
     pub title: Option<String>,
     /// What the terminal calls itself (`TERM`).
     pub kind: Option<String>,
-}
-
-/// What an entry of a recording is. Its bytes are those of the terminal, or a text: `120x40` for a size, a status for an
-/// exit, a label for a marker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Code {
-    Output,
-    Input,
-    Resize,
-    Exit,
-    Marker,
-}
-
-impl Code {
-    fn letter(self) -> &'static str {
-        match self {
-            Self::Output => "o",
-            Self::Input => "i",
-            Self::Resize => "r",
-            Self::Exit => "x",
-            Self::Marker => "m",
-        }
-    }
 }
 
 #[derive(Serialize)]

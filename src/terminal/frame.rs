@@ -48,11 +48,12 @@ impl Size {
 /// What a client says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Said {
-    /// The first frame of a connection. `after` is how many bytes of output the client has had: it gets what follows.
+    /// The first frame of a connection. `after` is how many bytes of output the client has had: it gets what follows. Who
+    /// does not say gets what is not known to have arrived.
     Auth {
         token: String,
         mode: Mode,
-        after: u64,
+        after: Option<u64>,
     },
     Input(String),
     Resize(Size),
@@ -155,7 +156,7 @@ pub fn read(text: &str) -> Result<Said, Fault> {
             if token.is_empty() || token.len() > LONGEST_TOKEN {
                 return Err(Fault::invalid(format!("token must have 1 to {LONGEST_TOKEN} bytes")));
             }
-            Ok(Said::Auth { token, mode, after: after.unwrap_or_default() })
+            Ok(Said::Auth { token, mode, after })
         }
         Some("input") => body::<Input>(text).map(|input| Said::Input(input.data)),
         Some("resize") => {

@@ -7,5 +7,14 @@
 pub mod asciicast;
 pub mod commands;
 pub mod frame;
+mod recorder;
+mod rooms;
 pub mod screen;
+mod shell;
+mod ssh;
+mod tail;
 pub mod text;
+
+pub use rooms::{APPLICATION, From, NotOpened, Opened, Terminals, Tested};
+pub use shell::{Changes, NotAttached, Over, Role, Seat, Shell, Step};
+pub use ssh::{HostKey, SshError};

@@ -1,7 +1,7 @@
 //! One shell and those who are at it: whoever types, one connection at a time, and those who watch.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -67,6 +67,7 @@ pub struct Shell {
     connections: AtomicU64,
     /// When something was last typed; microseconds since `opened_at`.
     typed: AtomicI64,
+    congested: AtomicBool,
 }
 
 /// What a token of a shell is good for.
@@ -119,6 +120,7 @@ impl Shell {
             pace,
             connections: AtomicU64::new(0),
             typed: AtomicI64::new(0),
+            congested: AtomicBool::new(false),
         };
         (shell, waiting)
     }
@@ -250,10 +252,26 @@ impl Shell {
         Ok(Seat { shell: self.clone(), role: Role::Watcher, number: 0, place, state })
     }
 
-    /// Types. Waits while the machine takes nothing; false when it never will again.
-    pub async fn input(&self, bytes: Bytes) -> bool {
+    /// Types, if the machine takes it at once; else it is given back.
+    pub fn try_input(&self, bytes: Bytes) -> Option<Bytes> {
         self.typed.store(self.age_us(), Ordering::Relaxed);
-        self.machine.send(ToMachine::Input(bytes)).await.is_ok()
+        match self.machine.try_send(ToMachine::Input(bytes)) {
+            Err(mpsc::error::TrySendError::Full(ToMachine::Input(bytes))) => Some(bytes),
+            _ => None,
+        }
+    }
+
+    /// Types. Waits while the machine takes nothing. Meanwhile whoever types is not heard, and cannot say what has arrived:
+    /// what was sent counts as arrived then, or a program that prints before it reads on would wait for ever.
+    pub async fn input(&self, bytes: Bytes) {
+        self.congested.store(true, Ordering::Relaxed);
+        self.machine.send(ToMachine::Input(bytes)).await.ok();
+        self.congested.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether input waits for the machine.
+    pub fn is_congested(&self) -> bool {
+        self.congested.load(Ordering::Relaxed)
     }
 
     pub async fn resize(&self, size: Size) -> bool {
@@ -270,7 +288,11 @@ impl Changes {
     pub async fn over(&mut self) -> Over {
         let waited = self.0.wait_for(|state| state.over.is_some()).await;
         let over = waited.ok().and_then(|state| state.over.clone());
-        over.unwrap_or_else(|| Over { reason: Reason::Failed, message: "sessiond stops".to_owned(), cut: true })
+        over.unwrap_or_else(|| Over {
+            reason: Reason::Failed,
+            message: "sessiond stops".to_owned(),
+            cut: true,
+        })
     }
 
     /// Waits until nobody types.
@@ -325,6 +347,14 @@ impl Seat {
                 }
             }
         }
+    }
+
+    /// Passes over what is no longer held; where output goes on.
+    pub fn skip_lost(&mut self) -> u64 {
+        if let Next::Lost(from) = self.shell.tail.lock().after(self.place, 1) {
+            self.place = from;
+        }
+        self.place
     }
 
     /// Everything up to this place has arrived.

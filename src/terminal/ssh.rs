@@ -13,9 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use russh::client::{self, Handle};
-use russh::keys::{
-    HashAlg, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate, decode_secret_key,
-};
+use russh::keys::{HashAlg, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate, decode_secret_key};
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Disconnect, Preferred};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -163,10 +161,7 @@ struct Door {
 impl client::Handler for Door {
     type Error = russh::Error;
 
-    async fn check_server_key(
-        &mut self,
-        shown: &PublicKeyOrCertificate,
-    ) -> Result<bool, russh::Error> {
+    async fn check_server_key(&mut self, shown: &PublicKeyOrCertificate) -> Result<bool, russh::Error> {
         let mut key = match shown {
             PublicKeyOrCertificate::PublicKey { key, .. } => key.clone(),
             PublicKeyOrCertificate::Certificate(certificate) => certificate.public_key().clone().into(),
@@ -246,10 +241,8 @@ async fn reach(addresses: &[SocketAddr]) -> Result<TcpStream, SshError> {
         Err(_) => return Err(SshError::Unreachable("nobody answers there".to_owned())),
     };
     // The system asks whether the other side is alive, also while we do not read.
-    let keepalive = TcpKeepalive::new()
-        .with_time(LOST_AFTER / 3)
-        .with_interval(LOST_AFTER / 6)
-        .with_retries(4);
+    let keepalive =
+        TcpKeepalive::new().with_time(LOST_AFTER / 3).with_interval(LOST_AFTER / 6).with_retries(4);
     let socket = SockRef::from(&stream);
     let set = stream.set_nodelay(true).and_then(|()| socket.set_tcp_keepalive(&keepalive));
     let set = set.and_then(|()| socket.set_tcp_user_timeout(Some(LOST_AFTER)));

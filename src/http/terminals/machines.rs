@@ -68,10 +68,7 @@ pub enum CredentialBody {
         password: String,
     },
     /// A private key as OpenSSH writes it; RSA keys are not supported.
-    PrivateKey {
-        private_key: String,
-        passphrase: Option<String>,
-    },
+    PrivateKey { private_key: String, passphrase: Option<String> },
 }
 
 impl From<CredentialBody> for MachineSecret {
@@ -163,7 +160,9 @@ pub struct PageQuery {
 
 /// Reads `page` and `limit`.
 pub fn read_page(page: Option<&str>, limit: Option<&str>, usual: usize) -> Result<(usize, usize), Problem> {
-    let number = |field: &'static str, text: Option<&str>, usual: usize, most: usize| match text.map(str::parse) {
+    let number = |field: &'static str, text: Option<&str>, usual: usize, most: usize| match text
+        .map(str::parse)
+    {
         None => Ok(usual),
         Some(Ok(number)) if (1..=most).contains(&number) => Ok(number),
         Some(_) => Err(Problem::invalid(field, format!("{field} must be a whole number from 1 to {most}"))),
@@ -181,7 +180,9 @@ impl Pagination {
 fn host_key(text: Option<String>) -> Result<Option<String>, Problem> {
     text.map(|text| match HostKey::parse(&text) {
         Ok(key) => Ok(key.to_string()),
-        Err(what) => Err(Problem::invalid("host_key", format!("host_key is no public key of OpenSSH's: {what}"))),
+        Err(what) => {
+            Err(Problem::invalid("host_key", format!("host_key is no public key of OpenSSH's: {what}")))
+        }
     })
     .transpose()
 }

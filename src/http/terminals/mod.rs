@@ -1,11 +1,17 @@
 //! The terminal surface: shells on machines, in a WebSocket. What its parts share is the envelope, who may come in, and
 //! how things are named.
 
+mod logs;
 mod machines;
+mod open;
 mod read;
+mod socket;
 
+pub use logs::*;
 pub use machines::*;
+pub use open::*;
 pub use read::*;
+pub use socket::websocket;
 
 use axum::extract::FromRequestParts;
 use axum::http::StatusCode;
@@ -156,8 +162,11 @@ struct Named {
 
 async fn user_name(app: &App, number: PrincipalNumber, principal: Uuid) -> Result<Named, Problem> {
     let person = app.directory.called(number).await?;
-    let (name, email) = person.map_or((None, None), |one| (one.name.or(one.subject), one.email));
-    Ok(Named { user: UserName { id: id("usr", principal), name: name.unwrap_or_else(|| "(erased)".to_owned()) }, email })
+    let (name, email) = person.map_or((None, None), |one| (one.name.or(one.principal.subject), one.email));
+    Ok(Named {
+        user: UserName { id: id("usr", principal), name: name.unwrap_or_else(|| "(erased)".to_owned()) },
+        email,
+    })
 }
 
 /// A JSON body, refused in the words of the main surface and in the shape of this one.

@@ -11,7 +11,8 @@ use uuid::Uuid;
 
 use super::machines::{Pagination, read_page};
 use super::{
-    Id, MachineName, SESSION, Success, User, UserName, id, machine_name, not_found, read_id, seconds, user_name,
+    Id, MachineName, SESSION, Success, User, UserName, id, machine_name, not_found, read_id, seconds,
+    user_name,
 };
 use crate::core::Time;
 use crate::core::caller::Caller;
@@ -231,7 +232,12 @@ pub fn read_moment(field: &'static str, text: &str, end: bool) -> Result<Time, P
     if let Ok(time) = chrono::DateTime::parse_from_rfc3339(text) {
         return Ok(time.to_utc());
     }
-    let wrong = || Problem::invalid(field, format!("{field} must be ISO 8601, such as 2024-01-01T12:00:00Z or 2024-01-01"));
+    let wrong = || {
+        Problem::invalid(
+            field,
+            format!("{field} must be ISO 8601, such as 2024-01-01T12:00:00Z or 2024-01-01"),
+        )
+    };
     let date: NaiveDate = text.parse().map_err(|_| wrong())?;
     let date = if end { date.succ_opt().ok_or_else(wrong)? } else { date };
     let midnight = date.and_hms_opt(0, 0, 0).ok_or_else(wrong)?.and_utc();

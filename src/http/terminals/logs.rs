@@ -1,0 +1,371 @@
+//! What was recorded of terminals: commands and output as a log, the recording as a file, and commands found again.
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::read::{read_moment, visible};
+use super::{Id, SESSION, Success, User, UserName, id, machine_name, read_id, seconds, user_name};
+use crate::core::caller::Caller;
+use crate::core::kind::Kind;
+use crate::http::App;
+use crate::http::extract::Query;
+use crate::http::family::TerminalError;
+use crate::http::problem::Problem;
+use crate::lines::{Code, Content, Entry, Filed, Journal, Marks, Query as LinesQuery, Start};
+use crate::sessions::{ListQuery, View, Wanted};
+use crate::terminal::asciicast::{About, Asciicast, MEDIA_TYPE};
+use crate::terminal::frame::Size;
+use crate::terminal::text::Text;
+
+/// Entries of a page of a log.
+const PAGE: usize = 1_000;
+const MOST: usize = 10_000;
+/// Sessions that one search looks through, and commands that it returns.
+const SEARCHED: u32 = 200;
+const FOUND: usize = 100;
+/// Longest text to search for; bytes.
+const LONGEST: usize = 200;
+
+/// A command, or output.
+#[derive(Serialize, ToSchema)]
+#[schema(as = TerminalLogEntry)]
+pub struct LogEntry {
+    timestamp: String,
+    /// `command` or `output`.
+    r#type: &'static str,
+    content: String,
+}
+
+/// A part of a session's log, in the order of time.
+#[derive(Serialize, ToSchema)]
+#[schema(as = TerminalLog)]
+pub struct Log {
+    session_id: String,
+    logs: Vec<LogEntry>,
+    /// `after` of the next part, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    next_after: Option<i64>,
+}
+
+/// Which part, and how.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct LogParameters {
+    /// `json`, or `text`: all of it, a line `[time] $ command` before what each command printed.
+    #[param(inline, value_type = Option<LogFormat>)]
+    format: Option<String>,
+    /// Only what comes after this; for `json`.
+    #[param(value_type = Option<i64>, minimum = 0)]
+    after: Option<String>,
+    /// Most entries, 1 to 10,000; for `json`.
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 10_000, example = 1000)]
+    limit: Option<String>,
+}
+
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+#[allow(dead_code)] // the document's words for what `session_logs` reads
+pub enum LogFormat {
+    Json,
+    Text,
+}
+
+/// Commands and output
+///
+/// They stay after the session has ended, until retention takes them.
+#[utoipa::path(get, path = "/v1/sessions/{sessionId}/logs", operation_id = "terminals.getLogs", tag = "terminals",
+    security(("terminalKey" = [])), params(("sessionId" = String, Path, description = "`sess_…`"), LogParameters),
+    responses(
+        (status = 200, description = "The log.", content(
+            (Success<Log> = "application/json"),
+            (String = "text/plain"),
+        )),
+        (status = 400, description = "A parameter is wrong.", body = TerminalError),
+        (status = 404, description = "No such session.", body = TerminalError),
+    ))]
+pub async fn session_logs(
+    User(caller): User,
+    Id(session): Id<SESSION>,
+    Query(parameters): Query<LogParameters>,
+    State(app): State<App>,
+) -> Result<Response, Problem> {
+    let text = match parameters.format.as_deref() {
+        None | Some("json") => false,
+        Some("text") => true,
+        Some(_) => return Err(Problem::invalid("format", "format must be json or text")),
+    };
+    let number = |field: &'static str, text: Option<&str>, least: i64, most: i64, usual: i64| match text
+        .map(str::parse)
+    {
+        None => Ok(usual),
+        Some(Ok(number)) if (least..=most).contains(&number) => Ok(number),
+        Some(_) => {
+            Err(Problem::invalid(field, format!("{field} must be a whole number from {least} to {most}")))
+        }
+    };
+    let after = number("after", parameters.after.as_deref(), 0, i64::MAX, 0)?;
+    let limit = number("limit", parameters.limit.as_deref(), 1, MOST as i64, PAGE as i64)?;
+    let view = visible(&app, &caller, session).await?;
+    if text {
+        return Ok(as_text(&app, &view));
+    }
+    let query = LinesQuery {
+        start: Some(Start::Beyond(after)),
+        only: Marks::codes(&[Code::Output, Code::Marker]),
+        limit: usize::try_from(limit).unwrap_or(PAGE),
+        ..LinesQuery::default()
+    };
+    let page = app.lines.page(Journal::Recording, view.session.number, &query).await?;
+    let next_after = page.entries.last().map(|last| last.position).filter(|_| page.more);
+    let mut output = Text::default();
+    let logs = page.entries.into_iter().filter_map(|filed| log_entry(&filed.entry, &mut output)).collect();
+    let log = Log { session_id: id("sess", session), logs, next_after };
+    Ok(Json(Success::of(log)).into_response())
+}
+
+fn log_entry(entry: &Entry, output: &mut Text) -> Option<LogEntry> {
+    let Content::Chunk { code, bytes } = &entry.content else { return None };
+    let timestamp = seconds(entry.time());
+    match code {
+        Code::Marker => {
+            let content = String::from_utf8_lossy(bytes).into_owned();
+            Some(LogEntry { timestamp, r#type: "command", content })
+        }
+        Code::Output => {
+            let content = output.push(bytes).into_owned();
+            (!content.is_empty()).then_some(LogEntry { timestamp, r#type: "output", content })
+        }
+        _ => None,
+    }
+}
+
+/// The whole log as text, piece by piece.
+fn as_text(app: &App, view: &View) -> Response {
+    let query = LinesQuery { only: Marks::codes(&[Code::Output, Code::Marker]), ..LinesQuery::default() };
+    let pieces = app.lines.download(Journal::Recording, view.session.number, query).map(|piece| {
+        let mut text = Vec::new();
+        for Filed { entry, .. } in piece?.entries {
+            if let Content::Chunk { code: Code::Marker, bytes } = &entry.content {
+                text.extend_from_slice(format!("[{}] $ ", seconds(entry.time())).as_bytes());
+                text.extend_from_slice(bytes);
+                text.push(b'\n');
+            } else {
+                text.extend_from_slice(entry.bytes());
+            }
+        }
+        Ok::<_, crate::error::Error>(Bytes::from(text))
+    });
+    let pieces = pieces.map(|piece| piece.map_err(std::io::Error::other));
+    ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], Body::from_stream(pieces)).into_response()
+}
+
+/// The recording
+///
+/// As asciicast v3, for asciinema's player: output, input as far as it was shown, sizes, and commands as markers.
+#[utoipa::path(get, path = "/v1/sessions/{sessionId}/recording", operation_id = "terminals.getRecording", tag = "terminals",
+    security(("terminalKey" = [])), params(("sessionId" = String, Path, description = "`sess_…`")),
+    responses(
+        (status = 200, description = "The recording.", body = String, content_type = "application/x-asciicast"),
+        (status = 404, description = "No such session.", body = TerminalError),
+    ))]
+pub async fn recording(
+    User(caller): User,
+    Id(session): Id<SESSION>,
+    State(app): State<App>,
+) -> Result<Response, Problem> {
+    let view = visible(&app, &caller, session).await?;
+    let first = LinesQuery { limit: 1, ..LinesQuery::default() };
+    let first = app.lines.page(Journal::Recording, view.session.number, &first).await?;
+    let first = first.entries.into_iter().next();
+    let begin = first.as_ref().map_or(view.session.connected_at.timestamp_micros(), |filed| filed.entry.at);
+    let about = About {
+        timestamp: begin.div_euclid(1_000_000),
+        title: view.detail.name.clone(),
+        kind: Some("xterm-256color".to_owned()),
+    };
+    let head = Asciicast::header(first.as_ref().and_then(size_of).unwrap_or(Size::USUAL), &about);
+    // The size that it began with stands in the header.
+    let start = first.map(|filed| Start::At(filed.position + i64::from(size_of(&filed).is_some())));
+    let query = LinesQuery { start, ..LinesQuery::default() };
+    let pages = app.lines.download(Journal::Recording, view.session.number, query);
+    let body =
+        stream::unfold((pages, Asciicast::default(), false), move |(mut pages, mut cast, over)| async move {
+            if over {
+                return None;
+            }
+            let piece = match pages.next().await {
+                Some(Ok(page)) => {
+                    let lines = page.entries.iter().map(|filed| line(&mut cast, begin, &filed.entry));
+                    Ok(Bytes::from(lines.collect::<String>()))
+                }
+                Some(Err(error)) => Err(std::io::Error::other(error)),
+                None => return Some((Ok(Bytes::from(cast.finish())), (pages, cast, true))),
+            };
+            let failed = piece.is_err();
+            Some((piece, (pages, cast, failed)))
+        });
+    let head = stream::once(async { Ok(Bytes::from(head)) });
+    let mut response = Body::from_stream(head.chain(body)).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+    let name = format!("attachment; filename=\"{}.cast\"", id("sess", session));
+    if let Ok(name) = HeaderValue::try_from(name) {
+        headers.insert(header::CONTENT_DISPOSITION, name);
+    }
+    Ok(response)
+}
+
+fn line(cast: &mut Asciicast, begin: i64, entry: &Entry) -> String {
+    let Content::Chunk { code, bytes } = &entry.content else { return String::new() };
+    cast.entry((entry.at - begin).max(0).unsigned_abs(), *code, bytes)
+}
+
+/// The size that an entry says, if it is one.
+fn size_of(filed: &Filed) -> Option<Size> {
+    let Content::Chunk { code: Code::Resize, bytes } = &filed.entry.content else { return None };
+    let (cols, rows) = std::str::from_utf8(bytes).ok()?.split_once('x')?;
+    Size::new(cols.parse().ok()?, rows.parse().ok()?).ok()
+}
+
+/// A command that was found.
+#[derive(Serialize, ToSchema)]
+#[schema(as = FoundTerminalCommand)]
+pub struct FoundCommand {
+    session_id: String,
+    user: UserName,
+    machine: super::MachineName,
+    timestamp: String,
+    command: String,
+}
+
+/// Commands that were found, those of the newest sessions first.
+#[derive(Serialize, ToSchema)]
+#[schema(as = FoundTerminalCommands)]
+pub struct FoundCommands {
+    commands: Vec<FoundCommand>,
+    /// `to` of the next search, where there are older sessions that were not looked through.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    older_than: Option<String>,
+}
+
+/// What to look for, and where.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct SearchParameters {
+    /// A part of the command line.
+    q: Option<String>,
+    /// `mch_…`
+    machine_id: Option<String>,
+    /// `usr_…`
+    user_id: Option<String>,
+    /// Only sessions that started at this instant or later.
+    #[param(value_type = Option<String>)]
+    from: Option<String>,
+    /// Or at this instant or before.
+    #[param(value_type = Option<String>)]
+    to: Option<String>,
+}
+
+/// Search in commands
+///
+/// Through the commands of up to 200 sessions, the newest first; at most 100 are returned. Go on with `older_than` as `to`.
+#[utoipa::path(get, path = "/v1/sessions/commands", operation_id = "terminals.searchCommands", tag = "terminals",
+    security(("terminalKey" = [])), params(SearchParameters),
+    responses(
+        (status = 200, description = "What was found.", body = Success<FoundCommands>),
+        (status = 400, description = "A parameter is wrong.", body = TerminalError),
+    ))]
+pub async fn search_commands(
+    User(caller): User,
+    Query(parameters): Query<SearchParameters>,
+    State(app): State<App>,
+) -> Result<Json<Success<FoundCommands>>, Problem> {
+    let wanted_text = parameters.q.as_deref().unwrap_or_default();
+    if wanted_text.trim().is_empty() || wanted_text.len() > LONGEST {
+        return Err(Problem::invalid("q", format!("q must be 1 to {LONGEST} bytes of a command line")));
+    }
+    let nothing = || Json(Success::of(FoundCommands { commands: vec![], older_than: None }));
+    let Some(wanted) = searched(&app, &caller, &parameters)? else { return Ok(nothing()) };
+    let query = ListQuery { wanted, limit: SEARCHED, ..ListQuery::default() };
+    let found = app.sessions.list(&caller, &query).await?;
+    let mut older_than = found.next.map(|(at, _)| seconds(at));
+    let mut commands = Vec::new();
+    for view in &found.items {
+        let left = FOUND - commands.len();
+        commands.extend(commands_of(&app, &caller, view, wanted_text, left).await?);
+        if commands.len() >= FOUND {
+            older_than = Some(seconds(view.session.connected_at));
+            break;
+        }
+    }
+    Ok(Json(Success::of(FoundCommands { commands, older_than })))
+}
+
+fn searched(app: &App, caller: &Caller, parameters: &SearchParameters) -> Result<Option<Wanted>, Problem> {
+    let from = parameters.from.as_deref().map(|text| read_moment("from", text, false)).transpose()?;
+    let to = parameters.to.as_deref().map(|text| read_moment("to", text, true)).transpose()?;
+    let machine = parameters.machine_id.as_deref().map(|text| read_id("mch", text));
+    let user = parameters.user_id.as_deref().map(|text| read_id("usr", text));
+    let own = app.sessions.person(caller).filter(|_| !caller.sees_all());
+    let foreign = matches!((own, user.flatten()), (Some(own), Some(user)) if own != user);
+    if machine == Some(None) || user == Some(None) || foreign {
+        return Ok(None);
+    }
+    Ok(Some(Wanted {
+        kind: Some(Kind::Terminal),
+        principal: user.flatten().or(own),
+        resource: machine.flatten().map(|machine| machine.to_string()),
+        connected_after: from,
+        connected_before: to.map(|to| to + chrono::TimeDelta::milliseconds(1)),
+        ..Wanted::default()
+    }))
+}
+
+async fn commands_of(
+    app: &App,
+    caller: &Caller,
+    view: &View,
+    text: &str,
+    most: usize,
+) -> Result<Vec<FoundCommand>, Problem> {
+    let query = LinesQuery { only: Marks::codes(&[Code::Marker]), limit: MOST, ..LinesQuery::default() };
+    let mut pages = app.lines.download(Journal::Recording, view.session.number, query);
+    let mut found = Vec::new();
+    while let Some(page) = pages.next().await {
+        for Filed { entry, .. } in page?.entries {
+            let command = String::from_utf8_lossy(entry.bytes());
+            if command.contains(text) {
+                found.push((entry.time(), command.into_owned()));
+            }
+            if found.len() >= most {
+                break;
+            }
+        }
+        if found.len() >= most {
+            break;
+        }
+    }
+    if found.is_empty() {
+        return Ok(vec![]);
+    }
+    let user = user_name(app, view.session.principal, view.principal_id).await?.user;
+    let machine = machine_name(app, caller, view.session.resource.as_deref());
+    let session_id = id("sess", view.session.id);
+    let commands = found.into_iter().map(|(at, command)| FoundCommand {
+        session_id: session_id.clone(),
+        user: user.clone(),
+        machine: machine.clone(),
+        timestamp: seconds(at),
+        command,
+    });
+    Ok(commands.collect())
+}

@@ -1,0 +1,249 @@
+//! Terminals opened, watched, ended; machines tried.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::{Extension, http::Uri};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::read::visible;
+use super::{Admin, Body, Id, MACHINE, MachineView, SESSION, Said, Success, User, id, read_id, seconds};
+use crate::auth::ClientAddress;
+use crate::core::reason::Reason;
+use crate::core::status::DerivedStatus;
+use crate::http::App;
+use crate::http::extract::given;
+use crate::http::family::TerminalError;
+use crate::http::problem::Problem;
+use crate::terminal::frame::{MOST, Size};
+use crate::terminal::{From as Origin, NotOpened};
+
+/// What a machine that is not there for us comes to.
+fn not_opened(error: NotOpened) -> Problem {
+    match error {
+        NotOpened::Refused(error) => error.into(),
+        NotOpened::Ssh(error) => Problem::new(StatusCode::BAD_GATEWAY, error.code(), error.to_string()),
+    }
+}
+
+/// A new terminal.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = CreateTerminalSession)]
+pub struct CreateSession {
+    /// `mch_…`
+    machine_id: String,
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false)]
+    terminal_size: Option<TerminalSize>,
+}
+
+/// 80 columns and 24 rows if nothing is said.
+#[derive(Deserialize, ToSchema)]
+pub struct TerminalSize {
+    #[schema(minimum = 1, maximum = 1000)]
+    cols: i64,
+    #[schema(minimum = 1, maximum = 1000)]
+    rows: i64,
+}
+
+/// A terminal that waits for its WebSocket.
+#[derive(Serialize, ToSchema)]
+#[schema(as = CreatedTerminalSession)]
+pub struct CreatedSession {
+    session_id: String,
+    websocket_url: String,
+    /// To be sent in the first frame. It opens this WebSocket and nothing else, one connection at a time.
+    token: String,
+    /// When the session ends, whatever happens.
+    expires_at: String,
+}
+
+/// Open a terminal
+///
+/// Connects to the machine, checks its key, logs in and starts a shell; the WebSocket has to come within the grace period.
+#[utoipa::path(post, path = "/v1/sessions", operation_id = "terminals.createSession", tag = "terminals",
+    security(("terminalKey" = [])), request_body = CreateSession,
+    responses(
+        (status = 201, description = "It waits for its WebSocket.", body = Success<CreatedSession>),
+        (status = 400, description = "Something in the body is wrong.", body = TerminalError),
+        (status = 404, description = "No such machine.", body = TerminalError),
+        (status = 409, description = "There are as many sessions as there may be.", body = TerminalError),
+        (status = 502, description = "The machine cannot be reached, shows another key, or refuses.", body = TerminalError),
+    ))]
+pub async fn create_session(
+    User(caller): User,
+    Extension(address): Extension<ClientAddress>,
+    headers: HeaderMap,
+    State(app): State<App>,
+    Body(body): Body<CreateSession>,
+) -> Result<(StatusCode, Json<Success<CreatedSession>>), Problem> {
+    let machine = read_id("mch", &body.machine_id).ok_or_else(|| super::not_found("Machine"))?;
+    let size = match body.terminal_size {
+        None => Size::USUAL,
+        Some(size) => Size::new(size.cols, size.rows).map_err(|_| {
+            let message = format!("terminal_size must have 1 to {MOST} cols and rows");
+            Problem::invalid("terminal_size", message)
+        })?,
+    };
+    let machine = app.directory.machine(&caller, machine)?;
+    let user_agent =
+        headers.get(header::USER_AGENT).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let origin = Origin {
+        ip: Some(address.0.to_string()),
+        user_agent: user_agent.map(|text| text.chars().take(512).collect()),
+    };
+    let opened = app.terminals.open(&caller, &machine, size, origin).await.map_err(not_opened)?;
+    let session_id = id("sess", opened.id);
+    let created = CreatedSession {
+        websocket_url: websocket_url(&app, &session_id),
+        session_id,
+        token: opened.token,
+        expires_at: seconds(opened.expires_at),
+    };
+    Ok((StatusCode::CREATED, Json(Success::of(created))))
+}
+
+/// The public base, by WebSocket.
+fn websocket_url(app: &App, session: &str) -> String {
+    let base = match app.public_url.strip_prefix("http") {
+        Some(rest) => format!("ws{rest}"),
+        None => app.public_url.to_string(),
+    };
+    format!("{base}/v1/sessions/{session}/ws")
+}
+
+/// The right to watch.
+#[derive(Serialize, ToSchema)]
+pub struct Viewer {
+    session_id: String,
+    websocket_url: String,
+    /// To be sent in the first frame: shows what is printed, and takes no input.
+    token: String,
+    expires_at: String,
+}
+
+/// Let somebody watch
+///
+/// Gives a token of its own by which a terminal can be watched, read-only, as long as it lasts.
+#[utoipa::path(post, path = "/v1/sessions/{sessionId}/viewers", operation_id = "terminals.createViewer", tag = "terminals",
+    security(("terminalKey" = [])), params(("sessionId" = String, Path, description = "`sess_…`")),
+    responses(
+        (status = 201, description = "The token.", body = Success<Viewer>),
+        (status = 404, description = "No such session.", body = TerminalError),
+        (status = 409, description = "It has ended.", body = TerminalError),
+    ))]
+pub async fn create_viewer(
+    User(caller): User,
+    Id(session): Id<SESSION>,
+    State(app): State<App>,
+) -> Result<(StatusCode, Json<Success<Viewer>>), Problem> {
+    let view = visible(&app, &caller, session).await?;
+    let shell = app.terminals.shell(session).ok_or_else(ended)?;
+    let session_id = id("sess", session);
+    let viewer = Viewer {
+        websocket_url: websocket_url(&app, &session_id),
+        session_id,
+        token: app.terminals.admit(&caller, &shell),
+        expires_at: seconds(view.session.lifetime_ends_at),
+    };
+    Ok((StatusCode::CREATED, Json(Success::of(viewer))))
+}
+
+fn ended() -> Problem {
+    Problem::new(StatusCode::CONFLICT, "conflict", "Session has already ended")
+}
+
+/// Terminate a session
+///
+/// Ends it, closes its shell and tells whoever is at it. When this is answered nothing of it is shown any more.
+#[utoipa::path(delete, path = "/v1/sessions/{sessionId}", operation_id = "terminals.terminateSession", tag = "terminals",
+    security(("terminalKey" = [])), params(("sessionId" = String, Path, description = "`sess_…`")),
+    responses(
+        (status = 200, description = "It has ended.", body = Said),
+        (status = 404, description = "No such session.", body = TerminalError),
+        (status = 409, description = "It had ended already.", body = TerminalError),
+    ))]
+pub async fn terminate_session(
+    User(caller): User,
+    Id(session): Id<SESSION>,
+    State(app): State<App>,
+) -> Result<Json<Said>, Problem> {
+    let view = visible(&app, &caller, session).await?;
+    let over = matches!(view.derived, DerivedStatus::Disconnected | DerivedStatus::Expired);
+    if over && !caller.repeats() {
+        return Err(ended());
+    }
+    if app.sessions.end(&caller, view.session.number, Reason::Terminated).await? == 0 {
+        return Err(ended());
+    }
+    Ok(Json(Said::that("Session terminated successfully")))
+}
+
+/// What to look at.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TestMachine {
+    /// Pin the key that the machine shows. Only where you know that it is the right one.
+    #[serde(default)]
+    pin_host_key: bool,
+}
+
+/// What a look at a machine found.
+#[derive(Serialize, ToSchema)]
+pub struct TestedMachine {
+    machine: MachineView,
+    /// The key that it shows, as OpenSSH writes it.
+    host_key: String,
+    /// The same as `ssh-keygen -l` shows it: compare it with what the machine itself says.
+    host_key_fingerprint: String,
+    /// Whether that key is pinned.
+    pinned: bool,
+    /// Milliseconds until we were logged in; null where no key is pinned, because then nobody logs in.
+    #[schema(required = true)]
+    logged_in_ms: Option<u64>,
+}
+
+/// Try a machine
+///
+/// Whether it can be reached, shows the key that is pinned, and takes the credential. Where no key is pinned yet, only the key
+/// is told, and pinned if that is asked for; nothing secret is sent to a machine whose key nobody knows.
+#[utoipa::path(post, path = "/v1/machines/{machineId}/test", operation_id = "terminals.testMachine", tag = "terminals",
+    security(("terminalKey" = [])), params(("machineId" = String, Path, description = "`mch_…`")),
+    request_body = TestMachine,
+    responses(
+        (status = 200, description = "What was found.", body = Success<TestedMachine>),
+        (status = 404, description = "No such machine.", body = TerminalError),
+        (status = 502, description = "The machine cannot be reached, shows another key, or refuses.", body = TerminalError),
+    ))]
+pub async fn test_machine(
+    Admin(caller): Admin,
+    Id(machine): Id<MACHINE>,
+    State(app): State<App>,
+    Body(body): Body<TestMachine>,
+) -> Result<Json<Success<TestedMachine>>, Problem> {
+    let mut machine = app.directory.machine(&caller, machine)?;
+    let mut tested = app.terminals.test(&machine).await.map_err(not_opened)?;
+    if body.pin_host_key && !tested.pinned {
+        machine = app.directory.pin_host_key(&caller, &machine, tested.host_key.to_string()).await?;
+        tested = app.terminals.test(&machine).await.map_err(not_opened)?;
+    }
+    Ok(Json(Success::of(TestedMachine {
+        machine: machine.into(),
+        host_key_fingerprint: tested.host_key.fingerprint(),
+        host_key: tested.host_key.to_string(),
+        pinned: tested.pinned,
+        logged_in_ms: tested.took,
+    })))
+}
+
+/// Whether a browser's page may open the WebSocket: pages of our own address, and of those that are allowed.
+pub fn origin_allowed(app: &App, headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(header::ORIGIN) else { return true };
+    let Ok(origin) = origin.to_str() else { return false };
+    let own = |url: &str| {
+        url.parse::<Uri>().ok().and_then(|uri| Some(format!("{}://{}", uri.scheme_str()?, uri.authority()?)))
+    };
+    own(&app.public_url).as_deref() == Some(origin)
+        || app.config.allow_origin.iter().any(|allowed| allowed.trim_end_matches('/') == origin)
+}

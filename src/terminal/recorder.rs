@@ -1,0 +1,197 @@
+//! What is kept of a terminal: its output, what was shown of its input, its sizes, and the command lines, in the session's
+//! recording. It never holds the shell up, save where the file takes less than shells print for very long.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+use super::commands::{Recogniser, Seen};
+use super::frame::Size;
+use super::shell::Shell;
+use crate::core::event::Counts;
+use crate::error::Error;
+use crate::lines::{Code, Content, Entry, Journal, LARGEST_ENTRY, Lines};
+use crate::sessions::Sessions;
+
+/// Pieces that may wait for the file.
+const WAITING: usize = 256;
+/// A batch is filed when it has so many bytes, or is so old.
+const BATCH: usize = 256 << 10;
+const AGE: Duration = Duration::from_millis(250);
+/// How often a batch is tried again that the file has no room for at the moment.
+const AGAIN: Duration = Duration::from_millis(50);
+
+/// What happened at a terminal; times are microseconds since 1970.
+#[derive(Debug)]
+pub enum Happened {
+    Printed(i64, Bytes),
+    Typed(i64, Bytes),
+    Resized(i64, Size),
+    /// The last thing of all: how the shell ended, where it said so.
+    Ended(i64, Option<u32>),
+}
+
+/// The way to the recorder of one terminal.
+#[derive(Clone)]
+pub struct Recorder(mpsc::Sender<Happened>);
+
+impl Recorder {
+    /// Notes what happened. Waits only where very much waits already.
+    pub async fn note(&self, happened: Happened) {
+        self.0.send(happened).await.ok();
+    }
+
+    /// Starts to record a terminal of this size; the recording is whole when the task has ended.
+    pub fn start(
+        shell: Arc<Shell>,
+        lines: Lines,
+        sessions: Arc<Sessions>,
+        size: Size,
+    ) -> (Self, tokio::task::JoinHandle<()>) {
+        let (sender, waiting) = mpsc::channel(WAITING);
+        let entries = vec![sized(shell.opened_us, size)];
+        let recogniser = Recogniser::new(size);
+        let task = Task { shell, lines, sessions, recogniser, entries, bytes: 0, counts: Counts::default() };
+        (Self(sender), tokio::spawn(task.run(waiting)))
+    }
+}
+
+fn sized(at: i64, size: Size) -> Entry {
+    Entry::chunk(at, Code::Resize, format!("{}x{}", size.cols, size.rows))
+}
+
+struct Task {
+    shell: Arc<Shell>,
+    lines: Lines,
+    sessions: Arc<Sessions>,
+    recogniser: Recogniser,
+    entries: Vec<Entry>,
+    bytes: usize,
+    /// What is to be said of the session's activity.
+    counts: Counts,
+}
+
+impl Task {
+    async fn run(mut self, mut waiting: mpsc::Receiver<Happened>) {
+        let mut due = Instant::now() + AGE;
+        loop {
+            tokio::select! {
+                happened = waiting.recv() => match happened {
+                    Some(happened) => {
+                        if self.entries.is_empty() {
+                            due = Instant::now() + AGE;
+                        }
+                        self.take(happened);
+                    }
+                    None => break,
+                },
+                () = sleep_until(due) => {
+                    if self.recogniser.holds() {
+                        self.recogniser.passes(self.shell.now_us().unsigned_abs());
+                        self.recognised();
+                    }
+                    self.file().await;
+                    due = Instant::now() + AGE;
+                }
+            }
+            if self.bytes >= BATCH {
+                self.file().await;
+            }
+        }
+        self.recogniser.passes(u64::MAX);
+        self.recognised();
+        self.file().await;
+    }
+
+    fn take(&mut self, happened: Happened) {
+        match happened {
+            Happened::Printed(at, bytes) => {
+                self.recogniser.printed(at.unsigned_abs(), &bytes);
+                self.counts.bytes_out += bytes.len() as u64;
+                for piece in bytes.chunks(LARGEST_ENTRY) {
+                    self.push(Entry::chunk(at, Code::Output, piece));
+                }
+            }
+            Happened::Typed(at, bytes) => {
+                self.recogniser.typed(at.unsigned_abs(), &bytes);
+                self.counts.bytes_in += bytes.len() as u64;
+            }
+            Happened::Resized(at, size) => {
+                self.recogniser.resized(size);
+                self.push(sized(at, size));
+            }
+            Happened::Ended(at, Some(status)) => {
+                self.push(Entry::chunk(at, Code::Exit, status.to_string()));
+            }
+            Happened::Ended(_, None) => {}
+        }
+        self.recognised();
+    }
+
+    /// Takes over what was recognised: input that may be recorded, and command lines as markers.
+    fn recognised(&mut self) {
+        for seen in self.recogniser.take() {
+            match seen {
+                Seen::Input { at, bytes } => {
+                    for piece in bytes.chunks(LARGEST_ENTRY) {
+                        self.push(Entry::chunk(when(at), Code::Input, piece));
+                    }
+                }
+                Seen::Command { at, text } => {
+                    self.counts.requests += 1;
+                    let end = text.floor_char_boundary(LARGEST_ENTRY);
+                    self.push(Entry::chunk(when(at), Code::Marker, &text.as_bytes()[..end]));
+                }
+            }
+        }
+    }
+
+    fn push(&mut self, entry: Entry) {
+        if let Content::Chunk { bytes, .. } = &entry.content {
+            self.bytes += bytes.len();
+        }
+        self.entries.push(entry);
+    }
+
+    /// Files what there is, and says of the session that it is alive where somebody typed.
+    async fn file(&mut self) {
+        if self.counts.bytes_in > 0 || self.counts.requests > 0 {
+            let counts = std::mem::take(&mut self.counts);
+            self.sessions.observe(&self.shell.caller, &self.shell.session, counts);
+        }
+        self.bytes = 0;
+        let mut entries = std::mem::take(&mut self.entries);
+        while !entries.is_empty() {
+            // An append has a largest size; output comes in pieces that are much smaller.
+            let mut size = 0;
+            let fits = entries.iter().take_while(|entry| {
+                size += entry.bytes().len() + 64;
+                size <= 2 * BATCH
+            });
+            let now = fits.count().max(1);
+            let rest = entries.split_off(now);
+            self.append(entries).await;
+            entries = rest;
+        }
+    }
+
+    async fn append(&self, entries: Vec<Entry>) {
+        loop {
+            match self.lines.append(Journal::Recording, self.shell.session.number, entries.clone()).await {
+                Ok(_) => return,
+                Err(Error::Busy) => tokio::time::sleep(AGAIN).await,
+                Err(error) => {
+                    tracing::error!(%error, session = %self.shell.id(), "a part of a recording is lost");
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn when(at: u64) -> i64 {
+    i64::try_from(at).unwrap_or(i64::MAX)
+}
