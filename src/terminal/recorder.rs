@@ -4,67 +4,48 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::commands::{Recogniser, Seen};
 use super::frame::Size;
-use super::shell::Shell;
+use super::hub::{End, Event};
+use super::rooms::Terminal;
+use super::ssh;
 use crate::core::event::Counts;
 use crate::error::Error;
 use crate::lines::{Code, Content, Entry, Journal, LARGEST_ENTRY, Lines};
 use crate::sessions::Sessions;
 
-/// Pieces that may wait for the file.
-const WAITING: usize = 256;
 /// A batch is filed when it has so many bytes, or is so old.
 const BATCH: usize = 256 << 10;
 const AGE: Duration = Duration::from_millis(250);
 /// How often a batch is tried again that the file has no room for at the moment.
 const AGAIN: Duration = Duration::from_millis(50);
 
-/// What happened at a terminal; times are microseconds since 1970.
-#[derive(Debug)]
-pub enum Happened {
-    Printed(i64, Bytes),
-    Typed(i64, Bytes),
-    Resized(i64, Size),
-    /// The last thing of all: how the shell ended, where it said so.
-    Ended(i64, Option<u32>),
+/// Records a terminal of this size until it has ended; the recording is whole when the task has.
+pub fn start(
+    terminal: Arc<Terminal>,
+    events: mpsc::Receiver<Event>,
+    lines: Lines,
+    sessions: Arc<Sessions>,
+    size: Size,
+) -> tokio::task::JoinHandle<()> {
+    let entries = vec![sized(terminal.begun_us, size)];
+    let recogniser = Recogniser::new(size);
+    let task = Task { terminal, lines, sessions, recogniser, entries, bytes: 0, counts: Counts::default() };
+    tokio::spawn(task.run(events))
 }
 
-/// The way to the recorder of one terminal.
-#[derive(Clone)]
-pub struct Recorder(mpsc::Sender<Happened>);
-
-impl Recorder {
-    /// Notes what happened. Waits only where very much waits already.
-    pub async fn note(&self, happened: Happened) {
-        self.0.send(happened).await.ok();
-    }
-
-    /// Starts to record a terminal of this size; the recording is whole when the task has ended.
-    pub fn start(
-        shell: Arc<Shell>,
-        lines: Lines,
-        sessions: Arc<Sessions>,
-        size: Size,
-    ) -> (Self, tokio::task::JoinHandle<()>) {
-        let (sender, waiting) = mpsc::channel(WAITING);
-        let entries = vec![sized(shell.opened_us, size)];
-        let recogniser = Recogniser::new(size);
-        let task = Task { shell, lines, sessions, recogniser, entries, bytes: 0, counts: Counts::default() };
-        (Self(sender), tokio::spawn(task.run(waiting)))
-    }
-}
+/// Events that may wait for the file.
+pub const WAITING: usize = 256;
 
 fn sized(at: i64, size: Size) -> Entry {
     Entry::chunk(at, Code::Resize, format!("{}x{}", size.cols, size.rows))
 }
 
 struct Task {
-    shell: Arc<Shell>,
+    terminal: Arc<Terminal>,
     lines: Lines,
     sessions: Arc<Sessions>,
     recogniser: Recogniser,
@@ -75,22 +56,22 @@ struct Task {
 }
 
 impl Task {
-    async fn run(mut self, mut waiting: mpsc::Receiver<Happened>) {
+    async fn run(mut self, mut waiting: mpsc::Receiver<Event>) {
         let mut due = Instant::now() + AGE;
         loop {
             tokio::select! {
-                happened = waiting.recv() => match happened {
-                    Some(happened) => {
+                event = waiting.recv() => match event {
+                    Some(event) => {
                         if self.entries.is_empty() {
                             due = Instant::now() + AGE;
                         }
-                        self.take(happened);
+                        self.take(event);
                     }
                     None => break,
                 },
                 () = sleep_until(due) => {
                     if self.recogniser.holds() {
-                        self.recogniser.passes(self.shell.now_us().unsigned_abs());
+                        self.recogniser.passes(self.terminal.now_us().unsigned_abs());
                         self.recognised();
                     }
                     self.file().await;
@@ -106,27 +87,28 @@ impl Task {
         self.file().await;
     }
 
-    fn take(&mut self, happened: Happened) {
-        match happened {
-            Happened::Printed(at, bytes) => {
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Output { at, bytes } => {
+                let at = self.terminal.when(at);
                 self.recogniser.printed(at.unsigned_abs(), &bytes);
                 self.counts.bytes_out += bytes.len() as u64;
                 for piece in bytes.chunks(LARGEST_ENTRY) {
                     self.push(Entry::chunk(at, Code::Output, piece));
                 }
             }
-            Happened::Typed(at, bytes) => {
-                self.recogniser.typed(at.unsigned_abs(), &bytes);
+            Event::Input { at, bytes } => {
+                self.recogniser.typed(self.terminal.when(at).unsigned_abs(), &bytes);
                 self.counts.bytes_in += bytes.len() as u64;
             }
-            Happened::Resized(at, size) => {
+            Event::Resized { at, size } => {
                 self.recogniser.resized(size);
-                self.push(sized(at, size));
+                self.push(sized(self.terminal.when(at), size));
             }
-            Happened::Ended(at, Some(status)) => {
-                self.push(Entry::chunk(at, Code::Exit, status.to_string()));
+            Event::Ended { at, end: End::Shell(ssh::End::Exited(status)) } => {
+                self.push(Entry::chunk(self.terminal.when(at), Code::Exit, status.to_string()));
             }
-            Happened::Ended(_, None) => {}
+            Event::Ended { .. } => {}
         }
         self.recognised();
     }
@@ -160,7 +142,7 @@ impl Task {
     async fn file(&mut self) {
         if self.counts.bytes_in > 0 || self.counts.requests > 0 {
             let counts = std::mem::take(&mut self.counts);
-            self.sessions.observe(&self.shell.caller, &self.shell.session, counts);
+            self.sessions.observe(&self.terminal.caller, &self.terminal.session, counts);
         }
         self.bytes = 0;
         let mut entries = std::mem::take(&mut self.entries);
@@ -180,11 +162,11 @@ impl Task {
 
     async fn append(&self, entries: Vec<Entry>) {
         loop {
-            match self.lines.append(Journal::Recording, self.shell.session.number, entries.clone()).await {
+            match self.lines.append(Journal::Recording, self.terminal.session.number, entries.clone()).await {
                 Ok(_) => return,
                 Err(Error::Busy) => tokio::time::sleep(AGAIN).await,
                 Err(error) => {
-                    tracing::error!(%error, session = %self.shell.id(), "a part of a recording is lost");
+                    tracing::error!(%error, session = %self.terminal.session.id, "a part of a recording is lost");
                     return;
                 }
             }

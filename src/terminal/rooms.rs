@@ -1,22 +1,23 @@
-//! All shells there are: opened, found, ended. Each has a task that minds it to its end.
+//! All terminals there are: opened, found, ended. Each has a task that minds it to its end.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
 use ipnet::IpNet;
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use super::frame::Size;
-use super::recorder::{Happened, Recorder};
-use super::shell::{Over, Shell, ToMachine};
-use super::ssh::{self, Heard, HostKey, Login, Reading, SshError, Writing};
+use super::hub::{End, Hub, Options};
+use super::recorder;
+use super::ssh::{self, Credential, HostKey, Patience, Pin, SshError};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::core::Time;
@@ -25,7 +26,8 @@ use crate::core::kind::Kind;
 use crate::core::machine::Machine;
 use crate::core::phase::Outcome;
 use crate::core::reason::Reason;
-use crate::directory::Directory;
+use crate::core::session::Session;
+use crate::directory::{Directory, MachineSecret};
 use crate::error::Error;
 use crate::lines::Lines;
 use crate::outbound::is_never;
@@ -34,16 +36,18 @@ use crate::sessions::{NewSession, Sessions};
 
 /// The application that terminal sessions are of; its policy holds for them.
 pub const APPLICATION: &str = "terminals";
-/// Those who may come to watch one session.
+/// Those who may come to watch one terminal.
 const WATCHERS: usize = 32;
-/// After the shell has ended, whoever types has so long to take the rest of its output.
+/// After the shell has ended, whoever types has so long to take the rest of its output, and the recorder to write it.
 const LAST_WORDS: Duration = Duration::from_secs(5);
-/// How often the minder looks at clocks that it is not woken for.
+/// How often the minder looks whether something was typed.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Why a shell was not opened.
+/// Why a terminal was not opened.
 #[derive(Debug, thiserror::Error)]
 pub enum NotOpened {
+    #[error("no host key is pinned for this machine; test it, compare the key that it shows, and pin it")]
+    NothingPinned,
     #[error(transparent)]
     Ssh(#[from] SshError),
     #[error(transparent)]
@@ -75,14 +79,97 @@ pub struct From {
     pub user_agent: Option<String>,
 }
 
-/// All shells.
+/// How a terminal ended, as those who are at it are told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Over {
+    pub reason: Reason,
+    pub message: String,
+}
+
+/// What a token of a terminal is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    Writer,
+    Watcher,
+}
+
+/// A shell with its session.
+pub struct Terminal {
+    pub session: Session,
+    /// Whoever opened it: what is typed is that one's activity.
+    pub caller: Caller,
+    pub hub: Hub,
+    /// When the hub began; microseconds since 1970.
+    pub begun_us: i64,
+    begun: Instant,
+    /// SHA-256 of the secrets of its tokens.
+    writer: [u8; 32],
+    watchers: Mutex<Vec<[u8; 32]>>,
+    over: watch::Sender<Option<Over>>,
+}
+
+impl Terminal {
+    /// What a token is good for, by the hash of its secret.
+    pub fn role(&self, hash: &[u8; 32]) -> Option<Role> {
+        if secret::same(&self.writer, hash) {
+            return Some(Role::Writer);
+        }
+        let watches = self.watchers.lock().iter().any(|one| secret::same(one, hash));
+        watches.then_some(Role::Watcher)
+    }
+
+    /// Lets whoever brings this secret watch; the oldest such right goes if there are many.
+    fn admit(&self, hash: [u8; 32]) {
+        let mut watchers = self.watchers.lock();
+        if watchers.len() >= WATCHERS {
+            watchers.remove(0);
+        }
+        watchers.push(hash);
+    }
+
+    /// A time of the hub's, in microseconds since 1970.
+    pub fn when(&self, at: u64) -> i64 {
+        self.begun_us.saturating_add_unsigned(at)
+    }
+
+    /// Now, on the same scale.
+    pub fn now_us(&self) -> i64 {
+        self.when(u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX))
+    }
+
+    /// How it ended, as soon as that is known.
+    pub async fn told_over(&self) -> Over {
+        let mut told = self.over.subscribe();
+        timeout(LAST_WORDS, told.wait_for(Option::is_some)).await.ok();
+        self.over()
+    }
+
+    /// How it ended.
+    pub fn over(&self) -> Over {
+        let unsaid = || Over { reason: Reason::Failed, message: "the terminal was closed".to_owned() };
+        self.over.borrow().clone().unwrap_or_else(unsaid)
+    }
+
+    /// Says how it ended; the first word stays.
+    fn say_over(&self, over: Over) {
+        self.over.send_if_modified(|said| {
+            let first = said.is_none();
+            if first {
+                *said = Some(over);
+            }
+            first
+        });
+    }
+}
+
+/// All terminals.
 pub struct Terminals {
     sessions: Arc<Sessions>,
     directory: Arc<Directory>,
     lines: Lines,
     clock: Clock,
     config: Arc<Config>,
-    shells: Mutex<HashMap<Uuid, Arc<Shell>>>,
+    open: Mutex<HashMap<Uuid, Arc<Terminal>>>,
     minders: Mutex<JoinSet<()>>,
 }
 
@@ -94,49 +181,54 @@ impl Terminals {
         clock: Clock,
         config: Arc<Config>,
     ) -> Self {
-        let (shells, minders) = Default::default();
-        Self { sessions, directory, lines, clock, config, shells, minders }
+        let (open, minders) = Default::default();
+        Self { sessions, directory, lines, clock, config, open, minders }
     }
 
     // ---- machines ----
 
     /// Judges a host that is an address; a name is judged by its addresses, whenever somebody goes there.
     pub fn check_host(&self, host: &str) -> Result<(), Error> {
-        match host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
-            Ok(address) if !is_allowed(address, &self.config.allow_machine) => Err(not_allowed()),
+        match host.parse::<IpAddr>() {
+            Ok(address) if !is_allowed(address, &self.config.allow_machine) => {
+                let message =
+                    "host is an address that is not allowed: only loopback is, and what --allow-machine adds";
+                Err(Error::field("host", message))
+            }
             _ => Ok(()),
         }
     }
 
-    async fn addresses(&self, machine: &Machine) -> Result<Vec<SocketAddr>, NotOpened> {
-        let host = machine.host.trim_start_matches('[').trim_end_matches(']');
-        let found = tokio::net::lookup_host((host, machine.port)).await;
-        let found = found.map_err(|error| SshError::Unreachable(error.to_string()))?;
-        let allowed: Vec<_> = found.filter(|one| is_allowed(one.ip(), &self.config.allow_machine)).collect();
-        if allowed.is_empty() { Err(not_allowed().into()) } else { Ok(allowed) }
+    /// Where a machine is and how it is logged into.
+    async fn way(&self, machine: &Machine) -> Result<ssh::Machine, NotOpened> {
+        let credential = match self.directory.machine_secret(machine).await? {
+            MachineSecret::Password { password } => Credential::Password(password),
+            MachineSecret::PrivateKey { private_key, passphrase } => {
+                Credential::Key { pem: private_key, passphrase }
+            }
+        };
+        let host_key = machine.host_key.as_deref().map(str::parse::<Pin>).transpose()?;
+        let (host, user) = (machine.host.clone(), machine.user.clone());
+        Ok(ssh::Machine { host, port: machine.port, user, credential, host_key })
     }
 
     /// Looks at a machine: whether it can be reached, shows its key, and takes the credential. Without a pinned key nothing
     /// secret is sent: only the key is told.
     pub async fn test(&self, machine: &Machine) -> Result<Tested, NotOpened> {
-        let addresses = self.addresses(machine).await?;
-        let secret = self.directory.machine_secret(machine).await?;
-        let pinned = pinned(machine)?;
-        let login =
-            Login { addresses: &addresses, user: &machine.user, secret: &secret, pinned: pinned.as_ref() };
-        let begun = tokio::time::Instant::now();
-        let mut there = ssh::connect(&login).await?;
-        let host_key = there.host_key.clone();
-        if pinned.is_none() {
+        let way = self.way(machine).await?;
+        let allow = &self.config.allow_machine;
+        let allows = |address| is_allowed(address, allow);
+        let begun = Instant::now();
+        if way.host_key.is_none() {
+            let host_key = ssh::ask_host_key(&way, &allows, Patience::default()).await?;
             return Ok(Tested { host_key, pinned: false, took: None });
         }
-        there.log_in(&login).await?;
-        there.leave().await;
+        let host_key = ssh::test(&way, &allows, Patience::default()).await?;
         let took = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         Ok(Tested { host_key, pinned: true, took: Some(took) })
     }
 
-    // ---- shells ----
+    // ---- terminals ----
 
     /// Opens a shell on a machine, and a session for it: first the shell, so that no session is there that has none.
     pub async fn open(
@@ -147,14 +239,13 @@ impl Terminals {
         from: From,
     ) -> Result<Opened, NotOpened> {
         let application = self.directory.application_named(caller, APPLICATION).await?;
-        let addresses = self.addresses(machine).await?;
-        let secret = self.directory.machine_secret(machine).await?;
-        let pinned = pinned(machine)?;
-        let login =
-            Login { addresses: &addresses, user: &machine.user, secret: &secret, pinned: pinned.as_ref() };
-        let mut there = ssh::connect(&login).await?;
-        there.log_in(&login).await?;
-        let (reading, writing) = there.shell(size).await?;
+        let way = self.way(machine).await?;
+        if way.host_key.is_none() {
+            return Err(NotOpened::NothingPinned);
+        }
+        let allow = &self.config.allow_machine;
+        let allows = |address| is_allowed(address, allow);
+        let shell = ssh::connect(&way, &allows, size, Patience::default()).await?;
         let lifetime = TimeDelta::from_std(self.config.terminal_lifetime).unwrap_or(TimeDelta::MAX);
         let new = NewSession {
             application: Some(application.id),
@@ -170,47 +261,60 @@ impl Terminals {
         let session = match self.sessions.connect(caller, new).await {
             Ok(opened) => opened.session,
             Err(error) => {
-                there.leave().await;
+                shell.close().await;
                 return Err(error.into());
             }
         };
         let token = secret::mint_for(caller.once.as_deref(), TokenKind::Terminal, session.id);
-        let opened_us = self.clock.now().timestamp_micros();
-        let by = Caller { once: None, ..caller.clone() };
-        let (shell, to_machine) = Shell::new(session.clone(), by, token.hash, size, there.pace(), opened_us);
-        let shell = Arc::new(shell);
-        self.shells.lock().insert(session.id, shell.clone());
+        let (recorder, events) = mpsc::channel(recorder::WAITING);
+        let rate = NonZeroU64::new(self.config.terminal_output_rate);
+        let (begun, begun_us) = (Instant::now(), self.clock.now().timestamp_micros());
+        let terminal = Arc::new(Terminal {
+            caller: Caller { once: None, ..caller.clone() },
+            hub: Hub::start(shell, size, Options { recorder: Some(recorder), rate }),
+            begun_us,
+            begun,
+            writer: token.hash,
+            watchers: Mutex::default(),
+            over: watch::Sender::new(None),
+            session,
+        });
+        let (lines, sessions) = (self.lines.clone(), self.sessions.clone());
+        let recording = recorder::start(terminal.clone(), events, lines, sessions, size);
+        let session = &terminal.session;
         let opened = Opened { id: session.id, token: token.text, expires_at: session.lifetime_ends_at };
-        let minder = Minder { terminals: self.clone(), shell, there };
+        self.open.lock().insert(session.id, terminal.clone());
+        let minder = Minder { terminals: self.clone(), terminal };
         let mut minders = self.minders.lock();
         while minders.try_join_next().is_some() {}
-        minders.spawn(minder.run(reading, writing, to_machine, size));
+        minders.spawn(minder.run(recording));
         Ok(opened)
     }
 
-    /// The shell of a session.
-    pub fn shell(&self, id: Uuid) -> Option<Arc<Shell>> {
-        self.shells.lock().get(&id).cloned()
+    /// The terminal of a session.
+    pub fn terminal(&self, id: Uuid) -> Option<Arc<Terminal>> {
+        self.open.lock().get(&id).cloned()
     }
 
     /// A token by which somebody may watch.
-    pub fn admit(&self, caller: &Caller, shell: &Shell) -> String {
-        let token = secret::mint_for(caller.once.as_deref(), TokenKind::Terminal, shell.id());
-        shell.admit(token.hash, WATCHERS);
+    pub fn admit(&self, caller: &Caller, terminal: &Terminal) -> String {
+        let token = secret::mint_for(caller.once.as_deref(), TokenKind::Terminal, terminal.session.id);
+        terminal.admit(token.hash);
         token.text
     }
 
-    /// How many shells there are.
+    /// How many terminals there are.
     pub fn count(&self) -> usize {
-        self.shells.lock().len()
+        self.open.lock().len()
     }
 
-    /// Ends all shells, with the reason on record, and waits until that is done.
+    /// Ends all terminals, with the reason on record, and waits until that is done.
     pub async fn stop(&self) {
-        let all: Vec<_> = self.shells.lock().values().cloned().collect();
-        for shell in all {
+        let all: Vec<_> = self.open.lock().values().cloned().collect();
+        for terminal in all {
             let message = "sessiond stops, and the shell with it".to_owned();
-            shell.finish(Over { reason: Reason::Failed, message, cut: false });
+            terminal.say_over(Over { reason: Reason::Failed, message });
+            terminal.hub.cut();
         }
         let mut minders = std::mem::take(&mut *self.minders.lock());
         let all = async { while minders.join_next().await.is_some() {} };
@@ -218,184 +322,102 @@ impl Terminals {
     }
 }
 
-/// The key that a machine has to show.
-fn pinned(machine: &Machine) -> Result<Option<HostKey>, Error> {
-    let read = |text: &String| HostKey::parse(text).map_err(Error::Internal);
-    machine.host_key.as_ref().map(read).transpose()
-}
-
 fn is_allowed(address: IpAddr, allow: &[IpNet]) -> bool {
     let address = address.to_canonical();
     address.is_loopback() || (!is_never(address) && allow.iter().any(|network| network.contains(&address)))
 }
 
-fn not_allowed() -> Error {
-    Error::field(
-        "host",
-        "host has no address that is allowed: only loopback is, and what --allow-machine adds",
-    )
-}
-
-/// Minds one shell.
+/// Minds one terminal.
 struct Minder {
     terminals: Arc<Terminals>,
-    shell: Arc<Shell>,
-    there: ssh::Machine,
+    terminal: Arc<Terminal>,
 }
 
 impl Minder {
-    async fn run(
-        self,
-        reading: Reading,
-        writing: Writing,
-        to_machine: mpsc::Receiver<ToMachine>,
-        size: Size,
-    ) {
-        let Self { terminals, shell, there } = &self;
-        let (recorder, recording) =
-            Recorder::start(shell.clone(), terminals.lines.clone(), terminals.sessions.clone(), size);
-        let rate = terminals.config.terminal_output_rate;
-        let listening = tokio::spawn(listen(shell.clone(), reading, recorder.clone(), rate));
-        let typing = tokio::spawn(pass_on(shell.clone(), writing, to_machine, recorder.clone()));
+    async fn run(self, recording: JoinHandle<()>) {
+        let Self { terminals, terminal } = &self;
         let over = self.wait().await;
-        shell.finish(over.clone());
-        if !over.cut {
+        terminal.say_over(over);
+        let over = terminal.over();
+        if over.reason == Reason::Exited || over.reason == Reason::MachineLost {
             // The rest of what it printed goes to whoever is there.
-            timeout(LAST_WORDS, shell.changes().deserted()).await.ok();
+            timeout(LAST_WORDS, terminal.hub.deserted(Duration::ZERO)).await.ok();
         }
-        there.leave().await;
-        listening.abort();
-        typing.abort();
-        terminals.shells.lock().remove(&shell.id());
-        recorder.note(Happened::Ended(shell.now_us(), None)).await;
-        drop(recorder);
+        terminal.hub.cut();
+        terminals.open.lock().remove(&terminal.session.id);
         timeout(LAST_WORDS, recording).await.ok();
         self.record_end(&over).await;
     }
 
     /// Waits for the end, whoever brings it about.
     async fn wait(&self) -> Over {
-        let Self { terminals, shell, .. } = self;
-        let config = &terminals.config;
+        let Self { terminals, terminal } = self;
+        let (config, hub) = (&terminals.config, &terminal.hub);
         // Registered as under way, so that whoever cuts it off finds it; judged after that.
-        let pass = match terminals.sessions.enter(&shell.caller, &shell.session) {
+        let pass = match terminals.sessions.enter(&terminal.caller, &terminal.session) {
             Ok(pass) => pass,
-            Err(error) => {
-                return Over { reason: Reason::Revoked, message: error.to_string(), cut: true };
-            }
+            Err(error) => return Over { reason: Reason::Revoked, message: error.to_string() },
         };
-        let mut changes = shell.changes();
+        let (deserted, ended) = (hub.deserted(config.terminal_grace), hub.over());
+        tokio::pin!(deserted, ended);
+        let (mut typed, mut typed_at) = (0, Instant::now());
         loop {
             tokio::select! {
                 biased;
                 reason = pass.ended() => {
-                    return Over { reason, message: format!("session disconnected: {reason}"), cut: true };
+                    let over = Over { reason, message: format!("session disconnected: {reason}") };
+                    // Told before the pass is given back: whoever revokes waits for that.
+                    terminal.say_over(over.clone());
+                    hub.cut();
+                    return over;
                 }
-                over = changes.over() => return over,
+                end = &mut ended => return ended_as(&end, &terminal.over()),
+                () = &mut deserted => {
+                    let message = "nobody came back in time".to_owned();
+                    return Over { reason: Reason::Client, message };
+                }
                 () = sleep(LOOK) => {}
             }
-            if shell.deserted_for().is_some_and(|time| time >= config.terminal_grace) {
-                let message = "nobody came back in time".to_owned();
-                return Over { reason: Reason::Client, message, cut: true };
-            }
-            if shell.quiet_for() >= config.terminal_idle {
+            let (now, _) = hub.counts();
+            if now != typed {
+                (typed, typed_at) = (now, Instant::now());
+            } else if typed_at.elapsed() >= config.terminal_idle {
                 let message = "nothing was typed for too long".to_owned();
-                return Over { reason: Reason::Idle, message, cut: true };
+                return Over { reason: Reason::Idle, message };
             }
         }
     }
 
     /// The end goes on record, unless whoever ended it has done that.
     async fn record_end(&self, over: &Over) {
-        let (sessions, shell) = (&self.terminals.sessions, &self.shell);
-        let number = shell.session.number;
+        let (sessions, terminal) = (&self.terminals.sessions, &self.terminal);
+        let number = terminal.session.number;
         sessions.flush(number).await;
         let ended = match over.reason {
             Reason::Exited => {
-                sessions.finish(&shell.caller, number, Outcome::Finished, Some(over.message.clone())).await
+                let message = Some(over.message.clone());
+                sessions.finish(&terminal.caller, number, Outcome::Finished, message).await
             }
-            reason => sessions.end(&shell.caller, number, reason).await,
+            reason => sessions.end(&terminal.caller, number, reason).await,
         };
         if let Err(error) = ended {
-            tracing::error!(%error, session = %shell.id(), "the end of a terminal session is not on record yet");
+            tracing::error!(%error, session = %terminal.session.id, "the end of a terminal session is not on record");
         }
     }
 }
 
-/// Hands on what the shell prints, and how it ends.
-async fn listen(shell: Arc<Shell>, mut reading: Reading, recorder: Recorder, rate: u64) {
-    let mut allowance = Allowance::new(rate);
-    loop {
-        match reading.next().await {
-            Heard::Output(bytes) => {
-                allowance.spend(bytes.len()).await;
-                recorder.note(Happened::Printed(shell.now_us(), bytes.clone())).await;
-                shell.print(bytes);
-            }
-            Heard::Ended(Ok(status)) => {
-                recorder.note(Happened::Ended(shell.now_us(), Some(status))).await;
-                let message = format!("the shell ended with status {status}");
-                return shell.finish(Over { reason: Reason::Exited, message, cut: false });
-            }
-            Heard::Ended(Err(what)) if what.starts_with("signal") => {
-                let message = format!("the shell was ended by {what}");
-                return shell.finish(Over { reason: Reason::Exited, message, cut: false });
-            }
-            Heard::Ended(Err(message)) => {
-                return shell.finish(Over { reason: Reason::MachineLost, message, cut: false });
-            }
+/// How a shell that ended by itself ended; one that was cut has been told why.
+fn ended_as(end: &End, cut: &Over) -> Over {
+    let over = |reason, message: String| Over { reason, message };
+    match end {
+        End::Shell(ssh::End::Exited(status)) => {
+            over(Reason::Exited, format!("the shell ended with status {status}"))
         }
-    }
-}
-
-/// Hands on what is typed.
-async fn pass_on(
-    shell: Arc<Shell>,
-    writing: Writing,
-    mut to_machine: mpsc::Receiver<ToMachine>,
-    recorder: Recorder,
-) {
-    while let Some(message) = to_machine.recv().await {
-        let done = match message {
-            ToMachine::Input(bytes) => {
-                // First the recorder: the echo must not come before what it echoes.
-                recorder.note(Happened::Typed(shell.now_us(), bytes.clone())).await;
-                writing.input(bytes).await
-            }
-            ToMachine::Resize(size) => {
-                recorder.note(Happened::Resized(shell.now_us(), size)).await;
-                writing.resize(size).await
-            }
-        };
-        if done.is_err() {
-            // The end that reads says what happened.
-            return;
+        End::Shell(ssh::End::Killed(signal)) => {
+            over(Reason::Exited, format!("the shell was ended by signal {signal}"))
         }
-    }
-}
-
-/// How much may be printed, if there is a limit: so much a second, and at once after quiet.
-struct Allowance {
-    rate: u64,
-    left: f64,
-    at: tokio::time::Instant,
-}
-
-impl Allowance {
-    fn new(rate: u64) -> Self {
-        Self { rate, left: rate as f64, at: tokio::time::Instant::now() }
-    }
-
-    async fn spend(&mut self, bytes: usize) {
-        if self.rate == 0 {
-            return;
-        }
-        let rate = self.rate as f64;
-        let now = tokio::time::Instant::now();
-        self.left = (self.left + (now - self.at).as_secs_f64() * rate).min(rate) - bytes as f64;
-        self.at = now;
-        if self.left < 0.0 {
-            sleep(Duration::from_secs_f64(-self.left / rate)).await;
-        }
+        End::Shell(ssh::End::Closed) => over(Reason::Exited, "the shell ended".to_owned()),
+        End::Shell(ssh::End::Lost(what)) => over(Reason::MachineLost, what.clone()),
+        End::Cut => cut.clone(),
     }
 }

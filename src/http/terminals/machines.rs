@@ -13,7 +13,7 @@ use crate::http::App;
 use crate::http::extract::{Query, given};
 use crate::http::family::TerminalError;
 use crate::http::problem::Problem;
-use crate::terminal::HostKey;
+use crate::terminal::ssh::Pin;
 
 /// Most of a page.
 const MOST: usize = 100;
@@ -31,7 +31,7 @@ pub struct MachineView {
     user: String,
     /// `password` or `private_key`; the secret itself is shown nowhere.
     credential: &'static str,
-    /// The key that it must show, as OpenSSH writes it; null until one is pinned.
+    /// The key that it must show, as OpenSSH writes it, or its fingerprint; null until one is pinned.
     #[schema(required = true)]
     host_key: Option<String>,
     /// The same as `ssh-keygen -l` shows it.
@@ -43,7 +43,7 @@ pub struct MachineView {
 
 impl From<Machine> for MachineView {
     fn from(machine: Machine) -> Self {
-        let key = machine.host_key.as_deref().and_then(|text| HostKey::parse(text).ok());
+        let pin = machine.host_key.as_deref().and_then(|text| text.parse::<Pin>().ok());
         Self {
             id: id("mch", machine.id),
             name: machine.name,
@@ -51,7 +51,7 @@ impl From<Machine> for MachineView {
             port: machine.port,
             user: machine.user,
             credential: machine.credential.word(),
-            host_key_fingerprint: key.map(|key| key.fingerprint()),
+            host_key_fingerprint: pin.map(|pin| pin.fingerprint()),
             host_key: machine.host_key,
             created_at: seconds(machine.created_at),
             updated_at: seconds(machine.updated_at),
@@ -178,11 +178,9 @@ impl Pagination {
 
 /// The host key of a body, in its normal form.
 fn host_key(text: Option<String>) -> Result<Option<String>, Problem> {
-    text.map(|text| match HostKey::parse(&text) {
-        Ok(key) => Ok(key.to_string()),
-        Err(what) => {
-            Err(Problem::invalid("host_key", format!("host_key is no public key of OpenSSH's: {what}")))
-        }
+    text.map(|text| match text.parse::<Pin>() {
+        Ok(pin) => Ok(pin.to_string()),
+        Err(what) => Err(Problem::invalid("host_key", format!("host_key: {what}"))),
     })
     .transpose()
 }

@@ -23,6 +23,9 @@ use crate::terminal::{From as Origin, NotOpened};
 fn not_opened(error: NotOpened) -> Problem {
     match error {
         NotOpened::Refused(error) => error.into(),
+        NotOpened::NothingPinned => {
+            Problem::new(StatusCode::CONFLICT, "HOST_KEY_NOT_PINNED", error.to_string())
+        }
         NotOpened::Ssh(error) => Problem::new(StatusCode::BAD_GATEWAY, error.code(), error.to_string()),
     }
 }
@@ -139,12 +142,12 @@ pub async fn create_viewer(
     State(app): State<App>,
 ) -> Result<(StatusCode, Json<Success<Viewer>>), Problem> {
     let view = visible(&app, &caller, session).await?;
-    let shell = app.terminals.shell(session).ok_or_else(ended)?;
+    let terminal = app.terminals.terminal(session).ok_or_else(ended)?;
     let session_id = id("sess", session);
     let viewer = Viewer {
         websocket_url: websocket_url(&app, &session_id),
         session_id,
-        token: app.terminals.admit(&caller, &shell),
+        token: app.terminals.admit(&caller, &terminal),
         expires_at: seconds(view.session.lifetime_ends_at),
     };
     Ok((StatusCode::CREATED, Json(Success::of(viewer))))
@@ -225,13 +228,13 @@ pub async fn test_machine(
     let mut machine = app.directory.machine(&caller, machine)?;
     let mut tested = app.terminals.test(&machine).await.map_err(not_opened)?;
     if body.pin_host_key && !tested.pinned {
-        machine = app.directory.pin_host_key(&caller, &machine, tested.host_key.to_string()).await?;
+        machine = app.directory.pin_host_key(&caller, &machine, tested.host_key.key.clone()).await?;
         tested = app.terminals.test(&machine).await.map_err(not_opened)?;
     }
     Ok(Json(Success::of(TestedMachine {
         machine: machine.into(),
-        host_key_fingerprint: tested.host_key.fingerprint(),
-        host_key: tested.host_key.to_string(),
+        host_key_fingerprint: tested.host_key.fingerprint,
+        host_key: tested.host_key.key,
         pinned: tested.pinned,
         logged_in_ms: tested.took,
     })))

@@ -1,5 +1,6 @@
 //! The WebSocket of a terminal.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code};
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use tokio::sync::mpsc;
-use tokio::time::{interval, timeout};
+use tokio::time::{Instant, interval, timeout};
 
 use super::open::origin_allowed;
 use super::read_id;
@@ -19,13 +20,12 @@ use crate::http::App;
 use crate::http::problem::Problem;
 use crate::secret::{self, TokenKind};
 use crate::terminal::frame::{self, Fault, LARGEST, Mode, Said, Told};
+use crate::terminal::hub::{Attached, Hand, Piece, Refused};
 use crate::terminal::text::Text;
-use crate::terminal::{NotAttached, Over, Role, Seat, Step};
+use crate::terminal::{Over, Role, Terminal};
 
 /// A connection has this long to say who it is.
 const AUTH_WITHIN: Duration = Duration::from_secs(10);
-/// Output in one frame, at most.
-const PIECE: usize = 16 << 10;
 /// After so much output the other side is asked what has arrived.
 const ASK_AFTER: u64 = 64 << 10;
 /// And at least so often, so that whoever is gone is noticed.
@@ -63,35 +63,30 @@ pub async fn websocket(
 
 async fn serve(app: App, session: String, socket: WebSocket) {
     let (mut sink, mut stream) = socket.split();
-    let (seat, mode, lost) = match introduced(&app, &session, &mut stream).await {
-        Ok(seated) => seated,
+    let (terminal, attached, mode, role) = match introduced(&app, &session, &mut stream).await {
+        Ok(introduced) => introduced,
         Err(refusal) => {
-            let code = if refusal.code == "TOO_SLOW" { close_code::POLICY } else { 4401 };
             tell(&mut sink, &refusal.told()).await.ok();
-            close(&mut sink, code, "not authenticated").await;
+            close(&mut sink, close_code::POLICY, "not authenticated").await;
             return;
         }
     };
-    let size = seat.shell().size();
-    let ready = Told::Ready {
-        position: seat.place,
-        cols: size.cols,
-        rows: size.rows,
-        mode,
-        read_only: seat.role == Role::Watcher,
-        lost,
-    };
-    if tell(&mut sink, &ready).await.is_err() {
+    let (answers, waiting) = mpsc::channel(REPLIES);
+    let listening = Listener { hand: attached.hand(), mode, answers }.run(stream);
+    let (lost, asked) = (attached.lost, attached.position());
+    let speaker = Speaker { terminal, attached, mode, role, text: Text::default(), waiting, asked };
+    if speaker.ready(&mut sink, lost).await.is_none() {
         return;
     }
-    let (answers, waiting) = mpsc::channel(REPLIES);
-    let shell = seat.shell().clone();
-    let listening = Listener { shell, role: seat.role, mode, answers };
-    let over = Speaker { seat, mode, text: Text::default(), waiting, asked: 0 }
-        .run(&mut sink, listening, stream)
-        .await;
-    if let Some(over) = over {
-        farewell(&mut sink, &over).await;
+    match speaker.run(&mut sink, listening).await {
+        Farewell::None => {}
+        Farewell::Replaced => {
+            let message = "another connection has taken this place".into();
+            let told = Told::Disconnect { reason: "replaced", message: Some(message) };
+            timeout(FAREWELL, tell(&mut sink, &told)).await.ok();
+            close(&mut sink, close_code::NORMAL, "replaced").await;
+        }
+        Farewell::Over(over) => farewell(&mut sink, &over).await,
     }
 }
 
@@ -100,7 +95,7 @@ async fn introduced(
     app: &App,
     session: &str,
     stream: &mut SplitStream<WebSocket>,
-) -> Result<(Seat, Mode, u64), Fault> {
+) -> Result<(Arc<Terminal>, Attached, Mode, Role), Fault> {
     let refused = |code, message: &'static str| Fault { code, message: message.into() };
     let first = timeout(AUTH_WITHIN, async {
         loop {
@@ -111,7 +106,7 @@ async fn introduced(
             }
         }
     });
-    let first = first.await.map_err(|_| refused("TOO_SLOW", "no auth frame came in time"))?;
+    let first = first.await.map_err(|_| refused("UNAUTHORIZED", "no auth frame came in time"))?;
     let first = first.ok_or_else(|| refused("UNAUTHORIZED", "the first frame must be auth"))?;
     let Ok(Said::Auth { token, mode, after }) = frame::read(&first) else {
         return Err(refused("UNAUTHORIZED", "the first frame must be auth"));
@@ -120,33 +115,23 @@ async fn introduced(
     let presented =
         secret::parse(&token).filter(|one| one.kind == TokenKind::Terminal).ok_or_else(unknown)?;
     let named = read_id("sess", session).ok_or_else(unknown)?;
-    let shell = app.terminals.shell(named).filter(|_| presented.id == named).ok_or_else(unknown)?;
-    let role = shell.role(&presented.hash).ok_or_else(unknown)?;
-    if app.clock.now() >= shell.session.lifetime_ends_at {
+    let terminal = app.terminals.terminal(named).filter(|_| presented.id == named).ok_or_else(unknown)?;
+    let role = terminal.role(&presented.hash).ok_or_else(unknown)?;
+    if app.clock.now() >= terminal.session.lifetime_ends_at {
         return Err(unknown());
     }
-    let seat = match role {
-        Role::Typist => shell.attach(after),
-        Role::Watcher => shell.watch(),
+    let attached = match role {
+        Role::Writer => terminal.hub.write(after),
+        Role::Watcher => terminal.hub.watch(after),
     };
-    match seat {
-        Ok(mut seat) => {
-            let wanted = seat.place;
-            let lost = seat.skip_lost();
-            Ok((seat, mode, lost.saturating_sub(wanted)))
-        }
-        Err(NotAttached::Taken) => Err(refused(
-            "CONFLICT",
-            "another connection is at this terminal: close it, or watch with a token of its own",
-        )),
-        Err(NotAttached::Over(_)) => Err(unknown()),
-    }
+    let attached =
+        attached.map_err(|error| Fault { code: "INVALID_FRAME", message: error.to_string().into() })?;
+    Ok((terminal, attached, mode, role))
 }
 
 /// What a connection says.
 struct Listener {
-    shell: std::sync::Arc<crate::terminal::Shell>,
-    role: Role,
+    hand: Hand,
     mode: Mode,
     answers: mpsc::Sender<Answer>,
 }
@@ -157,7 +142,7 @@ enum Answer {
     /// Everything up to here has arrived.
     Arrived(u64),
     /// Nothing more is heard until the machine takes what was typed.
-    Congested,
+    HeldUp,
 }
 
 impl Listener {
@@ -190,34 +175,46 @@ impl Listener {
     async fn frame(&self, text: &str) -> Result<(), Fault> {
         match frame::read(text)? {
             Said::Input(data) => self.input(Bytes::from(data)).await,
-            Said::Resize(size) if self.role == Role::Typist => {
-                self.shell.resize(size).await;
-                Ok(())
-            }
-            Said::Resize(_) => Err(Fault::read_only()),
+            Said::Resize(size) => or_fault(self.hand.resize(size).await),
             Said::Auth { .. } => {
-                Err(Fault { code: "CONFLICT", message: "this connection is authenticated".into() })
+                Err(Fault { code: "CONFLICT", message: "this connection is authenticated already".into() })
             }
         }
     }
 
     async fn input(&self, bytes: Bytes) -> Result<(), Fault> {
-        if self.role != Role::Typist {
-            return Err(Fault::read_only());
+        if bytes.is_empty() {
+            return Ok(());
         }
-        if !bytes.is_empty() {
-            let Some(bytes) = self.shell.try_input(bytes) else { return Ok(()) };
-            self.answers.send(Answer::Congested).await.ok();
-            self.shell.input(bytes).await;
-        }
-        Ok(())
+        let held_up = async || {
+            self.answers.send(Answer::HeldUp).await.ok();
+        };
+        or_fault(self.hand.input(bytes, held_up).await)
     }
+}
+
+/// Of one that has been replaced or has ended, the end is told anyway.
+fn or_fault(outcome: Result<(), Refused>) -> Result<(), Fault> {
+    match outcome {
+        Err(Refused::ReadOnly) => Err(Fault::read_only()),
+        Ok(()) | Err(Refused::Replaced | Refused::Ended) => Ok(()),
+    }
+}
+
+/// How a connection parts.
+enum Farewell {
+    /// The other side has gone.
+    None,
+    Replaced,
+    Over(Over),
 }
 
 /// What a connection is told.
 struct Speaker {
-    seat: Seat,
+    terminal: Arc<Terminal>,
+    attached: Attached,
     mode: Mode,
+    role: Role,
     text: Text,
     waiting: mpsc::Receiver<Answer>,
     /// The place that the other side was last asked about.
@@ -225,90 +222,95 @@ struct Speaker {
 }
 
 impl Speaker {
-    /// Speaks until the shell is over, which is returned, or the connection.
-    async fn run(
-        mut self,
-        sink: &mut Sink,
-        listener: Listener,
-        stream: SplitStream<WebSocket>,
-    ) -> Option<Over> {
-        let mut changes = self.seat.shell().changes();
-        let listening = listener.run(stream);
+    /// Says where output goes on.
+    async fn ready(&self, sink: &mut Sink, lost: u64) -> Option<()> {
+        let size = self.terminal.hub.size();
+        let ready = Told::Ready {
+            position: self.attached.position(),
+            cols: size.cols,
+            rows: size.rows,
+            mode: self.mode,
+            read_only: self.role == Role::Watcher,
+            lost,
+        };
+        tell(sink, &ready).await.ok()
+    }
+
+    /// Speaks until the terminal is over, or the connection.
+    async fn run(mut self, sink: &mut Sink, listening: impl Future<Output = ()>) -> Farewell {
         tokio::pin!(listening);
         let mut ask = interval(ASK_EVERY);
-        let mut answered = tokio::time::Instant::now();
+        let mut answered = Instant::now();
         loop {
-            // Only what is drawn next is waited for here: what was handed over has left the tail's care.
-            let step = tokio::select! {
+            let piece = tokio::select! {
                 biased;
-                () = &mut listening => return None,
+                () = &mut listening => return Farewell::None,
                 answer = self.waiting.recv() => {
-                    match answer? {
-                        Answer::Arrived(place) => {
-                            answered = tokio::time::Instant::now();
-                            self.seat.arrived(place);
+                    match answer {
+                        None => return Farewell::None,
+                        Some(Answer::Arrived(place)) => {
+                            answered = Instant::now();
+                            self.attached.confirm(place);
                         }
-                        Answer::Congested => self.seat.arrived(self.seat.place),
-                        Answer::Fault(fault) => tell(sink, &fault.told()).await.ok()?,
+                        Some(Answer::HeldUp) => self.attached.confirm(self.attached.position()),
+                        Some(Answer::Fault(fault)) => {
+                            if tell(sink, &fault.told()).await.is_err() {
+                                return Farewell::None;
+                            }
+                        }
                     }
                     continue;
                 }
                 _ = ask.tick() => {
-                    if answered.elapsed() > GONE_AFTER {
-                        return None;
+                    if answered.elapsed() > GONE_AFTER || self.ask(sink).await.is_none() {
+                        return Farewell::None;
                     }
-                    self.ask(sink).await?;
                     continue;
                 }
-                step = self.seat.next(PIECE) => step,
+                piece = self.attached.next() => piece,
             };
-            let over = match step {
-                Step::Output(bytes) => {
-                    // A client that takes nothing must not keep what was cut off from ending, nor its own words unheard.
+            let sent = match piece {
+                Piece::Output { bytes, .. } => {
+                    let terminal = self.terminal.clone();
+                    // Whoever takes nothing must not keep what was cut off from ending, nor what it says itself unheard.
                     tokio::select! {
                         biased;
-                        over = cut(&mut changes) => Some(over),
-                        () = &mut listening => return None,
-                        sent = self.output(sink, bytes) => { sent?; None }
+                        () = terminal.hub.was_cut() => return Farewell::Over(terminal.over()),
+                        () = &mut listening => return Farewell::None,
+                        sent = self.output(sink, bytes) => sent,
                     }
                 }
-                Step::Skip(from) => {
-                    let size = self.seat.shell().size();
-                    let told = Told::Ready {
-                        position: from,
-                        cols: size.cols,
-                        rows: size.rows,
-                        mode: self.mode,
-                        read_only: self.seat.role == Role::Watcher,
-                        lost: 0,
-                    };
-                    tell(sink, &told).await.ok()?;
-                    None
-                }
-                Step::Over(over) => Some(over),
+                Piece::Lost { bytes, .. } => self.ready(sink, bytes).await,
+                Piece::Replaced => return Farewell::Replaced,
+                Piece::End(_) => return Farewell::Over(self.ended().await),
             };
-            if over.is_some() {
-                return over;
+            if sent.is_none() {
+                return Farewell::None;
             }
         }
     }
 
+    /// How it ended: told by whoever minds it, which may take a moment.
+    async fn ended(&self) -> Over {
+        self.terminal.told_over().await
+    }
+
     async fn output(&mut self, sink: &mut Sink, bytes: Bytes) -> Option<()> {
         let message = match self.mode {
-            Mode::Binary => Message::Binary(bytes),
+            Mode::Binary => Some(Message::Binary(bytes)),
             Mode::Text => {
                 let data = self.text.push(&bytes);
-                if data.is_empty() {
-                    return Some(());
-                }
-                Message::Text(Told::Output { data }.to_json().into())
+                (!data.is_empty()).then(|| Message::Text(Told::Output { data }.to_json().into()))
             }
         };
-        sink.send(message).await.ok()?;
-        if self.seat.shell().is_congested() {
-            self.seat.arrived(self.seat.place);
+        if let Some(message) = message {
+            sink.send(message).await.ok()?;
         }
-        if self.seat.place - self.asked >= ASK_AFTER {
+        let place = self.attached.position();
+        if self.attached.is_held_up() {
+            self.attached.confirm(place);
+        }
+        if place - self.asked >= ASK_AFTER {
             self.ask(sink).await?;
         }
         Some(())
@@ -316,19 +318,10 @@ impl Speaker {
 
     /// Asks what has arrived: whoever answers a ping has had all that came before it.
     async fn ask(&mut self, sink: &mut Sink) -> Option<()> {
-        self.asked = self.seat.place;
+        self.asked = self.attached.position();
         let place = self.asked.to_be_bytes();
         sink.send(Message::Ping(Bytes::copy_from_slice(&place))).await.ok()
     }
-}
-
-/// Waits until the shell is cut off.
-async fn cut(changes: &mut crate::terminal::Changes) -> Over {
-    let over = changes.over().await;
-    if !over.cut {
-        std::future::pending::<()>().await;
-    }
-    over
 }
 
 async fn tell(sink: &mut Sink, told: &Told<'_>) -> Result<(), axum::Error> {

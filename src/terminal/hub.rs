@@ -1,0 +1,489 @@
+//! One shell and those who are at it: at most one who types, and any number who watch.
+//!
+//! What the shell prints goes into a ring of bounded size, from which each reader takes it at a position of its own: the
+//! number of bytes printed since the beginning. The shell is read only while the ring holds all that the writer has not
+//! confirmed, so a writer that reads slowly slows the shell, and one that comes back has lost nothing. Nobody waits for those
+//! who watch: whoever falls behind the ring is told how much was missed.
+
+use std::collections::VecDeque;
+use std::num::NonZeroU64;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{sleep_until, timeout};
+
+use super::frame::Size;
+use super::ssh::{self, Heard, Shell};
+
+/// How much may be printed that the writer has not confirmed, and so how much can be replayed.
+pub const REPLAY: usize = 256 << 10;
+/// The most a reader gets at once.
+const PIECE: usize = 32 << 10;
+/// What somebody who comes to watch is shown of what was printed before.
+const RECENT: u64 = 64 << 10;
+/// Input that the machine does not take for so long holds up whoever types.
+const HELD_UP: Duration = Duration::from_millis(50);
+/// A shell that was read slower than it may be can catch up this much.
+const BURST: Duration = Duration::from_secs(1);
+
+/// What happened at the terminal, for whoever records it. Times are microseconds since the hub began.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    Output { at: u64, bytes: Bytes },
+    Input { at: u64, bytes: Bytes },
+    Resized { at: u64, size: Size },
+    Ended { at: u64, end: End },
+}
+
+/// How it ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// The shell did, or its machine.
+    Shell(ssh::End),
+    /// It was cut off here.
+    Cut,
+}
+
+/// What a reader gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Piece {
+    /// Output, and the position behind it.
+    Output {
+        bytes: Bytes,
+        position: u64,
+    },
+    /// So many bytes were missed. What follows is from this position on.
+    Lost {
+        bytes: u64,
+        position: u64,
+    },
+    /// Another connection has taken over the writer's place.
+    Replaced,
+    End(End),
+}
+
+/// A position that was never reached: it is of another terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("only {printed} bytes have been printed: after is of another session")]
+pub struct NeverPrinted {
+    pub printed: u64,
+}
+
+/// Why input goes nowhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// Whoever may only watch does not type.
+    ReadOnly,
+    Replaced,
+    Ended,
+}
+
+/// How a hub is set up.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// Who is told of everything, in its order, and before those at the terminal are. The terminal waits for a recorder that
+    /// is slow: nothing is shown that is not recorded.
+    pub recorder: Option<mpsc::Sender<Event>>,
+    /// The most bytes the shell may print in a second.
+    pub rate: Option<NonZeroU64>,
+}
+
+/// A shell with its readers. It lives until the shell ends or it is cut.
+#[derive(Clone)]
+pub struct Hub {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    shell: Shell,
+    options: Options,
+    begun: Instant,
+    state: Mutex<State>,
+    /// Something is there for readers.
+    changed: Notify,
+    /// Something has changed for whoever waits for readers.
+    room: Notify,
+    typed: AtomicU64,
+    /// The writer waits for the machine to take its input, and cannot say what it has had.
+    held_up: AtomicBool,
+}
+
+struct State {
+    ring: VecDeque<u8>,
+    /// The position of the first byte in the ring.
+    first: u64,
+    /// What the writer has confirmed, or had when it left.
+    confirmed: u64,
+    /// The number of the connection that may write.
+    writer: u64,
+    /// When the last writer left.
+    left_at: Option<Instant>,
+    size: Size,
+    end: Option<End>,
+}
+
+impl State {
+    fn printed(&self) -> u64 {
+        self.first + self.ring.len() as u64
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        self.ring.extend(bytes);
+        // What is not confirmed is never more than this, as the shell is not read beyond.
+        let spare = self.ring.len().saturating_sub(REPLAY + PIECE);
+        self.ring.drain(..spare);
+        self.first += spare as u64;
+    }
+
+    fn read(&self, position: u64) -> Bytes {
+        let begin = usize::try_from(position - self.first).unwrap_or(usize::MAX);
+        let count = self.ring.len().saturating_sub(begin).min(PIECE);
+        let (front, back) = self.ring.as_slices();
+        let mut piece = Vec::with_capacity(count);
+        if let Some(front) = front.get(begin..) {
+            piece.extend_from_slice(&front[..count.min(front.len())]);
+        }
+        let begin = begin.saturating_sub(front.len());
+        piece.extend_from_slice(&back[begin..begin + count - piece.len()]);
+        piece.into()
+    }
+}
+
+impl Hub {
+    /// Begins to read a shell.
+    pub fn start(shell: Shell, size: Size, options: Options) -> Self {
+        let state = State {
+            ring: VecDeque::new(),
+            first: 0,
+            confirmed: 0,
+            writer: 0,
+            left_at: Some(Instant::now()),
+            size,
+            end: None,
+        };
+        let (state, begun) = (Mutex::new(state), Instant::now());
+        let (changed, room, typed, held_up) = Default::default();
+        let shared = Arc::new(Shared { shell, options, begun, state, changed, room, typed, held_up });
+        tokio::spawn(shared.clone().pump());
+        Self { shared }
+    }
+
+    /// Takes the writer's place, whoever had it before. Output follows from `after` on, or from what is still held; of who
+    /// does not say, from what the writer before has not confirmed.
+    pub fn write(&self, after: Option<u64>) -> Result<Attached, NeverPrinted> {
+        let mut state = self.shared.state.lock();
+        let after = after.unwrap_or(state.confirmed.max(state.first));
+        let position = begin(&state, after)?;
+        state.writer += 1;
+        state.left_at = None;
+        // Whoever comes back may have had less than was confirmed before.
+        state.confirmed = position;
+        let writer = Some(state.writer);
+        drop(state);
+        self.shared.tell();
+        Ok(Attached { hub: self.clone(), writer, position, lost: position - after })
+    }
+
+    /// Watches, from `after` on, or with what was printed last.
+    pub fn watch(&self, after: Option<u64>) -> Result<Attached, NeverPrinted> {
+        let state = self.shared.state.lock();
+        let after = after.unwrap_or(state.printed().saturating_sub(RECENT).max(state.first));
+        let position = begin(&state, after)?;
+        drop(state);
+        Ok(Attached { hub: self.clone(), writer: None, position, lost: position - after })
+    }
+
+    /// Cuts it off: nothing more is handed to anybody, and the shell is closed.
+    pub fn cut(&self) {
+        let mut state = self.shared.state.lock();
+        if state.end.replace(End::Cut) == Some(End::Cut) {
+            return;
+        }
+        state.first = state.printed();
+        state.ring = VecDeque::new();
+        drop(state);
+        self.shared.tell();
+        let shared = self.shared.clone();
+        tokio::spawn(async move { shared.shell.close().await });
+    }
+
+    /// Resolves once it has been cut off.
+    pub async fn was_cut(&self) {
+        let cut = |state: &mut State| (state.end == Some(End::Cut)).then_some(());
+        self.shared.until(&self.shared.room, cut).await;
+    }
+
+    /// Resolves once it has ended.
+    pub async fn over(&self) -> End {
+        self.shared.until(&self.shared.room, |state| state.end.clone()).await
+    }
+
+    /// Resolves once nobody has written for this long.
+    pub async fn deserted(&self, patience: Duration) {
+        loop {
+            let left_at = self.shared.until(&self.shared.room, |state| state.left_at).await;
+            sleep_until((left_at + patience).into()).await;
+            if self.shared.state.lock().left_at == Some(left_at) {
+                return;
+            }
+        }
+    }
+
+    /// The size that the writer has given it.
+    pub fn size(&self) -> Size {
+        self.shared.state.lock().size
+    }
+
+    /// Bytes that were typed, and printed.
+    pub fn counts(&self) -> (u64, u64) {
+        (self.shared.typed.load(Ordering::Relaxed), self.shared.state.lock().printed())
+    }
+
+    /// The key the host has shown.
+    pub fn host_key(&self) -> &ssh::HostKey {
+        self.shared.shell.host_key()
+    }
+}
+
+/// Where a reader begins that has had this much.
+fn begin(state: &State, after: u64) -> Result<u64, NeverPrinted> {
+    let printed = state.printed();
+    if after > printed {
+        return Err(NeverPrinted { printed });
+    }
+    Ok(after.max(state.first))
+}
+
+impl Shared {
+    /// Reads the shell, as fast as the writer does.
+    async fn pump(self: Arc<Self>) {
+        let mut free_at = Instant::now();
+        loop {
+            let may_read = |state: &State| match state.end {
+                Some(_) => Some(false),
+                None => (state.printed() - state.confirmed < REPLAY as u64).then_some(true),
+            };
+            if !self.until(&self.room, |state| may_read(state)).await {
+                break;
+            }
+            let heard = tokio::select! {
+                biased;
+                () = self.ended() => break,
+                heard = self.shell.next() => heard,
+            };
+            match heard {
+                Heard::Output(bytes) => {
+                    self.record(Event::Output { at: self.now(), bytes: bytes.clone() }).await;
+                    self.print(&bytes);
+                    free_at = self.pause(free_at, bytes.len()).await;
+                }
+                Heard::End(end) => {
+                    self.state.lock().end.get_or_insert(End::Shell(end));
+                    self.tell();
+                    break;
+                }
+            }
+        }
+        let end = self.state.lock().end.clone().unwrap_or(End::Cut);
+        self.record(Event::Ended { at: self.now(), end }).await;
+        self.shell.close().await;
+    }
+
+    fn print(&self, bytes: &[u8]) {
+        let mut state = self.state.lock();
+        // What was cut off prints no more.
+        if state.end.is_none() {
+            state.push(bytes);
+            drop(state);
+            self.changed.notify_waiters();
+        }
+    }
+
+    /// Waits until the shell may be read again; until when it has used up what it may print.
+    async fn pause(&self, free_at: Instant, bytes: usize) -> Instant {
+        let Some(rate) = self.options.rate else { return free_at };
+        let now = Instant::now();
+        let begin = now.checked_sub(BURST).map_or(free_at, |earliest| free_at.max(earliest));
+        let free_at = begin + Duration::from_secs_f64(bytes as f64 / rate.get() as f64);
+        if free_at > now {
+            tokio::select! {
+                () = self.ended() => {}
+                () = sleep_until(free_at.into()) => {}
+            }
+        }
+        free_at
+    }
+
+    async fn ended(&self) {
+        self.until(&self.room, |state| state.end.is_some().then_some(())).await;
+    }
+
+    async fn record(&self, event: Event) {
+        if let Some(recorder) = &self.options.recorder {
+            recorder.send(event).await.ok();
+        }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    fn tell(&self) {
+        self.changed.notify_waiters();
+        self.room.notify_waiters();
+    }
+
+    async fn until<T>(&self, notify: &Notify, mut look: impl FnMut(&mut State) -> Option<T>) -> T {
+        loop {
+            let notified = notify.notified();
+            tokio::pin!(notified);
+            notified.as_mut().enable();
+            if let Some(found) = look(&mut self.state.lock()) {
+                return found;
+            }
+            notified.await;
+        }
+    }
+}
+
+/// A connection at the terminal.
+pub struct Attached {
+    hub: Hub,
+    writer: Option<u64>,
+    position: u64,
+    /// How much of what was asked for is no longer held.
+    pub lost: u64,
+}
+
+impl Attached {
+    /// The position of what comes next.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// What comes next. Nothing is lost if it is not awaited to its end.
+    pub async fn next(&mut self) -> Piece {
+        let (writer, position) = (self.writer, self.position);
+        let shared = &self.hub.shared;
+        let piece = shared
+            .until(&shared.changed, |state| {
+                if state.end == Some(End::Cut) {
+                    return Some(Piece::End(End::Cut));
+                }
+                if writer.is_some_and(|writer| writer != state.writer) {
+                    return Some(Piece::Replaced);
+                }
+                if position < state.first {
+                    return Some(Piece::Lost { bytes: state.first - position, position: state.first });
+                }
+                if position < state.printed() {
+                    let bytes = state.read(position);
+                    let position = position + bytes.len() as u64;
+                    return Some(Piece::Output { bytes, position });
+                }
+                state.end.clone().map(Piece::End)
+            })
+            .await;
+        if let Piece::Output { position, .. } | Piece::Lost { position, .. } = &piece {
+            self.position = *position;
+        }
+        piece
+    }
+
+    /// The client has what was printed up to this position. A writer has to say so, or the shell is not read on: what it
+    /// has not confirmed is kept for its coming back. A client's answer to a ping that was sent behind the output says it.
+    pub fn confirm(&self, position: u64) {
+        let shared = &self.hub.shared;
+        let mut state = shared.state.lock();
+        if self.writer == Some(state.writer) && position <= self.position && position > state.confirmed {
+            state.confirmed = position;
+            drop(state);
+            shared.room.notify_waiters();
+        }
+    }
+
+    /// Whether the writer is held up by the machine, which takes no input. What was handed over counts as confirmed then, or
+    /// a program that prints before it reads on would wait for ever for one who cannot be heard.
+    pub fn is_held_up(&self) -> bool {
+        self.hub.shared.held_up.load(Ordering::Relaxed)
+    }
+
+    /// The hand that types, for a task of its own.
+    pub fn hand(&self) -> Hand {
+        Hand { hub: self.hub.clone(), writer: self.writer }
+    }
+}
+
+/// The hand that types at a terminal, or may not.
+#[derive(Clone)]
+pub struct Hand {
+    hub: Hub,
+    writer: Option<u64>,
+}
+
+impl Hand {
+    /// Types. Waits while the machine takes no more; `held_up` is called when that takes long.
+    pub async fn input(&self, bytes: Bytes, held_up: impl AsyncFnOnce()) -> Result<(), Refused> {
+        self.may_write()?;
+        let shared = &self.hub.shared;
+        // Told before it is done: its echo must not be recorded first.
+        shared.record(Event::Input { at: shared.now(), bytes: bytes.clone() }).await;
+        shared.typed.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        let typing = async {
+            let taken = shared.shell.input(bytes);
+            tokio::pin!(taken);
+            if let Ok(taken) = timeout(HELD_UP, &mut taken).await {
+                return taken;
+            }
+            shared.held_up.store(true, Ordering::Relaxed);
+            held_up().await;
+            let taken = taken.await;
+            shared.held_up.store(false, Ordering::Relaxed);
+            taken
+        };
+        tokio::select! {
+            biased;
+            () = shared.ended() => Err(Refused::Ended),
+            taken = typing => if taken { Ok(()) } else { Err(Refused::Ended) },
+        }
+    }
+
+    /// Gives the terminal another size.
+    pub async fn resize(&self, size: Size) -> Result<(), Refused> {
+        self.may_write()?;
+        let shared = &self.hub.shared;
+        shared.record(Event::Resized { at: shared.now(), size }).await;
+        shared.state.lock().size = size;
+        tokio::select! {
+            biased;
+            () = shared.ended() => Err(Refused::Ended),
+            taken = shared.shell.resize(size) => if taken { Ok(()) } else { Err(Refused::Ended) },
+        }
+    }
+
+    fn may_write(&self) -> Result<(), Refused> {
+        let state = self.hub.shared.state.lock();
+        match self.writer {
+            None => Err(Refused::ReadOnly),
+            Some(_) if state.end.is_some() => Err(Refused::Ended),
+            Some(writer) if writer != state.writer => Err(Refused::Replaced),
+            Some(_) => Ok(()),
+        }
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        let shared = &self.hub.shared;
+        let mut state = shared.state.lock();
+        if self.writer == Some(state.writer) {
+            state.left_at = Some(Instant::now());
+            drop(state);
+            shared.room.notify_waiters();
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! What a machine has sent and nobody has read yet: a bounded heap of bytes, and how it ended.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
+use russh::client::{ChannelOpenHandle, DisconnectReason, Handler, Msg, Session};
+use russh::keys::{PublicKey, PublicKeyOrCertificate};
+use russh::{Channel, ChannelId, Error, Sig};
+use tokio::sync::Notify;
+
+use super::keys::Pin;
+use super::wire::Link;
+
+/// From here on nothing more is taken from the socket …
+const FULL: usize = 128 << 10;
+/// … until so little is left.
+const ROOM: usize = 32 << 10;
+/// The most that is read at once.
+const PIECE: usize = 32 << 10;
+
+/// How a shell ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// It exited, with this status.
+    Exited(u32),
+    /// A signal ended it.
+    Killed(String),
+    /// The machine closed it without saying why.
+    Closed,
+    /// The machine is no longer there.
+    Lost(String),
+}
+
+/// What is read from a shell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Heard {
+    Output(Bytes),
+    End(End),
+}
+
+pub struct Inbox {
+    link: Arc<Link>,
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    output: BytesMut,
+    /// What the machine said of how the shell ended.
+    status: Option<End>,
+    end: Option<End>,
+    /// Answers to requests, in their order.
+    answers: std::collections::VecDeque<bool>,
+    host_key: Option<PublicKey>,
+}
+
+impl Inbox {
+    pub fn new(link: Arc<Link>) -> Arc<Self> {
+        let (state, changed) = Default::default();
+        Arc::new(Self { link, state, changed })
+    }
+
+    /// What comes next: all that is there, up to a bound.
+    pub async fn next(&self) -> Heard {
+        self.until(|state| {
+            if !state.output.is_empty() {
+                let count = state.output.len().min(PIECE);
+                let piece = state.output.split_to(count).freeze();
+                if state.output.len() <= ROOM {
+                    self.link.gate(false);
+                }
+                return Some(Heard::Output(piece));
+            }
+            state.end.clone().map(Heard::End)
+        })
+        .await
+    }
+
+    /// The answer to the oldest request; none if there will be none.
+    pub async fn answer(&self) -> Option<bool> {
+        self.until(|state| match state.answers.pop_front() {
+            Some(answer) => Some(Some(answer)),
+            None => state.end.is_some().then_some(None),
+        })
+        .await
+    }
+
+    /// The key the host has shown.
+    pub fn host_key(&self) -> Option<PublicKey> {
+        self.state.lock().host_key.clone()
+    }
+
+    /// Ends it for a reason of ours.
+    pub fn lose(&self, why: &str) {
+        self.end(End::Lost(why.to_owned()));
+        self.link.cut();
+    }
+
+    /// Resolves once it has ended.
+    pub async fn over(&self) {
+        self.until(|state| state.end.is_some().then_some(())).await;
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.state.lock().end.is_some()
+    }
+
+    async fn until<T>(&self, mut look: impl FnMut(&mut State) -> Option<T>) -> T {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if let Some(found) = look(&mut self.state.lock()) {
+                return found;
+            }
+            changed.await;
+        }
+    }
+
+    fn push(&self, bytes: &[u8]) {
+        let mut state = self.state.lock();
+        state.output.extend_from_slice(bytes);
+        if state.output.len() >= FULL {
+            self.link.gate(true);
+        }
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    fn end(&self, end: End) {
+        let mut state = self.state.lock();
+        let end = state.status.take().unwrap_or(end);
+        state.end.get_or_insert(end);
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    fn note(&self, note: impl FnOnce(&mut State)) {
+        note(&mut self.state.lock());
+        self.changed.notify_waiters();
+    }
+}
+
+/// What russh calls.
+pub struct Callee {
+    pub inbox: Arc<Inbox>,
+    pub pin: Option<Pin>,
+}
+
+impl Handler for Callee {
+    type Error = Error;
+
+    async fn check_server_key(&mut self, key: &PublicKeyOrCertificate) -> Result<bool, Error> {
+        let key = key.public_key();
+        let accepted = self.pin.as_ref().is_none_or(|pin| pin.accepts(&key));
+        self.inbox.note(|state| state.host_key = Some(key));
+        Ok(accepted)
+    }
+
+    async fn auth_banner(&mut self, banner: &str, _: &mut Session) -> Result<(), Error> {
+        // As ssh shows it: before anything else.
+        self.inbox.push(banner.replace("\r\n", "\n").replace('\n', "\r\n").as_bytes());
+        Ok(())
+    }
+
+    async fn data(&mut self, _: ChannelId, data: &[u8], _: &mut Session) -> Result<(), Error> {
+        self.inbox.push(data);
+        Ok(())
+    }
+
+    async fn extended_data(
+        &mut self,
+        _: ChannelId,
+        _: u32,
+        data: &[u8],
+        _: &mut Session,
+    ) -> Result<(), Error> {
+        self.inbox.push(data);
+        Ok(())
+    }
+
+    async fn channel_success(&mut self, _: ChannelId, _: &mut Session) -> Result<(), Error> {
+        self.inbox.note(|state| state.answers.push_back(true));
+        Ok(())
+    }
+
+    async fn channel_failure(&mut self, _: ChannelId, _: &mut Session) -> Result<(), Error> {
+        self.inbox.note(|state| state.answers.push_back(false));
+        Ok(())
+    }
+
+    async fn exit_status(&mut self, _: ChannelId, status: u32, _: &mut Session) -> Result<(), Error> {
+        self.inbox.note(|state| state.status = Some(End::Exited(status)));
+        Ok(())
+    }
+
+    async fn exit_signal(
+        &mut self,
+        _: ChannelId,
+        signal: Sig,
+        _: bool,
+        _: &str,
+        _: &str,
+        _: &mut Session,
+    ) -> Result<(), Error> {
+        let signal = match signal {
+            Sig::Custom(name) => name.chars().filter(char::is_ascii_graphic).take(20).collect(),
+            signal => format!("{signal:?}"),
+        };
+        self.inbox.note(|state| state.status = Some(End::Killed(signal)));
+        Ok(())
+    }
+
+    async fn channel_close(&mut self, _: ChannelId, _: &mut Session) -> Result<(), Error> {
+        self.inbox.end(End::Closed);
+        Ok(())
+    }
+
+    async fn disconnected(&mut self, reason: DisconnectReason<Error>) -> Result<(), Error> {
+        let why = match &reason {
+            DisconnectReason::ReceivedDisconnect(info) if !info.message.is_empty() => info.message.clone(),
+            DisconnectReason::ReceivedDisconnect(_)
+            | DisconnectReason::Error(Error::Disconnect | Error::HUP) => {
+                "the machine closed the connection".to_owned()
+            }
+            DisconnectReason::Error(Error::IO(error)) => error.to_string(),
+            DisconnectReason::Error(error) => error.to_string(),
+        };
+        self.inbox.end(End::Lost(why));
+        match reason {
+            DisconnectReason::ReceivedDisconnect(_) => Ok(()),
+            DisconnectReason::Error(error) => Err(error),
+        }
+    }
+
+    // A machine has nothing to open here. What is not accepted is rejected, and russh accepts where nothing is said.
+
+    async fn server_channel_open_forwarded_tcpip(
+        &mut self,
+        _: Channel<Msg>,
+        _: &str,
+        _: u32,
+        _: &str,
+        _: u32,
+        _: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn server_channel_open_forwarded_streamlocal(
+        &mut self,
+        _: Channel<Msg>,
+        _: &str,
+        _: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn server_channel_open_agent_forward(
+        &mut self,
+        _: Channel<Msg>,
+        _: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn server_channel_open_session(
+        &mut self,
+        _: Channel<Msg>,
+        _: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn server_channel_open_direct_tcpip(
+        &mut self,
+        _: Channel<Msg>,
+        _: &str,
+        _: u32,
+        _: &str,
+        _: u32,
+        _: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn server_channel_open_direct_streamlocal(
+        &mut self,
+        _: Channel<Msg>,
+        _: &str,
+        _: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn server_channel_open_x11(
+        &mut self,
+        _: Channel<Msg>,
+        _: &str,
+        _: u32,
+        _: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Error> {
+        Ok(())
+    }
+}

@@ -1,0 +1,453 @@
+//! Shells on a real OpenSSH server.
+
+use std::net::{IpAddr, TcpListener};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use sessiond::terminal::frame::Size;
+use sessiond::terminal::ssh::{
+    Credential, End, Heard, Machine, Patience, Pin, Shell, SshError, ask_host_key, connect, private_key, test,
+};
+
+use super::sshd::{Sshd, user};
+
+pub fn loopback(address: IpAddr) -> bool {
+    address.is_loopback()
+}
+
+pub async fn open(machine: &Machine) -> Result<Shell, SshError> {
+    connect(machine, &loopback, Size::USUAL, Patience::default()).await
+}
+
+/// A shell, and what it has printed.
+struct Seat {
+    shell: Shell,
+    printed: Vec<u8>,
+}
+
+impl Seat {
+    async fn open(machine: &Machine) -> Self {
+        let mut seat = Self { shell: open(machine).await.unwrap(), printed: Vec::new() };
+        seat.until("$ ").await;
+        seat
+    }
+
+    async fn types(&mut self, text: &str) {
+        self.printed.clear();
+        assert!(self.shell.input(Bytes::copy_from_slice(text.as_bytes())).await);
+    }
+
+    fn text(&self) -> String {
+        super::pty::without_escapes(&String::from_utf8_lossy(&self.printed))
+    }
+
+    async fn until(&mut self, end: &str) {
+        self.until_it(end, |text| text.ends_with(end)).await;
+    }
+
+    async fn until_it(&mut self, end: &str, is_there: impl Fn(&str) -> bool) {
+        let look = async {
+            while !is_there(&self.text()) {
+                match self.shell.next().await {
+                    Heard::Output(bytes) => self.printed.extend_from_slice(&bytes),
+                    Heard::End(ended) => panic!("{ended:?} before {end:?}: {:?}", self.text()),
+                }
+            }
+        };
+        if tokio::time::timeout(Duration::from_secs(30), look).await.is_err() {
+            panic!("waited in vain for {end:?}: {:?}", self.text());
+        }
+    }
+
+    /// What a command prints.
+    async fn run(&mut self, command: &str) -> String {
+        self.types(&format!("{command}\r")).await;
+        // A prompt that is drawn again for a new size is not the one.
+        self.until_it("$ ", |text| text.contains('\n') && text.ends_with("$ ")).await;
+        let text = self.text();
+        let (_, printed) = text.split_once('\n').unwrap();
+        printed.trim_end_matches("$ ").trim_end().to_owned()
+    }
+
+    async fn ends(&mut self) -> End {
+        let end = async {
+            loop {
+                if let Heard::End(end) = self.shell.next().await {
+                    return end;
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), end).await.expect("it goes on")
+    }
+}
+
+#[tokio::test]
+async fn a_shell_is_as_with_ssh() {
+    let sshd = Sshd::start();
+    let mut seat = Seat::open(&sshd.machine()).await;
+    assert_eq!(seat.run("echo $((6 * 7)) grüße").await, "42 grüße");
+    assert_eq!(seat.run("stty size").await, "24 80");
+    assert!(seat.shell.resize(Size { cols: 132, rows: 50 }).await);
+    assert_eq!(seat.run("stty size").await, "50 132");
+    assert_eq!(seat.run("echo $TERM; tty | cut -c1-8").await, "xterm-256color\n/dev/pts");
+    seat.types("sleep 60\r").await;
+    seat.until("sleep 60\n").await;
+    seat.types("\x03").await;
+    seat.until("$ ").await;
+    assert_eq!(seat.run("echo $?").await, "130");
+    seat.types("exit 7\r").await;
+    assert_eq!(seat.ends().await, End::Exited(7));
+    assert!(!seat.shell.input(Bytes::from_static(b"more\r")).await, "nobody is there any more");
+}
+
+#[tokio::test]
+async fn bytes_come_through_as_they_are() {
+    let sshd = Sshd::start();
+    let mut seat = Seat::open(&sshd.machine()).await;
+    seat.types("stty raw -echo; printf '>'; dd bs=1 count=256 status=none; printf '<'; stty sane\r").await;
+    seat.until(">").await;
+    let all: Vec<u8> = (0..=255).collect();
+    seat.printed.clear();
+    assert!(seat.shell.input(all.clone().into()).await);
+    while !seat.printed.ends_with(b"$ ") {
+        let Heard::Output(bytes) = seat.shell.next().await else { panic!("it ended") };
+        seat.printed.extend_from_slice(&bytes);
+    }
+    assert!(seat.printed.starts_with(&[&all[..], b"<"].concat()), "{:?}", seat.printed);
+}
+
+#[tokio::test]
+async fn how_a_shell_ends_is_told() {
+    let sshd = Sshd::start();
+    let mut seat = Seat::open(&sshd.machine()).await;
+    seat.types("kill -9 $$\r").await;
+    assert_eq!(seat.ends().await, End::Killed("KILL".into()));
+    // Closed from here: what runs there is hung up on.
+    let mut seat = Seat::open(&sshd.machine()).await;
+    let pid: u32 = seat.run("echo $$").await.parse().unwrap();
+    seat.shell.close().await;
+    assert!(matches!(seat.ends().await, End::Lost(_)));
+    gone(pid).await;
+    // Dropped, as by a panic.
+    let mut seat = Seat::open(&sshd.machine()).await;
+    let pid: u32 = seat.run("echo $$").await.parse().unwrap();
+    drop(seat);
+    gone(pid).await;
+}
+
+/// Waits until there is no such process.
+async fn gone(pid: u32) {
+    let give_up = Instant::now() + Duration::from_secs(10);
+    while std::path::Path::new(&format!("/proc/{pid}")).exists() {
+        assert!(Instant::now() < give_up, "the shell lives on");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_killed_is_noticed_at_once() {
+    let sshd = Sshd::start();
+    let mut seat = Seat::open(&sshd.machine()).await;
+    sshd.signal_children("-KILL");
+    let begun = Instant::now();
+    assert!(matches!(seat.ends().await, End::Lost(_)));
+    assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn a_machine_that_falls_silent_is_given_up() {
+    let sshd = Sshd::start();
+    let patience = Patience { ask: Duration::from_millis(300), ..Patience::default() };
+    let shell = connect(&sshd.machine(), &loopback, Size::USUAL, patience).await.unwrap();
+    let mut seat = Seat { shell, printed: Vec::new() };
+    seat.until("$ ").await;
+    // One that only has nothing to say answers.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(seat.run("echo here").await, "here");
+    sshd.signal_children("-STOP");
+    let End::Lost(why) = seat.ends().await else { panic!("it is not lost") };
+    assert!(why.contains("not answered"), "{why}");
+}
+
+#[tokio::test]
+async fn one_that_nobody_reads_is_not_taken_for_silent() {
+    let sshd = Sshd::start();
+    let patience = Patience { ask: Duration::from_millis(200), ..Patience::default() };
+    let shell = connect(&sshd.machine(), &loopback, Size::USUAL, patience).await.unwrap();
+    let mut seat = Seat { shell, printed: Vec::new() };
+    seat.until("$ ").await;
+    seat.types("yes | head -c 3000000; echo; echo end\r").await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    seat.until("\nend\n$ ").await;
+    assert!(seat.printed.len() >= 3_000_000);
+}
+
+#[tokio::test]
+async fn nothing_is_read_that_nobody_takes_and_keys_still_get_through() {
+    let sshd = Sshd::start();
+    let mut seat = Seat::open(&sshd.machine()).await;
+    seat.types("yes 'a line that is printed over and over again'\r").await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    // All the while nobody has read. The key is the only thing that ends it.
+    seat.types("\x03").await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    seat.until("$ ").await;
+    // What was under way: the window, buffers of the systems between, and a pipe.
+    assert!(seat.printed.len() < 8 << 20, "{} bytes were printed", seat.printed.len());
+    assert_eq!(seat.run("echo still here").await, "still here");
+}
+
+#[tokio::test]
+async fn a_hundred_megabytes_pass_a_slow_reader_in_little_memory() {
+    const SIZE: usize = 100 << 20;
+    let sshd = Sshd::start();
+    let mut seat = Seat::open(&sshd.machine()).await;
+    let pattern: String = (0..64).map(|n| char::from(b'0' + n)).collect();
+    seat.types(&format!("stty -opost; yes '{}' | head -c {SIZE}; stty sane\r", pattern.replace('\'', "'\\''"))).await;
+    // What the shell prints itself comes before.
+    let begin = b"\x1b[?2004l\r";
+    let mut rest = loop {
+        if let Some(at) = seat.printed.windows(begin.len()).position(|part| part == begin) {
+            break seat.printed.split_off(at + begin.len());
+        }
+        let Heard::Output(bytes) = seat.shell.next().await else { panic!("it ended") };
+        seat.printed.extend_from_slice(&bytes);
+    };
+    let (mut read, mut most, before) = (0, 0, memory());
+    let line = format!("{pattern}\n").into_bytes();
+    while read < SIZE {
+        for byte in rest.drain(..) {
+            if read < SIZE {
+                assert_eq!(byte, line[read % line.len()], "at {read}");
+                read += 1;
+            }
+        }
+        most = most.max(memory());
+        if read / (1 << 20) % 10 == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let Heard::Output(bytes) = seat.shell.next().await else { panic!("it ended at {read}") };
+        rest.extend_from_slice(&bytes);
+    }
+    let grown = most.saturating_sub(before);
+    assert!(grown < 48 << 20, "memory grew by {grown} bytes");
+    for child in sshd.children() {
+        let memory = memory_of(&child.to_string());
+        assert!(memory < 64 << 20, "{memory} bytes in the server's process");
+    }
+}
+
+fn memory() -> usize {
+    memory_of("self")
+}
+
+/// Bytes of memory that a process takes.
+fn memory_of(process: &str) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    line.split_whitespace().next().map_or(0, |kilobytes| kilobytes.parse::<usize>().unwrap() << 10)
+}
+
+#[tokio::test]
+async fn whoever_types_more_than_the_machine_takes_waits() {
+    let sshd = Sshd::start();
+    let mut seat = Seat::open(&sshd.machine()).await;
+    seat.types("stty raw -echo; printf ready; sleep 2; stty sane; cat >/dev/null\r").await;
+    seat.until("ready").await;
+    let (before, begun) = (memory(), Instant::now());
+    let chunk = Bytes::from(vec![b'x'; 1 << 20]);
+    let mut taken = 0;
+    let typing = async {
+        loop {
+            assert!(seat.shell.input(chunk.clone()).await);
+            taken += 1;
+        }
+    };
+    tokio::time::timeout(Duration::from_millis(1_500), typing).await.unwrap_err();
+    assert!(taken < 16, "{taken} MB were taken in {:?}", begun.elapsed());
+    assert!(memory().saturating_sub(before) < 32 << 20);
+    // Waiting ends with the shell.
+    let shell = &seat.shell;
+    let (gave_up, ()) = tokio::join!(
+        async {
+            let mut count = 0;
+            while shell.input(chunk.clone()).await {
+                count += 1;
+            }
+            count
+        },
+        async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            sshd.signal_children("-KILL");
+        }
+    );
+    assert!(gave_up < 64);
+}
+
+#[tokio::test]
+async fn ten_thousand_lines_are_pasted_whole() {
+    let sshd = Sshd::start();
+    let mut seat = Seat::open(&sshd.machine()).await;
+    let lines: String = (0..10_000).map(|n| format!("line {n} of the paste, with some more to it\n")).collect();
+    seat.types("stty -echo; cat > /tmp/$$.paste; stty echo\r").await;
+    seat.until("echo\n").await;
+    for chunk in lines.as_bytes().chunks(50_000) {
+        assert!(seat.shell.input(Bytes::copy_from_slice(chunk)).await);
+    }
+    seat.types("\x04").await;
+    seat.until("$ ").await;
+    let expected = lines.len();
+    assert_eq!(seat.run("wc -lc < /tmp/$$.paste; rm /tmp/$$.paste").await.split_whitespace().collect::<Vec<_>>(), ["10000", &expected.to_string()]);
+}
+
+#[tokio::test]
+async fn a_host_whose_key_has_changed_is_refused_with_both_fingerprints() {
+    let sshd = Sshd::with(&["other_host"], super::sshd::SHELL, "");
+    let error = open(&sshd.machine()).await.err().unwrap();
+    let (expected, offered) = (sshd.fingerprint("host_ed25519"), sshd.fingerprint("other_host"));
+    assert_eq!(error, SshError::HostKeyChanged { expected: expected.clone(), offered: offered.clone() });
+    assert_eq!(error.code(), "HOST_KEY_CHANGED");
+    assert!(error.to_string().contains(&expected) && error.to_string().contains(&offered));
+    // The same for one who only knows a fingerprint, whatever kinds of keys the host has.
+    let pin: Pin = expected.parse().unwrap();
+    let error = open(&Machine { host_key: Some(pin), ..sshd.machine() }).await.err().unwrap();
+    assert_eq!(error.code(), "HOST_KEY_CHANGED");
+}
+
+#[tokio::test]
+async fn a_host_is_known_by_any_of_its_keys() {
+    let sshd = Sshd::start();
+    for name in ["host_ed25519", "host_ecdsa"] {
+        let by_key = sshd.pin(name);
+        let by_fingerprint: Pin = sshd.fingerprint(name).parse().unwrap();
+        for pin in [by_key, by_fingerprint] {
+            let shown = test(&Machine { host_key: Some(pin), ..sshd.machine() }, &loopback, Patience::default()).await.unwrap();
+            assert_eq!(shown.fingerprint, sshd.fingerprint(name));
+            assert!(sshd.public(name).starts_with(&shown.key));
+        }
+    }
+    // The pinned kind is gone, and another has come.
+    let sshd = Sshd::with(&["host_ecdsa"], super::sshd::SHELL, "");
+    assert_eq!(open(&sshd.machine()).await.err().unwrap().code(), "HOST_KEY_CHANGED");
+}
+
+#[tokio::test]
+async fn a_key_is_learned_where_that_is_asked_for() {
+    let sshd = Sshd::start();
+    let unknown = Machine { host_key: None, ..sshd.machine() };
+    // Without logging in.
+    let stranger = Machine { credential: sshd.key("stranger"), ..unknown.clone() };
+    let shown = ask_host_key(&stranger, &loopback, Patience::default()).await.unwrap();
+    assert_eq!(shown.fingerprint, sshd.fingerprint("host_ed25519"));
+    let pin: Pin = shown.key.parse().unwrap();
+    assert_eq!(pin, sshd.pin("host_ed25519"));
+    let shell = open(&unknown).await.unwrap();
+    assert_eq!(*shell.host_key(), shown);
+}
+
+#[tokio::test]
+async fn a_host_with_keys_of_other_kinds_only_is_named() {
+    let sshd = Sshd::with(&["host_rsa"], super::sshd::SHELL, "");
+    let error = ask_host_key(&sshd.machine(), &loopback, Patience::default()).await.err().unwrap();
+    assert_eq!(error.code(), "HOST_KEY_UNSUPPORTED");
+    assert!(error.to_string().contains("rsa"), "{error}");
+}
+
+#[test]
+fn what_is_no_host_key_is_said_so() {
+    for text in ["", "nonsense", "SHA256:tooshort", "ssh-ed25519 AAAA", "-----BEGIN OPENSSH PRIVATE KEY-----"] {
+        assert_eq!(text.parse::<Pin>().unwrap_err().code(), "HOST_KEY_INVALID", "{text}");
+    }
+}
+
+#[tokio::test]
+async fn keys_are_read_as_ssh_keygen_writes_them() {
+    let sshd = Sshd::start();
+    let machine = |credential| Machine { credential, ..sshd.machine() };
+    for name in ["user", "user_ecdsa"] {
+        test(&machine(sshd.key(name)), &loopback, Patience::default()).await.unwrap();
+    }
+    let Credential::Key { pem, .. } = sshd.key("locked") else { panic!("it is a key") };
+    let with = |passphrase: Option<&str>| Credential::Key { pem: pem.clone(), passphrase: passphrase.map(str::to_owned) };
+    test(&machine(with(Some("open sesame"))), &loopback, Patience::default()).await.unwrap();
+    for (passphrase, word) in [(None, "needs its passphrase"), (Some(""), "needs its passphrase"), (Some("wrong"), "with this passphrase")] {
+        let error = test(&machine(with(passphrase)), &loopback, Patience::default()).await.unwrap_err();
+        assert_eq!(error.code(), "PRIVATE_KEY_UNUSABLE");
+        assert!(error.to_string().contains(word), "{error}");
+    }
+    let why = |pem: &str| private_key(pem, None).unwrap_err().to_string();
+    let Credential::Key { pem, .. } = sshd.key("rsa") else { panic!("it is a key") };
+    assert!(why(&pem).contains("ed25519"), "{}", why(&pem));
+    assert!(why("-----BEGIN RSA PRIVATE KEY-----\nAAAA\n-----END RSA PRIVATE KEY-----\n").contains("ed25519"));
+    assert!(why(&sshd.public("user")).contains("public key"));
+    assert!(why("hello").contains("no private key"));
+    assert!(why("").contains("no private key"));
+    assert!(why(&pem[..pem.len() / 2]).contains("cannot be used"));
+    assert!(why(&"x".repeat(100_000)).contains("too long"));
+}
+
+#[tokio::test]
+async fn who_is_not_let_in_is_told_so() {
+    let sshd = Sshd::start();
+    let machine = Machine { credential: sshd.key("stranger"), ..sshd.machine() };
+    let error = open(&machine).await.err().unwrap();
+    assert_eq!(error, SshError::Refused { user: user(), method: "key", accepted: "; it accepts publickey".into() });
+    assert_eq!(error.code(), "CREDENTIAL_REFUSED");
+    let machine = Machine { credential: Credential::Password("secret".into()), ..sshd.machine() };
+    let error = open(&machine).await.err().unwrap();
+    assert_eq!(error.code(), "CREDENTIAL_REFUSED");
+    assert!(error.to_string().contains("the password is not accepted; it accepts publickey"), "{error}");
+    assert!(!error.to_string().contains("secret"));
+    let machine = Machine { user: "nobody-of-that-name".into(), ..sshd.machine() };
+    assert_eq!(open(&machine).await.err().unwrap().code(), "CREDENTIAL_REFUSED");
+}
+
+#[tokio::test]
+async fn a_machine_that_gives_no_terminal_is_told_so() {
+    let sshd = Sshd::with(&["host_ed25519"], super::sshd::SHELL, "PermitTTY no");
+    let error = open(&sshd.machine()).await.err().unwrap();
+    assert_eq!(error.code(), "NO_TERMINAL");
+    // It can be logged in to all the same.
+    test(&sshd.machine(), &loopback, Patience::default()).await.unwrap();
+    let sshd = Sshd::with(&["host_ed25519"], super::sshd::SHELL, "MaxSessions 0");
+    assert_eq!(open(&sshd.machine()).await.err().unwrap().code(), "NO_TERMINAL");
+}
+
+#[tokio::test]
+async fn a_banner_is_shown_first() {
+    let banner = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(banner.path(), "Authorised use only\n").unwrap();
+    let sshd = Sshd::with(&["host_ed25519"], super::sshd::SHELL, &format!("Banner {}", banner.path().display()));
+    let seat = Seat::open(&sshd.machine()).await;
+    assert!(String::from_utf8_lossy(&seat.printed).starts_with("Authorised use only\r\n"), "{:?}", seat.text());
+}
+
+#[tokio::test]
+async fn where_nobody_answers_is_said() {
+    let sshd = Sshd::start();
+    let quick = Patience { answer: Duration::from_millis(500), ..Patience::default() };
+    let at = |host: &str, port: u16| Machine { host: host.into(), port, ..sshd.machine() };
+    let error = |machine: Machine| async move { connect(&machine, &loopback, Size::USUAL, quick).await.err().unwrap() };
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let refused = error(at("127.0.0.1", free)).await;
+    assert_eq!(refused.code(), "MACHINE_UNREACHABLE");
+    assert!(refused.to_string().contains("refused"), "{refused}");
+    assert_eq!(error(at("no-such-host.invalid", 22)).await, SshError::Unresolved { host: "no-such-host.invalid".into() });
+    assert_eq!(error(at("192.0.2.1", 22)).await, SshError::NotAllowed { host: "192.0.2.1".into() });
+    // Somebody who says nothing, something else, or goodbye.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let late = error(at("127.0.0.1", silent.local_addr().unwrap().port())).await;
+    assert!(matches!(late, SshError::TimedOut { .. }), "{late}");
+    for greeting in [&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], b"", b"SSH-2.0-x\r\n\0\0\0\0\0\0\0\0", &[0xff; 5_000]] {
+        let other = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = other.local_addr().unwrap().port();
+        let greeter = std::thread::spawn(move || {
+            use std::io::Write;
+            let (mut stream, _) = other.accept().unwrap();
+            stream.write_all(greeting).ok();
+        });
+        let error = error(at("127.0.0.1", port)).await;
+        assert_eq!(error.code(), "SSH_HANDSHAKE_FAILED", "{error}");
+        greeter.join().unwrap();
+    }
+}
