@@ -13,7 +13,7 @@ use parking_lot::RwLock;
 use uuid::Uuid;
 
 /// Failed authentications an address has at once, and how many come back each second.
-const FAILURES: NonZeroU32 = NonZeroU32::new(100).unwrap();
+pub const FAILURES: NonZeroU32 = NonZeroU32::new(100).unwrap();
 const FAILURES_BACK: NonZeroU32 = NonZeroU32::new(10).unwrap();
 /// Addresses that are told apart; beyond that, new ones share one allowance until old ones are forgotten.
 const ADDRESSES: usize = 65_536;
@@ -35,7 +35,7 @@ struct Credentials {
 /// What is left of an allowance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Left {
-    /// Requests a second, and at once after quiet.
+    /// Requests a second, and at once after quiet; of failures, at once after quiet.
     pub rate: u32,
     pub remaining: u32,
     /// Seconds until all of it is there again.
@@ -87,12 +87,19 @@ impl Limits {
     }
 
     /// One more failure to authenticate from an address.
-    pub fn failure(&self, from: IpAddr) -> Result<(), TooMany> {
+    pub fn failure(&self, from: IpAddr) -> Result<Left, TooMany> {
         let from = if self.failures.len() < ADDRESSES { network(from) } else { Ipv6Addr::UNSPECIFIED.into() };
-        self.failures.check_key(&from).map(|_| ()).map_err(|until| {
-            let wait = until.wait_time_from(DefaultClock::default().now());
-            TooMany { retry_after: seconds(wait), rate: None }
-        })
+        match self.failures.check_key(&from) {
+            Ok(state) => {
+                let (rate, remaining) = (FAILURES.get(), state.remaining_burst_capacity());
+                let reset = rate.saturating_sub(remaining).div_ceil(FAILURES_BACK.get());
+                Ok(Left { rate, remaining, reset })
+            }
+            Err(until) => {
+                let wait = until.wait_time_from(DefaultClock::default().now());
+                Err(TooMany { retry_after: seconds(wait), rate: None })
+            }
+        }
     }
 
     /// Forgets whoever has a full allowance again. Returns how many are still remembered.

@@ -54,6 +54,9 @@ pub async fn frame(State(app): State<App>, mut request: Request, next: Next) -> 
     let span = tracing::info_span!("request", %id, session = tracing::field::Empty);
     let response = guard::pass(&app, request, next, address).instrument(span.clone()).await;
     let mut response = family.shaped(response, &id);
+    if family == Family::Terminals {
+        guard::tell_terminals(&mut response, app.clock.now());
+    }
     let _entered = span.enter();
     let status = response.status();
     if status.is_server_error() {

@@ -16,7 +16,8 @@ use tokio::time::{Sleep, sleep, timeout};
 use super::App;
 use super::problem::Problem;
 use crate::auth::{self, NothingGenuine};
-use crate::limits::{Left, TooMany};
+use crate::core::Time;
+use crate::limits::{FAILURES, Left, TooMany};
 use crate::secret;
 
 /// Bodies on /mcp may be 64 times as large; they get this many times as long.
@@ -39,14 +40,16 @@ pub async fn pass(app: &App, request: Request, next: Next, from: IpAddr) -> Resp
     };
     let mut response = in_time(app, request, next).await;
     if genuine.is_none() && response.status() == StatusCode::UNAUTHORIZED {
-        let refused = if response.extensions().get::<NothingGenuine>().is_some() {
-            app.limits.failure(from).err()
+        let counted = if response.extensions().get::<NothingGenuine>().is_some() {
+            app.limits.failure(from).map(Some)
         } else {
             // It was genuine, and is over: its holder may learn why, as often as others may ask.
-            presented.and_then(|presented| app.limits.request(presented.id).err())
+            presented.map_or(Ok(None), |presented| app.limits.request(presented.id))
         };
-        if let Some(too_many) = refused {
-            return in_place_of(response, limited(too_many));
+        match counted {
+            Err(too_many) => return in_place_of(response, limited(too_many)),
+            Ok(Some(left)) => drop(response.extensions_mut().insert(left)),
+            Ok(None) => {}
         }
     }
     if let Some(left) = left {
@@ -84,13 +87,28 @@ static LEFT: HeaderName = HeaderName::from_static("ratelimit");
 /// draft-ietf-httpapi-ratelimit-headers-10: what the limit is, and how much of it is left.
 fn tell(response: &mut Response, left: Left) {
     let policy = format!("\"default\";q={};w=1", left.rate);
-    let left = format!("\"default\";r={};t={}", left.remaining, left.reset);
+    let remaining = format!("\"default\";r={};t={}", left.remaining, left.reset);
     let headers = response.headers_mut();
-    for (name, text) in [(&POLICY, policy), (&LEFT, left)] {
+    for (name, text) in [(&POLICY, policy), (&LEFT, remaining)] {
         if let Ok(value) = HeaderValue::try_from(text) {
             headers.insert(name, value);
         }
     }
+    response.extensions_mut().insert(left);
+}
+
+static TERMINALS_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+static TERMINALS_LEFT: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+static TERMINALS_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+
+/// The same in the words of the terminal surface, whose clients look for it on every answer: requests a second (on 401:
+/// failures of the address), how many are left, and when all are there again, in seconds since 1970.
+pub fn tell_terminals(response: &mut Response, now: Time) {
+    let Some(left) = response.extensions().get::<Left>().copied() else { return };
+    let headers = response.headers_mut();
+    headers.insert(&TERMINALS_LIMIT, left.rate.into());
+    headers.insert(&TERMINALS_LEFT, left.remaining.into());
+    headers.insert(&TERMINALS_RESET, (now.timestamp() + i64::from(left.reset)).into());
 }
 
 /// The answer to whoever asks too often.
@@ -101,8 +119,12 @@ pub fn limited(too_many: TooMany) -> Response {
     };
     let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", message);
     let mut response = Problem { retry_after: Some(too_many.retry_after), ..problem }.into_response();
-    if let Some(rate) = too_many.rate {
-        tell(&mut response, Left { rate, remaining: 0, reset: 1 });
+    match too_many.rate {
+        Some(rate) => tell(&mut response, Left { rate, remaining: 0, reset: 1 }),
+        None => {
+            let left = Left { rate: FAILURES.get(), remaining: 0, reset: too_many.retry_after };
+            response.extensions_mut().insert(left);
+        }
     }
     response
 }

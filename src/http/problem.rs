@@ -6,8 +6,9 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::openapi::path::Operation;
+use utoipa::openapi::schema::{Object, Type};
 use utoipa::openapi::security::SecurityRequirement;
-use utoipa::openapi::{Content, OpenApi, PathItem, Ref, RefOr, ResponseBuilder};
+use utoipa::openapi::{Content, Header, HeaderBuilder, OpenApi, PathItem, Ref, RefOr, ResponseBuilder};
 use uuid::Uuid;
 
 use super::family::Family;
@@ -180,6 +181,9 @@ pub fn describe(document: &mut OpenApi) {
             }
             for response in operation.responses.responses.values_mut() {
                 let RefOr::T(response) = response else { continue };
+                if family == Family::Terminals {
+                    response.headers.extend(limits());
+                }
                 let json = response.content.get("application/json").cloned();
                 if let Some(json) = json.filter(is_problem) {
                     response.content.insert(MEDIA_TYPE.to_owned(), json);
@@ -212,6 +216,25 @@ fn add_common(operation: &mut Operation, family: Family) {
             ResponseBuilder::new().description(description).content("application/json", content).build();
         operation.responses.responses.entry(status.to_owned()).or_insert(RefOr::T(response));
     }
+}
+
+/// What the terminal surface says of its limits on every answer.
+fn limits() -> impl Iterator<Item = (String, RefOr<Header>)> {
+    let headers = [
+        (
+            "X-RateLimit-Limit",
+            "Requests this credential may make in a second; on 401, failures that an address may have at once. Absent \
+             where there is no limit.",
+        ),
+        ("X-RateLimit-Remaining", "How many of them are left."),
+        ("X-RateLimit-Reset", "When all of them are there again; seconds since 1970."),
+    ];
+    headers.into_iter().map(|(name, description)| {
+        let header = HeaderBuilder::new()
+            .schema(Some(Object::with_type(Type::Integer)))
+            .description(Some(description));
+        (name.to_owned(), RefOr::T(header.build()))
+    })
 }
 
 fn is_problem(content: &RefOr<Content>) -> bool {

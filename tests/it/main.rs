@@ -31,6 +31,7 @@ mod service;
 mod store;
 mod support;
 mod terminal;
+mod terminals;
 mod tls;
 mod traces;
 mod webhooks;

@@ -40,7 +40,8 @@ fn texts(value: &Value, all: &mut BTreeSet<String>) {
 }
 
 fn is_id(text: &str) -> bool {
-    text.len() == 36 && text.matches('-').count() == 4 && !text.starts_with("00000000-")
+    let is_uuid = text.len() == 36 && text.matches('-').count() == 4 && !text.starts_with("00000000-");
+    is_uuid || text.starts_with("sess_") || text.starts_with("mch_")
 }
 
 /// Every id that a side is shown.
@@ -90,10 +91,11 @@ fn call(chance: &mut Chance, operation: &Operation<'_>, own: &Side, ids: &Ids, a
     let mut picked = || if chance.below(4) == 0 { Some(chance.one(all).clone()) } else { None };
     let ids: Vec<(&str, String)> =
         ids.iter().map(|(name, id)| (*name, picked().unwrap_or_else(|| id.clone()))).collect();
+    let ids: Ids = world::ids_for(operation.id, &ids.into_iter().collect());
     let borrowed: Vec<_> = ids.iter().map(|(name, id)| (*name, id.as_str())).collect();
     let mut path = filled(operation.path, &borrowed, "");
     let any = chance.one(all).clone();
-    let by_name = |name: &str| ids.iter().find(|(one, _)| *one == name).unwrap().1.clone();
+    let by_name = |name: &str| ids[name].clone();
     let queries = [
         String::new(),
         format!("?applicationId={}", by_name("applicationId")),

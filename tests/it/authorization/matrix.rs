@@ -20,8 +20,10 @@ struct Matrix {
 }
 
 fn path(operation: &Operation<'_>, ids: &Ids) -> String {
+    let ids = world::ids_for(operation.id, ids);
     let ids: Vec<_> = ids.iter().map(|(name, id)| (*name, id.as_str())).collect();
-    filled(operation.path, &ids, UNKNOWN)
+    let query = if operation.id == "terminals.searchCommands" { "?q=echo" } else { "" };
+    filled(operation.path, &ids, UNKNOWN) + query
 }
 
 /// The names of a path's ids.
@@ -37,10 +39,14 @@ fn names(operation: &Operation<'_>) -> Vec<&'static str> {
         "position",
         "revocationId",
         "scheduledRevocationId",
+        "machineId",
     ];
-    let named: Vec<_> =
+    let mut named: Vec<_> =
         known.into_iter().filter(|name| operation.path.contains(&format!("{{{name}}}"))).collect();
     assert_eq!(named.len(), operation.path.matches('{').count(), "{}", operation.path);
+    if operation.id.starts_with("terminals.") && named == ["sessionId"] {
+        named = vec![world::TERMINAL];
+    }
     named
 }
 
@@ -68,6 +74,7 @@ impl Matrix {
                 "applicationId" if names.contains(&"sessionId") => {}
                 // What is sent again must have been sent, and an organization is its other operations' too.
                 "webhookId" if names.contains(&"position") => {}
+                world::TERMINAL => drop(ids.insert(world::TERMINAL, self.own.terminal(role).await)),
                 "sessionId" => {
                     let (own, id) = self.own.open(&self.server, role).await;
                     holder = (role == Role::Session).then_some(own);
@@ -121,6 +128,13 @@ impl Matrix {
             _ if matches!(role, Role::Stranger | Role::Invalid) => status == 401,
             Door::Client => status == 401,
             Door::Person => status == 403 && body["code"] == "no_person",
+            Door::Machines if role == Role::TerminalUserKey => {
+                status == 403 && body["error"]["code"] == "FORBIDDEN"
+            }
+            Door::Terminal | Door::Machines => {
+                let message = "Insufficient scope: this needs terminal";
+                status == 403 && body["error"]["message"] == message
+            }
             // OAuth's errors have members of their own.
             _ if id.starts_with("oauth.") => status == 403 && body["error"] == "insufficient_scope",
             // A session's token has the scope, and is for another thing.
@@ -140,8 +154,7 @@ impl Matrix {
         for changed in changed {
             let (mut foreign, mut unknown) = (self.own.ids.clone(), self.own.ids.clone());
             for name in changed {
-                let nobodys = if name == "position" { "1" } else { UNKNOWN };
-                *unknown.get_mut(name).unwrap() = nobodys.to_owned();
+                *unknown.get_mut(name).unwrap() = world::nobodys(name);
                 foreign.get_mut(name).unwrap().clone_from(&self.other.ids[name]);
             }
             let (status, body) = self.ask(&holder, operation, &foreign).await;

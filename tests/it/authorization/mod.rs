@@ -23,16 +23,17 @@ pub enum Role {
     MediaKey,
     SessionKey,
     TerminalKey,
+    TerminalUserKey,
     UserKey,
 }
 
 use Role::{
     Application, Invalid, Manager, MediaKey, Platform, Reader, Session, SessionKey, Stranger, TerminalKey,
-    UserKey, Writer,
+    TerminalUserKey, UserKey, Writer,
 };
 
 impl Role {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Stranger,
         Invalid,
         Session,
@@ -44,6 +45,7 @@ impl Role {
         MediaKey,
         SessionKey,
         TerminalKey,
+        TerminalUserKey,
         UserKey,
     ];
 
@@ -61,6 +63,7 @@ impl Role {
             MediaKey => ("key media", "an API key with `media`"),
             SessionKey => ("key session", "an API key with `session`"),
             TerminalKey => ("key terminal", "an API key with `terminal`"),
+            TerminalUserKey => ("key terminal user", "an API key with `terminal` that acts for a person"),
             UserKey => ("key user", "an API key with `mcp:invoke` that acts for a person"),
         }
     }
@@ -83,6 +86,10 @@ pub enum Door {
     Keep,
     /// The same, but a session's token is for the session that there is, and opens none.
     Begin,
+    /// An API key for the terminal surface.
+    Terminal,
+    /// The same, of the organization's own: none that acts for a person alone.
+    Machines,
 }
 
 impl Door {
@@ -94,9 +101,11 @@ impl Door {
             Self::End => matches!(role, Writer | Manager),
             Self::Manage => role == Manager,
             Self::Platform => role == Platform,
-            Self::Person => role == UserKey,
+            Self::Person => matches!(role, TerminalUserKey | UserKey),
             Self::Keep => matches!(role, Session | Application | Writer | Manager | UserKey),
             Self::Begin => matches!(role, Application | Writer | Manager | UserKey),
+            Self::Terminal => matches!(role, TerminalKey | TerminalUserKey),
+            Self::Machines => role == TerminalKey,
         }
     }
 
@@ -111,12 +120,14 @@ impl Door {
             Self::Person => "a person's own credential",
             Self::Keep => "`mcp:invoke`, `management:sessions:write`, `management:all`",
             Self::Begin => "the same, but no session's token",
+            Self::Terminal => "a key with `terminal`",
+            Self::Machines => "a key with `terminal` of the organization's own",
         }
     }
 }
 
 /// Every operation, by what opens it.
-const TABLE: [(Door, &str); 9] = [
+const TABLE: [(Door, &str); 11] = [
     (Door::Open, "oauth.authorizationServer service.live service.ready"),
     (Door::Client, "oauth.token"),
     (
@@ -149,6 +160,16 @@ const TABLE: [(Door, &str); 9] = [
         "agent.heartbeat agent.activity agent.activityMany agent.renew agent.disconnect agent.events",
     ),
     (Door::Begin, "agent.create"),
+    (
+        Door::Terminal,
+        "terminals.listMachines terminals.getMachine terminals.listSessions terminals.createSession \
+         terminals.statistics terminals.searchCommands terminals.getSession terminals.terminateSession \
+         terminals.createViewer terminals.getLogs terminals.getRecording",
+    ),
+    (
+        Door::Machines,
+        "terminals.createMachine terminals.updateMachine terminals.deleteMachine terminals.testMachine",
+    ),
 ];
 
 /// What opens an operation. One that nobody thought about has no line, and fails whatever asks.
@@ -166,7 +187,7 @@ fn page(document: &Document) -> String {
         every operation to, with the ids of one's own organization, of another's and of none.\n\n\
         Without the right the answer is 403, whatever is asked for; nothing valid presented is 401. What belongs to \
         another organization is answered as what does not exist: 404. A token that is confined to an application or \
-        a session finds nothing beside it. `/oauth2/revoke` also takes the very token that is presented.\n\n\
+        a session finds nothing beside it. Of terminals, a key that acts for a person finds that person's alone. `/oauth2/revoke` also takes the very token that is presented.\n\n\
         | column | who |\n|---|---|\n"
         .to_owned();
     for (name, who) in Role::ALL.map(Role::said) {

@@ -8,12 +8,36 @@ use serde_json::{Value, json};
 
 use super::Role;
 use crate::support::{Holder, Server};
+use crate::terminal::sshd::{SHELL, Sshd, user};
 
 pub const UNKNOWN: &str = "44444444-4444-4444-8444-444444444444";
 
-/// A server that believes its callers' addresses.
+/// What paths of the terminal surface call `sessionId`, which is written otherwise there.
+pub const TERMINAL: &str = "terminalId";
+
+/// A server that believes its callers' addresses, and at whose terminals nobody has to sit.
 pub async fn server() -> Server {
-    Server::with(&["--trusted-proxy", "127.0.0.0/8"]).await
+    Server::with(&["--trusted-proxy", "127.0.0.0/8", "--terminal-grace", "1h"]).await
+}
+
+/// The ids of an operation's path, by the names it has for them.
+pub fn ids_for(operation: &str, ids: &Ids) -> Ids {
+    let mut ids = ids.clone();
+    if operation.starts_with("terminals.") {
+        ids.insert("sessionId", ids[TERMINAL].clone());
+    }
+    ids
+}
+
+/// An id of this kind that nothing has.
+pub fn nobodys(name: &str) -> String {
+    let digits = UNKNOWN.replace('-', "");
+    match name {
+        "position" => "1".to_owned(),
+        "machineId" => format!("mch_{digits}"),
+        TERMINAL => format!("sess_{digits}"),
+        _ => UNKNOWN.to_owned(),
+    }
 }
 
 /// Names differ.
@@ -46,6 +70,8 @@ pub struct Side {
     pub roles: Vec<(Role, Holder)>,
     /// Id and secret of the application's own client.
     client: (String, String),
+    /// What its machines are.
+    sshd: Sshd,
 }
 
 impl Side {
@@ -67,6 +93,7 @@ impl Side {
             ids: Ids::new(),
             roles: vec![],
             client: (text(&application, "/oauth/clientId"), text(&application, "/oauth/clientSecret")),
+            sshd: Sshd::with(&["host_ed25519"], SHELL, ""),
         };
         side.ids.insert("organizationId", text(&founded, "/organization/id"));
         side.ids.insert("applicationId", side.application.clone());
@@ -102,10 +129,11 @@ impl Side {
             (Role::MediaKey, "media"),
             (Role::SessionKey, "session"),
             (Role::TerminalKey, "terminal"),
+            (Role::TerminalUserKey, "terminal"),
             (Role::UserKey, "mcp:invoke"),
         ] {
             let mut body = json!({ "name": self.named("key"), "scopes": [scope] });
-            if role == Role::UserKey {
+            if matches!(role, Role::UserKey | Role::TerminalUserKey) {
                 let user = self.named("user");
                 body["user"] = json!({ "id": user, "name": user, "email": "user@example.com" });
             }
@@ -136,7 +164,32 @@ impl Side {
         self.ids.insert("revocationId", text(&revocation, "/revocation/id"));
         let schedule = self.fresh(server, "scheduledRevocationId").await;
         self.ids.insert("scheduledRevocationId", schedule);
+        let machine = self.fresh(server, "machineId").await;
+        self.ids.insert("machineId", machine);
+        let terminal = self.terminal(Role::TerminalKey).await;
+        self.ids.insert(TERMINAL, terminal);
         self.webhook(server).await;
+    }
+
+    /// A new machine. Its name is the organization's, its address is this machine's.
+    async fn machine(&self) -> String {
+        let made = made(&self.holder(Role::TerminalKey), "/v1/machines", self.machine_body()).await;
+        text(&made, "/data/id")
+    }
+
+    fn machine_body(&self) -> Value {
+        let credential = json!({ "type": "private_key", "private_key": self.sshd.pem("user") });
+        json!({
+            "name": self.named("machine"), "host": "127.0.0.1", "port": self.sshd.port, "user": user(),
+            "credential": credential, "host_key": self.sshd.public("host_ed25519"),
+        })
+    }
+
+    /// A new terminal of who has this role, or of the organization.
+    pub async fn terminal(&self, role: Role) -> String {
+        let role = if role == Role::TerminalUserKey { role } else { Role::TerminalKey };
+        let body = json!({ "machine_id": self.ids["machineId"] });
+        text(&made(&self.holder(role), "/v1/sessions", body).await, "/data/session_id")
     }
 
     /// A webhook with a delivery that failed before it left: a name of this machine has no address that is allowed.
@@ -204,6 +257,7 @@ impl Side {
                 ("scheduled-revocations", self.schedule_body(), "/scheduledRevocation/id")
             }
             "sessionId" => return self.open(server, Role::Application).await.1,
+            "machineId" => return self.machine().await,
             _ => return self.ids[kind].clone(),
         };
         text(&made(&self.manager, &format!("/api/v1/{path}"), body).await, at)
@@ -239,6 +293,10 @@ impl Side {
             "serviceAccounts.create" => json!({ "name": self.named("account") }),
             "issuers.set" => json!({ "issuers": [] }),
             "webhooks.create" => self.webhook_body(),
+            "terminals.createMachine" => self.machine_body(),
+            "terminals.updateMachine" => json!({ "name": self.named("machine") }),
+            "terminals.testMachine" => json!({}),
+            "terminals.createSession" => json!({ "machine_id": self.ids["machineId"] }),
             "webhooks.update" => json!({ "description": self.named("webhook") }),
             "oauth.introspect" | "oauth.revoke" => json!({ "token": "sat_unknown" }),
             "oauth.token" => json!({ "grant_type": "client_credentials" }),

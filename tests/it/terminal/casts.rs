@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use sessiond::terminal::asciicast::{About, Asciicast, Code};
+use sessiond::core::journal::Code;
+use sessiond::terminal::asciicast::{About, Asciicast};
 use sessiond::terminal::frame::Size;
 use sessiond::terminal::text::Text;
 

@@ -15,9 +15,9 @@ fn fault(text: &str) -> (&'static str, String) {
 #[test]
 fn the_documented_frames_are_read() {
     let auth = |text: &str| frame::read(text).unwrap();
-    let expected = Said::Auth { token: "t".into(), mode: Mode::Text, after: 0 };
+    let expected = Said::Auth { token: "t".into(), mode: Mode::Text, after: None };
     assert_eq!(auth(r#"{"type":"auth","token":"t"}"#), expected);
-    let expected = Said::Auth { token: "t".into(), mode: Mode::Binary, after: 42 };
+    let expected = Said::Auth { token: "t".into(), mode: Mode::Binary, after: Some(42) };
     assert_eq!(auth(r#"{"type":"auth","token":"t","mode":"binary","after":42,"later":[]}"#), expected);
     assert_eq!(frame::read(r#"{"data":"ls -la\n","type":"input"}"#), Ok(Said::Input("ls -la\n".into())));
     let size = Size { cols: 120, rows: 40 };

@@ -6,3 +6,4 @@ mod frames;
 mod pty;
 mod recordings;
 mod scenes;
+pub mod sshd;

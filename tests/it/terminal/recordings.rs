@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use serde_json::Value;
-use sessiond::terminal::asciicast::{About, Asciicast, Code};
+use sessiond::core::journal::Code;
+use sessiond::terminal::asciicast::{About, Asciicast};
 use sessiond::terminal::frame::Size;
 
 use super::pty::Happened;

@@ -12,7 +12,8 @@ use tempfile::TempDir;
 
 const SSHD: &str = "/usr/sbin/sshd";
 /// A shell that looks the same whoever runs it.
-pub const SHELL: &str = "exec env -i TERM=$TERM LC_ALL=C.UTF-8 PATH=/usr/bin:/bin PS1='$ ' bash --norc --noprofile -i";
+pub const SHELL: &str =
+    "exec env -i TERM=$TERM LC_ALL=C.UTF-8 PATH=/usr/bin:/bin PS1='$ ' bash --norc --noprofile -i";
 
 pub struct Sshd {
     child: Child,
@@ -46,7 +47,10 @@ impl Keys {
                     .args(["-q", "-t", kind, "-N", passphrase, "-C", name, "-f"])
                     .arg(directory.path().join(name))
                     .status();
-                assert!(made.is_ok_and(|status| status.success()), "ssh-keygen is needed (Debian: openssh-client)");
+                assert!(
+                    made.is_ok_and(|status| status.success()),
+                    "ssh-keygen is needed (Debian: openssh-client)"
+                );
             }
             let keys = Keys { directory };
             let authorized = ["user", "user_ecdsa", "locked", "rsa"].map(|name| keys.public(name)).join("");
@@ -71,7 +75,10 @@ impl Sshd {
 
     /// With these host keys, this instead of the user's shell, and further settings.
     pub fn with(host_keys: &[&str], shell: &str, settings: &str) -> Self {
-        assert!(Path::new(SSHD).exists(), "{SSHD} is needed for these tests (Debian: openssh-server; make test installs it)");
+        assert!(
+            Path::new(SSHD).exists(),
+            "{SSHD} is needed for these tests (Debian: openssh-server; make test installs it)"
+        );
         let keys = Keys::made();
         if user_id() == "0" {
             // Where sshd of Debian has its children without rights live; systemd would have made it.
@@ -79,7 +86,8 @@ impl Sshd {
         }
         let own = TempDir::new().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let host_keys: String = host_keys.iter().map(|name| format!("HostKey {}\n", keys.path(name).display())).collect();
+        let host_keys: String =
+            host_keys.iter().map(|name| format!("HostKey {}\n", keys.path(name).display())).collect();
         let config = format!(
             "ListenAddress 127.0.0.1\nPort {port}\n{host_keys}AuthorizedKeysFile {}\nStrictModes no\nUsePAM no\nPidFile none\n\
              PasswordAuthentication no\nKbdInteractiveAuthentication no\n\
@@ -100,7 +108,10 @@ impl Sshd {
         let give_up = Instant::now() + Duration::from_secs(10);
         while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
             let log = std::fs::read_to_string(own.path().join("log")).unwrap_or_default();
-            assert!(child.try_wait().unwrap().is_none() && Instant::now() < give_up, "sshd did not start: {log}");
+            assert!(
+                child.try_wait().unwrap().is_none() && Instant::now() < give_up,
+                "sshd did not start: {log}"
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
         Self { child, port, directory: keys, _own: own }
@@ -118,7 +129,12 @@ impl Sshd {
     }
 
     pub fn key(&self, name: &str) -> Credential {
-        Credential::Key { pem: std::fs::read_to_string(self.directory.path(name)).unwrap(), passphrase: None }
+        Credential::Key { pem: self.pem(name), passphrase: None }
+    }
+
+    /// A private key as OpenSSH writes it.
+    pub fn pem(&self, name: &str) -> String {
+        std::fs::read_to_string(self.directory.path(name)).unwrap()
     }
 
     pub fn public(&self, name: &str) -> String {
@@ -151,7 +167,8 @@ impl Sshd {
 }
 
 fn descend(process: u32, found: &mut BTreeSet<u32>) {
-    let children = std::fs::read_to_string(format!("/proc/{process}/task/{process}/children")).unwrap_or_default();
+    let children =
+        std::fs::read_to_string(format!("/proc/{process}/task/{process}/children")).unwrap_or_default();
     for child in children.split_whitespace().filter_map(|child| child.parse().ok()) {
         found.insert(child);
         descend(child, found);

@@ -1,0 +1,177 @@
+//! Coming, coming back, taking over, watching: who is at a terminal, and that nobody misses or doubles anything.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio_tungstenite::connect_async;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::http::HeaderValue;
+
+use super::{House, Opened, SESSIONS, Seat};
+
+/// Counts in numbered lines, slowly enough to be interrupted in the middle of them.
+const COUNTING: &str = "for i in $(seq 1 400); do echo line $i; sleep 0.005; done; echo all do''ne\r";
+
+fn counted() -> String {
+    let lines: String = (1..=400).map(|number| format!("line {number}\r\n")).collect();
+    lines + "all done\r\n"
+}
+
+/// Runs the count through connections that break off again and again; all that was read.
+async fn interrupted(opened: &Opened, auth: impl Fn(u64) -> Value) -> String {
+    let mut seat = Seat::introduce(&opened.url, auth(0)).await;
+    seat.until("$ ").await;
+    seat.input(COUNTING).await;
+    let mut all = std::mem::take(&mut seat.bytes);
+    for round in 0..6 {
+        tokio::time::timeout(Duration::from_millis(150 + 70 * round), seat.rest()).await.unwrap_err();
+        all.append(&mut seat.bytes);
+        drop(seat);
+        seat = Seat::introduce(&opened.url, auth(all.len() as u64)).await;
+        assert_eq!(seat.ready["lost"], Value::Null, "{}", seat.ready);
+        let position = seat.ready["position"].as_u64().unwrap();
+        assert!(position <= all.len() as u64, "{} after {}", seat.ready, all.len());
+        // Who does not say what it has had may get some of it again: the position says how much.
+        all.truncate(usize::try_from(position).unwrap());
+    }
+    seat.until("all done\r\n").await;
+    all.append(&mut seat.bytes);
+    String::from_utf8(all).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_comes_back_goes_on_where_it_was_with_nothing_lost_or_doubled() {
+    let house = House::new().await;
+    for mode in ["text", "binary"] {
+        for says in [true, false] {
+            let opened = house.open(&house.own).await;
+            let auth = |had: u64| {
+                let after = if says { json!(had) } else { Value::Null };
+                json!({ "type": "auth", "token": opened.token, "mode": mode, "after": after })
+            };
+            let all = interrupted(&opened, auth).await;
+            assert!(all.contains(&counted()), "{mode}, {says}: {all}");
+            house.own.delete(&format!("{SESSIONS}/{}", opened.id)).await;
+            let printed = house.printed(&opened.id).await;
+            assert!(printed.starts_with(&all), "{mode}, {says}: not as it was recorded");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_has_had_more_than_was_printed_is_at_the_wrong_terminal() {
+    let house = House::new().await;
+    let opened = house.open(&house.own).await;
+    let mut seat = Seat::connect(&opened.url).await;
+    seat.say(json!({ "type": "auth", "token": opened.token, "after": 1_000_000 })).await;
+    let rest = seat.rest().await;
+    assert_eq!((rest.len(), &rest[0]["code"]), (1, &json!("INVALID_FRAME")), "{rest:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_connection_with_the_same_token_takes_over() {
+    let house = House::new().await;
+    let (opened, mut first) = house.sit(&house.own).await;
+    first.until("$ ").await;
+    first.run("echo fi''rst", "first\r\n").await;
+    let mut second = Seat::return_after(&opened, first.bytes.len() as u64).await;
+    let farewell = first.farewell().await;
+    assert_eq!(farewell["reason"], "replaced", "{farewell}");
+    second.run("echo sec''ond", "second\r\n").await;
+    assert!(!second.text().contains("first"), "it has had that");
+    assert_eq!(house.detail(&opened.id).await["status"], "active");
+    assert_eq!(house.disconnects(&opened.id).await, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn viewers_see_what_is_printed_and_type_nothing() {
+    let house = House::new().await;
+    let (opened, mut seat) = house.sit(&house.ada).await;
+    seat.until("$ ").await;
+    seat.run("echo be''fore", "before\r\n").await;
+    let (status, body) = house.own.post(&format!("{SESSIONS}/{}/viewers", opened.id), json!({})).await;
+    assert_eq!(status, 201, "{body}");
+    let (data, url) = (&body["data"], body["data"]["websocket_url"].as_str().unwrap());
+    assert_eq!(
+        (&data["session_id"], &data["expires_at"]),
+        (&json!(opened.id), &opened.body["data"]["expires_at"])
+    );
+    assert_ne!(data["token"], opened.token);
+    let mut viewer = Seat::introduce(url, json!({ "type": "auth", "token": data["token"] })).await;
+    assert_eq!(viewer.ready["read_only"], true);
+    viewer.until("before\r\n").await;
+    seat.run("echo wh''ile", "while\r\n").await;
+    viewer.until("while\r\n").await;
+    for frame in [
+        json!({ "type": "input", "data": "echo in''truder\r" }),
+        json!({ "type": "resize", "cols": 9, "rows": 9 }),
+    ] {
+        viewer.say(frame).await;
+        assert_eq!(viewer.frame().await.unwrap()["code"], "READ_ONLY");
+    }
+    seat.run("stty size", "24 80\r\n").await;
+    assert!(!seat.text().contains("intruder"));
+    drop(seat);
+    viewer.until("24 80\r\n").await;
+    house.own.delete(&format!("{SESSIONS}/{}", opened.id)).await;
+    assert_eq!(viewer.farewell().await["reason"], "terminated");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_pages_of_allowed_origins_open_the_websocket() {
+    let house = House::flagged(&["--allow-origin", "https://console.example.com"]).await;
+    let opened = house.open(&house.own).await;
+    let own = house.server.url("");
+    for (origin, allowed) in [
+        (own.as_str(), true),
+        ("https://console.example.com", true),
+        ("https://evil.example.com", false),
+        ("https://console.example.com.evil.com", false),
+        ("http://console.example.com", false),
+        ("null", false),
+    ] {
+        let mut request = opened.url.as_str().into_client_request().unwrap();
+        request.headers_mut().insert("origin", HeaderValue::from_str(origin).unwrap());
+        let outcome = connect_async(request).await;
+        match outcome {
+            Ok(_) => assert!(allowed, "{origin} came in"),
+            Err(tokio_tungstenite::tungstenite::Error::Http(response)) => {
+                assert!(!allowed && response.status() == 403, "{origin}: {}", response.status());
+                let body: Value = serde_json::from_slice(response.body().as_deref().unwrap()).unwrap();
+                assert_eq!(body["error"]["code"], "FORBIDDEN");
+            }
+            Err(other) => panic!("{origin}: {other}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_binary_mode_carries_any_bytes_both_ways() {
+    let house = House::new().await;
+    let opened = house.open(&house.own).await;
+    let mut seat = Seat::take_binary(&opened).await;
+    assert_eq!(seat.ready["mode"], "binary");
+    seat.until("$ ").await;
+    seat.send_bytes(b"printf '\\377\\376\\200'; echo; echo e''nd\r").await;
+    seat.until("end\r\n").await;
+    assert!(super::seat::find(&seat.bytes, b"\xff\xfe\x80\r\n").is_some());
+    seat.send_bytes(b"stty raw -echo; echo rea''dy; head -c 4 | od -An -tx1; stty sane\r").await;
+    seat.until("ready").await;
+    seat.send_bytes(b"\x00\xff\xc3\x28").await;
+    seat.until("00 ff c3 28").await;
+    seat.send_bytes(b"").await;
+    seat.input("echo t''oo\r").await;
+    seat.until("too\r\n").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_text_mode_no_character_is_split_and_what_is_no_text_shows() {
+    let house = House::new().await;
+    let (_, mut seat) = house.sit(&house.own).await;
+    seat.until("$ ").await;
+    seat.input("printf '\\360\\237'; sleep 0.3; printf '\\246\\200 \\377 \\303'; sleep 0.3; printf '\\244'; echo ' e''nd'\r")
+        .await;
+    seat.until(" end\r\n").await;
+    assert!(seat.text().contains("\u{1F980} \u{FFFD} ä end\r\n"), "{}", seat.text());
+    seat.run("echo größer 漢字 | od -An -tx1 | tr -d ' \\n'; echo", "6772c3b6c39f657220e6bca2e5ad970a").await;
+}

@@ -1,0 +1,138 @@
+//! Much at once: output that nobody reads, pastes, sessions.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{House, MACHINES, SESSIONS, Seat, machine, machine_body, opened};
+use crate::support::{Daemon, Holder};
+use crate::terminal::sshd::{SHELL, Sshd};
+
+/// Resident memory of a process; MiB.
+fn resident(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() >> 10
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_is_held_back_for_a_slow_reader_in_little_memory_and_ctrl_c_stops_it() {
+    const FLOOD: usize = 100 << 20;
+    let directory = tempfile::TempDir::new().unwrap();
+    let sshd = Sshd::start();
+    let daemon = Daemon::start(directory.path(), &[]);
+    let operator = daemon.operator().await;
+    let key = json!({ "name": "own", "scopes": ["terminal"] });
+    let (_, made) = operator.post("/api/v1/api-keys", key).await;
+    let own = Holder { token: made["key"].as_str().map(str::to_owned), ..operator };
+    let machine = machine(&own, &machine_body(&sshd)).await;
+    own.post(&format!("{MACHINES}/{machine}/test"), json!({ "pin_host_key": true })).await;
+    let opened = opened(own.post(SESSIONS, json!({ "machine_id": machine })).await);
+    let mut seat = Seat::take_binary(&opened).await;
+    seat.until("$ ").await;
+    let before = resident(daemon.child.id());
+    seat.input("yes 'a line of a flood that has no end and that nobody can read as fast as it comes'\r")
+        .await;
+    let (mut read, mut most) = (0, 0);
+    let mut stop_at = FLOOD / 4;
+    while read < FLOOD {
+        seat.more().await;
+        read += std::mem::take(&mut seat.bytes).len();
+        if read >= stop_at {
+            stop_at += FLOOD / 4;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            most = most.max(resident(daemon.child.id()));
+        }
+    }
+    assert!(most < before + 64, "{before} MiB before the flood, {most} MiB in it");
+    // Nobody has read for a while, and whoever types is heard all the same.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    seat.forget();
+    seat.input("\u{3}").await;
+    seat.until("^C").await;
+    assert!(seat.bytes.len() < 4 << 20, "{} bytes came after ctrl-C", seat.bytes.len());
+    seat.run("echo in pea''ce", "in peace\r\n").await;
+    assert!(daemon.terminate().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_to_whoever_reads_nothing_is_stopped_by_ctrl_c_and_by_terminating() {
+    let house = House::new().await;
+    let (opened, mut seat) = house.sit(&house.own).await;
+    seat.until("$ ").await;
+    seat.input("yes\r").await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    seat.input("\u{3}").await;
+    house
+        .server
+        .until("yes is gone", async || {
+            let names = house
+                .sshd
+                .children()
+                .into_iter()
+                .map(|one| std::fs::read_to_string(format!("/proc/{one}/comm")));
+            !names.filter_map(Result::ok).any(|name| name.trim() == "yes")
+        })
+        .await;
+    let path = format!("{SESSIONS}/{}", opened.id);
+    let asked = tokio::time::Instant::now();
+    assert_eq!(house.own.delete(&path).await.0, 200);
+    assert!(asked.elapsed() < Duration::from_secs(5), "who does not read holds nobody up");
+    assert_eq!(house.disconnects(&opened.id).await, ["terminated"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_lines_can_be_pasted_at_once() {
+    let house = House::new().await;
+    let (_, mut seat) = house.sit(&house.own).await;
+    seat.until("$ ").await;
+    let lines: String = (0..10_000).map(|number| format!("echo pasted line {number:05}\r")).collect();
+    seat.input(&lines).await;
+    seat.input("echo all pa''sted\r").await;
+    seat.until_within(Duration::from_secs(120), "all pasted\r\n").await;
+    assert!(seat.text().contains("\r\npasted line 09999\r\n"));
+    let text = seat.text();
+    let answers = text.matches("\npasted line ").count();
+    assert_eq!(answers, 10_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_prints_before_it_reads_is_fed_all_of_a_paste() {
+    let house = House::new().await;
+    let (_, mut seat) = house.sit(&house.own).await;
+    seat.until("$ ").await;
+    seat.run("stty raw -echo; echo rea''dy; dd bs=64k count=32 iflag=fullblock 2>/dev/null | tee /dev/stderr | wc -c; stty sane", "ready").await;
+    let block = "x".repeat(1 << 16);
+    for _ in 0..32 {
+        seat.input(&block).await;
+    }
+    seat.until_within(Duration::from_secs(60), "2097152").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_sessions_at_once_each_have_their_own_shell() {
+    const SESSIONS_AT_ONCE: usize = 200;
+    let light = "exec env -i TERM=$TERM PATH=/usr/bin:/bin PS1='$ ' dash -i";
+    let house = House::with(&["--terminal-grace", "5m"], light, "MaxSessions 500").await;
+    assert_ne!(light, SHELL);
+    let mut sessions = vec![];
+    for _ in 0..SESSIONS_AT_ONCE / 20 {
+        let batch = futures_util::future::join_all((0..20).map(|_| house.open(&house.own))).await;
+        sessions.extend(batch);
+    }
+    assert_eq!(house.listed(&house.own, "?limit=100&page=2").await.len(), 100);
+    let used = sessions.iter().enumerate().map(async |(number, opened)| {
+        let mut seat = Seat::take(opened).await;
+        seat.run(&format!("echo num''ber {number}"), &format!("number {number}\r\n")).await;
+        seat
+    });
+    let mut seats = futures_util::future::join_all(used).await;
+    let operator = house.server.operator().await;
+    let body = json!({ "filter": { "organization": true } });
+    let (_, body) = operator.post("/api/v1/revocations", body).await;
+    assert_eq!(body["revocation"]["disconnectedCount"], SESSIONS_AT_ONCE, "{body}");
+    for seat in &mut seats {
+        assert_eq!(seat.farewell().await["reason"], "terminated");
+    }
+    house.server.until_within(30, "no shell is left", async || house.sshd.children().is_empty()).await;
+}

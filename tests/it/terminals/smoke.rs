@@ -1,0 +1,69 @@
+//! The way most people go: from a new machine to a recording of what was done on it.
+
+use serde_json::{Value, json};
+
+use super::{House, MACHINES, SESSIONS, Seat, machine, machine_body};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_is_tried_its_key_pinned_and_a_shell_on_it_opened_used_left_and_looked_at_afterwards() {
+    let house = House::new().await;
+    let path = format!("{MACHINES}/{}", machine(&house.own, &machine_body(&house.sshd)).await);
+    let (_, looked) = house.own.post(&format!("{path}/test"), json!({})).await;
+    assert_eq!(looked["data"]["pinned"], false, "{looked}");
+    assert_eq!(looked["data"]["host_key_fingerprint"], house.sshd.fingerprint("host_ed25519"));
+    assert_eq!(looked["data"]["logged_in_ms"], Value::Null, "nobody logs in where no key is known");
+    let (_, pinned) = house.own.post(&format!("{path}/test"), json!({ "pin_host_key": true })).await;
+    assert_eq!(pinned["data"]["machine"]["host_key"], looked["data"]["host_key"]);
+    assert!(pinned["data"]["logged_in_ms"].is_u64(), "{pinned}");
+
+    let size = json!({ "cols": 100, "rows": 30 });
+    let opened =
+        house.open_with(&house.ada, json!({ "machine_id": house.machine, "terminal_size": size })).await;
+    let mut seat = Seat::take(&opened).await;
+    assert_eq!((&seat.ready["cols"], &seat.ready["rows"]), (&json!(100), &json!(30)));
+    seat.until("$ ").await;
+    seat.run("echo hel''lo", "\r\nhello\r\n").await;
+    seat.run("stty size", "\r\n30 100\r\n").await;
+    seat.resize(132, 43).await;
+    seat.run("stty size", "\r\n43 132\r\n").await;
+    assert_eq!(house.listed(&house.ada, "").await, [opened.id.as_str()]);
+    seat.input("exit 3\r").await;
+    let farewell = seat.farewell().await;
+    assert_eq!(
+        farewell,
+        json!({
+            "type": "disconnect", "reason": "closed", "message": "the shell ended with status 3",
+        })
+    );
+
+    let detail = house.ended(&opened.id).await;
+    assert_eq!(
+        (&detail["ended_reason"], &detail["user"]["name"]),
+        (&json!("exited"), &json!("Ada Lovelace"))
+    );
+    assert_eq!(detail["ended_message"], "the shell ended with status 3");
+    assert_eq!(house.disconnects(&opened.id).await, ["exited"]);
+    let commands = ["echo hel''lo", "stty size", "stty size", "exit 3"];
+    assert_eq!(house.commands(&opened.id).await, commands);
+    assert_eq!(detail["commands_count"], 4);
+    assert_eq!(house.printed(&opened.id).await, seat.text());
+    let path = format!("{SESSIONS}/{}/logs?format=text", opened.id);
+    let text = house.ada.send(reqwest::Method::GET, &path, None).await.text().await.unwrap();
+    assert!(text.contains("Z] $ stty size\n"), "{text}");
+    let cast =
+        house.ada.send(reqwest::Method::GET, &format!("{SESSIONS}/{}/recording", opened.id), None).await;
+    assert_eq!(cast.headers()["content-type"], "application/x-asciicast");
+    let cast = cast.text().await.unwrap();
+    let mut lines = cast.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let header = lines.next().unwrap();
+    assert_eq!((&header["version"], &header["term"]["cols"]), (&json!(3), &json!(100)), "{header}");
+    let events: Vec<Value> = lines.collect();
+    let of = |code: &str| -> Vec<&str> {
+        events.iter().filter(|one| one[1] == code).map(|one| one[2].as_str().unwrap()).collect()
+    };
+    assert_eq!(of("o").concat(), seat.text());
+    assert_eq!(of("m"), commands);
+    assert_eq!(of("r"), ["132x43"]);
+    assert_eq!(of("x"), ["3"]);
+    assert!(of("i").concat().contains("stty size"));
+}
