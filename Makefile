@@ -20,7 +20,7 @@ run: compiler ## Build the release binary and serve (ARGS="--help" shows the opt
 	exec target/release/sessiond serve $(ARGS)
 
 .PHONY: test
-test: compiler strace clients ## Run all tests (ARGS="revoke" runs those whose name contains it)
+test: compiler strace openssh clients ## Run all tests (ARGS="revoke" runs those whose name contains it)
 	cargo test --locked $(ARGS)
 
 .PHONY: check
@@ -78,12 +78,15 @@ define debian
     $$as env DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends $(2) >/dev/null; }
 endef
 
-.PHONY: compiler strace python components clients
+.PHONY: compiler strace openssh python components clients
 compiler:
 	$(call debian,command -v cc,gcc libc6-dev,compiling the bundled SQLite)
 
 strace:
 	$(call debian,command -v strace,strace,the test that counts fdatasync)
+
+openssh:
+	$(call debian,test -x /usr/sbin/sshd && command -v ssh ssh-keygen zsh,openssh-server openssh-client zsh,the tests of terminals)
 
 python:
 	$(call debian,python3 -c 'import ensurepip',python3-venv,the Python clients)

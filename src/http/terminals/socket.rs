@@ -74,7 +74,8 @@ async fn serve(app: App, session: String, socket: WebSocket) {
     let (answers, waiting) = mpsc::channel(REPLIES);
     let listening = Listener { hand: attached.hand(), mode, answers }.run(stream);
     let (lost, asked) = (attached.lost, attached.position());
-    let speaker = Speaker { terminal, attached, mode, role, text: Text::default(), waiting, asked };
+    let (text, answered) = (Text::default(), Instant::now());
+    let speaker = Speaker { terminal, attached, mode, role, text, waiting, asked, answered };
     if speaker.ready(&mut sink, lost).await.is_none() {
         return;
     }
@@ -219,6 +220,16 @@ struct Speaker {
     waiting: mpsc::Receiver<Answer>,
     /// The place that the other side was last asked about.
     asked: u64,
+    /// When it last answered.
+    answered: Instant,
+}
+
+/// What there is to be said.
+enum Next {
+    Answer(Answer),
+    /// It is time to ask whether the other side is there.
+    Ask,
+    Piece(Piece),
 }
 
 impl Speaker {
@@ -239,54 +250,52 @@ impl Speaker {
     /// Speaks until the terminal is over, or the connection.
     async fn run(mut self, sink: &mut Sink, listening: impl Future<Output = ()>) -> Farewell {
         tokio::pin!(listening);
+        let terminal = self.terminal.clone();
         let mut ask = interval(ASK_EVERY);
-        let mut answered = Instant::now();
         loop {
-            let piece = tokio::select! {
+            let next = tokio::select! {
                 biased;
                 () = &mut listening => return Farewell::None,
-                answer = self.waiting.recv() => {
-                    match answer {
-                        None => return Farewell::None,
-                        Some(Answer::Arrived(place)) => {
-                            answered = Instant::now();
-                            self.attached.confirm(place);
-                        }
-                        Some(Answer::HeldUp) => self.attached.confirm(self.attached.position()),
-                        Some(Answer::Fault(fault)) => {
-                            if tell(sink, &fault.told()).await.is_err() {
-                                return Farewell::None;
-                            }
-                        }
-                    }
-                    continue;
-                }
-                _ = ask.tick() => {
-                    if answered.elapsed() > GONE_AFTER || self.ask(sink).await.is_none() {
-                        return Farewell::None;
-                    }
-                    continue;
-                }
-                piece = self.attached.next() => piece,
+                Some(answer) = self.waiting.recv() => Next::Answer(answer),
+                _ = ask.tick() => Next::Ask,
+                piece = self.attached.next() => Next::Piece(piece),
             };
-            let sent = match piece {
-                Piece::Output { bytes, .. } => {
-                    let terminal = self.terminal.clone();
-                    // Whoever takes nothing must not keep what was cut off from ending, nor what it says itself unheard.
-                    tokio::select! {
-                        biased;
-                        () = terminal.hub.was_cut() => return Farewell::Over(terminal.over()),
-                        () = &mut listening => return Farewell::None,
-                        sent = self.output(sink, bytes) => sent,
-                    }
-                }
-                Piece::Lost { bytes, .. } => self.ready(sink, bytes).await,
-                Piece::Replaced => return Farewell::Replaced,
-                Piece::End(_) => return Farewell::Over(self.ended().await),
+            match next {
+                Next::Piece(Piece::Replaced) => return Farewell::Replaced,
+                Next::Piece(Piece::End(_)) => return Farewell::Over(self.ended().await),
+                _ => {}
+            }
+            // Whoever takes nothing must not keep what was cut off from ending, nor what it says itself unheard.
+            let said = tokio::select! {
+                biased;
+                () = terminal.hub.was_cut() => return Farewell::Over(terminal.over()),
+                () = &mut listening => return Farewell::None,
+                said = timeout(GONE_AFTER, self.say(sink, next)) => said,
             };
-            if sent.is_none() {
+            if !matches!(said, Ok(Some(()))) {
                 return Farewell::None;
             }
+        }
+    }
+
+    /// Says what is to be said; nothing if the other side has gone.
+    async fn say(&mut self, sink: &mut Sink, next: Next) -> Option<()> {
+        match next {
+            Next::Answer(Answer::Arrived(place)) => {
+                self.answered = Instant::now();
+                self.attached.confirm(place);
+                Some(())
+            }
+            Next::Answer(Answer::HeldUp) => {
+                self.attached.confirm(self.attached.position());
+                Some(())
+            }
+            Next::Answer(Answer::Fault(fault)) => tell(sink, &fault.told()).await.ok(),
+            Next::Ask if self.answered.elapsed() > GONE_AFTER => None,
+            Next::Ask => self.ask(sink).await,
+            Next::Piece(Piece::Output { bytes, .. }) => self.output(sink, bytes).await,
+            Next::Piece(Piece::Lost { bytes, .. }) => self.ready(sink, bytes).await,
+            Next::Piece(Piece::Replaced | Piece::End(_)) => Some(()),
         }
     }
 

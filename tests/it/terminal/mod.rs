@@ -6,4 +6,5 @@ mod frames;
 mod pty;
 mod recordings;
 mod scenes;
+mod ssh;
 pub mod sshd;

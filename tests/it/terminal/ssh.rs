@@ -203,7 +203,11 @@ async fn a_hundred_megabytes_pass_a_slow_reader_in_little_memory() {
     let sshd = Sshd::start();
     let mut seat = Seat::open(&sshd.machine()).await;
     let pattern: String = (0..64).map(|n| char::from(b'0' + n)).collect();
-    seat.types(&format!("stty -opost; yes '{}' | head -c {SIZE}; stty sane\r", pattern.replace('\'', "'\\''"))).await;
+    seat.types(&format!(
+        "stty -opost; yes '{}' | head -c {SIZE}; stty sane\r",
+        pattern.replace('\'', "'\\''")
+    ))
+    .await;
     // What the shell prints itself comes before.
     let begin = b"\x1b[?2004l\r";
     let mut rest = loop {
@@ -288,7 +292,8 @@ async fn whoever_types_more_than_the_machine_takes_waits() {
 async fn ten_thousand_lines_are_pasted_whole() {
     let sshd = Sshd::start();
     let mut seat = Seat::open(&sshd.machine()).await;
-    let lines: String = (0..10_000).map(|n| format!("line {n} of the paste, with some more to it\n")).collect();
+    let lines: String =
+        (0..10_000).map(|n| format!("line {n} of the paste, with some more to it\n")).collect();
     seat.types("stty -echo; cat > /tmp/$$.paste; stty echo\r").await;
     seat.until("echo\n").await;
     for chunk in lines.as_bytes().chunks(50_000) {
@@ -297,7 +302,10 @@ async fn ten_thousand_lines_are_pasted_whole() {
     seat.types("\x04").await;
     seat.until("$ ").await;
     let expected = lines.len();
-    assert_eq!(seat.run("wc -lc < /tmp/$$.paste; rm /tmp/$$.paste").await.split_whitespace().collect::<Vec<_>>(), ["10000", &expected.to_string()]);
+    assert_eq!(
+        seat.run("wc -lc < /tmp/$$.paste; rm /tmp/$$.paste").await.split_whitespace().collect::<Vec<_>>(),
+        ["10000", &expected.to_string()]
+    );
 }
 
 #[tokio::test]
@@ -321,7 +329,10 @@ async fn a_host_is_known_by_any_of_its_keys() {
         let by_key = sshd.pin(name);
         let by_fingerprint: Pin = sshd.fingerprint(name).parse().unwrap();
         for pin in [by_key, by_fingerprint] {
-            let shown = test(&Machine { host_key: Some(pin), ..sshd.machine() }, &loopback, Patience::default()).await.unwrap();
+            let shown =
+                test(&Machine { host_key: Some(pin), ..sshd.machine() }, &loopback, Patience::default())
+                    .await
+                    .unwrap();
             assert_eq!(shown.fingerprint, sshd.fingerprint(name));
             assert!(sshd.public(name).starts_with(&shown.key));
         }
@@ -355,7 +366,8 @@ async fn a_host_with_keys_of_other_kinds_only_is_named() {
 
 #[test]
 fn what_is_no_host_key_is_said_so() {
-    for text in ["", "nonsense", "SHA256:tooshort", "ssh-ed25519 AAAA", "-----BEGIN OPENSSH PRIVATE KEY-----"] {
+    for text in ["", "nonsense", "SHA256:tooshort", "ssh-ed25519 AAAA", "-----BEGIN OPENSSH PRIVATE KEY-----"]
+    {
         assert_eq!(text.parse::<Pin>().unwrap_err().code(), "HOST_KEY_INVALID", "{text}");
     }
 }
@@ -368,9 +380,16 @@ async fn keys_are_read_as_ssh_keygen_writes_them() {
         test(&machine(sshd.key(name)), &loopback, Patience::default()).await.unwrap();
     }
     let Credential::Key { pem, .. } = sshd.key("locked") else { panic!("it is a key") };
-    let with = |passphrase: Option<&str>| Credential::Key { pem: pem.clone(), passphrase: passphrase.map(str::to_owned) };
+    let with = |passphrase: Option<&str>| Credential::Key {
+        pem: pem.clone(),
+        passphrase: passphrase.map(str::to_owned),
+    };
     test(&machine(with(Some("open sesame"))), &loopback, Patience::default()).await.unwrap();
-    for (passphrase, word) in [(None, "needs its passphrase"), (Some(""), "needs its passphrase"), (Some("wrong"), "with this passphrase")] {
+    for (passphrase, word) in [
+        (None, "needs its passphrase"),
+        (Some(""), "needs its passphrase"),
+        (Some("wrong"), "with this passphrase"),
+    ] {
         let error = test(&machine(with(passphrase)), &loopback, Patience::default()).await.unwrap_err();
         assert_eq!(error.code(), "PRIVATE_KEY_UNUSABLE");
         assert!(error.to_string().contains(word), "{error}");
@@ -378,7 +397,9 @@ async fn keys_are_read_as_ssh_keygen_writes_them() {
     let why = |pem: &str| private_key(pem, None).unwrap_err().to_string();
     let Credential::Key { pem, .. } = sshd.key("rsa") else { panic!("it is a key") };
     assert!(why(&pem).contains("ed25519"), "{}", why(&pem));
-    assert!(why("-----BEGIN RSA PRIVATE KEY-----\nAAAA\n-----END RSA PRIVATE KEY-----\n").contains("ed25519"));
+    assert!(
+        why("-----BEGIN RSA PRIVATE KEY-----\nAAAA\n-----END RSA PRIVATE KEY-----\n").contains("ed25519")
+    );
     assert!(why(&sshd.public("user")).contains("public key"));
     assert!(why("hello").contains("no private key"));
     assert!(why("").contains("no private key"));
@@ -391,7 +412,10 @@ async fn who_is_not_let_in_is_told_so() {
     let sshd = Sshd::start();
     let machine = Machine { credential: sshd.key("stranger"), ..sshd.machine() };
     let error = open(&machine).await.err().unwrap();
-    assert_eq!(error, SshError::Refused { user: user(), method: "key", accepted: "; it accepts publickey".into() });
+    assert_eq!(
+        error,
+        SshError::Refused { user: user(), method: "key", accepted: "; it accepts publickey".into() }
+    );
     assert_eq!(error.code(), "CREDENTIAL_REFUSED");
     let machine = Machine { credential: Credential::Password("secret".into()), ..sshd.machine() };
     let error = open(&machine).await.err().unwrap();
@@ -417,9 +441,14 @@ async fn a_machine_that_gives_no_terminal_is_told_so() {
 async fn a_banner_is_shown_first() {
     let banner = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(banner.path(), "Authorised use only\n").unwrap();
-    let sshd = Sshd::with(&["host_ed25519"], super::sshd::SHELL, &format!("Banner {}", banner.path().display()));
+    let sshd =
+        Sshd::with(&["host_ed25519"], super::sshd::SHELL, &format!("Banner {}", banner.path().display()));
     let seat = Seat::open(&sshd.machine()).await;
-    assert!(String::from_utf8_lossy(&seat.printed).starts_with("Authorised use only\r\n"), "{:?}", seat.text());
+    assert!(
+        String::from_utf8_lossy(&seat.printed).starts_with("Authorised use only\r\n"),
+        "{:?}",
+        seat.text()
+    );
 }
 
 #[tokio::test]
@@ -427,18 +456,25 @@ async fn where_nobody_answers_is_said() {
     let sshd = Sshd::start();
     let quick = Patience { answer: Duration::from_millis(500), ..Patience::default() };
     let at = |host: &str, port: u16| Machine { host: host.into(), port, ..sshd.machine() };
-    let error = |machine: Machine| async move { connect(&machine, &loopback, Size::USUAL, quick).await.err().unwrap() };
+    let error = |machine: Machine| async move {
+        connect(&machine, &loopback, Size::USUAL, quick).await.err().unwrap()
+    };
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let refused = error(at("127.0.0.1", free)).await;
     assert_eq!(refused.code(), "MACHINE_UNREACHABLE");
     assert!(refused.to_string().contains("refused"), "{refused}");
-    assert_eq!(error(at("no-such-host.invalid", 22)).await, SshError::Unresolved { host: "no-such-host.invalid".into() });
+    assert_eq!(
+        error(at("no-such-host.invalid", 22)).await,
+        SshError::Unresolved { host: "no-such-host.invalid".into() }
+    );
     assert_eq!(error(at("192.0.2.1", 22)).await, SshError::NotAllowed { host: "192.0.2.1".into() });
     // Somebody who says nothing, something else, or goodbye.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let late = error(at("127.0.0.1", silent.local_addr().unwrap().port())).await;
     assert!(matches!(late, SshError::TimedOut { .. }), "{late}");
-    for greeting in [&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], b"", b"SSH-2.0-x\r\n\0\0\0\0\0\0\0\0", &[0xff; 5_000]] {
+    for greeting in
+        [&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], b"", b"SSH-2.0-x\r\n\0\0\0\0\0\0\0\0", &[0xff; 5_000]]
+    {
         let other = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = other.local_addr().unwrap().port();
         let greeter = std::thread::spawn(move || {

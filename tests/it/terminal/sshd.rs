@@ -91,9 +91,11 @@ impl Sshd {
         let config = format!(
             "ListenAddress 127.0.0.1\nPort {port}\n{host_keys}AuthorizedKeysFile {}\nStrictModes no\nUsePAM no\nPidFile none\n\
              PasswordAuthentication no\nKbdInteractiveAuthentication no\n\
-             PermitRootLogin yes\nMaxStartups 500\nPrintMotd no\nPrintLastLog no\n{settings}\n\
+             PermitRootLogin yes\nMaxStartups 500\nPrintMotd no\nPrintLastLog no\nSetEnv HOME={}\n{settings}\n\
              ForceCommand {shell}\n",
             keys.path("authorized").display(),
+            // What whoever runs the tests has in a .bashrc would run before each shell.
+            own.path().display(),
         );
         let file = own.path().join("config");
         std::fs::write(&file, config).unwrap();

@@ -21,7 +21,7 @@ const SESSIONS: &str = "/v1/sessions";
 const MACHINES: &str = "/v1/machines";
 
 /// A server, an OpenSSH server that it has as a machine, and two who may open terminals.
-struct House {
+pub struct House {
     server: Server,
     sshd: Sshd,
     /// A key of the organization's own: sees everybody's sessions, and manages machines.
@@ -34,7 +34,7 @@ struct House {
 
 /// A terminal that was opened.
 #[derive(Clone)]
-struct Opened {
+pub struct Opened {
     id: String,
     url: String,
     token: String,
