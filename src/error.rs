@@ -70,6 +70,7 @@ impl From<Refusal> for Error {
                 Self::Unauthorized { reason: Some(refusal) }
             }
             Refusal::KeyTaken => Self::Conflict { code: "session_key_taken", message: refusal.to_string() },
+            Refusal::PhasePassed(..) => Self::Conflict { code: "phase_passed", message: refusal.to_string() },
             Refusal::LimitReached(_) => {
                 Self::Conflict { code: "session_limit_reached", message: refusal.to_string() }
             }

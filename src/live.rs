@@ -21,6 +21,7 @@ use uuid::Uuid;
 use crate::core::Time;
 use crate::core::event::{ACTIVITY, Counts, Event, RevocationEvent, SessionEvent};
 use crate::core::ids::{ApplicationNumber, Position, SessionNumber, Tip};
+use crate::core::phase::{Outcome, Phase};
 use crate::core::reason::Reason;
 use crate::store::{Addressed, Reader, StoreError};
 
@@ -240,6 +241,10 @@ pub struct Told<'a> {
     session_id: Option<Uuid>,
     #[serde(skip_serializing_if = "Option::is_none")]
     application_id: Option<Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resource: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_session_id: Option<&'a str>,
     occurred_at: String,
     recorded_at: String,
     actor: ActorData<'a>,
@@ -251,6 +256,12 @@ pub struct Told<'a> {
     note: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     kind: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    phase: Option<Phase>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<Outcome>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     token_expires_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -277,7 +288,9 @@ fn iso(time: Time) -> String {
 /// The session's new expiry, where the event sets it.
 fn sets_expiry(event: &Event) -> Option<Time> {
     match event {
-        Event::Session(SessionEvent::Connected(body)) => Some(body.token_expires_at),
+        Event::Session(SessionEvent::Connected(body)) => {
+            body.kind.has_token().then_some(body.token_expires_at)
+        }
         Event::Session(SessionEvent::TokenRenewed(body)) => Some(body.token_expires_at),
         _ => None,
     }
@@ -291,6 +304,8 @@ impl<'a> Told<'a> {
             r#type: recorded.event.name(),
             session_id: event.session_id,
             application_id: event.application_id,
+            resource: event.resource.as_deref(),
+            client_session_id: event.client_session_id.as_deref(),
             occurred_at: iso(recorded.occurred_at),
             recorded_at: iso(recorded.recorded_at),
             actor: ActorData { kind: recorded.actor.kind.word(), id: recorded.actor.id },
@@ -298,6 +313,9 @@ impl<'a> Told<'a> {
             reason: None,
             note: None,
             kind: None,
+            phase: None,
+            outcome: None,
+            message: None,
             token_expires_at: sets_expiry(&recorded.event).map(iso),
             disconnected_count: None,
             source: None,
@@ -305,11 +323,17 @@ impl<'a> Told<'a> {
             total: None,
         };
         match &recorded.event {
-            Event::Session(SessionEvent::Connected(body)) => data.kind = Some(body.kind.word()),
+            Event::Session(SessionEvent::Connected(body)) => {
+                (data.kind, data.phase) = (Some(body.kind.word()), body.phase);
+            }
+            Event::Session(SessionEvent::PhaseChanged(body)) => data.phase = Some(body.phase),
             Event::Session(SessionEvent::Expired(body)) => {
                 data.token_expires_at = Some(iso(body.token_expires_at))
             }
-            Event::Session(SessionEvent::Disconnected(body)) => data.reason = Some(body.reason),
+            Event::Session(SessionEvent::Disconnected(body)) => {
+                data.reason = Some(body.reason);
+                (data.outcome, data.message) = (body.outcome, body.message.as_deref());
+            }
             Event::Session(SessionEvent::ActivityRecorded(body)) => {
                 data.source = serde_json::to_value(body.source).ok();
                 (data.counts, data.total) = (Some(body.counts), Some(body.total));

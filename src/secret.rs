@@ -10,6 +10,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use chacha20poly1305::aead::{Aead, Payload};
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
 use hmac::{Hmac, Mac};
+use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
@@ -146,6 +147,22 @@ pub fn mint_signing_key(once: Option<&Once>) -> [u8; 32] {
 /// A signing secret as its owner gets it: `whsec_` and base64, as Standard Webhooks has it.
 pub fn signing_text(key: &[u8]) -> String {
     format!("whsec_{}", STANDARD.encode(key))
+}
+
+/// A hook's secret as its owner gets it: `osh_` and base64 for URLs, which is what any configuration file can hold.
+pub fn hook_text(key: &[u8]) -> String {
+    format!("osh_{}", URL_SAFE_NO_PAD.encode(key))
+}
+
+/// Whether a call of a hook is signed with its secret: HMAC-SHA1 over the body, in base64 for URLs without padding, as
+/// OvenMediaEngine signs (https://airensoft.gitbook.io/ovenmediaengine/access-control/admission-webhooks).
+#[allow(clippy::expect_used)]
+pub fn hook_signed(secret: &[u8], body: &[u8], signature: &str) -> bool {
+    let mut mac =
+        <Hmac<Sha1> as hmac::KeyInit>::new_from_slice(secret).expect("HMAC takes a key of any length");
+    mac.update(body);
+    // Another alphabet, or padding, is not what it sends: only one text stands for one signature.
+    URL_SAFE_NO_PAD.decode(signature).is_ok_and(|signature| mac.verify_slice(&signature).is_ok())
 }
 
 /// HMAC-SHA256, in base64.

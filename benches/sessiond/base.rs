@@ -196,6 +196,11 @@ fn opening(number: i64) -> Work {
         client_session_id: Some(format!("run-{number:016}")),
         token_identifier: None,
         protocol_version: None,
+        resource: None,
+        phase: None,
+        lifetime: None,
+        silent: false,
+        exclusive: false,
         personal: Personal {
             salt: "0123456789abcdef012345".into(),
             name: "inspector on build-17.example.com".into(),
@@ -214,7 +219,7 @@ fn opening(number: i64) -> Work {
     };
     Work::Connect(Box::new(Opening {
         connect,
-        token_hash: [3; 32],
+        token_hash: Some([3; 32]),
         issuer: "sessiond".into(),
         subject: "bench".into(),
         subject_digest: [4; 32],

@@ -100,7 +100,8 @@ impl Raw {
     /// Values for a batch of events and for their rows.
     fn batch(&mut self, batch: usize) -> (SqliteArguments, SqliteArguments) {
         let counts = Counts::default();
-        let recorded = ActivityRecorded { source: ActivitySource::Heartbeat, counts, total: counts };
+        let recorded =
+            ActivityRecorded { source: ActivitySource::Heartbeat, counts, total: counts, throughput: None };
         let event = Event::Session(SessionEvent::ActivityRecorded(recorded));
         let (name, body) = (event.name(), event.body());
         let now = 1_764_000_000_000 + self.position / 100;

@@ -5,11 +5,14 @@ use std::net::IpAddr;
 mod external;
 mod introspect;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD as STANDARD;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
@@ -61,6 +64,19 @@ pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
+/// What a request presents, whatever the surface calls it: a bearer token, an API key as the whole of Basic credentials, or
+/// one in the header `apiKey`.
+pub fn presented(headers: &HeaderMap) -> Option<Cow<'_, str>> {
+    let basic = || {
+        let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+        let (scheme, credentials) = value.split_once(' ')?;
+        let bytes = STANDARD.decode(credentials).ok().filter(|_| scheme.eq_ignore_ascii_case("basic"))?;
+        String::from_utf8(bytes).ok().map(Cow::Owned)
+    };
+    let key = || headers.get("apikey")?.to_str().ok().map(Cow::Borrowed);
+    bearer(headers).map(Cow::Borrowed).or_else(basic).or_else(key)
+}
+
 /// A valid W3C `traceparent`; anything else is as if it were not there. Of a version from the future only what is
 /// specified to stay is kept (https://www.w3.org/TR/trace-context/#versioning-of-traceparent).
 pub fn traceparent(headers: &HeaderMap) -> Option<String> {
@@ -97,10 +113,20 @@ impl Auth {
 
     /// Who makes a request, by its bearer token.
     pub async fn caller(&self, parts: &Parts) -> Result<Caller, Error> {
-        let mut caller = self.bearer(bearer(&parts.headers).ok_or(NOBODY)?).await?;
+        self.presenting(parts, bearer(&parts.headers).ok_or(NOBODY)?).await
+    }
+
+    /// Who makes a request with this token, wherever it stands in it.
+    pub async fn presenting(&self, parts: &Parts, token: &str) -> Result<Caller, Error> {
+        let caller = self.bearer(token).await?;
+        Ok(Self::making(parts, caller))
+    }
+
+    /// A caller as the envelope of what its request does will tell of it.
+    pub fn making(parts: &Parts, mut caller: Caller) -> Caller {
         caller.request_id = parts.extensions.get::<RequestId>().map(|id| id.0.clone());
         caller.traceparent = traceparent(&parts.headers);
-        Ok(caller)
+        caller
     }
 
     /// Who presents this bearer token. A session's token keeps opening after its session has ended, with

@@ -21,7 +21,7 @@ use crate::committer::Committer;
 use crate::config::{Config, database_file};
 use crate::core::policy::Policy;
 use crate::directory::{Chosen, Directory};
-use crate::gate::{Change, Fresh, Gate, Terms, key_digest};
+use crate::gate::{Change, Fresh, Gate, Past, Terms, key_digest, shown_name};
 use crate::http::{self, App, Shared};
 use crate::issuers::Issuers;
 use crate::limits::Limits;
@@ -175,6 +175,7 @@ pub fn fill(gate: &Gate, loaded: &mut Loaded) {
         let (detail, application) = (&row.detail, row.session.application);
         let key = crate::core::command::natural_key(
             detail.anchor.as_deref(),
+            row.session.resource.as_deref(),
             detail.client_session_id.as_deref(),
             detail.token_identifier.as_deref(),
         );
@@ -183,6 +184,7 @@ pub fn fill(gate: &Gate, loaded: &mut Loaded) {
             terms: Terms {
                 hostname: detail.hostname.as_deref().map(Into::into),
                 client: detail.client.as_deref().map(Into::into),
+                name: shown_name(row.session.kind, detail.client_session_id.as_deref()),
             },
         };
         Change::Session(row.session.clone(), Some(fresh))
@@ -195,6 +197,10 @@ pub fn fill(gate: &Gate, loaded: &mut Loaded) {
     changes.extend(secrets.map(|secret| Change::ApiKeySecret(secret.id, secret.hash, secret.used_at)));
     gate.apply(changes);
     gate.set_totals(loaded.session_totals.drain(..));
+    gate.set_past(loaded.past.drain(..).map(|past| {
+        let totals = Past { sessions: past.sessions, bytes_out: past.bytes_out };
+        (past.application, past.resource, totals)
+    }));
 }
 
 fn policy(config: &Config) -> Policy {

@@ -33,6 +33,7 @@ use crate::core::policy::Policy;
 use crate::core::reason::Reason;
 use crate::core::revocation::Revocation;
 use crate::core::session::{Refusal, Session};
+use crate::core::throughput::Reading;
 use crate::core::token::AccessToken;
 use crate::error::Error;
 use crate::gate::{Change, Flight, Gate};
@@ -119,6 +120,8 @@ pub enum Work {
     },
     /// Wishes about many sessions, at most [`CHUNK`], each of which may be refused for itself.
     Report(Vec<(SessionNumber, Command)>),
+    /// Readings of many sessions' counters, at most [`CHUNK`], each of which may be refused for itself.
+    Measure(Vec<(SessionNumber, Command)>),
     /// Close the Gate for what the filter covers and record that a revocation began.
     BeginRevocation(Box<Beginning>),
     EndRevocation {
@@ -133,6 +136,16 @@ pub enum Work {
         wish: ItemEvent,
         /// Written with it, if it happens.
         side: Vec<SideWrite>,
+    },
+    /// Make sure that there is a media stream, with an application for its app.
+    Declare {
+        organization: OrganizationNumber,
+        declaration: Box<Declaration>,
+    },
+    /// Make sure that there is an application of this name.
+    EnsureApplication {
+        organization: OrganizationNumber,
+        made: Box<ApplicationCreated>,
     },
     /// Know a principal, whether it is new or not.
     Introduce(Introduction),
@@ -192,10 +205,21 @@ pub struct Beginning {
 #[derive(Debug)]
 pub struct Opening {
     pub connect: Connect,
-    pub token_hash: [u8; 32],
+    /// None for kinds of session that have no token.
+    pub token_hash: Option<[u8; 32]>,
     pub issuer: String,
     pub subject: String,
     pub subject_digest: [u8; 32],
+}
+
+/// A media stream that is to be there, with how to make what is missing.
+#[derive(Debug, Clone)]
+pub struct Declaration {
+    pub id: Uuid,
+    /// Virtual host, app and stream.
+    pub names: [String; 3],
+    /// The application that stands for the app, where there is none of its name yet.
+    pub application: ApplicationCreated,
 }
 
 /// A principal as whoever vouches for it describes it.
@@ -233,6 +257,8 @@ pub enum Done {
     Bulk(u64),
     /// What of a report was refused, in its order.
     Report(Vec<Option<Refusal>>),
+    /// What became of readings, in their order.
+    Measured(Vec<Result<Reading, Refusal>>),
     Revocation(Revocation),
     Founded(Organization, ServiceAccount),
     Organization(Box<Organization>),
@@ -424,7 +450,11 @@ impl Task {
                 room = room.saturating_sub(items.len());
                 false
             }
-            Work::Bulk { .. } | Work::Report(_) => true,
+            Work::Measure(items) if items.len() <= room || room == CHUNK => {
+                room = room.saturating_sub(items.len());
+                false
+            }
+            Work::Bulk { .. } | Work::Report(_) | Work::Measure(_) => true,
             _ => false,
         });
         self.later.extend(put_off);

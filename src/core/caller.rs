@@ -44,6 +44,8 @@ pub enum ActorKind {
     ApiKey = 5,
     /// A person or agent whom an external issuer vouches for; its id is the principal's.
     User = 6,
+    /// A hook that a media server calls.
+    Hook = 7,
 }
 
 impl ActorKind {
@@ -57,6 +59,7 @@ impl ActorKind {
             Self::ServiceAccount,
             Self::ApiKey,
             Self::User,
+            Self::Hook,
         ]
         .into_iter()
         .find(|kind| *kind as i64 == code)
@@ -72,6 +75,7 @@ impl ActorKind {
             Self::ServiceAccount => "service_account",
             Self::ApiKey => "api_key",
             Self::User => "user",
+            Self::Hook => "hook",
         }
     }
 }
@@ -234,6 +238,8 @@ pub enum CredentialKind {
     Session(SessionNumber),
     /// `sak_…`: an API key, by its id.
     ApiKey(Uuid),
+    /// The signature of a hook, by its id.
+    Hook(Uuid),
     /// A JWT access token of an issuer that the organization trusts.
     External(Box<External>),
 }
@@ -257,6 +263,13 @@ impl Caller {
     /// Whether the caller may touch things of this application.
     pub fn may_touch(&self, application: ApplicationNumber) -> bool {
         self.confined_to.is_none_or(|own| own == application)
+    }
+
+    /// Whether the caller sees everybody's sessions of its organization on the surfaces of API keys: a key that acts for a
+    /// person sees that person's alone, unless it may read or manage them all anyway.
+    pub fn sees_all(&self) -> bool {
+        let all = [Scope::SessionsRead, Scope::SessionsWrite, Scope::ManagementAll];
+        self.principal.is_none() || all.iter().any(|scope| self.scopes.has(*scope))
     }
 
     /// Whether the caller may give these rights to others: nobody gives away more than they have. Who manages the whole
@@ -301,12 +314,12 @@ impl Caller {
         matches!(self.credential.kind, CredentialKind::Access { .. } | CredentialKind::External(_))
     }
 
-    /// The OAuth client that the credential was issued to; an API key was issued to none.
+    /// The OAuth client that the credential was issued to; an API key or a hook's signature was issued to none.
     pub fn client(&self) -> Option<&str> {
         match &self.credential.kind {
             CredentialKind::Access { client, .. } => Some(client),
             CredentialKind::External(external) => external.client.as_deref(),
-            CredentialKind::Session(_) | CredentialKind::ApiKey(_) => None,
+            CredentialKind::Session(_) | CredentialKind::ApiKey(_) | CredentialKind::Hook(_) => None,
         }
     }
 

@@ -1,12 +1,15 @@
 //! Wishes, in the imperative: what someone wants to happen to a session.
 
+use chrono::TimeDelta;
 use uuid::Uuid;
 
 use super::Time;
 use super::event::{ActivitySource, Counts, Personal};
 use super::ids::{ApplicationNumber, OrganizationNumber, Position, PrincipalNumber};
 use super::kind::Kind;
+use super::phase::{Outcome, Phase};
 use super::reason::Reason;
+use super::throughput::Sample;
 
 /// A wish about one session.
 #[derive(Debug, Clone)]
@@ -18,6 +21,21 @@ pub enum Command {
         source: ActivitySource,
         counts: Counts,
         presented: Presented,
+    },
+    /// A reading of the counter of what it was sent.
+    Measure {
+        sample: Sample,
+        presented: Presented,
+    },
+    /// The work behind it has come so far.
+    ChangePhase {
+        phase: Phase,
+        presented: Presented,
+    },
+    /// The work behind it is over.
+    Finish {
+        outcome: Outcome,
+        message: Option<String>,
     },
     /// Replace the session's token.
     RenewToken {
@@ -47,7 +65,10 @@ impl Command {
     pub fn presented(&self) -> Option<&Presented> {
         match self {
             Self::Connect(connect) => Some(&connect.presented),
-            Self::RecordActivity { presented, .. } | Self::RenewToken { presented } => Some(presented),
+            Self::RecordActivity { presented, .. }
+            | Self::Measure { presented, .. }
+            | Self::ChangePhase { presented, .. }
+            | Self::RenewToken { presented } => Some(presented),
             _ => None,
         }
     }
@@ -66,6 +87,15 @@ pub struct Connect {
     pub client_session_id: Option<String>,
     pub token_identifier: Option<String>,
     pub protocol_version: Option<String>,
+    /// What it is connected to within its application.
+    pub resource: Option<String>,
+    pub phase: Option<Phase>,
+    /// End it after so much time, if that comes before the policy's limit.
+    pub lifetime: Option<TimeDelta>,
+    /// Whoever opens it reports its end, and nothing in between: its silence means nothing.
+    pub silent: bool,
+    /// Refuse it where a live session has its natural key, instead of attaching to that one.
+    pub exclusive: bool,
     /// Stored beside the event, erasable.
     pub personal: Personal,
     pub presented: Presented,
@@ -76,6 +106,7 @@ impl Connect {
     pub fn key(&self) -> Option<NaturalKey<'_>> {
         natural_key(
             self.anchor.as_deref(),
+            self.resource.as_deref(),
             self.client_session_id.as_deref(),
             self.token_identifier.as_deref(),
         )
@@ -86,20 +117,27 @@ impl Connect {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum NaturalKey<'a> {
     Anchor(&'a str),
+    /// A name within a resource.
+    Named {
+        resource: &'a str,
+        name: &'a str,
+    },
     ClientSessionId(&'a str),
     TokenIdentifier(&'a str),
 }
 
-/// The anchor if there is one, else `clientSessionId`, else `tokenIdentifier`.
+/// The anchor if there is one, else `clientSessionId` (within the resource if there is one), else `tokenIdentifier`.
 pub fn natural_key<'a>(
     anchor: Option<&'a str>,
+    resource: Option<&'a str>,
     client_session_id: Option<&'a str>,
     token_identifier: Option<&'a str>,
 ) -> Option<NaturalKey<'a>> {
-    anchor
-        .map(NaturalKey::Anchor)
-        .or(client_session_id.map(NaturalKey::ClientSessionId))
-        .or(token_identifier.map(NaturalKey::TokenIdentifier))
+    let named = client_session_id.map(|name| match resource {
+        Some(resource) => NaturalKey::Named { resource, name },
+        None => NaturalKey::ClientSessionId(name),
+    });
+    anchor.map(NaturalKey::Anchor).or(named).or(token_identifier.map(NaturalKey::TokenIdentifier))
 }
 
 /// The credential a command came with, as far as the rules care. The system presents none.

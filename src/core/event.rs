@@ -14,9 +14,11 @@ use super::ids::{
 };
 use super::item::ItemEvent;
 use super::kind::Kind;
+use super::phase::{Outcome, Phase};
 use super::policy::{ApplicationPolicy, SessionPolicy};
 use super::principal::PrincipalEvent;
 use super::reason::Reason;
+use super::throughput::Throughput;
 
 /// Any event, by the kind of stream it belongs to.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,6 +46,8 @@ pub enum SessionEvent {
     /// Every request is refused until it is resumed; nothing else changes.
     Suspended,
     Resumed,
+    /// The work behind it has come further.
+    PhaseChanged(PhaseChanged),
     Disconnected(Disconnected),
 }
 
@@ -76,6 +80,13 @@ pub struct Connected {
     /// The MCP revision that was negotiated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol_version: Option<String>,
+    /// What it is connected to within its application: a media stream, say. Where there is one, `clientSessionId` is
+    /// unique within it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<String>,
+    /// How far the work behind it has come; for work that is queued and run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<Phase>,
     /// SHA-256 (hex) of the personal facts beside the body; they can be erased, this stays.
     pub personal: String,
 }
@@ -89,6 +100,9 @@ pub struct ActivityRecorded {
     pub counts: Counts,
     /// Sums since the session connected, this event included: so a fold needs only a session's last activity.
     pub total: Counts,
+    /// What readings of a counter have come to, this one included; for the same reason whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throughput: Option<Box<Throughput>>,
 }
 
 /// Where a sign of life came from. Never change a word.
@@ -101,6 +115,8 @@ pub enum ActivitySource {
     Report,
     /// Requests that passed our MCP gateway.
     Gateway,
+    /// A reading of a counter, by whoever serves the session.
+    Reading,
 }
 
 /// Countable work. Zeroes are left out of the log.
@@ -159,6 +175,25 @@ pub struct Expired {
 #[serde(rename_all = "camelCase")]
 pub struct Disconnected {
     pub reason: Reason,
+    /// What came of the work behind it, where that ended by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+    /// In the words of whoever ran it, at most 2,000 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+impl Disconnected {
+    /// An end with nothing more to say about it.
+    pub fn because(reason: Reason) -> Self {
+        Self { reason, outcome: None, message: None }
+    }
+}
+
+/// The work behind a session has come further.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PhaseChanged {
+    pub phase: Phase,
 }
 
 /// What happens to an application.
@@ -394,7 +429,7 @@ pub struct Recorded {
 pub const TYPE_VERSION: i64 = 1;
 
 /// Every type there is, by kind of stream.
-pub const NAMES: [&str; 40] = [
+pub const NAMES: [&str; 44] = [
     "organization_created",
     "organization_renamed",
     "organization_issuers_set",
@@ -415,6 +450,7 @@ pub const NAMES: [&str; 40] = [
     "expired",
     "suspended",
     "resumed",
+    "phase_changed",
     "disconnected",
     "revocation_began",
     "revocation_ended",
@@ -435,6 +471,9 @@ pub const NAMES: [&str; 40] = [
     "webhook_disabled",
     "webhook_enabled",
     "webhook_deleted",
+    "media_stream_declared",
+    "hook_created",
+    "hook_deleted",
 ];
 
 /// The one type that is not a lifecycle event; feeds leave it out unless asked.
@@ -481,6 +520,7 @@ impl Event {
                 SessionEvent::Expired(_) => "expired",
                 SessionEvent::Suspended => "suspended",
                 SessionEvent::Resumed => "resumed",
+                SessionEvent::PhaseChanged(_) => "phase_changed",
                 SessionEvent::Disconnected(_) => "disconnected",
             },
             Self::Revocation(event) => match event {
@@ -520,6 +560,7 @@ impl Event {
                 SessionEvent::TokenRenewed(body) => serde_json::to_string(body),
                 SessionEvent::Expired(body) => serde_json::to_string(body),
                 SessionEvent::Suspended | SessionEvent::Resumed => Ok("{}".to_owned()),
+                SessionEvent::PhaseChanged(body) => serde_json::to_string(body),
                 SessionEvent::Disconnected(body) => serde_json::to_string(body),
             },
             Self::Revocation(event) => match event {
@@ -562,6 +603,7 @@ impl Event {
             "expired" => Self::Session(E::Expired(serde_json::from_str(body)?)),
             "suspended" => Self::Session(E::Suspended),
             "resumed" => Self::Session(E::Resumed),
+            "phase_changed" => Self::Session(E::PhaseChanged(serde_json::from_str(body)?)),
             "disconnected" => Self::Session(E::Disconnected(serde_json::from_str(body)?)),
             "revocation_began" => Self::Revocation(R::Began(serde_json::from_str(body)?)),
             "revocation_ended" => Self::Revocation(R::Ended(serde_json::from_str(body)?)),

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::Time;
 use super::ids::{ApplicationNumber, PrincipalNumber, SessionNumber};
 use super::kind::Kind;
+use super::phase::Stage;
 use super::session::Session;
 use super::status::{DerivedStatus, derived_status};
 
@@ -25,6 +26,12 @@ pub struct Filter {
     /// The client's own name: `clientInfo.name`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
+    /// What it is connected to within its application.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resource: Option<String>,
+    /// Any of these; empty means any at all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stage: Vec<Stage>,
     /// Any of these; empty means any at all.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub status: Vec<DerivedStatus>,
@@ -68,6 +75,8 @@ impl Filter {
             && self.last_active_before.is_none_or(|before| last < before)
             && self.hostname.as_deref().is_none_or(|hostname| facts.hostname == Some(hostname))
             && self.client.as_deref().is_none_or(|client| facts.client == Some(client))
+            && self.resource.as_deref().is_none_or(|resource| session.resource.as_deref() == Some(resource))
+            && (self.stage.is_empty() || self.stage.contains(&session.stage()))
             && !self.except.contains(&session.number)
             && self.has_status(derived_status(session, facts.seen_at, at))
     }

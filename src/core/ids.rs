@@ -60,6 +60,8 @@ pub enum StreamKind {
     ApiKey = 7,
     Schedule = 8,
     Webhook = 9,
+    MediaStream = 10,
+    Hook = 11,
 }
 
 impl StreamKind {
@@ -75,6 +77,8 @@ impl StreamKind {
             Self::ApiKey,
             Self::Schedule,
             Self::Webhook,
+            Self::MediaStream,
+            Self::Hook,
         ]
         .into_iter()
         .find(|kind| *kind as i64 == code)
@@ -92,6 +96,8 @@ impl StreamKind {
             Self::ApiKey => "api_key",
             Self::Schedule => "schedule",
             Self::Webhook => "webhook",
+            Self::MediaStream => "media_stream",
+            Self::Hook => "hook",
         }
     }
 }

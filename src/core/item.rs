@@ -1,4 +1,5 @@
-//! The small things of a directory: principals' standing, API keys, schedules, webhooks. Each has a stream, events and
+//! The small things of a directory: principals' standing, API keys, schedules, webhooks, media
+//! streams, hooks. Each has a stream, events and
 //! a fold of its own; all of them always live in memory and share one shape of row, their fold as JSON.
 
 use serde::de::DeserializeOwned;
@@ -8,7 +9,9 @@ use uuid::Uuid;
 
 use super::api_key::{ApiKey, ApiKeyEvent};
 use super::application::Envelope;
+use super::hook::{Hook, HookEvent};
 use super::ids::{Head, OrganizationNumber, Stream, StreamKind};
+use super::place::{MediaStream, MediaStreamEvent};
 use super::principal::{PrincipalEvent, Standing};
 use super::schedule::{Schedule, ScheduleEvent};
 use super::webhook::{Webhook, WebhookEvent};
@@ -20,6 +23,8 @@ pub enum Item {
     ApiKey(ApiKey),
     Schedule(Box<Schedule>),
     Webhook(Webhook),
+    MediaStream(MediaStream),
+    Hook(Hook),
 }
 
 /// What happens to a small thing.
@@ -29,6 +34,8 @@ pub enum ItemEvent {
     ApiKey(ApiKeyEvent),
     Schedule(ScheduleEvent),
     Webhook(WebhookEvent),
+    MediaStream(MediaStreamEvent),
+    Hook(HookEvent),
 }
 
 /// Why a wish about a small thing was refused.
@@ -45,6 +52,8 @@ impl Item {
             Self::ApiKey(one) => (StreamKind::ApiKey, one.number),
             Self::Schedule(one) => (StreamKind::Schedule, one.number),
             Self::Webhook(one) => (StreamKind::Webhook, one.number),
+            Self::MediaStream(one) => (StreamKind::MediaStream, one.number),
+            Self::Hook(one) => (StreamKind::Hook, one.number),
         };
         Stream { kind, number }
     }
@@ -55,6 +64,8 @@ impl Item {
             Self::ApiKey(one) => one.id,
             Self::Schedule(one) => one.id,
             Self::Webhook(one) => one.id,
+            Self::MediaStream(one) => one.id,
+            Self::Hook(one) => one.id,
         }
     }
 
@@ -64,6 +75,8 @@ impl Item {
             Self::ApiKey(one) => one.organization,
             Self::Schedule(one) => one.organization,
             Self::Webhook(one) => one.organization,
+            Self::MediaStream(one) => one.organization,
+            Self::Hook(one) => one.organization,
         }
     }
 
@@ -73,6 +86,8 @@ impl Item {
             Self::ApiKey(one) => one.head,
             Self::Schedule(one) => one.head,
             Self::Webhook(one) => one.head,
+            Self::MediaStream(one) => one.head,
+            Self::Hook(one) => one.head,
         }
     }
 
@@ -82,6 +97,8 @@ impl Item {
             Self::ApiKey(one) => &mut one.head,
             Self::Schedule(one) => &mut one.head,
             Self::Webhook(one) => &mut one.head,
+            Self::MediaStream(one) => &mut one.head,
+            Self::Hook(one) => &mut one.head,
         }
     }
 
@@ -92,6 +109,8 @@ impl Item {
             Self::ApiKey(one) => text(one),
             Self::Schedule(one) => text(one),
             Self::Webhook(one) => text(one),
+            Self::MediaStream(one) => text(one),
+            Self::Hook(one) => text(one),
         }
     }
 
@@ -102,6 +121,8 @@ impl Item {
             StreamKind::ApiKey => Self::ApiKey(serde_json::from_str(state)?),
             StreamKind::Schedule => Self::Schedule(Box::new(serde_json::from_str(state)?)),
             StreamKind::Webhook => Self::Webhook(serde_json::from_str(state)?),
+            StreamKind::MediaStream => Self::MediaStream(serde_json::from_str(state)?),
+            StreamKind::Hook => Self::Hook(serde_json::from_str(state)?),
             _ => return Ok(None),
         };
         *item.head_mut() = head;
@@ -117,6 +138,8 @@ impl ItemEvent {
             Self::ApiKey(_) => StreamKind::ApiKey,
             Self::Schedule(_) => StreamKind::Schedule,
             Self::Webhook(_) => StreamKind::Webhook,
+            Self::MediaStream(_) => StreamKind::MediaStream,
+            Self::Hook(_) => StreamKind::Hook,
         }
     }
 
@@ -148,6 +171,9 @@ impl ItemEvent {
                 WebhookEvent::Enabled => "webhook_enabled",
                 WebhookEvent::Deleted => "webhook_deleted",
             },
+            Self::MediaStream(MediaStreamEvent::Declared(_)) => "media_stream_declared",
+            Self::Hook(HookEvent::Created(_)) => "hook_created",
+            Self::Hook(HookEvent::Deleted) => "hook_deleted",
         }
     }
 
@@ -164,12 +190,13 @@ impl ItemEvent {
             Self::Webhook(WebhookEvent::Created(body)) => text(body),
             Self::Webhook(WebhookEvent::Changed(body)) => text(body),
             Self::Webhook(WebhookEvent::Disabled(body)) => text(body),
+            Self::MediaStream(MediaStreamEvent::Declared(body)) => text(body),
+            Self::Hook(HookEvent::Created(body)) => text(body),
             Self::Principal(PrincipalEvent::Enabled)
             | Self::ApiKey(ApiKeyEvent::Revoked)
             | Self::Schedule(ScheduleEvent::Paused | ScheduleEvent::Resumed | ScheduleEvent::Deleted)
-            | Self::Webhook(WebhookEvent::SecretRotated | WebhookEvent::Enabled | WebhookEvent::Deleted) => {
-                "{}".to_owned()
-            }
+            | Self::Webhook(WebhookEvent::SecretRotated | WebhookEvent::Enabled | WebhookEvent::Deleted)
+            | Self::Hook(HookEvent::Deleted) => "{}".to_owned(),
         }
     }
 
@@ -193,6 +220,9 @@ impl ItemEvent {
             "webhook_disabled" => Self::Webhook(WebhookEvent::Disabled(of(body)?)),
             "webhook_enabled" => Self::Webhook(WebhookEvent::Enabled),
             "webhook_deleted" => Self::Webhook(WebhookEvent::Deleted),
+            "media_stream_declared" => Self::MediaStream(MediaStreamEvent::Declared(of(body)?)),
+            "hook_created" => Self::Hook(HookEvent::Created(of(body)?)),
+            "hook_deleted" => Self::Hook(HookEvent::Deleted),
             _ => return Ok(None),
         }))
     }
@@ -207,10 +237,14 @@ pub fn decide(item: Option<&Item>, wish: &ItemEvent) -> Result<Option<ItemEvent>
         }
         (None, ItemEvent::ApiKey(ApiKeyEvent::Created(_)))
         | (None, ItemEvent::Schedule(ScheduleEvent::Created(_)))
-        | (None, ItemEvent::Webhook(WebhookEvent::Created(_))) => true,
+        | (None, ItemEvent::Webhook(WebhookEvent::Created(_)))
+        | (None, ItemEvent::MediaStream(MediaStreamEvent::Declared(_)))
+        | (None, ItemEvent::Hook(HookEvent::Created(_))) => true,
         (Some(Item::ApiKey(key)), ItemEvent::ApiKey(wish)) => key.happens(wish)?,
         (Some(Item::Schedule(schedule)), ItemEvent::Schedule(wish)) => schedule.happens(wish)?,
         (Some(Item::Webhook(webhook)), ItemEvent::Webhook(wish)) => webhook.happens(wish)?,
+        (Some(Item::MediaStream(stream)), ItemEvent::MediaStream(wish)) => stream.happens(wish),
+        (Some(Item::Hook(hook)), ItemEvent::Hook(wish)) => hook.happens(wish)?,
         _ => return Err(ItemRefusal::Gone),
     };
     Ok(happens.then(|| wish.clone()))
@@ -238,6 +272,16 @@ pub fn evolve(item: Option<Item>, event: &ItemEvent, envelope: &Envelope) -> Opt
         (None, ItemEvent::Webhook(event)) => super::webhook::evolve(None, event, envelope).map(Item::Webhook),
         (Some(Item::Webhook(before)), ItemEvent::Webhook(event)) => {
             super::webhook::evolve(Some(before), event, envelope).map(Item::Webhook)
+        }
+        (None, ItemEvent::MediaStream(event)) => {
+            Some(Item::MediaStream(super::place::evolve(None, event, envelope)))
+        }
+        (Some(Item::MediaStream(before)), ItemEvent::MediaStream(event)) => {
+            Some(Item::MediaStream(super::place::evolve(Some(before), event, envelope)))
+        }
+        (None, ItemEvent::Hook(event)) => super::hook::evolve(None, event, envelope).map(Item::Hook),
+        (Some(Item::Hook(before)), ItemEvent::Hook(event)) => {
+            super::hook::evolve(Some(before), event, envelope).map(Item::Hook)
         }
         _ => None,
     }

@@ -10,17 +10,31 @@ pub enum Kind {
     Agent,
     /// An MCP client whose requests pass our gateway.
     Mcp,
+    /// A viewer of a media stream.
+    Media,
+    /// A person at a web application that somebody else runs.
+    Webui,
+    /// Work that is queued and run on somebody else's machines.
+    Task,
 }
 
 impl Kind {
-    pub const ALL: [Self; 2] = [Self::Agent, Self::Mcp];
+    pub const ALL: [Self; 5] = [Self::Agent, Self::Mcp, Self::Media, Self::Webui, Self::Task];
 
     /// The word used in the log and in rows.
     pub fn word(self) -> &'static str {
         match self {
             Self::Agent => "agent",
             Self::Mcp => "mcp",
+            Self::Media => "media",
+            Self::Webui => "webui",
+            Self::Task => "task",
         }
+    }
+
+    /// Whether its sessions have a token of their own that expires. Others end at their lifetime, and not before.
+    pub fn has_token(self) -> bool {
+        matches!(self, Self::Agent | Self::Mcp)
     }
 
     /// The kind behind a stored word.

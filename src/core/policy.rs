@@ -148,18 +148,22 @@ impl Policy {
     pub fn for_session(&self, kind: Kind, preset: Option<Preset>) -> SessionPolicy {
         SessionPolicy {
             idle_after: self.idle_after,
-            stale_after: match kind {
-                Kind::Agent => self.stale_after,
-                Kind::Mcp => self.mcp_stale_after,
-            },
+            stale_after: if kind == Kind::Mcp { self.mcp_stale_after } else { self.stale_after },
             absolute_lifetime: self.absolute_lifetime,
-            token_lifetime: Some(self.token_lifetime),
-            unused_after: match kind {
-                Kind::Agent => None,
-                Kind::Mcp => Some(self.mcp_unused_after),
-            },
+            token_lifetime: kind.has_token().then_some(self.token_lifetime),
+            unused_after: (kind == Kind::Mcp).then_some(self.mcp_unused_after),
             preset,
         }
+    }
+}
+
+impl SessionPolicy {
+    /// In `stale_after`: longer than anything lasts.
+    pub const NEVER: u32 = u32::MAX;
+
+    /// After how long a silence it is stale, if ever.
+    pub fn stale(&self) -> Option<u32> {
+        (self.stale_after != Self::NEVER).then_some(self.stale_after)
     }
 }
 
@@ -168,9 +172,11 @@ impl Policy {
 #[serde(rename_all = "camelCase")]
 pub struct SessionPolicy {
     pub idle_after: u32,
+    /// [`SessionPolicy::NEVER`] for sessions of which only the beginning and the end are ever reported.
     pub stale_after: u32,
     pub absolute_lifetime: u32,
-    /// Absent in sessions from before applications had policies: the server's figure holds.
+    /// Absent in sessions from before applications had policies: the server's figure holds. Absent too where sessions
+    /// have no token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_lifetime: Option<u32>,
     /// In place of `stale_after` until the session's second request. Absent in sessions of agents, and in those from before

@@ -8,6 +8,9 @@ use super::Time;
 use super::application::Envelope;
 use super::ids::{Head, OrganizationNumber, Position, PrincipalNumber};
 
+/// The issuer of people whom an organization names itself.
+pub const OWN_USERS: &str = "sessiond:users";
+
 /// What happens to a principal's standing. A principal of whom nothing was ever said stands well.
 #[derive(Debug, Clone, PartialEq)]
 pub enum PrincipalEvent {

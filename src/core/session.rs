@@ -8,13 +8,16 @@ use super::Time;
 use super::caller::Actor;
 use super::command::{Command, Connect, Presented};
 use super::event::{
-    ActivityRecorded, Connected, Counts, Disconnected, Expired, SessionEvent, TokenRenewed, personal_digest,
+    ActivityRecorded, ActivitySource, Connected, Counts, Disconnected, Expired, PhaseChanged, SessionEvent,
+    TokenRenewed, personal_digest,
 };
 use super::ids::{ApplicationNumber, Head, OrganizationNumber, Position, PrincipalNumber, SessionNumber};
 use super::kind::Kind;
+use super::phase::{Outcome, Phase, Stage};
 use super::policy::{Policy, Preset, SessionPolicy};
 use super::reason::Reason;
 use super::revocation::Revocation;
+use super::throughput::{Reading, Sample, Throughput};
 
 /// The fold of a session's events: everything a decision about it needs, and nothing personal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -43,7 +46,19 @@ pub struct Session {
     pub suspended_at: Option<Time>,
     /// When it was last resumed: its silence counts from then.
     pub resumed_at: Option<Time>,
+    /// What it is connected to within its application.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<String>,
+    /// How far the work behind it has come, or had come when it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<Phase>,
+    /// What readings of its counter have come to, if there were any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throughput: Option<Box<Throughput>>,
     pub ended: Option<Ended>,
+    /// The last words of whoever ran the work behind it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
     pub head: Head,
 }
 
@@ -55,6 +70,9 @@ const USED: u64 = 2;
 pub struct Ended {
     pub at: Time,
     pub reason: Reason,
+    /// What came of the work behind it, where that ended by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
 }
 
 impl Session {
@@ -66,6 +84,23 @@ impl Session {
     /// Whether the current `token_expires_at` has been announced.
     pub fn announced(&self) -> bool {
         self.expiry_announced == Some(self.token_expires_at)
+    }
+
+    /// How far it has come.
+    pub fn stage(&self) -> Stage {
+        self.ended.map_or_else(|| Stage::open(self.phase), |ended| Stage::ended(ended.outcome))
+    }
+
+    /// When its token expires, if it has one.
+    pub fn expiry(&self) -> Option<Time> {
+        self.kind.has_token().then_some(self.token_expires_at)
+    }
+
+    /// What becomes of a reading of its counter, and what all readings come to then.
+    pub fn read(&self, sample: Sample) -> (Reading, Throughput) {
+        let before = self.throughput.as_deref().cloned();
+        let mut throughput = before.unwrap_or_else(|| Throughput::new(self.connected_at));
+        (throughput.take(sample), throughput)
     }
 
     /// When it goes stale, as far as the log knows: a later sign of life or start of ours moves it.
@@ -132,6 +167,8 @@ pub enum Refusal {
     CredentialBarred,
     #[error("a live session of another principal holds this clientSessionId or tokenIdentifier")]
     KeyTaken,
+    #[error("the work is {} already; it does not go back to {}", .0.word(), .1.word())]
+    PhasePassed(Phase, Phase),
     #[error("the session is suspended; an operator can resume it")]
     Suspended,
     #[error("this principal is disabled; an operator can enable it")]
@@ -157,7 +194,10 @@ pub fn decide(
     let session = session.ok_or(Refusal::Unknown)?;
     if let Some(ended) = session.ended {
         return match command {
-            Command::RecordActivity { .. } | Command::RenewToken { .. } => Err(Refusal::Ended(ended)),
+            Command::RecordActivity { .. }
+            | Command::Measure { .. }
+            | Command::ChangePhase { .. }
+            | Command::RenewToken { .. } => Err(Refusal::Ended(ended)),
             _ => Ok(vec![]),
         };
     }
@@ -169,8 +209,27 @@ pub fn decide(
                 source: *source,
                 counts: *counts,
                 total: session.total.plus(*counts),
+                throughput: session.throughput.clone(),
             }));
             Ok(events)
+        }
+        Command::Measure { sample, presented } => {
+            let mut events = admit(context, session, presented, now)?;
+            events.extend(measured(session, *sample));
+            Ok(events)
+        }
+        Command::ChangePhase { phase, presented } => {
+            pass(context, session, presented)?;
+            match session.phase {
+                Some(before) if before == *phase => Ok(vec![]),
+                Some(before) if before > *phase => Err(Refusal::PhasePassed(before, *phase)),
+                _ => Ok(vec![SessionEvent::PhaseChanged(PhaseChanged { phase: *phase })]),
+            }
+        }
+        Command::Finish { outcome, message } => {
+            let reason = if *outcome == Outcome::Finished { Reason::Exited } else { Reason::Failed };
+            let (outcome, message) = (Some(*outcome), message.clone());
+            Ok(vec![SessionEvent::Disconnected(Disconnected { reason, outcome, message })])
         }
         Command::RenewToken { presented } => {
             pass(context, session, presented)?;
@@ -183,7 +242,7 @@ pub fn decide(
                 credential: presented.access_token,
             })])
         }
-        Command::Expire if session.token_expired(now) && !session.announced() => {
+        Command::Expire if session.expiry().is_some_and(|at| now >= at) && !session.announced() => {
             Ok(vec![SessionEvent::Expired(Expired { token_expires_at: session.token_expires_at })])
         }
         Command::EndStale { not_before, seen_at } => {
@@ -219,7 +278,7 @@ fn decide_connect(
         return Err(Refusal::PrincipalDisabled);
     }
     match holder.filter(|holder| holder.ended.is_none()) {
-        Some(holder) if holder.principal != connect.principal => Err(Refusal::KeyTaken),
+        Some(holder) if connect.exclusive || holder.principal != connect.principal => Err(Refusal::KeyTaken),
         Some(holder) if holder.suspended_at.is_some() => Err(Refusal::Suspended),
         Some(holder) => Ok(vec![SessionEvent::TokenRenewed(TokenRenewed {
             // A credential that ends sooner than the one before takes nothing away.
@@ -232,8 +291,14 @@ fn decide_connect(
             if let Some(limit) = context.full {
                 return Err(Refusal::LimitReached(limit));
             }
-            let policy = context.policy.for_session(connect.kind, context.preset);
-            let lifetime_ends_at = now + seconds(policy.absolute_lifetime);
+            let mut policy = context.policy.for_session(connect.kind, context.preset);
+            if connect.silent {
+                policy.stale_after = SessionPolicy::NEVER;
+            }
+            let longest = seconds(policy.absolute_lifetime);
+            let lifetime_ends_at = now + connect.lifetime.map_or(longest, |wanted| wanted.min(longest));
+            let by_credential =
+                if connect.kind.has_token() { connect.presented.expires_at } else { Time::MAX_UTC };
             Ok(vec![SessionEvent::Connected(Box::new(Connected {
                 id: connect.id,
                 kind: connect.kind,
@@ -241,11 +306,13 @@ fn decide_connect(
                 anchor: connect.anchor.clone(),
                 client_session_id: connect.client_session_id.clone(),
                 token_identifier: connect.token_identifier.clone(),
-                token_expires_at: lifetime_ends_at.min(connect.presented.expires_at),
+                token_expires_at: lifetime_ends_at.min(by_credential),
                 lifetime_ends_at,
                 policy,
                 credential: connect.presented.access_token,
                 protocol_version: connect.protocol_version.clone(),
+                resource: connect.resource.clone(),
+                phase: connect.phase,
                 personal: personal_digest(context.personal.unwrap_or("")),
             }))])
         }
@@ -307,7 +374,23 @@ fn admit(
 }
 
 fn end_if(due: bool, reason: Reason) -> Vec<SessionEvent> {
-    if due { vec![SessionEvent::Disconnected(Disconnected { reason })] } else { vec![] }
+    if due { vec![SessionEvent::Disconnected(Disconnected::because(reason))] } else { vec![] }
+}
+
+/// The activity that a reading is, if it says anything new.
+fn measured(session: &Session, sample: Sample) -> Option<SessionEvent> {
+    let (reading, throughput) = session.read(sample);
+    let before = session.throughput.as_ref().map_or(0, |before| before.gauge().total);
+    let gained = throughput.gauge().total.saturating_sub(before);
+    let counts = Counts { requests: 0, bytes_in: 0, bytes_out: gained };
+    reading.counts().then(|| {
+        SessionEvent::ActivityRecorded(ActivityRecorded {
+            source: ActivitySource::Reading,
+            counts,
+            total: session.total.plus(counts),
+            throughput: Some(Box::new(throughput)),
+        })
+    })
 }
 
 fn seconds(seconds: u32) -> TimeDelta {
@@ -324,7 +407,7 @@ pub fn takes_effect_at(
 ) -> Time {
     match event {
         SessionEvent::Expired(expired) => expired.token_expires_at,
-        SessionEvent::Disconnected(Disconnected { reason: Reason::Lifetime }) => {
+        SessionEvent::Disconnected(Disconnected { reason: Reason::Lifetime, .. }) => {
             session.map_or(now, |session| session.lifetime_ends_at)
         }
         SessionEvent::Disconnected(_) => revocation.map_or(now, |revocation| revocation.instant),
@@ -367,7 +450,11 @@ pub fn evolve(session: Option<Session>, event: &SessionEvent, envelope: &Envelop
             credential: connected.credential,
             suspended_at: None,
             resumed_at: None,
+            resource: connected.resource.clone(),
+            phase: connected.phase,
+            throughput: None,
             ended: None,
+            message: None,
             head,
         });
     }
@@ -377,6 +464,7 @@ pub fn evolve(session: Option<Session>, event: &SessionEvent, envelope: &Envelop
         SessionEvent::ActivityRecorded(activity) => Session {
             last_active_at: session.last_active_at.max(envelope.occurred_at),
             total: activity.total,
+            throughput: activity.throughput.clone().or(session.throughput),
             head,
             ..session
         },
@@ -394,8 +482,19 @@ pub fn evolve(session: Option<Session>, event: &SessionEvent, envelope: &Envelop
         SessionEvent::Resumed => {
             Session { suspended_at: None, resumed_at: Some(envelope.occurred_at), head, ..session }
         }
+        SessionEvent::PhaseChanged(changed) => Session {
+            phase: Some(changed.phase),
+            last_active_at: session.last_active_at.max(envelope.occurred_at),
+            head,
+            ..session
+        },
         SessionEvent::Disconnected(disconnected) => Session {
-            ended: Some(Ended { at: envelope.occurred_at, reason: disconnected.reason }),
+            ended: Some(Ended {
+                at: envelope.occurred_at,
+                reason: disconnected.reason,
+                outcome: disconnected.outcome,
+            }),
+            message: disconnected.message.clone(),
             head,
             ..session
         },

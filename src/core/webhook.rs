@@ -9,7 +9,7 @@ use super::ids::{ApplicationNumber, Head, OrganizationNumber, Position};
 use super::item::ItemRefusal;
 
 /// Types of events that a webhook may name: all there are.
-pub const TYPES: [&str; 40] = [
+pub const TYPES: [&str; 44] = [
     "activity_recorded",
     "api_key_created",
     "api_key_revoked",
@@ -23,10 +23,14 @@ pub const TYPES: [&str; 40] = [
     "connected",
     "disconnected",
     "expired",
+    "hook_created",
+    "hook_deleted",
+    "media_stream_declared",
     "organization_created",
     "organization_credentials_barred",
     "organization_issuers_set",
     "organization_renamed",
+    "phase_changed",
     "principal_credentials_barred",
     "principal_disabled",
     "principal_enabled",

@@ -10,13 +10,12 @@ use crate::core::api_key::{ApiKey, ApiKeyCreated, ApiKeyEvent};
 use crate::core::caller::{Caller, Scope};
 use crate::core::ids::{OrganizationNumber, PrincipalNumber};
 use crate::core::item::{Item, ItemEvent};
+use crate::core::principal::OWN_USERS;
 use crate::directory::WithSecret;
 use crate::error::Error;
 use crate::secret::{self, TokenKind};
 use crate::store::SideWrite;
 
-/// The issuer of people whom an organization names itself.
-pub const OWN_USERS: &str = "sessiond:users";
 /// Keys of the workload surface live no longer.
 const YEAR: TimeDelta = TimeDelta::days(365);
 /// No key lives longer, unless it lives for ever.

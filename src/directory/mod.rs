@@ -1,10 +1,12 @@
 //! The application, as far as the directory goes: organizations, applications, service accounts and their tokens.
 
 mod api_keys;
+mod hooks;
 mod issuers;
 mod organizations;
 mod principals;
 mod service_accounts;
+mod streams;
 mod tokens;
 mod upstreams;
 mod webhooks;
@@ -26,6 +28,7 @@ use crate::secret::{self, SecretKey};
 use crate::store::Reader;
 
 pub use api_keys::{KeyView, NewKey, User};
+pub use hooks::NewHook;
 pub use issuers::NewIssuer;
 pub use principals::{Person, PersonQuery};
 pub use upstreams::{NewUpstream, UpstreamSecret};

@@ -18,6 +18,8 @@ pub struct Terms {
     pub hostname: Option<Arc<str>>,
     /// `clientInfo.name`
     pub client: Option<Arc<str>>,
+    /// Its name within its resource, where lists give names alone. Not personal.
+    pub name: Option<Arc<str>>,
 }
 
 type Numbers = BTreeSet<SessionNumber>;
@@ -29,6 +31,7 @@ struct Shelf {
     principals: HashMap<PrincipalNumber, Numbers>,
     hostnames: HashMap<Arc<str>, Numbers>,
     clients: HashMap<Arc<str>, Numbers>,
+    resources: HashMap<String, Numbers>,
 }
 
 /// Open sessions by application and by what they are.
@@ -48,6 +51,9 @@ impl Index {
         if let Some(client) = &terms.client {
             shelf.clients.entry(client.clone()).or_default().insert(session.number);
         }
+        if let Some(resource) = &session.resource {
+            shelf.resources.entry(resource.clone()).or_default().insert(session.number);
+        }
     }
 
     pub fn remove(&mut self, session: &Session, terms: &Terms, status: DerivedStatus) {
@@ -60,6 +66,9 @@ impl Index {
         }
         if let Some(client) = &terms.client {
             take(&mut shelf.clients, client, number);
+        }
+        if let Some(resource) = &session.resource {
+            take(&mut shelf.resources, resource, number);
         }
     }
 
@@ -78,6 +87,7 @@ impl Index {
         Terms {
             hostname: known(&shelf.hostnames, terms.hostname),
             client: known(&shelf.clients, terms.client),
+            name: terms.name,
         }
     }
 
@@ -109,6 +119,16 @@ impl Index {
         shelf.and_then(|shelf| shelf.principals.get(&principal)).into_iter().flatten().copied()
     }
 
+    /// The open sessions that are connected to a resource of an application, oldest first.
+    pub fn of_resource(
+        &self,
+        application: ApplicationNumber,
+        resource: &str,
+    ) -> impl Iterator<Item = SessionNumber> {
+        let shelf = self.shelves.get(&application);
+        shelf.and_then(|shelf| shelf.resources.get(resource)).into_iter().flatten().copied()
+    }
+
     /// The open sessions of an application with a status as filed, oldest first.
     pub fn standing(
         &self,
@@ -135,6 +155,7 @@ impl Index {
                 filter.principal.map(|principal| shelf.principals.get(&principal)),
                 filter.hostname.as_deref().map(|hostname| shelf.hostnames.get(hostname)),
                 filter.client.as_deref().map(|client| shelf.clients.get(client)),
+                filter.resource.as_deref().map(|resource| shelf.resources.get(resource)),
             ];
             if narrow.iter().any(|asked| matches!(asked, Some(None))) {
                 continue;

@@ -1,5 +1,6 @@
 //! What the Gate knows, how commits and the clock change it, and what hot paths do with it.
 
+mod places;
 mod questions;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -12,7 +13,7 @@ use uuid::Uuid;
 use super::flight::{Flight, Pass};
 use super::index::{self, Index, Terms};
 use super::keys::KeySecrets;
-use super::{Change, Client, Due, Fresh, KeyDigest};
+use super::{Change, Client, Due, Fresh, KeyDigest, Past};
 use crate::core::Time;
 use crate::core::application::{Application, Organization, ServiceAccount};
 use crate::core::filter::Facts;
@@ -26,6 +27,7 @@ use crate::core::session::{Refusal, Session};
 use crate::core::status::{DerivedStatus, derived_status};
 use crate::core::token::{AccessToken, Principal, SessionToken};
 
+pub use places::{Placed, Sum};
 pub use questions::{Order, Slice};
 
 /// What the Gate knows.
@@ -69,6 +71,8 @@ pub struct Known {
     items: BTreeMap<Stream, Item>,
     items_by_id: HashMap<Uuid, Stream>,
     totals: HashMap<ApplicationNumber, u64>,
+    past: HashMap<ApplicationNumber, HashMap<String, Past>>,
+    places: places::Places,
 }
 
 /// An open session, with what is not in its stream.
@@ -182,6 +186,9 @@ impl Known {
             Change::Principal(principal) => self.meet(&principal),
             Change::Item(item) => {
                 self.items_by_id.insert(item.id(), item.stream());
+                if let Item::MediaStream(stream) = &item {
+                    self.places.put(stream);
+                }
                 self.items.insert(item.stream(), item);
             }
             Change::ApiKeySecret(id, hash, used_at) => self.key_secrets.learn(id, hash, used_at),
@@ -193,7 +200,7 @@ impl Known {
                 for number in sessions {
                     let Some(open) = self.sessions.get_mut(&number) else { continue };
                     self.index.remove(&open.session, &open.terms, open.status);
-                    open.terms = Terms::default();
+                    open.terms = Terms { name: open.terms.name.take(), ..Terms::default() };
                     self.index.insert(&open.session, &open.terms, open.status);
                 }
             }
@@ -236,9 +243,8 @@ impl Known {
         if self.sessions.contains_key(&number) {
             return self.update(session);
         }
-        if !session.announced() {
-            self.expiries.insert((session.token_expires_at, number));
-        }
+        let unannounced = session.expiry().filter(|_| !session.announced());
+        self.expiries.extend(unannounced.map(|at| (at, number)));
         self.by_id.insert(session.id, number);
         if let Some(key) = fresh.key {
             self.by_key.insert(key, number);
@@ -271,7 +277,7 @@ impl Known {
     fn update(&mut self, session: Session) {
         let number = session.number;
         let Some(open) = self.sessions.get_mut(&number) else { return };
-        let announcement = |session: &Session| (!session.announced()).then_some(session.token_expires_at);
+        let announcement = |session: &Session| session.expiry().filter(|_| !session.announced());
         let (before, after) = (announcement(&open.session), announcement(&session));
         if before != after {
             before.map(|at| self.expiries.remove(&(at, number)));
@@ -307,6 +313,7 @@ impl Known {
         self.deadlines.remove(&(open.deadline, session.number));
         open.changes_at.map(|at| self.changes.remove(&(at, session.number)));
         self.index.remove(&open.session, &open.terms, open.status);
+        self.pass_away(session);
         if let Some(key) = open.key
             && self.by_key.get(&key) == Some(&session.number)
         {
@@ -446,6 +453,20 @@ impl Known {
     pub(super) fn note(&mut self, number: SessionNumber, token: Uuid) {
         if let Some(open) = self.sessions.get_mut(&number) {
             open.presented = Some(token);
+        }
+    }
+
+    /// Keeps what a session of a resource came to.
+    fn pass_away(&mut self, session: &Session) {
+        let Some(resource) = &session.resource else { return };
+        let past = self.past.entry(session.application).or_default().entry(resource.clone()).or_default();
+        past.sessions += 1;
+        past.bytes_out = past.bytes_out.saturating_add(session.total.bytes_out);
+    }
+
+    pub(super) fn set_past(&mut self, past: impl IntoIterator<Item = (ApplicationNumber, String, Past)>) {
+        for (application, resource, past) in past {
+            self.past.entry(application).or_default().insert(resource, past);
         }
     }
 

@@ -15,13 +15,14 @@ use uuid::Uuid;
 
 pub use flight::{Flight, Pass};
 pub use index::Terms;
-pub use known::{Known, Order, Slice};
+pub use known::{Known, Order, Placed, Slice, Sum};
 
 use crate::core::Time;
 use crate::core::application::{Application, Organization, ServiceAccount};
 use crate::core::command::NaturalKey;
 use crate::core::ids::{ApplicationNumber, Position, RevocationNumber, ServiceAccountNumber, SessionNumber};
 use crate::core::item::Item;
+use crate::core::kind::Kind;
 use crate::core::revocation::Revocation;
 use crate::core::session::{Refusal, Session};
 use crate::core::token::{AccessToken, Principal, SessionToken};
@@ -49,17 +50,27 @@ pub type KeyDigest = [u8; 16];
 pub fn key_digest(application: ApplicationNumber, key: NaturalKey<'_>) -> KeyDigest {
     let (tag, text) = match key {
         NaturalKey::Anchor(text) => (b'a', text),
+        NaturalKey::Named { name, .. } => (b'n', name),
         NaturalKey::ClientSessionId(text) => (b'c', text),
         NaturalKey::TokenIdentifier(text) => (b't', text),
     };
     let mut hasher = Sha256::new();
     hasher.update(application.0.to_be_bytes());
     hasher.update([tag]);
+    if let NaturalKey::Named { resource, .. } = key {
+        hasher.update((resource.len() as u64).to_be_bytes());
+        hasher.update(resource.as_bytes());
+    }
     hasher.update(text.as_bytes());
     let digest: [u8; 32] = hasher.finalize().into();
     let mut half = [0; 16];
     half.copy_from_slice(&digest[..16]);
     half
+}
+
+/// The name that lists give of a session, where they give names alone.
+pub fn shown_name(kind: Kind, client_session_id: Option<&str>) -> Option<Arc<str>> {
+    client_session_id.filter(|_| kind == Kind::Media).map(Into::into)
 }
 
 /// One thing that a commit changed.
@@ -95,6 +106,13 @@ pub enum Change {
 pub struct Fresh {
     pub key: Option<KeyDigest>,
     pub terms: Terms,
+}
+
+/// What sessions of a resource that have ended came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Past {
+    pub sessions: u64,
+    pub bytes_out: u64,
 }
 
 /// What the clock demands of a session.
@@ -139,6 +157,11 @@ impl Gate {
             known.apply(change, &mut cancelled);
         }
         cancelled
+    }
+
+    /// What ended sessions of resources came to, at start-up.
+    pub fn set_past(&self, past: impl IntoIterator<Item = (ApplicationNumber, String, Past)>) {
+        self.known.write().set_past(past);
     }
 
     /// Counts sessions that ever connected, at start-up.

@@ -79,6 +79,12 @@ pub struct FeedEvent {
     session_id: Option<Uuid>,
     #[schema(nullable = false)]
     application_id: Option<Uuid>,
+    /// What the session is connected to within its application.
+    #[schema(nullable = false)]
+    resource: Option<String>,
+    /// The name it has there.
+    #[schema(nullable = false)]
+    client_session_id: Option<String>,
     /// When it took effect.
     #[schema(format = DateTime, nullable = false)]
     occurred_at: Option<String>,
@@ -97,15 +103,24 @@ pub struct FeedEvent {
     /// The operator's own words.
     #[schema(nullable = false)]
     note: Option<String>,
-    /// What sort of session connected: `agent` or `mcp`.
+    /// What sort of session connected: `agent`, `mcp`, `media`, `webui` or `task`.
     #[schema(nullable = false)]
     kind: Option<String>,
+    /// How far the work behind it has come: `queued`, `launching` or `running`.
+    #[schema(nullable = false)]
+    phase: Option<String>,
+    /// What came of that work, where it ended by itself: `finished`, `failed` or `crashed`.
+    #[schema(nullable = false)]
+    outcome: Option<String>,
+    /// The last words of whoever ran it.
+    #[schema(nullable = false)]
+    message: Option<String>,
     #[schema(format = DateTime, nullable = false)]
     token_expires_at: Option<String>,
     /// How many sessions a revocation disconnected.
     #[schema(nullable = false)]
     disconnected_count: Option<u64>,
-    /// Where activity came from: `heartbeat`, `report` or `gateway`.
+    /// Where activity came from: `heartbeat`, `report`, `gateway` or `reading`.
     #[schema(nullable = false)]
     source: Option<String>,
     /// What an activity added; zeroes are left out.
@@ -120,7 +135,7 @@ pub struct FeedEvent {
 #[derive(utoipa::ToSchema)]
 #[allow(dead_code)] // as above
 pub struct FeedActor {
-    /// `system`, `operator`, `session`, `application` or `service_account`.
+    /// `system`, `operator`, `session`, `application`, `service_account`, `api_key`, `user` or `hook`.
     kind: String,
     #[schema(nullable = false)]
     id: Option<Uuid>,

@@ -35,7 +35,10 @@ pub struct FilterParameters {
     pub hostname: Option<String>,
     /// Only sessions of clients that call themselves so (`clientInfo.name`).
     pub client: Option<String>,
-    /// `agent` or `mcp`.
+    /// Only sessions connected to this within their application: the name of a media stream, the version of a workload's
+    /// application.
+    pub resource: Option<String>,
+    /// `agent`, `mcp`, `media`, `webui` or `task`.
     #[param(inline, value_type = Option<KindFilter>)]
     pub kind: Option<String>,
     /// Connected before this instant (RFC 3339).
@@ -87,6 +90,9 @@ pub enum StatusFilter {
 pub enum KindFilter {
     Agent,
     Mcp,
+    Media,
+    Webui,
+    Task,
 }
 
 /// What a list is ordered by.
@@ -134,7 +140,11 @@ pub struct FilterBody {
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub client: Option<String>,
-    /// `agent` or `mcp`.
+    /// What it is connected to within its application.
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub resource: Option<String>,
+    /// `agent`, `mcp`, `media`, `webui` or `task`.
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub kind: Option<String>,
@@ -191,6 +201,8 @@ impl FilterParameters {
             kind: read_kind(self.kind.as_deref())?,
             hostname: read_text("hostname", self.hostname.clone())?,
             client: read_text("client", self.client.clone())?,
+            resource: read_text("resource", self.resource.clone())?,
+            stage: vec![],
             status: read_status(self.status.as_deref())?,
             connected_after: read_time("connectedAfter", self.connected_after.as_deref())?,
             connected_before: read_time("connectedBefore", self.connected_before.as_deref())?,
@@ -219,6 +231,7 @@ impl<'de> Deserialize<'de> for ListParameters {
                 principal: one("principal"),
                 hostname: one("hostname"),
                 client: one("client"),
+                resource: one("resource"),
                 kind: one("kind"),
                 connected_before: one("connectedBefore"),
                 connected_after: one("connectedAfter"),
@@ -239,6 +252,7 @@ impl ListParameters {
             wanted: self.filter.for_list(application)?,
             sort,
             limit: read_limit(self.page.limit.as_deref(), default_limit)?,
+            skip: 0,
             after: page::read_cursor_of(tag(sort), self.page.cursor.as_deref())?,
         })
     }
@@ -280,6 +294,8 @@ impl FilterBody {
             kind: read_kind(self.kind.as_deref())?,
             hostname: read_text("hostname", self.hostname.clone())?,
             client: read_text("client", self.client.clone())?,
+            resource: read_text("resource", self.resource.clone())?,
+            stage: vec![],
             status,
             connected_after: read_time("connectedAfter", self.connected_after.as_deref())?,
             connected_before: read_time("connectedBefore", self.connected_before.as_deref())?,
@@ -299,6 +315,7 @@ impl From<Wanted> for FilterBody {
             principal: wanted.principal,
             hostname: wanted.hostname,
             client: wanted.client,
+            resource: wanted.resource,
             kind: wanted.kind.map(|kind| kind.word().to_owned()),
             status: wanted.status.into_iter().map(|status| status.word().to_owned()).collect(),
             connected_before: wanted.connected_before.map(time),

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use metrics::histogram;
 use tracing::Instrument;
 
+use super::family::Family;
 use super::problem::{self, IsProblem};
 use super::{App, guard};
 use crate::auth::{ClientAddress, RequestId};
@@ -49,8 +50,10 @@ pub async fn frame(State(app): State<App>, mut request: Request, next: Next) -> 
     let route = app.config.metrics_listen.map(|_| route(&request));
     // The span has the id alone: what is in a span is formatted for every request, and most say nothing.
     let (method, uri) = (request.method().clone(), request.uri().clone());
+    let family = Family::of(uri.path());
     let span = tracing::info_span!("request", %id, session = tracing::field::Empty);
-    let mut response = guard::pass(&app, request, next, address).instrument(span.clone()).await;
+    let response = guard::pass(&app, request, next, address).instrument(span.clone()).await;
+    let mut response = family.shaped(response, &id);
     let _entered = span.enter();
     let status = response.status();
     if status.is_server_error() {

@@ -28,9 +28,11 @@ pub async fn pass(app: &App, request: Request, next: Next, from: IpAddr) -> Resp
     if matches!(request.uri().path(), "/livez" | "/readyz") {
         return next.run(request).await;
     }
-    let token = auth::bearer(request.headers());
-    let (genuine, presented) =
-        (token.and_then(|token| app.auth.genuine(token)), token.and_then(secret::parse));
+    let (genuine, presented) = {
+        let token = auth::presented(request.headers());
+        let token = token.as_deref();
+        (token.and_then(|token| app.auth.genuine(token)), token.and_then(secret::parse))
+    };
     let left = match genuine.map(|id| app.limits.request(id)).transpose() {
         Ok(left) => left.flatten(),
         Err(too_many) => return before_it_got_in(app, request, limited(too_many)),

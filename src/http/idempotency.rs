@@ -18,6 +18,7 @@ use utoipa::openapi::{
 };
 
 use super::extract::body_bytes;
+use super::family::Family;
 use super::problem::Problem;
 use super::{App, BATCH};
 use crate::core::caller::Caller;
@@ -26,6 +27,7 @@ use crate::core::once::Once;
 static KEY: HeaderName = HeaderName::from_static("idempotency-key");
 static REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 const LONGEST: usize = 255;
+/// The operation of the main surface that takes reports about many sessions.
 const MANY: &str = "/api/v1/agent-sessions/activity";
 
 /// A keyed request, as far as it is known before who makes it; an extension of it.
@@ -42,14 +44,14 @@ struct Keyed {
 /// Takes the fingerprint of requests with a key, and says of answers that they are those of before.
 pub async fn layer(State(app): State<App>, request: Request, next: Next) -> Response {
     let writes = [Method::POST, Method::DELETE].contains(request.method());
-    let keyed = request.headers().contains_key(&KEY) && request.uri().path().starts_with("/api/v1/");
+    let keyed = request.headers().contains_key(&KEY) && Family::takes_keys(request.uri().path());
     if !writes || !keyed {
         return next.run(request).await;
     }
     let (mut parts, body) = request.into_parts();
     let mut whole = Request::from_parts(parts.clone(), body);
-    // The one operation with a larger body says so on its route, which comes later.
-    if parts.uri.path() == MANY {
+    // Operations with a larger body say so on their routes, which come later.
+    if is_many(parts.uri.path()) {
         DefaultBodyLimit::max(BATCH).apply(&mut whole);
     }
     let bytes = match body_bytes(whole, &app).await {
@@ -68,6 +70,12 @@ pub async fn layer(State(app): State<App>, request: Request, next: Next) -> Resp
         response.headers_mut().insert(&REPLAYED, HeaderValue::from_static("true"));
     }
     response
+}
+
+/// Whether a body may be about many sessions, and larger for it.
+fn is_many(path: &str) -> bool {
+    let many = ["/sessions", ":report", "/logs", "/heartbeats"];
+    path == MANY || (Family::of(path) != Family::Main && many.iter().any(|end| path.ends_with(end)))
 }
 
 /// The caller of a request; with its key, if it came with one.
@@ -132,11 +140,11 @@ fn fingerprint(parts: &Parts, body: &[u8]) -> [u8; 32] {
 /// Adds the header, and what it can lead to, to every operation it is for.
 pub fn describe(document: &mut OpenApi) {
     // A preview changes nothing.
-    let writing = |path: &str| path.starts_with("/api/v1/") && !path.ends_with("/preview");
-    for (_, item) in document.paths.paths.iter_mut().filter(|(path, _)| writing(path)) {
+    let writing = |path: &str| Family::takes_keys(path) && !path.ends_with("/preview");
+    for (path, item) in document.paths.paths.iter_mut().filter(|(path, _)| writing(path)) {
         for operation in [&mut item.post, &mut item.delete].into_iter().flatten() {
             operation.parameters.get_or_insert_default().push(RefOr::T(parameter()));
-            add_answers(operation);
+            add_answers(operation, Family::of(path));
         }
     }
 }
@@ -156,14 +164,14 @@ fn parameter() -> Parameter {
         .build()
 }
 
-fn add_answers(operation: &mut Operation) {
+fn add_answers(operation: &mut Operation, family: Family) {
     let said = [
         ("409", "A request with this `Idempotency-Key` is under way (`idempotency_in_flight`)."),
         ("422", "Another request came with this `Idempotency-Key` (`idempotency_key_reused`)."),
     ];
     let answers = &mut operation.responses.responses;
     for (status, text) in said {
-        let content = Content::new(Some(Ref::from_schema_name("Problem")));
+        let content = Content::new(Some(Ref::from_schema_name(family.error_schema())));
         let new = || ResponseBuilder::new().description("").content("application/json", content).build();
         let answer = answers.entry(status.to_owned()).or_insert_with(|| RefOr::T(new()));
         if let RefOr::T(answer) = answer {

@@ -4,6 +4,7 @@ mod agents;
 mod directory;
 mod events;
 pub mod extract;
+mod family;
 mod figures;
 mod filter;
 mod frame;
@@ -231,7 +232,7 @@ struct Security;
 
 impl utoipa::Modify for Security {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-        use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+        use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
         let mut bearer = Http::new(HttpAuthScheme::Bearer);
         bearer.description = Some(
             "An access token (`sat_…`) from `POST /oauth2/token`, a JWT access token of an issuer that the organization trusts, an API key (`sak_…`), or a session's token (`sst_…`)."
@@ -242,6 +243,13 @@ impl utoipa::Modify for Security {
         let components = document.components.get_or_insert_default();
         components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
         components.add_security_scheme("client", SecurityScheme::Http(basic));
+        let mut token = Http::new(HttpAuthScheme::Basic);
+        token.description = Some(
+            "An API key with the scope `media` (`sak_…`), in base64 as it is: no user and no colon.".into(),
+        );
+        components.add_security_scheme("accessToken", SecurityScheme::Http(token));
+        let key = ApiKeyValue::with_description("apiKey", "An API key with the scope `session` (`sak_…`).");
+        components.add_security_scheme("apiKey", SecurityScheme::ApiKey(ApiKey::Header(key)));
     }
 }
 

@@ -10,6 +10,7 @@ use utoipa::openapi::security::SecurityRequirement;
 use utoipa::openapi::{Content, OpenApi, PathItem, Ref, RefOr, ResponseBuilder};
 use uuid::Uuid;
 
+use super::family::Family;
 use crate::auth::NothingGenuine;
 use crate::core::caller::Scope;
 use crate::core::session::Refusal;
@@ -76,9 +77,11 @@ pub struct ProblemBody {
     pub reason: Option<&'static str>,
 }
 
-/// Marks a response as a problem, so that its media type can follow the request's `Accept`.
-#[derive(Clone, Copy)]
-pub struct IsProblem;
+/// Marks a response as a problem, so that its shape can follow the path, and its media type the request's `Accept`.
+#[derive(Clone)]
+pub struct IsProblem {
+    pub message: String,
+}
 
 impl Problem {
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
@@ -166,12 +169,13 @@ impl Problem {
 
 /// Adds to a document what any operation may answer, and to its errors the media type they have for those who accept it.
 pub fn describe(document: &mut OpenApi) {
-    for item in document.paths.paths.values_mut() {
+    for (path, item) in &mut document.paths.paths {
+        let family = Family::of(path);
         let PathItem { get, put, post, delete, patch, .. } = item;
         for operation in [get, put, post, delete, patch].into_iter().flatten() {
             // Those without are for whoever watches over the service, and have no limits.
             if operation.security.as_ref().is_some_and(|all| all != &[SecurityRequirement::default()]) {
-                add_common(operation);
+                add_common(operation, family);
             }
             for response in operation.responses.responses.values_mut() {
                 let RefOr::T(response) = response else { continue };
@@ -184,10 +188,10 @@ pub fn describe(document: &mut OpenApi) {
     }
 }
 
-fn add_common(operation: &mut Operation) {
+fn add_common(operation: &mut Operation, family: Family) {
     let body = operation.request_body.is_some();
     // An OAuth client has no scopes of its own; only what it is given has.
-    let bearer = SecurityRequirement::new("bearer", Vec::<String>::new());
+    let bearer = SecurityRequirement::new(family.security(), Vec::<String>::new());
     let scoped = operation.security.iter().flatten().any(|one| *one == bearer);
     let common = [
         ("401", "Nothing valid was presented.", true),
@@ -202,7 +206,7 @@ fn add_common(operation: &mut Operation) {
         ("503", "Too much is waiting, or it took too long: come back after `Retry-After` seconds.", true),
     ];
     for (status, description, _) in common.into_iter().filter(|(_, _, here)| *here) {
-        let content = Content::new(Some(Ref::from_schema_name("Problem")));
+        let content = Content::new(Some(Ref::from_schema_name(family.error_schema())));
         let response =
             ResponseBuilder::new().description(description).content("application/json", content).build();
         operation.responses.responses.entry(status.to_owned()).or_insert(RefOr::T(response));
@@ -264,7 +268,7 @@ impl IntoResponse for Problem {
             status: status.as_u16(),
             detail: self.message.clone(),
             code: self.code,
-            message: self.message,
+            message: self.message.clone(),
             status_code: status.as_u16(),
             field: self.field,
             error: (!self.missing_scopes.is_empty()).then_some("insufficient_scope"),
@@ -272,7 +276,7 @@ impl IntoResponse for Problem {
             reason: self.reason,
         };
         let mut response = (status, Json(body)).into_response();
-        response.extensions_mut().insert(IsProblem);
+        response.extensions_mut().insert(IsProblem { message: self.message });
         if nothing_genuine {
             response.extensions_mut().insert(NothingGenuine);
         }

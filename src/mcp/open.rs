@@ -203,18 +203,13 @@ pub(super) fn new_session(
     protocol_version: &str,
 ) -> NewSession {
     NewSession {
-        kind: Kind::Mcp,
         application: Some(visit.application.id),
-        anchor: None,
-        client_session_id: None,
-        token_identifier: None,
-        authenticated_user: None,
-        name: None,
         hostname: hostname.filter(|name| is_plain(name)),
         user_agent: door::text(&parts.headers, &header::USER_AGENT).map(str::to_owned),
         client_info: info.map(fitting),
         ip: parts.extensions.get::<ClientAddress>().map(|address| address.0.to_string()),
         protocol_version: Some(protocol_version.to_owned()),
+        ..NewSession::of(Kind::Mcp)
     }
 }
 

@@ -21,6 +21,8 @@ pub struct ListQuery {
     pub wanted: Wanted,
     pub sort: Sort,
     pub limit: u32,
+    /// So many of them are passed over first.
+    pub skip: usize,
     /// Only what comes after this one: what it is ordered by, and its id.
     pub after: Option<(Time, Uuid)>,
 }
@@ -57,7 +59,7 @@ impl Sessions {
             None => None,
         };
         // One more than asked for tells whether there is another page.
-        let limit = query.limit as usize + 1;
+        let limit = query.skip + query.limit as usize + 1;
         let slice = Slice { order: query.sort.by, descending: query.sort.descending, after, limit };
         let position = self.committer.tip().borrow().position;
         // Memory first: what ends in between is then found twice, not missed.
@@ -78,6 +80,7 @@ impl Sessions {
         if slice.descending {
             places.reverse();
         }
+        places.drain(..query.skip.min(places.len()));
         let more = places.len() > query.limit as usize;
         places.truncate(query.limit as usize);
         let last = places.last().map(|(at, number, _)| (*at, *number));

@@ -6,6 +6,7 @@ mod erase;
 mod gateway;
 mod history;
 mod list;
+mod media;
 mod once;
 mod report;
 mod revoke;
@@ -14,9 +15,11 @@ mod traffic;
 mod upkeep;
 mod view;
 mod wanted;
+mod work;
 
 use std::sync::Arc;
 
+use chrono::TimeDelta;
 use parking_lot::Mutex;
 use serde_json::Value;
 use uuid::Uuid;
@@ -24,6 +27,7 @@ use uuid::Uuid;
 pub use board::{Board, Job};
 pub use history::{EventQuery, Events};
 pub use list::{Counts as StatusCounts, ListQuery, Page};
+pub use media::Point;
 pub use revoke::{Preview, Progress, Revoked};
 pub use schedules::{NewSchedule, Scheduled};
 pub use upkeep::Upkeep;
@@ -38,7 +42,9 @@ use crate::core::command::{Command, Connect};
 use crate::core::event::{ActivitySource, Counts, Personal};
 use crate::core::ids::{ApplicationNumber, PrincipalNumber, SessionNumber};
 use crate::core::kind::Kind;
+use crate::core::phase::Phase;
 use crate::core::policy::Policy;
+use crate::core::principal::OWN_USERS;
 use crate::core::reason::Reason;
 use crate::core::session::{Refusal, Session};
 use crate::error::Error;
@@ -83,6 +89,43 @@ pub struct NewSession {
     pub client_info: Option<Value>,
     pub ip: Option<String>,
     pub protocol_version: Option<String>,
+    /// Whom it belongs to, where that is a person of the organization's own naming.
+    pub owner: Option<String>,
+    /// What it is connected to within its application.
+    pub resource: Option<String>,
+    pub phase: Option<Phase>,
+    /// How long it may last at most, if less than its application's policy allows.
+    pub lifetime: Option<TimeDelta>,
+    /// Nothing will be reported of it but its end.
+    pub silent: bool,
+    /// Where a live session has its natural key: refused, instead of attached to that one.
+    pub exclusive: bool,
+}
+
+impl NewSession {
+    /// A session of which nothing more is known.
+    pub fn of(kind: Kind) -> Self {
+        Self {
+            kind,
+            application: None,
+            anchor: None,
+            client_session_id: None,
+            token_identifier: None,
+            authenticated_user: None,
+            name: None,
+            hostname: None,
+            user_agent: None,
+            client_info: None,
+            ip: None,
+            protocol_version: None,
+            owner: None,
+            resource: None,
+            phase: None,
+            lifetime: None,
+            silent: false,
+            exclusive: false,
+        }
+    }
 }
 
 /// A session that was opened, or attached to.
@@ -90,8 +133,8 @@ pub struct Opened {
     pub session: Session,
     pub application_id: Uuid,
     pub name: String,
-    /// Its token; shown this once.
-    pub token: String,
+    /// Its token, if its kind has one; shown this once.
+    pub token: Option<String>,
     /// False for an attach.
     pub opened: bool,
 }
@@ -121,17 +164,27 @@ impl Sessions {
     /// Opens a session, or attaches to the live one with the same natural key (`core::command::natural_key`): same id,
     /// fresh token, the old token dead.
     pub async fn connect(&self, caller: &Caller, new: NewSession) -> Result<Opened, Error> {
-        if let Some(done) = By::caller(caller).recorded()? {
+        self.connect_by(caller, By::caller(caller), new).await
+    }
+
+    /// The same, as a part of a request.
+    pub async fn connect_by(&self, caller: &Caller, by: By, new: NewSession) -> Result<Opened, Error> {
+        if let Some(done) = by.recorded()? {
             return self.opened_before(caller, done).await;
         }
         let application = self.application_to_create_in(caller, new.application)?;
         self.agent_side(caller, application)?;
         check_lengths(&new)?;
         // A person's own credential opens for that person, whomever the client names; others are known by number later.
-        let (principal, id) = (caller.person().unwrap_or(PrincipalNumber(0)), secret::new_id());
-        let (issuer, subject) = principal_of(caller, new.authenticated_user.as_deref());
+        let person = caller.person().filter(|_| new.owner.is_none());
+        let (principal, id) = (person.unwrap_or(PrincipalNumber(0)), secret::new_id());
+        let (issuer, subject) = match &new.owner {
+            Some(owner) => (OWN_USERS.to_owned(), owner.clone()),
+            None => principal_of(caller, new.authenticated_user.as_deref()),
+        };
         let name = new.name.clone().unwrap_or_else(|| default_name(&new));
-        let token = secret::mint_for(caller.once.as_deref(), TokenKind::Session, id);
+        let token =
+            new.kind.has_token().then(|| secret::mint_for(caller.once.as_deref(), TokenKind::Session, id));
         let connect = Connect {
             id,
             kind: new.kind,
@@ -142,6 +195,11 @@ impl Sessions {
             client_session_id: new.client_session_id,
             token_identifier: new.token_identifier,
             protocol_version: new.protocol_version,
+            resource: new.resource,
+            phase: new.phase,
+            lifetime: new.lifetime,
+            silent: new.silent,
+            exclusive: new.exclusive,
             personal: Personal {
                 salt: secret::salt(),
                 name: name.clone(),
@@ -153,15 +211,19 @@ impl Sessions {
             presented: caller.presented(caller.actor),
         };
         let subject_digest = self.key.subject_digest(&issuer, &subject);
-        let opening = Opening { connect, token_hash: token.hash, issuer, subject, subject_digest };
-        let answer = self.committer.submit(By::caller(caller), Work::Connect(Box::new(opening))).await?;
+        let token_hash = token.as_ref().map(|token| token.hash);
+        let opening = Opening { connect, token_hash, issuer, subject, subject_digest };
+        let answer = self.committer.submit(by, Work::Connect(Box::new(opening))).await?;
         let Done::Session { session, opened } = answer.done else { return Err(unexpected()) };
         let name = if opened { name } else { self.name(session.number).await?.unwrap_or(name) };
         // The token names the session it belongs to: for an attach that is the older one, and a new one may have got a
         // later id.
-        let text = token.text.replace(&id.simple().to_string(), &session.id.simple().to_string());
+        let own = |token: secret::Minted| {
+            token.text.replace(&id.simple().to_string(), &session.id.simple().to_string())
+        };
+        let token = token.map(own);
         let application_id = self.gate.known().application_id(application);
-        Ok(Opened { session: *session, application_id, name, token: text, opened })
+        Ok(Opened { session: *session, application_id, name, token, opened })
     }
 
     /// The answer to a connect that took effect before, from the same facts.
@@ -169,7 +231,8 @@ impl Sessions {
         let Done::Session { session, opened } = done else { return Err(unexpected()) };
         self.not_barred(caller, session.application)?;
         let name = self.name(session.number).await?.unwrap_or_else(|| "(erased)".to_owned());
-        let token = secret::mint_for(caller.once.as_deref(), TokenKind::Session, session.id).text;
+        let mint = || secret::mint_for(caller.once.as_deref(), TokenKind::Session, session.id).text;
+        let token = session.kind.has_token().then(mint);
         let application_id = self.gate.known().application_id(session.application);
         Ok(Opened { session: *session, application_id, name, token, opened })
     }
@@ -254,7 +317,11 @@ impl Sessions {
 
     /// Ends a session and returns once nothing of it is under way any more: how many this call ended, one or none.
     pub async fn end(&self, caller: &Caller, number: SessionNumber, reason: Reason) -> Result<u64, Error> {
-        let items = vec![(number, Command::Disconnect { reason })];
+        self.end_by(caller, number, Command::Disconnect { reason }).await
+    }
+
+    async fn end_by(&self, caller: &Caller, number: SessionNumber, command: Command) -> Result<u64, Error> {
+        let items = vec![(number, command)];
         let answer =
             self.committer.submit(By::caller(caller), Work::Bulk { items, revocation: None }).await?;
         revoke::wait_for(&answer).await;
@@ -452,6 +519,7 @@ fn check_lengths(new: &NewSession) -> Result<(), Error> {
         ("authenticatedUserId", &new.authenticated_user),
         ("name", &new.name),
         ("hostname", &new.hostname),
+        ("owner", &new.owner),
     ];
     for (field, text) in texts {
         let Some(text) = text else { continue };

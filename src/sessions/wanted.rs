@@ -8,6 +8,7 @@ use crate::core::caller::Caller;
 use crate::core::filter::Filter;
 use crate::core::ids::{PrincipalNumber, SessionNumber};
 use crate::core::kind::Kind;
+use crate::core::phase::Stage;
 use crate::core::status::DerivedStatus;
 use crate::error::Error;
 use crate::gate::Order;
@@ -22,6 +23,10 @@ pub struct Wanted {
     pub kind: Option<Kind>,
     pub hostname: Option<String>,
     pub client: Option<String>,
+    /// What they are connected to within their application.
+    pub resource: Option<String>,
+    /// Any of these; empty means any at all.
+    pub stage: Vec<Stage>,
     /// Any of these; empty means any at all.
     pub status: Vec<DerivedStatus>,
     pub connected_after: Option<Time>,
@@ -77,6 +82,8 @@ impl Sessions {
             kind: wanted.kind,
             hostname: wanted.hostname.clone(),
             client: wanted.client.clone(),
+            resource: wanted.resource.clone(),
+            stage: wanted.stage.clone(),
             status: wanted.status.clone(),
             connected_after: wanted.connected_after,
             connected_before: wanted.connected_before,
@@ -109,6 +116,8 @@ impl Sessions {
             kind: filter.kind,
             hostname: filter.hostname.clone(),
             client: filter.client.clone(),
+            resource: filter.resource.clone(),
+            stage: filter.stage.clone(),
             status: filter.status.clone(),
             connected_after: filter.connected_after,
             connected_before: filter.connected_before,

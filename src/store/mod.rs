@@ -16,9 +16,9 @@ pub mod row;
 mod sqlite;
 
 pub use row::{
-    AccessToken, Addressed, Application, Batch, Delivery, DeliveryStatus, Detail, Entry, Item, KeySecret,
-    Loaded, McpSession, Organization, Principal, PrincipalRow, Revocation, ServiceAccount, SessionRow,
-    SessionToken, SideWrite, WebhookSecret,
+    AccessToken, Addressed, Application, Batch, Confirmation, Delivery, DeliveryStatus, Detail, Entry, Item,
+    KeySecret, Loaded, McpSession, Organization, Principal, PrincipalRow, ResourcePast, Revocation,
+    ServiceAccount, SessionRow, SessionToken, SideWrite, WebhookSecret,
 };
 pub use sqlite::{Bounds, Forget, Forgotten, LinesReader, LinesWriter, Stretch, Tail};
 pub use sqlite::{EndedPage, Health, Reader, Writer};

@@ -171,6 +171,8 @@ pub enum SideWrite {
         before: Time,
         failed_before: Time,
     },
+    /// That the end of a session is known where its work ran; the first one stays.
+    Confirmation(Confirmation),
     /// What a request came to that is not to take effect again.
     Outcome(Outcome),
     /// Forget a page of outcomes recorded up to this instant.
@@ -244,6 +246,24 @@ pub struct Loaded {
     pub last_revocation: i64,
     /// Sessions that ever connected, by application.
     pub session_totals: Vec<(ApplicationNumber, u64)>,
+    pub past: Vec<ResourcePast>,
+}
+
+/// What the ended sessions of a resource came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResourcePast {
+    pub application: ApplicationNumber,
+    pub resource: String,
+    pub sessions: u64,
+    pub bytes_out: u64,
+}
+
+/// That whoever ran the work of a session knows that it has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Confirmation {
+    pub session: SessionNumber,
+    pub at: Time,
+    pub message: Option<String>,
 }
 
 /// An event with the public ids of what it is about.
@@ -253,6 +273,9 @@ pub struct Addressed {
     pub session_id: Option<Uuid>,
     pub application_id: Option<Uuid>,
     pub revocation_id: Option<Uuid>,
+    /// What its session is connected to, and the name it has there.
+    pub resource: Option<String>,
+    pub client_session_id: Option<String>,
 }
 
 impl Addressed {

@@ -8,7 +8,9 @@ use sessiond::core::api_key::ApiKeyEvent;
 use sessiond::core::event::{
     ApplicationEvent, Event, OrganizationEvent, RevocationEvent, ServiceAccountEvent, SessionEvent,
 };
+use sessiond::core::hook::HookEvent;
 use sessiond::core::item::ItemEvent;
+use sessiond::core::place::MediaStreamEvent;
 use sessiond::core::principal::PrincipalEvent;
 use sessiond::core::schedule::ScheduleEvent;
 use sessiond::core::webhook::WebhookEvent;
@@ -76,6 +78,12 @@ fn variant(event: &Event) -> &'static str {
             WebhookEvent::Disabled(_) => "webhook_disabled",
             WebhookEvent::Enabled => "webhook_enabled",
             WebhookEvent::Deleted => "webhook_deleted",
+        },
+        Event::Session(SessionEvent::PhaseChanged(_)) => "phase_changed",
+        Event::Item(ItemEvent::MediaStream(MediaStreamEvent::Declared(_))) => "media_stream_declared",
+        Event::Item(ItemEvent::Hook(event)) => match event {
+            HookEvent::Created(_) => "hook_created",
+            HookEvent::Deleted => "hook_deleted",
         },
         Event::Unknown { .. } => "unknown",
     }

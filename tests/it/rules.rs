@@ -98,6 +98,11 @@ fn connect() -> Connect {
         client_session_id: Some("run-1".into()),
         token_identifier: None,
         protocol_version: None,
+        resource: None,
+        phase: None,
+        lifetime: None,
+        silent: false,
+        exclusive: false,
         personal: Personal::default(),
         presented: presented(1000),
     }
@@ -140,7 +145,7 @@ impl Given {
     }
 
     fn ended(self, reason: Reason, at: Time) -> Self {
-        self.and(SessionEvent::Disconnected(Disconnected { reason }), at)
+        self.and(SessionEvent::Disconnected(Disconnected::because(reason)), at)
     }
 
     fn revoked_by(mut self, revocation: Revocation) -> Self {
@@ -186,6 +191,7 @@ fn recorded(total: u64) -> SessionEvent {
         source: ActivitySource::Report,
         counts: Counts { requests: 1, bytes_in: 2, bytes_out: 3 },
         total: Counts { requests: total, bytes_in: 2 * total, bytes_out: 3 * total },
+        throughput: None,
     })
 }
 
@@ -198,7 +204,7 @@ fn expired(until: i64) -> SessionEvent {
 }
 
 fn disconnected(reason: Reason) -> SessionEvent {
-    SessionEvent::Disconnected(Disconnected { reason })
+    SessionEvent::Disconnected(Disconnected::because(reason))
 }
 
 fn stale(not_before: i64, seen_at: Option<i64>) -> Command {
@@ -225,6 +231,8 @@ fn a_connect_opens_a_session_whose_token_lasts_as_long_as_the_credential() {
             policy: POLICY.for_session(Kind::Agent, None),
             credential: Some(TOKEN),
             protocol_version: None,
+            resource: None,
+            phase: None,
             personal: personal_digest("the personal facts"),
         }
     );
@@ -278,12 +286,12 @@ fn a_connect_is_refused_with_an_expired_credential_from_its_very_instant_on() {
 
 #[test]
 fn the_natural_key_is_the_anchor_else_the_client_session_id_and_else_the_token_identifier() {
-    assert_eq!(natural_key(Some("z"), Some("a"), Some("b")), Some(NaturalKey::Anchor("z")));
-    assert_eq!(natural_key(None, Some("a"), Some("b")), Some(NaturalKey::ClientSessionId("a")));
-    assert_eq!(natural_key(None, None, Some("b")), Some(NaturalKey::TokenIdentifier("b")));
-    assert_eq!(natural_key(None, None, None), None);
-    assert_ne!(natural_key(None, Some("x"), None), natural_key(None, None, Some("x")));
-    assert_ne!(natural_key(Some("x"), None, None), natural_key(None, Some("x"), None));
+    assert_eq!(natural_key(Some("z"), None, Some("a"), Some("b")), Some(NaturalKey::Anchor("z")));
+    assert_eq!(natural_key(None, None, Some("a"), Some("b")), Some(NaturalKey::ClientSessionId("a")));
+    assert_eq!(natural_key(None, None, None, Some("b")), Some(NaturalKey::TokenIdentifier("b")));
+    assert_eq!(natural_key(None, None, None, None), None);
+    assert_ne!(natural_key(None, None, Some("x"), None), natural_key(None, None, None, Some("x")));
+    assert_ne!(natural_key(Some("x"), None, None, None), natural_key(None, None, Some("x"), None));
 }
 
 #[test]
@@ -322,6 +330,7 @@ fn totals_stop_at_the_largest_count_and_never_wrap() {
             source: ActivitySource::Report,
             counts: full,
             total: full,
+            throughput: None,
         }),
         at(10),
     );
@@ -453,7 +462,7 @@ fn expiry_ends_nothing() {
 #[test]
 fn only_disconnected_is_terminal() {
     let given = connected().ended(Reason::Client, at(50));
-    let ended = Refusal::Ended(Ended { at: at(50), reason: Reason::Client });
+    let ended = Refusal::Ended(Ended { at: at(50), reason: Reason::Client, outcome: None });
     assert_eq!(given.when(activity(presented(3000)), at(60)), Err(ended));
     assert_eq!(given.when(Command::RenewToken { presented: presented(3000) }, at(60)), Err(ended));
     for command in [

@@ -1,7 +1,7 @@
 //! The directory in a batch: organizations, applications, service accounts.
 
 use super::{Draft, Fact};
-use crate::committer::{By, Done, Founding};
+use crate::committer::{By, Declaration, Done, Founding};
 use crate::core::application::{
     self, Application, ApplicationCommand, DirectoryRefusal, Organization, OrganizationCommand,
     ServiceAccount, decide_application, decide_organization,
@@ -14,6 +14,7 @@ use crate::core::ids::{
     ApplicationNumber, Head, OrganizationNumber, RevocationNumber, ServiceAccountNumber, Stream, StreamKind,
 };
 use crate::core::item::{self, Item, ItemEvent};
+use crate::core::place::{MediaStreamDeclared, MediaStreamEvent};
 use crate::core::webhook::WebhookEvent;
 use crate::error::Error;
 use crate::store::SideWrite;
@@ -115,6 +116,81 @@ impl Draft<'_> {
         organization
     }
 
+    /// The application of this name that is not archived, made if there is none. Nothing authenticates as it until
+    /// somebody rotates its secret.
+    fn application_named(
+        &mut self,
+        by: &By,
+        organization: OrganizationNumber,
+        made: &ApplicationCreated,
+    ) -> Result<Application, Error> {
+        let found = self.live_applications(organization).find(|one| one.name == made.name).cloned();
+        if let Some(found) = found {
+            return Ok(found);
+        }
+        self.free_client(&made.oauth.client_id)?;
+        match self.create_application(by, organization, made, None)? {
+            Done::Application(application) => Ok(*application),
+            _ => Err(Error::Internal("a new application is none".to_owned())),
+        }
+    }
+
+    /// The same as an outcome.
+    pub(super) fn ensure_application(
+        &mut self,
+        by: &By,
+        organization: OrganizationNumber,
+        made: &ApplicationCreated,
+    ) -> Result<Done, Error> {
+        let application = self.application_named(by, organization, made)?;
+        Ok(Done::Application(Box::new(application)))
+    }
+
+    fn live_applications(&self, organization: OrganizationNumber) -> impl Iterator<Item = &Application> {
+        let known =
+            self.known.applications.values().filter(|one| !self.applications.contains_key(&one.number));
+        known
+            .chain(self.applications.values())
+            .filter(move |one| one.organization == organization && one.archived_at.is_none())
+    }
+
+    /// Makes sure that there is a media stream, and an application for its app.
+    pub(super) fn declare(
+        &mut self,
+        by: &By,
+        organization: OrganizationNumber,
+        declaration: &Declaration,
+    ) -> Result<Done, Error> {
+        let [vhost, app, stream] = &declaration.names;
+        let known = self.known.declared(organization, [vhost, app, stream]).map(|one| one.number);
+        let drafted = self.items.values().find_map(|item| match item {
+            Item::MediaStream(one)
+                if one.organization == organization
+                    && [&one.vhost, &one.app, &one.stream] == [vhost, app, stream] =>
+            {
+                Some(one.number)
+            }
+            _ => None,
+        });
+        let place = known.or(drafted).map(|number| Stream { kind: StreamKind::MediaStream, number });
+        let before = place.and_then(|place| self.item(place)).cloned();
+        if let Some(Item::MediaStream(one)) = &before
+            && self.application(one.application).is_some_and(|application| application.archived_at.is_none())
+        {
+            return Ok(Done::Item(Box::new(Item::MediaStream(one.clone()))));
+        }
+        let application = self.application_named(by, organization, &declaration.application)?.number;
+        let declared = MediaStreamDeclared {
+            id: declaration.id,
+            vhost: vhost.clone(),
+            app: app.clone(),
+            stream: stream.clone(),
+            application,
+        };
+        let wish = ItemEvent::MediaStream(MediaStreamEvent::Declared(declared));
+        self.wish_item(by, organization, place, &wish, &[])
+    }
+
     /// A wish about a small thing. Without a stream it is the beginning of a new one.
     pub(super) fn wish_item(
         &mut self,
@@ -155,6 +231,7 @@ impl Draft<'_> {
         let application = match (&before, &event) {
             (Some(Item::Webhook(webhook)), _) => webhook.application,
             (None, ItemEvent::Webhook(WebhookEvent::Created(created))) => created.application,
+            (_, ItemEvent::MediaStream(MediaStreamEvent::Declared(declared))) => Some(declared.application),
             _ => None,
         };
         let head = self.record(Fact {
@@ -184,14 +261,7 @@ impl Draft<'_> {
         name: &str,
         but: Option<ApplicationNumber>,
     ) -> bool {
-        let known =
-            self.known.applications.values().filter(|one| !self.applications.contains_key(&one.number));
-        known.chain(self.applications.values()).any(|one| {
-            one.organization == organization
-                && one.archived_at.is_none()
-                && one.name == name
-                && Some(one.number) != but
-        })
+        self.live_applications(organization).any(|one| one.name == name && Some(one.number) != but)
     }
 
     pub(super) fn create_application(
@@ -336,6 +406,8 @@ fn thing(kind: StreamKind) -> &'static str {
         StreamKind::ApiKey => "API key",
         StreamKind::Schedule => "Scheduled revocation",
         StreamKind::Webhook => "Webhook",
+        StreamKind::Hook => "Hook",
+        StreamKind::MediaStream => "Media stream",
         _ => "Resource",
     }
 }

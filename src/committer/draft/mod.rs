@@ -162,12 +162,17 @@ impl<'a> Draft<'a> {
             Work::Connect(opening) => self.connect(by, opening),
             Work::Bulk { items, revocation } => self.bulk(by, items, *revocation),
             Work::Report(items) => Ok(Done::Report(self.report(by, items))),
+            Work::Measure(items) => Ok(Done::Measured(self.measure(by, items))),
             Work::BeginRevocation(beginning) => self.begin_revocation(by, beginning),
             Work::EndRevocation { number, streams_closed } => {
                 self.end_revocation(by, *number, *streams_closed)
             }
             Work::Item { organization, stream, wish, side } => {
                 self.wish_item(by, *organization, *stream, wish, side)
+            }
+            Work::Declare { organization, declaration } => self.declare(by, *organization, declaration),
+            Work::EnsureApplication { organization, made } => {
+                self.ensure_application(by, *organization, made)
             }
             Work::Introduce(introduction) => Ok(Done::Principal(self.meet(introduction))),
             Work::Organization { number, command } => self.change_organization(by, *number, command),

@@ -12,9 +12,10 @@ use crate::core::revocation::Revocation;
 use crate::core::session::{
     Context, Envelope, Refusal, Session, decide, evolve, must_end_first, takes_effect_at,
 };
+use crate::core::throughput::Reading;
 use crate::core::token::{Principal, SessionToken};
 use crate::error::Error;
-use crate::gate::{Change, Fresh, KeyDigest, Terms, key_digest};
+use crate::gate::{Change, Fresh, KeyDigest, Terms, key_digest, shown_name};
 use crate::store::{Detail, SideWrite};
 
 impl Draft<'_> {
@@ -87,7 +88,9 @@ impl Draft<'_> {
         for event in events {
             self.session_event(by, number, event, None, Some((&connect, &personal)));
         }
-        self.issue_session_token(number, opening.token_hash);
+        if let Some(hash) = opening.token_hash {
+            self.issue_session_token(number, hash);
+        }
         let session = self.session(number).cloned().ok_or(Refusal::Unknown)?;
         Ok(Done::Session { session: Box::new(session), opened })
     }
@@ -190,6 +193,23 @@ impl Draft<'_> {
         refusals
     }
 
+    /// Readings of many sessions' counters, and what became of each.
+    pub(super) fn measure(
+        &mut self,
+        by: &By,
+        items: &[(SessionNumber, Command)],
+    ) -> Vec<Result<Reading, Refusal>> {
+        let take = |(number, command): &(SessionNumber, Command)| {
+            let session = self.session(*number).cloned().ok_or(Refusal::Unknown)?;
+            let reading = match command {
+                Command::Measure { sample, .. } => session.read(*sample).0,
+                _ => Reading::Counted,
+            };
+            self.wish(by, &session, command, None).map(|()| reading)
+        };
+        items.iter().map(take).collect()
+    }
+
     /// A wish to end a stale session, with what has been seen of it since.
     fn as_seen_now(&self, number: SessionNumber, command: &Command) -> Command {
         match (command, self.known.seen(number)) {
@@ -254,6 +274,7 @@ impl Draft<'_> {
             terms: Terms {
                 hostname: connect.personal.hostname.as_deref().map(Into::into),
                 client: connect.personal.client().map(Into::into),
+                name: shown_name(connect.kind, connect.client_session_id.as_deref()),
             },
         });
         self.count(&event, &session);
@@ -283,6 +304,9 @@ impl Draft<'_> {
         earlier.counts = earlier.counts.plus(activity.counts);
         earlier.total = activity.total;
         drafted.session.total = activity.total;
+        // Whole, with the readings before: so is what is recorded.
+        earlier.throughput.clone_from(&activity.throughput);
+        drafted.session.throughput.clone_from(&activity.throughput);
         true
     }
 }

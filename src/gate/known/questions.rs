@@ -11,6 +11,7 @@ use crate::core::application::{Application, Organization};
 use crate::core::caller::{Actor, ActorKind};
 use crate::core::event::Issuer;
 use crate::core::filter::{Facts, Filter};
+use crate::core::hook::Hook;
 use crate::core::ids::{
     ApplicationNumber, OrganizationNumber, Position, PrincipalNumber, RevocationNumber, SessionNumber,
     Stream, StreamKind,
@@ -339,6 +340,13 @@ impl Known {
     pub fn webhooks(&self) -> impl DoubleEndedIterator<Item = &Webhook> {
         self.items(StreamKind::Webhook).filter_map(|item| match item {
             Item::Webhook(webhook) => Some(webhook),
+            _ => None,
+        })
+    }
+
+    pub fn hooks(&self) -> impl DoubleEndedIterator<Item = &Hook> {
+        self.items(StreamKind::Hook).filter_map(|item| match item {
+            Item::Hook(hook) => Some(hook),
             _ => None,
         })
     }

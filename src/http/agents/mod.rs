@@ -26,11 +26,17 @@ pub struct Session {
     pub id: Uuid,
     /// Human-readable name.
     pub name: String,
+    /// `agent`, `mcp`, `media`, `webui` or `task`.
+    pub kind: &'static str,
+    /// What it is connected to within its application: the name of a media stream, the version of a workload's
+    /// application.
+    #[schema(required = true)]
+    pub resource: Option<String>,
     /// Changes only when the session ends.
     pub status: Status,
     /// What the session is at the moment of asking.
     pub derived_status: Derived,
-    /// When the session's token expires.
+    /// When the session's token expires; null for kinds of session that have none.
     #[schema(required = false, format = DateTime)]
     pub token_expires_at: Option<String>,
     /// The last sign of life.
@@ -95,12 +101,14 @@ pub struct SessionPolicy {
     #[schema(required = true)]
     pub preset: Option<&'static str>,
     pub idle_after: u32,
-    pub stale_after: u32,
+    /// Null where nothing but the end of the session is ever reported.
+    #[schema(required = true)]
+    pub stale_after: Option<u32>,
     /// In place of `staleAfter` until the session's second request; for MCP sessions only.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub unused_after: Option<u32>,
-    /// Absent in sessions from before applications had policies.
+    /// Absent where sessions have no token, and in those from before applications had policies.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub token_lifetime: Option<u32>,
@@ -123,6 +131,8 @@ impl From<View> for Session {
         Self {
             id: session.id,
             name: detail.name.unwrap_or_else(|| "(erased)".to_owned()),
+            kind: session.kind.word(),
+            token_expires_at: session.expiry().map(time),
             status: if session.ended.is_some() { Status::Disconnected } else { Status::Active },
             derived_status: match view.derived {
                 D::Active => Derived::Active,
@@ -130,11 +140,11 @@ impl From<View> for Session {
                 D::Expired => Derived::Expired,
                 D::Disconnected => Derived::Disconnected,
             },
-            token_expires_at: Some(time(session.token_expires_at)),
             last_active_at: Some(time(view.last_active_at)),
             connected_at: Some(time(session.connected_at)),
             disconnected_at: session.ended.map(|ended| time(ended.at)),
             created_at: time(session.connected_at),
+            resource: session.resource,
             agent_id: view.application_id,
             organization_id: view.organization_id,
             principal_id: view.principal_id,
@@ -145,7 +155,7 @@ impl From<View> for Session {
             policy: SessionPolicy {
                 preset: session.policy.preset.map(Preset::word),
                 idle_after: session.policy.idle_after,
-                stale_after: session.policy.stale_after,
+                stale_after: session.policy.stale(),
                 unused_after: session.policy.unused_after,
                 token_lifetime: session.policy.token_lifetime,
                 absolute_lifetime: session.policy.absolute_lifetime,

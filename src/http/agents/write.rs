@@ -80,9 +80,7 @@ pub async fn create(
     let user_agent =
         headers.get(header::USER_AGENT).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
     let new = NewSession {
-        kind: Kind::Agent,
         application: body.application_id,
-        anchor: None,
         client_session_id: body.client_session_id,
         token_identifier: body.token_identifier,
         authenticated_user: body.authenticated_user_id,
@@ -91,7 +89,7 @@ pub async fn create(
         user_agent: user_agent.map(|text| text.chars().take(512).collect()),
         client_info: body.client_info,
         ip: Some(address.0.to_string()),
-        protocol_version: None,
+        ..NewSession::of(Kind::Agent)
     };
     let opened = app.sessions.connect(&caller, new).await?;
     let status = if opened.opened { StatusCode::CREATED } else { StatusCode::OK };
@@ -100,7 +98,7 @@ pub async fn create(
         session_id: id,
         id,
         name: opened.name,
-        token: opened.token,
+        token: opened.token.unwrap_or_default(),
         token_expires_at: time(opened.session.token_expires_at),
         agent_id: opened.application_id,
     };

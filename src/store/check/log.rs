@@ -14,6 +14,7 @@ use crate::core::ids::{ApplicationNumber, Head, Position, SessionNumber, StreamK
 use crate::core::item::{self, Item};
 use crate::core::revocation::Revocation;
 use crate::core::session::Session;
+use crate::core::throughput::Throughput;
 use crate::store::{Batch, Detail};
 
 /// An event exactly as it is stored.
@@ -77,11 +78,13 @@ pub(super) struct Folded {
 }
 
 /// A session's activity columns after one of its events.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Point {
     pub last_active_at: Time,
     /// Not known where the activity that had them was pruned; then a later one is there and its row is newer.
     pub total: Option<Counts>,
+    /// The same holds for this.
+    pub throughput: Option<Box<Throughput>>,
     pub head: Head,
 }
 
@@ -89,14 +92,18 @@ impl Folded {
     /// The newest point.
     pub fn newest(&self) -> Point {
         let Session { last_active_at, total, head, .. } = self.session;
-        Point { last_active_at, total: self.counted.then_some(total), head }
+        let throughput = self.session.throughput.clone();
+        Point { last_active_at, total: self.counted.then_some(total), throughput, head }
     }
 
     /// The lifecycle row.
     pub fn lifecycle_row(&self) -> Session {
-        let Point { last_active_at, total, head } = self.row;
-        let total = total.unwrap_or(self.session.total);
-        Session { last_active_at, total, head, ..self.session.clone() }
+        let Point { last_active_at, total, throughput, head } = self.row.clone();
+        let (total, throughput) = match total {
+            Some(total) => (total, throughput),
+            None => (self.session.total, self.session.throughput.clone()),
+        };
+        Session { last_active_at, total, throughput, head, ..self.session.clone() }
     }
 
     /// The hot row, where there must be one once all activity is settled.

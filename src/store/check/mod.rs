@@ -9,6 +9,7 @@ mod value;
 pub use super::sqlite::rebuild;
 use super::{Reader, StoreError};
 use crate::core::ids::Position;
+pub use rows::throughput_text;
 
 pub(super) use log::{Log, StoredEvent};
 pub(super) use rows::{Page, Rows, Table};

@@ -75,6 +75,7 @@ impl Place<'_> {
                 source: ActivitySource::Report,
                 counts: Counts::default(),
                 total: Counts::default(),
+                throughput: None,
             })),
         };
         match (&event, stored.personal) {
@@ -153,7 +154,12 @@ impl Place<'_> {
         };
         let State::Session(mut folded) = state else {
             let session = self.begun(evolve(None, event, &envelope))?;
-            let row = Point { last_active_at: session.last_active_at, total: None, head: session.head };
+            let row = Point {
+                last_active_at: session.last_active_at,
+                total: None,
+                throughput: None,
+                head: session.head,
+            };
             return Ok(State::Session(Box::new(Folded { session, row, tail: vec![], counted: true })));
         };
         if event_is_lifecycle(event) {

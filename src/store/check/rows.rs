@@ -8,9 +8,11 @@ use super::value::Value;
 use crate::core::application::{Application, Organization, ServiceAccount};
 use crate::core::ids::{ApplicationNumber, Head, StreamKind};
 use crate::core::item::Item;
+use crate::core::phase::{Outcome, Phase};
 use crate::core::policy::Preset;
 use crate::core::revocation::Revocation;
 use crate::core::session::Session;
+use crate::core::throughput::Throughput;
 use crate::store::Detail;
 
 /// The tables that are made from the log, one a kind of stream. A session's hot row and its details come with it.
@@ -26,10 +28,12 @@ pub enum Table {
     ApiKey,
     Schedule,
     Webhook,
+    MediaStream,
+    Hook,
 }
 
 impl Table {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Organization,
         Self::Application,
         Self::ServiceAccount,
@@ -39,6 +43,8 @@ impl Table {
         Self::ApiKey,
         Self::Schedule,
         Self::Webhook,
+        Self::MediaStream,
+        Self::Hook,
     ];
 
     pub fn name(self) -> &'static str {
@@ -48,7 +54,12 @@ impl Table {
     /// Where its rows are, for a `from`.
     pub fn source(self) -> String {
         match self {
-            Self::Principal | Self::ApiKey | Self::Schedule | Self::Webhook => {
+            Self::Principal
+            | Self::ApiKey
+            | Self::Schedule
+            | Self::Webhook
+            | Self::MediaStream
+            | Self::Hook => {
                 format!("(select * from item where kind = {})", self.kind() as i64)
             }
             _ => self.name().to_owned(),
@@ -66,6 +77,8 @@ impl Table {
             Self::ApiKey => StreamKind::ApiKey,
             Self::Schedule => StreamKind::Schedule,
             Self::Webhook => StreamKind::Webhook,
+            Self::MediaStream => StreamKind::MediaStream,
+            Self::Hook => StreamKind::Hook,
         }
     }
 }
@@ -219,7 +232,7 @@ fn column<'row>(columns: &[String], row: &'row [Value], name: &str) -> Option<&'
 /// Takes the totals from the row itself, where the log no longer has them.
 fn leave_out_totals(expected: &mut Expected, columns: &[String], row: &[Value]) {
     for (name, value) in expected {
-        if matches!(*name, "requests" | "bytes_in" | "bytes_out")
+        if matches!(*name, "requests" | "bytes_in" | "bytes_out" | "throughput")
             && let Some(found) = column(columns, row, name)
         {
             *value = found.clone();
@@ -393,8 +406,18 @@ fn session_columns(row: &Session) -> Expected {
         ("suspended_at", row.suspended_at.into()),
         ("resumed_at", row.resumed_at.into()),
         ("unused_after", row.policy.unused_after.into()),
+        ("resource", row.resource.as_ref().into()),
+        ("phase", row.phase.map(Phase::word).into()),
+        ("ended_outcome", row.ended.and_then(|ended| ended.outcome).map(Outcome::word).into()),
+        ("message", row.message.as_ref().into()),
+        ("throughput", throughput_text(row.throughput.as_deref()).into()),
     ]);
     columns
+}
+
+/// What readings have come to, as rows keep it.
+pub fn throughput_text(throughput: Option<&Throughput>) -> Option<String> {
+    throughput.map(|one| serde_json::to_string(one).unwrap_or_default())
 }
 
 fn hot_columns(number: i64, point: &Point) -> Expected {
@@ -406,7 +429,9 @@ fn hot_columns(number: i64, point: &Point) -> Expected {
         ("bytes_in", total.bytes_in.into()),
         ("bytes_out", total.bytes_out.into()),
     ];
-    with_head(columns, &point.head)
+    let mut columns = with_head(columns, &point.head);
+    columns.push(("throughput", throughput_text(point.throughput.as_deref()).into()));
+    columns
 }
 
 fn detail_columns(number: i64, application: ApplicationNumber, row: &Detail) -> Expected {

@@ -8,8 +8,10 @@ use sqlx::{Arguments, Encode, Sqlite, Type};
 use crate::core::Time;
 use crate::core::event::TYPE_VERSION;
 use crate::core::ids::{ApplicationNumber, Head, SessionNumber};
+use crate::core::phase::{Outcome, Phase};
 use crate::core::policy::Preset;
 use crate::core::session::Session;
+use crate::store::check::throughput_text;
 use crate::store::row::{Detail, Entry};
 
 /// Rows of one statement come in these numbers, so that few statements are ever prepared.
@@ -86,21 +88,24 @@ pub(super) static SESSION: Insert = Insert::new(
     "session (number, id, organization, application, principal, owner_kind, owner_id, kind, state, idle_after, \
      stale_after, absolute_lifetime, connected_at, connected_head, lifetime_ends_at, token_expires_at, \
      expiry_announced, credential, ended_at, ended_reason, last_active_at, requests, bytes_in, bytes_out, version, \
-     head, hash, token_lifetime, preset, suspended_at, resumed_at, unused_after)",
-    32,
+     head, hash, token_lifetime, preset, suspended_at, resumed_at, unused_after, resource, phase, ended_outcome, \
+     message, throughput)",
+    37,
     "on conflict (number) do update set state = excluded.state, token_expires_at = excluded.token_expires_at, \
      expiry_announced = excluded.expiry_announced, credential = excluded.credential, ended_at = excluded.ended_at, \
      ended_reason = excluded.ended_reason, last_active_at = excluded.last_active_at, requests = excluded.requests, \
      bytes_in = excluded.bytes_in, bytes_out = excluded.bytes_out, version = excluded.version, head = excluded.head, \
-     hash = excluded.hash, suspended_at = excluded.suspended_at, resumed_at = excluded.resumed_at",
+     hash = excluded.hash, suspended_at = excluded.suspended_at, resumed_at = excluded.resumed_at, \
+     phase = excluded.phase, ended_outcome = excluded.ended_outcome, message = excluded.message, \
+     throughput = excluded.throughput",
 );
 
 pub(super) static ACTIVITY_ROW: Insert = Insert::new(
-    "session_activity (number, last_active_at, requests, bytes_in, bytes_out, version, head, hash)",
-    8,
+    "session_activity (number, last_active_at, requests, bytes_in, bytes_out, version, head, hash, throughput)",
+    9,
     "on conflict (number) do update set last_active_at = excluded.last_active_at, requests = excluded.requests, \
      bytes_in = excluded.bytes_in, bytes_out = excluded.bytes_out, version = excluded.version, head = excluded.head, \
-     hash = excluded.hash",
+     hash = excluded.hash, throughput = excluded.throughput",
 );
 
 pub(super) static DETAIL: Insert = Insert::new(
@@ -230,7 +235,12 @@ pub(super) fn bind_session(bound: &mut Bound, session: &Session) {
         .add(session.policy.preset.map(Preset::word))
         .optional_time(session.suspended_at)
         .optional_time(session.resumed_at)
-        .add(session.policy.unused_after.map(i64::from));
+        .add(session.policy.unused_after.map(i64::from))
+        .add(session.resource.as_deref())
+        .add(session.phase.map(Phase::word))
+        .add(session.ended.and_then(|ended| ended.outcome).map(Outcome::word))
+        .add(session.message.as_deref())
+        .add(throughput_text(session.throughput.as_deref()));
 }
 
 pub(super) fn bind_activity(bound: &mut Bound, session: &Session) {
@@ -240,7 +250,8 @@ pub(super) fn bind_activity(bound: &mut Bound, session: &Session) {
         .count(session.total.requests)
         .count(session.total.bytes_in)
         .count(session.total.bytes_out)
-        .head(&session.head);
+        .head(&session.head)
+        .add(throughput_text(session.throughput.as_deref()));
 }
 
 pub(super) fn bind_detail(

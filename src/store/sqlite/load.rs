@@ -16,7 +16,7 @@ use crate::core::ids::{ApplicationNumber, Position, SessionNumber, StreamKind};
 use crate::core::item::Item;
 use crate::core::session::{Envelope, evolve};
 use crate::store::StoreError;
-use crate::store::row::{Entry, KeySecret, Loaded, SessionToken};
+use crate::store::row::{Entry, KeySecret, Loaded, ResourcePast, SessionToken};
 
 /// Events read at a time when walking the log.
 const PAGE: i64 = 2_000;
@@ -58,9 +58,25 @@ impl Reader {
             let application = ApplicationNumber(row.try_get("application")?);
             loaded.session_totals.push((application, total.unsigned_abs()));
         }
+        loaded.past = self.past().await?;
         self.load_sessions(&mut loaded).await?;
         self.fold_tail(&mut loaded).await?;
         Ok(loaded)
+    }
+
+    async fn past(&self) -> Result<Vec<ResourcePast>, StoreError> {
+        let sql = "select application, resource, count(*) as sessions, sum(bytes_out) as bytes_out from session \
+                   indexed by session_ended_by_resource where state = 0 and resource is not null \
+                   group by application, resource";
+        let read = |row: &SqliteRow| {
+            Ok(ResourcePast {
+                application: ApplicationNumber(row.try_get("application")?),
+                resource: row.try_get("resource")?,
+                sessions: super::count(row, "sessions")?,
+                bytes_out: super::count(row, "bytes_out")?,
+            })
+        };
+        sqlx::query(sql).fetch_all(&self.pool).await?.iter().map(read).collect()
     }
 
     async fn load_sessions(&self, loaded: &mut Loaded) -> Result<(), StoreError> {

@@ -84,9 +84,10 @@ impl Reader {
                  select position, previous_position, 1 from event where position = ?1 \
                  union all select e.position, e.previous_position, nth + 1 from chain \
                  cross join event e on e.position = chain.previous where nth < ?3) \
-                 select e.*, s.id as session_id, a.id as application_id, r.id as revocation_id \
-                 from chain cross join event e on e.position = chain.position \
-                 left join session s on s.number = ?2 left join application a on a.number = e.application \
+                 select e.*, s.id as session_id, s.resource, d.client_session_id, a.id as application_id, \
+                 r.id as revocation_id from chain cross join event e on e.position = chain.position \
+                 left join session s on s.number = ?2 left join session_detail d on s.resource is not null \
+                 and d.number = s.number left join application a on a.number = e.application \
                  left join revocation r on r.number = e.revocation order by e.position desc";
             let query = sqlx::query(sql).bind(newest.0).bind(session.0).bind(limit);
             query.fetch_all(&self.pool).await?
@@ -207,8 +208,10 @@ impl Reader {
 
 fn addressed(condition: &str) -> String {
     format!(
-        "select e.*, s.id as session_id, a.id as application_id, r.id as revocation_id from event e \
+        "select e.*, s.id as session_id, s.resource, d.client_session_id, a.id as application_id, \
+         r.id as revocation_id from event e \
          left join session s on e.stream_kind = 4 and s.number = e.stream_number \
+         left join session_detail d on s.resource is not null and d.number = s.number \
          left join application a on a.number = e.application left join revocation r on r.number = e.revocation \
          where {condition} limit ?"
     )
@@ -220,5 +223,7 @@ fn addressed_entry(row: &SqliteRow) -> Result<Addressed, StoreError> {
         session_id: row.try_get("session_id")?,
         application_id: row.try_get("application_id")?,
         revocation_id: row.try_get("revocation_id")?,
+        resource: row.try_get("resource")?,
+        client_session_id: row.try_get("client_session_id")?,
     })
 }

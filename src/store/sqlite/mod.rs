@@ -29,6 +29,7 @@ use crate::core::ids::{
 use crate::core::item::Item;
 use crate::core::kind::Kind;
 use crate::core::once::Outcome;
+use crate::core::phase::{Outcome as WorkOutcome, Phase};
 use crate::core::policy::{Preset, SessionPolicy};
 use crate::core::reason::Reason;
 use crate::core::session::{Ended, Session};
@@ -222,18 +223,25 @@ fn reason(row: &SqliteRow, word: &str) -> Result<Reason, StoreError> {
     Reason::from_word(word).ok_or_else(|| damaged(row, format!("unknown reason {word:?}")))
 }
 
+/// What a column's word stands for, where there is one.
+fn word_of<T>(row: &SqliteRow, column: &str, read: fn(&str) -> Option<T>) -> Result<Option<T>, StoreError> {
+    let word: Option<&str> = row.try_get(column)?;
+    word.map(|word| read(word).ok_or_else(|| damaged(row, format!("unknown {column} {word:?}")))).transpose()
+}
+
 /// The lifecycle row alone: its activity columns may be behind.
 fn session(row: &SqliteRow) -> Result<Session, StoreError> {
     let kind: &str = row.try_get("kind")?;
     let owner_kind = row.try_get("owner_kind")?;
     let ended_reason: Option<&str> = row.try_get("ended_reason")?;
-    let preset: Option<&str> = row.try_get("preset")?;
-    let preset = preset
-        .map(|word| Preset::from_word(word).ok_or_else(|| damaged(row, format!("unknown preset {word:?}"))));
     let token_lifetime: Option<i64> = row.try_get("token_lifetime")?;
     let unused_after: Option<i64> = row.try_get("unused_after")?;
     let ended = match (optional_time(row, "ended_at")?, ended_reason) {
-        (Some(at), Some(word)) => Some(Ended { at, reason: reason(row, word)? }),
+        (Some(at), Some(word)) => Some(Ended {
+            at,
+            reason: reason(row, word)?,
+            outcome: word_of(row, "ended_outcome", WorkOutcome::from_word)?,
+        }),
         _ => None,
     };
     Ok(Session {
@@ -254,7 +262,7 @@ fn session(row: &SqliteRow) -> Result<Session, StoreError> {
             absolute_lifetime: short(row, "absolute_lifetime")?,
             token_lifetime: token_lifetime.map(|_| short(row, "token_lifetime")).transpose()?,
             unused_after: unused_after.map(|_| short(row, "unused_after")).transpose()?,
-            preset: preset.transpose()?,
+            preset: word_of(row, "preset", Preset::from_word)?,
         },
         connected_at: time(row.try_get("connected_at")?),
         connected_at_position: Position(row.try_get("connected_head")?),
@@ -270,7 +278,11 @@ fn session(row: &SqliteRow) -> Result<Session, StoreError> {
         credential: row.try_get("credential")?,
         suspended_at: optional_time(row, "suspended_at")?,
         resumed_at: optional_time(row, "resumed_at")?,
+        resource: row.try_get("resource")?,
+        phase: word_of(row, "phase", Phase::from_word)?,
+        throughput: optional_json(row, "throughput")?,
         ended,
+        message: row.try_get("message")?,
         head: head(row)?,
     })
 }
@@ -279,7 +291,7 @@ fn session(row: &SqliteRow) -> Result<Session, StoreError> {
 const WHOLE_SESSION: &str = "s.*, d.name, d.hostname, d.user_agent, d.client_info, d.ip, d.client_session_id, \
      d.token_identifier, d.protocol_version, d.client, d.anchor, a.last_active_at as hot_last_active_at, \
      a.requests as hot_requests, a.bytes_in as hot_bytes_in, a.bytes_out as hot_bytes_out, a.version as hot_version, a.head as hot_head, \
-     a.hash as hot_hash";
+     a.hash as hot_hash, a.throughput as hot_throughput";
 
 /// A session with its details and whichever of its two rows is newer.
 fn whole_session(row: &SqliteRow) -> Result<SessionRow, StoreError> {
@@ -292,6 +304,7 @@ fn whole_session(row: &SqliteRow) -> Result<SessionRow, StoreError> {
             bytes_in: count(row, "hot_bytes_in")?,
             bytes_out: count(row, "hot_bytes_out")?,
         };
+        session.throughput = optional_json(row, "hot_throughput")?;
         session.head =
             Head { version, position: Position(row.try_get("hot_head")?), hash: bytes32(row, "hot_hash")? };
     }

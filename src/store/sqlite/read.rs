@@ -15,7 +15,9 @@ use crate::core::ids::{
 use crate::core::kind::Kind;
 use crate::core::once::Outcome;
 use crate::store::StoreError;
-use crate::store::row::{Detail, McpSession, Principal, PrincipalRow, Revocation, SessionRow, SessionToken};
+use crate::store::row::{
+    Confirmation, Detail, McpSession, Principal, PrincipalRow, Revocation, SessionRow, SessionToken,
+};
 
 /// Size of the WAL from which it is moved into the database: late, because pages written often are then moved once.
 const CHECKPOINT_FROM: u64 = 16 << 20;
@@ -182,6 +184,24 @@ impl Reader {
             .fetch_optional(&self.pool)
             .await?;
         Ok(sealed)
+    }
+
+    /// Which of these ends are known where the work ran.
+    pub async fn confirmations(&self, sessions: &[SessionNumber]) -> Result<Vec<Confirmation>, StoreError> {
+        if sessions.is_empty() {
+            return Ok(vec![]);
+        }
+        let sql = "select c.* from (select value from json_each(?)) wanted \
+                   cross join confirmation c on c.session = wanted.value";
+        let numbers = serde_json::to_string(sessions).unwrap_or_default();
+        let read = |row: &SqliteRow| {
+            Ok(Confirmation {
+                session: SessionNumber(row.try_get("session")?),
+                at: time(row.try_get("at")?),
+                message: row.try_get("message")?,
+            })
+        };
+        sqlx::query(sql).bind(numbers).fetch_all(&self.pool).await?.iter().map(read).collect()
     }
 
     /// The hash of an OAuth client's secret.
@@ -357,6 +377,7 @@ fn ended_from(
         ),
         (Filter { hostname: Some(_), .. }, _) => (by_text("session_detail_by_hostname"), "d"),
         (Filter { client: Some(_), .. }, _) => (by_text("session_detail_by_client"), "d"),
+        (Filter { resource: Some(_), .. }, _) => (by_session("session_ended_by_resource"), "s"),
         (Filter { principal: Some(_), .. }, _) => (by_session("session_ended_by_principal"), "s"),
         (_, Some("last_active_at")) => (by_session("session_ended_by_activity"), "s"),
         (_, Some(_)) => (by_session("session_ended_by_expiry"), "s"),
@@ -376,6 +397,7 @@ fn ended_from(
         ("d.hostname", filter.hostname.as_deref()),
         ("d.client", filter.client.as_deref()),
         ("s.kind", filter.kind.map(Kind::word)),
+        ("s.resource", filter.resource.as_deref()),
     ] {
         if let Some(text) = text {
             query.push(format!(" and {column} = ")).push_bind(text.to_owned());
@@ -390,6 +412,11 @@ fn ended_from(
         if let Some(time) = time {
             query.push(" and ").push(condition).push_bind(time.timestamp_millis());
         }
+    }
+    if !filter.stage.is_empty() {
+        let words: Vec<_> = filter.stage.iter().map(|stage| stage.word()).collect();
+        query.push(" and coalesce(s.ended_outcome, 'terminated') in (select value from json_each(");
+        query.push_bind(serde_json::to_string(&words).unwrap_or_default()).push("))");
     }
     if !filter.except.is_empty() {
         let except = serde_json::to_string(&filter.except).unwrap_or_default();

@@ -276,6 +276,12 @@ impl Writer {
                     .bind(mcp.id_hash.as_slice())
                     .bind(&mcp.sealed)
             }
+            SideWrite::Confirmation(confirmation) => {
+                sqlx::query("insert or ignore into confirmation (session, at, message) values (?, ?, ?)")
+                    .bind(confirmation.session.0)
+                    .bind(confirmation.at.timestamp_millis())
+                    .bind(&confirmation.message)
+            }
             SideWrite::UpstreamSecret { application, sealed: Some(sealed) } => {
                 sqlx::query("insert or replace into upstream_secret (application, sealed) values (?, ?)")
                     .bind(application.0)

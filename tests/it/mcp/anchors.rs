@@ -18,18 +18,10 @@ impl House {
 
     async fn open(&self, caller: &Caller, anchor: &str) -> Opened {
         let new = NewSession {
-            kind: Kind::Mcp,
             application: Some(Uuid::try_parse(&self.application).unwrap()),
             anchor: Some(anchor.to_owned()),
-            client_session_id: None,
-            token_identifier: None,
-            authenticated_user: None,
-            name: None,
-            hostname: None,
-            user_agent: None,
-            client_info: None,
-            ip: None,
             protocol_version: Some("2026-07-28".to_owned()),
+            ..NewSession::of(Kind::Mcp)
         };
         self.inside().sessions.connect(caller, new).await.unwrap()
     }

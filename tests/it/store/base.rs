@@ -205,6 +205,11 @@ impl Running {
             client_session_id: opens.client_session_id.clone(),
             token_identifier: opens.token_identifier.clone(),
             protocol_version: Some("2025-11-25".into()),
+            resource: None,
+            phase: None,
+            lifetime: None,
+            silent: false,
+            exclusive: false,
             personal: Personal {
                 salt: Uuid::new_v4().to_string(),
                 name: "amber otter".into(),
@@ -223,7 +228,7 @@ impl Running {
         subject_digest[..subject.len()].copy_from_slice(subject.as_bytes());
         Work::Connect(Box::new(Opening {
             connect,
-            token_hash: [1; 32],
+            token_hash: Some([1; 32]),
             issuer: "https://issuer.example".into(),
             subject,
             subject_digest,

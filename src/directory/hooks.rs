@@ -1,0 +1,161 @@
+//! Hooks of media servers: made, listed, deleted.
+
+use uuid::Uuid;
+
+use super::{Directory, Slice, WithSecret, checked_name, unexpected};
+use crate::committer::{By, Done, Work};
+use crate::core::caller::{Actor, ActorKind, Caller, Credential, CredentialKind, Scope, Scopes};
+use crate::core::hook::{Hook, HookCreated, HookEvent};
+use crate::core::ids::{Position, Stream, StreamKind};
+use crate::core::item::{Item, ItemEvent};
+use crate::core::{Time, place};
+use crate::error::Error;
+use crate::secret;
+use crate::store::SideWrite;
+
+/// Hooks of an organization.
+const MOST: usize = 100;
+/// Longest and shortest secret that may be chosen; bytes.
+const LONGEST_SECRET: usize = 256;
+const SHORTEST_SECRET: usize = 16;
+
+/// A hook that is to be made.
+#[derive(Debug)]
+pub struct NewHook {
+    pub name: String,
+    pub vhost: String,
+    /// Seconds.
+    pub lifetime: Option<u32>,
+    /// What the media server signs with; made up if absent.
+    pub secret: Option<String>,
+}
+
+/// What is sealed with a hook's secret, so that it opens nowhere else.
+fn about(id: Uuid) -> String {
+    format!("hook {id}")
+}
+
+impl Directory {
+    /// Makes a hook; its secret is shown this once.
+    pub async fn create_hook(&self, caller: &Caller, new: NewHook) -> Result<WithSecret<Hook>, Error> {
+        let once = caller.once.as_deref();
+        let chosen = new.secret.clone();
+        let secret = match &chosen {
+            Some(secret) => checked_secret(secret)?.to_owned(),
+            None => secret::hook_text(&secret::mint_signing_key(once)),
+        };
+        if let Some(done) = By::caller(caller).recorded()? {
+            return Ok(WithSecret { made: hook_of(done)?, secret: Some(secret) });
+        }
+        let name = checked_name("name", &new.name)?;
+        let vhost =
+            place::checked_segment("vhost", &new.vhost).map_err(|what| Error::field("vhost", what))?;
+        let organization = caller.organization;
+        let own = |one: &&Hook| one.organization == organization && one.deleted_at.is_none();
+        if self.gate.known().hooks().filter(own).count() >= MOST {
+            let message = format!("an organization may have at most {MOST} hooks");
+            return Err(Error::Conflict { code: "hook_limit_reached", message });
+        }
+        let id = secret::new_id();
+        let created = HookCreated { id, name, vhost: vhost.to_owned(), lifetime: new.lifetime };
+        let sealed = self.key.seal(&about(id), secret.as_bytes());
+        let work = Work::Item {
+            organization,
+            stream: None,
+            wish: ItemEvent::Hook(HookEvent::Created(created)),
+            side: vec![SideWrite::WebhookSecret { id, sealed }],
+        };
+        let made = hook_of(self.committer.submit(By::caller(caller), work).await?.done)?;
+        Ok(WithSecret { made, secret: Some(secret) })
+    }
+
+    /// The organization's hooks, newest first.
+    pub fn hooks(&self, caller: &Caller, slice: Slice) -> (Vec<Hook>, bool) {
+        let known = self.gate.known();
+        let mut own: Vec<_> = known
+            .hooks()
+            .filter(|one| one.organization == caller.organization && one.deleted_at.is_none())
+            .filter(|one| slice.after.is_none_or(|after| (one.created_at, one.id) < after))
+            .cloned()
+            .collect();
+        own.sort_unstable_by_key(|one| std::cmp::Reverse((one.created_at, one.id)));
+        let more = own.len() > slice.limit as usize;
+        own.truncate(slice.limit as usize);
+        (own, more)
+    }
+
+    /// One hook that is not deleted.
+    pub fn hook(&self, caller: &Caller, id: Uuid) -> Result<Hook, Error> {
+        let hook = self.live_hook(id).filter(|hook| hook.organization == caller.organization);
+        hook.ok_or(Error::NotFound("Hook"))
+    }
+
+    /// The same, whoever asks.
+    fn live_hook(&self, id: Uuid) -> Option<Hook> {
+        match self.gate.known().item_by_id(id) {
+            Some(Item::Hook(hook)) if hook.deleted_at.is_none() => Some(hook.clone()),
+            _ => None,
+        }
+    }
+
+    /// Deletes a hook: it lets nobody in any more when this returns. What came in by it stays.
+    pub async fn delete_hook(&self, caller: &Caller, id: Uuid) -> Result<(), Error> {
+        let hook = self.hook(caller, id)?;
+        let work = Work::Item {
+            organization: hook.organization,
+            stream: Some(Stream { kind: StreamKind::Hook, number: hook.number }),
+            wish: ItemEvent::Hook(HookEvent::Deleted),
+            side: vec![SideWrite::ForgetWebhook(id)],
+        };
+        self.committer.submit(By::caller(caller), work).await.map(|_| ())
+    }
+
+    /// Who calls a hook, with the secret that a call of it must be signed with.
+    pub async fn hook_called(&self, id: Uuid) -> Result<Option<(Hook, Caller, Vec<u8>)>, Error> {
+        let Some(hook) = self.live_hook(id) else { return Ok(None) };
+        let Some(kept) = self.reader.webhook_secret(id).await? else { return Ok(None) };
+        let secret =
+            self.key.open(&about(id), &kept.sealed).map_err(|error| Error::Internal(error.to_string()))?;
+        let caller = Caller {
+            organization: hook.organization,
+            organization_id: self.organization_id(hook.organization),
+            actor: Actor { kind: ActorKind::Hook, id },
+            principal: None,
+            scopes: Scopes::default().with(Scope::Media),
+            confined_to: None,
+            bound_to: None,
+            credential: Credential {
+                kind: CredentialKind::Hook(id),
+                issued_at: Position(i64::MAX),
+                expires_at: Time::MAX_UTC,
+                barred: false,
+            },
+            ended: None,
+            request_id: None,
+            traceparent: None,
+            once: None,
+        };
+        Ok(Some((hook, caller, secret)))
+    }
+}
+
+fn checked_secret(secret: &str) -> Result<&str, Error> {
+    let fits = (SHORTEST_SECRET..=LONGEST_SECRET).contains(&secret.len());
+    if fits && secret.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(secret);
+    }
+    let message = format!(
+        "secret must be {SHORTEST_SECRET} to {LONGEST_SECRET} visible ASCII characters; leave it out to have one made"
+    );
+    Err(Error::field("secret", message))
+}
+
+fn hook_of(done: Done) -> Result<Hook, Error> {
+    match done {
+        Done::Item(item) => match *item {
+            Item::Hook(hook) => Ok(hook),
+            _ => Err(unexpected()),
+        },
+        _ => Err(unexpected()),
+    }
+}

@@ -1,0 +1,63 @@
+//! Applications that other systems name: they are made when they are first spoken of.
+
+use super::{Directory, NewApplication, unexpected};
+use crate::committer::{By, Declaration, Done, Work};
+use crate::core::application::Application;
+use crate::core::caller::Caller;
+use crate::core::event::ApplicationCreated;
+use crate::core::item::Item;
+use crate::core::place::{MediaStream, application_name};
+use crate::error::Error;
+use crate::secret;
+
+impl Directory {
+    /// Makes sure that there is a media stream of these names: virtual host, app and stream.
+    pub async fn declare_stream(&self, caller: &Caller, names: [String; 3]) -> Result<MediaStream, Error> {
+        let application = self.made(&application_name(&names[0], &names[1]))?;
+        let declaration = Box::new(Declaration { id: secret::new_id(), names, application });
+        let work = Work::Declare { organization: caller.organization, declaration };
+        match self.committer.submit(once_less(caller), work).await?.done {
+            Done::Item(item) => match *item {
+                Item::MediaStream(stream) => Ok(stream),
+                _ => Err(unexpected()),
+            },
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// The application of this name that is not archived; made if there is none.
+    pub async fn application_named(&self, caller: &Caller, name: &str) -> Result<Application, Error> {
+        let made = self.made(name)?;
+        let found = self.live_application_named(caller, &made.name);
+        if let Some(found) = found {
+            return Ok(found);
+        }
+        let work = Work::EnsureApplication { organization: caller.organization, made: Box::new(made) };
+        match self.committer.submit(once_less(caller), work).await?.done {
+            Done::Application(application) => Ok(*application),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// The application of this name, if it is not archived.
+    pub fn live_application_named(&self, caller: &Caller, name: &str) -> Option<Application> {
+        let known = self.gate.known();
+        let mut own = known.applications.values().filter(|one| {
+            one.organization == caller.organization
+                && one.archived_at.is_none()
+                && caller.may_touch(one.number)
+        });
+        own.find(|one| one.name == name).cloned()
+    }
+
+    /// How an application is made that another system names.
+    fn made(&self, name: &str) -> Result<ApplicationCreated, Error> {
+        let new = NewApplication { name: name.to_owned(), ..NewApplication::default() };
+        Ok(self.application_created(None, new)?.0)
+    }
+}
+
+/// By whom, for work that is only the ground for what the request is about, and may be done twice.
+fn once_less(caller: &Caller) -> By {
+    By { once: None, ..By::caller(caller) }
+}

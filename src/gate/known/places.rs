@@ -1,0 +1,151 @@
+//! Media streams by the names that people walk through, and their open sessions.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use super::{Known, Open};
+use crate::core::Time;
+use crate::core::command::NaturalKey;
+use crate::core::ids::{ApplicationNumber, OrganizationNumber, Stream, StreamKind};
+use crate::core::item::Item;
+use crate::core::place::MediaStream;
+use crate::core::session::Session;
+use crate::core::status::{DerivedStatus, derived_status};
+use crate::gate::key_digest;
+
+/// Numbers of media streams, by organization, virtual host, app and stream.
+#[derive(Default)]
+pub struct Places {
+    streams: BTreeMap<OrganizationNumber, BTreeMap<[String; 3], i64>>,
+}
+
+impl Places {
+    pub fn put(&mut self, stream: &MediaStream) {
+        let names = [stream.vhost.clone(), stream.app.clone(), stream.stream.clone()];
+        self.streams.entry(stream.organization).or_default().insert(names, stream.number);
+    }
+}
+
+/// What is found at a place, or how far the way to it goes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Placed {
+    Stream(MediaStream),
+    NoVhost,
+    NoApp,
+    NoStream,
+}
+
+/// What sessions add up to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sum {
+    /// Live ones.
+    pub sessions: u64,
+    /// Of ended ones too.
+    pub total: u64,
+    pub last: u64,
+    pub avg: u64,
+    pub max: u64,
+    pub created_at: Option<Time>,
+    pub sent_at: Option<Time>,
+    pub updated_at: Option<Time>,
+}
+
+impl Known {
+    /// Media streams of an organization whose names begin so, in order; those of archived applications are not there.
+    pub fn streams<'a>(
+        &'a self,
+        organization: OrganizationNumber,
+        begin: &'a [&str],
+    ) -> impl Iterator<Item = &'a MediaStream> {
+        let mut from = [const { String::new() }; 3];
+        for (name, wanted) in from.iter_mut().zip(begin) {
+            (*wanted).clone_into(name);
+        }
+        let own = self.places.streams.get(&organization).into_iter();
+        own.flat_map(move |own| own.range((Bound::Included(from.clone()), Bound::Unbounded)))
+            .take_while(move |(names, _)| names.iter().zip(begin).all(|(name, wanted)| name == wanted))
+            .filter_map(|(_, number)| self.media_stream(*number))
+            .filter(|stream| self.is_live(stream.application))
+    }
+
+    /// A media stream by its number.
+    fn media_stream(&self, number: i64) -> Option<&MediaStream> {
+        match self.item(Stream { kind: StreamKind::MediaStream, number })? {
+            Item::MediaStream(stream) => Some(stream),
+            _ => None,
+        }
+    }
+
+    /// The media stream of these names, also where its application was archived.
+    pub fn declared(&self, organization: OrganizationNumber, names: [&str; 3]) -> Option<&MediaStream> {
+        let own = self.places.streams.get(&organization)?;
+        own.get(&names.map(str::to_owned)).and_then(|number| self.media_stream(*number))
+    }
+
+    fn is_live(&self, application: ApplicationNumber) -> bool {
+        self.applications.get(&application).is_some_and(|one| one.archived_at.is_none())
+    }
+
+    /// The media stream of these names.
+    pub fn placed(&self, organization: OrganizationNumber, names: [&str; 3]) -> Placed {
+        let [vhost, app, _] = names;
+        let declared = self.declared(organization, names);
+        match declared.filter(|stream| self.is_live(stream.application)) {
+            Some(stream) => Placed::Stream(stream.clone()),
+            None if self.streams(organization, &[vhost, app]).next().is_some() => Placed::NoStream,
+            None if self.streams(organization, &[vhost]).next().is_some() => Placed::NoApp,
+            None => Placed::NoVhost,
+        }
+    }
+
+    /// The live sessions of a media stream.
+    fn viewers<'a>(&'a self, stream: &'a MediaStream, now: Time) -> impl Iterator<Item = &'a Open> {
+        let numbers = self.index.of_resource(stream.application, &stream.stream);
+        numbers.filter_map(|number| self.sessions.get(&number)).filter(move |open| {
+            let status = derived_status(&open.session, open.seen_at(), now);
+            matches!(status, DerivedStatus::Active | DerivedStatus::Idle)
+        })
+    }
+
+    /// The names of a media stream's live sessions, in the order in which they connected.
+    pub fn names_at(&self, stream: &MediaStream, now: Time) -> Vec<Arc<str>> {
+        self.viewers(stream, now).filter_map(|open| open.terms.name.clone()).collect()
+    }
+
+    /// A live session of a media stream by its name.
+    pub fn named(&self, stream: &MediaStream, name: &str, now: Time) -> Option<&Session> {
+        let key = NaturalKey::Named { resource: &stream.stream, name };
+        let session = self.holder(&key_digest(stream.application, key))?;
+        (now < session.lifetime_ends_at).then_some(session)
+    }
+
+    /// What the sessions of media streams add up to.
+    pub fn sum<'a>(&self, streams: impl IntoIterator<Item = &'a MediaStream>, now: Time) -> Sum {
+        let mut sum = Sum::default();
+        for stream in streams {
+            let past = self.past.get(&stream.application).and_then(|past| past.get(&stream.stream));
+            sum.total = sum.total.saturating_add(past.map_or(0, |past| past.bytes_out));
+            sum.created_at =
+                sum.created_at.map_or(Some(stream.declared_at), |at| Some(at.min(stream.declared_at)));
+            for open in self.viewers(stream, now) {
+                sum.add(&open.session);
+            }
+        }
+        sum
+    }
+}
+
+impl Sum {
+    fn add(&mut self, session: &Session) {
+        self.sessions += 1;
+        self.total = self.total.saturating_add(session.total.bytes_out);
+        let Some(throughput) = &session.throughput else { return };
+        let gauge = throughput.gauge();
+        self.last = self.last.saturating_add(gauge.last);
+        self.avg = self.avg.saturating_add(gauge.avg);
+        self.max = self.max.saturating_add(gauge.max);
+        self.sent_at = self.sent_at.max(Time::from_timestamp_millis(gauge.sent_at));
+        self.updated_at = self.updated_at.max(Time::from_timestamp_millis(gauge.at));
+    }
+}

@@ -1,0 +1,110 @@
+//! The families of surfaces that live under one roof, told apart by the path. Each has error bodies of its own: whatever
+//! went wrong is said once, as a problem, and gets the shape of the family on its way out.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use super::problem::IsProblem;
+
+/// Whose clients a path is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// `/api/v1`, `/oauth2`, `/mcp` and all else.
+    Main,
+    /// Media servers and their operators: `/v1`.
+    Media,
+    /// Portals and clusters: `/pro/session-manager/v1`.
+    Workloads,
+}
+
+/// What went wrong on the media surface, where no rule of the surface says it otherwise.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MediaError {
+    /// `[HTTP] <what was wrong> (<status>)`
+    pub message: String,
+    pub status_code: u16,
+}
+
+/// What went wrong on the workload surface.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkloadError {
+    /// The same as the HTTP status.
+    pub error_code: u16,
+    /// Names this request; also in `x-request-id` and in the log.
+    pub error_id: String,
+    pub message: String,
+}
+
+impl Family {
+    pub fn of(path: &str) -> Self {
+        if under(path, "/v1") {
+            Self::Media
+        } else if under(path, "/pro/session-manager/v1") {
+            Self::Workloads
+        } else {
+            Self::Main
+        }
+    }
+
+    /// Where its requests that write begin, to which idempotency keys apply.
+    pub fn takes_keys(path: &str) -> bool {
+        let hook = path.starts_with("/v1/hooks/");
+        path.starts_with("/api/v1/") || (Self::of(path) != Self::Main && !hook)
+    }
+
+    /// The name of its error bodies in the document.
+    pub fn error_schema(self) -> &'static str {
+        match self {
+            Self::Main => "Problem",
+            Self::Media => "MediaError",
+            Self::Workloads => "WorkloadError",
+        }
+    }
+
+    /// The scheme by which its clients authenticate, as the document names it.
+    pub fn security(self) -> &'static str {
+        match self {
+            Self::Main => "bearer",
+            Self::Media => "accessToken",
+            Self::Workloads => "apiKey",
+        }
+    }
+
+    /// An answer in the shape of the family.
+    pub fn shaped(self, response: Response, request_id: &str) -> Response {
+        let Some(IsProblem { message }) = response.extensions().get::<IsProblem>().cloned() else {
+            return response;
+        };
+        let status = response.status();
+        let body = match self {
+            Self::Main => return response,
+            Self::Media => {
+                let message = format!("[HTTP] {message} ({})", status.as_u16());
+                Json(MediaError { message, status_code: status.as_u16() }).into_response()
+            }
+            Self::Workloads => {
+                let error_id = request_id.to_owned();
+                Json(WorkloadError { error_code: status.as_u16(), error_id, message }).into_response()
+            }
+        };
+        let (mut parts, _) = response.into_parts();
+        parts.extensions.remove::<IsProblem>();
+        parts.headers.remove(header::CONTENT_LENGTH);
+        parts.headers.remove(header::WWW_AUTHENTICATE);
+        if let (StatusCode::UNAUTHORIZED, Self::Media) = (status, self) {
+            let challenge = HeaderValue::from_static("Basic realm=\"OvenMediaEngine\"");
+            parts.headers.insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        let (own, body) = body.into_parts();
+        parts.headers.extend(own.headers);
+        Response::from_parts(parts, body)
+    }
+}
+
+fn under(path: &str, root: &str) -> bool {
+    path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}

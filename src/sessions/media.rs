@@ -1,0 +1,124 @@
+//! Sessions of media streams: found by the names that people walk through, measured by readings of their counters.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::Sessions;
+use crate::committer::{Done, Work};
+use crate::core::Time;
+use crate::core::caller::Caller;
+use crate::core::command::Command;
+use crate::core::event::{Event, SessionEvent};
+use crate::core::ids::Position;
+use crate::core::place::MediaStream;
+use crate::core::session::Session;
+use crate::core::throughput::{Reading, Sample};
+use crate::error::Error;
+use crate::gate::{Placed, Sum};
+
+/// Events of a session that are read at a time.
+const PAGE: i64 = 500;
+
+/// What was sent between two instants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Point {
+    pub at: Time,
+    /// Since the session connected, up to `at`.
+    pub total: u64,
+}
+
+impl Sessions {
+    /// The media stream of these names (virtual host, app, stream), or how far the way to it goes.
+    pub fn placed(&self, caller: &Caller, names: [&str; 3]) -> Placed {
+        self.gate.known().placed(caller.organization, names)
+    }
+
+    /// The media streams whose names begin so, in order.
+    pub fn streams(&self, caller: &Caller, begin: &[&str]) -> Vec<MediaStream> {
+        self.gate.known().streams(caller.organization, begin).cloned().collect()
+    }
+
+    /// The names of a stream's live sessions, in the order in which they connected.
+    pub fn names_at(&self, stream: &MediaStream) -> Vec<Arc<str>> {
+        let now = self.clock.now();
+        self.gate.known_at(now).names_at(stream, now)
+    }
+
+    /// A live session of a stream by its name.
+    pub fn named(&self, stream: &MediaStream, name: &str) -> Option<Session> {
+        self.gate.known().named(stream, name, self.clock.now()).cloned()
+    }
+
+    /// What the sessions of streams add up to.
+    pub fn sum(&self, streams: &[MediaStream]) -> Sum {
+        let now = self.clock.now();
+        self.gate.known_at(now).sum(streams, now)
+    }
+
+    /// A name for a session that came without one, the same for whoever brings the same parts, and nobody else's: a UUID
+    /// of version 4 by its shape.
+    pub fn name_for(&self, parts: &[&[u8]]) -> String {
+        let digest = self.key.digest("media session name", parts);
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&digest[..16]);
+        uuid::Builder::from_random_bytes(bytes).into_uuid().to_string()
+    }
+
+    /// Takes readings of sessions' counters; durable when this returns. Each is answered for itself, in the order given;
+    /// what is none is answered as it came.
+    pub async fn measure(
+        &self,
+        caller: &Caller,
+        items: Vec<Result<(Session, Sample), Error>>,
+    ) -> Vec<Result<Reading, Error>> {
+        let items = items.into_iter().map(|item| {
+            item.map(|(session, sample)| {
+                let presented = caller.presented(session.owner);
+                (session.number, Command::Measure { sample, presented })
+            })
+        });
+        let outcomes = self.in_parts(caller, items.collect(), Work::Measure, |done| match done {
+            Done::Measured(readings) => Some(readings),
+            _ => None,
+        });
+        outcomes.await
+    }
+
+    /// How many bytes had been sent when, as far as the log still tells, from the last instant at or before `from` to the
+    /// first at or after `to`; oldest first. Bodies of old activity are pruned: what they said is not there any more.
+    pub async fn sent(&self, session: &Session, from: Time, to: Time) -> Result<Vec<Point>, Error> {
+        let mut points = BTreeMap::new();
+        points.insert(session.connected_at.timestamp_millis(), 0);
+        let (mut newest, from) = (session.head.position, from.timestamp_millis());
+        while newest > Position(0) {
+            let page = self.reader.session_history(session.number, newest, true, PAGE).await?;
+            let Some(oldest) = page.last() else { break };
+            let before = oldest.entry.recorded.previous_position;
+            let mut enough = false;
+            for addressed in &page {
+                let Event::Session(SessionEvent::ActivityRecorded(activity)) =
+                    &addressed.entry.recorded.event
+                else {
+                    continue;
+                };
+                let Some(throughput) = &activity.throughput else { continue };
+                // Newer events know better what older ones knew too little of.
+                for (at, total) in throughput.points() {
+                    points.entry(at).or_insert(total);
+                }
+                enough |= throughput.gauge().at < from;
+            }
+            if enough {
+                break;
+            }
+            newest = before;
+        }
+        let first = points.range(..=from).next_back().map_or(i64::MIN, |(at, _)| *at);
+        let to = to.timestamp_millis();
+        let last = points.range(to..).next().map_or(i64::MAX, |(at, _)| *at);
+        let within = points.range(first..=last);
+        Ok(within
+            .filter_map(|(at, total)| Some(Point { at: Time::from_timestamp_millis(*at)?, total: *total }))
+            .collect())
+    }
+}
