@@ -65,7 +65,10 @@ impl Sessions {
     }
 
     /// Live sessions of streams by their names, as far as there are such.
-    pub fn found<'a>(&self, wanted: impl IntoIterator<Item = (&'a MediaStream, &'a str)>) -> Vec<Option<Found>> {
+    pub fn found<'a>(
+        &self,
+        wanted: impl IntoIterator<Item = (&'a MediaStream, &'a str)>,
+    ) -> Vec<Option<Found>> {
         let now = self.clock.now();
         let known = self.gate.known();
         let found = |(stream, name)| {

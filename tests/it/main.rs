@@ -16,6 +16,7 @@ mod issuers;
 mod kills;
 mod limits;
 mod mcp;
+mod media;
 mod metrics;
 mod oauth;
 mod oauth_tokens;

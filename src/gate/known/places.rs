@@ -78,7 +78,8 @@ impl Known {
         for (name, wanted) in from.iter_mut().zip(begin) {
             (*wanted).clone_into(name);
         }
-        while let Some((found, number)) = own.range((Bound::Included(from.clone()), Bound::Unbounded)).next() {
+        while let Some((found, number)) = own.range((Bound::Included(from.clone()), Bound::Unbounded)).next()
+        {
             if depth >= found.len() || !found.iter().zip(begin).all(|(name, wanted)| name == wanted) {
                 break;
             }

@@ -146,7 +146,10 @@ pub async fn create_hook(
     Body(body): Body<CreateHook>,
 ) -> Result<(StatusCode, Json<HookWithSecret>), Problem> {
     if body.lifetime == Some(0) {
-        return Err(Problem::invalid("lifetime", "lifetime must be at least 1 second; leave it out for none"));
+        return Err(Problem::invalid(
+            "lifetime",
+            "lifetime must be at least 1 second; leave it out for none",
+        ));
     }
     let CreateHook { name, vhost, lifetime, secret } = body;
     let made = app.directory.create_hook(&caller, NewHook { name, vhost, lifetime, secret }).await?;

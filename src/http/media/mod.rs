@@ -83,11 +83,8 @@ impl IntoResponse for Refused {
             Self::Thrown(problem) => return problem.into_response(),
             Self::NoSession => StatusCode::NOT_FOUND,
         };
-        let body = MediaError {
-            message: words(problem),
-            response: Some(NO_SESSION),
-            status_code: problem.as_u16(),
-        };
+        let body =
+            MediaError { message: words(problem), response: Some(NO_SESSION), status_code: problem.as_u16() };
         (problem, Json(body)).into_response()
     }
 }

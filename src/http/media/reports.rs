@@ -126,7 +126,8 @@ pub async fn report_session(
     body: Several<MediaReading>,
 ) -> Result<Response, Refused> {
     let [vhost, media_app, stream, last] = names;
-    let session = last.strip_suffix(ACTION).filter(|session| !session.is_empty()).ok_or_else(nothing_there)?;
+    let session =
+        last.strip_suffix(ACTION).filter(|session| !session.is_empty()).ok_or_else(nothing_there)?;
     let Several::One(MediaReading { total_bytes_out, time }) = body else {
         let message = "In the body: invalid type: sequence, expected an object";
         return Err(Problem::new(StatusCode::BAD_REQUEST, "invalid_request", message).into());
@@ -273,12 +274,10 @@ async fn take(app: &App, caller: &Caller, items: Vec<Result<Item<'_>, Problem>>)
     });
     let readings = readings.collect();
     let outcomes = app.sessions.measure(caller, readings).await;
-    let answer = |((session, good), outcome): (Checked<'_>, Result<Reading, Error>)| {
-        match (outcome, good) {
-            (Ok(reading), _) => Ok((StatusCode::OK, Read { session, reading: reading.word() })),
-            (Err(_), Err(problem)) => Err(problem.into()),
-            (Err(error), Ok(_)) => Err(error.into()),
-        }
+    let answer = |((session, good), outcome): (Checked<'_>, Result<Reading, Error>)| match (outcome, good) {
+        (Ok(reading), _) => Ok((StatusCode::OK, Read { session, reading: reading.word() })),
+        (Err(_), Err(problem)) => Err(problem.into()),
+        (Err(error), Ok(_)) => Err(error.into()),
     };
     items.into_iter().zip(outcomes).map(answer).collect()
 }
@@ -286,7 +285,8 @@ async fn take(app: &App, caller: &Caller, items: Vec<Result<Item<'_>, Problem>>)
 /// When a counter was read.
 fn read_at(text: Option<&str>, now: Time) -> Result<Time, Problem> {
     let Some(text) = text else { return Ok(now) };
-    let wrong = || Problem::invalid("time", "time must be in RFC 3339, such as 2026-11-22T09:00:00.000+01:00");
+    let wrong =
+        || Problem::invalid("time", "time must be in RFC 3339, such as 2026-11-22T09:00:00.000+01:00");
     let at = DateTime::parse_from_rfc3339(text).map_err(|_| wrong())?.to_utc();
     if at > now + AHEAD {
         let message = format!("time is more than {} s in the future", AHEAD.num_seconds());
