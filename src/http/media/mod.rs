@@ -5,6 +5,7 @@ mod door;
 mod hooks;
 mod names;
 mod reports;
+mod schema;
 mod sessions;
 mod several;
 mod statistics;
@@ -32,13 +33,11 @@ use crate::core::Time;
 use crate::error::Error;
 
 /// An answer with something in it. Members are in the order of their names.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MediaAnswer<T> {
-    /// The status in words.
     pub message: String,
     pub response: T,
-    /// The same as the HTTP status.
     pub status_code: u16,
 }
 

@@ -12,7 +12,8 @@ use super::super::App;
 use super::super::family::MediaError;
 use super::super::problem::Problem;
 use super::names::{Names, missing, place_at, stream_at};
-use super::several::{Each, MediaItem, OneOrMore, Outcome, Several, at_most, many, one};
+use super::schema::OneOrMore;
+use super::several::{Each, MediaItem, Outcome, Several, at_most, many, one};
 use super::{Media, MediaAnswer, Refused, nothing_there};
 use crate::core::Time;
 use crate::core::caller::Caller;
@@ -98,6 +99,13 @@ struct Item<'a> {
     time: Option<String>,
 }
 
+type ReadAnswer = MediaAnswer<Read>;
+type StreamReadings = OneOrMore<MediaSessionReading, MediaSessionReading>;
+type AppReadings = OneOrMore<MediaAppReading, MediaAppReading>;
+type ReadItems = Each<MediaItem<Read>>;
+type ReadAnswers = OneOrMore<ReadAnswer, MediaItem<Read>>;
+type NotRead = OneOrMore<MediaError, MediaItem<Read>>;
+
 /// Report what a session was sent
 ///
 /// Counters may be read at any time and reported in any order: a reading is taken in at its place among the newest four,
@@ -113,7 +121,7 @@ struct Item<'a> {
     ),
     request_body(content = MediaReading, description = "The reading."),
     responses(
-        (status = 200, description = "What became of it; durable.", body = MediaAnswer<Read>),
+        (status = 200, description = "What became of it; durable.", body = ReadAnswer),
         (status = 400, description = "A field is wrong.", body = MediaError),
         (status = 404, description = "No such virtual host, app, stream or live session.", body = MediaError),
         (status = 413, description = "The body is too large.", body = MediaError),
@@ -159,14 +167,14 @@ fn stream_to_read(app: &App, caller: &Caller, names: [&str; 3]) -> Result<Option
         ("app" = String, Path, description = "The app."),
         ("stream" = String, Path, description = "The stream."),
     ),
-    request_body(content = OneOrMore<MediaSessionReading, MediaSessionReading>, description = "The readings."),
+    request_body(content = StreamReadings, description = "The readings."),
     responses(
-        (status = 200, description = "What became of each.", body = OneOrMore<MediaAnswer<Read>, MediaItem<Read>>),
-        (status = 207, description = "Not all were taken in, or for different reasons none.", body = Each<MediaItem<Read>>),
-        (status = 400, description = "A field is wrong, or there are too many.", body = OneOrMore<MediaError, MediaItem<Read>>),
-        (status = 404, description = "No such virtual host, app or stream, or no such sessions.", body = OneOrMore<MediaError, MediaItem<Read>>),
+        (status = 200, description = "What became of each.", body = ReadAnswers),
+        (status = 207, description = "Not all were taken in, or for different reasons none.", body = ReadItems),
+        (status = 400, description = "A field is wrong, or there are too many.", body = NotRead),
+        (status = 404, description = "No such virtual host, app or stream, or no such sessions.", body = NotRead),
         (status = 413, description = "The body is larger than 2 MiB.", body = MediaError),
-        (status = 507, description = "The disk is full; nothing was written.", body = OneOrMore<MediaError, MediaItem<Read>>),
+        (status = 507, description = "The disk is full; nothing was written.", body = NotRead),
     ))]
 pub async fn report_stream(
     Media(caller): Media,
@@ -193,14 +201,14 @@ pub async fn report_stream(
         ("vhost" = String, Path, description = "The virtual host."),
         ("app" = String, Path, description = "The app."),
     ),
-    request_body(content = OneOrMore<MediaAppReading, MediaAppReading>, description = "The readings."),
+    request_body(content = AppReadings, description = "The readings."),
     responses(
-        (status = 200, description = "What became of each.", body = OneOrMore<MediaAnswer<Read>, MediaItem<Read>>),
-        (status = 207, description = "Not all were taken in, or for different reasons none.", body = Each<MediaItem<Read>>),
-        (status = 400, description = "A field is wrong, or there are too many.", body = OneOrMore<MediaError, MediaItem<Read>>),
-        (status = 404, description = "No such virtual host or app, or no such streams or sessions.", body = OneOrMore<MediaError, MediaItem<Read>>),
+        (status = 200, description = "What became of each.", body = ReadAnswers),
+        (status = 207, description = "Not all were taken in, or for different reasons none.", body = ReadItems),
+        (status = 400, description = "A field is wrong, or there are too many.", body = NotRead),
+        (status = 404, description = "No such virtual host or app, or no such streams or sessions.", body = NotRead),
         (status = 413, description = "The body is larger than 2 MiB.", body = MediaError),
-        (status = 507, description = "The disk is full; nothing was written.", body = OneOrMore<MediaError, MediaItem<Read>>),
+        (status = 507, description = "The disk is full; nothing was written.", body = NotRead),
     ))]
 pub async fn report_app(
     Media(caller): Media,

@@ -15,8 +15,9 @@ use super::super::App;
 use super::super::family::MediaError;
 use super::super::problem::Problem;
 use super::names::{Names, session_at, stream_at, stream_made};
-use super::several::{Each, MediaItem, OneOrMore, Outcome, Several, at_most, many, one};
-use super::{Made, Media, MediaAnswer, MediaDone, Refused, answer, done};
+use super::schema::OneOrMore;
+use super::several::{Each, MediaItem, Outcome, Several, at_most, many, one};
+use super::{Made, MadeAnswer, Media, MediaAnswer, MediaDone, Refused, answer, done};
 use crate::core::caller::Caller;
 use crate::core::kind::Kind;
 use crate::core::place::{LONGEST_NAME, MediaStream, checked_segment};
@@ -90,6 +91,12 @@ pub fn name_taken(name: &str) -> String {
     format!("A session of this name is live on the stream: [{name}]")
 }
 
+type SessionNamesAnswer = MediaAnswer<SessionNames>;
+type NewSessions = OneOrMore<CreateMediaSession, CreateMediaSession>;
+type MadeItems = Each<MediaItem<Made>>;
+type MadeAnswers = OneOrMore<MadeAnswer, MediaItem<Made>>;
+type NotMade = OneOrMore<MediaError, MediaItem<Made>>;
+
 /// List sessions of a stream
 ///
 /// The names of those that are live, in the order in which they began.
@@ -101,7 +108,7 @@ pub fn name_taken(name: &str) -> String {
         ("stream" = String, Path, description = "The stream."),
     ),
     responses(
-        (status = 200, description = "Their names.", body = MediaAnswer<SessionNames>),
+        (status = 200, description = "Their names.", body = SessionNamesAnswer),
         (status = 400, description = "A name is not UTF-8.", body = MediaError),
         (status = 404, description = "No such virtual host, app or stream.", body = MediaError),
     ))]
@@ -126,15 +133,15 @@ pub async fn list_sessions(
         ("app" = String, Path, description = "The app."),
         ("stream" = String, Path, description = "The stream."),
     ),
-    request_body(content = OneOrMore<CreateMediaSession, CreateMediaSession>, description = "What is known of each."),
+    request_body(content = NewSessions, description = "What is known of each."),
     responses(
-        (status = 201, description = "Created.", body = OneOrMore<MediaAnswer<Made>, MediaItem<Made>>),
-        (status = 207, description = "Some were created, or for different reasons none.", body = Each<MediaItem<Made>>),
-        (status = 200, description = "There was nothing to create.", body = Each<MediaItem<Made>>),
-        (status = 400, description = "A field is wrong, or there are too many.", body = OneOrMore<MediaError, MediaItem<Made>>),
-        (status = 409, description = "A session of this name is live on the stream, or no more may be.", body = OneOrMore<MediaError, MediaItem<Made>>),
+        (status = 201, description = "Created.", body = MadeAnswers),
+        (status = 207, description = "Some were created, or for different reasons none.", body = MadeItems),
+        (status = 200, description = "There was nothing to create.", body = MadeItems),
+        (status = 400, description = "A field is wrong, or there are too many.", body = NotMade),
+        (status = 409, description = "A session of this name is live on the stream, or no more may be.", body = NotMade),
         (status = 413, description = "The body is larger than 2 MiB.", body = MediaError),
-        (status = 507, description = "The disk is full; nothing was written.", body = OneOrMore<MediaError, MediaItem<Made>>),
+        (status = 507, description = "The disk is full; nothing was written.", body = NotMade),
     ))]
 pub async fn create_sessions(
     Media(caller): Media,

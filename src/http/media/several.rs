@@ -72,30 +72,18 @@ pub fn at_most(most: usize, items: &[impl Sized]) -> Result<(), Problem> {
     Err(Problem::new(StatusCode::BAD_REQUEST, "invalid_request", message))
 }
 
-/// One, or an array.
-#[derive(utoipa::ToSchema)]
-#[serde(untagged)]
-#[allow(dead_code)] // the document's word for what `Several` reads and `one` and `many` answer
-pub enum OneOrMore<One, Item> {
-    One(One),
-    Many(Vec<Item>),
-}
-
 /// An array.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Serialize)]
 pub struct Each<Item>(pub Vec<Item>);
 
 /// What became of one of several.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MediaItem<T> {
-    /// The status in words, or what was wrong.
-    pub message: String,
+    message: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub response: Option<T>,
-    /// As the HTTP status if this had come alone.
-    pub status_code: u16,
+    response: Option<T>,
+    status_code: u16,
 }
 
 /// One thing that was done, or why not.

@@ -95,6 +95,9 @@ impl Statistics {
     }
 }
 
+type SessionAnswer = MediaAnswer<SessionStatistics>;
+type SumAnswer = MediaAnswer<Statistics>;
+
 /// Get statistics of a session
 #[utoipa::path(get, path = "/v1/stats/current/vhosts/{vhost}/apps/{app}/streams/{stream}/sessions/{session}",
     operation_id = "media.sessionStatistics", tag = "media", security(("accessToken" = [])),
@@ -105,7 +108,7 @@ impl Statistics {
         ("session" = String, Path, description = "The session."),
     ),
     responses(
-        (status = 200, description = "As its readings say.", body = MediaAnswer<SessionStatistics>),
+        (status = 200, description = "As its readings say.", body = SessionAnswer),
         (status = 400, description = "A name is not UTF-8.", body = MediaError),
         (status = 404, description = "No such virtual host, app, stream or live session.", body = MediaError),
     ))]
@@ -127,7 +130,7 @@ pub async fn session_statistics(
         ("stream" = String, Path, description = "The stream."),
     ),
     responses(
-        (status = 200, description = "Its sessions, added up.", body = MediaAnswer<Statistics>),
+        (status = 200, description = "Its sessions, added up.", body = SumAnswer),
         (status = 400, description = "A name is not UTF-8.", body = MediaError),
         (status = 404, description = "No such virtual host, app or stream.", body = MediaError),
     ))]
@@ -148,7 +151,7 @@ pub async fn stream_statistics(
         ("app" = String, Path, description = "The app."),
     ),
     responses(
-        (status = 200, description = "The sessions of its streams, added up.", body = MediaAnswer<Statistics>),
+        (status = 200, description = "The sessions of its streams, added up.", body = SumAnswer),
         (status = 400, description = "A name is not UTF-8.", body = MediaError),
         (status = 404, description = "No such virtual host or app.", body = MediaError),
     ))]
@@ -167,7 +170,7 @@ pub async fn app_statistics(
 #[utoipa::path(get, path = "/v1/stats/current/vhosts/{vhost}", operation_id = "media.vhostStatistics", tag = "media",
     security(("accessToken" = [])), params(("vhost" = String, Path, description = "The virtual host.")),
     responses(
-        (status = 200, description = "The sessions of its streams, added up.", body = MediaAnswer<Statistics>),
+        (status = 200, description = "The sessions of its streams, added up.", body = SumAnswer),
         (status = 400, description = "A name is not UTF-8.", body = MediaError),
         (status = 404, description = "No such virtual host.", body = MediaError),
     ))]

@@ -26,12 +26,15 @@ pub struct Made {
     pub id: Uuid,
 }
 
+type NamesAnswer = MediaAnswer<NameList>;
+pub type MadeAnswer = MediaAnswer<Made>;
+
 /// List virtual hosts
 ///
 /// The virtual hosts of the key's organization: a virtual host, an app or a stream is there once a stream was declared or
 /// a session was reported in it, and as long as the application that stands for the app is not archived.
 #[utoipa::path(get, path = "/v1/vhosts", operation_id = "media.listVhosts", tag = "media", security(("accessToken" = [])),
-    responses((status = 200, description = "Their names, in order.", body = MediaAnswer<NameList>)))]
+    responses((status = 200, description = "Their names, in order.", body = NamesAnswer)))]
 pub async fn list_vhosts(Media(caller): Media, State(app): State<App>) -> Response {
     answer(StatusCode::OK, NameList(app.sessions.names_below(&caller, &[])))
 }
@@ -40,7 +43,7 @@ pub async fn list_vhosts(Media(caller): Media, State(app): State<App>) -> Respon
 #[utoipa::path(get, path = "/v1/vhosts/{vhost}/apps", operation_id = "media.listApps", tag = "media",
     security(("accessToken" = [])), params(("vhost" = String, Path, description = "The virtual host.")),
     responses(
-        (status = 200, description = "Their names, in order.", body = MediaAnswer<NameList>),
+        (status = 200, description = "Their names, in order.", body = NamesAnswer),
         (status = 400, description = "A name is not UTF-8.", body = MediaError),
         (status = 404, description = "No such virtual host.", body = MediaError),
     ))]
@@ -62,7 +65,7 @@ pub async fn list_apps(
         ("app" = String, Path, description = "The app."),
     ),
     responses(
-        (status = 200, description = "Their names, in order.", body = MediaAnswer<NameList>),
+        (status = 200, description = "Their names, in order.", body = NamesAnswer),
         (status = 400, description = "A name is not UTF-8.", body = MediaError),
         (status = 404, description = "No such virtual host or app.", body = MediaError),
     ))]
@@ -88,8 +91,8 @@ pub async fn list_streams(
         ("stream" = String, Path, description = "The stream; the `resource` of its sessions in the main API."),
     ),
     responses(
-        (status = 201, description = "It is there now.", body = MediaAnswer<Made>),
-        (status = 200, description = "It was there.", body = MediaAnswer<Made>),
+        (status = 201, description = "It is there now.", body = MadeAnswer),
+        (status = 200, description = "It was there.", body = MadeAnswer),
         (status = 400, description = "A name is empty, too long, or has characters that none may have.", body = MediaError),
         (status = 507, description = "The disk is full; nothing was written.", body = MediaError),
     ))]

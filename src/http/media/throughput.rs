@@ -173,6 +173,8 @@ async fn shown(
     Ok(answer(StatusCode::OK, Throughput { from: local(app, from), to: local(app, to), step, points }))
 }
 
+type SeriesAnswer = MediaAnswer<Throughput>;
+
 /// Get a session's throughput over time
 ///
 /// Readings are kept as long as the bodies of activity events are (`--keep-activity`); across what is gone bytes are taken
@@ -187,7 +189,7 @@ async fn shown(
         ThroughputQuery,
     ),
     responses(
-        (status = 200, description = "Step by step.", body = MediaAnswer<Throughput>),
+        (status = 200, description = "Step by step.", body = SeriesAnswer),
         (status = 400, description = "A parameter is wrong.", body = MediaError),
         (status = 404, description = "No such virtual host, app, stream or live session.", body = MediaError),
     ))]
@@ -211,7 +213,7 @@ pub async fn throughput(
         ThroughputQuery,
     ),
     responses(
-        (status = 200, description = "Step by step.", body = MediaAnswer<Throughput>),
+        (status = 200, description = "Step by step.", body = SeriesAnswer),
         (status = 400, description = "A parameter is wrong.", body = MediaError),
         (status = 404, description = "No such virtual host, app, stream or live session.", body = MediaError),
     ))]

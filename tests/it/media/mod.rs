@@ -8,8 +8,9 @@ mod readings;
 mod series;
 mod telling;
 
+use aws_lc_rs::hmac;
 use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use reqwest::Method;
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
@@ -108,6 +109,12 @@ pub fn caller(server: &Server, authorization: impl Into<Option<String>>) -> Call
 /// The same key, at a server that has begun again somewhere else.
 pub fn again(server: &Server, caller: &Caller) -> Caller {
     Caller { base: server.url(""), ..caller.clone() }
+}
+
+/// What a media server signs a body with.
+pub fn signature(secret: &str, body: &[u8]) -> String {
+    let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, secret.as_bytes());
+    BASE64_URL_SAFE_NO_PAD.encode(hmac::sign(&key, body))
 }
 
 pub const STREAM: &str = "/v1/vhosts/default/apps/app/streams/stream";
