@@ -61,7 +61,7 @@ impl Family {
 
     /// Whether requests to a path authenticate by a signature, and not as the rest of their family.
     pub fn is_signed(path: &str) -> bool {
-        path.starts_with("/v1/hooks/ome/")
+        path.strip_prefix("/v1/hooks/ome/").is_some_and(|id| !id.is_empty() && !id.contains('/'))
     }
 
     /// What is said where there is nothing at a path, or nothing for a method.

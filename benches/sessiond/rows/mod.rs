@@ -5,6 +5,7 @@ pub mod committer;
 pub mod disk;
 pub mod gateway;
 pub mod lists;
+pub mod media;
 pub mod peers;
 pub mod reports;
 pub mod revoke;

@@ -24,10 +24,10 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use utoipa::openapi::{HttpMethod, OpenApi, PathItem};
+use utoipa::openapi::{HttpMethod, OpenApi, PathItem, RefOr, Required};
 
 use super::App;
-use super::family::MediaError;
+use super::family::{Family, MediaError};
 use super::problem::Problem;
 use crate::core::Time;
 use crate::error::Error;
@@ -78,13 +78,12 @@ const NO_SESSION: &str = "Could not find the session";
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        let problem = match self {
+        let status = match self {
             Self::Thrown(problem) => return problem.into_response(),
             Self::NoSession => StatusCode::NOT_FOUND,
         };
-        let body =
-            MediaError { message: words(problem), response: Some(NO_SESSION), status_code: problem.as_u16() };
-        (problem, Json(body)).into_response()
+        let (message, response) = (words(status), Some(NO_SESSION));
+        (status, Json(MediaError { message, response, status_code: status.as_u16() })).into_response()
     }
 }
 
@@ -116,7 +115,7 @@ impl Refused {
 
 /// There is nothing at this path, or nothing for this method.
 fn nothing_there() -> Refused {
-    let message = super::family::Family::Media.nothing_there();
+    let message = Family::Media.nothing_there();
     Refused::Thrown(Problem::new(StatusCode::NOT_FOUND, "not_found", message))
 }
 
@@ -126,11 +125,17 @@ fn local(app: &App, time: Time) -> String {
     local.to_rfc3339_opts(chrono::SecondsFormat::Millis, false)
 }
 
-/// Says of actions what routes cannot: they stand behind a colon in the last segment of a path.
+/// Says of actions what routes cannot: they stand behind a colon in the last segment of a path. And of a session that
+/// nothing has to be said of it.
 pub fn describe(document: &mut OpenApi) {
-    let session = "/v1/vhosts/{vhost}/apps/{app}/streams/{stream}/sessions/{session}";
+    let sessions = "/v1/vhosts/{vhost}/apps/{app}/streams/{stream}/sessions";
+    let session = format!("{sessions}/{{session}}");
     let paths = &mut document.paths.paths;
-    if let Some(report) = paths.get_mut(session).and_then(|item| item.post.take()) {
+    if let Some(report) = paths.get_mut(&session).and_then(|item| item.post.take()) {
         paths.insert(format!("{session}:report"), PathItem::new(HttpMethod::Post, report));
+    }
+    let create = paths.get_mut(sessions).and_then(|item| item.post.as_mut());
+    if let Some(RefOr::T(body)) = create.and_then(|create| create.request_body.as_mut()) {
+        body.required = Some(Required::False);
     }
 }

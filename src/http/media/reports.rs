@@ -1,6 +1,6 @@
 //! Readings of what sessions were sent, from the media servers that send it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -220,11 +220,15 @@ pub async fn report_app(
     if !caller.repeats() {
         place_at(&app, &caller, &vhost, Some(&media_app))?;
     }
-    let streams = app.sessions.streams(&caller, &[&vhost, &media_app]);
-    let by_name: HashMap<_, _> = streams.iter().map(|stream| (stream.stream.as_str(), stream)).collect();
+    let names: BTreeSet<&str> = body.good().map(|one| one.stream.as_str()).collect();
+    let found = names.into_iter().filter_map(|name| {
+        let stream = stream_at(&app, &caller, [&vhost, &media_app, name]).ok()?;
+        Some((name.to_owned(), stream))
+    });
+    let found: HashMap<String, MediaStream> = found.collect();
     let item = |one: MediaAppReading| {
         let MediaAppReading { stream: name, session, total_bytes_out, time } = one;
-        let stream = by_name.get(name.as_str()).copied();
+        let stream = found.get(&name);
         let stream = stream.ok_or_else(|| missing(&Placed::NoStream, [&vhost, &media_app, &name]));
         Item { stream, session, total_bytes_out, time }
     };

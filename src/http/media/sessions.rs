@@ -151,16 +151,42 @@ pub async fn create_sessions(
 ) -> Result<Response, Problem> {
     let names = names.each_ref().map(String::as_str);
     match body {
-        Several::One(body) => Ok(one(create(&app, &caller, names, 0, Ok(body)).await)),
+        Several::One(body) => Ok(one(create(&app, &caller, names, 0, checked(body)).await)),
         Several::Many(items) => {
             at_most(MOST, &items)?;
-            let created = items.into_iter().enumerate().map(|(part, item)| {
-                let (app, caller) = (&app, &caller);
-                create(app, caller, names, part, item)
+            // What is wrong is no part: the first that is done stands under the request's own key.
+            let mut parts = 0;
+            let created = items.into_iter().map(|item| {
+                let (app, caller, part) = (&app, &caller, parts);
+                let viewer = item.and_then(checked);
+                parts += usize::from(viewer.is_ok());
+                create(app, caller, names, part, viewer)
             });
             Ok(many(stream::iter(created).buffered(AT_A_TIME).collect().await))
         }
     }
+}
+
+/// A session as it was reported, with nothing wrong in it.
+struct Checked {
+    name: String,
+    protocol: Option<String>,
+    ip: Option<String>,
+    client: MediaClient,
+    lifetime: Option<TimeDelta>,
+}
+
+fn checked(body: CreateMediaSession) -> Result<Checked, Problem> {
+    let name = body.name.unwrap_or_else(secret::random_name);
+    checked_segment("name", &name).map_err(|message| Problem::invalid("name", message))?;
+    let client = body.client.unwrap_or_default();
+    Ok(Checked {
+        name,
+        protocol: body.protocol.map(checked_protocol).transpose()?,
+        ip: client.address.as_deref().map(checked_address).transpose()?,
+        client,
+        lifetime: body.lifetime.and_then(milliseconds),
+    })
 }
 
 /// Opens one session, as a part of its call.
@@ -169,21 +195,16 @@ async fn create(
     caller: &Caller,
     names: [&str; 3],
     part: usize,
-    body: Result<CreateMediaSession, Problem>,
+    body: Result<Checked, Problem>,
 ) -> Outcome<Made> {
-    let body = body?;
-    let name = body.name.unwrap_or_else(secret::random_name);
-    checked_segment("name", &name).map_err(|message| Problem::invalid("name", message))?;
-    let client = body.client.unwrap_or_default();
-    let protocol = body.protocol.as_deref().map(checked_protocol).transpose()?;
-    let ip = client.address.as_deref().map(checked_address).transpose()?;
+    let Checked { name, protocol, ip, client, lifetime } = body?;
     let stream = stream_made(app, caller, names).await?;
     let new = NewSession {
         application: Some(app.directory.application_id(stream.application)),
         ip,
         user_agent: user_agent(client.user_agent.as_deref()),
-        lifetime: body.lifetime.and_then(milliseconds),
-        ..viewer(&stream, name.clone(), protocol, client.port)
+        lifetime,
+        ..viewer(&stream, name.clone(), protocol.as_deref(), client.port)
     };
     let by = app.sessions.part(caller, part).await?;
     match app.sessions.connect_by(caller, by, new).await {
@@ -201,7 +222,7 @@ fn milliseconds(lifetime: u64) -> Option<TimeDelta> {
     TimeDelta::try_milliseconds(lifetime)
 }
 
-fn checked_protocol(text: &str) -> Result<&str, Problem> {
+fn checked_protocol(text: String) -> Result<String, Problem> {
     if (1..=LONGEST_NAME).contains(&text.len()) && !text.chars().any(char::is_control) {
         return Ok(text);
     }

@@ -19,6 +19,17 @@ pub enum Several<T> {
     Many(Vec<Result<T, Problem>>),
 }
 
+impl<T> Several<T> {
+    /// What is right of it.
+    pub fn good(&self) -> impl Iterator<Item = &T> {
+        let (one, many) = match self {
+            Self::One(one) => (Some(one), &[][..]),
+            Self::Many(many) => (None, &many[..]),
+        };
+        one.into_iter().chain(many.iter().filter_map(|item| item.as_ref().ok()))
+    }
+}
+
 impl<T: DeserializeOwned> FromRequest<App> for Several<T> {
     type Rejection = Problem;
 

@@ -80,7 +80,7 @@ async fn report(key: &Caller, stream: &str, played: &[Played], part: usize) {
         }));
     }
     for half in [&items[..items.len() / 2], &items[items.len() / 2..]] {
-        let path = if part % 2 == 0 {
+        let path = if part.is_multiple_of(2) {
             format!("{}:report", sessions_of(stream))
         } else {
             "/v1/vhosts/default/apps/live/sessions:report".to_owned()

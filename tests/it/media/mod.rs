@@ -5,6 +5,7 @@ mod hooks;
 mod keyed;
 mod life;
 mod readings;
+mod rules;
 mod series;
 mod telling;
 

@@ -47,7 +47,7 @@ pub fn figures(began: i64, reports: &[(i64, u64)]) -> Figures {
         })
         .collect();
     // 100 Gbit/s are 12.5 million bytes a millisecond.
-    let jump = |index: usize| gains[index] >= 12_500_000 * (times[index] - times[index - 1]) as u64 + 1;
+    let jump = |index: usize| gains[index] > 12_500_000 * (times[index] - times[index - 1]) as u64;
     let jumps: Vec<usize> = (1..times.len()).filter(|index| jump(*index)).collect();
     let mut figures = Figures { sent_at: began, updated_at: began, ..Figures::default() };
     let mut mark = 0;
