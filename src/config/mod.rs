@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use chrono_tz::Tz;
 use clap::Args;
 use ipnet::IpNet;
 
@@ -123,6 +124,10 @@ pub struct Config {
     #[arg(long, env = "SESSIOND_REQUIRE_CLIENT_SESSION_ID")]
     pub require_client_session_id: bool,
 
+    /// Time zone of times on the media surface (/v1), a name of the IANA database
+    #[arg(long, env = "SESSIOND_MEDIA_TIME_ZONE", default_value = "UTC", value_parser = time_zone, value_name = "NAME")]
+    pub media_time_zone: Tz,
+
     /// Allow webhooks to addresses in this network too, not only to public ones; may be given several times. Link-local
     /// addresses are never allowed
     #[arg(long, env = "SESSIOND_WEBHOOK_ALLOW", value_delimiter = ',', value_name = "CIDR")]
@@ -185,6 +190,11 @@ pub fn database_file(url: &str) -> PathBuf {
     let path = url.strip_prefix("sqlite:").unwrap_or(url);
     let path = path.strip_prefix("//").unwrap_or(path);
     path.split('?').next().unwrap_or(path).into()
+}
+
+/// Reads a name of the IANA time zone database.
+fn time_zone(text: &str) -> Result<Tz, String> {
+    text.parse().map_err(|_| "a name of the IANA database is wanted, such as Europe/Berlin".to_owned())
 }
 
 /// Reads how many connections may be open.

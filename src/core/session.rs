@@ -381,13 +381,16 @@ fn end_if(due: bool, reason: Reason) -> Vec<SessionEvent> {
 fn measured(session: &Session, sample: Sample) -> Option<SessionEvent> {
     let (reading, throughput) = session.read(sample);
     let before = session.throughput.as_ref().map_or(0, |before| before.gauge().total);
-    let gained = throughput.gauge().total.saturating_sub(before);
-    let counts = Counts { requests: 0, bytes_in: 0, bytes_out: gained };
+    let after = throughput.gauge().total;
+    let counts = Counts { requests: 0, bytes_in: 0, bytes_out: after.saturating_sub(before) };
+    // What takes the place of a reading of the same instant can also take bytes away: the total is what readings come to.
+    let others = session.total.bytes_out.saturating_sub(before);
+    let total = Counts { bytes_out: others.saturating_add(after).min(i64::MAX as u64), ..session.total };
     reading.counts().then(|| {
         SessionEvent::ActivityRecorded(ActivityRecorded {
             source: ActivitySource::Reading,
             counts,
-            total: session.total.plus(counts),
+            total,
             throughput: Some(Box::new(throughput)),
         })
     })

@@ -12,6 +12,7 @@ mod guard;
 pub mod health;
 mod history;
 mod idempotency;
+mod media;
 pub mod metrics;
 mod oauth;
 mod page;
@@ -22,7 +23,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, Uri};
 use axum::middleware;
 use axum::response::IntoResponse;
 use tokio_util::sync::CancellationToken;
@@ -43,6 +44,7 @@ use crate::live::Live;
 use crate::mcp;
 use crate::sessions::{Board, Sessions};
 use crate::webhooks::Outbox;
+use family::Family;
 use problem::Problem;
 
 /// What handlers work with; cheap to clone, as every request does.
@@ -156,6 +158,27 @@ pub fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(directory::test_webhook))
         .routes(routes!(directory::list_deliveries))
         .routes(routes!(directory::resend_delivery))
+        .routes(routes!(directory::list_hooks, directory::create_hook))
+        .routes(routes!(directory::get_hook, directory::delete_hook))
+        .routes(routes!(media::list_vhosts))
+        .routes(routes!(media::list_apps))
+        .routes(routes!(media::list_streams))
+        .routes(routes!(media::declare_stream))
+        .merge(
+            OpenApiRouter::new()
+                .routes(routes!(media::list_sessions, media::create_sessions))
+                .routes(routes!(media::report_stream))
+                .routes(routes!(media::report_app))
+                .layer(DefaultBodyLimit::max(BATCH)),
+        )
+        .routes(routes!(media::report_session, media::terminate_session))
+        .routes(routes!(media::throughput))
+        .routes(routes!(media::vhost_statistics))
+        .routes(routes!(media::app_statistics))
+        .routes(routes!(media::stream_statistics))
+        .routes(routes!(media::session_statistics))
+        .routes(routes!(media::current_throughput))
+        .routes(routes!(media::call_hook))
         .routes(routes!(agents::policy))
         .routes(routes!(oauth::token))
         .routes(routes!(oauth::introspect))
@@ -164,6 +187,7 @@ pub fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
         .split_for_parts();
+    media::describe(&mut document);
     extract::describe(&mut document);
     idempotency::describe(&mut document);
     problem::describe(&mut document);
@@ -177,17 +201,10 @@ pub fn router(app: App) -> Router {
         .merge(health::documents(&document))
         .merge(oauth::aliases())
         .merge(mcp::router(app.gateway.clone()))
-        .fallback(|| async {
-            Problem::new(StatusCode::NOT_FOUND, "not_found", "Not found: there is nothing at this path")
-        })
-        .method_not_allowed_fallback(|| async {
-            Problem::new(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "method_not_allowed",
-                "Method not allowed at this path; see Allow",
-            )
-        })
+        .fallback(|uri: Uri| async move { nothing_there(Family::of(uri.path())) })
+        .method_not_allowed_fallback(|uri: Uri| async move { no_such_method(Family::of(uri.path())) })
         .layer(middleware::from_fn_with_state(app.clone(), idempotency::layer))
+        .layer(middleware::from_fn_with_state(app.clone(), media::door))
         .layer(DefaultBodyLimit::max(BODY))
         .layer(CatchPanicLayer::custom(|_| {
             Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Internal server error")
@@ -195,6 +212,18 @@ pub fn router(app: App) -> Router {
         }))
         .layer(middleware::from_fn_with_state(app.clone(), frame::frame))
         .with_state(app)
+}
+
+fn nothing_there(family: Family) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "not_found", family.nothing_there())
+}
+
+fn no_such_method(family: Family) -> Problem {
+    if family == Family::Media {
+        return nothing_there(family);
+    }
+    let message = "Method not allowed at this path; see Allow";
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
 }
 
 /// The document's head; the operations come from the handlers.
@@ -221,6 +250,8 @@ pub fn router(app: App) -> Router {
         (name = "organizations", description = "Organizations, for whoever runs the installation."),
         (name = "issuers", description = "Whose JWT access tokens are taken beside our own."),
         (name = "webhooks", description = "Where events are delivered to."),
+        (name = "hooks", description = "Where media servers ask whether a viewer may come in."),
+        (name = "media", description = "Viewers of media streams: reported, listed by name, measured, terminated; in the words of OvenMediaEngine's REST API."),
         (name = "oauth", description = "Tokens."),
         (name = "service", description = "The service itself."),
     ),
@@ -250,6 +281,11 @@ impl utoipa::Modify for Security {
         components.add_security_scheme("accessToken", SecurityScheme::Http(token));
         let key = ApiKeyValue::with_description("apiKey", "An API key with the scope `session` (`sak_…`).");
         components.add_security_scheme("apiKey", SecurityScheme::ApiKey(ApiKey::Header(key)));
+        let signature = ApiKeyValue::with_description(
+            "X-OME-Signature",
+            "HMAC-SHA1 of the body with the hook's secret, in base64 for URLs without padding.",
+        );
+        components.add_security_scheme("hookSignature", SecurityScheme::ApiKey(ApiKey::Header(signature)));
     }
 }
 

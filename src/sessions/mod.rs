@@ -27,7 +27,7 @@ use uuid::Uuid;
 pub use board::{Board, Job};
 pub use history::{EventQuery, Events};
 pub use list::{Counts as StatusCounts, ListQuery, Page};
-pub use media::Point;
+pub use media::{Found, Point};
 pub use revoke::{Preview, Progress, Revoked};
 pub use schedules::{NewSchedule, Scheduled};
 pub use upkeep::Upkeep;

@@ -17,6 +17,7 @@ mod kills;
 mod limits;
 mod lines;
 mod mcp;
+mod media;
 mod metrics;
 mod oauth;
 mod oauth_tokens;

@@ -28,6 +28,7 @@ use sessiond::core::session::{
     Context, Ended, Envelope, Limit, Refusal, Session, decide, evolve, must_end_first, takes_effect_at,
 };
 use sessiond::core::status::{DerivedStatus, derived_status};
+use sessiond::core::throughput::Sample;
 use uuid::Uuid;
 
 const POLICY: Policy = Policy {
@@ -885,6 +886,114 @@ fn an_organization_is_what_it_was_created_as() {
     assert_eq!((organization.number, organization.name.as_str()), (OrganizationNumber(1), "Acme"));
     assert_eq!((organization.id, organization.created_at), (Uuid::from_u128(8), at(3)));
     assert_eq!(organization.head, head);
+}
+
+// ---- media ----
+
+/// A viewer of a stream, of whom only the end will be reported.
+fn viewer() -> Connect {
+    Connect {
+        kind: Kind::Media,
+        resource: Some("stream".into()),
+        lifetime: Some(TimeDelta::seconds(3_600)),
+        silent: true,
+        exclusive: true,
+        ..connect()
+    }
+}
+
+fn watching() -> Given {
+    let events = nothing().when(Command::Connect(Box::new(viewer())), at(0)).unwrap();
+    nothing().and_all(events, at(0))
+}
+
+fn reading(seconds: i64, counter: u64) -> Command {
+    let sample = Sample { at: at(seconds).timestamp_millis(), counter };
+    Command::Measure { sample, presented: presented(100_000) }
+}
+
+#[test]
+fn an_exclusive_connect_is_refused_where_a_live_session_has_its_key_even_to_its_owner() {
+    let given = watching();
+    let again = Command::Connect(Box::new(viewer()));
+    assert_eq!(given.when(again.clone(), at(1)), Err(Refusal::KeyTaken));
+    let attach = Command::Connect(Box::new(Connect { exclusive: false, ..viewer() }));
+    assert!(matches!(given.when(attach, at(1)).unwrap()[..], [SessionEvent::TokenRenewed(_)]));
+    let given = given.ended(Reason::Client, at(2));
+    assert!(matches!(given.when(again, at(3)).unwrap()[..], [SessionEvent::Connected(_)]));
+}
+
+#[test]
+fn a_name_is_taken_within_its_resource_alone() {
+    let key = |resource, name| natural_key(None, resource, Some(name), Some("connection"));
+    assert_eq!(key(Some("a"), "one"), Some(NaturalKey::Named { resource: "a", name: "one" }));
+    assert_ne!(key(Some("a"), "one"), key(Some("b"), "one"));
+    assert_ne!(key(Some("a"), "one"), key(None, "one"));
+}
+
+#[test]
+fn a_silent_session_never_goes_stale_and_ends_at_its_lifetime() {
+    let given = watching();
+    let stale = Command::EndStale { not_before: at(0), seen_at: None };
+    assert_eq!(given.when(stale.clone(), at(3_599)), Ok(vec![]));
+    assert_eq!(given.when(Command::EndLifetime, at(3_599)), Ok(vec![]));
+    let ended = given.when(Command::EndLifetime, at(3_600)).unwrap();
+    assert_eq!(ended, [SessionEvent::Disconnected(Disconnected::because(Reason::Lifetime))]);
+    // One of which more is reported does; and no lifetime of its own makes it longer than the policy.
+    let talkative = Connect { silent: false, lifetime: Some(TimeDelta::seconds(1_000_000_000)), ..viewer() };
+    let events = nothing().when(Command::Connect(Box::new(talkative)), at(0)).unwrap();
+    let given = nothing().and_all(events, at(0));
+    assert_eq!(given.session().lifetime_ends_at, at(86_400));
+    assert!(!given.when(stale, at(900)).unwrap().is_empty());
+}
+
+#[test]
+fn a_viewer_has_no_token_that_could_expire() {
+    let given = watching();
+    assert_eq!(given.session().expiry(), None);
+    assert_eq!(given.when(Command::Expire, at(3_599)), Ok(vec![]));
+    assert_eq!(given.status(at(3_599)), DerivedStatus::Idle);
+}
+
+#[test]
+fn what_a_reading_gains_depends_on_the_readings_before() {
+    let measured = |given: &Given, command: Command, now: i64| match &given.when(command, at(now)).unwrap()[..]
+    {
+        [SessionEvent::ActivityRecorded(activity)] => {
+            Some((activity.counts.bytes_out, activity.total.bytes_out))
+        }
+        [] => None,
+        other => panic!("{other:?}"),
+    };
+    let given = watching();
+    assert_eq!(measured(&given, reading(10, 1_000), 10), Some((1_000, 1_000)));
+    let events = given.when(reading(10, 1_000), at(10)).unwrap();
+    let given = given.and_all(events, at(10));
+    assert_eq!(measured(&given, reading(20, 1_500), 20), Some((500, 1_500)));
+    assert_eq!(measured(&given, reading(5, 400), 20), Some((0, 1_000)), "it was on the way");
+    assert_eq!(measured(&given, reading(20, 300), 20), Some((300, 1_300)), "the counter began anew");
+    assert_eq!(measured(&given, reading(10, 900), 20), None, "repeated");
+    assert_eq!(measured(&given, reading(-1, 900), 20), None, "late");
+    // Other activity leaves what was measured as it is.
+    let events = given.when(activity(presented(100_000)), at(11)).unwrap();
+    let given = given.and_all(events, at(11));
+    assert_eq!(measured(&given, reading(20, 1_500), 20), Some((500, 1_503)));
+    let given = given.ended(Reason::Terminated, at(12));
+    assert!(matches!(given.when(reading(20, 1_500), at(20)), Err(Refusal::Ended(_))));
+}
+
+#[test]
+fn a_reading_that_takes_the_place_of_another_can_take_bytes_away() {
+    let mut given = watching();
+    for (seconds, counter) in [(1, 100), (2, 0), (3, 150)] {
+        let events = given.when(reading(seconds, counter), at(3)).unwrap();
+        given = given.and_all(events, at(3));
+    }
+    assert_eq!(given.session().total.bytes_out, 250);
+    let events = given.when(reading(2, 120), at(3)).unwrap();
+    let given = given.and_all(events, at(3));
+    let measured = given.session().throughput.as_ref().unwrap().gauge().total;
+    assert_eq!((given.session().total.bytes_out, measured), (150, 150));
 }
 
 // ---- words ----

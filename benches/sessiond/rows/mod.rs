@@ -6,6 +6,7 @@ pub mod disk;
 pub mod gateway;
 pub mod lines;
 pub mod lists;
+pub mod media;
 pub mod peers;
 pub mod reports;
 pub mod revoke;

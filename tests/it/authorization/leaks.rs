@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::Role;
 use super::world::{self, Ids, Side};
-use crate::openapi::document::{Document, Operation, filled};
+use crate::openapi::document::{Document, Operation, filled, presenting};
 use crate::support::{Feed, Holder, Server};
 
 const CALLS: usize = 2_000;
@@ -130,7 +130,7 @@ fn call(chance: &mut Chance, operation: &Operation<'_>, own: &Side, ids: &Ids, a
 async fn send(holder: &Holder, operation: &Operation<'_>, call: &Call) -> (u16, String) {
     let mut request = holder.http.request(operation.method.clone(), format!("{}{}", holder.base, call.path));
     if let Some(token) = &holder.token {
-        request = request.bearer_auth(token);
+        request = presenting(request, operation, token);
     }
     if let Some(key) = call.key {
         request = request.header("idempotency-key", key);
@@ -175,6 +175,8 @@ async fn two_thousand_calls_with_ids_of_another_organization_tell_nothing_of_it_
     let operations: Vec<_> = document
         .operations()
         .filter(|one| !one.id.starts_with("organizations.") && one.described["security"] != json!([{}]))
+        // Whatever name is said there, it is one's own then.
+        .filter(|one| !matches!(one.id, "media.declareStream" | "media.createSessions"))
         .collect();
     let session = own.open(&server, Role::Application).await.0;
     let mut chance = Chance(0x5eed);

@@ -83,13 +83,17 @@ pub enum Door {
     Keep,
     /// The same, but a session's token is for the session that there is, and opens none.
     Begin,
+    /// An API key for the media surface, as Basic credentials.
+    Media,
+    /// The signature of a hook.
+    Hook,
 }
 
 impl Door {
     pub fn opens(self, role: Role) -> bool {
         match self {
             Self::Open => true,
-            Self::Client => false,
+            Self::Client | Self::Hook => false,
             Self::Read => matches!(role, Reader | Manager),
             Self::End => matches!(role, Writer | Manager),
             Self::Manage => role == Manager,
@@ -97,6 +101,7 @@ impl Door {
             Self::Person => role == UserKey,
             Self::Keep => matches!(role, Session | Application | Writer | Manager | UserKey),
             Self::Begin => matches!(role, Application | Writer | Manager | UserKey),
+            Self::Media => role == MediaKey,
         }
     }
 
@@ -111,12 +116,14 @@ impl Door {
             Self::Person => "a person's own credential",
             Self::Keep => "`mcp:invoke`, `management:sessions:write`, `management:all`",
             Self::Begin => "the same, but no session's token",
+            Self::Media => "a key with `media`",
+            Self::Hook => "the hook's signature",
         }
     }
 }
 
 /// Every operation, by what opens it.
-const TABLE: [(Door, &str); 9] = [
+const TABLE: [(Door, &str); 11] = [
     (Door::Open, "oauth.authorizationServer service.live service.ready"),
     (Door::Client, "oauth.token"),
     (
@@ -140,7 +147,8 @@ const TABLE: [(Door, &str); 9] = [
          serviceAccounts.create serviceAccounts.archive serviceAccounts.rotateSecret apiKeys.list apiKeys.get \
          apiKeys.create apiKeys.revoke principals.list principals.get principals.disable principals.enable \
          principals.erase webhooks.list webhooks.get webhooks.create webhooks.update webhooks.delete \
-         webhooks.rotateSecret webhooks.test webhooks.deliveries webhooks.resend issuers.get issuers.set",
+         webhooks.rotateSecret webhooks.test webhooks.deliveries webhooks.resend issuers.get issuers.set \
+         hooks.list hooks.get hooks.create hooks.delete",
     ),
     (Door::Platform, "organizations.list organizations.get organizations.create organizations.update"),
     (Door::Person, "me.sessions me.session me.endSession"),
@@ -149,6 +157,14 @@ const TABLE: [(Door, &str); 9] = [
         "agent.heartbeat agent.activity agent.activityMany agent.renew agent.disconnect agent.events",
     ),
     (Door::Begin, "agent.create"),
+    (
+        Door::Media,
+        "media.listVhosts media.listApps media.listStreams media.declareStream media.listSessions \
+         media.createSessions media.terminateSession media.reportSession media.reportStream media.reportApp \
+         media.throughput media.currentThroughput media.sessionStatistics media.streamStatistics \
+         media.appStatistics media.vhostStatistics",
+    ),
+    (Door::Hook, "media.callHook"),
 ];
 
 /// What opens an operation. One that nobody thought about has no line, and fails whatever asks.
@@ -166,7 +182,7 @@ fn page(document: &Document) -> String {
         every operation to, with the ids of one's own organization, of another's and of none.\n\n\
         Without the right the answer is 403, whatever is asked for; nothing valid presented is 401. What belongs to \
         another organization is answered as what does not exist: 404. A token that is confined to an application or \
-        a session finds nothing beside it. `/oauth2/revoke` also takes the very token that is presented.\n\n\
+        a session finds nothing beside it. Under `/v1` the credential is the whole of Basic credentials. `/oauth2/revoke` also takes the very token that is presented.\n\n\
         | column | who |\n|---|---|\n"
         .to_owned();
     for (name, who) in Role::ALL.map(Role::said) {

@@ -137,6 +137,31 @@ impl Side {
         let schedule = self.fresh(server, "scheduledRevocationId").await;
         self.ids.insert("scheduledRevocationId", schedule);
         self.webhook(server).await;
+        self.media(server).await;
+    }
+
+    /// A hook, and a stream with a session.
+    async fn media(&mut self, server: &Server) {
+        let hook = self.fresh(server, "hookId").await;
+        self.ids.insert("hookId", hook);
+        for name in ["vhost", "app", "stream"] {
+            self.ids.insert(name, format!("{}-{name}", self.marker.to_lowercase()));
+        }
+        let session = self.play().await;
+        self.ids.insert("session", session);
+    }
+
+    /// The name of a new session of the stream.
+    pub async fn play(&self) -> String {
+        let key = self.holder(Role::MediaKey);
+        let [vhost, app, stream] = ["vhost", "app", "stream"].map(|name| &self.ids[name]);
+        let url = format!("{}/v1/vhosts/{vhost}/apps/{app}/streams/{stream}/sessions", key.base);
+        let name = self.named("viewer").replace(' ', "-").to_lowercase();
+        let basic = crate::media::basic(key.token.as_deref().unwrap());
+        let request = key.http.post(url).header("authorization", basic).json(&json!({ "name": name }));
+        let made = request.send().await.unwrap();
+        assert_eq!(made.status(), 201, "{:?}", made.text().await);
+        name
     }
 
     /// A webhook with a delivery that failed before it left: a name of this machine has no address that is allowed.
@@ -203,6 +228,7 @@ impl Side {
             "scheduledRevocationId" => {
                 ("scheduled-revocations", self.schedule_body(), "/scheduledRevocation/id")
             }
+            "hookId" => ("hooks", json!({ "name": self.named("hook") }), "/hook/id"),
             "sessionId" => return self.open(server, Role::Application).await.1,
             _ => return self.ids[kind].clone(),
         };
@@ -239,6 +265,12 @@ impl Side {
             "serviceAccounts.create" => json!({ "name": self.named("account") }),
             "issuers.set" => json!({ "issuers": [] }),
             "webhooks.create" => self.webhook_body(),
+            "hooks.create" => json!({ "name": self.named("hook") }),
+            "media.createSessions" => json!({ "protocol": "webrtc" }),
+            "media.reportSession" => json!({ "totalBytesOut": 1 }),
+            "media.reportStream" | "media.reportApp" => {
+                json!({ "stream": self.ids["stream"], "session": self.ids["session"], "totalBytesOut": 1 })
+            }
             "webhooks.update" => json!({ "description": self.named("webhook") }),
             "oauth.introspect" | "oauth.revoke" => json!({ "token": "sat_unknown" }),
             "oauth.token" => json!({ "grant_type": "client_credentials" }),
@@ -256,6 +288,7 @@ impl Side {
             "/api/v1/api-keys?includeRevoked=true".to_owned(),
             "/api/v1/principals?limit=200".to_owned(),
             "/api/v1/webhooks?limit=200".to_owned(),
+            "/api/v1/hooks?limit=200".to_owned(),
             format!("/api/v1/webhooks/{}/deliveries?limit=200", self.ids["webhookId"]),
             "/api/v1/revocations?limit=200".to_owned(),
             "/api/v1/scheduled-revocations?limit=200".to_owned(),

@@ -1,5 +1,7 @@
 //! The document, and answers held against it.
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
@@ -153,18 +155,34 @@ fn fits_text(schema: &Value, text: &str) -> Result<(), String> {
 pub fn filled(path: &str, ids: &[(&str, &str)], rest: &str) -> String {
     let filled =
         ids.iter().fold(path.to_owned(), |path, (name, id)| path.replace(&format!("{{{name}}}"), id));
-    filled
-        .split('/')
-        .map(|part| if part.starts_with('{') { rest } else { part })
-        .collect::<Vec<_>>()
-        .join("/")
+    let mut pieces = filled.split('{');
+    let first = pieces.next().unwrap_or_default().to_owned();
+    pieces.fold(first, |path, piece| path + rest + piece.split_once('}').map_or("", |(_, after)| after))
+}
+
+/// Whether an operation is one of the media surface.
+pub fn of_media(operation: &Operation<'_>) -> bool {
+    operation.described["security"] == json!([{ "accessToken": [] }])
+}
+
+/// A request with a token, presented as the operation wants it.
+pub fn presenting(
+    request: reqwest::RequestBuilder,
+    operation: &Operation<'_>,
+    token: &str,
+) -> reqwest::RequestBuilder {
+    if of_media(operation) {
+        request.header("authorization", format!("Basic {}", BASE64_STANDARD.encode(token)))
+    } else {
+        request.bearer_auth(token)
+    }
 }
 
 /// Asks for an operation; bodies are JSON where it describes JSON, else a form.
 pub async fn ask(holder: &Holder, operation: &Operation<'_>, path: &str, body: Option<&Value>) -> Response {
     let mut request = holder.http.request(operation.method.clone(), format!("{}{path}", holder.base));
     if let Some(token) = &holder.token {
-        request = request.bearer_auth(token);
+        request = presenting(request, operation, token);
     }
     let content = &operation.described["requestBody"]["content"];
     if content.get("application/x-www-form-urlencoded").is_some() {
