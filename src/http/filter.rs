@@ -208,7 +208,7 @@ impl FilterParameters {
             connected_before: read_time("connectedBefore", self.connected_before.as_deref())?,
             last_active_after: read_time("lastActiveAfter", self.last_active_after.as_deref())?,
             last_active_before: read_time("lastActiveBefore", self.last_active_before.as_deref())?,
-            except: vec![],
+            ..Wanted::default()
         })
     }
 }
@@ -302,6 +302,7 @@ impl FilterBody {
             last_active_after: read_time("lastActiveAfter", self.last_active_after.as_deref())?,
             last_active_before: read_time("lastActiveBefore", self.last_active_before.as_deref())?,
             except: self.except.clone(),
+            ..Wanted::default()
         })
     }
 }
