@@ -15,6 +15,7 @@ pub mod gate;
 pub mod http;
 pub mod issuers;
 pub mod limits;
+pub mod lines;
 pub mod live;
 pub mod mcp;
 pub mod meter;

@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::directory::Directory;
 use crate::error::Error;
 use crate::limits::Limits;
+use crate::lines::Lines;
 use crate::meter;
 use crate::sessions::{Board, Sessions};
 
@@ -34,7 +35,9 @@ struct Errand {
     sessions: Arc<Sessions>,
     directory: Arc<Directory>,
     limits: Arc<Limits>,
+    lines: Lines,
     keep_activity: TimeDelta,
+    keep_lines: TimeDelta,
 }
 
 const TABLE: &[Row] = &[
@@ -85,6 +88,18 @@ const TABLE: &[Row] = &[
         cron: "30 */10 * * * *",
         every: Duration::from_secs(600),
         run: |errand| Box::pin(prune(errand)),
+    },
+    Row {
+        name: "lines",
+        cron: "45 */10 * * * *",
+        every: Duration::from_secs(600),
+        run: |errand| Box::pin(lines(errand)),
+    },
+    Row {
+        name: "lines checkpoint",
+        cron: "*/2 * * * * *",
+        every: Duration::from_secs(2),
+        run: |errand| Box::pin(lines_checkpoint(errand)),
     },
     Row {
         name: "outcomes",
@@ -157,6 +172,30 @@ async fn prune(errand: Errand) -> Result<String, Error> {
     Ok(format!("{pruned} activity bodies dropped"))
 }
 
+/// Forget old log lines and recordings.
+async fn lines(errand: Errand) -> Result<String, Error> {
+    if let Some(closed) = closed(&errand.lines) {
+        return Ok(closed);
+    }
+    let before = errand.sessions.now().checked_sub_signed(errand.keep_lines).unwrap_or_default();
+    let forgotten = errand.lines.forget(before).await?;
+    let used = errand.lines.used_bytes().await? >> 20;
+    Ok(format!("{} entries forgotten, the others need {used} MiB", forgotten.entries))
+}
+
+/// Keep their write-ahead log from growing; beside the other file's, so that neither waits.
+async fn lines_checkpoint(errand: Errand) -> Result<String, Error> {
+    if let Some(closed) = closed(&errand.lines) {
+        return Ok(closed);
+    }
+    Ok(format!("the write-ahead log had {} KiB", errand.lines.checkpoint().await? >> 10))
+}
+
+/// What is said where lines are closed. That is no failure of these jobs: all else is ready.
+fn closed(lines: &Lines) -> Option<String> {
+    lines.fault().map(|fault| format!("nothing is written any more: {fault}"))
+}
+
 /// Forget what requests came to that are not replayed any more.
 async fn outcomes(errand: Errand) -> Result<String, Error> {
     Ok(format!("{} pages of outcomes forgotten", errand.sessions.forget_outcomes().await?))
@@ -167,12 +206,14 @@ pub async fn start(
     sessions: Arc<Sessions>,
     directory: Arc<Directory>,
     limits: Arc<Limits>,
+    lines: Lines,
     board: Arc<Board>,
     config: &Config,
 ) -> Result<JobScheduler, JobSchedulerError> {
     let scheduler = JobScheduler::new().await?;
     let keep_activity = TimeDelta::from_std(config.keep_activity).unwrap_or(TimeDelta::MAX);
-    let errand = Errand { sessions, limits, directory, keep_activity };
+    let keep_lines = TimeDelta::from_std(config.keep_lines).unwrap_or(TimeDelta::MAX);
+    let errand = Errand { sessions, limits, directory, lines, keep_activity, keep_lines };
     for row in TABLE {
         board.announce(row.name, row.every, errand.sessions.now());
         let (board, errand, running) = (board.clone(), errand.clone(), Arc::new(Mutex::new(())));

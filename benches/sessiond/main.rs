@@ -48,6 +48,7 @@ const ROWS: &[Row] = &[
         run: rows::reports::reports,
     },
     Row { name: "lists", title: "lists and counts among very many sessions", run: rows::lists::lists },
+    Row { name: "lines", title: "log lines appended, read anywhere and downloaded", run: rows::lines::lines },
     Row {
         name: "webhooks",
         title: "a backlog of events delivered to one webhook",
@@ -93,6 +94,8 @@ pub struct Bench {
     pub grown_events: i64,
     pub revoked: usize,
     pub listed: usize,
+    /// Lines of the log that is read.
+    pub log_lines: usize,
     pub disk_window: Duration,
     /// Open streams, few and many.
     pub streams: [usize; 2],
@@ -114,6 +117,7 @@ impl Bench {
                 grown_events: 60_000,
                 revoked: 2_000,
                 listed: 10_000,
+                log_lines: 200_000,
                 disk_window: seconds(3),
                 streams: [100, 500],
             }
@@ -130,6 +134,7 @@ impl Bench {
                 grown_events: 10_000_000,
                 revoked: 100_000,
                 listed: 1_000_000,
+                log_lines: 10_000_000,
                 disk_window: seconds(60),
                 streams: [1_000, 10_000],
             }

@@ -214,7 +214,7 @@ async fn create(name: &str, platform_admin: bool, database: &str) -> anyhow::Res
         house.directory.found(name, None).await?
     };
     print_credentials(&founded);
-    house.sessions.stop().await;
+    house.close().await;
     Ok(())
 }
 

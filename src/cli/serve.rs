@@ -25,13 +25,14 @@ use crate::gate::{Change, Fresh, Gate, Past, Terms, key_digest, shown_name};
 use crate::http::{self, App, Shared};
 use crate::issuers::Issuers;
 use crate::limits::Limits;
+use crate::lines::Lines;
 use crate::live::Live;
 use crate::mcp::{Gateway, Upstreams};
 use crate::meter;
 use crate::scheduler;
 use crate::secret::SecretKey;
 use crate::sessions::{Board, Sessions};
-use crate::store::{Loaded, Reader, Writer};
+use crate::store::{Loaded, Reader, StoreError, Writer};
 use crate::webhooks::{Outbox, Sender};
 
 /// Connections that may ask for /metrics at the same time.
@@ -46,6 +47,7 @@ pub struct House {
     pub issuers: Arc<Issuers>,
     upstreams: Arc<Upstreams>,
     pub live: Arc<Live>,
+    pub lines: Lines,
     pub board: Arc<Board>,
 }
 
@@ -57,6 +59,7 @@ impl House {
         let writer = Writer::open(&config.database).await.context("cannot open the database")?;
         let reader = Reader::open(&config.database).await.context("cannot open the database")?;
         let mut loaded = reader.load().await.context("cannot load the database")?;
+        let lines = open_lines(&config.lines_database(), clock.clone()).await?;
         let gate = Arc::new(Gate::default());
         fill(&gate, &mut loaded);
         let committer = Committer::start(writer, &loaded, gate.clone(), clock.clone(), policy);
@@ -80,7 +83,14 @@ impl House {
             directory.clone(),
         ));
         let sessions = Arc::new(Sessions::new(committer, gate.clone(), reader, clock, key, policy));
-        Ok(Self { gate, sessions, directory, auth, issuers, upstreams, live, board: Arc::default() })
+        let board = Arc::default();
+        Ok(Self { gate, sessions, directory, auth, issuers, upstreams, live, lines, board })
+    }
+
+    /// Writes down what waits, and closes both files.
+    pub async fn close(&self) {
+        self.lines.stop().await;
+        self.sessions.stop().await;
     }
 
     /// What handlers work with.
@@ -110,6 +120,7 @@ impl House {
             live: self.live.clone(),
             gateway: Arc::new(gateway),
             outbox: outbox.clone(),
+            lines: self.lines.clone(),
             board: self.board.clone(),
             limits: limits.clone(),
             health: http::health::Cache::default(),
@@ -136,6 +147,17 @@ impl House {
             supervise("live feed", closed.clone(), follow),
             supervise("webhooks", closed.clone(), move |stopping| outbox.clone().run(stopping)),
         ]
+    }
+}
+
+/// Opens the second file. That it is damaged is no reason not to serve: it holds nothing that decides anything.
+async fn open_lines(url: &str, clock: Clock) -> anyhow::Result<Lines> {
+    match Lines::open(url, clock).await {
+        Err(StoreError::Corrupt(what)) => Ok(Lines::closed(format!(
+            "{} cannot be read: {what}. Move it away and start again, and a new one is made",
+            database_file(url).display()
+        ))),
+        outcome => outcome.context("cannot open the file of log lines and recordings"),
     }
 }
 
@@ -238,8 +260,8 @@ pub async fn start(
     let app = house.app(&config, &limits, &public_url, &outbox, clock, &stopping);
     let errands = house.errands(outbox, &closed);
     let (sessions, directory) = (house.sessions.clone(), house.directory.clone());
-    let scheduler =
-        scheduler::start(sessions, directory, limits.clone(), house.board.clone(), &config).await?;
+    let (lines, board) = (house.lines.clone(), house.board.clone());
+    let scheduler = scheduler::start(sessions, directory, limits.clone(), lines, board, &config).await?;
     let door = |listener, router, tls, limit| {
         let (head, stopping) = (config.head_timeout, stopping.clone());
         tokio::spawn(Door { listener, router, tls, limit, head, stopping }.open())
@@ -313,7 +335,7 @@ impl Running {
         if let Err(error) = self.house.directory.write_key_uses().await {
             tracing::warn!(%error, "when API keys were last used could not be written");
         }
-        self.house.sessions.stop().await;
+        self.house.close().await;
     }
 }
 

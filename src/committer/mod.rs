@@ -542,7 +542,7 @@ impl Task {
         let begun = Instant::now();
         let outcome = self.writer.commit(batch).await;
         measure(batch, begun.elapsed(), outcome.as_ref().err());
-        if let Err(StoreError::Broken(what)) = &outcome {
+        if let Err(StoreError::Broken(what) | StoreError::Corrupt(what)) = &outcome {
             // Fail-stop: after a failed flush nobody knows what is on disk, and trying again would hide it.
             tracing::error!(%what, "the database cannot be trusted any more; ending");
             std::process::exit(74);
@@ -647,7 +647,7 @@ fn measure(batch: &crate::store::Batch, took: Duration, error: Option<&StoreErro
     if let Some(error) = error {
         let kind = match error {
             StoreError::Full => "full",
-            StoreError::Broken(_) => "broken",
+            StoreError::Broken(_) | StoreError::Corrupt(_) => "broken",
             StoreError::Damaged { .. } => "damaged",
             StoreError::Failed(_) => "failed",
         };

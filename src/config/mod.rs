@@ -101,6 +101,10 @@ pub struct Config {
     #[arg(long, env = "SESSIOND_KEEP_ACTIVITY", default_value = "7d", value_parser = duration, value_name = "DURATION")]
     pub keep_activity: Duration,
 
+    /// Keep the log lines and recordings of sessions for this long
+    #[arg(long, env = "SESSIOND_KEEP_LINES", default_value = "30d", value_parser = duration, value_name = "DURATION")]
+    pub keep_lines: Duration,
+
     /// Allow upstream MCP servers in this network too, not only on loopback and, with https, at public addresses; may be
     /// given several times. Link-local addresses are never allowed
     #[arg(long, env = "SESSIOND_ALLOW_UPSTREAM", value_delimiter = ',', value_name = "CIDR")]
@@ -160,6 +164,14 @@ impl Config {
         let scheme = if self.tls_certificate.is_some() { "https" } else { "http" };
         let default = format!("{scheme}://{listening}");
         self.public_url.as_ref().unwrap_or(&default).trim_end_matches('/').to_owned()
+    }
+
+    /// Where log lines and recordings are kept: beside the database, so with what its URL says beyond the file.
+    pub fn lines_database(&self) -> String {
+        match self.database.split_once('?') {
+            Some((file, parameters)) => format!("{file}.lines?{parameters}"),
+            None => format!("{}.lines", self.database),
+        }
     }
 
     /// Where the secret key is kept: as configured, else beside the database.

@@ -11,6 +11,7 @@ pub mod filter;
 pub mod hook;
 pub mod ids;
 pub mod item;
+pub mod journal;
 pub mod kind;
 pub mod once;
 pub mod phase;

@@ -38,6 +38,7 @@ use crate::core::Time;
 use crate::directory::Directory;
 use crate::issuers::Issuers;
 use crate::limits::Limits;
+use crate::lines::Lines;
 use crate::live::Live;
 use crate::mcp;
 use crate::sessions::{Board, Sessions};
@@ -71,6 +72,7 @@ pub struct Shared {
     pub live: Arc<Live>,
     pub gateway: Arc<mcp::Gateway>,
     pub outbox: Arc<Outbox>,
+    pub lines: Lines,
     pub board: Arc<Board>,
     pub limits: Arc<Limits>,
     pub health: health::Cache,

@@ -7,7 +7,10 @@
 //! - Events, and the rows made from them, are in the same transaction. The one exception is the activity columns of
 //!   open sessions: they follow in bulk ([`Batch::settle`]), and whoever loads sessions folds the log's tail over them.
 //! - Absence is `Ok(None)`, never an error.
+//!
+//! A second file holds what is not events: [`LinesWriter`] and [`LinesReader`] keep lines and recordings in blocks.
 
+pub mod block;
 pub mod check;
 pub mod row;
 mod sqlite;
@@ -17,6 +20,7 @@ pub use row::{
     KeySecret, Loaded, McpSession, Organization, Principal, PrincipalRow, ResourcePast, Revocation,
     ServiceAccount, SessionRow, SessionToken, SideWrite, WebhookSecret,
 };
+pub use sqlite::{Bounds, Forget, Forgotten, LinesReader, LinesWriter, Stretch, Tail};
 pub use sqlite::{EndedPage, Health, Reader, Writer};
 
 /// What went wrong in the store.
@@ -25,11 +29,14 @@ pub enum StoreError {
     /// No space is left: nothing was written; reading goes on.
     #[error("the disk is full")]
     Full,
-    /// A failed flush or a damaged page: nothing here can be trusted any more; the process must end.
+    /// A failed flush: nobody knows what is on disk, and trying again would hide it; the process must end.
     #[error("the database cannot be trusted any more: {0}")]
     Broken(String),
-    /// The log holds what this release cannot read.
-    #[error("the log is damaged at position {position}: {what}")]
+    /// A damaged page, or one that cannot be read or written: nothing in this file can be trusted any more.
+    #[error("the database file is damaged, or its disk: {0}")]
+    Corrupt(String),
+    /// Something that this release cannot read.
+    #[error("damaged at position {position}: {what}")]
     Damaged { position: i64, what: String },
     /// Any other failure; nothing was written.
     #[error("the database failed: {0}")]
@@ -47,7 +54,9 @@ impl From<sqlx::Error> for StoreError {
             Some(13) => Self::Full,
             // SQLITE_IOERR_SHMSIZE: no room for the WAL's index. Nothing is damaged.
             Some(10) if code == Some(4874) => Self::Full,
-            Some(10 | 11 | 26) => Self::Broken(error.to_string()),
+            // SQLITE_IOERR_FSYNC and SQLITE_IOERR_DIR_FSYNC.
+            Some(10) if matches!(code, Some(1034 | 1290)) => Self::Broken(error.to_string()),
+            Some(10 | 11 | 26) => Self::Corrupt(error.to_string()),
             _ => Self::Failed(error.to_string()),
         }
     }

@@ -15,6 +15,7 @@ mod idempotency;
 mod issuers;
 mod kills;
 mod limits;
+mod lines;
 mod mcp;
 mod metrics;
 mod oauth;

@@ -36,7 +36,7 @@ pub async fn run(bench: &Bench, base: &Base) -> anyhow::Result<(Figures, usize, 
     Ok((figures, calls.samples.len(), written))
 }
 
-fn memory_of_this_process() -> String {
+pub fn memory_of_this_process() -> String {
     memory(&std::fs::read_to_string("/proc/self/status").unwrap_or_default())
 }
 

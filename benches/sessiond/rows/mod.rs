@@ -4,6 +4,7 @@ pub mod calls;
 pub mod committer;
 pub mod disk;
 pub mod gateway;
+pub mod lines;
 pub mod lists;
 pub mod peers;
 pub mod reports;

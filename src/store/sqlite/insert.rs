@@ -26,7 +26,7 @@ pub(super) struct Insert {
 }
 
 impl Insert {
-    const fn new(into: &'static str, columns: usize, then: &'static str) -> Self {
+    pub(super) const fn new(into: &'static str, columns: usize, then: &'static str) -> Self {
         Self { into, columns, then, prepared: [const { OnceLock::new() }; 9] }
     }
 

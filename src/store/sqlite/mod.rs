@@ -2,6 +2,7 @@
 
 mod check;
 mod insert;
+mod lines;
 mod load;
 mod log;
 mod read;
@@ -36,6 +37,7 @@ use crate::store::row::{
     AccessToken, Application, Detail, Entry, Organization, Revocation, ServiceAccount, SessionRow,
 };
 
+pub use lines::{Bounds, Forget, Forgotten, LinesReader, LinesWriter, Stretch, Tail};
 pub use read::{EndedPage, Reader};
 pub use rebuild::rebuild;
 pub use write::{Health, Writer};
@@ -70,12 +72,21 @@ fn wal_bytes(database: &Path) -> u64 {
 /// Bytes of a database page, fixed when the file is made. `docs/decisions/0003-small-pages-and-whole-batches.md` has the figures.
 const PAGE_SIZE: u32 = 1024;
 
-async fn migrate(connection: &mut SqliteConnection) -> Result<(), StoreError> {
-    MIGRATIONS.run(connection).await.map_err(|error| match error {
-        sqlx::migrate::MigrateError::VersionMissing(version) => StoreError::Failed(format!(
+async fn migrate(
+    migrations: &sqlx::migrate::Migrator,
+    connection: &mut SqliteConnection,
+) -> Result<(), StoreError> {
+    use sqlx::migrate::MigrateError;
+    migrations.run(connection).await.map_err(|error| match error {
+        MigrateError::VersionMissing(version) => StoreError::Failed(format!(
             "the database was written by a newer sessiond (it has migration {version}, which this one does not know); \
              start the newer one"
         )),
+        MigrateError::ExecuteMigration(error, version) => match error.into() {
+            StoreError::Failed(what) => StoreError::Failed(format!("migration {version}: {what}")),
+            other => other,
+        },
+        MigrateError::Execute(error) => error.into(),
         error => StoreError::Failed(error.to_string()),
     })
 }

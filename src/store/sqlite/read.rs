@@ -46,15 +46,8 @@ pub struct EndedPage<'a> {
 impl Reader {
     /// Opens a pool of readers on a database that exists.
     pub async fn open(url: &str) -> Result<Self, StoreError> {
-        let pool = SqlitePoolOptions::new()
-            .max_connections(4)
-            .max_lifetime(None)
-            .idle_timeout(None)
-            .test_before_acquire(false)
-            .acquire_timeout(Duration::from_secs(10))
-            .connect_with(options(url)?.read_only(true).pragma("cache_size", "-8192"))
-            .await?;
-        Ok(Self { pool, options: options(url)? })
+        let options = options(url)?;
+        Ok(Self { pool: pool(&options).await?, options })
     }
 
     pub async fn close(&self) {
@@ -64,13 +57,7 @@ impl Reader {
     /// Moves the WAL into the database as far as readers allow, from a connection of its own, so that the writer need
     /// not wait; does nothing while the WAL is small. Returns the WAL's size in bytes.
     pub async fn checkpoint_if_large(&self) -> Result<u64, StoreError> {
-        let bytes = wal_bytes(self.options.get_filename());
-        if bytes > CHECKPOINT_FROM {
-            let mut connection = SqliteConnection::connect_with(&self.options).await?;
-            sqlx::query("pragma wal_checkpoint(passive)").execute(&mut connection).await?;
-            connection.close().await?;
-        }
-        Ok(bytes)
+        checkpoint_if_large(&self.options).await
     }
 
     /// The last position of the log.
@@ -363,6 +350,29 @@ impl Reader {
         .await?;
         rows.iter().map(revocation).collect()
     }
+}
+
+/// A few connections that cannot write, to a database that exists.
+pub(super) async fn pool(options: &SqliteConnectOptions) -> Result<SqlitePool, StoreError> {
+    let pool = SqlitePoolOptions::new()
+        .max_connections(4)
+        .max_lifetime(None)
+        .idle_timeout(None)
+        .test_before_acquire(false)
+        .acquire_timeout(Duration::from_secs(10))
+        .connect_with(options.clone().read_only(true).pragma("cache_size", "-8192"))
+        .await?;
+    Ok(pool)
+}
+
+pub(super) async fn checkpoint_if_large(options: &SqliteConnectOptions) -> Result<u64, StoreError> {
+    let bytes = wal_bytes(options.get_filename());
+    if bytes > CHECKPOINT_FROM {
+        let mut connection = SqliteConnection::connect_with(options).await?;
+        sqlx::query("pragma wal_checkpoint(passive)").execute(&mut connection).await?;
+        connection.close().await?;
+    }
+    Ok(bytes)
 }
 
 /// Adds from where, by the narrowest index, and which: ended sessions of an application that fit a filter. Returns the

@@ -60,7 +60,7 @@ impl Writer {
         let options = options(url)?.create_if_missing(true);
         let path = options.get_filename().to_owned();
         let mut connection = SqliteConnection::connect_with(&options).await?;
-        migrate(&mut connection).await?;
+        migrate(&MIGRATIONS, &mut connection).await?;
         let mut writer = Self { connection, path };
         match writer.health().await?.fault() {
             Some(fault) => Err(StoreError::Failed(fault)),
@@ -147,28 +147,13 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes rows in statements of the largest powers of two that fit.
     async fn put<Value>(
         &mut self,
         insert: &'static Insert,
-        mut rows: &[Value],
+        rows: &[Value],
         bind: impl Fn(&mut Bound, &Value),
     ) -> Result<(), StoreError> {
-        while !rows.is_empty() {
-            let exponent = rows.len().min(LARGEST).ilog2() as usize;
-            let (now, later) = rows.split_at(1 << exponent);
-            let mut bound = Bound::default();
-            bound.arguments.reserve(now.len() * insert.columns, 0);
-            for row in now {
-                bind(&mut bound, row);
-            }
-            if let Some(failed) = bound.failed {
-                return Err(StoreError::Failed(failed));
-            }
-            sqlx::query_with(insert.sql(exponent), bound.arguments).execute(&mut self.connection).await?;
-            rows = later;
-        }
-        Ok(())
+        put(&mut self.connection, insert, rows, bind).await
     }
 
     /// A lifecycle row has the figures too, and newer ones: a hot row from before it would only be wrong. One that
@@ -415,18 +400,12 @@ impl Writer {
     /// For the committer between batches, when the WAL has grown large. Waits for nobody: while somebody reads the old
     /// WAL, all writes would wait along.
     pub async fn truncate_wal(&mut self) -> Result<(), StoreError> {
-        sqlx::query("pragma busy_timeout = 0").execute(&mut self.connection).await?;
-        let outcome = sqlx::query("pragma wal_checkpoint(truncate)").execute(&mut self.connection).await;
-        let patience = format!("pragma busy_timeout = {}", PATIENCE.as_millis());
-        sqlx::query(AssertSqlSafe(patience)).execute(&mut self.connection).await?;
-        outcome.map(|_| ()).map_err(StoreError::from)
+        truncate_wal(&mut self.connection).await
     }
 
     /// Lets the database grow to so many pages and no further: beyond, the disk counts as full.
     pub async fn limit_pages(&mut self, pages: u32) -> Result<(), StoreError> {
-        let sql = format!("pragma max_page_count = {pages}");
-        sqlx::query(AssertSqlSafe(sql)).execute(&mut self.connection).await?;
-        Ok(())
+        limit_pages(&mut self.connection, pages).await
     }
 
     /// Bytes in the write-ahead log.
@@ -438,4 +417,42 @@ impl Writer {
     pub async fn close(self) -> Result<(), StoreError> {
         Ok(self.connection.close().await?)
     }
+}
+
+/// Writes rows in statements of the largest powers of two that fit.
+pub(super) async fn put<Value>(
+    connection: &mut SqliteConnection,
+    insert: &'static Insert,
+    mut rows: &[Value],
+    bind: impl Fn(&mut Bound, &Value),
+) -> Result<(), StoreError> {
+    while !rows.is_empty() {
+        let exponent = rows.len().min(LARGEST).ilog2() as usize;
+        let (now, later) = rows.split_at(1 << exponent);
+        let mut bound = Bound::default();
+        bound.arguments.reserve(now.len() * insert.columns, 0);
+        for row in now {
+            bind(&mut bound, row);
+        }
+        if let Some(failed) = bound.failed {
+            return Err(StoreError::Failed(failed));
+        }
+        sqlx::query_with(insert.sql(exponent), bound.arguments).execute(&mut *connection).await?;
+        rows = later;
+    }
+    Ok(())
+}
+
+pub(super) async fn truncate_wal(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    sqlx::query("pragma busy_timeout = 0").execute(&mut *connection).await?;
+    let outcome = sqlx::query("pragma wal_checkpoint(truncate)").execute(&mut *connection).await;
+    let patience = format!("pragma busy_timeout = {}", PATIENCE.as_millis());
+    sqlx::query(AssertSqlSafe(patience)).execute(connection).await?;
+    outcome.map(|_| ()).map_err(StoreError::from)
+}
+
+pub(super) async fn limit_pages(connection: &mut SqliteConnection, pages: u32) -> Result<(), StoreError> {
+    let sql = format!("pragma max_page_count = {pages}");
+    sqlx::query(AssertSqlSafe(sql)).execute(connection).await?;
+    Ok(())
 }

@@ -5,5 +5,5 @@ mod batches;
 mod damage;
 mod disk;
 mod history;
-mod plans;
+pub mod plans;
 mod suite;

@@ -28,7 +28,17 @@ const CHILD: &str = "SESSIOND_TEST_PLANS";
 
 /// Keeps every statement that sqlx tells of.
 #[derive(Clone, Default)]
-struct Overheard(Arc<Mutex<BTreeSet<String>>>);
+pub struct Overheard(Arc<Mutex<BTreeSet<String>>>);
+
+impl Overheard {
+    pub fn forget(&self) {
+        self.0.lock().unwrap().clear();
+    }
+
+    pub fn take(&self) -> BTreeSet<String> {
+        std::mem::take(&mut *self.0.lock().unwrap())
+    }
+}
 
 #[derive(Default)]
 struct Statement {
@@ -59,32 +69,57 @@ impl<S: tracing::Subscriber> Layer<S> for Overheard {
     }
 }
 
-#[test]
-fn no_hot_statement_scans_a_table() {
+/// Runs a part of the test of this name where every statement is overheard: in a process of its own.
+pub fn overhear(test: &str, part: impl AsyncFnOnce(Overheard)) {
     if std::env::var_os(CHILD).is_some() {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-        return runtime.block_on(overhear());
+        let overheard = Overheard::default();
+        let subscriber = tracing_subscriber::registry().with(overheard.clone());
+        tracing::subscriber::set_global_default(subscriber).unwrap();
+        return runtime.block_on(part(overheard));
     }
     let output = Process::new(std::env::current_exe().unwrap())
-        .args(["--exact", "store::plans::no_hot_statement_scans_a_table", "--nocapture"])
+        .args(["--exact", test, "--nocapture"])
         .env(CHILD, "1")
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "there is no test {test}");
 }
 
-async fn overhear() {
-    let overheard = Overheard::default();
-    tracing::subscriber::set_global_default(tracing_subscriber::registry().with(overheard.clone())).unwrap();
+/// How SQLite would carry out statements, a step each.
+pub async fn plans(
+    connection: &mut sqlx::SqliteConnection,
+    statements: impl IntoIterator<Item = String>,
+) -> Vec<(String, String)> {
+    let mut plans = vec![];
+    for sql in statements {
+        let transaction = ["begin", "commit", "rollback", "pragma"];
+        if transaction.iter().any(|word| sql.to_lowercase().starts_with(word)) {
+            continue;
+        }
+        let explain = AssertSqlSafe(format!("explain query plan {sql}"));
+        let steps = sqlx::query(explain).fetch_all(&mut *connection).await.unwrap();
+        plans.extend(steps.iter().map(|step| (sql.clone(), step.get("detail"))));
+    }
+    plans
+}
+
+#[test]
+fn no_hot_statement_scans_a_table() {
+    overhear("store::plans::no_hot_statement_scans_a_table", hot_statements);
+}
+
+async fn hot_statements(overheard: Overheard) {
     let base = Base::new();
     let running = base.founded().await;
     // What was prepared to start up may read whole tables.
-    overheard.0.lock().unwrap().clear();
+    overheard.forget();
     write(&running).await;
     read(&running).await;
     let reader = running.reader.clone();
     running.committer.stop().await;
-    let statements = std::mem::take(&mut *overheard.0.lock().unwrap());
+    let statements = overheard.take();
     reader.close().await;
 
     for word in [
@@ -102,22 +137,14 @@ async fn overhear() {
         statements.iter().filter(|sql| sql.starts_with("select") || sql.starts_with("with")).count() > 10
     );
     let mut raw = base.raw().await;
-    for sql in statements {
-        let transaction = ["begin", "commit", "rollback", "pragma"];
-        if transaction.iter().any(|word| sql.to_lowercase().starts_with(word)) {
-            continue;
-        }
-        let explain = AssertSqlSafe(format!("explain query plan {sql}"));
-        for step in sqlx::query(explain).fetch_all(&mut raw).await.unwrap() {
-            let step: String = step.get("detail");
-            assert!(!scans(&step), "{step}: {sql}");
-        }
+    for (sql, step) in plans(&mut raw, statements).await {
+        assert!(!scans(&step), "{step}: {sql}");
     }
 }
 
 /// Whether a step reads a whole table or index. What a statement brings along, and what it has collected before, it
 /// may read whole.
-fn scans(step: &str) -> bool {
+pub fn scans(step: &str) -> bool {
     let Some(what) = step.strip_prefix("SCAN ") else { return false };
     let own = ["json_each", "page", "wanted", "chain", "(subquery", "CONSTANT ROW"];
     !own.iter().any(|own| what.starts_with(own)) && !what.contains("VALUES CLAUSE")
