@@ -117,6 +117,7 @@ impl Filter {
     pub fn moves(&self) -> bool {
         !self.status.is_empty()
             || !self.stage.is_empty()
-            || self.last_active_after.is_some() || self.last_active_before.is_some()
+            || self.last_active_after.is_some()
+            || self.last_active_before.is_some()
     }
 }

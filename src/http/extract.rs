@@ -49,12 +49,7 @@ async fn with_any(parts: &Parts, app: &App, scopes: &[Scope]) -> Result<Caller, 
 }
 
 /// A caller that has one of these scopes, however it presented itself.
-pub async fn allowed(
-    parts: &Parts,
-    app: &App,
-    caller: Caller,
-    scopes: &[Scope],
-) -> Result<Caller, Problem> {
+pub async fn allowed(parts: &Parts, app: &App, caller: Caller, scopes: &[Scope]) -> Result<Caller, Problem> {
     let caller = not_ended(for_all_of_it(caller)?)?;
     if scopes.iter().any(|scope| caller.scopes.has(*scope)) {
         idempotency::caller_of(parts, app, caller).await
@@ -253,7 +248,9 @@ pub async fn body_bytes(request: Request, app: &App) -> Result<Bytes, Problem> {
     Bytes::from_request(request, app).await.map_err(|rejection| match rejection.status() {
         _ if TooSlow::is_behind(&rejection) => TooSlow::answer(),
         StatusCode::PAYLOAD_TOO_LARGE => {
-            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "The body must be at most 64 KiB")
+            let message =
+                "The body must be at most 64 KiB, or 2 MiB where it is about many sessions or lines";
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
         }
         status => Problem::new(status, "invalid_request", "The body could not be read"),
     })

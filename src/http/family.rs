@@ -53,7 +53,9 @@ impl Family {
     /// Where its requests that write begin, to which idempotency keys apply.
     pub fn takes_keys(path: &str) -> bool {
         let hook = path.starts_with("/v1/hooks/");
-        path.starts_with("/api/v1/") || (Self::of(path) != Self::Main && !hook)
+        // Log lines are in another file, where no outcome of a request is kept.
+        let lines = path.ends_with("/logs");
+        path.starts_with("/api/v1/") || (Self::of(path) != Self::Main && !hook && !lines)
     }
 
     /// The name of its error bodies in the document.
@@ -97,6 +99,11 @@ impl Family {
         parts.headers.remove(header::WWW_AUTHENTICATE);
         if let (StatusCode::UNAUTHORIZED, Self::Media) = (status, self) {
             let challenge = HeaderValue::from_static("Basic realm=\"OvenMediaEngine\"");
+            parts.headers.insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        if let (StatusCode::UNAUTHORIZED, Self::Workloads) = (status, self) {
+            // No scheme that is registered; but a refusal has to name one (RFC 9110, section 11.6.1).
+            let challenge = HeaderValue::from_static("ApiKey realm=\"session-manager\", header=\"apiKey\"");
             parts.headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
         let (own, body) = body.into_parts();

@@ -17,6 +17,7 @@ mod oauth;
 mod page;
 pub mod problem;
 mod revocations;
+mod workloads;
 
 use std::sync::Arc;
 
@@ -156,6 +157,31 @@ pub fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(directory::test_webhook))
         .routes(routes!(directory::list_deliveries))
         .routes(routes!(directory::resend_delivery))
+        .routes(routes!(workloads::list_webui_sessions, workloads::create_webui_session))
+        .routes(routes!(workloads::list_task_sessions, workloads::create_task_session))
+        .routes(routes!(workloads::get_webui_session, workloads::delete_webui_session))
+        .routes(routes!(
+            workloads::get_task_session,
+            workloads::delete_task_session,
+            workloads::change_task_state
+        ))
+        .routes(routes!(workloads::terminate_webui_session))
+        .routes(routes!(workloads::terminate_task_session))
+        .routes(routes!(workloads::heartbeat_webui_session))
+        .routes(routes!(workloads::heartbeat_task_session))
+        .routes(routes!(workloads::end_webui_session))
+        .routes(routes!(workloads::end_task_session))
+        .routes(routes!(workloads::get_webui_logs))
+        .routes(routes!(workloads::get_task_logs))
+        .routes(routes!(workloads::download_webui_logs))
+        .routes(routes!(workloads::download_task_logs))
+        .merge(
+            OpenApiRouter::new()
+                .routes(routes!(workloads::heartbeats))
+                .routes(routes!(workloads::list_webui_logs, workloads::log_webui_session))
+                .routes(routes!(workloads::list_task_logs, workloads::log_task_session))
+                .layer(DefaultBodyLimit::max(BATCH)),
+        )
         .routes(routes!(agents::policy))
         .routes(routes!(oauth::token))
         .routes(routes!(oauth::introspect))
@@ -165,6 +191,7 @@ pub fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(health::ready))
         .split_for_parts();
     extract::describe(&mut document);
+    workloads::describe(&mut document);
     idempotency::describe(&mut document);
     problem::describe(&mut document);
     (router, document)
@@ -175,6 +202,7 @@ pub fn router(app: App) -> Router {
     let (documented, document) = documented();
     documented
         .merge(health::documents(&document))
+        .merge(workloads::documents(&document))
         .merge(oauth::aliases())
         .merge(mcp::router(app.gateway.clone()))
         .fallback(|| async {
@@ -218,6 +246,7 @@ pub fn router(app: App) -> Router {
         (name = "apiKeys", description = "Long-lived credentials of programs, for one surface or several."),
         (name = "principals", description = "The people and clients behind sessions."),
         (name = "me", description = "A person's own sessions."),
+        (name = "workloads", description = "WebUI and task sessions, as portals and clusters report and end them."),
         (name = "organizations", description = "Organizations, for whoever runs the installation."),
         (name = "issuers", description = "Whose JWT access tokens are taken beside our own."),
         (name = "webhooks", description = "Where events are delivered to."),

@@ -118,12 +118,7 @@ impl Sessions {
     }
 
     /// Signs of life of many sessions of work, durable when this returns. Each is answered for itself, in the order given.
-    pub async fn beat_many(
-        &self,
-        caller: &Caller,
-        kinds: &[Kind],
-        ids: &[Uuid],
-    ) -> Vec<Result<(), Error>> {
+    pub async fn beat_many(&self, caller: &Caller, kinds: &[Kind], ids: &[Uuid]) -> Vec<Result<(), Error>> {
         let mut wishes = Vec::with_capacity(ids.len());
         let mut sessions = Vec::with_capacity(ids.len());
         for id in ids {
@@ -205,9 +200,18 @@ impl Sessions {
         Ok(self.reader.confirmations(&numbers).await?)
     }
 
-    /// Refuses what is over, also by its lifetime alone.
+    /// How a session ended, or is about to end: its lifetime may be over, or a revocation under way that covers it.
+    pub fn over(&self, session: &Session) -> Option<Ended> {
+        session.over(self.clock.now()).or_else(|| {
+            let known = self.gate.known();
+            let revocation = known.covering(session)?;
+            Some(Ended { at: revocation.instant, reason: revocation.reason, outcome: None })
+        })
+    }
+
+    /// Refuses what is over.
     fn running(&self, caller: &Caller, session: &Session) -> Result<(), Error> {
-        match session.over(self.clock.now()).filter(|_| !caller.repeats()) {
+        match self.over(session).filter(|_| !caller.repeats()) {
             Some(ended) => Err(Error::Gone(ended)),
             None => Ok(()),
         }

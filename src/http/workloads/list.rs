@@ -201,14 +201,14 @@ impl WorkloadParameters {
 
     /// The applications that are named, of which there may be none; none of the two where no name is given.
     fn applications(&self, app: &App, caller: &Caller) -> Result<Option<Vec<uuid::Uuid>>, Problem> {
-        let mut both = None;
+        let mut both: Option<Vec<uuid::Uuid>> = None;
         for (field, name, either_case) in
             [("app_equal_cs", &self.app_equal_cs, false), ("app_equal_ci", &self.app_equal_ci, true)]
         {
             let Some(name) = read_text(field, name.as_deref())? else { continue };
             let called = app.sessions.applications_called(caller, &name, either_case);
             both = Some(match both {
-                Some(before) => called.into_iter().filter(|id| Vec::contains(&before, id)).collect(),
+                Some(before) => called.into_iter().filter(|id| before.contains(id)).collect(),
                 None => called,
             });
         }

@@ -9,7 +9,7 @@ mod logs;
 mod read;
 mod report;
 
-pub use document::{document, documents};
+pub use document::{describe, documents};
 pub use end::*;
 pub use list::*;
 pub use logs::*;
