@@ -33,3 +33,4 @@ mod support;
 mod tls;
 mod traces;
 mod webhooks;
+mod workloads;
