@@ -40,7 +40,7 @@ const FLAGS: [&str; 9] = [
 
 /// One request as it came in.
 #[derive(Debug, Clone)]
-struct Taken {
+pub struct Taken {
     headers: HeaderMap,
     body: Bytes,
     /// Whether it was answered with 2xx.
@@ -52,7 +52,7 @@ impl Taken {
         self.headers[name].to_str().unwrap()
     }
 
-    fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap()
     }
 
@@ -83,7 +83,7 @@ enum Answer {
 type Choose = Arc<dyn Fn(&Taken, usize) -> Answer + Send + Sync>;
 
 /// A receiver on this machine that remembers what it got.
-struct Receiver {
+pub struct Receiver {
     address: SocketAddr,
     taken: Arc<Mutex<Vec<Taken>>>,
     choose: Arc<Mutex<Choose>>,
@@ -91,7 +91,7 @@ struct Receiver {
 }
 
 impl Receiver {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         Self::that(|_, _| Answer::Status(204)).await
     }
 
@@ -133,7 +133,7 @@ impl Receiver {
         *self.choose.lock().unwrap() = Arc::new(choose);
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("http://{}/in", self.address)
     }
 
@@ -155,7 +155,7 @@ impl Receiver {
         self.until_that(&format!("{count} requests"), |taken| taken.len() >= count).await
     }
 
-    async fn until_that(&self, what: &str, done: impl Fn(&[Taken]) -> bool) -> Vec<Taken> {
+    pub async fn until_that(&self, what: &str, done: impl Fn(&[Taken]) -> bool) -> Vec<Taken> {
         for _ in 0..2_000 {
             let taken = self.taken();
             if done(&taken) {
@@ -195,13 +195,13 @@ async fn answer(
 }
 
 /// A webhook, with its secret.
-struct Made {
+pub struct Made {
     id: String,
     path: String,
     secret: String,
 }
 
-async fn webhook(operator: &Holder, body: Value) -> Made {
+pub async fn webhook(operator: &Holder, body: Value) -> Made {
     let (status, body) = operator.post(WEBHOOKS, body).await;
     assert_eq!(status, 201, "{body}");
     let id = body["webhook"]["id"].as_str().unwrap().to_owned();

@@ -1,7 +1,10 @@
 //! WebUI and task sessions, as portals, clusters and those who look after them see them.
 
 mod checklist;
+mod fleet;
+mod lines;
 mod lists;
+mod together;
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
