@@ -284,5 +284,12 @@ impl utoipa::Modify for Security {
 
 /// The OpenAPI document, as `openapi.yaml` holds it.
 pub fn openapi_yaml() -> String {
-    health::yaml(&documented().1)
+    yaml(&documented().1)
+}
+
+/// A document as YAML; the same document gives the same bytes.
+fn yaml(document: &utoipa::openapi::OpenApi) -> String {
+    // Plain data with string keys: writing it cannot fail.
+    let text = document.to_yaml().unwrap_or_default();
+    format!("{}\n", text.trim_end())
 }

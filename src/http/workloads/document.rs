@@ -11,7 +11,7 @@ use utoipa::openapi::{Content, OpenApi, Ref, RefOr, ResponseBuilder};
 
 use super::ROOT;
 use crate::http::family::Family;
-use crate::http::{App, health};
+use crate::http::{App, yaml};
 
 /// Adds what every operation about one session may answer.
 pub fn describe(document: &mut OpenApi) {
@@ -75,12 +75,12 @@ fn used(document: &OpenApi) -> BTreeSet<String> {
 /// The document where this surface's clients look for it: YAML, or JSON for those who accept that. Needs no key.
 pub fn documents(whole: &OpenApi) -> Router<App> {
     let own = document(whole);
-    let yaml = Bytes::from(health::yaml(&own));
+    let text = Bytes::from(yaml(&own));
     let json = Bytes::from(own.to_pretty_json().unwrap_or_default());
     let as_json = json.clone();
     let chosen = move |headers: HeaderMap| async move {
         let (kind, body) =
-            if wants_json(&headers) { ("application/json", as_json) } else { ("application/yaml", yaml) };
+            if wants_json(&headers) { ("application/json", as_json) } else { ("application/yaml", text) };
         ([(header::CONTENT_TYPE, kind), (header::VARY, "accept")], body)
     };
     let always = move || async move { ([(header::CONTENT_TYPE, "application/json")], json) };

@@ -29,6 +29,7 @@ fn names(operation: &Operation<'_>) -> Vec<&'static str> {
     let known = [
         "applicationId",
         "sessionId",
+        "session_id",
         "serviceAccountId",
         "apiKeyId",
         "principalId",
@@ -72,6 +73,10 @@ impl Matrix {
                     let (own, id) = self.own.open(&self.server, role).await;
                     holder = (role == Role::Session).then_some(own);
                     ids.insert("sessionId", id);
+                }
+                "session_id" => {
+                    let kind = if operation.path.contains("/task") { "task" } else { "webui" };
+                    ids.insert("session_id", self.own.begin(kind).await);
                 }
                 name => {
                     ids.insert(name, self.own.fresh(&self.server, name).await);
@@ -121,6 +126,7 @@ impl Matrix {
             _ if matches!(role, Role::Stranger | Role::Invalid) => status == 401,
             Door::Client => status == 401,
             Door::Person => status == 403 && body["code"] == "no_person",
+            Door::Work => status == 403 && body["errorCode"] == 403,
             // OAuth's errors have members of their own.
             _ if id.starts_with("oauth.") => status == 403 && body["error"] == "insufficient_scope",
             // A session's token has the scope, and is for another thing.
@@ -150,7 +156,12 @@ impl Matrix {
             } else {
                 self.refused(role, operation, (status, &body));
             }
-            let unknown = self.ask(&holder, operation, &unknown).await;
+            let mut unknown = self.ask(&holder, operation, &unknown).await;
+            let mut body = body;
+            // Each request has a name of its own.
+            for body in [&mut body, &mut unknown.1] {
+                body.as_object_mut().and_then(|members| members.remove("errorId"));
+            }
             self.expect((status, &body) == (unknown.0, &unknown.1), || {
                 format!("{role:?} {id}: another's is told apart from nobody's: {status} {body} {unknown:?}")
             });

@@ -79,6 +79,8 @@ pub enum Door {
     Platform,
     /// A credential of a person's own.
     Person,
+    /// An API key for the workload surface.
+    Work,
     /// What keeps sessions: agents, and whoever fronts them.
     Keep,
     /// The same, but a session's token is for the session that there is, and opens none.
@@ -95,6 +97,7 @@ impl Door {
             Self::Manage => role == Manager,
             Self::Platform => role == Platform,
             Self::Person => role == UserKey,
+            Self::Work => role == SessionKey,
             Self::Keep => matches!(role, Session | Application | Writer | Manager | UserKey),
             Self::Begin => matches!(role, Application | Writer | Manager | UserKey),
         }
@@ -109,6 +112,7 @@ impl Door {
             Self::Manage => "`management:all`",
             Self::Platform => "`platform:admin`",
             Self::Person => "a person's own credential",
+            Self::Work => "an API key with `session`",
             Self::Keep => "`mcp:invoke`, `management:sessions:write`, `management:all`",
             Self::Begin => "the same, but no session's token",
         }
@@ -116,7 +120,7 @@ impl Door {
 }
 
 /// Every operation, by what opens it.
-const TABLE: [(Door, &str); 9] = [
+const TABLE: [(Door, &str); 10] = [
     (Door::Open, "oauth.authorizationServer service.live service.ready"),
     (Door::Client, "oauth.token"),
     (
@@ -149,6 +153,16 @@ const TABLE: [(Door, &str); 9] = [
         "agent.heartbeat agent.activity agent.activityMany agent.renew agent.disconnect agent.events",
     ),
     (Door::Begin, "agent.create"),
+    (
+        Door::Work,
+        "workloads.listWebuiSessions workloads.listTaskSessions workloads.getWebuiSession workloads.getTaskSession \
+         workloads.createWebuiSession workloads.createTaskSession workloads.changeTaskState \
+         workloads.heartbeatWebuiSession workloads.heartbeatTaskSession workloads.heartbeats \
+         workloads.endWebuiSession workloads.endTaskSession workloads.deleteWebuiSession \
+         workloads.deleteTaskSession workloads.terminateWebuiSession workloads.terminateTaskSession \
+         workloads.getWebuiLogs workloads.getTaskLogs workloads.listWebuiLogs workloads.listTaskLogs \
+         workloads.downloadWebuiLogs workloads.downloadTaskLogs workloads.logWebuiSession workloads.logTaskSession",
+    ),
 ];
 
 /// What opens an operation. One that nobody thought about has no line, and fails whatever asks.

@@ -1,6 +1,6 @@
 //! The document, and answers held against it.
 
-use reqwest::{Method, Response};
+use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 
 use crate::support::Holder;
@@ -16,6 +16,18 @@ pub struct Operation<'a> {
     pub method: Method,
     pub path: &'a str,
     pub described: &'a Value,
+}
+
+impl Operation<'_> {
+    /// A request that presents a credential where the operation expects one.
+    pub fn presenting(&self, request: RequestBuilder, token: &str) -> RequestBuilder {
+        let by_key = json!([{ "apiKey": [] }]);
+        if self.described["security"] == by_key {
+            request.header("apiKey", token)
+        } else {
+            request.bearer_auth(token)
+        }
+    }
 }
 
 impl Document {
@@ -164,7 +176,7 @@ pub fn filled(path: &str, ids: &[(&str, &str)], rest: &str) -> String {
 pub async fn ask(holder: &Holder, operation: &Operation<'_>, path: &str, body: Option<&Value>) -> Response {
     let mut request = holder.http.request(operation.method.clone(), format!("{}{path}", holder.base));
     if let Some(token) = &holder.token {
-        request = request.bearer_auth(token);
+        request = operation.presenting(request, token);
     }
     let content = &operation.described["requestBody"]["content"];
     if content.get("application/x-www-form-urlencoded").is_some() {

@@ -130,6 +130,8 @@ async fn hot_statements(overheard: Overheard) {
         "mark",
         "into confirmation",
         "session_ended_by_resource",
+        "session_ended_work ",
+        "session_ended_work_by_activity",
     ] {
         assert!(statements.iter().any(|sql| sql.contains(word)), "{word} was not overheard: {statements:#?}");
     }
@@ -193,6 +195,13 @@ async fn read(running: &Running) {
         Filter { connected_after: Some(now), except: vec![SessionNumber(9)], ..Filter::default() },
         Filter { resource: Some("2.1".into()), kind: Some(Kind::Task), ..Filter::default() },
         Filter { stage: vec![Stage::Failed, Stage::Terminated], ..Filter::default() },
+        Filter { kind: Some(Kind::Webui), ..Filter::default() },
+        Filter {
+            kind: Some(Kind::Task),
+            stage: vec![Stage::Terminated],
+            settled_by: Some(now),
+            ..Filter::default()
+        },
     ];
     for filter in &filters {
         for order in [None, Some("last_active_at"), Some("token_expires_at")] {
@@ -208,6 +217,8 @@ async fn read(running: &Running) {
     reader.details(&[SessionNumber(1), SessionNumber(2)]).await.unwrap();
     reader.revocation_by_id(Uuid::nil()).await.unwrap();
     reader.revocations(ORGANIZATION, None, None, 10).await.unwrap();
+    reader.notes(&[Position(1), Position(2)]).await.unwrap();
+    reader.principals_numbered(&[PrincipalNumber(1)]).await.unwrap();
     reader.confirmations(&[SessionNumber(1), SessionNumber(2)]).await.unwrap();
     reader.session_token(SessionNumber(1)).await.unwrap();
     reader.mcp_session(SessionNumber(1)).await.unwrap();
