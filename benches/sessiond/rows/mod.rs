@@ -11,3 +11,4 @@ pub mod reports;
 pub mod revoke;
 pub mod streams;
 pub mod webhooks;
+pub mod workloads;
