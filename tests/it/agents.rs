@@ -165,6 +165,7 @@ async fn an_empty_application_lists_nothing_and_a_session_shows_every_key() {
       "disconnectedAt": null,
       "hostname": null,
       "id": "[id]",
+      "kind": "agent",
       "lastActiveAt": "[time]",
       "name": "bare",
       "organizationId": "[id]",
@@ -176,6 +177,7 @@ async fn an_empty_application_lists_nothing_and_a_session_shows_every_key() {
         "tokenLifetime": 3600
       },
       "principalId": "[id]",
+      "resource": null,
       "status": "active",
       "suspended": false,
       "tokenExpiresAt": "[time]",

@@ -123,9 +123,7 @@ async fn appends(bench: &Bench, texts: &Arc<Vec<String>>) -> anyhow::Result<Vec<
             milliseconds(median(ours.iter().map(|run| run.p50))),
             milliseconds(median(ours.iter().map(|run| run.p99))),
         )),
-        Line::note(
-            "yardstick: a row a line with one index by session and position; rows are what they are when written",
-        ),
+        Line::note("yardstick: a row a line, with one index, by session and position"),
         Line::note(format!("this process, with load and yardstick: {}", memory_of_this_process())),
     ])
 }
