@@ -55,6 +55,11 @@ const ROWS: &[Row] = &[
     Row { name: "lists", title: "lists and counts among very many sessions", run: rows::lists::lists },
     Row { name: "lines", title: "log lines appended, read anywhere and downloaded", run: rows::lines::lines },
     Row {
+        name: "workload-logs",
+        title: "log lines reported over HTTP, while 64 connections send heartbeats",
+        run: rows::workloads::logs,
+    },
+    Row {
         name: "webhooks",
         title: "a backlog of events delivered to one webhook",
         run: rows::webhooks::deliveries,

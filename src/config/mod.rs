@@ -94,6 +94,10 @@ pub struct Config {
     #[arg(long, env = "SESSIOND_ABSOLUTE_LIFETIME", default_value = "24h", value_parser = duration, value_name = "DURATION")]
     pub absolute_lifetime: Duration,
 
+    /// A task that was ended from outside keeps its state for so long at most, unless its cluster says sooner that it is over
+    #[arg(long, env = "SESSIOND_WORKLOAD_GRACE", default_value = "5s", value_parser = duration, value_name = "DURATION")]
+    pub workload_grace: Duration,
+
     /// Keep the bodies of activity events for this long
     #[arg(long, env = "SESSIOND_KEEP_ACTIVITY", default_value = "7d", value_parser = duration, value_name = "DURATION")]
     pub keep_activity: Duration,

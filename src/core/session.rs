@@ -75,6 +75,14 @@ pub struct Ended {
     pub outcome: Option<Outcome>,
 }
 
+impl Ended {
+    /// Whether there is no more to wait for from those who ran the work, had they this long: it ended by itself, or long
+    /// enough ago.
+    pub fn known_by(&self, settled_by: Time) -> bool {
+        self.outcome.is_some() || self.at <= settled_by
+    }
+}
+
 impl Session {
     /// From the instant of `token_expires_at` on.
     pub fn token_expired(&self, now: Time) -> bool {
@@ -86,9 +94,15 @@ impl Session {
         self.expiry_announced == Some(self.token_expires_at)
     }
 
-    /// How far it has come.
-    pub fn stage(&self) -> Stage {
-        self.ended.map_or_else(|| Stage::open(self.phase), |ended| Stage::ended(ended.outcome))
+    /// How it ended, if it has at an instant: also where its lifetime is over, and that is not recorded yet.
+    pub fn over(&self, now: Time) -> Option<Ended> {
+        let lifetime = || Ended { at: self.lifetime_ends_at, reason: Reason::Lifetime, outcome: None };
+        self.ended.or_else(|| (now >= self.lifetime_ends_at).then(lifetime))
+    }
+
+    /// How far it has come at an instant.
+    pub fn stage(&self, now: Time) -> Stage {
+        self.over(now).map_or_else(|| Stage::open(self.phase), |ended| Stage::ended(ended.outcome))
     }
 
     /// When its token expires, if it has one.

@@ -34,7 +34,10 @@ pub struct AgentOrEnded(pub Caller);
 
 /// Who asks. A token for one application's gateway is for that alone (RFC 8707).
 async fn caller_of(parts: &Parts, app: &App) -> Result<Caller, Problem> {
-    let caller = app.auth.caller(parts).await?;
+    for_all_of_it(app.auth.caller(parts).await?)
+}
+
+fn for_all_of_it(caller: Caller) -> Result<Caller, Problem> {
     match caller.audience() {
         Some(id) => Err(Problem::wrong_audience(id)),
         None => Ok(caller),
@@ -42,7 +45,12 @@ async fn caller_of(parts: &Parts, app: &App) -> Result<Caller, Problem> {
 }
 
 async fn with_any(parts: &Parts, app: &App, scopes: &[Scope]) -> Result<Caller, Problem> {
-    let caller = not_ended(caller_of(parts, app).await?)?;
+    allowed(parts, app, app.auth.caller(parts).await?, scopes).await
+}
+
+/// A caller that has one of these scopes, however it presented itself.
+pub async fn allowed(parts: &Parts, app: &App, caller: Caller, scopes: &[Scope]) -> Result<Caller, Problem> {
+    let caller = not_ended(for_all_of_it(caller)?)?;
     if scopes.iter().any(|scope| caller.scopes.has(*scope)) {
         idempotency::caller_of(parts, app, caller).await
     } else {

@@ -56,7 +56,9 @@ impl Family {
 
     /// Whether idempotency keys apply to what writes at a path.
     pub fn takes_keys(path: &str) -> bool {
-        path.starts_with("/api/v1/") || (Self::of(path) != Self::Main && !Self::is_signed(path))
+        // Log lines are in another file, where no outcome of a request is kept.
+        let lines = path.ends_with("/logs");
+        path.starts_with("/api/v1/") || (Self::of(path) != Self::Main && !Self::is_signed(path) && !lines)
     }
 
     /// Whether requests to a path authenticate by a signature, and not as the rest of their family.
@@ -113,6 +115,11 @@ impl Family {
         parts.headers.remove(header::WWW_AUTHENTICATE);
         if let (StatusCode::UNAUTHORIZED, Self::Media) = (status, self) {
             let challenge = HeaderValue::from_static("Basic realm=\"OvenMediaEngine\"");
+            parts.headers.insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        if let (StatusCode::UNAUTHORIZED, Self::Workloads) = (status, self) {
+            // No scheme that is registered; but a refusal has to name one (RFC 9110, section 11.6.1).
+            let challenge = HeaderValue::from_static("ApiKey realm=\"session-manager\", header=\"apiKey\"");
             parts.headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
         let (own, body) = body.into_parts();

@@ -18,6 +18,7 @@ mod oauth;
 mod page;
 pub mod problem;
 mod revocations;
+mod workloads;
 
 use std::sync::Arc;
 
@@ -179,6 +180,31 @@ pub fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(media::session_statistics))
         .routes(routes!(media::current_throughput))
         .routes(routes!(media::call_hook))
+        .routes(routes!(workloads::list_webui_sessions, workloads::create_webui_session))
+        .routes(routes!(workloads::list_task_sessions, workloads::create_task_session))
+        .routes(routes!(workloads::get_webui_session, workloads::delete_webui_session))
+        .routes(routes!(
+            workloads::get_task_session,
+            workloads::delete_task_session,
+            workloads::change_task_state
+        ))
+        .routes(routes!(workloads::terminate_webui_session))
+        .routes(routes!(workloads::terminate_task_session))
+        .routes(routes!(workloads::heartbeat_webui_session))
+        .routes(routes!(workloads::heartbeat_task_session))
+        .routes(routes!(workloads::end_webui_session))
+        .routes(routes!(workloads::end_task_session))
+        .routes(routes!(workloads::get_webui_logs))
+        .routes(routes!(workloads::get_task_logs))
+        .routes(routes!(workloads::download_webui_logs))
+        .routes(routes!(workloads::download_task_logs))
+        .merge(
+            OpenApiRouter::new()
+                .routes(routes!(workloads::heartbeats))
+                .routes(routes!(workloads::list_webui_logs, workloads::log_webui_session))
+                .routes(routes!(workloads::list_task_logs, workloads::log_task_session))
+                .layer(DefaultBodyLimit::max(BATCH)),
+        )
         .routes(routes!(agents::policy))
         .routes(routes!(oauth::token))
         .routes(routes!(oauth::introspect))
@@ -189,6 +215,7 @@ pub fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
         .split_for_parts();
     media::describe(&mut document);
     extract::describe(&mut document);
+    workloads::describe(&mut document);
     idempotency::describe(&mut document);
     problem::describe(&mut document);
     (router, document)
@@ -199,6 +226,7 @@ pub fn router(app: App) -> Router {
     let (documented, document) = documented();
     documented
         .merge(health::documents(&document))
+        .merge(workloads::documents(&document))
         .merge(oauth::aliases())
         .merge(mcp::router(app.gateway.clone()))
         .fallback(|uri: Uri| async move { nothing_there(Family::of(uri.path())) })
@@ -247,6 +275,7 @@ fn no_such_method(family: Family) -> Problem {
         (name = "apiKeys", description = "Long-lived credentials of programs, for one surface or several."),
         (name = "principals", description = "The people and clients behind sessions."),
         (name = "me", description = "A person's own sessions."),
+        (name = "workloads", description = "WebUI and task sessions, as portals and clusters report and end them."),
         (name = "organizations", description = "Organizations, for whoever runs the installation."),
         (name = "issuers", description = "Whose JWT access tokens are taken beside our own."),
         (name = "webhooks", description = "Where events are delivered to."),
@@ -291,5 +320,12 @@ impl utoipa::Modify for Security {
 
 /// The OpenAPI document, as `openapi.yaml` holds it.
 pub fn openapi_yaml() -> String {
-    health::yaml(&documented().1)
+    yaml(&documented().1)
+}
+
+/// A document as YAML; the same document gives the same bytes.
+fn yaml(document: &utoipa::openapi::OpenApi) -> String {
+    // Plain data with string keys: writing it cannot fail.
+    let text = document.to_yaml().unwrap_or_default();
+    format!("{}\n", text.trim_end())
 }

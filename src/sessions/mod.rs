@@ -33,6 +33,7 @@ pub use schedules::{NewSchedule, Scheduled};
 pub use upkeep::Upkeep;
 pub use view::View;
 pub use wanted::{Sort, Wanted};
+pub use work::{Ending, WorkView};
 
 use crate::clock::Clock;
 use crate::committer::{Answer, By, Committer, Done, Opening, Work};

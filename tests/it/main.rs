@@ -34,3 +34,4 @@ mod support;
 mod tls;
 mod traces;
 mod webhooks;
+mod workloads;

@@ -13,14 +13,15 @@ use sessiond::core::command::{Command, Connect, NaturalKey, Presented, natural_k
 use sessiond::core::event::{
     ActivityRecorded, ActivitySource, ApplicationChanged, ApplicationCreated, ApplicationEvent, Connected,
     Counts, Disconnected, Expired, OauthClient, OrganizationCreated, OrganizationEvent, Personal,
-    RevocationBegan, RevocationEnded, RevocationEvent, ServiceAccountCreated, ServiceAccountEvent,
-    SessionEvent, TokenRenewed, UpstreamCredential, UpstreamSet, personal_digest,
+    PhaseChanged, RevocationBegan, RevocationEnded, RevocationEvent, ServiceAccountCreated,
+    ServiceAccountEvent, SessionEvent, TokenRenewed, UpstreamCredential, UpstreamSet, personal_digest,
 };
 use sessiond::core::filter::{Facts, Filter};
 use sessiond::core::ids::{
     ApplicationNumber, Head, OrganizationNumber, Position, PrincipalNumber, RevocationNumber, SessionNumber,
 };
 use sessiond::core::kind::Kind;
+use sessiond::core::phase::{Outcome, Phase, Stage};
 use sessiond::core::policy::Policy;
 use sessiond::core::reason::Reason;
 use sessiond::core::revocation::{self, Revocation};
@@ -591,6 +592,109 @@ fn what_the_clock_decides_takes_effect_at_the_clocks_instant() {
     assert_eq!(when(&disconnected(Reason::Client), None), at(200_000));
     assert_eq!(when(&recorded(1), Some(&revocation)), at(200_000));
     assert_eq!(when(&renewed(1), None), at(200_000));
+}
+
+// ---- work ----
+
+/// A task that was queued at 0.
+fn queued() -> Given {
+    let connect = Connect { kind: Kind::Task, phase: Some(Phase::Queued), ..connect() };
+    let given = nothing();
+    let events = given.when(Command::Connect(Box::new(connect)), at(0)).unwrap();
+    given.and_all(events, at(0))
+}
+
+fn comes_to(phase: Phase) -> Command {
+    Command::ChangePhase { phase, presented: presented(1000) }
+}
+
+fn came_to(phase: Phase) -> SessionEvent {
+    SessionEvent::PhaseChanged(PhaseChanged { phase })
+}
+
+fn finish(outcome: Outcome) -> Command {
+    Command::Finish { outcome, message: Some("said".into()) }
+}
+
+#[test]
+fn work_goes_forward_and_never_back() {
+    let given = queued();
+    assert_eq!(given.when(comes_to(Phase::Launching), at(1)), Ok(vec![came_to(Phase::Launching)]));
+    assert_eq!(given.when(comes_to(Phase::Running), at(1)), Ok(vec![came_to(Phase::Running)]), "it may leap");
+    assert_eq!(given.when(comes_to(Phase::Queued), at(1)), Ok(vec![]), "what is so already is success");
+    let running = given.and(came_to(Phase::Running), at(1));
+    for before in [Phase::Queued, Phase::Launching] {
+        let passed = Err(Refusal::PhasePassed(Phase::Running, before));
+        assert_eq!(running.when(comes_to(before), at(2)), passed);
+    }
+    assert_eq!(running.when(comes_to(Phase::Running), at(2)), Ok(vec![]));
+}
+
+#[test]
+fn coming_further_is_a_sign_of_life() {
+    let given = queued().and(came_to(Phase::Running), at(800));
+    assert_eq!(given.when(stale(0, None), at(1_699)), Ok(vec![]));
+    assert_eq!(given.when(stale(0, None), at(1_700)), Ok(vec![disconnected(Reason::Stale)]));
+}
+
+#[test]
+fn work_that_has_ended_comes_no_further_and_keeps_its_first_end() {
+    let ends = [disconnected(Reason::Terminated)].into_iter();
+    let ends = ends.chain(Outcome::ALL.map(|one| queued().when(finish(one), at(1)).unwrap().remove(0)));
+    for end in ends {
+        let given = queued().and(end, at(1));
+        let ended = given.session().ended.unwrap();
+        assert_eq!(given.when(comes_to(Phase::Running), at(2)), Err(Refusal::Ended(ended)));
+        assert_eq!(given.when(finish(Outcome::Finished), at(2)), Ok(vec![]));
+        assert_eq!(given.when(Command::Disconnect { reason: Reason::Terminated }, at(2)), Ok(vec![]));
+    }
+}
+
+#[test]
+fn what_came_of_work_tells_its_stage_and_its_reason() {
+    let stage = |end: SessionEvent| queued().and(end, at(1)).session().stage(at(2));
+    for (outcome, reason, expected) in [
+        (Outcome::Finished, Reason::Exited, Stage::Finished),
+        (Outcome::Failed, Reason::Failed, Stage::Failed),
+        (Outcome::Crashed, Reason::Failed, Stage::Crashed),
+    ] {
+        let end = queued().when(finish(outcome), at(1)).unwrap().remove(0);
+        let said = Disconnected { reason, outcome: Some(outcome), message: Some("said".into()) };
+        assert_eq!(end, SessionEvent::Disconnected(said));
+        assert_eq!(stage(end), expected);
+    }
+    assert_eq!(stage(disconnected(Reason::Stale)), Stage::Terminated);
+    assert_eq!(queued().session().stage(at(86_399)), Stage::Queued);
+    assert_eq!(
+        queued().session().stage(at(86_400)),
+        Stage::Terminated,
+        "its lifetime is over, recorded or not"
+    );
+    assert_eq!(connected().session().stage(at(1)), Stage::Running, "what has no phases runs");
+}
+
+#[test]
+fn there_is_nothing_to_wait_for_where_work_ended_by_itself_or_long_enough_ago() {
+    let ended = |outcome| Ended { at: at(10), reason: Reason::Terminated, outcome };
+    assert!(ended(Some(Outcome::Failed)).known_by(at(0)));
+    assert!(!ended(None).known_by(at(9)) && ended(None).known_by(at(10)));
+}
+
+#[test]
+fn a_revocation_by_stage_covers_what_was_in_it_when_it_began() {
+    let by = |stage: Stage| began(Filter { stage: vec![stage], ..Filter::default() });
+    let covers =
+        |revocation: &Revocation, given: &Given| revocation.covers(given.session(), &Facts::default());
+    let waits = queued();
+    assert!(covers(&by(Stage::Queued), &waits) && !covers(&by(Stage::Running), &waits));
+    // It began at 400: what ran before is another matter, and what began to run since was not meant.
+    let ran = waits.clone().and(came_to(Phase::Running), at(399));
+    assert!(!covers(&by(Stage::Queued), &ran) && covers(&by(Stage::Running), &ran));
+    let runs_now = waits.clone().and(came_to(Phase::Running), at(401));
+    assert!(!covers(&by(Stage::Running), &runs_now));
+    // And what it covers comes no further.
+    let given = waits.revoked_by(by(Stage::Queued));
+    assert_eq!(given.when(comes_to(Phase::Running), at(401)), Err(Refusal::Revoked(Reason::Revoked)));
 }
 
 // ---- revocations ----

@@ -12,3 +12,4 @@ pub mod reports;
 pub mod revoke;
 pub mod streams;
 pub mod webhooks;
+pub mod workloads;

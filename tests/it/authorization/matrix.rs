@@ -29,6 +29,7 @@ fn names(operation: &Operation<'_>) -> Vec<&'static str> {
     let known = [
         "applicationId",
         "sessionId",
+        "session_id",
         "serviceAccountId",
         "apiKeyId",
         "principalId",
@@ -91,6 +92,10 @@ impl Matrix {
                     holder = (role == Role::Session).then_some(own);
                     ids.insert("sessionId", id);
                 }
+                "session_id" => {
+                    let kind = if operation.path.contains("/task") { "task" } else { "webui" };
+                    ids.insert("session_id", self.own.begin(kind).await);
+                }
                 name => {
                     ids.insert(name, self.own.fresh(&self.server, name).await);
                 }
@@ -142,6 +147,7 @@ impl Matrix {
                 status == 403 && body["message"] == "[HTTP] Insufficient scope: this needs media (403)"
             }
             Door::Person => status == 403 && body["code"] == "no_person",
+            Door::Work => status == 403 && body["errorCode"] == 403,
             // OAuth's errors have members of their own.
             _ if id.starts_with("oauth.") => status == 403 && body["error"] == "insufficient_scope",
             // A session's token has the scope, and is for another thing.

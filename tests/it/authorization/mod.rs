@@ -79,6 +79,8 @@ pub enum Door {
     Platform,
     /// A credential of a person's own.
     Person,
+    /// An API key for the workload surface.
+    Work,
     /// What keeps sessions: agents, and whoever fronts them.
     Keep,
     /// The same, but a session's token is for the session that there is, and opens none.
@@ -99,6 +101,7 @@ impl Door {
             Self::Manage => role == Manager,
             Self::Platform => role == Platform,
             Self::Person => role == UserKey,
+            Self::Work => role == SessionKey,
             Self::Keep => matches!(role, Session | Application | Writer | Manager | UserKey),
             Self::Begin => matches!(role, Application | Writer | Manager | UserKey),
             Self::Media => role == MediaKey,
@@ -114,6 +117,7 @@ impl Door {
             Self::Manage => "`management:all`",
             Self::Platform => "`platform:admin`",
             Self::Person => "a person's own credential",
+            Self::Work => "an API key with `session`",
             Self::Keep => "`mcp:invoke`, `management:sessions:write`, `management:all`",
             Self::Begin => "the same, but no session's token",
             Self::Media => "a key with `media`",
@@ -123,7 +127,7 @@ impl Door {
 }
 
 /// Every operation, by what opens it.
-const TABLE: [(Door, &str); 11] = [
+const TABLE: [(Door, &str); 12] = [
     (Door::Open, "oauth.authorizationServer service.live service.ready"),
     (Door::Client, "oauth.token"),
     (
@@ -165,6 +169,16 @@ const TABLE: [(Door, &str); 11] = [
          media.appStatistics media.vhostStatistics",
     ),
     (Door::Hook, "media.callHook"),
+    (
+        Door::Work,
+        "workloads.listWebuiSessions workloads.listTaskSessions workloads.getWebuiSession workloads.getTaskSession \
+         workloads.createWebuiSession workloads.createTaskSession workloads.changeTaskState \
+         workloads.heartbeatWebuiSession workloads.heartbeatTaskSession workloads.heartbeats \
+         workloads.endWebuiSession workloads.endTaskSession workloads.deleteWebuiSession \
+         workloads.deleteTaskSession workloads.terminateWebuiSession workloads.terminateTaskSession \
+         workloads.getWebuiLogs workloads.getTaskLogs workloads.listWebuiLogs workloads.listTaskLogs \
+         workloads.downloadWebuiLogs workloads.downloadTaskLogs workloads.logWebuiSession workloads.logTaskSession",
+    ),
 ];
 
 /// What opens an operation. One that nobody thought about has no line, and fails whatever asks.

@@ -127,6 +127,9 @@ impl Side {
         assert_eq!(self.manager.delete(&path).await.0, 200);
         self.open(server, Role::UserKey).await;
         self.ids.insert("sessionId", live.1);
+        self.begin("webui").await;
+        let task = self.begin("task").await;
+        self.ids.insert("session_id", task);
         let upstream = json!({ "url": format!("http://{}.example:4000/mcp", self.marker.to_lowercase()) });
         let path = format!("/api/v1/applications/{}/upstream", self.application);
         assert_eq!(self.manager.put(&path, upstream).await.0, 200);
@@ -190,6 +193,18 @@ impl Side {
         });
         let agent = opener.connect(body).await;
         (agent.holder, agent.id)
+    }
+
+    /// Begins a session of the workload surface and returns its id.
+    pub async fn begin(&self, kind: &str) -> String {
+        let key = self.holder(Role::SessionKey);
+        let url = format!("{}/pro/session-manager/v1/sessions/{kind}", key.base);
+        let body = self.body("workloads.createTaskSession").unwrap();
+        let response =
+            key.http.post(url).header("apiKey", key.token.unwrap()).json(&body).send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::CREATED);
+        let id = text(&response.json::<Value>().await.unwrap(), "/id");
+        uuid::Uuid::try_parse(&id).unwrap().to_string()
     }
 
     /// Whoever is not genuine asks from another address each time: from one there are only so many failures.
@@ -272,6 +287,16 @@ impl Side {
                 json!({ "stream": self.ids["stream"], "session": self.ids["session"], "totalBytesOut": 1 })
             }
             "webhooks.update" => json!({ "description": self.named("webhook") }),
+            "workloads.createWebuiSession" | "workloads.createTaskSession" => json!({
+                "app": { "name": format!("{} workload", self.marker), "version": self.marker },
+                "owner": self.named("owner"), "description": self.marker,
+            }),
+            "workloads.changeTaskState" => json!({ "state": "running" }),
+            "workloads.endTaskSession" => json!({ "state": "finished", "message": self.marker }),
+            "workloads.heartbeats" => json!({ "sessions": [self.ids["session_id"]] }),
+            "workloads.logWebuiSession" | "workloads.logTaskSession" => {
+                json!({ "lines": [{ "text": self.named("line") }] })
+            }
             "oauth.introspect" | "oauth.revoke" => json!({ "token": "sat_unknown" }),
             "oauth.token" => json!({ "grant_type": "client_credentials" }),
             _ => return None,

@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use reqwest::{Method, Response};
+use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 
 use crate::support::Holder;
@@ -18,6 +18,20 @@ pub struct Operation<'a> {
     pub method: Method,
     pub path: &'a str,
     pub described: &'a Value,
+}
+
+impl Operation<'_> {
+    /// A request that presents a credential where the operation expects one.
+    pub fn presenting(&self, request: RequestBuilder, token: &str) -> RequestBuilder {
+        let by_key = json!([{ "apiKey": [] }]);
+        if of_media(self) {
+            request.header("authorization", format!("Basic {}", BASE64_STANDARD.encode(token)))
+        } else if self.described["security"] == by_key {
+            request.header("apiKey", token)
+        } else {
+            request.bearer_auth(token)
+        }
+    }
 }
 
 impl Document {
@@ -165,24 +179,11 @@ pub fn of_media(operation: &Operation<'_>) -> bool {
     operation.described["security"] == json!([{ "accessToken": [] }])
 }
 
-/// A request with a token, presented as the operation wants it.
-pub fn presenting(
-    request: reqwest::RequestBuilder,
-    operation: &Operation<'_>,
-    token: &str,
-) -> reqwest::RequestBuilder {
-    if of_media(operation) {
-        request.header("authorization", format!("Basic {}", BASE64_STANDARD.encode(token)))
-    } else {
-        request.bearer_auth(token)
-    }
-}
-
 /// Asks for an operation; bodies are JSON where it describes JSON, else a form.
 pub async fn ask(holder: &Holder, operation: &Operation<'_>, path: &str, body: Option<&Value>) -> Response {
     let mut request = holder.http.request(operation.method.clone(), format!("{}{path}", holder.base));
     if let Some(token) = &holder.token {
-        request = presenting(request, operation, token);
+        request = operation.presenting(request, token);
     }
     let content = &operation.described["requestBody"]["content"];
     if content.get("application/x-www-form-urlencoded").is_some() {

@@ -80,19 +80,25 @@ fn operations_that_need_no_credential_are_these() {
     assert_eq!(by_scheme["[{\"hookSignature\":[]}]"], ["media.callHook"]);
     let media = &by_scheme["[{\"accessToken\":[]}]"];
     assert!(media.iter().all(|id| id.starts_with("media.")), "{media:?}");
-    assert_eq!(by_scheme.len(), 6, "{by_scheme:?}");
+    assert!(by_scheme["[{\"apiKey\":[]}]"].iter().all(|id| id.starts_with("workloads.")));
+    assert_eq!(by_scheme.len(), 7, "{by_scheme:?}");
 }
 
 // ---- the document and the service ----
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_operation_with_security_answers_strangers_with_401() {
-    let server = Server::start().await;
+    let server = Server::with(&["--trusted-proxy", "127.0.0.0/8"]).await;
     let document = Document::new();
-    for operation in document.operations().filter(|operation| operation.described["security"] != json!([{}]))
-    {
+    let closed = document.operations().filter(|operation| operation.described["security"] != json!([{}]));
+    for (number, operation) in closed.enumerate() {
         let path = filled(operation.path, &[], UNKNOWN);
-        let response = ask(&server.stranger(), &operation, &path, None).await;
+        // From one address there are only so many failures.
+        let from = format!("198.51.100.{number}").parse().unwrap();
+        let headers = [("x-forwarded-for".parse().unwrap(), from)].into_iter().collect();
+        let http = reqwest::Client::builder().default_headers(headers).build().unwrap();
+        let stranger = Holder { http, ..server.stranger() };
+        let response = ask(&stranger, &operation, &path, None).await;
         assert_eq!(response.status(), 401, "{}", operation.id);
         assert!(response.headers().contains_key("www-authenticate"), "{}", operation.id);
         document.check(&operation, response).await;
@@ -108,6 +114,8 @@ async fn every_refusal_is_described() {
     let key = json!({ "name": "x", "scopes": ["mcp:invoke"], "user": { "id": "u-1" } });
     let (_, key) = operator.post("/api/v1/api-keys", key).await;
     let person = server.holder(key["key"].as_str().unwrap());
+    let (_, key) = operator.post("/api/v1/api-keys", json!({ "name": "x", "scopes": ["session"] })).await;
+    let cluster = server.holder(key["key"].as_str().unwrap());
     let nothing = server.holder({
         let oauth = json!({ "type": "confidential", "redirectUris": [], "scopes": [] });
         let (_, made) = operator.post("/api/v1/applications", json!({ "name": "x", "oauth": oauth })).await;
@@ -132,6 +140,7 @@ async fn every_refusal_is_described() {
             "organizations" => &platform,
             "me" => &person,
             "media" => &media,
+            "workloads" => &cluster,
             _ => &operator,
         };
         if operation.path.contains('{') {
@@ -306,6 +315,43 @@ async fn walk_webhooks(walk: &mut Walk<'_>, server: &Server, operator: &Holder) 
     walk.go(operator, "webhooks.delete", None, 204).await;
 }
 
+async fn walk_workloads(walk: &mut Walk<'_>, server: &Server, operator: &Holder) {
+    let key = json!({ "name": "cluster", "scopes": ["session"] });
+    let (_, key) = operator.post("/api/v1/api-keys", key).await;
+    let cluster = server.holder(key["key"].as_str().unwrap());
+    for kind in ["Webui", "Task"] {
+        let new = json!({ "app": { "name": "walk", "version": "1" }, "owner": "ada", "environment": "test" });
+        for ends in ["end", "delete", "terminate"] {
+            let made =
+                walk.go(&cluster, &format!("workloads.create{kind}Session"), Some(new.clone()), 201).await;
+            walk.at("session_id", &made["id"]);
+            if ends != "end" {
+                walk.go(&cluster, &format!("workloads.{ends}{kind}Session"), None, 204).await;
+                walk.go(&cluster, &format!("workloads.{ends}{kind}Session"), None, 409).await;
+                continue;
+            }
+            let lines = json!({ "lines": [{ "text": "walked", "level": "info" }, { "text": "on" }] });
+            walk.go(&cluster, &format!("workloads.log{kind}Session"), Some(lines), 201).await;
+            walk.go(&cluster, &format!("workloads.heartbeat{kind}Session"), None, 200).await;
+            for logs in ["get", "list", "download"] {
+                walk.go(&cluster, &format!("workloads.{logs}{kind}Logs"), None, 200).await;
+            }
+            if kind == "Task" {
+                walk.go(&cluster, "workloads.changeTaskState", Some(json!({ "state": "running" })), 200)
+                    .await;
+                walk.go(&cluster, "workloads.changeTaskState", Some(json!({ "state": "queued" })), 409).await;
+            }
+            let end = json!({ "state": "terminated" });
+            walk.go(&cluster, &format!("workloads.end{kind}Session"), Some(end), 200).await;
+            walk.go(&cluster, &format!("workloads.heartbeat{kind}Session"), None, 410).await;
+        }
+        walk.go(&cluster, &format!("workloads.get{kind}Session"), None, 200).await;
+        walk.go(&cluster, &format!("workloads.list{kind}Sessions"), None, 200).await;
+    }
+    let beats = json!({ "sessions": [UNKNOWN, "nonsense"] });
+    walk.go(&cluster, "workloads.heartbeats", Some(beats), 200).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_operation_answers_as_it_is_described() {
     let server = Server::start().await;
@@ -379,6 +425,7 @@ async fn every_operation_answers_as_it_is_described() {
 
     walk_webhooks(&mut walk, &server, &operator).await;
     walk_media(&mut walk, &server, &operator).await;
+    walk_workloads(&mut walk, &server, &operator).await;
 
     let session = json!({
         "applicationId": made["application"]["id"], "clientSessionId": "one", "hostname": "host",

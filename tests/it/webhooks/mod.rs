@@ -91,7 +91,7 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         Self::that(|_, _| Answer::Status(204)).await
     }
 
@@ -133,7 +133,7 @@ impl Receiver {
         *self.choose.lock().unwrap() = Arc::new(choose);
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("http://{}/in", self.address)
     }
 
@@ -201,7 +201,7 @@ pub struct Made {
     pub secret: String,
 }
 
-async fn webhook(operator: &Holder, body: Value) -> Made {
+pub async fn webhook(operator: &Holder, body: Value) -> Made {
     let (status, body) = operator.post(WEBHOOKS, body).await;
     assert_eq!(status, 201, "{body}");
     let id = body["webhook"]["id"].as_str().unwrap().to_owned();
