@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::key::Key;
 use super::{WorkloadSession, settled_by, shown_all, state};
@@ -12,6 +13,7 @@ use crate::core::phase::Stage;
 use crate::gate::Order;
 use crate::http::App;
 use crate::http::extract::Query;
+use crate::http::family::WorkloadError;
 use crate::http::filter::read_time;
 use crate::http::problem::Problem;
 use crate::sessions::{LONGEST, ListQuery, Sort, Wanted};
@@ -89,7 +91,7 @@ const LARGEST_OFFSET: u32 = 10_000;
     tag = "workloads", security(("apiKey" = [])), params(WorkloadParameters),
     responses(
         (status = 200, description = "A page of them.", body = WorkloadSessions),
-        (status = 400, description = "A parameter is wrong, or is none.", body = super::super::family::WorkloadError),
+        (status = 400, description = "A parameter is wrong, or is none.", body = WorkloadError),
     ))]
 pub async fn list_webui_sessions(
     Key(caller): Key,
@@ -108,7 +110,7 @@ pub async fn list_webui_sessions(
     tag = "workloads", security(("apiKey" = [])), params(WorkloadParameters),
     responses(
         (status = 200, description = "A page of them.", body = WorkloadSessions),
-        (status = 400, description = "A parameter is wrong, or is none.", body = super::super::family::WorkloadError),
+        (status = 400, description = "A parameter is wrong, or is none.", body = WorkloadError),
     ))]
 pub async fn list_task_sessions(
     Key(caller): Key,
@@ -200,8 +202,8 @@ impl WorkloadParameters {
     }
 
     /// The applications that are named, of which there may be none; none of the two where no name is given.
-    fn applications(&self, app: &App, caller: &Caller) -> Result<Option<Vec<uuid::Uuid>>, Problem> {
-        let mut both: Option<Vec<uuid::Uuid>> = None;
+    fn applications(&self, app: &App, caller: &Caller) -> Result<Option<Vec<Uuid>>, Problem> {
+        let mut both: Option<Vec<Uuid>> = None;
         for (field, name, either_case) in
             [("app_equal_cs", &self.app_equal_cs, false), ("app_equal_ci", &self.app_equal_ci, true)]
         {

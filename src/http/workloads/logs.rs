@@ -1,4 +1,4 @@
-//! What sessions log: lines, reported in batches, read in pages anywhere in a log or downloaded whole.
+//! Logs, read in pages anywhere in them or downloaded whole.
 
 use axum::Json;
 use axum::body::{Body as Bytes, Bytes as Piece};
@@ -16,12 +16,12 @@ use crate::core::Time;
 use crate::core::caller::Caller;
 use crate::core::ids::SessionNumber;
 use crate::core::kind::Kind;
-use crate::http::extract::{Body, Query, given};
+use crate::http::extract::Query;
 use crate::http::family::WorkloadError;
 use crate::http::filter::read_time;
 use crate::http::problem::Problem;
 use crate::http::{App, time};
-use crate::lines::{self, Content, Entry, Filed, Journal, Level, Marks, Page, Start};
+use crate::lines::{self, Content, Filed, Journal, Level, Marks, Page, Start};
 
 /// Which lines of a log are shown.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
@@ -110,10 +110,6 @@ pub struct LogLine {
 
 const LIMIT: u32 = 100;
 const LARGEST_LIMIT: u32 = 1_000;
-/// Most lines in one call.
-const MOST: usize = 10_000;
-
-// ---- reading ----
 
 /// Read a WebUI session's log
 ///
@@ -327,7 +323,8 @@ fn between(from: Option<&str>, to: Option<&str>, levels: Option<&str>) -> Result
     Ok(lines::Query { since, until, only, ..lines::Query::default() })
 }
 
-fn read_level(field: &'static str, word: &str) -> Result<Level, Problem> {
+/// A level by its word, in upper or lower case.
+pub fn read_level(field: &'static str, word: &str) -> Result<Level, Problem> {
     Level::from_word(&word.to_ascii_lowercase()).ok_or_else(|| {
         let words = Level::ALL.map(Level::word).join(", ");
         Problem::invalid(field, format!("{field}: {word:?} is no level; there are {words}"))
@@ -359,116 +356,4 @@ fn as_text(page: &Page) -> String {
         text.push_str(&format!("(lines {first} to {last} cannot be read)\n"));
     }
     text
-}
-
-// ---- reporting ----
-
-/// Lines that a session has logged.
-#[derive(Debug, Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ReportedLines {
-    #[schema(min_items = 1, max_items = 10_000)]
-    pub lines: Vec<ReportedLine>,
-}
-
-/// One of them.
-#[derive(Debug, Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ReportedLine {
-    /// When it was logged (RFC 3339); now, if nothing is said.
-    #[serde(default, deserialize_with = "given")]
-    #[schema(nullable = false, format = DateTime)]
-    pub time: Option<String>,
-    /// `none`, `debug`, `info`, `warning` or `error`.
-    #[serde(default, deserialize_with = "given")]
-    #[schema(nullable = false)]
-    pub level: Option<String>,
-    /// At most 64 KiB.
-    pub text: String,
-}
-
-/// Lines are in the log.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub struct FiledLines {
-    /// Positions of the first and the last of them.
-    pub first: i64,
-    pub last: i64,
-    /// How many got another time, because times never fall along a log.
-    pub moved: usize,
-}
-
-/// Log a WebUI session's lines
-///
-/// Up to 10,000 at once; they are in the log when this answers, and survive the service, but for a power cut in the next
-/// seconds. Lines are no signs of life. An `Idempotency-Key` has no effect: whoever is unsure looks at the log's end first.
-#[utoipa::path(post, path = "/pro/session-manager/v1/sessions/webui/{session_id}/logs",
-    operation_id = "workloads.logWebuiSession", tag = "workloads", security(("apiKey" = [])),
-    params(("session_id" = String, Path, description = "The session.", example = "68ce8ce7c4a6fd1afa97672e7080d645")),
-    request_body(content = ReportedLines, description = "The lines, in any order."),
-    responses(
-        (status = 201, description = "They are in the log.", body = FiledLines),
-        (status = 410, description = "It has ended, or was ended.", body = WorkloadError),
-        (status = 413, description = "The body is larger than 2 MiB.", body = WorkloadError),
-    ))]
-pub async fn log_webui_session(
-    Key(caller): Key,
-    WorkId(id): WorkId,
-    State(app): State<App>,
-    Body(body): Body<ReportedLines>,
-) -> Result<(StatusCode, Json<FiledLines>), Problem> {
-    log(&app, &caller, (Kind::Webui, id), body).await
-}
-
-/// Log a task session's lines
-///
-/// Up to 10,000 at once; they are in the log when this answers, and survive the service, but for a power cut in the next
-/// seconds. Lines are no signs of life. An `Idempotency-Key` has no effect: whoever is unsure looks at the log's end first.
-#[utoipa::path(post, path = "/pro/session-manager/v1/sessions/task/{session_id}/logs",
-    operation_id = "workloads.logTaskSession", tag = "workloads", security(("apiKey" = [])),
-    params(("session_id" = String, Path, description = "The session.", example = "68ce8ce7c4a6fd1afa97672e7080d645")),
-    request_body(content = ReportedLines, description = "The lines, in any order."),
-    responses(
-        (status = 201, description = "They are in the log.", body = FiledLines),
-        (status = 410, description = "It has ended, or was ended.", body = WorkloadError),
-        (status = 413, description = "The body is larger than 2 MiB.", body = WorkloadError),
-    ))]
-pub async fn log_task_session(
-    Key(caller): Key,
-    WorkId(id): WorkId,
-    State(app): State<App>,
-    Body(body): Body<ReportedLines>,
-) -> Result<(StatusCode, Json<FiledLines>), Problem> {
-    log(&app, &caller, (Kind::Task, id), body).await
-}
-
-async fn log(
-    app: &App,
-    caller: &Caller,
-    (kind, id): (Kind, Uuid),
-    body: ReportedLines,
-) -> Result<(StatusCode, Json<FiledLines>), Problem> {
-    if body.lines.is_empty() || body.lines.len() > MOST {
-        return Err(Problem::invalid("lines", format!("lines must be 1 to {MOST}")));
-    }
-    let now = app.sessions.now();
-    let entries: Result<Vec<_>, _> = body.lines.into_iter().map(|line| line.read(now)).collect();
-    let entries = entries?;
-    let session = app.sessions.work(caller, &[kind], id).await?;
-    if let Some(ended) = app.sessions.over(&session) {
-        return Err(crate::error::Error::Gone(ended).into());
-    }
-    let filed = app.lines.append(Journal::Lines, session.number, entries).await?;
-    let answer = FiledLines { first: filed.first, last: filed.last, moved: filed.moved };
-    Ok((StatusCode::CREATED, Json(answer)))
-}
-
-impl ReportedLine {
-    fn read(self, now: Time) -> Result<Entry, Problem> {
-        let time = read_time("time", self.time.as_deref())?.unwrap_or(now);
-        let level = self.level.map_or(Ok(Level::None), |word| read_level("level", &word))?;
-        let mut text = self.text;
-        // Programs that hand on what they read hand on its end too.
-        text.truncate(text.trim_end_matches(['\n', '\r']).len());
-        Ok(Entry::line(time, level, text))
-    }
 }

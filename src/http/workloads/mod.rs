@@ -4,6 +4,7 @@
 mod document;
 mod end;
 mod key;
+mod lines;
 mod list;
 mod logs;
 mod read;
@@ -11,6 +12,7 @@ mod report;
 
 pub use document::{describe, documents};
 pub use end::*;
+pub use lines::*;
 pub use list::*;
 pub use logs::*;
 pub use read::*;
@@ -18,9 +20,11 @@ pub use report::*;
 
 use std::time::Duration;
 
+use axum::Json;
 use chrono::TimeDelta;
 use serde::Serialize;
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::problem::Problem;
 use super::{App, time};
@@ -154,10 +158,10 @@ async fn show(
     app: &App,
     caller: &Caller,
     kinds: &[Kind],
-    id: uuid::Uuid,
-) -> Result<axum::Json<WorkloadSession>, Problem> {
+    id: Uuid,
+) -> Result<Json<WorkloadSession>, Problem> {
     let one = app.sessions.work_view(caller, kinds, id).await?;
-    Ok(axum::Json(shown(one, app.sessions.now(), app.config.workload_grace)))
+    Ok(Json(shown(one, app.sessions.now(), app.config.workload_grace)))
 }
 
 /// The word for a state: WebUI sessions know two.
