@@ -50,15 +50,17 @@ fn names(operation: &Operation<'_>) -> Vec<&'static str> {
     named
 }
 
-/// An answer without the names that were asked for: it says them again.
+/// An answer without what differs from one to the next and tells nothing: the names that were asked for, which the media
+/// surface says again, and the name of the request.
 fn without(body: &Value, ids: &Ids) -> String {
-    let said = ["vhost", "app", "stream"].map(|name| format!("[{}", ids[name]));
-    let body = body.to_string();
-    let names = ["vhost", "app", "stream", "session"].map(|name| ids[name].as_str());
-    if !said.iter().any(|said| body.contains(said)) && !body.contains("Could not find the") {
-        return body;
+    let mut body = body.clone();
+    body.as_object_mut().and_then(|members| members.remove("errorId"));
+    let text = body.to_string();
+    if !text.contains("Could not find the") {
+        return text;
     }
-    names.into_iter().fold(body, |body, name| body.replace(name, "…"))
+    let names = ["vhost", "app", "stream", "session"].map(|name| ids[name].as_str());
+    names.into_iter().fold(text, |text, name| text.replace(name, "…"))
 }
 
 impl Matrix {
