@@ -129,6 +129,11 @@ pub fn salt() -> String {
     URL_SAFE_NO_PAD.encode(random::<16>())
 }
 
+/// A name for a session that came without one, where names are UUIDs of version 4.
+pub fn random_name() -> String {
+    uuid::Builder::from_random_bytes(random()).into_uuid().to_string()
+}
+
 /// A name for a session that came without one: something a person can say.
 pub fn session_name() -> String {
     const FIRST: [&str; 16] = [

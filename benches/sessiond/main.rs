@@ -47,8 +47,18 @@ const ROWS: &[Row] = &[
         title: "activity reported of a thousand sessions a call, 8 connections",
         run: rows::reports::reports,
     },
+    Row {
+        name: "media",
+        title: "readings reported of a thousand media sessions a call, 8 connections; lists of one stream",
+        run: rows::media::media,
+    },
     Row { name: "lists", title: "lists and counts among very many sessions", run: rows::lists::lists },
     Row { name: "lines", title: "log lines appended, read anywhere and downloaded", run: rows::lines::lines },
+    Row {
+        name: "workload-logs",
+        title: "log lines reported over HTTP, while 64 connections send heartbeats",
+        run: rows::workloads::logs,
+    },
     Row {
         name: "webhooks",
         title: "a backlog of events delivered to one webhook",

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use chrono_tz::Tz;
 use clap::Args;
 use ipnet::IpNet;
 
@@ -93,6 +94,10 @@ pub struct Config {
     #[arg(long, env = "SESSIOND_ABSOLUTE_LIFETIME", default_value = "24h", value_parser = duration, value_name = "DURATION")]
     pub absolute_lifetime: Duration,
 
+    /// A task that was ended from outside keeps its state for so long at most, unless its cluster says sooner that it is over
+    #[arg(long, env = "SESSIOND_WORKLOAD_GRACE", default_value = "5s", value_parser = duration, value_name = "DURATION")]
+    pub workload_grace: Duration,
+
     /// Keep the bodies of activity events for this long
     #[arg(long, env = "SESSIOND_KEEP_ACTIVITY", default_value = "7d", value_parser = duration, value_name = "DURATION")]
     pub keep_activity: Duration,
@@ -122,6 +127,10 @@ pub struct Config {
     /// Require clientInfo.sessionId when an MCP client initializes
     #[arg(long, env = "SESSIOND_REQUIRE_CLIENT_SESSION_ID")]
     pub require_client_session_id: bool,
+
+    /// Time zone of times on the media surface (/v1), a name of the IANA database
+    #[arg(long, env = "SESSIOND_MEDIA_TIME_ZONE", default_value = "UTC", value_parser = time_zone, value_name = "NAME")]
+    pub media_time_zone: Tz,
 
     /// Allow webhooks to addresses in this network too, not only to public ones; may be given several times. Link-local
     /// addresses are never allowed
@@ -206,6 +215,11 @@ pub fn database_file(url: &str) -> PathBuf {
     let path = url.strip_prefix("sqlite:").unwrap_or(url);
     let path = path.strip_prefix("//").unwrap_or(path);
     path.split('?').next().unwrap_or(path).into()
+}
+
+/// Reads a name of the IANA time zone database.
+fn time_zone(text: &str) -> Result<Tz, String> {
+    text.parse().map_err(|_| "a name of the IANA database is wanted, such as Europe/Berlin".to_owned())
 }
 
 /// Reads how many connections may be open.

@@ -15,6 +15,9 @@ use super::status::{DerivedStatus, derived_status};
 pub struct Filter {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub application: Option<ApplicationNumber>,
+    /// Any of these; empty means any at all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub applications: Vec<ApplicationNumber>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session: Option<SessionNumber>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -50,6 +53,10 @@ pub struct Filter {
     /// All but these.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub except: Vec<SessionNumber>,
+    /// Of work that was ended from outside, only what is known to have ended where it ran, or ended at this instant or
+    /// before. Asked by lists alone: no revocation is about what has ended.
+    #[serde(skip)]
+    pub settled_by: Option<Time>,
 }
 
 /// What a filter asks of a session beyond its fold: facts that can be erased, and a sign of life not yet in the log.
@@ -66,6 +73,7 @@ impl Filter {
         let connected = session.connected_at;
         let last = facts.seen_at.map_or(session.last_active_at, |seen| seen.max(session.last_active_at));
         self.application.is_none_or(|application| application == session.application)
+            && (self.applications.is_empty() || self.applications.contains(&session.application))
             && self.session.is_none_or(|number| number == session.number)
             && self.principal.is_none_or(|principal| principal == session.principal)
             && self.kind.is_none_or(|kind| kind == session.kind)
@@ -76,7 +84,8 @@ impl Filter {
             && self.hostname.as_deref().is_none_or(|hostname| facts.hostname == Some(hostname))
             && self.client.as_deref().is_none_or(|client| facts.client == Some(client))
             && self.resource.as_deref().is_none_or(|resource| session.resource.as_deref() == Some(resource))
-            && (self.stage.is_empty() || self.stage.contains(&session.stage()))
+            && (self.stage.is_empty() || self.stage.contains(&session.stage(at)))
+            && self.settled_by.is_none_or(|by| session.over(at).is_none_or(|ended| ended.known_by(by)))
             && !self.except.contains(&session.number)
             && self.has_status(derived_status(session, facts.seen_at, at))
     }
@@ -103,8 +112,12 @@ impl Filter {
         *self == Self::default()
     }
 
-    /// Whether it depends on the clock or on activity, so that what it covers is settled at one instant.
+    /// Whether it depends on the clock, on activity or on how far work has come, so that what it covers is settled at one
+    /// instant.
     pub fn moves(&self) -> bool {
-        !self.status.is_empty() || self.last_active_after.is_some() || self.last_active_before.is_some()
+        !self.status.is_empty()
+            || !self.stage.is_empty()
+            || self.last_active_after.is_some()
+            || self.last_active_before.is_some()
     }
 }

@@ -68,6 +68,11 @@ impl Stage {
         }
     }
 
+    /// The stage behind a word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|stage| stage.word() == word)
+    }
+
     /// Of a session that is not over.
     pub fn open(phase: Option<Phase>) -> Self {
         match phase {

@@ -53,13 +53,15 @@ impl MediaStream {
 /// Longest name of a virtual host, app, stream or session in one; bytes.
 pub const LONGEST_NAME: usize = 255;
 
-/// A name that is a segment of a path: not empty, no slash, no control characters.
+/// A name that is a segment of a path: not empty, no slash, no control characters. Dots alone lead elsewhere.
 pub fn checked_segment<'a>(what: &str, name: &'a str) -> Result<&'a str, String> {
-    let fits = !name.trim().is_empty() && name.len() <= LONGEST_NAME;
+    let fits = !name.trim().is_empty() && name.len() <= LONGEST_NAME && !matches!(name, "." | "..");
     if fits && !name.chars().any(|character| character == '/' || character.is_control()) {
         return Ok(name);
     }
-    Err(format!("{what} must be 1 to {LONGEST_NAME} bytes, without slashes and control characters"))
+    Err(format!(
+        "{what} must be 1 to {LONGEST_NAME} bytes, without slashes and control characters, and not dots alone"
+    ))
 }
 
 /// What an application is called that stands for an app.

@@ -75,6 +75,14 @@ pub struct Ended {
     pub outcome: Option<Outcome>,
 }
 
+impl Ended {
+    /// Whether there is no more to wait for from those who ran the work, had they this long: it ended by itself, or long
+    /// enough ago.
+    pub fn known_by(&self, settled_by: Time) -> bool {
+        self.outcome.is_some() || self.at <= settled_by
+    }
+}
+
 impl Session {
     /// From the instant of `token_expires_at` on.
     pub fn token_expired(&self, now: Time) -> bool {
@@ -86,9 +94,15 @@ impl Session {
         self.expiry_announced == Some(self.token_expires_at)
     }
 
-    /// How far it has come.
-    pub fn stage(&self) -> Stage {
-        self.ended.map_or_else(|| Stage::open(self.phase), |ended| Stage::ended(ended.outcome))
+    /// How it ended, if it has at an instant: also where its lifetime is over, and that is not recorded yet.
+    pub fn over(&self, now: Time) -> Option<Ended> {
+        let lifetime = || Ended { at: self.lifetime_ends_at, reason: Reason::Lifetime, outcome: None };
+        self.ended.or_else(|| (now >= self.lifetime_ends_at).then(lifetime))
+    }
+
+    /// How far it has come at an instant.
+    pub fn stage(&self, now: Time) -> Stage {
+        self.over(now).map_or_else(|| Stage::open(self.phase), |ended| Stage::ended(ended.outcome))
     }
 
     /// When its token expires, if it has one.
@@ -381,13 +395,16 @@ fn end_if(due: bool, reason: Reason) -> Vec<SessionEvent> {
 fn measured(session: &Session, sample: Sample) -> Option<SessionEvent> {
     let (reading, throughput) = session.read(sample);
     let before = session.throughput.as_ref().map_or(0, |before| before.gauge().total);
-    let gained = throughput.gauge().total.saturating_sub(before);
-    let counts = Counts { requests: 0, bytes_in: 0, bytes_out: gained };
+    let after = throughput.gauge().total;
+    let counts = Counts { requests: 0, bytes_in: 0, bytes_out: after.saturating_sub(before) };
+    // What takes the place of a reading of the same instant can also take bytes away: the total is what readings come to.
+    let others = session.total.bytes_out.saturating_sub(before);
+    let total = Counts { bytes_out: others.saturating_add(after).min(i64::MAX as u64), ..session.total };
     reading.counts().then(|| {
         SessionEvent::ActivityRecorded(ActivityRecorded {
             source: ActivitySource::Reading,
             counts,
-            total: session.total.plus(counts),
+            total,
             throughput: Some(Box::new(throughput)),
         })
     })

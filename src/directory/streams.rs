@@ -1,6 +1,6 @@
 //! Applications that other systems name: they are made when they are first spoken of.
 
-use super::{Directory, NewApplication, unexpected};
+use super::{Directory, LONGEST, NewApplication, unexpected};
 use crate::committer::{By, Declaration, Done, Work};
 use crate::core::application::Application;
 use crate::core::caller::Caller;
@@ -13,7 +13,9 @@ use crate::secret;
 impl Directory {
     /// Makes sure that there is a media stream of these names: virtual host, app and stream.
     pub async fn declare_stream(&self, caller: &Caller, names: [String; 3]) -> Result<MediaStream, Error> {
-        let application = self.made(&application_name(&names[0], &names[1]))?;
+        let application = self.made(&application_name(&names[0], &names[1])).map_err(|_| {
+            Error::field("app", format!("vhost and app must be at most {} characters together", LONGEST - 1))
+        })?;
         let declaration = Box::new(Declaration { id: secret::new_id(), names, application });
         let work = Work::Declare { organization: caller.organization, declaration };
         match self.committer.submit(once_less(caller), work).await?.done {

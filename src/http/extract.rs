@@ -34,7 +34,10 @@ pub struct AgentOrEnded(pub Caller);
 
 /// Who asks. A token for one application's gateway is for that alone (RFC 8707).
 async fn caller_of(parts: &Parts, app: &App) -> Result<Caller, Problem> {
-    let caller = app.auth.caller(parts).await?;
+    for_all_of_it(app.auth.caller(parts).await?)
+}
+
+fn for_all_of_it(caller: Caller) -> Result<Caller, Problem> {
     match caller.audience() {
         Some(id) => Err(Problem::wrong_audience(id)),
         None => Ok(caller),
@@ -42,7 +45,12 @@ async fn caller_of(parts: &Parts, app: &App) -> Result<Caller, Problem> {
 }
 
 async fn with_any(parts: &Parts, app: &App, scopes: &[Scope]) -> Result<Caller, Problem> {
-    let caller = not_ended(caller_of(parts, app).await?)?;
+    allowed(parts, app, app.auth.caller(parts).await?, scopes).await
+}
+
+/// A caller that has one of these scopes, however it presented itself.
+pub async fn allowed(parts: &Parts, app: &App, caller: Caller, scopes: &[Scope]) -> Result<Caller, Problem> {
+    let caller = not_ended(for_all_of_it(caller)?)?;
     if scopes.iter().any(|scope| caller.scopes.has(*scope)) {
         idempotency::caller_of(parts, app, caller).await
     } else {
@@ -185,29 +193,38 @@ impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
-        let bytes = body_bytes(request, app).await?;
-        let json: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
-        // Else serde would read members by their place.
-        if json.trim_ascii_start().starts_with(b"[") {
-            let message = "In the body: invalid type: sequence, expected an object";
-            return Err(Problem::new(StatusCode::BAD_REQUEST, "invalid_request", message));
-        }
-        let mut reader = serde_json::Deserializer::from_slice(json);
-        let read = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-            let path = error.path().to_string();
-            let error = error.into_inner();
-            let message = match error.classify() {
-                serde_json::error::Category::Data if path == "." => format!("In the body: {error}"),
-                serde_json::error::Category::Data => format!("In the body, {path}: {error}"),
-                _ => format!("The body is not JSON: {error}"),
-            };
-            Problem::new(StatusCode::BAD_REQUEST, "invalid_request", message)
-        })?;
-        reader.end().map_err(|error| {
-            Problem::new(StatusCode::BAD_REQUEST, "invalid_request", format!("The body is not JSON: {error}"))
-        })?;
-        Ok(Self(read))
+        read_object(&body_bytes(request, app).await?).map(Self)
     }
+}
+
+/// An object, as JSON; nothing reads as `{}`.
+pub fn read_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let json: &[u8] = if bytes.is_empty() { b"{}" } else { bytes };
+    // Else serde would read members by their place.
+    if json.trim_ascii_start().starts_with(b"[") {
+        let message = "In the body: invalid type: sequence, expected an object";
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "invalid_request", message));
+    }
+    read_json(json)
+}
+
+/// Whatever is wanted, as JSON.
+pub fn read_json<T: DeserializeOwned>(json: &[u8]) -> Result<T, Problem> {
+    let mut reader = serde_json::Deserializer::from_slice(json);
+    let read = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let path = error.path().to_string();
+        let error = error.into_inner();
+        let message = match error.classify() {
+            serde_json::error::Category::Data if path == "." => format!("In the body: {error}"),
+            serde_json::error::Category::Data => format!("In the body, {path}: {error}"),
+            _ => format!("The body is not JSON: {error}"),
+        };
+        Problem::new(StatusCode::BAD_REQUEST, "invalid_request", message)
+    })?;
+    reader.end().map_err(|error| {
+        Problem::new(StatusCode::BAD_REQUEST, "invalid_request", format!("The body is not JSON: {error}"))
+    })?;
+    Ok(read)
 }
 
 /// A member that may be left out, but is not null: in a filter or in a list of scopes that would mean more than was said.
@@ -237,10 +254,12 @@ pub fn describe(document: &mut OpenApi) {
 
 /// The whole body, as far as it is allowed to go.
 pub async fn body_bytes(request: Request, app: &App) -> Result<Bytes, Problem> {
+    let most = if idempotency::is_many(request.uri().path()) { "2 MiB" } else { "64 KiB" };
     Bytes::from_request(request, app).await.map_err(|rejection| match rejection.status() {
         _ if TooSlow::is_behind(&rejection) => TooSlow::answer(),
         StatusCode::PAYLOAD_TOO_LARGE => {
-            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "The body must be at most 64 KiB")
+            let message = format!("The body must be at most {most}");
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
         }
         status => Problem::new(status, "invalid_request", "The body could not be read"),
     })

@@ -21,12 +21,16 @@ pub enum Family {
     Terminals,
 }
 
-/// What went wrong on the media surface, where no rule of the surface says it otherwise.
+/// What went wrong on the media surface.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MediaError {
-    /// `[HTTP] <what was wrong> (<status>)`
+    /// `[HTTP] <what was wrong> (<status>)`; where a session is what was not found, `Not Found`.
     pub message: String,
+    /// What was wrong, where `message` does not say it: that there is no such session.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub response: Option<&'static str>,
     pub status_code: u16,
 }
 
@@ -80,10 +84,24 @@ impl Family {
         }
     }
 
-    /// Where its requests that write begin, to which idempotency keys apply.
+    /// Whether idempotency keys apply to what writes at a path.
     pub fn takes_keys(path: &str) -> bool {
-        let hook = path.starts_with("/v1/hooks/");
-        path.starts_with("/api/v1/") || (Self::of(path) != Self::Main && !hook)
+        // Log lines are in another file, where no outcome of a request is kept.
+        let lines = path.ends_with("/logs");
+        path.starts_with("/api/v1/") || (Self::of(path) != Self::Main && !Self::is_signed(path) && !lines)
+    }
+
+    /// Whether requests to a path authenticate by a signature, and not as the rest of their family.
+    pub fn is_signed(path: &str) -> bool {
+        path.strip_prefix("/v1/hooks/ome/").is_some_and(|id| !id.is_empty() && !id.contains('/'))
+    }
+
+    /// What is said where there is nothing at a path, or nothing for a method.
+    pub fn nothing_there(self) -> &'static str {
+        match self {
+            Self::Media => "Controller not found",
+            _ => "Not found: there is nothing at this path",
+        }
     }
 
     /// The name of its error bodies in the document.
@@ -116,7 +134,7 @@ impl Family {
             Self::Main => return response,
             Self::Media => {
                 let message = format!("[HTTP] {message} ({})", status.as_u16());
-                Json(MediaError { message, status_code: status.as_u16() }).into_response()
+                Json(MediaError { message, response: None, status_code: status.as_u16() }).into_response()
             }
             Self::Terminals => Json(TerminalError::of(status, code, message)).into_response(),
             Self::Workloads => {
@@ -130,6 +148,11 @@ impl Family {
         parts.headers.remove(header::WWW_AUTHENTICATE);
         if let (StatusCode::UNAUTHORIZED, Self::Media) = (status, self) {
             let challenge = HeaderValue::from_static("Basic realm=\"OvenMediaEngine\"");
+            parts.headers.insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        if let (StatusCode::UNAUTHORIZED, Self::Workloads) = (status, self) {
+            // No scheme that is registered; but a refusal has to name one (RFC 9110, section 11.6.1).
+            let challenge = HeaderValue::from_static("ApiKey realm=\"session-manager\", header=\"apiKey\"");
             parts.headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
         let (own, body) = body.into_parts();

@@ -12,6 +12,7 @@ use super::problem::Problem;
 use super::time;
 use crate::core::Time;
 use crate::core::kind::Kind;
+use crate::core::phase::Stage;
 use crate::core::status::DerivedStatus;
 use crate::gate::Order;
 use crate::sessions::{LONGEST, ListQuery, Sort, Wanted};
@@ -41,6 +42,10 @@ pub struct FilterParameters {
     /// `agent`, `mcp`, `media`, `webui` or `task`.
     #[param(inline, value_type = Option<KindFilter>)]
     pub kind: Option<String>,
+    /// How far the work behind them has come: `queued`, `launching`, `running`, `finished`, `failed`, `crashed` or
+    /// `terminated`. Sessions of other kinds run, and are terminated.
+    #[param(inline, value_type = Option<StageFilter>)]
+    pub stage: Option<String>,
     /// Connected before this instant (RFC 3339).
     #[param(value_type = Option<String>, format = DateTime)]
     pub connected_before: Option<String>,
@@ -93,6 +98,20 @@ pub enum KindFilter {
     Media,
     Webui,
     Task,
+}
+
+/// How far work has come.
+#[derive(utoipa::ToSchema)]
+#[schema(rename_all = "lowercase")]
+#[allow(dead_code)] // as above
+pub enum StageFilter {
+    Queued,
+    Launching,
+    Running,
+    Finished,
+    Failed,
+    Crashed,
+    Terminated,
 }
 
 /// What a list is ordered by.
@@ -148,6 +167,9 @@ pub struct FilterBody {
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub kind: Option<String>,
+    /// `queued`, `launching`, `running`: any of these; all if left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stage: Vec<String>,
     /// `active`, `idle`, `expired`: any of these; all if left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub status: Vec<String>,
@@ -202,13 +224,19 @@ impl FilterParameters {
             hostname: read_text("hostname", self.hostname.clone())?,
             client: read_text("client", self.client.clone())?,
             resource: read_text("resource", self.resource.clone())?,
-            stage: vec![],
+            stage: self
+                .stage
+                .as_deref()
+                .map(|word| read_stage("stage", word))
+                .transpose()?
+                .into_iter()
+                .collect(),
             status: read_status(self.status.as_deref())?,
             connected_after: read_time("connectedAfter", self.connected_after.as_deref())?,
             connected_before: read_time("connectedBefore", self.connected_before.as_deref())?,
             last_active_after: read_time("lastActiveAfter", self.last_active_after.as_deref())?,
             last_active_before: read_time("lastActiveBefore", self.last_active_before.as_deref())?,
-            except: vec![],
+            ..Wanted::default()
         })
     }
 }
@@ -233,6 +261,7 @@ impl<'de> Deserialize<'de> for ListParameters {
                 client: one("client"),
                 resource: one("resource"),
                 kind: one("kind"),
+                stage: one("stage"),
                 connected_before: one("connectedBefore"),
                 connected_after: one("connectedAfter"),
                 last_active_before: one("lastActiveBefore"),
@@ -287,6 +316,7 @@ impl FilterBody {
             return Err(Problem::invalid("filter.except", message));
         }
         let status = self.status.iter().map(|word| one_status(word)).collect::<Result<_, _>>()?;
+        let stage = self.stage.iter().map(|word| open_stage(word)).collect::<Result<_, _>>()?;
         Ok(Wanted {
             application: self.application_id,
             session: self.session_id,
@@ -295,13 +325,14 @@ impl FilterBody {
             hostname: read_text("hostname", self.hostname.clone())?,
             client: read_text("client", self.client.clone())?,
             resource: read_text("resource", self.resource.clone())?,
-            stage: vec![],
+            stage,
             status,
             connected_after: read_time("connectedAfter", self.connected_after.as_deref())?,
             connected_before: read_time("connectedBefore", self.connected_before.as_deref())?,
             last_active_after: read_time("lastActiveAfter", self.last_active_after.as_deref())?,
             last_active_before: read_time("lastActiveBefore", self.last_active_before.as_deref())?,
             except: self.except.clone(),
+            ..Wanted::default()
         })
     }
 }
@@ -317,6 +348,7 @@ impl From<Wanted> for FilterBody {
             client: wanted.client,
             resource: wanted.resource,
             kind: wanted.kind.map(|kind| kind.word().to_owned()),
+            stage: wanted.stage.into_iter().map(|stage| stage.word().to_owned()).collect(),
             status: wanted.status.into_iter().map(|status| status.word().to_owned()).collect(),
             connected_before: wanted.connected_before.map(time),
             connected_after: wanted.connected_after.map(time),
@@ -372,6 +404,17 @@ fn read_status(word: Option<&str>) -> Result<Vec<DerivedStatus>, Problem> {
 fn one_status(word: &str) -> Result<DerivedStatus, Problem> {
     let open = DerivedStatus::from_word(word).filter(|status| *status != DerivedStatus::Disconnected);
     open.ok_or_else(|| Problem::invalid("filter.status", "status must be active, idle or expired"))
+}
+
+fn read_stage(field: &'static str, word: &str) -> Result<Stage, Problem> {
+    let words: Vec<_> = Stage::ALL.into_iter().map(Stage::word).collect();
+    let stage = Stage::from_word(word);
+    stage.ok_or_else(|| Problem::invalid(field, format!("{field} must be one of {}", words.join(", "))))
+}
+
+fn open_stage(word: &str) -> Result<Stage, Problem> {
+    let open = Stage::from_word(word).filter(|stage| !stage.is_over());
+    open.ok_or_else(|| Problem::invalid("filter.stage", "stage must be queued, launching or running"))
 }
 
 pub fn read_kind(word: Option<&str>) -> Result<Option<Kind>, Problem> {

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout};
 use url::form_urlencoded;
 use utoipa::openapi::OpenApi;
 
-use super::App;
+use super::{App, yaml};
 use crate::core::Time;
 use crate::sessions::Job;
 
@@ -130,13 +130,6 @@ impl Report {
             Err(error) => self.line(false, format_args!("job {name}: {last}{late}: failed: {error}")),
         }
     }
-}
-
-/// The document as YAML; the same document gives the same bytes.
-pub fn yaml(document: &OpenApi) -> String {
-    // Plain data with string keys: writing it cannot fail.
-    let text = document.to_yaml().unwrap_or_default();
-    format!("{}\n", text.trim_end())
 }
 
 /// The document at the places where clients look for it, written once.

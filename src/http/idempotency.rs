@@ -73,7 +73,7 @@ pub async fn layer(State(app): State<App>, request: Request, next: Next) -> Resp
 }
 
 /// Whether a body may be about many sessions, and larger for it.
-fn is_many(path: &str) -> bool {
+pub fn is_many(path: &str) -> bool {
     let many = ["/sessions", ":report", "/logs", "/heartbeats"];
     path == MANY || (Family::of(path) != Family::Main && many.iter().any(|end| path.ends_with(end)))
 }

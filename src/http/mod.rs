@@ -12,18 +12,20 @@ mod guard;
 pub mod health;
 mod history;
 mod idempotency;
+mod media;
 pub mod metrics;
 mod oauth;
 mod page;
 pub mod problem;
 mod revocations;
 mod terminals;
+mod workloads;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, Uri};
 use axum::middleware;
 use axum::response::IntoResponse;
 use tokio_util::sync::CancellationToken;
@@ -45,6 +47,7 @@ use crate::mcp;
 use crate::sessions::{Board, Sessions};
 use crate::terminal::Terminals;
 use crate::webhooks::Outbox;
+use family::Family;
 use problem::Problem;
 
 /// What handlers work with; cheap to clone, as every request does.
@@ -159,6 +162,52 @@ pub fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(directory::test_webhook))
         .routes(routes!(directory::list_deliveries))
         .routes(routes!(directory::resend_delivery))
+        .routes(routes!(directory::list_hooks, directory::create_hook))
+        .routes(routes!(directory::get_hook, directory::delete_hook))
+        .routes(routes!(media::list_vhosts))
+        .routes(routes!(media::list_apps))
+        .routes(routes!(media::list_streams))
+        .routes(routes!(media::declare_stream))
+        .merge(
+            OpenApiRouter::new()
+                .routes(routes!(media::list_sessions, media::create_sessions))
+                .routes(routes!(media::report_stream))
+                .routes(routes!(media::report_app))
+                .layer(DefaultBodyLimit::max(BATCH)),
+        )
+        .routes(routes!(media::report_session, media::terminate_session))
+        .routes(routes!(media::throughput))
+        .routes(routes!(media::vhost_statistics))
+        .routes(routes!(media::app_statistics))
+        .routes(routes!(media::stream_statistics))
+        .routes(routes!(media::session_statistics))
+        .routes(routes!(media::current_throughput))
+        .routes(routes!(media::call_hook))
+        .routes(routes!(workloads::list_webui_sessions, workloads::create_webui_session))
+        .routes(routes!(workloads::list_task_sessions, workloads::create_task_session))
+        .routes(routes!(workloads::get_webui_session, workloads::delete_webui_session))
+        .routes(routes!(
+            workloads::get_task_session,
+            workloads::delete_task_session,
+            workloads::change_task_state
+        ))
+        .routes(routes!(workloads::terminate_webui_session))
+        .routes(routes!(workloads::terminate_task_session))
+        .routes(routes!(workloads::heartbeat_webui_session))
+        .routes(routes!(workloads::heartbeat_task_session))
+        .routes(routes!(workloads::end_webui_session))
+        .routes(routes!(workloads::end_task_session))
+        .routes(routes!(workloads::get_webui_logs))
+        .routes(routes!(workloads::get_task_logs))
+        .routes(routes!(workloads::download_webui_logs))
+        .routes(routes!(workloads::download_task_logs))
+        .merge(
+            OpenApiRouter::new()
+                .routes(routes!(workloads::heartbeats))
+                .routes(routes!(workloads::list_webui_logs, workloads::log_webui_session))
+                .routes(routes!(workloads::list_task_logs, workloads::log_task_session))
+                .layer(DefaultBodyLimit::max(BATCH)),
+        )
         .routes(routes!(terminals::list_machines, terminals::create_machine))
         .routes(routes!(terminals::get_machine, terminals::update_machine, terminals::delete_machine))
         .routes(routes!(terminals::test_machine))
@@ -177,7 +226,9 @@ pub fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
         .split_for_parts();
+    media::describe(&mut document);
     extract::describe(&mut document);
+    workloads::describe(&mut document);
     idempotency::describe(&mut document);
     problem::describe(&mut document);
     (router, document)
@@ -188,20 +239,14 @@ pub fn router(app: App) -> Router {
     let (documented, document) = documented();
     documented
         .merge(health::documents(&document))
+        .merge(workloads::documents(&document))
         .merge(oauth::aliases())
         .route("/v1/sessions/{sessionId}/ws", axum::routing::get(terminals::websocket))
         .merge(mcp::router(app.gateway.clone()))
-        .fallback(|| async {
-            Problem::new(StatusCode::NOT_FOUND, "not_found", "Not found: there is nothing at this path")
-        })
-        .method_not_allowed_fallback(|| async {
-            Problem::new(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "method_not_allowed",
-                "Method not allowed at this path; see Allow",
-            )
-        })
+        .fallback(|uri: Uri| async move { nothing_there(Family::of(uri.path())) })
+        .method_not_allowed_fallback(|uri: Uri| async move { no_such_method(Family::of(uri.path())) })
         .layer(middleware::from_fn_with_state(app.clone(), idempotency::layer))
+        .layer(middleware::from_fn_with_state(app.clone(), media::door))
         .layer(DefaultBodyLimit::max(BODY))
         .layer(CatchPanicLayer::custom(|_| {
             Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Internal server error")
@@ -209,6 +254,18 @@ pub fn router(app: App) -> Router {
         }))
         .layer(middleware::from_fn_with_state(app.clone(), frame::frame))
         .with_state(app)
+}
+
+fn nothing_there(family: Family) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "not_found", family.nothing_there())
+}
+
+fn no_such_method(family: Family) -> Problem {
+    if family == Family::Media {
+        return nothing_there(family);
+    }
+    let message = "Method not allowed at this path; see Allow";
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
 }
 
 /// The document's head; the operations come from the handlers.
@@ -233,9 +290,12 @@ pub fn router(app: App) -> Router {
         (name = "principals", description = "The people and clients behind sessions."),
         (name = "terminals", description = "Shells on machines, in a WebSocket, recorded."),
         (name = "me", description = "A person's own sessions."),
+        (name = "workloads", description = "WebUI and task sessions, as portals and clusters report and end them."),
         (name = "organizations", description = "Organizations, for whoever runs the installation."),
         (name = "issuers", description = "Whose JWT access tokens are taken beside our own."),
         (name = "webhooks", description = "Where events are delivered to."),
+        (name = "hooks", description = "Where media servers ask whether a viewer may come in."),
+        (name = "media", description = "Viewers of media streams: reported, listed by name, measured, terminated; in the words of OvenMediaEngine's REST API."),
         (name = "oauth", description = "Tokens."),
         (name = "service", description = "The service itself."),
     ),
@@ -268,10 +328,22 @@ impl utoipa::Modify for Security {
         components.add_security_scheme("terminalKey", SecurityScheme::Http(key));
         let key = ApiKeyValue::with_description("apiKey", "An API key with the scope `session` (`sak_…`).");
         components.add_security_scheme("apiKey", SecurityScheme::ApiKey(ApiKey::Header(key)));
+        let signature = ApiKeyValue::with_description(
+            "X-OME-Signature",
+            "HMAC-SHA1 of the body with the hook's secret, in base64 for URLs without padding.",
+        );
+        components.add_security_scheme("hookSignature", SecurityScheme::ApiKey(ApiKey::Header(signature)));
     }
 }
 
 /// The OpenAPI document, as `openapi.yaml` holds it.
 pub fn openapi_yaml() -> String {
-    health::yaml(&documented().1)
+    yaml(&documented().1)
+}
+
+/// A document as YAML; the same document gives the same bytes.
+fn yaml(document: &utoipa::openapi::OpenApi) -> String {
+    // Plain data with string keys: writing it cannot fail.
+    let text = document.to_yaml().unwrap_or_default();
+    format!("{}\n", text.trim_end())
 }

@@ -75,8 +75,9 @@ struct State {
 impl State {
     /// Closes the room. Whoever comes after that is told so.
     fn close(&self, what: String) {
-        tracing::error!(what, "log lines and recordings cannot be written any more; all else goes on");
-        self.fault.set(what).ok();
+        if self.fault.set(what.clone()).is_ok() {
+            tracing::error!(what, "log lines and recordings cannot be written any more; all else goes on");
+        }
     }
 }
 

@@ -123,6 +123,7 @@ impl Sessions {
             one.organization == caller.organization
                 && caller.may_touch(one.number)
                 && filter.application.is_none_or(|application| application == one.number)
+                && (filter.applications.is_empty() || filter.applications.contains(&one.number))
         });
         own.map(|one| one.number).collect()
     }

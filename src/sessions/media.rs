@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Sessions;
-use crate::committer::{Done, Work};
+use crate::committer::{By, Done, Work};
 use crate::core::Time;
-use crate::core::caller::Caller;
+use crate::core::caller::{Actor, Caller};
 use crate::core::command::Command;
 use crate::core::event::{Event, SessionEvent};
-use crate::core::ids::Position;
+use crate::core::ids::{Position, SessionNumber};
 use crate::core::place::MediaStream;
 use crate::core::session::Session;
 use crate::core::throughput::{Reading, Sample};
@@ -18,6 +18,16 @@ use crate::gate::{Placed, Sum};
 
 /// Events of a session that are read at a time.
 const PAGE: i64 = 500;
+
+/// A number that no session has.
+const NOBODY: SessionNumber = SessionNumber(-1);
+
+/// A live session, as far as readings of it need to know.
+#[derive(Debug, Clone, Copy)]
+pub struct Found {
+    number: SessionNumber,
+    owner: Actor,
+}
 
 /// What was sent between two instants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +41,11 @@ impl Sessions {
     /// The media stream of these names (virtual host, app, stream), or how far the way to it goes.
     pub fn placed(&self, caller: &Caller, names: [&str; 3]) -> Placed {
         self.gate.known().placed(caller.organization, names)
+    }
+
+    /// The names one step below where names begin so, in order: virtual hosts, apps of one, streams of an app.
+    pub fn names_below(&self, caller: &Caller, begin: &[&str]) -> Vec<String> {
+        self.gate.known().names_below(caller.organization, begin)
     }
 
     /// The media streams whose names begin so, in order.
@@ -49,6 +64,31 @@ impl Sessions {
         self.gate.known().named(stream, name, self.clock.now()).cloned()
     }
 
+    /// Live sessions of streams by their names, as far as there are such.
+    pub fn found<'a>(
+        &self,
+        wanted: impl IntoIterator<Item = (&'a MediaStream, &'a str)>,
+    ) -> Vec<Option<Found>> {
+        let now = self.clock.now();
+        let known = self.gate.known();
+        let found = |(stream, name)| {
+            let session = known.named(stream, name, now)?;
+            Some(Found { number: session.number, owner: session.owner })
+        };
+        wanted.into_iter().map(found).collect()
+    }
+
+    /// Whether a session is of this connection: what it was opened with as its `tokenIdentifier`.
+    pub async fn is_of(&self, session: &Session, connection: &str) -> Result<bool, Error> {
+        let row = self.reader.session_by_number(session.number).await?;
+        Ok(row.is_some_and(|row| row.detail.token_identifier.as_deref() == Some(connection)))
+    }
+
+    /// Whether the request is one that ended a session before: it is answered as then, though none of that name is left.
+    pub fn ended_before(&self, caller: &Caller) -> Result<bool, Error> {
+        Ok(matches!(By::caller(caller).recorded()?, Some(Done::Bulk(1..))))
+    }
+
     /// What the sessions of streams add up to.
     pub fn sum(&self, streams: &[MediaStream]) -> Sum {
         let now = self.clock.now();
@@ -65,17 +105,18 @@ impl Sessions {
     }
 
     /// Takes readings of sessions' counters; durable when this returns. Each is answered for itself, in the order given;
-    /// what is none is answered as it came.
+    /// those of sessions that there are not, as not found.
     pub async fn measure(
         &self,
         caller: &Caller,
-        items: Vec<Result<(Session, Sample), Error>>,
+        items: Vec<(Option<Found>, Sample)>,
     ) -> Vec<Result<Reading, Error>> {
-        let items = items.into_iter().map(|item| {
-            item.map(|(session, sample)| {
-                let presented = caller.presented(session.owner);
-                (session.number, Command::Measure { sample, presented })
-            })
+        // A request that is sent again is cut into the same parts, whatever ended since: then nobody's have their place too.
+        let nobody = caller.once.is_some().then_some(Found { number: NOBODY, owner: caller.actor });
+        let items = items.into_iter().map(|(found, sample)| {
+            let found = found.or(nobody).ok_or(Error::NotFound("Session"))?;
+            let presented = caller.presented(found.owner);
+            Ok((found.number, Command::Measure { sample, presented }))
         });
         let outcomes = self.in_parts(caller, items.collect(), Work::Measure, |done| match done {
             Done::Measured(readings) => Some(readings),

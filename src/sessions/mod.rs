@@ -28,13 +28,14 @@ use uuid::Uuid;
 pub use board::{Board, Job};
 pub use history::{EventQuery, Events};
 pub use list::{Counts as StatusCounts, ListQuery, Page};
-pub use media::Point;
+pub use media::{Found, Point};
 pub use revoke::{Preview, Progress, Revoked};
 pub use schedules::{NewSchedule, Scheduled};
 pub use terminals::{MachineUse, Usage};
 pub use upkeep::Upkeep;
 pub use view::View;
 pub use wanted::{Sort, Wanted};
+pub use work::{Ending, WorkView};
 
 use crate::clock::Clock;
 use crate::committer::{Answer, By, Committer, Done, Opening, Work};

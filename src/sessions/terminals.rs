@@ -10,6 +10,7 @@ use crate::core::command::Command;
 use crate::core::filter::Filter;
 use crate::core::ids::{OrganizationNumber, SessionNumber};
 use crate::core::kind::Kind;
+use crate::core::phase::Outcome;
 use crate::core::reason::Reason;
 use crate::error::Error;
 use crate::gate::{Order, Slice};
@@ -77,6 +78,17 @@ impl Sessions {
         machines.sort_by_key(|one| std::cmp::Reverse(one.sessions));
         machines.truncate(most);
         Ok(Usage { sessions: parts.len() as u64, active, seconds, users: users.len() as u64, machines })
+    }
+
+    /// A shell has come to its own end. Returns how many sessions this call ended: one or none.
+    pub async fn shell_ended(
+        &self,
+        caller: &Caller,
+        number: SessionNumber,
+        message: String,
+    ) -> Result<u64, Error> {
+        let command = Command::Finish { outcome: Outcome::Finished, message: Some(message) };
+        self.end_by(caller, number, command).await
     }
 
     /// Ends terminal sessions whose shells died with the process before. Returns how many.

@@ -18,6 +18,8 @@ use crate::gate::Order;
 pub struct Wanted {
     /// Within one application; in all of the organization if absent.
     pub application: Option<Uuid>,
+    /// In any of these; empty means any at all.
+    pub applications: Vec<Uuid>,
     pub session: Option<Uuid>,
     pub principal: Option<Uuid>,
     pub kind: Option<Kind>,
@@ -35,6 +37,9 @@ pub struct Wanted {
     pub last_active_before: Option<Time>,
     /// All but these.
     pub except: Vec<Uuid>,
+    /// Of work that was ended from outside, only what is known to have ended where it ran, or ended at this instant or
+    /// before.
+    pub settled_by: Option<Time>,
 }
 
 /// In what order.
@@ -61,6 +66,10 @@ impl Sessions {
             Some(id) => Some(self.readable(caller, id)?),
             None => caller.confined_to,
         };
+        let mut applications = Vec::with_capacity(wanted.applications.len());
+        for id in &wanted.applications {
+            applications.push(self.readable(caller, *id)?);
+        }
         let session = match wanted.session {
             Some(id) => Some(self.number(caller, id).await?.ok_or(Error::NotFound("Session"))?),
             None => None,
@@ -77,6 +86,7 @@ impl Sessions {
         });
         Ok(Filter {
             application,
+            applications,
             session,
             principal,
             kind: wanted.kind,
@@ -90,6 +100,7 @@ impl Sessions {
             last_active_after: wanted.last_active_after,
             last_active_before: wanted.last_active_before,
             except,
+            settled_by: wanted.settled_by,
         })
     }
 
@@ -111,6 +122,7 @@ impl Sessions {
         let known = self.gate.known();
         Ok(Wanted {
             application: filter.application.map(|number| known.application_id(number)),
+            applications: filter.applications.iter().map(|number| known.application_id(*number)).collect(),
             session: filter.session.as_ref().and_then(id),
             principal: filter.principal.map(|number| known.principal_id(number)),
             kind: filter.kind,
@@ -124,6 +136,7 @@ impl Sessions {
             last_active_after: filter.last_active_after,
             last_active_before: filter.last_active_before,
             except: filter.except.iter().filter_map(id).collect(),
+            settled_by: None,
         })
     }
 }

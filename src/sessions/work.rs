@@ -1,16 +1,144 @@
-//! Sessions of work that is queued and run on somebody else's machines: how far it has come, and what came of it.
+//! Sessions of work that is queued and run on somebody else's machines: how far it has come, what came of it, and whether
+//! that is known where it ran.
+
+use std::collections::{BTreeSet, HashMap};
+
+use uuid::Uuid;
 
 use super::{Sessions, View};
-use crate::committer::{By, Work};
+use crate::committer::{By, Done, Work};
 use crate::core::caller::Caller;
 use crate::core::command::Command;
-use crate::core::ids::SessionNumber;
+use crate::core::event::{ActivitySource, Counts};
+use crate::core::ids::{ApplicationNumber, SessionNumber};
+use crate::core::kind::Kind;
 use crate::core::phase::{Outcome, Phase};
-use crate::core::session::Session;
+use crate::core::principal::OWN_USERS;
+use crate::core::reason::Reason;
+use crate::core::session::{Ended, Refusal, Session};
 use crate::error::Error;
 use crate::store::{Confirmation, SideWrite};
 
+/// A session with what is known of it beyond its own story.
+pub struct WorkView {
+    pub view: View,
+    /// The name of its application.
+    pub application: String,
+    /// Whom it belongs to, where the organization named that person itself and it was not erased since.
+    pub owner: Option<String>,
+    /// Whether its end is known where the work ran, and what was said about it there.
+    pub confirmed: bool,
+    pub said: Option<String>,
+    /// The words of whoever ended it together with others.
+    pub note: Option<String>,
+}
+
+/// How work is reported to have ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// By itself.
+    Came(Outcome),
+    /// Not by itself.
+    Because(Reason),
+}
+
 impl Sessions {
+    // ---- whose ----
+
+    /// A session of one of these kinds, open or ended, if the caller may know of it.
+    pub async fn work(&self, caller: &Caller, kinds: &[Kind], id: Uuid) -> Result<Session, Error> {
+        let session = self.look_up(id).await?.filter(|session| sees(caller, kinds, session));
+        session.ok_or(Error::NotFound("Session"))
+    }
+
+    /// The same, as it is shown.
+    pub async fn work_view(&self, caller: &Caller, kinds: &[Kind], id: Uuid) -> Result<WorkView, Error> {
+        let row = self.reader.session(id).await?.filter(|row| sees(caller, kinds, &row.session));
+        let view = self.view(row.ok_or(Error::NotFound("Session"))?).await?;
+        self.work_views(vec![view]).await?.pop().ok_or(Error::NotFound("Session"))
+    }
+
+    /// Sessions with what else is known of them: a few questions for all.
+    pub async fn work_views(&self, views: Vec<View>) -> Result<Vec<WorkView>, Error> {
+        let confirmations = self.confirmations(&views).await?;
+        let mut confirmed: HashMap<_, _> = confirmations.into_iter().map(|one| (one.session, one)).collect();
+        let ends: Vec<_> = views.iter().map(|view| &view.session).filter(|one| one.ended.is_some()).collect();
+        let ends: Vec<_> = ends.into_iter().map(|session| session.head.position).collect();
+        let mut notes: HashMap<_, _> = self.reader.notes(&ends).await?.into_iter().collect();
+        let principals: BTreeSet<_> = views.iter().map(|view| view.session.principal).collect();
+        let principals: Vec<_> = principals.into_iter().collect();
+        let people = self.reader.principals_numbered(&principals).await?.into_iter();
+        let people = people.filter(|row| row.principal.issuer == OWN_USERS);
+        let people: HashMap<_, _> = people.map(|row| (row.principal.number, row.principal.subject)).collect();
+        let shown = |view: View| {
+            let confirmation = confirmed.remove(&view.session.number);
+            WorkView {
+                application: self.application_name(view.session.application),
+                owner: people.get(&view.session.principal).cloned().flatten(),
+                confirmed: confirmation.is_some(),
+                said: confirmation.and_then(|one| one.message),
+                note: notes.remove(&view.session.head.position),
+                view,
+            }
+        };
+        Ok(views.into_iter().map(shown).collect())
+    }
+
+    fn application_name(&self, number: ApplicationNumber) -> String {
+        self.gate.known().applications.get(&number).map_or_else(String::new, |one| one.name.clone())
+    }
+
+    /// The applications of the caller's organization that have this name, archived ones too; upper and lower case are the
+    /// same where that is asked for.
+    pub fn applications_called(&self, caller: &Caller, name: &str, either_case: bool) -> Vec<Uuid> {
+        let folded = name.to_lowercase();
+        let known = self.gate.known();
+        let own = known.applications.values().filter(|one| {
+            let same = one.name == name || (either_case && one.name.to_lowercase() == folded);
+            same && one.organization == caller.organization && caller.may_touch(one.number)
+        });
+        own.map(|one| one.id).collect()
+    }
+
+    /// The principal of a person whom the organization names so, if there was ever a session or key of theirs.
+    pub fn own_user(&self, caller: &Caller, name: &str) -> Option<Uuid> {
+        let digest = self.key.subject_digest(OWN_USERS, name);
+        let known = self.gate.known();
+        let number = known.principal(caller.organization, &digest)?;
+        Some(known.principal_id(number))
+    }
+
+    // ---- what is reported ----
+
+    /// A sign of life, durable when this returns.
+    pub async fn beat(&self, caller: &Caller, session: &Session) -> Result<Session, Error> {
+        self.running(caller, session)?;
+        let outcome = self.wish(caller, session.number, beat(caller, session), None).await;
+        outcome.map(|(session, _)| session).map_err(|error| self.as_ended(session, error))
+    }
+
+    /// Signs of life of many sessions of work, durable when this returns. Each is answered for itself, in the order given.
+    pub async fn beat_many(&self, caller: &Caller, kinds: &[Kind], ids: &[Uuid]) -> Vec<Result<(), Error>> {
+        let mut wishes = Vec::with_capacity(ids.len());
+        let mut sessions = Vec::with_capacity(ids.len());
+        for id in ids {
+            // Also what has ended: a request that is sent again is cut into the same chunks, whatever happened since.
+            let session = self.work(caller, kinds, *id).await;
+            sessions.push(session.as_ref().ok().cloned());
+            wishes.push(session.map(|session| (session.number, beat(caller, &session))));
+        }
+        let read = |done| match done {
+            Done::Report(refusals) => Some(refusals.into_iter().map(|one| one.map_or(Ok(()), Err)).collect()),
+            _ => None,
+        };
+        let outcomes = self.in_parts(caller, wishes, Work::Report, read).await.into_iter();
+        let as_ended = |(outcome, session): (Result<(), Error>, Option<Session>)| match session {
+            Some(session) => outcome.map_err(|error| self.as_ended(&session, error)),
+            None => outcome,
+        };
+        outcomes.zip(sessions).map(as_ended).collect()
+    }
+
     /// The work behind a session has come so far.
     pub async fn change_phase(
         &self,
@@ -18,32 +146,102 @@ impl Sessions {
         session: &Session,
         phase: Phase,
     ) -> Result<Session, Error> {
+        self.running(caller, session)?;
         let command = Command::ChangePhase { phase, presented: caller.presented(session.owner) };
-        self.wish(caller, session.number, command, None).await.map(|(session, _)| session)
+        let outcome = self.wish(caller, session.number, command, None).await;
+        outcome.map(|(session, _)| session).map_err(|error| self.as_ended(session, error))
     }
 
-    /// The work behind a session is over. Returns how many this call ended: one or none.
-    pub async fn finish(
+    /// Whoever ran the work of a session says that it has ended. What has ended before stays as it is, and is known to have
+    /// ended there.
+    pub async fn end_of_work(
         &self,
         caller: &Caller,
-        number: SessionNumber,
-        outcome: Outcome,
+        session: &Session,
+        ending: Ending,
         message: Option<String>,
-    ) -> Result<u64, Error> {
-        self.end_by(caller, number, Command::Finish { outcome, message }).await
+    ) -> Result<(), Error> {
+        let command = match (session.over(self.clock.now()), ending) {
+            (None, Ending::Came(outcome)) => Some(Command::Finish { outcome, message: message.clone() }),
+            (None, Ending::Because(reason)) => Some(Command::Disconnect { reason }),
+            (Some(_), _) => session.ended.is_none().then_some(Command::EndLifetime),
+        };
+        let finished = matches!(command, Some(Command::Finish { .. }));
+        let ended = match command {
+            Some(command) => self.end_by(caller, session.number, command).await?,
+            None => 0,
+        };
+        // Who says what came of the work knows that it is over.
+        if finished && ended == 1 {
+            return Ok(());
+        }
+        self.confirm(session.number, message).await
+    }
+
+    /// Ends work from outside: whether this call did. It may be a while until that is known where it runs.
+    pub async fn terminate_work(&self, caller: &Caller, session: &Session) -> Result<bool, Error> {
+        if session.over(self.clock.now()).is_some() && !caller.repeats() {
+            return Ok(false);
+        }
+        Ok(self.end(caller, session.number, Reason::Terminated).await? > 0)
     }
 
     /// Keeps that the end of a session is known where its work ran. The first confirmation stays.
-    pub async fn confirm(&self, number: SessionNumber, message: Option<String>) -> Result<(), Error> {
+    async fn confirm(&self, number: SessionNumber, message: Option<String>) -> Result<(), Error> {
         let confirmation = Confirmation { session: number, at: self.clock.now(), message };
         let work = Work::Side(SideWrite::Confirmation(confirmation));
         self.committer.submit(By::system(), work).await.map(|_| ())
     }
 
     /// Which of these ends are known where the work ran.
-    pub async fn confirmations(&self, views: &[View]) -> Result<Vec<Confirmation>, Error> {
+    async fn confirmations(&self, views: &[View]) -> Result<Vec<Confirmation>, Error> {
         let ended = views.iter().filter(|view| view.session.ended.is_some());
         let numbers: Vec<_> = ended.map(|view| view.session.number).collect();
         Ok(self.reader.confirmations(&numbers).await?)
     }
+
+    /// How a session ended, or is about to end: its lifetime may be over, or a revocation under way that covers it.
+    pub fn over(&self, session: &Session) -> Option<Ended> {
+        session.over(self.clock.now()).or_else(|| {
+            let known = self.gate.known();
+            let revocation = known.covering(session)?;
+            Some(Ended { at: revocation.instant, reason: revocation.reason, outcome: None })
+        })
+    }
+
+    /// Refuses what is over.
+    fn running(&self, caller: &Caller, session: &Session) -> Result<(), Error> {
+        match self.over(session).filter(|_| !caller.repeats()) {
+            Some(ended) => Err(Error::Gone(ended)),
+            None => Ok(()),
+        }
+    }
+
+    /// Why work was refused: to whoever runs it, that a session is over or about to be says nothing of the own credential.
+    fn as_ended(&self, session: &Session, error: Error) -> Error {
+        let now = self.clock.now();
+        match error {
+            Error::Unauthorized { reason: Some(Refusal::Revoked(reason)) } => {
+                Error::Gone(Ended { at: now, reason, outcome: None })
+            }
+            Error::Unauthorized { reason: Some(Refusal::Expired) } => {
+                session.over(now).map_or(error, Error::Gone)
+            }
+            error => error,
+        }
+    }
+}
+
+fn beat(caller: &Caller, session: &Session) -> Command {
+    let presented = caller.presented(session.owner);
+    Command::RecordActivity { source: ActivitySource::Heartbeat, counts: Counts::default(), presented }
+}
+
+/// Whether a session is of these kinds, of the caller's organization, of what the caller is confined to, and the caller's
+/// own or anybody's for who sees all.
+fn sees(caller: &Caller, kinds: &[Kind], session: &Session) -> bool {
+    kinds.contains(&session.kind)
+        && session.organization == caller.organization
+        && caller.may_touch(session.application)
+        && (caller.sees_all() || caller.principal == Some(session.principal))
 }

@@ -24,7 +24,6 @@ use crate::core::Time;
 use crate::core::caller::Caller;
 use crate::core::kind::Kind;
 use crate::core::machine::Machine;
-use crate::core::phase::Outcome;
 use crate::core::reason::Reason;
 use crate::core::session::Session;
 use crate::directory::{Directory, MachineSecret};
@@ -394,10 +393,7 @@ impl Minder {
         let number = terminal.session.number;
         sessions.flush(number).await;
         let ended = match over.reason {
-            Reason::Exited => {
-                let message = Some(over.message.clone());
-                sessions.finish(&terminal.caller, number, Outcome::Finished, message).await
-            }
+            Reason::Exited => sessions.shell_ended(&terminal.caller, number, over.message.clone()).await,
             reason => sessions.end(&terminal.caller, number, reason).await,
         };
         if let Err(error) = ended {

@@ -13,14 +13,15 @@ use sessiond::core::command::{Command, Connect, NaturalKey, Presented, natural_k
 use sessiond::core::event::{
     ActivityRecorded, ActivitySource, ApplicationChanged, ApplicationCreated, ApplicationEvent, Connected,
     Counts, Disconnected, Expired, OauthClient, OrganizationCreated, OrganizationEvent, Personal,
-    RevocationBegan, RevocationEnded, RevocationEvent, ServiceAccountCreated, ServiceAccountEvent,
-    SessionEvent, TokenRenewed, UpstreamCredential, UpstreamSet, personal_digest,
+    PhaseChanged, RevocationBegan, RevocationEnded, RevocationEvent, ServiceAccountCreated,
+    ServiceAccountEvent, SessionEvent, TokenRenewed, UpstreamCredential, UpstreamSet, personal_digest,
 };
 use sessiond::core::filter::{Facts, Filter};
 use sessiond::core::ids::{
     ApplicationNumber, Head, OrganizationNumber, Position, PrincipalNumber, RevocationNumber, SessionNumber,
 };
 use sessiond::core::kind::Kind;
+use sessiond::core::phase::{Outcome, Phase, Stage};
 use sessiond::core::policy::Policy;
 use sessiond::core::reason::Reason;
 use sessiond::core::revocation::{self, Revocation};
@@ -28,6 +29,7 @@ use sessiond::core::session::{
     Context, Ended, Envelope, Limit, Refusal, Session, decide, evolve, must_end_first, takes_effect_at,
 };
 use sessiond::core::status::{DerivedStatus, derived_status};
+use sessiond::core::throughput::Sample;
 use uuid::Uuid;
 
 const POLICY: Policy = Policy {
@@ -592,6 +594,109 @@ fn what_the_clock_decides_takes_effect_at_the_clocks_instant() {
     assert_eq!(when(&renewed(1), None), at(200_000));
 }
 
+// ---- work ----
+
+/// A task that was queued at 0.
+fn queued() -> Given {
+    let connect = Connect { kind: Kind::Task, phase: Some(Phase::Queued), ..connect() };
+    let given = nothing();
+    let events = given.when(Command::Connect(Box::new(connect)), at(0)).unwrap();
+    given.and_all(events, at(0))
+}
+
+fn comes_to(phase: Phase) -> Command {
+    Command::ChangePhase { phase, presented: presented(1000) }
+}
+
+fn came_to(phase: Phase) -> SessionEvent {
+    SessionEvent::PhaseChanged(PhaseChanged { phase })
+}
+
+fn finish(outcome: Outcome) -> Command {
+    Command::Finish { outcome, message: Some("said".into()) }
+}
+
+#[test]
+fn work_goes_forward_and_never_back() {
+    let given = queued();
+    assert_eq!(given.when(comes_to(Phase::Launching), at(1)), Ok(vec![came_to(Phase::Launching)]));
+    assert_eq!(given.when(comes_to(Phase::Running), at(1)), Ok(vec![came_to(Phase::Running)]), "it may leap");
+    assert_eq!(given.when(comes_to(Phase::Queued), at(1)), Ok(vec![]), "what is so already is success");
+    let running = given.and(came_to(Phase::Running), at(1));
+    for before in [Phase::Queued, Phase::Launching] {
+        let passed = Err(Refusal::PhasePassed(Phase::Running, before));
+        assert_eq!(running.when(comes_to(before), at(2)), passed);
+    }
+    assert_eq!(running.when(comes_to(Phase::Running), at(2)), Ok(vec![]));
+}
+
+#[test]
+fn coming_further_is_a_sign_of_life() {
+    let given = queued().and(came_to(Phase::Running), at(800));
+    assert_eq!(given.when(stale(0, None), at(1_699)), Ok(vec![]));
+    assert_eq!(given.when(stale(0, None), at(1_700)), Ok(vec![disconnected(Reason::Stale)]));
+}
+
+#[test]
+fn work_that_has_ended_comes_no_further_and_keeps_its_first_end() {
+    let ends = [disconnected(Reason::Terminated)].into_iter();
+    let ends = ends.chain(Outcome::ALL.map(|one| queued().when(finish(one), at(1)).unwrap().remove(0)));
+    for end in ends {
+        let given = queued().and(end, at(1));
+        let ended = given.session().ended.unwrap();
+        assert_eq!(given.when(comes_to(Phase::Running), at(2)), Err(Refusal::Ended(ended)));
+        assert_eq!(given.when(finish(Outcome::Finished), at(2)), Ok(vec![]));
+        assert_eq!(given.when(Command::Disconnect { reason: Reason::Terminated }, at(2)), Ok(vec![]));
+    }
+}
+
+#[test]
+fn what_came_of_work_tells_its_stage_and_its_reason() {
+    let stage = |end: SessionEvent| queued().and(end, at(1)).session().stage(at(2));
+    for (outcome, reason, expected) in [
+        (Outcome::Finished, Reason::Exited, Stage::Finished),
+        (Outcome::Failed, Reason::Failed, Stage::Failed),
+        (Outcome::Crashed, Reason::Failed, Stage::Crashed),
+    ] {
+        let end = queued().when(finish(outcome), at(1)).unwrap().remove(0);
+        let said = Disconnected { reason, outcome: Some(outcome), message: Some("said".into()) };
+        assert_eq!(end, SessionEvent::Disconnected(said));
+        assert_eq!(stage(end), expected);
+    }
+    assert_eq!(stage(disconnected(Reason::Stale)), Stage::Terminated);
+    assert_eq!(queued().session().stage(at(86_399)), Stage::Queued);
+    assert_eq!(
+        queued().session().stage(at(86_400)),
+        Stage::Terminated,
+        "its lifetime is over, recorded or not"
+    );
+    assert_eq!(connected().session().stage(at(1)), Stage::Running, "what has no phases runs");
+}
+
+#[test]
+fn there_is_nothing_to_wait_for_where_work_ended_by_itself_or_long_enough_ago() {
+    let ended = |outcome| Ended { at: at(10), reason: Reason::Terminated, outcome };
+    assert!(ended(Some(Outcome::Failed)).known_by(at(0)));
+    assert!(!ended(None).known_by(at(9)) && ended(None).known_by(at(10)));
+}
+
+#[test]
+fn a_revocation_by_stage_covers_what_was_in_it_when_it_began() {
+    let by = |stage: Stage| began(Filter { stage: vec![stage], ..Filter::default() });
+    let covers =
+        |revocation: &Revocation, given: &Given| revocation.covers(given.session(), &Facts::default());
+    let waits = queued();
+    assert!(covers(&by(Stage::Queued), &waits) && !covers(&by(Stage::Running), &waits));
+    // It began at 400: what ran before is another matter, and what began to run since was not meant.
+    let ran = waits.clone().and(came_to(Phase::Running), at(399));
+    assert!(!covers(&by(Stage::Queued), &ran) && covers(&by(Stage::Running), &ran));
+    let runs_now = waits.clone().and(came_to(Phase::Running), at(401));
+    assert!(!covers(&by(Stage::Running), &runs_now));
+    // And what it covers comes no further.
+    let given = waits.revoked_by(by(Stage::Queued));
+    assert_eq!(given.when(comes_to(Phase::Running), at(401)), Err(Refusal::Revoked(Reason::Revoked)));
+}
+
 // ---- revocations ----
 
 /// A revocation that began at 400, at position 150.
@@ -885,6 +990,114 @@ fn an_organization_is_what_it_was_created_as() {
     assert_eq!((organization.number, organization.name.as_str()), (OrganizationNumber(1), "Acme"));
     assert_eq!((organization.id, organization.created_at), (Uuid::from_u128(8), at(3)));
     assert_eq!(organization.head, head);
+}
+
+// ---- media ----
+
+/// A viewer of a stream, of whom only the end will be reported.
+fn viewer() -> Connect {
+    Connect {
+        kind: Kind::Media,
+        resource: Some("stream".into()),
+        lifetime: Some(TimeDelta::seconds(3_600)),
+        silent: true,
+        exclusive: true,
+        ..connect()
+    }
+}
+
+fn watching() -> Given {
+    let events = nothing().when(Command::Connect(Box::new(viewer())), at(0)).unwrap();
+    nothing().and_all(events, at(0))
+}
+
+fn reading(seconds: i64, counter: u64) -> Command {
+    let sample = Sample { at: at(seconds).timestamp_millis(), counter };
+    Command::Measure { sample, presented: presented(100_000) }
+}
+
+#[test]
+fn an_exclusive_connect_is_refused_where_a_live_session_has_its_key_even_to_its_owner() {
+    let given = watching();
+    let again = Command::Connect(Box::new(viewer()));
+    assert_eq!(given.when(again.clone(), at(1)), Err(Refusal::KeyTaken));
+    let attach = Command::Connect(Box::new(Connect { exclusive: false, ..viewer() }));
+    assert!(matches!(given.when(attach, at(1)).unwrap()[..], [SessionEvent::TokenRenewed(_)]));
+    let given = given.ended(Reason::Client, at(2));
+    assert!(matches!(given.when(again, at(3)).unwrap()[..], [SessionEvent::Connected(_)]));
+}
+
+#[test]
+fn a_name_is_taken_within_its_resource_alone() {
+    let key = |resource, name| natural_key(None, resource, Some(name), Some("connection"));
+    assert_eq!(key(Some("a"), "one"), Some(NaturalKey::Named { resource: "a", name: "one" }));
+    assert_ne!(key(Some("a"), "one"), key(Some("b"), "one"));
+    assert_ne!(key(Some("a"), "one"), key(None, "one"));
+}
+
+#[test]
+fn a_silent_session_never_goes_stale_and_ends_at_its_lifetime() {
+    let given = watching();
+    let stale = Command::EndStale { not_before: at(0), seen_at: None };
+    assert_eq!(given.when(stale.clone(), at(3_599)), Ok(vec![]));
+    assert_eq!(given.when(Command::EndLifetime, at(3_599)), Ok(vec![]));
+    let ended = given.when(Command::EndLifetime, at(3_600)).unwrap();
+    assert_eq!(ended, [SessionEvent::Disconnected(Disconnected::because(Reason::Lifetime))]);
+    // One of which more is reported does; and no lifetime of its own makes it longer than the policy.
+    let talkative = Connect { silent: false, lifetime: Some(TimeDelta::seconds(1_000_000_000)), ..viewer() };
+    let events = nothing().when(Command::Connect(Box::new(talkative)), at(0)).unwrap();
+    let given = nothing().and_all(events, at(0));
+    assert_eq!(given.session().lifetime_ends_at, at(86_400));
+    assert!(!given.when(stale, at(900)).unwrap().is_empty());
+}
+
+#[test]
+fn a_viewer_has_no_token_that_could_expire() {
+    let given = watching();
+    assert_eq!(given.session().expiry(), None);
+    assert_eq!(given.when(Command::Expire, at(3_599)), Ok(vec![]));
+    assert_eq!(given.status(at(3_599)), DerivedStatus::Idle);
+}
+
+#[test]
+fn what_a_reading_gains_depends_on_the_readings_before() {
+    let measured = |given: &Given, command: Command, now: i64| match &given.when(command, at(now)).unwrap()[..]
+    {
+        [SessionEvent::ActivityRecorded(activity)] => {
+            Some((activity.counts.bytes_out, activity.total.bytes_out))
+        }
+        [] => None,
+        other => panic!("{other:?}"),
+    };
+    let given = watching();
+    assert_eq!(measured(&given, reading(10, 1_000), 10), Some((1_000, 1_000)));
+    let events = given.when(reading(10, 1_000), at(10)).unwrap();
+    let given = given.and_all(events, at(10));
+    assert_eq!(measured(&given, reading(20, 1_500), 20), Some((500, 1_500)));
+    assert_eq!(measured(&given, reading(5, 400), 20), Some((0, 1_000)), "it was on the way");
+    assert_eq!(measured(&given, reading(20, 300), 20), Some((300, 1_300)), "the counter began anew");
+    assert_eq!(measured(&given, reading(10, 900), 20), None, "repeated");
+    assert_eq!(measured(&given, reading(-1, 900), 20), None, "late");
+    // Other activity leaves what was measured as it is.
+    let events = given.when(activity(presented(100_000)), at(11)).unwrap();
+    let given = given.and_all(events, at(11));
+    assert_eq!(measured(&given, reading(20, 1_500), 20), Some((500, 1_503)));
+    let given = given.ended(Reason::Terminated, at(12));
+    assert!(matches!(given.when(reading(20, 1_500), at(20)), Err(Refusal::Ended(_))));
+}
+
+#[test]
+fn a_reading_that_takes_the_place_of_another_can_take_bytes_away() {
+    let mut given = watching();
+    for (seconds, counter) in [(1, 100), (2, 0), (3, 150)] {
+        let events = given.when(reading(seconds, counter), at(3)).unwrap();
+        given = given.and_all(events, at(3));
+    }
+    assert_eq!(given.session().total.bytes_out, 250);
+    let events = given.when(reading(2, 120), at(3)).unwrap();
+    let given = given.and_all(events, at(3));
+    let measured = given.session().throughput.as_ref().unwrap().gauge().total;
+    assert_eq!((given.session().total.bytes_out, measured), (150, 150));
 }
 
 // ---- words ----

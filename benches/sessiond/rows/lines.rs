@@ -45,7 +45,7 @@ pub fn lines(bench: &Bench) -> anyhow::Result<Vec<Line>> {
 }
 
 /// Lines as servers write them, of about a hundred bytes.
-fn texts() -> Vec<String> {
+pub fn texts() -> Vec<String> {
     let mut dice = Dice::new(1);
     let verbs = ["GET", "POST", "PUT", "DELETE"];
     (0..TEXTS)
@@ -123,9 +123,7 @@ async fn appends(bench: &Bench, texts: &Arc<Vec<String>>) -> anyhow::Result<Vec<
             milliseconds(median(ours.iter().map(|run| run.p50))),
             milliseconds(median(ours.iter().map(|run| run.p99))),
         )),
-        Line::note(
-            "yardstick: a row a line with one index by session and position; rows are what they are when written",
-        ),
+        Line::note("yardstick: a row a line, with one index, by session and position"),
         Line::note(format!("this process, with load and yardstick: {}", memory_of_this_process())),
     ])
 }
@@ -164,7 +162,7 @@ async fn append(bench: &Bench, lines: &Lines, texts: &Arc<Vec<String>>) -> anyho
 }
 
 /// The yardstick: a row a line, written by nothing but SQLite, as durable as ours.
-struct Raw {
+pub struct Raw {
     connection: SqliteConnection,
     texts: Arc<Vec<String>>,
     dice: Dice,
@@ -172,7 +170,7 @@ struct Raw {
 }
 
 impl Raw {
-    async fn new(directory: &Path, texts: Arc<Vec<String>>) -> anyhow::Result<Self> {
+    pub async fn new(directory: &Path, texts: Arc<Vec<String>>) -> anyhow::Result<Self> {
         let mut connection = SqliteConnectOptions::new()
             .filename(directory.join("raw.db"))
             .create_if_missing(true)
@@ -192,7 +190,7 @@ impl Raw {
     }
 
     /// Writes for this long, a hundred lines of a session at a time; lines a second.
-    async fn write(&mut self, sessions: usize, time: Duration) -> anyhow::Result<f64> {
+    pub async fn write(&mut self, sessions: usize, time: Duration) -> anyhow::Result<f64> {
         let rows = vec!["(?,?,?,?,?)"; RAW_ROWS].join(",");
         let insert = format!("insert into line (session, position, time, level, text) values {rows}");
         let (began, from, clock) = (Instant::now(), self.position, Clock::system());

@@ -16,17 +16,16 @@ use crate::server::Server;
 use crate::table::{Line, median, milliseconds, runs, thousands};
 
 /// Items a call.
-const ITEMS: usize = 1_000;
+pub const ITEMS: usize = 1_000;
 /// Whoever fronts many sessions has few connections.
-const CONNECTIONS: usize = 8;
+pub const CONNECTIONS: usize = 8;
 
 pub fn reports(bench: &Bench) -> anyhow::Result<Vec<Line>> {
     let server = Server::start(&bench.directory("reports"))?;
     let token = server.token()?;
     let application = server.first_application(&token)?;
     let heartbeats = server.open(&token, &application, bench.sessions)?;
-    let ids = heartbeats.iter().map(|bytes| session_id(bytes)).collect::<anyhow::Result<Vec<_>>>()?;
-    let requests = Arc::new(Requests::AnyOf(calls(&token, &ids)));
+    let requests = Arc::new(Requests::AnyOf(calls_of(&token, &heartbeats)?));
     let runtime = runtime();
     let base = runtime.block_on(Base::new(&bench.directory("alone"), bench.sessions))?;
     let (mut ours, mut yardstick) = (vec![], vec![]);
@@ -66,6 +65,12 @@ fn session_id(heartbeat: &[u8]) -> anyhow::Result<&str> {
     let text = std::str::from_utf8(heartbeat)?;
     let (_, rest) = text.split_once("/agent-sessions/").context("no session in a heartbeat")?;
     Ok(rest.split_once('/').context("no session in a heartbeat")?.0)
+}
+
+/// Calls about the sessions of these heartbeats.
+pub fn calls_of(token: &str, heartbeats: &[Vec<u8>]) -> anyhow::Result<Vec<Vec<u8>>> {
+    let ids = heartbeats.iter().map(|bytes| session_id(bytes)).collect::<anyhow::Result<Vec<_>>>()?;
+    Ok(calls(token, &ids))
 }
 
 /// Calls, each about sessions of its own choice, no two of them the same.

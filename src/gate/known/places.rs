@@ -69,6 +69,33 @@ impl Known {
             .filter(|stream| self.is_live(stream.application))
     }
 
+    /// The names one step below where names begin so, in order: virtual hosts, apps of one, streams of an app. Costs what
+    /// it finds, not what is below that.
+    pub fn names_below(&self, organization: OrganizationNumber, begin: &[&str]) -> Vec<String> {
+        let Some(own) = self.places.streams.get(&organization) else { return vec![] };
+        let (mut names, depth) = (vec![], begin.len());
+        let mut from = [const { String::new() }; 3];
+        for (name, wanted) in from.iter_mut().zip(begin) {
+            (*wanted).clone_into(name);
+        }
+        while let Some((found, number)) = own.range((Bound::Included(from.clone()), Bound::Unbounded)).next()
+        {
+            if depth >= found.len() || !found.iter().zip(begin).all(|(name, wanted)| name == wanted) {
+                break;
+            }
+            from.clone_from(found);
+            let live = self.media_stream(*number).is_some_and(|stream| self.is_live(stream.application));
+            // One that is not live may have live ones beside it; past a live one comes the next name.
+            let passed = if live { depth } else { found.len() - 1 };
+            if live {
+                names.push(found[depth].clone());
+            }
+            from[passed].push('\0');
+            from[passed + 1..].iter_mut().for_each(String::clear);
+        }
+        names
+    }
+
     /// A media stream by its number.
     fn media_stream(&self, number: i64) -> Option<&MediaStream> {
         match self.item(Stream { kind: StreamKind::MediaStream, number })? {

@@ -172,6 +172,7 @@ impl Known {
     fn applications_of(&self, organization: OrganizationNumber, filter: &Filter) -> Vec<ApplicationNumber> {
         let own = |number: &ApplicationNumber| {
             self.applications.get(number).is_some_and(|one| one.organization == organization)
+                && (filter.applications.is_empty() || filter.applications.contains(number))
         };
         match filter.application {
             Some(number) => Some(number).filter(own).into_iter().collect(),

@@ -3,6 +3,7 @@
 mod api_keys;
 mod applications;
 mod deliveries;
+mod hooks;
 mod issuers;
 mod organizations;
 mod policy;
@@ -24,6 +25,7 @@ use uuid::Uuid;
 pub use api_keys::*;
 pub use applications::*;
 pub use deliveries::*;
+pub use hooks::*;
 pub use issuers::*;
 pub use organizations::*;
 pub use policy::*;

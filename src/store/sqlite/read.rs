@@ -270,6 +270,20 @@ impl Reader {
 
     // ---- principals ----
 
+    /// Principals by number, with what they are called, in no order.
+    pub async fn principals_numbered(
+        &self,
+        numbers: &[PrincipalNumber],
+    ) -> Result<Vec<PrincipalRow>, StoreError> {
+        if numbers.is_empty() {
+            return Ok(vec![]);
+        }
+        let sql = "select p.* from (select value from json_each(?)) wanted \
+                   cross join principal p on p.number = wanted.value";
+        let numbers = serde_json::to_string(numbers).unwrap_or_default();
+        sqlx::query(sql).bind(numbers).fetch_all(&self.pool).await?.iter().map(principal_row).collect()
+    }
+
     /// One principal with what it is called.
     pub async fn principal(&self, number: PrincipalNumber) -> Result<Option<PrincipalRow>, StoreError> {
         let row = sqlx::query("select * from principal where number = ?")
@@ -325,6 +339,19 @@ impl Reader {
     }
 
     // ---- revocations ----
+
+    /// The notes of the revocations that events at these positions were done by, by position.
+    pub async fn notes(&self, positions: &[Position]) -> Result<Vec<(Position, String)>, StoreError> {
+        if positions.is_empty() {
+            return Ok(vec![]);
+        }
+        let sql = "select e.position, r.note from (select value from json_each(?)) wanted \
+                   cross join event e on e.position = wanted.value \
+                   cross join revocation r on r.number = e.revocation where r.note is not null";
+        let positions = serde_json::to_string(positions).unwrap_or_default();
+        let rows = sqlx::query(sql).bind(positions).fetch_all(&self.pool).await?;
+        rows.iter().map(|row| Ok((Position(row.try_get("position")?), row.try_get("note")?))).collect()
+    }
 
     /// One revocation by number.
     pub async fn revocation(&self, number: RevocationNumber) -> Result<Option<Revocation>, StoreError> {
@@ -404,7 +431,7 @@ fn ended_from(
     };
     let by_session = |index: &str| {
         format!(
-            "from session s indexed by {index} cross join session_detail d on d.number = s.number \
+            "from session s indexed by {index} left join session_detail d on d.number = s.number \
              left join session_activity a on a.number = s.number where s.application = "
         )
     };
@@ -419,11 +446,21 @@ fn ended_from(
         (Filter { client: Some(_), .. }, _) => (by_text("session_detail_by_client"), "d"),
         (Filter { resource: Some(_), .. }, _) => (by_session("session_ended_by_resource"), "s"),
         (Filter { principal: Some(_), .. }, _) => (by_session("session_ended_by_principal"), "s"),
+        (Filter { kind: Some(Kind::Webui | Kind::Task), .. }, Some("last_active_at")) => {
+            (by_session("session_ended_work_by_activity"), "s")
+        }
+        (Filter { kind: Some(Kind::Webui | Kind::Task), .. }, None) => {
+            (by_session("session_ended_work"), "s")
+        }
         (_, Some("last_active_at")) => (by_session("session_ended_by_activity"), "s"),
         (_, Some(_)) => (by_session("session_ended_by_expiry"), "s"),
         (_, None) => (by_session("session_ended"), "s"),
     };
     query.push(from).push_bind(application.0).push(" and s.state = 0");
+    if matches!(filter.kind, Some(Kind::Webui | Kind::Task)) {
+        // As the indexes of work say it.
+        query.push(" and s.kind in ('webui', 'task')");
+    }
     let mut equal = |column: &str, value: i64| {
         query.push(format!(" and {column} = ")).push_bind(value);
     };
@@ -457,6 +494,11 @@ fn ended_from(
         let words: Vec<_> = filter.stage.iter().map(|stage| stage.word()).collect();
         query.push(" and coalesce(s.ended_outcome, 'terminated') in (select value from json_each(");
         query.push_bind(serde_json::to_string(&words).unwrap_or_default()).push("))");
+    }
+    if let Some(settled_by) = filter.settled_by {
+        query.push(" and (s.ended_outcome is not null or s.ended_at <= ");
+        query.push_bind(settled_by.timestamp_millis());
+        query.push(" or exists (select 1 from confirmation c where c.session = s.number))");
     }
     if !filter.except.is_empty() {
         let except = serde_json::to_string(&filter.except).unwrap_or_default();

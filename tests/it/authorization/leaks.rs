@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::Role;
 use super::world::{self, Ids, Side};
+use super::{Door, Role, door};
 use crate::openapi::document::{Document, Operation, filled};
 use crate::support::{Feed, Holder, Server};
 
@@ -72,8 +72,13 @@ impl Secrets {
     /// What of them stands in a text, save what whoever asked has said.
     fn told(&self, answer: &str, said: &str) -> Option<&str> {
         let (answer, said) = (answer.to_lowercase(), said.to_lowercase());
-        let all = self.ids.iter().chain([&self.marker]);
-        all.map(String::as_str).find(|one| answer.contains(one) && !said.contains(one))
+        // Ids of some surfaces have no hyphens.
+        let (bare_answer, bare_said) = (answer.replace('-', ""), said.replace('-', ""));
+        let told = |one: &&String| {
+            let bare = one.replace('-', "");
+            (answer.contains(*one) || bare_answer.contains(&bare)) && !bare_said.contains(&bare)
+        };
+        self.ids.iter().chain([&self.marker]).find(told).map(String::as_str)
     }
 }
 
@@ -132,7 +137,7 @@ fn call(chance: &mut Chance, operation: &Operation<'_>, own: &Side, ids: &Ids, a
 async fn send(holder: &Holder, operation: &Operation<'_>, call: &Call) -> (u16, String) {
     let mut request = holder.http.request(operation.method.clone(), format!("{}{}", holder.base, call.path));
     if let Some(token) = &holder.token {
-        request = request.bearer_auth(token);
+        request = operation.presenting(request, token);
     }
     if let Some(key) = call.key {
         request = request.header("idempotency-key", key);
@@ -177,6 +182,8 @@ async fn two_thousand_calls_with_ids_of_another_organization_tell_nothing_of_it_
     let operations: Vec<_> = document
         .operations()
         .filter(|one| !one.id.starts_with("organizations.") && one.described["security"] != json!([{}]))
+        // Whatever name is said there, it is one's own then.
+        .filter(|one| !matches!(one.id, "media.declareStream" | "media.createSessions"))
         .collect();
     let session = own.open(&server, Role::Application).await.0;
     let mut chance = Chance(0x5eed);
@@ -184,7 +191,8 @@ async fn two_thousand_calls_with_ids_of_another_organization_tell_nothing_of_it_
     for number in 0..CALLS {
         let operation = &operations[chance.below(operations.len())];
         // The manager half of the time: who may do most could be told most.
-        let role = if number % 2 == 0 { Role::Manager } else { *chance.one(&Role::ALL) };
+        let most = if door(operation.id) == Door::Work { Role::SessionKey } else { Role::Manager };
+        let role = if number % 2 == 0 { most } else { *chance.one(&Role::ALL) };
         let holder = if role == Role::Session { session.clone() } else { own.holder(role) };
         let mut call = call(&mut chance, operation, &own, &other.ids, &secrets.ids);
         if let (true, Some(body)) = (operation.path.starts_with("/oauth2/"), &mut call.body) {

@@ -82,6 +82,8 @@ pub enum Door {
     Platform,
     /// A credential of a person's own.
     Person,
+    /// An API key for the workload surface.
+    Work,
     /// What keeps sessions: agents, and whoever fronts them.
     Keep,
     /// The same, but a session's token is for the session that there is, and opens none.
@@ -90,20 +92,26 @@ pub enum Door {
     Terminal,
     /// The same, of the organization's own: none that acts for a person alone.
     Machines,
+    /// An API key for the media surface, as Basic credentials.
+    Media,
+    /// The signature of a hook.
+    Hook,
 }
 
 impl Door {
     pub fn opens(self, role: Role) -> bool {
         match self {
             Self::Open => true,
-            Self::Client => false,
+            Self::Client | Self::Hook => false,
             Self::Read => matches!(role, Reader | Manager),
             Self::End => matches!(role, Writer | Manager),
             Self::Manage => role == Manager,
             Self::Platform => role == Platform,
             Self::Person => matches!(role, TerminalUserKey | UserKey),
+            Self::Work => role == SessionKey,
             Self::Keep => matches!(role, Session | Application | Writer | Manager | UserKey),
             Self::Begin => matches!(role, Application | Writer | Manager | UserKey),
+            Self::Media => role == MediaKey,
             Self::Terminal => matches!(role, TerminalKey | TerminalUserKey),
             Self::Machines => role == TerminalKey,
         }
@@ -118,16 +126,19 @@ impl Door {
             Self::Manage => "`management:all`",
             Self::Platform => "`platform:admin`",
             Self::Person => "a person's own credential",
+            Self::Work => "an API key with `session`",
             Self::Keep => "`mcp:invoke`, `management:sessions:write`, `management:all`",
             Self::Begin => "the same, but no session's token",
             Self::Terminal => "a key with `terminal`",
             Self::Machines => "a key with `terminal` of the organization's own",
+            Self::Media => "a key with `media`",
+            Self::Hook => "the hook's signature",
         }
     }
 }
 
 /// Every operation, by what opens it.
-const TABLE: [(Door, &str); 11] = [
+const TABLE: [(Door, &str); 14] = [
     (Door::Open, "oauth.authorizationServer service.live service.ready"),
     (Door::Client, "oauth.token"),
     (
@@ -151,7 +162,8 @@ const TABLE: [(Door, &str); 11] = [
          serviceAccounts.create serviceAccounts.archive serviceAccounts.rotateSecret apiKeys.list apiKeys.get \
          apiKeys.create apiKeys.revoke principals.list principals.get principals.disable principals.enable \
          principals.erase webhooks.list webhooks.get webhooks.create webhooks.update webhooks.delete \
-         webhooks.rotateSecret webhooks.test webhooks.deliveries webhooks.resend issuers.get issuers.set",
+         webhooks.rotateSecret webhooks.test webhooks.deliveries webhooks.resend issuers.get issuers.set \
+         hooks.list hooks.get hooks.create hooks.delete",
     ),
     (Door::Platform, "organizations.list organizations.get organizations.create organizations.update"),
     (Door::Person, "me.sessions me.session me.endSession"),
@@ -170,6 +182,24 @@ const TABLE: [(Door, &str); 11] = [
         Door::Machines,
         "terminals.createMachine terminals.updateMachine terminals.deleteMachine terminals.testMachine",
     ),
+    (
+        Door::Media,
+        "media.listVhosts media.listApps media.listStreams media.declareStream media.listSessions \
+         media.createSessions media.terminateSession media.reportSession media.reportStream media.reportApp \
+         media.throughput media.currentThroughput media.sessionStatistics media.streamStatistics \
+         media.appStatistics media.vhostStatistics",
+    ),
+    (Door::Hook, "media.callHook"),
+    (
+        Door::Work,
+        "workloads.listWebuiSessions workloads.listTaskSessions workloads.getWebuiSession workloads.getTaskSession \
+         workloads.createWebuiSession workloads.createTaskSession workloads.changeTaskState \
+         workloads.heartbeatWebuiSession workloads.heartbeatTaskSession workloads.heartbeats \
+         workloads.endWebuiSession workloads.endTaskSession workloads.deleteWebuiSession \
+         workloads.deleteTaskSession workloads.terminateWebuiSession workloads.terminateTaskSession \
+         workloads.getWebuiLogs workloads.getTaskLogs workloads.listWebuiLogs workloads.listTaskLogs \
+         workloads.downloadWebuiLogs workloads.downloadTaskLogs workloads.logWebuiSession workloads.logTaskSession",
+    ),
 ];
 
 /// What opens an operation. One that nobody thought about has no line, and fails whatever asks.
@@ -187,7 +217,7 @@ fn page(document: &Document) -> String {
         every operation to, with the ids of one's own organization, of another's and of none.\n\n\
         Without the right the answer is 403, whatever is asked for; nothing valid presented is 401. What belongs to \
         another organization is answered as what does not exist: 404. A token that is confined to an application or \
-        a session finds nothing beside it. Of terminals, a key that acts for a person finds that person's alone. `/oauth2/revoke` also takes the very token that is presented.\n\n\
+        a session finds nothing beside it. Of terminals, a key that acts for a person finds that person's alone. Of media streams the credential is the whole of Basic credentials. `/oauth2/revoke` also takes the very token that is presented.\n\n\
         | column | who |\n|---|---|\n"
         .to_owned();
     for (name, who) in Role::ALL.map(Role::said) {

@@ -155,6 +155,9 @@ impl Side {
         assert_eq!(self.manager.delete(&path).await.0, 200);
         self.open(server, Role::UserKey).await;
         self.ids.insert("sessionId", live.1);
+        self.begin("webui").await;
+        let task = self.begin("task").await;
+        self.ids.insert("session_id", task);
         let upstream = json!({ "url": format!("http://{}.example:4000/mcp", self.marker.to_lowercase()) });
         let path = format!("/api/v1/applications/{}/upstream", self.application);
         assert_eq!(self.manager.put(&path, upstream).await.0, 200);
@@ -169,6 +172,31 @@ impl Side {
         let terminal = self.terminal(Role::TerminalKey).await;
         self.ids.insert(TERMINAL, terminal);
         self.webhook(server).await;
+        self.media(server).await;
+    }
+
+    /// A hook, and a stream with a session.
+    async fn media(&mut self, server: &Server) {
+        let hook = self.fresh(server, "hookId").await;
+        self.ids.insert("hookId", hook);
+        for name in ["vhost", "app", "stream"] {
+            self.ids.insert(name, format!("{}-{name}", self.marker.to_lowercase()));
+        }
+        let session = self.play().await;
+        self.ids.insert("session", session);
+    }
+
+    /// The name of a new session of the stream.
+    pub async fn play(&self) -> String {
+        let key = self.holder(Role::MediaKey);
+        let [vhost, app, stream] = ["vhost", "app", "stream"].map(|name| &self.ids[name]);
+        let url = format!("{}/v1/vhosts/{vhost}/apps/{app}/streams/{stream}/sessions", key.base);
+        let name = self.named("viewer").replace(' ', "-").to_lowercase();
+        let basic = crate::media::basic(key.token.as_deref().unwrap());
+        let request = key.http.post(url).header("authorization", basic).json(&json!({ "name": name }));
+        let made = request.send().await.unwrap();
+        assert_eq!(made.status(), 201, "{:?}", made.text().await);
+        name
     }
 
     /// A new machine. Its name is the organization's, its address is this machine's.
@@ -220,6 +248,18 @@ impl Side {
         (agent.holder, agent.id)
     }
 
+    /// Begins a session of the workload surface and returns its id.
+    pub async fn begin(&self, kind: &str) -> String {
+        let key = self.holder(Role::SessionKey);
+        let url = format!("{}/pro/session-manager/v1/sessions/{kind}", key.base);
+        let body = self.body("workloads.createTaskSession").unwrap();
+        let response =
+            key.http.post(url).header("apiKey", key.token.unwrap()).json(&body).send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::CREATED);
+        let id = text(&response.json::<Value>().await.unwrap(), "/id");
+        uuid::Uuid::try_parse(&id).unwrap().to_string()
+    }
+
     /// Whoever is not genuine asks from another address each time: from one there are only so many failures.
     pub fn holder(&self, role: Role) -> Holder {
         let found = self.roles.iter().find(|(one, _)| *one == role);
@@ -256,6 +296,7 @@ impl Side {
             "scheduledRevocationId" => {
                 ("scheduled-revocations", self.schedule_body(), "/scheduledRevocation/id")
             }
+            "hookId" => ("hooks", json!({ "name": self.named("hook") }), "/hook/id"),
             "sessionId" => return self.open(server, Role::Application).await.1,
             "machineId" => return self.machine().await,
             _ => return self.ids[kind].clone(),
@@ -297,7 +338,23 @@ impl Side {
             "terminals.updateMachine" => json!({ "name": self.named("machine") }),
             "terminals.testMachine" => json!({}),
             "terminals.createSession" => json!({ "machine_id": self.ids["machineId"] }),
+            "hooks.create" => json!({ "name": self.named("hook") }),
+            "media.createSessions" => json!({ "protocol": "webrtc" }),
+            "media.reportSession" => json!({ "totalBytesOut": 1 }),
+            "media.reportStream" | "media.reportApp" => {
+                json!({ "stream": self.ids["stream"], "session": self.ids["session"], "totalBytesOut": 1 })
+            }
             "webhooks.update" => json!({ "description": self.named("webhook") }),
+            "workloads.createWebuiSession" | "workloads.createTaskSession" => json!({
+                "app": { "name": format!("{} workload", self.marker), "version": self.marker },
+                "owner": self.named("owner"), "description": self.marker,
+            }),
+            "workloads.changeTaskState" => json!({ "state": "running" }),
+            "workloads.endTaskSession" => json!({ "state": "finished", "message": self.marker }),
+            "workloads.heartbeats" => json!({ "sessions": [self.ids["session_id"]] }),
+            "workloads.logWebuiSession" | "workloads.logTaskSession" => {
+                json!({ "lines": [{ "text": self.named("line") }] })
+            }
             "oauth.introspect" | "oauth.revoke" => json!({ "token": "sat_unknown" }),
             "oauth.token" => json!({ "grant_type": "client_credentials" }),
             _ => return None,
@@ -314,6 +371,7 @@ impl Side {
             "/api/v1/api-keys?includeRevoked=true".to_owned(),
             "/api/v1/principals?limit=200".to_owned(),
             "/api/v1/webhooks?limit=200".to_owned(),
+            "/api/v1/hooks?limit=200".to_owned(),
             format!("/api/v1/webhooks/{}/deliveries?limit=200", self.ids["webhookId"]),
             "/api/v1/revocations?limit=200".to_owned(),
             "/api/v1/scheduled-revocations?limit=200".to_owned(),

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use sessiond::clock::Clock;
 use sessiond::core::ids::SessionNumber;
-use sessiond::lines::{Journal, Lines};
+use sessiond::lines::{Code, Entry, Journal, Lines};
 use tempfile::TempDir;
 
 use super::{Dice, line, whole};
@@ -98,4 +98,37 @@ fn nothing_acknowledged_is_lost_when_the_process_is_killed_and_positions_go_on()
             lines.stop().await;
         });
     }
+}
+
+#[test]
+fn a_failed_flush_ends_the_process() {
+    const NAME: &str = "lines::killed::a_failed_flush_ends_the_process";
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    if let Some(url) = std::env::var_os(CHILD) {
+        return runtime.block_on(async {
+            let lines = Lines::open(url.to_str().unwrap(), Clock::system()).await.unwrap();
+            let mut dice = Dice(1);
+            for _ in 0..60 {
+                let entries = (0..50).map(|at| Entry::chunk(at, Code::Output, dice.noise(60_000))).collect();
+                lines.append(Journal::Recording, SessionNumber(1), entries).await.unwrap();
+                lines.checkpoint().await.unwrap();
+            }
+            panic!("it goes on");
+        });
+    }
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("sessiond.db.lines");
+    let url = format!("sqlite:{}", file.display());
+    runtime.block_on(async { Lines::open(&url, Clock::system()).await.unwrap().stop().await });
+    let output = Command::new("strace")
+        .args(["-f", "--seccomp-bpf", "-e", "trace=fdatasync"])
+        // Those before are of the opening.
+        .args(["-e", "inject=fdatasync:error=EIO:when=5+", "-o"])
+        .arg(directory.path().join("trace"))
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", NAME, "--nocapture"])
+        .env(CHILD, &url)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(74), "{}", String::from_utf8_lossy(&output.stderr));
 }

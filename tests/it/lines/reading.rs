@@ -186,6 +186,35 @@ async fn whoever_has_read_to_the_end_goes_on_from_there_and_misses_nothing() {
 }
 
 #[tokio::test]
+async fn all_of_a_moment_are_found_however_many_blocks_they_are_in() {
+    let shelf = Shelf::new();
+    let shelved = shelf.open().await;
+    for at in [1, 2, 2, 2, 2, 3] {
+        shelved.append(Journal::Lines, FIRST, vec![line(at, format!("{at}"))]).await.unwrap();
+    }
+    let at = |milliseconds| Some(moment(milliseconds).timestamp_micros());
+    for descending in [false, true] {
+        for (since, until, expected) in [
+            (at(2), None, "22223"),
+            (at(2), at(3), "2222"),
+            (None, at(2), "1"),
+            (None, at(3), "12222"),
+            (at(3), at(2), ""),
+            (at(4), None, ""),
+        ] {
+            let query = Query { since, until, descending, ..Query::default() };
+            let page = shelved.page(Journal::Lines, FIRST, &query).await.unwrap();
+            let mut found = texts(&page);
+            if descending {
+                found.reverse();
+            }
+            assert_eq!(found.concat(), expected, "{query:?}");
+        }
+    }
+    shelved.stop().await;
+}
+
+#[tokio::test]
 async fn the_newest_come_first_where_that_is_asked_for_page_by_page() {
     let shelf = Shelf::new();
     let shelved = shelf.open().await;

@@ -1,6 +1,8 @@
 //! The document, and answers held against it.
 
-use reqwest::{Method, Response};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 
 use crate::support::Holder;
@@ -16,6 +18,20 @@ pub struct Operation<'a> {
     pub method: Method,
     pub path: &'a str,
     pub described: &'a Value,
+}
+
+impl Operation<'_> {
+    /// A request that presents a credential where the operation expects one.
+    pub fn presenting(&self, request: RequestBuilder, token: &str) -> RequestBuilder {
+        let by_key = json!([{ "apiKey": [] }]);
+        if of_media(self) {
+            request.header("authorization", format!("Basic {}", BASE64_STANDARD.encode(token)))
+        } else if self.described["security"] == by_key {
+            request.header("apiKey", token)
+        } else {
+            request.bearer_auth(token)
+        }
+    }
 }
 
 impl Document {
@@ -153,18 +169,21 @@ fn fits_text(schema: &Value, text: &str) -> Result<(), String> {
 pub fn filled(path: &str, ids: &[(&str, &str)], rest: &str) -> String {
     let filled =
         ids.iter().fold(path.to_owned(), |path, (name, id)| path.replace(&format!("{{{name}}}"), id));
-    filled
-        .split('/')
-        .map(|part| if part.starts_with('{') { rest } else { part })
-        .collect::<Vec<_>>()
-        .join("/")
+    let mut pieces = filled.split('{');
+    let first = pieces.next().unwrap_or_default().to_owned();
+    pieces.fold(first, |path, piece| path + rest + piece.split_once('}').map_or("", |(_, after)| after))
+}
+
+/// Whether an operation is one of the media surface.
+pub fn of_media(operation: &Operation<'_>) -> bool {
+    operation.described["security"] == json!([{ "accessToken": [] }])
 }
 
 /// Asks for an operation; bodies are JSON where it describes JSON, else a form.
 pub async fn ask(holder: &Holder, operation: &Operation<'_>, path: &str, body: Option<&Value>) -> Response {
     let mut request = holder.http.request(operation.method.clone(), format!("{}{path}", holder.base));
     if let Some(token) = &holder.token {
-        request = request.bearer_auth(token);
+        request = operation.presenting(request, token);
     }
     let content = &operation.described["requestBody"]["content"];
     if content.get("application/x-www-form-urlencoded").is_some() {

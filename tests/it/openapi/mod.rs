@@ -77,19 +77,28 @@ fn operations_that_need_no_credential_are_these() {
     assert_eq!(by_scheme["[{\"client\":[]}]"], ["oauth.token"]);
     let either = &by_scheme["[{\"client\":[]},{\"bearer\":[]}]"];
     assert_eq!(either, &["oauth.introspect", "oauth.revoke"]);
-    assert_eq!(by_scheme.len(), 4, "{by_scheme:?}");
+    assert_eq!(by_scheme["[{\"hookSignature\":[]}]"], ["media.callHook"]);
+    let media = &by_scheme["[{\"accessToken\":[]}]"];
+    assert!(media.iter().all(|id| id.starts_with("media.")), "{media:?}");
+    assert!(by_scheme["[{\"apiKey\":[]}]"].iter().all(|id| id.starts_with("workloads.")));
+    assert_eq!(by_scheme.len(), 7, "{by_scheme:?}");
 }
 
 // ---- the document and the service ----
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_operation_with_security_answers_strangers_with_401() {
-    let server = Server::start().await;
+    let server = Server::with(&["--trusted-proxy", "127.0.0.0/8"]).await;
     let document = Document::new();
-    for operation in document.operations().filter(|operation| operation.described["security"] != json!([{}]))
-    {
+    let closed = document.operations().filter(|operation| operation.described["security"] != json!([{}]));
+    for (number, operation) in closed.enumerate() {
         let path = filled(operation.path, &[], UNKNOWN);
-        let response = ask(&server.stranger(), &operation, &path, None).await;
+        // From one address there are only so many failures.
+        let from = format!("198.51.100.{number}").parse().unwrap();
+        let headers = [("x-forwarded-for".parse().unwrap(), from)].into_iter().collect();
+        let http = reqwest::Client::builder().default_headers(headers).build().unwrap();
+        let stranger = Holder { http, ..server.stranger() };
+        let response = ask(&stranger, &operation, &path, None).await;
         assert_eq!(response.status(), 401, "{}", operation.id);
         assert!(response.headers().contains_key("www-authenticate"), "{}", operation.id);
         document.check(&operation, response).await;
@@ -105,12 +114,17 @@ async fn every_refusal_is_described() {
     let key = json!({ "name": "x", "scopes": ["mcp:invoke"], "user": { "id": "u-1" } });
     let (_, key) = operator.post("/api/v1/api-keys", key).await;
     let person = server.holder(key["key"].as_str().unwrap());
+    let (_, key) = operator.post("/api/v1/api-keys", json!({ "name": "x", "scopes": ["session"] })).await;
+    let cluster = server.holder(key["key"].as_str().unwrap());
     let nothing = server.holder({
         let oauth = json!({ "type": "confidential", "redirectUris": [], "scopes": [] });
         let (_, made) = operator.post("/api/v1/applications", json!({ "name": "x", "oauth": oauth })).await;
         let text = |field: &str| made["oauth"][field].as_str().unwrap().to_owned();
         server.token_for(&text("clientId"), &text("clientSecret"), "").await
     });
+    let key = json!({ "name": "x", "scopes": ["media"] });
+    let (_, key) = operator.post("/api/v1/api-keys", key).await;
+    let media = server.holder(key["key"].as_str().unwrap());
     let body = json!({ "name": "made", "url": "http://127.0.0.1:4000/mcp" });
     for operation in document.operations().filter(|operation| operation.described["security"] != json!([{}]))
     {
@@ -118,18 +132,22 @@ async fn every_refusal_is_described() {
         let known = filled(operation.path, &[], UNKNOWN);
         if id != "oauth.token" {
             let response = ask(&nothing, &operation, &known, None).await;
-            assert_eq!(response.status(), 403, "{id}");
+            assert_eq!(response.status(), if id == "media.callHook" { 401 } else { 403 }, "{id}");
             document.check(&operation, response).await;
         }
         // Who may ask is looked at before what is asked for.
         let operator = match id.split('.').next().unwrap() {
             "organizations" => &platform,
             "me" => &person,
+            "media" => &media,
+            "workloads" => &cluster,
             _ => &operator,
         };
         if operation.path.contains('{') {
             let response = ask(operator, &operation, &filled(operation.path, &[], "nonsense"), None).await;
-            assert_eq!(response.status(), 400, "{id}");
+            // There names are free: what is not there is not found, or made.
+            let wrong = response.status() == 400 || id.starts_with("media.");
+            assert!(wrong, "{id}: {}", response.status());
             document.check(&operation, response).await;
             let response = ask(operator, &operation, &known, Some(&body)).await;
             document.check(&operation, response).await;
@@ -152,8 +170,17 @@ async fn a_path_takes_the_methods_that_are_described_and_no_others() {
             methods.insert("HEAD".to_owned());
         }
     }
+    let key = json!({ "name": "x", "scopes": ["media"] });
+    let key = operator.post("/api/v1/api-keys", key).await.1["key"].as_str().unwrap().to_owned();
     for (path, described) in paths {
         let trace = Method::from_bytes(b"PROPFIND").unwrap();
+        if path.starts_with("/v1/") {
+            // As in OvenMediaEngine, where nothing but 404 is said of it.
+            let request = server.http.request(trace, server.url(&filled(path, &[], UNKNOWN)));
+            let response = request.header("authorization", crate::media::basic(&key)).send().await.unwrap();
+            assert_eq!(response.status(), 404, "{path}");
+            continue;
+        }
         let response = operator.send(trace, &filled(path, &[], UNKNOWN), None).await;
         assert_eq!(response.status(), 405, "{path}");
         let allowed = response.headers()["allow"].to_str().unwrap().split(',');
@@ -189,6 +216,84 @@ impl Walk<'_> {
     }
 }
 
+/// The media surface, from a stream's declaration to a session's end, and a hook.
+async fn walk_media(walk: &mut Walk<'_>, server: &Server, operator: &Holder) {
+    let key = json!({ "name": "walk", "scopes": ["media"] });
+    let key = walk.go(operator, "apiKeys.create", Some(key), 201).await;
+    let media = server.holder(key["key"].as_str().unwrap());
+    for (name, value) in [("vhost", "default"), ("app", "app"), ("stream", "stream"), ("session", "one")] {
+        walk.at(name, &json!(value));
+    }
+    for id in ["sessionStatistics", "streamStatistics", "appStatistics", "vhostStatistics", "reportApp"] {
+        walk.go(&media, &format!("media.{id}"), Some(json!([])), 404).await;
+    }
+    walk.go(&media, "media.declareStream", None, 201).await;
+    walk.go(&media, "media.declareStream", None, 200).await;
+    for id in ["listVhosts", "listApps", "listStreams", "listSessions"] {
+        walk.go(&media, &format!("media.{id}"), None, 200).await;
+    }
+    walk.go(&media, "media.terminateSession", None, 404).await;
+    let one = json!({ "name": "one", "client": { "address": "192.0.2.7" }, "lifetime": 0 });
+    walk.go(&media, "media.createSessions", Some(json!([])), 200).await;
+    walk.go(&media, "media.createSessions", Some(one.clone()), 201).await;
+    walk.go(&media, "media.createSessions", Some(one.clone()), 409).await;
+    walk.go(&media, "media.createSessions", Some(json!([one, { "name": "two" }])), 207).await;
+    walk.go(&media, "media.createSessions", Some(json!([one, one])), 409).await;
+    walk.go(&media, "media.createSessions", Some(json!([{ "name": "three" }])), 201).await;
+    walk.go(&media, "media.createSessions", Some(json!({ "name": 1 })), 400).await;
+    let reading = json!({ "stream": "stream", "session": "one", "totalBytesOut": 1 });
+    for id in ["media.reportSession", "media.reportStream", "media.reportApp"] {
+        walk.go(&media, id, Some(reading.clone()), 200).await;
+        walk.go(&media, id, Some(json!({})), 400).await;
+    }
+    for id in ["media.reportStream", "media.reportApp"] {
+        let unknown = json!({ "stream": "stream", "session": "x", "totalBytesOut": 1 });
+        walk.go(&media, id, Some(json!([reading, reading])), 200).await;
+        walk.go(&media, id, Some(json!([reading, unknown])), 207).await;
+        walk.go(&media, id, Some(json!([unknown])), 404).await;
+        walk.go(&media, id, Some(unknown), 404).await;
+    }
+    for id in [
+        "sessionStatistics",
+        "streamStatistics",
+        "appStatistics",
+        "vhostStatistics",
+        "throughput",
+        "currentThroughput",
+    ] {
+        walk.go(&media, &format!("media.{id}"), None, 200).await;
+    }
+    walk.go(&media, "media.terminateSession", None, 200).await;
+    let hook = json!({ "name": "walk", "secret": "a-secret-for-a-walk" });
+    let made = walk.go(operator, "hooks.create", Some(hook), 201).await;
+    walk.at("hookId", &made["hook"]["id"]);
+    walk.go(operator, "hooks.list", None, 200).await;
+    walk.go(operator, "hooks.get", None, 200).await;
+    walk_hook(walk, server).await;
+    walk.go(operator, "hooks.delete", None, 204).await;
+    walk.go(operator, "hooks.get", None, 404).await;
+}
+
+/// The calls of a media server, signed.
+async fn walk_hook(walk: &mut Walk<'_>, server: &Server) {
+    let operation = walk.document.operation("media.callHook");
+    let ids: Vec<_> = walk.ids.iter().map(|(name, id)| (*name, id.as_str())).collect();
+    let path = filled(operation.path, &ids, UNKNOWN);
+    for (url, status) in [("ws://host/app/stream", 200), ("nonsense", 200), ("", 400)] {
+        let mut request = json!({ "direction": "outgoing", "status": "opening", "url": url });
+        if status == 400 {
+            request = json!({});
+        }
+        let body = json!({ "client": { "address": "192.0.2.7", "port": 1 }, "request": request }).to_string();
+        let signature = crate::media::signature("a-secret-for-a-walk", body.as_bytes());
+        let request = server.http.post(server.url(&path)).header("X-OME-Signature", signature).body(body);
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), status, "{url}");
+        walk.document.check(&operation, response).await;
+    }
+    walk.seen.insert("media.callHook".to_owned());
+}
+
 /// One whose deliveries fail before they leave: a name of this machine has no address that is allowed.
 async fn walk_webhooks(walk: &mut Walk<'_>, server: &Server, operator: &Holder) {
     let webhook = json!({ "url": "https://localhost:1/", "types": ["connected"], "description": "walked" });
@@ -208,6 +313,43 @@ async fn walk_webhooks(walk: &mut Walk<'_>, server: &Server, operator: &Holder) 
     walk.go(operator, "webhooks.update", Some(json!({ "enabled": false })), 200).await;
     walk.go(operator, "webhooks.resend", None, 409).await;
     walk.go(operator, "webhooks.delete", None, 204).await;
+}
+
+async fn walk_workloads(walk: &mut Walk<'_>, server: &Server, operator: &Holder) {
+    let key = json!({ "name": "cluster", "scopes": ["session"] });
+    let (_, key) = operator.post("/api/v1/api-keys", key).await;
+    let cluster = server.holder(key["key"].as_str().unwrap());
+    for kind in ["Webui", "Task"] {
+        let new = json!({ "app": { "name": "walk", "version": "1" }, "owner": "ada", "environment": "test" });
+        for ends in ["end", "delete", "terminate"] {
+            let made =
+                walk.go(&cluster, &format!("workloads.create{kind}Session"), Some(new.clone()), 201).await;
+            walk.at("session_id", &made["id"]);
+            if ends != "end" {
+                walk.go(&cluster, &format!("workloads.{ends}{kind}Session"), None, 204).await;
+                walk.go(&cluster, &format!("workloads.{ends}{kind}Session"), None, 409).await;
+                continue;
+            }
+            let lines = json!({ "lines": [{ "text": "walked", "level": "info" }, { "text": "on" }] });
+            walk.go(&cluster, &format!("workloads.log{kind}Session"), Some(lines), 201).await;
+            walk.go(&cluster, &format!("workloads.heartbeat{kind}Session"), None, 200).await;
+            for logs in ["get", "list", "download"] {
+                walk.go(&cluster, &format!("workloads.{logs}{kind}Logs"), None, 200).await;
+            }
+            if kind == "Task" {
+                walk.go(&cluster, "workloads.changeTaskState", Some(json!({ "state": "running" })), 200)
+                    .await;
+                walk.go(&cluster, "workloads.changeTaskState", Some(json!({ "state": "queued" })), 409).await;
+            }
+            let end = json!({ "state": "terminated" });
+            walk.go(&cluster, &format!("workloads.end{kind}Session"), Some(end), 200).await;
+            walk.go(&cluster, &format!("workloads.heartbeat{kind}Session"), None, 410).await;
+        }
+        walk.go(&cluster, &format!("workloads.get{kind}Session"), None, 200).await;
+        walk.go(&cluster, &format!("workloads.list{kind}Sessions"), None, 200).await;
+    }
+    let beats = json!({ "sessions": [UNKNOWN, "nonsense"] });
+    walk.go(&cluster, "workloads.heartbeats", Some(beats), 200).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -282,6 +424,8 @@ async fn every_operation_answers_as_it_is_described() {
     walk.go(&operator, "serviceAccounts.archive", None, 204).await;
 
     walk_webhooks(&mut walk, &server, &operator).await;
+    walk_media(&mut walk, &server, &operator).await;
+    walk_workloads(&mut walk, &server, &operator).await;
 
     let session = json!({
         "applicationId": made["application"]["id"], "clientSessionId": "one", "hostname": "host",

@@ -26,14 +26,22 @@ const NOT_CHECKED: [(&str, &str); 2] = [
 /// The one operation that would end the key that all others are asked with.
 const ENDS_KEYS: &str = "apiKeys.revoke";
 
+/// Checks that the media surface is to fail, because it does as OvenMediaEngine does: what is not described is 404, and
+/// anybody may ask by OPTIONS. Its actions share a route with what they are of.
+const NOT_OF_MEDIA: &str = "unsupported_method,allow_header_conformance";
+
 /// Asks for operations with a credential, and fails with all that was found.
-async fn tried(server: &Server, token: &str, which: [&str; 2]) {
+async fn tried(server: &Server, headers: &[String], which: &[&str], not_checked: &str) {
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/.venv/bin/schemathesis");
     assert!(program.exists(), "run `make clients` first: it installs what this test speaks with");
     let mut command = Command::new(program);
     command.arg("run").arg(server.url("/openapi.json"));
-    command.args(["--header", &format!("Authorization: Bearer {token}"), "--checks", "all"]).args(which);
-    let checks = NOT_CHECKED.map(|(check, _)| check).join(",");
+    for header in headers {
+        command.args(["--header", header]);
+    }
+    command.args(["--checks", "all"]).args(which);
+    let checks = format!("{},{not_checked}", NOT_CHECKED.map(|(check, _)| check).join(","));
+    let checks = checks.trim_end_matches(',').to_owned();
     command.args(["--exclude-checks", &checks]);
     for (operation, _) in NOT_ASKED {
         command.args(["--exclude-operation-id", operation]);
@@ -62,12 +70,18 @@ async fn schemathesis_finds_nothing_that_is_not_as_the_document_says() {
     let server = Server::start().await;
     let operator = server.holder(server.token("management:all platform:admin mcp:invoke").await);
     // Keys, because no revocation bars them, and no service account that is archived or given a new secret takes them along.
-    let scopes = ["management:all", "platform:admin", "mcp:invoke"];
+    let scopes = ["management:all", "platform:admin", "mcp:invoke", "session"];
     let body = json!({ "name": "tried", "scopes": scopes });
     let (_, made) = operator.post("/api/v1/api-keys", body.clone()).await;
     let (_, spare) = operator.post("/api/v1/api-keys", body).await;
     let key = server.holder(made["key"].as_str().unwrap());
-    tried(&server, key.token.as_deref().unwrap(), ["--exclude-operation-id", ENDS_KEYS]).await;
+    let both = |token: &str| [format!("Authorization: Bearer {token}"), format!("apiKey: {token}")];
+    let others = ["--exclude-operation-id", ENDS_KEYS, "--exclude-tag", "media"];
+    tried(&server, &both(key.token.as_deref().unwrap()), &others, "").await;
     assert_eq!(key.get("/api/v1/applications").await.0, 200, "it was asked with a good key to the end");
-    tried(&server, spare["key"].as_str().unwrap(), ["--include-operation-id", ENDS_KEYS]).await;
+    tried(&server, &both(spare["key"].as_str().unwrap()), &["--include-operation-id", ENDS_KEYS], "").await;
+    let body = json!({ "name": "tried", "scopes": ["media"] });
+    let (_, media) = key.post("/api/v1/api-keys", body).await;
+    let basic = crate::media::basic(media["key"].as_str().unwrap());
+    tried(&server, &[format!("Authorization: {basic}")], &["--include-tag", "media"], NOT_OF_MEDIA).await;
 }

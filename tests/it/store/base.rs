@@ -16,6 +16,7 @@ use sessiond::core::event::{
 use sessiond::core::filter::Filter;
 use sessiond::core::ids::{ApplicationNumber, OrganizationNumber, Position, PrincipalNumber, SessionNumber};
 use sessiond::core::kind::Kind;
+use sessiond::core::phase::Phase;
 use sessiond::core::policy::Policy;
 use sessiond::core::reason::Reason;
 use sessiond::core::revocation::Revocation;
@@ -143,6 +144,10 @@ impl Drop for Running {
 #[derive(Debug, Clone, Default)]
 pub struct Opens {
     pub application: Option<ApplicationNumber>,
+    /// An agent's, or an MCP client's where there is an anchor, if none is named.
+    pub kind: Option<Kind>,
+    pub resource: Option<String>,
+    pub phase: Option<Phase>,
     pub subject: &'static str,
     pub anchor: Option<String>,
     pub client_session_id: Option<String>,
@@ -195,9 +200,11 @@ impl Running {
     }
 
     pub fn opening(&self, opens: &Opens) -> Work {
+        let kind = if opens.anchor.is_some() { Kind::Mcp } else { Kind::Agent };
+        let kind = opens.kind.unwrap_or(kind);
         let connect = Connect {
             id: Uuid::now_v7(),
-            kind: if opens.anchor.is_some() { Kind::Mcp } else { Kind::Agent },
+            kind,
             organization: ORGANIZATION,
             application: opens.application.unwrap_or(APPLICATION),
             principal: PrincipalNumber(0),
@@ -205,8 +212,8 @@ impl Running {
             client_session_id: opens.client_session_id.clone(),
             token_identifier: opens.token_identifier.clone(),
             protocol_version: Some("2025-11-25".into()),
-            resource: None,
-            phase: None,
+            resource: opens.resource.clone(),
+            phase: opens.phase,
             lifetime: None,
             silent: false,
             exclusive: false,
@@ -228,7 +235,7 @@ impl Running {
         subject_digest[..subject.len()].copy_from_slice(subject.as_bytes());
         Work::Connect(Box::new(Opening {
             connect,
-            token_hash: Some([1; 32]),
+            token_hash: kind.has_token().then_some([1; 32]),
             issuer: "https://issuer.example".into(),
             subject,
             subject_digest,

@@ -8,12 +8,15 @@ use sessiond::core::event::{
 };
 use sessiond::core::filter::Filter;
 use sessiond::core::ids::{Position, ServiceAccountNumber, SessionNumber};
+use sessiond::core::kind::Kind;
+use sessiond::core::phase::{Outcome, Phase};
 use sessiond::core::reason::Reason;
+use sessiond::core::throughput::Sample;
 use sessiond::store::Reader;
 use sessiond::store::check::{Difference, Fault};
 use sqlx::{AssertSqlSafe, Column, Connection, Row, SqliteConnection, TypeInfo, ValueRef};
 
-use super::base::{APPLICATION, Base, Opens, session_work};
+use super::base::{APPLICATION, Base, Opens, Running, session_work};
 
 /// A little of everything: each kind of stream, each kind of session, settled, ended, renewed, expired, pruned.
 async fn a_little_of_everything() -> Base {
@@ -37,6 +40,7 @@ async fn a_little_of_everything() -> Base {
     running.record(numbers[1], 1).await;
     running.renew(numbers[2]).await;
     running.disconnect(numbers[3], Reason::Client).await;
+    work_and_a_viewer(&running).await;
     let filter = Filter { session: Some(numbers[4]), ..Filter::default() };
     let revocation = running.begin(filter, Reason::Terminated).await.unwrap();
     running.carry_out(&revocation).await;
@@ -61,6 +65,29 @@ async fn a_little_of_everything() -> Base {
     running.stop().await;
     base.verify().await.unwrap();
     base
+}
+
+/// Work that was queued, ran and failed, and a viewer whose counter was read.
+async fn work_and_a_viewer(running: &Running) {
+    let task = Opens {
+        kind: Some(Kind::Task),
+        resource: Some("2.1".into()),
+        phase: Some(Phase::Queued),
+        ..Opens::default()
+    };
+    let task = running.connect(&task).await.unwrap().number;
+    let command = Command::ChangePhase { phase: Phase::Running, presented: running.owner() };
+    running.submit(session_work(task, command)).await.unwrap();
+    let command = Command::Finish { outcome: Outcome::Failed, message: Some("infeasible".into()) };
+    running.submit(session_work(task, command)).await.unwrap();
+    let viewer = Opens { kind: Some(Kind::Media), resource: Some("camera".into()), ..Opens::default() };
+    let viewer = running.connect(&viewer).await.unwrap().number;
+    for counter in [1_000, 5_000] {
+        running.clock.turn(chrono::TimeDelta::seconds(2));
+        let sample = Sample { at: running.now().timestamp_millis(), counter };
+        let command = Command::Measure { sample, presented: running.owner() };
+        running.submit(Work::Measure(vec![(viewer, command)])).await.unwrap();
+    }
 }
 
 async fn difference(base: &Base) -> Option<Difference> {

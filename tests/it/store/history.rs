@@ -19,11 +19,14 @@ use sessiond::core::ids::{
     ApplicationNumber, PrincipalNumber, ServiceAccountNumber, SessionNumber, Stream, StreamKind,
 };
 use sessiond::core::item::ItemEvent;
+use sessiond::core::kind::Kind;
+use sessiond::core::phase::{Outcome, Phase};
 use sessiond::core::policy::{ApplicationPolicy, OnLimit, Preset};
 use sessiond::core::principal::{Principal, PrincipalEvent};
 use sessiond::core::reason::Reason;
 use sessiond::core::revocation::Revocation;
 use sessiond::core::status::DerivedStatus;
+use sessiond::core::throughput::Sample;
 use sessiond::gate::Due;
 use sessiond::store::SideWrite;
 use sqlx::{Column, Row, TypeInfo, ValueRef};
@@ -92,7 +95,7 @@ impl Player {
 
     fn wish(&mut self, running: &Running) -> Work {
         let number = self.session();
-        match self.dice.roll(40) {
+        match self.dice.roll(50) {
             0..=7 => self.connect(running),
             8..=21 => running.activity(number, self.dice.roll(5)),
             22..=25 => self.call_by_owner(running, number),
@@ -102,6 +105,17 @@ impl Player {
             34 => {
                 let command = [Command::Suspend, Command::Resume][self.dice.roll(2) as usize].clone();
                 session_work(number, command)
+            }
+            40..=43 => self.read_counters(running),
+            44..=46 => {
+                let phase = Phase::ALL[self.dice.roll(3) as usize];
+                session_work(number, Command::ChangePhase { phase, presented: running.owner() })
+            }
+            47 => {
+                let outcome = Outcome::ALL[self.dice.roll(3) as usize];
+                let message =
+                    [None, Some("no \"solution\" found".to_owned())][self.dice.roll(2) as usize].clone();
+                session_work(number, Command::Finish { outcome, message })
             }
             _ => self.direct(),
         }
@@ -116,14 +130,39 @@ impl Player {
             3 => (Some(key), None, None),
             _ => (None, None, None),
         };
+        let (kind, resource, phase) = match self.dice.roll(6) {
+            0 if anchor.is_none() => (Some(Kind::Media), Some("camera one".to_owned()), None),
+            1 if anchor.is_none() => {
+                let phase = [Phase::Queued, Phase::Launching][self.dice.roll(2) as usize];
+                (Some(Kind::Task), Some("2.1".to_owned()), Some(phase))
+            }
+            2 if anchor.is_none() => (Some(Kind::Webui), None, None),
+            _ => (None, None, None),
+        };
         running.opening(&Opens {
             application: Some(self.application()),
+            kind,
+            resource,
+            phase,
             subject: ["ann", "ben", "cleo"][self.dice.roll(3) as usize],
             anchor,
             client_session_id,
             token_identifier,
             expires_in: Some(TimeDelta::minutes(1 + self.dice.roll(90).cast_signed())),
         })
+    }
+
+    /// Readings of a few sessions' counters, some of one session twice or from before; counters begin anew now and then.
+    fn read_counters(&mut self, running: &Running) -> Work {
+        let one = self.session();
+        let mut items = vec![];
+        for _ in 0..=self.dice.roll(4) {
+            let number = if self.dice.roll(2) == 0 { one } else { self.session() };
+            let at = running.now().timestamp_millis() - self.dice.roll(4).cast_signed() * 700;
+            let sample = Sample { at, counter: self.dice.roll(5) * 1_000_000 };
+            items.push((number, Command::Measure { sample, presented: running.owner() }));
+        }
+        Work::Measure(items)
     }
 
     /// With an access token, which may outlive the session's own.
@@ -442,6 +481,8 @@ fn session(row: &mut BTreeMap<&'static str, Value>, event: &Value, body: &Value)
                 ("token_expires_at", &body["tokenExpiresAt"]),
                 ("last_active_at", &at),
                 ("state", &Value::from(2)),
+                ("resource", &body["resource"]),
+                ("phase", &body["phase"]),
             ] {
                 row.insert(column, value.clone());
             }
@@ -450,7 +491,16 @@ fn session(row: &mut BTreeMap<&'static str, Value>, event: &Value, body: &Value)
             row.insert("preset", body["policy"]["preset"].clone());
             row.insert("unused_after", body["policy"]["unusedAfter"].clone());
             row.insert("anchor", body["anchor"].clone());
-            for column in ["expiry_announced", "suspended_at", "resumed_at", "ended_at", "ended_reason"] {
+            for column in [
+                "expiry_announced",
+                "suspended_at",
+                "resumed_at",
+                "ended_at",
+                "ended_reason",
+                "ended_outcome",
+                "message",
+                "throughput",
+            ] {
                 row.insert(column, Value::Null);
             }
             for column in ["requests", "bytes_in", "bytes_out"] {
@@ -470,6 +520,17 @@ fn session(row: &mut BTreeMap<&'static str, Value>, event: &Value, body: &Value)
                 }
                 row.insert(column, sum.into());
             }
+            if !body.is_null() {
+                readings(row, event, body);
+            }
+        }
+        "phase_changed" => {
+            let order = ["", "queued", "launching", "running"];
+            let place =
+                |phase: &Value| order.iter().position(|word| *word == phase.as_str().unwrap_or("")).unwrap();
+            assert!(place(&row["phase"]) < place(&body["phase"]), "it went back: {event}");
+            row.insert("phase", body["phase"].clone());
+            row.insert("last_active_at", at);
         }
         "token_renewed" => {
             row.insert("last_active_at", at);
@@ -498,10 +559,37 @@ fn session(row: &mut BTreeMap<&'static str, Value>, event: &Value, body: &Value)
             assert_ne!(row["state"], 0, "ended twice: {event}");
             row.insert("ended_at", at);
             row.insert("ended_reason", body["reason"].clone());
+            row.insert("ended_outcome", body["outcome"].clone());
+            row.insert("message", body["message"].clone());
             row.insert("state", 0.into());
         }
         other => panic!("what is {other}?"),
     }
+}
+
+/// What readings have come to: all that was sent, counted once more by adding up what the counter gained, and starting
+/// over where it went back.
+fn readings(row: &mut BTreeMap<&'static str, Value>, event: &Value, body: &Value) {
+    let total = |throughput: &Value| {
+        let settled = &throughput["settled"];
+        let (mut counter, mut total) =
+            (settled["counter"].as_u64().unwrap_or(0), settled["total"].as_u64().unwrap_or(0));
+        for sample in throughput["recent"].as_array().into_iter().flatten() {
+            let read = sample[1].as_u64().unwrap();
+            total += if read < counter { read } else { read - counter };
+            counter = read;
+        }
+        total
+    };
+    let measured = body["source"] == "reading";
+    assert!(measured || row["throughput"] == body["throughput"], "what was measured changed: {event}");
+    if measured {
+        // A late reading between two others may show that the counter began anew, or that it did not.
+        let gained = total(&body["throughput"]).saturating_sub(total(&row["throughput"]));
+        let told = body["bytesOut"].as_u64().unwrap_or(0);
+        assert!(told >= gained, "{told} is less than {gained}: {event}");
+    }
+    row.insert("throughput", body["throughput"].clone());
 }
 
 fn revocation(row: &mut BTreeMap<&'static str, Value>, event: &Value, body: &Value) {
@@ -596,7 +684,7 @@ async fn stored_rows(base: &Base) -> BTreeMap<(&'static str, i64), Value> {
     let mut rows = BTreeMap::new();
     for table in ["organization", "application", "service_account", "revocation", "session"] {
         for mut row in export(base, &format!("select * from {table}")).await {
-            for column in ["oauth", "filter", "policy", "issuers", "upstream_credential"] {
+            for column in ["oauth", "filter", "policy", "issuers", "upstream_credential", "throughput"] {
                 if let Some(text) = row.get(column).and_then(Value::as_str) {
                     row[column] = serde_json::from_str(text).unwrap();
                 }
@@ -617,7 +705,10 @@ async fn stored_rows(base: &Base) -> BTreeMap<(&'static str, i64), Value> {
         let row = rows.get_mut(&("session", hot["number"].as_i64().unwrap())).unwrap();
         if hot["version"].as_i64() > row["version"].as_i64() {
             for (column, value) in hot.as_object().unwrap() {
-                row[column.as_str()] = value.clone();
+                row[column.as_str()] = match (column.as_str(), value.as_str()) {
+                    ("throughput", Some(text)) => serde_json::from_str(text).unwrap(),
+                    _ => value.clone(),
+                };
             }
         }
     }

@@ -8,16 +8,20 @@ use std::sync::{Arc, Mutex};
 use chrono::TimeDelta;
 use futures_util::future::join_all;
 use sessiond::committer::Work;
+use sessiond::core::command::Command;
 use sessiond::core::filter::Filter;
 use sessiond::core::ids::{Position, PrincipalNumber, RevocationNumber, SessionNumber};
+use sessiond::core::kind::Kind;
+use sessiond::core::phase::{Outcome, Stage};
 use sessiond::core::reason::Reason;
-use sessiond::store::EndedPage;
+use sessiond::core::throughput::Sample;
+use sessiond::store::{Confirmation, EndedPage, SideWrite};
 use sqlx::{AssertSqlSafe, Row};
 use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use uuid::Uuid;
 
-use super::base::{APPLICATION, Base, ORGANIZATION, Opens, Running};
+use super::base::{APPLICATION, Base, ORGANIZATION, Opens, Running, session_work};
 
 /// Names the child process in which alone the overhearing goes on: a subscriber is the whole process's.
 const CHILD: &str = "SESSIOND_TEST_PLANS";
@@ -118,9 +122,17 @@ async fn hot_statements(overheard: Overheard) {
     let statements = overheard.take();
     reader.close().await;
 
-    for word in
-        ["into event", "into session ", "into session_activity", "delete from session_activity", "mark"]
-    {
+    for word in [
+        "into event",
+        "into session ",
+        "into session_activity",
+        "delete from session_activity",
+        "mark",
+        "into confirmation",
+        "session_ended_by_resource",
+        "session_ended_work ",
+        "session_ended_work_by_activity",
+    ] {
         assert!(statements.iter().any(|sql| sql.contains(word)), "{word} was not overheard: {statements:#?}");
     }
     assert!(
@@ -157,6 +169,13 @@ async fn write(running: &Running) {
     let filter = Filter { session: Some(SessionNumber(3)), ..Filter::default() };
     let revocation = running.begin(filter, Reason::Revoked).await.unwrap();
     running.carry_out(&revocation).await;
+    let command = Command::Finish { outcome: Outcome::Failed, message: Some("infeasible".into()) };
+    running.submit(session_work(SessionNumber(4), command)).await.unwrap();
+    let confirmation = Confirmation { session: SessionNumber(4), at: running.now(), message: None };
+    running.submit(Work::Side(SideWrite::Confirmation(confirmation))).await.unwrap();
+    let sample = Sample { at: running.now().timestamp_millis() + 2_000, counter: 9 };
+    let command = Command::Measure { sample, presented: running.owner() };
+    running.submit(Work::Measure(vec![(SessionNumber(5), command)])).await.unwrap();
     running.submit(Work::Health).await.unwrap();
     super::history::prune(running).await;
 }
@@ -174,6 +193,15 @@ async fn read(running: &Running) {
         Filter { principal: Some(PrincipalNumber(1)), ..Filter::default() },
         Filter { session: Some(SessionNumber(2)), ..Filter::default() },
         Filter { connected_after: Some(now), except: vec![SessionNumber(9)], ..Filter::default() },
+        Filter { resource: Some("2.1".into()), kind: Some(Kind::Task), ..Filter::default() },
+        Filter { stage: vec![Stage::Failed, Stage::Terminated], ..Filter::default() },
+        Filter { kind: Some(Kind::Webui), ..Filter::default() },
+        Filter {
+            kind: Some(Kind::Task),
+            stage: vec![Stage::Terminated],
+            settled_by: Some(now),
+            ..Filter::default()
+        },
     ];
     for filter in &filters {
         for order in [None, Some("last_active_at"), Some("token_expires_at")] {
@@ -189,6 +217,9 @@ async fn read(running: &Running) {
     reader.details(&[SessionNumber(1), SessionNumber(2)]).await.unwrap();
     reader.revocation_by_id(Uuid::nil()).await.unwrap();
     reader.revocations(ORGANIZATION, None, None, 10).await.unwrap();
+    reader.notes(&[Position(1), Position(2)]).await.unwrap();
+    reader.principals_numbered(&[PrincipalNumber(1)]).await.unwrap();
+    reader.confirmations(&[SessionNumber(1), SessionNumber(2)]).await.unwrap();
     reader.session_token(SessionNumber(1)).await.unwrap();
     reader.mcp_session(SessionNumber(1)).await.unwrap();
     reader.upstream_secret(APPLICATION).await.unwrap();

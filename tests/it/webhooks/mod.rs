@@ -40,19 +40,19 @@ const FLAGS: [&str; 9] = [
 
 /// One request as it came in.
 #[derive(Debug, Clone)]
-struct Taken {
+pub struct Taken {
     headers: HeaderMap,
     body: Bytes,
     /// Whether it was answered with 2xx.
-    accepted: bool,
+    pub accepted: bool,
 }
 
 impl Taken {
-    fn header(&self, name: &str) -> &str {
+    pub fn header(&self, name: &str) -> &str {
         self.headers[name].to_str().unwrap()
     }
 
-    fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap()
     }
 
@@ -60,12 +60,12 @@ impl Taken {
         self.json()["sequence"].as_str().unwrap().parse().unwrap()
     }
 
-    fn event(&self) -> String {
+    pub fn event(&self) -> String {
         self.json()["data"]["type"].as_str().unwrap().to_owned()
     }
 
     /// What the signature with this secret must be.
-    fn signature(&self, secret: &str) -> String {
+    pub fn signature(&self, secret: &str) -> String {
         let timestamp = self.header("webhook-timestamp").parse().unwrap();
         Webhook::new(secret).unwrap().sign(self.header("webhook-id"), timestamp, &self.body).unwrap()
     }
@@ -73,7 +73,7 @@ impl Taken {
 
 /// What a receiver does with a request.
 #[derive(Debug, Clone, Copy)]
-enum Answer {
+pub enum Answer {
     Status(u16),
     RetryAfter(u16, u32),
     Redirect,
@@ -83,7 +83,7 @@ enum Answer {
 type Choose = Arc<dyn Fn(&Taken, usize) -> Answer + Send + Sync>;
 
 /// A receiver on this machine that remembers what it got.
-struct Receiver {
+pub struct Receiver {
     address: SocketAddr,
     taken: Arc<Mutex<Vec<Taken>>>,
     choose: Arc<Mutex<Choose>>,
@@ -91,12 +91,12 @@ struct Receiver {
 }
 
 impl Receiver {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         Self::that(|_, _| Answer::Status(204)).await
     }
 
     /// One that answers as it is told: by the request and how many there were before.
-    async fn that(choose: impl Fn(&Taken, usize) -> Answer + Send + Sync + 'static) -> Self {
+    pub async fn that(choose: impl Fn(&Taken, usize) -> Answer + Send + Sync + 'static) -> Self {
         let choose: Choose = Arc::new(choose);
         let mut receiver = Self {
             address: "127.0.0.1:0".parse().unwrap(),
@@ -133,7 +133,7 @@ impl Receiver {
         *self.choose.lock().unwrap() = Arc::new(choose);
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("http://{}/in", self.address)
     }
 
@@ -155,7 +155,7 @@ impl Receiver {
         self.until_that(&format!("{count} requests"), |taken| taken.len() >= count).await
     }
 
-    async fn until_that(&self, what: &str, done: impl Fn(&[Taken]) -> bool) -> Vec<Taken> {
+    pub async fn until_that(&self, what: &str, done: impl Fn(&[Taken]) -> bool) -> Vec<Taken> {
         for _ in 0..2_000 {
             let taken = self.taken();
             if done(&taken) {
@@ -195,13 +195,13 @@ async fn answer(
 }
 
 /// A webhook, with its secret.
-struct Made {
+pub struct Made {
     id: String,
     path: String,
-    secret: String,
+    pub secret: String,
 }
 
-async fn webhook(operator: &Holder, body: Value) -> Made {
+pub async fn webhook(operator: &Holder, body: Value) -> Made {
     let (status, body) = operator.post(WEBHOOKS, body).await;
     assert_eq!(status, 201, "{body}");
     let id = body["webhook"]["id"].as_str().unwrap().to_owned();
@@ -209,7 +209,7 @@ async fn webhook(operator: &Holder, body: Value) -> Made {
     Made { id, path, secret: body["secret"].as_str().unwrap().to_owned() }
 }
 
-async fn webhook_to(operator: &Holder, receiver: &Receiver) -> Made {
+pub async fn webhook_to(operator: &Holder, receiver: &Receiver) -> Made {
     webhook(operator, json!({ "url": receiver.url() })).await
 }
 

@@ -1,0 +1,337 @@
+//! AdmissionWebhooks of OvenMediaEngine: a media server asks whether a viewer may come in, and says that one has left. It
+//! authenticates by a signature over the body, and is answered in the engine's words, not in the surface's.
+
+use std::net::IpAddr;
+
+use axum::Json;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use axum::response::{IntoResponse, Response};
+use chrono::TimeDelta;
+use percent_encoding::percent_decode_str;
+use serde::{Deserialize, Serialize};
+use url::Url;
+use uuid::Uuid;
+
+use super::super::App;
+use super::super::extract::{body_bytes, read_object};
+use super::super::family::MediaError;
+use super::super::problem::Problem;
+use super::names::stream_made;
+use super::sessions::{name_taken, user_agent, viewer};
+use crate::auth::Auth;
+use crate::core::caller::Caller;
+use crate::core::hook::Hook;
+use crate::core::place::{MediaStream, checked_segment};
+use crate::core::reason::Reason;
+use crate::core::session::Session;
+use crate::error::Error;
+use crate::gate::Placed;
+use crate::secret;
+use crate::sessions::{NewSession, Sessions};
+
+/// Where the engine puts its signature.
+const SIGNATURE: &str = "x-ome-signature";
+
+/// What a media server says of a viewer or of whoever sends a stream. Unknown members are ignored.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[schema(as = HookCall)]
+pub struct Call {
+    #[schema(inline)]
+    client: Client,
+    #[schema(inline)]
+    request: Asked,
+}
+
+/// The other end of the connection.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[schema(as = HookClient)]
+pub struct Client {
+    address: String,
+    port: u16,
+    /// The address behind a proxy.
+    real_ip: Option<String>,
+    user_agent: Option<String>,
+}
+
+/// What it asks for.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[schema(as = HookRequest)]
+pub struct Asked {
+    #[schema(inline)]
+    direction: Direction,
+    protocol: Option<String>,
+    #[schema(inline)]
+    status: Status,
+    /// The app and the stream are in its path, or in its `streamid`; the session's name is its `session`.
+    url: String,
+    /// Where it was sent instead; when it closes.
+    new_url: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    Incoming,
+    Outgoing,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    Opening,
+    Closing,
+}
+
+/// Whether it may come in; empty where something was only said.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = HookReply)]
+pub struct Reply {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    allowed: Option<bool>,
+    /// Milliseconds until the session's lifetime is over: then it is to be cut off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    lifetime: Option<i64>,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    reason: Option<String>,
+}
+
+impl Reply {
+    const SEEN: Self = Self { allowed: None, lifetime: None, reason: None };
+
+    fn allowed(lifetime: Option<TimeDelta>) -> Self {
+        // 0 is for ever.
+        let lifetime = lifetime.map(|lifetime| lifetime.num_milliseconds().max(1));
+        Self { allowed: Some(true), lifetime, reason: None }
+    }
+
+    fn refused(reason: impl Into<String>) -> Self {
+        Self { allowed: Some(false), lifetime: None, reason: Some(reason.into()) }
+    }
+}
+
+/// Call a hook
+///
+/// What OvenMediaEngine's AdmissionWebhooks send, with the hook's secret as `SecretKey`. `outgoing` and `opening`: the
+/// stream is declared, and a session opened on it, by the name in `?session=` or one made of the connection; refused where a
+/// session of that name is live, and at a limit. `closing` ends the session that this connection opened. `incoming` declares
+/// the stream. A decision is always 200.
+#[utoipa::path(post, path = "/v1/hooks/ome/{hookId}", operation_id = "media.callHook", tag = "media",
+    security(("hookSignature" = [])),
+    params(("hookId" = Uuid, Path, description = "The hook.")),
+    request_body(content = Call, description = "At most 64 KiB."),
+    responses(
+        (status = 200, description = "The decision, or `{}` to whoever leaves.", body = Reply),
+        (status = 400, description = "The body is not such a call.", body = MediaError),
+        (status = 401, description = "No such hook, or it is not signed with its secret; nothing was recorded.", body = MediaError),
+        (status = 413, description = "The body is too large.", body = MediaError),
+        (status = 507, description = "The disk is full; nothing was written.", body = MediaError),
+    ))]
+pub async fn call_hook(
+    State(app): State<App>,
+    id: Result<Path<Uuid>, PathRejection>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    let called = match id {
+        Ok(Path(id)) => app.directory.hook_called(id).await?,
+        Err(_) => None,
+    };
+    let (hook, caller, secret) = called.ok_or_else(unsigned)?;
+    let bytes = body_bytes(Request::from_parts(parts.clone(), body), &app).await?;
+    let signature = parts.headers.get(SIGNATURE).and_then(|value| value.to_str().ok());
+    if !signature.is_some_and(|signature| secret::hook_signed(&secret, &bytes, signature)) {
+        return Err(unsigned());
+    }
+    let call: Call = read_object(&bytes)?;
+    let reply = decide(&app, &parts, &hook, caller, &call).await?;
+    Ok((StatusCode::OK, Json(reply)).into_response())
+}
+
+/// Nobody learns whether there is such a hook.
+fn unsigned() -> Problem {
+    let message = "Not signed with the secret of this hook";
+    let problem = Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", message);
+    Problem { challenge: Some(("", String::new())), ..problem }
+}
+
+async fn decide(
+    app: &App,
+    parts: &Parts,
+    hook: &Hook,
+    caller: Caller,
+    call: &Call,
+) -> Result<Reply, Problem> {
+    let caller = Auth::making(parts, caller);
+    let viewer = Viewer { sessions: &app.sessions, hook, call };
+    match (call.request.status, call.request.direction) {
+        (Status::Closing, Direction::Incoming) => Ok(Reply::SEEN),
+        (Status::Closing, Direction::Outgoing) => {
+            viewer.leave(&caller).await?;
+            Ok(Reply::SEEN)
+        }
+        (Status::Opening, direction) => {
+            let target = match Target::read(&call.request.url) {
+                Ok(target) => target,
+                Err(reason) => return Ok(Reply::refused(reason)),
+            };
+            let names = [hook.vhost.as_str(), &target.app, &target.stream];
+            let stream = match stream_made(app, &caller, names).await {
+                Ok(stream) => stream,
+                Err(problem) => return refusal(problem),
+            };
+            if direction == Direction::Incoming {
+                return Ok(Reply::allowed(None));
+            }
+            let application = app.directory.application_id(stream.application);
+            viewer.enter(&caller, application, &stream, &target).await
+        }
+    }
+}
+
+/// What the rules refuse is a decision; our own troubles are none.
+fn refusal(problem: Problem) -> Result<Reply, Problem> {
+    if problem.status.is_server_error() { Err(problem) } else { Ok(Reply::refused(problem.message)) }
+}
+
+/// Whoever comes or leaves, by the hook that says so.
+struct Viewer<'a> {
+    sessions: &'a Sessions,
+    hook: &'a Hook,
+    call: &'a Call,
+}
+
+impl Viewer<'_> {
+    /// A text that stands for the connection, and for what more is said; nobody can make it without the key.
+    fn digest(&self, more: &[&str]) -> String {
+        let port = self.call.client.port.to_be_bytes();
+        let mut parts: Vec<&[u8]> = vec![self.hook.id.as_bytes(), self.call.client.address.as_bytes(), &port];
+        parts.extend(more.iter().map(|part| part.as_bytes()));
+        self.sessions.name_for(&parts)
+    }
+
+    /// The session's name: as it was asked for, else one that this connection has on this stream.
+    fn name(&self, target: &Target) -> String {
+        target.session.clone().unwrap_or_else(|| self.digest(&[&target.app, &target.stream]))
+    }
+
+    async fn enter(
+        &self,
+        caller: &Caller,
+        application: Uuid,
+        stream: &MediaStream,
+        target: &Target,
+    ) -> Result<Reply, Problem> {
+        let name = self.name(target);
+        if let Err(reason) = checked_segment("session", &name) {
+            return Ok(Reply::refused(reason));
+        }
+        let client = &self.call.client;
+        let address = client.real_ip.as_deref().unwrap_or(&client.address);
+        let address = address.parse::<IpAddr>().ok().map(|address| address.to_canonical().to_string());
+        let protocol = self.call.request.protocol.as_deref().filter(|text| !text.is_empty());
+        let new = NewSession {
+            application: Some(application),
+            token_identifier: Some(self.digest(&[])),
+            ip: address,
+            user_agent: user_agent(client.user_agent.as_deref()),
+            lifetime: self.hook.lifetime.map(|seconds| TimeDelta::seconds(seconds.into())),
+            silent: true,
+            ..viewer(stream, name.clone(), protocol, Some(client.port))
+        };
+        let session = match self.sessions.connect(caller, new).await {
+            Ok(opened) => opened.session,
+            // The same said again, because the answer was lost, is the same session.
+            Err(Error::Conflict { code: "session_key_taken", .. }) => match self.own(stream, &name).await? {
+                Some(session) => session,
+                None => return Ok(Reply::refused(name_taken(&name))),
+            },
+            Err(error) => return refusal(error.into()),
+        };
+        Ok(Reply::allowed(Some(session.lifetime_ends_at - self.sessions.now())))
+    }
+
+    /// Ends what this connection opened; what is another's by now is left alone.
+    async fn leave(&self, caller: &Caller) -> Result<(), Problem> {
+        let request = &self.call.request;
+        let urls = [Some(request.url.as_str()), request.new_url.as_deref()];
+        for target in urls.into_iter().flatten().filter_map(|url| Target::read(url).ok()) {
+            let names = [self.hook.vhost.as_str(), &target.app, &target.stream];
+            let Placed::Stream(stream) = self.sessions.placed(caller, names) else { continue };
+            if let Some(session) = self.own(&stream, &self.name(&target)).await? {
+                self.sessions.end(caller, session.number, Reason::Client).await?;
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// The live session of this name, if this very connection opened it.
+    async fn own(&self, stream: &MediaStream, name: &str) -> Result<Option<Session>, Error> {
+        let Some(session) = self.sessions.named(stream, name) else { return Ok(None) };
+        let own = self.sessions.is_of(&session, &self.digest(&[])).await?;
+        Ok(own.then_some(session))
+    }
+}
+
+/// What a URL of a stream asks for.
+#[derive(Debug, PartialEq)]
+struct Target {
+    app: String,
+    stream: String,
+    session: Option<String>,
+}
+
+impl Target {
+    /// Reads `ws`, `http`, `rtmp` and `srt` URLs: `…/app/stream[/playlist][?session=…]`. An SRT URL has all that in its
+    /// `streamid`, as a URL, or as `[vhost/]app/stream[/playlist]`.
+    fn read(text: &str) -> Result<Self, String> {
+        let wrong = || format!("The url names no app and stream: [{text}]");
+        let url = Url::parse(text).map_err(|_| wrong())?;
+        if let Some(id) = query(&url, "streamid") {
+            let session = query(&url, "session");
+            let target = Self::of_stream_id(&id).ok_or_else(wrong)?;
+            return Ok(Self { session: target.session.or(session), ..target });
+        }
+        Self::of_url(&url).ok_or_else(wrong)
+    }
+
+    fn of_url(url: &Url) -> Option<Self> {
+        let mut segments = url.path_segments()?;
+        let (app, stream) = (decoded(segments.next()?)?, decoded(segments.next()?)?);
+        Some(Self { app, stream, session: query(url, "session") })
+    }
+
+    fn of_stream_id(id: &str) -> Option<Self> {
+        if id.contains("://") {
+            return Self::of_url(&Url::parse(id).ok()?);
+        }
+        // With a base, so that it is taken apart as other URLs are.
+        let url = Url::parse("srt://host/").ok()?.join(&format!("/{}", id.trim_start_matches('/'))).ok()?;
+        let segments = url.path_segments()?.filter(|segment| !segment.is_empty()).count();
+        if segments < 3 {
+            return Self::of_url(&url);
+        }
+        let mut segments = url.path_segments()?.skip(1);
+        let (app, stream) = (decoded(segments.next()?)?, decoded(segments.next()?)?);
+        Some(Self { app, stream, session: query(&url, "session") })
+    }
+}
+
+/// The first value of this name in a URL's query; an empty one is none.
+fn query(url: &Url, name: &str) -> Option<String> {
+    let mut pairs = url.query_pairs().filter(|(key, _)| key == name);
+    pairs.next().map(|(_, value)| value.into_owned()).filter(|value| !value.is_empty())
+}
+
+/// A segment of a path without its percent signs; none where it is empty or no UTF-8.
+fn decoded(segment: &str) -> Option<String> {
+    let decoded = percent_decode_str(segment).decode_utf8().ok()?;
+    Some(decoded.into_owned()).filter(|decoded| !decoded.is_empty())
+}

@@ -1,0 +1,141 @@
+//! The media surface: viewers of streams, for media servers and those who run them, in the words of OvenMediaEngine's REST
+//! API. What its parts share: how an answer looks, the names of a path, and the times.
+
+mod door;
+mod hooks;
+mod names;
+mod reports;
+mod schema;
+mod sessions;
+mod several;
+mod statistics;
+mod streams;
+mod throughput;
+
+pub use door::{Media, door};
+pub use hooks::*;
+pub use reports::*;
+pub use sessions::*;
+pub use statistics::*;
+pub use streams::*;
+pub use throughput::*;
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::openapi::{HttpMethod, OpenApi, PathItem, RefOr, Required};
+
+use super::App;
+use super::family::{Family, MediaError};
+use super::problem::Problem;
+use crate::core::Time;
+use crate::error::Error;
+
+/// An answer with something in it. Members are in the order of their names.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MediaAnswer<T> {
+    pub message: String,
+    pub response: T,
+    pub status_code: u16,
+}
+
+/// An answer that says only that it was done.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MediaDone {
+    pub message: String,
+    pub status_code: u16,
+}
+
+/// An answer with something in it.
+fn answer<T: Serialize>(status: StatusCode, response: T) -> Response {
+    let message = words(status);
+    (status, Json(MediaAnswer { message, response, status_code: status.as_u16() })).into_response()
+}
+
+/// It was done.
+fn done() -> Response {
+    let status = StatusCode::OK;
+    Json(MediaDone { message: words(status), status_code: status.as_u16() }).into_response()
+}
+
+fn words(status: StatusCode) -> String {
+    status.canonical_reason().unwrap_or("Error").to_owned()
+}
+
+/// What went wrong. The surface has two shapes: what is not found on the way to a session, and all else, is thrown; that
+/// there is no such session is returned.
+#[derive(Debug)]
+pub enum Refused {
+    Thrown(Problem),
+    NoSession,
+}
+
+/// What is said where there is no such session.
+const NO_SESSION: &str = "Could not find the session";
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let status = match self {
+            Self::Thrown(problem) => return problem.into_response(),
+            Self::NoSession => StatusCode::NOT_FOUND,
+        };
+        let (message, response) = (words(status), Some(NO_SESSION));
+        (status, Json(MediaError { message, response, status_code: status.as_u16() })).into_response()
+    }
+}
+
+impl From<Problem> for Refused {
+    fn from(problem: Problem) -> Self {
+        Self::Thrown(problem)
+    }
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        match error {
+            // It has just ended: there is no such session any more.
+            Error::Gone(_) | Error::NotFound("Session") => Self::NoSession,
+            error => Self::Thrown(error.into()),
+        }
+    }
+}
+
+impl Refused {
+    /// What was wrong, undecorated, with its status.
+    fn said(self) -> (StatusCode, String) {
+        match self {
+            Self::Thrown(problem) => (problem.status, problem.message),
+            Self::NoSession => (StatusCode::NOT_FOUND, NO_SESSION.to_owned()),
+        }
+    }
+}
+
+/// There is nothing at this path, or nothing for this method.
+fn nothing_there() -> Refused {
+    let message = Family::Media.nothing_there();
+    Refused::Thrown(Problem::new(StatusCode::NOT_FOUND, "not_found", message))
+}
+
+/// A time as the surface writes it: in the configured zone, milliseconds, with its offset.
+fn local(app: &App, time: Time) -> String {
+    let local = time.with_timezone(&app.config.media_time_zone);
+    local.to_rfc3339_opts(chrono::SecondsFormat::Millis, false)
+}
+
+/// Says of actions what routes cannot: they stand behind a colon in the last segment of a path. And of a session that
+/// nothing has to be said of it.
+pub fn describe(document: &mut OpenApi) {
+    let sessions = "/v1/vhosts/{vhost}/apps/{app}/streams/{stream}/sessions";
+    let session = format!("{sessions}/{{session}}");
+    let paths = &mut document.paths.paths;
+    if let Some(report) = paths.get_mut(&session).and_then(|item| item.post.take()) {
+        paths.insert(format!("{session}:report"), PathItem::new(HttpMethod::Post, report));
+    }
+    let create = paths.get_mut(sessions).and_then(|item| item.post.as_mut());
+    if let Some(RefOr::T(body)) = create.and_then(|create| create.request_body.as_mut()) {
+        body.required = Some(Required::False);
+    }
+}

@@ -1,0 +1,82 @@
+//! The names in a path, and what is found by them.
+
+use axum::extract::{FromRequestParts, RawPathParams};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+
+use super::super::App;
+use super::super::problem::Problem;
+use super::Refused;
+use crate::core::caller::Caller;
+use crate::core::place::{MediaStream, checked_segment};
+use crate::core::session::Session;
+use crate::gate::Placed;
+
+/// The names of a path, in its order: virtual host, app, stream, session; as far as it goes.
+pub struct Names<const N: usize>(pub [String; N]);
+
+impl<const N: usize> FromRequestParts<App> for Names<N> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let wrong = |_| {
+            let message = "Names in the path must be UTF-8, percent-encoded where that is needed";
+            Problem::new(StatusCode::BAD_REQUEST, "invalid_request", message)
+        };
+        let path = RawPathParams::from_request_parts(parts, app).await.map_err(wrong)?;
+        let mut names = [const { String::new() }; N];
+        for (name, (_, value)) in names.iter_mut().zip(path.iter()) {
+            value.clone_into(name);
+        }
+        Ok(Self(names))
+    }
+}
+
+/// Nothing is found by these names: said of the first that leads nowhere.
+pub fn missing(placed: &Placed, [vhost, app, stream]: [&str; 3]) -> Problem {
+    let message = match placed {
+        Placed::NoVhost => format!("Could not find the virtual host: [{vhost}]"),
+        Placed::NoApp => format!("Could not find the application: [{vhost}/{app}]"),
+        Placed::NoStream | Placed::Stream(_) => {
+            format!("Could not find the stream: [{vhost}/#{vhost}#{app}/{stream}]")
+        }
+    };
+    Problem::new(StatusCode::NOT_FOUND, "not_found", message)
+}
+
+/// The stream of these names.
+pub fn stream_at(app: &App, caller: &Caller, names: [&str; 3]) -> Result<MediaStream, Problem> {
+    match app.sessions.placed(caller, names) {
+        Placed::Stream(stream) => Ok(stream),
+        placed => Err(missing(&placed, names)),
+    }
+}
+
+/// That there are a virtual host, and an app if one is named.
+pub fn place_at(app: &App, caller: &Caller, vhost: &str, media_app: Option<&str>) -> Result<(), Problem> {
+    // No stream is called so: how far the way goes is the answer.
+    let names = [vhost, media_app.unwrap_or_default(), ""];
+    match app.sessions.placed(caller, names) {
+        Placed::NoApp if media_app.is_none() => Ok(()),
+        Placed::NoStream | Placed::Stream(_) => Ok(()),
+        placed => Err(missing(&placed, names)),
+    }
+}
+
+/// The stream of these names; made if there is none.
+pub async fn stream_made(app: &App, caller: &Caller, names: [&str; 3]) -> Result<MediaStream, Problem> {
+    if let Placed::Stream(stream) = app.sessions.placed(caller, names) {
+        return Ok(stream);
+    }
+    for (what, name) in ["vhost", "app", "stream"].into_iter().zip(names) {
+        checked_segment(what, name).map_err(|message| Problem::invalid(what, message))?;
+    }
+    Ok(app.directory.declare_stream(caller, names.map(str::to_owned)).await?)
+}
+
+/// The live session of these names: virtual host, app, stream, session.
+pub fn session_at(app: &App, caller: &Caller, names: &[String; 4]) -> Result<Session, Refused> {
+    let [vhost, media_app, stream, session] = names.each_ref().map(String::as_str);
+    let stream = stream_at(app, caller, [vhost, media_app, stream])?;
+    app.sessions.named(&stream, session).ok_or(Refused::NoSession)
+}

@@ -1,0 +1,98 @@
+//! The surface's own document: its part of the one of all surfaces, with nothing in it that is not used there.
+
+use std::collections::BTreeSet;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::http::{HeaderMap, header};
+use axum::routing::get;
+use serde_json::Value;
+use utoipa::openapi::{Content, OpenApi, Ref, RefOr, ResponseBuilder};
+
+use super::ROOT;
+use crate::http::family::Family;
+use crate::http::{App, yaml};
+
+/// Adds what every operation about one session may answer.
+pub fn describe(document: &mut OpenApi) {
+    let own = document.paths.paths.iter_mut().filter(|(path, _)| path.starts_with(ROOT));
+    for (_, item) in own.filter(|(path, _)| path.contains('{')) {
+        let operations = [&mut item.get, &mut item.post, &mut item.delete, &mut item.patch];
+        for operation in operations.into_iter().flatten() {
+            for (status, text) in [
+                ("400", "The id, a parameter or the body is wrong."),
+                ("404", "There is no such session, of this kind and within reach."),
+            ] {
+                let content = Content::new(Some(Ref::from_schema_name(Family::Workloads.error_schema())));
+                let response =
+                    ResponseBuilder::new().description(text).content("application/json", content).build();
+                let answers = &mut operation.responses.responses;
+                answers.entry(status.to_owned()).or_insert(RefOr::T(response));
+            }
+        }
+    }
+}
+
+/// The document of this surface alone.
+pub fn document(whole: &OpenApi) -> OpenApi {
+    let mut own = whole.clone();
+    "sessiond: session manager".clone_into(&mut own.info.title);
+    own.info.description = Some(
+        "WebUI and task sessions: listed, logged, terminated, and reported by those who run them.".into(),
+    );
+    own.paths.paths.retain(|path, _| path.starts_with(ROOT));
+    own.tags.get_or_insert_default().retain(|tag| tag.name == "workloads");
+    let used = used(&own);
+    if let Some(components) = &mut own.components {
+        components.schemas.retain(|name, _| used.contains(name));
+        components.security_schemes.retain(|name, _| name == Family::Workloads.security());
+    }
+    own
+}
+
+/// The schemas that operations name, and those that these name.
+fn used(document: &OpenApi) -> BTreeSet<String> {
+    // Plain data with string keys: writing it cannot fail.
+    let whole = serde_json::to_value(document).unwrap_or_default();
+    let mut used = BTreeSet::new();
+    let mut waiting = vec![&whole["paths"]];
+    while let Some(value) = waiting.pop() {
+        match value {
+            Value::Object(members) => {
+                let name = members.get("$ref").and_then(Value::as_str).and_then(|at| at.rsplit('/').next());
+                if let Some(name) = name.filter(|name| used.insert((*name).to_owned())) {
+                    waiting.push(&whole["components"]["schemas"][name]);
+                }
+                waiting.extend(members.values());
+            }
+            Value::Array(items) => waiting.extend(items),
+            _ => {}
+        }
+    }
+    used
+}
+
+/// The document where this surface's clients look for it: YAML, or JSON for those who accept that. Needs no key.
+pub fn documents(whole: &OpenApi) -> Router<App> {
+    let own = document(whole);
+    let text = Bytes::from(yaml(&own));
+    let json = Bytes::from(own.to_pretty_json().unwrap_or_default());
+    let as_json = json.clone();
+    let chosen = move |headers: HeaderMap| async move {
+        let (kind, body) =
+            if wants_json(&headers) { ("application/json", as_json) } else { ("application/yaml", text) };
+        ([(header::CONTENT_TYPE, kind), (header::VARY, "accept")], body)
+    };
+    let always = move || async move { ([(header::CONTENT_TYPE, "application/json")], json) };
+    Router::new()
+        .route("/pro/session-manager/v1/openapi.yaml", get(chosen))
+        .route("/pro/session-manager/v1/openapi.json", get(always))
+}
+
+/// Whether JSON is asked for by name, and YAML is not.
+fn wants_json(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::ACCEPT).iter();
+    let accepted: Vec<_> = values.filter_map(|value| value.to_str().ok()).collect();
+    let named = |kind: &str| accepted.iter().any(|value| value.contains(kind));
+    named("application/json") && !named("yaml")
+}

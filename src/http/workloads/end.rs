@@ -1,0 +1,208 @@
+//! The end: reported by those who run the work, or wished by others. It is recorded at once; that those who run the work
+//! know of it is kept beside it, and until then a task shows the state it had.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use uuid::Uuid;
+
+use super::key::{Key, WorkId};
+use super::{WorkloadSession, show};
+use crate::core::caller::Caller;
+use crate::core::kind::Kind;
+use crate::core::phase::Outcome;
+use crate::core::reason::Reason;
+use crate::core::session::Session;
+use crate::http::App;
+use crate::http::extract::{Body, given};
+use crate::http::family::WorkloadError;
+use crate::http::problem::Problem;
+use crate::sessions::Ending;
+
+/// How a task ended.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WorkloadEnd {
+    /// `finished`, `failed`, `crashed` or `terminated`.
+    #[schema(example = "finished")]
+    pub state: String,
+    /// For people.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false, max_length = 2_000)]
+    pub message: Option<String>,
+}
+
+/// How a WebUI session ended.
+#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WebuiEnd {
+    /// `Terminated`, which is all there is.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false)]
+    pub state: Option<String>,
+}
+
+/// Longest message about an end; characters.
+const LONGEST_MESSAGE: usize = 2_000;
+
+/// Report that a task has ended
+///
+/// Records the end, or confirms one that was recorded before: of a session that was terminated, say, whose job is dead now. A
+/// confirmation changes neither `ended_at` nor how it ended; its message is shown where nothing more was said. The last log
+/// lines go before this.
+#[utoipa::path(post, path = "/pro/session-manager/v1/sessions/task/{session_id}/end", operation_id = "workloads.endTaskSession",
+    tag = "workloads", security(("apiKey" = [])),
+    params(("session_id" = String, Path, description = "The session.", example = "68ce8ce7c4a6fd1afa97672e7080d645")),
+    request_body(content = WorkloadEnd, description = "What came of it."),
+    responses((status = 200, description = "The session, which is over.", body = WorkloadSession)))]
+pub async fn end_task_session(
+    Key(caller): Key,
+    WorkId(id): WorkId,
+    State(app): State<App>,
+    Body(body): Body<WorkloadEnd>,
+) -> Result<Json<WorkloadSession>, Problem> {
+    let word = body.state.to_ascii_lowercase();
+    let ending = match Outcome::from_word(&word) {
+        Some(outcome) => Ending::Came(outcome),
+        None if word == "terminated" => Ending::Because(Reason::Terminated),
+        None => {
+            let message = "state must be finished, failed, crashed or terminated";
+            return Err(Problem::invalid("state", message));
+        }
+    };
+    let message = body.message.filter(|message| !message.trim().is_empty());
+    if let Some(message) = &message {
+        check_message(message)?;
+    }
+    let session = app.sessions.work(&caller, &[Kind::Task], id).await?;
+    app.sessions.end_of_work(&caller, &session, ending, message).await?;
+    show(&app, &caller, &[Kind::Task], id).await
+}
+
+fn check_message(message: &str) -> Result<(), Problem> {
+    let control = |one: char| one.is_control() && !matches!(one, '\n' | '\r' | '\t');
+    if message.chars().count() > LONGEST_MESSAGE || message.chars().any(control) {
+        let message =
+            format!("message must be at most {LONGEST_MESSAGE} characters, without control characters");
+        return Err(Problem::invalid("message", message));
+    }
+    Ok(())
+}
+
+/// Report that a WebUI session has ended
+///
+/// Whoever was there has left, or was shown out. Needs no body.
+#[utoipa::path(post, path = "/pro/session-manager/v1/sessions/webui/{session_id}/end",
+    operation_id = "workloads.endWebuiSession", tag = "workloads", security(("apiKey" = [])),
+    params(("session_id" = String, Path, description = "The session.", example = "68ce8ce7c4a6fd1afa97672e7080d645")),
+    request_body(content = Option<WebuiEnd>, description = "May be left out."),
+    responses((status = 200, description = "The session, which is over.", body = WorkloadSession)))]
+pub async fn end_webui_session(
+    Key(caller): Key,
+    WorkId(id): WorkId,
+    State(app): State<App>,
+    Body(body): Body<WebuiEnd>,
+) -> Result<Json<WorkloadSession>, Problem> {
+    if body.state.is_some_and(|word| !word.eq_ignore_ascii_case("terminated")) {
+        return Err(Problem::invalid("state", "state of a WebUI session that is over must be Terminated"));
+    }
+    let session = app.sessions.work(&caller, &[Kind::Webui], id).await?;
+    app.sessions.end_of_work(&caller, &session, Ending::Because(Reason::Client), None).await?;
+    show(&app, &caller, &[Kind::Webui], id).await
+}
+
+/// Terminate a WebUI session
+///
+/// It is `Terminated` when this answers, and its record stays; its portal learns of it by webhook, by the live feed, or from
+/// its next heartbeat. With the id of a task this terminates the task, as the vendor's document once had it; that is
+/// deprecated, and the answer says so with the header `Deprecation: true`: use the path with `task`.
+#[utoipa::path(delete, path = "/pro/session-manager/v1/sessions/webui/{session_id}",
+    operation_id = "workloads.deleteWebuiSession", tag = "workloads", security(("apiKey" = [])),
+    params(("session_id" = String, Path, description = "The session; or, deprecated, a task's.",
+        example = "68ce8ce7c4a6fd1afa97672e7080d645")),
+    responses(
+        (status = 204, description = "It is terminated.", headers(
+            ("Deprecation" = String, description = "`true` where the id was a task's."))),
+        (status = 409, description = "It is over already.", body = WorkloadError),
+    ))]
+pub async fn delete_webui_session(
+    Key(caller): Key,
+    WorkId(id): WorkId,
+    State(app): State<App>,
+) -> Result<Response, Problem> {
+    let session = terminate(&app, &caller, &[Kind::Webui, Kind::Task], id).await?;
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    if session.kind == Kind::Task {
+        let name = HeaderName::from_static("deprecation");
+        response.headers_mut().insert(name, HeaderValue::from_static("true"));
+    }
+    Ok(response)
+}
+
+/// Terminate a task session
+///
+/// Its job is to die on the cluster, which learns of it by webhook, by the live feed, or from its next heartbeat. The session
+/// is out of reach at once: heartbeats, states and log lines are refused with 410, reading its logs with 409. Its state
+/// follows when the cluster has reported the end, or a grace period (`--workload-grace`) has passed. What was queued never
+/// runs. The record stays.
+#[utoipa::path(delete, path = "/pro/session-manager/v1/sessions/task/{session_id}",
+    operation_id = "workloads.deleteTaskSession", tag = "workloads", security(("apiKey" = [])),
+    params(("session_id" = String, Path, description = "The session.", example = "68ce8ce7c4a6fd1afa97672e7080d645")),
+    responses(
+        (status = 204, description = "It is out of reach, and about to be terminated."),
+        (status = 409, description = "It is over already, or about to be.", body = WorkloadError),
+    ))]
+pub async fn delete_task_session(
+    Key(caller): Key,
+    WorkId(id): WorkId,
+    State(app): State<App>,
+) -> Result<StatusCode, Problem> {
+    terminate(&app, &caller, &[Kind::Task], id).await.map(|_| StatusCode::NO_CONTENT)
+}
+
+/// Terminate a WebUI session, by the newer path
+///
+/// The same as `DELETE`, which in later versions of the vendor's API removes the record; this will always terminate.
+#[utoipa::path(patch, path = "/pro/session-manager/v1/sessions/webui/{session_id}/terminate",
+    operation_id = "workloads.terminateWebuiSession", tag = "workloads", security(("apiKey" = [])),
+    params(("session_id" = String, Path, description = "The session.", example = "68ce8ce7c4a6fd1afa97672e7080d645")),
+    responses(
+        (status = 204, description = "It is terminated."),
+        (status = 409, description = "It is over already.", body = WorkloadError),
+    ))]
+pub async fn terminate_webui_session(
+    Key(caller): Key,
+    WorkId(id): WorkId,
+    State(app): State<App>,
+) -> Result<StatusCode, Problem> {
+    terminate(&app, &caller, &[Kind::Webui], id).await.map(|_| StatusCode::NO_CONTENT)
+}
+
+/// Terminate a task session, by the newer path
+///
+/// The same as `DELETE`, which in later versions of the vendor's API removes the record; this will always terminate.
+#[utoipa::path(patch, path = "/pro/session-manager/v1/sessions/task/{session_id}/terminate",
+    operation_id = "workloads.terminateTaskSession", tag = "workloads", security(("apiKey" = [])),
+    params(("session_id" = String, Path, description = "The session.", example = "68ce8ce7c4a6fd1afa97672e7080d645")),
+    responses(
+        (status = 204, description = "It is out of reach, and about to be terminated."),
+        (status = 409, description = "It is over already, or about to be.", body = WorkloadError),
+    ))]
+pub async fn terminate_task_session(
+    Key(caller): Key,
+    WorkId(id): WorkId,
+    State(app): State<App>,
+) -> Result<StatusCode, Problem> {
+    terminate(&app, &caller, &[Kind::Task], id).await.map(|_| StatusCode::NO_CONTENT)
+}
+
+async fn terminate(app: &App, caller: &Caller, kinds: &[Kind], id: Uuid) -> Result<Session, Problem> {
+    let session = app.sessions.work(caller, kinds, id).await?;
+    if app.sessions.terminate_work(caller, &session).await? {
+        return Ok(session);
+    }
+    let message = "The session is over already, or was terminated before";
+    Err(Problem::new(StatusCode::CONFLICT, "session_over", message))
+}

@@ -1,0 +1,64 @@
+//! Who asks on this surface, and about which session.
+
+use axum::extract::{FromRequestParts, RawPathParams};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use uuid::Uuid;
+
+use crate::core::caller::{Caller, Scope};
+use crate::http::problem::Problem;
+use crate::http::{App, extract};
+
+/// The header that an API key is sent in; its name is the same in any case.
+const HEADER: &str = "apikey";
+
+/// Whoever holds an API key with the scope `session`.
+pub struct Key(pub Caller);
+
+impl FromRequestParts<App> for Key {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let mut values = parts.headers.get_all(HEADER).iter();
+        let one = values.next().and_then(|value| value.to_str().ok()).filter(|_| values.next().is_none());
+        let Some(key) = one else { return Err(Problem { message: NO_KEY.to_owned(), ..nobody() }) };
+        let caller = app.auth.presenting(parts, key.trim()).await.map_err(|error| {
+            let problem = Problem::from(error);
+            let message = match (problem.status, problem.code) {
+                (StatusCode::UNAUTHORIZED, "token_expired") => "The API key has expired".to_owned(),
+                (StatusCode::UNAUTHORIZED, _) => "This API key is not known, or was revoked".to_owned(),
+                _ => problem.message.clone(),
+            };
+            Problem { message, ..problem }
+        })?;
+        extract::allowed(parts, app, caller, &[Scope::Session]).await.map(Self)
+    }
+}
+
+const NO_KEY: &str = "Unauthorized: send one API key with the scope session in the header apiKey";
+
+fn nobody() -> Problem {
+    Problem::unauthorized(None)
+}
+
+/// The session of the path: 32 hexadecimal digits, or with hyphens. What is neither is no session's id.
+pub struct WorkId(pub Uuid);
+
+impl FromRequestParts<App> for WorkId {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let path = RawPathParams::from_request_parts(parts, app).await.map_err(|_| not_an_id())?;
+        path.iter().next().and_then(|(_, text)| read_id(text)).map(Self).ok_or_else(not_an_id)
+    }
+}
+
+/// An id as this surface writes it, or as all others do.
+pub fn read_id(text: &str) -> Option<Uuid> {
+    Uuid::try_parse(text).ok().filter(|_| matches!(text.len(), 32 | 36))
+}
+
+fn not_an_id() -> Problem {
+    let message = "session_id must be the 32 hexadecimal digits of a session's id";
+    Problem::new(StatusCode::BAD_REQUEST, "invalid_request", message)
+}
