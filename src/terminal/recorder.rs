@@ -124,6 +124,7 @@ impl Task {
                 }
                 Seen::Command { at, text } => {
                     self.counts.requests += 1;
+                    self.terminal.entered();
                     let end = text.floor_char_boundary(LARGEST_ENTRY);
                     self.push(Entry::chunk(when(at), Code::Marker, &text.as_bytes()[..end]));
                 }

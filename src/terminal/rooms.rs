@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::num::NonZeroU64;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use chrono::TimeDelta;
@@ -105,9 +106,21 @@ pub struct Terminal {
     writer: [u8; 32],
     watchers: Mutex<Vec<[u8; 32]>>,
     over: watch::Sender<Option<Over>>,
+    /// Command lines that were entered so far; in the log they are counted a little later.
+    commands: AtomicU64,
 }
 
 impl Terminal {
+    /// How many command lines were entered so far.
+    pub fn commands(&self) -> u64 {
+        self.commands.load(Ordering::Relaxed)
+    }
+
+    /// One more was.
+    pub(super) fn entered(&self) {
+        self.commands.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// What a token is good for, by the hash of its secret.
     pub fn role(&self, hash: &[u8; 32]) -> Option<Role> {
         if secret::same(&self.writer, hash) {
@@ -276,6 +289,7 @@ impl Terminals {
             writer: token.hash,
             watchers: Mutex::default(),
             over: watch::Sender::new(None),
+            commands: AtomicU64::new(0),
             session,
         });
         let (lines, sessions) = (self.lines.clone(), self.sessions.clone());

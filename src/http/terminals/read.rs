@@ -276,6 +276,9 @@ pub async fn get_session(
     let found = view.session.resource.as_deref().and_then(|text| Uuid::try_parse(text).ok());
     let host = found.and_then(|machine| app.directory.any_machine(&caller, machine)).map(|one| one.host);
     let ended = view.session.ended;
+    // What is under way knows the newest.
+    let open = app.terminals.terminal(session).filter(|_| ended.is_none());
+    let commands = open.map_or(view.session.total.requests, |terminal| terminal.commands());
     Ok(Json(Success::of(Detail {
         id: id("sess", view.session.id),
         user: UserWithEmail { id: named.user.id, name: named.user.name, email: named.email },
@@ -285,7 +288,7 @@ pub async fn get_session(
         last_activity: seconds(view.last_active_at),
         ip_address: view.detail.ip,
         user_agent: view.detail.user_agent,
-        commands_count: view.session.total.requests,
+        commands_count: commands,
         ended_at: ended.map(|ended| seconds(ended.at)),
         ended_reason: ended.map(|ended| ended.reason.word()),
         ended_message: view.session.message,

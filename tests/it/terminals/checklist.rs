@@ -73,7 +73,8 @@ async fn the_list_has_exactly_this_shape() {
     assert_eq!((status.as_u16(), &body["success"]), (200, &json!(true)));
     assert_eq!(body["data"]["pagination"], json!({ "page": 1, "limit": 100, "total": 1, "total_pages": 1 }));
     let item = &body["data"]["sessions"][0];
-    let (user, started) = (&item["user"]["id"], &item["started_at"]);
+    let (user, started, last) = (&item["user"]["id"], &item["started_at"], &item["last_activity"]);
+    assert!((time(last) - time(started)).num_seconds() <= 2);
     assert!(user.as_str().unwrap().starts_with("usr_") && opened.id.starts_with("sess_"));
     assert_eq!(
         *item,
@@ -177,7 +178,7 @@ async fn a_session_is_shown_with_everything_and_an_unknown_one_is_not_found() {
             "machine": { "id": house.machine, "name": "Production Server", "host": "127.0.0.1" },
             "status": "active",
             "started_at": data["started_at"],
-            "last_activity": data["started_at"],
+            "last_activity": data["last_activity"],
             "ip_address": "127.0.0.1",
             "user_agent": agent,
             "commands_count": 0,

@@ -86,14 +86,12 @@ async fn ten_thousand_lines_can_be_pasted_at_once() {
     let house = House::new().await;
     let (_, mut seat) = house.sit(&house.own).await;
     seat.until("$ ").await;
-    let lines: String = (0..10_000).map(|number| format!("echo pasted line {number:05}\r")).collect();
+    let lines: String =
+        (0..10_000).map(|number| format!("n=$((n+1)) # line {number:05} of them\r")).collect();
     seat.input(&lines).await;
-    seat.input("echo all pa''sted\r").await;
-    seat.until_within(Duration::from_secs(120), "all pasted\r\n").await;
-    assert!(seat.text().contains("\r\npasted line 09999\r\n"));
-    let text = seat.text();
-    let answers = text.matches("\npasted line ").count();
-    assert_eq!(answers, 10_000);
+    seat.input("echo to''tal $n\r").await;
+    seat.until_within(Duration::from_secs(120), "total ").await;
+    seat.until("10000\r\n").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@ mod coming;
 mod ends;
 mod floods;
 mod refused;
+mod rules;
 mod seat;
 mod smoke;
 mod typed;

@@ -22,10 +22,10 @@ async fn a_machine_is_tried_its_key_pinned_and_a_shell_on_it_opened_used_left_an
     let mut seat = Seat::take(&opened).await;
     assert_eq!((&seat.ready["cols"], &seat.ready["rows"]), (&json!(100), &json!(30)));
     seat.until("$ ").await;
-    seat.run("echo hel''lo", "\r\nhello\r\n").await;
-    seat.run("stty size", "\r\n30 100\r\n").await;
+    seat.run("echo hel''lo", "hello\r\n").await;
+    seat.run("stty size", "30 100\r\n").await;
     seat.resize(132, 43).await;
-    seat.run("stty size", "\r\n43 132\r\n").await;
+    seat.run("stty size", "43 132\r\n").await;
     assert_eq!(house.listed(&house.ada, "").await, [opened.id.as_str()]);
     seat.input("exit 3\r").await;
     let farewell = seat.farewell().await;

@@ -15,7 +15,7 @@ async fn passwords_typed_at_prompts_are_in_no_log_no_recording_and_no_file() {
     let mut house = House::new().await;
     let (opened, mut seat) = house.sit(&house.ada).await;
     seat.until("$ ").await;
-    seat.run("read -s answer; echo ta''ken ${#answer}", "").await;
+    seat.input("read -s answer; echo ta''ken ${#answer}\r").await;
     tokio::time::sleep(std::time::Duration::from_millis(300)).await;
     seat.run(SECRETS[0], "taken 16\r\n").await;
     // As sudo asks: echo off, a prompt, a second try.
