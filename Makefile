@@ -20,7 +20,7 @@ run: compiler ## Build the release binary and serve (ARGS="--help" shows the opt
 	exec target/release/sessiond serve $(ARGS)
 
 .PHONY: test
-test: compiler strace openssh clients ## Run all tests (ARGS="revoke" runs those whose name contains it)
+test: compiler strace terminals clients ## Run all tests (ARGS="revoke" runs those whose name contains it)
 	cargo test --locked $(ARGS)
 
 .PHONY: check
@@ -78,15 +78,21 @@ define debian
     $$as env DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends $(2) >/dev/null; }
 endef
 
-.PHONY: compiler strace openssh python components clients
+.PHONY: compiler strace terminals python components clients
 compiler:
 	$(call debian,command -v cc,gcc libc6-dev,compiling the bundled SQLite)
 
 strace:
 	$(call debian,command -v strace,strace,the test that counts fdatasync)
 
-openssh:
-	$(call debian,test -x /usr/sbin/sshd && command -v ssh ssh-keygen zsh,openssh-server openssh-client zsh,the tests of terminals)
+# Debian starts a server that it installs: one that came for the tests, which start their own, is not to listen to anybody.
+terminals:
+	@if [ ! -x /usr/sbin/sshd ] && command -v systemctl >/dev/null; then mkdir -p target && touch target/sshd-came-for-tests; fi
+	$(call debian,test -x /usr/sbin/sshd,openssh-server,the tests of terminals: real shells over SSH)
+	@if [ -e target/sshd-came-for-tests ]; then rm target/sshd-came-for-tests; \
+	    as=; if [ "$$(id -u)" != 0 ]; then as=sudo; fi; \
+	    echo "Turning its service off"; $$as systemctl disable --now --quiet ssh || true; fi
+	$(call debian,{ command -v ssh && command -v zsh && command -v vim && command -v less; },openssh-client zsh vim less,the tests that read commands off the screen)
 
 python:
 	$(call debian,python3 -c 'import ensurepip',python3-venv,the Python clients)

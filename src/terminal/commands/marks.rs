@@ -82,10 +82,10 @@ impl Follower {
 
     fn run(&mut self, lines: Vec<String>, from: Option<Place>) {
         let entered = self.typed.lines().next().and_then(|(_, line)| line.entered);
-        for line in &lines {
-            show(&mut self.typed, line.trim(), from, &mut self.seen);
-        }
         let text = lines.join("\n").trim().to_owned();
+        for line in &lines {
+            show(&mut self.typed, line.trim(), &text, from, &mut self.seen);
+        }
         if !text.is_empty() {
             self.enter(entered.unwrap_or(self.now), text);
         }
@@ -93,16 +93,19 @@ impl Follower {
 }
 
 /// Finds the typed line that a line of a command was, and lets go of it and those before.
-fn show(typed: &mut Typed, shown: &str, from: Option<Place>, seen: &mut Vec<Seen>) {
+fn show(typed: &mut Typed, shown: &str, whole: &str, from: Option<Place>, seen: &mut Vec<Seen>) {
     let found = typed.lines().find_map(|(index, line)| {
         let is_it = match line.expected() {
             Some(text) => text.trim() == shown || text.split('\n').any(|part| part.trim() == shown),
-            None => line.start.as_ref().is_some_and(|start| from.is_some_and(|from| start.place >= from)),
+            None => line.start.as_ref().is_some_and(|start| match from {
+                Some(from) => start.place >= from,
+                None => !line.passed,
+            }),
         };
         is_it.then_some(index)
     });
     if let Some(index) = found {
-        typed.show(index, seen);
+        typed.show(index, whole, seen);
         typed.drop_until(index + 1);
     }
 }

@@ -4,6 +4,7 @@
 //! what completion, history and editing made of the keys. What the keys say is compared with it. What this sees and what it
 //! cannot see is in `docs/decisions/0016-reading-commands-off-the-screen.md`.
 
+mod bulk;
 mod keys;
 mod marks;
 mod prompt;
@@ -76,7 +77,16 @@ impl Recogniser {
         self.follower.printed_at = at;
         // Whole characters only: the parser may lose one that it gets in two pieces.
         let text = self.text.push(bytes);
-        self.output.advance(&mut self.follower, text.as_bytes());
+        let mut rest = text.as_bytes();
+        if self.follower.is_idle()
+            && let Some((first, last)) = bulk::passes_by(rest, self.follower.screen.depth())
+        {
+            self.follower.drawn = false;
+            self.output.advance(&mut self.follower, &rest[..first]);
+            // If it was drawn, it was text, and so is all that follows it.
+            rest = &rest[if self.follower.drawn { last } else { first }..];
+        }
+        self.output.advance(&mut self.follower, rest);
     }
 
     /// The terminal has a new size.
@@ -145,6 +155,8 @@ struct Follower {
     /// The shell says itself which command it runs.
     names: bool,
     last: String,
+    /// Set when a character is printed.
+    drawn: bool,
     seen: Vec<Seen>,
 }
 
@@ -166,8 +178,14 @@ impl Follower {
             marks_running: false,
             names: false,
             last: String::new(),
+            drawn: false,
             seen: Vec::new(),
         }
+    }
+
+    /// Whether nothing that was typed is awaited on the screen.
+    fn is_idle(&self) -> bool {
+        self.typed.is_empty() && self.screen.scrolls_freely() && !matches!(self.mark, Mark::Input(_))
     }
 
     fn passes(&mut self, at: u64) {
@@ -285,7 +303,7 @@ impl Follower {
 
     fn found(&mut self, index: usize, text: String, prompt: String) {
         let entered = self.typed.entered_at(index).unwrap_or(self.now);
-        self.typed.show(index, &mut self.seen);
+        self.typed.show(index, &text, &mut self.seen);
         // Each prompt before the last one was for a line that was typed ahead.
         let times = times(&prompt, &self.known);
         let ahead = self.typed.echoes(index).take(times.saturating_sub(1)).collect::<Vec<_>>();
@@ -336,6 +354,7 @@ impl Perform for Follower {
             let again = self.screen.holds(c);
             self.typed.printed(c, again, &mut self.seen);
         }
+        self.drawn = true;
         self.screen.print(c);
     }
 

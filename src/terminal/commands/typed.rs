@@ -109,6 +109,10 @@ impl Typed {
         self.lines.iter().take(before).filter(|line| line.echoed).filter_map(Line::expected)
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
     /// Whether a line was entered and has not been seen yet.
     pub fn entered(&self) -> bool {
         self.lines().next().is_some()
@@ -164,12 +168,13 @@ impl Typed {
             _ => {}
         }
         line.touched |= !matches!(key, Key::Nothing | Key::Delete) || line.text.is_none();
-        // Once it takes the whole line to tell, single characters are not counted any more.
         if let Key::Char(c) = key
             && !line.hidden
-            && (!line.scrambled || line.awaited.is_empty())
         {
             line.awaited.push_back(c);
+            if line.awaited.len() > LONGEST {
+                line.hide();
+            }
         }
         if key == Key::Enter {
             line.entered = Some(at);
@@ -236,18 +241,25 @@ impl Typed {
         self.lines.get_mut(self.first).filter(|line| line.awaits())
     }
 
-    /// A line was shown whole.
-    pub fn show(&mut self, index: usize, seen: &mut Vec<Seen>) {
+    /// A line was shown as this. If it is not what the keyboard says, all that was typed has to be in it.
+    pub fn show(&mut self, index: usize, shown: &str, seen: &mut Vec<Seen>) {
         if let Some(line) = self.lines.get_mut(index) {
             self.size -= line.size().min(self.size);
-            line.release(seen);
+            let mut rest = shown.chars();
+            let is_it = line.expected().is_some_and(|text| text.trim() == shown.trim());
+            if is_it || line.awaited.iter().all(|c| rest.any(|there| there == *c)) {
+                line.release(seen);
+            } else {
+                line.hide();
+            }
             self.size += line.size();
         }
     }
 
     /// A line was shown, but without a prompt.
     pub fn echoed(&mut self, index: usize, seen: &mut Vec<Seen>) {
-        self.show(index, seen);
+        let text = self.lines.get(index).and_then(Line::expected).unwrap_or_default();
+        self.show(index, &text, seen);
         self.lines.get_mut(index).into_iter().for_each(|line| line.echoed = true);
     }
 

@@ -4,7 +4,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use russh::keys::ssh_key::{Algorithm, EcdsaCurve, Fingerprint};
-use russh::keys::{Error as KeyError, PrivateKey, PublicKey, decode_secret_key};
+use russh::keys::{Error as KeyError, PrivateKey, PublicKey, decode_secret_key, ssh_encoding, ssh_key};
 
 use super::error::{FINGERPRINT, SshError};
 
@@ -123,6 +123,10 @@ pub fn private_key(pem: &str, passphrase: Option<&str>) -> Result<Arc<PrivateKey
     let key = decode_secret_key(pem, passphrase).map_err(|error| match error {
         KeyError::KeyIsEncrypted => unusable("it is encrypted and needs its passphrase"),
         KeyError::UnsupportedKeyType { key_type_string, .. } => rsa_or(&key_type_string),
+        // ssh-key 0.7.0-rc.11 expects an ECDSA key's number in its full length; OpenSSH leaves zeros out.
+        KeyError::SshKey(ssh_key::Error::Encoding(ssh_encoding::Error::Length)) => unusable(
+            "one in 250 ECDSA keys cannot be read here, and this is one: make another, best an Ed25519 key",
+        ),
         _ if passphrase.is_some() && pem.contains("-----BEGIN ") => {
             unusable("it cannot be read with this passphrase, or it is damaged")
         }

@@ -266,16 +266,23 @@ async fn with_key(
     Ok(handle.authenticate_publickey(user, key).await?.into())
 }
 
-/// A password, or the same as the answer to the one question of a host that asks for it so.
+/// A password, or the same as the answer to the one question of a host that takes it only so. Never both: each refusal
+/// counts. Which of them a host takes is asked first, as ssh does.
 async fn with_password(
     handle: &mut Handle<Callee>,
     user: &str,
     password: &str,
 ) -> Result<LoggedIn, russh::Error> {
-    let methods = match handle.authenticate_password(user, password).await?.into() {
-        LoggedIn::No(methods) if methods.contains(&MethodKind::KeyboardInteractive) => methods,
+    let methods = match handle.authenticate_none(user).await?.into() {
+        LoggedIn::No(methods) => methods,
         other => return Ok(other),
     };
+    if methods.contains(&MethodKind::Password) {
+        return Ok(handle.authenticate_password(user, password).await?.into());
+    }
+    if !methods.contains(&MethodKind::KeyboardInteractive) {
+        return Ok(LoggedIn::No(methods));
+    }
     let mut answered = false;
     let mut asked = handle.authenticate_keyboard_interactive_start(user, None).await?;
     loop {

@@ -1,7 +1,7 @@
 //! Which commands were entered, read off real shells.
 
 use proptest::prelude::*;
-use sessiond::terminal::commands::{Recogniser, Seen};
+use sessiond::terminal::commands::{HOLD, Recogniser, Seen};
 use sessiond::terminal::frame::Size;
 use sessiond::terminal::screen::Screen;
 use sessiond::terminal::text::Text;
@@ -240,6 +240,141 @@ proptest! {
     }
 }
 
+fn typed(at: u64, text: &str) -> Happened {
+    Happened::Typed(at, text.as_bytes().to_vec())
+}
+
+fn printed(at: u64, text: &str) -> Happened {
+    Happened::Printed(at, text.as_bytes().to_vec())
+}
+
+#[test]
+fn input_that_is_not_shown_in_time_is_let_go_of() {
+    let mut recogniser = recogniser_of(&[printed(0, "Password: "), typed(10, "s"), typed(20, "e")]);
+    assert!(recogniser.holds());
+    recogniser.passes(10 + HOLD - 1);
+    assert!(recogniser.holds(), "not before its time");
+    recogniser.passes(10 + HOLD);
+    assert!(!recogniser.holds());
+    // Nor is the rest of the line, though it should be shown.
+    recogniser.typed(11 + HOLD, b"same\r");
+    recogniser.printed(12 + HOLD, b"sesame\r\n$ ");
+    assert!(!recogniser.take().iter().any(|seen| matches!(seen, Seen::Input { .. })));
+    // The next line is another.
+    recogniser.typed(13 + HOLD, b"ls\r");
+    recogniser.printed(14 + HOLD, b"ls\r\n");
+    let at = 13 + HOLD;
+    let expected = [Seen::Input { at, bytes: b"ls\r".to_vec() }, Seen::Command { at, text: "ls".into() }];
+    assert_eq!(recogniser.take(), expected);
+}
+
+#[test]
+fn a_command_has_the_time_at_which_it_was_entered() {
+    let story = [
+        printed(0, "$ "),
+        typed(100, "sleep 1"),
+        printed(120, "sleep 1"),
+        typed(200, "\r"),
+        printed(220, "\r\n"),
+        // Ahead, and shown when it is read.
+        typed(300, "date\r"),
+        printed(1_220, "$ date\r\nThu\r\n$ "),
+    ];
+    let commands: Vec<_> = recogniser_of(&story)
+        .take()
+        .into_iter()
+        .filter(|seen| matches!(seen, Seen::Command { .. }))
+        .collect();
+    let command = |at, text: &str| Seen::Command { at, text: text.into() };
+    assert_eq!(commands, [command(200, "sleep 1"), command(300, "date")]);
+}
+
+#[test]
+fn a_shell_that_says_what_it_runs_is_believed() {
+    let prompt = "\x1b]133;A\x07host> ";
+    let story = [
+        printed(0, prompt),
+        typed(1, "ls\r"),
+        printed(2, "ls\r\n\x1b]133;C;cmdline_url=ls\x07file\r\n\x1b]133;D;0\x07"),
+        printed(3, prompt),
+        typed(4, "ec\x1b[C\r"),
+        printed(5, "echo grüße; x\r\n\x1b]133;C;cmdline_url=echo%20gr%C3%BC%C3%9Fe%3B%20x\x07grüße\r\n"),
+        printed(6, prompt),
+        typed(7, "\r"),
+        printed(8, "\r\n"),
+    ];
+    assert_eq!(recognised(&story).0, ["ls", "echo grüße; x"]);
+}
+
+#[test]
+fn what_was_typed_blindly_is_not_recorded_because_something_is_printed_there() {
+    for secret in ["sesame", "sesame\x1b[D", "sesame\x17", "geheimnißvoll"] {
+        let story = [
+            printed(0, "PIN: "),
+            typed(1, &format!("{secret}\r")),
+            printed(2, "checking...\r\n"),
+            printed(3, "$ "),
+            typed(4, "ls\r"),
+            printed(5, "ls\r\n"),
+        ];
+        assert_eq!(recognised(&story).1, "ls\r", "{secret:?}");
+    }
+}
+
+#[test]
+fn in_full_screen_programs_only_what_they_show_is_recorded() {
+    let story = [
+        printed(0, "$ \x1b[?1049h\x1b[2J\x1b[HPassword:"),
+        typed(1, "sesame"),
+        typed(2, "\r"),
+        printed(3, "\x1b[5;1Hwelcome"),
+        typed(4, "hello"),
+        printed(5, "\x1b[7mhello\x1b[m"),
+        typed(6, "\r"),
+        printed(7, "\x1b[?1049l"),
+    ];
+    let (commands, input) = recognised(&story);
+    assert_eq!((commands, input.as_str()), (vec![], "hello\r"));
+}
+
+#[test]
+fn what_runs_over_the_screen_is_read_as_if_it_had_been_drawn() {
+    for (what, bulk) in [
+        ("lines", "a line of some length\r\n".repeat(3_000)),
+        ("long lines", format!("{}\r\n", "x".repeat(500)).repeat(400)),
+        ("lines without returns", "a line\n".repeat(3_000)),
+        ("wide", "日本語\r\n".repeat(3_000)),
+        ("unfinished", format!("{}and some $ ", "a line\r\n".repeat(3_000))),
+        ("a title", format!("\x1b]0;{}", "a title\r\n".repeat(3_000))),
+    ] {
+        for before in [
+            "$ ",
+            "\x1b]0;title",
+            "\x1b[2;5r\x1b[20;1H",
+            "\x1b[4h",
+            "\x1b[?1049h",
+            "\x1b]133;A\x07$ \x1b]133;B\x07",
+        ] {
+            let story = |pieces: usize| {
+                let mut story = vec![Happened::Printed(0, before.as_bytes().to_vec())];
+                story
+                    .extend(bulk.as_bytes().chunks(pieces).map(|piece| Happened::Printed(0, piece.to_vec())));
+                story.push(Happened::Printed(0, b"\x07\x1b[?1049l\r\nhost$ ".to_vec()));
+                story.push(Happened::Typed(1, b"ls\r".to_vec()));
+                story.push(Happened::Printed(2, b"ls\r\nfile\r\nhost$ ".to_vec()));
+                story.push(Happened::Typed(3, b"\x1b[A\r".to_vec()));
+                story.push(Happened::Printed(4, b"ls\r\nfile\r\nhost$ ".to_vec()));
+                story
+            };
+            // In small pieces nothing is left out.
+            let (large, small) = (recogniser_of(&story(32_768)).take(), recogniser_of(&story(1_000)).take());
+            assert_eq!(large, small, "{what} after {before:?}");
+            let found = large.contains(&Seen::Command { at: 1, text: "ls".into() });
+            assert!(found || before.contains("133;B"), "{what} after {before:?}: {large:?}");
+        }
+    }
+}
+
 #[test]
 fn what_never_ends_takes_no_memory() {
     let endless: [(&str, &[u8]); 8] = [
@@ -254,16 +389,17 @@ fn what_never_ends_takes_no_memory() {
     ];
     for (what, bytes) in endless {
         for typed in [false, true] {
-            let mut recogniser = Recogniser::new(Size { cols: 1000, rows: 1000 });
-            for at in 0..400 {
+            let mut recogniser = Recogniser::new(Size { cols: 200, rows: 50 });
+            for at in 0..250 {
                 let bytes = bytes.repeat(1 + 10_000 / bytes.len());
                 if typed {
                     recogniser.typed(at, &bytes);
                 } else {
                     recogniser.printed(at, &bytes);
                 }
+                recogniser.take();
             }
-            assert!(recogniser.memory() < 8 << 20, "{what}: {}", recogniser.memory());
+            assert!(recogniser.memory() < 3 << 19, "{what}: {}", recogniser.memory());
         }
     }
 }

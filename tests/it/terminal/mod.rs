@@ -3,6 +3,8 @@
 mod casts;
 mod commands;
 mod frames;
+mod hub;
+mod passwords;
 mod pty;
 mod recordings;
 mod scenes;

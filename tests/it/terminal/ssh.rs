@@ -90,8 +90,9 @@ async fn a_shell_is_as_with_ssh() {
     assert!(seat.shell.resize(Size { cols: 132, rows: 50 }).await);
     assert_eq!(seat.run("stty size").await, "50 132");
     assert_eq!(seat.run("echo $TERM; tty | cut -c1-8").await, "xterm-256color\n/dev/pts");
-    seat.types("sleep 60\r").await;
-    seat.until("sleep 60\n").await;
+    // Once it says so, it has the terminal.
+    seat.types("sh -c 'echo $0; exec sleep 60' begun\r").await;
+    seat.until("\nbegun\n").await;
     seat.types("\x03").await;
     seat.until("$ ").await;
     assert_eq!(seat.run("echo $?").await, "130");
@@ -219,18 +220,20 @@ async fn a_hundred_megabytes_pass_a_slow_reader_in_little_memory() {
     };
     let (mut read, mut most, before) = (0, 0, memory());
     let line = format!("{pattern}\n").into_bytes();
-    while read < SIZE {
-        for byte in rest.drain(..) {
-            if read < SIZE {
-                assert_eq!(byte, line[read % line.len()], "at {read}");
-                read += 1;
-            }
+    loop {
+        for byte in rest.drain(..).take(SIZE - read) {
+            assert_eq!(byte, line[read % line.len()], "at {read}");
+            read += 1;
+        }
+        if read == SIZE {
+            break;
         }
         most = most.max(memory());
         if read / (1 << 20) % 10 == 0 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        let Heard::Output(bytes) = seat.shell.next().await else { panic!("it ended at {read}") };
+        let next = tokio::time::timeout(Duration::from_secs(20), seat.shell.next()).await;
+        let Ok(Heard::Output(bytes)) = next else { panic!("{next:?} at {read}") };
         rest.extend_from_slice(&bytes);
     }
     let grown = most.saturating_sub(before);
@@ -405,6 +408,7 @@ async fn keys_are_read_as_ssh_keygen_writes_them() {
     assert!(why("").contains("no private key"));
     assert!(why(&pem[..pem.len() / 2]).contains("cannot be used"));
     assert!(why(&"x".repeat(100_000)).contains("too long"));
+    assert!(why(SHORT).contains("Ed25519"), "{}", why(SHORT));
 }
 
 #[tokio::test]
@@ -487,3 +491,13 @@ async fn where_nobody_answers_is_said() {
         greeter.join().unwrap();
     }
 }
+
+/// An ECDSA key whose number begins with a zero, which OpenSSH leaves out.
+const SHORT: &str = "-----BEGIN OPENSSH PRIVATE KEY-----\n\
+b3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQAAAAAAAAABAAAAaAAAABNlY2RzYS\n\
+1zaGEyLW5pc3RwMjU2AAAACG5pc3RwMjU2AAAAQQSe+UYR2DeTFYavJlCVRv0PQzZC2ThP\n\
+b9uCIWwsdZPuRSO+0jhfxn4wGEhfTM97HJyC7G6KHjEix+1IVLxJ78fJAAAAoIpuNHKKbj\n\
+RyAAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBJ75RhHYN5MVhq8m\n\
+UJVG/Q9DNkLZOE9v24IhbCx1k+5FI77SOF/GfjAYSF9Mz3scnILsbooeMSLH7UhUvEnvx8\n\
+kAAAAfRaycFxY8qpxNLP9pq7hhTYHivfpXrURDK7l/J+8rDgAAAAVzaG9ydAECAwQ=\n\
+-----END OPENSSH PRIVATE KEY-----\n";

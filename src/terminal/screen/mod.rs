@@ -1,21 +1,20 @@
 //! A terminal's main screen, as far as reading a command line off it needs: characters and where they stand, no colours.
 //! What full-screen programs draw on the alternate screen is not kept.
 
+mod line;
+
 use std::collections::VecDeque;
 
 use unicode_width::UnicodeWidthChar;
 use vte::Params;
 
 use super::frame::Size;
+use line::{HALF, Line};
 
 /// Lines that have left the screen and are kept, for commands that are longer than it.
 const KEPT: usize = 100;
 /// More rows than this are not modelled: no line editor goes up further.
 const MOST_ROWS: usize = 200;
-/// Combining marks that are kept in one line.
-const MOST_MARKS: usize = 256;
-/// The second half of a wide character.
-const HALF: char = '\0';
 
 /// A place: the number of a line since the beginning, and a column.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,90 +43,6 @@ pub struct Screen {
     alternate: bool,
     bracketed: bool,
     last: char,
-}
-
-#[derive(Debug, Default, Clone)]
-struct Line {
-    cells: Vec<char>,
-    /// Combining characters, by the column of what they combine with.
-    marks: Vec<(usize, char)>,
-    /// It goes on in the next line, because it was too long for one.
-    wrapped: bool,
-}
-
-impl Line {
-    fn set(&mut self, col: usize, c: char) {
-        if self.cells.len() <= col {
-            self.cells.resize(col + 1, ' ');
-        }
-        // Half of a wide character is none.
-        if self.cells[col] == HALF && col > 0 {
-            self.cells[col - 1] = ' ';
-        }
-        if self.cells.get(col + 1) == Some(&HALF) && c != HALF {
-            self.cells[col + 1] = ' ';
-        }
-        self.cells[col] = c;
-        if !self.marks.is_empty() {
-            self.marks.retain(|(at, _)| *at != col);
-        }
-    }
-
-    fn mark(&mut self, col: usize, c: char) {
-        if self.marks.len() < MOST_MARKS {
-            self.marks.push((col, c));
-        }
-    }
-
-    fn truncate(&mut self, col: usize) {
-        self.cells.truncate(col);
-        self.marks.retain(|(at, _)| *at < col);
-        self.wrapped = false;
-    }
-
-    fn clear(&mut self) {
-        self.truncate(0);
-    }
-
-    fn blank(&mut self, from: usize, to: usize) {
-        for col in from..to.min(self.cells.len()) {
-            self.set(col, ' ');
-        }
-    }
-
-    fn insert(&mut self, col: usize, count: usize, cols: usize) {
-        if col < self.cells.len() {
-            self.cells.splice(col..col, std::iter::repeat_n(' ', count));
-            self.cells.truncate(cols);
-            self.move_marks(col, |at| Some(at + count));
-        }
-    }
-
-    fn delete(&mut self, col: usize, count: usize) {
-        if col < self.cells.len() {
-            self.cells.drain(col..(col + count).min(self.cells.len()));
-            self.move_marks(col, |at| at.checked_sub(count).filter(|at| *at >= col));
-        }
-    }
-
-    fn move_marks(&mut self, col: usize, to: impl Fn(usize) -> Option<usize>) {
-        let marks = std::mem::take(&mut self.marks);
-        self.marks = marks
-            .into_iter()
-            .filter_map(|(at, c)| if at < col { Some((at, c)) } else { Some((to(at)?, c)) })
-            .collect();
-    }
-
-    fn read(&self, from: usize, to: usize, into: &mut String) {
-        for col in from..to.min(self.cells.len()) {
-            if self.cells[col] != HALF {
-                into.push(self.cells[col]);
-            }
-            if !self.marks.is_empty() {
-                into.extend(self.marks.iter().filter(|(at, _)| *at == col).map(|(_, c)| *c));
-            }
-        }
-    }
 }
 
 impl Screen {
@@ -185,6 +100,16 @@ impl Screen {
         self.bracketed
     }
 
+    /// After so many lines nothing is left of what was there before …
+    pub fn depth(&self) -> usize {
+        self.rows + KEPT
+    }
+
+    /// … if nothing stands still while they pass.
+    pub fn scrolls_freely(&self) -> bool {
+        !self.alternate && !self.inserts && self.wraps && self.margins == (0, self.rows - 1)
+    }
+
     /// Where the cursor is. A full line's next character stands behind its end.
     pub fn cursor(&self) -> Place {
         let col = if self.full { self.cols } else { self.col };
@@ -193,7 +118,7 @@ impl Screen {
 
     /// Whether this character stands already where it would be written.
     pub fn holds(&self, c: char) -> bool {
-        !self.alternate && !self.full && self.line().cells.get(self.col) == Some(&c)
+        !self.alternate && !self.full && self.line().holds(self.col, c)
     }
 
     /// The text of a line up to a column.
@@ -201,7 +126,7 @@ impl Screen {
         let mut text = String::new();
         if let Some(line) = self.index(place.line).and_then(|index| self.lines.get(index)) {
             line.read(0, place.col, &mut text);
-            let missing = place.col.saturating_sub(line.cells.len());
+            let missing = place.col.saturating_sub(line.len());
             text.extend(std::iter::repeat_n(' ', missing));
         }
         text
@@ -259,11 +184,11 @@ impl Screen {
 
     /// About how many bytes it takes.
     pub fn memory(&self) -> usize {
-        self.lines.iter().map(|line| 64 + 4 * line.cells.capacity() + 16 * line.marks.capacity()).sum()
+        self.lines.iter().map(Line::memory).sum()
     }
 
     fn goes_on(&self, line: &Line) -> bool {
-        line.wrapped || (line.cells.len() >= self.cols && line.cells.last().is_some_and(|c| *c != ' '))
+        line.wrapped || line.fills(self.cols)
     }
 
     fn number(&self, row: usize) -> u64 {
