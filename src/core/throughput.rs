@@ -17,24 +17,11 @@ pub const INTERVAL: i64 = 1_000;
 pub const LIMIT: u64 = 100_000_000_000;
 
 /// A counter as it was read: bytes that went out, since it began to count, up to an instant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(from = "(i64, u64)", into = "(i64, u64)")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Sample {
     /// Milliseconds since the epoch.
     pub at: i64,
     pub counter: u64,
-}
-
-impl From<(i64, u64)> for Sample {
-    fn from((at, counter): (i64, u64)) -> Self {
-        Self { at, counter }
-    }
-}
-
-impl From<Sample> for (i64, u64) {
-    fn from(sample: Sample) -> Self {
-        (sample.at, sample.counter)
-    }
 }
 
 /// What became of a reading.
@@ -70,9 +57,8 @@ impl Reading {
     }
 }
 
-/// What readings have come to, in the order of their times. Recorded with every activity that measures.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+/// What readings have come to, in the order of their times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gauge {
     /// Of the newest reading; milliseconds since the epoch, as every time here.
     pub at: i64,
@@ -142,8 +128,11 @@ fn per_second(bytes: u64, milliseconds: i64) -> u64 {
     u64::try_from(bits).unwrap_or(u64::MAX).min(i64::MAX as u64)
 }
 
-/// The fold of a session's readings.
+/// The fold of a session's readings. Recorded whole with each of them, and therefore as short as can still be read: a list
+/// of numbers. First what is settled: `at`, `counter`, `total` less `counter`, `at` less `sent_at`, `at` less `from`, `total`
+/// less `from_total`, `last`, `avg`, `max`; then of each newer reading its time and counter, each less those before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<i64>", into = "Vec<i64>")]
 pub struct Throughput {
     /// What older readings came to.
     settled: Gauge,
@@ -196,5 +185,68 @@ impl Throughput {
             (gauge.at, gauge.total)
         });
         std::iter::once((self.settled.at, self.settled.total)).chain(recent)
+    }
+}
+
+/// Numbers of what is settled.
+const SETTLED: usize = 9;
+
+impl From<Throughput> for Vec<i64> {
+    fn from(throughput: Throughput) -> Self {
+        let one = throughput.settled;
+        // Differences go round where they do not fit, and so come out right again.
+        let less = |left: u64, right: u64| left.wrapping_sub(right).cast_signed();
+        let mut numbers = vec![
+            one.at,
+            one.counter.cast_signed(),
+            less(one.total, one.counter),
+            one.at.wrapping_sub(one.sent_at),
+            one.at.wrapping_sub(one.from),
+            less(one.total, one.from_total),
+            one.last.cast_signed(),
+            one.avg.cast_signed(),
+            one.max.cast_signed(),
+        ];
+        let mut before = Sample { at: one.at, counter: one.counter };
+        for sample in throughput.recent {
+            numbers.push(sample.at.wrapping_sub(before.at));
+            numbers.push(less(sample.counter, before.counter));
+            before = sample;
+        }
+        numbers
+    }
+}
+
+impl TryFrom<Vec<i64>> for Throughput {
+    type Error = String;
+
+    fn try_from(numbers: Vec<i64>) -> Result<Self, String> {
+        let wrong = || format!("{} numbers are no throughput", numbers.len());
+        let (settled, recent) = numbers.split_first_chunk::<SETTLED>().ok_or_else(wrong)?;
+        if recent.len() % 2 != 0 || recent.len() > 2 * KEPT {
+            return Err(wrong());
+        }
+        let [at, counter, rest, sent, from, unmeasured, last, avg, max] = *settled;
+        let counter = counter.cast_unsigned();
+        let total = counter.wrapping_add(rest.cast_unsigned());
+        let settled = Gauge {
+            at,
+            counter,
+            total,
+            sent_at: at.wrapping_sub(sent),
+            from: at.wrapping_sub(from),
+            from_total: total.wrapping_sub(unmeasured.cast_unsigned()),
+            last: last.cast_unsigned(),
+            avg: avg.cast_unsigned(),
+            max: max.cast_unsigned(),
+        };
+        let mut before = Sample { at, counter };
+        let recent = recent.chunks_exact(2).map(|pair| {
+            let at = before.at.wrapping_add(pair[0]);
+            let counter = before.counter.wrapping_add(pair[1].cast_unsigned());
+            before = Sample { at, counter };
+            before
+        });
+        Ok(Self { settled, recent: recent.collect() })
     }
 }

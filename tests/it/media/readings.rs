@@ -77,6 +77,8 @@ fn folded(reports: &[(i64, u64)]) -> (Figures, Vec<Reading>) {
     let mut throughput = Throughput::new(Time::from_timestamp_millis(BEGAN).unwrap());
     let readings = reports.iter().map(|(at, counter)| throughput.take(Sample { at: *at, counter: *counter }));
     let readings = readings.collect();
+    let written = serde_json::to_string(&throughput).unwrap();
+    assert_eq!(serde_json::from_str::<Throughput>(&written).unwrap(), throughput, "{written} reads back as it was");
     let gauge = throughput.gauge();
     let figures = Figures {
         total: gauge.total,

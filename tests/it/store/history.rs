@@ -571,21 +571,21 @@ fn session(row: &mut BTreeMap<&'static str, Value>, event: &Value, body: &Value)
 /// over where it went back.
 fn readings(row: &mut BTreeMap<&'static str, Value>, event: &Value, body: &Value) {
     let total = |throughput: &Value| {
-        let settled = &throughput["settled"];
-        let (mut counter, mut total) =
-            (settled["counter"].as_u64().unwrap_or(0), settled["total"].as_u64().unwrap_or(0));
-        for sample in throughput["recent"].as_array().into_iter().flatten() {
-            let read = sample[1].as_u64().unwrap();
+        let number = |index: usize| throughput[index].as_i64().unwrap_or(0);
+        let (mut counter, mut total) = (number(1), number(1) + number(2));
+        // What is settled has nine numbers; each reading after it two: how much later, and how much more.
+        for more in throughput.as_array().into_iter().flatten().skip(9).skip(1).step_by(2) {
+            let read = counter + more.as_i64().unwrap();
             total += if read < counter { read } else { read - counter };
             counter = read;
         }
-        total
+        total.unsigned_abs()
     };
     let measured = body["source"] == "reading";
     assert!(measured || row["throughput"] == body["throughput"], "what was measured changed: {event}");
     if measured {
         // A late reading between two others may show that the counter began anew, or that it did not.
-        let gained = total(&body["throughput"]).saturating_sub(total(&row["throughput"]));
+        let gained: u64 = total(&body["throughput"]).saturating_sub(total(&row["throughput"]));
         let told = body["bytesOut"].as_u64().unwrap_or(0);
         assert!(told >= gained, "{told} is less than {gained}: {event}");
     }
