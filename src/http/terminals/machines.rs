@@ -152,8 +152,10 @@ pub struct Pagination {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct PageQuery {
+    /// Which page, from 1 on.
     #[param(value_type = u32, required = false, minimum = 1, default = 1)]
     page: Option<String>,
+    /// Most of a page, 1 to 100.
     #[param(value_type = u32, required = false, minimum = 1, maximum = 100, default = 20)]
     limit: Option<String>,
 }

@@ -62,7 +62,7 @@ async fn schemathesis_finds_nothing_that_is_not_as_the_document_says() {
     let server = Server::start().await;
     let operator = server.holder(server.token("management:all platform:admin mcp:invoke").await);
     // Keys, because no revocation bars them, and no service account that is archived or given a new secret takes them along.
-    let scopes = ["management:all", "platform:admin", "mcp:invoke"];
+    let scopes = ["management:all", "platform:admin", "mcp:invoke", "terminal"];
     let body = json!({ "name": "tried", "scopes": scopes });
     let (_, made) = operator.post("/api/v1/api-keys", body.clone()).await;
     let (_, spare) = operator.post("/api/v1/api-keys", body).await;
