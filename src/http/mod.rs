@@ -178,6 +178,7 @@ pub fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(health::ready))
         .split_for_parts();
     extract::describe(&mut document);
+    terminals::describe(&mut document);
     idempotency::describe(&mut document);
     problem::describe(&mut document);
     (router, document)
