@@ -285,6 +285,7 @@ pub async fn update_machine(
     security(("terminalKey" = [])), params(("machineId" = String, Path, description = "`mch_…`")),
     responses(
         (status = 200, description = "It is gone.", body = Said),
+        (status = 400, description = "The `Idempotency-Key` is not one.", body = TerminalError),
         (status = 404, description = "No such machine.", body = TerminalError),
     ))]
 pub async fn delete_machine(
