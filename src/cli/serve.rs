@@ -50,6 +50,7 @@ pub struct House {
     pub live: Arc<Live>,
     pub lines: Lines,
     pub board: Arc<Board>,
+    clock: Clock,
 }
 
 impl House {
@@ -83,9 +84,9 @@ impl House {
             issuers.clone(),
             directory.clone(),
         ));
-        let sessions = Arc::new(Sessions::new(committer, gate.clone(), reader, clock, key, policy));
+        let sessions = Arc::new(Sessions::new(committer, gate.clone(), reader, clock.clone(), key, policy));
         let board = Arc::default();
-        Ok(Self { gate, sessions, directory, auth, issuers, upstreams, live, lines, board })
+        Ok(Self { gate, sessions, directory, auth, issuers, upstreams, live, lines, board, clock })
     }
 
     /// Writes down what waits, and closes both files.
@@ -102,7 +103,6 @@ impl House {
         public_url: &Arc<str>,
         outbox: &Arc<Outbox>,
         terminals: &Arc<Terminals>,
-        clock: Clock,
         stopping: &CancellationToken,
     ) -> App {
         let gateway = Gateway::new(
@@ -127,7 +127,7 @@ impl House {
             board: self.board.clone(),
             limits: limits.clone(),
             health: http::health::Cache::default(),
-            clock,
+            clock: self.clock.clone(),
             config: config.clone(),
             public_url: public_url.clone(),
             stopping: stopping.clone(),
@@ -270,7 +270,7 @@ pub async fn start(
         clock.clone(),
         config.clone(),
     ));
-    let app = house.app(&config, &limits, &public_url, &outbox, &terminals, clock, &stopping);
+    let app = house.app(&config, &limits, &public_url, &outbox, &terminals, &stopping);
     let errands = house.errands(outbox, &closed);
     let (sessions, directory) = (house.sessions.clone(), house.directory.clone());
     let (lines, board) = (house.lines.clone(), house.board.clone());

@@ -145,7 +145,9 @@ impl Family {
         let (mut parts, _) = response.into_parts();
         parts.extensions.remove::<IsProblem>();
         parts.headers.remove(header::CONTENT_LENGTH);
-        parts.headers.remove(header::WWW_AUTHENTICATE);
+        if self != Self::Terminals {
+            parts.headers.remove(header::WWW_AUTHENTICATE);
+        }
         if let (StatusCode::UNAUTHORIZED, Self::Media) = (status, self) {
             let challenge = HeaderValue::from_static("Basic realm=\"OvenMediaEngine\"");
             parts.headers.insert(header::WWW_AUTHENTICATE, challenge);

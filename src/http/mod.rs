@@ -229,6 +229,7 @@ pub fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
     media::describe(&mut document);
     extract::describe(&mut document);
     workloads::describe(&mut document);
+    terminals::describe(&mut document);
     idempotency::describe(&mut document);
     problem::describe(&mut document);
     (router, document)

@@ -152,8 +152,10 @@ pub struct Pagination {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct PageQuery {
+    /// Which page, from 1 on.
     #[param(value_type = u32, required = false, minimum = 1, default = 1)]
     page: Option<String>,
+    /// Most of a page, 1 to 100.
     #[param(value_type = u32, required = false, minimum = 1, maximum = 100, default = 20)]
     limit: Option<String>,
 }
@@ -283,6 +285,7 @@ pub async fn update_machine(
     security(("terminalKey" = [])), params(("machineId" = String, Path, description = "`mch_…`")),
     responses(
         (status = 200, description = "It is gone.", body = Said),
+        (status = 400, description = "The `Idempotency-Key` is not one.", body = TerminalError),
         (status = 404, description = "No such machine.", body = TerminalError),
     ))]
 pub async fn delete_machine(

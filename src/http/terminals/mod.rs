@@ -19,6 +19,7 @@ use axum::http::request::Parts;
 use chrono::SecondsFormat;
 use serde::Serialize;
 use utoipa::ToSchema;
+use utoipa::openapi::{OpenApi, Ref, RefOr, Schema};
 use uuid::Uuid;
 
 use super::idempotency;
@@ -39,6 +40,18 @@ pub struct Success<T> {
 impl<T> Success<T> {
     pub fn of(data: T) -> Self {
         Self { success: true, data }
+    }
+}
+
+/// Lets each envelope of the document name what is in it, where it would describe that once more.
+pub fn describe(document: &mut OpenApi) {
+    let Some(components) = &mut document.components else { return };
+    let names: Vec<String> = components.schemas.keys().cloned().collect();
+    for (envelope, schema) in &mut components.schemas {
+        let inner = envelope.strip_prefix("Success_").filter(|inner| names.iter().any(|name| name == inner));
+        if let (Some(inner), RefOr::T(Schema::Object(object))) = (inner, schema) {
+            object.properties.insert("data".to_owned(), Ref::from_schema_name(inner).into());
+        }
     }
 }
 

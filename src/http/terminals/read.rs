@@ -119,8 +119,10 @@ pub struct ListParameters {
     /// Started at this instant or before; a date means the whole of that day, UTC.
     #[param(value_type = Option<String>)]
     to: Option<String>,
+    /// Which page, from 1 on.
     #[param(value_type = u32, required = false, minimum = 1, default = 1)]
     page: Option<String>,
+    /// Most of a page, 1 to 100.
     #[param(value_type = u32, required = false, minimum = 1, maximum = 100, default = 100)]
     limit: Option<String>,
 }

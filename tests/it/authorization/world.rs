@@ -235,6 +235,12 @@ impl Side {
     /// Opens a session in a role, with a token of its own where there is one: revoking bars what opened it. Its own
     /// client, and its id.
     pub async fn open(&self, server: &Server, role: Role) -> (Holder, String) {
+        if role == Role::TerminalUserKey {
+            // What it has are terminals, and here an id is written as everywhere.
+            let terminal = self.terminal(role).await;
+            let id = uuid::Uuid::parse_str(terminal.strip_prefix("sess_").unwrap()).unwrap();
+            return (self.holder(role), id.to_string());
+        }
         let opener = match role {
             Role::UserKey => self.holder(Role::UserKey),
             _ => server.holder(server.token_for(&self.client.0, &self.client.1, "mcp:invoke").await),

@@ -10,6 +10,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::{CLIENT_ID, CLIENT_SECRET, Holder, Server};
+use crate::terminal::sshd::{Sshd, user};
 use document::{Document, Operation, ask, filled};
 
 const UNKNOWN: &str = "44444444-4444-4444-8444-444444444444";
@@ -81,7 +82,9 @@ fn operations_that_need_no_credential_are_these() {
     let media = &by_scheme["[{\"accessToken\":[]}]"];
     assert!(media.iter().all(|id| id.starts_with("media.")), "{media:?}");
     assert!(by_scheme["[{\"apiKey\":[]}]"].iter().all(|id| id.starts_with("workloads.")));
-    assert_eq!(by_scheme.len(), 7, "{by_scheme:?}");
+    let terminals = &by_scheme["[{\"terminalKey\":[]}]"];
+    assert!(terminals.iter().all(|id| id.starts_with("terminals.")), "{terminals:?}");
+    assert_eq!(by_scheme.len(), 8, "{by_scheme:?}");
 }
 
 // ---- the document and the service ----
@@ -122,9 +125,11 @@ async fn every_refusal_is_described() {
         let text = |field: &str| made["oauth"][field].as_str().unwrap().to_owned();
         server.token_for(&text("clientId"), &text("clientSecret"), "").await
     });
-    let key = json!({ "name": "x", "scopes": ["media"] });
-    let (_, key) = operator.post("/api/v1/api-keys", key).await;
+    let [media, terminal] = ["media", "terminal"].map(|scope| json!({ "name": "x", "scopes": [scope] }));
+    let (_, key) = operator.post("/api/v1/api-keys", media).await;
     let media = server.holder(key["key"].as_str().unwrap());
+    let (_, key) = operator.post("/api/v1/api-keys", terminal).await;
+    let terminal = server.holder(key["key"].as_str().unwrap());
     let body = json!({ "name": "made", "url": "http://127.0.0.1:4000/mcp" });
     for operation in document.operations().filter(|operation| operation.described["security"] != json!([{}]))
     {
@@ -141,13 +146,19 @@ async fn every_refusal_is_described() {
             "me" => &person,
             "media" => &media,
             "workloads" => &cluster,
+            "terminals" => &terminal,
             _ => &operator,
         };
         if operation.path.contains('{') {
             let response = ask(operator, &operation, &filled(operation.path, &[], "nonsense"), None).await;
-            // There names are free: what is not there is not found, or made.
-            let wrong = response.status() == 400 || id.starts_with("media.");
-            assert!(wrong, "{id}: {}", response.status());
+            let status = response.status();
+            match id.split('.').next().unwrap() {
+                // There names are free: what is not there is not found, or made.
+                "media" => {}
+                // There an id that cannot be one is the id of nothing.
+                "terminals" => assert_eq!(status, 404, "{id}"),
+                _ => assert_eq!(status, 400, "{id}"),
+            }
             document.check(&operation, response).await;
             let response = ask(operator, &operation, &known, Some(&body)).await;
             document.check(&operation, response).await;
@@ -294,6 +305,42 @@ async fn walk_hook(walk: &mut Walk<'_>, server: &Server) {
     walk.seen.insert("media.callHook".to_owned());
 }
 
+/// The terminal surface, from a machine to the end of a session on it.
+async fn walk_terminals(walk: &mut Walk<'_>, operator: &Holder) {
+    let sshd = Sshd::start();
+    let key = json!({ "name": "walk", "scopes": ["terminal"] });
+    let key = walk.go(operator, "apiKeys.create", Some(key), 201).await;
+    let own = Holder { token: key["key"].as_str().map(str::to_owned), ..operator.clone() };
+    let credential = json!({ "type": "private_key", "private_key": sshd.pem("user") });
+    let machine = json!({
+        "name": "walk", "host": "127.0.0.1", "port": sshd.port, "user": user(), "credential": credential,
+    });
+    let made = walk.go(&own, "terminals.createMachine", Some(machine), 201).await;
+    walk.at("machineId", &made["data"]["id"]);
+    let session = json!({ "machine_id": made["data"]["id"], "terminal_size": { "cols": 120, "rows": 40 } });
+    walk.go(&own, "terminals.createSession", Some(session.clone()), 409).await;
+    walk.go(&own, "terminals.testMachine", Some(json!({})), 200).await;
+    walk.go(&own, "terminals.testMachine", Some(json!({ "pin_host_key": true })), 200).await;
+    for id in ["listMachines", "getMachine", "statistics", "listSessions"] {
+        walk.go(&own, &format!("terminals.{id}"), None, 200).await;
+    }
+    let opened = walk.go(&own, "terminals.createSession", Some(session), 201).await;
+    walk.at("sessionId", &opened["data"]["session_id"]);
+    walk.go(&own, "terminals.createViewer", None, 201).await;
+    for id in ["listSessions", "getSession", "getLogs", "getRecording", "terminateSession"] {
+        walk.go(&own, &format!("terminals.{id}"), None, 200).await;
+    }
+    walk.go(&own, "terminals.terminateSession", None, 409).await;
+    walk.go(&own, "terminals.createViewer", None, 409).await;
+    walk.go(&own, "terminals.getSession", None, 200).await;
+    walk.go(&own, "terminals.searchCommands", None, 400).await;
+    let other = json!({ "host_key": sshd.public("other_host") });
+    walk.go(&own, "terminals.updateMachine", Some(other), 200).await;
+    walk.go(&own, "terminals.testMachine", Some(json!({})), 502).await;
+    walk.go(&own, "terminals.deleteMachine", None, 200).await;
+    walk.go(&own, "terminals.deleteMachine", None, 404).await;
+}
+
 /// One whose deliveries fail before they leave: a name of this machine has no address that is allowed.
 async fn walk_webhooks(walk: &mut Walk<'_>, server: &Server, operator: &Holder) {
     let webhook = json!({ "url": "https://localhost:1/", "types": ["connected"], "description": "walked" });
@@ -426,6 +473,7 @@ async fn every_operation_answers_as_it_is_described() {
     walk_webhooks(&mut walk, &server, &operator).await;
     walk_media(&mut walk, &server, &operator).await;
     walk_workloads(&mut walk, &server, &operator).await;
+    walk_terminals(&mut walk, &operator).await;
 
     let session = json!({
         "applicationId": made["application"]["id"], "clientSessionId": "one", "hostname": "host",

@@ -19,7 +19,7 @@ async fn passwords_typed_at_prompts_are_in_no_log_no_recording_and_no_file() {
     tokio::time::sleep(std::time::Duration::from_millis(300)).await;
     seat.run(SECRETS[0], "taken 16\r\n").await;
     // As sudo asks: echo off, a prompt, a second try.
-    let ask = "ask() { stty -echo; printf '[sudo] password for me: '; read p; stty echo; echo; }; ask; ask; echo as''ked";
+    let ask = "ask() { stty -echo; printf '[sudo] pass''word for me: '; read p; stty echo; echo; }; ask; ask; echo as''ked";
     seat.run(ask, "password for me: ").await;
     for secret in SECRETS[1].chars() {
         seat.input(&secret.to_string()).await;
