@@ -305,7 +305,8 @@ async fn a_cut_ends_waiting_too() {
     writer.types("stty raw -echo; echo ready; sleep 60\r").await;
     writer.until("ready\n").await;
     let much = Bytes::from(vec![b'x'; 32 << 20]);
-    let (refused, ()) = tokio::join!(writer.attached.hand().input(much, async || ()), async {
+    let hand = writer.attached.hand();
+    let (refused, ()) = tokio::join!(hand.input(much, async || ()), async {
         sleep(Duration::from_millis(500)).await;
         hub.cut();
     });
