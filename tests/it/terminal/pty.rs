@@ -41,8 +41,9 @@ impl Pty {
         let name = ptsname(&terminal, Vec::new()).unwrap();
         let end: File = open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap().into();
         tcsetwinsize(&end, winsize(size)).unwrap();
-        let child = Command::new("setsid")
-            .args(["--ctty", "--wait"])
+        // Whoever runs the tests in the background ignores ctrl-C; what runs in a terminal is not to.
+        let child = Command::new("env")
+            .args(["--default-signal", "setsid", "--ctty", "--wait"])
             .args(program)
             .env_clear()
             .envs([

@@ -108,8 +108,9 @@ impl Sshd {
         let file = own.path().join("config");
         std::fs::write(&file, config).unwrap();
         let log = std::fs::File::create(own.path().join("log")).unwrap();
-        let mut child = Command::new(SSHD)
-            .args(["-D", "-e", "-f"])
+        // Whoever runs the tests in the background ignores ctrl-C; what runs in a terminal is not to.
+        let mut child = Command::new("env")
+            .args(["--default-signal", SSHD, "-D", "-e", "-f"])
             .arg(&file)
             .stdin(Stdio::null())
             .stderr(log)
