@@ -12,6 +12,10 @@ mod peers;
 mod raw;
 mod rows;
 mod server;
+/// An OpenSSH server, as the tests have it; they use more of it.
+#[allow(dead_code)]
+#[path = "../../tests/it/terminal/sshd.rs"]
+mod sshd;
 mod table;
 mod upstream;
 
@@ -83,6 +87,11 @@ const ROWS: &[Row] = &[
         name: "streams",
         title: "open streams through the gateway, and one revoke that ends them",
         run: rows::streams::streams,
+    },
+    Row {
+        name: "terminals",
+        title: "a terminal in a WebSocket, beside ssh alone",
+        run: rows::terminals::terminals,
     },
     Row { name: "peers", title: "a small tool called through other gateways", run: rows::peers::peers },
     Row { name: "disk", title: "bytes written to disk, 64 connections", run: rows::disk::disk },

@@ -11,5 +11,6 @@ pub mod peers;
 pub mod reports;
 pub mod revoke;
 pub mod streams;
+pub mod terminals;
 pub mod webhooks;
 pub mod workloads;

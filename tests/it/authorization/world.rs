@@ -390,7 +390,9 @@ impl Side {
             if path.contains("/deliveries") {
                 // The server tries again by itself, as time passes: whose deliveries there are is what must not change.
                 for item in items.iter_mut().filter_map(Value::as_object_mut) {
-                    item.retain(|name, _| matches!(name.as_str(), "id" | "position" | "createdAt" | "deliveredAt"));
+                    item.retain(|name, _| {
+                        matches!(name.as_str(), "id" | "position" | "createdAt" | "deliveredAt")
+                    });
                 }
             }
             all.insert(path, items);

@@ -78,7 +78,11 @@ fn folded(reports: &[(i64, u64)]) -> (Figures, Vec<Reading>) {
     let readings = reports.iter().map(|(at, counter)| throughput.take(Sample { at: *at, counter: *counter }));
     let readings = readings.collect();
     let written = serde_json::to_string(&throughput).unwrap();
-    assert_eq!(serde_json::from_str::<Throughput>(&written).unwrap(), throughput, "{written} reads back as it was");
+    assert_eq!(
+        serde_json::from_str::<Throughput>(&written).unwrap(),
+        throughput,
+        "{written} reads back as it was"
+    );
     let gauge = throughput.gauge();
     let figures = Figures {
         total: gauge.total,

@@ -145,7 +145,12 @@ impl Sshd {
 
     /// A private key as OpenSSH writes it.
     pub fn pem(&self, name: &str) -> String {
-        std::fs::read_to_string(self.directory.path(name)).unwrap()
+        std::fs::read_to_string(self.path(name)).unwrap()
+    }
+
+    /// Where that is.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path(name)
     }
 
     pub fn public(&self, name: &str) -> String {
@@ -158,7 +163,7 @@ impl Sshd {
 
     /// What `ssh-keygen -l` says.
     pub fn fingerprint(&self, name: &str) -> String {
-        let output = Command::new("ssh-keygen").arg("-lf").arg(self.directory.path(name)).output().unwrap();
+        let output = Command::new("ssh-keygen").arg("-lf").arg(self.path(name)).output().unwrap();
         String::from_utf8(output.stdout).unwrap().split_whitespace().nth(1).unwrap().to_owned()
     }
 
