@@ -38,6 +38,8 @@ struct Errand {
     lines: Lines,
     keep_activity: TimeDelta,
     keep_lines: TimeDelta,
+    /// As many bytes of them at most.
+    keep_lines_bytes: Option<u64>,
 }
 
 const TABLE: &[Row] = &[
@@ -172,15 +174,18 @@ async fn prune(errand: Errand) -> Result<String, Error> {
     Ok(format!("{pruned} activity bodies dropped"))
 }
 
-/// Forget old log lines and recordings.
+/// Forget log lines and recordings that are old, or more than there is to be room for.
 async fn lines(errand: Errand) -> Result<String, Error> {
     if let Some(closed) = closed(&errand.lines) {
         return Ok(closed);
     }
     let before = errand.sessions.now().checked_sub_signed(errand.keep_lines).unwrap_or_default();
-    let forgotten = errand.lines.forget(before).await?;
+    let mut forgotten = errand.lines.forget(before).await?.entries;
+    if let Some(bytes) = errand.keep_lines_bytes {
+        forgotten += errand.lines.shrink_to(bytes).await?.entries;
+    }
     let used = errand.lines.used_bytes().await? >> 20;
-    Ok(format!("{} entries forgotten, the others need {used} MiB", forgotten.entries))
+    Ok(format!("{forgotten} entries forgotten, the others need {used} MiB"))
 }
 
 /// Keep their write-ahead log from growing; beside the other file's, so that neither waits.
@@ -213,7 +218,8 @@ pub async fn start(
     let scheduler = JobScheduler::new().await?;
     let keep_activity = TimeDelta::from_std(config.keep_activity).unwrap_or(TimeDelta::MAX);
     let keep_lines = TimeDelta::from_std(config.keep_lines).unwrap_or(TimeDelta::MAX);
-    let errand = Errand { sessions, limits, directory, lines, keep_activity, keep_lines };
+    let keep_lines_bytes = (config.keep_lines_mib > 0).then(|| u64::from(config.keep_lines_mib) << 20);
+    let errand = Errand { sessions, limits, directory, lines, keep_activity, keep_lines, keep_lines_bytes };
     for row in TABLE {
         board.announce(row.name, row.every, errand.sessions.now());
         let (board, errand, running) = (board.clone(), errand.clone(), Arc::new(Mutex::new(())));

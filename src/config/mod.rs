@@ -106,6 +106,10 @@ pub struct Config {
     #[arg(long, env = "SESSIOND_KEEP_LINES", default_value = "30d", value_parser = duration, value_name = "DURATION")]
     pub keep_lines: Duration,
 
+    /// Keep at most so many MiB of them, the newest; 0 is no limit
+    #[arg(long, env = "SESSIOND_KEEP_LINES_MIB", default_value_t = 0, value_name = "MIB")]
+    pub keep_lines_mib: u32,
+
     /// Allow upstream MCP servers in this network too, not only on loopback and, with https, at public addresses; may be
     /// given several times. Link-local addresses are never allowed
     #[arg(long, env = "SESSIOND_ALLOW_UPSTREAM", value_delimiter = ',', value_name = "CIDR")]

@@ -89,6 +89,7 @@ fn how_long_lines_are_kept_can_be_said() {
     };
     assert!(said(&[]).contains("keep-lines = \"30d\" # default"));
     assert!(said(&["--keep-lines", "12h"]).contains("keep-lines = \"12h\" # flag"));
+    assert!(said(&["--keep-lines-mib", "512"]).contains("keep-lines-mib = 512 # flag"));
     // In one breath with its parameters, the file's name is still the database's.
     let url = format!("sqlite:{}?mode=rwc", database(directory.path()).display());
     let mut command = crate::support::daemon::command(directory.path(), &[]);

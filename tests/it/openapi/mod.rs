@@ -185,7 +185,8 @@ async fn a_path_takes_the_methods_that_are_described_and_no_others() {
     let key = operator.post("/api/v1/api-keys", key).await.1["key"].as_str().unwrap().to_owned();
     for (path, described) in paths {
         let trace = Method::from_bytes(b"PROPFIND").unwrap();
-        if path.starts_with("/v1/") {
+        let terminals = ["/v1/machines", "/v1/sessions"].iter().any(|prefix| path.starts_with(prefix));
+        if path.starts_with("/v1/") && !terminals {
             // As in OvenMediaEngine, where nothing but 404 is said of it.
             let request = server.http.request(trace, server.url(&filled(path, &[], UNKNOWN)));
             let response = request.header("authorization", crate::media::basic(&key)).send().await.unwrap();
