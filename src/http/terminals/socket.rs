@@ -24,6 +24,8 @@ use crate::terminal::hub::{Attached, Hand, Piece, Refused};
 use crate::terminal::text::Text;
 use crate::terminal::{Over, Role, Terminal};
 
+/// What is read at once; larger messages take more than one read.
+const READ: usize = 16 << 10;
 /// A connection has this long to say who it is.
 const AUTH_WITHIN: Duration = Duration::from_secs(10);
 /// After so much output the other side is asked what has arrived.
@@ -57,7 +59,9 @@ pub async fn websocket(
         let message = "Pages of this origin may not open terminals; see --allow-origin";
         return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", message));
     }
-    let upgrade = upgrade.max_message_size(LARGEST + 1024).max_frame_size(LARGEST + 1024);
+    // Keys are few. The buffer is memory that each terminal has for as long as it is open: of itself it would be 128 KiB.
+    let upgrade =
+        upgrade.read_buffer_size(READ).max_message_size(LARGEST + 1024).max_frame_size(LARGEST + 1024);
     Ok(upgrade.on_upgrade(move |socket| serve(app, session, socket)))
 }
 
