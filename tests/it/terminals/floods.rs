@@ -82,6 +82,21 @@ async fn a_flood_to_whoever_reads_nothing_is_stopped_by_ctrl_c_and_by_terminatin
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn top_draws_its_screen_again_for_a_new_size_and_gives_the_shell_back() {
+    let house = House::new().await;
+    let (_, mut seat) = house.sit(&house.own).await;
+    seat.until("$ ").await;
+    seat.input("top\r").await;
+    seat.until("load average").await;
+    seat.resize(100, 30).await;
+    seat.until("load average").await;
+    seat.input("q").await;
+    seat.until("$ ").await;
+    seat.input("stty size\r").await;
+    seat.until("30 100\r\n").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_lines_can_be_pasted_at_once() {
     let house = House::new().await;
     let (_, mut seat) = house.sit(&house.own).await;
