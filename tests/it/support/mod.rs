@@ -289,3 +289,10 @@ pub async fn look_inside(database: &str) -> sqlx::SqliteConnection {
     let options: sqlx::sqlite::SqliteConnectOptions = database.parse().unwrap();
     sqlx::SqliteConnection::connect_with(&options.read_only(true)).await.unwrap()
 }
+
+/// Bytes of memory that a process takes; none of one that has ended.
+pub fn resident(process: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(line.split_whitespace().next()?.parse::<u64>().ok()? << 10)
+}

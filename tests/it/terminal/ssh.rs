@@ -10,6 +10,7 @@ use sessiond::terminal::ssh::{
 };
 
 use super::sshd::{Sshd, user};
+use crate::support::resident;
 
 pub fn loopback(address: IpAddr) -> bool {
     address.is_loopback()
@@ -239,20 +240,13 @@ async fn a_hundred_megabytes_pass_a_slow_reader_in_little_memory() {
     let grown = most.saturating_sub(before);
     assert!(grown < 48 << 20, "memory grew by {grown} bytes");
     for child in sshd.children() {
-        let memory = memory_of(&child.to_string());
+        let memory = resident(child).unwrap_or(0);
         assert!(memory < 64 << 20, "{memory} bytes in the server's process");
     }
 }
 
-fn memory() -> usize {
-    memory_of("self")
-}
-
-/// Bytes of memory that a process takes.
-fn memory_of(process: &str) -> usize {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
-    line.split_whitespace().next().map_or(0, |kilobytes| kilobytes.parse::<usize>().unwrap() << 10)
+fn memory() -> u64 {
+    resident(std::process::id()).unwrap()
 }
 
 #[tokio::test]

@@ -5,15 +5,8 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::{House, MACHINES, SESSIONS, Seat, machine, machine_body, opened};
-use crate::support::{Daemon, Holder};
+use crate::support::{Daemon, Holder, resident};
 use crate::terminal::sshd::{SHELL, Sshd};
-
-/// Resident memory of a process; MiB.
-fn resident(process: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() >> 10
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_is_held_back_for_a_slow_reader_in_little_memory_and_ctrl_c_stops_it() {
@@ -30,7 +23,8 @@ async fn a_flood_is_held_back_for_a_slow_reader_in_little_memory_and_ctrl_c_stop
     let opened = opened(own.post(SESSIONS, json!({ "machine_id": machine })).await);
     let mut seat = Seat::take_binary(&opened).await;
     seat.until("$ ").await;
-    let before = resident(daemon.child.id());
+    let memory = || resident(daemon.child.id()).unwrap() >> 20;
+    let before = memory();
     seat.input("yes 'a line of a flood that has no end and that nobody can read as fast as it comes'\r")
         .await;
     let (mut read, mut most) = (0, 0);
@@ -41,7 +35,7 @@ async fn a_flood_is_held_back_for_a_slow_reader_in_little_memory_and_ctrl_c_stop
         if read >= stop_at {
             stop_at += FLOOD / 4;
             tokio::time::sleep(Duration::from_millis(500)).await;
-            most = most.max(resident(daemon.child.id()));
+            most = most.max(memory());
         }
     }
     assert!(most < before + 64, "{before} MiB before the flood, {most} MiB in it");
