@@ -5,6 +5,7 @@ pub mod api_key;
 pub mod application;
 pub mod caller;
 pub mod command;
+pub mod cron;
 pub mod delivery;
 pub mod event;
 pub mod filter;

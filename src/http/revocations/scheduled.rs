@@ -31,7 +31,10 @@ pub struct CreateScheduledRevocation {
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, format = DateTime)]
     pub at: Option<String>,
-    /// Five fields: minute, hour, day of month, month, day of week.
+    /// Five fields: minute, hour, day of month, month, day of week; or `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly`.
+    /// Where clocks are set back, what is due by the minute or the hour (`*` in one of those fields) runs in both of the
+    /// two equal hours, and what names its hours and minutes once, in the first. Where they are set forward, what names a
+    /// time that is left out runs when the clock goes on.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, example = "0 3 * * *")]
     pub cron: Option<String>,
@@ -78,7 +81,7 @@ pub struct ScheduledRevocation {
     pub status: ScheduleStatus,
     #[schema(format = DateTime)]
     pub created_at: String,
-    /// Absent while it is paused and when it is over.
+    /// Never in the past. Absent while it is paused and when it is over.
     #[schema(required = true, format = DateTime)]
     pub next_run_at: Option<String>,
     #[schema(required = true, format = DateTime)]
