@@ -6,6 +6,7 @@ pub mod application;
 pub mod bar;
 pub mod caller;
 pub mod command;
+pub mod cron;
 pub mod delivery;
 pub mod event;
 pub mod filter;
