@@ -6,6 +6,7 @@ pub mod application;
 pub mod caller;
 pub mod command;
 pub mod delivery;
+pub mod ending;
 pub mod event;
 pub mod filter;
 pub mod hook;
