@@ -23,7 +23,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::core::Time;
 use crate::core::caller::Caller;
-use crate::core::ending::Ending;
+use crate::core::ending::{CredentialEnd, Ending};
 use crate::core::kind::Kind;
 use crate::core::machine::Machine;
 use crate::core::reason::Reason;
@@ -424,9 +424,10 @@ impl Minder {
 pub fn over_because(ending: Ending) -> Over {
     match ending {
         Ending::Session(reason) => Over { reason, message: format!("session disconnected: {reason}") },
-        Ending::Credential(end) => {
-            Over { reason: Reason::Revoked, message: format!("{end}, and what it opened ends with it") }
-        }
+        Ending::Credential(end) => Over {
+            reason: if end == CredentialEnd::Expired { Reason::Lifetime } else { Reason::Revoked },
+            message: format!("{end}, and what it opened ends with it"),
+        },
     }
 }
 
