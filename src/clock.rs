@@ -2,14 +2,18 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
+use tokio::sync::Notify;
 
 type Time = DateTime<Utc>;
 
 /// How far wall and monotonic clock may part between two looks before it counts as a jump.
 const JUMP: TimeDelta = TimeDelta::seconds(30);
+
+/// Longest time between two looks at the wall clock by whoever waits for a moment of it: it may be set meanwhile.
+const LOOK: Duration = Duration::from_secs(60);
 
 /// Where "now" comes from. Clones share it.
 #[derive(Clone, Debug)]
@@ -26,6 +30,8 @@ struct Inner {
     steady_since: AtomicI64,
     /// What a test has turned the clock by; milliseconds.
     turned: AtomicI64,
+    /// Wakes whoever waits for a moment when that is done.
+    turning: Notify,
 }
 
 impl Clock {
@@ -39,6 +45,7 @@ impl Clock {
             offset: AtomicI64::new(now),
             steady_since: AtomicI64::new(now),
             turned: AtomicI64::new(0),
+            turning: Notify::new(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -61,6 +68,24 @@ impl Clock {
     /// Moves this clock and its clones, as time passing would: no jump.
     pub fn turn(&self, by: TimeDelta) {
         self.inner.turned.fetch_add(by.num_milliseconds(), Ordering::Relaxed);
+        self.inner.turning.notify_waiters();
+    }
+
+    /// Resolves at a moment.
+    pub async fn reached(&self, at: Time) {
+        loop {
+            let turned = self.inner.turning.notified();
+            tokio::pin!(turned);
+            turned.as_mut().enable();
+            let left = (at - self.now()).to_std().unwrap_or_default();
+            if left.is_zero() {
+                return;
+            }
+            tokio::select! {
+                () = turned => {}
+                () = tokio::time::sleep(left.min(LOOK)) => {}
+            }
+        }
     }
 
     /// Compares wall and monotonic time; a difference that grew by more than 30 s since the last look is a jump.

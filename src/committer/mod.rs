@@ -2,6 +2,7 @@
 //! closes the Gate accordingly, and only then answers.
 
 mod draft;
+mod ends;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -354,8 +355,14 @@ impl Committer {
             return Ok(Answer { done, flights: Arc::default() });
         }
         let (reply, answer) = oneshot::channel();
+        let ends = work.ends_credentials();
         self.queue.try_send(Unit { by, work, reply }).map_err(|_| Error::Busy)?;
-        answer.await.map_err(|_| Error::Busy)?
+        let answer = answer.await.map_err(|_| Error::Busy)??;
+        if ends {
+            // It is over, says the answer: so nothing that the credential opened may still be handing anything on.
+            answer.landed().await;
+        }
+        Ok(answer)
     }
 
     /// Writes what still waits, settles, closes the database and returns when all that is done.

@@ -149,6 +149,15 @@ impl Counts {
             bytes_out: add(self.bytes_out, other.bytes_out),
         }
     }
+
+    /// The difference, held at zero.
+    pub fn minus(self, other: Self) -> Self {
+        Self {
+            requests: self.requests.saturating_sub(other.requests),
+            bytes_in: self.bytes_in.saturating_sub(other.bytes_in),
+            bytes_out: self.bytes_out.saturating_sub(other.bytes_out),
+        }
+    }
 }
 
 /// The session's token was replaced, or its owner presented a credential that outlives it.
@@ -289,7 +298,7 @@ pub struct IssuersSet {
 }
 
 /// An external issuer of JWT access tokens (RFC 9068), as the organization trusts it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Issuer {
     /// The exact `iss`.

@@ -8,6 +8,7 @@ pub mod caller;
 pub mod command;
 pub mod cron;
 pub mod delivery;
+pub mod ending;
 pub mod event;
 pub mod filter;
 pub mod hook;

@@ -1,6 +1,7 @@
 //! What the Gate knows, how commits and the clock change it, and what hot paths do with it.
 
 mod behind;
+mod credentials;
 mod places;
 mod questions;
 
@@ -12,11 +13,15 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::flight::{Flight, Pass};
+use super::holdings::{Holdings, Side};
 use super::index::{self, Index, Terms};
 use super::keys::KeySecrets;
 use super::{Change, Client, Due, Fresh, KeyDigest, Past};
 use crate::core::Time;
 use crate::core::application::{Application, Organization, ServiceAccount};
+use crate::core::caller::Caller;
+use crate::core::ending::Ending;
+use crate::core::event::Counts;
 use crate::core::filter::Facts;
 use crate::core::ids::{
     ApplicationNumber, OrganizationNumber, Position, PrincipalNumber, RevocationNumber, ServiceAccountNumber,
@@ -75,6 +80,8 @@ pub struct Known {
     totals: HashMap<ApplicationNumber, u64>,
     past: HashMap<ApplicationNumber, HashMap<String, Past>>,
     places: places::Places,
+    /// What is open, by the credential that opened it.
+    holdings: Arc<Holdings>,
 }
 
 /// An open session, with what is not in its stream.
@@ -211,6 +218,10 @@ impl Known {
                     self.given_up.insert(id, token.expires_at);
                 }
             }
+            Change::Counted(number, counts) => {
+                let flight = self.sessions.get(&number).and_then(|open| open.flight.get());
+                flight.iter().for_each(|flight| flight.tally.take(counts));
+            }
         }
     }
 
@@ -322,7 +333,7 @@ impl Known {
             self.by_key.remove(&key);
         }
         if let (Some(flight), Some(ended)) = (open.flight.into_inner(), session.ended) {
-            flight.cancel(ended.reason);
+            flight.cancel(Ending::Session(ended.reason));
             if flight.count() > 0 {
                 cancelled.push(flight);
             }
@@ -335,7 +346,7 @@ impl Known {
         for number in self.covered(revocation) {
             let flight = self.sessions.get(&number).and_then(|open| open.flight.get());
             if let Some(flight) = flight.filter(|flight| flight.count() > 0) {
-                flight.cancel(revocation.reason);
+                flight.cancel(Ending::Session(revocation.reason));
                 cancelled.push(flight.clone());
             }
         }
@@ -416,7 +427,7 @@ impl Known {
 
     // ---- hot paths ----
 
-    pub(super) fn enter(&self, number: SessionNumber, now: Time) -> Result<Pass, Refusal> {
+    pub(super) fn enter(&self, caller: &Caller, number: SessionNumber, now: Time) -> Result<Pass, Refusal> {
         let open = self.sessions.get(&number).ok_or(Refusal::Unknown)?;
         if let Some(revocation) = self.covering(&open.session) {
             return Err(Refusal::Revoked(revocation.reason));
@@ -427,9 +438,20 @@ impl Known {
         if self.disabled(open.session.principal) {
             return Err(Refusal::PrincipalDisabled);
         }
+        let held = self.hold(caller, Side::Agent(open.session.application, Some(number)))?;
         self.see(open, now);
         let flight = open.flight.get_or_init(Arc::default);
-        Ok(Pass::enter(flight))
+        Ok(Pass::enter(Some(flight), held))
+    }
+
+    pub(super) fn stay(&self, caller: &Caller, side: Side) -> Result<Pass, Refusal> {
+        Ok(Pass::enter(None, self.hold(caller, side)?))
+    }
+
+    pub(super) fn count(&self, number: SessionNumber, counts: Counts) {
+        if let Some(open) = self.sessions.get(&number) {
+            open.flight.get_or_init(Arc::default).tally.add(counts);
+        }
     }
 
     pub(super) fn saw(&self, number: SessionNumber, now: Time) {

@@ -3,9 +3,11 @@
 //! unfinished revocations; ended sessions are in the store alone.
 
 mod flight;
+mod holdings;
 mod index;
 mod keys;
 mod known;
+mod tally;
 
 use std::sync::Arc;
 
@@ -13,13 +15,16 @@ use parking_lot::{RwLock, RwLockReadGuard};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-pub use flight::{Flight, Pass};
+pub use flight::{Flight, Pass, Signal};
+pub use holdings::Side;
 pub use index::Terms;
 pub use known::{Behind, Known, Order, Placed, Slice, Sum};
 
 use crate::core::Time;
 use crate::core::application::{Application, Organization, ServiceAccount};
+use crate::core::caller::Caller;
 use crate::core::command::NaturalKey;
+use crate::core::event::Counts;
 use crate::core::ids::{ApplicationNumber, Position, RevocationNumber, ServiceAccountNumber, SessionNumber};
 use crate::core::item::Item;
 use crate::core::kind::Kind;
@@ -99,6 +104,8 @@ pub enum Change {
     ErasePersonal(Vec<SessionNumber>),
     /// An access token that its client gave up.
     RevokeAccessToken(Uuid),
+    /// So much of a session's traffic is on record now.
+    Counted(SessionNumber, Counts),
 }
 
 /// What comes along with a session that has just connected, or was just loaded.
@@ -148,14 +155,16 @@ impl Gate {
         self.known.read()
     }
 
-    /// Makes changes visible, all at once. Returns the flights of sessions that ended and still have something under
-    /// way: cancelled already, to be waited for by whoever wants to answer "it is over".
+    /// Makes changes visible, all at once. Returns the flights of what ended with a session or a credential and is still
+    /// under way: cancelled already, to be waited for by whoever wants to answer "it is over".
     pub fn apply(&self, changes: Vec<Change>) -> Vec<Arc<Flight>> {
         let mut known = self.known.write();
-        let mut cancelled = Vec::new();
+        let (mut cancelled, mut concerned) = (Vec::new(), Vec::new());
         for change in changes {
+            concerned.extend(known.concerned(&change).filter(|one| !concerned.contains(one)));
             known.apply(change, &mut cancelled);
         }
+        known.end_opened(&concerned, &mut cancelled);
         cancelled
     }
 
@@ -181,10 +190,20 @@ impl Gate {
         }
     }
 
-    /// Registers a request or stream as under way and lets it pass, in one step: after a revocation was answered,
-    /// nothing passes, and all that passed before it was cancelled.
-    pub fn enter(&self, number: SessionNumber, now: Time) -> Result<Pass, Refusal> {
-        self.known.read().enter(number, now)
+    /// Registers a request or stream of a session as under way, with the session and with the credential, and lets it pass,
+    /// in one step: after the end of either was answered nothing passes, and all that passed before it was cancelled.
+    pub fn enter(&self, caller: &Caller, number: SessionNumber, now: Time) -> Result<Pass, Refusal> {
+        self.known.read().enter(caller, number, now)
+    }
+
+    /// The same for what is open with a credential alone.
+    pub fn stay(&self, caller: &Caller, side: Side) -> Result<Pass, Refusal> {
+        self.known.read().stay(caller, side)
+    }
+
+    /// Counts traffic of a session that is not in the log yet, if the session is open.
+    pub fn count(&self, number: SessionNumber, counts: Counts) {
+        self.known.read().count(number, counts);
     }
 
     /// Notes a sign of life that is not in the log yet.

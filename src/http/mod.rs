@@ -2,6 +2,7 @@
 
 mod agents;
 mod directory;
+mod download;
 mod events;
 pub mod extract;
 mod family;

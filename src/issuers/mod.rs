@@ -182,6 +182,7 @@ impl Issuers {
             id: claims.jti.clone(),
             issued_at,
             expires_at,
+            trusted: issuer.clone(),
         };
         let expired = expires_at.checked_add_signed(SKEW).is_some_and(|until| now >= until);
         Some(Genuine { external, scopes: scopes(claims, issuer), expired })

@@ -2,16 +2,17 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::message;
 use super::reply::{Fault, Refusal};
 use crate::core::Time;
 use crate::core::caller::Caller;
+use crate::core::ending::{CredentialEnd, Ending};
 use crate::core::event::Counts;
 use crate::core::ids::SessionNumber;
 use crate::core::reason::Reason;
@@ -36,11 +37,14 @@ pub struct Errand {
     /// How long the upstream may be silent in the middle of an answer that is not a stream.
     pub patience: Duration,
     pub stopping: CancellationToken,
+    /// Bytes of the answer that were counted as they were handed on.
+    pub counted: AtomicU64,
 }
 
 /// Why nothing more may be handed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
+    /// The session has ended, or the credential that the request came with: the pass says which, and why.
     Ended,
     /// The service is.
     Stopping,
@@ -66,7 +70,7 @@ impl Errand {
                     biased;
                     () = cancelled.cancelled() => return Stop::Ended,
                     () = stopping.cancelled() => return Stop::Stopping,
-                    () = sleep(remaining) => {}
+                    () = sessions.passes(remaining) => {}
                 }
                 if self::remaining(&sessions, number, presented).is_zero() {
                     return Stop::RunOut;
@@ -91,8 +95,8 @@ impl Errand {
     pub fn fault(&self, stop: Stop) -> Fault {
         match stop {
             Stop::Ended => {
-                let reason = self.pass.as_ref().and_then(Pass::reason);
-                Fault::ended(reason.unwrap_or(Reason::Terminated))
+                let ending = self.pass.as_ref().and_then(Pass::ending);
+                Fault::over(ending.unwrap_or(Ending::Session(Reason::Terminated)))
             }
             Stop::Stopping => Fault::stopping(),
             Stop::RunOut => {
@@ -105,7 +109,7 @@ impl Errand {
         }
     }
 
-    /// Whether its session has ended, to be asked in the moment in which something is handed on.
+    /// Whether its session or its credential has ended, to be asked in the moment in which something is handed on.
     pub fn is_cut(&self) -> bool {
         self.pass.as_ref().is_some_and(|pass| pass.cancelled().is_cancelled())
     }
@@ -127,10 +131,11 @@ impl Errand {
         }
         // MCP 2026-07-28, basic/patterns/subscriptions: a client that reads no result comes back by itself, which is right
         // after a restart; a result says that all is well, which it is not when the way back is barred.
-        let bars = [Fault::expired(), Fault::ended(Reason::Revoked), Fault::ended(Reason::Archived)];
+        let bars = [Fault::ended(Reason::Revoked), Fault::ended(Reason::Archived), Fault::expired()];
+        let bars = bars.into_iter().chain(CredentialEnd::ALL.map(Fault::credential_ended));
         match *fault == Fault::stopping() {
             true => vec![],
-            false if bars.contains(fault) => ids.iter().map(|id| fault.answer(id)).collect(),
+            false if bars.into_iter().any(|bar| bar == *fault) => ids.iter().map(|id| fault.answer(id)).collect(),
             false => ids.iter().map(graceful).collect(),
         }
     }
@@ -146,9 +151,10 @@ impl Errand {
     /// What its client is told when nothing came back that could be handed on.
     pub fn failed(mut self, fault: Fault) -> Refusal {
         let ids = std::mem::take(&mut self.ids);
-        match self.pass.as_ref().and_then(Pass::reason) {
+        match self.pass.as_ref().and_then(Pass::ending) {
             // There is no call to answer with the reason.
-            Some(reason) if ids.is_empty() => Refusal::session_not_found(Some(reason)),
+            Some(Ending::Session(reason)) if ids.is_empty() => Refusal::session_not_found(Some(reason)),
+            Some(Ending::Credential(end)) if ids.is_empty() => Refusal::credential_ended(end),
             _ => Refusal::in_place_of_answer(fault, ids, self.batch),
         }
     }
@@ -161,6 +167,14 @@ impl Errand {
         self.pass = None;
     }
 
+    /// Counts what of the upstream's answer is handed on, as it is.
+    pub fn hands_on(&self, bytes_out: u64) {
+        if let Some(pass) = &self.pass {
+            self.counted.fetch_add(bytes_out, Ordering::Relaxed);
+            pass.count(Counts { bytes_out, ..Counts::default() });
+        }
+    }
+
     /// Writes down how much of the upstream's answer was handed on.
     pub fn handed_on(&self, bytes_out: u64) {
         // Without a runtime this is the end of the process.
@@ -168,7 +182,8 @@ impl Errand {
             return;
         }
         if let Some(session) = self.sessions.open_session(self.number) {
-            let counts = Counts { bytes_out, ..Counts::default() };
+            let rest = bytes_out.saturating_sub(self.counted.load(Ordering::Relaxed));
+            let counts = Counts { bytes_out: rest, ..Counts::default() };
             self.sessions.observe(&self.caller, &session, counts);
         }
     }

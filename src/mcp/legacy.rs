@@ -1,6 +1,7 @@
 //! Requests of a session, in the revisions that have them: POST, GET and DELETE with an `Mcp-Session-Id`.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -18,7 +19,7 @@ use super::forward::{Incoming, Outgoing};
 use super::kept::{Held, Opening};
 use super::line::{End, Line};
 use super::message::Posted;
-use super::pump::{self, Pump};
+use super::pump::{self, By, Pump};
 use super::reply::{Fault, Refusal};
 use super::upstream::{self, LAST_EVENT_ID, SESSION};
 use super::{Gateway, Visit, check_takes_events, door, era, handed_on, handover};
@@ -208,7 +209,7 @@ impl Gateway {
         if let Some(line) = known.clone().filter(more) {
             let reader = line.attach(from.number).map_err(|_| gone())?;
             let errand = self.errand(&visit, &session, pass, vec![]);
-            return Ok(events(&HeaderMap::new(), line, reader, Some(errand)));
+            return Ok(events(&HeaderMap::new(), line, reader, By::Errand(errand)));
         }
         drop(pass);
         let upstream = known.and_then(|line| line.upstream_id()).or(from.upstream.clone());
@@ -218,7 +219,7 @@ impl Gateway {
         if upstream.is_none() && !calls.is_empty() {
             // They were lost with us: better an error for each than a client that waits.
             let reader = line.refuse(&Fault::stream_lost()).map_err(|_| gone())?;
-            return Ok(events(&HeaderMap::new(), line, reader, None));
+            return Ok(events(&HeaderMap::new(), line, reader, By::Own));
         }
         let mut headers = upstream::inward(&parts.headers);
         headers.remove(&LAST_EVENT_ID);
@@ -266,6 +267,7 @@ impl Gateway {
             listens: false,
             patience: self.patience(),
             stopping: self.stopping.clone(),
+            counted: AtomicU64::new(0),
         }
     }
 
@@ -274,7 +276,7 @@ impl Gateway {
         let (answer, waiting) = oneshot::channel();
         let carry = Box::pin(self.clone().carry(carriage, answer).in_current_span());
         match handover::until(waiting, carry).await {
-            Ok(Carried::Events(headers, line, reader)) => Ok(events(&headers, line, reader, None)),
+            Ok(Carried::Events(headers, line, reader)) => Ok(events(&headers, line, reader, By::Own)),
             Ok(Carried::Whole(answer, errand)) => Ok(whole(*answer, errand)),
             Ok(Carried::Failed(fault, errand)) => Err(errand.failed(fault)),
             Err(_) => Err(Refusal::in_place_of_answer(Fault::upstream_lost(), vec![], false)),
@@ -361,8 +363,8 @@ pub(super) fn warn_of_stranger(visit: &Visit, session: Option<&Session>) {
 }
 
 /// A stream of events.
-pub(super) fn events(headers: &HeaderMap, line: Arc<Line>, reader: u64, errand: Option<Errand>) -> Response {
-    handed_on(StatusCode::OK, headers, true, pump::body(None, line, reader, errand))
+pub(super) fn events(headers: &HeaderMap, line: Arc<Line>, reader: u64, by: By) -> Response {
+    handed_on(StatusCode::OK, headers, true, pump::body(None, line, reader, by))
 }
 
 /// An answer that is no stream.

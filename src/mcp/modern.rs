@@ -142,7 +142,7 @@ impl Gateway {
     ) -> Result<Response, Refusal> {
         let refused = |error| Refusal::from_error(error, &visit.metadata).to(&posted.ids);
         let (caller, application) = (&visit.caller, visit.application.number);
-        self.sessions.still_welcome(caller, application).map_err(refused)?;
+        let stay = self.stay(visit).map_err(|refusal| refusal.to(&posted.ids))?;
         let answer = async {
             let Understood::Answer(answer) =
                 understood(self.send(&visit.url, None, outgoing).await?, self.patience()).await?
@@ -156,6 +156,7 @@ impl Gateway {
         };
         let answer = tokio::select! {
             biased;
+            ending = stay.ended() => Err(Fault::over(ending)),
             () = self.stopping.cancelled() => Err(Fault::stopping()),
             answer = tokio::time::timeout(UNATTENDED, answer) => {
                 answer.unwrap_or_else(|_| Err(Fault::upstream_refused("has not answered in time")))

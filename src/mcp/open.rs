@@ -15,7 +15,7 @@ use super::errand::Errand;
 use super::forward::{Greeting, Outgoing, is_events, is_stream};
 use super::kept::{Kept, sealed};
 use super::message::{Initialize, Posted};
-use super::pump::Pump;
+use super::pump::{By, Pump};
 use super::reply::{Fault, Refusal};
 use super::upstream::{self, PROTOCOL_VERSION, SESSION};
 use super::{Gateway, Visit, handed_on, legacy};
@@ -78,12 +78,14 @@ impl Gateway {
         let outgoing = Outgoing { application, method: Method::POST, headers, body };
         // It may have been revoked while the message came, and again while the upstream answers.
         let refused = |error| Refusal::from_error(error, &visit.metadata).to(&posted.ids);
-        self.sessions.still_welcome(&visit.caller, application).map_err(refused)?;
+        let stay = self.stay(visit).map_err(|refusal| refusal.to(&posted.ids))?;
         let greeting = tokio::select! {
             biased;
+            ending = stay.ended() => Err(Fault::over(ending)),
             () = self.stopping.cancelled() => Err(Fault::stopping()),
             greeting = self.greet(&url, outgoing) => greeting,
         };
+        drop(stay);
         let in_place = |fault| Refusal::in_place_of_answer(fault, posted.ids.clone(), false);
         let mut greeting = greeting.map_err(in_place)?;
         let upstream_session = greeting.session.take();
@@ -179,7 +181,7 @@ impl Gateway {
             Pump::new(errand, pumped.clone(), gateway.config.upstream_timeout, &read, rest).run().await;
             gateway.lines.ended(&pumped);
         });
-        legacy::events(&head.headers, line, reader, None)
+        legacy::events(&head.headers, line, reader, By::Own)
     }
 }
 

@@ -54,6 +54,7 @@ impl Errand {
         match relay.next().now_or_never() {
             Some(Some(Ok(all))) if relay.finished && relay.pieces.is_empty() => {
                 relay.sent = all.len() as u64;
+                relay.errand.hands_on(relay.sent);
                 Body::from(all)
             }
             Some(None) => Body::empty(),
@@ -114,7 +115,9 @@ impl Relay {
                 Some(first) => first,
                 None => relay.next().await?,
             };
-            relay.sent += next.as_ref().map_or(0, |bytes| bytes.len() as u64);
+            let bytes = next.as_ref().map_or(0, |bytes| bytes.len() as u64);
+            relay.sent += bytes;
+            relay.errand.hands_on(bytes);
             Some((next, (None, relay)))
         }))
     }

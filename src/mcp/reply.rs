@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::message::{LEGACY, SUPPORTED};
 use crate::auth::NothingGenuine;
+use crate::core::ending::{CredentialEnd, Ending};
 use crate::core::reason::Reason;
 use crate::core::session::Refusal as Rule;
 use crate::error::Error;
@@ -86,6 +87,19 @@ impl Fault {
     /// the client's next request will meet.
     pub fn ended(reason: Reason) -> Self {
         Self::new(-32001, format!("Session disconnected: {reason}")).because(reason.word())
+    }
+
+    /// What a call in flight is told of an end.
+    pub fn over(ending: Ending) -> Self {
+        match ending {
+            Ending::Session(reason) => Self::ended(reason),
+            Ending::Credential(end) => Self::credential_ended(end),
+        }
+    }
+
+    /// The credential that the call came with has ended; the session has not.
+    pub fn credential_ended(end: CredentialEnd) -> Self {
+        Self { data: Some(json!({ "reason": "credential_ended", "credential": end.word() })), ..Self::new(-32000, format!("{end}: authenticate again")) }
     }
 
     /// The credential ran out while a stream was open; the session did not.
@@ -254,6 +268,13 @@ impl Refusal {
         };
         let challenge = format!("Bearer {challenge}resource_metadata=\"{metadata}\", scope=\"mcp:invoke\"");
         Self { challenge: Some(challenge), ..Self::new(StatusCode::UNAUTHORIZED, Fault { data, ..fault }) }
+    }
+
+    /// The credential ended while what it had asked for was under way.
+    pub fn credential_ended(end: CredentialEnd) -> Self {
+        let challenge = format!("Bearer error=\"invalid_token\", error_description=\"{end}\"");
+        let fault = Fault::credential_ended(end);
+        Self { challenge: Some(challenge), ..Self::new(StatusCode::UNAUTHORIZED, fault) }
     }
 
     /// Valid, but without the scope.

@@ -12,14 +12,14 @@ use bytes::Bytes;
 use serde_json::Value;
 use url::Url;
 
-use super::errand::Errand;
+use super::errand::{Errand, Stop};
 use super::event_id::EventId;
 use super::events::Splitter;
 use super::forward::{Greeting, Incoming, Outgoing, accept_both, collect, data};
 use super::legacy::{not_entered, warn_of_stranger};
 use super::line::{End, Gone};
 use super::message::{self, Posted};
-use super::pump;
+use super::pump::{self, By};
 use super::reply::{Fault, Refusal};
 use super::upstream::{self, LAST_EVENT_ID, PROTOCOL_VERSION};
 use super::wire::{NO_SESSION, Wire};
@@ -27,6 +27,8 @@ use super::{Gateway, Visit, check_content, check_takes_events, door, handed_on, 
 use crate::core::event::Counts;
 use crate::core::session::Session;
 use crate::error::Error;
+use crate::gate::{Pass, Side};
+use crate::sessions::Stay;
 
 /// How long a client may take to say `initialize`, and to come back when its stream broke.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
@@ -59,7 +61,7 @@ impl Gateway {
         if let Some(wire) = known.filter(|wire| wire.is_of(&visit.caller)) {
             // Still the wire it was: what the client missed comes first.
             if let Ok(reader) = wire.line.attach(after) {
-                return Ok(self.on_wire(&visit, &wire, reader));
+                return self.on_wire(&visit, &wire, reader);
             }
         }
         let mcp_session_id = last.and_then(|last| last.upstream).filter(|_| session.is_some());
@@ -72,27 +74,45 @@ impl Gateway {
             }
             None => {
                 self.wires.insert(&wire);
-                let (gateway, waiting) = (self.clone(), wire.clone());
-                tokio::spawn(async move {
-                    tokio::time::sleep(PATIENCE).await;
-                    if waiting.session().is_none() {
-                        waiting.line.end(End::Done);
-                        gateway.wires.remove(&waiting);
-                    }
-                });
+                let stay = self.stay(&visit)?;
+                tokio::spawn(self.clone().wait_for_session(wire.clone(), stay));
             }
         }
-        Ok(self.on_wire(&visit, &wire, reader))
+        self.on_wire(&visit, &wire, reader)
+    }
+
+    /// Gives up a wire that gets no session in time, or whose credential ends before.
+    async fn wait_for_session(self: Arc<Self>, wire: Arc<Wire>, stay: Stay) {
+        let ending = tokio::select! {
+            biased;
+            ending = stay.ended() => Some(ending),
+            () = tokio::time::sleep(PATIENCE) => None,
+        };
+        if wire.session().is_none() {
+            match ending {
+                Some(ending) => wire.cut_off(&Fault::over(ending)),
+                None => wire.line.end(End::Done),
+            }
+            self.wires.remove(&wire);
+        }
+    }
+
+    /// Registers what belongs to no session yet, or is read by another request than the one that opened it.
+    pub(super) fn stay(&self, visit: &Visit) -> Result<Stay, Refusal> {
+        let side = Side::Agent(visit.application.number, None);
+        let stay = self.sessions.stay(&visit.caller, side);
+        stay.map_err(|error| Refusal::from_error(error, &visit.metadata))
     }
 
     /// The stream, which begins by naming the endpoint.
-    fn on_wire(&self, visit: &Visit, wire: &Arc<Wire>, reader: u64) -> Response {
+    fn on_wire(&self, visit: &Visit, wire: &Arc<Wire>, reader: u64) -> Result<Response, Refusal> {
         let prefix = Url::parse(&self.public_url).map(|url| url.path().trim_end_matches('/').to_owned());
         let prefix = prefix.unwrap_or_default();
         let endpoint = format!("{prefix}/mcp/{}/messages?sessionId={}", visit.application.id, wire.id);
         let first = Bytes::from(format!("event: endpoint\nretry: {RETRY}\ndata: {endpoint}\n\n"));
-        let body = pump::body(Some(first), wire.line.clone(), reader, None);
-        handed_on(StatusCode::OK, &HeaderMap::new(), true, body)
+        let by = By::Credential(self.stay(visit)?.pass);
+        let body = pump::body(Some(first), wire.line.clone(), reader, by);
+        Ok(handed_on(StatusCode::OK, &HeaderMap::new(), true, body))
     }
 
     /// Takes a client's message. Its answer comes on the wire; here it is only accepted.
@@ -175,7 +195,7 @@ impl Gateway {
         }
         let Greeting { head, read, rest, .. } = greeting;
         let answer = Incoming { head, body: rest.unwrap_or_default() };
-        if let Err(fault) = convey(&wire, &posted.ids, answer, &read, self.patience()).await {
+        if let Err(fault) = convey(&wire, (&posted.ids, None), answer, &read, self.patience()).await {
             wire.refuse(&posted.ids, &fault).await;
         }
     }
@@ -251,12 +271,20 @@ impl Gateway {
                 outgoing.headers.insert(PROTOCOL_VERSION.clone(), version);
             }
             let answer = self.exchange(session, &far, &visit.url, outgoing, false).await?;
-            convey(wire, &errand.ids, answer, &[], self.patience()).await
+            convey(wire, (&errand.ids, Some(&errand)), answer, &[], self.patience()).await
         };
         // What ends the session ends the wire, and says so there.
         let done = tokio::select! {
             biased;
-            _ = errand.watch() => return Ok(()),
+            stop = errand.watch() => {
+                let own = wire.opener.credential == errand.caller.credential;
+                let ended = errand.pass.as_ref().and_then(Pass::credential_end);
+                // Of a message that came with another credential than the stream, which goes on.
+                if let Some(end) = ended.filter(|_| stop == Stop::Ended && !own) {
+                    wire.refuse(&errand.ids, &Fault::credential_ended(end)).await;
+                }
+                return Ok(());
+            }
             done = work => done,
         };
         match done {
@@ -283,7 +311,7 @@ fn accepted() -> Response {
 /// that were.
 async fn convey(
     wire: &Wire,
-    ids: &[Value],
+    (ids, errand): (&[Value], Option<&Errand>),
     answer: Incoming,
     read: &[u8],
     patience: Duration,
@@ -301,6 +329,7 @@ async fn convey(
                 false => Err(Fault::upstream_refused(format_args!("failed (HTTP {})", head.status.as_u16()))),
             };
         }
+        errand.iter().for_each(|errand| errand.hands_on(whole.len() as u64));
         for message in message::apart(&whole) {
             wire.say(message.as_bytes()).await;
         }
@@ -312,6 +341,7 @@ async fn convey(
         while let Some(event) = splitter.next() {
             if !event.data.is_empty() {
                 sent += event.data.len() as u64;
+                errand.iter().for_each(|errand| errand.hands_on(event.data.len() as u64));
                 wire.say(&event.data).await;
             }
         }

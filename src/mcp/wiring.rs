@@ -69,17 +69,21 @@ impl Gateway {
         mcp_session_id: Option<&str>,
     ) -> Result<(), Refusal> {
         let refused = |error| not_entered(error, visit, vec![], false);
-        let pass = self.sessions.enter(&visit.caller, &session).map_err(refused)?;
-        // The stream may have been opened with a credential that is good no more.
-        if let Err(error) = self.sessions.still_welcome(&wire.opener, session.application) {
-            wire.line.end(End::Done);
-            self.wires.remove(wire);
-            return Err(refused(error));
-        }
+        self.sessions.still_welcome(&visit.caller, session.application).map_err(refused)?;
+        // The wire is that of whoever opened the stream, and that credential may be good no more.
+        let pass = match self.sessions.enter(&wire.opener, &session) {
+            Ok(pass) => pass,
+            Err(error) => {
+                wire.line.end(End::Done);
+                self.wires.remove(wire);
+                return Err(refused(error));
+            }
+        };
         wire.give(session.clone(), mcp_session_id);
         self.wires.insert(wire);
-        let mut errand = self.errand(visit, &session, pass, vec![]);
-        let (gateway, wire, visit) = (self.clone(), wire.clone(), visit.clone());
+        let visit = Visit { caller: wire.opener.clone(), ..visit.clone() };
+        let mut errand = self.errand(&visit, &session, pass, vec![]);
+        let (gateway, wire) = (self.clone(), wire.clone());
         tokio::spawn(async move {
             let stop = tokio::select! {
                 biased;

@@ -1,9 +1,13 @@
 //! What the MCP gateway asks of sessions, beyond what every surface does.
 
+use std::time::Duration;
+
+use chrono::TimeDelta;
 use uuid::Uuid;
 
 use super::{Sessions, principal_of};
 use crate::committer::{By, Work};
+use crate::core::Time;
 use crate::core::caller::Caller;
 use crate::core::command::NaturalKey;
 use crate::core::ids::{ApplicationNumber, PrincipalNumber, SessionNumber};
@@ -57,10 +61,17 @@ impl Sessions {
     /// says when it must stop. The credential is judged after that: it may have been revoked since it was presented, and
     /// whoever revokes from now on finds what is registered.
     pub fn enter(&self, caller: &Caller, session: &Session) -> Result<Pass, Error> {
-        let pass = self.gate.enter(session.number, self.clock.now())?;
+        let pass = self.gate.enter(caller, session.number, self.clock.now())?;
         self.still_welcome(caller, session.application)?;
         self.gate_presented(caller, session.number);
         Ok(pass)
+    }
+
+    /// Resolves once so much time has passed by the clock.
+    pub fn passes(&self, time: Duration) -> impl Future<Output = ()> + Send + use<> {
+        let clock = self.clock.clone();
+        let at = TimeDelta::from_std(time).ok().and_then(|time| clock.now().checked_add_signed(time));
+        async move { clock.reached(at.unwrap_or(Time::MAX_UTC)).await }
     }
 
     /// Whether a credential that was good when it was presented still opens an application's agent side.

@@ -12,6 +12,7 @@ mod once;
 mod report;
 mod revoke;
 mod schedules;
+mod stay;
 mod terminals;
 mod traffic;
 mod upkeep;
@@ -33,6 +34,7 @@ pub use list::{Counts as StatusCounts, ListQuery, Page, Walk};
 pub use media::{Found, Point};
 pub use revoke::{Preview, Progress, Revoked};
 pub use schedules::{NewSchedule, Scheduled};
+pub use stay::Stay;
 pub use terminals::{MachineUse, Usage};
 pub use upkeep::Upkeep;
 pub use view::View;
@@ -329,7 +331,7 @@ impl Sessions {
         let items = vec![(number, command)];
         let answer =
             self.committer.submit(By::caller(caller), Work::Bulk { items, revocation: None }).await?;
-        revoke::wait_for(&answer).await;
+        answer.landed().await;
         match answer.done {
             Done::Bulk(ended) => Ok(ended),
             _ => Err(unexpected()),

@@ -29,8 +29,6 @@ use crate::error::Error;
 use crate::meter;
 use crate::secret;
 
-/// How long a connection may take to let go of what was cancelled before it is given up on.
-const YIELD: Duration = Duration::from_millis(100);
 /// Before a revocation that failed is tried again.
 const PAUSE: Duration = Duration::from_millis(200);
 /// Sessions shown with a preview.
@@ -57,12 +55,6 @@ pub(super) struct Worker {
 }
 
 type Waiting = oneshot::Sender<Result<u64, Error>>;
-
-/// Waits until what was cancelled has let go, but not for ever.
-pub(super) async fn wait_for(answer: &Answer) {
-    let all = join_all(answer.flights.iter().map(|flight| flight.landed()));
-    tokio::time::timeout(YIELD, all).await.ok();
-}
 
 /// What a revocation would come to, at the moment of asking.
 pub struct Preview {
@@ -236,19 +228,21 @@ impl Sessions {
         let scope = scope(&beginning.filter);
         let work = Work::BeginRevocation(Box::new(beginning));
         let begun = match self.committer.submit(by, work).await {
-            Ok(answer) => answer.done,
+            Ok(answer) => answer,
             Err(error) => {
                 self.revocations.waiting.lock().remove(&id);
                 self.revocations.wake.notify_one();
                 return Err(error);
             }
         };
-        let Done::Revocation(begun) = begun else { return Err(unexpected()) };
+        let Done::Revocation(revocation) = &begun.done else { return Err(unexpected()) };
         metrics::counter!(meter::REVOCATIONS, "scope" => scope).increment(1);
         self.revocations.wake.notify_one();
         // The worker goes on whether or not anybody still waits here.
         let disconnected = told.await.map_err(|_| Error::Busy)??;
-        Ok(Revoked { id: Some(id), disconnected, credentials: self.credentials_of(&begun).await? })
+        // What was open by credentials that it bars, of sessions that it leaves alone.
+        begun.landed().await;
+        Ok(Revoked { id: Some(id), disconnected, credentials: self.credentials_of(revocation).await? })
     }
 
     /// What became of the credentials behind a revocation, as its first event tells.
@@ -426,7 +420,7 @@ impl Sessions {
             let answer = self.committer.submit(cause.clone(), work).await?;
             landing.push(answer);
         }
-        join_all(landing.iter().map(wait_for)).await;
+        join_all(landing.iter().map(Answer::landed)).await;
         let end = Work::EndRevocation { number: revocation.number, streams_closed };
         let answer = self.committer.submit(cause, end).await?;
         let Done::Revocation(ended) = answer.done else { return Err(unexpected()) };

@@ -23,6 +23,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::core::Time;
 use crate::core::caller::Caller;
+use crate::core::ending::{CredentialEnd, Ending};
 use crate::core::kind::Kind;
 use crate::core::machine::Machine;
 use crate::core::reason::Reason;
@@ -102,9 +103,9 @@ pub struct Terminal {
     /// When the hub began; microseconds since 1970.
     pub begun_us: i64,
     begun: Instant,
-    /// SHA-256 of the secrets of its tokens.
+    /// SHA-256 of the secrets of its tokens; those who watch with whoever let them.
     writer: [u8; 32],
-    watchers: Mutex<Vec<[u8; 32]>>,
+    watchers: Mutex<Vec<([u8; 32], Caller)>>,
     over: watch::Sender<Option<Over>>,
     /// Command lines that were entered so far; in the log they are counted a little later.
     commands: AtomicU64,
@@ -121,22 +122,23 @@ impl Terminal {
         self.commands.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// What a token is good for, by the hash of its secret.
-    pub fn role(&self, hash: &[u8; 32]) -> Option<Role> {
+    /// What a token is good for, by the hash of its secret, and who asked for it: it ends with that one's credential.
+    pub fn role(&self, hash: &[u8; 32]) -> Option<(Role, Caller)> {
         if secret::same(&self.writer, hash) {
-            return Some(Role::Writer);
+            return Some((Role::Writer, self.caller.clone()));
         }
-        let watches = self.watchers.lock().iter().any(|one| secret::same(one, hash));
-        watches.then_some(Role::Watcher)
+        let watchers = self.watchers.lock();
+        let watches = watchers.iter().find(|(one, _)| secret::same(one, hash));
+        watches.map(|(_, caller)| (Role::Watcher, caller.clone()))
     }
 
     /// Lets whoever brings this secret watch; the oldest such right goes if there are many.
-    fn admit(&self, hash: [u8; 32]) {
+    fn admit(&self, hash: [u8; 32], caller: &Caller) {
         let mut watchers = self.watchers.lock();
         if watchers.len() >= WATCHERS {
             watchers.remove(0);
         }
-        watchers.push(hash);
+        watchers.push((hash, Caller { once: None, ..caller.clone() }));
     }
 
     /// A time of the hub's, in microseconds since 1970.
@@ -259,6 +261,8 @@ impl Terminals {
         let allows = |address| is_allowed(address, allow);
         let shell = ssh::connect(&way, &allows, size, Patience::default()).await?;
         let lifetime = TimeDelta::from_std(self.config.terminal_lifetime).unwrap_or(TimeDelta::MAX);
+        // No longer than the key that opens it.
+        let lifetime = lifetime.min(caller.credential.expires_at - self.clock.now());
         let new = NewSession {
             application: Some(application.id),
             name: Some(format!("{} on {}", machine.user, machine.name)),
@@ -312,7 +316,7 @@ impl Terminals {
     /// A token by which somebody may watch.
     pub fn admit(&self, caller: &Caller, terminal: &Terminal) -> String {
         let token = secret::mint_for(caller.once.as_deref(), TokenKind::Terminal, terminal.session.id);
-        terminal.admit(token.hash);
+        terminal.admit(token.hash, caller);
         token.text
     }
 
@@ -377,8 +381,8 @@ impl Minder {
         loop {
             tokio::select! {
                 biased;
-                reason = pass.ended() => {
-                    let over = Over { reason, message: format!("session disconnected: {reason}") };
+                ending = pass.ended() => {
+                    let over = over_because(ending);
                     // Told before the pass is given back: whoever revokes waits for that.
                     terminal.say_over(over.clone());
                     hub.cut();
@@ -413,6 +417,17 @@ impl Minder {
         if let Err(error) = ended {
             tracing::error!(%error, session = %terminal.session.id, "the end of a terminal session is not on record");
         }
+    }
+}
+
+/// How a terminal is over whose session or credential has ended.
+pub fn over_because(ending: Ending) -> Over {
+    match ending {
+        Ending::Session(reason) => Over { reason, message: format!("session disconnected: {reason}") },
+        Ending::Credential(end) => Over {
+            reason: if end == CredentialEnd::Expired { Reason::Lifetime } else { Reason::Revoked },
+            message: format!("{end}, and what it opened ends with it"),
+        },
     }
 }
 

@@ -4,8 +4,9 @@ use uuid::Uuid;
 
 use super::{Draft, Drafted, Fact};
 use crate::committer::{By, Done, Opening};
+use crate::core::Time;
 use crate::core::command::{Command, Connect};
-use crate::core::event::{ActivityRecorded, Event, SessionEvent};
+use crate::core::event::{ActivityRecorded, ActivitySource, Counts, Event, SessionEvent};
 use crate::core::ids::{Head, PrincipalNumber, RevocationNumber, SessionNumber};
 use crate::core::reason::Reason;
 use crate::core::revocation::Revocation;
@@ -32,7 +33,11 @@ impl Draft<'_> {
         let covering = own.cloned().or_else(|| self.covering(session));
         let context =
             self.context(session.application, session.principal, covering.as_ref(), command.presented());
+        let (command, traffic) = &self.with_traffic(session.number, command);
         let events = decide(&context, Some(session), command, self.now)?;
+        if *traffic != Counts::default() {
+            self.counted(session.number, *traffic);
+        }
         // What ends for another reason, a goodbye say, is not its doing and not counted. One that is in force in memory
         // only is nothing that an event could point to.
         let cause = covering.filter(|revocation| {
@@ -43,6 +48,46 @@ impl Draft<'_> {
             self.session_event(by, session.number, event, cause.as_ref(), None);
         }
         Ok(())
+    }
+
+    /// Traffic of a session that is not in the log yet, and not in this batch.
+    fn unwritten(&self, number: SessionNumber) -> Counts {
+        let (all, taken) = (self.known.unwritten(number), self.counted.get(&number).copied());
+        all.minus(taken.unwrap_or_default())
+    }
+
+    fn counted(&mut self, number: SessionNumber, counts: Counts) {
+        let counted = self.counted.entry(number).or_default();
+        *counted = counted.plus(counts);
+    }
+
+    /// A wish to record the gateway's traffic, with all that there is of it by now; and how much was counted in memory.
+    fn with_traffic(&self, number: SessionNumber, command: &Command) -> (Command, Counts) {
+        match command {
+            Command::RecordActivity { source: ActivitySource::Gateway, counts, presented } => {
+                let traffic = self.unwritten(number);
+                let (source, counts) = (ActivitySource::Gateway, counts.plus(traffic));
+                (Command::RecordActivity { source, counts, presented: *presented }, traffic)
+            }
+            command => (command.clone(), Counts::default()),
+        }
+    }
+
+    /// Whatever ends a session, what was counted of it and is not in the log yet is written first: in its owner's name, as
+    /// of when it was last seen.
+    fn write_figures(&mut self, number: SessionNumber) {
+        let counts = self.unwritten(number);
+        let Some(session) = self.session(number).filter(|_| counts != Counts::default()).cloned() else { return };
+        self.counted(number, counts);
+        let by = By { actor: session.owner, ..By::system() };
+        let event = SessionEvent::ActivityRecorded(ActivityRecorded {
+            source: ActivitySource::Gateway,
+            counts,
+            total: session.total.plus(counts),
+            throughput: session.throughput.clone(),
+        });
+        let seen_at = self.known.seen(number).and_then(|seen| seen.seen_at).filter(|at| *at < self.now);
+        self.session_event_at(&by, number, event, (None, None), seen_at);
     }
 
     pub(super) fn connect(&mut self, by: &By, opening: &Opening) -> Result<Done, Error> {
@@ -233,6 +278,21 @@ impl Draft<'_> {
         cause: Option<&Revocation>,
         connecting: Option<(&Connect, &str)>,
     ) {
+        if matches!(event, SessionEvent::Disconnected(_)) {
+            self.write_figures(number);
+        }
+        self.session_event_at(by, number, event, (cause, connecting), None);
+    }
+
+    /// The same, at a moment that is not the one at which such an event takes effect otherwise.
+    fn session_event_at(
+        &mut self,
+        by: &By,
+        number: SessionNumber,
+        event: SessionEvent,
+        (cause, connecting): (Option<&Revocation>, Option<(&Connect, &str)>),
+        at: Option<Time>,
+    ) {
         if let SessionEvent::ActivityRecorded(activity) = &event
             && self.join(by, number, activity)
         {
@@ -249,7 +309,7 @@ impl Draft<'_> {
         }
         let activity = matches!(event, SessionEvent::ActivityRecorded(_));
         let connected = matches!(event, SessionEvent::Connected(_));
-        let occurred_at = takes_effect_at(&event, before.as_ref(), cause, self.now);
+        let occurred_at = at.unwrap_or_else(|| takes_effect_at(&event, before.as_ref(), cause, self.now));
         if let (SessionEvent::Disconnected(_), Some(revocation)) = (&event, cause) {
             let mut revocation = self.revocation(revocation.number).unwrap_or(revocation).clone();
             revocation.disconnected_count += 1;

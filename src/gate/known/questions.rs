@@ -9,7 +9,7 @@ use crate::core::Time;
 use crate::core::api_key::ApiKey;
 use crate::core::application::{Application, Organization};
 use crate::core::caller::{Actor, ActorKind};
-use crate::core::event::Issuer;
+use crate::core::event::{Counts, Issuer};
 use crate::core::filter::{Facts, Filter};
 use crate::core::hook::Hook;
 use crate::core::ids::{
@@ -101,6 +101,12 @@ impl Known {
     /// The current token of an open session.
     pub fn session_token(&self, number: SessionNumber) -> Option<SessionToken> {
         self.sessions.get(&number).and_then(|open| open.token)
+    }
+
+    /// What of an open session's traffic is not in the log yet.
+    pub fn unwritten(&self, number: SessionNumber) -> Counts {
+        let flight = self.sessions.get(&number).and_then(|open| open.flight.get());
+        flight.map_or_else(Counts::default, |flight| flight.tally.read())
     }
 
     /// Whether a request or stream of the session is under way.

@@ -14,13 +14,15 @@ use super::read::{read_moment, visible};
 use super::{Id, SESSION, Success, User, UserName, id, machine_name, read_id, seconds, user_name};
 use crate::core::caller::Caller;
 use crate::core::kind::Kind;
+use crate::gate::Side;
 use crate::http::App;
+use crate::http::download::while_good;
 use crate::http::extract::Query;
 use crate::http::family::TerminalError;
 use crate::http::problem::Problem;
 use crate::http::words::PlainText;
 use crate::lines::{Code, Content, Entry, Filed, Journal, Marks, Query as LinesQuery, Start};
-use crate::sessions::{ListQuery, View, Wanted};
+use crate::sessions::{ListQuery, Stay, View, Wanted};
 use crate::terminal::asciicast::{About, Asciicast, MEDIA_TYPE};
 use crate::terminal::frame::Size;
 use crate::terminal::text::Text;
@@ -116,7 +118,8 @@ pub async fn session_logs(
     let limit = number("limit", parameters.limit.as_deref(), 1, MOST as i64, PAGE as i64)?;
     let view = visible(&app, &caller, session).await?;
     if text {
-        return Ok(as_text(&app, &view));
+        let stay = app.sessions.stay(&caller, Side::Management)?;
+        return Ok(as_text(&app, &view, stay));
     }
     let query = LinesQuery {
         start: Some(Start::Beyond(after)),
@@ -149,7 +152,7 @@ fn log_entry(entry: &Entry, output: &mut Text) -> Option<LogEntry> {
 }
 
 /// The whole log as text, piece by piece.
-fn as_text(app: &App, view: &View) -> Response {
+fn as_text(app: &App, view: &View, stay: Stay) -> Response {
     let query = LinesQuery { only: Marks::codes(&[Code::Output, Code::Marker]), ..LinesQuery::default() };
     let pieces = app.lines.download(Journal::Recording, view.session.number, query).map(|piece| {
         let mut text = Vec::new();
@@ -164,7 +167,7 @@ fn as_text(app: &App, view: &View) -> Response {
         }
         Ok::<_, crate::error::Error>(Bytes::from(text))
     });
-    let pieces = pieces.map(|piece| piece.map_err(std::io::Error::other));
+    let pieces = while_good(stay, pieces.map(|piece| piece.map_err(std::io::Error::other)));
     ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], Body::from_stream(pieces)).into_response()
 }
 
@@ -187,6 +190,7 @@ pub async fn recording(
     asked: HeaderMap,
 ) -> Result<Response, Problem> {
     let view = visible(&app, &caller, session).await?;
+    let stay = app.sessions.stay(&caller, Side::Management)?;
     let first = LinesQuery { limit: 1, ..LinesQuery::default() };
     let first = app.lines.page(Journal::Recording, view.session.number, &first).await?;
     let first = first.entries.into_iter().next();
@@ -218,7 +222,7 @@ pub async fn recording(
             Some((piece, (pages, cast, failed)))
         });
     let head = stream::once(async { Ok(Bytes::from(head)) });
-    let mut response = Body::from_stream(head.chain(body)).into_response();
+    let mut response = Body::from_stream(while_good(stay, head.chain(body))).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type(&asked)));
     let name = format!("attachment; filename=\"{}.cast\"", id("sess", session));

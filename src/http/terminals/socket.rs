@@ -15,14 +15,17 @@ use tokio::time::{Instant, interval, timeout};
 
 use super::open::origin_allowed;
 use super::read_id;
+use crate::core::ending::Ending;
 use crate::core::reason::Reason;
+use crate::gate::Side;
 use crate::http::App;
 use crate::http::problem::Problem;
 use crate::secret::{self, TokenKind};
+use crate::sessions::Stay;
 use crate::terminal::frame::{self, Fault, LARGEST, Mode, Said, Told};
 use crate::terminal::hub::{Attached, Hand, Piece, Refused};
 use crate::terminal::text::Text;
-use crate::terminal::{Over, Role, Terminal};
+use crate::terminal::{Over, Role, Terminal, over_because};
 
 /// What is read at once; larger messages take more than one read.
 const READ: usize = 16 << 10;
@@ -67,7 +70,8 @@ pub async fn websocket(
 
 async fn serve(app: App, session: String, socket: WebSocket) {
     let (mut sink, mut stream) = socket.split();
-    let (terminal, attached, mode, role) = match introduced(&app, &session, &mut stream).await {
+    let Introduced { terminal, attached, mode, role, stay } = match introduced(&app, &session, &mut stream).await
+    {
         Ok(introduced) => introduced,
         Err(refusal) => {
             tell(&mut sink, &refusal.told()).await.ok();
@@ -83,7 +87,7 @@ async fn serve(app: App, session: String, socket: WebSocket) {
     if speaker.ready(&mut sink, lost).await.is_none() {
         return;
     }
-    match speaker.run(&mut sink, listening).await {
+    match speaker.run(&mut sink, listening, stay.ended()).await {
         Farewell::None => {}
         Farewell::Replaced => {
             let message = "another connection has taken this place".into();
@@ -95,12 +99,22 @@ async fn serve(app: App, session: String, socket: WebSocket) {
     }
 }
 
+/// A connection that has said who it is.
+struct Introduced {
+    terminal: Arc<Terminal>,
+    attached: Attached,
+    mode: Mode,
+    role: Role,
+    /// Says when the credential ends by which its token was asked for.
+    stay: Stay,
+}
+
 /// Waits for the first frame, and finds what its token is good for.
 async fn introduced(
     app: &App,
     session: &str,
     stream: &mut SplitStream<WebSocket>,
-) -> Result<(Arc<Terminal>, Attached, Mode, Role), Fault> {
+) -> Result<Introduced, Fault> {
     let refused = |code, message: &'static str| Fault { code, message: message.into() };
     let first = timeout(AUTH_WITHIN, async {
         loop {
@@ -121,7 +135,13 @@ async fn introduced(
         secret::parse(&token).filter(|one| one.kind == TokenKind::Terminal).ok_or_else(unknown)?;
     let named = read_id("sess", session).ok_or_else(unknown)?;
     let terminal = app.terminals.terminal(named).filter(|_| presented.id == named).ok_or_else(unknown)?;
-    let role = terminal.role(&presented.hash).ok_or_else(unknown)?;
+    let (role, caller) = terminal.role(&presented.hash).ok_or_else(unknown)?;
+    let side = Side::Agent(terminal.session.application, Some(terminal.session.number));
+    // Registered before it is attached: a token is good as long as the credential that it was asked for with.
+    let stay = app.sessions.stay(&caller, side).map_err(|error| Fault {
+        code: "UNAUTHORIZED",
+        message: format!("The credential behind this token opens nothing any more: {error}").into(),
+    })?;
     if app.clock.now() >= terminal.session.lifetime_ends_at {
         return Err(unknown());
     }
@@ -131,7 +151,7 @@ async fn introduced(
     };
     let attached =
         attached.map_err(|error| Fault { code: "INVALID_FRAME", message: error.to_string().into() })?;
-    Ok((terminal, attached, mode, role))
+    Ok(Introduced { terminal, attached, mode, role, stay })
 }
 
 /// What a connection says.
@@ -252,13 +272,19 @@ impl Speaker {
     }
 
     /// Speaks until the terminal is over, or the connection.
-    async fn run(mut self, sink: &mut Sink, listening: impl Future<Output = ()>) -> Farewell {
-        tokio::pin!(listening);
+    async fn run(
+        mut self,
+        sink: &mut Sink,
+        listening: impl Future<Output = ()>,
+        ended: impl Future<Output = Ending>,
+    ) -> Farewell {
+        tokio::pin!(listening, ended);
         let terminal = self.terminal.clone();
         let mut ask = interval(ASK_EVERY);
         loop {
             let next = tokio::select! {
                 biased;
+                ending = &mut ended => return Farewell::Over(over_because(ending)),
                 () = &mut listening => return Farewell::None,
                 Some(answer) = self.waiting.recv() => Next::Answer(answer),
                 _ = ask.tick() => Next::Ask,
@@ -272,6 +298,7 @@ impl Speaker {
             // Whoever takes nothing must not keep what was cut off from ending, nor what it says itself unheard.
             let said = tokio::select! {
                 biased;
+                ending = &mut ended => return Farewell::Over(over_because(ending)),
                 () = terminal.hub.was_cut() => return Farewell::Over(terminal.over()),
                 () = &mut listening => return Farewell::None,
                 said = timeout(GONE_AFTER, self.say(sink, next)) => said,

@@ -16,6 +16,8 @@ use crate::core::Time;
 use crate::core::caller::Caller;
 use crate::core::ids::SessionNumber;
 use crate::core::kind::Kind;
+use crate::gate::Side;
+use crate::http::download::while_good;
 use crate::http::extract::Query;
 use crate::http::family::WorkloadError;
 use crate::http::filter::read_time;
@@ -260,10 +262,12 @@ async fn download(
     let (from, to) = (parameters.from.as_deref(), parameters.to.as_deref());
     let query = between(from, to, parameters.level_in.as_deref())?;
     let session = readable(app, caller, kind, id).await?;
+    let stay = app.sessions.stay(caller, Side::Management)?;
     let pages = app.lines.download(Journal::Lines, session, query);
     // Piece by piece, as fast as it is taken: nothing is gathered. An error in the middle breaks the connection off, so that
     // nobody takes a part for the whole.
-    let body = Bytes::from_stream(pages.map(|page| page.map(|page| Piece::from(as_text(&page)))));
+    let pages = pages.map(|page| page.map(|page| Piece::from(as_text(&page))).map_err(std::io::Error::other));
+    let body = Bytes::from_stream(while_good(stay, pages));
     let mut response = body.into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));

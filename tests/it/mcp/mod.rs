@@ -7,6 +7,7 @@ mod clients;
 mod conformance;
 mod credentials;
 mod cutting;
+mod figures;
 mod foreign;
 mod forwarder;
 mod front;
@@ -19,11 +20,11 @@ mod metadata;
 mod modern;
 mod order;
 mod rust_client;
-mod sse;
+pub mod sse;
 mod streams;
 mod tls;
 mod troubles;
-mod upstream;
+pub mod upstream;
 
 use std::time::Duration;
 
@@ -309,6 +310,16 @@ impl Stream {
             let bytes = more.unwrap_or_else(|| panic!("ended without {needle:?}: {:?}", self.text)).unwrap();
             self.text.push_str(std::str::from_utf8(&bytes).unwrap());
         }
+    }
+
+    /// Whether it goes on for so long.
+    pub async fn goes_on(&mut self, long: Duration) -> bool {
+        let end = async {
+            while let Some(Ok(bytes)) = self.bytes.next().await {
+                self.text.push_str(&String::from_utf8_lossy(&bytes));
+            }
+        };
+        tokio::time::timeout(long, end).await.is_err()
     }
 
     /// Reads to the end; whether it was a clean one.

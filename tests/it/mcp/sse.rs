@@ -6,16 +6,16 @@ use serde_json::{Value, json};
 use super::{House, NOT_FOUND, Stream, call, messages, not_found, refused};
 
 /// A client of the oldest revision, with its stream open.
-struct Old {
+pub struct Old {
     url: String,
     endpoint: String,
     token: String,
     http: reqwest::Client,
-    stream: Stream,
+    pub stream: Stream,
 }
 
 impl Old {
-    async fn open(house: &House, token: &str, last_event_id: Option<&str>) -> Result<Self, Response> {
+    pub async fn open(house: &House, token: &str, last_event_id: Option<&str>) -> Result<Self, Response> {
         let (url, http) = (house.server.url(&format!("{}/sse", house.path())), house.server.http.clone());
         let mut request = http.get(&url).bearer_auth(token).header("accept", "text/event-stream");
         if let Some(id) = last_event_id {
@@ -37,7 +37,12 @@ impl Old {
 
     /// With a session.
     async fn connect(house: &House) -> Self {
-        let mut old = Self::open(house, &house.token().await, None).await.unwrap_or_else(|_| unreachable!());
+        Self::connect_with(house, &house.token().await).await
+    }
+
+    /// The same with this token.
+    pub async fn connect_with(house: &House, token: &str) -> Self {
+        let mut old = Self::open(house, token, None).await.unwrap_or_else(|_| unreachable!());
         let params = json!({
             "protocolVersion": "2024-11-05",
             "capabilities": {},
@@ -53,7 +58,7 @@ impl Old {
         self.http.post(&self.endpoint).bearer_auth(&self.token).json(body).send().await.unwrap()
     }
 
-    async fn say(&self, body: &Value) {
+    pub async fn say(&self, body: &Value) {
         let answer = self.post(body).await;
         assert_eq!(answer.status(), StatusCode::ACCEPTED, "{}", answer.text().await.unwrap());
     }

@@ -23,6 +23,7 @@ use sessiond::store::{Batch, EndedPage, Entry, Organization, Reader, SideWrite, 
 use uuid::Uuid;
 
 use super::base::{APPLICATION, Base, Opens, Running, application, session_work};
+use super::disk::operator;
 
 // ---- writing ----
 
@@ -133,14 +134,14 @@ async fn a_full_disk_refuses_writing_and_keeps_what_is_there_and_revokes_in_memo
     let outcome =
         running.begin(Filter { application: Some(APPLICATION), ..Filter::default() }, Reason::Revoked).await;
     assert!(matches!(outcome, Err(Error::DiskFull)));
-    let barred = running.gate.enter(session.number, running.now());
+    let barred = running.gate.enter(&operator(&running), session.number, running.now());
     assert!(barred.is_err(), "what was revoked is denied from memory");
     assert_eq!(running.head(), before.position);
     running.crash().await;
 
     assert_eq!(base.verify().await.unwrap(), before);
     let running = base.start().await;
-    assert!(running.gate.enter(session.number, running.now()).is_ok(), "it did not outlive the restart");
+    assert!(running.gate.enter(&operator(&running), session.number, running.now()).is_ok(), "it did not outlive the restart");
     running.open().await;
     running.stop().await;
     base.verify().await.unwrap();
