@@ -40,9 +40,9 @@ int clock_gettime(clockid_t id, struct timespec *now) {
 fn shim(directory: &Path) -> PathBuf {
     let (source, library) = (directory.join("shim.c"), directory.join("shim.so"));
     std::fs::write(&source, SHIM).unwrap();
-    let built =
-        Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(&source).arg("-ldl");
-    let output = { built }.output().unwrap();
+    let mut compiler = Command::new("cc");
+    compiler.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(&source).arg("-ldl");
+    let output = compiler.output().unwrap();
     assert!(output.status.success(), "{output:?}");
     library
 }
