@@ -19,6 +19,7 @@ pub const AFTER_END: &str = "sessiond_use_after_end_total";
 pub const FOREIGN_SESSION: &str = "sessiond_foreign_session_total";
 pub const DELIVERIES: &str = "sessiond_webhook_deliveries_total";
 pub const STORE_ERRORS: &str = "sessiond_store_errors_total";
+pub const LOG_LINES_LEFT_OUT: &str = "sessiond_log_lines_left_out_total";
 const BUILD: &str = "sessiond_build_info";
 
 const APPEND_STEPS: &[f64] =
@@ -67,6 +68,10 @@ fn describe() {
         "Attempts to deliver an event to a webhook: delivered, failed or given_up."
     );
     describe_counter!(STORE_ERRORS, "Failures of the store, by kind.");
+    describe_counter!(
+        LOG_LINES_LEFT_OUT,
+        "Log lines that were not written: slow, because nobody took them, failed, or repeated too often."
+    );
     describe_gauge!(BUILD, "Always 1; the release is in the label.");
 }
 

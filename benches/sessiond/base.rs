@@ -208,6 +208,7 @@ fn opening(number: i64) -> Work {
             user_agent: Some("python-httpx/0.28.1".into()),
             client_info: Some(serde_json::json!({ "name": "inspector", "version": "1.4.2" })),
             ip: None,
+            ..Personal::default()
         },
         presented: Presented {
             issued_at: sessiond::core::ids::Position(i64::MAX),

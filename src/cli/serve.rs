@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,29 +9,30 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
-use tokio_cron_scheduler::JobScheduler;
 use tokio_util::sync::CancellationToken;
 
 use super::door::Door;
 use super::tls::Tls;
+use super::{credentials, place};
 use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::committer::Committer;
-use crate::config::{Config, database_file};
+use crate::config::{Config, database_file, doubts};
 use crate::core::policy::Policy;
-use crate::directory::{Chosen, Directory};
+use crate::directory::{Chosen, Directory, Founded, Plan};
 use crate::gate::{Change, Fresh, Gate, Past, Terms, key_digest, shown_name};
 use crate::http::{self, App, Shared};
 use crate::issuers::Issuers;
 use crate::limits::Limits;
 use crate::lines::Lines;
 use crate::live::Live;
+use crate::logs;
 use crate::mcp::{Gateway, Upstreams};
 use crate::meter;
 use crate::scheduler;
-use crate::secret::SecretKey;
 use crate::sessions::{Board, Sessions};
 use crate::store::{Loaded, Reader, StoreError, Writer};
+use crate::tasks::vital;
 use crate::terminal::Terminals;
 use crate::webhooks::{Outbox, Sender};
 
@@ -56,9 +56,10 @@ pub struct House {
 impl House {
     /// Opens the database and fills memory from it.
     pub async fn open(config: &Config, clock: Clock) -> anyhow::Result<Self> {
-        let key = SecretKey::load_or_make(&config.secret_key_file())?;
+        let found = place::look(config).await?;
         let policy = policy(config);
-        let writer = Writer::open(&config.database).await.context("cannot open the database")?;
+        let mut writer = Writer::open(&config.database).await.context("cannot open the database")?;
+        let key = place::key(config, &found, &mut writer).await?;
         let reader = Reader::open(&config.database).await.context("cannot open the database")?;
         let mut loaded = reader.load().await.context("cannot load the database")?;
         let lines = open_lines(&config.lines_database(), clock.clone()).await?;
@@ -233,18 +234,25 @@ pub struct Running {
     doors: Vec<JoinHandle<()>>,
     errands: Vec<JoinHandle<()>>,
     terminals: Arc<Terminals>,
-    scheduler: JobScheduler,
+    scheduler: scheduler::Jobs,
     _lock: File,
 }
 
-/// Starts the service; `founded` is told the credentials of a first start.
-pub async fn start(
-    config: Config,
+/// Starts the service; at a first start nobody is shown any credentials.
+pub async fn start(config: Config, clock: Clock) -> anyhow::Result<(Running, Option<Founded>)> {
+    start_with(config, clock, async |directory, plan| Ok(directory.carry_out(plan).await?)).await
+}
+
+/// Starts the service; at a first start `found` shows the credentials of what is planned, and founds it.
+pub async fn start_with(
+    mut config: Config,
     clock: Clock,
-) -> anyhow::Result<(Running, Option<crate::directory::Founded>)> {
+    found: impl AsyncFnOnce(&Directory, Plan) -> anyhow::Result<Founded>,
+) -> anyhow::Result<(Running, Option<Founded>)> {
     check(&config)?;
     let tls = Tls::new(&config)?.map(Arc::new);
-    let lock = lock(&config.database)?;
+    config.database = place::real(&config.database)?;
+    let lock = place::lock(&config.database)?;
     let house = House::open(&config, clock.clone()).await?;
     let listener = listen(config.listen).await?;
     let metrics = match config.metrics_listen {
@@ -253,7 +261,13 @@ pub async fn start(
     };
     let sender = Sender::new(&config).context("cannot set up webhooks")?;
     // Last of what can fail: credentials are shown once, and a start that fails shows none.
-    let founded = bootstrap(&config, &house.directory).await?;
+    let founded = match plan(&config, &house.directory)? {
+        Some(plan) => Some(found(&house.directory, plan).await?),
+        None => {
+            unused_bootstrap(&config, &house.auth).await;
+            None
+        }
+    };
     let address = listener.local_addr()?;
     let public_url: Arc<str> = config.public_url(address).into();
     let limits = Arc::new(Limits::new(config.rate_limit));
@@ -277,7 +291,7 @@ pub async fn start(
     let scheduler = scheduler::start(sessions, directory, limits.clone(), lines, board, &config).await?;
     let door = |listener, router, tls, limit| {
         let (head, stopping) = (config.head_timeout, stopping.clone());
-        tokio::spawn(Door { listener, router, tls, limit, head, stopping }.open())
+        vital("door", Door { listener, router, tls, limit, head, stopping }.open())
     };
     let metrics_address = metrics.as_ref().map(|(listener, _)| listener.local_addr()).transpose()?;
     let mut doors = vec![door(listener, http::router(app.clone()), tls.clone(), config.max_connections)];
@@ -336,14 +350,14 @@ impl Running {
     }
 
     /// Closes the door, lets what is inside finish, writes everything down.
-    pub async fn stop(mut self) {
+    pub async fn stop(self) {
         self.stopping.cancel();
         self.terminals.stop().await;
         for door in self.doors {
             door.await.ok();
         }
         self.closed.cancel();
-        self.scheduler.shutdown().await.ok();
+        self.scheduler.stop().await;
         for errand in self.errands {
             errand.await.ok();
         }
@@ -396,47 +410,8 @@ fn check(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One writer per database, whoever starts it.
-pub fn lock(database: &str) -> anyhow::Result<File> {
-    let file = database_file(database);
-    let in_memory =
-        file.as_os_str().is_empty() || file.as_os_str() == ":memory:" || database.contains("mode=memory");
-    anyhow::ensure!(
-        !in_memory,
-        "{database} would keep sessions in memory only, and sessiond promises that they are on disk: name a file, such as \
-         sqlite:sessiond.db"
-    );
-    let directory = file.parent().filter(|path| !path.as_os_str().is_empty());
-    if let Some(directory) = directory {
-        let there = directory.display();
-        anyhow::ensure!(
-            directory.is_dir(),
-            "there is no directory {there} to keep the database in; make it first"
-        );
-    }
-    let mut path = file.into_os_string();
-    path.push(".lock");
-    let path = PathBuf::from(path);
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .with_context(|| format!("cannot make {}", path.display()))?;
-    file.try_lock().map_err(|_| {
-        anyhow::anyhow!(
-            "another sessiond works on {} (it holds {}); stop it first",
-            database_file(database).display(),
-            path.display()
-        )
-    })?;
-    Ok(file)
-}
-
-async fn bootstrap(
-    config: &Config,
-    directory: &Directory,
-) -> anyhow::Result<Option<crate::directory::Founded>> {
+/// What is to be founded, if nobody has been here before.
+fn plan(config: &Config, directory: &Directory) -> anyhow::Result<Option<Plan>> {
     if !directory.is_empty() {
         return Ok(None);
     }
@@ -446,22 +421,39 @@ async fn bootstrap(
         }
         _ => None,
     };
-    Ok(Some(directory.found_platform("default", chosen).await?))
+    Ok(Some(directory.plan("default", chosen, true)?))
+}
+
+/// Says so if there are credentials for a first start which are nobody's: the first start was long ago.
+async fn unused_bootstrap(config: &Config, auth: &Auth) {
+    let (Some(id), Some(secret)) = (&config.bootstrap_client_id, &config.bootstrap_client_secret) else {
+        return;
+    };
+    if auth.client(id, secret).await.is_err() {
+        tracing::warn!(
+            client_id = id,
+            "--bootstrap-client-id and its secret are not used and open nothing: the database has organizations already"
+        );
+    }
 }
 
 /// The command: serves until SIGTERM or SIGINT. SIGHUP reads again what can change meanwhile.
 pub async fn run(config: Config, again: impl Fn() -> anyhow::Result<Config>) -> anyhow::Result<()> {
-    log();
+    logs::start()?;
+    for doubt in doubts(&config) {
+        tracing::warn!("{doubt}");
+    }
     let automated = config.bootstrap_client_id.is_some();
+    let file = config.credentials_file.clone();
     // From the first moment on: unheard, this signal ends the process.
     let mut hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let (running, founded) = start(config, Clock::system()).await?;
-    if let Some(founded) = founded
-        && !automated
-    {
-        super::print_credentials(&founded);
-    }
+    let found = async |directory: &Directory, plan: Plan| match automated {
+        // Whoever chose them knows them.
+        true => Ok(directory.carry_out(plan).await?),
+        false => credentials::found(directory, plan, file.as_deref()).await,
+    };
+    let (running, _) = start_with(config, Clock::system(), found).await?;
     if let Some(address) = running.metrics_address {
         tracing::info!(metrics = %address, "/metrics is here");
     }
@@ -477,18 +469,4 @@ pub async fn run(config: Config, again: impl Fn() -> anyhow::Result<Config>) -> 
     running.stop().await;
     tracing::info!("stopped");
     Ok(())
-}
-
-/// Logs to standard error: for people on a terminal, JSON lines otherwise. `RUST_LOG` says how much.
-fn log() {
-    use std::io::IsTerminal;
-    use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("info,tokio_cron_scheduler=warn"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if std::io::stderr().is_terminal() {
-        builder.with_target(false).init();
-    } else {
-        builder.json().flatten_event(true).init();
-    }
 }

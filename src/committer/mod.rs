@@ -39,8 +39,10 @@ use crate::core::throughput::Reading;
 use crate::core::token::AccessToken;
 use crate::error::Error;
 use crate::gate::{Change, Flight, Gate};
+use crate::logs;
 use crate::meter;
 use crate::store::{Health, Loaded, SideWrite, StoreError, Writer};
+use crate::tasks::vital;
 
 use draft::Draft;
 pub use draft::{TOO_MANY, not_too_many};
@@ -102,6 +104,13 @@ impl By {
     pub fn recorded(&self) -> Result<Option<Done>, Error> {
         let recorded = self.once.as_ref().and_then(|once| once.recorded.as_deref());
         recorded.map(|text| serde_json::from_str(text).map_err(unreadable)).transpose()
+    }
+}
+
+impl Work {
+    /// Whether something is to be gone from the disk when it is done.
+    fn erases(&self) -> bool {
+        matches!(self, Self::Side(SideWrite::ErasePrincipal(_) | SideWrite::ErasePersonal(_)))
     }
 }
 
@@ -330,17 +339,11 @@ impl Committer {
             publish,
             later: VecDeque::new(),
             batches: 0,
+            erased: false,
             provisional: VecDeque::new(),
             last_provisional: 0,
         };
-        let running = tokio::spawn(task.run(waiting, stopped.clone()));
-        tokio::spawn(async move {
-            if running.await.is_err_and(|error| error.is_panic()) {
-                // Memory and disk may differ now, and nothing could be written any more: a fresh start knows better.
-                tracing::error!("the committer broke; ending");
-                std::process::exit(70);
-            }
-        });
+        vital("committer", task.run(waiting, stopped.clone()));
         Self { queue, tip, stopped }
     }
 
@@ -408,6 +411,8 @@ struct Task {
     /// Bulk units put off, because the batch had enough of them.
     later: VecDeque<Unit>,
     batches: u64,
+    /// Something was erased, and may still stand in the write-ahead log.
+    erased: bool,
     /// Revocations that are in force in memory only, because the disk was full: to be recorded once there is space.
     provisional: VecDeque<(RevocationNumber, Unit)>,
     last_provisional: i64,
@@ -472,7 +477,12 @@ impl Task {
     }
 
     async fn process(&mut self, units: Vec<Unit>) {
+        if let Err(error) = self.writer.check_files() {
+            fail_stop(&error);
+        }
         self.record_provisional().await;
+        self.empty_wal_of_what_was_erased().await;
+        let erases = units.iter().any(|unit| unit.work.erases());
         if units.is_empty() {
             self.settle_only().await.ok();
             return;
@@ -494,6 +504,7 @@ impl Task {
             Err(error) => reply(units, vec![Err(error.into())]),
         }
         self.batches += 1;
+        self.erased |= erases;
         if self.batches.is_multiple_of(64) && self.writer.wal_bytes() > LARGE_WAL {
             self.writer.truncate_wal().await.ok();
         }
@@ -553,12 +564,18 @@ impl Task {
         let begun = Instant::now();
         let outcome = self.writer.commit(batch).await;
         measure(batch, begun.elapsed(), outcome.as_ref().err());
-        if let Err(StoreError::Broken(what) | StoreError::Corrupt(what)) = &outcome {
-            // Fail-stop: after a failed flush nobody knows what is on disk, and trying again would hide it.
-            tracing::error!(%what, "the database cannot be trusted any more; ending");
-            std::process::exit(74);
+        if let Err(error @ (StoreError::Broken(_) | StoreError::Corrupt(_) | StoreError::Raced(_))) = &outcome
+        {
+            fail_stop(error);
         }
         outcome
+    }
+
+    /// What was erased is gone once the write-ahead log was emptied, which has to wait until nobody reads the old one.
+    async fn empty_wal_of_what_was_erased(&mut self) {
+        if self.erased && self.writer.truncate_wal().await.is_ok() {
+            self.erased = self.writer.wal_bytes() > 0;
+        }
     }
 
     fn refuse_for_want_of_space(&mut self, units: Vec<Unit>) {
@@ -653,12 +670,19 @@ impl Task {
     }
 }
 
+/// Ends the process: after a failed flush nobody knows what is on disk, and trying again would hide it; and where the
+/// file is gone or another process writes to it, what memory says is not what is there.
+fn fail_stop(error: &StoreError) -> ! {
+    tracing::error!(%error, "ending: nothing that is written from here on could be relied upon");
+    logs::end(74)
+}
+
 /// Counts a commit, for whoever watches over the service.
 fn measure(batch: &crate::store::Batch, took: Duration, error: Option<&StoreError>) {
     if let Some(error) = error {
         let kind = match error {
             StoreError::Full => "full",
-            StoreError::Broken(_) | StoreError::Corrupt(_) => "broken",
+            StoreError::Broken(_) | StoreError::Corrupt(_) | StoreError::Raced(_) => "broken",
             StoreError::Damaged { .. } => "damaged",
             StoreError::Failed(_) => "failed",
         };

@@ -1,6 +1,11 @@
 //! Everything that can be set: by flag, in the environment, in a file, in this order of precedence.
 
+mod doubts;
+pub mod environment;
 pub mod file;
+mod parse;
+
+pub use doubts::doubts;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,7 +19,7 @@ use ipnet::IpNet;
 #[derive(Debug, Clone, Args)]
 pub struct Config {
     /// Address to listen on
-    #[arg(long, env = "SESSIOND_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
+    #[arg(long, env = "SESSIOND_LISTEN", default_value = "127.0.0.1:8080", value_parser = parse::address, value_name = "ADDRESS")]
     pub listen: SocketAddr,
 
     /// Where sessions are recorded
@@ -30,7 +35,7 @@ pub struct Config {
     pub tls_key: Option<PathBuf>,
 
     /// URL at which clients reach this server [default: the address listened on, https:// with a certificate]
-    #[arg(long, env = "SESSIOND_PUBLIC_URL", value_name = "URL")]
+    #[arg(long, env = "SESSIOND_PUBLIC_URL", value_parser = parse::public_url, value_name = "URL")]
     pub public_url: Option<String>,
 
     /// Listen on an address other machines can reach although connections are not encrypted (put a TLS proxy in front).
@@ -43,7 +48,7 @@ pub struct Config {
     pub secret_key_file: Option<PathBuf>,
 
     /// Address at which Prometheus may ask for /metrics, without encryption or credentials [default: none]
-    #[arg(long, env = "SESSIOND_METRICS_LISTEN", value_name = "ADDRESS")]
+    #[arg(long, env = "SESSIOND_METRICS_LISTEN", value_parser = parse::address, value_name = "ADDRESS")]
     pub metrics_listen: Option<SocketAddr>,
 
     /// Requests a second that one credential may make, and at once after quiet; 0 is no limit; read again on SIGHUP
@@ -51,7 +56,7 @@ pub struct Config {
     pub rate_limit: u32,
 
     /// Believe X-Forwarded-For of proxies in this network; may be given several times
-    #[arg(long, env = "SESSIOND_TRUSTED_PROXY", value_delimiter = ',', value_name = "CIDR")]
+    #[arg(long, env = "SESSIOND_TRUSTED_PROXY", value_delimiter = ',', value_parser = parse::network, value_name = "CIDR")]
     pub trusted_proxy: Vec<IpNet>,
 
     /// Connections open at the same time; further ones wait
@@ -112,7 +117,7 @@ pub struct Config {
 
     /// Allow upstream MCP servers in this network too, not only on loopback and, with https, at public addresses; may be
     /// given several times. Link-local addresses are never allowed
-    #[arg(long, env = "SESSIOND_ALLOW_UPSTREAM", value_delimiter = ',', value_name = "CIDR")]
+    #[arg(long, env = "SESSIOND_ALLOW_UPSTREAM", value_delimiter = ',', value_parser = parse::network, value_name = "CIDR")]
     pub allow_upstream: Vec<IpNet>,
 
     /// An upstream MCP server has this long to begin its answer to a call, and to finish one whose client has gone
@@ -125,7 +130,7 @@ pub struct Config {
     pub upstream_ca: Option<PathBuf>,
 
     /// Accept browsers' requests to /mcp from this origin too, not only from our own; may be given several times
-    #[arg(long, env = "SESSIOND_ALLOW_ORIGIN", value_delimiter = ',', value_name = "ORIGIN")]
+    #[arg(long, env = "SESSIOND_ALLOW_ORIGIN", value_delimiter = ',', value_parser = parse::origin, value_name = "ORIGIN")]
     pub allow_origin: Vec<String>,
 
     /// Require clientInfo.sessionId when an MCP client initializes
@@ -138,7 +143,7 @@ pub struct Config {
 
     /// Allow webhooks to addresses in this network too, not only to public ones; may be given several times. Link-local
     /// addresses are never allowed
-    #[arg(long, env = "SESSIOND_WEBHOOK_ALLOW", value_delimiter = ',', value_name = "CIDR")]
+    #[arg(long, env = "SESSIOND_WEBHOOK_ALLOW", value_delimiter = ',', value_parser = parse::network, value_name = "CIDR")]
     pub webhook_allow: Vec<IpNet>,
 
     /// Allow webhooks to this machine itself, and there to http:// too
@@ -147,7 +152,7 @@ pub struct Config {
 
     /// Fetch keys of external issuers from addresses in this network too, not only from public ones; may be given several
     /// times. Link-local addresses are never allowed
-    #[arg(long, env = "SESSIOND_ISSUER_ALLOW", value_delimiter = ',', value_name = "CIDR")]
+    #[arg(long, env = "SESSIOND_ISSUER_ALLOW", value_delimiter = ',', value_parser = parse::network, value_name = "CIDR")]
     pub issuer_allow: Vec<IpNet>,
 
     /// Allow external issuers on this machine itself, and there at http:// too
@@ -160,7 +165,7 @@ pub struct Config {
 
     /// Allow terminals on machines in this network too, not only on loopback; may be given several times. Link-local
     /// addresses are never allowed
-    #[arg(long, env = "SESSIOND_ALLOW_MACHINE", value_delimiter = ',', value_name = "CIDR")]
+    #[arg(long, env = "SESSIOND_ALLOW_MACHINE", value_delimiter = ',', value_parser = parse::network, value_name = "CIDR")]
     pub allow_machine: Vec<IpNet>,
 
     /// A terminal session ends this long after it began, whatever happens
@@ -179,8 +184,12 @@ pub struct Config {
     #[arg(long, env = "SESSIOND_TERMINAL_OUTPUT_RATE", default_value = "0", value_name = "BYTES")]
     pub terminal_output_rate: u64,
 
+    /// Write the credentials made at the first start to this new file, readable by its owner only, instead of standard output
+    #[arg(long, env = "SESSIOND_CREDENTIALS_FILE", value_name = "FILE")]
+    pub credentials_file: Option<PathBuf>,
+
     /// Client id of the service account made at the first start, instead of one made up
-    #[arg(long, env = "SESSIOND_BOOTSTRAP_CLIENT_ID", value_name = "ID")]
+    #[arg(long, env = "SESSIOND_BOOTSTRAP_CLIENT_ID", value_parser = parse::client_id, value_name = "ID")]
     pub bootstrap_client_id: Option<String>,
 
     /// Its secret, of 32 characters or more. Set it in the environment: flags are seen by every user of the machine

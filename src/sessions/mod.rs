@@ -214,6 +214,7 @@ impl Sessions {
                 user_agent: new.user_agent,
                 client_info: new.client_info,
                 ip: new.ip,
+                ..Personal::default()
             },
             presented: caller.presented(caller.actor),
         };

@@ -94,8 +94,14 @@ impl Detail {
                 .map(std::string::ToString::to_string),
             ip: personal.and_then(|personal| personal.ip.clone()),
             anchor: connected.anchor.clone(),
-            client_session_id: connected.client_session_id.clone(),
-            token_identifier: connected.token_identifier.clone(),
+            client_session_id: connected
+                .client_session_id
+                .clone()
+                .or_else(|| personal.and_then(|personal| personal.client_session_id.clone())),
+            token_identifier: connected
+                .token_identifier
+                .clone()
+                .or_else(|| personal.and_then(|personal| personal.token_identifier.clone())),
             protocol_version: connected.protocol_version.clone(),
             client: personal.and_then(Personal::client).map(str::to_owned),
         }

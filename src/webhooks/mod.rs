@@ -115,7 +115,7 @@ impl Outbox {
         let body = envelope::test_body(&id, webhook, &self.directory, &self.public_url, now);
         let letter = Letter { url: webhook.url.clone(), id: id.clone(), body };
         let began = Instant::now();
-        let attempted = self.sender.send(letter, &keys, now).await;
+        let attempted = self.sender.send(letter, &keys, self.clock.wall()).await;
         Ok(Tested { id, status: attempted.status, error: attempted.error, took: began.elapsed() })
     }
 }

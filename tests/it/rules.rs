@@ -226,7 +226,8 @@ fn a_connect_opens_a_session_whose_token_lasts_as_long_as_the_credential() {
             kind: Kind::Agent,
             principal: PrincipalNumber(1),
             anchor: None,
-            client_session_id: Some("run-1".into()),
+            // What the client called it is personal, and stands beside the event.
+            client_session_id: None,
             token_identifier: None,
             token_expires_at: at(1000),
             lifetime_ends_at: at(86_400),

@@ -93,7 +93,8 @@ impl Draft<'_> {
     pub(super) fn connect(&mut self, by: &By, opening: &Opening) -> Result<Done, Error> {
         let connect = &opening.connect;
         let principal = self.principal_of(opening);
-        let connect = Connect { principal, id: self.later_id(connect.id), ..connect.clone() };
+        let personal = connect.facts();
+        let connect = Connect { principal, id: self.later_id(connect.id), personal, ..connect.clone() };
         let key = connect.key().map(|key| key_digest(connect.application, key));
         let holder = key.and_then(|key| self.holder(&key)).cloned();
         let personal = serde_json::to_string(&connect.personal).unwrap_or_default();

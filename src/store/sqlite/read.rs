@@ -6,6 +6,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions, SqliteRo
 use sqlx::{AssertSqlSafe, Connection, QueryBuilder, Row, Sqlite, SqliteConnection};
 use uuid::Uuid;
 
+use super::look::looking;
 use super::{WHOLE_SESSION, bytes32, detail, options, outcome, revocation, time, wal_bytes, whole_session};
 use crate::core::Time;
 use crate::core::filter::Filter;
@@ -57,6 +58,13 @@ impl Reader {
     /// Opens a pool of readers on a database that exists.
     pub async fn open(url: &str) -> Result<Self, StoreError> {
         let options = options(url)?;
+        Ok(Self { pool: pool(&options).await?, options })
+    }
+
+    /// Opens readers that change nothing, not even beside the file: for a copy of another journal mode, and for a medium
+    /// that cannot be written to.
+    pub async fn looking(url: &str) -> Result<Self, StoreError> {
+        let options = looking(url)?;
         Ok(Self { pool: pool(&options).await?, options })
     }
 

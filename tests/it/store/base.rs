@@ -226,6 +226,7 @@ impl Running {
                 user_agent: None,
                 client_info: Some(serde_json::json!({"name": "inspector", "version": "1.2"})),
                 ip: Some("192.0.2.7".into()),
+                ..Personal::default()
             },
             presented: Presented {
                 expires_at: self.clock.now() + opens.expires_in.unwrap_or(TimeDelta::hours(1)),
