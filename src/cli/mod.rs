@@ -1,5 +1,6 @@
 //! The command line.
 
+mod descriptors;
 mod door;
 pub mod serve;
 mod tls;

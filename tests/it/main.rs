@@ -7,6 +7,7 @@ mod authorization;
 mod configuration;
 mod credentials;
 mod directory;
+mod door;
 mod feeds;
 mod golden;
 mod health;

@@ -8,7 +8,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("core", &[]),
     ("clock", &[]),
     ("config", &[]),
-    ("limits", &[]),
+    ("limits", &["meter"]),
     ("meter", &[]),
     ("store", &["core"]),
     ("error", &["core", "store"]),
@@ -104,6 +104,7 @@ const BRIDGE: &[&str] = &[
     "live",
     "clock",
     "config",
+    "limits",
     "outbound",
     "meter",
 ];
