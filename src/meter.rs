@@ -20,6 +20,12 @@ pub const FOREIGN_SESSION: &str = "sessiond_foreign_session_total";
 pub const DELIVERIES: &str = "sessiond_webhook_deliveries_total";
 pub const STORE_ERRORS: &str = "sessiond_store_errors_total";
 pub const LOG_LINES_LEFT_OUT: &str = "sessiond_log_lines_left_out_total";
+pub const CONNECTIONS: &str = "sessiond_connections";
+pub const CONNECTIONS_TAKEN: &str = "sessiond_connections_taken_total";
+pub const CONNECTIONS_FULL: &str = "sessiond_connections_full_total";
+pub const CONNECTIONS_OVERDUE: &str = "sessiond_connections_overdue_total";
+pub const BODY_BYTES: &str = "sessiond_body_bytes";
+pub const BODIES_REFUSED: &str = "sessiond_bodies_refused_total";
 const BUILD: &str = "sessiond_build_info";
 
 const APPEND_STEPS: &[f64] =
@@ -72,6 +78,18 @@ fn describe() {
         LOG_LINES_LEFT_OUT,
         "Log lines that were not written: slow, because nobody took them, failed, or repeated too often."
     );
+    describe_gauge!(CONNECTIONS, "Connections that are open, by door and by what they are doing.");
+    describe_counter!(CONNECTIONS_TAKEN, "Connections that were accepted, by door.");
+    describe_counter!(
+        CONNECTIONS_FULL,
+        "How often all places at a door were taken, so that the next connection had to wait."
+    );
+    describe_counter!(
+        CONNECTIONS_OVERDUE,
+        "Connections given up: no whole head came in time (head), or no next request (idle)."
+    );
+    describe_gauge!(BODY_BYTES, "Bytes of requests' bodies that are held in memory.");
+    describe_counter!(BODIES_REFUSED, "Requests refused because all bodies together took too much memory.");
     describe_gauge!(BUILD, "Always 1; the release is in the label.");
 }
 

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod credentials;
+mod descriptors;
 mod door;
 mod place;
 mod print;

@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::descriptors;
 use super::door::Door;
 use super::tls::Tls;
 use super::{credentials, place};
@@ -21,6 +22,7 @@ use crate::config::{Config, database_file, doubts};
 use crate::core::policy::Policy;
 use crate::directory::{Chosen, Directory, Founded, Plan};
 use crate::gate::{Change, Fresh, Gate, Past, Terms, key_digest, shown_name};
+use crate::http::connection::Doorway;
 use crate::http::{self, App, Shared};
 use crate::issuers::Issuers;
 use crate::limits::Limits;
@@ -114,6 +116,7 @@ impl House {
             public_url.clone(),
             stopping.clone(),
             self.upstreams.clone(),
+            limits.bodies.clone(),
         );
         App::from(Shared {
             sessions: self.sessions.clone(),
@@ -270,7 +273,7 @@ pub async fn start_with(
     };
     let address = listener.local_addr()?;
     let public_url: Arc<str> = config.public_url(address).into();
-    let limits = Arc::new(Limits::new(config.rate_limit));
+    let limits = Arc::new(Limits::new(config.rate_limit, usize::from(config.body_memory_mib) << 20));
     let config = Arc::new(config);
     let (stopping, closed) = (CancellationToken::new(), CancellationToken::new());
     let (directory, live) = (house.directory.clone(), house.live.clone());
@@ -289,14 +292,16 @@ pub async fn start_with(
     let (sessions, directory) = (house.sessions.clone(), house.directory.clone());
     let (lines, board) = (house.lines.clone(), house.board.clone());
     let scheduler = scheduler::start(sessions, directory, limits.clone(), lines, board, &config).await?;
-    let door = |listener, router, tls, limit| {
-        let (head, stopping) = (config.head_timeout, stopping.clone());
-        vital("door", Door { listener, router, tls, limit, head, stopping }.open())
+    let places = descriptors::connections(config.max_connections);
+    let door = |name, listener, router, tls, limit| {
+        let doorway = Arc::new(Doorway::new(name, config.head_timeout, config.idle_timeout));
+        let door = Door { listener, router, tls, limit, doorway, stopping: stopping.clone() };
+        vital("door", door.open())
     };
     let metrics_address = metrics.as_ref().map(|(listener, _)| listener.local_addr()).transpose()?;
-    let mut doors = vec![door(listener, http::router(app.clone()), tls.clone(), config.max_connections)];
+    let mut doors = vec![door("main", listener, http::router(app.clone()), tls.clone(), places)];
     if let Some((listener, handle)) = metrics {
-        doors.push(door(listener, http::metrics::router(app, handle), None, METRICS_READERS));
+        doors.push(door("metrics", listener, http::metrics::router(app, handle), None, METRICS_READERS));
     }
     let running = Running {
         address,

@@ -51,6 +51,11 @@ pub struct Config {
     #[arg(long, env = "SESSIOND_METRICS_LISTEN", value_parser = parse::address, value_name = "ADDRESS")]
     pub metrics_listen: Option<SocketAddr>,
 
+    /// Answer /metrics under this name too, not only under addresses, localhost and the name in --public-url; may be given
+    /// several times
+    #[arg(long, env = "SESSIOND_METRICS_HOST", value_delimiter = ',', value_name = "NAME")]
+    pub metrics_host: Vec<String>,
+
     /// Requests a second that one credential may make, and at once after quiet; 0 is no limit; read again on SIGHUP
     #[arg(long, env = "SESSIOND_RATE_LIMIT", default_value = "600", value_name = "NUMBER")]
     pub rate_limit: u32,
@@ -67,9 +72,18 @@ pub struct Config {
     #[arg(long, env = "SESSIOND_HEAD_TIMEOUT", default_value = "10s", value_parser = duration, value_name = "DURATION")]
     pub head_timeout: Duration,
 
+    /// A connection is kept between two requests for this long, which each answer announces. Proxies should let go of theirs
+    /// sooner
+    #[arg(long, env = "SESSIOND_IDLE_TIMEOUT", default_value = "2m", value_parser = duration, value_name = "DURATION")]
+    pub idle_timeout: Duration,
+
     /// A client has this long to send the whole body of a request; on /mcp, where bodies are larger, four times as long
     #[arg(long, env = "SESSIOND_BODY_TIMEOUT", default_value = "15s", value_parser = duration, value_name = "DURATION")]
     pub body_timeout: Duration,
+
+    /// The bodies of all requests together take so much memory, in MiB; beyond that, requests with a body get 503
+    #[arg(long, env = "SESSIOND_BODY_MEMORY_MIB", default_value = "256", value_parser = clap::value_parser!(u16).range(1..), value_name = "MIB")]
+    pub body_memory_mib: u16,
 
     /// A request that has no answer after this long gets 503; not revocations, feeds and /mcp
     #[arg(long, env = "SESSIOND_REQUEST_TIMEOUT", default_value = "30s", value_parser = duration, value_name = "DURATION")]

@@ -39,7 +39,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -53,6 +53,7 @@ use crate::core::caller::{Caller, Scope};
 use crate::core::session::Refusal as Rule;
 use crate::directory::Directory;
 use crate::error::Error;
+use crate::limits::{Bodies, NotRead, Sender};
 use crate::sessions::Sessions;
 use door::Door;
 use era::Era;
@@ -77,6 +78,7 @@ pub struct Gateway {
     far: Far,
     lines: Lines,
     wires: Wires,
+    bodies: Arc<Bodies>,
 }
 
 /// A request whose sender may use the application's gateway.
@@ -99,10 +101,24 @@ impl Gateway {
         public_url: Arc<str>,
         stopping: CancellationToken,
         upstreams: Arc<Upstreams>,
+        bodies: Arc<Bodies>,
     ) -> Self {
         let door = Door::new(&config, &public_url);
         let (far, lines, wires) = Default::default();
-        Self { sessions, directory, auth, config, public_url, stopping, door, upstreams, far, lines, wires }
+        Self {
+            sessions,
+            directory,
+            auth,
+            config,
+            public_url,
+            stopping,
+            door,
+            upstreams,
+            far,
+            lines,
+            wires,
+            bodies,
+        }
     }
 }
 
@@ -241,9 +257,14 @@ impl Gateway {
         Ok(Visit { caller, application, url, metadata })
     }
 
+    /// The whole of a POST.
+    async fn read_body(&self, body: Body) -> Result<Bytes, Refusal> {
+        self.bodies.read(body, BODY, Sender::Known).await.map_err(not_read)
+    }
+
     async fn post(self: &Arc<Self>, visit: Visit, parts: &Parts, body: Body) -> Result<Response, Refusal> {
         check_media(&parts.headers)?;
-        let body = read_body(body).await?;
+        let body = self.read_body(body).await?;
         let posted = message::read(&body).map_err(Refusal::bad_request)?;
         match era::of(&posted, &parts.headers)? {
             Era::Modern => self.call(visit, parts, posted, body).await,
@@ -278,24 +299,20 @@ fn check_content(headers: &HeaderMap) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The whole of a POST. Of one that is too large some more is read and thrown away, so that a client that is still writing
-/// gets to read the answer.
-async fn read_body(mut body: Body) -> Result<Bytes, Refusal> {
-    let (mut whole, mut length) = (BytesMut::new(), 0);
-    while let Some(data) = forward::data(&mut body).await {
-        let data = data.map_err(|_| Refusal::bad_request(Fault::parse("Parse error: the body broke off")))?;
-        length += data.len();
-        if length <= BODY {
-            whole.extend_from_slice(&data);
-        } else if length > 2 * BODY {
-            break;
+/// Why a POST was not read.
+fn not_read(reason: NotRead) -> Refusal {
+    match reason {
+        NotRead::TooLarge => {
+            let fault = Fault::invalid_request("Payload Too Large: a message must be at most 4 MiB");
+            Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, fault)
         }
+        NotRead::Full => {
+            let fault = Fault::new(-32000, "Too much is being sent at the moment: try again");
+            let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, fault);
+            Refusal { retry_after: Some(1), ..refusal }
+        }
+        NotRead::Broken(_) => Refusal::bad_request(Fault::parse("Parse error: the body broke off")),
     }
-    if length > BODY {
-        let fault = Fault::invalid_request("Payload Too Large: a message must be at most 4 MiB");
-        return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, fault));
-    }
-    Ok(whole.freeze())
 }
 
 /// What a stream is asked with.

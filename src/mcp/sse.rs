@@ -23,7 +23,7 @@ use super::pump::{self, By};
 use super::reply::{Fault, Refusal};
 use super::upstream::{self, LAST_EVENT_ID, PROTOCOL_VERSION};
 use super::wire::{NO_SESSION, Wire};
-use super::{Gateway, Visit, check_content, check_takes_events, door, handed_on, read_body};
+use super::{Gateway, Visit, check_content, check_takes_events, door, handed_on};
 use crate::core::event::Counts;
 use crate::core::session::Session;
 use crate::error::Error;
@@ -138,7 +138,7 @@ impl Gateway {
         if let Some(reason) = wire.ended() {
             return Err(Refusal::session_not_found(Some(reason)));
         }
-        let body = read_body(body).await?;
+        let body = self.read_body(body).await?;
         let posted = message::read(&body).map_err(Refusal::bad_request)?;
         let giving = wire.giving.clone().lock_owned().await;
         match (wire.session(), posted.initialize.is_some()) {

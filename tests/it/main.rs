@@ -8,6 +8,7 @@ mod clock;
 mod configuration;
 mod credentials;
 mod directory;
+mod door;
 mod feeds;
 mod files;
 mod golden;

@@ -8,7 +8,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("core", &[]),
     ("clock", &[]),
     ("config", &[]),
-    ("limits", &[]),
+    ("limits", &["meter"]),
     ("meter", &[]),
     ("logs", &["meter"]),
     ("tasks", &["logs"]),
@@ -110,6 +110,7 @@ const BRIDGE: &[&str] = &[
     "live",
     "clock",
     "config",
+    "limits",
     "outbound",
     "meter",
 ];

@@ -16,7 +16,7 @@ use url::Url;
 use uuid::Uuid;
 
 use super::super::App;
-use super::super::extract::{body_bytes, read_object};
+use super::super::extract::{body_of_stranger, read_object};
 use super::super::family::MediaError;
 use super::super::problem::Problem;
 use super::names::stream_made;
@@ -34,6 +34,8 @@ use crate::sessions::{NewSession, Sessions};
 
 /// Where the engine puts its signature.
 const SIGNATURE: &str = "x-ome-signature";
+/// Twenty bytes in base64 without padding.
+const SIGNATURE_LENGTH: usize = 27;
 
 /// What a media server says of a viewer or of whoever sends a stream. Unknown members are ignored.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
@@ -123,7 +125,7 @@ impl Reply {
 #[utoipa::path(post, path = "/v1/hooks/ome/{hookId}", operation_id = "media.callHook", tag = "media",
     security(("hookSignature" = [])),
     params(("hookId" = Uuid, Path, description = "The hook.")),
-    request_body(content = Call, description = "At most 64 KiB."),
+    request_body(content = Call, description = "At most 16 KiB: it has to be read before it is known whether it is signed."),
     responses(
         (status = 200, description = "The decision, or `{}` to whoever leaves.", body = Reply),
         (status = 400, description = "The body is not such a call.", body = MediaError),
@@ -142,9 +144,10 @@ pub async fn call_hook(
         Err(_) => None,
     };
     let (hook, caller, secret) = called.ok_or_else(unsigned)?;
-    let bytes = body_bytes(Request::from_parts(parts.clone(), body), &app).await?;
     let signature = parts.headers.get(SIGNATURE).and_then(|value| value.to_str().ok());
-    if !signature.is_some_and(|signature| secret::hook_signed(&secret, &bytes, signature)) {
+    let signature = signature.filter(|text| text.len() == SIGNATURE_LENGTH).ok_or_else(unsigned)?;
+    let bytes = body_of_stranger(Request::from_parts(parts.clone(), body), &app).await?;
+    if !secret::hook_signed(&secret, &bytes, signature) {
         return Err(unsigned());
     }
     let call: Call = read_object(&bytes)?;

@@ -21,7 +21,7 @@ use uuid::Uuid;
 pub use tokens::*;
 
 use super::App;
-use super::extract::body_bytes;
+use super::extract::{body_bytes, body_of_stranger};
 use super::guard;
 use super::problem::Problem;
 use crate::auth::NothingGenuine;
@@ -158,9 +158,9 @@ impl IntoResponse for Refused {
     ),
 )]
 pub async fn token(State(app): State<App>, request: Request) -> Result<Response, Refused> {
-    let headers = request.headers().clone();
-    let form = Form::read(request, &app).await?;
-    let client = authenticate(&app, &headers, &form).await?;
+    let known = Presented::by(&app, request.headers()).await?;
+    let form = Form::read(request, &app, known.is_some()).await?;
+    let client = authenticate(&app, known, &form).await?;
     if let Err(too_many) = app.limits.request(allowance(client)) {
         return Ok(guard::limited(too_many));
     }
@@ -228,7 +228,8 @@ fn target_of(base: &str, target: &str) -> Option<Option<Uuid>> {
 struct Form(HashMap<String, Vec<String>>);
 
 impl Form {
-    async fn read(request: Request, app: &App) -> Result<Self, Refused> {
+    /// It is read whole, and of those who are not known yet only a little.
+    async fn read(request: Request, app: &App, known: bool) -> Result<Self, Refused> {
         let is_form = request.headers().get(header::CONTENT_TYPE).is_some_and(|kind| {
             let essence = kind.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
             essence.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
@@ -237,9 +238,11 @@ impl Form {
             let description = "The body must be a form: application/x-www-form-urlencoded";
             return Err(Refused::new("invalid_request", description));
         }
-        let bytes = body_bytes(request, app).await.map_err(|problem| Refused {
-            status: problem.status,
-            ..Refused::new("invalid_request", problem.message)
+        let read = if known { body_bytes(request, app).await } else { body_of_stranger(request, app).await };
+        let bytes = read.map_err(|problem| {
+            let busy = problem.status == StatusCode::SERVICE_UNAVAILABLE;
+            let error = if busy { "temporarily_unavailable" } else { "invalid_request" };
+            Refused { status: problem.status, ..Refused::new(error, problem.message) }
         })?;
         let mut fields: HashMap<String, Vec<String>> = HashMap::new();
         for (name, value) in form_urlencoded::parse(&bytes).filter(|(_, value)| !value.is_empty()) {
@@ -266,26 +269,40 @@ impl Form {
     }
 }
 
-/// The client that a request authenticates.
-async fn authenticate(app: &App, headers: &HeaderMap, form: &Form) -> Result<Client, Refused> {
+/// A client that has authenticated by HTTP Basic, with the id that it has there.
+struct Presented {
+    client: Client,
+    id: String,
+}
+
+impl Presented {
+    /// The client of a request's head, if it names one there.
+    async fn by(app: &App, headers: &HeaderMap) -> Result<Option<Self>, Refused> {
+        let Some(header) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
+        let pair = header.to_str().ok().and_then(basic).ok_or_else(Refused::client)?;
+        // RFC 6749 2.3.1 has both form-encoded inside Basic; many clients send them as they are.
+        let plain = (decoded(&pair.0), decoded(&pair.1));
+        let client = match app.auth.client(&plain.0, &plain.1).await {
+            Err(Error::Unauthorized { .. }) if plain != pair => app.auth.client(&pair.0, &pair.1).await,
+            other => other,
+        };
+        Ok(Some(Self { client: client.map_err(Refused::from_error)?, id: pair.0 }))
+    }
+}
+
+/// The client that a request authenticates: by its head, which was looked at before, or in the form.
+async fn authenticate(app: &App, known: Option<Presented>, form: &Form) -> Result<Client, Refused> {
     let (id, secret) = (form.one("client_id"), form.one("client_secret"));
-    let Some(header) = headers.get(header::AUTHORIZATION) else {
+    let Some(known) = known else {
         let (Some(id), Some(secret)) = (id, secret) else { return Err(Refused::client()) };
         return app.auth.client(id, secret).await.map_err(Refused::from_error);
     };
-    let pair = header.to_str().ok().and_then(basic).ok_or_else(Refused::client)?;
-    if secret.is_some() || id.is_some_and(|id| id != pair.0 && id != decoded(&pair.0)) {
+    if secret.is_some() || id.is_some_and(|id| id != known.id && id != decoded(&known.id)) {
         let description =
             "Authenticate once: with HTTP Basic, or with client_id and client_secret in the form";
         return Err(Refused::new("invalid_request", description));
     }
-    // RFC 6749 2.3.1 has both form-encoded inside Basic; many clients send them as they are.
-    let plain = (decoded(&pair.0), decoded(&pair.1));
-    match app.auth.client(&plain.0, &plain.1).await {
-        Err(Error::Unauthorized { .. }) if plain != pair => app.auth.client(&pair.0, &pair.1).await,
-        other => other,
-    }
-    .map_err(Refused::from_error)
+    Ok(known.client)
 }
 
 /// User and password of `Authorization: Basic …`, as they stand there.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code};
-use axum::extract::{Path, State};
+use axum::extract::{Extension, Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
@@ -19,6 +19,7 @@ use crate::core::ending::Ending;
 use crate::core::reason::Reason;
 use crate::gate::Side;
 use crate::http::App;
+use crate::http::connection::Connection;
 use crate::http::problem::Problem;
 use crate::secret::{self, TokenKind};
 use crate::sessions::Stay;
@@ -29,8 +30,8 @@ use crate::terminal::{Over, Role, Terminal, over_because};
 
 /// What is read at once; larger messages take more than one read.
 const READ: usize = 16 << 10;
-/// A connection has this long to say who it is.
-const AUTH_WITHIN: Duration = Duration::from_secs(10);
+/// Of whoever has not said yet who it is no more than this is listened to.
+const STRANGERS: usize = 8 << 10;
 /// After so much output the other side is asked what has arrived.
 const ASK_AFTER: u64 = 64 << 10;
 /// And at least so often, so that whoever is gone is noticed.
@@ -51,6 +52,7 @@ type Sink = SplitSink<WebSocket, Message>;
 pub async fn websocket(
     State(app): State<App>,
     Path(session): Path<String>,
+    connection: Option<Extension<Arc<Connection>>>,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
@@ -65,10 +67,14 @@ pub async fn websocket(
     // Keys are few. The buffer is memory that each terminal has for as long as it is open: of itself it would be 128 KiB.
     let upgrade =
         upgrade.read_buffer_size(READ).max_message_size(LARGEST + 1024).max_frame_size(LARGEST + 1024);
-    Ok(upgrade.on_upgrade(move |socket| serve(app, session, socket)))
+    let connection = connection.map(|Extension(connection)| connection);
+    if let Some(connection) = &connection {
+        connection.confine(STRANGERS);
+    }
+    Ok(upgrade.on_upgrade(move |socket| serve(app, session, socket, connection)))
 }
 
-async fn serve(app: App, session: String, socket: WebSocket) {
+async fn serve(app: App, session: String, socket: WebSocket, connection: Option<Arc<Connection>>) {
     let (mut sink, mut stream) = socket.split();
     let Introduced { terminal, attached, mode, role, stay } = match introduced(&app, &session, &mut stream).await
     {
@@ -79,6 +85,9 @@ async fn serve(app: App, session: String, socket: WebSocket) {
             return;
         }
     };
+    if let Some(connection) = connection {
+        connection.release();
+    }
     let (answers, waiting) = mpsc::channel(REPLIES);
     let listening = Listener { hand: attached.hand(), mode, answers }.run(stream);
     let (lost, asked) = (attached.lost, attached.position());
@@ -109,14 +118,14 @@ struct Introduced {
     stay: Stay,
 }
 
-/// Waits for the first frame, and finds what its token is good for.
+/// Waits for the first frame, as long as for the head of a request, and finds what its token is good for.
 async fn introduced(
     app: &App,
     session: &str,
     stream: &mut SplitStream<WebSocket>,
 ) -> Result<Introduced, Fault> {
     let refused = |code, message: &'static str| Fault { code, message: message.into() };
-    let first = timeout(AUTH_WITHIN, async {
+    let first = timeout(app.config.head_timeout, async {
         loop {
             match stream.next().await {
                 Some(Ok(Message::Text(text))) => return Some(text),
