@@ -218,6 +218,14 @@ pub struct Caller {
     pub once: Option<Arc<Once>>,
 }
 
+/// What a wish rests on, as far as it may have ended by the time the wish is decided.
+#[derive(Debug, Clone)]
+pub struct Authority {
+    pub organization: OrganizationNumber,
+    pub principal: Option<PrincipalNumber>,
+    pub credential: Credential,
+}
+
 /// What was presented.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credential {
@@ -265,18 +273,26 @@ impl Caller {
         self.confined_to.is_none_or(|own| own == application)
     }
 
-    /// Whether the caller sees everybody's sessions of its organization on the surfaces of API keys: a key that acts for a
-    /// person sees that person's alone, unless it may read or manage them all anyway.
-    pub fn sees_all(&self) -> bool {
-        let all = [Scope::SessionsRead, Scope::SessionsWrite, Scope::ManagementAll];
-        self.principal.is_none() || all.iter().any(|scope| self.scopes.has(*scope))
-    }
-
     /// Whether the caller may give these rights to others: nobody gives away more than they have. Who manages the whole
     /// organization has every right in it; the installation is another matter.
     pub fn may_give(&self, scopes: Scopes) -> bool {
         let organization = self.scopes.has(Scope::ManagementAll);
         scopes.iter().all(|scope| self.scopes.has(scope) || (organization && scope != Scope::PlatformAdmin))
+    }
+
+    /// What the caller's wishes rest on.
+    pub fn authority(&self) -> Authority {
+        Authority {
+            organization: self.organization,
+            principal: self.principal,
+            credential: self.credential.clone(),
+        }
+    }
+
+    /// Which of these rights the caller may not give to others, nor take from them.
+    pub fn lacks_to_give(&self, scopes: Scopes) -> Scopes {
+        let lacking = scopes.iter().filter(|scope| !self.may_give(Scopes::default().with(*scope)));
+        lacking.fold(Scopes::default(), Scopes::with)
     }
 
     /// The person it is the credential of; a session's own token is the session's.

@@ -3,6 +3,7 @@
 
 mod agents;
 mod api_keys;
+mod authority;
 mod authorization;
 mod configuration;
 mod credentials;
@@ -16,6 +17,7 @@ mod issuers;
 mod kills;
 mod limits;
 mod lines;
+mod made;
 mod mcp;
 mod media;
 mod metrics;

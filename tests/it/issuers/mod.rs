@@ -101,7 +101,7 @@ impl Pair {
 }
 
 /// An identity provider that answers as it is told.
-struct Provider {
+pub struct Provider {
     url: String,
     pair: Pair,
     published: Arc<Published>,
@@ -142,7 +142,7 @@ impl Provider {
         Self { url, pair, published }
     }
 
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         Self::with(Pair::ec()).await
     }
 
@@ -150,19 +150,19 @@ impl Provider {
         self.published.hits.load(Ordering::SeqCst)
     }
 
-    fn trusted(&self) -> Value {
+    pub fn trusted(&self) -> Value {
         json!({
             "issuer": self.url, "audience": AUDIENCE, "algorithms": [self.pair.algorithm()],
             "scopes": ["mcp:invoke"],
         })
     }
 
-    fn header(&self) -> Value {
+    pub fn header(&self) -> Value {
         json!({ "alg": self.pair.algorithm(), "typ": "at+jwt", "kid": "one" })
     }
 
     /// What a good token says now.
-    fn claims(&self, server: &Server, subject: &str) -> Value {
+    pub fn claims(&self, server: &Server, subject: &str) -> Value {
         let now = server.clock.now().timestamp();
         json!({
             "iss": self.url, "aud": [AUDIENCE, "https://other.example"], "sub": subject, "iat": now,
@@ -170,7 +170,7 @@ impl Provider {
         })
     }
 
-    fn sign(&self, header: &Value, claims: &Value) -> String {
+    pub fn sign(&self, header: &Value, claims: &Value) -> String {
         let message = format!("{}.{}", encoded(header.to_string()), encoded(claims.to_string()));
         let algorithm = header["alg"].as_str().unwrap_or_default();
         let signature = self.pair.sign(algorithm, message.as_bytes());

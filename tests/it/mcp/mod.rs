@@ -23,7 +23,7 @@ mod sse;
 mod streams;
 mod tls;
 mod troubles;
-mod upstream;
+pub mod upstream;
 
 use std::time::Duration;
 
