@@ -1,6 +1,6 @@
 //! The application's one error: what went wrong, free of HTTP. Each surface maps it to its own words in one place.
 
-use crate::core::caller::{Caller, Scopes};
+use crate::core::caller::Scopes;
 use crate::core::session::{Ended, Refusal};
 use crate::store::StoreError;
 
@@ -45,8 +45,8 @@ pub enum Error {
 impl Error {
     /// Refuses to whoever may not give these rights to hand out or to end a credential that has them: who could rotate the
     /// secret of one that may more would be that one, and who could end it would have locked it out.
-    pub fn unless_may_give(caller: &Caller, scopes: Scopes) -> Result<(), Self> {
-        let lacking = caller.lacks_to_give(scopes);
+    pub fn unless_may_give(own: Scopes, scopes: Scopes) -> Result<(), Self> {
+        let lacking = own.lacks_to_give(scopes);
         if lacking.is_empty() { Ok(()) } else { Err(Self::Forbidden { missing: lacking.to_string() }) }
     }
 

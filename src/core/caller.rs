@@ -49,20 +49,20 @@ pub enum ActorKind {
 }
 
 impl ActorKind {
+    pub const ALL: [Self; 8] = [
+        Self::System,
+        Self::Operator,
+        Self::Session,
+        Self::Application,
+        Self::ServiceAccount,
+        Self::ApiKey,
+        Self::User,
+        Self::Hook,
+    ];
+
     /// The kind behind a stored code.
     pub fn from_code(code: i64) -> Option<Self> {
-        [
-            Self::System,
-            Self::Operator,
-            Self::Session,
-            Self::Application,
-            Self::ServiceAccount,
-            Self::ApiKey,
-            Self::User,
-            Self::Hook,
-        ]
-        .into_iter()
-        .find(|kind| *kind as i64 == code)
+        Self::ALL.into_iter().find(|kind| *kind as i64 == code)
     }
 
     /// The word used on feeds.
@@ -171,6 +171,15 @@ impl Scopes {
         self.0 == 0
     }
 
+    /// Which of these rights whoever has `self` may not give to others, nor take from them: nobody gives away more than they
+    /// have. Who manages the whole organization has every right in it; the installation is another matter.
+    pub fn lacks_to_give(self, scopes: Self) -> Self {
+        let organization = self.has(Scope::ManagementAll);
+        let lacking =
+            scopes.iter().filter(|scope| !self.has(*scope) && !(organization && *scope != Scope::PlatformAdmin));
+        lacking.fold(Self::default(), Self::with)
+    }
+
     pub fn iter(self) -> impl Iterator<Item = Scope> {
         Scope::ALL.into_iter().filter(move |scope| self.has(*scope))
     }
@@ -222,6 +231,7 @@ pub struct Caller {
 #[derive(Debug, Clone)]
 pub struct Authority {
     pub organization: OrganizationNumber,
+    pub scopes: Scopes,
     pub principal: Option<PrincipalNumber>,
     pub credential: Credential,
 }
@@ -273,26 +283,14 @@ impl Caller {
         self.confined_to.is_none_or(|own| own == application)
     }
 
-    /// Whether the caller may give these rights to others: nobody gives away more than they have. Who manages the whole
-    /// organization has every right in it; the installation is another matter.
-    pub fn may_give(&self, scopes: Scopes) -> bool {
-        let organization = self.scopes.has(Scope::ManagementAll);
-        scopes.iter().all(|scope| self.scopes.has(scope) || (organization && scope != Scope::PlatformAdmin))
-    }
-
     /// What the caller's wishes rest on.
     pub fn authority(&self) -> Authority {
         Authority {
             organization: self.organization,
+            scopes: self.scopes,
             principal: self.principal,
             credential: self.credential.clone(),
         }
-    }
-
-    /// Which of these rights the caller may not give to others, nor take from them.
-    pub fn lacks_to_give(&self, scopes: Scopes) -> Scopes {
-        let lacking = scopes.iter().filter(|scope| !self.may_give(Scopes::default().with(*scope)));
-        lacking.fold(Scopes::default(), Scopes::with)
     }
 
     /// The person it is the credential of; a session's own token is the session's.

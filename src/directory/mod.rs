@@ -300,7 +300,7 @@ fn client_scopes(field: &'static str, words: &[String]) -> Result<Scopes, Error>
 
 /// Nobody gives away, or takes from others, more than they have.
 fn check_gift(caller: &Caller, scopes: Scopes) -> Result<(), Error> {
-    Error::unless_may_give(caller, scopes)
+    Error::unless_may_give(caller.scopes, scopes)
 }
 
 /// The rights that an application's client may ask for.

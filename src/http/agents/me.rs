@@ -8,7 +8,9 @@ use super::{Ended, SessionEnvelope, listed};
 use crate::core::relation::Way;
 use crate::http::App;
 use crate::http::extract::{Ids, Person, Query};
-use crate::http::filter::{FilterParameters, ListParameters, PageParameters};
+use crate::http::filter::{
+    FilterParameters, LimitParameter, ListParameters, PageParameters, StatusParameters,
+};
 use crate::http::problem::{Problem, ProblemBody};
 
 /// List my sessions
@@ -17,7 +19,7 @@ use crate::http::problem::{Problem, ProblemBody};
 #[utoipa::path(get, path = "/api/v1/me/sessions", operation_id = "me.sessions", tag = "me", security(("bearer" = [])),
     params(
         ("applicationId" = Option<Uuid>, Query, description = "Only this application's."),
-        FilterParameters, PageParameters,
+        StatusParameters, FilterParameters, LimitParameter, PageParameters,
     ),
     responses(
         (status = 200, description = "A page of sessions.", body = super::SessionList, headers(

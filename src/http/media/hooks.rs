@@ -40,9 +40,7 @@ const SIGNATURE: &str = "x-ome-signature";
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[schema(as = HookCall)]
 pub struct Call {
-    #[schema(inline)]
     client: Client,
-    #[schema(inline)]
     request: Asked,
 }
 
@@ -61,10 +59,8 @@ pub struct Client {
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[schema(as = HookRequest)]
 pub struct Asked {
-    #[schema(inline)]
     direction: Direction,
     protocol: Option<String>,
-    #[schema(inline)]
     status: Status,
     /// The app and the stream are in its path, or in its `streamid`; the session's name is its `session`.
     url: String,
@@ -74,6 +70,7 @@ pub struct Asked {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = HookDirection)]
 pub enum Direction {
     Incoming,
     Outgoing,
@@ -81,6 +78,7 @@ pub enum Direction {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = HookStatus)]
 pub enum Status {
     Opening,
     Closing,
