@@ -14,6 +14,7 @@ pub const EXPIRY_DELAY: &str = "sessiond_expiry_delay_seconds";
 pub const REVOCATIONS: &str = "sessiond_revocations_total";
 pub const REVOKED: &str = "sessiond_sessions_revoked_total";
 const STREAMS: &str = "sessiond_stream_clients";
+pub const LIMITS_REACHED: &str = "sessiond_limits_reached_total";
 pub const REQUESTS: &str = "sessiond_http_request_duration_seconds";
 pub const AFTER_END: &str = "sessiond_use_after_end_total";
 pub const FOREIGN_SESSION: &str = "sessiond_foreign_session_total";
@@ -73,6 +74,7 @@ fn describe() {
         DELIVERIES,
         "Attempts to deliver an event to a webhook: delivered, failed or given_up."
     );
+    describe_counter!(LIMITS_REACHED, "What was refused because there is as much of it as there may be, by limit.");
     describe_counter!(STORE_ERRORS, "Failures of the store, by kind.");
     describe_counter!(
         LOG_LINES_LEFT_OUT,

@@ -54,16 +54,20 @@ impl Auth {
         let genuine = self.issuers.verify(&unverified, &issuer).await?;
         // It may have been removed, or revoked, while its keys were fetched: what counts is how things stand after.
         let stands = self.gate.known().issuers(&issuer.issuer).any(|(_, one)| *one == issuer);
+        // One allowance for each principal of each organization: what another organization takes for a token of the same
+        // issuer and subject uses nothing of it up.
         let digest = self.directory.subject_digest(&genuine.external.issuer, &genuine.external.subject);
+        let principal = principal_id(&digest);
+        let allowance = secret::hash(&format!("{} {principal}", organization.0));
         let mut remembered = self.remembered.lock();
         if remembered.len() >= REMEMBERED {
             remembered.clear();
         }
-        remembered.insert(secret::hash(token), principal_id(&digest));
+        remembered.insert(secret::hash(token), principal_id(&allowance));
         stands.then_some((organization, issuer, genuine))
     }
 
-    /// The principal of a token that was found genuine before.
+    /// Whose allowance a token uses up that was found genuine before.
     pub(super) fn remembered(&self, token: &str) -> Option<Uuid> {
         self.remembered.lock().get(&secret::hash(token)).copied()
     }

@@ -19,6 +19,7 @@ use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::committer::Committer;
 use crate::config::{Config, database_file, doubts};
+use crate::core::maxima::Maxima;
 use crate::core::policy::Policy;
 use crate::directory::{Chosen, Directory, Founded, Plan};
 use crate::gate::{Change, Fresh, Gate, Past, Terms, key_digest, shown_name};
@@ -67,7 +68,7 @@ impl House {
         let lines = open_lines(&config.lines_database(), clock.clone()).await?;
         let gate = Arc::new(Gate::default());
         fill(&gate, &mut loaded);
-        let committer = Committer::start(writer, &loaded, gate.clone(), clock.clone(), policy);
+        let committer = Committer::start(writer, &loaded, gate.clone(), clock.clone(), (policy, maxima(config)));
         let live = Arc::new(Live::new(reader.clone(), committer.tip()));
         let directory = Arc::new(Directory::new(
             committer.clone(),
@@ -181,6 +182,7 @@ pub fn fill(gate: &Gate, loaded: &mut Loaded) {
     changes.extend(loaded.sessions.iter().map(|row| {
         let (detail, application) = (&row.detail, row.session.application);
         let key = crate::core::command::natural_key(
+            row.session.principal,
             detail.anchor.as_deref(),
             row.session.resource.as_deref(),
             detail.client_session_id.as_deref(),
@@ -208,6 +210,14 @@ pub fn fill(gate: &Gate, loaded: &mut Loaded) {
         let totals = Past { sessions: past.sessions, bytes_out: past.bytes_out };
         (past.application, past.resource, totals)
     }));
+}
+
+fn maxima(config: &Config) -> Maxima {
+    Maxima {
+        applications: config.max_made_applications,
+        streams: config.max_made_streams,
+        principals: config.max_principals,
+    }
 }
 
 fn policy(config: &Config) -> Policy {

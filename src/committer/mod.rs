@@ -21,7 +21,7 @@ use crate::core::application::{
     Application, ApplicationCommand, Organization, OrganizationCommand, ServiceAccount, ServiceAccountCommand,
 };
 use crate::core::bar::Bar;
-use crate::core::caller::{Actor, Caller};
+use crate::core::caller::{Actor, Authority, Caller};
 use crate::core::command::{Command, Connect};
 use crate::core::event::{ApplicationCreated, OrganizationCreated, ServiceAccountCreated, UpstreamSet};
 use crate::core::filter::Filter;
@@ -30,6 +30,7 @@ use crate::core::ids::{
     SessionNumber, Stream, Tip,
 };
 use crate::core::item::{Item, ItemEvent};
+use crate::core::maxima::Maxima;
 use crate::core::once::Once;
 use crate::core::policy::Policy;
 use crate::core::reason::Reason;
@@ -72,12 +73,14 @@ pub struct By {
     /// The request that this is the effect of, where it is to take effect once. Its outcome is recorded with it; so a
     /// request hands in one unit, or one for each part of it.
     pub once: Option<Arc<Once>>,
+    /// What the wish rests on: judged again in the batch, because what came before it in there may have ended it.
+    pub authority: Option<Authority>,
 }
 
 impl By {
     /// sessiond itself.
     pub fn system() -> Self {
-        Self { actor: Actor::SYSTEM, request_id: None, traceparent: None, once: None }
+        Self { actor: Actor::SYSTEM, request_id: None, traceparent: None, once: None, authority: None }
     }
 
     /// A caller, with the request it made.
@@ -87,12 +90,18 @@ impl By {
             request_id: caller.request_id.clone(),
             traceparent: caller.traceparent.clone(),
             once: caller.once.clone(),
+            authority: Some(caller.authority()),
         }
+    }
+
+    /// What follows from what a caller did while it might: it goes on record, whatever became of the credential since.
+    pub fn consequence_of(caller: &Caller) -> Self {
+        Self { once: None, authority: None, ..Self::caller(caller) }
     }
 
     /// Whoever stands at the console.
     pub fn operator() -> Self {
-        Self { actor: Actor::OPERATOR, request_id: None, traceparent: None, once: None }
+        Self { actor: Actor::OPERATOR, ..Self::system() }
     }
 
     /// sessiond, on behalf of whoever asked.
@@ -192,8 +201,12 @@ pub enum Work {
         command: ServiceAccountCommand,
         secret_hash: Option<[u8; 32]>,
     },
-    /// Issue an access token; the committer fills in where in the log.
-    IssueToken(AccessToken),
+    /// Issue an access token; the committer fills in where in the log. Its client was looked at as of a position: what has
+    /// changed since has to be looked at again.
+    IssueToken {
+        token: AccessToken,
+        as_of: Position,
+    },
     Side(SideWrite),
     /// Report on the live writer.
     Health,
@@ -309,7 +322,13 @@ pub struct Committer {
 
 impl Committer {
     /// Starts the one writer of a database on what was loaded from it, after the Gate was filled with the same.
-    pub fn start(writer: Writer, loaded: &Loaded, gate: Arc<Gate>, clock: Clock, policy: Policy) -> Self {
+    pub fn start(
+        writer: Writer,
+        loaded: &Loaded,
+        gate: Arc<Gate>,
+        clock: Clock,
+        rules: (Policy, Maxima),
+    ) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE);
         let tip = Tip { position: loaded.head, lifecycle: loaded.head };
         let (publish, tip) = watch::channel(tip);
@@ -333,7 +352,7 @@ impl Committer {
             writer,
             gate,
             clock,
-            policy,
+            rules,
             chain,
             settling,
             publish,
@@ -404,7 +423,8 @@ struct Task {
     writer: Writer,
     gate: Arc<Gate>,
     clock: Clock,
-    policy: Policy,
+    /// The server's figures for sessions, and the most that may be made on the way.
+    rules: (Policy, Maxima),
     chain: Chain,
     settling: Settling,
     publish: watch::Sender<Tip>,
@@ -522,7 +542,7 @@ impl Task {
             // Who makes room under a limit depends on what the clock says of whom.
             let opens = units.iter().any(|unit| matches!(unit.work, Work::Connect(_)));
             let known = if opens { self.gate.known_at(now) } else { self.gate.known() };
-            let mut draft = Draft::new(&known, self.chain, self.policy, now);
+            let mut draft = Draft::new(&known, self.chain, self.rules, now);
             let mut outcomes = Vec::with_capacity(units.len());
             for unit in units {
                 let outcome = catch_unwind(AssertUnwindSafe(|| draft.decide(&unit.by, &unit.work)));
@@ -707,6 +727,11 @@ fn unreadable(error: serde_json::Error) -> Error {
 
 fn reply(units: Vec<Unit>, answers: Vec<Result<Answer, Error>>) {
     for (unit, answer) in units.into_iter().zip(answers) {
+        if let Err(Error::Conflict { code, .. } | Error::Denied { code, .. }) = &answer
+            && code.ends_with("_limit_reached")
+        {
+            metrics::counter!(meter::LIMITS_REACHED, "limit" => *code).increment(1);
+        }
         // Whoever asked may have left; what was decided stands.
         unit.reply.send(answer).ok();
     }

@@ -9,11 +9,13 @@ pub use doubts::doubts;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use chrono_tz::Tz;
 use clap::Args;
 use ipnet::IpNet;
+use uuid::Uuid;
 
 /// How `sessiond serve` runs.
 #[derive(Debug, Clone, Args)]
@@ -129,8 +131,8 @@ pub struct Config {
     #[arg(long, env = "SESSIOND_KEEP_LINES_MIB", default_value_t = 0, value_name = "MIB")]
     pub keep_lines_mib: u32,
 
-    /// Allow upstream MCP servers in this network too, not only on loopback and, with https, at public addresses; may be
-    /// given several times. Link-local addresses are never allowed
+    /// Allow upstream MCP servers in this network too, not only, with https, at public addresses and, for the first
+    /// organization, on loopback; may be given several times. Link-local addresses are never allowed
     #[arg(long, env = "SESSIOND_ALLOW_UPSTREAM", value_delimiter = ',', value_parser = parse::network, value_name = "CIDR")]
     pub allow_upstream: Vec<IpNet>,
 
@@ -150,6 +152,19 @@ pub struct Config {
     /// Require clientInfo.sessionId when an MCP client initializes
     #[arg(long, env = "SESSIOND_REQUIRE_CLIENT_SESSION_ID")]
     pub require_client_session_id: bool,
+
+    /// Applications of an organization that are made because a portal, a cluster or a media server names them; those that are
+    /// archived do not count
+    #[arg(long, env = "SESSIOND_MAX_MADE_APPLICATIONS", default_value_t = 1_000, value_name = "NUMBER")]
+    pub max_made_applications: u32,
+
+    /// Media streams of an organization, which are made when they are first named
+    #[arg(long, env = "SESSIOND_MAX_MADE_STREAMS", default_value_t = 100_000, value_name = "NUMBER")]
+    pub max_made_streams: u32,
+
+    /// People and clients that an organization can have met; beyond that only those who are known get in
+    #[arg(long, env = "SESSIOND_MAX_PRINCIPALS", default_value_t = 1_000_000, value_name = "NUMBER")]
+    pub max_principals: u32,
 
     /// Time zone of times on the media surface (/v1), a name of the IANA database
     #[arg(long, env = "SESSIOND_MEDIA_TIME_ZONE", default_value = "UTC", value_parser = time_zone, value_name = "NAME")]
@@ -173,12 +188,17 @@ pub struct Config {
     #[arg(long, env = "SESSIOND_ISSUER_ALLOW_LOOPBACK")]
     pub issuer_allow_loopback: bool,
 
+    /// Let an organization take an issuer's tokens for an audience that others could name too: "<organization id> <issuer>
+    /// <audience>"; may be given several times. The first organization takes those that are given to no other
+    #[arg(long, env = "SESSIOND_ISSUER_CLAIM", value_delimiter = ',', value_name = "CLAIM")]
+    pub issuer_claim: Vec<IssuerClaim>,
+
     /// A webhook's receiver has this long to answer
     #[arg(long, env = "SESSIOND_WEBHOOK_TIMEOUT", default_value = "15s", value_parser = duration, value_name = "DURATION")]
     pub webhook_timeout: Duration,
 
-    /// Allow terminals on machines in this network too, not only on loopback; may be given several times. Link-local
-    /// addresses are never allowed
+    /// Allow terminals on machines in this network too, not only, for the first organization, on loopback; may be given several
+    /// times. Link-local addresses are never allowed
     #[arg(long, env = "SESSIOND_ALLOW_MACHINE", value_delimiter = ',', value_parser = parse::network, value_name = "CIDR")]
     pub allow_machine: Vec<IpNet>,
 
@@ -209,6 +229,30 @@ pub struct Config {
     /// Its secret, of 32 characters or more. Set it in the environment: flags are seen by every user of the machine
     #[arg(long, env = "SESSIOND_BOOTSTRAP_CLIENT_SECRET", hide_env_values = true, value_name = "SECRET")]
     pub bootstrap_client_secret: Option<String>,
+}
+
+/// The operator's word that an organization takes an issuer's tokens for an audience.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IssuerClaim {
+    pub organization: Uuid,
+    pub issuer: String,
+    pub audience: String,
+}
+
+impl FromStr for IssuerClaim {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is not \"<organization id> <issuer> <audience>\"");
+        let mut parts = text.split(' ');
+        let (Some(organization), Some(issuer), Some(audience), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(wrong());
+        };
+        let organization = organization.parse().map_err(|_| wrong())?;
+        Ok(Self { organization, issuer: issuer.to_owned(), audience: audience.to_owned() })
+    }
 }
 
 impl Config {

@@ -35,6 +35,9 @@ pub struct Application {
     pub name: String,
     pub description: Option<String>,
     pub oauth: OauthClient,
+    /// Made because another system named it; never meant where an application goes without saying.
+    #[serde(default)]
+    pub on_the_way: bool,
     pub upstream: Option<String>,
     /// How the gateway authenticates there.
     #[serde(default)]
@@ -120,6 +123,7 @@ pub fn evolve_application(
             name: created.name.clone(),
             description: None,
             oauth: created.oauth.clone(),
+            on_the_way: created.on_the_way,
             upstream: None,
             upstream_credential: None,
             policy: None,

@@ -226,6 +226,9 @@ pub struct ApplicationCreated {
     pub id: Uuid,
     pub name: String,
     pub oauth: OauthClient,
+    /// Nobody asked for it: another system named it, and it was made for that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub on_the_way: bool,
 }
 
 /// How an application authenticates. Stored and echoed; the secret is kept elsewhere, as a hash.

@@ -223,7 +223,8 @@ impl Directory {
             scopes,
             allowed_resources: new.allowed_resources,
         };
-        Ok((ApplicationCreated { id, name: checked_name("name", &new.name)?, oauth }, secret))
+        let name = checked_name("name", &new.name)?;
+        Ok((ApplicationCreated { id, name, oauth, on_the_way: false }, secret))
     }
 
     /// Renames or describes an application.
@@ -251,6 +252,7 @@ impl Directory {
         id: Uuid,
     ) -> Result<WithSecret<Application>, Error> {
         let (application, _) = self.application(caller, id)?;
+        check_gift(caller, rights_of(&application))?;
         if application.oauth.r#type == "public" {
             let message = "a public application has no secret to rotate".to_owned();
             return Err(Error::Conflict { code: "public_application", message });
@@ -324,17 +326,14 @@ fn client_scopes(field: &'static str, words: &[String]) -> Result<Scopes, Error>
     }
 }
 
-/// Nobody gives away more than they have.
+/// Nobody gives away, or takes from others, more than they have.
 fn check_gift(caller: &Caller, scopes: Scopes) -> Result<(), Error> {
-    if caller.may_give(scopes) {
-        return Ok(());
-    }
-    let missing: Vec<_> = scopes
-        .iter()
-        .filter(|scope| !caller.may_give(Scopes::default().with(*scope)))
-        .map(Scope::word)
-        .collect();
-    Err(Error::Forbidden { missing: missing.join(" ") })
+    Error::unless_may_give(caller.scopes, scopes)
+}
+
+/// The rights that an application's client may ask for.
+pub fn rights_of(application: &Application) -> Scopes {
+    Scopes::parse(&application.oauth.scopes.join(" ")).0
 }
 
 fn unknown_scope(word: &str) -> String {

@@ -58,6 +58,11 @@ impl Directory {
         self.application_from(caller, work).await
     }
 
+    /// Whether an application is of the organization whose installation this is.
+    pub fn is_operators(&self, number: ApplicationNumber) -> bool {
+        self.gate.known().applications.get(&number).is_some_and(|one| one.organization.is_operators())
+    }
+
     /// As of which event an application authenticates at this URL; `None` if it does not, or its upstream is another.
     /// For every request that goes there.
     pub fn authenticates_at(&self, number: ApplicationNumber, url: &str) -> Option<Position> {

@@ -73,6 +73,8 @@ pub struct Known {
     /// Which organizations trust an issuer.
     trusting: HashMap<String, Vec<OrganizationNumber>>,
     principals: HashMap<(OrganizationNumber, [u8; 32]), PrincipalNumber>,
+    /// How many principals each organization knows.
+    met: HashMap<OrganizationNumber, usize>,
     principals_by_id: HashMap<(OrganizationNumber, Uuid), PrincipalNumber>,
     principal_ids: HashMap<PrincipalNumber, Uuid>,
     items: BTreeMap<Stream, Item>,
@@ -246,7 +248,9 @@ impl Known {
 
     fn meet(&mut self, principal: &Principal) {
         let Principal { number, organization, .. } = *principal;
-        self.principals.insert((organization, principal.subject_digest), number);
+        if self.principals.insert((organization, principal.subject_digest), number).is_none() {
+            *self.met.entry(organization).or_default() += 1;
+        }
         self.principals_by_id.insert((organization, principal.id()), number);
         self.principal_ids.insert(number, principal.id());
     }

@@ -53,15 +53,18 @@ pub type KeyDigest = [u8; 16];
 
 /// The digest under which the Gate keeps a natural key.
 pub fn key_digest(application: ApplicationNumber, key: NaturalKey<'_>) -> KeyDigest {
-    let (tag, text) = match key {
-        NaturalKey::Anchor(text) => (b'a', text),
-        NaturalKey::Named { name, .. } => (b'n', name),
-        NaturalKey::ClientSessionId(text) => (b'c', text),
-        NaturalKey::TokenIdentifier(text) => (b't', text),
+    let (tag, principal, text) = match key {
+        NaturalKey::Anchor(text) => (b'a', None, text),
+        NaturalKey::Named { name, .. } => (b'n', None, name),
+        NaturalKey::ClientSessionId(principal, text) => (b'c', Some(principal), text),
+        NaturalKey::TokenIdentifier(principal, text) => (b't', Some(principal), text),
     };
     let mut hasher = Sha256::new();
     hasher.update(application.0.to_be_bytes());
     hasher.update([tag]);
+    if let Some(principal) = principal {
+        hasher.update(principal.0.to_be_bytes());
+    }
     if let NaturalKey::Named { resource, .. } = key {
         hasher.update((resource.len() as u64).to_be_bytes());
         hasher.update(resource.as_bytes());

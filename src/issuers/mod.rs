@@ -1,6 +1,7 @@
 //! Other issuers' JWT access tokens (RFC 9068, RFC 8725): whether one is what it claims to be. What it opens is decided
 //! elsewhere.
 
+mod claims;
 mod keys;
 
 use std::collections::HashMap;
@@ -22,6 +23,8 @@ use crate::core::caller::{External, Scope, Scopes};
 use crate::core::event::Issuer;
 use crate::outbound::Rules;
 use keys::{Fetcher, KeySet};
+
+pub use claims::Claimant;
 
 /// Signature algorithms that may be accepted; all asymmetric.
 pub const ALGORITHMS: [&str; 9] =

@@ -139,7 +139,7 @@ impl Gateway {
             }
             Err(error) => {
                 // Without an id nobody could ever use it.
-                self.sessions.end(&visit.caller, session.number, Reason::Failed).await.ok();
+                self.sessions.end_minded(&visit.caller, session.number, Reason::Failed).await.ok();
                 Err(refused(error))
             }
         }

@@ -36,7 +36,10 @@ const IDLE: Duration = Duration::from_secs(4);
 
 /// The clients for all upstreams. They follow no redirects, use no proxy, keep connections.
 pub struct Upstreams {
-    roads: Roads,
+    /// Of the organization whose installation this is: to this machine, too.
+    own: Roads,
+    others: Roads,
+    directory: Arc<Directory>,
     credentials: Credentials,
 }
 
@@ -45,18 +48,18 @@ struct Roads {
     plain: Client<HttpConnector<Resolver>, Full<Bytes>>,
     encrypted: Client<Encrypted, Full<Bytes>>,
     allow: Arc<[IpNet]>,
+    here: bool,
 }
 
 impl Upstreams {
     /// Fails if the file of certificate authorities is no good.
     pub fn new(config: &Config, directory: Arc<Directory>, clock: Clock) -> anyhow::Result<Self> {
-        let allow: Arc<[IpNet]> = config.allow_upstream.as_slice().into();
-        let plain = Resolver { allow: allow.clone(), encrypted: false };
-        let encrypted = Resolver { allow: allow.clone(), encrypted: true };
-        let encrypted = Encrypted::new(connector(encrypted), config.upstream_ca.as_deref())?;
-        let roads =
-            Roads { plain: builder().build(connector(plain)), encrypted: builder().build(encrypted), allow };
-        Ok(Self { roads, credentials: Credentials::new(directory, clock) })
+        let (own, others) = (Roads::new(config, true)?, Roads::new(config, false)?);
+        Ok(Self { own, others, credentials: Credentials::new(directory.clone(), clock), directory })
+    }
+
+    fn roads(&self, application: ApplicationNumber) -> &Roads {
+        if self.directory.is_operators(application) { &self.own } else { &self.others }
     }
 
     /// Sends a request of an application to its upstream, authenticated as that wants, and waits for the answer's head, for
@@ -67,39 +70,49 @@ impl Upstreams {
         application: ApplicationNumber,
         request: Request<Full<Bytes>>,
     ) -> Result<Response<Incoming>, Fault> {
+        let roads = self.roads(application);
         let Some(held) = self.credentials.of(application, request.uri()).await? else {
-            return self.roads.send(request).await;
+            return roads.send(request).await;
         };
         let mut request = request;
         match &held.own.credential {
             UpstreamCredential::Header { .. } => {
                 held.show(&mut request)?;
-                self.roads.send(request).await
+                roads.send(request).await
             }
             UpstreamCredential::ClientCredentials { .. } => {
-                let token = self.credentials.token(&held, &self.roads, None).await?;
+                let token = self.credentials.token(&held, roads, None).await?;
                 let mut again = request.clone();
                 request.headers_mut().insert(header::AUTHORIZATION, token.clone());
-                let answer = self.roads.send(request).await?;
+                let answer = roads.send(request).await?;
                 if answer.status() != StatusCode::UNAUTHORIZED {
                     return Ok(answer);
                 }
                 // Refused, so not carried out: it may be said again, once, with a token from after that.
-                let token = self.credentials.token(&held, &self.roads, Some(&token)).await?;
+                let token = self.credentials.token(&held, roads, Some(&token)).await?;
                 again.headers_mut().insert(header::AUTHORIZATION, token);
-                self.roads.send(again).await
+                roads.send(again).await
             }
         }
     }
 }
 
 impl Roads {
+    fn new(config: &Config, here: bool) -> anyhow::Result<Self> {
+        let allow: Arc<[IpNet]> = config.allow_upstream.as_slice().into();
+        let plain = Resolver { allow: allow.clone(), encrypted: false, here };
+        let encrypted = Resolver { allow: allow.clone(), encrypted: true, here };
+        let encrypted = Encrypted::new(connector(encrypted), config.upstream_ca.as_deref())?;
+        let (plain, encrypted) = (builder().build(connector(plain)), builder().build(encrypted));
+        Ok(Self { plain, encrypted, allow, here })
+    }
+
     async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Fault> {
         let encrypted = request.uri().scheme_str() == Some("https");
         let may = if encrypted { is_allowed_encrypted } else { is_allowed };
         let uri = request.uri().clone();
         // The connectors do not ask their resolvers about addresses.
-        if literal(request.uri()).is_some_and(|address| !may(address, &self.allow)) {
+        if literal(request.uri()).is_some_and(|address| !may(address, &self.allow, self.here)) {
             tracing::warn!(url = without_query(&uri), "the upstream's address is not allowed");
             return Err(Fault::upstream_unreachable());
         }

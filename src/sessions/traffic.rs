@@ -60,7 +60,7 @@ impl Sessions {
         }
         pending.recorded_at = now;
         let work = work(pending);
-        let by = By::caller(caller);
+        let by = By::consequence_of(caller);
         drop(traffic);
         let committer = self.committer.clone();
         tokio::spawn(async move { committer.submit(by, work).await.ok() });
@@ -75,7 +75,7 @@ impl Sessions {
     pub async fn flush(&self, number: SessionNumber) {
         let pending = self.traffic.lock().sessions.remove(&number);
         if let Some(mut pending) = pending.filter(|pending| pending.waiting) {
-            let by = By::caller(&pending.caller);
+            let by = By::consequence_of(&pending.caller);
             self.committer.submit(by, work(&mut pending)).await.ok();
         }
     }
@@ -91,7 +91,7 @@ impl Sessions {
             let waiting = pending.waiting;
             if waiting {
                 pending.recorded_at = now;
-                due.push((By::caller(&pending.caller), work(pending)));
+                due.push((By::consequence_of(&pending.caller), work(pending)));
             }
             waiting
         });

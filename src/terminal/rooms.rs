@@ -24,6 +24,7 @@ use crate::config::Config;
 use crate::core::Time;
 use crate::core::caller::Caller;
 use crate::core::ending::{CredentialEnd, Ending};
+use crate::core::ids::OrganizationNumber;
 use crate::core::kind::Kind;
 use crate::core::machine::Machine;
 use crate::core::reason::Reason;
@@ -202,11 +203,14 @@ impl Terminals {
     // ---- machines ----
 
     /// Judges a host that is an address; a name is judged by its addresses, whenever somebody goes there.
-    pub fn check_host(&self, host: &str) -> Result<(), Error> {
+    pub fn check_host(&self, organization: OrganizationNumber, host: &str) -> Result<(), Error> {
         match host.parse::<IpAddr>() {
-            Ok(address) if !is_allowed(address, &self.config.allow_machine) => {
-                let message =
-                    "host is an address that is not allowed: only loopback is, and what --allow-machine adds";
+            Ok(address) if !is_allowed(address, &self.config.allow_machine, organization) => {
+                let message = if organization.is_operators() {
+                    "host is an address that is not allowed: only loopback is, and what --allow-machine adds"
+                } else {
+                    "host is an address that is not allowed: only what --allow-machine adds is"
+                };
                 Err(Error::field("host", message))
             }
             _ => Ok(()),
@@ -231,7 +235,7 @@ impl Terminals {
     pub async fn test(&self, machine: &Machine) -> Result<Tested, NotOpened> {
         let way = self.way(machine).await?;
         let allow = &self.config.allow_machine;
-        let allows = |address| is_allowed(address, allow);
+        let allows = |address| is_allowed(address, allow, machine.organization);
         let begun = Instant::now();
         if way.host_key.is_none() {
             let host_key = ssh::ask_host_key(&way, &allows, Patience::default()).await?;
@@ -258,7 +262,7 @@ impl Terminals {
             return Err(NotOpened::NothingPinned);
         }
         let allow = &self.config.allow_machine;
-        let allows = |address| is_allowed(address, allow);
+        let allows = |address| is_allowed(address, allow, machine.organization);
         let shell = ssh::connect(&way, &allows, size, Patience::default()).await?;
         let lifetime = TimeDelta::from_std(self.config.terminal_lifetime).unwrap_or(TimeDelta::MAX);
         // No longer than the key that opens it.
@@ -339,9 +343,11 @@ impl Terminals {
     }
 }
 
-fn is_allowed(address: IpAddr, allow: &[IpNet]) -> bool {
+/// Whether a machine of an organization may have this address: what was allowed, and this machine where it is the
+/// organization's own.
+fn is_allowed(address: IpAddr, allow: &[IpNet], organization: OrganizationNumber) -> bool {
     let address = address.to_canonical();
-    address.is_loopback() || (!is_never(address) && allow.iter().any(|network| network.contains(&address)))
+    (organization.is_operators() && address.is_loopback()) || (!is_never(address) && allow.iter().any(|network| network.contains(&address)))
 }
 
 /// Minds one terminal.
@@ -412,7 +418,7 @@ impl Minder {
         sessions.flush(number).await;
         let ended = match over.reason {
             Reason::Exited => sessions.shell_ended(&terminal.caller, number, over.message.clone()).await,
-            reason => sessions.end(&terminal.caller, number, reason).await,
+            reason => sessions.end_minded(&terminal.caller, number, reason).await,
         };
         if let Err(error) = ended {
             tracing::error!(%error, session = %terminal.session.id, "the end of a terminal session is not on record");

@@ -3,6 +3,7 @@
 
 mod agents;
 mod api_keys;
+mod authority;
 mod authorization;
 mod clock;
 mod configuration;
@@ -20,6 +21,7 @@ mod kills;
 mod limits;
 mod lines;
 mod logs;
+mod made;
 mod mcp;
 mod media;
 mod metrics;

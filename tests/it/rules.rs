@@ -287,14 +287,20 @@ fn a_connect_is_refused_with_an_expired_credential_from_its_very_instant_on() {
     assert_eq!(nothing().when(connect(), at(1000)), Err(Refusal::Expired));
 }
 
+const ADA: PrincipalNumber = PrincipalNumber(1);
+
 #[test]
 fn the_natural_key_is_the_anchor_else_the_client_session_id_and_else_the_token_identifier() {
-    assert_eq!(natural_key(Some("z"), None, Some("a"), Some("b")), Some(NaturalKey::Anchor("z")));
-    assert_eq!(natural_key(None, None, Some("a"), Some("b")), Some(NaturalKey::ClientSessionId("a")));
-    assert_eq!(natural_key(None, None, None, Some("b")), Some(NaturalKey::TokenIdentifier("b")));
-    assert_eq!(natural_key(None, None, None, None), None);
-    assert_ne!(natural_key(None, None, Some("x"), None), natural_key(None, None, None, Some("x")));
-    assert_ne!(natural_key(Some("x"), None, None, None), natural_key(None, None, Some("x"), None));
+    assert_eq!(natural_key(ADA, Some("z"), None, Some("a"), Some("b")), Some(NaturalKey::Anchor("z")));
+    assert_eq!(natural_key(ADA, None, None, Some("a"), Some("b")), Some(NaturalKey::ClientSessionId(ADA, "a")));
+    assert_eq!(natural_key(ADA, None, None, None, Some("b")), Some(NaturalKey::TokenIdentifier(ADA, "b")));
+    assert_eq!(natural_key(ADA, None, None, None, None), None);
+    let named = |principal| natural_key(principal, None, None, Some("x"), None);
+    assert_ne!(named(ADA), natural_key(ADA, None, None, None, Some("x")));
+    assert_ne!(natural_key(ADA, Some("x"), None, None, None), named(ADA));
+    assert_ne!(named(ADA), named(PrincipalNumber(2)), "what a client makes up is told apart by whose it is");
+    let in_resource = |principal| natural_key(principal, None, Some("stream"), Some("x"), None);
+    assert_eq!(in_resource(ADA), in_resource(PrincipalNumber(2)), "a name in a resource is the application's");
 }
 
 #[test]
@@ -799,6 +805,7 @@ fn application(events: &[ApplicationEvent]) -> Application {
             scopes: vec![],
             allowed_resources: vec![],
         },
+        on_the_way: false,
     }));
     let mut application = None;
     for (index, event) in [&created].into_iter().chain(events).enumerate() {

@@ -93,6 +93,9 @@ impl Draft<'_> {
     pub(super) fn connect(&mut self, by: &By, opening: &Opening) -> Result<Done, Error> {
         let connect = &opening.connect;
         let principal = self.principal_of(opening);
+        if principal.0 > self.chain.last_principal {
+            self.room_for_principal(opening.connect.organization)?;
+        }
         let personal = connect.facts();
         let connect = Connect { principal, id: self.later_id(connect.id), personal, ..connect.clone() };
         let key = connect.key().map(|key| key_digest(connect.application, key));
@@ -202,6 +205,7 @@ impl Draft<'_> {
             issued_at: session.head.position,
             expires_at: session.token_expires_at,
         };
+        self.tokens.insert(number, token.issued_at);
         self.side.push(SideWrite::SessionToken(number, token));
         self.changes.push(Change::SessionToken(number, token));
     }

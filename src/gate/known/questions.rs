@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::core::Time;
 use crate::core::api_key::ApiKey;
 use crate::core::application::{Application, Organization};
-use crate::core::caller::{Actor, ActorKind};
+use crate::core::caller::{Actor, ActorKind, Scopes};
 use crate::core::event::{Counts, Issuer};
 use crate::core::filter::{Facts, Filter};
 use crate::core::hook::Hook;
@@ -136,6 +136,11 @@ impl Known {
 
     pub fn access_token(&self, id: Uuid) -> Option<&AccessToken> {
         self.access_tokens.get(&id)
+    }
+
+    /// How many principals an organization knows.
+    pub fn principals_in(&self, organization: OrganizationNumber) -> usize {
+        self.met.get(&organization).copied().unwrap_or(0)
     }
 
     pub fn principal(&self, organization: OrganizationNumber, digest: &[u8; 32]) -> Option<PrincipalNumber> {
@@ -336,6 +341,13 @@ impl Known {
             Item::ApiKey(key) => Some(key),
             _ => None,
         })
+    }
+
+    /// What the API keys of a person open together.
+    pub fn rights_of_keys(&self, person: PrincipalNumber) -> Scopes {
+        let keys = self.api_keys().filter(|key| key.principal == Some(person) && key.revoked_at.is_none());
+        let scopes = keys.flat_map(|key| Scopes::parse(&key.scopes).0.iter().collect::<Vec<_>>());
+        scopes.fold(Scopes::default(), Scopes::with)
     }
 
     pub fn schedules(&self) -> impl DoubleEndedIterator<Item = &Schedule> {

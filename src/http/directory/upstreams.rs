@@ -121,10 +121,11 @@ pub async fn set_upstream(
     Body(body): Body<SetUpstream>,
 ) -> Result<Json<ApplicationResponse>, Problem> {
     let [id] = ids;
-    let url = mcp::check_upstream(&body.url, &app.config)?;
+    let here = caller.organization.is_operators();
+    let url = mcp::check_upstream(&body.url, &app.config, here)?;
     let credential = body.credential.map(|new| {
         let (shown, secret) = new.split();
-        mcp::check_credential(shown, &secret, &app.config).map(|shown| (shown, secret))
+        mcp::check_credential(shown, &secret, &app.config, here).map(|shown| (shown, secret))
     });
     let new = NewUpstream { url, credential: credential.transpose()? };
     app.directory.set_upstream(&caller, id, new).await?;

@@ -26,6 +26,7 @@ use crate::core::caller::Caller;
 use crate::core::hook::Hook;
 use crate::core::place::{MediaStream, checked_segment};
 use crate::core::reason::Reason;
+use crate::core::relation::MayAct;
 use crate::core::session::Session;
 use crate::error::Error;
 use crate::gate::Placed;
@@ -249,8 +250,8 @@ impl Viewer<'_> {
         let session = match self.sessions.connect(caller, new).await {
             Ok(opened) => opened.session,
             // The same said again, because the answer was lost, is the same session.
-            Err(Error::Conflict { code: "session_key_taken", .. }) => match self.own(stream, &name).await? {
-                Some(session) => session,
+            Err(Error::Conflict { code: "session_key_taken", .. }) => match self.own(caller, stream, &name).await? {
+                Some(session) => Session::clone(&session),
                 None => return Ok(Reply::refused(name_taken(&name))),
             },
             Err(error) => return refusal(error.into()),
@@ -265,8 +266,8 @@ impl Viewer<'_> {
         for target in urls.into_iter().flatten().filter_map(|url| Target::read(url).ok()) {
             let names = [self.hook.vhost.as_str(), &target.app, &target.stream];
             let Placed::Stream(stream) = self.sessions.placed(caller, names) else { continue };
-            if let Some(session) = self.own(&stream, &self.name(&target)).await? {
-                self.sessions.end(caller, session.number, Reason::Client).await?;
+            if let Some(session) = self.own(caller, &stream, &self.name(&target)).await? {
+                self.sessions.end(caller, &session, Reason::Client).await?;
                 return Ok(());
             }
         }
@@ -274,8 +275,13 @@ impl Viewer<'_> {
     }
 
     /// The live session of this name, if this very connection opened it.
-    async fn own(&self, stream: &MediaStream, name: &str) -> Result<Option<Session>, Error> {
-        let Some(session) = self.sessions.named(stream, name) else { return Ok(None) };
+    async fn own(
+        &self,
+        caller: &Caller,
+        stream: &MediaStream,
+        name: &str,
+    ) -> Result<Option<MayAct>, Error> {
+        let Some(session) = self.sessions.named_to_act_on(caller, stream, name) else { return Ok(None) };
         let own = self.sessions.is_of(&session, &self.digest(&[])).await?;
         Ok(own.then_some(session))
     }

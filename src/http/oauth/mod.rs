@@ -158,7 +158,9 @@ impl IntoResponse for Refused {
     ),
 )]
 pub async fn token(State(app): State<App>, request: Request) -> Result<Response, Refused> {
-    let known = Presented::by(&app, request.headers()).await?;
+    let mut as_of = app.directory.position();
+    let headers = request.headers().clone();
+    let known = Presented::by(&app, &headers).await?;
     let form = Form::read(request, &app, known.is_some()).await?;
     let client = authenticate(&app, known, &form).await?;
     if let Err(too_many) = app.limits.request(allowance(client)) {
@@ -172,13 +174,26 @@ pub async fn token(State(app): State<App>, request: Request) -> Result<Response,
         None => return Err(Refused::new("invalid_request", "grant_type is missing")),
     }
     let audience = audience(&app.public_url, &form)?;
-    let issued = app.directory.issue_token(client, form.one("scope"), audience).await;
+    let mut issued = app.directory.issue_token(client, form.one("scope"), audience, as_of).await;
+    // Its secret may have been replaced while it was looked at: what is true now is looked at again.
+    for _ in 0..TRIES {
+        if !matches!(issued, Err(Error::Busy)) {
+            break;
+        }
+        as_of = app.directory.position();
+        let known = Presented::by(&app, &headers).await?;
+        let client = authenticate(&app, known, &form).await?;
+        issued = app.directory.issue_token(client, form.one("scope"), audience, as_of).await;
+    }
     let issued = issued.map_err(Refused::from_error)?;
     let Issued { token, scopes, expires_in } = issued;
     let body =
         TokenResponse { access_token: token, token_type: "Bearer", expires_in, scope: scopes.to_string() };
     Ok(([(header::CACHE_CONTROL, "no-store"), (header::PRAGMA, "no-cache")], Json(body)).into_response())
 }
+
+/// How often a client is looked at again that changes meanwhile.
+const TRIES: usize = 3;
 
 /// Under what a client's requests are counted; no id of a token looks like it.
 fn allowance(client: Client) -> Uuid {

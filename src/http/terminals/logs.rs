@@ -338,7 +338,7 @@ fn searched(app: &App, caller: &Caller, parameters: &SearchParameters) -> Result
     let to = parameters.to.as_deref().map(|text| read_moment("to", text, true)).transpose()?;
     let machine = parameters.machine_id.as_deref().map(|text| read_id("mch", text));
     let user = parameters.user_id.as_deref().map(|text| read_id("usr", text));
-    let own = app.sessions.person(caller).filter(|_| !caller.sees_all());
+    let own = app.sessions.person(caller).filter(|_| !caller.looks_at_all());
     let foreign = matches!((own, user.flatten()), (Some(own), Some(user)) if own != user);
     if machine == Some(None) || user == Some(None) || foreign {
         return Ok(None);

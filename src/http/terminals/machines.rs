@@ -88,7 +88,7 @@ impl From<CredentialBody> for MachineSecret {
 pub struct CreateMachine {
     #[schema(min_length = 1, max_length = 200)]
     name: String,
-    /// A name or an address; loopback, and what `--allow-machine` adds.
+    /// A name or an address; what `--allow-machine` adds, and for the first organization this machine itself.
     #[schema(min_length = 1, max_length = 255)]
     host: String,
     #[serde(default = "ssh")]
@@ -221,7 +221,7 @@ pub async fn create_machine(
     State(app): State<App>,
     Body(body): Body<CreateMachine>,
 ) -> Result<(StatusCode, Json<Success<MachineView>>), Problem> {
-    app.terminals.check_host(&body.host)?;
+    app.terminals.check_host(caller.organization, &body.host)?;
     let new = NewMachine {
         name: body.name,
         host: body.host,
@@ -265,7 +265,7 @@ pub async fn update_machine(
     Body(body): Body<UpdateMachine>,
 ) -> Result<Json<Success<MachineView>>, Problem> {
     if let Some(host) = &body.host {
-        app.terminals.check_host(host)?;
+        app.terminals.check_host(caller.organization, host)?;
     }
     let changed = ChangedMachine {
         name: body.name,

@@ -11,7 +11,7 @@ use super::read::visible;
 use super::{Admin, Body, Id, MACHINE, MachineView, SESSION, Said, Success, User, id, read_id, seconds};
 use crate::auth::ClientAddress;
 use crate::core::reason::Reason;
-use crate::core::status::DerivedStatus;
+use crate::core::relation::Way;
 use crate::http::App;
 use crate::http::extract::given;
 use crate::http::family::TerminalError;
@@ -176,12 +176,11 @@ pub async fn terminate_session(
     Id(session): Id<SESSION>,
     State(app): State<App>,
 ) -> Result<Json<Said>, Problem> {
-    let view = visible(&app, &caller, session).await?;
-    let over = matches!(view.derived, DerivedStatus::Disconnected | DerivedStatus::Expired);
-    if over && !caller.repeats() {
+    let session = app.sessions.to_act_on(&caller, Way::Terminals, session).await?;
+    if session.over(app.sessions.now()).is_some() && !caller.repeats() {
         return Err(ended());
     }
-    if app.sessions.end(&caller, view.session.number, Reason::Terminated).await? == 0 {
+    if app.sessions.end(&caller, &session, Reason::Terminated).await? == 0 {
         return Err(ended());
     }
     Ok(Json(Said::that("Session terminated successfully")))

@@ -14,7 +14,7 @@ use crate::core::caller::Caller;
 use crate::core::kind::Kind;
 use crate::core::phase::Outcome;
 use crate::core::reason::Reason;
-use crate::core::session::Session;
+use crate::core::relation::{MayAct, Way};
 use crate::http::App;
 use crate::http::extract::{Body, given};
 use crate::http::family::WorkloadError;
@@ -76,9 +76,9 @@ pub async fn end_task_session(
     if let Some(message) = &message {
         check_message(message)?;
     }
-    let session = app.sessions.work(&caller, &[Kind::Task], id).await?;
+    let session = app.sessions.to_act_on(&caller, Way::Task, id).await?;
     app.sessions.end_of_work(&caller, &session, ending, message).await?;
-    show(&app, &caller, &[Kind::Task], id).await
+    show(&app, &caller, Way::Task, id).await
 }
 
 fn check_message(message: &str) -> Result<(), Problem> {
@@ -108,9 +108,9 @@ pub async fn end_webui_session(
     if body.state.is_some_and(|word| !word.eq_ignore_ascii_case("terminated")) {
         return Err(Problem::invalid("state", "state of a WebUI session that is over must be Terminated"));
     }
-    let session = app.sessions.work(&caller, &[Kind::Webui], id).await?;
+    let session = app.sessions.to_act_on(&caller, Way::Webui, id).await?;
     app.sessions.end_of_work(&caller, &session, Ending::Because(Reason::Client), None).await?;
-    show(&app, &caller, &[Kind::Webui], id).await
+    show(&app, &caller, Way::Webui, id).await
 }
 
 /// Terminate a WebUI session
@@ -132,7 +132,7 @@ pub async fn delete_webui_session(
     WorkId(id): WorkId,
     State(app): State<App>,
 ) -> Result<Response, Problem> {
-    let session = terminate(&app, &caller, &[Kind::Webui, Kind::Task], id).await?;
+    let session = terminate(&app, &caller, Way::Work, id).await?;
     let mut response = StatusCode::NO_CONTENT.into_response();
     if session.kind == Kind::Task {
         let name = HeaderName::from_static("deprecation");
@@ -159,7 +159,7 @@ pub async fn delete_task_session(
     WorkId(id): WorkId,
     State(app): State<App>,
 ) -> Result<StatusCode, Problem> {
-    terminate(&app, &caller, &[Kind::Task], id).await.map(|_| StatusCode::NO_CONTENT)
+    terminate(&app, &caller, Way::Task, id).await.map(|_| StatusCode::NO_CONTENT)
 }
 
 /// Terminate a WebUI session, by the newer path
@@ -177,7 +177,7 @@ pub async fn terminate_webui_session(
     WorkId(id): WorkId,
     State(app): State<App>,
 ) -> Result<StatusCode, Problem> {
-    terminate(&app, &caller, &[Kind::Webui], id).await.map(|_| StatusCode::NO_CONTENT)
+    terminate(&app, &caller, Way::Webui, id).await.map(|_| StatusCode::NO_CONTENT)
 }
 
 /// Terminate a task session, by the newer path
@@ -195,11 +195,11 @@ pub async fn terminate_task_session(
     WorkId(id): WorkId,
     State(app): State<App>,
 ) -> Result<StatusCode, Problem> {
-    terminate(&app, &caller, &[Kind::Task], id).await.map(|_| StatusCode::NO_CONTENT)
+    terminate(&app, &caller, Way::Task, id).await.map(|_| StatusCode::NO_CONTENT)
 }
 
-async fn terminate(app: &App, caller: &Caller, kinds: &[Kind], id: Uuid) -> Result<Session, Problem> {
-    let session = app.sessions.work(caller, kinds, id).await?;
+async fn terminate(app: &App, caller: &Caller, way: Way, id: Uuid) -> Result<MayAct, Problem> {
+    let session = app.sessions.to_act_on(caller, way, id).await?;
     if app.sessions.terminate_work(caller, &session).await? {
         return Ok(session);
     }

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::key::{Key, WorkId};
 use super::logs::read_level;
+use super::way_to;
 use crate::core::Time;
 use crate::core::caller::Caller;
 use crate::core::kind::Kind;
@@ -112,7 +113,7 @@ async fn log(
     let now = app.sessions.now();
     let entries: Result<Vec<_>, _> = body.lines.into_iter().map(|line| line.read(now)).collect();
     let entries = entries?;
-    let session = app.sessions.work(caller, &[kind], id).await?;
+    let session = app.sessions.to_act_on(caller, way_to(kind), id).await?;
     if let Some(ended) = app.sessions.over(&session) {
         return Err(Error::Gone(ended).into());
     }

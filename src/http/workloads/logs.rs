@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::Standing;
+use super::{Standing, way_to};
 use super::key::{Key, WorkId};
 use super::list::read_number;
 use crate::core::Time;
@@ -280,9 +280,9 @@ async fn download(
 
 /// The session whose log the caller may read now: of one that is about to be over nothing is reached.
 async fn readable(app: &App, caller: &Caller, kind: Kind, id: Uuid) -> Result<SessionNumber, Problem> {
-    let session = app.sessions.work(caller, &[kind], id).await?;
+    let session = app.sessions.work(caller, way_to(kind), id).await?;
     if session.ended.is_some() || session.over(app.sessions.now()).is_some() {
-        let one = app.sessions.work_view(caller, &[kind], id).await?;
+        let one = app.sessions.work_view(caller, way_to(kind), id).await?;
         let standing = Standing::of(&one, app.sessions.now(), app.config.workload_grace);
         if let Standing::Dying(_) = standing {
             let message = "The session is being terminated; its log can be read when it is over";

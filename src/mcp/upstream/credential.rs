@@ -66,6 +66,7 @@ pub fn check_credential(
     shown: UpstreamCredential,
     secret: &str,
     config: &Config,
+    here: bool,
 ) -> Result<UpstreamCredential, Error> {
     match shown {
         UpstreamCredential::Header { name } => {
@@ -74,7 +75,7 @@ pub fn check_credential(
             Ok(UpstreamCredential::Header { name })
         }
         UpstreamCredential::ClientCredentials { token_url, client_id, scope, resource } => {
-            let token_url = address::check("credential.tokenUrl", &token_url, config)?;
+            let token_url = address::check("credential.tokenUrl", &token_url, config, here)?;
             check_text("credential.clientId", &client_id, LONGEST_TEXT)?;
             check_text("credential.clientSecret", secret, LONGEST_SECRET)?;
             if let Some(scope) = &scope {

@@ -187,6 +187,7 @@ fn application(row: &SqliteRow) -> Result<Application, StoreError> {
         name: row.try_get("name")?,
         description: row.try_get("description")?,
         oauth: json(row, "oauth")?,
+        on_the_way: row.try_get("on_the_way")?,
         upstream: row.try_get("upstream")?,
         upstream_credential: optional_json(row, "upstream_credential")?,
         policy: optional_json(row, "policy")?,

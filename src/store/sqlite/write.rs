@@ -211,7 +211,8 @@ impl Writer {
                     row.upstream_credential
                         .as_ref()
                         .map(|one| serde_json::to_string(one).unwrap_or_default()),
-                );
+                )
+                .add(i64::from(row.on_the_way));
         })
         .await?;
         self.put(&ITEM, &batch.items, |bound, item| {

@@ -17,6 +17,7 @@ use sessiond::core::event::{
 use sessiond::core::filter::Filter;
 use sessiond::core::ids::{ApplicationNumber, OrganizationNumber, Position, PrincipalNumber, SessionNumber};
 use sessiond::core::kind::Kind;
+use sessiond::core::maxima::Maxima;
 use sessiond::core::phase::Phase;
 use sessiond::core::policy::Policy;
 use sessiond::core::reason::Reason;
@@ -98,7 +99,7 @@ impl Base {
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let committer = {
             let _entered = process.enter();
-            Committer::start(writer, &loaded, gate.clone(), clock.clone(), Policy::default())
+            Committer::start(writer, &loaded, gate.clone(), clock.clone(), (Policy::default(), Maxima::default()))
         };
         Running { committer, gate, reader, clock, process: Some(process) }
     }
@@ -334,6 +335,7 @@ pub fn by_account() -> By {
         request_id: Some("request-1".into()),
         traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into()),
         once: None,
+        authority: None,
     }
 }
 
@@ -349,5 +351,6 @@ pub fn application(name: &str) -> ApplicationCreated {
             scopes: vec!["mcp:invoke".into()],
             allowed_resources: vec![],
         },
+        on_the_way: false,
     }
 }

@@ -627,6 +627,7 @@ fn directory(row: &mut BTreeMap<&'static str, Value>, event: &Value, body: &Valu
                 ("description", Value::Null),
                 ("upstream", Value::Null),
                 ("upstream_credential", Value::Null),
+                ("on_the_way", i64::from(body["onTheWay"] == true).into()),
                 ("policy", Value::Null),
                 ("archived_at", Value::Null),
                 ("barred_before", 0.into()),
