@@ -10,7 +10,9 @@ use super::read::listed;
 use super::{Session, SessionList};
 use crate::http::App;
 use crate::http::extract::{CanEnd, CanRead, Ids, Query};
-use crate::http::filter::{FilterParameters, ListParameters, PageParameters};
+use crate::http::filter::{
+    FilterParameters, ListParameters, OlderLimitParameter, PageParameters, StatusParameters,
+};
 use crate::http::problem::{Problem, ProblemBody};
 
 /// One session, under its older name.
@@ -27,7 +29,7 @@ pub struct InstanceEnvelope {
     security(("bearer" = [])),
     params(
         ("applicationId" = Option<Uuid>, Query, description = "Only this application's."),
-        FilterParameters, PageParameters,
+        StatusParameters, FilterParameters, OlderLimitParameter, PageParameters,
     ),
     responses(
         (status = 200, description = "A page of sessions.", body = SessionList),

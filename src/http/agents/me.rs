@@ -10,7 +10,9 @@ use crate::core::caller::Caller;
 use crate::error::Error;
 use crate::http::App;
 use crate::http::extract::{Ids, Person, Query};
-use crate::http::filter::{FilterParameters, ListParameters, PageParameters};
+use crate::http::filter::{
+    FilterParameters, LimitParameter, ListParameters, PageParameters, StatusParameters,
+};
 use crate::http::problem::{Problem, ProblemBody};
 use crate::sessions::View;
 
@@ -20,7 +22,7 @@ use crate::sessions::View;
 #[utoipa::path(get, path = "/api/v1/me/sessions", operation_id = "me.sessions", tag = "me", security(("bearer" = [])),
     params(
         ("applicationId" = Option<Uuid>, Query, description = "Only this application's."),
-        FilterParameters, PageParameters,
+        StatusParameters, FilterParameters, LimitParameter, PageParameters,
     ),
     responses(
         (status = 200, description = "A page of sessions.", body = super::SessionList, headers(

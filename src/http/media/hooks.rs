@@ -39,9 +39,7 @@ const SIGNATURE: &str = "x-ome-signature";
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[schema(as = HookCall)]
 pub struct Call {
-    #[schema(inline)]
     client: Client,
-    #[schema(inline)]
     request: Asked,
 }
 
@@ -60,10 +58,8 @@ pub struct Client {
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[schema(as = HookRequest)]
 pub struct Asked {
-    #[schema(inline)]
     direction: Direction,
     protocol: Option<String>,
-    #[schema(inline)]
     status: Status,
     /// The app and the stream are in its path, or in its `streamid`; the session's name is its `session`.
     url: String,
@@ -73,6 +69,7 @@ pub struct Asked {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = HookDirection)]
 pub enum Direction {
     Incoming,
     Outgoing,
@@ -80,6 +77,7 @@ pub enum Direction {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = HookStatus)]
 pub enum Status {
     Opening,
     Closing,
