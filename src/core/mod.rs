@@ -18,6 +18,7 @@ pub mod journal;
 pub mod kind;
 pub mod machine;
 pub mod maxima;
+pub mod object;
 pub mod once;
 pub mod phase;
 pub mod place;

@@ -212,7 +212,8 @@ impl Writer {
                         .as_ref()
                         .map(|one| serde_json::to_string(one).unwrap_or_default()),
                 )
-                .add(i64::from(row.on_the_way));
+                .add(i64::from(row.on_the_way))
+                .add(row.upstream_headers.as_ref().map(|one| serde_json::to_string(one).unwrap_or_default()));
         })
         .await?;
         self.put(&ITEM, &batch.items, |bound, item| {
