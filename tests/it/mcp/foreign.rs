@@ -14,13 +14,13 @@ pub fn clients() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients")
 }
 
-pub fn python(environment: &str) -> Command {
+fn python(environment: &str) -> Command {
     let python = clients().join(environment).join("bin/python");
     assert!(python.exists(), "run `make clients` first: it installs what these tests speak with");
     Command::new(python)
 }
 
-pub fn node(script: &str) -> Command {
+fn node(script: &str) -> Command {
     let mut command = Command::new("node");
     command.arg(clients().join(script)).current_dir(clients());
     command

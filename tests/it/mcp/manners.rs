@@ -73,11 +73,15 @@ async fn an_answer_that_takes_longer_than_it_may_is_too_slow_and_one_that_takes_
 
 #[tokio::test]
 async fn an_upstreams_words_about_the_connection_are_not_the_gateways() {
+    let upstream = Scripted::start(|heard| {
+        let status = heard.body["params"]["name"].as_str()?.parse().ok()?;
+        Some(bytes(status, &[], ""))
+    })
+    .await;
+    let house = House::before(&upstream.url, &[]).await;
+    let client = house.connect().await;
     for status in [401, 403, 404, 406, 407, 411, 415, 417, 421, 426, 505, 511] {
-        let upstream =
-            Scripted::start(move |heard| (heard.rpc() == "tools/call").then(|| bytes(status, &[], ""))).await;
-        let house = House::before(&upstream.url, &[]).await;
-        let (status_of_answer, said) = house.connect().await.call("say").await;
+        let (status_of_answer, said) = client.call(&status.to_string()).await;
         assert_eq!((status_of_answer, &said["id"]), (StatusCode::OK, &json!(7)), "{status}: {said}");
         assert_eq!(said["error"]["code"], -32603, "{status}: {said}");
     }
