@@ -18,6 +18,7 @@ use super::tls::Tls;
 use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::committer::Committer;
+use crate::config::names::Names;
 use crate::config::{Config, database_file};
 use crate::core::policy::Policy;
 use crate::directory::{Chosen, Directory};
@@ -100,7 +101,7 @@ impl House {
         &self,
         config: &Arc<Config>,
         limits: &Arc<Limits>,
-        public_url: &Arc<str>,
+        names: Arc<Names>,
         outbox: &Arc<Outbox>,
         terminals: &Arc<Terminals>,
         stopping: &CancellationToken,
@@ -110,7 +111,7 @@ impl House {
             self.directory.clone(),
             self.auth.clone(),
             config.clone(),
-            public_url.clone(),
+            names.clone(),
             stopping.clone(),
             self.upstreams.clone(),
         );
@@ -129,7 +130,8 @@ impl House {
             health: http::health::Cache::default(),
             clock: self.clock.clone(),
             config: config.clone(),
-            public_url: public_url.clone(),
+            public_url: outbox.public_url.clone(),
+            names,
             stopping: stopping.clone(),
         })
     }
@@ -256,6 +258,7 @@ pub async fn start(
     let founded = bootstrap(&config, &house.directory).await?;
     let address = listener.local_addr()?;
     let public_url: Arc<str> = config.public_url(address).into();
+    let names = Arc::new(Names::new(&config, address));
     let limits = Arc::new(Limits::new(config.rate_limit));
     let config = Arc::new(config);
     let (stopping, closed) = (CancellationToken::new(), CancellationToken::new());
@@ -270,7 +273,7 @@ pub async fn start(
         clock.clone(),
         config.clone(),
     ));
-    let app = house.app(&config, &limits, &public_url, &outbox, &terminals, &stopping);
+    let app = house.app(&config, &limits, names, &outbox, &terminals, &stopping);
     let errands = house.errands(outbox, &closed);
     let (sessions, directory) = (house.sessions.clone(), house.directory.clone());
     let (lines, board) = (house.lines.clone(), house.board.clone());

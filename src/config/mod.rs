@@ -1,6 +1,7 @@
 //! Everything that can be set: by flag, in the environment, in a file, in this order of precedence.
 
 pub mod file;
+pub mod names;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -29,9 +30,10 @@ pub struct Config {
     #[arg(long, env = "SESSIOND_TLS_KEY", value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
 
-    /// URL at which clients reach this server [default: the address listened on, https:// with a certificate]
-    #[arg(long, env = "SESSIOND_PUBLIC_URL", value_name = "URL")]
-    pub public_url: Option<String>,
+    /// URL at which clients reach this server; may be given several times, the first is the one that is told to whoever has
+    /// not asked [default: the address listened on, https:// with a certificate]
+    #[arg(long, env = "SESSIOND_PUBLIC_URL", value_delimiter = ',', value_name = "URL")]
+    pub public_url: Vec<String>,
 
     /// Listen on an address other machines can reach although connections are not encrypted (put a TLS proxy in front).
     /// Not needed for --listen with a certificate
@@ -189,11 +191,20 @@ pub struct Config {
 }
 
 impl Config {
-    /// The base of URLs given to clients, without a slash at its end.
+    /// The base of URLs given to those who have not come by another of ours, without a slash at its end.
     pub fn public_url(&self, listening: SocketAddr) -> String {
+        self.public_urls(listening).swap_remove(0)
+    }
+
+    /// All bases of URLs that are ours: at least one.
+    pub fn public_urls(&self, listening: SocketAddr) -> Vec<String> {
         let scheme = if self.tls_certificate.is_some() { "https" } else { "http" };
-        let default = format!("{scheme}://{listening}");
-        self.public_url.as_ref().unwrap_or(&default).trim_end_matches('/').to_owned()
+        let mut urls: Vec<_> =
+            self.public_url.iter().map(|url| url.trim_end_matches('/').to_owned()).collect();
+        if urls.is_empty() {
+            urls.push(format!("{scheme}://{listening}"));
+        }
+        urls
     }
 
     /// Where log lines and recordings are kept: beside the database, so with what its URL says beyond the file.

@@ -239,7 +239,7 @@ pub struct ApplicationChanged {
     pub description: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct UpstreamSet {
     /// The MCP server behind the gateway.
@@ -247,6 +247,21 @@ pub struct UpstreamSet {
     /// How the gateway authenticates there, as far as that is no secret; none: it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential: Option<UpstreamCredential>,
+    /// Headers that pass beside those that pass for everybody; none: no others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub headers: Option<UpstreamHeaders>,
+}
+
+/// Headers that pass the gateway of an application beside those that pass every gateway, by name, in small letters.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UpstreamHeaders {
+    /// Of a client's requests.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub to_upstream: Vec<String>,
+    /// Of the upstream's answers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub to_client: Vec<String>,
 }
 
 /// How the gateway authenticates at an upstream. The secret that belongs to it stands beside the log, sealed.

@@ -15,6 +15,7 @@ pub mod item;
 pub mod journal;
 pub mod kind;
 pub mod machine;
+pub mod object;
 pub mod once;
 pub mod phase;
 pub mod place;

@@ -39,6 +39,7 @@ use utoipa_axum::routes;
 use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::config::names::Names;
 use crate::core::Time;
 use crate::directory::Directory;
 use crate::issuers::Issuers;
@@ -86,8 +87,10 @@ pub struct Shared {
     pub health: health::Cache,
     pub clock: Clock,
     pub config: Arc<Config>,
-    /// Base of URLs given to clients.
+    /// The base of URLs for those who have not come by another of ours.
     pub public_url: Arc<str>,
+    /// All names that are ours.
+    pub names: Arc<Names>,
     /// Cancelled when the service is told to stop: streams end, `/readyz` says no.
     pub stopping: CancellationToken,
 }
@@ -225,6 +228,7 @@ pub fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(oauth::introspect))
         .routes(routes!(oauth::revoke))
         .routes(routes!(oauth::authorization_server))
+        .routes(routes!(oauth::authorize))
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
         .split_for_parts();

@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::core::Time;
 use crate::core::caller::{External, Scope, Scopes};
 use crate::core::event::Issuer;
+use crate::core::object::Object;
 use crate::outbound::Rules;
 use keys::{Fetcher, KeySet};
 
@@ -133,7 +134,8 @@ impl<'token> Unverified<'token> {
 
 /// A part of a token.
 fn part<T: DeserializeOwned>(text: &str) -> Option<T> {
-    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok()
+    let read: Option<Object<T>> = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok();
+    read.map(|Object(part)| part)
 }
 
 /// A `NumericDate`, in whole seconds.

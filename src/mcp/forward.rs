@@ -11,12 +11,13 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use uuid::Uuid;
 
 use super::Gateway;
-use super::events::Splitter;
+use super::events::{BOM, Splitter};
 use super::kept::{Held, Kept, sealed};
 use super::message;
 use super::reply::Fault;
-use super::upstream::{CORRELATION, LAST_EVENT_ID, PROTOCOL_VERSION, SESSION};
+use super::upstream::{self, CORRELATION, LAST_EVENT_ID, PROTOCOL_VERSION, SESSION};
 use crate::core::ids::ApplicationNumber;
+use crate::core::object::Object;
 use crate::core::session::Session;
 
 /// How long an upstream may take to open a session.
@@ -25,8 +26,6 @@ pub const HANDSHAKE: Duration = Duration::from_secs(30);
 const GOODBYE: Duration = Duration::from_secs(5);
 /// Largest answer to `initialize`.
 const LARGEST_HANDSHAKE: usize = 4 << 20;
-/// Longest silence in the middle of an answer that is not a stream.
-const STALLED: Duration = Duration::from_secs(60);
 /// Largest refusal that is read to see what it says.
 pub(super) const LARGEST_REFUSAL: usize = 64 << 10;
 
@@ -109,7 +108,7 @@ impl Gateway {
 
     /// How long an upstream may be silent in the middle of an answer that is not a stream.
     pub(super) fn patience(&self) -> Duration {
-        STALLED.min(self.config.upstream_timeout)
+        self.config.upstream_timeout
     }
 
     /// Sends a request and waits for the head of the answer.
@@ -124,15 +123,28 @@ impl Gateway {
         *request.method_mut() = method;
         *request.uri_mut() = url.parse().map_err(|_| Fault::upstream_unreachable())?;
         *request.headers_mut() = headers;
+        upstream::speak(&request.method().clone(), request.headers_mut());
         if let Some(id) = session.and_then(|id| HeaderValue::try_from(id).ok()) {
             request.headers_mut().insert(SESSION.clone(), id);
         }
+        if let Some(cookies) = session.and_then(|session| self.jars.of(url, session)) {
+            request.headers_mut().insert(header::COOKIE, cookies);
+        }
+        let goodbye = request.method() == Method::DELETE;
         let sending = self.upstreams.send(application, request);
         let Ok(answer) = tokio::time::timeout(self.config.upstream_timeout, sending).await else {
             return Err(Fault::upstream_refused("has not begun to answer in time"));
         };
-        let (head, body) = answer?.into_parts();
-        Ok(Incoming { head, body: Body::new(body) })
+        let (mut head, body) = answer?.into_parts();
+        head.headers = upstream::arrived(&head.headers, &self.directory.passes_to_client(application));
+        let given = head.headers.get(&SESSION).and_then(|id| id.to_str().ok());
+        if let Some(session) = session.or(given) {
+            match goodbye {
+                true => self.jars.forget(url, session),
+                false => self.jars.take(url, session, &head.headers),
+            }
+        }
+        readable(Incoming { head, body: Body::new(body) })
     }
 
     /// Opens the session anew at the upstream, unless another request has done so since.
@@ -152,8 +164,6 @@ impl Gateway {
         let (application, mut headers) = (session.application, headers.clone());
         headers.remove(&LAST_EVENT_ID);
         headers.remove(&PROTOCOL_VERSION);
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        accept_both(&mut headers);
         let body = Bytes::from(lost.initialize.get().to_owned());
         let greeting = self
             .greet(url, Outgoing { application, method: Method::POST, headers: headers.clone(), body })
@@ -247,18 +257,13 @@ pub fn speaks_of_lost_session(body: &[u8]) -> bool {
 /// The whole of a body that has to be looked into.
 pub(super) async fn collect(body: Body, largest: usize, patience: Duration) -> Result<Bytes, Fault> {
     let whole = tokio::time::timeout(patience, Limited::new(body, largest).collect()).await;
-    match whole.map_err(|_| Fault::upstream_refused("broke off in the middle of an answer"))? {
+    match whole.map_err(|_| Fault::upstream_slow())? {
         Ok(whole) => Ok(whole.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {
             Err(Fault::upstream_refused("answers with more than can be taken"))
         }
         Err(_) => Err(Fault::upstream_lost()),
     }
-}
-
-/// What a Streamable HTTP server wants to read of a POST.
-pub fn accept_both(headers: &mut HeaderMap) {
-    headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
 }
 
 /// The next data of a body; nothing at its end.
@@ -290,9 +295,54 @@ pub(super) fn usable(answer: Incoming) -> Result<Incoming, Fault> {
         ),
         StatusCode::NOT_FOUND => Err(Fault::upstream_refused("is not at the URL it was set to (HTTP 404)")),
         _ if status.is_redirection() => {
-            Err(Fault::upstream_refused(format_args!("has moved (HTTP {})", status.as_u16())))
+            let to = whereto(&answer.head.headers);
+            tracing::warn!(to, %status, "the upstream redirects, which is not followed: its application must name it anew");
+            Err(Fault::upstream_refused(format_args!(
+                "has moved{to} (HTTP {}): set the application's upstream to where it is now",
+                status.as_u16()
+            )))
         }
+        // Words about the connection and about what we say, which the client has no part in.
+        StatusCode::NOT_ACCEPTABLE
+        | StatusCode::LENGTH_REQUIRED
+        | StatusCode::UNSUPPORTED_MEDIA_TYPE
+        | StatusCode::EXPECTATION_FAILED
+        | StatusCode::MISDIRECTED_REQUEST
+        | StatusCode::UPGRADE_REQUIRED
+        | StatusCode::HTTP_VERSION_NOT_SUPPORTED
+        | StatusCode::NETWORK_AUTHENTICATION_REQUIRED => Err(Fault::upstream_refused(format_args!(
+            "does not take what the gateway sends (HTTP {})",
+            status.as_u16()
+        ))),
         _ => Ok(answer),
+    }
+}
+
+/// Refuses what was coded although we asked for it as it is: nobody here reads it, and none of what is promised about
+/// answers would hold for it. Where the status alone says enough, it goes on without its body.
+fn readable(answer: Incoming) -> Result<Incoming, Fault> {
+    let Some(coding) = upstream::coding(&answer.head.headers) else { return Ok(answer) };
+    let Incoming { mut head, body } = answer;
+    let status = head.status;
+    let says_enough = [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED, StatusCode::CONFLICT];
+    if http_body::Body::is_end_stream(&body) || says_enough.contains(&status) {
+        head.headers.remove(header::CONTENT_ENCODING);
+        return Ok(Incoming { head, body: Body::empty() });
+    }
+    Err(Fault::upstream_refused(format_args!(
+        "answers in a coding that it was asked not to use: {coding} (HTTP {})",
+        status.as_u16()
+    )))
+}
+
+/// Where a redirect leads, in words for people: without what may be secret in it, or is no text.
+fn whereto(headers: &HeaderMap) -> String {
+    let said = headers.get(header::LOCATION).and_then(|to| to.to_str().ok());
+    let to = said.map(|to| to.split(['?', '#']).next().unwrap_or(to)).filter(|to| !to.is_empty());
+    match to {
+        // What stands before an `@` is a user's.
+        Some(to) if !to.contains('@') => format!(" to {}", to.chars().take(200).collect::<String>()),
+        _ => " and does not say where to".to_owned(),
     }
 }
 
@@ -303,8 +353,10 @@ async fn read_greeting(answer: Incoming) -> Result<Greeting, Fault> {
     if !is_events(&greeting.head.headers) {
         let read = Limited::new(body, LARGEST_HANDSHAKE).collect().await;
         greeting.read = read.map_err(|_| Fault::upstream_lost())?.to_bytes();
-        let initialized = message::initialized(&greeting.read).filter(|_| greeting.head.status.is_success());
-        greeting.protocol_version = agreed(initialized)?;
+        if greeting.head.status.is_success() {
+            let initialized = message::initialized(&greeting.read).ok_or_else(|| unread(&greeting.read))?;
+            greeting.protocol_version = agreed(Some(initialized))?;
+        }
         return Ok(greeting);
     }
     let (mut splitter, mut read) = (Splitter::default(), Vec::new());
@@ -316,6 +368,9 @@ async fn read_greeting(answer: Incoming) -> Result<Greeting, Fault> {
         }
         splitter.push(&chunk);
         while let Some(event) = splitter.next() {
+            if !event.is_message {
+                continue;
+            }
             if let Some(initialized) = message::initialized(&event.data) {
                 greeting.protocol_version = agreed(Some(initialized))?;
                 greeting.read = read.into();
@@ -327,9 +382,20 @@ async fn read_greeting(answer: Incoming) -> Result<Greeting, Fault> {
     Err(Fault::upstream_lost())
 }
 
+/// An `initialize` was answered with success, and with nothing that says what was agreed on: no client must take that for a
+/// session.
+fn unread(body: &[u8]) -> Fault {
+    match body.starts_with(BOM) {
+        true => Fault::marked(),
+        false => Fault::upstream_refused("answers to initialize with what is no answer to it"),
+    }
+}
+
 /// The revision that an answer to `initialize` names. One that is not known here nobody could go on in.
 fn agreed(initialized: Option<message::Initialized>) -> Result<Option<String>, Fault> {
-    let Some(result) = initialized.and_then(|one| one.result) else { return Ok(None) };
+    let Some(result) = initialized.and_then(|one| one.result).map(|Object(result)| result) else {
+        return Ok(None);
+    };
     match message::LEGACY.contains(&result.protocol_version.as_str()) {
         true => Ok(Some(result.protocol_version)),
         false => {

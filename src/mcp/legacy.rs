@@ -22,7 +22,7 @@ use super::pump::{self, Pump};
 use super::reply::{Fault, Refusal};
 use super::upstream::{self, LAST_EVENT_ID, SESSION};
 use super::{Gateway, Visit, check_takes_events, door, era, handed_on, handover};
-use crate::core::event::Counts;
+use crate::core::event::{Counts, UpstreamHeaders};
 use crate::core::session::{Refusal as Rule, Session};
 use crate::error::Error;
 use crate::gate::Pass;
@@ -146,11 +146,13 @@ impl Gateway {
             Some(place) => place.name(&body, session.id).into(),
             None => body,
         };
-        let (method, headers) = (Method::POST, upstream::inward(&parts.headers));
+        let (method, headers) = (Method::POST, upstream::inward(&parts.headers, extra(&visit)));
         let outgoing = Outgoing { application: session.application, method, headers, body };
+        let asks = !posted.ids.is_empty();
         let carriage = self.admitted(&visit, session, (posted.ids, posted.batch), outgoing).await?;
         carriage.far.opened().await;
-        self.carried(carriage).await
+        let response = self.carried(carriage).await?;
+        Ok(if asks { response } else { taken(response) })
     }
 
     /// Opens the standing stream of a session.
@@ -161,7 +163,7 @@ impl Gateway {
         parts: &Parts,
     ) -> Result<Response, Refusal> {
         let outgoing = || {
-            let (method, headers) = (Method::GET, upstream::inward(&parts.headers));
+            let (method, headers) = (Method::GET, upstream::inward(&parts.headers, extra(&visit)));
             Outgoing { application: visit.application.number, method, headers, body: Bytes::new() }
         };
         let former = self.lines.standing(session.number);
@@ -220,7 +222,7 @@ impl Gateway {
             let reader = line.refuse(&Fault::stream_lost()).map_err(|_| gone())?;
             return Ok(events(&HeaderMap::new(), line, reader, None));
         }
-        let mut headers = upstream::inward(&parts.headers);
+        let mut headers = upstream::inward(&parts.headers, extra(&visit));
         headers.remove(&LAST_EVENT_ID);
         if let Some(id) = upstream.and_then(|id| id.as_ref().try_into().ok()) {
             headers.insert(LAST_EVENT_ID.clone(), id);
@@ -358,6 +360,20 @@ pub(super) fn warn_of_stranger(visit: &Visit, session: Option<&Session>) {
         "somebody presented the id of another's MCP session",
     );
     metrics::counter!(meter::FOREIGN_SESSION).increment(1);
+}
+
+/// Which headers pass for this application beside those that always do.
+fn extra(visit: &Visit) -> Option<&UpstreamHeaders> {
+    visit.application.upstream_headers.as_ref()
+}
+
+/// The answer to what asks nothing: 202 without a body, whatever the upstream said of its success (MCP 2025-11-25,
+/// basic/transports, "Sending Messages to the Server"). Strict clients take anything else for a failure.
+pub(super) fn taken(response: Response) -> Response {
+    match response.status().is_success() {
+        true => StatusCode::ACCEPTED.into_response(),
+        false => response,
+    }
 }
 
 /// A stream of events.

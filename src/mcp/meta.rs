@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::message::MODERN;
+use crate::core::object::Object;
 
 /// Our session id, for the upstream. Keys of ours have the prefix `sessiond/` (MCP, basic/index, "General fields").
 pub const SESSION_ID: &str = "sessiond/sessionId";
@@ -45,7 +46,7 @@ const LONGEST: usize = 1_024;
 impl Meta {
     /// What cannot be read says nothing: an upstream may know better.
     pub fn read(text: &str) -> Self {
-        serde_json::from_str(text).unwrap_or_default()
+        serde_json::from_str(text).map(|Object(meta)| meta).unwrap_or_default()
     }
 
     /// Whether a revision is claimed, whatever it is.

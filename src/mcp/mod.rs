@@ -44,10 +44,11 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub use forward::speaks_of_lost_session;
-pub use upstream::{Upstreams, check_credential, check_upstream};
+pub use upstream::{INWARD, OUTWARD, Upstreams, check_credential, check_headers, check_upstream};
 
 use crate::auth::{self, Auth};
 use crate::config::Config;
+use crate::config::names::Names;
 use crate::core::application::Application;
 use crate::core::caller::{Caller, Scope};
 use crate::core::session::Refusal as Rule;
@@ -59,6 +60,7 @@ use era::Era;
 use kept::Far;
 use lines::Lines;
 use reply::{Fault, Refusal};
+use upstream::Jars;
 use wire::Wires;
 
 /// Largest POST: what the SDKs' servers take.
@@ -70,13 +72,14 @@ pub struct Gateway {
     directory: Arc<Directory>,
     auth: Arc<Auth>,
     config: Arc<Config>,
-    public_url: Arc<str>,
+    names: Arc<Names>,
     stopping: CancellationToken,
     door: Door,
     upstreams: Arc<Upstreams>,
     far: Far,
     lines: Lines,
     wires: Wires,
+    jars: Jars,
 }
 
 /// A request whose sender may use the application's gateway.
@@ -88,6 +91,8 @@ struct Visit {
     url: String,
     /// Where the client reads how to authenticate.
     metadata: String,
+    /// What our URLs begin with for this client.
+    base: String,
 }
 
 impl Gateway {
@@ -96,17 +101,17 @@ impl Gateway {
         directory: Arc<Directory>,
         auth: Arc<Auth>,
         config: Arc<Config>,
-        public_url: Arc<str>,
+        names: Arc<Names>,
         stopping: CancellationToken,
         upstreams: Arc<Upstreams>,
     ) -> Self {
-        let door = Door::new(&config, &public_url);
-        let (far, lines, wires) = Default::default();
-        Self { sessions, directory, auth, config, public_url, stopping, door, upstreams, far, lines, wires }
+        let door = Door::new(&config, &names);
+        let (far, lines, wires, jars) = Default::default();
+        Self { sessions, directory, auth, config, names, stopping, door, upstreams, far, lines, wires, jars }
     }
 }
 
-/// The gateway's routes. `/mcp` without an id is for clients that know only that: the credential says which application.
+/// The gateway's routes, each with and without a slash at its end. `/mcp` without an id is for clients that know only that: the credential says which application.
 pub fn router<S: Clone + Send + Sync + 'static>(gateway: Arc<Gateway>) -> Router<S> {
     Router::new()
         .merge(ways("/mcp", Way::Streamable))
@@ -132,14 +137,14 @@ enum Way {
 
 fn ways(path: &str, way: Way) -> Router<Arc<Gateway>> {
     let handle = move |State(gateway): State<Arc<Gateway>>, request| gateway.handle(way, None, request);
-    Router::new().route(path, any(handle))
+    Router::new().route(path, any(handle.clone())).route(&format!("{path}/"), any(handle))
 }
 
 fn ways_of_one(path: &str, way: Way) -> Router<Arc<Gateway>> {
     let handle = move |State(gateway): State<Arc<Gateway>>, id: Named, request| {
         gateway.handle(way, Some(named(id)), request)
     };
-    Router::new().route(path, any(handle))
+    Router::new().route(path, any(handle.clone())).route(&format!("{path}/"), any(handle))
 }
 
 /// The application in a path, if it is text.
@@ -180,12 +185,15 @@ impl Gateway {
         body: Body,
     ) -> Result<Response, Refusal> {
         if parts.method == Method::OPTIONS {
-            return Ok(door::preflight());
+            return Ok(door::preflight(&parts.headers));
+        }
+        if upstream::goes_in_a_ring(&parts.headers) {
+            return Err(Refusal::ring());
         }
         if ![Method::GET, Method::POST, Method::DELETE].contains(&parts.method) {
             return Err(Refusal::method_not_allowed(door::METHODS));
         }
-        let visit = self.admit(way, named, parts).await?;
+        let visit = self.admit(named, parts).await?;
         match (way, &parts.method) {
             (Way::Wire, _) => self.open_wire(visit, parts).await,
             (Way::Message, _) => self.on_message(visit, parts, body).await,
@@ -197,9 +205,10 @@ impl Gateway {
 
     /// Who asks, with which right, for which application: 401, 403, 404 and, for a credential from before a revocation,
     /// 401 again.
-    async fn admit(&self, way: Way, named: Option<&str>, parts: &Parts) -> Result<Visit, Refusal> {
+    async fn admit(&self, named: Option<&str>, parts: &Parts) -> Result<Visit, Refusal> {
         let id = named.map(Uuid::try_parse).and_then(Result::ok);
-        let metadata = metadata::url(&self.public_url, named, way == Way::Wire);
+        let base = self.names.asked(&parts.uri, &parts.headers);
+        let metadata = metadata::url(&base, parts.uri.path());
         let refused = |error| Refusal::from_error(error, &metadata);
         let caller = match self.auth.caller(parts).await {
             Ok(caller) => caller,
@@ -238,7 +247,7 @@ impl Gateway {
             Refusal::not_found(format!("This application has no upstream MCP server yet: {way}"))
         })?;
         self.sessions.agent_side(&caller, application.number).map_err(refused)?;
-        Ok(Visit { caller, application, url, metadata })
+        Ok(Visit { caller, application, url, metadata, base })
     }
 
     async fn post(self: &Arc<Self>, visit: Visit, parts: &Parts, body: Body) -> Result<Response, Refusal> {
@@ -269,6 +278,12 @@ fn check_media(headers: &HeaderMap) -> Result<(), Refusal> {
 }
 
 fn check_content(headers: &HeaderMap) -> Result<(), Refusal> {
+    if let Some(coding) = upstream::coding(headers) {
+        let text = format!(
+            "Unsupported Media Type: Content-Encoding {coding:?} is not taken here: send it as it is"
+        );
+        return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, Fault::new(-32000, text)));
+    }
     let content_type = door::text(headers, &header::CONTENT_TYPE).unwrap_or("");
     let media = content_type.split(';').next().unwrap_or(content_type).trim();
     if !media.eq_ignore_ascii_case("application/json") {

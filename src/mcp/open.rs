@@ -43,8 +43,33 @@ impl Gateway {
         match self.greeted(&visit, parts, posted, initialize, body).await? {
             (greeting, None) => Ok(answer(greeting, None)),
             (greeting, Some((session, mcp_session_id))) => {
+                self.supersede(&visit, parts, &session).await;
                 self.opened(visit, session, posted, greeting, bytes_in, &mcp_session_id).await
             }
+        }
+    }
+
+    /// Whoever opens a session with the id of one of theirs that is open begins anew: nobody would ever end the former.
+    async fn supersede(self: &Arc<Self>, visit: &Visit, parts: &Parts, session: &Session) {
+        let id = door::text(&parts.headers, &SESSION);
+        let number = id.and_then(|id| self.auth.mcp_session(id)).filter(|number| *number != session.number);
+        let former = number.and_then(|number| self.sessions.open_session(number));
+        let here = former.filter(|former| former.application == visit.application.number);
+        let Some(former) = here.filter(|former| self.sessions.belongs_to(&visit.caller, former)) else {
+            return;
+        };
+        if !self.is_of_client(visit, &former).await.unwrap_or(false) {
+            return;
+        }
+        let far = self.far.of(&self.sessions, &former).await.ok();
+        if let Err(error) = self.sessions.end(&visit.caller, former.number, Reason::Superseded).await {
+            tracing::warn!(?error, session = %former.id, "a session that another took the place of was not ended");
+            return;
+        }
+        self.far.remove(former.number);
+        if let Some(kept) = far.map(|held| held.now()) {
+            let Kept { url, session, protocol_version, .. } = Kept::clone(&kept);
+            self.say_goodbye(former.application, url, session, Some(protocol_version));
         }
     }
 
@@ -73,7 +98,7 @@ impl Gateway {
         let said = said.ok_or_else(|| Refusal::bad_request(Fault::parse("Parse error: not UTF-8")))?;
 
         let (application, url) = (visit.application.number, visit.url.clone());
-        let mut headers = upstream::inward(&parts.headers);
+        let mut headers = upstream::inward(&parts.headers, visit.application.upstream_headers.as_ref());
         headers.remove(&PROTOCOL_VERSION);
         let outgoing = Outgoing { application, method: Method::POST, headers, body };
         // It may have been revoked while the message came, and again while the upstream answers.

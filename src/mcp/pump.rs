@@ -91,7 +91,9 @@ impl Pump {
                 continue;
             }
             self.line.push(event.id.clone(), |id| event.renamed(id)).await;
-            self.errand.settle(&event.data);
+            if event.is_message {
+                self.errand.settle(&event.data);
+            }
         }
         if self.splitter.waiting() > HOLD {
             let at_line_start = self.splitter.at_line_start();

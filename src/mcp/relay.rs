@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
 
 use super::errand::Errand;
-use super::events::Splitter;
+use super::events::{BOM, Splitter};
 use super::forward::data;
 use super::pump::{HOLD, QUIET};
 use super::reply::{Fault, last_words};
@@ -124,6 +124,9 @@ impl Relay {
             if self.finished {
                 return self.pieces.pop_front().map(Ok);
             }
+            if self.is_marked() {
+                return self.cut_off(&Fault::marked());
+            }
             // Before anything is handed on, and in the same poll: is it still allowed?
             if !self.errand.is_cut()
                 && let Some(ready) = self.ready()
@@ -136,7 +139,7 @@ impl Relay {
                 Turn::Broken => return self.cut_off(&Fault::upstream_lost()),
                 Turn::End => return self.end(),
                 Turn::Quiet if matches!(self.shape, Shape::Whole(_) | Shape::Raw) => {
-                    return self.cut_off(&Fault::upstream_lost());
+                    return self.cut_off(&Fault::upstream_slow());
                 }
                 Turn::Quiet => {
                     self.quiet_at = Instant::now() + QUIET;
@@ -187,7 +190,9 @@ impl Relay {
                         // It may have been an answer: nobody has looked.
                         self.errand.ids.clear();
                     }
-                    self.errand.settle(&event.data);
+                    if event.is_message {
+                        self.errand.settle(&event.data);
+                    }
                     ready.extend_from_slice(&event.raw);
                 }
                 if splitter.waiting() > HOLD {
@@ -204,6 +209,14 @@ impl Relay {
             Shape::Raw => self.pieces.pop_front(),
             Shape::Whole(_) => None,
         }
+    }
+
+    /// Whether what has come of a JSON answer begins with a byte order mark. What is too large to hold has gone on by then,
+    /// and a client's parser says so itself.
+    fn is_marked(&self) -> bool {
+        let Shape::Whole(held) = &self.shape else { return false };
+        let first = held.pieces.iter().flatten().take(BOM.len());
+        held.length >= BOM.len() && first.eq(BOM)
     }
 
     /// The upstream is done.

@@ -109,6 +109,13 @@ impl Fault {
             .because("stream_lost")
     }
 
+    /// It began an answer that is no stream, and does not come to its end.
+    pub fn upstream_slow() -> Self {
+        let text = "The MCP server behind this gateway is too slow: it began to answer, and was silent for longer than \
+                    --upstream-timeout";
+        Self::new(-32603, text).because("upstream_slow")
+    }
+
     /// It died, or ended a stream that nobody can resume, before it had answered.
     pub fn upstream_lost() -> Self {
         Self::new(-32603, "The MCP server behind this gateway broke off before it answered")
@@ -124,6 +131,11 @@ impl Fault {
     /// It answered, but not so that a client could do anything with it.
     pub fn upstream_refused(how: impl std::fmt::Display) -> Self {
         Self::new(-32603, format!("The MCP server behind this gateway {how}")).because("upstream_refused")
+    }
+
+    /// A byte order mark stands before the JSON, where none may be (RFC 8259, section 8.1): clients' parsers fail at it.
+    pub fn marked() -> Self {
+        Self::upstream_refused("answers with a byte order mark before the JSON")
     }
 
     /// The fault as the answer to one request.
@@ -225,6 +237,13 @@ impl Refusal {
     /// MCP 2025-11-25, basic/transports, "Security Warning": 403 for a bad `Origin`.
     pub fn forbidden(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::FORBIDDEN, Fault::new(-32000, message))
+    }
+
+    /// What has passed this gateway comes to it again: some upstream's way leads back here (RFC 5842, section 7.2).
+    pub fn ring() -> Self {
+        let text = "Loop Detected: the request has passed this gateway already, or sixteen others: the upstream of an \
+                    application leads back to a gateway before it";
+        Self::new(StatusCode::LOOP_DETECTED, Fault::new(-32000, text).because("gateway_loop"))
     }
 
     /// The body that consumers match to the byte; the reason is for the owner's eyes.

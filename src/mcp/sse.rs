@@ -15,7 +15,7 @@ use url::Url;
 use super::errand::Errand;
 use super::event_id::EventId;
 use super::events::Splitter;
-use super::forward::{Greeting, Incoming, Outgoing, accept_both, collect, data};
+use super::forward::{Greeting, Incoming, Outgoing, collect, data};
 use super::legacy::{not_entered, warn_of_stranger};
 use super::line::{End, Gone};
 use super::message::{self, Posted};
@@ -87,7 +87,7 @@ impl Gateway {
 
     /// The stream, which begins by naming the endpoint.
     fn on_wire(&self, visit: &Visit, wire: &Arc<Wire>, reader: u64) -> Response {
-        let prefix = Url::parse(&self.public_url).map(|url| url.path().trim_end_matches('/').to_owned());
+        let prefix = Url::parse(&visit.base).map(|url| url.path().trim_end_matches('/').to_owned());
         let prefix = prefix.unwrap_or_default();
         let endpoint = format!("{prefix}/mcp/{}/messages?sessionId={}", visit.application.id, wire.id);
         let first = Bytes::from(format!("event: endpoint\nretry: {RETRY}\ndata: {endpoint}\n\n"));
@@ -158,9 +158,7 @@ impl Gateway {
     ) {
         let Some(initialize) = &posted.initialize else { return };
         let bytes_in = body.len() as u64;
-        let mut headers = parts.clone();
-        accept_both(&mut headers.headers);
-        let (greeting, opened) = match self.greeted(&visit, &headers, &posted, initialize, body).await {
+        let (greeting, opened) = match self.greeted(&visit, &parts, &posted, initialize, body).await {
             Ok(greeted) => greeted,
             Err(refusal) => return wire.refuse(&posted.ids, &refusal.fault).await,
         };
@@ -208,8 +206,7 @@ impl Gateway {
         let (requests, bytes_in) = (posted.ids.len() as u64, body.len() as u64);
         self.sessions.observe(&visit.caller, &session, Counts { requests, bytes_in, bytes_out: 0 });
         let body = posted.place.map_or(body.clone(), |place| place.name(&body, session.id).into());
-        let mut headers = upstream::inward(&parts.headers);
-        accept_both(&mut headers);
+        let headers = upstream::inward(&parts.headers, visit.application.upstream_headers.as_ref());
         let outgoing = Outgoing { application: session.application, method: Method::POST, headers, body };
         let ready = posted.method.as_deref() == Some("notifications/initialized");
         let asks = !posted.ids.is_empty();
@@ -310,7 +307,7 @@ async fn convey(
     splitter.push(read);
     loop {
         while let Some(event) = splitter.next() {
-            if !event.data.is_empty() {
+            if event.is_message && !event.data.is_empty() {
                 sent += event.data.len() as u64;
                 wire.say(&event.data).await;
             }

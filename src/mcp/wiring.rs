@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::http::{HeaderMap, HeaderValue, Method, header};
+use axum::http::{HeaderMap, Method};
 use bytes::Bytes;
 
 use super::errand::Stop;
@@ -115,10 +115,8 @@ impl Gateway {
         session: Session,
         headers: &HeaderMap,
     ) {
-        let mut headers = upstream::inward(headers);
+        let mut headers = upstream::inward(headers, visit.application.upstream_headers.as_ref());
         headers.remove(&LAST_EVENT_ID);
-        headers.remove(header::CONTENT_TYPE);
-        headers.insert(header::ACCEPT, HeaderValue::from_static("text/event-stream"));
         let (application, body) = (session.application, Bytes::new());
         let outgoing = Outgoing { application, method: Method::GET, headers, body };
         let (gateway, wire, visit) = (self.clone(), wire.clone(), visit.clone());

@@ -8,6 +8,8 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
+use crate::core::object::Object;
+
 /// The largest message a client may send: a paste of ten thousand long lines.
 pub const LARGEST: usize = 1 << 20;
 /// The most columns and rows. No screen has as many; beyond it a size is a mistake that costs every program memory.
@@ -143,7 +145,7 @@ pub fn read(text: &str) -> Result<Said, Fault> {
     if text.len() > LARGEST {
         return Err(Fault::too_large());
     }
-    let head: Head<'_> = serde_json::from_str(text).map_err(|error| {
+    let Object(head): Object<Head<'_>> = serde_json::from_str(text).map_err(|error| {
         if error.is_data() {
             Fault::invalid("a frame must be an object whose type is a text")
         } else {

@@ -37,7 +37,8 @@ pub struct Outbox {
     directory: Arc<Directory>,
     live: Arc<Live>,
     clock: Clock,
-    public_url: Arc<str>,
+    /// The base of our URLs, for those who do not ask.
+    pub public_url: Arc<str>,
     sender: Sender,
     wishes: mpsc::Sender<Resend>,
     /// Here and not in the task, so that it survives a broken one.

@@ -337,6 +337,9 @@ fn application_columns(row: &Application) -> Expected {
     let credential = row.upstream_credential.as_ref();
     let credential = credential.map(|one| serde_json::to_string(one).unwrap_or_default());
     columns.push(("upstream_credential", credential.into()));
+    let headers = row.upstream_headers.as_ref();
+    let headers = headers.map(|one| serde_json::to_string(one).unwrap_or_default());
+    columns.push(("upstream_headers", headers.into()));
     columns
 }
 

@@ -179,6 +179,7 @@ fn application(row: &SqliteRow) -> Result<Application, StoreError> {
         oauth: json(row, "oauth")?,
         upstream: row.try_get("upstream")?,
         upstream_credential: optional_json(row, "upstream_credential")?,
+        upstream_headers: optional_json(row, "upstream_headers")?,
         policy: optional_json(row, "policy")?,
         created_at: time(row.try_get("created_at")?),
         updated_at: time(row.try_get("updated_at")?),

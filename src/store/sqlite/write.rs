@@ -201,7 +201,8 @@ impl Writer {
                     row.upstream_credential
                         .as_ref()
                         .map(|one| serde_json::to_string(one).unwrap_or_default()),
-                );
+                )
+                .add(row.upstream_headers.as_ref().map(|one| serde_json::to_string(one).unwrap_or_default()));
         })
         .await?;
         self.put(&ITEM, &batch.items, |bound, item| {
