@@ -13,6 +13,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::file::{self, File};
 use crate::config::{Config, database_file};
+use crate::core::shown;
 use crate::directory::Founded;
 use crate::http;
 use crate::store::Reader;
@@ -157,7 +158,7 @@ fn serve_config(arguments: &[OsString]) -> anyhow::Result<Config> {
 }
 
 fn failed(message: &str) -> ExitCode {
-    eprintln!("sessiond: {message}");
+    eprintln!("sessiond: {}", shown::lines(message));
     ExitCode::FAILURE
 }
 
@@ -221,7 +222,7 @@ async fn create(name: &str, platform_admin: bool, database: &str) -> anyhow::Res
 /// Prints what is shown only once, to standard output, ready to be pasted into a shell.
 fn print_credentials(founded: &Founded) {
     let Founded { organization, application_id, client_id, client_secret } = founded;
-    println!("organization   {} ({})", organization.name, organization.id);
+    println!("organization   {} ({})", shown::line(&organization.name), organization.id);
     if let Some(application) = application_id {
         println!("application    default ({application})");
     }

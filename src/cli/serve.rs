@@ -20,6 +20,7 @@ use crate::clock::Clock;
 use crate::committer::Committer;
 use crate::config::{Config, database_file};
 use crate::core::policy::Policy;
+use crate::core::shown;
 use crate::directory::{Chosen, Directory};
 use crate::gate::{Change, Fresh, Gate, Past, Terms, key_digest, shown_name};
 use crate::http::{self, App, Shared};
@@ -485,10 +486,26 @@ fn log() {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new("info,tokio_cron_scheduler=warn"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter);
     if std::io::stderr().is_terminal() {
-        builder.with_target(false).init();
+        builder.with_writer(|| Shown(std::io::stderr())).with_target(false).init();
     } else {
-        builder.json().flatten_event(true).init();
+        builder.with_writer(std::io::stderr).json().flatten_event(true).init();
+    }
+}
+
+/// Writes log lines for people: what comes from elsewhere is shown in them, and obeyed by nobody's terminal.
+struct Shown(std::io::Stderr);
+
+impl std::io::Write for Shown {
+    /// Gets a whole line at a time.
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let text = String::from_utf8_lossy(bytes);
+        let line = shown::coloured(text.strip_suffix('\n').unwrap_or(&text)).into_owned() + "\n";
+        self.0.write_all(line.as_bytes()).map(|()| bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
     }
 }

@@ -23,6 +23,7 @@ pub mod reason;
 pub mod revocation;
 pub mod schedule;
 pub mod session;
+pub mod shown;
 pub mod status;
 pub mod throughput;
 pub mod token;

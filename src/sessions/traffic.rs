@@ -59,12 +59,11 @@ impl Sessions {
         if now - pending.recorded_at < WINDOW && !renews {
             return;
         }
-        pending.recorded_at = now;
-        let work = work(pending);
-        let by = By::caller(caller);
-        drop(traffic);
-        let committer = self.committer.clone();
-        tokio::spawn(async move { committer.submit(by, work).await.ok() });
+        let (since, counts) = (std::mem::replace(&mut pending.recorded_at, now), pending.counts);
+        // Handed in here and not by a task of its own: the session's end, if it is next, must not overtake it.
+        if self.committer.post(By::caller(caller), work(pending)).is_err() {
+            (pending.recorded_at, pending.counts, pending.waiting) = (since, counts, true);
+        }
     }
 
     /// Records what a session's traffic has come to, durably.

@@ -12,6 +12,7 @@ mod forwarder;
 mod front;
 mod isolation;
 mod late;
+mod leaving;
 mod life;
 mod matrix;
 mod messages;
