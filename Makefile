@@ -100,7 +100,7 @@ terminals:
 	@if [ -e target/sshd-came-for-tests ]; then rm target/sshd-came-for-tests; \
 	    as=; if [ "$$(id -u)" != 0 ]; then as=sudo; fi; \
 	    echo "Turning its service off"; $$as systemctl disable --now --quiet ssh || true; fi
-	$(call debian,{ command -v ssh && command -v zsh && command -v vim && command -v less && command -v top; },openssh-client zsh vim less procps,the tests that read commands off the screen)
+	$(call debian,{ command -v ssh && command -v zsh && command -v vim && command -v less && command -v top && command -v fish && command -v git; },openssh-client zsh vim less procps fish git,the tests that read commands off the screen)
 
 python:
 	$(call debian,python3 -c 'import ensurepip',python3-venv,the Python clients)

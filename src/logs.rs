@@ -19,6 +19,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, fmt};
 
+use crate::core::shown;
 use crate::meter;
 
 /// Lines that wait for standard error to take them.
@@ -43,12 +44,15 @@ static TOLD: Mutex<[u64; 3]> = Mutex::new([0; 3]);
 /// Begins to log: for people on a terminal, JSON lines otherwise. `RUST_LOG` says how much.
 pub fn start() -> anyhow::Result<()> {
     let filter = filter(std::env::var("RUST_LOG").ok().as_deref())?;
-    let (writer, worker) =
-        NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING).finish(StandardError);
+    let for_people = std::io::stderr().is_terminal();
+    let (writer, worker) = NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(WAITING)
+        .finish(StandardError { for_people });
     NO_ROOM.set(writer.error_counter()).ok();
     *WORKER.lock() = Some(worker);
     let registry = tracing_subscriber::registry().with(filter).with(Sparing::default());
-    if std::io::stderr().is_terminal() {
+    if for_people {
         registry.with(fmt::layer().with_writer(writer).with_target(false)).init();
     } else {
         registry.with(fmt::layer().with_writer(writer).json().flatten_event(true)).init();
@@ -103,11 +107,22 @@ pub fn tell() -> u64 {
 }
 
 /// Standard error, whatever becomes of it.
-struct StandardError;
+struct StandardError {
+    /// What comes from elsewhere is shown in a line, and obeyed by nobody's terminal.
+    for_people: bool,
+}
 
 impl Write for StandardError {
+    /// Gets a whole line at a time.
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        if std::io::stderr().write_all(bytes).is_err() {
+        let outcome = if self.for_people {
+            let text = String::from_utf8_lossy(bytes);
+            let line = shown::coloured(text.strip_suffix('\n').unwrap_or(&text)).into_owned() + "\n";
+            std::io::stderr().write_all(line.as_bytes())
+        } else {
+            std::io::stderr().write_all(bytes)
+        };
+        if outcome.is_err() {
             FAILED.fetch_add(1, Ordering::Relaxed);
         }
         Ok(bytes.len())

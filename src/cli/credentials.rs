@@ -10,6 +10,7 @@ use std::path::Path;
 use anyhow::Context;
 
 use super::print;
+use crate::core::shown;
 use crate::directory::{Credentials, Directory, Founded, Plan};
 
 /// Shows the credentials of what was planned, and founds it.
@@ -46,7 +47,7 @@ fn write(path: &Path, text: &str) -> std::io::Result<()> {
 
 fn text(credentials: &Credentials<'_>) -> String {
     let Credentials { organization: (name, id), application, client_id, client_secret } = credentials;
-    let mut text = format!("organization   {name} ({id})\n");
+    let mut text = format!("organization   {} ({id})\n", shown::line(name));
     // Writing into a text cannot fail.
     if let Some(application) = application {
         writeln!(text, "application    default ({application})").ok();

@@ -18,6 +18,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::config::environment;
 use crate::config::file::{self, File};
 use crate::config::{Config, database_file};
+use crate::core::shown;
 use crate::http;
 use crate::logs;
 use crate::store::Reader;
@@ -168,7 +169,7 @@ fn serve_config(arguments: &[OsString]) -> anyhow::Result<Config> {
 }
 
 fn failed(message: &str) -> ExitCode {
-    print::aside(&format!("sessiond: {message}\n"));
+    print::aside(&format!("sessiond: {}\n", shown::lines(message)));
     ExitCode::FAILURE
 }
 

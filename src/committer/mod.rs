@@ -387,6 +387,16 @@ impl Committer {
         Ok(answer)
     }
 
+    /// Hands in a unit whose outcome nobody waits for: in the order of the calls, so that whatever is handed in after this
+    /// finds it done.
+    pub fn post(&self, by: By, work: Work) -> Result<(), Error> {
+        if by.recorded()?.is_some() {
+            return Ok(());
+        }
+        let (reply, _) = oneshot::channel();
+        self.queue.try_send(Unit { by, work, reply }).map_err(|_| Error::Busy)
+    }
+
     /// Writes what still waits, settles, closes the database and returns when all that is done.
     pub async fn stop(&self) {
         let (reply, _) = oneshot::channel();

@@ -29,6 +29,7 @@ pub mod relation;
 pub mod revocation;
 pub mod schedule;
 pub mod session;
+pub mod shown;
 pub mod status;
 pub mod throughput;
 pub mod token;

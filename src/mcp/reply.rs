@@ -315,6 +315,9 @@ impl Refusal {
                 nothing_genuine: reason.is_none(),
                 ..Self::unauthorized(reason.map(described), metadata)
             },
+            Error::Unfit(why) => {
+                Self { nothing_genuine: true, ..Self::unauthorized(Some((why.to_owned(), None)), metadata) }
+            }
             // What can pass again is told as an answer: a status of 403 would be final for every SDK.
             Error::Denied { code: "session_suspended", .. } => plain(StatusCode::OK, -32000),
             Error::Denied { .. } => plain(StatusCode::FORBIDDEN, -32000),

@@ -80,6 +80,22 @@ impl Wire {
             && self.opener.client() == caller.client()
     }
 
+    /// What is remembered of a wire that is over: whose it was and why it ended, and nothing of what was said on it.
+    fn husk(&self, reason: Reason) -> Arc<Self> {
+        let begin = EventId { key: String::new(), calls: vec![], number: 0, upstream: None };
+        Arc::new(Self {
+            id: self.id.clone(),
+            application: self.application,
+            opener: self.opener.clone(),
+            line: Arc::new(Line::new(NO_SESSION, begin, [0; 32])),
+            session: Mutex::new(self.session()),
+            giving: Arc::default(),
+            successor: OnceLock::new(),
+            owed: Mutex::default(),
+            ended: OnceLock::from(reason),
+        })
+    }
+
     /// The session it carries, once it has one.
     pub fn session(&self) -> Option<Session> {
         self.session.lock().clone()
@@ -223,6 +239,7 @@ impl Wires {
         wire.ended.set(reason).ok();
         let mut known = self.known.lock();
         known.part(wire);
+        known.by_id.insert(wire.id.clone(), wire.husk(reason));
         known.buried.push_back(wire.id.clone());
         if known.buried.len() > BURIED
             && let Some(oldest) = known.buried.pop_front()

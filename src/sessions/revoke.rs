@@ -25,6 +25,7 @@ use crate::core::item::Item;
 use crate::core::reason::Reason;
 use crate::core::relation::MayAct;
 use crate::core::revocation::Revocation;
+use crate::core::shown;
 use crate::core::status::DerivedStatus;
 use crate::error::Error;
 use crate::meter;
@@ -458,13 +459,14 @@ pub(super) fn beginning(
     reason: Reason,
     note: Option<String>,
 ) -> Result<Beginning, Error> {
-    check_note(note.as_deref())?;
+    // Somebody is to be cut off: too many words about why do not keep that from happening.
+    let note = note.map(|note| shown::cut(note, LONGEST_NOTE));
     let id = secret::new_id();
     let bar = Bar::default();
     Ok(Beginning { id, organization, filter, reason, note, bar, disable: None, schedule: None })
 }
 
-/// That an operator's words are short enough.
+/// That the words of a plan, which somebody can say again, are short enough.
 pub(super) fn check_note(note: Option<&str>) -> Result<(), Error> {
     if note.is_some_and(|note| note.chars().count() > LONGEST_NOTE) {
         return Err(Error::field("reason", format!("reason must be at most {LONGEST_NOTE} characters")));

@@ -58,12 +58,11 @@ impl Sessions {
         if now - pending.recorded_at < WINDOW && !renews {
             return;
         }
-        pending.recorded_at = now;
-        let work = work(pending);
-        let by = By::consequence_of(caller);
-        drop(traffic);
-        let committer = self.committer.clone();
-        tokio::spawn(async move { committer.submit(by, work).await.ok() });
+        let (since, counts) = (std::mem::replace(&mut pending.recorded_at, now), pending.counts);
+        // Handed in here and not by a task of its own: the session's end, if it is next, must not overtake it.
+        if self.committer.post(By::consequence_of(caller), work(pending)).is_err() {
+            (pending.recorded_at, pending.counts, pending.waiting) = (since, counts, true);
+        }
     }
 
     /// Counts traffic of an open session that is no sign of life.

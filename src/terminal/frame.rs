@@ -51,7 +51,8 @@ impl Size {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Said {
     /// The first frame of a connection. `after` is how many bytes of output the client has had: it gets what follows. Who
-    /// does not say gets what is not known to have arrived.
+    /// does not say gets what is not known to have arrived, and a full-screen program draws its screen again; a page that
+    /// is empty says 0, and gets all that is still held.
     Auth {
         token: String,
         mode: Mode,

@@ -14,6 +14,7 @@ mod front;
 mod headers;
 mod isolation;
 mod late;
+mod leaving;
 mod life;
 mod manners;
 mod matrix;
