@@ -1044,7 +1044,7 @@ fn an_exclusive_connect_is_refused_where_a_live_session_has_its_key_even_to_its_
 
 #[test]
 fn a_name_is_taken_within_its_resource_alone() {
-    let key = |resource, name| natural_key(None, resource, Some(name), Some("connection"));
+    let key = |resource, name| natural_key(ADA, None, resource, Some(name), Some("connection"));
     assert_eq!(key(Some("a"), "one"), Some(NaturalKey::Named { resource: "a", name: "one" }));
     assert_ne!(key(Some("a"), "one"), key(Some("b"), "one"));
     assert_ne!(key(Some("a"), "one"), key(None, "one"));
