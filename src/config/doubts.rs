@@ -14,7 +14,7 @@ pub fn doubts(config: &Config) -> Vec<String> {
         }
     }
     let encrypted = config.tls_certificate.is_some();
-    if encrypted && config.public_url.as_ref().is_some_and(|url| url.starts_with("http://")) {
+    if encrypted && config.public_url.iter().any(|url| url.starts_with("http://")) {
         doubts.push("--public-url begins with http:// although connections here are encrypted".to_owned());
     }
     if config.credentials_file.is_some() && config.bootstrap_client_id.is_some() {

@@ -46,8 +46,8 @@ struct Names(Vec<String>);
 impl Names {
     fn new(config: &Config) -> Self {
         let mut names = vec!["localhost".to_owned()];
-        let url = config.public_url.as_deref().and_then(|url| Url::parse(url).ok());
-        names.extend(url.and_then(|url| url.host_str().map(str::to_owned)));
+        let urls = config.public_url.iter().filter_map(|url| Url::parse(url).ok());
+        names.extend(urls.filter_map(|url| url.host_str().map(str::to_owned)));
         names.extend(config.metrics_host.iter().map(|name| name.to_ascii_lowercase()));
         Self(names)
     }

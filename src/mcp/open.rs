@@ -62,7 +62,7 @@ impl Gateway {
             return;
         }
         let far = self.far.of(&self.sessions, &former).await.ok();
-        if let Err(error) = self.sessions.end(&visit.caller, former.number, Reason::Superseded).await {
+        if let Err(error) = self.sessions.end_minded(&visit.caller, former.number, Reason::Superseded).await {
             tracing::warn!(?error, session = %former.id, "a session that another took the place of was not ended");
             return;
         }

@@ -58,10 +58,10 @@ impl Sessions {
         if now - pending.recorded_at < WINDOW && !renews {
             return;
         }
-        let (since, counts) = (std::mem::replace(&mut pending.recorded_at, now), pending.counts);
+        let since = std::mem::replace(&mut pending.recorded_at, now);
         // Handed in here and not by a task of its own: the session's end, if it is next, must not overtake it.
         if self.committer.post(By::consequence_of(caller), work(pending)).is_err() {
-            (pending.recorded_at, pending.counts, pending.waiting) = (since, counts, true);
+            (pending.recorded_at, pending.waiting) = (since, true);
         }
     }
 

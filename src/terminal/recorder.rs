@@ -90,7 +90,7 @@ impl Task {
 
     /// Whether something is to be filed or let go of after a while: a terminal at which nothing happens wakes nobody.
     fn waits(&self) -> bool {
-        !self.entries.is_empty() || self.recogniser.holds() || self.counts.bytes_in > 0
+        !self.entries.is_empty() || self.recogniser.holds() || self.typed
     }
 
     fn take(&mut self, event: Event) {

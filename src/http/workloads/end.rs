@@ -15,7 +15,6 @@ use crate::core::kind::Kind;
 use crate::core::phase::Outcome;
 use crate::core::reason::Reason;
 use crate::core::relation::{MayAct, Way};
-use crate::core::session::Session;
 use crate::core::shown;
 use crate::http::App;
 use crate::http::extract::Body;
