@@ -1,6 +1,7 @@
 //! The command line.
 
 mod door;
+pub mod fill;
 pub mod serve;
 mod tls;
 

@@ -14,6 +14,7 @@ use tokio_cron_scheduler::JobScheduler;
 use tokio_util::sync::CancellationToken;
 
 use super::door::Door;
+use super::fill::fill;
 use super::tls::Tls;
 use crate::auth::Auth;
 use crate::clock::Clock;
@@ -21,7 +22,7 @@ use crate::committer::Committer;
 use crate::config::{Config, database_file};
 use crate::core::policy::Policy;
 use crate::directory::{Chosen, Directory};
-use crate::gate::{Change, Fresh, Gate, Past, Terms, key_digest, shown_name};
+use crate::gate::Gate;
 use crate::http::{self, App, Shared};
 use crate::issuers::Issuers;
 use crate::limits::Limits;
@@ -32,7 +33,7 @@ use crate::meter;
 use crate::scheduler;
 use crate::secret::SecretKey;
 use crate::sessions::{Board, Sessions};
-use crate::store::{Loaded, Reader, StoreError, Writer};
+use crate::store::{Reader, StoreError, Writer};
 use crate::terminal::Terminals;
 use crate::webhooks::{Outbox, Sender};
 
@@ -60,10 +61,9 @@ impl House {
         let policy = policy(config);
         let writer = Writer::open(&config.database).await.context("cannot open the database")?;
         let reader = Reader::open(&config.database).await.context("cannot open the database")?;
-        let mut loaded = reader.load().await.context("cannot load the database")?;
         let lines = open_lines(&config.lines_database(), clock.clone()).await?;
         let gate = Arc::new(Gate::default());
-        fill(&gate, &mut loaded);
+        let loaded = fill(&gate, &reader, clock.now()).await.context("cannot load the database")?;
         let committer = Committer::start(writer, &loaded, gate.clone(), clock.clone(), policy);
         let live = Arc::new(Live::new(reader.clone(), committer.tip()));
         let directory = Arc::new(Directory::new(
@@ -162,48 +162,6 @@ async fn open_lines(url: &str, clock: Clock) -> anyhow::Result<Lines> {
         ))),
         outcome => outcome.context("cannot open the file of log lines and recordings"),
     }
-}
-
-/// Makes the Gate know what was loaded.
-pub fn fill(gate: &Gate, loaded: &mut Loaded) {
-    let mut changes: Vec<Change> = Vec::new();
-    changes.extend(loaded.organizations.drain(..).map(Change::Organization));
-    changes.extend(loaded.applications.drain(..).map(Change::Application));
-    changes.extend(loaded.service_accounts.drain(..).map(Change::ServiceAccount));
-    changes.extend(loaded.revocations.drain(..).map(Change::Revocation));
-    changes.extend(loaded.items.drain(..).map(Change::Item));
-    changes.extend(loaded.bars.drain(..).map(|(position, at)| Change::Bar(position, at)));
-    changes.extend(loaded.principals.iter().cloned().map(Change::Principal));
-    changes.extend(loaded.sessions.iter().map(|row| {
-        let (detail, application) = (&row.detail, row.session.application);
-        let key = crate::core::command::natural_key(
-            detail.anchor.as_deref(),
-            row.session.resource.as_deref(),
-            detail.client_session_id.as_deref(),
-            detail.token_identifier.as_deref(),
-        );
-        let fresh = Fresh {
-            key: key.map(|key| key_digest(application, key)),
-            terms: Terms {
-                hostname: detail.hostname.as_deref().map(Into::into),
-                client: detail.client.as_deref().map(Into::into),
-                name: shown_name(row.session.kind, detail.client_session_id.as_deref()),
-            },
-        };
-        Change::Session(row.session.clone(), Some(fresh))
-    }));
-    changes
-        .extend(loaded.session_tokens.drain(..).map(|(number, token)| Change::SessionToken(number, token)));
-    changes.extend(loaded.mcp_hashes.drain(..).map(|(number, hash)| Change::McpSession(number, hash)));
-    changes.extend(loaded.access_tokens.drain(..).map(Change::AccessToken));
-    let secrets = loaded.key_secrets.drain(..);
-    changes.extend(secrets.map(|secret| Change::ApiKeySecret(secret.id, secret.hash, secret.used_at)));
-    gate.apply(changes);
-    gate.set_totals(loaded.session_totals.drain(..));
-    gate.set_past(loaded.past.drain(..).map(|past| {
-        let totals = Past { sessions: past.sessions, bytes_out: past.bytes_out };
-        (past.application, past.resource, totals)
-    }));
 }
 
 fn policy(config: &Config) -> Policy {

@@ -6,6 +6,7 @@ mod flight;
 mod index;
 mod keys;
 mod known;
+mod ordered;
 
 use std::sync::Arc;
 
@@ -106,6 +107,8 @@ pub enum Change {
 pub struct Fresh {
     pub key: Option<KeyDigest>,
     pub terms: Terms,
+    /// When it was loaded, which may be long after it was last active; none: it has just connected.
+    pub loaded_at: Option<Time>,
 }
 
 /// What sessions of a resource that have ended came to.
@@ -150,7 +153,7 @@ impl Gate {
 
     /// Makes changes visible, all at once. Returns the flights of sessions that ended and still have something under
     /// way: cancelled already, to be waited for by whoever wants to answer "it is over".
-    pub fn apply(&self, changes: Vec<Change>) -> Vec<Arc<Flight>> {
+    pub fn apply(&self, changes: impl IntoIterator<Item = Change>) -> Vec<Arc<Flight>> {
         let mut known = self.known.write();
         let mut cancelled = Vec::new();
         for change in changes {
@@ -179,6 +182,19 @@ impl Gate {
             drop(known);
             self.known.write().advance(now, AT_ONCE);
         }
+    }
+
+    /// The same, and in the order of their last activity stand those that were seen up to now: as many as have been seen
+    /// since somebody last asked have to be moved.
+    pub fn known_in_order(&self, order: Order, now: Time) -> RwLockReadGuard<'_, Known> {
+        if order == Order::LastActive {
+            let mut left = self.known.read().stirred();
+            while left > 0 {
+                self.known.write().move_stirred(AT_ONCE);
+                left = left.saturating_sub(AT_ONCE);
+            }
+        }
+        self.known_at(now)
     }
 
     /// Registers a request or stream as under way and lets it pass, in one step: after a revocation was answered,
