@@ -3,6 +3,7 @@
 mod credentials;
 mod descriptors;
 mod door;
+pub mod fill;
 mod place;
 mod print;
 pub mod serve;

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::descriptors;
 use super::door::Door;
+use super::fill::fill;
 use super::tls::Tls;
 use super::{credentials, place};
 use crate::auth::Auth;
@@ -23,7 +24,7 @@ use crate::config::{Config, database_file, doubts};
 use crate::core::maxima::Maxima;
 use crate::core::policy::Policy;
 use crate::directory::{Chosen, Directory, Founded, Plan};
-use crate::gate::{Change, Fresh, Gate, Past, Terms, key_digest, shown_name};
+use crate::gate::Gate;
 use crate::http::connection::Doorway;
 use crate::http::{self, App, Shared};
 use crate::issuers::Issuers;
@@ -35,7 +36,7 @@ use crate::mcp::{Gateway, Upstreams};
 use crate::meter;
 use crate::scheduler;
 use crate::sessions::{Board, Sessions};
-use crate::store::{Loaded, Reader, StoreError, Writer};
+use crate::store::{Reader, StoreError, Writer};
 use crate::tasks::vital;
 use crate::terminal::Terminals;
 use crate::webhooks::{Outbox, Sender};
@@ -65,10 +66,9 @@ impl House {
         let mut writer = Writer::open(&config.database).await.context("cannot open the database")?;
         let key = place::key(config, &found, &mut writer).await?;
         let reader = Reader::open(&config.database).await.context("cannot open the database")?;
-        let mut loaded = reader.load().await.context("cannot load the database")?;
         let lines = open_lines(&config.lines_database(), clock.clone()).await?;
         let gate = Arc::new(Gate::default());
-        fill(&gate, &mut loaded);
+        let loaded = fill(&gate, &reader, clock.now()).await.context("cannot load the database")?;
         let committer = Committer::start(writer, &loaded, gate.clone(), clock.clone(), (policy, maxima(config)));
         let live = Arc::new(Live::new(reader.clone(), committer.tip()));
         let directory = Arc::new(Directory::new(
@@ -169,49 +169,6 @@ async fn open_lines(url: &str, clock: Clock) -> anyhow::Result<Lines> {
         ))),
         outcome => outcome.context("cannot open the file of log lines and recordings"),
     }
-}
-
-/// Makes the Gate know what was loaded.
-pub fn fill(gate: &Gate, loaded: &mut Loaded) {
-    let mut changes: Vec<Change> = Vec::new();
-    changes.extend(loaded.organizations.drain(..).map(Change::Organization));
-    changes.extend(loaded.applications.drain(..).map(Change::Application));
-    changes.extend(loaded.service_accounts.drain(..).map(Change::ServiceAccount));
-    changes.extend(loaded.revocations.drain(..).map(Change::Revocation));
-    changes.extend(loaded.items.drain(..).map(Change::Item));
-    changes.extend(loaded.bars.drain(..).map(|(position, at)| Change::Bar(position, at)));
-    changes.extend(loaded.principals.iter().cloned().map(Change::Principal));
-    changes.extend(loaded.sessions.iter().map(|row| {
-        let (detail, application) = (&row.detail, row.session.application);
-        let key = crate::core::command::natural_key(
-            row.session.principal,
-            detail.anchor.as_deref(),
-            row.session.resource.as_deref(),
-            detail.client_session_id.as_deref(),
-            detail.token_identifier.as_deref(),
-        );
-        let fresh = Fresh {
-            key: key.map(|key| key_digest(application, key)),
-            terms: Terms {
-                hostname: detail.hostname.as_deref().map(Into::into),
-                client: detail.client.as_deref().map(Into::into),
-                name: shown_name(row.session.kind, detail.client_session_id.as_deref()),
-            },
-        };
-        Change::Session(row.session.clone(), Some(fresh))
-    }));
-    changes
-        .extend(loaded.session_tokens.drain(..).map(|(number, token)| Change::SessionToken(number, token)));
-    changes.extend(loaded.mcp_hashes.drain(..).map(|(number, hash)| Change::McpSession(number, hash)));
-    changes.extend(loaded.access_tokens.drain(..).map(Change::AccessToken));
-    let secrets = loaded.key_secrets.drain(..);
-    changes.extend(secrets.map(|secret| Change::ApiKeySecret(secret.id, secret.hash, secret.used_at)));
-    gate.apply(changes);
-    gate.set_totals(loaded.session_totals.drain(..));
-    gate.set_past(loaded.past.drain(..).map(|past| {
-        let totals = Past { sessions: past.sessions, bytes_out: past.bytes_out };
-        (past.application, past.resource, totals)
-    }));
 }
 
 fn maxima(config: &Config) -> Maxima {

@@ -340,7 +340,7 @@ impl Committer {
             last_session: loaded.last_session.0,
             last_session_id: loaded.last_session_id,
             last_revocation: loaded.last_revocation,
-            last_principal: loaded.principals.iter().map(|principal| principal.number.0).max().unwrap_or(0),
+            last_principal: loaded.last_principal,
         };
         let settling = Settling {
             settled: loaded.settled,

@@ -7,6 +7,7 @@ mod holdings;
 mod index;
 mod keys;
 mod known;
+mod ordered;
 mod tally;
 
 use std::sync::Arc;
@@ -116,6 +117,8 @@ pub enum Change {
 pub struct Fresh {
     pub key: Option<KeyDigest>,
     pub terms: Terms,
+    /// When it was loaded, which may be long after it was last active; none: it has just connected.
+    pub loaded_at: Option<Time>,
 }
 
 /// What sessions of a resource that have ended came to.
@@ -160,7 +163,7 @@ impl Gate {
 
     /// Makes changes visible, all at once. Returns the flights of what ended with a session or a credential and is still
     /// under way: cancelled already, to be waited for by whoever wants to answer "it is over".
-    pub fn apply(&self, changes: Vec<Change>) -> Vec<Arc<Flight>> {
+    pub fn apply(&self, changes: impl IntoIterator<Item = Change>) -> Vec<Arc<Flight>> {
         let mut known = self.known.write();
         let (mut cancelled, mut concerned) = (Vec::new(), Vec::new());
         for change in changes {
@@ -191,6 +194,19 @@ impl Gate {
             drop(known);
             self.known.write().advance(now, AT_ONCE);
         }
+    }
+
+    /// The same, and in the order of their last activity stand those that were seen up to now: as many as have been seen
+    /// since somebody last asked have to be moved.
+    pub fn known_in_order(&self, order: Order, now: Time) -> RwLockReadGuard<'_, Known> {
+        if order == Order::LastActive {
+            let mut left = self.known.read().stirred();
+            while left > 0 {
+                self.known.write().move_stirred(AT_ONCE);
+                left = left.saturating_sub(AT_ONCE);
+            }
+        }
+        self.known_at(now)
     }
 
     /// Registers a request or stream of a session as under way, with the session and with the credential, and lets it pass,

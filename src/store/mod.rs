@@ -17,7 +17,7 @@ mod sqlite;
 
 pub use row::{
     AccessToken, Addressed, Application, Batch, Confirmation, Delivery, DeliveryStatus, Detail, Entry, Item,
-    KeySecret, Loaded, McpSession, Organization, Principal, PrincipalRow, ResourcePast, Revocation,
+    KeySecret, Loaded, McpSession, OpenSession, Organization, Principal, PrincipalRow, ResourcePast, Revocation,
     ServiceAccount, SessionRow, SessionToken, SideWrite, WebhookSecret,
 };
 pub use sqlite::{Bounds, Forget, Forgotten, LinesReader, LinesWriter, Stretch, Tail};

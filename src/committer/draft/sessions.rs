@@ -335,6 +335,7 @@ impl Draft<'_> {
         let Some(session) = evolve(before, &event, &envelope) else { return };
         let index = self.events.len() - 1;
         let fresh = connecting.filter(|_| connected).map(|(connect, _)| Fresh {
+            loaded_at: None,
             key: connect.key().map(|key| key_digest(application, key)),
             terms: Terms {
                 hostname: connect.personal.hostname.as_deref().map(Into::into),
