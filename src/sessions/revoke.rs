@@ -122,16 +122,18 @@ impl Sessions {
         self.revoke(caller, filter, Reason::Archived, None).await
     }
 
-    /// Ends one session of an application and bars its token and the access token last presented with it.
+    /// Ends one session of an application and bars its token and the access token last presented with it; `bar` says what
+    /// else.
     pub async fn revoke_one(
         &self,
         caller: &Caller,
         application: Uuid,
         id: Uuid,
+        bar: Bar,
         note: Option<String>,
     ) -> Result<Revoked, Error> {
         let session = self.managed(caller, application, id).await?;
-        self.revoke_session(caller, &session, note).await
+        self.revoke_session(caller, &session, bar, note).await
     }
 
     /// The same of a session that was judged already.
@@ -139,6 +141,7 @@ impl Sessions {
         &self,
         caller: &Caller,
         session: &MayAct,
+        bar: Bar,
         note: Option<String>,
     ) -> Result<Revoked, Error> {
         if session.ended.is_some() && !caller.repeats() {
@@ -149,7 +152,9 @@ impl Sessions {
             session: Some(session.number),
             ..Filter::default()
         };
-        self.revoke(caller, filter, Reason::Revoked, note).await
+        may_bar(caller, &filter, bar)?;
+        let beginning = Beginning { bar, ..beginning(caller.organization, filter, Reason::Revoked, note)? };
+        self.carry_through(By::caller(caller), beginning).await
     }
 
     /// Ends every session that fits. Where everything of an organization, an application or a principal is meant, their
