@@ -28,8 +28,6 @@ use stream::{Heard, Watched};
 
 /// After being told to stop, connections have this long to finish.
 const DRAIN: Duration = Duration::from_secs(8);
-/// So long, connections that are kept are told with their next answer that it was the last.
-const LAST_REQUESTS: Duration = Duration::from_millis(250);
 /// A connection whose other end takes nothing of what waits for it is given up after this long.
 const TAKES_NOTHING: Duration = Duration::from_secs(30);
 /// Where nothing waits to be taken, the other end is asked after this long whether it is still there …
@@ -100,9 +98,6 @@ impl Door {
         }
         drop(listener);
         connections.close();
-        if timeout(LAST_REQUESTS, connections.wait()).await.is_ok() {
-            return;
-        }
         way.closing.cancel();
         if timeout(DRAIN, connections.wait()).await.is_err() {
             tracing::warn!("some connections did not finish in time and are cut off");

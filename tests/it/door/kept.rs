@@ -99,25 +99,24 @@ async fn an_answer_is_read_to_its_end_by_whoever_is_still_sending() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn when_the_service_stops_kept_connections_are_told_with_their_last_answer() {
+async fn whoever_is_answered_while_the_service_stops_is_told_that_it_was_the_last_answer() {
     let mut server = Server::start().await;
-    let address = address_of(&server);
-    let wires = (0..8).map(|_| async move {
-        let mut wire = Wire::to(address).await;
-        loop {
-            let Some(told) = wire.ask(LIVEZ).await else { return false };
-            if told.closes() {
-                return true;
-            }
-        }
-    });
-    let wires = futures_util::future::join_all(wires);
-    let stopping = async {
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        server.stop().await;
+    let token = server.token("management:all mcp:invoke").await;
+    let mut wire = Wire::to(address_of(&server)).await;
+    assert!(!wire.ask(LIVEZ).await.unwrap().closes());
+    let head =
+        "POST /api/v1/agent-sessions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
+    wire.say(format!("{head}authorization: Bearer {token}\r\ncontent-length: 2\r\n\r\n{{")).await;
+    // So that it is under way.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let rest = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        wire.ask("}").await
     };
-    let (told, ()) = tokio::join!(wires, stopping);
-    assert!(told.iter().all(|told| *told), "{told:?}");
+    let (told, ()) = tokio::join!(rest, server.stop());
+    let told = told.expect("what was under way is answered");
+    assert_eq!((told.status, told.closes()), (201, true), "{told:?}");
+    assert_eq!(wire.until_closed().await, "");
 }
 
 #[tokio::test(flavor = "multi_thread")]
