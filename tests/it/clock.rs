@@ -83,7 +83,7 @@ async fn jobs_go_on_after_the_clock_was_set_back_by_three_hours() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_was_set_back_gives_no_token_more_time() {
-    let server = Server::with(&["--token-lifetime", "1h"]).await;
+    let server = Server::with(&["--stale-after", "10h", "--token-lifetime", "1h"]).await;
     let operator = server.operator().await;
     let agent = operator.connect(json!({})).await;
     assert_eq!(agent.call("heartbeat").await.0, 200);

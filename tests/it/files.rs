@@ -55,6 +55,15 @@ fn ends(daemon: &mut Daemon) -> Option<i32> {
     }
 }
 
+/// Waits until the log of a process, which may have ended meanwhile, has these words.
+fn says(daemon: &Daemon, words: &str) {
+    let begun = Instant::now();
+    while !daemon.log().contains(words) {
+        assert!(begun.elapsed() < Duration::from_secs(30), "{words}: {}", daemon.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// An installation that was used and stopped, with a session in it.
 async fn used() -> (TempDir, String) {
     let directory = TempDir::new().unwrap();
@@ -259,7 +268,7 @@ async fn whoever_loses_a_race_for_a_position_ends() {
     let answer = operator.http.post(url).bearer_auth(agent.holder.token.as_ref().unwrap()).send().await;
     assert!(!answer.is_ok_and(|answer| answer.status().is_success()), "nothing was acknowledged");
     assert_eq!(ends(&mut daemon), Some(74));
-    assert!(daemon.log().contains("another process writes to the same database"), "{}", daemon.log());
+    says(&daemon, "another process writes to the same database");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -282,8 +291,7 @@ async fn a_database_that_was_deleted_or_replaced_under_the_service_ends_it() {
             assert!(!answer.is_ok_and(|answer| answer.status().is_success()), "nothing was acknowledged");
         }
         assert_eq!(ends(&mut daemon), Some(74), "{suffix} {replaced}");
-        let word = if replaced { "was replaced" } else { "was deleted or moved" };
-        assert!(daemon.log().contains(word), "{}", daemon.log());
+        says(&daemon, if replaced { "was replaced" } else { "was deleted or moved" });
     }
 }
 
@@ -293,11 +301,7 @@ async fn a_file_of_lines_that_was_deleted_closes_that_room_and_no_other() {
     let daemon = Daemon::start(directory.path(), &[]);
     let operator = daemon.operator().await;
     fs::remove_file(beside(directory.path(), ".lines")).unwrap();
-    let begun = Instant::now();
-    while !daemon.log().contains("cannot be written any more; all else goes on") {
-        assert!(begun.elapsed() < Duration::from_secs(30), "{}", daemon.log());
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    says(&daemon, "cannot be written any more; all else goes on");
     operator.connect(json!({})).await;
     assert!(daemon.terminate().success());
 }

@@ -99,10 +99,12 @@ async fn a_stranger_fills_no_log_and_what_was_left_out_is_counted() {
     let directory = TempDir::new().unwrap();
     let daemon = Daemon::start(directory.path(), &["--metrics-listen", "127.0.0.1:0"]);
     let operator = daemon.operator().await;
-    let upstream = json!({ "name": "tools", "upstream": { "url": "http://127.0.0.1:9/mcp" } });
-    let (status, made) = operator.post("/api/v1/applications", upstream).await;
-    assert_eq!(status, 201, "{made}");
-    let path = format!("/mcp/{}", made["id"].as_str().unwrap());
+    let (_, applications) = operator.get("/api/v1/applications").await;
+    let application = applications["items"][0]["id"].as_str().unwrap();
+    let upstream = json!({ "url": "http://127.0.0.1:9/mcp" });
+    let path = format!("/api/v1/applications/{application}/upstream");
+    assert!(operator.send(reqwest::Method::PUT, &path, Some(&upstream)).await.status().is_success());
+    let path = format!("/mcp/{application}");
     let begun = Instant::now();
     for number in 0..400 {
         let id = format!("smc_{number:032x}_{}", "A".repeat(43));
