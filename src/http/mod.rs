@@ -228,7 +228,6 @@ pub fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(oauth::introspect))
         .routes(routes!(oauth::revoke))
         .routes(routes!(oauth::authorization_server))
-        .routes(routes!(oauth::authorize))
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
         .split_for_parts();

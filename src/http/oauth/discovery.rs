@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use crate::core::caller::Scope;
 use crate::http::App;
-use crate::http::problem::{Problem, ProblemBody};
+use crate::http::problem::Problem;
 
 /// Where and how tokens are to be had (RFC 8414).
 #[derive(Serialize, ToSchema)]
@@ -73,22 +73,15 @@ pub async fn authorization_server(State(app): State<App>, parts: Parts) -> Json<
     Json(AuthorizationServer::new(&base, ""))
 }
 
-/// Sign in as a person: not here yet
-///
-/// RFC 6749, section 3.1. Whoever comes has not authenticated and names where to send them back to, which nobody here has
-/// checked: they are told in place, and sent nowhere.
-#[utoipa::path(
-    get, path = "/oauth2/authorize", operation_id = "oauth.authorize", tag = "oauth",
-    security(()),
-    responses((status = 403, description = "People cannot sign in here yet.", body = ProblemBody)),
-)]
-pub async fn authorize() -> Problem {
+/// Where people would sign in (RFC 6749, section 3.1). Whoever comes has not authenticated and names where to send them back
+/// to, which nobody here has checked: they are told in place that they cannot yet, and sent nowhere.
+async fn authorize() -> Problem {
     let text = "People cannot sign in here yet. Programs get a token with client credentials at /oauth2/token \
                 (grant_type=client_credentials); people sign in with an issuer that the organization trusts";
     Problem::new(StatusCode::FORBIDDEN, "sign_in_not_available", text)
 }
 
-/// The same for issuers with a path: an issuer's document stands under its path, and names it (RFC 8414 3.1 and 3.3).
+/// What no operation of the API is: where people would sign in, and the document for issuers with a path: an issuer's document stands under its path, and names it (RFC 8414 3.1 and 3.3).
 pub fn aliases() -> Router<App> {
     let answer = |State(app): State<App>,
                   path: Result<RawPathParams, RawPathParamsRejection>,
@@ -98,6 +91,7 @@ pub fn aliases() -> Router<App> {
         document(&app, &parts, &format!("/mcp{application}"))
     };
     Router::new()
+        .route("/oauth2/authorize", get(authorize))
         .route("/.well-known/oauth-authorization-server/mcp", get(answer))
         .route("/.well-known/oauth-authorization-server/mcp/{applicationId}", get(answer))
 }

@@ -142,7 +142,7 @@ impl Door {
 
 /// Every operation, by what opens it.
 const TABLE: [(Door, &str); 14] = [
-    (Door::Open, "oauth.authorizationServer oauth.authorize service.live service.ready"),
+    (Door::Open, "oauth.authorizationServer service.live service.ready"),
     (Door::Client, "oauth.token"),
     (
         Door::Read,

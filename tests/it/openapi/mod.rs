@@ -75,7 +75,7 @@ fn operations_that_need_no_credential_are_these() {
         all
     });
     let open = &by_scheme["[{}]"];
-    assert_eq!(open, &["oauth.authorizationServer", "oauth.authorize", "service.live", "service.ready"]);
+    assert_eq!(open, &["oauth.authorizationServer", "service.live", "service.ready"]);
     assert_eq!(by_scheme["[{\"client\":[]}]"], ["oauth.token"]);
     let either = &by_scheme["[{\"client\":[]},{\"bearer\":[]}]"];
     assert_eq!(either, &["oauth.introspect", "oauth.revoke"]);
@@ -420,7 +420,6 @@ async fn every_operation_answers_as_it_is_described() {
     for id in ["oauth.authorizationServer", "service.live", "service.ready"] {
         walk.go(&stranger, id, None, 200).await;
     }
-    walk.go(&stranger, "oauth.authorize", None, 403).await;
     walk.go(&operator, "policy.get", None, 200).await;
 
     let made = walk.go(&operator, "applications.create", Some(json!({ "name": "walk" })), 201).await;
