@@ -19,6 +19,7 @@ use crate::core::Time;
 use crate::core::application::{
     Application, ApplicationCommand, Organization, OrganizationCommand, ServiceAccount, ServiceAccountCommand,
 };
+use crate::core::bar::Bar;
 use crate::core::caller::{Actor, Caller};
 use crate::core::command::{Command, Connect};
 use crate::core::event::{ApplicationCreated, OrganizationCreated, ServiceAccountCreated, UpstreamSet};
@@ -41,6 +42,7 @@ use crate::meter;
 use crate::store::{Health, Loaded, SideWrite, StoreError, Writer};
 
 use draft::Draft;
+pub use draft::{TOO_MANY, not_too_many};
 
 /// Units that may wait; beyond that callers are told to come back.
 const QUEUE: usize = 8_192;
@@ -195,6 +197,8 @@ pub struct Beginning {
     pub filter: Filter,
     pub reason: Reason,
     pub note: Option<String>,
+    /// What it bars beyond what its filter bars by itself.
+    pub bar: Bar,
     /// The principal is disabled with it; with its public id.
     pub disable: Option<(PrincipalNumber, Uuid)>,
     /// It is a run of this schedule, for this moment. A run that is done already does not begin again.

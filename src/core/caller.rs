@@ -49,20 +49,20 @@ pub enum ActorKind {
 }
 
 impl ActorKind {
+    pub const ALL: [Self; 8] = [
+        Self::System,
+        Self::Operator,
+        Self::Session,
+        Self::Application,
+        Self::ServiceAccount,
+        Self::ApiKey,
+        Self::User,
+        Self::Hook,
+    ];
+
     /// The kind behind a stored code.
     pub fn from_code(code: i64) -> Option<Self> {
-        [
-            Self::System,
-            Self::Operator,
-            Self::Session,
-            Self::Application,
-            Self::ServiceAccount,
-            Self::ApiKey,
-            Self::User,
-            Self::Hook,
-        ]
-        .into_iter()
-        .find(|kind| *kind as i64 == code)
+        Self::ALL.into_iter().find(|kind| *kind as i64 == code)
     }
 
     /// The word used on feeds.

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::Time;
+use super::bar::Barring;
 use super::caller::Actor;
 use super::filter::Filter;
 use super::ids::{
@@ -359,6 +360,9 @@ pub struct RevocationBegan {
     /// The schedule that wanted it, by number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<i64>,
+    /// What became of the credentials behind what it covers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<Barring>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

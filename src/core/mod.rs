@@ -3,6 +3,7 @@
 
 pub mod api_key;
 pub mod application;
+pub mod bar;
 pub mod caller;
 pub mod command;
 pub mod delivery;

@@ -30,6 +30,29 @@ pub struct Revocation {
 }
 
 impl Revocation {
+    /// As it would begin: what connects at `fence` or later is not touched.
+    pub fn planned(
+        number: RevocationNumber,
+        organization: OrganizationNumber,
+        (filter, reason): (&Filter, Reason),
+        fence: Position,
+        instant: Time,
+    ) -> Self {
+        Self {
+            number,
+            id: Uuid::nil(),
+            organization,
+            filter: filter.clone(),
+            reason,
+            note: None,
+            fence,
+            instant,
+            ended_at: None,
+            disconnected_count: 0,
+            head: Head::default(),
+        }
+    }
+
     /// In force in memory only, because it found the disk full; its number is negative and of no log.
     pub fn is_provisional(&self) -> bool {
         self.number.0 < 0

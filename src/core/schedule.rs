@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::Time;
 use super::application::Envelope;
+use super::bar::Bar;
 use super::filter::Filter;
 use super::ids::{Head, OrganizationNumber, RevocationNumber};
 use super::item::ItemRefusal;
@@ -34,6 +35,9 @@ pub struct ScheduleCreated {
     pub note: Option<String>,
     pub when: When,
     pub missed: Missed,
+    /// What each run bars beyond what its filter bars by itself.
+    #[serde(default, skip_serializing_if = "Bar::is_none")]
+    pub bar: Bar,
 }
 
 /// When a schedule runs.
@@ -85,6 +89,8 @@ pub struct Schedule {
     pub note: Option<String>,
     pub when: When,
     pub missed: Missed,
+    #[serde(default, skip_serializing_if = "Bar::is_none")]
+    pub bar: Bar,
     pub created_at: Time,
     /// Runs due up to here are over, one way or the other: the next is the first after it.
     pub done_until: Time,
@@ -138,6 +144,7 @@ pub(super) fn evolve(
             note: created.note.clone(),
             when: created.when.clone(),
             missed: created.missed,
+            bar: created.bar,
             created_at: now,
             done_until: now,
             runs: 0,

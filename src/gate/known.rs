@@ -1,5 +1,6 @@
 //! What the Gate knows, how commits and the clock change it, and what hot paths do with it.
 
+mod behind;
 mod places;
 mod questions;
 
@@ -27,6 +28,7 @@ use crate::core::session::{Refusal, Session};
 use crate::core::status::{DerivedStatus, derived_status};
 use crate::core::token::{AccessToken, Principal, SessionToken};
 
+pub use behind::Behind;
 pub use places::{Placed, Sum};
 pub use questions::{Order, Slice};
 

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 pub use flight::{Flight, Pass};
 pub use index::Terms;
-pub use known::{Known, Order, Placed, Slice, Sum};
+pub use known::{Behind, Known, Order, Placed, Slice, Sum};
 
 use crate::core::Time;
 use crate::core::application::{Application, Organization, ServiceAccount};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, BoxStream, Stream, StreamExt};
@@ -18,6 +18,7 @@ use uuid::Uuid;
 use super::App;
 use super::extract::{AgentOrEnded, CanRead, Ids, Query};
 use super::problem::{Problem, ProblemBody};
+use super::words::{ActorWord, KindWord};
 use crate::core::Time;
 use crate::core::event::ACTIVITY;
 use crate::core::ids::{Position, SessionNumber};
@@ -103,8 +104,8 @@ pub struct FeedEvent {
     /// The operator's own words.
     #[schema(nullable = false)]
     note: Option<String>,
-    /// What sort of session connected: `agent`, `mcp`, `media`, `webui` or `task`.
-    #[schema(nullable = false)]
+    /// What sort of session connected.
+    #[schema(nullable = false, value_type = Option<KindWord>)]
     kind: Option<String>,
     /// How far the work behind it has come: `queued`, `launching` or `running`.
     #[schema(nullable = false)]
@@ -135,7 +136,7 @@ pub struct FeedEvent {
 #[derive(utoipa::ToSchema)]
 #[allow(dead_code)] // as above
 pub struct FeedActor {
-    /// `system`, `operator`, `session`, `application`, `service_account`, `api_key`, `user` or `hook`.
+    #[schema(value_type = ActorWord)]
     kind: String,
     #[schema(nullable = false)]
     id: Option<Uuid>,
@@ -147,7 +148,8 @@ type Object = std::collections::BTreeMap<String, u64>;
 ///
 /// Server-sent events: one per lifecycle event of the application and its sessions, named after its type
 /// (`connected`, `token_renewed`, `expired`, `disconnected`, `revocation_began`, …), `id` its log position, `data` JSON.
-/// Go on with `Last-Event-ID` where you were; nothing is missed. Ends with `expired` when the presented token expires.
+/// Go on with `Last-Event-ID` where you were; nothing is missed. An id that this log never reached, because it was restored
+/// from a backup say, is answered with the event `reset`: look at the lists, what follows is what happens from now on. Ends with `expired` when the presented token expires.
 #[utoipa::path(get, path = "/api/v1/applications/{applicationId}/sessions/events", operation_id = "agentSessions.events",
     tag = "agentSessions", security(("bearer" = [])),
     params(
@@ -171,7 +173,7 @@ pub async fn application(
     let [application] = ids;
     let (activity, after) = (parameters.activity()?, parameters.after(&headers)?);
     let (application, _) = app.directory.application(&caller, application)?;
-    let frames = frames(&app, Topic::Application(application.number), after, activity);
+    let frames = frames(&app, Topic::Application(application.number), After::of(&app, after), activity);
     let until = Expiry::At(caller.credential.expires_at);
     Ok(feed(app, frames, until))
 }
@@ -179,7 +181,8 @@ pub async fn application(
 /// Follow a session
 ///
 /// Server-sent events of one session, as for an application. The stream of a session that has ended replays its story
-/// and ends after `disconnected`; its own token still opens it. Ends with `expired` (an event without an `id`) when the
+/// and ends after `disconnected`; its own token still opens it. Whoever has seen the end is answered with 204, at which
+/// an `EventSource` stops. Ends with `expired` (an event without an `id`) when the
 /// session's token expires.
 #[utoipa::path(get, path = "/api/v1/agent-sessions/{sessionId}/events", operation_id = "agent.events", tag = "agent",
     security(("bearer" = [])),
@@ -191,6 +194,7 @@ pub async fn application(
     ),
     responses(
         (status = 200, description = "The feed.", body = FeedEvent, content_type = "text/event-stream"),
+        (status = 204, description = "The session has ended, and you have seen it."),
         (status = 400, description = "A parameter is wrong.", body = ProblemBody),
         (status = 404, description = "No such session.", body = ProblemBody),
     ))]
@@ -207,19 +211,47 @@ pub async fn session(
     let number = view.session.number;
     let topic = Topic::Session(number);
     if view.session.ended.is_none() {
-        let frames = frames(&app, topic, after, activity);
+        let frames = frames(&app, topic, After::of(&app, after), activity);
         if app.sessions.open_session(number).is_some() {
             return Ok(feed(app, frames, Expiry::OfSession(number)));
         }
         // It ended between the look and the listening: the feed might have begun after the end, and wait for ever.
         view = app.sessions.view_to_follow(&caller, session).await?;
     }
-    let session = view.session;
-    let after = after.unwrap_or(Position(0));
-    // Nothing comes after the end: whoever has seen it gets a stream that ends at once.
-    let over = after >= session.head.position;
-    let frames = if over { stream::empty().boxed() } else { frames(&app, topic, Some(after), activity) };
+    // Of an ended session there is a whole story to tell, and nothing from now on.
+    let after = match After::of(&app, after) {
+        After::Now => After::Known(Position(0)),
+        After::Unreached { .. } => After::Unreached { go_on: Position(0) },
+        known => known,
+    };
+    if matches!(after, After::Known(position) if position >= view.session.head.position) {
+        // Whoever reconnects after a stream that has ended would for ever (HTML, 9.2.3: 204 tells it to stop).
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    let frames = frames(&app, topic, after, activity);
     Ok(feed(app, frames, Expiry::Never))
+}
+
+/// Where a listener wants to go on.
+#[derive(Clone, Copy)]
+enum After {
+    Now,
+    Known(Position),
+    /// At a place that this log never reached: another log's, or this one's before it was restored.
+    Unreached {
+        go_on: Position,
+    },
+}
+
+impl After {
+    fn of(app: &App, after: Option<Position>) -> Self {
+        let tip = app.live.tip().borrow().position;
+        match after {
+            None => Self::Now,
+            Some(position) if position > tip => Self::Unreached { go_on: tip },
+            Some(position) => Self::Known(position),
+        }
+    }
 }
 
 /// When a stream ends by the clock.
@@ -243,20 +275,44 @@ impl Expiry {
     }
 }
 
-type Frames = BoxStream<'static, Option<Arc<Frame>>>;
+type Frames = BoxStream<'static, Option<Said>>;
+
+/// What a feed says.
+enum Said {
+    Event(Arc<Frame>),
+    /// What the listener has seen is not of this log: it goes on from here.
+    Reset(Position),
+}
 
 /// The events of a topic; `None` stands for a failure, after which nothing comes.
-fn frames(app: &App, topic: Topic, after: Option<Position>, activity: bool) -> Frames {
-    let frames = app.live.follow(topic, after, activity);
-    frames
-        .map(|frame| match frame {
-            Ok(frame) => Some(frame),
-            Err(error) => {
-                tracing::error!(%error, "a feed broke off");
-                None
+fn frames(app: &App, topic: Topic, after: After, activity: bool) -> Frames {
+    let (from, reset) = match after {
+        After::Now => (None, None),
+        After::Known(position) => (Some(position), None),
+        After::Unreached { go_on } => (Some(go_on), Some(go_on)),
+    };
+    let events = app.live.follow(topic, from, activity).map(|frame| match frame {
+        Ok(frame) => Some(Said::Event(frame)),
+        Err(error) => {
+            tracing::error!(%error, "a feed broke off");
+            None
+        }
+    });
+    stream::iter(reset.map(|position| Some(Said::Reset(position)))).chain(events).boxed()
+}
+
+impl Said {
+    fn event(&self) -> Event {
+        match self {
+            Self::Event(frame) => {
+                Event::default().id(frame.position.0.to_string()).event(&frame.name).data(&frame.data)
             }
-        })
-        .boxed()
+            Self::Reset(position) => {
+                let data = json!({ "type": "reset", "position": position.0 });
+                Event::default().id(position.0.to_string()).event("reset").data(data.to_string())
+            }
+        }
+    }
 }
 
 /// The answer: events until the topic ends, the clock or the service says stop, or the log cannot be read.
@@ -288,11 +344,7 @@ fn events(app: App, frames: Frames, expiry: Expiry) -> impl Stream<Item = Result
                     biased;
                     () = app.stopping.cancelled() => return Some((Ok(farewell("shutdown")), None)),
                     frame = frames.next() => {
-                        let frame = frame.flatten()?;
-                        let event = Event::default()
-                            .id(frame.position.0.to_string())
-                            .event(&frame.name)
-                            .data(&frame.data);
+                        let event = frame.flatten()?.event();
                         return Some((Ok(event), Some((app, frames, expiry, look_at, listening))));
                     }
                     () = sleep_until(look_at) => {}

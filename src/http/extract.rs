@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::guard::TooSlow;
 use super::problem::Problem;
-use super::{App, idempotency};
+use super::{App, idempotency, unknown};
 use crate::core::caller::{Caller, CredentialKind, Scope};
 use crate::core::session::Refusal;
 use crate::sessions::AGENT_SCOPES;
@@ -52,6 +52,7 @@ async fn with_any(parts: &Parts, app: &App, scopes: &[Scope]) -> Result<Caller, 
 pub async fn allowed(parts: &Parts, app: &App, caller: Caller, scopes: &[Scope]) -> Result<Caller, Problem> {
     let caller = not_ended(for_all_of_it(caller)?)?;
     if scopes.iter().any(|scope| caller.scopes.has(*scope)) {
+        unknown::understood(parts)?;
         idempotency::caller_of(parts, app, caller).await
     } else {
         Err(Problem::forbidden(scopes))
@@ -113,7 +114,10 @@ impl FromRequestParts<App> for Person {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let caller = not_ended(caller_of(parts, app).await?)?;
         match app.sessions.person(&caller) {
-            Some(principal) => Ok(Self(caller, principal)),
+            Some(principal) => {
+                unknown::understood(parts)?;
+                Ok(Self(caller, principal))
+            }
             None => {
                 let message =
                     "This credential is no person's: present the token of a user, or an API key with a user";
@@ -142,6 +146,7 @@ impl FromRequestParts<App> for AgentOrEnded {
             return Err(Problem::forbidden(&AGENT_SCOPES));
         }
         keeps_sessions(&caller)?;
+        unknown::understood(parts)?;
         idempotency::caller_of(parts, app, caller).await.map(Self)
     }
 }
@@ -214,6 +219,12 @@ pub fn read_json<T: DeserializeOwned>(json: &[u8]) -> Result<T, Problem> {
     let read = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();
         let error = error.into_inner();
+        if let Some((name, said)) = unknown::in_body(&error.to_string()) {
+            // The path ends with the member itself.
+            let place = path.rsplit_once('.').map(|(place, _)| format!(", {place}")).unwrap_or_default();
+            let field = if path == "." { name } else { path };
+            return Problem::invalid(field, format!("In the body{place}: {said}"));
+        }
         let message = match error.classify() {
             serde_json::error::Category::Data if path == "." => format!("In the body: {error}"),
             serde_json::error::Category::Data => format!("In the body, {path}: {error}"),

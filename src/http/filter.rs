@@ -10,25 +10,33 @@ use super::extract::given;
 use super::page::{self, read_flag, read_limit};
 use super::problem::Problem;
 use super::time;
+use super::words::{KindWord, OpenStageWord, OpenStatusWord, StageWord, StatusWord};
 use crate::core::Time;
 use crate::core::kind::Kind;
 use crate::core::phase::Stage;
 use crate::core::status::DerivedStatus;
 use crate::gate::Order;
-use crate::sessions::{LONGEST, ListQuery, Sort, Wanted};
+use crate::sessions::{LONGEST, ListQuery, Page, Sort, Walk, Wanted};
 
-/// Which sessions are listed or counted.
+/// With which status sessions are listed or counted.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(rename_all = "camelCase")]
 #[into_params(parameter_in = Query)]
-pub struct FilterParameters {
+pub struct StatusParameters {
     /// `active` (the default of a list: active and idle ones), `inactive` (expired and disconnected), `all`, or one of
     /// `idle`, `expired`, `disconnected`. Wins over `includeInactive`.
-    #[param(inline, value_type = Option<StatusFilter>)]
+    #[param(inline, value_type = Option<StatusWord>)]
     pub status: Option<String>,
     /// Without `status`: include expired and disconnected sessions.
     #[param(value_type = Option<bool>)]
     pub include_inactive: Option<String>,
+}
+
+/// Which sessions are listed, counted or ended.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[serde(rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
+pub struct FilterParameters {
     /// Only sessions of this principal, by its id.
     #[param(value_type = Option<Uuid>)]
     pub principal: Option<String>,
@@ -39,12 +47,11 @@ pub struct FilterParameters {
     /// Only sessions connected to this within their application: the name of a media stream, the version of a workload's
     /// application.
     pub resource: Option<String>,
-    /// `agent`, `mcp`, `media`, `webui` or `task`.
-    #[param(inline, value_type = Option<KindFilter>)]
+    /// What sort of session.
+    #[param(inline, value_type = Option<KindWord>)]
     pub kind: Option<String>,
-    /// How far the work behind them has come: `queued`, `launching`, `running`, `finished`, `failed`, `crashed` or
-    /// `terminated`. Sessions of other kinds run, and are terminated.
-    #[param(inline, value_type = Option<StageFilter>)]
+    /// How far the work behind them has come. Sessions of other kinds run, and are terminated.
+    #[param(inline, value_type = Option<StageWord>)]
     pub stage: Option<String>,
     /// Connected before this instant (RFC 3339).
     #[param(value_type = Option<String>, format = DateTime)]
@@ -60,63 +67,42 @@ pub struct FilterParameters {
     pub last_active_after: Option<String>,
 }
 
+/// How long a page of a list is.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[allow(dead_code)] // the document's words for what `ListParameters` reads
+pub struct LimitParameter {
+    /// Most sessions to return.
+    #[param(value_type = u32, required = false, minimum = 1, maximum = 200, default = 100)]
+    limit: Option<String>,
+}
+
+/// The same under the older names.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[allow(dead_code)] // as above
+pub struct OlderLimitParameter {
+    /// Most sessions to return.
+    #[param(value_type = u32, required = false, minimum = 1, maximum = 200, default = 50)]
+    limit: Option<String>,
+}
+
 /// How a list is ordered and cut into pages.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(rename_all = "camelCase")]
 #[into_params(parameter_in = Query)]
 pub struct PageParameters {
-    /// Most sessions to return, 1 to 200.
-    #[param(value_type = Option<u32>, minimum = 1, maximum = 200, example = 100)]
-    pub limit: Option<String>,
-    /// What to order by; a minus for the latest first.
+    /// What to order by; a minus for the latest first. Whoever is active while a list by `-lastActive` is walked comes again
+    /// at its end: tell sessions by their ids.
     #[param(inline, value_type = Option<SortWord>)]
     pub sort: Option<String>,
     /// `nextCursor` of the page before, asked for in the same order.
     pub cursor: Option<String>,
 }
 
-/// Which statuses are wanted.
-#[derive(utoipa::ToSchema)]
-#[schema(rename_all = "lowercase")]
-#[allow(dead_code)] // the document's words for what `statuses` reads
-pub enum StatusFilter {
-    Active,
-    Inactive,
-    All,
-    Idle,
-    Expired,
-    Disconnected,
-}
-
-/// What sort of session.
-#[derive(utoipa::ToSchema)]
-#[schema(rename_all = "lowercase")]
-#[allow(dead_code)] // as above
-pub enum KindFilter {
-    Agent,
-    Mcp,
-    Media,
-    Webui,
-    Task,
-}
-
-/// How far work has come.
-#[derive(utoipa::ToSchema)]
-#[schema(rename_all = "lowercase")]
-#[allow(dead_code)] // as above
-pub enum StageFilter {
-    Queued,
-    Launching,
-    Running,
-    Finished,
-    Failed,
-    Crashed,
-    Terminated,
-}
-
 /// What a list is ordered by.
 #[derive(utoipa::ToSchema)]
-#[allow(dead_code)] // as above
+#[allow(dead_code)] // the document's words for what `read_sort` reads
 pub enum SortWord {
     #[schema(rename = "created")]
     Created,
@@ -163,15 +149,17 @@ pub struct FilterBody {
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub resource: Option<String>,
-    /// `agent`, `mcp`, `media`, `webui` or `task`.
+    /// What sort of session.
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
+    #[schema(nullable = false, value_type = Option<KindWord>)]
     pub kind: Option<String>,
-    /// `queued`, `launching`, `running`: any of these; all if left out.
+    /// Any of these; all if left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<OpenStageWord>)]
     pub stage: Vec<String>,
-    /// `active`, `idle`, `expired`: any of these; all if left out.
+    /// Any of these; all if left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<OpenStatusWord>)]
     pub status: Vec<String>,
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, format = DateTime)]
@@ -198,24 +186,32 @@ const MOST_EXCEPT: usize = 1_000;
 /// The parameters of a list.
 #[derive(Debug, Default)]
 pub struct ListParameters {
-    pub filter: FilterParameters,
-    pub page: PageParameters,
+    status: StatusParameters,
+    filter: FilterParameters,
+    page: PageParameters,
+    limit: Option<String>,
     /// All of them, for the link to the next page.
     raw: BTreeMap<String, String>,
 }
 
 impl FilterParameters {
-    /// As a list reads it: only the live ones unless more is asked for.
-    fn for_list(&self, application: Option<Uuid>) -> Result<Wanted, Problem> {
-        let wanted = self.read(application)?;
-        let include_inactive = read_flag("includeInactive", self.include_inactive.as_deref())?;
-        let live = self.status.is_none() && !include_inactive;
-        Ok(if live { Wanted { status: LIVE.to_vec(), ..wanted } } else { wanted })
+    fn of(pairs: &Pairs) -> Self {
+        Self {
+            principal: pairs.one("principal"),
+            hostname: pairs.one("hostname"),
+            client: pairs.one("client"),
+            resource: pairs.one("resource"),
+            kind: pairs.one("kind"),
+            stage: pairs.one("stage"),
+            connected_before: pairs.one("connectedBefore"),
+            connected_after: pairs.one("connectedAfter"),
+            last_active_before: pairs.one("lastActiveBefore"),
+            last_active_after: pairs.one("lastActiveAfter"),
+        }
     }
 
-    /// As a count reads it: all of them unless less is asked for.
-    pub fn read(&self, application: Option<Uuid>) -> Result<Wanted, Problem> {
-        read_flag("includeInactive", self.include_inactive.as_deref())?;
+    /// What is wanted, whatever its status.
+    fn read(&self, application: Option<Uuid>) -> Result<Wanted, Problem> {
         Ok(Wanted {
             application,
             session: None,
@@ -231,7 +227,6 @@ impl FilterParameters {
                 .transpose()?
                 .into_iter()
                 .collect(),
-            status: read_status(self.status.as_deref())?,
             connected_after: read_time("connectedAfter", self.connected_after.as_deref())?,
             connected_before: read_time("connectedBefore", self.connected_before.as_deref())?,
             last_active_after: read_time("lastActiveAfter", self.last_active_after.as_deref())?,
@@ -241,48 +236,107 @@ impl FilterParameters {
     }
 }
 
-impl<'de> Deserialize<'de> for ListParameters {
-    /// Two structs and the whole beside them: serde's `flatten` would do the same, but reads every value as text anyway.
+/// A query, by name.
+#[derive(Debug, Default)]
+pub struct Pairs(BTreeMap<String, String>);
+
+impl Pairs {
+    pub fn one(&self, name: &str) -> Option<String> {
+        self.0.get(name).cloned()
+    }
+}
+
+impl<'de> Deserialize<'de> for Pairs {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let pairs = Vec::<(String, String)>::deserialize(deserializer)?;
-        let mut raw = BTreeMap::new();
-        for (name, value) in pairs {
-            if raw.insert(name.clone(), value).is_some() {
+        let mut pairs = BTreeMap::new();
+        for (name, value) in Vec::<(String, String)>::deserialize(deserializer)? {
+            if pairs.insert(name.clone(), value).is_some() {
                 return Err(serde::de::Error::custom(format!("{name} is given more than once")));
             }
         }
-        let one = |name: &str| raw.get(name).cloned();
+        Ok(Self(pairs))
+    }
+}
+
+impl<'de> Deserialize<'de> for ListParameters {
+    /// Structs and the whole beside them: serde's `flatten` would do the same, but reads every value as text anyway.
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let pairs = Pairs::deserialize(deserializer)?;
         Ok(Self {
-            filter: FilterParameters {
-                status: one("status"),
-                include_inactive: one("includeInactive"),
-                principal: one("principal"),
-                hostname: one("hostname"),
-                client: one("client"),
-                resource: one("resource"),
-                kind: one("kind"),
-                stage: one("stage"),
-                connected_before: one("connectedBefore"),
-                connected_after: one("connectedAfter"),
-                last_active_before: one("lastActiveBefore"),
-                last_active_after: one("lastActiveAfter"),
+            status: StatusParameters {
+                status: pairs.one("status"),
+                include_inactive: pairs.one("includeInactive"),
             },
-            page: PageParameters { limit: one("limit"), sort: one("sort"), cursor: one("cursor") },
-            raw,
+            filter: FilterParameters::of(&pairs),
+            page: PageParameters { sort: pairs.one("sort"), cursor: pairs.one("cursor") },
+            limit: pairs.one("limit"),
+            raw: pairs.0,
         })
     }
 }
 
+/// Which sessions of an application a call ends, and how.
+#[derive(Debug, Default)]
+pub struct EndingParameters {
+    filter: FilterParameters,
+    pairs: Pairs,
+}
+
+impl<'de> Deserialize<'de> for EndingParameters {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let pairs = Pairs::deserialize(deserializer)?;
+        Ok(Self { filter: FilterParameters::of(&pairs), pairs })
+    }
+}
+
+impl EndingParameters {
+    /// Which sessions: with the same words as a list. Without a status, all that are open.
+    pub fn read(&self, application: Uuid) -> Result<Wanted, Problem> {
+        let wanted = self.filter.read(Some(application))?;
+        let mut status = read_status(self.pairs.one("status").as_deref())?;
+        let inactive = status.len() > 1;
+        // Those that have ended are not ended again.
+        status.retain(|status| !inactive || *status != DerivedStatus::Disconnected);
+        Ok(Wanted { status, ..wanted })
+    }
+
+    pub fn flag(&self, name: &'static str) -> Result<bool, Problem> {
+        read_flag(name, self.pairs.one(name).as_deref())
+    }
+
+    /// The operator's own words.
+    pub fn reason(&self) -> Option<String> {
+        self.pairs.one("reason")
+    }
+}
+
 impl ListParameters {
+    /// As a list reads it: only the live ones unless more is asked for.
+    fn to_list(&self, application: Option<Uuid>) -> Result<Wanted, Problem> {
+        let wanted = self.to_count(application)?;
+        let include_inactive = read_flag("includeInactive", self.status.include_inactive.as_deref())?;
+        let live = self.status.status.is_none() && !include_inactive;
+        Ok(if live { Wanted { status: LIVE.to_vec(), ..wanted } } else { wanted })
+    }
+
+    /// As a count reads it: all of them unless less is asked for.
+    pub fn to_count(&self, application: Option<Uuid>) -> Result<Wanted, Problem> {
+        read_flag("includeInactive", self.status.include_inactive.as_deref())?;
+        let status = read_status(self.status.status.as_deref())?;
+        Ok(Wanted { status, ..self.filter.read(application)? })
+    }
+
     /// What to list.
     pub fn read(&self, application: Option<Uuid>, default_limit: u32) -> Result<ListQuery, Problem> {
         let sort = read_sort(self.page.sort.as_deref())?;
+        let (after, walk) = page::read_walk_cursor(tag(sort), self.page.cursor.as_deref())?;
         Ok(ListQuery {
-            wanted: self.filter.for_list(application)?,
+            wanted: self.to_list(application)?,
             sort,
-            limit: read_limit(self.page.limit.as_deref(), default_limit)?,
+            limit: read_limit(self.limit.as_deref(), default_limit)?,
             skip: 0,
-            after: page::read_cursor_of(tag(sort), self.page.cursor.as_deref())?,
+            after,
+            walk: walk.map(|(began, at_its_end)| Walk { began, at_its_end }),
         })
     }
 
@@ -292,8 +346,11 @@ impl ListParameters {
     }
 
     /// The cursor of the next page, and the `Link` to it (RFC 8288).
-    pub fn next(&self, path: &str, sort: Sort, next: Option<(Time, Uuid)>) -> Option<(String, String)> {
-        let cursor = page::cursor_of(tag(sort), next?);
+    pub fn next(&self, path: &str, sort: Sort, page: &Page) -> Option<(String, String)> {
+        let cursor = match page.walk {
+            Some(Walk { began, at_its_end }) => page::walk_cursor(tag(sort), page.next?, (began, at_its_end)),
+            None => page::cursor_of(tag(sort), page.next?),
+        };
         let mut query = url::form_urlencoded::Serializer::new(String::new());
         query.extend_pairs(self.raw.iter().filter(|(name, _)| *name != "cursor"));
         query.append_pair("cursor", &cursor);

@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout};
 use url::form_urlencoded;
 use utoipa::openapi::OpenApi;
 
+use super::words::PlainText;
 use super::{App, yaml};
 use crate::core::Time;
 use crate::sessions::Job;
@@ -28,7 +29,7 @@ const FRESH: Duration = Duration::from_secs(1);
 #[utoipa::path(
     get, path = "/livez", operation_id = "service.live", tag = "service",
     security(()),
-    responses((status = 200, description = "`ok`.", body = String, content_type = "text/plain")),
+    responses((status = 200, description = "`ok`.", body = PlainText, content_type = "text/plain")),
 )]
 pub async fn live() -> &'static str {
     "ok\n"
@@ -42,8 +43,8 @@ pub async fn live() -> &'static str {
     security(()),
     params(("verbose" = Option<String>, Query, description = "Say what was looked at.")),
     responses(
-        (status = 200, description = "`ok`.", body = String, content_type = "text/plain"),
-        (status = 503, description = "`not ready`.", body = String, content_type = "text/plain"),
+        (status = 200, description = "`ok`.", body = PlainText, content_type = "text/plain"),
+        (status = 503, description = "`not ready`.", body = PlainText, content_type = "text/plain"),
     ),
 )]
 pub async fn ready(State(app): State<App>, RawQuery(query): RawQuery) -> (StatusCode, String) {

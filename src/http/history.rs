@@ -13,7 +13,7 @@ use super::App;
 use super::events::FeedEvent;
 use super::extract::{CanRead, Ids, Query};
 use super::filter::{read_id, read_time};
-use super::page::{read_flag, read_limit};
+use super::page::{PagedParameters, read_flag, read_limit};
 use super::problem::{Problem, ProblemBody};
 use crate::core::event::NAMES;
 use crate::core::ids::Position;
@@ -105,8 +105,7 @@ pub struct HistoryParameters {
         ("applicationId" = Uuid, Path, description = "The application."),
         ("sessionId" = Uuid, Path, description = "The session."),
         ("activity" = Option<bool>, Query, description = "Whether to show activity too."),
-        ("limit" = Option<u32>, Query, description = "Most to return, 1 to 200.", minimum = 1, maximum = 200),
-        ("cursor" = Option<String>, Query, description = "`nextCursor` of the page before."),
+        PagedParameters,
     ),
     responses(
         (status = 200, description = "A page of events.", body = EventList, headers(
@@ -200,8 +199,7 @@ fn read_types(text: Option<&str>) -> Result<Vec<String>, Problem> {
         ("from" = Option<String>, Query, description = "Recorded at this instant or later (RFC 3339).", format = DateTime),
         ("until" = Option<String>, Query, description = "Recorded before this instant.", format = DateTime),
         ("after" = Option<i64>, Query, description = "Only what lies beyond this position, such as a list's `Log-Position`.", minimum = 0),
-        ("limit" = Option<u32>, Query, description = "Most to return, 1 to 200.", minimum = 1, maximum = 200),
-        ("cursor" = Option<String>, Query, description = "`nextCursor` of the page before."),
+        PagedParameters,
     ),
     responses(
         (status = 200, description = "A page of events.", body = EventList, headers(

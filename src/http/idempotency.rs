@@ -10,7 +10,9 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
+use url::form_urlencoded;
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::Type;
 use utoipa::openapi::{
@@ -124,15 +126,57 @@ fn unquoted(text: &str) -> Option<String> {
     }
 }
 
+/// The same for requests that say the same.
 fn fingerprint(parts: &Parts, body: &[u8]) -> [u8; 32] {
     let mut digest = Sha256::new();
-    let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
-    for part in [parts.method.as_str(), target] {
+    let mut query: Vec<_> =
+        form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()).collect();
+    query.sort_unstable();
+    let pairs = query.iter().flat_map(|(name, value)| [name.as_ref(), value.as_ref()]);
+    for part in [parts.method.as_str(), parts.uri.path()].into_iter().chain(pairs) {
         digest.update((part.len() as u64).to_be_bytes());
         digest.update(part);
     }
-    digest.update(body);
+    digest.update(said(body));
     digest.finalize().into()
+}
+
+/// What a body says, however it says it: the same for members in another order, other spaces and other escapes. What is
+/// no JSON says itself; nothing is read as `{}`.
+fn said(body: &[u8]) -> Vec<u8> {
+    if body.is_empty() {
+        return b"{}".to_vec();
+    }
+    let Ok(value) = serde_json::from_slice::<Value>(body) else { return body.to_vec() };
+    let mut plain = Vec::with_capacity(body.len());
+    write_plainly(&value, &mut plain);
+    plain
+}
+
+fn write_plainly(value: &Value, plain: &mut Vec<u8>) {
+    match value {
+        Value::Object(members) => {
+            let mut members: Vec<_> = members.iter().collect();
+            members.sort_unstable_by_key(|(name, _)| *name);
+            plain.push(b'{');
+            for (name, member) in members {
+                write_plainly(&Value::String(name.clone()), plain);
+                plain.push(b':');
+                write_plainly(member, plain);
+                plain.push(b',');
+            }
+            plain.push(b'}');
+        }
+        Value::Array(items) => {
+            plain.push(b'[');
+            for item in items {
+                write_plainly(item, plain);
+                plain.push(b',');
+            }
+            plain.push(b']');
+        }
+        one => plain.extend(one.to_string().into_bytes()),
+    }
 }
 
 // ---- the document ----

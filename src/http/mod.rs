@@ -19,6 +19,8 @@ mod page;
 pub mod problem;
 mod revocations;
 mod terminals;
+pub mod unknown;
+mod words;
 mod workloads;
 
 use std::sync::Arc;
@@ -231,6 +233,8 @@ pub fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
     workloads::describe(&mut document);
     terminals::describe(&mut document);
     idempotency::describe(&mut document);
+    unknown::describe(&mut document);
+    words::describe(&mut document);
     problem::describe(&mut document);
     (router, document)
 }
@@ -238,6 +242,7 @@ pub fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
 /// The whole service.
 pub fn router(app: App) -> Router {
     let (documented, document) = documented();
+    let parameters = Arc::new(unknown::Parameters::of(&document));
     documented
         .merge(health::documents(&document))
         .merge(workloads::documents(&document))
@@ -246,6 +251,7 @@ pub fn router(app: App) -> Router {
         .merge(mcp::router(app.gateway.clone()))
         .fallback(|uri: Uri| async move { nothing_there(Family::of(uri.path())) })
         .method_not_allowed_fallback(|uri: Uri| async move { no_such_method(Family::of(uri.path())) })
+        .layer(middleware::from_fn_with_state(parameters, unknown::layer))
         .layer(middleware::from_fn_with_state(app.clone(), idempotency::layer))
         .layer(middleware::from_fn_with_state(app.clone(), media::door))
         .layer(DefaultBodyLimit::max(BODY))

@@ -11,6 +11,21 @@ use crate::core::ids::Position;
 /// The first byte: the layout's version, and above it what the list was ordered by.
 const VERSION: u8 = 1;
 const LARGEST: u32 = 200;
+/// Bytes of a mark: version, time and id.
+const MARK: usize = 1 + 8 + 16;
+
+/// The parameters of a list that has one order only, as the document describes them.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[allow(dead_code)] // the document's words for what each list reads
+pub struct PagedParameters {
+    /// Most to return.
+    #[param(value_type = u32, required = false, minimum = 1, maximum = 200, default = 50)]
+    limit: Option<String>,
+    /// `nextCursor` of the page before.
+    #[param(value_type = String, required = false)]
+    cursor: Option<String>,
+}
 
 /// Where a page ended: the sort key of its last item.
 pub type Mark = (Time, Uuid);
@@ -48,6 +63,34 @@ pub fn read_cursor_of(order: u8, text: Option<&str>) -> Result<Option<Mark>, Pro
         Some(mark) => Ok(Some(mark)),
         None => Err(not_ours()),
     }
+}
+
+/// The opaque text for a mark in a walk through a list of this order, with the moment at which it began.
+pub fn walk_cursor(order: u8, mark: Mark, (began, at_its_end): (Time, bool)) -> String {
+    let mut bytes = URL_SAFE_NO_PAD.decode(cursor_of(order, mark)).unwrap_or_default();
+    bytes.extend(began.timestamp_millis().to_be_bytes());
+    bytes.push(u8::from(at_its_end));
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// Reads `cursor` of a list of this order, which may be a walk's.
+#[allow(clippy::type_complexity)]
+pub fn read_walk_cursor(
+    order: u8,
+    text: Option<&str>,
+) -> Result<(Option<Mark>, Option<(Time, bool)>), Problem> {
+    let Some(text) = text else { return Ok((None, None)) };
+    let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| not_ours())?;
+    let Some((mark, walk)) = bytes.split_at_checked(MARK) else { return Err(not_ours()) };
+    let mark = read_cursor_of(order, Some(&URL_SAFE_NO_PAD.encode(mark)))?;
+    let walk = match walk {
+        [] => None,
+        [began @ .., at_its_end] => {
+            let began = began.try_into().ok().map(i64::from_be_bytes).and_then(Time::from_timestamp_millis);
+            Some((began.ok_or_else(not_ours)?, *at_its_end == 1))
+        }
+    };
+    Ok((mark, walk))
 }
 
 /// The opaque text for a place in a list that is in the order of the log.

@@ -1,6 +1,8 @@
 //! How errors look on `/api/v1`: RFC 9457 problem details that also carry `message` and `statusCode`, so that both
 //! kinds of client read them. The one place where an [`Error`] becomes a status.
 
+use std::borrow::Cow;
+
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -35,7 +37,7 @@ pub struct Problem {
     pub code: &'static str,
     pub message: String,
     /// The field or parameter that was wrong.
-    pub field: Option<&'static str>,
+    pub field: Option<Cow<'static, str>>,
     pub missing_scopes: Vec<&'static str>,
     /// `error` and `error_description` of `WWW-Authenticate: Bearer`, on 401 and 403.
     pub challenge: Option<(&'static str, String)>,
@@ -67,7 +69,7 @@ pub struct ProblemBody {
     /// The field or parameter that was wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
-    pub field: Option<&'static str>,
+    pub field: Option<Cow<'static, str>>,
     /// `insufficient_scope`, where a scope is missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
@@ -103,8 +105,8 @@ impl Problem {
     }
 
     /// A request that is wrong in a named field.
-    pub fn invalid(field: &'static str, message: impl Into<String>) -> Self {
-        Self { field: Some(field), ..Self::new(StatusCode::BAD_REQUEST, "invalid_request", message) }
+    pub fn invalid(field: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
+        Self { field: Some(field.into()), ..Self::new(StatusCode::BAD_REQUEST, "invalid_request", message) }
     }
 
     /// Nothing valid was presented.
@@ -250,6 +252,7 @@ impl From<Error> for Problem {
         let message = error.to_string();
         match error {
             Error::Invalid { field, message } => {
+                let field = field.map(Cow::Borrowed);
                 Self { field, ..Self::new(StatusCode::BAD_REQUEST, "invalid_request", message) }
             }
             Error::Unauthorized { reason } => Self::unauthorized(reason),

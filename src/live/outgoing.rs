@@ -12,6 +12,8 @@ use crate::store::{Addressed, StoreError};
 #[derive(Debug)]
 pub struct Outgoing {
     pub frame: Frame,
+    /// Chains it to all that happened before in its stream.
+    pub hash: [u8; 32],
     pub stream: Stream,
     pub organization: OrganizationNumber,
     pub session_id: Option<Uuid>,
@@ -51,6 +53,7 @@ impl Outgoing {
         let recorded = &event.entry.recorded;
         Self {
             frame: Frame::new(event),
+            hash: event.entry.hash,
             stream: recorded.stream,
             organization: recorded.organization,
             session_id: event.session_id,

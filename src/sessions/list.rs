@@ -1,11 +1,14 @@
 //! Reading: open sessions are found in memory, ended ones in the store, and both are shown alike.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
+use chrono::TimeDelta;
 use uuid::Uuid;
 
 use super::wanted::{Sort, Wanted};
 use super::{Sessions, View};
+use crate::committer::{By, Work};
 use crate::core::Time;
 use crate::core::caller::Caller;
 use crate::core::filter::Filter;
@@ -14,6 +17,9 @@ use crate::core::status::DerivedStatus;
 use crate::error::Error;
 use crate::gate::{Order, Slice};
 use crate::store::{EndedPage, SessionRow};
+
+/// How long a list waits for the writer.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Which sessions to list, in which order.
 #[derive(Debug, Clone, Default)]
@@ -25,6 +31,17 @@ pub struct ListQuery {
     pub skip: usize,
     /// Only what comes after this one: what it is ordered by, and its id.
     pub after: Option<(Time, Uuid)>,
+    /// Where in a walk from the latest active on this is, after its first page.
+    pub walk: Option<Walk>,
+}
+
+/// A walk through a list, the latest active first: whoever is active meanwhile moves to where the walk has been already,
+/// and comes again at its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Walk {
+    pub began: Time,
+    /// All that have not moved were shown: those that have are, in the order of their making.
+    pub at_its_end: bool,
 }
 
 /// A page of sessions.
@@ -32,6 +49,8 @@ pub struct Page {
     pub items: Vec<View>,
     /// Where the next page begins, if there is one.
     pub next: Option<(Time, Uuid)>,
+    /// The walk that it is a page of, as the next page is to go on with it.
+    pub walk: Option<Walk>,
     /// The log position the page was true at: follow from here and nothing is missed.
     pub position: Position,
 }
@@ -48,10 +67,75 @@ pub struct Counts {
 }
 
 impl Sessions {
-    /// A page of the sessions that fit.
+    /// A page of the sessions that fit. Page by page, each that was there from the first to the last is shown.
     pub async fn list(&self, caller: &Caller, query: &ListQuery) -> Result<Page, Error> {
+        let latest_first = Sort { by: Order::LastActive, descending: true };
+        if query.sort == latest_first && query.skip == 0 {
+            self.walk(caller, query).await
+        } else {
+            self.page(caller, query).await
+        }
+    }
+
+    /// A page of a walk from the latest active on: first those that have not moved since it began, then those that have.
+    async fn walk(&self, caller: &Caller, query: &ListQuery) -> Result<Page, Error> {
+        let walk = query.walk.unwrap_or(Walk { began: self.clock.now(), at_its_end: false });
+        let mut page = None;
+        if !walk.at_its_end {
+            let bound = walk.began + TimeDelta::milliseconds(1);
+            let mut unmoved = query.clone();
+            let before = unmoved.wanted.last_active_before;
+            unmoved.wanted.last_active_before = Some(before.map_or(bound, |before| before.min(bound)));
+            let mut found = self.page(caller, &unmoved).await?;
+            if query.walk.is_none() && found.next.is_some() {
+                // What is being written with a time before the beginning would move unseen.
+                self.settled().await;
+                found = self.page(caller, &unmoved).await?;
+            }
+            if found.next.is_some() {
+                return Ok(Page { walk: Some(walk), ..found });
+            }
+            page = Some(found);
+        }
+        let walk = Walk { at_its_end: true, ..walk };
+        let mut moved = ListQuery { sort: Sort { by: Order::Connected, descending: false }, ..query.clone() };
+        let after = moved.wanted.last_active_after;
+        moved.wanted.last_active_after = Some(after.map_or(walk.began, |after| after.max(walk.began)));
+        let Some(page) = page else {
+            return Ok(Page { walk: Some(walk), ..self.page(caller, &moved).await? });
+        };
+        // What is left of the page; if nothing is, a look whether there is another.
+        let left = query.limit - page.items.len() as u32;
+        let rest = ListQuery { after: None, limit: left.max(1), ..moved };
+        let rest = self.page(caller, &rest).await?;
+        let shown: HashSet<_> = page.items.iter().map(|view| view.session.number).collect();
+        let fresh = rest.items.iter().any(|view| !shown.contains(&view.session.number));
+        Ok(match (left, fresh || rest.next.is_some()) {
+            (_, false) => page,
+            (0, true) => Page { next: Some((Time::default(), Uuid::nil())), walk: Some(walk), ..page },
+            (_, true) => {
+                let rest_items = rest.items.into_iter().filter(|view| !shown.contains(&view.session.number));
+                Page {
+                    items: page.items.into_iter().chain(rest_items).collect(),
+                    next: rest.next,
+                    walk: Some(walk),
+                    position: page.position,
+                }
+            }
+        })
+    }
+
+    /// Waits until what is being decided now can be seen, but not for long: lists do without the writer.
+    async fn settled(&self) {
+        let turn = self.committer.submit(By::system(), Work::Health);
+        tokio::time::timeout(PATIENCE, turn).await.ok();
+    }
+
+    async fn page(&self, caller: &Caller, query: &ListQuery) -> Result<Page, Error> {
         let filter = self.filter(caller, &query.wanted).await?;
         let after = match query.after {
+            // Where the end of a walk begins.
+            Some((_, id)) if id.is_nil() => None,
             Some((at, id)) => {
                 let number = self.number(caller, id).await?;
                 Some((at, number.ok_or_else(Error::foreign_cursor)?))
@@ -89,7 +173,7 @@ impl Sessions {
             Some((at, number)) => self.id_of(number, &items).await?.map(|id| (at, id)),
             None => None,
         };
-        Ok(Page { items, next, position })
+        Ok(Page { items, next, walk: None, position })
     }
 
     /// How many sessions fit, by status.

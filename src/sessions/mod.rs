@@ -1,6 +1,7 @@
 //! The application, as far as sessions go: connect, keep alive, renew, end, revoke, list, and what the clock demands.
 //! Surfaces talk to this and to the directory, and to nothing below.
 
+mod bar;
 mod board;
 mod erase;
 mod gateway;
@@ -25,9 +26,10 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use uuid::Uuid;
 
+pub use bar::WouldBar;
 pub use board::{Board, Job};
 pub use history::{EventQuery, Events};
-pub use list::{Counts as StatusCounts, ListQuery, Page};
+pub use list::{Counts as StatusCounts, ListQuery, Page, Walk};
 pub use media::{Found, Point};
 pub use revoke::{Preview, Progress, Revoked};
 pub use schedules::{NewSchedule, Scheduled};

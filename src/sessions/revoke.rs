@@ -12,8 +12,10 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::bar::{WouldBar, may_bar};
 use super::{ListQuery, Sessions, View, Wanted, unexpected};
 use crate::committer::{Answer, Beginning, By, CHUNK, Done, Work};
+use crate::core::bar::{Bar, Barring};
 use crate::core::caller::{Actor, Caller};
 use crate::core::command::Command;
 use crate::core::event::{Event, RevocationEvent};
@@ -44,6 +46,8 @@ pub struct Revoked {
     pub id: Option<Uuid>,
     /// How many sessions it disconnected: the number of `disconnected` events that carry it.
     pub disconnected: u64,
+    /// What became of the credentials behind them.
+    pub credentials: Option<Barring>,
 }
 
 /// Those who wait for the worker, and what wakes it.
@@ -66,6 +70,9 @@ pub struct Preview {
     pub matched: u64,
     /// Some of them, newest first.
     pub sample: Vec<View>,
+    /// What would become of the credentials behind them.
+    pub credentials: Barring,
+    pub would_bar: WouldBar,
 }
 
 /// A revocation as it stands.
@@ -81,6 +88,8 @@ pub struct Progress {
     pub streams_closed: Option<u64>,
     /// The schedule it was a run of.
     pub schedule: Option<Uuid>,
+    /// What became of the credentials behind what it covered; not known of those from before this was noted.
+    pub credentials: Option<Barring>,
 }
 
 /// What a revocation covers, in a word.
@@ -116,45 +125,53 @@ impl Sessions {
         self.revoke(caller, filter, Reason::Archived, None).await
     }
 
-    /// Ends one session and bars its token and the access token last presented with it.
+    /// Ends one session and bars its token and the access token last presented with it; `bar` says what else.
     pub async fn revoke_one(
         &self,
         caller: &Caller,
         application: Uuid,
         id: Uuid,
+        bar: Bar,
         note: Option<String>,
     ) -> Result<Revoked, Error> {
         let view = self.get(caller, application, id).await?;
         if view.session.ended.is_some() && !caller.repeats() {
-            return Ok(Revoked { id: None, disconnected: 0 });
+            return Ok(Revoked { id: None, disconnected: 0, credentials: None });
         }
         let filter = Filter {
             application: Some(view.session.application),
             session: Some(view.session.number),
             ..Filter::default()
         };
-        self.revoke(caller, filter, Reason::Revoked, note).await
+        may_bar(caller, &filter, bar)?;
+        let beginning = Beginning { bar, ..beginning(caller.organization, filter, Reason::Revoked, note)? };
+        self.carry_through(By::caller(caller), beginning).await
     }
 
     /// Ends every session that fits. Where everything of an organization, an application or a principal is meant, their
-    /// credentials issued before are barred with it.
+    /// credentials issued before are barred with it; `bar` says what else is.
     pub async fn revoke_wanted(
         &self,
         caller: &Caller,
         wanted: &Wanted,
+        bar: Bar,
         note: Option<String>,
     ) -> Result<Revoked, Error> {
         let filter = self.filter_to_revoke(caller, wanted).await?;
+        may_bar(caller, &filter, bar)?;
         if filter.moves() {
             // What was seen and is not in the log yet would be forgotten in a crash, and the filter asks for it.
             self.flush_traffic(true).await;
         }
-        self.revoke(caller, filter, Reason::Revoked, note).await
+        let beginning = Beginning { bar, ..beginning(caller.organization, filter, Reason::Revoked, note)? };
+        self.carry_through(By::caller(caller), beginning).await
     }
 
     /// What a revocation would come to now. Changes nothing.
-    pub async fn preview(&self, caller: &Caller, wanted: &Wanted) -> Result<Preview, Error> {
-        self.filter_to_revoke(caller, wanted).await?;
+    pub async fn preview(&self, caller: &Caller, wanted: &Wanted, bar: Bar) -> Result<Preview, Error> {
+        let filter = self.filter_to_revoke(caller, wanted).await?;
+        may_bar(caller, &filter, bar)?;
+        let (credentials, would_bar) = self.would_bar(caller, &filter, bar)?;
         let mut wanted = wanted.clone();
         if wanted.status.is_empty() {
             wanted.status = DerivedStatus::OPEN.to_vec();
@@ -162,20 +179,26 @@ impl Sessions {
         let counts = self.count(caller, &wanted).await?;
         let query = ListQuery { wanted, limit: SAMPLE, ..ListQuery::default() };
         let sample = self.list(caller, &query).await?.items;
-        Ok(Preview { matched: counts.active + counts.idle + counts.expired, sample })
+        let matched = counts.active + counts.idle + counts.expired;
+        Ok(Preview { matched, sample, credentials, would_bar })
     }
 
-    /// Disables a principal: nothing more is opened or kept alive for it, and everything it has is revoked.
+    /// Disables a principal: nothing more is opened or kept alive for it, and everything it has is revoked; its API keys
+    /// for good where that is said, else they open nothing until it is enabled.
     pub async fn disable_principal(
         &self,
         caller: &Caller,
         id: Uuid,
+        include_keys: bool,
         note: Option<String>,
     ) -> Result<Revoked, Error> {
         let number = self.gate.known().principal_by_id(caller.organization, id);
         let number = number.ok_or(Error::NotFound("Principal"))?;
         let filter = Filter { principal: Some(number), ..Filter::default() };
+        let bar = Bar { matched: false, keys: include_keys };
+        may_bar(caller, &filter, bar)?;
         let beginning = Beginning {
+            bar,
             disable: Some((number, id)),
             ..beginning(caller.organization, filter, Reason::Revoked, note)?
         };
@@ -216,21 +239,35 @@ impl Sessions {
         self.revocations.waiting.lock().insert(id, vec![tell]);
         let scope = scope(&beginning.filter);
         let work = Work::BeginRevocation(Box::new(beginning));
-        if let Err(error) = self.committer.submit(by, work).await {
-            self.revocations.waiting.lock().remove(&id);
-            self.revocations.wake.notify_one();
-            return Err(error);
-        }
+        let begun = match self.committer.submit(by, work).await {
+            Ok(answer) => answer.done,
+            Err(error) => {
+                self.revocations.waiting.lock().remove(&id);
+                self.revocations.wake.notify_one();
+                return Err(error);
+            }
+        };
+        let Done::Revocation(begun) = begun else { return Err(unexpected()) };
         metrics::counter!(meter::REVOCATIONS, "scope" => scope).increment(1);
         self.revocations.wake.notify_one();
         // The worker goes on whether or not anybody still waits here.
         let disconnected = told.await.map_err(|_| Error::Busy)??;
-        Ok(Revoked { id: Some(id), disconnected })
+        Ok(Revoked { id: Some(id), disconnected, credentials: self.credentials_of(&begun).await? })
+    }
+
+    /// What became of the credentials behind a revocation, as its first event tells.
+    async fn credentials_of(&self, revocation: &Revocation) -> Result<Option<Barring>, Error> {
+        let began = self.reader.event(revocation.fence).await?.map(|entry| entry.recorded.event);
+        Ok(match began {
+            Some(Event::Revocation(RevocationEvent::Began(began))) => began.credentials,
+            _ => None,
+        })
     }
 
     /// The answer to a request that began a revocation before: its count, once it has one.
     async fn carried_through_before(&self, done: Done) -> Result<Revoked, Error> {
-        let Done::Revocation(Revocation { id, .. }) = done else { return Err(unexpected()) };
+        let Done::Revocation(begun) = done else { return Err(unexpected()) };
+        let (id, credentials) = (begun.id, self.credentials_of(&begun).await?);
         let (tell, told) = oneshot::channel();
         // First in the line, then the look: whatever ends after the look is told to the line.
         self.revocations.waiting.lock().entry(id).or_default().push(tell);
@@ -238,7 +275,7 @@ impl Sessions {
         match stored.map(|revocation| revocation.filter(|revocation| revocation.ended_at.is_some())) {
             Ok(None) => {
                 let disconnected = told.await.map_err(|_| Error::Busy)??;
-                Ok(Revoked { id: Some(id), disconnected })
+                Ok(Revoked { id: Some(id), disconnected, credentials })
             }
             known => {
                 drop(told);
@@ -249,7 +286,7 @@ impl Sessions {
                     waiting.remove(&id);
                 }
                 let disconnected = known?.map_or(0, |revocation| revocation.disconnected_count);
-                Ok(Revoked { id: Some(id), disconnected })
+                Ok(Revoked { id: Some(id), disconnected, credentials })
             }
         }
     }
@@ -298,10 +335,11 @@ impl Sessions {
     async fn progress(&self, revocation: Revocation) -> Result<Progress, Error> {
         let began = self.reader.event(revocation.fence).await?.map(|entry| entry.recorded);
         let actor = began.as_ref().map_or(Actor::SYSTEM, |recorded| recorded.actor);
-        let (mut matched, mut schedule, mut streams_closed) = (None, None, None);
+        let (mut matched, mut schedule, mut streams_closed, mut credentials) = (None, None, None, None);
         if let Some(Event::Revocation(RevocationEvent::Began(began))) = began.map(|recorded| recorded.event) {
             matched = began.matched;
             schedule = began.schedule;
+            credentials = began.credentials;
         }
         let ended = match revocation.ended_at {
             Some(_) => self.reader.event(revocation.head.position).await?,
@@ -317,7 +355,7 @@ impl Sessions {
             self.gate.known().item(stream).map(Item::id)
         });
         let wanted = self.wanted(&revocation.filter).await?;
-        Ok(Progress { wanted, actor, matched, streams_closed, schedule, revocation })
+        Ok(Progress { wanted, actor, matched, streams_closed, schedule, credentials, revocation })
     }
 
     /// Wakes the worker, in case a wake-up was dropped.
@@ -412,7 +450,8 @@ pub(super) fn beginning(
     // Somebody is to be cut off: too many words about why do not keep that from happening.
     let note = note.map(|note| shown::cut(note, LONGEST_NOTE));
     let id = secret::new_id();
-    Ok(Beginning { id, organization, filter, reason, note, disable: None, schedule: None })
+    let bar = Bar::default();
+    Ok(Beginning { id, organization, filter, reason, note, bar, disable: None, schedule: None })
 }
 
 /// That the words of a plan, which somebody can say again, are short enough.

@@ -8,10 +8,12 @@ use croner::Cron;
 use croner::parser::{CronParser, Seconds};
 use uuid::Uuid;
 
+use super::bar::may_bar;
 use super::revoke::{beginning, check_note};
 use super::{Sessions, Wanted, unexpected};
-use crate::committer::{Beginning, By, Done, Work};
+use crate::committer::{Beginning, By, Done, TOO_MANY, Work};
 use crate::core::Time;
+use crate::core::bar::Bar;
 use crate::core::caller::Caller;
 use crate::core::ids::{OrganizationNumber, Stream, StreamKind};
 use crate::core::item::{Item, ItemEvent};
@@ -35,6 +37,8 @@ pub struct NewSchedule {
     pub cron: Option<String>,
     pub time_zone: Option<String>,
     pub missed: Missed,
+    /// What each run bars beyond what its filter bars by itself.
+    pub bar: Bar,
 }
 
 /// A schedule as it stands.
@@ -67,6 +71,7 @@ impl Sessions {
         }
         let when = self.when(&new)?;
         let filter = self.filter_to_revoke(caller, &new.wanted).await?;
+        may_bar(caller, &filter, new.bar)?;
         if self.own_schedules(caller).len() >= MOST {
             let message = format!("an organization has at most {MOST} scheduled revocations");
             return Err(Error::Conflict { code: "too_many_schedules", message });
@@ -78,6 +83,7 @@ impl Sessions {
             note: new.note,
             when,
             missed: new.missed,
+            bar: new.bar,
         };
         let wish = ScheduleEvent::Created(Box::new(created));
         let schedule = self.wish_schedule(By::caller(caller), caller.organization, None, wish).await?;
@@ -198,8 +204,18 @@ impl Sessions {
             Reason::Revoked,
             schedule.note.clone(),
         )?;
-        let beginning = Beginning { schedule: Some((stream, due_at)), ..plain };
-        match self.committer.submit(By::system(), Work::BeginRevocation(Box::new(beginning))).await {
+        let beginning = Beginning { bar: schedule.bar, schedule: Some((stream, due_at)), ..plain };
+        let begin =
+            |beginning| self.committer.submit(By::system(), Work::BeginRevocation(Box::new(beginning)));
+        let begun = match begin(beginning.clone()).await {
+            // They are ended all the same: whoever looks at the revocation sees that nothing was barred.
+            Err(Error::Conflict { code: TOO_MANY, message }) => {
+                tracing::warn!(schedule = %schedule.id, %message, "a scheduled revocation bars nothing");
+                begin(Beginning { bar: Bar::default(), ..beginning }).await
+            }
+            begun => begun,
+        };
+        match begun {
             Ok(_) => {
                 tracing::info!(schedule = %schedule.id, %due_at, "a scheduled revocation began");
                 self.wake_revocations();

@@ -1,12 +1,11 @@
-//! One attempt of the outbox: the event's body, from memory or the log, on its way to one receiver.
+//! One attempt of the outbox: the event, from memory or the log, on its way to one receiver.
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
+use super::Outbox;
+use super::envelope::{Envelope, envelope};
 use super::line::Waiting;
 use super::sender::Letter;
-use super::{Outbox, envelope};
 use crate::core::delivery::Attempted;
 use crate::core::ids::Position;
 use crate::directory::SigningKeys;
@@ -20,13 +19,13 @@ pub struct Came {
 /// Sends a delivery once.
 pub async fn attempt(outbox: Arc<Outbox>, url: String, keys: Arc<SigningKeys>, waiting: Waiting) -> Came {
     let position = waiting.delivery.position;
-    let body = match waiting.body.clone() {
-        Some(body) => Some(body),
-        None => read_body(&outbox, position).await,
+    let envelope = match waiting.envelope.clone() {
+        Some(envelope) => Some(envelope),
+        None => read(&outbox, position).await,
     };
-    let attempted = match body {
-        Some(body) => {
-            let letter = Letter { url, id: envelope::id(position), body };
+    let attempted = match envelope {
+        Some(Envelope { id, body }) => {
+            let letter = Letter { url, id, body };
             outbox.sender.send(letter, &keys, outbox.clock.now()).await
         }
         None => {
@@ -37,10 +36,10 @@ pub async fn attempt(outbox: Arc<Outbox>, url: String, keys: Arc<SigningKeys>, w
     Came { waiting, attempted }
 }
 
-/// The body of a delivery that waited for long.
-async fn read_body(outbox: &Outbox, position: Position) -> Option<Bytes> {
+/// The event of a delivery that waited for long.
+async fn read(outbox: &Outbox, position: Position) -> Option<Envelope> {
     match outbox.live.outgoing_at(position).await {
-        Ok(event) => event.map(|event| envelope::body(&event, &outbox.directory, &outbox.public_url)),
+        Ok(event) => event.map(|event| envelope(&event, &outbox.directory, &outbox.public_url)),
         Err(error) => {
             tracing::error!(%error, "an event could not be read for a webhook");
             None

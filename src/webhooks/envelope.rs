@@ -37,13 +37,26 @@ struct CloudEvent<'a> {
     data: Option<Box<RawValue>>,
 }
 
-/// What names an event wherever and however often it is delivered.
-pub fn id(position: Position) -> String {
-    format!("evt_{:020}", position.0)
+/// An event as it is posted, with what names it: by that a receiver tells duplicates.
+#[derive(Debug, Clone)]
+pub struct Envelope {
+    pub id: String,
+    pub body: Bytes,
 }
 
-/// The body of an event's deliveries.
-pub fn body(event: &Outgoing, directory: &Directory, public_url: &str) -> Bytes {
+/// What names an event wherever and however often it is delivered. Its position alone would name another event in another
+/// installation, and in this one after it was restored; its hash is of its stream's whole story.
+pub fn id(position: Position, hash: &[u8; 32]) -> String {
+    format!("evt_{:020}_{}", position.0, hex::encode(&hash[..8]))
+}
+
+/// An event for its deliveries.
+pub fn envelope(event: &Outgoing, directory: &Directory, public_url: &str) -> Envelope {
+    let id = id(event.frame.position, &event.hash);
+    Envelope { body: body(event, &id, directory, public_url), id }
+}
+
+fn body(event: &Outgoing, id: &str, directory: &Directory, public_url: &str) -> Bytes {
     let subject = match event.stream.kind {
         StreamKind::Session => event.session_id,
         StreamKind::Revocation => event.revocation_id,
@@ -51,7 +64,7 @@ pub fn body(event: &Outgoing, directory: &Directory, public_url: &str) -> Bytes 
     };
     let mut envelope = CloudEvent {
         specversion: "1.0",
-        id: &id(event.frame.position),
+        id,
         source: source(public_url, directory.organization_id(event.organization), event.application_id),
         r#type: type_of(event.stream.kind, &event.frame.name),
         subject,

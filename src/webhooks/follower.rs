@@ -13,8 +13,9 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::attempt::{Came, attempt};
+use super::envelope::envelope;
 use super::line::{Line, Waiting};
-use super::{Outbox, Resend, envelope};
+use super::{Outbox, Resend};
 use crate::core::Time;
 use crate::core::delivery::{Delivery, DeliveryStatus};
 use crate::core::ids::{Position, StreamKind, Tip};
@@ -79,7 +80,7 @@ impl Follower {
             let reached = progress.get(&webhook.id).copied().unwrap_or(webhook.from);
             let mut line = Line::new(webhook, reached);
             for delivery in directory.pending_deliveries(line.webhook.id).await? {
-                line.add(Waiting { delivery, body: None });
+                line.add(Waiting { delivery, envelope: None });
             }
             follower.lines.insert(line.webhook.id, line);
         }
@@ -199,7 +200,7 @@ impl Follower {
     /// Gives an event to the webhooks that want it.
     fn give(&mut self, event: &Outgoing) {
         let (position, now) = (event.frame.position, self.outbox.clock.now());
-        let mut body = None;
+        let mut posted = None;
         for line in self.lines.values_mut().filter(|line| line.takes() && line.progress < position) {
             line.progress = position;
             let webhook = &line.webhook;
@@ -211,13 +212,12 @@ impl Follower {
             {
                 continue;
             }
-            let body = body.get_or_insert_with(|| {
-                envelope::body(event, &self.outbox.directory, &self.outbox.public_url)
-            });
+            let envelope = posted
+                .get_or_insert_with(|| envelope(event, &self.outbox.directory, &self.outbox.public_url));
             let stream = format!("{}/{}", event.stream.kind.word(), event.stream.number);
             let delivery = Delivery::new(webhook.id, position, stream, now);
             self.unkept.insert((webhook.id, position), delivery.clone());
-            line.add(Waiting { delivery, body: Some(body.clone()) });
+            line.add(Waiting { delivery, envelope: Some(envelope.clone()) });
         }
     }
 
@@ -342,8 +342,8 @@ impl Follower {
             return Err(Error::Conflict { code: "webhook_disabled", message });
         }
         let directory = &self.outbox.directory;
-        let (known, body) = match (line.waiting(position), self.unkept.get(&(id, position))) {
-            (Some(waiting), _) => (Some(waiting.delivery.clone()), waiting.body.clone()),
+        let (known, envelope) = match (line.waiting(position), self.unkept.get(&(id, position))) {
+            (Some(waiting), _) => (Some(waiting.delivery.clone()), waiting.envelope.clone()),
             (None, Some(delivery)) => (Some(delivery.clone()), None),
             (None, None) => (directory.delivery(id, position).await?, None),
         };
@@ -352,7 +352,7 @@ impl Follower {
         directory.keep_deliveries(vec![delivery.clone()], vec![]).await?;
         self.unkept.insert((id, position), delivery.clone());
         if let Some(line) = self.lines.get_mut(&id) {
-            line.add(Waiting { delivery: delivery.clone(), body });
+            line.add(Waiting { delivery: delivery.clone(), envelope });
         }
         Ok(delivery)
     }

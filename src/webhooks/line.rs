@@ -4,8 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use bytes::Bytes;
-
+use super::envelope::Envelope;
 use crate::core::Time;
 use crate::core::delivery::{Attempted, Delivery, DeliveryStatus};
 use crate::core::ids::Position;
@@ -20,11 +19,11 @@ const LONGEST: usize = 1_024;
 /// So many failures in a row, and it was the endpoint, not what it got.
 const DOWN: u32 = 5;
 
-/// A delivery, with its body where that is at hand.
+/// A delivery, with its event where that is at hand.
 #[derive(Debug, Clone)]
 pub struct Waiting {
     pub delivery: Delivery,
-    pub body: Option<Bytes>,
+    pub envelope: Option<Envelope>,
 }
 
 pub struct Line {
@@ -159,7 +158,7 @@ impl Line {
             self.waiting.remove(&position);
         } else {
             // It waits for long now; the log has it.
-            came.body = None;
+            came.envelope = None;
             self.waiting.insert(position, came);
         }
         self.offer(&stream);

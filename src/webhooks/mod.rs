@@ -23,7 +23,6 @@ use crate::directory::Directory;
 use crate::error::Error;
 use crate::live::Live;
 use crate::secret;
-pub use envelope::id;
 use follower::Follower;
 use sender::Letter;
 pub use sender::Sender;
@@ -100,6 +99,12 @@ impl Outbox {
         let wish = Resend { webhook, position, reply };
         self.wishes.try_send(wish).map_err(|_| Error::Busy)?;
         answer.await.map_err(|_| Error::Busy)?
+    }
+
+    /// The `webhook-id` of an event's deliveries; none where there is no such event.
+    pub async fn id_of(&self, position: Position) -> Result<Option<String>, Error> {
+        let event = self.live.outgoing_at(position).await?;
+        Ok(event.map(|event| envelope::id(position, &event.hash)))
     }
 
     /// Sends something that means nothing, now and once, also to a webhook that is disabled.

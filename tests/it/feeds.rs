@@ -39,10 +39,36 @@ async fn who_was_away_learns_why_from_the_stream_of_the_ended_session() {
     assert_eq!(names, ["connected", "disconnected"]);
     assert_eq!(story[1].data["reason"], "revoked");
     assert!(story[1].data["revocationId"].is_string());
-    let again = Feed::open(&agent.holder, &session_feed(&agent), story[1].id).await.rest().await;
-    assert_eq!(again, [], "nothing comes after the end");
+    // As an EventSource comes back, again and again, until it is told that there is nothing more.
+    let request = server.http.get(server.url(&session_feed(&agent)));
+    let request = request.bearer_auth(agent.holder.token.as_ref().unwrap());
+    let again = request.header("last-event-id", story[1].id.unwrap()).send().await.unwrap();
+    assert_eq!(again.status(), 204, "nothing comes after the end");
     let after_the_first = Feed::open(&agent.holder, &session_feed(&agent), story[0].id).await.rest().await;
     assert_eq!(after_the_first, story[1..]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_comes_with_an_id_that_this_log_never_reached_is_told_to_look_again() {
+    let server = Server::start().await;
+    let operator = server.operator().await;
+    let agent = operator.connect(json!({})).await;
+    let beyond = 1_000_000_000_000;
+    for path in [application_feed(&agent), session_feed(&agent)] {
+        let mut feed = Feed::open(&operator, &path, Some(beyond)).await;
+        let reset = feed.next().await.unwrap();
+        assert_eq!(reset.event, "reset");
+        assert_eq!(reset.data, json!({ "type": "reset", "position": reset.id.unwrap() }));
+        assert!(reset.id.unwrap() < beyond, "where it can go on from");
+        operator.post(&format!("{}/suspend", agent.path()), json!({})).await;
+        let next = feed.next_named("suspended").await;
+        assert!(next.id > reset.id, "what happens from now on follows");
+        operator.post(&format!("{}/resume", agent.path()), json!({})).await;
+    }
+    operator.post(&format!("{}/terminate", agent.path()), json!({})).await;
+    let story = Feed::open(&agent.holder, &session_feed(&agent), Some(beyond)).await.rest().await;
+    let names: Vec<_> = story.iter().map(|frame| frame.event.as_str()).collect();
+    assert_eq!(names, ["reset", "connected", "suspended", "resumed", "suspended", "resumed", "disconnected"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

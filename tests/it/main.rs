@@ -35,5 +35,6 @@ mod terminal;
 mod terminals;
 mod tls;
 mod traces;
+mod unknown;
 mod webhooks;
 mod workloads;

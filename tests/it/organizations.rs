@@ -2,6 +2,7 @@
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use sessiond::core::bar::Bar;
 use sessiond::sessions::Wanted;
 
 use crate::support::{Holder, Server};
@@ -102,7 +103,8 @@ async fn credentials_from_before_an_organization_was_revoked_stay_barred_after_a
     old.connect(json!({})).await;
     let house = &server.running.as_ref().unwrap().house;
     let caller = house.auth.bearer(old.token.as_deref().unwrap()).await.unwrap();
-    let revoked = house.sessions.revoke_wanted(&caller, &Wanted::default(), None).await.unwrap();
+    let revoked =
+        house.sessions.revoke_wanted(&caller, &Wanted::default(), Bar::default(), None).await.unwrap();
     assert_eq!(revoked.disconnected, 1);
     assert!(server.log().await.iter().any(|(name, _)| name == "organization_credentials_barred"));
     assert_eq!(old.post("/api/v1/agent-sessions", json!({})).await.0, 401);

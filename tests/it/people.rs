@@ -2,6 +2,7 @@
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
+use sessiond::core::bar::Bar;
 
 use crate::support::{Holder, Server};
 
@@ -115,7 +116,7 @@ async fn tokens_from_before_a_principal_was_revoked_open_nothing_for_it_also_aft
     for id in [shown["session"]["principalId"].as_str().unwrap(), &ada.id] {
         let principal = Some(id.parse().unwrap());
         let wanted = sessiond::sessions::Wanted { principal, ..Default::default() };
-        house.sessions.revoke_wanted(&caller, &wanted, None).await.unwrap();
+        house.sessions.revoke_wanted(&caller, &wanted, Bar::default(), None).await.unwrap();
     }
     assert_eq!(eve.call("heartbeat").await.0, 401);
     let server = server.restart().await;

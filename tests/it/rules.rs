@@ -712,6 +712,7 @@ fn began_at(filter: Filter, fence: i64) -> Revocation {
         note: None,
         matched: None,
         schedule: None,
+        credentials: None,
     }));
     let head = Head { version: 1, position: Position(fence), ..Head::default() };
     revocation::evolve(None, &began, RevocationNumber(1), OrganizationNumber(1), at(400), head).unwrap()

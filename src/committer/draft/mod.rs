@@ -1,5 +1,6 @@
 //! A batch while it is being decided: the Gate as it was, with what the units before decided laid over it.
 
+mod bar;
 mod directory;
 mod limits;
 mod principals;
@@ -34,6 +35,7 @@ use crate::store::{Batch, Detail, Entry, SideWrite};
 
 use super::{By, Chain, Done, Work};
 
+pub use bar::{TOO_MANY, not_too_many};
 pub use revocations::provisional;
 
 /// A batch, decided.

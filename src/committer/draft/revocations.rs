@@ -1,7 +1,5 @@
 //! Revocations in a batch.
 
-use uuid::Uuid;
-
 use super::{Draft, Fact};
 use crate::committer::{Beginning, By, Done};
 use crate::core::Time;
@@ -9,7 +7,9 @@ use crate::core::event::{
     ApplicationEvent, Event, OrganizationEvent, RevocationBegan, RevocationEnded, RevocationEvent,
 };
 use crate::core::filter::Filter;
-use crate::core::ids::{ApplicationNumber, Head, OrganizationNumber, Position, RevocationNumber, Stream};
+use crate::core::ids::{
+    ApplicationNumber, Head, OrganizationNumber, Position, RevocationNumber, SessionNumber, Stream,
+};
 use crate::core::item::{self, ItemEvent};
 use crate::core::principal::{Principal, PrincipalEvent};
 use crate::core::reason::Reason;
@@ -30,6 +30,8 @@ impl Draft<'_> {
         }
         let number = RevocationNumber(self.chain.last_revocation + 1);
         let run = self.run(beginning, number)?;
+        let covered = self.covered(number, *organization, filter);
+        let plan = self.plan_to_bar(by, beginning, &covered)?;
         self.chain.last_revocation += 1;
         if let Some(session) = filter.session {
             self.bar_presented(session);
@@ -39,12 +41,14 @@ impl Draft<'_> {
             filter: filter.clone(),
             reason: *reason,
             note: note.clone(),
-            matched: Some(self.matched(number, *organization, filter)),
+            matched: Some(covered.len() as u64),
             schedule: beginning.schedule.map(|(stream, _)| stream.number),
+            credentials: Some(plan.said),
         };
         let event = RevocationEvent::Began(Box::new(began));
         let revocation = self.revocation_event(by, *organization, filter.application, number, None, event);
         self.bar(by, beginning, number);
+        self.bar_one_by_one(by, *organization, number, plan);
         if let Some((stream, event)) = run {
             self.item_event(by, *organization, stream, event, Some(number));
         }
@@ -66,7 +70,7 @@ impl Draft<'_> {
     }
 
     /// The access tokens by which a session was last kept alive open nothing on the agent side any more.
-    fn bar_presented(&mut self, session: crate::core::ids::SessionNumber) {
+    fn bar_presented(&mut self, session: SessionNumber) {
         // Also the one by which somebody attached to it in this very batch.
         let latest = self.session(session).and_then(|session| session.credential);
         for token in self.known.presented(session).into_iter().chain(latest) {
@@ -75,18 +79,23 @@ impl Draft<'_> {
         }
     }
 
-    /// How many sessions a revocation that begins now covers.
-    fn matched(&self, number: RevocationNumber, organization: OrganizationNumber, filter: &Filter) -> u64 {
+    /// The sessions that a revocation that begins now covers.
+    fn covered(
+        &self,
+        number: RevocationNumber,
+        organization: OrganizationNumber,
+        filter: &Filter,
+    ) -> Vec<SessionNumber> {
         let fence = Position(self.chain.position.0 + 1);
-        let planned = planned(number, organization, filter, Reason::Revoked, fence, self.now);
-        let open = |number| self.session(number).is_some_and(|session| session.ended.is_none());
-        let known = self.known.covered(&planned).into_iter().filter(|number| open(*number)).count();
+        let planned = Revocation::planned(number, organization, (filter, Reason::Revoked), fence, self.now);
+        let open = |number: &SessionNumber| self.session(*number).is_some_and(|one| one.ended.is_none());
+        let known = self.known.covered(&planned).into_iter().filter(open);
         let opened = self.sessions.iter().filter(|(number, drafted)| {
             drafted.fresh.is_some()
                 && drafted.session.ended.is_none()
                 && planned.covers(&drafted.session, &self.facts(**number))
         });
-        (known + opened.count()) as u64
+        known.chain(opened.map(|(number, _)| *number)).collect()
     }
 
     /// Raises the position before which credentials are barred, where everything of someone is revoked.
@@ -161,30 +170,6 @@ impl Draft<'_> {
     }
 }
 
-/// A revocation as it would begin.
-fn planned(
-    number: RevocationNumber,
-    organization: OrganizationNumber,
-    filter: &Filter,
-    reason: Reason,
-    fence: Position,
-    now: Time,
-) -> Revocation {
-    Revocation {
-        number,
-        id: Uuid::nil(),
-        organization,
-        filter: filter.clone(),
-        reason,
-        note: None,
-        fence,
-        instant: now,
-        ended_at: None,
-        disconnected_count: 0,
-        head: Head::default(),
-    }
-}
-
 /// A revocation that cannot be recorded for want of space, in force in memory: it would not outlive a restart. Nothing
 /// that has a row of its own may change for it, or the row would say one day what the log does not.
 pub fn provisional(
@@ -195,7 +180,8 @@ pub fn provisional(
     now: Time,
 ) -> Vec<Change> {
     let Beginning { organization, filter, reason, .. } = beginning;
-    let revocation = planned(number, *organization, filter, *reason, Position(head.0 + 1), now);
+    let fence = Position(head.0 + 1);
+    let revocation = Revocation::planned(number, *organization, (filter, *reason), fence, now);
     let mut changes = vec![Change::Revocation(revocation)];
     if let Some(session) = filter.session {
         changes.extend(known.presented(session).into_iter().map(Change::BarAccessToken));

@@ -8,9 +8,12 @@ use serde::Serialize;
 
 use super::read::listed;
 use super::{Session, SessionList};
+use crate::core::bar::Bar;
 use crate::http::App;
 use crate::http::extract::{CanEnd, CanRead, Ids, Query};
-use crate::http::filter::{FilterParameters, ListParameters, PageParameters};
+use crate::http::filter::{
+    FilterParameters, ListParameters, OlderLimitParameter, PageParameters, StatusParameters,
+};
 use crate::http::problem::{Problem, ProblemBody};
 
 /// One session, under its older name.
@@ -27,7 +30,7 @@ pub struct InstanceEnvelope {
     security(("bearer" = [])),
     params(
         ("applicationId" = Option<Uuid>, Query, description = "Only this application's."),
-        FilterParameters, PageParameters,
+        StatusParameters, FilterParameters, OlderLimitParameter, PageParameters,
     ),
     responses(
         (status = 200, description = "A page of sessions.", body = SessionList),
@@ -81,7 +84,7 @@ pub async fn revoke_instance(
 ) -> Result<StatusCode, Problem> {
     let [session] = ids;
     let view = app.sessions.view_by_id(&caller, session).await?;
-    app.sessions.revoke_one(&caller, view.application_id, session, None).await?;
+    app.sessions.revoke_one(&caller, view.application_id, session, Bar::default(), None).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -6,11 +6,14 @@ use axum::response::Response;
 use uuid::Uuid;
 
 use super::{Ended, SessionEnvelope, listed};
+use crate::core::bar::Bar;
 use crate::core::caller::Caller;
 use crate::error::Error;
 use crate::http::App;
 use crate::http::extract::{Ids, Person, Query};
-use crate::http::filter::{FilterParameters, ListParameters, PageParameters};
+use crate::http::filter::{
+    FilterParameters, LimitParameter, ListParameters, PageParameters, StatusParameters,
+};
 use crate::http::problem::{Problem, ProblemBody};
 use crate::sessions::View;
 
@@ -20,7 +23,7 @@ use crate::sessions::View;
 #[utoipa::path(get, path = "/api/v1/me/sessions", operation_id = "me.sessions", tag = "me", security(("bearer" = [])),
     params(
         ("applicationId" = Option<Uuid>, Query, description = "Only this application's."),
-        FilterParameters, PageParameters,
+        StatusParameters, FilterParameters, LimitParameter, PageParameters,
     ),
     responses(
         (status = 200, description = "A page of sessions.", body = super::SessionList, headers(
@@ -78,7 +81,7 @@ pub async fn end_my_session(
 ) -> Result<Json<Ended>, Problem> {
     let [id] = ids;
     let application = own(&app, &caller, principal, id).await?.application_id;
-    let revoked = app.sessions.revoke_one(&caller, application, id, None).await?;
+    let revoked = app.sessions.revoke_one(&caller, application, id, Bar::default(), None).await?;
     Ok(Json(revoked.into()))
 }
 

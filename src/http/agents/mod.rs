@@ -16,6 +16,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::time;
+use super::words::KindWord;
 use crate::core::policy::Preset;
 use crate::sessions::View;
 
@@ -26,7 +27,8 @@ pub struct Session {
     pub id: Uuid,
     /// Human-readable name.
     pub name: String,
-    /// `agent`, `mcp`, `media`, `webui` or `task`.
+    /// What sort of session.
+    #[schema(value_type = KindWord)]
     pub kind: &'static str,
     /// What it is connected to within its application: the name of a media stream, the version of a workload's
     /// application.

@@ -8,11 +8,17 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{Session, SessionEnvelope, SessionList};
+use crate::core::bar::Bar;
 use crate::http::App;
 use crate::http::extract::{CanEnd, CanRead, Ids, Query};
 use crate::http::figures::PolicyBody;
-use crate::http::filter::{FilterParameters, ListParameters, PageParameters};
+use crate::http::filter::{
+    EndingParameters, FilterParameters, LimitParameter, ListParameters, PageParameters, StatusParameters,
+};
+use crate::http::page::read_flag;
 use crate::http::problem::{Problem, ProblemBody};
+use crate::http::revocations::{CredentialsView, RevocationPreview, WouldBarView};
+use crate::http::words::EndingWord;
 use crate::sessions::{Page, Revoked, Sort, StatusCounts};
 
 /// The log position an answer was true at, so that list-then-follow has no gap.
@@ -21,7 +27,7 @@ static LOG_POSITION: HeaderName = HeaderName::from_static("log-position");
 pub(super) fn listed(page: Page, parameters: &ListParameters, sort: Sort, uri: &Uri) -> Response {
     let mut headers = HeaderMap::new();
     headers.insert(LOG_POSITION.clone(), HeaderValue::from(page.position.0));
-    let next = parameters.next(uri.path(), sort, page.next);
+    let next = parameters.next(uri.path(), sort, &page);
     let link = next.as_ref().and_then(|(_, link)| HeaderValue::try_from(link).ok());
     headers.extend(link.map(|link| (header::LINK, link)));
     let items = page.items.into_iter().map(Session::from).collect();
@@ -34,7 +40,7 @@ pub(super) fn listed(page: Page, parameters: &ListParameters, sort: Sort, uri: &
 /// the events from; `Link` leads to the next page.
 #[utoipa::path(get, path = "/api/v1/applications/{applicationId}/sessions", operation_id = "agentSessions.list",
     tag = "agentSessions", security(("bearer" = [])),
-    params(("applicationId" = Uuid, Path, description = "The application."), FilterParameters, PageParameters),
+    params(("applicationId" = Uuid, Path, description = "The application."), StatusParameters, FilterParameters, LimitParameter, PageParameters),
     responses(
         (status = 200, description = "A page of sessions.", body = SessionList, headers(
             ("Log-Position" = i64, description = "The log position the page was true at."),
@@ -61,7 +67,7 @@ pub async fn list(
 #[utoipa::path(get, path = "/api/v1/sessions", operation_id = "sessions.list", tag = "agentSessions", security(("bearer" = [])),
     params(
         ("applicationId" = Option<Uuid>, Query, description = "Only this application's."),
-        FilterParameters, PageParameters,
+        StatusParameters, FilterParameters, LimitParameter, PageParameters,
     ),
     responses(
         (status = 200, description = "A page of sessions.", body = SessionList, headers(
@@ -113,7 +119,7 @@ fn counted(counts: StatusCounts) -> Response {
 /// By derived status, of all sessions that fit; without `status`, of every status.
 #[utoipa::path(get, path = "/api/v1/applications/{applicationId}/sessions/count", operation_id = "agentSessions.count",
     tag = "agentSessions", security(("bearer" = [])),
-    params(("applicationId" = Uuid, Path, description = "The application."), FilterParameters),
+    params(("applicationId" = Uuid, Path, description = "The application."), StatusParameters, FilterParameters),
     responses(
         (status = 200, description = "How many there are.", body = SessionCount, headers(("Log-Position" = i64, description = "The log position the counts were true at."))),
         (status = 400, description = "A parameter is wrong.", body = ProblemBody),
@@ -126,7 +132,7 @@ pub async fn count(
     State(app): State<App>,
 ) -> Result<Response, Problem> {
     let [application] = ids;
-    let wanted = parameters.filter.read(Some(application))?;
+    let wanted = parameters.to_count(Some(application))?;
     Ok(counted(app.sessions.count(&caller, &wanted).await?))
 }
 
@@ -134,7 +140,7 @@ pub async fn count(
 ///
 /// As counting an application's, over all applications.
 #[utoipa::path(get, path = "/api/v1/sessions/count", operation_id = "sessions.count", tag = "agentSessions", security(("bearer" = [])),
-    params(("applicationId" = Option<Uuid>, Query, description = "Only this application's."), FilterParameters),
+    params(("applicationId" = Option<Uuid>, Query, description = "Only this application's."), StatusParameters, FilterParameters),
     responses(
         (status = 200, description = "How many there are.", body = SessionCount, headers(("Log-Position" = i64, description = "The log position the counts were true at."))),
         (status = 400, description = "A parameter is wrong.", body = ProblemBody),
@@ -145,7 +151,7 @@ pub async fn count_all(
     Query(parameters): Query<ListParameters>,
     State(app): State<App>,
 ) -> Result<Response, Problem> {
-    let wanted = parameters.filter.read(parameters.application()?)?;
+    let wanted = parameters.to_count(parameters.application()?)?;
     Ok(counted(app.sessions.count(&caller, &wanted).await?))
 }
 
@@ -179,43 +185,133 @@ pub struct Ended {
     /// The revocation, as the events it caused carry it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revocation_id: Option<Uuid>,
+    /// What a revocation barred, what not, and who may come back for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub credentials: Option<CredentialsView>,
+}
+
+/// What ending an application's sessions came to; of a dry run, what it would come to.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EndedMany {
+    /// Always true on success.
+    pub success: bool,
+    /// How many sessions this call ended; none in a dry run.
+    pub disconnected_count: u64,
+    /// The revocation, as the events it caused carry it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub revocation_id: Option<Uuid>,
+    /// What was barred, what not, and who may come back for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub credentials: Option<CredentialsView>,
+    /// True of a dry run: nothing was changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub dry_run: Option<bool>,
+    /// Of a dry run: how many sessions it would end now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub matched: Option<u64>,
+    /// Of a dry run: some of them, newest first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub sample: Option<Vec<Session>>,
+    /// Of a dry run: whose credentials would be barred.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub would_bar: Option<WouldBarView>,
+}
+
+impl From<Ended> for EndedMany {
+    fn from(ended: Ended) -> Self {
+        Self {
+            success: true,
+            disconnected_count: ended.disconnected_count,
+            revocation_id: ended.revocation_id,
+            credentials: ended.credentials,
+            dry_run: None,
+            matched: None,
+            sample: None,
+            would_bar: None,
+        }
+    }
+}
+
+impl From<RevocationPreview> for EndedMany {
+    fn from(preview: RevocationPreview) -> Self {
+        Self {
+            success: true,
+            disconnected_count: 0,
+            revocation_id: None,
+            credentials: Some(preview.credentials),
+            dry_run: Some(true),
+            matched: Some(preview.matched),
+            sample: Some(preview.sample),
+            would_bar: Some(preview.would_bar),
+        }
+    }
 }
 
 impl From<Revoked> for Ended {
     fn from(revoked: Revoked) -> Self {
-        Self { success: true, disconnected_count: revoked.disconnected, revocation_id: revoked.id }
+        let credentials = revoked.credentials.map(|barring| CredentialsView::of(barring, false));
+        Self {
+            success: true,
+            disconnected_count: revoked.disconnected,
+            revocation_id: revoked.id,
+            credentials,
+        }
     }
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct RevokeParameters {
+    bar: Option<String>,
+    include_keys: Option<String>,
     reason: Option<String>,
 }
 
 /// Revoke all sessions
 ///
-/// Ends every session of the application and bars the agent-side use of every token issued for it before. When this
-/// answers, nothing of them is served any more.
+/// Ends every session of the application and bars the agent-side use of every token issued for it before. With a filter
+/// it ends those sessions that fit, and bars no more than `bar` says. When this answers, nothing of them is served any
+/// more. With `dryRun` nothing happens: the answer says how many it would be.
 #[utoipa::path(delete, path = "/api/v1/applications/{applicationId}/sessions", operation_id = "agentSessions.revokeAll",
     tag = "agentSessions", security(("bearer" = [])),
     params(
         ("applicationId" = Uuid, Path, description = "The application."),
+        FilterParameters,
+        ("status" = inline(Option<EndingWord>), Query, description = "`active` (active and idle ones, as in lists), `idle`, `expired` or `inactive` (of which expired ones are open), `all`; all that are open if left out."),
+        ("dryRun" = Option<bool>, Query, description = "Only tell what it would come to."),
+        ("bar" = Option<bool>, Query, description = "Bar what was issued before to the principals and OAuth clients of the sessions that fit. Without a filter everything issued for the application before is barred anyway."),
+        ("includeKeys" = Option<bool>, Query, description = "Revoke API keys too: those that act for these principals, and those that opened these sessions. Needs `management:all`."),
         ("reason" = Option<String>, Query, description = "The operator's own words, at most 200 characters.", max_length = 200),
     ),
     responses(
-        (status = 200, description = "How many sessions this call ended.", body = Ended),
+        (status = 200, description = "How many sessions this call ended, and what it barred.", body = EndedMany),
         (status = 400, description = "A parameter is wrong.", body = ProblemBody),
-        (status = 404, description = "No such application, or it is archived.", body = ProblemBody),
+        (status = 404, description = "No such application or principal, or it is archived.", body = ProblemBody),
+        (status = 409, description = "It would bar more one by one than fits into one step (`too_many_to_bar`).", body = ProblemBody),
     ))]
 pub async fn revoke_all(
     CanEnd(caller): CanEnd,
     Ids(ids): Ids<1>,
-    Query(parameters): Query<RevokeParameters>,
+    Query(parameters): Query<EndingParameters>,
     State(app): State<App>,
-) -> Result<Json<Ended>, Problem> {
+) -> Result<Json<EndedMany>, Problem> {
     let [application] = ids;
-    let revoked = app.sessions.revoke_all(&caller, application, parameters.reason).await?;
-    Ok(Json(revoked.into()))
+    let wanted = parameters.read(application)?;
+    let bar = Bar { matched: parameters.flag("bar")?, keys: parameters.flag("includeKeys")? };
+    if parameters.flag("dryRun")? {
+        let preview = app.sessions.preview(&caller, &wanted, bar).await?;
+        return Ok(Json(RevocationPreview::from(preview).into()));
+    }
+    let revoked = app.sessions.revoke_wanted(&caller, &wanted, bar, parameters.reason()).await?;
+    Ok(Json(Ended::from(revoked).into()))
 }
 
 /// Revoke a session
@@ -226,6 +322,8 @@ pub async fn revoke_all(
     params(
         ("applicationId" = Uuid, Path, description = "The application."),
         ("sessionId" = Uuid, Path, description = "The session."),
+        ("bar" = Option<bool>, Query, description = "Bar what was issued before to its principal and to the OAuth client that opened it."),
+        ("includeKeys" = Option<bool>, Query, description = "With `bar`: revoke API keys too, those that act for its principal and the one that opened it. Needs `management:all`."),
         ("reason" = Option<String>, Query, description = "The operator's own words, at most 200 characters.", max_length = 200),
     ),
     responses(
@@ -240,7 +338,11 @@ pub async fn revoke(
     State(app): State<App>,
 ) -> Result<Json<Ended>, Problem> {
     let [application, session] = ids;
-    let revoked = app.sessions.revoke_one(&caller, application, session, parameters.reason).await?;
+    let bar = Bar {
+        matched: read_flag("bar", parameters.bar.as_deref())?,
+        keys: read_flag("includeKeys", parameters.include_keys.as_deref())?,
+    };
+    let revoked = app.sessions.revoke_one(&caller, application, session, bar, parameters.reason).await?;
     Ok(Json(revoked.into()))
 }
 
@@ -262,7 +364,7 @@ pub async fn terminate(
 ) -> Result<Json<Ended>, Problem> {
     let [application, session] = ids;
     let disconnected_count = app.sessions.terminate(&caller, application, session).await?;
-    Ok(Json(Ended { success: true, disconnected_count, revocation_id: None }))
+    Ok(Json(Ended { success: true, disconnected_count, revocation_id: None, credentials: None }))
 }
 
 /// Suspend a session

@@ -167,7 +167,7 @@ pub struct ReportedActivity {
 /// A sign of life with what was done since the last one; durable when this answers.
 #[utoipa::path(post, path = "/api/v1/agent-sessions/{sessionId}/activity", operation_id = "agent.activity", tag = "agent",
     security(("bearer" = [])), params(("sessionId" = Uuid, Path, description = "The session.")),
-    request_body(content = Option<ReportedActivity>, description = "What was done; may be left out."),
+    request_body(content = ReportedActivity, description = "What was done; may be left out."),
     responses(
         (status = 200, description = "Recorded.", body = Recorded),
         (status = 400, description = "A field or the id is wrong.", body = ProblemBody),

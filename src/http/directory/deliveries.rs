@@ -21,7 +21,7 @@ use crate::http::{App, time};
 pub struct DeliveryView {
     /// The event's position in the log.
     position: i64,
-    /// The `webhook-id` it is sent with, each time.
+    /// The `webhook-id` it is sent with, each time: the event's position, and the beginning of its hash.
     id: String,
     /// `pending`, `delivered` or `failed`.
     status: &'static str,
@@ -77,10 +77,10 @@ pub struct DeliveriesQuery {
 }
 
 impl DeliveryView {
-    fn new(delivery: &Delivery) -> Self {
-        Self {
+    async fn of(app: &App, delivery: &Delivery) -> Result<Self, Problem> {
+        Ok(Self {
             position: delivery.position.0,
-            id: crate::webhooks::id(delivery.position),
+            id: app.outbox.id_of(delivery.position).await?.unwrap_or_default(),
             status: delivery.delivery_status().word(),
             attempts: delivery.attempts,
             next_attempt_at: delivery.next_at.map(time),
@@ -90,7 +90,7 @@ impl DeliveryView {
             last_error: delivery.error.clone(),
             created_at: time(delivery.created_at),
             updated_at: time(delivery.updated_at),
-        }
+        })
     }
 }
 
@@ -125,7 +125,11 @@ pub async fn list_deliveries(
     let webhook = app.directory.webhook(&caller, id)?;
     let (found, more) = app.directory.deliveries(&webhook, status, before, limit).await?;
     let last = found.last().filter(|_| more).map(|delivery| page::position_cursor(delivery.position));
-    Ok(Json(DeliveryList { items: found.iter().map(DeliveryView::new).collect(), next_cursor: last }))
+    let mut items = Vec::with_capacity(found.len());
+    for delivery in &found {
+        items.push(DeliveryView::of(&app, delivery).await?);
+    }
+    Ok(Json(DeliveryList { items, next_cursor: last }))
 }
 
 /// Send a delivery again
@@ -158,5 +162,6 @@ pub async fn resend_delivery(
         position.ok_or_else(|| Problem::invalid("position", "position must be a whole number".to_owned()))?;
     app.directory.webhook(&caller, id)?;
     let delivery = app.outbox.resend(id, Position(position)).await?;
-    Ok((StatusCode::ACCEPTED, Json(DeliveryResponse { delivery: DeliveryView::new(&delivery) })))
+    let delivery = DeliveryView::of(&app, &delivery).await?;
+    Ok((StatusCode::ACCEPTED, Json(DeliveryResponse { delivery })))
 }

@@ -12,6 +12,7 @@ use crate::directory::{Person, PersonQuery};
 use crate::http::extract::{Ids, Query};
 use crate::http::page;
 use crate::http::problem::{Problem, ProblemBody};
+use crate::http::revocations::CredentialsView;
 use crate::http::{App, time};
 
 /// Somebody to whom sessions belong. Times are ISO 8601, UTC, in milliseconds.
@@ -73,6 +74,10 @@ pub struct Disabled {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, format = Uuid)]
     revocation_id: Option<Uuid>,
+    /// What was barred, what not, and who may come back for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    credentials: Option<CredentialsView>,
 }
 
 /// What the list of principals can be asked for.
@@ -95,8 +100,10 @@ pub struct PrincipalQuery {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct DisableParameters {
     reason: Option<String>,
+    include_keys: Option<String>,
 }
 
 /// List principals
@@ -149,13 +156,15 @@ pub async fn get_principal(
 /// Disable a principal
 ///
 /// Ends all its sessions and bars its credentials; when this answers, nothing of it is served any more, and nothing is
-/// opened for it until it is enabled again.
+/// opened for it until it is enabled again. Its API keys open nothing while it is disabled, and open again when it is
+/// enabled, unless `includeKeys` revokes them for good.
 #[utoipa::path(
     post, path = "/api/v1/principals/{principalId}/disable", operation_id = "principals.disable", tag = "principals",
     security(("bearer" = [])),
     params(
         ("principalId" = Uuid, Path, description = "The principal."),
         ("reason" = Option<String>, Query, description = "The operator's own words, at most 200 characters.", max_length = 200),
+        ("includeKeys" = Option<bool>, Query, description = "Revoke the API keys that act for it."),
     ),
     responses(
         (status = 200, description = "It is disabled; how many sessions that ended.", body = Disabled),
@@ -170,8 +179,14 @@ pub async fn disable_principal(
     Query(parameters): Query<DisableParameters>,
 ) -> Result<Json<Disabled>, Problem> {
     let [id] = ids;
-    let revoked = app.sessions.disable_principal(&caller, id, parameters.reason).await?;
-    Ok(Json(Disabled { success: true, disconnected_count: revoked.disconnected, revocation_id: revoked.id }))
+    let keys = page::read_flag("includeKeys", parameters.include_keys.as_deref())?;
+    let revoked = app.sessions.disable_principal(&caller, id, keys, parameters.reason).await?;
+    Ok(Json(Disabled {
+        success: true,
+        disconnected_count: revoked.disconnected,
+        revocation_id: revoked.id,
+        credentials: revoked.credentials.map(|barring| CredentialsView::of(barring, true)),
+    }))
 }
 
 /// Enable a principal

@@ -11,7 +11,7 @@ use base64::prelude::BASE64_STANDARD;
 
 use super::super::family::Family;
 use super::super::problem::Problem;
-use super::super::{App, idempotency};
+use super::super::{App, idempotency, unknown};
 use crate::core::caller::{Caller, Scope};
 use crate::error::Error;
 
@@ -28,6 +28,7 @@ impl FromRequestParts<App> for Media {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         // Without the door nobody is in.
         let Some(Admitted(caller)) = parts.extensions.get().cloned() else { return Err(refused(MISSING)) };
+        unknown::understood(parts)?;
         idempotency::caller_of(parts, app, caller).await.map(Self)
     }
 }

@@ -40,9 +40,7 @@ const SIGNATURE: &str = "x-ome-signature";
 #[schema(as = HookCall)]
 pub struct Call {
     /// None where the engine itself asks, for a stream that it pulls.
-    #[schema(inline)]
     client: Option<Client>,
-    #[schema(inline)]
     request: Asked,
 }
 
@@ -61,11 +59,9 @@ pub struct Client {
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[schema(as = HookRequest)]
 pub struct Asked {
-    #[schema(inline)]
     direction: Direction,
     protocol: Option<String>,
     /// Older engines ask only before somebody comes in, and do not say so.
-    #[schema(inline)]
     #[serde(default)]
     status: Status,
     /// The app and the stream are in its path, or in its `streamid`; the session's name is its `session`.
@@ -76,6 +72,7 @@ pub struct Asked {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = HookDirection)]
 pub enum Direction {
     Incoming,
     Outgoing,
@@ -83,6 +80,7 @@ pub enum Direction {
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = HookStatus)]
 pub enum Status {
     #[default]
     Opening,

@@ -73,7 +73,7 @@ pub struct MediaAppReading {
 #[schema(as = MediaRead)]
 pub struct Read {
     pub session: String,
-    #[schema(inline, value_type = ReadingWord)]
+    #[schema(value_type = ReadingWord)]
     pub reading: &'static str,
 }
 
@@ -81,7 +81,7 @@ pub struct Read {
 /// or is older than the session, and changes nothing; `restarted`: the counter went back, so what it says now has come on
 /// top; `jumped`: it counts in the total, and is too much to be a throughput.
 #[derive(utoipa::ToSchema)]
-#[schema(rename_all = "lowercase")]
+#[schema(rename_all = "lowercase", as = MediaReadingOutcome)]
 #[allow(dead_code)] // the document's words for `Reading::word`
 pub enum ReadingWord {
     Counted,

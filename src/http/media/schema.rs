@@ -97,8 +97,8 @@ impl<Item: ToSchema> ToSchema for Each<Item> {
 
 impl<One: ToSchema, Item: ToSchema> PartialSchema for OneOrMore<One, Item> {
     fn schema() -> RefOr<Schema> {
-        let array = ArrayBuilder::new().items(of::<Item>());
-        OneOfBuilder::new().description(Some("One, or an array.")).item(of::<One>()).item(array).into()
+        let one = OneOfBuilder::new().description(Some("One, or an array."));
+        one.item(of::<One>()).item(of::<Each<Item>>()).into()
     }
 }
 
@@ -109,6 +109,6 @@ impl<One: ToSchema, Item: ToSchema> ToSchema for OneOrMore<One, Item> {
 
     fn schemas(schemas: &mut Schemas) {
         add::<One>(schemas);
-        add::<Item>(schemas);
+        add::<Each<Item>>(schemas);
     }
 }

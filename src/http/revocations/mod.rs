@@ -1,5 +1,6 @@
 //! Revocations as things: begun with a filter, looked at, listed; and those that are scheduled.
 
+mod credentials;
 mod scheduled;
 
 use axum::Json;
@@ -9,14 +10,17 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub use credentials::*;
 pub use scheduled::*;
 
 use super::agents::Session;
 use super::extract::{Body, CanEnd, CanRead, Ids, Query, given};
 use super::filter::FilterBody;
-use super::page::{self, read_flag, read_limit};
+use super::page::{self, PagedParameters, read_flag, read_limit};
 use super::problem::{Problem, ProblemBody};
+use super::words::ActorWord;
 use super::{App, time};
+use crate::core::bar::Bar;
 use crate::sessions::{Preview, Progress};
 
 /// What to revoke.
@@ -31,6 +35,14 @@ pub struct CreateRevocation {
     /// Only tell what it would come to; the same as the parameter.
     #[serde(default)]
     pub dry_run: bool,
+    /// Bar what was issued before to the principals and OAuth clients of the sessions that fit: they have to authenticate
+    /// anew. Where everything of a principal, an application or the organization is meant, that is barred anyway.
+    #[serde(default)]
+    pub bar: bool,
+    /// Revoke API keys too: those that act for these principals, and those that opened these sessions. Needs
+    /// `management:all`.
+    #[serde(default)]
+    pub include_keys: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -73,6 +85,10 @@ pub struct Revocation {
     /// How many requests and streams it cut off; known when it is completed.
     #[schema(required = true)]
     pub streams_closed: Option<u64>,
+    /// What it barred, what not, and who may come back for it. Absent of revocations from before that was noted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub credentials: Option<CredentialsView>,
 }
 
 /// How far a revocation is.
@@ -86,7 +102,7 @@ pub enum Progressing {
 /// Who did something.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct RevocationActor {
-    /// `system`, `operator`, `session`, `application`, `service_account`, `api_key` or `user`.
+    #[schema(value_type = ActorWord)]
     pub kind: &'static str,
     #[serde(skip_serializing_if = "Uuid::is_nil")]
     #[schema(required = false)]
@@ -108,6 +124,21 @@ pub struct RevocationPreview {
     pub matched: u64,
     /// Some of them, newest first.
     pub sample: Vec<Session>,
+    /// What it would bar, what not, and who may come back for it.
+    pub credentials: CredentialsView,
+    pub would_bar: WouldBarView,
+}
+
+impl From<Preview> for RevocationPreview {
+    fn from(preview: Preview) -> Self {
+        Self {
+            dry_run: true,
+            matched: preview.matched,
+            sample: preview.sample.into_iter().map(Session::from).collect(),
+            credentials: CredentialsView::of(preview.credentials, false),
+            would_bar: preview.would_bar.into(),
+        }
+    }
 }
 
 /// A page of revocations, newest first.
@@ -140,6 +171,7 @@ impl From<Progress> for Revocation {
             disconnected_count: row.disconnected_count,
             already_ended: already.filter(|_| ended),
             streams_closed: progress.streams_closed,
+            credentials: progress.credentials.map(|barring| CredentialsView::of(barring, false)),
         }
     }
 }
@@ -148,7 +180,9 @@ impl From<Progress> for Revocation {
 ///
 /// Ends every session that fits the filter, and answers when nothing of them is served any more. Where everything of a
 /// principal, an application or the organization is meant and nothing else is said, its credentials issued before are
-/// barred from the agent side too. With `dryRun` nothing happens: the answer says how many it would be, and shows some.
+/// barred from the agent side too; with `bar` those of the principals and clients of whatever fits are, and with
+/// `includeKeys` their API keys are revoked. The answer says what was barred and who may come back. With `dryRun` nothing
+/// happens: the answer says how many it would be, shows some, and names whose credentials would be barred.
 #[utoipa::path(post, path = "/api/v1/revocations", operation_id = "revocations.create", tag = "revocations",
     security(("bearer" = [])),
     params(("dryRun" = Option<bool>, Query, description = "Only tell what it would come to.")),
@@ -158,6 +192,7 @@ impl From<Progress> for Revocation {
         (status = 201, description = "The revocation, completed.", body = RevocationEnvelope, headers(("Location" = String, description = "Where it can be looked at."))),
         (status = 400, description = "The filter or another field is wrong.", body = ProblemBody),
         (status = 404, description = "There is no such application, session or principal.", body = ProblemBody),
+        (status = 409, description = "It would bar more one by one than fits into one step (`too_many_to_bar`).", body = ProblemBody),
         (status = 503, description = "Busy or about to stop: try again after `Retry-After` seconds.", body = ProblemBody),
         (status = 507, description = "The disk is full. It is in force from now on, but not on record to its end.", body = ProblemBody),
     ))]
@@ -168,12 +203,12 @@ pub async fn create_revocation(
     Body(body): Body<CreateRevocation>,
 ) -> Result<Response, Problem> {
     let wanted = body.filter.read()?;
+    let bar = Bar { matched: body.bar, keys: body.include_keys };
     if body.dry_run || read_flag("dryRun", parameters.dry_run.as_deref())? {
-        let Preview { matched, sample } = app.sessions.preview(&caller, &wanted).await?;
-        let sample = sample.into_iter().map(Session::from).collect();
-        return Ok(Json(RevocationPreview { dry_run: true, matched, sample }).into_response());
+        let preview = app.sessions.preview(&caller, &wanted, bar).await?;
+        return Ok(Json(RevocationPreview::from(preview)).into_response());
     }
-    let revoked = app.sessions.revoke_wanted(&caller, &wanted, body.reason).await?;
+    let revoked = app.sessions.revoke_wanted(&caller, &wanted, bar, body.reason).await?;
     let progress = app.sessions.revocation(&caller, revoked.id.unwrap_or_default()).await?;
     let location = format!("/api/v1/revocations/{}", progress.revocation.id);
     let body = RevocationEnvelope { revocation: progress.into() };
@@ -227,8 +262,7 @@ fn link(uri: &Uri, limit: u32, cursor: Option<&str>) -> HeaderMap {
 #[utoipa::path(get, path = "/api/v1/revocations", operation_id = "revocations.list", tag = "revocations",
     security(("bearer" = [])),
     params(
-        ("limit" = Option<u32>, Query, description = "Most to return, 1 to 200.", minimum = 1, maximum = 200),
-        ("cursor" = Option<String>, Query, description = "`nextCursor` of the page before."),
+        PagedParameters,
     ),
     responses(
         (status = 200, description = "A page of revocations.", body = RevocationList, headers(("Link" = String, description = "The next page, if there is one (RFC 8288)."))),

@@ -8,10 +8,11 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{PlainList, link};
+use crate::core::bar::Bar;
 use crate::core::schedule::{Missed, When};
 use crate::http::extract::{Body, CanEnd, CanRead, Ids, Query, given};
 use crate::http::filter::{FilterBody, read_time};
-use crate::http::page;
+use crate::http::page::{self, PagedParameters};
 use crate::http::problem::{Problem, ProblemBody};
 use crate::http::{App, time};
 use crate::sessions::{NewSchedule, Scheduled};
@@ -31,7 +32,9 @@ pub struct CreateScheduledRevocation {
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, format = DateTime)]
     pub at: Option<String>,
-    /// Five fields: minute, hour, day of month, month, day of week.
+    /// Five fields: minute, hour, day of month, month, day of week, by the wall clock of `timeZone`. Where that clock is put
+    /// forward, what would have been due in the hour that is skipped runs right after it; in the hour that comes twice,
+    /// what is due by the minute or the hour runs both times, and what names an hour runs once.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, example = "0 3 * * *")]
     pub cron: Option<String>,
@@ -44,6 +47,13 @@ pub struct CreateScheduledRevocation {
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, value_type = Option<MissedRuns>)]
     pub missed: Option<Missed>,
+    /// As of a revocation: each run bars what was issued to the principals and OAuth clients of the sessions that fit. A
+    /// run that would have to bar too much bars nothing, and its revocation says so.
+    #[serde(default)]
+    pub bar: bool,
+    /// As of a revocation: each run revokes API keys too.
+    #[serde(default)]
+    pub include_keys: bool,
 }
 
 /// What becomes of missed runs.
@@ -75,6 +85,8 @@ pub struct ScheduledRevocation {
     pub time_zone: Option<String>,
     #[schema(value_type = MissedRuns)]
     pub missed: Missed,
+    pub bar: bool,
+    pub include_keys: bool,
     pub status: ScheduleStatus,
     #[schema(format = DateTime)]
     pub created_at: String,
@@ -134,6 +146,8 @@ impl From<Scheduled> for ScheduledRevocation {
             cron,
             time_zone,
             missed: schedule.missed,
+            bar: schedule.bar.matched,
+            include_keys: schedule.bar.keys,
             status: match (over, schedule.paused) {
                 (true, _) => ScheduleStatus::Over,
                 (false, true) => ScheduleStatus::Paused,
@@ -177,6 +191,7 @@ pub async fn create_scheduled_revocation(
         cron: body.cron,
         time_zone: body.time_zone,
         missed: body.missed.unwrap_or(Missed::RunOnce),
+        bar: Bar { matched: body.bar, keys: body.include_keys },
     };
     Ok((StatusCode::CREATED, enveloped(app.sessions.create_schedule(&caller, new).await?)))
 }
@@ -187,8 +202,7 @@ pub async fn create_scheduled_revocation(
 #[utoipa::path(get, path = "/api/v1/scheduled-revocations", operation_id = "scheduledRevocations.list",
     tag = "revocations", security(("bearer" = [])),
     params(
-        ("limit" = Option<u32>, Query, description = "Most to return, 1 to 200.", minimum = 1, maximum = 200),
-        ("cursor" = Option<String>, Query, description = "`nextCursor` of the page before."),
+        PagedParameters,
     ),
     responses(
         (status = 200, description = "A page of scheduled revocations.", body = ScheduledRevocationList, headers(("Link" = String, description = "The next page, if there is one (RFC 8288)."))),

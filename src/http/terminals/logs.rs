@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
@@ -19,6 +19,7 @@ use crate::http::App;
 use crate::http::extract::Query;
 use crate::http::family::TerminalError;
 use crate::http::problem::Problem;
+use crate::http::words::PlainText;
 use crate::lines::{Code, Content, Entry, Filed, Journal, Marks, Query as LinesQuery, Start};
 use crate::sessions::{ListQuery, View, Wanted};
 use crate::terminal::asciicast::{About, Asciicast, MEDIA_TYPE};
@@ -67,8 +68,8 @@ pub struct LogParameters {
     /// Only what comes after this; for `json`.
     #[param(value_type = Option<i64>, minimum = 0)]
     after: Option<String>,
-    /// Most entries, 1 to 10,000; for `json`.
-    #[param(value_type = Option<u32>, minimum = 1, maximum = 10_000, example = 1000)]
+    /// Most entries; for `json`.
+    #[param(value_type = u32, required = false, minimum = 1, maximum = 10_000, default = 1_000)]
     limit: Option<String>,
 }
 
@@ -88,7 +89,7 @@ pub enum LogFormat {
     responses(
         (status = 200, description = "The log.", content(
             (Success<Log> = "application/json"),
-            (String = "text/plain"),
+            (PlainText = "text/plain"),
         )),
         (status = 400, description = "A parameter is wrong.", body = TerminalError),
         (status = 404, description = "No such session.", body = TerminalError),
@@ -190,13 +191,17 @@ fn write_entry(entry: &Entry, output: &mut Text, indented: &mut Indented, into: 
 #[utoipa::path(get, path = "/v1/sessions/{sessionId}/recording", operation_id = "terminals.getRecording", tag = "terminals",
     security(("terminalKey" = [])), params(("sessionId" = String, Path, description = "`sess_…`")),
     responses(
-        (status = 200, description = "The recording.", body = String, content_type = "application/x-asciicast"),
+        (status = 200, description = "The recording; as `text/plain` for those who accept that and no asciicast.", content(
+            (AsciicastText = "application/x-asciicast"),
+            (PlainText = "text/plain"),
+        )),
         (status = 404, description = "No such session.", body = TerminalError),
     ))]
 pub async fn recording(
     User(caller): User,
     Id(session): Id<SESSION>,
     State(app): State<App>,
+    asked: HeaderMap,
 ) -> Result<Response, Problem> {
     let view = visible(&app, &caller, session).await?;
     let first = LinesQuery { limit: 1, ..LinesQuery::default() };
@@ -232,12 +237,26 @@ pub async fn recording(
     let head = stream::once(async { Ok(Bytes::from(head)) });
     let mut response = Body::from_stream(head.chain(body)).into_response();
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type(&asked)));
     let name = format!("attachment; filename=\"{}.cast\"", id("sess", session));
     if let Ok(name) = HeaderValue::try_from(name) {
         headers.insert(header::CONTENT_DISPOSITION, name);
     }
     Ok(response)
+}
+
+/// Lines of JSON, for asciinema's player.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Asciicast)]
+pub struct AsciicastText(String);
+
+/// Clients that were made of the document may know text, and nothing of recordings.
+fn media_type(asked: &HeaderMap) -> &'static str {
+    let accepts = |media_type: &str| {
+        let mut values = asked.get_all(header::ACCEPT).iter();
+        values.any(|value| value.to_str().is_ok_and(|value| value.contains(media_type)))
+    };
+    if accepts("text/plain") && !accepts(MEDIA_TYPE) { "text/plain; charset=utf-8" } else { MEDIA_TYPE }
 }
 
 fn line(cast: &mut Asciicast, begin: i64, entry: &Entry) -> String {

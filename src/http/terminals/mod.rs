@@ -22,9 +22,8 @@ use utoipa::ToSchema;
 use utoipa::openapi::{OpenApi, Ref, RefOr, Schema};
 use uuid::Uuid;
 
-use super::idempotency;
 use super::problem::Problem;
-use super::{App, extract};
+use super::{App, extract, idempotency, unknown};
 use crate::auth;
 use crate::core::Time;
 use crate::core::caller::{Caller, Scope};
@@ -79,6 +78,7 @@ async fn user(parts: &Parts, app: &App) -> Result<Caller, Problem> {
     if !caller.scopes.has(Scope::Terminal) {
         return Err(Problem::forbidden(&[Scope::Terminal]));
     }
+    unknown::understood(parts)?;
     idempotency::caller_of(parts, app, caller).await
 }
 

@@ -32,6 +32,7 @@ fn not_opened(error: NotOpened) -> Problem {
 
 /// A new terminal.
 #[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[schema(as = CreateTerminalSession)]
 pub struct CreateSession {
     /// `mch_…`
@@ -43,6 +44,7 @@ pub struct CreateSession {
 
 /// 80 columns and 24 rows if nothing is said.
 #[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct TerminalSize {
     #[schema(minimum = 1, maximum = 1000)]
     cols: i64,

@@ -86,7 +86,7 @@ fn readable(message: String) -> String {
 #[utoipa::path(post, path = "/pro/session-manager/v1/sessions/webui/{session_id}/end",
     operation_id = "workloads.endWebuiSession", tag = "workloads", security(("apiKey" = [])),
     params(("session_id" = String, Path, description = "The session.", example = "68ce8ce7c4a6fd1afa97672e7080d645")),
-    request_body(content = Option<WebuiEnd>, description = "May be left out."),
+    request_body(content = WebuiEnd, description = "May be left out."),
     responses((status = 200, description = "The session, which is over.", body = WorkloadSession)))]
 pub async fn end_webui_session(
     Key(caller): Key,

@@ -27,8 +27,8 @@ pub struct WorkloadParameters {
     /// the `created_at` of the last session seen.
     #[param(value_type = Option<u32>, minimum = 0, maximum = 10_000, example = 0)]
     pub offset: Option<String>,
-    /// Most sessions to return; 100 if nothing is said.
-    #[param(value_type = Option<u32>, minimum = 1, maximum = 1_000, example = 100)]
+    /// Most sessions to return.
+    #[param(value_type = u32, required = false, minimum = 1, maximum = 1_000, default = 100)]
     pub limit: Option<String>,
     /// What to order by, with a minus for the latest first; `-created_at` if nothing is said.
     #[param(inline, value_type = Option<WorkloadSort>)]
@@ -133,7 +133,7 @@ async fn list(
         return Ok(Json(WorkloadSessions { total_sessions: 0, current_batch: vec![] }));
     };
     let counts = app.sessions.count(caller, &wanted).await?;
-    let query = ListQuery { wanted, sort, limit, skip: offset as usize, after: None };
+    let query = ListQuery { wanted, sort, limit, skip: offset as usize, ..ListQuery::default() };
     let page = app.sessions.list(caller, &query).await?;
     let all = app.sessions.work_views(page.items).await?;
     Ok(Json(WorkloadSessions {

@@ -21,6 +21,7 @@ use crate::http::extract::Query;
 use crate::http::family::WorkloadError;
 use crate::http::filter::read_time;
 use crate::http::problem::Problem;
+use crate::http::words::PlainText;
 use crate::http::{App, time};
 use crate::lines::{self, Content, Filed, Journal, Level, Marks, Page, Start};
 
@@ -40,8 +41,8 @@ pub struct LogParameters {
     /// Only lines that come after the one at this position, in the order asked for: `next_after` of the page before.
     #[param(value_type = Option<u64>, minimum = 0)]
     pub after: Option<String>,
-    /// Most lines to return; 100 if nothing is said. A page has at most 4 MiB of text and may therefore be shorter.
-    #[param(value_type = Option<u32>, minimum = 1, maximum = 1_000, example = 100)]
+    /// Most lines to return. A page has at most 4 MiB of text and may therefore be shorter.
+    #[param(value_type = u32, required = false, minimum = 1, maximum = 1_000, default = 100)]
     pub limit: Option<String>,
     /// `position` (the default), or `-position` for the last lines first.
     #[param(inline, value_type = Option<LogSort>)]
@@ -196,7 +197,7 @@ pub async fn list_task_logs(
     operation_id = "workloads.downloadWebuiLogs", tag = "workloads", security(("apiKey" = [])),
     params(("session_id" = String, Path, description = "The session.", example = "68ce8ce7c4a6fd1afa97672e7080d645"),
         DownloadParameters),
-    responses((status = 200, description = "The log.", body = String, content_type = "text/plain")))]
+    responses((status = 200, description = "The log.", body = PlainText, content_type = "text/plain")))]
 pub async fn download_webui_logs(
     Key(caller): Key,
     WorkId(id): WorkId,
@@ -215,7 +216,7 @@ pub async fn download_webui_logs(
     params(("session_id" = String, Path, description = "The session.", example = "68ce8ce7c4a6fd1afa97672e7080d645"),
         DownloadParameters),
     responses(
-        (status = 200, description = "The log.", body = String, content_type = "text/plain"),
+        (status = 200, description = "The log.", body = PlainText, content_type = "text/plain"),
         (status = 409, description = "It is being terminated; its log can be read when it is over.", body = WorkloadError),
     ))]
 pub async fn download_task_logs(

@@ -71,7 +71,7 @@ async fn twice(server: &Server, method: Method, path: &str, body: Option<Value>)
     assert_eq!(server.log().await.len(), after, "{method} {path} happened again");
     let (other, target) = (json!({ "name": "another" }), format!("{path}?other=1"));
     let told = keyed(&operator, method.clone(), &target, body.as_ref(), &key).await;
-    assert_eq!(told.refused(), (422, "idempotency_key_reused"), "{method} {path}");
+    assert_eq!(told.refused(), (400, "invalid_request"), "{method} {path} knows no such parameter");
     let told = keyed(&operator, method.clone(), path, Some(&other), &key).await;
     assert_eq!(told.refused(), (422, "idempotency_key_reused"), "{method} {path}");
     assert_eq!(server.log().await.len(), after, "{method} {path}: what was refused did nothing");
@@ -82,6 +82,45 @@ async fn works(server: &Server, id: &str, secret: &str) -> bool {
     let form = [("grant_type", "client_credentials")];
     let request = server.http.post(server.url("/oauth2/token")).basic_auth(id, Some(secret)).form(&form);
     request.send().await.unwrap().status() == 200
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_said_in_another_way_is_the_same_request() {
+    let server = Server::start().await;
+    let operator = server.operator().await;
+    let send = async |query: &str, body: &str| {
+        let url = format!("{}/api/v1/revocations{query}", operator.base);
+        let request = operator.http.post(url).bearer_auth(operator.token.as_ref().unwrap());
+        let request = request.header("idempotency-key", "one").header("content-type", "application/json");
+        let response = request.body(body.to_owned()).send().await.unwrap();
+        let status = response.status().as_u16();
+        (status, response.json::<Value>().await.unwrap())
+    };
+    let (status, first) = send("", r#"{"filter":{"hostname":"é","client":"a"},"reason":"x"}"#).await;
+    assert_eq!(status, 201, "{first}");
+    for same in [
+        r#"{"reason":"x","filter":{"client":"a","hostname":"é"}}"#,
+        "{ \"filter\": {\n\"client\": \"a\", \"hostname\": \"\\u00e9\" }, \"reason\": \"x\" }\n",
+    ] {
+        let (status, again) = send("", same).await;
+        assert_eq!(
+            (status, &again["revocation"]["id"]),
+            (201, &first["revocation"]["id"]),
+            "{same}: {again}"
+        );
+    }
+    for other in [
+        r#"{"filter":{"hostname":"é","client":"b"},"reason":"x"}"#,
+        r#"{"filter":{"hostname":"é"},"client":"a","reason":"x"}"#,
+        r#"{"filter":{"hostname":"é","client":"a"},"reason":"x","dryRun":false}"#,
+        r#"[{"filter":{"hostname":"é","client":"a"},"reason":"x"}]"#,
+    ] {
+        assert_eq!(send("", other).await.0, 422, "{other}");
+    }
+    assert_eq!(
+        send("?dryRun=false", r#"{"filter":{"hostname":"é","client":"a"},"reason":"x"}"#).await.0,
+        422
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

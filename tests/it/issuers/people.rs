@@ -151,3 +151,36 @@ async fn an_mcp_session_goes_on_with_a_refreshed_token_and_not_with_anothers() {
     client.token = provider.token(&house.server, "bob");
     assert_eq!(client.call("echo").await.0, 404);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bar_takes_a_stolen_token_and_one_that_is_refreshed_is_kept_out_by_disabling_alone() {
+    let provider = Provider::start().await;
+    let server = trusting(&provider).await;
+    let operator = server.operator().await;
+    let ada = provider.holder(&server, "ada");
+    let stolen = provider.token(&server, "ada");
+    for bar in [false, true] {
+        ada.connect(json!({ "hostname": "laptop" })).await;
+        let body = json!({ "filter": { "hostname": "laptop" }, "bar": bar });
+        let (status, done) = operator.post("/api/v1/revocations", body).await;
+        assert_eq!(status, 201, "{done}");
+        let words = done["revocation"]["credentials"]["mayComeBack"].to_string();
+        assert!(words.contains("JWTs that an issuer refreshes"), "{words}");
+        assert_eq!(words.contains("bar: true"), !bar, "{words}");
+        assert_eq!(opens(&server, &stolen).await.is_success(), !bar);
+    }
+    server.turn(5);
+    let refreshed = provider.token(&server, "ada");
+    assert!(opens(&server, &refreshed).await.is_success(), "as the answer said");
+    let operator = server.operator().await;
+    let (_, people) = operator.get("/api/v1/principals?subject=ada").await;
+    let path = format!("/api/v1/principals/{}", people["items"][0]["id"].as_str().unwrap());
+    assert_eq!(operator.post(&format!("{path}/disable"), json!({})).await.0, 200);
+    server.turn(5);
+    for token in [&refreshed, &provider.token(&server, "ada")] {
+        assert!(opens(&server, token).await.is_client_error());
+    }
+    assert_eq!(operator.post(&format!("{path}/enable"), json!({})).await.0, 200);
+    assert!(opens(&server, &refreshed).await.is_client_error(), "it is from before");
+    assert!(opens(&server, &provider.token(&server, "ada")).await.is_success());
+}

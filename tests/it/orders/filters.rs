@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
-use super::{application, begin, listed};
+use super::{application, begin, listed, session};
 use crate::support::{Agent, Holder, Server};
 
 /// The same history for the same seed.
@@ -305,4 +305,82 @@ async fn a_list_walked_while_sessions_come_and_go_shows_each_that_was_there_once
     for agent in &agents {
         assert_eq!(seen.iter().filter(|id| **id == agent.id).count(), 1, "{}", agent.id);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_list_shows_for_a_filter_is_what_ending_with_it_ends_and_a_dry_run_ends_nothing() {
+    let (server, operator, application) = begin().await;
+    let sessions = format!("/api/v1/applications/{application}/sessions");
+    let connect = async |hostname: &str, client: &str| {
+        let body = json!({ "hostname": hostname, "clientInfo": { "name": client } });
+        operator.connect(body).await
+    };
+    let mut agents = vec![];
+    for (hostname, client) in [("laptop", "a"), ("desk", "a"), ("desk", "b"), ("phone", "b"), ("tower", "c")]
+    {
+        agents.push(connect(hostname, client).await);
+        server.turn(2);
+    }
+    let principal = everything(&operator).await[0]["principalId"].as_str().unwrap().to_owned();
+    let after = session(&operator, &agents[4]).await["connectedAt"].as_str().unwrap().to_owned();
+    for (query, count) in [
+        ("hostname=laptop".to_owned(), 1),
+        ("hostname=nowhere".to_owned(), 0),
+        ("client=a&status=active".to_owned(), 1),
+        (format!("connectedAfter={after}"), 1),
+        ("hostname=phone&status=expired".to_owned(), 0),
+        ("hostname=phone&kind=mcp".to_owned(), 0),
+        ("hostname=phone&resource=x".to_owned(), 0),
+        (format!("principal={principal}&kind=agent&status=all&hostname=phone"), 1),
+    ] {
+        let path = format!("{sessions}?{query}");
+        let listed = listed(&operator, &path).await;
+        assert_eq!(listed.len(), count, "{query}");
+        let before = everything(&operator).await;
+        let (status, dry) = operator.delete(&format!("{path}&dryRun=true")).await;
+        assert_eq!((status.as_u16(), &dry["matched"]), (200, &json!(count)), "{query}: {dry}");
+        assert_eq!(dry["disconnectedCount"], 0, "{query}: {dry}");
+        let (status, done) = operator.delete(&path).await;
+        assert_eq!((status.as_u16(), &done["disconnectedCount"]), (200, &json!(count)), "{query}: {done}");
+        for (then, now) in before.iter().zip(everything(&operator).await) {
+            let ended = then["derivedStatus"] != "disconnected" && now["derivedStatus"] == "disconnected";
+            assert_eq!(ended, listed.iter().any(|id| now["id"] == *id), "{query}: {now}");
+        }
+    }
+    for wrong in ["status=disconnected", "status=x", "principal=ada", "dryRun=yes", "bar=1", "limit=1"] {
+        let (status, said) = operator.delete(&format!("{sessions}?{wrong}")).await;
+        assert_eq!(status, 400, "{wrong}: {said}");
+    }
+    assert_eq!(agents[2].call("heartbeat").await.0, 200);
+    let (_, done) = operator.delete(&sessions).await;
+    assert_eq!(done["disconnectedCount"], 1, "without a filter all that are left: {done}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_by_activity_walked_while_sessions_beat_misses_none() {
+    let (_server, operator, application) = begin().await;
+    let agents = operator.connect_many(150).await;
+    let noise = tokio::spawn({
+        let agents = agents.clone();
+        async move {
+            let mut dice = Dice(5);
+            loop {
+                agents[dice.roll(150) as usize].call("heartbeat").await;
+            }
+        }
+    });
+    for (status, limit) in [("active", 7), ("all", 10), ("all", 50), ("active", 150)] {
+        let path = format!(
+            "/api/v1/applications/{application}/sessions?sort=-lastActive&status={status}&limit={limit}"
+        );
+        let seen = listed(&operator, &path).await;
+        let missing = agents.iter().filter(|agent| !seen.contains(&agent.id)).count();
+        assert_eq!(missing, 0, "{path}: {} of 150 shown", seen.len());
+    }
+    noise.abort();
+    let path = format!("/api/v1/applications/{application}/sessions?sort=-lastActive&limit=7");
+    let mut seen = listed(&operator, &path).await;
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen.len(), 150);
 }

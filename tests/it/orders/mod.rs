@@ -1,5 +1,6 @@
 //! What owners of many sessions want done, over HTTP.
 
+mod bars;
 mod filters;
 mod limits;
 mod reports;

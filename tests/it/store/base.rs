@@ -7,6 +7,7 @@ use sessiond::cli::serve::fill;
 use sessiond::clock::Clock;
 use sessiond::committer::{Answer, Beginning, By, Committer, Done, Founding, Opening, Work};
 use sessiond::core::Time;
+use sessiond::core::bar::Bar;
 use sessiond::core::caller::{Actor, ActorKind};
 use sessiond::core::command::{Command, Connect, Presented};
 use sessiond::core::event::{
@@ -118,6 +119,7 @@ pub fn beginning(filter: Filter, reason: Reason) -> Beginning {
         filter,
         reason,
         note: None,
+        bar: Bar::default(),
         disable: None,
         schedule: None,
     }

@@ -23,8 +23,12 @@ async fn an_event_arrives_as_a_signed_cloud_event() {
     assert!(taken.header("user-agent").starts_with("sessiond/"));
     let body = taken.json();
     let sequence = format!("{:020}", last_of(&server.database(), "connected").await);
-    let id = format!("evt_{sequence}");
-    assert_eq!(taken.header("webhook-id"), id);
+    let id = taken.header("webhook-id").to_owned();
+    let (position, hash) = id.strip_prefix("evt_").unwrap().split_once('_').unwrap();
+    assert_eq!(position, sequence);
+    let (_, history) = operator.get(&format!("{}/history", agent.path())).await;
+    let whole = history["items"].as_array().unwrap().last().unwrap()["hash"].as_str().unwrap().to_owned();
+    assert!(hash.len() == 16 && whole.starts_with(hash), "{id}: another log has other hashes: {whole}");
     assert_eq!((&body["specversion"], &body["id"]), (&json!("1.0"), &json!(id)));
     assert_eq!((&body["sequence"], &body["subject"]), (&json!(sequence), &json!(agent.id)));
     assert_eq!(body["type"], "dev.sessiond.session.connected.v1");

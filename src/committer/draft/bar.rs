@@ -1,0 +1,157 @@
+//! What a revocation bars beside the sessions that it ends: whose credentials are behind them, and which of those open
+//! nothing more.
+
+use std::collections::HashSet;
+
+use uuid::Uuid;
+
+use super::Draft;
+use crate::committer::{Beginning, By};
+use crate::core::api_key::{ApiKey, ApiKeyEvent};
+use crate::core::bar::{BarScope, Barring, Credentials};
+use crate::core::caller::ActorKind;
+use crate::core::ids::{
+    OrganizationNumber, PrincipalNumber, RevocationNumber, SessionNumber, Stream, StreamKind,
+};
+use crate::core::item::{self, Item, ItemEvent};
+use crate::core::principal::{Principal, PrincipalEvent};
+use crate::error::Error;
+use crate::gate::{Behind, Change};
+use crate::store::SideWrite;
+
+/// Most principals and API keys that one revocation bars one by one, and most access tokens. All that an application or
+/// the organization has is barred in one step, however many they are.
+const MOST: usize = 1_000;
+const MOST_TOKENS: usize = 10_000;
+
+/// What a revocation is to bar one by one, and what is said of it.
+pub(super) struct Plan {
+    principals: Vec<PrincipalNumber>,
+    tokens: Vec<Uuid>,
+    keys: Vec<Stream>,
+    pub said: Barring,
+}
+
+impl Draft<'_> {
+    /// What a revocation that begins now bars of what is behind the sessions that it covers.
+    pub(super) fn plan_to_bar(
+        &self,
+        by: &By,
+        beginning: &Beginning,
+        covered: &[SessionNumber],
+    ) -> Result<Plan, Error> {
+        let Beginning { organization, filter, bar, .. } = beginning;
+        let scope = bar.scope(filter);
+        let behind = self.behind(covered, filter.whole_principal());
+        let tokens = self.tokens_behind(*organization, &behind);
+        let keys = self.keys_behind(*organization, scope, &behind);
+        let own = Some(by.actor.id).filter(|_| by.actor.kind == ActorKind::ApiKey);
+        // Whoever asks is to hear the answer.
+        let revoked = keys.iter().filter(|key| bar.keys && Some(key.id) != own);
+        let revoked: Vec<_> =
+            revoked.map(|key| Stream { kind: StreamKind::ApiKey, number: key.number }).collect();
+        let found = Credentials {
+            principals: behind.principals.len() as u64,
+            access_tokens: tokens.len() as u64,
+            api_keys: keys.len() as u64,
+        };
+        let presented = tokens.iter().filter(|token| behind.presented.contains(*token)).count() as u64;
+        let said = Barring::of(scope, found, presented, revoked.len() as u64);
+        let (principals, tokens) = match scope {
+            BarScope::Matched => {
+                // Where it is everything of one principal, the revocation bars that one anyway.
+                let others =
+                    behind.principals.into_iter().filter(|one| filter.whole_principal() != Some(*one));
+                (others.collect(), tokens.into_iter().collect())
+            }
+            _ => (vec![], vec![]),
+        };
+        not_too_many(principals.len(), tokens.len(), revoked.len())?;
+        Ok(Plan { principals, tokens, keys: revoked, said })
+    }
+
+    /// Carries a plan out, in the transaction that begins the revocation.
+    pub(super) fn bar_one_by_one(
+        &mut self,
+        by: &By,
+        organization: OrganizationNumber,
+        number: RevocationNumber,
+        plan: Plan,
+    ) {
+        for token in plan.tokens {
+            self.side.push(SideWrite::BarAccessToken(token));
+            self.changes.push(Change::BarAccessToken(token));
+        }
+        let principals = plan.principals.into_iter().map(|principal| {
+            let barred = PrincipalEvent::CredentialsBarred(Principal { id: self.principal_id(principal) });
+            (Stream::from(principal), ItemEvent::Principal(barred))
+        });
+        let principals: Vec<_> = principals.collect();
+        let keys = plan.keys.into_iter().map(|stream| (stream, ItemEvent::ApiKey(ApiKeyEvent::Revoked)));
+        for (stream, wish) in principals.into_iter().chain(keys) {
+            if let Ok(Some(event)) = item::decide(self.item(stream), &wish) {
+                self.item_event(by, organization, stream, event, Some(number));
+            }
+        }
+    }
+
+    fn behind(&self, covered: &[SessionNumber], principal: Option<PrincipalNumber>) -> Behind {
+        let mut behind = Behind::default();
+        behind.principals.extend(principal);
+        for session in covered.iter().filter_map(|number| self.session(*number)) {
+            self.known.add_behind(&mut behind, session);
+        }
+        behind
+    }
+
+    /// The access tokens behind sessions that open anything, those of this batch too.
+    fn tokens_behind(&self, organization: OrganizationNumber, behind: &Behind) -> HashSet<Uuid> {
+        let known = self.known.tokens_behind(organization, behind, self.now);
+        let drafted = self.changes.iter().filter_map(|change| match change {
+            Change::AccessToken(token) if behind.has_token(token) => Some(token),
+            _ => None,
+        });
+        known.chain(drafted).map(|token| token.id).filter(|token| !self.token_barred(*token)).collect()
+    }
+
+    /// The API keys behind sessions; where everything of the organization is meant, all that open any.
+    fn keys_behind(&self, organization: OrganizationNumber, scope: BarScope, behind: &Behind) -> Vec<ApiKey> {
+        let drafted = self.items.values().filter_map(|item| match item {
+            Item::ApiKey(key) => Some(key),
+            _ => None,
+        });
+        let known = self
+            .known
+            .api_keys()
+            .filter(|key| !self.items.contains_key(&Stream { kind: StreamKind::ApiKey, number: key.number }));
+        let everything = scope == BarScope::Organization;
+        let good =
+            |key: &&ApiKey| key.organization == organization && behind.has_key(key, everything, self.now);
+        known.chain(drafted).filter(good).cloned().collect()
+    }
+
+    /// The public id of a principal, of one that this batch met too.
+    fn principal_id(&self, number: PrincipalNumber) -> Uuid {
+        let drafted = self.changes.iter().find_map(|change| match change {
+            Change::Principal(principal) if principal.number == number => Some(principal.id()),
+            _ => None,
+        });
+        drafted.unwrap_or_else(|| self.known.principal_id(number))
+    }
+}
+
+/// What a bar is refused with that would take too long.
+pub const TOO_MANY: &str = "too_many_to_bar";
+
+/// That a revocation does not bar more one by one than fits into the transaction that begins it.
+pub fn not_too_many(principals: usize, tokens: usize, keys: usize) -> Result<(), Error> {
+    if principals + keys <= MOST && tokens <= MOST_TOKENS {
+        return Ok(());
+    }
+    let message = format!(
+        "that would bar {principals} principals, {keys} API keys and {tokens} access tokens one by one; at most {MOST} \
+         principals and keys and {MOST_TOKENS} tokens are barred so. Say less with the filter, or revoke all of an \
+         application or of the organization, which bars everything at once; nothing was done"
+    );
+    Err(Error::Conflict { code: TOO_MANY, message })
+}

@@ -1,0 +1,122 @@
+//! Whose credentials are behind sessions: what a thief of one of them may hold.
+
+use std::collections::{BTreeSet, HashSet};
+
+use uuid::Uuid;
+
+use super::Known;
+use crate::core::Time;
+use crate::core::api_key::ApiKey;
+use crate::core::caller::{ActorKind, Scope, Scopes};
+use crate::core::ids::{
+    ApplicationNumber, OrganizationNumber, PrincipalNumber, ServiceAccountNumber, SessionNumber,
+};
+use crate::core::kind::Kind;
+use crate::core::session::Session;
+use crate::core::token::AccessToken;
+
+/// Who is behind sessions, and what they were opened and kept alive with.
+#[derive(Debug, Default)]
+pub struct Behind {
+    pub principals: BTreeSet<PrincipalNumber>,
+    /// OAuth clients that opened them: application or service account, by number.
+    pub clients: BTreeSet<(i64, i64)>,
+    /// API keys that opened them.
+    keys: HashSet<Uuid>,
+    /// Access tokens by which they were last kept alive.
+    pub presented: HashSet<Uuid>,
+}
+
+impl Behind {
+    /// Whether this is one of its access tokens: of its clients, or presented with its sessions.
+    pub fn has_token(&self, token: &AccessToken) -> bool {
+        self.clients.contains(&(token.client_kind as i64, token.client)) || self.presented.contains(&token.id)
+    }
+
+    /// Whether this is one of its API keys, and opens anything at this moment: it acts for one of its principals, or
+    /// opened one of its sessions. Where everything of the organization is meant, each that opens sessions is.
+    pub fn has_key(&self, key: &ApiKey, everything: bool, now: Time) -> bool {
+        let own = key.principal.is_some_and(|principal| self.principals.contains(&principal))
+            || self.keys.contains(&key.id)
+            || (everything && opens_sessions(key));
+        own && key.revoked_at.is_none() && key.expires_at.is_none_or(|at| at > now)
+    }
+}
+
+/// Whether somebody who is connected by a session of this kind holds the credential that opened it. Viewers of media and
+/// workloads do not: servers and clusters report them, with a key of their own.
+fn holds_its_credential(kind: Kind) -> bool {
+    match kind {
+        Kind::Agent | Kind::Mcp | Kind::Terminal => true,
+        Kind::Media | Kind::Webui | Kind::Task => false,
+    }
+}
+
+/// Whether a key opens sessions on any surface.
+fn opens_sessions(key: &ApiKey) -> bool {
+    let (scopes, _) = Scopes::parse(&key.scopes);
+    [Scope::McpInvoke, Scope::Media, Scope::Session, Scope::Terminal].iter().any(|scope| scopes.has(*scope))
+}
+
+impl Known {
+    /// Adds what is behind a session.
+    pub fn add_behind(&self, behind: &mut Behind, session: &Session) {
+        behind.principals.insert(session.principal);
+        if !holds_its_credential(session.kind) {
+            return;
+        }
+        behind.presented.extend(session.credential);
+        behind.presented.extend(self.presented(session.number));
+        let owner = session.owner;
+        let client = match owner.kind {
+            ActorKind::ApiKey => {
+                behind.keys.insert(owner.id);
+                None
+            }
+            ActorKind::Application => self.application(owner.id).map(|one| one.number.0),
+            ActorKind::ServiceAccount => {
+                let mut accounts = self.service_accounts.values();
+                accounts.find(|one| one.id == owner.id).map(|one| one.number.0)
+            }
+            _ => None,
+        };
+        behind.clients.extend(client.map(|number| (owner.kind as i64, number)));
+    }
+
+    /// What an OAuth client behind sessions is called by whoever authenticates as it.
+    pub fn client_id_of(&self, (kind, number): (i64, i64)) -> Option<String> {
+        match ActorKind::from_code(kind)? {
+            ActorKind::Application => {
+                self.applications.get(&ApplicationNumber(number)).map(|one| one.oauth.client_id.clone())
+            }
+            ActorKind::ServiceAccount => {
+                self.service_accounts.get(&ServiceAccountNumber(number)).map(|one| one.client_id.clone())
+            }
+            _ => None,
+        }
+    }
+
+    /// What is behind open sessions.
+    pub fn behind(&self, sessions: &[SessionNumber]) -> Behind {
+        let mut behind = Behind::default();
+        for session in sessions.iter().filter_map(|number| self.session(*number)) {
+            self.add_behind(&mut behind, session);
+        }
+        behind
+    }
+
+    /// The access tokens behind sessions that open anything at this moment.
+    pub fn tokens_behind<'a>(
+        &'a self,
+        organization: OrganizationNumber,
+        behind: &'a Behind,
+        now: Time,
+    ) -> impl Iterator<Item = &'a AccessToken> {
+        self.access_tokens.values().filter(move |token| {
+            token.organization == organization
+                && token.expires_at > now
+                && behind.has_token(token)
+                && !self.token_barred(token.id)
+        })
+    }
+}

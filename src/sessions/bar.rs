@@ -1,0 +1,99 @@
+//! What a revocation is to bar beside the sessions that it ends: who may ask for it, and what it would come to.
+
+use uuid::Uuid;
+
+use super::Sessions;
+use crate::committer::not_too_many;
+use crate::core::bar::{Bar, BarScope, Barring, Credentials};
+use crate::core::caller::{ActorKind, Caller, Scope};
+use crate::core::filter::Filter;
+use crate::core::ids::{Position, RevocationNumber};
+use crate::core::reason::Reason;
+use crate::core::revocation::Revocation;
+use crate::error::Error;
+
+/// Most principals, clients and keys that a preview names of each.
+const NAMED: usize = 100;
+
+/// Whose credentials a revocation would bar, one by one.
+#[derive(Debug, Default)]
+pub struct WouldBar {
+    pub principals: Vec<Uuid>,
+    /// Ids of OAuth clients.
+    pub clients: Vec<String>,
+    /// API keys, by id and name.
+    pub keys: Vec<(Uuid, String)>,
+}
+
+/// That a caller may bar what it asks to have barred, and says enough for it.
+pub(super) fn may_bar(caller: &Caller, filter: &Filter, bar: Bar) -> Result<(), Error> {
+    if bar.is_none() {
+        return Ok(());
+    }
+    if caller.confined_to.is_some() {
+        let message = "This credential belongs to one application, and a bar holds in the whole organization; use a \
+                       service account's";
+        return Err(Error::Denied { code: "confined_to_application", message: message.to_owned() });
+    }
+    if bar.keys && !caller.scopes.has(Scope::ManagementAll) {
+        return Err(Error::Forbidden { missing: Scope::ManagementAll.word().to_owned() });
+    }
+    if bar.keys && matches!(bar.scope(filter), BarScope::Session | BarScope::Nothing) {
+        let message = "includeKeys goes with bar: true, unless everything of a principal, an application or the \
+                       organization is meant: keys are no use to bar while the tokens beside them are good";
+        return Err(Error::field("includeKeys", message));
+    }
+    Ok(())
+}
+
+impl Sessions {
+    /// What would become of the credentials behind the sessions of a filter, by the same rules as when it is done.
+    pub(super) fn would_bar(
+        &self,
+        caller: &Caller,
+        filter: &Filter,
+        bar: Bar,
+    ) -> Result<(Barring, WouldBar), Error> {
+        let now = self.clock.now();
+        let (organization, scope) = (caller.organization, bar.scope(filter));
+        let everything = scope == BarScope::Organization;
+        let what = (filter, Reason::Revoked);
+        let planned = Revocation::planned(RevocationNumber(0), organization, what, Position(i64::MAX), now);
+        let known = self.gate.known();
+        let mut behind = known.behind(&known.covered(&planned));
+        behind.principals.extend(filter.whole_principal());
+        let (mut tokens, mut presented) = (0, 0);
+        for token in known.tokens_behind(organization, &behind, now) {
+            tokens += 1;
+            presented += u64::from(behind.presented.contains(&token.id));
+        }
+        let keys: Vec<_> = known
+            .api_keys()
+            .filter(|key| key.organization == organization && behind.has_key(key, everything, now))
+            .collect();
+        let own = Some(caller.actor.id).filter(|_| caller.actor.kind == ActorKind::ApiKey);
+        let revoked: Vec<_> = keys.iter().filter(|key| bar.keys && Some(key.id) != own).collect();
+        let found = Credentials {
+            principals: behind.principals.len() as u64,
+            access_tokens: tokens as u64,
+            api_keys: keys.len() as u64,
+        };
+        let barring = Barring::of(scope, found, presented, revoked.len() as u64);
+        if scope == BarScope::Matched {
+            not_too_many(behind.principals.len(), tokens, revoked.len())?;
+        }
+        let mut would = WouldBar {
+            keys: revoked.iter().take(NAMED).map(|key| (key.id, key.name.clone())).collect(),
+            ..WouldBar::default()
+        };
+        if matches!(scope, BarScope::Matched | BarScope::Principal) {
+            would.principals =
+                behind.principals.iter().take(NAMED).map(|number| known.principal_id(*number)).collect();
+        }
+        if scope == BarScope::Matched {
+            would.clients =
+                behind.clients.iter().take(NAMED).filter_map(|one| known.client_id_of(*one)).collect();
+        }
+        Ok((barring, would))
+    }
+}

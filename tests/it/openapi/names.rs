@@ -1,0 +1,142 @@
+//! What generators make of the document: everything has a name, and words that the rules define are all there.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use sessiond::core::caller::ActorKind;
+use sessiond::core::kind::Kind;
+use sessiond::core::phase::{Phase, Stage};
+use sessiond::core::policy::{OnLimit, Preset};
+use sessiond::core::schedule::Missed;
+use sessiond::core::status::DerivedStatus;
+
+use super::document::Document;
+
+/// Names that generated code cannot use for a class, in one language or another.
+const TAKEN: [&str; 22] = [
+    "From", "In", "Is", "Not", "Class", "Type", "Object", "String", "Date", "Error", "Map", "Set", "Array",
+    "Default", "Function", "None", "Self", "Import", "Any", "Number", "Boolean", "Record",
+];
+
+/// Whether a schema has a name: it refers to one that has, alone or with a description beside it.
+fn is_named(schema: &Value) -> bool {
+    schema["$ref"].is_string()
+}
+
+/// Looks at every object of the document, with the way to it.
+fn walk(value: &Value, way: &mut Vec<String>, look: &mut impl FnMut(&Value, &[String])) {
+    look(value, way);
+    let inner: Vec<(String, &Value)> = match value {
+        Value::Object(members) => members.iter().map(|(name, member)| (name.clone(), member)).collect(),
+        Value::Array(items) => items.iter().enumerate().map(|(at, item)| (at.to_string(), item)).collect(),
+        _ => vec![],
+    };
+    for (name, member) in inner {
+        way.push(name);
+        walk(member, way, look);
+        way.pop();
+    }
+}
+
+#[test]
+fn every_object_and_every_choice_has_a_name() {
+    let document = Document::new();
+    let mut faults = vec![];
+    walk(&document.0, &mut vec![], &mut |value, way| {
+        let place = way.join("/");
+        let component = way.len() == 3 && place.starts_with("components/schemas/");
+        // Parts of one object: generators put them together.
+        let part = way.len() > 2 && way[way.len() - 2] == "allOf";
+        if value["properties"].is_object() && value["type"] == "object" && !component && !part {
+            faults.push(format!("{place}: an object without a name"));
+        }
+        for choice in ["oneOf", "anyOf"].into_iter().filter_map(|word| value[word].as_array()).flatten() {
+            if !is_named(choice) && choice["type"] != "null" {
+                faults.push(format!("{place}: a choice without a name: {choice}"));
+            }
+        }
+    });
+    assert!(faults.is_empty(), "{faults:#?}");
+    let schemas = document.0["components"]["schemas"].as_object().unwrap();
+    let taken: Vec<_> = schemas.keys().filter(|name| TAKEN.contains(&name.as_str())).collect();
+    assert!(taken.is_empty(), "{taken:?}");
+}
+
+#[test]
+fn every_body_and_every_good_answer_has_a_named_schema() {
+    let document = Document::new();
+    for operation in document.operations() {
+        let id = operation.id;
+        for content in operation.described["requestBody"]["content"].as_object().into_iter().flatten() {
+            assert!(is_named(&content.1["schema"]), "{id} takes {content:?}");
+        }
+        let answers = operation.described["responses"].as_object().unwrap();
+        for (status, answer) in answers.iter().filter(|(status, _)| status.starts_with('2')) {
+            for (media_type, content) in answer["content"].as_object().into_iter().flatten() {
+                assert!(is_named(&content["schema"]), "{id} {status} {media_type}: {content}");
+            }
+        }
+    }
+    // Generated clients read text, and no recordings.
+    let recording = &document.operation("terminals.getRecording").described["responses"]["200"]["content"];
+    assert!(recording["text/plain"].is_object(), "{recording}");
+}
+
+/// The words that serde takes for a type, as its complaint about another lists them.
+fn taken<T: serde::de::DeserializeOwned>() -> BTreeSet<String> {
+    let complaint = serde_json::from_value::<T>(json!("?")).err().unwrap().to_string();
+    complaint.split('`').skip(3).step_by(2).map(str::to_owned).collect()
+}
+
+#[test]
+fn words_of_the_rules_are_in_the_document_all_of_them() {
+    let document = Document::new();
+    let schemas = &document.0["components"]["schemas"];
+    let said = |schema: &Value| -> BTreeSet<String> {
+        schema["enum"].as_array().unwrap().iter().map(|word| word.as_str().unwrap().to_owned()).collect()
+    };
+    let all = |words: &[&str]| -> BTreeSet<String> { words.iter().map(|&word| word.to_owned()).collect() };
+    assert_eq!(said(&schemas["SessionKind"]), all(&Kind::ALL.map(Kind::word)));
+    assert_eq!(said(&schemas["ActorKind"]), all(&ActorKind::ALL.map(ActorKind::word)));
+    assert_eq!(said(&schemas["OpenSessionStage"]), all(&Phase::ALL.map(Phase::word)));
+    assert_eq!(said(&schemas["OpenSessionStatus"]), all(&DerivedStatus::OPEN.map(DerivedStatus::word)));
+    assert_eq!(said(&schemas["Derived"]), all(&DerivedStatus::ALL.map(DerivedStatus::word)));
+    assert_eq!(said(&schemas["PresetWord"]), taken::<Preset>());
+    assert_eq!(said(&schemas["OnLimitWord"]), taken::<OnLimit>());
+    assert_eq!(said(&schemas["MissedRuns"]), taken::<Missed>());
+    let mut looked_at = 0;
+    for operation in document.operations() {
+        for one in operation.described["parameters"].as_array().into_iter().flatten() {
+            let expected = match one["name"].as_str().unwrap() {
+                "kind" => all(&Kind::ALL.map(Kind::word)),
+                "stage" => all(&Stage::ALL.map(Stage::word)),
+                _ => continue,
+            };
+            assert_eq!(said(&one["schema"]), expected, "{}: {one}", operation.id);
+            looked_at += 1;
+        }
+    }
+    assert!(looked_at > 5, "{looked_at}");
+    // What is listed in words as well is forgotten there when there is more of it.
+    let text = document.0.to_string();
+    for by_hand in ["`media`, `webui`", "`api_key` or `user`"] {
+        assert!(!text.contains(by_hand), "{by_hand} stands in the document");
+    }
+}
+
+#[test]
+fn every_limit_says_what_it_is_if_nothing_is_said_and_how_far_it_goes() {
+    let document = Document::new();
+    let mut looked_at = 0;
+    for operation in document.operations() {
+        for one in operation.described["parameters"].as_array().into_iter().flatten() {
+            if one["name"] == "limit" {
+                for said in ["minimum", "maximum", "default"] {
+                    assert!(one["schema"][said].is_number(), "{}: {said} of {one}", operation.id);
+                }
+                looked_at += 1;
+            }
+        }
+    }
+    assert!(looked_at > 20, "{looked_at}");
+}
