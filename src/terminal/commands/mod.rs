@@ -218,7 +218,8 @@ impl Follower {
         let Some(line) = self.typed.open().filter(|_| !self.screen.is_alternate()) else { return false };
         let place = self.screen.cursor();
         let before = self.screen.before(place);
-        let begun_here = line.start.as_ref().is_some_and(|start| start.place == place);
+        // A line that began while another was awaited may not have been shown yet: the end of it tells.
+        let begun_here = line.start.as_ref().is_none_or(|start| start.place == place);
         if begun_here || before.trim().is_empty() || !self.screen.text(place, place.line).is_empty() {
             return false;
         }

@@ -69,8 +69,7 @@ async fn sessions_of_agents_and_of_the_gateway_leave_no_task_behind() {
             agents_session(&house, way).await;
         }
     }
-    let (_, open) =
-        house.operator.get(&format!("/api/v1/applications/{}/sessions", house.application)).await;
+    let (_, open) = house.operator.get(&format!("/api/v1/applications/{}/sessions", house.application)).await;
     assert_eq!(open["items"], json!([]));
     // Connections between the two ends come and go; sixty sessions had at least three tasks each.
     house.server.until("their tasks have ended", async || tasks() <= before + 15).await;

@@ -539,7 +539,7 @@ pub const SCENES: &[Scene] = &[
             line(pty, prompt, "git init -q .");
             line(pty, prompt, "git -c user.name=a -c user.email=a@b commit -q --allow-empty -F n");
             pty.types("git log\r");
-            pty.until_there_is("one");
+            pty.until_there_is("Author");
             pty.types("q");
             pty.until(prompt);
             line(pty, prompt, "echo after log");

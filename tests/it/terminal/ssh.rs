@@ -503,13 +503,12 @@ async fn the_terminal_is_told_that_it_shows_utf_8_and_backspace_takes_whole_char
     seat.types("stty -a\r").await;
     seat.until("$ ").await;
     let modes = seat.text();
-    for mode in
-        [" iutf8", " icrnl", " ixon", " opost", " onlcr", " echoctl", " echoke", "erase = ^?", "intr = ^C"]
-    {
-        assert!(modes.contains(mode), "{mode}: {modes}");
+    for mode in ["iutf8", "icrnl", "ixon", "opost", "onlcr", "echoctl", "echoke"] {
+        assert!(modes.split_whitespace().any(|word| word == mode), "{mode}: {modes}");
     }
+    assert!(modes.contains("erase = ^?;") && modes.contains("intr = ^C;"), "{modes}");
     seat.types("cat | od -An -tx1\r").await;
-    seat.until("od -An -tx1\r\n").await;
+    seat.until("od -An -tx1\n").await;
     seat.types("aü\u{7f}\u{65e5}\u{7f}b\r\u{4}").await;
     seat.until_it("the bytes", |text| text.contains(" 61 62 0a")).await;
 }

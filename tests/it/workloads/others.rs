@@ -60,7 +60,7 @@ async fn an_end_is_recorded_whatever_is_said_of_it() {
             json!("killed\u{1b}[0m by \u{0}signal\r\n\u{85}9"),
             r"killed\u{1b}[0m by \u{0}signal".to_owned() + "\n\\u{85}9",
         ),
-        (json!(null), String::new()),
+        (json!(null), "The work failed".to_owned()),
     ] {
         let path = key.begin("task", app("Planner")).await;
         assert_eq!(key.move_on(&path, "running").await, 200);
