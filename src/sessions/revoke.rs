@@ -116,12 +116,13 @@ impl Sessions {
         self.revoke(caller, filter, Reason::Archived, None).await
     }
 
-    /// Ends one session and bars its token and the access token last presented with it.
+    /// Ends one session and bars its token and the access token last presented with it; `bar` says what else.
     pub async fn revoke_one(
         &self,
         caller: &Caller,
         application: Uuid,
         id: Uuid,
+        bar: Bar,
         note: Option<String>,
     ) -> Result<Revoked, Error> {
         let view = self.get(caller, application, id).await?;
@@ -133,7 +134,9 @@ impl Sessions {
             session: Some(view.session.number),
             ..Filter::default()
         };
-        self.revoke(caller, filter, Reason::Revoked, note).await
+        may_bar(caller, &filter, bar)?;
+        let beginning = Beginning { bar, ..beginning(caller.organization, filter, Reason::Revoked, note)? };
+        self.carry_through(By::caller(caller), beginning).await
     }
 
     /// Ends every session that fits. Where everything of an organization, an application or a principal is meant, their

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::read::listed;
 use super::{Session, SessionList};
+use crate::core::bar::Bar;
 use crate::http::App;
 use crate::http::extract::{CanEnd, CanRead, Ids, Query};
 use crate::http::filter::{
@@ -83,7 +84,7 @@ pub async fn revoke_instance(
 ) -> Result<StatusCode, Problem> {
     let [session] = ids;
     let view = app.sessions.view_by_id(&caller, session).await?;
-    app.sessions.revoke_one(&caller, view.application_id, session, None).await?;
+    app.sessions.revoke_one(&caller, view.application_id, session, Bar::default(), None).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

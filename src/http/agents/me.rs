@@ -6,6 +6,7 @@ use axum::response::Response;
 use uuid::Uuid;
 
 use super::{Ended, SessionEnvelope, listed};
+use crate::core::bar::Bar;
 use crate::core::caller::Caller;
 use crate::error::Error;
 use crate::http::App;
@@ -80,7 +81,7 @@ pub async fn end_my_session(
 ) -> Result<Json<Ended>, Problem> {
     let [id] = ids;
     let application = own(&app, &caller, principal, id).await?.application_id;
-    let revoked = app.sessions.revoke_one(&caller, application, id, None).await?;
+    let revoked = app.sessions.revoke_one(&caller, application, id, Bar::default(), None).await?;
     Ok(Json(revoked.into()))
 }
 
