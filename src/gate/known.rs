@@ -497,7 +497,7 @@ impl Known {
         Ok(Pass::enter(None, self.hold(caller, side)?))
     }
 
-    pub(super) fn tally(&self, number: SessionNumber, counts: Counts) {
+    pub(super) fn passed(&self, number: SessionNumber, counts: Counts) {
         if let Some(open) = self.sessions.get(&number) {
             open.flight.get_or_init(Arc::default).tally.add(counts);
         }

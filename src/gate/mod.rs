@@ -222,7 +222,7 @@ impl Gate {
 
     /// Counts traffic of a session that is not in the log yet, if the session is open.
     pub fn count(&self, number: SessionNumber, counts: Counts) {
-        self.known.read().tally(number, counts);
+        self.known.read().passed(number, counts);
     }
 
     /// Notes a sign of life that is not in the log yet.

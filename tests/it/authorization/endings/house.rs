@@ -149,7 +149,10 @@ pub struct House {
 impl House {
     pub async fn before(way: &Way) -> Self {
         let flags = [LOOPBACK, &["--terminal-grace", "1h", "--token-lifetime", "2m"]].concat();
-        let (mcp, upstream) = McpHouse::with_fake(&flags).await;
+        let (mut mcp, upstream) = McpHouse::with_fake(&flags).await;
+        // What is open may stay so for long where the machine is busy.
+        mcp.server.http = reqwest::Client::builder().timeout(Duration::from_secs(600)).build().unwrap();
+        mcp.operator.http = mcp.server.http.clone();
         let provider = Provider::start().await;
         let (holder, about) = credential(&mcp, &provider, way).await;
         let mcp = match about["application"].as_str() {
@@ -185,8 +188,7 @@ impl House {
 
     async fn feed(&self, path: &str) -> Open {
         let request = self.mcp.server.http.get(self.mcp.server.url(path)).bearer_auth(self.token());
-        // A client whose requests may last.
-        let answer = request.timeout(Duration::from_secs(600)).send().await.unwrap();
+        let answer = request.send().await.unwrap();
         assert_eq!(answer.status(), StatusCode::OK, "{path}");
         let mut stream = Stream::of(answer);
         stream.until(": sessiond").await;
@@ -195,7 +197,7 @@ impl House {
 
     /// Opens a thing, and waits until it is open.
     pub async fn open(&self, thing: Thing) -> Open {
-        let progress = async |answer| {
+        let progress = async |answer: reqwest::Response| {
             let mut stream = Stream::of(answer);
             stream.until("notifications/progress").await;
             Open::Stream(stream)
@@ -305,6 +307,11 @@ impl House {
             "sessions revoked by a filter" => {
                 revoke(json!({ "status": ["active", "idle", "expired"] })).await;
             }
+            "sessions revoked with the keys behind them" => {
+                let filter = json!({ "status": ["active", "idle", "expired"] });
+                let body = json!({ "filter": filter, "bar": true, "includeKeys": true });
+                made(operator, "/api/v1/revocations", body).await;
+            }
             "sessions stale" => self.mcp.server.turn(20 * 60),
             "sessions at the end of their lifetime" => self.mcp.server.turn(LASTS + 1),
             other => panic!("nobody knows how to go the way {other}"),
@@ -317,7 +324,7 @@ impl House {
         let operator = &self.mcp.operator;
         let (_, all) = operator.get("/api/v1/sessions?limit=200").await;
         for one in all["items"].as_array().unwrap() {
-            let (application, id) = (text(one, "/applicationId"), text(one, "/id"));
+            let (application, id) = (text(one, "/agentId"), text(one, "/id"));
             let path = format!("/api/v1/applications/{application}/sessions/{id}");
             let (status, body) = match verb {
                 "" => operator.delete(&path).await,

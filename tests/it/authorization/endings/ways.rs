@@ -173,6 +173,16 @@ pub const ALL: &[Way] = &[
         events: &["revocation_began", "disconnected"],
     },
     Way {
+        name: "sessions revoked with the keys behind them",
+        by: By::Key,
+        fate: |thing| match thing {
+            ApplicationFeed | BareWire => Credential("api_key_deleted"),
+            _ => Session("revoked"),
+        },
+        operations: &["revocations.create"],
+        events: &["api_key_revoked", "revocation_began"],
+    },
+    Way {
         name: "sessions suspended",
         by: By::Key,
         fate: |_| Stays,
@@ -242,6 +252,7 @@ ways! {
     what_belongs_to_sessions_ends_when_they_are_terminated: "sessions terminated",
     what_belongs_to_sessions_ends_when_they_are_revoked: "sessions revoked one by one",
     what_belongs_to_sessions_ends_when_a_filter_revokes_them: "sessions revoked by a filter",
+    what_a_key_opened_ends_when_a_revocation_takes_it_along: "sessions revoked with the keys behind them",
     what_belongs_to_sessions_stays_when_they_are_suspended: "sessions suspended",
     what_belongs_to_sessions_ends_when_they_are_stale: "sessions stale",
     what_belongs_to_sessions_ends_with_their_lifetime: "sessions at the end of their lifetime",
