@@ -9,12 +9,13 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
+use tokio::sync::mpsc::UnboundedSender;
 use uuid::Uuid;
 
 use super::flight::{Flight, Pass};
 use super::index::{self, Index, Terms};
 use super::keys::KeySecrets;
-use super::{Change, Client, Due, Fresh, KeyDigest, Past};
+use super::{Change, Client, Departed, Due, Fresh, KeyDigest, Past};
 use crate::core::Time;
 use crate::core::application::{Application, Organization, ServiceAccount};
 use crate::core::filter::Facts;
@@ -75,6 +76,8 @@ pub struct Known {
     totals: HashMap<ApplicationNumber, u64>,
     past: HashMap<ApplicationNumber, HashMap<String, Past>>,
     places: places::Places,
+    /// Whoever tells upstreams that a session has ended.
+    departures: Option<UnboundedSender<Departed>>,
 }
 
 /// An open session, with what is not in its stream.
@@ -316,6 +319,12 @@ impl Known {
         open.changes_at.map(|at| self.changes.remove(&(at, session.number)));
         self.index.remove(&open.session, &open.terms, open.status);
         self.pass_away(session);
+        if open.mcp_hash.is_some()
+            && let Some(departures) = &self.departures
+        {
+            let Session { number, id, application, .. } = *session;
+            departures.send(Departed { number, id, application }).ok();
+        }
         if let Some(key) = open.key
             && self.by_key.get(&key) == Some(&session.number)
         {
@@ -456,6 +465,10 @@ impl Known {
         if let Some(open) = self.sessions.get_mut(&number) {
             open.presented = Some(token);
         }
+    }
+
+    pub(super) fn tell_departures(&mut self, sender: UnboundedSender<Departed>) {
+        self.departures = Some(sender);
     }
 
     /// Keeps what a session of a resource came to.

@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::budget::Share;
+use super::goodbye::Asked;
 use super::message;
 use super::reply::{Fault, Refusal};
 use crate::core::Time;
@@ -36,6 +38,11 @@ pub struct Errand {
     /// How long the upstream may be silent in the middle of an answer that is not a stream.
     pub patience: Duration,
     pub stopping: CancellationToken,
+    /// What is held for it.
+    pub share: Share,
+    /// It is with an upstream that has to be told when nobody waits for the answer any more; the closed connection tells
+    /// those of 2026-07-28.
+    pub asked: Option<Asked>,
 }
 
 /// Why nothing more may be handed on.
@@ -46,6 +53,8 @@ pub enum Stop {
     Stopping,
     /// The credentials have expired, or the session's lifetime is over before the scheduler has said so.
     RunOut,
+    /// Too much is held, and it is the oldest.
+    Crowded,
 }
 
 impl Errand {
@@ -59,6 +68,7 @@ impl Errand {
         let cancelled = self.pass.as_ref().map(Pass::cancelled).unwrap_or_default();
         let (stopping, sessions, number) = (self.stopping.clone(), self.sessions.clone(), self.number);
         let presented = self.caller.credential.expires_at;
+        let given_up = self.share.given_up().clone();
         async move {
             loop {
                 let remaining = remaining(&sessions, number, presented).min(LOOK);
@@ -66,6 +76,7 @@ impl Errand {
                     biased;
                     () = cancelled.cancelled() => return Stop::Ended,
                     () = stopping.cancelled() => return Stop::Stopping,
+                    () = given_up.cancelled() => return Stop::Crowded,
                     () = sleep(remaining) => {}
                 }
                 if self::remaining(&sessions, number, presented).is_zero() {
@@ -81,6 +92,8 @@ impl Errand {
             Some(Stop::Ended)
         } else if self.stopping.is_cancelled() {
             Some(Stop::Stopping)
+        } else if self.share.given_up().is_cancelled() {
+            Some(Stop::Crowded)
         } else {
             let presented = self.caller.credential.expires_at;
             remaining(&self.sessions, self.number, presented).is_zero().then_some(Stop::RunOut)
@@ -95,6 +108,7 @@ impl Errand {
                 Fault::ended(reason.unwrap_or(Reason::Terminated))
             }
             Stop::Stopping => Fault::stopping(),
+            Stop::Crowded => Fault::crowded(),
             Stop::RunOut => {
                 let session = self.sessions.open_session(self.number);
                 match session.filter(|session| self.sessions.now() >= session.lifetime_ends_at) {
@@ -112,10 +126,23 @@ impl Errand {
 
     /// Waits for something of the upstream's, unless the session is cut off before.
     pub async fn wait<T>(&self, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
-        tokio::select! {
+        let done = tokio::select! {
             biased;
-            fault = self.cut() => Err(fault),
-            done = work => done,
+            fault = self.cut() => Err((fault, true)),
+            done = work => done.map_err(|fault| (fault, false)),
+        };
+        done.map_err(|(fault, cut)| {
+            if cut || fault == Fault::too_slow() {
+                self.give_up(&fault);
+            }
+            fault
+        })
+    }
+
+    /// Tells the upstream that nobody waits any more for what it has not answered yet.
+    pub fn give_up(&self, why: &Fault) {
+        if let Some(asked) = &self.asked {
+            asked.cancel(&self.ids, &why.message);
         }
     }
 
@@ -135,10 +162,17 @@ impl Errand {
         }
     }
 
-    /// Calls that an upstream's message answers are owed nothing more.
-    pub fn settle(&mut self, message: &[u8]) {
-        if !self.ids.is_empty() && !message.is_empty() {
-            let answered = message::answered(message);
+    /// The calls that an upstream's message answers.
+    pub fn answers_in(&self, message: &[u8]) -> Vec<Value> {
+        if self.ids.is_empty() || message.is_empty() {
+            return vec![];
+        }
+        message::answered(message).into_iter().filter(|id| self.ids.contains(id)).collect()
+    }
+
+    /// These calls are owed nothing more.
+    pub fn settle(&mut self, answered: &[Value]) {
+        if !answered.is_empty() {
             self.ids.retain(|id| !answered.contains(id));
         }
     }

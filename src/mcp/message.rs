@@ -19,7 +19,7 @@ pub const MODERN: &str = "2026-07-28";
 pub const SUPPORTED: [&str; 5] = [MODERN, "2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
 
 /// A POST's content, as far as the gateway cares.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, Default, Clone, PartialEq)]
 pub struct Posted {
     /// Ids of the requests in it: each is owed an answer.
     pub ids: Vec<Value>,
@@ -36,7 +36,7 @@ pub struct Posted {
 }
 
 /// The handshake that opens a session.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, Default, Clone, PartialEq)]
 pub struct Initialize {
     pub client_info: Option<Value>,
 }
@@ -56,6 +56,7 @@ struct Envelope<'a> {
     method: Option<Cow<'a, str>>,
     #[serde(borrow, default, deserialize_with = "raw")]
     params: Option<&'a RawValue>,
+    #[serde(default, deserialize_with = "there")]
     result: Option<IgnoredAny>,
     error: Option<IgnoredAny>,
 }
@@ -63,6 +64,11 @@ struct Envelope<'a> {
 /// Tells `null` from absent.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
     Value::deserialize(deserializer).map(Some)
+}
+
+/// The same for what is not looked into: a result may be `null`.
+fn there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<IgnoredAny>, D::Error> {
+    IgnoredAny::deserialize(deserializer).map(Some)
 }
 
 /// Reads a body.
@@ -185,6 +191,20 @@ pub fn error_code(data: &[u8]) -> Option<i64> {
         code: i64,
     }
     serde_json::from_slice::<Answer>(data).ok().map(|answer| answer.error.code)
+}
+
+/// The JSON-RPC error in `data`, or the first in a batch.
+pub fn error_in(data: &[u8]) -> Option<Fault> {
+    #[derive(Deserialize)]
+    struct Answer {
+        error: Fault,
+    }
+    apart(data).into_iter().find_map(|one| serde_json::from_str::<Answer>(one).ok()).map(|one| one.error)
+}
+
+/// Whether `data` is a request or a notification.
+pub fn asks(data: &[u8]) -> bool {
+    read(data).is_ok_and(|posted| !posted.batch && posted.method.is_some())
 }
 
 /// The answer to `initialize`.
