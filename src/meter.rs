@@ -19,6 +19,10 @@ pub const REQUESTS: &str = "sessiond_http_request_duration_seconds";
 pub const AFTER_END: &str = "sessiond_use_after_end_total";
 pub const FOREIGN_SESSION: &str = "sessiond_foreign_session_total";
 pub const DELIVERIES: &str = "sessiond_webhook_deliveries_total";
+pub const GOODBYES: &str = "sessiond_upstream_goodbyes_total";
+pub const GOODBYES_WAITING: &str = "sessiond_upstream_goodbyes_waiting";
+pub const HELD: &str = "sessiond_mcp_held_bytes";
+pub const GIVEN_UP: &str = "sessiond_mcp_given_up_total";
 pub const STORE_ERRORS: &str = "sessiond_store_errors_total";
 pub const LOG_LINES_LEFT_OUT: &str = "sessiond_log_lines_left_out_total";
 pub const CONNECTIONS: &str = "sessiond_connections";
@@ -75,6 +79,19 @@ fn describe() {
         "Attempts to deliver an event to a webhook: delivered, failed or given_up."
     );
     describe_counter!(LIMITS_REACHED, "What was refused because there is as much of it as there may be, by limit.");
+    describe_counter!(
+        GOODBYES,
+        "What upstream MCP servers were told (cancelled, delete), and whether they heard: told, refused or failed."
+    );
+    describe_gauge!(
+        GOODBYES_WAITING,
+        "Sessions of which upstream MCP servers are still to be told something."
+    );
+    describe_gauge!(HELD, "Bytes that the MCP gateway holds for calls and streams.");
+    describe_counter!(
+        GIVEN_UP,
+        "Calls and streams of the MCP gateway that were given up, by what held too much: stream, session, application or all."
+    );
     describe_counter!(STORE_ERRORS, "Failures of the store, by kind.");
     describe_counter!(
         LOG_LINES_LEFT_OUT,

@@ -142,7 +142,12 @@ impl House {
     }
 
     /// The tasks in the background, until they are told to stop.
-    fn errands(&self, outbox: Arc<Outbox>, closed: &CancellationToken) -> Vec<JoinHandle<()>> {
+    fn errands(
+        &self,
+        outbox: Arc<Outbox>,
+        gateway: Arc<Gateway>,
+        closed: &CancellationToken,
+    ) -> Vec<JoinHandle<()>> {
         let (sessions, live) = (self.sessions.clone(), self.live.clone());
         let revocations = move |stopping| {
             let sessions = sessions.clone();
@@ -156,6 +161,9 @@ impl House {
             supervise("revocation worker", closed.clone(), revocations),
             supervise("live feed", closed.clone(), follow),
             supervise("webhooks", closed.clone(), move |stopping| outbox.clone().run(stopping)),
+            supervise("goodbyes to upstreams", closed.clone(), move |stopping| {
+                gateway.clone().say_goodbyes(stopping)
+            }),
         ]
     }
 }
@@ -258,7 +266,7 @@ pub async fn start_with(
         config.clone(),
     ));
     let app = house.app(&config, &limits, names, &outbox, &terminals, &stopping);
-    let errands = house.errands(outbox, &closed);
+    let errands = house.errands(outbox, app.gateway.clone(), &closed);
     let (sessions, directory) = (house.sessions.clone(), house.directory.clone());
     let (lines, board) = (house.lines.clone(), house.board.clone());
     let scheduler = scheduler::start(sessions, directory, limits.clone(), lines, board, &config).await?;

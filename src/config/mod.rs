@@ -142,6 +142,23 @@ pub struct Config {
     #[arg(long, env = "SESSIOND_UPSTREAM_TIMEOUT", default_value = "10m", value_parser = duration, value_name = "DURATION")]
     pub upstream_timeout: Duration,
 
+    /// MiB that the MCP gateway holds in memory at most for one call or stream, which is also the largest message of HTTP+SSE;
+    /// beyond that it is refused
+    #[arg(long, env = "SESSIOND_MCP_STREAM_MIB", default_value = "32", value_parser = mebibytes, value_name = "MIB")]
+    pub mcp_stream_mib: u32,
+
+    /// The same for all calls and streams of one session together; beyond that the oldest is given up
+    #[arg(long, env = "SESSIOND_MCP_SESSION_MIB", default_value = "64", value_parser = mebibytes, value_name = "MIB")]
+    pub mcp_session_mib: u32,
+
+    /// The same for one application
+    #[arg(long, env = "SESSIOND_MCP_APPLICATION_MIB", default_value = "128", value_parser = mebibytes, value_name = "MIB")]
+    pub mcp_application_mib: u32,
+
+    /// The same in all
+    #[arg(long, env = "SESSIOND_MCP_TOTAL_MIB", default_value = "256", value_parser = mebibytes, value_name = "MIB")]
+    pub mcp_total_mib: u32,
+
     /// PEM file of certificate authorities that upstream MCP servers may be vouched for by too, beside those the system
     /// trusts; read at the start
     #[arg(long, env = "SESSIOND_UPSTREAM_CA", value_name = "FILE")]
@@ -328,5 +345,13 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     match number.checked_mul(factor) {
         Some(seconds @ 1..=315_360_000) => Ok(Duration::from_secs(seconds)),
         _ => Err("a duration must be between 1s and 3650d".to_owned()),
+    }
+}
+
+/// A size in MiB that something fits into.
+fn mebibytes(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(size @ 1..=1_048_576) => Ok(size),
+        _ => Err("must be a number of MiB, from 1 to 1048576".to_owned()),
     }
 }

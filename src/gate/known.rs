@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
+use tokio::sync::mpsc::UnboundedSender;
 use uuid::Uuid;
 
 use super::flight::{Flight, Pass};
@@ -17,7 +18,7 @@ use super::holdings::{Holdings, Side};
 use super::index::{self, Index, Terms};
 use super::keys::KeySecrets;
 use super::ordered::{By, Ordered};
-use super::{Change, Client, Due, Fresh, KeyDigest, Past};
+use super::{Change, Client, Departed, Due, Fresh, KeyDigest, Past};
 use crate::core::Time;
 use crate::core::application::{Application, Organization, ServiceAccount};
 use crate::core::caller::Caller;
@@ -88,6 +89,8 @@ pub struct Known {
     places: places::Places,
     /// What is open, by the credential that opened it.
     holdings: Arc<Holdings>,
+    /// Whoever tells upstreams that a session has ended.
+    departures: Option<UnboundedSender<Departed>>,
 }
 
 /// An open session, with what is not in its stream.
@@ -357,6 +360,12 @@ impl Known {
         self.ordered.remove(application, By::Activity, (open.stands_at, session.number));
         self.ordered.remove(application, By::Expiry, (expiry, session.number));
         self.pass_away(session);
+        if open.mcp_hash.is_some()
+            && let Some(departures) = &self.departures
+        {
+            let Session { number, id, application, .. } = *session;
+            departures.send(Departed { number, id, application }).ok();
+        }
         if let Some(key) = open.key
             && self.by_key.get(&key) == Some(&session.number)
         {
@@ -530,6 +539,10 @@ impl Known {
         if let Some(open) = self.sessions.get_mut(&number) {
             open.presented = Some(token);
         }
+    }
+
+    pub(super) fn tell_departures(&mut self, sender: UnboundedSender<Departed>) {
+        self.departures = Some(sender);
     }
 
     /// Keeps what a session of a resource came to.

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use parking_lot::{RwLock, RwLockReadGuard};
 use sha2::{Digest, Sha256};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use uuid::Uuid;
 
 pub use flight::{Flight, Pass, Signal};
@@ -147,6 +148,14 @@ pub struct Summary {
     pub total: u64,
 }
 
+/// A session of the MCP gateway that has ended, and whose upstream may not know it yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Departed {
+    pub number: SessionNumber,
+    pub id: Uuid,
+    pub application: ApplicationNumber,
+}
+
 /// An open session as the Gate sees it.
 #[derive(Debug, Clone)]
 pub struct Seen {
@@ -172,6 +181,14 @@ impl Gate {
         }
         known.end_opened(&concerned, &mut cancelled);
         cancelled
+    }
+
+    /// Every session of the MCP gateway with an id of its own that ends from now on, in whichever way. There is one who
+    /// listens: a later one takes over.
+    pub fn departures(&self) -> UnboundedReceiver<Departed> {
+        let (sender, receiver) = unbounded_channel();
+        self.known.write().tell_departures(sender);
+        receiver
     }
 
     /// What ended sessions of resources came to, at start-up.

@@ -85,12 +85,21 @@ impl Default for Splitter {
 
 impl Splitter {
     pub fn push(&mut self, chunk: &[u8]) {
+        if self.held.is_empty() {
+            // Room for what was large once is not kept.
+            self.held = BytesMut::new();
+        }
         self.held.extend_from_slice(chunk);
     }
 
     /// How much of an event has come that is not whole yet.
     pub fn waiting(&self) -> usize {
         self.held.len()
+    }
+
+    /// Bytes of memory that it takes.
+    pub fn memory(&self) -> usize {
+        self.held.capacity()
     }
 
     /// Gives up what waits, as it is.

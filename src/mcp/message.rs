@@ -20,7 +20,7 @@ pub const MODERN: &str = "2026-07-28";
 pub const SUPPORTED: [&str; 5] = [MODERN, "2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
 
 /// A POST's content, as far as the gateway cares.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, Default, Clone, PartialEq)]
 pub struct Posted {
     /// Ids of the requests in it: each is owed an answer.
     pub ids: Vec<Value>,
@@ -37,7 +37,7 @@ pub struct Posted {
 }
 
 /// The handshake that opens a session.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, Default, Clone, PartialEq)]
 pub struct Initialize {
     pub client_info: Option<Value>,
 }
@@ -194,6 +194,20 @@ pub fn error_code(data: &[u8]) -> Option<i64> {
         code: i64,
     }
     serde_json::from_slice::<Object<Answer>>(data).ok().map(|Object(answer)| answer.error.0.code)
+}
+
+/// The JSON-RPC error in `data`, or the first in a batch.
+pub fn error_in(data: &[u8]) -> Option<Fault> {
+    #[derive(Deserialize)]
+    struct Answer {
+        error: Fault,
+    }
+    apart(data).into_iter().find_map(|one| serde_json::from_str::<Answer>(one).ok()).map(|one| one.error)
+}
+
+/// Whether `data` is a request or a notification.
+pub fn asks(data: &[u8]) -> bool {
+    read(data).is_ok_and(|posted| !posted.batch && posted.method.is_some())
 }
 
 /// The answer to `initialize`.

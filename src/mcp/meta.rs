@@ -18,7 +18,7 @@ use crate::core::object::Object;
 pub const SESSION_ID: &str = "sessiond/sessionId";
 
 /// The members that the gateway reads; others are the upstream's.
-#[derive(Debug, Default, PartialEq, Deserialize)]
+#[derive(Debug, Default, Clone, PartialEq, Deserialize)]
 pub struct Meta {
     #[serde(rename = "io.modelcontextprotocol/protocolVersion", default)]
     pub protocol_version: Option<Value>,

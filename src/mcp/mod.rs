@@ -5,17 +5,21 @@
 //! opens, how a request goes to the upstream (forward) and its answer comes back: as it is (relay), or on a line that a
 //! client can resume (line, pump).
 
+pub mod budget;
 mod door;
 pub mod era;
 mod errand;
 pub mod event_id;
 pub mod events;
 mod forward;
+mod goodbye;
 mod handover;
+mod heal;
 mod kept;
 mod legacy;
 mod line;
 mod lines;
+pub mod lost;
 pub mod message;
 pub mod meta;
 mod metadata;
@@ -25,6 +29,8 @@ mod pump;
 mod relay;
 mod reply;
 mod sse;
+mod standing;
+mod teller;
 pub mod upstream;
 mod wire;
 mod wiring;
@@ -43,7 +49,7 @@ use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-pub use forward::speaks_of_lost_session;
+pub use lost::speaks_of_lost_session;
 pub use upstream::{INWARD, OUTWARD, Upstreams, check_credential, check_headers, check_upstream};
 
 use crate::auth::{self, Auth};
@@ -56,8 +62,10 @@ use crate::directory::Directory;
 use crate::error::Error;
 use crate::limits::{Bodies, NotRead, Sender};
 use crate::sessions::Sessions;
+use budget::{Budget, Most};
 use door::Door;
 use era::Era;
+use goodbye::Goodbyes;
 use kept::Far;
 use lines::Lines;
 use reply::{Fault, Refusal};
@@ -82,6 +90,8 @@ pub struct Gateway {
     wires: Wires,
     bodies: Arc<Bodies>,
     jars: Jars,
+    goodbyes: Arc<Goodbyes>,
+    budget: Arc<Budget>,
 }
 
 /// A request whose sender may use the application's gateway.
@@ -110,6 +120,14 @@ impl Gateway {
     ) -> Self {
         let door = Door::new(&config, &names);
         let (far, lines, wires, jars) = Default::default();
+        let bytes = |mib: u32| (mib as usize) << 20;
+        let budget = Budget::new(Most {
+            stream: bytes(config.mcp_stream_mib),
+            session: bytes(config.mcp_session_mib),
+            application: bytes(config.mcp_application_mib),
+            all: bytes(config.mcp_total_mib),
+        });
+        let goodbyes = Goodbyes::new(sessions.departures());
         Self {
             sessions,
             directory,
@@ -124,6 +142,8 @@ impl Gateway {
             wires,
             bodies,
             jars,
+            goodbyes,
+            budget,
         }
     }
 }
@@ -280,7 +300,7 @@ impl Gateway {
             Era::Modern => self.call(visit, parts, posted, body).await,
             Era::Unknown => self.refused_by_upstream(visit, parts, posted, body).await,
             Era::Legacy => match &posted.initialize {
-                Some(initialize) => self.initialize(visit, parts, &posted, initialize, body).await,
+                Some(_) => self.initialize(visit, parts, &posted, body).await,
                 None => {
                     let session = self.session(&visit, &parts.headers).await?;
                     self.forward(visit, session, parts, posted, body).await

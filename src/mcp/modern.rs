@@ -58,12 +58,15 @@ impl Gateway {
         let requests = posted.ids.len() as u64;
         self.sessions.observe(&visit.caller, &session, Counts { requests, bytes_in, bytes_out: 0 });
         let mut errand = self.errand(&visit, &session, pass, posted.ids.clone());
+        errand.share.set(outgoing.body.len());
         errand.listens = posted.method.as_deref() == Some(LISTEN);
         // Whoever goes away cancels the call (MCP 2026-07-28, basic/patterns/cancellation): dropping this drops the
         // connection to the upstream.
         let answer =
             async { understood(self.send(&visit.url, None, outgoing).await?, self.patience()).await };
-        match errand.wait(answer).await {
+        let answer = errand.wait(answer).await;
+        errand.share.set(0);
+        match answer {
             Ok(Understood::Answer(answer)) if posted.ids.is_empty() => Ok(taken(whole(answer, errand))),
             Ok(Understood::Answer(answer)) => Ok(whole(answer, errand)),
             Ok(Understood::LegacyOnly) => Err(legacy_only(&posted)),

@@ -1,5 +1,6 @@
 //! `initialize`: a session comes to be, here and at the upstream.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -9,21 +10,25 @@ use axum::response::Response;
 use bytes::Bytes;
 use serde_json::Value;
 use serde_json::value::RawValue;
+use tokio::sync::oneshot;
+use tracing::Instrument;
 
 use super::door;
 use super::errand::Errand;
 use super::forward::{Greeting, Outgoing, is_events, is_stream};
+use super::goodbye::Left;
 use super::kept::{Kept, sealed};
 use super::message::{Initialize, Posted};
 use super::pump::{By, Pump};
 use super::reply::{Fault, Refusal};
 use super::upstream::{self, PROTOCOL_VERSION, SESSION};
-use super::{Gateway, Visit, handed_on, legacy};
+use super::{Gateway, Visit, handed_on, handover, legacy};
 use crate::auth::ClientAddress;
 use crate::core::event::Counts;
 use crate::core::kind::Kind;
 use crate::core::reason::Reason;
 use crate::core::session::Session;
+use crate::gate::Departed;
 use crate::sessions::{LARGEST_CLIENT_INFO, LONGEST, NewSession};
 
 /// Largest `initialize`: it is kept, to be said again.
@@ -36,11 +41,10 @@ impl Gateway {
         visit: Visit,
         parts: &Parts,
         posted: &Posted,
-        initialize: &Initialize,
         body: Bytes,
     ) -> Result<Response, Refusal> {
         let bytes_in = body.len();
-        match self.greeted(&visit, parts, posted, initialize, body).await? {
+        match self.greeted_whoever_waits(&visit, parts, posted, body).await? {
             (greeting, None) => Ok(answer(greeting, None)),
             (greeting, Some((session, mcp_session_id))) => {
                 self.supersede(&visit, parts, &session).await;
@@ -61,16 +65,32 @@ impl Gateway {
         if !self.is_of_client(visit, &former).await.unwrap_or(false) {
             return;
         }
-        let far = self.far.of(&self.sessions, &former).await.ok();
+        // What its upstream has to be told follows from its end.
         if let Err(error) = self.sessions.end_minded(&visit.caller, former.number, Reason::Superseded).await {
             tracing::warn!(?error, session = %former.id, "a session that another took the place of was not ended");
-            return;
         }
-        self.far.remove(former.number);
-        if let Some(kept) = far.map(|held| held.now()) {
-            let Kept { url, session, protocol_version, .. } = Kept::clone(&kept);
-            self.say_goodbye(former.application, url, session, Some(protocol_version));
-        }
+    }
+
+    /// The same whether its client waits for it or not: otherwise a session would stay at the upstream of which nobody knows.
+    async fn greeted_whoever_waits(
+        self: &Arc<Self>,
+        visit: &Visit,
+        parts: &Parts,
+        posted: &Posted,
+        body: Bytes,
+    ) -> Result<(Greeting, Option<(Session, String)>), Refusal> {
+        let (done, waiting) = oneshot::channel();
+        let (gateway, visit, parts, posted) = (self.clone(), visit.clone(), parts.clone(), posted.clone());
+        let work = async move {
+            let Some(initialize) = &posted.initialize else { return };
+            let greeted = gateway.greeted(&visit, &parts, &posted, initialize, body).await;
+            if let Err(Ok((_, Some((session, _))))) = done.send(greeted) {
+                // Without an id nobody could ever use it.
+                gateway.sessions.end_minded(&visit.caller, session.number, Reason::Failed).await.ok();
+            }
+        };
+        let lost = |_| Err(Refusal::in_place_of_answer(Fault::upstream_lost(), vec![], false));
+        handover::until(waiting, Box::pin(work.in_current_span())).await.unwrap_or_else(lost)
     }
 
     /// Greets the upstream with the client's own words; when that succeeds, opens a session here.
@@ -114,9 +134,13 @@ impl Gateway {
         let in_place = |fault| Refusal::in_place_of_answer(fault, posted.ids.clone(), false);
         let mut greeting = greeting.map_err(in_place)?;
         let upstream_session = greeting.session.take();
+        let left = |protocol_version| {
+            let (url, session) = (url.clone(), upstream_session.clone()?);
+            Some(Left { application, url, session, protocol_version })
+        };
         let Some(protocol_version) = greeting.protocol_version.clone() else {
             // It said no: the client may read why, and nothing has come to be.
-            self.say_goodbye(application, url, upstream_session, None);
+            self.goodbyes.left(left(None));
             self.sessions.still_welcome(&visit.caller, application).map_err(refused)?;
             return Ok((greeting, None));
         };
@@ -129,13 +153,16 @@ impl Gateway {
             protocol_version: protocol_version.clone(),
             client,
             wire: false,
+            level: None,
+            subscriptions: BTreeSet::new(),
+            healed: 0,
         };
         let new = new_session(visit, parts, info.cloned(), member(info, "hostname"), &protocol_version);
         let new = NewSession { client_session_id, ..new };
         match self.open(visit, new, kept).await {
             Ok(opened) => Ok((greeting, Some(opened))),
             Err(refusal) => {
-                self.say_goodbye(application, url, upstream_session, Some(protocol_version));
+                self.goodbyes.left(left(Some(protocol_version)));
                 Err(refusal.to(&posted.ids))
             }
         }
@@ -156,9 +183,13 @@ impl Gateway {
         match self.sessions.keep_mcp(&session, &sealed(&kept)).await {
             Ok(mcp_session_id) => {
                 self.far.insert(session.number, kept);
+                if self.sessions.open_session(session.number).is_none() {
+                    // It has ended before anybody could know that there is an upstream to be told.
+                    let Session { number, id, application, .. } = session;
+                    self.goodbyes.departed(Departed { number, id, application });
+                }
                 if let Some(former) = former.map(|held| held.now()) {
-                    let Kept { url, session, protocol_version, .. } = Kept::clone(&former);
-                    self.say_goodbye(visit.application.number, url, session, Some(protocol_version));
+                    self.goodbyes.left(Left::of(visit.application.number, &former));
                 }
                 Ok((session, mcp_session_id))
             }
@@ -186,7 +217,10 @@ impl Gateway {
         self.sessions.observe(&visit.caller, &session, counts);
         let errand = self.errand(&visit, &session, pass, posted.ids.clone());
         let mut response = match is_stream(&greeting.head) {
-            true => self.greeted_on_a_line(greeting, errand).await,
+            true => {
+                let far = self.far.of(&self.sessions, &session).await.map_err(refused)?;
+                self.greeted_on_a_line(greeting, errand, &far.now()).await
+            }
             false => answer(greeting, Some(errand)),
         };
         if let Ok(id) = HeaderValue::try_from(mcp_session_id) {
@@ -195,9 +229,14 @@ impl Gateway {
         Ok(response)
     }
 
-    async fn greeted_on_a_line(self: &Arc<Self>, greeting: Greeting, errand: Errand) -> Response {
-        let Greeting { head, read, rest, protocol_version, .. } = greeting;
-        let line = self.new_line(&errand, protocol_version.as_deref().unwrap_or_default()).await;
+    async fn greeted_on_a_line(
+        self: &Arc<Self>,
+        greeting: Greeting,
+        errand: Errand,
+        kept: &Kept,
+    ) -> Response {
+        let Greeting { head, read, rest, .. } = greeting;
+        let line = self.new_line(&errand, kept).await;
         self.lines.insert(&line);
         // Nobody else knows it yet.
         let reader = line.attach(line.after).unwrap_or_default();
@@ -214,7 +253,7 @@ fn answer(greeting: Greeting, errand: Option<Errand>) -> Response {
     let Greeting { head, read, rest, .. } = greeting;
     let events = is_events(&head.headers);
     let body = match errand {
-        Some(errand) => errand.relay(read, rest, events),
+        Some(errand) => errand.relay(read, rest, events, false),
         None => Body::from(read),
     };
     let status = if head.status == StatusCode::ACCEPTED { StatusCode::OK } else { head.status };

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::io;
 
 use axum::body::Body;
+use axum::http::StatusCode;
 use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt, stream};
 use http_body::Body as _;
@@ -14,13 +15,14 @@ use tokio::time::{Instant, sleep_until};
 use super::errand::Errand;
 use super::events::{BOM, Splitter};
 use super::forward::data;
+use super::message;
 use super::pump::{HOLD, QUIET};
 use super::reply::{Fault, last_words};
 use crate::meter;
 
 impl Errand {
-    /// The answer's body, handed on.
-    pub fn relay(self, read: Bytes, rest: Option<Body>, events: bool) -> Body {
+    /// The answer's body, handed on. What `must_answer` and does not has an error in its place.
+    pub fn relay(self, read: Bytes, rest: Option<Body>, events: bool, must_answer: bool) -> Body {
         let shape = if events {
             let mut splitter = Splitter::default();
             splitter.push(&read);
@@ -45,6 +47,7 @@ impl Errand {
             sent: 0,
             quiet_at,
             finished: false,
+            must_answer,
             _measured: measured,
         };
         if events {
@@ -80,6 +83,8 @@ struct Relay {
     sent: u64,
     quiet_at: Instant,
     finished: bool,
+    /// It is the answer to calls, and not a refusal.
+    must_answer: bool,
 }
 
 enum Shape {
@@ -138,7 +143,10 @@ impl Relay {
                 return Some(Ok(ready));
             }
             match self.turn().await {
-                Turn::Cut(fault) => return self.cut_off(&fault),
+                Turn::Cut(fault) => {
+                    self.errand.give_up(&fault);
+                    return self.cut_off(&fault);
+                }
                 Turn::Broken => return self.cut_off(&Fault::upstream_lost()),
                 Turn::End => return self.end(),
                 Turn::Quiet if matches!(self.shape, Shape::Whole(_) | Shape::Raw) => {
@@ -153,10 +161,14 @@ impl Relay {
                         self.quiet_at = Instant::now() + self.errand.patience;
                     }
                     match &mut self.shape {
-                        Shape::Events { splitter, .. } => splitter.push(&piece),
+                        Shape::Events { splitter, .. } => {
+                            splitter.push(&piece);
+                            self.errand.share.set(splitter.memory());
+                        }
                         Shape::Whole(held) => {
                             held.length += piece.len();
                             held.pieces.push_back(piece);
+                            self.errand.share.set(held.length);
                         }
                         Shape::Raw => return Some(Ok(piece)),
                     }
@@ -194,7 +206,8 @@ impl Relay {
                         self.errand.ids.clear();
                     }
                     if event.is_message {
-                        self.errand.settle(&event.data);
+                        let answers = self.errand.answers_in(&event.data);
+                        self.errand.settle(&answers);
                     }
                     ready.extend_from_slice(&event.raw);
                 }
@@ -236,6 +249,9 @@ impl Relay {
             }
             Shape::Whole(held) => {
                 self.pieces = std::mem::take(&mut held.pieces);
+                if self.must_answer {
+                    self.complete();
+                }
                 self.finish();
                 self.pieces.pop_front().map(Ok)
             }
@@ -244,6 +260,29 @@ impl Relay {
                 None
             }
         }
+    }
+
+    /// Puts an error in the place of each answer that is not in what came.
+    fn complete(&mut self) {
+        if self.errand.ids.is_empty() {
+            return;
+        }
+        let mut pieces = std::mem::take(&mut self.pieces);
+        let whole = match pieces.len() {
+            1 => pieces.pop_front().unwrap_or_default(),
+            _ => pieces.iter().map(Bytes::as_ref).collect::<Vec<_>>().concat().into(),
+        };
+        let answered = self.errand.answers_in(&whole);
+        self.errand.settle(&answered);
+        let owed = std::mem::take(&mut self.errand.ids);
+        self.pieces.push_back(match owed.is_empty() {
+            true => whole,
+            false => {
+                let fault = Fault::unanswered_but(StatusCode::OK, &whole);
+                let said = if answered.is_empty() { vec![] } else { message::apart(&whole) };
+                fault.answers_beside(&said, &owed, self.errand.batch).into()
+            }
+        });
     }
 
     /// Nothing more of the upstream's: a farewell, and the end.

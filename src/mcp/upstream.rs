@@ -41,6 +41,9 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// Idle connections are left before Node's and uvicorn's servers, which wait 5 s, close them under a request.
 const IDLE: Duration = Duration::from_secs(4);
 
+/// Bytes read of an answer ahead of who takes them; its head has to fit.
+const BUFFER: usize = 128 << 10;
+
 /// The clients for all upstreams. They follow no redirects, use no proxy, keep connections.
 pub struct Upstreams {
     /// Of the organization whose installation this is: to this machine, too.
@@ -161,6 +164,7 @@ fn connector(resolver: Resolver) -> HttpConnector<Resolver> {
 
 fn builder() -> Builder {
     let mut builder = Client::builder(TokioExecutor::new());
+    builder.http1_max_buf_size(BUFFER);
     builder.pool_idle_timeout(IDLE).pool_timer(TokioTimer::new()).timer(TokioTimer::new());
     builder
 }

@@ -127,6 +127,8 @@ pub enum SideWrite {
     SessionToken(SessionNumber, SessionToken),
     Principal(Principal),
     McpSession(SessionNumber, McpSession),
+    /// The upstreams of these sessions, which have ended, know that they are over: what was kept to speak to them goes.
+    ForgetMcp(Vec<SessionNumber>),
     /// The secret of an upstream's credential, sealed; none: there is none any more.
     UpstreamSecret {
         application: ApplicationNumber,

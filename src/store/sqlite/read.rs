@@ -192,6 +192,23 @@ impl Reader {
         Ok(Some(McpSession { id_hash: bytes32(&row, "id_hash")?, sealed: row.try_get("sealed")? }))
     }
 
+    /// Sessions after this one that have ended and of which something is still kept to speak to their upstream.
+    pub async fn untold_mcp(
+        &self,
+        after: SessionNumber,
+        limit: usize,
+    ) -> Result<Vec<(SessionNumber, Uuid, ApplicationNumber)>, StoreError> {
+        let sql = "select s.number, s.id, s.application from mcp_session m indexed by mcp_session_kept \
+                   cross join session s on s.number = m.session \
+                   where m.sealed <> x'' and m.session > ? and s.state = 0 order by m.session limit ?";
+        let read = |row: &SqliteRow| {
+            let application = ApplicationNumber(row.try_get("application")?);
+            Ok((SessionNumber(row.try_get("number")?), row.try_get("id")?, application))
+        };
+        let query = sqlx::query(sql).bind(after.0).bind(limit as i64);
+        query.fetch_all(&self.pool).await?.iter().map(read).collect()
+    }
+
     /// The sealed secret of an upstream's credential.
     pub async fn upstream_secret(
         &self,

@@ -288,6 +288,13 @@ impl Writer {
                     .bind(mcp.id_hash.as_slice())
                     .bind(&mcp.sealed)
             }
+            SideWrite::ForgetMcp(sessions) => {
+                let numbers = serde_json::to_string(sessions).unwrap_or_default();
+                sqlx::query(
+                    "update mcp_session set sealed = x'' where session in (select value from json_each(?))",
+                )
+                .bind(numbers)
+            }
             SideWrite::MachineSecret { id, sealed } => {
                 sqlx::query("insert or replace into machine_secret (id, sealed) values (?, ?)")
                     .bind(id)
