@@ -12,7 +12,7 @@ use crate::issuers::{ISSUERS, LOOPBACK, Provider};
 use crate::mcp::sse::Old;
 use crate::mcp::upstream::Upstream;
 use crate::mcp::{Client, House as McpHouse, Modern, Stream, call};
-use crate::support::{Agent, Holder, Server};
+use crate::support::{Agent, Holder};
 use crate::terminal::sshd::{SHELL, Sshd, user};
 use crate::terminals::Seat;
 
