@@ -67,7 +67,10 @@ fn describe() {
         DELIVERIES,
         "Attempts to deliver an event to a webhook: delivered, failed or given_up."
     );
-    describe_counter!(LIMITS_REACHED, "What was refused because there is as much of it as there may be, by limit.");
+    describe_counter!(
+        LIMITS_REACHED,
+        "What was refused because there is as much of it as there may be, by limit."
+    );
     describe_counter!(STORE_ERRORS, "Failures of the store, by kind.");
     describe_gauge!(BUILD, "Always 1; the release is in the label.");
 }

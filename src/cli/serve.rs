@@ -65,7 +65,8 @@ impl House {
         let lines = open_lines(&config.lines_database(), clock.clone()).await?;
         let gate = Arc::new(Gate::default());
         fill(&gate, &mut loaded);
-        let committer = Committer::start(writer, &loaded, gate.clone(), clock.clone(), (policy, maxima(config)));
+        let committer =
+            Committer::start(writer, &loaded, gate.clone(), clock.clone(), (policy, maxima(config)));
         let live = Arc::new(Live::new(reader.clone(), committer.tip()));
         let directory = Arc::new(Directory::new(
             committer.clone(),
