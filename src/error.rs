@@ -13,6 +13,9 @@ pub enum Error {
     /// Nothing valid was presented. `reason` may tell whoever was cut off why.
     #[error("Unauthorized")]
     Unauthorized { reason: Option<Refusal> },
+    /// A token that whoever is trusted has signed, and that is no good for here; why, for whoever set that up.
+    #[error("Unauthorized: {0}")]
+    Unfit(&'static str),
     /// Valid, but without the right: these scopes are missing.
     #[error("Insufficient scope: {missing}")]
     Forbidden { missing: String },

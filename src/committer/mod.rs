@@ -2,6 +2,7 @@
 //! closes the Gate accordingly, and only then answers.
 
 mod draft;
+mod ends;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -39,8 +40,10 @@ use crate::core::throughput::Reading;
 use crate::core::token::AccessToken;
 use crate::error::Error;
 use crate::gate::{Change, Flight, Gate};
+use crate::logs;
 use crate::meter;
 use crate::store::{Health, Loaded, SideWrite, StoreError, Writer};
+use crate::tasks::vital;
 
 use draft::Draft;
 pub use draft::{TOO_MANY, not_too_many};
@@ -110,6 +113,13 @@ impl By {
     pub fn recorded(&self) -> Result<Option<Done>, Error> {
         let recorded = self.once.as_ref().and_then(|once| once.recorded.as_deref());
         recorded.map(|text| serde_json::from_str(text).map_err(unreadable)).transpose()
+    }
+}
+
+impl Work {
+    /// Whether something is to be gone from the disk when it is done.
+    fn erases(&self) -> bool {
+        matches!(self, Self::Side(SideWrite::ErasePrincipal(_) | SideWrite::ErasePersonal(_)))
     }
 }
 
@@ -330,7 +340,7 @@ impl Committer {
             last_session: loaded.last_session.0,
             last_session_id: loaded.last_session_id,
             last_revocation: loaded.last_revocation,
-            last_principal: loaded.principals.iter().map(|principal| principal.number.0).max().unwrap_or(0),
+            last_principal: loaded.last_principal,
         };
         let settling = Settling {
             settled: loaded.settled,
@@ -348,17 +358,11 @@ impl Committer {
             publish,
             later: VecDeque::new(),
             batches: 0,
+            erased: false,
             provisional: VecDeque::new(),
             last_provisional: 0,
         };
-        let running = tokio::spawn(task.run(waiting, stopped.clone()));
-        tokio::spawn(async move {
-            if running.await.is_err_and(|error| error.is_panic()) {
-                // Memory and disk may differ now, and nothing could be written any more: a fresh start knows better.
-                tracing::error!("the committer broke; ending");
-                std::process::exit(70);
-            }
-        });
+        vital("committer", task.run(waiting, stopped.clone()));
         Self { queue, tip, stopped }
     }
 
@@ -373,8 +377,24 @@ impl Committer {
             return Ok(Answer { done, flights: Arc::default() });
         }
         let (reply, answer) = oneshot::channel();
+        let ends = work.ends_credentials();
         self.queue.try_send(Unit { by, work, reply }).map_err(|_| Error::Busy)?;
-        answer.await.map_err(|_| Error::Busy)?
+        let answer = answer.await.map_err(|_| Error::Busy)??;
+        if ends {
+            // It is over, says the answer: so nothing that the credential opened may still be handing anything on.
+            answer.landed().await;
+        }
+        Ok(answer)
+    }
+
+    /// Hands in a unit whose outcome nobody waits for: in the order of the calls, so that whatever is handed in after this
+    /// finds it done.
+    pub fn post(&self, by: By, work: Work) -> Result<(), Error> {
+        if by.recorded()?.is_some() {
+            return Ok(());
+        }
+        let (reply, _) = oneshot::channel();
+        self.queue.try_send(Unit { by, work, reply }).map_err(|_| Error::Busy)
     }
 
     /// Writes what still waits, settles, closes the database and returns when all that is done.
@@ -421,6 +441,8 @@ struct Task {
     /// Bulk units put off, because the batch had enough of them.
     later: VecDeque<Unit>,
     batches: u64,
+    /// Something was erased, and may still stand in the write-ahead log.
+    erased: bool,
     /// Revocations that are in force in memory only, because the disk was full: to be recorded once there is space.
     provisional: VecDeque<(RevocationNumber, Unit)>,
     last_provisional: i64,
@@ -485,7 +507,12 @@ impl Task {
     }
 
     async fn process(&mut self, units: Vec<Unit>) {
+        if let Err(error) = self.writer.check_files() {
+            fail_stop(&error);
+        }
         self.record_provisional().await;
+        self.empty_wal_of_what_was_erased().await;
+        let erases = units.iter().any(|unit| unit.work.erases());
         if units.is_empty() {
             self.settle_only().await.ok();
             return;
@@ -507,6 +534,7 @@ impl Task {
             Err(error) => reply(units, vec![Err(error.into())]),
         }
         self.batches += 1;
+        self.erased |= erases;
         if self.batches.is_multiple_of(64) && self.writer.wal_bytes() > LARGE_WAL {
             self.writer.truncate_wal().await.ok();
         }
@@ -566,12 +594,18 @@ impl Task {
         let begun = Instant::now();
         let outcome = self.writer.commit(batch).await;
         measure(batch, begun.elapsed(), outcome.as_ref().err());
-        if let Err(StoreError::Broken(what) | StoreError::Corrupt(what)) = &outcome {
-            // Fail-stop: after a failed flush nobody knows what is on disk, and trying again would hide it.
-            tracing::error!(%what, "the database cannot be trusted any more; ending");
-            std::process::exit(74);
+        if let Err(error @ (StoreError::Broken(_) | StoreError::Corrupt(_) | StoreError::Raced(_))) = &outcome
+        {
+            fail_stop(error);
         }
         outcome
+    }
+
+    /// What was erased is gone once the write-ahead log was emptied, which has to wait until nobody reads the old one.
+    async fn empty_wal_of_what_was_erased(&mut self) {
+        if self.erased && self.writer.truncate_wal().await.is_ok() {
+            self.erased = self.writer.wal_bytes() > 0;
+        }
     }
 
     fn refuse_for_want_of_space(&mut self, units: Vec<Unit>) {
@@ -666,12 +700,19 @@ impl Task {
     }
 }
 
+/// Ends the process: after a failed flush nobody knows what is on disk, and trying again would hide it; and where the
+/// file is gone or another process writes to it, what memory says is not what is there.
+fn fail_stop(error: &StoreError) -> ! {
+    tracing::error!(%error, "ending: nothing that is written from here on could be relied upon");
+    logs::end(74)
+}
+
 /// Counts a commit, for whoever watches over the service.
 fn measure(batch: &crate::store::Batch, took: Duration, error: Option<&StoreError>) {
     if let Some(error) = error {
         let kind = match error {
             StoreError::Full => "full",
-            StoreError::Broken(_) | StoreError::Corrupt(_) => "broken",
+            StoreError::Broken(_) | StoreError::Corrupt(_) | StoreError::Raced(_) => "broken",
             StoreError::Damaged { .. } => "damaged",
             StoreError::Failed(_) => "failed",
         };

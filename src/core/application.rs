@@ -7,7 +7,7 @@ use super::Time;
 use super::caller::Scopes;
 use super::event::{
     ApplicationChanged, ApplicationEvent, Issuer, IssuersSet, OauthClient, OrganizationEvent,
-    OrganizationRenamed, ServiceAccountEvent, UpstreamCredential, UpstreamSet,
+    OrganizationRenamed, ServiceAccountEvent, UpstreamCredential, UpstreamHeaders, UpstreamSet,
 };
 use super::ids::{ApplicationNumber, Head, OrganizationNumber, Position, ServiceAccountNumber};
 use super::policy::ApplicationPolicy;
@@ -42,6 +42,9 @@ pub struct Application {
     /// How the gateway authenticates there.
     #[serde(default)]
     pub upstream_credential: Option<UpstreamCredential>,
+    /// Headers that pass there and back beside those that always do.
+    #[serde(default)]
+    pub upstream_headers: Option<UpstreamHeaders>,
     pub policy: Option<ApplicationPolicy>,
     pub created_at: Time,
     pub updated_at: Time,
@@ -126,6 +129,7 @@ pub fn evolve_application(
             on_the_way: created.on_the_way,
             upstream: None,
             upstream_credential: None,
+            upstream_headers: None,
             policy: None,
             created_at: at,
             updated_at: at,
@@ -148,6 +152,7 @@ pub fn evolve_application(
         ApplicationEvent::UpstreamSet(set) => Application {
             upstream: Some(set.url.clone()),
             upstream_credential: set.credential.clone(),
+            upstream_headers: set.headers.clone(),
             updated_at: at,
             head,
             ..application
@@ -271,6 +276,7 @@ pub fn decide_application(
         // Whether a credential's secret is another one is not to be seen from here: setting one is always a fact.
         ApplicationCommand::SetUpstream(set)
             if application.upstream.as_ref() == Some(&set.url)
+                && application.upstream_headers == set.headers
                 && application.upstream_credential.is_none()
                 && set.credential.is_none() =>
         {

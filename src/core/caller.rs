@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::Time;
 use super::command::Presented;
+use super::event::Issuer;
 use super::ids::{ApplicationNumber, OrganizationNumber, Position, PrincipalNumber, SessionNumber};
 use super::once::Once;
 use super::session::Ended;
@@ -276,6 +277,8 @@ pub struct External {
     pub issued_at: Time,
     /// Its `exp`, to the second: it is taken a little longer, because clocks differ.
     pub expires_at: Time,
+    /// How the organization trusted its issuer when it was presented.
+    pub trusted: Issuer,
 }
 
 impl Caller {

@@ -102,6 +102,16 @@ pub struct Connect {
 }
 
 impl Connect {
+    /// The personal facts as they are stored: with the names that the client chose, save that within a resource, which
+    /// says where the session is and not whose.
+    pub fn facts(&self) -> Personal {
+        Personal {
+            client_session_id: self.client_session_id.clone().filter(|_| self.resource.is_none()),
+            token_identifier: self.token_identifier.clone(),
+            ..self.personal.clone()
+        }
+    }
+
     /// The natural key: one live session per application may hold it. The principal's number must be known by now.
     pub fn key(&self) -> Option<NaturalKey<'_>> {
         natural_key(

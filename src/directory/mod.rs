@@ -17,7 +17,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::clock::Clock;
-use crate::committer::{By, Committer, Done, Work};
+use crate::committer::{By, Committer, Done, Founding, Work};
 use crate::core::application::{Application, ApplicationCommand, Organization};
 use crate::core::caller::{Caller, Scope, Scopes};
 use crate::core::event::{ApplicationChanged, ApplicationCreated, OauthClient};
@@ -74,6 +74,34 @@ pub struct WithSecret<T> {
 pub struct Chosen {
     pub client_id: String,
     pub client_secret: String,
+}
+
+/// An organization that could be founded.
+pub struct Plan {
+    founding: Founding,
+    client_secret: String,
+}
+
+impl Plan {
+    /// What is to be shown of it, once.
+    pub fn credentials(&self) -> Credentials<'_> {
+        let Founding { organization, application, account, .. } = &self.founding;
+        Credentials {
+            organization: (&organization.name, organization.id),
+            application: application.as_ref().map(|application| application.id),
+            client_id: &account.client_id,
+            client_secret: &self.client_secret,
+        }
+    }
+}
+
+/// The credentials of an organization's first service account.
+pub struct Credentials<'a> {
+    /// Its name and id.
+    pub organization: (&'a str, Uuid),
+    pub application: Option<Uuid>,
+    pub client_id: &'a str,
+    pub client_secret: &'a str,
 }
 
 /// An organization that was just founded.

@@ -1,4 +1,5 @@
-//! What is under way: requests and streams of a session, and the leave they hold to go on.
+//! What is under way: requests and streams of a session, and the leave they hold to go on. They hold it of two: of the
+//! session, and of the credential that opened them.
 
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -7,15 +8,21 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::holdings::Held;
+use super::tally::Tally;
+use crate::core::ending::{CredentialEnd, Ending};
+use crate::core::event::Counts;
 use crate::core::reason::Reason;
 
-/// The requests and streams of one session that are under way.
+/// The requests and streams of one session, or one thing that a credential opened.
 #[derive(Default)]
 pub struct Flight {
     count: AtomicUsize,
     cancelled: CancellationToken,
-    reason: OnceLock<Reason>,
+    ending: OnceLock<Ending>,
     landed: Notify,
+    /// What it comes to, as far as that is not on record.
+    pub(super) tally: Tally,
 }
 
 impl Flight {
@@ -25,9 +32,21 @@ impl Flight {
     }
 
     /// Tells what is under way that it is over, and why.
-    pub(super) fn cancel(&self, reason: Reason) {
-        self.reason.set(reason).ok();
+    pub(super) fn cancel(&self, ending: Ending) {
+        self.ending.set(ending).ok();
         self.cancelled.cancel();
+    }
+
+    /// One more is under way.
+    pub(super) fn begin(&self) {
+        self.count.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// One is over.
+    pub(super) fn land(&self) {
+        if self.count.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.landed.notify_waiters();
+        }
     }
 
     /// Waits until nothing is under way any more.
@@ -42,40 +61,94 @@ impl Flight {
             landed.await;
         }
     }
+
+    fn ending(&self) -> Option<Ending> {
+        if self.cancelled.is_cancelled() { self.ending.get().copied() } else { None }
+    }
 }
 
-/// Leave to go on, as long as it is held and not cancelled.
+/// Leave to go on, as long as it is held, and neither the session nor the credential has ended.
 pub struct Pass {
-    flight: Arc<Flight>,
+    /// None for what belongs to no session.
+    session: Option<Arc<Flight>>,
+    credential: Held,
+}
+
+/// Fires when a [`Pass`] is good no more, without holding on to it.
+#[derive(Clone, Default)]
+pub struct Signal {
+    session: Option<CancellationToken>,
+    credential: CancellationToken,
+}
+
+impl Signal {
+    /// Resolves when it fires.
+    pub async fn cancelled(&self) {
+        match &self.session {
+            Some(session) => tokio::select! {
+                () = session.cancelled() => {}
+                () = self.credential.cancelled() => {}
+            },
+            None => self.credential.cancelled().await,
+        }
+    }
+
+    /// Whether it has fired.
+    pub fn is_cancelled(&self) -> bool {
+        self.credential.is_cancelled() || self.session.as_ref().is_some_and(CancellationToken::is_cancelled)
+    }
 }
 
 impl Pass {
-    pub(super) fn enter(flight: &Arc<Flight>) -> Self {
-        flight.count.fetch_add(1, Ordering::SeqCst);
-        Self { flight: flight.clone() }
+    pub(super) fn enter(session: Option<&Arc<Flight>>, credential: Held) -> Self {
+        session.iter().for_each(|flight| flight.begin());
+        Self { session: session.cloned(), credential }
     }
 
-    /// Resolves when the session ends, with the reason.
-    pub async fn ended(&self) -> Reason {
-        self.flight.cancelled.cancelled().await;
-        self.reason().unwrap_or(Reason::Terminated)
+    /// Resolves when the session or the credential ends, with which, and why.
+    pub async fn ended(&self) -> Ending {
+        self.cancelled().cancelled().await;
+        self.ending().unwrap_or(Ending::Session(Reason::Terminated))
     }
 
-    /// The reason, if the session has ended.
+    /// What has ended, if anything has. The session's end says more than that of a credential which ends with it.
+    pub fn ending(&self) -> Option<Ending> {
+        let session = self.session.as_ref().and_then(|flight| flight.ending());
+        session.or_else(|| self.credential.holding.flight.ending())
+    }
+
+    /// Why the session has ended, if it has.
     pub fn reason(&self) -> Option<Reason> {
-        if self.flight.cancelled.is_cancelled() { self.flight.reason.get().copied() } else { None }
+        match self.ending() {
+            Some(Ending::Session(reason)) => Some(reason),
+            _ => None,
+        }
     }
 
-    /// A token that is cancelled when the session ends.
-    pub fn cancelled(&self) -> CancellationToken {
-        self.flight.cancelled.clone()
+    /// How the credential has ended, if that is what ended.
+    pub fn credential_end(&self) -> Option<CredentialEnd> {
+        match self.ending() {
+            Some(Ending::Credential(end)) => Some(end),
+            _ => None,
+        }
+    }
+
+    /// Counts traffic of the session, as it happens: so it is there to be written whoever ends the session, and whenever.
+    pub fn count(&self, counts: Counts) {
+        self.session.iter().for_each(|flight| flight.tally.add(counts));
+    }
+
+    /// What fires when the session or the credential ends.
+    pub fn cancelled(&self) -> Signal {
+        Signal {
+            session: self.session.as_ref().map(|flight| flight.cancelled.clone()),
+            credential: self.credential.holding.flight.cancelled.clone(),
+        }
     }
 }
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        if self.flight.count.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.flight.landed.notify_waiters();
-        }
+        self.session.iter().for_each(|flight| flight.land());
     }
 }

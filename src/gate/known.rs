@@ -1,22 +1,29 @@
 //! What the Gate knows, how commits and the clock change it, and what hot paths do with it.
 
 mod behind;
+mod credentials;
 mod places;
 mod questions;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
+use tokio::sync::mpsc::UnboundedSender;
 use uuid::Uuid;
 
 use super::flight::{Flight, Pass};
+use super::holdings::{Holdings, Side};
 use super::index::{self, Index, Terms};
 use super::keys::KeySecrets;
-use super::{Change, Client, Due, Fresh, KeyDigest, Past};
+use super::ordered::{By, Ordered};
+use super::{Change, Client, Departed, Due, Fresh, KeyDigest, Past};
 use crate::core::Time;
 use crate::core::application::{Application, Organization, ServiceAccount};
+use crate::core::caller::Caller;
+use crate::core::ending::Ending;
+use crate::core::event::Counts;
 use crate::core::filter::Facts;
 use crate::core::ids::{
     ApplicationNumber, OrganizationNumber, Position, PrincipalNumber, RevocationNumber, ServiceAccountNumber,
@@ -48,6 +55,9 @@ pub struct Known {
     by_id: HashMap<Uuid, SessionNumber>,
     by_key: HashMap<KeyDigest, SessionNumber>,
     index: Index,
+    ordered: Ordered,
+    /// Sessions that were seen since they were last put in the order of their activity.
+    stirred: Mutex<VecDeque<SessionNumber>>,
     /// When the status of a session changes by the clock alone: never later than it does.
     changes: BTreeSet<(Time, SessionNumber)>,
     /// Sessions that were filed as idle and have been seen since.
@@ -77,6 +87,10 @@ pub struct Known {
     totals: HashMap<ApplicationNumber, u64>,
     past: HashMap<ApplicationNumber, HashMap<String, Past>>,
     places: places::Places,
+    /// What is open, by the credential that opened it.
+    holdings: Arc<Holdings>,
+    /// Whoever tells upstreams that a session has ended.
+    departures: Option<UnboundedSender<Departed>>,
 }
 
 /// An open session, with what is not in its stream.
@@ -89,6 +103,10 @@ struct Open {
     changes_at: Option<Time>,
     /// Noted in [`Known::woken`] already.
     woken: AtomicBool,
+    /// Where it stands in the order of activity.
+    stands_at: Time,
+    /// Noted in [`Known::stirred`] already.
+    stirred: AtomicBool,
     key: Option<KeyDigest>,
     token: Option<SessionToken>,
     /// SHA-256 of the secret in its `Mcp-Session-Id`, for sessions of the gateway.
@@ -107,6 +125,11 @@ impl Open {
             0 => None,
             milliseconds => Time::from_timestamp_millis(milliseconds),
         }
+    }
+
+    /// The last sign of life, whether it is in the log or not.
+    fn last_active_at(&self) -> Time {
+        self.seen_at().map_or(self.session.last_active_at, |at| at.max(self.session.last_active_at))
     }
 
     fn busy(&self) -> bool {
@@ -213,6 +236,10 @@ impl Known {
                     self.given_up.insert(id, token.expires_at);
                 }
             }
+            Change::Counted(number, counts) => {
+                let flight = self.sessions.get(&number).and_then(|open| open.flight.get());
+                flight.iter().for_each(|flight| flight.tally.take(counts));
+            }
         }
     }
 
@@ -256,14 +283,19 @@ impl Known {
             self.by_key.insert(key, number);
         }
         let terms = self.index.shared(session.application, fresh.terms);
-        let status = DerivedStatus::Active;
+        let loaded = fresh.loaded_at.map(|at| derived_status(&session, None, at));
+        let status = loaded.unwrap_or(DerivedStatus::Active);
         self.index.insert(&session, &terms, status);
+        self.ordered.insert(session.application, By::Activity, (session.last_active_at, number));
+        self.ordered.insert(session.application, By::Expiry, (session.token_expires_at, number));
         *self.totals.entry(session.application).or_default() += 1;
         let mut open = Open {
             terms,
             status,
             changes_at: index::changes_at(&session, None, status),
             woken: AtomicBool::new(false),
+            stands_at: session.last_active_at,
+            stirred: AtomicBool::new(false),
             key: fresh.key,
             token: None,
             mcp_hash: None,
@@ -292,6 +324,11 @@ impl Known {
         if open.session.credential != session.credential {
             open.presented = None;
         }
+        let expiry = |session: &Session| (session.token_expires_at, number);
+        self.ordered.shift(session.application, By::Expiry, expiry(&open.session), expiry(&session));
+        if session.last_active_at > open.stands_at && !open.stirred.swap(true, Ordering::Relaxed) {
+            self.stirred.lock().push_back(number);
+        }
         let resumed = open.session.suspended_at.is_some() && session.suspended_at.is_none();
         open.session = session;
         if resumed {
@@ -319,14 +356,23 @@ impl Known {
         self.deadlines.remove(&(open.deadline, session.number));
         open.changes_at.map(|at| self.changes.remove(&(at, session.number)));
         self.index.remove(&open.session, &open.terms, open.status);
+        let (application, expiry) = (session.application, open.session.token_expires_at);
+        self.ordered.remove(application, By::Activity, (open.stands_at, session.number));
+        self.ordered.remove(application, By::Expiry, (expiry, session.number));
         self.pass_away(session);
+        if open.mcp_hash.is_some()
+            && let Some(departures) = &self.departures
+        {
+            let Session { number, id, application, .. } = *session;
+            departures.send(Departed { number, id, application }).ok();
+        }
         if let Some(key) = open.key
             && self.by_key.get(&key) == Some(&session.number)
         {
             self.by_key.remove(&key);
         }
         if let (Some(flight), Some(ended)) = (open.flight.into_inner(), session.ended) {
-            flight.cancel(ended.reason);
+            flight.cancel(Ending::Session(ended.reason));
             if flight.count() > 0 {
                 cancelled.push(flight);
             }
@@ -339,7 +385,7 @@ impl Known {
         for number in self.covered(revocation) {
             let flight = self.sessions.get(&number).and_then(|open| open.flight.get());
             if let Some(flight) = flight.filter(|flight| flight.count() > 0) {
-                flight.cancel(revocation.reason);
+                flight.cancel(Ending::Session(revocation.reason));
                 cancelled.push(flight.clone());
             }
         }
@@ -384,6 +430,25 @@ impl Known {
         }
     }
 
+    /// How many sessions may have moved in the order of activity.
+    pub(super) fn stirred(&self) -> usize {
+        self.stirred.lock().len()
+    }
+
+    /// Puts sessions where they belong in the order of activity, at most `limit` of them.
+    pub(super) fn move_stirred(&mut self, limit: usize) {
+        let stirred = self.stirred.get_mut();
+        let some = stirred.len().min(limit);
+        for number in stirred.drain(..some) {
+            let Some(open) = self.sessions.get_mut(&number) else { continue };
+            // Before the look: whoever is seen after it is noted again.
+            open.stirred.store(false, Ordering::Relaxed);
+            let to = open.last_active_at();
+            self.ordered.shift(open.session.application, By::Activity, (open.stands_at, number), (to, number));
+            open.stands_at = to;
+        }
+    }
+
     pub(super) fn due(&mut self, now: Time, not_before: Time, limit: usize) -> Vec<(SessionNumber, Due)> {
         let mut due: Vec<_> = self
             .expiries
@@ -420,7 +485,7 @@ impl Known {
 
     // ---- hot paths ----
 
-    pub(super) fn enter(&self, number: SessionNumber, now: Time) -> Result<Pass, Refusal> {
+    pub(super) fn enter(&self, caller: &Caller, number: SessionNumber, now: Time) -> Result<Pass, Refusal> {
         let open = self.sessions.get(&number).ok_or(Refusal::Unknown)?;
         if let Some(revocation) = self.covering(&open.session) {
             return Err(Refusal::Revoked(revocation.reason));
@@ -431,9 +496,20 @@ impl Known {
         if self.disabled(open.session.principal) {
             return Err(Refusal::PrincipalDisabled);
         }
+        let held = self.hold(caller, Side::Agent(open.session.application, Some(number)))?;
         self.see(open, now);
         let flight = open.flight.get_or_init(Arc::default);
-        Ok(Pass::enter(flight))
+        Ok(Pass::enter(Some(flight), held))
+    }
+
+    pub(super) fn stay(&self, caller: &Caller, side: Side) -> Result<Pass, Refusal> {
+        Ok(Pass::enter(None, self.hold(caller, side)?))
+    }
+
+    pub(super) fn passed(&self, number: SessionNumber, counts: Counts) {
+        if let Some(open) = self.sessions.get(&number) {
+            open.flight.get_or_init(Arc::default).tally.add(counts);
+        }
     }
 
     pub(super) fn saw(&self, number: SessionNumber, now: Time) {
@@ -446,6 +522,9 @@ impl Known {
 
     fn see(&self, open: &Open, now: Time) {
         open.seen_at.fetch_max(now.timestamp_millis(), Ordering::Relaxed);
+        if !open.stirred.swap(true, Ordering::Relaxed) {
+            self.stirred.lock().push_back(open.session.number);
+        }
         if open.status == DerivedStatus::Idle && !open.woken.swap(true, Ordering::Relaxed) {
             self.woken.lock().push(open.session.number);
         }
@@ -460,6 +539,10 @@ impl Known {
         if let Some(open) = self.sessions.get_mut(&number) {
             open.presented = Some(token);
         }
+    }
+
+    pub(super) fn tell_departures(&mut self, sender: UnboundedSender<Departed>) {
+        self.departures = Some(sender);
     }
 
     /// Keeps what a session of a resource came to.

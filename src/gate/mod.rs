@@ -3,23 +3,30 @@
 //! unfinished revocations; ended sessions are in the store alone.
 
 mod flight;
+mod holdings;
 mod index;
 mod keys;
 mod known;
+mod ordered;
+mod tally;
 
 use std::sync::Arc;
 
 use parking_lot::{RwLock, RwLockReadGuard};
 use sha2::{Digest, Sha256};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use uuid::Uuid;
 
-pub use flight::{Flight, Pass};
+pub use flight::{Flight, Pass, Signal};
+pub use holdings::Side;
 pub use index::Terms;
 pub use known::{Behind, Known, Order, Placed, Slice, Sum};
 
 use crate::core::Time;
 use crate::core::application::{Application, Organization, ServiceAccount};
+use crate::core::caller::Caller;
 use crate::core::command::NaturalKey;
+use crate::core::event::Counts;
 use crate::core::ids::{ApplicationNumber, Position, RevocationNumber, ServiceAccountNumber, SessionNumber};
 use crate::core::item::Item;
 use crate::core::kind::Kind;
@@ -102,6 +109,8 @@ pub enum Change {
     ErasePersonal(Vec<SessionNumber>),
     /// An access token that its client gave up.
     RevokeAccessToken(Uuid),
+    /// So much of a session's traffic is on record now.
+    Counted(SessionNumber, Counts),
 }
 
 /// What comes along with a session that has just connected, or was just loaded.
@@ -109,6 +118,8 @@ pub enum Change {
 pub struct Fresh {
     pub key: Option<KeyDigest>,
     pub terms: Terms,
+    /// When it was loaded, which may be long after it was last active; none: it has just connected.
+    pub loaded_at: Option<Time>,
 }
 
 /// What sessions of a resource that have ended came to.
@@ -137,6 +148,14 @@ pub struct Summary {
     pub total: u64,
 }
 
+/// A session of the MCP gateway that has ended, and whose upstream may not know it yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Departed {
+    pub number: SessionNumber,
+    pub id: Uuid,
+    pub application: ApplicationNumber,
+}
+
 /// An open session as the Gate sees it.
 #[derive(Debug, Clone)]
 pub struct Seen {
@@ -151,15 +170,25 @@ impl Gate {
         self.known.read()
     }
 
-    /// Makes changes visible, all at once. Returns the flights of sessions that ended and still have something under
-    /// way: cancelled already, to be waited for by whoever wants to answer "it is over".
-    pub fn apply(&self, changes: Vec<Change>) -> Vec<Arc<Flight>> {
+    /// Makes changes visible, all at once. Returns the flights of what ended with a session or a credential and is still
+    /// under way: cancelled already, to be waited for by whoever wants to answer "it is over".
+    pub fn apply(&self, changes: impl IntoIterator<Item = Change>) -> Vec<Arc<Flight>> {
         let mut known = self.known.write();
-        let mut cancelled = Vec::new();
+        let (mut cancelled, mut concerned) = (Vec::new(), Vec::new());
         for change in changes {
+            concerned.extend(known.concerned(&change).filter(|one| !concerned.contains(one)));
             known.apply(change, &mut cancelled);
         }
+        known.end_opened(&concerned, &mut cancelled);
         cancelled
+    }
+
+    /// Every session of the MCP gateway with an id of its own that ends from now on, in whichever way. There is one who
+    /// listens: a later one takes over.
+    pub fn departures(&self) -> UnboundedReceiver<Departed> {
+        let (sender, receiver) = unbounded_channel();
+        self.known.write().tell_departures(sender);
+        receiver
     }
 
     /// What ended sessions of resources came to, at start-up.
@@ -184,10 +213,33 @@ impl Gate {
         }
     }
 
-    /// Registers a request or stream as under way and lets it pass, in one step: after a revocation was answered,
-    /// nothing passes, and all that passed before it was cancelled.
-    pub fn enter(&self, number: SessionNumber, now: Time) -> Result<Pass, Refusal> {
-        self.known.read().enter(number, now)
+    /// The same, and in the order of their last activity stand those that were seen up to now: as many as have been seen
+    /// since somebody last asked have to be moved.
+    pub fn known_in_order(&self, order: Order, now: Time) -> RwLockReadGuard<'_, Known> {
+        if order == Order::LastActive {
+            let mut left = self.known.read().stirred();
+            while left > 0 {
+                self.known.write().move_stirred(AT_ONCE);
+                left = left.saturating_sub(AT_ONCE);
+            }
+        }
+        self.known_at(now)
+    }
+
+    /// Registers a request or stream of a session as under way, with the session and with the credential, and lets it pass,
+    /// in one step: after the end of either was answered nothing passes, and all that passed before it was cancelled.
+    pub fn enter(&self, caller: &Caller, number: SessionNumber, now: Time) -> Result<Pass, Refusal> {
+        self.known.read().enter(caller, number, now)
+    }
+
+    /// The same for what is open with a credential alone.
+    pub fn stay(&self, caller: &Caller, side: Side) -> Result<Pass, Refusal> {
+        self.known.read().stay(caller, side)
+    }
+
+    /// Counts traffic of a session that is not in the log yet, if the session is open.
+    pub fn count(&self, number: SessionNumber, counts: Counts) {
+        self.known.read().passed(number, counts);
     }
 
     /// Notes a sign of life that is not in the log yet.

@@ -12,7 +12,6 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, BoxStream, Stream, StreamExt};
 use serde::Deserialize;
 use serde_json::json;
-use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
 use super::App;
@@ -20,17 +19,20 @@ use super::extract::{AgentOrEnded, CanRead, Ids, Query};
 use super::problem::{Problem, ProblemBody};
 use super::words::{ActorWord, KindWord};
 use crate::core::Time;
+use crate::core::caller::Caller;
+use crate::core::ending::{CredentialEnd, Ending};
 use crate::core::event::ACTIVITY;
 use crate::core::ids::{Position, SessionNumber};
+use crate::core::session::Session;
+use crate::gate::Side;
 use crate::live::{Frame, Topic};
 use crate::meter;
+use crate::sessions::Stay;
 
 /// Silence on a stream after which a comment is sent, so that nothing between takes it for dead.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// What a client is told to wait before it reconnects.
 const RETRY: Duration = Duration::from_secs(2);
-/// How often a stream looks at the clock for its expiry.
-const LOOK: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -71,7 +73,8 @@ impl FeedParameters {
 #[schema(rename_all = "camelCase")]
 #[allow(dead_code)] // only its description is used: the feed serializes each event once, for all its listeners
 pub struct FeedEvent {
-    /// Position in the log; the same as the event's `id`. Absent in `expired` and `shutdown` that end a stream.
+    /// Position in the log; the same as the event's `id`. Absent in `expired`, `credential_ended` and `shutdown` that end a
+    /// stream.
     #[schema(nullable = false)]
     position: Option<i64>,
     /// What happened; the same as the event's name.
@@ -98,7 +101,7 @@ pub struct FeedEvent {
     /// The revocation that caused it.
     #[schema(nullable = false)]
     revocation_id: Option<Uuid>,
-    /// Why the session ended, or will.
+    /// Why the session ended, or will; in `credential_ended`, how the credential did.
     #[schema(nullable = false)]
     reason: Option<String>,
     /// The operator's own words.
@@ -113,7 +116,7 @@ pub struct FeedEvent {
     /// What came of that work, where it ended by itself: `finished`, `failed` or `crashed`.
     #[schema(nullable = false)]
     outcome: Option<String>,
-    /// The last words of whoever ran it.
+    /// The last words of whoever ran it; in `credential_ended`, what became of the credential.
     #[schema(nullable = false)]
     message: Option<String>,
     #[schema(format = DateTime, nullable = false)]
@@ -149,7 +152,9 @@ type Object = std::collections::BTreeMap<String, u64>;
 /// Server-sent events: one per lifecycle event of the application and its sessions, named after its type
 /// (`connected`, `token_renewed`, `expired`, `disconnected`, `revocation_began`, …), `id` its log position, `data` JSON.
 /// Go on with `Last-Event-ID` where you were; nothing is missed. An id that this log never reached, because it was restored
-/// from a backup say, is answered with the event `reset`: look at the lists, what follows is what happens from now on. Ends with `expired` when the presented token expires.
+/// from a backup say, is answered with the event `reset`: look at the lists, what follows is what happens from now on. Ends with
+/// `expired` when the presented credential expires, and with `credential_ended` when it ends otherwise: deleted, given up, its
+/// client archived, its person disabled.
 #[utoipa::path(get, path = "/api/v1/applications/{applicationId}/sessions/events", operation_id = "agentSessions.events",
     tag = "agentSessions", security(("bearer" = [])),
     params(
@@ -173,17 +178,19 @@ pub async fn application(
     let [application] = ids;
     let (activity, after) = (parameters.activity()?, parameters.after(&headers)?);
     let (application, _) = app.directory.application(&caller, application)?;
+    let stay = app.sessions.stay(&caller, Side::Management)?;
     let frames = frames(&app, Topic::Application(application.number), After::of(&app, after), activity);
     let until = Expiry::At(caller.credential.expires_at);
-    Ok(feed(app, frames, until))
+    Ok(feed(app, frames, until, Some(stay)))
 }
 
 /// Follow a session
 ///
 /// Server-sent events of one session, as for an application. The stream of a session that has ended replays its story
 /// and ends after `disconnected`; its own token still opens it. Whoever has seen the end is answered with 204, at which
-/// an `EventSource` stops. Ends with `expired` (an event without an `id`) when the
-/// session's token expires.
+/// an `EventSource` stops. Ends with `expired` (an event without an `id`) when the session's token expires, and with
+/// `credential_ended` when the credential that opened it ends otherwise; a session's token does when `renew` puts a new one in
+/// its place.
 #[utoipa::path(get, path = "/api/v1/agent-sessions/{sessionId}/events", operation_id = "agent.events", tag = "agent",
     security(("bearer" = [])),
     params(
@@ -211,9 +218,11 @@ pub async fn session(
     let number = view.session.number;
     let topic = Topic::Session(number);
     if view.session.ended.is_none() {
+        let stay = app.sessions.stay(&caller, Side::Agent(view.session.application, Some(number)))?;
         let frames = frames(&app, topic, After::of(&app, after), activity);
         if app.sessions.open_session(number).is_some() {
-            return Ok(feed(app, frames, Expiry::OfSession(number)));
+            let expiry = expiry(&caller, &view.session);
+            return Ok(feed(app, frames, expiry, Some(stay)));
         }
         // It ended between the look and the listening: the feed might have begun after the end, and wait for ever.
         view = app.sessions.view_to_follow(&caller, session).await?;
@@ -229,7 +238,20 @@ pub async fn session(
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     let frames = frames(&app, topic, after, activity);
-    Ok(feed(app, frames, Expiry::Never))
+    Ok(feed(app, frames, Expiry::Never, None))
+}
+
+/// A session's own token goes with the session; who owns it, and renews it, has as long as it or the credential lasts;
+/// everybody else has as long as the credential.
+fn expiry(caller: &Caller, session: &Session) -> Expiry {
+    let at = caller.credential.expires_at;
+    if caller.session().is_some() {
+        Expiry::OfSession(session.number, Time::MIN_UTC)
+    } else if session.owner == caller.actor && caller.renews() {
+        Expiry::OfSession(session.number, at)
+    } else {
+        Expiry::At(at)
+    }
 }
 
 /// Where a listener wants to go on.
@@ -257,20 +279,23 @@ impl After {
 /// When a stream ends by the clock.
 enum Expiry {
     At(Time),
-    /// With the session's token, however often that is renewed meanwhile.
-    OfSession(SessionNumber),
+    /// With the session's token, however often that is renewed meanwhile; not before this moment.
+    OfSession(SessionNumber, Time),
     Never,
 }
 
 impl Expiry {
-    fn passed(&self, app: &App) -> bool {
-        let now = app.clock.now();
+    /// When that is, as things stand.
+    fn at(&self, app: &App) -> Time {
         match self {
-            Self::At(at) => now >= *at,
-            Self::OfSession(number) => {
-                app.sessions.open_session(*number).is_some_and(|one| one.token_expired(now))
+            Self::At(at) => *at,
+            Self::OfSession(number, least) => {
+                let session = app.sessions.open_session(*number);
+                // Of one that has ended the story is told to its end.
+                let expires_at = |session: Session| session.expiry().unwrap_or(Time::MAX_UTC).max(*least);
+                session.map_or(Time::MAX_UTC, expires_at)
             }
-            Self::Never => false,
+            Self::Never => Time::MAX_UTC,
         }
     }
 }
@@ -315,10 +340,11 @@ impl Said {
     }
 }
 
-/// The answer: events until the topic ends, the clock or the service says stop, or the log cannot be read.
-fn feed(app: App, frames: Frames, expiry: Expiry) -> Response {
+/// The answer: events until the topic ends, the credential, the clock or the service says stop, or the log cannot be read.
+fn feed(app: App, frames: Frames, expiry: Expiry, stay: Option<Stay>) -> Response {
     let hello = stream::once(async { Ok(Event::default().comment("sessiond").retry(RETRY)) });
-    let events = hello.chain(events(app, frames, expiry));
+    let following = Following { app, frames, expiry, stay, _measured: meter::Stream::begin("feed") };
+    let events = hello.chain(events(following));
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
     let mut response = Sse::new(events).keep_alive(keep_alive).into_response();
     // For nginx, which would otherwise hold events back.
@@ -327,34 +353,65 @@ fn feed(app: App, frames: Frames, expiry: Expiry) -> Response {
     response
 }
 
-fn events(app: App, frames: Frames, expiry: Expiry) -> impl Stream<Item = Result<Event, Infallible>> {
-    stream::unfold(
-        Some((app, frames, expiry, Instant::now(), meter::Stream::begin("feed"))),
-        |state| async move {
-            let (app, mut frames, expiry, mut look_at, listening) = state?;
-            loop {
-                // However much happens: the look is not put off by what comes.
-                if look_at <= Instant::now() {
-                    if expiry.passed(&app) {
-                        return Some((Ok(farewell("expired")), None));
-                    }
-                    look_at = Instant::now() + LOOK;
-                }
-                tokio::select! {
-                    biased;
-                    () = app.stopping.cancelled() => return Some((Ok(farewell("shutdown")), None)),
-                    frame = frames.next() => {
-                        let event = frame.flatten()?.event();
-                        return Some((Ok(event), Some((app, frames, expiry, look_at, listening))));
-                    }
-                    () = sleep_until(look_at) => {}
-                }
+/// A feed on its way to one listener.
+struct Following {
+    app: App,
+    frames: Frames,
+    expiry: Expiry,
+    /// Says when the credential has ended by which it was opened; none for the story of a session that has.
+    stay: Option<Stay>,
+    _measured: meter::Stream,
+}
+
+fn events(following: Following) -> impl Stream<Item = Result<Event, Infallible>> {
+    stream::unfold(Some(following), |following| async move {
+        let mut following = following?;
+        match following.next().await {
+            Next::Said(event) => Some((Ok(event), Some(following))),
+            Next::Farewell(event) => Some((Ok(event), None)),
+            Next::End => None,
+        }
+    })
+}
+
+/// What comes next on a feed.
+enum Next {
+    Said(Event),
+    /// The last words.
+    Farewell(Event),
+    End,
+}
+
+impl Following {
+    async fn next(&mut self) -> Next {
+        // Looked at anew before each event, however much happens: what renews a session's token is an event of it.
+        let expires_at = self.expiry.at(&self.app);
+        let stay = self.stay.as_ref();
+        let ended = async {
+            match stay {
+                // Its expiry is the feed's own, which may be put off.
+                Some(stay) => stay.pass.ended().await,
+                None => std::future::pending().await,
             }
-        },
-    )
+        };
+        tokio::select! {
+            biased;
+            () = self.app.stopping.cancelled() => Next::Farewell(farewell("shutdown", None)),
+            ending = ended => Next::Farewell(match ending {
+                Ending::Credential(end) => farewell("credential_ended", Some(end)),
+                Ending::Session(_) => return Next::End,
+            }),
+            () = self.app.clock.reached(expires_at) => Next::Farewell(farewell("expired", None)),
+            frame = self.frames.next() => frame.flatten().map_or(Next::End, |said| Next::Said(said.event())),
+        }
+    }
 }
 
 /// A last event that is not of the log, and so has no `id`: resuming does not skip it.
-fn farewell(name: &'static str) -> Event {
-    Event::default().event(name).data(json!({ "type": name }).to_string())
+fn farewell(name: &'static str, end: Option<CredentialEnd>) -> Event {
+    let data = match end {
+        Some(end) => json!({ "type": name, "reason": end.word(), "message": end.to_string() }),
+        None => json!({ "type": name }),
+    };
+    Event::default().event(name).data(data.to_string())
 }

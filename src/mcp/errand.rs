@@ -2,16 +2,19 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::budget::Share;
+use super::goodbye::Asked;
 use super::message;
 use super::reply::{Fault, Refusal};
 use crate::core::Time;
 use crate::core::caller::Caller;
+use crate::core::ending::{CredentialEnd, Ending};
 use crate::core::event::Counts;
 use crate::core::ids::SessionNumber;
 use crate::core::reason::Reason;
@@ -36,16 +39,26 @@ pub struct Errand {
     /// How long the upstream may be silent in the middle of an answer that is not a stream.
     pub patience: Duration,
     pub stopping: CancellationToken,
+    /// Bytes of the answer that were counted as they were handed on.
+    pub counted: AtomicU64,
+    /// What is held for it.
+    pub share: Share,
+    /// It is with an upstream that has to be told when nobody waits for the answer any more; the closed connection tells
+    /// those of 2026-07-28.
+    pub asked: Option<Asked>,
 }
 
 /// Why nothing more may be handed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
+    /// The session has ended, or the credential that the request came with: the pass says which, and why.
     Ended,
     /// The service is.
     Stopping,
     /// The credentials have expired, or the session's lifetime is over before the scheduler has said so.
     RunOut,
+    /// Too much is held, and it is the oldest.
+    Crowded,
 }
 
 impl Errand {
@@ -59,6 +72,7 @@ impl Errand {
         let cancelled = self.pass.as_ref().map(Pass::cancelled).unwrap_or_default();
         let (stopping, sessions, number) = (self.stopping.clone(), self.sessions.clone(), self.number);
         let presented = self.caller.credential.expires_at;
+        let given_up = self.share.given_up().clone();
         async move {
             loop {
                 let remaining = remaining(&sessions, number, presented).min(LOOK);
@@ -66,7 +80,8 @@ impl Errand {
                     biased;
                     () = cancelled.cancelled() => return Stop::Ended,
                     () = stopping.cancelled() => return Stop::Stopping,
-                    () = sleep(remaining) => {}
+                    () = given_up.cancelled() => return Stop::Crowded,
+                    () = sessions.passes(remaining) => {}
                 }
                 if self::remaining(&sessions, number, presented).is_zero() {
                     return Stop::RunOut;
@@ -81,6 +96,8 @@ impl Errand {
             Some(Stop::Ended)
         } else if self.stopping.is_cancelled() {
             Some(Stop::Stopping)
+        } else if self.share.given_up().is_cancelled() {
+            Some(Stop::Crowded)
         } else {
             let presented = self.caller.credential.expires_at;
             remaining(&self.sessions, self.number, presented).is_zero().then_some(Stop::RunOut)
@@ -91,10 +108,11 @@ impl Errand {
     pub fn fault(&self, stop: Stop) -> Fault {
         match stop {
             Stop::Ended => {
-                let reason = self.pass.as_ref().and_then(Pass::reason);
-                Fault::ended(reason.unwrap_or(Reason::Terminated))
+                let ending = self.pass.as_ref().and_then(Pass::ending);
+                Fault::over(ending.unwrap_or(Ending::Session(Reason::Terminated)))
             }
             Stop::Stopping => Fault::stopping(),
+            Stop::Crowded => Fault::crowded(),
             Stop::RunOut => {
                 let session = self.sessions.open_session(self.number);
                 match session.filter(|session| self.sessions.now() >= session.lifetime_ends_at) {
@@ -105,17 +123,30 @@ impl Errand {
         }
     }
 
-    /// Whether its session has ended, to be asked in the moment in which something is handed on.
+    /// Whether its session or its credential has ended, to be asked in the moment in which something is handed on.
     pub fn is_cut(&self) -> bool {
         self.pass.as_ref().is_some_and(|pass| pass.cancelled().is_cancelled())
     }
 
     /// Waits for something of the upstream's, unless the session is cut off before.
     pub async fn wait<T>(&self, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
-        tokio::select! {
+        let done = tokio::select! {
             biased;
-            fault = self.cut() => Err(fault),
-            done = work => done,
+            fault = self.cut() => Err((fault, true)),
+            done = work => done.map_err(|fault| (fault, false)),
+        };
+        done.map_err(|(fault, cut)| {
+            if cut || fault == Fault::too_slow() {
+                self.give_up(&fault);
+            }
+            fault
+        })
+    }
+
+    /// Tells the upstream that nobody waits any more for what it has not answered yet.
+    pub fn give_up(&self, why: &Fault) {
+        if let Some(asked) = &self.asked {
+            asked.cancel(&self.ids, &why.message);
         }
     }
 
@@ -127,18 +158,26 @@ impl Errand {
         }
         // MCP 2026-07-28, basic/patterns/subscriptions: a client that reads no result comes back by itself, which is right
         // after a restart; a result says that all is well, which it is not when the way back is barred.
-        let bars = [Fault::expired(), Fault::ended(Reason::Revoked), Fault::ended(Reason::Archived)];
+        let bars = [Fault::ended(Reason::Revoked), Fault::ended(Reason::Archived), Fault::expired()];
+        let bars = bars.into_iter().chain(CredentialEnd::ALL.map(Fault::credential_ended));
         match *fault == Fault::stopping() {
             true => vec![],
-            false if bars.contains(fault) => ids.iter().map(|id| fault.answer(id)).collect(),
+            false if bars.into_iter().any(|bar| bar == *fault) => ids.iter().map(|id| fault.answer(id)).collect(),
             false => ids.iter().map(graceful).collect(),
         }
     }
 
-    /// Calls that an upstream's message answers are owed nothing more.
-    pub fn settle(&mut self, message: &[u8]) {
-        if !self.ids.is_empty() && !message.is_empty() {
-            let answered = message::answered(message);
+    /// The calls that an upstream's message answers.
+    pub fn answers_in(&self, message: &[u8]) -> Vec<Value> {
+        if self.ids.is_empty() || message.is_empty() {
+            return vec![];
+        }
+        message::answered(message).into_iter().filter(|id| self.ids.contains(id)).collect()
+    }
+
+    /// These calls are owed nothing more.
+    pub fn settle(&mut self, answered: &[Value]) {
+        if !answered.is_empty() {
             self.ids.retain(|id| !answered.contains(id));
         }
     }
@@ -146,9 +185,10 @@ impl Errand {
     /// What its client is told when nothing came back that could be handed on.
     pub fn failed(mut self, fault: Fault) -> Refusal {
         let ids = std::mem::take(&mut self.ids);
-        match self.pass.as_ref().and_then(Pass::reason) {
+        match self.pass.as_ref().and_then(Pass::ending) {
             // There is no call to answer with the reason.
-            Some(reason) if ids.is_empty() => Refusal::session_not_found(Some(reason)),
+            Some(Ending::Session(reason)) if ids.is_empty() => Refusal::session_not_found(Some(reason)),
+            Some(Ending::Credential(end)) if ids.is_empty() => Refusal::credential_ended(end),
             _ => Refusal::in_place_of_answer(fault, ids, self.batch),
         }
     }
@@ -161,6 +201,14 @@ impl Errand {
         self.pass = None;
     }
 
+    /// Counts what of the upstream's answer is handed on, as it is.
+    pub fn hands_on(&self, bytes_out: u64) {
+        if let Some(pass) = &self.pass {
+            self.counted.fetch_add(bytes_out, Ordering::Relaxed);
+            pass.count(Counts { bytes_out, ..Counts::default() });
+        }
+    }
+
     /// Writes down how much of the upstream's answer was handed on.
     pub fn handed_on(&self, bytes_out: u64) {
         // Without a runtime this is the end of the process.
@@ -168,7 +216,8 @@ impl Errand {
             return;
         }
         if let Some(session) = self.sessions.open_session(self.number) {
-            let counts = Counts { bytes_out, ..Counts::default() };
+            let rest = bytes_out.saturating_sub(self.counted.load(Ordering::Relaxed));
+            let counts = Counts { bytes_out: rest, ..Counts::default() };
             self.sessions.observe(&self.caller, &session, counts);
         }
     }

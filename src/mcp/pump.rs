@@ -7,13 +7,15 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::stream;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::errand::{Errand, Stop};
 use super::events::{Splitter, renamed_part};
 use super::forward::data;
 use super::line::{End, Line};
 use super::reply::Fault;
+use crate::core::ending::{CredentialEnd, Ending};
+use crate::gate::Pass;
 use crate::meter;
 
 /// An event up to this size is handed on whole, so that it can still be replaced by an error.
@@ -22,6 +24,8 @@ pub const HOLD: usize = 1 << 20;
 pub const QUIET: Duration = Duration::from_secs(15);
 /// How long a standing stream that nobody reads is kept for its client to come back.
 const STANDING: Duration = Duration::from_secs(60);
+/// How long a reader whose credential has ended waits for the line's own last words.
+const FAREWELL: Duration = Duration::from_millis(50);
 
 /// A stream from an upstream to a line.
 pub struct Pump {
@@ -50,7 +54,11 @@ impl Pump {
         let stop = tokio::select! {
             biased;
             stop = self.errand.watch() => Some(stop),
-            () = line.deserted(patience) => None,
+            () = line.given_up().cancelled() => Some(Stop::Crowded),
+            () = line.deserted(patience) => {
+                self.errand.give_up(&Fault::too_slow());
+                None
+            }
             () = line.over() => None,
             () = self.carry() => self.close().await,
         };
@@ -59,6 +67,7 @@ impl Pump {
         match stop {
             Some(Stop::Stopping) if resumable || self.errand.ids.is_empty() => line.end(End::Paused),
             Some(stop) => {
+                self.errand.give_up(&self.errand.fault(stop));
                 if !line.unread().is_empty() {
                     // An answer that is among it will not be handed on.
                     self.errand.ids = line.calls.clone();
@@ -69,6 +78,7 @@ impl Pump {
             None => line.end(End::Paused),
         }
         self.errand.handed_on(self.bytes_out);
+        self.errand.share.set(0);
     }
 
     async fn carry(&mut self) {
@@ -77,26 +87,33 @@ impl Pump {
             let Some(body) = &mut self.rest else { return };
             let Some(Ok(data)) = data(body).await else { return };
             self.splitter.push(&data);
+            self.errand.share.set(self.splitter.memory());
         }
+    }
+
+    fn count(&mut self, bytes: usize) {
+        self.bytes_out += bytes as u64;
+        self.errand.hands_on(bytes as u64);
     }
 
     /// What of that which came can go on: whole events, or more than can be held.
     async fn hand_on(&mut self) {
         while let Some(event) = self.splitter.next() {
-            self.bytes_out += event.raw.len() as u64;
+            self.count(event.raw.len());
             if self.broken.take().is_some() {
                 self.line.push_part(event.raw, None).await;
                 // It may have been an answer: nobody has looked.
                 self.errand.ids.clear();
                 continue;
             }
-            self.line.push(event.id.clone(), |id| event.renamed(id)).await;
-            self.errand.settle(&event.data);
+            let answers = if event.is_message { self.errand.answers_in(&event.data) } else { vec![] };
+            self.line.push(event.id.clone(), answers.clone(), |id| event.renamed(id)).await;
+            self.errand.settle(&answers);
         }
         if self.splitter.waiting() > HOLD {
             let at_line_start = self.splitter.at_line_start();
             let part = self.splitter.take();
-            self.bytes_out += part.len() as u64;
+            self.count(part.len());
             if self.broken.replace(at_line_start).is_some() {
                 self.line.push_part(part, Some(at_line_start)).await;
                 return;
@@ -125,10 +142,30 @@ impl Pump {
     }
 }
 
+/// By what right a reader reads a line.
+pub enum By {
+    /// It asked for what is on the line: whoever writes it ends it.
+    Own,
+    /// It resumes: what has ended meanwhile gets nothing of what is held.
+    Errand(Errand),
+    /// It reads what another request may have opened.
+    Credential(Pass),
+}
+
+impl By {
+    fn pass(&self) -> Option<&Pass> {
+        match self {
+            Self::Own => None,
+            Self::Errand(errand) => errand.pass.as_ref(),
+            Self::Credential(pass) => Some(pass),
+        }
+    }
+}
+
 /// What a reader is sent: something of its own at first, then events as they come, and comments while there are none.
-pub fn body(first: Option<Bytes>, line: Arc<Line>, reader: u64, errand: Option<Errand>) -> Body {
+pub fn body(first: Option<Bytes>, line: Arc<Line>, reader: u64, by: By) -> Body {
     let (quiet_at, measured) = (Instant::now() + QUIET, meter::Stream::begin("mcp"));
-    let reading = Reading { first, line, reader, errand, quiet_at, _measured: measured };
+    let reading = Reading { first, line, reader, by, over: false, quiet_at, _measured: measured };
     Body::from_stream(stream::unfold(reading, |mut reading| async move {
         let next = match reading.first.take() {
             Some(first) => first,
@@ -143,23 +180,46 @@ struct Reading {
     first: Option<Bytes>,
     line: Arc<Line>,
     reader: u64,
-    /// Of a request that resumes: what has ended meanwhile gets nothing of what is held.
-    errand: Option<Errand>,
+    by: By,
+    /// The last words are said.
+    over: bool,
     quiet_at: Instant,
     _measured: meter::Stream,
 }
 
 impl Reading {
     async fn next(&mut self) -> Option<Bytes> {
-        let over = self.line.ended().is_some_and(|end| end != End::Cut);
-        if over && self.errand.as_ref().is_some_and(Errand::is_cut) {
+        let ended = self.line.ended().is_some_and(|end| end != End::Cut);
+        if self.over || (ended && matches!(&self.by, By::Errand(errand) if errand.is_cut())) {
             return None;
         }
+        let credential = async {
+            match self.by.pass() {
+                Some(pass) => match pass.ended().await {
+                    Ending::Credential(end) => end,
+                    // The line ends with the session, and has the last words.
+                    Ending::Session(_) => std::future::pending().await,
+                },
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
+            end = credential => self.part(end).await,
             piece = self.line.read(self.reader) => piece,
             () = sleep_until(self.quiet_at) => Some(Bytes::from_static(b":\n\n")),
         }
+    }
+
+    /// The reader's credential has ended. Where the line was opened with the same, it ends too, with an error for each call:
+    /// those are the last words then, else a comment is.
+    async fn part(&mut self, end: CredentialEnd) -> Option<Bytes> {
+        timeout(FAREWELL, self.line.over()).await.ok();
+        if self.line.ended() == Some(End::Cut) {
+            return self.line.read(self.reader).await;
+        }
+        self.over = true;
+        Some(format!(": {end}: authenticate again\n\n").into())
     }
 }
 

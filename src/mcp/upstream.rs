@@ -2,12 +2,14 @@
 
 mod address;
 mod credential;
+mod headers;
+mod jars;
 mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::{HeaderMap, HeaderName, Request, Response, StatusCode, Uri, header};
+use axum::http::{Request, Response, StatusCode, Uri, header};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -18,6 +20,11 @@ use ipnet::IpNet;
 
 pub use address::{check_upstream, is_allowed, is_allowed_encrypted};
 pub use credential::check_credential;
+pub use headers::{
+    CORRELATION, INWARD, LAST_EVENT_ID, OUTWARD, PROTOCOL_VERSION, SESSION, arrived, check_headers, coding,
+    goes_in_a_ring, inward, outward, speak,
+};
+pub use jars::Jars;
 
 use super::reply::Fault;
 use crate::clock::Clock;
@@ -33,6 +40,9 @@ use tls::Encrypted;
 const CONNECT: Duration = Duration::from_secs(5);
 /// Idle connections are left before Node's and uvicorn's servers, which wait 5 s, close them under a request.
 const IDLE: Duration = Duration::from_secs(4);
+
+/// Bytes read of an answer ahead of who takes them; its head has to fit.
+const BUFFER: usize = 128 << 10;
 
 /// The clients for all upstreams. They follow no redirects, use no proxy, keep connections.
 pub struct Upstreams {
@@ -154,89 +164,11 @@ fn connector(resolver: Resolver) -> HttpConnector<Resolver> {
 
 fn builder() -> Builder {
     let mut builder = Client::builder(TokioExecutor::new());
+    builder.http1_max_buf_size(BUFFER);
     builder.pool_idle_timeout(IDLE).pool_timer(TokioTimer::new()).timer(TokioTimer::new());
     builder
 }
 
 fn literal(uri: &Uri) -> Option<std::net::IpAddr> {
     uri.host()?.trim_start_matches('[').trim_end_matches(']').parse().ok()
-}
-
-pub static SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
-pub static PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
-pub static LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-/// Tells the upstream which of our sessions a request belongs to.
-pub static CORRELATION: HeaderName = HeaderName::from_static("sessiond-session-id");
-
-/// Headers that concern one connection only (RFC 9110, section 7.6.1).
-const HOP: [&str; 9] = [
-    "connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
-/// Of a request: what is the client's and ours alone, what we set ourselves, and what would have the answer compressed,
-/// because we read it.
-const NOT_INWARD: [&str; 10] = [
-    "authorization",
-    "cookie",
-    "host",
-    "origin",
-    "referer",
-    "content-length",
-    "accept-encoding",
-    "expect",
-    "forwarded",
-    "sessiond-session-id",
-];
-/// Of an answer: what is between the upstream and us, and what we set ourselves.
-const NOT_OUTWARD: [&str; 11] = [
-    "set-cookie",
-    "www-authenticate",
-    "content-length",
-    "date",
-    "server",
-    "alt-svc",
-    "strict-transport-security",
-    "x-request-id",
-    // Orders to a proxy in front of us, and to a browser about all of this site.
-    "x-sendfile",
-    "refresh",
-    "clear-site-data",
-];
-
-/// The headers of a request that the upstream may see. Never the client's token, which is for us, nor what a client says
-/// about proxies: an upstream may believe us.
-pub fn inward(headers: &HeaderMap) -> HeaderMap {
-    without(headers, &NOT_INWARD, &["x-forwarded-"])
-}
-
-/// The headers of an answer that the client may see.
-pub fn outward(headers: &HeaderMap) -> HeaderMap {
-    without(headers, &NOT_OUTWARD, &["access-control-", "x-accel-"])
-}
-
-/// What is left of headers without those that are unwanted, by name and by how their names begin. A request has few: looking
-/// for each in the lists is less than looking for all of the lists in a map.
-fn without(headers: &HeaderMap, unwanted: &[&str], kinds: &[&str]) -> HeaderMap {
-    let connection = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    let named: Vec<&str> = connection.flat_map(|value| value.split(',')).map(str::trim).collect();
-    let goes = |name: &HeaderName| {
-        let text = name.as_str();
-        *name == SESSION
-            || HOP.contains(&text)
-            || unwanted.contains(&text)
-            || kinds.iter().any(|kind| text.starts_with(kind))
-            || named.iter().any(|named| named.eq_ignore_ascii_case(text))
-    };
-    let mut kept = headers.clone();
-    for name in headers.keys().filter(|name| goes(name)) {
-        kept.remove(name);
-    }
-    kept
 }

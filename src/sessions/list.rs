@@ -1,12 +1,14 @@
 //! Reading: open sessions are found in memory, ended ones in the store, and both are shown alike.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use chrono::TimeDelta;
 use uuid::Uuid;
 
 use super::wanted::{Sort, Wanted};
 use super::{Sessions, View};
+use crate::committer::{By, Work};
 use crate::core::Time;
 use crate::core::caller::Caller;
 use crate::core::filter::Filter;
@@ -15,6 +17,9 @@ use crate::core::status::DerivedStatus;
 use crate::error::Error;
 use crate::gate::{Order, Slice};
 use crate::store::{EndedPage, SessionRow};
+
+/// How long a list waits for the writer.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Which sessions to list, in which order.
 #[derive(Debug, Clone, Default)]
@@ -81,7 +86,12 @@ impl Sessions {
             let mut unmoved = query.clone();
             let before = unmoved.wanted.last_active_before;
             unmoved.wanted.last_active_before = Some(before.map_or(bound, |before| before.min(bound)));
-            let found = self.page(caller, &unmoved).await?;
+            let mut found = self.page(caller, &unmoved).await?;
+            if query.walk.is_none() && found.next.is_some() {
+                // What is being written with a time before the beginning would move unseen.
+                self.settled().await;
+                found = self.page(caller, &unmoved).await?;
+            }
             if found.next.is_some() {
                 return Ok(Page { walk: Some(walk), ..found });
             }
@@ -115,6 +125,12 @@ impl Sessions {
         })
     }
 
+    /// Waits until what is being decided now can be seen, but not for long: lists do without the writer.
+    async fn settled(&self) {
+        let turn = self.committer.submit(By::system(), Work::Health);
+        tokio::time::timeout(PATIENCE, turn).await.ok();
+    }
+
     async fn page(&self, caller: &Caller, query: &ListQuery) -> Result<Page, Error> {
         let filter = self.filter(caller, &query.wanted).await?;
         let after = match query.after {
@@ -132,7 +148,7 @@ impl Sessions {
         let position = self.committer.tip().borrow().position;
         // Memory first: what ends in between is then found twice, not missed.
         let now = self.clock.now();
-        let open = self.gate.known_at(now).page(caller.organization, &filter, &slice, now);
+        let open = self.gate.known_in_order(slice.order, now).page(caller.organization, &filter, &slice, now);
         let mut places: Vec<(Time, SessionNumber, Option<SessionRow>)> =
             open.into_iter().map(|(at, number)| (at, number, None)).collect();
         for row in self.ended(caller, &filter, &slice).await? {

@@ -12,6 +12,7 @@ mod once;
 mod report;
 mod revoke;
 mod schedules;
+mod stay;
 mod terminals;
 mod traffic;
 mod upkeep;
@@ -33,6 +34,7 @@ pub use list::{Counts as StatusCounts, ListQuery, Page, Walk};
 pub use media::{Found, Point};
 pub use revoke::{Preview, Progress, Revoked};
 pub use schedules::{NewSchedule, Scheduled};
+pub use stay::Stay;
 pub use terminals::{MachineUse, Usage};
 pub use upkeep::Upkeep;
 pub use view::View;
@@ -213,6 +215,7 @@ impl Sessions {
                 user_agent: new.user_agent,
                 client_info: new.client_info,
                 ip: new.ip,
+                ..Personal::default()
             },
             presented: caller.presented(caller.actor),
         };
@@ -345,7 +348,7 @@ impl Sessions {
     async fn end_as(&self, by: By, number: SessionNumber, command: Command) -> Result<u64, Error> {
         let items = vec![(number, command)];
         let answer = self.committer.submit(by, Work::Bulk { items, revocation: None }).await?;
-        revoke::wait_for(&answer).await;
+        answer.landed().await;
         match answer.done {
             Done::Bulk(ended) => Ok(ended),
             _ => Err(unexpected()),

@@ -25,13 +25,12 @@ use crate::core::item::Item;
 use crate::core::reason::Reason;
 use crate::core::relation::MayAct;
 use crate::core::revocation::Revocation;
+use crate::core::shown;
 use crate::core::status::DerivedStatus;
 use crate::error::Error;
 use crate::meter;
 use crate::secret;
 
-/// How long a connection may take to let go of what was cancelled before it is given up on.
-const YIELD: Duration = Duration::from_millis(100);
 /// Before a revocation that failed is tried again.
 const PAUSE: Duration = Duration::from_millis(200);
 /// Sessions shown with a preview.
@@ -58,12 +57,6 @@ pub(super) struct Worker {
 }
 
 type Waiting = oneshot::Sender<Result<u64, Error>>;
-
-/// Waits until what was cancelled has let go, but not for ever.
-pub(super) async fn wait_for(answer: &Answer) {
-    let all = join_all(answer.flights.iter().map(|flight| flight.landed()));
-    tokio::time::timeout(YIELD, all).await.ok();
-}
 
 /// What a revocation would come to, at the moment of asking.
 pub struct Preview {
@@ -129,16 +122,18 @@ impl Sessions {
         self.revoke(caller, filter, Reason::Archived, None).await
     }
 
-    /// Ends one session of an application and bars its token and the access token last presented with it.
+    /// Ends one session of an application and bars its token and the access token last presented with it; `bar` says what
+    /// else.
     pub async fn revoke_one(
         &self,
         caller: &Caller,
         application: Uuid,
         id: Uuid,
+        bar: Bar,
         note: Option<String>,
     ) -> Result<Revoked, Error> {
         let session = self.managed(caller, application, id).await?;
-        self.revoke_session(caller, &session, note).await
+        self.revoke_session(caller, &session, bar, note).await
     }
 
     /// The same of a session that was judged already.
@@ -146,6 +141,7 @@ impl Sessions {
         &self,
         caller: &Caller,
         session: &MayAct,
+        bar: Bar,
         note: Option<String>,
     ) -> Result<Revoked, Error> {
         if session.ended.is_some() && !caller.repeats() {
@@ -156,7 +152,9 @@ impl Sessions {
             session: Some(session.number),
             ..Filter::default()
         };
-        self.revoke(caller, filter, Reason::Revoked, note).await
+        may_bar(caller, &filter, bar)?;
+        let beginning = Beginning { bar, ..beginning(caller.organization, filter, Reason::Revoked, note)? };
+        self.carry_through(By::caller(caller), beginning).await
     }
 
     /// Ends every session that fits. Where everything of an organization, an application or a principal is meant, their
@@ -257,19 +255,21 @@ impl Sessions {
         let scope = scope(&beginning.filter);
         let work = Work::BeginRevocation(Box::new(beginning));
         let begun = match self.committer.submit(by, work).await {
-            Ok(answer) => answer.done,
+            Ok(answer) => answer,
             Err(error) => {
                 self.revocations.waiting.lock().remove(&id);
                 self.revocations.wake.notify_one();
                 return Err(error);
             }
         };
-        let Done::Revocation(begun) = begun else { return Err(unexpected()) };
+        let Done::Revocation(revocation) = &begun.done else { return Err(unexpected()) };
         metrics::counter!(meter::REVOCATIONS, "scope" => scope).increment(1);
         self.revocations.wake.notify_one();
         // The worker goes on whether or not anybody still waits here.
         let disconnected = told.await.map_err(|_| Error::Busy)??;
-        Ok(Revoked { id: Some(id), disconnected, credentials: self.credentials_of(&begun).await? })
+        // What was open by credentials that it bars, of sessions that it leaves alone.
+        begun.landed().await;
+        Ok(Revoked { id: Some(id), disconnected, credentials: self.credentials_of(revocation).await? })
     }
 
     /// What became of the credentials behind a revocation, as its first event tells.
@@ -447,7 +447,7 @@ impl Sessions {
             let answer = self.committer.submit(cause.clone(), work).await?;
             landing.push(answer);
         }
-        join_all(landing.iter().map(wait_for)).await;
+        join_all(landing.iter().map(Answer::landed)).await;
         let end = Work::EndRevocation { number: revocation.number, streams_closed };
         let answer = self.committer.submit(cause, end).await?;
         let Done::Revocation(ended) = answer.done else { return Err(unexpected()) };
@@ -464,13 +464,14 @@ pub(super) fn beginning(
     reason: Reason,
     note: Option<String>,
 ) -> Result<Beginning, Error> {
-    check_note(note.as_deref())?;
+    // Somebody is to be cut off: too many words about why do not keep that from happening.
+    let note = note.map(|note| shown::cut(note, LONGEST_NOTE));
     let id = secret::new_id();
     let bar = Bar::default();
     Ok(Beginning { id, organization, filter, reason, note, bar, disable: None, schedule: None })
 }
 
-/// That an operator's words are short enough.
+/// That the words of a plan, which somebody can say again, are short enough.
 pub(super) fn check_note(note: Option<&str>) -> Result<(), Error> {
     if note.is_some_and(|note| note.chars().count() > LONGEST_NOTE) {
         return Err(Error::field("reason", format!("reason must be at most {LONGEST_NOTE} characters")));

@@ -21,7 +21,7 @@ const WINDOW: TimeDelta = TimeDelta::seconds(15);
 /// Sessions whose traffic goes to the committer at a time.
 const AT_ONCE: usize = 256;
 
-/// Traffic that is not in the log yet.
+/// Sessions with traffic that is not in the log yet; how much it is stands with the session at the Gate.
 #[derive(Default)]
 pub(super) struct Traffic {
     sessions: HashMap<SessionNumber, Pending>,
@@ -29,7 +29,6 @@ pub(super) struct Traffic {
 
 struct Pending {
     recorded_at: Time,
-    counts: Counts,
     /// There is something to record: a sign of life, also one without anything to count.
     waiting: bool,
     /// The last caller, in whose name it will be recorded.
@@ -42,15 +41,15 @@ impl Sessions {
     pub fn observe(self: &std::sync::Arc<Self>, caller: &Caller, session: &Session, counts: Counts) {
         let now = self.clock.now();
         self.gate.saw(session.number, now);
+        // With the session, where whoever ends it finds it too.
+        self.gate.count(session.number, counts);
         let mut traffic = self.traffic.lock();
         let pending = traffic.sessions.entry(session.number).or_insert_with(|| Pending {
             recorded_at: now - WINDOW,
-            counts: Counts::default(),
             waiting: false,
             caller: caller.clone(),
             session: session.clone(),
         });
-        pending.counts = pending.counts.plus(counts);
         pending.waiting = true;
         pending.caller = caller.clone();
         // A credential that outlives the session's token renews it: that cannot wait for the window.
@@ -59,12 +58,16 @@ impl Sessions {
         if now - pending.recorded_at < WINDOW && !renews {
             return;
         }
-        pending.recorded_at = now;
-        let work = work(pending);
-        let by = By::consequence_of(caller);
-        drop(traffic);
-        let committer = self.committer.clone();
-        tokio::spawn(async move { committer.submit(by, work).await.ok() });
+        let since = std::mem::replace(&mut pending.recorded_at, now);
+        // Handed in here and not by a task of its own: the session's end, if it is next, must not overtake it.
+        if self.committer.post(By::consequence_of(caller), work(pending)).is_err() {
+            (pending.recorded_at, pending.waiting) = (since, true);
+        }
+    }
+
+    /// Counts traffic of an open session that is no sign of life.
+    pub fn passed(&self, number: SessionNumber, counts: Counts) {
+        self.gate.count(number, counts);
     }
 
     /// Records what a session's traffic has come to, durably.
@@ -100,9 +103,10 @@ impl Sessions {
 }
 
 fn work(pending: &mut Pending) -> Work {
-    let counts = std::mem::take(&mut pending.counts);
     pending.waiting = false;
     let presented = pending.caller.presented(pending.session.owner);
+    // What there is to count is taken from memory when it is decided.
+    let counts = Counts::default();
     let command = Command::RecordActivity { source: ActivitySource::Gateway, counts, presented };
     Work::Session { number: pending.session.number, command, token_hash: None }
 }

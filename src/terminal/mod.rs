@@ -15,4 +15,6 @@ pub mod screen;
 pub mod ssh;
 pub mod text;
 
-pub use rooms::{APPLICATION, From, NotOpened, Opened, Over, Role, Terminal, Terminals, Tested};
+pub use rooms::{
+    APPLICATION, From, NotOpened, Opened, Over, Role, Terminal, Terminals, Tested, over_because,
+};

@@ -33,7 +33,7 @@ pub fn start(
 ) -> tokio::task::JoinHandle<()> {
     let entries = vec![sized(terminal.begun_us, size)];
     let recogniser = Recogniser::new(size);
-    let task = Task { terminal, lines, sessions, recogniser, entries, bytes: 0, counts: Counts::default() };
+    let task = Task { terminal, lines, sessions, recogniser, entries, bytes: 0, typed: false };
     tokio::spawn(task.run(events))
 }
 
@@ -51,25 +51,26 @@ struct Task {
     recogniser: Recogniser,
     entries: Vec<Entry>,
     bytes: usize,
-    /// What is to be said of the session's activity.
-    counts: Counts,
+    /// Somebody has typed since the session was last said to be alive.
+    typed: bool,
 }
 
 impl Task {
     async fn run(mut self, mut waiting: mpsc::Receiver<Event>) {
         let mut due = Instant::now() + AGE;
         loop {
+            let idle = !self.waits();
             tokio::select! {
                 event = waiting.recv() => match event {
                     Some(event) => {
-                        if self.entries.is_empty() {
+                        if idle {
                             due = Instant::now() + AGE;
                         }
                         self.take(event);
                     }
                     None => break,
                 },
-                () = sleep_until(due) => {
+                () = sleep_until(due), if !idle => {
                     if self.recogniser.holds() {
                         self.recogniser.passes(self.terminal.now_us().unsigned_abs());
                         self.recognised();
@@ -87,19 +88,25 @@ impl Task {
         self.file().await;
     }
 
+    /// Whether something is to be filed or let go of after a while: a terminal at which nothing happens wakes nobody.
+    fn waits(&self) -> bool {
+        !self.entries.is_empty() || self.recogniser.holds() || self.typed
+    }
+
     fn take(&mut self, event: Event) {
         match event {
             Event::Output { at, bytes } => {
                 let at = self.terminal.when(at);
                 self.recogniser.printed(at.unsigned_abs(), &bytes);
-                self.counts.bytes_out += bytes.len() as u64;
+                self.terminal.shows(self.recogniser.is_full_screen());
+                self.count(Counts { bytes_out: bytes.len() as u64, ..Counts::default() });
                 for piece in bytes.chunks(LARGEST_ENTRY) {
                     self.push(Entry::chunk(at, Code::Output, piece));
                 }
             }
             Event::Input { at, bytes } => {
                 self.recogniser.typed(self.terminal.when(at).unsigned_abs(), &bytes);
-                self.counts.bytes_in += bytes.len() as u64;
+                self.count(Counts { bytes_in: bytes.len() as u64, ..Counts::default() });
             }
             Event::Resized { at, size } => {
                 self.recogniser.resized(size);
@@ -123,13 +130,19 @@ impl Task {
                     }
                 }
                 Seen::Command { at, text } => {
-                    self.counts.requests += 1;
+                    self.count(Counts { requests: 1, ..Counts::default() });
                     self.terminal.entered();
                     let end = text.floor_char_boundary(LARGEST_ENTRY);
                     self.push(Entry::chunk(when(at), Code::Marker, &text.as_bytes()[..end]));
                 }
             }
         }
+    }
+
+    /// Counts at once, where whoever ends the session finds it.
+    fn count(&mut self, counts: Counts) {
+        self.typed |= counts.bytes_in > 0 || counts.requests > 0;
+        self.sessions.passed(self.terminal.session.number, counts);
     }
 
     fn push(&mut self, entry: Entry) {
@@ -141,9 +154,8 @@ impl Task {
 
     /// Files what there is, and says of the session that it is alive where somebody typed.
     async fn file(&mut self) {
-        if self.counts.bytes_in > 0 || self.counts.requests > 0 {
-            let counts = std::mem::take(&mut self.counts);
-            self.sessions.observe(&self.terminal.caller, &self.terminal.session, counts);
+        if std::mem::take(&mut self.typed) {
+            self.sessions.observe(&self.terminal.caller, &self.terminal.session, Counts::default());
         }
         self.bytes = 0;
         let mut entries = std::mem::take(&mut self.entries);

@@ -14,7 +14,8 @@ use sessiond::core::event::{
     ActivityRecorded, ActivitySource, ApplicationChanged, ApplicationCreated, ApplicationEvent, Connected,
     Counts, Disconnected, Expired, OauthClient, OrganizationCreated, OrganizationEvent, Personal,
     PhaseChanged, RevocationBegan, RevocationEnded, RevocationEvent, ServiceAccountCreated,
-    ServiceAccountEvent, SessionEvent, TokenRenewed, UpstreamCredential, UpstreamSet, personal_digest,
+    ServiceAccountEvent, SessionEvent, TokenRenewed, UpstreamCredential, UpstreamHeaders, UpstreamSet,
+    personal_digest,
 };
 use sessiond::core::filter::{Facts, Filter};
 use sessiond::core::ids::{
@@ -226,7 +227,8 @@ fn a_connect_opens_a_session_whose_token_lasts_as_long_as_the_credential() {
             kind: Kind::Agent,
             principal: PrincipalNumber(1),
             anchor: None,
-            client_session_id: Some("run-1".into()),
+            // What the client called it is personal, and stands beside the event.
+            client_session_id: None,
             token_identifier: None,
             token_expires_at: at(1000),
             lifetime_ends_at: at(86_400),
@@ -859,13 +861,17 @@ fn an_application_cannot_take_anothers_name() {
 
 #[test]
 fn an_upstream_is_set_once_per_value() {
-    let set = |url: &str| UpstreamSet { url: url.into(), credential: None };
+    let set = |url: &str| UpstreamSet { url: url.into(), ..UpstreamSet::default() };
     let one = [ApplicationEvent::UpstreamSet(set("http://one"))];
     let decide = |command: UpstreamSet| {
         decide_application(&application(&one), &ApplicationCommand::SetUpstream(command), false)
     };
     assert_eq!(decide(set("http://one")), Ok(vec![]));
     assert_eq!(decide(set("http://two")), Ok(vec![ApplicationEvent::UpstreamSet(set("http://two"))]));
+    // What may pass beside the usual is a part of it.
+    let headers = Some(UpstreamHeaders { to_upstream: vec!["x-tenant".into()], ..Default::default() });
+    let more = UpstreamSet { headers, ..set("http://one") };
+    assert_eq!(decide(more.clone()), Ok(vec![ApplicationEvent::UpstreamSet(more)]));
 }
 
 #[test]
@@ -873,6 +879,7 @@ fn an_upstreams_credential_is_set_again_because_its_secret_may_differ_and_leavin
     let set = |credential: Option<&str>| UpstreamSet {
         url: "http://one".into(),
         credential: credential.map(|name| UpstreamCredential::Header { name: name.into() }),
+        headers: None,
     };
     let with = [ApplicationEvent::UpstreamSet(set(Some("X-Api-Key")))];
     let without = [with[0].clone(), ApplicationEvent::UpstreamSet(set(None))];
@@ -899,7 +906,7 @@ fn an_archived_application_takes_no_wishes_and_no_connects() {
     for command in [
         change("Lamp", None),
         ApplicationCommand::RotateSecret,
-        ApplicationCommand::SetUpstream(UpstreamSet { url: "http://one".into(), credential: None }),
+        ApplicationCommand::SetUpstream(UpstreamSet { url: "http://one".into(), ..UpstreamSet::default() }),
     ] {
         assert_eq!(decide_application(&archived, &command, false), Err(DirectoryRefusal::Archived));
     }

@@ -19,7 +19,7 @@ use crate::core::application::{
 };
 use crate::core::caller::ActorKind;
 use crate::core::command::Presented;
-use crate::core::event::{Event, Recorded, SessionEvent, commit_hash};
+use crate::core::event::{Counts, Event, Recorded, SessionEvent, commit_hash};
 use crate::core::filter::Facts;
 use crate::core::ids::{
     ApplicationNumber, Head, OrganizationNumber, Position, PrincipalNumber, RevocationNumber,
@@ -97,6 +97,8 @@ pub struct Draft<'a> {
     revocations: BTreeMap<RevocationNumber, Revocation>,
     principals: HashMap<(OrganizationNumber, [u8; 32]), PrincipalNumber>,
     items: BTreeMap<Stream, Item>,
+    /// Traffic that this batch records, by session: it was counted in memory before.
+    counted: HashMap<SessionNumber, Counts>,
     /// By how much this batch changes what limits count.
     counts: HashMap<limits::Counted, i64>,
     details: Vec<(SessionNumber, ApplicationNumber, Detail)>,
@@ -136,6 +138,7 @@ impl<'a> Draft<'a> {
             revocations: BTreeMap::new(),
             principals: HashMap::new(),
             items: BTreeMap::new(),
+            counted: HashMap::new(),
             counts: HashMap::new(),
             details: vec![],
             side: vec![],
@@ -471,6 +474,7 @@ impl<'a> Draft<'a> {
         batch.events = entries;
         batch.side = self.side;
         changes.extend(self.changes);
+        changes.extend(self.counted.into_iter().map(|(number, counts)| Change::Counted(number, counts)));
         decided.changes = changes;
         decided
     }

@@ -4,8 +4,9 @@ use uuid::Uuid;
 
 use super::{Draft, Drafted, Fact};
 use crate::committer::{By, Done, Opening};
+use crate::core::Time;
 use crate::core::command::{Command, Connect};
-use crate::core::event::{ActivityRecorded, Event, SessionEvent};
+use crate::core::event::{ActivityRecorded, ActivitySource, Counts, Event, SessionEvent};
 use crate::core::ids::{Head, PrincipalNumber, RevocationNumber, SessionNumber};
 use crate::core::reason::Reason;
 use crate::core::revocation::Revocation;
@@ -32,7 +33,11 @@ impl Draft<'_> {
         let covering = own.cloned().or_else(|| self.covering(session));
         let context =
             self.context(session.application, session.principal, covering.as_ref(), command.presented());
+        let (command, traffic) = &self.with_traffic(session.number, command);
         let events = decide(&context, Some(session), command, self.now)?;
+        if *traffic != Counts::default() {
+            self.counted(session.number, *traffic);
+        }
         // What ends for another reason, a goodbye say, is not its doing and not counted. One that is in force in memory
         // only is nothing that an event could point to.
         let cause = covering.filter(|revocation| {
@@ -45,13 +50,54 @@ impl Draft<'_> {
         Ok(())
     }
 
+    /// Traffic of a session that is not in the log yet, and not in this batch.
+    fn unwritten(&self, number: SessionNumber) -> Counts {
+        let (all, taken) = (self.known.unwritten(number), self.counted.get(&number).copied());
+        all.minus(taken.unwrap_or_default())
+    }
+
+    fn counted(&mut self, number: SessionNumber, counts: Counts) {
+        let counted = self.counted.entry(number).or_default();
+        *counted = counted.plus(counts);
+    }
+
+    /// A wish to record the gateway's traffic, with all that there is of it by now; and how much was counted in memory.
+    fn with_traffic(&self, number: SessionNumber, command: &Command) -> (Command, Counts) {
+        match command {
+            Command::RecordActivity { source: ActivitySource::Gateway, counts, presented } => {
+                let traffic = self.unwritten(number);
+                let (source, counts) = (ActivitySource::Gateway, counts.plus(traffic));
+                (Command::RecordActivity { source, counts, presented: *presented }, traffic)
+            }
+            command => (command.clone(), Counts::default()),
+        }
+    }
+
+    /// Whatever ends a session, what was counted of it and is not in the log yet is written first: in its owner's name, as
+    /// of when it was last seen.
+    fn write_figures(&mut self, number: SessionNumber) {
+        let counts = self.unwritten(number);
+        let Some(session) = self.session(number).filter(|_| counts != Counts::default()).cloned() else { return };
+        self.counted(number, counts);
+        let by = By { actor: session.owner, ..By::system() };
+        let event = SessionEvent::ActivityRecorded(ActivityRecorded {
+            source: ActivitySource::Gateway,
+            counts,
+            total: session.total.plus(counts),
+            throughput: session.throughput.clone(),
+        });
+        let seen_at = self.known.seen(number).and_then(|seen| seen.seen_at).filter(|at| *at < self.now);
+        self.session_event_at(&by, number, event, (None, None), seen_at);
+    }
+
     pub(super) fn connect(&mut self, by: &By, opening: &Opening) -> Result<Done, Error> {
         let connect = &opening.connect;
         let principal = self.principal_of(opening);
         if principal.0 > self.chain.last_principal {
             self.room_for_principal(opening.connect.organization)?;
         }
-        let connect = Connect { principal, id: self.later_id(connect.id), ..connect.clone() };
+        let personal = connect.facts();
+        let connect = Connect { principal, id: self.later_id(connect.id), personal, ..connect.clone() };
         let key = connect.key().map(|key| key_digest(connect.application, key));
         let holder = key.and_then(|key| self.holder(&key)).cloned();
         let personal = serde_json::to_string(&connect.personal).unwrap_or_default();
@@ -237,6 +283,21 @@ impl Draft<'_> {
         cause: Option<&Revocation>,
         connecting: Option<(&Connect, &str)>,
     ) {
+        if matches!(event, SessionEvent::Disconnected(_)) {
+            self.write_figures(number);
+        }
+        self.session_event_at(by, number, event, (cause, connecting), None);
+    }
+
+    /// The same, at a moment that is not the one at which such an event takes effect otherwise.
+    fn session_event_at(
+        &mut self,
+        by: &By,
+        number: SessionNumber,
+        event: SessionEvent,
+        (cause, connecting): (Option<&Revocation>, Option<(&Connect, &str)>),
+        at: Option<Time>,
+    ) {
         if let SessionEvent::ActivityRecorded(activity) = &event
             && self.join(by, number, activity)
         {
@@ -253,7 +314,7 @@ impl Draft<'_> {
         }
         let activity = matches!(event, SessionEvent::ActivityRecorded(_));
         let connected = matches!(event, SessionEvent::Connected(_));
-        let occurred_at = takes_effect_at(&event, before.as_ref(), cause, self.now);
+        let occurred_at = at.unwrap_or_else(|| takes_effect_at(&event, before.as_ref(), cause, self.now));
         if let (SessionEvent::Disconnected(_), Some(revocation)) = (&event, cause) {
             let mut revocation = self.revocation(revocation.number).unwrap_or(revocation).clone();
             revocation.disconnected_count += 1;
@@ -274,6 +335,7 @@ impl Draft<'_> {
         let Some(session) = evolve(before, &event, &envelope) else { return };
         let index = self.events.len() - 1;
         let fresh = connecting.filter(|_| connected).map(|(connect, _)| Fresh {
+            loaded_at: None,
             key: connect.key().map(|key| key_digest(application, key)),
             terms: Terms {
                 hostname: connect.personal.hostname.as_deref().map(Into::into),

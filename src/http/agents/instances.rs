@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::read::listed;
 use super::{Session, SessionList};
+use crate::core::bar::Bar;
 use crate::core::relation::Way;
 use crate::http::App;
 use crate::http::extract::{CanEnd, CanRead, Ids, Query};
@@ -84,7 +85,7 @@ pub async fn revoke_instance(
 ) -> Result<StatusCode, Problem> {
     let [session] = ids;
     let session = app.sessions.to_act_on(&caller, Way::Management, session).await?;
-    app.sessions.revoke_session(&caller, &session, None).await?;
+    app.sessions.revoke_session(&caller, &session, Bar::default(), None).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

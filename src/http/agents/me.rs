@@ -5,6 +5,7 @@ use axum::extract::{OriginalUri, State};
 use axum::response::Response;
 
 use super::{Ended, SessionEnvelope, listed};
+use crate::core::bar::Bar;
 use crate::core::relation::Way;
 use crate::http::App;
 use crate::http::extract::{Ids, Person, Query};
@@ -77,6 +78,6 @@ pub async fn end_my_session(
 ) -> Result<Json<Ended>, Problem> {
     let [id] = ids;
     let session = app.sessions.to_act_on(&caller, Way::Person, id).await?;
-    let revoked = app.sessions.revoke_session(&caller, &session, None).await?;
+    let revoked = app.sessions.revoke_session(&caller, &session, Bar::default(), None).await?;
     Ok(Json(revoked.into()))
 }

@@ -15,6 +15,7 @@ use crate::http::figures::PolicyBody;
 use crate::http::filter::{
     EndingParameters, FilterParameters, LimitParameter, ListParameters, PageParameters, StatusParameters,
 };
+use crate::http::page::read_flag;
 use crate::http::problem::{Problem, ProblemBody};
 use crate::http::revocations::{CredentialsView, RevocationPreview, WouldBarView};
 use crate::http::words::EndingWord;
@@ -267,7 +268,10 @@ impl From<Revoked> for Ended {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct RevokeParameters {
+    bar: Option<String>,
+    include_keys: Option<String>,
     reason: Option<String>,
 }
 
@@ -318,6 +322,8 @@ pub async fn revoke_all(
     params(
         ("applicationId" = Uuid, Path, description = "The application."),
         ("sessionId" = Uuid, Path, description = "The session."),
+        ("bar" = Option<bool>, Query, description = "Bar what was issued before to its principal and to the OAuth client that opened it."),
+        ("includeKeys" = Option<bool>, Query, description = "With `bar`: revoke API keys too, those that act for its principal and the one that opened it. Needs `management:all`."),
         ("reason" = Option<String>, Query, description = "The operator's own words, at most 200 characters.", max_length = 200),
     ),
     responses(
@@ -332,7 +338,11 @@ pub async fn revoke(
     State(app): State<App>,
 ) -> Result<Json<Ended>, Problem> {
     let [application, session] = ids;
-    let revoked = app.sessions.revoke_one(&caller, application, session, parameters.reason).await?;
+    let bar = Bar {
+        matched: read_flag("bar", parameters.bar.as_deref())?,
+        keys: read_flag("includeKeys", parameters.include_keys.as_deref())?,
+    };
+    let revoked = app.sessions.revoke_one(&caller, application, session, bar, parameters.reason).await?;
     Ok(Json(revoked.into()))
 }
 

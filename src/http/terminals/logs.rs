@@ -14,13 +14,16 @@ use super::read::{read_moment, visible};
 use super::{Id, SESSION, Success, User, UserName, id, machine_name, read_id, seconds, user_name};
 use crate::core::caller::Caller;
 use crate::core::kind::Kind;
+use crate::core::shown::{self, Indented};
+use crate::gate::Side;
 use crate::http::App;
+use crate::http::download::while_good;
 use crate::http::extract::Query;
 use crate::http::family::TerminalError;
 use crate::http::problem::Problem;
 use crate::http::words::PlainText;
 use crate::lines::{Code, Content, Entry, Filed, Journal, Marks, Query as LinesQuery, Start};
-use crate::sessions::{ListQuery, View, Wanted};
+use crate::sessions::{ListQuery, Stay, View, Wanted};
 use crate::terminal::asciicast::{About, Asciicast, MEDIA_TYPE};
 use crate::terminal::frame::Size;
 use crate::terminal::text::Text;
@@ -60,7 +63,8 @@ pub struct Log {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct LogParameters {
-    /// `json`, or `text`: all of it, a line `[time] $ command` before what each command printed.
+    /// `json`, or `text`: all of it, a line `[time] $ command` before what each command printed, which is indented; control
+    /// characters are written out (`\u{1b}`).
     #[param(inline, value_type = Option<LogFormat>)]
     format: Option<String>,
     /// Only what comes after this; for `json`.
@@ -116,7 +120,8 @@ pub async fn session_logs(
     let limit = number("limit", parameters.limit.as_deref(), 1, MOST as i64, PAGE as i64)?;
     let view = visible(&app, &caller, session).await?;
     if text {
-        return Ok(as_text(&app, &view));
+        let stay = app.sessions.stay(&caller, Side::Management)?;
+        return Ok(as_text(&app, &view, stay));
     }
     let query = LinesQuery {
         start: Some(Start::Beyond(after)),
@@ -148,24 +153,40 @@ fn log_entry(entry: &Entry, output: &mut Text) -> Option<LogEntry> {
     }
 }
 
-/// The whole log as text, piece by piece.
-fn as_text(app: &App, view: &View) -> Response {
+/// The whole log as text, piece by piece. What was printed is indented and its controls are written out: a program cannot
+/// print what looks like a command of the record, nor drive the terminal of whoever reads it.
+fn as_text(app: &App, view: &View, stay: Stay) -> Response {
     let query = LinesQuery { only: Marks::codes(&[Code::Output, Code::Marker]), ..LinesQuery::default() };
-    let pieces = app.lines.download(Journal::Recording, view.session.number, query).map(|piece| {
-        let mut text = Vec::new();
-        for Filed { entry, .. } in piece?.entries {
-            if let Content::Chunk { code: Code::Marker, bytes } = &entry.content {
-                text.extend_from_slice(format!("[{}] $ ", seconds(entry.time())).as_bytes());
-                text.extend_from_slice(bytes);
-                text.push(b'\n');
-            } else {
-                text.extend_from_slice(entry.bytes());
+    let pages = app.lines.download(Journal::Recording, view.session.number, query);
+    let begun = (pages, Text::default(), Indented::default());
+    let pieces = stream::unfold(begun, |(mut pages, mut output, mut indented)| async move {
+        let piece = match pages.next().await? {
+            Ok(page) => {
+                let mut text = String::new();
+                for Filed { entry, .. } in &page.entries {
+                    write_entry(entry, &mut output, &mut indented, &mut text);
+                }
+                Ok(Bytes::from(text))
             }
-        }
-        Ok::<_, crate::error::Error>(Bytes::from(text))
+            Err(error) => Err(std::io::Error::other(error)),
+        };
+        Some((piece, (pages, output, indented)))
     });
-    let pieces = pieces.map(|piece| piece.map_err(std::io::Error::other));
+    let pieces = while_good(stay, pieces);
     ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], Body::from_stream(pieces)).into_response()
+}
+
+fn write_entry(entry: &Entry, output: &mut Text, indented: &mut Indented, into: &mut String) {
+    match &entry.content {
+        Content::Chunk { code: Code::Marker, bytes } => {
+            indented.end(into);
+            let command = String::from_utf8_lossy(bytes);
+            let lines: Vec<_> = command.split('\n').map(shown::line).collect();
+            // What is printed is indented: nothing of it looks like a further line of a command.
+            into.push_str(&format!("[{}] $ {}\n", seconds(entry.time()), lines.join("\n> ")));
+        }
+        _ => indented.push(&output.push(entry.bytes()), into),
+    }
 }
 
 /// The recording
@@ -187,6 +208,7 @@ pub async fn recording(
     asked: HeaderMap,
 ) -> Result<Response, Problem> {
     let view = visible(&app, &caller, session).await?;
+    let stay = app.sessions.stay(&caller, Side::Management)?;
     let first = LinesQuery { limit: 1, ..LinesQuery::default() };
     let first = app.lines.page(Journal::Recording, view.session.number, &first).await?;
     let first = first.entries.into_iter().next();
@@ -218,7 +240,7 @@ pub async fn recording(
             Some((piece, (pages, cast, failed)))
         });
     let head = stream::once(async { Ok(Bytes::from(head)) });
-    let mut response = Body::from_stream(head.chain(body)).into_response();
+    let mut response = Body::from_stream(while_good(stay, head.chain(body))).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type(&asked)));
     let name = format!("attachment; filename=\"{}.cast\"", id("sess", session));

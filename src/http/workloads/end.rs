@@ -15,8 +15,9 @@ use crate::core::kind::Kind;
 use crate::core::phase::Outcome;
 use crate::core::reason::Reason;
 use crate::core::relation::{MayAct, Way};
+use crate::core::shown;
 use crate::http::App;
-use crate::http::extract::{Body, given};
+use crate::http::extract::Body;
 use crate::http::family::WorkloadError;
 use crate::http::problem::Problem;
 use crate::sessions::Ending;
@@ -28,9 +29,8 @@ pub struct WorkloadEnd {
     /// `finished`, `failed`, `crashed` or `terminated`.
     #[schema(example = "finished")]
     pub state: String,
-    /// For people.
-    #[serde(default, deserialize_with = "given")]
-    #[schema(nullable = false, max_length = 2_000)]
+    /// For people. What is above 2,000 characters is cut, control characters are written out (`\u{1b}`): what is said of an
+    /// end is no reason to lose it.
     pub message: Option<String>,
 }
 
@@ -39,8 +39,6 @@ pub struct WorkloadEnd {
 #[serde(deny_unknown_fields)]
 pub struct WebuiEnd {
     /// `Terminated`, which is all there is.
-    #[serde(default, deserialize_with = "given")]
-    #[schema(nullable = false)]
     pub state: Option<String>,
 }
 
@@ -72,23 +70,14 @@ pub async fn end_task_session(
             return Err(Problem::invalid("state", message));
         }
     };
-    let message = body.message.filter(|message| !message.trim().is_empty());
-    if let Some(message) = &message {
-        check_message(message)?;
-    }
+    let message = body.message.filter(|message| !message.trim().is_empty()).map(readable);
     let session = app.sessions.to_act_on(&caller, Way::Task, id).await?;
     app.sessions.end_of_work(&caller, &session, ending, message).await?;
     show(&app, &caller, Way::Task, id).await
 }
 
-fn check_message(message: &str) -> Result<(), Problem> {
-    let control = |one: char| one.is_control() && !matches!(one, '\n' | '\r' | '\t');
-    if message.chars().count() > LONGEST_MESSAGE || message.chars().any(control) {
-        let message =
-            format!("message must be at most {LONGEST_MESSAGE} characters, without control characters");
-        return Err(Problem::invalid("message", message));
-    }
-    Ok(())
+fn readable(message: String) -> String {
+    shown::cut(shown::lines(&message.replace("\r\n", "\n")).into_owned(), LONGEST_MESSAGE)
 }
 
 /// Report that a WebUI session has ended

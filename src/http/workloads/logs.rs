@@ -16,6 +16,9 @@ use crate::core::Time;
 use crate::core::caller::Caller;
 use crate::core::ids::SessionNumber;
 use crate::core::kind::Kind;
+use crate::core::shown;
+use crate::gate::Side;
+use crate::http::download::while_good;
 use crate::http::extract::Query;
 use crate::http::family::WorkloadError;
 use crate::http::filter::read_time;
@@ -190,8 +193,8 @@ pub async fn list_task_logs(
 
 /// Download a WebUI session's log
 ///
-/// All lines that fit, as text: a line each, with time and level before it; further lines of the same entry are indented. What
-/// is logged meanwhile comes along.
+/// All lines that fit, as text: a line each, with time and level before it; further lines of the same entry are indented, and
+/// control characters are written out (`\u{1b}`): as they were logged they are in JSON. What is logged meanwhile comes along.
 #[utoipa::path(get, path = "/pro/session-manager/v1/sessions/webui/{session_id}/logs/download",
     operation_id = "workloads.downloadWebuiLogs", tag = "workloads", security(("apiKey" = [])),
     params(("session_id" = String, Path, description = "The session.", example = "68ce8ce7c4a6fd1afa97672e7080d645"),
@@ -208,8 +211,8 @@ pub async fn download_webui_logs(
 
 /// Download a task session's log
 ///
-/// All lines that fit, as text: a line each, with time and level before it; further lines of the same entry are indented. What
-/// is logged meanwhile comes along.
+/// All lines that fit, as text: a line each, with time and level before it; further lines of the same entry are indented, and
+/// control characters are written out (`\u{1b}`): as they were logged they are in JSON. What is logged meanwhile comes along.
 #[utoipa::path(get, path = "/pro/session-manager/v1/sessions/task/{session_id}/logs/download",
     operation_id = "workloads.downloadTaskLogs", tag = "workloads", security(("apiKey" = [])),
     params(("session_id" = String, Path, description = "The session.", example = "68ce8ce7c4a6fd1afa97672e7080d645"),
@@ -260,10 +263,12 @@ async fn download(
     let (from, to) = (parameters.from.as_deref(), parameters.to.as_deref());
     let query = between(from, to, parameters.level_in.as_deref())?;
     let session = readable(app, caller, kind, id).await?;
+    let stay = app.sessions.stay(caller, Side::Management)?;
     let pages = app.lines.download(Journal::Lines, session, query);
     // Piece by piece, as fast as it is taken: nothing is gathered. An error in the middle breaks the connection off, so that
     // nobody takes a part for the whole.
-    let body = Bytes::from_stream(pages.map(|page| page.map(|page| Piece::from(as_text(&page)))));
+    let pages = pages.map(|page| page.map(|page| Piece::from(as_text(&page))).map_err(std::io::Error::other));
+    let body = Bytes::from_stream(while_good(stay, pages));
     let mut response = body.into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
@@ -344,17 +349,23 @@ impl From<Filed> for LogLine {
     }
 }
 
-/// Entries as lines of text. What goes over several lines is indented, so that none of them looks like an entry.
+/// Entries as lines of text. What goes over several lines is indented, and what a terminal would obey is written out, so
+/// that no entry looks like two, and none drives the terminal of whoever reads it.
 fn as_text(page: &Page) -> String {
     let mut text = String::new();
     for filed in &page.entries {
         let Content::Line { level, text: said } = &filed.entry.content else { continue };
         let level = if *level == Level::None { "-" } else { level.word() };
         let at = time(filed.entry.time());
-        text.extend([&at, " ", level, " ", &said.replace('\n', "\n\t"), "\n"]);
+        text.extend([&at, " ", level, " ", &as_lines(said), "\n"]);
     }
     for (first, last) in &page.damaged {
         text.push_str(&format!("(lines {first} to {last} cannot be read)\n"));
     }
     text
+}
+
+fn as_lines(said: &str) -> String {
+    let lines = said.split('\n').map(|line| shown::line(line.strip_suffix('\r').unwrap_or(line)));
+    lines.collect::<Vec<_>>().join("\n\t")
 }

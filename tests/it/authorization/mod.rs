@@ -1,6 +1,7 @@
 //! Who may do what: one table that every operation of the document must have a line in. The matrix holds the service to
 //! it, and `docs/authorization.md` shows it.
 
+pub mod endings;
 mod gifts;
 mod leaks;
 mod matrix;
@@ -241,6 +242,7 @@ fn page(document: &Document) -> String {
         }
     }
     page.push('\n');
+    page.push_str(&endings::page());
     page
 }
 

@@ -25,10 +25,10 @@ use serde_json::{Value, json};
 
 use crate::support::{Holder, Server};
 
-const ISSUERS: &str = "/api/v1/organization/issuers";
+pub const ISSUERS: &str = "/api/v1/organization/issuers";
 const SESSIONS: &str = "/api/v1/agent-sessions";
 const AUDIENCE: &str = "https://sessiond.example";
-const LOOPBACK: &[&str] = &["--issuer-allow-loopback"];
+pub const LOOPBACK: &[&str] = &["--issuer-allow-loopback"];
 
 fn encoded(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)

@@ -7,22 +7,35 @@ mod clients;
 mod conformance;
 mod credentials;
 mod cutting;
+mod figures;
 mod foreign;
 mod forwarder;
 mod front;
+mod headers;
+mod goodbyes;
+mod held;
 mod isolation;
 mod late;
+mod leaving;
 mod life;
+mod manners;
+mod lost;
 mod matrix;
 mod messages;
 mod metadata;
 mod modern;
 mod order;
+mod owed;
+mod resuming;
 mod rust_client;
-mod sse;
+mod scripted;
+mod servers;
+mod sign_in;
+pub mod sse;
 mod streams;
 mod tls;
 mod troubles;
+mod unread;
 pub mod upstream;
 
 use std::time::Duration;
@@ -309,6 +322,16 @@ impl Stream {
             let bytes = more.unwrap_or_else(|| panic!("ended without {needle:?}: {:?}", self.text)).unwrap();
             self.text.push_str(std::str::from_utf8(&bytes).unwrap());
         }
+    }
+
+    /// Whether it goes on for so long.
+    pub async fn goes_on(&mut self, long: Duration) -> bool {
+        let end = async {
+            while let Some(Ok(bytes)) = self.bytes.next().await {
+                self.text.push_str(&String::from_utf8_lossy(&bytes));
+            }
+        };
+        tokio::time::timeout(long, end).await.is_err()
     }
 
     /// Reads to the end; whether it was a clean one.

@@ -194,6 +194,12 @@ async fn one_session_revoked_bars_what_was_presented_and_tells_of_the_rest() {
     assert_eq!(counts(&done["credentials"]["barred"]), [0, 1, 0], "{done}");
     assert_eq!(counts(&done["credentials"]["notBarred"]), [1, 1, 0], "{done}");
     assert_eq!(open(&application, &laptop.tokens).await, [false, true]);
+    let agent = laptop.keys[1].connect(json!({ "applicationId": application })).await;
+    let (status, done) = operator.delete(&format!("{}?bar=true&includeKeys=true", agent.path())).await;
+    assert_eq!(status, 200, "{done}");
+    assert_eq!(done["credentials"]["scope"], "matched", "{done}");
+    assert_eq!(counts(&done["credentials"]["barred"]), [1, 0, 2], "{done}");
+    assert_eq!(open(&application, &laptop.keys).await, [true, false, false]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -355,3 +355,32 @@ async fn what_a_list_shows_for_a_filter_is_what_ending_with_it_ends_and_a_dry_ru
     let (_, done) = operator.delete(&sessions).await;
     assert_eq!(done["disconnectedCount"], 1, "without a filter all that are left: {done}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_by_activity_walked_while_sessions_beat_misses_none() {
+    let (_server, operator, application) = begin().await;
+    let agents = operator.connect_many(150).await;
+    let noise = tokio::spawn({
+        let agents = agents.clone();
+        async move {
+            let mut dice = Dice(5);
+            loop {
+                agents[dice.roll(150) as usize].call("heartbeat").await;
+            }
+        }
+    });
+    for (status, limit) in [("active", 7), ("all", 10), ("all", 50), ("active", 150)] {
+        let path = format!(
+            "/api/v1/applications/{application}/sessions?sort=-lastActive&status={status}&limit={limit}"
+        );
+        let seen = listed(&operator, &path).await;
+        let missing = agents.iter().filter(|agent| !seen.contains(&agent.id)).count();
+        assert_eq!(missing, 0, "{path}: {} of 150 shown", seen.len());
+    }
+    noise.abort();
+    let path = format!("/api/v1/applications/{application}/sessions?sort=-lastActive&limit=7");
+    let mut seen = listed(&operator, &path).await;
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen.len(), 150);
+}

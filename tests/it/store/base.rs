@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chrono::TimeDelta;
-use sessiond::cli::serve::fill;
+use sessiond::cli::fill::fill;
 use sessiond::clock::Clock;
 use sessiond::committer::{Answer, Beginning, By, Committer, Done, Founding, Opening, Work};
 use sessiond::core::Time;
@@ -91,9 +91,8 @@ impl Base {
 
     async fn start_writer(&self, writer: Writer, clock: Clock) -> Running {
         let reader = Reader::open(&self.url()).await.unwrap();
-        let mut loaded = reader.load().await.unwrap();
         let gate = Arc::new(Gate::default());
-        fill(&gate, &mut loaded);
+        let loaded = fill(&gate, &reader, clock.now()).await.unwrap();
         // A runtime of its own, so that it can be killed in the middle of whatever it does.
         let process =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -233,6 +232,7 @@ impl Running {
                 user_agent: None,
                 client_info: Some(serde_json::json!({"name": "inspector", "version": "1.2"})),
                 ip: Some("192.0.2.7".into()),
+                ..Personal::default()
             },
             presented: Presented {
                 expires_at: self.clock.now() + opens.expires_in.unwrap_or(TimeDelta::hours(1)),

@@ -61,7 +61,7 @@ async fn a_revocation_that_found_the_disk_full_is_recorded_once_there_is_space()
     let old = running.owner();
     let covered = running.gate.known().open_sessions() as u64;
     assert!(matches!(running.begin(all(), Reason::Revoked).await, Err(Error::DiskFull)));
-    assert!(running.gate.enter(session.number, running.now()).is_err(), "denied at once");
+    assert!(running.gate.enter(&operator(&running), session.number, running.now()).is_err(), "denied at once");
     make_room(&base).await;
     for _ in 0..300 {
         if unfinished(&running) == [RevocationNumber(1)] {
@@ -110,7 +110,7 @@ async fn what_was_under_way_is_cut_off_by_a_revocation_that_cannot_be_recorded()
     let session = running.open().await;
     running.stop().await;
     let running = on_a_full_disk(&base).await;
-    let pass = running.gate.enter(session.number, running.now()).unwrap();
+    let pass = running.gate.enter(&operator(&running), session.number, running.now()).unwrap();
     running.begin(all(), Reason::Revoked).await.unwrap_err();
     assert_eq!(pass.reason(), Some(Reason::Revoked));
     running.crash().await;
@@ -123,8 +123,7 @@ async fn a_revocation_that_finds_no_space_midway_says_so_and_goes_on_when_there_
     join_all((0..300).map(|_| running.open())).await;
     running.stop().await;
     let running = on_a_full_disk(&base).await;
-    let directory = tempfile::tempdir().unwrap();
-    let key = SecretKey::load_or_make(&directory.path().join("key")).unwrap();
+    let key = SecretKey::random();
     let (committer, gate, reader) = (running.committer.clone(), running.gate.clone(), running.reader.clone());
     let sessions =
         Arc::new(Sessions::new(committer, gate, reader, running.clock.clone(), key, Policy::default()));
@@ -138,7 +137,7 @@ async fn a_revocation_that_finds_no_space_midway_says_so_and_goes_on_when_there_
     let revoked = sessions.revoke_all(&caller, application, None);
     let outcome = tokio::time::timeout(Duration::from_secs(5), revoked).await.expect("it waits for ever");
     assert!(matches!(outcome, Err(Error::DiskFull)), "{outcome:?}");
-    assert!(running.gate.enter(SessionNumber(1), running.now()).is_err());
+    assert!(running.gate.enter(&operator(&running), SessionNumber(1), running.now()).is_err());
     make_room(&base).await;
     for _ in 0..500 {
         sessions.wake_revocations();
@@ -154,7 +153,7 @@ async fn a_revocation_that_finds_no_space_midway_says_so_and_goes_on_when_there_
     base.verify().await.unwrap();
 }
 
-fn operator(running: &Running) -> Caller {
+pub fn operator(running: &Running) -> Caller {
     let actor = Actor { kind: ActorKind::ServiceAccount, id: Uuid::nil() };
     Caller {
         organization: ORGANIZATION,

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use futures_util::future::join_all;
+use sessiond::cli::fill::fill;
+use sessiond::clock::Clock;
 use sessiond::committer::{By, Done, Work};
 use sessiond::core::Time;
 use sessiond::core::caller::Actor;
@@ -18,11 +20,12 @@ use sessiond::core::reason::Reason;
 use sessiond::core::session::Session;
 use sessiond::core::token::Principal;
 use sessiond::error::Error;
-use sessiond::gate::{Order, Slice};
+use sessiond::gate::{Gate, Order, Slice};
 use sessiond::store::{Batch, EndedPage, Entry, Organization, Reader, SideWrite, StoreError, Writer};
 use uuid::Uuid;
 
 use super::base::{APPLICATION, Base, Opens, Running, application, session_work};
+use super::disk::operator;
 
 // ---- writing ----
 
@@ -89,12 +92,12 @@ async fn a_commit_is_all_or_nothing() {
     let reader = Reader::open(&base.url()).await.unwrap();
     assert_eq!(reader.head().await.unwrap(), Position(0));
     let loaded = reader.load().await.unwrap();
-    assert!(loaded.organizations.is_empty() && loaded.principals.is_empty());
+    assert!(loaded.organizations.is_empty() && loaded.last_principal == 0);
     // The same writer goes on as if nothing had been.
     batch.side.pop();
     writer.commit(&batch).await.unwrap();
     assert_eq!(reader.head().await.unwrap(), Position(1));
-    assert_eq!(reader.load().await.unwrap().principals.len(), 1);
+    assert_eq!(reader.load().await.unwrap().last_principal, 1);
     reader.close().await;
     writer.close().await.unwrap();
     base.verify().await.unwrap();
@@ -133,14 +136,14 @@ async fn a_full_disk_refuses_writing_and_keeps_what_is_there_and_revokes_in_memo
     let outcome =
         running.begin(Filter { application: Some(APPLICATION), ..Filter::default() }, Reason::Revoked).await;
     assert!(matches!(outcome, Err(Error::DiskFull)));
-    let barred = running.gate.enter(session.number, running.now());
+    let barred = running.gate.enter(&operator(&running), session.number, running.now());
     assert!(barred.is_err(), "what was revoked is denied from memory");
     assert_eq!(running.head(), before.position);
     running.crash().await;
 
     assert_eq!(base.verify().await.unwrap(), before);
     let running = base.start().await;
-    assert!(running.gate.enter(session.number, running.now()).is_ok(), "it did not outlive the restart");
+    assert!(running.gate.enter(&operator(&running), session.number, running.now()).is_ok(), "it did not outlive the restart");
     running.open().await;
     running.stop().await;
     base.verify().await.unwrap();
@@ -198,11 +201,13 @@ async fn loading_folds_the_tail_that_is_not_settled() {
     running.crash().await;
 
     let reader = Reader::open(&base.url()).await.unwrap();
-    let loaded = reader.load().await.unwrap();
+    let gate = Gate::default();
+    let loaded = fill(&gate, &reader, Clock::system().now()).await.unwrap();
     assert!(loaded.settled < loaded.head, "nothing is left to fold");
+    assert_eq!((loaded.open_sessions, loaded.unsettled.len()), (2, 2));
     let total = |number: SessionNumber| {
-        let row = loaded.sessions.iter().find(|row| row.session.number == number).unwrap();
-        (row.session.total.requests, row.session.head.version, row.session.total.bytes_out)
+        let session = gate.known().session(number).cloned().unwrap();
+        (session.total.requests, session.head.version, session.total.bytes_out)
     };
     assert_eq!(total(one.number), (10, 6, 1000));
     assert_eq!(total(other.number), (1, 3, 100));

@@ -1,0 +1,143 @@
+//! Credentials while something is open by them. Whoever stays is registered first and judged then, both under the lock under
+//! which changes are made; each change that can end a credential has those judged again whom it can concern. So nothing slips
+//! between, and nobody polls.
+
+use std::sync::Arc;
+
+use super::Known;
+use crate::core::application::Organization;
+use crate::core::caller::{Caller, CredentialKind};
+use crate::core::ending::{CredentialEnd, Ending};
+use crate::core::item::Item;
+use crate::gate::flight::Flight;
+use crate::gate::holdings::{Concerned, CredentialId, Held, Holding, Side};
+use crate::gate::{Change, Client};
+
+impl Known {
+    /// Registers what a caller opens, if the credential still is what it was when it was presented.
+    pub(in crate::gate) fn hold(&self, caller: &Caller, side: Side) -> Result<Held, CredentialEnd> {
+        let held = self.holdings.hold(caller, side);
+        self.credential_end(&held.holding).map_or(Ok(held), Err)
+    }
+
+    /// How many things are open by credentials.
+    pub fn open_by_credentials(&self) -> usize {
+        self.holdings.count()
+    }
+
+    /// Whose credentials a change can end; to be asked before it is made.
+    pub(in crate::gate) fn concerned(&self, change: &Change) -> Option<Concerned> {
+        match change {
+            Change::Organization(after) => {
+                let before = self.organizations.get(&after.number)?;
+                let same = before.issuers == after.issuers && before.barred_before == after.barred_before;
+                (!same).then_some(Concerned::Organization(after.number))
+            }
+            Change::Application(after) => {
+                let before = self.applications.get(&after.number)?;
+                let same =
+                    before.archived_at == after.archived_at && before.barred_before == after.barred_before;
+                (!same).then_some(Concerned::Organization(after.organization))
+            }
+            Change::ServiceAccount(after) => {
+                let before = self.service_accounts.get(&after.number)?;
+                let same = before.archived_at == after.archived_at;
+                (!same).then_some(Concerned::Organization(after.organization))
+            }
+            // It bars from memory what it could not bar on record.
+            Change::Revocation(revocation) => {
+                revocation.is_provisional().then_some(Concerned::Organization(revocation.organization))
+            }
+            Change::SessionToken(number, _) => Some(Concerned::One(CredentialId::Session(*number))),
+            Change::BarAccessToken(id) | Change::RevokeAccessToken(id) => {
+                Some(Concerned::One(CredentialId::Access(*id)))
+            }
+            Change::Item(item) => match item {
+                Item::Principal(standing) => Some(Concerned::Organization(standing.organization)),
+                Item::ApiKey(key) => Some(Concerned::One(CredentialId::ApiKey(key.id))),
+                Item::Hook(hook) => Some(Concerned::One(CredentialId::Hook(hook.id))),
+                Item::Schedule(_) | Item::Webhook(_) | Item::MediaStream(_) | Item::Machine(_) => None,
+            },
+            // An end of a session is told to what belongs to it; a bar comes with the row that it is of; tokens that are
+            // forgotten have expired, and whoever stays has a timer for that; the rest takes nothing from anybody.
+            Change::Session(..)
+            | Change::Bar(..)
+            | Change::ForgetTokens(_)
+            | Change::LiftRevocation(_)
+            | Change::McpSession(..)
+            | Change::AccessToken(_)
+            | Change::Principal(_)
+            | Change::ApiKeySecret(..)
+            | Change::ErasePersonal(_)
+            | Change::Counted(..) => None,
+        }
+    }
+
+    /// Ends what was opened by credentials that have ended.
+    pub(in crate::gate) fn end_opened(&self, concerned: &[Concerned], cancelled: &mut Vec<Arc<Flight>>) {
+        for holding in concerned.iter().flat_map(|one| self.holdings.concerned(*one)) {
+            if let Some(end) = self.credential_end(&holding) {
+                holding.flight.cancel(Ending::Credential(end));
+                cancelled.push(holding.flight.clone());
+            }
+        }
+    }
+
+    /// How a credential has ended where it is used, if it has. The clock is no part of this.
+    fn credential_end(&self, holding: &Holding) -> Option<CredentialEnd> {
+        if holding.principal.is_some_and(|principal| self.disabled(principal)) {
+            return Some(CredentialEnd::PrincipalDisabled);
+        }
+        self.ended_itself(holding).or_else(|| self.barred_from(holding))
+    }
+
+    fn ended_itself(&self, holding: &Holding) -> Option<CredentialEnd> {
+        match &holding.kind {
+            CredentialKind::Access { token, .. } if self.given_up.contains_key(token) => {
+                Some(CredentialEnd::GivenUp)
+            }
+            CredentialKind::Access { client, .. } => match self.client(client)? {
+                Client::ServiceAccount(number) => {
+                    let archived = self.service_accounts.get(&number)?.archived_at.is_some();
+                    archived.then_some(CredentialEnd::ServiceAccountArchived)
+                }
+                Client::Application(_) => None,
+            },
+            CredentialKind::Session(number) => {
+                let replaced = self.session_token(*number)?.issued_at != holding.issued_at;
+                replaced.then_some(CredentialEnd::Replaced)
+            }
+            CredentialKind::ApiKey(id) => {
+                let deleted = self.api_key(*id)?.revoked_at.is_some();
+                deleted.then_some(CredentialEnd::ApiKeyDeleted)
+            }
+            CredentialKind::Hook(id) => {
+                let deleted = matches!(self.item_by_id(*id)?, Item::Hook(hook) if hook.deleted_at.is_some());
+                deleted.then_some(CredentialEnd::HookDeleted)
+            }
+            CredentialKind::External(external) => {
+                let trusts = |one: &Organization| one.issuers.contains(&external.trusted);
+                let trusted = self.organizations.get(&holding.organization).is_some_and(trusts);
+                (!trusted).then_some(CredentialEnd::IssuerChanged)
+            }
+        }
+    }
+
+    /// Whether the agent side is closed to a credential that is good otherwise.
+    fn barred_from(&self, holding: &Holding) -> Option<CredentialEnd> {
+        let Side::Agent(application, session) = holding.side else { return None };
+        if let Some(number) = session {
+            // It has ended, or is about to: what is open ends with it, and is told by its end.
+            let session = self.session(number)?;
+            if self.covering(session).is_some() {
+                return None;
+            }
+        }
+        let barred = matches!(&holding.kind, CredentialKind::Access { token, .. } if self.token_barred(*token));
+        if barred || holding.issued_at < self.barred_before(application, holding.principal) {
+            return Some(CredentialEnd::Revoked);
+        }
+        let archived = self.applications.get(&application)?.archived_at.is_some();
+        archived.then_some(CredentialEnd::ApplicationArchived)
+    }
+}

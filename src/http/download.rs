@@ -1,0 +1,29 @@
+//! Downloads end with the credential that they were asked for with, as whatever stays does.
+
+use std::io;
+
+use futures_util::stream::{self, Stream, StreamExt};
+
+use crate::core::ending::Ending;
+use crate::sessions::Stay;
+
+/// Pieces, as long as the credential is good. After its end the connection breaks off, so that nobody takes a part for the
+/// whole: there is no room for words in somebody else's file.
+pub fn while_good<Piece: Send + 'static>(
+    stay: Stay,
+    pieces: impl Stream<Item = io::Result<Piece>> + Send + 'static,
+) -> impl Stream<Item = io::Result<Piece>> + Send + 'static {
+    stream::unfold(Some((pieces.boxed(), stay)), |state| async move {
+        let (mut pieces, stay) = state?;
+        let ending = tokio::select! {
+            biased;
+            ending = stay.ended() => ending,
+            piece = pieces.next() => return piece.map(|piece| (piece, Some((pieces, stay)))),
+        };
+        let why = match ending {
+            Ending::Credential(end) => end.to_string(),
+            Ending::Session(reason) => format!("session disconnected: {reason}"),
+        };
+        Some((Err(io::Error::new(io::ErrorKind::ConnectionAborted, why)), None))
+    })
+}
