@@ -176,8 +176,9 @@ impl Scopes {
     /// have. Who manages the whole organization has every right in it; the installation is another matter.
     pub fn lacks_to_give(self, scopes: Self) -> Self {
         let organization = self.has(Scope::ManagementAll);
-        let lacking =
-            scopes.iter().filter(|scope| !self.has(*scope) && !(organization && *scope != Scope::PlatformAdmin));
+        let lacking = scopes
+            .iter()
+            .filter(|scope| !self.has(*scope) && !(organization && *scope != Scope::PlatformAdmin));
         lacking.fold(Self::default(), Self::with)
     }
 

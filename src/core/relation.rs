@@ -79,11 +79,6 @@ impl MayAct {
         related(caller, &session, all)?;
         of_its_kind(way, &session).map(|()| Self(session))
     }
-
-    /// Who may act on a session may know of it.
-    pub fn look(&self) -> MayLook {
-        MayLook(self.0.clone())
-    }
 }
 
 impl Deref for MayLook {

@@ -34,9 +34,12 @@ impl Claimant<'_> {
             Named::Application(id) => owns(id),
             Named::Organization(id) => id == self.id,
             Named::Nothing => {
-                let mut said = self.claims.iter().filter(|one| one.issuer == issuer && one.audience == audience);
+                let mut said =
+                    self.claims.iter().filter(|one| one.issuer == issuer && one.audience == audience);
                 match said.next() {
-                    Some(first) => first.organization == self.id || said.any(|one| one.organization == self.id),
+                    Some(first) => {
+                        first.organization == self.id || said.any(|one| one.organization == self.id)
+                    }
                     None => self.number.is_operators(),
                 }
             }

@@ -43,7 +43,11 @@ impl Sessions {
     pub async fn get(&self, caller: &Caller, application: Uuid, id: Uuid) -> Result<View, Error> {
         let application = self.readable(caller, application)?;
         let row = self.visible(caller, Way::Management, id).await?;
-        if row.session.application == application { self.view(row).await } else { Err(Error::NotFound("Session")) }
+        if row.session.application == application {
+            self.view(row).await
+        } else {
+            Err(Error::NotFound("Session"))
+        }
     }
 
     /// One session by its id alone, if the caller may know of it, by this way.

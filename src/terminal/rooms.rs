@@ -360,7 +360,8 @@ impl Terminals {
 /// organization's own.
 fn is_allowed(address: IpAddr, allow: &[IpNet], organization: OrganizationNumber) -> bool {
     let address = address.to_canonical();
-    (organization.is_operators() && address.is_loopback()) || (!is_never(address) && allow.iter().any(|network| network.contains(&address)))
+    (organization.is_operators() && address.is_loopback())
+        || (!is_never(address) && allow.iter().any(|network| network.contains(&address)))
 }
 
 /// Minds one terminal.

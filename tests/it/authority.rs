@@ -21,7 +21,11 @@ async fn of_ten_who_renew_with_one_token_at_once_one_gets_another() {
         assert_eq!(renewed.len(), 1, "round {round}: {answers:?}");
         assert!(answers.iter().all(|(status, _)| matches!(status.as_u16(), 200 | 401)), "{answers:?}");
         let token = renewed[0].1["token"].as_str().unwrap();
-        assert_eq!(agent.call_as(&server.holder(token), "heartbeat").await.0, 200, "the one that was given works");
+        assert_eq!(
+            agent.call_as(&server.holder(token), "heartbeat").await.0,
+            200,
+            "the one that was given works"
+        );
         assert_eq!(agent.call("heartbeat").await.0, 401, "and the old one does not");
     }
 }
@@ -95,7 +99,10 @@ async fn nothing_is_recorded_of_a_credential_after_the_event_that_ended_it() {
         let (ended, last) = last_of(&server, id, "api_key_revoked").await;
         assert!(last < ended, "a key: {last} after {ended}");
         // A service account is archived.
-        let made = operator.post("/api/v1/service-accounts", json!({ "name": "a", "scopes": ["mcp:invoke"] })).await.1;
+        let made = operator
+            .post("/api/v1/service-accounts", json!({ "name": "a", "scopes": ["mcp:invoke"] }))
+            .await
+            .1;
         let text = |at: &str| made.pointer(at).and_then(Value::as_str).unwrap().to_owned();
         let id = text("/serviceAccount/id");
         let token = server.token_for(&text("/serviceAccount/clientId"), &text("/clientSecret"), "").await;
@@ -111,7 +118,8 @@ async fn nothing_is_recorded_of_a_credential_after_the_event_that_ended_it() {
         let holder = server.holder(provider.sign(&provider.header(), &provider.claims(&server, "ada")));
         let agents = holder.connect_many(24).await;
         let none = json!({ "issuers": [] });
-        race(&agents, &holder, async { operator.put("/api/v1/organization/issuers", none).await.0.as_u16() }).await;
+        race(&agents, &holder, async { operator.put("/api/v1/organization/issuers", none).await.0.as_u16() })
+            .await;
         let people = operator.get("/api/v1/principals?subject=ada").await.1;
         let person = people["items"][0]["id"].as_str().unwrap().to_owned();
         let (ended, last) = last_of(&server, &person, "organization_issuers_set").await;
@@ -123,7 +131,8 @@ async fn nothing_is_recorded_of_a_credential_after_the_event_that_ended_it() {
 async fn a_client_is_given_no_token_for_a_secret_that_was_replaced() {
     let server = Server::start().await;
     let operator = server.operator().await;
-    let made = operator.post("/api/v1/service-accounts", json!({ "name": "a", "scopes": ["mcp:invoke"] })).await.1;
+    let made =
+        operator.post("/api/v1/service-accounts", json!({ "name": "a", "scopes": ["mcp:invoke"] })).await.1;
     let text = |at: &str| made.pointer(at).and_then(Value::as_str).unwrap().to_owned();
     let (id, client, mut secret) =
         (text("/serviceAccount/id"), text("/serviceAccount/clientId"), text("/clientSecret"));
@@ -134,10 +143,8 @@ async fn a_client_is_given_no_token_for_a_secret_that_was_replaced() {
     };
     for _ in 0..10 {
         let path = format!("/api/v1/service-accounts/{id}/rotate-secret");
-        let (rotated, asked) = tokio::join!(
-            operator.send(Method::POST, &path, None),
-            join_all((0..8).map(|_| ask(&secret))),
-        );
+        let (rotated, asked) =
+            tokio::join!(operator.send(Method::POST, &path, None), join_all((0..8).map(|_| ask(&secret))),);
         assert!(asked.iter().all(|status| matches!(status, 200 | 401)), "{asked:?}");
         let rotated: Value = rotated.json().await.unwrap();
         let new = rotated["clientSecret"].as_str().unwrap().to_owned();

@@ -104,10 +104,9 @@ async fn an_application_made_on_the_way_is_nobodys_only_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_only_this_machine_can_reach_is_the_first_organizations_unless_the_operator_says_otherwise() {
-    for (flags, allowed) in [
-        (&[][..], false),
-        (&["--allow-upstream", "127.0.0.0/8", "--allow-machine", "127.0.0.0/8"][..], true),
-    ] {
+    for (flags, allowed) in
+        [(&[][..], false), (&["--allow-upstream", "127.0.0.0/8", "--allow-machine", "127.0.0.0/8"][..], true)]
+    {
         let server = Server::with(flags).await;
         let founded = server.running.as_ref().unwrap().house.directory.found("other", None).await.unwrap();
         let other = server.holder(server.token_for(&founded.client_id, &founded.client_secret, "").await);
@@ -115,7 +114,8 @@ async fn what_only_this_machine_can_reach_is_the_first_organizations_unless_the_
             let may = first || allowed;
             let name = json!({ "name": "gateway" });
             let made = holder.post("/api/v1/applications", name).await.1;
-            let path = format!("/api/v1/applications/{}/upstream", made["application"]["id"].as_str().unwrap());
+            let path =
+                format!("/api/v1/applications/{}/upstream", made["application"]["id"].as_str().unwrap());
             for url in ["http://127.0.0.1:4000/mcp", "https://127.0.0.1:4000/mcp", "http://[::1]:4000/mcp"] {
                 let (status, body) = holder.put(&path, json!({ "url": url })).await;
                 let good = if may && !(url.contains("::1") && !first) { 200 } else { 400 };
@@ -155,12 +155,16 @@ async fn a_name_that_leads_to_this_machine_leads_another_organizations_calls_now
         let made = holder.post("/api/v1/applications", json!({ "name": "gateway" })).await.1;
         let id = made["application"]["id"].as_str().unwrap();
         let url = format!("http://localhost:{port}");
-        let (status, body) = holder.put(&format!("/api/v1/applications/{id}/upstream"), json!({ "url": url })).await;
+        let (status, body) =
+            holder.put(&format!("/api/v1/applications/{id}/upstream"), json!({ "url": url })).await;
         assert_eq!(status, 200, "{body}");
         let key = holder.post("/api/v1/api-keys", json!({ "name": "k", "scopes": ["mcp:invoke"] })).await.1;
-        let request = server.http.post(server.url(&format!("/mcp/{id}"))).bearer_auth(key["key"].as_str().unwrap());
+        let request =
+            server.http.post(server.url(&format!("/mcp/{id}"))).bearer_auth(key["key"].as_str().unwrap());
         let request = request.header("accept", "application/json, text/event-stream").json(&initialize);
-        let answer = request.send().await.unwrap();
-        assert_eq!(answer.status() == 200, reached, "{} {:?}", answer.status(), answer.text().await);
+        let answer = request.send().await.unwrap().text().await.unwrap();
+        // What cannot be reached is said in a JSON-RPC error.
+        assert_eq!(answer.contains("serverInfo"), reached, "{answer}");
+        assert_eq!(answer.contains("upstream_unreachable"), !reached, "{answer}");
     }
 }

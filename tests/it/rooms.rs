@@ -23,7 +23,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("lines", &["core", "store", "error", "clock", "logs"]),
     ("outbound", &["error", "config"]),
     ("webhooks", &["core", "error", "secret", "directory", "live", "clock", "config", "outbound", "meter"]),
-    ("issuers", &["core", "clock", "config", "outbound"]),
+    ("issuers", &["core", "clock", "config", "error", "outbound"]),
     ("auth", &["core", "store", "secret", "gate", "error", "clock", "directory", "issuers"]),
     ("mcp", BRIDGE),
     ("terminal", BRIDGE),

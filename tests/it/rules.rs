@@ -293,7 +293,10 @@ const ADA: PrincipalNumber = PrincipalNumber(1);
 #[test]
 fn the_natural_key_is_the_anchor_else_the_client_session_id_and_else_the_token_identifier() {
     assert_eq!(natural_key(ADA, Some("z"), None, Some("a"), Some("b")), Some(NaturalKey::Anchor("z")));
-    assert_eq!(natural_key(ADA, None, None, Some("a"), Some("b")), Some(NaturalKey::ClientSessionId(ADA, "a")));
+    assert_eq!(
+        natural_key(ADA, None, None, Some("a"), Some("b")),
+        Some(NaturalKey::ClientSessionId(ADA, "a"))
+    );
     assert_eq!(natural_key(ADA, None, None, None, Some("b")), Some(NaturalKey::TokenIdentifier(ADA, "b")));
     assert_eq!(natural_key(ADA, None, None, None, None), None);
     let named = |principal| natural_key(principal, None, None, Some("x"), None);
@@ -301,7 +304,11 @@ fn the_natural_key_is_the_anchor_else_the_client_session_id_and_else_the_token_i
     assert_ne!(natural_key(ADA, Some("x"), None, None, None), named(ADA));
     assert_ne!(named(ADA), named(PrincipalNumber(2)), "what a client makes up is told apart by whose it is");
     let in_resource = |principal| natural_key(principal, None, Some("stream"), Some("x"), None);
-    assert_eq!(in_resource(ADA), in_resource(PrincipalNumber(2)), "a name in a resource is the application's");
+    assert_eq!(
+        in_resource(ADA),
+        in_resource(PrincipalNumber(2)),
+        "a name in a resource is the application's"
+    );
 }
 
 #[test]

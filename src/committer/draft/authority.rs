@@ -50,7 +50,8 @@ impl Draft<'_> {
     fn person_stands(&self, authority: &Authority) -> Result<(), Error> {
         let own = !matches!(authority.credential.kind, CredentialKind::Session(_));
         let person = authority.principal.filter(|_| own);
-        let disabled = person.and_then(|person| self.standing(person)).is_some_and(|one| one.disabled_at.is_some());
+        let disabled =
+            person.and_then(|person| self.standing(person)).is_some_and(|one| one.disabled_at.is_some());
         if disabled { Err(Refusal::PrincipalDisabled.into()) } else { Ok(()) }
     }
 

@@ -147,7 +147,10 @@ impl Draft<'_> {
         Ok(Done::Application(Box::new(application)))
     }
 
-    pub(super) fn live_applications(&self, organization: OrganizationNumber) -> impl Iterator<Item = &Application> {
+    pub(super) fn live_applications(
+        &self,
+        organization: OrganizationNumber,
+    ) -> impl Iterator<Item = &Application> {
         let known =
             self.known.applications.values().filter(|one| !self.applications.contains_key(&one.number));
         known

@@ -56,7 +56,11 @@ impl Draft<'_> {
     }
 
     /// That one more small thing of a kind may be there.
-    pub(super) fn room_for_item(&self, organization: OrganizationNumber, kind: StreamKind) -> Result<(), Error> {
+    pub(super) fn room_for_item(
+        &self,
+        organization: OrganizationNumber,
+        kind: StreamKind,
+    ) -> Result<(), Error> {
         if kind == StreamKind::MediaStream {
             return self.room_for_stream(organization);
         }

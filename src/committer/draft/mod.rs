@@ -1,8 +1,8 @@
 //! A batch while it is being decided: the Gate as it was, with what the units before decided laid over it.
 
+mod authority;
 mod bar;
 mod directory;
-mod authority;
 mod limits;
 mod made;
 mod principals;

@@ -258,10 +258,12 @@ impl Viewer<'_> {
         let session = match self.sessions.connect(caller, new).await {
             Ok(opened) => opened.session,
             // The same said again, because the answer was lost, is the same session.
-            Err(Error::Conflict { code: "session_key_taken", .. }) => match self.own(caller, stream, &name).await? {
-                Some(session) => Session::clone(&session),
-                None => return Ok(Reply::refused(name_taken(&name))),
-            },
+            Err(Error::Conflict { code: "session_key_taken", .. }) => {
+                match self.own(caller, stream, &name).await? {
+                    Some(session) => Session::clone(&session),
+                    None => return Ok(Reply::refused(name_taken(&name))),
+                }
+            }
             Err(error) => return refusal(error.into()),
         };
         Ok(Reply::allowed(Some(session.lifetime_ends_at - self.sessions.now())))
@@ -283,12 +285,7 @@ impl Viewer<'_> {
     }
 
     /// The live session of this name, if this very connection opened it.
-    async fn own(
-        &self,
-        caller: &Caller,
-        stream: &MediaStream,
-        name: &str,
-    ) -> Result<Option<MayAct>, Error> {
+    async fn own(&self, caller: &Caller, stream: &MediaStream, name: &str) -> Result<Option<MayAct>, Error> {
         let Some(session) = self.sessions.named_to_act_on(caller, stream, name) else { return Ok(None) };
         let own = self.sessions.is_of(&session, &self.digest(&[])).await?;
         Ok(own.then_some(session))

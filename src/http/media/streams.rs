@@ -94,6 +94,7 @@ pub async fn list_streams(
         (status = 201, description = "It is there now.", body = MadeAnswer),
         (status = 200, description = "It was there.", body = MadeAnswer),
         (status = 400, description = "A name is empty, too long, or has characters that none may have.", body = MediaError),
+        (status = 409, description = "There are as many streams, or applications made for them, as there may be.", body = MediaError),
         (status = 507, description = "The disk is full; nothing was written.", body = MediaError),
     ))]
 pub async fn declare_stream(

@@ -11,8 +11,7 @@ use uuid::Uuid;
 
 use super::machines::{Pagination, read_page};
 use super::{
-    Id, MachineName, SESSION, Success, User, UserName, id, machine_name, read_id, seconds,
-    user_name,
+    Id, MachineName, SESSION, Success, User, UserName, id, machine_name, read_id, seconds, user_name,
 };
 use crate::core::Time;
 use crate::core::caller::Caller;

@@ -9,9 +9,9 @@ use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Standing, way_to};
 use super::key::{Key, WorkId};
 use super::list::read_number;
+use super::{Standing, way_to};
 use crate::core::Time;
 use crate::core::caller::Caller;
 use crate::core::ids::SessionNumber;

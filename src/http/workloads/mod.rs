@@ -155,12 +155,7 @@ fn shown_all(app: &App, all: Vec<WorkView>) -> Vec<WorkloadSession> {
 }
 
 /// One session, as it is now.
-async fn show(
-    app: &App,
-    caller: &Caller,
-    way: Way,
-    id: Uuid,
-) -> Result<Json<WorkloadSession>, Problem> {
+async fn show(app: &App, caller: &Caller, way: Way, id: Uuid) -> Result<Json<WorkloadSession>, Problem> {
     let one = app.sessions.work_view(caller, way, id).await?;
     Ok(Json(shown(one, app.sessions.now(), app.config.workload_grace)))
 }

@@ -34,8 +34,12 @@ pub(super) fn check(field: &'static str, url: &str, config: &Config, here: bool)
     }
     let url = Url::parse(url).map_err(|error| wrong(&format!("is not a URL: {error}")))?;
     let (may, which): (fn(IpAddr, &[IpNet], bool) -> bool, _) = match (url.scheme(), here) {
-        ("http", true) => (is_allowed, "only loopback is, what --allow-upstream adds, and public ones with https://"),
-        ("https", true) => (is_allowed_encrypted, "only public ones are, loopback, and what --allow-upstream adds"),
+        ("http", true) => {
+            (is_allowed, "only loopback is, what --allow-upstream adds, and public ones with https://")
+        }
+        ("https", true) => {
+            (is_allowed_encrypted, "only public ones are, loopback, and what --allow-upstream adds")
+        }
         ("http", false) => (is_allowed, "only what --allow-upstream adds is, and public ones with https://"),
         ("https", false) => (is_allowed_encrypted, "only public ones are, and what --allow-upstream adds"),
         _ => return Err(wrong("must begin with http:// or https://")),

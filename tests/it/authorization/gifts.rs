@@ -27,7 +27,10 @@ const JUDGED: [(&str, &str); 24] = [
     ("oauth.token", "its client asks for no more than it may"),
     ("oauth.revoke", "judged by the token's scopes"),
     ("issuers.set", "judged by the issuer's scopes, which are never the installation's"),
-    ("organizations.create", "founding is the installation's; its account has rights in that organization alone"),
+    (
+        "organizations.create",
+        "founding is the installation's; its account has rights in that organization alone",
+    ),
     ("agent.create", "the token of the session that the caller keeps"),
     ("agent.renew", "the token of the session that the caller keeps"),
     ("terminals.createSession", "the token of the terminal that the caller opens"),
@@ -42,11 +45,24 @@ const JUDGED: [(&str, &str); 24] = [
 
 /// Operations that end something that is no credential, or of a session that the caller may end.
 const NO_CREDENTIAL: [&str; 18] = [
-    "agentInstances.revoke", "agentInstances.revokeAll", "agentSessions.revoke", "agentSessions.revokeAll",
-    "agentSessions.terminate", "scheduledRevocations.delete", "workloads.deleteWebuiSession",
-    "workloads.deleteTaskSession", "workloads.terminateWebuiSession", "workloads.terminateTaskSession",
-    "workloads.endWebuiSession", "workloads.endTaskSession", "terminals.terminateSession", "media.terminateSession",
-    "agent.disconnect", "me.endSession", "principals.erase", "revocations.create",
+    "agentInstances.revoke",
+    "agentInstances.revokeAll",
+    "agentSessions.revoke",
+    "agentSessions.revokeAll",
+    "agentSessions.terminate",
+    "scheduledRevocations.delete",
+    "workloads.deleteWebuiSession",
+    "workloads.deleteTaskSession",
+    "workloads.terminateWebuiSession",
+    "workloads.terminateTaskSession",
+    "workloads.endWebuiSession",
+    "workloads.endTaskSession",
+    "terminals.terminateSession",
+    "media.terminateSession",
+    "agent.disconnect",
+    "me.endSession",
+    "principals.erase",
+    "revocations.create",
 ];
 
 /// Whether somewhere in a schema there is a member that is a credential.
@@ -59,7 +75,9 @@ fn holds_a_credential(document: &Value, schema: &Value, seen: &mut BTreeSet<Stri
     match schema {
         Value::Object(members) => members.iter().any(|(name, member)| {
             let property = name == "properties"
-                && member.as_object().is_some_and(|all| all.keys().any(|key| CREDENTIALS.contains(&key.as_str())));
+                && member
+                    .as_object()
+                    .is_some_and(|all| all.keys().any(|key| CREDENTIALS.contains(&key.as_str())));
             property || holds_a_credential(document, member, seen)
         }),
         Value::Array(items) => items.iter().any(|item| holds_a_credential(document, item, seen)),
@@ -71,17 +89,37 @@ fn holds_a_credential(document: &Value, schema: &Value, seen: &mut BTreeSet<Stri
 fn every_operation_that_hands_out_a_credential_or_ends_one_says_how_it_is_judged() {
     let document = Document::new();
     let judged: Vec<&str> = JUDGED.iter().map(|(operation, _)| *operation).collect();
-    let ends = ["revoke", "archive", "delete", "disable", "enable", "rotate", "terminate", "disconnect", "end", "erase"];
+    let ends = [
+        "revoke",
+        "archive",
+        "delete",
+        "disable",
+        "enable",
+        "rotate",
+        "terminate",
+        "disconnect",
+        "end",
+        "erase",
+    ];
     for operation in document.operations() {
         let answers = operation.described["responses"].as_object().unwrap();
         let gives = answers.iter().any(|(status, answer)| {
-            status.starts_with('2') && holds_a_credential(&document.0, &answer["content"], &mut BTreeSet::new())
+            status.starts_with('2')
+                && holds_a_credential(&document.0, &answer["content"], &mut BTreeSet::new())
         });
         let verb = operation.id.rsplit('.').next().unwrap();
         let ends = ends.iter().any(|word| verb.starts_with(word));
-        assert!(!gives || judged.contains(&operation.id), "{} hands out a credential: say how it is judged", operation.id);
+        assert!(
+            !gives || judged.contains(&operation.id),
+            "{} hands out a credential: say how it is judged",
+            operation.id
+        );
         let known = judged.contains(&operation.id) || NO_CREDENTIAL.contains(&operation.id);
-        assert!(!ends || known, "{} ends something: say whether that is a credential, and how it is judged", operation.id);
+        assert!(
+            !ends || known,
+            "{} ends something: say whether that is a credential, and how it is judged",
+            operation.id
+        );
     }
     let known: Vec<&str> = document.operations().map(|operation| operation.id).collect();
     for id in judged.iter().chain(&NO_CREDENTIAL) {
@@ -99,7 +137,8 @@ async fn who_manages_an_organization_neither_becomes_nor_locks_out_who_runs_the_
     let manager = server.holder(server.token_for(&client[0], &client[1], "").await);
     let all = json!(["management:all", "platform:admin"]);
     let accounts = manager.get("/api/v1/service-accounts").await.1;
-    let bootstrap = accounts["items"].as_array().unwrap().iter().find(|one| one["name"] != "m").unwrap()["id"].clone();
+    let bootstrap =
+        accounts["items"].as_array().unwrap().iter().find(|one| one["name"] != "m").unwrap()["id"].clone();
     let oauth = json!({ "type": "confidential", "redirectUris": [], "scopes": ["platform:admin"] });
     let application = json!({ "name": "over", "oauth": oauth });
     let application = text(&made(&platform, "/api/v1/applications", application).await, "/application/id");

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::world::{made, text};
 use crate::issuers::Provider;
-use crate::mcp::upstream::Upstream;
 use crate::mcp::House;
+use crate::mcp::upstream::Upstream;
 use crate::openapi::document::{Document, Operation, ask, filled};
 use crate::support::Holder;
 use crate::terminal::sshd::{SHELL, Sshd, user};
@@ -44,24 +44,38 @@ fn wants(operation: &str) -> Wants {
     const MEDIA: &[&str] = &["media"];
     match operation {
         "agentSessions.get" | "agentSessions.history" | "agentInstances.get" => Read,
-        "agentSessions.revoke" | "agentSessions.terminate" | "agentSessions.suspend" | "agentSessions.resume"
+        "agentSessions.revoke"
+        | "agentSessions.terminate"
+        | "agentSessions.suspend"
+        | "agentSessions.resume"
         | "agentInstances.revoke" => End,
         "me.session" | "me.endSession" => Mine,
         "agent.heartbeat" | "agent.activity" | "agent.disconnect" => Keep,
         "agent.renew" => Renew,
         "agent.events" => Follow,
-        "workloads.getWebuiSession" | "workloads.getWebuiLogs" | "workloads.listWebuiLogs"
+        "workloads.getWebuiSession"
+        | "workloads.getWebuiLogs"
+        | "workloads.listWebuiLogs"
         | "workloads.downloadWebuiLogs" => Look(WEBUI),
-        "workloads.getTaskSession" | "workloads.getTaskLogs" | "workloads.listTaskLogs"
+        "workloads.getTaskSession"
+        | "workloads.getTaskLogs"
+        | "workloads.listTaskLogs"
         | "workloads.downloadTaskLogs" => Look(TASK),
-        "workloads.heartbeatWebuiSession" | "workloads.endWebuiSession" | "workloads.terminateWebuiSession"
+        "workloads.heartbeatWebuiSession"
+        | "workloads.endWebuiSession"
+        | "workloads.terminateWebuiSession"
         | "workloads.logWebuiSession" => Act(WEBUI),
         "workloads.deleteWebuiSession" => Act(BOTH),
-        "workloads.changeTaskState" | "workloads.heartbeatTaskSession" | "workloads.endTaskSession"
-        | "workloads.deleteTaskSession" | "workloads.terminateTaskSession" | "workloads.logTaskSession" => Act(TASK),
-        "terminals.getSession" | "terminals.getLogs" | "terminals.getRecording" | "terminals.createViewer" => {
-            Look(TERMINAL)
-        }
+        "workloads.changeTaskState"
+        | "workloads.heartbeatTaskSession"
+        | "workloads.endTaskSession"
+        | "workloads.deleteTaskSession"
+        | "workloads.terminateTaskSession"
+        | "workloads.logTaskSession" => Act(TASK),
+        "terminals.getSession"
+        | "terminals.getLogs"
+        | "terminals.getRecording"
+        | "terminals.createViewer" => Look(TERMINAL),
         "terminals.terminateSession" => Act(TERMINAL),
         "media.sessionStatistics" | "media.throughput" | "media.currentThroughput" => Look(MEDIA),
         "media.terminateSession" | "media.reportSession" => Act(MEDIA),
@@ -110,18 +124,60 @@ impl Asks {
         let surface = !self.jwt;
         match wants {
             Wants::Read if !self.reads => vec![403],
-            Wants::Read => if sees { done } else { vec![404] },
+            Wants::Read => {
+                if sees {
+                    done
+                } else {
+                    vec![404]
+                }
+            }
             Wants::End => vec![403],
-            Wants::Mine => if own { done } else { vec![404] },
+            Wants::Mine => {
+                if own {
+                    done
+                } else {
+                    vec![404]
+                }
+            }
             Wants::Keep if !own => vec![404],
-            Wants::Keep => if has_token { done } else { vec![403] },
+            Wants::Keep => {
+                if has_token {
+                    done
+                } else {
+                    vec![403]
+                }
+            }
             Wants::Renew if !own => vec![404],
-            Wants::Renew => if has_token { done } else { vec![409] },
+            Wants::Renew => {
+                if has_token {
+                    done
+                } else {
+                    vec![409]
+                }
+            }
             Wants::Follow if !sees => vec![404],
-            Wants::Follow => if has_token || self.reads { done } else { vec![403] },
+            Wants::Follow => {
+                if has_token || self.reads {
+                    done
+                } else {
+                    vec![403]
+                }
+            }
             Wants::Look(_) | Wants::Act(_) if !surface => vec![403],
-            Wants::Look(kinds) => if sees && kinds.contains(&kind) { done } else { vec![404] },
-            Wants::Act(kinds) => if own && kinds.contains(&kind) { done } else { vec![404] },
+            Wants::Look(kinds) => {
+                if sees && kinds.contains(&kind) {
+                    done
+                } else {
+                    vec![404]
+                }
+            }
+            Wants::Act(kinds) => {
+                if own && kinds.contains(&kind) {
+                    done
+                } else {
+                    vec![404]
+                }
+            }
         }
     }
 }
@@ -158,7 +214,8 @@ async fn key(operator: &Holder, user: &str, more: &[&str]) -> Holder {
 impl World {
     async fn begin() -> Self {
         let (house, upstream) =
-            House::with_fake(&["--issuer-allow-loopback", "--terminal-grace", "1h", "--rate-limit", "0"]).await;
+            House::with_fake(&["--issuer-allow-loopback", "--terminal-grace", "1h", "--rate-limit", "0"])
+                .await;
         let provider = Provider::start().await;
         let mut trusted = provider.trusted();
         trusted["scopes"] = json!(["mcp:invoke", "management:sessions:read"]);
@@ -188,13 +245,24 @@ impl World {
         let own = made(&house.operator, "/api/v1/api-keys", own).await;
         let own = Holder { token: Some(text(&own, "/key")), ..house.operator.clone() };
         let machine = text(&made(&own, "/v1/machines", machine).await, "/data/id");
-        let founded = house.server.running.as_ref().unwrap().house.directory.found("other", None).await.unwrap();
+        let founded =
+            house.server.running.as_ref().unwrap().house.directory.found("other", None).await.unwrap();
         let token = house.server.token_for(&founded.client_id, &founded.client_secret, "").await;
         let manager = house.server.holder(token);
         made(&manager, "/api/v1/applications", json!({ "name": "theirs" })).await;
         let eve = key(&manager, "eve", &["management:sessions:read"]).await;
         let made = Default::default();
-        Self { house, _upstream: upstream, document: Document::new(), machine, _sshd: sshd, ada, bob, eve, made }
+        Self {
+            house,
+            _upstream: upstream,
+            document: Document::new(),
+            machine,
+            _sshd: sshd,
+            ada,
+            bob,
+            eve,
+            made,
+        }
     }
 
     /// Opens a session of a kind and returns its id; of a media session its name, too.
@@ -215,8 +283,10 @@ impl World {
                 uuid::Uuid::try_parse(&digits).unwrap().to_string()
             }
             "media" => {
-                let request = holder.http.post(format!("{}{PLACE}", holder.base)).json(&json!({ "name": name }));
-                let answer = request.header("authorization", crate::media::basic(&token)).send().await.unwrap();
+                let request =
+                    holder.http.post(format!("{}{PLACE}", holder.base)).json(&json!({ "name": name }));
+                let answer =
+                    request.header("authorization", crate::media::basic(&token)).send().await.unwrap();
                 let status = answer.status();
                 let body: Value = answer.json().await.unwrap();
                 assert_eq!(status, 201, "{body}");
@@ -247,7 +317,9 @@ impl World {
         let body = match operation.id {
             "workloads.changeTaskState" => Some(json!({ "state": "running" })),
             "workloads.endTaskSession" => Some(json!({ "state": "finished" })),
-            "workloads.logWebuiSession" | "workloads.logTaskSession" => Some(json!({ "lines": [{ "text": "l" }] })),
+            "workloads.logWebuiSession" | "workloads.logTaskSession" => {
+                Some(json!({ "lines": [{ "text": "l" }] }))
+            }
             "media.reportSession" => Some(json!({ "totalBytesOut": 1 })),
             _ => None,
         };
@@ -279,8 +351,13 @@ impl Session {
             _ => self.id.clone(),
         };
         let ids = [
-            ("applicationId", self.application.as_str()), ("sessionId", id.as_str()), ("session_id", id.as_str()),
-            ("vhost", "v"), ("app", "a"), ("stream", "s"), ("session", self.name.as_str()),
+            ("applicationId", self.application.as_str()),
+            ("sessionId", id.as_str()),
+            ("session_id", id.as_str()),
+            ("vhost", "v"),
+            ("app", "a"),
+            ("stream", "s"),
+            ("session", self.name.as_str()),
         ];
         filled(operation.path, &ids, "")
     }
@@ -325,7 +402,10 @@ async fn a_person_reaches_the_own_sessions_and_no_others_by_every_operation_and_
                     if !jwt && !reads {
                         let status = world.ask(&world.eve, operation, session).await;
                         let eve = Asks { jwt: false, reads: true };
-                        if !eve.answer(wants, Whose::AnotherOrganizations, &session.kind).contains(&status.as_u16()) {
+                        if !eve
+                            .answer(wants, Whose::AnotherOrganizations, &session.kind)
+                            .contains(&status.as_u16())
+                        {
                             let (id, kind) = (operation.id, &session.kind);
                             writeln!(faults, "{id} of another organization's {kind}: {status}").unwrap();
                         }
@@ -394,7 +474,8 @@ async fn lists_and_sums_of_a_surface_show_a_person_the_own_sessions_alone() {
     let token = ada.token.clone().unwrap();
     for kind in ["webui", "task"] {
         let url = format!("{}/pro/session-manager/v1/sessions/{kind}", ada.base);
-        let list: Value = ada.http.get(url).header("apiKey", &token).send().await.unwrap().json().await.unwrap();
+        let list: Value =
+            ada.http.get(url).header("apiKey", &token).send().await.unwrap().json().await.unwrap();
         assert_eq!(list["total_sessions"], 1, "{list}");
     }
     let media = async |path: &str| -> Value {

@@ -16,7 +16,11 @@ fn operations(application: &str, account: &str) -> Vec<(Method, String, Option<V
         (Method::POST, APPLICATIONS.to_owned(), Some(json!({ "name": "made" }))),
         (Method::PATCH, application.clone(), Some(json!({ "description": "changed" }))),
         (Method::POST, format!("{application}/rotate-secret"), None),
-        (Method::PUT, format!("{application}/upstream"), Some(json!({ "url": "http://127.0.0.1:4000/mcp" }))),
+        (
+            Method::PUT,
+            format!("{application}/upstream"),
+            Some(json!({ "url": "https://upstream.example/mcp" })),
+        ),
         (Method::GET, ACCOUNTS.to_owned(), None),
         (Method::GET, account.clone(), None),
         (Method::POST, ACCOUNTS.to_owned(), Some(json!({ "name": "made" }))),

@@ -87,7 +87,11 @@ async fn an_organization_takes_tokens_for_its_own_url_and_no_audience_that_other
     let url = server.url(&format!("/api/v1/organizations/{id}"));
     theirs["audience"] = json!(url);
     let (status, body) = server.operator().await.put(ISSUERS, json!({ "issuers": [theirs] })).await;
-    assert_eq!((status.as_u16(), &body["code"]), (403, &json!("audience_not_own")), "nor the first takes another's");
+    assert_eq!(
+        (status.as_u16(), &body["code"]),
+        (403, &json!("audience_not_own")),
+        "nor the first takes another's"
+    );
     // The own are.
     let made = other.post("/api/v1/applications", json!({ "name": "mine" })).await.1;
     let gateway = server.url(&format!("/mcp/{}", made["application"]["id"].as_str().unwrap()));
@@ -115,9 +119,14 @@ async fn an_audience_that_others_could_name_is_given_by_the_operator_and_then_to
     let (_, third) = another(&server, "third").await;
     let issuers = json!({ "issuers": [provider.trusted()] });
     assert_eq!(third.put(ISSUERS, issuers.clone()).await.0, 403);
-    assert_eq!(server.operator().await.put(ISSUERS, issuers).await.0, 403, "it is another's by the operator's word");
+    assert_eq!(
+        server.operator().await.put(ISSUERS, issuers).await.0,
+        403,
+        "it is another's by the operator's word"
+    );
     let house = &server.running.as_ref().unwrap().house;
-    let given = house.gate.known().organizations.values().find(|one| one.id.to_string() == id).unwrap().number;
+    let given =
+        house.gate.known().organizations.values().find(|one| one.id.to_string() == id).unwrap().number;
     assert!(!given.is_operators());
 }
 

@@ -98,7 +98,13 @@ impl Base {
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let committer = {
             let _entered = process.enter();
-            Committer::start(writer, &loaded, gate.clone(), clock.clone(), (Policy::default(), Maxima::default()))
+            Committer::start(
+                writer,
+                &loaded,
+                gate.clone(),
+                clock.clone(),
+                (Policy::default(), Maxima::default()),
+            )
         };
         Running { committer, gate, reader, clock, process: Some(process) }
     }
