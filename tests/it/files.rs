@@ -264,7 +264,7 @@ async fn whoever_loses_a_race_for_a_position_ends() {
         .await
         .unwrap();
     sqlx::query("insert into event select * from copy").execute(&mut other).await.unwrap();
-    let url = format!("{}{}/heartbeat", daemon.base, agent.path());
+    let url = format!("{}/api/v1/agent-sessions/{}/heartbeat", daemon.base, agent.id);
     let answer = operator.http.post(url).bearer_auth(agent.holder.token.as_ref().unwrap()).send().await;
     assert!(!answer.is_ok_and(|answer| answer.status().is_success()), "nothing was acknowledged");
     assert_eq!(ends(&mut daemon), Some(74));
@@ -285,7 +285,7 @@ async fn a_database_that_was_deleted_or_replaced_under_the_service_ends_it() {
         }
         // Nobody has to write for it to be noticed; and whoever does gets no acknowledgement.
         if suffix.is_empty() && !replaced {
-            let url = format!("{}{}/heartbeat", daemon.base, agent.path());
+            let url = format!("{}/api/v1/agent-sessions/{}/heartbeat", daemon.base, agent.id);
             let token = agent.holder.token.as_ref().unwrap();
             let answer = operator.http.post(url).bearer_auth(token).send().await;
             assert!(!answer.is_ok_and(|answer| answer.status().is_success()), "nothing was acknowledged");

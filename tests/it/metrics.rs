@@ -52,7 +52,9 @@ async fn every_metric_is_there_under_its_name_and_no_id_is_in_any() {
         let answer = reqwest::get(&url).await.unwrap();
         assert_eq!(answer.headers()["content-type"], "text/plain; version=0.0.4; charset=utf-8");
         text = answer.text().await.unwrap();
-        if text.contains("sessiond_expiry_delay_seconds_count") && text.contains("_deliveries_total{") {
+        let late =
+            ["sessiond_expiry_delay_seconds_count", "_deliveries_total{", "_log_lines_left_out_total{"];
+        if late.iter().all(|name| text.contains(name)) {
             break;
         }
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
@@ -70,6 +72,7 @@ async fn every_metric_is_there_under_its_name_and_no_id_is_in_any() {
         ("sessiond_events_appended_total", "counter"),
         ("sessiond_expiry_delay_seconds", "histogram"),
         ("sessiond_http_request_duration_seconds", "histogram"),
+        ("sessiond_log_lines_left_out_total", "counter"),
         ("sessiond_revocations_total", "counter"),
         ("sessiond_sessions", "gauge"),
         ("sessiond_sessions_revoked_total", "counter"),
