@@ -203,6 +203,11 @@ pub struct Share {
 }
 
 impl Share {
+    /// Another of the same, which holds nothing.
+    pub fn of_nothing(&self) -> Self {
+        self.budget.share(self.rank, (self.session, self.application), CancellationToken::new())
+    }
+
     /// Says how much it holds now.
     pub fn set(&self, bytes: usize) {
         let bytes = bytes / STEP * STEP;

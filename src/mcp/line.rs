@@ -325,6 +325,11 @@ impl Line {
         self.until(&self.room, |state| state.parted.then_some(())).await;
     }
 
+    /// A share of what may be held that holds nothing, for what is left of it.
+    pub fn share_of_nothing(&self) -> Share {
+        self.share.of_nothing()
+    }
+
     /// Is cancelled when it has to go because too much is held.
     pub fn given_up(&self) -> &CancellationToken {
         self.share.given_up()

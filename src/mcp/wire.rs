@@ -87,12 +87,12 @@ impl Wire {
 
     /// What is remembered of a wire that is over: whose it was and why it ended, and nothing of what was said on it.
     fn husk(&self, reason: Reason) -> Arc<Self> {
-        let begin = EventId { key: String::new(), calls: vec![], number: 0, upstream: None };
+        let begin = EventId { key: String::new(), calls: vec![], number: 0, upstream: None, home: None };
         Arc::new(Self {
             id: self.id.clone(),
             application: self.application,
             opener: self.opener.clone(),
-            line: Arc::new(Line::new(NO_SESSION, begin, [0; 32])),
+            line: Arc::new(Line::new(NO_SESSION, begin, [0; 32], self.line.share_of_nothing())),
             session: Mutex::new(self.session()),
             giving: Arc::default(),
             successor: OnceLock::new(),
