@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::budget::{Rank, Share};
-use super::errand::Errand;
+use super::errand::{Errand, Stop};
 use super::event_id::EventId;
 use super::events::Splitter;
 use super::forward::{Asking, Greeting, Incoming, Outgoing, accept_both, data};
@@ -273,7 +273,12 @@ impl Gateway {
         let done = tokio::select! {
             biased;
             stop = errand.watch() => {
-                errand.give_up(&errand.fault(stop));
+                let fault = errand.fault(stop);
+                errand.give_up(&fault);
+                if stop == Stop::Crowded {
+                    // The wire goes on: nobody else tells its client.
+                    wire.refuse(&errand.ids, &fault).await;
+                }
                 return Ok(None);
             }
             done = work => done,
