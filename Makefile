@@ -62,10 +62,6 @@ authorization: compiler ## Write docs/authorization.md from the tests' table
 mcp-clients: compiler ## Write docs/mcp-clients.md from the tests' table
 	WRITE_MCP_CLIENTS=1 cargo test --locked --quiet --test it the_page_about_clients
 
-.PHONY: mcp-servers
-mcp-servers: compiler ## Write docs/mcp-servers.md from the tests' table
-	WRITE_MCP_SERVERS=1 cargo test --locked --quiet --test it the_page_about_servers
-
 .PHONY: help
 help: ## Show this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22

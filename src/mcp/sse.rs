@@ -296,11 +296,15 @@ impl Gateway {
         let done = tokio::select! {
             biased;
             stop = errand.watch() => {
-                errand.give_up(&errand.fault(stop));
+                let fault = errand.fault(stop);
+                errand.give_up(&fault);
                 let own = wire.opener.credential == errand.caller.credential;
                 let ended = errand.pass.as_ref().and_then(Pass::credential_end);
-                // Of a message that came with another credential than the stream, which goes on.
-                if let Some(end) = ended.filter(|_| stop == Stop::Ended && !own) {
+                if stop == Stop::Crowded {
+                    // The wire goes on: nobody else tells its client.
+                    wire.refuse(&errand.ids, &fault).await;
+                } else if let Some(end) = ended.filter(|_| stop == Stop::Ended && !own) {
+                    // Of a message that came with another credential than the stream, which goes on.
                     wire.refuse(&errand.ids, &Fault::credential_ended(end)).await;
                 }
                 return Ok(None);

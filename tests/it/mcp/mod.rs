@@ -29,7 +29,6 @@ mod owed;
 mod resuming;
 mod rust_client;
 mod scripted;
-mod servers;
 mod sign_in;
 pub mod sse;
 mod streams;
