@@ -8,6 +8,7 @@ SHELL := /bin/bash
 
 CLIENTS := tests/clients
 NPM := $(CLIENTS)/node_modules/.package-lock.json
+KONTEXT := target/clients/kontext/debug/kontext-life
 VENVS := $(CLIENTS)/.venv/installed $(CLIENTS)/.venv-v1/installed
 PEERS := target/bench/peers
 CARGO_DENY := target/tools/cargo-deny-0.20.2/bin/cargo-deny
@@ -61,6 +62,10 @@ authorization: compiler ## Write docs/authorization.md from the tests' table
 mcp-clients: compiler ## Write docs/mcp-clients.md from the tests' table
 	WRITE_MCP_CLIENTS=1 cargo test --locked --quiet --test it the_page_about_clients
 
+.PHONY: mcp-servers
+mcp-servers: compiler ## Write docs/mcp-servers.md from the tests' table
+	WRITE_MCP_SERVERS=1 cargo test --locked --quiet --test it the_page_about_servers
+
 .PHONY: help
 help: ## Show this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
@@ -78,9 +83,12 @@ define debian
     $$as env DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends $(2) >/dev/null; }
 endef
 
-.PHONY: compiler strace terminals python components clients
+.PHONY: compiler strace terminals openssl python components clients
 compiler:
 	$(call debian,command -v cc,gcc libc6-dev,compiling the bundled SQLite)
+
+openssl:
+	$(call debian,pkg-config --exists openssl,libssl-dev pkg-config,Kontext's client in the tests)
 
 strace:
 	$(call debian,command -v strace,strace,the test that counts fdatasync)
@@ -92,7 +100,7 @@ terminals:
 	@if [ -e target/sshd-came-for-tests ]; then rm target/sshd-came-for-tests; \
 	    as=; if [ "$$(id -u)" != 0 ]; then as=sudo; fi; \
 	    echo "Turning its service off"; $$as systemctl disable --now --quiet ssh || true; fi
-	$(call debian,{ command -v ssh && command -v zsh && command -v vim && command -v less && command -v top; },openssh-client zsh vim less procps,the tests that read commands off the screen)
+	$(call debian,{ command -v ssh && command -v zsh && command -v vim && command -v less && command -v top && command -v fish && command -v git; },openssh-client zsh vim less procps fish git,the tests that read commands off the screen)
 
 python:
 	$(call debian,python3 -c 'import ensurepip',python3-venv,the Python clients)
@@ -101,7 +109,13 @@ components:
 	@cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || { \
 	    echo "Installing rustfmt and clippy (rustup)"; rustup component add rustfmt clippy; }
 
-clients: $(NPM) $(VENVS)
+clients: $(NPM) $(VENVS) $(KONTEXT)
+
+# A crate by itself, with what it needs apart from ours. Its reqwest speaks TLS with the system's OpenSSL.
+$(KONTEXT): $(CLIENTS)/kontext/Cargo.toml $(CLIENTS)/kontext/Cargo.lock $(CLIENTS)/kontext/src/main.rs | compiler openssl
+	@echo "Building Kontext's published Rust client (crates.io) into target/clients; this takes about a minute, once"
+	@CARGO_TARGET_DIR=target/clients/kontext cargo build --quiet --locked --manifest-path $<
+	@touch $@
 
 $(NPM): $(CLIENTS)/package.json $(CLIENTS)/package-lock.json
 	@echo "Installing the official MCP SDKs, servers and conformance suite, and the OpenAPI tools (npm) into $(CLIENTS)/node_modules"

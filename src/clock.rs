@@ -1,4 +1,8 @@
 //! The only place that reads the time of day. Tests turn a clock of their own.
+//!
+//! Time here never goes back: who sets the machine's clock back by three hours must not give every token three hours more,
+//! nor have every job wait for as long. What was counted goes on by the monotonic clock until the time of day has caught up,
+//! or the process starts anew. A step forward is followed at once: it can only shorten.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -11,6 +15,8 @@ type Time = DateTime<Utc>;
 
 /// How far wall and monotonic clock may part between two looks before it counts as a jump.
 const JUMP: TimeDelta = TimeDelta::seconds(30);
+/// A smaller step back is how clocks are kept, and nothing waits for it.
+const SET_BACK: TimeDelta = TimeDelta::seconds(1);
 
 /// Longest time between two looks at the wall clock by whoever waits for a moment of it: it may be set meanwhile.
 const LOOK: Duration = Duration::from_secs(60);
@@ -24,14 +30,19 @@ pub struct Clock {
 #[derive(Debug)]
 struct Inner {
     started: Instant,
-    /// Wall time minus monotonic time at the last look; milliseconds.
+    /// Wall time minus monotonic time, the largest there was; milliseconds.
     offset: AtomicI64,
-    /// Process start or the last jump, whichever is later; milliseconds.
+    /// The same at the last look for a jump, and at the last for a step back.
+    looked: AtomicI64,
+    followed: AtomicI64,
+    /// Process start or the last jump forward, whichever is later; milliseconds.
     steady_since: AtomicI64,
     /// What a test has turned the clock by; milliseconds.
     turned: AtomicI64,
     /// Wakes whoever waits for a moment when that is done.
     turning: Notify,
+    /// What a test has set the machine's clock by; milliseconds.
+    set: AtomicI64,
 }
 
 impl Clock {
@@ -43,9 +54,12 @@ impl Clock {
         let inner = Inner {
             started,
             offset: AtomicI64::new(now),
+            looked: AtomicI64::new(now),
+            followed: AtomicI64::new(now),
             steady_since: AtomicI64::new(now),
             turned: AtomicI64::new(0),
             turning: Notify::new(),
+            set: AtomicI64::new(0),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -58,10 +72,29 @@ impl Clock {
         clock
     }
 
-    /// Now, in whole milliseconds.
-    #[allow(clippy::disallowed_methods)] // this is the one place
+    /// Now, in whole milliseconds. Never before what it was.
     pub fn now(&self) -> Time {
-        let milliseconds = Utc::now().timestamp_millis() + self.inner.turned.load(Ordering::Relaxed);
+        let (offset, monotonic) = self.offset();
+        let largest = self.inner.offset.fetch_max(offset, Ordering::Relaxed).max(offset);
+        self.turned(largest + monotonic)
+    }
+
+    /// The time of day as the machine has it: for what others' clocks have written, and for what they will compare.
+    pub fn wall(&self) -> Time {
+        let (offset, monotonic) = self.offset();
+        self.turned(offset + monotonic)
+    }
+
+    /// Wall time minus monotonic time, and monotonic time.
+    #[allow(clippy::disallowed_methods)] // this is the one place
+    fn offset(&self) -> (i64, i64) {
+        let monotonic = i64::try_from(self.inner.started.elapsed().as_millis()).unwrap_or(i64::MAX);
+        let wall = Utc::now().timestamp_millis() + self.inner.set.load(Ordering::Relaxed);
+        (wall - monotonic, monotonic)
+    }
+
+    fn turned(&self, milliseconds: i64) -> Time {
+        let milliseconds = milliseconds + self.inner.turned.load(Ordering::Relaxed);
         Time::from_timestamp_millis(milliseconds).unwrap_or_default()
     }
 
@@ -88,20 +121,29 @@ impl Clock {
         }
     }
 
+    /// Sets the machine's clock, as this clock and its clones see it.
+    pub fn set(&self, by: TimeDelta) {
+        self.inner.set.fetch_add(by.num_milliseconds(), Ordering::Relaxed);
+        self.inner.turning.notify_waiters();
+    }
+
     /// Compares wall and monotonic time; a difference that grew by more than 30 s since the last look is a jump.
-    /// Returns by how much it jumped.
-    #[allow(clippy::disallowed_methods)] // this is the one place
+    /// Returns by how much it jumped forward.
     pub fn check(&self) -> Option<TimeDelta> {
-        let monotonic = i64::try_from(self.inner.started.elapsed().as_millis()).unwrap_or(i64::MAX);
-        let wall = Utc::now().timestamp_millis();
-        let offset = wall - monotonic;
-        let jump = TimeDelta::milliseconds(offset - self.inner.offset.swap(offset, Ordering::Relaxed));
-        if jump.abs() > JUMP {
-            self.inner.steady_since.store(self.now().timestamp_millis(), Ordering::Relaxed);
-            Some(jump)
-        } else {
-            None
+        let (offset, _) = self.offset();
+        let jump = TimeDelta::milliseconds(offset - self.inner.looked.swap(offset, Ordering::Relaxed));
+        if jump <= JUMP {
+            return None;
         }
+        self.inner.steady_since.store(self.now().timestamp_millis(), Ordering::Relaxed);
+        Some(jump)
+    }
+
+    /// By how much the machine's clock was set back since this was asked last, if it was.
+    pub fn set_back(&self) -> Option<TimeDelta> {
+        let (offset, _) = self.offset();
+        let by = TimeDelta::milliseconds(self.inner.followed.swap(offset, Ordering::Relaxed) - offset);
+        (by > SET_BACK).then_some(by)
     }
 
     /// Since when this process has been running on a clock that did not jump: nobody is blamed for silence before.

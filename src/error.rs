@@ -1,5 +1,6 @@
 //! The application's one error: what went wrong, free of HTTP. Each surface maps it to its own words in one place.
 
+use crate::core::caller::Scopes;
 use crate::core::session::{Ended, Refusal};
 use crate::store::StoreError;
 
@@ -12,6 +13,9 @@ pub enum Error {
     /// Nothing valid was presented. `reason` may tell whoever was cut off why.
     #[error("Unauthorized")]
     Unauthorized { reason: Option<Refusal> },
+    /// A token that whoever is trusted has signed, and that is no good for here; why, for whoever set that up.
+    #[error("Unauthorized: {0}")]
+    Unfit(&'static str),
     /// Valid, but without the right: these scopes are missing.
     #[error("Insufficient scope: {missing}")]
     Forbidden { missing: String },
@@ -42,6 +46,13 @@ pub enum Error {
 }
 
 impl Error {
+    /// Refuses to whoever may not give these rights to hand out or to end a credential that has them: who could rotate the
+    /// secret of one that may more would be that one, and who could end it would have locked it out.
+    pub fn unless_may_give(own: Scopes, scopes: Scopes) -> Result<(), Self> {
+        let lacking = own.lacks_to_give(scopes);
+        if lacking.is_empty() { Ok(()) } else { Err(Self::Forbidden { missing: lacking.to_string() }) }
+    }
+
     /// A cursor of another list, or made up.
     pub fn foreign_cursor() -> Self {
         Self::field("cursor", "cursor is not one that this server gave out; start without one")

@@ -14,11 +14,23 @@ pub const EXPIRY_DELAY: &str = "sessiond_expiry_delay_seconds";
 pub const REVOCATIONS: &str = "sessiond_revocations_total";
 pub const REVOKED: &str = "sessiond_sessions_revoked_total";
 const STREAMS: &str = "sessiond_stream_clients";
+pub const LIMITS_REACHED: &str = "sessiond_limits_reached_total";
 pub const REQUESTS: &str = "sessiond_http_request_duration_seconds";
 pub const AFTER_END: &str = "sessiond_use_after_end_total";
 pub const FOREIGN_SESSION: &str = "sessiond_foreign_session_total";
 pub const DELIVERIES: &str = "sessiond_webhook_deliveries_total";
+pub const GOODBYES: &str = "sessiond_upstream_goodbyes_total";
+pub const GOODBYES_WAITING: &str = "sessiond_upstream_goodbyes_waiting";
+pub const HELD: &str = "sessiond_mcp_held_bytes";
+pub const GIVEN_UP: &str = "sessiond_mcp_given_up_total";
 pub const STORE_ERRORS: &str = "sessiond_store_errors_total";
+pub const LOG_LINES_LEFT_OUT: &str = "sessiond_log_lines_left_out_total";
+pub const CONNECTIONS: &str = "sessiond_connections";
+pub const CONNECTIONS_TAKEN: &str = "sessiond_connections_taken_total";
+pub const CONNECTIONS_FULL: &str = "sessiond_connections_full_total";
+pub const CONNECTIONS_OVERDUE: &str = "sessiond_connections_overdue_total";
+pub const BODY_BYTES: &str = "sessiond_body_bytes";
+pub const BODIES_REFUSED: &str = "sessiond_bodies_refused_total";
 const BUILD: &str = "sessiond_build_info";
 
 const APPEND_STEPS: &[f64] =
@@ -66,7 +78,37 @@ fn describe() {
         DELIVERIES,
         "Attempts to deliver an event to a webhook: delivered, failed or given_up."
     );
+    describe_counter!(LIMITS_REACHED, "What was refused because there is as much of it as there may be, by limit.");
+    describe_counter!(
+        GOODBYES,
+        "What upstream MCP servers were told (cancelled, delete), and whether they heard: told, refused or failed."
+    );
+    describe_gauge!(
+        GOODBYES_WAITING,
+        "Sessions of which upstream MCP servers are still to be told something."
+    );
+    describe_gauge!(HELD, "Bytes that the MCP gateway holds for calls and streams.");
+    describe_counter!(
+        GIVEN_UP,
+        "Calls and streams of the MCP gateway that were given up, by what held too much: stream, session, application or all."
+    );
     describe_counter!(STORE_ERRORS, "Failures of the store, by kind.");
+    describe_counter!(
+        LOG_LINES_LEFT_OUT,
+        "Log lines that were not written: slow, because nobody took them, failed, or repeated too often."
+    );
+    describe_gauge!(CONNECTIONS, "Connections that are open, by door and by what they are doing.");
+    describe_counter!(CONNECTIONS_TAKEN, "Connections that were accepted, by door.");
+    describe_counter!(
+        CONNECTIONS_FULL,
+        "How often all places at a door were taken, so that the next connection had to wait."
+    );
+    describe_counter!(
+        CONNECTIONS_OVERDUE,
+        "Connections given up: no whole head came in time (head), or no next request (idle)."
+    );
+    describe_gauge!(BODY_BYTES, "Bytes of requests' bodies that are held in memory.");
+    describe_counter!(BODIES_REFUSED, "Requests refused because all bodies together took too much memory.");
     describe_gauge!(BUILD, "Always 1; the release is in the label.");
 }
 

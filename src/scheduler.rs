@@ -1,5 +1,7 @@
 //! The clock's errands: a table of jobs, each idempotent, none overlapping itself. Only cron expressions: this
 //! scheduler's interval jobs stop for good after a stall (https://github.com/mvniekerk/tokio-cron-scheduler/issues/113).
+//! And it goes by the time of day: after a step back it would wait until that has come round again. So it is watched by
+//! the monotonic clock, and begun anew. `docs/decisions/0020-time-does-not-go-back.md` says why.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -7,16 +9,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use parking_lot::Mutex as Lock;
 use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::directory::Directory;
 use crate::error::Error;
 use crate::limits::Limits;
 use crate::lines::Lines;
+use crate::logs;
 use crate::meter;
 use crate::sessions::{Board, Sessions};
+use crate::tasks::vital;
+
+/// How often the scheduler is looked after, and how long it may begin no job: several are due every second.
+const LOOK: Duration = Duration::from_secs(1);
+const SILENCE: Duration = Duration::from_secs(10);
 
 /// What a job says it did.
 type Outcome = Pin<Box<dyn Future<Output = Result<String, Error>> + Send>>;
@@ -121,6 +133,12 @@ const TABLE: &[Row] = &[
         every: Duration::from_secs(5),
         run: |_| Box::pin(async { Ok(meter::tidy().to_owned()) }),
     },
+    Row {
+        name: "logs",
+        cron: "*/5 * * * * *",
+        every: Duration::from_secs(5),
+        run: |_| Box::pin(async { Ok(format!("{} lines were left out", logs::tell())) }),
+    },
 ];
 
 /// Announce expiries, end what is stale or has reached its lifetime. Looks first whether the clock jumped.
@@ -206,7 +224,29 @@ async fn outcomes(errand: Errand) -> Result<String, Error> {
     Ok(format!("{} pages of outcomes forgotten", errand.sessions.forget_outcomes().await?))
 }
 
-/// Starts the jobs; they write what they did on the board. Stop them with `shutdown`.
+/// The jobs, running.
+pub struct Jobs {
+    stopping: CancellationToken,
+    watch: JoinHandle<()>,
+}
+
+impl Jobs {
+    /// No job begins after this.
+    pub async fn stop(self) {
+        self.stopping.cancel();
+        self.watch.await.ok();
+    }
+}
+
+/// What the scheduler runs, and when it last began something.
+struct Table {
+    errand: Errand,
+    board: Arc<Board>,
+    running: Vec<Arc<Mutex<()>>>,
+    began: Arc<Lock<Instant>>,
+}
+
+/// Starts the jobs; they write what they did on the board.
 pub async fn start(
     sessions: Arc<Sessions>,
     directory: Arc<Directory>,
@@ -214,29 +254,76 @@ pub async fn start(
     lines: Lines,
     board: Arc<Board>,
     config: &Config,
-) -> Result<JobScheduler, JobSchedulerError> {
-    let scheduler = JobScheduler::new().await?;
+) -> Result<Jobs, JobSchedulerError> {
     let keep_activity = TimeDelta::from_std(config.keep_activity).unwrap_or(TimeDelta::MAX);
     let keep_lines = TimeDelta::from_std(config.keep_lines).unwrap_or(TimeDelta::MAX);
     let keep_lines_bytes = (config.keep_lines_mib > 0).then(|| u64::from(config.keep_lines_mib) << 20);
     let errand = Errand { sessions, limits, directory, lines, keep_activity, keep_lines, keep_lines_bytes };
     for row in TABLE {
         board.announce(row.name, row.every, errand.sessions.now());
-        let (board, errand, running) = (board.clone(), errand.clone(), Arc::new(Mutex::new(())));
-        let job = Job::new_async(row.cron, move |_, _| {
-            let (board, errand, running) = (board.clone(), errand.clone(), running.clone());
-            Box::pin(async move {
-                // The last run is still going: this one is not needed.
-                let Ok(_running) = running.try_lock() else { return };
-                let outcome = (row.run)(errand.clone()).await;
-                if let Err(error) = &outcome {
-                    tracing::error!(job = row.name, ?error, "a job failed; it will run again");
-                }
-                board.ran(row.name, errand.sessions.now(), outcome.map_err(|error| error.to_string()));
-            })
-        })?;
-        scheduler.add(job).await?;
     }
-    scheduler.start().await?;
-    Ok(scheduler)
+    let running = TABLE.iter().map(|_| Arc::default()).collect();
+    let table = Table { errand, board, running, began: Arc::new(Lock::new(Instant::now())) };
+    let scheduler = table.begin().await?;
+    let stopping = CancellationToken::new();
+    let watch = vital("scheduler", table.watch(scheduler, stopping.clone()));
+    Ok(Jobs { stopping, watch })
+}
+
+impl Table {
+    /// A scheduler that goes by the time of day as it is now.
+    async fn begin(&self) -> Result<JobScheduler, JobSchedulerError> {
+        let scheduler = JobScheduler::new().await?;
+        for (row, running) in TABLE.iter().zip(&self.running) {
+            let (board, errand, running) = (self.board.clone(), self.errand.clone(), running.clone());
+            let began = self.began.clone();
+            let job = Job::new_async(row.cron, move |_, _| {
+                let (board, errand, running) = (board.clone(), errand.clone(), running.clone());
+                *began.lock() = Instant::now();
+                Box::pin(async move {
+                    // The last run is still going: this one is not needed.
+                    let Ok(_running) = running.try_lock() else { return };
+                    let outcome = (row.run)(errand.clone()).await;
+                    if let Err(error) = &outcome {
+                        tracing::error!(job = row.name, ?error, "a job failed; it will run again");
+                    }
+                    board.ran(row.name, errand.sessions.now(), outcome.map_err(|error| error.to_string()));
+                })
+            })?;
+            scheduler.add(job).await?;
+        }
+        scheduler.start().await?;
+        Ok(scheduler)
+    }
+
+    /// Begins a scheduler anew when the time of day was set back, or it begins no job for another reason.
+    async fn watch(self, mut scheduler: JobScheduler, stopping: CancellationToken) {
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stopping.cancelled() => break,
+                _ = look.tick() => {}
+            }
+            let back = self.errand.sessions.clock_set_back();
+            if let Some(by) = back {
+                tracing::warn!(
+                    seconds = by.num_seconds(),
+                    "the clock was set back: time goes on here as it did, so that nothing lasts longer; restart to follow the \
+                     clock as it is now"
+                );
+            } else if self.began.lock().elapsed() < SILENCE {
+                continue;
+            } else {
+                tracing::warn!("no job has begun for {} s; the scheduler begins anew", SILENCE.as_secs());
+            }
+            scheduler.shutdown().await.ok();
+            *self.began.lock() = Instant::now();
+            match self.begin().await {
+                Ok(anew) => scheduler = anew,
+                Err(error) => tracing::error!(%error, "the scheduler could not begin anew; trying again"),
+            }
+        }
+        scheduler.shutdown().await.ok();
+    }
 }

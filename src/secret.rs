@@ -1,8 +1,8 @@
 //! Secrets: the only place with randomness. Mints tokens and ids, hashes what is ours, seals what is others'.
 
-use std::fs;
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, Metadata};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use base64::Engine;
@@ -220,34 +220,65 @@ pub enum KeyError {
     File { path: String, error: std::io::Error },
     #[error("the secret key file {0} must hold 64 hex digits")]
     Shape(String),
+    #[error("the secret key file {path} {fault}")]
+    Exposed { path: String, fault: String },
     #[error("what was sealed cannot be opened: another secret key sealed it, or it is damaged")]
     Sealed,
 }
 
+/// Why a file of secrets is not kept as one, in words that follow its name. As ssh has it with its keys: nobody else may
+/// read or change it. A group may read one that belongs to root, which is how it is handed to a service.
+pub fn exposure(file: &Metadata) -> Option<String> {
+    let (owner, mode, us) = (file.uid(), file.mode() & 0o777, rustix::process::geteuid().as_raw());
+    let readers = if owner == 0 && us != 0 { 0o007 } else { 0o077 };
+    if owner != 0 && owner != us {
+        Some(format!(
+            "belongs to user {owner}, who can change it: it must belong to user {us}, who runs this, or to root"
+        ))
+    } else if mode & 0o022 != 0 {
+        Some(format!("can be changed by others (its mode is {mode:04o}): take that from them with chmod 600"))
+    } else if mode & readers != 0 {
+        Some(format!("can be read by others (its mode is {mode:04o}): take that from them with chmod 600"))
+    } else {
+        None
+    }
+}
+
 impl SecretKey {
-    /// Reads the key file, or makes it, readable by its owner only.
-    pub fn load_or_make(path: &Path) -> Result<Self, KeyError> {
-        let failed = |error| KeyError::File { path: path.display().to_string(), error };
-        match fs::read_to_string(path) {
-            Ok(text) => {
-                let mut key = [0; 32];
-                hex::decode_to_slice(text.trim(), &mut key)
-                    .map_err(|_| KeyError::Shape(path.display().to_string()))?;
-                Ok(Self(key))
-            }
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                let key = random::<32>();
-                let mut file = fs::OpenOptions::new()
-                    .write(true)
-                    .create_new(true)
-                    .mode(0o600)
-                    .open(path)
-                    .map_err(failed)?;
-                writeln!(file, "{}", hex::encode(key)).and_then(|()| file.sync_all()).map_err(failed)?;
-                Ok(Self(key))
-            }
-            Err(error) => Err(failed(error)),
+    /// Reads the key file; none if there is none. One that others can read or change is refused.
+    pub fn load(path: &Path) -> Result<Option<Self>, KeyError> {
+        let (shown, mut text) = (path.display().to_string(), String::new());
+        let failed = |error| KeyError::File { path: shown.clone(), error };
+        let mut file = match fs::File::open(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            outcome => outcome.map_err(failed)?,
+        };
+        // Asked of what was opened, so that no other file can take its place in between.
+        if let Some(fault) = exposure(&file.metadata().map_err(failed)?) {
+            return Err(KeyError::Exposed { path: shown, fault });
         }
+        file.read_to_string(&mut text).map_err(failed)?;
+        let mut key = [0; 32];
+        hex::decode_to_slice(text.trim(), &mut key).map_err(|_| KeyError::Shape(shown))?;
+        Ok(Some(Self(key)))
+    }
+
+    /// A new key.
+    pub fn random() -> Self {
+        Self(random())
+    }
+
+    /// Writes the key file, readable by its owner only. There must be none.
+    pub fn write(&self, path: &Path) -> Result<(), KeyError> {
+        let failed = |error| KeyError::File { path: path.display().to_string(), error };
+        let mut file =
+            fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+        writeln!(file, "{}", hex::encode(self.0)).and_then(|()| file.sync_all()).map_err(failed)
+    }
+
+    /// By what a database knows its key again.
+    pub fn check(&self) -> [u8; 32] {
+        self.digest("secret key", &[])
     }
 
     /// The digest under which a subject of an issuer is kept: its name cannot be found from it without the key.

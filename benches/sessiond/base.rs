@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use chrono::TimeDelta;
-use sessiond::cli::serve::fill;
+use sessiond::cli::fill::fill;
 use sessiond::clock::Clock;
 use sessiond::committer::{By, Committer, Done, Founding, Opening, Work};
 use sessiond::core::caller::{Actor, ActorKind};
@@ -60,9 +60,8 @@ impl Base {
     pub async fn new(directory: &Path, sessions: usize) -> anyhow::Result<Self> {
         let (url, database) = database(directory);
         let (writer, reader) = (Writer::open(&url).await?, Reader::open(&url).await?);
-        let mut loaded = reader.load().await?;
         let gate = Arc::new(Gate::default());
-        fill(&gate, &mut loaded);
+        let loaded = fill(&gate, &reader, Clock::system().now()).await?;
         let policy = Policy { token_lifetime: 86_400, ..Policy::default() };
         let committer = Committer::start(writer, &loaded, gate, Clock::system(), policy);
         found(&committer).await?;
@@ -208,6 +207,7 @@ fn opening(number: i64) -> Work {
             user_agent: Some("python-httpx/0.28.1".into()),
             client_info: Some(serde_json::json!({ "name": "inspector", "version": "1.4.2" })),
             ip: None,
+            ..Personal::default()
         },
         presented: Presented {
             issued_at: sessiond::core::ids::Position(i64::MAX),

@@ -1,7 +1,7 @@
 //! `make bench`: what sessiond does on this machine, each row beside a yardstick from the same run, in one table.
 //! `docs/benchmarks.md` says what the rows mean.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, clippy::print_stdout)]
 
 mod base;
 mod connection;

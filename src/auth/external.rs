@@ -3,6 +3,7 @@
 use uuid::Uuid;
 
 use super::{Auth, NOBODY};
+use crate::core::application::Organization;
 use crate::core::caller::{Actor, ActorKind, Caller, Credential, CredentialKind};
 use crate::core::event::Issuer;
 use crate::core::ids::{OrganizationNumber, PrincipalNumber};
@@ -23,7 +24,7 @@ pub(super) fn is_jwt(token: &str) -> bool {
 
 impl Auth {
     pub(super) async fn external(&self, token: &str) -> Result<Caller, Error> {
-        let (organization, issuer, genuine) = self.genuine_external(token).await.ok_or(NOBODY)?;
+        let (organization, issuer, genuine) = self.genuine_external(token).await?;
         if genuine.expired {
             return Err(Error::Unauthorized { reason: Some(Refusal::Expired) });
         }
@@ -36,34 +37,49 @@ impl Auth {
         Ok(external_caller(&known, (organization, principal), &issuer, genuine))
     }
 
-    /// A token with whose it is and by what issuer.
+    /// A token with whose it is and by what issuer. Whoever signed it, and nobody else, is told why it is no good.
     pub(super) async fn genuine_external(
         &self,
         token: &str,
-    ) -> Option<(OrganizationNumber, Issuer, Genuine)> {
-        let unverified = Unverified::read(token)?;
-        let (organization, issuer) = {
-            let known = self.gate.known();
-            let mut trusted = known.issuers(unverified.issuer()).filter(|(_, one)| unverified.is_for(one));
-            match (trusted.next(), trusted.next()) {
-                (Some((organization, issuer)), None) => (organization.number, issuer.clone()),
-                // One that is meant for several says nothing clear.
-                _ => return None,
+    ) -> Result<(OrganizationNumber, Issuer, Genuine), Error> {
+        let unverified = Unverified::read(token).ok_or(NOBODY)?;
+        let (organization, issuer) = self.trusting(&unverified).ok_or(NOBODY)?;
+        let genuine = self.issuers.verify(&unverified, &issuer).await.map_err(|fault| match fault {
+            None => NOBODY,
+            Some(fault) => {
+                self.issuers.note(&issuer, fault);
+                Error::Unfit(fault)
             }
-        };
-        let genuine = self.issuers.verify(&unverified, &issuer).await?;
+        })?;
         // It may have been removed, or revoked, while its keys were fetched: what counts is how things stand after.
         let stands = self.gate.known().issuers(&issuer.issuer).any(|(_, one)| *one == issuer);
+        // One allowance for each principal of each organization: what another organization takes for a token of the same
+        // issuer and subject uses nothing of it up.
         let digest = self.directory.subject_digest(&genuine.external.issuer, &genuine.external.subject);
+        let principal = principal_id(&digest);
+        let allowance = secret::hash(&format!("{} {principal}", organization.0));
         let mut remembered = self.remembered.lock();
         if remembered.len() >= REMEMBERED {
             remembered.clear();
         }
-        remembered.insert(secret::hash(token), principal_id(&digest));
-        stands.then_some((organization, issuer, genuine))
+        remembered.insert(secret::hash(token), principal_id(&allowance));
+        stands.then_some((organization, issuer, genuine)).ok_or(NOBODY)
     }
 
-    /// The principal of a token that was found genuine before.
+    /// Who trusts the issuer of a token: whom it is meant for; of one that is meant for nobody, somebody, who can tell why.
+    fn trusting(&self, token: &Unverified<'_>) -> Option<(OrganizationNumber, Issuer)> {
+        let known = self.gate.known();
+        let found = |one: (&Organization, &Issuer)| (one.0.number, one.1.clone());
+        let mut trusted = known.issuers(token.issuer()).filter(|(_, one)| token.is_for(one));
+        match (trusted.next(), trusted.next()) {
+            (Some(one), None) => Some(found(one)),
+            // One that is meant for several says nothing clear.
+            (Some(_), Some(_)) => None,
+            (None, _) => known.issuers(token.issuer()).find(|(_, one)| token.may_be_of(one)).map(found),
+        }
+    }
+
+    /// Whose allowance a token uses up that was found genuine before.
     pub(super) fn remembered(&self, token: &str) -> Option<Uuid> {
         self.remembered.lock().get(&secret::hash(token)).copied()
     }

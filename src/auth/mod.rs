@@ -39,7 +39,7 @@ pub struct Auth {
     clock: Clock,
     issuers: Arc<Issuers>,
     directory: Arc<Directory>,
-    /// Principals by the hashes of their genuine JWTs.
+    /// Whose allowance is used up, by the hashes of genuine JWTs.
     remembered: Mutex<HashMap<[u8; 32], Uuid>>,
 }
 

@@ -1,20 +1,27 @@
 //! The command line.
 
+mod credentials;
+mod descriptors;
 mod door;
+pub mod fill;
+mod place;
+mod print;
 pub mod serve;
 mod tls;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::config::environment;
 use crate::config::file::{self, File};
 use crate::config::{Config, database_file};
-use crate::directory::Founded;
+use crate::core::shown;
 use crate::http;
+use crate::logs;
 use crate::store::Reader;
 use crate::store::check::{self, Report};
 
@@ -80,6 +87,9 @@ enum Organizations {
         /// Its service account may found and name other organizations too
         #[arg(long)]
         platform_admin: bool,
+        /// Write its credentials to this new file, readable by its owner only, instead of standard output
+        #[arg(long, value_name = "FILE")]
+        credentials_file: Option<PathBuf>,
         #[command(flatten)]
         database: Database,
     },
@@ -87,6 +97,8 @@ enum Organizations {
 
 /// What the command line, the environment and the configuration file come to.
 fn read(arguments: &[OsString]) -> anyhow::Result<(Cli, ArgMatches, File)> {
+    let variables = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    environment::check(&Cli::command(), variables).map_err(anyhow::Error::msg)?;
     let file = File::read(named_file(arguments).as_deref()).map_err(anyhow::Error::msg)?;
     let matches = file.onto(Cli::command()).try_get_matches_from(arguments)?;
     Ok((Cli::from_arg_matches(&matches)?, matches, file))
@@ -111,6 +123,7 @@ fn named_file(arguments: &[OsString]) -> Option<PathBuf> {
 
 /// Runs the command of this process to its end.
 pub fn run() -> ExitCode {
+    place::private();
     let arguments: Vec<_> = std::env::args_os().collect();
     let (cli, matches, file) = match read(&arguments) {
         Ok(read) => read,
@@ -128,20 +141,20 @@ pub fn run() -> ExitCode {
             Command::Serve(config) => serve::run(*config, || serve_config(&arguments)).await,
             Command::Config(Shown { example, .. }) => {
                 let effective = || matches.subcommand().map(|(_, matches)| file.effective(matches));
-                print!("{}", if example { file::example() } else { effective().unwrap_or_default() });
-                Ok(())
+                print::document(&if example { file::example() } else { effective().unwrap_or_default() })
             }
             Command::Verify(database) => verify(&database.database).await,
             Command::Rebuild(database) => rebuild(&database.database).await,
-            Command::Organizations(Organizations::Create { name, platform_admin, database }) => {
-                create(&name, platform_admin, &database.database).await
-            }
-            Command::Openapi => {
-                print!("{}", http::openapi_yaml());
-                Ok(())
-            }
+            Command::Organizations(Organizations::Create {
+                name,
+                platform_admin,
+                credentials_file,
+                database,
+            }) => create(&name, platform_admin, credentials_file.as_deref(), &database.database).await,
+            Command::Openapi => print::document(&http::openapi_yaml()),
         }
     });
+    logs::flush();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&format!("{error:#}")),
@@ -157,24 +170,25 @@ fn serve_config(arguments: &[OsString]) -> anyhow::Result<Config> {
 }
 
 fn failed(message: &str) -> ExitCode {
-    eprintln!("sessiond: {message}");
+    print::aside(&format!("sessiond: {}\n", shown::lines(message)));
     ExitCode::FAILURE
 }
 
 async fn verify(database: &str) -> anyhow::Result<()> {
-    must_exist(database)?;
-    let reader = Reader::open(database).await?;
+    let database = place::real(database)?;
+    must_exist(&database)?;
+    let reader = Reader::looking(&database).await?;
     let report = check::verify(&reader, &mut progress()).await?;
-    print_report("verified", &report);
-    Ok(())
+    reader.close().await;
+    print_report("verified", &report)
 }
 
 async fn rebuild(database: &str) -> anyhow::Result<()> {
-    must_exist(database)?;
-    let _lock = serve::lock(database)?;
-    let report = check::rebuild(database, &mut progress()).await?;
-    print_report("rebuilt", &report);
-    Ok(())
+    let database = place::real(database)?;
+    must_exist(&database)?;
+    let _lock = place::lock(&database)?;
+    let report = check::rebuild(&database, &mut progress()).await?;
+    print_report("rebuilt", &report)
 }
 
 /// Shows how far a walk along the log has come, where somebody watches.
@@ -185,55 +199,45 @@ fn progress() -> impl FnMut(u64, u64) {
         let percent = (done * 100).checked_div(total).unwrap_or(100);
         if watched && percent != shown {
             shown = percent;
-            eprint!("\r{done} of {total} events ({percent} %)");
-            if percent == 100 {
-                eprintln!();
-            }
+            let end = if percent == 100 { "\n" } else { "" };
+            print::aside(&format!("\r{done} of {total} events ({percent} %){end}"));
         }
     }
 }
 
-fn print_report(what: &str, report: &Report) {
-    println!("{what}: {} events in {} streams, {} sessions", report.events, report.streams, report.sessions);
-    if report.unknown > 0 {
-        println!("{} events are of types that only a newer release knows", report.unknown);
+fn print_report(what: &str, report: &Report) -> anyhow::Result<()> {
+    let Report { events, streams, sessions, unknown, erased, position, commit_hash } = report;
+    let mut text = format!("{what}: {events} events in {streams} streams, {sessions} sessions\n");
+    if *unknown > 0 {
+        text += &format!("{unknown} events are of types that only a newer release knows\n");
     }
-    println!("the log ends at position {}, commit hash {}", report.position, hex::encode(report.commit_hash));
+    if *erased > 0 {
+        text +=
+            &format!("{erased} events had personal facts in their bodies, which were erased on request\n");
+    }
+    text += &format!("the log ends at position {position}, commit hash {}\n", hex::encode(commit_hash));
+    print::document(&text)
 }
 
-async fn create(name: &str, platform_admin: bool, database: &str) -> anyhow::Result<()> {
+async fn create(
+    name: &str,
+    platform_admin: bool,
+    credentials_file: Option<&Path>,
+    database: &str,
+) -> anyhow::Result<()> {
+    let database = &place::real(database)?;
     must_exist(database)?;
-    let _lock = serve::lock(database)?;
+    let _lock = place::lock(database)?;
     let config = <Config as clap::Args>::augment_args(clap::Command::new("sessiond"));
     let matches = config.try_get_matches_from(["sessiond", "--database", database])?;
     let config = <Config as clap::FromArgMatches>::from_arg_matches(&matches)?;
     let house = serve::House::open(&config, crate::clock::Clock::system()).await?;
-    let founded = if platform_admin {
-        house.directory.found_platform(name, None).await?
-    } else {
-        house.directory.found(name, None).await?
+    let outcome = match house.directory.plan(name, None, platform_admin) {
+        Ok(plan) => credentials::found(&house.directory, plan, credentials_file).await.map(|_| ()),
+        Err(error) => Err(error.into()),
     };
-    print_credentials(&founded);
     house.close().await;
-    Ok(())
-}
-
-/// Prints what is shown only once, to standard output, ready to be pasted into a shell.
-fn print_credentials(founded: &Founded) {
-    let Founded { organization, application_id, client_id, client_secret } = founded;
-    println!("organization   {} ({})", organization.name, organization.id);
-    if let Some(application) = application_id {
-        println!("application    default ({application})");
-    }
-    println!("client id      {client_id}");
-    println!("client secret  {client_secret}");
-    println!("Keep the secret: it is shown this once and stored only as a hash. For a shell:");
-    println!();
-    println!("  export CLIENT='{client_id}:{client_secret}'");
-    if let Some(application) = application_id {
-        println!("  export APP={application}");
-    }
-    println!();
+    outcome
 }
 
 /// The database behind a URL must exist to be looked at.

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,29 +9,35 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
-use tokio_cron_scheduler::JobScheduler;
 use tokio_util::sync::CancellationToken;
 
+use super::descriptors;
 use super::door::Door;
+use super::fill::fill;
 use super::tls::Tls;
+use super::{credentials, place};
 use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::committer::Committer;
-use crate::config::{Config, database_file};
+use crate::config::names::Names;
+use crate::config::{Config, database_file, doubts};
+use crate::core::maxima::Maxima;
 use crate::core::policy::Policy;
-use crate::directory::{Chosen, Directory};
-use crate::gate::{Change, Fresh, Gate, Past, Terms, key_digest, shown_name};
+use crate::directory::{Chosen, Directory, Founded, Plan};
+use crate::gate::Gate;
+use crate::http::connection::Doorway;
 use crate::http::{self, App, Shared};
 use crate::issuers::Issuers;
 use crate::limits::Limits;
 use crate::lines::Lines;
 use crate::live::Live;
+use crate::logs;
 use crate::mcp::{Gateway, Upstreams};
 use crate::meter;
 use crate::scheduler;
-use crate::secret::SecretKey;
 use crate::sessions::{Board, Sessions};
-use crate::store::{Loaded, Reader, StoreError, Writer};
+use crate::store::{Reader, StoreError, Writer};
+use crate::tasks::vital;
 use crate::terminal::Terminals;
 use crate::webhooks::{Outbox, Sender};
 
@@ -56,15 +61,15 @@ pub struct House {
 impl House {
     /// Opens the database and fills memory from it.
     pub async fn open(config: &Config, clock: Clock) -> anyhow::Result<Self> {
-        let key = SecretKey::load_or_make(&config.secret_key_file())?;
+        let found = place::look(config).await?;
         let policy = policy(config);
-        let writer = Writer::open(&config.database).await.context("cannot open the database")?;
+        let mut writer = Writer::open(&config.database).await.context("cannot open the database")?;
+        let key = place::key(config, &found, &mut writer).await?;
         let reader = Reader::open(&config.database).await.context("cannot open the database")?;
-        let mut loaded = reader.load().await.context("cannot load the database")?;
         let lines = open_lines(&config.lines_database(), clock.clone()).await?;
         let gate = Arc::new(Gate::default());
-        fill(&gate, &mut loaded);
-        let committer = Committer::start(writer, &loaded, gate.clone(), clock.clone(), policy);
+        let loaded = fill(&gate, &reader, clock.now()).await.context("cannot load the database")?;
+        let committer = Committer::start(writer, &loaded, gate.clone(), clock.clone(), (policy, maxima(config)));
         let live = Arc::new(Live::new(reader.clone(), committer.tip()));
         let directory = Arc::new(Directory::new(
             committer.clone(),
@@ -100,7 +105,7 @@ impl House {
         &self,
         config: &Arc<Config>,
         limits: &Arc<Limits>,
-        public_url: &Arc<str>,
+        names: Arc<Names>,
         outbox: &Arc<Outbox>,
         terminals: &Arc<Terminals>,
         stopping: &CancellationToken,
@@ -110,9 +115,10 @@ impl House {
             self.directory.clone(),
             self.auth.clone(),
             config.clone(),
-            public_url.clone(),
+            names.clone(),
             stopping.clone(),
             self.upstreams.clone(),
+            limits.bodies.clone(),
         );
         App::from(Shared {
             sessions: self.sessions.clone(),
@@ -129,13 +135,19 @@ impl House {
             health: http::health::Cache::default(),
             clock: self.clock.clone(),
             config: config.clone(),
-            public_url: public_url.clone(),
+            public_url: outbox.public_url.clone(),
+            names,
             stopping: stopping.clone(),
         })
     }
 
     /// The tasks in the background, until they are told to stop.
-    fn errands(&self, outbox: Arc<Outbox>, closed: &CancellationToken) -> Vec<JoinHandle<()>> {
+    fn errands(
+        &self,
+        outbox: Arc<Outbox>,
+        gateway: Arc<Gateway>,
+        closed: &CancellationToken,
+    ) -> Vec<JoinHandle<()>> {
         let (sessions, live) = (self.sessions.clone(), self.live.clone());
         let revocations = move |stopping| {
             let sessions = sessions.clone();
@@ -149,6 +161,9 @@ impl House {
             supervise("revocation worker", closed.clone(), revocations),
             supervise("live feed", closed.clone(), follow),
             supervise("webhooks", closed.clone(), move |stopping| outbox.clone().run(stopping)),
+            supervise("goodbyes to upstreams", closed.clone(), move |stopping| {
+                gateway.clone().say_goodbyes(stopping)
+            }),
         ]
     }
 }
@@ -164,46 +179,12 @@ async fn open_lines(url: &str, clock: Clock) -> anyhow::Result<Lines> {
     }
 }
 
-/// Makes the Gate know what was loaded.
-pub fn fill(gate: &Gate, loaded: &mut Loaded) {
-    let mut changes: Vec<Change> = Vec::new();
-    changes.extend(loaded.organizations.drain(..).map(Change::Organization));
-    changes.extend(loaded.applications.drain(..).map(Change::Application));
-    changes.extend(loaded.service_accounts.drain(..).map(Change::ServiceAccount));
-    changes.extend(loaded.revocations.drain(..).map(Change::Revocation));
-    changes.extend(loaded.items.drain(..).map(Change::Item));
-    changes.extend(loaded.bars.drain(..).map(|(position, at)| Change::Bar(position, at)));
-    changes.extend(loaded.principals.iter().cloned().map(Change::Principal));
-    changes.extend(loaded.sessions.iter().map(|row| {
-        let (detail, application) = (&row.detail, row.session.application);
-        let key = crate::core::command::natural_key(
-            detail.anchor.as_deref(),
-            row.session.resource.as_deref(),
-            detail.client_session_id.as_deref(),
-            detail.token_identifier.as_deref(),
-        );
-        let fresh = Fresh {
-            key: key.map(|key| key_digest(application, key)),
-            terms: Terms {
-                hostname: detail.hostname.as_deref().map(Into::into),
-                client: detail.client.as_deref().map(Into::into),
-                name: shown_name(row.session.kind, detail.client_session_id.as_deref()),
-            },
-        };
-        Change::Session(row.session.clone(), Some(fresh))
-    }));
-    changes
-        .extend(loaded.session_tokens.drain(..).map(|(number, token)| Change::SessionToken(number, token)));
-    changes.extend(loaded.mcp_hashes.drain(..).map(|(number, hash)| Change::McpSession(number, hash)));
-    changes.extend(loaded.access_tokens.drain(..).map(Change::AccessToken));
-    let secrets = loaded.key_secrets.drain(..);
-    changes.extend(secrets.map(|secret| Change::ApiKeySecret(secret.id, secret.hash, secret.used_at)));
-    gate.apply(changes);
-    gate.set_totals(loaded.session_totals.drain(..));
-    gate.set_past(loaded.past.drain(..).map(|past| {
-        let totals = Past { sessions: past.sessions, bytes_out: past.bytes_out };
-        (past.application, past.resource, totals)
-    }));
+fn maxima(config: &Config) -> Maxima {
+    Maxima {
+        applications: config.max_made_applications,
+        streams: config.max_made_streams,
+        principals: config.max_principals,
+    }
 }
 
 fn policy(config: &Config) -> Policy {
@@ -233,18 +214,25 @@ pub struct Running {
     doors: Vec<JoinHandle<()>>,
     errands: Vec<JoinHandle<()>>,
     terminals: Arc<Terminals>,
-    scheduler: JobScheduler,
+    scheduler: scheduler::Jobs,
     _lock: File,
 }
 
-/// Starts the service; `founded` is told the credentials of a first start.
-pub async fn start(
-    config: Config,
+/// Starts the service; at a first start nobody is shown any credentials.
+pub async fn start(config: Config, clock: Clock) -> anyhow::Result<(Running, Option<Founded>)> {
+    start_with(config, clock, async |directory, plan| Ok(directory.carry_out(plan).await?)).await
+}
+
+/// Starts the service; at a first start `found` shows the credentials of what is planned, and founds it.
+pub async fn start_with(
+    mut config: Config,
     clock: Clock,
-) -> anyhow::Result<(Running, Option<crate::directory::Founded>)> {
+    found: impl AsyncFnOnce(&Directory, Plan) -> anyhow::Result<Founded>,
+) -> anyhow::Result<(Running, Option<Founded>)> {
     check(&config)?;
     let tls = Tls::new(&config)?.map(Arc::new);
-    let lock = lock(&config.database)?;
+    config.database = place::real(&config.database)?;
+    let lock = place::lock(&config.database)?;
     let house = House::open(&config, clock.clone()).await?;
     let listener = listen(config.listen).await?;
     let metrics = match config.metrics_listen {
@@ -253,10 +241,17 @@ pub async fn start(
     };
     let sender = Sender::new(&config).context("cannot set up webhooks")?;
     // Last of what can fail: credentials are shown once, and a start that fails shows none.
-    let founded = bootstrap(&config, &house.directory).await?;
+    let founded = match plan(&config, &house.directory)? {
+        Some(plan) => Some(found(&house.directory, plan).await?),
+        None => {
+            unused_bootstrap(&config, &house.auth).await;
+            None
+        }
+    };
     let address = listener.local_addr()?;
     let public_url: Arc<str> = config.public_url(address).into();
-    let limits = Arc::new(Limits::new(config.rate_limit));
+    let names = Arc::new(Names::new(&config, address));
+    let limits = Arc::new(Limits::new(config.rate_limit, usize::from(config.body_memory_mib) << 20));
     let config = Arc::new(config);
     let (stopping, closed) = (CancellationToken::new(), CancellationToken::new());
     let (directory, live) = (house.directory.clone(), house.live.clone());
@@ -270,19 +265,21 @@ pub async fn start(
         clock.clone(),
         config.clone(),
     ));
-    let app = house.app(&config, &limits, &public_url, &outbox, &terminals, &stopping);
-    let errands = house.errands(outbox, &closed);
+    let app = house.app(&config, &limits, names, &outbox, &terminals, &stopping);
+    let errands = house.errands(outbox, app.gateway.clone(), &closed);
     let (sessions, directory) = (house.sessions.clone(), house.directory.clone());
     let (lines, board) = (house.lines.clone(), house.board.clone());
     let scheduler = scheduler::start(sessions, directory, limits.clone(), lines, board, &config).await?;
-    let door = |listener, router, tls, limit| {
-        let (head, stopping) = (config.head_timeout, stopping.clone());
-        tokio::spawn(Door { listener, router, tls, limit, head, stopping }.open())
+    let places = descriptors::connections(config.max_connections);
+    let door = |name, listener, router, tls, limit| {
+        let doorway = Arc::new(Doorway::new(name, config.head_timeout, config.idle_timeout));
+        let door = Door { listener, router, tls, limit, doorway, stopping: stopping.clone() };
+        vital("door", door.open())
     };
     let metrics_address = metrics.as_ref().map(|(listener, _)| listener.local_addr()).transpose()?;
-    let mut doors = vec![door(listener, http::router(app.clone()), tls.clone(), config.max_connections)];
+    let mut doors = vec![door("main", listener, http::router(app.clone()), tls.clone(), places)];
     if let Some((listener, handle)) = metrics {
-        doors.push(door(listener, http::metrics::router(app, handle), None, METRICS_READERS));
+        doors.push(door("metrics", listener, http::metrics::router(app, handle), None, METRICS_READERS));
     }
     let running = Running {
         address,
@@ -336,14 +333,14 @@ impl Running {
     }
 
     /// Closes the door, lets what is inside finish, writes everything down.
-    pub async fn stop(mut self) {
+    pub async fn stop(self) {
         self.stopping.cancel();
         self.terminals.stop().await;
         for door in self.doors {
             door.await.ok();
         }
         self.closed.cancel();
-        self.scheduler.shutdown().await.ok();
+        self.scheduler.stop().await;
         for errand in self.errands {
             errand.await.ok();
         }
@@ -396,47 +393,8 @@ fn check(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One writer per database, whoever starts it.
-pub fn lock(database: &str) -> anyhow::Result<File> {
-    let file = database_file(database);
-    let in_memory =
-        file.as_os_str().is_empty() || file.as_os_str() == ":memory:" || database.contains("mode=memory");
-    anyhow::ensure!(
-        !in_memory,
-        "{database} would keep sessions in memory only, and sessiond promises that they are on disk: name a file, such as \
-         sqlite:sessiond.db"
-    );
-    let directory = file.parent().filter(|path| !path.as_os_str().is_empty());
-    if let Some(directory) = directory {
-        let there = directory.display();
-        anyhow::ensure!(
-            directory.is_dir(),
-            "there is no directory {there} to keep the database in; make it first"
-        );
-    }
-    let mut path = file.into_os_string();
-    path.push(".lock");
-    let path = PathBuf::from(path);
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .with_context(|| format!("cannot make {}", path.display()))?;
-    file.try_lock().map_err(|_| {
-        anyhow::anyhow!(
-            "another sessiond works on {} (it holds {}); stop it first",
-            database_file(database).display(),
-            path.display()
-        )
-    })?;
-    Ok(file)
-}
-
-async fn bootstrap(
-    config: &Config,
-    directory: &Directory,
-) -> anyhow::Result<Option<crate::directory::Founded>> {
+/// What is to be founded, if nobody has been here before.
+fn plan(config: &Config, directory: &Directory) -> anyhow::Result<Option<Plan>> {
     if !directory.is_empty() {
         return Ok(None);
     }
@@ -446,22 +404,39 @@ async fn bootstrap(
         }
         _ => None,
     };
-    Ok(Some(directory.found_platform("default", chosen).await?))
+    Ok(Some(directory.plan("default", chosen, true)?))
+}
+
+/// Says so if there are credentials for a first start which are nobody's: the first start was long ago.
+async fn unused_bootstrap(config: &Config, auth: &Auth) {
+    let (Some(id), Some(secret)) = (&config.bootstrap_client_id, &config.bootstrap_client_secret) else {
+        return;
+    };
+    if auth.client(id, secret).await.is_err() {
+        tracing::warn!(
+            client_id = id,
+            "--bootstrap-client-id and its secret are not used and open nothing: the database has organizations already"
+        );
+    }
 }
 
 /// The command: serves until SIGTERM or SIGINT. SIGHUP reads again what can change meanwhile.
 pub async fn run(config: Config, again: impl Fn() -> anyhow::Result<Config>) -> anyhow::Result<()> {
-    log();
+    logs::start()?;
+    for doubt in doubts(&config) {
+        tracing::warn!("{doubt}");
+    }
     let automated = config.bootstrap_client_id.is_some();
+    let file = config.credentials_file.clone();
     // From the first moment on: unheard, this signal ends the process.
     let mut hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let (running, founded) = start(config, Clock::system()).await?;
-    if let Some(founded) = founded
-        && !automated
-    {
-        super::print_credentials(&founded);
-    }
+    let found = async |directory: &Directory, plan: Plan| match automated {
+        // Whoever chose them knows them.
+        true => Ok(directory.carry_out(plan).await?),
+        false => credentials::found(directory, plan, file.as_deref()).await,
+    };
+    let (running, _) = start_with(config, Clock::system(), found).await?;
     if let Some(address) = running.metrics_address {
         tracing::info!(metrics = %address, "/metrics is here");
     }
@@ -477,18 +452,4 @@ pub async fn run(config: Config, again: impl Fn() -> anyhow::Result<Config>) -> 
     running.stop().await;
     tracing::info!("stopped");
     Ok(())
-}
-
-/// Logs to standard error: for people on a terminal, JSON lines otherwise. `RUST_LOG` says how much.
-fn log() {
-    use std::io::IsTerminal;
-    use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("info,tokio_cron_scheduler=warn"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if std::io::stderr().is_terminal() {
-        builder.with_target(false).init();
-    } else {
-        builder.json().flatten_event(true).init();
-    }
 }

@@ -12,6 +12,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
 use crate::config::Config;
+use crate::secret::exposure;
 
 /// The certificate in force, and where it came from.
 pub struct Tls {
@@ -54,6 +55,9 @@ fn load(certificate: &Path, key: &Path) -> anyhow::Result<Arc<ServerConfig>> {
         .with_context(|| cannot(certificate))?;
     anyhow::ensure!(!chain.is_empty(), "there is no certificate in {}", certificate.display());
     let secret = PrivateKeyDer::from_pem_file(key).with_context(|| cannot(key))?;
+    if let Some(fault) = std::fs::metadata(key).ok().and_then(|metadata| exposure(&metadata)) {
+        tracing::warn!("the certificate's private key {} {fault}", key.display());
+    }
     // Named rather than the process's default: no other may slip in with a dependency.
     let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()?

@@ -55,7 +55,7 @@ impl Work {
             | Self::CreateApplication { .. }
             | Self::SetUpstream { .. }
             | Self::CreateServiceAccount { .. }
-            | Self::IssueToken(_)
+            | Self::IssueToken { .. }
             | Self::Health => false,
         }
     }

@@ -21,7 +21,7 @@ use crate::core::application::{
     Application, ApplicationCommand, Organization, OrganizationCommand, ServiceAccount, ServiceAccountCommand,
 };
 use crate::core::bar::Bar;
-use crate::core::caller::{Actor, Caller};
+use crate::core::caller::{Actor, Authority, Caller};
 use crate::core::command::{Command, Connect};
 use crate::core::event::{ApplicationCreated, OrganizationCreated, ServiceAccountCreated, UpstreamSet};
 use crate::core::filter::Filter;
@@ -30,6 +30,7 @@ use crate::core::ids::{
     SessionNumber, Stream, Tip,
 };
 use crate::core::item::{Item, ItemEvent};
+use crate::core::maxima::Maxima;
 use crate::core::once::Once;
 use crate::core::policy::Policy;
 use crate::core::reason::Reason;
@@ -39,8 +40,10 @@ use crate::core::throughput::Reading;
 use crate::core::token::AccessToken;
 use crate::error::Error;
 use crate::gate::{Change, Flight, Gate};
+use crate::logs;
 use crate::meter;
 use crate::store::{Health, Loaded, SideWrite, StoreError, Writer};
+use crate::tasks::vital;
 
 use draft::Draft;
 pub use draft::{TOO_MANY, not_too_many};
@@ -70,12 +73,14 @@ pub struct By {
     /// The request that this is the effect of, where it is to take effect once. Its outcome is recorded with it; so a
     /// request hands in one unit, or one for each part of it.
     pub once: Option<Arc<Once>>,
+    /// What the wish rests on: judged again in the batch, because what came before it in there may have ended it.
+    pub authority: Option<Authority>,
 }
 
 impl By {
     /// sessiond itself.
     pub fn system() -> Self {
-        Self { actor: Actor::SYSTEM, request_id: None, traceparent: None, once: None }
+        Self { actor: Actor::SYSTEM, request_id: None, traceparent: None, once: None, authority: None }
     }
 
     /// A caller, with the request it made.
@@ -85,12 +90,18 @@ impl By {
             request_id: caller.request_id.clone(),
             traceparent: caller.traceparent.clone(),
             once: caller.once.clone(),
+            authority: Some(caller.authority()),
         }
+    }
+
+    /// What follows from what a caller did while it might: it goes on record, whatever became of the credential since.
+    pub fn consequence_of(caller: &Caller) -> Self {
+        Self { once: None, authority: None, ..Self::caller(caller) }
     }
 
     /// Whoever stands at the console.
     pub fn operator() -> Self {
-        Self { actor: Actor::OPERATOR, request_id: None, traceparent: None, once: None }
+        Self { actor: Actor::OPERATOR, ..Self::system() }
     }
 
     /// sessiond, on behalf of whoever asked.
@@ -102,6 +113,13 @@ impl By {
     pub fn recorded(&self) -> Result<Option<Done>, Error> {
         let recorded = self.once.as_ref().and_then(|once| once.recorded.as_deref());
         recorded.map(|text| serde_json::from_str(text).map_err(unreadable)).transpose()
+    }
+}
+
+impl Work {
+    /// Whether something is to be gone from the disk when it is done.
+    fn erases(&self) -> bool {
+        matches!(self, Self::Side(SideWrite::ErasePrincipal(_) | SideWrite::ErasePersonal(_)))
     }
 }
 
@@ -183,8 +201,12 @@ pub enum Work {
         command: ServiceAccountCommand,
         secret_hash: Option<[u8; 32]>,
     },
-    /// Issue an access token; the committer fills in where in the log.
-    IssueToken(AccessToken),
+    /// Issue an access token; the committer fills in where in the log. Its client was looked at as of a position: what has
+    /// changed since has to be looked at again.
+    IssueToken {
+        token: AccessToken,
+        as_of: Position,
+    },
     Side(SideWrite),
     /// Report on the live writer.
     Health,
@@ -300,7 +322,13 @@ pub struct Committer {
 
 impl Committer {
     /// Starts the one writer of a database on what was loaded from it, after the Gate was filled with the same.
-    pub fn start(writer: Writer, loaded: &Loaded, gate: Arc<Gate>, clock: Clock, policy: Policy) -> Self {
+    pub fn start(
+        writer: Writer,
+        loaded: &Loaded,
+        gate: Arc<Gate>,
+        clock: Clock,
+        rules: (Policy, Maxima),
+    ) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE);
         let tip = Tip { position: loaded.head, lifecycle: loaded.head };
         let (publish, tip) = watch::channel(tip);
@@ -312,7 +340,7 @@ impl Committer {
             last_session: loaded.last_session.0,
             last_session_id: loaded.last_session_id,
             last_revocation: loaded.last_revocation,
-            last_principal: loaded.principals.iter().map(|principal| principal.number.0).max().unwrap_or(0),
+            last_principal: loaded.last_principal,
         };
         let settling = Settling {
             settled: loaded.settled,
@@ -324,23 +352,17 @@ impl Committer {
             writer,
             gate,
             clock,
-            policy,
+            rules,
             chain,
             settling,
             publish,
             later: VecDeque::new(),
             batches: 0,
+            erased: false,
             provisional: VecDeque::new(),
             last_provisional: 0,
         };
-        let running = tokio::spawn(task.run(waiting, stopped.clone()));
-        tokio::spawn(async move {
-            if running.await.is_err_and(|error| error.is_panic()) {
-                // Memory and disk may differ now, and nothing could be written any more: a fresh start knows better.
-                tracing::error!("the committer broke; ending");
-                std::process::exit(70);
-            }
-        });
+        vital("committer", task.run(waiting, stopped.clone()));
         Self { queue, tip, stopped }
     }
 
@@ -363,6 +385,16 @@ impl Committer {
             answer.landed().await;
         }
         Ok(answer)
+    }
+
+    /// Hands in a unit whose outcome nobody waits for: in the order of the calls, so that whatever is handed in after this
+    /// finds it done.
+    pub fn post(&self, by: By, work: Work) -> Result<(), Error> {
+        if by.recorded()?.is_some() {
+            return Ok(());
+        }
+        let (reply, _) = oneshot::channel();
+        self.queue.try_send(Unit { by, work, reply }).map_err(|_| Error::Busy)
     }
 
     /// Writes what still waits, settles, closes the database and returns when all that is done.
@@ -401,13 +433,16 @@ struct Task {
     writer: Writer,
     gate: Arc<Gate>,
     clock: Clock,
-    policy: Policy,
+    /// The server's figures for sessions, and the most that may be made on the way.
+    rules: (Policy, Maxima),
     chain: Chain,
     settling: Settling,
     publish: watch::Sender<Tip>,
     /// Bulk units put off, because the batch had enough of them.
     later: VecDeque<Unit>,
     batches: u64,
+    /// Something was erased, and may still stand in the write-ahead log.
+    erased: bool,
     /// Revocations that are in force in memory only, because the disk was full: to be recorded once there is space.
     provisional: VecDeque<(RevocationNumber, Unit)>,
     last_provisional: i64,
@@ -472,7 +507,12 @@ impl Task {
     }
 
     async fn process(&mut self, units: Vec<Unit>) {
+        if let Err(error) = self.writer.check_files() {
+            fail_stop(&error);
+        }
         self.record_provisional().await;
+        self.empty_wal_of_what_was_erased().await;
+        let erases = units.iter().any(|unit| unit.work.erases());
         if units.is_empty() {
             self.settle_only().await.ok();
             return;
@@ -494,6 +534,7 @@ impl Task {
             Err(error) => reply(units, vec![Err(error.into())]),
         }
         self.batches += 1;
+        self.erased |= erases;
         if self.batches.is_multiple_of(64) && self.writer.wal_bytes() > LARGE_WAL {
             self.writer.truncate_wal().await.ok();
         }
@@ -511,7 +552,7 @@ impl Task {
             // Who makes room under a limit depends on what the clock says of whom.
             let opens = units.iter().any(|unit| matches!(unit.work, Work::Connect(_)));
             let known = if opens { self.gate.known_at(now) } else { self.gate.known() };
-            let mut draft = Draft::new(&known, self.chain, self.policy, now);
+            let mut draft = Draft::new(&known, self.chain, self.rules, now);
             let mut outcomes = Vec::with_capacity(units.len());
             for unit in units {
                 let outcome = catch_unwind(AssertUnwindSafe(|| draft.decide(&unit.by, &unit.work)));
@@ -553,12 +594,18 @@ impl Task {
         let begun = Instant::now();
         let outcome = self.writer.commit(batch).await;
         measure(batch, begun.elapsed(), outcome.as_ref().err());
-        if let Err(StoreError::Broken(what) | StoreError::Corrupt(what)) = &outcome {
-            // Fail-stop: after a failed flush nobody knows what is on disk, and trying again would hide it.
-            tracing::error!(%what, "the database cannot be trusted any more; ending");
-            std::process::exit(74);
+        if let Err(error @ (StoreError::Broken(_) | StoreError::Corrupt(_) | StoreError::Raced(_))) = &outcome
+        {
+            fail_stop(error);
         }
         outcome
+    }
+
+    /// What was erased is gone once the write-ahead log was emptied, which has to wait until nobody reads the old one.
+    async fn empty_wal_of_what_was_erased(&mut self) {
+        if self.erased && self.writer.truncate_wal().await.is_ok() {
+            self.erased = self.writer.wal_bytes() > 0;
+        }
     }
 
     fn refuse_for_want_of_space(&mut self, units: Vec<Unit>) {
@@ -653,12 +700,19 @@ impl Task {
     }
 }
 
+/// Ends the process: after a failed flush nobody knows what is on disk, and trying again would hide it; and where the
+/// file is gone or another process writes to it, what memory says is not what is there.
+fn fail_stop(error: &StoreError) -> ! {
+    tracing::error!(%error, "ending: nothing that is written from here on could be relied upon");
+    logs::end(74)
+}
+
 /// Counts a commit, for whoever watches over the service.
 fn measure(batch: &crate::store::Batch, took: Duration, error: Option<&StoreError>) {
     if let Some(error) = error {
         let kind = match error {
             StoreError::Full => "full",
-            StoreError::Broken(_) | StoreError::Corrupt(_) => "broken",
+            StoreError::Broken(_) | StoreError::Corrupt(_) | StoreError::Raced(_) => "broken",
             StoreError::Damaged { .. } => "damaged",
             StoreError::Failed(_) => "failed",
         };
@@ -683,6 +737,11 @@ fn unreadable(error: serde_json::Error) -> Error {
 
 fn reply(units: Vec<Unit>, answers: Vec<Result<Answer, Error>>) {
     for (unit, answer) in units.into_iter().zip(answers) {
+        if let Err(Error::Conflict { code, .. } | Error::Denied { code, .. }) = &answer
+            && code.ends_with("_limit_reached")
+        {
+            metrics::counter!(meter::LIMITS_REACHED, "limit" => *code).increment(1);
+        }
         // Whoever asked may have left; what was decided stands.
         unit.reply.send(answer).ok();
     }

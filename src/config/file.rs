@@ -157,7 +157,7 @@ fn unknown(key: &str, command: &Command) -> String {
 }
 
 /// How many characters to insert, remove or change to make one word the other.
-fn distance(from: &str, to: &str) -> usize {
+pub(super) fn distance(from: &str, to: &str) -> usize {
     let to: Vec<char> = to.chars().collect();
     let mut row: Vec<usize> = (0..=to.len()).collect();
     for (index, one) in from.chars().enumerate() {

@@ -1,20 +1,28 @@
 //! Everything that can be set: by flag, in the environment, in a file, in this order of precedence.
 
+mod doubts;
+pub mod environment;
 pub mod file;
+pub mod names;
+mod parse;
+
+pub use doubts::doubts;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use chrono_tz::Tz;
 use clap::Args;
 use ipnet::IpNet;
+use uuid::Uuid;
 
 /// How `sessiond serve` runs.
 #[derive(Debug, Clone, Args)]
 pub struct Config {
     /// Address to listen on
-    #[arg(long, env = "SESSIOND_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
+    #[arg(long, env = "SESSIOND_LISTEN", default_value = "127.0.0.1:8080", value_parser = parse::address, value_name = "ADDRESS")]
     pub listen: SocketAddr,
 
     /// Where sessions are recorded
@@ -29,9 +37,10 @@ pub struct Config {
     #[arg(long, env = "SESSIOND_TLS_KEY", value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
 
-    /// URL at which clients reach this server [default: the address listened on, https:// with a certificate]
-    #[arg(long, env = "SESSIOND_PUBLIC_URL", value_name = "URL")]
-    pub public_url: Option<String>,
+    /// URL at which clients reach this server; may be given several times, the first is the one that is told to whoever has
+    /// not asked [default: the address listened on, https:// with a certificate]
+    #[arg(long, env = "SESSIOND_PUBLIC_URL", value_delimiter = ',', value_parser = parse::public_url, value_name = "URL")]
+    pub public_url: Vec<String>,
 
     /// Listen on an address other machines can reach although connections are not encrypted (put a TLS proxy in front).
     /// Not needed for --listen with a certificate
@@ -43,15 +52,20 @@ pub struct Config {
     pub secret_key_file: Option<PathBuf>,
 
     /// Address at which Prometheus may ask for /metrics, without encryption or credentials [default: none]
-    #[arg(long, env = "SESSIOND_METRICS_LISTEN", value_name = "ADDRESS")]
+    #[arg(long, env = "SESSIOND_METRICS_LISTEN", value_parser = parse::address, value_name = "ADDRESS")]
     pub metrics_listen: Option<SocketAddr>,
+
+    /// Answer /metrics under this name too, not only under addresses, localhost and the name in --public-url; may be given
+    /// several times
+    #[arg(long, env = "SESSIOND_METRICS_HOST", value_delimiter = ',', value_name = "NAME")]
+    pub metrics_host: Vec<String>,
 
     /// Requests a second that one credential may make, and at once after quiet; 0 is no limit; read again on SIGHUP
     #[arg(long, env = "SESSIOND_RATE_LIMIT", default_value = "600", value_name = "NUMBER")]
     pub rate_limit: u32,
 
     /// Believe X-Forwarded-For of proxies in this network; may be given several times
-    #[arg(long, env = "SESSIOND_TRUSTED_PROXY", value_delimiter = ',', value_name = "CIDR")]
+    #[arg(long, env = "SESSIOND_TRUSTED_PROXY", value_delimiter = ',', value_parser = parse::network, value_name = "CIDR")]
     pub trusted_proxy: Vec<IpNet>,
 
     /// Connections open at the same time; further ones wait
@@ -62,9 +76,18 @@ pub struct Config {
     #[arg(long, env = "SESSIOND_HEAD_TIMEOUT", default_value = "10s", value_parser = duration, value_name = "DURATION")]
     pub head_timeout: Duration,
 
+    /// A connection is kept between two requests for this long, which each answer announces. Proxies should let go of theirs
+    /// sooner
+    #[arg(long, env = "SESSIOND_IDLE_TIMEOUT", default_value = "2m", value_parser = duration, value_name = "DURATION")]
+    pub idle_timeout: Duration,
+
     /// A client has this long to send the whole body of a request; on /mcp, where bodies are larger, four times as long
     #[arg(long, env = "SESSIOND_BODY_TIMEOUT", default_value = "15s", value_parser = duration, value_name = "DURATION")]
     pub body_timeout: Duration,
+
+    /// The bodies of all requests together take so much memory, in MiB; beyond that, requests with a body get 503
+    #[arg(long, env = "SESSIOND_BODY_MEMORY_MIB", default_value = "256", value_parser = clap::value_parser!(u16).range(1..), value_name = "MIB")]
+    pub body_memory_mib: u16,
 
     /// A request that has no answer after this long gets 503; not revocations, feeds and /mcp
     #[arg(long, env = "SESSIOND_REQUEST_TIMEOUT", default_value = "30s", value_parser = duration, value_name = "DURATION")]
@@ -110,14 +133,31 @@ pub struct Config {
     #[arg(long, env = "SESSIOND_KEEP_LINES_MIB", default_value_t = 0, value_name = "MIB")]
     pub keep_lines_mib: u32,
 
-    /// Allow upstream MCP servers in this network too, not only on loopback and, with https, at public addresses; may be
-    /// given several times. Link-local addresses are never allowed
-    #[arg(long, env = "SESSIOND_ALLOW_UPSTREAM", value_delimiter = ',', value_name = "CIDR")]
+    /// Allow upstream MCP servers in this network too, not only, with https, at public addresses and, for the first
+    /// organization, on loopback; may be given several times. Link-local addresses are never allowed
+    #[arg(long, env = "SESSIOND_ALLOW_UPSTREAM", value_delimiter = ',', value_parser = parse::network, value_name = "CIDR")]
     pub allow_upstream: Vec<IpNet>,
 
     /// An upstream MCP server has this long to begin its answer to a call, and to finish one whose client has gone
     #[arg(long, env = "SESSIOND_UPSTREAM_TIMEOUT", default_value = "10m", value_parser = duration, value_name = "DURATION")]
     pub upstream_timeout: Duration,
+
+    /// MiB that the MCP gateway holds in memory at most for one call or stream, which is also the largest message of HTTP+SSE;
+    /// beyond that it is refused
+    #[arg(long, env = "SESSIOND_MCP_STREAM_MIB", default_value = "32", value_parser = mebibytes, value_name = "MIB")]
+    pub mcp_stream_mib: u32,
+
+    /// The same for all calls and streams of one session together; beyond that the oldest is given up
+    #[arg(long, env = "SESSIOND_MCP_SESSION_MIB", default_value = "64", value_parser = mebibytes, value_name = "MIB")]
+    pub mcp_session_mib: u32,
+
+    /// The same for one application
+    #[arg(long, env = "SESSIOND_MCP_APPLICATION_MIB", default_value = "128", value_parser = mebibytes, value_name = "MIB")]
+    pub mcp_application_mib: u32,
+
+    /// The same in all
+    #[arg(long, env = "SESSIOND_MCP_TOTAL_MIB", default_value = "256", value_parser = mebibytes, value_name = "MIB")]
+    pub mcp_total_mib: u32,
 
     /// PEM file of certificate authorities that upstream MCP servers may be vouched for by too, beside those the system
     /// trusts; read at the start
@@ -125,12 +165,25 @@ pub struct Config {
     pub upstream_ca: Option<PathBuf>,
 
     /// Accept browsers' requests to /mcp from this origin too, not only from our own; may be given several times
-    #[arg(long, env = "SESSIOND_ALLOW_ORIGIN", value_delimiter = ',', value_name = "ORIGIN")]
+    #[arg(long, env = "SESSIOND_ALLOW_ORIGIN", value_delimiter = ',', value_parser = parse::origin, value_name = "ORIGIN")]
     pub allow_origin: Vec<String>,
 
     /// Require clientInfo.sessionId when an MCP client initializes
     #[arg(long, env = "SESSIOND_REQUIRE_CLIENT_SESSION_ID")]
     pub require_client_session_id: bool,
+
+    /// Applications of an organization that are made because a portal, a cluster or a media server names them; those that are
+    /// archived do not count
+    #[arg(long, env = "SESSIOND_MAX_MADE_APPLICATIONS", default_value_t = 1_000, value_name = "NUMBER")]
+    pub max_made_applications: u32,
+
+    /// Media streams of an organization, which are made when they are first named
+    #[arg(long, env = "SESSIOND_MAX_MADE_STREAMS", default_value_t = 100_000, value_name = "NUMBER")]
+    pub max_made_streams: u32,
+
+    /// People and clients that an organization can have met; beyond that only those who are known get in
+    #[arg(long, env = "SESSIOND_MAX_PRINCIPALS", default_value_t = 1_000_000, value_name = "NUMBER")]
+    pub max_principals: u32,
 
     /// Time zone of times on the media surface (/v1), a name of the IANA database
     #[arg(long, env = "SESSIOND_MEDIA_TIME_ZONE", default_value = "UTC", value_parser = time_zone, value_name = "NAME")]
@@ -138,7 +191,7 @@ pub struct Config {
 
     /// Allow webhooks to addresses in this network too, not only to public ones; may be given several times. Link-local
     /// addresses are never allowed
-    #[arg(long, env = "SESSIOND_WEBHOOK_ALLOW", value_delimiter = ',', value_name = "CIDR")]
+    #[arg(long, env = "SESSIOND_WEBHOOK_ALLOW", value_delimiter = ',', value_parser = parse::network, value_name = "CIDR")]
     pub webhook_allow: Vec<IpNet>,
 
     /// Allow webhooks to this machine itself, and there to http:// too
@@ -147,20 +200,25 @@ pub struct Config {
 
     /// Fetch keys of external issuers from addresses in this network too, not only from public ones; may be given several
     /// times. Link-local addresses are never allowed
-    #[arg(long, env = "SESSIOND_ISSUER_ALLOW", value_delimiter = ',', value_name = "CIDR")]
+    #[arg(long, env = "SESSIOND_ISSUER_ALLOW", value_delimiter = ',', value_parser = parse::network, value_name = "CIDR")]
     pub issuer_allow: Vec<IpNet>,
 
     /// Allow external issuers on this machine itself, and there at http:// too
     #[arg(long, env = "SESSIOND_ISSUER_ALLOW_LOOPBACK")]
     pub issuer_allow_loopback: bool,
 
+    /// Let an organization take an issuer's tokens for an audience that others could name too: "<organization id> <issuer>
+    /// <audience>"; may be given several times. The first organization takes those that are given to no other
+    #[arg(long, env = "SESSIOND_ISSUER_CLAIM", value_delimiter = ',', value_name = "CLAIM")]
+    pub issuer_claim: Vec<IssuerClaim>,
+
     /// A webhook's receiver has this long to answer
     #[arg(long, env = "SESSIOND_WEBHOOK_TIMEOUT", default_value = "15s", value_parser = duration, value_name = "DURATION")]
     pub webhook_timeout: Duration,
 
-    /// Allow terminals on machines in this network too, not only on loopback; may be given several times. Link-local
-    /// addresses are never allowed
-    #[arg(long, env = "SESSIOND_ALLOW_MACHINE", value_delimiter = ',', value_name = "CIDR")]
+    /// Allow terminals on machines in this network too, not only, for the first organization, on loopback; may be given several
+    /// times. Link-local addresses are never allowed
+    #[arg(long, env = "SESSIOND_ALLOW_MACHINE", value_delimiter = ',', value_parser = parse::network, value_name = "CIDR")]
     pub allow_machine: Vec<IpNet>,
 
     /// A terminal session ends this long after it began, whatever happens
@@ -179,8 +237,12 @@ pub struct Config {
     #[arg(long, env = "SESSIOND_TERMINAL_OUTPUT_RATE", default_value = "0", value_name = "BYTES")]
     pub terminal_output_rate: u64,
 
+    /// Write the credentials made at the first start to this new file, readable by its owner only, instead of standard output
+    #[arg(long, env = "SESSIOND_CREDENTIALS_FILE", value_name = "FILE")]
+    pub credentials_file: Option<PathBuf>,
+
     /// Client id of the service account made at the first start, instead of one made up
-    #[arg(long, env = "SESSIOND_BOOTSTRAP_CLIENT_ID", value_name = "ID")]
+    #[arg(long, env = "SESSIOND_BOOTSTRAP_CLIENT_ID", value_parser = parse::client_id, value_name = "ID")]
     pub bootstrap_client_id: Option<String>,
 
     /// Its secret, of 32 characters or more. Set it in the environment: flags are seen by every user of the machine
@@ -188,12 +250,45 @@ pub struct Config {
     pub bootstrap_client_secret: Option<String>,
 }
 
+/// The operator's word that an organization takes an issuer's tokens for an audience.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IssuerClaim {
+    pub organization: Uuid,
+    pub issuer: String,
+    pub audience: String,
+}
+
+impl FromStr for IssuerClaim {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is not \"<organization id> <issuer> <audience>\"");
+        let mut parts = text.split(' ');
+        let (Some(organization), Some(issuer), Some(audience), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(wrong());
+        };
+        let organization = organization.parse().map_err(|_| wrong())?;
+        Ok(Self { organization, issuer: issuer.to_owned(), audience: audience.to_owned() })
+    }
+}
+
 impl Config {
-    /// The base of URLs given to clients, without a slash at its end.
+    /// The base of URLs given to those who have not come by another of ours, without a slash at its end.
     pub fn public_url(&self, listening: SocketAddr) -> String {
+        self.public_urls(listening).swap_remove(0)
+    }
+
+    /// All bases of URLs that are ours: at least one.
+    pub fn public_urls(&self, listening: SocketAddr) -> Vec<String> {
         let scheme = if self.tls_certificate.is_some() { "https" } else { "http" };
-        let default = format!("{scheme}://{listening}");
-        self.public_url.as_ref().unwrap_or(&default).trim_end_matches('/').to_owned()
+        let mut urls: Vec<_> =
+            self.public_url.iter().map(|url| url.trim_end_matches('/').to_owned()).collect();
+        if urls.is_empty() {
+            urls.push(format!("{scheme}://{listening}"));
+        }
+        urls
     }
 
     /// Where log lines and recordings are kept: beside the database, so with what its URL says beyond the file.
@@ -250,5 +345,13 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     match number.checked_mul(factor) {
         Some(seconds @ 1..=315_360_000) => Ok(Duration::from_secs(seconds)),
         _ => Err("a duration must be between 1s and 3650d".to_owned()),
+    }
+}
+
+/// A size in MiB that something fits into.
+fn mebibytes(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(size @ 1..=1_048_576) => Ok(size),
+        _ => Err("must be a number of MiB, from 1 to 1048576".to_owned()),
     }
 }

@@ -7,7 +7,7 @@ use super::Time;
 use super::caller::Scopes;
 use super::event::{
     ApplicationChanged, ApplicationEvent, Issuer, IssuersSet, OauthClient, OrganizationEvent,
-    OrganizationRenamed, ServiceAccountEvent, UpstreamCredential, UpstreamSet,
+    OrganizationRenamed, ServiceAccountEvent, UpstreamCredential, UpstreamHeaders, UpstreamSet,
 };
 use super::ids::{ApplicationNumber, Head, OrganizationNumber, Position, ServiceAccountNumber};
 use super::policy::ApplicationPolicy;
@@ -35,10 +35,16 @@ pub struct Application {
     pub name: String,
     pub description: Option<String>,
     pub oauth: OauthClient,
+    /// Made because another system named it; never meant where an application goes without saying.
+    #[serde(default)]
+    pub on_the_way: bool,
     pub upstream: Option<String>,
     /// How the gateway authenticates there.
     #[serde(default)]
     pub upstream_credential: Option<UpstreamCredential>,
+    /// Headers that pass there and back beside those that always do.
+    #[serde(default)]
+    pub upstream_headers: Option<UpstreamHeaders>,
     pub policy: Option<ApplicationPolicy>,
     pub created_at: Time,
     pub updated_at: Time,
@@ -120,8 +126,10 @@ pub fn evolve_application(
             name: created.name.clone(),
             description: None,
             oauth: created.oauth.clone(),
+            on_the_way: created.on_the_way,
             upstream: None,
             upstream_credential: None,
+            upstream_headers: None,
             policy: None,
             created_at: at,
             updated_at: at,
@@ -144,6 +152,7 @@ pub fn evolve_application(
         ApplicationEvent::UpstreamSet(set) => Application {
             upstream: Some(set.url.clone()),
             upstream_credential: set.credential.clone(),
+            upstream_headers: set.headers.clone(),
             updated_at: at,
             head,
             ..application
@@ -267,6 +276,7 @@ pub fn decide_application(
         // Whether a credential's secret is another one is not to be seen from here: setting one is always a fact.
         ApplicationCommand::SetUpstream(set)
             if application.upstream.as_ref() == Some(&set.url)
+                && application.upstream_headers == set.headers
                 && application.upstream_credential.is_none()
                 && set.credential.is_none() =>
         {

@@ -172,6 +172,15 @@ impl Scopes {
         self.0 == 0
     }
 
+    /// Which of these rights whoever has `self` may not give to others, nor take from them: nobody gives away more than they
+    /// have. Who manages the whole organization has every right in it; the installation is another matter.
+    pub fn lacks_to_give(self, scopes: Self) -> Self {
+        let organization = self.has(Scope::ManagementAll);
+        let lacking =
+            scopes.iter().filter(|scope| !self.has(*scope) && !(organization && *scope != Scope::PlatformAdmin));
+        lacking.fold(Self::default(), Self::with)
+    }
+
     pub fn iter(self) -> impl Iterator<Item = Scope> {
         Scope::ALL.into_iter().filter(move |scope| self.has(*scope))
     }
@@ -217,6 +226,15 @@ pub struct Caller {
     pub traceparent: Option<String>,
     /// Set for a request that is to take effect once.
     pub once: Option<Arc<Once>>,
+}
+
+/// What a wish rests on, as far as it may have ended by the time the wish is decided.
+#[derive(Debug, Clone)]
+pub struct Authority {
+    pub organization: OrganizationNumber,
+    pub scopes: Scopes,
+    pub principal: Option<PrincipalNumber>,
+    pub credential: Credential,
 }
 
 /// What was presented.
@@ -268,18 +286,14 @@ impl Caller {
         self.confined_to.is_none_or(|own| own == application)
     }
 
-    /// Whether the caller sees everybody's sessions of its organization on the surfaces of API keys: a key that acts for a
-    /// person sees that person's alone, unless it may read or manage them all anyway.
-    pub fn sees_all(&self) -> bool {
-        let all = [Scope::SessionsRead, Scope::SessionsWrite, Scope::ManagementAll];
-        self.principal.is_none() || all.iter().any(|scope| self.scopes.has(*scope))
-    }
-
-    /// Whether the caller may give these rights to others: nobody gives away more than they have. Who manages the whole
-    /// organization has every right in it; the installation is another matter.
-    pub fn may_give(&self, scopes: Scopes) -> bool {
-        let organization = self.scopes.has(Scope::ManagementAll);
-        scopes.iter().all(|scope| self.scopes.has(scope) || (organization && scope != Scope::PlatformAdmin))
+    /// What the caller's wishes rest on.
+    pub fn authority(&self) -> Authority {
+        Authority {
+            organization: self.organization,
+            scopes: self.scopes,
+            principal: self.principal,
+            credential: self.credential.clone(),
+        }
     }
 
     /// The person it is the credential of; a session's own token is the session's.

@@ -102,9 +102,20 @@ pub struct Connect {
 }
 
 impl Connect {
-    /// The natural key: one live session per application may hold it.
+    /// The personal facts as they are stored: with the names that the client chose, save that within a resource, which
+    /// says where the session is and not whose.
+    pub fn facts(&self) -> Personal {
+        Personal {
+            client_session_id: self.client_session_id.clone().filter(|_| self.resource.is_none()),
+            token_identifier: self.token_identifier.clone(),
+            ..self.personal.clone()
+        }
+    }
+
+    /// The natural key: one live session per application may hold it. The principal's number must be known by now.
     pub fn key(&self) -> Option<NaturalKey<'_>> {
         natural_key(
+            self.principal,
             self.anchor.as_deref(),
             self.resource.as_deref(),
             self.client_session_id.as_deref(),
@@ -113,21 +124,24 @@ impl Connect {
     }
 }
 
-/// What makes a second connect the same session.
+/// What makes a second connect the same session. What a client makes up is told apart by whose it is: two principals who
+/// say the same have a session each, and neither learns of the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum NaturalKey<'a> {
+    /// Made by the gateway, from whose it is too.
     Anchor(&'a str),
-    /// A name within a resource.
+    /// A name within a resource, which is the application's: whoever has it, it is taken.
     Named {
         resource: &'a str,
         name: &'a str,
     },
-    ClientSessionId(&'a str),
-    TokenIdentifier(&'a str),
+    ClientSessionId(PrincipalNumber, &'a str),
+    TokenIdentifier(PrincipalNumber, &'a str),
 }
 
 /// The anchor if there is one, else `clientSessionId` (within the resource if there is one), else `tokenIdentifier`.
 pub fn natural_key<'a>(
+    principal: PrincipalNumber,
     anchor: Option<&'a str>,
     resource: Option<&'a str>,
     client_session_id: Option<&'a str>,
@@ -135,9 +149,10 @@ pub fn natural_key<'a>(
 ) -> Option<NaturalKey<'a>> {
     let named = client_session_id.map(|name| match resource {
         Some(resource) => NaturalKey::Named { resource, name },
-        None => NaturalKey::ClientSessionId(name),
+        None => NaturalKey::ClientSessionId(principal, name),
     });
-    anchor.map(NaturalKey::Anchor).or(named).or(token_identifier.map(NaturalKey::TokenIdentifier))
+    let token = token_identifier.map(|text| NaturalKey::TokenIdentifier(principal, text));
+    anchor.map(NaturalKey::Anchor).or(named).or(token)
 }
 
 /// The credential a command came with, as far as the rules care. The system presents none.

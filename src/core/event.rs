@@ -63,10 +63,11 @@ pub struct Connected {
     /// the two below.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub anchor: Option<String>,
-    /// The name the client gives this run of itself; one live session per application may hold it.
+    /// The name a session has within its resource. Without one it is personal: it stands beside the event since it can be
+    /// erased there, and here in events from before that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_session_id: Option<String>,
-    /// What the client calls its credential; the natural key where there is no `clientSessionId`.
+    /// In events from before it stood beside them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_identifier: Option<String>,
     /// Milliseconds since the epoch, as every time in a body.
@@ -225,6 +226,9 @@ pub struct ApplicationCreated {
     pub id: Uuid,
     pub name: String,
     pub oauth: OauthClient,
+    /// Nobody asked for it: another system named it, and it was made for that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub on_the_way: bool,
 }
 
 /// How an application authenticates. Stored and echoed; the secret is kept elsewhere, as a hash.
@@ -248,7 +252,7 @@ pub struct ApplicationChanged {
     pub description: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct UpstreamSet {
     /// The MCP server behind the gateway.
@@ -256,6 +260,21 @@ pub struct UpstreamSet {
     /// How the gateway authenticates there, as far as that is no secret; none: it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential: Option<UpstreamCredential>,
+    /// Headers that pass beside those that pass for everybody; none: no others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub headers: Option<UpstreamHeaders>,
+}
+
+/// Headers that pass the gateway of an application beside those that pass every gateway, by name, in small letters.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UpstreamHeaders {
+    /// Of a client's requests.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub to_upstream: Vec<String>,
+    /// Of the upstream's answers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub to_client: Vec<String>,
 }
 
 /// How the gateway authenticates at an upstream. The secret that belongs to it stands beside the log, sealed.
@@ -399,6 +418,24 @@ pub struct Personal {
     pub client_info: Option<Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ip: Option<String>,
+    /// The name the client gives this run of itself; one live session per application may hold it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_session_id: Option<String>,
+    /// What the client calls its credential; the natural key where there is no `clientSessionId`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_identifier: Option<String>,
+}
+
+impl Connected {
+    /// The event without what is personal in it, where it is from before that stood beside it.
+    pub fn erased(&self) -> Option<Self> {
+        let named = self.client_session_id.is_some() && self.resource.is_none();
+        (named || self.token_identifier.is_some()).then(|| Self {
+            client_session_id: self.client_session_id.clone().filter(|_| !named),
+            token_identifier: None,
+            ..self.clone()
+        })
+    }
 }
 
 impl Personal {
@@ -492,6 +529,9 @@ pub const NAMES: [&str; 48] = [
     "machine_host_key_pinned",
     "machine_deleted",
 ];
+
+/// The type that a session begins with.
+pub const CONNECTED: &str = "connected";
 
 /// The one type that is not a lifecycle event; feeds leave it out unless asked.
 pub const ACTIVITY: &str = "activity_recorded";

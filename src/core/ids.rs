@@ -26,6 +26,14 @@ number! {
     /// An organization, in the order they were created. Everything else belongs to exactly one.
     OrganizationNumber
 }
+impl OrganizationNumber {
+    /// Whether it is the organization of whoever runs the installation: the first, made at the first start. What belongs to
+    /// the machine or to all organizations alike is its own, and others' only by the operator's word.
+    pub fn is_operators(self) -> bool {
+        self.0 == 1
+    }
+}
+
 number! {
     /// An application: what the main surface calls the agent.
     ApplicationNumber

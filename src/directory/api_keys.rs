@@ -7,7 +7,7 @@ use super::{Directory, Slice, check_gift, checked_name, known_scopes, unexpected
 use crate::committer::{By, Done, Introduction, Work};
 use crate::core::Time;
 use crate::core::api_key::{ApiKey, ApiKeyCreated, ApiKeyEvent};
-use crate::core::caller::{Caller, Scope};
+use crate::core::caller::{Caller, Scope, Scopes};
 use crate::core::ids::{OrganizationNumber, PrincipalNumber};
 use crate::core::item::{Item, ItemEvent};
 use crate::core::principal::OWN_USERS;
@@ -153,7 +153,9 @@ impl Directory {
 
     /// Revokes an API key: it opens nothing any more when this returns. Revoking twice is success.
     pub async fn revoke_api_key(&self, caller: &Caller, id: Uuid) -> Result<(), Error> {
-        let stream = Item::ApiKey(self.own_key(caller, id)?).stream();
+        let key = self.own_key(caller, id)?;
+        check_gift(caller, Scopes::parse(&key.scopes).0)?;
+        let stream = Item::ApiKey(key).stream();
         let work = Work::Item {
             organization: caller.organization,
             stream: Some(stream),

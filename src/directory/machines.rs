@@ -15,8 +15,6 @@ use crate::error::Error;
 use crate::secret;
 use crate::store::SideWrite;
 
-/// Machines of an organization.
-const MOST: usize = 10_000;
 /// Longest host or user; bytes.
 const LONGEST: usize = 255;
 /// Longest password, private key or passphrase; bytes.
@@ -92,12 +90,6 @@ impl Directory {
             return machine_of(done);
         }
         new.secret.check()?;
-        let organization = caller.organization;
-        let own = |one: &&Machine| one.organization == organization && one.deleted_at.is_none();
-        if self.gate.known().machines().filter(own).count() >= MOST {
-            let message = format!("an organization may have at most {MOST} machines");
-            return Err(Error::Conflict { code: "machine_limit_reached", message });
-        }
         let id = secret::new_id();
         let created = MachineCreated {
             id,

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::clock::Clock;
-use crate::committer::{By, Committer, Done, Work};
+use crate::committer::{By, Committer, Done, Founding, Work};
 use crate::core::application::{Application, ApplicationCommand, Organization};
 use crate::core::caller::{Caller, Scope, Scopes};
 use crate::core::event::{ApplicationChanged, ApplicationCreated, OauthClient};
@@ -74,6 +74,34 @@ pub struct WithSecret<T> {
 pub struct Chosen {
     pub client_id: String,
     pub client_secret: String,
+}
+
+/// An organization that could be founded.
+pub struct Plan {
+    founding: Founding,
+    client_secret: String,
+}
+
+impl Plan {
+    /// What is to be shown of it, once.
+    pub fn credentials(&self) -> Credentials<'_> {
+        let Founding { organization, application, account, .. } = &self.founding;
+        Credentials {
+            organization: (&organization.name, organization.id),
+            application: application.as_ref().map(|application| application.id),
+            client_id: &account.client_id,
+            client_secret: &self.client_secret,
+        }
+    }
+}
+
+/// The credentials of an organization's first service account.
+pub struct Credentials<'a> {
+    /// Its name and id.
+    pub organization: (&'a str, Uuid),
+    pub application: Option<Uuid>,
+    pub client_id: &'a str,
+    pub client_secret: &'a str,
 }
 
 /// An organization that was just founded.
@@ -195,7 +223,8 @@ impl Directory {
             scopes,
             allowed_resources: new.allowed_resources,
         };
-        Ok((ApplicationCreated { id, name: checked_name("name", &new.name)?, oauth }, secret))
+        let name = checked_name("name", &new.name)?;
+        Ok((ApplicationCreated { id, name, oauth, on_the_way: false }, secret))
     }
 
     /// Renames or describes an application.
@@ -223,6 +252,7 @@ impl Directory {
         id: Uuid,
     ) -> Result<WithSecret<Application>, Error> {
         let (application, _) = self.application(caller, id)?;
+        check_gift(caller, rights_of(&application))?;
         if application.oauth.r#type == "public" {
             let message = "a public application has no secret to rotate".to_owned();
             return Err(Error::Conflict { code: "public_application", message });
@@ -296,17 +326,14 @@ fn client_scopes(field: &'static str, words: &[String]) -> Result<Scopes, Error>
     }
 }
 
-/// Nobody gives away more than they have.
+/// Nobody gives away, or takes from others, more than they have.
 fn check_gift(caller: &Caller, scopes: Scopes) -> Result<(), Error> {
-    if caller.may_give(scopes) {
-        return Ok(());
-    }
-    let missing: Vec<_> = scopes
-        .iter()
-        .filter(|scope| !caller.may_give(Scopes::default().with(*scope)))
-        .map(Scope::word)
-        .collect();
-    Err(Error::Forbidden { missing: missing.join(" ") })
+    Error::unless_may_give(caller.scopes, scopes)
+}
+
+/// The rights that an application's client may ask for.
+pub fn rights_of(application: &Application) -> Scopes {
+    Scopes::parse(&application.oauth.scopes.join(" ")).0
 }
 
 fn unknown_scope(word: &str) -> String {

@@ -2,7 +2,9 @@
 
 use uuid::Uuid;
 
-use super::{Chosen, Directory, Founded, NewApplication, Slice, check_chosen, checked_name, unexpected};
+use super::{
+    Chosen, Directory, Founded, NewApplication, Plan, Slice, check_chosen, checked_name, unexpected,
+};
 use crate::committer::{By, Done, Founding, Work};
 use crate::core::application::{Organization, OrganizationCommand};
 use crate::core::caller::{Caller, Scope, Scopes};
@@ -16,30 +18,34 @@ impl Directory {
         self.gate.known().organizations.is_empty()
     }
 
-    /// At the console: makes an organization with an application `default` and a service account that may do everything
-    /// in it.
+    /// At the console: an organization with an application `default` and a service account that may do everything in it,
+    /// and with `platform` run the installation too. Nothing is made yet: its credentials are shown once, and whoever
+    /// cannot be shown them should not have them made.
+    pub fn plan(&self, name: &str, chosen: Option<Chosen>, platform: bool) -> Result<Plan, Error> {
+        let more = Scopes::default();
+        let more = if platform { more.with(Scope::PlatformAdmin) } else { more };
+        self.plan_by(&By::operator(), name, chosen, more)
+    }
+
+    /// At the console: founds what was planned.
+    pub async fn carry_out(&self, plan: Plan) -> Result<Founded, Error> {
+        self.found_by(By::operator(), plan).await
+    }
+
+    /// The two in one, where there is nobody to show anything to.
     pub async fn found(&self, name: &str, chosen: Option<Chosen>) -> Result<Founded, Error> {
-        self.found_by(By::operator(), name, chosen, Scopes::default()).await
+        let plan = self.plan(name, chosen, false)?;
+        self.carry_out(plan).await
     }
 
-    /// The same, and its service account may run the installation too.
-    pub async fn found_platform(&self, name: &str, chosen: Option<Chosen>) -> Result<Founded, Error> {
-        let more = Scopes::default().with(Scope::PlatformAdmin);
-        self.found_by(By::operator(), name, chosen, more).await
-    }
-
-    /// The same for a caller who runs the installation.
+    /// For a caller who runs the installation: founds an organization as [`Directory::plan`] has it.
     pub async fn create_organization(&self, caller: &Caller, name: &str) -> Result<Founded, Error> {
-        self.found_by(By::caller(caller), name, None, Scopes::default()).await
+        let by = By::caller(caller);
+        let plan = self.plan_by(&by, name, None, Scopes::default())?;
+        self.found_by(by, plan).await
     }
 
-    async fn found_by(
-        &self,
-        by: By,
-        name: &str,
-        chosen: Option<Chosen>,
-        more: Scopes,
-    ) -> Result<Founded, Error> {
+    fn plan_by(&self, by: &By, name: &str, chosen: Option<Chosen>, more: Scopes) -> Result<Plan, Error> {
         let name = checked_name("name", name)?;
         let (id, client_id, client_secret) = match chosen {
             Some(chosen) => {
@@ -67,6 +73,11 @@ impl Directory {
             },
             secret_hash: secret::hash(&client_secret),
         };
+        Ok(Plan { founding, client_secret })
+    }
+
+    async fn found_by(&self, by: By, plan: Plan) -> Result<Founded, Error> {
+        let Plan { founding, client_secret } = plan;
         let answer = self.committer.submit(by, Work::CreateOrganization(Box::new(founding))).await?;
         let Done::Founded(organization, account) = answer.done else { return Err(unexpected()) };
         // Also where this was answered from the record: the first application is the one it was founded with.

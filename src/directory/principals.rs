@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{Directory, unexpected};
+use super::{Directory, check_gift, unexpected};
 use crate::committer::{By, Done, Introduction, Work};
 use crate::core::Time;
 use crate::core::caller::Caller;
@@ -102,6 +102,8 @@ impl Directory {
     /// Lets a principal in again. What was revoked stays revoked.
     pub async fn enable_principal(&self, caller: &Caller, id: Uuid) -> Result<Person, Error> {
         let number = self.principal_number(caller, id)?;
+        // It gives the person's keys what they had.
+        check_gift(caller, self.gate.known().rights_of_keys(number))?;
         let work = Work::Item {
             organization: caller.organization,
             stream: Some(number.into()),

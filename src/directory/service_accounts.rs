@@ -95,6 +95,7 @@ impl Directory {
         id: Uuid,
     ) -> Result<WithSecret<ServiceAccount>, Error> {
         let account = self.service_account(caller, id)?;
+        check_gift(caller, account.scopes)?;
         let minted = secret::mint_client_secret(caller.once.as_deref());
         let command = ServiceAccountCommand::RotateSecret;
         let work = Work::ServiceAccount { number: account.number, command, secret_hash: Some(minted.hash) };
@@ -105,6 +106,7 @@ impl Directory {
     /// Archives a service account: it gets no more tokens, and those it has open nothing.
     pub async fn archive_service_account(&self, caller: &Caller, id: Uuid) -> Result<ServiceAccount, Error> {
         let account = self.service_account(caller, id)?;
+        check_gift(caller, account.scopes)?;
         let command = ServiceAccountCommand::Archive;
         let work = Work::ServiceAccount { number: account.number, command, secret_hash: None };
         self.service_account_from(caller, work).await

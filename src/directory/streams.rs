@@ -55,7 +55,7 @@ impl Directory {
     /// How an application is made that another system names.
     fn made(&self, name: &str) -> Result<ApplicationCreated, Error> {
         let new = NewApplication { name: name.to_owned(), ..NewApplication::default() };
-        Ok(self.application_created(None, new)?.0)
+        Ok(ApplicationCreated { on_the_way: true, ..self.application_created(None, new)?.0 })
     }
 }
 

@@ -3,7 +3,7 @@
 use chrono::TimeDelta;
 use uuid::Uuid;
 
-use super::{Directory, Issued, unexpected, unknown_scope};
+use super::{Directory, Issued, check_gift, unexpected, unknown_scope};
 use crate::committer::{By, Done, Work};
 use crate::core::caller::{ActorKind, Caller, Scopes};
 use crate::core::ids::{ApplicationNumber, OrganizationNumber, Position};
@@ -14,13 +14,20 @@ use crate::secret::{self, TokenKind};
 use crate::store::SideWrite;
 
 impl Directory {
-    /// Issues an access token to an authenticated client: with the scopes it asks for, or all it may have; for the gateway
+    /// How far the log goes. Whoever reads a client's secret asks before, and says so when a token is issued for it.
+    pub fn position(&self) -> Position {
+        self.committer.tip().borrow().position
+    }
+
+    /// Issues an access token to a client that authenticated with what there was as of a position (`Error::Busy` where it
+    /// has changed since: authenticate again): with the scopes it asks for, or all it may have; for the gateway
     /// of one application alone, or for all that its scopes open.
     pub async fn issue_token(
         &self,
         client: Client,
         asked: Option<&str>,
         audience: Option<Uuid>,
+        as_of: Position,
     ) -> Result<Issued, Error> {
         self.check_audience(client, audience)?;
         let Facts { client_kind, number, organization, allowed, token_lifetime } = self.facts_of(client)?;
@@ -51,7 +58,7 @@ impl Directory {
             barred: false,
             audience,
         };
-        let answer = self.committer.submit(By::system(), Work::IssueToken(token)).await?;
+        let answer = self.committer.submit(By::system(), Work::IssueToken { token, as_of }).await?;
         let Done::Token(token) = answer.done else { return Err(unexpected()) };
         Ok(Issued { token: minted.text, scopes: token.scopes, expires_in: token_lifetime })
     }
@@ -74,6 +81,8 @@ impl Directory {
 
     /// Forgets an access token: it opens nothing any more when this returns, and never will.
     pub async fn revoke_access_token(&self, caller: &Caller, id: Uuid) -> Result<(), Error> {
+        let scopes = self.gate.known().access_token(id).map(|token| token.scopes);
+        check_gift(caller, scopes.unwrap_or_default())?;
         let work = Work::Side(SideWrite::RevokeAccessToken(id));
         self.committer.submit(By::caller(caller), work).await.map(|_| ())
     }

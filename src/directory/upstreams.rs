@@ -9,7 +9,7 @@ use super::Directory;
 use crate::committer::Work;
 use crate::core::application::Application;
 use crate::core::caller::{Caller, Scope};
-use crate::core::event::{Issuer, UpstreamCredential, UpstreamSet};
+use crate::core::event::{Issuer, UpstreamCredential, UpstreamHeaders, UpstreamSet};
 use crate::core::ids::{ApplicationNumber, Position};
 use crate::error::Error;
 
@@ -21,6 +21,8 @@ pub struct NewUpstream {
     pub url: String,
     /// How to authenticate there, and the secret that belongs to it.
     pub credential: Option<(UpstreamCredential, String)>,
+    /// Which headers pass beside those that always do.
+    pub headers: Option<UpstreamHeaders>,
 }
 
 /// How the gateway authenticates at an upstream. Never shown: it has no `Debug`.
@@ -39,7 +41,9 @@ fn about(application: Uuid, set: &UpstreamSet) -> String {
 /// The upstream as it was set, if it has this URL.
 fn set_at(application: &Application, url: &str) -> Option<UpstreamSet> {
     let credential = application.upstream_credential.clone();
-    (application.upstream.as_deref() == Some(url)).then(|| UpstreamSet { url: url.to_owned(), credential })
+    let headers = application.upstream_headers.clone();
+    let same = application.upstream.as_deref() == Some(url);
+    same.then(|| UpstreamSet { url: url.to_owned(), credential, headers })
 }
 
 impl Directory {
@@ -52,10 +56,22 @@ impl Directory {
     ) -> Result<Application, Error> {
         let (application, _) = self.application(caller, id)?;
         let (credential, secret) = new.credential.unzip();
-        let set = UpstreamSet { url: new.url, credential };
+        let set = UpstreamSet { url: new.url, credential, headers: new.headers };
         let sealed = secret.map(|secret| self.key.seal(&about(application.id, &set), secret.as_bytes()));
         let work = Work::SetUpstream { number: application.number, set, sealed };
         self.application_from(caller, work).await
+    }
+
+    /// Whether an application is of the organization whose installation this is.
+    pub fn is_operators(&self, number: ApplicationNumber) -> bool {
+        self.gate.known().applications.get(&number).is_some_and(|one| one.organization.is_operators())
+    }
+
+    /// Which of an upstream's headers pass to clients beside those that always do.
+    pub fn passes_to_client(&self, number: ApplicationNumber) -> Vec<String> {
+        let known = self.gate.known();
+        let headers = known.applications.get(&number).and_then(|one| one.upstream_headers.as_ref());
+        headers.map(|headers| headers.to_client.clone()).unwrap_or_default()
     }
 
     /// As of which event an application authenticates at this URL; `None` if it does not, or its upstream is another.

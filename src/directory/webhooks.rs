@@ -19,8 +19,6 @@ const OVERLAP: TimeDelta = TimeDelta::hours(24);
 /// Deliveries that are over are kept for this long, and those that failed for longer.
 const KEEP: TimeDelta = TimeDelta::days(7);
 const KEEP_FAILED: TimeDelta = TimeDelta::days(30);
-/// Webhooks of an organization.
-const MOST: usize = 100;
 const LONGEST_DESCRIPTION: usize = 1_000;
 
 /// A webhook that is to be. The URL has been checked by the outbox's rules.
@@ -89,11 +87,6 @@ impl Directory {
         check_description(new.description.as_deref())?;
         let organization = caller.organization;
         let application = new.application.map(|id| self.live_application(caller, id)).transpose()?;
-        let own = |one: &&Webhook| one.organization == organization && one.deleted_at.is_none();
-        if self.gate.known().webhooks().filter(own).count() >= MOST {
-            let message = format!("an organization may have at most {MOST} webhooks");
-            return Err(Error::Conflict { code: "webhook_limit_reached", message });
-        }
         let id = secret::new_id();
         let key = secret::mint_signing_key(once);
         let created = WebhookCreated {

@@ -2,9 +2,11 @@
 //! derived status is changes with the clock alone: each is filed under what it was when last looked at, with the moment
 //! at which that changes, and the look is taken again when the moment has come.
 
-use std::collections::{BTreeSet, BinaryHeap, HashMap};
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::ordered::merged;
 use crate::core::Time;
 use crate::core::filter::Filter;
 use crate::core::ids::{ApplicationNumber, PrincipalNumber, SessionNumber};
@@ -192,20 +194,8 @@ pub fn descending<'a>(
     sets: Vec<&'a Numbers>,
     before: Option<SessionNumber>,
 ) -> impl Iterator<Item = SessionNumber> + use<'a> {
-    let mut ranges: Vec<_> = sets
-        .into_iter()
-        .map(|numbers| numbers.range(..before.unwrap_or(SessionNumber(i64::MAX))).rev())
-        .collect();
-    let mut heap: BinaryHeap<(SessionNumber, usize)> = ranges
-        .iter_mut()
-        .enumerate()
-        .filter_map(|(index, range)| range.next().map(|number| (*number, index)))
-        .collect();
-    std::iter::from_fn(move || {
-        let (number, index) = heap.pop()?;
-        heap.extend(ranges[index].next().map(|next| (*next, index)));
-        Some(number)
-    })
+    let before = before.unwrap_or(SessionNumber(i64::MAX));
+    merged(sets.into_iter().map(|numbers| numbers.range(..before).rev().copied()).collect())
 }
 
 /// Numbers of several sets in order, oldest first, from above `after`.
@@ -213,19 +203,9 @@ pub fn ascending<'a>(
     sets: Vec<&'a Numbers>,
     after: Option<SessionNumber>,
 ) -> impl Iterator<Item = SessionNumber> + use<'a> {
-    use std::cmp::Reverse;
     let from = after.map_or(SessionNumber(i64::MIN), |after| SessionNumber(after.0 + 1));
-    let mut ranges: Vec<_> = sets.into_iter().map(|numbers| numbers.range(from..)).collect();
-    let mut heap: BinaryHeap<Reverse<(SessionNumber, usize)>> = ranges
-        .iter_mut()
-        .enumerate()
-        .filter_map(|(index, range)| range.next().map(|number| Reverse((*number, index))))
-        .collect();
-    std::iter::from_fn(move || {
-        let Reverse((number, index)) = heap.pop()?;
-        heap.extend(ranges[index].next().map(|next| Reverse((*next, index))));
-        Some(number)
-    })
+    let parts = sets.into_iter().map(|numbers| numbers.range(from..).copied().map(Reverse)).collect();
+    merged(parts).map(|Reverse(number)| number)
 }
 
 /// When the status of a session changes by the clock alone, if it ever does.

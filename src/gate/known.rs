@@ -5,18 +5,20 @@ mod credentials;
 mod places;
 mod questions;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
+use tokio::sync::mpsc::UnboundedSender;
 use uuid::Uuid;
 
 use super::flight::{Flight, Pass};
 use super::holdings::{Holdings, Side};
 use super::index::{self, Index, Terms};
 use super::keys::KeySecrets;
-use super::{Change, Client, Due, Fresh, KeyDigest, Past};
+use super::ordered::{By, Ordered};
+use super::{Change, Client, Departed, Due, Fresh, KeyDigest, Past};
 use crate::core::Time;
 use crate::core::application::{Application, Organization, ServiceAccount};
 use crate::core::caller::Caller;
@@ -53,6 +55,9 @@ pub struct Known {
     by_id: HashMap<Uuid, SessionNumber>,
     by_key: HashMap<KeyDigest, SessionNumber>,
     index: Index,
+    ordered: Ordered,
+    /// Sessions that were seen since they were last put in the order of their activity.
+    stirred: Mutex<VecDeque<SessionNumber>>,
     /// When the status of a session changes by the clock alone: never later than it does.
     changes: BTreeSet<(Time, SessionNumber)>,
     /// Sessions that were filed as idle and have been seen since.
@@ -73,6 +78,8 @@ pub struct Known {
     /// Which organizations trust an issuer.
     trusting: HashMap<String, Vec<OrganizationNumber>>,
     principals: HashMap<(OrganizationNumber, [u8; 32]), PrincipalNumber>,
+    /// How many principals each organization knows.
+    met: HashMap<OrganizationNumber, usize>,
     principals_by_id: HashMap<(OrganizationNumber, Uuid), PrincipalNumber>,
     principal_ids: HashMap<PrincipalNumber, Uuid>,
     items: BTreeMap<Stream, Item>,
@@ -82,6 +89,8 @@ pub struct Known {
     places: places::Places,
     /// What is open, by the credential that opened it.
     holdings: Arc<Holdings>,
+    /// Whoever tells upstreams that a session has ended.
+    departures: Option<UnboundedSender<Departed>>,
 }
 
 /// An open session, with what is not in its stream.
@@ -94,6 +103,10 @@ struct Open {
     changes_at: Option<Time>,
     /// Noted in [`Known::woken`] already.
     woken: AtomicBool,
+    /// Where it stands in the order of activity.
+    stands_at: Time,
+    /// Noted in [`Known::stirred`] already.
+    stirred: AtomicBool,
     key: Option<KeyDigest>,
     token: Option<SessionToken>,
     /// SHA-256 of the secret in its `Mcp-Session-Id`, for sessions of the gateway.
@@ -112,6 +125,11 @@ impl Open {
             0 => None,
             milliseconds => Time::from_timestamp_millis(milliseconds),
         }
+    }
+
+    /// The last sign of life, whether it is in the log or not.
+    fn last_active_at(&self) -> Time {
+        self.seen_at().map_or(self.session.last_active_at, |at| at.max(self.session.last_active_at))
     }
 
     fn busy(&self) -> bool {
@@ -246,7 +264,9 @@ impl Known {
 
     fn meet(&mut self, principal: &Principal) {
         let Principal { number, organization, .. } = *principal;
-        self.principals.insert((organization, principal.subject_digest), number);
+        if self.principals.insert((organization, principal.subject_digest), number).is_none() {
+            *self.met.entry(organization).or_default() += 1;
+        }
         self.principals_by_id.insert((organization, principal.id()), number);
         self.principal_ids.insert(number, principal.id());
     }
@@ -263,14 +283,19 @@ impl Known {
             self.by_key.insert(key, number);
         }
         let terms = self.index.shared(session.application, fresh.terms);
-        let status = DerivedStatus::Active;
+        let loaded = fresh.loaded_at.map(|at| derived_status(&session, None, at));
+        let status = loaded.unwrap_or(DerivedStatus::Active);
         self.index.insert(&session, &terms, status);
+        self.ordered.insert(session.application, By::Activity, (session.last_active_at, number));
+        self.ordered.insert(session.application, By::Expiry, (session.token_expires_at, number));
         *self.totals.entry(session.application).or_default() += 1;
         let mut open = Open {
             terms,
             status,
             changes_at: index::changes_at(&session, None, status),
             woken: AtomicBool::new(false),
+            stands_at: session.last_active_at,
+            stirred: AtomicBool::new(false),
             key: fresh.key,
             token: None,
             mcp_hash: None,
@@ -299,6 +324,11 @@ impl Known {
         if open.session.credential != session.credential {
             open.presented = None;
         }
+        let expiry = |session: &Session| (session.token_expires_at, number);
+        self.ordered.shift(session.application, By::Expiry, expiry(&open.session), expiry(&session));
+        if session.last_active_at > open.stands_at && !open.stirred.swap(true, Ordering::Relaxed) {
+            self.stirred.lock().push_back(number);
+        }
         let resumed = open.session.suspended_at.is_some() && session.suspended_at.is_none();
         open.session = session;
         if resumed {
@@ -326,7 +356,16 @@ impl Known {
         self.deadlines.remove(&(open.deadline, session.number));
         open.changes_at.map(|at| self.changes.remove(&(at, session.number)));
         self.index.remove(&open.session, &open.terms, open.status);
+        let (application, expiry) = (session.application, open.session.token_expires_at);
+        self.ordered.remove(application, By::Activity, (open.stands_at, session.number));
+        self.ordered.remove(application, By::Expiry, (expiry, session.number));
         self.pass_away(session);
+        if open.mcp_hash.is_some()
+            && let Some(departures) = &self.departures
+        {
+            let Session { number, id, application, .. } = *session;
+            departures.send(Departed { number, id, application }).ok();
+        }
         if let Some(key) = open.key
             && self.by_key.get(&key) == Some(&session.number)
         {
@@ -388,6 +427,25 @@ impl Known {
             open.changes_at.map(|at| self.changes.remove(&(at, number)));
             open.changes_at = index::changes_at(&open.session, open.seen_at(), status);
             self.changes.extend(open.changes_at.map(|at| (at, number)));
+        }
+    }
+
+    /// How many sessions may have moved in the order of activity.
+    pub(super) fn stirred(&self) -> usize {
+        self.stirred.lock().len()
+    }
+
+    /// Puts sessions where they belong in the order of activity, at most `limit` of them.
+    pub(super) fn move_stirred(&mut self, limit: usize) {
+        let stirred = self.stirred.get_mut();
+        let some = stirred.len().min(limit);
+        for number in stirred.drain(..some) {
+            let Some(open) = self.sessions.get_mut(&number) else { continue };
+            // Before the look: whoever is seen after it is noted again.
+            open.stirred.store(false, Ordering::Relaxed);
+            let to = open.last_active_at();
+            self.ordered.shift(open.session.application, By::Activity, (open.stands_at, number), (to, number));
+            open.stands_at = to;
         }
     }
 
@@ -464,6 +522,9 @@ impl Known {
 
     fn see(&self, open: &Open, now: Time) {
         open.seen_at.fetch_max(now.timestamp_millis(), Ordering::Relaxed);
+        if !open.stirred.swap(true, Ordering::Relaxed) {
+            self.stirred.lock().push_back(open.session.number);
+        }
         if open.status == DerivedStatus::Idle && !open.woken.swap(true, Ordering::Relaxed) {
             self.woken.lock().push(open.session.number);
         }
@@ -478,6 +539,10 @@ impl Known {
         if let Some(open) = self.sessions.get_mut(&number) {
             open.presented = Some(token);
         }
+    }
+
+    pub(super) fn tell_departures(&mut self, sender: UnboundedSender<Departed>) {
+        self.departures = Some(sender);
     }
 
     /// Keeps what a session of a resource came to.

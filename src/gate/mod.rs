@@ -7,12 +7,14 @@ mod holdings;
 mod index;
 mod keys;
 mod known;
+mod ordered;
 mod tally;
 
 use std::sync::Arc;
 
 use parking_lot::{RwLock, RwLockReadGuard};
 use sha2::{Digest, Sha256};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use uuid::Uuid;
 
 pub use flight::{Flight, Pass, Signal};
@@ -53,15 +55,18 @@ pub type KeyDigest = [u8; 16];
 
 /// The digest under which the Gate keeps a natural key.
 pub fn key_digest(application: ApplicationNumber, key: NaturalKey<'_>) -> KeyDigest {
-    let (tag, text) = match key {
-        NaturalKey::Anchor(text) => (b'a', text),
-        NaturalKey::Named { name, .. } => (b'n', name),
-        NaturalKey::ClientSessionId(text) => (b'c', text),
-        NaturalKey::TokenIdentifier(text) => (b't', text),
+    let (tag, principal, text) = match key {
+        NaturalKey::Anchor(text) => (b'a', None, text),
+        NaturalKey::Named { name, .. } => (b'n', None, name),
+        NaturalKey::ClientSessionId(principal, text) => (b'c', Some(principal), text),
+        NaturalKey::TokenIdentifier(principal, text) => (b't', Some(principal), text),
     };
     let mut hasher = Sha256::new();
     hasher.update(application.0.to_be_bytes());
     hasher.update([tag]);
+    if let Some(principal) = principal {
+        hasher.update(principal.0.to_be_bytes());
+    }
     if let NaturalKey::Named { resource, .. } = key {
         hasher.update((resource.len() as u64).to_be_bytes());
         hasher.update(resource.as_bytes());
@@ -113,6 +118,8 @@ pub enum Change {
 pub struct Fresh {
     pub key: Option<KeyDigest>,
     pub terms: Terms,
+    /// When it was loaded, which may be long after it was last active; none: it has just connected.
+    pub loaded_at: Option<Time>,
 }
 
 /// What sessions of a resource that have ended came to.
@@ -141,6 +148,14 @@ pub struct Summary {
     pub total: u64,
 }
 
+/// A session of the MCP gateway that has ended, and whose upstream may not know it yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Departed {
+    pub number: SessionNumber,
+    pub id: Uuid,
+    pub application: ApplicationNumber,
+}
+
 /// An open session as the Gate sees it.
 #[derive(Debug, Clone)]
 pub struct Seen {
@@ -157,7 +172,7 @@ impl Gate {
 
     /// Makes changes visible, all at once. Returns the flights of what ended with a session or a credential and is still
     /// under way: cancelled already, to be waited for by whoever wants to answer "it is over".
-    pub fn apply(&self, changes: Vec<Change>) -> Vec<Arc<Flight>> {
+    pub fn apply(&self, changes: impl IntoIterator<Item = Change>) -> Vec<Arc<Flight>> {
         let mut known = self.known.write();
         let (mut cancelled, mut concerned) = (Vec::new(), Vec::new());
         for change in changes {
@@ -166,6 +181,14 @@ impl Gate {
         }
         known.end_opened(&concerned, &mut cancelled);
         cancelled
+    }
+
+    /// Every session of the MCP gateway with an id of its own that ends from now on, in whichever way. There is one who
+    /// listens: a later one takes over.
+    pub fn departures(&self) -> UnboundedReceiver<Departed> {
+        let (sender, receiver) = unbounded_channel();
+        self.known.write().tell_departures(sender);
+        receiver
     }
 
     /// What ended sessions of resources came to, at start-up.
@@ -188,6 +211,19 @@ impl Gate {
             drop(known);
             self.known.write().advance(now, AT_ONCE);
         }
+    }
+
+    /// The same, and in the order of their last activity stand those that were seen up to now: as many as have been seen
+    /// since somebody last asked have to be moved.
+    pub fn known_in_order(&self, order: Order, now: Time) -> RwLockReadGuard<'_, Known> {
+        if order == Order::LastActive {
+            let mut left = self.known.read().stirred();
+            while left > 0 {
+                self.known.write().move_stirred(AT_ONCE);
+                left = left.saturating_sub(AT_ONCE);
+            }
+        }
+        self.known_at(now)
     }
 
     /// Registers a request or stream of a session as under way, with the session and with the credential, and lets it pass,

@@ -1,10 +1,10 @@
 //! What handlers take: who asks and with which right (in the signature, so that nobody forgets), and path, query and
 //! body, refused in our own words.
 
-use axum::body::Bytes;
+use axum::body::{self, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Request};
-use axum::http::StatusCode;
 use axum::http::request::Parts;
+use axum::http::{Extensions, StatusCode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use utoipa::openapi::{Content, OpenApi, RefOr, Required, Schema};
@@ -12,9 +12,10 @@ use uuid::Uuid;
 
 use super::guard::TooSlow;
 use super::problem::Problem;
-use super::{App, idempotency, unknown};
+use super::{App, BODY, idempotency, unknown};
 use crate::core::caller::{Caller, CredentialKind, Scope};
 use crate::core::session::Refusal;
+use crate::limits::{NotRead, Sender};
 use crate::sessions::AGENT_SCOPES;
 
 /// May read sessions.
@@ -263,15 +264,54 @@ pub fn describe(document: &mut OpenApi) {
     }
 }
 
-/// The whole body, as far as it is allowed to go.
+/// How much the body of a request may be, where it is not [`BODY`]; an extension that its route adds.
+#[derive(Debug, Clone, Copy)]
+pub struct Largest(pub usize);
+
+/// The whole body of a request whose sender is known, as far as it is allowed to go.
 pub async fn body_bytes(request: Request, app: &App) -> Result<Bytes, Problem> {
-    let most = if idempotency::is_many(request.uri().path()) { "2 MiB" } else { "64 KiB" };
-    Bytes::from_request(request, app).await.map_err(|rejection| match rejection.status() {
-        _ if TooSlow::is_behind(&rejection) => TooSlow::answer(),
-        StatusCode::PAYLOAD_TOO_LARGE => {
+    let (parts, body) = request.into_parts();
+    match idempotency::body_of(&parts) {
+        Some(bytes) => Ok(bytes),
+        None => body_of(&parts.extensions, body, app).await,
+    }
+}
+
+/// The same, where nobody has taken it before.
+pub async fn body_of(route: &Extensions, body: body::Body, app: &App) -> Result<Bytes, Problem> {
+    let largest = route.get().copied().unwrap_or(Largest(BODY));
+    read_body(body, app, largest, Sender::Known).await
+}
+
+/// The body of somebody of whom nobody knows yet who it is.
+pub async fn body_of_stranger(request: Request, app: &App) -> Result<Bytes, Problem> {
+    read_body(request.into_body(), app, STRANGERS, Sender::Stranger).await
+}
+
+/// Largest body that is looked at before it is known from whom it comes.
+pub const STRANGERS: Largest = Largest(16 << 10);
+
+async fn read_body(
+    body: body::Body,
+    app: &App,
+    Largest(most): Largest,
+    from: Sender,
+) -> Result<Bytes, Problem> {
+    app.limits.bodies.read(body, most, from).await.map_err(|reason| match reason {
+        NotRead::Broken(error) if TooSlow::is_behind(&error) => TooSlow::answer(),
+        NotRead::Broken(_) => {
+            Problem::new(StatusCode::BAD_REQUEST, "invalid_request", "The body could not be read")
+        }
+        NotRead::TooLarge => {
+            let most =
+                if most >= 1 << 20 { format!("{} MiB", most >> 20) } else { format!("{} KiB", most >> 10) };
             let message = format!("The body must be at most {most}");
             Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
         }
-        status => Problem::new(status, "invalid_request", "The body could not be read"),
+        NotRead::Full => {
+            let message = "The bodies of all requests together are too large at the moment: try again";
+            let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message);
+            Problem { retry_after: Some(1), ..problem }
+        }
     })
 }

@@ -1,9 +1,10 @@
 //! Around every request: its id and span, where it comes from, how long it took, and what every answer carries.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Instant;
 
-use axum::extract::{ConnectInfo, MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
@@ -11,6 +12,7 @@ use ipnet::IpNet;
 use metrics::histogram;
 use tracing::Instrument;
 
+use super::connection::Connection;
 use super::family::Family;
 use super::problem::{self, IsProblem};
 use super::{App, guard};
@@ -107,8 +109,8 @@ fn measure(route: String, method: &Method, status: StatusCode, begun: Instant) {
 /// The address of whoever asks: the other end of the connection, or what a trusted proxy there says. Of the addresses that
 /// proxies have noted, only those that trusted ones added are true, so the one wanted is the right-most that is not trusted.
 fn client_address(trusted: &[IpNet], request: &Request) -> IpAddr {
-    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
-    let mut address = peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.0.ip().to_canonical());
+    let connection = request.extensions().get::<Arc<Connection>>();
+    let mut address = connection.map_or(Ipv4Addr::UNSPECIFIED.into(), |one| one.peer.ip().to_canonical());
     if trusted.is_empty() {
         return address;
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body::{Body as _, Frame, SizeHint};
@@ -28,6 +28,9 @@ pub async fn pass(app: &App, request: Request, next: Next, from: IpAddr) -> Resp
     // Whoever watches over the service must get through whatever happens.
     if matches!(request.uri().path(), "/livez" | "/readyz") {
         return next.run(request).await;
+    }
+    if let Some(problem) = said_twice(request.headers()) {
+        return before_it_got_in(app, request, problem.into_response());
     }
     let (genuine, presented) = {
         let token = auth::presented(request.headers());
@@ -56,6 +59,27 @@ pub async fn pass(app: &App, request: Request, next: Next, from: IpAddr) -> Resp
         tell(&mut response, left);
     }
     response
+}
+
+/// Headers of which only one can be meant: whoever stands before us may have looked at another than we would.
+const ONCE: [&str; 4] = ["host", "authorization", "apikey", "x-ome-signature"];
+
+/// Why it is not clear who asks: what says so is there twice, or in two ways.
+fn said_twice(headers: &HeaderMap) -> Option<Problem> {
+    let refused = |message: String| {
+        let problem = Problem::new(StatusCode::BAD_REQUEST, "ambiguous_request", message);
+        Some(problem)
+    };
+    for name in ONCE {
+        if headers.get_all(name).iter().nth(1).is_some() {
+            return refused(format!("The header {name} is there more than once: send it once"));
+        }
+    }
+    if headers.contains_key(header::AUTHORIZATION) && headers.contains_key("apikey") {
+        let message = "Two credentials were presented: send either Authorization or apiKey, not both";
+        return refused(message.to_owned());
+    }
+    None
 }
 
 /// What a page of another origin may read of an answer is said on /mcp by the gateway.

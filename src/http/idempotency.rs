@@ -1,15 +1,16 @@
 //! Requests that take effect once: `Idempotency-Key` on whatever writes by POST or DELETE
-//! (draft-ietf-httpapi-idempotency-key-header). The layer takes the request's fingerprint and keeps it under way until
-//! it is answered; the extractors, which know who asks, look up what it came to before.
+//! (draft-ietf-httpapi-idempotency-key-header). The layer keeps the request under way until it is answered; the extractors,
+//! which know who asks and whether they may, read its body, take its fingerprint, and look up what it came to before.
 
 use std::sync::{Arc, OnceLock};
 
-use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::body::{Body, Bytes};
+use axum::extract::Request;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
+use parking_lot::Mutex;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use url::form_urlencoded;
@@ -19,18 +20,16 @@ use utoipa::openapi::{
     Content, HeaderBuilder, ObjectBuilder, OpenApi, Ref, RefOr, Required, ResponseBuilder,
 };
 
-use super::extract::body_bytes;
+use super::App;
+use super::extract;
 use super::family::Family;
 use super::problem::Problem;
-use super::{App, BATCH};
 use crate::core::caller::Caller;
 use crate::core::once::Once;
 
 static KEY: HeaderName = HeaderName::from_static("idempotency-key");
 static REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 const LONGEST: usize = 255;
-/// The operation of the main surface that takes reports about many sessions.
-const MANY: &str = "/api/v1/agent-sessions/activity";
 
 /// A keyed request, as far as it is known before who makes it; an extension of it.
 #[derive(Clone)]
@@ -39,34 +38,31 @@ struct Slot(Arc<Keyed>);
 struct Keyed {
     /// None where it is malformed.
     key: Option<String>,
-    fingerprint: [u8; 32],
+    /// Begins with what the request is for; ends with the body.
+    fingerprint: Sha256,
+    /// Until it is known who asks, and that they may.
+    waiting: Mutex<Option<Body>>,
+    read: OnceLock<Bytes>,
     once: OnceLock<Arc<Once>>,
 }
 
-/// Takes the fingerprint of requests with a key, and says of answers that they are those of before.
-pub async fn layer(State(app): State<App>, request: Request, next: Next) -> Response {
+/// Takes hold of requests with a key, and says of answers that they are those of before.
+pub async fn layer(request: Request, next: Next) -> Response {
     let writes = [Method::POST, Method::DELETE].contains(request.method());
     let keyed = request.headers().contains_key(&KEY) && Family::takes_keys(request.uri().path());
     if !writes || !keyed {
         return next.run(request).await;
     }
     let (mut parts, body) = request.into_parts();
-    let mut whole = Request::from_parts(parts.clone(), body);
-    // Operations with a larger body say so on their routes, which come later.
-    if is_many(parts.uri.path()) {
-        DefaultBodyLimit::max(BATCH).apply(&mut whole);
-    }
-    let bytes = match body_bytes(whole, &app).await {
-        Ok(bytes) => bytes,
-        Err(problem) => return problem.into_response(),
-    };
     let slot = Slot(Arc::new(Keyed {
         key: read(&parts.headers),
-        fingerprint: fingerprint(&parts, &bytes),
+        fingerprint: begun(&parts.method, &parts.uri),
+        waiting: Mutex::new(Some(body)),
+        read: OnceLock::new(),
         once: OnceLock::new(),
     }));
     parts.extensions.insert(slot.clone());
-    let mut response = next.run(Request::from_parts(parts, Body::from(bytes))).await;
+    let mut response = next.run(Request::from_parts(parts, Body::empty())).await;
     let replays = slot.0.once.get().is_some_and(|once| once.recorded.is_some());
     if replays && response.status().is_success() {
         response.headers_mut().insert(&REPLAYED, HeaderValue::from_static("true"));
@@ -74,10 +70,10 @@ pub async fn layer(State(app): State<App>, request: Request, next: Next) -> Resp
     response
 }
 
-/// Whether a body may be about many sessions, and larger for it.
-pub fn is_many(path: &str) -> bool {
-    let many = ["/sessions", ":report", "/logs", "/heartbeats"];
-    path == MANY || (Family::of(path) != Family::Main && many.iter().any(|end| path.ends_with(end)))
+/// The body of a request with a key; it was read when it became known who asks.
+pub fn body_of(parts: &Parts) -> Option<Bytes> {
+    let Slot(slot) = parts.extensions.get()?;
+    Some(slot.read.get().cloned().unwrap_or_default())
 }
 
 /// The caller of a request; with its key, if it came with one.
@@ -92,7 +88,8 @@ pub async fn caller_of(parts: &Parts, app: &App, mut caller: Caller) -> Result<C
     let once = match slot.once.get() {
         Some(once) => once.clone(),
         None => {
-            let once = app.sessions.once(&caller, key, slot.fingerprint).await?;
+            let fingerprint = slot.fingerprint(parts, app).await?;
+            let once = app.sessions.once(&caller, key, fingerprint).await?;
             slot.once.get_or_init(|| once).clone()
         }
     };
@@ -126,19 +123,30 @@ fn unquoted(text: &str) -> Option<String> {
     }
 }
 
-/// The same for requests that say the same.
-fn fingerprint(parts: &Parts, body: &[u8]) -> [u8; 32] {
+impl Keyed {
+    /// What is asked for: the same for requests that say the same.
+    async fn fingerprint(&self, parts: &Parts, app: &App) -> Result<[u8; 32], Problem> {
+        let waiting = self.waiting.lock().take();
+        if let Some(body) = waiting {
+            let bytes = extract::body_of(&parts.extensions, body, app).await?;
+            self.read.get_or_init(|| bytes);
+        }
+        let body = self.read.get().map_or(&[][..], |bytes| &bytes[..]);
+        Ok(self.fingerprint.clone().chain_update(said(body)).finalize().into())
+    }
+}
+
+/// A fingerprint of what a request is for, without its body.
+fn begun(method: &Method, uri: &Uri) -> Sha256 {
     let mut digest = Sha256::new();
-    let mut query: Vec<_> =
-        form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()).collect();
+    let mut query: Vec<_> = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()).collect();
     query.sort_unstable();
     let pairs = query.iter().flat_map(|(name, value)| [name.as_ref(), value.as_ref()]);
-    for part in [parts.method.as_str(), parts.uri.path()].into_iter().chain(pairs) {
+    for part in [method.as_str(), uri.path()].into_iter().chain(pairs) {
         digest.update((part.len() as u64).to_be_bytes());
         digest.update(part);
     }
-    digest.update(said(body));
-    digest.finalize().into()
+    digest
 }
 
 /// What a body says, however it says it: the same for members in another order, other spaces and other escapes. What is

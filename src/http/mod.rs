@@ -1,6 +1,7 @@
 //! The ways in over HTTP. One file a surface; this one holds what they share and the router, one readable column.
 
 mod agents;
+pub mod connection;
 mod directory;
 mod download;
 mod events;
@@ -26,11 +27,10 @@ mod workloads;
 
 use std::sync::Arc;
 
-use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use axum::http::{StatusCode, Uri};
 use axum::middleware;
 use axum::response::IntoResponse;
+use axum::{Extension, Router};
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi;
@@ -40,6 +40,7 @@ use utoipa_axum::routes;
 use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::config::names::Names;
 use crate::core::Time;
 use crate::directory::Directory;
 use crate::issuers::Issuers;
@@ -50,6 +51,7 @@ use crate::mcp;
 use crate::sessions::{Board, Sessions};
 use crate::terminal::Terminals;
 use crate::webhooks::Outbox;
+use extract::Largest;
 use family::Family;
 use problem::Problem;
 
@@ -87,8 +89,10 @@ pub struct Shared {
     pub health: health::Cache,
     pub clock: Clock,
     pub config: Arc<Config>,
-    /// Base of URLs given to clients.
+    /// The base of URLs for those who have not come by another of ours.
     pub public_url: Arc<str>,
+    /// All names that are ours.
+    pub names: Arc<Names>,
     /// Cancelled when the service is told to stop: streams end, `/readyz` says no.
     pub stopping: CancellationToken,
 }
@@ -100,8 +104,8 @@ pub fn time(time: Time) -> String {
 
 /// Largest body, save on `/mcp`.
 const BODY: usize = 64 << 10;
-/// Largest body of a report about many sessions.
-const BATCH: usize = 2 << 20;
+/// The layer of routes that take reports about many sessions: bodies may be larger there.
+const MANY: Extension<Largest> = Extension(Largest(2 << 20));
 
 /// Every documented route and its document.
 pub fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
@@ -126,9 +130,7 @@ pub fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(agents::create))
         .routes(routes!(agents::heartbeat))
         .routes(routes!(agents::activity))
-        .merge(
-            OpenApiRouter::new().routes(routes!(agents::activity_many)).layer(DefaultBodyLimit::max(BATCH)),
-        )
+        .merge(OpenApiRouter::new().routes(routes!(agents::activity_many)).layer(MANY))
         .routes(routes!(agents::renew))
         .routes(routes!(agents::disconnect))
         .routes(routes!(events::session))
@@ -176,7 +178,7 @@ pub fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
                 .routes(routes!(media::list_sessions, media::create_sessions))
                 .routes(routes!(media::report_stream))
                 .routes(routes!(media::report_app))
-                .layer(DefaultBodyLimit::max(BATCH)),
+                .layer(MANY),
         )
         .routes(routes!(media::report_session, media::terminate_session))
         .routes(routes!(media::throughput))
@@ -209,7 +211,7 @@ pub fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
                 .routes(routes!(workloads::heartbeats))
                 .routes(routes!(workloads::list_webui_logs, workloads::log_webui_session))
                 .routes(routes!(workloads::list_task_logs, workloads::log_task_session))
-                .layer(DefaultBodyLimit::max(BATCH)),
+                .layer(MANY),
         )
         .routes(routes!(terminals::list_machines, terminals::create_machine))
         .routes(routes!(terminals::get_machine, terminals::update_machine, terminals::delete_machine))
@@ -253,9 +255,8 @@ pub fn router(app: App) -> Router {
         .fallback(|uri: Uri| async move { nothing_there(Family::of(uri.path())) })
         .method_not_allowed_fallback(|uri: Uri| async move { no_such_method(Family::of(uri.path())) })
         .layer(middleware::from_fn_with_state(parameters, unknown::layer))
-        .layer(middleware::from_fn_with_state(app.clone(), idempotency::layer))
+        .layer(middleware::from_fn(idempotency::layer))
         .layer(middleware::from_fn_with_state(app.clone(), media::door))
-        .layer(DefaultBodyLimit::max(BODY))
         .layer(CatchPanicLayer::custom(|_| {
             Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Internal server error")
                 .into_response()

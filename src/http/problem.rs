@@ -23,6 +23,9 @@ use crate::meter;
 /// Base of the `type` URIs; the reference of codes stands in the API documentation under the same words.
 const TYPES: &str = "https://sessiond.dev/problems/";
 
+/// The word for a genuine token that is no good here.
+const UNFIT: &str = "invalid_token";
+
 /// The media type of errors, for those who accept it.
 pub const MEDIA_TYPE: &str = "application/problem+json";
 
@@ -253,6 +256,10 @@ impl From<Error> for Problem {
                 Self { field, ..Self::new(StatusCode::BAD_REQUEST, "invalid_request", message) }
             }
             Error::Unauthorized { reason } => Self::unauthorized(reason),
+            Error::Unfit(why) => Self {
+                challenge: Some(("invalid_token", why.to_owned())),
+                ..Self::new(StatusCode::UNAUTHORIZED, UNFIT, message)
+            },
             Error::Forbidden { .. } => Self::new(StatusCode::FORBIDDEN, "insufficient_scope", message),
             Error::Denied { code, message } => Self::new(StatusCode::FORBIDDEN, code, message),
             Error::NotFound(_) => Self::new(StatusCode::NOT_FOUND, "not_found", message),
@@ -285,7 +292,9 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let challenge = self.challenge();
         let status = self.status;
-        let nothing_genuine = self.challenge.as_ref().is_some_and(|(error, _)| error.is_empty());
+        // A token that is no good opens nothing however often it is sent: it counts as a failure to authenticate.
+        let nothing_genuine =
+            self.code == UNFIT || self.challenge.as_ref().is_some_and(|(error, _)| error.is_empty());
         if self.is_after_end() {
             metrics::counter!(meter::AFTER_END).increment(1);
         }

@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::config::Config;
 use crate::core::Time;
 use crate::core::event::Issuer;
+use crate::core::object::Object;
 use crate::outbound::{Resolver, Rules};
 
 /// An issuer has this long to answer.
@@ -114,7 +115,7 @@ impl Fetcher {
         ];
         for place in places {
             let Some(body) = self.get(&place).await else { continue };
-            let metadata = serde_json::from_slice::<Metadata>(&body).ok();
+            let metadata = serde_json::from_slice::<Object<Metadata>>(&body).ok().map(|read| read.0);
             if let Some(metadata) = metadata.filter(|metadata| metadata.issuer == issuer) {
                 return Some(metadata.jwks_uri);
             }

@@ -1,6 +1,7 @@
 //! Other issuers' JWT access tokens (RFC 9068, RFC 8725): whether one is what it claims to be. What it opens is decided
 //! elsewhere.
 
+mod claims;
 mod keys;
 
 use std::collections::HashMap;
@@ -20,8 +21,11 @@ use crate::config::Config;
 use crate::core::Time;
 use crate::core::caller::{External, Scope, Scopes};
 use crate::core::event::Issuer;
+use crate::core::object::Object;
 use crate::outbound::Rules;
 use keys::{Fetcher, KeySet};
+
+pub use claims::Claimant;
 
 /// Signature algorithms that may be accepted; all asymmetric.
 pub const ALGORITHMS: [&str; 9] =
@@ -32,6 +36,8 @@ const LONGEST: usize = 8 << 10;
 const LONGEST_SUBJECT: usize = 1_024;
 /// How far an issuer's clock may be from ours.
 pub const SKEW: TimeDelta = TimeDelta::seconds(60);
+/// That an issuer's tokens are refused is said at most so often.
+const NOTED: TimeDelta = TimeDelta::seconds(60);
 /// Key sets kept: as many as there are issuers, save for ones that are configured no more.
 const MOST_SETS: usize = 4_096;
 
@@ -43,6 +49,8 @@ pub struct Issuers {
     fetcher: Arc<Fetcher>,
     clock: Clock,
     sets: Mutex<HashMap<Source, Arc<KeySet>>>,
+    /// When it was last said of an issuer that its tokens are refused.
+    noted: Mutex<HashMap<String, Time>>,
 }
 
 /// A token before it is known to be genuine.
@@ -51,8 +59,14 @@ pub struct Unverified<'token> {
     key_id: Option<String>,
     message: &'token str,
     signature: &'token str,
-    claims: Claims,
+    issuer: String,
+    /// What it claims, or why it is no access token, which only whoever signed it is told.
+    claims: Result<Claims, Unfit>,
 }
+
+/// Why a genuine token of a trusted issuer is no good, in words for whoever set that issuer up. They go into a header: no
+/// quotation marks.
+pub type Unfit = &'static str;
 
 /// Anything else in a header is ignored, `jku`, `x5u` and `jwk` first of all.
 #[derive(Deserialize)]
@@ -65,7 +79,6 @@ struct Header {
 
 #[derive(Deserialize)]
 struct Claims {
-    iss: String,
     aud: OneOrMany,
     sub: String,
     exp: f64,
@@ -76,8 +89,6 @@ struct Claims {
     azp: Option<Value>,
     scope: Option<String>,
     scp: Option<OneOrMany>,
-    /// Of a security event token, a logout token among them.
-    events: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -97,7 +108,7 @@ impl OneOrMany {
 }
 
 impl<'token> Unverified<'token> {
-    /// Reads a token; `None` if it is none, or not an access token.
+    /// Reads a token; `None` if it is none.
     pub fn read(token: &'token str) -> Option<Self> {
         if token.len() > LONGEST {
             return None;
@@ -105,35 +116,69 @@ impl<'token> Unverified<'token> {
         let (message, signature) = token.rsplit_once('.')?;
         let (header, claims) = message.split_once('.').filter(|(_, claims)| !claims.contains('.'))?;
         let header: Header = part(header)?;
-        let kind = header.typ?.to_ascii_lowercase();
-        if !matches!(kind.as_str(), "at+jwt" | "application/at+jwt") || header.crit.is_some() {
-            return None;
-        }
         let known = ALGORITHMS.contains(&header.alg.as_str());
         let algorithm = known.then(|| header.alg.parse().ok()).flatten()?;
-        let claims: Claims = part(claims)?;
-        let named = !claims.sub.is_empty() && claims.sub.len() <= LONGEST_SUBJECT;
-        let access = named && claims.events.is_none();
-        access.then_some(Self { algorithm, key_id: header.kid, message, signature, claims })
+        let claims: Value = part(claims)?;
+        let issuer = claims.get("iss")?.as_str()?.to_owned();
+        let claims = header.fit().and_then(|()| read_claims(claims));
+        Some(Self { algorithm, key_id: header.kid, message, signature, issuer, claims })
     }
 
     /// Whose token it claims to be.
     pub fn issuer(&self) -> &str {
-        &self.claims.iss
+        &self.issuer
     }
 
-    /// Whether an issuer, as an organization trusts it, may have issued it.
-    pub fn is_for(&self, issuer: &Issuer) -> bool {
+    /// Whether an issuer, as an organization trusts it, may have signed it.
+    pub fn may_be_of(&self, issuer: &Issuer) -> bool {
         let algorithm = format!("{:?}", self.algorithm);
-        issuer.issuer == self.claims.iss
-            && self.claims.aud.as_slice().contains(&issuer.audience)
-            && issuer.algorithms.contains(&algorithm)
+        issuer.issuer == self.issuer && issuer.algorithms.contains(&algorithm)
+    }
+
+    /// Whether it is meant for whoever trusts this issuer so.
+    pub fn is_for(&self, issuer: &Issuer) -> bool {
+        let claims = self.claims.as_ref();
+        self.may_be_of(issuer) && claims.is_ok_and(|claims| claims.aud.as_slice().contains(&issuer.audience))
+    }
+}
+
+impl Header {
+    fn fit(&self) -> Result<(), Unfit> {
+        let kind = self.typ.as_deref().unwrap_or_default().to_ascii_lowercase();
+        if !matches!(kind.as_str(), "at+jwt" | "application/at+jwt") {
+            return Err("typ must be at+jwt: only access tokens of RFC 9068 are taken");
+        }
+        if self.crit.is_some() { Err("crit names extensions that are not known here") } else { Ok(()) }
+    }
+}
+
+/// The claims, or the first that is not as it should be.
+fn read_claims(claims: Value) -> Result<Claims, Unfit> {
+    let kind = |name: &str, fits: fn(&Value) -> bool| claims.get(name).is_some_and(fits);
+    let absent_or = |name: &str, fits: fn(&Value) -> bool| claims.get(name).is_none_or(fits);
+    let subject = claims.get("sub").and_then(Value::as_str).map_or(0, str::len);
+    let faults = [
+        (kind("aud", |aud| aud.is_string() || aud.is_array()), "aud must be there, as a text or a list"),
+        ((1..=LONGEST_SUBJECT).contains(&subject), "sub must be there, as a text of 1 to 1024 bytes"),
+        (kind("exp", Value::is_number), "exp must be there, as a number of seconds"),
+        (kind("iat", Value::is_number), "iat must be there, as a number of seconds"),
+        (absent_or("nbf", |nbf| nbf.is_number() || nbf.is_null()), "nbf must be a number of seconds"),
+        (
+            absent_or("scope", |scope| scope.is_string() || scope.is_null()),
+            "scope must be one text, with spaces between the scopes",
+        ),
+        (absent_or("events", Value::is_null), "it has events: it is a logout token or the like"),
+    ];
+    match faults.into_iter().find(|(fits, _)| !fits) {
+        Some((_, fault)) => Err(fault),
+        None => serde_json::from_value(claims).map_err(|_| "a claim is of another kind than it should be"),
     }
 }
 
 /// A part of a token.
 fn part<T: DeserializeOwned>(text: &str) -> Option<T> {
-    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok()
+    let read: Option<Object<T>> = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok();
+    read.map(|Object(part)| part)
 }
 
 /// A `NumericDate`, in whole seconds.
@@ -153,7 +198,7 @@ pub struct Genuine {
 impl Issuers {
     pub fn new(config: &Config, clock: Clock) -> Result<Self, reqwest::Error> {
         let (fetcher, sets) = (Arc::new(Fetcher::new(config)?), Mutex::default());
-        Ok(Self { fetcher, clock, sets })
+        Ok(Self { fetcher, clock, sets, noted: Mutex::default() })
     }
 
     /// Where issuers may be.
@@ -161,19 +206,27 @@ impl Issuers {
         self.fetcher.rules()
     }
 
-    /// Whether a token is genuine and its time has come: signed by this issuer, with a key of its own.
-    pub async fn verify(&self, token: &Unverified<'_>, issuer: &Issuer) -> Option<Genuine> {
-        let (now, claims) = (self.clock.now(), &token.claims);
-        let (issued_at, expires_at) = (time(claims.iat)?, time(claims.exp)?);
-        let begins_at = claims.nbf.map_or(Some(issued_at), time)?;
-        if !token.is_for(issuer) || issued_at > now + SKEW || begins_at > now + SKEW {
-            return None;
+    /// Whether a token is genuine, fit and its time has come: signed by this issuer, with a key of its own. Of one that is not
+    /// genuine nobody learns anything.
+    pub async fn verify(&self, token: &Unverified<'_>, issuer: &Issuer) -> Result<Genuine, Option<Unfit>> {
+        // Times of another's clock, so by the time of day.
+        let now = self.clock.wall();
+        if !token.may_be_of(issuer) || !self.is_signed(token, issuer, now).await {
+            return Err(None);
         }
-        let wanted = (token.key_id.as_deref(), token.algorithm);
-        let key = self.set(issuer).find(&self.fetcher, issuer, wanted, now).await?;
-        let message = token.message.as_bytes();
-        let signed = jsonwebtoken::crypto::verify(token.signature, message, &key.key, token.algorithm);
-        signed.ok().filter(|signed| *signed)?;
+        let claims = token.claims.as_ref().map_err(|fault| Some(*fault))?;
+        if !token.is_for(issuer) {
+            return Err(Some("aud does not name the audience that is trusted here"));
+        }
+        let no_time = Some("iat, nbf and exp must be seconds since 1970");
+        let (issued_at, expires_at) = (time(claims.iat).ok_or(no_time)?, time(claims.exp).ok_or(no_time)?);
+        let begins_at = claims.nbf.map_or(Some(issued_at), time).ok_or(no_time)?;
+        if issued_at > now + SKEW {
+            return Err(Some("iat lies in the future: compare the clocks"));
+        }
+        if begins_at > now + SKEW {
+            return Err(Some("nbf lies in the future: it is not yet valid"));
+        }
         let external = External {
             issuer: issuer.issuer.clone(),
             audience: issuer.audience.clone(),
@@ -185,7 +238,31 @@ impl Issuers {
             trusted: issuer.clone(),
         };
         let expired = expires_at.checked_add_signed(SKEW).is_some_and(|until| now >= until);
-        Some(Genuine { external, scopes: scopes(claims, issuer), expired })
+        Ok(Genuine { external, scopes: scopes(claims, issuer), expired })
+    }
+
+    async fn is_signed(&self, token: &Unverified<'_>, issuer: &Issuer, now: Time) -> bool {
+        let wanted = (token.key_id.as_deref(), token.algorithm);
+        let Some(key) = self.set(issuer).find(&self.fetcher, issuer, wanted, now).await else { return false };
+        let message = token.message.as_bytes();
+        jsonwebtoken::crypto::verify(token.signature, message, &key.key, token.algorithm).unwrap_or(false)
+    }
+
+    /// Says in the log why genuine tokens of an issuer are refused: once in a while, since whoever sends one sends many.
+    pub fn note(&self, issuer: &Issuer, fault: Unfit) {
+        let now = self.clock.now();
+        let mut noted = self.noted.lock();
+        if noted.len() >= MOST_SETS {
+            noted.clear();
+        }
+        let before = noted.insert(issuer.issuer.clone(), now);
+        match before.filter(|before| now - *before < NOTED && now >= *before) {
+            Some(before) => drop(noted.insert(issuer.issuer.clone(), before)),
+            None => {
+                let issuer = &issuer.issuer;
+                tracing::warn!(issuer, fault, "a genuine token of a trusted issuer is refused");
+            }
+        }
     }
 
     fn set(&self, issuer: &Issuer) -> Arc<KeySet> {

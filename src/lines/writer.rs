@@ -245,7 +245,7 @@ pub(super) fn take_note(state: &State, error: &StoreError) {
         StoreError::Broken(what) => {
             // Fail-stop: a disk that cannot flush this file will not flush the other one either, and there it matters.
             tracing::error!(%what, "the file of log lines cannot be flushed; ending");
-            std::process::exit(74);
+            crate::logs::end(74);
         }
         StoreError::Corrupt(what) => state.close(what.clone()),
         error => tracing::error!(%error, "log lines or recordings could not be written"),

@@ -4,16 +4,16 @@ use axum::http::request::Parts;
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use url::Url;
 
 use super::reply::Refusal;
 use crate::config::Config;
+use crate::config::names::{LOOPBACK, Names, host, name};
 
-/// Names under which a machine is its own.
-const LOOPBACK: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
 /// What a browser's script may send. The last two are of revision 2026-07-28.
 const ALLOW_HEADERS: &str = "Authorization, Content-Type, Accept, Mcp-Session-Id, Mcp-Protocol-Version, Last-Event-ID, \
-                             X-Request-Id, Traceparent, Mcp-Method, Mcp-Name";
+                             X-Request-Id, Traceparent, Tracestate, Baggage, Mcp-Method, Mcp-Name";
+/// The beginning of headers that mirror a tool's arguments (SEP-2243); which there are only the tool says.
+const MIRRORS: &str = "mcp-param-";
 /// What a browser's script may read: as in the TypeScript SDK's `examples/legacy-routing/server.ts`.
 const EXPOSE_HEADERS: &str =
     "Mcp-Session-Id, WWW-Authenticate, Last-Event-Id, Mcp-Protocol-Version, X-Request-Id";
@@ -27,27 +27,17 @@ pub struct Door {
 }
 
 impl Door {
-    pub fn new(config: &Config, public_url: &str) -> Self {
-        let mut hosts: Vec<_> = LOOPBACK.map(str::to_owned).into();
-        let mut origins: Vec<_> = config
-            .allow_origin
-            .iter()
-            .map(|origin| origin.trim_end_matches('/').to_ascii_lowercase())
-            .collect();
-        if let Ok(url) = Url::parse(public_url) {
-            hosts.extend(url.host_str().map(str::to_owned));
-            origins.push(url.origin().ascii_serialization());
-        }
-        let listen = config.listen.ip();
-        if !listen.is_unspecified() {
-            hosts.push(if listen.is_ipv6() { format!("[{listen}]") } else { listen.to_string() });
-        }
-        Self { hosts, origins }
+    pub fn new(config: &Config, names: &Names) -> Self {
+        let allowed = config.allow_origin.iter();
+        let mut origins: Vec<_> =
+            allowed.map(|origin| origin.trim_end_matches('/').to_ascii_lowercase()).collect();
+        origins.extend(names.origins());
+        Self { hosts: names.hosts(), origins }
     }
 
     /// Lets a request in, or not; with the origin it comes from, if it says so.
     pub fn check(&self, parts: &Parts) -> Result<Option<HeaderValue>, Refusal> {
-        let host = host(parts).filter(|host| self.hosts.contains(&name(host)));
+        let host = host(&parts.uri, &parts.headers).filter(|host| self.hosts.contains(&name(host)));
         let Some(host) = host else {
             return Err(Refusal::forbidden("Forbidden: the Host is not one of this server's names"));
         };
@@ -71,29 +61,22 @@ impl Door {
     }
 }
 
-/// The one host a request names.
-fn host(parts: &Parts) -> Option<Authority> {
-    if let Some(authority) = parts.uri.authority() {
-        return Some(authority.clone());
-    }
-    let mut hosts = parts.headers.get_all(header::HOST).iter();
-    match (hosts.next(), hosts.next()) {
-        (Some(host), None) => Authority::try_from(host.as_bytes()).ok(),
-        _ => None,
-    }
-}
-
-/// Without the port.
-fn name(authority: &Authority) -> String {
-    authority.host().trim_end_matches('.').to_ascii_lowercase()
-}
-
 /// The answer to a browser that asks before it sends.
-pub fn preflight() -> Response {
+pub fn preflight(asked: &HeaderMap) -> Response {
+    let wishes = asked.get_all(header::ACCESS_CONTROL_REQUEST_HEADERS).iter();
+    let wishes =
+        wishes.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).map(str::trim);
+    let mirrors = wishes.filter(|name| {
+        name.get(..MIRRORS.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(MIRRORS))
+            && HeaderName::try_from(*name).is_ok()
+    });
+    // For these there is no wildcard (Fetch, "CORS-preflight fetch"): who asks for them by name is told them by name.
+    let allowed = mirrors.fold(ALLOW_HEADERS.to_owned(), |allowed, name| format!("{allowed}, {name}"));
     let headers = [
         (header::ALLOW, METHODS),
+        (header::VARY, "Access-Control-Request-Headers"),
         (header::ACCESS_CONTROL_ALLOW_METHODS, METHODS),
-        (header::ACCESS_CONTROL_ALLOW_HEADERS, ALLOW_HEADERS),
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, allowed.as_str()),
         (header::ACCESS_CONTROL_MAX_AGE, "600"),
     ];
     (StatusCode::NO_CONTENT, headers).into_response()
@@ -107,8 +90,11 @@ pub fn share(headers: &mut HeaderMap, origin: Option<HeaderValue>) {
     headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSE_HEADERS));
 }
 
-/// Whether an `Accept` header takes a media type.
+/// Whether a request takes an answer of a media type; one without `Accept` takes all (RFC 9110, section 12.5.1).
 pub fn accepts(headers: &HeaderMap, media: &str) -> bool {
+    if !headers.contains_key(header::ACCEPT) {
+        return true;
+    }
     let family = media.split('/').next().unwrap_or(media);
     headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).any(|value| {
         value.split(',').any(|range| {

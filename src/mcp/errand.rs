@@ -8,6 +8,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use super::budget::Share;
+use super::goodbye::Asked;
 use super::message;
 use super::reply::{Fault, Refusal};
 use crate::core::Time;
@@ -39,6 +41,11 @@ pub struct Errand {
     pub stopping: CancellationToken,
     /// Bytes of the answer that were counted as they were handed on.
     pub counted: AtomicU64,
+    /// What is held for it.
+    pub share: Share,
+    /// It is with an upstream that has to be told when nobody waits for the answer any more; the closed connection tells
+    /// those of 2026-07-28.
+    pub asked: Option<Asked>,
 }
 
 /// Why nothing more may be handed on.
@@ -50,6 +57,8 @@ pub enum Stop {
     Stopping,
     /// The credentials have expired, or the session's lifetime is over before the scheduler has said so.
     RunOut,
+    /// Too much is held, and it is the oldest.
+    Crowded,
 }
 
 impl Errand {
@@ -63,6 +72,7 @@ impl Errand {
         let cancelled = self.pass.as_ref().map(Pass::cancelled).unwrap_or_default();
         let (stopping, sessions, number) = (self.stopping.clone(), self.sessions.clone(), self.number);
         let presented = self.caller.credential.expires_at;
+        let given_up = self.share.given_up().clone();
         async move {
             loop {
                 let remaining = remaining(&sessions, number, presented).min(LOOK);
@@ -70,6 +80,7 @@ impl Errand {
                     biased;
                     () = cancelled.cancelled() => return Stop::Ended,
                     () = stopping.cancelled() => return Stop::Stopping,
+                    () = given_up.cancelled() => return Stop::Crowded,
                     () = sessions.passes(remaining) => {}
                 }
                 if self::remaining(&sessions, number, presented).is_zero() {
@@ -85,6 +96,8 @@ impl Errand {
             Some(Stop::Ended)
         } else if self.stopping.is_cancelled() {
             Some(Stop::Stopping)
+        } else if self.share.given_up().is_cancelled() {
+            Some(Stop::Crowded)
         } else {
             let presented = self.caller.credential.expires_at;
             remaining(&self.sessions, self.number, presented).is_zero().then_some(Stop::RunOut)
@@ -99,6 +112,7 @@ impl Errand {
                 Fault::over(ending.unwrap_or(Ending::Session(Reason::Terminated)))
             }
             Stop::Stopping => Fault::stopping(),
+            Stop::Crowded => Fault::crowded(),
             Stop::RunOut => {
                 let session = self.sessions.open_session(self.number);
                 match session.filter(|session| self.sessions.now() >= session.lifetime_ends_at) {
@@ -116,10 +130,23 @@ impl Errand {
 
     /// Waits for something of the upstream's, unless the session is cut off before.
     pub async fn wait<T>(&self, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
-        tokio::select! {
+        let done = tokio::select! {
             biased;
-            fault = self.cut() => Err(fault),
-            done = work => done,
+            fault = self.cut() => Err((fault, true)),
+            done = work => done.map_err(|fault| (fault, false)),
+        };
+        done.map_err(|(fault, cut)| {
+            if cut || fault == Fault::too_slow() {
+                self.give_up(&fault);
+            }
+            fault
+        })
+    }
+
+    /// Tells the upstream that nobody waits any more for what it has not answered yet.
+    pub fn give_up(&self, why: &Fault) {
+        if let Some(asked) = &self.asked {
+            asked.cancel(&self.ids, &why.message);
         }
     }
 
@@ -140,10 +167,17 @@ impl Errand {
         }
     }
 
-    /// Calls that an upstream's message answers are owed nothing more.
-    pub fn settle(&mut self, message: &[u8]) {
-        if !self.ids.is_empty() && !message.is_empty() {
-            let answered = message::answered(message);
+    /// The calls that an upstream's message answers.
+    pub fn answers_in(&self, message: &[u8]) -> Vec<Value> {
+        if self.ids.is_empty() || message.is_empty() {
+            return vec![];
+        }
+        message::answered(message).into_iter().filter(|id| self.ids.contains(id)).collect()
+    }
+
+    /// These calls are owed nothing more.
+    pub fn settle(&mut self, answered: &[Value]) {
+        if !answered.is_empty() {
             self.ids.retain(|id| !answered.contains(id));
         }
     }

@@ -9,18 +9,21 @@ use serde_json::Value;
 
 use crate::secret;
 
-/// Longest list of calls, as JSON, that an id carries.
-const LONGEST_CALLS: usize = 96;
+/// Longest list of calls, as JSON, that an id carries: without them nobody could be told that their answers are lost.
+const LONGEST_CALLS: usize = 768;
 /// Longest id that is read.
 const LONGEST: usize = 2_048;
 
-/// An event id, taken apart: `<key>.<calls>.<number>.<the upstream's>.<mark>`.
+/// An event id, taken apart: `<key>.<calls>.<number>.<the upstream's>.<its home>.<mark>`. Earlier releases gave none with a
+/// home.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EventId {
     pub key: String,
     pub calls: Vec<Value>,
     pub number: u64,
     pub upstream: Option<Bytes>,
+    /// Names the session at the upstream that gave the event its id.
+    pub home: Option<String>,
 }
 
 impl EventId {
@@ -28,11 +31,12 @@ impl EventId {
     pub fn parse(text: &str, seal: impl FnOnce(&str) -> [u8; 32]) -> Option<Self> {
         let (sealed, mark) = text.rsplit_once('.')?;
         let mut parts = sealed.split('.');
-        let (Some(key), Some(calls), Some(number), Some(upstream), None) =
-            (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
+        let (Some(key), Some(calls), Some(number), Some(upstream), home, None) =
+            (parts.next(), parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
         else {
             return None;
         };
+        let home = home.map(str::to_owned);
         if text.len() > LONGEST || key.len() != 16 || !key.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return None;
         }
@@ -49,7 +53,7 @@ impl EventId {
         };
         // Half of what a number can be, so that nobody counts beyond its end.
         let number = number.parse().ok().filter(|number| *number < u64::MAX / 2)?;
-        Some(Self { key: key.to_owned(), calls, number, upstream })
+        Some(Self { key: key.to_owned(), calls, number, upstream, home })
     }
 }
 
@@ -62,7 +66,8 @@ impl EventId {
         };
         let calls = if calls.len() > LONGEST_CALLS { String::new() } else { URL_SAFE_NO_PAD.encode(calls) };
         let upstream = self.upstream.as_ref().map(|id| URL_SAFE_NO_PAD.encode(id)).unwrap_or_default();
-        let text = format!("{}.{calls}.{}.{upstream}", self.key, self.number);
+        let home = self.home.as_ref().map(|home| format!(".{home}")).unwrap_or_default();
+        let text = format!("{}.{calls}.{}.{upstream}{home}", self.key, self.number);
         let mark = marked(key, &text);
         format!("{text}.{mark}")
     }

@@ -2,8 +2,11 @@
 
 use bytes::{Bytes, BytesMut};
 
+/// What some write before their text, to say that it is UTF-8.
+pub const BOM: &[u8] = b"\xef\xbb\xbf";
+
 /// What the gateway reads of one event.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, PartialEq)]
 pub struct Event {
     /// Its exact bytes, with the blank line that ends it.
     pub raw: Bytes,
@@ -11,6 +14,8 @@ pub struct Event {
     pub data: Vec<u8>,
     /// Its id, from which a stream could be resumed; empty where it takes the id back.
     pub id: Option<Bytes>,
+    /// Whether clients hear of it as a message: events of every other type are none.
+    pub is_message: bool,
 }
 
 impl Event {
@@ -68,22 +73,33 @@ pub struct Splitter {
     seen: usize,
     line_is_empty: bool,
     after_cr: bool,
+    /// Nothing has been looked at yet: a byte order mark may stand here.
+    begins: bool,
 }
 
 impl Default for Splitter {
     fn default() -> Self {
-        Self { held: BytesMut::new(), seen: 0, line_is_empty: true, after_cr: false }
+        Self { held: BytesMut::new(), seen: 0, line_is_empty: true, after_cr: false, begins: true }
     }
 }
 
 impl Splitter {
     pub fn push(&mut self, chunk: &[u8]) {
+        if self.held.is_empty() {
+            // Room for what was large once is not kept.
+            self.held = BytesMut::new();
+        }
         self.held.extend_from_slice(chunk);
     }
 
     /// How much of an event has come that is not whole yet.
     pub fn waiting(&self) -> usize {
         self.held.len()
+    }
+
+    /// Bytes of memory that it takes.
+    pub fn memory(&self) -> usize {
+        self.held.capacity()
     }
 
     /// Gives up what waits, as it is.
@@ -97,9 +113,24 @@ impl Splitter {
         self.line_is_empty
     }
 
+    /// Drops the byte order mark that a stream may begin with (WHATWG HTML, 9.2.5); whether enough has come to tell.
+    fn begin(&mut self) -> bool {
+        if self.held.len() < BOM.len() && BOM.starts_with(&self.held) {
+            return false;
+        }
+        if self.held.starts_with(BOM) {
+            let _ = self.held.split_to(BOM.len());
+        }
+        self.begins = false;
+        true
+    }
+
     /// The next whole event.
     #[allow(clippy::should_implement_trait)] // more may come after there was none
     pub fn next(&mut self) -> Option<Event> {
+        if self.begins && !self.begin() {
+            return None;
+        }
         while let Some(byte) = self.held.get(self.seen).copied() {
             self.seen += 1;
             let second_half = std::mem::replace(&mut self.after_cr, byte == b'\r') && byte == b'\n';
@@ -123,6 +154,7 @@ impl Splitter {
 
 fn read(raw: Bytes) -> Event {
     let (mut data, mut id, mut first) = (Vec::new(), None, true);
+    let mut is_message = true;
     for line in raw.split(|byte| matches!(byte, b'\n' | b'\r')) {
         match field(line) {
             (b"data", value) => {
@@ -131,9 +163,10 @@ fn read(raw: Bytes) -> Event {
                 }
                 data.extend_from_slice(value);
             }
+            (b"event", value) => is_message = matches!(value, b"" | b"message"),
             (b"id", value) => id = Some(Bytes::copy_from_slice(value)),
             _ => {}
         }
     }
-    Event { raw, data, id }
+    Event { raw, data, id, is_message }
 }

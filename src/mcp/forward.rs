@@ -1,32 +1,32 @@
-//! One request to the server behind a session, and what is done when that server has forgotten it.
+//! One request to the server behind a session, and its answer.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header, response};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::Gateway;
-use super::events::Splitter;
-use super::kept::{Held, Kept, sealed};
+use super::events::{BOM, Splitter};
+use super::heal::Lasting;
+use super::kept::Held;
+use super::lost::{Says, judged, put_back};
 use super::message;
 use super::reply::Fault;
-use super::upstream::{CORRELATION, LAST_EVENT_ID, PROTOCOL_VERSION, SESSION};
+use super::upstream::{self, CORRELATION, LAST_EVENT_ID, SESSION};
 use crate::core::ids::ApplicationNumber;
+use crate::core::object::Object;
 use crate::core::session::Session;
 
 /// How long an upstream may take to open a session.
 pub const HANDSHAKE: Duration = Duration::from_secs(30);
-/// How long it may take over a goodbye that nobody waits for.
-const GOODBYE: Duration = Duration::from_secs(5);
 /// Largest answer to `initialize`.
 const LARGEST_HANDSHAKE: usize = 4 << 20;
-/// Longest silence in the middle of an answer that is not a stream.
-const STALLED: Duration = Duration::from_secs(60);
 /// Largest refusal that is read to see what it says.
 pub(super) const LARGEST_REFUSAL: usize = 64 << 10;
 
@@ -38,6 +38,17 @@ pub struct Outgoing {
     pub method: Method,
     pub headers: HeaderMap,
     pub body: Bytes,
+}
+
+/// What is known of a request that goes to an upstream, beside what is sent.
+#[derive(Default)]
+pub(super) struct Asking<'a> {
+    /// The calls in it.
+    pub ids: &'a [Value],
+    /// It asks for the rest of an answer, which only the session that began it can give.
+    pub owed: bool,
+    /// What it says that lasts as long as the session.
+    pub lasting: Option<Lasting>,
 }
 
 /// What an upstream answered.
@@ -68,34 +79,40 @@ pub struct Greeting {
 
 impl Gateway {
     /// Sends a request of a session. A session that the upstream has lost is opened there once more, with the client's own
-    /// `initialize`, and the request repeated: it was never delivered. Not so where an answer is `owed` that only the lost
+    /// `initialize`, and the request repeated: it was never delivered. Not so where an answer is owed that only the lost
     /// session could have given.
-    pub async fn exchange(
-        &self,
+    pub(super) async fn exchange(
+        self: &Arc<Self>,
         session: &Session,
-        held: &Held,
+        held: &Arc<Held>,
         url: &str,
-        outgoing: Outgoing,
-        owed: bool,
+        mut outgoing: Outgoing,
+        asking: Asking<'_>,
     ) -> Result<Incoming, Fault> {
-        let mut outgoing = outgoing;
         correlate(&mut outgoing.headers, session.id);
         let mut kept = held.now();
         let mut healed = false;
         if kept.url != url {
-            if owed {
+            if asking.owed {
                 return Err(Fault::upstream_lost());
             }
-            // The application names another upstream now, which must not see the session id of the one before.
+            // The application names another upstream now, which must not see the ids of the one before.
+            outgoing.headers.remove(&LAST_EVENT_ID);
             kept = self.heal(session, held, &kept, url, &outgoing.headers).await?;
             healed = true;
         }
         loop {
             let answer = self.send(&kept.url, kept.session.as_deref(), outgoing.clone()).await?;
-            let (lost, answer) = is_lost(&kept, answer, self.patience()).await?;
-            match lost {
-                false => return usable(answer),
-                true if owed => return Err(Fault::upstream_lost()),
+            let (says, answer) = judged(&outgoing.method, asking.ids, answer, self.patience()).await?;
+            match says == Says::Lost && kept.session.is_some() {
+                false => {
+                    let answer = usable(answer)?;
+                    if let Some(lasting) = asking.lasting.filter(|_| answer.head.status.is_success()) {
+                        self.remember(session, held, lasting).await;
+                    }
+                    return Ok(answer);
+                }
+                true if asking.owed => return Err(Fault::upstream_lost()),
                 true if healed => {
                     return Err(Fault::upstream_refused("does not know a session it has just opened"));
                 }
@@ -109,7 +126,7 @@ impl Gateway {
 
     /// How long an upstream may be silent in the middle of an answer that is not a stream.
     pub(super) fn patience(&self) -> Duration {
-        STALLED.min(self.config.upstream_timeout)
+        self.config.upstream_timeout
     }
 
     /// Sends a request and waits for the head of the answer.
@@ -124,61 +141,28 @@ impl Gateway {
         *request.method_mut() = method;
         *request.uri_mut() = url.parse().map_err(|_| Fault::upstream_unreachable())?;
         *request.headers_mut() = headers;
+        upstream::speak(&request.method().clone(), request.headers_mut());
         if let Some(id) = session.and_then(|id| HeaderValue::try_from(id).ok()) {
             request.headers_mut().insert(SESSION.clone(), id);
         }
+        if let Some(cookies) = session.and_then(|session| self.jars.of(url, session)) {
+            request.headers_mut().insert(header::COOKIE, cookies);
+        }
+        let goodbye = request.method() == Method::DELETE;
         let sending = self.upstreams.send(application, request);
         let Ok(answer) = tokio::time::timeout(self.config.upstream_timeout, sending).await else {
-            return Err(Fault::upstream_refused("has not begun to answer in time"));
+            return Err(Fault::too_slow());
         };
-        let (head, body) = answer?.into_parts();
-        Ok(Incoming { head, body: Body::new(body) })
-    }
-
-    /// Opens the session anew at the upstream, unless another request has done so since.
-    async fn heal(
-        &self,
-        session: &Session,
-        held: &Held,
-        lost: &Arc<Kept>,
-        url: &str,
-        headers: &HeaderMap,
-    ) -> Result<Arc<Kept>, Fault> {
-        let _alone = held.healing.lock().await;
-        let now = held.now();
-        if !Arc::ptr_eq(&now, lost) {
-            return Ok(now);
+        let (mut head, body) = answer?.into_parts();
+        head.headers = upstream::arrived(&head.headers, &self.directory.passes_to_client(application));
+        let given = head.headers.get(&SESSION).and_then(|id| id.to_str().ok());
+        if let Some(session) = session.or(given) {
+            match goodbye {
+                true => self.jars.forget(url, session),
+                false => self.jars.take(url, session, &head.headers),
+            }
         }
-        let (application, mut headers) = (session.application, headers.clone());
-        headers.remove(&LAST_EVENT_ID);
-        headers.remove(&PROTOCOL_VERSION);
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        accept_both(&mut headers);
-        let body = Bytes::from(lost.initialize.get().to_owned());
-        let greeting = self
-            .greet(url, Outgoing { application, method: Method::POST, headers: headers.clone(), body })
-            .await?;
-        // The client goes on in the revision it knows.
-        if greeting.protocol_version.as_ref() != Some(&lost.protocol_version) {
-            return Err(Fault::upstream_refused("lost the session and does not open it again"));
-        }
-        if let Ok(version) = HeaderValue::try_from(&lost.protocol_version) {
-            headers.insert(PROTOCOL_VERSION.clone(), version);
-        }
-        let body = Bytes::from_static(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
-        let outgoing = Outgoing { application, method: Method::POST, headers, body };
-        let answer = self.send(url, greeting.session.as_deref(), outgoing).await?;
-        if !answer.head.status.is_success() {
-            return Err(Fault::upstream_refused("lost the session and does not open it again"));
-        }
-        let kept = Kept { url: url.to_owned(), session: greeting.session, ..Kept::clone(lost) };
-        tracing::info!(session = %session.id, "the upstream had lost the session; opened it there again");
-        if let Err(error) = self.sessions.update_mcp(session, &sealed(&kept)).await {
-            // It will have to be healed again after a restart, no more.
-            tracing::warn!(?error, session = %session.id, "the upstream's new session could not be kept");
-        }
-        held.set(kept);
-        Ok(held.now())
+        readable(Incoming { head, body: Body::new(body) })
     }
 
     /// Sends an `initialize` and reads up to its answer.
@@ -191,74 +175,40 @@ impl Gateway {
             .await
             .unwrap_or_else(|_| Err(Fault::upstream_refused("does not answer to initialize")))
     }
+}
 
-    /// Tells an upstream that one of its sessions is over. Nobody waits for it.
-    pub fn say_goodbye(
-        self: &Arc<Self>,
-        application: ApplicationNumber,
-        url: String,
-        session: Option<String>,
-        protocol_version: Option<String>,
-    ) {
-        let Some(session) = session else { return };
-        let gateway = self.clone();
-        tokio::spawn(async move {
-            let mut headers = HeaderMap::new();
-            if let Some(version) = protocol_version.and_then(|version| HeaderValue::try_from(version).ok()) {
-                headers.insert(PROTOCOL_VERSION.clone(), version);
+/// The beginning of a body that has to be looked into, and the whole of it again.
+pub(super) async fn look_into(
+    mut body: Body,
+    most: usize,
+    patience: Duration,
+) -> Result<(Bytes, Body), Fault> {
+    let mut read = BytesMut::new();
+    let reading = async {
+        while read.len() <= most {
+            match data(&mut body).await {
+                None => return Ok(None),
+                Some(data) => read.extend_from_slice(&data.map_err(|_| Fault::upstream_lost())?),
             }
-            let outgoing = Outgoing { application, method: Method::DELETE, headers, body: Bytes::new() };
-            tokio::time::timeout(GOODBYE, gateway.send(&url, Some(&session), outgoing)).await.ok();
-        });
-    }
-}
-
-/// Whether an upstream says that it does not know the session. The spec's word for it is 404; a 400 is looked into, because
-/// servers built on the TypeScript SDK's examples say so there.
-async fn is_lost(kept: &Kept, answer: Incoming, patience: Duration) -> Result<(bool, Incoming), Fault> {
-    if kept.session.is_none() {
-        return Ok((false, answer));
-    }
-    match answer.head.status {
-        StatusCode::NOT_FOUND => Ok((true, answer)),
-        StatusCode::BAD_REQUEST => {
-            let Incoming { head, body } = answer;
-            let body = collect(body, LARGEST_REFUSAL, patience).await?;
-            // What answers a request of the client's is no word about the session.
-            let about_a_request = message::answered(&body).iter().any(|id| !id.is_null());
-            let lost = !about_a_request && speaks_of_lost_session(&body);
-            Ok((lost, Incoming { head, body: Body::from(body) }))
         }
-        _ => Ok((false, answer)),
-    }
-}
-
-/// The texts known in the field: `No valid session ID provided`, `Invalid session`, `Session … not found`, `Server not
-/// initialized` (of a transport that was made for an id it does not know).
-pub fn speaks_of_lost_session(body: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(body).to_ascii_lowercase();
-    let session =
-        ["no valid session", "invalid session", "unknown session", "session expired", "session terminated"];
-    session.iter().any(|words| text.contains(words))
-        || text.contains("server not initialized")
-        || text.split_once("session").is_some_and(|(_, rest)| rest.contains("not found"))
+        Ok::<_, Fault>(Some(()))
+    };
+    let more = tokio::time::timeout(patience, reading).await;
+    let more = more.map_err(|_| Fault::upstream_refused("broke off in the middle of an answer"))??;
+    let read = read.freeze();
+    Ok((read.clone(), put_back(read, more.map(|()| body))))
 }
 
 /// The whole of a body that has to be looked into.
 pub(super) async fn collect(body: Body, largest: usize, patience: Duration) -> Result<Bytes, Fault> {
     let whole = tokio::time::timeout(patience, Limited::new(body, largest).collect()).await;
-    match whole.map_err(|_| Fault::upstream_refused("broke off in the middle of an answer"))? {
+    match whole.map_err(|_| Fault::upstream_slow())? {
         Ok(whole) => Ok(whole.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {
             Err(Fault::upstream_refused("answers with more than can be taken"))
         }
         Err(_) => Err(Fault::upstream_lost()),
     }
-}
-
-/// What a Streamable HTTP server wants to read of a POST.
-pub fn accept_both(headers: &mut HeaderMap) {
-    headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
 }
 
 /// The next data of a body; nothing at its end.
@@ -280,19 +230,78 @@ pub fn correlate(headers: &mut HeaderMap, session: Uuid) {
     }
 }
 
-/// Answers that would mean something else coming from us: the client has shown its credentials to us, not to the upstream;
+/// Statuses that would mean something else coming from us: the client has shown its credentials to us, not to the upstream;
 /// a redirect is for us to follow, which we never do; and 404 is what a client takes for the end of its session.
+pub(super) fn can_be_used(status: StatusCode) -> bool {
+    let ours = [
+        StatusCode::UNAUTHORIZED,
+        StatusCode::FORBIDDEN,
+        StatusCode::PROXY_AUTHENTICATION_REQUIRED,
+        StatusCode::NOT_FOUND,
+    ];
+    !ours.contains(&status) && !OF_THE_WAY.contains(&status) && !status.is_redirection()
+}
+
+/// Words about the connection and about what we say, which the client has no part in.
+const OF_THE_WAY: [StatusCode; 8] = [
+    StatusCode::NOT_ACCEPTABLE,
+    StatusCode::LENGTH_REQUIRED,
+    StatusCode::UNSUPPORTED_MEDIA_TYPE,
+    StatusCode::EXPECTATION_FAILED,
+    StatusCode::MISDIRECTED_REQUEST,
+    StatusCode::UPGRADE_REQUIRED,
+    StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+    StatusCode::NETWORK_AUTHENTICATION_REQUIRED,
+];
+
+/// An answer under a status that can be handed on.
 pub(super) fn usable(answer: Incoming) -> Result<Incoming, Fault> {
     let status = answer.head.status;
-    match status {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::PROXY_AUTHENTICATION_REQUIRED => Err(
-            Fault::upstream_refused(format_args!("does not let the gateway in (HTTP {})", status.as_u16())),
-        ),
-        StatusCode::NOT_FOUND => Err(Fault::upstream_refused("is not at the URL it was set to (HTTP 404)")),
+    if can_be_used(status) {
+        return Ok(answer);
+    }
+    let number = status.as_u16();
+    Err(match status {
+        StatusCode::NOT_FOUND => Fault::upstream_refused("is not at the URL it was set to (HTTP 404)"),
         _ if status.is_redirection() => {
-            Err(Fault::upstream_refused(format_args!("has moved (HTTP {})", status.as_u16())))
+            let to = whereto(&answer.head.headers);
+            tracing::warn!(to, %status, "the upstream redirects, which is not followed: its application must name it anew");
+            Fault::upstream_refused(format_args!(
+                "has moved{to} (HTTP {number}): set the application's upstream to where it is now"
+            ))
         }
-        _ => Ok(answer),
+        _ if OF_THE_WAY.contains(&status) => {
+            Fault::upstream_refused(format_args!("does not take what the gateway sends (HTTP {number})"))
+        }
+        _ => Fault::upstream_refused(format_args!("does not let the gateway in (HTTP {number})")),
+    })
+}
+
+/// Refuses what was coded although we asked for it as it is: nobody here reads it, and none of what is promised about
+/// answers would hold for it. Where the status alone says enough, it goes on without its body.
+fn readable(answer: Incoming) -> Result<Incoming, Fault> {
+    let Some(coding) = upstream::coding(&answer.head.headers) else { return Ok(answer) };
+    let Incoming { mut head, body } = answer;
+    let status = head.status;
+    let says_enough = [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED, StatusCode::CONFLICT];
+    if http_body::Body::is_end_stream(&body) || says_enough.contains(&status) {
+        head.headers.remove(header::CONTENT_ENCODING);
+        return Ok(Incoming { head, body: Body::empty() });
+    }
+    Err(Fault::upstream_refused(format_args!(
+        "answers in a coding that it was asked not to use: {coding} (HTTP {})",
+        status.as_u16()
+    )))
+}
+
+/// Where a redirect leads, in words for people: without what may be secret in it, or is no text.
+fn whereto(headers: &HeaderMap) -> String {
+    let said = headers.get(header::LOCATION).and_then(|to| to.to_str().ok());
+    let to = said.map(|to| to.split(['?', '#']).next().unwrap_or(to)).filter(|to| !to.is_empty());
+    match to {
+        // What stands before an `@` is a user's.
+        Some(to) if !to.contains('@') => format!(" to {}", to.chars().take(200).collect::<String>()),
+        _ => " and does not say where to".to_owned(),
     }
 }
 
@@ -303,8 +312,10 @@ async fn read_greeting(answer: Incoming) -> Result<Greeting, Fault> {
     if !is_events(&greeting.head.headers) {
         let read = Limited::new(body, LARGEST_HANDSHAKE).collect().await;
         greeting.read = read.map_err(|_| Fault::upstream_lost())?.to_bytes();
-        let initialized = message::initialized(&greeting.read).filter(|_| greeting.head.status.is_success());
-        greeting.protocol_version = agreed(initialized)?;
+        if greeting.head.status.is_success() {
+            let initialized = message::initialized(&greeting.read).ok_or_else(|| unread(&greeting.read))?;
+            greeting.protocol_version = agreed(Some(initialized))?;
+        }
         return Ok(greeting);
     }
     let (mut splitter, mut read) = (Splitter::default(), Vec::new());
@@ -316,6 +327,9 @@ async fn read_greeting(answer: Incoming) -> Result<Greeting, Fault> {
         }
         splitter.push(&chunk);
         while let Some(event) = splitter.next() {
+            if !event.is_message {
+                continue;
+            }
             if let Some(initialized) = message::initialized(&event.data) {
                 greeting.protocol_version = agreed(Some(initialized))?;
                 greeting.read = read.into();
@@ -327,9 +341,20 @@ async fn read_greeting(answer: Incoming) -> Result<Greeting, Fault> {
     Err(Fault::upstream_lost())
 }
 
+/// An `initialize` was answered with success, and with nothing that says what was agreed on: no client must take that for a
+/// session.
+fn unread(body: &[u8]) -> Fault {
+    match body.starts_with(BOM) {
+        true => Fault::marked(),
+        false => Fault::upstream_refused("answers to initialize with what is no answer to it"),
+    }
+}
+
 /// The revision that an answer to `initialize` names. One that is not known here nobody could go on in.
 fn agreed(initialized: Option<message::Initialized>) -> Result<Option<String>, Fault> {
-    let Some(result) = initialized.and_then(|one| one.result) else { return Ok(None) };
+    let Some(result) = initialized.and_then(|one| one.result).map(|Object(result)| result) else {
+        return Ok(None);
+    };
     match message::LEGACY.contains(&result.protocol_version.as_str()) {
         true => Ok(Some(result.protocol_version)),
         false => {

@@ -7,7 +7,8 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot::Receiver;
 use tokio::sync::oneshot::error::RecvError;
 
-type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// A piece of it.
+pub type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Works until what is waited for is there. Whatever is left then, or when nobody waits any more, goes on by itself: so a
 /// short piece of work costs no task of its own, and a client that goes away cancels nothing.

@@ -1,13 +1,16 @@
 //! What must be known to speak to the server behind a session: sealed in the store, and in memory while the session is
 //! open.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::core::ids::SessionNumber;
 use crate::core::session::Session;
@@ -31,11 +34,26 @@ pub struct Kept {
     /// Whether its client speaks HTTP+SSE.
     #[serde(default)]
     pub wire: bool,
+    /// The log level that its client has asked for, and what it has subscribed to: said again to a new upstream session.
+    #[serde(default)]
+    pub level: Option<String>,
+    #[serde(default)]
+    pub subscriptions: BTreeSet<String>,
+    /// How often it was opened anew at the upstream since it is held.
+    #[serde(skip)]
+    pub healed: u64,
 }
 
 impl Kept {
     fn size(&self) -> usize {
-        self.initialize.get().len()
+        self.initialize.get().len() + self.subscriptions.iter().map(String::len).sum::<usize>()
+    }
+
+    /// Names the upstream's session among those that this one of ours may come to have: what an event id is good for.
+    pub fn home(&self) -> String {
+        let session = self.session.as_deref().unwrap_or_default();
+        let digest = Sha256::new().chain_update(&self.url).chain_update([0]).chain_update(session).finalize();
+        hex::encode(&digest[..4])
     }
 }
 
@@ -46,18 +64,22 @@ pub struct Held {
     pub healing: tokio::sync::Mutex<()>,
     /// Held for writing while the standing stream is on its way to the upstream.
     opening: Arc<tokio::sync::RwLock<()>>,
+    /// Until when calls wait for it.
+    waited_for: Mutex<Option<Instant>>,
+    /// Another was put in the place of what is held.
+    changed: Notify,
 }
 
 /// The standing stream is on its way, as long as this is held.
 pub type Opening = tokio::sync::OwnedRwLockWriteGuard<()>;
 
-/// How long a call waits for a standing stream that its client opened just before.
-const OVERTAKEN: Duration = Duration::from_millis(250);
+/// How long a standing stream may be on its way before calls wait for it no more, and its client gets its head.
+pub const OVERTAKEN: Duration = Duration::from_millis(250);
 
 impl Held {
     fn new(kept: Kept) -> Arc<Self> {
-        let (healing, opening) = Default::default();
-        Arc::new(Self { now: RwLock::new(Arc::new(kept)), healing, opening })
+        let (healing, opening, waited_for, changed) = Default::default();
+        Arc::new(Self { now: RwLock::new(Arc::new(kept)), healing, opening, waited_for, changed })
     }
 
     /// As it is now.
@@ -68,18 +90,35 @@ impl Held {
     /// Puts another in its place, for all that hold it.
     pub fn set(&self, kept: Kept) {
         *self.now.write() = Arc::new(kept);
+        self.changed.notify_waiters();
+    }
+
+    /// Resolves once the upstream's session is not this one any more.
+    pub async fn left(&self, home: &str) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if self.now().home() != home {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// Says that the standing stream is on its way.
     pub fn opening(&self) -> Option<Opening> {
-        self.opening.clone().try_write_owned().ok()
+        let opening = self.opening.clone().try_write_owned().ok()?;
+        *self.waited_for.lock() = Some(Instant::now() + OVERTAKEN);
+        Some(opening)
     }
 
     /// Lets a standing stream that is on its way arrive first: servers ask their questions on it, and what a call makes
-    /// them ask before it is there is lost.
+    /// them ask before it is there is lost. All calls wait for the same moment: one that never arrives costs that once.
     pub async fn opened(&self) {
-        if self.opening.try_read().is_err() {
-            tokio::time::timeout(OVERTAKEN, self.opening.read()).await.ok();
+        let Some(until) = *self.waited_for.lock() else { return };
+        if Instant::now() < until && self.opening.try_read().is_err() {
+            tokio::time::timeout_at(until, self.opening.read()).await.ok();
         }
     }
 }

@@ -2,28 +2,30 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde_json::Value;
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use super::budget::{Rank, Share};
 use super::errand::Errand;
 use super::event_id::EventId;
-use super::forward::{Incoming, Outgoing};
-use super::kept::{Held, Opening};
-use super::line::{End, Line};
+use super::forward::{Asking, Incoming, Outgoing};
+use super::heal::Lasting;
+use super::kept::{Held, Kept, Opening};
+use super::line::Line;
 use super::message::Posted;
 use super::pump::{self, By, Pump};
 use super::reply::{Fault, Refusal};
 use super::upstream::{self, LAST_EVENT_ID, SESSION};
 use super::{Gateway, Visit, check_takes_events, door, era, handed_on, handover};
-use crate::core::event::Counts;
+use crate::core::event::{Counts, UpstreamHeaders};
 use crate::core::session::{Refusal as Rule, Session};
 use crate::error::Error;
 use crate::gate::Pass;
@@ -34,27 +36,26 @@ use crate::secret;
 const PRIMED: &str = "2025-11-25";
 /// How long they wait before they do; the SDKs' servers say the same.
 const RETRY: u32 = 1_000;
-/// How long giving up a connection to an upstream may take.
-const PARTING: Duration = Duration::from_secs(1);
-/// How often, and after which time, an upstream that has a standing stream already is asked again.
-pub(super) const TRIES: u32 = 5;
-pub(super) const AGAIN: Duration = Duration::from_millis(50);
 
 /// A request on its way to an upstream, with what comes back.
-struct Carriage {
-    errand: Errand,
-    session: Session,
-    far: Arc<Held>,
-    url: String,
-    outgoing: Outgoing,
+pub(super) struct Carriage {
+    pub errand: Errand,
+    pub session: Session,
+    pub far: Arc<Held>,
+    pub url: String,
+    pub outgoing: Outgoing,
     /// The line that its events are to go on; a new one if there is none.
-    line: Option<Arc<Line>>,
-    /// It is the standing stream.
-    opening: Option<Opening>,
+    pub line: Option<Arc<Line>>,
+    /// What it says that lasts as long as the session.
+    pub lasting: Option<Lasting>,
+    /// It is a standing stream.
+    pub stands: bool,
+    /// Calls wait for it.
+    pub opening: Option<Opening>,
 }
 
 /// What came back.
-enum Carried {
+pub(super) enum Carried {
     /// Events, by the head they came under; the line has this reader.
     Events(HeaderMap, Arc<Line>, u64),
     Whole(Box<Incoming>, Errand),
@@ -66,7 +67,8 @@ impl Gateway {
         era::of_session(&parts.headers)?;
         check_takes_events(&parts.headers)?;
         let session = self.session(&visit, &parts.headers).await?;
-        match door::text(&parts.headers, &LAST_EVENT_ID) {
+        // An empty one is none (WHATWG HTML, 9.2.4).
+        match door::text(&parts.headers, &LAST_EVENT_ID).filter(|id| !id.trim().is_empty()) {
             Some(id) => self.resume(visit, session, parts, id).await,
             None => self.stand(visit, session, parts).await,
         }
@@ -82,15 +84,8 @@ impl Gateway {
 
     /// The client of a session has gone for good.
     pub(super) async fn leave(self: &Arc<Self>, visit: &Visit, session: &Session) -> Result<(), Refusal> {
-        let far = self.far.of(&self.sessions, session).await.ok();
         let ended = self.sessions.disconnect(&visit.caller, session.id).await;
-        ended.map_err(|error| Refusal::from_error(error, &visit.metadata))?;
-        self.far.remove(session.number);
-        if let Some(kept) = far.map(|held| held.now()) {
-            let version = Some(kept.protocol_version.clone());
-            self.say_goodbye(session.application, kept.url.clone(), kept.session.clone(), version);
-        }
-        Ok(())
+        ended.map(|_| ()).map_err(|error| Refusal::from_error(error, &visit.metadata))
     }
 
     /// The session a request belongs to. Unknown, another's and ended are one and the same 404, save that its owner
@@ -143,97 +138,22 @@ impl Gateway {
         posted: Posted,
         body: Bytes,
     ) -> Result<Response, Refusal> {
+        let lasting = Lasting::of(&posted, &body).filter(|_| !posted.batch);
         let body = match posted.place {
             Some(place) => place.name(&body, session.id).into(),
             None => body,
         };
-        let (method, headers) = (Method::POST, upstream::inward(&parts.headers));
+        let (method, headers) = (Method::POST, upstream::inward(&parts.headers, extra(&visit)));
         let outgoing = Outgoing { application: session.application, method, headers, body };
+        let asks = !posted.ids.is_empty();
         let carriage = self.admitted(&visit, session, (posted.ids, posted.batch), outgoing).await?;
         carriage.far.opened().await;
-        self.carried(carriage).await
-    }
-
-    /// Opens the standing stream of a session.
-    async fn stand(
-        self: &Arc<Self>,
-        visit: Visit,
-        session: Session,
-        parts: &Parts,
-    ) -> Result<Response, Refusal> {
-        let outgoing = || {
-            let (method, headers) = (Method::GET, upstream::inward(&parts.headers));
-            Outgoing { application: visit.application.number, method, headers, body: Bytes::new() }
-        };
-        let former = self.lines.standing(session.number);
-        // Nobody reads it and somebody comes who does not ask for it: they have begun anew. Most upstreams allow one.
-        if let Some(former) = former.as_ref().filter(|former| !former.is_read()) {
-            former.end(End::Done);
-            tokio::time::timeout(PARTING, former.parted()).await.ok();
-        }
-        for _ in 0..TRIES {
-            let mut carriage = self.admitted(&visit, session.clone(), (vec![], false), outgoing()).await?;
-            carriage.opening = carriage.far.opening();
-            let response = self.carried(carriage).await?;
-            let Some(former) = former.as_ref().filter(|_| response.status() == StatusCode::CONFLICT) else {
-                return Ok(response);
-            };
-            // The upstream has one still, read by a connection that is dead without our knowing, or has not noticed yet
-            // that we gave it up: the new one counts.
-            former.end(End::Done);
-            tokio::time::timeout(PARTING, former.parted()).await.ok();
-            tokio::time::sleep(AGAIN).await;
-        }
-        let carriage = self.admitted(&visit, session, (vec![], false), outgoing()).await?;
-        self.carried(carriage).await
-    }
-
-    /// Goes on with a stream after an event of it.
-    async fn resume(
-        self: &Arc<Self>,
-        visit: Visit,
-        session: Session,
-        parts: &Parts,
-        id: &str,
-    ) -> Result<Response, Refusal> {
-        let gone = || {
-            let why = "Not Found: this stream cannot be resumed from this Last-Event-ID; the session goes on";
-            Refusal::stream_not_found(why)
-        };
-        let seal = |key: &str| self.sessions.event_seal(session.number, key);
-        let from = EventId::parse(id, seal).ok_or_else(gone)?;
-        let pass = self.sessions.enter(&visit.caller, &session);
-        let pass = pass.map_err(|error| not_entered(error, &visit, vec![], false))?;
-        let known = self.lines.find(&from.key, session.number);
-        let more = |line: &Arc<Line>| line.ended() != Some(End::Paused) || line.last() > from.number;
-        if let Some(line) = known.clone().filter(more) {
-            let reader = line.attach(from.number).map_err(|_| gone())?;
-            let errand = self.errand(&visit, &session, pass, vec![]);
-            return Ok(events(&HeaderMap::new(), line, reader, By::Errand(errand)));
-        }
-        drop(pass);
-        let upstream = known.and_then(|line| line.upstream_id()).or(from.upstream.clone());
-        let calls = from.calls.clone();
-        let seal = seal(&from.key);
-        let line = Arc::new(Line::new(session.number, EventId { upstream: upstream.clone(), ..from }, seal));
-        if upstream.is_none() && !calls.is_empty() {
-            // They were lost with us: better an error for each than a client that waits.
-            let reader = line.refuse(&Fault::stream_lost()).map_err(|_| gone())?;
-            return Ok(events(&HeaderMap::new(), line, reader, By::Own));
-        }
-        let mut headers = upstream::inward(&parts.headers);
-        headers.remove(&LAST_EVENT_ID);
-        if let Some(id) = upstream.and_then(|id| id.as_ref().try_into().ok()) {
-            headers.insert(LAST_EVENT_ID.clone(), id);
-        }
-        let (application, body) = (session.application, Bytes::new());
-        let outgoing = Outgoing { application, method: Method::GET, headers, body };
-        let carriage = self.admitted(&visit, session, (calls, false), outgoing).await?;
-        self.carried(Carriage { line: Some(line), ..carriage }).await
+        let response = self.carried(Carriage { lasting, ..carriage }).await?;
+        Ok(if asks { response } else { taken(response) })
     }
 
     /// Registers a request as under way, before anything else, so that a revocation finds it.
-    async fn admitted(
+    pub(super) async fn admitted(
         &self,
         visit: &Visit,
         session: Session,
@@ -248,9 +168,26 @@ impl Gateway {
         errand.batch = batch;
         let far = self.far.of(&self.sessions, &session).await;
         let far = far.map_err(|error| Refusal::from_error(error, &visit.metadata))?;
+        errand.asked = Some(self.goodbyes.asks((session.number, session.id), session.application, &far));
+        errand.share.set(outgoing.body.len());
         let (requests, bytes_in) = (errand.ids.len() as u64, outgoing.body.len() as u64);
         self.sessions.observe(&visit.caller, &session, Counts { requests, bytes_in, bytes_out: 0 });
-        Ok(Carriage { errand, session, far, url: visit.url.clone(), outgoing, line: None, opening: None })
+        Ok(Carriage {
+            errand,
+            session,
+            far,
+            url: visit.url.clone(),
+            outgoing,
+            lasting: None,
+            line: None,
+            opening: None,
+            stands: false,
+        })
+    }
+
+    /// A share of what may be held, for something of a session.
+    pub(super) fn share_of(&self, rank: Rank, session: &Session, given_up: CancellationToken) -> Share {
+        self.budget.share(rank, (session.number, session.application), given_up)
     }
 
     /// What was let in to ask this.
@@ -268,13 +205,19 @@ impl Gateway {
             patience: self.patience(),
             stopping: self.stopping.clone(),
             counted: AtomicU64::new(0),
+            asked: None,
+            share: self.share_of(Rank::Call, session, CancellationToken::new()),
         }
     }
 
     /// Goes to the upstream by itself, whatever becomes of the client, and waits for what comes back.
-    async fn carried(self: &Arc<Self>, carriage: Carriage) -> Result<Response, Refusal> {
+    pub(super) async fn carried(self: &Arc<Self>, carriage: Carriage) -> Result<Response, Refusal> {
         let (answer, waiting) = oneshot::channel();
-        let carry = Box::pin(self.clone().carry(carriage, answer).in_current_span());
+        let gateway = self.clone();
+        let carry: handover::Work = match carriage.stands {
+            true => Box::pin(gateway.carry_standing(carriage, answer).in_current_span()),
+            false => Box::pin(gateway.carry(carriage, answer).in_current_span()),
+        };
         match handover::until(waiting, carry).await {
             Ok(Carried::Events(headers, line, reader)) => Ok(events(&headers, line, reader, By::Own)),
             Ok(Carried::Whole(answer, errand)) => Ok(whole(*answer, errand)),
@@ -284,34 +227,36 @@ impl Gateway {
     }
 
     async fn carry(self: Arc<Self>, carriage: Carriage, answer: oneshot::Sender<Carried>) {
-        let Carriage { errand, session, far, url, outgoing, line, opening } = carriage;
-        let owed = line.as_ref().is_some_and(|line| !line.calls.is_empty());
+        let Carriage { errand, session, far, url, outgoing, lasting, line, .. } = carriage;
+        let owed = line.is_some();
         // In a box: a stream that stays open long after would keep room for it.
-        let exchange = Box::pin(self.exchange(&session, &far, &url, outgoing, owed));
+        let asking = Asking { ids: &errand.ids, owed, lasting };
+        let exchange = Box::pin(self.exchange(&session, &far, &url, outgoing, asking));
         let came = errand.wait(exchange).await;
-        drop(opening);
+        // What was asked is not kept any longer.
+        errand.share.set(0);
         let (line, came) = match (line, came) {
             (line, Ok(incoming)) if incoming.is_events() => (line, incoming),
             // Whoever resumes a call waits for events, and not for what is wrong with them.
-            (Some(line), came) if owed => {
+            (Some(line), came) => {
                 let fault = came.err().unwrap_or_else(Fault::upstream_lost);
                 if let Ok(reader) = line.refuse(&fault) {
                     answer.send(Carried::Events(HeaderMap::new(), line, reader)).ok();
                 }
                 return;
             }
-            (_, Ok(incoming)) => {
+            (None, Ok(incoming)) => {
                 answer.send(Carried::Whole(Box::new(incoming), errand)).ok();
                 return;
             }
-            (_, Err(fault)) => {
+            (None, Err(fault)) => {
                 answer.send(Carried::Failed(fault, errand)).ok();
                 return;
             }
         };
         let line = match line {
             Some(line) => line,
-            None => self.new_line(&errand, &far.now().protocol_version).await,
+            None => self.new_line(&errand, &far.now()).await,
         };
         self.lines.insert(&line);
         let Ok(reader) = line.attach(line.after) else { return };
@@ -324,12 +269,15 @@ impl Gateway {
     }
 
     /// A line for what an errand asked, with an id to resume from at once where clients can take one.
-    pub(super) async fn new_line(&self, errand: &Errand, protocol_version: &str) -> Arc<Line> {
+    pub(super) async fn new_line(&self, errand: &Errand, kept: &Kept) -> Arc<Line> {
         let (key, calls) = (secret::request_id(), errand.ids.clone());
         let seal = self.sessions.event_seal(errand.number, &key);
-        let line = Line::new(errand.number, EventId { key, calls, number: 0, upstream: None }, seal);
-        if protocol_version >= PRIMED {
-            line.push(None, |id| format!("id: {id}\nretry: {RETRY}\ndata: \n\n").into()).await;
+        let home = Some(kept.home());
+        let rank = if calls.is_empty() { Rank::Standing } else { Rank::Call };
+        let begin = EventId { key, calls, number: 0, upstream: None, home };
+        let line = Line::new(errand.number, begin, seal, errand.share.beside(rank));
+        if kept.protocol_version.as_str() >= PRIMED {
+            line.push(None, vec![], |id| format!("id: {id}\nretry: {RETRY}\ndata: \n\n").into()).await;
         }
         Arc::new(line)
     }
@@ -362,16 +310,50 @@ pub(super) fn warn_of_stranger(visit: &Visit, session: Option<&Session>) {
     metrics::counter!(meter::FOREIGN_SESSION).increment(1);
 }
 
+/// Which headers pass for this application beside those that always do.
+pub(super) fn extra(visit: &Visit) -> Option<&UpstreamHeaders> {
+    visit.application.upstream_headers.as_ref()
+}
+
+/// The answer to what asks nothing: 202 without a body, whatever the upstream said of its success (MCP 2025-11-25,
+/// basic/transports, "Sending Messages to the Server"). Strict clients take anything else for a failure.
+pub(super) fn taken(response: Response) -> Response {
+    match response.status().is_success() {
+        true => StatusCode::ACCEPTED.into_response(),
+        false => response,
+    }
+}
+
 /// A stream of events.
 pub(super) fn events(headers: &HeaderMap, line: Arc<Line>, reader: u64, by: By) -> Response {
     handed_on(StatusCode::OK, headers, true, pump::body(None, line, reader, by))
 }
 
-/// An answer that is no stream.
+/// An answer that is no stream, or one of 2026-07-28. One that says yes to calls and cannot hold their answers is an error for
+/// each: clients would wait for them until their own time-out.
 pub(super) fn whole(answer: Incoming, errand: Errand) -> Response {
     let events = answer.is_events();
-    let Incoming { head, body } = answer;
-    let empty = matches!(head.status, StatusCode::ACCEPTED | StatusCode::NO_CONTENT);
-    let body = if empty { Body::empty() } else { errand.relay(Bytes::new(), Some(body), events) };
+    let Incoming { mut head, body } = answer;
+    let empty =
+        matches!(head.status, StatusCode::ACCEPTED | StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT);
+    let must_answer = head.status.is_success() && !errand.ids.is_empty() && !events;
+    if must_answer && (empty || !is_json(&head.headers)) {
+        return errand.failed(Fault::unanswered(head.status)).into_response();
+    }
+    if must_answer {
+        head.headers.entry(header::CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
+    }
+    let body = match empty {
+        true => Body::empty(),
+        false => errand.relay(Bytes::new(), Some(body), events, must_answer),
+    };
     handed_on(head.status, &head.headers, events, body)
+}
+
+/// Whether a body is JSON, as far as its head says.
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(media) = headers.get(header::CONTENT_TYPE) else { return true };
+    let media =
+        media.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    media == "application/json" || media.ends_with("+json")
 }

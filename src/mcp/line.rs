@@ -3,6 +3,7 @@
 //! the writer, and what nobody reads pushes out what is oldest.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -10,7 +11,9 @@ use parking_lot::{Mutex, MutexGuard};
 use serde_json::Value;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 
+use super::budget::Share;
 use super::event_id::EventId;
 use super::reply::{Fault, last_words};
 use crate::core::ids::SessionNumber;
@@ -33,6 +36,8 @@ pub struct Line {
     pub after: u64,
     /// Its event ids are sealed with this.
     seal: [u8; 32],
+    /// What it holds of what may be held.
+    share: Share,
     state: Mutex<State>,
     /// Something can be read, or it has ended.
     changed: Notify,
@@ -56,6 +61,10 @@ struct State {
     broken: Option<bool>,
     /// The id the upstream gave its last event that has one.
     upstream_id: Option<Bytes>,
+    /// Names the upstream's session that did.
+    home: Option<String>,
+    /// Answers that were let go of before anybody came for them, with their numbers.
+    let_go: VecDeque<(u64, Vec<Value>)>,
     end: Option<End>,
     /// Nothing of the upstream's comes to it any more.
     parted: bool,
@@ -67,6 +76,15 @@ struct Held {
     part: Option<bool>,
     /// It goes on with the event before it.
     goes_on: bool,
+    /// The calls that it answers.
+    answers: Vec<Value>,
+}
+
+impl Held {
+    /// A whole event.
+    fn of(bytes: Bytes) -> Self {
+        Self { bytes, part: None, goes_on: false, answers: vec![] }
+    }
 }
 
 /// How a line ended.
@@ -86,8 +104,8 @@ pub struct Gone;
 
 impl Line {
     /// A line with the place at which it begins.
-    pub fn new(session: SessionNumber, begin: EventId, seal: [u8; 32]) -> Self {
-        let EventId { key, calls, number: after, upstream } = begin;
+    pub fn new(session: SessionNumber, begin: EventId, seal: [u8; 32], share: Share) -> Self {
+        let EventId { key, calls, number: after, upstream, home } = begin;
         let state = State {
             held: VecDeque::new(),
             first: after + 1,
@@ -97,23 +115,30 @@ impl Line {
             left_at: Some(Instant::now()),
             broken: None,
             upstream_id: upstream,
+            home,
+            let_go: VecDeque::new(),
             end: None,
             parted: false,
         };
         let (changed, room) = Default::default();
-        Self { session, key, calls, after, seal, state: Mutex::new(state), changed, room }
+        Self { session, key, calls, after, seal, share, state: Mutex::new(state), changed, room }
     }
 
     /// Adds an event, unless the line has ended; says whether it did. `make` gets the id that is to be its; `upstream` is the
-    /// one it came with.
-    pub async fn push(&self, upstream: Option<Bytes>, make: impl FnOnce(&str) -> Bytes) -> bool {
+    /// one it came with; `answers` are the calls that it answers.
+    pub async fn push(
+        &self,
+        upstream: Option<Bytes>,
+        answers: Vec<Value>,
+        make: impl FnOnce(&str) -> Bytes,
+    ) -> bool {
         self.wait_for_room().await;
         let mut state = self.state.lock();
         if upstream.is_some() {
             state.upstream_id = upstream;
         }
         let bytes = make(&self.next_id(&state));
-        self.hold(state, Held { bytes, part: None, goes_on: false })
+        self.hold(state, Held { answers, ..Held::of(bytes) })
     }
 
     /// Adds the beginning of an event that is too large to hold.
@@ -121,13 +146,13 @@ impl Line {
         self.wait_for_room().await;
         let state = self.state.lock();
         let bytes = make(&self.next_id(&state));
-        self.hold(state, Held { bytes, part: Some(at_line_start), goes_on: false })
+        self.hold(state, Held { part: Some(at_line_start), ..Held::of(bytes) })
     }
 
     /// Adds a further part of an event that is too large to hold; `part` is set where more follows.
     pub async fn push_part(&self, bytes: Bytes, part: Option<bool>) -> bool {
         self.wait_for_room().await;
-        self.hold(self.state.lock(), Held { bytes, part, goes_on: true })
+        self.hold(self.state.lock(), Held { part, goes_on: true, ..Held::of(bytes) })
     }
 
     fn hold(&self, mut state: MutexGuard<'_, State>, held: Held) -> bool {
@@ -135,7 +160,10 @@ impl Line {
             return false;
         }
         state.hold(held);
+        let bytes = state.bytes;
+        // Others may have to go for it, whose states are then looked at.
         drop(state);
+        self.share.set(bytes);
         self.changed.notify_waiters();
         true
     }
@@ -143,7 +171,8 @@ impl Line {
     fn next_id(&self, state: &State) -> String {
         let (key, calls) = (self.key.clone(), self.calls.clone());
         let number = state.first + state.held.len() as u64;
-        EventId { key, calls, number, upstream: state.upstream_id.clone() }.sealed(&self.seal)
+        let (upstream, home) = (state.upstream_id.clone(), state.home.clone());
+        EventId { key, calls, number, upstream, home }.sealed(&self.seal)
     }
 
     async fn wait_for_room(&self) {
@@ -164,7 +193,7 @@ impl Line {
         let mut state = self.state.lock();
         if state.end.is_none() {
             let text = state.last_words(farewells);
-            state.hold(Held { bytes: text.into(), part: None, goes_on: false });
+            state.hold(Held::of(text.into()));
             state.end = Some(End::Done);
         }
         drop(state);
@@ -187,7 +216,7 @@ impl Line {
         state.held.truncate(read);
         let text = state.last_words(farewells);
         if !text.is_empty() {
-            state.held.push_back(Held { bytes: text.into(), part: None, goes_on: false });
+            state.held.push_back(Held::of(text.into()));
         }
         state.bytes = state.held.iter().map(|held| held.bytes.len()).sum();
         state.end = Some(End::Cut);
@@ -216,13 +245,28 @@ impl Line {
         Ok(reader)
     }
 
+    /// Lets somebody read what is held, although what follows event number `after` is not, or not all of it: the answers
+    /// above all. Returns which calls have been answered in what is gone.
+    pub fn attach_to_rest(&self, after: u64) -> Result<(u64, Vec<Value>), Gone> {
+        let (from, gone) = {
+            let state = self.state.lock();
+            let end = state.first + state.held.len() as u64 - 1;
+            let gone = state.let_go.iter().filter(|(number, _)| *number > after);
+            let gone = gone.flat_map(|(_, calls)| calls.clone()).collect();
+            ((after + 1).max(state.first).min(end + 1) - 1, gone)
+        };
+        self.attach(from).map(|reader| (reader, gone))
+    }
+
     /// A reader goes.
     pub fn leave(&self, reader: u64) {
         let mut state = self.state.lock();
         if state.reader == reader && state.left_at.is_none() {
             state.left_at = Some(Instant::now());
             state.make_room();
+            let bytes = state.bytes;
             drop(state);
+            self.share.set(bytes);
             self.room.notify_waiters();
         }
     }
@@ -240,7 +284,10 @@ impl Line {
             }
         })
         .await
-        .inspect(|_| self.room.notify_waiters())
+        .inspect(|_| {
+            self.share.set(self.bytes());
+            self.room.notify_waiters();
+        })
     }
 
     /// Resolves once all that is held was read, or nobody reads.
@@ -278,6 +325,26 @@ impl Line {
         self.until(&self.room, |state| state.parted.then_some(())).await;
     }
 
+    /// Is cancelled when it has to go because too much is held.
+    pub fn given_up(&self) -> &CancellationToken {
+        self.share.given_up()
+    }
+
+    /// It has ended: what it holds goes before what is under way.
+    pub fn keep(self: &Arc<Self>) {
+        self.share.keep(self);
+    }
+
+    /// Lets go of all that it holds.
+    pub fn forget(&self) {
+        let mut state = self.state.lock();
+        while let Some(held) = state.held.pop_front() {
+            state.note_gone(held.answers);
+        }
+        state.bytes = 0;
+        state.next = state.next.max(state.first);
+    }
+
     /// From here on events carry this in place of an upstream's id.
     pub fn mark(&self, upstream: Bytes) {
         self.state.lock().upstream_id = Some(upstream);
@@ -308,6 +375,20 @@ impl Line {
     pub fn last(&self) -> u64 {
         let state = self.state.lock();
         state.first + state.held.len() as u64 - 1
+    }
+
+    /// Whether what comes on it is of this session at the upstream, as far as it is known.
+    pub fn is_at(&self, home: &str) -> bool {
+        self.state.lock().home.as_deref().is_none_or(|own| own == home)
+    }
+
+    /// What comes from here on is of this session at the upstream: ids of another one's events are good for nothing there.
+    pub fn settle_at(&self, home: String) {
+        let mut state = self.state.lock();
+        if state.home.as_ref() != Some(&home) {
+            state.home = Some(home);
+            state.upstream_id = None;
+        }
     }
 
     /// Bytes it holds.
@@ -348,8 +429,19 @@ impl State {
             }
             let Some(held) = self.held.pop_front() else { return };
             self.bytes -= held.bytes.len();
-            self.first += 1;
+            self.note_gone(held.answers);
         }
+    }
+
+    /// The oldest is not held any more.
+    fn note_gone(&mut self, answers: Vec<Value>) {
+        if !answers.is_empty() {
+            self.let_go.push_back((self.first, answers));
+            if self.let_go.len() > MOST {
+                self.let_go.pop_front();
+            }
+        }
+        self.first += 1;
     }
 
     /// How many of what is held the reader has got.

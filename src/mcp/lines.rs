@@ -56,6 +56,7 @@ impl Lines {
     /// Nothing more comes on it.
     pub fn ended(&self, line: &Arc<Line>) {
         line.part();
+        line.keep();
         let (now, bytes) = (Instant::now(), line.bytes());
         let mut known = self.known.lock();
         if known.standing.get(&line.session).is_some_and(|standing| Arc::ptr_eq(standing, line)) {

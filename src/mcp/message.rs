@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 
 use super::meta::{self, Members, Meta};
 use super::reply::Fault;
+use crate::core::object::Object;
 
 /// The revisions that have sessions.
 pub const LEGACY: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
@@ -19,7 +20,7 @@ pub const MODERN: &str = "2026-07-28";
 pub const SUPPORTED: [&str; 5] = [MODERN, "2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
 
 /// A POST's content, as far as the gateway cares.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, Default, Clone, PartialEq)]
 pub struct Posted {
     /// Ids of the requests in it: each is owed an answer.
     pub ids: Vec<Value>,
@@ -36,7 +37,7 @@ pub struct Posted {
 }
 
 /// The handshake that opens a session.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, Default, Clone, PartialEq)]
 pub struct Initialize {
     pub client_info: Option<Value>,
 }
@@ -56,7 +57,9 @@ struct Envelope<'a> {
     method: Option<Cow<'a, str>>,
     #[serde(borrow, default, deserialize_with = "raw")]
     params: Option<&'a RawValue>,
+    #[serde(default, deserialize_with = "given")]
     result: Option<IgnoredAny>,
+    #[serde(default, deserialize_with = "given")]
     error: Option<IgnoredAny>,
 }
 
@@ -65,10 +68,15 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, 
     Value::deserialize(deserializer).map(Some)
 }
 
+/// The same for what is only there or not: `null` is a result like any other.
+fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<IgnoredAny>, D::Error> {
+    IgnoredAny::deserialize(deserializer).map(Some)
+}
+
 /// Reads a body.
 pub fn read(body: &[u8]) -> Result<Posted, Fault> {
     let batch = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
-    let parsed: Result<Vec<Envelope<'_>>, _> =
+    let parsed: Result<Vec<Object<Envelope<'_>>>, _> =
         if batch { serde_json::from_slice(body) } else { serde_json::from_slice(body).map(|one| vec![one]) };
     let messages = parsed.map_err(|error| match error.classify() {
         serde_json::error::Category::Data => Fault::invalid_request(format!("Invalid Request: {error}")),
@@ -78,7 +86,7 @@ pub fn read(body: &[u8]) -> Result<Posted, Fault> {
         return Err(Fault::invalid_request("Invalid Request: the batch is empty"));
     }
     let mut posted = Posted { batch, ..Posted::default() };
-    for message in messages {
+    for Object(message) in messages {
         posted.take(message, body)?;
     }
     Ok(posted)
@@ -159,10 +167,11 @@ pub fn answered(data: &[u8]) -> Vec<Value> {
         message.id.filter(|_| answer)
     };
     if data.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
-        let messages: Vec<Envelope<'_>> = serde_json::from_slice(data).unwrap_or_default();
-        messages.into_iter().filter_map(one).collect()
+        let messages: Vec<Object<Envelope<'_>>> = serde_json::from_slice(data).unwrap_or_default();
+        messages.into_iter().filter_map(|Object(message)| one(message)).collect()
     } else {
-        serde_json::from_slice(data).ok().and_then(one).into_iter().collect()
+        let message: Option<Object<Envelope<'_>>> = serde_json::from_slice(data).ok();
+        message.and_then(|Object(message)| one(message)).into_iter().collect()
     }
 }
 
@@ -178,19 +187,33 @@ pub fn apart(body: &[u8]) -> Vec<&str> {
 pub fn error_code(data: &[u8]) -> Option<i64> {
     #[derive(Deserialize)]
     struct Answer {
-        error: Error,
+        error: Object<Error>,
     }
     #[derive(Deserialize)]
     struct Error {
         code: i64,
     }
-    serde_json::from_slice::<Answer>(data).ok().map(|answer| answer.error.code)
+    serde_json::from_slice::<Object<Answer>>(data).ok().map(|Object(answer)| answer.error.0.code)
+}
+
+/// The JSON-RPC error in `data`, or the first in a batch.
+pub fn error_in(data: &[u8]) -> Option<Fault> {
+    #[derive(Deserialize)]
+    struct Answer {
+        error: Fault,
+    }
+    apart(data).into_iter().find_map(|one| serde_json::from_str::<Answer>(one).ok()).map(|one| one.error)
+}
+
+/// Whether `data` is a request or a notification.
+pub fn asks(data: &[u8]) -> bool {
+    read(data).is_ok_and(|posted| !posted.batch && posted.method.is_some())
 }
 
 /// The answer to `initialize`.
 #[derive(Debug, Deserialize)]
 pub struct Initialized {
-    pub result: Option<InitializeResult>,
+    pub result: Option<Object<InitializeResult>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -201,5 +224,10 @@ pub struct InitializeResult {
 
 /// The answer to `initialize` in `data`, if it is one.
 pub fn initialized(data: &[u8]) -> Option<Initialized> {
-    if answered(data).is_empty() { None } else { serde_json::from_slice(data).ok() }
+    if answered(data).is_empty() {
+        return None;
+    }
+    let read: Option<Object<Initialized>> = serde_json::from_slice(data).ok();
+    // An answer is an error, or has a result that says what was agreed on.
+    read.map(|Object(read)| read).filter(|read| read.result.is_some() || error_code(data).is_some())
 }

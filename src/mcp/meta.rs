@@ -12,12 +12,13 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::message::MODERN;
+use crate::core::object::Object;
 
 /// Our session id, for the upstream. Keys of ours have the prefix `sessiond/` (MCP, basic/index, "General fields").
 pub const SESSION_ID: &str = "sessiond/sessionId";
 
 /// The members that the gateway reads; others are the upstream's.
-#[derive(Debug, Default, PartialEq, Deserialize)]
+#[derive(Debug, Default, Clone, PartialEq, Deserialize)]
 pub struct Meta {
     #[serde(rename = "io.modelcontextprotocol/protocolVersion", default)]
     pub protocol_version: Option<Value>,
@@ -45,7 +46,7 @@ const LONGEST: usize = 1_024;
 impl Meta {
     /// What cannot be read says nothing: an upstream may know better.
     pub fn read(text: &str) -> Self {
-        serde_json::from_str(text).unwrap_or_default()
+        serde_json::from_str(text).map(|Object(meta)| meta).unwrap_or_default()
     }
 
     /// Whether a revision is claimed, whatever it is.

@@ -4,78 +4,69 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get};
+use axum::routing::get;
 use serde_json::json;
 use uuid::Uuid;
 
+use super::Gateway;
 use super::reply::Refusal;
-use super::{Gateway, Named, named};
 use crate::core::caller::{Caller, Scope};
 
 const PLACE: &str = "/.well-known/oauth-protected-resource";
 
-/// A resource of ours, by its path; the document about it stands under the same path (RFC 9728, section 3).
-enum Resource {
-    /// Everything that is here.
-    Root,
-    /// The gateway of whatever application the credential is bound to.
-    Gateway,
-    /// One application's gateway, by its id as the client wrote it: that is how it will compare.
-    Application(Uuid, String),
-    /// Its endpoint of the oldest revision.
-    Events(Uuid, String),
+/// A resource of ours, by its path as the client wrote it: that is how it will compare. The document about it stands under
+/// the same path (RFC 9728, section 3).
+struct Resource<'a> {
+    path: &'a str,
+    /// The one application whose gateway it is.
+    application: Option<Uuid>,
 }
 
-impl Resource {
-    fn path(&self) -> String {
-        match self {
-            Self::Root => String::new(),
-            Self::Gateway => "/mcp".to_owned(),
-            Self::Application(_, id) => format!("/mcp/{id}"),
-            Self::Events(_, id) => format!("/mcp/{id}/sse"),
-        }
+impl<'a> Resource<'a> {
+    /// Everything that is here; the gateway of whatever application a credential is bound to; one application's, by its id;
+    /// or its endpoint of the oldest revision. A slash at the end makes no other resource of it.
+    fn at(path: &'a str) -> Option<Self> {
+        let plain = path.strip_suffix('/').unwrap_or(path);
+        let application = match plain {
+            "" | "/mcp" => None,
+            _ => {
+                let id = plain.strip_prefix("/mcp/")?;
+                Some(id_of(id.strip_suffix("/sse").unwrap_or(id))?)
+            }
+        };
+        Some(Self { path, application })
     }
 }
 
-/// An id in a path and its text, where that can stand in a URL as it is.
-fn id_of(text: &str) -> Option<(Uuid, String)> {
+/// An id in a path, where its text can stand in a URL as it is.
+fn id_of(text: &str) -> Option<Uuid> {
     let plain = text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
-    Uuid::try_parse(text).ok().filter(|_| plain).map(|id| (id, text.to_owned()))
+    Uuid::try_parse(text).ok().filter(|_| plain)
 }
 
-/// The URL of the document about a gateway, for challenges; `named` is the id in the request's path, `events` whether it
-/// leads to the endpoint of the oldest revision.
-pub fn url(public_url: &str, named: Option<&str>, events: bool) -> String {
-    let resource = match named.and_then(id_of) {
-        Some((id, text)) if events => Resource::Events(id, text),
-        Some((id, text)) => Resource::Application(id, text),
-        None => Resource::Gateway,
-    };
-    format!("{public_url}{PLACE}{}", resource.path())
+/// The URL of the document about the gateway at a path, for challenges.
+pub fn url(base: &str, path: &str) -> String {
+    // What a client of the oldest revision says is said to the same gateway.
+    let path = path.strip_suffix("/messages").unwrap_or(path);
+    let resource = Resource::at(path).map_or("/mcp", |resource| resource.path);
+    format!("{base}{PLACE}{resource}")
 }
 
 /// The routes of the documents.
 pub fn router() -> Router<Arc<Gateway>> {
-    let of_one = |resource: fn(Uuid, String) -> Resource| {
-        get(move |State(gateway): State<Arc<Gateway>>, id: Named| async move {
-            match id_of(&named(id)) {
-                Some((id, text)) => gateway.metadata(&resource(id, text)),
-                None => Refusal::not_found("Not found: there is nothing at this path").into_response(),
-            }
-        })
-    };
-    let of = |resource: fn() -> Resource| {
-        get(move |State(gateway): State<Arc<Gateway>>| async move { gateway.metadata(&resource()) })
+    let about = |State(gateway): State<Arc<Gateway>>, parts: Parts| async move {
+        let path = parts.uri.path();
+        match path.strip_prefix(PLACE).and_then(Resource::at) {
+            Some(resource) => gateway.metadata(&parts, &resource),
+            None => Refusal::not_found("Not found: there is nothing at this path").into_response(),
+        }
     };
     // Some SDKs send their protocol version along, which makes browsers ask first.
-    let shared = |route: MethodRouter<Arc<Gateway>>| route.options(|| async { preflight() });
-    Router::new()
-        .route(PLACE, shared(of(|| Resource::Root)))
-        .route(&format!("{PLACE}/mcp"), shared(of(|| Resource::Gateway)))
-        .route(&format!("{PLACE}/mcp/{{application}}"), shared(of_one(Resource::Application)))
-        .route(&format!("{PLACE}/mcp/{{application}}/sse"), shared(of_one(Resource::Events)))
+    let shared = || get(about).options(|| async { preflight() });
+    Router::new().route(PLACE, shared()).route(&format!("{PLACE}/{{*path}}"), shared())
 }
 
 fn preflight() -> Response {
@@ -90,11 +81,12 @@ fn preflight() -> Response {
 }
 
 impl Gateway {
-    fn metadata(&self, resource: &Resource) -> Response {
+    fn metadata(&self, parts: &Parts, resource: &Resource<'_>) -> Response {
+        let base = self.names.asked(&parts.uri, &parts.headers);
         let document = json!({
             // What the path was made from and nothing else, or clients throw the document away (section 3.3).
-            "resource": format!("{}{}", self.public_url, resource.path()),
-            "authorization_servers": self.authorization_servers(resource),
+            "resource": format!("{base}{}", resource.path),
+            "authorization_servers": self.authorization_servers(base.clone(), resource),
             "scopes_supported": [Scope::McpInvoke.word()],
             "bearer_methods_supported": ["header"],
             "resource_name": "sessiond MCP gateway",
@@ -104,16 +96,14 @@ impl Gateway {
         (headers, axum::Json(document)).into_response()
     }
 
-    /// Ours, and those whose tokens open this application's gateway. Whoever has an application's id must learn these
+    /// Those whose tokens open this application's gateway, and ours: whoever trusts another has its people sign in there, and
+    /// the SDKs ask only the first. Whoever has an application's id must learn these
     /// without a credential, because they say where to get one; so they are all that is told: no name, no audience, nothing
     /// of the organization's other applications. An application that does not exist, is archived, or trusts nobody else has
     /// one and the same document, so that no id can be found by asking.
-    fn authorization_servers(&self, resource: &Resource) -> Vec<String> {
-        let others = match resource {
-            Resource::Application(id, _) | Resource::Events(id, _) => self.directory.gateway_issuers(*id),
-            Resource::Root | Resource::Gateway => vec![],
-        };
-        [self.public_url.to_string()].into_iter().chain(others).collect()
+    fn authorization_servers(&self, base: String, resource: &Resource<'_>) -> Vec<String> {
+        let others = resource.application.map(|id| self.directory.gateway_issuers(id)).unwrap_or_default();
+        others.into_iter().chain([base]).collect()
     }
 }
 

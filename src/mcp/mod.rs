@@ -5,17 +5,21 @@
 //! opens, how a request goes to the upstream (forward) and its answer comes back: as it is (relay), or on a line that a
 //! client can resume (line, pump).
 
+pub mod budget;
 mod door;
 pub mod era;
 mod errand;
 pub mod event_id;
 pub mod events;
 mod forward;
+mod goodbye;
 mod handover;
+mod heal;
 mod kept;
 mod legacy;
 mod line;
 mod lines;
+pub mod lost;
 pub mod message;
 pub mod meta;
 mod metadata;
@@ -25,6 +29,8 @@ mod pump;
 mod relay;
 mod reply;
 mod sse;
+mod standing;
+mod teller;
 pub mod upstream;
 mod wire;
 mod wiring;
@@ -39,26 +45,31 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-pub use forward::speaks_of_lost_session;
-pub use upstream::{Upstreams, check_credential, check_upstream};
+pub use lost::speaks_of_lost_session;
+pub use upstream::{INWARD, OUTWARD, Upstreams, check_credential, check_headers, check_upstream};
 
 use crate::auth::{self, Auth};
 use crate::config::Config;
+use crate::config::names::Names;
 use crate::core::application::Application;
 use crate::core::caller::{Caller, Scope};
 use crate::core::session::Refusal as Rule;
 use crate::directory::Directory;
 use crate::error::Error;
+use crate::limits::{Bodies, NotRead, Sender};
 use crate::sessions::Sessions;
+use budget::{Budget, Most};
 use door::Door;
 use era::Era;
+use goodbye::Goodbyes;
 use kept::Far;
 use lines::Lines;
 use reply::{Fault, Refusal};
+use upstream::Jars;
 use wire::Wires;
 
 /// Largest POST: what the SDKs' servers take.
@@ -70,13 +81,17 @@ pub struct Gateway {
     directory: Arc<Directory>,
     auth: Arc<Auth>,
     config: Arc<Config>,
-    public_url: Arc<str>,
+    names: Arc<Names>,
     stopping: CancellationToken,
     door: Door,
     upstreams: Arc<Upstreams>,
     far: Far,
     lines: Lines,
     wires: Wires,
+    bodies: Arc<Bodies>,
+    jars: Jars,
+    goodbyes: Arc<Goodbyes>,
+    budget: Arc<Budget>,
 }
 
 /// A request whose sender may use the application's gateway.
@@ -88,6 +103,8 @@ struct Visit {
     url: String,
     /// Where the client reads how to authenticate.
     metadata: String,
+    /// What our URLs begin with for this client.
+    base: String,
 }
 
 impl Gateway {
@@ -96,17 +113,42 @@ impl Gateway {
         directory: Arc<Directory>,
         auth: Arc<Auth>,
         config: Arc<Config>,
-        public_url: Arc<str>,
+        names: Arc<Names>,
         stopping: CancellationToken,
         upstreams: Arc<Upstreams>,
+        bodies: Arc<Bodies>,
     ) -> Self {
-        let door = Door::new(&config, &public_url);
-        let (far, lines, wires) = Default::default();
-        Self { sessions, directory, auth, config, public_url, stopping, door, upstreams, far, lines, wires }
+        let door = Door::new(&config, &names);
+        let (far, lines, wires, jars) = Default::default();
+        let bytes = |mib: u32| (mib as usize) << 20;
+        let budget = Budget::new(Most {
+            stream: bytes(config.mcp_stream_mib),
+            session: bytes(config.mcp_session_mib),
+            application: bytes(config.mcp_application_mib),
+            all: bytes(config.mcp_total_mib),
+        });
+        let goodbyes = Goodbyes::new(sessions.departures());
+        Self {
+            sessions,
+            directory,
+            auth,
+            config,
+            names,
+            stopping,
+            door,
+            upstreams,
+            far,
+            lines,
+            wires,
+            bodies,
+            jars,
+            goodbyes,
+            budget,
+        }
     }
 }
 
-/// The gateway's routes. `/mcp` without an id is for clients that know only that: the credential says which application.
+/// The gateway's routes, each with and without a slash at its end. `/mcp` without an id is for clients that know only that: the credential says which application.
 pub fn router<S: Clone + Send + Sync + 'static>(gateway: Arc<Gateway>) -> Router<S> {
     Router::new()
         .merge(ways("/mcp", Way::Streamable))
@@ -132,14 +174,14 @@ enum Way {
 
 fn ways(path: &str, way: Way) -> Router<Arc<Gateway>> {
     let handle = move |State(gateway): State<Arc<Gateway>>, request| gateway.handle(way, None, request);
-    Router::new().route(path, any(handle))
+    Router::new().route(path, any(handle.clone())).route(&format!("{path}/"), any(handle))
 }
 
 fn ways_of_one(path: &str, way: Way) -> Router<Arc<Gateway>> {
     let handle = move |State(gateway): State<Arc<Gateway>>, id: Named, request| {
         gateway.handle(way, Some(named(id)), request)
     };
-    Router::new().route(path, any(handle))
+    Router::new().route(path, any(handle.clone())).route(&format!("{path}/"), any(handle))
 }
 
 /// The application in a path, if it is text.
@@ -180,12 +222,15 @@ impl Gateway {
         body: Body,
     ) -> Result<Response, Refusal> {
         if parts.method == Method::OPTIONS {
-            return Ok(door::preflight());
+            return Ok(door::preflight(&parts.headers));
+        }
+        if upstream::goes_in_a_ring(&parts.headers) {
+            return Err(Refusal::ring());
         }
         if ![Method::GET, Method::POST, Method::DELETE].contains(&parts.method) {
             return Err(Refusal::method_not_allowed(door::METHODS));
         }
-        let visit = self.admit(way, named, parts).await?;
+        let visit = self.admit(named, parts).await?;
         match (way, &parts.method) {
             (Way::Wire, _) => self.open_wire(visit, parts).await,
             (Way::Message, _) => self.on_message(visit, parts, body).await,
@@ -197,9 +242,10 @@ impl Gateway {
 
     /// Who asks, with which right, for which application: 401, 403, 404 and, for a credential from before a revocation,
     /// 401 again.
-    async fn admit(&self, way: Way, named: Option<&str>, parts: &Parts) -> Result<Visit, Refusal> {
+    async fn admit(&self, named: Option<&str>, parts: &Parts) -> Result<Visit, Refusal> {
         let id = named.map(Uuid::try_parse).and_then(Result::ok);
-        let metadata = metadata::url(&self.public_url, named, way == Way::Wire);
+        let base = self.names.asked(&parts.uri, &parts.headers);
+        let metadata = metadata::url(&base, parts.uri.path());
         let refused = |error| Refusal::from_error(error, &metadata);
         let caller = match self.auth.caller(parts).await {
             Ok(caller) => caller,
@@ -238,18 +284,23 @@ impl Gateway {
             Refusal::not_found(format!("This application has no upstream MCP server yet: {way}"))
         })?;
         self.sessions.agent_side(&caller, application.number).map_err(refused)?;
-        Ok(Visit { caller, application, url, metadata })
+        Ok(Visit { caller, application, url, metadata, base })
+    }
+
+    /// The whole of a POST.
+    async fn read_body(&self, body: Body) -> Result<Bytes, Refusal> {
+        self.bodies.read(body, BODY, Sender::Known).await.map_err(not_read)
     }
 
     async fn post(self: &Arc<Self>, visit: Visit, parts: &Parts, body: Body) -> Result<Response, Refusal> {
         check_media(&parts.headers)?;
-        let body = read_body(body).await?;
+        let body = self.read_body(body).await?;
         let posted = message::read(&body).map_err(Refusal::bad_request)?;
         match era::of(&posted, &parts.headers)? {
             Era::Modern => self.call(visit, parts, posted, body).await,
             Era::Unknown => self.refused_by_upstream(visit, parts, posted, body).await,
             Era::Legacy => match &posted.initialize {
-                Some(initialize) => self.initialize(visit, parts, &posted, initialize, body).await,
+                Some(_) => self.initialize(visit, parts, &posted, body).await,
                 None => {
                     let session = self.session(&visit, &parts.headers).await?;
                     self.forward(visit, session, parts, posted, body).await
@@ -269,6 +320,12 @@ fn check_media(headers: &HeaderMap) -> Result<(), Refusal> {
 }
 
 fn check_content(headers: &HeaderMap) -> Result<(), Refusal> {
+    if let Some(coding) = upstream::coding(headers) {
+        let text = format!(
+            "Unsupported Media Type: Content-Encoding {coding:?} is not taken here: send it as it is"
+        );
+        return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, Fault::new(-32000, text)));
+    }
     let content_type = door::text(headers, &header::CONTENT_TYPE).unwrap_or("");
     let media = content_type.split(';').next().unwrap_or(content_type).trim();
     if !media.eq_ignore_ascii_case("application/json") {
@@ -278,24 +335,20 @@ fn check_content(headers: &HeaderMap) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The whole of a POST. Of one that is too large some more is read and thrown away, so that a client that is still writing
-/// gets to read the answer.
-async fn read_body(mut body: Body) -> Result<Bytes, Refusal> {
-    let (mut whole, mut length) = (BytesMut::new(), 0);
-    while let Some(data) = forward::data(&mut body).await {
-        let data = data.map_err(|_| Refusal::bad_request(Fault::parse("Parse error: the body broke off")))?;
-        length += data.len();
-        if length <= BODY {
-            whole.extend_from_slice(&data);
-        } else if length > 2 * BODY {
-            break;
+/// Why a POST was not read.
+fn not_read(reason: NotRead) -> Refusal {
+    match reason {
+        NotRead::TooLarge => {
+            let fault = Fault::invalid_request("Payload Too Large: a message must be at most 4 MiB");
+            Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, fault)
         }
+        NotRead::Full => {
+            let fault = Fault::new(-32000, "Too much is being sent at the moment: try again");
+            let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, fault);
+            Refusal { retry_after: Some(1), ..refusal }
+        }
+        NotRead::Broken(_) => Refusal::bad_request(Fault::parse("Parse error: the body broke off")),
     }
-    if length > BODY {
-        let fault = Fault::invalid_request("Payload Too Large: a message must be at most 4 MiB");
-        return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, fault));
-    }
-    Ok(whole.freeze())
 }
 
 /// What a stream is asked with.

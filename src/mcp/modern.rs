@@ -12,7 +12,7 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use super::forward::{Incoming, LARGEST_REFUSAL, Outgoing, collect, correlate, usable};
-use super::legacy::{not_entered, whole};
+use super::legacy::{not_entered, taken, whole};
 use super::message::{MODERN, Posted, error_code};
 use super::reply::{Fault, Refusal};
 use super::upstream::{self, LAST_EVENT_ID};
@@ -42,13 +42,14 @@ impl Gateway {
         posted: Posted,
         body: Bytes,
     ) -> Result<Response, Refusal> {
-        let mut headers = upstream::inward(&parts.headers);
+        let mut headers = upstream::inward(&parts.headers, visit.application.upstream_headers.as_ref());
         headers.remove(&LAST_EVENT_ID);
         let bytes_in = body.len() as u64;
         let application = visit.application.number;
         let mut outgoing = Outgoing { application, method: Method::POST, headers, body };
         let Some((session, pass)) = self.found(&visit, parts, &posted).await? else {
-            return self.unattended(&visit, &posted, outgoing).await;
+            let response = self.unattended(&visit, &posted, outgoing).await?;
+            return Ok(if posted.ids.is_empty() { taken(response) } else { response });
         };
         correlate(&mut outgoing.headers, session.id);
         if let Some(place) = posted.place {
@@ -57,12 +58,16 @@ impl Gateway {
         let requests = posted.ids.len() as u64;
         self.sessions.observe(&visit.caller, &session, Counts { requests, bytes_in, bytes_out: 0 });
         let mut errand = self.errand(&visit, &session, pass, posted.ids.clone());
+        errand.share.set(outgoing.body.len());
         errand.listens = posted.method.as_deref() == Some(LISTEN);
         // Whoever goes away cancels the call (MCP 2026-07-28, basic/patterns/cancellation): dropping this drops the
         // connection to the upstream.
         let answer =
             async { understood(self.send(&visit.url, None, outgoing).await?, self.patience()).await };
-        match errand.wait(answer).await {
+        let answer = errand.wait(answer).await;
+        errand.share.set(0);
+        match answer {
+            Ok(Understood::Answer(answer)) if posted.ids.is_empty() => Ok(taken(whole(answer, errand))),
             Ok(Understood::Answer(answer)) => Ok(whole(answer, errand)),
             Ok(Understood::LegacyOnly) => Err(legacy_only(&posted)),
             Err(fault) => Err(errand.failed(fault)),
@@ -78,7 +83,10 @@ impl Gateway {
         posted: Posted,
         body: Bytes,
     ) -> Result<Response, Refusal> {
-        let (application, headers) = (visit.application.number, upstream::inward(&parts.headers));
+        let (application, headers) = (
+            visit.application.number,
+            upstream::inward(&parts.headers, visit.application.upstream_headers.as_ref()),
+        );
         let outgoing = Outgoing { application, method: Method::POST, headers, body };
         let answer = self.unattended(&visit, &posted, outgoing).await?;
         if !answer.status().is_success() {

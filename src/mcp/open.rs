@@ -1,5 +1,6 @@
 //! `initialize`: a session comes to be, here and at the upstream.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -9,21 +10,25 @@ use axum::response::Response;
 use bytes::Bytes;
 use serde_json::Value;
 use serde_json::value::RawValue;
+use tokio::sync::oneshot;
+use tracing::Instrument;
 
 use super::door;
 use super::errand::Errand;
 use super::forward::{Greeting, Outgoing, is_events, is_stream};
+use super::goodbye::Left;
 use super::kept::{Kept, sealed};
 use super::message::{Initialize, Posted};
 use super::pump::{By, Pump};
 use super::reply::{Fault, Refusal};
 use super::upstream::{self, PROTOCOL_VERSION, SESSION};
-use super::{Gateway, Visit, handed_on, legacy};
+use super::{Gateway, Visit, handed_on, handover, legacy};
 use crate::auth::ClientAddress;
 use crate::core::event::Counts;
 use crate::core::kind::Kind;
 use crate::core::reason::Reason;
 use crate::core::session::Session;
+use crate::gate::Departed;
 use crate::sessions::{LARGEST_CLIENT_INFO, LONGEST, NewSession};
 
 /// Largest `initialize`: it is kept, to be said again.
@@ -36,16 +41,56 @@ impl Gateway {
         visit: Visit,
         parts: &Parts,
         posted: &Posted,
-        initialize: &Initialize,
         body: Bytes,
     ) -> Result<Response, Refusal> {
         let bytes_in = body.len();
-        match self.greeted(&visit, parts, posted, initialize, body).await? {
+        match self.greeted_whoever_waits(&visit, parts, posted, body).await? {
             (greeting, None) => Ok(answer(greeting, None)),
             (greeting, Some((session, mcp_session_id))) => {
+                self.supersede(&visit, parts, &session).await;
                 self.opened(visit, session, posted, greeting, bytes_in, &mcp_session_id).await
             }
         }
+    }
+
+    /// Whoever opens a session with the id of one of theirs that is open begins anew: nobody would ever end the former.
+    async fn supersede(self: &Arc<Self>, visit: &Visit, parts: &Parts, session: &Session) {
+        let id = door::text(&parts.headers, &SESSION);
+        let number = id.and_then(|id| self.auth.mcp_session(id)).filter(|number| *number != session.number);
+        let former = number.and_then(|number| self.sessions.open_session(number));
+        let here = former.filter(|former| former.application == visit.application.number);
+        let Some(former) = here.filter(|former| self.sessions.belongs_to(&visit.caller, former)) else {
+            return;
+        };
+        if !self.is_of_client(visit, &former).await.unwrap_or(false) {
+            return;
+        }
+        // What its upstream has to be told follows from its end.
+        if let Err(error) = self.sessions.end_minded(&visit.caller, former.number, Reason::Superseded).await {
+            tracing::warn!(?error, session = %former.id, "a session that another took the place of was not ended");
+        }
+    }
+
+    /// The same whether its client waits for it or not: otherwise a session would stay at the upstream of which nobody knows.
+    async fn greeted_whoever_waits(
+        self: &Arc<Self>,
+        visit: &Visit,
+        parts: &Parts,
+        posted: &Posted,
+        body: Bytes,
+    ) -> Result<(Greeting, Option<(Session, String)>), Refusal> {
+        let (done, waiting) = oneshot::channel();
+        let (gateway, visit, parts, posted) = (self.clone(), visit.clone(), parts.clone(), posted.clone());
+        let work = async move {
+            let Some(initialize) = &posted.initialize else { return };
+            let greeted = gateway.greeted(&visit, &parts, &posted, initialize, body).await;
+            if let Err(Ok((_, Some((session, _))))) = done.send(greeted) {
+                // Without an id nobody could ever use it.
+                gateway.sessions.end_minded(&visit.caller, session.number, Reason::Failed).await.ok();
+            }
+        };
+        let lost = |_| Err(Refusal::in_place_of_answer(Fault::upstream_lost(), vec![], false));
+        handover::until(waiting, Box::pin(work.in_current_span())).await.unwrap_or_else(lost)
     }
 
     /// Greets the upstream with the client's own words; when that succeeds, opens a session here.
@@ -73,7 +118,7 @@ impl Gateway {
         let said = said.ok_or_else(|| Refusal::bad_request(Fault::parse("Parse error: not UTF-8")))?;
 
         let (application, url) = (visit.application.number, visit.url.clone());
-        let mut headers = upstream::inward(&parts.headers);
+        let mut headers = upstream::inward(&parts.headers, visit.application.upstream_headers.as_ref());
         headers.remove(&PROTOCOL_VERSION);
         let outgoing = Outgoing { application, method: Method::POST, headers, body };
         // It may have been revoked while the message came, and again while the upstream answers.
@@ -89,9 +134,13 @@ impl Gateway {
         let in_place = |fault| Refusal::in_place_of_answer(fault, posted.ids.clone(), false);
         let mut greeting = greeting.map_err(in_place)?;
         let upstream_session = greeting.session.take();
+        let left = |protocol_version| {
+            let (url, session) = (url.clone(), upstream_session.clone()?);
+            Some(Left { application, url, session, protocol_version })
+        };
         let Some(protocol_version) = greeting.protocol_version.clone() else {
             // It said no: the client may read why, and nothing has come to be.
-            self.say_goodbye(application, url, upstream_session, None);
+            self.goodbyes.left(left(None));
             self.sessions.still_welcome(&visit.caller, application).map_err(refused)?;
             return Ok((greeting, None));
         };
@@ -104,13 +153,16 @@ impl Gateway {
             protocol_version: protocol_version.clone(),
             client,
             wire: false,
+            level: None,
+            subscriptions: BTreeSet::new(),
+            healed: 0,
         };
         let new = new_session(visit, parts, info.cloned(), member(info, "hostname"), &protocol_version);
         let new = NewSession { client_session_id, ..new };
         match self.open(visit, new, kept).await {
             Ok(opened) => Ok((greeting, Some(opened))),
             Err(refusal) => {
-                self.say_goodbye(application, url, upstream_session, Some(protocol_version));
+                self.goodbyes.left(left(Some(protocol_version)));
                 Err(refusal.to(&posted.ids))
             }
         }
@@ -131,15 +183,19 @@ impl Gateway {
         match self.sessions.keep_mcp(&session, &sealed(&kept)).await {
             Ok(mcp_session_id) => {
                 self.far.insert(session.number, kept);
+                if self.sessions.open_session(session.number).is_none() {
+                    // It has ended before anybody could know that there is an upstream to be told.
+                    let Session { number, id, application, .. } = session;
+                    self.goodbyes.departed(Departed { number, id, application });
+                }
                 if let Some(former) = former.map(|held| held.now()) {
-                    let Kept { url, session, protocol_version, .. } = Kept::clone(&former);
-                    self.say_goodbye(visit.application.number, url, session, Some(protocol_version));
+                    self.goodbyes.left(Left::of(visit.application.number, &former));
                 }
                 Ok((session, mcp_session_id))
             }
             Err(error) => {
                 // Without an id nobody could ever use it.
-                self.sessions.end(&visit.caller, session.number, Reason::Failed).await.ok();
+                self.sessions.end_minded(&visit.caller, session.number, Reason::Failed).await.ok();
                 Err(refused(error))
             }
         }
@@ -161,7 +217,10 @@ impl Gateway {
         self.sessions.observe(&visit.caller, &session, counts);
         let errand = self.errand(&visit, &session, pass, posted.ids.clone());
         let mut response = match is_stream(&greeting.head) {
-            true => self.greeted_on_a_line(greeting, errand).await,
+            true => {
+                let far = self.far.of(&self.sessions, &session).await.map_err(refused)?;
+                self.greeted_on_a_line(greeting, errand, &far.now()).await
+            }
             false => answer(greeting, Some(errand)),
         };
         if let Ok(id) = HeaderValue::try_from(mcp_session_id) {
@@ -170,9 +229,14 @@ impl Gateway {
         Ok(response)
     }
 
-    async fn greeted_on_a_line(self: &Arc<Self>, greeting: Greeting, errand: Errand) -> Response {
-        let Greeting { head, read, rest, protocol_version, .. } = greeting;
-        let line = self.new_line(&errand, protocol_version.as_deref().unwrap_or_default()).await;
+    async fn greeted_on_a_line(
+        self: &Arc<Self>,
+        greeting: Greeting,
+        errand: Errand,
+        kept: &Kept,
+    ) -> Response {
+        let Greeting { head, read, rest, .. } = greeting;
+        let line = self.new_line(&errand, kept).await;
         self.lines.insert(&line);
         // Nobody else knows it yet.
         let reader = line.attach(line.after).unwrap_or_default();
@@ -189,7 +253,7 @@ fn answer(greeting: Greeting, errand: Option<Errand>) -> Response {
     let Greeting { head, read, rest, .. } = greeting;
     let events = is_events(&head.headers);
     let body = match errand {
-        Some(errand) => errand.relay(read, rest, events),
+        Some(errand) => errand.relay(read, rest, events, false),
         None => Body::from(read),
     };
     let status = if head.status == StatusCode::ACCEPTED { StatusCode::OK } else { head.status };

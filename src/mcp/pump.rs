@@ -54,7 +54,11 @@ impl Pump {
         let stop = tokio::select! {
             biased;
             stop = self.errand.watch() => Some(stop),
-            () = line.deserted(patience) => None,
+            () = line.given_up().cancelled() => Some(Stop::Crowded),
+            () = line.deserted(patience) => {
+                self.errand.give_up(&Fault::too_slow());
+                None
+            }
             () = line.over() => None,
             () = self.carry() => self.close().await,
         };
@@ -63,6 +67,7 @@ impl Pump {
         match stop {
             Some(Stop::Stopping) if resumable || self.errand.ids.is_empty() => line.end(End::Paused),
             Some(stop) => {
+                self.errand.give_up(&self.errand.fault(stop));
                 if !line.unread().is_empty() {
                     // An answer that is among it will not be handed on.
                     self.errand.ids = line.calls.clone();
@@ -73,6 +78,7 @@ impl Pump {
             None => line.end(End::Paused),
         }
         self.errand.handed_on(self.bytes_out);
+        self.errand.share.set(0);
     }
 
     async fn carry(&mut self) {
@@ -81,6 +87,7 @@ impl Pump {
             let Some(body) = &mut self.rest else { return };
             let Some(Ok(data)) = data(body).await else { return };
             self.splitter.push(&data);
+            self.errand.share.set(self.splitter.memory());
         }
     }
 
@@ -99,8 +106,9 @@ impl Pump {
                 self.errand.ids.clear();
                 continue;
             }
-            self.line.push(event.id.clone(), |id| event.renamed(id)).await;
-            self.errand.settle(&event.data);
+            let answers = if event.is_message { self.errand.answers_in(&event.data) } else { vec![] };
+            self.line.push(event.id.clone(), answers.clone(), |id| event.renamed(id)).await;
+            self.errand.settle(&answers);
         }
         if self.splitter.waiting() > HOLD {
             let at_line_start = self.splitter.at_line_start();

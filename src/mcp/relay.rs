@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::io;
 
 use axum::body::Body;
+use axum::http::StatusCode;
 use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt, stream};
 use http_body::Body as _;
@@ -12,15 +13,16 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
 
 use super::errand::Errand;
-use super::events::Splitter;
+use super::events::{BOM, Splitter};
 use super::forward::data;
+use super::message;
 use super::pump::{HOLD, QUIET};
 use super::reply::{Fault, last_words};
 use crate::meter;
 
 impl Errand {
-    /// The answer's body, handed on.
-    pub fn relay(self, read: Bytes, rest: Option<Body>, events: bool) -> Body {
+    /// The answer's body, handed on. What `must_answer` and does not has an error in its place.
+    pub fn relay(self, read: Bytes, rest: Option<Body>, events: bool, must_answer: bool) -> Body {
         let shape = if events {
             let mut splitter = Splitter::default();
             splitter.push(&read);
@@ -45,6 +47,7 @@ impl Errand {
             sent: 0,
             quiet_at,
             finished: false,
+            must_answer,
             _measured: measured,
         };
         if events {
@@ -80,6 +83,8 @@ struct Relay {
     sent: u64,
     quiet_at: Instant,
     finished: bool,
+    /// It is the answer to calls, and not a refusal.
+    must_answer: bool,
 }
 
 enum Shape {
@@ -127,6 +132,9 @@ impl Relay {
             if self.finished {
                 return self.pieces.pop_front().map(Ok);
             }
+            if self.is_marked() {
+                return self.cut_off(&Fault::marked());
+            }
             // Before anything is handed on, and in the same poll: is it still allowed?
             if !self.errand.is_cut()
                 && let Some(ready) = self.ready()
@@ -135,11 +143,14 @@ impl Relay {
                 return Some(Ok(ready));
             }
             match self.turn().await {
-                Turn::Cut(fault) => return self.cut_off(&fault),
+                Turn::Cut(fault) => {
+                    self.errand.give_up(&fault);
+                    return self.cut_off(&fault);
+                }
                 Turn::Broken => return self.cut_off(&Fault::upstream_lost()),
                 Turn::End => return self.end(),
                 Turn::Quiet if matches!(self.shape, Shape::Whole(_) | Shape::Raw) => {
-                    return self.cut_off(&Fault::upstream_lost());
+                    return self.cut_off(&Fault::upstream_slow());
                 }
                 Turn::Quiet => {
                     self.quiet_at = Instant::now() + QUIET;
@@ -150,10 +161,14 @@ impl Relay {
                         self.quiet_at = Instant::now() + self.errand.patience;
                     }
                     match &mut self.shape {
-                        Shape::Events { splitter, .. } => splitter.push(&piece),
+                        Shape::Events { splitter, .. } => {
+                            splitter.push(&piece);
+                            self.errand.share.set(splitter.memory());
+                        }
                         Shape::Whole(held) => {
                             held.length += piece.len();
                             held.pieces.push_back(piece);
+                            self.errand.share.set(held.length);
                         }
                         Shape::Raw => return Some(Ok(piece)),
                     }
@@ -190,7 +205,10 @@ impl Relay {
                         // It may have been an answer: nobody has looked.
                         self.errand.ids.clear();
                     }
-                    self.errand.settle(&event.data);
+                    if event.is_message {
+                        let answers = self.errand.answers_in(&event.data);
+                        self.errand.settle(&answers);
+                    }
                     ready.extend_from_slice(&event.raw);
                 }
                 if splitter.waiting() > HOLD {
@@ -209,6 +227,14 @@ impl Relay {
         }
     }
 
+    /// Whether what has come of a JSON answer begins with a byte order mark. What is too large to hold has gone on by then,
+    /// and a client's parser says so itself.
+    fn is_marked(&self) -> bool {
+        let Shape::Whole(held) = &self.shape else { return false };
+        let first = held.pieces.iter().flatten().take(BOM.len());
+        held.length >= BOM.len() && first.eq(BOM)
+    }
+
     /// The upstream is done.
     fn end(&mut self) -> Option<io::Result<Bytes>> {
         match &mut self.shape {
@@ -223,6 +249,9 @@ impl Relay {
             }
             Shape::Whole(held) => {
                 self.pieces = std::mem::take(&mut held.pieces);
+                if self.must_answer {
+                    self.complete();
+                }
                 self.finish();
                 self.pieces.pop_front().map(Ok)
             }
@@ -231,6 +260,29 @@ impl Relay {
                 None
             }
         }
+    }
+
+    /// Puts an error in the place of each answer that is not in what came.
+    fn complete(&mut self) {
+        if self.errand.ids.is_empty() {
+            return;
+        }
+        let mut pieces = std::mem::take(&mut self.pieces);
+        let whole = match pieces.len() {
+            1 => pieces.pop_front().unwrap_or_default(),
+            _ => pieces.iter().map(Bytes::as_ref).collect::<Vec<_>>().concat().into(),
+        };
+        let answered = self.errand.answers_in(&whole);
+        self.errand.settle(&answered);
+        let owed = std::mem::take(&mut self.errand.ids);
+        self.pieces.push_back(match owed.is_empty() {
+            true => whole,
+            false => {
+                let fault = Fault::unanswered_but(StatusCode::OK, &whole);
+                let said = if answered.is_empty() { vec![] } else { message::apart(&whole) };
+                fault.answers_beside(&said, &owed, self.errand.batch).into()
+            }
+        });
     }
 
     /// Nothing more of the upstream's: a farewell, and the end.

@@ -4,10 +4,10 @@ use std::borrow::Cow;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::message::{LEGACY, SUPPORTED};
+use super::message::{self, LEGACY, SUPPORTED};
 use crate::auth::NothingGenuine;
 use crate::core::ending::{CredentialEnd, Ending};
 use crate::core::reason::Reason;
@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::meter;
 
 /// `error` of a JSON-RPC answer.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Fault {
     pub code: i64,
     pub message: Cow<'static, str>,
@@ -112,6 +112,13 @@ impl Fault {
         Self::new(-32000, "The gateway is restarting: call again").because("shutdown")
     }
 
+    /// There was no room for what came of it.
+    pub fn crowded() -> Self {
+        let text = "The gateway held too much for this client or for all, and gave up its oldest calls: ask for less at a \
+                    time, read what comes, or call again later";
+        Self::new(-32000, text).because("too_much_held")
+    }
+
     /// An operator has suspended the session.
     pub fn suspended() -> Self {
         Self::new(-32000, "The session is suspended; an operator can resume it").because("session_suspended")
@@ -119,8 +126,14 @@ impl Fault {
 
     /// A client resumes a stream that did not survive: its calls will not be answered any more.
     pub fn stream_lost() -> Self {
-        Self::new(-32000, "The gateway was restarted and has lost the answer to this call: call again")
-            .because("stream_lost")
+        Self::new(-32000, "The gateway has lost the answer to this call: call again").because("stream_lost")
+    }
+
+    /// It began an answer that is no stream, and does not come to its end.
+    pub fn upstream_slow() -> Self {
+        let text = "The MCP server behind this gateway is too slow: it began to answer, and was silent for longer than \
+                    --upstream-timeout";
+        Self::new(-32603, text).because("upstream_slow")
     }
 
     /// It died, or ended a stream that nobody can resume, before it had answered.
@@ -135,15 +148,48 @@ impl Fault {
             .because("upstream_unreachable")
     }
 
+    /// Its answer is over, and holds no answer to this call.
+    pub fn unanswered(status: StatusCode) -> Self {
+        let number = status.as_u16();
+        Self::upstream_refused(format_args!(
+            "has sent something else than an answer to this call (HTTP {number})"
+        ))
+    }
+
+    /// The same, with its own words where it said them about no call, or about one that nobody made.
+    pub fn unanswered_but(status: StatusCode, body: &[u8]) -> Self {
+        message::error_in(body).unwrap_or_else(|| Self::unanswered(status))
+    }
+
+    /// It takes longer than the operator allows.
+    pub fn too_slow() -> Self {
+        Self::upstream_refused("has not begun to answer in time")
+    }
+
     /// It answered, but not so that a client could do anything with it.
     pub fn upstream_refused(how: impl std::fmt::Display) -> Self {
         Self::new(-32603, format!("The MCP server behind this gateway {how}")).because("upstream_refused")
+    }
+
+    /// A byte order mark stands before the JSON, where none may be (RFC 8259, section 8.1): clients' parsers fail at it.
+    pub fn marked() -> Self {
+        Self::upstream_refused("answers with a byte order mark before the JSON")
     }
 
     /// The fault as the answer to one request.
     pub fn answer(&self, id: &Value) -> String {
         // Plain data with string keys: serializing it cannot fail.
         serde_json::to_string(&Answer { jsonrpc: "2.0", error: self, id }).unwrap_or_default()
+    }
+
+    /// The same beside what was said already.
+    pub fn answers_beside(&self, said: &[&str], ids: &[Value], batch: bool) -> String {
+        if said.is_empty() {
+            return self.answers(ids, batch);
+        }
+        let answers = ids.iter().map(|id| self.answer(id));
+        let all: Vec<_> = said.iter().map(|one| (*one).to_owned()).chain(answers).collect();
+        format!("[{}]", all.join(","))
     }
 
     /// The fault as the body that answers everything asked in one POST.
@@ -241,15 +287,17 @@ impl Refusal {
         Self::new(StatusCode::FORBIDDEN, Fault::new(-32000, message))
     }
 
+    /// What has passed this gateway comes to it again: some upstream's way leads back here (RFC 5842, section 7.2).
+    pub fn ring() -> Self {
+        let text = "Loop Detected: the request has passed this gateway already, or sixteen others: the upstream of an \
+                    application leads back to a gateway before it";
+        Self::new(StatusCode::LOOP_DETECTED, Fault::new(-32000, text).because("gateway_loop"))
+    }
+
     /// The body that consumers match to the byte; the reason is for the owner's eyes.
     pub fn session_not_found(reason: Option<Reason>) -> Self {
         let data = reason.map(|reason| json!({ "reason": reason.word() }));
         Self::new(StatusCode::NOT_FOUND, Fault { data, ..Fault::new(-32001, "Session not found") })
-    }
-
-    /// What a client asks to resume is not there any more; its session goes on.
-    pub fn stream_not_found(why: &'static str) -> Self {
-        Self::new(StatusCode::NOT_FOUND, Fault::new(-32000, why).because("stream_not_found"))
     }
 
     pub fn not_found(message: impl Into<Cow<'static, str>>) -> Self {
@@ -296,6 +344,9 @@ impl Refusal {
                 nothing_genuine: reason.is_none(),
                 ..Self::unauthorized(reason.map(described), metadata)
             },
+            Error::Unfit(why) => {
+                Self { nothing_genuine: true, ..Self::unauthorized(Some((why.to_owned(), None)), metadata) }
+            }
             // What can pass again is told as an answer: a status of 403 would be final for every SDK.
             Error::Denied { code: "session_suspended", .. } => plain(StatusCode::OK, -32000),
             Error::Denied { .. } => plain(StatusCode::FORBIDDEN, -32000),

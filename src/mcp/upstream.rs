@@ -2,12 +2,14 @@
 
 mod address;
 mod credential;
+mod headers;
+mod jars;
 mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::{HeaderMap, HeaderName, Request, Response, StatusCode, Uri, header};
+use axum::http::{Request, Response, StatusCode, Uri, header};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -18,6 +20,11 @@ use ipnet::IpNet;
 
 pub use address::{check_upstream, is_allowed, is_allowed_encrypted};
 pub use credential::check_credential;
+pub use headers::{
+    CORRELATION, INWARD, LAST_EVENT_ID, OUTWARD, PROTOCOL_VERSION, SESSION, arrived, check_headers, coding,
+    goes_in_a_ring, inward, outward, speak,
+};
+pub use jars::Jars;
 
 use super::reply::Fault;
 use crate::clock::Clock;
@@ -34,9 +41,15 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// Idle connections are left before Node's and uvicorn's servers, which wait 5 s, close them under a request.
 const IDLE: Duration = Duration::from_secs(4);
 
+/// Bytes read of an answer ahead of who takes them; its head has to fit.
+const BUFFER: usize = 128 << 10;
+
 /// The clients for all upstreams. They follow no redirects, use no proxy, keep connections.
 pub struct Upstreams {
-    roads: Roads,
+    /// Of the organization whose installation this is: to this machine, too.
+    own: Roads,
+    others: Roads,
+    directory: Arc<Directory>,
     credentials: Credentials,
 }
 
@@ -45,18 +58,18 @@ struct Roads {
     plain: Client<HttpConnector<Resolver>, Full<Bytes>>,
     encrypted: Client<Encrypted, Full<Bytes>>,
     allow: Arc<[IpNet]>,
+    here: bool,
 }
 
 impl Upstreams {
     /// Fails if the file of certificate authorities is no good.
     pub fn new(config: &Config, directory: Arc<Directory>, clock: Clock) -> anyhow::Result<Self> {
-        let allow: Arc<[IpNet]> = config.allow_upstream.as_slice().into();
-        let plain = Resolver { allow: allow.clone(), encrypted: false };
-        let encrypted = Resolver { allow: allow.clone(), encrypted: true };
-        let encrypted = Encrypted::new(connector(encrypted), config.upstream_ca.as_deref())?;
-        let roads =
-            Roads { plain: builder().build(connector(plain)), encrypted: builder().build(encrypted), allow };
-        Ok(Self { roads, credentials: Credentials::new(directory, clock) })
+        let (own, others) = (Roads::new(config, true)?, Roads::new(config, false)?);
+        Ok(Self { own, others, credentials: Credentials::new(directory.clone(), clock), directory })
+    }
+
+    fn roads(&self, application: ApplicationNumber) -> &Roads {
+        if self.directory.is_operators(application) { &self.own } else { &self.others }
     }
 
     /// Sends a request of an application to its upstream, authenticated as that wants, and waits for the answer's head, for
@@ -67,39 +80,49 @@ impl Upstreams {
         application: ApplicationNumber,
         request: Request<Full<Bytes>>,
     ) -> Result<Response<Incoming>, Fault> {
+        let roads = self.roads(application);
         let Some(held) = self.credentials.of(application, request.uri()).await? else {
-            return self.roads.send(request).await;
+            return roads.send(request).await;
         };
         let mut request = request;
         match &held.own.credential {
             UpstreamCredential::Header { .. } => {
                 held.show(&mut request)?;
-                self.roads.send(request).await
+                roads.send(request).await
             }
             UpstreamCredential::ClientCredentials { .. } => {
-                let token = self.credentials.token(&held, &self.roads, None).await?;
+                let token = self.credentials.token(&held, roads, None).await?;
                 let mut again = request.clone();
                 request.headers_mut().insert(header::AUTHORIZATION, token.clone());
-                let answer = self.roads.send(request).await?;
+                let answer = roads.send(request).await?;
                 if answer.status() != StatusCode::UNAUTHORIZED {
                     return Ok(answer);
                 }
                 // Refused, so not carried out: it may be said again, once, with a token from after that.
-                let token = self.credentials.token(&held, &self.roads, Some(&token)).await?;
+                let token = self.credentials.token(&held, roads, Some(&token)).await?;
                 again.headers_mut().insert(header::AUTHORIZATION, token);
-                self.roads.send(again).await
+                roads.send(again).await
             }
         }
     }
 }
 
 impl Roads {
+    fn new(config: &Config, here: bool) -> anyhow::Result<Self> {
+        let allow: Arc<[IpNet]> = config.allow_upstream.as_slice().into();
+        let plain = Resolver { allow: allow.clone(), encrypted: false, here };
+        let encrypted = Resolver { allow: allow.clone(), encrypted: true, here };
+        let encrypted = Encrypted::new(connector(encrypted), config.upstream_ca.as_deref())?;
+        let (plain, encrypted) = (builder().build(connector(plain)), builder().build(encrypted));
+        Ok(Self { plain, encrypted, allow, here })
+    }
+
     async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Fault> {
         let encrypted = request.uri().scheme_str() == Some("https");
         let may = if encrypted { is_allowed_encrypted } else { is_allowed };
         let uri = request.uri().clone();
         // The connectors do not ask their resolvers about addresses.
-        if literal(request.uri()).is_some_and(|address| !may(address, &self.allow)) {
+        if literal(request.uri()).is_some_and(|address| !may(address, &self.allow, self.here)) {
             tracing::warn!(url = without_query(&uri), "the upstream's address is not allowed");
             return Err(Fault::upstream_unreachable());
         }
@@ -141,89 +164,11 @@ fn connector(resolver: Resolver) -> HttpConnector<Resolver> {
 
 fn builder() -> Builder {
     let mut builder = Client::builder(TokioExecutor::new());
+    builder.http1_max_buf_size(BUFFER);
     builder.pool_idle_timeout(IDLE).pool_timer(TokioTimer::new()).timer(TokioTimer::new());
     builder
 }
 
 fn literal(uri: &Uri) -> Option<std::net::IpAddr> {
     uri.host()?.trim_start_matches('[').trim_end_matches(']').parse().ok()
-}
-
-pub static SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
-pub static PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
-pub static LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-/// Tells the upstream which of our sessions a request belongs to.
-pub static CORRELATION: HeaderName = HeaderName::from_static("sessiond-session-id");
-
-/// Headers that concern one connection only (RFC 9110, section 7.6.1).
-const HOP: [&str; 9] = [
-    "connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
-/// Of a request: what is the client's and ours alone, what we set ourselves, and what would have the answer compressed,
-/// because we read it.
-const NOT_INWARD: [&str; 10] = [
-    "authorization",
-    "cookie",
-    "host",
-    "origin",
-    "referer",
-    "content-length",
-    "accept-encoding",
-    "expect",
-    "forwarded",
-    "sessiond-session-id",
-];
-/// Of an answer: what is between the upstream and us, and what we set ourselves.
-const NOT_OUTWARD: [&str; 11] = [
-    "set-cookie",
-    "www-authenticate",
-    "content-length",
-    "date",
-    "server",
-    "alt-svc",
-    "strict-transport-security",
-    "x-request-id",
-    // Orders to a proxy in front of us, and to a browser about all of this site.
-    "x-sendfile",
-    "refresh",
-    "clear-site-data",
-];
-
-/// The headers of a request that the upstream may see. Never the client's token, which is for us, nor what a client says
-/// about proxies: an upstream may believe us.
-pub fn inward(headers: &HeaderMap) -> HeaderMap {
-    without(headers, &NOT_INWARD, &["x-forwarded-"])
-}
-
-/// The headers of an answer that the client may see.
-pub fn outward(headers: &HeaderMap) -> HeaderMap {
-    without(headers, &NOT_OUTWARD, &["access-control-", "x-accel-"])
-}
-
-/// What is left of headers without those that are unwanted, by name and by how their names begin. A request has few: looking
-/// for each in the lists is less than looking for all of the lists in a map.
-fn without(headers: &HeaderMap, unwanted: &[&str], kinds: &[&str]) -> HeaderMap {
-    let connection = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    let named: Vec<&str> = connection.flat_map(|value| value.split(',')).map(str::trim).collect();
-    let goes = |name: &HeaderName| {
-        let text = name.as_str();
-        *name == SESSION
-            || HOP.contains(&text)
-            || unwanted.contains(&text)
-            || kinds.iter().any(|kind| text.starts_with(kind))
-            || named.iter().any(|named| named.eq_ignore_ascii_case(text))
-    };
-    let mut kept = headers.clone();
-    for name in headers.keys().filter(|name| goes(name)) {
-        kept.remove(name);
-    }
-    kept
 }

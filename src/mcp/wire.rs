@@ -7,7 +7,9 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
+use super::budget::{Budget, Rank};
 use super::event_id::EventId;
 use super::events::renamed_part;
 use super::line::{End, Line};
@@ -50,16 +52,19 @@ impl Wire {
         application: ApplicationNumber,
         after: u64,
         mcp_session_id: Option<Bytes>,
+        budget: &Arc<Budget>,
         seal: impl FnOnce(&str) -> [u8; 32],
     ) -> Arc<Self> {
         let key = secret::request_id();
         let seal = seal(&key);
-        let begin = EventId { key, calls: vec![], number: after, upstream: mcp_session_id };
+        let begin = EventId { key, calls: vec![], number: after, upstream: mcp_session_id, home: None };
+        // Before it has a session it holds nothing; later what it holds is counted as its application's.
+        let share = budget.share(Rank::Standing, (NO_SESSION, application), CancellationToken::new());
         Arc::new(Self {
             id: secret::mint(TokenKind::Mcp, secret::new_id()).text,
             application,
             opener: caller.clone(),
-            line: Arc::new(Line::new(NO_SESSION, begin, seal)),
+            line: Arc::new(Line::new(NO_SESSION, begin, seal, share)),
             session: Mutex::default(),
             giving: Arc::default(),
             successor: OnceLock::new(),
@@ -78,6 +83,22 @@ impl Wire {
         self.opener.actor == caller.actor
             && self.opener.person() == caller.person()
             && self.opener.client() == caller.client()
+    }
+
+    /// What is remembered of a wire that is over: whose it was and why it ended, and nothing of what was said on it.
+    fn husk(&self, reason: Reason) -> Arc<Self> {
+        let begin = EventId { key: String::new(), calls: vec![], number: 0, upstream: None };
+        Arc::new(Self {
+            id: self.id.clone(),
+            application: self.application,
+            opener: self.opener.clone(),
+            line: Arc::new(Line::new(NO_SESSION, begin, [0; 32])),
+            session: Mutex::new(self.session()),
+            giving: Arc::default(),
+            successor: OnceLock::new(),
+            owed: Mutex::default(),
+            ended: OnceLock::from(reason),
+        })
     }
 
     /// The session it carries, once it has one.
@@ -119,10 +140,10 @@ impl Wire {
     /// Says a message of the upstream's, here or where its client is now.
     pub async fn say(&self, message: &[u8]) {
         let mut wire = self;
-        let event = event(message);
+        let (event, answered) = (event(message), message::answered(message));
         loop {
             let named = |id: &str| [format!("id: {id}\n").as_bytes(), &event].concat().into();
-            if wire.line.push(None, named).await {
+            if wire.line.push(None, answered.clone(), named).await {
                 break;
             }
             match wire.successor.get() {
@@ -130,7 +151,6 @@ impl Wire {
                 None => return,
             }
         }
-        let answered = message::answered(message);
         wire.owed.lock().retain(|id| !answered.contains(id));
     }
 
@@ -151,7 +171,7 @@ impl Wire {
             self.line.mark(mcp_session_id);
         }
         for event in former.line.unread() {
-            self.line.push(None, |id| renamed_part(&event, id)).await;
+            self.line.push(None, vec![], |id| renamed_part(&event, id)).await;
         }
     }
 
@@ -223,6 +243,7 @@ impl Wires {
         wire.ended.set(reason).ok();
         let mut known = self.known.lock();
         known.part(wire);
+        known.by_id.insert(wire.id.clone(), wire.husk(reason));
         known.buried.push_back(wire.id.clone());
         if known.buried.len() > BURIED
             && let Some(oldest) = known.buried.pop_front()

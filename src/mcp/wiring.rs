@@ -1,25 +1,31 @@
 //! Sessions and wires (HTTP+SSE): how a wire gets its session, and keeps it as long as both last.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use axum::http::{HeaderMap, HeaderValue, Method, header};
+use axum::http::{HeaderMap, Method};
 use bytes::Bytes;
 
 use super::errand::Stop;
 use super::forward::Outgoing;
 use super::kept::{Kept, sealed};
-use super::legacy::{AGAIN, TRIES, not_entered};
+use super::legacy::not_entered;
 use super::line::End;
 use super::reply::{Fault, Refusal};
-use super::sse::{PATIENCE, taken};
+use super::sse::{PATIENCE, no_stream, taken};
+use super::standing::{AGAIN, TRIES};
 use super::upstream::{self, LAST_EVENT_ID};
 use super::wire::Wire;
 use super::{Gateway, Visit};
 use crate::core::session::Session;
+use crate::error::Error;
 use crate::gate::Pass;
 
 /// Most sessions of one principal among which one without its wire is looked for.
 const MOST_OPEN: usize = 64;
+/// How long what the upstream says by itself is left alone after its stream was closed.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(125);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 impl Gateway {
     /// Gives a wire the session of a client that came back without saying which it had: the SDKs' clients open a new stream
@@ -88,6 +94,7 @@ impl Gateway {
             let stop = tokio::select! {
                 biased;
                 stop = errand.watch() => Some(stop),
+                () = wire.line.given_up().cancelled() => Some(Stop::Crowded),
                 () = wire.line.deserted(PATIENCE) => None,
             };
             match stop {
@@ -119,28 +126,92 @@ impl Gateway {
         session: Session,
         headers: &HeaderMap,
     ) {
-        let mut headers = upstream::inward(headers);
+        let mut headers = upstream::inward(headers, visit.application.upstream_headers.as_ref());
         headers.remove(&LAST_EVENT_ID);
-        headers.remove(header::CONTENT_TYPE);
-        headers.insert(header::ACCEPT, HeaderValue::from_static("text/event-stream"));
         let (application, body) = (session.application, Bytes::new());
         let outgoing = Outgoing { application, method: Method::GET, headers, body };
-        let (gateway, wire, visit) = (self.clone(), wire.clone(), visit.clone());
-        tokio::spawn(async move {
-            for _ in 0..TRIES {
-                let Ok(pass) = gateway.sessions.enter(&visit.caller, &session) else { return };
-                let errand = gateway.errand(&visit, &session, pass, vec![]);
-                let standing = gateway.exchange_on(&wire, errand, &visit, &session, outgoing.clone());
-                let stood = tokio::select! {
-                    stood = standing => stood,
-                    () = wire.line.over() => return,
-                };
-                // It has not noticed yet that the stream before this one is over.
-                if stood != Err(taken()) {
-                    return;
-                }
-                tokio::time::sleep(AGAIN).await;
-            }
-        });
+        let standing =
+            Standing { gateway: self.clone(), wire: wire.clone(), visit: visit.clone(), session, outgoing };
+        tokio::spawn(standing.run());
     }
+}
+
+/// What the upstream says by itself, on its way to a wire.
+struct Standing {
+    gateway: Arc<Gateway>,
+    wire: Arc<Wire>,
+    visit: Visit,
+    session: Session,
+    outgoing: Outgoing,
+}
+
+impl Standing {
+    /// Carries for as long as there is the wire. The upstream may close its stream at any time, and a session that was opened
+    /// there anew has another: its client, who has one stream for all, cannot know.
+    async fn run(mut self) {
+        let (mut pause, mut taken_times) = (SHORTEST_PAUSE, 0);
+        loop {
+            let began = Instant::now();
+            let again_in = match self.once().await {
+                Once::Over => return,
+                Once::Healed => Duration::ZERO,
+                // It has not noticed yet that the stream before this one is over.
+                Once::Taken if taken_times < TRIES => {
+                    taken_times += 1;
+                    AGAIN
+                }
+                Once::Taken | Once::Closed => {
+                    let lasted = began.elapsed() > LONGEST_PAUSE;
+                    pause = if lasted { SHORTEST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
+                    pause
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(again_in) => {}
+                () = self.wire.line.over() => return,
+            }
+        }
+    }
+
+    async fn once(&mut self) -> Once {
+        let Self { gateway, wire, visit, session, .. } = &*self;
+        let pass = match gateway.sessions.enter(&visit.caller, session) {
+            Ok(pass) => pass,
+            // It goes on when it is resumed.
+            Err(Error::Denied { code: "session_suspended", .. }) => return Once::Closed,
+            Err(_) => return Once::Over,
+        };
+        let Ok(far) = gateway.far.of(&gateway.sessions, session).await else { return Once::Over };
+        let errand = gateway.errand(visit, session, pass, vec![]);
+        let home = far.now().home();
+        let standing = gateway.exchange_on(wire, errand, visit, session, self.outgoing.clone(), None);
+        let stood = tokio::select! {
+            stood = standing => stood,
+            () = wire.line.over() => return Once::Over,
+            () = far.left(&home) => {
+                self.outgoing.headers.remove(&LAST_EVENT_ID);
+                return Once::Healed;
+            }
+        };
+        match stood {
+            Err(fault) if fault == taken() => Once::Taken,
+            Err(fault) if fault == no_stream() => Once::Over,
+            Err(_) => Once::Closed,
+            Ok(last) => {
+                if let Some(id) = last.and_then(|id| HeaderValue::from_bytes(&id).ok()) {
+                    self.outgoing.headers.insert(LAST_EVENT_ID.clone(), id);
+                }
+                Once::Closed
+            }
+        }
+    }
+}
+
+/// How a stream that was opened at the upstream for a wire ended.
+enum Once {
+    /// There is nobody to carry for any more, or nothing to be had.
+    Over,
+    Taken,
+    Closed,
+    Healed,
 }

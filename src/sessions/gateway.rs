@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use tokio::sync::mpsc::UnboundedReceiver;
 use uuid::Uuid;
 
 use super::{Sessions, principal_of};
@@ -15,7 +16,7 @@ use crate::core::kind::Kind;
 use crate::core::reason::Reason;
 use crate::core::session::{Refusal, Session};
 use crate::error::Error;
-use crate::gate::{Known, Pass, key_digest};
+use crate::gate::{Departed, Known, Pass, key_digest};
 use crate::secret::{self, TokenKind};
 use crate::store::{McpSession, SideWrite};
 
@@ -159,9 +160,36 @@ impl Sessions {
 
     /// What was kept, opened.
     pub async fn kept_mcp(&self, session: &Session) -> Result<Option<Vec<u8>>, Error> {
-        let Some(kept) = self.reader.mcp_session(session.number).await? else { return Ok(None) };
+        self.opened_mcp(session.number, session.id).await
+    }
+
+    /// What is still kept of a session that has ended, opened; nothing once its upstream has been told.
+    pub async fn kept_of_departed(&self, departed: Departed) -> Result<Option<Vec<u8>>, Error> {
+        self.opened_mcp(departed.number, departed.id).await
+    }
+
+    /// Sessions of the gateway that end from now on.
+    pub fn departures(&self) -> UnboundedReceiver<Departed> {
+        self.gate.departures()
+    }
+
+    /// Those that ended before, after this one in the order of their numbers, whose upstreams have not been told.
+    pub async fn untold(&self, after: SessionNumber, limit: usize) -> Result<Vec<Departed>, Error> {
+        let untold = self.reader.untold_mcp(after, limit).await?;
+        let departed = |(number, id, application)| Departed { number, id, application };
+        Ok(untold.into_iter().map(departed).collect())
+    }
+
+    /// The upstreams of these sessions know that they are over, or never will: what was kept to speak to them goes.
+    pub async fn forget_mcp(&self, sessions: Vec<SessionNumber>) -> Result<(), Error> {
+        self.committer.submit(By::system(), Work::Side(SideWrite::ForgetMcp(sessions))).await.map(|_| ())
+    }
+
+    async fn opened_mcp(&self, number: SessionNumber, id: Uuid) -> Result<Option<Vec<u8>>, Error> {
+        let kept = self.reader.mcp_session(number).await?.filter(|kept| !kept.sealed.is_empty());
+        let Some(kept) = kept else { return Ok(None) };
         self.key
-            .open(&mcp_label(session.id), &kept.sealed)
+            .open(&mcp_label(id), &kept.sealed)
             .map(Some)
             .map_err(|error| Error::Internal(error.to_string()))
     }

@@ -148,7 +148,7 @@ impl Sessions {
         let position = self.committer.tip().borrow().position;
         // Memory first: what ends in between is then found twice, not missed.
         let now = self.clock.now();
-        let open = self.gate.known_at(now).page(caller.organization, &filter, &slice, now);
+        let open = self.gate.known_in_order(slice.order, now).page(caller.organization, &filter, &slice, now);
         let mut places: Vec<(Time, SessionNumber, Option<SessionRow>)> =
             open.into_iter().map(|(at, number)| (at, number, None)).collect();
         for row in self.ended(caller, &filter, &slice).await? {

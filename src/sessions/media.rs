@@ -9,8 +9,9 @@ use crate::core::Time;
 use crate::core::caller::{Actor, Caller};
 use crate::core::command::Command;
 use crate::core::event::{Event, SessionEvent};
-use crate::core::ids::{Position, SessionNumber};
+use crate::core::ids::{Position, PrincipalNumber, SessionNumber};
 use crate::core::place::MediaStream;
+use crate::core::relation::{MayAct, MayLook, Way};
 use crate::core::session::Session;
 use crate::core::throughput::{Reading, Sample};
 use crate::error::Error;
@@ -53,26 +54,35 @@ impl Sessions {
         self.gate.known().streams(caller.organization, begin).cloned().collect()
     }
 
-    /// The names of a stream's live sessions, in the order in which they connected.
-    pub fn names_at(&self, stream: &MediaStream) -> Vec<Arc<str>> {
+    /// The names of a stream's live sessions that the caller may know of, in the order in which they connected.
+    pub fn names_at(&self, caller: &Caller, stream: &MediaStream) -> Vec<Arc<str>> {
         let now = self.clock.now();
-        self.gate.known_at(now).names_at(stream, now)
+        self.gate.known_at(now).names_at(stream, whose(caller), now)
     }
 
-    /// A live session of a stream by its name.
-    pub fn named(&self, stream: &MediaStream, name: &str) -> Option<Session> {
-        self.gate.known().named(stream, name, self.clock.now()).cloned()
+    /// A live session of a stream by its name, if the caller may know of it.
+    pub fn named(&self, caller: &Caller, stream: &MediaStream, name: &str) -> Option<MayLook> {
+        let found = self.gate.known().named(stream, name, self.clock.now()).cloned();
+        found.and_then(|session| MayLook::judge(caller, Way::Media, session).ok())
     }
 
-    /// Live sessions of streams by their names, as far as there are such.
+    /// The same, to act on it.
+    pub fn named_to_act_on(&self, caller: &Caller, stream: &MediaStream, name: &str) -> Option<MayAct> {
+        let found = self.gate.known().named(stream, name, self.clock.now()).cloned();
+        found.and_then(|session| MayAct::judge(caller, Way::Media, session).ok())
+    }
+
+    /// Live sessions of streams by their names, as far as there are such for the caller to report on.
     pub fn found<'a>(
         &self,
+        caller: &Caller,
         wanted: impl IntoIterator<Item = (&'a MediaStream, &'a str)>,
     ) -> Vec<Option<Found>> {
         let now = self.clock.now();
         let known = self.gate.known();
         let found = |(stream, name)| {
             let session = known.named(stream, name, now)?;
+            let session = MayAct::judge(caller, Way::Media, session.clone()).ok()?;
             Some(Found { number: session.number, owner: session.owner })
         };
         wanted.into_iter().map(found).collect()
@@ -89,10 +99,10 @@ impl Sessions {
         Ok(matches!(By::caller(caller).recorded()?, Some(Done::Bulk(1..))))
     }
 
-    /// What the sessions of streams add up to.
-    pub fn sum(&self, streams: &[MediaStream]) -> Sum {
+    /// What the sessions of streams that the caller may know of add up to.
+    pub fn sum(&self, caller: &Caller, streams: &[MediaStream]) -> Sum {
         let now = self.clock.now();
-        self.gate.known_at(now).sum(streams, now)
+        self.gate.known_at(now).sum(streams, whose(caller), now)
     }
 
     /// A name for a session that came without one, the same for whoever brings the same parts, and nobody else's: a UUID
@@ -162,4 +172,9 @@ impl Sessions {
             .filter_map(|(at, total)| Some(Point { at: Time::from_timestamp_millis(*at)?, total: *total }))
             .collect())
     }
+}
+
+/// The one person whose sessions are all that a caller may know of, if there is one.
+fn whose(caller: &Caller) -> Option<PrincipalNumber> {
+    caller.principal.filter(|_| !caller.looks_at_all())
 }

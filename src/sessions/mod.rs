@@ -53,6 +53,7 @@ use crate::core::phase::Phase;
 use crate::core::policy::Policy;
 use crate::core::principal::OWN_USERS;
 use crate::core::reason::Reason;
+use crate::core::relation::{MayAct, MayLook, OutOfReach, Way};
 use crate::core::session::{Refusal, Session};
 use crate::error::Error;
 use crate::gate::Gate;
@@ -214,6 +215,7 @@ impl Sessions {
                 user_agent: new.user_agent,
                 client_info: new.client_info,
                 ip: new.ip,
+                ..Personal::default()
             },
             presented: caller.presented(caller.actor),
         };
@@ -256,7 +258,7 @@ impl Sessions {
         source: ActivitySource,
         counts: Counts,
     ) -> Result<Session, Error> {
-        let session = self.own(caller, id).await?;
+        let session = self.own(caller, id).await?.map_err(other_surface)?;
         self.gate_presented(caller, session.number);
         let presented = caller.presented(session.owner);
         let command = Command::RecordActivity { source, counts, presented };
@@ -265,7 +267,7 @@ impl Sessions {
 
     /// Replaces the session's token; the old one is dead when this returns.
     pub async fn renew(&self, caller: &Caller, id: Uuid) -> Result<(Session, String), Error> {
-        let session = self.own(caller, id).await?;
+        let session = self.own(caller, id).await?.map_err(no_token)?;
         let token = secret::mint_for(caller.once.as_deref(), TokenKind::Session, id);
         let command = Command::RenewToken { presented: caller.presented(session.owner) };
         let (session, _) = self.wish(caller, session.number, command, Some(token.hash)).await?;
@@ -274,12 +276,13 @@ impl Sessions {
 
     /// The client says goodbye. Ending twice is success.
     pub async fn disconnect(&self, caller: &Caller, id: Uuid) -> Result<View, Error> {
-        let row = self.told(caller, id).await?;
-        if row.session.ended.is_none() {
-            self.flush(row.session.number).await;
-            self.end(caller, row.session.number, Reason::Client).await?;
+        let session = self.to_end(caller, id).await?;
+        if session.ended.is_none() {
+            self.flush(session.number).await;
+            self.end(caller, &session, Reason::Client).await?;
         }
-        self.view_by_id(caller, id).await
+        let row = self.reader.session(id).await?.ok_or(Error::NotFound("Session"))?;
+        self.view(row).await
     }
 
     /// From now on every request of the session is refused, and nothing else changes.
@@ -299,38 +302,52 @@ impl Sessions {
         id: Uuid,
         command: Command,
     ) -> Result<View, Error> {
-        let view = self.get(caller, application, id).await?;
-        if let Some(ended) = view.session.ended.filter(|_| !caller.repeats()) {
+        let session = self.managed(caller, application, id).await?;
+        if let Some(ended) = session.ended.filter(|_| !caller.repeats()) {
             return Err(Error::Gone(ended));
         }
-        self.wish(caller, view.session.number, command, None).await?;
-        self.get(caller, application, id).await
+        self.wish(caller, session.number, command, None).await?;
+        let row = self.reader.session(id).await?.ok_or(Error::NotFound("Session"))?;
+        self.view(row).await
     }
 
     /// The same for a client that gives up a session's token.
     pub async fn say_goodbye(&self, caller: &Caller, number: SessionNumber) -> Result<u64, Error> {
         self.flush(number).await;
-        self.end(caller, number, Reason::Client).await
+        self.end_by(caller, number, Command::Disconnect { reason: Reason::Client }).await
     }
 
     /// An operator ends one session and leaves every credential alone. Returns how many it ended: one or none.
     pub async fn terminate(&self, caller: &Caller, application: Uuid, id: Uuid) -> Result<u64, Error> {
-        let view = self.get(caller, application, id).await?;
-        if view.session.ended.is_some() && !caller.repeats() {
+        let session = self.managed(caller, application, id).await?;
+        if session.ended.is_some() && !caller.repeats() {
             return Ok(0);
         }
-        self.end(caller, view.session.number, Reason::Terminated).await
+        self.end(caller, &session, Reason::Terminated).await
     }
 
     /// Ends a session and returns once nothing of it is under way any more: how many this call ended, one or none.
-    pub async fn end(&self, caller: &Caller, number: SessionNumber, reason: Reason) -> Result<u64, Error> {
-        self.end_by(caller, number, Command::Disconnect { reason }).await
+    pub async fn end(&self, caller: &Caller, session: &MayAct, reason: Reason) -> Result<u64, Error> {
+        self.end_by(caller, session.number, Command::Disconnect { reason }).await
+    }
+
+    /// The same for what the service itself opened and minds: a shell that is over, a gateway's session that nobody got.
+    pub async fn end_minded(
+        &self,
+        caller: &Caller,
+        number: SessionNumber,
+        reason: Reason,
+    ) -> Result<u64, Error> {
+        self.end_as(By::consequence_of(caller), number, Command::Disconnect { reason }).await
     }
 
     async fn end_by(&self, caller: &Caller, number: SessionNumber, command: Command) -> Result<u64, Error> {
+        self.end_as(By::caller(caller), number, command).await
+    }
+
+    async fn end_as(&self, by: By, number: SessionNumber, command: Command) -> Result<u64, Error> {
         let items = vec![(number, command)];
-        let answer =
-            self.committer.submit(By::caller(caller), Work::Bulk { items, revocation: None }).await?;
+        let answer = self.committer.submit(by, Work::Bulk { items, revocation: None }).await?;
         answer.landed().await;
         match answer.done {
             Done::Bulk(ended) => Ok(ended),
@@ -365,17 +382,21 @@ impl Sessions {
 
     // ---- who may ----
 
-    /// The open session behind an id on the agent side; one that has ended is 410, a foreign one 404.
-    async fn own(&self, caller: &Caller, id: Uuid) -> Result<Session, Error> {
-        let session = self.reachable(caller, id).await?;
+    /// The open session behind an id on the agent side, to act on; one that has ended is 410, a foreign one 404. Within it,
+    /// why it is none of this side's.
+    async fn own(&self, caller: &Caller, id: Uuid) -> Result<Result<MayAct, OutOfReach>, Error> {
+        let session = match self.reachable(caller, id).await? {
+            Ok(session) => session,
+            other => return Ok(other),
+        };
         if caller.repeats() {
-            return Ok(session);
+            return Ok(Ok(session));
         }
         if let Some(ended) = session.ended {
             return Err(Error::Gone(ended));
         }
         self.agent_side(caller, session.application)?;
-        Ok(session)
+        Ok(Ok(session))
     }
 
     /// The session behind an id, whoever asks: from memory while it is open, else from the store.
@@ -390,31 +411,49 @@ impl Sessions {
         }
     }
 
-    /// The session behind an id on the agent side, open or ended.
-    async fn reachable(&self, caller: &Caller, id: Uuid) -> Result<Session, Error> {
+    /// The session behind an id on the agent side, open or ended, to act on.
+    async fn reachable(&self, caller: &Caller, id: Uuid) -> Result<Result<MayAct, OutOfReach>, Error> {
         let session = self.look_up(id).await?.ok_or(Error::NotFound("Session"))?;
-        if !within_reach(caller, &session) {
+        let application = session.application;
+        let judged = MayAct::judge(caller, Way::Agents, session);
+        if judged.as_ref().err() == Some(&OutOfReach::Unknown) {
             return Err(Error::NotFound("Session"));
         }
         // What was revoked is told so, whatever it asks about; what was not is told how the session ended.
-        self.not_barred(caller, session.application)?;
+        self.not_barred(caller, application)?;
+        Ok(judged)
+    }
+
+    /// As `reachable`, to say goodbye: a session's own token may always learn how its session stands, an access token
+    /// only as long as no revocation has barred it.
+    async fn to_end(&self, caller: &Caller, id: Uuid) -> Result<MayAct, Error> {
+        let session = self.look_up(id).await?.ok_or(Error::NotFound("Session"))?;
+        let session = MayAct::judge(caller, Way::Agents, session).map_err(other_surface)?;
+        if caller.session().is_none() {
+            self.not_barred(caller, session.application)?;
+        }
         Ok(session)
     }
 
-    /// The session behind an id, open or ended, if it is the caller's to see.
-    async fn visible(&self, caller: &Caller, id: Uuid) -> Result<SessionRow, Error> {
+    /// A session of an application, live or ended, for those who end an organization's sessions.
+    async fn managed(&self, caller: &Caller, application: Uuid, id: Uuid) -> Result<MayAct, Error> {
+        let application = self.readable(caller, application)?;
+        let session = self.look_up(id).await?.filter(|session| session.application == application);
+        let session = session.ok_or(Error::NotFound("Session"))?;
+        MayAct::judge(caller, Way::Management, session).map_err(other_surface)
+    }
+
+    /// The session behind an id, open or ended, if the caller may know of it.
+    async fn visible(&self, caller: &Caller, way: Way, id: Uuid) -> Result<SessionRow, Error> {
         let row = self.reader.session(id).await?.ok_or(Error::NotFound("Session"))?;
-        let session = &row.session;
-        if !within_reach(caller, session) {
-            return Err(Error::NotFound("Session"));
-        }
+        MayLook::judge(caller, way, row.session.clone()).map_err(other_surface)?;
         Ok(row)
     }
 
     /// As `visible`, on the agent side: a session's own token may always learn how its session stands, an access token
     /// only as long as no revocation has barred it.
     async fn told(&self, caller: &Caller, id: Uuid) -> Result<SessionRow, Error> {
-        let row = self.visible(caller, id).await?;
+        let row = self.visible(caller, Way::Agents, id).await?;
         if caller.session().is_none() {
             self.not_barred(caller, row.session.application)?;
         }
@@ -466,7 +505,9 @@ impl Sessions {
         let mut own = known
             .applications
             .values()
-            .filter(|one| one.organization == caller.organization && one.archived_at.is_none());
+            .filter(|one| one.organization == caller.organization && one.archived_at.is_none())
+            // What was made for another system is that system's, and nobody's only one.
+            .filter(|one| !one.on_the_way);
         match (own.next(), own.next()) {
             (Some(only), None) => Ok(only.number),
             (None, _) => Err(Error::field(
@@ -481,19 +522,21 @@ impl Sessions {
     }
 }
 
-/// Whether a session is of the caller's organization, of what the caller is confined to, and not another person's: who
-/// comes with another issuer's token reaches the own sessions only, save for those who keep or manage all.
-fn within_reach(caller: &Caller, session: &Session) -> bool {
-    let everybodys = [Scope::SessionsRead, Scope::SessionsWrite, Scope::ManagementAll];
-    let own = match caller.credential.kind {
-        CredentialKind::Session(number) => number == session.number,
-        CredentialKind::External(_) => {
-            caller.principal == Some(session.principal)
-                || everybodys.iter().any(|scope| caller.scopes.has(*scope))
-        }
-        _ => true,
-    };
-    own && session.organization == caller.organization && caller.may_touch(session.application)
+/// Why a session cannot be acted on by this way.
+pub(super) fn other_surface(out: OutOfReach) -> Error {
+    let OutOfReach::OtherKind(kind) = out else { return Error::NotFound("Session") };
+    let message = format!(
+        "This is a session of the kind {}, which is kept on a surface of its own; here agents keep theirs",
+        kind.word()
+    );
+    Error::Denied { code: "other_surface", message }
+}
+
+/// The same for a wish to renew its token.
+fn no_token(out: OutOfReach) -> Error {
+    let OutOfReach::OtherKind(kind) = out else { return Error::NotFound("Session") };
+    let message = format!("A session of the kind {} has no token to renew", kind.word());
+    Error::Conflict { code: "no_session_token", message }
 }
 
 /// Issuer and subject of whom a session belongs to: the user the client names, else the client itself.

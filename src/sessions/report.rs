@@ -24,7 +24,9 @@ impl Sessions {
         let mut wishes = Vec::with_capacity(items.len());
         for (id, counts) in items {
             // Also what has ended: a request that is sent again is cut into the same chunks, whatever happened since.
-            wishes.push(self.reachable(caller, *id).await.map(|session| {
+            let session = self.reachable(caller, *id).await;
+            let session = session.and_then(|judged| judged.map_err(super::other_surface));
+            wishes.push(session.map(|session| {
                 if session.ended.is_none() {
                     self.gate_presented(caller, session.number);
                 }

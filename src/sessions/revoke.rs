@@ -16,14 +16,16 @@ use super::bar::{WouldBar, may_bar};
 use super::{ListQuery, Sessions, View, Wanted, unexpected};
 use crate::committer::{Answer, Beginning, By, CHUNK, Done, Work};
 use crate::core::bar::{Bar, Barring};
-use crate::core::caller::{Actor, Caller};
+use crate::core::caller::{Actor, Caller, Scopes};
 use crate::core::command::Command;
 use crate::core::event::{Event, RevocationEvent};
 use crate::core::filter::Filter;
-use crate::core::ids::{OrganizationNumber, Stream, StreamKind};
+use crate::core::ids::{OrganizationNumber, PrincipalNumber, Stream, StreamKind};
 use crate::core::item::Item;
 use crate::core::reason::Reason;
+use crate::core::relation::MayAct;
 use crate::core::revocation::Revocation;
+use crate::core::shown;
 use crate::core::status::DerivedStatus;
 use crate::error::Error;
 use crate::meter;
@@ -112,11 +114,16 @@ impl Sessions {
 
     /// The same, and the application is archived with it.
     pub async fn archive(&self, caller: &Caller, application: Uuid) -> Result<Revoked, Error> {
-        let filter = Filter { application: Some(self.readable(caller, application)?), ..Filter::default() };
+        let number = self.readable(caller, application)?;
+        let client = self.gate.known().applications.get(&number).map(|one| one.oauth.scopes.join(" "));
+        // Its client gets no more tokens.
+        Error::unless_may_give(caller.scopes, Scopes::parse(&client.unwrap_or_default()).0)?;
+        let filter = Filter { application: Some(number), ..Filter::default() };
         self.revoke(caller, filter, Reason::Archived, None).await
     }
 
-    /// Ends one session and bars its token and the access token last presented with it; `bar` says what else.
+    /// Ends one session of an application and bars its token and the access token last presented with it; `bar` says what
+    /// else.
     pub async fn revoke_one(
         &self,
         caller: &Caller,
@@ -125,13 +132,24 @@ impl Sessions {
         bar: Bar,
         note: Option<String>,
     ) -> Result<Revoked, Error> {
-        let view = self.get(caller, application, id).await?;
-        if view.session.ended.is_some() && !caller.repeats() {
+        let session = self.managed(caller, application, id).await?;
+        self.revoke_session(caller, &session, bar, note).await
+    }
+
+    /// The same of a session that was judged already.
+    pub async fn revoke_session(
+        &self,
+        caller: &Caller,
+        session: &MayAct,
+        bar: Bar,
+        note: Option<String>,
+    ) -> Result<Revoked, Error> {
+        if session.ended.is_some() && !caller.repeats() {
             return Ok(Revoked { id: None, disconnected: 0, credentials: None });
         }
         let filter = Filter {
-            application: Some(view.session.application),
-            session: Some(view.session.number),
+            application: Some(session.application),
+            session: Some(session.number),
             ..Filter::default()
         };
         may_bar(caller, &filter, bar)?;
@@ -185,6 +203,7 @@ impl Sessions {
     ) -> Result<Revoked, Error> {
         let number = self.gate.known().principal_by_id(caller.organization, id);
         let number = number.ok_or(Error::NotFound("Principal"))?;
+        self.check_keys_of(caller, number)?;
         let filter = Filter { principal: Some(number), ..Filter::default() };
         let bar = Bar { matched: false, keys: include_keys };
         may_bar(caller, &filter, bar)?;
@@ -194,6 +213,11 @@ impl Sessions {
             ..beginning(caller.organization, filter, Reason::Revoked, note)?
         };
         self.carry_through(By::caller(caller), beginning).await
+    }
+
+    /// That the caller may end what a person's API keys may do: disabling the person ends it.
+    pub fn check_keys_of(&self, caller: &Caller, person: PrincipalNumber) -> Result<(), Error> {
+        Error::unless_may_give(caller.scopes, self.gate.known().rights_of_keys(person))
     }
 
     /// The filter of a revocation: what it names must be there, and be open.
@@ -440,13 +464,14 @@ pub(super) fn beginning(
     reason: Reason,
     note: Option<String>,
 ) -> Result<Beginning, Error> {
-    check_note(note.as_deref())?;
+    // Somebody is to be cut off: too many words about why do not keep that from happening.
+    let note = note.map(|note| shown::cut(note, LONGEST_NOTE));
     let id = secret::new_id();
     let bar = Bar::default();
     Ok(Beginning { id, organization, filter, reason, note, bar, disable: None, schedule: None })
 }
 
-/// That an operator's words are short enough.
+/// That the words of a plan, which somebody can say again, are short enough.
 pub(super) fn check_note(note: Option<&str>) -> Result<(), Error> {
     if note.is_some_and(|note| note.chars().count() > LONGEST_NOTE) {
         return Err(Error::field("reason", format!("reason must be at most {LONGEST_NOTE} characters")));

@@ -2,10 +2,6 @@
 
 use std::collections::HashMap;
 
-use chrono::{SubsecRound, TimeZone};
-use chrono_tz::Tz;
-use croner::Cron;
-use croner::parser::{CronParser, Seconds};
 use uuid::Uuid;
 
 use super::bar::may_bar;
@@ -15,6 +11,7 @@ use crate::committer::{Beginning, By, Done, TOO_MANY, Work};
 use crate::core::Time;
 use crate::core::bar::Bar;
 use crate::core::caller::Caller;
+use crate::core::cron::{Cron, Unreadable};
 use crate::core::ids::{OrganizationNumber, Stream, StreamKind};
 use crate::core::item::{Item, ItemEvent};
 use crate::core::reason::Reason;
@@ -24,8 +21,6 @@ use crate::secret;
 
 /// Longest name of a schedule, and longest cron expression.
 const LONGEST: usize = 200;
-/// Most schedules of an organization that are not deleted.
-const MOST: usize = 1_000;
 
 /// A schedule to be made.
 #[derive(Debug)]
@@ -72,10 +67,6 @@ impl Sessions {
         let when = self.when(&new)?;
         let filter = self.filter_to_revoke(caller, &new.wanted).await?;
         may_bar(caller, &filter, new.bar)?;
-        if self.own_schedules(caller).len() >= MOST {
-            let message = format!("an organization has at most {MOST} scheduled revocations");
-            return Err(Error::Conflict { code: "too_many_schedules", message });
-        }
         let created = ScheduleCreated {
             id: secret::new_id(),
             name: name.to_owned(),
@@ -171,10 +162,8 @@ impl Sessions {
         match &schedule.when {
             When::At(_) => Some(next),
             When::Cron { expression, time_zone } => {
-                let (cron, zone) = read_cron(expression, time_zone).ok()?;
-                let last =
-                    cron.find_previous_occurrence(&zone.from_utc_datetime(&now.naive_utc()), true).ok()?;
-                Some(whole_second(last.to_utc()).max(next))
+                let last = Cron::read(expression, time_zone).ok()?.last_until(now)?;
+                Some(last.max(next))
             }
         }
     }
@@ -265,8 +254,13 @@ impl Sessions {
     }
 
     async fn scheduled(&self, schedule: Schedule) -> Result<Scheduled, Error> {
-        let next_run_at =
-            Some(&schedule).filter(|one| !one.paused && !one.over()).and_then(|one| self.next(one));
+        let now = self.clock.now();
+        let next = Some(&schedule).filter(|one| !one.paused && !one.over()).and_then(|one| self.next(one));
+        // What is due is about to run, once for all that were missed: the next run is the one after.
+        let next_run_at = match next {
+            Some(due) if due < now => next_after(&schedule.when, now),
+            next => next,
+        };
         let last_revocation = match schedule.last_revocation {
             Some(number) => self.reader.revocation(number).await?.map(|revocation| revocation.id),
             None => None,
@@ -286,7 +280,10 @@ impl Sessions {
             }
             (None, Some(expression)) => {
                 let time_zone = new.time_zone.clone().unwrap_or_else(|| "UTC".to_owned());
-                read_cron(expression, &time_zone)?;
+                if expression.len() > LONGEST {
+                    return Err(Error::field("cron", format!("cron must be at most {LONGEST} bytes")));
+                }
+                Cron::read_new(expression, &time_zone).map_err(unreadable)?;
                 let when = When::Cron { expression: expression.to_owned(), time_zone };
                 match next_after(&when, self.clock.now()) {
                     Some(_) => Ok(when),
@@ -305,33 +302,17 @@ impl Sessions {
 fn next_after(when: &When, after: Time) -> Option<Time> {
     match when {
         When::At(at) => Some(*at).filter(|at| *at > after),
-        When::Cron { expression, time_zone } => {
-            let (cron, zone) = read_cron(expression, time_zone).ok()?;
-            let next = cron.find_next_occurrence(&zone.from_utc_datetime(&after.naive_utc()), false).ok()?;
-            Some(whole_second(next.to_utc()))
+        When::Cron { expression, time_zone } => Cron::read(expression, time_zone).ok()?.next_after(after),
+    }
+}
+
+fn unreadable(fault: Unreadable) -> Error {
+    match fault {
+        Unreadable::Expression(message) => Error::field("cron", message),
+        Unreadable::TimeZone => {
+            Error::field("timeZone", "timeZone must be a name of the IANA database, such as Europe/Berlin")
         }
     }
-}
-
-/// Cron knows no fractions of a second; what it is given may have some, and they come back.
-fn whole_second(time: Time) -> Time {
-    time.trunc_subsecs(0)
-}
-
-/// Five fields, to the minute, and a name of the IANA time zone database.
-fn read_cron(expression: &str, time_zone: &str) -> Result<(Cron, Tz), Error> {
-    if expression.len() > LONGEST {
-        return Err(Error::field("cron", format!("cron must be at most {LONGEST} bytes")));
-    }
-    let parser = CronParser::builder().seconds(Seconds::Disallowed).build();
-    let cron = parser.parse(expression).map_err(|error| {
-        let form = "minute hour day-of-month month day-of-week, such as 0 3 * * 1-5";
-        Error::field("cron", format!("cron must have five fields ({form}): {error}"))
-    })?;
-    let zone = time_zone.parse().map_err(|_| {
-        Error::field("timeZone", "timeZone must be a name of the IANA database, such as Europe/Berlin")
-    })?;
-    Ok((cron, zone))
 }
 
 fn schedule_of(done: Done) -> Result<Schedule, Error> {

@@ -41,7 +41,7 @@ impl Sessions {
     /// who sees only the own ones gets figures of these.
     pub async fn terminal_usage(&self, caller: &Caller, since: Time, most: usize) -> Result<Usage, Error> {
         let now = self.clock.now();
-        let own = caller.principal.filter(|_| !caller.sees_all());
+        let own = caller.principal.filter(|_| !caller.looks_at_all());
         let mut parts = Vec::new();
         // What is open first: what ends in between is then found twice, not missed, and counted once.
         let mut open = BTreeSet::new();
@@ -88,7 +88,7 @@ impl Sessions {
         message: String,
     ) -> Result<u64, Error> {
         let command = Command::Finish { outcome: Outcome::Finished, message: Some(message) };
-        self.end_by(caller, number, command).await
+        self.end_as(By::consequence_of(caller), number, command).await
     }
 
     /// Ends terminal sessions whose shells died with the process before. Returns how many.

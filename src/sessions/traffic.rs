@@ -58,12 +58,11 @@ impl Sessions {
         if now - pending.recorded_at < WINDOW && !renews {
             return;
         }
-        pending.recorded_at = now;
-        let work = work(pending);
-        let by = By::caller(caller);
-        drop(traffic);
-        let committer = self.committer.clone();
-        tokio::spawn(async move { committer.submit(by, work).await.ok() });
+        let since = std::mem::replace(&mut pending.recorded_at, now);
+        // Handed in here and not by a task of its own: the session's end, if it is next, must not overtake it.
+        if self.committer.post(By::consequence_of(caller), work(pending)).is_err() {
+            (pending.recorded_at, pending.waiting) = (since, true);
+        }
     }
 
     /// Counts traffic of an open session that is no sign of life.
@@ -75,7 +74,7 @@ impl Sessions {
     pub async fn flush(&self, number: SessionNumber) {
         let pending = self.traffic.lock().sessions.remove(&number);
         if let Some(mut pending) = pending.filter(|pending| pending.waiting) {
-            let by = By::caller(&pending.caller);
+            let by = By::consequence_of(&pending.caller);
             self.committer.submit(by, work(&mut pending)).await.ok();
         }
     }
@@ -91,7 +90,7 @@ impl Sessions {
             let waiting = pending.waiting;
             if waiting {
                 pending.recorded_at = now;
-                due.push((By::caller(&pending.caller), work(pending)));
+                due.push((By::consequence_of(&pending.caller), work(pending)));
             }
             waiting
         });

@@ -13,6 +13,9 @@ use crate::gate::{Due, Summary};
 use crate::meter;
 use crate::store::{Health, SideWrite};
 
+/// How long a stop waits for readers that are still at work.
+const READERS_LEAVE: Duration = Duration::from_secs(5);
+
 /// What the clock had the server do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Upkeep {
@@ -66,9 +69,14 @@ impl Sessions {
         }
     }
 
-    /// Looks whether the wall clock jumped; after a jump nobody goes stale before a whole timeout has passed again.
+    /// Looks whether the wall clock jumped forward; after that nobody goes stale before a whole timeout has passed again.
     pub fn check_clock(&self) -> Option<TimeDelta> {
         self.clock.check()
+    }
+
+    /// By how much the machine's clock was set back since this was asked last, if it was.
+    pub fn clock_set_back(&self) -> Option<TimeDelta> {
+        self.clock.set_back()
     }
 
     /// Drops bodies of activity events older than `keep`, save each session's last, a page at a time. Their digests
@@ -133,7 +141,9 @@ impl Sessions {
     /// Writes down what is only in memory and closes the database.
     pub async fn stop(&self) {
         self.flush_traffic(true).await;
+        // Readers first: whoever closes last moves the write-ahead log into the file, and readers cannot. One that does
+        // not let go keeps a file beside the database, and nobody waiting.
+        tokio::time::timeout(READERS_LEAVE, self.reader.close()).await.ok();
         self.committer.stop().await;
-        self.reader.close().await;
     }
 }

@@ -2,10 +2,11 @@
 
 use uuid::Uuid;
 
-use super::Sessions;
+use super::{Sessions, other_surface};
 use crate::core::Time;
 use crate::core::caller::Caller;
 use crate::core::ids::{ApplicationNumber, SessionNumber};
+use crate::core::relation::{MayAct, Way};
 use crate::core::session::Session;
 use crate::core::status::{DerivedStatus, derived_status};
 use crate::error::Error;
@@ -41,14 +42,20 @@ impl Sessions {
     /// One session of an application, live or ended.
     pub async fn get(&self, caller: &Caller, application: Uuid, id: Uuid) -> Result<View, Error> {
         let application = self.readable(caller, application)?;
-        let row = self.reader.session(id).await?.filter(|row| row.session.application == application);
-        self.view(row.ok_or(Error::NotFound("Session"))?).await
+        let row = self.visible(caller, Way::Management, id).await?;
+        if row.session.application == application { self.view(row).await } else { Err(Error::NotFound("Session")) }
     }
 
-    /// One session by its id alone, if it is the caller's to see.
-    pub async fn view_by_id(&self, caller: &Caller, id: Uuid) -> Result<View, Error> {
-        let row = self.visible(caller, id).await?;
+    /// One session by its id alone, if the caller may know of it, by this way.
+    pub async fn view_by_id(&self, caller: &Caller, way: Way, id: Uuid) -> Result<View, Error> {
+        let row = self.visible(caller, way, id).await?;
         self.view(row).await
+    }
+
+    /// A session to act on, by its id alone, by this way.
+    pub async fn to_act_on(&self, caller: &Caller, way: Way, id: Uuid) -> Result<MayAct, Error> {
+        let session = self.look_up(id).await?.ok_or(Error::NotFound("Session"))?;
+        MayAct::judge(caller, way, session).map_err(other_surface)
     }
 
     /// The same for its feed, which belongs to the agent side.

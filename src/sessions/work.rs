@@ -5,16 +5,16 @@ use std::collections::{BTreeSet, HashMap};
 
 use uuid::Uuid;
 
-use super::{Sessions, View};
+use super::{Sessions, View, other_surface};
 use crate::committer::{By, Done, Work};
 use crate::core::caller::Caller;
 use crate::core::command::Command;
 use crate::core::event::{ActivitySource, Counts};
 use crate::core::ids::{ApplicationNumber, SessionNumber};
-use crate::core::kind::Kind;
 use crate::core::phase::{Outcome, Phase};
 use crate::core::principal::OWN_USERS;
 use crate::core::reason::Reason;
+use crate::core::relation::{MayAct, MayLook, Way};
 use crate::core::session::{Ended, Refusal, Session};
 use crate::error::Error;
 use crate::store::{Confirmation, SideWrite};
@@ -45,16 +45,15 @@ pub enum Ending {
 impl Sessions {
     // ---- whose ----
 
-    /// A session of one of these kinds, open or ended, if the caller may know of it.
-    pub async fn work(&self, caller: &Caller, kinds: &[Kind], id: Uuid) -> Result<Session, Error> {
-        let session = self.look_up(id).await?.filter(|session| sees(caller, kinds, session));
-        session.ok_or(Error::NotFound("Session"))
+    /// A session, open or ended, if the caller may know of it.
+    pub async fn work(&self, caller: &Caller, way: Way, id: Uuid) -> Result<MayLook, Error> {
+        let session = self.look_up(id).await?.ok_or(Error::NotFound("Session"))?;
+        MayLook::judge(caller, way, session).map_err(other_surface)
     }
 
     /// The same, as it is shown.
-    pub async fn work_view(&self, caller: &Caller, kinds: &[Kind], id: Uuid) -> Result<WorkView, Error> {
-        let row = self.reader.session(id).await?.filter(|row| sees(caller, kinds, &row.session));
-        let view = self.view(row.ok_or(Error::NotFound("Session"))?).await?;
+    pub async fn work_view(&self, caller: &Caller, way: Way, id: Uuid) -> Result<WorkView, Error> {
+        let view = self.view_by_id(caller, way, id).await?;
         self.work_views(vec![view]).await?.pop().ok_or(Error::NotFound("Session"))
     }
 
@@ -111,19 +110,19 @@ impl Sessions {
     // ---- what is reported ----
 
     /// A sign of life, durable when this returns.
-    pub async fn beat(&self, caller: &Caller, session: &Session) -> Result<Session, Error> {
+    pub async fn beat(&self, caller: &Caller, session: &MayAct) -> Result<Session, Error> {
         self.running(caller, session)?;
         let outcome = self.wish(caller, session.number, beat(caller, session), None).await;
         outcome.map(|(session, _)| session).map_err(|error| self.as_ended(session, error))
     }
 
     /// Signs of life of many sessions of work, durable when this returns. Each is answered for itself, in the order given.
-    pub async fn beat_many(&self, caller: &Caller, kinds: &[Kind], ids: &[Uuid]) -> Vec<Result<(), Error>> {
+    pub async fn beat_many(&self, caller: &Caller, ids: &[Uuid]) -> Vec<Result<(), Error>> {
         let mut wishes = Vec::with_capacity(ids.len());
         let mut sessions = Vec::with_capacity(ids.len());
         for id in ids {
             // Also what has ended: a request that is sent again is cut into the same chunks, whatever happened since.
-            let session = self.work(caller, kinds, *id).await;
+            let session = self.to_act_on(caller, Way::Work, *id).await;
             sessions.push(session.as_ref().ok().cloned());
             wishes.push(session.map(|session| (session.number, beat(caller, &session))));
         }
@@ -132,7 +131,7 @@ impl Sessions {
             _ => None,
         };
         let outcomes = self.in_parts(caller, wishes, Work::Report, read).await.into_iter();
-        let as_ended = |(outcome, session): (Result<(), Error>, Option<Session>)| match session {
+        let as_ended = |(outcome, session): (Result<(), Error>, Option<MayAct>)| match session {
             Some(session) => outcome.map_err(|error| self.as_ended(&session, error)),
             None => outcome,
         };
@@ -143,7 +142,7 @@ impl Sessions {
     pub async fn change_phase(
         &self,
         caller: &Caller,
-        session: &Session,
+        session: &MayAct,
         phase: Phase,
     ) -> Result<Session, Error> {
         self.running(caller, session)?;
@@ -157,7 +156,7 @@ impl Sessions {
     pub async fn end_of_work(
         &self,
         caller: &Caller,
-        session: &Session,
+        session: &MayAct,
         ending: Ending,
         message: Option<String>,
     ) -> Result<(), Error> {
@@ -179,11 +178,11 @@ impl Sessions {
     }
 
     /// Ends work from outside: whether this call did. It may be a while until that is known where it runs.
-    pub async fn terminate_work(&self, caller: &Caller, session: &Session) -> Result<bool, Error> {
+    pub async fn terminate_work(&self, caller: &Caller, session: &MayAct) -> Result<bool, Error> {
         if session.over(self.clock.now()).is_some() && !caller.repeats() {
             return Ok(false);
         }
-        Ok(self.end(caller, session.number, Reason::Terminated).await? > 0)
+        Ok(self.end(caller, session, Reason::Terminated).await? > 0)
     }
 
     /// Keeps that the end of a session is known where its work ran. The first confirmation stays.
@@ -235,13 +234,4 @@ impl Sessions {
 fn beat(caller: &Caller, session: &Session) -> Command {
     let presented = caller.presented(session.owner);
     Command::RecordActivity { source: ActivitySource::Heartbeat, counts: Counts::default(), presented }
-}
-
-/// Whether a session is of these kinds, of the caller's organization, of what the caller is confined to, and the caller's
-/// own or anybody's for who sees all.
-fn sees(caller: &Caller, kinds: &[Kind], session: &Session) -> bool {
-    kinds.contains(&session.kind)
-        && session.organization == caller.organization
-        && caller.may_touch(session.application)
-        && (caller.sees_all() || caller.principal == Some(session.principal))
 }

@@ -17,11 +17,11 @@ mod sqlite;
 
 pub use row::{
     AccessToken, Addressed, Application, Batch, Confirmation, Delivery, DeliveryStatus, Detail, Entry, Item,
-    KeySecret, Loaded, McpSession, Organization, Principal, PrincipalRow, ResourcePast, Revocation,
+    KeySecret, Loaded, McpSession, OpenSession, Organization, Principal, PrincipalRow, ResourcePast, Revocation,
     ServiceAccount, SessionRow, SessionToken, SideWrite, WebhookSecret,
 };
 pub use sqlite::{Bounds, Forget, Forgotten, LinesReader, LinesWriter, Stretch, Tail};
-pub use sqlite::{EndedPage, EndedTerminal, Health, Reader, Writer};
+pub use sqlite::{EndedPage, EndedTerminal, Found, Health, Reader, Witnesses, Writer, look};
 
 /// What went wrong in the store.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +32,9 @@ pub enum StoreError {
     /// A failed flush: nobody knows what is on disk, and trying again would hide it; the process must end.
     #[error("the database cannot be trusted any more: {0}")]
     Broken(String),
+    /// Another process writes to the same database: what this one holds in memory is not what is there.
+    #[error("another process writes to the same database: {0}")]
+    Raced(String),
     /// A damaged page, or one that cannot be read or written: nothing in this file can be trusted any more.
     #[error("the database file is damaged, or its disk: {0}")]
     Corrupt(String),
@@ -57,6 +60,8 @@ impl From<sqlx::Error> for StoreError {
             // SQLITE_IOERR_FSYNC and SQLITE_IOERR_DIR_FSYNC.
             Some(10) if matches!(code, Some(1034 | 1290)) => Self::Broken(error.to_string()),
             Some(10 | 11 | 26) => Self::Corrupt(error.to_string()),
+            // SQLITE_CONSTRAINT: positions and versions are given out by one writer, from memory.
+            Some(19) if error.to_string().contains("event.") => Self::Raced(error.to_string()),
             _ => Self::Failed(error.to_string()),
         }
     }

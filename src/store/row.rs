@@ -94,8 +94,14 @@ impl Detail {
                 .map(std::string::ToString::to_string),
             ip: personal.and_then(|personal| personal.ip.clone()),
             anchor: connected.anchor.clone(),
-            client_session_id: connected.client_session_id.clone(),
-            token_identifier: connected.token_identifier.clone(),
+            client_session_id: connected
+                .client_session_id
+                .clone()
+                .or_else(|| personal.and_then(|personal| personal.client_session_id.clone())),
+            token_identifier: connected
+                .token_identifier
+                .clone()
+                .or_else(|| personal.and_then(|personal| personal.token_identifier.clone())),
             protocol_version: connected.protocol_version.clone(),
             client: personal.and_then(Personal::client).map(str::to_owned),
         }
@@ -121,6 +127,8 @@ pub enum SideWrite {
     SessionToken(SessionNumber, SessionToken),
     Principal(Principal),
     McpSession(SessionNumber, McpSession),
+    /// The upstreams of these sessions, which have ended, know that they are over: what was kept to speak to them goes.
+    ForgetMcp(Vec<SessionNumber>),
     /// The secret of an upstream's credential, sealed; none: there is none any more.
     UpstreamSecret {
         application: ApplicationNumber,
@@ -222,14 +230,15 @@ pub struct KeySecret {
     pub used_at: Option<Time>,
 }
 
-/// Everything that lives in memory, as of one position of the log.
+/// What lives in memory as of one position of the log, but for what there may be millions of: that is read one by one, by
+/// [`Reader::each_principal`](super::Reader::each_principal) and its siblings.
 #[derive(Debug, Default)]
 pub struct Loaded {
     pub head: Position,
     pub last_recorded_at: Option<Time>,
     pub commit_hash: [u8; 32],
     pub settled: Position,
-    /// Sessions with activity that is in the log and in none of their rows.
+    /// Sessions with activity that is in the log and in none of their rows; filled by whoever folds the log's tail.
     pub unsettled: BTreeSet<SessionNumber>,
     pub organizations: Vec<Organization>,
     pub applications: Vec<Application>,
@@ -239,21 +248,25 @@ pub struct Loaded {
     pub items: Vec<Item>,
     /// When the bars that are in force were recorded.
     pub bars: Vec<(Position, Time)>,
-    /// The open ones, with what makes their natural key.
-    pub sessions: Vec<SessionRow>,
-    pub session_tokens: Vec<(SessionNumber, SessionToken)>,
-    /// Hashes of the `Mcp-Session-Id`s of open sessions.
-    pub mcp_hashes: Vec<(SessionNumber, [u8; 32])>,
-    pub access_tokens: Vec<AccessToken>,
-    pub principals: Vec<Principal>,
     pub key_secrets: Vec<KeySecret>,
+    pub open_sessions: u64,
     pub last_session: SessionNumber,
     /// And its id: later ones are greater.
     pub last_session_id: Uuid,
     pub last_revocation: i64,
+    pub last_principal: i64,
     /// Sessions that ever connected, by application.
     pub session_totals: Vec<(ApplicationNumber, u64)>,
     pub past: Vec<ResourcePast>,
+}
+
+/// An open session with all that the Gate holds of it, as its rows say.
+#[derive(Debug, Clone)]
+pub struct OpenSession {
+    pub row: SessionRow,
+    pub token: Option<SessionToken>,
+    /// Hash of its `Mcp-Session-Id`.
+    pub mcp_hash: Option<[u8; 32]>,
 }
 
 /// What the ended sessions of a resource came to.

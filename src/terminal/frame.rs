@@ -8,6 +8,8 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
+use crate::core::object::Object;
+
 /// The largest message a client may send: a paste of ten thousand long lines.
 pub const LARGEST: usize = 1 << 20;
 /// The most columns and rows. No screen has as many; beyond it a size is a mistake that costs every program memory.
@@ -49,7 +51,8 @@ impl Size {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Said {
     /// The first frame of a connection. `after` is how many bytes of output the client has had: it gets what follows. Who
-    /// does not say gets what is not known to have arrived.
+    /// does not say gets what is not known to have arrived, and a full-screen program draws its screen again; a page that
+    /// is empty says 0, and gets all that is still held.
     Auth {
         token: String,
         mode: Mode,
@@ -143,7 +146,7 @@ pub fn read(text: &str) -> Result<Said, Fault> {
     if text.len() > LARGEST {
         return Err(Fault::too_large());
     }
-    let head: Head<'_> = serde_json::from_str(text).map_err(|error| {
+    let Object(head): Object<Head<'_>> = serde_json::from_str(text).map_err(|error| {
         if error.is_data() {
             Fault::invalid("a frame must be an object whose type is a text")
         } else {

@@ -27,6 +27,8 @@ const PIECE: usize = 32 << 10;
 const RECENT: u64 = 64 << 10;
 /// Input that the machine does not take for so long holds up whoever types.
 const HELD_UP: Duration = Duration::from_millis(50);
+/// How long a program has the other size that makes it draw its screen again.
+const REDRAWN: Duration = Duration::from_millis(150);
 /// A shell that was read slower than it may be can catch up this much.
 const BURST: Duration = Duration::from_secs(1);
 
@@ -100,7 +102,10 @@ pub struct Hub {
 
 struct Shared {
     shell: Shell,
-    options: Options,
+    rate: Option<NonZeroU64>,
+    /// Whoever records waits for the end of this channel, and is waited for before the session's end goes on record: so it
+    /// is closed here, when the shell is read no more, and not when the last one lets go of the hub.
+    recorder: Mutex<Option<mpsc::Sender<Event>>>,
     begun: Instant,
     state: Mutex<State>,
     /// Something is there for readers.
@@ -166,9 +171,11 @@ impl Hub {
             end: None,
         };
         let (state, begun) = (Mutex::new(state), Instant::now());
+        let Options { recorder, rate } = options;
+        let recorder = Mutex::new(recorder);
         let (changed, room, typed, held_up) = Default::default();
-        let shared = Arc::new(Shared { shell, options, begun, state, changed, room, typed, held_up });
-        tokio::spawn(shared.clone().pump());
+        let shared = Arc::new(Shared { shell, rate, recorder, begun, state, changed, room, typed, held_up });
+        tokio::spawn(Pumping(shared.clone()).run());
         Self { shared }
     }
 
@@ -258,9 +265,26 @@ fn begin(state: &State, after: u64) -> Result<u64, NeverPrinted> {
     Ok(after.max(state.first))
 }
 
+/// Reads the shell. However that ends, nothing more is recorded after it.
+struct Pumping(Arc<Shared>);
+
+impl Pumping {
+    async fn run(self) {
+        self.0.pump().await;
+    }
+}
+
+impl Drop for Pumping {
+    fn drop(&mut self) {
+        self.0.recorder.lock().take();
+        self.0.state.lock().end.get_or_insert(End::Cut);
+        self.0.tell();
+    }
+}
+
 impl Shared {
     /// Reads the shell, as fast as the writer does.
-    async fn pump(self: Arc<Self>) {
+    async fn pump(&self) {
         let mut free_at = Instant::now();
         loop {
             let may_read = |state: &State| match state.end {
@@ -290,6 +314,7 @@ impl Shared {
         }
         let end = self.state.lock().end.clone().unwrap_or(End::Cut);
         self.record(Event::Ended { at: self.now(), end }).await;
+        self.recorder.lock().take();
         self.shell.close().await;
     }
 
@@ -305,7 +330,7 @@ impl Shared {
 
     /// Waits until the shell may be read again; until when it has used up what it may print.
     async fn pause(&self, free_at: Instant, bytes: usize) -> Instant {
-        let Some(rate) = self.options.rate else { return free_at };
+        let Some(rate) = self.rate else { return free_at };
         let now = Instant::now();
         let begin = now.checked_sub(BURST).map_or(free_at, |earliest| free_at.max(earliest));
         let free_at = begin + Duration::from_secs_f64(bytes as f64 / rate.get() as f64);
@@ -323,7 +348,8 @@ impl Shared {
     }
 
     async fn record(&self, event: Event) {
-        if let Some(recorder) = &self.options.recorder {
+        let recorder = self.recorder.lock().clone();
+        if let Some(recorder) = recorder {
             recorder.send(event).await.ok();
         }
     }
@@ -462,6 +488,22 @@ impl Hand {
             biased;
             () = shared.ended() => Err(Refused::Ended),
             taken = shared.shell.resize(size) => if taken { Ok(()) } else { Err(Refused::Ended) },
+        }
+    }
+
+    /// Has a full-screen program draw its screen again, as a new size does: it gets another for a moment. Whoever comes with an
+    /// empty page would see nothing else of it.
+    pub async fn redraw(&self) {
+        let size = self.hub.size();
+        let other = Size { rows: if size.rows > 1 { size.rows - 1 } else { 2 }, ..size };
+        if self.resize(other).await.is_err() {
+            return;
+        }
+        // A program that looks at once would else find the size that it knows.
+        tokio::time::sleep(REDRAWN).await;
+        let unchanged = self.hub.size() == other;
+        if unchanged {
+            self.resize(size).await.ok();
         }
     }
 

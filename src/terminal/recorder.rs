@@ -59,17 +59,18 @@ impl Task {
     async fn run(mut self, mut waiting: mpsc::Receiver<Event>) {
         let mut due = Instant::now() + AGE;
         loop {
+            let idle = !self.waits();
             tokio::select! {
                 event = waiting.recv() => match event {
                     Some(event) => {
-                        if self.entries.is_empty() {
+                        if idle {
                             due = Instant::now() + AGE;
                         }
                         self.take(event);
                     }
                     None => break,
                 },
-                () = sleep_until(due) => {
+                () = sleep_until(due), if !idle => {
                     if self.recogniser.holds() {
                         self.recogniser.passes(self.terminal.now_us().unsigned_abs());
                         self.recognised();
@@ -87,11 +88,17 @@ impl Task {
         self.file().await;
     }
 
+    /// Whether something is to be filed or let go of after a while: a terminal at which nothing happens wakes nobody.
+    fn waits(&self) -> bool {
+        !self.entries.is_empty() || self.recogniser.holds() || self.typed
+    }
+
     fn take(&mut self, event: Event) {
         match event {
             Event::Output { at, bytes } => {
                 let at = self.terminal.when(at);
                 self.recogniser.printed(at.unsigned_abs(), &bytes);
+                self.terminal.shows(self.recogniser.is_full_screen());
                 self.count(Counts { bytes_out: bytes.len() as u64, ..Counts::default() });
                 for piece in bytes.chunks(LARGEST_ENTRY) {
                     self.push(Entry::chunk(at, Code::Output, piece));

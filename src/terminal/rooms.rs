@@ -3,16 +3,17 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::num::NonZeroU64;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use chrono::TimeDelta;
 use ipnet::IpNet;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::frame::Size;
@@ -24,6 +25,7 @@ use crate::config::Config;
 use crate::core::Time;
 use crate::core::caller::Caller;
 use crate::core::ending::{CredentialEnd, Ending};
+use crate::core::ids::OrganizationNumber;
 use crate::core::kind::Kind;
 use crate::core::machine::Machine;
 use crate::core::reason::Reason;
@@ -106,9 +108,14 @@ pub struct Terminal {
     /// SHA-256 of the secrets of its tokens; those who watch with whoever let them.
     writer: [u8; 32],
     watchers: Mutex<Vec<([u8; 32], Caller)>>,
-    over: watch::Sender<Option<Over>>,
+    /// Why it ends: the first word stays.
+    why: OnceLock<Over>,
+    /// Set once those who are there may be told that it is over: then it is on record, or whoever ended it has seen to that.
+    told: watch::Sender<bool>,
     /// Command lines that were entered so far; in the log they are counted a little later.
     commands: AtomicU64,
+    /// A full-screen program has the screen.
+    full_screen: AtomicBool,
 }
 
 impl Terminal {
@@ -120,6 +127,15 @@ impl Terminal {
     /// One more was.
     pub(super) fn entered(&self) {
         self.commands.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether a full-screen program has the screen.
+    pub fn is_full_screen(&self) -> bool {
+        self.full_screen.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn shows(&self, full_screen: bool) {
+        self.full_screen.store(full_screen, Ordering::Relaxed);
     }
 
     /// What a token is good for, by the hash of its secret, and who asked for it: it ends with that one's credential.
@@ -151,28 +167,27 @@ impl Terminal {
         self.when(u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX))
     }
 
-    /// How it ended, as soon as that is known.
+    /// How it ended, as soon as that may be told: what a client is told has happened already.
     pub async fn told_over(&self) -> Over {
-        let mut told = self.over.subscribe();
-        timeout(LAST_WORDS, told.wait_for(Option::is_some)).await.ok();
+        let mut told = self.told.subscribe();
+        timeout(2 * LAST_WORDS, told.wait_for(|told| *told)).await.ok();
         self.over()
     }
 
-    /// How it ended.
-    pub fn over(&self) -> Over {
+    /// How it ends.
+    fn over(&self) -> Over {
         let unsaid = || Over { reason: Reason::Failed, message: "the terminal was closed".to_owned() };
-        self.over.borrow().clone().unwrap_or_else(unsaid)
+        self.why.get().cloned().unwrap_or_else(unsaid)
     }
 
-    /// Says how it ended; the first word stays.
-    fn say_over(&self, over: Over) {
-        self.over.send_if_modified(|said| {
-            let first = said.is_none();
-            if first {
-                *said = Some(over);
-            }
-            first
-        });
+    /// Settles why it ends, unless that is settled.
+    fn ends(&self, over: Over) {
+        self.why.set(over).ok();
+    }
+
+    /// Lets it be told.
+    fn tell(&self) {
+        self.told.send_replace(true);
     }
 }
 
@@ -184,7 +199,7 @@ pub struct Terminals {
     clock: Clock,
     config: Arc<Config>,
     open: Mutex<HashMap<Uuid, Arc<Terminal>>>,
-    minders: Mutex<JoinSet<()>>,
+    minders: TaskTracker,
 }
 
 impl Terminals {
@@ -202,11 +217,14 @@ impl Terminals {
     // ---- machines ----
 
     /// Judges a host that is an address; a name is judged by its addresses, whenever somebody goes there.
-    pub fn check_host(&self, host: &str) -> Result<(), Error> {
+    pub fn check_host(&self, organization: OrganizationNumber, host: &str) -> Result<(), Error> {
         match host.parse::<IpAddr>() {
-            Ok(address) if !is_allowed(address, &self.config.allow_machine) => {
-                let message =
-                    "host is an address that is not allowed: only loopback is, and what --allow-machine adds";
+            Ok(address) if !is_allowed(address, &self.config.allow_machine, organization) => {
+                let message = if organization.is_operators() {
+                    "host is an address that is not allowed: only loopback is, and what --allow-machine adds"
+                } else {
+                    "host is an address that is not allowed: only what --allow-machine adds is"
+                };
                 Err(Error::field("host", message))
             }
             _ => Ok(()),
@@ -231,7 +249,7 @@ impl Terminals {
     pub async fn test(&self, machine: &Machine) -> Result<Tested, NotOpened> {
         let way = self.way(machine).await?;
         let allow = &self.config.allow_machine;
-        let allows = |address| is_allowed(address, allow);
+        let allows = |address| is_allowed(address, allow, machine.organization);
         let begun = Instant::now();
         if way.host_key.is_none() {
             let host_key = ssh::ask_host_key(&way, &allows, Patience::default()).await?;
@@ -258,7 +276,7 @@ impl Terminals {
             return Err(NotOpened::NothingPinned);
         }
         let allow = &self.config.allow_machine;
-        let allows = |address| is_allowed(address, allow);
+        let allows = |address| is_allowed(address, allow, machine.organization);
         let shell = ssh::connect(&way, &allows, size, Patience::default()).await?;
         let lifetime = TimeDelta::from_std(self.config.terminal_lifetime).unwrap_or(TimeDelta::MAX);
         // No longer than the key that opens it.
@@ -292,8 +310,10 @@ impl Terminals {
             begun,
             writer: token.hash,
             watchers: Mutex::default(),
-            over: watch::Sender::new(None),
+            why: OnceLock::new(),
+            told: watch::Sender::new(false),
             commands: AtomicU64::new(0),
+            full_screen: AtomicBool::new(false),
             session,
         });
         let (lines, sessions) = (self.lines.clone(), self.sessions.clone());
@@ -302,9 +322,7 @@ impl Terminals {
         let opened = Opened { id: session.id, token: token.text, expires_at: session.lifetime_ends_at };
         self.open.lock().insert(session.id, terminal.clone());
         let minder = Minder { terminals: self.clone(), terminal };
-        let mut minders = self.minders.lock();
-        while minders.try_join_next().is_some() {}
-        minders.spawn(minder.run(recording));
+        self.minders.spawn(minder.run(recording));
         Ok(opened)
     }
 
@@ -330,18 +348,19 @@ impl Terminals {
         let all: Vec<_> = self.open.lock().values().cloned().collect();
         for terminal in all {
             let message = "sessiond stops, and the shell with it".to_owned();
-            terminal.say_over(Over { reason: Reason::Failed, message });
+            terminal.ends(Over { reason: Reason::Failed, message });
             terminal.hub.cut();
         }
-        let mut minders = std::mem::take(&mut *self.minders.lock());
-        let all = async { while minders.join_next().await.is_some() {} };
-        timeout(2 * LAST_WORDS, all).await.ok();
+        self.minders.close();
+        timeout(3 * LAST_WORDS, self.minders.wait()).await.ok();
     }
 }
 
-fn is_allowed(address: IpAddr, allow: &[IpNet]) -> bool {
+/// Whether a machine of an organization may have this address: what was allowed, and this machine where it is the
+/// organization's own.
+fn is_allowed(address: IpAddr, allow: &[IpNet], organization: OrganizationNumber) -> bool {
     let address = address.to_canonical();
-    address.is_loopback() || (!is_never(address) && allow.iter().any(|network| network.contains(&address)))
+    (organization.is_operators() && address.is_loopback()) || (!is_never(address) && allow.iter().any(|network| network.contains(&address)))
 }
 
 /// Minds one terminal.
@@ -351,19 +370,25 @@ struct Minder {
 }
 
 impl Minder {
+    /// What ended is first on record and then told: whoever has read the farewell finds the session ended, and may open the
+    /// next one.
     async fn run(self, recording: JoinHandle<()>) {
         let Self { terminals, terminal } = &self;
-        let over = self.wait().await;
-        terminal.say_over(over);
+        terminal.ends(self.wait().await);
         let over = terminal.over();
-        if over.reason == Reason::Exited || over.reason == Reason::MachineLost {
+        let by_itself = over.reason == Reason::Exited || over.reason == Reason::MachineLost;
+        if !by_itself {
+            terminal.hub.cut();
+        }
+        timeout(LAST_WORDS, recording).await.ok();
+        self.record_end(&over).await;
+        terminals.open.lock().remove(&terminal.session.id);
+        terminal.tell();
+        if by_itself {
             // The rest of what it printed goes to whoever is there.
             timeout(LAST_WORDS, terminal.hub.deserted(Duration::ZERO)).await.ok();
         }
         terminal.hub.cut();
-        terminals.open.lock().remove(&terminal.session.id);
-        timeout(LAST_WORDS, recording).await.ok();
-        self.record_end(&over).await;
     }
 
     /// Waits for the end, whoever brings it about.
@@ -383,8 +408,11 @@ impl Minder {
                 biased;
                 ending = pass.ended() => {
                     let over = over_because(ending);
-                    // Told before the pass is given back: whoever revokes waits for that.
-                    terminal.say_over(over.clone());
+                    terminal.ends(over.clone());
+                    if let Ending::Session(_) = ending {
+                        // Told before the pass is given back, because whoever revokes waits for that; the end is on record.
+                        terminal.tell();
+                    }
                     hub.cut();
                     return over;
                 }
@@ -412,7 +440,7 @@ impl Minder {
         sessions.flush(number).await;
         let ended = match over.reason {
             Reason::Exited => sessions.shell_ended(&terminal.caller, number, over.message.clone()).await,
-            reason => sessions.end(&terminal.caller, number, reason).await,
+            reason => sessions.end_minded(&terminal.caller, number, reason).await,
         };
         if let Err(error) = ended {
             tracing::error!(%error, session = %terminal.session.id, "the end of a terminal session is not on record");

@@ -26,7 +26,7 @@ pub async fn attempt(outbox: Arc<Outbox>, url: String, keys: Arc<SigningKeys>, w
     let attempted = match envelope {
         Some(Envelope { id, body }) => {
             let letter = Letter { url, id, body };
-            outbox.sender.send(letter, &keys, outbox.clock.now()).await
+            outbox.sender.send(letter, &keys, outbox.clock.wall()).await
         }
         None => {
             let error = Some("the event could not be read".to_owned());

@@ -257,8 +257,8 @@ impl Follower {
             line.webhook.disabled.get_or_insert(because);
             self.to_disable.entry(id).or_insert(because);
         }
-        self.unkept.insert((id, waiting.delivery.position), waiting.delivery.clone());
-        line.came_back(waiting, &attempted, now);
+        let stands = line.came_back(waiting, &attempted, now);
+        self.unkept.insert((id, stands.position), stands);
     }
 
     /// Puts on record which webhooks cannot be served. What cannot be recorded now is tried again.

@@ -49,6 +49,8 @@ pub struct Line {
 struct Queue {
     waiting: BTreeSet<Position>,
     under_way: Option<Position>,
+    /// What is under way was asked for again meanwhile: whatever comes of it, it is sent once more.
+    again: bool,
     ready: Option<(Time, Position)>,
 }
 
@@ -88,7 +90,9 @@ impl Line {
     /// Adds a delivery, or replaces what is known of it.
     pub fn add(&mut self, waiting: Waiting) {
         let (position, stream) = (waiting.delivery.position, waiting.delivery.stream.clone());
-        self.streams.entry(stream.clone()).or_default().waiting.insert(position);
+        let queue = self.streams.entry(stream.clone()).or_default();
+        queue.waiting.insert(position);
+        queue.again |= queue.under_way == Some(position);
         self.waiting.insert(position, waiting);
         self.offer(&stream);
     }
@@ -133,8 +137,8 @@ impl Line {
         Some(taken)
     }
 
-    /// Takes back what was under way, with what came of it.
-    pub fn came_back(&mut self, mut came: Waiting, attempted: &Attempted, now: Time) {
+    /// Takes back what was under way, with what came of it. Returns how the delivery stands now.
+    pub fn came_back(&mut self, mut came: Waiting, attempted: &Attempted, now: Time) -> Delivery {
         self.under_way = self.under_way.saturating_sub(1);
         let was_down = self.failures >= DOWN;
         self.failures = if attempted.delivered() { 0 } else { self.failures.saturating_add(1) };
@@ -148,13 +152,18 @@ impl Line {
             (false, true) => "given_up",
         };
         metrics::counter!(meter::DELIVERIES, "outcome" => outcome).increment(1);
+        let mut again = false;
         if let Some(queue) = self.streams.get_mut(&stream) {
             queue.under_way = None;
-            if over {
+            again = std::mem::take(&mut queue.again);
+            if over && !again {
                 queue.waiting.remove(&position);
             }
         }
-        if over {
+        let mut stands = came.delivery.clone();
+        if again {
+            stands = self.waiting.get(&position).map_or(stands, |waiting| waiting.delivery.clone());
+        } else if over {
             self.waiting.remove(&position);
         } else {
             // It waits for long now; the log has it.
@@ -165,6 +174,7 @@ impl Line {
         if was_down && attempted.delivered() {
             self.hurry(now);
         }
+        stands
     }
 
     /// It was enabled again: everything is due now. Returns what changed.

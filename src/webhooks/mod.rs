@@ -37,7 +37,8 @@ pub struct Outbox {
     directory: Arc<Directory>,
     live: Arc<Live>,
     clock: Clock,
-    public_url: Arc<str>,
+    /// The base of our URLs, for those who do not ask.
+    pub public_url: Arc<str>,
     sender: Sender,
     wishes: mpsc::Sender<Resend>,
     /// Here and not in the task, so that it survives a broken one.
@@ -115,7 +116,7 @@ impl Outbox {
         let body = envelope::test_body(&id, webhook, &self.directory, &self.public_url, now);
         let letter = Letter { url: webhook.url.clone(), id: id.clone(), body };
         let began = Instant::now();
-        let attempted = self.sender.send(letter, &keys, now).await;
+        let attempted = self.sender.send(letter, &keys, self.clock.wall()).await;
         Ok(Tested { id, status: attempted.status, error: attempted.error, took: began.elapsed() })
     }
 }

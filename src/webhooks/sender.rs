@@ -58,7 +58,7 @@ impl Sender {
         &self.rules
     }
 
-    /// Sends it, once. The time-out covers all of it.
+    /// Sends it, once, at a time of day that receivers compare with their own. The time-out covers all of it.
     pub async fn send(&self, letter: Letter, keys: &SigningKeys, now: Time) -> Attempted {
         // The settings may have changed since the URL was set; and nobody asks the resolver about addresses.
         let Ok(url) = self.rules.check("url", &letter.url) else {

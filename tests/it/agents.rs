@@ -443,10 +443,12 @@ async fn connecting_again_with_the_same_key_is_the_same_session_with_a_fresh_tok
         assert_eq!(first.call("heartbeat").await.0, 401, "the old token is dead");
         let renewed = server.holder(second["token"].as_str().unwrap());
         assert_eq!(first.call_as(&renewed, "heartbeat").await.0, 200);
-        // Another principal with the same key is refused.
+        // Another principal who says the same has a session of its own, and each comes back to its own.
         let stranger = json!({ key: "mine", "authenticatedUserId": "somebody else" });
-        let (status, body) = operator.post("/api/v1/agent-sessions", stranger).await;
-        assert_eq!((status, body["code"].as_str()), (StatusCode::CONFLICT, Some("session_key_taken")));
+        let theirs = operator.connect(stranger.clone()).await;
+        assert_ne!(theirs.id, first.id);
+        let (status, again) = operator.post("/api/v1/agent-sessions", stranger).await;
+        assert_eq!((status, &again["sessionId"]), (StatusCode::OK, &json!(theirs.id)));
         // Once it has ended, the key is free.
         first.call_as(&renewed, "disconnect").await;
         assert_ne!(operator.connect(json!({ key: "mine" })).await.id, first.id);

@@ -105,3 +105,93 @@ fn the_example_is_what_the_code_says_and_can_be_read() {
     std::fs::write(directory.path().join("sessiond.toml"), text_of_defaults.join("\n")).unwrap();
     text(&config(directory.path(), &[], &[]));
 }
+
+/// A start that must fail, or must not come to that, with what it says.
+fn serve(directory: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sessiond"));
+    command.current_dir(directory).args(["serve", "--listen", "127.0.0.1:0"]).args(arguments);
+    command.envs(environment.iter().copied()).output().unwrap()
+}
+
+#[test]
+fn what_cannot_be_meant_is_refused_with_how_to_write_it() {
+    let directory = TempDir::new().unwrap();
+    let secret = "--bootstrap-client-secret=a secret of thirty-two characters or more";
+    for (arguments, words) in [
+        (&["--public-url", "foo"][..], &["--public-url", "https://sessions.example.com"][..]),
+        (&["--public-url", "ftp://x"], &["neither http nor https"]),
+        (&["--public-url", "https://x/?a=b"], &["no user, query or fragment"]),
+        (&["--public-url", "https://me:pass@x/"], &["no user, query or fragment"]),
+        (&["--bootstrap-client-id", "an id", secret], &["without spaces and colons"]),
+        (&["--bootstrap-client-id", "an:id", secret], &["without spaces and colons"]),
+        (&["--listen", ":80000"], &["80000 is no port", "0 to 65535"]),
+        (&["--listen", ":8080"], &["127.0.0.1:8080", "0.0.0.0:8080"]),
+        (&["--listen", "8080"], &["127.0.0.1:8080"]),
+        (&["--listen", "127.0.0.1"], &["a port is missing", "127.0.0.1:8080"]),
+        (&["--listen", "example.com:8080"], &["not a name"]),
+        (&["--listen", "::1"], &["[::1]:8080"]),
+        (&["--metrics-listen", ":80000"], &["80000 is no port"]),
+        (&["--trusted-proxy", "proxy.example.com"], &["10.0.0.1, 10.0.0.0/8"]),
+        (&["--trusted-proxy", "10.0.0.0/33"], &["10.0.0.1, 10.0.0.0/8"]),
+        (&["--allow-origin", "app.example.com"], &["https://app.example.com"]),
+        (&["--allow-origin", "https://app.example.com/path"], &["as browsers send them"]),
+    ] {
+        let output = serve(directory.path(), arguments, &[]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "{arguments:?}");
+        assert!(words.iter().all(|word| said.contains(word)), "{arguments:?}: {said}");
+    }
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "nothing was made");
+}
+
+#[test]
+fn an_address_alone_is_a_network_of_one_and_localhost_is_this_machine() {
+    let directory = TempDir::new().unwrap();
+    let one = "10.0.0.1";
+    let networks = ["trusted-proxy", "allow-upstream", "webhook-allow", "issuer-allow", "allow-machine"];
+    let mut arguments = vec!["--listen".to_owned(), "localhost:8080".to_owned()];
+    arguments.extend(networks.iter().flat_map(|name| [format!("--{name}"), one.to_owned()]));
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    text(&config(directory.path(), &arguments, &[]));
+}
+
+#[test]
+fn a_variable_that_is_no_option_is_named_with_the_one_that_may_be_meant() {
+    let directory = TempDir::new().unwrap();
+    let output =
+        serve(directory.path(), &[], &[("SESSIOND_LISTNE", "127.0.0.1:1"), ("SESSIOND_ELEPHANT", "1")]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success());
+    for word in ["SESSIOND_LISTNE (did you mean SESSIOND_LISTEN?)", "SESSIOND_ELEPHANT"] {
+        assert!(said.contains(word), "{word}: {said}");
+    }
+    // What Kubernetes sets for a service of this name is nobody's mistake.
+    let environment =
+        [("SESSIOND_SERVICE_HOST", "10.0.0.1"), ("SESSIOND_PORT_8080_TCP", "tcp://10.0.0.1:8080")];
+    text(&config(directory.path(), &[], &environment));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_hardly_meant_is_said_and_done() {
+    use crate::support::Daemon;
+    use crate::support::daemon::command;
+    let directory = TempDir::new().unwrap();
+    let daemon = Daemon::start(directory.path(), &["--idle-after", "20m", "--token-lifetime", "48h"]);
+    for words in [
+        "--idle-after is 20m, longer than --stale-after with 15m",
+        "--token-lifetime is 2d, longer than --absolute-lifetime with 1d",
+    ] {
+        assert!(daemon.log().contains(words), "{words}: {}", daemon.log());
+    }
+    let unused = "--bootstrap-client-id and its secret are not used";
+    assert!(daemon.terminate().success());
+    // The same ones again are those that were used; others are not.
+    let daemon = Daemon::start(directory.path(), &[]);
+    assert!(!daemon.log().contains(unused) && !daemon.log().contains("longer than"), "{}", daemon.log());
+    assert!(daemon.terminate().success());
+    let mut other = command(directory.path(), &[]);
+    other.env("SESSIOND_BOOTSTRAP_CLIENT_SECRET", "another secret of thirty-two characters or more");
+    let daemon = Daemon::spawn(other);
+    assert!(daemon.log().contains(unused), "{}", daemon.log());
+    assert!(daemon.terminate().success());
+}

@@ -1,13 +1,17 @@
 //! One binary, one file a subject.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, clippy::print_stdout)]
 
 mod agents;
 mod api_keys;
+mod authority;
 mod authorization;
+mod clock;
 mod configuration;
 mod credentials;
 mod directory;
+mod door;
 mod feeds;
+mod files;
 mod golden;
 mod health;
 mod hostile;
@@ -16,6 +20,8 @@ mod issuers;
 mod kills;
 mod limits;
 mod lines;
+mod logs;
+mod made;
 mod mcp;
 mod media;
 mod metrics;
@@ -28,6 +34,7 @@ mod people;
 mod races;
 mod rooms;
 mod rules;
+mod security;
 mod service;
 mod store;
 mod support;

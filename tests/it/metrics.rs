@@ -59,8 +59,14 @@ async fn every_metric_is_there_under_its_name_and_no_id_is_in_any() {
     }
     let expected = [
         ("sessiond_append_duration_seconds", "histogram"),
+        ("sessiond_bodies_refused_total", "counter"),
+        ("sessiond_body_bytes", "gauge"),
         ("sessiond_build_info", "gauge"),
         ("sessiond_commit_batch_size", "histogram"),
+        ("sessiond_connections", "gauge"),
+        ("sessiond_connections_full_total", "counter"),
+        ("sessiond_connections_overdue_total", "counter"),
+        ("sessiond_connections_taken_total", "counter"),
         ("sessiond_events_appended_total", "counter"),
         ("sessiond_expiry_delay_seconds", "histogram"),
         ("sessiond_http_request_duration_seconds", "histogram"),

@@ -185,6 +185,8 @@ async fn clients_can_learn_where_tokens_are_to_be_had() {
     let metadata = |issuer: String| {
         json!({
             "issuer": issuer,
+            // The SDKs of MCP clients read no document without it.
+            "authorization_endpoint": server.url("/oauth2/authorize"),
             "token_endpoint": server.url("/oauth2/token"),
             "grant_types_supported": ["client_credentials"],
             "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],

@@ -14,7 +14,8 @@ use sessiond::core::event::{
     ActivityRecorded, ActivitySource, ApplicationChanged, ApplicationCreated, ApplicationEvent, Connected,
     Counts, Disconnected, Expired, OauthClient, OrganizationCreated, OrganizationEvent, Personal,
     PhaseChanged, RevocationBegan, RevocationEnded, RevocationEvent, ServiceAccountCreated,
-    ServiceAccountEvent, SessionEvent, TokenRenewed, UpstreamCredential, UpstreamSet, personal_digest,
+    ServiceAccountEvent, SessionEvent, TokenRenewed, UpstreamCredential, UpstreamHeaders, UpstreamSet,
+    personal_digest,
 };
 use sessiond::core::filter::{Facts, Filter};
 use sessiond::core::ids::{
@@ -226,7 +227,8 @@ fn a_connect_opens_a_session_whose_token_lasts_as_long_as_the_credential() {
             kind: Kind::Agent,
             principal: PrincipalNumber(1),
             anchor: None,
-            client_session_id: Some("run-1".into()),
+            // What the client called it is personal, and stands beside the event.
+            client_session_id: None,
             token_identifier: None,
             token_expires_at: at(1000),
             lifetime_ends_at: at(86_400),
@@ -286,14 +288,20 @@ fn a_connect_is_refused_with_an_expired_credential_from_its_very_instant_on() {
     assert_eq!(nothing().when(connect(), at(1000)), Err(Refusal::Expired));
 }
 
+const ADA: PrincipalNumber = PrincipalNumber(1);
+
 #[test]
 fn the_natural_key_is_the_anchor_else_the_client_session_id_and_else_the_token_identifier() {
-    assert_eq!(natural_key(Some("z"), None, Some("a"), Some("b")), Some(NaturalKey::Anchor("z")));
-    assert_eq!(natural_key(None, None, Some("a"), Some("b")), Some(NaturalKey::ClientSessionId("a")));
-    assert_eq!(natural_key(None, None, None, Some("b")), Some(NaturalKey::TokenIdentifier("b")));
-    assert_eq!(natural_key(None, None, None, None), None);
-    assert_ne!(natural_key(None, None, Some("x"), None), natural_key(None, None, None, Some("x")));
-    assert_ne!(natural_key(Some("x"), None, None, None), natural_key(None, None, Some("x"), None));
+    assert_eq!(natural_key(ADA, Some("z"), None, Some("a"), Some("b")), Some(NaturalKey::Anchor("z")));
+    assert_eq!(natural_key(ADA, None, None, Some("a"), Some("b")), Some(NaturalKey::ClientSessionId(ADA, "a")));
+    assert_eq!(natural_key(ADA, None, None, None, Some("b")), Some(NaturalKey::TokenIdentifier(ADA, "b")));
+    assert_eq!(natural_key(ADA, None, None, None, None), None);
+    let named = |principal| natural_key(principal, None, None, Some("x"), None);
+    assert_ne!(named(ADA), natural_key(ADA, None, None, None, Some("x")));
+    assert_ne!(natural_key(ADA, Some("x"), None, None, None), named(ADA));
+    assert_ne!(named(ADA), named(PrincipalNumber(2)), "what a client makes up is told apart by whose it is");
+    let in_resource = |principal| natural_key(principal, None, Some("stream"), Some("x"), None);
+    assert_eq!(in_resource(ADA), in_resource(PrincipalNumber(2)), "a name in a resource is the application's");
 }
 
 #[test]
@@ -798,6 +806,7 @@ fn application(events: &[ApplicationEvent]) -> Application {
             scopes: vec![],
             allowed_resources: vec![],
         },
+        on_the_way: false,
     }));
     let mut application = None;
     for (index, event) in [&created].into_iter().chain(events).enumerate() {
@@ -845,13 +854,17 @@ fn an_application_cannot_take_anothers_name() {
 
 #[test]
 fn an_upstream_is_set_once_per_value() {
-    let set = |url: &str| UpstreamSet { url: url.into(), credential: None };
+    let set = |url: &str| UpstreamSet { url: url.into(), ..UpstreamSet::default() };
     let one = [ApplicationEvent::UpstreamSet(set("http://one"))];
     let decide = |command: UpstreamSet| {
         decide_application(&application(&one), &ApplicationCommand::SetUpstream(command), false)
     };
     assert_eq!(decide(set("http://one")), Ok(vec![]));
     assert_eq!(decide(set("http://two")), Ok(vec![ApplicationEvent::UpstreamSet(set("http://two"))]));
+    // What may pass beside the usual is a part of it.
+    let headers = Some(UpstreamHeaders { to_upstream: vec!["x-tenant".into()], ..Default::default() });
+    let more = UpstreamSet { headers, ..set("http://one") };
+    assert_eq!(decide(more.clone()), Ok(vec![ApplicationEvent::UpstreamSet(more)]));
 }
 
 #[test]
@@ -859,6 +872,7 @@ fn an_upstreams_credential_is_set_again_because_its_secret_may_differ_and_leavin
     let set = |credential: Option<&str>| UpstreamSet {
         url: "http://one".into(),
         credential: credential.map(|name| UpstreamCredential::Header { name: name.into() }),
+        headers: None,
     };
     let with = [ApplicationEvent::UpstreamSet(set(Some("X-Api-Key")))];
     let without = [with[0].clone(), ApplicationEvent::UpstreamSet(set(None))];
@@ -885,7 +899,7 @@ fn an_archived_application_takes_no_wishes_and_no_connects() {
     for command in [
         change("Lamp", None),
         ApplicationCommand::RotateSecret,
-        ApplicationCommand::SetUpstream(UpstreamSet { url: "http://one".into(), credential: None }),
+        ApplicationCommand::SetUpstream(UpstreamSet { url: "http://one".into(), ..UpstreamSet::default() }),
     ] {
         assert_eq!(decide_application(&archived, &command, false), Err(DirectoryRefusal::Archived));
     }
@@ -1030,7 +1044,7 @@ fn an_exclusive_connect_is_refused_where_a_live_session_has_its_key_even_to_its_
 
 #[test]
 fn a_name_is_taken_within_its_resource_alone() {
-    let key = |resource, name| natural_key(None, resource, Some(name), Some("connection"));
+    let key = |resource, name| natural_key(ADA, None, resource, Some(name), Some("connection"));
     assert_eq!(key(Some("a"), "one"), Some(NaturalKey::Named { resource: "a", name: "one" }));
     assert_ne!(key(Some("a"), "one"), key(Some("b"), "one"));
     assert_ne!(key(Some("a"), "one"), key(None, "one"));

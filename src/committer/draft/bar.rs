@@ -9,7 +9,7 @@ use super::Draft;
 use crate::committer::{Beginning, By};
 use crate::core::api_key::{ApiKey, ApiKeyEvent};
 use crate::core::bar::{BarScope, Barring, Credentials};
-use crate::core::caller::ActorKind;
+use crate::core::caller::{ActorKind, Scopes};
 use crate::core::ids::{
     OrganizationNumber, PrincipalNumber, RevocationNumber, SessionNumber, Stream, StreamKind,
 };
@@ -48,6 +48,13 @@ impl Draft<'_> {
         let own = Some(by.actor.id).filter(|_| by.actor.kind == ActorKind::ApiKey);
         // Whoever asks is to hear the answer.
         let revoked = keys.iter().filter(|key| bar.keys && Some(key.id) != own);
+        if let Some(authority) = &by.authority {
+            // To end a key is to take its rights.
+            let rights = revoked.clone().map(|key| Scopes::parse(&key.scopes).0);
+            for rights in rights {
+                Error::unless_may_give(authority.scopes, rights)?;
+            }
+        }
         let revoked: Vec<_> =
             revoked.map(|key| Stream { kind: StreamKind::ApiKey, number: key.number }).collect();
         let found = Credentials {

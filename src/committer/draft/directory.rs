@@ -80,7 +80,7 @@ impl Draft<'_> {
             Some(other) => Err(Error::Conflict {
                 code: "issuer_taken",
                 message: format!(
-                    "tokens of {} for {} are taken by another organization; choose an audience of your own",
+                    "tokens of {} for {} are taken already; choose an audience of your own",
                     other.issuer, other.audience
                 ),
             }),
@@ -128,6 +128,7 @@ impl Draft<'_> {
         if let Some(found) = found {
             return Ok(found);
         }
+        self.room_for_application(organization)?;
         self.free_client(&made.oauth.client_id)?;
         match self.create_application(by, organization, made, None)? {
             Done::Application(application) => Ok(*application),
@@ -146,7 +147,7 @@ impl Draft<'_> {
         Ok(Done::Application(Box::new(application)))
     }
 
-    fn live_applications(&self, organization: OrganizationNumber) -> impl Iterator<Item = &Application> {
+    pub(super) fn live_applications(&self, organization: OrganizationNumber) -> impl Iterator<Item = &Application> {
         let known =
             self.known.applications.values().filter(|one| !self.applications.contains_key(&one.number));
         known
@@ -179,6 +180,10 @@ impl Draft<'_> {
         {
             return Ok(Done::Item(Box::new(Item::MediaStream(one.clone()))));
         }
+        if place.is_none() {
+            // Before an application is made for it.
+            self.room_for_stream(organization)?;
+        }
         let application = self.application_named(by, organization, &declaration.application)?.number;
         let declared = MediaStreamDeclared {
             id: declaration.id,
@@ -200,7 +205,13 @@ impl Draft<'_> {
         wish: &ItemEvent,
         side: &[SideWrite],
     ) -> Result<Done, Error> {
-        let stream = stream.unwrap_or_else(|| self.next_stream(wish.kind()));
+        let stream = match stream {
+            Some(stream) => stream,
+            None => {
+                self.room_for_item(organization, wish.kind())?;
+                self.next_stream(wish.kind())
+            }
+        };
         let before = self.item(stream).filter(|item| item.organization() == organization).cloned();
         match item::decide(before.as_ref(), wish).map_err(|_| Error::NotFound(thing(wish.kind())))? {
             Some(event) => {

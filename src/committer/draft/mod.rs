@@ -2,7 +2,9 @@
 
 mod bar;
 mod directory;
+mod authority;
 mod limits;
+mod made;
 mod principals;
 mod revocations;
 mod sessions;
@@ -24,6 +26,7 @@ use crate::core::ids::{
     ServiceAccountNumber, SessionNumber, Stream,
 };
 use crate::core::item::Item;
+use crate::core::maxima::Maxima;
 use crate::core::once::Outcome;
 use crate::core::policy::Policy;
 use crate::core::principal::Standing;
@@ -78,6 +81,7 @@ struct Drafted {
 pub struct Draft<'a> {
     known: &'a Known,
     policy: Policy,
+    maxima: Maxima,
     now: Time,
     chain: Chain,
     events: Vec<Recorded>,
@@ -85,6 +89,8 @@ pub struct Draft<'a> {
     before: HashMap<Stream, [u8; 32]>,
     sessions: HashMap<SessionNumber, Drafted>,
     keys: HashMap<KeyDigest, SessionNumber>,
+    /// Where in the log the tokens of sessions were issued that got another in this batch.
+    tokens: HashMap<SessionNumber, Position>,
     organizations: BTreeMap<OrganizationNumber, Organization>,
     applications: BTreeMap<ApplicationNumber, Application>,
     service_accounts: BTreeMap<ServiceAccountNumber, ServiceAccount>,
@@ -114,16 +120,18 @@ struct Fact<'a> {
 }
 
 impl<'a> Draft<'a> {
-    pub fn new(known: &'a Known, chain: Chain, policy: Policy, now: Time) -> Self {
+    pub fn new(known: &'a Known, chain: Chain, (policy, maxima): (Policy, Maxima), now: Time) -> Self {
         Self {
             known,
             policy,
+            maxima,
             now,
             chain,
             events: vec![],
             before: HashMap::new(),
             sessions: HashMap::new(),
             keys: HashMap::new(),
+            tokens: HashMap::new(),
             organizations: BTreeMap::new(),
             applications: BTreeMap::new(),
             service_accounts: BTreeMap::new(),
@@ -140,6 +148,7 @@ impl<'a> Draft<'a> {
 
     /// Decides one unit, and records its outcome where it is not to happen again. A refusal leaves nothing behind.
     pub fn decide(&mut self, by: &By, work: &Work) -> Result<Done, Error> {
+        self.still_stands(by)?;
         let done = self.decide_work(by, work)?;
         if let Some(once) = &by.once {
             self.side.push(SideWrite::Outcome(Outcome {
@@ -179,7 +188,7 @@ impl<'a> Draft<'a> {
             Work::EnsureApplication { organization, made } => {
                 self.ensure_application(by, *organization, made)
             }
-            Work::Introduce(introduction) => Ok(Done::Principal(self.meet(introduction))),
+            Work::Introduce(introduction) => Ok(Done::Principal(self.meet(introduction)?)),
             Work::Organization { number, command } => self.change_organization(by, *number, command),
             Work::CreateOrganization(founding) => self.found(by, founding),
             Work::CreateApplication { organization, created, secret_hash } => {
@@ -216,7 +225,8 @@ impl<'a> Draft<'a> {
                 });
                 Ok(Done::ServiceAccount(Box::new(account)))
             }
-            Work::IssueToken(token) => {
+            Work::IssueToken { token, as_of } => {
+                self.unchanged_since(token, *as_of)?;
                 let archived = match token.client_kind {
                     ActorKind::Application => self
                         .application(ApplicationNumber(token.client))

@@ -4,18 +4,20 @@ use super::Draft;
 use crate::committer::Introduction;
 use crate::core::ids::PrincipalNumber;
 use crate::core::token::Principal;
+use crate::error::Error;
 use crate::gate::Change;
 use crate::store::SideWrite;
 
 impl Draft<'_> {
     /// The number of a principal, which is written down if it is new.
-    pub(super) fn meet(&mut self, introduction: &Introduction) -> PrincipalNumber {
+    pub(super) fn meet(&mut self, introduction: &Introduction) -> Result<PrincipalNumber, Error> {
         let Introduction { organization, subject_digest, .. } = *introduction;
         let key = (organization, subject_digest);
         let drafted = self.principals.get(&key).copied();
         let number = match drafted.or_else(|| self.known.principal(organization, &subject_digest)) {
             Some(number) => number,
             None => {
+                self.room_for_principal(organization)?;
                 self.chain.last_principal += 1;
                 let number = PrincipalNumber(self.chain.last_principal);
                 let principal = Principal {
@@ -35,6 +37,6 @@ impl Draft<'_> {
             let (name, email) = (introduction.name.clone(), introduction.email.clone());
             self.side.push(SideWrite::DescribePrincipal { number, name, email });
         }
-        number
+        Ok(number)
     }
 }

@@ -93,7 +93,11 @@ impl Draft<'_> {
     pub(super) fn connect(&mut self, by: &By, opening: &Opening) -> Result<Done, Error> {
         let connect = &opening.connect;
         let principal = self.principal_of(opening);
-        let connect = Connect { principal, id: self.later_id(connect.id), ..connect.clone() };
+        if principal.0 > self.chain.last_principal {
+            self.room_for_principal(opening.connect.organization)?;
+        }
+        let personal = connect.facts();
+        let connect = Connect { principal, id: self.later_id(connect.id), personal, ..connect.clone() };
         let key = connect.key().map(|key| key_digest(connect.application, key));
         let holder = key.and_then(|key| self.holder(&key)).cloned();
         let personal = serde_json::to_string(&connect.personal).unwrap_or_default();
@@ -201,6 +205,7 @@ impl Draft<'_> {
             issued_at: session.head.position,
             expires_at: session.token_expires_at,
         };
+        self.tokens.insert(number, token.issued_at);
         self.side.push(SideWrite::SessionToken(number, token));
         self.changes.push(Change::SessionToken(number, token));
     }
@@ -330,6 +335,7 @@ impl Draft<'_> {
         let Some(session) = evolve(before, &event, &envelope) else { return };
         let index = self.events.len() - 1;
         let fresh = connecting.filter(|_| connected).map(|(connect, _)| Fresh {
+            loaded_at: None,
             key: connect.key().map(|key| key_digest(application, key)),
             terms: Terms {
                 hostname: connect.personal.hostname.as_deref().map(Into::into),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{Known, Open};
 use crate::core::Time;
 use crate::core::command::NaturalKey;
-use crate::core::ids::{ApplicationNumber, OrganizationNumber, Stream, StreamKind};
+use crate::core::ids::{ApplicationNumber, OrganizationNumber, PrincipalNumber, Stream, StreamKind};
 use crate::core::item::Item;
 use crate::core::place::MediaStream;
 use crate::core::session::Session;
@@ -110,6 +110,11 @@ impl Known {
         own.get(&names.map(str::to_owned)).and_then(|number| self.media_stream(*number))
     }
 
+    /// How many media streams an organization has declared, those of archived applications too.
+    pub fn streams_in(&self, organization: OrganizationNumber) -> usize {
+        self.places.streams.get(&organization).map_or(0, BTreeMap::len)
+    }
+
     fn is_live(&self, application: ApplicationNumber) -> bool {
         self.applications.get(&application).is_some_and(|one| one.archived_at.is_none())
     }
@@ -126,18 +131,24 @@ impl Known {
         }
     }
 
-    /// The live sessions of a media stream.
-    fn viewers<'a>(&'a self, stream: &'a MediaStream, now: Time) -> impl Iterator<Item = &'a Open> {
+    /// The live sessions of a media stream, all or one person's.
+    fn viewers<'a>(
+        &'a self,
+        stream: &'a MediaStream,
+        whose: Option<PrincipalNumber>,
+        now: Time,
+    ) -> impl Iterator<Item = &'a Open> {
         let numbers = self.index.of_resource(stream.application, &stream.stream);
         numbers.filter_map(|number| self.sessions.get(&number)).filter(move |open| {
             let status = derived_status(&open.session, open.seen_at(), now);
-            matches!(status, DerivedStatus::Active | DerivedStatus::Idle)
+            let theirs = whose.is_none_or(|person| person == open.session.principal);
+            theirs && matches!(status, DerivedStatus::Active | DerivedStatus::Idle)
         })
     }
 
     /// The names of a media stream's live sessions, in the order in which they connected.
-    pub fn names_at(&self, stream: &MediaStream, now: Time) -> Vec<Arc<str>> {
-        self.viewers(stream, now).filter_map(|open| open.terms.name.clone()).collect()
+    pub fn names_at(&self, stream: &MediaStream, whose: Option<PrincipalNumber>, now: Time) -> Vec<Arc<str>> {
+        self.viewers(stream, whose, now).filter_map(|open| open.terms.name.clone()).collect()
     }
 
     /// A live session of a media stream by its name.
@@ -147,15 +158,22 @@ impl Known {
         (now < session.lifetime_ends_at).then_some(session)
     }
 
-    /// What the sessions of media streams add up to.
-    pub fn sum<'a>(&self, streams: impl IntoIterator<Item = &'a MediaStream>, now: Time) -> Sum {
+    /// What the sessions of media streams add up to. Of one person's only those that are live: what has ended is kept for
+    /// a stream as a whole.
+    pub fn sum<'a>(
+        &self,
+        streams: impl IntoIterator<Item = &'a MediaStream>,
+        whose: Option<PrincipalNumber>,
+        now: Time,
+    ) -> Sum {
         let mut sum = Sum::default();
         for stream in streams {
             let past = self.past.get(&stream.application).and_then(|past| past.get(&stream.stream));
+            let past = past.filter(|_| whose.is_none());
             sum.total = sum.total.saturating_add(past.map_or(0, |past| past.bytes_out));
             sum.created_at =
                 sum.created_at.map_or(Some(stream.declared_at), |at| Some(at.min(stream.declared_at)));
-            for open in self.viewers(stream, now) {
+            for open in self.viewers(stream, whose, now) {
                 sum.add(&open.session);
             }
         }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::core::Time;
 use crate::core::api_key::ApiKey;
 use crate::core::application::{Application, Organization};
-use crate::core::caller::{Actor, ActorKind};
+use crate::core::caller::{Actor, ActorKind, Scopes};
 use crate::core::event::{Counts, Issuer};
 use crate::core::filter::{Facts, Filter};
 use crate::core::hook::Hook;
@@ -26,6 +26,7 @@ use crate::core::status::{DerivedStatus, derived_status};
 use crate::core::token::{AccessToken, SessionToken};
 use crate::core::webhook::Webhook;
 use crate::gate::index;
+use crate::gate::ordered::By;
 use crate::gate::{Client, KeyDigest, Seen, Summary};
 
 use super::{Known, Open};
@@ -138,6 +139,11 @@ impl Known {
         self.access_tokens.get(&id)
     }
 
+    /// How many principals an organization knows.
+    pub fn principals_in(&self, organization: OrganizationNumber) -> usize {
+        self.met.get(&organization).copied().unwrap_or(0)
+    }
+
     pub fn principal(&self, organization: OrganizationNumber, digest: &[u8; 32]) -> Option<PrincipalNumber> {
         self.principals.get(&(organization, *digest)).copied()
     }
@@ -216,8 +222,15 @@ impl Known {
                     index::ascending(sets, after).filter_map(place).take(slice.limit).collect()
                 }
             }
-            (_, None) => {
-                let places = sets.into_iter().flatten().copied().filter_map(place);
+            (Order::LastActive | Order::Expires, None) => {
+                let fitting: usize = sets.iter().map(|set| set.len()).sum();
+                let ordered = self.walk_in_order(&applications, slice, fitting);
+                let numbers: Box<dyn Iterator<Item = SessionNumber>> = match ordered {
+                    Some(walk) => Box::new(walk.filter_map(place).take(slice.limit).map(|(_, number)| number)),
+                    None => Box::new(sets.into_iter().flatten().copied()),
+                };
+                // Also those that were walked to: what was seen since has moved.
+                let places = numbers.filter_map(place);
                 if slice.descending {
                     least(places.map(Reverse), slice.limit).into_iter().map(|Reverse(place)| place).collect()
                 } else {
@@ -225,6 +238,24 @@ impl Known {
                 }
             }
         }
+    }
+
+    /// The open sessions of applications in order, where that is less to look at than all that may fit a filter: on the
+    /// way to a whole page of them lie, each time, as many others as there are more of those.
+    fn walk_in_order<'a>(
+        &'a self,
+        applications: &[ApplicationNumber],
+        slice: &Slice,
+        fitting: usize,
+    ) -> Option<impl Iterator<Item = SessionNumber> + use<'a>> {
+        let by = match slice.order {
+            Order::LastActive => By::Activity,
+            Order::Expires => By::Expiry,
+            Order::Connected => return None,
+        };
+        let all = self.ordered.len(applications);
+        let pays = slice.limit.saturating_mul(all) < fitting.saturating_mul(fitting);
+        pays.then(|| self.ordered.walk(applications, by, slice.descending, slice.after))
     }
 
     /// How many open sessions of an organization fit a filter, by status. Without more than an application, a kind and
@@ -336,6 +367,13 @@ impl Known {
             Item::ApiKey(key) => Some(key),
             _ => None,
         })
+    }
+
+    /// What the API keys of a person open together.
+    pub fn rights_of_keys(&self, person: PrincipalNumber) -> Scopes {
+        let keys = self.api_keys().filter(|key| key.principal == Some(person) && key.revoked_at.is_none());
+        let scopes = keys.flat_map(|key| Scopes::parse(&key.scopes).0.iter().collect::<Vec<_>>());
+        scopes.fold(Scopes::default(), Scopes::with)
     }
 
     pub fn schedules(&self) -> impl DoubleEndedIterator<Item = &Schedule> {
@@ -451,9 +489,7 @@ impl Open {
     fn ordered_by(&self, order: Order) -> Time {
         match order {
             Order::Connected => self.session.connected_at,
-            Order::LastActive => {
-                self.seen_at().map_or(self.session.last_active_at, |at| at.max(self.session.last_active_at))
-            }
+            Order::LastActive => self.last_active_at(),
             Order::Expires => self.session.token_expires_at,
         }
     }

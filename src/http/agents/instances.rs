@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::read::listed;
 use super::{Session, SessionList};
 use crate::core::bar::Bar;
+use crate::core::relation::Way;
 use crate::http::App;
 use crate::http::extract::{CanEnd, CanRead, Ids, Query};
 use crate::http::filter::{
@@ -63,7 +64,7 @@ pub async fn get_instance(
     State(app): State<App>,
 ) -> Result<Json<InstanceEnvelope>, Problem> {
     let [session] = ids;
-    let view = app.sessions.view_by_id(&caller, session).await?;
+    let view = app.sessions.view_by_id(&caller, Way::Management, session).await?;
     Ok(Json(InstanceEnvelope { agent_instance: view.into() }))
 }
 
@@ -83,8 +84,8 @@ pub async fn revoke_instance(
     State(app): State<App>,
 ) -> Result<StatusCode, Problem> {
     let [session] = ids;
-    let view = app.sessions.view_by_id(&caller, session).await?;
-    app.sessions.revoke_one(&caller, view.application_id, session, Bar::default(), None).await?;
+    let session = app.sessions.to_act_on(&caller, Way::Management, session).await?;
+    app.sessions.revoke_session(&caller, &session, Bar::default(), None).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

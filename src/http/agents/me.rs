@@ -3,19 +3,16 @@
 use axum::Json;
 use axum::extract::{OriginalUri, State};
 use axum::response::Response;
-use uuid::Uuid;
 
 use super::{Ended, SessionEnvelope, listed};
 use crate::core::bar::Bar;
-use crate::core::caller::Caller;
-use crate::error::Error;
+use crate::core::relation::Way;
 use crate::http::App;
 use crate::http::extract::{Ids, Person, Query};
 use crate::http::filter::{
     FilterParameters, LimitParameter, ListParameters, PageParameters, StatusParameters,
 };
 use crate::http::problem::{Problem, ProblemBody};
-use crate::sessions::View;
 
 /// List my sessions
 ///
@@ -55,12 +52,12 @@ pub async fn my_sessions(
         (status = 404, description = "No such session, or another person's.", body = ProblemBody),
     ))]
 pub async fn my_session(
-    Person(caller, principal): Person,
+    Person(caller, _): Person,
     Ids(ids): Ids<1>,
     State(app): State<App>,
 ) -> Result<Json<SessionEnvelope>, Problem> {
     let [id] = ids;
-    Ok(Json(SessionEnvelope { session: own(&app, &caller, principal, id).await?.into() }))
+    Ok(Json(SessionEnvelope { session: app.sessions.view_by_id(&caller, Way::Person, id).await?.into() }))
 }
 
 /// End one of my sessions
@@ -75,18 +72,12 @@ pub async fn my_session(
         (status = 404, description = "No such session, or another person's.", body = ProblemBody),
     ))]
 pub async fn end_my_session(
-    Person(caller, principal): Person,
+    Person(caller, _): Person,
     Ids(ids): Ids<1>,
     State(app): State<App>,
 ) -> Result<Json<Ended>, Problem> {
     let [id] = ids;
-    let application = own(&app, &caller, principal, id).await?.application_id;
-    let revoked = app.sessions.revoke_one(&caller, application, id, Bar::default(), None).await?;
+    let session = app.sessions.to_act_on(&caller, Way::Person, id).await?;
+    let revoked = app.sessions.revoke_session(&caller, &session, Bar::default(), None).await?;
     Ok(Json(revoked.into()))
-}
-
-/// Another person's session is not there.
-async fn own(app: &App, caller: &Caller, principal: Uuid, id: Uuid) -> Result<View, Problem> {
-    let view = app.sessions.view_by_id(caller, id).await?;
-    if view.principal_id == principal { Ok(view) } else { Err(Error::NotFound("Session").into()) }
 }

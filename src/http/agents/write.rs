@@ -54,8 +54,8 @@ pub struct CreatedSession {
 
 /// Open a session
 ///
-/// Opens a session, or attaches to the live one with the same `clientSessionId` (else `tokenIdentifier`): the same id, a
-/// fresh token, the old token dead.
+/// Opens a session, or attaches to the principal's live one with the same `clientSessionId` (else `tokenIdentifier`): the
+/// same id, a fresh token, the old token dead. What another principal calls so is another session.
 #[utoipa::path(post, path = "/api/v1/agent-sessions", operation_id = "agent.create", tag = "agent", security(("bearer" = [])),
     request_body(content = CreateSession, description = "What is known of the client."),
     responses(
@@ -64,7 +64,7 @@ pub struct CreatedSession {
         (status = 400, description = "A field is wrong.", body = ProblemBody),
         (status = 401, description = "Nothing valid was presented, or it was revoked: authenticate again.", body = ProblemBody),
         (status = 404, description = "No such application, or it is archived.", body = ProblemBody),
-        (status = 409, description = "A live session of another principal holds the key.", body = ProblemBody),
+        (status = 409, description = "The application allows no more sessions at a time.", body = ProblemBody),
     ))]
 pub async fn create(
     Agent(caller): Agent,
@@ -133,6 +133,7 @@ fn recorded(last_active_at: Time, token_expires_at: Time) -> Json<Recorded> {
         (status = 200, description = "Recorded.", body = Recorded),
         (status = 400, description = "The id is not a UUID.", body = ProblemBody),
         (status = 401, description = "Nothing valid was presented; the reason says whether it expired or was revoked.", body = ProblemBody),
+        (status = 403, description = "A scope is missing, or the session is of a kind that another surface keeps (`other_surface`).", body = ProblemBody),
         (status = 404, description = "No such session.", body = ProblemBody),
         (status = 410, description = "The session has ended; `reason` says why.", body = ProblemBody),
         (status = 503, description = "Too much is waiting; come back after `Retry-After` seconds.", body = ProblemBody),
@@ -172,6 +173,7 @@ pub struct ReportedActivity {
         (status = 200, description = "Recorded.", body = Recorded),
         (status = 400, description = "A field or the id is wrong.", body = ProblemBody),
         (status = 401, description = "Nothing valid was presented; the reason says whether it expired or was revoked.", body = ProblemBody),
+        (status = 403, description = "A scope is missing, or the session is of a kind that another surface keeps (`other_surface`).", body = ProblemBody),
         (status = 404, description = "No such session.", body = ProblemBody),
         (status = 410, description = "The session has ended; `reason` says why.", body = ProblemBody),
         (status = 503, description = "Too much is waiting; come back after `Retry-After` seconds.", body = ProblemBody),
@@ -305,10 +307,11 @@ pub struct Renewed {
 #[utoipa::path(post, path = "/api/v1/agent-sessions/{sessionId}/renew", operation_id = "agent.renew", tag = "agent",
     security(("bearer" = [])), params(("sessionId" = Uuid, Path, description = "The session.")),
     responses(
-        (status = 200, description = "The new token.", body = Renewed),
+        (status = 200, description = "The new token. Of several who present the same token, one gets this.", body = Renewed),
         (status = 400, description = "The id is not a UUID.", body = ProblemBody),
         (status = 401, description = "Nothing valid was presented; the reason says whether it expired or was revoked.", body = ProblemBody),
         (status = 404, description = "No such session.", body = ProblemBody),
+        (status = 409, description = "A session of this kind has no token (`no_session_token`).", body = ProblemBody),
         (status = 410, description = "The session has ended; `reason` says why.", body = ProblemBody),
     ))]
 pub async fn renew(
@@ -342,6 +345,7 @@ pub struct Disconnected {
     responses(
         (status = 200, description = "The session has ended.", body = Disconnected),
         (status = 400, description = "The id is not a UUID.", body = ProblemBody),
+        (status = 403, description = "A scope is missing, or the session is of a kind that another surface keeps (`other_surface`).", body = ProblemBody),
         (status = 404, description = "No such session.", body = ProblemBody),
     ))]
 pub async fn disconnect(

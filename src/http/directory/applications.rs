@@ -7,7 +7,10 @@ use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{DirectoryQuery, Organization, ReadFailures, UpstreamCredentialView, WriteFailures, next_cursor};
+use super::{
+    DirectoryQuery, Organization, PassHeaders, ReadFailures, UpstreamCredentialView, WriteFailures,
+    next_cursor,
+};
 use crate::core::application::Application;
 use crate::core::caller::Caller;
 use crate::directory::{NewApplication, WithSecret};
@@ -38,6 +41,8 @@ pub struct ApplicationView {
     upstream_url: Option<String>,
     /// How the gateway authenticates there; its secret is never shown.
     upstream_credential: Option<UpstreamCredentialView>,
+    /// Headers that pass the gateway beside those that always do.
+    upstream_headers: Option<PassHeaders>,
     sessions: ApplicationSessions,
 }
 
@@ -63,8 +68,8 @@ pub struct ApplicationOauth {
     pkce_required: bool,
     /// The most that its tokens may do.
     scopes: Vec<String>,
-    /// Null: there is no authorization endpoint here. Tokens of people come from an issuer of theirs.
-    authorization_url: Option<String>,
+    /// Where people would sign in; what is there says that they cannot yet. Their tokens come from an issuer of theirs.
+    authorization_url: String,
     token_url: String,
     /// Where its MCP clients connect.
     gateway_url: String,
@@ -168,6 +173,7 @@ impl ApplicationView {
             archived_at: application.archived_at.map(time),
             upstream_url: application.upstream,
             upstream_credential: application.upstream_credential.map(Into::into),
+            upstream_headers: application.upstream_headers.map(Into::into),
             sessions: ApplicationSessions {
                 active: summary.active,
                 idle: summary.idle,
@@ -187,7 +193,7 @@ impl ApplicationOauth {
             client_secret,
             pkce_required: oauth.pkce_required,
             scopes: oauth.scopes,
-            authorization_url: None,
+            authorization_url: format!("{base}/oauth2/authorize"),
             token_url: format!("{base}/oauth2/token"),
             gateway_url: format!("{base}/mcp/{}", application.id),
             redirect_uris: oauth.redirect_uris,
@@ -235,7 +241,7 @@ pub async fn list_applications(
 /// Create an application
 ///
 /// Its client secret is in this answer and nowhere else. A public application is recorded, but can get no token here,
-/// as there is no authorization endpoint: its users' tokens come from an issuer of theirs.
+/// as people cannot sign in here yet: its users' tokens come from an issuer of theirs.
 #[utoipa::path(
     post, path = "/api/v1/applications", operation_id = "applications.create", tag = "applications",
     security(("bearer" = [])),

@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::http::App;
 use crate::http::extract::Body;
 use crate::http::problem::{Problem, ProblemBody};
-use crate::issuers::ALGORITHMS;
+use crate::issuers::{ALGORITHMS, Claimant};
 
 /// An issuer of JWT access tokens (RFC 9068) that the organization trusts.
 #[derive(Serialize, Deserialize, ToSchema)]
@@ -23,7 +23,9 @@ pub struct IssuerBody {
     /// The exact `iss` of its tokens: an `https://` URL.
     #[schema(max_length = 2048)]
     issuer: String,
-    /// One `aud` of its tokens; with the issuer it says whose organization they are for.
+    /// One `aud` of its tokens; with the issuer it says whose organization they are for. The organization's own URL
+    /// (`<public URL>/api/v1/organizations/<id>`) or that of one of its gateways (`<public URL>/mcp/<application id>`); others
+    /// need the operator's word (`--issuer-claim`), save for the first organization.
     #[schema(min_length = 1, max_length = 1024)]
     audience: String,
     /// The signature algorithms to accept: `RS256`, `RS384`, `RS512`, `PS256`, `PS384`, `PS512`, `ES256`, `ES384`, `EdDSA`.
@@ -100,14 +102,15 @@ pub async fn get_issuers(Organization(caller): Organization, State(app): State<A
 /// Trust these external issuers and no others
 ///
 /// Their JWT access tokens are taken wherever ours are, for the principal that is issuer and subject. Tokens of an issuer
-/// that is left out open nothing from the answer on.
+/// that is left out open nothing from the answer on. An audience that another organization could name as well is refused
+/// (`audience_not_own`) unless the operator has given it to this one.
 #[utoipa::path(
     put, path = "/api/v1/organization/issuers", operation_id = "issuers.set", tag = "issuers",
     security(("bearer" = [])),
     request_body = IssuersBody,
     responses(
         (status = 200, description = "The issuers.", body = IssuersBody),
-        (status = 409, description = "Another organization has this issuer with this audience (`issuer_taken`).", body = ProblemBody),
+        (status = 409, description = "Tokens of this issuer for this audience are taken already (`issuer_taken`).", body = ProblemBody),
         WriteFailures,
     ),
 )]
@@ -116,6 +119,16 @@ pub async fn set_issuers(
     State(app): State<App>,
     Body(body): Body<IssuersBody>,
 ) -> Result<Json<IssuersBody>, Problem> {
+    let claimant = Claimant {
+        number: caller.organization,
+        id: caller.organization_id,
+        public_url: &app.public_url,
+        claims: &app.config.issuer_claim,
+    };
+    for issuer in &body.issuers {
+        let owns = |id| app.directory.application(&caller, id).is_ok();
+        claimant.check(&issuer.issuer, &issuer.audience, owns)?;
+    }
     let issuers = body.issuers.into_iter().map(|issuer| issuer.checked(&app));
     let issuers = issuers.collect::<Result<Vec<_>, _>>()?;
     app.directory.set_issuers(&caller, issuers).await?;

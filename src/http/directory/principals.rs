@@ -225,8 +225,9 @@ pub struct Erased {
 /// Forget who a principal is
 ///
 /// Erases its subject, name and e-mail address, and of each of its sessions the name, host name, user agent, client
-/// metadata and address. The principal's id, and what happened when, stays; so does what the client itself called its
-/// session (`clientSessionId`, `tokenIdentifier`). Doing it again is success. What sessions it opens later report is new.
+/// metadata and address, and what the client itself called it (`clientSessionId`, `tokenIdentifier`). The principal's id,
+/// and what happened when, stays; so does the name of a session within a media stream. Doing it again is success. What
+/// sessions it opens later report is new.
 #[utoipa::path(
     delete, path = "/api/v1/principals/{principalId}/personal", operation_id = "principals.erase", tag = "principals",
     security(("bearer" = [])),

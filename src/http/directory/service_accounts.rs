@@ -60,6 +60,16 @@ pub struct ServiceAccountWithSecret {
     service_account: ServiceAccountView,
     /// Shown this once.
     client_secret: String,
+    credentials: ServiceAccountCredentials,
+}
+
+/// What a service account authenticates with, in one piece: the words that clients of Kontext's API read.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceAccountCredentials {
+    client_id: String,
+    /// Shown this once.
+    client_secret: String,
 }
 
 /// A new service account.
@@ -92,7 +102,9 @@ impl ServiceAccountView {
 
 fn shown_with_secret(app: &App, made: WithSecret<ServiceAccount>) -> Json<ServiceAccountWithSecret> {
     let service_account = ServiceAccountView::new(app, &made.made);
-    Json(ServiceAccountWithSecret { service_account, client_secret: made.secret.unwrap_or_default() })
+    let (client_id, client_secret) = (made.made.client_id, made.secret.unwrap_or_default());
+    let credentials = ServiceAccountCredentials { client_id, client_secret: client_secret.clone() };
+    Json(ServiceAccountWithSecret { service_account, client_secret, credentials })
 }
 
 /// List service accounts, newest first

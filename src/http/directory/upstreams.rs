@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::WriteFailures;
 use super::applications::{ApplicationResponse, shown};
-use crate::core::event::UpstreamCredential;
+use crate::core::event::{UpstreamCredential, UpstreamHeaders};
 use crate::directory::NewUpstream;
 use crate::http::App;
 use crate::http::extract::{Body, CanManage, Ids};
@@ -31,6 +31,28 @@ pub enum UpstreamCredentialView {
     },
 }
 
+/// Headers that pass beside those that pass every gateway: by name, at most 32 each way.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PassHeaders {
+    /// Of a client's requests, on their way to the upstream. What would be a credential, says who somebody is, or is
+    /// between the gateway and its neighbours never passes.
+    #[serde(default)]
+    #[schema(max_items = 32)]
+    to_upstream: Vec<String>,
+    /// Of the upstream's answers, on their way to the client. What speaks to browsers or proxies about more than the answer
+    /// never passes.
+    #[serde(default)]
+    #[schema(max_items = 32)]
+    to_client: Vec<String>,
+}
+
+impl From<UpstreamHeaders> for PassHeaders {
+    fn from(UpstreamHeaders { to_upstream, to_client }: UpstreamHeaders) -> Self {
+        Self { to_upstream, to_client }
+    }
+}
+
 /// Where an application's gateway leads.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -42,6 +64,9 @@ pub struct SetUpstream {
     /// How the gateway authenticates there. Left out or null: not at all, and what it had before is forgotten.
     #[serde(default)]
     credential: Option<NewUpstreamCredential>,
+    /// Headers that pass beside those of MCP and HTTP that always do. Left out or null: no others.
+    #[serde(default)]
+    headers: Option<PassHeaders>,
 }
 
 /// How the gateway is to authenticate at an upstream. What clients present to the gateway never goes there.
@@ -121,12 +146,17 @@ pub async fn set_upstream(
     Body(body): Body<SetUpstream>,
 ) -> Result<Json<ApplicationResponse>, Problem> {
     let [id] = ids;
-    let url = mcp::check_upstream(&body.url, &app.config)?;
+    let here = caller.organization.is_operators();
+    let url = mcp::check_upstream(&body.url, &app.config, here)?;
     let credential = body.credential.map(|new| {
         let (shown, secret) = new.split();
-        mcp::check_credential(shown, &secret, &app.config).map(|shown| (shown, secret))
+        mcp::check_credential(shown, &secret, &app.config, here).map(|shown| (shown, secret))
     });
-    let new = NewUpstream { url, credential: credential.transpose()? };
+    let headers = body.headers.map(|PassHeaders { to_upstream, to_client }| {
+        mcp::check_headers(UpstreamHeaders { to_upstream, to_client })
+    });
+    let new =
+        NewUpstream { url, credential: credential.transpose()?, headers: headers.transpose()?.flatten() };
     app.directory.set_upstream(&caller, id, new).await?;
     shown(&app, &caller, id)
 }

@@ -16,7 +16,7 @@ use url::Url;
 use uuid::Uuid;
 
 use super::super::App;
-use super::super::extract::{body_bytes, read_object};
+use super::super::extract::{body_of_stranger, read_object};
 use super::super::family::MediaError;
 use super::super::problem::Problem;
 use super::names::stream_made;
@@ -26,6 +26,7 @@ use crate::core::caller::Caller;
 use crate::core::hook::Hook;
 use crate::core::place::{MediaStream, checked_segment};
 use crate::core::reason::Reason;
+use crate::core::relation::MayAct;
 use crate::core::session::Session;
 use crate::error::Error;
 use crate::gate::Placed;
@@ -34,12 +35,15 @@ use crate::sessions::{NewSession, Sessions};
 
 /// Where the engine puts its signature.
 const SIGNATURE: &str = "x-ome-signature";
+/// Twenty bytes in base64 without padding.
+const SIGNATURE_LENGTH: usize = 27;
 
 /// What a media server says of a viewer or of whoever sends a stream. Unknown members are ignored.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[schema(as = HookCall)]
 pub struct Call {
-    client: Client,
+    /// None where the engine itself asks, for a stream that it pulls.
+    client: Option<Client>,
     request: Asked,
 }
 
@@ -60,6 +64,8 @@ pub struct Client {
 pub struct Asked {
     direction: Direction,
     protocol: Option<String>,
+    /// Older engines ask only before somebody comes in, and do not say so.
+    #[serde(default)]
     status: Status,
     /// The app and the stream are in its path, or in its `streamid`; the session's name is its `session`.
     url: String,
@@ -75,10 +81,11 @@ pub enum Direction {
     Outgoing,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(as = HookStatus)]
 pub enum Status {
+    #[default]
     Opening,
     Closing,
 }
@@ -123,7 +130,7 @@ impl Reply {
 #[utoipa::path(post, path = "/v1/hooks/ome/{hookId}", operation_id = "media.callHook", tag = "media",
     security(("hookSignature" = [])),
     params(("hookId" = Uuid, Path, description = "The hook.")),
-    request_body(content = Call, description = "At most 64 KiB."),
+    request_body(content = Call, description = "At most 16 KiB: it has to be read before it is known whether it is signed."),
     responses(
         (status = 200, description = "The decision, or `{}` to whoever leaves.", body = Reply),
         (status = 400, description = "The body is not such a call.", body = MediaError),
@@ -142,9 +149,10 @@ pub async fn call_hook(
         Err(_) => None,
     };
     let (hook, caller, secret) = called.ok_or_else(unsigned)?;
-    let bytes = body_bytes(Request::from_parts(parts.clone(), body), &app).await?;
     let signature = parts.headers.get(SIGNATURE).and_then(|value| value.to_str().ok());
-    if !signature.is_some_and(|signature| secret::hook_signed(&secret, &bytes, signature)) {
+    let signature = signature.filter(|text| text.len() == SIGNATURE_LENGTH).ok_or_else(unsigned)?;
+    let bytes = body_of_stranger(Request::from_parts(parts.clone(), body), &app).await?;
+    if !secret::hook_signed(&secret, &bytes, signature) {
         return Err(unsigned());
     }
     let call: Call = read_object(&bytes)?;
@@ -206,10 +214,13 @@ struct Viewer<'a> {
 }
 
 impl Viewer<'_> {
-    /// A text that stands for the connection, and for what more is said; nobody can make it without the key.
+    /// A text that stands for the connection, and for what more is said; nobody can make it without the key. Where no
+    /// connection is told, all that is told of no other is one.
     fn digest(&self, more: &[&str]) -> String {
-        let port = self.call.client.port.to_be_bytes();
-        let mut parts: Vec<&[u8]> = vec![self.hook.id.as_bytes(), self.call.client.address.as_bytes(), &port];
+        let client = self.call.client.as_ref();
+        let port = client.map_or(0, |client| client.port).to_be_bytes();
+        let address = client.map_or("", |client| client.address.as_str());
+        let mut parts: Vec<&[u8]> = vec![self.hook.id.as_bytes(), address.as_bytes(), &port];
         parts.extend(more.iter().map(|part| part.as_bytes()));
         self.sessions.name_for(&parts)
     }
@@ -230,24 +241,25 @@ impl Viewer<'_> {
         if let Err(reason) = checked_segment("session", &name) {
             return Ok(Reply::refused(reason));
         }
-        let client = &self.call.client;
-        let address = client.real_ip.as_deref().unwrap_or(&client.address);
-        let address = address.parse::<IpAddr>().ok().map(|address| address.to_canonical().to_string());
+        let client = self.call.client.as_ref();
+        let address = client.map(|client| client.real_ip.as_deref().unwrap_or(&client.address));
+        let address = address.and_then(|address| address.parse::<IpAddr>().ok());
+        let address = address.map(|address| address.to_canonical().to_string());
         let protocol = self.call.request.protocol.as_deref().filter(|text| !text.is_empty());
         let new = NewSession {
             application: Some(application),
             token_identifier: Some(self.digest(&[])),
             ip: address,
-            user_agent: user_agent(client.user_agent.as_deref()),
+            user_agent: user_agent(client.and_then(|client| client.user_agent.as_deref())),
             lifetime: self.hook.lifetime.map(|seconds| TimeDelta::seconds(seconds.into())),
             silent: true,
-            ..viewer(stream, name.clone(), protocol, Some(client.port))
+            ..viewer(stream, name.clone(), protocol, client.map(|client| client.port))
         };
         let session = match self.sessions.connect(caller, new).await {
             Ok(opened) => opened.session,
             // The same said again, because the answer was lost, is the same session.
-            Err(Error::Conflict { code: "session_key_taken", .. }) => match self.own(stream, &name).await? {
-                Some(session) => session,
+            Err(Error::Conflict { code: "session_key_taken", .. }) => match self.own(caller, stream, &name).await? {
+                Some(session) => Session::clone(&session),
                 None => return Ok(Reply::refused(name_taken(&name))),
             },
             Err(error) => return refusal(error.into()),
@@ -262,8 +274,8 @@ impl Viewer<'_> {
         for target in urls.into_iter().flatten().filter_map(|url| Target::read(url).ok()) {
             let names = [self.hook.vhost.as_str(), &target.app, &target.stream];
             let Placed::Stream(stream) = self.sessions.placed(caller, names) else { continue };
-            if let Some(session) = self.own(&stream, &self.name(&target)).await? {
-                self.sessions.end(caller, session.number, Reason::Client).await?;
+            if let Some(session) = self.own(caller, &stream, &self.name(&target)).await? {
+                self.sessions.end(caller, &session, Reason::Client).await?;
                 return Ok(());
             }
         }
@@ -271,8 +283,13 @@ impl Viewer<'_> {
     }
 
     /// The live session of this name, if this very connection opened it.
-    async fn own(&self, stream: &MediaStream, name: &str) -> Result<Option<Session>, Error> {
-        let Some(session) = self.sessions.named(stream, name) else { return Ok(None) };
+    async fn own(
+        &self,
+        caller: &Caller,
+        stream: &MediaStream,
+        name: &str,
+    ) -> Result<Option<MayAct>, Error> {
+        let Some(session) = self.sessions.named_to_act_on(caller, stream, name) else { return Ok(None) };
         let own = self.sessions.is_of(&session, &self.digest(&[])).await?;
         Ok(own.then_some(session))
     }

@@ -9,7 +9,7 @@ use super::super::problem::Problem;
 use super::Refused;
 use crate::core::caller::Caller;
 use crate::core::place::{MediaStream, checked_segment};
-use crate::core::session::Session;
+use crate::core::relation::{MayAct, MayLook};
 use crate::gate::Placed;
 
 /// The names of a path, in its order: virtual host, app, stream, session; as far as it goes.
@@ -75,8 +75,15 @@ pub async fn stream_made(app: &App, caller: &Caller, names: [&str; 3]) -> Result
 }
 
 /// The live session of these names: virtual host, app, stream, session.
-pub fn session_at(app: &App, caller: &Caller, names: &[String; 4]) -> Result<Session, Refused> {
+pub fn session_at(app: &App, caller: &Caller, names: &[String; 4]) -> Result<MayLook, Refused> {
     let [vhost, media_app, stream, session] = names.each_ref().map(String::as_str);
     let stream = stream_at(app, caller, [vhost, media_app, stream])?;
-    app.sessions.named(&stream, session).ok_or(Refused::NoSession)
+    app.sessions.named(caller, &stream, session).ok_or(Refused::NoSession)
+}
+
+/// The same, to act on it.
+pub fn session_to_end(app: &App, caller: &Caller, names: &[String; 4]) -> Result<MayAct, Refused> {
+    let [vhost, media_app, stream, session] = names.each_ref().map(String::as_str);
+    let stream = stream_at(app, caller, [vhost, media_app, stream])?;
+    app.sessions.named_to_act_on(caller, &stream, session).ok_or(Refused::NoSession)
 }

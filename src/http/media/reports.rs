@@ -278,7 +278,7 @@ async fn take(app: &App, caller: &Caller, items: Vec<Result<Item<'_>, Problem>>)
         let (stream, _) = good.as_ref().ok()?;
         Some((*stream, session.as_str()))
     });
-    let mut found = app.sessions.found(good).into_iter();
+    let mut found = app.sessions.found(caller, good).into_iter();
     let nothing = Sample { at: 0, counter: 0 };
     let readings = items.iter().map(|(_, good)| match good {
         Ok((_, sample)) => (found.next().flatten(), *sample),

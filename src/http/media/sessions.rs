@@ -14,7 +14,7 @@ use serde_json::json;
 use super::super::App;
 use super::super::family::MediaError;
 use super::super::problem::Problem;
-use super::names::{Names, session_at, stream_at, stream_made};
+use super::names::{Names, session_to_end, stream_at, stream_made};
 use super::schema::OneOrMore;
 use super::several::{Each, MediaItem, Outcome, Several, at_most, many, one};
 use super::{Made, MadeAnswer, Media, MediaAnswer, MediaDone, Refused, answer, done};
@@ -118,7 +118,7 @@ pub async fn list_sessions(
     Names(names): Names<3>,
 ) -> Result<Response, Problem> {
     let stream = stream_at(&app, &caller, names.each_ref().map(String::as_str))?;
-    Ok(answer(StatusCode::OK, SessionNames(app.sessions.names_at(&stream))))
+    Ok(answer(StatusCode::OK, SessionNames(app.sessions.names_at(&caller, &stream))))
 }
 
 /// Report sessions that have begun
@@ -263,8 +263,8 @@ pub async fn terminate_session(
     if app.sessions.ended_before(&caller)? {
         return Ok(done());
     }
-    let session = session_at(&app, &caller, &names)?;
-    match app.sessions.end(&caller, session.number, Reason::Terminated).await? {
+    let session = session_to_end(&app, &caller, &names)?;
+    match app.sessions.end(&caller, &session, Reason::Terminated).await? {
         0 => Err(Refused::NoSession),
         _ => Ok(done()),
     }

@@ -140,7 +140,7 @@ pub async fn stream_statistics(
     Names(names): Names<3>,
 ) -> Result<Response, Problem> {
     let stream = stream_at(&app, &caller, names.each_ref().map(String::as_str))?;
-    Ok(answer(StatusCode::OK, Statistics::of(&app, app.sessions.sum(&[stream]))))
+    Ok(answer(StatusCode::OK, Statistics::of(&app, app.sessions.sum(&caller, &[stream]))))
 }
 
 /// Get statistics of an app
@@ -163,7 +163,7 @@ pub async fn app_statistics(
     let [vhost, media_app] = names;
     place_at(&app, &caller, &vhost, Some(&media_app))?;
     let streams = app.sessions.streams(&caller, &[&vhost, &media_app]);
-    Ok(answer(StatusCode::OK, Statistics::of(&app, app.sessions.sum(&streams))))
+    Ok(answer(StatusCode::OK, Statistics::of(&app, app.sessions.sum(&caller, &streams))))
 }
 
 /// Get statistics of a virtual host
@@ -182,5 +182,5 @@ pub async fn vhost_statistics(
     let [vhost] = names;
     place_at(&app, &caller, &vhost, None)?;
     let streams = app.sessions.streams(&caller, &[&vhost]);
-    Ok(answer(StatusCode::OK, Statistics::of(&app, app.sessions.sum(&streams))))
+    Ok(answer(StatusCode::OK, Statistics::of(&app, app.sessions.sum(&caller, &streams))))
 }

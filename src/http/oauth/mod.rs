@@ -1,16 +1,15 @@
 //! OAuth 2: access tokens for clients that authenticate as themselves (RFC 6749, client credentials), and where to get
 //! them (RFC 8414). Errors are OAuth's own.
 
+mod discovery;
 mod tokens;
 
 use std::collections::HashMap;
 
-use axum::extract::rejection::RawPathParamsRejection;
-use axum::extract::{RawPathParams, Request, State};
+use axum::Json;
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
@@ -18,14 +17,14 @@ use url::form_urlencoded;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+pub use discovery::*;
 pub use tokens::*;
 
 use super::App;
-use super::extract::body_bytes;
+use super::extract::{body_bytes, body_of_stranger};
 use super::guard;
-use super::problem::Problem;
 use crate::auth::NothingGenuine;
-use crate::core::caller::Scope;
+use crate::config::names::Names;
 use crate::directory::Issued;
 use crate::error::Error;
 use crate::gate::Client;
@@ -158,9 +157,11 @@ impl IntoResponse for Refused {
     ),
 )]
 pub async fn token(State(app): State<App>, request: Request) -> Result<Response, Refused> {
+    let mut as_of = app.directory.position();
     let headers = request.headers().clone();
-    let form = Form::read(request, &app).await?;
-    let client = authenticate(&app, &headers, &form).await?;
+    let known = Presented::by(&app, &headers).await?;
+    let form = Form::read(request, &app, known.is_some()).await?;
+    let client = authenticate(&app, known, &form).await?;
     if let Err(too_many) = app.limits.request(allowance(client)) {
         return Ok(guard::limited(too_many));
     }
@@ -171,14 +172,27 @@ pub async fn token(State(app): State<App>, request: Request) -> Result<Response,
         }
         None => return Err(Refused::new("invalid_request", "grant_type is missing")),
     }
-    let audience = audience(&app.public_url, &form)?;
-    let issued = app.directory.issue_token(client, form.one("scope"), audience).await;
+    let audience = audience(&app.names, &form)?;
+    let mut issued = app.directory.issue_token(client, form.one("scope"), audience, as_of).await;
+    // Its secret may have been replaced while it was looked at: what is true now is looked at again.
+    for _ in 0..TRIES {
+        if !matches!(issued, Err(Error::Busy)) {
+            break;
+        }
+        as_of = app.directory.position();
+        let known = Presented::by(&app, &headers).await?;
+        let client = authenticate(&app, known, &form).await?;
+        issued = app.directory.issue_token(client, form.one("scope"), audience, as_of).await;
+    }
     let issued = issued.map_err(Refused::from_error)?;
     let Issued { token, scopes, expires_in } = issued;
     let body =
         TokenResponse { access_token: token, token_type: "Bearer", expires_in, scope: scopes.to_string() };
     Ok(([(header::CACHE_CONTROL, "no-store"), (header::PRAGMA, "no-cache")], Json(body)).into_response())
 }
+
+/// How often a client is looked at again that changes meanwhile.
+const TRIES: usize = 3;
 
 /// Under what a client's requests are counted; no id of a token looks like it.
 fn allowance(client: Client) -> Uuid {
@@ -189,11 +203,11 @@ fn allowance(client: Client) -> Uuid {
 }
 
 /// The application whose gateway alone a token is asked for (RFC 8707), if nothing wider is named beside it.
-fn audience(base: &str, form: &Form) -> Result<Option<Uuid>, Refused> {
+fn audience(names: &Names, form: &Form) -> Result<Option<Uuid>, Refused> {
     let refused = |description| Refused::new("invalid_target", description);
     let (mut all, mut only) = (false, None);
     for target in form.all("audience").chain(form.all("resource")) {
-        match target_of(base, target) {
+        match target_of(names, target) {
             Some(None) => all = true,
             Some(Some(id)) if only.is_none_or(|other| other == id) => only = Some(id),
             Some(Some(_)) => {
@@ -202,6 +216,7 @@ fn audience(base: &str, form: &Form) -> Result<Option<Uuid>, Refused> {
                 return Err(refused(way.to_owned()));
             }
             None => {
+                let base = names.all().next().unwrap_or_default();
                 let way = format!(
                     "resource must be {base}, {base}/api/v1, {base}/mcp or {base}/mcp/{{applicationId}}"
                 );
@@ -213,8 +228,11 @@ fn audience(base: &str, form: &Form) -> Result<Option<Uuid>, Refused> {
 }
 
 /// What a target stands for: one application's gateway, or all there is; `None` if it is not to be had here.
-fn target_of(base: &str, target: &str) -> Option<Option<Uuid>> {
-    let Some(path) = target.strip_prefix(base) else { return (target == "mcp-gateway").then_some(None) };
+fn target_of(names: &Names, target: &str) -> Option<Option<Uuid>> {
+    let base = names.base_of(target);
+    let Some(path) = base.and_then(|base| target.strip_prefix(base)) else {
+        return (target == "mcp-gateway").then_some(None);
+    };
     let path = path.trim_end_matches('/');
     if matches!(path, "" | "/api/v1" | "/mcp") {
         return Some(None);
@@ -228,7 +246,8 @@ fn target_of(base: &str, target: &str) -> Option<Option<Uuid>> {
 struct Form(HashMap<String, Vec<String>>);
 
 impl Form {
-    async fn read(request: Request, app: &App) -> Result<Self, Refused> {
+    /// It is read whole, and of those who are not known yet only a little.
+    async fn read(request: Request, app: &App, known: bool) -> Result<Self, Refused> {
         let is_form = request.headers().get(header::CONTENT_TYPE).is_some_and(|kind| {
             let essence = kind.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
             essence.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
@@ -237,9 +256,11 @@ impl Form {
             let description = "The body must be a form: application/x-www-form-urlencoded";
             return Err(Refused::new("invalid_request", description));
         }
-        let bytes = body_bytes(request, app).await.map_err(|problem| Refused {
-            status: problem.status,
-            ..Refused::new("invalid_request", problem.message)
+        let read = if known { body_bytes(request, app).await } else { body_of_stranger(request, app).await };
+        let bytes = read.map_err(|problem| {
+            let busy = problem.status == StatusCode::SERVICE_UNAVAILABLE;
+            let error = if busy { "temporarily_unavailable" } else { "invalid_request" };
+            Refused { status: problem.status, ..Refused::new(error, problem.message) }
         })?;
         let mut fields: HashMap<String, Vec<String>> = HashMap::new();
         for (name, value) in form_urlencoded::parse(&bytes).filter(|(_, value)| !value.is_empty()) {
@@ -266,26 +287,40 @@ impl Form {
     }
 }
 
-/// The client that a request authenticates.
-async fn authenticate(app: &App, headers: &HeaderMap, form: &Form) -> Result<Client, Refused> {
+/// A client that has authenticated by HTTP Basic, with the id that it has there.
+struct Presented {
+    client: Client,
+    id: String,
+}
+
+impl Presented {
+    /// The client of a request's head, if it names one there.
+    async fn by(app: &App, headers: &HeaderMap) -> Result<Option<Self>, Refused> {
+        let Some(header) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
+        let pair = header.to_str().ok().and_then(basic).ok_or_else(Refused::client)?;
+        // RFC 6749 2.3.1 has both form-encoded inside Basic; many clients send them as they are.
+        let plain = (decoded(&pair.0), decoded(&pair.1));
+        let client = match app.auth.client(&plain.0, &plain.1).await {
+            Err(Error::Unauthorized { .. }) if plain != pair => app.auth.client(&pair.0, &pair.1).await,
+            other => other,
+        };
+        Ok(Some(Self { client: client.map_err(Refused::from_error)?, id: pair.0 }))
+    }
+}
+
+/// The client that a request authenticates: by its head, which was looked at before, or in the form.
+async fn authenticate(app: &App, known: Option<Presented>, form: &Form) -> Result<Client, Refused> {
     let (id, secret) = (form.one("client_id"), form.one("client_secret"));
-    let Some(header) = headers.get(header::AUTHORIZATION) else {
+    let Some(known) = known else {
         let (Some(id), Some(secret)) = (id, secret) else { return Err(Refused::client()) };
         return app.auth.client(id, secret).await.map_err(Refused::from_error);
     };
-    let pair = header.to_str().ok().and_then(basic).ok_or_else(Refused::client)?;
-    if secret.is_some() || id.is_some_and(|id| id != pair.0 && id != decoded(&pair.0)) {
+    if secret.is_some() || id.is_some_and(|id| id != known.id && id != decoded(&known.id)) {
         let description =
             "Authenticate once: with HTTP Basic, or with client_id and client_secret in the form";
         return Err(Refused::new("invalid_request", description));
     }
-    // RFC 6749 2.3.1 has both form-encoded inside Basic; many clients send them as they are.
-    let plain = (decoded(&pair.0), decoded(&pair.1));
-    match app.auth.client(&plain.0, &plain.1).await {
-        Err(Error::Unauthorized { .. }) if plain != pair => app.auth.client(&pair.0, &pair.1).await,
-        other => other,
-    }
-    .map_err(Refused::from_error)
+    Ok(known.client)
 }
 
 /// User and password of `Authorization: Basic …`, as they stand there.
@@ -300,76 +335,4 @@ fn basic(header: &str) -> Option<(String, String)> {
 fn decoded(text: &str) -> String {
     let one = text.replace('&', "%26").replace('=', "%3D");
     form_urlencoded::parse(one.as_bytes()).map(|(text, _)| text.into_owned()).next().unwrap_or_default()
-}
-
-/// Where and how tokens are to be had (RFC 8414).
-#[derive(Serialize, ToSchema)]
-pub struct AuthorizationServer {
-    issuer: String,
-    token_endpoint: String,
-    grant_types_supported: Vec<&'static str>,
-    token_endpoint_auth_methods_supported: Vec<&'static str>,
-    introspection_endpoint: String,
-    introspection_endpoint_auth_methods_supported: Vec<&'static str>,
-    revocation_endpoint: String,
-    revocation_endpoint_auth_methods_supported: Vec<&'static str>,
-    scopes_supported: Vec<&'static str>,
-    /// Empty: there is no authorization endpoint.
-    response_types_supported: Vec<&'static str>,
-}
-
-/// How clients authenticate.
-const METHODS: [&str; 2] = ["client_secret_basic", "client_secret_post"];
-
-impl AuthorizationServer {
-    fn new(app: &App, issuer: String) -> Self {
-        Self {
-            issuer,
-            token_endpoint: format!("{}/oauth2/token", app.public_url),
-            grant_types_supported: vec!["client_credentials"],
-            token_endpoint_auth_methods_supported: METHODS.to_vec(),
-            introspection_endpoint: format!("{}/oauth2/introspect", app.public_url),
-            introspection_endpoint_auth_methods_supported: [&METHODS[..], &["Bearer"]].concat(),
-            revocation_endpoint: format!("{}/oauth2/revoke", app.public_url),
-            revocation_endpoint_auth_methods_supported: METHODS.to_vec(),
-            scopes_supported: Scope::ALL
-                .into_iter()
-                .filter(|scope| !scope.is_for_keys())
-                .map(Scope::word)
-                .collect(),
-            response_types_supported: vec![],
-        }
-    }
-}
-
-/// Learn where tokens are to be had
-///
-/// RFC 8414. Also at `/.well-known/oauth-authorization-server/mcp…`, for clients that take the gateway's URL for the
-/// issuer's.
-#[utoipa::path(
-    get, path = "/.well-known/oauth-authorization-server", operation_id = "oauth.authorizationServer", tag = "oauth",
-    security(()),
-    responses((status = 200, description = "The authorization server's metadata.", body = AuthorizationServer)),
-)]
-pub async fn authorization_server(State(app): State<App>) -> Json<AuthorizationServer> {
-    Json(AuthorizationServer::new(&app, app.public_url.to_string()))
-}
-
-/// The same for issuers with a path: an issuer's document stands under its path, and names it (RFC 8414 3.1 and 3.3).
-pub fn aliases() -> Router<App> {
-    let answer = |State(app): State<App>, path: Result<RawPathParams, RawPathParamsRejection>| async move {
-        let Ok(path) = path else {
-            return Problem::new(
-                StatusCode::NOT_FOUND,
-                "not_found",
-                "Not found: there is nothing at this path",
-            )
-            .into_response();
-        };
-        let application = path.iter().next().map_or_else(String::new, |(_, id)| format!("/{id}"));
-        Json(AuthorizationServer::new(&app, format!("{}/mcp{application}", app.public_url))).into_response()
-    };
-    Router::new()
-        .route("/.well-known/oauth-authorization-server/mcp", get(answer))
-        .route("/.well-known/oauth-authorization-server/mcp/{applicationId}", get(answer))
 }

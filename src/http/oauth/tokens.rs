@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Form, Refused, TokenError, authenticate};
+use super::{Form, Presented, Refused, TokenError, authenticate};
 use crate::auth::{self, GivenUp, Introspected};
 use crate::core::caller::{Caller, Scope};
 use crate::error::Error;
@@ -125,10 +125,11 @@ pub async fn introspect(State(app): State<App>, request: Request) -> Result<Resp
     if let Some(caller) = &asks {
         require(caller, &[Scope::ManagementAll, Scope::SessionsRead])?;
     }
-    let form = Form::read(request, &app).await?;
+    let known = if asks.is_none() { Presented::by(&app, &headers).await? } else { None };
+    let form = Form::read(request, &app, asks.is_some() || known.is_some()).await?;
     let caller = match asks {
         Some(caller) => caller,
-        None => client(&app, &headers, &form).await?,
+        None => client(&app, known, &form).await?,
     };
     let token = form.one("token").ok_or_else(|| Refused::new("invalid_request", "token is missing"))?;
     let body = match app.auth.introspect(caller.organization, token).await {
@@ -161,12 +162,13 @@ pub async fn revoke(State(app): State<App>, request: Request) -> Result<Response
     let headers = request.headers().clone();
     let asks = bearer_of(&app, &headers).await?;
     let ends = [Scope::ManagementAll, Scope::SessionsWrite];
-    let form = Form::read(request, &app).await?;
+    let known = if asks.is_none() { Presented::by(&app, &headers).await? } else { None };
+    let form = Form::read(request, &app, asks.is_some() || known.is_some()).await?;
     let itself = form.one("token").is_some_and(|token| auth::bearer(&headers) == Some(token));
     let caller = match asks {
         Some(caller) if itself => caller,
         Some(caller) => require(&caller, &ends).map(|()| caller)?,
-        None => client(&app, &headers, &form).await?,
+        None => client(&app, known, &form).await?,
     };
     let token = form.one("token").ok_or_else(|| Refused::new("invalid_request", "token is missing"))?;
     match app.auth.given_up(&caller, token) {
@@ -200,8 +202,8 @@ async fn bearer_of(app: &App, headers: &HeaderMap) -> Result<Option<Caller>, Ref
     }
 }
 
-async fn client(app: &App, headers: &HeaderMap, form: &Form) -> Result<Caller, Refused> {
-    let client = authenticate(app, headers, form).await?;
+async fn client(app: &App, known: Option<Presented>, form: &Form) -> Result<Caller, Refused> {
+    let client = authenticate(app, known, form).await?;
     app.auth.client_caller(client).ok_or_else(Refused::client)
 }
 

@@ -32,9 +32,10 @@ pub struct CreateScheduledRevocation {
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, format = DateTime)]
     pub at: Option<String>,
-    /// Five fields: minute, hour, day of month, month, day of week, by the wall clock of `timeZone`. Where that clock is put
-    /// forward, what would have been due in the hour that is skipped runs right after it; in the hour that comes twice,
-    /// what is due by the minute or the hour runs both times, and what names an hour runs once.
+    /// Five fields: minute, hour, day of month, month, day of week, by the wall clock of `timeZone`; or `@hourly`, `@daily`,
+    /// `@weekly`, `@monthly`, `@yearly`. Where that clock is put forward, what names an hour that is skipped runs right after
+    /// it; in the hour that comes twice, what is due by the minute or the hour (`*` in one of those fields) runs both times, and
+    /// what names its hours and minutes runs once.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, example = "0 3 * * *")]
     pub cron: Option<String>,
@@ -90,7 +91,7 @@ pub struct ScheduledRevocation {
     pub status: ScheduleStatus,
     #[schema(format = DateTime)]
     pub created_at: String,
-    /// Absent while it is paused and when it is over.
+    /// Never in the past. Absent while it is paused and when it is over.
     #[schema(required = true, format = DateTime)]
     pub next_run_at: Option<String>,
     #[schema(required = true, format = DateTime)]

@@ -14,6 +14,7 @@ use super::read::{read_moment, visible};
 use super::{Id, SESSION, Success, User, UserName, id, machine_name, read_id, seconds, user_name};
 use crate::core::caller::Caller;
 use crate::core::kind::Kind;
+use crate::core::shown::{self, Indented};
 use crate::gate::Side;
 use crate::http::App;
 use crate::http::download::while_good;
@@ -62,7 +63,8 @@ pub struct Log {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct LogParameters {
-    /// `json`, or `text`: all of it, a line `[time] $ command` before what each command printed.
+    /// `json`, or `text`: all of it, a line `[time] $ command` before what each command printed, which is indented; control
+    /// characters are written out (`\u{1b}`).
     #[param(inline, value_type = Option<LogFormat>)]
     format: Option<String>,
     /// Only what comes after this; for `json`.
@@ -151,24 +153,40 @@ fn log_entry(entry: &Entry, output: &mut Text) -> Option<LogEntry> {
     }
 }
 
-/// The whole log as text, piece by piece.
+/// The whole log as text, piece by piece. What was printed is indented and its controls are written out: a program cannot
+/// print what looks like a command of the record, nor drive the terminal of whoever reads it.
 fn as_text(app: &App, view: &View, stay: Stay) -> Response {
     let query = LinesQuery { only: Marks::codes(&[Code::Output, Code::Marker]), ..LinesQuery::default() };
-    let pieces = app.lines.download(Journal::Recording, view.session.number, query).map(|piece| {
-        let mut text = Vec::new();
-        for Filed { entry, .. } in piece?.entries {
-            if let Content::Chunk { code: Code::Marker, bytes } = &entry.content {
-                text.extend_from_slice(format!("[{}] $ ", seconds(entry.time())).as_bytes());
-                text.extend_from_slice(bytes);
-                text.push(b'\n');
-            } else {
-                text.extend_from_slice(entry.bytes());
+    let pages = app.lines.download(Journal::Recording, view.session.number, query);
+    let begun = (pages, Text::default(), Indented::default());
+    let pieces = stream::unfold(begun, |(mut pages, mut output, mut indented)| async move {
+        let piece = match pages.next().await? {
+            Ok(page) => {
+                let mut text = String::new();
+                for Filed { entry, .. } in &page.entries {
+                    write_entry(entry, &mut output, &mut indented, &mut text);
+                }
+                Ok(Bytes::from(text))
             }
-        }
-        Ok::<_, crate::error::Error>(Bytes::from(text))
+            Err(error) => Err(std::io::Error::other(error)),
+        };
+        Some((piece, (pages, output, indented)))
     });
-    let pieces = while_good(stay, pieces.map(|piece| piece.map_err(std::io::Error::other)));
+    let pieces = while_good(stay, pieces);
     ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], Body::from_stream(pieces)).into_response()
+}
+
+fn write_entry(entry: &Entry, output: &mut Text, indented: &mut Indented, into: &mut String) {
+    match &entry.content {
+        Content::Chunk { code: Code::Marker, bytes } => {
+            indented.end(into);
+            let command = String::from_utf8_lossy(bytes);
+            let lines: Vec<_> = command.split('\n').map(shown::line).collect();
+            // What is printed is indented: nothing of it looks like a further line of a command.
+            into.push_str(&format!("[{}] $ {}\n", seconds(entry.time()), lines.join("\n> ")));
+        }
+        _ => indented.push(&output.push(entry.bytes()), into),
+    }
 }
 
 /// The recording
@@ -338,7 +356,7 @@ fn searched(app: &App, caller: &Caller, parameters: &SearchParameters) -> Result
     let to = parameters.to.as_deref().map(|text| read_moment("to", text, true)).transpose()?;
     let machine = parameters.machine_id.as_deref().map(|text| read_id("mch", text));
     let user = parameters.user_id.as_deref().map(|text| read_id("usr", text));
-    let own = app.sessions.person(caller).filter(|_| !caller.sees_all());
+    let own = app.sessions.person(caller).filter(|_| !caller.looks_at_all());
     let foreign = matches!((own, user.flatten()), (Some(own), Some(user)) if own != user);
     if machine == Some(None) || user == Some(None) || foreign {
         return Ok(None);

@@ -9,11 +9,12 @@ use utoipa::{IntoParams, ToSchema};
 use super::{Admin, Body, Id, MACHINE, Said, Success, User, id, seconds};
 use crate::core::machine::Machine;
 use crate::directory::{ChangedMachine, MachineSecret, NewMachine};
+use crate::error::Error;
 use crate::http::App;
 use crate::http::extract::{Query, given};
 use crate::http::family::TerminalError;
 use crate::http::problem::Problem;
-use crate::terminal::ssh::Pin;
+use crate::terminal::ssh::{self, Pin};
 
 /// Most of a page.
 const MOST: usize = 100;
@@ -88,10 +89,10 @@ impl From<CredentialBody> for MachineSecret {
 pub struct CreateMachine {
     #[schema(min_length = 1, max_length = 200)]
     name: String,
-    /// A name or an address; loopback, and what `--allow-machine` adds.
+    /// A name or an address; what `--allow-machine` adds, and for the first organization this machine itself.
     #[schema(min_length = 1, max_length = 255)]
     host: String,
-    #[serde(default = "ssh")]
+    #[serde(default = "ssh_port")]
     #[schema(minimum = 1, default = 22)]
     port: u16,
     #[schema(min_length = 1, max_length = 255)]
@@ -103,7 +104,7 @@ pub struct CreateMachine {
     host_key: Option<String>,
 }
 
-fn ssh() -> u16 {
+fn ssh_port() -> u16 {
     22
 }
 
@@ -178,6 +179,19 @@ impl Pagination {
     }
 }
 
+/// A credential that can be used: what is wrong with a key is said to whoever brings it, and not to whoever opens a terminal.
+async fn usable(credential: CredentialBody) -> Result<MachineSecret, Problem> {
+    if let CredentialBody::PrivateKey { private_key, passphrase } = &credential {
+        let (pem, passphrase) = (private_key.clone(), passphrase.clone());
+        // A passphrase is made expensive to try.
+        let read = tokio::task::spawn_blocking(move || ssh::private_key(&pem, passphrase.as_deref()).err());
+        if let Some(error) = read.await.map_err(|error| Error::Internal(error.to_string()))? {
+            return Err(Problem::invalid("credential", format!("credential.private_key: {error}")));
+        }
+    }
+    Ok(credential.into())
+}
+
 /// The host key of a body, in its normal form.
 fn host_key(text: Option<String>) -> Result<Option<String>, Problem> {
     text.map(|text| match text.parse::<Pin>() {
@@ -221,13 +235,13 @@ pub async fn create_machine(
     State(app): State<App>,
     Body(body): Body<CreateMachine>,
 ) -> Result<(StatusCode, Json<Success<MachineView>>), Problem> {
-    app.terminals.check_host(&body.host)?;
+    app.terminals.check_host(caller.organization, &body.host)?;
     let new = NewMachine {
         name: body.name,
         host: body.host,
         port: body.port,
         user: body.user,
-        secret: body.credential.into(),
+        secret: usable(body.credential).await?,
         host_key: host_key(body.host_key)?,
     };
     let machine = app.directory.create_machine(&caller, new).await?;
@@ -265,14 +279,18 @@ pub async fn update_machine(
     Body(body): Body<UpdateMachine>,
 ) -> Result<Json<Success<MachineView>>, Problem> {
     if let Some(host) = &body.host {
-        app.terminals.check_host(host)?;
+        app.terminals.check_host(caller.organization, host)?;
     }
+    let secret = match body.credential {
+        Some(credential) => Some(usable(credential).await?),
+        None => None,
+    };
     let changed = ChangedMachine {
         name: body.name,
         host: body.host,
         port: body.port,
         user: body.user,
-        secret: body.credential.map(MachineSecret::from),
+        secret,
         host_key: host_key(body.host_key)?,
     };
     Ok(Json(Success::of(app.directory.change_machine(&caller, id, changed).await?.into())))

@@ -69,7 +69,7 @@ impl Said {
 
 /// Whoever may open terminals: a person, by a key with the scope `terminal`, or a program.
 pub struct User(pub Caller);
-/// The same, of those who see everybody's sessions and manage machines.
+/// The same, of those who manage the organization's machines: to see everybody's sessions is not enough.
 pub struct Admin(pub Caller);
 
 async fn user(parts: &Parts, app: &App) -> Result<Caller, Problem> {
@@ -95,7 +95,7 @@ impl FromRequestParts<App> for Admin {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let caller = user(parts, app).await?;
-        if caller.sees_all() {
+        if caller.acts_for_organization() {
             return Ok(Self(caller));
         }
         let message = "This key acts for a person; machines are managed with a key of the organization's own, or one \

@@ -1,9 +1,9 @@
 //! Terminals opened, watched, ended; machines tried.
 
-use axum::Json;
 use axum::extract::State;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::{Extension, http::Uri};
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -11,7 +11,7 @@ use super::read::visible;
 use super::{Admin, Body, Id, MACHINE, MachineView, SESSION, Said, Success, User, id, read_id, seconds};
 use crate::auth::ClientAddress;
 use crate::core::reason::Reason;
-use crate::core::status::DerivedStatus;
+use crate::core::relation::Way;
 use crate::http::App;
 use crate::http::extract::given;
 use crate::http::family::TerminalError;
@@ -79,7 +79,7 @@ pub struct CreatedSession {
 pub async fn create_session(
     User(caller): User,
     Extension(address): Extension<ClientAddress>,
-    headers: HeaderMap,
+    parts: Parts,
     State(app): State<App>,
     Body(body): Body<CreateSession>,
 ) -> Result<(StatusCode, Json<Success<CreatedSession>>), Problem> {
@@ -92,8 +92,10 @@ pub async fn create_session(
         })?,
     };
     let machine = app.directory.machine(&caller, machine)?;
-    let user_agent =
-        headers.get(header::USER_AGENT).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let user_agent = parts
+        .headers
+        .get(header::USER_AGENT)
+        .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
     let origin = Origin {
         ip: Some(address.0.to_string()),
         user_agent: user_agent.map(|text| text.chars().take(512).collect()),
@@ -101,7 +103,7 @@ pub async fn create_session(
     let opened = app.terminals.open(&caller, &machine, size, origin).await.map_err(not_opened)?;
     let session_id = id("sess", opened.id);
     let created = CreatedSession {
-        websocket_url: websocket_url(&app, &session_id),
+        websocket_url: websocket_url(&app, &parts, &session_id),
         session_id,
         token: opened.token,
         expires_at: seconds(opened.expires_at),
@@ -109,13 +111,11 @@ pub async fn create_session(
     Ok((StatusCode::CREATED, Json(Success::of(created))))
 }
 
-/// The public base, by WebSocket.
-fn websocket_url(app: &App, session: &str) -> String {
-    let base = match app.public_url.strip_prefix("http") {
-        Some(rest) => format!("ws{rest}"),
-        None => app.public_url.to_string(),
-    };
-    format!("{base}/v1/sessions/{session}/ws")
+/// The base that the client came by, by WebSocket.
+fn websocket_url(app: &App, parts: &Parts, session: &str) -> String {
+    let base = app.names.asked(&parts.uri, &parts.headers);
+    let rest = base.strip_prefix("http").map(|rest| format!("ws{rest}"));
+    format!("{}/v1/sessions/{session}/ws", rest.unwrap_or(base))
 }
 
 /// The right to watch.
@@ -142,13 +142,14 @@ pub struct Viewer {
 pub async fn create_viewer(
     User(caller): User,
     Id(session): Id<SESSION>,
+    parts: Parts,
     State(app): State<App>,
 ) -> Result<(StatusCode, Json<Success<Viewer>>), Problem> {
     let view = visible(&app, &caller, session).await?;
     let terminal = app.terminals.terminal(session).ok_or_else(ended)?;
     let session_id = id("sess", session);
     let viewer = Viewer {
-        websocket_url: websocket_url(&app, &session_id),
+        websocket_url: websocket_url(&app, &parts, &session_id),
         session_id,
         token: app.terminals.admit(&caller, &terminal),
         expires_at: seconds(view.session.lifetime_ends_at),
@@ -176,12 +177,11 @@ pub async fn terminate_session(
     Id(session): Id<SESSION>,
     State(app): State<App>,
 ) -> Result<Json<Said>, Problem> {
-    let view = visible(&app, &caller, session).await?;
-    let over = matches!(view.derived, DerivedStatus::Disconnected | DerivedStatus::Expired);
-    if over && !caller.repeats() {
+    let session = app.sessions.to_act_on(&caller, Way::Terminals, session).await?;
+    if session.over(app.sessions.now()).is_some() && !caller.repeats() {
         return Err(ended());
     }
-    if app.sessions.end(&caller, view.session.number, Reason::Terminated).await? == 0 {
+    if app.sessions.end(&caller, &session, Reason::Terminated).await? == 0 {
         return Err(ended());
     }
     Ok(Json(Said::that("Session terminated successfully")))
@@ -249,9 +249,6 @@ pub async fn test_machine(
 pub fn origin_allowed(app: &App, headers: &HeaderMap) -> bool {
     let Some(origin) = headers.get(header::ORIGIN) else { return true };
     let Ok(origin) = origin.to_str() else { return false };
-    let own = |url: &str| {
-        url.parse::<Uri>().ok().and_then(|uri| Some(format!("{}://{}", uri.scheme_str()?, uri.authority()?)))
-    };
-    own(&app.public_url).as_deref() == Some(origin)
+    app.names.origins().iter().any(|own| own == origin)
         || app.config.allow_origin.iter().any(|allowed| allowed.trim_end_matches('/') == origin)
 }

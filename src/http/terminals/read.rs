@@ -11,13 +11,14 @@ use uuid::Uuid;
 
 use super::machines::{Pagination, read_page};
 use super::{
-    Id, MachineName, SESSION, Success, User, UserName, id, machine_name, not_found, read_id, seconds,
+    Id, MachineName, SESSION, Success, User, UserName, id, machine_name, read_id, seconds,
     user_name,
 };
 use crate::core::Time;
 use crate::core::caller::Caller;
 use crate::core::ids::PrincipalNumber;
 use crate::core::kind::Kind;
+use crate::core::relation::Way;
 use crate::core::status::DerivedStatus;
 use crate::http::App;
 use crate::http::extract::Query;
@@ -205,7 +206,7 @@ fn wanted(app: &App, caller: &Caller, parameters: &ListParameters) -> Result<Opt
     if machine == Some(None) || user == Some(None) {
         return Ok(None);
     }
-    let own = app.sessions.person(caller).filter(|_| !caller.sees_all());
+    let own = app.sessions.person(caller).filter(|_| !caller.looks_at_all());
     let user = user.flatten();
     if own.is_some() && user.is_some() && user != own {
         return Ok(None);
@@ -255,9 +256,7 @@ fn status(view: &View) -> &'static str {
 
 /// A terminal session that the caller may see.
 pub async fn visible(app: &App, caller: &Caller, id: Uuid) -> Result<View, Problem> {
-    let view = app.sessions.view_by_id(caller, id).await?;
-    let own = caller.sees_all() || caller.principal == Some(view.session.principal);
-    if view.session.kind == Kind::Terminal && own { Ok(view) } else { Err(not_found("Session")) }
+    Ok(app.sessions.view_by_id(caller, Way::Terminals, id).await?)
 }
 
 /// Get a session

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code};
-use axum::extract::{Path, State};
+use axum::extract::{Extension, Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, interval, timeout};
+use tokio::time::{Instant, interval, sleep, timeout};
 
 use super::open::origin_allowed;
 use super::read_id;
@@ -19,6 +19,7 @@ use crate::core::ending::Ending;
 use crate::core::reason::Reason;
 use crate::gate::Side;
 use crate::http::App;
+use crate::http::connection::Connection;
 use crate::http::problem::Problem;
 use crate::secret::{self, TokenKind};
 use crate::sessions::Stay;
@@ -29,8 +30,8 @@ use crate::terminal::{Over, Role, Terminal, over_because};
 
 /// What is read at once; larger messages take more than one read.
 const READ: usize = 16 << 10;
-/// A connection has this long to say who it is.
-const AUTH_WITHIN: Duration = Duration::from_secs(10);
+/// Of whoever has not said yet who it is no more than this is listened to.
+const STRANGERS: usize = 8 << 10;
 /// After so much output the other side is asked what has arrived.
 const ASK_AFTER: u64 = 64 << 10;
 /// And at least so often, so that whoever is gone is noticed.
@@ -39,6 +40,8 @@ const ASK_EVERY: Duration = Duration::from_secs(15);
 const GONE_AFTER: Duration = Duration::from_secs(60);
 /// The last frames have so long to be taken.
 const FAREWELL: Duration = Duration::from_millis(100);
+/// And the other side has so long to close too.
+const PARTING: Duration = Duration::from_secs(2);
 /// Replies that may wait to be sent.
 const REPLIES: usize = 16;
 
@@ -51,6 +54,7 @@ type Sink = SplitSink<WebSocket, Message>;
 pub async fn websocket(
     State(app): State<App>,
     Path(session): Path<String>,
+    connection: Option<Extension<Arc<Connection>>>,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
@@ -65,38 +69,87 @@ pub async fn websocket(
     // Keys are few. The buffer is memory that each terminal has for as long as it is open: of itself it would be 128 KiB.
     let upgrade =
         upgrade.read_buffer_size(READ).max_message_size(LARGEST + 1024).max_frame_size(LARGEST + 1024);
-    Ok(upgrade.on_upgrade(move |socket| serve(app, session, socket)))
+    let connection = connection.map(|Extension(connection)| connection);
+    if let Some(connection) = &connection {
+        connection.confine(STRANGERS);
+    }
+    Ok(upgrade.on_upgrade(move |socket| serve(app, session, socket, connection)))
 }
 
-async fn serve(app: App, session: String, socket: WebSocket) {
+async fn serve(app: App, session: String, socket: WebSocket, connection: Option<Arc<Connection>>) {
     let (mut sink, mut stream) = socket.split();
-    let Introduced { terminal, attached, mode, role, stay } = match introduced(&app, &session, &mut stream).await
-    {
-        Ok(introduced) => introduced,
+    let (code, why) = match introduced(&app, &session, &mut stream).await {
+        Ok(introduced) => {
+            if let Some(connection) = connection {
+                connection.release();
+            }
+            attend(introduced, &mut sink, &mut stream).await
+        }
         Err(refusal) => {
-            tell(&mut sink, &refusal.told()).await.ok();
-            close(&mut sink, close_code::POLICY, "not authenticated").await;
-            return;
+            timeout(FAREWELL, tell(&mut sink, &refusal.told())).await.ok();
+            (close_code::POLICY, "not authenticated")
         }
     };
+    part(sink, stream, code, why).await;
+}
+
+/// Serves one who has said who it is. Returns with which code, and word, the connection is closed.
+async fn attend(
+    introduced: Introduced,
+    sink: &mut Sink,
+    stream: &mut SplitStream<WebSocket>,
+) -> (u16, &'static str) {
+    let Introduced { terminal, attached, mode, role, redraw, stay } = introduced;
     let (answers, waiting) = mpsc::channel(REPLIES);
-    let listening = Listener { hand: attached.hand(), mode, answers }.run(stream);
+    let listening = Listener { hand: attached.hand(), mode, answers, redraw }.run(stream);
     let (lost, asked) = (attached.lost, attached.position());
     let (text, answered) = (Text::default(), Instant::now());
     let speaker = Speaker { terminal, attached, mode, role, text, waiting, asked, answered };
-    if speaker.ready(&mut sink, lost).await.is_none() {
-        return;
+    if speaker.ready(sink, lost).await.is_none() {
+        return (close_code::AWAY, "");
     }
-    match speaker.run(&mut sink, listening, stay.ended()).await {
-        Farewell::None => {}
+    match speaker.run(sink, listening, stay.ended()).await {
+        Farewell::None => (close_code::NORMAL, ""),
+        Farewell::TooLarge => (close_code::SIZE, "a message may have 1 MiB"),
         Farewell::Replaced => {
             let message = "another connection has taken this place".into();
             let told = Told::Disconnect { reason: "replaced", message: Some(message) };
-            timeout(FAREWELL, tell(&mut sink, &told)).await.ok();
-            close(&mut sink, close_code::NORMAL, "replaced").await;
+            timeout(FAREWELL, tell(sink, &told)).await.ok();
+            (close_code::NORMAL, "replaced")
         }
-        Farewell::Over(over) => farewell(&mut sink, &over).await,
+        Farewell::Over(over) => {
+            let message = Some(over.message.as_str().into());
+            let told = Told::Disconnect { reason: word(over.reason), message };
+            timeout(FAREWELL, tell(sink, &told)).await.ok();
+            (close_code::NORMAL, over.reason.word())
+        }
     }
+}
+
+/// Closes as RFC 6455, 7.1.1 has it: says so, and waits for the other side to have said so too. Whoever hangs up before that
+/// resets the connection where something was still on its way, and takes the farewell back with it.
+async fn part(mut sink: Sink, mut stream: SplitStream<WebSocket>, code: u16, reason: &'static str) {
+    let frame = CloseFrame { code, reason: Utf8Bytes::from_static(reason) };
+    let closing = async {
+        sink.send(Message::Close(Some(frame))).await.ok();
+        sink.flush().await.ok();
+        loop {
+            match stream.next().await {
+                None => return,
+                Some(Ok(_)) => {}
+                // What is too large is not read on; the other side has a moment to read why.
+                Some(Err(error)) if is_too_large(&error) => return sleep(PARTING).await,
+                Some(Err(_)) => return,
+            }
+        }
+    };
+    timeout(PARTING, closing).await.ok();
+}
+
+fn is_too_large(error: &axum::Error) -> bool {
+    let source = std::error::Error::source(error);
+    let source = source.and_then(|source| source.downcast_ref::<tungstenite::Error>());
+    matches!(source, Some(tungstenite::Error::Capacity(_)))
 }
 
 /// A connection that has said who it is.
@@ -105,18 +158,20 @@ struct Introduced {
     attached: Attached,
     mode: Mode,
     role: Role,
+    /// What a full-screen program has drawn before is to be drawn anew.
+    redraw: bool,
     /// Says when the credential ends by which its token was asked for.
     stay: Stay,
 }
 
-/// Waits for the first frame, and finds what its token is good for.
+/// Waits for the first frame, as long as for the head of a request, and finds what its token is good for.
 async fn introduced(
     app: &App,
     session: &str,
     stream: &mut SplitStream<WebSocket>,
 ) -> Result<Introduced, Fault> {
     let refused = |code, message: &'static str| Fault { code, message: message.into() };
-    let first = timeout(AUTH_WITHIN, async {
+    let first = timeout(app.config.head_timeout, async {
         loop {
             match stream.next().await {
                 Some(Ok(Message::Text(text))) => return Some(text),
@@ -151,7 +206,10 @@ async fn introduced(
     };
     let attached =
         attached.map_err(|error| Fault { code: "INVALID_FRAME", message: error.to_string().into() })?;
-    Ok(Introduced { terminal, attached, mode, role, stay })
+    // Of what a full-screen program has drawn before, nothing is printed again.
+    let blank = role == Role::Writer && (after.is_none() || attached.lost > 0);
+    let redraw = blank && terminal.is_full_screen();
+    Ok(Introduced { terminal, attached, mode, role, redraw, stay })
 }
 
 /// What a connection says.
@@ -159,6 +217,8 @@ struct Listener {
     hand: Hand,
     mode: Mode,
     answers: mpsc::Sender<Answer>,
+    /// The program at the terminal is to draw its screen again.
+    redraw: bool,
 }
 
 /// What comes of it for whoever speaks.
@@ -170,10 +230,34 @@ enum Answer {
     HeldUp,
 }
 
+/// How listening ended.
+enum Heard {
+    End,
+    /// A message that is too large to be read.
+    TooLarge,
+}
+
+impl From<Heard> for Farewell {
+    fn from(heard: Heard) -> Self {
+        match heard {
+            Heard::End => Self::None,
+            Heard::TooLarge => Self::TooLarge,
+        }
+    }
+}
+
 impl Listener {
     /// Listens until the connection ends.
-    async fn run(self, mut stream: SplitStream<WebSocket>) {
-        while let Some(Ok(message)) = stream.next().await {
+    async fn run(self, stream: &mut SplitStream<WebSocket>) -> Heard {
+        if self.redraw {
+            self.hand.redraw().await;
+        }
+        loop {
+            let message = match stream.next().await {
+                Some(Ok(message)) => message,
+                Some(Err(error)) if is_too_large(&error) => return Heard::TooLarge,
+                Some(Err(_)) | None => return Heard::End,
+            };
             let outcome = match message {
                 Message::Text(text) => self.frame(&text).await,
                 Message::Binary(bytes) => match frame::read_binary(self.mode, &bytes) {
@@ -187,12 +271,12 @@ impl Listener {
                     Ok(())
                 }
                 Message::Ping(_) => Ok(()),
-                Message::Close(_) => return,
+                Message::Close(_) => return Heard::End,
             };
             if let Err(fault) = outcome
                 && self.answers.send(Answer::Fault(fault)).await.is_err()
             {
-                return;
+                return Heard::End;
             }
         }
     }
@@ -230,6 +314,7 @@ fn or_fault(outcome: Result<(), Refused>) -> Result<(), Fault> {
 enum Farewell {
     /// The other side has gone.
     None,
+    TooLarge,
     Replaced,
     Over(Over),
 }
@@ -275,7 +360,7 @@ impl Speaker {
     async fn run(
         mut self,
         sink: &mut Sink,
-        listening: impl Future<Output = ()>,
+        listening: impl Future<Output = Heard>,
         ended: impl Future<Output = Ending>,
     ) -> Farewell {
         tokio::pin!(listening, ended);
@@ -285,7 +370,7 @@ impl Speaker {
             let next = tokio::select! {
                 biased;
                 ending = &mut ended => return Farewell::Over(over_because(ending)),
-                () = &mut listening => return Farewell::None,
+                heard = &mut listening => return heard.into(),
                 Some(answer) = self.waiting.recv() => Next::Answer(answer),
                 _ = ask.tick() => Next::Ask,
                 piece = self.attached.next() => Next::Piece(piece),
@@ -299,8 +384,8 @@ impl Speaker {
             let said = tokio::select! {
                 biased;
                 ending = &mut ended => return Farewell::Over(over_because(ending)),
-                () = terminal.hub.was_cut() => return Farewell::Over(terminal.over()),
-                () = &mut listening => return Farewell::None,
+                () = terminal.hub.was_cut() => return Farewell::Over(self.ended().await),
+                heard = &mut listening => return heard.into(),
                 said = timeout(GONE_AFTER, self.say(sink, next)) => said,
             };
             if !matches!(said, Ok(Some(()))) {
@@ -366,21 +451,6 @@ impl Speaker {
 
 async fn tell(sink: &mut Sink, told: &Told<'_>) -> Result<(), axum::Error> {
     sink.send(Message::Text(told.to_json().into())).await
-}
-
-/// Says why it is over, and closes.
-async fn farewell(sink: &mut Sink, over: &Over) {
-    let told = Told::Disconnect { reason: word(over.reason), message: Some(over.message.as_str().into()) };
-    let said = async {
-        tell(sink, &told).await.ok();
-        close(sink, close_code::NORMAL, over.reason.word()).await;
-    };
-    timeout(FAREWELL, said).await.ok();
-}
-
-async fn close(sink: &mut Sink, code: u16, reason: &'static str) {
-    let frame = CloseFrame { code, reason: Utf8Bytes::from_static(reason) };
-    timeout(FAREWELL, sink.send(Message::Close(Some(frame)))).await.ok();
 }
 
 /// The word that the surface has for a reason.

@@ -14,9 +14,10 @@ use crate::core::caller::Caller;
 use crate::core::kind::Kind;
 use crate::core::phase::Outcome;
 use crate::core::reason::Reason;
-use crate::core::session::Session;
+use crate::core::relation::{MayAct, Way};
+use crate::core::shown;
 use crate::http::App;
-use crate::http::extract::{Body, given};
+use crate::http::extract::Body;
 use crate::http::family::WorkloadError;
 use crate::http::problem::Problem;
 use crate::sessions::Ending;
@@ -28,9 +29,8 @@ pub struct WorkloadEnd {
     /// `finished`, `failed`, `crashed` or `terminated`.
     #[schema(example = "finished")]
     pub state: String,
-    /// For people.
-    #[serde(default, deserialize_with = "given")]
-    #[schema(nullable = false, max_length = 2_000)]
+    /// For people. What is above 2,000 characters is cut, control characters are written out (`\u{1b}`): what is said of an
+    /// end is no reason to lose it.
     pub message: Option<String>,
 }
 
@@ -39,8 +39,6 @@ pub struct WorkloadEnd {
 #[serde(deny_unknown_fields)]
 pub struct WebuiEnd {
     /// `Terminated`, which is all there is.
-    #[serde(default, deserialize_with = "given")]
-    #[schema(nullable = false)]
     pub state: Option<String>,
 }
 
@@ -72,23 +70,14 @@ pub async fn end_task_session(
             return Err(Problem::invalid("state", message));
         }
     };
-    let message = body.message.filter(|message| !message.trim().is_empty());
-    if let Some(message) = &message {
-        check_message(message)?;
-    }
-    let session = app.sessions.work(&caller, &[Kind::Task], id).await?;
+    let message = body.message.filter(|message| !message.trim().is_empty()).map(readable);
+    let session = app.sessions.to_act_on(&caller, Way::Task, id).await?;
     app.sessions.end_of_work(&caller, &session, ending, message).await?;
-    show(&app, &caller, &[Kind::Task], id).await
+    show(&app, &caller, Way::Task, id).await
 }
 
-fn check_message(message: &str) -> Result<(), Problem> {
-    let control = |one: char| one.is_control() && !matches!(one, '\n' | '\r' | '\t');
-    if message.chars().count() > LONGEST_MESSAGE || message.chars().any(control) {
-        let message =
-            format!("message must be at most {LONGEST_MESSAGE} characters, without control characters");
-        return Err(Problem::invalid("message", message));
-    }
-    Ok(())
+fn readable(message: String) -> String {
+    shown::cut(shown::lines(&message.replace("\r\n", "\n")).into_owned(), LONGEST_MESSAGE)
 }
 
 /// Report that a WebUI session has ended
@@ -108,9 +97,9 @@ pub async fn end_webui_session(
     if body.state.is_some_and(|word| !word.eq_ignore_ascii_case("terminated")) {
         return Err(Problem::invalid("state", "state of a WebUI session that is over must be Terminated"));
     }
-    let session = app.sessions.work(&caller, &[Kind::Webui], id).await?;
+    let session = app.sessions.to_act_on(&caller, Way::Webui, id).await?;
     app.sessions.end_of_work(&caller, &session, Ending::Because(Reason::Client), None).await?;
-    show(&app, &caller, &[Kind::Webui], id).await
+    show(&app, &caller, Way::Webui, id).await
 }
 
 /// Terminate a WebUI session
@@ -132,7 +121,7 @@ pub async fn delete_webui_session(
     WorkId(id): WorkId,
     State(app): State<App>,
 ) -> Result<Response, Problem> {
-    let session = terminate(&app, &caller, &[Kind::Webui, Kind::Task], id).await?;
+    let session = terminate(&app, &caller, Way::Work, id).await?;
     let mut response = StatusCode::NO_CONTENT.into_response();
     if session.kind == Kind::Task {
         let name = HeaderName::from_static("deprecation");
@@ -159,7 +148,7 @@ pub async fn delete_task_session(
     WorkId(id): WorkId,
     State(app): State<App>,
 ) -> Result<StatusCode, Problem> {
-    terminate(&app, &caller, &[Kind::Task], id).await.map(|_| StatusCode::NO_CONTENT)
+    terminate(&app, &caller, Way::Task, id).await.map(|_| StatusCode::NO_CONTENT)
 }
 
 /// Terminate a WebUI session, by the newer path
@@ -177,7 +166,7 @@ pub async fn terminate_webui_session(
     WorkId(id): WorkId,
     State(app): State<App>,
 ) -> Result<StatusCode, Problem> {
-    terminate(&app, &caller, &[Kind::Webui], id).await.map(|_| StatusCode::NO_CONTENT)
+    terminate(&app, &caller, Way::Webui, id).await.map(|_| StatusCode::NO_CONTENT)
 }
 
 /// Terminate a task session, by the newer path
@@ -195,11 +184,11 @@ pub async fn terminate_task_session(
     WorkId(id): WorkId,
     State(app): State<App>,
 ) -> Result<StatusCode, Problem> {
-    terminate(&app, &caller, &[Kind::Task], id).await.map(|_| StatusCode::NO_CONTENT)
+    terminate(&app, &caller, Way::Task, id).await.map(|_| StatusCode::NO_CONTENT)
 }
 
-async fn terminate(app: &App, caller: &Caller, kinds: &[Kind], id: Uuid) -> Result<Session, Problem> {
-    let session = app.sessions.work(caller, kinds, id).await?;
+async fn terminate(app: &App, caller: &Caller, way: Way, id: Uuid) -> Result<MayAct, Problem> {
+    let session = app.sessions.to_act_on(caller, way, id).await?;
     if app.sessions.terminate_work(caller, &session).await? {
         return Ok(session);
     }

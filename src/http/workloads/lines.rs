@@ -8,16 +8,18 @@ use uuid::Uuid;
 
 use super::key::{Key, WorkId};
 use super::logs::read_level;
+use super::way_to;
 use crate::core::Time;
 use crate::core::caller::Caller;
 use crate::core::kind::Kind;
+use crate::core::shown;
 use crate::error::Error;
 use crate::http::App;
 use crate::http::extract::{Body, given};
 use crate::http::family::WorkloadError;
 use crate::http::filter::read_time;
 use crate::http::problem::Problem;
-use crate::lines::{Entry, Journal, Level};
+use crate::lines::{Entry, Journal, LARGEST_ENTRY, Level};
 
 /// Most lines in one call.
 const MOST: usize = 10_000;
@@ -42,7 +44,7 @@ pub struct ReportedLine {
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
     pub level: Option<String>,
-    /// At most 64 KiB.
+    /// What is above 64 KiB is cut, and says so at its end.
     pub text: String,
 }
 
@@ -112,7 +114,7 @@ async fn log(
     let now = app.sessions.now();
     let entries: Result<Vec<_>, _> = body.lines.into_iter().map(|line| line.read(now)).collect();
     let entries = entries?;
-    let session = app.sessions.work(caller, &[kind], id).await?;
+    let session = app.sessions.to_act_on(caller, way_to(kind), id).await?;
     if let Some(ended) = app.sessions.over(&session) {
         return Err(Error::Gone(ended).into());
     }
@@ -128,6 +130,7 @@ impl ReportedLine {
         let mut text = self.text;
         // Programs that hand on what they read hand on its end too.
         text.truncate(text.trim_end_matches(['\n', '\r']).len());
-        Ok(Entry::line(time, level, text))
+        // A line that is too long is no reason to lose those beside it.
+        Ok(Entry::line(time, level, shown::cut_bytes(text, LARGEST_ENTRY)))
     }
 }

@@ -152,7 +152,7 @@ impl WorkloadParameters {
         let applications = self.applications(app, caller)?;
         let owner = read_text("owner_equal_cs", self.owner_equal_cs.as_deref())?;
         let owner = owner.map(|name| app.sessions.own_user(caller, &name));
-        let own = (!caller.sees_all()).then(|| app.sessions.person(caller));
+        let own = (!caller.looks_at_all()).then(|| app.sessions.person(caller));
         let (principal, nobody) = match (owner, own) {
             (Some(owner), Some(own)) => (own, owner != own || own.is_none()),
             (Some(one), None) | (None, Some(one)) => (one, one.is_none()),

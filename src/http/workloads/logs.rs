@@ -9,13 +9,14 @@ use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::Standing;
+use super::{Standing, way_to};
 use super::key::{Key, WorkId};
 use super::list::read_number;
 use crate::core::Time;
 use crate::core::caller::Caller;
 use crate::core::ids::SessionNumber;
 use crate::core::kind::Kind;
+use crate::core::shown;
 use crate::gate::Side;
 use crate::http::download::while_good;
 use crate::http::extract::Query;
@@ -192,8 +193,8 @@ pub async fn list_task_logs(
 
 /// Download a WebUI session's log
 ///
-/// All lines that fit, as text: a line each, with time and level before it; further lines of the same entry are indented. What
-/// is logged meanwhile comes along.
+/// All lines that fit, as text: a line each, with time and level before it; further lines of the same entry are indented, and
+/// control characters are written out (`\u{1b}`): as they were logged they are in JSON. What is logged meanwhile comes along.
 #[utoipa::path(get, path = "/pro/session-manager/v1/sessions/webui/{session_id}/logs/download",
     operation_id = "workloads.downloadWebuiLogs", tag = "workloads", security(("apiKey" = [])),
     params(("session_id" = String, Path, description = "The session.", example = "68ce8ce7c4a6fd1afa97672e7080d645"),
@@ -210,8 +211,8 @@ pub async fn download_webui_logs(
 
 /// Download a task session's log
 ///
-/// All lines that fit, as text: a line each, with time and level before it; further lines of the same entry are indented. What
-/// is logged meanwhile comes along.
+/// All lines that fit, as text: a line each, with time and level before it; further lines of the same entry are indented, and
+/// control characters are written out (`\u{1b}`): as they were logged they are in JSON. What is logged meanwhile comes along.
 #[utoipa::path(get, path = "/pro/session-manager/v1/sessions/task/{session_id}/logs/download",
     operation_id = "workloads.downloadTaskLogs", tag = "workloads", security(("apiKey" = [])),
     params(("session_id" = String, Path, description = "The session.", example = "68ce8ce7c4a6fd1afa97672e7080d645"),
@@ -280,9 +281,9 @@ async fn download(
 
 /// The session whose log the caller may read now: of one that is about to be over nothing is reached.
 async fn readable(app: &App, caller: &Caller, kind: Kind, id: Uuid) -> Result<SessionNumber, Problem> {
-    let session = app.sessions.work(caller, &[kind], id).await?;
+    let session = app.sessions.work(caller, way_to(kind), id).await?;
     if session.ended.is_some() || session.over(app.sessions.now()).is_some() {
-        let one = app.sessions.work_view(caller, &[kind], id).await?;
+        let one = app.sessions.work_view(caller, way_to(kind), id).await?;
         let standing = Standing::of(&one, app.sessions.now(), app.config.workload_grace);
         if let Standing::Dying(_) = standing {
             let message = "The session is being terminated; its log can be read when it is over";
@@ -348,17 +349,23 @@ impl From<Filed> for LogLine {
     }
 }
 
-/// Entries as lines of text. What goes over several lines is indented, so that none of them looks like an entry.
+/// Entries as lines of text. What goes over several lines is indented, and what a terminal would obey is written out, so
+/// that no entry looks like two, and none drives the terminal of whoever reads it.
 fn as_text(page: &Page) -> String {
     let mut text = String::new();
     for filed in &page.entries {
         let Content::Line { level, text: said } = &filed.entry.content else { continue };
         let level = if *level == Level::None { "-" } else { level.word() };
         let at = time(filed.entry.time());
-        text.extend([&at, " ", level, " ", &said.replace('\n', "\n\t"), "\n"]);
+        text.extend([&at, " ", level, " ", &as_lines(said), "\n"]);
     }
     for (first, last) in &page.damaged {
         text.push_str(&format!("(lines {first} to {last} cannot be read)\n"));
     }
     text
+}
+
+fn as_lines(said: &str) -> String {
+    let lines = said.split('\n').map(|line| shown::line(line.strip_suffix('\r').unwrap_or(line)));
+    lines.collect::<Vec<_>>().join("\n\t")
 }

@@ -33,6 +33,7 @@ use crate::core::caller::Caller;
 use crate::core::kind::Kind;
 use crate::core::phase::Stage;
 use crate::core::reason::Reason;
+use crate::core::relation::Way;
 use crate::core::session::Ended;
 use crate::sessions::WorkView;
 
@@ -157,11 +158,16 @@ fn shown_all(app: &App, all: Vec<WorkView>) -> Vec<WorkloadSession> {
 async fn show(
     app: &App,
     caller: &Caller,
-    kinds: &[Kind],
+    way: Way,
     id: Uuid,
 ) -> Result<Json<WorkloadSession>, Problem> {
-    let one = app.sessions.work_view(caller, kinds, id).await?;
+    let one = app.sessions.work_view(caller, way, id).await?;
     Ok(Json(shown(one, app.sessions.now(), app.config.workload_grace)))
+}
+
+/// The way to sessions of a kind.
+fn way_to(kind: Kind) -> Way {
+    if kind == Kind::Task { Way::Task } else { Way::Webui }
 }
 
 /// The word for a state: WebUI sessions know two.

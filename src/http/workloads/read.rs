@@ -5,7 +5,7 @@ use axum::extract::State;
 
 use super::key::{Key, WorkId};
 use super::{WorkloadSession, show};
-use crate::core::kind::Kind;
+use crate::core::relation::Way;
 use crate::http::App;
 use crate::http::problem::Problem;
 
@@ -19,7 +19,7 @@ pub async fn get_webui_session(
     WorkId(id): WorkId,
     State(app): State<App>,
 ) -> Result<Json<WorkloadSession>, Problem> {
-    show(&app, &caller, &[Kind::Webui], id).await
+    show(&app, &caller, Way::Webui, id).await
 }
 
 /// Get a task session
@@ -32,5 +32,5 @@ pub async fn get_task_session(
     WorkId(id): WorkId,
     State(app): State<App>,
 ) -> Result<Json<WorkloadSession>, Problem> {
-    show(&app, &caller, &[Kind::Task], id).await
+    show(&app, &caller, Way::Task, id).await
 }

@@ -9,11 +9,12 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::key::{Key, WorkId, read_id};
-use super::{WorkloadSession, show};
+use super::{WorkloadSession, show, way_to};
 use crate::auth::ClientAddress;
 use crate::core::caller::Caller;
 use crate::core::kind::Kind;
 use crate::core::phase::Phase;
+use crate::core::relation::Way;
 use crate::http::extract::{Body, given};
 use crate::http::family::WorkloadError;
 use crate::http::problem::Problem;
@@ -142,7 +143,7 @@ async fn create(
         ..NewSession::of(kind)
     };
     let opened = app.sessions.connect(caller, new).await?;
-    let session = show(app, caller, &[kind], opened.session.id).await?;
+    let session = show(app, caller, way_to(kind), opened.session.id).await?;
     Ok((StatusCode::CREATED, session))
 }
 
@@ -195,7 +196,7 @@ fn read_phase(word: &str) -> Result<Phase, Problem> {
 
 /// Whom a new session belongs to. Who has a key that acts for a person begins no sessions of others.
 fn owner_of(app: &App, caller: &Caller, named: Option<String>) -> Result<Option<String>, Problem> {
-    if caller.sees_all() {
+    if caller.acts_on_all() {
         return Ok(named);
     }
     // Left out, it is that of the person the key acts for.
@@ -236,9 +237,9 @@ pub async fn change_task_state(
     Body(body): Body<WorkloadState>,
 ) -> Result<Json<WorkloadSession>, Problem> {
     let phase = read_phase(&body.state)?;
-    let session = app.sessions.work(&caller, &[Kind::Task], id).await?;
+    let session = app.sessions.to_act_on(&caller, Way::Task, id).await?;
     app.sessions.change_phase(&caller, &session, phase).await?;
-    show(&app, &caller, &[Kind::Task], id).await
+    show(&app, &caller, Way::Task, id).await
 }
 
 /// A sign of life was recorded.
@@ -291,7 +292,7 @@ async fn heartbeat(
     kind: Kind,
     id: Uuid,
 ) -> Result<Json<WorkloadHeartbeat>, Problem> {
-    let session = app.sessions.work(caller, &[kind], id).await?;
+    let session = app.sessions.to_act_on(caller, way_to(kind), id).await?;
     let session = app.sessions.beat(caller, &session).await?;
     Ok(Json(WorkloadHeartbeat {
         id: session.id.simple().to_string(),
@@ -351,7 +352,7 @@ pub async fn heartbeats(
     }
     let read: Vec<_> = body.sessions.iter().map(|text| read_id(text)).collect();
     let ids: Vec<Uuid> = read.iter().flatten().copied().collect();
-    let mut outcomes = app.sessions.beat_many(&caller, &[Kind::Webui, Kind::Task], &ids).await.into_iter();
+    let mut outcomes = app.sessions.beat_many(&caller, &ids).await.into_iter();
     let mut answer = WorkloadHeartbeatOutcomes { recorded: 0, sessions: Vec::with_capacity(read.len()) };
     for (id, read) in body.sessions.into_iter().zip(read) {
         let outcome = match read {

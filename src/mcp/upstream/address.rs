@@ -20,21 +20,24 @@ use crate::outbound::{is_never, is_public};
 const LONGEST_URL: usize = 2_048;
 
 /// Checks the URL of an upstream and brings it into its normal form. A host that is an address is judged now, a name by
-/// the addresses it has at the moment of each connection.
-pub fn check_upstream(url: &str, config: &Config) -> Result<String, Error> {
-    check("url", url, config)
+/// the addresses it has at the moment of each connection. `here` says whether it may be on this machine without more: what
+/// only this machine can reach is its operator's.
+pub fn check_upstream(url: &str, config: &Config, here: bool) -> Result<String, Error> {
+    check("url", url, config, here)
 }
 
 /// The same for any URL that requests on behalf of upstreams go to.
-pub(super) fn check(field: &'static str, url: &str, config: &Config) -> Result<String, Error> {
+pub(super) fn check(field: &'static str, url: &str, config: &Config, here: bool) -> Result<String, Error> {
     let wrong = |message: &str| Error::field(field, format!("{field} {message}"));
     if url.len() > LONGEST_URL {
         return Err(wrong("must be at most 2048 bytes"));
     }
     let url = Url::parse(url).map_err(|error| wrong(&format!("is not a URL: {error}")))?;
-    let (may, which): (fn(IpAddr, &[IpNet]) -> bool, _) = match url.scheme() {
-        "http" => (is_allowed, "only loopback is, what --allow-upstream adds, and public ones with https://"),
-        "https" => (is_allowed_encrypted, "only public ones are, loopback, and what --allow-upstream adds"),
+    let (may, which): (fn(IpAddr, &[IpNet], bool) -> bool, _) = match (url.scheme(), here) {
+        ("http", true) => (is_allowed, "only loopback is, what --allow-upstream adds, and public ones with https://"),
+        ("https", true) => (is_allowed_encrypted, "only public ones are, loopback, and what --allow-upstream adds"),
+        ("http", false) => (is_allowed, "only what --allow-upstream adds is, and public ones with https://"),
+        ("https", false) => (is_allowed_encrypted, "only public ones are, and what --allow-upstream adds"),
         _ => return Err(wrong("must begin with http:// or https://")),
     };
     if !url.username().is_empty() || url.password().is_some() {
@@ -49,24 +52,24 @@ pub(super) fn check(field: &'static str, url: &str, config: &Config) -> Result<S
         Some(Host::Domain(_)) => None,
         None => return Err(wrong("must name a host")),
     };
-    if address.is_some_and(|address| !may(address, &config.allow_upstream)) {
+    if address.is_some_and(|address| !may(address, &config.allow_upstream, here)) {
         return Err(wrong(&format!("names an address that is not allowed: {which}")));
     }
     Ok(url.into())
 }
 
-/// Whether an upstream may have this address: loopback, and what was allowed; some never.
-pub fn is_allowed(address: IpAddr, allow: &[IpNet]) -> bool {
+/// Whether an upstream may have this address: loopback where it may be here, and what was allowed; some never.
+pub fn is_allowed(address: IpAddr, allow: &[IpNet], here: bool) -> bool {
     let address = address.to_canonical();
     !is_forbidden(address)
-        && (address.is_loopback() || allow.iter().any(|network| network.contains(&address)))
+        && ((here && address.is_loopback()) || allow.iter().any(|network| network.contains(&address)))
 }
 
 /// The same where what is sent is encrypted, and so reaches nobody but who can show the name's certificate: there it may be
 /// public, too.
-pub fn is_allowed_encrypted(address: IpAddr, allow: &[IpNet]) -> bool {
+pub fn is_allowed_encrypted(address: IpAddr, allow: &[IpNet], here: bool) -> bool {
     let canonical = address.to_canonical();
-    is_allowed(address, allow) || (!is_forbidden(canonical) && is_public(canonical))
+    is_allowed(address, allow, here) || (!is_forbidden(canonical) && is_public(canonical))
 }
 
 /// Addresses that no setting opens, said plainly or inside another.
@@ -97,6 +100,8 @@ pub(super) struct Resolver {
     pub allow: Arc<[IpNet]>,
     /// Whether what is sent there is encrypted.
     pub encrypted: bool,
+    /// Whether it may be this machine.
+    pub here: bool,
 }
 
 impl Service<Name> for Resolver {
@@ -109,12 +114,12 @@ impl Service<Name> for Resolver {
     }
 
     fn call(&mut self, name: Name) -> Self::Future {
-        let Self { allow, encrypted } = self.clone();
+        let Self { allow, encrypted, here } = self.clone();
         let may = if encrypted { is_allowed_encrypted } else { is_allowed };
         Box::pin(async move {
             // The connector's own time-out begins when the address is known.
             let found = tokio::time::timeout(CONNECT, tokio::net::lookup_host((name.as_str(), 0))).await??;
-            let allowed: Vec<_> = found.filter(|one| may(one.ip(), &allow)).collect();
+            let allowed: Vec<_> = found.filter(|one| may(one.ip(), &allow, here)).collect();
             if allowed.is_empty() {
                 return Err(io::Error::new(
                     io::ErrorKind::PermissionDenied,

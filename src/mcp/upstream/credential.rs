@@ -16,12 +16,14 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use url::{Url, form_urlencoded};
 
-use super::{HOP, Roads, address};
+use super::headers::HOP;
+use super::{Roads, address};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::core::Time;
 use crate::core::event::UpstreamCredential;
 use crate::core::ids::{ApplicationNumber, Position};
+use crate::core::object::Object;
 use crate::directory::{Directory, UpstreamSecret};
 use crate::error::Error;
 use crate::mcp::reply::Fault;
@@ -66,6 +68,7 @@ pub fn check_credential(
     shown: UpstreamCredential,
     secret: &str,
     config: &Config,
+    here: bool,
 ) -> Result<UpstreamCredential, Error> {
     match shown {
         UpstreamCredential::Header { name } => {
@@ -74,7 +77,7 @@ pub fn check_credential(
             Ok(UpstreamCredential::Header { name })
         }
         UpstreamCredential::ClientCredentials { token_url, client_id, scope, resource } => {
-            let token_url = address::check("credential.tokenUrl", &token_url, config)?;
+            let token_url = address::check("credential.tokenUrl", &token_url, config, here)?;
             check_text("credential.clientId", &client_id, LONGEST_TEXT)?;
             check_text("credential.clientSecret", secret, LONGEST_SECRET)?;
             if let Some(scope) = &scope {
@@ -237,8 +240,8 @@ async fn fetch(own: &UpstreamSecret, roads: &Roads) -> Result<(HeaderValue, Opti
     let answer = roads.send(request).await.map_err(|_| no_token())?;
     let status = answer.status();
     let body = Limited::new(answer.into_body(), LARGEST).collect().await.map(|body| body.to_bytes());
-    let answer = body.ok().and_then(|body| serde_json::from_slice::<Answer>(&body).ok());
-    let Some(answer) = answer else {
+    let answer = body.ok().and_then(|body| serde_json::from_slice::<Object<Answer>>(&body).ok());
+    let Some(Object(answer)) = answer else {
         tracing::warn!(token_url, %status, "the answer of a token endpoint could not be read");
         return Err(no_token());
     };

@@ -34,6 +34,7 @@ pub struct Log {
     recorded_at: i64,
     commit_hash: [u8; 32],
     unknown: u64,
+    erased: u64,
     /// Hashes of the commit that is being read.
     pending: Vec<[u8; 32]>,
     /// Sessions with a lifecycle event in the commit that is being read.
@@ -121,6 +122,7 @@ impl Log {
             recorded_at: i64::MIN,
             commit_hash: [0; 32],
             unknown: 0,
+            erased: 0,
             pending: vec![],
             lifecycle: vec![],
             settled: settled.0,
@@ -140,6 +142,7 @@ impl Log {
             streams: self.streams.len() as u64,
             sessions: self.streams.range((session, i64::MIN)..=(session, i64::MAX)).count() as u64,
             unknown: self.unknown,
+            erased: self.erased,
             position: Position(self.position),
             commit_hash: self.commit_hash,
         }
@@ -189,6 +192,7 @@ impl Log {
         let hash = header.hash(&chain.head.hash, &digest);
         place.expect_bytes("hash", &hash, stored.hash)?;
         chain.head = Head { version: header.version, position: Position(header.position), hash };
+        self.erased += u64::from(stored.body_digest.is_some() && place.erased(stored));
         self.position = header.position;
         self.recorded_at = header.recorded_at;
         self.pending.push(hash);

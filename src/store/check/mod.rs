@@ -26,6 +26,8 @@ pub struct Report {
     pub sessions: u64,
     /// Events of types that only a newer release knows: their hashes were checked, what they mean was not.
     pub unknown: u64,
+    /// Events of older releases whose bodies were freed of what was personal: their digests were checked, not the bodies.
+    pub erased: u64,
     /// The last position of the log, and the hash of its last commit: whoever keeps the two elsewhere can tell later
     /// that nothing up to there was rewritten.
     pub position: Position,
@@ -76,7 +78,8 @@ impl From<sqlx::Error> for Fault {
 /// Told how far it is: events done, events in all.
 pub type Progress<'a> = &'a mut (dyn FnMut(u64, u64) + Send);
 
-/// Walks the whole log and compares it with itself and with every row. Only reads, in pages, so that the database may
+/// Walks the whole log and compares it with itself and with every row, then has SQLite check the file. Only reads, in pages
+/// save for that last check, so that the database may
 /// be in use meanwhile: each page of rows is compared with the log as it stood when that page was read. One thing cannot
 /// be compared: the totals in a lifecycle row that is older than a hot row, once the activity they came from was pruned.
 pub async fn verify(reader: &Reader, progress: Progress<'_>) -> Result<Report, Fault> {
@@ -98,5 +101,20 @@ pub async fn verify(reader: &Reader, progress: Progress<'_>) -> Result<Report, F
         }
     }
     progress(log.position().unsigned_abs(), log.position().unsigned_abs());
+    whole(reader.malformed().await?)?;
     Ok(log.report())
+}
+
+/// That SQLite finds nothing wrong with the file itself, its indexes included: the log can be right while a look-up by a
+/// damaged index is not.
+pub(super) fn whole(malformed: Option<String>) -> Result<(), Difference> {
+    match malformed {
+        None => Ok(()),
+        Some(found) => Err(Difference {
+            place: "the database file".to_owned(),
+            what: "SQLite's integrity_check".to_owned(),
+            expected: "ok".to_owned(),
+            found,
+        }),
+    }
 }

@@ -6,8 +6,8 @@ use crate::core::Time;
 use crate::core::application::Envelope as DirectoryEnvelope;
 use crate::core::caller::{Actor, ActorKind};
 use crate::core::event::{
-    ACTIVITY, ActivityRecorded, ActivitySource, Counts, Event, Header, Personal, RevocationEvent,
-    SessionEvent, body_digest, personal_digest,
+    ACTIVITY, ActivityRecorded, ActivitySource, CONNECTED, Connected, Counts, Event, Header, Personal,
+    RevocationEvent, SessionEvent, body_digest, personal_digest,
 };
 use crate::core::ids::{
     ApplicationNumber, Head, OrganizationNumber, RevocationNumber, SessionNumber, StreamKind,
@@ -60,10 +60,27 @@ impl Place<'_> {
                 .ok_or_else(|| self.difference("body_digest", "32 bytes: the body was pruned", "none"));
         };
         let digest = body_digest(body);
-        if let Some(kept) = stored.body_digest {
-            self.expect_bytes("body_digest", &digest, kept)?;
+        match stored.body_digest {
+            Some(kept) if self.erased(stored) => kept.try_into().map_err(|_| {
+                self.difference(
+                    "body_digest",
+                    "32 bytes: what was personal in the body was erased",
+                    hex::encode(kept),
+                )
+            }),
+            Some(kept) => self.expect_bytes("body_digest", &digest, kept).map(|()| digest),
+            None => Ok(digest),
         }
-        Ok(digest)
+    }
+
+    /// Whether a body may differ from what was hashed: of a `Connected` from before all that is personal stood beside it,
+    /// once that was erased. Nothing that could have been erased is left in it.
+    pub fn erased(&self, stored: &StoredEvent<'_>) -> bool {
+        let bare = |body| serde_json::from_str::<Connected>(body).is_ok_and(|body| body.erased().is_none());
+        self.0.name == CONNECTED
+            && stored.personal.is_none()
+            && stored.body_digest.is_some_and(|kept| kept.len() == 32)
+            && stored.body.is_some_and(bare)
     }
 
     /// What the body says. A pruned activity counts nothing; a later one's totals make up for it.

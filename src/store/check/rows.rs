@@ -337,6 +337,10 @@ fn application_columns(row: &Application) -> Expected {
     let credential = row.upstream_credential.as_ref();
     let credential = credential.map(|one| serde_json::to_string(one).unwrap_or_default());
     columns.push(("upstream_credential", credential.into()));
+    columns.push(("on_the_way", i64::from(row.on_the_way).into()));
+    let headers = row.upstream_headers.as_ref();
+    let headers = headers.map(|one| serde_json::to_string(one).unwrap_or_default());
+    columns.push(("upstream_headers", headers.into()));
     columns
 }
 

@@ -19,10 +19,21 @@ pub struct Snapshot {
 }
 
 impl Reader {
+    /// What SQLite finds wrong with the file, first of all; none if nothing.
+    pub async fn malformed(&self) -> Result<Option<String>, StoreError> {
+        malformed(&mut *self.pool.acquire().await?).await
+    }
+
     /// The database as it stands now.
     pub async fn snapshot(&self) -> Result<Snapshot, StoreError> {
         Ok(Snapshot { transaction: self.pool.begin().await? })
     }
+}
+
+/// What SQLite finds wrong with tables and indexes, first of all; none if nothing.
+pub(super) async fn malformed(connection: &mut SqliteConnection) -> Result<Option<String>, StoreError> {
+    let found: String = sqlx::query_scalar("pragma integrity_check(1)").fetch_one(connection).await?;
+    Ok((found != "ok").then_some(found))
 }
 
 impl Snapshot {

@@ -126,13 +126,14 @@ pub(super) static ORGANIZATION: Insert = Insert::new(
 
 pub(super) static APPLICATION: Insert = Insert::new(
     "application (number, id, organization, name, description, oauth, upstream, created_at, updated_at, archived_at, \
-     barred_before, version, head, hash, policy, upstream_credential)",
-    16,
+     barred_before, version, head, hash, policy, upstream_credential, on_the_way, upstream_headers)",
+    18,
     "on conflict (number) do update set name = excluded.name, description = excluded.description, \
      oauth = excluded.oauth, upstream = excluded.upstream, updated_at = excluded.updated_at, \
      archived_at = excluded.archived_at, barred_before = excluded.barred_before, version = excluded.version, \
      head = excluded.head, hash = excluded.hash, policy = excluded.policy, \
-     upstream_credential = excluded.upstream_credential",
+     upstream_credential = excluded.upstream_credential, on_the_way = excluded.on_the_way, \
+     upstream_headers = excluded.upstream_headers",
 );
 
 pub(super) static SERVICE_ACCOUNT: Insert = Insert::new(

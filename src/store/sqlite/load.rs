@@ -1,7 +1,7 @@
-//! Start-up: everything that lives in memory, as of one position of the log.
+//! Start-up: what lives in memory, as of one position of the log. What there may be millions of is handed over row by
+//! row, so that nobody holds all of it twice.
 
-use std::collections::HashMap;
-
+use futures_util::TryStreamExt;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Row};
 
@@ -11,18 +11,15 @@ use super::{
     service_account, time, whole_session,
 };
 use crate::core::Time;
-use crate::core::event::Event;
-use crate::core::ids::{ApplicationNumber, Position, SessionNumber, StreamKind};
+use crate::core::ids::{ApplicationNumber, Position, SessionNumber};
 use crate::core::item::Item;
-use crate::core::session::{Envelope, evolve};
+use crate::core::session::Envelope;
+use crate::core::token::{AccessToken, Principal};
 use crate::store::StoreError;
-use crate::store::row::{Entry, KeySecret, Loaded, ResourcePast, SessionToken};
-
-/// Events read at a time when walking the log.
-const PAGE: i64 = 2_000;
+use crate::store::row::{Entry, KeySecret, Loaded, OpenSession, ResourcePast, SessionToken};
 
 impl Reader {
-    /// Everything that lives in memory. The log's tail beyond what is settled is folded over the sessions.
+    /// What lives in memory, but for principals, access tokens and open sessions.
     pub async fn load(&self) -> Result<Loaded, StoreError> {
         let mut loaded = Loaded {
             head: self.head().await?,
@@ -36,8 +33,6 @@ impl Reader {
                 .all("select * from revocation where ended_at is null order by number", revocation)
                 .await?,
             items: self.all("select * from item order by kind, number", item).await?,
-            access_tokens: self.all("select * from access_token", access_token).await?,
-            principals: self.all("select * from principal", principal).await?,
             key_secrets: self.all("select * from api_key_secret", key_secret).await?,
             ..Loaded::default()
         };
@@ -49,6 +44,9 @@ impl Reader {
         loaded.last_session = SessionNumber(number("select coalesce(max(number), 0) from session").await?);
         let last = sqlx::query_scalar("select id from session where number = ?").bind(loaded.last_session.0);
         loaded.last_session_id = last.fetch_optional(&self.pool).await?.unwrap_or_default();
+        loaded.last_principal = number("select coalesce(max(number), 0) from principal").await?;
+        let open = number("select count(*) from session indexed by session_open where state <> 0").await?;
+        loaded.open_sessions = open.unsigned_abs();
         loaded.last_revocation = number("select coalesce(max(number), 0) from revocation").await?;
         for row in sqlx::query("select application, count(*) as total from session group by application")
             .fetch_all(&self.pool)
@@ -59,8 +57,6 @@ impl Reader {
             loaded.session_totals.push((application, total.unsigned_abs()));
         }
         loaded.past = self.past().await?;
-        self.load_sessions(&mut loaded).await?;
-        self.fold_tail(&mut loaded).await?;
         Ok(loaded)
     }
 
@@ -79,60 +75,41 @@ impl Reader {
         sqlx::query(sql).fetch_all(&self.pool).await?.iter().map(read).collect()
     }
 
-    async fn load_sessions(&self, loaded: &mut Loaded) -> Result<(), StoreError> {
+    /// Hands over each principal.
+    pub async fn each_principal(&self, take: impl FnMut(Principal)) -> Result<(), StoreError> {
+        self.each("select * from principal", principal, take).await
+    }
+
+    /// Hands over each access token that is kept.
+    pub async fn each_access_token(&self, take: impl FnMut(AccessToken)) -> Result<(), StoreError> {
+        self.each("select * from access_token", access_token, take).await
+    }
+
+    /// Hands over each open session, in the order of their numbers, as its rows say: activity may be ahead of them, in the
+    /// log after [`Loaded::settled`].
+    pub async fn each_open_session(&self, take: impl FnMut(OpenSession)) -> Result<(), StoreError> {
         let sql = format!(
             "select {WHOLE_SESSION}, t.secret_hash as token_hash, t.issued_at as token_issued_at, \
              t.expires_at as token_ends_at, m.id_hash as mcp_hash from session s indexed by session_open \
              left join session_detail d using (number) left join session_activity a using (number) \
              left join session_token t on t.session = s.number left join mcp_session m on m.session = s.number \
-             where s.state <> 0"
+             where s.state <> 0 order by s.number"
         );
-        for row in sqlx::query(AssertSqlSafe(sql)).fetch_all(&self.pool).await? {
-            let session = whole_session(&row)?;
-            if row.try_get::<Option<&[u8]>, _>("token_hash")?.is_some() {
-                let token = SessionToken {
-                    secret_hash: bytes32(&row, "token_hash")?,
-                    issued_at: Position(row.try_get("token_issued_at")?),
-                    expires_at: time(row.try_get("token_ends_at")?),
-                };
-                loaded.session_tokens.push((session.session.number, token));
-            }
-            if row.try_get::<Option<&[u8]>, _>("mcp_hash")?.is_some() {
-                loaded.mcp_hashes.push((session.session.number, bytes32(&row, "mcp_hash")?));
-            }
-            loaded.sessions.push(session);
-        }
-        Ok(())
+        self.each(&sql, open_session, take).await
     }
 
-    async fn fold_tail(&self, loaded: &mut Loaded) -> Result<(), StoreError> {
-        let mut index: HashMap<i64, usize> = HashMap::new();
-        for (at, row) in loaded.sessions.iter().enumerate() {
-            index.insert(row.session.number.0, at);
+    async fn each<Value>(
+        &self,
+        sql: &str,
+        read: fn(&SqliteRow) -> Result<Value, StoreError>,
+        mut take: impl FnMut(Value),
+    ) -> Result<(), StoreError> {
+        // At start-up nobody writes, so that a reader may be long.
+        let mut rows = sqlx::query(AssertSqlSafe(sql)).fetch(&self.pool);
+        while let Some(row) = rows.try_next().await? {
+            take(read(&row)?);
         }
-        let mut after = loaded.settled;
-        loop {
-            let page = self.log(after, PAGE).await?;
-            let Some(last) = page.last() else { return Ok(()) };
-            after = last.recorded.position;
-            for entry in page.iter().filter(|entry| entry.recorded.stream.kind == StreamKind::Session) {
-                let at = index.get(&entry.recorded.stream.number);
-                let Some(row) = at.and_then(|at| loaded.sessions.get_mut(*at)) else { continue };
-                if entry.recorded.version <= row.session.head.version {
-                    continue;
-                }
-                loaded.unsettled.insert(row.session.number);
-                if let Event::Session(event) = &entry.recorded.event {
-                    let envelope = entry.envelope();
-                    if let Some(session) = evolve(Some(row.session.clone()), event, &envelope) {
-                        row.session = session;
-                    }
-                } else {
-                    // Passed over, but the next event of the stream builds on it all the same.
-                    row.session.head = entry.head();
-                }
-            }
-        }
+        Ok(())
     }
 
     /// When the bars that are in force were recorded, looked up one by one: there are few.
@@ -182,6 +159,22 @@ impl Entry {
             hash: self.hash,
         }
     }
+}
+
+fn open_session(row: &SqliteRow) -> Result<OpenSession, StoreError> {
+    let token = match row.try_get::<Option<&[u8]>, _>("token_hash")? {
+        Some(_) => Some(SessionToken {
+            secret_hash: bytes32(row, "token_hash")?,
+            issued_at: Position(row.try_get("token_issued_at")?),
+            expires_at: time(row.try_get("token_ends_at")?),
+        }),
+        None => None,
+    };
+    let mcp_hash = match row.try_get::<Option<&[u8]>, _>("mcp_hash")? {
+        Some(_) => Some(bytes32(row, "mcp_hash")?),
+        None => None,
+    };
+    Ok(OpenSession { row: whole_session(row)?, token, mcp_hash })
 }
 
 fn key_secret(row: &SqliteRow) -> Result<KeySecret, StoreError> {

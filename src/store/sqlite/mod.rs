@@ -1,10 +1,12 @@
 //! SQLite behind the seam: one connection that writes, a few that read.
 
 mod check;
+mod files;
 mod insert;
 mod lines;
 mod load;
 mod log;
+mod look;
 mod read;
 mod rebuild;
 mod webhooks;
@@ -38,6 +40,7 @@ use crate::store::row::{
 };
 
 pub use lines::{Bounds, Forget, Forgotten, LinesReader, LinesWriter, Stretch, Tail};
+pub use look::{Found, Witnesses, look};
 pub use read::{EndedPage, EndedTerminal, Reader};
 pub use rebuild::rebuild;
 pub use write::{Health, Writer};
@@ -50,8 +53,13 @@ const OLDEST_SQLITE: (u32, u32, u32) = (3, 51, 3);
 /// How long a statement waits for another connection's lock.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Where a URL points, and what it says beyond that.
+fn location(url: &str) -> Result<SqliteConnectOptions, StoreError> {
+    Ok(SqliteConnectOptions::from_str(url)?)
+}
+
 fn options(url: &str) -> Result<SqliteConnectOptions, StoreError> {
-    Ok(SqliteConnectOptions::from_str(url)?
+    Ok(location(url)?
         // Small pages: a commit of a few events rewrites the page at the log's end, and that is most of what it writes.
         .page_size(PAGE_SIZE)
         .journal_mode(SqliteJournalMode::Wal)
@@ -59,6 +67,8 @@ fn options(url: &str) -> Result<SqliteConnectOptions, StoreError> {
         .busy_timeout(PATIENCE)
         .statement_cache_capacity(256)
         .pragma("wal_autocheckpoint", "0")
+        // What is erased is overwritten, in the file too.
+        .pragma("secure_delete", "on")
         .pragma("cache_size", "-65536"))
 }
 
@@ -177,8 +187,10 @@ fn application(row: &SqliteRow) -> Result<Application, StoreError> {
         name: row.try_get("name")?,
         description: row.try_get("description")?,
         oauth: json(row, "oauth")?,
+        on_the_way: row.try_get("on_the_way")?,
         upstream: row.try_get("upstream")?,
         upstream_credential: optional_json(row, "upstream_credential")?,
+        upstream_headers: optional_json(row, "upstream_headers")?,
         policy: optional_json(row, "policy")?,
         created_at: time(row.try_get("created_at")?),
         updated_at: time(row.try_get("updated_at")?),
@@ -362,7 +374,9 @@ fn entry(row: &SqliteRow) -> Result<Entry, StoreError> {
         Some(body) => {
             let event =
                 Event::parse(name, body).map_err(|error| damaged(row, format!("body of {name}: {error}")))?;
-            (event, body_digest(body))
+            // Kept where the body is not any more what was hashed.
+            let kept: Option<&[u8]> = row.try_get("body_digest")?;
+            (event, if kept.is_some() { bytes32(row, "body_digest")? } else { body_digest(body) })
         }
         None => (
             Event::Unknown { name: name.to_owned(), body: serde_json::Value::Null },

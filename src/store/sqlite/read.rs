@@ -6,6 +6,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions, SqliteRo
 use sqlx::{AssertSqlSafe, Connection, QueryBuilder, Row, Sqlite, SqliteConnection};
 use uuid::Uuid;
 
+use super::look::looking;
 use super::{WHOLE_SESSION, bytes32, detail, options, outcome, revocation, time, wal_bytes, whole_session};
 use crate::core::Time;
 use crate::core::filter::Filter;
@@ -57,6 +58,13 @@ impl Reader {
     /// Opens a pool of readers on a database that exists.
     pub async fn open(url: &str) -> Result<Self, StoreError> {
         let options = options(url)?;
+        Ok(Self { pool: pool(&options).await?, options })
+    }
+
+    /// Opens readers that change nothing, not even beside the file: for a copy of another journal mode, and for a medium
+    /// that cannot be written to.
+    pub async fn looking(url: &str) -> Result<Self, StoreError> {
+        let options = looking(url)?;
         Ok(Self { pool: pool(&options).await?, options })
     }
 
@@ -182,6 +190,23 @@ impl Reader {
             .await?;
         let Some(row) = row else { return Ok(None) };
         Ok(Some(McpSession { id_hash: bytes32(&row, "id_hash")?, sealed: row.try_get("sealed")? }))
+    }
+
+    /// Sessions after this one that have ended and of which something is still kept to speak to their upstream.
+    pub async fn untold_mcp(
+        &self,
+        after: SessionNumber,
+        limit: usize,
+    ) -> Result<Vec<(SessionNumber, Uuid, ApplicationNumber)>, StoreError> {
+        let sql = "select s.number, s.id, s.application from mcp_session m indexed by mcp_session_kept \
+                   cross join session s on s.number = m.session \
+                   where m.sealed <> x'' and m.session > ? and s.state = 0 order by m.session limit ?";
+        let read = |row: &SqliteRow| {
+            let application = ApplicationNumber(row.try_get("application")?);
+            Ok((SessionNumber(row.try_get("number")?), row.try_get("id")?, application))
+        };
+        let query = sqlx::query(sql).bind(after.0).bind(limit as i64);
+        query.fetch_all(&self.pool).await?.iter().map(read).collect()
     }
 
     /// The sealed secret of an upstream's credential.

@@ -1,15 +1,15 @@
 //! Makes the rows again from the log.
 
 use super::Writer;
-use super::check::follow;
+use super::check::{follow, malformed};
 use crate::core::ids::Position;
-use crate::store::check::{Fault, Log, PAGE, Progress, Report};
+use crate::store::check::{Fault, Log, PAGE, Progress, Report, whole};
 use crate::store::row::Batch;
 
 /// Sessions written at a time.
 const CHUNK: usize = 2_048;
 
-/// Makes every row again from the log, in one transaction, and leaves alone what does not come from it. A log that is
+/// Makes every row and every index again from the log, in one transaction, and leaves alone what does not come from it. A log that is
 /// not whole is refused, and nothing is changed. Nobody else may write meanwhile: the daemon must be stopped.
 pub async fn rebuild(url: &str, progress: Progress<'_>) -> Result<Report, Fault> {
     let mut writer = Writer::open(url).await?;
@@ -32,6 +32,8 @@ pub async fn rebuild(url: &str, progress: Progress<'_>) -> Result<Report, Fault>
 
 impl Writer {
     async fn rebuild(&mut self, progress: Progress<'_>) -> Result<Report, Fault> {
+        // Indexes too: what is deleted and read from here on is found by them.
+        sqlx::query("reindex").execute(&mut self.connection).await?;
         for sql in [
             "delete from organization",
             "delete from application",
@@ -65,6 +67,7 @@ impl Writer {
             self.write(&batch).await?;
         }
         self.mark("settled", report.position).await?;
+        whole(malformed(&mut self.connection).await?)?;
         Ok(report)
     }
 }

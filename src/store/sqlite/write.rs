@@ -2,14 +2,16 @@
 
 use std::path::PathBuf;
 
-use sqlx::{Arguments, AssertSqlSafe, Connection, SqliteConnection};
+use sqlx::{Arguments, AssertSqlSafe, Connection, Row, SqliteConnection};
 
+use super::files::Files;
 use super::insert::{
     ACTIVITY_ROW, APPLICATION, Bound, DETAIL, EVENT, ITEM, Insert, LARGEST, ORGANIZATION, PRINCIPAL,
     REVOCATION, SERVICE_ACCOUNT, SESSION, SESSION_TOKEN, bind_activity, bind_detail, bind_event,
     bind_session,
 };
 use super::{MIGRATIONS, OLDEST_SQLITE, PATIENCE, migrate, options, wal_bytes};
+use crate::core::event::{Connected, body_digest};
 use crate::core::ids::{Position, SessionNumber};
 use crate::core::once::{KEPT, Outcome};
 use crate::core::session::Session;
@@ -20,6 +22,7 @@ use crate::store::row::{Batch, SideWrite};
 pub struct Writer {
     pub(super) connection: SqliteConnection,
     path: PathBuf,
+    files: Files,
 }
 
 /// What the live writing connection says of itself.
@@ -61,7 +64,8 @@ impl Writer {
         let path = options.get_filename().to_owned();
         let mut connection = SqliteConnection::connect_with(&options).await?;
         migrate(&MIGRATIONS, &mut connection).await?;
-        let mut writer = Self { connection, path };
+        let files = Files::of(&path);
+        let mut writer = Self { connection, path, files };
         match writer.health().await?.fault() {
             Some(fault) => Err(StoreError::Failed(fault)),
             None => Ok(writer),
@@ -95,7 +99,13 @@ impl Writer {
             // SQLite may have rolled back by itself (a full disk does that); then this one says so, harmlessly.
             sqlx::query("rollback").execute(&mut self.connection).await.ok();
         }
-        outcome
+        // After it, so that nothing is acknowledged that went into a file which nobody will find.
+        outcome.and_then(|()| self.check_files())
+    }
+
+    /// Fails if the database's files were deleted or replaced under us.
+    pub fn check_files(&self) -> Result<(), StoreError> {
+        self.files.check()
     }
 
     pub(super) async fn write(&mut self, batch: &Batch) -> Result<(), StoreError> {
@@ -201,7 +211,9 @@ impl Writer {
                     row.upstream_credential
                         .as_ref()
                         .map(|one| serde_json::to_string(one).unwrap_or_default()),
-                );
+                )
+                .add(i64::from(row.on_the_way))
+                .add(row.upstream_headers.as_ref().map(|one| serde_json::to_string(one).unwrap_or_default()));
         })
         .await?;
         self.put(&ITEM, &batch.items, |bound, item| {
@@ -276,6 +288,13 @@ impl Writer {
                     .bind(mcp.id_hash.as_slice())
                     .bind(&mcp.sealed)
             }
+            SideWrite::ForgetMcp(sessions) => {
+                let numbers = serde_json::to_string(sessions).unwrap_or_default();
+                sqlx::query(
+                    "update mcp_session set sealed = x'' where session in (select value from json_each(?))",
+                )
+                .bind(numbers)
+            }
             SideWrite::MachineSecret { id, sealed } => {
                 sqlx::query("insert or replace into machine_secret (id, sealed) values (?, ?)")
                     .bind(id)
@@ -347,14 +366,37 @@ impl Writer {
     /// Erases the personal facts of sessions: their digests in the hashed bodies tell nothing, as the salt goes too.
     async fn erase_personal(&mut self, sessions: &[SessionNumber]) -> Result<(), StoreError> {
         for number in sessions {
+            self.erase_from_body(*number).await?;
             for sql in [
                 "update event set personal = null where position = (select connected_head from session where number = ?)",
                 "update session_detail set name = null, hostname = null, user_agent = null, client_info = null, \
-                 ip = null, client = null where number = ?",
+                 ip = null, client = null, token_identifier = null, client_session_id = case \
+                 when (select resource from session s where s.number = session_detail.number) is not null \
+                 then client_session_id end where number = ?",
             ] {
                 sqlx::query(sql).bind(number.0).execute(&mut self.connection).await?;
             }
         }
+        Ok(())
+    }
+
+    /// Older releases had names that the client chose in the hashed body. They go, and the digest of what was hashed stays.
+    async fn erase_from_body(&mut self, number: SessionNumber) -> Result<(), StoreError> {
+        let sql = "select position, body from event where type = 'connected' and body_digest is null and position = \
+                   (select connected_head from session where number = ?)";
+        let row = sqlx::query(sql).bind(number.0).fetch_optional(&mut self.connection).await?;
+        let Some(row) = row else { return Ok(()) };
+        let (position, body): (i64, String) = (row.try_get(0)?, row.try_get(1)?);
+        let connected: Result<Connected, _> = serde_json::from_str(&body);
+        let Some(erased) = connected.ok().and_then(|connected| connected.erased()) else { return Ok(()) };
+        // Plain data with string keys: serializing it cannot fail.
+        let erased = serde_json::to_string(&erased).unwrap_or_default();
+        sqlx::query("update event set body = ?, body_digest = ? where position = ?")
+            .bind(erased)
+            .bind(body_digest(&body).as_slice())
+            .bind(position)
+            .execute(&mut self.connection)
+            .await?;
         Ok(())
     }
 
@@ -419,10 +461,17 @@ impl Writer {
         wal_bytes(&self.path)
     }
 
-    /// Closes the connection in order.
+    /// Closes the connection in order: what is in the WAL goes into the file, and the WAL goes, if nobody else is there.
     pub async fn close(self) -> Result<(), StoreError> {
-        Ok(self.connection.close().await?)
+        close(self.connection).await
     }
+}
+
+/// Moves the write-ahead log into the file and closes the connection. The last one to close deletes the log.
+pub(super) async fn close(mut connection: SqliteConnection) -> Result<(), StoreError> {
+    let moved = truncate_wal(&mut connection).await;
+    connection.close().await?;
+    moved
 }
 
 /// Writes rows in statements of the largest powers of two that fit.

@@ -89,6 +89,11 @@ impl Recogniser {
         self.output.advance(&mut self.follower, rest);
     }
 
+    /// Whether a full-screen program has the screen.
+    pub fn is_full_screen(&self) -> bool {
+        self.follower.screen.is_alternate()
+    }
+
     /// The terminal has a new size.
     pub fn resized(&mut self, size: Size) {
         self.follower.screen.resize(size);
@@ -157,6 +162,8 @@ struct Follower {
     last: String,
     /// Set when a character is printed.
     drawn: bool,
+    /// A line editor has begun since the last key.
+    prompted: bool,
     seen: Vec<Seen>,
 }
 
@@ -179,6 +186,7 @@ impl Follower {
             names: false,
             last: String::new(),
             drawn: false,
+            prompted: false,
             seen: Vec::new(),
         }
     }
@@ -196,8 +204,35 @@ impl Follower {
     fn key(&mut self, at: u64, key: Key, bytes: Vec<u8>) {
         if !self.typed.goes_on(self.screen.is_alternate()) {
             self.begin(at);
+        } else if key != Key::Nothing && self.is_prompted_anew() {
+            let place = self.screen.cursor();
+            self.typed.restart(Start { place, prompt: self.screen.before(place) });
         }
+        self.prompted &= key == Key::Nothing;
         self.typed.key(at, key, bytes, &mut self.seen);
+    }
+
+    /// Whether a prompt has come since the line that is being typed began, and nothing of that line stands behind it: then a
+    /// program has eaten what was typed, key by key, without Enter, and often without an echo.
+    fn is_prompted_anew(&self) -> bool {
+        let Some(line) = self.typed.open().filter(|_| !self.screen.is_alternate()) else { return false };
+        let place = self.screen.cursor();
+        let before = self.screen.before(place);
+        // A line that began while another was awaited may not have been shown yet: the end of it tells.
+        let begun_here = line.start.as_ref().is_none_or(|start| start.place == place);
+        if begun_here || before.trim().is_empty() || !self.screen.text(place, place.line).is_empty() {
+            return false;
+        }
+        let typed = line.text.as_deref().filter(|text| !text.is_empty());
+        // As far as it stands on this line of the screen.
+        let is_shown = typed.is_some_and(|text| before.ends_with(text) || text.ends_with(&before));
+        let is_known = before == self.known || (typed.is_some() && self.ends_known(&before));
+        !is_shown && (is_known || (self.prompted && looks_like_prompt(&before)))
+    }
+
+    /// Whether what stands there ends with the prompt that is known: a program has left something before it.
+    fn ends_known(&self, before: &str) -> bool {
+        !self.known.trim().is_empty() && before.ends_with(&self.known)
     }
 
     /// A new line is begun.
@@ -222,11 +257,47 @@ impl Follower {
         }
     }
 
-    /// A line editor is done with a line.
+    /// A line editor is done with a line, or with several that were entered one by one and belong together.
     fn edited(&mut self) {
         if self.typed.entered() {
-            self.line_ends(self.last_written(), true);
+            let end = self.last_written();
+            let by_itself = matches!(self.mark, Mark::None | Mark::Running);
+            match self.as_block(end).filter(|_| by_itself) {
+                Some((last, text, prompt)) => self.found_block(last, text, prompt),
+                None => self.line_ends(end, true),
+            }
         }
+    }
+
+    /// A block: lines that were typed and entered one after the other, and that stand below each other behind one prompt when
+    /// the line editor is done, indented as it likes (fish). Returns the index of the last of them, and what they say.
+    fn as_block(&self, end: u64) -> Option<(usize, String, String)> {
+        let (_, first) = self.typed.lines().next().filter(|(_, line)| !line.passed && !line.echoed)?;
+        let Start { place, prompt } = first.start.as_ref().filter(|start| !start.prompt.trim().is_empty())?;
+        if place.line < self.screen.oldest() || place.line >= end || self.screen.before(*place) != *prompt {
+            return None;
+        }
+        let shown = self.screen.text(*place, end);
+        let shown: Vec<&str> = shown.trim_end().split('\n').collect();
+        let typed: Vec<_> = self.typed.lines().take(shown.len()).collect();
+        let lines: Vec<String> = typed.iter().filter_map(|(_, line)| line.expected()).collect();
+        let same =
+            lines.len() == shown.len() && lines.iter().zip(&shown).all(|(one, row)| one.trim() == row.trim());
+        let (last, _) = typed.last().filter(|_| same && shown.len() > 1)?;
+        Some((*last, lines.join("\n").trim().to_owned(), prompt.clone()))
+    }
+
+    fn found_block(&mut self, last: usize, text: String, prompt: String) {
+        let indexes: Vec<_> =
+            self.typed.lines().map(|(index, _)| index).take_while(|index| *index <= last).collect();
+        let entered = self.typed.entered_at(last).unwrap_or(self.now);
+        for index in indexes {
+            let line = self.typed.expected_at(index).unwrap_or_default();
+            self.typed.show(index, &line, &mut self.seen);
+        }
+        self.typed.drop_until(last + 1);
+        (self.known, self.known_edited) = (prompt, true);
+        self.enter(entered, text);
     }
 
     /// The line the cursor is on, or the one above if it has nothing yet.
@@ -255,6 +326,7 @@ impl Follower {
                 let read = self.as_typed(line, &shown).or_else(|| self.as_shown(line, nth == 0, end));
                 Some((index, read?))
             });
+        let found = found.or_else(|| self.as_left(&shown));
         let line = shown.line;
         match found {
             Some((index, Read::Command { text, prompt })) => {
@@ -266,11 +338,33 @@ impl Follower {
         }
     }
 
+    /// What stands behind the known prompt is the end of what was typed: the shell has it, and what was typed before has been
+    /// eaten by a program, all of it before the prompt came.
+    fn as_left(&self, shown: &Shown<'_>) -> Option<(usize, Read)> {
+        let text = shown.line.strip_prefix(&self.known).filter(|_| !self.known.trim().is_empty())?.trim_end();
+        if text.trim().is_empty() {
+            return None;
+        }
+        let left = |line: &Line| {
+            let typed = line.expected().filter(|_| !line.passed && !line.echoed);
+            typed.is_some_and(|typed| typed.len() > text.len() && typed.ends_with(text))
+        };
+        let (index, _) = self.typed.lines().find(|(_, line)| left(line))?;
+        Some((index, Read::Command { text: text.trim().to_owned(), prompt: self.known.clone() }))
+    }
+
     /// Whether a line that the keyboard knows is what the screen shows.
     fn as_typed(&self, line: &Line, shown: &Shown<'_>) -> Option<Read> {
-        let text = line.expected().filter(|text| !text.is_empty())?;
         // Something else may have been printed into it, and every key have been echoed nevertheless.
         let echoed = line.start.as_ref().filter(|_| line.was_echoed() && !line.passed);
+        let whole = line.expected_with_eaten().and_then(|text| self.is_typed(line, text, None, shown));
+        whole.or_else(|| self.is_typed(line, line.expected()?, echoed, shown))
+    }
+
+    fn is_typed(&self, line: &Line, text: String, echoed: Option<&Start>, shown: &Shown<'_>) -> Option<Read> {
+        if text.is_empty() {
+            return None;
+        }
         let prompt = shown.before(&text).or_else(|| echoed.map(|start| start.prompt.clone()))?;
         if prompt.is_empty() {
             return (!line.echoed).then_some(Read::Echo);
@@ -303,13 +397,15 @@ impl Follower {
 
     fn found(&mut self, index: usize, text: String, prompt: String) {
         let entered = self.typed.entered_at(index).unwrap_or(self.now);
+        let restarted = self.typed.was_restarted(index);
         self.typed.show(index, &text, &mut self.seen);
         // Each prompt before the last one was for a line that was typed ahead.
         let times = times(&prompt, &self.known);
         let ahead = self.typed.echoes(index).take(times.saturating_sub(1)).collect::<Vec<_>>();
         self.typed.drop_until(index + 1);
         ahead.into_iter().for_each(|line| self.enter(self.now, line));
-        if times == 0 {
+        // What a program has left before a prompt is no part of it.
+        if times == 0 && !(restarted && self.ends_known(&prompt)) {
             self.known = prompt;
         }
         self.enter(entered, text);
@@ -367,7 +463,10 @@ impl Perform for Follower {
 
     fn csi_dispatch(&mut self, params: &Params, intermediates: &[u8], _: bool, action: char) {
         let was_edited = self.screen.is_bracketed() && !self.screen.is_alternate();
+        let was_bracketed = self.screen.is_bracketed();
         self.screen.control(params, intermediates, action);
+        // A line editor is there.
+        self.prompted |= self.screen.is_bracketed() && !was_bracketed;
         if was_edited && !self.screen.is_bracketed() {
             self.edited();
         }

@@ -28,6 +28,10 @@ pub struct Line {
     pub echoed: bool,
     /// It went to a full-screen program.
     pub aside: bool,
+    /// What was typed before a new prompt came: a program has eaten it, or a shell is yet to show it.
+    pub eaten: Option<String>,
+    /// A new prompt came while it was being typed.
+    restarted: bool,
     /// Something was typed in it, and not only reported by the terminal.
     touched: bool,
     held: Vec<(u64, Vec<u8>)>,
@@ -47,7 +51,8 @@ pub struct Start {
 impl Line {
     fn size(&self) -> usize {
         let held: usize = self.held.iter().map(|(_, bytes)| bytes.len() + 32).sum();
-        self.text.as_ref().map_or(0, String::len) + held + 4 * self.awaited.len() + 128
+        let texts = [&self.text, &self.eaten].into_iter().flatten().map(String::len).sum::<usize>();
+        texts + held + 4 * self.awaited.len() + 128
     }
 
     fn awaits(&self) -> bool {
@@ -73,10 +78,19 @@ impl Line {
 
     /// A line to compare with the screen: without what a screen does not show at the ends of lines.
     pub fn expected(&self) -> Option<String> {
-        let text = self.text.as_ref().filter(|_| self.entered.is_some())?;
-        let lines: Vec<_> = text.split('\n').map(|line| line.trim_end_matches(' ')).collect();
-        Some(lines.join("\n").trim_end().to_owned())
+        self.text.as_ref().filter(|_| self.entered.is_some()).map(|text| as_shown(text))
     }
+
+    /// The same with what was typed before its prompt came, for a shell that takes that up.
+    pub fn expected_with_eaten(&self) -> Option<String> {
+        let (eaten, text) = self.eaten.as_ref().zip(self.text.as_ref())?;
+        self.entered.map(|_| as_shown(&format!("{eaten}{text}")))
+    }
+}
+
+fn as_shown(text: &str) -> String {
+    let lines: Vec<_> = text.split('\n').map(|line| line.trim_end_matches(' ')).collect();
+    lines.join("\n").trim_end().to_owned()
 }
 
 /// All lines that may still turn up on the screen, oldest first.
@@ -102,6 +116,16 @@ impl Typed {
     /// When a line was entered.
     pub fn entered_at(&self, index: usize) -> Option<u64> {
         self.lines.get(index)?.entered
+    }
+
+    /// What a line says, as far as the keyboard alone can tell.
+    pub fn expected_at(&self, index: usize) -> Option<String> {
+        self.lines.get(index)?.expected()
+    }
+
+    /// Whether a new prompt came while a line was being typed.
+    pub fn was_restarted(&self, index: usize) -> bool {
+        self.lines.get(index).is_some_and(|line| line.restarted)
     }
 
     /// Lines before this one that were shown without a prompt.
@@ -144,6 +168,23 @@ impl Typed {
         self.size += 128;
     }
 
+    /// The line that is being typed, and was not entered yet.
+    pub fn open(&self) -> Option<&Line> {
+        self.lines.back().filter(|line| line.entered.is_none())
+    }
+
+    /// Typing begins anew, behind a prompt that came since: what was typed before is no part of the line, and what of it was
+    /// not shown will not be.
+    pub fn restart(&mut self, start: Start) {
+        let Some(line) = self.lines.back_mut().filter(|line| line.entered.is_none()) else { return };
+        self.size -= line.size().min(self.size);
+        let eaten = line.text.take().map(|text| line.eaten.take().unwrap_or_default() + &text);
+        let (text, start) = (Some(String::new()), Some(start));
+        *line = Line { text, start, eaten, restarted: true, ..Line::default() };
+        self.size += line.size();
+        self.first = self.first.min(self.lines.len() - 1);
+    }
+
     fn give_up(&mut self) {
         if let Some(line) = self.lines.pop_back() {
             self.size -= line.size().min(self.size);
@@ -162,12 +203,11 @@ impl Typed {
             (Key::Char(_) | Key::Break, text) => *text = None,
             (Key::Erase, Some(text)) => drop(text.pop()),
             (Key::Kill, Some(text)) => text.clear(),
-            // Nothing to take away: the end of what is typed.
-            (Key::Delete, Some(text)) if text.is_empty() => {}
-            (Key::Delete, text) => *text = None,
+            // Nothing stands there to be taken away: a program gets what was typed so far, or is told that this is the end.
+            (Key::Delete, Some(_)) => {}
             _ => {}
         }
-        line.touched |= !matches!(key, Key::Nothing | Key::Delete) || line.text.is_none();
+        line.touched |= !matches!(key, Key::Nothing | Key::Delete);
         if let Key::Char(c) = key
             && !line.hidden
         {

@@ -33,6 +33,8 @@ pub enum SshError {
     Refused { user: String, method: &'static str, accepted: String },
     #[error("{user} is asked for more than one credential, which sessions cannot give")]
     MoreAsked { user: String },
+    #[error("the password of {user} has expired on the machine: change it there, and here")]
+    PasswordExpired { user: String },
     #[error("the machine gave no terminal: {why}")]
     NoTerminal { why: String },
     #[error("the machine did not answer within {} s while {stage}", .after.as_secs())]
@@ -55,6 +57,7 @@ impl SshError {
             Self::Key { .. } => "PRIVATE_KEY_UNUSABLE",
             Self::Refused { .. } => "CREDENTIAL_REFUSED",
             Self::MoreAsked { .. } => "CREDENTIAL_INCOMPLETE",
+            Self::PasswordExpired { .. } => "PASSWORD_EXPIRED",
             Self::NoTerminal { .. } => "NO_TERMINAL",
         }
     }

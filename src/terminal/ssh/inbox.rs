@@ -53,6 +53,8 @@ struct State {
     end: Option<End>,
     /// Answers to requests, in their order.
     answers: std::collections::VecDeque<bool>,
+    /// How often the machine has said something before it let us in.
+    banners: u64,
     host_key: Option<PublicKey>,
 }
 
@@ -92,6 +94,11 @@ impl Inbox {
         self.state.lock().host_key.clone()
     }
 
+    /// How often the machine has said something before it let us in.
+    pub fn banners(&self) -> u64 {
+        self.state.lock().banners
+    }
+
     /// Ends it for a reason of ours.
     pub fn lose(&self, why: &str) {
         self.end(End::Lost(why.to_owned()));
@@ -101,10 +108,6 @@ impl Inbox {
     /// Resolves once it has ended.
     pub async fn over(&self) {
         self.until(|state| state.end.is_some().then_some(())).await;
-    }
-
-    pub fn has_ended(&self) -> bool {
-        self.state.lock().end.is_some()
     }
 
     async fn until<T>(&self, mut look: impl FnMut(&mut State) -> Option<T>) -> T {
@@ -160,6 +163,7 @@ impl Handler for Callee {
     }
 
     async fn auth_banner(&mut self, banner: &str, _: &mut Session) -> Result<(), Error> {
+        self.inbox.note(|state| state.banners += 1);
         // As ssh shows it: before anything else.
         self.inbox.push(banner.replace("\r\n", "\n").replace('\n', "\r\n").as_bytes());
         Ok(())

@@ -3,13 +3,15 @@
 use std::str::FromStr;
 use std::sync::Arc;
 
-use russh::keys::ssh_key::{Algorithm, EcdsaCurve, Fingerprint};
+use russh::keys::ssh_key::{Algorithm, EcdsaCurve, Fingerprint, Kdf};
 use russh::keys::{Error as KeyError, PrivateKey, PublicKey, decode_secret_key, ssh_encoding, ssh_key};
 
 use super::error::{FINGERPRINT, SshError};
 
 /// The longest private key that is looked at.
 const LONGEST_KEY: usize = 32 << 10;
+/// The most rounds by which a passphrase may be made expensive to try; `ssh-keygen` makes 16 or 24.
+const MOST_ROUNDS: u32 = 256;
 /// Kinds of host keys that are checked, the preferred first. RSA is left out: see `deny.toml`.
 pub(super) const KINDS: [Algorithm; 4] = [
     Algorithm::Ed25519,
@@ -120,6 +122,12 @@ pub fn private_key(pem: &str, passphrase: Option<&str>) -> Result<Arc<PrivateKey
         return Err(unusable("it is too long"));
     }
     let passphrase = passphrase.filter(|passphrase| !passphrase.is_empty());
+    let sealed = PrivateKey::from_openssh(pem).ok();
+    if let Some(Kdf::Bcrypt { rounds, .. }) = sealed.as_ref().map(PrivateKey::kdf)
+        && *rounds > MOST_ROUNDS
+    {
+        return Err(unusable("trying its passphrase would take too long: make it with fewer rounds"));
+    }
     let key = decode_secret_key(pem, passphrase).map_err(|error| match error {
         KeyError::KeyIsEncrypted => unusable("it is encrypted and needs its passphrase"),
         KeyError::UnsupportedKeyType { key_type_string, .. } => rsa_or(&key_type_string),

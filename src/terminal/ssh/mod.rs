@@ -3,6 +3,7 @@
 mod error;
 mod inbox;
 mod keys;
+mod login;
 mod wire;
 
 use std::net::{IpAddr, SocketAddr};
@@ -10,14 +11,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use russh::client::{self, AuthResult, Handle, KeyboardInteractiveAuthResponse, Msg};
-use russh::keys::{Algorithm, PrivateKey, PrivateKeyWithHashAlg};
-use russh::{ChannelWriteHalf, Disconnect, MethodKind, MethodSet, Preferred};
+use russh::client::{self, Handle, Msg};
+use russh::keys::Algorithm;
+use russh::{ChannelWriteHalf, Disconnect, Preferred, Pty, cipher, kex};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::frame::Size;
 use inbox::{Callee, Inbox};
+use login::log_in;
 use wire::{Link, Wire};
 
 pub use error::SshError;
@@ -33,6 +35,72 @@ const GOODBYE: Duration = Duration::from_millis(200);
 const OPENING: &str = "opening a shell";
 /// A machine that has left so many questions unanswered is gone.
 const UNANSWERED: u32 = 3;
+
+/// How keys are agreed on, the preferred first: what the library prefers, and what RFC 9142 has beside it that it leaves out.
+/// There are machines that know nothing else.
+const EXCHANGES: &[kex::Name] = &[
+    kex::MLKEM768X25519_SHA256,
+    kex::CURVE25519,
+    kex::CURVE25519_PRE_RFC_8731,
+    kex::ECDH_SHA2_NISTP256,
+    kex::ECDH_SHA2_NISTP384,
+    kex::ECDH_SHA2_NISTP521,
+    kex::DH_GEX_SHA256,
+    kex::DH_G18_SHA512,
+    kex::DH_G17_SHA512,
+    kex::DH_G16_SHA512,
+    kex::DH_G15_SHA512,
+    kex::DH_G14_SHA256,
+    kex::EXTENSION_SUPPORT_AS_CLIENT,
+    kex::EXTENSION_OPENSSH_STRICT_KEX_AS_CLIENT,
+];
+/// The same of what is encrypted with.
+const CIPHERS: &[cipher::Name] = &[
+    cipher::CHACHA20_POLY1305,
+    cipher::AES_256_GCM,
+    cipher::AES_128_GCM,
+    cipher::AES_256_CTR,
+    cipher::AES_192_CTR,
+    cipher::AES_128_CTR,
+];
+
+/// How the terminal is on the machine (RFC 4254, 8; RFC 8160): as a terminal of today is that shows UTF-8. A machine that is
+/// told nothing takes its characters for bytes, so that Backspace leaves halves of them behind.
+const MODES: &[(Pty, u32)] = &[
+    (Pty::VINTR, 3),
+    (Pty::VQUIT, 28),
+    (Pty::VERASE, 127),
+    (Pty::VKILL, 21),
+    (Pty::VEOF, 4),
+    (Pty::VSTART, 17),
+    (Pty::VSTOP, 19),
+    (Pty::VSUSP, 26),
+    (Pty::VREPRINT, 18),
+    (Pty::VWERASE, 23),
+    (Pty::VLNEXT, 22),
+    (Pty::VDISCARD, 15),
+    (Pty::ICRNL, 1),
+    (Pty::IXON, 1),
+    (Pty::IXANY, 0),
+    (Pty::IMAXBEL, 1),
+    (Pty::IUTF8, 1),
+    (Pty::ISIG, 1),
+    (Pty::ICANON, 1),
+    (Pty::ECHO, 1),
+    (Pty::ECHOE, 1),
+    (Pty::ECHOK, 1),
+    (Pty::ECHONL, 0),
+    (Pty::NOFLSH, 0),
+    (Pty::TOSTOP, 0),
+    (Pty::IEXTEN, 1),
+    (Pty::ECHOCTL, 1),
+    (Pty::ECHOKE, 1),
+    (Pty::OPOST, 1),
+    (Pty::ONLCR, 1),
+    (Pty::CS8, 1),
+    (Pty::TTY_OP_ISPEED, 38_400),
+    (Pty::TTY_OP_OSPEED, 38_400),
+];
 
 /// Where to and as whom.
 #[derive(Clone)]
@@ -159,7 +227,12 @@ async fn shake_hands(
     let inbox = Inbox::new(link.clone());
     let config = client::Config {
         window_size: WINDOW,
-        preferred: Preferred { key: kinds.into(), ..Preferred::DEFAULT },
+        preferred: Preferred {
+            key: kinds.into(),
+            kex: EXCHANGES.into(),
+            cipher: CIPHERS.into(),
+            ..Preferred::DEFAULT
+        },
         // It asks, and the watch judges: what is not read behind the gate is no silence.
         keepalive_interval: Some(patience.ask),
         keepalive_max: 0,
@@ -211,100 +284,6 @@ async fn dial_address(address: SocketAddr) -> std::io::Result<Arc<Link>> {
     Link::new(TcpStream::connect(address).await?)
 }
 
-/// Shows the credential.
-async fn log_in(mut way: Way, machine: &Machine, patience: Patience) -> Result<Way, SshError> {
-    let stage = "logging in";
-    let accepted = match &machine.credential {
-        Credential::Key { pem, passphrase } => {
-            let (pem, passphrase) = (pem.clone(), passphrase.clone());
-            // A passphrase is made expensive to try, and so to use.
-            let reading = tokio::task::spawn_blocking(move || private_key(&pem, passphrase.as_deref()));
-            let key = reading.await.map_err(|error| SshError::Key { why: error.to_string() })??;
-            timeout(patience.answer, with_key(&mut way.handle, &machine.user, key)).await
-        }
-        Credential::Password(password) => {
-            timeout(patience.answer, with_password(&mut way.handle, &machine.user, password)).await
-        }
-    };
-    let user = machine.user.clone();
-    match accepted.map_err(|_| SshError::TimedOut { stage, after: patience.answer })? {
-        Ok(LoggedIn::Yes) => Ok(way),
-        Ok(LoggedIn::MoreAsked) => Err(SshError::MoreAsked { user }),
-        Ok(LoggedIn::No(_)) | Err(_) if way.handle.is_closed() => Err(SshError::Closed { stage }),
-        Ok(LoggedIn::No(methods)) => {
-            let names: Vec<&str> = methods.iter().map(<&'static str>::from).collect();
-            let accepted =
-                if names.is_empty() { String::new() } else { format!("; it accepts {}", names.join(", ")) };
-            Err(SshError::Refused { user, method: machine.credential.name(), accepted })
-        }
-        Err(_) => Err(SshError::Closed { stage }),
-    }
-}
-
-enum LoggedIn {
-    Yes,
-    No(MethodSet),
-    MoreAsked,
-}
-
-impl From<AuthResult> for LoggedIn {
-    fn from(result: AuthResult) -> Self {
-        match result {
-            AuthResult::Success => Self::Yes,
-            AuthResult::Failure { partial_success: true, .. } => Self::MoreAsked,
-            AuthResult::Failure { remaining_methods, .. } => Self::No(remaining_methods),
-        }
-    }
-}
-
-async fn with_key(
-    handle: &mut Handle<Callee>,
-    user: &str,
-    key: Arc<PrivateKey>,
-) -> Result<LoggedIn, russh::Error> {
-    let key = PrivateKeyWithHashAlg::new(key, None);
-    Ok(handle.authenticate_publickey(user, key).await?.into())
-}
-
-/// A password, or the same as the answer to the one question of a host that takes it only so. Never both: each refusal
-/// counts. Which of them a host takes is asked first, as ssh does.
-async fn with_password(
-    handle: &mut Handle<Callee>,
-    user: &str,
-    password: &str,
-) -> Result<LoggedIn, russh::Error> {
-    let methods = match handle.authenticate_none(user).await?.into() {
-        LoggedIn::No(methods) => methods,
-        other => return Ok(other),
-    };
-    if methods.contains(&MethodKind::Password) {
-        return Ok(handle.authenticate_password(user, password).await?.into());
-    }
-    if !methods.contains(&MethodKind::KeyboardInteractive) {
-        return Ok(LoggedIn::No(methods));
-    }
-    let mut answered = false;
-    let mut asked = handle.authenticate_keyboard_interactive_start(user, None).await?;
-    loop {
-        let answers = match asked {
-            KeyboardInteractiveAuthResponse::Success => return Ok(LoggedIn::Yes),
-            KeyboardInteractiveAuthResponse::Failure { partial_success: true, .. } => {
-                return Ok(LoggedIn::MoreAsked);
-            }
-            KeyboardInteractiveAuthResponse::Failure { .. } => return Ok(LoggedIn::No(methods)),
-            KeyboardInteractiveAuthResponse::InfoRequest { prompts, .. } => match prompts.as_slice() {
-                [] => Vec::new(),
-                [prompt] if !prompt.echo && !answered => {
-                    answered = true;
-                    vec![password.to_owned()]
-                }
-                _ => return Ok(LoggedIn::MoreAsked),
-            },
-        };
-        asked = handle.authenticate_keyboard_interactive_respond(answers).await?;
-    }
-}
-
 impl Way {
     /// Asks for a terminal and a shell on it.
     async fn shell(self, size: Size, patience: Patience) -> Result<Shell, SshError> {
@@ -335,7 +314,7 @@ impl Way {
         // What comes goes to the inbox; nobody reads here.
         let (_, channel) = channel.split();
         let (cols, rows) = (size.cols.into(), size.rows.into());
-        channel.request_pty(true, TERM, cols, rows, 0, 0, &[]).await.map_err(closed)?;
+        channel.request_pty(true, TERM, cols, rows, 0, 0, MODES).await.map_err(closed)?;
         let answered = |answer: Option<bool>, why: &str| match answer {
             Some(true) => Ok(()),
             Some(false) => Err(refused(why)),
@@ -350,8 +329,13 @@ impl Way {
 
 /// Ends a connection to a machine that does not answer any more.
 async fn watch(link: Arc<Link>, inbox: Arc<Inbox>, ask: Duration) {
-    while !link.is_cut() && !inbox.has_ended() {
-        sleep(ask / 3).await;
+    while !link.is_cut() {
+        // Whatever this holds is let go of as soon as it has ended: the socket is among it.
+        tokio::select! {
+            biased;
+            () = inbox.over() => return,
+            () = sleep(ask / 3) => {}
+        }
         if link.has_failed() {
             inbox.lose("the connection to the machine has failed");
         } else if link.silence() > ask * (UNANSWERED + 1) {

@@ -27,6 +27,8 @@ pub struct Link {
     begun: Instant,
     /// When something last came, or the gate was opened; milliseconds since the beginning.
     heard: AtomicU64,
+    /// Bytes that came.
+    received: AtomicU64,
 }
 
 #[derive(Default)]
@@ -45,8 +47,8 @@ impl Link {
         let probes = TcpKeepalive::new().with_time(UNACKNOWLEDGED / 2).with_interval(UNACKNOWLEDGED / 6);
         options.set_tcp_keepalive(&probes)?;
         options.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
-        let (state, heard) = Default::default();
-        Ok(Arc::new(Self { socket, state, begun: Instant::now(), heard }))
+        let (state, heard, received) = Default::default();
+        Ok(Arc::new(Self { socket, state, begun: Instant::now(), heard, received }))
     }
 
     /// Opens or shuts the gate for what the machine sends.
@@ -85,6 +87,11 @@ impl Link {
         self.begun.elapsed().saturating_sub(Duration::from_millis(self.heard.load(Ordering::Relaxed)))
     }
 
+    /// How many bytes came so far.
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
     fn hears(&self) {
         let now = self.begun.elapsed().as_millis();
         self.heard.store(u64::try_from(now).unwrap_or(u64::MAX), Ordering::Relaxed);
@@ -120,6 +127,7 @@ impl AsyncRead for Wire {
             match link.socket.try_read(buffer.initialize_unfilled()) {
                 Ok(count) => {
                     buffer.advance(count);
+                    link.received.fetch_add(count as u64, Ordering::Relaxed);
                     link.hears();
                     return Poll::Ready(Ok(()));
                 }

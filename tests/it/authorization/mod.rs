@@ -2,8 +2,10 @@
 //! it, and `docs/authorization.md` shows it.
 
 pub mod endings;
+mod gifts;
 mod leaks;
 mod matrix;
+mod relation;
 mod world;
 
 use std::fmt::Write as _;
@@ -218,22 +220,23 @@ fn page(document: &Document) -> String {
         every operation to, with the ids of one's own organization, of another's and of none.\n\n\
         Without the right the answer is 403, whatever is asked for; nothing valid presented is 401. What belongs to \
         another organization is answered as what does not exist: 404. A token that is confined to an application or \
-        a session finds nothing beside it. Of terminals, a key that acts for a person finds that person's alone. Of media streams the credential is the whole of Basic credentials. `/oauth2/revoke` also takes the very token that is presented.\n\n\
+        a session finds nothing beside it. A credential that acts for a person finds that person's sessions alone, on every surface: with `management:sessions:read` it looks at everybody's of its organization, and acts on none of them. What may be known of and not acted on is 403. Of media streams the credential is the whole of Basic credentials. `/oauth2/revoke` also takes the very token that is presented.\n\n\
         | column | who |\n|---|---|\n"
         .to_owned();
     for (name, who) in Role::ALL.map(Role::said) {
         writeln!(page, "| {name} | {who} |").unwrap();
     }
-    page.push_str("\n| operation | opened by |");
+    page.push_str("\n| operation | opened by | of a person's sessions |");
     for (name, _) in Role::ALL.map(Role::said) {
         write!(page, " {name} |").unwrap();
     }
-    page.push_str("\n|---|---|");
+    page.push_str("\n|---|---|---|");
     page.push_str(&":-:|".repeat(Role::ALL.len()));
     for operation in document.operations() {
         let door = door(operation.id);
         let (id, method, path) = (operation.id, &operation.method, operation.path);
-        write!(page, "\n| `{id}`<br>{method} {path} | {} |", door.said()).unwrap();
+        let whose = relation::whose(&operation);
+        write!(page, "\n| `{id}`<br>{method} {path} | {} | {whose} |", door.said()).unwrap();
         for role in Role::ALL {
             page.push_str(if door.opens(role) { " yes |" } else { " |" });
         }

@@ -17,7 +17,10 @@ pub const TERMINAL: &str = "terminalId";
 
 /// A server that believes its callers' addresses, and at whose terminals nobody has to sit.
 pub async fn server() -> Server {
-    Server::with(&["--trusted-proxy", "127.0.0.0/8", "--terminal-grace", "1h"]).await
+    // Both organizations have machines and upstreams here, of which only the first would have a right to.
+    let here = ["--allow-machine", "127.0.0.0/8", "--allow-upstream", "127.0.0.0/8"];
+    let flags = [&["--trusted-proxy", "127.0.0.0/8", "--terminal-grace", "1h"][..], &here].concat();
+    Server::with(&flags).await
 }
 
 /// The ids of an operation's path, by the names it has for them.

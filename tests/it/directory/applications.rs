@@ -17,11 +17,12 @@ async fn a_new_application_shows_all_of_itself_and_its_secret_once() {
     let application = json!({
         "id": "<id>", "name": "crm", "description": null, "clientId": "app_<id>", "createdAt": "<time>",
         "updatedAt": "<time>", "archivedAt": null, "upstreamUrl": null, "upstreamCredential": null,
+        "upstreamHeaders": null,
         "sessions": { "active": 0, "idle": 0, "live": 0, "total": 0 },
     });
     let oauth = json!({
         "type": "confidential", "clientId": "app_<id>", "clientSecret": "<secret>", "pkceRequired": true,
-        "scopes": ["mcp:invoke"], "authorizationUrl": null, "tokenUrl": "<base>/oauth2/token",
+        "scopes": ["mcp:invoke"], "authorizationUrl": "<base>/oauth2/authorize", "tokenUrl": "<base>/oauth2/token",
         "gatewayUrl": "<base>/mcp/<id>", "redirectUris": [], "allowedResources": [],
     });
     assert_eq!(plain(answer, &server), json!({ "application": application.clone(), "oauth": oauth }));

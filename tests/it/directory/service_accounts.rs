@@ -20,7 +20,10 @@ async fn a_new_service_account_shows_all_of_itself_and_its_secret_once() {
         "createdAt": "<time>", "archivedAt": null,
     });
     let shown = plain(answer.clone(), &server);
-    assert_eq!(shown, json!({ "serviceAccount": account.clone(), "clientSecret": "<secret>" }));
+    let credentials = json!({ "clientId": "sa_<id>", "clientSecret": "<secret>" });
+    let expected =
+        json!({ "serviceAccount": account.clone(), "clientSecret": "<secret>", "credentials": credentials });
+    assert_eq!(shown, expected);
     let (status, read) = operator.get(&format!("{ACCOUNTS}/{id}")).await;
     assert_eq!((status, plain(read, &server)), (StatusCode::OK, json!({ "serviceAccount": account })));
     let (client, secret) = (text(&answer, "/serviceAccount/clientId"), text(&answer, "/clientSecret"));

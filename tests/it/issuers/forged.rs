@@ -87,3 +87,55 @@ async fn a_genuine_token_that_says_the_wrong_thing_is_401() {
         assert_eq!(opens(&server, &token).await, 201, "{claim} within the skew of a minute");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_signed_a_token_that_is_no_good_is_told_why_and_so_is_the_log_once_in_a_while() {
+    let provider = Provider::start().await;
+    let directory = tempfile::TempDir::new().unwrap();
+    let daemon = crate::support::Daemon::start(directory.path(), LOOPBACK);
+    let operator = daemon.operator().await;
+    let (status, body) = operator.put(ISSUERS, json!({ "issuers": [provider.trusted()] })).await;
+    assert_eq!(status, 200, "{body}");
+    let now = chrono::Utc::now().timestamp();
+    let good = json!({
+        "iss": provider.url, "aud": AUDIENCE, "sub": "ada", "iat": now, "exp": now + 600, "scope": "mcp:invoke",
+    });
+    let header = provider.header();
+    let attacker = Provider::start().await;
+    let typed = |kind: Value| {
+        let mut header = header.clone();
+        header["typ"] = kind;
+        header
+    };
+    let cases = [
+        (typed(json!("JWT")), "sub", json!("ada"), "typ must be at+jwt"),
+        (typed(Value::Null), "sub", json!("ada"), "typ must be at+jwt"),
+        (header.clone(), "aud", json!("https://other.example"), "aud does not name the audience"),
+        (header.clone(), "aud", Value::Null, "aud must be there"),
+        (header.clone(), "iat", Value::Null, "iat must be there"),
+        (header.clone(), "iat", json!(now + 900), "iat lies in the future"),
+        (header.clone(), "nbf", json!(now + 900), "nbf lies in the future"),
+        (header.clone(), "scope", json!(["mcp:invoke"]), "scope must be one text"),
+        (header.clone(), "sub", json!(7), "sub must be there"),
+    ];
+    for (header, claim, value, why) in cases {
+        let mut claims = good.clone();
+        claims[claim] = value;
+        for (path, genuine) in [(SESSIONS, true), (SESSIONS, false)] {
+            let signer = if genuine { &provider } else { &attacker };
+            let holder = Holder { token: Some(signer.sign(&header, &claims)), ..operator.clone() };
+            let answer = holder.send(reqwest::Method::POST, path, Some(&json!({}))).await;
+            let challenge = answer.headers()["www-authenticate"].to_str().unwrap().to_owned();
+            assert_eq!(answer.status(), 401);
+            if genuine {
+                let wanted = format!("Bearer error=\"invalid_token\", error_description=\"{why}");
+                assert!(challenge.starts_with(&wanted), "{claim}: {challenge}");
+            } else {
+                assert_eq!(challenge, "Bearer", "nobody else learns anything");
+            }
+        }
+    }
+    let noted = daemon.log().matches("a genuine token of a trusted issuer is refused").count();
+    assert_eq!(noted, 1, "once a minute: {}", daemon.log());
+    assert!(daemon.log().contains(&provider.url) && daemon.log().contains("typ must be at+jwt"));
+}

@@ -22,17 +22,19 @@ fn everything() -> Vec<IpNet> {
 #[test]
 fn loopback_is_allowed_and_nothing_else_unless_it_is_said() {
     for loopback in ["127.0.0.1", "127.8.9.10", "::1", "::ffff:127.0.0.1"] {
-        assert!(is_allowed(address(loopback), &[]), "{loopback}");
+        assert!(is_allowed(address(loopback), &[], true), "{loopback}");
+        assert!(!is_allowed(address(loopback), &[], false), "{loopback} is of this machine's own");
+        assert!(!is_allowed_encrypted(address(loopback), &[], false), "{loopback} is of this machine's own");
     }
     for other in
         ["10.0.0.1", "192.168.1.1", "8.8.8.8", "fd00::1", "2001:db8::1", "::ffff:10.0.0.1", "64:ff9b::7f00:1"]
     {
-        assert!(!is_allowed(address(other), &[]), "{other}");
+        assert!(!is_allowed(address(other), &[], true), "{other}");
     }
     let private: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap()];
-    assert!(is_allowed(address("10.1.2.3"), &private));
-    assert!(is_allowed(address("::ffff:10.1.2.3"), &private));
-    assert!(!is_allowed(address("11.1.2.3"), &private));
+    assert!(is_allowed(address("10.1.2.3"), &private, true));
+    assert!(is_allowed(address("::ffff:10.1.2.3"), &private, true));
+    assert!(!is_allowed(address("11.1.2.3"), &private, true));
 }
 
 #[test]
@@ -57,16 +59,16 @@ fn some_addresses_are_never_allowed() {
         "64:ff9b::169.254.169.254",
         "2002:a9fe:a9fe::",
     ] {
-        assert!(!is_allowed(address(never), &everything()), "{never}");
-        assert!(!is_allowed_encrypted(address(never), &everything()), "{never}");
+        assert!(!is_allowed(address(never), &everything(), true), "{never}");
+        assert!(!is_allowed_encrypted(address(never), &everything(), true), "{never}");
     }
 }
 
 #[test]
 fn with_https_an_upstream_may_be_public_and_nothing_that_webhooks_may_not_reach_is() {
     for public in ["8.8.8.8", "2606:4700:4700::1111", "::ffff:8.8.8.8"] {
-        assert!(is_allowed_encrypted(address(public), &[]), "{public}");
-        assert!(!is_allowed(address(public), &[]), "{public}");
+        assert!(is_allowed_encrypted(address(public), &[], true), "{public}");
+        assert!(!is_allowed(address(public), &[], true), "{public}");
     }
     let directory = TempDir::new().unwrap();
     let config = config(&directory, &[]);
@@ -75,7 +77,7 @@ fn with_https_an_upstream_may_be_public_and_nothing_that_webhooks_may_not_reach_
     for host in REFUSED {
         for scheme in ["http", "https"] {
             let url = format!("{scheme}://{host}:1/latest/meta-data");
-            let Ok(checked) = check_upstream(&url, &config) else { continue };
+            let Ok(checked) = check_upstream(&url, &config, true) else { continue };
             let loopback = match url::Url::parse(&checked).unwrap().host().unwrap() {
                 url::Host::Ipv4(one) => one.is_loopback(),
                 url::Host::Ipv6(one) => one.to_canonical().is_loopback(),
@@ -91,10 +93,10 @@ proptest! {
     fn an_ipv4_address_is_judged_alike_in_every_spelling(bits: u32) {
         let v4 = Ipv4Addr::from(bits);
         let mapped: Ipv6Addr = v4.to_ipv6_mapped();
-        prop_assert_eq!(is_allowed(v4.into(), &[]), is_allowed(mapped.into(), &[]));
-        prop_assert_eq!(is_allowed(v4.into(), &everything()), is_allowed(mapped.into(), &everything()));
-        prop_assert_eq!(is_allowed(v4.into(), &[]), v4.is_loopback());
-        prop_assert_eq!(is_allowed_encrypted(v4.into(), &[]), is_allowed_encrypted(mapped.into(), &[]));
+        prop_assert_eq!(is_allowed(v4.into(), &[], true), is_allowed(mapped.into(), &[], true));
+        prop_assert_eq!(is_allowed(v4.into(), &everything(), true), is_allowed(mapped.into(), &everything(), true));
+        prop_assert_eq!(is_allowed(v4.into(), &[], true), v4.is_loopback());
+        prop_assert_eq!(is_allowed_encrypted(v4.into(), &[], true), is_allowed_encrypted(mapped.into(), &[], true));
     }
 }
 
@@ -102,7 +104,7 @@ proptest! {
 fn a_url_is_checked_and_brought_into_its_normal_form() {
     let directory = TempDir::new().unwrap();
     let config = config(&directory, &["--allow-upstream", "10.0.0.0/8"].map(str::to_owned));
-    let check = |url: &str| check_upstream(url, &config);
+    let check = |url: &str| check_upstream(url, &config, true);
     assert_eq!(check("http://LOCALHOST:80/mcp").unwrap(), "http://localhost/mcp");
     assert_eq!(check("http://127.1:9000").unwrap(), "http://127.0.0.1:9000/");
     assert_eq!(check("http://[::1]:9000/mcp?a=b").unwrap(), "http://[::1]:9000/mcp?a=b");

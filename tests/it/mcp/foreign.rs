@@ -88,6 +88,45 @@ impl Foreigner {
     }
 }
 
+/// Runs a program to its end: what it printed, or what it complained of.
+async fn outcome(mut command: Command) -> Result<String, String> {
+    let run = tokio::task::spawn_blocking(move || command.stdin(Stdio::null()).output());
+    let run = tokio::time::timeout(Duration::from_secs(120), run).await.expect("no end").unwrap().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    match run.status.success() {
+        true => Ok(text(&run.stdout)),
+        false => Err(format!("{}{}", text(&run.stdout), text(&run.stderr))),
+    }
+}
+
+/// Has an SDK get in by its own provider of client credentials: the tools it was shown.
+pub async fn sign_in(sdk: Sdk, arguments: &[&str]) -> Result<Value, String> {
+    let mut command = match sdk {
+        Sdk::Python1 => python(".venv-v1"),
+        Sdk::Python2 => python(".venv"),
+        _ => node("sign_in.mjs"),
+    };
+    match sdk {
+        Sdk::TypeScript1 => drop(command.arg("1")),
+        Sdk::TypeScript2 => drop(command.arg("2")),
+        _ => drop(command.arg(clients().join("sign_in.py"))),
+    }
+    command.args(arguments);
+    let said = outcome(command).await?;
+    serde_json::from_str(&said).map_err(|error| format!("{error}: {said}"))
+}
+
+/// Has Kontext's published client live its two lives (tests/clients/kontext): the steps that passed.
+pub async fn kontext(house: &House, client_id: &str, secret: &str) -> Result<String, String> {
+    let place = "target/clients/kontext/debug/kontext-life";
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join(place);
+    assert!(program.exists(), "run `make clients` first: it builds what these tests speak with");
+    let mut command = Command::new(program);
+    command.env("BASE", house.server.url("")).env("APPLICATION", &house.application);
+    command.env("CLIENT_ID", client_id).env("CLIENT_SECRET", secret);
+    outcome(command).await
+}
+
 /// Whose client it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sdk {

@@ -74,8 +74,9 @@ async fn the_upstream_sees_its_own_session_id_ours_beside_it_and_never_the_token
         assert_eq!(sent.header("mcp-session-id"), (!initialize).then_some("upstream-1"));
     }
     let call = &upstream.sent_rpc("tools/call")[0];
-    assert_eq!(call.header("x-tenant"), Some("blue"));
-    assert_eq!((call.header("cookie"), call.header("x-private")), (None, None));
+    assert_eq!(call.header("x-tenant"), None, "nobody has said that it may pass");
+    // Of cookies it gets those that it set itself.
+    assert_eq!((call.header("cookie"), call.header("x-private")), (Some("upstream=1"), None));
     assert_eq!((call.header("x-forwarded-for"), call.header("forwarded")), (None, None));
     let id = house.sessions().await[0]["id"].clone();
     assert_eq!(call.header("sessiond-session-id"), id.as_str());

@@ -104,10 +104,10 @@ async fn the_issuers_that_can_open_a_gateway_are_named_for_it_and_no_others() {
     assert_eq!(status, StatusCode::OK, "{body}");
     let base = house.server.url("");
     let servers = async |path: &str| house.document(path).await["authorization_servers"].clone();
-    let both = json!([base, "https://everywhere.example", "https://here.example"]);
+    let both = json!(["https://everywhere.example", "https://here.example", base]);
     assert_eq!(servers(&format!("/mcp/{own}")).await, both);
     assert_eq!(servers(&format!("/mcp/{own}/sse")).await, both);
-    let others = json!([base, "https://elsewhere.example", "https://everywhere.example"]);
+    let others = json!(["https://elsewhere.example", "https://everywhere.example", base]);
     assert_eq!(servers(&format!("/mcp/{other}")).await, others);
     assert_eq!(house.operator.delete(&format!("/api/v1/applications/{other}")).await.0, 204);
     for nobody in ["", "/mcp", &format!("/mcp/{other}"), &format!("/mcp/{NOBODY}")] {

@@ -8,15 +8,26 @@ use super::{House, NOT_FOUND, Stream, call, messages, not_found, refused};
 /// A client of the oldest revision, with its stream open.
 pub struct Old {
     url: String,
-    endpoint: String,
-    token: String,
+    pub endpoint: String,
+    pub token: String,
     http: reqwest::Client,
     pub stream: Stream,
 }
 
 impl Old {
     pub async fn open(house: &House, token: &str, last_event_id: Option<&str>) -> Result<Self, Response> {
-        let (url, http) = (house.server.url(&format!("{}/sse", house.path())), house.server.http.clone());
+        Self::open_at(&house.server.url(""), &house.path(), token, house.server.http.clone(), last_event_id)
+            .await
+    }
+
+    async fn open_at(
+        base: &str,
+        path: &str,
+        token: &str,
+        http: reqwest::Client,
+        last_event_id: Option<&str>,
+    ) -> Result<Self, Response> {
+        let url = format!("{base}{path}/sse");
         let mut request = http.get(&url).bearer_auth(token).header("accept", "text/event-stream");
         if let Some(id) = last_event_id {
             request = request.header("last-event-id", id);
@@ -31,18 +42,23 @@ impl Old {
         stream.until("\n\n").await;
         let path =
             stream.text.strip_prefix("event: endpoint\nretry: 1000\ndata: ").unwrap().lines().next().unwrap();
-        let endpoint = house.server.url(path);
+        let endpoint = format!("{base}{path}");
         Ok(Self { url, endpoint, token: token.to_owned(), http, stream })
     }
 
     /// With a session.
-    async fn connect(house: &House) -> Self {
+    pub async fn connect(house: &House) -> Self {
         Self::connect_with(house, &house.token().await).await
     }
 
     /// The same with this token.
     pub async fn connect_with(house: &House, token: &str) -> Self {
-        let mut old = Self::open(house, token, None).await.unwrap_or_else(|_| unreachable!());
+        Self::connect_at(&house.server.url(""), &house.path(), token, house.server.http.clone()).await
+    }
+
+    pub async fn connect_at(base: &str, path: &str, token: &str, http: reqwest::Client) -> Self {
+        let opened = Self::open_at(base, path, token, http, None).await;
+        let mut old = opened.unwrap_or_else(|_| unreachable!());
         let params = json!({
             "protocolVersion": "2024-11-05",
             "capabilities": {},
@@ -54,7 +70,7 @@ impl Old {
         old
     }
 
-    async fn post(&self, body: &Value) -> Response {
+    pub async fn post(&self, body: &Value) -> Response {
         self.http.post(&self.endpoint).bearer_auth(&self.token).json(body).send().await.unwrap()
     }
 
@@ -64,13 +80,13 @@ impl Old {
     }
 
     /// A call and its answer.
-    async fn call(&mut self, id: Value, name: &str) -> Value {
+    pub async fn call(&mut self, id: Value, name: &str) -> Value {
         self.say(&call(id.clone(), name)).await;
         self.stream.until(&format!("\"id\":{id}")).await;
         messages(&self.stream.text).into_iter().rfind(|message| message["id"] == id).unwrap()
     }
 
-    fn last_event_id(&self) -> String {
+    pub fn last_event_id(&self) -> String {
         let mut ids = self.stream.text.lines().filter_map(|line| line.strip_prefix("id: "));
         ids.next_back().unwrap().to_owned()
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::{Client, House, Stream, messages, refused};
+use super::{Client, House, Stream, messages};
 
 /// The ids of the events in a text.
 fn ids(text: &str) -> Vec<&str> {
@@ -99,33 +99,21 @@ async fn an_event_id_opens_its_own_stream_to_its_own_session_and_nothing_else() 
         (&other, &id),
         (&other, "x"),
     ] {
-        let (status, body) = refused(resume(who, id).await).await;
-        assert_eq!(status, StatusCode::NOT_FOUND, "{id}");
-        assert!(body.contains("cannot be resumed") && body.contains("the session goes on"), "{body}");
+        // A standing stream of its own, as if it had named no event.
+        let mut anew = Stream::of(resume(who, id).await);
+        anew.until("notifications/hello").await;
+        assert!(!anew.text.contains("progress"), "{}", anew.text);
     }
-    assert_eq!(upstream.sent().len(), before, "none of it went to the upstream");
+    let asked: Vec<_> = upstream.sent().split_off(before);
+    assert!(
+        asked.iter().all(|sent| sent.header("last-event-id").is_none()),
+        "none of it went to the upstream"
+    );
     // What came on the standing stream is not on the call's.
     upstream.told.release.notify_one();
     let mut resumed = Stream::of(resume(&client, &id).await);
     resumed.until("\"result\"").await;
     assert!(!resumed.text.contains("hello"));
-}
-
-#[tokio::test]
-async fn what_does_not_fit_any_more_is_a_clear_404() {
-    let (house, _upstream) = House::with_fake(&[]).await;
-    let client = house.connect().await;
-    let answer = client.begin(json!(1), "long story").await;
-    let text = answer.text().await.unwrap();
-    assert_eq!(messages(&text).len(), 1_001, "a reader gets everything");
-    let ids = ids(&text);
-    assert_eq!(ids.len(), 1_002);
-    let (status, body) = refused(resume(&client, ids[0]).await).await;
-    assert_eq!(status, StatusCode::NOT_FOUND);
-    assert!(body.contains("cannot be resumed"), "{body}");
-    let rest = resume(&client, ids[1_000]).await.text().await.unwrap();
-    assert_eq!(messages(&rest).len(), 1);
-    assert_eq!(client.call("echo").await.0, StatusCode::OK, "the session goes on");
 }
 
 #[tokio::test]

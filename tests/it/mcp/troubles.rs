@@ -134,10 +134,10 @@ async fn an_upstream_that_keeps_silent_is_an_error_after_its_time_in_every_era()
     }
     // In the middle of an answer too.
     for (_, answer) in [client.call("400 and silent").await, modern.call("400 and silent").await] {
-        assert_eq!(answer["error"]["data"]["reason"], "upstream_refused", "{answer}");
+        assert_eq!(answer["error"]["data"]["reason"], "upstream_slow", "{answer}");
     }
     for (_, answer) in [client.call("half").await, modern.call("half").await] {
-        assert_eq!(answer["error"]["data"]["reason"], "upstream_lost", "{answer}");
+        assert_eq!(answer["error"]["data"]["reason"], "upstream_slow", "{answer}");
     }
     let mut notified = client.post(&json!({ "jsonrpc": "2.0", "method": "notifications/stuck" })).await;
     assert_eq!(notified.status(), StatusCode::BAD_GATEWAY);

@@ -55,6 +55,20 @@ pub struct Told {
     pub streams: Arc<AtomicUsize>,
     /// Takes its time over `initialize`.
     pub hesitates: Mutex<bool>,
+    /// Says that it does not know a session by this status and body.
+    pub says_lost: Mutex<Option<(u16, String)>>,
+    /// What it answers to GET instead of a stream, and to one that resumes.
+    pub answers_streams: Mutex<Option<StatusCode>>,
+    pub answers_resumption: Mutex<Option<StatusCode>>,
+    /// Sends nothing of a stream, not even its head, until it is released.
+    pub keeps_streams_waiting: Mutex<bool>,
+    /// Takes its time over a DELETE.
+    pub hesitates_to_part: Mutex<bool>,
+    /// What it answers to a DELETE instead.
+    pub parts_with: Mutex<Option<StatusCode>>,
+    /// How many DELETEs were under way at a time, at most.
+    pub most_partings: AtomicUsize,
+    partings: AtomicUsize,
     /// How many answers were given up by whoever asked.
     pub given_up: Arc<AtomicUsize>,
 }
@@ -133,6 +147,9 @@ async fn serve(State(told): State<Arc<Told>>, method: Method, headers: HeaderMap
         return without_session(told, &body).await;
     }
     let known = sent.header("mcp-session-id").is_some_and(|id| told.sessions.lock().contains(id));
+    if !known && let Some((status, body)) = told.says_lost.lock().clone() {
+        return (StatusCode::from_u16(status).unwrap(), body).into_response();
+    }
     if !known {
         let (status, message) = match *told.says_400.lock() {
             true => (StatusCode::BAD_REQUEST, "Bad Request: No valid session ID provided"),
@@ -143,10 +160,17 @@ async fn serve(State(told): State<Arc<Told>>, method: Method, headers: HeaderMap
     }
     match method {
         Method::GET if *told.serves_one_stream.lock() => one_stream(&told),
-        Method::GET => listen(sent.header("last-event-id")),
-        Method::DELETE => {
-            told.sessions.lock().remove(sent.header("mcp-session-id").unwrap());
-            StatusCode::OK.into_response()
+        Method::GET => stand(&told, sent.header("last-event-id")).await,
+        Method::DELETE => part(&told, sent.header("mcp-session-id").unwrap()).await,
+        _ if body[0]["params"]["name"] == "batch story" => {
+            let [first, last] = [result(&body[0]["id"]), result(&body[1]["id"])];
+            let mut pieces = vec![format!("data: {first}\n\n")];
+            pieces.extend((0..1_500).map(|_| "data: {\"jsonrpc\":\"2.0\",\"method\":\"x\"}\n\n".to_owned()));
+            pieces.push(format!("data: {last}\n\n"));
+            events(pieces, false)
+        }
+        _ if body[0]["params"]["name"] == "half a batch" => {
+            axum::Json(json!([result(&body[0]["id"])])).into_response()
         }
         _ if body.is_array() => {
             let requests = body.as_array().unwrap().iter().filter(|one| one.get("id").is_some());
@@ -229,6 +253,21 @@ fn initialize(told: &Told, body: &Value) -> Response {
     (headers, axum::Json(answer)).into_response()
 }
 
+async fn part(told: &Told, session: &str) -> Response {
+    let now = told.partings.fetch_add(1, Ordering::SeqCst) + 1;
+    told.most_partings.fetch_max(now, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    if *told.hesitates_to_part.lock() {
+        told.release.notified().await;
+    }
+    told.partings.fetch_sub(1, Ordering::SeqCst);
+    let instead = *told.parts_with.lock();
+    if instead.is_none() {
+        told.sessions.lock().remove(session);
+    }
+    instead.unwrap_or(StatusCode::OK).into_response()
+}
+
 fn one_stream(told: &Told) -> Response {
     if told.streams.load(Ordering::SeqCst) > told.given_up.load(Ordering::SeqCst) {
         return (StatusCode::CONFLICT, "Conflict: Only one SSE stream is allowed per session")
@@ -248,6 +287,23 @@ fn noted(told: &Told, first: &'static str) -> Response {
     });
     let body = Body::from_stream(stream::StreamExt::chain(first, never));
     ([(header::CONTENT_TYPE, "text/event-stream")], body).into_response()
+}
+
+async fn stand(told: &Told, last_event_id: Option<&str>) -> Response {
+    let keeps_waiting = *told.keeps_streams_waiting.lock();
+    if keeps_waiting {
+        let noting = Noting(told.given_up.clone());
+        told.release.notified().await;
+        std::mem::forget(noting);
+    }
+    let instead = match last_event_id {
+        Some(_) => *told.answers_resumption.lock(),
+        None => *told.answers_streams.lock(),
+    };
+    match instead {
+        Some(status) => (status, "<h1>Sorry</h1>").into_response(),
+        None => listen(last_event_id),
+    }
 }
 
 fn listen(last_event_id: Option<&str>) -> Response {
@@ -273,6 +329,27 @@ async fn call(told: Arc<Told>, body: &Value) -> Response {
         "hang" => events(vec![progress.into()], true),
         // The same, but with an id to resume from.
         "hang with id" => events(vec!["id: e-1\ndata: \n\n".into(), progress.into()], true),
+        // Nearly sixteen MiB of one event, and then nothing for ever.
+        "fifteen MiB and silent" => {
+            let mut pieces = vec!["data: {\"filler\":\"".to_owned()];
+            pieces.extend((0..156).map(|_| "x".repeat(104_857)));
+            events(pieces, true)
+        }
+        // 480 KB of events, and then nothing for ever.
+        "half a MiB and silent" => {
+            let event = |number: i64| {
+                let params = json!({ "number": number, "filler": "x".repeat(4_000) });
+                let message =
+                    json!({ "jsonrpc": "2.0", "method": "notifications/message", "params": params });
+                format!("data: {message}\n\n")
+            };
+            events((0..120).map(event).collect(), true)
+        }
+        // The beginning of an event that is held until it is whole.
+        "hang in a held event" => {
+            let half = format!("{progress}data: {{\"half\":\"{}", "x".repeat(900_000));
+            events(vec![half], true)
+        }
         // The beginning of a large event, and then nothing for ever.
         "hang in an event" => {
             let half = format!("{progress}data: {{\"half\":\"{}", "x".repeat(1_200_000));
@@ -341,6 +418,16 @@ async fn call(told: Arc<Told>, body: &Value) -> Response {
             pieces.push(format!("data: {}\n\n", result(id)));
             events(pieces, false)
         }
+        "404 unknown method" => {
+            let error = json!({ "code": -32601, "message": "Method not found" });
+            let answer = json!({ "jsonrpc": "2.0", "id": id, "error": error });
+            (StatusCode::NOT_FOUND, axum::Json(answer)).into_response()
+        }
+        odd if odd.starts_with("200 ") || odd.starts_with("400 id") || odd.starts_with("events with") => {
+            odd_answer(id, odd)
+        }
+        "202" => StatusCode::ACCEPTED.into_response(),
+        "204" => StatusCode::NO_CONTENT.into_response(),
         // Not even a head.
         "silent" => {
             told.release.notified().await;
@@ -389,6 +476,39 @@ async fn call(told: Arc<Told>, body: &Value) -> Response {
         "302" => (StatusCode::FOUND, [("location", "http://127.0.0.1:1/")]).into_response(),
         "500" => (StatusCode::INTERNAL_SERVER_ERROR, axum::Json(result(id))).into_response(),
         _ => axum::Json(result(id)).into_response(),
+    }
+}
+
+/// Something else than an answer.
+fn odd_answer(id: &Value, odd: &str) -> Response {
+    let json = |status: u16, body: &str| {
+        let status = StatusCode::from_u16(status).unwrap();
+        (status, [(header::CONTENT_TYPE, "application/json")], body.to_owned()).into_response()
+    };
+    let error = json!({ "code": -32602, "message": "Invalid request: params must be an object" });
+    let error = json!({ "jsonrpc": "2.0", "id": null, "error": error });
+    match odd {
+        "200 empty" => json(200, ""),
+        "200 html" => ([(header::CONTENT_TYPE, "text/html")], "<h1>Hello</h1>").into_response(),
+        "200 null" => json(200, "null"),
+        "200 result null" => json(200, &json!({ "jsonrpc": "2.0", "id": id, "result": null }).to_string()),
+        "200 another's answer" => json(200, &result(&json!("another's")).to_string()),
+        "200 a request" => json(200, "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/message\"}"),
+        "200 gzip" => {
+            let headers = [(header::CONTENT_TYPE, "application/json"), (header::CONTENT_ENCODING, "gzip")];
+            (headers, b"\x1f\x8b\x08\x00\x00\x00".to_vec()).into_response()
+        }
+        "400 id null" => json(400, &error.to_string()),
+        "400 id absent" => {
+            let mut error = error;
+            error.as_object_mut().unwrap().remove("id");
+            json(400, &error.to_string())
+        }
+        "events without answer" => {
+            events(vec!["data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/message\"}\n\n".into()], false)
+        }
+        "events with id null" => events(vec![format!("data: {error}\n\n")], false),
+        _ => panic!("{odd}"),
     }
 }
 

@@ -167,7 +167,7 @@ async fn what_is_not_signed_with_the_hooks_secret_is_401_and_recorded_nowhere() 
         let signature = BASE64_URL_SAFE_NO_PAD.encode(signed(&hook.secret, wrong.as_bytes()));
         assert_eq!(hook.call(wrong, Some(signature)).await.0, 400, "{wrong}");
     }
-    let large = format!("{{\"x\":\"{}\"}}", "x".repeat(65_536));
+    let large = format!("{{\"x\":\"{}\"}}", "x".repeat(16 << 10));
     let signature = BASE64_URL_SAFE_NO_PAD.encode(signed(&hook.secret, large.as_bytes()));
     assert_eq!(hook.call(&large, Some(signature)).await.0, 413);
     assert_eq!(server.log().await.len(), before, "nothing was recorded");
@@ -355,4 +355,28 @@ async fn hooks_are_made_listed_and_deleted_by_who_manages() {
     }
     let (status, told) = server.operator().await.post(HOOKS, json!({ "name": "one more" })).await;
     assert_eq!((status.as_u16(), &told["code"]), (409, &json!("hook_limit_reached")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_older_engines_say_and_what_an_engine_asks_for_itself_is_taken() {
+    let server = Server::with(&PATIENT).await;
+    let key = key(&server).await;
+    let hook = Hook::new(&server, json!({ "name": "edge" })).await;
+    // Without a status, which is newer than the hooks are.
+    let mut older = call("outgoing", "opening", 29_291, URL);
+    older["request"].as_object_mut().unwrap().remove("status");
+    assert_eq!(hook.signed(&older).await["allowed"], true);
+    assert_eq!(key.response(SESSIONS).await, json!(["my_session"]));
+    hook.closes(29_291, URL).await;
+    // Without a client, as for a stream that the engine pulls.
+    for direction in ["incoming", "outgoing"] {
+        let mut pulled = call(direction, "opening", 0, URL);
+        pulled["client"] = Value::Null;
+        assert_eq!(hook.signed(&pulled).await["allowed"], true, "{direction}");
+    }
+    assert_eq!(key.response(SESSIONS).await, json!(["my_session"]));
+    let mut left = call("outgoing", "closing", 0, URL);
+    left["client"] = Value::Null;
+    assert_eq!(hook.signed(&left).await, json!({}));
+    assert_eq!(key.response(SESSIONS).await, json!([]));
 }

@@ -1,6 +1,7 @@
 //! What owners of many sessions want done, over HTTP.
 
 mod bars;
+mod calendar;
 mod filters;
 mod limits;
 mod reports;

@@ -86,6 +86,32 @@ async fn a_nightly_sign_out_runs_every_night_in_its_time_zone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn in_the_hour_that_comes_twice_it_runs_on_and_says_when_next() {
+    let (server, _, first) = begin().await;
+    let turn_to = |at: &str| {
+        let at: DateTime<Utc> = at.parse().unwrap();
+        server.turn((at - server.clock.now()).num_seconds());
+    };
+    turn_to("2027-11-07T05:25:00Z");
+    let operator = server.operator().await;
+    let body = json!({
+        "name": "quarters", "filter": { "applicationId": first },
+        "cron": "*/15 * * * *", "timeZone": "America/New_York",
+    });
+    let made = create(&operator, body).await;
+    assert_eq!(made["nextRunAt"], "2027-11-07T05:30:00.000Z", "{made}");
+    let mut runs = 0;
+    for (now, next) in [("05:46", "06:00"), ("06:01", "06:15"), ("06:59", "07:00")] {
+        turn_to(&format!("2027-11-07T{now}:00Z"));
+        let operator = server.operator().await;
+        runs += 1;
+        until_it_ran(&server, &operator, &made["id"], runs).await;
+        let schedule = get(&operator, &made["id"]).await;
+        assert_eq!(schedule["nextRunAt"], format!("2027-11-07T{next}:00.000Z"), "at {now}: {schedule}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn runs_missed_while_the_service_was_down_are_made_up_once_or_skipped_as_chosen() {
     let (server, operator, first) = begin().await;
     let second = super::application(&operator, "second").await;

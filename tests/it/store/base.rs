@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chrono::TimeDelta;
-use sessiond::cli::serve::fill;
+use sessiond::cli::fill::fill;
 use sessiond::clock::Clock;
 use sessiond::committer::{Answer, Beginning, By, Committer, Done, Founding, Opening, Work};
 use sessiond::core::Time;
@@ -17,6 +17,7 @@ use sessiond::core::event::{
 use sessiond::core::filter::Filter;
 use sessiond::core::ids::{ApplicationNumber, OrganizationNumber, Position, PrincipalNumber, SessionNumber};
 use sessiond::core::kind::Kind;
+use sessiond::core::maxima::Maxima;
 use sessiond::core::phase::Phase;
 use sessiond::core::policy::Policy;
 use sessiond::core::reason::Reason;
@@ -90,15 +91,14 @@ impl Base {
 
     async fn start_writer(&self, writer: Writer, clock: Clock) -> Running {
         let reader = Reader::open(&self.url()).await.unwrap();
-        let mut loaded = reader.load().await.unwrap();
         let gate = Arc::new(Gate::default());
-        fill(&gate, &mut loaded);
+        let loaded = fill(&gate, &reader, clock.now()).await.unwrap();
         // A runtime of its own, so that it can be killed in the middle of whatever it does.
         let process =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let committer = {
             let _entered = process.enter();
-            Committer::start(writer, &loaded, gate.clone(), clock.clone(), Policy::default())
+            Committer::start(writer, &loaded, gate.clone(), clock.clone(), (Policy::default(), Maxima::default()))
         };
         Running { committer, gate, reader, clock, process: Some(process) }
     }
@@ -226,6 +226,7 @@ impl Running {
                 user_agent: None,
                 client_info: Some(serde_json::json!({"name": "inspector", "version": "1.2"})),
                 ip: Some("192.0.2.7".into()),
+                ..Personal::default()
             },
             presented: Presented {
                 expires_at: self.clock.now() + opens.expires_in.unwrap_or(TimeDelta::hours(1)),
@@ -333,6 +334,7 @@ pub fn by_account() -> By {
         request_id: Some("request-1".into()),
         traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into()),
         once: None,
+        authority: None,
     }
 }
 
@@ -348,5 +350,6 @@ pub fn application(name: &str) -> ApplicationCreated {
             scopes: vec!["mcp:invoke".into()],
             allowed_resources: vec![],
         },
+        on_the_way: false,
     }
 }

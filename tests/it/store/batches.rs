@@ -74,7 +74,7 @@ async fn issue(running: &Running) -> AccessToken {
         barred: false,
         audience: None,
     };
-    match running.submit(Work::IssueToken(token)).await.unwrap() {
+    match running.submit(Work::IssueToken { token, as_of: Position(i64::MAX) }).await.unwrap() {
         Done::Token(token) => token,
         other => panic!("a token came to {other:?}"),
     }

@@ -4,7 +4,7 @@ use sessiond::committer::{By, Work};
 use sessiond::core::application::{ApplicationCommand, ServiceAccountCommand};
 use sessiond::core::command::Command;
 use sessiond::core::event::{
-    ApplicationChanged, Header, UpstreamCredential, UpstreamSet, body_digest, commit_hash,
+    ApplicationChanged, Header, UpstreamCredential, UpstreamHeaders, UpstreamSet, body_digest, commit_hash,
 };
 use sessiond::core::filter::Filter;
 use sessiond::core::ids::{Position, ServiceAccountNumber, SessionNumber};
@@ -51,8 +51,9 @@ async fn a_little_of_everything() -> Base {
     let change = ApplicationChanged { name: Some("Lamp".into()), description: Some("light".into()) };
     let command = ApplicationCommand::Change(change);
     running.submit(Work::Application { number: APPLICATION, command, secret_hash: None }).await.unwrap();
+    let headers = UpstreamHeaders { to_upstream: vec!["x-tenant".into()], to_client: vec![] };
     let credential = Some(UpstreamCredential::Header { name: "X-Api-Key".into() });
-    let set = UpstreamSet { url: "http://one".into(), credential };
+    let set = UpstreamSet { url: "http://one".into(), credential, headers: Some(headers) };
     let work = Work::SetUpstream { number: APPLICATION, set, sealed: Some(vec![1, 2, 3]) };
     running.submit(work).await.unwrap();
     let number = ServiceAccountNumber(1);

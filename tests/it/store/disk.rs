@@ -123,8 +123,7 @@ async fn a_revocation_that_finds_no_space_midway_says_so_and_goes_on_when_there_
     join_all((0..300).map(|_| running.open())).await;
     running.stop().await;
     let running = on_a_full_disk(&base).await;
-    let directory = tempfile::tempdir().unwrap();
-    let key = SecretKey::load_or_make(&directory.path().join("key")).unwrap();
+    let key = SecretKey::random();
     let (committer, gate, reader) = (running.committer.clone(), running.gate.clone(), running.reader.clone());
     let sessions =
         Arc::new(Sessions::new(committer, gate, reader, running.clock.clone(), key, Policy::default()));

@@ -12,7 +12,7 @@ use sessiond::core::application::{ApplicationCommand, OrganizationCommand, Servi
 use sessiond::core::command::Command;
 use sessiond::core::event::{
     ActivitySource, ApplicationChanged, Counts, OrganizationRenamed, ServiceAccountCreated,
-    UpstreamCredential, UpstreamSet,
+    UpstreamCredential, UpstreamHeaders, UpstreamSet,
 };
 use sessiond::core::filter::Filter;
 use sessiond::core::ids::{
@@ -239,6 +239,10 @@ impl Player {
                 set: UpstreamSet {
                     url: format!("http://{name}"),
                     credential: name.contains('1').then(|| UpstreamCredential::Header { name: name.clone() }),
+                    headers: name.contains('2').then(|| UpstreamHeaders {
+                        to_upstream: vec!["x-tenant".into()],
+                        to_client: vec!["x-ratelimit-remaining".into()],
+                    }),
                 },
                 sealed: Some(vec![1, 2]),
             },
@@ -627,6 +631,8 @@ fn directory(row: &mut BTreeMap<&'static str, Value>, event: &Value, body: &Valu
                 ("description", Value::Null),
                 ("upstream", Value::Null),
                 ("upstream_credential", Value::Null),
+                ("on_the_way", i64::from(body["onTheWay"] == true).into()),
+                ("upstream_headers", Value::Null),
                 ("policy", Value::Null),
                 ("archived_at", Value::Null),
                 ("barred_before", 0.into()),
@@ -660,6 +666,7 @@ fn directory(row: &mut BTreeMap<&'static str, Value>, event: &Value, body: &Valu
         "application_upstream_set" => {
             row.insert("upstream", body["url"].clone());
             row.insert("upstream_credential", body["credential"].clone());
+            row.insert("upstream_headers", body["headers"].clone());
         }
         "application_policy_set" => {
             row.insert("policy", body.clone());
@@ -684,7 +691,15 @@ async fn stored_rows(base: &Base) -> BTreeMap<(&'static str, i64), Value> {
     let mut rows = BTreeMap::new();
     for table in ["organization", "application", "service_account", "revocation", "session"] {
         for mut row in export(base, &format!("select * from {table}")).await {
-            for column in ["oauth", "filter", "policy", "issuers", "upstream_credential", "throughput"] {
+            for column in [
+                "oauth",
+                "filter",
+                "policy",
+                "issuers",
+                "upstream_credential",
+                "upstream_headers",
+                "throughput",
+            ] {
                 if let Some(text) = row.get(column).and_then(Value::as_str) {
                     row[column] = serde_json::from_str(text).unwrap();
                 }

@@ -4,6 +4,7 @@ mod base;
 mod batches;
 mod damage;
 mod disk;
+mod erasing;
 mod history;
 pub mod plans;
 mod suite;

@@ -42,9 +42,13 @@ impl Daemon {
     }
 
     /// Starts a command that runs it, and waits until it listens.
-    pub fn spawn(mut command: Command) -> Self {
-        let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    pub fn spawn(command: Command) -> Self {
+        Self::spawn_with(command, Stdio::piped())
+    }
+
+    /// The same, with its standard output elsewhere.
+    pub fn spawn_with(mut command: Command, out: Stdio) -> Self {
+        let mut child = command.stdin(Stdio::null()).stdout(out).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let log = Arc::new(Mutex::new(String::new()));
         let base = loop {

@@ -103,6 +103,11 @@ fn commands_are_read_off_a_shell_without_a_line_editor() {
     play("dash");
 }
 
+#[test]
+fn commands_are_read_off_fish() {
+    play("fish");
+}
+
 const SHELLS: [&str; 4] = ["bash", "old-bash", "zsh", "dash"];
 
 #[test]

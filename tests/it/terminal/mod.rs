@@ -8,5 +8,6 @@ mod passwords;
 mod pty;
 mod recordings;
 mod scenes;
+mod shown;
 mod ssh;
 pub mod sshd;

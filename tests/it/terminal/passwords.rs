@@ -8,6 +8,7 @@ use russh::keys::{Certificate, PrivateKey, decode_secret_key};
 use russh::server::{self, Auth, Response};
 use russh::{MethodKind, MethodSet};
 use sessiond::terminal::ssh::{Credential, HostKey, Machine, Patience, SshError, test};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::ssh::loopback;
@@ -23,6 +24,10 @@ enum Asks {
     ForACode,
     /// With a password, and then for a key as well.
     ForAKey,
+    /// With a password, and then in a round that has no questions: it asks somebody else.
+    Elsewhere,
+    /// With a question, and then with the password as it is.
+    Twice,
     /// Not at all: it hangs up.
     Never,
 }
@@ -41,10 +46,18 @@ impl Guard {
                 partial_success: true,
             },
             ("right", Asks::ForACode) => question("Code: "),
+            ("right", Asks::Elsewhere) => further(MethodKind::KeyboardInteractive),
+            ("right", Asks::Twice) if self.presented.lock().unwrap().len() == 1 => {
+                further(MethodKind::Password)
+            }
             ("right", _) => Auth::Accept,
             _ => Auth::reject(),
         }
     }
+}
+
+fn further(method: MethodKind) -> Auth {
+    Auth::Reject { proceed_with_methods: Some(MethodSet::from(&[method][..])), partial_success: true }
 }
 
 fn question(prompt: &'static str) -> Auth {
@@ -58,7 +71,7 @@ impl server::Handler for Guard {
     async fn auth_password(&mut self, _: &str, password: &str) -> Result<Auth, russh::Error> {
         match self.asks {
             Asks::Never => Err(russh::Error::Disconnect),
-            Asks::Plainly | Asks::ForAKey => Ok(self.judge(password)),
+            Asks::Plainly | Asks::ForAKey | Asks::Elsewhere | Asks::Twice => Ok(self.judge(password)),
             Asks::Interactively | Asks::ForACode => Ok(Auth::UnsupportedMethod),
         }
     }
@@ -69,6 +82,11 @@ impl server::Handler for Guard {
         _: &str,
         response: Option<Response<'a>>,
     ) -> Result<Auth, russh::Error> {
+        if self.asks == Asks::Elsewhere {
+            let nothing =
+                Auth::Partial { name: "".into(), instructions: "".into(), prompts: Cow::Borrowed(&[]) };
+            return Ok(if response.is_none() { nothing } else { Auth::Accept });
+        }
         let Some(mut response) = response else { return Ok(question("Password: ")) };
         let answer = response.next().unwrap_or_default();
         Ok(self.judge(&String::from_utf8_lossy(&answer)))
@@ -86,7 +104,7 @@ async fn serve(asks: Asks, key: PrivateKey) -> (u16, Arc<Mutex<Vec<String>>>) {
     let presented: Arc<Mutex<Vec<String>>> = Arc::default();
     let shared = presented.clone();
     let methods = match asks {
-        Asks::Interactively | Asks::ForACode => {
+        Asks::Interactively | Asks::ForACode | Asks::Twice => {
             [MethodKind::PublicKey, MethodKind::KeyboardInteractive].to_vec()
         }
         _ => [MethodKind::Password, MethodKind::KeyboardInteractive].to_vec(),
@@ -109,9 +127,19 @@ async fn serve(asks: Asks, key: PrivateKey) -> (u16, Arc<Mutex<Vec<String>>>) {
 }
 
 async fn tried(asks: Asks, password: &str) -> (Result<HostKey, SshError>, Vec<String>) {
+    tried_by(asks, password, async |port, _| port).await
+}
+
+/// The same by a way of its own: from where the server is to where it is found.
+async fn tried_by(
+    asks: Asks,
+    password: &str,
+    way: impl AsyncFnOnce(u16, Arc<Mutex<Vec<String>>>) -> u16,
+) -> (Result<HostKey, SshError>, Vec<String>) {
     let sshd = Sshd::start();
     let Credential::Key { pem, .. } = sshd.key("host_ed25519") else { panic!("it is a key") };
     let (port, presented) = serve(asks, decode_secret_key(&pem, None).unwrap()).await;
+    let port = way(port, presented.clone()).await;
     let machine = Machine {
         port,
         user: "ada".into(),
@@ -124,16 +152,19 @@ async fn tried(asks: Asks, password: &str) -> (Result<HostKey, SshError>, Vec<St
 
 #[tokio::test]
 async fn a_password_opens_the_machine() {
-    for asks in [Asks::Plainly, Asks::Interactively] {
+    for asks in [Asks::Plainly, Asks::Interactively, Asks::Elsewhere] {
         let (result, presented) = tried(asks, "right").await;
         result.unwrap();
         assert_eq!(presented, ["right"]);
     }
+    let (result, presented) = tried(Asks::Twice, "right").await;
+    result.unwrap();
+    assert_eq!(presented, ["right", "right"], "each was asked for");
 }
 
 #[tokio::test]
 async fn a_wrong_password_is_said_so_and_not_repeated() {
-    for asks in [Asks::Plainly, Asks::Interactively] {
+    for asks in [Asks::Plainly, Asks::Interactively, Asks::Elsewhere, Asks::Twice] {
         let (result, presented) = tried(asks, "wrong").await;
         let error = result.unwrap_err();
         assert_eq!(error.code(), "CREDENTIAL_REFUSED", "{error}");
@@ -157,4 +188,39 @@ async fn a_host_that_asks_for_more_is_told_apart() {
 async fn a_host_that_hangs_up_is_told_apart() {
     let (result, _) = tried(Asks::Never, "right").await;
     assert_eq!(result.unwrap_err(), SshError::Closed { stage: "logging in" });
+}
+
+/// Passes on what both say until a password was presented, and after that the beginning of one message of the server's: the
+/// client gets an answer that it does not understand, as when it is to change its password (RFC 4252, 8).
+async fn answered_strangely(port: u16, presented: Arc<Mutex<Vec<String>>>) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let here = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let (client, _) = listener.accept().await.unwrap();
+        let server = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let (mut from_client, mut to_client) = client.into_split();
+        let (mut from_server, mut to_server) = server.into_split();
+        let up = tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
+        let mut buffer = vec![0; 4096];
+        while let Ok(count @ 1..) = from_server.read(&mut buffer).await {
+            let strange = !presented.lock().unwrap().is_empty();
+            let passed = if strange { count.min(8) } else { count };
+            to_client.write_all(&buffer[..passed]).await.unwrap();
+            if strange {
+                tokio::time::sleep(Duration::from_secs(30)).await;
+            }
+        }
+        up.abort();
+    });
+    here
+}
+
+#[tokio::test]
+async fn a_password_that_is_to_be_changed_is_said_so_at_once() {
+    let began = std::time::Instant::now();
+    let (result, _) = tried_by(Asks::Plainly, "right", answered_strangely).await;
+    let error = result.unwrap_err();
+    assert_eq!(error.code(), "PASSWORD_EXPIRED", "{error}");
+    assert!(error.to_string().contains("the password of ada has expired on the machine"), "{error}");
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
 }

@@ -49,7 +49,7 @@ impl Pty {
             .envs([
                 ("TERM", "xterm-256color"),
                 ("LC_ALL", "C.UTF-8"),
-                ("PATH", "/usr/bin:/bin:/usr/sbin:/sbin"),
+                ("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"),
             ])
             .env("HOME", home)
             .current_dir(home)

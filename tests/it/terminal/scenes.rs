@@ -24,9 +24,14 @@ pub fn shell(name: &str) -> (&'static [&'static str], &'static str) {
         "bash" => (&["bash", "--norc", "--noprofile", "-i"], "# "),
         "old-bash" => (&["bash", "--norc", "--noprofile", "-i"], "# "),
         "zsh" => (&["zsh", "-f", "-i"], "# "),
+        "fish" => (&["fish", "-i", "-C", FISH], "# "),
         _ => (&["dash", "-i"], "# "),
     }
 }
+
+/// A prompt like the others'.
+const FISH: &str =
+    "function fish_prompt; echo -n '# '; end; function fish_right_prompt; end; set fish_greeting";
 
 /// Readline and zle.
 const EDITORS: &[&str] = &["bash", "old-bash", "zsh"];
@@ -514,6 +519,158 @@ pub const SCENES: &[Scene] = &[
         commands: &["(sleep 0.2; echo noise) &", "echo typing", "wait", "echo done"],
         hidden: &[],
         shown: &["echo done\r"],
+    },
+    Scene {
+        name: "single-keys",
+        shells: ALL,
+        act: |pty, prompt| {
+            line(pty, prompt, "seq 1 200 > n");
+            // On the main screen, as git and others start it.
+            pty.types("LESS=FRX less n\r");
+            pty.until_there_is("11");
+            pty.types("q");
+            pty.until(prompt);
+            line(pty, prompt, "rm -f nothing");
+            pty.types("top\r");
+            pty.until_there_is("PID");
+            pty.types("q");
+            pty.until(prompt);
+            line(pty, prompt, "echo after top");
+            line(pty, prompt, "git init -q .");
+            line(pty, prompt, "git -c user.name=a -c user.email=a@b commit -q --allow-empty -F n");
+            pty.types("git log\r");
+            pty.until_there_is("Author");
+            pty.types("q");
+            pty.until(prompt);
+            line(pty, prompt, "echo after log");
+            pty.types("more n\r");
+            pty.until_there_is("--More--");
+            pty.types("q");
+            pty.until(prompt);
+            line(pty, prompt, "echo after more");
+            pty.types("bash -c 'echo press; read -n1 -s x'\r");
+            pty.until("press\n");
+            slowly_unseen(pty, "k");
+            pty.until(prompt);
+            line(pty, prompt, "echo after read");
+            pty.types("cat\r");
+            pty.until("cat\n");
+            pty.types("half");
+            pty.until_there_is("half");
+            pty.types("\x04");
+            pty.until_there_is("half");
+            pty.types("\x04");
+            pty.until(prompt);
+            line(pty, prompt, "echo after cat");
+            pty.types("bash -c 'read -n1 -p \"Sure? [y/N] \" x'\r");
+            pty.until("[y/N] ");
+            pty.types("y");
+            pty.until(prompt);
+            line(pty, prompt, "echo x");
+            pty.types("top\r");
+            pty.until_there_is("PID");
+            pty.types("k");
+            pty.until_there_is("PID to ");
+            slowly_unseen(pty, "\x1b");
+            std::thread::sleep(std::time::Duration::from_millis(500));
+            pty.types("q");
+            pty.until(prompt);
+            line(pty, prompt, "echo last");
+        },
+        commands: &[
+            "seq 1 200 > n",
+            "LESS=FRX less n",
+            "rm -f nothing",
+            "top",
+            "echo after top",
+            "git init -q .",
+            "git -c user.name=a -c user.email=a@b commit -q --allow-empty -F n",
+            "git log",
+            "echo after log",
+            "more n",
+            "echo after more",
+            "bash -c 'echo press; read -n1 -s x'",
+            "echo after read",
+            "cat",
+            "echo after cat",
+            "bash -c 'read -n1 -p \"Sure? [y/N] \" x'",
+            "echo x",
+            "top",
+            "echo last",
+        ],
+        hidden: &[],
+        shown: &["rm -f nothing\r", "echo after top\r", "echo x\r", "echo last\r"],
+    },
+    Scene {
+        name: "fish",
+        shells: &["fish"],
+        act: |pty, prompt| {
+            slowly(pty, "echo one");
+            line(pty, prompt, "");
+            line(pty, prompt, "echo 'two  three'");
+            pty.types("for i in 1 2\r");
+            pty.until_there_is("for");
+            pty.types("echo $i\r");
+            pty.until_there_is("echo");
+            line(pty, prompt, "end");
+            pty.types("echo a \\\r");
+            pty.until_there_is("echo");
+            line(pty, prompt, "b");
+            pty.types("sleep 0.5\recho ahead\r");
+            pty.until_result("ahead");
+            line(pty, prompt, "seq 1 200 > n");
+            pty.types("less -FRX n\r");
+            pty.until_there_is("11");
+            pty.types("q");
+            pty.until(prompt);
+            line(pty, prompt, "echo after");
+            pty.types("bash -c 'read -rsp \"Password: \" x; echo'\r");
+            pty.until("Password: ");
+            pty.types("sesame\r");
+            pty.until(prompt);
+            line(pty, prompt, "echo last");
+        },
+        commands: &[
+            "echo one",
+            "echo 'two  three'",
+            "for i in 1 2\necho $i\nend",
+            "echo a \\\nb",
+            "sleep 0.5",
+            "echo ahead",
+            "seq 1 200 > n",
+            "less -FRX n",
+            "echo after",
+            "bash -c 'read -rsp \"Password: \" x; echo'",
+            "echo last",
+        ],
+        hidden: &["sesame", "sesa"],
+        shown: &["echo 'two  three'\r", "echo last\r"],
+    },
+    Scene {
+        name: "single-keys-ahead",
+        shells: EDITORS,
+        act: |pty, prompt| {
+            line(pty, prompt, "seq 1 200 > n");
+            pty.types("LESS=FRX less n\r");
+            pty.until_there_is("11");
+            pty.types("qecho at once\r");
+            pty.until_result("at once");
+            // A password of a fixed length needs no Enter, and is not to be seen in what follows.
+            pty.types("bash -c 'read -rsn6 -p \"Password: \" x; echo'\r");
+            pty.until("Password: ");
+            slowly_unseen(pty, "sesam1");
+            pty.until(prompt);
+            line(pty, prompt, "echo after");
+        },
+        commands: &[
+            "seq 1 200 > n",
+            "LESS=FRX less n",
+            "echo at once",
+            "bash -c 'read -rsn6 -p \"Password: \" x; echo'",
+            "echo after",
+        ],
+        hidden: &["sesam", "sesa", "am1"],
+        shown: &["echo after\r"],
     },
     Scene {
         name: "marked",

@@ -495,3 +495,35 @@ RyAAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBJ75RhHYN5MVhq8m\n\
 UJVG/Q9DNkLZOE9v24IhbCx1k+5FI77SOF/GfjAYSF9Mz3scnILsbooeMSLH7UhUvEnvx8\n\
 kAAAAfRaycFxY8qpxNLP9pq7hhTYHivfpXrURDK7l/J+8rDgAAAAVzaG9ydAECAwQ=\n\
 -----END OPENSSH PRIVATE KEY-----\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_terminal_is_told_that_it_shows_utf_8_and_backspace_takes_whole_characters() {
+    let sshd = Sshd::start();
+    let mut seat = Seat::open(&sshd.machine()).await;
+    seat.types("stty -a\r").await;
+    seat.until("$ ").await;
+    let modes = seat.text();
+    for mode in ["iutf8", "icrnl", "ixon", "opost", "onlcr", "echoctl", "echoke"] {
+        assert!(modes.split_whitespace().any(|word| word == mode), "{mode}: {modes}");
+    }
+    assert!(modes.contains("erase = ^?;") && modes.contains("intr = ^C;"), "{modes}");
+    seat.types("cat | od -An -tx1\r").await;
+    seat.until("od -An -tx1\n").await;
+    seat.types("aü\u{7f}\u{65e5}\u{7f}b\r\u{4}").await;
+    seat.until_it("the bytes", |text| text.contains(" 61 62 0a")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn machines_that_know_only_the_curves_of_nist_or_aes_128_gcm_are_talked_to() {
+    for setting in [
+        "KexAlgorithms ecdh-sha2-nistp256",
+        "KexAlgorithms ecdh-sha2-nistp384",
+        "KexAlgorithms ecdh-sha2-nistp521",
+        "Ciphers aes128-gcm@openssh.com",
+    ] {
+        let sshd = Sshd::with(&["host_ed25519"], super::sshd::SHELL, setting);
+        let mut seat = Seat::open(&sshd.machine()).await;
+        seat.types("echo th''ere\r").await;
+        seat.until_it("there", |text| text.contains("there\n") || text.contains("there\r\n")).await;
+    }
+}

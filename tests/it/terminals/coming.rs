@@ -175,3 +175,92 @@ async fn in_text_mode_no_character_is_split_and_what_is_no_text_shows() {
     assert!(seat.text().contains("\u{1F980} \u{FFFD} ä end\r\n"), "{}", seat.text());
     seat.run("echo größer 漢字 | od -An -tx1 | tr -d ' \\n'; echo", "6772c3b6c39f657220e6bca2e5ad970a").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_page_sees_what_a_full_screen_program_shows() {
+    let house = House::new().await;
+    let (opened, mut seat) = house.sit(&house.own).await;
+    seat.until("$ ").await;
+    seat.input("seq -f 'number %g' 1 50 > n; less n\r").await;
+    seat.until("number 20").await;
+    // It answers the ping that comes every 15 s: all that it was shown counts as arrived, and is not told again.
+    tokio::time::timeout(Duration::from_secs(17), seat.rest()).await.ok();
+    let shown = seat.ready["position"].as_u64().unwrap() + seat.bytes.len() as u64;
+    drop(seat);
+    let mut empty = Seat::take(&opened).await;
+    assert_eq!(empty.ready["position"], shown, "nothing is left to be told");
+    empty.until("number 20").await;
+    // It is drawn again for either size; a key that comes in the middle of that may be lost to less.
+    tokio::time::timeout(Duration::from_secs(1), empty.rest()).await.ok();
+    empty.input("q").await;
+    empty.run("stty size", "24 80\r\n").await;
+    drop(empty);
+    // Whoever says what it has had is shown nothing twice.
+    let mut back =
+        Seat::introduce(&opened.url, json!({ "type": "auth", "token": opened.token, "after": 0 })).await;
+    back.until("24 80\r\n").await;
+    back.run("exit", "exit\r\n").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_is_too_large_closes_the_connection_with_1009_and_the_terminal_stays() {
+    use futures_util::{SinkExt, StreamExt};
+    use tokio_tungstenite::tungstenite::Message;
+    let house = House::new().await;
+    let opened = house.open(&house.own).await;
+    let (socket, _) = connect_async(&opened.url).await.unwrap();
+    let (mut sink, mut stream) = socket.split();
+    sink.send(Message::text(json!({ "type": "auth", "token": opened.token }).to_string())).await.unwrap();
+    let large = json!({ "type": "input", "data": "x".repeat(2 << 20) }).to_string();
+    let sending = tokio::spawn(async move {
+        sink.send(Message::text(large)).await.ok();
+        sink
+    });
+    let code = loop {
+        match stream.next().await {
+            Some(Ok(Message::Close(frame))) => break frame.map(|frame| u16::from(frame.code)),
+            Some(Ok(_)) => {}
+            other => panic!("not closed in words: {other:?}"),
+        }
+    };
+    assert_eq!(code, Some(1009));
+    drop((sending, stream));
+    let mut seat = Seat::take(&opened).await;
+    seat.run("echo st''ill", "still\r\n").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_end_with_a_close_from_either_side_and_never_with_a_reset() {
+    use futures_util::{SinkExt, StreamExt};
+    use tokio_tungstenite::tungstenite::{Error, Message};
+    let house = House::new().await;
+    for round in 0..20 {
+        let opened = house.open(&house.own).await;
+        let (mut socket, _) = connect_async(&opened.url).await.unwrap();
+        let said = json!({ "type": "auth", "token": opened.token }).to_string();
+        socket.send(Message::text(said)).await.unwrap();
+        socket.next().await.unwrap().unwrap();
+        if round % 2 == 0 {
+            // The other side goes on typing, and has not heard yet that it is over.
+            let exits = json!({ "type": "input", "data": "exit\r" }).to_string();
+            socket.send(Message::text(exits)).await.unwrap();
+            for _ in 0..50 {
+                let more = json!({ "type": "input", "data": "more " }).to_string();
+                socket.send(Message::text(more)).await.ok();
+            }
+        } else {
+            socket.close(None).await.unwrap();
+        }
+        let mut closed = false;
+        loop {
+            match socket.next().await {
+                Some(Ok(Message::Close(_))) => closed = true,
+                Some(Ok(_)) => {}
+                None | Some(Err(Error::ConnectionClosed)) => break,
+                Some(Err(error)) => panic!("round {round}: {error}"),
+            }
+        }
+        assert!(closed, "round {round}: the connection ended without a close");
+        house.own.delete(&format!("{SESSIONS}/{}", opened.id)).await;
+    }
+}

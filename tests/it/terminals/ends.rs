@@ -233,7 +233,7 @@ mod killed {
     async fn after_a_kill_terminals_are_on_record_as_failed_and_what_they_recorded_is_there() {
         let (detail, text) = looked_at_after(Daemon::kill).await;
         assert_eq!((&detail["status"], &detail["ended_reason"]), (&json!("ended"), &json!("failed")));
-        assert!(text.contains("] $ echo ke''pt\n") && find(text.as_bytes(), b"kept\r\n").is_some(), "{text}");
+        assert!(text.contains("] $ echo ke''pt\n") && find(text.as_bytes(), b"kept\n").is_some(), "{text}");
     }
 
     #[tokio::test(flavor = "multi_thread")]

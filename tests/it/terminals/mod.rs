@@ -4,6 +4,8 @@ mod checklist;
 mod coming;
 mod ends;
 mod floods;
+mod leaving;
+mod others;
 mod refused;
 mod rules;
 mod seat;

@@ -48,12 +48,6 @@ async fn what_the_machine_does_not_accept_is_said_without_the_secret() {
     for (credential, code) in [
         (json!({ "type": "private_key", "private_key": house.sshd.pem("stranger") }), "CREDENTIAL_REFUSED"),
         (json!({ "type": "password", "password": "a wrong password" }), "CREDENTIAL_REFUSED"),
-        (json!({ "type": "private_key", "private_key": locked }), "PRIVATE_KEY_UNUSABLE"),
-        (
-            json!({ "type": "private_key", "private_key": locked, "passphrase": "a wrong phrase" }),
-            "PRIVATE_KEY_UNUSABLE",
-        ),
-        (json!({ "type": "private_key", "private_key": "no key at all" }), "PRIVATE_KEY_UNUSABLE"),
     ] {
         let path = format!("{MACHINES}/{}", house.machine);
         assert_eq!(house.own.patch(&path, json!({ "credential": credential })).await.0, 200);
@@ -62,6 +56,28 @@ async fn what_the_machine_does_not_accept_is_said_without_the_secret() {
             for secret in ["a wrong", "PRIVATE", "no key at all"] {
                 assert!(!message.contains(secret), "{message}");
             }
+        }
+    }
+    // A key that nobody could use is not taken at all.
+    for (key, passphrase, why) in [
+        (locked.as_str(), Value::Null, "needs its passphrase"),
+        (&locked, json!("a wrong phrase"), "cannot be read with this passphrase"),
+        ("no key at all", Value::Null, "no private key in a format of OpenSSH's"),
+        (&house.sshd.public("user"), Value::Null, "this is a public key"),
+        (&house.sshd.pem("rsa"), Value::Null, "ssh-keygen -t ed25519"),
+    ] {
+        let credential = json!({ "type": "private_key", "private_key": key, "passphrase": passphrase });
+        let made = json!({
+            "name": "another", "host": "127.0.0.1", "port": 22, "user": user(), "credential": credential,
+        });
+        let path = format!("{MACHINES}/{}", house.machine);
+        for answer in [
+            house.own.post(MACHINES, made).await,
+            house.own.patch(&path, json!({ "credential": credential })).await,
+        ] {
+            let (status, message) = refusal("VALIDATION_ERROR", answer);
+            assert!(status == 400 && message.contains(why), "{message}");
+            assert!(!message.contains("a wrong") && !message.contains("PRIVATE KEY"), "{message}");
         }
     }
     let opens = json!({ "type": "private_key", "private_key": locked, "passphrase": "open sesame" });

@@ -42,11 +42,12 @@ async fn a_delivery_is_tried_ten_times_over_days_then_given_up_and_the_webhook_d
                 attempts(&operator, &made).await == attempt as u64 + 1
             })
             .await;
-        // Not before nine tenths of the delay have passed, and not after eleven.
-        server.turn(delay * 89 / 100);
+        // Not before nine tenths of the delay have passed, and not after eleven; time goes on by itself, too.
+        let early = delay * 9 / 10 - 3;
+        server.turn(early);
         tokio::time::sleep(std::time::Duration::from_millis(300)).await;
         assert_eq!(receiver.taken().len(), attempt + 1, "too early after attempt {}", attempt + 1);
-        server.turn(delay * 22 / 100 + 1);
+        server.turn(delay * 11 / 10 + 1 - early);
     }
     receiver.until(10).await;
     until_disabled(&server, &operator, &made, "failing").await;
@@ -212,7 +213,7 @@ async fn when_an_endpoint_that_was_down_is_back_nothing_waits_any_longer() {
     server
         .until("all attempts on record", || async {
             let all = deliveries(&operator, &made, "&status=pending").await;
-            all.len() == 8 && all.iter().all(|one| one["attempts"] == 1)
+            all.len() == 8 && all.iter().all(|one| one["attempts"].as_u64() >= Some(1))
         })
         .await;
     server.turn(6);

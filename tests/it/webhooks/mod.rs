@@ -78,6 +78,8 @@ pub enum Answer {
     RetryAfter(u16, u32),
     Redirect,
     Hang,
+    /// 204, after so many milliseconds.
+    Slow(u64),
 }
 
 type Choose = Arc<dyn Fn(&Taken, usize) -> Answer + Send + Sync>;
@@ -179,7 +181,7 @@ async fn answer(
         let choose = choose.lock().unwrap().clone();
         let mut taken = taken.lock().unwrap();
         let chosen = choose(&one, taken.len());
-        one.accepted = matches!(chosen, Answer::Status(200..=299));
+        one.accepted = matches!(chosen, Answer::Status(200..=299) | Answer::Slow(_));
         taken.push(one);
         chosen
     };
@@ -191,6 +193,10 @@ async fn answer(
         }
         Answer::Redirect => (StatusCode::TEMPORARY_REDIRECT, [("location", "/elsewhere")]).into_response(),
         Answer::Hang => std::future::pending().await,
+        Answer::Slow(milliseconds) => {
+            tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+            StatusCode::NO_CONTENT.into_response()
+        }
     }
 }
 

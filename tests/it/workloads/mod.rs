@@ -4,6 +4,7 @@ mod checklist;
 mod fleet;
 mod lines;
 mod lists;
+mod others;
 mod together;
 
 use reqwest::{Method, StatusCode};

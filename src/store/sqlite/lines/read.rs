@@ -1,10 +1,14 @@
 //! Questions to the second file: a few blocks at a time, so that no answer holds a snapshot for long.
 
+use std::sync::Arc;
+
 use sqlx::Row;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqliteRow};
 
+use super::super::files::Files;
 use super::super::read::{checkpoint_if_large, pool};
 use super::super::time;
+use super::write::lost;
 use super::{options, used_bytes};
 use crate::core::ids::SessionNumber;
 use crate::core::journal::{Journal, Marks};
@@ -49,21 +53,26 @@ pub struct LinesReader {
     pool: SqlitePool,
     /// Of a connection that may checkpoint.
     options: SqliteConnectOptions,
+    files: Arc<Files>,
 }
 
 impl LinesReader {
     /// Opens a pool of readers on a file that exists.
     pub async fn open(url: &str) -> Result<Self, StoreError> {
         let options = options(url)?;
-        Ok(Self { pool: pool(&options).await?, options })
+        let pool = pool(&options).await?;
+        let files = Arc::new(Files::of(options.get_filename()));
+        Ok(Self { pool, options, files })
     }
 
     pub async fn close(&self) {
         self.pool.close().await;
     }
 
-    /// As [`Reader::checkpoint_if_large`](crate::store::Reader::checkpoint_if_large).
+    /// As [`Reader::checkpoint_if_large`](crate::store::Reader::checkpoint_if_large); fails if the file was deleted or
+    /// replaced.
     pub async fn checkpoint_if_large(&self) -> Result<u64, StoreError> {
+        lost(&self.files)?;
         checkpoint_if_large(&self.options).await
     }
 

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use sqlx::sqlite::{SqliteAutoVacuum, SqliteRow};
 use sqlx::{Connection, Row, SqliteConnection};
 
+use super::super::files::Files;
 use super::super::insert::{Bound, Insert};
-use super::super::write::{limit_pages, put, truncate_wal};
+use super::super::write::{close, limit_pages, put, truncate_wal};
 use super::super::{migrate, time, wal_bytes};
 use super::{MIGRATIONS, options, used_bytes};
 use crate::core::Time;
@@ -96,6 +97,7 @@ struct Doomed {
 pub struct LinesWriter {
     connection: SqliteConnection,
     path: PathBuf,
+    files: Files,
 }
 
 impl LinesWriter {
@@ -112,7 +114,8 @@ impl LinesWriter {
         if mode != "wal" {
             return Err(StoreError::Failed(format!("journal_mode is {mode}, not wal")));
         }
-        Ok(Self { connection, path })
+        let files = Files::of(&path);
+        Ok(Self { connection, path, files })
     }
 
     /// When the newest block was recorded.
@@ -256,7 +259,7 @@ impl LinesWriter {
             // SQLite may have rolled back by itself (a full disk does that); then this one says so, harmlessly.
             sqlx::query("rollback").execute(&mut self.connection).await.ok();
         }
-        outcome
+        outcome.and_then(|value| lost(&self.files).map(|()| value))
     }
 
     /// As [`Writer::truncate_wal`](crate::store::Writer::truncate_wal).
@@ -276,8 +279,16 @@ impl LinesWriter {
 
     /// Closes the connection in order.
     pub async fn close(self) -> Result<(), StoreError> {
-        Ok(self.connection.close().await?)
+        close(self.connection).await
     }
+}
+
+/// Without its file this room is closed, and nothing else.
+pub(super) fn lost(files: &Files) -> Result<(), StoreError> {
+    files.check().map_err(|error| match error {
+        StoreError::Broken(what) => StoreError::Corrupt(what),
+        error => error,
+    })
 }
 
 fn bind_block(bound: &mut Bound, block: &Block) {

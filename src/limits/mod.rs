@@ -1,8 +1,12 @@
 //! How often somebody may ask: each credential for itself, and each address for what it presents that is not genuine.
-//! Failures never use up what a genuine credential has, so nobody can lock another out by guessing.
+//! Failures never use up what a genuine credential has, so nobody can lock another out by guessing. And how much memory the
+//! bodies of requests take.
+
+mod bodies;
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use governor::clock::{Clock, DefaultClock};
@@ -11,6 +15,8 @@ use governor::state::keyed::DashMapStateStore;
 use governor::{Quota, RateLimiter};
 use parking_lot::RwLock;
 use uuid::Uuid;
+
+pub use bodies::{Bodies, NotRead, Sender};
 
 /// Failed authentications an address has at once, and how many come back each second.
 pub const FAILURES: NonZeroU32 = NonZeroU32::new(100).unwrap();
@@ -25,6 +31,7 @@ pub struct Limits {
     /// None where there is no limit.
     credentials: RwLock<Option<Credentials>>,
     failures: Keyed<IpAddr>,
+    pub bodies: Arc<Bodies>,
 }
 
 struct Credentials {
@@ -51,10 +58,11 @@ pub struct TooMany {
 }
 
 impl Limits {
-    /// So many requests a second for each credential; 0 is no limit.
-    pub fn new(rate: u32) -> Self {
+    /// So many requests a second for each credential, where 0 is no limit; so many bytes for all bodies together.
+    pub fn new(rate: u32, body_bytes: usize) -> Self {
         let quota = Quota::per_second(FAILURES_BACK).allow_burst(FAILURES);
-        let limits = Self { credentials: RwLock::default(), failures: keyed(quota) };
+        let limits =
+            Self { credentials: RwLock::default(), failures: keyed(quota), bodies: Bodies::new(body_bytes) };
         limits.set_rate(rate);
         limits
     }

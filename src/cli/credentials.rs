@@ -1,0 +1,65 @@
+//! The first credentials of an organization: shown once, and made only after they could be shown. To standard output, ready
+//! to be pasted into a shell, or into a file for us alone.
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use anyhow::Context;
+
+use super::print;
+use crate::core::shown;
+use crate::directory::{Credentials, Directory, Founded, Plan};
+
+/// Shows the credentials of what was planned, and founds it.
+pub async fn found(directory: &Directory, plan: Plan, file: Option<&Path>) -> anyhow::Result<Founded> {
+    show(&plan.credentials(), file)?;
+    directory.carry_out(plan).await.map_err(|error| {
+        if let Some(file) = file {
+            fs::remove_file(file).ok();
+        }
+        anyhow::Error::new(error).context("nothing was founded, and the credentials above open nothing")
+    })
+}
+
+fn show(credentials: &Credentials<'_>, file: Option<&Path>) -> anyhow::Result<()> {
+    let text = text(credentials);
+    match file {
+        None => print::out(&text).context(
+            "the credentials cannot be shown on standard output, so none were made; name a file with --credentials-file, or \
+             show them somewhere else",
+        ),
+        Some(path) => write(path, &text).with_context(|| {
+            format!("the credentials cannot be written to {}, so none were made", path.display())
+        }),
+    }
+}
+
+/// Into a new file: what is in one that exists may be wanted still.
+fn write(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).inspect_err(|_| {
+        fs::remove_file(path).ok();
+    })
+}
+
+fn text(credentials: &Credentials<'_>) -> String {
+    let Credentials { organization: (name, id), application, client_id, client_secret } = credentials;
+    let mut text = format!("organization   {} ({id})\n", shown::line(name));
+    // Writing into a text cannot fail.
+    if let Some(application) = application {
+        writeln!(text, "application    default ({application})").ok();
+    }
+    text += &format!(
+        "client id      {client_id}\n\
+         client secret  {client_secret}\n\
+         Keep the secret: it is shown this once and stored only as a hash. For a shell:\n\n  \
+         export CLIENT='{client_id}:{client_secret}'\n"
+    );
+    if let Some(application) = application {
+        writeln!(text, "  export APP={application}").ok();
+    }
+    text + "\n"
+}

@@ -1,0 +1,121 @@
+//! Start-up: what the store remembers goes into the Gate, in slices, so that what is on its way never needs as much memory
+//! as what has arrived.
+
+use crate::core::Time;
+use crate::core::command::natural_key;
+use crate::core::event::Event;
+use crate::core::ids::StreamKind;
+use crate::core::session::evolve;
+use crate::gate::{Change, Fresh, Gate, Past, Terms, key_digest, shown_name};
+use crate::store::{Entry, Loaded, OpenSession, Reader, SessionRow, StoreError};
+
+/// Changes handed to the Gate at a time.
+const SLICE: usize = 1_024;
+/// Events of the log's tail read at a time.
+const PAGE: i64 = 2_000;
+
+/// Makes the Gate know what the store remembers, as of a moment. Nobody may write meanwhile.
+pub async fn fill(gate: &Gate, reader: &Reader, now: Time) -> Result<Loaded, StoreError> {
+    let mut loaded = reader.load().await?;
+    let mut filling = Filling { gate, now, waiting: Vec::with_capacity(SLICE) };
+    filling.directory(&mut loaded);
+    reader.each_principal(|principal| filling.change(Change::Principal(principal))).await?;
+    reader.each_access_token(|token| filling.change(Change::AccessToken(token))).await?;
+    reader.each_open_session(|open| filling.session(open)).await?;
+    filling.flush();
+    fold_tail(gate, reader, &mut loaded).await?;
+    gate.set_totals(loaded.session_totals.drain(..));
+    gate.set_past(loaded.past.drain(..).map(|past| {
+        let totals = Past { sessions: past.sessions, bytes_out: past.bytes_out };
+        (past.application, past.resource, totals)
+    }));
+    Ok(loaded)
+}
+
+/// Changes on their way into the Gate.
+struct Filling<'gate> {
+    gate: &'gate Gate,
+    now: Time,
+    waiting: Vec<Change>,
+}
+
+impl Filling<'_> {
+    fn change(&mut self, change: Change) {
+        self.waiting.push(change);
+        if self.waiting.len() >= SLICE {
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        self.gate.apply(self.waiting.drain(..));
+    }
+
+    fn directory(&mut self, loaded: &mut Loaded) {
+        let waiting = &mut self.waiting;
+        waiting.extend(loaded.organizations.drain(..).map(Change::Organization));
+        waiting.extend(loaded.applications.drain(..).map(Change::Application));
+        waiting.extend(loaded.service_accounts.drain(..).map(Change::ServiceAccount));
+        waiting.extend(loaded.revocations.drain(..).map(Change::Revocation));
+        waiting.extend(loaded.items.drain(..).map(Change::Item));
+        waiting.extend(loaded.bars.drain(..).map(|(position, at)| Change::Bar(position, at)));
+        let secrets = loaded.key_secrets.drain(..);
+        waiting.extend(secrets.map(|secret| Change::ApiKeySecret(secret.id, secret.hash, secret.used_at)));
+        self.flush();
+    }
+
+    fn session(&mut self, open: OpenSession) {
+        let OpenSession { row: SessionRow { session, detail }, token, mcp_hash } = open;
+        let (number, application) = (session.number, session.application);
+        let key = natural_key(
+            session.principal,
+            detail.anchor.as_deref(),
+            session.resource.as_deref(),
+            detail.client_session_id.as_deref(),
+            detail.token_identifier.as_deref(),
+        );
+        let fresh = Fresh {
+            key: key.map(|key| key_digest(application, key)),
+            terms: Terms {
+                hostname: detail.hostname.as_deref().map(Into::into),
+                client: detail.client.as_deref().map(Into::into),
+                name: shown_name(session.kind, detail.client_session_id.as_deref()),
+            },
+            loaded_at: Some(self.now),
+        };
+        self.change(Change::Session(session, Some(fresh)));
+        token.into_iter().for_each(|token| self.change(Change::SessionToken(number, token)));
+        mcp_hash.into_iter().for_each(|hash| self.change(Change::McpSession(number, hash)));
+    }
+}
+
+/// Folds the log's tail beyond what is settled over the sessions that are in the Gate.
+async fn fold_tail(gate: &Gate, reader: &Reader, loaded: &mut Loaded) -> Result<(), StoreError> {
+    let mut after = loaded.settled;
+    loop {
+        let page = reader.log(after, PAGE).await?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after = last.recorded.position;
+        for entry in page.iter().filter(|entry| entry.recorded.stream.kind == StreamKind::Session) {
+            if let Some(change) = folded(gate, entry, loaded) {
+                gate.apply([change]);
+            }
+        }
+    }
+}
+
+/// An open session as an event that is newer than its rows leaves it.
+fn folded(gate: &Gate, entry: &Entry, loaded: &mut Loaded) -> Option<Change> {
+    let envelope = entry.envelope();
+    let mut session = gate.known().session(envelope.number).cloned()?;
+    if entry.recorded.version <= session.head.version {
+        return None;
+    }
+    loaded.unsettled.insert(session.number);
+    match &entry.recorded.event {
+        Event::Session(event) => session = evolve(Some(session), event, &envelope)?,
+        // What a newer release wrote is passed over, but the next event of the stream builds on it all the same.
+        _ => session.head = entry.head(),
+    }
+    Some(Change::Session(session, None))
+}

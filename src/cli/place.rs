@@ -1,0 +1,174 @@
+//! Where an installation lies: the database, and beside it the key, the lock and the file of lines, all by the database's
+//! real name. Whoever starts looks here first, so that nothing is founded beside what is left of another installation.
+
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+use rustix::fs::Mode;
+
+use crate::config::{Config, database_file};
+use crate::secret::SecretKey;
+use crate::store::{self, Found, Writer};
+
+/// What we make is for us alone: names, addresses and recordings are in these files.
+pub fn private() {
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+}
+
+/// The URL with the real path of the database in it: everything beside it is named after that, so that whoever comes by
+/// a link finds the same lock, key and lines.
+pub fn real(url: &str) -> anyhow::Result<String> {
+    let file = database_file(url);
+    if !file.is_symlink() {
+        return Ok(url.to_owned());
+    }
+    let real = file
+        .canonicalize()
+        .with_context(|| format!("{} is a link to a database that is not there", file.display()))?;
+    let real = real.to_str().with_context(|| format!("{} is not UTF-8", real.display()))?;
+    let parameters = url.split_once('?').map(|(_, parameters)| format!("?{parameters}"));
+    Ok(format!("sqlite:{real}{}", parameters.unwrap_or_default()))
+}
+
+fn beside(database: &Path, suffix: &str) -> PathBuf {
+    let mut path = database.as_os_str().to_owned();
+    path.push(suffix);
+    path.into()
+}
+
+/// One writer per database, whoever starts it. Only the owner can open the lock, and so take it.
+pub fn lock(database: &str) -> anyhow::Result<File> {
+    let file = database_file(database);
+    let in_memory =
+        file.as_os_str().is_empty() || file.as_os_str() == ":memory:" || database.contains("mode=memory");
+    ensure!(
+        !in_memory,
+        "{database} would keep sessions in memory only, and sessiond promises that they are on disk: name a file, such as \
+         sqlite:sessiond.db"
+    );
+    let directory = file.parent().filter(|path| !path.as_os_str().is_empty());
+    if let Some(directory) = directory {
+        let there = directory.display();
+        ensure!(directory.is_dir(), "there is no directory {there} to keep the database in; make it first");
+    }
+    let path = beside(&file, ".lock");
+    let lock = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(&path)
+        .with_context(|| format!("cannot make {}", path.display()))?;
+    lock.set_permissions(Permissions::from_mode(0o600))
+        .with_context(|| format!("cannot keep {} to ourselves", path.display()))?;
+    lock.try_lock().map_err(|_| {
+        anyhow::anyhow!(
+            "another sessiond works on {} (it holds {}); stop it first",
+            file.display(),
+            path.display()
+        )
+    })?;
+    tighten(&file)?;
+    Ok(lock)
+}
+
+/// Takes from others what an older release let them read. Where only a group may read, somebody wanted that.
+fn tighten(database: &Path) -> anyhow::Result<()> {
+    for suffix in ["", "-wal", "-shm", ".lines", ".lines-wal", ".lines-shm"] {
+        let path = beside(database, suffix);
+        let Ok(metadata) = fs::metadata(&path) else { continue };
+        let mode = metadata.permissions().mode();
+        let kept = if mode & 0o007 == 0 { mode & 0o740 } else { mode & 0o700 };
+        if metadata.is_file() && mode & 0o777 != kept & 0o777 {
+            fs::set_permissions(&path, Permissions::from_mode(kept & 0o777))
+                .with_context(|| format!("cannot keep {} to ourselves", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Looks at what is there before anything is opened for writing. Where nothing was ever recorded, but something of an
+/// installation lies about, the database is missing: to found another one would hide that.
+pub async fn look(config: &Config) -> anyhow::Result<Found> {
+    let database = database_file(&config.database);
+    let found = store::look(&config.database).await.context("cannot open the database")?;
+    if found.events || begun(config, &found)? {
+        return Ok(found);
+    }
+    let mut left = vec![beside(&database, ".lines")];
+    if !found.file {
+        left.push(beside(&database, "-wal"));
+    }
+    if config.secret_key_file.is_none() {
+        left.push(config.secret_key_file());
+    }
+    left.retain(|path| fs::metadata(path).is_ok_and(|metadata| metadata.len() > 0));
+    if left.is_empty() {
+        return Ok(found);
+    }
+    let left: Vec<_> = left.iter().map(|path| path.display().to_string()).collect();
+    let what = if found.file { "nothing is recorded in" } else { "there is no database at" };
+    bail!(
+        "{what} {}, but an installation has left {} there. Put its database back, together with its -wal file if it has one; \
+         or, if a new installation is wanted, move away what is left of the old one",
+        database.display(),
+        left.join(" and ")
+    );
+}
+
+/// Whether a first start came as far as its key and no further: the key is the one that the database knows.
+fn begun(config: &Config, found: &Found) -> anyhow::Result<bool> {
+    let Some(check) = found.key_check else { return Ok(false) };
+    let key = SecretKey::load(&config.secret_key_file())?;
+    Ok(key.is_none_or(|key| key.check() == check))
+}
+
+/// The key of this installation: made at its first start, and from then on none but that one.
+pub async fn key(config: &Config, found: &Found, writer: &mut Writer) -> anyhow::Result<SecretKey> {
+    let (path, database) = (config.secret_key_file(), database_file(&config.database));
+    let (file, database) = (path.display(), database.display());
+    match (SecretKey::load(&path)?, found.key_check) {
+        (Some(key), Some(check)) => {
+            ensure!(
+                key.check() == check,
+                "{file} is not the secret key of {database}: what was sealed with the other key would not open, and people \
+                 would not be recognised. Put the key back that belongs to this database"
+            );
+            Ok(key)
+        }
+        (Some(key), None) => {
+            ensure!(
+                !found.events || fits(&key, writer).await?,
+                "{file} opens nothing of what is sealed in {database}: it is not its secret key. Put the key back that \
+                 belongs to this database"
+            );
+            writer.set_key_check(&key.check()).await?;
+            Ok(key)
+        }
+        (None, _) if !found.events => {
+            let key = SecretKey::random();
+            writer.set_key_check(&key.check()).await?;
+            key.write(&path)?;
+            Ok(key)
+        }
+        (None, _) => bail!(
+            "the secret key file {file} is missing. Without it nothing opens that is sealed in {database}, and nobody is \
+             recognised: put it back, or say with --secret-key-file where it is"
+        ),
+    }
+}
+
+/// Whether a key fits anything in a database from before keys were checked; or there is nothing to fit.
+async fn fits(key: &SecretKey, writer: &mut Writer) -> anyhow::Result<bool> {
+    let witnesses = writer.witnesses().await?;
+    let known = |(issuer, subject, digest): &(String, String, [u8; 32])| {
+        key.subject_digest(issuer, subject) == *digest
+    };
+    let opens = |(words, id, sealed): &(&[&str], uuid::Uuid, Vec<u8>)| {
+        words.iter().any(|word| key.open(&format!("{word} {id}"), sealed).is_ok())
+    };
+    let nothing = witnesses.people.is_empty() && witnesses.sealed.is_empty();
+    Ok(nothing || witnesses.people.iter().any(known) || witnesses.sealed.iter().any(opens))
+}

@@ -1,0 +1,64 @@
+//! Whose the tokens of an issuer for an audience are. An issuer is a name that all organizations share, and so are most
+//! audiences: whoever said first that they are the own would have another's people. So an organization takes what is meant
+//! for it by its very name, or what the operator says. What others trust is asked nowhere, and so told to nobody.
+
+use uuid::Uuid;
+
+use crate::config::IssuerClaim;
+use crate::core::ids::OrganizationNumber;
+use crate::error::Error;
+
+/// Who wants to take tokens, and where this service is.
+pub struct Claimant<'a> {
+    pub number: OrganizationNumber,
+    pub id: Uuid,
+    pub public_url: &'a str,
+    /// The operator's words.
+    pub claims: &'a [IssuerClaim],
+}
+
+/// What an audience that is a URL of ours names.
+#[derive(Debug, PartialEq)]
+enum Named {
+    Application(Uuid),
+    Organization(Uuid),
+    /// It is no URL of ours.
+    Nothing,
+}
+
+impl Claimant<'_> {
+    /// That tokens of this issuer for this audience may be the organization's. `owns` says whether an application is its
+    /// own.
+    pub fn check(&self, issuer: &str, audience: &str, owns: impl Fn(Uuid) -> bool) -> Result<(), Error> {
+        let may = match self.named(audience) {
+            Named::Application(id) => owns(id),
+            Named::Organization(id) => id == self.id,
+            Named::Nothing => {
+                let mut said = self.claims.iter().filter(|one| one.issuer == issuer && one.audience == audience);
+                match said.next() {
+                    Some(first) => first.organization == self.id || said.any(|one| one.organization == self.id),
+                    None => self.number.is_operators(),
+                }
+            }
+        };
+        if may {
+            return Ok(());
+        }
+        let (base, id) = (self.public_url, self.id);
+        let message = format!(
+            "An audience that others could name too needs the word of whoever runs this installation (--issuer-claim). \
+             Have the issuer put your own into its tokens: {base}/api/v1/organizations/{id}, or {base}/mcp/<application id>"
+        );
+        Err(Error::Denied { code: "audience_not_own", message })
+    }
+
+    fn named(&self, audience: &str) -> Named {
+        let Some(path) = audience.strip_prefix(self.public_url) else { return Named::Nothing };
+        let id = |root: &str| path.strip_prefix(root).and_then(|id| Uuid::try_parse(id).ok());
+        match (id("/mcp/"), id("/api/v1/organizations/")) {
+            (Some(application), _) => Named::Application(application),
+            (_, Some(organization)) => Named::Organization(organization),
+            _ => Named::Nothing,
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! What the gateway holds in memory for others, in bytes, and what there is for it: for one call or stream, for a session, for an
+//! application, and in all. Beyond that the oldest is given up, with words, so that the newest finds room: what was held longest
+//! is what its client or its upstream is slowest about.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+
+use metrics::{counter, gauge};
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use super::line::Line;
+use crate::core::ids::{ApplicationNumber, SessionNumber};
+use crate::meter;
+
+/// What is held is counted in steps of this many bytes, so that what holds little is no work.
+const STEP: usize = 4 << 10;
+
+/// The most bytes that may be held.
+#[derive(Debug, Clone, Copy)]
+pub struct Most {
+    pub stream: usize,
+    pub session: usize,
+    pub application: usize,
+    pub all: usize,
+}
+
+/// In which order what holds something is given up. Among those alike the oldest goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rank {
+    /// It has ended, and is held for who may come back for it.
+    Kept,
+    Call,
+    /// Others come on it.
+    Standing,
+}
+
+type Key = (Rank, u64);
+
+/// All that is held.
+pub struct Budget {
+    most: Most,
+    held: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    begun: u64,
+    all: Tally,
+    by_application: HashMap<ApplicationNumber, Tally>,
+    by_session: HashMap<SessionNumber, Tally>,
+    holders: HashMap<u64, Holder>,
+}
+
+/// What is held together.
+#[derive(Default)]
+struct Tally {
+    bytes: usize,
+    holders: BTreeSet<Key>,
+}
+
+struct Holder {
+    rank: Rank,
+    session: SessionNumber,
+    application: ApplicationNumber,
+    bytes: usize,
+    given_up: CancellationToken,
+    kept: Option<Weak<Line>>,
+}
+
+impl Budget {
+    pub fn new(most: Most) -> Arc<Self> {
+        Arc::new(Self { most, held: Mutex::default() })
+    }
+
+    /// The most that one call or stream may hold.
+    pub fn stream(&self) -> usize {
+        self.most.stream
+    }
+
+    /// A share of nothing yet. `given_up` is cancelled when it has to go.
+    pub fn share(
+        self: &Arc<Self>,
+        rank: Rank,
+        (session, application): (SessionNumber, ApplicationNumber),
+        given_up: CancellationToken,
+    ) -> Share {
+        let number = {
+            let mut known = self.held.lock();
+            known.begun += 1;
+            known.begun
+        };
+        Share {
+            budget: self.clone(),
+            number,
+            rank,
+            session,
+            application,
+            counted: AtomicUsize::new(0),
+            given_up,
+        }
+    }
+
+    /// Bytes that are held, about.
+    pub fn held(&self) -> usize {
+        self.held.lock().all.bytes
+    }
+
+    fn count(&self, share: &Share, bytes: usize) {
+        let mut gone = vec![];
+        {
+            let mut known = self.held.lock();
+            known.count(share, bytes);
+            while let Some((scope, key)) = known.beyond(&self.most, share) {
+                counter!(meter::GIVEN_UP, "beyond" => scope).increment(1);
+                gone.extend(known.remove(key));
+            }
+            gauge!(meter::HELD).set(known.all.bytes as f64);
+        }
+        for holder in gone {
+            holder.given_up.cancel();
+            if let Some(line) = holder.kept.and_then(|line| line.upgrade()) {
+                line.forget();
+            }
+        }
+    }
+}
+
+impl Known {
+    fn count(&mut self, share: &Share, bytes: usize) {
+        let &Share { number, rank, session, application, ref given_up, .. } = share;
+        if given_up.is_cancelled() {
+            return;
+        }
+        let holder = self.holders.entry(number).or_insert_with(|| {
+            let given_up = given_up.clone();
+            Holder { rank, session, application, bytes: 0, given_up, kept: None }
+        });
+        let before = std::mem::replace(&mut holder.bytes, bytes);
+        let key = (holder.rank, number);
+        for tally in self.tallies(session, application) {
+            tally.bytes = tally.bytes + bytes - before;
+            tally.holders.insert(key);
+        }
+        if bytes == 0 {
+            self.remove(key);
+        }
+    }
+
+    fn tallies(&mut self, session: SessionNumber, application: ApplicationNumber) -> [&mut Tally; 3] {
+        [
+            &mut self.all,
+            self.by_application.entry(application).or_default(),
+            self.by_session.entry(session).or_default(),
+        ]
+    }
+
+    fn remove(&mut self, key: Key) -> Option<Holder> {
+        let holder = self.holders.remove(&key.1)?;
+        for tally in self.tallies(holder.session, holder.application) {
+            tally.bytes -= holder.bytes;
+            tally.holders.remove(&key);
+        }
+        if self.by_session.get(&holder.session).is_some_and(|tally| tally.holders.is_empty()) {
+            self.by_session.remove(&holder.session);
+        }
+        if self.by_application.get(&holder.application).is_some_and(|tally| tally.holders.is_empty()) {
+            self.by_application.remove(&holder.application);
+        }
+        Some(holder)
+    }
+
+    /// What has to go, and beyond which bound too much is held.
+    fn beyond(&self, most: &Most, share: &Share) -> Option<(&'static str, Key)> {
+        if let Some(holder) = self.holders.get(&share.number).filter(|holder| holder.bytes > most.stream) {
+            return Some(("stream", (holder.rank, share.number)));
+        }
+        let of_session = self.by_session.get(&share.session);
+        let of_application = self.by_application.get(&share.application);
+        let scopes = [
+            // Wires that have no session yet are many sessions.
+            ("session", of_session.filter(|_| share.session != SessionNumber(0)), most.session),
+            ("application", of_application, most.application),
+            ("all", Some(&self.all), most.all),
+        ];
+        scopes.into_iter().find_map(|(scope, tally, most)| {
+            let tally = tally.filter(|tally| tally.bytes > most)?;
+            Some((scope, *tally.holders.first()?))
+        })
+    }
+}
+
+/// What one call or stream holds of it all, as long as this lives.
+pub struct Share {
+    budget: Arc<Budget>,
+    number: u64,
+    rank: Rank,
+    session: SessionNumber,
+    application: ApplicationNumber,
+    counted: AtomicUsize,
+    given_up: CancellationToken,
+}
+
+impl Share {
+    /// Says how much it holds now.
+    pub fn set(&self, bytes: usize) {
+        let bytes = bytes / STEP * STEP;
+        if self.counted.swap(bytes, Ordering::Relaxed) != bytes {
+            self.budget.count(self, bytes);
+        }
+    }
+
+    /// It has ended and is held on only for who may come back: it goes first.
+    pub fn keep(&self, line: &Arc<Line>) {
+        let mut known = self.budget.held.lock();
+        let Some(holder) = known.holders.get_mut(&self.number) else { return };
+        let before = std::mem::replace(&mut holder.rank, Rank::Kept);
+        holder.kept = Some(Arc::downgrade(line));
+        let number = self.number;
+        for tally in known.tallies(self.session, self.application) {
+            tally.holders.remove(&(before, number));
+            tally.holders.insert((Rank::Kept, number));
+        }
+    }
+
+    /// Is cancelled when it has to go.
+    pub fn given_up(&self) -> &CancellationToken {
+        &self.given_up
+    }
+
+    /// The most that it may hold.
+    pub fn most(&self) -> usize {
+        self.budget.most.stream
+    }
+
+    /// Another of the same kind, which goes when this one does.
+    pub fn beside(&self, rank: Rank) -> Self {
+        self.budget.share(rank, (self.session, self.application), self.given_up.clone())
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        if *self.counted.get_mut() == 0 {
+            return;
+        }
+        let mut known = self.budget.held.lock();
+        if let Some(rank) = known.holders.get(&self.number).map(|holder| holder.rank) {
+            known.remove((rank, self.number));
+            gauge!(meter::HELD).set(known.all.bytes as f64);
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Showing a machine who we are, in as many steps as it wants of those that need nothing of anybody.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use russh::client::{AuthResult, Handle, KeyboardInteractiveAuthResponse};
+use russh::keys::{PrivateKey, PrivateKeyWithHashAlg};
+use russh::{MethodKind, MethodSet};
+use tokio::time::{sleep, timeout};
+
+use super::error::SshError;
+use super::inbox::{Callee, Inbox};
+use super::keys::private_key;
+use super::wire::Link;
+use super::{Credential, Machine, Patience, Way};
+
+/// The stage, in words.
+const STAGE: &str = "logging in";
+/// An answer that is understood is there as soon as its bytes are; one that is not is waited for no longer than this.
+const UNDERSTOOD: Duration = Duration::from_secs(1);
+/// How often that is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+/// Steps that a machine may want: the credential, and a further one of each of the two kinds that need no more.
+const STEPS: usize = 3;
+
+/// Shows the credential.
+pub(super) async fn log_in(mut way: Way, machine: &Machine, patience: Patience) -> Result<Way, SshError> {
+    let key = match &machine.credential {
+        Credential::Key { pem, passphrase } => {
+            let (pem, passphrase) = (pem.clone(), passphrase.clone());
+            // A passphrase is made expensive to try, and so to use.
+            let reading = tokio::task::spawn_blocking(move || private_key(&pem, passphrase.as_deref()));
+            Some(reading.await.map_err(|error| SshError::Key { why: error.to_string() })??)
+        }
+        Credential::Password(_) => None,
+    };
+    let (link, inbox) = (way.link.0.clone(), way.inbox.clone());
+    let mut steps = Steps { handle: &mut way.handle, machine, key, answered: false, link, inbox };
+    let outcome = timeout(patience.answer, steps.run()).await;
+    let user = machine.user.clone();
+    match outcome.map_err(|_| SshError::TimedOut { stage: STAGE, after: patience.answer })? {
+        Ok(LoggedIn::Yes) => Ok(way),
+        Ok(LoggedIn::MoreAsked) => Err(SshError::MoreAsked { user }),
+        Ok(LoggedIn::ChangeAsked) => Err(SshError::PasswordExpired { user }),
+        Ok(LoggedIn::No(_) | LoggedIn::Further(_)) | Err(_) if way.handle.is_closed() => {
+            Err(SshError::Closed { stage: STAGE })
+        }
+        Ok(LoggedIn::No(methods) | LoggedIn::Further(methods)) => {
+            let names: Vec<&str> = methods.iter().map(<&'static str>::from).collect();
+            let accepted =
+                if names.is_empty() { String::new() } else { format!("; it accepts {}", names.join(", ")) };
+            Err(SshError::Refused { user, method: machine.credential.name(), accepted })
+        }
+        Err(_) => Err(SshError::Closed { stage: STAGE }),
+    }
+}
+
+enum LoggedIn {
+    Yes,
+    No(MethodSet),
+    /// That was right, and one of these is wanted beside it.
+    Further(MethodSet),
+    MoreAsked,
+    /// The password was right, and is to be changed.
+    ChangeAsked,
+}
+
+impl From<AuthResult> for LoggedIn {
+    fn from(result: AuthResult) -> Self {
+        match result {
+            AuthResult::Success => Self::Yes,
+            AuthResult::Failure { partial_success: true, remaining_methods } => {
+                Self::Further(remaining_methods)
+            }
+            AuthResult::Failure { remaining_methods, .. } => Self::No(remaining_methods),
+        }
+    }
+}
+
+struct Steps<'a> {
+    handle: &'a mut Handle<Callee>,
+    machine: &'a Machine,
+    key: Option<Arc<PrivateKey>>,
+    /// A question was answered with the password.
+    answered: bool,
+    link: Arc<Link>,
+    inbox: Arc<Inbox>,
+}
+
+impl Steps<'_> {
+    async fn run(&mut self) -> Result<LoggedIn, russh::Error> {
+        let mut outcome = match (&self.key, &self.machine.credential) {
+            (Some(key), _) => {
+                let key = PrivateKeyWithHashAlg::new(key.clone(), None);
+                self.handle.authenticate_publickey(&self.machine.user, key).await?.into()
+            }
+            (None, Credential::Password(password)) => self.password(password).await?,
+            (None, Credential::Key { .. }) => LoggedIn::No(MethodSet::empty()),
+        };
+        for _ in 1..STEPS {
+            let LoggedIn::Further(methods) = &outcome else { break };
+            // A round of questions that has none is how machines ask somebody else, at a telephone say.
+            outcome = match (&self.machine.credential, methods) {
+                (_, methods) if methods.contains(&MethodKind::KeyboardInteractive) => {
+                    self.answered = true;
+                    self.questions("", methods.clone()).await?
+                }
+                (Credential::Password(password), methods) if methods.contains(&MethodKind::Password) => {
+                    self.shown(password).await?
+                }
+                _ => LoggedIn::MoreAsked,
+            };
+        }
+        Ok(match outcome {
+            LoggedIn::Further(_) => LoggedIn::MoreAsked,
+            outcome => outcome,
+        })
+    }
+
+    /// A password, or the same as the answer to the one question of a host that takes it only so. Never both: each refusal
+    /// counts. Which of them a host takes is asked first, as ssh does.
+    async fn password(&mut self, password: &str) -> Result<LoggedIn, russh::Error> {
+        let methods = match self.handle.authenticate_none(&self.machine.user).await?.into() {
+            LoggedIn::No(methods) => methods,
+            LoggedIn::Further(_) => return Ok(LoggedIn::MoreAsked),
+            other => return Ok(other),
+        };
+        if methods.contains(&MethodKind::Password) {
+            return self.shown(password).await;
+        }
+        if !methods.contains(&MethodKind::KeyboardInteractive) {
+            return Ok(LoggedIn::No(methods));
+        }
+        self.questions(password, methods).await
+    }
+
+    /// The password as it is. A machine that wants another one instead says so with a message (RFC 4252, 8) that the library
+    /// takes and does not tell: it has answered then, and no answer comes.
+    async fn shown(&mut self, password: &str) -> Result<LoggedIn, russh::Error> {
+        let before = (self.link.received(), self.inbox.banners());
+        let (link, inbox) = (self.link.clone(), self.inbox.clone());
+        let answered = self.handle.authenticate_password(&self.machine.user, password);
+        tokio::select! {
+            biased;
+            answer = answered => Ok(answer?.into()),
+            () = not_understood(link, inbox, before) => Ok(LoggedIn::ChangeAsked),
+        }
+    }
+
+    async fn questions(&mut self, password: &str, methods: MethodSet) -> Result<LoggedIn, russh::Error> {
+        let mut asked = self.handle.authenticate_keyboard_interactive_start(&self.machine.user, None).await?;
+        loop {
+            let answers = match asked {
+                KeyboardInteractiveAuthResponse::Success => return Ok(LoggedIn::Yes),
+                KeyboardInteractiveAuthResponse::Failure { partial_success: true, remaining_methods } => {
+                    return Ok(LoggedIn::Further(remaining_methods));
+                }
+                KeyboardInteractiveAuthResponse::Failure { .. } => return Ok(LoggedIn::No(methods)),
+                KeyboardInteractiveAuthResponse::InfoRequest { prompts, .. } => match prompts.as_slice() {
+                    [] => Vec::new(),
+                    [prompt] if !prompt.echo && !self.answered => {
+                        self.answered = true;
+                        vec![password.to_owned()]
+                    }
+                    _ => return Ok(LoggedIn::MoreAsked),
+                },
+            };
+            asked = self.handle.authenticate_keyboard_interactive_respond(answers).await?;
+        }
+    }
+}
+
+/// Resolves when the machine has sent something that is neither an answer nor a banner.
+fn not_understood(link: Arc<Link>, inbox: Arc<Inbox>, before: (u64, u64)) -> impl Future<Output = ()> {
+    async move {
+        while link.received() == before.0 {
+            sleep(LOOK).await;
+        }
+        sleep(UNDERSTOOD).await;
+        if inbox.banners() != before.1 {
+            // It speaks, and may yet answer.
+            std::future::pending::<()>().await;
+        }
+    }
+}
