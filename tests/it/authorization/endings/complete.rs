@@ -37,11 +37,13 @@ const EVENTS: &str = "\
 
 /// Where something is handed on after its request was answered, with how often that is so in the file, and which things
 /// those are. Downloads are no things of the table: they end by themselves, and with their credential before.
-const STAYS: [(&str, usize, &[Thing]); 6] = [
+const STAYS: [(&str, usize, &[Thing]); 7] = [
     ("http/events.rs", 1, &[Thing::ApplicationFeed, Thing::SessionFeed]),
     ("http/terminals/logs.rs", 2, &[]),
     ("http/terminals/socket.rs", 1, &[Thing::Terminal, Thing::Watcher]),
     ("http/workloads/logs.rs", 1, &[]),
+    // An upstream's body put together again, for the two below to hand on.
+    ("mcp/lost.rs", 1, &[]),
     ("mcp/pump.rs", 1, &[Thing::McpStream, Thing::McpEvents, Thing::Wire, Thing::BareWire]),
     ("mcp/relay.rs", 1, &[Thing::McpCall, Thing::ModernCall, Thing::ModernListen]),
 ];

@@ -288,7 +288,7 @@ impl House {
             }
             "another session of an access token revoked" => deleted(self.agent.path()).await,
             "application revoked" => deleted(format!("/api/v1/applications/{application}/sessions")).await,
-            "organization revoked" => revoke(json!({})).await,
+            "organization revoked" => revoke(json!({ "organization": true })).await,
             "application archived" => deleted(format!("/api/v1/applications/{application}")).await,
             "issuer removed" => self.trust(json!([])).await,
             "issuer trusted otherwise" => {

@@ -38,7 +38,7 @@ pub const ALL: &[Way] = &[
         name: "person of an API key disabled",
         by: By::PersonKey,
         fate: |thing| match thing {
-            ApplicationFeed | BareWire => Credential("principal_disabled"),
+            ApplicationFeed | SessionFeed | BareWire => Credential("principal_disabled"),
             _ => Session("revoked"),
         },
         operations: &["principals.disable"],
@@ -131,7 +131,7 @@ pub const ALL: &[Way] = &[
         name: "person of a JWT disabled",
         by: By::Jwt,
         fate: |thing| match thing {
-            ApplicationFeed | BareWire => Credential("principal_disabled"),
+            ApplicationFeed | SessionFeed | BareWire => Credential("principal_disabled"),
             _ => Session("revoked"),
         },
         operations: &["principals.disable"],
@@ -176,7 +176,7 @@ pub const ALL: &[Way] = &[
         name: "sessions revoked with the keys behind them",
         by: By::Key,
         fate: |thing| match thing {
-            ApplicationFeed | BareWire => Credential("api_key_deleted"),
+            ApplicationFeed | SessionFeed | BareWire => Credential("api_key_deleted"),
             _ => Session("revoked"),
         },
         operations: &["revocations.create"],
