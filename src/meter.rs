@@ -78,7 +78,10 @@ fn describe() {
         DELIVERIES,
         "Attempts to deliver an event to a webhook: delivered, failed or given_up."
     );
-    describe_counter!(LIMITS_REACHED, "What was refused because there is as much of it as there may be, by limit.");
+    describe_counter!(
+        LIMITS_REACHED,
+        "What was refused because there is as much of it as there may be, by limit."
+    );
     describe_counter!(
         GOODBYES,
         "What upstream MCP servers were told (cancelled, delete), and whether they heard: told, refused or failed."

@@ -21,6 +21,7 @@ use sessiond::core::kind::Kind;
 use sessiond::core::policy::Policy;
 use sessiond::core::session::Session;
 use sessiond::gate::Gate;
+use sessiond::http::health::Progress;
 use sessiond::store::{Reader, Writer};
 use tokio::task::{JoinHandle, JoinSet};
 use uuid::Uuid;
@@ -61,7 +62,7 @@ impl Base {
         let (url, database) = database(directory);
         let (writer, reader) = (Writer::open(&url).await?, Reader::open(&url).await?);
         let gate = Arc::new(Gate::default());
-        let loaded = fill(&gate, &reader, Clock::system().now()).await?;
+        let loaded = fill(&gate, &reader, Clock::system().now(), &Progress::default()).await?;
         let policy = Policy { token_lifetime: 86_400, ..Policy::default() };
         let committer = Committer::start(writer, &loaded, gate, Clock::system(), policy);
         found(&committer).await?;

@@ -7,6 +7,7 @@ use crate::core::event::Event;
 use crate::core::ids::StreamKind;
 use crate::core::session::evolve;
 use crate::gate::{Change, Fresh, Gate, Past, Terms, key_digest, shown_name};
+use crate::http::health::Progress;
 use crate::store::{Entry, Loaded, OpenSession, Reader, SessionRow, StoreError};
 
 /// Changes handed to the Gate at a time.
@@ -15,13 +16,23 @@ const SLICE: usize = 1_024;
 const PAGE: i64 = 2_000;
 
 /// Makes the Gate know what the store remembers, as of a moment. Nobody may write meanwhile.
-pub async fn fill(gate: &Gate, reader: &Reader, now: Time) -> Result<Loaded, StoreError> {
+pub async fn fill(
+    gate: &Gate,
+    reader: &Reader,
+    now: Time,
+    progress: &Progress,
+) -> Result<Loaded, StoreError> {
     let mut loaded = reader.load().await?;
+    progress.expect(loaded.open_sessions);
     let mut filling = Filling { gate, now, waiting: Vec::with_capacity(SLICE) };
     filling.directory(&mut loaded);
     reader.each_principal(|principal| filling.change(Change::Principal(principal))).await?;
     reader.each_access_token(|token| filling.change(Change::AccessToken(token))).await?;
-    reader.each_open_session(|open| filling.session(open)).await?;
+    let each = |open| {
+        filling.session(open);
+        progress.loaded();
+    };
+    reader.each_open_session(each).await?;
     filling.flush();
     fold_tail(gate, reader, &mut loaded).await?;
     gate.set_totals(loaded.session_totals.drain(..));

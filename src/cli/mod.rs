@@ -231,7 +231,9 @@ async fn create(
     let config = <Config as clap::Args>::augment_args(clap::Command::new("sessiond"));
     let matches = config.try_get_matches_from(["sessiond", "--database", database])?;
     let config = <Config as clap::FromArgMatches>::from_arg_matches(&matches)?;
-    let house = serve::House::open(&config, crate::clock::Clock::system()).await?;
+    let house =
+        serve::House::open(&config, crate::clock::Clock::system(), &http::health::Progress::default())
+            .await?;
     let outcome = match house.directory.plan(name, None, platform_admin) {
         Ok(plan) => credentials::found(&house.directory, plan, credentials_file).await.map(|_| ()),
         Err(error) => Err(error.into()),

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::descriptors;
-use super::door::Door;
+use super::door::{Behind, Door};
 use super::fill::fill;
 use super::tls::Tls;
 use super::{credentials, place};
@@ -26,6 +26,7 @@ use crate::core::policy::Policy;
 use crate::directory::{Chosen, Directory, Founded, Plan};
 use crate::gate::Gate;
 use crate::http::connection::Doorway;
+use crate::http::health::Progress;
 use crate::http::{self, App, Shared};
 use crate::issuers::Issuers;
 use crate::limits::Limits;
@@ -60,7 +61,7 @@ pub struct House {
 
 impl House {
     /// Opens the database and fills memory from it.
-    pub async fn open(config: &Config, clock: Clock) -> anyhow::Result<Self> {
+    pub async fn open(config: &Config, clock: Clock, progress: &Progress) -> anyhow::Result<Self> {
         let found = place::look(config).await?;
         let policy = policy(config);
         let mut writer = Writer::open(&config.database).await.context("cannot open the database")?;
@@ -68,8 +69,9 @@ impl House {
         let reader = Reader::open(&config.database).await.context("cannot open the database")?;
         let lines = open_lines(&config.lines_database(), clock.clone()).await?;
         let gate = Arc::new(Gate::default());
-        let loaded = fill(&gate, &reader, clock.now()).await.context("cannot load the database")?;
-        let committer = Committer::start(writer, &loaded, gate.clone(), clock.clone(), (policy, maxima(config)));
+        let loaded = fill(&gate, &reader, clock.now(), progress).await.context("cannot load the database")?;
+        let committer =
+            Committer::start(writer, &loaded, gate.clone(), clock.clone(), (policy, maxima(config)));
         let live = Arc::new(Live::new(reader.clone(), committer.tip()));
         let directory = Arc::new(Directory::new(
             committer.clone(),
@@ -233,12 +235,29 @@ pub async fn start_with(
     let tls = Tls::new(&config)?.map(Arc::new);
     config.database = place::real(&config.database)?;
     let lock = place::lock(&config.database)?;
-    let house = House::open(&config, clock.clone()).await?;
     let listener = listen(config.listen).await?;
+    let address = listener.local_addr()?;
+    let (stopping, closed) = (CancellationToken::new(), CancellationToken::new());
+    // Whatever fails from here on, and whoever stops waiting for the start, closes the doors.
+    let starting = stopping.clone().drop_guard();
+    // Before the first door, which counts what comes to it.
     let metrics = match config.metrics_listen {
         Some(address) => Some((listen(address).await?, meter::install()?)),
         None => None,
     };
+    tracing::info!(%address, "starting: /livez and /readyz answer");
+    let (head, idle) = (config.head_timeout, config.idle_timeout);
+    let door = |name, listener, behind, tls, limit| {
+        let doorway = Arc::new(Doorway::new(name, head, idle));
+        let door = Door { listener, behind, tls, limit, doorway, stopping: stopping.clone() };
+        vital("door", door.open())
+    };
+    // Open from now on: a million sessions take seconds, and whoever watches over the service is to see that it lives.
+    let progress = Arc::new(Progress::default());
+    let behind = Behind::new(http::health::starting(progress.clone()));
+    let places = descriptors::connections(config.max_connections);
+    let mut doors = vec![door("main", listener, behind.clone(), tls.clone(), places)];
+    let house = House::open(&config, clock.clone(), &progress).await?;
     let sender = Sender::new(&config).context("cannot set up webhooks")?;
     // Last of what can fail: credentials are shown once, and a start that fails shows none.
     let founded = match plan(&config, &house.directory)? {
@@ -248,12 +267,10 @@ pub async fn start_with(
             None
         }
     };
-    let address = listener.local_addr()?;
     let public_url: Arc<str> = config.public_url(address).into();
     let names = Arc::new(Names::new(&config, address));
     let limits = Arc::new(Limits::new(config.rate_limit, usize::from(config.body_memory_mib) << 20));
     let config = Arc::new(config);
-    let (stopping, closed) = (CancellationToken::new(), CancellationToken::new());
     let (directory, live) = (house.directory.clone(), house.live.clone());
     let outbox = Arc::new(Outbox::new(directory, live, clock.clone(), sender, public_url.clone()));
     // Their shells died with the process before.
@@ -270,17 +287,13 @@ pub async fn start_with(
     let (sessions, directory) = (house.sessions.clone(), house.directory.clone());
     let (lines, board) = (house.lines.clone(), house.board.clone());
     let scheduler = scheduler::start(sessions, directory, limits.clone(), lines, board, &config).await?;
-    let places = descriptors::connections(config.max_connections);
-    let door = |name, listener, router, tls, limit| {
-        let doorway = Arc::new(Doorway::new(name, config.head_timeout, config.idle_timeout));
-        let door = Door { listener, router, tls, limit, doorway, stopping: stopping.clone() };
-        vital("door", door.open())
-    };
     let metrics_address = metrics.as_ref().map(|(listener, _)| listener.local_addr()).transpose()?;
-    let mut doors = vec![door("main", listener, http::router(app.clone()), tls.clone(), places)];
+    behind.comes(http::router(app.clone()));
     if let Some((listener, handle)) = metrics {
-        doors.push(door("metrics", listener, http::metrics::router(app, handle), None, METRICS_READERS));
+        let behind = Behind::new(http::metrics::router(app, handle));
+        doors.push(door("metrics", listener, behind, None, METRICS_READERS));
     }
+    starting.disarm();
     let running = Running {
         address,
         metrics_address,
@@ -436,7 +449,14 @@ pub async fn run(config: Config, again: impl Fn() -> anyhow::Result<Config>) -> 
         true => Ok(directory.carry_out(plan).await?),
         false => credentials::found(directory, plan, file.as_deref()).await,
     };
-    let (running, _) = start_with(config, Clock::system(), found).await?;
+    let (running, _) = tokio::select! {
+        started = start_with(config, Clock::system(), found) => started?,
+        _ = terminate.recv() => {
+            tracing::info!("told to stop while starting: stopped");
+            return Ok(());
+        }
+        outcome = tokio::signal::ctrl_c() => return Ok(outcome?),
+    };
     if let Some(address) = running.metrics_address {
         tracing::info!(metrics = %address, "/metrics is here");
     }

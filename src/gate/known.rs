@@ -444,7 +444,12 @@ impl Known {
             // Before the look: whoever is seen after it is noted again.
             open.stirred.store(false, Ordering::Relaxed);
             let to = open.last_active_at();
-            self.ordered.shift(open.session.application, By::Activity, (open.stands_at, number), (to, number));
+            self.ordered.shift(
+                open.session.application,
+                By::Activity,
+                (open.stands_at, number),
+                (to, number),
+            );
             open.stands_at = to;
         }
     }

@@ -97,7 +97,8 @@ impl Orders {
 
 /// What several sequences have, the greatest first, where each of them begins with its greatest.
 pub fn merged<Item: Ord>(mut parts: Vec<impl Iterator<Item = Item>>) -> impl Iterator<Item = Item> {
-    let first = parts.iter_mut().enumerate().filter_map(|(index, part)| part.next().map(|item| (item, index)));
+    let first =
+        parts.iter_mut().enumerate().filter_map(|(index, part)| part.next().map(|item| (item, index)));
     let mut heads: BinaryHeap<(Item, usize)> = first.collect();
     std::iter::from_fn(move || {
         let (item, index) = heads.pop()?;

@@ -1,6 +1,8 @@
 //! The service itself: is it alive, is it ready, and the document of its API.
 
 use std::fmt::Display;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -13,6 +15,7 @@ use tokio::time::{Instant, timeout};
 use url::form_urlencoded;
 use utoipa::openapi::OpenApi;
 
+use super::problem::Problem;
 use super::words::PlainText;
 use super::{App, yaml};
 use crate::core::Time;
@@ -64,6 +67,47 @@ pub async fn ready(State(app): State<App>, RawQuery(query): RawQuery) -> (Status
         if report.bad { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n") } else { (StatusCode::OK, "ok\n") };
     let lines = if verbose { report.lines } else { String::new() };
     (status, lines + word)
+}
+
+/// How far a start has come.
+#[derive(Default)]
+pub struct Progress {
+    /// Open sessions that are in memory.
+    done: AtomicU64,
+    /// Open sessions that there are.
+    of: AtomicU64,
+}
+
+impl Progress {
+    /// There are so many open sessions.
+    pub fn expect(&self, sessions: u64) {
+        self.of.store(sessions, Ordering::Relaxed);
+    }
+
+    /// One more is in memory.
+    pub fn loaded(&self) {
+        self.done.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// What is answered until all is in memory: the process lives, and whoever asks for more is to come back.
+pub fn starting(progress: Arc<Progress>) -> Router {
+    let ready = move || async move {
+        let (done, of) = (progress.done.load(Ordering::Relaxed), progress.of.load(Ordering::Relaxed));
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("[-]starting: {done} of {of} open sessions loaded\nnot ready\n"),
+        )
+    };
+    let later = || async {
+        let problem = Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "starting",
+            "The service is starting and will be there soon; /readyz says how far it has come",
+        );
+        ([(header::RETRY_AFTER, "1")], problem)
+    };
+    Router::new().route("/livez", get(live)).route("/readyz", get(ready)).fallback(later)
 }
 
 /// What the writer said last. Asking costs it a turn, and anybody may ask here.

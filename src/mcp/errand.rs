@@ -162,7 +162,9 @@ impl Errand {
         let bars = bars.into_iter().chain(CredentialEnd::ALL.map(Fault::credential_ended));
         match *fault == Fault::stopping() {
             true => vec![],
-            false if bars.into_iter().any(|bar| bar == *fault) => ids.iter().map(|id| fault.answer(id)).collect(),
+            false if bars.into_iter().any(|bar| bar == *fault) => {
+                ids.iter().map(|id| fault.answer(id)).collect()
+            }
             false => ids.iter().map(graceful).collect(),
         }
     }

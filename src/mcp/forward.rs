@@ -194,7 +194,7 @@ pub(super) async fn look_into(
         Ok::<_, Fault>(Some(()))
     };
     let more = tokio::time::timeout(patience, reading).await;
-    let more = more.map_err(|_| Fault::upstream_refused("broke off in the middle of an answer"))??;
+    let more = more.map_err(|_| Fault::upstream_slow())??;
     let read = read.freeze();
     Ok((read.clone(), put_back(read, more.map(|()| body))))
 }

@@ -164,7 +164,7 @@ impl Gateway {
         };
         let answer = tokio::select! {
             biased;
-            ending = stay.ended() => Err(Fault::over(ending)),
+            ending = stay.ended() => return Err(self.no_more(visit, ending).to(&posted.ids)),
             () = self.stopping.cancelled() => Err(Fault::stopping()),
             answer = tokio::time::timeout(UNATTENDED, answer) => {
                 answer.unwrap_or_else(|_| Err(Fault::upstream_refused("has not answered in time")))

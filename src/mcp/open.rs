@@ -24,6 +24,7 @@ use super::reply::{Fault, Refusal};
 use super::upstream::{self, PROTOCOL_VERSION, SESSION};
 use super::{Gateway, Visit, handed_on, handover, legacy};
 use crate::auth::ClientAddress;
+use crate::core::ending::Ending;
 use crate::core::event::Counts;
 use crate::core::kind::Kind;
 use crate::core::reason::Reason;
@@ -93,6 +94,15 @@ impl Gateway {
         handover::until(waiting, Box::pin(work.in_current_span())).await.unwrap_or_else(lost)
     }
 
+    /// What came with a credential that has ended since, before there was a session: its client is to authenticate again.
+    pub(super) fn no_more(&self, visit: &Visit, ending: Ending) -> Refusal {
+        match (self.sessions.still_welcome(&visit.caller, visit.application.number), ending) {
+            (Err(error), _) => Refusal::from_error(error, &visit.metadata),
+            (Ok(()), Ending::Credential(end)) => Refusal::credential_ended(end),
+            (Ok(()), Ending::Session(reason)) => Refusal::session_not_found(Some(reason)),
+        }
+    }
+
     /// Greets the upstream with the client's own words; when that succeeds, opens a session here.
     pub(super) async fn greeted(
         self: &Arc<Self>,
@@ -126,7 +136,7 @@ impl Gateway {
         let stay = self.stay(visit).map_err(|refusal| refusal.to(&posted.ids))?;
         let greeting = tokio::select! {
             biased;
-            ending = stay.ended() => Err(Fault::over(ending)),
+            ending = stay.ended() => return Err(self.no_more(visit, ending).to(&posted.ids)),
             () = self.stopping.cancelled() => Err(Fault::stopping()),
             greeting = self.greet(&url, outgoing) => greeting,
         };

@@ -99,7 +99,10 @@ impl Fault {
 
     /// The credential that the call came with has ended; the session has not.
     pub fn credential_ended(end: CredentialEnd) -> Self {
-        Self { data: Some(json!({ "reason": "credential_ended", "credential": end.word() })), ..Self::new(-32000, format!("{end}: authenticate again")) }
+        Self {
+            data: Some(json!({ "reason": "credential_ended", "credential": end.word() })),
+            ..Self::new(-32000, format!("{end}: authenticate again"))
+        }
     }
 
     /// The credential ran out while a stream was open; the session did not.

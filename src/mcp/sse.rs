@@ -430,13 +430,13 @@ async fn convey(
     splitter.push(read);
     loop {
         while let Some(event) = splitter.next() {
-                conveyed.last = event.id.or(conveyed.last);
-                if event.is_message && !event.data.is_empty() {
-                    let data = event.data;
-                    drop(event.raw);
-                    // What was read, and what is said of it.
-                    share.set(2 * data.len());
-                    conveyed.message(wire, errand, &data).await;
+            conveyed.last = event.id.or(conveyed.last);
+            if event.is_message && !event.data.is_empty() {
+                let data = event.data;
+                drop(event.raw);
+                // What was read, and what is said of it.
+                share.set(2 * data.len());
+                conveyed.message(wire, errand, &data).await;
             }
         }
         if splitter.waiting() > share.most() / 2 {

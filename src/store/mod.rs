@@ -17,8 +17,8 @@ mod sqlite;
 
 pub use row::{
     AccessToken, Addressed, Application, Batch, Confirmation, Delivery, DeliveryStatus, Detail, Entry, Item,
-    KeySecret, Loaded, McpSession, OpenSession, Organization, Principal, PrincipalRow, ResourcePast, Revocation,
-    ServiceAccount, SessionRow, SessionToken, SideWrite, WebhookSecret,
+    KeySecret, Loaded, McpSession, OpenSession, Organization, Principal, PrincipalRow, ResourcePast,
+    Revocation, ServiceAccount, SessionRow, SessionToken, SideWrite, WebhookSecret,
 };
 pub use sqlite::{Bounds, Forget, Forgotten, LinesReader, LinesWriter, Stretch, Tail};
 pub use sqlite::{EndedPage, EndedTerminal, Found, Health, Reader, Witnesses, Writer, look};

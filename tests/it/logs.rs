@@ -34,7 +34,11 @@ impl Unheard {
     async fn works(&self) {
         let http = reqwest::Client::builder().timeout(Duration::from_secs(30)).build().unwrap();
         let begun = Instant::now();
-        while http.get(format!("{}/livez", self.base)).send().await.is_err() {
+        let ready = async || {
+            let answer = http.get(format!("{}/readyz", self.base)).send().await;
+            answer.is_ok_and(|answer| answer.status().is_success())
+        };
+        while !ready().await {
             assert!(begun.elapsed() < Duration::from_secs(60), "it does not answer");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

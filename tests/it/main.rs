@@ -36,6 +36,7 @@ mod rooms;
 mod rules;
 mod security;
 mod service;
+mod starting;
 mod store;
 mod support;
 mod terminal;

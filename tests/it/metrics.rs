@@ -77,6 +77,7 @@ async fn every_metric_is_there_under_its_name_and_no_id_is_in_any() {
         ("sessiond_sessions", "gauge"),
         ("sessiond_sessions_revoked_total", "counter"),
         ("sessiond_stream_clients", "gauge"),
+        ("sessiond_upstream_goodbyes_waiting", "gauge"),
         ("sessiond_use_after_end_total", "counter"),
         ("sessiond_webhook_deliveries_total", "counter"),
     ];

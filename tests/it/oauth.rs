@@ -167,14 +167,14 @@ async fn the_api_and_the_gateway_are_the_audiences_there_are() {
 async fn ids_and_secrets_in_basic_may_be_encoded_or_as_they_are() {
     let secret = "sign+s & per%cents=that:mean something";
     let server =
-        Server::with(&["--bootstrap-client-id", "cli ent/1", "--bootstrap-client-secret", secret]).await;
-    let as_they_are = basic(&format!("cli ent/1:{secret}"));
-    let both_encoded = basic(&format!("{}:{}", encoded("cli ent/1"), encoded(secret)));
+        Server::with(&["--bootstrap-client-id", "cli+ent/1", "--bootstrap-client-secret", secret]).await;
+    let as_they_are = basic(&format!("cli+ent/1:{secret}"));
+    let both_encoded = basic(&format!("{}:{}", encoded("cli+ent/1"), encoded(secret)));
     for header in [as_they_are, both_encoded] {
         let (status, body) = answer(asking(&server).header("authorization", header).form(&[GRANT])).await;
         assert_eq!(status, 200, "{body}");
     }
-    let form = [GRANT, ("client_id", "cli ent/1"), ("client_secret", secret)];
+    let form = [GRANT, ("client_id", "cli+ent/1"), ("client_secret", secret)];
     assert_eq!(answer(asking(&server).form(&form)).await.0, 200);
 }
 

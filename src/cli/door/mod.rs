@@ -4,7 +4,7 @@ mod stream;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -40,10 +40,32 @@ const LARGEST_HEAD: usize = 16 << 10;
 /// Where so small a part of the places is free, connections are not kept between requests: others wait for them.
 const FREE: usize = 8;
 
+/// What is behind a door: at first what answers while the service starts, then the service.
+pub struct Behind {
+    starting: Router,
+    service: OnceLock<Router>,
+}
+
+impl Behind {
+    /// What answers until [`Self::comes`] is said, or for good.
+    pub fn new(starting: Router) -> Arc<Self> {
+        Self { starting, service: OnceLock::new() }.into()
+    }
+
+    /// From here on requests go to the service, also those on connections that are open.
+    pub fn comes(&self, service: Router) {
+        self.service.set(service).ok();
+    }
+
+    fn router(&self) -> Router {
+        self.service.get().unwrap_or(&self.starting).clone()
+    }
+}
+
 /// A door, not yet open.
 pub struct Door {
     pub listener: TcpListener,
-    pub router: Router,
+    pub behind: Arc<Behind>,
     pub tls: Option<Arc<Tls>>,
     /// Connections open at the same time.
     pub limit: usize,
@@ -54,7 +76,7 @@ pub struct Door {
 
 /// What each connection needs.
 struct Way {
-    router: Router,
+    behind: Arc<Behind>,
     tls: Option<Arc<Tls>>,
     builder: http1::Builder,
     limit: usize,
@@ -68,13 +90,13 @@ struct Way {
 impl Door {
     /// Accepts connections until it is told to stop, then lets those that are open finish, up to a limit.
     pub async fn open(self) {
-        let Self { listener, router, tls, limit, doorway, stopping } = self;
+        let Self { listener, behind, tls, limit, doorway, stopping } = self;
         let mut builder = http1::Builder::new();
         // Time is kept below, where all states of a connection are alike.
         builder.header_read_timeout(None).max_buf_size(LARGEST_HEAD);
         let (places, closing) = (Arc::new(Semaphore::new(limit)), CancellationToken::new());
         let (connections, stop) = (TaskTracker::new(), stopping.clone());
-        let way = Arc::new(Way { router, tls, builder, limit, places, doorway, stopping, closing });
+        let way = Arc::new(Way { behind, tls, builder, limit, places, doorway, stopping, closing });
         loop {
             let accepted = tokio::select! {
                 () = stop.cancelled() => break,
@@ -171,7 +193,7 @@ impl Way {
         let (turn, body) = connection.begin(body, &parts.headers);
         parts.extensions.insert(connection.clone());
         let request = Request::from_parts(parts, body.map_or_else(Body::empty, Body::new));
-        let response = self.router.clone().oneshot(request).await?;
+        let response = self.behind.router().oneshot(request).await?;
         let closes = self.stopping.is_cancelled() || self.is_crowded();
         Ok(connection.answered(response, turn, closes))
     }

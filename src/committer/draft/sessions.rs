@@ -77,7 +77,9 @@ impl Draft<'_> {
     /// of when it was last seen.
     fn write_figures(&mut self, number: SessionNumber) {
         let counts = self.unwritten(number);
-        let Some(session) = self.session(number).filter(|_| counts != Counts::default()).cloned() else { return };
+        let Some(session) = self.session(number).filter(|_| counts != Counts::default()).cloned() else {
+            return;
+        };
         self.counted(number, counts);
         let by = By { actor: session.owner, ..By::system() };
         let event = SessionEvent::ActivityRecorded(ActivityRecorded {

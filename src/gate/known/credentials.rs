@@ -133,7 +133,8 @@ impl Known {
                 return None;
             }
         }
-        let barred = matches!(&holding.kind, CredentialKind::Access { token, .. } if self.token_barred(*token));
+        let barred =
+            matches!(&holding.kind, CredentialKind::Access { token, .. } if self.token_barred(*token));
         if barred || holding.issued_at < self.barred_before(application, holding.principal) {
             return Some(CredentialEnd::Revoked);
         }

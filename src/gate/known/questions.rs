@@ -226,7 +226,9 @@ impl Known {
                 let fitting: usize = sets.iter().map(|set| set.len()).sum();
                 let ordered = self.walk_in_order(&applications, slice, fitting);
                 let numbers: Box<dyn Iterator<Item = SessionNumber>> = match ordered {
-                    Some(walk) => Box::new(walk.filter_map(place).take(slice.limit).map(|(_, number)| number)),
+                    Some(walk) => {
+                        Box::new(walk.filter_map(place).take(slice.limit).map(|(_, number)| number))
+                    }
                     None => Box::new(sets.into_iter().flatten().copied()),
                 };
                 // Also those that were walked to: what was seen since has moved.

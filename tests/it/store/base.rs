@@ -25,23 +25,26 @@ use sessiond::core::revocation::Revocation;
 use sessiond::core::session::Session;
 use sessiond::error::Error;
 use sessiond::gate::Gate;
+use sessiond::http::health::Progress;
 use sessiond::store::check::{Fault, Report, rebuild, verify};
 use sessiond::store::{Reader, Writer};
 use sqlx::Connection;
 use tempfile::TempDir;
 use uuid::Uuid;
 
+use crate::support;
+
 pub const ORGANIZATION: OrganizationNumber = OrganizationNumber(1);
 pub const APPLICATION: ApplicationNumber = ApplicationNumber(1);
 
 /// A database file.
 pub struct Base {
-    directory: TempDir,
+    directory: Arc<TempDir>,
 }
 
 impl Base {
     pub fn new() -> Self {
-        Self { directory: tempfile::tempdir().unwrap() }
+        Self { directory: support::directory() }
     }
 
     pub fn url(&self) -> String {
@@ -92,7 +95,7 @@ impl Base {
     async fn start_writer(&self, writer: Writer, clock: Clock) -> Running {
         let reader = Reader::open(&self.url()).await.unwrap();
         let gate = Arc::new(Gate::default());
-        let loaded = fill(&gate, &reader, clock.now()).await.unwrap();
+        let loaded = fill(&gate, &reader, clock.now(), &Progress::default()).await.unwrap();
         // A runtime of its own, so that it can be killed in the middle of whatever it does.
         let process =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();

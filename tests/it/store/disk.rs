@@ -61,7 +61,10 @@ async fn a_revocation_that_found_the_disk_full_is_recorded_once_there_is_space()
     let old = running.owner();
     let covered = running.gate.known().open_sessions() as u64;
     assert!(matches!(running.begin(all(), Reason::Revoked).await, Err(Error::DiskFull)));
-    assert!(running.gate.enter(&operator(&running), session.number, running.now()).is_err(), "denied at once");
+    assert!(
+        running.gate.enter(&operator(&running), session.number, running.now()).is_err(),
+        "denied at once"
+    );
     make_room(&base).await;
     for _ in 0..300 {
         if unfinished(&running) == [RevocationNumber(1)] {

@@ -21,6 +21,7 @@ use sessiond::core::session::Session;
 use sessiond::core::token::Principal;
 use sessiond::error::Error;
 use sessiond::gate::{Gate, Order, Slice};
+use sessiond::http::health::Progress;
 use sessiond::store::{Batch, EndedPage, Entry, Organization, Reader, SideWrite, StoreError, Writer};
 use uuid::Uuid;
 
@@ -143,7 +144,10 @@ async fn a_full_disk_refuses_writing_and_keeps_what_is_there_and_revokes_in_memo
 
     assert_eq!(base.verify().await.unwrap(), before);
     let running = base.start().await;
-    assert!(running.gate.enter(&operator(&running), session.number, running.now()).is_ok(), "it did not outlive the restart");
+    assert!(
+        running.gate.enter(&operator(&running), session.number, running.now()).is_ok(),
+        "it did not outlive the restart"
+    );
     running.open().await;
     running.stop().await;
     base.verify().await.unwrap();
@@ -202,7 +206,7 @@ async fn loading_folds_the_tail_that_is_not_settled() {
 
     let reader = Reader::open(&base.url()).await.unwrap();
     let gate = Gate::default();
-    let loaded = fill(&gate, &reader, Clock::system().now()).await.unwrap();
+    let loaded = fill(&gate, &reader, Clock::system().now(), &Progress::default()).await.unwrap();
     assert!(loaded.settled < loaded.head, "nothing is left to fold");
     assert_eq!((loaded.open_sessions, loaded.unsettled.len()), (2, 2));
     let total = |number: SessionNumber| {

@@ -3,7 +3,8 @@
 pub mod daemon;
 mod feed;
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chrono::TimeDelta;
@@ -30,6 +31,19 @@ pub struct Server {
     pub http: reqwest::Client,
 }
 
+/// A directory for a database of a service in this process. A service whose database is deleted under it ends its process,
+/// and here that is all tests: so the directory stays until many others have been made, and the test's tasks are long gone.
+pub fn directory() -> Arc<TempDir> {
+    static KEPT: Mutex<VecDeque<Arc<TempDir>>> = Mutex::new(VecDeque::new());
+    let directory = Arc::new(TempDir::new().unwrap());
+    let mut kept = KEPT.lock().unwrap();
+    kept.push_back(directory.clone());
+    if kept.len() > 32 {
+        kept.pop_front();
+    }
+    directory
+}
+
 /// Flags, as on the command line, into the configuration.
 pub fn config(directory: &TempDir, flags: &[String]) -> Config {
     let database = format!("sqlite:{}", directory.path().join("sessiond.db").display());
@@ -52,7 +66,7 @@ impl Server {
 
     /// With flags of its own.
     pub async fn with(flags: &[&str]) -> Self {
-        let directory = Arc::new(TempDir::new().unwrap());
+        let directory = directory();
         let flags: Vec<_> = flags.iter().map(|&flag| flag.to_owned()).collect();
         Self::in_directory(directory, flags, Clock::system()).await
     }

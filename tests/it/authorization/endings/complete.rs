@@ -66,7 +66,8 @@ fn every_operation_that_changes_something_is_a_way_or_ends_nothing() {
 fn every_event_is_a_way_or_ends_nothing() {
     let golden = include_str!("../../../golden/events.jsonl");
     let name = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["type"].clone();
-    let names: BTreeSet<String> = golden.lines().map(|line| name(line).as_str().unwrap().to_owned()).collect();
+    let names: BTreeSet<String> =
+        golden.lines().map(|line| name(line).as_str().unwrap().to_owned()).collect();
     let ways: BTreeSet<&str> = ways::ALL.iter().flat_map(|way| way.events).copied().collect();
     let none: BTreeSet<&str> = EVENTS.split(' ').collect();
     for name in &names {
@@ -109,7 +110,10 @@ fn everything_that_stays_is_in_the_table() {
         let text = std::fs::read_to_string(&path).unwrap();
         let stays: usize = MARKS.iter().map(|mark| text.matches(mark).count()).sum();
         let known = STAYS.iter().find(|(file, ..)| *file == name).map_or(0, |(_, count, _)| *count);
-        assert_eq!(stays, known, "{name} hands on what stays: register it at the Gate, and add it to the table");
+        assert_eq!(
+            stays, known,
+            "{name} hands on what stays: register it at the Gate, and add it to the table"
+        );
     }
     let known: BTreeSet<Thing> = STAYS.iter().flat_map(|(.., things)| things.iter().copied()).collect();
     assert_eq!(known, Thing::ALL.into_iter().collect::<BTreeSet<_>>(), "a thing that is opened nowhere");
@@ -122,5 +126,9 @@ fn every_operation_that_answers_with_a_stream_is_in_the_table() {
         operation.described["responses"]["200"]["content"]["text/event-stream"].is_object()
     };
     let found: Vec<&str> = document.operations().filter(streams).map(|operation| operation.id).collect();
-    assert_eq!(found, ["agent.events", "agentSessions.events"], "a stream that is not in the table of endings");
+    assert_eq!(
+        found,
+        ["agent.events", "agentSessions.events"],
+        "a stream that is not in the table of endings"
+    );
 }

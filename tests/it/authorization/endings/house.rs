@@ -106,7 +106,11 @@ impl Open {
                     Fate::Credential("expired") | Fate::Session("lifetime") => "expired",
                     _ => "terminated",
                 };
-                assert_eq!((&last["type"], &last["reason"]), (&json!("disconnect"), &json!(reason)), "{what}");
+                assert_eq!(
+                    (&last["type"], &last["reason"]),
+                    (&json!("disconnect"), &json!(reason)),
+                    "{what}"
+                );
                 assert!(last["message"].as_str().is_some_and(|text| !text.is_empty()), "{what}: {last}");
             }
             (_, Fate::Credential("expired")) if feed => has("event: expired\n"),
@@ -392,7 +396,8 @@ async fn credential(mcp: &McpHouse, provider: &Provider, way: &Way) -> (Holder, 
                 assert_eq!(status, StatusCode::OK, "{body}");
             }
             let key = made(operator, "/api/v1/api-keys", body).await;
-            let about = json!({ "key": key["apiKey"]["id"], "principal": key["apiKey"]["user"]["principalId"] });
+            let about =
+                json!({ "key": key["apiKey"]["id"], "principal": key["apiKey"]["user"]["principalId"] });
             (server.holder(text(&key, "/key")), about)
         }
         By::Account => {

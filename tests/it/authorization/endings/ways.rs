@@ -58,7 +58,13 @@ pub const ALL: &[Way] = &[
         operations: &["oauth.revoke"],
         events: &[],
     },
-    Way { name: "access token expired", by: By::Account, fate: all!("expired"), operations: &[], events: &[] },
+    Way {
+        name: "access token expired",
+        by: By::Account,
+        fate: all!("expired"),
+        operations: &[],
+        events: &[],
+    },
     Way {
         name: "service account archived",
         by: By::Account,
