@@ -10,7 +10,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("limits", &["meter"]),
     ("meter", &[]),
-    ("logs", &["meter"]),
+    ("logs", &["core", "meter"]),
     ("tasks", &["logs"]),
     ("store", &["core"]),
     ("error", &["core", "store"]),
@@ -120,7 +120,8 @@ const SURFACES: &[&str] =
     &["agents", "media", "terminals", "workloads", "directory", "oauth", "events", "health"];
 
 /// What the rules may use of others.
-const CORE_CRATES: &[&str] = &["serde", "serde_json", "chrono", "uuid", "thiserror", "sha2", "hex"];
+const CORE_CRATES: &[&str] =
+    &["serde", "serde_json", "chrono", "uuid", "thiserror", "sha2", "hex", "chrono_tz", "croner"];
 
 /// One path in the source: `crate::store::Reader` is `["store", "Reader"]`.
 #[derive(Debug, PartialEq)]

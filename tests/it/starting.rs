@@ -84,5 +84,5 @@ async fn a_start_that_is_told_to_stop_stops_and_the_next_one_has_everything() {
     let (_, applications) = operator.get("/api/v1/applications").await;
     let application = applications["items"][0]["id"].as_str().unwrap();
     let (_, counts) = operator.get(&format!("/api/v1/applications/{application}/sessions/count")).await;
-    assert_eq!(counts["active"], SESSIONS, "{counts}");
+    assert_eq!(counts["counts"]["active"], SESSIONS, "{counts}");
 }

@@ -146,7 +146,9 @@ pub async fn create_viewer(
     State(app): State<App>,
 ) -> Result<(StatusCode, Json<Success<Viewer>>), Problem> {
     let view = visible(&app, &caller, session).await?;
-    let terminal = app.terminals.terminal(session).ok_or_else(ended)?;
+    // One that has ended is still there for a moment, in which its end is told.
+    let terminal = app.terminals.terminal(session).filter(|_| view.session.ended.is_none());
+    let terminal = terminal.ok_or_else(ended)?;
     let session_id = id("sess", session);
     let viewer = Viewer {
         websocket_url: websocket_url(&app, &parts, &session_id),
