@@ -18,6 +18,7 @@ use sessiond::core::event::{
 };
 use sessiond::core::ids::{ApplicationNumber, OrganizationNumber, PrincipalNumber};
 use sessiond::core::kind::Kind;
+use sessiond::core::maxima::Maxima;
 use sessiond::core::policy::Policy;
 use sessiond::core::session::Session;
 use sessiond::gate::Gate;
@@ -64,7 +65,7 @@ impl Base {
         let gate = Arc::new(Gate::default());
         let loaded = fill(&gate, &reader, Clock::system().now(), &Progress::default()).await?;
         let policy = Policy { token_lifetime: 86_400, ..Policy::default() };
-        let committer = Committer::start(writer, &loaded, gate, Clock::system(), policy);
+        let committer = Committer::start(writer, &loaded, gate, Clock::system(), (policy, Maxima::default()));
         found(&committer).await?;
         let sessions = Arc::new(connect(&committer, sessions).await?);
         let checkpoints = checkpoints(reader.clone());
@@ -115,7 +116,13 @@ impl Base {
 /// A session's own call, as it comes in over HTTP.
 fn by(session: Uuid) -> By {
     let actor = Actor { kind: ActorKind::Session, id: session };
-    By { actor, request_id: Some("0123456789abcdef".to_owned()), traceparent: None, once: None }
+    By {
+        actor,
+        request_id: Some("0123456789abcdef".to_owned()),
+        traceparent: None,
+        once: None,
+        authority: None,
+    }
 }
 
 fn activity(session: &Session) -> Work {
@@ -142,7 +149,12 @@ async fn found(committer: &Committer) -> anyhow::Result<()> {
     };
     let founding = Founding {
         organization: OrganizationCreated { id: Uuid::now_v7(), name: "bench".into() },
-        application: Some(ApplicationCreated { id: Uuid::now_v7(), name: "bench".into(), oauth }),
+        application: Some(ApplicationCreated {
+            id: Uuid::now_v7(),
+            name: "bench".into(),
+            oauth,
+            on_the_way: false,
+        }),
         application_secret_hash: Some([1; 32]),
         account: ServiceAccountCreated {
             id: Uuid::now_v7(),

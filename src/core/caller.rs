@@ -178,7 +178,7 @@ impl Scopes {
         let organization = self.has(Scope::ManagementAll);
         let lacking = scopes
             .iter()
-            .filter(|scope| !self.has(*scope) && !(organization && *scope != Scope::PlatformAdmin));
+            .filter(|scope| !(self.has(*scope) || organization && *scope != Scope::PlatformAdmin));
         lacking.fold(Self::default(), Self::with)
     }
 

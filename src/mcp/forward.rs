@@ -159,7 +159,7 @@ impl Gateway {
         if let Some(session) = session.or(given) {
             match goodbye {
                 true => self.jars.forget(url, session),
-                false => self.jars.take(url, session, &head.headers),
+                false => self.jars.take(url, session, &head.headers, self.sessions.now()),
             }
         }
         readable(Incoming { head, body: Body::new(body) })

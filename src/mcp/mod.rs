@@ -108,6 +108,7 @@ struct Visit {
 }
 
 impl Gateway {
+    #[allow(clippy::too_many_arguments)] // it is made in one place, of everything that it works with
     pub fn new(
         sessions: Arc<Sessions>,
         directory: Arc<Directory>,
@@ -174,14 +175,14 @@ enum Way {
 
 fn ways(path: &str, way: Way) -> Router<Arc<Gateway>> {
     let handle = move |State(gateway): State<Arc<Gateway>>, request| gateway.handle(way, None, request);
-    Router::new().route(path, any(handle.clone())).route(&format!("{path}/"), any(handle))
+    Router::new().route(path, any(handle)).route(&format!("{path}/"), any(handle))
 }
 
 fn ways_of_one(path: &str, way: Way) -> Router<Arc<Gateway>> {
     let handle = move |State(gateway): State<Arc<Gateway>>, id: Named, request| {
         gateway.handle(way, Some(named(id)), request)
     };
-    Router::new().route(path, any(handle.clone())).route(&format!("{path}/"), any(handle))
+    Router::new().route(path, any(handle)).route(&format!("{path}/"), any(handle))
 }
 
 /// The application in a path, if it is text.

@@ -147,7 +147,7 @@ pub enum By {
     /// It asked for what is on the line: whoever writes it ends it.
     Own,
     /// It resumes: what has ended meanwhile gets nothing of what is held.
-    Errand(Errand),
+    Errand(Box<Errand>),
     /// It reads what another request may have opened.
     Credential(Pass),
 }

@@ -95,7 +95,7 @@ impl Gateway {
             let errand = self.errand(&visit, &session, pass, vec![]);
             let lost: Vec<_> = lost.iter().map(|id| Fault::stream_lost().answer(id)).collect();
             let first = (!lost.is_empty()).then(|| last_words(None, &lost).into());
-            let body = pump::body(first, line, reader, By::Errand(errand));
+            let body = pump::body(first, line, reader, By::Errand(Box::new(errand)));
             return Ok(handed_on(StatusCode::OK, &HeaderMap::new(), true, body));
         }
         drop(pass);

@@ -26,6 +26,9 @@ pub fn check_upstream(url: &str, config: &Config, here: bool) -> Result<String, 
     check("url", url, config, here)
 }
 
+/// Whether requests may go to an address, with what was allowed beside, and whether this machine is the organization's own.
+type May = fn(IpAddr, &[IpNet], bool) -> bool;
+
 /// The same for any URL that requests on behalf of upstreams go to.
 pub(super) fn check(field: &'static str, url: &str, config: &Config, here: bool) -> Result<String, Error> {
     let wrong = |message: &str| Error::field(field, format!("{field} {message}"));
@@ -33,7 +36,7 @@ pub(super) fn check(field: &'static str, url: &str, config: &Config, here: bool)
         return Err(wrong("must be at most 2048 bytes"));
     }
     let url = Url::parse(url).map_err(|error| wrong(&format!("is not a URL: {error}")))?;
-    let (may, which): (fn(IpAddr, &[IpNet], bool) -> bool, _) = match (url.scheme(), here) {
+    let (may, which): (May, _) = match (url.scheme(), here) {
         ("http", true) => {
             (is_allowed, "only loopback is, what --allow-upstream adds, and public ones with https://")
         }

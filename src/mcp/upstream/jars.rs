@@ -3,9 +3,11 @@
 use std::collections::{HashMap, VecDeque};
 
 use axum::http::{HeaderMap, HeaderValue, header};
-use chrono::{DateTime, Utc};
+use chrono::DateTime;
 use parking_lot::Mutex;
 use url::Url;
+
+use crate::core::Time;
 
 /// Jars kept; beyond them the oldest is forgotten, and its session may have to be opened again at its upstream.
 const MOST: usize = 10_000;
@@ -41,13 +43,13 @@ impl Jars {
     }
 
     /// Takes what an answer sets.
-    pub fn take(&self, url: &str, session: &str, headers: &HeaderMap) {
+    pub fn take(&self, url: &str, session: &str, headers: &HeaderMap, now: Time) {
         if !headers.contains_key(header::SET_COOKIE) {
             return;
         }
         let Ok(read) = Url::parse(url) else { return };
         let said = headers.get_all(header::SET_COOKIE).iter().filter_map(|value| value.to_str().ok());
-        let cookies: Vec<_> = said.filter_map(|said| Cookie::read(said, &read)).collect();
+        let cookies: Vec<_> = said.filter_map(|said| Cookie::read(said, &read, now)).collect();
         if cookies.is_empty() {
             return;
         }
@@ -98,7 +100,7 @@ struct Cookie {
 
 impl Cookie {
     /// Reads one that is for this URL (RFC 6265, sections 5.2 and 5.3).
-    fn read(said: &str, url: &Url) -> Option<Self> {
+    fn read(said: &str, url: &Url, now: Time) -> Option<Self> {
         let mut parts = said.split(';');
         let (name, value) = parts.next()?.split_once('=')?;
         let (name, value) = (name.trim(), value.trim());
@@ -118,7 +120,7 @@ impl Cookie {
                 "max-age" => lives = Some(value.parse::<i64>().ok()? > 0),
                 "expires" => {
                     let at = DateTime::parse_from_rfc2822(&value.replace('-', " "));
-                    gone = at.is_ok_and(|at| at <= Utc::now());
+                    gone = at.is_ok_and(|at| at <= now);
                 }
                 _ => {}
             }

@@ -1,6 +1,5 @@
 //! Showing a machine who we are, in as many steps as it wants of those that need nothing of anybody.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -172,15 +171,13 @@ impl Steps<'_> {
 }
 
 /// Resolves when the machine has sent something that is neither an answer nor a banner.
-fn not_understood(link: Arc<Link>, inbox: Arc<Inbox>, before: (u64, u64)) -> impl Future<Output = ()> {
-    async move {
-        while link.received() == before.0 {
-            sleep(LOOK).await;
-        }
-        sleep(UNDERSTOOD).await;
-        if inbox.banners() != before.1 {
-            // It speaks, and may yet answer.
-            std::future::pending::<()>().await;
-        }
+async fn not_understood(link: Arc<Link>, inbox: Arc<Inbox>, before: (u64, u64)) {
+    while link.received() == before.0 {
+        sleep(LOOK).await;
+    }
+    sleep(UNDERSTOOD).await;
+    if inbox.banners() != before.1 {
+        // It speaks, and may yet answer.
+        std::future::pending::<()>().await;
     }
 }

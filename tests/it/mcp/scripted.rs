@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Router, routing};
 use parking_lot::Mutex;
@@ -14,7 +14,6 @@ use serde_json::{Value, json};
 #[derive(Debug, Clone)]
 pub struct Heard {
     pub method: Method,
-    pub uri: Uri,
     pub headers: HeaderMap,
     pub body: Value,
 }
@@ -74,15 +73,9 @@ impl Scripted {
     }
 }
 
-async fn serve(
-    State(told): State<Arc<Told>>,
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
+async fn serve(State(told): State<Arc<Told>>, method: Method, headers: HeaderMap, body: Bytes) -> Response {
     let body = serde_json::from_slice(&body).unwrap_or_default();
-    let heard = Heard { method, uri, headers, body };
+    let heard = Heard { method, headers, body };
     told.heard.lock().push(heard.clone());
     (told.script)(&heard).unwrap_or_else(|| usual(&heard))
 }
