@@ -96,7 +96,7 @@ async fn whoever_signed_a_token_that_is_no_good_is_told_why_and_so_is_the_log_on
     let operator = daemon.operator().await;
     let (status, body) = operator.put(ISSUERS, json!({ "issuers": [provider.trusted()] })).await;
     assert_eq!(status, 200, "{body}");
-    let now = chrono::Utc::now().timestamp();
+    let now = sessiond::clock::Clock::system().now().timestamp();
     let good = json!({
         "iss": provider.url, "aud": AUDIENCE, "sub": "ada", "iat": now, "exp": now + 600, "scope": "mcp:invoke",
     });

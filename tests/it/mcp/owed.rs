@@ -38,13 +38,9 @@ async fn on_the_oldest_transport_every_call_is_answered_whatever_the_upstream_se
     // What is no answer was not said, and each call was answered once.
     let all = messages(&client.stream.text);
     assert!(all.iter().all(|message| message.is_object() && message["id"] != "another's"), "{all:?}");
-    for number in 0..ODD.len() {
-        assert_eq!(
-            all.iter().filter(|message| message["id"] == json!(number + 10)).count(),
-            1,
-            "{:?}",
-            ODD[number]
-        );
+    for (number, odd) in ODD.iter().enumerate() {
+        let answers = all.iter().filter(|message| message["id"] == json!(number + 10)).count();
+        assert_eq!(answers, 1, "{odd:?}");
     }
     // 256 of them are no reason to turn the next away.
     for id in 1_000..1_300 {

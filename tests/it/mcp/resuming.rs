@@ -129,7 +129,7 @@ async fn an_answer_that_is_held_no_more_is_an_error_of_its_call() {
     assert_eq!(first[0]["error"]["data"]["reason"], "stream_lost");
     assert!(last[0]["result"].is_object());
     // Whoever has had it is told nothing of it.
-    let after = ids.iter().nth(2).unwrap();
+    let after = &ids[2];
     let rest = resume(&client, after).await.text().await.unwrap();
     assert!(!rest.contains("stream_lost"));
 }

@@ -21,6 +21,7 @@ const SCOPES: [&str; 2] = ["mcp:invoke", "management:sessions:read"];
 const LASTS: i64 = 120;
 
 /// Something that is open.
+#[allow(clippy::large_enum_variant)] // few are open at a time
 pub enum Open {
     /// A feed, or an answer with events.
     Stream(Stream),
