@@ -5,6 +5,7 @@ mod body;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -12,6 +13,7 @@ use axum::response::Response;
 use hyper::body::Incoming;
 use metrics::{Counter, Gauge, counter, gauge};
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::meter;
@@ -100,6 +102,8 @@ pub struct Connection {
     pub peer: SocketAddr,
     doorway: Arc<Doorway>,
     state: Mutex<State>,
+    /// Somebody who is not known yet would say more than may be listened to.
+    exhausted: Notify,
 }
 
 struct State {
@@ -116,6 +120,8 @@ struct State {
     answered: bool,
     /// Bytes that may still come, while nobody knows yet from whom.
     allowance: Option<usize>,
+    /// Who waits until it is known.
+    waits: Option<Waker>,
 }
 
 /// How far the body of the request was read.
@@ -142,8 +148,9 @@ impl Connection {
             body: Read::Whole,
             answered: false,
             allowance: None,
+            waits: None,
         };
-        Arc::new(Self { peer, doorway, state: Mutex::new(state) })
+        Arc::new(Self { peer, doorway, state: Mutex::new(state), exhausted: Notify::new() })
     }
 
     /// The handshake is over: the first head has as long again.
@@ -167,9 +174,28 @@ impl Connection {
         self.state.lock().phase == Phase::Upgraded
     }
 
-    /// This has come. Says whether so much may.
-    #[must_use]
-    pub fn heard(&self, bytes: &[u8]) -> bool {
+    /// How much may come now; nothing while all that may has come of somebody who is not known yet. `waker` is woken once
+    /// that has changed.
+    pub fn may_say(&self, waker: &Waker) -> Option<usize> {
+        let mut state = self.state.lock();
+        match (&state.phase, state.allowance) {
+            (Phase::Upgraded, Some(0)) => {
+                state.waits = Some(waker.clone());
+                self.exhausted.notify_one();
+                None
+            }
+            (Phase::Upgraded, Some(little)) => Some(little),
+            _ => Some(usize::MAX),
+        }
+    }
+
+    /// Resolves when somebody who is not known yet would say more than may be listened to.
+    pub async fn exhausted(&self) {
+        self.exhausted.notified().await;
+    }
+
+    /// This has come.
+    pub fn heard(&self, bytes: &[u8]) {
         let mut state = self.state.lock();
         for byte in &bytes[bytes.len().saturating_sub(3)..] {
             state.tail.rotate_left(1);
@@ -178,18 +204,14 @@ impl Connection {
         match state.phase {
             Phase::Idle if !state.begun => state.until = Some(Instant::now() + self.doorway.head),
             // A request that follows before the answer to the one before it is complete.
-            Phase::Busy if !matches!(state.body, Read::Whole) => return true,
+            Phase::Busy if !matches!(state.body, Read::Whole) => return,
             Phase::Upgraded => {
-                let Some(allowance) = state.allowance else { return true };
-                state.allowance = allowance.checked_sub(bytes.len());
-                let allowed = state.allowance.is_some();
-                state.allowance.get_or_insert(0);
-                return allowed;
+                state.allowance = state.allowance.map(|allowance| allowance.saturating_sub(bytes.len()));
+                return;
             }
             Phase::New | Phase::Busy | Phase::Idle => {}
         }
         state.begun = true;
-        true
     }
 
     /// It was given up because it took too long.
@@ -216,7 +238,11 @@ impl Connection {
 
     /// It is known.
     pub fn release(&self) {
-        self.state.lock().allowance = None;
+        let mut state = self.state.lock();
+        state.allowance = None;
+        if let Some(waker) = state.waits.take() {
+            waker.wake();
+        }
     }
 
     fn turn_to(&self, state: &mut State, phase: Phase) {

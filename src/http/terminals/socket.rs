@@ -78,7 +78,7 @@ pub async fn websocket(
 
 async fn serve(app: App, session: String, socket: WebSocket, connection: Option<Arc<Connection>>) {
     let (mut sink, mut stream) = socket.split();
-    let (code, why) = match introduced(&app, &session, &mut stream).await {
+    let (code, why) = match introduced(&app, &session, &mut stream, connection.as_deref()).await {
         Ok(introduced) => {
             if let Some(connection) = connection {
                 connection.release();
@@ -135,10 +135,11 @@ async fn part(mut sink: Sink, mut stream: SplitStream<WebSocket>, code: u16, rea
         sink.flush().await.ok();
         loop {
             match stream.next().await {
+                None if code == close_code::SIZE => return sleep(PARTING).await,
                 None => return,
                 Some(Ok(_)) => {}
-                // What is too large is not read on; the other side has a moment to read why.
-                Some(Err(error)) if is_too_large(&error) => return sleep(PARTING).await,
+                // What is too large is not read on, whatever is made of the rest; the other side has a moment to read why.
+                Some(Err(_)) if code == close_code::SIZE => return sleep(PARTING).await,
                 Some(Err(_)) => return,
             }
         }
@@ -169,6 +170,7 @@ async fn introduced(
     app: &App,
     session: &str,
     stream: &mut SplitStream<WebSocket>,
+    connection: Option<&Connection>,
 ) -> Result<Introduced, Fault> {
     let refused = |code, message: &'static str| Fault { code, message: message.into() };
     let first = timeout(app.config.head_timeout, async {
@@ -180,7 +182,17 @@ async fn introduced(
             }
         }
     });
-    let first = first.await.map_err(|_| refused("UNAUTHORIZED", "no auth frame came in time"))?;
+    let exhausted = async {
+        match connection {
+            Some(connection) => connection.exhausted().await,
+            None => std::future::pending().await,
+        }
+    };
+    let first = tokio::select! {
+        biased;
+        first = first => first.map_err(|_| refused("UNAUTHORIZED", "no auth frame came in time"))?,
+        () = exhausted => return Err(refused("UNAUTHORIZED", "the first frame must be auth, which is small")),
+    };
     let first = first.ok_or_else(|| refused("UNAUTHORIZED", "the first frame must be auth"))?;
     let Ok(Said::Auth { token, mode, after }) = frame::read(&first) else {
         return Err(refused("UNAUTHORIZED", "the first frame must be auth"));
