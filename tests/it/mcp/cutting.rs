@@ -128,7 +128,7 @@ async fn an_event_that_was_half_out_is_abandoned_before_the_farewell() {
     let (house, _upstream) = House::with_fake(&[]).await;
     let client = house.connect().await;
     let mut stream = Stream::of(client.begin(json!(1), "hang in an event").await);
-    stream.until(&"x".repeat(1_100_000)).await;
+    stream.until(&"x".repeat(1_000_000)).await;
     house.revoke_all().await;
     assert!(stream.end().await);
     let tail = &stream.text[stream.text.len() - 400..];
