@@ -62,6 +62,10 @@ authorization: compiler ## Write docs/authorization.md from the tests' table
 mcp-clients: compiler ## Write docs/mcp-clients.md from the tests' table
 	WRITE_MCP_CLIENTS=1 cargo test --locked --quiet --test it the_page_about_clients
 
+.PHONY: mcp-servers
+mcp-servers: compiler ## Write docs/mcp-servers.md from the tests' table
+	WRITE_MCP_SERVERS=1 cargo test --locked --quiet --test it the_page_about_servers
+
 .PHONY: help
 help: ## Show this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
@@ -114,16 +118,17 @@ $(KONTEXT): $(CLIENTS)/kontext/Cargo.toml $(CLIENTS)/kontext/Cargo.lock $(CLIENT
 	@touch $@
 
 $(NPM): $(CLIENTS)/package.json $(CLIENTS)/package-lock.json
-	@echo "Installing the official MCP SDKs, servers and conformance suite, and the OpenAPI tools (npm) into $(CLIENTS)/node_modules"
+	@echo "Installing the official MCP SDKs, servers and conformance suite, mcp-proxy, and the OpenAPI tools (npm) into $(CLIENTS)/node_modules"
 	@npm ci --prefix $(CLIENTS) --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
 $(CLIENTS)/.venv/installed: $(CLIENTS)/requirements.lock
 $(CLIENTS)/.venv-v1/installed: $(CLIENTS)/requirements-v1.lock
 $(VENVS): | python
-	@echo "Installing the official Python MCP SDK and what $(<F) names beside it (PyPI) into $(@D)"
+	@echo "Installing the official Python MCP SDK and what $(<F:.lock=.in) names beside it: $$(sed -n 's/==.*//p' $(<:.lock=.in) | tr '\n' ' ')(PyPI) into $(@D)"
 	@python3 -m venv --clear $(@D)
-	@$(@D)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@# The locks are whole; left to look for more, older pips take the extras of a package for packages that are not locked.
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $<
 	@touch $@
 
 $(CARGO_DENY): | compiler
