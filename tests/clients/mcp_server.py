@@ -5,8 +5,8 @@
 Prints `ready <port>` on stdout once http://127.0.0.1:<port>/mcp accepts connections; its log goes to stderr. Ends when
 its standard input closes, and on SIGTERM. Streams of the revisions with sessions can be resumed.
 
-Tools: `echo {message}`; `wait {seconds, steps}`, which reports progress after each step; `given_up`, how many of these
-were cancelled; `add_tool {name}`, which tells whoever listens that the list of tools changed; `headers`, which answers
+Tools: `echo {message}`; `wait {seconds, steps, label}`, which reports progress after each step; `given_up {label}`, how many
+of these with this label were cancelled; `add_tool {name}`, which tells whoever listens that the list of tools changed; `headers`, which answers
 with the HTTP headers it was called with, so that a test can see what a gateway forwarded.
 """
 
@@ -16,12 +16,13 @@ import os
 import socket
 import sys
 import threading
+from collections import Counter
 
 import uvicorn
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.streamable_http import EventMessage, EventStore
 
-cancelled = 0
+cancelled = Counter()
 server = MCPServer("sessiond-test-upstream", version="0", log_level="WARNING")
 
 
@@ -31,21 +32,20 @@ async def echo(message: str) -> str:
 
 
 @server.tool()
-async def wait(ctx: Context, seconds: float = 10, steps: int = 5) -> str:
-    global cancelled
+async def wait(ctx: Context, seconds: float = 10, steps: int = 5, label: str = "") -> str:
     try:
         for step in range(1, steps + 1):
             await asyncio.sleep(seconds / steps)
             await ctx.report_progress(step, steps)
     except asyncio.CancelledError:
-        cancelled += 1
+        cancelled[label] += 1
         raise
     return f"waited {seconds:g} seconds"
 
 
 @server.tool()
-async def given_up() -> str:
-    return str(cancelled)
+async def given_up(label: str = "") -> str:
+    return str(cancelled[label])
 
 
 @server.tool()

@@ -77,6 +77,18 @@ impl Foreigner {
         Self::start(&mut command, port).await
     }
 
+    /// One of tests/clients/more_servers.py, in the environment that has its framework.
+    pub async fn more_python(environment: &str, kind: &str) -> Self {
+        let mut command = python(environment);
+        command.arg(clients().join("more_servers.py")).arg(kind);
+        Self::start(&mut command, 0).await
+    }
+
+    /// One of tests/clients/more_servers.mjs.
+    pub async fn more_node(kind: &str) -> Self {
+        Self::start(node("more_servers.mjs").arg(kind), 0).await
+    }
+
     pub async fn everything(port: u16) -> Self {
         Self::start(&mut node("everything.mjs"), port).await
     }
@@ -102,6 +114,7 @@ async fn outcome(mut command: Command) -> Result<String, String> {
 /// Has an SDK get in by its own provider of client credentials: the tools it was shown.
 pub async fn sign_in(sdk: Sdk, arguments: &[&str]) -> Result<Value, String> {
     let mut command = match sdk {
+        Sdk::Rust => return rust_client::sign_in(arguments).await,
         Sdk::Python1 => python(".venv-v1"),
         Sdk::Python2 => python(".venv"),
         _ => node("sign_in.mjs"),
@@ -197,6 +210,11 @@ impl Driver {
             let line = line.unwrap_or_else(|| panic!("waited in vain; it said {:#?}", self.said));
             self.said.push(serde_json::from_str(&line).unwrap());
         }
+    }
+
+    /// Has a line be said again, and first.
+    pub fn put_back(&mut self, line: Value) {
+        self.said.insert(0, line);
     }
 
     /// Everything of which this is true that was said until now.

@@ -29,6 +29,7 @@ mod owed;
 mod resuming;
 mod rust_client;
 mod scripted;
+mod servers;
 mod sign_in;
 pub mod sse;
 mod streams;

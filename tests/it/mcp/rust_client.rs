@@ -15,6 +15,7 @@ use rmcp::service::{
     ClientInitializeError, ClientLifecycleMode, ClientServiceExt, NotificationContext, PeerRequestOptions,
     RunningService,
 };
+use rmcp::transport::auth::{AuthClient, ClientCredentialsConfig, OAuthState};
 use rmcp::transport::streamable_http_client::{
     SseError, StreamableHttpClient, StreamableHttpClientTransport, StreamableHttpClientTransportConfig,
     StreamableHttpError, StreamableHttpPostResponse,
@@ -44,6 +45,28 @@ pub async fn obey_all(mut commands: UnboundedReceiver<Value>, lines: UnboundedSe
             house.lines.send(line.to_string()).ok();
         });
     }
+}
+
+/// Gets in by rmcp's own provider of client credentials, told nothing but where, who and the secret: the tools it was shown.
+pub async fn sign_in(arguments: &[&str]) -> Result<Value, String> {
+    let [url, client_id, client_secret] = arguments else { panic!("{arguments:?}") };
+    let mut state = OAuthState::new(*url, None).await.map_err(|error| error.to_string())?;
+    let config = ClientCredentialsConfig::ClientSecret {
+        client_id: (*client_id).to_owned(),
+        client_secret: (*client_secret).to_owned(),
+        scopes: vec![],
+        resource: Some((*url).to_owned()),
+    };
+    state.authenticate_client_credentials(config).await.map_err(|error| error.to_string())?;
+    let manager = state.into_authorization_manager().ok_or("it did not get in")?;
+    let http = AuthClient::new(reqwest::Client::default(), manager);
+    let config = StreamableHttpClientTransportConfig::with_uri(*url);
+    let transport = StreamableHttpClientTransport::with_client(http, config);
+    let running = ().serve_with_lifecycle(transport, ClientLifecycleMode::Initialize).await;
+    let running = running.map_err(|error| error.to_string())?;
+    let tools = running.peer().list_all_tools().await.map_err(|error| error.to_string())?;
+    running.cancel().await.ok();
+    Ok(tools.into_iter().map(|tool| Value::from(tool.name.into_owned())).collect())
 }
 
 struct House {

@@ -2,7 +2,7 @@
 //!
 //! `TABLE` says what each sees. The runs are held to it, and docs/mcp-clients.md is written from it.
 
-mod life;
+pub mod life;
 mod modern;
 mod page;
 mod sse;
