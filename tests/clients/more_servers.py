@@ -8,7 +8,8 @@ Each is set up as its own documentation begins. It prints `ready <port>` on stdo
 connections (0 = any free port); its log goes to stderr. It ends when its standard input closes, and on SIGTERM.
 
 Tools: `echo {message}`; `wait {seconds, steps, label}`, which reports progress after each step where its framework lets it;
-`given_up {label}`, how many with this label were cancelled.
+`given_up {label}`, how many with this label were cancelled; where nothing reports,
+`begun {label}`, how many have begun.
 """
 
 import asyncio
@@ -20,10 +21,12 @@ from collections import Counter
 
 import uvicorn
 
+begun = Counter()
 cancelled = Counter()
 
 
 async def waited(seconds: float, steps: int, label: str, report) -> str:
+    begun[label] += 1
     try:
         for step in range(1, steps + 1):
             await asyncio.sleep(seconds / steps)
@@ -83,6 +86,10 @@ def fastapi_mcp():
     @app.get("/given_up", operation_id="given_up")
     async def given_up(label: str = "") -> str:
         return str(cancelled[label])
+
+    @app.get("/begun", operation_id="begun")
+    async def have_begun(label: str = "") -> str:
+        return str(begun[label])
 
     FastApiMCP(app).mount_http()
     return app

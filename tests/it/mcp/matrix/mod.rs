@@ -2,12 +2,14 @@
 //!
 //! `TABLE` says what each sees. The runs are held to it, and docs/mcp-clients.md is written from it.
 
-pub mod life;
+mod life;
 mod modern;
 mod page;
 mod sse;
 mod streamable;
 mod table;
+
+pub use life::told;
 
 use super::foreign::Sdk;
 

@@ -12,7 +12,7 @@ use crate::mcp::clients::echo;
 use crate::mcp::foreign::{Driver, Sdk};
 use crate::mcp::forwarder::{Forwarder, Passed};
 use crate::mcp::front::Front;
-use crate::mcp::matrix::life::told;
+use crate::mcp::matrix::told;
 
 /// How long something that should happen may take on a machine with other things to do.
 const PATIENCE: u64 = 60;
@@ -122,7 +122,8 @@ impl<'a> Life<'a> {
         let text = answer["content"][0]["text"].as_str().unwrap_or("");
         self.sees(Moment::Calls, if text.contains("hello") { "ok".into() } else { answer.to_string() });
 
-        let call = self.begin_to_wait(1.0, 4).await;
+        let label = self.label.clone();
+        let call = self.begin_to_wait(1.0, 4, &label).await;
         let line = self.driver.result_of(call).await;
         let text = line["result"]["content"][0]["text"].to_string();
         assert!(text.contains("1 seconds"), "{line}");
@@ -145,17 +146,12 @@ impl<'a> Life<'a> {
     }
 
     /// A call that the server has under way, and has told so if it tells anything.
-    async fn begin_to_wait(&mut self, seconds: f64, steps: u32) -> u64 {
+    async fn begin_to_wait(&mut self, seconds: f64, steps: u32, label: &str) -> u64 {
         let arguments = match self.row.kind {
             Kind::Everything => json!({ "duration": seconds, "steps": steps }),
-            _ => json!({ "seconds": seconds, "steps": steps, "label": self.label }),
+            _ => json!({ "seconds": seconds, "steps": steps, "label": label }),
         };
-        let session = self.session().await;
-        let calls = |life: &Self| {
-            let passed = life.passed(&session);
-            passed.iter().filter(|one| one.body["params"]["name"] == life.tool()).count()
-        };
-        let before = calls(self);
+        let before = if self.row.reports() { 0 } else { self.count("begun", label).await };
         let call =
             json!({ "op": "call", "name": self.tool(), "arguments": arguments, "timeout_seconds": 30 });
         let call = self.driver.begin(call);
@@ -166,11 +162,24 @@ impl<'a> Life<'a> {
             assert_eq!(first["event"], "progress", "the result came before any progress: {first}");
             self.driver.put_back(first);
         } else {
-            self.house.server.until_within(PATIENCE, "the call arrives", async || calls(self) > before).await;
-            // It has arrived; that its tool has begun nobody tells.
-            tokio::time::sleep(Duration::from_millis(300)).await;
+            for _ in 0..PATIENCE * 10 {
+                if self.count("begun", label).await > before {
+                    return call;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            panic!("the tool behind has not begun");
         }
         call
+    }
+
+    /// What a tool of the server's has counted under a label.
+    async fn count(&mut self, tool: &str, label: &str) -> usize {
+        let asked = json!({ "op": "call", "name": tool, "arguments": { "label": label } });
+        let answer = self.driver.does(asked).await;
+        // A route's answer is JSON within the text.
+        let text = answer["content"][0]["text"].as_str().unwrap();
+        text.trim_matches('"').parse().unwrap_or_else(|_| panic!("{answer}"))
     }
 
     /// What a call told of its progress.
@@ -184,12 +193,9 @@ impl<'a> Life<'a> {
         if matches!(self.row.kind, Kind::Everything) {
             return None;
         }
-        let arguments = json!({ "label": self.label });
+        let label = self.label.clone();
         for _ in 0..PATIENCE * 10 {
-            let asked = json!({ "op": "call", "name": "given_up", "arguments": arguments });
-            let answer = self.driver.does(asked).await;
-            let text = answer["content"][0]["text"].as_str().unwrap().trim_matches('"').to_owned();
-            if text == self.given_up.to_string() {
+            if self.count("given_up", &label).await == self.given_up {
                 return Some(true);
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -199,7 +205,8 @@ impl<'a> Life<'a> {
 
     async fn gives_up_a_call(&mut self) {
         let session = self.session().await;
-        let call = self.begin_to_wait(60.0, 240).await;
+        let label = self.label.clone();
+        let call = self.begin_to_wait(60.0, 240, &label).await;
         let cancelled = self.driver.does(json!({ "op": "cancel", "target": call })).await;
         assert_eq!(cancelled["cancelled"], true);
         let line = self.driver.result_of(call).await;
@@ -221,7 +228,8 @@ impl<'a> Life<'a> {
 
     async fn loses_its_connection(&mut self) {
         let session = self.session().await;
-        let call = self.begin_to_wait(3.0, 12).await;
+        // What becomes of this call behind is not counted with those that are cut off on purpose.
+        let call = self.begin_to_wait(3.0, 12, "its connection breaks").await;
         self.front.cut();
         let line = self.driver.result_of(call).await;
         let steps = self.steps_of(call);
@@ -232,6 +240,10 @@ impl<'a> Life<'a> {
         self.sees(Moment::Broken, told(&line));
         if self.driver.run(echo("next")).await["ok"] != true {
             self.driver.run(json!({ "op": "close" })).await;
+            // A client that has broken down says no goodbye.
+            if self.reason(&session).await.is_null() {
+                self.house.terminate(&session).await;
+            }
             self.connect().await;
         } else {
             assert_eq!(self.session().await, session);
@@ -240,7 +252,8 @@ impl<'a> Life<'a> {
 
     async fn is_terminated(&mut self) {
         let session = self.session().await;
-        let call = self.begin_to_wait(60.0, 240).await;
+        let label = self.label.clone();
+        let call = self.begin_to_wait(60.0, 240, &label).await;
         self.given_up += 1;
         self.house.terminate(&session).await;
         self.hears_of(Moment::Terminated, call, "terminated").await;
@@ -251,7 +264,8 @@ impl<'a> Life<'a> {
 
     async fn is_revoked(&mut self) {
         let session = self.session().await;
-        let call = self.begin_to_wait(60.0, 240).await;
+        let label = self.label.clone();
+        let call = self.begin_to_wait(60.0, 240, &label).await;
         self.given_up += 1;
         let path = format!("/api/v1/applications/{}/sessions/{session}", self.house.application);
         let (status, body) = self.house.operator.delete(&path).await;

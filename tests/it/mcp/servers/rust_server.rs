@@ -97,7 +97,9 @@ impl ServerHandler for Tools {
         let given = request.arguments.unwrap_or_default();
         let text = match &*request.name {
             "echo" => format!("Echo: {}", given["message"].as_str().unwrap()),
-            "wait" if self.wait(&given, &context).await => format!("waited {} seconds", given["seconds"]),
+            "wait" if self.wait(&given, &context).await => {
+                format!("waited {} seconds", given["seconds"].as_f64().unwrap())
+            }
             "wait" => "cancelled".into(),
             _ => self.cancelled.lock().get(&label(&given)).copied().unwrap_or(0).to_string(),
         };
