@@ -58,8 +58,10 @@ struct Life<'a> {
     token: String,
     /// What our records, the server's sessions and its tools know it by.
     label: String,
-    /// Calls of its that were to be cancelled.
+    /// How many calls of its were to be cancelled.
     given_up: usize,
+    /// The session in which it gave a call up by itself.
+    gave_up_in: String,
     /// How the server took the ends of its sessions.
     partings: Vec<String>,
     seen: Vec<(Moment, String)>,
@@ -76,7 +78,21 @@ impl<'a> Life<'a> {
         let (token, front) = (house.token().await, Front::before(house).await);
         let (driver, label) = (Driver::start(sdk), format!("{sdk:?}"));
         let (partings, seen) = (vec![], vec![]);
-        Self { row, sdk, house, witness, server, front, driver, token, label, given_up: 0, partings, seen }
+        Self {
+            row,
+            sdk,
+            house,
+            witness,
+            server,
+            front,
+            driver,
+            token,
+            label,
+            given_up: 0,
+            gave_up_in: String::new(),
+            partings,
+            seen,
+        }
     }
 
     fn sees(&mut self, moment: Moment, what: impl Into<String>) {
@@ -216,6 +232,7 @@ impl<'a> Life<'a> {
         let noticed = self.all_noticed().await;
         let told = async || self.passed(&session).iter().any(is_cancelled);
         self.house.server.until_within(PATIENCE, "the server is told", told).await;
+        self.gave_up_in = session.clone();
         self.sees(
             Moment::GivenUp,
             match noticed {
@@ -257,7 +274,7 @@ impl<'a> Life<'a> {
         self.given_up += 1;
         self.house.terminate(&session).await;
         self.hears_of(Moment::Terminated, call, "terminated").await;
-        self.parts(&session).await;
+        self.parts(&session, 1).await;
         self.driver.run(json!({ "op": "close" })).await;
         self.connect().await;
     }
@@ -271,7 +288,7 @@ impl<'a> Life<'a> {
         let (status, body) = self.house.operator.delete(&path).await;
         assert_eq!(status, StatusCode::OK, "{body}");
         self.hears_of(Moment::Revoked, call, "revoked").await;
-        self.parts(&session).await;
+        self.parts(&session, 1).await;
         self.driver.run(json!({ "op": "close" })).await;
         self.token = self.house.token().await;
         self.connect().await;
@@ -288,19 +305,21 @@ impl<'a> Life<'a> {
     }
 
     async fn says_goodbye(&mut self) {
-        let noticed = self.all_noticed().await;
-        if noticed == Some(false) {
-            self.partings.push("the tool of a call that was cut off runs on".into());
+        match self.all_noticed().await {
+            Some(true) => {}
+            Some(false) => self.partings.push("the tool of a call that was cut off runs on".into()),
+            None => self.partings.push("its tool does not look".into()),
         }
         let session = self.session().await;
         self.driver.does(json!({ "op": "close" })).await;
-        self.parts(&session).await;
+        self.parts(&session, 0).await;
         let reason = self.reason(&session).await;
         self.sees(Moment::Goodbye, if reason == "client" { "ok".into() } else { reason.to_string() });
     }
 
-    /// Waits until the server has answered that the session is over, and asks it for that session itself.
-    async fn parts(&mut self, session: &str) {
+    /// Waits until the server has answered that the session is over, and asks it for that session itself. So many of its
+    /// calls were cut off.
+    async fn parts(&mut self, session: &str, cut_off: usize) {
         let passed = self.passed(session);
         let theirs = passed.iter().find_map(|one| one.header("mcp-session-id")).unwrap().to_owned();
         let goodbyes = || -> Vec<_> {
@@ -309,6 +328,12 @@ impl<'a> Life<'a> {
         };
         let said = async || goodbyes().iter().any(|one| one.status.is_some());
         self.house.server.until_within(PATIENCE, "the server is told goodbye", said).await;
+        let cancelled = usize::from(session == self.gave_up_in) + cut_off;
+        let passed = self.witness.passed();
+        let of_it = passed.iter().filter(|one| one.header("mcp-session-id") == Some(&*theirs));
+        if of_it.filter(|one| is_cancelled(one)).count() < cancelled {
+            self.partings.push("its call is not cancelled".into());
+        }
         let status = goodbyes()[0].status.unwrap();
         if !status.is_success() {
             self.partings.push(format!("DELETE is answered with {}", status.as_u16()));

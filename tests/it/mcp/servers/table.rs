@@ -1,13 +1,17 @@
 //! What was seen of each server. A run that sees something else says so in full, in this form.
 
 use super::{Kind, Moment, Row};
+use crate::mcp::foreign::Sdk;
 
 pub const TABLE: &[Row] = &[
     Row {
         kind: Kind::Everything,
         name: "`@modelcontextprotocol/server-everything` 2026.8.31 (npm)",
         about: "The reference server, on the TypeScript SDK 1. Its streams can be resumed.",
-        differs: &[(Moment::GivenUp, None, "it is told; its tool does not look")],
+        differs: &[
+            (Moment::GivenUp, None, "it is told; its tool does not look"),
+            (Moment::LeavesNothing, None, "its tool does not look"),
+        ],
     },
     Row {
         kind: Kind::Python2,
@@ -31,8 +35,20 @@ pub const TABLE: &[Row] = &[
         kind: Kind::FastapiMcp,
         name: "`fastapi-mcp` 0.4.0 (PyPI)",
         about: "Its tools are the routes of a FastAPI application, called on the official Python SDK 1. It answers with JSON \
-                only, once a call is over: nothing streams.",
-        differs: &[(Moment::Progress, None, "none to be had")],
+                only, once a call is over: nothing streams, and \
+                who loses the connection before has nothing to resume by.",
+        differs: &[
+            (Moment::Progress, None, "none to be had"),
+            (Moment::Broken, Some(Sdk::Python2), "`MCPError` -32000 “Connection closed”"),
+            (
+                Moment::Broken,
+                Some(Sdk::Python1),
+                "`RemoteProtocolError` “Server disconnected without sending a response.”",
+            ),
+            (Moment::Broken, Some(Sdk::TypeScript2), "`TypeError` “fetch failed”"),
+            (Moment::Broken, Some(Sdk::TypeScript1), "`TypeError` “fetch failed”"),
+            (Moment::Broken, Some(Sdk::Rust), "`Client` “Client error”"),
+        ],
     },
     Row {
         kind: Kind::TypeScript1,
