@@ -8,8 +8,7 @@ Each is set up as its own documentation begins. It prints `ready <port>` on stdo
 connections (0 = any free port); its log goes to stderr. It ends when its standard input closes, and on SIGTERM.
 
 Tools: `echo {message}`; `wait {seconds, steps, label}`, which reports progress after each step where its framework lets it;
-`given_up {label}`, how many with this label were cancelled; where nothing reports,
-`begun {label}`, how many have begun.
+`given_up {label}`, how many with this label were cancelled; where nothing reports, `begun {label}`, how many have begun.
 """
 
 import asyncio
