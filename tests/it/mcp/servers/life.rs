@@ -136,6 +136,8 @@ impl<'a> Life<'a> {
         self.sees(Moment::Lists, if lists { "ok".into() } else { tools.to_string() });
         let answer = self.driver.does(echo("hello")).await;
         let text = answer["content"][0]["text"].as_str().unwrap_or("");
+        let theirs = self.theirs(&self.session().await);
+        assert!(self.is_known(&theirs).await, "a session that lives is known");
         self.sees(Moment::Calls, if text.contains("hello") { "ok".into() } else { answer.to_string() });
 
         let label = self.label.clone();
@@ -318,11 +320,27 @@ impl<'a> Life<'a> {
         self.sees(Moment::Goodbye, if reason == "client" { "ok".into() } else { reason.to_string() });
     }
 
+    /// Whether the server itself, asked past the gateway, has this session of its own.
+    async fn is_known(&self, theirs: &str) -> bool {
+        let asked = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/list" });
+        let asked = self.house.server.http.post(self.server).json(&asked);
+        let asked = asked.header("accept", "application/json, text/event-stream");
+        let asked = asked.header("mcp-protocol-version", "2025-11-25").header("mcp-session-id", theirs);
+        let status = asked.send().await.unwrap().status();
+        assert!(status.is_success() || status.is_client_error(), "{status}");
+        status.is_success()
+    }
+
+    /// The server's own name for a session of ours.
+    fn theirs(&self, session: &str) -> String {
+        let passed = self.passed(session);
+        passed.iter().find_map(|one| one.header("mcp-session-id")).unwrap().to_owned()
+    }
+
     /// Waits until the server has answered that the session is over, and asks it for that session itself. So many of its
     /// calls were cut off.
     async fn parts(&mut self, session: &str, cut_off: usize) {
-        let passed = self.passed(session);
-        let theirs = passed.iter().find_map(|one| one.header("mcp-session-id")).unwrap().to_owned();
+        let theirs = self.theirs(session);
         let goodbyes = || -> Vec<_> {
             let passed = self.witness.passed().into_iter();
             passed.filter(|one| is_goodbye(one) && one.header("mcp-session-id") == Some(&*theirs)).collect()
@@ -340,13 +358,7 @@ impl<'a> Life<'a> {
             self.partings.push(format!("DELETE is answered with {}", status.as_u16()));
             return;
         }
-        let asked = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/list" });
-        let asked = self.house.server.http.post(self.server).json(&asked);
-        let asked = asked.header("accept", "application/json, text/event-stream");
-        let asked =
-            asked.header("mcp-protocol-version", "2025-11-25").header("mcp-session-id", theirs.as_str());
-        let answer = asked.send().await.unwrap();
-        if !answer.status().is_client_error() {
+        if self.is_known(&theirs).await {
             self.partings
                 .push(format!("DELETE is answered with {}, and the session goes on", status.as_u16()));
         }

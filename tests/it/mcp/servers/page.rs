@@ -11,7 +11,8 @@ to a run of the real server behind the gateway, before each real client, through
 own documentation begins, and speaks Streamable HTTP with sessions; each client speaks 2025-11-25. What the callers of each
 client see in full is in [mcp-clients.md](mcp-clients.md).
 
-`ok`: as it should be. Anything else is what was seen.
+`ok`: as it should be. Anything else is what was seen. Python `mcp` 1.30.0 by itself tells nobody when its caller gives a call
+up; here its caller says so to the server by hand.
 
 ";
 
