@@ -57,6 +57,7 @@ const ROWS: &[Row] = &[
         run: rows::media::media,
     },
     Row { name: "lists", title: "lists and counts among very many sessions", run: rows::lists::lists },
+    Row { name: "restart", title: "a restart with very many open sessions", run: rows::restart::restart },
     Row { name: "lines", title: "log lines appended, read anywhere and downloaded", run: rows::lines::lines },
     Row {
         name: "workload-logs",

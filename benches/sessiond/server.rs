@@ -77,9 +77,19 @@ impl Process {
 
     /// Memory, now; KiB.
     pub fn resident(&self) -> anyhow::Result<u64> {
+        self.kibibytes("VmRSS:")
+    }
+
+    /// The most memory it ever had; KiB.
+    pub fn peak(&self) -> anyhow::Result<u64> {
+        self.kibibytes("VmHWM:")
+    }
+
+    fn kibibytes(&self, name: &str) -> anyhow::Result<u64> {
         let status = self.file("status")?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        Ok(line.context("no VmRSS in /proc/…/status")?.trim().trim_end_matches(" kB").parse()?)
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let line = line.with_context(|| format!("no {name} in /proc/…/status"))?;
+        Ok(line.trim().trim_end_matches(" kB").parse()?)
     }
 
     /// Memory, now and at its peak, in words.

@@ -63,6 +63,19 @@ impl Line {
         }
     }
 
+    /// Memory in KiB that should be at most so many times its yardstick.
+    pub fn memory(what: impl Into<String>, ours: u64, yardstick: u64, at_most: f64) -> Self {
+        let ratio = ours as f64 / yardstick as f64;
+        Self::Figure {
+            what: what.into(),
+            ours: format!("{} MiB", ours >> 10),
+            yardstick: format!("{} MiB", yardstick >> 10),
+            ratio: format!("{ratio:.2}"),
+            aim: format!("ratio <= {at_most}"),
+            met: Some(ratio <= at_most),
+        }
+    }
+
     /// A figure without an aim.
     pub fn plain(what: impl Into<String>, ours: String, yardstick: String) -> Self {
         Self::Figure {

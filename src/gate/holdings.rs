@@ -21,7 +21,7 @@ pub enum Side {
 
 /// Finds what a credential opened. Other issuers' tokens are found by their organization: those who end them do not tell
 /// them apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum CredentialId {
     Access(Uuid),
     Session(SessionNumber),
@@ -43,7 +43,7 @@ impl CredentialId {
 }
 
 /// Whose credentials a change may have ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Concerned {
     One(CredentialId),
     Organization(OrganizationNumber),

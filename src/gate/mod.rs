@@ -10,6 +10,7 @@ mod known;
 mod ordered;
 mod tally;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use parking_lot::{RwLock, RwLockReadGuard};
@@ -174,9 +175,9 @@ impl Gate {
     /// under way: cancelled already, to be waited for by whoever wants to answer "it is over".
     pub fn apply(&self, changes: impl IntoIterator<Item = Change>) -> Vec<Arc<Flight>> {
         let mut known = self.known.write();
-        let (mut cancelled, mut concerned) = (Vec::new(), Vec::new());
+        let (mut cancelled, mut concerned) = (Vec::new(), HashSet::new());
         for change in changes {
-            concerned.extend(known.concerned(&change).filter(|one| !concerned.contains(one)));
+            concerned.extend(known.concerned(&change));
             known.apply(change, &mut cancelled);
         }
         known.end_opened(&concerned, &mut cancelled);

@@ -136,7 +136,7 @@ impl Errand {
             done = work => done.map_err(|fault| (fault, false)),
         };
         done.map_err(|(fault, cut)| {
-            if cut || fault == Fault::too_slow() {
+            if cut || fault.leaves_it_at_work() {
                 self.give_up(&fault);
             }
             fault

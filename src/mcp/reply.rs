@@ -132,7 +132,7 @@ impl Fault {
         Self::new(-32000, "The gateway has lost the answer to this call: call again").because("stream_lost")
     }
 
-    /// It began an answer that is no stream, and does not come to its end.
+    /// The upstream began an answer that is no stream, and does not come to its end.
     pub fn upstream_slow() -> Self {
         let text = "The MCP server behind this gateway is too slow: it began to answer, and was silent for longer than \
                     --upstream-timeout";
@@ -164,9 +164,14 @@ impl Fault {
         message::error_in(body).unwrap_or_else(|| Self::unanswered(status))
     }
 
-    /// It takes longer than the operator allows.
+    /// The upstream takes longer to begin an answer than the operator allows.
     pub fn too_slow() -> Self {
         Self::upstream_refused("has not begun to answer in time")
+    }
+
+    /// Whether the upstream may still be at work on the call: whoever gives the call up has to say so there.
+    pub fn leaves_it_at_work(&self) -> bool {
+        *self == Self::too_slow() || *self == Self::upstream_slow()
     }
 
     /// It answered, but not so that a client could do anything with it.

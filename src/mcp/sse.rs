@@ -317,7 +317,7 @@ impl Gateway {
                 Ok(conveyed.last)
             }
             Err(fault) => {
-                if fault == Fault::too_slow() {
+                if fault.leaves_it_at_work() {
                     errand.give_up(&fault);
                 }
                 wire.refuse(&errand.ids, &fault).await;

@@ -124,6 +124,45 @@ async fn nothing_is_recorded_of_a_credential_after_the_event_that_ended_it() {
         let person = people["items"][0]["id"].as_str().unwrap().to_owned();
         let (ended, last) = last_of(&server, &person, "organization_issuers_set").await;
         assert!(last < ended, "an issuer: {last} after {ended}");
+        // The person of a key is disabled.
+        let body = json!({ "name": "k", "scopes": ["mcp:invoke"], "user": { "id": "grace" } });
+        let made = operator.post("/api/v1/api-keys", body).await.1;
+        let text = |at: &str| made.pointer(at).and_then(Value::as_str).unwrap().to_owned();
+        let person = text("/apiKey/user/principalId");
+        let holder = server.holder(text("/key"));
+        let agents = holder.connect_many(24).await;
+        let path = format!("/api/v1/principals/{person}/disable");
+        race(&agents, &holder, async { operator.post(&path, json!({})).await.0.as_u16() }).await;
+        let (ended, last) = last_of(&server, &person, "principal_disabled").await;
+        assert!(0 < last && last < ended, "a person: {last} after {ended}");
+        let path = format!("/api/v1/principals/{person}/enable");
+        assert!(operator.post(&path, json!({})).await.0.is_success());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_recorded_of_a_token_after_the_answer_that_it_is_given_up() {
+    let server = Server::start().await;
+    let operator = server.operator().await;
+    let body = json!({ "name": "a", "scopes": ["mcp:invoke"] });
+    let made = operator.post("/api/v1/service-accounts", body).await.1;
+    let text = |at: &str| made.pointer(at).and_then(Value::as_str).unwrap().to_owned();
+    let (id, client, secret) =
+        (text("/serviceAccount/id"), text("/serviceAccount/clientId"), text("/clientSecret"));
+    for _ in 0..8 {
+        let token = server.token_for(&client, &secret, "").await;
+        let holder = server.holder(token.clone());
+        let agents = holder.connect_many(24).await;
+        let mut then = 0;
+        let give_up = async {
+            let request = server.http.post(server.url("/oauth2/revoke")).bearer_auth(&token);
+            let answer = request.form(&[("token", &token)]).send().await.unwrap();
+            // There is no event of it: what is recorded when the answer is there is all.
+            then = last_of(&server, &id, "connected").await.1;
+            answer.status().as_u16()
+        };
+        race(&agents, &holder, give_up).await;
+        assert_eq!(last_of(&server, &id, "connected").await.1, then);
     }
 }
 

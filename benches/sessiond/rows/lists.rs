@@ -14,8 +14,10 @@ use crate::table::{Line, milliseconds, thousands};
 const SAMPLES: usize = 1_000;
 
 /// What is asked, after the application's sessions.
-const QUESTIONS: [(&str, &str); 5] = [
+const QUESTIONS: [(&str, &str); 7] = [
     ("list 100, p50", "?limit=100"),
+    ("list 100 by last activity, p50", "?limit=100&sort=lastActive"),
+    ("list 100 by expiry, p50", "?limit=100&sort=expires"),
     ("list by hostname, p50", "?limit=100&hostname=build-17.example.com"),
     ("count by status, p50", "/count"),
     ("count by hostname and client, p50", "/count?hostname=build-17.example.com&client=inspector"),

@@ -9,6 +9,7 @@ pub mod lists;
 pub mod media;
 pub mod peers;
 pub mod reports;
+pub mod restart;
 pub mod revoke;
 pub mod streams;
 pub mod terminals;

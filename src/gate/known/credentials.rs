@@ -2,6 +2,7 @@
 //! which changes are made; each change that can end a credential has those judged again whom it can concern. So nothing slips
 //! between, and nobody polls.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::Known;
@@ -74,7 +75,11 @@ impl Known {
     }
 
     /// Ends what was opened by credentials that have ended.
-    pub(in crate::gate) fn end_opened(&self, concerned: &[Concerned], cancelled: &mut Vec<Arc<Flight>>) {
+    pub(in crate::gate) fn end_opened(
+        &self,
+        concerned: &HashSet<Concerned>,
+        cancelled: &mut Vec<Arc<Flight>>,
+    ) {
         for holding in concerned.iter().flat_map(|one| self.holdings.concerned(*one)) {
             if let Some(end) = self.credential_end(&holding) {
                 holding.flight.cancel(Ending::Credential(end));

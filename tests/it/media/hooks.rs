@@ -1,8 +1,11 @@
 //! AdmissionWebhooks of an OvenMediaEngine, and the hooks that take them.
 
+use std::time::Duration;
+
 use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE, BASE64_URL_SAFE_NO_PAD};
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use super::{Caller, PATIENT, SESSIONS, STATISTICS, again, caller, key};
@@ -379,4 +382,38 @@ async fn what_older_engines_say_and_what_an_engine_asks_for_itself_is_taken() {
     left["client"] = Value::Null;
     assert_eq!(hook.signed(&left).await, json!({}));
     assert_eq!(key.response(SESSIONS).await, json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_comes_in_by_a_hook_after_the_event_that_deleted_it() {
+    let server = Server::with(&PATIENT).await;
+    let operator = server.operator().await;
+    for round in 0..8 {
+        let hook = Hook::new(&server, json!({ "name": "edge" })).await;
+        let come_in = async |port: u16| {
+            let url = format!("ws://host/app/stream?session=round-{round}-{port}");
+            let body = call("outgoing", "opening", port, &url).to_string();
+            let signature = BASE64_URL_SAFE_NO_PAD.encode(signed(&hook.secret, body.as_bytes()));
+            for _ in 0..20 {
+                if hook.call(&body, Some(signature.clone())).await.0 != 200 {
+                    return;
+                }
+            }
+        };
+        let delete = async {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            assert_eq!(operator.delete(&format!("{HOOKS}/{}", hook.id)).await.0, 204);
+        };
+        tokio::join!(join_all((1..=24).map(come_in)), delete);
+        let mut connection = server.look_inside().await;
+        let (deleted, last): (i64, i64) = sqlx::query_as(
+            "select (select max(position) from event where type = 'hook_deleted'),
+                    (select coalesce(max(position), 0) from event where actor_id = ?)",
+        )
+        .bind(uuid::Uuid::parse_str(&hook.id).unwrap())
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+        assert!(0 < last && last < deleted, "round {round}: {last} beside {deleted}");
+    }
 }

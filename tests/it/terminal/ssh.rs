@@ -3,6 +3,8 @@
 use std::net::{IpAddr, TcpListener};
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use sessiond::terminal::frame::Size;
 use sessiond::terminal::ssh::{
@@ -369,6 +371,19 @@ fn what_is_no_host_key_is_said_so() {
     }
 }
 
+/// The same key, which says that its passphrase takes so many rounds of bcrypt to try. In the file its number follows the salt:
+/// the options of the key derivation, 24 bytes, are the salt's 16 with their length and the number.
+fn with_rounds(pem: &str, rounds: u32) -> String {
+    let text: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
+    let mut bytes = BASE64_STANDARD.decode(text).unwrap();
+    let mark = [0, 0, 0, 24, 0, 0, 0, 16];
+    let at = bytes.windows(mark.len()).position(|window| window == mark).unwrap() + mark.len() + 16;
+    bytes[at..at + 4].copy_from_slice(&rounds.to_be_bytes());
+    let text = BASE64_STANDARD.encode(bytes);
+    let lines: Vec<_> = text.as_bytes().chunks(70).map(|line| std::str::from_utf8(line).unwrap()).collect();
+    format!("-----BEGIN OPENSSH PRIVATE KEY-----\n{}\n-----END OPENSSH PRIVATE KEY-----\n", lines.join("\n"))
+}
+
 #[tokio::test]
 async fn keys_are_read_as_ssh_keygen_writes_them() {
     let sshd = Sshd::start();
@@ -391,6 +406,10 @@ async fn keys_are_read_as_ssh_keygen_writes_them() {
         assert_eq!(error.code(), "PRIVATE_KEY_UNUSABLE");
         assert!(error.to_string().contains(word), "{error}");
     }
+    let began = Instant::now();
+    let error = private_key(&with_rounds(&pem, 4_000_000_000), Some("open sesame")).unwrap_err();
+    assert!(error.to_string().contains("fewer rounds"), "{error}");
+    assert!(began.elapsed() < Duration::from_secs(5), "its rounds were gone through: {:?}", began.elapsed());
     let why = |pem: &str| private_key(pem, None).unwrap_err().to_string();
     let Credential::Key { pem, .. } = sshd.key("rsa") else { panic!("it is a key") };
     assert!(why(&pem).contains("ed25519"), "{}", why(&pem));

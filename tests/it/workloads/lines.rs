@@ -147,6 +147,34 @@ async fn a_large_log_is_downloaded_in_bounded_memory_however_slowly_it_is_taken(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_download_breaks_off_when_its_key_is_deleted() {
+    let server = Server::start().await;
+    let (own, about) = made(&server.operator().await, json!({ "name": "k", "scopes": ["session"] })).await;
+    let key = server.holds(Some(own));
+    let path = key.begin("task", app("Planner")).await;
+    let others = server.key(&["session"]).await;
+    // More than the sockets in between hold.
+    for batch in 0..20 {
+        assert_eq!(key.log(&path, &texts(batch * 8_000, 8_000)).await.0, 201);
+    }
+    let mut bytes = key.send(Method::GET, &format!("{path}/logs/download"), None).await.bytes_stream();
+    bytes.next().await.unwrap().unwrap();
+    let id = about["apiKey"]["id"].as_str().unwrap();
+    assert_eq!(server.operator().await.delete(&format!("/api/v1/api-keys/{id}")).await.0, 204);
+    let broken = async {
+        while let Some(piece) = bytes.next().await {
+            if piece.is_err() {
+                return true;
+            }
+        }
+        false
+    };
+    let broken = tokio::time::timeout(Duration::from_secs(60), broken).await;
+    assert_eq!(broken, Ok(true), "a part was given for the whole");
+    assert_eq!(others.see(&format!("{path}/logs?limit=1")).await["total_lines"], 160_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn logging_does_not_hold_up_heartbeats() {
     let server = Server::start().await;
     let key = server.key(&["session"]).await;

@@ -1,8 +1,9 @@
 //! A house in which everything can be opened with one credential, and every way can be gone.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use reqwest::StatusCode;
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
@@ -368,8 +369,21 @@ impl House {
         self.holder.get("/api/v1/sessions").await.0.is_success()
     }
 
-    /// That the server behind was told of the end: its calls cancelled.
+    /// That the server behind was told of the end: its calls cancelled, and goodbye said for each session that has ended, and
+    /// for no other.
     pub async fn check_upstream(&self, way: &Way) {
+        let has_ended = |thing: &&Thing| matches!((way.fate)(**thing), Fate::Session(_));
+        let over =
+            Thing::WITH_UPSTREAM.iter().filter(|thing| way.by.opens(**thing)).filter(has_ended).count();
+        let goodbyes = || {
+            let sent = self.upstream.sent().into_iter().filter(|sent| sent.method == Method::DELETE);
+            sent.filter_map(|sent| sent.header("mcp-session-id").map(str::to_owned)).collect::<BTreeSet<_>>()
+        };
+        self.mcp
+            .server
+            .until("the sessions that are over at the server behind", async || goodbyes().len() >= over)
+            .await;
+        assert_eq!(goodbyes().len(), over, "{}: goodbye was said for sessions that go on", way.name);
         if (way.fate)(Thing::ModernCall) != Fate::Stays && way.by.opens(Thing::ModernCall) {
             let given_up = || self.upstream.told.given_up.load(std::sync::atomic::Ordering::SeqCst);
             // What `noted` and `noted and silent` were asked for.

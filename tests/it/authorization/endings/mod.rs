@@ -41,6 +41,9 @@ impl Thing {
         Self::Watcher,
     ];
 
+    /// Those that have a session at the server behind: where theirs ends, that one is told goodbye.
+    pub const WITH_UPSTREAM: [Self; 4] = [Self::McpStream, Self::McpCall, Self::McpEvents, Self::Wire];
+
     fn said(self) -> &'static str {
         match self {
             Self::ApplicationFeed => "an application's feed",
@@ -170,6 +173,16 @@ impl Way {
     fn leaves_credential(&self) -> bool {
         (self.fate)(Thing::ApplicationFeed) == Fate::Stays
     }
+
+    /// What becomes of MCP sessions at the server behind the gateway.
+    fn upstream(&self) -> &'static str {
+        match (self.fate)(Thing::McpStream) {
+            _ if !self.by.opens(Thing::McpStream) => "",
+            Fate::Session(_) => "told goodbye (DELETE)",
+            Fate::Credential(_) => "stay with theirs; calls are cancelled",
+            Fate::Stays => "stay",
+        }
+    }
 }
 
 /// The part of the page about rights that says what ends with what.
@@ -184,14 +197,15 @@ pub fn page() -> String {
     for thing in Thing::ALL {
         write!(page, " {} |", thing.said()).unwrap();
     }
-    page.push_str("\n|---|---|");
-    page.push_str(&"---|".repeat(Thing::ALL.len()));
+    page.push_str(" the sessions at the server behind |\n|---|---|");
+    page.push_str(&"---|".repeat(Thing::ALL.len() + 1));
     for way in ways::ALL {
         write!(page, "\n| {} | {} |", way.name, way.by.said()).unwrap();
         for thing in Thing::ALL {
             let fate = if way.by.opens(thing) { (way.fate)(thing).said() } else { String::new() };
             write!(page, " {fate} |").unwrap();
         }
+        write!(page, " {} |", way.upstream()).unwrap();
     }
     page.push_str(
         "\n\nSecrets of clients are no credentials for requests: rotating one ends no token that was issued before. Sessions \
