@@ -15,10 +15,10 @@ use axum::serve::ListenerExt;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
+use sqlx::ConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions, Connection};
 
-use crate::connection::{ask, block_on, request};
+use crate::connection::{Connection, ask, block_on, request};
 use crate::load::{Connects, open_sessions};
 
 const CLIENT_ID: &str = "bench";
@@ -125,8 +125,16 @@ pub struct Written {
 }
 
 impl Server {
-    /// Starts it in a directory. Nothing goes stale and no token expires while we measure.
+    /// Starts it in a directory, and waits until it is ready.
     pub fn start(directory: &Path) -> anyhow::Result<Self> {
+        let server = Self::begin(directory)?;
+        server.until_ready()?;
+        Ok(server)
+    }
+
+    /// Starts it and waits until its door is open, behind which it may still be loading. Nothing goes stale and no token
+    /// expires while we measure.
+    pub fn begin(directory: &Path) -> anyhow::Result<Self> {
         let database = directory.join("sessiond.db");
         let mut command = Command::new(env!("CARGO_BIN_EXE_sessiond"));
         for (name, _) in
@@ -159,6 +167,20 @@ impl Server {
             lines.filter(|line| !line.contains("\"INFO\"")).for_each(|line| eprintln!("sessiond: {line}"));
         });
         Ok(Self { process, address, database })
+    }
+
+    /// Waits until it serves.
+    pub fn until_ready(&self) -> anyhow::Result<()> {
+        let began = Instant::now();
+        block_on(async {
+            let mut connection = Connection::open(self.address).await?;
+            let question = request("GET /readyz", "", None);
+            while connection.exchange(&question).await?.status != 200 {
+                ensure!(began.elapsed() < Duration::from_secs(300), "it does not get ready");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            Ok(())
+        })
     }
 
     /// A fresh access token that may do everything.
@@ -259,7 +281,7 @@ fn look(database: &Path, sql: &'static str, position: i64) -> anyhow::Result<(i6
         let options = SqliteConnectOptions::new().filename(database).read_only(true);
         let mut connection = options.connect().await?;
         let numbers = sqlx::query_as(sql).bind(position).fetch_one(&mut connection).await?;
-        connection.close().await?;
+        sqlx::Connection::close(connection).await?;
         Ok(numbers)
     })
 }

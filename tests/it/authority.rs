@@ -128,12 +128,12 @@ async fn nothing_is_recorded_of_a_credential_after_the_event_that_ended_it() {
         let body = json!({ "name": "k", "scopes": ["mcp:invoke"], "user": { "id": "grace" } });
         let made = operator.post("/api/v1/api-keys", body).await.1;
         let text = |at: &str| made.pointer(at).and_then(Value::as_str).unwrap().to_owned();
-        let person = text("/apiKey/user/principalId");
+        let (key, person) = (text("/apiKey/id"), text("/apiKey/user/principalId"));
         let holder = server.holder(text("/key"));
         let agents = holder.connect_many(24).await;
         let path = format!("/api/v1/principals/{person}/disable");
         race(&agents, &holder, async { operator.post(&path, json!({})).await.0.as_u16() }).await;
-        let (ended, last) = last_of(&server, &person, "principal_disabled").await;
+        let (ended, last) = last_of(&server, &key, "principal_disabled").await;
         assert!(0 < last && last < ended, "a person: {last} after {ended}");
         let path = format!("/api/v1/principals/{person}/enable");
         assert!(operator.post(&path, json!({})).await.0.is_success());

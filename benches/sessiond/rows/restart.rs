@@ -56,18 +56,10 @@ struct Run {
 
 fn again(bench: &Bench) -> anyhow::Result<Run> {
     let began = Instant::now();
-    let server = Server::start(&bench.root.join("restart"))?;
+    let server = Server::begin(&bench.root.join("restart"))?;
     let over = Arc::new(AtomicBool::new(false));
     let watching = watch(server.address, over.clone());
-    block_on(async {
-        let mut connection = Connection::open(server.address).await?;
-        let question = request("GET /readyz", "", None);
-        while connection.exchange(&question).await?.status != 200 {
-            ensure!(began.elapsed() < Duration::from_secs(300), "it does not get ready");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        Ok(())
-    })?;
+    server.until_ready()?;
     let ready = began.elapsed();
     over.store(true, Ordering::Relaxed);
     let (longest, answers) = watching.join().ok().context("nobody watched")??;
