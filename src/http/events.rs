@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::App;
 use super::extract::{AgentOrEnded, CanRead, Ids, Query};
-use super::problem::{Problem, ProblemBody};
+use super::problem::Problem;
 use super::words::{ActorWord, KindWord};
 use crate::core::Time;
 use crate::core::caller::Caller;
@@ -165,8 +165,6 @@ type Object = std::collections::BTreeMap<String, u64>;
     ),
     responses(
         (status = 200, description = "The feed.", body = FeedEvent, content_type = "text/event-stream"),
-        (status = 400, description = "A parameter is wrong.", body = ProblemBody),
-        (status = 404, description = "No such application.", body = ProblemBody),
     ))]
 pub async fn application(
     CanRead(caller): CanRead,
@@ -202,8 +200,6 @@ pub async fn application(
     responses(
         (status = 200, description = "The feed.", body = FeedEvent, content_type = "text/event-stream"),
         (status = 204, description = "The session has ended, and you have seen it."),
-        (status = 400, description = "A parameter is wrong.", body = ProblemBody),
-        (status = 404, description = "No such session.", body = ProblemBody),
     ))]
 pub async fn session(
     AgentOrEnded(caller): AgentOrEnded,

@@ -13,8 +13,8 @@ use super::App;
 use super::events::FeedEvent;
 use super::extract::{CanRead, Ids, Query};
 use super::filter::{read_id, read_time};
-use super::page::{PagedParameters, read_flag, read_limit};
-use super::problem::{Problem, ProblemBody};
+use super::page::{PAGE, PagedParameters, read_flag, read_limit};
+use super::problem::Problem;
 use crate::core::event::NAMES;
 use crate::core::ids::Position;
 use crate::live::Told;
@@ -109,11 +109,9 @@ pub struct HistoryParameters {
     ),
     responses(
         (status = 200, description = "A page of events.", body = EventList, headers(
-            ("Log-Position" = i64, description = "The log position the page was true at."),
+            ("Log-Position" = i64, description = "The log position that this was true at."),
             ("Link" = String, description = "The next page, if there is one (RFC 8288)."),
         )),
-        (status = 400, description = "A parameter is wrong.", body = ProblemBody),
-        (status = 404, description = "No such application, or no such session in it.", body = ProblemBody),
     ))]
 pub async fn session_history(
     CanRead(caller): CanRead,
@@ -124,7 +122,7 @@ pub async fn session_history(
 ) -> Result<Response, Problem> {
     let [application, session] = ids;
     let activity = read_flag("activity", parameters.activity.as_deref())?;
-    let limit = read_limit(parameters.limit.as_deref(), 50)?;
+    let limit = read_limit(parameters.limit.as_deref(), PAGE)?;
     let before = read_position(parameters.cursor.as_deref())?;
     let events = app.sessions.history(&caller, application, session, activity, before, limit).await?;
     let (activity, limit) = (activity.to_string(), limit.to_string());
@@ -154,7 +152,7 @@ impl EventParameters {
             from: read_time("from", self.from.as_deref())?,
             until: read_time("until", self.until.as_deref())?,
             after,
-            limit: read_limit(self.limit.as_deref(), 50)?,
+            limit: read_limit(self.limit.as_deref(), PAGE)?,
         })
     }
 
@@ -203,11 +201,9 @@ fn read_types(text: Option<&str>) -> Result<Vec<String>, Problem> {
     ),
     responses(
         (status = 200, description = "A page of events.", body = EventList, headers(
-            ("Log-Position" = i64, description = "The log position the page was true at."),
+            ("Log-Position" = i64, description = "The log position that this was true at."),
             ("Link" = String, description = "The next page, if there is one (RFC 8288)."),
         )),
-        (status = 400, description = "A parameter is wrong.", body = ProblemBody),
-        (status = 404, description = "No such application or revocation.", body = ProblemBody),
     ))]
 pub async fn list_events(
     CanRead(caller): CanRead,

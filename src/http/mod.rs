@@ -20,6 +20,7 @@ mod oauth;
 mod page;
 pub mod problem;
 mod revocations;
+mod shared;
 mod terminals;
 pub mod unknown;
 mod words;
@@ -233,12 +234,12 @@ pub fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
         .split_for_parts();
     media::describe(&mut document);
     extract::describe(&mut document);
-    workloads::describe(&mut document);
     terminals::describe(&mut document);
     idempotency::describe(&mut document);
     unknown::describe(&mut document);
     words::describe(&mut document);
     problem::describe(&mut document);
+    shared::describe(&mut document);
     (router, document)
 }
 
@@ -308,6 +309,18 @@ fn no_such_method(family: Family) -> Problem {
         (name = "oauth", description = "Tokens."),
         (name = "service", description = "The service itself."),
     ),
+    // What only parameters are made of is not found by itself.
+    components(schemas(
+        words::EndingWord,
+        words::StageWord,
+        words::StatusWord,
+        filter::SessionSort,
+        terminals::LogFormat,
+        terminals::PeriodWord,
+        terminals::StatusWord,
+        workloads::LogSort,
+        workloads::WorkloadSort,
+    )),
     modifiers(&Security),
 )]
 struct Document;

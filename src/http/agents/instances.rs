@@ -13,9 +13,9 @@ use crate::core::relation::Way;
 use crate::http::App;
 use crate::http::extract::{CanEnd, CanRead, Ids, Query};
 use crate::http::filter::{
-    FilterParameters, ListParameters, OlderLimitParameter, PageParameters, StatusParameters,
+    FilterParameters, ListParameters, OLDER_PAGE, OlderLimitParameter, PageParameters, StatusParameters,
 };
-use crate::http::problem::{Problem, ProblemBody};
+use crate::http::problem::Problem;
 
 /// One session, under its older name.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -35,8 +35,6 @@ pub struct InstanceEnvelope {
     ),
     responses(
         (status = 200, description = "A page of sessions.", body = SessionList),
-        (status = 400, description = "A parameter is wrong.", body = ProblemBody),
-        (status = 404, description = "No such application.", body = ProblemBody),
     ))]
 pub async fn list_instances(
     CanRead(caller): CanRead,
@@ -44,7 +42,7 @@ pub async fn list_instances(
     Query(parameters): Query<ListParameters>,
     State(app): State<App>,
 ) -> Result<Response, Problem> {
-    let query = parameters.read(parameters.application()?, 50)?;
+    let query = parameters.read(parameters.application()?, OLDER_PAGE)?;
     Ok(listed(app.sessions.list(&caller, &query).await?, &parameters, query.sort, &uri))
 }
 
@@ -55,8 +53,6 @@ pub async fn list_instances(
     security(("bearer" = [])), params(("sessionId" = Uuid, Path, description = "The session.")),
     responses(
         (status = 200, description = "The session, live or ended.", body = InstanceEnvelope),
-        (status = 400, description = "The id is not a UUID.", body = ProblemBody),
-        (status = 404, description = "No such session.", body = ProblemBody),
     ))]
 pub async fn get_instance(
     CanRead(caller): CanRead,
@@ -75,8 +71,6 @@ pub async fn get_instance(
     security(("bearer" = [])), params(("sessionId" = Uuid, Path, description = "The session.")),
     responses(
         (status = 204, description = "The session has ended."),
-        (status = 400, description = "The id is not a UUID.", body = ProblemBody),
-        (status = 404, description = "No such session.", body = ProblemBody),
     ))]
 pub async fn revoke_instance(
     CanEnd(caller): CanEnd,
@@ -96,8 +90,6 @@ pub async fn revoke_instance(
     tag = "agentInstances", security(("bearer" = [])), params(("applicationId" = Uuid, Path, description = "The application.")),
     responses(
         (status = 204, description = "All have ended."),
-        (status = 400, description = "The id is not a UUID.", body = ProblemBody),
-        (status = 404, description = "No such application, or it is archived.", body = ProblemBody),
     ))]
 pub async fn revoke_instances(
     CanEnd(caller): CanEnd,

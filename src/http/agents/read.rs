@@ -13,7 +13,8 @@ use crate::http::App;
 use crate::http::extract::{CanEnd, CanRead, Ids, Query};
 use crate::http::figures::PolicyBody;
 use crate::http::filter::{
-    EndingParameters, FilterParameters, LimitParameter, ListParameters, PageParameters, StatusParameters,
+    EndingParameters, FilterParameters, LimitParameter, ListParameters, PAGE, PageParameters,
+    StatusParameters,
 };
 use crate::http::page::read_flag;
 use crate::http::problem::{Problem, ProblemBody};
@@ -43,11 +44,9 @@ pub(super) fn listed(page: Page, parameters: &ListParameters, sort: Sort, uri: &
     params(("applicationId" = Uuid, Path, description = "The application."), StatusParameters, FilterParameters, LimitParameter, PageParameters),
     responses(
         (status = 200, description = "A page of sessions.", body = SessionList, headers(
-            ("Log-Position" = i64, description = "The log position the page was true at."),
+            ("Log-Position" = i64, description = "The log position that this was true at."),
             ("Link" = String, description = "The next page, if there is one (RFC 8288)."),
         )),
-        (status = 400, description = "A parameter is wrong.", body = ProblemBody),
-        (status = 404, description = "No such application.", body = ProblemBody),
     ))]
 pub async fn list(
     CanRead(caller): CanRead,
@@ -57,7 +56,7 @@ pub async fn list(
     State(app): State<App>,
 ) -> Result<Response, Problem> {
     let [application] = ids;
-    let query = parameters.read(Some(application), 100)?;
+    let query = parameters.read(Some(application), PAGE)?;
     Ok(listed(app.sessions.list(&caller, &query).await?, &parameters, query.sort, &uri))
 }
 
@@ -71,11 +70,9 @@ pub async fn list(
     ),
     responses(
         (status = 200, description = "A page of sessions.", body = SessionList, headers(
-            ("Log-Position" = i64, description = "The log position the page was true at."),
+            ("Log-Position" = i64, description = "The log position that this was true at."),
             ("Link" = String, description = "The next page, if there is one (RFC 8288)."),
         )),
-        (status = 400, description = "A parameter is wrong.", body = ProblemBody),
-        (status = 404, description = "No such application.", body = ProblemBody),
     ))]
 pub async fn list_all(
     CanRead(caller): CanRead,
@@ -83,7 +80,7 @@ pub async fn list_all(
     Query(parameters): Query<ListParameters>,
     State(app): State<App>,
 ) -> Result<Response, Problem> {
-    let query = parameters.read(parameters.application()?, 100)?;
+    let query = parameters.read(parameters.application()?, PAGE)?;
     Ok(listed(app.sessions.list(&caller, &query).await?, &parameters, query.sort, &uri))
 }
 
@@ -121,9 +118,7 @@ fn counted(counts: StatusCounts) -> Response {
     tag = "agentSessions", security(("bearer" = [])),
     params(("applicationId" = Uuid, Path, description = "The application."), StatusParameters, FilterParameters),
     responses(
-        (status = 200, description = "How many there are.", body = SessionCount, headers(("Log-Position" = i64, description = "The log position the counts were true at."))),
-        (status = 400, description = "A parameter is wrong.", body = ProblemBody),
-        (status = 404, description = "No such application.", body = ProblemBody),
+        (status = 200, description = "How many there are.", body = SessionCount, headers(("Log-Position" = i64, description = "The log position that this was true at."))),
     ))]
 pub async fn count(
     CanRead(caller): CanRead,
@@ -142,9 +137,7 @@ pub async fn count(
 #[utoipa::path(get, path = "/api/v1/sessions/count", operation_id = "sessions.count", tag = "agentSessions", security(("bearer" = [])),
     params(("applicationId" = Option<Uuid>, Query, description = "Only this application's."), StatusParameters, FilterParameters),
     responses(
-        (status = 200, description = "How many there are.", body = SessionCount, headers(("Log-Position" = i64, description = "The log position the counts were true at."))),
-        (status = 400, description = "A parameter is wrong.", body = ProblemBody),
-        (status = 404, description = "No such application.", body = ProblemBody),
+        (status = 200, description = "How many there are.", body = SessionCount, headers(("Log-Position" = i64, description = "The log position that this was true at."))),
     ))]
 pub async fn count_all(
     CanRead(caller): CanRead,
@@ -161,8 +154,6 @@ pub async fn count_all(
     params(("applicationId" = Uuid, Path, description = "The application."), ("sessionId" = Uuid, Path, description = "The session.")),
     responses(
         (status = 200, description = "The session, live or ended.", body = SessionEnvelope),
-        (status = 400, description = "An id is not a UUID.", body = ProblemBody),
-        (status = 404, description = "No such application, or no such session in it.", body = ProblemBody),
     ))]
 pub async fn get(
     CanRead(caller): CanRead,
@@ -285,7 +276,7 @@ pub struct RevokeParameters {
     params(
         ("applicationId" = Uuid, Path, description = "The application."),
         FilterParameters,
-        ("status" = inline(Option<EndingWord>), Query, description = "`active` (active and idle ones, as in lists), `idle`, `expired` or `inactive` (of which expired ones are open), `all`; all that are open if left out."),
+        ("status" = Option<EndingWord>, Query, description = "`active` (active and idle ones, as in lists), `idle`, `expired` or `inactive` (of which expired ones are open), `all`; all that are open if left out."),
         ("dryRun" = Option<bool>, Query, description = "Only tell what it would come to."),
         ("bar" = Option<bool>, Query, description = "Bar what was issued before to the principals and OAuth clients of the sessions that fit. Without a filter everything issued for the application before is barred anyway."),
         ("includeKeys" = Option<bool>, Query, description = "Revoke API keys too: those that act for these principals, and those that opened these sessions. Needs `management:all`."),
@@ -293,8 +284,6 @@ pub struct RevokeParameters {
     ),
     responses(
         (status = 200, description = "How many sessions this call ended, and what it barred.", body = EndedMany),
-        (status = 400, description = "A parameter is wrong.", body = ProblemBody),
-        (status = 404, description = "No such application or principal, or it is archived.", body = ProblemBody),
         (status = 409, description = "It would bar more one by one than fits into one step (`too_many_to_bar`).", body = ProblemBody),
     ))]
 pub async fn revoke_all(
@@ -328,8 +317,6 @@ pub async fn revoke_all(
     ),
     responses(
         (status = 200, description = "One session ended, or none where it had ended before.", body = Ended),
-        (status = 400, description = "An id or parameter is wrong.", body = ProblemBody),
-        (status = 404, description = "No such application, or no such session in it.", body = ProblemBody),
     ))]
 pub async fn revoke(
     CanEnd(caller): CanEnd,
@@ -354,8 +341,6 @@ pub async fn revoke(
     params(("applicationId" = Uuid, Path, description = "The application."), ("sessionId" = Uuid, Path, description = "The session.")),
     responses(
         (status = 200, description = "One session ended, or none where it had ended before.", body = Ended),
-        (status = 400, description = "An id is not a UUID.", body = ProblemBody),
-        (status = 404, description = "No such application, or no such session in it.", body = ProblemBody),
     ))]
 pub async fn terminate(
     CanEnd(caller): CanEnd,
@@ -376,8 +361,6 @@ pub async fn terminate(
     params(("applicationId" = Uuid, Path, description = "The application."), ("sessionId" = Uuid, Path, description = "The session.")),
     responses(
         (status = 200, description = "The session, suspended.", body = SessionEnvelope),
-        (status = 400, description = "An id is not a UUID.", body = ProblemBody),
-        (status = 404, description = "No such application, or no such session in it.", body = ProblemBody),
         (status = 410, description = "The session has ended; `reason` says why.", body = ProblemBody),
     ))]
 pub async fn suspend(
@@ -398,8 +381,6 @@ pub async fn suspend(
     params(("applicationId" = Uuid, Path, description = "The application."), ("sessionId" = Uuid, Path, description = "The session.")),
     responses(
         (status = 200, description = "The session.", body = SessionEnvelope),
-        (status = 400, description = "An id is not a UUID.", body = ProblemBody),
-        (status = 404, description = "No such application, or no such session in it.", body = ProblemBody),
         (status = 410, description = "The session has ended; `reason` says why.", body = ProblemBody),
     ))]
 pub async fn resume(

@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::{Organization, PAGE, ReadFailures, WriteFailures, next_cursor};
+use super::{Organization, PAGE, next_cursor};
 use crate::core::caller::Scopes;
 use crate::directory::{KeyView, NewKey, Slice, User};
 use crate::http::extract::{Body, Ids, Query, given};
 use crate::http::filter::read_time;
 use crate::http::page;
-use crate::http::problem::{Problem, ProblemBody};
+use crate::http::problem::Problem;
 use crate::http::{App, time};
 
 /// An API key. Times are ISO 8601, UTC, in milliseconds.
@@ -131,7 +131,7 @@ pub struct ApiKeyQuery {
     /// How many to return at most.
     #[param(value_type = u32, required = false, minimum = 1, maximum = 200, default = 50)]
     limit: Option<String>,
-    /// `nextCursor` of the page before.
+    /// `nextCursor` of the page before, asked for in the same order.
     #[param(value_type = String, required = false)]
     cursor: Option<String>,
     /// Whether to return revoked ones too.
@@ -165,7 +165,7 @@ impl From<KeyView> for ApiKeyView {
 #[utoipa::path(
     get, path = "/api/v1/api-keys", operation_id = "apiKeys.list", tag = "apiKeys", security(("bearer" = [])),
     params(ApiKeyQuery),
-    responses((status = 200, description = "A page of API keys.", body = ApiKeyList), ReadFailures),
+    responses((status = 200, description = "A page of API keys.", body = ApiKeyList)),
 )]
 pub async fn list_api_keys(
     Organization(caller): Organization,
@@ -189,7 +189,6 @@ pub async fn list_api_keys(
     request_body = CreateApiKey,
     responses(
         (status = 201, description = "The key, with its text.", body = ApiKeyWithText),
-        WriteFailures,
     ),
 )]
 pub async fn create_api_key(
@@ -212,8 +211,6 @@ pub async fn create_api_key(
     params(("apiKeyId" = Uuid, Path, description = "The API key.")),
     responses(
         (status = 200, description = "The API key.", body = ApiKeyResponse),
-        (status = 404, description = "No such API key.", body = ProblemBody),
-        ReadFailures,
     ),
 )]
 pub async fn get_api_key(
@@ -235,8 +232,6 @@ pub async fn get_api_key(
     params(("apiKeyId" = Uuid, Path, description = "The API key.")),
     responses(
         (status = 204, description = "It is revoked."),
-        (status = 404, description = "No such API key.", body = ProblemBody),
-        WriteFailures,
     ),
 )]
 pub async fn revoke_api_key(

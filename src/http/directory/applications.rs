@@ -7,10 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{
-    DirectoryQuery, Organization, PassHeaders, ReadFailures, UpstreamCredentialView, WriteFailures,
-    next_cursor,
-};
+use super::{DirectoryQuery, Organization, PassHeaders, UpstreamCredentialView, next_cursor};
 use crate::core::application::Application;
 use crate::core::caller::Caller;
 use crate::directory::{NewApplication, WithSecret};
@@ -223,7 +220,7 @@ fn shown_with_secret(
     get, path = "/api/v1/applications", operation_id = "applications.list", tag = "applications",
     security(("bearer" = [])),
     params(DirectoryQuery),
-    responses((status = 200, description = "A page of applications.", body = ApplicationList), ReadFailures),
+    responses((status = 200, description = "A page of applications.", body = ApplicationList)),
 )]
 pub async fn list_applications(
     CanRead(caller): CanRead,
@@ -249,7 +246,6 @@ pub async fn list_applications(
     responses(
         (status = 201, description = "The application, with its secret.", body = ApplicationWithOauth),
         (status = 409, description = "Another application has this name.", body = ProblemBody),
-        WriteFailures,
     ),
 )]
 pub async fn create_application(
@@ -300,8 +296,6 @@ fn check_redirects(uris: &[String]) -> Result<(), Problem> {
     params(("applicationId" = Uuid, Path, description = "The application.")),
     responses(
         (status = 200, description = "The application.", body = ApplicationResponse),
-        (status = 404, description = "No such application.", body = ProblemBody),
-        ReadFailures,
     ),
 )]
 pub async fn get_application(
@@ -321,9 +315,7 @@ pub async fn get_application(
     request_body = UpdateApplication,
     responses(
         (status = 200, description = "The application as it is now.", body = ApplicationResponse),
-        (status = 404, description = "No such application, or it is archived.", body = ProblemBody),
         (status = 409, description = "Another application has this name.", body = ProblemBody),
-        WriteFailures,
     ),
 )]
 pub async fn update_application(
@@ -347,8 +339,6 @@ pub async fn update_application(
     params(("applicationId" = Uuid, Path, description = "The application.")),
     responses(
         (status = 204, description = "It is archived; nothing of its sessions is under way any more."),
-        (status = 404, description = "No such application, or it is archived already.", body = ProblemBody),
-        WriteFailures,
     ),
 )]
 pub async fn archive_application(
@@ -371,9 +361,7 @@ pub async fn archive_application(
     params(("applicationId" = Uuid, Path, description = "The application.")),
     responses(
         (status = 200, description = "The application, with its new secret.", body = ApplicationWithOauth),
-        (status = 404, description = "No such application, or it is archived.", body = ProblemBody),
         (status = 409, description = "A public application has no secret.", body = ProblemBody),
-        WriteFailures,
     ),
 )]
 pub async fn rotate_application_secret(

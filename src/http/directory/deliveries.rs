@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Organization, PAGE, ReadFailures, WriteFailures};
+use super::{Organization, PAGE};
 use crate::core::delivery::{Delivery, DeliveryStatus};
 use crate::core::ids::Position;
 use crate::http::extract::{Ids, Query};
@@ -71,7 +71,7 @@ pub struct DeliveriesQuery {
     /// How many to return at most.
     #[param(value_type = u32, required = false, minimum = 1, maximum = 200, default = 50)]
     limit: Option<String>,
-    /// `nextCursor` of the page before.
+    /// `nextCursor` of the page before, asked for in the same order.
     #[param(value_type = String, required = false)]
     cursor: Option<String>,
 }
@@ -103,8 +103,6 @@ impl DeliveryView {
     params(("webhookId" = Uuid, Path, description = "The webhook."), DeliveriesQuery),
     responses(
         (status = 200, description = "A page of deliveries.", body = DeliveryList),
-        (status = 404, description = "No such webhook.", body = ProblemBody),
-        ReadFailures,
     ),
 )]
 pub async fn list_deliveries(
@@ -145,9 +143,7 @@ pub async fn list_deliveries(
     ),
     responses(
         (status = 202, description = "The delivery; it is sent as soon as it is its turn.", body = DeliveryResponse),
-        (status = 404, description = "No such webhook, or no such delivery.", body = ProblemBody),
         (status = 409, description = "The webhook is disabled.", body = ProblemBody),
-        WriteFailures,
     ),
 )]
 pub async fn resend_delivery(

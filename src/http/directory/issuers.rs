@@ -7,7 +7,7 @@ use url::Url;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{Organization, ReadFailures, WriteFailures};
+use super::Organization;
 use crate::directory::NewIssuer;
 use crate::error::Error;
 use crate::http::App;
@@ -93,7 +93,7 @@ fn shown(app: &App, caller: &crate::core::caller::Caller) -> Json<IssuersBody> {
 #[utoipa::path(
     get, path = "/api/v1/organization/issuers", operation_id = "issuers.get", tag = "issuers",
     security(("bearer" = [])),
-    responses((status = 200, description = "The issuers.", body = IssuersBody), ReadFailures),
+    responses((status = 200, description = "The issuers.", body = IssuersBody)),
 )]
 pub async fn get_issuers(Organization(caller): Organization, State(app): State<App>) -> Json<IssuersBody> {
     shown(&app, &caller)
@@ -111,7 +111,6 @@ pub async fn get_issuers(Organization(caller): Organization, State(app): State<A
     responses(
         (status = 200, description = "The issuers.", body = IssuersBody),
         (status = 409, description = "Tokens of this issuer for this audience are taken already (`issuer_taken`).", body = ProblemBody),
-        WriteFailures,
     ),
 )]
 pub async fn set_issuers(

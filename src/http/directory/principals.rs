@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::{Organization, PAGE, ReadFailures, WriteFailures};
+use super::{Organization, PAGE};
 use crate::core::Time;
 use crate::directory::{Person, PersonQuery};
 use crate::http::extract::{Ids, Query};
 use crate::http::page;
-use crate::http::problem::{Problem, ProblemBody};
+use crate::http::problem::Problem;
 use crate::http::revocations::CredentialsView;
 use crate::http::{App, time};
 
@@ -88,7 +88,7 @@ pub struct PrincipalQuery {
     /// How many to return at most.
     #[param(value_type = u32, required = false, minimum = 1, maximum = 200, default = 50)]
     limit: Option<String>,
-    /// `nextCursor` of the page before.
+    /// `nextCursor` of the page before, asked for in the same order.
     #[param(value_type = String, required = false)]
     cursor: Option<String>,
     /// Only those of this issuer.
@@ -113,7 +113,7 @@ pub struct DisableParameters {
     get, path = "/api/v1/principals", operation_id = "principals.list", tag = "principals",
     security(("bearer" = [])),
     params(PrincipalQuery),
-    responses((status = 200, description = "A page of principals.", body = PrincipalList), ReadFailures),
+    responses((status = 200, description = "A page of principals.", body = PrincipalList)),
 )]
 pub async fn list_principals(
     Organization(caller): Organization,
@@ -139,8 +139,6 @@ pub async fn list_principals(
     params(("principalId" = Uuid, Path, description = "The principal.")),
     responses(
         (status = 200, description = "The principal.", body = PrincipalResponse),
-        (status = 404, description = "No such principal.", body = ProblemBody),
-        ReadFailures,
     ),
 )]
 pub async fn get_principal(
@@ -168,8 +166,6 @@ pub async fn get_principal(
     ),
     responses(
         (status = 200, description = "It is disabled; how many sessions that ended.", body = Disabled),
-        (status = 404, description = "No such principal.", body = ProblemBody),
-        WriteFailures,
     ),
 )]
 pub async fn disable_principal(
@@ -198,8 +194,6 @@ pub async fn disable_principal(
     params(("principalId" = Uuid, Path, description = "The principal.")),
     responses(
         (status = 200, description = "The principal.", body = PrincipalResponse),
-        (status = 404, description = "No such principal.", body = ProblemBody),
-        WriteFailures,
     ),
 )]
 pub async fn enable_principal(
@@ -234,8 +228,6 @@ pub struct Erased {
     params(("principalId" = Uuid, Path, description = "The principal.")),
     responses(
         (status = 200, description = "It is forgotten.", body = Erased),
-        (status = 404, description = "No such principal.", body = ProblemBody),
-        WriteFailures,
     ),
 )]
 pub async fn erase_principal(

@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{DirectoryQuery, Organization, ReadFailures, WriteFailures, next_cursor};
+use super::{DirectoryQuery, Organization, next_cursor};
 use crate::core::application::ServiceAccount;
 use crate::directory::WithSecret;
 use crate::http::extract::{Body, Ids, Query, given};
-use crate::http::problem::{Problem, ProblemBody};
+use crate::http::problem::Problem;
 use crate::http::{App, time};
 
 /// A service account. Times are ISO 8601, UTC, in milliseconds.
@@ -112,7 +112,7 @@ fn shown_with_secret(app: &App, made: WithSecret<ServiceAccount>) -> Json<Servic
     get, path = "/api/v1/service-accounts", operation_id = "serviceAccounts.list", tag = "serviceAccounts",
     security(("bearer" = [])),
     params(DirectoryQuery),
-    responses((status = 200, description = "A page of service accounts.", body = ServiceAccountList), ReadFailures),
+    responses((status = 200, description = "A page of service accounts.", body = ServiceAccountList)),
 )]
 pub async fn list_service_accounts(
     Organization(caller): Organization,
@@ -135,8 +135,6 @@ pub async fn list_service_accounts(
     request_body = CreateServiceAccount,
     responses(
         (status = 201, description = "The service account, with its secret.", body = ServiceAccountWithSecret),
-        (status = 404, description = "No such application, or it is archived.", body = ProblemBody),
-        WriteFailures,
     ),
 )]
 pub async fn create_service_account(
@@ -157,8 +155,6 @@ pub async fn create_service_account(
     params(("serviceAccountId" = Uuid, Path, description = "The service account.")),
     responses(
         (status = 200, description = "The service account.", body = ServiceAccountResponse),
-        (status = 404, description = "No such service account.", body = ProblemBody),
-        ReadFailures,
     ),
 )]
 pub async fn get_service_account(
@@ -181,8 +177,6 @@ pub async fn get_service_account(
     params(("serviceAccountId" = Uuid, Path, description = "The service account.")),
     responses(
         (status = 204, description = "It is archived."),
-        (status = 404, description = "No such service account.", body = ProblemBody),
-        WriteFailures,
     ),
 )]
 pub async fn archive_service_account(
@@ -205,8 +199,6 @@ pub async fn archive_service_account(
     params(("serviceAccountId" = Uuid, Path, description = "The service account.")),
     responses(
         (status = 200, description = "The service account, with its new secret.", body = ServiceAccountWithSecret),
-        (status = 404, description = "No such service account, or it is archived.", body = ProblemBody),
-        WriteFailures,
     ),
 )]
 pub async fn rotate_service_account_secret(

@@ -5,13 +5,12 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::WriteFailures;
 use super::applications::{ApplicationResponse, shown};
 use crate::core::event::{UpstreamCredential, UpstreamHeaders};
 use crate::directory::NewUpstream;
 use crate::http::App;
 use crate::http::extract::{Body, CanManage, Ids};
-use crate::http::problem::{Problem, ProblemBody};
+use crate::http::problem::Problem;
 use crate::mcp;
 
 /// How the gateway authenticates at an upstream: all of it but the secret.
@@ -135,8 +134,6 @@ impl From<UpstreamCredential> for UpstreamCredentialView {
     request_body = SetUpstream,
     responses(
         (status = 200, description = "The application as it is now.", body = ApplicationResponse),
-        (status = 404, description = "No such application, or it is archived.", body = ProblemBody),
-        WriteFailures,
     ),
 )]
 pub async fn set_upstream(

@@ -93,6 +93,7 @@ fn words_of_the_rules_are_in_the_document_all_of_them() {
     let document = Document::new();
     let schemas = &document.0["components"]["schemas"];
     let said = |schema: &Value| -> BTreeSet<String> {
+        let schema = schema["$ref"].as_str().map_or(schema, |at| document.0.pointer(&at[1..]).unwrap());
         schema["enum"].as_array().unwrap().iter().map(|word| word.as_str().unwrap().to_owned()).collect()
     };
     let all = |words: &[&str]| -> BTreeSet<String> { words.iter().map(|&word| word.to_owned()).collect() };
