@@ -14,6 +14,7 @@ mod guard;
 pub mod health;
 mod history;
 mod idempotency;
+mod ids;
 mod media;
 pub mod metrics;
 mod oauth;
@@ -283,8 +284,7 @@ fn no_such_method(family: Family) -> Problem {
 #[openapi(
     info(
         title = "sessiond",
-        description = "The durable record of who is connected to what: sessions listed, kept alive, expired and revoked, \
-                       with an exact count.",
+        description = include_str!("begin.md"),
         license(name = "MIT", identifier = "MIT"),
     ),
     servers((url = "http://127.0.0.1:8080", description = "`make run`")),

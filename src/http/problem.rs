@@ -179,17 +179,14 @@ impl Problem {
 /// What any operation that asks who is there may answer, whatever it is for: in the document all of it together is the
 /// `default` of its surface.
 const ANYWHERE: [(u16, &str); 12] = [
-    (
-        400,
-        "something in the path, the query, the headers or the body is wrong or unknown; the message names it",
-    ),
-    (401, "nothing valid was presented, or it has expired or was revoked: authenticate again"),
-    (403, "a scope is missing, or what was presented is for something else"),
+    (400, "something in the request is wrong or unknown"),
+    (401, "no valid credential: authenticate again"),
+    (403, "a scope is missing, or the credential is for something else"),
     (404, "what is named is not there, or not within reach"),
     (408, "the body took too long to come"),
-    (409, "a request with this `Idempotency-Key` is under way (`idempotency_in_flight`)"),
-    (413, "the body is larger than 64 KiB, or where many things are reported at once than 2 MiB"),
-    (422, "another request came with this `Idempotency-Key` (`idempotency_key_reused`)"),
+    (409, "a request with this `Idempotency-Key` is under way"),
+    (413, "the body is larger than 64 KiB; of many reports at once, than 2 MiB"),
+    (422, "another request came with this `Idempotency-Key`"),
     (429, "too many requests, or failures to authenticate: come back after `Retry-After` seconds"),
     (500, "a fault of the service"),
     (503, "too busy, or about to stop: come back after `Retry-After` seconds"),

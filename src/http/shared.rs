@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use utoipa::openapi::path::{Operation, Parameter, ParameterIn};
-use utoipa::openapi::security::SecurityRequirement;
 use utoipa::openapi::{Components, Header, OpenApi, PathItem, Ref, RefOr};
 
 use super::family::Family;
@@ -94,7 +93,7 @@ pub fn describe(document: &mut OpenApi) {
     share_headers(document, &mut components);
     share_answers(document, &mut components);
     share_parameters(document, &mut components);
-    share_security(document);
+    share_within_paths(document);
     document.components = Some(components);
 }
 
@@ -198,13 +197,31 @@ fn share_parameters(document: &mut OpenApi, components: &mut Components) {
     }
 }
 
-/// What most operations ask for is asked for where nothing else is said.
-fn share_security(document: &mut OpenApi) {
-    let usual = vec![SecurityRequirement::new(Family::Main.security(), Vec::<String>::new())];
-    for (_, operation) in operations(document) {
-        operation.security.take_if(|own| *own == usual);
+/// What all operations of a path take of it, the path takes.
+fn share_within_paths(document: &mut OpenApi) {
+    for item in document.paths.paths.values_mut() {
+        let PathItem { parameters, get, put, post, delete, patch, .. } = item;
+        let mut operations: Vec<_> = [get, put, post, delete, patch].into_iter().flatten().collect();
+        let [first, others @ ..] = operations.as_slice() else { continue };
+        let taken_by = |operation: &Operation, one: &RefOr<Parameter>| {
+            operation.parameters.iter().flatten().any(|other| other == one)
+        };
+        let all = first.parameters.iter().flatten();
+        let shared: Vec<_> = all
+            .filter(|one| matches!(one, RefOr::Ref(one) if one.ref_location.ends_with("Path")))
+            .filter(|one| others.iter().all(|other| taken_by(other, one)))
+            .cloned()
+            .collect();
+        if others.is_empty() || shared.is_empty() {
+            continue;
+        }
+        for operation in &mut operations {
+            let own = operation.parameters.take().into_iter().flatten();
+            let own: Vec<_> = own.filter(|one| !shared.contains(one)).collect();
+            operation.parameters = Some(own).filter(|own| !own.is_empty());
+        }
+        *parameters = Some(shared);
     }
-    document.security = Some(usual);
 }
 
 fn parameter_name(parameter: &Parameter) -> String {

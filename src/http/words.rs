@@ -12,8 +12,9 @@ use utoipa::openapi::{ObjectBuilder, OpenApi, Ref, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::core::caller::ActorKind;
+use crate::core::event::ActivitySource;
 use crate::core::kind::Kind;
-use crate::core::phase::{Phase, Stage};
+use crate::core::phase::{Outcome, Phase, Stage};
 use crate::core::policy::{OnLimit, Preset};
 use crate::core::schedule::Missed;
 use crate::core::status::DerivedStatus;
@@ -42,6 +43,11 @@ pub struct OnLimitWord;
 pub struct MissedWord;
 /// What became of a reading.
 pub struct ReadingWord;
+
+/// What came of work that ended by itself.
+pub struct OutcomeWord;
+/// Where a sign of life came from.
+pub struct SourceWord;
 
 /// Text as it is, for people.
 #[derive(Serialize, ToSchema)]
@@ -189,6 +195,46 @@ impl ToSchema for ReadingWord {
     fn name() -> Cow<'static, str> {
         "MediaReadingOutcome".into()
     }
+}
+
+impl PartialSchema for OutcomeWord {
+    fn schema() -> RefOr<Schema> {
+        words("What came of work that ended by itself.", words_of::<Outcome>())
+    }
+}
+
+impl ToSchema for OutcomeWord {
+    fn name() -> Cow<'static, str> {
+        "WorkOutcome".into()
+    }
+}
+
+impl PartialSchema for SourceWord {
+    fn schema() -> RefOr<Schema> {
+        words("Where a sign of life came from.", words_of::<ActivitySource>())
+    }
+}
+
+impl ToSchema for SourceWord {
+    fn name() -> Cow<'static, str> {
+        "ActivitySource".into()
+    }
+}
+
+/// An object of which a member is another schema, by its name, with the description it has.
+pub fn named(mut schema: RefOr<Schema>, member: &str, name: &str) -> RefOr<Schema> {
+    if let RefOr::T(Schema::Object(object)) = &mut schema
+        && let Some(place) = object.properties.get_mut(member)
+    {
+        let description = match place {
+            RefOr::T(Schema::Object(text)) => text.description.clone().unwrap_or_default(),
+            _ => String::new(),
+        };
+        let mut reference = Ref::from_schema_name(name);
+        reference.description = description;
+        *place = RefOr::Ref(reference);
+    }
+    schema
 }
 
 /// Reads one of the words that serde takes for a type.

@@ -11,10 +11,11 @@ use super::{Session, SessionList};
 use crate::core::bar::Bar;
 use crate::core::relation::Way;
 use crate::http::App;
-use crate::http::extract::{CanEnd, CanRead, Ids, Query};
+use crate::http::extract::{CanEnd, CanRead, Query};
 use crate::http::filter::{
     FilterParameters, ListParameters, OLDER_PAGE, OlderLimitParameter, PageParameters, StatusParameters,
 };
+use crate::http::ids::{self, Id};
 use crate::http::problem::Problem;
 
 /// One session, under its older name.
@@ -56,10 +57,9 @@ pub async fn list_instances(
     ))]
 pub async fn get_instance(
     CanRead(caller): CanRead,
-    Ids(ids): Ids<1>,
+    Id(session, ..): Id<ids::Session>,
     State(app): State<App>,
 ) -> Result<Json<InstanceEnvelope>, Problem> {
-    let [session] = ids;
     let view = app.sessions.view_by_id(&caller, Way::Management, session).await?;
     Ok(Json(InstanceEnvelope { agent_instance: view.into() }))
 }
@@ -74,10 +74,9 @@ pub async fn get_instance(
     ))]
 pub async fn revoke_instance(
     CanEnd(caller): CanEnd,
-    Ids(ids): Ids<1>,
+    Id(session, ..): Id<ids::Session>,
     State(app): State<App>,
 ) -> Result<StatusCode, Problem> {
-    let [session] = ids;
     let session = app.sessions.to_act_on(&caller, Way::Management, session).await?;
     app.sessions.revoke_session(&caller, &session, Bar::default(), None).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -93,10 +92,9 @@ pub async fn revoke_instance(
     ))]
 pub async fn revoke_instances(
     CanEnd(caller): CanEnd,
-    Ids(ids): Ids<1>,
+    Id(application, ..): Id<ids::Application>,
     State(app): State<App>,
 ) -> Result<StatusCode, Problem> {
-    let [application] = ids;
     app.sessions.revoke_all(&caller, application, None).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -8,10 +8,11 @@ use super::{Ended, SessionEnvelope, listed};
 use crate::core::bar::Bar;
 use crate::core::relation::Way;
 use crate::http::App;
-use crate::http::extract::{Ids, Person, Query};
+use crate::http::extract::{Person, Query};
 use crate::http::filter::{
     FilterParameters, LimitParameter, ListParameters, PAGE, PageParameters, StatusParameters,
 };
+use crate::http::ids::{self, Id};
 use crate::http::problem::{Problem, ProblemBody};
 
 /// List my sessions
@@ -49,10 +50,9 @@ pub async fn my_sessions(
     ))]
 pub async fn my_session(
     Person(caller, _): Person,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::Session>,
     State(app): State<App>,
 ) -> Result<Json<SessionEnvelope>, Problem> {
-    let [id] = ids;
     Ok(Json(SessionEnvelope { session: app.sessions.view_by_id(&caller, Way::Person, id).await?.into() }))
 }
 
@@ -67,10 +67,9 @@ pub async fn my_session(
     ))]
 pub async fn end_my_session(
     Person(caller, _): Person,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::Session>,
     State(app): State<App>,
 ) -> Result<Json<Ended>, Problem> {
-    let [id] = ids;
     let session = app.sessions.to_act_on(&caller, Way::Person, id).await?;
     let revoked = app.sessions.revoke_session(&caller, &session, Bar::default(), None).await?;
     Ok(Json(revoked.into()))

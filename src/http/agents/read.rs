@@ -10,12 +10,13 @@ use uuid::Uuid;
 use super::{Session, SessionEnvelope, SessionList};
 use crate::core::bar::Bar;
 use crate::http::App;
-use crate::http::extract::{CanEnd, CanRead, Ids, Query};
+use crate::http::extract::{CanEnd, CanRead, Query};
 use crate::http::figures::PolicyBody;
 use crate::http::filter::{
     EndingParameters, FilterParameters, LimitParameter, ListParameters, PAGE, PageParameters,
     StatusParameters,
 };
+use crate::http::ids::{self, Id};
 use crate::http::page::read_flag;
 use crate::http::problem::{Problem, ProblemBody};
 use crate::http::revocations::{CredentialsView, RevocationPreview, WouldBarView};
@@ -50,12 +51,11 @@ pub(super) fn listed(page: Page, parameters: &ListParameters, sort: Sort, uri: &
     ))]
 pub async fn list(
     CanRead(caller): CanRead,
-    Ids(ids): Ids<1>,
+    Id(application, ..): Id<ids::Application>,
     OriginalUri(uri): OriginalUri,
     Query(parameters): Query<ListParameters>,
     State(app): State<App>,
 ) -> Result<Response, Problem> {
-    let [application] = ids;
     let query = parameters.read(Some(application), PAGE)?;
     Ok(listed(app.sessions.list(&caller, &query).await?, &parameters, query.sort, &uri))
 }
@@ -122,11 +122,10 @@ fn counted(counts: StatusCounts) -> Response {
     ))]
 pub async fn count(
     CanRead(caller): CanRead,
-    Ids(ids): Ids<1>,
+    Id(application, ..): Id<ids::Application>,
     Query(parameters): Query<ListParameters>,
     State(app): State<App>,
 ) -> Result<Response, Problem> {
-    let [application] = ids;
     let wanted = parameters.to_count(Some(application))?;
     Ok(counted(app.sessions.count(&caller, &wanted).await?))
 }
@@ -157,10 +156,10 @@ pub async fn count_all(
     ))]
 pub async fn get(
     CanRead(caller): CanRead,
-    Ids(ids): Ids<2>,
+    Id(application, ..): Id<ids::Application>,
+    Id(session, ..): Id<ids::Session>,
     State(app): State<App>,
 ) -> Result<Json<SessionEnvelope>, Problem> {
-    let [application, session] = ids;
     let view = app.sessions.get(&caller, application, session).await?;
     Ok(Json(SessionEnvelope { session: view.into() }))
 }
@@ -288,11 +287,10 @@ pub struct RevokeParameters {
     ))]
 pub async fn revoke_all(
     CanEnd(caller): CanEnd,
-    Ids(ids): Ids<1>,
+    Id(application, ..): Id<ids::Application>,
     Query(parameters): Query<EndingParameters>,
     State(app): State<App>,
 ) -> Result<Json<EndedMany>, Problem> {
-    let [application] = ids;
     let wanted = parameters.read(application)?;
     let bar = Bar { matched: parameters.flag("bar")?, keys: parameters.flag("includeKeys")? };
     if parameters.flag("dryRun")? {
@@ -320,11 +318,11 @@ pub async fn revoke_all(
     ))]
 pub async fn revoke(
     CanEnd(caller): CanEnd,
-    Ids(ids): Ids<2>,
+    Id(application, ..): Id<ids::Application>,
+    Id(session, ..): Id<ids::Session>,
     Query(parameters): Query<RevokeParameters>,
     State(app): State<App>,
 ) -> Result<Json<Ended>, Problem> {
-    let [application, session] = ids;
     let bar = Bar {
         matched: read_flag("bar", parameters.bar.as_deref())?,
         keys: read_flag("includeKeys", parameters.include_keys.as_deref())?,
@@ -344,10 +342,10 @@ pub async fn revoke(
     ))]
 pub async fn terminate(
     CanEnd(caller): CanEnd,
-    Ids(ids): Ids<2>,
+    Id(application, ..): Id<ids::Application>,
+    Id(session, ..): Id<ids::Session>,
     State(app): State<App>,
 ) -> Result<Json<Ended>, Problem> {
-    let [application, session] = ids;
     let disconnected_count = app.sessions.terminate(&caller, application, session).await?;
     Ok(Json(Ended { success: true, disconnected_count, revocation_id: None, credentials: None }))
 }
@@ -365,10 +363,10 @@ pub async fn terminate(
     ))]
 pub async fn suspend(
     CanEnd(caller): CanEnd,
-    Ids(ids): Ids<2>,
+    Id(application, ..): Id<ids::Application>,
+    Id(session, ..): Id<ids::Session>,
     State(app): State<App>,
 ) -> Result<Json<SessionEnvelope>, Problem> {
-    let [application, session] = ids;
     let view = app.sessions.suspend(&caller, application, session).await?;
     Ok(Json(SessionEnvelope { session: view.into() }))
 }
@@ -385,10 +383,10 @@ pub async fn suspend(
     ))]
 pub async fn resume(
     CanEnd(caller): CanEnd,
-    Ids(ids): Ids<2>,
+    Id(application, ..): Id<ids::Application>,
+    Id(session, ..): Id<ids::Session>,
     State(app): State<App>,
 ) -> Result<Json<SessionEnvelope>, Problem> {
-    let [application, session] = ids;
     let view = app.sessions.resume(&caller, application, session).await?;
     Ok(Json(SessionEnvelope { session: view.into() }))
 }

@@ -11,7 +11,8 @@ use crate::auth::ClientAddress;
 use crate::core::Time;
 use crate::core::event::{ActivitySource, Counts};
 use crate::core::kind::Kind;
-use crate::http::extract::{Agent, AgentOrEnded, Body, Ids};
+use crate::http::extract::{Agent, AgentOrEnded, Body};
+use crate::http::ids::{self, Id};
 use crate::http::problem::{Problem, ProblemBody};
 use crate::http::{App, time};
 use crate::sessions::NewSession;
@@ -133,10 +134,9 @@ fn recorded(last_active_at: Time, token_expires_at: Time) -> Json<Recorded> {
     ))]
 pub async fn heartbeat(
     Agent(caller): Agent,
-    Ids(ids): Ids<1>,
+    Id(session, ..): Id<ids::Session>,
     State(app): State<App>,
 ) -> Result<Json<Recorded>, Problem> {
-    let [session] = ids;
     let session = app.sessions.record(&caller, session, ActivitySource::Heartbeat, Counts::default()).await?;
     Ok(recorded(session.last_active_at, session.token_expires_at))
 }
@@ -169,11 +169,10 @@ pub struct ReportedActivity {
     ))]
 pub async fn activity(
     Agent(caller): Agent,
-    Ids(ids): Ids<1>,
+    Id(session, ..): Id<ids::Session>,
     State(app): State<App>,
     Body(body): Body<ReportedActivity>,
 ) -> Result<Json<Recorded>, Problem> {
-    let [session] = ids;
     let counts = Counts { requests: body.requests, bytes_in: body.bytes_in, bytes_out: body.bytes_out };
     let counts = Counts::default().plus(counts);
     let session = app.sessions.record(&caller, session, ActivitySource::Report, counts).await?;
@@ -300,10 +299,9 @@ pub struct Renewed {
     ))]
 pub async fn renew(
     Agent(caller): Agent,
-    Ids(ids): Ids<1>,
+    Id(session, ..): Id<ids::Session>,
     State(app): State<App>,
 ) -> Result<Json<Renewed>, Problem> {
-    let [session] = ids;
     let (session, token) = app.sessions.renew(&caller, session).await?;
     Ok(Json(Renewed { token, token_expires_at: time(session.token_expires_at) }))
 }
@@ -332,10 +330,9 @@ pub struct Disconnected {
     ))]
 pub async fn disconnect(
     AgentOrEnded(caller): AgentOrEnded,
-    Ids(ids): Ids<1>,
+    Id(session, ..): Id<ids::Session>,
     State(app): State<App>,
 ) -> Result<Json<Disconnected>, Problem> {
-    let [session] = ids;
     let view = app.sessions.disconnect(&caller, session).await?;
     let ended = view.session.ended;
     Ok(Json(Disconnected {

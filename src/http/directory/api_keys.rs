@@ -10,8 +10,9 @@ use uuid::Uuid;
 use super::{Organization, PAGE, next_cursor};
 use crate::core::caller::Scopes;
 use crate::directory::{KeyView, NewKey, Slice, User};
-use crate::http::extract::{Body, Ids, Query, given};
+use crate::http::extract::{Body, Query, given};
 use crate::http::filter::read_time;
+use crate::http::ids::{self, Id};
 use crate::http::page;
 use crate::http::problem::Problem;
 use crate::http::{App, time};
@@ -216,9 +217,8 @@ pub async fn create_api_key(
 pub async fn get_api_key(
     Organization(caller): Organization,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::ApiKey>,
 ) -> Result<Json<ApiKeyResponse>, Problem> {
-    let [id] = ids;
     let view = app.directory.api_key(&caller, id).await?;
     Ok(Json(ApiKeyResponse { api_key: view.into() }))
 }
@@ -237,9 +237,8 @@ pub async fn get_api_key(
 pub async fn revoke_api_key(
     Organization(caller): Organization,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::ApiKey>,
 ) -> Result<StatusCode, Problem> {
-    let [id] = ids;
     app.directory.revoke_api_key(&caller, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

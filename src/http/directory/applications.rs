@@ -12,7 +12,8 @@ use crate::core::application::Application;
 use crate::core::caller::Caller;
 use crate::directory::{NewApplication, WithSecret};
 use crate::gate::Summary;
-use crate::http::extract::{Body, CanManage, CanRead, Ids, Query, given};
+use crate::http::extract::{Body, CanManage, CanRead, Query, given};
+use crate::http::ids::{self, Id};
 use crate::http::problem::{Problem, ProblemBody};
 use crate::http::{App, time};
 
@@ -301,9 +302,8 @@ fn check_redirects(uris: &[String]) -> Result<(), Problem> {
 pub async fn get_application(
     CanRead(caller): CanRead,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::Application>,
 ) -> Result<Json<ApplicationResponse>, Problem> {
-    let [id] = ids;
     shown(&app, &caller, id)
 }
 
@@ -321,10 +321,9 @@ pub async fn get_application(
 pub async fn update_application(
     CanManage(caller): CanManage,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::Application>,
     Body(body): Body<UpdateApplication>,
 ) -> Result<Json<ApplicationResponse>, Problem> {
-    let [id] = ids;
     let description = body.description.map(Option::unwrap_or_default);
     app.directory.change_application(&caller, id, body.name, description).await?;
     shown(&app, &caller, id)
@@ -344,9 +343,8 @@ pub async fn update_application(
 pub async fn archive_application(
     CanManage(caller): CanManage,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::Application>,
 ) -> Result<StatusCode, Problem> {
-    let [id] = ids;
     app.sessions.archive(&caller, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -367,9 +365,8 @@ pub async fn archive_application(
 pub async fn rotate_application_secret(
     CanManage(caller): CanManage,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::Application>,
 ) -> Result<Json<ApplicationWithOauth>, Problem> {
-    let [id] = ids;
     let made = app.directory.rotate_application_secret(&caller, id).await?;
     shown_with_secret(&app, &caller, made)
 }

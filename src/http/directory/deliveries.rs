@@ -9,7 +9,8 @@ use utoipa::{IntoParams, ToSchema};
 use super::{Organization, PAGE};
 use crate::core::delivery::{Delivery, DeliveryStatus};
 use crate::core::ids::Position;
-use crate::http::extract::{Ids, Query};
+use crate::http::extract::Query;
+use crate::http::ids::{self, Id};
 use crate::http::page;
 use crate::http::problem::{Problem, ProblemBody};
 use crate::http::{App, time};
@@ -108,10 +109,9 @@ impl DeliveryView {
 pub async fn list_deliveries(
     Organization(caller): Organization,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::Webhook>,
     Query(query): Query<DeliveriesQuery>,
 ) -> Result<Json<DeliveryList>, Problem> {
-    let [id] = ids;
     let limit = page::read_limit(query.limit.as_deref(), PAGE)?;
     let before = page::read_position_cursor(query.cursor.as_deref())?;
     let status = match query.status.as_deref() {
@@ -149,10 +149,9 @@ pub async fn list_deliveries(
 pub async fn resend_delivery(
     Organization(caller): Organization,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::Webhook>,
     path: RawPathParams,
 ) -> Result<(StatusCode, Json<DeliveryResponse>), Problem> {
-    let [id] = ids;
     let position = path.iter().find(|(name, _)| *name == "position").and_then(|(_, text)| text.parse().ok());
     let position =
         position.ok_or_else(|| Problem::invalid("position", "position must be a whole number".to_owned()))?;

@@ -10,7 +10,8 @@ use uuid::Uuid;
 use super::{Organization, PAGE, next_cursor};
 use crate::core::hook::Hook;
 use crate::directory::{NewHook, Slice};
-use crate::http::extract::{Body, Ids, Query, given};
+use crate::http::extract::{Body, Query, given};
+use crate::http::ids::{self, Id};
 use crate::http::page;
 use crate::http::problem::{Problem, ProblemBody};
 use crate::http::{App, time};
@@ -167,9 +168,8 @@ pub async fn create_hook(
 pub async fn get_hook(
     Organization(caller): Organization,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::Hook>,
 ) -> Result<Json<HookResponse>, Problem> {
-    let [id] = ids;
     let hook = app.directory.hook(&caller, id)?;
     Ok(Json(HookResponse { hook: HookView::new(&app, hook) }))
 }
@@ -187,9 +187,8 @@ pub async fn get_hook(
 pub async fn delete_hook(
     Organization(caller): Organization,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::Hook>,
 ) -> Result<StatusCode, Problem> {
-    let [id] = ids;
     app.directory.delete_hook(&caller, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -10,7 +10,8 @@ use uuid::Uuid;
 use super::{PAGE, next_cursor};
 use crate::core::application::Organization;
 use crate::directory::Slice;
-use crate::http::extract::{Body, Ids, Platform, Query};
+use crate::http::extract::{Body, Platform, Query};
+use crate::http::ids::{self, Id};
 use crate::http::page;
 use crate::http::problem::Problem;
 use crate::http::{App, time};
@@ -154,9 +155,8 @@ pub async fn create_organization(
 pub async fn get_organization(
     Platform(_caller): Platform,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::Organization>,
 ) -> Result<Json<OrganizationResponse>, Problem> {
-    let [id] = ids;
     let organization = app.directory.organization(id)?;
     Ok(Json(OrganizationResponse { organization: organization.into() }))
 }
@@ -174,10 +174,9 @@ pub async fn get_organization(
 pub async fn update_organization(
     Platform(caller): Platform,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::Organization>,
     Body(body): Body<OrganizationName>,
 ) -> Result<Json<OrganizationResponse>, Problem> {
-    let [id] = ids;
     let organization = app.directory.rename_organization(&caller, id, &body.name).await?;
     Ok(Json(OrganizationResponse { organization: organization.into() }))
 }

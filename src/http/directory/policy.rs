@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::policy::{ApplicationPolicy, OnLimit, Policy, Preset};
 use crate::http::App;
-use crate::http::extract::{Body, CanManage, CanRead, Ids, given};
+use crate::http::extract::{Body, CanManage, CanRead, given};
 use crate::http::figures::PolicyBody;
+use crate::http::ids::{self, Id};
 use crate::http::problem::Problem;
 use crate::http::words::{OnLimitWord, PresetWord};
 
@@ -188,9 +189,8 @@ fn enveloped(app: &App, policy: Option<ApplicationPolicy>) -> Json<ApplicationPo
 pub async fn get_policy(
     CanRead(caller): CanRead,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::Application>,
 ) -> Result<Json<ApplicationPolicyEnvelope>, Problem> {
-    let [id] = ids;
     let (application, _) = app.directory.application(&caller, id)?;
     Ok(enveloped(&app, application.policy))
 }
@@ -210,10 +210,9 @@ pub async fn get_policy(
 pub async fn set_policy(
     CanManage(caller): CanManage,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::Application>,
     Body(body): Body<PolicyChoice>,
 ) -> Result<Json<ApplicationPolicyEnvelope>, Problem> {
-    let [id] = ids;
     let policy = body.read(app.sessions.policy())?;
     let application = app.directory.set_policy(&caller, id, policy).await?;
     Ok(enveloped(&app, application.policy))

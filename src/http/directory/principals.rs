@@ -9,7 +9,8 @@ use uuid::Uuid;
 use super::{Organization, PAGE};
 use crate::core::Time;
 use crate::directory::{Person, PersonQuery};
-use crate::http::extract::{Ids, Query};
+use crate::http::extract::Query;
+use crate::http::ids::{self, Id};
 use crate::http::page;
 use crate::http::problem::Problem;
 use crate::http::revocations::CredentialsView;
@@ -144,9 +145,8 @@ pub async fn list_principals(
 pub async fn get_principal(
     Organization(caller): Organization,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::Principal>,
 ) -> Result<Json<PrincipalResponse>, Problem> {
-    let [id] = ids;
     let person = app.directory.principal(&caller, id).await?;
     Ok(Json(PrincipalResponse { principal: person.into() }))
 }
@@ -171,10 +171,9 @@ pub async fn get_principal(
 pub async fn disable_principal(
     Organization(caller): Organization,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::Principal>,
     Query(parameters): Query<DisableParameters>,
 ) -> Result<Json<Disabled>, Problem> {
-    let [id] = ids;
     let keys = page::read_flag("includeKeys", parameters.include_keys.as_deref())?;
     let revoked = app.sessions.disable_principal(&caller, id, keys, parameters.reason).await?;
     Ok(Json(Disabled {
@@ -199,9 +198,8 @@ pub async fn disable_principal(
 pub async fn enable_principal(
     Organization(caller): Organization,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::Principal>,
 ) -> Result<Json<PrincipalResponse>, Problem> {
-    let [id] = ids;
     let person = app.directory.enable_principal(&caller, id).await?;
     Ok(Json(PrincipalResponse { principal: person.into() }))
 }
@@ -233,9 +231,8 @@ pub struct Erased {
 pub async fn erase_principal(
     Organization(caller): Organization,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::Principal>,
 ) -> Result<Json<Erased>, Problem> {
-    let [id] = ids;
     let sessions = app.sessions.erase_personal(&caller, id).await?;
     Ok(Json(Erased { success: true, sessions }))
 }

@@ -10,7 +10,8 @@ use uuid::Uuid;
 use super::{DirectoryQuery, Organization, next_cursor};
 use crate::core::application::ServiceAccount;
 use crate::directory::WithSecret;
-use crate::http::extract::{Body, Ids, Query, given};
+use crate::http::extract::{Body, Query, given};
+use crate::http::ids::{self, Id};
 use crate::http::problem::Problem;
 use crate::http::{App, time};
 
@@ -160,9 +161,8 @@ pub async fn create_service_account(
 pub async fn get_service_account(
     Organization(caller): Organization,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::ServiceAccount>,
 ) -> Result<Json<ServiceAccountResponse>, Problem> {
-    let [id] = ids;
     let account = app.directory.service_account(&caller, id)?;
     Ok(Json(ServiceAccountResponse { service_account: ServiceAccountView::new(&app, &account) }))
 }
@@ -182,9 +182,8 @@ pub async fn get_service_account(
 pub async fn archive_service_account(
     Organization(caller): Organization,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::ServiceAccount>,
 ) -> Result<StatusCode, Problem> {
-    let [id] = ids;
     app.directory.archive_service_account(&caller, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -204,9 +203,8 @@ pub async fn archive_service_account(
 pub async fn rotate_service_account_secret(
     Organization(caller): Organization,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::ServiceAccount>,
 ) -> Result<Json<ServiceAccountWithSecret>, Problem> {
-    let [id] = ids;
     let made = app.directory.rotate_service_account_secret(&caller, id).await?;
     Ok(shown_with_secret(&app, made))
 }

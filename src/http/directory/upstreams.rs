@@ -9,7 +9,8 @@ use super::applications::{ApplicationResponse, shown};
 use crate::core::event::{UpstreamCredential, UpstreamHeaders};
 use crate::directory::NewUpstream;
 use crate::http::App;
-use crate::http::extract::{Body, CanManage, Ids};
+use crate::http::extract::{Body, CanManage};
+use crate::http::ids::{self, Id};
 use crate::http::problem::Problem;
 use crate::mcp;
 
@@ -139,10 +140,9 @@ impl From<UpstreamCredential> for UpstreamCredentialView {
 pub async fn set_upstream(
     CanManage(caller): CanManage,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::Application>,
     Body(body): Body<SetUpstream>,
 ) -> Result<Json<ApplicationResponse>, Problem> {
-    let [id] = ids;
     let here = caller.organization.is_operators();
     let url = mcp::check_upstream(&body.url, &app.config, here)?;
     let credential = body.credential.map(|new| {

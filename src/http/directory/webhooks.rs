@@ -10,7 +10,8 @@ use uuid::Uuid;
 use super::{Organization, PAGE, next_cursor};
 use crate::core::webhook::{Because, Webhook, WebhookChanged};
 use crate::directory::{NewWebhook, Slice, WithSecret};
-use crate::http::extract::{Body, Ids, Query, given};
+use crate::http::extract::{Body, Query, given};
+use crate::http::ids::{self, Id};
 use crate::http::page;
 use crate::http::problem::{Problem, ProblemBody};
 use crate::http::{App, time};
@@ -223,9 +224,8 @@ pub async fn create_webhook(
 pub async fn get_webhook(
     Organization(caller): Organization,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::Webhook>,
 ) -> Result<Json<WebhookResponse>, Problem> {
-    let [id] = ids;
     let webhook = app.directory.webhook(&caller, id)?;
     Ok(Json(WebhookResponse { webhook: WebhookView::new(&app, &webhook) }))
 }
@@ -245,10 +245,9 @@ pub async fn get_webhook(
 pub async fn update_webhook(
     Organization(caller): Organization,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::Webhook>,
     Body(body): Body<UpdateWebhook>,
 ) -> Result<Json<WebhookResponse>, Problem> {
-    let [id] = ids;
     let url = body.url.map(|url| app.outbox.check_url(&url)).transpose()?;
     let description = body.description.map(Option::unwrap_or_default);
     let changed = WebhookChanged { url, types: body.types, description };
@@ -270,9 +269,8 @@ pub async fn update_webhook(
 pub async fn delete_webhook(
     Organization(caller): Organization,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::Webhook>,
 ) -> Result<StatusCode, Problem> {
-    let [id] = ids;
     app.directory.delete_webhook(&caller, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -291,9 +289,8 @@ pub async fn delete_webhook(
 pub async fn rotate_webhook_secret(
     Organization(caller): Organization,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::Webhook>,
 ) -> Result<Json<WebhookWithSecret>, Problem> {
-    let [id] = ids;
     let made = app.directory.rotate_webhook_secret(&caller, id).await?;
     Ok(with_secret(&app, made))
 }
@@ -314,9 +311,8 @@ pub async fn rotate_webhook_secret(
 pub async fn test_webhook(
     Organization(caller): Organization,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::Webhook>,
 ) -> Result<Json<WebhookTest>, Problem> {
-    let [id] = ids;
     let webhook = app.directory.webhook(&caller, id)?;
     let tested = app.outbox.test(&webhook).await?;
     Ok(Json(WebhookTest {

@@ -14,13 +14,14 @@ pub use credentials::*;
 pub use scheduled::*;
 
 use super::agents::Session;
-use super::extract::{Body, CanEnd, CanRead, Ids, Query, given};
+use super::extract::{Body, CanEnd, CanRead, Query, given};
 use super::filter::FilterBody;
 use super::page::{self, PAGE, PagedParameters, read_flag, read_limit};
 use super::problem::{Problem, ProblemBody};
 use super::words::ActorWord;
 use super::{App, time};
 use crate::core::bar::Bar;
+use crate::http::ids::{self, Id};
 use crate::sessions::{Preview, Progress};
 
 /// What to revoke.
@@ -222,10 +223,9 @@ pub async fn create_revocation(
     ))]
 pub async fn get_revocation(
     CanRead(caller): CanRead,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::Revocation>,
     State(app): State<App>,
 ) -> Result<Json<RevocationEnvelope>, Problem> {
-    let [id] = ids;
     let progress = app.sessions.revocation(&caller, id).await?;
     Ok(Json(RevocationEnvelope { revocation: progress.into() }))
 }

@@ -10,8 +10,9 @@ use uuid::Uuid;
 use super::{PlainList, link};
 use crate::core::bar::Bar;
 use crate::core::schedule::{Missed, When};
-use crate::http::extract::{Body, CanEnd, CanRead, Ids, Query, given};
+use crate::http::extract::{Body, CanEnd, CanRead, Query, given};
 use crate::http::filter::{FilterBody, read_time};
+use crate::http::ids::{self, Id};
 use crate::http::page::{self, PagedParameters};
 use crate::http::problem::{Problem, ProblemBody};
 use crate::http::words::MissedWord;
@@ -221,10 +222,9 @@ pub async fn list_scheduled_revocations(
     ))]
 pub async fn get_scheduled_revocation(
     CanRead(caller): CanRead,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::ScheduledRevocation>,
     State(app): State<App>,
 ) -> Result<Json<ScheduledRevocationEnvelope>, Problem> {
-    let [id] = ids;
     Ok(enveloped(app.sessions.schedule(&caller, id).await?))
 }
 
@@ -238,10 +238,9 @@ pub async fn get_scheduled_revocation(
     ))]
 pub async fn pause_scheduled_revocation(
     CanEnd(caller): CanEnd,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::ScheduledRevocation>,
     State(app): State<App>,
 ) -> Result<Json<ScheduledRevocationEnvelope>, Problem> {
-    let [id] = ids;
     Ok(enveloped(app.sessions.pause_schedule(&caller, id).await?))
 }
 
@@ -255,10 +254,9 @@ pub async fn pause_scheduled_revocation(
     ))]
 pub async fn resume_scheduled_revocation(
     CanEnd(caller): CanEnd,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::ScheduledRevocation>,
     State(app): State<App>,
 ) -> Result<Json<ScheduledRevocationEnvelope>, Problem> {
-    let [id] = ids;
     Ok(enveloped(app.sessions.resume_schedule(&caller, id).await?))
 }
 
@@ -272,10 +270,9 @@ pub async fn resume_scheduled_revocation(
     ))]
 pub async fn delete_scheduled_revocation(
     CanEnd(caller): CanEnd,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::ScheduledRevocation>,
     State(app): State<App>,
 ) -> Result<StatusCode, Problem> {
-    let [id] = ids;
     app.sessions.delete_schedule(&caller, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

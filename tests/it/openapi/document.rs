@@ -38,16 +38,15 @@ impl Document {
     pub fn new() -> Self {
         let whole = serde_json::to_value(sessiond::http::documented().1).unwrap();
         let mut paths = whole["paths"].clone();
-        for operation in paths
-            .as_object_mut()
-            .unwrap()
-            .values_mut()
-            .flat_map(|item| item.as_object_mut().unwrap().values_mut())
-        {
-            put_in_place(operation, &whole);
-            spread_default(operation);
-            if operation["security"].is_null() {
-                operation["security"] = whole["security"].clone();
+        for item in paths.as_object_mut().unwrap().values_mut() {
+            let item = item.as_object_mut().unwrap();
+            let taken = item.remove("parameters").unwrap_or(json!([]));
+            for operation in item.values_mut() {
+                let own = operation["parameters"].as_array().cloned().unwrap_or_default();
+                let both: Vec<_> = taken.as_array().unwrap().iter().cloned().chain(own).collect();
+                operation["parameters"] = both.into();
+                put_in_place(operation, &whole);
+                spread_default(operation);
             }
         }
         Self(whole, paths)
