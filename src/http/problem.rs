@@ -214,7 +214,7 @@ pub fn describe(document: &mut OpenApi) {
 }
 
 fn default_name(family: Family) -> String {
-    format!("Default{}", family.error_schema())
+    format!("{}Default", family.prefix())
 }
 
 /// The default answer of a surface; `x-statuses` says for programs which ones it stands for.

@@ -11,11 +11,13 @@ use utoipa::openapi::schema::{Discriminator, Object, Type};
 use utoipa::openapi::{ObjectBuilder, OpenApi, Ref, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::core::caller::ActorKind;
+use crate::core::caller::{ActorKind, Scope};
+use crate::core::delivery::DeliveryStatus;
 use crate::core::event::ActivitySource;
 use crate::core::kind::Kind;
 use crate::core::phase::{Outcome, Phase, Stage};
 use crate::core::policy::{OnLimit, Preset};
+use crate::core::reason::Reason;
 use crate::core::schedule::Missed;
 use crate::core::status::DerivedStatus;
 use crate::core::throughput::Reading;
@@ -48,6 +50,13 @@ pub struct ReadingWord;
 pub struct OutcomeWord;
 /// Where a sign of life came from.
 pub struct SourceWord;
+
+/// What a credential may do.
+pub struct ScopeWord;
+/// Why a session ended.
+pub struct ReasonWord;
+/// How a delivery stands.
+pub struct DeliveryWord;
 
 /// Text as it is, for people.
 #[derive(Serialize, ToSchema)]
@@ -218,6 +227,42 @@ impl PartialSchema for SourceWord {
 impl ToSchema for SourceWord {
     fn name() -> Cow<'static, str> {
         "ActivitySource".into()
+    }
+}
+
+impl PartialSchema for ScopeWord {
+    fn schema() -> RefOr<Schema> {
+        words("What a credential may do.", Scope::ALL.map(Scope::word))
+    }
+}
+
+impl ToSchema for ScopeWord {
+    fn name() -> Cow<'static, str> {
+        "Scope".into()
+    }
+}
+
+impl PartialSchema for ReasonWord {
+    fn schema() -> RefOr<Schema> {
+        words("Why a session ended.", words_of::<Reason>())
+    }
+}
+
+impl ToSchema for ReasonWord {
+    fn name() -> Cow<'static, str> {
+        "EndReason".into()
+    }
+}
+
+impl PartialSchema for DeliveryWord {
+    fn schema() -> RefOr<Schema> {
+        words("How a delivery stands.", DeliveryStatus::ALL.map(DeliveryStatus::word))
+    }
+}
+
+impl ToSchema for DeliveryWord {
+    fn name() -> Cow<'static, str> {
+        "DeliveryStatus".into()
     }
 }
 

@@ -14,6 +14,7 @@ use crate::core::kind::Kind;
 use crate::http::extract::{Agent, AgentOrEnded, Body};
 use crate::http::ids::{self, Id};
 use crate::http::problem::{Problem, ProblemBody};
+use crate::http::words::ReasonWord;
 use crate::http::{App, time};
 use crate::sessions::NewSession;
 
@@ -314,7 +315,7 @@ pub struct Disconnected {
     #[schema(format = DateTime, required = false)]
     pub disconnected_at: Option<String>,
     /// Why it ended: not `client` where something else ended it before.
-    #[schema(required = false)]
+    #[schema(required = false, value_type = Option<ReasonWord>)]
     pub reason: Option<&'static str>,
 }
 

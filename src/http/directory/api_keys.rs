@@ -15,6 +15,7 @@ use crate::http::filter::read_time;
 use crate::http::ids::{self, Id};
 use crate::http::page;
 use crate::http::problem::Problem;
+use crate::http::words::ScopeWord;
 use crate::http::{App, time};
 
 /// An API key. Times are ISO 8601, UTC, in milliseconds.
@@ -26,6 +27,7 @@ pub struct ApiKeyView {
     id: Uuid,
     name: String,
     /// What it opens.
+    #[schema(value_type = Vec<ScopeWord>)]
     scopes: Vec<&'static str>,
     /// The person it acts for.
     #[schema(required = true)]
@@ -91,11 +93,12 @@ pub struct ApiKeyWithText {
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CreateApiKey {
-    #[schema(min_length = 1, max_length = 200)]
+    /// At most 200 characters, without the spaces around them.
+    #[schema(min_length = 1)]
     name: String,
     /// What it opens: `media`, `session` and `terminal` for the surface of that name, `mcp:invoke` for agents, and the
     /// management scopes. None that its maker could not give.
-    #[schema(min_items = 1)]
+    #[schema(min_items = 1, value_type = Vec<ScopeWord>)]
     scopes: Vec<String>,
     /// In the future. A key with the scope `session` lives at most a year, which is also what it gets if nothing is said;
     /// others live until they are revoked.

@@ -15,6 +15,7 @@ use crate::gate::Summary;
 use crate::http::extract::{Body, CanManage, CanRead, Query, given};
 use crate::http::ids::{self, Id};
 use crate::http::problem::{Problem, ProblemBody};
+use crate::http::words::ScopeWord;
 use crate::http::{App, time};
 
 /// An application. Times are ISO 8601, UTC, in milliseconds.
@@ -65,6 +66,7 @@ pub struct ApplicationOauth {
     client_secret: Option<String>,
     pkce_required: bool,
     /// The most that its tokens may do.
+    #[schema(value_type = Vec<ScopeWord>)]
     scopes: Vec<String>,
     /// Where people would sign in; what is there says that they cannot yet. Their tokens come from an issuer of theirs.
     authorization_url: String,
@@ -134,7 +136,7 @@ pub struct CreateOauth {
     pkce_required: Option<bool>,
     /// The most that its tokens may do; `mcp:invoke` if left out.
     #[serde(default, deserialize_with = "given")]
-    #[schema(nullable = false)]
+    #[schema(nullable = false, value_type = Option<Vec<ScopeWord>>)]
     scopes: Option<Vec<String>>,
     #[serde(default)]
     allowed_resources: Vec<String>,

@@ -13,6 +13,7 @@ use crate::http::extract::Query;
 use crate::http::ids::{self, Id};
 use crate::http::page;
 use crate::http::problem::{Problem, ProblemBody};
+use crate::http::words::DeliveryWord;
 use crate::http::{App, time};
 
 /// One event on its way to a webhook.
@@ -24,7 +25,7 @@ pub struct DeliveryView {
     position: i64,
     /// The `webhook-id` it is sent with, each time: the event's position, and the beginning of its hash.
     id: String,
-    /// `pending`, `delivered` or `failed`.
+    #[schema(value_type = DeliveryWord)]
     status: &'static str,
     attempts: u32,
     /// When it is tried next; null when it is over.
@@ -66,8 +67,8 @@ pub struct DeliveryResponse {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct DeliveriesQuery {
-    /// Only those that stand like this: `pending`, `delivered` or `failed`.
-    #[param(value_type = String, required = false)]
+    /// Only those that stand like this.
+    #[param(value_type = DeliveryWord, required = false)]
     status: Option<String>,
     /// How many to return at most.
     #[param(value_type = u32, required = false, minimum = 1, maximum = 200, default = 50)]

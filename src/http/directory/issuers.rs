@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::http::App;
 use crate::http::extract::Body;
 use crate::http::problem::{Problem, ProblemBody};
+use crate::http::words::ScopeWord;
 use crate::issuers::{ALGORITHMS, Claimant};
 
 /// An issuer of JWT access tokens (RFC 9068) that the organization trusts.
@@ -40,7 +41,7 @@ pub struct IssuerBody {
     #[schema(nullable = false)]
     application_id: Option<Uuid>,
     /// The most its tokens may do. What a token may is what both this and its own `scope` say.
-    #[schema(min_items = 1)]
+    #[schema(min_items = 1, value_type = Vec<ScopeWord>)]
     scopes: Vec<String>,
 }
 

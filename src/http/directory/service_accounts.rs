@@ -13,6 +13,7 @@ use crate::directory::WithSecret;
 use crate::http::extract::{Body, Query, given};
 use crate::http::ids::{self, Id};
 use crate::http::problem::Problem;
+use crate::http::words::ScopeWord;
 use crate::http::{App, time};
 
 /// A service account. Times are ISO 8601, UTC, in milliseconds.
@@ -26,6 +27,7 @@ pub struct ServiceAccountView {
     /// What it authenticates as.
     client_id: String,
     /// The most that its tokens may do.
+    #[schema(value_type = Vec<ScopeWord>)]
     scopes: Vec<&'static str>,
     /// The application in which it creates sessions when it names none.
     #[schema(format = Uuid)]
@@ -81,7 +83,7 @@ pub struct CreateServiceAccount {
     name: String,
     /// The most that its tokens may do; `management:all` if left out.
     #[serde(default, deserialize_with = "given")]
-    #[schema(nullable = false, min_items = 1)]
+    #[schema(nullable = false, min_items = 1, value_type = Option<Vec<ScopeWord>>)]
     scopes: Option<Vec<String>>,
     /// The application in which it creates sessions when it names none.
     application_id: Option<Uuid>,

@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde_json::{Value, json};
-use sessiond::core::caller::ActorKind;
+use sessiond::core::caller::{ActorKind, Scope};
+use sessiond::core::delivery::DeliveryStatus;
 use sessiond::core::event::ActivitySource;
 use sessiond::core::kind::Kind;
 use sessiond::core::phase::{Outcome, Phase, Stage};
 use sessiond::core::policy::{OnLimit, Preset};
+use sessiond::core::reason::Reason;
 use sessiond::core::schedule::Missed;
 use sessiond::core::status::DerivedStatus;
 use sessiond::core::throughput::Reading;
@@ -116,7 +118,9 @@ fn of_the_rules() -> BTreeMap<&'static str, BTreeSet<String>> {
     BTreeMap::from([
         ("ActivitySource", taken::<ActivitySource>()),
         ("ActorKind", all(&ActorKind::ALL.map(ActorKind::word))),
+        ("DeliveryStatus", all(&DeliveryStatus::ALL.map(DeliveryStatus::word))),
         ("Derived", all(&DerivedStatus::ALL.map(DerivedStatus::word))),
+        ("EndReason", taken::<Reason>()),
         ("EndingStatus", more(&DerivedStatus::OPEN.map(DerivedStatus::word))),
         ("MediaReadingOutcome", taken::<Reading>()),
         ("MissedRuns", taken::<Missed>()),
@@ -124,6 +128,7 @@ fn of_the_rules() -> BTreeMap<&'static str, BTreeSet<String>> {
         ("OpenSessionStage", all(&Phase::ALL.map(Phase::word))),
         ("OpenSessionStatus", all(&DerivedStatus::OPEN.map(DerivedStatus::word))),
         ("PresetWord", taken::<Preset>()),
+        ("Scope", all(&Scope::ALL.map(Scope::word))),
         ("SessionKind", all(&Kind::ALL.map(Kind::word))),
         ("SessionStage", all(&Stage::ALL.map(Stage::word))),
         ("StatusFilter", more(&DerivedStatus::ALL.map(DerivedStatus::word))),
