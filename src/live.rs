@@ -16,6 +16,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::core::Time;
@@ -232,52 +233,93 @@ impl Listener {
 }
 
 /// An event as it is told: the `data` of a frame. Fields that do not belong to the type of event are left out.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Told<'a> {
+    /// Position in the log; the same as the event's `id`. Absent in `expired`, `credential_ended` and `shutdown` that end a
+    /// stream.
+    #[schema(required = false)]
     position: i64,
+    /// What happened; the same as the event's name.
     r#type: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     session_id: Option<Uuid>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     application_id: Option<Uuid>,
+    /// What the session is connected to within its application.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     resource: Option<&'a str>,
+    /// The name it has there.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     client_session_id: Option<&'a str>,
+    /// When it took effect.
+    #[schema(required = false, format = DateTime)]
     occurred_at: String,
+    /// When it was written.
+    #[schema(required = false, format = DateTime)]
     recorded_at: String,
+    /// Who did it.
+    #[schema(required = false, value_type = String)]
     actor: ActorData<'a>,
+    /// The revocation that caused it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     revocation_id: Option<Uuid>,
+    /// Why the session ended, or will; in `credential_ended`, how the credential did.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<String>)]
     reason: Option<Reason>,
+    /// The operator's own words.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     note: Option<&'a str>,
+    /// What sort of session connected.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     kind: Option<&'static str>,
+    /// How far the work behind it has come.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<String>)]
     phase: Option<Phase>,
+    /// What came of that work, where it ended by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<String>)]
     outcome: Option<Outcome>,
+    /// The last words of whoever ran it; in `credential_ended`, what became of the credential.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     message: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, format = DateTime)]
     token_expires_at: Option<String>,
+    /// How many sessions a revocation disconnected.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     disconnected_count: Option<u64>,
+    /// Where activity came from.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<String>)]
     source: Option<Value>,
+    /// What an activity added; zeroes are left out.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<Object>)]
     counts: Option<Counts>,
+    /// What has added up since the session connected.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<Object>)]
     total: Option<Counts>,
 }
 
-#[derive(Serialize)]
-struct ActorData<'a> {
+/// Who did something.
+#[derive(Serialize, ToSchema)]
+pub struct ActorData<'a> {
     kind: &'a str,
     #[serde(skip_serializing_if = "Uuid::is_nil")]
+    #[schema(required = false)]
     id: Uuid,
 }
 

@@ -1,6 +1,7 @@
 //! Live feeds as server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html): `id` is the log
 //! position, so that a listener that was away goes on where it was with `Last-Event-ID`.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,12 +13,14 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, BoxStream, Stream, StreamExt};
 use serde::Deserialize;
 use serde_json::json;
-use uuid::Uuid;
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 use super::App;
-use super::extract::{AgentOrEnded, CanRead, Ids, Query};
-use super::problem::{Problem, ProblemBody};
-use super::words::{ActorWord, KindWord};
+use super::extract::{AgentOrEnded, CanRead, Query};
+use super::ids::{self, Id};
+use super::problem::Problem;
+use super::words::{ActorWord, KindWord, OpenStageWord, OutcomeWord, SourceWord, named};
 use crate::core::Time;
 use crate::core::caller::Caller;
 use crate::core::ending::{CredentialEnd, Ending};
@@ -25,7 +28,7 @@ use crate::core::event::ACTIVITY;
 use crate::core::ids::{Position, SessionNumber};
 use crate::core::session::Session;
 use crate::gate::Side;
-use crate::live::{Frame, Topic};
+use crate::live::{ActorData, Frame, Told, Topic};
 use crate::meter;
 use crate::sessions::Stay;
 
@@ -68,84 +71,53 @@ impl FeedParameters {
     }
 }
 
-/// The `data` of an event. Fields that do not belong to its type are left out.
-#[derive(utoipa::ToSchema)]
-#[schema(rename_all = "camelCase")]
-#[allow(dead_code)] // only its description is used: the feed serializes each event once, for all its listeners
-pub struct FeedEvent {
-    /// Position in the log; the same as the event's `id`. Absent in `expired`, `credential_ended` and `shutdown` that end a
-    /// stream.
-    #[schema(nullable = false)]
-    position: Option<i64>,
-    /// What happened; the same as the event's name.
-    r#type: String,
-    #[schema(nullable = false)]
-    session_id: Option<Uuid>,
-    #[schema(nullable = false)]
-    application_id: Option<Uuid>,
-    /// What the session is connected to within its application.
-    #[schema(nullable = false)]
-    resource: Option<String>,
-    /// The name it has there.
-    #[schema(nullable = false)]
-    client_session_id: Option<String>,
-    /// When it took effect.
-    #[schema(format = DateTime, nullable = false)]
-    occurred_at: Option<String>,
-    /// When it was written.
-    #[schema(format = DateTime, nullable = false)]
-    recorded_at: Option<String>,
-    /// Who did it.
-    #[schema(nullable = false)]
-    actor: Option<FeedActor>,
-    /// The revocation that caused it.
-    #[schema(nullable = false)]
-    revocation_id: Option<Uuid>,
-    /// Why the session ended, or will; in `credential_ended`, how the credential did.
-    #[schema(nullable = false)]
-    reason: Option<String>,
-    /// The operator's own words.
-    #[schema(nullable = false)]
-    note: Option<String>,
-    /// What sort of session connected.
-    #[schema(nullable = false, value_type = Option<KindWord>)]
-    kind: Option<String>,
-    /// How far the work behind it has come: `queued`, `launching` or `running`.
-    #[schema(nullable = false)]
-    phase: Option<String>,
-    /// What came of that work, where it ended by itself: `finished`, `failed` or `crashed`.
-    #[schema(nullable = false)]
-    outcome: Option<String>,
-    /// The last words of whoever ran it; in `credential_ended`, what became of the credential.
-    #[schema(nullable = false)]
-    message: Option<String>,
-    #[schema(format = DateTime, nullable = false)]
-    token_expires_at: Option<String>,
-    /// How many sessions a revocation disconnected.
-    #[schema(nullable = false)]
-    disconnected_count: Option<u64>,
-    /// Where activity came from: `heartbeat`, `report`, `gateway` or `reading`.
-    #[schema(nullable = false)]
-    source: Option<String>,
-    /// What an activity added; zeroes are left out.
-    #[schema(nullable = false)]
-    counts: Option<Object>,
-    /// What has added up since the session connected.
-    #[schema(nullable = false)]
-    total: Option<Object>,
-}
-
+/// What is told of an event, for the document: where it says a word of the rules, any of these.
+pub struct FeedEvent;
 /// Who did something.
-#[derive(utoipa::ToSchema)]
-#[allow(dead_code)] // as above
-pub struct FeedActor {
-    #[schema(value_type = ActorWord)]
-    kind: String,
-    #[schema(nullable = false)]
-    id: Option<Uuid>,
+pub struct FeedActor;
+
+impl PartialSchema for FeedEvent {
+    fn schema() -> RefOr<Schema> {
+        let members = [
+            ("actor", FeedActor::name()),
+            ("kind", KindWord::name()),
+            ("phase", OpenStageWord::name()),
+            ("outcome", OutcomeWord::name()),
+            ("source", SourceWord::name()),
+        ];
+        members.into_iter().fold(Told::schema(), |told, (member, name)| named(told, member, &name))
+    }
 }
 
-type Object = std::collections::BTreeMap<String, u64>;
+impl ToSchema for FeedEvent {
+    fn name() -> Cow<'static, str> {
+        "FeedEvent".into()
+    }
+
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        let own = [
+            (FeedActor::name(), FeedActor::schema()),
+            (ActorWord::name(), ActorWord::schema()),
+            (KindWord::name(), KindWord::schema()),
+            (OpenStageWord::name(), OpenStageWord::schema()),
+            (OutcomeWord::name(), OutcomeWord::schema()),
+            (SourceWord::name(), SourceWord::schema()),
+        ];
+        schemas.extend(own.map(|(name, schema)| (name.into_owned(), schema)));
+    }
+}
+
+impl PartialSchema for FeedActor {
+    fn schema() -> RefOr<Schema> {
+        named(ActorData::schema(), "kind", &ActorWord::name())
+    }
+}
+
+impl ToSchema for FeedActor {
+    fn name() -> Cow<'static, str> {
+        "FeedActor".into()
+    }
+}
 
 /// Follow an application
 ///
@@ -165,17 +137,14 @@ type Object = std::collections::BTreeMap<String, u64>;
     ),
     responses(
         (status = 200, description = "The feed.", body = FeedEvent, content_type = "text/event-stream"),
-        (status = 400, description = "A parameter is wrong.", body = ProblemBody),
-        (status = 404, description = "No such application.", body = ProblemBody),
     ))]
 pub async fn application(
     CanRead(caller): CanRead,
-    Ids(ids): Ids<1>,
+    Id(application, ..): Id<ids::Application>,
     Query(parameters): Query<FeedParameters>,
     headers: HeaderMap,
     State(app): State<App>,
 ) -> Result<Response, Problem> {
-    let [application] = ids;
     let (activity, after) = (parameters.activity()?, parameters.after(&headers)?);
     let (application, _) = app.directory.application(&caller, application)?;
     let stay = app.sessions.stay(&caller, Side::Management)?;
@@ -202,17 +171,14 @@ pub async fn application(
     responses(
         (status = 200, description = "The feed.", body = FeedEvent, content_type = "text/event-stream"),
         (status = 204, description = "The session has ended, and you have seen it."),
-        (status = 400, description = "A parameter is wrong.", body = ProblemBody),
-        (status = 404, description = "No such session.", body = ProblemBody),
     ))]
 pub async fn session(
     AgentOrEnded(caller): AgentOrEnded,
-    Ids(ids): Ids<1>,
+    Id(session, ..): Id<ids::Session>,
     Query(parameters): Query<FeedParameters>,
     headers: HeaderMap,
     State(app): State<App>,
 ) -> Result<Response, Problem> {
-    let [session] = ids;
     let (activity, after) = (parameters.activity()?, parameters.after(&headers)?);
     let mut view = app.sessions.view_to_follow(&caller, session).await?;
     let number = view.session.number;

@@ -152,28 +152,6 @@ impl FromRequestParts<App> for AgentOrEnded {
     }
 }
 
-/// UUIDs of the path, in its order.
-pub struct Ids<const N: usize>(pub [Uuid; N]);
-
-impl<const N: usize> FromRequestParts<App> for Ids<N> {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let wrong = || {
-            Problem::new(StatusCode::BAD_REQUEST, "invalid_request", "Validation failed (uuid is expected)")
-        };
-        let path = axum::extract::RawPathParams::from_request_parts(parts, app).await.map_err(|_| wrong())?;
-        let mut ids = [Uuid::nil(); N];
-        let mut values = path.iter();
-        for id in &mut ids {
-            let (_, value) = values.next().ok_or_else(wrong)?;
-            // Only the hyphenated form: a UUID has one spelling on this surface.
-            *id = Uuid::try_parse(value).ok().filter(|_| value.len() == 36).ok_or_else(wrong)?;
-        }
-        Ok(Self(ids))
-    }
-}
-
 /// The query string, into a struct whose fields are all optional.
 pub struct Query<T>(pub T);
 

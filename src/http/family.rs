@@ -114,6 +114,16 @@ impl Family {
         }
     }
 
+    /// What the names of components begin with that are its own.
+    pub fn prefix(self) -> &'static str {
+        match self {
+            Self::Main => "",
+            Self::Media => "Media",
+            Self::Workloads => "Workload",
+            Self::Terminals => "Terminal",
+        }
+    }
+
     /// The scheme by which its clients authenticate, as the document names it.
     pub fn security(self) -> &'static str {
         match self {

@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 
 use chrono::DateTime;
 use serde::{Deserialize, Serialize};
+use utoipa::IntoParams;
+use utoipa::openapi::path::{Parameter, ParameterIn};
 use uuid::Uuid;
 
 use super::extract::given;
 use super::page::{self, read_flag, read_limit};
 use super::problem::Problem;
 use super::time;
-use super::words::{KindWord, OpenStageWord, OpenStatusWord, StageWord, StatusWord};
+use super::words::{KindWord, OpenStageWord, OpenStatusWord, StageWord, StatusWord, read_word};
 use crate::core::Time;
 use crate::core::kind::Kind;
 use crate::core::phase::Stage;
@@ -25,7 +27,7 @@ use crate::sessions::{LONGEST, ListQuery, Page, Sort, Walk, Wanted};
 pub struct StatusParameters {
     /// `active` (the default of a list: active and idle ones), `inactive` (expired and disconnected), `all`, or one of
     /// `idle`, `expired`, `disconnected`. Wins over `includeInactive`.
-    #[param(inline, value_type = Option<StatusWord>)]
+    #[param(value_type = StatusWord, required = false)]
     pub status: Option<String>,
     /// Without `status`: include expired and disconnected sessions.
     #[param(value_type = Option<bool>)]
@@ -48,10 +50,10 @@ pub struct FilterParameters {
     /// application.
     pub resource: Option<String>,
     /// What sort of session.
-    #[param(inline, value_type = Option<KindWord>)]
+    #[param(value_type = KindWord, required = false)]
     pub kind: Option<String>,
     /// How far the work behind them has come. Sessions of other kinds run, and are terminated.
-    #[param(inline, value_type = Option<StageWord>)]
+    #[param(value_type = StageWord, required = false)]
     pub stage: Option<String>,
     /// Connected before this instant (RFC 3339).
     #[param(value_type = Option<String>, format = DateTime)]
@@ -67,24 +69,25 @@ pub struct FilterParameters {
     pub last_active_after: Option<String>,
 }
 
-/// How long a page of a list is.
-#[derive(utoipa::IntoParams)]
-#[into_params(parameter_in = Query)]
-#[allow(dead_code)] // the document's words for what `ListParameters` reads
-pub struct LimitParameter {
-    /// Most sessions to return.
-    #[param(value_type = u32, required = false, minimum = 1, maximum = 200, default = 100)]
-    limit: Option<String>,
+/// Most sessions of a page, if nothing is said; and the same under the older names.
+pub const PAGE: u32 = 100;
+pub const OLDER_PAGE: u32 = page::PAGE;
+
+/// How long a page of a list is, for the document.
+pub struct LimitParameter;
+/// The same under the older names.
+pub struct OlderLimitParameter;
+
+impl IntoParams for LimitParameter {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        vec![page::limit_parameter("Most sessions to return.", PAGE)]
+    }
 }
 
-/// The same under the older names.
-#[derive(utoipa::IntoParams)]
-#[into_params(parameter_in = Query)]
-#[allow(dead_code)] // as above
-pub struct OlderLimitParameter {
-    /// Most sessions to return.
-    #[param(value_type = u32, required = false, minimum = 1, maximum = 200, default = 50)]
-    limit: Option<String>,
+impl IntoParams for OlderLimitParameter {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        vec![page::limit_parameter("Most sessions to return.", OLDER_PAGE)]
+    }
 }
 
 /// How a list is ordered and cut into pages.
@@ -94,27 +97,26 @@ pub struct OlderLimitParameter {
 pub struct PageParameters {
     /// What to order by; a minus for the latest first. Whoever is active while a list by `-lastActive` is walked comes again
     /// at its end: tell sessions by their ids.
-    #[param(inline, value_type = Option<SortWord>)]
+    #[param(value_type = SessionSort, required = false)]
     pub sort: Option<String>,
     /// `nextCursor` of the page before, asked for in the same order.
     pub cursor: Option<String>,
 }
 
 /// What a list is ordered by.
-#[derive(utoipa::ToSchema)]
-#[allow(dead_code)] // the document's words for what `read_sort` reads
-pub enum SortWord {
-    #[schema(rename = "created")]
+#[derive(Deserialize, utoipa::ToSchema)]
+pub enum SessionSort {
+    #[serde(rename = "created")]
     Created,
-    #[schema(rename = "-created")]
+    #[serde(rename = "-created")]
     Newest,
-    #[schema(rename = "lastActive")]
+    #[serde(rename = "lastActive")]
     LastActive,
-    #[schema(rename = "-lastActive")]
+    #[serde(rename = "-lastActive")]
     LatestActive,
-    #[schema(rename = "expires")]
+    #[serde(rename = "expires")]
     Expires,
-    #[schema(rename = "-expires")]
+    #[serde(rename = "-expires")]
     LatestExpiry,
 }
 
@@ -430,12 +432,14 @@ fn tag(sort: Sort) -> u8 {
 
 fn read_sort(word: Option<&str>) -> Result<Sort, Problem> {
     let Some(word) = word else { return Ok(Sort::default()) };
-    let (descending, name) = word.strip_prefix('-').map_or((false, word), |name| (true, name));
-    let by = match name {
-        "created" => Order::Connected,
-        "lastActive" => Order::LastActive,
-        "expires" => Order::Expires,
-        _ => {
+    let (by, descending) = match read_word(word) {
+        Some(SessionSort::Created) => (Order::Connected, false),
+        Some(SessionSort::Newest) => (Order::Connected, true),
+        Some(SessionSort::LastActive) => (Order::LastActive, false),
+        Some(SessionSort::LatestActive) => (Order::LastActive, true),
+        Some(SessionSort::Expires) => (Order::Expires, false),
+        Some(SessionSort::LatestExpiry) => (Order::Expires, true),
+        None => {
             let message = "sort must be created, lastActive or expires, with a minus for the latest first";
             return Err(Problem::invalid("sort", message));
         }

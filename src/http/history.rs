@@ -7,26 +7,27 @@ use axum::extract::{OriginalUri, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::App;
 use super::events::FeedEvent;
-use super::extract::{CanRead, Ids, Query};
+use super::extract::{CanRead, Query};
 use super::filter::{read_id, read_time};
-use super::page::{PagedParameters, read_flag, read_limit};
-use super::problem::{Problem, ProblemBody};
+use super::ids::{self, Id};
+use super::page::{PAGE, PagedParameters, read_flag, read_limit};
+use super::problem::Problem;
 use crate::core::event::NAMES;
 use crate::core::ids::Position;
 use crate::live::Told;
 use crate::sessions::{EventQuery, Events};
 
 /// An event on record: as on a feed, with its place in its stream and its hash.
-#[derive(utoipa::ToSchema)]
-#[schema(rename_all = "camelCase")]
-#[allow(dead_code)] // only its description is used: the fields are the feed's, with a few beside them
-pub struct RecordedEvent {
+#[derive(Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RecordedEvent<'a> {
     #[serde(flatten)]
-    event: FeedEvent,
+    #[schema(value_type = FeedEvent)]
+    event: Told<'a>,
     /// Counts from 1 in its stream.
     version: i64,
     /// The position of the stream's event before; 0 for its first.
@@ -34,11 +35,13 @@ pub struct RecordedEvent {
     /// SHA-256 (hex) over the hash before it in its stream, its envelope and its body's digest.
     hash: String,
     /// The request that caused it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
-    request_id: Option<String>,
+    request_id: Option<&'a str>,
     /// The W3C trace it belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
-    traceparent: Option<String>,
+    traceparent: Option<&'a str>,
 }
 
 /// A page of events.
@@ -65,16 +68,15 @@ fn listed(events: Events, uri: &Uri, others: &[(&str, &str)]) -> Response {
     }
     let told = events.items.iter().map(|event| {
         let recorded = &event.entry.recorded;
-        let mut data: Value = serde_json::to_value(Told::new(event)).unwrap_or_default();
-        data["version"] = recorded.version.into();
-        data["previousPosition"] = recorded.previous_position.0.into();
-        data["hash"] = hex::encode(event.entry.hash).into();
-        for (name, value) in [("requestId", &recorded.request_id), ("traceparent", &recorded.traceparent)] {
-            if let Some(value) = value {
-                data[name] = json!(value);
-            }
-        }
-        data
+        let recorded = RecordedEvent {
+            event: Told::new(event),
+            version: recorded.version,
+            previous_position: recorded.previous_position.0,
+            hash: hex::encode(event.entry.hash),
+            request_id: recorded.request_id.as_deref(),
+            traceparent: recorded.traceparent.as_deref(),
+        };
+        serde_json::to_value(recorded).unwrap_or_default()
     });
     (headers, Json(EventList { items: told.collect(), next_cursor })).into_response()
 }
@@ -109,22 +111,20 @@ pub struct HistoryParameters {
     ),
     responses(
         (status = 200, description = "A page of events.", body = EventList, headers(
-            ("Log-Position" = i64, description = "The log position the page was true at."),
+            ("Log-Position" = i64, description = "The log position that this was true at."),
             ("Link" = String, description = "The next page, if there is one (RFC 8288)."),
         )),
-        (status = 400, description = "A parameter is wrong.", body = ProblemBody),
-        (status = 404, description = "No such application, or no such session in it.", body = ProblemBody),
     ))]
 pub async fn session_history(
     CanRead(caller): CanRead,
-    Ids(ids): Ids<2>,
+    Id(application, ..): Id<ids::Application>,
+    Id(session, ..): Id<ids::Session>,
     OriginalUri(uri): OriginalUri,
     Query(parameters): Query<HistoryParameters>,
     State(app): State<App>,
 ) -> Result<Response, Problem> {
-    let [application, session] = ids;
     let activity = read_flag("activity", parameters.activity.as_deref())?;
-    let limit = read_limit(parameters.limit.as_deref(), 50)?;
+    let limit = read_limit(parameters.limit.as_deref(), PAGE)?;
     let before = read_position(parameters.cursor.as_deref())?;
     let events = app.sessions.history(&caller, application, session, activity, before, limit).await?;
     let (activity, limit) = (activity.to_string(), limit.to_string());
@@ -154,7 +154,7 @@ impl EventParameters {
             from: read_time("from", self.from.as_deref())?,
             until: read_time("until", self.until.as_deref())?,
             after,
-            limit: read_limit(self.limit.as_deref(), 50)?,
+            limit: read_limit(self.limit.as_deref(), PAGE)?,
         })
     }
 
@@ -203,11 +203,9 @@ fn read_types(text: Option<&str>) -> Result<Vec<String>, Problem> {
     ),
     responses(
         (status = 200, description = "A page of events.", body = EventList, headers(
-            ("Log-Position" = i64, description = "The log position the page was true at."),
+            ("Log-Position" = i64, description = "The log position that this was true at."),
             ("Link" = String, description = "The next page, if there is one (RFC 8288)."),
         )),
-        (status = 400, description = "A parameter is wrong.", body = ProblemBody),
-        (status = 404, description = "No such application or revocation.", body = ProblemBody),
     ))]
 pub async fn list_events(
     CanRead(caller): CanRead,

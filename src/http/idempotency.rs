@@ -14,11 +14,9 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use url::form_urlencoded;
-use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::Type;
-use utoipa::openapi::{
-    Content, HeaderBuilder, ObjectBuilder, OpenApi, Ref, RefOr, Required, ResponseBuilder,
-};
+use utoipa::openapi::{Header, HeaderBuilder, ObjectBuilder, OpenApi, RefOr, Required};
 
 use super::App;
 use super::extract;
@@ -189,16 +187,25 @@ fn write_plainly(value: &Value, plain: &mut Vec<u8>) {
 
 // ---- the document ----
 
-/// Adds the header, and what it can lead to, to every operation it is for.
+/// Adds the header to every operation it is for, and to its answers the one that says that they are those of before.
 pub fn describe(document: &mut OpenApi) {
     // A preview changes nothing.
     let writing = |path: &str| Family::takes_keys(path) && !path.ends_with("/preview");
-    for (path, item) in document.paths.paths.iter_mut().filter(|(path, _)| writing(path)) {
+    for (_, item) in document.paths.paths.iter_mut().filter(|(path, _)| writing(path)) {
         for operation in [&mut item.post, &mut item.delete].into_iter().flatten() {
             operation.parameters.get_or_insert_default().push(RefOr::T(parameter()));
-            add_answers(operation, Family::of(path));
+            for (status, answer) in &mut operation.responses.responses {
+                if let (true, RefOr::T(answer)) = (status.starts_with('2'), answer) {
+                    answer.headers.insert("Idempotency-Replayed".to_owned(), RefOr::T(replayed()));
+                }
+            }
         }
     }
+}
+
+fn replayed() -> Header {
+    let text = "`true` where this is the answer to a request that took effect before.";
+    HeaderBuilder::new().description(Some(text)).build()
 }
 
 fn parameter() -> Parameter {
@@ -214,27 +221,4 @@ fn parameter() -> Parameter {
         ))
         .schema(Some(schema))
         .build()
-}
-
-fn add_answers(operation: &mut Operation, family: Family) {
-    let said = [
-        ("409", "A request with this `Idempotency-Key` is under way (`idempotency_in_flight`)."),
-        ("422", "Another request came with this `Idempotency-Key` (`idempotency_key_reused`)."),
-    ];
-    let answers = &mut operation.responses.responses;
-    for (status, text) in said {
-        let content = Content::new(Some(Ref::from_schema_name(family.error_schema())));
-        let new = || ResponseBuilder::new().description("").content("application/json", content).build();
-        let answer = answers.entry(status.to_owned()).or_insert_with(|| RefOr::T(new()));
-        if let RefOr::T(answer) = answer {
-            answer.description = format!("{} {text}", answer.description).trim().to_owned();
-        }
-    }
-    for (status, answer) in answers.iter_mut() {
-        if let (true, RefOr::T(answer)) = (status.starts_with('2'), answer) {
-            let text = "`true` where this is the answer to a request that took effect before.";
-            let header = HeaderBuilder::new().description(Some(text)).build();
-            answer.headers.insert("Idempotency-Replayed".to_owned(), RefOr::T(header));
-        }
-    }
 }

@@ -14,12 +14,14 @@ mod guard;
 pub mod health;
 mod history;
 mod idempotency;
+mod ids;
 mod media;
 pub mod metrics;
 mod oauth;
 mod page;
 pub mod problem;
 mod revocations;
+mod shared;
 mod terminals;
 pub mod unknown;
 mod words;
@@ -233,12 +235,12 @@ pub fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
         .split_for_parts();
     media::describe(&mut document);
     extract::describe(&mut document);
-    workloads::describe(&mut document);
     terminals::describe(&mut document);
     idempotency::describe(&mut document);
     unknown::describe(&mut document);
     words::describe(&mut document);
     problem::describe(&mut document);
+    shared::describe(&mut document);
     (router, document)
 }
 
@@ -282,8 +284,7 @@ fn no_such_method(family: Family) -> Problem {
 #[openapi(
     info(
         title = "sessiond",
-        description = "The durable record of who is connected to what: sessions listed, kept alive, expired and revoked, \
-                       with an exact count.",
+        description = include_str!("begin.md"),
         license(name = "MIT", identifier = "MIT"),
     ),
     servers((url = "http://127.0.0.1:8080", description = "`make run`")),
@@ -308,6 +309,18 @@ fn no_such_method(family: Family) -> Problem {
         (name = "oauth", description = "Tokens."),
         (name = "service", description = "The service itself."),
     ),
+    // What only parameters are made of is not found by itself.
+    components(schemas(
+        words::EndingWord,
+        words::StageWord,
+        words::StatusWord,
+        filter::SessionSort,
+        terminals::LogFormat,
+        terminals::PeriodWord,
+        terminals::StatusWord,
+        workloads::LogSort,
+        workloads::WorkloadSort,
+    )),
     modifiers(&Security),
 )]
 struct Document;

@@ -2,6 +2,10 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use utoipa::IntoParams;
+use utoipa::openapi::Required;
+use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::{KnownFormat, Object, ObjectBuilder, SchemaFormat, Type};
 use uuid::Uuid;
 
 use super::problem::Problem;
@@ -14,17 +18,39 @@ const LARGEST: u32 = 200;
 /// Bytes of a mark: version, time and id.
 const MARK: usize = 1 + 8 + 16;
 
-/// The parameters of a list that has one order only, as the document describes them.
-#[derive(utoipa::IntoParams)]
-#[into_params(parameter_in = Query)]
-#[allow(dead_code)] // the document's words for what each list reads
-pub struct PagedParameters {
-    /// Most to return.
-    #[param(value_type = u32, required = false, minimum = 1, maximum = 200, default = 50)]
-    limit: Option<String>,
-    /// `nextCursor` of the page before.
-    #[param(value_type = String, required = false)]
-    cursor: Option<String>,
+/// Most of a page, if nothing is said.
+pub const PAGE: u32 = 50;
+
+/// The parameters of a list that has one order only, for the document.
+pub struct PagedParameters;
+
+impl IntoParams for PagedParameters {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let cursor = ParameterBuilder::new()
+            .name("cursor")
+            .parameter_in(ParameterIn::Query)
+            .required(Required::False)
+            .description(Some("`nextCursor` of the page before, asked for in the same order."))
+            .schema(Some(Object::with_type(Type::String)));
+        vec![limit_parameter("How many to return at most.", PAGE), cursor.build()]
+    }
+}
+
+/// `limit`, as [`read_limit`] reads it.
+pub fn limit_parameter(description: &str, default: u32) -> Parameter {
+    let schema = ObjectBuilder::new()
+        .schema_type(Type::Integer)
+        .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int32)))
+        .minimum(Some(1))
+        .maximum(Some(LARGEST))
+        .default(Some(default.into()));
+    ParameterBuilder::new()
+        .name("limit")
+        .parameter_in(ParameterIn::Query)
+        .required(Required::False)
+        .description(Some(description))
+        .schema(Some(schema))
+        .build()
 }
 
 /// Where a page ended: the sort key of its last item.

@@ -7,13 +7,15 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use utoipa::openapi::path::Operation;
+use utoipa::openapi::extensions::Extensions;
+use utoipa::openapi::response::Response as Answer;
 use utoipa::openapi::schema::{Object, Type};
 use utoipa::openapi::security::SecurityRequirement;
-use utoipa::openapi::{Content, Header, HeaderBuilder, OpenApi, PathItem, Ref, RefOr, ResponseBuilder};
+use utoipa::openapi::{Content, Header, HeaderBuilder, OpenApi, Ref, RefOr, ResponseBuilder};
 use uuid::Uuid;
 
 use super::family::Family;
+use super::shared;
 use crate::auth::NothingGenuine;
 use crate::core::caller::Scope;
 use crate::core::session::Refusal;
@@ -174,52 +176,69 @@ impl Problem {
     }
 }
 
+/// What any operation that asks who is there may answer, whatever it is for: in the document all of it together is the
+/// `default` of its surface.
+const ANYWHERE: [(u16, &str); 12] = [
+    (400, "something in the request is wrong or unknown"),
+    (401, "no valid credential: authenticate again"),
+    (403, "a scope is missing, or the credential is for something else"),
+    (404, "what is named is not there, or not within reach"),
+    (408, "the body took too long to come"),
+    (409, "a request with this `Idempotency-Key` is under way"),
+    (413, "the body is larger than 64 KiB; of many reports at once, than 2 MiB"),
+    (422, "another request came with this `Idempotency-Key`"),
+    (429, "too many requests, or failures to authenticate: come back after `Retry-After` seconds"),
+    (500, "a fault of the service"),
+    (503, "too busy, or about to stop: come back after `Retry-After` seconds"),
+    (507, "the disk is full; nothing was written"),
+];
+
 /// Adds to a document what any operation may answer, and to its errors the media type they have for those who accept it.
 pub fn describe(document: &mut OpenApi) {
-    for (path, item) in &mut document.paths.paths {
+    for (path, operation) in shared::operations(document) {
         let family = Family::of(path);
-        let PathItem { get, put, post, delete, patch, .. } = item;
-        for operation in [get, put, post, delete, patch].into_iter().flatten() {
-            // Those without are for whoever watches over the service, and have no limits.
-            if operation.security.as_ref().is_some_and(|all| all != &[SecurityRequirement::default()]) {
-                add_common(operation, family);
-            }
-            for response in operation.responses.responses.values_mut() {
-                let RefOr::T(response) = response else { continue };
-                if family == Family::Terminals {
-                    response.headers.extend(limits());
-                }
-                let json = response.content.get("application/json").cloned();
-                if let Some(json) = json.filter(is_problem) {
-                    response.content.insert(MEDIA_TYPE.to_owned(), json);
-                }
-            }
+        // Those without are for whoever watches over the service, and have no limits.
+        if operation.security.as_ref().is_some_and(|all| all != &[SecurityRequirement::default()]) {
+            let reference = Ref::from_response_name(default_name(family));
+            operation.responses.responses.insert("default".to_owned(), reference.into());
         }
+        for response in operation.responses.responses.values_mut() {
+            let RefOr::T(response) = response else { continue };
+            complete(response, family);
+        }
+    }
+    let components = document.components.get_or_insert_default();
+    for family in [Family::Main, Family::Media, Family::Workloads, Family::Terminals] {
+        components.responses.insert(default_name(family), RefOr::T(anywhere(family)));
     }
 }
 
-fn add_common(operation: &mut Operation, family: Family) {
-    let body = operation.request_body.is_some();
-    // An OAuth client has no scopes of its own; only what it is given has.
-    let bearer = SecurityRequirement::new(family.security(), Vec::<String>::new());
-    let scoped = operation.security.iter().flatten().any(|one| *one == bearer);
-    let common = [
-        ("401", "Nothing valid was presented.", true),
-        ("403", "A scope is missing.", scoped),
-        ("408", "The body took too long to come.", body),
-        (
-            "429",
-            "Too many requests with this credential, or too many failures to authenticate from this address: come \
-                 back after `Retry-After` seconds.",
-            true,
-        ),
-        ("503", "Too much is waiting, or it took too long: come back after `Retry-After` seconds.", true),
-    ];
-    for (status, description, _) in common.into_iter().filter(|(_, _, here)| *here) {
-        let content = Content::new(Some(Ref::from_schema_name(family.error_schema())));
-        let response =
-            ResponseBuilder::new().description(description).content("application/json", content).build();
-        operation.responses.responses.entry(status.to_owned()).or_insert(RefOr::T(response));
+fn default_name(family: Family) -> String {
+    format!("{}Default", family.prefix())
+}
+
+/// The default answer of a surface; `x-statuses` says for programs which ones it stands for.
+fn anywhere(family: Family) -> Answer {
+    let list: Vec<_> = ANYWHERE.iter().map(|(status, text)| format!("- {status}: {text}")).collect();
+    let description = format!("What any operation may answer:\n\n{}.", list.join(";\n"));
+    let statuses = ANYWHERE.map(|(status, _)| status);
+    let mut response = ResponseBuilder::new()
+        .description(description)
+        .content("application/json", Content::new(Some(Ref::from_schema_name(family.error_schema()))))
+        .extensions(Some(Extensions::from_iter([("x-statuses", statuses.to_vec())])))
+        .build();
+    complete(&mut response, family);
+    response
+}
+
+/// Adds what the answers of a surface have in common.
+fn complete(response: &mut Answer, family: Family) {
+    if family == Family::Terminals {
+        response.headers.extend(limits());
+    }
+    let json = response.content.get("application/json").cloned();
+    if let Some(json) = json.filter(is_problem) {
+        response.content.insert(MEDIA_TYPE.to_owned(), json);
     }
 }
 

@@ -18,6 +18,7 @@ use utoipa::openapi::{Content, OpenApi, PathItem, Ref, RefOr, ResponseBuilder, S
 
 use super::family::Family;
 use super::problem::Problem;
+use super::shared;
 
 /// Where an operation takes more than it knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +86,7 @@ impl Parameters {
                 .filter(|(_, operation)| {
                     !operation.operation_id.as_ref().is_some_and(|id| is_lenient(id, Part::Query))
                 })
-                .map(|(method, operation)| (method, Taken::by(operation)));
+                .map(|(method, operation)| (method, Taken::by(operation, document)));
             routes.entry(route).or_default().extend(taken);
         }
         Self(routes)
@@ -98,12 +99,11 @@ impl Parameters {
 }
 
 impl Taken {
-    fn by(operation: &Operation) -> Self {
+    fn by(operation: &Operation, document: &OpenApi) -> Self {
         let parameters = operation.parameters.iter().flatten();
-        let names = parameters.filter_map(|parameter| match parameter {
-            RefOr::T(one) if one.parameter_in == ParameterIn::Query => Some(one.name.clone()),
-            _ => None,
-        });
+        let described = parameters.filter_map(|one| shared::parameter(document, one));
+        let names =
+            described.filter(|one| one.parameter_in == ParameterIn::Query).map(|one| one.name.clone());
         let nobody = [SecurityRequirement::default()];
         Self {
             names: names.collect(),
@@ -252,20 +252,20 @@ fn name_references(schema: &RefOr<Schema>, names: &mut BTreeSet<String>) {
     }
 }
 
+/// Of the others the default answer says it.
 fn describe_queries(document: &mut OpenApi) {
-    for (path, item) in &mut document.paths.paths {
-        let family = Family::of(path);
-        let PathItem { get, put, post, delete, patch, .. } = item;
-        for operation in [get, put, post, delete, patch].into_iter().flatten() {
-            let content = Content::new(Some(Ref::from_schema_name(family.error_schema())));
-            let refused = ResponseBuilder::new()
-                .description("The query says something that is not known here; the message names it.")
-                .content("application/json", content)
-                .build();
-            if !operation.operation_id.as_ref().is_some_and(|id| is_lenient(id, Part::Query)) {
-                let status = StatusCode::BAD_REQUEST.as_str().to_owned();
-                operation.responses.responses.entry(status).or_insert(RefOr::T(refused));
-            }
+    let nobody = [SecurityRequirement::default()];
+    for (path, operation) in shared::operations(document) {
+        let open = operation.security.as_ref().is_some_and(|security| security == &nobody);
+        if !open || operation.operation_id.as_ref().is_some_and(|id| is_lenient(id, Part::Query)) {
+            continue;
         }
+        let content = Content::new(Some(Ref::from_schema_name(Family::of(path).error_schema())));
+        let refused = ResponseBuilder::new()
+            .description("The query says something that is not known here; the message names it.")
+            .content("application/json", content)
+            .build();
+        let status = StatusCode::BAD_REQUEST.as_str().to_owned();
+        operation.responses.responses.entry(status).or_insert(RefOr::T(refused));
     }
 }

@@ -4,15 +4,23 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::de::value::{Error as NotAWord, StrDeserializer};
+use serde::de::{Deserialize, Deserializer, IntoDeserializer, Visitor};
+use serde::{Serialize, forward_to_deserialize_any};
 use utoipa::openapi::schema::{Discriminator, Object, Type};
 use utoipa::openapi::{ObjectBuilder, OpenApi, Ref, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::core::caller::ActorKind;
+use crate::core::caller::{ActorKind, Scope};
+use crate::core::delivery::DeliveryStatus;
+use crate::core::event::ActivitySource;
 use crate::core::kind::Kind;
-use crate::core::phase::{Phase, Stage};
+use crate::core::phase::{Outcome, Phase, Stage};
+use crate::core::policy::{OnLimit, Preset};
+use crate::core::reason::Reason;
+use crate::core::schedule::Missed;
 use crate::core::status::DerivedStatus;
+use crate::core::throughput::Reading;
 
 /// What sort of session.
 pub struct KindWord;
@@ -28,6 +36,27 @@ pub struct OpenStatusWord;
 pub struct EndingWord;
 /// Who did something.
 pub struct ActorWord;
+
+/// A named set of figures.
+pub struct PresetWord;
+/// What happens at a limit.
+pub struct OnLimitWord;
+/// What becomes of missed runs.
+pub struct MissedWord;
+/// What became of a reading.
+pub struct ReadingWord;
+
+/// What came of work that ended by itself.
+pub struct OutcomeWord;
+/// Where a sign of life came from.
+pub struct SourceWord;
+
+/// What a credential may do.
+pub struct ScopeWord;
+/// Why a session ended.
+pub struct ReasonWord;
+/// How a delivery stands.
+pub struct DeliveryWord;
 
 /// Text as it is, for people.
 #[derive(Serialize, ToSchema)]
@@ -122,6 +151,175 @@ impl PartialSchema for ActorWord {
 impl ToSchema for ActorWord {
     fn name() -> Cow<'static, str> {
         "ActorKind".into()
+    }
+}
+
+impl PartialSchema for PresetWord {
+    fn schema() -> RefOr<Schema> {
+        words("A named set of figures.", words_of::<Preset>())
+    }
+}
+
+impl ToSchema for PresetWord {
+    fn name() -> Cow<'static, str> {
+        "PresetWord".into()
+    }
+}
+
+impl PartialSchema for OnLimitWord {
+    fn schema() -> RefOr<Schema> {
+        words("What happens at a limit.", words_of::<OnLimit>())
+    }
+}
+
+impl ToSchema for OnLimitWord {
+    fn name() -> Cow<'static, str> {
+        "OnLimitWord".into()
+    }
+}
+
+impl PartialSchema for MissedWord {
+    fn schema() -> RefOr<Schema> {
+        words("What becomes of missed runs.", words_of::<Missed>())
+    }
+}
+
+impl ToSchema for MissedWord {
+    fn name() -> Cow<'static, str> {
+        "MissedRuns".into()
+    }
+}
+
+impl PartialSchema for ReadingWord {
+    fn schema() -> RefOr<Schema> {
+        let about = "`counted`; `repeated`: there is one of this instant that says as much, or more; `late`: it comes after \
+                     four newer ones, or is older than the session, and changes nothing; `restarted`: the counter went \
+                     back, so what it says now has come on top; `jumped`: it counts in the total, and is too much to be a \
+                     throughput.";
+        words(about, words_of::<Reading>())
+    }
+}
+
+impl ToSchema for ReadingWord {
+    fn name() -> Cow<'static, str> {
+        "MediaReadingOutcome".into()
+    }
+}
+
+impl PartialSchema for OutcomeWord {
+    fn schema() -> RefOr<Schema> {
+        words("What came of work that ended by itself.", words_of::<Outcome>())
+    }
+}
+
+impl ToSchema for OutcomeWord {
+    fn name() -> Cow<'static, str> {
+        "WorkOutcome".into()
+    }
+}
+
+impl PartialSchema for SourceWord {
+    fn schema() -> RefOr<Schema> {
+        words("Where a sign of life came from.", words_of::<ActivitySource>())
+    }
+}
+
+impl ToSchema for SourceWord {
+    fn name() -> Cow<'static, str> {
+        "ActivitySource".into()
+    }
+}
+
+impl PartialSchema for ScopeWord {
+    fn schema() -> RefOr<Schema> {
+        words("What a credential may do.", Scope::ALL.map(Scope::word))
+    }
+}
+
+impl ToSchema for ScopeWord {
+    fn name() -> Cow<'static, str> {
+        "Scope".into()
+    }
+}
+
+impl PartialSchema for ReasonWord {
+    fn schema() -> RefOr<Schema> {
+        words("Why a session ended.", words_of::<Reason>())
+    }
+}
+
+impl ToSchema for ReasonWord {
+    fn name() -> Cow<'static, str> {
+        "EndReason".into()
+    }
+}
+
+impl PartialSchema for DeliveryWord {
+    fn schema() -> RefOr<Schema> {
+        words("How a delivery stands.", DeliveryStatus::ALL.map(DeliveryStatus::word))
+    }
+}
+
+impl ToSchema for DeliveryWord {
+    fn name() -> Cow<'static, str> {
+        "DeliveryStatus".into()
+    }
+}
+
+/// An object of which a member is another schema, by its name, with the description it has.
+pub fn named(mut schema: RefOr<Schema>, member: &str, name: &str) -> RefOr<Schema> {
+    if let RefOr::T(Schema::Object(object)) = &mut schema
+        && let Some(place) = object.properties.get_mut(member)
+    {
+        let description = match place {
+            RefOr::T(Schema::Object(text)) => text.description.clone().unwrap_or_default(),
+            _ => String::new(),
+        };
+        let mut reference = Ref::from_schema_name(name);
+        reference.description = description;
+        *place = RefOr::Ref(reference);
+    }
+    schema
+}
+
+/// Reads one of the words that serde takes for a type.
+pub fn read_word<'a, T: Deserialize<'a>>(text: &'a str) -> Option<T> {
+    let words: StrDeserializer<'a, NotAWord> = text.into_deserializer();
+    T::deserialize(words).ok()
+}
+
+/// All words that serde takes for an enum.
+fn words_of<T: for<'de> Deserialize<'de>>() -> Vec<&'static str> {
+    let mut asked = Asked::default();
+    // It is only asked for what it would take: there is nothing to read.
+    let _ = T::deserialize(&mut asked);
+    asked.0.to_vec()
+}
+
+/// Remembers for which words an enum asks, and has none.
+#[derive(Default)]
+struct Asked(&'static [&'static str]);
+
+impl<'de> Deserializer<'de> for &mut Asked {
+    type Error = NotAWord;
+
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, NotAWord> {
+        Err(serde::de::Error::custom("there is nothing to read"))
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        words: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, NotAWord> {
+        self.0 = words;
+        self.deserialize_any(visitor)
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf option unit unit_struct newtype_struct seq
+        tuple tuple_struct map struct identifier ignored_any
     }
 }
 

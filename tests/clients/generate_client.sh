@@ -8,7 +8,7 @@ out=../../target/clients/typescript
 
 rm -rf "$out"
 mkdir -p "$out"
-node_modules/.bin/openapi-ts --silent
+node_modules/.bin/openapi-ts
 cp ts_client.ts "$out"
 echo '{"type":"module"}' > "$out/package.json"
 node_modules/.bin/tsc --project tsconfig.json

@@ -11,11 +11,12 @@ use super::{Session, SessionList};
 use crate::core::bar::Bar;
 use crate::core::relation::Way;
 use crate::http::App;
-use crate::http::extract::{CanEnd, CanRead, Ids, Query};
+use crate::http::extract::{CanEnd, CanRead, Query};
 use crate::http::filter::{
-    FilterParameters, ListParameters, OlderLimitParameter, PageParameters, StatusParameters,
+    FilterParameters, ListParameters, OLDER_PAGE, OlderLimitParameter, PageParameters, StatusParameters,
 };
-use crate::http::problem::{Problem, ProblemBody};
+use crate::http::ids::{self, Id};
+use crate::http::problem::Problem;
 
 /// One session, under its older name.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -35,8 +36,6 @@ pub struct InstanceEnvelope {
     ),
     responses(
         (status = 200, description = "A page of sessions.", body = SessionList),
-        (status = 400, description = "A parameter is wrong.", body = ProblemBody),
-        (status = 404, description = "No such application.", body = ProblemBody),
     ))]
 pub async fn list_instances(
     CanRead(caller): CanRead,
@@ -44,7 +43,7 @@ pub async fn list_instances(
     Query(parameters): Query<ListParameters>,
     State(app): State<App>,
 ) -> Result<Response, Problem> {
-    let query = parameters.read(parameters.application()?, 50)?;
+    let query = parameters.read(parameters.application()?, OLDER_PAGE)?;
     Ok(listed(app.sessions.list(&caller, &query).await?, &parameters, query.sort, &uri))
 }
 
@@ -55,15 +54,12 @@ pub async fn list_instances(
     security(("bearer" = [])), params(("sessionId" = Uuid, Path, description = "The session.")),
     responses(
         (status = 200, description = "The session, live or ended.", body = InstanceEnvelope),
-        (status = 400, description = "The id is not a UUID.", body = ProblemBody),
-        (status = 404, description = "No such session.", body = ProblemBody),
     ))]
 pub async fn get_instance(
     CanRead(caller): CanRead,
-    Ids(ids): Ids<1>,
+    Id(session, ..): Id<ids::Session>,
     State(app): State<App>,
 ) -> Result<Json<InstanceEnvelope>, Problem> {
-    let [session] = ids;
     let view = app.sessions.view_by_id(&caller, Way::Management, session).await?;
     Ok(Json(InstanceEnvelope { agent_instance: view.into() }))
 }
@@ -75,15 +71,12 @@ pub async fn get_instance(
     security(("bearer" = [])), params(("sessionId" = Uuid, Path, description = "The session.")),
     responses(
         (status = 204, description = "The session has ended."),
-        (status = 400, description = "The id is not a UUID.", body = ProblemBody),
-        (status = 404, description = "No such session.", body = ProblemBody),
     ))]
 pub async fn revoke_instance(
     CanEnd(caller): CanEnd,
-    Ids(ids): Ids<1>,
+    Id(session, ..): Id<ids::Session>,
     State(app): State<App>,
 ) -> Result<StatusCode, Problem> {
-    let [session] = ids;
     let session = app.sessions.to_act_on(&caller, Way::Management, session).await?;
     app.sessions.revoke_session(&caller, &session, Bar::default(), None).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -96,15 +89,12 @@ pub async fn revoke_instance(
     tag = "agentInstances", security(("bearer" = [])), params(("applicationId" = Uuid, Path, description = "The application.")),
     responses(
         (status = 204, description = "All have ended."),
-        (status = 400, description = "The id is not a UUID.", body = ProblemBody),
-        (status = 404, description = "No such application, or it is archived.", body = ProblemBody),
     ))]
 pub async fn revoke_instances(
     CanEnd(caller): CanEnd,
-    Ids(ids): Ids<1>,
+    Id(application, ..): Id<ids::Application>,
     State(app): State<App>,
 ) -> Result<StatusCode, Problem> {
-    let [application] = ids;
     app.sessions.revoke_all(&caller, application, None).await?;
     Ok(StatusCode::NO_CONTENT)
 }

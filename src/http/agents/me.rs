@@ -8,10 +8,11 @@ use super::{Ended, SessionEnvelope, listed};
 use crate::core::bar::Bar;
 use crate::core::relation::Way;
 use crate::http::App;
-use crate::http::extract::{Ids, Person, Query};
+use crate::http::extract::{Person, Query};
 use crate::http::filter::{
-    FilterParameters, LimitParameter, ListParameters, PageParameters, StatusParameters,
+    FilterParameters, LimitParameter, ListParameters, PAGE, PageParameters, StatusParameters,
 };
+use crate::http::ids::{self, Id};
 use crate::http::problem::{Problem, ProblemBody};
 
 /// List my sessions
@@ -24,12 +25,10 @@ use crate::http::problem::{Problem, ProblemBody};
     ),
     responses(
         (status = 200, description = "A page of sessions.", body = super::SessionList, headers(
-            ("Log-Position" = i64, description = "The log position the page was true at."),
+            ("Log-Position" = i64, description = "The log position that this was true at."),
             ("Link" = String, description = "The next page, if there is one (RFC 8288)."),
         )),
-        (status = 400, description = "A parameter is wrong.", body = ProblemBody),
         (status = 403, description = "The credential is no person's.", body = ProblemBody),
-        (status = 404, description = "No such application.", body = ProblemBody),
     ))]
 pub async fn my_sessions(
     Person(caller, principal): Person,
@@ -37,7 +36,7 @@ pub async fn my_sessions(
     Query(parameters): Query<ListParameters>,
     State(app): State<App>,
 ) -> Result<Response, Problem> {
-    let mut query = parameters.read(parameters.application()?, 100)?;
+    let mut query = parameters.read(parameters.application()?, PAGE)?;
     query.wanted.principal = Some(principal);
     Ok(listed(app.sessions.list(&caller, &query).await?, &parameters, query.sort, &uri))
 }
@@ -47,16 +46,13 @@ pub async fn my_sessions(
     security(("bearer" = [])), params(("sessionId" = Uuid, Path, description = "The session.")),
     responses(
         (status = 200, description = "The session, live or ended.", body = SessionEnvelope),
-        (status = 400, description = "The id is not a UUID.", body = ProblemBody),
         (status = 403, description = "The credential is no person's.", body = ProblemBody),
-        (status = 404, description = "No such session, or another person's.", body = ProblemBody),
     ))]
 pub async fn my_session(
     Person(caller, _): Person,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::Session>,
     State(app): State<App>,
 ) -> Result<Json<SessionEnvelope>, Problem> {
-    let [id] = ids;
     Ok(Json(SessionEnvelope { session: app.sessions.view_by_id(&caller, Way::Person, id).await?.into() }))
 }
 
@@ -67,16 +63,13 @@ pub async fn my_session(
     security(("bearer" = [])), params(("sessionId" = Uuid, Path, description = "The session.")),
     responses(
         (status = 200, description = "One session ended, or none where it had ended before.", body = Ended),
-        (status = 400, description = "The id is not a UUID.", body = ProblemBody),
         (status = 403, description = "The credential is no person's.", body = ProblemBody),
-        (status = 404, description = "No such session, or another person's.", body = ProblemBody),
     ))]
 pub async fn end_my_session(
     Person(caller, _): Person,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::Session>,
     State(app): State<App>,
 ) -> Result<Json<Ended>, Problem> {
-    let [id] = ids;
     let session = app.sessions.to_act_on(&caller, Way::Person, id).await?;
     let revoked = app.sessions.revoke_session(&caller, &session, Bar::default(), None).await?;
     Ok(Json(revoked.into()))

@@ -16,7 +16,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::time;
-use super::words::KindWord;
+use super::words::{KindWord, PresetWord, ReasonWord};
 use crate::core::policy::Preset;
 use crate::sessions::View;
 
@@ -70,8 +70,8 @@ pub struct Session {
     pub suspended: bool,
     /// The policy it was opened under, and keeps.
     pub policy: SessionPolicy,
-    /// Why it ended: `client`, `terminated`, `revoked`, `archived`, `stale`, `lifetime`, …
-    #[schema(required = false)]
+    /// Why it ended.
+    #[schema(required = false, value_type = Option<ReasonWord>)]
     pub disconnect_reason: Option<&'static str>,
     /// What it has reported since it connected.
     pub activity: Activity,
@@ -99,8 +99,8 @@ pub enum Derived {
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SessionPolicy {
-    /// The preset its application named: `aal1`, `aal2` or `aal3`.
-    #[schema(required = true)]
+    /// The preset its application named.
+    #[schema(required = true, value_type = Option<PresetWord>)]
     pub preset: Option<&'static str>,
     pub idle_after: u32,
     /// Null where nothing but the end of the session is ever reported.

@@ -10,11 +10,13 @@ use uuid::Uuid;
 use super::{Session, SessionEnvelope, SessionList};
 use crate::core::bar::Bar;
 use crate::http::App;
-use crate::http::extract::{CanEnd, CanRead, Ids, Query};
+use crate::http::extract::{CanEnd, CanRead, Query};
 use crate::http::figures::PolicyBody;
 use crate::http::filter::{
-    EndingParameters, FilterParameters, LimitParameter, ListParameters, PageParameters, StatusParameters,
+    EndingParameters, FilterParameters, LimitParameter, ListParameters, PAGE, PageParameters,
+    StatusParameters,
 };
+use crate::http::ids::{self, Id};
 use crate::http::page::read_flag;
 use crate::http::problem::{Problem, ProblemBody};
 use crate::http::revocations::{CredentialsView, RevocationPreview, WouldBarView};
@@ -43,21 +45,18 @@ pub(super) fn listed(page: Page, parameters: &ListParameters, sort: Sort, uri: &
     params(("applicationId" = Uuid, Path, description = "The application."), StatusParameters, FilterParameters, LimitParameter, PageParameters),
     responses(
         (status = 200, description = "A page of sessions.", body = SessionList, headers(
-            ("Log-Position" = i64, description = "The log position the page was true at."),
+            ("Log-Position" = i64, description = "The log position that this was true at."),
             ("Link" = String, description = "The next page, if there is one (RFC 8288)."),
         )),
-        (status = 400, description = "A parameter is wrong.", body = ProblemBody),
-        (status = 404, description = "No such application.", body = ProblemBody),
     ))]
 pub async fn list(
     CanRead(caller): CanRead,
-    Ids(ids): Ids<1>,
+    Id(application, ..): Id<ids::Application>,
     OriginalUri(uri): OriginalUri,
     Query(parameters): Query<ListParameters>,
     State(app): State<App>,
 ) -> Result<Response, Problem> {
-    let [application] = ids;
-    let query = parameters.read(Some(application), 100)?;
+    let query = parameters.read(Some(application), PAGE)?;
     Ok(listed(app.sessions.list(&caller, &query).await?, &parameters, query.sort, &uri))
 }
 
@@ -71,11 +70,9 @@ pub async fn list(
     ),
     responses(
         (status = 200, description = "A page of sessions.", body = SessionList, headers(
-            ("Log-Position" = i64, description = "The log position the page was true at."),
+            ("Log-Position" = i64, description = "The log position that this was true at."),
             ("Link" = String, description = "The next page, if there is one (RFC 8288)."),
         )),
-        (status = 400, description = "A parameter is wrong.", body = ProblemBody),
-        (status = 404, description = "No such application.", body = ProblemBody),
     ))]
 pub async fn list_all(
     CanRead(caller): CanRead,
@@ -83,7 +80,7 @@ pub async fn list_all(
     Query(parameters): Query<ListParameters>,
     State(app): State<App>,
 ) -> Result<Response, Problem> {
-    let query = parameters.read(parameters.application()?, 100)?;
+    let query = parameters.read(parameters.application()?, PAGE)?;
     Ok(listed(app.sessions.list(&caller, &query).await?, &parameters, query.sort, &uri))
 }
 
@@ -121,17 +118,14 @@ fn counted(counts: StatusCounts) -> Response {
     tag = "agentSessions", security(("bearer" = [])),
     params(("applicationId" = Uuid, Path, description = "The application."), StatusParameters, FilterParameters),
     responses(
-        (status = 200, description = "How many there are.", body = SessionCount, headers(("Log-Position" = i64, description = "The log position the counts were true at."))),
-        (status = 400, description = "A parameter is wrong.", body = ProblemBody),
-        (status = 404, description = "No such application.", body = ProblemBody),
+        (status = 200, description = "How many there are.", body = SessionCount, headers(("Log-Position" = i64, description = "The log position that this was true at."))),
     ))]
 pub async fn count(
     CanRead(caller): CanRead,
-    Ids(ids): Ids<1>,
+    Id(application, ..): Id<ids::Application>,
     Query(parameters): Query<ListParameters>,
     State(app): State<App>,
 ) -> Result<Response, Problem> {
-    let [application] = ids;
     let wanted = parameters.to_count(Some(application))?;
     Ok(counted(app.sessions.count(&caller, &wanted).await?))
 }
@@ -142,9 +136,7 @@ pub async fn count(
 #[utoipa::path(get, path = "/api/v1/sessions/count", operation_id = "sessions.count", tag = "agentSessions", security(("bearer" = [])),
     params(("applicationId" = Option<Uuid>, Query, description = "Only this application's."), StatusParameters, FilterParameters),
     responses(
-        (status = 200, description = "How many there are.", body = SessionCount, headers(("Log-Position" = i64, description = "The log position the counts were true at."))),
-        (status = 400, description = "A parameter is wrong.", body = ProblemBody),
-        (status = 404, description = "No such application.", body = ProblemBody),
+        (status = 200, description = "How many there are.", body = SessionCount, headers(("Log-Position" = i64, description = "The log position that this was true at."))),
     ))]
 pub async fn count_all(
     CanRead(caller): CanRead,
@@ -161,15 +153,13 @@ pub async fn count_all(
     params(("applicationId" = Uuid, Path, description = "The application."), ("sessionId" = Uuid, Path, description = "The session.")),
     responses(
         (status = 200, description = "The session, live or ended.", body = SessionEnvelope),
-        (status = 400, description = "An id is not a UUID.", body = ProblemBody),
-        (status = 404, description = "No such application, or no such session in it.", body = ProblemBody),
     ))]
 pub async fn get(
     CanRead(caller): CanRead,
-    Ids(ids): Ids<2>,
+    Id(application, ..): Id<ids::Application>,
+    Id(session, ..): Id<ids::Session>,
     State(app): State<App>,
 ) -> Result<Json<SessionEnvelope>, Problem> {
-    let [application, session] = ids;
     let view = app.sessions.get(&caller, application, session).await?;
     Ok(Json(SessionEnvelope { session: view.into() }))
 }
@@ -285,7 +275,7 @@ pub struct RevokeParameters {
     params(
         ("applicationId" = Uuid, Path, description = "The application."),
         FilterParameters,
-        ("status" = inline(Option<EndingWord>), Query, description = "`active` (active and idle ones, as in lists), `idle`, `expired` or `inactive` (of which expired ones are open), `all`; all that are open if left out."),
+        ("status" = Option<EndingWord>, Query, description = "`active` (active and idle ones, as in lists), `idle`, `expired` or `inactive` (of which expired ones are open), `all`; all that are open if left out."),
         ("dryRun" = Option<bool>, Query, description = "Only tell what it would come to."),
         ("bar" = Option<bool>, Query, description = "Bar what was issued before to the principals and OAuth clients of the sessions that fit. Without a filter everything issued for the application before is barred anyway."),
         ("includeKeys" = Option<bool>, Query, description = "Revoke API keys too: those that act for these principals, and those that opened these sessions. Needs `management:all`."),
@@ -293,17 +283,14 @@ pub struct RevokeParameters {
     ),
     responses(
         (status = 200, description = "How many sessions this call ended, and what it barred.", body = EndedMany),
-        (status = 400, description = "A parameter is wrong.", body = ProblemBody),
-        (status = 404, description = "No such application or principal, or it is archived.", body = ProblemBody),
         (status = 409, description = "It would bar more one by one than fits into one step (`too_many_to_bar`).", body = ProblemBody),
     ))]
 pub async fn revoke_all(
     CanEnd(caller): CanEnd,
-    Ids(ids): Ids<1>,
+    Id(application, ..): Id<ids::Application>,
     Query(parameters): Query<EndingParameters>,
     State(app): State<App>,
 ) -> Result<Json<EndedMany>, Problem> {
-    let [application] = ids;
     let wanted = parameters.read(application)?;
     let bar = Bar { matched: parameters.flag("bar")?, keys: parameters.flag("includeKeys")? };
     if parameters.flag("dryRun")? {
@@ -328,16 +315,14 @@ pub async fn revoke_all(
     ),
     responses(
         (status = 200, description = "One session ended, or none where it had ended before.", body = Ended),
-        (status = 400, description = "An id or parameter is wrong.", body = ProblemBody),
-        (status = 404, description = "No such application, or no such session in it.", body = ProblemBody),
     ))]
 pub async fn revoke(
     CanEnd(caller): CanEnd,
-    Ids(ids): Ids<2>,
+    Id(application, ..): Id<ids::Application>,
+    Id(session, ..): Id<ids::Session>,
     Query(parameters): Query<RevokeParameters>,
     State(app): State<App>,
 ) -> Result<Json<Ended>, Problem> {
-    let [application, session] = ids;
     let bar = Bar {
         matched: read_flag("bar", parameters.bar.as_deref())?,
         keys: read_flag("includeKeys", parameters.include_keys.as_deref())?,
@@ -354,15 +339,13 @@ pub async fn revoke(
     params(("applicationId" = Uuid, Path, description = "The application."), ("sessionId" = Uuid, Path, description = "The session.")),
     responses(
         (status = 200, description = "One session ended, or none where it had ended before.", body = Ended),
-        (status = 400, description = "An id is not a UUID.", body = ProblemBody),
-        (status = 404, description = "No such application, or no such session in it.", body = ProblemBody),
     ))]
 pub async fn terminate(
     CanEnd(caller): CanEnd,
-    Ids(ids): Ids<2>,
+    Id(application, ..): Id<ids::Application>,
+    Id(session, ..): Id<ids::Session>,
     State(app): State<App>,
 ) -> Result<Json<Ended>, Problem> {
-    let [application, session] = ids;
     let disconnected_count = app.sessions.terminate(&caller, application, session).await?;
     Ok(Json(Ended { success: true, disconnected_count, revocation_id: None, credentials: None }))
 }
@@ -376,16 +359,14 @@ pub async fn terminate(
     params(("applicationId" = Uuid, Path, description = "The application."), ("sessionId" = Uuid, Path, description = "The session.")),
     responses(
         (status = 200, description = "The session, suspended.", body = SessionEnvelope),
-        (status = 400, description = "An id is not a UUID.", body = ProblemBody),
-        (status = 404, description = "No such application, or no such session in it.", body = ProblemBody),
         (status = 410, description = "The session has ended; `reason` says why.", body = ProblemBody),
     ))]
 pub async fn suspend(
     CanEnd(caller): CanEnd,
-    Ids(ids): Ids<2>,
+    Id(application, ..): Id<ids::Application>,
+    Id(session, ..): Id<ids::Session>,
     State(app): State<App>,
 ) -> Result<Json<SessionEnvelope>, Problem> {
-    let [application, session] = ids;
     let view = app.sessions.suspend(&caller, application, session).await?;
     Ok(Json(SessionEnvelope { session: view.into() }))
 }
@@ -398,16 +379,14 @@ pub async fn suspend(
     params(("applicationId" = Uuid, Path, description = "The application."), ("sessionId" = Uuid, Path, description = "The session.")),
     responses(
         (status = 200, description = "The session.", body = SessionEnvelope),
-        (status = 400, description = "An id is not a UUID.", body = ProblemBody),
-        (status = 404, description = "No such application, or no such session in it.", body = ProblemBody),
         (status = 410, description = "The session has ended; `reason` says why.", body = ProblemBody),
     ))]
 pub async fn resume(
     CanEnd(caller): CanEnd,
-    Ids(ids): Ids<2>,
+    Id(application, ..): Id<ids::Application>,
+    Id(session, ..): Id<ids::Session>,
     State(app): State<App>,
 ) -> Result<Json<SessionEnvelope>, Problem> {
-    let [application, session] = ids;
     let view = app.sessions.resume(&caller, application, session).await?;
     Ok(Json(SessionEnvelope { session: view.into() }))
 }

@@ -11,8 +11,10 @@ use crate::auth::ClientAddress;
 use crate::core::Time;
 use crate::core::event::{ActivitySource, Counts};
 use crate::core::kind::Kind;
-use crate::http::extract::{Agent, AgentOrEnded, Body, Ids};
+use crate::http::extract::{Agent, AgentOrEnded, Body};
+use crate::http::ids::{self, Id};
 use crate::http::problem::{Problem, ProblemBody};
+use crate::http::words::ReasonWord;
 use crate::http::{App, time};
 use crate::sessions::NewSession;
 
@@ -61,9 +63,6 @@ pub struct CreatedSession {
     responses(
         (status = 201, description = "A session was opened.", body = CreatedSession),
         (status = 200, description = "Attached to the live session with the same key.", body = CreatedSession),
-        (status = 400, description = "A field is wrong.", body = ProblemBody),
-        (status = 401, description = "Nothing valid was presented, or it was revoked: authenticate again.", body = ProblemBody),
-        (status = 404, description = "No such application, or it is archived.", body = ProblemBody),
         (status = 409, description = "The application allows no more sessions at a time.", body = ProblemBody),
     ))]
 pub async fn create(
@@ -131,19 +130,14 @@ fn recorded(last_active_at: Time, token_expires_at: Time) -> Json<Recorded> {
     security(("bearer" = [])), params(("sessionId" = Uuid, Path, description = "The session.")),
     responses(
         (status = 200, description = "Recorded.", body = Recorded),
-        (status = 400, description = "The id is not a UUID.", body = ProblemBody),
-        (status = 401, description = "Nothing valid was presented; the reason says whether it expired or was revoked.", body = ProblemBody),
         (status = 403, description = "A scope is missing, or the session is of a kind that another surface keeps (`other_surface`).", body = ProblemBody),
-        (status = 404, description = "No such session.", body = ProblemBody),
         (status = 410, description = "The session has ended; `reason` says why.", body = ProblemBody),
-        (status = 503, description = "Too much is waiting; come back after `Retry-After` seconds.", body = ProblemBody),
     ))]
 pub async fn heartbeat(
     Agent(caller): Agent,
-    Ids(ids): Ids<1>,
+    Id(session, ..): Id<ids::Session>,
     State(app): State<App>,
 ) -> Result<Json<Recorded>, Problem> {
-    let [session] = ids;
     let session = app.sessions.record(&caller, session, ActivitySource::Heartbeat, Counts::default()).await?;
     Ok(recorded(session.last_active_at, session.token_expires_at))
 }
@@ -171,20 +165,15 @@ pub struct ReportedActivity {
     request_body(content = ReportedActivity, description = "What was done; may be left out."),
     responses(
         (status = 200, description = "Recorded.", body = Recorded),
-        (status = 400, description = "A field or the id is wrong.", body = ProblemBody),
-        (status = 401, description = "Nothing valid was presented; the reason says whether it expired or was revoked.", body = ProblemBody),
         (status = 403, description = "A scope is missing, or the session is of a kind that another surface keeps (`other_surface`).", body = ProblemBody),
-        (status = 404, description = "No such session.", body = ProblemBody),
         (status = 410, description = "The session has ended; `reason` says why.", body = ProblemBody),
-        (status = 503, description = "Too much is waiting; come back after `Retry-After` seconds.", body = ProblemBody),
     ))]
 pub async fn activity(
     Agent(caller): Agent,
-    Ids(ids): Ids<1>,
+    Id(session, ..): Id<ids::Session>,
     State(app): State<App>,
     Body(body): Body<ReportedActivity>,
 ) -> Result<Json<Recorded>, Problem> {
-    let [session] = ids;
     let counts = Counts { requests: body.requests, bytes_in: body.bytes_in, bytes_out: body.bytes_out };
     let counts = Counts::default().plus(counts);
     let session = app.sessions.record(&caller, session, ActivitySource::Report, counts).await?;
@@ -255,8 +244,6 @@ const MOST: usize = 10_000;
     request_body(content = ReportedActivities, description = "What was done in which session."),
     responses(
         (status = 200, description = "What became of each.", body = ReportedOutcomes),
-        (status = 400, description = "A field is wrong, or there are too many items.", body = ProblemBody),
-        (status = 413, description = "The body is larger than 2 MiB.", body = ProblemBody),
     ))]
 pub async fn activity_many(
     Agent(caller): Agent,
@@ -308,18 +295,14 @@ pub struct Renewed {
     security(("bearer" = [])), params(("sessionId" = Uuid, Path, description = "The session.")),
     responses(
         (status = 200, description = "The new token. Of several who present the same token, one gets this.", body = Renewed),
-        (status = 400, description = "The id is not a UUID.", body = ProblemBody),
-        (status = 401, description = "Nothing valid was presented; the reason says whether it expired or was revoked.", body = ProblemBody),
-        (status = 404, description = "No such session.", body = ProblemBody),
         (status = 409, description = "A session of this kind has no token (`no_session_token`).", body = ProblemBody),
         (status = 410, description = "The session has ended; `reason` says why.", body = ProblemBody),
     ))]
 pub async fn renew(
     Agent(caller): Agent,
-    Ids(ids): Ids<1>,
+    Id(session, ..): Id<ids::Session>,
     State(app): State<App>,
 ) -> Result<Json<Renewed>, Problem> {
-    let [session] = ids;
     let (session, token) = app.sessions.renew(&caller, session).await?;
     Ok(Json(Renewed { token, token_expires_at: time(session.token_expires_at) }))
 }
@@ -332,7 +315,7 @@ pub struct Disconnected {
     #[schema(format = DateTime, required = false)]
     pub disconnected_at: Option<String>,
     /// Why it ended: not `client` where something else ended it before.
-    #[schema(required = false)]
+    #[schema(required = false, value_type = Option<ReasonWord>)]
     pub reason: Option<&'static str>,
 }
 
@@ -344,16 +327,13 @@ pub struct Disconnected {
     security(("bearer" = [])), params(("sessionId" = Uuid, Path, description = "The session.")),
     responses(
         (status = 200, description = "The session has ended.", body = Disconnected),
-        (status = 400, description = "The id is not a UUID.", body = ProblemBody),
         (status = 403, description = "A scope is missing, or the session is of a kind that another surface keeps (`other_surface`).", body = ProblemBody),
-        (status = 404, description = "No such session.", body = ProblemBody),
     ))]
 pub async fn disconnect(
     AgentOrEnded(caller): AgentOrEnded,
-    Ids(ids): Ids<1>,
+    Id(session, ..): Id<ids::Session>,
     State(app): State<App>,
 ) -> Result<Json<Disconnected>, Problem> {
-    let [session] = ids;
     let view = app.sessions.disconnect(&caller, session).await?;
     let ended = view.session.ended;
     Ok(Json(Disconnected {

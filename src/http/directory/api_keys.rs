@@ -7,13 +7,15 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::{Organization, PAGE, ReadFailures, WriteFailures, next_cursor};
+use super::{Organization, PAGE, next_cursor};
 use crate::core::caller::Scopes;
 use crate::directory::{KeyView, NewKey, Slice, User};
-use crate::http::extract::{Body, Ids, Query, given};
+use crate::http::extract::{Body, Query, given};
 use crate::http::filter::read_time;
+use crate::http::ids::{self, Id};
 use crate::http::page;
-use crate::http::problem::{Problem, ProblemBody};
+use crate::http::problem::Problem;
+use crate::http::words::ScopeWord;
 use crate::http::{App, time};
 
 /// An API key. Times are ISO 8601, UTC, in milliseconds.
@@ -25,6 +27,7 @@ pub struct ApiKeyView {
     id: Uuid,
     name: String,
     /// What it opens.
+    #[schema(value_type = Vec<ScopeWord>)]
     scopes: Vec<&'static str>,
     /// The person it acts for.
     #[schema(required = true)]
@@ -90,11 +93,12 @@ pub struct ApiKeyWithText {
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CreateApiKey {
-    #[schema(min_length = 1, max_length = 200)]
+    /// At most 200 characters, without the spaces around them.
+    #[schema(min_length = 1)]
     name: String,
     /// What it opens: `media`, `session` and `terminal` for the surface of that name, `mcp:invoke` for agents, and the
     /// management scopes. None that its maker could not give.
-    #[schema(min_items = 1)]
+    #[schema(min_items = 1, value_type = Vec<ScopeWord>)]
     scopes: Vec<String>,
     /// In the future. A key with the scope `session` lives at most a year, which is also what it gets if nothing is said;
     /// others live until they are revoked.
@@ -131,7 +135,7 @@ pub struct ApiKeyQuery {
     /// How many to return at most.
     #[param(value_type = u32, required = false, minimum = 1, maximum = 200, default = 50)]
     limit: Option<String>,
-    /// `nextCursor` of the page before.
+    /// `nextCursor` of the page before, asked for in the same order.
     #[param(value_type = String, required = false)]
     cursor: Option<String>,
     /// Whether to return revoked ones too.
@@ -165,7 +169,7 @@ impl From<KeyView> for ApiKeyView {
 #[utoipa::path(
     get, path = "/api/v1/api-keys", operation_id = "apiKeys.list", tag = "apiKeys", security(("bearer" = [])),
     params(ApiKeyQuery),
-    responses((status = 200, description = "A page of API keys.", body = ApiKeyList), ReadFailures),
+    responses((status = 200, description = "A page of API keys.", body = ApiKeyList)),
 )]
 pub async fn list_api_keys(
     Organization(caller): Organization,
@@ -189,7 +193,6 @@ pub async fn list_api_keys(
     request_body = CreateApiKey,
     responses(
         (status = 201, description = "The key, with its text.", body = ApiKeyWithText),
-        WriteFailures,
     ),
 )]
 pub async fn create_api_key(
@@ -212,16 +215,13 @@ pub async fn create_api_key(
     params(("apiKeyId" = Uuid, Path, description = "The API key.")),
     responses(
         (status = 200, description = "The API key.", body = ApiKeyResponse),
-        (status = 404, description = "No such API key.", body = ProblemBody),
-        ReadFailures,
     ),
 )]
 pub async fn get_api_key(
     Organization(caller): Organization,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::ApiKey>,
 ) -> Result<Json<ApiKeyResponse>, Problem> {
-    let [id] = ids;
     let view = app.directory.api_key(&caller, id).await?;
     Ok(Json(ApiKeyResponse { api_key: view.into() }))
 }
@@ -235,16 +235,13 @@ pub async fn get_api_key(
     params(("apiKeyId" = Uuid, Path, description = "The API key.")),
     responses(
         (status = 204, description = "It is revoked."),
-        (status = 404, description = "No such API key.", body = ProblemBody),
-        WriteFailures,
     ),
 )]
 pub async fn revoke_api_key(
     Organization(caller): Organization,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::ApiKey>,
 ) -> Result<StatusCode, Problem> {
-    let [id] = ids;
     app.directory.revoke_api_key(&caller, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

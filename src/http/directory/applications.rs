@@ -7,16 +7,15 @@ use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{
-    DirectoryQuery, Organization, PassHeaders, ReadFailures, UpstreamCredentialView, WriteFailures,
-    next_cursor,
-};
+use super::{DirectoryQuery, Organization, PassHeaders, UpstreamCredentialView, next_cursor};
 use crate::core::application::Application;
 use crate::core::caller::Caller;
 use crate::directory::{NewApplication, WithSecret};
 use crate::gate::Summary;
-use crate::http::extract::{Body, CanManage, CanRead, Ids, Query, given};
+use crate::http::extract::{Body, CanManage, CanRead, Query, given};
+use crate::http::ids::{self, Id};
 use crate::http::problem::{Problem, ProblemBody};
+use crate::http::words::ScopeWord;
 use crate::http::{App, time};
 
 /// An application. Times are ISO 8601, UTC, in milliseconds.
@@ -67,6 +66,7 @@ pub struct ApplicationOauth {
     client_secret: Option<String>,
     pkce_required: bool,
     /// The most that its tokens may do.
+    #[schema(value_type = Vec<ScopeWord>)]
     scopes: Vec<String>,
     /// Where people would sign in; what is there says that they cannot yet. Their tokens come from an issuer of theirs.
     authorization_url: String,
@@ -136,7 +136,7 @@ pub struct CreateOauth {
     pkce_required: Option<bool>,
     /// The most that its tokens may do; `mcp:invoke` if left out.
     #[serde(default, deserialize_with = "given")]
-    #[schema(nullable = false)]
+    #[schema(nullable = false, value_type = Option<Vec<ScopeWord>>)]
     scopes: Option<Vec<String>>,
     #[serde(default)]
     allowed_resources: Vec<String>,
@@ -223,7 +223,7 @@ fn shown_with_secret(
     get, path = "/api/v1/applications", operation_id = "applications.list", tag = "applications",
     security(("bearer" = [])),
     params(DirectoryQuery),
-    responses((status = 200, description = "A page of applications.", body = ApplicationList), ReadFailures),
+    responses((status = 200, description = "A page of applications.", body = ApplicationList)),
 )]
 pub async fn list_applications(
     CanRead(caller): CanRead,
@@ -249,7 +249,6 @@ pub async fn list_applications(
     responses(
         (status = 201, description = "The application, with its secret.", body = ApplicationWithOauth),
         (status = 409, description = "Another application has this name.", body = ProblemBody),
-        WriteFailures,
     ),
 )]
 pub async fn create_application(
@@ -300,16 +299,13 @@ fn check_redirects(uris: &[String]) -> Result<(), Problem> {
     params(("applicationId" = Uuid, Path, description = "The application.")),
     responses(
         (status = 200, description = "The application.", body = ApplicationResponse),
-        (status = 404, description = "No such application.", body = ProblemBody),
-        ReadFailures,
     ),
 )]
 pub async fn get_application(
     CanRead(caller): CanRead,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::Application>,
 ) -> Result<Json<ApplicationResponse>, Problem> {
-    let [id] = ids;
     shown(&app, &caller, id)
 }
 
@@ -321,18 +317,15 @@ pub async fn get_application(
     request_body = UpdateApplication,
     responses(
         (status = 200, description = "The application as it is now.", body = ApplicationResponse),
-        (status = 404, description = "No such application, or it is archived.", body = ProblemBody),
         (status = 409, description = "Another application has this name.", body = ProblemBody),
-        WriteFailures,
     ),
 )]
 pub async fn update_application(
     CanManage(caller): CanManage,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::Application>,
     Body(body): Body<UpdateApplication>,
 ) -> Result<Json<ApplicationResponse>, Problem> {
-    let [id] = ids;
     let description = body.description.map(Option::unwrap_or_default);
     app.directory.change_application(&caller, id, body.name, description).await?;
     shown(&app, &caller, id)
@@ -347,16 +340,13 @@ pub async fn update_application(
     params(("applicationId" = Uuid, Path, description = "The application.")),
     responses(
         (status = 204, description = "It is archived; nothing of its sessions is under way any more."),
-        (status = 404, description = "No such application, or it is archived already.", body = ProblemBody),
-        WriteFailures,
     ),
 )]
 pub async fn archive_application(
     CanManage(caller): CanManage,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::Application>,
 ) -> Result<StatusCode, Problem> {
-    let [id] = ids;
     app.sessions.archive(&caller, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -371,17 +361,14 @@ pub async fn archive_application(
     params(("applicationId" = Uuid, Path, description = "The application.")),
     responses(
         (status = 200, description = "The application, with its new secret.", body = ApplicationWithOauth),
-        (status = 404, description = "No such application, or it is archived.", body = ProblemBody),
         (status = 409, description = "A public application has no secret.", body = ProblemBody),
-        WriteFailures,
     ),
 )]
 pub async fn rotate_application_secret(
     CanManage(caller): CanManage,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::Application>,
 ) -> Result<Json<ApplicationWithOauth>, Problem> {
-    let [id] = ids;
     let made = app.directory.rotate_application_secret(&caller, id).await?;
     shown_with_secret(&app, &caller, made)
 }

@@ -6,12 +6,14 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Organization, PAGE, ReadFailures, WriteFailures};
+use super::{Organization, PAGE};
 use crate::core::delivery::{Delivery, DeliveryStatus};
 use crate::core::ids::Position;
-use crate::http::extract::{Ids, Query};
+use crate::http::extract::Query;
+use crate::http::ids::{self, Id};
 use crate::http::page;
 use crate::http::problem::{Problem, ProblemBody};
+use crate::http::words::DeliveryWord;
 use crate::http::{App, time};
 
 /// One event on its way to a webhook.
@@ -23,7 +25,7 @@ pub struct DeliveryView {
     position: i64,
     /// The `webhook-id` it is sent with, each time: the event's position, and the beginning of its hash.
     id: String,
-    /// `pending`, `delivered` or `failed`.
+    #[schema(value_type = DeliveryWord)]
     status: &'static str,
     attempts: u32,
     /// When it is tried next; null when it is over.
@@ -65,13 +67,13 @@ pub struct DeliveryResponse {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct DeliveriesQuery {
-    /// Only those that stand like this: `pending`, `delivered` or `failed`.
-    #[param(value_type = String, required = false)]
+    /// Only those that stand like this.
+    #[param(value_type = DeliveryWord, required = false)]
     status: Option<String>,
     /// How many to return at most.
     #[param(value_type = u32, required = false, minimum = 1, maximum = 200, default = 50)]
     limit: Option<String>,
-    /// `nextCursor` of the page before.
+    /// `nextCursor` of the page before, asked for in the same order.
     #[param(value_type = String, required = false)]
     cursor: Option<String>,
 }
@@ -103,17 +105,14 @@ impl DeliveryView {
     params(("webhookId" = Uuid, Path, description = "The webhook."), DeliveriesQuery),
     responses(
         (status = 200, description = "A page of deliveries.", body = DeliveryList),
-        (status = 404, description = "No such webhook.", body = ProblemBody),
-        ReadFailures,
     ),
 )]
 pub async fn list_deliveries(
     Organization(caller): Organization,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::Webhook>,
     Query(query): Query<DeliveriesQuery>,
 ) -> Result<Json<DeliveryList>, Problem> {
-    let [id] = ids;
     let limit = page::read_limit(query.limit.as_deref(), PAGE)?;
     let before = page::read_position_cursor(query.cursor.as_deref())?;
     let status = match query.status.as_deref() {
@@ -145,18 +144,15 @@ pub async fn list_deliveries(
     ),
     responses(
         (status = 202, description = "The delivery; it is sent as soon as it is its turn.", body = DeliveryResponse),
-        (status = 404, description = "No such webhook, or no such delivery.", body = ProblemBody),
         (status = 409, description = "The webhook is disabled.", body = ProblemBody),
-        WriteFailures,
     ),
 )]
 pub async fn resend_delivery(
     Organization(caller): Organization,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::Webhook>,
     path: RawPathParams,
 ) -> Result<(StatusCode, Json<DeliveryResponse>), Problem> {
-    let [id] = ids;
     let position = path.iter().find(|(name, _)| *name == "position").and_then(|(_, text)| text.parse().ok());
     let position =
         position.ok_or_else(|| Problem::invalid("position", "position must be a whole number".to_owned()))?;

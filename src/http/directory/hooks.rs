@@ -7,10 +7,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::{Organization, PAGE, ReadFailures, WriteFailures, next_cursor};
+use super::{Organization, PAGE, next_cursor};
 use crate::core::hook::Hook;
 use crate::directory::{NewHook, Slice};
-use crate::http::extract::{Body, Ids, Query, given};
+use crate::http::extract::{Body, Query, given};
+use crate::http::ids::{self, Id};
 use crate::http::page;
 use crate::http::problem::{Problem, ProblemBody};
 use crate::http::{App, time};
@@ -90,7 +91,7 @@ pub struct HooksQuery {
     /// How many to return at most.
     #[param(value_type = u32, required = false, minimum = 1, maximum = 200, default = 50)]
     limit: Option<String>,
-    /// `nextCursor` of the page before.
+    /// `nextCursor` of the page before, asked for in the same order.
     #[param(value_type = String, required = false)]
     cursor: Option<String>,
 }
@@ -112,7 +113,7 @@ impl HookView {
 #[utoipa::path(
     get, path = "/api/v1/hooks", operation_id = "hooks.list", tag = "hooks", security(("bearer" = [])),
     params(HooksQuery),
-    responses((status = 200, description = "A page of hooks.", body = HookList), ReadFailures),
+    responses((status = 200, description = "A page of hooks.", body = HookList)),
 )]
 pub async fn list_hooks(
     Organization(caller): Organization,
@@ -137,7 +138,6 @@ pub async fn list_hooks(
     responses(
         (status = 201, description = "The hook, with its secret.", body = HookWithSecret),
         (status = 409, description = "The organization has as many hooks as it may have.", body = ProblemBody),
-        WriteFailures,
     ),
 )]
 pub async fn create_hook(
@@ -163,16 +163,13 @@ pub async fn create_hook(
     params(("hookId" = Uuid, Path, description = "The hook.")),
     responses(
         (status = 200, description = "The hook.", body = HookResponse),
-        (status = 404, description = "No such hook.", body = ProblemBody),
-        ReadFailures,
     ),
 )]
 pub async fn get_hook(
     Organization(caller): Organization,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::Hook>,
 ) -> Result<Json<HookResponse>, Problem> {
-    let [id] = ids;
     let hook = app.directory.hook(&caller, id)?;
     Ok(Json(HookResponse { hook: HookView::new(&app, hook) }))
 }
@@ -185,16 +182,13 @@ pub async fn get_hook(
     params(("hookId" = Uuid, Path, description = "The hook.")),
     responses(
         (status = 204, description = "It is deleted."),
-        (status = 404, description = "No such hook.", body = ProblemBody),
-        WriteFailures,
     ),
 )]
 pub async fn delete_hook(
     Organization(caller): Organization,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::Hook>,
 ) -> Result<StatusCode, Problem> {
-    let [id] = ids;
     app.directory.delete_hook(&caller, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

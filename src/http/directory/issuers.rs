@@ -7,12 +7,13 @@ use url::Url;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{Organization, ReadFailures, WriteFailures};
+use super::Organization;
 use crate::directory::NewIssuer;
 use crate::error::Error;
 use crate::http::App;
 use crate::http::extract::Body;
 use crate::http::problem::{Problem, ProblemBody};
+use crate::http::words::ScopeWord;
 use crate::issuers::{ALGORITHMS, Claimant};
 
 /// An issuer of JWT access tokens (RFC 9068) that the organization trusts.
@@ -40,7 +41,7 @@ pub struct IssuerBody {
     #[schema(nullable = false)]
     application_id: Option<Uuid>,
     /// The most its tokens may do. What a token may is what both this and its own `scope` say.
-    #[schema(min_items = 1)]
+    #[schema(min_items = 1, value_type = Vec<ScopeWord>)]
     scopes: Vec<String>,
 }
 
@@ -93,7 +94,7 @@ fn shown(app: &App, caller: &crate::core::caller::Caller) -> Json<IssuersBody> {
 #[utoipa::path(
     get, path = "/api/v1/organization/issuers", operation_id = "issuers.get", tag = "issuers",
     security(("bearer" = [])),
-    responses((status = 200, description = "The issuers.", body = IssuersBody), ReadFailures),
+    responses((status = 200, description = "The issuers.", body = IssuersBody)),
 )]
 pub async fn get_issuers(Organization(caller): Organization, State(app): State<App>) -> Json<IssuersBody> {
     shown(&app, &caller)
@@ -111,7 +112,6 @@ pub async fn get_issuers(Organization(caller): Organization, State(app): State<A
     responses(
         (status = 200, description = "The issuers.", body = IssuersBody),
         (status = 409, description = "Tokens of this issuer for this audience are taken already (`issuer_taken`).", body = ProblemBody),
-        WriteFailures,
     ),
 )]
 pub async fn set_issuers(

@@ -12,14 +12,11 @@ mod service_accounts;
 mod upstreams;
 mod webhooks;
 
-use std::collections::BTreeMap;
-
 use axum::extract::FromRequestParts;
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use serde::Deserialize;
-use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder};
-use utoipa::{IntoParams, IntoResponses};
+use utoipa::IntoParams;
 use uuid::Uuid;
 
 pub use api_keys::*;
@@ -70,7 +67,7 @@ pub struct DirectoryQuery {
     /// How many to return at most.
     #[param(value_type = u32, required = false, minimum = 1, maximum = 200, default = 50)]
     limit: Option<String>,
-    /// `nextCursor` of the page before.
+    /// `nextCursor` of the page before, asked for in the same order.
     #[param(value_type = String, required = false)]
     cursor: Option<String>,
     /// Whether to return archived ones too.
@@ -91,41 +88,4 @@ impl DirectoryQuery {
 /// The cursor of the page after one that ends with `last`, if there is one.
 fn next_cursor(last: Option<(Time, Uuid)>, more: bool) -> Option<String> {
     last.filter(|_| more).map(page::cursor)
-}
-
-/// How every operation that only reads may fail, for the document.
-pub struct ReadFailures;
-
-impl IntoResponses for ReadFailures {
-    fn responses() -> BTreeMap<String, RefOr<Response>> {
-        described(&[
-            ("400", "An id is not a UUID, or a parameter or the body is wrong; `field` names it."),
-            ("401", "No valid token."),
-            (
-                "403",
-                "The token lacks the scope, or belongs to one application; `missingScopes` names any one that would do.",
-            ),
-        ])
-    }
-}
-
-/// How every operation that writes may fail, for the document.
-pub struct WriteFailures;
-
-impl IntoResponses for WriteFailures {
-    fn responses() -> BTreeMap<String, RefOr<Response>> {
-        let mut responses = ReadFailures::responses();
-        responses.extend(described(&[
-            ("503", "Busy or about to stop: try again after `Retry-After` seconds."),
-            ("507", "The disk is full; nothing was written."),
-        ]));
-        responses
-    }
-}
-
-fn described(failures: &[(&str, &str)]) -> BTreeMap<String, RefOr<Response>> {
-    let content = || ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
-    let response =
-        |text: &str| ResponseBuilder::new().description(text).content("application/json", content()).build();
-    failures.iter().map(|(status, text)| ((*status).to_owned(), response(text).into())).collect()
 }

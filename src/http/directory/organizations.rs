@@ -7,12 +7,13 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::{PAGE, ReadFailures, WriteFailures, next_cursor};
+use super::{PAGE, next_cursor};
 use crate::core::application::Organization;
 use crate::directory::Slice;
-use crate::http::extract::{Body, Ids, Platform, Query};
+use crate::http::extract::{Body, Platform, Query};
+use crate::http::ids::{self, Id};
 use crate::http::page;
-use crate::http::problem::{Problem, ProblemBody};
+use crate::http::problem::Problem;
 use crate::http::{App, time};
 
 /// An organization.
@@ -91,7 +92,7 @@ pub struct OrganizationQuery {
     /// How many to return at most.
     #[param(value_type = u32, required = false, minimum = 1, maximum = 200, default = 50)]
     limit: Option<String>,
-    /// `nextCursor` of the page before.
+    /// `nextCursor` of the page before, asked for in the same order.
     #[param(value_type = String, required = false)]
     cursor: Option<String>,
 }
@@ -101,7 +102,7 @@ pub struct OrganizationQuery {
     get, path = "/api/v1/organizations", operation_id = "organizations.list", tag = "organizations",
     security(("bearer" = [])),
     params(OrganizationQuery),
-    responses((status = 200, description = "A page of organizations.", body = OrganizationList), ReadFailures),
+    responses((status = 200, description = "A page of organizations.", body = OrganizationList)),
 )]
 pub async fn list_organizations(
     Platform(_caller): Platform,
@@ -126,7 +127,6 @@ pub async fn list_organizations(
     request_body = OrganizationName,
     responses(
         (status = 201, description = "The organization, with its first credentials.", body = FoundedOrganization),
-        WriteFailures,
     ),
 )]
 pub async fn create_organization(
@@ -150,16 +150,13 @@ pub async fn create_organization(
     params(("organizationId" = Uuid, Path, description = "The organization.")),
     responses(
         (status = 200, description = "The organization.", body = OrganizationResponse),
-        (status = 404, description = "No such organization.", body = ProblemBody),
-        ReadFailures,
     ),
 )]
 pub async fn get_organization(
     Platform(_caller): Platform,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::Organization>,
 ) -> Result<Json<OrganizationResponse>, Problem> {
-    let [id] = ids;
     let organization = app.directory.organization(id)?;
     Ok(Json(OrganizationResponse { organization: organization.into() }))
 }
@@ -172,17 +169,14 @@ pub async fn get_organization(
     request_body = OrganizationName,
     responses(
         (status = 200, description = "The organization.", body = OrganizationResponse),
-        (status = 404, description = "No such organization.", body = ProblemBody),
-        WriteFailures,
     ),
 )]
 pub async fn update_organization(
     Platform(caller): Platform,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::Organization>,
     Body(body): Body<OrganizationName>,
 ) -> Result<Json<OrganizationResponse>, Problem> {
-    let [id] = ids;
     let organization = app.directory.rename_organization(&caller, id, &body.name).await?;
     Ok(Json(OrganizationResponse { organization: organization.into() }))
 }

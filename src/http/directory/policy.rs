@@ -4,12 +4,13 @@ use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 
-use super::{ReadFailures, WriteFailures};
 use crate::core::policy::{ApplicationPolicy, OnLimit, Policy, Preset};
 use crate::http::App;
-use crate::http::extract::{Body, CanManage, CanRead, Ids, given};
+use crate::http::extract::{Body, CanManage, CanRead, given};
 use crate::http::figures::PolicyBody;
-use crate::http::problem::{Problem, ProblemBody};
+use crate::http::ids::{self, Id};
+use crate::http::problem::Problem;
+use crate::http::words::{OnLimitWord, PresetWord};
 
 /// What differs from the server's policy. All of it is replaced: what is left out is the preset's, else the server's.
 #[derive(Debug, Default, Clone, Deserialize, Serialize, utoipa::ToSchema)]
@@ -58,26 +59,6 @@ pub struct PolicyChoice {
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, value_type = Option<OnLimitWord>)]
     pub on_limit: Option<OnLimit>,
-}
-
-/// A named set of figures.
-#[derive(utoipa::ToSchema)]
-#[schema(rename_all = "lowercase")]
-#[allow(dead_code)] // the document's words for the rules' own
-pub enum PresetWord {
-    Aal1,
-    Aal2,
-    Aal3,
-}
-
-/// What happens at a limit.
-#[derive(utoipa::ToSchema)]
-#[schema(rename_all = "kebab-case")]
-#[allow(dead_code)] // as above
-pub enum OnLimitWord {
-    Reject,
-    EvictIdleFirst,
-    EvictOldest,
 }
 
 /// An application's policy.
@@ -203,16 +184,13 @@ fn enveloped(app: &App, policy: Option<ApplicationPolicy>) -> Json<ApplicationPo
     params(("applicationId" = Uuid, Path, description = "The application.")),
     responses(
         (status = 200, description = "What it chose, and what is in force.", body = ApplicationPolicyEnvelope),
-        (status = 404, description = "No such application.", body = ProblemBody),
-        ReadFailures,
     ),
 )]
 pub async fn get_policy(
     CanRead(caller): CanRead,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::Application>,
 ) -> Result<Json<ApplicationPolicyEnvelope>, Problem> {
-    let [id] = ids;
     let (application, _) = app.directory.application(&caller, id)?;
     Ok(enveloped(&app, application.policy))
 }
@@ -227,17 +205,14 @@ pub async fn get_policy(
     request_body = PolicyChoice,
     responses(
         (status = 200, description = "What it chose, and what is in force.", body = ApplicationPolicyEnvelope),
-        (status = 404, description = "No such application, or it is archived.", body = ProblemBody),
-        WriteFailures,
     ),
 )]
 pub async fn set_policy(
     CanManage(caller): CanManage,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::Application>,
     Body(body): Body<PolicyChoice>,
 ) -> Result<Json<ApplicationPolicyEnvelope>, Problem> {
-    let [id] = ids;
     let policy = body.read(app.sessions.policy())?;
     let application = app.directory.set_policy(&caller, id, policy).await?;
     Ok(enveloped(&app, application.policy))

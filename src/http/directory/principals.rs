@@ -6,12 +6,13 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::{Organization, PAGE, ReadFailures, WriteFailures};
+use super::{Organization, PAGE};
 use crate::core::Time;
 use crate::directory::{Person, PersonQuery};
-use crate::http::extract::{Ids, Query};
+use crate::http::extract::Query;
+use crate::http::ids::{self, Id};
 use crate::http::page;
-use crate::http::problem::{Problem, ProblemBody};
+use crate::http::problem::Problem;
 use crate::http::revocations::CredentialsView;
 use crate::http::{App, time};
 
@@ -88,7 +89,7 @@ pub struct PrincipalQuery {
     /// How many to return at most.
     #[param(value_type = u32, required = false, minimum = 1, maximum = 200, default = 50)]
     limit: Option<String>,
-    /// `nextCursor` of the page before.
+    /// `nextCursor` of the page before, asked for in the same order.
     #[param(value_type = String, required = false)]
     cursor: Option<String>,
     /// Only those of this issuer.
@@ -113,7 +114,7 @@ pub struct DisableParameters {
     get, path = "/api/v1/principals", operation_id = "principals.list", tag = "principals",
     security(("bearer" = [])),
     params(PrincipalQuery),
-    responses((status = 200, description = "A page of principals.", body = PrincipalList), ReadFailures),
+    responses((status = 200, description = "A page of principals.", body = PrincipalList)),
 )]
 pub async fn list_principals(
     Organization(caller): Organization,
@@ -139,16 +140,13 @@ pub async fn list_principals(
     params(("principalId" = Uuid, Path, description = "The principal.")),
     responses(
         (status = 200, description = "The principal.", body = PrincipalResponse),
-        (status = 404, description = "No such principal.", body = ProblemBody),
-        ReadFailures,
     ),
 )]
 pub async fn get_principal(
     Organization(caller): Organization,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::Principal>,
 ) -> Result<Json<PrincipalResponse>, Problem> {
-    let [id] = ids;
     let person = app.directory.principal(&caller, id).await?;
     Ok(Json(PrincipalResponse { principal: person.into() }))
 }
@@ -168,17 +166,14 @@ pub async fn get_principal(
     ),
     responses(
         (status = 200, description = "It is disabled; how many sessions that ended.", body = Disabled),
-        (status = 404, description = "No such principal.", body = ProblemBody),
-        WriteFailures,
     ),
 )]
 pub async fn disable_principal(
     Organization(caller): Organization,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::Principal>,
     Query(parameters): Query<DisableParameters>,
 ) -> Result<Json<Disabled>, Problem> {
-    let [id] = ids;
     let keys = page::read_flag("includeKeys", parameters.include_keys.as_deref())?;
     let revoked = app.sessions.disable_principal(&caller, id, keys, parameters.reason).await?;
     Ok(Json(Disabled {
@@ -198,16 +193,13 @@ pub async fn disable_principal(
     params(("principalId" = Uuid, Path, description = "The principal.")),
     responses(
         (status = 200, description = "The principal.", body = PrincipalResponse),
-        (status = 404, description = "No such principal.", body = ProblemBody),
-        WriteFailures,
     ),
 )]
 pub async fn enable_principal(
     Organization(caller): Organization,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::Principal>,
 ) -> Result<Json<PrincipalResponse>, Problem> {
-    let [id] = ids;
     let person = app.directory.enable_principal(&caller, id).await?;
     Ok(Json(PrincipalResponse { principal: person.into() }))
 }
@@ -234,16 +226,13 @@ pub struct Erased {
     params(("principalId" = Uuid, Path, description = "The principal.")),
     responses(
         (status = 200, description = "It is forgotten.", body = Erased),
-        (status = 404, description = "No such principal.", body = ProblemBody),
-        WriteFailures,
     ),
 )]
 pub async fn erase_principal(
     Organization(caller): Organization,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::Principal>,
 ) -> Result<Json<Erased>, Problem> {
-    let [id] = ids;
     let sessions = app.sessions.erase_personal(&caller, id).await?;
     Ok(Json(Erased { success: true, sessions }))
 }

@@ -7,11 +7,13 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{DirectoryQuery, Organization, ReadFailures, WriteFailures, next_cursor};
+use super::{DirectoryQuery, Organization, next_cursor};
 use crate::core::application::ServiceAccount;
 use crate::directory::WithSecret;
-use crate::http::extract::{Body, Ids, Query, given};
-use crate::http::problem::{Problem, ProblemBody};
+use crate::http::extract::{Body, Query, given};
+use crate::http::ids::{self, Id};
+use crate::http::problem::Problem;
+use crate::http::words::ScopeWord;
 use crate::http::{App, time};
 
 /// A service account. Times are ISO 8601, UTC, in milliseconds.
@@ -25,6 +27,7 @@ pub struct ServiceAccountView {
     /// What it authenticates as.
     client_id: String,
     /// The most that its tokens may do.
+    #[schema(value_type = Vec<ScopeWord>)]
     scopes: Vec<&'static str>,
     /// The application in which it creates sessions when it names none.
     #[schema(format = Uuid)]
@@ -80,7 +83,7 @@ pub struct CreateServiceAccount {
     name: String,
     /// The most that its tokens may do; `management:all` if left out.
     #[serde(default, deserialize_with = "given")]
-    #[schema(nullable = false, min_items = 1)]
+    #[schema(nullable = false, min_items = 1, value_type = Option<Vec<ScopeWord>>)]
     scopes: Option<Vec<String>>,
     /// The application in which it creates sessions when it names none.
     application_id: Option<Uuid>,
@@ -112,7 +115,7 @@ fn shown_with_secret(app: &App, made: WithSecret<ServiceAccount>) -> Json<Servic
     get, path = "/api/v1/service-accounts", operation_id = "serviceAccounts.list", tag = "serviceAccounts",
     security(("bearer" = [])),
     params(DirectoryQuery),
-    responses((status = 200, description = "A page of service accounts.", body = ServiceAccountList), ReadFailures),
+    responses((status = 200, description = "A page of service accounts.", body = ServiceAccountList)),
 )]
 pub async fn list_service_accounts(
     Organization(caller): Organization,
@@ -135,8 +138,6 @@ pub async fn list_service_accounts(
     request_body = CreateServiceAccount,
     responses(
         (status = 201, description = "The service account, with its secret.", body = ServiceAccountWithSecret),
-        (status = 404, description = "No such application, or it is archived.", body = ProblemBody),
-        WriteFailures,
     ),
 )]
 pub async fn create_service_account(
@@ -157,16 +158,13 @@ pub async fn create_service_account(
     params(("serviceAccountId" = Uuid, Path, description = "The service account.")),
     responses(
         (status = 200, description = "The service account.", body = ServiceAccountResponse),
-        (status = 404, description = "No such service account.", body = ProblemBody),
-        ReadFailures,
     ),
 )]
 pub async fn get_service_account(
     Organization(caller): Organization,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::ServiceAccount>,
 ) -> Result<Json<ServiceAccountResponse>, Problem> {
-    let [id] = ids;
     let account = app.directory.service_account(&caller, id)?;
     Ok(Json(ServiceAccountResponse { service_account: ServiceAccountView::new(&app, &account) }))
 }
@@ -181,16 +179,13 @@ pub async fn get_service_account(
     params(("serviceAccountId" = Uuid, Path, description = "The service account.")),
     responses(
         (status = 204, description = "It is archived."),
-        (status = 404, description = "No such service account.", body = ProblemBody),
-        WriteFailures,
     ),
 )]
 pub async fn archive_service_account(
     Organization(caller): Organization,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::ServiceAccount>,
 ) -> Result<StatusCode, Problem> {
-    let [id] = ids;
     app.directory.archive_service_account(&caller, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -205,16 +200,13 @@ pub async fn archive_service_account(
     params(("serviceAccountId" = Uuid, Path, description = "The service account.")),
     responses(
         (status = 200, description = "The service account, with its new secret.", body = ServiceAccountWithSecret),
-        (status = 404, description = "No such service account, or it is archived.", body = ProblemBody),
-        WriteFailures,
     ),
 )]
 pub async fn rotate_service_account_secret(
     Organization(caller): Organization,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::ServiceAccount>,
 ) -> Result<Json<ServiceAccountWithSecret>, Problem> {
-    let [id] = ids;
     let made = app.directory.rotate_service_account_secret(&caller, id).await?;
     Ok(shown_with_secret(&app, made))
 }

@@ -5,13 +5,13 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::WriteFailures;
 use super::applications::{ApplicationResponse, shown};
 use crate::core::event::{UpstreamCredential, UpstreamHeaders};
 use crate::directory::NewUpstream;
 use crate::http::App;
-use crate::http::extract::{Body, CanManage, Ids};
-use crate::http::problem::{Problem, ProblemBody};
+use crate::http::extract::{Body, CanManage};
+use crate::http::ids::{self, Id};
+use crate::http::problem::Problem;
 use crate::mcp;
 
 /// How the gateway authenticates at an upstream: all of it but the secret.
@@ -135,17 +135,14 @@ impl From<UpstreamCredential> for UpstreamCredentialView {
     request_body = SetUpstream,
     responses(
         (status = 200, description = "The application as it is now.", body = ApplicationResponse),
-        (status = 404, description = "No such application, or it is archived.", body = ProblemBody),
-        WriteFailures,
     ),
 )]
 pub async fn set_upstream(
     CanManage(caller): CanManage,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::Application>,
     Body(body): Body<SetUpstream>,
 ) -> Result<Json<ApplicationResponse>, Problem> {
-    let [id] = ids;
     let here = caller.organization.is_operators();
     let url = mcp::check_upstream(&body.url, &app.config, here)?;
     let credential = body.credential.map(|new| {

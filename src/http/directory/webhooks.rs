@@ -7,10 +7,11 @@ use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::{Organization, PAGE, ReadFailures, WriteFailures, next_cursor};
+use super::{Organization, PAGE, next_cursor};
 use crate::core::webhook::{Because, Webhook, WebhookChanged};
 use crate::directory::{NewWebhook, Slice, WithSecret};
-use crate::http::extract::{Body, Ids, Query, given};
+use crate::http::extract::{Body, Query, given};
+use crate::http::ids::{self, Id};
 use crate::http::page;
 use crate::http::problem::{Problem, ProblemBody};
 use crate::http::{App, time};
@@ -136,7 +137,7 @@ pub struct WebhooksQuery {
     /// How many to return at most.
     #[param(value_type = u32, required = false, minimum = 1, maximum = 200, default = 50)]
     limit: Option<String>,
-    /// `nextCursor` of the page before.
+    /// `nextCursor` of the page before, asked for in the same order.
     #[param(value_type = String, required = false)]
     cursor: Option<String>,
 }
@@ -171,7 +172,7 @@ fn with_secret(app: &App, made: WithSecret<Webhook>) -> Json<WebhookWithSecret> 
     get, path = "/api/v1/webhooks", operation_id = "webhooks.list", tag = "webhooks",
     security(("bearer" = [])),
     params(WebhooksQuery),
-    responses((status = 200, description = "A page of webhooks.", body = WebhookList), ReadFailures),
+    responses((status = 200, description = "A page of webhooks.", body = WebhookList)),
 )]
 pub async fn list_webhooks(
     Organization(caller): Organization,
@@ -196,9 +197,7 @@ pub async fn list_webhooks(
     request_body = CreateWebhook,
     responses(
         (status = 201, description = "The webhook, with its secret.", body = WebhookWithSecret),
-        (status = 404, description = "No such application, or it is archived.", body = ProblemBody),
         (status = 409, description = "The organization has as many webhooks as it may have.", body = ProblemBody),
-        WriteFailures,
     ),
 )]
 pub async fn create_webhook(
@@ -220,16 +219,13 @@ pub async fn create_webhook(
     params(("webhookId" = Uuid, Path, description = "The webhook.")),
     responses(
         (status = 200, description = "The webhook.", body = WebhookResponse),
-        (status = 404, description = "No such webhook.", body = ProblemBody),
-        ReadFailures,
     ),
 )]
 pub async fn get_webhook(
     Organization(caller): Organization,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::Webhook>,
 ) -> Result<Json<WebhookResponse>, Problem> {
-    let [id] = ids;
     let webhook = app.directory.webhook(&caller, id)?;
     Ok(Json(WebhookResponse { webhook: WebhookView::new(&app, &webhook) }))
 }
@@ -244,17 +240,14 @@ pub async fn get_webhook(
     request_body = UpdateWebhook,
     responses(
         (status = 200, description = "The webhook as it is now.", body = WebhookResponse),
-        (status = 404, description = "No such webhook.", body = ProblemBody),
-        WriteFailures,
     ),
 )]
 pub async fn update_webhook(
     Organization(caller): Organization,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::Webhook>,
     Body(body): Body<UpdateWebhook>,
 ) -> Result<Json<WebhookResponse>, Problem> {
-    let [id] = ids;
     let url = body.url.map(|url| app.outbox.check_url(&url)).transpose()?;
     let description = body.description.map(Option::unwrap_or_default);
     let changed = WebhookChanged { url, types: body.types, description };
@@ -271,16 +264,13 @@ pub async fn update_webhook(
     params(("webhookId" = Uuid, Path, description = "The webhook.")),
     responses(
         (status = 204, description = "It is deleted."),
-        (status = 404, description = "No such webhook.", body = ProblemBody),
-        WriteFailures,
     ),
 )]
 pub async fn delete_webhook(
     Organization(caller): Organization,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::Webhook>,
 ) -> Result<StatusCode, Problem> {
-    let [id] = ids;
     app.directory.delete_webhook(&caller, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -294,16 +284,13 @@ pub async fn delete_webhook(
     params(("webhookId" = Uuid, Path, description = "The webhook.")),
     responses(
         (status = 200, description = "The webhook, with its new secret.", body = WebhookWithSecret),
-        (status = 404, description = "No such webhook.", body = ProblemBody),
-        WriteFailures,
     ),
 )]
 pub async fn rotate_webhook_secret(
     Organization(caller): Organization,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::Webhook>,
 ) -> Result<Json<WebhookWithSecret>, Problem> {
-    let [id] = ids;
     let made = app.directory.rotate_webhook_secret(&caller, id).await?;
     Ok(with_secret(&app, made))
 }
@@ -318,17 +305,14 @@ pub async fn rotate_webhook_secret(
     params(("webhookId" = Uuid, Path, description = "The webhook.")),
     responses(
         (status = 200, description = "What came of it.", body = WebhookTest),
-        (status = 404, description = "No such webhook.", body = ProblemBody),
         (status = 409, description = "Another key file sealed its secret: rotate it.", body = ProblemBody),
-        WriteFailures,
     ),
 )]
 pub async fn test_webhook(
     Organization(caller): Organization,
     State(app): State<App>,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::Webhook>,
 ) -> Result<Json<WebhookTest>, Problem> {
-    let [id] = ids;
     let webhook = app.directory.webhook(&caller, id)?;
     let tested = app.outbox.test(&webhook).await?;
     Ok(Json(WebhookTest {

@@ -133,10 +133,7 @@ impl Reply {
     request_body(content = Call, description = "At most 16 KiB: it has to be read before it is known whether it is signed."),
     responses(
         (status = 200, description = "The decision, or `{}` to whoever leaves.", body = Reply),
-        (status = 400, description = "The body is not such a call.", body = MediaError),
         (status = 401, description = "No such hook, or it is not signed with its secret; nothing was recorded.", body = MediaError),
-        (status = 413, description = "The body is too large.", body = MediaError),
-        (status = 507, description = "The disk is full; nothing was written.", body = MediaError),
     ))]
 pub async fn call_hook(
     State(app): State<App>,

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::super::App;
 use super::super::family::MediaError;
 use super::super::problem::Problem;
+use super::super::words::ReadingWord;
 use super::names::{Names, missing, place_at, stream_at};
 use super::schema::OneOrMore;
 use super::several::{Each, MediaItem, Outcome, Several, at_most, many, one};
@@ -77,20 +78,6 @@ pub struct Read {
     pub reading: &'static str,
 }
 
-/// `counted`; `repeated`: there is one of this instant that says as much, or more; `late`: it comes after four newer ones,
-/// or is older than the session, and changes nothing; `restarted`: the counter went back, so what it says now has come on
-/// top; `jumped`: it counts in the total, and is too much to be a throughput.
-#[derive(utoipa::ToSchema)]
-#[schema(rename_all = "lowercase", as = MediaReadingOutcome)]
-#[allow(dead_code)] // the document's words for `Reading::word`
-pub enum ReadingWord {
-    Counted,
-    Repeated,
-    Late,
-    Restarted,
-    Jumped,
-}
-
 /// A reading on its way in.
 struct Item<'a> {
     stream: Result<&'a MediaStream, Problem>,
@@ -122,10 +109,6 @@ type NotRead = OneOrMore<MediaError, MediaItem<Read>>;
     request_body(content = MediaReading, description = "The reading."),
     responses(
         (status = 200, description = "What became of it; durable.", body = ReadAnswer),
-        (status = 400, description = "A field is wrong.", body = MediaError),
-        (status = 404, description = "No such virtual host, app, stream or live session.", body = MediaError),
-        (status = 413, description = "The body is too large.", body = MediaError),
-        (status = 507, description = "The disk is full; nothing was written.", body = MediaError),
     ))]
 pub async fn report_session(
     Media(caller): Media,
@@ -173,7 +156,6 @@ fn stream_to_read(app: &App, caller: &Caller, names: [&str; 3]) -> Result<Option
         (status = 207, description = "Not all were taken in, or for different reasons none.", body = ReadItems),
         (status = 400, description = "A field is wrong, or there are too many.", body = NotRead),
         (status = 404, description = "No such virtual host, app or stream, or no such sessions.", body = NotRead),
-        (status = 413, description = "The body is larger than 2 MiB.", body = MediaError),
         (status = 507, description = "The disk is full; nothing was written.", body = NotRead),
     ))]
 pub async fn report_stream(
@@ -207,7 +189,6 @@ pub async fn report_stream(
         (status = 207, description = "Not all were taken in, or for different reasons none.", body = ReadItems),
         (status = 400, description = "A field is wrong, or there are too many.", body = NotRead),
         (status = 404, description = "No such virtual host or app, or no such streams or sessions.", body = NotRead),
-        (status = 413, description = "The body is larger than 2 MiB.", body = MediaError),
         (status = 507, description = "The disk is full; nothing was written.", body = NotRead),
     ))]
 pub async fn report_app(

@@ -109,8 +109,6 @@ type NotMade = OneOrMore<MediaError, MediaItem<Made>>;
     ),
     responses(
         (status = 200, description = "Their names.", body = SessionNamesAnswer),
-        (status = 400, description = "A name is not UTF-8.", body = MediaError),
-        (status = 404, description = "No such virtual host, app or stream.", body = MediaError),
     ))]
 pub async fn list_sessions(
     Media(caller): Media,
@@ -140,7 +138,6 @@ pub async fn list_sessions(
         (status = 200, description = "There was nothing to create.", body = MadeItems),
         (status = 400, description = "A field is wrong, or there are too many.", body = NotMade),
         (status = 409, description = "A session of this name is live on the stream, or no more may be.", body = NotMade),
-        (status = 413, description = "The body is larger than 2 MiB.", body = MediaError),
         (status = 507, description = "The disk is full; nothing was written.", body = NotMade),
     ))]
 pub async fn create_sessions(
@@ -251,9 +248,6 @@ fn checked_address(text: &str) -> Result<String, Problem> {
     ),
     responses(
         (status = 200, description = "It has ended.", body = MediaDone),
-        (status = 400, description = "A name is not UTF-8.", body = MediaError),
-        (status = 404, description = "No such virtual host, app, stream or live session.", body = MediaError),
-        (status = 507, description = "The disk is full; nothing was written.", body = MediaError),
     ))]
 pub async fn terminate_session(
     Media(caller): Media,

@@ -6,7 +6,6 @@ use axum::response::Response;
 use serde::Serialize;
 
 use super::super::App;
-use super::super::family::MediaError;
 use super::super::problem::Problem;
 use super::names::{Names, place_at, session_at, stream_at};
 use super::{Media, MediaAnswer, Refused, answer, local};
@@ -109,8 +108,6 @@ type SumAnswer = MediaAnswer<Statistics>;
     ),
     responses(
         (status = 200, description = "As its readings say.", body = SessionAnswer),
-        (status = 400, description = "A name is not UTF-8.", body = MediaError),
-        (status = 404, description = "No such virtual host, app, stream or live session.", body = MediaError),
     ))]
 pub async fn session_statistics(
     Media(caller): Media,
@@ -131,8 +128,6 @@ pub async fn session_statistics(
     ),
     responses(
         (status = 200, description = "Its sessions, added up.", body = SumAnswer),
-        (status = 400, description = "A name is not UTF-8.", body = MediaError),
-        (status = 404, description = "No such virtual host, app or stream.", body = MediaError),
     ))]
 pub async fn stream_statistics(
     Media(caller): Media,
@@ -152,8 +147,6 @@ pub async fn stream_statistics(
     ),
     responses(
         (status = 200, description = "The sessions of its streams, added up.", body = SumAnswer),
-        (status = 400, description = "A name is not UTF-8.", body = MediaError),
-        (status = 404, description = "No such virtual host or app.", body = MediaError),
     ))]
 pub async fn app_statistics(
     Media(caller): Media,
@@ -171,8 +164,6 @@ pub async fn app_statistics(
     security(("accessToken" = [])), params(("vhost" = String, Path, description = "The virtual host.")),
     responses(
         (status = 200, description = "The sessions of its streams, added up.", body = SumAnswer),
-        (status = 400, description = "A name is not UTF-8.", body = MediaError),
-        (status = 404, description = "No such virtual host.", body = MediaError),
     ))]
 pub async fn vhost_statistics(
     Media(caller): Media,

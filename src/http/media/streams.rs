@@ -44,8 +44,6 @@ pub async fn list_vhosts(Media(caller): Media, State(app): State<App>) -> Respon
     security(("accessToken" = [])), params(("vhost" = String, Path, description = "The virtual host.")),
     responses(
         (status = 200, description = "Their names, in order.", body = NamesAnswer),
-        (status = 400, description = "A name is not UTF-8.", body = MediaError),
-        (status = 404, description = "No such virtual host.", body = MediaError),
     ))]
 pub async fn list_apps(
     Media(caller): Media,
@@ -66,8 +64,6 @@ pub async fn list_apps(
     ),
     responses(
         (status = 200, description = "Their names, in order.", body = NamesAnswer),
-        (status = 400, description = "A name is not UTF-8.", body = MediaError),
-        (status = 404, description = "No such virtual host or app.", body = MediaError),
     ))]
 pub async fn list_streams(
     Media(caller): Media,
@@ -95,7 +91,6 @@ pub async fn list_streams(
         (status = 200, description = "It was there.", body = MadeAnswer),
         (status = 400, description = "A name is empty, too long, or has characters that none may have.", body = MediaError),
         (status = 409, description = "There are as many streams, or applications made for them, as there may be.", body = MediaError),
-        (status = 507, description = "The disk is full; nothing was written.", body = MediaError),
     ))]
 pub async fn declare_stream(
     Media(caller): Media,

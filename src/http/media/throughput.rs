@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 
 use super::super::App;
 use super::super::extract::Query;
-use super::super::family::MediaError;
 use super::super::filter::read_time;
 use super::super::problem::Problem;
 use super::names::{Names, session_at};
@@ -190,8 +189,6 @@ type SeriesAnswer = MediaAnswer<Throughput>;
     ),
     responses(
         (status = 200, description = "Step by step.", body = SeriesAnswer),
-        (status = 400, description = "A parameter is wrong.", body = MediaError),
-        (status = 404, description = "No such virtual host, app, stream or live session.", body = MediaError),
     ))]
 pub async fn throughput(
     Media(caller): Media,
@@ -214,8 +211,6 @@ pub async fn throughput(
     ),
     responses(
         (status = 200, description = "Step by step.", body = SeriesAnswer),
-        (status = 400, description = "A parameter is wrong.", body = MediaError),
-        (status = 404, description = "No such virtual host, app, stream or live session.", body = MediaError),
     ))]
 pub async fn current_throughput(
     Media(caller): Media,

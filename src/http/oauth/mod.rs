@@ -2,6 +2,7 @@
 //! them (RFC 8414). Errors are OAuth's own.
 
 mod discovery;
+mod forms;
 mod tokens;
 
 use std::collections::HashMap;
@@ -12,12 +13,13 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use url::form_urlencoded;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 pub use discovery::*;
+pub use forms::TokenRequest;
 pub use tokens::*;
 
 use super::App;
@@ -28,29 +30,6 @@ use crate::config::names::Names;
 use crate::directory::Issued;
 use crate::error::Error;
 use crate::gate::Client;
-
-/// What a client asks for. Client id and secret come in HTTP Basic or here, not in both.
-#[derive(Deserialize, ToSchema)]
-#[allow(dead_code)] // the document's words for what `Form` reads by hand
-pub struct TokenRequest {
-    /// `client_credentials`
-    #[schema(example = "client_credentials")]
-    grant_type: String,
-    /// Scopes, separated by spaces; all that the client may have if left out.
-    #[schema(nullable = false, example = "management:all")]
-    scope: Option<String>,
-    /// What the token is for: our public URL, the base of the API or of the gateway, each of which stands for all that the
-    /// token's scopes open; or one application's gateway, `…/mcp/{applicationId}`, and then it opens nothing else.
-    #[schema(nullable = false)]
-    audience: Option<String>,
-    /// The same, as RFC 8707 calls it.
-    #[schema(nullable = false)]
-    resource: Option<String>,
-    #[schema(nullable = false)]
-    client_id: Option<String>,
-    #[schema(nullable = false)]
-    client_secret: Option<String>,
-}
 
 /// An access token.
 #[derive(Serialize, ToSchema)]

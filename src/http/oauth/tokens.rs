@@ -4,28 +4,15 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::forms::TokenForm;
 use super::{Form, Presented, Refused, TokenError, authenticate};
 use crate::auth::{self, GivenUp, Introspected};
 use crate::core::caller::{Caller, Scope};
 use crate::error::Error;
 use crate::http::App;
-
-/// Which token. Client id and secret come in HTTP Basic or here, not in both.
-#[derive(Deserialize, ToSchema)]
-#[allow(dead_code)] // the document's words for what `Form` reads by hand
-pub struct TokenForm {
-    token: String,
-    /// Not needed: a token says itself what it is.
-    #[schema(nullable = false)]
-    token_type_hint: Option<String>,
-    #[schema(nullable = false)]
-    client_id: Option<String>,
-    #[schema(nullable = false)]
-    client_secret: Option<String>,
-}
 
 /// What a token is worth now. Of one that opens nothing there is `active` and nothing else.
 #[derive(Default, Serialize, ToSchema)]

@@ -14,13 +14,14 @@ pub use credentials::*;
 pub use scheduled::*;
 
 use super::agents::Session;
-use super::extract::{Body, CanEnd, CanRead, Ids, Query, given};
+use super::extract::{Body, CanEnd, CanRead, Query, given};
 use super::filter::FilterBody;
-use super::page::{self, PagedParameters, read_flag, read_limit};
+use super::page::{self, PAGE, PagedParameters, read_flag, read_limit};
 use super::problem::{Problem, ProblemBody};
 use super::words::ActorWord;
 use super::{App, time};
 use crate::core::bar::Bar;
+use crate::http::ids::{self, Id};
 use crate::sessions::{Preview, Progress};
 
 /// What to revoke.
@@ -190,10 +191,7 @@ impl From<Progress> for Revocation {
     responses(
         (status = 200, description = "A dry run: what it would come to.", body = RevocationPreview),
         (status = 201, description = "The revocation, completed.", body = RevocationEnvelope, headers(("Location" = String, description = "Where it can be looked at."))),
-        (status = 400, description = "The filter or another field is wrong.", body = ProblemBody),
-        (status = 404, description = "There is no such application, session or principal.", body = ProblemBody),
         (status = 409, description = "It would bar more one by one than fits into one step (`too_many_to_bar`).", body = ProblemBody),
-        (status = 503, description = "Busy or about to stop: try again after `Retry-After` seconds.", body = ProblemBody),
         (status = 507, description = "The disk is full. It is in force from now on, but not on record to its end.", body = ProblemBody),
     ))]
 pub async fn create_revocation(
@@ -222,15 +220,12 @@ pub async fn create_revocation(
     security(("bearer" = [])), params(("revocationId" = Uuid, Path, description = "The revocation.")),
     responses(
         (status = 200, description = "The revocation.", body = RevocationEnvelope),
-        (status = 400, description = "The id is not a UUID.", body = ProblemBody),
-        (status = 404, description = "No such revocation.", body = ProblemBody),
     ))]
 pub async fn get_revocation(
     CanRead(caller): CanRead,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::Revocation>,
     State(app): State<App>,
 ) -> Result<Json<RevocationEnvelope>, Problem> {
-    let [id] = ids;
     let progress = app.sessions.revocation(&caller, id).await?;
     Ok(Json(RevocationEnvelope { revocation: progress.into() }))
 }
@@ -245,7 +240,7 @@ pub struct PlainList {
 impl PlainList {
     fn read(&self) -> Result<(Option<Uuid>, u32), Problem> {
         let after = page::read_cursor(self.cursor.as_deref())?.map(|(_, id)| id);
-        Ok((after, read_limit(self.limit.as_deref(), 50)?))
+        Ok((after, read_limit(self.limit.as_deref(), PAGE)?))
     }
 }
 
@@ -266,7 +261,6 @@ fn link(uri: &Uri, limit: u32, cursor: Option<&str>) -> HeaderMap {
     ),
     responses(
         (status = 200, description = "A page of revocations.", body = RevocationList, headers(("Link" = String, description = "The next page, if there is one (RFC 8288)."))),
-        (status = 400, description = "A parameter is wrong.", body = ProblemBody),
     ))]
 pub async fn list_revocations(
     CanRead(caller): CanRead,

@@ -10,10 +10,12 @@ use uuid::Uuid;
 use super::{PlainList, link};
 use crate::core::bar::Bar;
 use crate::core::schedule::{Missed, When};
-use crate::http::extract::{Body, CanEnd, CanRead, Ids, Query, given};
+use crate::http::extract::{Body, CanEnd, CanRead, Query, given};
 use crate::http::filter::{FilterBody, read_time};
+use crate::http::ids::{self, Id};
 use crate::http::page::{self, PagedParameters};
 use crate::http::problem::{Problem, ProblemBody};
+use crate::http::words::MissedWord;
 use crate::http::{App, time};
 use crate::sessions::{NewSchedule, Scheduled};
 
@@ -46,7 +48,7 @@ pub struct CreateScheduledRevocation {
     /// What becomes of a run that was missed while the service was down: `run_once` makes up for all that were missed
     /// with one run, `skip` does not.
     #[serde(default, deserialize_with = "given")]
-    #[schema(nullable = false, value_type = Option<MissedRuns>)]
+    #[schema(nullable = false, value_type = Option<MissedWord>)]
     pub missed: Option<Missed>,
     /// As of a revocation: each run bars what was issued to the principals and OAuth clients of the sessions that fit. A
     /// run that would have to bar too much bars nothing, and its revocation says so.
@@ -55,15 +57,6 @@ pub struct CreateScheduledRevocation {
     /// As of a revocation: each run revokes API keys too.
     #[serde(default)]
     pub include_keys: bool,
-}
-
-/// What becomes of missed runs.
-#[derive(utoipa::ToSchema)]
-#[schema(rename_all = "snake_case")]
-#[allow(dead_code)] // the document's words for the rules' own
-pub enum MissedRuns {
-    RunOnce,
-    Skip,
 }
 
 /// A scheduled revocation.
@@ -84,7 +77,7 @@ pub struct ScheduledRevocation {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub time_zone: Option<String>,
-    #[schema(value_type = MissedRuns)]
+    #[schema(value_type = MissedWord)]
     pub missed: Missed,
     pub bar: bool,
     pub include_keys: bool,
@@ -175,8 +168,6 @@ fn enveloped(scheduled: Scheduled) -> Json<ScheduledRevocationEnvelope> {
     request_body(content = CreateScheduledRevocation, description = "Which sessions, and when."),
     responses(
         (status = 201, description = "It is scheduled.", body = ScheduledRevocationEnvelope),
-        (status = 400, description = "The filter, the time or another field is wrong.", body = ProblemBody),
-        (status = 404, description = "There is no such application, session or principal.", body = ProblemBody),
         (status = 409, description = "There are as many as there may be.", body = ProblemBody),
     ))]
 pub async fn create_scheduled_revocation(
@@ -207,7 +198,6 @@ pub async fn create_scheduled_revocation(
     ),
     responses(
         (status = 200, description = "A page of scheduled revocations.", body = ScheduledRevocationList, headers(("Link" = String, description = "The next page, if there is one (RFC 8288)."))),
-        (status = 400, description = "A parameter is wrong.", body = ProblemBody),
     ))]
 pub async fn list_scheduled_revocations(
     CanRead(caller): CanRead,
@@ -229,15 +219,12 @@ pub async fn list_scheduled_revocations(
     tag = "revocations", security(("bearer" = [])), params(("scheduledRevocationId" = Uuid, Path, description = "The scheduled revocation.")),
     responses(
         (status = 200, description = "The scheduled revocation.", body = ScheduledRevocationEnvelope),
-        (status = 400, description = "The id is not a UUID.", body = ProblemBody),
-        (status = 404, description = "No such scheduled revocation.", body = ProblemBody),
     ))]
 pub async fn get_scheduled_revocation(
     CanRead(caller): CanRead,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::ScheduledRevocation>,
     State(app): State<App>,
 ) -> Result<Json<ScheduledRevocationEnvelope>, Problem> {
-    let [id] = ids;
     Ok(enveloped(app.sessions.schedule(&caller, id).await?))
 }
 
@@ -248,15 +235,12 @@ pub async fn get_scheduled_revocation(
     tag = "revocations", security(("bearer" = [])), params(("scheduledRevocationId" = Uuid, Path, description = "The scheduled revocation.")),
     responses(
         (status = 200, description = "It is paused.", body = ScheduledRevocationEnvelope),
-        (status = 400, description = "The id is not a UUID.", body = ProblemBody),
-        (status = 404, description = "No such scheduled revocation.", body = ProblemBody),
     ))]
 pub async fn pause_scheduled_revocation(
     CanEnd(caller): CanEnd,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::ScheduledRevocation>,
     State(app): State<App>,
 ) -> Result<Json<ScheduledRevocationEnvelope>, Problem> {
-    let [id] = ids;
     Ok(enveloped(app.sessions.pause_schedule(&caller, id).await?))
 }
 
@@ -267,15 +251,12 @@ pub async fn pause_scheduled_revocation(
     tag = "revocations", security(("bearer" = [])), params(("scheduledRevocationId" = Uuid, Path, description = "The scheduled revocation.")),
     responses(
         (status = 200, description = "It will run again.", body = ScheduledRevocationEnvelope),
-        (status = 400, description = "The id is not a UUID.", body = ProblemBody),
-        (status = 404, description = "No such scheduled revocation.", body = ProblemBody),
     ))]
 pub async fn resume_scheduled_revocation(
     CanEnd(caller): CanEnd,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::ScheduledRevocation>,
     State(app): State<App>,
 ) -> Result<Json<ScheduledRevocationEnvelope>, Problem> {
-    let [id] = ids;
     Ok(enveloped(app.sessions.resume_schedule(&caller, id).await?))
 }
 
@@ -286,15 +267,12 @@ pub async fn resume_scheduled_revocation(
     tag = "revocations", security(("bearer" = [])), params(("scheduledRevocationId" = Uuid, Path, description = "The scheduled revocation.")),
     responses(
         (status = 204, description = "It will not run any more."),
-        (status = 400, description = "The id is not a UUID.", body = ProblemBody),
-        (status = 404, description = "No such scheduled revocation.", body = ProblemBody),
     ))]
 pub async fn delete_scheduled_revocation(
     CanEnd(caller): CanEnd,
-    Ids(ids): Ids<1>,
+    Id(id, ..): Id<ids::ScheduledRevocation>,
     State(app): State<App>,
 ) -> Result<StatusCode, Problem> {
-    let [id] = ids;
     app.sessions.delete_schedule(&caller, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

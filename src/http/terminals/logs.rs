@@ -19,9 +19,8 @@ use crate::gate::Side;
 use crate::http::App;
 use crate::http::download::while_good;
 use crate::http::extract::Query;
-use crate::http::family::TerminalError;
 use crate::http::problem::Problem;
-use crate::http::words::PlainText;
+use crate::http::words::{PlainText, read_word};
 use crate::lines::{Code, Content, Entry, Filed, Journal, Marks, Query as LinesQuery, Start};
 use crate::sessions::{ListQuery, Stay, View, Wanted};
 use crate::terminal::asciicast::{About, Asciicast, MEDIA_TYPE};
@@ -65,7 +64,7 @@ pub struct Log {
 pub struct LogParameters {
     /// `json`, or `text`: all of it, a line `[time] $ command` before what each command printed, which is indented; control
     /// characters are written out (`\u{1b}`).
-    #[param(inline, value_type = Option<LogFormat>)]
+    #[param(value_type = LogFormat, required = false)]
     format: Option<String>,
     /// Only what comes after this; for `json`.
     #[param(value_type = Option<i64>, minimum = 0)]
@@ -75,9 +74,10 @@ pub struct LogParameters {
     limit: Option<String>,
 }
 
-#[derive(ToSchema)]
-#[schema(rename_all = "lowercase")]
-#[allow(dead_code)] // the document's words for what `session_logs` reads
+/// How a log is told.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = TerminalLogFormat)]
 pub enum LogFormat {
     Json,
     Text,
@@ -93,8 +93,6 @@ pub enum LogFormat {
             (Success<Log> = "application/json"),
             (PlainText = "text/plain"),
         )),
-        (status = 400, description = "A parameter is wrong.", body = TerminalError),
-        (status = 404, description = "No such session.", body = TerminalError),
     ))]
 pub async fn session_logs(
     User(caller): User,
@@ -102,10 +100,10 @@ pub async fn session_logs(
     Query(parameters): Query<LogParameters>,
     State(app): State<App>,
 ) -> Result<Response, Problem> {
-    let text = match parameters.format.as_deref() {
-        None | Some("json") => false,
-        Some("text") => true,
-        Some(_) => return Err(Problem::invalid("format", "format must be json or text")),
+    let text = match parameters.format.as_deref().map(read_word) {
+        None | Some(Some(LogFormat::Json)) => false,
+        Some(Some(LogFormat::Text)) => true,
+        Some(None) => return Err(Problem::invalid("format", "format must be json or text")),
     };
     let number = |field: &'static str, text: Option<&str>, least: i64, most: i64, usual: i64| match text
         .map(str::parse)
@@ -199,7 +197,6 @@ fn write_entry(entry: &Entry, output: &mut Text, indented: &mut Indented, into: 
             (AsciicastText = "application/x-asciicast"),
             (PlainText = "text/plain"),
         )),
-        (status = 404, description = "No such session.", body = TerminalError),
     ))]
 pub async fn recording(
     User(caller): User,
@@ -323,7 +320,6 @@ pub struct SearchParameters {
     security(("terminalKey" = [])), params(SearchParameters),
     responses(
         (status = 200, description = "What was found.", body = Success<FoundCommands>),
-        (status = 400, description = "A parameter is wrong.", body = TerminalError),
     ))]
 pub async fn search_commands(
     User(caller): User,

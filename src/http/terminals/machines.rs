@@ -206,7 +206,6 @@ fn host_key(text: Option<String>) -> Result<Option<String>, Problem> {
     security(("terminalKey" = [])), params(PageQuery),
     responses(
         (status = 200, description = "A page of them.", body = Success<MachineList>),
-        (status = 400, description = "A parameter is wrong.", body = TerminalError),
     ))]
 pub async fn list_machines(
     User(caller): User,
@@ -227,7 +226,6 @@ pub async fn list_machines(
     security(("terminalKey" = [])), request_body = CreateMachine,
     responses(
         (status = 201, description = "It is there.", body = Success<MachineView>),
-        (status = 400, description = "Something in the body is wrong.", body = TerminalError),
         (status = 409, description = "There are as many as there may be.", body = TerminalError),
     ))]
 pub async fn create_machine(
@@ -253,7 +251,6 @@ pub async fn create_machine(
     security(("terminalKey" = [])), params(("machineId" = String, Path, description = "`mch_…`")),
     responses(
         (status = 200, description = "The machine.", body = Success<MachineView>),
-        (status = 404, description = "No such machine.", body = TerminalError),
     ))]
 pub async fn get_machine(
     User(caller): User,
@@ -269,8 +266,6 @@ pub async fn get_machine(
     request_body = UpdateMachine,
     responses(
         (status = 200, description = "As it is now.", body = Success<MachineView>),
-        (status = 400, description = "Something in the body is wrong.", body = TerminalError),
-        (status = 404, description = "No such machine.", body = TerminalError),
     ))]
 pub async fn update_machine(
     Admin(caller): Admin,
@@ -303,8 +298,6 @@ pub async fn update_machine(
     security(("terminalKey" = [])), params(("machineId" = String, Path, description = "`mch_…`")),
     responses(
         (status = 200, description = "It is gone.", body = Said),
-        (status = 400, description = "The `Idempotency-Key` is not one.", body = TerminalError),
-        (status = 404, description = "No such machine.", body = TerminalError),
     ))]
 pub async fn delete_machine(
     Admin(caller): Admin,

@@ -50,6 +50,7 @@ pub fn describe(document: &mut OpenApi) {
         let inner = envelope.strip_prefix("Success_").filter(|inner| names.iter().any(|name| name == inner));
         if let (Some(inner), RefOr::T(Schema::Object(object))) = (inner, schema) {
             object.properties.insert("data".to_owned(), Ref::from_schema_name(inner).into());
+            object.description = None;
         }
     }
 }

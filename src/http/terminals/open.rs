@@ -71,8 +71,6 @@ pub struct CreatedSession {
     security(("terminalKey" = [])), request_body = CreateSession,
     responses(
         (status = 201, description = "It waits for its WebSocket.", body = Success<CreatedSession>),
-        (status = 400, description = "Something in the body is wrong.", body = TerminalError),
-        (status = 404, description = "No such machine.", body = TerminalError),
         (status = 409, description = "There are as many sessions as there may be.", body = TerminalError),
         (status = 502, description = "The machine cannot be reached, shows another key, or refuses.", body = TerminalError),
     ))]
@@ -135,8 +133,6 @@ pub struct Viewer {
     security(("terminalKey" = [])), params(("sessionId" = String, Path, description = "`sess_…`")),
     responses(
         (status = 201, description = "The token.", body = Success<Viewer>),
-        (status = 400, description = "The `Idempotency-Key` is not one.", body = TerminalError),
-        (status = 404, description = "No such session.", body = TerminalError),
         (status = 409, description = "It has ended.", body = TerminalError),
     ))]
 pub async fn create_viewer(
@@ -170,8 +166,6 @@ fn ended() -> Problem {
     security(("terminalKey" = [])), params(("sessionId" = String, Path, description = "`sess_…`")),
     responses(
         (status = 200, description = "It has ended.", body = Said),
-        (status = 400, description = "The `Idempotency-Key` is not one.", body = TerminalError),
-        (status = 404, description = "No such session.", body = TerminalError),
         (status = 409, description = "It had ended already.", body = TerminalError),
     ))]
 pub async fn terminate_session(
@@ -222,8 +216,6 @@ pub struct TestedMachine {
     request_body = TestMachine,
     responses(
         (status = 200, description = "What was found.", body = Success<TestedMachine>),
-        (status = 400, description = "Something in the body is wrong.", body = TerminalError),
-        (status = 404, description = "No such machine.", body = TerminalError),
         (status = 502, description = "The machine cannot be reached, shows another key, or refuses.", body = TerminalError),
     ))]
 pub async fn test_machine(

@@ -21,8 +21,8 @@ use crate::core::relation::Way;
 use crate::core::status::DerivedStatus;
 use crate::http::App;
 use crate::http::extract::Query;
-use crate::http::family::TerminalError;
 use crate::http::problem::Problem;
+use crate::http::words::read_word;
 use crate::sessions::{ListQuery, View, Wanted};
 
 /// Most of a page, and what it has if nothing is said.
@@ -107,7 +107,7 @@ pub struct MachineWithHost {
 #[into_params(parameter_in = Query)]
 pub struct ListParameters {
     /// `active` or `ended`; active ones if nothing is said.
-    #[param(inline, value_type = Option<StatusWord>)]
+    #[param(value_type = StatusWord, required = false)]
     status: Option<String>,
     /// `mch_…`
     machine_id: Option<String>,
@@ -127,9 +127,10 @@ pub struct ListParameters {
     limit: Option<String>,
 }
 
-#[derive(ToSchema)]
-#[schema(rename_all = "lowercase")]
-#[allow(dead_code)] // the document's words for what `read_status` reads
+/// Which sessions are wanted.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = TerminalStatus)]
 pub enum StatusWord {
     Active,
     Ended,
@@ -145,7 +146,6 @@ const FARTHEST: usize = 10_000;
     security(("terminalKey" = [])), params(ListParameters),
     responses(
         (status = 200, description = "A page of them.", body = Success<List>),
-        (status = 400, description = "A parameter is wrong.", body = TerminalError),
     ))]
 pub async fn list_sessions(
     User(caller): User,
@@ -222,10 +222,10 @@ fn wanted(app: &App, caller: &Caller, parameters: &ListParameters) -> Result<Opt
 }
 
 fn read_status(text: Option<&str>) -> Result<[DerivedStatus; 2], Problem> {
-    match text {
-        None | Some("active") => Ok([DerivedStatus::Active, DerivedStatus::Idle]),
-        Some("ended") => Ok([DerivedStatus::Expired, DerivedStatus::Disconnected]),
-        Some(_) => Err(Problem::invalid("status", "status must be active or ended")),
+    match text.map(read_word) {
+        None | Some(Some(StatusWord::Active)) => Ok([DerivedStatus::Active, DerivedStatus::Idle]),
+        Some(Some(StatusWord::Ended)) => Ok([DerivedStatus::Expired, DerivedStatus::Disconnected]),
+        Some(None) => Err(Problem::invalid("status", "status must be active or ended")),
     }
 }
 
@@ -263,7 +263,6 @@ pub async fn visible(app: &App, caller: &Caller, id: Uuid) -> Result<View, Probl
     security(("terminalKey" = [])), params(("sessionId" = String, Path, description = "`sess_…`")),
     responses(
         (status = 200, description = "The session.", body = Success<Detail>),
-        (status = 404, description = "No such session.", body = TerminalError),
     ))]
 pub async fn get_session(
     User(caller): User,
@@ -322,13 +321,14 @@ pub struct TopMachine {
 #[into_params(parameter_in = Query)]
 pub struct PeriodParameters {
     /// `day`, `week` or `month`: the last 24 hours, 7 days or 30 days.
-    #[param(inline, value_type = Option<PeriodWord>)]
+    #[param(value_type = PeriodWord, required = false)]
     period: Option<String>,
 }
 
-#[derive(ToSchema)]
-#[schema(rename_all = "lowercase")]
-#[allow(dead_code)] // the document's words for what `statistics` reads
+/// How far statistics look back.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = TerminalPeriod)]
 pub enum PeriodWord {
     Day,
     Week,
@@ -342,18 +342,17 @@ pub enum PeriodWord {
     security(("terminalKey" = [])), params(PeriodParameters),
     responses(
         (status = 200, description = "The figures.", body = Success<Statistics>),
-        (status = 400, description = "No such period.", body = TerminalError),
     ))]
 pub async fn statistics(
     User(caller): User,
     Query(parameters): Query<PeriodParameters>,
     State(app): State<App>,
 ) -> Result<Json<Success<Statistics>>, Problem> {
-    let days = match parameters.period.as_deref() {
-        Some("day") => 1,
-        Some("week") => 7,
-        None | Some("month") => 30,
-        Some(_) => return Err(Problem::invalid("period", "period must be day, week or month")),
+    let days = match parameters.period.as_deref().map(read_word) {
+        Some(Some(PeriodWord::Day)) => 1,
+        Some(Some(PeriodWord::Week)) => 7,
+        None | Some(Some(PeriodWord::Month)) => 30,
+        Some(None) => return Err(Problem::invalid("period", "period must be day, week or month")),
     };
     let since = app.clock.now() - TimeDelta::days(days);
     let usage = app.sessions.terminal_usage(&caller, since, TOP).await?;

@@ -1,37 +1,17 @@
 //! The surface's own document: its part of the one of all surfaces, with nothing in it that is not used there.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::Router;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, header};
 use axum::routing::get;
 use serde_json::Value;
-use utoipa::openapi::{Content, OpenApi, Ref, RefOr, ResponseBuilder};
+use utoipa::openapi::OpenApi;
 
 use super::ROOT;
 use crate::http::family::Family;
 use crate::http::{App, yaml};
-
-/// Adds what every operation about one session may answer.
-pub fn describe(document: &mut OpenApi) {
-    let own = document.paths.paths.iter_mut().filter(|(path, _)| path.starts_with(ROOT));
-    for (_, item) in own.filter(|(path, _)| path.contains('{')) {
-        let operations = [&mut item.get, &mut item.post, &mut item.delete, &mut item.patch];
-        for operation in operations.into_iter().flatten() {
-            for (status, text) in [
-                ("400", "The id, a parameter or the body is wrong."),
-                ("404", "There is no such session, of this kind and within reach."),
-            ] {
-                let content = Content::new(Some(Ref::from_schema_name(Family::Workloads.error_schema())));
-                let response =
-                    ResponseBuilder::new().description(text).content("application/json", content).build();
-                let answers = &mut operation.responses.responses;
-                answers.entry(status.to_owned()).or_insert(RefOr::T(response));
-            }
-        }
-    }
-}
 
 /// The document of this surface alone.
 pub fn document(whole: &OpenApi) -> OpenApi {
@@ -44,13 +24,20 @@ pub fn document(whole: &OpenApi) -> OpenApi {
     own.tags.get_or_insert_default().retain(|tag| tag.name == "workloads");
     let used = used(&own);
     if let Some(components) = &mut own.components {
-        components.schemas.retain(|name, _| used.contains(name));
+        keep_used("schemas", &mut components.schemas, &used);
+        keep_used("responses", &mut components.responses, &used);
+        keep_used("parameters", &mut components.parameters, &used);
+        keep_used("headers", &mut components.headers, &used);
         components.security_schemes.retain(|name, _| name == Family::Workloads.security());
     }
     own
 }
 
-/// The schemas that operations name, and those that these name.
+fn keep_used<T>(kind: &str, all: &mut BTreeMap<String, T>, used: &BTreeSet<String>) {
+    all.retain(|name, _| used.contains(&format!("#/components/{kind}/{name}")));
+}
+
+/// The components that operations refer to, and those that these refer to.
 fn used(document: &OpenApi) -> BTreeSet<String> {
     // Plain data with string keys: writing it cannot fail.
     let whole = serde_json::to_value(document).unwrap_or_default();
@@ -59,9 +46,9 @@ fn used(document: &OpenApi) -> BTreeSet<String> {
     while let Some(value) = waiting.pop() {
         match value {
             Value::Object(members) => {
-                let name = members.get("$ref").and_then(Value::as_str).and_then(|at| at.rsplit('/').next());
-                if let Some(name) = name.filter(|name| used.insert((*name).to_owned())) {
-                    waiting.push(&whole["components"]["schemas"][name]);
+                let reference = members.get("$ref").and_then(Value::as_str);
+                if let Some(at) = reference.filter(|at| used.insert((*at).to_owned())) {
+                    waiting.extend(at.strip_prefix('#').and_then(|at| whole.pointer(at)));
                 }
                 waiting.extend(members.values());
             }

@@ -69,7 +69,6 @@ pub struct FiledLines {
     responses(
         (status = 201, description = "They are in the log.", body = FiledLines),
         (status = 410, description = "It has ended, or was ended.", body = WorkloadError),
-        (status = 413, description = "The body is larger than 2 MiB.", body = WorkloadError),
     ))]
 pub async fn log_webui_session(
     Key(caller): Key,
@@ -91,7 +90,6 @@ pub async fn log_webui_session(
     responses(
         (status = 201, description = "They are in the log.", body = FiledLines),
         (status = 410, description = "It has ended, or was ended.", body = WorkloadError),
-        (status = 413, description = "The body is larger than 2 MiB.", body = WorkloadError),
     ))]
 pub async fn log_task_session(
     Key(caller): Key,

@@ -13,9 +13,9 @@ use crate::core::phase::Stage;
 use crate::gate::Order;
 use crate::http::App;
 use crate::http::extract::Query;
-use crate::http::family::WorkloadError;
 use crate::http::filter::read_time;
 use crate::http::problem::Problem;
+use crate::http::words::read_word;
 use crate::sessions::{LONGEST, ListQuery, Sort, Wanted};
 
 /// Which sessions are listed, and in what order.
@@ -31,7 +31,7 @@ pub struct WorkloadParameters {
     #[param(value_type = u32, required = false, minimum = 1, maximum = 1_000, default = 100)]
     pub limit: Option<String>,
     /// What to order by, with a minus for the latest first; `-created_at` if nothing is said.
-    #[param(inline, value_type = Option<WorkloadSort>)]
+    #[param(value_type = WorkloadSort, required = false)]
     pub sort: Option<String>,
     /// Created at this instant or later (RFC 3339).
     #[param(value_type = Option<String>, format = DateTime)]
@@ -57,16 +57,15 @@ pub struct WorkloadParameters {
 }
 
 /// What a list is ordered by.
-#[derive(utoipa::ToSchema)]
-#[allow(dead_code)] // the document's words for what `read_sort` reads
+#[derive(Deserialize, utoipa::ToSchema)]
 pub enum WorkloadSort {
-    #[schema(rename = "created_at")]
+    #[serde(rename = "created_at")]
     Created,
-    #[schema(rename = "-created_at")]
+    #[serde(rename = "-created_at")]
     Newest,
-    #[schema(rename = "last_active_at")]
+    #[serde(rename = "last_active_at")]
     LastActive,
-    #[schema(rename = "-last_active_at")]
+    #[serde(rename = "-last_active_at")]
     LatestActive,
 }
 
@@ -91,7 +90,6 @@ const LARGEST_OFFSET: u32 = 10_000;
     tag = "workloads", security(("apiKey" = [])), params(WorkloadParameters),
     responses(
         (status = 200, description = "A page of them.", body = WorkloadSessions),
-        (status = 400, description = "A parameter is wrong, or is none.", body = WorkloadError),
     ))]
 pub async fn list_webui_sessions(
     Key(caller): Key,
@@ -110,7 +108,6 @@ pub async fn list_webui_sessions(
     tag = "workloads", security(("apiKey" = [])), params(WorkloadParameters),
     responses(
         (status = 200, description = "A page of them.", body = WorkloadSessions),
-        (status = 400, description = "A parameter is wrong, or is none.", body = WorkloadError),
     ))]
 pub async fn list_task_sessions(
     Key(caller): Key,
@@ -230,11 +227,12 @@ fn read_state(field: &'static str, kind: Kind, word: &str) -> Result<&'static st
 
 fn read_sort(word: Option<&str>) -> Result<Sort, Problem> {
     let Some(word) = word else { return Ok(Sort::default()) };
-    let (descending, name) = word.strip_prefix('-').map_or((false, word), |name| (true, name));
-    let by = match name {
-        "created_at" => Order::Connected,
-        "last_active_at" => Order::LastActive,
-        _ => {
+    let (by, descending) = match read_word(word) {
+        Some(WorkloadSort::Created) => (Order::Connected, false),
+        Some(WorkloadSort::Newest) => (Order::Connected, true),
+        Some(WorkloadSort::LastActive) => (Order::LastActive, false),
+        Some(WorkloadSort::LatestActive) => (Order::LastActive, true),
+        None => {
             let message = "sort must be created_at or last_active_at, with a minus for the latest first";
             return Err(Problem::invalid("sort", message));
         }

@@ -23,7 +23,7 @@ use crate::http::extract::Query;
 use crate::http::family::WorkloadError;
 use crate::http::filter::read_time;
 use crate::http::problem::Problem;
-use crate::http::words::PlainText;
+use crate::http::words::{PlainText, read_word};
 use crate::http::{App, time};
 use crate::lines::{self, Content, Filed, Journal, Level, Marks, Page, Start};
 
@@ -47,7 +47,7 @@ pub struct LogParameters {
     #[param(value_type = u32, required = false, minimum = 1, maximum = 1_000, default = 100)]
     pub limit: Option<String>,
     /// `position` (the default), or `-position` for the last lines first.
-    #[param(inline, value_type = Option<LogSort>)]
+    #[param(value_type = LogSort, required = false)]
     pub sort: Option<String>,
 }
 
@@ -67,12 +67,11 @@ pub struct DownloadParameters {
 }
 
 /// In what order lines are shown.
-#[derive(utoipa::ToSchema)]
-#[allow(dead_code)] // the document's words for what `LogParameters::read` reads
+#[derive(Deserialize, utoipa::ToSchema)]
 pub enum LogSort {
-    #[schema(rename = "position")]
+    #[serde(rename = "position")]
     First,
-    #[schema(rename = "-position")]
+    #[serde(rename = "-position")]
     Last,
 }
 
@@ -295,10 +294,10 @@ async fn readable(app: &App, caller: &Caller, kind: Kind, id: Uuid) -> Result<Se
 
 impl LogParameters {
     fn read(&self) -> Result<lines::Query, Problem> {
-        let descending = match self.sort.as_deref() {
-            None | Some("position") => false,
-            Some("-position") => true,
-            Some(_) => return Err(Problem::invalid("sort", "sort must be position or -position")),
+        let descending = match self.sort.as_deref().map(read_word) {
+            None | Some(Some(LogSort::First)) => false,
+            Some(Some(LogSort::Last)) => true,
+            Some(None) => return Err(Problem::invalid("sort", "sort must be position or -position")),
         };
         let after = match self.after.as_deref().map(str::parse::<i64>) {
             None => None,

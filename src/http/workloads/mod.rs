@@ -10,7 +10,7 @@ mod logs;
 mod read;
 mod report;
 
-pub use document::{describe, documents};
+pub use document::documents;
 pub use end::*;
 pub use lines::*;
 pub use list::*;

@@ -69,7 +69,6 @@ pub struct NewWorkloadApp {
     request_body(content = NewWorkload, description = "What is known of it."),
     responses(
         (status = 201, description = "The session.", body = WorkloadSession),
-        (status = 400, description = "A field is wrong.", body = WorkloadError),
         (status = 409, description = "The application allows no more sessions at a time.", body = WorkloadError),
     ))]
 pub async fn create_webui_session(
@@ -90,7 +89,6 @@ pub async fn create_webui_session(
     request_body(content = NewWorkload, description = "What is known of it."),
     responses(
         (status = 201, description = "The session.", body = WorkloadSession),
-        (status = 400, description = "A field is wrong.", body = WorkloadError),
         (status = 409, description = "The application allows no more sessions at a time.", body = WorkloadError),
     ))]
 pub async fn create_task_session(
@@ -339,8 +337,6 @@ const MOST: usize = 10_000;
     request_body(content = WorkloadHeartbeats, description = "Which sessions."),
     responses(
         (status = 200, description = "What became of each.", body = WorkloadHeartbeatOutcomes),
-        (status = 400, description = "There are too many.", body = WorkloadError),
-        (status = 413, description = "The body is larger than 2 MiB.", body = WorkloadError),
     ))]
 pub async fn heartbeats(
     Key(caller): Key,

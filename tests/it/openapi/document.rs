@@ -9,8 +9,8 @@ use crate::support::Holder;
 
 const METHODS: [Method; 5] = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
 
-/// The document, as JSON.
-pub struct Document(pub Value);
+/// The document, as JSON; and its paths with everything in its place that they refer to, save schemas.
+pub struct Document(pub Value, Value);
 
 /// One operation of it.
 pub struct Operation<'a> {
@@ -36,11 +36,24 @@ impl Operation<'_> {
 
 impl Document {
     pub fn new() -> Self {
-        Self(serde_json::to_value(sessiond::http::documented().1).unwrap())
+        let whole = serde_json::to_value(sessiond::http::documented().1).unwrap();
+        let mut paths = whole["paths"].clone();
+        for item in paths.as_object_mut().unwrap().values_mut() {
+            let item = item.as_object_mut().unwrap();
+            let taken = item.remove("parameters").unwrap_or(json!([]));
+            for operation in item.values_mut() {
+                let own = operation["parameters"].as_array().cloned().unwrap_or_default();
+                let both: Vec<_> = taken.as_array().unwrap().iter().cloned().chain(own).collect();
+                operation["parameters"] = both.into();
+                put_in_place(operation, &whole);
+                spread_default(operation);
+            }
+        }
+        Self(whole, paths)
     }
 
     pub fn operations(&self) -> impl Iterator<Item = Operation<'_>> {
-        self.0["paths"].as_object().unwrap().iter().flat_map(|(path, methods)| {
+        self.1.as_object().unwrap().iter().flat_map(|(path, methods)| {
             METHODS.into_iter().filter_map(move |method| {
                 let described = methods.get(method.as_str().to_lowercase())?;
                 let id = described["operationId"].as_str().unwrap();
@@ -145,6 +158,37 @@ impl Document {
             let schema = properties.get(name).ok_or_else(|| format!("{name} is not described"))?;
             self.fits(schema, member).map_err(|fault| format!("{name}: {fault}"))
         })
+    }
+}
+
+/// Puts what is referred to where it is referred to. Schemas keep their names: they may contain themselves.
+fn put_in_place(value: &mut Value, whole: &Value) {
+    if let Some(at) = value["$ref"].as_str().filter(|at| !at.contains("/schemas/")) {
+        *value = whole.pointer(&at[1..]).unwrap_or_else(|| panic!("{at} leads nowhere")).clone();
+    }
+    match value {
+        Value::Object(members) => members.values_mut().for_each(|member| put_in_place(member, whole)),
+        Value::Array(items) => items.iter_mut().for_each(|item| put_in_place(item, whole)),
+        _ => {}
+    }
+}
+
+/// Describes each status that the default answer of an operation stands for, as far as the operation can come to it.
+fn spread_default(operation: &mut Value) {
+    let Some(default) = operation["responses"].as_object_mut().unwrap().remove("default") else { return };
+    let mut parameters = operation["parameters"].as_array().into_iter().flatten();
+    let keyed = parameters.any(|one| one["name"] == "Idempotency-Key");
+    let body = operation["requestBody"].is_object();
+    for status in default["x-statuses"].as_array().unwrap() {
+        let possible = match status.as_u64().unwrap() {
+            408 | 413 => body || keyed,
+            409 | 422 => keyed,
+            _ => true,
+        };
+        let answers = operation["responses"].as_object_mut().unwrap();
+        if possible {
+            answers.entry(status.to_string()).or_insert_with(|| default.clone());
+        }
     }
 }
 

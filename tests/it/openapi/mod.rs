@@ -1,11 +1,12 @@
-//! The document of the API: the file holds it, the service keeps to it, and a generator makes a client of it.
+//! The document of the API: the file holds it, the service keeps to it, and generators make clients of it.
 
 pub mod document;
+mod generated;
 mod names;
+mod size;
 mod tried;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::Command;
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -578,56 +579,4 @@ async fn the_service_gives_its_document_to_whoever_asks() {
         assert_eq!(media_type, "application/json");
         assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), Document::new().0, "{path}");
     }
-}
-
-// ---- the document and a generator ----
-
-/// Runs a command of `tests/clients` to its end and returns what it printed.
-async fn run(mut command: Command) -> String {
-    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
-    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{printed}{complaint}\n(`make clients` installs what this needs)");
-    printed
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_generated_typescript_client_lists_gets_and_revokes() {
-    let root = env!("CARGO_MANIFEST_DIR");
-    let directory = tempfile::TempDir::new().unwrap();
-    let document = directory.path().join("openapi.yaml");
-    std::fs::write(&document, sessiond::http::openapi_yaml()).unwrap();
-    let mut generate = Command::new("sh");
-    generate.arg(format!("{root}/tests/clients/generate_client.sh")).env("OPENAPI", &document);
-    run(generate).await;
-
-    let server = Server::start().await;
-    let operator = server.operator().await;
-    let agents = operator.connect_many(3).await;
-    let (application, token) = (agents[0].application.clone(), server.token("management:all").await);
-    let base = server.url("");
-    let call = async |arguments: &[&str]| -> Value {
-        let mut node = Command::new("node");
-        node.arg(format!("{root}/target/clients/typescript/js/ts_client.js")).args(arguments);
-        node.env("SESSIOND_URL", &base).env("SESSIOND_TOKEN", &token);
-        serde_json::from_str(&run(node).await).unwrap()
-    };
-    let listed = call(&["list", &application, r#"{"status":"active","limit":2}"#]).await;
-    assert_eq!(listed["status"], 200, "{listed}");
-    assert_eq!(listed["data"]["items"].as_array().unwrap().len(), 2);
-    let got = call(&["get", &application, &agents[0].id]).await;
-    assert_eq!(got["data"], operator.get(&agents[0].path()).await.1);
-    let missing = call(&["get", &application, UNKNOWN]).await;
-    assert_eq!(
-        (&missing["status"], &missing["error"]["message"]),
-        (&json!(404), &json!("Session not found"))
-    );
-    let revoked = call(&["revokeAll", &application]).await;
-    assert_eq!(
-        (&revoked["status"], &revoked["data"]["disconnectedCount"]),
-        (&json!(200), &json!(3)),
-        "{revoked}"
-    );
-    let (_, left) = operator.get(&format!("/api/v1/applications/{application}/sessions")).await;
-    assert_eq!(left["items"], json!([]));
 }

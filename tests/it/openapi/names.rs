@@ -1,14 +1,19 @@
 //! What generators make of the document: everything has a name, and words that the rules define are all there.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use serde_json::{Value, json};
-use sessiond::core::caller::ActorKind;
+use sessiond::core::caller::{ActorKind, Scope};
+use sessiond::core::delivery::DeliveryStatus;
+use sessiond::core::event::ActivitySource;
 use sessiond::core::kind::Kind;
-use sessiond::core::phase::{Phase, Stage};
+use sessiond::core::phase::{Outcome, Phase, Stage};
 use sessiond::core::policy::{OnLimit, Preset};
+use sessiond::core::reason::Reason;
 use sessiond::core::schedule::Missed;
 use sessiond::core::status::DerivedStatus;
+use sessiond::core::throughput::Reading;
 
 use super::document::Document;
 
@@ -88,31 +93,84 @@ fn taken<T: serde::de::DeserializeOwned>() -> BTreeSet<String> {
     complaint.split('`').skip(3).step_by(2).map(str::to_owned).collect()
 }
 
-#[test]
-fn words_of_the_rules_are_in_the_document_all_of_them() {
-    let document = Document::new();
-    let schemas = &document.0["components"]["schemas"];
-    let said = |schema: &Value| -> BTreeSet<String> {
-        schema["enum"].as_array().unwrap().iter().map(|word| word.as_str().unwrap().to_owned()).collect()
-    };
+/// Enums whose description is that of the very type that is read or written.
+const OF_THEMSELVES: [&str; 14] = [
+    "ClientType",
+    "DisabledBecause",
+    "HookDirection",
+    "HookStatus",
+    "LogSort",
+    "Progressing",
+    "RevocationBarScope",
+    "ScheduleStatus",
+    "SessionSort",
+    "Status",
+    "TerminalLogFormat",
+    "TerminalPeriod",
+    "TerminalStatus",
+    "WorkloadSort",
+];
+
+/// Enums whose words the rules define, and those words.
+fn of_the_rules() -> BTreeMap<&'static str, BTreeSet<String>> {
     let all = |words: &[&str]| -> BTreeSet<String> { words.iter().map(|&word| word.to_owned()).collect() };
-    assert_eq!(said(&schemas["SessionKind"]), all(&Kind::ALL.map(Kind::word)));
-    assert_eq!(said(&schemas["ActorKind"]), all(&ActorKind::ALL.map(ActorKind::word)));
-    assert_eq!(said(&schemas["OpenSessionStage"]), all(&Phase::ALL.map(Phase::word)));
-    assert_eq!(said(&schemas["OpenSessionStatus"]), all(&DerivedStatus::OPEN.map(DerivedStatus::word)));
-    assert_eq!(said(&schemas["Derived"]), all(&DerivedStatus::ALL.map(DerivedStatus::word)));
-    assert_eq!(said(&schemas["PresetWord"]), taken::<Preset>());
-    assert_eq!(said(&schemas["OnLimitWord"]), taken::<OnLimit>());
-    assert_eq!(said(&schemas["MissedRuns"]), taken::<Missed>());
+    let more = |words: &[&str]| all(&[words, &["inactive", "all"]].concat());
+    BTreeMap::from([
+        ("ActivitySource", taken::<ActivitySource>()),
+        ("ActorKind", all(&ActorKind::ALL.map(ActorKind::word))),
+        ("DeliveryStatus", all(&DeliveryStatus::ALL.map(DeliveryStatus::word))),
+        ("Derived", all(&DerivedStatus::ALL.map(DerivedStatus::word))),
+        ("EndReason", taken::<Reason>()),
+        ("EndingStatus", more(&DerivedStatus::OPEN.map(DerivedStatus::word))),
+        ("MediaReadingOutcome", taken::<Reading>()),
+        ("MissedRuns", taken::<Missed>()),
+        ("OnLimitWord", taken::<OnLimit>()),
+        ("OpenSessionStage", all(&Phase::ALL.map(Phase::word))),
+        ("OpenSessionStatus", all(&DerivedStatus::OPEN.map(DerivedStatus::word))),
+        ("PresetWord", taken::<Preset>()),
+        ("Scope", all(&Scope::ALL.map(Scope::word))),
+        ("SessionKind", all(&Kind::ALL.map(Kind::word))),
+        ("SessionStage", all(&Stage::ALL.map(Stage::word))),
+        ("StatusFilter", more(&DerivedStatus::ALL.map(DerivedStatus::word))),
+        ("WorkOutcome", taken::<Outcome>()),
+    ])
+}
+
+#[test]
+fn every_enum_of_the_document_is_one_of_the_code_with_all_its_words() {
+    let document = Document::new();
+    let rules = of_the_rules();
+    let mut found = BTreeSet::new();
+    walk(&document.0, &mut vec![], &mut |value, way| {
+        let Some(words) = value["enum"].as_array() else { return };
+        let place = way.join("/");
+        // The one word that tells a choice from the others.
+        if words.len() == 1 && place.ends_with("/properties/type") {
+            return;
+        }
+        let name = place.strip_prefix("components/schemas/").unwrap_or_else(|| panic!("{place} has no name"));
+        let said: BTreeSet<String> = words.iter().map(|word| word.as_str().unwrap().to_owned()).collect();
+        match rules.get(name) {
+            Some(all) => assert_eq!(&said, all, "{name}"),
+            None => assert!(OF_THEMSELVES.contains(&name), "{name}: whose words are {said:?}?"),
+        }
+        found.insert(name.to_owned());
+    });
+    assert_eq!(found.len(), rules.len() + OF_THEMSELVES.len(), "{found:?}");
     let mut looked_at = 0;
     for operation in document.operations() {
         for one in operation.described["parameters"].as_array().into_iter().flatten() {
             let expected = match one["name"].as_str().unwrap() {
-                "kind" => all(&Kind::ALL.map(Kind::word)),
-                "stage" => all(&Stage::ALL.map(Stage::word)),
+                "kind" => "SessionKind",
+                "stage" => "SessionStage",
                 _ => continue,
             };
-            assert_eq!(said(&one["schema"]), expected, "{}: {one}", operation.id);
+            assert_eq!(
+                one["schema"]["$ref"],
+                format!("#/components/schemas/{expected}"),
+                "{}: {one}",
+                operation.id
+            );
             looked_at += 1;
         }
     }
@@ -121,6 +179,20 @@ fn words_of_the_rules_are_in_the_document_all_of_them() {
     let text = document.0.to_string();
     for by_hand in ["`media`, `webui`", "`api_key` or `user`"] {
         assert!(!text.contains(by_hand), "{by_hand} stands in the document");
+    }
+}
+
+#[test]
+fn no_type_is_there_for_the_document_alone_and_no_id_is_told_by_its_place() {
+    let mut waiting = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    while let Some(path) = waiting.pop() {
+        if path.is_dir() {
+            waiting.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if let Ok(text) = std::fs::read_to_string(&path) {
+            for wrong in ["allow(dead_code)", "[Uuid; N]"] {
+                assert!(!text.contains(wrong), "{}: {wrong}", path.display());
+            }
+        }
     }
 }
 
