@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use rustix::fs::Mode;
+use sessiond_store::{self, Found, Writer};
 
 use crate::config::{Config, database_file};
 use crate::secret::SecretKey;
-use crate::store::{self, Found, Writer};
 
 /// What we make is for us alone: names, addresses and recordings are in these files.
 pub fn private() {

@@ -8,6 +8,8 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sessiond_core::event::NAMES;
+use sessiond_core::ids::Position;
 
 use super::App;
 use super::events::FeedEvent;
@@ -16,8 +18,6 @@ use super::filter::{read_id, read_time};
 use super::ids::{self, Id};
 use super::page::{PAGE, PagedParameters, read_flag, read_limit};
 use super::problem::Problem;
-use crate::core::event::NAMES;
-use crate::core::ids::Position;
 use crate::live::Told;
 use crate::sessions::{EventQuery, Events};
 

@@ -7,6 +7,8 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use sessiond_core::scope::Scope;
+use sessiond_core::session::Refusal;
 use utoipa::openapi::extensions::Extensions;
 use utoipa::openapi::response::Response as Answer;
 use utoipa::openapi::schema::{Object, Type};
@@ -17,8 +19,6 @@ use uuid::Uuid;
 use super::family::Family;
 use super::shared;
 use crate::auth::NothingGenuine;
-use crate::core::caller::Scope;
-use crate::core::session::Refusal;
 use crate::error::Error;
 use crate::meter;
 

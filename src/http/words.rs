@@ -7,20 +7,20 @@ use std::collections::BTreeMap;
 use serde::de::value::{Error as NotAWord, StrDeserializer};
 use serde::de::{Deserialize, Deserializer, IntoDeserializer, Visitor};
 use serde::{Serialize, forward_to_deserialize_any};
+use sessiond_core::actor::ActorKind;
+use sessiond_core::delivery::DeliveryStatus;
+use sessiond_core::kind::Kind;
+use sessiond_core::phase::{Outcome, Phase, Stage};
+use sessiond_core::policy::{OnLimit, Preset};
+use sessiond_core::reason::Reason;
+use sessiond_core::schedule::Missed;
+use sessiond_core::scope::Scope;
+use sessiond_core::session::event::ActivitySource;
+use sessiond_core::status::DerivedStatus;
+use sessiond_core::throughput::Reading;
 use utoipa::openapi::schema::{Discriminator, Object, Type};
 use utoipa::openapi::{ObjectBuilder, OpenApi, Ref, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
-
-use crate::core::caller::{ActorKind, Scope};
-use crate::core::delivery::DeliveryStatus;
-use crate::core::event::ActivitySource;
-use crate::core::kind::Kind;
-use crate::core::phase::{Outcome, Phase, Stage};
-use crate::core::policy::{OnLimit, Preset};
-use crate::core::reason::Reason;
-use crate::core::schedule::Missed;
-use crate::core::status::DerivedStatus;
-use crate::core::throughput::Reading;
 
 /// What sort of session.
 pub struct KindWord;

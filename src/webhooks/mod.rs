@@ -11,20 +11,20 @@ mod sender;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use follower::Follower;
+use sender::Letter;
+use sessiond_core::delivery::Delivery;
+use sessiond_core::ids::Position;
+use sessiond_core::webhook::Webhook;
 use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::clock::Clock;
-use crate::core::delivery::Delivery;
-use crate::core::ids::Position;
-use crate::core::webhook::Webhook;
 use crate::directory::Directory;
 use crate::error::Error;
 use crate::live::Live;
 use crate::secret;
-use follower::Follower;
-use sender::Letter;
 pub use sender::Sender;
 
 /// Tests under way at a time.

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use clap::Args;
 use serde_json::Value;
 use sessiond::config::{Config, duration};
-use sessiond::core::kind::Kind;
-use sessiond::core::policy::{Policy, Preset};
-use sessiond::core::reason::Reason;
+use sessiond_core::kind::Kind;
+use sessiond_core::policy::{Policy, Preset};
+use sessiond_core::reason::Reason;
 
 use crate::support::Server;
 

@@ -1,23 +1,25 @@
 //! The directory in a batch: organizations, applications, service accounts.
 
-use super::{Draft, Fact};
-use crate::committer::{By, Declaration, Done, Founding};
-use crate::core::application::{
-    self, Application, ApplicationCommand, DirectoryRefusal, Organization, OrganizationCommand,
-    ServiceAccount, decide_application, decide_organization,
+use sessiond_core::application::{
+    self, Application, ApplicationCommand, ApplicationCreated, ApplicationEvent, decide_application,
 };
-use crate::core::event::{
-    ApplicationCreated, ApplicationEvent, Event, Issuer, IssuersSet, OrganizationEvent,
-    ServiceAccountCreated, ServiceAccountEvent,
-};
-use crate::core::ids::{
+use sessiond_core::event::Event;
+use sessiond_core::ids::{
     ApplicationNumber, Head, OrganizationNumber, RevocationNumber, ServiceAccountNumber, Stream, StreamKind,
 };
-use crate::core::item::{self, Item, ItemEvent};
-use crate::core::place::{MediaStreamDeclared, MediaStreamEvent};
-use crate::core::webhook::WebhookEvent;
+use sessiond_core::item::{self, Item, ItemEvent};
+use sessiond_core::organization::{
+    Issuer, IssuersSet, Organization, OrganizationCommand, OrganizationEvent, decide_organization,
+};
+use sessiond_core::place::{MediaStreamDeclared, MediaStreamEvent};
+use sessiond_core::service_account::{ServiceAccount, ServiceAccountCreated, ServiceAccountEvent};
+use sessiond_core::stream::DirectoryRefusal;
+use sessiond_core::webhook::WebhookEvent;
+use sessiond_store::SideWrite;
+
+use super::{Draft, Fact};
+use crate::committer::{By, Declaration, Done, Founding};
 use crate::error::Error;
-use crate::store::SideWrite;
 
 impl Draft<'_> {
     /// That no OAuth client has this id, neither from before nor from this batch.

@@ -4,19 +4,18 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
+use sessiond_core::scope::Scopes;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::{Organization, PAGE, next_cursor};
-use crate::core::caller::Scopes;
 use crate::directory::{KeyView, NewKey, Slice, User};
 use crate::http::extract::{Body, Query, given};
 use crate::http::filter::read_time;
 use crate::http::ids::{self, Id};
-use crate::http::page;
 use crate::http::problem::Problem;
 use crate::http::words::ScopeWord;
-use crate::http::{App, time};
+use crate::http::{App, page, time};
 
 /// An API key. Times are ISO 8601, UTC, in milliseconds.
 #[derive(Serialize, ToSchema)]

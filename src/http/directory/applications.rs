@@ -4,12 +4,12 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Deserializer, Serialize};
+use sessiond_core::application::Application;
+use sessiond_core::caller::Caller;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{DirectoryQuery, Organization, PassHeaders, UpstreamCredentialView, next_cursor};
-use crate::core::application::Application;
-use crate::core::caller::Caller;
 use crate::directory::{NewApplication, WithSecret};
 use crate::gate::Summary;
 use crate::http::extract::{Body, CanManage, CanRead, Query, given};

@@ -4,17 +4,16 @@ use axum::Json;
 use axum::extract::{RawPathParams, State};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
+use sessiond_core::delivery::{Delivery, DeliveryStatus};
+use sessiond_core::ids::Position;
 use utoipa::{IntoParams, ToSchema};
 
 use super::{Organization, PAGE};
-use crate::core::delivery::{Delivery, DeliveryStatus};
-use crate::core::ids::Position;
 use crate::http::extract::Query;
 use crate::http::ids::{self, Id};
-use crate::http::page;
 use crate::http::problem::{Problem, ProblemBody};
 use crate::http::words::DeliveryWord;
-use crate::http::{App, time};
+use crate::http::{App, page, time};
 
 /// One event on its way to a webhook.
 #[derive(Serialize, ToSchema)]

@@ -4,17 +4,16 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
+use sessiond_core::hook::Hook;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::{Organization, PAGE, next_cursor};
-use crate::core::hook::Hook;
 use crate::directory::{NewHook, Slice};
 use crate::http::extract::{Body, Query, given};
 use crate::http::ids::{self, Id};
-use crate::http::page;
 use crate::http::problem::{Problem, ProblemBody};
-use crate::http::{App, time};
+use crate::http::{App, page, time};
 
 /// A hook. Times are ISO 8601, UTC, in milliseconds.
 #[derive(Serialize, ToSchema)]

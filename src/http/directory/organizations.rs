@@ -4,17 +4,16 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
+use sessiond_core::organization::Organization;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::{PAGE, next_cursor};
-use crate::core::application::Organization;
 use crate::directory::Slice;
 use crate::http::extract::{Body, Platform, Query};
 use crate::http::ids::{self, Id};
-use crate::http::page;
 use crate::http::problem::Problem;
-use crate::http::{App, time};
+use crate::http::{App, page, time};
 
 /// An organization.
 #[derive(Serialize, ToSchema)]

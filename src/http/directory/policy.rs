@@ -3,8 +3,8 @@
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
+use sessiond_core::policy::{ApplicationPolicy, OnLimit, Policy, Preset};
 
-use crate::core::policy::{ApplicationPolicy, OnLimit, Policy, Preset};
 use crate::http::App;
 use crate::http::extract::{Body, CanManage, CanRead, given};
 use crate::http::figures::PolicyBody;

@@ -3,18 +3,17 @@
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
+use sessiond_core::Time;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::{Organization, PAGE};
-use crate::core::Time;
 use crate::directory::{Person, PersonQuery};
 use crate::http::extract::Query;
 use crate::http::ids::{self, Id};
-use crate::http::page;
 use crate::http::problem::Problem;
 use crate::http::revocations::CredentialsView;
-use crate::http::{App, time};
+use crate::http::{App, page, time};
 
 /// Somebody to whom sessions belong. Times are ISO 8601, UTC, in milliseconds.
 #[derive(Serialize, ToSchema)]

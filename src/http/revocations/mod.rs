@@ -20,9 +20,9 @@ use super::page::{self, PAGE, PagedParameters, read_flag, read_limit};
 use super::problem::{Problem, ProblemBody};
 use super::words::ActorWord;
 use super::{App, time};
-use crate::core::bar::Bar;
 use crate::http::ids::{self, Id};
 use crate::sessions::{Preview, Progress};
+use sessiond_core::bar::Bar;
 
 /// What to revoke.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]

@@ -4,16 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde_json::{Value, json};
-use sessiond::core::caller::{ActorKind, Scope};
-use sessiond::core::delivery::DeliveryStatus;
-use sessiond::core::event::ActivitySource;
-use sessiond::core::kind::Kind;
-use sessiond::core::phase::{Outcome, Phase, Stage};
-use sessiond::core::policy::{OnLimit, Preset};
-use sessiond::core::reason::Reason;
-use sessiond::core::schedule::Missed;
-use sessiond::core::status::DerivedStatus;
-use sessiond::core::throughput::Reading;
+use sessiond_core::actor::ActorKind;
+use sessiond_core::delivery::DeliveryStatus;
+use sessiond_core::kind::Kind;
+use sessiond_core::phase::{Outcome, Phase, Stage};
+use sessiond_core::policy::{OnLimit, Preset};
+use sessiond_core::reason::Reason;
+use sessiond_core::schedule::Missed;
+use sessiond_core::scope::Scope;
+use sessiond_core::session::event::ActivitySource;
+use sessiond_core::status::DerivedStatus;
+use sessiond_core::throughput::Reading;
 
 use super::document::Document;
 
