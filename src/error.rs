@@ -1,8 +1,9 @@
 //! The application's one error: what went wrong, free of HTTP. Each surface maps it to its own words in one place.
 
-use crate::core::caller::Scopes;
-use crate::core::session::{Ended, Refusal};
-use crate::store::StoreError;
+use sessiond_core::scope::Scopes;
+use sessiond_core::session::Refusal;
+use sessiond_core::session::ended::Ended;
+use sessiond_store::StoreError;
 
 /// Why something could not be done.
 #[derive(Debug, thiserror::Error)]

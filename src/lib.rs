@@ -1,14 +1,14 @@
 //! sessiond: the durable record of who is connected to what.
 //!
-//! Modules in reading order: the rules, what remembers, the one writer, who may pass, the application, those who
-//! follow the log and the clock, and the ways in.
+//! What it stands on are crates of their own: `sessiond_core`, the rules, and `sessiond_store`, what remembers. Modules
+//! here in reading order: the one writer, who may pass, the application, those who follow the log and the clock, and the
+//! ways in.
 
 pub mod auth;
 pub mod cli;
 pub mod clock;
 pub mod committer;
 pub mod config;
-pub mod core;
 pub mod directory;
 pub mod error;
 pub mod gate;
@@ -24,7 +24,6 @@ pub mod outbound;
 pub mod scheduler;
 pub mod secret;
 pub mod sessions;
-pub mod store;
 pub mod tasks;
 pub mod terminal;
 pub mod webhooks;

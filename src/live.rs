@@ -14,16 +14,17 @@ use futures_util::stream::unfold;
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::Value;
+use sessiond_core::Time;
+use sessiond_core::event::Event;
+use sessiond_core::ids::{ApplicationNumber, Position, SessionNumber, Tip};
+use sessiond_core::phase::{Outcome, Phase};
+use sessiond_core::reason::Reason;
+use sessiond_core::revocation::RevocationEvent;
+use sessiond_core::session::event::{ACTIVITY, Counts, SessionEvent};
+use sessiond_store::{Addressed, Reader, StoreError};
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
-
-use crate::core::Time;
-use crate::core::event::{ACTIVITY, Counts, Event, RevocationEvent, SessionEvent};
-use crate::core::ids::{ApplicationNumber, Position, SessionNumber, Tip};
-use crate::core::phase::{Outcome, Phase};
-use crate::core::reason::Reason;
-use crate::store::{Addressed, Reader, StoreError};
 
 pub use outgoing::Outgoing;
 

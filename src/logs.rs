@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use metrics::counter;
 use parking_lot::Mutex;
+use sessiond_core::shown;
 use tracing::callsite::Identifier;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, fmt};
 
-use crate::core::shown;
 use crate::meter;
 
 /// Lines that wait for standard error to take them.

@@ -10,12 +10,11 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use chacha20poly1305::aead::{Aead, Payload};
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
 use hmac::{Hmac, Mac};
+use sessiond_core::once::Once;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
-
-use crate::core::once::Once;
 
 /// The prefix tells what a token is, the id which one, the secret that it is genuine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

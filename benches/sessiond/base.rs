@@ -10,20 +10,22 @@ use chrono::TimeDelta;
 use sessiond::cli::fill::fill;
 use sessiond::clock::Clock;
 use sessiond::committer::{By, Committer, Done, Founding, Opening, Work};
-use sessiond::core::caller::{Actor, ActorKind};
-use sessiond::core::command::{Command, Connect, Presented};
-use sessiond::core::event::{
-    ActivitySource, ApplicationCreated, Counts, OauthClient, OrganizationCreated, Personal,
-    ServiceAccountCreated,
-};
-use sessiond::core::ids::{ApplicationNumber, OrganizationNumber, PrincipalNumber};
-use sessiond::core::kind::Kind;
-use sessiond::core::maxima::Maxima;
-use sessiond::core::policy::Policy;
-use sessiond::core::session::Session;
 use sessiond::gate::Gate;
 use sessiond::http::health::Progress;
-use sessiond::store::{Reader, Writer};
+use sessiond_core::actor::{Actor, ActorKind};
+use sessiond_core::application::{ApplicationCreated, OauthClient};
+use sessiond_core::command::{Command, Connect};
+use sessiond_core::ids::{ApplicationNumber, OrganizationNumber, PrincipalNumber};
+use sessiond_core::kind::Kind;
+use sessiond_core::maxima::Maxima;
+use sessiond_core::organization::OrganizationCreated;
+use sessiond_core::personal::Personal;
+use sessiond_core::policy::Policy;
+use sessiond_core::presented::Presented;
+use sessiond_core::service_account::ServiceAccountCreated;
+use sessiond_core::session::Session;
+use sessiond_core::session::event::{ActivitySource, Counts};
+use sessiond_store::{Reader, Writer};
 use tokio::task::{JoinHandle, JoinSet};
 use uuid::Uuid;
 
@@ -223,7 +225,7 @@ fn opening(number: i64) -> Work {
             ..Personal::default()
         },
         presented: Presented {
-            issued_at: sessiond::core::ids::Position(i64::MAX),
+            issued_at: sessiond_core::ids::Position(i64::MAX),
             expires_at: Clock::system().now() + TimeDelta::hours(24),
             access_token: None,
             renews: false,

@@ -4,8 +4,9 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use sessiond::core::event::{ActivityRecorded, ActivitySource, Counts, Event, SessionEvent, TYPE_VERSION};
-use sessiond::store::{Reader, Writer};
+use sessiond_core::event::{Event, TYPE_VERSION};
+use sessiond_core::session::event::{ActivityRecorded, ActivitySource, Counts, SessionEvent};
+use sessiond_store::{Reader, Writer};
 use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{Arguments, AssertSqlSafe, ConnectOptions, Connection, SqliteConnection};
 use tokio::task::JoinHandle;

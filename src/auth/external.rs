@@ -1,14 +1,14 @@
 //! JWT access tokens of issuers that an organization trusts: from what one says to who asks.
 
+use sessiond_core::actor::{Actor, ActorKind};
+use sessiond_core::caller::{Caller, Credential, CredentialKind};
+use sessiond_core::ids::{OrganizationNumber, PrincipalNumber};
+use sessiond_core::organization::{Issuer, Organization};
+use sessiond_core::session::Refusal;
+use sessiond_core::token::principal_id;
 use uuid::Uuid;
 
 use super::{Auth, NOBODY};
-use crate::core::application::Organization;
-use crate::core::caller::{Actor, ActorKind, Caller, Credential, CredentialKind};
-use crate::core::event::Issuer;
-use crate::core::ids::{OrganizationNumber, PrincipalNumber};
-use crate::core::session::Refusal;
-use crate::core::token::principal_id;
 use crate::error::Error;
 use crate::gate::Known;
 use crate::issuers::{Genuine, SKEW, Unverified};

@@ -1,14 +1,16 @@
 //! What a token is worth, for those who must decide on it and cannot see: everything here is answered from memory.
 
+use sessiond_core::Time;
+use sessiond_core::actor::ActorKind;
+use sessiond_core::caller::{Caller, CredentialKind};
+use sessiond_core::ids::{OrganizationNumber, PrincipalNumber, SessionNumber};
+use sessiond_core::scope::Scopes;
+use sessiond_core::session::Session;
+use sessiond_core::status::{DerivedStatus, derived_status};
 use uuid::Uuid;
 
 use super::external::{external_caller, is_jwt};
 use super::{Auth, key_caller, session_caller};
-use crate::core::Time;
-use crate::core::caller::{ActorKind, Caller, CredentialKind, Scopes};
-use crate::core::ids::{OrganizationNumber, PrincipalNumber, SessionNumber};
-use crate::core::session::Session;
-use crate::core::status::{DerivedStatus, derived_status};
 use crate::gate::Known;
 use crate::secret::{self, TokenKind};
 
@@ -127,7 +129,7 @@ impl Auth {
                 Ok(owner) if owner.organization == caller.organization => {
                     let same = client_of(&owner).is_some_and(|client| client_of(caller) == Some(client));
                     let manages = caller.confined_to.is_none()
-                        && caller.scopes.has(crate::core::caller::Scope::ManagementAll);
+                        && caller.scopes.has(sessiond_core::scope::Scope::ManagementAll);
                     if same || manages { GivenUp::AccessToken(presented.id) } else { GivenUp::NotYours }
                 }
                 _ => GivenUp::Nothing,

@@ -17,18 +17,20 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use crate::clock::Clock;
-use crate::core::Time;
-use crate::core::api_key::ApiKey;
-use crate::core::caller::{Actor, ActorKind, Caller, Credential, CredentialKind, Scope, Scopes};
-use crate::core::ids::{ApplicationNumber, Position, ServiceAccountNumber, SessionNumber};
-use crate::core::session::{Refusal, Session};
-use crate::core::token::{AccessToken, SessionToken};
 use crate::directory::Directory;
 use crate::error::Error;
 use crate::gate::{Client, Gate, Known};
 use crate::issuers::Issuers;
 use crate::secret::{self, Presented, TokenKind};
-use crate::store::Reader;
+use sessiond_core::Time;
+use sessiond_core::actor::{Actor, ActorKind};
+use sessiond_core::api_key::ApiKey;
+use sessiond_core::caller::{Caller, Credential, CredentialKind};
+use sessiond_core::ids::{ApplicationNumber, Position, ServiceAccountNumber, SessionNumber};
+use sessiond_core::scope::{Scope, Scopes};
+use sessiond_core::session::{Refusal, Session};
+use sessiond_core::token::{AccessToken, SessionToken};
+use sessiond_store::Reader;
 
 pub use introspect::{GivenUp, Introspected};
 

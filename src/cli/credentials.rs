@@ -8,9 +8,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::Context;
+use sessiond_core::shown;
 
 use super::print;
-use crate::core::shown;
 use crate::directory::{Credentials, Directory, Founded, Plan};
 
 /// Shows the credentials of what was planned, and founds it.

@@ -1,14 +1,15 @@
 //! Start-up: what the store remembers goes into the Gate, in slices, so that what is on its way never needs as much memory
 //! as what has arrived.
 
-use crate::core::Time;
-use crate::core::command::natural_key;
-use crate::core::event::Event;
-use crate::core::ids::StreamKind;
-use crate::core::session::evolve;
+use sessiond_core::Time;
+use sessiond_core::command::natural_key;
+use sessiond_core::event::Event;
+use sessiond_core::ids::StreamKind;
+use sessiond_core::session::evolve;
+use sessiond_store::{Entry, Loaded, OpenSession, Reader, SessionRow, StoreError};
+
 use crate::gate::{Change, Fresh, Gate, Past, Terms, key_digest, shown_name};
 use crate::http::health::Progress;
-use crate::store::{Entry, Loaded, OpenSession, Reader, SessionRow, StoreError};
 
 /// Changes handed to the Gate at a time.
 const SLICE: usize = 1_024;

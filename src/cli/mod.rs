@@ -15,15 +15,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
+use sessiond_core::shown;
+use sessiond_store::Reader;
+use sessiond_store::check::{self, Report};
 
-use crate::config::environment;
 use crate::config::file::{self, File};
-use crate::config::{Config, database_file};
-use crate::core::shown;
-use crate::http;
-use crate::logs;
-use crate::store::Reader;
-use crate::store::check::{self, Report};
+use crate::config::{Config, database_file, environment};
+use crate::{http, logs};
 
 /// The durable record of who is connected to what.
 #[derive(Debug, Parser)]

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use rustix::fs::Mode;
+use sessiond_store::{self, Found, Writer};
 
 use crate::config::{Config, database_file};
 use crate::secret::SecretKey;
-use crate::store::{self, Found, Writer};
 
 /// What we make is for us alone: names, addresses and recordings are in these files.
 pub fn private() {
@@ -93,7 +93,7 @@ fn tighten(database: &Path) -> anyhow::Result<()> {
 /// installation lies about, the database is missing: to found another one would hide that.
 pub async fn look(config: &Config) -> anyhow::Result<Found> {
     let database = database_file(&config.database);
-    let found = store::look(&config.database).await.context("cannot open the database")?;
+    let found = sessiond_store::look(&config.database).await.context("cannot open the database")?;
     if found.events || begun(config, &found)? {
         return Ok(found);
     }

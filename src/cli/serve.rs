@@ -6,6 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use sessiond_core::maxima::Maxima;
+use sessiond_core::policy::Policy;
+use sessiond_store::{Reader, StoreError, Writer};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
@@ -21,8 +24,6 @@ use crate::clock::Clock;
 use crate::committer::Committer;
 use crate::config::names::Names;
 use crate::config::{Config, database_file, doubts};
-use crate::core::maxima::Maxima;
-use crate::core::policy::Policy;
 use crate::directory::{Chosen, Directory, Founded, Plan};
 use crate::gate::Gate;
 use crate::http::connection::Doorway;
@@ -32,15 +33,12 @@ use crate::issuers::Issuers;
 use crate::limits::Limits;
 use crate::lines::Lines;
 use crate::live::Live;
-use crate::logs;
 use crate::mcp::{Gateway, Upstreams};
-use crate::meter;
-use crate::scheduler;
 use crate::sessions::{Board, Sessions};
-use crate::store::{Reader, StoreError, Writer};
 use crate::tasks::vital;
 use crate::terminal::Terminals;
 use crate::webhooks::{Outbox, Sender};
+use crate::{logs, meter, scheduler};
 
 /// Connections that may ask for /metrics at the same time.
 const METRICS_READERS: usize = 64;

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use sessiond_core::api_key::ApiKeyEvent;
+use sessiond_core::command::Command;
+use sessiond_core::hook::HookEvent;
+use sessiond_core::item::ItemEvent;
+use sessiond_core::principal::PrincipalEvent;
+use sessiond_store::SideWrite;
 
 use super::{Answer, Work};
-use crate::core::api_key::ApiKeyEvent;
-use crate::core::command::Command;
-use crate::core::hook::HookEvent;
-use crate::core::item::ItemEvent;
-use crate::core::principal::PrincipalEvent;
-use crate::store::SideWrite;
 
 /// How long a connection may take to let go of what was cancelled before it is given up on.
 const YIELD: Duration = Duration::from_millis(100);

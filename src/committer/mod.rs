@@ -9,43 +9,41 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use draft::Draft;
 use serde::{Deserialize, Serialize};
+use sessiond_core::Time;
+use sessiond_core::actor::Actor;
+use sessiond_core::application::{Application, ApplicationCommand, ApplicationCreated, UpstreamSet};
+use sessiond_core::bar::Bar;
+use sessiond_core::caller::{Authority, Caller};
+use sessiond_core::command::{Command, Connect};
+use sessiond_core::filter::Filter;
+use sessiond_core::ids::{
+    ApplicationNumber, OrganizationNumber, Position, PrincipalNumber, RevocationNumber, ServiceAccountNumber,
+    SessionNumber, Stream, Tip,
+};
+use sessiond_core::item::{Item, ItemEvent};
+use sessiond_core::maxima::Maxima;
+use sessiond_core::once::Once;
+use sessiond_core::organization::{Organization, OrganizationCommand, OrganizationCreated};
+use sessiond_core::policy::Policy;
+use sessiond_core::reason::Reason;
+use sessiond_core::revocation::Revocation;
+use sessiond_core::service_account::{ServiceAccount, ServiceAccountCommand, ServiceAccountCreated};
+use sessiond_core::session::{Refusal, Session};
+use sessiond_core::throughput::Reading;
+use sessiond_core::token::AccessToken;
+use sessiond_store::{Health, Loaded, SideWrite, StoreError, Writer};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::clock::Clock;
-use crate::core::Time;
-use crate::core::application::{
-    Application, ApplicationCommand, Organization, OrganizationCommand, ServiceAccount, ServiceAccountCommand,
-};
-use crate::core::bar::Bar;
-use crate::core::caller::{Actor, Authority, Caller};
-use crate::core::command::{Command, Connect};
-use crate::core::event::{ApplicationCreated, OrganizationCreated, ServiceAccountCreated, UpstreamSet};
-use crate::core::filter::Filter;
-use crate::core::ids::{
-    ApplicationNumber, OrganizationNumber, Position, PrincipalNumber, RevocationNumber, ServiceAccountNumber,
-    SessionNumber, Stream, Tip,
-};
-use crate::core::item::{Item, ItemEvent};
-use crate::core::maxima::Maxima;
-use crate::core::once::Once;
-use crate::core::policy::Policy;
-use crate::core::reason::Reason;
-use crate::core::revocation::Revocation;
-use crate::core::session::{Refusal, Session};
-use crate::core::throughput::Reading;
-use crate::core::token::AccessToken;
 use crate::error::Error;
 use crate::gate::{Change, Flight, Gate};
-use crate::logs;
-use crate::meter;
-use crate::store::{Health, Loaded, SideWrite, StoreError, Writer};
 use crate::tasks::vital;
-
-use draft::Draft;
+use crate::{logs, meter};
 pub use draft::{TOO_MANY, not_too_many};
 
 /// Units that may wait; beyond that callers are told to come back.
@@ -590,7 +588,7 @@ impl Task {
         Ok(outcomes.into_iter().map(|outcome| outcome.map(answer)).collect())
     }
 
-    async fn commit(&mut self, batch: &crate::store::Batch) -> Result<(), StoreError> {
+    async fn commit(&mut self, batch: &sessiond_store::Batch) -> Result<(), StoreError> {
         let begun = Instant::now();
         let outcome = self.writer.commit(batch).await;
         measure(batch, begun.elapsed(), outcome.as_ref().err());
@@ -669,7 +667,7 @@ impl Task {
     }
 
     /// Takes note of what a commit settled and what it made dirty.
-    fn settled(&mut self, batch: &crate::store::Batch, active: Vec<SessionNumber>) {
+    fn settled(&mut self, batch: &sessiond_store::Batch, active: Vec<SessionNumber>) {
         self.settling.dirty.extend(active);
         if let Some(position) = batch.settled {
             self.settling.settled = position;
@@ -708,7 +706,7 @@ fn fail_stop(error: &StoreError) -> ! {
 }
 
 /// Counts a commit, for whoever watches over the service.
-fn measure(batch: &crate::store::Batch, took: Duration, error: Option<&StoreError>) {
+fn measure(batch: &sessiond_store::Batch, took: Duration, error: Option<&StoreError>) {
     if let Some(error) = error {
         let kind = match error {
             StoreError::Full => "full",

@@ -1,20 +1,21 @@
 //! API keys: made, listed, revoked.
 
 use chrono::TimeDelta;
+use sessiond_core::Time;
+use sessiond_core::api_key::{ApiKey, ApiKeyCreated, ApiKeyEvent};
+use sessiond_core::caller::Caller;
+use sessiond_core::ids::{OrganizationNumber, PrincipalNumber};
+use sessiond_core::item::{Item, ItemEvent};
+use sessiond_core::principal::OWN_USERS;
+use sessiond_core::scope::{Scope, Scopes};
+use sessiond_store::SideWrite;
 use uuid::Uuid;
 
 use super::{Directory, Slice, check_gift, checked_name, known_scopes, unexpected};
 use crate::committer::{By, Done, Introduction, Work};
-use crate::core::Time;
-use crate::core::api_key::{ApiKey, ApiKeyCreated, ApiKeyEvent};
-use crate::core::caller::{Caller, Scope, Scopes};
-use crate::core::ids::{OrganizationNumber, PrincipalNumber};
-use crate::core::item::{Item, ItemEvent};
-use crate::core::principal::OWN_USERS;
 use crate::directory::WithSecret;
 use crate::error::Error;
 use crate::secret::{self, TokenKind};
-use crate::store::SideWrite;
 
 /// Keys of the workload surface live no longer.
 const YEAR: TimeDelta = TimeDelta::days(365);

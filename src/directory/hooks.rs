@@ -1,17 +1,19 @@
 //! Hooks of media servers: made, listed, deleted.
 
+use sessiond_core::actor::{Actor, ActorKind};
+use sessiond_core::caller::{Caller, Credential, CredentialKind};
+use sessiond_core::hook::{Hook, HookCreated, HookEvent};
+use sessiond_core::ids::{Position, Stream, StreamKind};
+use sessiond_core::item::{Item, ItemEvent};
+use sessiond_core::scope::{Scope, Scopes};
+use sessiond_core::{Time, place};
+use sessiond_store::SideWrite;
 use uuid::Uuid;
 
 use super::{Directory, Slice, WithSecret, checked_name, unexpected};
 use crate::committer::{By, Done, Work};
-use crate::core::caller::{Actor, ActorKind, Caller, Credential, CredentialKind, Scope, Scopes};
-use crate::core::hook::{Hook, HookCreated, HookEvent};
-use crate::core::ids::{Position, Stream, StreamKind};
-use crate::core::item::{Item, ItemEvent};
-use crate::core::{Time, place};
 use crate::error::Error;
 use crate::secret;
-use crate::store::SideWrite;
 
 /// Longest and shortest secret that may be chosen; bytes.
 const LONGEST_SECRET: usize = 256;

@@ -1,12 +1,12 @@
 //! Whose access tokens an organization takes beside ours.
 
+use sessiond_core::caller::Caller;
+use sessiond_core::organization::{Issuer, IssuersSet, OrganizationCommand};
+use sessiond_core::scope::Scope;
 use uuid::Uuid;
 
 use super::{Directory, check_gift, client_scopes, unexpected};
 use crate::committer::{By, Done, Work};
-use crate::core::application::OrganizationCommand;
-use crate::core::caller::{Caller, Scope};
-use crate::core::event::{Issuer, IssuersSet};
 use crate::error::Error;
 
 /// Most issuers of one organization.

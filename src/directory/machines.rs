@@ -1,19 +1,19 @@
 //! Machines that terminal sessions are opened on: made, changed, pinned, deleted.
 
 use serde::{Deserialize, Serialize};
+use sessiond_core::caller::Caller;
+use sessiond_core::ids::{Stream, StreamKind};
+use sessiond_core::item::{Item, ItemEvent};
+use sessiond_core::machine::{
+    CredentialType, HostKeyPinned, Machine, MachineChanged, MachineCreated, MachineEvent,
+};
+use sessiond_store::SideWrite;
 use uuid::Uuid;
 
 use super::{Directory, checked_name, unexpected};
 use crate::committer::{By, Done, Work};
-use crate::core::caller::Caller;
-use crate::core::ids::{Stream, StreamKind};
-use crate::core::item::{Item, ItemEvent};
-use crate::core::machine::{
-    CredentialType, HostKeyPinned, Machine, MachineChanged, MachineCreated, MachineEvent,
-};
 use crate::error::Error;
 use crate::secret;
-use crate::store::SideWrite;
 
 /// Longest host or user; bytes.
 const LONGEST: usize = 255;

@@ -14,19 +14,22 @@ mod webhooks;
 
 use std::sync::Arc;
 
+use sessiond_core::application::{
+    Application, ApplicationChanged, ApplicationCommand, ApplicationCreated, OauthClient,
+};
+use sessiond_core::caller::Caller;
+use sessiond_core::once::Once;
+use sessiond_core::organization::Organization;
+use sessiond_core::policy::{ApplicationPolicy, Policy};
+use sessiond_core::scope::{Scope, Scopes};
+use sessiond_store::Reader;
 use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::committer::{By, Committer, Done, Founding, Work};
-use crate::core::application::{Application, ApplicationCommand, Organization};
-use crate::core::caller::{Caller, Scope, Scopes};
-use crate::core::event::{ApplicationChanged, ApplicationCreated, OauthClient};
-use crate::core::once::Once;
-use crate::core::policy::{ApplicationPolicy, Policy};
 use crate::error::Error;
 use crate::gate::{Gate, Summary};
 use crate::secret::{self, SecretKey};
-use crate::store::Reader;
 
 pub use api_keys::{KeyView, NewKey, User};
 pub use hooks::NewHook;
@@ -123,7 +126,7 @@ pub struct Issued {
 /// Where a page of a directory list begins, and how long it is.
 #[derive(Debug, Clone, Copy)]
 pub struct Slice {
-    pub after: Option<(crate::core::Time, Uuid)>,
+    pub after: Option<(sessiond_core::Time, Uuid)>,
     pub limit: u32,
 }
 

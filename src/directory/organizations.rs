@@ -1,14 +1,17 @@
 //! Organizations: founded, listed, renamed.
 
+use sessiond_core::caller::Caller;
+use sessiond_core::organization::{
+    Organization, OrganizationCommand, OrganizationCreated, OrganizationRenamed,
+};
+use sessiond_core::scope::{Scope, Scopes};
+use sessiond_core::service_account::ServiceAccountCreated;
 use uuid::Uuid;
 
 use super::{
     Chosen, Directory, Founded, NewApplication, Plan, Slice, check_chosen, checked_name, unexpected,
 };
 use crate::committer::{By, Done, Founding, Work};
-use crate::core::application::{Organization, OrganizationCommand};
-use crate::core::caller::{Caller, Scope, Scopes};
-use crate::core::event::{OrganizationCreated, OrganizationRenamed, ServiceAccountCreated};
 use crate::error::Error;
 use crate::secret;
 

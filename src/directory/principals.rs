@@ -1,17 +1,17 @@
 //! Principals: the people and clients behind sessions.
 
+use sessiond_core::Time;
+use sessiond_core::caller::Caller;
+use sessiond_core::filter::Filter;
+use sessiond_core::ids::{OrganizationNumber, PrincipalNumber};
+use sessiond_core::item::ItemEvent;
+use sessiond_core::principal::PrincipalEvent;
+use sessiond_store::PrincipalRow;
 use uuid::Uuid;
 
 use super::{Directory, check_gift, unexpected};
 use crate::committer::{By, Done, Introduction, Work};
-use crate::core::Time;
-use crate::core::caller::Caller;
-use crate::core::filter::Filter;
-use crate::core::ids::{OrganizationNumber, PrincipalNumber};
-use crate::core::item::ItemEvent;
-use crate::core::principal::PrincipalEvent;
 use crate::error::Error;
-use crate::store::PrincipalRow;
 
 /// Which principals to list.
 #[derive(Debug, Default)]

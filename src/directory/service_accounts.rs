@@ -1,12 +1,12 @@
 //! Service accounts: what an organization's own programs authenticate as.
 
+use sessiond_core::caller::Caller;
+use sessiond_core::scope::{Scope, Scopes};
+use sessiond_core::service_account::{ServiceAccount, ServiceAccountCommand, ServiceAccountCreated};
 use uuid::Uuid;
 
 use super::{Directory, Slice, WithSecret, check_gift, checked_name, client_scopes, unexpected};
 use crate::committer::{By, Done, Work};
-use crate::core::application::{ServiceAccount, ServiceAccountCommand};
-use crate::core::caller::{Caller, Scope, Scopes};
-use crate::core::event::ServiceAccountCreated;
 use crate::error::Error;
 use crate::secret;
 

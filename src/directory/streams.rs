@@ -1,12 +1,12 @@
 //! Applications that other systems name: they are made when they are first spoken of.
 
+use sessiond_core::application::{Application, ApplicationCreated};
+use sessiond_core::caller::Caller;
+use sessiond_core::item::Item;
+use sessiond_core::place::{MediaStream, application_name};
+
 use super::{Directory, LONGEST, NewApplication, unexpected};
 use crate::committer::{By, Declaration, Done, Work};
-use crate::core::application::Application;
-use crate::core::caller::Caller;
-use crate::core::event::ApplicationCreated;
-use crate::core::item::Item;
-use crate::core::place::{MediaStream, application_name};
 use crate::error::Error;
 use crate::secret;
 

@@ -1,17 +1,19 @@
 //! Access tokens: issued to clients, and given up.
 
 use chrono::TimeDelta;
+use sessiond_core::actor::ActorKind;
+use sessiond_core::caller::Caller;
+use sessiond_core::ids::{ApplicationNumber, OrganizationNumber, Position};
+use sessiond_core::scope::Scopes;
+use sessiond_core::token::AccessToken;
+use sessiond_store::SideWrite;
 use uuid::Uuid;
 
 use super::{Directory, Issued, check_gift, unexpected, unknown_scope};
 use crate::committer::{By, Done, Work};
-use crate::core::caller::{ActorKind, Caller, Scopes};
-use crate::core::ids::{ApplicationNumber, OrganizationNumber, Position};
-use crate::core::token::AccessToken;
 use crate::error::Error;
 use crate::gate::Client;
 use crate::secret::{self, TokenKind};
-use crate::store::SideWrite;
 
 impl Directory {
     /// How far the log goes. Whoever reads a client's secret asks before, and says so when a token is issued for it.

@@ -3,14 +3,15 @@
 
 use std::time::Duration;
 
+use sessiond_core::application::{Application, UpstreamCredential, UpstreamHeaders, UpstreamSet};
+use sessiond_core::caller::Caller;
+use sessiond_core::ids::{ApplicationNumber, Position};
+use sessiond_core::organization::Issuer;
+use sessiond_core::scope::Scope;
 use uuid::Uuid;
 
 use super::Directory;
 use crate::committer::Work;
-use crate::core::application::Application;
-use crate::core::caller::{Caller, Scope};
-use crate::core::event::{Issuer, UpstreamCredential, UpstreamHeaders, UpstreamSet};
-use crate::core::ids::{ApplicationNumber, Position};
 use crate::error::Error;
 
 /// Between a commit and what memory knows of it passes less than this.

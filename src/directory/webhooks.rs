@@ -1,18 +1,20 @@
 //! Webhooks in the directory: what their owners do with them, and what the outbox needs to know and to keep.
 
 use chrono::TimeDelta;
+use sessiond_core::caller::Caller;
+use sessiond_core::delivery::{Delivery, DeliveryStatus};
+use sessiond_core::ids::{ApplicationNumber, OrganizationNumber, Position, Stream, StreamKind};
+use sessiond_core::item::{Item, ItemEvent};
+use sessiond_core::webhook::{
+    Because, Disabled, TYPES, Webhook, WebhookChanged, WebhookCreated, WebhookEvent,
+};
+use sessiond_store::SideWrite;
 use uuid::Uuid;
 
 use super::{Directory, Slice, WithSecret, unexpected};
 use crate::committer::{By, Done, Work};
-use crate::core::caller::Caller;
-use crate::core::delivery::{Delivery, DeliveryStatus};
-use crate::core::ids::{ApplicationNumber, OrganizationNumber, Position, Stream, StreamKind};
-use crate::core::item::{Item, ItemEvent};
-use crate::core::webhook::{Because, Disabled, TYPES, Webhook, WebhookChanged, WebhookCreated, WebhookEvent};
 use crate::error::Error;
 use crate::secret;
-use crate::store::SideWrite;
 
 /// After a rotation the secret before signs beside the new one for this long.
 const OVERLAP: TimeDelta = TimeDelta::hours(24);
@@ -34,7 +36,7 @@ pub struct NewWebhook {
 #[derive(Debug, Clone)]
 pub struct SigningKeys {
     pub now: Vec<u8>,
-    pub before: Option<(Vec<u8>, crate::core::Time)>,
+    pub before: Option<(Vec<u8>, sessiond_core::Time)>,
 }
 
 /// What is sealed with a signing secret, so that it opens nowhere else.
@@ -298,7 +300,7 @@ impl Directory {
                 known.applications.get(&ApplicationNumber(stream.number)).map(|one| one.id)
             }
             StreamKind::ServiceAccount => {
-                let number = crate::core::ids::ServiceAccountNumber(stream.number);
+                let number = sessiond_core::ids::ServiceAccountNumber(stream.number);
                 known.service_accounts.get(&number).map(|one| one.id)
             }
             _ => known.item(stream).map(Item::id),

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use sessiond_core::ending::{CredentialEnd, Ending};
+use sessiond_core::reason::Reason;
+use sessiond_core::session::event::Counts;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::holdings::Held;
 use super::tally::Tally;
-use crate::core::ending::{CredentialEnd, Ending};
-use crate::core::event::Counts;
-use crate::core::reason::Reason;
 
 /// The requests and streams of one session, or one thing that a credential opened.
 #[derive(Default)]

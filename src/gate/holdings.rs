@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use sessiond_core::caller::{Caller, CredentialKind};
+use sessiond_core::ids::{ApplicationNumber, OrganizationNumber, Position, PrincipalNumber, SessionNumber};
 use uuid::Uuid;
 
 use super::flight::Flight;
-use crate::core::caller::{Caller, CredentialKind};
-use crate::core::ids::{ApplicationNumber, OrganizationNumber, Position, PrincipalNumber, SessionNumber};
 
 /// Where a credential is used: what ends it there differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

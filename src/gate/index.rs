@@ -6,13 +6,14 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use sessiond_core::Time;
+use sessiond_core::filter::Filter;
+use sessiond_core::ids::{ApplicationNumber, PrincipalNumber, SessionNumber};
+use sessiond_core::kind::Kind;
+use sessiond_core::session::Session;
+use sessiond_core::status::DerivedStatus;
+
 use super::ordered::merged;
-use crate::core::Time;
-use crate::core::filter::Filter;
-use crate::core::ids::{ApplicationNumber, PrincipalNumber, SessionNumber};
-use crate::core::kind::Kind;
-use crate::core::session::Session;
-use crate::core::status::DerivedStatus;
 
 /// Facts about a session that can be erased and that filters ask for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

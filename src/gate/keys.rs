@@ -3,9 +3,8 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use sessiond_core::Time;
 use uuid::Uuid;
-
-use crate::core::Time;
 
 /// The secrets of API keys, by the key's id.
 #[derive(Default)]

@@ -10,6 +10,23 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
+use sessiond_core::Time;
+use sessiond_core::application::Application;
+use sessiond_core::caller::Caller;
+use sessiond_core::ending::Ending;
+use sessiond_core::filter::Facts;
+use sessiond_core::ids::{
+    ApplicationNumber, OrganizationNumber, Position, PrincipalNumber, RevocationNumber, ServiceAccountNumber,
+    SessionNumber, Stream,
+};
+use sessiond_core::item::Item;
+use sessiond_core::organization::Organization;
+use sessiond_core::revocation::Revocation;
+use sessiond_core::service_account::ServiceAccount;
+use sessiond_core::session::event::Counts;
+use sessiond_core::session::{Refusal, Session};
+use sessiond_core::status::{DerivedStatus, derived_status};
+use sessiond_core::token::{AccessToken, Principal, SessionToken};
 use tokio::sync::mpsc::UnboundedSender;
 use uuid::Uuid;
 
@@ -19,21 +36,6 @@ use super::index::{self, Index, Terms};
 use super::keys::KeySecrets;
 use super::ordered::{By, Ordered};
 use super::{Change, Client, Departed, Due, Fresh, KeyDigest, Past};
-use crate::core::Time;
-use crate::core::application::{Application, Organization, ServiceAccount};
-use crate::core::caller::Caller;
-use crate::core::ending::Ending;
-use crate::core::event::Counts;
-use crate::core::filter::Facts;
-use crate::core::ids::{
-    ApplicationNumber, OrganizationNumber, Position, PrincipalNumber, RevocationNumber, ServiceAccountNumber,
-    SessionNumber, Stream,
-};
-use crate::core::item::Item;
-use crate::core::revocation::Revocation;
-use crate::core::session::{Refusal, Session};
-use crate::core::status::{DerivedStatus, derived_status};
-use crate::core::token::{AccessToken, Principal, SessionToken};
 
 pub use behind::Behind;
 pub use places::{Placed, Sum};

@@ -23,17 +23,21 @@ pub use holdings::Side;
 pub use index::Terms;
 pub use known::{Behind, Known, Order, Placed, Slice, Sum};
 
-use crate::core::Time;
-use crate::core::application::{Application, Organization, ServiceAccount};
-use crate::core::caller::Caller;
-use crate::core::command::NaturalKey;
-use crate::core::event::Counts;
-use crate::core::ids::{ApplicationNumber, Position, RevocationNumber, ServiceAccountNumber, SessionNumber};
-use crate::core::item::Item;
-use crate::core::kind::Kind;
-use crate::core::revocation::Revocation;
-use crate::core::session::{Refusal, Session};
-use crate::core::token::{AccessToken, Principal, SessionToken};
+use sessiond_core::Time;
+use sessiond_core::application::Application;
+use sessiond_core::caller::Caller;
+use sessiond_core::command::NaturalKey;
+use sessiond_core::ids::{
+    ApplicationNumber, Position, RevocationNumber, ServiceAccountNumber, SessionNumber,
+};
+use sessiond_core::item::Item;
+use sessiond_core::kind::Kind;
+use sessiond_core::organization::Organization;
+use sessiond_core::revocation::Revocation;
+use sessiond_core::service_account::ServiceAccount;
+use sessiond_core::session::event::Counts;
+use sessiond_core::session::{Refusal, Session};
+use sessiond_core::token::{AccessToken, Principal, SessionToken};
 
 /// The Gate. Cheap to share: everything behind one lock that is held for microseconds.
 #[derive(Default)]

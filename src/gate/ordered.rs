@@ -7,8 +7,8 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap};
 use std::ops::Bound::{Excluded, Unbounded};
 
-use crate::core::Time;
-use crate::core::ids::{ApplicationNumber, SessionNumber};
+use sessiond_core::Time;
+use sessiond_core::ids::{ApplicationNumber, SessionNumber};
 
 /// What a session is ordered by, and its number.
 pub type Place = (Time, SessionNumber);

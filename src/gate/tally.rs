@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::core::event::Counts;
+use sessiond_core::session::event::Counts;
 
 /// What has come of a session's traffic since its last event.
 #[derive(Debug, Default)]

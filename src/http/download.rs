@@ -3,8 +3,8 @@
 use std::io;
 
 use futures_util::stream::{self, Stream, StreamExt};
+use sessiond_core::ending::Ending;
 
-use crate::core::ending::Ending;
 use crate::sessions::Stay;
 
 /// Pieces, as long as the credential is good. After its end the connection breaks off, so that nobody takes a part for the

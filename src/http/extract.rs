@@ -7,14 +7,15 @@ use axum::http::request::Parts;
 use axum::http::{Extensions, StatusCode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
+use sessiond_core::caller::{Caller, CredentialKind};
+use sessiond_core::scope::Scope;
+use sessiond_core::session::Refusal;
 use utoipa::openapi::{Content, OpenApi, RefOr, Required, Schema};
 use uuid::Uuid;
 
 use super::guard::TooSlow;
 use super::problem::Problem;
 use super::{App, BODY, idempotency, unknown};
-use crate::core::caller::{Caller, CredentialKind, Scope};
-use crate::core::session::Refusal;
 use crate::limits::{NotRead, Sender};
 use crate::sessions::AGENT_SCOPES;
 

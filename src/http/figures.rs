@@ -1,8 +1,7 @@
 //! How long things last, as every surface shows it.
 
 use serde::Serialize;
-
-use crate::core::policy::Policy;
+use sessiond_core::policy::Policy;
 
 /// How long things last, in seconds.
 #[derive(Debug, Serialize, utoipa::ToSchema)]

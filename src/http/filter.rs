@@ -4,6 +4,10 @@ use std::collections::BTreeMap;
 
 use chrono::DateTime;
 use serde::{Deserialize, Serialize};
+use sessiond_core::Time;
+use sessiond_core::kind::Kind;
+use sessiond_core::phase::Stage;
+use sessiond_core::status::DerivedStatus;
 use uuid::Uuid;
 
 use super::extract::given;
@@ -11,10 +15,6 @@ use super::page::{self, read_flag, read_limit};
 use super::problem::Problem;
 use super::time;
 use super::words::{KindWord, OpenStageWord, OpenStatusWord, StageWord, StatusWord};
-use crate::core::Time;
-use crate::core::kind::Kind;
-use crate::core::phase::Stage;
-use crate::core::status::DerivedStatus;
 use crate::gate::Order;
 use crate::sessions::{LONGEST, ListQuery, Page, Sort, Walk, Wanted};
 

@@ -11,12 +11,12 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header}
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body::{Body as _, Frame, SizeHint};
+use sessiond_core::Time;
 use tokio::time::{Sleep, sleep, timeout};
 
 use super::App;
 use super::problem::Problem;
 use crate::auth::{self, NothingGenuine};
-use crate::core::Time;
 use crate::limits::{FAILURES, Left, TooMany};
 use crate::secret;
 

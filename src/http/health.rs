@@ -10,6 +10,7 @@ use axum::body::Bytes;
 use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::routing::get;
+use sessiond_core::Time;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use url::form_urlencoded;
@@ -18,7 +19,6 @@ use utoipa::openapi::OpenApi;
 use super::problem::Problem;
 use super::words::PlainText;
 use super::{App, yaml};
-use crate::core::Time;
 use crate::sessions::Job;
 
 /// How long the writer may take to say that it is well.

@@ -8,6 +8,8 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use sessiond_core::event::NAMES;
+use sessiond_core::ids::Position;
 
 use super::App;
 use super::events::FeedEvent;
@@ -15,8 +17,6 @@ use super::extract::{CanRead, Ids, Query};
 use super::filter::{read_id, read_time};
 use super::page::{PagedParameters, read_flag, read_limit};
 use super::problem::{Problem, ProblemBody};
-use crate::core::event::NAMES;
-use crate::core::ids::Position;
 use crate::live::Told;
 use crate::sessions::{EventQuery, Events};
 

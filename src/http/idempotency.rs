@@ -12,6 +12,8 @@ use axum::middleware::Next;
 use axum::response::Response;
 use parking_lot::Mutex;
 use serde_json::Value;
+use sessiond_core::caller::Caller;
+use sessiond_core::once::Once;
 use sha2::{Digest, Sha256};
 use url::form_urlencoded;
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
@@ -24,8 +26,6 @@ use super::App;
 use super::extract;
 use super::family::Family;
 use super::problem::Problem;
-use crate::core::caller::Caller;
-use crate::core::once::Once;
 
 static KEY: HeaderName = HeaderName::from_static("idempotency-key");
 static REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");

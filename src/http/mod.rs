@@ -31,6 +31,10 @@ use axum::http::{StatusCode, Uri};
 use axum::middleware;
 use axum::response::IntoResponse;
 use axum::{Extension, Router};
+use extract::Largest;
+use family::Family;
+use problem::Problem;
+use sessiond_core::Time;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi;
@@ -41,7 +45,6 @@ use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::names::Names;
-use crate::core::Time;
 use crate::directory::Directory;
 use crate::issuers::Issuers;
 use crate::limits::Limits;
@@ -51,9 +54,6 @@ use crate::mcp;
 use crate::sessions::{Board, Sessions};
 use crate::terminal::Terminals;
 use crate::webhooks::Outbox;
-use extract::Largest;
-use family::Family;
-use problem::Problem;
 
 /// What handlers work with; cheap to clone, as every request does.
 #[derive(Clone)]

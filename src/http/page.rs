@@ -2,11 +2,11 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sessiond_core::Time;
+use sessiond_core::ids::Position;
 use uuid::Uuid;
 
 use super::problem::Problem;
-use crate::core::Time;
-use crate::core::ids::Position;
 
 /// The first byte: the layout's version, and above it what the list was ordered by.
 const VERSION: u8 = 1;

@@ -7,6 +7,8 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use sessiond_core::scope::Scope;
+use sessiond_core::session::Refusal;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::schema::{Object, Type};
 use utoipa::openapi::security::SecurityRequirement;
@@ -15,8 +17,6 @@ use uuid::Uuid;
 
 use super::family::Family;
 use crate::auth::NothingGenuine;
-use crate::core::caller::Scope;
-use crate::core::session::Refusal;
 use crate::error::Error;
 use crate::meter;
 

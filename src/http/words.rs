@@ -5,14 +5,13 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use sessiond_core::actor::ActorKind;
+use sessiond_core::kind::Kind;
+use sessiond_core::phase::{Phase, Stage};
+use sessiond_core::status::DerivedStatus;
 use utoipa::openapi::schema::{Discriminator, Object, Type};
 use utoipa::openapi::{ObjectBuilder, OpenApi, Ref, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
-
-use crate::core::caller::ActorKind;
-use crate::core::kind::Kind;
-use crate::core::phase::{Phase, Stage};
-use crate::core::status::DerivedStatus;
 
 /// What sort of session.
 pub struct KindWord;

@@ -2,10 +2,10 @@
 //! audiences: whoever said first that they are the own would have another's people. So an organization takes what is meant
 //! for it by its very name, or what the operator says. What others trust is asked nowhere, and so told to nobody.
 
+use sessiond_core::ids::OrganizationNumber;
 use uuid::Uuid;
 
 use crate::config::IssuerClaim;
-use crate::core::ids::OrganizationNumber;
 use crate::error::Error;
 
 /// Who wants to take tokens, and where this service is.

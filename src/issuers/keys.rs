@@ -10,11 +10,11 @@ use parking_lot::Mutex;
 use reqwest::Client;
 use serde::Deserialize;
 use serde_json::Value;
+use sessiond_core::Time;
+use sessiond_core::object::Object;
+use sessiond_core::organization::Issuer;
 
 use crate::config::Config;
-use crate::core::Time;
-use crate::core::event::Issuer;
-use crate::core::object::Object;
 use crate::outbound::{Resolver, Rules};
 
 /// An issuer has this long to answer.

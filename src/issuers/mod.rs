@@ -11,19 +11,20 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::TimeDelta;
 use jsonwebtoken::Algorithm;
+use keys::{Fetcher, KeySet};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use sessiond_core::Time;
+use sessiond_core::caller::External;
+use sessiond_core::object::Object;
+use sessiond_core::organization::Issuer;
+use sessiond_core::scope::{Scope, Scopes};
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::core::Time;
-use crate::core::caller::{External, Scope, Scopes};
-use crate::core::event::Issuer;
-use crate::core::object::Object;
 use crate::outbound::Rules;
-use keys::{Fetcher, KeySet};
 
 pub use claims::Claimant;
 

@@ -17,18 +17,18 @@ use std::sync::{Arc, OnceLock};
 
 use futures_util::TryFutureExt;
 use futures_util::stream::{BoxStream, StreamExt, try_unfold};
+use sessiond_core::Time;
+use sessiond_core::ids::SessionNumber;
+use sessiond_store::{Forget, LinesReader, LinesWriter, StoreError};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::core::Time;
-use crate::core::ids::SessionNumber;
 use crate::error::Error;
-use crate::store::{Forget, LinesReader, LinesWriter, StoreError};
 
-pub use crate::core::journal::{Code, Content, Entry, Journal, LARGEST_ENTRY, Level, Marks};
-pub use crate::store::{Bounds, Forgotten};
 pub use read::{Filed, Page, Query, Start};
+pub use sessiond_core::journal::{Code, Content, Entry, Journal, LARGEST_ENTRY, Level, Marks};
+pub use sessiond_store::{Bounds, Forgotten};
 
 use read::Walk;
 use writer::{Append, Task, Unit};

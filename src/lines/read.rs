@@ -1,9 +1,9 @@
 //! Reading a journal: where a question begins, and block by block from there.
 
-use crate::core::ids::SessionNumber;
-use crate::core::journal::{Entry, Journal, Marks};
-use crate::store::block::Block;
-use crate::store::{LinesReader, StoreError, Stretch};
+use sessiond_core::ids::SessionNumber;
+use sessiond_core::journal::{Entry, Journal, Marks};
+use sessiond_store::block::Block;
+use sessiond_store::{LinesReader, StoreError, Stretch};
 
 /// Bytes of entries in a page, at most; one more entry may exceed them.
 const PAGE_BYTES: usize = 4 << 20;

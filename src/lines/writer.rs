@@ -5,16 +5,16 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use chrono::TimeDelta;
+use sessiond_core::Time;
+use sessiond_core::ids::SessionNumber;
+use sessiond_core::journal::{Entry, Journal};
+use sessiond_store::block::{Block, Packer, Run};
+use sessiond_store::{Forget, Forgotten, LinesReader, LinesWriter, StoreError, Tail};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::{Appended, State};
 use crate::clock::Clock;
-use crate::core::Time;
-use crate::core::ids::SessionNumber;
-use crate::core::journal::{Entry, Journal};
 use crate::error::Error;
-use crate::store::block::{Block, Packer, Run};
-use crate::store::{Forget, Forgotten, LinesReader, LinesWriter, StoreError, Tail};
 
 /// Units, and bytes in them, that go into one transaction; the last of them may exceed the bytes.
 const BATCH: usize = 1_024;

@@ -1,12 +1,12 @@
 //! The log for those who carry events out of the house: read in pages, each event with what an envelope needs.
 
+use sessiond_core::Time;
+use sessiond_core::ids::{OrganizationNumber, Position, Stream, Tip};
+use sessiond_store::{Addressed, StoreError};
 use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::{Frame, Live};
-use crate::core::Time;
-use crate::core::ids::{OrganizationNumber, Position, Stream, Tip};
-use crate::store::{Addressed, StoreError};
 
 /// An event as listeners get it, with its envelope.
 #[derive(Debug)]

@@ -8,10 +8,10 @@ use std::sync::{Arc, Weak};
 
 use metrics::{counter, gauge};
 use parking_lot::Mutex;
+use sessiond_core::ids::{ApplicationNumber, SessionNumber};
 use tokio_util::sync::CancellationToken;
 
 use super::line::Line;
-use crate::core::ids::{ApplicationNumber, SessionNumber};
 use crate::meter;
 
 /// What is held is counted in steps of this many bytes, so that what holds little is no work.

@@ -6,18 +6,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use sessiond_core::Time;
+use sessiond_core::caller::Caller;
+use sessiond_core::ending::{CredentialEnd, Ending};
+use sessiond_core::ids::SessionNumber;
+use sessiond_core::reason::Reason;
+use sessiond_core::session::event::Counts;
 use tokio_util::sync::CancellationToken;
 
 use super::budget::Share;
 use super::goodbye::Asked;
 use super::message;
 use super::reply::{Fault, Refusal};
-use crate::core::Time;
-use crate::core::caller::Caller;
-use crate::core::ending::{CredentialEnd, Ending};
-use crate::core::event::Counts;
-use crate::core::ids::SessionNumber;
-use crate::core::reason::Reason;
 use crate::gate::Pass;
 use crate::sessions::Sessions;
 

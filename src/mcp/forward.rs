@@ -9,6 +9,9 @@ use bytes::{Bytes, BytesMut};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use serde_json::Value;
+use sessiond_core::ids::ApplicationNumber;
+use sessiond_core::object::Object;
+use sessiond_core::session::Session;
 use uuid::Uuid;
 
 use super::Gateway;
@@ -19,9 +22,6 @@ use super::lost::{Says, judged, put_back};
 use super::message;
 use super::reply::Fault;
 use super::upstream::{self, CORRELATION, LAST_EVENT_ID, SESSION};
-use crate::core::ids::ApplicationNumber;
-use crate::core::object::Object;
-use crate::core::session::Session;
 
 /// How long an upstream may take to open a session.
 pub const HANDSHAKE: Duration = Duration::from_secs(30);

@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde_json::Value;
+use sessiond_core::ids::{ApplicationNumber, SessionNumber};
 use tokio::sync::{Notify, mpsc};
 use uuid::Uuid;
 
 use super::kept::{Held, Kept};
-use crate::core::ids::{ApplicationNumber, SessionNumber};
 use crate::gate::Departed;
 
 /// How long the end of a session waits for its calls to let go, so that they are cancelled first.

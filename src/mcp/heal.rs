@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::http::{HeaderMap, HeaderValue, Method};
 use bytes::Bytes;
 use serde_json::{Value, json};
+use sessiond_core::session::Session;
 use tracing::Instrument;
 
 use super::Gateway;
@@ -17,7 +18,6 @@ use super::line::End;
 use super::message::Posted;
 use super::reply::Fault;
 use super::upstream::{LAST_EVENT_ID, PROTOCOL_VERSION};
-use crate::core::session::Session;
 
 /// How long an upstream may take over what it is told again, each, and all of it together.
 const EACH: Duration = Duration::from_secs(5);

@@ -8,12 +8,12 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use sessiond_core::ids::SessionNumber;
+use sessiond_core::session::Session;
 use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::core::ids::SessionNumber;
-use crate::core::session::Session;
 use crate::error::Error;
 use crate::sessions::Sessions;
 

@@ -9,6 +9,9 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde_json::Value;
+use sessiond_core::application::UpstreamHeaders;
+use sessiond_core::session::event::Counts;
+use sessiond_core::session::{Refusal as Rule, Session};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -25,12 +28,9 @@ use super::pump::{self, By, Pump};
 use super::reply::{Fault, Refusal};
 use super::upstream::{self, LAST_EVENT_ID, SESSION};
 use super::{Gateway, Visit, check_takes_events, door, era, handed_on, handover};
-use crate::core::event::{Counts, UpstreamHeaders};
-use crate::core::session::{Refusal as Rule, Session};
 use crate::error::Error;
 use crate::gate::Pass;
-use crate::meter;
-use crate::secret;
+use crate::{meter, secret};
 
 /// The first revision whose clients can take an event without data, which tells them an id to resume from.
 const PRIMED: &str = "2025-11-25";

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use parking_lot::{Mutex, MutexGuard};
 use serde_json::Value;
+use sessiond_core::ids::SessionNumber;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -16,7 +17,6 @@ use tokio_util::sync::CancellationToken;
 use super::budget::Share;
 use super::event_id::EventId;
 use super::reply::{Fault, last_words};
-use crate::core::ids::SessionNumber;
 
 /// Bytes that wait for a reader before the writer does, and that are held for one who comes back.
 const HELD: usize = 256 << 10;

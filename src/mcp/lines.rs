@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use sessiond_core::ids::SessionNumber;
 use tokio::time::Instant;
 
 use super::line::Line;
-use crate::core::ids::SessionNumber;
 
 /// How long a line that has ended is kept.
 const KEPT: Duration = Duration::from_secs(60);

@@ -7,10 +7,10 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
+use sessiond_core::object::Object;
 
 use super::meta::{self, Members, Meta};
 use super::reply::Fault;
-use crate::core::object::Object;
 
 /// The revisions that have sessions.
 pub const LEGACY: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];

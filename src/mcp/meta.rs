@@ -9,10 +9,10 @@ use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
+use sessiond_core::object::Object;
 use uuid::Uuid;
 
 use super::message::MODERN;
-use crate::core::object::Object;
 
 /// Our session id, for the upstream. Keys of ours have the prefix `sessiond/` (MCP, basic/index, "General fields").
 pub const SESSION_ID: &str = "sessiond/sessionId";

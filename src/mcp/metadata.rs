@@ -9,11 +9,12 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::json;
+use sessiond_core::caller::Caller;
+use sessiond_core::scope::Scope;
 use uuid::Uuid;
 
 use super::Gateway;
 use super::reply::Refusal;
-use crate::core::caller::{Caller, Scope};
 
 const PLACE: &str = "/.well-known/oauth-protected-resource";
 

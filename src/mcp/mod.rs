@@ -55,9 +55,6 @@ pub use upstream::{INWARD, OUTWARD, Upstreams, check_credential, check_headers, 
 use crate::auth::{self, Auth};
 use crate::config::Config;
 use crate::config::names::Names;
-use crate::core::application::Application;
-use crate::core::caller::{Caller, Scope};
-use crate::core::session::Refusal as Rule;
 use crate::directory::Directory;
 use crate::error::Error;
 use crate::limits::{Bodies, NotRead, Sender};
@@ -69,6 +66,10 @@ use goodbye::Goodbyes;
 use kept::Far;
 use lines::Lines;
 use reply::{Fault, Refusal};
+use sessiond_core::application::Application;
+use sessiond_core::caller::Caller;
+use sessiond_core::scope::Scope;
+use sessiond_core::session::Refusal as Rule;
 use upstream::Jars;
 use wire::Wires;
 

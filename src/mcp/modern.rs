@@ -10,6 +10,8 @@ use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
 use serde_json::Value;
+use sessiond_core::session::event::Counts;
+use sessiond_core::session::{Refusal as Rule, Session};
 
 use super::forward::{Incoming, LARGEST_REFUSAL, Outgoing, collect, correlate, usable};
 use super::legacy::{not_entered, taken, whole};
@@ -17,8 +19,6 @@ use super::message::{MODERN, Posted, error_code};
 use super::reply::{Fault, Refusal};
 use super::upstream::{self, LAST_EVENT_ID};
 use super::{Gateway, Visit, handed_on, open};
-use crate::core::event::Counts;
-use crate::core::session::{Refusal as Rule, Session};
 use crate::error::Error;
 use crate::gate::Pass;
 use crate::sessions::NewSession;

@@ -10,6 +10,11 @@ use axum::response::Response;
 use bytes::Bytes;
 use serde_json::Value;
 use serde_json::value::RawValue;
+use sessiond_core::ending::Ending;
+use sessiond_core::kind::Kind;
+use sessiond_core::reason::Reason;
+use sessiond_core::session::Session;
+use sessiond_core::session::event::Counts;
 use tokio::sync::oneshot;
 use tracing::Instrument;
 
@@ -24,11 +29,6 @@ use super::reply::{Fault, Refusal};
 use super::upstream::{self, PROTOCOL_VERSION, SESSION};
 use super::{Gateway, Visit, handed_on, handover, legacy};
 use crate::auth::ClientAddress;
-use crate::core::ending::Ending;
-use crate::core::event::Counts;
-use crate::core::kind::Kind;
-use crate::core::reason::Reason;
-use crate::core::session::Session;
 use crate::gate::Departed;
 use crate::sessions::{LARGEST_CLIENT_INFO, LONGEST, NewSession};
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::stream;
+use sessiond_core::ending::{CredentialEnd, Ending};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::errand::{Errand, Stop};
@@ -14,7 +15,6 @@ use super::events::{Splitter, renamed_part};
 use super::forward::data;
 use super::line::{End, Line};
 use super::reply::Fault;
-use crate::core::ending::{CredentialEnd, Ending};
 use crate::gate::Pass;
 use crate::meter;
 

@@ -6,12 +6,12 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use sessiond_core::ending::{CredentialEnd, Ending};
+use sessiond_core::reason::Reason;
+use sessiond_core::session::Refusal as Rule;
 
 use super::message::{self, LEGACY, SUPPORTED};
 use crate::auth::NothingGenuine;
-use crate::core::ending::{CredentialEnd, Ending};
-use crate::core::reason::Reason;
-use crate::core::session::Refusal as Rule;
 use crate::error::Error;
 use crate::meter;
 

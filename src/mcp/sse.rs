@@ -10,6 +10,8 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use serde_json::Value;
+use sessiond_core::session::Session;
+use sessiond_core::session::event::Counts;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -27,8 +29,6 @@ use super::reply::{Fault, Refusal, last_words};
 use super::upstream::{self, LAST_EVENT_ID, PROTOCOL_VERSION};
 use super::wire::{NO_SESSION, Wire};
 use super::{Gateway, Visit, check_content, check_takes_events, door, handed_on};
-use crate::core::event::Counts;
-use crate::core::session::Session;
 use crate::error::Error;
 use crate::gate::{Pass, Side};
 use crate::sessions::Stay;

@@ -7,6 +7,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
+use sessiond_core::session::Session;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
@@ -20,7 +21,6 @@ use super::pump::{self, By, Pump};
 use super::reply::{Fault, Refusal, last_words};
 use super::upstream::{self, LAST_EVENT_ID};
 use super::{Gateway, Visit, handed_on};
-use crate::core::session::Session;
 
 /// How long giving up a connection to an upstream may take.
 const PARTING: Duration = Duration::from_secs(1);

@@ -11,6 +11,7 @@ use futures_util::{FutureExt, StreamExt, stream};
 use metrics::{counter, gauge};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use sessiond_core::ids::{ApplicationNumber, SessionNumber};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +20,6 @@ use super::forward::{Incoming, Outgoing, collect, correlate};
 use super::goodbye::{Cancel, Left, Outbox, Word};
 use super::kept::Kept;
 use super::upstream::PROTOCOL_VERSION;
-use crate::core::ids::{ApplicationNumber, SessionNumber};
 use crate::gate::Departed;
 use crate::meter;
 

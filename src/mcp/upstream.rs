@@ -29,11 +29,11 @@ pub use jars::Jars;
 use super::reply::Fault;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::core::event::UpstreamCredential;
-use crate::core::ids::ApplicationNumber;
 use crate::directory::Directory;
 use address::Resolver;
 use credential::Credentials;
+use sessiond_core::application::UpstreamCredential;
+use sessiond_core::ids::ApplicationNumber;
 use tls::Encrypted;
 
 /// How long a connection may take to come about, and again how long the handshake of an encrypted one.

@@ -7,6 +7,10 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use serde_json::Value;
+use sessiond_core::caller::Caller;
+use sessiond_core::ids::{ApplicationNumber, SessionNumber};
+use sessiond_core::reason::Reason;
+use sessiond_core::session::Session;
 use tokio_util::sync::CancellationToken;
 
 use super::budget::{Budget, Rank};
@@ -15,10 +19,6 @@ use super::events::renamed_part;
 use super::line::{End, Line};
 use super::message;
 use super::reply::Fault;
-use crate::core::caller::Caller;
-use crate::core::ids::{ApplicationNumber, SessionNumber};
-use crate::core::reason::Reason;
-use crate::core::session::Session;
 use crate::secret::{self, TokenKind};
 
 /// Calls that may be under way on one wire.

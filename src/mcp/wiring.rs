@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use axum::http::{HeaderMap, HeaderValue, Method};
 use bytes::Bytes;
+use sessiond_core::session::Session;
 
 use super::errand::Stop;
 use super::forward::Outgoing;
@@ -17,7 +18,6 @@ use super::standing::{AGAIN, TRIES};
 use super::upstream::{self, LAST_EVENT_ID};
 use super::wire::Wire;
 use super::{Gateway, Visit};
-use crate::core::session::Session;
 use crate::error::Error;
 use crate::gate::Pass;
 

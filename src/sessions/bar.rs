@@ -1,15 +1,17 @@
 //! What a revocation is to bar beside the sessions that it ends: who may ask for it, and what it would come to.
 
+use sessiond_core::actor::ActorKind;
+use sessiond_core::bar::{Bar, BarScope, Barring, Credentials};
+use sessiond_core::caller::Caller;
+use sessiond_core::filter::Filter;
+use sessiond_core::ids::{Position, RevocationNumber};
+use sessiond_core::reason::Reason;
+use sessiond_core::revocation::Revocation;
+use sessiond_core::scope::Scope;
 use uuid::Uuid;
 
 use super::Sessions;
 use crate::committer::not_too_many;
-use crate::core::bar::{Bar, BarScope, Barring, Credentials};
-use crate::core::caller::{ActorKind, Caller, Scope};
-use crate::core::filter::Filter;
-use crate::core::ids::{Position, RevocationNumber};
-use crate::core::reason::Reason;
-use crate::core::revocation::Revocation;
 use crate::error::Error;
 
 /// Most principals, clients and keys that a preview names of each.

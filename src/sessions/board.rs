@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-
-use crate::core::Time;
+use sessiond_core::Time;
 
 /// The board on which each job writes what it did.
 #[derive(Default)]

@@ -1,13 +1,13 @@
 //! Forgetting a person: what is personal goes, what happened stays.
 
+use sessiond_core::caller::Caller;
+use sessiond_core::ids::SessionNumber;
+use sessiond_store::SideWrite;
 use uuid::Uuid;
 
 use super::Sessions;
 use crate::committer::{By, CHUNK, Work};
-use crate::core::caller::Caller;
-use crate::core::ids::SessionNumber;
 use crate::error::Error;
-use crate::store::SideWrite;
 
 impl Sessions {
     /// Erases what a principal is called, and the personal facts of every session it has had. The log holds their digests,

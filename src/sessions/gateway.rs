@@ -3,22 +3,22 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use sessiond_core::Time;
+use sessiond_core::caller::Caller;
+use sessiond_core::command::NaturalKey;
+use sessiond_core::ids::{ApplicationNumber, PrincipalNumber, SessionNumber};
+use sessiond_core::kind::Kind;
+use sessiond_core::reason::Reason;
+use sessiond_core::session::{Refusal, Session};
+use sessiond_store::{McpSession, SideWrite};
 use tokio::sync::mpsc::UnboundedReceiver;
 use uuid::Uuid;
 
 use super::{Sessions, principal_of};
 use crate::committer::{By, Work};
-use crate::core::Time;
-use crate::core::caller::Caller;
-use crate::core::command::NaturalKey;
-use crate::core::ids::{ApplicationNumber, PrincipalNumber, SessionNumber};
-use crate::core::kind::Kind;
-use crate::core::reason::Reason;
-use crate::core::session::{Refusal, Session};
 use crate::error::Error;
 use crate::gate::{Departed, Known, Pass, key_digest};
 use crate::secret::{self, TokenKind};
-use crate::store::{McpSession, SideWrite};
 
 impl Sessions {
     /// The anchor of a client that has no session id: what of its requests stays the same, and nobody else's. Whose

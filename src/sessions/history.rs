@@ -1,13 +1,13 @@
 //! What happened: one session's story, and the organization's log, in pages.
 
+use sessiond_core::Time;
+use sessiond_core::caller::Caller;
+use sessiond_core::ids::{ApplicationNumber, Position, RevocationNumber};
+use sessiond_store::Addressed;
 use uuid::Uuid;
 
 use super::Sessions;
-use crate::core::Time;
-use crate::core::caller::Caller;
-use crate::core::ids::{ApplicationNumber, Position, RevocationNumber};
 use crate::error::Error;
-use crate::store::Addressed;
 
 /// Which events of the organization to read, oldest first.
 #[derive(Debug, Clone, Default)]
@@ -80,7 +80,7 @@ impl Sessions {
     pub async fn events(&self, caller: &Caller, query: &EventQuery) -> Result<Events, Error> {
         let position = self.committer.tip().borrow().position;
         let asked = self.asked(caller, query, position).await?;
-        let activity = query.types.iter().any(|name| name == crate::core::event::ACTIVITY);
+        let activity = query.types.iter().any(|name| name == sessiond_core::session::event::ACTIVITY);
         let mut events = Events { items: vec![], next: None, position };
         let mut after = asked.after;
         loop {

@@ -4,19 +4,19 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use sessiond_core::Time;
+use sessiond_core::caller::Caller;
+use sessiond_core::filter::Filter;
+use sessiond_core::ids::{ApplicationNumber, Position, SessionNumber};
+use sessiond_core::status::DerivedStatus;
+use sessiond_store::{EndedPage, SessionRow};
 use uuid::Uuid;
 
 use super::wanted::{Sort, Wanted};
 use super::{Sessions, View};
 use crate::committer::{By, Work};
-use crate::core::Time;
-use crate::core::caller::Caller;
-use crate::core::filter::Filter;
-use crate::core::ids::{ApplicationNumber, Position, SessionNumber};
-use crate::core::status::DerivedStatus;
 use crate::error::Error;
 use crate::gate::{Order, Slice};
-use crate::store::{EndedPage, SessionRow};
 
 /// How long a list waits for the writer.
 const PATIENCE: Duration = Duration::from_secs(1);

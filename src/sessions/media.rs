@@ -3,17 +3,20 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use sessiond_core::Time;
+use sessiond_core::actor::Actor;
+use sessiond_core::caller::Caller;
+use sessiond_core::command::Command;
+use sessiond_core::event::Event;
+use sessiond_core::ids::{Position, PrincipalNumber, SessionNumber};
+use sessiond_core::place::MediaStream;
+use sessiond_core::relation::{MayAct, MayLook, Way};
+use sessiond_core::session::Session;
+use sessiond_core::session::event::SessionEvent;
+use sessiond_core::throughput::{Reading, Sample};
+
 use super::Sessions;
 use crate::committer::{By, Done, Work};
-use crate::core::Time;
-use crate::core::caller::{Actor, Caller};
-use crate::core::command::Command;
-use crate::core::event::{Event, SessionEvent};
-use crate::core::ids::{Position, PrincipalNumber, SessionNumber};
-use crate::core::place::MediaStream;
-use crate::core::relation::{MayAct, MayLook, Way};
-use crate::core::session::Session;
-use crate::core::throughput::{Reading, Sample};
 use crate::error::Error;
 use crate::gate::{Placed, Sum};
 

@@ -43,22 +43,24 @@ pub use work::{Ending, WorkView};
 
 use crate::clock::Clock;
 use crate::committer::{Answer, By, Committer, Done, Opening, Work};
-use crate::core::Time;
-use crate::core::caller::{Caller, CredentialKind, Scope};
-use crate::core::command::{Command, Connect};
-use crate::core::event::{ActivitySource, Counts, Personal};
-use crate::core::ids::{ApplicationNumber, PrincipalNumber, SessionNumber};
-use crate::core::kind::Kind;
-use crate::core::phase::Phase;
-use crate::core::policy::Policy;
-use crate::core::principal::OWN_USERS;
-use crate::core::reason::Reason;
-use crate::core::relation::{MayAct, MayLook, OutOfReach, Way};
-use crate::core::session::{Refusal, Session};
 use crate::error::Error;
 use crate::gate::Gate;
 use crate::secret::{self, SecretKey, TokenKind};
-use crate::store::{Reader, SessionRow};
+use sessiond_core::Time;
+use sessiond_core::caller::{Caller, CredentialKind};
+use sessiond_core::command::{Command, Connect};
+use sessiond_core::ids::{ApplicationNumber, PrincipalNumber, SessionNumber};
+use sessiond_core::kind::Kind;
+use sessiond_core::personal::Personal;
+use sessiond_core::phase::Phase;
+use sessiond_core::policy::Policy;
+use sessiond_core::principal::OWN_USERS;
+use sessiond_core::reason::Reason;
+use sessiond_core::relation::{MayAct, MayLook, OutOfReach, Way};
+use sessiond_core::scope::Scope;
+use sessiond_core::session::event::{ActivitySource, Counts};
+use sessiond_core::session::{Refusal, Session};
+use sessiond_store::{Reader, SessionRow};
 
 /// Longest text a client may give for anything about a session; longer is refused, never cut.
 pub const LONGEST: usize = 1_024;
@@ -169,7 +171,7 @@ impl Sessions {
         self.clock.now()
     }
 
-    /// Opens a session, or attaches to the live one with the same natural key (`core::command::natural_key`): same id,
+    /// Opens a session, or attaches to the live one with the same natural key (`sessiond_core::command::natural_key`): same id,
     /// fresh token, the old token dead.
     pub async fn connect(&self, caller: &Caller, new: NewSession) -> Result<Opened, Error> {
         self.connect_by(caller, By::caller(caller), new).await

@@ -5,14 +5,14 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use sessiond_core::caller::Caller;
+use sessiond_core::once::{KEPT, Once, Outcome};
+use sessiond_store::SideWrite;
 
 use super::Sessions;
 use crate::committer::{By, Work};
-use crate::core::caller::Caller;
-use crate::core::once::{KEPT, Once, Outcome};
 use crate::error::Error;
 use crate::secret;
-use crate::store::SideWrite;
 
 /// Requests under way, by their keys. A mark is over when its last holder lets go of it: the request, its client gone or
 /// not, or the unit that it handed in.

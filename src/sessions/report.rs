@@ -1,15 +1,15 @@
 //! Reports about many sessions at once, from whoever fronts them.
 
 use futures_util::future::join_all;
+use sessiond_core::caller::Caller;
+use sessiond_core::command::Command;
+use sessiond_core::ids::SessionNumber;
+use sessiond_core::session::Refusal;
+use sessiond_core::session::event::{ActivitySource, Counts};
 use uuid::Uuid;
 
 use super::Sessions;
 use crate::committer::{CHUNK, Done, Work};
-use crate::core::caller::Caller;
-use crate::core::command::Command;
-use crate::core::event::{ActivitySource, Counts};
-use crate::core::ids::SessionNumber;
-use crate::core::session::Refusal;
 use crate::error::Error;
 
 /// A wish about a session that is open, or was.

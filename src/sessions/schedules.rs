@@ -2,20 +2,20 @@
 
 use std::collections::HashMap;
 
+use sessiond_core::Time;
+use sessiond_core::bar::Bar;
+use sessiond_core::caller::Caller;
+use sessiond_core::cron::{Cron, Unreadable};
+use sessiond_core::ids::{OrganizationNumber, Stream, StreamKind};
+use sessiond_core::item::{Item, ItemEvent};
+use sessiond_core::reason::Reason;
+use sessiond_core::schedule::{Missed, Schedule, ScheduleCreated, ScheduleEvent, Skipped, When};
 use uuid::Uuid;
 
 use super::bar::may_bar;
 use super::revoke::{beginning, check_note};
 use super::{Sessions, Wanted, unexpected};
 use crate::committer::{Beginning, By, Done, TOO_MANY, Work};
-use crate::core::Time;
-use crate::core::bar::Bar;
-use crate::core::caller::Caller;
-use crate::core::cron::{Cron, Unreadable};
-use crate::core::ids::{OrganizationNumber, Stream, StreamKind};
-use crate::core::item::{Item, ItemEvent};
-use crate::core::reason::Reason;
-use crate::core::schedule::{Missed, Schedule, ScheduleCreated, ScheduleEvent, Skipped, When};
 use crate::error::Error;
 use crate::secret;
 

@@ -1,14 +1,14 @@
 //! What stays open by a credential alone: a feed, a connection at a terminal, a download, what belongs to no session yet.
 
-use crate::clock::Clock;
-use crate::core::Time;
-use crate::core::caller::Caller;
-use crate::core::ending::{CredentialEnd, Ending};
-use crate::core::session::Refusal;
-use crate::error::Error;
-use crate::gate::{Pass, Side};
+use sessiond_core::Time;
+use sessiond_core::caller::Caller;
+use sessiond_core::ending::{CredentialEnd, Ending};
+use sessiond_core::session::Refusal;
 
 use super::Sessions;
+use crate::clock::Clock;
+use crate::error::Error;
+use crate::gate::{Pass, Side};
 
 /// A place among what is open, as long as it is held.
 pub struct Stay {

@@ -2,16 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use sessiond_core::Time;
+use sessiond_core::caller::Caller;
+use sessiond_core::command::Command;
+use sessiond_core::filter::Filter;
+use sessiond_core::ids::{OrganizationNumber, SessionNumber};
+use sessiond_core::kind::Kind;
+use sessiond_core::phase::Outcome;
+use sessiond_core::reason::Reason;
+
 use super::{Sessions, unexpected};
 use crate::committer::{By, CHUNK, Done, Work};
-use crate::core::Time;
-use crate::core::caller::Caller;
-use crate::core::command::Command;
-use crate::core::filter::Filter;
-use crate::core::ids::{OrganizationNumber, SessionNumber};
-use crate::core::kind::Kind;
-use crate::core::phase::Outcome;
-use crate::core::reason::Reason;
 use crate::error::Error;
 use crate::gate::{Order, Slice};
 

@@ -5,15 +5,15 @@ use std::collections::HashMap;
 
 use chrono::TimeDelta;
 use futures_util::{FutureExt, StreamExt, stream};
+use sessiond_core::Time;
+use sessiond_core::caller::Caller;
+use sessiond_core::command::Command;
+use sessiond_core::ids::SessionNumber;
+use sessiond_core::session::Session;
+use sessiond_core::session::event::{ActivitySource, Counts};
 
 use super::Sessions;
 use crate::committer::{By, Work};
-use crate::core::Time;
-use crate::core::caller::Caller;
-use crate::core::command::Command;
-use crate::core::event::{ActivitySource, Counts};
-use crate::core::ids::SessionNumber;
-use crate::core::session::Session;
 
 /// Least time between two activity events of one session's gateway traffic.
 const WINDOW: TimeDelta = TimeDelta::seconds(15);

@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use sessiond_core::command::Command;
+use sessiond_core::ids::SessionNumber;
+use sessiond_store::{Health, SideWrite};
 
 use super::{Sessions, unexpected};
 use crate::committer::{By, CHUNK, Done, Work};
-use crate::core::command::Command;
-use crate::core::ids::SessionNumber;
 use crate::error::Error;
 use crate::gate::{Due, Summary};
 use crate::meter;
-use crate::store::{Health, SideWrite};
 
 /// How long a stop waits for readers that are still at work.
 const READERS_LEAVE: Duration = Duration::from_secs(5);

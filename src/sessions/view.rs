@@ -1,16 +1,16 @@
 //! One session as it is shown: its row from the store, with what memory knows better laid over it.
 
+use sessiond_core::Time;
+use sessiond_core::caller::Caller;
+use sessiond_core::ids::{ApplicationNumber, SessionNumber};
+use sessiond_core::relation::{MayAct, Way};
+use sessiond_core::session::Session;
+use sessiond_core::status::{DerivedStatus, derived_status};
+use sessiond_store::{Detail, SessionRow};
 use uuid::Uuid;
 
 use super::{Sessions, other_surface};
-use crate::core::Time;
-use crate::core::caller::Caller;
-use crate::core::ids::{ApplicationNumber, SessionNumber};
-use crate::core::relation::{MayAct, Way};
-use crate::core::session::Session;
-use crate::core::status::{DerivedStatus, derived_status};
 use crate::error::Error;
-use crate::store::{Detail, SessionRow};
 
 /// A session as it is shown.
 #[derive(Debug, Clone)]

@@ -1,15 +1,15 @@
 //! Which sessions a caller wants, in the public ids of the outside, and in what order.
 
+use sessiond_core::Time;
+use sessiond_core::caller::Caller;
+use sessiond_core::filter::Filter;
+use sessiond_core::ids::{PrincipalNumber, SessionNumber};
+use sessiond_core::kind::Kind;
+use sessiond_core::phase::Stage;
+use sessiond_core::status::DerivedStatus;
 use uuid::Uuid;
 
 use super::Sessions;
-use crate::core::Time;
-use crate::core::caller::Caller;
-use crate::core::filter::Filter;
-use crate::core::ids::{PrincipalNumber, SessionNumber};
-use crate::core::kind::Kind;
-use crate::core::phase::Stage;
-use crate::core::status::DerivedStatus;
 use crate::error::Error;
 use crate::gate::Order;
 

@@ -3,21 +3,22 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use sessiond_core::caller::Caller;
+use sessiond_core::command::Command;
+use sessiond_core::ids::{ApplicationNumber, SessionNumber};
+use sessiond_core::phase::{Outcome, Phase};
+use sessiond_core::principal::OWN_USERS;
+use sessiond_core::reason::Reason;
+use sessiond_core::relation::{MayAct, MayLook, Way};
+use sessiond_core::session::ended::Ended;
+use sessiond_core::session::event::{ActivitySource, Counts};
+use sessiond_core::session::{Refusal, Session};
+use sessiond_store::{Confirmation, SideWrite};
 use uuid::Uuid;
 
 use super::{Sessions, View, other_surface};
 use crate::committer::{By, Done, Work};
-use crate::core::caller::Caller;
-use crate::core::command::Command;
-use crate::core::event::{ActivitySource, Counts};
-use crate::core::ids::{ApplicationNumber, SessionNumber};
-use crate::core::phase::{Outcome, Phase};
-use crate::core::principal::OWN_USERS;
-use crate::core::reason::Reason;
-use crate::core::relation::{MayAct, MayLook, Way};
-use crate::core::session::{Ended, Refusal, Session};
 use crate::error::Error;
-use crate::store::{Confirmation, SideWrite};
 
 /// A session with what is known of it beyond its own story.
 pub struct WorkView {

@@ -2,10 +2,10 @@
 //! each event with the time since the one before.
 
 use serde::Serialize;
+use sessiond_core::journal::Code;
 
 use super::frame::Size;
 use super::text::Text;
-use crate::core::journal::Code;
 
 /// The media type.
 pub const MEDIA_TYPE: &str = "application/x-asciicast";

@@ -7,8 +7,7 @@
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
-
-use crate::core::object::Object;
+use sessiond_core::object::Object;
 
 /// The largest message a client may send: a paste of ten thousand long lines.
 pub const LARGEST: usize = 1 << 20;

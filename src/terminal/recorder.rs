@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sessiond_core::session::event::Counts;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
@@ -12,7 +13,6 @@ use super::frame::Size;
 use super::hub::{End, Event};
 use super::rooms::Terminal;
 use super::ssh;
-use crate::core::event::Counts;
 use crate::error::Error;
 use crate::lines::{Code, Content, Entry, Journal, LARGEST_ENTRY, Lines};
 use crate::sessions::Sessions;

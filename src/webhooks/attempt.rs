@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use sessiond_core::delivery::Attempted;
+use sessiond_core::ids::Position;
+
 use super::Outbox;
 use super::envelope::{Envelope, envelope};
 use super::line::Waiting;
 use super::sender::Letter;
-use crate::core::delivery::Attempted;
-use crate::core::ids::Position;
 use crate::directory::SigningKeys;
 
 /// An attempt that came back.

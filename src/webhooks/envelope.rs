@@ -4,11 +4,11 @@ use bytes::Bytes;
 use chrono::SecondsFormat;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
+use sessiond_core::Time;
+use sessiond_core::ids::{Position, StreamKind};
+use sessiond_core::webhook::Webhook;
 use uuid::Uuid;
 
-use crate::core::Time;
-use crate::core::ids::{Position, StreamKind};
-use crate::core::webhook::Webhook;
 use crate::directory::Directory;
 use crate::live::Outgoing;
 

@@ -4,11 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use sessiond_core::Time;
+use sessiond_core::delivery::{Attempted, Delivery, DeliveryStatus};
+use sessiond_core::ids::Position;
+use sessiond_core::webhook::Webhook;
+
 use super::envelope::Envelope;
-use crate::core::Time;
-use crate::core::delivery::{Attempted, Delivery, DeliveryStatus};
-use crate::core::ids::Position;
-use crate::core::webhook::Webhook;
 use crate::directory::SigningKeys;
 use crate::meter;
 
@@ -80,7 +81,7 @@ impl Line {
     }
 
     pub fn wants_activity(&self) -> bool {
-        self.webhook.types.iter().any(|name| name == crate::core::event::ACTIVITY)
+        self.webhook.types.iter().any(|name| name == sessiond_core::session::event::ACTIVITY)
     }
 
     pub fn waiting(&self, position: Position) -> Option<&Waiting> {

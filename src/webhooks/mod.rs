@@ -16,9 +16,6 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::clock::Clock;
-use crate::core::delivery::Delivery;
-use crate::core::ids::Position;
-use crate::core::webhook::Webhook;
 use crate::directory::Directory;
 use crate::error::Error;
 use crate::live::Live;
@@ -26,6 +23,9 @@ use crate::secret;
 use follower::Follower;
 use sender::Letter;
 pub use sender::Sender;
+use sessiond_core::delivery::Delivery;
+use sessiond_core::ids::Position;
+use sessiond_core::webhook::Webhook;
 
 /// Tests under way at a time.
 const TESTS: usize = 8;

@@ -7,11 +7,11 @@ use bytes::Bytes;
 use chrono::{DateTime, TimeDelta};
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
 use reqwest::{Client, Response};
+use sessiond_core::Time;
+use sessiond_core::delivery::{Attempted, LONGEST_WAIT};
 
 use super::envelope::MEDIA_TYPE;
 use crate::config::Config;
-use crate::core::Time;
-use crate::core::delivery::{Attempted, LONGEST_WAIT};
 use crate::directory::SigningKeys;
 use crate::outbound::{NotAllowed, Resolver, Rules};
 use crate::secret;

@@ -4,17 +4,20 @@ use std::collections::BTreeSet;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use sessiond::core::api_key::ApiKeyEvent;
-use sessiond::core::event::{
-    ApplicationEvent, Event, OrganizationEvent, RevocationEvent, ServiceAccountEvent, SessionEvent,
-};
-use sessiond::core::hook::HookEvent;
-use sessiond::core::item::ItemEvent;
-use sessiond::core::machine::MachineEvent;
-use sessiond::core::place::MediaStreamEvent;
-use sessiond::core::principal::PrincipalEvent;
-use sessiond::core::schedule::ScheduleEvent;
-use sessiond::core::webhook::WebhookEvent;
+use sessiond_core::api_key::ApiKeyEvent;
+use sessiond_core::application::ApplicationEvent;
+use sessiond_core::event::Event;
+use sessiond_core::hook::HookEvent;
+use sessiond_core::item::ItemEvent;
+use sessiond_core::machine::MachineEvent;
+use sessiond_core::organization::OrganizationEvent;
+use sessiond_core::place::MediaStreamEvent;
+use sessiond_core::principal::PrincipalEvent;
+use sessiond_core::revocation::RevocationEvent;
+use sessiond_core::schedule::ScheduleEvent;
+use sessiond_core::service_account::ServiceAccountEvent;
+use sessiond_core::session::event::SessionEvent;
+use sessiond_core::webhook::WebhookEvent;
 
 #[derive(Deserialize)]
 struct Line<'a> {
@@ -110,8 +113,8 @@ fn every_event_ever_shipped_parses_and_is_written_again_with_the_same_bytes() {
 #[test]
 fn every_type_that_can_be_read_has_a_golden_line() {
     let parses = [
-        (include_str!("../../src/core/event.rs"), "_ => match ItemEvent::parse"),
-        (include_str!("../../src/core/item.rs"), "_ => return Ok(None)"),
+        (include_str!("../../crates/sessiond-core/src/event.rs"), "_ => match ItemEvent::parse"),
+        (include_str!("../../crates/sessiond-core/src/item.rs"), "_ => return Ok(None)"),
     ];
     let mut types: BTreeSet<&str> = BTreeSet::new();
     for (source, end) in parses {
@@ -122,7 +125,7 @@ fn every_type_that_can_be_read_has_a_golden_line() {
     types.insert("activity_recorded");
     let golden: BTreeSet<&str> = lines().iter().map(|line| line.r#type).collect();
     assert_eq!(types, golden);
-    let named: BTreeSet<&str> = sessiond::core::event::NAMES.into_iter().collect();
+    let named: BTreeSet<&str> = sessiond_core::event::NAMES.into_iter().collect();
     assert_eq!(types, named);
 }
 

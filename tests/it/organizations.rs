@@ -2,8 +2,8 @@
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use sessiond::core::bar::Bar;
 use sessiond::sessions::Wanted;
+use sessiond_core::bar::Bar;
 
 use crate::support::{Holder, Server};
 

@@ -8,7 +8,7 @@ use std::time::Instant;
 use futures_util::future::join_all;
 use reqwest::StatusCode;
 use serde_json::json;
-use sessiond::store::{Reader, check};
+use sessiond_store::{Reader, check};
 
 use crate::support::{Agent, Holder, Server};
 

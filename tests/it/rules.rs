@@ -2,35 +2,41 @@
 //! with itself would prove nothing.
 
 use chrono::TimeDelta;
-use sessiond::core::Time;
-use sessiond::core::application::{
-    Application, ApplicationCommand, DirectoryRefusal, Envelope as DirectoryEnvelope, ServiceAccount,
-    ServiceAccountCommand, decide_application, decide_service_account, evolve_application,
-    evolve_organization, evolve_service_account,
+use sessiond_core::Time;
+use sessiond_core::actor::{Actor, ActorKind};
+use sessiond_core::application::{
+    Application, ApplicationChanged, ApplicationCommand, ApplicationCreated, ApplicationEvent, OauthClient,
+    UpstreamCredential, UpstreamHeaders, UpstreamSet, decide_application, evolve_application,
 };
-use sessiond::core::caller::{Actor, ActorKind, Scope, Scopes};
-use sessiond::core::command::{Command, Connect, NaturalKey, Presented, natural_key};
-use sessiond::core::event::{
-    ActivityRecorded, ActivitySource, ApplicationChanged, ApplicationCreated, ApplicationEvent, Connected,
-    Counts, Disconnected, Expired, OauthClient, OrganizationCreated, OrganizationEvent, Personal,
-    PhaseChanged, RevocationBegan, RevocationEnded, RevocationEvent, ServiceAccountCreated,
-    ServiceAccountEvent, SessionEvent, TokenRenewed, UpstreamCredential, UpstreamHeaders, UpstreamSet,
-    personal_digest,
-};
-use sessiond::core::filter::{Facts, Filter};
-use sessiond::core::ids::{
+use sessiond_core::command::{Command, Connect, NaturalKey, natural_key};
+use sessiond_core::filter::{Facts, Filter};
+use sessiond_core::ids::{
     ApplicationNumber, Head, OrganizationNumber, Position, PrincipalNumber, RevocationNumber, SessionNumber,
 };
-use sessiond::core::kind::Kind;
-use sessiond::core::phase::{Outcome, Phase, Stage};
-use sessiond::core::policy::Policy;
-use sessiond::core::reason::Reason;
-use sessiond::core::revocation::{self, Revocation};
-use sessiond::core::session::{
-    Context, Ended, Envelope, Limit, Refusal, Session, decide, evolve, must_end_first, takes_effect_at,
+use sessiond_core::kind::Kind;
+use sessiond_core::organization::{OrganizationCreated, OrganizationEvent, evolve_organization};
+use sessiond_core::personal::{Personal, personal_digest};
+use sessiond_core::phase::{Outcome, Phase, Stage};
+use sessiond_core::policy::Policy;
+use sessiond_core::presented::Presented;
+use sessiond_core::reason::Reason;
+use sessiond_core::revocation::{self, Revocation, RevocationBegan, RevocationEnded, RevocationEvent};
+use sessiond_core::scope::{Scope, Scopes};
+use sessiond_core::service_account::{
+    ServiceAccount, ServiceAccountCommand, ServiceAccountCreated, ServiceAccountEvent,
+    decide_service_account, evolve_service_account,
 };
-use sessiond::core::status::{DerivedStatus, derived_status};
-use sessiond::core::throughput::Sample;
+use sessiond_core::session::ended::Ended;
+use sessiond_core::session::event::{
+    ActivityRecorded, ActivitySource, Connected, Counts, Disconnected, Expired, PhaseChanged, SessionEvent,
+    TokenRenewed,
+};
+use sessiond_core::session::{
+    Context, Envelope, Limit, Refusal, Session, decide, evolve, must_end_first, takes_effect_at,
+};
+use sessiond_core::status::{DerivedStatus, derived_status};
+use sessiond_core::stream::{DirectoryRefusal, Envelope as DirectoryEnvelope};
+use sessiond_core::throughput::Sample;
 use uuid::Uuid;
 
 const POLICY: Policy = Policy {
@@ -563,7 +569,7 @@ fn an_mcp_session_goes_stale_sooner_until_its_second_request() {
 
 #[test]
 fn the_figure_for_unused_sessions_never_exceeds_the_one_for_all() {
-    use sessiond::core::policy::{ApplicationPolicy, Preset};
+    use sessiond_core::policy::{ApplicationPolicy, Preset};
     let unused = |choice: ApplicationPolicy, server: Policy| choice.over(server).mcp_unused_after;
     let patient = Policy { mcp_unused_after: 3_600, ..POLICY };
     let choice = ApplicationPolicy::default;

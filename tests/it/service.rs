@@ -322,7 +322,7 @@ async fn traffic_that_is_written_down_at_a_stop_shares_transactions() {
     let agents = operator.connect_many(200).await;
     let house = &server.running.as_ref().unwrap().house;
     let caller = house.auth.bearer(operator.token.as_ref().unwrap()).await.unwrap();
-    let counts = sessiond::core::event::Counts { requests: 1, ..Default::default() };
+    let counts = sessiond_core::session::event::Counts { requests: 1, ..Default::default() };
     let sessions: Vec<_> = {
         let known = house.gate.known();
         let number = |agent: &crate::support::Agent| known.session_number(agent.id.parse().unwrap());

@@ -1,13 +1,15 @@
 //! What a wish rests on, judged in the batch: what was decided before it, in the same batch or since it was presented, may
 //! have replaced or ended the credential.
 
+use sessiond_core::actor::ActorKind;
+use sessiond_core::caller::{Authority, CredentialKind};
+use sessiond_core::ids::{ApplicationNumber, Head, Position, ServiceAccountNumber};
+use sessiond_core::item::Item;
+use sessiond_core::session::Refusal;
+use sessiond_core::token::AccessToken;
+
 use super::Draft;
 use crate::committer::By;
-use crate::core::caller::{ActorKind, Authority, CredentialKind};
-use crate::core::ids::{ApplicationNumber, Head, Position, ServiceAccountNumber};
-use crate::core::item::Item;
-use crate::core::session::Refusal;
-use crate::core::token::AccessToken;
 use crate::error::Error;
 use crate::gate::{Change, Client};
 
@@ -33,7 +35,7 @@ impl Draft<'_> {
             },
             CredentialKind::External(external) => {
                 self.organization(authority.organization).is_some_and(|organization| {
-                    let trusts = |one: &crate::core::event::Issuer| {
+                    let trusts = |one: &sessiond_core::organization::Issuer| {
                         one.issuer == external.issuer && one.audience == external.audience
                     };
                     organization.issuers.iter().any(trusts)
@@ -75,7 +77,7 @@ impl Draft<'_> {
     }
 
     /// A session has one token at a time, and each is known by where in the log it was issued.
-    fn session_token_stands(&self, authority: &Authority, number: crate::core::ids::SessionNumber) -> bool {
+    fn session_token_stands(&self, authority: &Authority, number: sessiond_core::ids::SessionNumber) -> bool {
         let open = self.session(number).is_some_and(|session| session.ended.is_none());
         let drafted = self.tokens.get(&number).copied();
         let known = || self.known.session_token(number).map(|token| token.issued_at);

@@ -3,21 +3,22 @@
 
 use std::collections::HashSet;
 
+use sessiond_core::actor::ActorKind;
+use sessiond_core::api_key::{ApiKey, ApiKeyEvent};
+use sessiond_core::bar::{BarScope, Barring, Credentials};
+use sessiond_core::ids::{
+    OrganizationNumber, PrincipalNumber, RevocationNumber, SessionNumber, Stream, StreamKind,
+};
+use sessiond_core::item::{self, Item, ItemEvent};
+use sessiond_core::principal::{Principal, PrincipalEvent};
+use sessiond_core::scope::Scopes;
+use sessiond_store::SideWrite;
 use uuid::Uuid;
 
 use super::Draft;
 use crate::committer::{Beginning, By};
-use crate::core::api_key::{ApiKey, ApiKeyEvent};
-use crate::core::bar::{BarScope, Barring, Credentials};
-use crate::core::caller::{ActorKind, Scopes};
-use crate::core::ids::{
-    OrganizationNumber, PrincipalNumber, RevocationNumber, SessionNumber, Stream, StreamKind,
-};
-use crate::core::item::{self, Item, ItemEvent};
-use crate::core::principal::{Principal, PrincipalEvent};
 use crate::error::Error;
 use crate::gate::{Behind, Change};
-use crate::store::SideWrite;
 
 /// Most principals and API keys that one revocation bars one by one, and most access tokens. All that an application or
 /// the organization has is barred in one step, however many they are.

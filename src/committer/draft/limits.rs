@@ -3,13 +3,14 @@
 
 use std::collections::BTreeSet;
 
+use sessiond_core::command::Connect;
+use sessiond_core::ids::{ApplicationNumber, PrincipalNumber, SessionNumber};
+use sessiond_core::policy::{ApplicationPolicy, OnLimit};
+use sessiond_core::session::event::SessionEvent;
+use sessiond_core::session::{Limit, Session};
+use sessiond_core::status::{DerivedStatus, derived_status};
+
 use super::Draft;
-use crate::core::command::Connect;
-use crate::core::event::SessionEvent;
-use crate::core::ids::{ApplicationNumber, PrincipalNumber, SessionNumber};
-use crate::core::policy::{ApplicationPolicy, OnLimit};
-use crate::core::session::{Limit, Session};
-use crate::core::status::{DerivedStatus, derived_status};
 
 /// What a limit counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,8 +1,9 @@
 //! How much an organization may have: decided with the unit that makes one more, so that no two can both be the last.
 
+use sessiond_core::ids::{OrganizationNumber, StreamKind};
+use sessiond_core::item::Item;
+
 use super::Draft;
-use crate::core::ids::{OrganizationNumber, StreamKind};
-use crate::core::item::Item;
 use crate::error::Error;
 
 /// The most of each small thing that people make one by one; with what it is called, and the word for having too many.

@@ -11,32 +11,33 @@ mod sessions;
 
 use std::collections::{BTreeMap, HashMap};
 
-use uuid::Uuid;
-
-use crate::core::Time;
-use crate::core::application::{
-    Application, ApplicationCommand, Organization, ServiceAccount, decide_service_account,
-};
-use crate::core::caller::ActorKind;
-use crate::core::command::Presented;
-use crate::core::event::{Counts, Event, Recorded, SessionEvent, commit_hash};
-use crate::core::filter::Facts;
-use crate::core::ids::{
+use sessiond_core::Time;
+use sessiond_core::actor::ActorKind;
+use sessiond_core::application::{Application, ApplicationCommand};
+use sessiond_core::chain::commit_hash;
+use sessiond_core::event::{Event, Recorded};
+use sessiond_core::filter::Facts;
+use sessiond_core::ids::{
     ApplicationNumber, Head, OrganizationNumber, Position, PrincipalNumber, RevocationNumber,
     ServiceAccountNumber, SessionNumber, Stream,
 };
-use crate::core::item::Item;
-use crate::core::maxima::Maxima;
-use crate::core::once::Outcome;
-use crate::core::policy::Policy;
-use crate::core::principal::Standing;
-use crate::core::revocation::Revocation;
-use crate::core::session::{Context, Refusal, Session};
-use crate::error::Error;
-use crate::gate::{Change, Fresh, KeyDigest, Known};
-use crate::store::{Batch, Detail, Entry, SideWrite};
+use sessiond_core::item::Item;
+use sessiond_core::maxima::Maxima;
+use sessiond_core::once::Outcome;
+use sessiond_core::organization::Organization;
+use sessiond_core::policy::Policy;
+use sessiond_core::presented::Presented;
+use sessiond_core::principal::Standing;
+use sessiond_core::revocation::Revocation;
+use sessiond_core::service_account::{ServiceAccount, decide_service_account};
+use sessiond_core::session::event::{Counts, SessionEvent};
+use sessiond_core::session::{Context, Refusal, Session};
+use sessiond_store::{Batch, Detail, Entry, SideWrite};
+use uuid::Uuid;
 
 use super::{By, Chain, Done, Work};
+use crate::error::Error;
+use crate::gate::{Change, Fresh, KeyDigest, Known};
 
 pub use bar::{TOO_MANY, not_too_many};
 pub use revocations::provisional;
@@ -355,7 +356,7 @@ impl<'a> Draft<'a> {
             principal_disabled: standing.is_some_and(|standing| standing.disabled_at.is_some()),
             full: None,
             barred_before: drafted.into_iter().flatten().fold(known, Position::max),
-            revocation,
+            revocation: revocation.map(Revocation::covered),
             policy: policy.map_or(self.policy, |policy| policy.over(self.policy)),
             preset: policy.and_then(|policy| policy.preset),
             personal: None,

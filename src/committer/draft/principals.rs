@@ -1,12 +1,13 @@
 //! Principals in a batch: whom somebody vouches for, met for the first time or again.
 
+use sessiond_core::ids::PrincipalNumber;
+use sessiond_core::token::Principal;
+use sessiond_store::SideWrite;
+
 use super::Draft;
 use crate::committer::Introduction;
-use crate::core::ids::PrincipalNumber;
-use crate::core::token::Principal;
 use crate::error::Error;
 use crate::gate::Change;
-use crate::store::SideWrite;
 
 impl Draft<'_> {
     /// The number of a principal, which is written down if it is new.

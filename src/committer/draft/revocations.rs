@@ -1,23 +1,24 @@
 //! Revocations in a batch.
 
-use super::{Draft, Fact};
-use crate::committer::{Beginning, By, Done};
-use crate::core::Time;
-use crate::core::event::{
-    ApplicationEvent, Event, OrganizationEvent, RevocationBegan, RevocationEnded, RevocationEvent,
-};
-use crate::core::filter::Filter;
-use crate::core::ids::{
+use sessiond_core::Time;
+use sessiond_core::application::ApplicationEvent;
+use sessiond_core::event::Event;
+use sessiond_core::filter::Filter;
+use sessiond_core::ids::{
     ApplicationNumber, Head, OrganizationNumber, Position, RevocationNumber, SessionNumber, Stream,
 };
-use crate::core::item::{self, ItemEvent};
-use crate::core::principal::{Principal, PrincipalEvent};
-use crate::core::reason::Reason;
-use crate::core::revocation::{self, Revocation};
-use crate::core::schedule::{Ran, ScheduleEvent};
+use sessiond_core::item::{self, ItemEvent};
+use sessiond_core::organization::OrganizationEvent;
+use sessiond_core::principal::{Principal, PrincipalEvent};
+use sessiond_core::reason::Reason;
+use sessiond_core::revocation::{self, Revocation, RevocationBegan, RevocationEnded, RevocationEvent};
+use sessiond_core::schedule::{Ran, ScheduleEvent};
+use sessiond_store::SideWrite;
+
+use super::{Draft, Fact};
+use crate::committer::{Beginning, By, Done};
 use crate::error::Error;
 use crate::gate::{Change, Known};
-use crate::store::SideWrite;
 
 impl Draft<'_> {
     pub(super) fn begin_revocation(&mut self, by: &By, beginning: &Beginning) -> Result<Done, Error> {

@@ -1,23 +1,24 @@
 //! Sessions in a batch: opened, attached to, kept alive, ended.
 
+use sessiond_core::Time;
+use sessiond_core::command::{Command, Connect};
+use sessiond_core::event::Event;
+use sessiond_core::ids::{Head, PrincipalNumber, RevocationNumber, SessionNumber};
+use sessiond_core::reason::Reason;
+use sessiond_core::revocation::Revocation;
+use sessiond_core::session::event::{ActivityRecorded, ActivitySource, Counts, SessionEvent};
+use sessiond_core::session::{
+    Context, Envelope, Refusal, Session, decide, evolve, must_end_first, takes_effect_at,
+};
+use sessiond_core::throughput::Reading;
+use sessiond_core::token::{Principal, SessionToken};
+use sessiond_store::{Detail, SideWrite};
 use uuid::Uuid;
 
 use super::{Draft, Drafted, Fact};
 use crate::committer::{By, Done, Opening};
-use crate::core::Time;
-use crate::core::command::{Command, Connect};
-use crate::core::event::{ActivityRecorded, ActivitySource, Counts, Event, SessionEvent};
-use crate::core::ids::{Head, PrincipalNumber, RevocationNumber, SessionNumber};
-use crate::core::reason::Reason;
-use crate::core::revocation::Revocation;
-use crate::core::session::{
-    Context, Envelope, Refusal, Session, decide, evolve, must_end_first, takes_effect_at,
-};
-use crate::core::throughput::Reading;
-use crate::core::token::{Principal, SessionToken};
 use crate::error::Error;
 use crate::gate::{Change, Fresh, KeyDigest, Terms, key_digest, shown_name};
-use crate::store::{Detail, SideWrite};
 
 impl Draft<'_> {
     /// `on_behalf_of` is the revocation that wishes it, where one does.
@@ -316,7 +317,9 @@ impl Draft<'_> {
         }
         let activity = matches!(event, SessionEvent::ActivityRecorded(_));
         let connected = matches!(event, SessionEvent::Connected(_));
-        let occurred_at = at.unwrap_or_else(|| takes_effect_at(&event, before.as_ref(), cause, self.now));
+        let occurred_at = at.unwrap_or_else(|| {
+            takes_effect_at(&event, before.as_ref(), cause.map(Revocation::covered), self.now)
+        });
         if let (SessionEvent::Disconnected(_), Some(revocation)) = (&event, cause) {
             let mut revocation = self.revocation(revocation.number).unwrap_or(revocation).clone();
             revocation.disconnected_count += 1;

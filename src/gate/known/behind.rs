@@ -2,18 +2,19 @@
 
 use std::collections::{BTreeSet, HashSet};
 
+use sessiond_core::Time;
+use sessiond_core::actor::ActorKind;
+use sessiond_core::api_key::ApiKey;
+use sessiond_core::ids::{
+    ApplicationNumber, OrganizationNumber, PrincipalNumber, ServiceAccountNumber, SessionNumber,
+};
+use sessiond_core::kind::Kind;
+use sessiond_core::scope::{Scope, Scopes};
+use sessiond_core::session::Session;
+use sessiond_core::token::AccessToken;
 use uuid::Uuid;
 
 use super::Known;
-use crate::core::Time;
-use crate::core::api_key::ApiKey;
-use crate::core::caller::{ActorKind, Scope, Scopes};
-use crate::core::ids::{
-    ApplicationNumber, OrganizationNumber, PrincipalNumber, ServiceAccountNumber, SessionNumber,
-};
-use crate::core::kind::Kind;
-use crate::core::session::Session;
-use crate::core::token::AccessToken;
 
 /// Who is behind sessions, and what they were opened and kept alive with.
 #[derive(Debug, Default)]

@@ -5,11 +5,12 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use sessiond_core::caller::{Caller, CredentialKind};
+use sessiond_core::ending::{CredentialEnd, Ending};
+use sessiond_core::item::Item;
+use sessiond_core::organization::Organization;
+
 use super::Known;
-use crate::core::application::Organization;
-use crate::core::caller::{Caller, CredentialKind};
-use crate::core::ending::{CredentialEnd, Ending};
-use crate::core::item::Item;
 use crate::gate::flight::Flight;
 use crate::gate::holdings::{Concerned, CredentialId, Held, Holding, Side};
 use crate::gate::{Change, Client};

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
+use sessiond_core::Time;
+use sessiond_core::command::NaturalKey;
+use sessiond_core::ids::{ApplicationNumber, OrganizationNumber, PrincipalNumber, Stream, StreamKind};
+use sessiond_core::item::Item;
+use sessiond_core::place::MediaStream;
+use sessiond_core::session::Session;
+use sessiond_core::status::{DerivedStatus, derived_status};
+
 use super::{Known, Open};
-use crate::core::Time;
-use crate::core::command::NaturalKey;
-use crate::core::ids::{ApplicationNumber, OrganizationNumber, PrincipalNumber, Stream, StreamKind};
-use crate::core::item::Item;
-use crate::core::place::MediaStream;
-use crate::core::session::Session;
-use crate::core::status::{DerivedStatus, derived_status};
 use crate::gate::key_digest;
 
 /// Numbers of media streams, by organization, virtual host, app and stream.

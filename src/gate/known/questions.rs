@@ -3,33 +3,33 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use uuid::Uuid;
-
-use crate::core::Time;
-use crate::core::api_key::ApiKey;
-use crate::core::application::{Application, Organization};
-use crate::core::caller::{Actor, ActorKind, Scopes};
-use crate::core::event::{Counts, Issuer};
-use crate::core::filter::{Facts, Filter};
-use crate::core::hook::Hook;
-use crate::core::ids::{
+use sessiond_core::Time;
+use sessiond_core::actor::{Actor, ActorKind};
+use sessiond_core::api_key::ApiKey;
+use sessiond_core::application::Application;
+use sessiond_core::filter::{Facts, Filter};
+use sessiond_core::hook::Hook;
+use sessiond_core::ids::{
     ApplicationNumber, OrganizationNumber, Position, PrincipalNumber, RevocationNumber, SessionNumber,
     Stream, StreamKind,
 };
-use crate::core::item::Item;
-use crate::core::machine::Machine;
-use crate::core::principal::Standing;
-use crate::core::revocation::Revocation;
-use crate::core::schedule::Schedule;
-use crate::core::session::Session;
-use crate::core::status::{DerivedStatus, derived_status};
-use crate::core::token::{AccessToken, SessionToken};
-use crate::core::webhook::Webhook;
-use crate::gate::index;
-use crate::gate::ordered::By;
-use crate::gate::{Client, KeyDigest, Seen, Summary};
+use sessiond_core::item::Item;
+use sessiond_core::machine::Machine;
+use sessiond_core::organization::{Issuer, Organization};
+use sessiond_core::principal::Standing;
+use sessiond_core::revocation::Revocation;
+use sessiond_core::schedule::Schedule;
+use sessiond_core::scope::Scopes;
+use sessiond_core::session::Session;
+use sessiond_core::session::event::Counts;
+use sessiond_core::status::{DerivedStatus, derived_status};
+use sessiond_core::token::{AccessToken, SessionToken};
+use sessiond_core::webhook::Webhook;
+use uuid::Uuid;
 
 use super::{Known, Open};
+use crate::gate::ordered::By;
+use crate::gate::{Client, KeyDigest, Seen, Summary, index};
 
 /// What sessions are ordered by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,11 +5,11 @@ use axum::extract::{OriginalUri, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
+use sessiond_core::bar::Bar;
+use sessiond_core::relation::Way;
 
 use super::read::listed;
 use super::{Session, SessionList};
-use crate::core::bar::Bar;
-use crate::core::relation::Way;
 use crate::http::App;
 use crate::http::extract::{CanEnd, CanRead, Ids, Query};
 use crate::http::filter::{

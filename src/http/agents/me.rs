@@ -3,10 +3,10 @@
 use axum::Json;
 use axum::extract::{OriginalUri, State};
 use axum::response::Response;
+use sessiond_core::bar::Bar;
+use sessiond_core::relation::Way;
 
 use super::{Ended, SessionEnvelope, listed};
-use crate::core::bar::Bar;
-use crate::core::relation::Way;
 use crate::http::App;
 use crate::http::extract::{Ids, Person, Query};
 use crate::http::filter::{

@@ -17,8 +17,8 @@ use uuid::Uuid;
 
 use super::time;
 use super::words::KindWord;
-use crate::core::policy::Preset;
 use crate::sessions::View;
+use sessiond_core::policy::Preset;
 
 /// A session.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -128,7 +128,7 @@ pub struct Activity {
 
 impl From<View> for Session {
     fn from(view: View) -> Self {
-        use crate::core::status::DerivedStatus as D;
+        use sessiond_core::status::DerivedStatus as D;
         let (session, detail) = (view.session, view.detail);
         Self {
             id: session.id,

@@ -5,10 +5,10 @@ use axum::extract::{OriginalUri, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
+use sessiond_core::bar::Bar;
 use uuid::Uuid;
 
 use super::{Session, SessionEnvelope, SessionList};
-use crate::core::bar::Bar;
 use crate::http::App;
 use crate::http::extract::{CanEnd, CanRead, Ids, Query};
 use crate::http::figures::PolicyBody;

@@ -5,12 +5,12 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sessiond_core::Time;
+use sessiond_core::kind::Kind;
+use sessiond_core::session::event::{ActivitySource, Counts};
 use uuid::Uuid;
 
 use crate::auth::ClientAddress;
-use crate::core::Time;
-use crate::core::event::{ActivitySource, Counts};
-use crate::core::kind::Kind;
 use crate::http::extract::{Agent, AgentOrEnded, Body, Ids};
 use crate::http::problem::{Problem, ProblemBody};
 use crate::http::{App, time};

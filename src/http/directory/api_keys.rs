@@ -4,17 +4,16 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
+use sessiond_core::scope::Scopes;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::{Organization, PAGE, ReadFailures, WriteFailures, next_cursor};
-use crate::core::caller::Scopes;
 use crate::directory::{KeyView, NewKey, Slice, User};
 use crate::http::extract::{Body, Ids, Query, given};
 use crate::http::filter::read_time;
-use crate::http::page;
 use crate::http::problem::{Problem, ProblemBody};
-use crate::http::{App, time};
+use crate::http::{App, page, time};
 
 /// An API key. Times are ISO 8601, UTC, in milliseconds.
 #[derive(Serialize, ToSchema)]

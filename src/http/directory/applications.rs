@@ -4,6 +4,8 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Deserializer, Serialize};
+use sessiond_core::application::Application;
+use sessiond_core::caller::Caller;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -11,8 +13,6 @@ use super::{
     DirectoryQuery, Organization, PassHeaders, ReadFailures, UpstreamCredentialView, WriteFailures,
     next_cursor,
 };
-use crate::core::application::Application;
-use crate::core::caller::Caller;
 use crate::directory::{NewApplication, WithSecret};
 use crate::gate::Summary;
 use crate::http::extract::{Body, CanManage, CanRead, Ids, Query, given};

@@ -4,15 +4,14 @@ use axum::Json;
 use axum::extract::{RawPathParams, State};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
+use sessiond_core::delivery::{Delivery, DeliveryStatus};
+use sessiond_core::ids::Position;
 use utoipa::{IntoParams, ToSchema};
 
 use super::{Organization, PAGE, ReadFailures, WriteFailures};
-use crate::core::delivery::{Delivery, DeliveryStatus};
-use crate::core::ids::Position;
 use crate::http::extract::{Ids, Query};
-use crate::http::page;
 use crate::http::problem::{Problem, ProblemBody};
-use crate::http::{App, time};
+use crate::http::{App, page, time};
 
 /// One event on its way to a webhook.
 #[derive(Serialize, ToSchema)]

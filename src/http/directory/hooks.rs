@@ -4,16 +4,15 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
+use sessiond_core::hook::Hook;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::{Organization, PAGE, ReadFailures, WriteFailures, next_cursor};
-use crate::core::hook::Hook;
 use crate::directory::{NewHook, Slice};
 use crate::http::extract::{Body, Ids, Query, given};
-use crate::http::page;
 use crate::http::problem::{Problem, ProblemBody};
-use crate::http::{App, time};
+use crate::http::{App, page, time};
 
 /// A hook. Times are ISO 8601, UTC, in milliseconds.
 #[derive(Serialize, ToSchema)]

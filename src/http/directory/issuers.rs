@@ -77,7 +77,7 @@ impl IssuerBody {
     }
 }
 
-fn shown(app: &App, caller: &crate::core::caller::Caller) -> Json<IssuersBody> {
+fn shown(app: &App, caller: &sessiond_core::caller::Caller) -> Json<IssuersBody> {
     let issuers = app.directory.issuers(caller).into_iter().map(|(issuer, application_id)| IssuerBody {
         issuer: issuer.issuer,
         audience: issuer.audience,

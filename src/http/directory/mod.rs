@@ -38,9 +38,9 @@ use super::App;
 use super::extract::CanManage;
 use super::page;
 use super::problem::Problem;
-use crate::core::Time;
-use crate::core::caller::Caller;
 use crate::directory::Slice;
+use sessiond_core::Time;
+use sessiond_core::caller::Caller;
 
 /// Items on a page that says nothing else.
 const PAGE: u32 = 50;

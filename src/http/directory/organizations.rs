@@ -4,16 +4,15 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
+use sessiond_core::organization::Organization;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::{PAGE, ReadFailures, WriteFailures, next_cursor};
-use crate::core::application::Organization;
 use crate::directory::Slice;
 use crate::http::extract::{Body, Ids, Platform, Query};
-use crate::http::page;
 use crate::http::problem::{Problem, ProblemBody};
-use crate::http::{App, time};
+use crate::http::{App, page, time};
 
 /// An organization.
 #[derive(Serialize, ToSchema)]

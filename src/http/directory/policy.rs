@@ -3,9 +3,9 @@
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
+use sessiond_core::policy::{ApplicationPolicy, OnLimit, Policy, Preset};
 
 use super::{ReadFailures, WriteFailures};
-use crate::core::policy::{ApplicationPolicy, OnLimit, Policy, Preset};
 use crate::http::App;
 use crate::http::extract::{Body, CanManage, CanRead, Ids, given};
 use crate::http::figures::PolicyBody;

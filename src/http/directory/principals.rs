@@ -3,17 +3,16 @@
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
+use sessiond_core::Time;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::{Organization, PAGE, ReadFailures, WriteFailures};
-use crate::core::Time;
 use crate::directory::{Person, PersonQuery};
 use crate::http::extract::{Ids, Query};
-use crate::http::page;
 use crate::http::problem::{Problem, ProblemBody};
 use crate::http::revocations::CredentialsView;
-use crate::http::{App, time};
+use crate::http::{App, page, time};
 
 /// Somebody to whom sessions belong. Times are ISO 8601, UTC, in milliseconds.
 #[derive(Serialize, ToSchema)]

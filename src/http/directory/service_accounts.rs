@@ -4,11 +4,11 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
+use sessiond_core::service_account::ServiceAccount;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{DirectoryQuery, Organization, ReadFailures, WriteFailures, next_cursor};
-use crate::core::application::ServiceAccount;
 use crate::directory::WithSecret;
 use crate::http::extract::{Body, Ids, Query, given};
 use crate::http::problem::{Problem, ProblemBody};

@@ -3,11 +3,11 @@
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
+use sessiond_core::application::{UpstreamCredential, UpstreamHeaders};
 use utoipa::ToSchema;
 
 use super::WriteFailures;
 use super::applications::{ApplicationResponse, shown};
-use crate::core::event::{UpstreamCredential, UpstreamHeaders};
 use crate::directory::NewUpstream;
 use crate::http::App;
 use crate::http::extract::{Body, CanManage, Ids};

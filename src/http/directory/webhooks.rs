@@ -4,16 +4,15 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Deserializer, Serialize};
+use sessiond_core::webhook::{Because, Webhook, WebhookChanged};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::{Organization, PAGE, ReadFailures, WriteFailures, next_cursor};
-use crate::core::webhook::{Because, Webhook, WebhookChanged};
 use crate::directory::{NewWebhook, Slice, WithSecret};
 use crate::http::extract::{Body, Ids, Query, given};
-use crate::http::page;
 use crate::http::problem::{Problem, ProblemBody};
-use crate::http::{App, time};
+use crate::http::{App, page, time};
 
 /// A webhook. Times are ISO 8601, UTC, in milliseconds.
 #[derive(Serialize, ToSchema)]

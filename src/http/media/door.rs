@@ -8,11 +8,12 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use sessiond_core::caller::Caller;
+use sessiond_core::scope::Scope;
 
 use super::super::family::Family;
 use super::super::problem::Problem;
 use super::super::{App, idempotency, unknown};
-use crate::core::caller::{Caller, Scope};
 use crate::error::Error;
 
 /// Who asks; an extension of requests that were let in.

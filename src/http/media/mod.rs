@@ -29,8 +29,8 @@ use utoipa::openapi::{HttpMethod, OpenApi, PathItem, RefOr, Required};
 use super::App;
 use super::family::{Family, MediaError};
 use super::problem::Problem;
-use crate::core::Time;
 use crate::error::Error;
+use sessiond_core::Time;
 
 /// An answer with something in it. Members are in the order of their names.
 #[derive(Debug, Serialize)]

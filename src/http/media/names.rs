@@ -3,13 +3,13 @@
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
+use sessiond_core::caller::Caller;
+use sessiond_core::place::{MediaStream, checked_segment};
+use sessiond_core::relation::{MayAct, MayLook};
 
 use super::super::App;
 use super::super::problem::Problem;
 use super::Refused;
-use crate::core::caller::Caller;
-use crate::core::place::{MediaStream, checked_segment};
-use crate::core::relation::{MayAct, MayLook};
 use crate::gate::Placed;
 
 /// The names of a path, in its order: virtual host, app, stream, session; as far as it goes.

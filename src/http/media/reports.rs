@@ -7,6 +7,10 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use chrono::{DateTime, TimeDelta};
 use serde::{Deserialize, Serialize};
+use sessiond_core::Time;
+use sessiond_core::caller::Caller;
+use sessiond_core::place::MediaStream;
+use sessiond_core::throughput::{Reading, Sample};
 
 use super::super::App;
 use super::super::family::MediaError;
@@ -15,10 +19,6 @@ use super::names::{Names, missing, place_at, stream_at};
 use super::schema::OneOrMore;
 use super::several::{Each, MediaItem, Outcome, Several, at_most, many, one};
 use super::{Media, MediaAnswer, Refused, nothing_there};
-use crate::core::Time;
-use crate::core::caller::Caller;
-use crate::core::place::MediaStream;
-use crate::core::throughput::{Reading, Sample};
 use crate::error::Error;
 use crate::gate::Placed;
 

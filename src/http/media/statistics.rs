@@ -4,15 +4,15 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
+use sessiond_core::Time;
+use sessiond_core::session::Session;
+use sessiond_core::throughput::Gauge;
 
 use super::super::App;
 use super::super::family::MediaError;
 use super::super::problem::Problem;
 use super::names::{Names, place_at, session_at, stream_at};
 use super::{Media, MediaAnswer, Refused, answer, local};
-use crate::core::Time;
-use crate::core::session::Session;
-use crate::core::throughput::Gauge;
 use crate::gate::Sum;
 
 /// What a session is sent. Times have milliseconds and an offset: that of `--media-time-zone`.

@@ -5,6 +5,8 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
+use sessiond_core::Time;
+use sessiond_core::caller::Caller;
 
 use super::super::App;
 use super::super::extract::Query;
@@ -13,8 +15,6 @@ use super::super::filter::read_time;
 use super::super::problem::Problem;
 use super::names::{Names, session_at};
 use super::{Media, MediaAnswer, Refused, answer, local};
-use crate::core::Time;
-use crate::core::caller::Caller;
 use crate::sessions::Point;
 
 /// Seconds in a step, if nothing is said; at most; and how many steps there may be.

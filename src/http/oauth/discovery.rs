@@ -8,9 +8,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
+use sessiond_core::scope::Scope;
 use utoipa::ToSchema;
 
-use crate::core::caller::Scope;
 use crate::http::App;
 use crate::http::problem::Problem;
 

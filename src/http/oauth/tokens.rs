@@ -5,11 +5,12 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
+use sessiond_core::caller::Caller;
+use sessiond_core::scope::Scope;
 use utoipa::ToSchema;
 
 use super::{Form, Presented, Refused, TokenError, authenticate};
 use crate::auth::{self, GivenUp, Introspected};
-use crate::core::caller::{Caller, Scope};
 use crate::error::Error;
 use crate::http::App;
 

@@ -1,9 +1,9 @@
 //! What a revocation says of credentials: what it barred, what it left alone, and who may come back for it.
 
 use serde::Serialize;
+use sessiond_core::bar::{BarScope, Barring, Credentials};
 use uuid::Uuid;
 
-use crate::core::bar::{BarScope, Barring, Credentials};
 use crate::sessions::WouldBar;
 
 /// What became of the credentials behind the sessions of a revocation, when it began.

@@ -20,8 +20,8 @@ use super::page::{self, PagedParameters, read_flag, read_limit};
 use super::problem::{Problem, ProblemBody};
 use super::words::ActorWord;
 use super::{App, time};
-use crate::core::bar::Bar;
 use crate::sessions::{Preview, Progress};
+use sessiond_core::bar::Bar;
 
 /// What to revoke.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]

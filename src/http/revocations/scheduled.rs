@@ -5,11 +5,11 @@ use axum::extract::{OriginalUri, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
+use sessiond_core::bar::Bar;
+use sessiond_core::schedule::{Missed, When};
 use uuid::Uuid;
 
 use super::{PlainList, link};
-use crate::core::bar::Bar;
-use crate::core::schedule::{Missed, When};
 use crate::http::extract::{Body, CanEnd, CanRead, Ids, Query, given};
 use crate::http::filter::{FilterBody, read_time};
 use crate::http::page::{self, PagedParameters};

@@ -8,13 +8,13 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
+use sessiond_core::caller::Caller;
+use sessiond_core::kind::Kind;
+use sessiond_core::shown::{self, Indented};
 use utoipa::{IntoParams, ToSchema};
 
 use super::read::{read_moment, visible};
 use super::{Id, SESSION, Success, User, UserName, id, machine_name, read_id, seconds, user_name};
-use crate::core::caller::Caller;
-use crate::core::kind::Kind;
-use crate::core::shown::{self, Indented};
 use crate::gate::Side;
 use crate::http::App;
 use crate::http::download::while_good;

@@ -4,10 +4,10 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
+use sessiond_core::machine::Machine;
 use utoipa::{IntoParams, ToSchema};
 
 use super::{Admin, Body, Id, MACHINE, Said, Success, User, id, seconds};
-use crate::core::machine::Machine;
 use crate::directory::{ChangedMachine, MachineSecret, NewMachine};
 use crate::error::Error;
 use crate::http::App;

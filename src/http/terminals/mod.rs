@@ -25,9 +25,10 @@ use uuid::Uuid;
 use super::problem::Problem;
 use super::{App, extract, idempotency, unknown};
 use crate::auth;
-use crate::core::Time;
-use crate::core::caller::{Caller, Scope};
-use crate::core::ids::PrincipalNumber;
+use sessiond_core::Time;
+use sessiond_core::caller::Caller;
+use sessiond_core::ids::PrincipalNumber;
+use sessiond_core::scope::Scope;
 
 /// What every success is wrapped in.
 #[derive(Serialize, ToSchema)]

@@ -5,13 +5,13 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
+use sessiond_core::reason::Reason;
+use sessiond_core::relation::Way;
 use utoipa::ToSchema;
 
 use super::read::visible;
 use super::{Admin, Body, Id, MACHINE, MachineView, SESSION, Said, Success, User, id, read_id, seconds};
 use crate::auth::ClientAddress;
-use crate::core::reason::Reason;
-use crate::core::relation::Way;
 use crate::http::App;
 use crate::http::extract::given;
 use crate::http::family::TerminalError;

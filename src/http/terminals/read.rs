@@ -6,6 +6,12 @@ use axum::Json;
 use axum::extract::State;
 use chrono::{NaiveDate, TimeDelta};
 use serde::{Deserialize, Serialize};
+use sessiond_core::Time;
+use sessiond_core::caller::Caller;
+use sessiond_core::ids::PrincipalNumber;
+use sessiond_core::kind::Kind;
+use sessiond_core::relation::Way;
+use sessiond_core::status::DerivedStatus;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
@@ -13,12 +19,6 @@ use super::machines::{Pagination, read_page};
 use super::{
     Id, MachineName, SESSION, Success, User, UserName, id, machine_name, read_id, seconds, user_name,
 };
-use crate::core::Time;
-use crate::core::caller::Caller;
-use crate::core::ids::PrincipalNumber;
-use crate::core::kind::Kind;
-use crate::core::relation::Way;
-use crate::core::status::DerivedStatus;
 use crate::http::App;
 use crate::http::extract::Query;
 use crate::http::family::TerminalError;

@@ -10,13 +10,13 @@ use axum::response::Response;
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
+use sessiond_core::ending::Ending;
+use sessiond_core::reason::Reason;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, interval, sleep, timeout};
 
 use super::open::origin_allowed;
 use super::read_id;
-use crate::core::ending::Ending;
-use crate::core::reason::Reason;
 use crate::gate::Side;
 use crate::http::App;
 use crate::http::connection::Connection;

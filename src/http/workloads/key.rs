@@ -3,9 +3,10 @@
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
+use sessiond_core::caller::Caller;
+use sessiond_core::scope::Scope;
 use uuid::Uuid;
 
-use crate::core::caller::{Caller, Scope};
 use crate::http::problem::Problem;
 use crate::http::{App, extract};
 

@@ -4,15 +4,14 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
+use sessiond_core::caller::Caller;
+use sessiond_core::kind::Kind;
+use sessiond_core::{Time, shown};
 use uuid::Uuid;
 
 use super::key::{Key, WorkId};
 use super::logs::read_level;
 use super::way_to;
-use crate::core::Time;
-use crate::core::caller::Caller;
-use crate::core::kind::Kind;
-use crate::core::shown;
 use crate::error::Error;
 use crate::http::App;
 use crate::http::extract::{Body, given};

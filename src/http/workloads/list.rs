@@ -3,13 +3,13 @@
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
+use sessiond_core::caller::Caller;
+use sessiond_core::kind::Kind;
+use sessiond_core::phase::Stage;
 use uuid::Uuid;
 
 use super::key::Key;
 use super::{WorkloadSession, settled_by, shown_all, state};
-use crate::core::caller::Caller;
-use crate::core::kind::Kind;
-use crate::core::phase::Stage;
 use crate::gate::Order;
 use crate::http::App;
 use crate::http::extract::Query;

@@ -28,14 +28,14 @@ use uuid::Uuid;
 
 use super::problem::Problem;
 use super::{App, time};
-use crate::core::Time;
-use crate::core::caller::Caller;
-use crate::core::kind::Kind;
-use crate::core::phase::Stage;
-use crate::core::reason::Reason;
-use crate::core::relation::Way;
-use crate::core::session::Ended;
 use crate::sessions::WorkView;
+use sessiond_core::Time;
+use sessiond_core::caller::Caller;
+use sessiond_core::kind::Kind;
+use sessiond_core::phase::Stage;
+use sessiond_core::reason::Reason;
+use sessiond_core::relation::Way;
+use sessiond_core::session::ended::Ended;
 
 /// Where the surface begins.
 pub const ROOT: &str = "/pro/session-manager/v1";

@@ -2,10 +2,10 @@
 
 use axum::Json;
 use axum::extract::State;
+use sessiond_core::relation::Way;
 
 use super::key::{Key, WorkId};
 use super::{WorkloadSession, show};
-use crate::core::relation::Way;
 use crate::http::App;
 use crate::http::problem::Problem;
 

@@ -4,8 +4,8 @@
 use std::sync::LazyLock;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use sessiond_core::application::UpstreamHeaders;
 
-use crate::core::event::UpstreamHeaders;
 use crate::error::Error;
 use crate::secret;
 

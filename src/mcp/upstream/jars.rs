@@ -5,9 +5,8 @@ use std::collections::{HashMap, VecDeque};
 use axum::http::{HeaderMap, HeaderValue, header};
 use chrono::DateTime;
 use parking_lot::Mutex;
+use sessiond_core::Time;
 use url::Url;
-
-use crate::core::Time;
 
 /// Jars kept; beyond them the oldest is forgotten, and its session may have to be opened again at its upstream.
 const MOST: usize = 10_000;

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use futures_util::future::join_all;
-use sessiond::core::ids::SessionNumber;
 use sessiond::error::Error;
 use sessiond::lines::{Appended, Code, Entry, Journal, LARGEST_APPEND, LARGEST_ENTRY, Level, Lines};
+use sessiond_core::ids::SessionNumber;
 use tokio::sync::Mutex;
 
 use super::{Dice, FIRST, SECOND, Shelf, line, lines, moment, texts, whole};

@@ -4,11 +4,11 @@ use std::io::{Seek, SeekFrom, Write};
 
 use futures_util::TryStreamExt;
 use sessiond::clock::Clock;
-use sessiond::core::ids::SessionNumber;
 use sessiond::error::Error;
 use sessiond::lines::{Code, Entry, Journal, Level, Lines, Page, Query, Start};
-use sessiond::store::StoreError;
-use sessiond::store::block::{Block, Packer, Run};
+use sessiond_core::ids::SessionNumber;
+use sessiond_store::StoreError;
+use sessiond_store::block::{Block, Packer, Run};
 
 use super::{Dice, FIRST, SECOND, Shelf, line, lines, moment, positions, texts};
 

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use serde_json::json;
-use sessiond::core::ids::SessionNumber;
 use sessiond::error::Error;
 use sessiond::lines::{Journal, Lines, Query};
+use sessiond_core::ids::SessionNumber;
 use sqlx::Connection;
 use tempfile::TempDir;
 

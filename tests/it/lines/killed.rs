@@ -4,8 +4,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
 use sessiond::clock::Clock;
-use sessiond::core::ids::SessionNumber;
 use sessiond::lines::{Code, Entry, Journal, Lines};
+use sessiond_core::ids::SessionNumber;
 use tempfile::TempDir;
 
 use super::{Dice, line, whole};

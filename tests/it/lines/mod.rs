@@ -10,10 +10,10 @@ mod retention;
 
 use chrono::{TimeDelta, TimeZone, Utc};
 use sessiond::clock::Clock;
-use sessiond::core::Time;
-use sessiond::core::ids::SessionNumber;
 use sessiond::lines::{Entry, Filed, Journal, Level, Lines, Page, Query, Start};
-use sessiond::store::{LinesReader, LinesWriter};
+use sessiond_core::Time;
+use sessiond_core::ids::SessionNumber;
+use sessiond_store::{LinesReader, LinesWriter};
 use sqlx::Connection;
 use tempfile::TempDir;
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use sessiond::core::ids::SessionNumber;
 use sessiond::lines::{Code, Entry, Journal, Query};
+use sessiond_core::ids::SessionNumber;
 
 use super::{Dice, FIRST, SECOND, Shelf, line, lines, moment, texts, whole};
 

@@ -1,8 +1,8 @@
 //! What a client without a session id is known by.
 
-use sessiond::core::caller::Caller;
-use sessiond::core::kind::Kind;
 use sessiond::sessions::{NewSession, Opened};
+use sessiond_core::caller::Caller;
+use sessiond_core::kind::Kind;
 use uuid::Uuid;
 
 use super::House;

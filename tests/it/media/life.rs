@@ -37,7 +37,7 @@ fn at(text: &Value) -> i64 {
 }
 
 fn time(milliseconds: i64) -> String {
-    let time = sessiond::core::Time::from_timestamp_millis(milliseconds).unwrap();
+    let time = sessiond_core::Time::from_timestamp_millis(milliseconds).unwrap();
     time.to_rfc3339_opts(chrono::SecondsFormat::Millis, false)
 }
 

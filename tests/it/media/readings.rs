@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use sessiond::core::Time;
-use sessiond::core::throughput::{Reading, Sample, Throughput};
+use sessiond_core::Time;
+use sessiond_core::throughput::{Reading, Sample, Throughput};
 
 use super::{PATIENT, SESSIONS, STATISTICS, again, with_session};
 

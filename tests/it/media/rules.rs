@@ -1,11 +1,11 @@
 //! Streams and hooks, as given / when / then: for every event a later decision that depends on it.
 
-use sessiond::core::Time;
-use sessiond::core::application::Envelope;
-use sessiond::core::hook::{HookCreated, HookEvent};
-use sessiond::core::ids::{ApplicationNumber, Head, OrganizationNumber};
-use sessiond::core::item::{Item, ItemEvent, ItemRefusal, decide, evolve};
-use sessiond::core::place::{LONGEST_NAME, MediaStreamDeclared, MediaStreamEvent, checked_segment};
+use sessiond_core::Time;
+use sessiond_core::hook::{HookCreated, HookEvent};
+use sessiond_core::ids::{ApplicationNumber, Head, OrganizationNumber};
+use sessiond_core::item::{Item, ItemEvent, decide, evolve};
+use sessiond_core::place::{LONGEST_NAME, MediaStreamDeclared, MediaStreamEvent, checked_segment};
+use sessiond_core::stream::{Envelope, ItemRefusal};
 use uuid::Uuid;
 
 fn after(item: Option<Item>, event: &ItemEvent) -> Item {

@@ -7,7 +7,7 @@ use crate::support::Server;
 
 /// A time, encoded for a query.
 fn shown(milliseconds: i64) -> String {
-    let time = sessiond::core::Time::from_timestamp_millis(milliseconds).unwrap();
+    let time = sessiond_core::Time::from_timestamp_millis(milliseconds).unwrap();
     time.to_rfc3339_opts(chrono::SecondsFormat::Millis, false)
 }
 

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use sessiond::core::caller::ActorKind;
-use sessiond::core::kind::Kind;
-use sessiond::core::phase::{Phase, Stage};
-use sessiond::core::policy::{OnLimit, Preset};
-use sessiond::core::schedule::Missed;
-use sessiond::core::status::DerivedStatus;
+use sessiond_core::actor::ActorKind;
+use sessiond_core::kind::Kind;
+use sessiond_core::phase::{Phase, Stage};
+use sessiond_core::policy::{OnLimit, Preset};
+use sessiond_core::schedule::Missed;
+use sessiond_core::status::DerivedStatus;
 
 use super::document::Document;
 

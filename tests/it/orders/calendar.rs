@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, Datelike, NaiveDateTime, Offset, TimeDelta, TimeZone, Timelike, Utc};
 use chrono_tz::{TZ_VARIANTS, Tz};
-use sessiond::core::cron::{Cron, Unreadable};
+use sessiond_core::cron::{Cron, Unreadable};
 
 type Time = DateTime<Utc>;
 

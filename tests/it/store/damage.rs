@@ -1,19 +1,20 @@
 //! Planted damage: verify finds every piece of it, and finds nothing where there is none.
 
 use sessiond::committer::{By, Work};
-use sessiond::core::application::{ApplicationCommand, ServiceAccountCommand};
-use sessiond::core::command::Command;
-use sessiond::core::event::{
-    ApplicationChanged, Header, UpstreamCredential, UpstreamHeaders, UpstreamSet, body_digest, commit_hash,
+use sessiond_core::application::{
+    ApplicationChanged, ApplicationCommand, UpstreamCredential, UpstreamHeaders, UpstreamSet,
 };
-use sessiond::core::filter::Filter;
-use sessiond::core::ids::{Position, ServiceAccountNumber, SessionNumber};
-use sessiond::core::kind::Kind;
-use sessiond::core::phase::{Outcome, Phase};
-use sessiond::core::reason::Reason;
-use sessiond::core::throughput::Sample;
-use sessiond::store::Reader;
-use sessiond::store::check::{Difference, Fault};
+use sessiond_core::chain::{Header, body_digest, commit_hash};
+use sessiond_core::command::Command;
+use sessiond_core::filter::Filter;
+use sessiond_core::ids::{Position, ServiceAccountNumber, SessionNumber};
+use sessiond_core::kind::Kind;
+use sessiond_core::phase::{Outcome, Phase};
+use sessiond_core::reason::Reason;
+use sessiond_core::service_account::ServiceAccountCommand;
+use sessiond_core::throughput::Sample;
+use sessiond_store::Reader;
+use sessiond_store::check::{Difference, Fault};
 use sqlx::{AssertSqlSafe, Column, Connection, Row, SqliteConnection, TypeInfo, ValueRef};
 
 use super::base::{APPLICATION, Base, Opens, Running, session_work};

@@ -2,9 +2,10 @@
 
 use serde_json::{Value, json};
 use sessiond::committer::Work;
-use sessiond::core::event::{Header, body_digest, commit_hash, personal_digest};
-use sessiond::core::ids::SessionNumber;
-use sessiond::store::SideWrite;
+use sessiond_core::chain::{Header, body_digest, commit_hash};
+use sessiond_core::ids::SessionNumber;
+use sessiond_core::personal::personal_digest;
+use sessiond_store::SideWrite;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Connection, Row, SqliteConnection};
 

@@ -7,28 +7,29 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use sessiond::clock::Clock;
 use sessiond::committer::{By, Done, Work};
-use sessiond::core::api_key::{ApiKeyCreated, ApiKeyEvent};
-use sessiond::core::application::{ApplicationCommand, OrganizationCommand, ServiceAccountCommand};
-use sessiond::core::command::Command;
-use sessiond::core::event::{
-    ActivitySource, ApplicationChanged, Counts, OrganizationRenamed, ServiceAccountCreated,
-    UpstreamCredential, UpstreamHeaders, UpstreamSet,
+use sessiond::gate::Due;
+use sessiond_core::api_key::{ApiKeyCreated, ApiKeyEvent};
+use sessiond_core::application::{
+    ApplicationChanged, ApplicationCommand, UpstreamCredential, UpstreamHeaders, UpstreamSet,
 };
-use sessiond::core::filter::Filter;
-use sessiond::core::ids::{
+use sessiond_core::command::Command;
+use sessiond_core::filter::Filter;
+use sessiond_core::ids::{
     ApplicationNumber, PrincipalNumber, ServiceAccountNumber, SessionNumber, Stream, StreamKind,
 };
-use sessiond::core::item::ItemEvent;
-use sessiond::core::kind::Kind;
-use sessiond::core::phase::{Outcome, Phase};
-use sessiond::core::policy::{ApplicationPolicy, OnLimit, Preset};
-use sessiond::core::principal::{Principal, PrincipalEvent};
-use sessiond::core::reason::Reason;
-use sessiond::core::revocation::Revocation;
-use sessiond::core::status::DerivedStatus;
-use sessiond::core::throughput::Sample;
-use sessiond::gate::Due;
-use sessiond::store::SideWrite;
+use sessiond_core::item::ItemEvent;
+use sessiond_core::kind::Kind;
+use sessiond_core::organization::{OrganizationCommand, OrganizationRenamed};
+use sessiond_core::phase::{Outcome, Phase};
+use sessiond_core::policy::{ApplicationPolicy, OnLimit, Preset};
+use sessiond_core::principal::{Principal, PrincipalEvent};
+use sessiond_core::reason::Reason;
+use sessiond_core::revocation::Revocation;
+use sessiond_core::service_account::{ServiceAccountCommand, ServiceAccountCreated};
+use sessiond_core::session::event::{ActivitySource, Counts};
+use sessiond_core::status::DerivedStatus;
+use sessiond_core::throughput::Sample;
+use sessiond_store::SideWrite;
 use sqlx::{Column, Row, TypeInfo, ValueRef};
 use uuid::Uuid;
 
@@ -434,7 +435,7 @@ fn organization(row: &mut BTreeMap<&'static str, Value>, event: &Value, body: &V
 /// A small thing: its fold stands in one column.
 fn item(row: &mut BTreeMap<&'static str, Value>, event: &Value, body: &Value) {
     let at = event["occurred_at"].as_i64().unwrap();
-    let at = sessiond::core::Time::from_timestamp_millis(at).unwrap();
+    let at = sessiond_core::Time::from_timestamp_millis(at).unwrap();
     let at = Value::from(at.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true));
     row.insert("kind", event["stream_kind"].clone());
     let state = row.entry("state").or_insert_with(|| json!({}));

@@ -8,21 +8,23 @@ use futures_util::future::join_all;
 use sessiond::cli::fill::fill;
 use sessiond::clock::Clock;
 use sessiond::committer::{By, Done, Work};
-use sessiond::core::Time;
-use sessiond::core::caller::Actor;
-use sessiond::core::command::{Command, Presented};
-use sessiond::core::event::{
-    ACTIVITY, Event, OrganizationCreated, OrganizationEvent, Recorded, SessionEvent, commit_hash,
-};
-use sessiond::core::filter::Filter;
-use sessiond::core::ids::{OrganizationNumber, Position, PrincipalNumber, SessionNumber, Stream};
-use sessiond::core::reason::Reason;
-use sessiond::core::session::Session;
-use sessiond::core::token::Principal;
 use sessiond::error::Error;
 use sessiond::gate::{Gate, Order, Slice};
 use sessiond::http::health::Progress;
-use sessiond::store::{Batch, EndedPage, Entry, Organization, Reader, SideWrite, StoreError, Writer};
+use sessiond_core::Time;
+use sessiond_core::actor::Actor;
+use sessiond_core::chain::commit_hash;
+use sessiond_core::command::Command;
+use sessiond_core::event::{Event, Recorded};
+use sessiond_core::filter::Filter;
+use sessiond_core::ids::{OrganizationNumber, Position, PrincipalNumber, SessionNumber, Stream};
+use sessiond_core::organization::{OrganizationCreated, OrganizationEvent};
+use sessiond_core::presented::Presented;
+use sessiond_core::reason::Reason;
+use sessiond_core::session::Session;
+use sessiond_core::session::event::{ACTIVITY, SessionEvent};
+use sessiond_core::token::Principal;
+use sessiond_store::{Batch, EndedPage, Entry, Organization, Reader, SideWrite, StoreError, Writer};
 use uuid::Uuid;
 
 use super::base::{APPLICATION, Base, Opens, Running, application, session_work};
@@ -181,7 +183,7 @@ async fn a_client_id_that_meets_itself_in_a_batch_is_given_to_one() {
     let running = base.founded().await;
     let create = |name: &str| Work::CreateApplication {
         organization: OrganizationNumber(1),
-        created: sessiond::core::event::ApplicationCreated { name: name.into(), ..application("same") },
+        created: sessiond_core::application::ApplicationCreated { name: name.into(), ..application("same") },
         secret_hash: None,
     };
     let (one, other) = tokio::join!(running.submit(create("one")), running.submit(create("other")));

@@ -2,10 +2,10 @@
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use sessiond::core::journal::Code;
 use sessiond::terminal::asciicast::{About, Asciicast};
 use sessiond::terminal::frame::Size;
 use sessiond::terminal::text::Text;
+use sessiond_core::journal::Code;
 
 use super::pty::Happened;
 use super::recordings::{self, events};

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use serde_json::Value;
-use sessiond::core::journal::Code;
 use sessiond::terminal::asciicast::{About, Asciicast};
 use sessiond::terminal::frame::Size;
+use sessiond_core::journal::Code;
 
 use super::pty::Happened;
 use super::scenes::{SCENES, SIZE, Scene};

@@ -1,7 +1,7 @@
 //! Text of others where a line or a terminal shows it: nothing of it is obeyed, whatever it is and however it is cut.
 
 use proptest::prelude::*;
-use sessiond::core::shown::{self, Indented};
+use sessiond_core::shown::{self, Indented};
 
 fn is_obeyed(c: char) -> bool {
     c.is_control()

@@ -1,12 +1,12 @@
 //! For every event of a machine: a later decision that depends on it.
 
 use chrono::DateTime;
-use sessiond::core::application::Envelope;
-use sessiond::core::ids::{Head, OrganizationNumber, Position};
-use sessiond::core::item::{Item, ItemEvent, decide, evolve};
-use sessiond::core::machine::{
+use sessiond_core::ids::{Head, OrganizationNumber, Position};
+use sessiond_core::item::{Item, ItemEvent, decide, evolve};
+use sessiond_core::machine::{
     CredentialType, HostKeyPinned, Machine, MachineChanged, MachineCreated, MachineEvent,
 };
+use sessiond_core::stream::Envelope;
 use uuid::Uuid;
 
 fn created() -> MachineEvent {

@@ -1,7 +1,7 @@
 //! What happens when a receiver does not take what it gets.
 
 use serde_json::{Value, json};
-use sessiond::core::delivery::RETRIES;
+use sessiond_core::delivery::RETRIES;
 
 use super::{Answer, Made, Receiver, deliveries, last_of, server, webhook};
 use crate::support::{Holder, Server};

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use chrono::DateTime;
-use sessiond::core::application::Envelope;
-use sessiond::core::ids::{ApplicationNumber, Head, OrganizationNumber, Position};
-use sessiond::core::item::{Item, ItemEvent, decide, evolve};
-use sessiond::core::webhook::{
+use sessiond_core::ids::{ApplicationNumber, Head, OrganizationNumber, Position};
+use sessiond_core::item::{Item, ItemEvent, decide, evolve};
+use sessiond_core::stream::Envelope;
+use sessiond_core::webhook::{
     Because, Disabled, TYPES, Webhook, WebhookChanged, WebhookCreated, WebhookEvent,
 };
 use uuid::Uuid;

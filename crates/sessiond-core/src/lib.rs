@@ -1,0 +1,47 @@
+//! The rules. Everything here is pure: no clock, no randomness, no I/O, no async.
+//! A decision is a function of what is passed in, so every rule can be shown as given / when / then.
+
+pub mod actor;
+pub mod api_key;
+pub mod application;
+pub mod bar;
+pub mod caller;
+pub mod chain;
+pub mod command;
+pub mod cron;
+pub mod delivery;
+pub mod ending;
+pub mod event;
+pub mod filter;
+pub mod hook;
+pub mod ids;
+pub mod item;
+pub mod journal;
+pub mod kind;
+pub mod machine;
+pub mod maxima;
+pub mod object;
+pub mod once;
+pub mod organization;
+pub mod personal;
+pub mod phase;
+pub mod place;
+pub mod policy;
+pub mod presented;
+pub mod principal;
+pub mod reason;
+pub mod relation;
+pub mod revocation;
+pub mod schedule;
+pub mod scope;
+pub mod service_account;
+pub mod session;
+pub mod shown;
+pub mod status;
+pub mod stream;
+pub mod throughput;
+pub mod token;
+pub mod webhook;
+
+/// Points in time as the log keeps them: whole milliseconds, UTC.
+pub type Time = chrono::DateTime<chrono::Utc>;

@@ -1,0 +1,79 @@
+//! How a principal stands: whether it is disabled, and since when its older credentials open no agent-side path. Who it
+//! is stands elsewhere and can be erased.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::Time;
+use crate::ids::{Head, OrganizationNumber, Position, PrincipalNumber};
+use crate::stream::Envelope;
+
+/// The issuer of people whom an organization names itself.
+pub const OWN_USERS: &str = "sessiond:users";
+
+/// What happens to a principal's standing. A principal of whom nothing was ever said stands well.
+#[derive(Debug, Clone, PartialEq)]
+pub enum PrincipalEvent {
+    /// A revocation began that covers everything of the principal: credentials issued before open no agent-side path.
+    CredentialsBarred(Principal),
+    /// Nothing more is opened or kept alive for it.
+    Disabled(Principal),
+    Enabled,
+}
+
+/// Which principal, by its public id.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Principal {
+    pub id: Uuid,
+}
+
+/// The fold of a principal's events.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Standing {
+    pub number: PrincipalNumber,
+    pub id: Uuid,
+    pub organization: OrganizationNumber,
+    pub barred_before: Position,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disabled_at: Option<Time>,
+    #[serde(skip)]
+    pub head: Head,
+}
+
+/// Whether a wish changes anything.
+pub(super) fn happens(standing: Option<&Standing>, wish: &PrincipalEvent) -> bool {
+    let disabled = standing.is_some_and(|standing| standing.disabled_at.is_some());
+    match wish {
+        PrincipalEvent::CredentialsBarred(_) => true,
+        PrincipalEvent::Disabled(_) => !disabled,
+        PrincipalEvent::Enabled => disabled,
+    }
+}
+
+pub(super) fn evolve(
+    standing: Option<Standing>,
+    event: &PrincipalEvent,
+    envelope: &Envelope,
+) -> Option<Standing> {
+    let fresh = |principal: &Principal| Standing {
+        number: PrincipalNumber(envelope.number),
+        id: principal.id,
+        organization: envelope.organization,
+        barred_before: Position(0),
+        disabled_at: None,
+        head: envelope.head,
+    };
+    let head = envelope.head;
+    match event {
+        PrincipalEvent::CredentialsBarred(principal) => {
+            let before = standing.unwrap_or_else(|| fresh(principal));
+            Some(Standing { barred_before: head.position, head, ..before })
+        }
+        PrincipalEvent::Disabled(principal) => {
+            let before = standing.unwrap_or_else(|| fresh(principal));
+            Some(Standing { disabled_at: Some(envelope.occurred_at), head, ..before })
+        }
+        PrincipalEvent::Enabled => standing.map(|before| Standing { disabled_at: None, head, ..before }),
+    }
+}

@@ -1,0 +1,203 @@
+//! Webhooks out: where events are delivered to. What was delivered is not told here; it stands beside the log.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::Time;
+use crate::ids::{ApplicationNumber, Head, OrganizationNumber, Position};
+use crate::stream::Envelope;
+use crate::stream::ItemRefusal;
+
+/// Types of events that a webhook may name: all there are.
+pub const TYPES: [&str; 48] = [
+    "activity_recorded",
+    "api_key_created",
+    "api_key_revoked",
+    "application_archived",
+    "application_changed",
+    "application_created",
+    "application_credentials_barred",
+    "application_policy_set",
+    "application_secret_rotated",
+    "application_upstream_set",
+    "connected",
+    "disconnected",
+    "expired",
+    "hook_created",
+    "hook_deleted",
+    "machine_changed",
+    "machine_created",
+    "machine_deleted",
+    "machine_host_key_pinned",
+    "media_stream_declared",
+    "organization_created",
+    "organization_credentials_barred",
+    "organization_issuers_set",
+    "organization_renamed",
+    "phase_changed",
+    "principal_credentials_barred",
+    "principal_disabled",
+    "principal_enabled",
+    "resumed",
+    "revocation_began",
+    "revocation_ended",
+    "schedule_created",
+    "schedule_deleted",
+    "schedule_paused",
+    "schedule_ran",
+    "schedule_resumed",
+    "schedule_skipped",
+    "service_account_archived",
+    "service_account_created",
+    "service_account_secret_rotated",
+    "suspended",
+    "token_renewed",
+    "webhook_changed",
+    "webhook_created",
+    "webhook_deleted",
+    "webhook_disabled",
+    "webhook_enabled",
+    "webhook_secret_rotated",
+];
+
+/// What happens to a webhook.
+#[derive(Debug, Clone, PartialEq)]
+pub enum WebhookEvent {
+    Created(WebhookCreated),
+    Changed(WebhookChanged),
+    SecretRotated,
+    /// Nothing more is sent until it is enabled again.
+    Disabled(Disabled),
+    Enabled,
+    Deleted,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WebhookCreated {
+    pub id: Uuid,
+    pub url: String,
+    /// Only what happens in this application; in the whole organization if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub application: Option<ApplicationNumber>,
+    /// Types of events to deliver; empty means every lifecycle event.
+    pub types: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WebhookChanged {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub types: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Disabled {
+    pub because: Because,
+}
+
+/// Why a webhook was disabled. Never change a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Because {
+    /// Its owner said so.
+    Owner,
+    /// The endpoint answered 410 Gone.
+    Gone,
+    /// One delivery failed as often as the schedule of retries allows.
+    Failing,
+}
+
+/// The fold of a webhook's events.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Webhook {
+    pub number: i64,
+    pub id: Uuid,
+    pub organization: OrganizationNumber,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub application: Option<ApplicationNumber>,
+    pub url: String,
+    pub types: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    pub created_at: Time,
+    pub updated_at: Time,
+    /// What happened up to here is not delivered: where it was created.
+    pub from: Position,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disabled: Option<Because>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleted_at: Option<Time>,
+    #[serde(skip)]
+    pub head: Head,
+}
+
+impl Webhook {
+    /// Whether a wish changes anything.
+    pub(super) fn happens(&self, wish: &WebhookEvent) -> Result<bool, ItemRefusal> {
+        let deleted = self.deleted_at.is_some();
+        match wish {
+            WebhookEvent::Deleted => Ok(!deleted),
+            WebhookEvent::Created(_) => Err(ItemRefusal::Gone),
+            _ if deleted => Err(ItemRefusal::Gone),
+            WebhookEvent::Changed(changed) => Ok(*changed != WebhookChanged::default()),
+            WebhookEvent::SecretRotated => Ok(true),
+            WebhookEvent::Disabled(_) => Ok(self.disabled.is_none()),
+            WebhookEvent::Enabled => Ok(self.disabled.is_some()),
+        }
+    }
+
+    /// Whether it wants an event of this type in this application.
+    pub fn wants(&self, name: &str, application: Option<ApplicationNumber>) -> bool {
+        self.deleted_at.is_none()
+            && self.disabled.is_none()
+            && (self.application.is_none() || self.application == application)
+            && if self.types.is_empty() {
+                name != crate::session::event::ACTIVITY
+            } else {
+                self.types.iter().any(|one| one == name)
+            }
+    }
+}
+
+pub(super) fn evolve(webhook: Option<Webhook>, event: &WebhookEvent, envelope: &Envelope) -> Option<Webhook> {
+    let (now, head) = (envelope.occurred_at, envelope.head);
+    if let WebhookEvent::Created(created) = event {
+        return Some(Webhook {
+            number: envelope.number,
+            id: created.id,
+            organization: envelope.organization,
+            application: created.application,
+            url: created.url.clone(),
+            types: created.types.clone(),
+            description: created.description.clone(),
+            created_at: now,
+            updated_at: now,
+            from: head.position,
+            disabled: None,
+            deleted_at: None,
+            head,
+        });
+    }
+    let before = webhook?;
+    let updated = Webhook { updated_at: now, head, ..before };
+    Some(match event {
+        WebhookEvent::Created(_) | WebhookEvent::SecretRotated => updated,
+        WebhookEvent::Changed(changed) => Webhook {
+            url: changed.url.clone().unwrap_or(updated.url),
+            types: changed.types.clone().unwrap_or(updated.types),
+            description: changed.description.clone().or(updated.description),
+            ..updated
+        },
+        WebhookEvent::Disabled(disabled) => Webhook { disabled: Some(disabled.because), ..updated },
+        WebhookEvent::Enabled => Webhook { disabled: None, ..updated },
+        WebhookEvent::Deleted => Webhook { deleted_at: Some(now), ..updated },
+    })
+}

@@ -1,0 +1,305 @@
+//! The log, checked event by event while it is folded.
+
+use std::collections::BTreeMap;
+
+use sessiond_core::Time;
+use sessiond_core::application::{Application, evolve_application};
+use sessiond_core::chain::Header;
+use sessiond_core::event::Event;
+use sessiond_core::ids::{ApplicationNumber, Head, Position, SessionNumber, StreamKind};
+use sessiond_core::item::{self, Item};
+use sessiond_core::organization::{Organization, evolve_organization};
+use sessiond_core::revocation::Revocation;
+use sessiond_core::service_account::{ServiceAccount, evolve_service_account};
+use sessiond_core::session::Session;
+use sessiond_core::session::event::{Counts, SessionEvent};
+use sessiond_core::throughput::Throughput;
+
+use super::place::Place;
+use super::{Difference, Report};
+use crate::{Batch, Detail};
+
+/// An event exactly as it is stored.
+#[derive(Debug)]
+pub struct StoredEvent<'a> {
+    pub header: Header<'a>,
+    pub body: Option<&'a str>,
+    pub body_digest: Option<&'a [u8]>,
+    pub personal: Option<&'a str>,
+    pub hash: &'a [u8],
+    pub commit_hash: Option<&'a [u8]>,
+}
+
+/// The log so far: its chains, and the fold of every stream.
+pub struct Log {
+    position: i64,
+    recorded_at: i64,
+    commit_hash: [u8; 32],
+    unknown: u64,
+    erased: u64,
+    /// Hashes of the commit that is being read.
+    pending: Vec<[u8; 32]>,
+    /// Sessions with a lifecycle event in the commit that is being read.
+    lifecycle: Vec<i64>,
+    /// Activity up to here is in its rows for sure; beyond, each session's rows may be at any of its activities.
+    settled: i64,
+    /// By kind and number.
+    pub(super) streams: BTreeMap<(i64, i64), Chain>,
+}
+
+/// One stream: where it stands, and its fold.
+#[derive(Default)]
+pub(super) struct Chain {
+    pub head: Head,
+    /// It has events that only a newer release understands: what its row should be, this one cannot know.
+    pub unknown: bool,
+    pub state: State,
+}
+
+#[derive(Default)]
+pub(super) enum State {
+    #[default]
+    Nothing,
+    Organization(Organization),
+    Application(Box<Application>),
+    ServiceAccount(Box<ServiceAccount>),
+    Session(Box<Folded>),
+    /// With the number of `Disconnected` events that carry it.
+    Revocation(Box<Revocation>, u64),
+    Item(Box<Item>),
+}
+
+/// A session's fold, and where its rows may stand.
+pub(super) struct Folded {
+    pub session: Session,
+    /// What its lifecycle row shows: the end of the last commit that brought it a lifecycle event.
+    pub row: Point,
+    /// Where its hot row may stand short of the newest: after each activity that may not be settled yet.
+    pub tail: Vec<Point>,
+    /// Whether the last activity has its body, and with it the totals.
+    pub counted: bool,
+}
+
+/// A session's activity columns after one of its events.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Point {
+    pub last_active_at: Time,
+    /// Not known where the activity that had them was pruned; then a later one is there and its row is newer.
+    pub total: Option<Counts>,
+    /// The same holds for this.
+    pub throughput: Option<Box<Throughput>>,
+    pub head: Head,
+}
+
+impl Folded {
+    /// The newest point.
+    pub fn newest(&self) -> Point {
+        let Session { last_active_at, total, head, .. } = self.session;
+        let throughput = self.session.throughput.clone();
+        Point { last_active_at, total: self.counted.then_some(total), throughput, head }
+    }
+
+    /// The lifecycle row.
+    pub fn lifecycle_row(&self) -> Session {
+        let Point { last_active_at, total, throughput, head } = self.row.clone();
+        let (total, throughput) = match total {
+            Some(total) => (total, throughput),
+            None => (self.session.total, self.session.throughput.clone()),
+        };
+        Session { last_active_at, total, throughput, head, ..self.session.clone() }
+    }
+
+    /// The hot row, where there must be one once all activity is settled.
+    pub fn hot_row(&self) -> Option<&Session> {
+        let newer = self.session.head.version > self.row.head.version;
+        (newer && self.session.ended.is_none()).then_some(&self.session)
+    }
+}
+
+impl Log {
+    /// A log of which nothing was read yet. `settled` is how far activity was settled before the reading began.
+    pub fn new(settled: Position) -> Self {
+        Self {
+            position: 0,
+            recorded_at: i64::MIN,
+            commit_hash: [0; 32],
+            unknown: 0,
+            erased: 0,
+            pending: vec![],
+            lifecycle: vec![],
+            settled: settled.0,
+            streams: BTreeMap::new(),
+        }
+    }
+
+    /// The last position that was read.
+    pub fn position(&self) -> i64 {
+        self.position
+    }
+
+    pub fn report(&self) -> Report {
+        let session = StreamKind::Session as i64;
+        Report {
+            events: self.position.unsigned_abs(),
+            streams: self.streams.len() as u64,
+            sessions: self.streams.range((session, i64::MIN)..=(session, i64::MAX)).count() as u64,
+            unknown: self.unknown,
+            erased: self.erased,
+            position: Position(self.position),
+            commit_hash: self.commit_hash,
+        }
+    }
+
+    /// The rows that the log makes, each as a batch of one, by kind and number.
+    pub fn into_rows(self) -> impl Iterator<Item = Batch> {
+        self.streams.into_values().map(|chain| {
+            let mut batch = Batch::default();
+            match chain.state {
+                State::Nothing => {}
+                State::Organization(row) => batch.organizations.push(row),
+                State::Application(row) => batch.applications.push(*row),
+                State::ServiceAccount(row) => batch.service_accounts.push(*row),
+                State::Session(folded) => {
+                    batch.settle.extend(folded.hot_row().cloned());
+                    batch.sessions.push(folded.lifecycle_row());
+                }
+                State::Item(row) => batch.items.push(*row),
+                State::Revocation(row, disconnected_count) => {
+                    batch.revocations.push(Revocation { disconnected_count, ..*row });
+                }
+            }
+            batch
+        })
+    }
+
+    /// The next event. The row of details that it makes is returned, where it makes one.
+    pub fn take(
+        &mut self,
+        stored: &StoredEvent<'_>,
+    ) -> Result<Option<(SessionNumber, ApplicationNumber, Detail)>, Difference> {
+        let header = &stored.header;
+        let place = Place(header);
+        place.expect("position", self.position + 1, header.position)?;
+        if header.recorded_at < self.recorded_at {
+            return Err(place.difference(
+                "recorded_at",
+                format!("{} or later", self.recorded_at),
+                header.recorded_at,
+            ));
+        }
+        let chain = self.streams.entry((header.stream_kind, header.stream_number)).or_default();
+        place.expect("version", chain.head.version + 1, header.version)?;
+        place.expect("previous_position", chain.head.position.0, header.previous_position)?;
+        let digest = place.digest(stored)?;
+        let hash = header.hash(&chain.head.hash, &digest);
+        place.expect_bytes("hash", &hash, stored.hash)?;
+        chain.head = Head { version: header.version, position: Position(header.position), hash };
+        self.erased += u64::from(stored.body_digest.is_some() && place.erased(stored));
+        self.position = header.position;
+        self.recorded_at = header.recorded_at;
+        self.pending.push(hash);
+        let event = place.event(stored)?;
+        let detail = self.fold(stored, event)?;
+        if let Some(found) = stored.commit_hash {
+            let expected = sessiond_core::chain::commit_hash(&self.commit_hash, &self.pending);
+            place.expect_bytes("commit_hash", &expected, found)?;
+            self.commit_hash = expected;
+            self.committed();
+        }
+        Ok(detail)
+    }
+
+    /// That the log ends where a commit ends.
+    pub fn complete(&self) -> Result<(), Difference> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        Err(Difference {
+            place: format!("position {}, the last of the log", self.position),
+            what: "commit_hash".to_owned(),
+            expected: "the end of a commit".to_owned(),
+            found: "none: the log's tail was cut off".to_owned(),
+        })
+    }
+
+    /// A commit is whole: it left the lifecycle rows of the sessions it touched as they are now.
+    fn committed(&mut self) {
+        self.pending.clear();
+        for number in self.lifecycle.drain(..) {
+            let chain = self.streams.get_mut(&(StreamKind::Session as i64, number));
+            if let Some(Chain { state: State::Session(folded), .. }) = chain {
+                folded.row = folded.newest();
+                folded.tail.clear();
+            }
+        }
+    }
+
+    fn fold(
+        &mut self,
+        stored: &StoredEvent<'_>,
+        event: Event,
+    ) -> Result<Option<(SessionNumber, ApplicationNumber, Detail)>, Difference> {
+        let place = Place(&stored.header);
+        let key = (stored.header.stream_kind, stored.header.stream_number);
+        if let Event::Session(SessionEvent::Disconnected(_)) = &event {
+            self.count(stored)?;
+        }
+        let Some(chain) = self.streams.get_mut(&key) else { return Ok(None) };
+        let envelope = place.directory_envelope(chain.head);
+        chain.state = match (std::mem::take(&mut chain.state), event) {
+            (state, Event::Unknown { .. }) => {
+                self.unknown += 1;
+                chain.unknown = true;
+                state
+            }
+            (state, Event::Organization(event)) if key.0 == StreamKind::Organization as i64 => {
+                let before = if let State::Organization(before) = state { Some(before) } else { None };
+                State::Organization(place.begun(evolve_organization(before, &event, &envelope))?)
+            }
+            (state, Event::Item(event)) if key.0 == event.kind() as i64 => {
+                let before = if let State::Item(before) = state { Some(*before) } else { None };
+                State::Item(Box::new(place.begun(item::evolve(before, &event, &envelope))?))
+            }
+            (state, Event::Application(event)) if key.0 == StreamKind::Application as i64 => {
+                let before = if let State::Application(before) = state { Some(*before) } else { None };
+                let after = evolve_application(before, &event, &envelope);
+                State::Application(Box::new(place.begun(after)?))
+            }
+            (state, Event::ServiceAccount(event)) if key.0 == StreamKind::ServiceAccount as i64 => {
+                let before = if let State::ServiceAccount(before) = state { Some(*before) } else { None };
+                let after = evolve_service_account(before, &event, &envelope);
+                State::ServiceAccount(Box::new(place.begun(after)?))
+            }
+            (state, Event::Revocation(event)) if key.0 == StreamKind::Revocation as i64 => {
+                place.revocation(state, &event, &envelope)?
+            }
+            (state, Event::Session(event)) if key.0 == StreamKind::Session as i64 => {
+                if event_is_lifecycle(&event) {
+                    self.lifecycle.push(key.1);
+                }
+                let detail = place.detail(&event, stored.personal)?;
+                chain.state =
+                    place.session(state, &event, chain.head, self.settled, stored.body.is_none())?;
+                return Ok(detail);
+            }
+            _ => return Err(place.difference("type", "one of its kind of stream", stored.header.name)),
+        };
+        Ok(None)
+    }
+
+    /// Counts a `Disconnected` for the revocation that it carries.
+    fn count(&mut self, stored: &StoredEvent<'_>) -> Result<(), Difference> {
+        let Some(number) = stored.header.revocation else { return Ok(()) };
+        match self.streams.get_mut(&(StreamKind::Revocation as i64, number)) {
+            Some(Chain { state: State::Revocation(_, count), .. }) => {
+                *count += 1;
+                Ok(())
+            }
+            _ => Err(Place(&stored.header).difference("revocation", "one that began before", number)),
+        }
+    }
+}
+
+pub(super) fn event_is_lifecycle(event: &SessionEvent) -> bool {
+    !matches!(event, SessionEvent::ActivityRecorded(_))
+}

@@ -1,0 +1,311 @@
+//! What goes into the store and what comes out of it.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use sessiond_core::Time;
+pub use sessiond_core::application::Application;
+use sessiond_core::chain::body_digest;
+pub use sessiond_core::delivery::{Delivery, DeliveryStatus};
+use sessiond_core::event::Recorded;
+use sessiond_core::ids::{ApplicationNumber, Position, PrincipalNumber, SessionNumber, StreamKind};
+pub use sessiond_core::item::Item;
+use sessiond_core::once::Outcome;
+pub use sessiond_core::organization::Organization;
+use sessiond_core::personal::Personal;
+pub use sessiond_core::revocation::Revocation;
+pub use sessiond_core::service_account::ServiceAccount;
+use sessiond_core::session::Session;
+use sessiond_core::session::event::Connected;
+pub use sessiond_core::token::{AccessToken, Principal, SessionToken};
+use uuid::Uuid;
+
+/// One event ready to be written.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    pub recorded: Recorded,
+    /// The body's exact bytes; empty where it was pruned.
+    pub body: String,
+    /// SHA-256 of the body, also where it was pruned.
+    pub digest: [u8; 32],
+    pub hash: [u8; 32],
+    /// Set on the last event of a commit.
+    pub commit_hash: Option<[u8; 32]>,
+}
+
+impl Entry {
+    /// Seals an event into its stream: `before` is the hash of the stream's event before it.
+    pub fn seal(recorded: Recorded, before: &[u8; 32]) -> Self {
+        let body = recorded.event.body();
+        let digest = body_digest(&body);
+        let hash = recorded.header().hash(before, &digest);
+        Self { recorded, body, digest, hash, commit_hash: None }
+    }
+}
+
+/// One durable transaction.
+#[derive(Debug, Default)]
+pub struct Batch {
+    pub events: Vec<Entry>,
+    pub organizations: Vec<Organization>,
+    pub applications: Vec<Application>,
+    pub service_accounts: Vec<ServiceAccount>,
+    pub revocations: Vec<Revocation>,
+    pub items: Vec<Item>,
+    /// Lifecycle rows to write whole.
+    pub sessions: Vec<Session>,
+    pub details: Vec<(SessionNumber, ApplicationNumber, Detail)>,
+    /// Hot rows to write.
+    pub settle: Vec<Session>,
+    /// Everything up to here is settled.
+    pub settled: Option<Position>,
+    pub side: Vec<SideWrite>,
+}
+
+impl Batch {
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty() && self.settle.is_empty() && self.settled.is_none() && self.side.is_empty()
+    }
+}
+
+/// What a session connected with, as its row shows it.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Detail {
+    pub name: Option<String>,
+    pub hostname: Option<String>,
+    pub user_agent: Option<String>,
+    /// JSON text.
+    pub client_info: Option<String>,
+    pub ip: Option<String>,
+    /// Shown to nobody.
+    pub anchor: Option<String>,
+    pub client_session_id: Option<String>,
+    pub token_identifier: Option<String>,
+    pub protocol_version: Option<String>,
+    /// The client's own name, from its metadata.
+    pub client: Option<String>,
+}
+
+impl Detail {
+    /// The row that a `Connected` makes; without its personal facts where they were erased.
+    pub fn of(connected: &Connected, personal: Option<&Personal>) -> Self {
+        Self {
+            name: personal.map(|personal| personal.name.clone()),
+            hostname: personal.and_then(|personal| personal.hostname.clone()),
+            user_agent: personal.and_then(|personal| personal.user_agent.clone()),
+            client_info: personal
+                .and_then(|personal| personal.client_info.as_ref())
+                .map(std::string::ToString::to_string),
+            ip: personal.and_then(|personal| personal.ip.clone()),
+            anchor: connected.anchor.clone(),
+            client_session_id: connected
+                .client_session_id
+                .clone()
+                .or_else(|| personal.and_then(|personal| personal.client_session_id.clone())),
+            token_identifier: connected
+                .token_identifier
+                .clone()
+                .or_else(|| personal.and_then(|personal| personal.token_identifier.clone())),
+            protocol_version: connected.protocol_version.clone(),
+            client: personal.and_then(Personal::client).map(str::to_owned),
+        }
+    }
+}
+
+/// A session as the store has it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SessionRow {
+    pub session: Session,
+    pub detail: Detail,
+}
+
+/// A write that is not an event: secrets and people.
+#[derive(Debug, Clone)]
+pub enum SideWrite {
+    ClientSecret {
+        client_id: String,
+        secret_hash: [u8; 32],
+    },
+    AccessToken(AccessToken),
+    BarAccessToken(Uuid),
+    SessionToken(SessionNumber, SessionToken),
+    Principal(Principal),
+    McpSession(SessionNumber, McpSession),
+    /// The upstreams of these sessions, which have ended, know that they are over: what was kept to speak to them goes.
+    ForgetMcp(Vec<SessionNumber>),
+    /// The secret of an upstream's credential, sealed; none: there is none any more.
+    UpstreamSecret {
+        application: ApplicationNumber,
+        sealed: Option<Vec<u8>>,
+    },
+    ApiKeySecret {
+        id: Uuid,
+        secret_hash: [u8; 32],
+    },
+    /// What a principal is called; what is not said stays. Its row is in this batch or before it.
+    DescribePrincipal {
+        number: PrincipalNumber,
+        name: Option<String>,
+        email: Option<String>,
+    },
+    /// Erase what a principal is called.
+    ErasePrincipal(PrincipalNumber),
+    /// Erase the personal facts of sessions, beside their events and in their rows.
+    ErasePersonal(Vec<SessionNumber>),
+    /// When API keys were last used.
+    ApiKeysUsed(Vec<(Uuid, Time)>),
+    /// Forget one access token: its client gave it up.
+    RevokeAccessToken(Uuid),
+    /// Forget access tokens that expired before this instant.
+    ForgetTokens(Time),
+    /// A webhook's first signing secret, sealed.
+    WebhookSecret {
+        id: Uuid,
+        sealed: Vec<u8>,
+    },
+    /// Another one; the one before signs beside it for a while.
+    RotateWebhookSecret {
+        id: Uuid,
+        sealed: Vec<u8>,
+        before_until: Time,
+    },
+    /// A webhook was deleted: its secrets and progress go.
+    ForgetWebhook(Uuid),
+    /// And some of its deliveries, as many as nobody notices.
+    ForgetDeliveriesOf(Uuid),
+    /// How deliveries stand, and how far webhooks have been served. Nothing is written of webhooks that are deleted.
+    Deliveries {
+        rows: Vec<Delivery>,
+        progress: Vec<(Uuid, Position)>,
+    },
+    /// Forget deliveries that were over before this instant, and failed ones before the other.
+    ForgetDeliveries {
+        before: Time,
+        failed_before: Time,
+    },
+    /// What a machine is logged into with, sealed.
+    MachineSecret {
+        id: Uuid,
+        sealed: Vec<u8>,
+    },
+    /// A machine was deleted.
+    ForgetMachine(Uuid),
+    /// That the end of a session is known where its work ran; the first one stays.
+    Confirmation(Confirmation),
+    /// What a request came to that is not to take effect again.
+    Outcome(Outcome),
+    /// Forget a page of outcomes recorded up to this instant.
+    ForgetOutcomes(Time),
+    /// Drop the bodies of these activity events and keep their digests; pruning came up to this position.
+    Prune {
+        events: Vec<(Position, [u8; 32])>,
+        up_to: Position,
+    },
+}
+
+/// A webhook's signing secrets as they are kept.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WebhookSecret {
+    pub sealed: Vec<u8>,
+    /// The one before, and until when it signs too.
+    pub before: Option<(Vec<u8>, Time)>,
+}
+
+/// The gateway's side of an MCP session.
+#[derive(Debug, Clone, PartialEq)]
+pub struct McpSession {
+    pub id_hash: [u8; 32],
+    pub sealed: Vec<u8>,
+}
+
+/// A principal with what it is called; erasable.
+#[derive(Debug, Clone)]
+pub struct PrincipalRow {
+    pub principal: Principal,
+    pub name: Option<String>,
+    pub email: Option<String>,
+}
+
+/// The secret of an API key, as SHA-256, and when the key was last used.
+#[derive(Debug, Clone, Copy)]
+pub struct KeySecret {
+    pub id: Uuid,
+    pub hash: [u8; 32],
+    pub used_at: Option<Time>,
+}
+
+/// What lives in memory as of one position of the log, but for what there may be millions of: that is read one by one, by
+/// [`Reader::each_principal`](super::Reader::each_principal) and its siblings.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    pub head: Position,
+    pub last_recorded_at: Option<Time>,
+    pub commit_hash: [u8; 32],
+    pub settled: Position,
+    /// Sessions with activity that is in the log and in none of their rows; filled by whoever folds the log's tail.
+    pub unsettled: BTreeSet<SessionNumber>,
+    pub organizations: Vec<Organization>,
+    pub applications: Vec<Application>,
+    pub service_accounts: Vec<ServiceAccount>,
+    /// The unfinished ones.
+    pub revocations: Vec<Revocation>,
+    pub items: Vec<Item>,
+    /// When the bars that are in force were recorded.
+    pub bars: Vec<(Position, Time)>,
+    pub key_secrets: Vec<KeySecret>,
+    pub open_sessions: u64,
+    pub last_session: SessionNumber,
+    /// And its id: later ones are greater.
+    pub last_session_id: Uuid,
+    pub last_revocation: i64,
+    pub last_principal: i64,
+    /// Sessions that ever connected, by application.
+    pub session_totals: Vec<(ApplicationNumber, u64)>,
+    pub past: Vec<ResourcePast>,
+}
+
+/// An open session with all that the Gate holds of it, as its rows say.
+#[derive(Debug, Clone)]
+pub struct OpenSession {
+    pub row: SessionRow,
+    pub token: Option<SessionToken>,
+    /// Hash of its `Mcp-Session-Id`.
+    pub mcp_hash: Option<[u8; 32]>,
+}
+
+/// What the ended sessions of a resource came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResourcePast {
+    pub application: ApplicationNumber,
+    pub resource: String,
+    pub sessions: u64,
+    pub bytes_out: u64,
+}
+
+/// That whoever ran the work of a session knows that it has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Confirmation {
+    pub session: SessionNumber,
+    pub at: Time,
+    pub message: Option<String>,
+}
+
+/// An event with the public ids of what it is about.
+#[derive(Debug, Clone)]
+pub struct Addressed {
+    pub entry: Entry,
+    pub session_id: Option<Uuid>,
+    pub application_id: Option<Uuid>,
+    pub revocation_id: Option<Uuid>,
+    /// What its session is connected to, and the name it has there.
+    pub resource: Option<String>,
+    pub client_session_id: Option<String>,
+}
+
+impl Addressed {
+    /// The session whose stream the event is of.
+    pub fn session(&self) -> Option<SessionNumber> {
+        let stream = self.entry.recorded.stream;
+        (stream.kind == StreamKind::Session).then_some(SessionNumber(stream.number))
+    }
+}

@@ -1,0 +1,174 @@
+//! What is stored, byte for byte, for checking.
+
+use futures_util::TryStreamExt;
+use sessiond_core::chain::Header;
+use sessiond_core::ids::{ApplicationNumber, SessionNumber};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{AssertSqlSafe, Column, Row, Sqlite, SqliteConnection, Transaction, TypeInfo, ValueRef};
+
+use super::Reader;
+use crate::check::{Difference, Fault, Log, PAGE, Page, Rows, StoredEvent, Table, Value};
+use crate::{Detail, StoreError};
+
+/// Rows compared at a time.
+const ROWS: i64 = 2_000;
+
+/// The database as it stands at one moment. Short-lived: while it is held, the WAL cannot be emptied.
+pub struct Snapshot {
+    transaction: Transaction<'static, Sqlite>,
+}
+
+impl Reader {
+    /// What SQLite finds wrong with the file, first of all; none if nothing.
+    pub async fn malformed(&self) -> Result<Option<String>, StoreError> {
+        malformed(&mut *self.pool.acquire().await?).await
+    }
+
+    /// The database as it stands now.
+    pub async fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        Ok(Snapshot { transaction: self.pool.begin().await? })
+    }
+}
+
+/// What SQLite finds wrong with tables and indexes, first of all; none if nothing.
+pub(super) async fn malformed(connection: &mut SqliteConnection) -> Result<Option<String>, StoreError> {
+    let found: String = sqlx::query_scalar("pragma integrity_check(1)").fetch_one(connection).await?;
+    Ok((found != "ok").then_some(found))
+}
+
+impl Snapshot {
+    /// Reads the log on from where `log` stands, at most a page; returns how many events that were.
+    pub async fn follow(&mut self, log: &mut Log) -> Result<i64, Fault> {
+        follow(&mut self.transaction, log, |_| ()).await
+    }
+
+    /// A page of a table after a number.
+    pub async fn rows(&mut self, table: Table, after: i64) -> Result<Page, StoreError> {
+        let mut page = Page {
+            rows: self.select(&table.source(), after, i64::MAX, ROWS).await?,
+            settled: self.settled().await?,
+            ..Page::default()
+        };
+        if page.rows.by_number.len() as i64 == ROWS {
+            page.last = page.rows.by_number.keys().next_back().copied();
+        }
+        if table == Table::Session {
+            let upto = page.last.unwrap_or(i64::MAX);
+            // Without a limit: rows of sessions that there are not would be found by it, too.
+            page.hot = self.select("session_activity", after, upto, i64::MAX).await?;
+            page.details = self.select("session_detail", after, upto, i64::MAX).await?;
+            let sql = "select s.number, e.body, e.personal from session s join event e \
+                       on e.position = s.connected_head where s.number > ? and s.number <= ?";
+            let mut rows = sqlx::query(sql).bind(after).bind(upto).fetch(&mut *self.transaction);
+            while let Some(row) = rows.try_next().await? {
+                page.connected.insert(row.try_get(0)?, (row.try_get(1)?, row.try_get(2)?));
+            }
+        }
+        Ok(page)
+    }
+
+    async fn settled(&mut self) -> Result<i64, StoreError> {
+        let sql = "select coalesce(max(position), 0) from mark where name = 'settled'";
+        Ok(sqlx::query_scalar(sql).fetch_one(&mut *self.transaction).await?)
+    }
+
+    async fn select(&mut self, table: &str, after: i64, upto: i64, limit: i64) -> Result<Rows, StoreError> {
+        let sql =
+            format!("select * from {table} where number > ? and number <= ? order by number limit {limit}");
+        let mut page = Rows::default();
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(after).bind(upto);
+        let mut rows = query.fetch(&mut *self.transaction);
+        while let Some(row) = rows.try_next().await? {
+            if page.columns.is_empty() {
+                page.columns = row.columns().iter().map(|column| column.name().to_owned()).collect();
+            }
+            let values = (0..row.len()).map(|index| value(&row, index)).collect::<Result<Vec<_>, _>>()?;
+            page.by_number.insert(row.try_get("number")?, values);
+        }
+        Ok(page)
+    }
+}
+
+fn value(row: &SqliteRow, index: usize) -> Result<Value, sqlx::Error> {
+    let raw = row.try_get_raw(index)?;
+    if raw.is_null() {
+        return Ok(Value::Null);
+    }
+    let kind = raw.type_info();
+    Ok(match kind.name() {
+        "INTEGER" => Value::Integer(row.try_get_unchecked(index)?),
+        // Damaged text need not be UTF-8.
+        "TEXT" => match row.try_get_unchecked::<String, _>(index) {
+            Ok(text) => Value::Text(text),
+            Err(_) => Value::Blob(row.try_get_unchecked(index)?),
+        },
+        _ => Value::Blob(row.try_get_unchecked(index)?),
+    })
+}
+
+/// Columns of an event in the order in which [`stored`] takes them.
+const EVENT: &str = "position, stream_kind, stream_number, version, previous_position, occurred_at, recorded_at, \
+                     type, type_version, organization, application, actor_kind, actor_id, revocation, request_id, \
+                     traceparent, body, body_digest, personal, hash, commit_hash";
+
+/// Reads the log on from where `log` stands, at most a page; returns how many events that were, and hands over the
+/// rows of details that they make.
+pub async fn follow(
+    connection: &mut SqliteConnection,
+    log: &mut Log,
+    mut each: impl FnMut((SessionNumber, ApplicationNumber, Detail)),
+) -> Result<i64, Fault> {
+    let sql = format!("select {EVENT} from event where position > ? order by position limit {PAGE}");
+    let mut rows = sqlx::query(AssertSqlSafe(sql)).bind(log.position()).fetch(connection);
+    let mut count = 0;
+    while let Some(row) = rows.try_next().await? {
+        let stored = stored(&row).map_err(|error| match error {
+            sqlx::Error::ColumnDecode { index, source } => unreadable(&row, &index, &source.to_string()),
+            error => Fault::from(error),
+        })?;
+        if let Some(detail) = log.take(&stored)? {
+            each(detail);
+        }
+        count += 1;
+    }
+    Ok(count)
+}
+
+fn stored(row: &SqliteRow) -> Result<StoredEvent<'_>, sqlx::Error> {
+    Ok(StoredEvent {
+        header: Header {
+            position: row.try_get(0)?,
+            stream_kind: row.try_get(1)?,
+            stream_number: row.try_get(2)?,
+            version: row.try_get(3)?,
+            previous_position: row.try_get(4)?,
+            occurred_at: row.try_get(5)?,
+            recorded_at: row.try_get(6)?,
+            name: row.try_get(7)?,
+            type_version: row.try_get(8)?,
+            organization: row.try_get(9)?,
+            application: row.try_get(10)?,
+            actor_kind: row.try_get(11)?,
+            actor_id: row.try_get(12)?,
+            revocation: row.try_get(13)?,
+            request_id: row.try_get(14)?,
+            traceparent: row.try_get(15)?,
+        },
+        body: row.try_get(16)?,
+        body_digest: row.try_get(17)?,
+        personal: row.try_get(18)?,
+        hash: row.try_get(19)?,
+        commit_hash: row.try_get(20)?,
+    })
+}
+
+fn unreadable(row: &SqliteRow, index: &str, why: &str) -> Fault {
+    let index: usize = index.trim_matches('"').parse().unwrap_or(usize::MAX);
+    let column = EVENT.split(", ").nth(index).unwrap_or("column").trim();
+    Fault::Difference(Difference {
+        place: format!("position {}", row.try_get::<i64, _>(0).unwrap_or(0)),
+        what: column.to_owned(),
+        expected: "what can be read".to_owned(),
+        found: why.to_owned(),
+    })
+}

@@ -1,0 +1,318 @@
+//! The one connection that writes to the second file, and forgets what is old.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use sessiond_core::Time;
+use sessiond_core::ids::SessionNumber;
+use sessiond_core::journal::Journal;
+use sqlx::sqlite::{SqliteAutoVacuum, SqliteRow};
+use sqlx::{Connection, Row, SqliteConnection};
+
+use super::super::files::Files;
+use super::super::insert::{Bound, Insert};
+use super::super::write::{close, limit_pages, put, truncate_wal};
+use super::super::{migrate, time, wal_bytes};
+use super::{MIGRATIONS, options, used_bytes};
+use crate::StoreError;
+use crate::block::Block;
+
+/// Blocks forgotten in one transaction: little enough that nobody waits long for it.
+const FORGOTTEN_AT_ONCE: i64 = 256;
+/// What a block takes in the file beside its payload, about.
+const BESIDE_PAYLOAD: u64 = 128;
+/// Free pages that are kept for what is written next; and beyond them, this part of the file.
+const KEPT_FREE: i64 = 4096;
+const KEPT_PART: i64 = 4;
+/// Pages given back in one transaction.
+const GIVEN_BACK_AT_ONCE: &str = "pragma incremental_vacuum(1024)";
+
+static BLOCK: Insert = Insert::new(
+    "block (journal, session, first_position, count, low_time, high_time, recorded_at, marks, payload)",
+    9,
+    "",
+);
+
+static TAIL: Insert = Insert::new(
+    "tail (journal, session, last_position, high_time)",
+    4,
+    "on conflict (journal, session) do update set last_position = excluded.last_position, \
+     high_time = excluded.high_time",
+);
+
+/// The last block of each journal that is asked for.
+const LAST_BLOCKS: &str = "select wanted.key as asked, b.first_position + b.count - 1 as last, b.high_time \
+     from json_each(?) wanted cross join block b on b.number = (\
+     select number from block indexed by block_by_position \
+     where journal = wanted.value ->> 0 and session = wanted.value ->> 1 order by first_position desc limit 1)";
+
+/// How far each of them had come by what is forgotten.
+const TAILS: &str = "select wanted.key as asked, t.last_position as last, t.high_time \
+     from json_each(?) wanted cross join tail t \
+     on t.journal = wanted.value ->> 0 and t.session = wanted.value ->> 1";
+
+/// How far a journal goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tail {
+    /// Position of its last entry; 0 where there never was one.
+    pub last: i64,
+    /// That entry's time.
+    pub at: i64,
+}
+
+impl Tail {
+    pub const EMPTY: Self = Self { last: 0, at: i64::MIN };
+}
+
+/// What is to be forgotten, oldest first.
+#[derive(Debug, Clone, Copy)]
+pub enum Forget {
+    /// What was recorded before.
+    Before(Time),
+    /// All that a session said. Its positions go on from where they were.
+    Session(SessionNumber),
+    /// As much as it takes for the file to need no more bytes than these.
+    ShrinkTo(u64),
+}
+
+/// What was forgotten.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Forgotten {
+    pub blocks: u64,
+    pub entries: u64,
+}
+
+/// A block that is to be forgotten.
+struct Doomed {
+    number: i64,
+    journal: i64,
+    session: i64,
+    tail: Tail,
+    entries: u64,
+    recorded_at: Time,
+    bytes: u64,
+}
+
+/// The one connection that writes to the second file.
+pub struct LinesWriter {
+    connection: SqliteConnection,
+    path: PathBuf,
+    files: Files,
+}
+
+impl LinesWriter {
+    /// Opens the file for writing, making and migrating it as needed, and checks what the live connection runs on.
+    pub async fn open(url: &str) -> Result<Self, StoreError> {
+        let options = options(url)?
+            .create_if_missing(true)
+            // Fixed when the file is made: it can shrink again after a flood.
+            .auto_vacuum(SqliteAutoVacuum::Incremental);
+        let path = options.get_filename().to_owned();
+        let mut connection = SqliteConnection::connect_with(&options).await?;
+        migrate(&MIGRATIONS, &mut connection).await?;
+        let mode: String = sqlx::query_scalar("pragma journal_mode").fetch_one(&mut connection).await?;
+        if mode != "wal" {
+            return Err(StoreError::Failed(format!("journal_mode is {mode}, not wal")));
+        }
+        let files = Files::of(&path);
+        Ok(Self { connection, path, files })
+    }
+
+    /// When the newest block was recorded.
+    pub async fn last_recorded_at(&mut self) -> Result<Option<Time>, StoreError> {
+        let sql = "select recorded_at from block where number = (select max(number) from block)";
+        let recorded_at: Option<i64> = sqlx::query_scalar(sql).fetch_optional(&mut self.connection).await?;
+        Ok(recorded_at.map(time))
+    }
+
+    /// How far journals go, in the order they are asked for.
+    pub async fn tails(&mut self, journals: &[(Journal, SessionNumber)]) -> Result<Vec<Tail>, StoreError> {
+        let wanted: Vec<_> = journals.iter().map(|(journal, session)| [*journal as i64, session.0]).collect();
+        let wanted = serde_json::to_string(&wanted).unwrap_or_default();
+        let mut tails = vec![Tail::EMPTY; journals.len()];
+        // Blocks last: where there are any, they are newer.
+        for sql in [TAILS, LAST_BLOCKS] {
+            let rows = sqlx::query(sql).bind(&wanted).fetch_all(&mut self.connection).await?;
+            for row in rows {
+                let asked: i64 = row.try_get("asked")?;
+                let tail = usize::try_from(asked).ok().and_then(|asked| tails.get_mut(asked));
+                if let Some(tail) = tail {
+                    *tail = Tail { last: row.try_get("last")?, at: row.try_get("high_time")? };
+                }
+            }
+        }
+        Ok(tails)
+    }
+
+    /// Writes blocks in one transaction. On an error nothing of them was written. What was written survives the
+    /// process; a power cut may take the last of it, whole blocks from the end.
+    pub async fn commit(&mut self, blocks: &[Block]) -> Result<(), StoreError> {
+        self.begin().await?;
+        let written = put(&mut self.connection, &BLOCK, blocks, bind_block).await;
+        self.end(written).await
+    }
+
+    /// Forgets some of what is to be forgotten, in one transaction. Nothing: there is no more.
+    pub async fn forget(&mut self, forget: Forget) -> Result<Forgotten, StoreError> {
+        self.begin().await?;
+        let forgotten = self.forget_some(forget).await;
+        self.end(forgotten).await
+    }
+
+    async fn forget_some(&mut self, forget: Forget) -> Result<Forgotten, StoreError> {
+        let mut doomed = match forget {
+            Forget::Session(session) => self.of_session(session).await?,
+            Forget::Before(_) | Forget::ShrinkTo(_) => self.oldest().await?,
+        };
+        match forget {
+            Forget::Session(_) => {}
+            Forget::Before(before) => {
+                let kept = doomed.iter().position(|block| block.recorded_at >= before);
+                doomed.truncate(kept.unwrap_or(doomed.len()));
+            }
+            Forget::ShrinkTo(bytes) => {
+                let mut excess = used_bytes(&mut self.connection).await?.saturating_sub(bytes);
+                let kept = doomed.iter().position(|block| {
+                    let enough = excess == 0;
+                    excess = excess.saturating_sub(block.bytes);
+                    enough
+                });
+                doomed.truncate(kept.unwrap_or(doomed.len()));
+            }
+        }
+        self.delete(doomed).await
+    }
+
+    async fn oldest(&mut self) -> Result<Vec<Doomed>, StoreError> {
+        let sql = "select number, journal, session, first_position + count - 1 as last, count, high_time, \
+                   recorded_at, length(payload) as bytes from block where number > ? order by number limit ?";
+        let query = sqlx::query(sql).bind(i64::MIN).bind(FORGOTTEN_AT_ONCE);
+        query.fetch_all(&mut self.connection).await?.iter().map(doomed).collect()
+    }
+
+    async fn of_session(&mut self, session: SessionNumber) -> Result<Vec<Doomed>, StoreError> {
+        let sql = "select number, journal, session, first_position + count - 1 as last, count, high_time, \
+                   recorded_at, length(payload) as bytes from block indexed by block_by_position \
+                   where journal = ? and session = ? order by first_position limit ?";
+        let mut found = Vec::new();
+        for journal in Journal::ALL {
+            let query = sqlx::query(sql).bind(journal as i64).bind(session.0).bind(FORGOTTEN_AT_ONCE);
+            for row in query.fetch_all(&mut self.connection).await? {
+                found.push(doomed(&row)?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Deletes blocks, each the oldest of its journal that is left, and keeps how far they went.
+    async fn delete(&mut self, doomed: Vec<Doomed>) -> Result<Forgotten, StoreError> {
+        let mut forgotten = Forgotten::default();
+        if doomed.is_empty() {
+            return Ok(forgotten);
+        }
+        let mut tails = BTreeMap::new();
+        for block in &doomed {
+            forgotten.blocks += 1;
+            forgotten.entries += block.entries;
+            tails.insert((block.journal, block.session), block.tail);
+        }
+        // First what makes room: on a full disk the rest needs it.
+        let numbers: Vec<i64> = doomed.iter().map(|block| block.number).collect();
+        let numbers = serde_json::to_string(&numbers).unwrap_or_default();
+        let sql = "delete from block where number in (select value from json_each(?))";
+        sqlx::query(sql).bind(numbers).execute(&mut self.connection).await?;
+        let tails: Vec<_> = tails.into_iter().collect();
+        put(&mut self.connection, &TAIL, &tails, |bound, ((journal, session), tail)| {
+            bound.add(*journal).add(*session).add(tail.last).add(tail.at);
+        })
+        .await?;
+        Ok(forgotten)
+    }
+
+    /// Gives some free pages at the end of the file back to the file system, where there are far more than will soon be
+    /// needed again. Whether there are still more.
+    pub async fn give_back(&mut self) -> Result<bool, StoreError> {
+        let sql = "select page_count, freelist_count from pragma_page_count, pragma_freelist_count";
+        let (pages, free): (i64, i64) = sqlx::query_as(sql).fetch_one(&mut self.connection).await?;
+        if free <= KEPT_FREE || free <= pages / KEPT_PART {
+            return Ok(false);
+        }
+        sqlx::query(GIVEN_BACK_AT_ONCE).execute(&mut self.connection).await?;
+        Ok(true)
+    }
+
+    async fn begin(&mut self) -> Result<(), StoreError> {
+        sqlx::query("begin immediate").execute(&mut self.connection).await?;
+        Ok(())
+    }
+
+    /// Ends a transaction as what was done in it came out.
+    async fn end<Value>(&mut self, outcome: Result<Value, StoreError>) -> Result<Value, StoreError> {
+        let outcome = match outcome {
+            Ok(value) => {
+                let committed = sqlx::query("commit").execute(&mut self.connection).await;
+                committed.map(|_| value).map_err(StoreError::from)
+            }
+            Err(error) => Err(error),
+        };
+        if outcome.is_err() {
+            // SQLite may have rolled back by itself (a full disk does that); then this one says so, harmlessly.
+            sqlx::query("rollback").execute(&mut self.connection).await.ok();
+        }
+        outcome.and_then(|value| lost(&self.files).map(|()| value))
+    }
+
+    /// As [`Writer::truncate_wal`](crate::Writer::truncate_wal).
+    pub async fn truncate_wal(&mut self) -> Result<(), StoreError> {
+        truncate_wal(&mut self.connection).await
+    }
+
+    /// As [`Writer::limit_pages`](crate::Writer::limit_pages).
+    pub async fn limit_pages(&mut self, pages: u32) -> Result<(), StoreError> {
+        limit_pages(&mut self.connection, pages).await
+    }
+
+    /// Bytes in the write-ahead log.
+    pub fn wal_bytes(&self) -> u64 {
+        wal_bytes(&self.path)
+    }
+
+    /// Closes the connection in order.
+    pub async fn close(self) -> Result<(), StoreError> {
+        close(self.connection).await
+    }
+}
+
+/// Without its file this room is closed, and nothing else.
+pub(super) fn lost(files: &Files) -> Result<(), StoreError> {
+    files.check().map_err(|error| match error {
+        StoreError::Broken(what) => StoreError::Corrupt(what),
+        error => error,
+    })
+}
+
+fn bind_block(bound: &mut Bound, block: &Block) {
+    bound
+        .add(block.journal as i64)
+        .add(block.session.0)
+        .add(block.first)
+        .add(block.count)
+        .add(block.low)
+        .add(block.high)
+        .time(block.recorded_at)
+        .add(i64::from(block.marks.bits()))
+        .add(block.payload.as_slice());
+}
+
+fn doomed(row: &SqliteRow) -> Result<Doomed, StoreError> {
+    let unsigned = |column| Ok::<_, sqlx::Error>(row.try_get::<i64, _>(column)?.try_into().unwrap_or(0));
+    Ok(Doomed {
+        number: row.try_get("number")?,
+        journal: row.try_get("journal")?,
+        session: row.try_get("session")?,
+        tail: Tail { last: row.try_get("last")?, at: row.try_get("high_time")? },
+        entries: unsigned("count")?,
+        recorded_at: time(row.try_get("recorded_at")?),
+        bytes: unsigned("bytes")?.saturating_add(BESIDE_PAYLOAD),
+    })
+}

@@ -1,0 +1,186 @@
+//! Start-up: what lives in memory, as of one position of the log. What there may be millions of is handed over row by
+//! row, so that nobody holds all of it twice.
+
+use futures_util::TryStreamExt;
+use sessiond_core::Time;
+use sessiond_core::ids::{ApplicationNumber, Position, SessionNumber};
+use sessiond_core::item::Item;
+use sessiond_core::session::Envelope;
+use sessiond_core::token::{AccessToken, Principal};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{AssertSqlSafe, Row};
+
+use super::read::principal;
+use super::{
+    Reader, WHOLE_SESSION, access_token, application, bytes32, item, organization, revocation,
+    service_account, time, whole_session,
+};
+use crate::StoreError;
+use crate::row::{Entry, KeySecret, Loaded, OpenSession, ResourcePast, SessionToken};
+
+impl Reader {
+    /// What lives in memory, but for principals, access tokens and open sessions.
+    pub async fn load(&self) -> Result<Loaded, StoreError> {
+        let mut loaded = Loaded {
+            head: self.head().await?,
+            settled: self.mark("settled").await?,
+            organizations: self.all("select * from organization order by number", organization).await?,
+            applications: self.all("select * from application order by number", application).await?,
+            service_accounts: self
+                .all("select * from service_account order by number", service_account)
+                .await?,
+            revocations: self
+                .all("select * from revocation where ended_at is null order by number", revocation)
+                .await?,
+            items: self.all("select * from item order by kind, number", item).await?,
+            key_secrets: self.all("select * from api_key_secret", key_secret).await?,
+            ..Loaded::default()
+        };
+        loaded.bars = self.bars(&loaded).await?;
+        let last = self.event(loaded.head).await?;
+        loaded.last_recorded_at = last.as_ref().map(|entry| entry.recorded.recorded_at);
+        loaded.commit_hash = last.and_then(|entry| entry.commit_hash).unwrap_or_default();
+        let number = |sql: &'static str| sqlx::query_scalar::<_, i64>(sql).fetch_one(&self.pool);
+        loaded.last_session = SessionNumber(number("select coalesce(max(number), 0) from session").await?);
+        let last = sqlx::query_scalar("select id from session where number = ?").bind(loaded.last_session.0);
+        loaded.last_session_id = last.fetch_optional(&self.pool).await?.unwrap_or_default();
+        loaded.last_principal = number("select coalesce(max(number), 0) from principal").await?;
+        let open = number("select count(*) from session indexed by session_open where state <> 0").await?;
+        loaded.open_sessions = open.unsigned_abs();
+        loaded.last_revocation = number("select coalesce(max(number), 0) from revocation").await?;
+        for row in sqlx::query("select application, count(*) as total from session group by application")
+            .fetch_all(&self.pool)
+            .await?
+        {
+            let total: i64 = row.try_get("total")?;
+            let application = ApplicationNumber(row.try_get("application")?);
+            loaded.session_totals.push((application, total.unsigned_abs()));
+        }
+        loaded.past = self.past().await?;
+        Ok(loaded)
+    }
+
+    async fn past(&self) -> Result<Vec<ResourcePast>, StoreError> {
+        let sql = "select application, resource, count(*) as sessions, sum(bytes_out) as bytes_out from session \
+                   indexed by session_ended_by_resource where state = 0 and resource is not null \
+                   group by application, resource";
+        let read = |row: &SqliteRow| {
+            Ok(ResourcePast {
+                application: ApplicationNumber(row.try_get("application")?),
+                resource: row.try_get("resource")?,
+                sessions: super::count(row, "sessions")?,
+                bytes_out: super::count(row, "bytes_out")?,
+            })
+        };
+        sqlx::query(sql).fetch_all(&self.pool).await?.iter().map(read).collect()
+    }
+
+    /// Hands over each principal.
+    pub async fn each_principal(&self, take: impl FnMut(Principal)) -> Result<(), StoreError> {
+        self.each("select * from principal", principal, take).await
+    }
+
+    /// Hands over each access token that is kept.
+    pub async fn each_access_token(&self, take: impl FnMut(AccessToken)) -> Result<(), StoreError> {
+        self.each("select * from access_token", access_token, take).await
+    }
+
+    /// Hands over each open session, in the order of their numbers, as its rows say: activity may be ahead of them, in the
+    /// log after [`Loaded::settled`].
+    pub async fn each_open_session(&self, take: impl FnMut(OpenSession)) -> Result<(), StoreError> {
+        let sql = format!(
+            "select {WHOLE_SESSION}, t.secret_hash as token_hash, t.issued_at as token_issued_at, \
+             t.expires_at as token_ends_at, m.id_hash as mcp_hash from session s indexed by session_open \
+             left join session_detail d using (number) left join session_activity a using (number) \
+             left join session_token t on t.session = s.number left join mcp_session m on m.session = s.number \
+             where s.state <> 0 order by s.number"
+        );
+        self.each(&sql, open_session, take).await
+    }
+
+    async fn each<Value>(
+        &self,
+        sql: &str,
+        read: fn(&SqliteRow) -> Result<Value, StoreError>,
+        mut take: impl FnMut(Value),
+    ) -> Result<(), StoreError> {
+        // At start-up nobody writes, so that a reader may be long.
+        let mut rows = sqlx::query(AssertSqlSafe(sql)).fetch(&self.pool);
+        while let Some(row) = rows.try_next().await? {
+            take(read(&row)?);
+        }
+        Ok(())
+    }
+
+    /// When the bars that are in force were recorded, looked up one by one: there are few.
+    async fn bars(&self, loaded: &Loaded) -> Result<Vec<(Position, Time)>, StoreError> {
+        let standing = loaded.items.iter().filter_map(|item| match item {
+            Item::Principal(standing) => Some(standing.barred_before),
+            _ => None,
+        });
+        let organizations = loaded.organizations.iter().map(|one| one.barred_before);
+        let applications = loaded.applications.iter().map(|one| one.barred_before);
+        let mut bars = Vec::new();
+        for position in standing.chain(organizations).chain(applications).filter(|at| *at > Position(0)) {
+            if let Some(entry) = self.event(position).await? {
+                bars.push((position, entry.recorded.recorded_at));
+            }
+        }
+        Ok(bars)
+    }
+
+    async fn all<Value>(
+        &self,
+        sql: &'static str,
+        read: fn(&SqliteRow) -> Result<Value, StoreError>,
+    ) -> Result<Vec<Value>, StoreError> {
+        sqlx::query(sql).fetch_all(&self.pool).await?.iter().map(read).collect()
+    }
+}
+
+impl Entry {
+    /// What the fold of a session needs from the envelope.
+    pub fn envelope(&self) -> Envelope {
+        Envelope {
+            number: SessionNumber(self.recorded.stream.number),
+            organization: self.recorded.organization,
+            application: self.recorded.application.unwrap_or_default(),
+            actor: self.recorded.actor,
+            occurred_at: self.recorded.occurred_at,
+            head: self.head(),
+        }
+    }
+
+    /// Where the stream stands after this event.
+    pub fn head(&self) -> sessiond_core::ids::Head {
+        sessiond_core::ids::Head {
+            version: self.recorded.version,
+            position: self.recorded.position,
+            hash: self.hash,
+        }
+    }
+}
+
+fn open_session(row: &SqliteRow) -> Result<OpenSession, StoreError> {
+    let token = match row.try_get::<Option<&[u8]>, _>("token_hash")? {
+        Some(_) => Some(SessionToken {
+            secret_hash: bytes32(row, "token_hash")?,
+            issued_at: Position(row.try_get("token_issued_at")?),
+            expires_at: time(row.try_get("token_ends_at")?),
+        }),
+        None => None,
+    };
+    let mcp_hash = match row.try_get::<Option<&[u8]>, _>("mcp_hash")? {
+        Some(_) => Some(bytes32(row, "mcp_hash")?),
+        None => None,
+    };
+    Ok(OpenSession { row: whole_session(row)?, token, mcp_hash })
+}
+
+fn key_secret(row: &SqliteRow) -> Result<KeySecret, StoreError> {
+    Ok(KeySecret {
+        id: row.try_get("id")?,
+        hash: bytes32(row, "secret_hash")?,
+        used_at: row.try_get::<Option<i64>, _>("last_used_at")?.map(time),
+    })
+}

@@ -1,0 +1,229 @@
+//! The log, read in pages: as it is, and for feeds and histories with the public ids of what its events are about.
+
+use sessiond_core::Time;
+use sessiond_core::ids::{ApplicationNumber, OrganizationNumber, Position, SessionNumber};
+use sessiond_core::session::event::ACTIVITY;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{AssertSqlSafe, Row};
+
+use super::{Reader, entry};
+use crate::StoreError;
+use crate::row::{Addressed, Entry};
+
+impl Reader {
+    /// The log after a position, oldest first.
+    pub async fn log(&self, after: Position, limit: i64) -> Result<Vec<Entry>, StoreError> {
+        let sql = "select * from event where position > ? order by position limit ?";
+        let rows = sqlx::query(sql).bind(after.0).bind(limit).fetch_all(&self.pool).await?;
+        rows.iter().map(entry).collect()
+    }
+
+    // ---- for feeds: events with the public ids of what they are about ----
+
+    /// The log after a position and up to another, oldest first; without activity unless asked for.
+    pub async fn addressed_log(
+        &self,
+        after: Position,
+        up_to: Position,
+        activity: bool,
+        limit: i64,
+    ) -> Result<Vec<Addressed>, StoreError> {
+        let sql = addressed(
+            "e.position > ? and e.position <= ? and (? or +e.type <> 'activity_recorded') order by e.position",
+        );
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(after.0).bind(up_to.0).bind(activity).bind(limit);
+        query.fetch_all(&self.pool).await?.iter().map(addressed_entry).collect()
+    }
+
+    /// An application's events after a position, oldest first; without activity, by an index of their own.
+    pub async fn addressed_application_log(
+        &self,
+        application: ApplicationNumber,
+        after: Position,
+        activity: bool,
+        limit: i64,
+    ) -> Result<Vec<Addressed>, StoreError> {
+        let sql = addressed(if activity {
+            "+e.application = ? and e.position > ? order by e.position"
+        } else {
+            "e.application = ? and e.position > ? and e.type <> 'activity_recorded' order by e.position"
+        });
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(application.0).bind(after.0).bind(limit);
+        query.fetch_all(&self.pool).await?.iter().map(addressed_entry).collect()
+    }
+
+    /// A session's events after a position, oldest first; without activity, by an index of their own.
+    pub async fn addressed_session_log(
+        &self,
+        session: SessionNumber,
+        after: Position,
+        activity: bool,
+        limit: i64,
+    ) -> Result<Vec<Addressed>, StoreError> {
+        let sql = addressed(if activity {
+            "+e.stream_kind = 4 and +e.stream_number = ? and e.position > ? order by e.position"
+        } else {
+            "e.stream_kind = 4 and e.stream_number = ? and e.position > ? and e.type <> 'activity_recorded' \
+             order by e.version"
+        });
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(session.0).bind(after.0).bind(limit);
+        query.fetch_all(&self.pool).await?.iter().map(addressed_entry).collect()
+    }
+
+    /// A session's events, newest first, from a position of its own on. Without activity by an index; with it along the
+    /// chain of its events.
+    pub async fn session_history(
+        &self,
+        session: SessionNumber,
+        newest: Position,
+        activity: bool,
+        limit: i64,
+    ) -> Result<Vec<Addressed>, StoreError> {
+        let rows = if activity {
+            let sql = "with recursive chain(position, previous, nth) as (\
+                 select position, previous_position, 1 from event where position = ?1 \
+                 union all select e.position, e.previous_position, nth + 1 from chain \
+                 cross join event e on e.position = chain.previous where nth < ?3) \
+                 select e.*, s.id as session_id, s.resource, d.client_session_id, a.id as application_id, \
+                 r.id as revocation_id from chain cross join event e on e.position = chain.position \
+                 left join session s on s.number = ?2 left join session_detail d on s.resource is not null \
+                 and d.number = s.number left join application a on a.number = e.application \
+                 left join revocation r on r.number = e.revocation order by e.position desc";
+            let query = sqlx::query(sql).bind(newest.0).bind(session.0).bind(limit);
+            query.fetch_all(&self.pool).await?
+        } else {
+            let sql = addressed(
+                "e.stream_kind = 4 and e.stream_number = ? and e.position <= ? \
+                 and e.type <> 'activity_recorded' order by e.version desc",
+            );
+            let query = sqlx::query(AssertSqlSafe(sql)).bind(session.0).bind(newest.0).bind(limit);
+            query.fetch_all(&self.pool).await?
+        };
+        rows.iter().map(addressed_entry).collect()
+    }
+
+    /// An organization's events after a position and up to another, oldest first, of one application alone where that is
+    /// asked for. Without activity by an index.
+    pub async fn organization_log(
+        &self,
+        organization: OrganizationNumber,
+        application: Option<ApplicationNumber>,
+        after: Position,
+        up_to: Position,
+        activity: bool,
+        limit: i64,
+    ) -> Result<Vec<Addressed>, StoreError> {
+        let own = "and (?4 is null or +e.application = ?4)";
+        let condition = if activity {
+            format!("+e.organization = ?1 and e.position > ?2 and e.position <= ?3 {own} order by e.position")
+        } else {
+            format!(
+                "e.organization = ?1 and e.position > ?2 and e.position <= ?3 {own} \
+                 and e.type <> 'activity_recorded' order by e.position"
+            )
+        };
+        let query = sqlx::query(AssertSqlSafe(addressed(&condition)))
+            .bind(organization.0)
+            .bind(after.0)
+            .bind(up_to.0)
+            .bind(application.map(|number| number.0))
+            .bind(limit);
+        query.fetch_all(&self.pool).await?.iter().map(addressed_entry).collect()
+    }
+
+    /// The last position that was recorded before an instant. Times never fall along the log, so halving finds it.
+    pub async fn last_recorded_before(&self, instant: Time) -> Result<Position, StoreError> {
+        let (mut before, mut beyond) = (0, self.head().await?.0 + 1);
+        while beyond - before > 1 {
+            let middle = before + (beyond - before) / 2;
+            let recorded_at: Option<i64> =
+                sqlx::query_scalar("select recorded_at from event where position = ?")
+                    .bind(middle)
+                    .fetch_optional(&self.pool)
+                    .await?;
+            if recorded_at.is_some_and(|at| at < instant.timestamp_millis()) {
+                before = middle;
+            } else {
+                beyond = middle;
+            }
+        }
+        Ok(Position(before))
+    }
+
+    /// Old activity bodies that may go: for each activity event after `after` recorded before `before`, the activity
+    /// event before it in its stream. So a session's last one always stays. Returns what may go and how far it looked.
+    pub async fn prunable(
+        &self,
+        before: Time,
+        limit: i64,
+    ) -> Result<(Vec<(Position, [u8; 32])>, Option<Position>), StoreError> {
+        let after: i64 = self.mark("pruned").await?.0;
+        let rows = sqlx::query(
+            "select position, previous_position from event where position > ? and recorded_at < ? \
+             order by position limit ?",
+        )
+        .bind(after)
+        .bind(before.timestamp_millis())
+        .bind(limit)
+        .fetch_all(&self.pool)
+        .await?;
+        let mut prunable = Vec::new();
+        let mut up_to = None;
+        for row in rows {
+            let position: i64 = row.try_get("position")?;
+            up_to = Some(Position(position));
+            let later = self.event(Position(position)).await?;
+            if later.as_ref().is_none_or(|entry| entry.recorded.event.name() != ACTIVITY) {
+                continue;
+            }
+            let mut previous = Position(row.try_get("previous_position")?);
+            while let Some(entry) = self.event(previous).await? {
+                if entry.recorded.event.name() == ACTIVITY {
+                    prunable.push((entry.recorded.position, entry.digest));
+                    break;
+                }
+                previous = entry.recorded.previous_position;
+            }
+        }
+        Ok((prunable, up_to))
+    }
+
+    /// The event at a position.
+    pub async fn event(&self, position: Position) -> Result<Option<Entry>, StoreError> {
+        let row = sqlx::query("select * from event where position = ?")
+            .bind(position.0)
+            .fetch_optional(&self.pool)
+            .await?;
+        row.as_ref().map(entry).transpose()
+    }
+
+    pub async fn mark(&self, name: &'static str) -> Result<Position, StoreError> {
+        let position: Option<i64> = sqlx::query_scalar("select position from mark where name = ?")
+            .bind(name)
+            .fetch_optional(&self.pool)
+            .await?;
+        Ok(Position(position.unwrap_or(0)))
+    }
+}
+
+fn addressed(condition: &str) -> String {
+    format!(
+        "select e.*, s.id as session_id, s.resource, d.client_session_id, a.id as application_id, \
+         r.id as revocation_id from event e \
+         left join session s on e.stream_kind = 4 and s.number = e.stream_number \
+         left join session_detail d on s.resource is not null and d.number = s.number \
+         left join application a on a.number = e.application left join revocation r on r.number = e.revocation \
+         where {condition} limit ?"
+    )
+}
+
+fn addressed_entry(row: &SqliteRow) -> Result<Addressed, StoreError> {
+    Ok(Addressed {
+        entry: entry(row)?,
+        session_id: row.try_get("session_id")?,
+        application_id: row.try_get("application_id")?,
+        revocation_id: row.try_get("revocation_id")?,
+        resource: row.try_get("resource")?,
+        client_session_id: row.try_get("client_session_id")?,
+    })
+}

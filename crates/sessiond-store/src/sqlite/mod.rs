@@ -1,0 +1,428 @@
+//! SQLite behind the seam: one connection that writes, a few that read.
+
+mod check;
+mod files;
+mod insert;
+mod lines;
+mod load;
+mod log;
+mod look;
+mod read;
+mod rebuild;
+mod webhooks;
+mod write;
+
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+use sessiond_core::Time;
+use sessiond_core::actor::{Actor, ActorKind};
+use sessiond_core::chain::body_digest;
+use sessiond_core::event::{Event, Recorded};
+use sessiond_core::ids::{
+    ApplicationNumber, Head, OrganizationNumber, Position, PrincipalNumber, RevocationNumber,
+    ServiceAccountNumber, SessionNumber, Stream, StreamKind,
+};
+use sessiond_core::item::Item;
+use sessiond_core::kind::Kind;
+use sessiond_core::once::Outcome;
+use sessiond_core::phase::{Outcome as WorkOutcome, Phase};
+use sessiond_core::policy::{Preset, SessionPolicy};
+use sessiond_core::reason::Reason;
+use sessiond_core::scope::Scopes;
+use sessiond_core::session::Session;
+use sessiond_core::session::ended::Ended;
+use sessiond_core::session::event::Counts;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous};
+use sqlx::{Row, SqliteConnection};
+use uuid::Uuid;
+
+use super::StoreError;
+use crate::row::{
+    AccessToken, Application, Detail, Entry, Organization, Revocation, ServiceAccount, SessionRow,
+};
+
+pub use lines::{Bounds, Forget, Forgotten, LinesReader, LinesWriter, Stretch, Tail};
+pub use look::{Found, Witnesses, look};
+pub use read::{EndedPage, EndedTerminal, Reader};
+pub use rebuild::rebuild;
+pub use write::{Health, Writer};
+
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/sqlite");
+
+/// The first SQLite without the WAL-reset corruption: https://sqlite.org/releaselog/3_51_3.html
+const OLDEST_SQLITE: (u32, u32, u32) = (3, 51, 3);
+
+/// How long a statement waits for another connection's lock.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Where a URL points, and what it says beyond that.
+fn location(url: &str) -> Result<SqliteConnectOptions, StoreError> {
+    Ok(SqliteConnectOptions::from_str(url)?)
+}
+
+fn options(url: &str) -> Result<SqliteConnectOptions, StoreError> {
+    Ok(location(url)?
+        // Small pages: a commit of a few events rewrites the page at the log's end, and that is most of what it writes.
+        .page_size(PAGE_SIZE)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(PATIENCE)
+        .statement_cache_capacity(256)
+        .pragma("wal_autocheckpoint", "0")
+        // What is erased is overwritten, in the file too.
+        .pragma("secure_delete", "on")
+        .pragma("cache_size", "-65536"))
+}
+
+/// Bytes in the write-ahead log of a database file.
+fn wal_bytes(database: &Path) -> u64 {
+    let mut path = database.as_os_str().to_owned();
+    path.push("-wal");
+    std::fs::metadata(path).map_or(0, |metadata| metadata.len())
+}
+
+/// Bytes of a database page, fixed when the file is made. `docs/decisions/0003-small-pages-and-whole-batches.md` has the figures.
+const PAGE_SIZE: u32 = 1024;
+
+async fn migrate(
+    migrations: &sqlx::migrate::Migrator,
+    connection: &mut SqliteConnection,
+) -> Result<(), StoreError> {
+    use sqlx::migrate::MigrateError;
+    migrations.run(connection).await.map_err(|error| match error {
+        MigrateError::VersionMissing(version) => StoreError::Failed(format!(
+            "the database was written by a newer sessiond (it has migration {version}, which this one does not know); \
+             start the newer one"
+        )),
+        MigrateError::ExecuteMigration(error, version) => match error.into() {
+            StoreError::Failed(what) => StoreError::Failed(format!("migration {version}: {what}")),
+            other => other,
+        },
+        MigrateError::Execute(error) => error.into(),
+        error => StoreError::Failed(error.to_string()),
+    })
+}
+
+// ---- from rows to values -------------------------------------------------------------------------------------------
+
+fn time(milliseconds: i64) -> Time {
+    Time::from_timestamp_millis(milliseconds).unwrap_or_default()
+}
+
+fn optional_time(row: &SqliteRow, column: &str) -> Result<Option<Time>, sqlx::Error> {
+    Ok(row.try_get::<Option<i64>, _>(column)?.map(time))
+}
+
+fn bytes32(row: &SqliteRow, column: &str) -> Result<[u8; 32], StoreError> {
+    let bytes: &[u8] = row.try_get(column)?;
+    bytes.try_into().map_err(|_| damaged(row, format!("{column} has {} bytes, not 32", bytes.len())))
+}
+
+fn count(row: &SqliteRow, column: &str) -> Result<u64, StoreError> {
+    let number: i64 = row.try_get(column)?;
+    u64::try_from(number).map_err(|_| damaged(row, format!("{column} is negative")))
+}
+
+fn short(row: &SqliteRow, column: &str) -> Result<u32, StoreError> {
+    let number: i64 = row.try_get(column)?;
+    u32::try_from(number).map_err(|_| damaged(row, format!("{column} is out of range")))
+}
+
+fn damaged(row: &SqliteRow, what: String) -> StoreError {
+    StoreError::Damaged {
+        position: row.try_get("position").or_else(|_| row.try_get("head")).unwrap_or(0),
+        what,
+    }
+}
+
+fn head(row: &SqliteRow) -> Result<Head, StoreError> {
+    Ok(Head {
+        version: row.try_get("version")?,
+        position: Position(row.try_get("head")?),
+        hash: bytes32(row, "hash")?,
+    })
+}
+
+fn organization(row: &SqliteRow) -> Result<Organization, StoreError> {
+    Ok(Organization {
+        number: OrganizationNumber(row.try_get("number")?),
+        id: row.try_get("id")?,
+        name: row.try_get("name")?,
+        created_at: time(row.try_get("created_at")?),
+        barred_before: Position(row.try_get("barred_before")?),
+        issuers: json(row, "issuers")?,
+        head: head(row)?,
+    })
+}
+
+/// What a column holds as JSON.
+fn json<T: serde::de::DeserializeOwned>(row: &SqliteRow, column: &str) -> Result<T, StoreError> {
+    let text: &str = row.try_get(column)?;
+    serde_json::from_str(text).map_err(|error| damaged(row, format!("{column}: {error}")))
+}
+
+/// The same where there may be nothing.
+fn optional_json<T: serde::de::DeserializeOwned>(
+    row: &SqliteRow,
+    column: &str,
+) -> Result<Option<T>, StoreError> {
+    match row.try_get::<Option<&str>, _>(column)? {
+        Some(_) => json(row, column).map(Some),
+        None => Ok(None),
+    }
+}
+
+fn item(row: &SqliteRow) -> Result<Item, StoreError> {
+    let kind = row.try_get("kind")?;
+    let kind =
+        StreamKind::from_code(kind).ok_or_else(|| damaged(row, format!("unknown kind {kind} of item")))?;
+    Item::read(kind, row.try_get("state")?, head(row)?)
+        .map_err(|error| damaged(row, format!("state: {error}")))?
+        .ok_or_else(|| damaged(row, format!("{} is no kind of item", kind.word())))
+}
+
+fn application(row: &SqliteRow) -> Result<Application, StoreError> {
+    Ok(Application {
+        number: ApplicationNumber(row.try_get("number")?),
+        id: row.try_get("id")?,
+        organization: OrganizationNumber(row.try_get("organization")?),
+        name: row.try_get("name")?,
+        description: row.try_get("description")?,
+        oauth: json(row, "oauth")?,
+        on_the_way: row.try_get("on_the_way")?,
+        upstream: row.try_get("upstream")?,
+        upstream_credential: optional_json(row, "upstream_credential")?,
+        upstream_headers: optional_json(row, "upstream_headers")?,
+        policy: optional_json(row, "policy")?,
+        created_at: time(row.try_get("created_at")?),
+        updated_at: time(row.try_get("updated_at")?),
+        archived_at: optional_time(row, "archived_at")?,
+        barred_before: Position(row.try_get("barred_before")?),
+        head: head(row)?,
+    })
+}
+
+fn service_account(row: &SqliteRow) -> Result<ServiceAccount, StoreError> {
+    Ok(ServiceAccount {
+        number: ServiceAccountNumber(row.try_get("number")?),
+        id: row.try_get("id")?,
+        organization: OrganizationNumber(row.try_get("organization")?),
+        name: row.try_get("name")?,
+        client_id: row.try_get("client_id")?,
+        scopes: Scopes::parse(row.try_get("scopes")?).0,
+        application: row.try_get::<Option<i64>, _>("application")?.map(ApplicationNumber),
+        created_at: time(row.try_get("created_at")?),
+        archived_at: optional_time(row, "archived_at")?,
+        head: head(row)?,
+    })
+}
+
+fn revocation(row: &SqliteRow) -> Result<Revocation, StoreError> {
+    Ok(Revocation {
+        number: RevocationNumber(row.try_get("number")?),
+        id: row.try_get("id")?,
+        organization: OrganizationNumber(row.try_get("organization")?),
+        filter: json(row, "filter")?,
+        reason: reason(row, row.try_get("reason")?)?,
+        note: row.try_get("note")?,
+        fence: Position(row.try_get("fence")?),
+        instant: time(row.try_get("instant")?),
+        ended_at: optional_time(row, "ended_at")?,
+        disconnected_count: count(row, "disconnected_count")?,
+        head: head(row)?,
+    })
+}
+
+fn reason(row: &SqliteRow, word: &str) -> Result<Reason, StoreError> {
+    Reason::from_word(word).ok_or_else(|| damaged(row, format!("unknown reason {word:?}")))
+}
+
+/// What a column's word stands for, where there is one.
+fn word_of<T>(row: &SqliteRow, column: &str, read: fn(&str) -> Option<T>) -> Result<Option<T>, StoreError> {
+    let word: Option<&str> = row.try_get(column)?;
+    word.map(|word| read(word).ok_or_else(|| damaged(row, format!("unknown {column} {word:?}")))).transpose()
+}
+
+/// The lifecycle row alone: its activity columns may be behind.
+fn session(row: &SqliteRow) -> Result<Session, StoreError> {
+    let kind: &str = row.try_get("kind")?;
+    let owner_kind = row.try_get("owner_kind")?;
+    let ended_reason: Option<&str> = row.try_get("ended_reason")?;
+    let token_lifetime: Option<i64> = row.try_get("token_lifetime")?;
+    let unused_after: Option<i64> = row.try_get("unused_after")?;
+    let ended = match (optional_time(row, "ended_at")?, ended_reason) {
+        (Some(at), Some(word)) => Some(Ended {
+            at,
+            reason: reason(row, word)?,
+            outcome: word_of(row, "ended_outcome", WorkOutcome::from_word)?,
+        }),
+        _ => None,
+    };
+    Ok(Session {
+        number: SessionNumber(row.try_get("number")?),
+        id: row.try_get("id")?,
+        organization: OrganizationNumber(row.try_get("organization")?),
+        application: ApplicationNumber(row.try_get("application")?),
+        principal: PrincipalNumber(row.try_get("principal")?),
+        owner: Actor {
+            kind: ActorKind::from_code(owner_kind)
+                .ok_or_else(|| damaged(row, "unknown owner kind".into()))?,
+            id: row.try_get("owner_id")?,
+        },
+        kind: Kind::from_word(kind).ok_or_else(|| damaged(row, format!("unknown kind {kind:?}")))?,
+        policy: SessionPolicy {
+            idle_after: short(row, "idle_after")?,
+            stale_after: short(row, "stale_after")?,
+            absolute_lifetime: short(row, "absolute_lifetime")?,
+            token_lifetime: token_lifetime.map(|_| short(row, "token_lifetime")).transpose()?,
+            unused_after: unused_after.map(|_| short(row, "unused_after")).transpose()?,
+            preset: word_of(row, "preset", Preset::from_word)?,
+        },
+        connected_at: time(row.try_get("connected_at")?),
+        connected_at_position: Position(row.try_get("connected_head")?),
+        lifetime_ends_at: time(row.try_get("lifetime_ends_at")?),
+        token_expires_at: time(row.try_get("token_expires_at")?),
+        expiry_announced: optional_time(row, "expiry_announced")?,
+        last_active_at: time(row.try_get("last_active_at")?),
+        total: Counts {
+            requests: count(row, "requests")?,
+            bytes_in: count(row, "bytes_in")?,
+            bytes_out: count(row, "bytes_out")?,
+        },
+        credential: row.try_get("credential")?,
+        suspended_at: optional_time(row, "suspended_at")?,
+        resumed_at: optional_time(row, "resumed_at")?,
+        resource: row.try_get("resource")?,
+        phase: word_of(row, "phase", Phase::from_word)?,
+        throughput: optional_json(row, "throughput")?,
+        ended,
+        message: row.try_get("message")?,
+        head: head(row)?,
+    })
+}
+
+/// Columns of a whole session: lifecycle, details, and the hot columns under names of their own.
+const WHOLE_SESSION: &str = "s.*, d.name, d.hostname, d.user_agent, d.client_info, d.ip, d.client_session_id, \
+     d.token_identifier, d.protocol_version, d.client, d.anchor, a.last_active_at as hot_last_active_at, \
+     a.requests as hot_requests, a.bytes_in as hot_bytes_in, a.bytes_out as hot_bytes_out, a.version as hot_version, a.head as hot_head, \
+     a.hash as hot_hash, a.throughput as hot_throughput";
+
+/// A session with its details and whichever of its two rows is newer.
+fn whole_session(row: &SqliteRow) -> Result<SessionRow, StoreError> {
+    let mut session = session(row)?;
+    let hot_version: Option<i64> = row.try_get("hot_version")?;
+    if let Some(version) = hot_version.filter(|version| *version > session.head.version) {
+        session.last_active_at = time(row.try_get("hot_last_active_at")?);
+        session.total = Counts {
+            requests: count(row, "hot_requests")?,
+            bytes_in: count(row, "hot_bytes_in")?,
+            bytes_out: count(row, "hot_bytes_out")?,
+        };
+        session.throughput = optional_json(row, "hot_throughput")?;
+        session.head =
+            Head { version, position: Position(row.try_get("hot_head")?), hash: bytes32(row, "hot_hash")? };
+    }
+    Ok(SessionRow { session, detail: detail(row)? })
+}
+
+fn detail(row: &SqliteRow) -> Result<Detail, StoreError> {
+    Ok(Detail {
+        name: row.try_get("name")?,
+        hostname: row.try_get("hostname")?,
+        user_agent: row.try_get("user_agent")?,
+        client_info: row.try_get("client_info")?,
+        ip: row.try_get("ip")?,
+        anchor: row.try_get("anchor")?,
+        client_session_id: row.try_get("client_session_id")?,
+        token_identifier: row.try_get("token_identifier")?,
+        protocol_version: row.try_get("protocol_version")?,
+        client: row.try_get("client")?,
+    })
+}
+
+fn outcome(row: &SqliteRow) -> Result<Outcome, StoreError> {
+    let salt: &[u8] = row.try_get("salt")?;
+    Ok(Outcome {
+        key: bytes32(row, "key")?,
+        fingerprint: bytes32(row, "fingerprint")?,
+        salt: salt.try_into().map_err(|_| damaged(row, "salt is not 16 bytes".to_owned()))?,
+        done: row.try_get("outcome")?,
+        recorded_at: time(row.try_get("recorded_at")?),
+    })
+}
+
+fn access_token(row: &SqliteRow) -> Result<AccessToken, StoreError> {
+    let client_kind = row.try_get("client_kind")?;
+    Ok(AccessToken {
+        id: row.try_get("id")?,
+        secret_hash: bytes32(row, "secret_hash")?,
+        organization: OrganizationNumber(row.try_get("organization")?),
+        client_kind: ActorKind::from_code(client_kind)
+            .ok_or_else(|| damaged(row, "unknown client kind".to_owned()))?,
+        client: row.try_get("client")?,
+        scopes: Scopes::parse(row.try_get("scopes")?).0,
+        issued_at: Position(row.try_get("issued_at")?),
+        expires_at: time(row.try_get("expires_at")?),
+        barred: row.try_get("barred")?,
+        audience: row.try_get("audience")?,
+    })
+}
+
+/// An event as stored. A pruned body reads as an [`Event::Unknown`] with a null body.
+fn entry(row: &SqliteRow) -> Result<Entry, StoreError> {
+    let name: &str = row.try_get("type")?;
+    let body: Option<String> = row.try_get("body")?;
+    let (event, digest) = match &body {
+        Some(body) => {
+            let event =
+                Event::parse(name, body).map_err(|error| damaged(row, format!("body of {name}: {error}")))?;
+            // Kept where the body is not any more what was hashed.
+            let kept: Option<&[u8]> = row.try_get("body_digest")?;
+            (event, if kept.is_some() { bytes32(row, "body_digest")? } else { body_digest(body) })
+        }
+        None => (
+            Event::Unknown { name: name.to_owned(), body: serde_json::Value::Null },
+            bytes32(row, "body_digest")?,
+        ),
+    };
+    let (stream_kind, actor_kind) = (row.try_get("stream_kind")?, row.try_get("actor_kind")?);
+    let commit_hash: Option<&[u8]> = row.try_get("commit_hash")?;
+    let recorded = Recorded {
+        position: Position(row.try_get("position")?),
+        stream: Stream {
+            kind: StreamKind::from_code(stream_kind)
+                .ok_or_else(|| damaged(row, format!("unknown stream kind {stream_kind}")))?,
+            number: row.try_get("stream_number")?,
+        },
+        version: row.try_get("version")?,
+        previous_position: Position(row.try_get("previous_position")?),
+        occurred_at: time(row.try_get("occurred_at")?),
+        recorded_at: time(row.try_get("recorded_at")?),
+        organization: OrganizationNumber(row.try_get("organization")?),
+        application: row.try_get::<Option<i64>, _>("application")?.map(ApplicationNumber),
+        actor: Actor {
+            kind: ActorKind::from_code(actor_kind)
+                .ok_or_else(|| damaged(row, format!("unknown actor kind {actor_kind}")))?,
+            id: row.try_get::<Option<Uuid>, _>("actor_id")?.unwrap_or_default(),
+        },
+        revocation: row.try_get::<Option<i64>, _>("revocation")?.map(RevocationNumber),
+        request_id: row.try_get("request_id")?,
+        traceparent: row.try_get("traceparent")?,
+        event,
+        personal: row.try_get("personal")?,
+    };
+    Ok(Entry {
+        recorded,
+        body: body.unwrap_or_default(),
+        digest,
+        hash: bytes32(row, "hash")?,
+        commit_hash: match commit_hash {
+            Some(bytes) => {
+                Some(bytes.try_into().map_err(|_| damaged(row, "commit_hash is not 32 bytes".into()))?)
+            }
+            None => None,
+        },
+    })
+}

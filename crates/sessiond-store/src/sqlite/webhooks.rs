@@ -1,0 +1,177 @@
+//! What stands beside the log for webhooks: their secrets, how far each has been served, and deliveries. Many rows go
+//! in one statement as JSON: an upsert of rows of bound values needs as many arguments as SQLite allows at once.
+
+use serde_json::{Value, json};
+use sessiond_core::Time;
+use sessiond_core::delivery::{Delivery, DeliveryStatus};
+use sessiond_core::ids::Position;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{AssertSqlSafe, Row};
+use uuid::Uuid;
+
+use super::{Reader, Writer, optional_time, short, time};
+use crate::StoreError;
+use crate::row::{SideWrite, WebhookSecret};
+
+// A webhook that has no secret any more is deleted: what comes of its last attempts is not kept.
+
+const DELIVERIES: &str = "insert into webhook_delivery (webhook, position, stream, attempts, next_at, delivered_at, \
+     failed_at, status, error, created_at, updated_at) \
+     select unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, \
+     value ->> 7, value ->> 8, value ->> 9, value ->> 10 from json_each(?) \
+     where exists (select 1 from webhook_secret where id = unhex(value ->> 0)) \
+     on conflict (webhook, position) do update set attempts = excluded.attempts, next_at = excluded.next_at, \
+     delivered_at = excluded.delivered_at, failed_at = excluded.failed_at, status = excluded.status, \
+     error = excluded.error, updated_at = excluded.updated_at";
+
+const PROGRESS: &str = "insert into webhook_progress (id, position) \
+     select unhex(value ->> 0), value ->> 1 from json_each(?) \
+     where exists (select 1 from webhook_secret where id = unhex(value ->> 0)) \
+     on conflict (id) do update set position = excluded.position";
+
+const FORGET_DELIVERIES: &str = "delete from webhook_delivery where (webhook, position) in (\
+     select webhook, position from webhook_delivery indexed by webhook_delivery_over \
+     where next_at is null and updated_at < ? and (failed_at is null or updated_at < ?) limit 5000)";
+
+const FORGET_DELIVERIES_OF: &str = "delete from webhook_delivery where (webhook, position) in (\
+     select webhook, position from webhook_delivery where webhook = ? limit 5000)";
+
+impl Writer {
+    pub(super) async fn write_webhook(&mut self, side: &SideWrite) -> Result<(), StoreError> {
+        let query = match side {
+            SideWrite::WebhookSecret { id, sealed } => {
+                sqlx::query("insert into webhook_secret (id, sealed) values (?, ?)").bind(id).bind(sealed)
+            }
+            SideWrite::RotateWebhookSecret { id, sealed, before_until } => {
+                let sql =
+                    "update webhook_secret set before = sealed, before_until = ?, sealed = ? where id = ?";
+                sqlx::query(sql).bind(before_until.timestamp_millis()).bind(sealed).bind(id)
+            }
+            SideWrite::ForgetWebhook(id) => {
+                sqlx::query("delete from webhook_progress where id = ?")
+                    .bind(id)
+                    .execute(&mut self.connection)
+                    .await?;
+                sqlx::query("delete from webhook_secret where id = ?").bind(id)
+            }
+            SideWrite::ForgetDeliveriesOf(id) => sqlx::query(FORGET_DELIVERIES_OF).bind(id),
+            SideWrite::Deliveries { rows, progress } => {
+                return self.write_deliveries(rows, progress).await;
+            }
+            SideWrite::ForgetDeliveries { before, failed_before } => sqlx::query(FORGET_DELIVERIES)
+                .bind(before.timestamp_millis())
+                .bind(failed_before.timestamp_millis()),
+            _ => return Ok(()),
+        };
+        query.execute(&mut self.connection).await?;
+        Ok(())
+    }
+
+    async fn write_deliveries(
+        &mut self,
+        rows: &[Delivery],
+        progress: &[(Uuid, Position)],
+    ) -> Result<(), StoreError> {
+        let rows: Vec<Value> = rows.iter().map(delivery_values).collect();
+        let progress: Vec<Value> =
+            progress.iter().map(|(id, position)| json!([id.simple().to_string(), position.0])).collect();
+        for (sql, values) in [(DELIVERIES, rows), (PROGRESS, progress)] {
+            if !values.is_empty() {
+                let values = Value::from(values).to_string();
+                sqlx::query(sql).bind(values).execute(&mut self.connection).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn delivery_values(row: &Delivery) -> Value {
+    let milliseconds = |time: Option<Time>| time.map(|time| time.timestamp_millis());
+    json!([
+        row.webhook.simple().to_string(),
+        row.position.0,
+        row.stream,
+        row.attempts,
+        milliseconds(row.next_at),
+        milliseconds(row.delivered_at),
+        milliseconds(row.failed_at),
+        row.status,
+        row.error,
+        row.created_at.timestamp_millis(),
+        row.updated_at.timestamp_millis(),
+    ])
+}
+
+impl Reader {
+    /// A webhook's signing secrets.
+    pub async fn webhook_secret(&self, id: Uuid) -> Result<Option<WebhookSecret>, StoreError> {
+        let sql = "select sealed, before, before_until from webhook_secret where id = ?";
+        let Some(row) = sqlx::query(sql).bind(id).fetch_optional(&self.pool).await? else { return Ok(None) };
+        let before: Option<Vec<u8>> = row.try_get("before")?;
+        let before = before.zip(optional_time(&row, "before_until")?);
+        Ok(Some(WebhookSecret { sealed: row.try_get("sealed")?, before }))
+    }
+
+    /// How far each webhook has been served.
+    pub async fn webhook_progress(&self) -> Result<Vec<(Uuid, Position)>, StoreError> {
+        let rows = sqlx::query("select id, position from webhook_progress").fetch_all(&self.pool).await?;
+        rows.iter().map(|row| Ok((row.try_get("id")?, Position(row.try_get("position")?)))).collect()
+    }
+
+    /// A webhook's deliveries that are not over, oldest first.
+    pub async fn pending_deliveries(&self, webhook: Uuid) -> Result<Vec<Delivery>, StoreError> {
+        let sql = "select * from webhook_delivery indexed by webhook_delivery_pending \
+                   where webhook = ? and next_at is not null order by position";
+        sqlx::query(sql).bind(webhook).fetch_all(&self.pool).await?.iter().map(delivery).collect()
+    }
+
+    /// One delivery.
+    pub async fn delivery(&self, webhook: Uuid, position: Position) -> Result<Option<Delivery>, StoreError> {
+        let sql = "select * from webhook_delivery where webhook = ? and position = ?";
+        let row = sqlx::query(sql).bind(webhook).bind(position.0).fetch_optional(&self.pool).await?;
+        row.as_ref().map(delivery).transpose()
+    }
+
+    /// A webhook's deliveries before a position, newest first; of one status alone where that is asked for.
+    pub async fn deliveries(
+        &self,
+        webhook: Uuid,
+        status: Option<DeliveryStatus>,
+        before: Position,
+        limit: u32,
+    ) -> Result<Vec<Delivery>, StoreError> {
+        // Few are pending or failed: these two have indexes of their own, which SQLite would pass over for the key.
+        let (index, of_status) = match status {
+            None => ("", ""),
+            Some(DeliveryStatus::Pending) => {
+                ("indexed by webhook_delivery_pending", "and next_at is not null")
+            }
+            Some(DeliveryStatus::Delivered) => ("", "and delivered_at is not null and next_at is null"),
+            Some(DeliveryStatus::Failed) => {
+                ("indexed by webhook_delivery_failed", "and failed_at is not null")
+            }
+        };
+        let sql = format!(
+            "select * from webhook_delivery {index} where webhook = ? and position < ? {of_status} \
+             order by position desc limit ?"
+        );
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(webhook).bind(before.0).bind(limit);
+        query.fetch_all(&self.pool).await?.iter().map(delivery).collect()
+    }
+}
+
+fn delivery(row: &SqliteRow) -> Result<Delivery, StoreError> {
+    Ok(Delivery {
+        webhook: row.try_get("webhook")?,
+        position: Position(row.try_get("position")?),
+        stream: row.try_get("stream")?,
+        attempts: short(row, "attempts")?,
+        next_at: optional_time(row, "next_at")?,
+        delivered_at: optional_time(row, "delivered_at")?,
+        failed_at: optional_time(row, "failed_at")?,
+        status: row.try_get("status")?,
+        error: row.try_get("error")?,
+        created_at: time(row.try_get("created_at")?),
+        updated_at: time(row.try_get("updated_at")?),
+    })
+}
