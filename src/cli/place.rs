@@ -93,7 +93,7 @@ fn tighten(database: &Path) -> anyhow::Result<()> {
 /// installation lies about, the database is missing: to found another one would hide that.
 pub async fn look(config: &Config) -> anyhow::Result<Found> {
     let database = database_file(&config.database);
-    let found = store::look(&config.database).await.context("cannot open the database")?;
+    let found = sessiond_store::look(&config.database).await.context("cannot open the database")?;
     if found.events || begun(config, &found)? {
         return Ok(found);
     }

@@ -171,7 +171,7 @@ impl Sessions {
         self.clock.now()
     }
 
-    /// Opens a session, or attaches to the live one with the same natural key (`core::command::natural_key`): same id,
+    /// Opens a session, or attaches to the live one with the same natural key (`sessiond_core::command::natural_key`): same id,
     /// fresh token, the old token dead.
     pub async fn connect(&self, caller: &Caller, new: NewSession) -> Result<Opened, Error> {
         self.connect_by(caller, By::caller(caller), new).await

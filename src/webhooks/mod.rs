@@ -26,6 +26,9 @@ use crate::error::Error;
 use crate::live::Live;
 use crate::secret;
 pub use sender::Sender;
+use sessiond_core::delivery::Delivery;
+use sessiond_core::ids::Position;
+use sessiond_core::webhook::Webhook;
 
 /// Tests under way at a time.
 const TESTS: usize = 8;

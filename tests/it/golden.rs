@@ -113,8 +113,8 @@ fn every_event_ever_shipped_parses_and_is_written_again_with_the_same_bytes() {
 #[test]
 fn every_type_that_can_be_read_has_a_golden_line() {
     let parses = [
-        (include_str!("../../src/core/event.rs"), "_ => match ItemEvent::parse"),
-        (include_str!("../../src/core/item.rs"), "_ => return Ok(None)"),
+        (include_str!("../../crates/sessiond-core/src/event.rs"), "_ => match ItemEvent::parse"),
+        (include_str!("../../crates/sessiond-core/src/item.rs"), "_ => return Ok(None)"),
     ];
     let mut types: BTreeSet<&str> = BTreeSet::new();
     for (source, end) in parses {

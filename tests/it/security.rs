@@ -67,7 +67,7 @@ fn the_page_about_the_session_policy_has_every_preset_and_every_reason() {
         assert!(Reason::from_word(word).is_some(), "{word} is no reason");
     }
     // The list in the source, which has no other: a new reason without a row fails here.
-    let source = include_str!("../../src/core/reason.rs");
+    let source = include_str!("../../crates/sessiond-core/src/reason.rs");
     let words = source.split_once("pub fn word(").unwrap().1.split_once("pub fn").unwrap().0;
     let words: BTreeSet<_> = words.split('"').skip(1).step_by(2).map(str::to_owned).collect();
     assert_eq!(told, words);

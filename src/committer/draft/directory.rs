@@ -10,10 +10,13 @@ use sessiond_core::ids::{
 use sessiond_core::item::{self, Item, ItemEvent};
 use sessiond_core::organization::{
     Issuer, IssuersSet, Organization, OrganizationCommand, OrganizationEvent, decide_organization,
+    evolve_organization,
 };
 use sessiond_core::place::{MediaStreamDeclared, MediaStreamEvent};
-use sessiond_core::service_account::{ServiceAccount, ServiceAccountCreated, ServiceAccountEvent};
-use sessiond_core::stream::DirectoryRefusal;
+use sessiond_core::service_account::{
+    ServiceAccount, ServiceAccountCreated, ServiceAccountEvent, evolve_service_account,
+};
+use sessiond_core::stream::{DirectoryRefusal, Envelope};
 use sessiond_core::webhook::WebhookEvent;
 use sessiond_store::SideWrite;
 
@@ -109,9 +112,8 @@ impl Draft<'_> {
             event: Event::Organization(event.clone()),
             personal: None,
         });
-        let envelope =
-            application::Envelope { number: number.0, organization: number, occurred_at: self.now, head };
-        let Some(organization) = application::evolve_organization(before, &event, &envelope) else {
+        let envelope = Envelope { number: number.0, organization: number, occurred_at: self.now, head };
+        let Some(organization) = evolve_organization(before, &event, &envelope) else {
             unreachable!("an organization's later events follow its creation")
         };
         self.organizations.insert(number, organization.clone());
@@ -261,8 +263,7 @@ impl Draft<'_> {
             event: Event::Item(event.clone()),
             personal: None,
         });
-        let envelope =
-            application::Envelope { number: stream.number, organization, occurred_at: self.now, head };
+        let envelope = Envelope { number: stream.number, organization, occurred_at: self.now, head };
         let Some(item) = item::evolve(before, &event, &envelope) else {
             unreachable!("a stream's later events follow the one that begins it")
         };
@@ -308,7 +309,7 @@ impl Draft<'_> {
             event: Event::Application(event.clone()),
             personal: None,
         });
-        let envelope = application::Envelope { number: number.0, organization, occurred_at: self.now, head };
+        let envelope = Envelope { number: number.0, organization, occurred_at: self.now, head };
         let application = application::evolve_application(None, &event, &envelope)
             .ok_or_else(|| Error::Internal("a new application folds to nothing".to_owned()))?;
         self.applications.insert(number, application.clone());
@@ -367,7 +368,7 @@ impl Draft<'_> {
             event: Event::Application(event.clone()),
             personal: None,
         });
-        let envelope = application::Envelope { number: number.0, organization, occurred_at: self.now, head };
+        let envelope = Envelope { number: number.0, organization, occurred_at: self.now, head };
         let after =
             application::evolve_application(Some(before.clone()), &event, &envelope).unwrap_or(before);
         self.applications.insert(number, after.clone());
@@ -406,8 +407,8 @@ impl Draft<'_> {
             event: Event::ServiceAccount(event.clone()),
             personal: None,
         });
-        let envelope = application::Envelope { number: number.0, organization, occurred_at: self.now, head };
-        let Some(account) = application::evolve_service_account(before, &event, &envelope) else {
+        let envelope = Envelope { number: number.0, organization, occurred_at: self.now, head };
+        let Some(account) = evolve_service_account(before, &event, &envelope) else {
             unreachable!("a service account's later events follow its creation")
         };
         self.service_accounts.insert(number, account.clone());

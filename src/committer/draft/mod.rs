@@ -356,7 +356,7 @@ impl<'a> Draft<'a> {
             principal_disabled: standing.is_some_and(|standing| standing.disabled_at.is_some()),
             full: None,
             barred_before: drafted.into_iter().flatten().fold(known, Position::max),
-            revocation,
+            revocation: revocation.map(Revocation::covered),
             policy: policy.map_or(self.policy, |policy| policy.over(self.policy)),
             preset: policy.and_then(|policy| policy.preset),
             personal: None,

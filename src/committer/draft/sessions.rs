@@ -317,7 +317,9 @@ impl Draft<'_> {
         }
         let activity = matches!(event, SessionEvent::ActivityRecorded(_));
         let connected = matches!(event, SessionEvent::Connected(_));
-        let occurred_at = at.unwrap_or_else(|| takes_effect_at(&event, before.as_ref(), cause, self.now));
+        let occurred_at = at.unwrap_or_else(|| {
+            takes_effect_at(&event, before.as_ref(), cause.map(Revocation::covered), self.now)
+        });
         if let (SessionEvent::Disconnected(_), Some(revocation)) = (&event, cause) {
             let mut revocation = self.revocation(revocation.number).unwrap_or(revocation).clone();
             revocation.disconnected_count += 1;
