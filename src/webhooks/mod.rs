@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use follower::Follower;
 use sender::Letter;
+pub use sender::Sender;
 use sessiond_core::delivery::Delivery;
 use sessiond_core::ids::Position;
 use sessiond_core::webhook::Webhook;
@@ -25,10 +26,6 @@ use crate::directory::Directory;
 use crate::error::Error;
 use crate::live::Live;
 use crate::secret;
-pub use sender::Sender;
-use sessiond_core::delivery::Delivery;
-use sessiond_core::ids::Position;
-use sessiond_core::webhook::Webhook;
 
 /// Tests under way at a time.
 const TESTS: usize = 8;

@@ -175,7 +175,7 @@ impl Given {
             full: self.full,
             preset: None,
             barred_before: self.barred_before,
-            revocation: self.revocation.as_ref(),
+            revocation: self.revocation.as_ref().map(Revocation::covered),
             policy: POLICY,
             personal: Some("the personal facts"),
         }
@@ -604,7 +604,7 @@ fn what_the_clock_decides_takes_effect_at_the_clocks_instant() {
     let given = connected();
     let revocation = began(Filter::default());
     let when = |event: &SessionEvent, revocation: Option<&Revocation>| {
-        takes_effect_at(event, given.session.as_ref(), revocation, at(200_000))
+        takes_effect_at(event, given.session.as_ref(), revocation.map(Revocation::covered), at(200_000))
     };
     assert_eq!(when(&expired(1000), None), at(1000));
     assert_eq!(when(&disconnected(Reason::Lifetime), None), at(86_400));

@@ -3,9 +3,9 @@
 use chrono::TimeDelta;
 use futures_util::TryStreamExt;
 use sessiond::lines::{Code, Entry, Journal, Level, Marks, Query, Start};
-use sessiond_store::plans::{overhear, plans, scans};
 
 use super::{FIRST, SECOND, Shelf, line, moment};
+use crate::store::plans::{overhear, plans, scans};
 
 #[test]
 fn no_statement_about_lines_scans_a_table() {
