@@ -21,7 +21,7 @@ run: compiler ## Build the release binary and serve (ARGS="--help" shows the opt
 	exec target/release/sessiond serve $(ARGS)
 
 .PHONY: test
-test: compiler strace terminals clients ## Run all tests (ARGS="revoke" runs those whose name contains it)
+test: compiler strace curl terminals clients ## Run all tests (ARGS="revoke" runs those whose name contains it)
 	cargo test --locked $(ARGS)
 
 .PHONY: check
@@ -83,7 +83,7 @@ define debian
     $$as env DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends $(2) >/dev/null; }
 endef
 
-.PHONY: compiler strace terminals openssl python components clients
+.PHONY: compiler strace curl terminals openssl python components clients
 compiler:
 	$(call debian,command -v cc,gcc libc6-dev,compiling the bundled SQLite)
 
@@ -92,6 +92,9 @@ openssl:
 
 strace:
 	$(call debian,command -v strace,strace,the test that counts fdatasync)
+
+curl:
+	$(call debian,command -v curl,curl,the test that runs the commands of README and the pages)
 
 # Debian starts a server that it installs: one that came for the tests, which start their own, is not to listen to anybody.
 terminals:

@@ -177,7 +177,11 @@ impl Report {
     }
 }
 
-/// The document at the places where clients look for it, written once.
+/// What `type` of a problem points to: the page of this version, with the binary.
+const PROBLEMS: &str = include_str!("../../docs/problems.md");
+
+/// The document at the places where clients look for it, written once, and the page about problems: for everybody, because
+/// some of them are about having no credential.
 pub fn documents(document: &OpenApi) -> Router<App> {
     let yaml = Bytes::from(yaml(document));
     let json = Bytes::from(document.to_pretty_json().unwrap_or_default());
@@ -188,4 +192,5 @@ pub fn documents(document: &OpenApi) -> Router<App> {
         .route("/openapi.yaml", serve("application/yaml", yaml))
         .route("/openapi.json", serve("application/json", json.clone()))
         .route("/api/openapi.json", serve("application/json", json))
+        .route("/problems", serve("text/markdown; charset=utf-8", Bytes::from_static(PROBLEMS.as_bytes())))
 }

@@ -22,8 +22,8 @@ use crate::auth::NothingGenuine;
 use crate::error::Error;
 use crate::meter;
 
-/// Base of the `type` URIs; the reference of codes stands in the API documentation under the same words.
-const TYPES: &str = "https://sessiond.dev/problems/";
+/// What the `type` of a problem begins with: the page about them, on the service that answers (RFC 9457, section 3.1.1).
+const TYPES: &str = "/problems#";
 
 /// The word for a genuine token that is no good here.
 const UNFIT: &str = "invalid_token";
@@ -53,7 +53,7 @@ pub struct Problem {
 #[serde(rename_all = "camelCase")]
 #[schema(as = Problem)]
 pub struct ProblemBody {
-    /// URI that names the kind of problem.
+    /// Where it is said what `code` means: `/problems#<code>`.
     pub r#type: String,
     /// The status in words.
     pub title: String,

@@ -106,7 +106,7 @@ async fn errors_are_problem_details_for_those_who_ask_and_json_for_others() {
       "status": 404,
       "statusCode": 404,
       "title": "Not Found",
-      "type": "https://sessiond.dev/problems/not_found"
+      "type": "/problems#not_found"
     }
     "#);
 }

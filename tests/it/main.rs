@@ -30,6 +30,7 @@ mod oauth_tokens;
 mod openapi;
 mod orders;
 mod organizations;
+mod papers;
 mod people;
 mod races;
 mod rooms;
