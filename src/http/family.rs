@@ -72,6 +72,8 @@ impl TerminalError {
 }
 
 impl Family {
+    pub const ALL: [Self; 4] = [Self::Main, Self::Media, Self::Workloads, Self::Terminals];
+
     pub fn of(path: &str) -> Self {
         if under(path, "/v1/sessions") || under(path, "/v1/machines") {
             Self::Terminals

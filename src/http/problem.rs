@@ -208,7 +208,7 @@ pub fn describe(document: &mut OpenApi) {
         }
     }
     let components = document.components.get_or_insert_default();
-    for family in [Family::Main, Family::Media, Family::Workloads, Family::Terminals] {
+    for family in Family::ALL {
         components.responses.insert(default_name(family), RefOr::T(anywhere(family)));
     }
 }

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use proc_macro2::{Spacing, TokenStream, TokenTree};
 
+use crate::support::tree::{files, root};
+
 /// A room of the binary's crate and what it may import, `sessiond_store` included; the rules are open to all. A room that is
 /// not listed here does not exist.
 const TABLE: &[(&str, &[&str])] = &[
@@ -251,23 +253,10 @@ fn breaches(file: &Path, source: &str) -> Vec<String> {
     breaches
 }
 
-fn files(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            files(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
-        }
-    }
-}
-
 #[test]
 fn no_room_looks_where_it_may_not() {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut found = Vec::new();
-    files(&source, &mut found);
-    found.sort();
+    let source = root().join("src");
+    let found = files("src", "rs");
     assert!(found.len() > 15, "the source is not where it was");
     let mut all = Vec::new();
     for path in found {
@@ -282,19 +271,17 @@ fn no_room_looks_where_it_may_not() {
 /// The files of the rules that a file looks into; `session/event.rs` is `session::event`.
 fn used(module: &str, source: &str, all: &BTreeSet<String>) -> BTreeSet<String> {
     let parts: Vec<&str> = module.split("::").collect();
-    let paths = imports(source, &parts).into_iter();
     let file = |path: Vec<String>| {
         let longest = (1..=path.len().min(2)).rev().map(|length| path[..length].join("::"));
         longest.into_iter().find(|name| all.contains(name))
     };
-    paths.filter_map(file).filter(|name| name != module).collect()
+    imports(source, &parts).into_iter().filter_map(file).filter(|name| name != module).collect()
 }
 
 #[test]
 fn no_file_of_the_rules_looks_into_one_that_looks_into_it() {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/sessiond-core/src");
-    let mut found = Vec::new();
-    files(&source, &mut found);
+    let source = root().join("crates/sessiond-core/src");
+    let found = files("crates/sessiond-core/src", "rs");
     let name = |path: &PathBuf| module(path.strip_prefix(&source).unwrap()).join("::");
     let all: BTreeSet<String> = found.iter().map(name).filter(|name| name != "lib").collect();
     let mut uses: BTreeMap<String, BTreeSet<String>> = found

@@ -1,4 +1,4 @@
-//! Who asks, and who an event was done by.
+//! Who asks, and by which credential.
 
 use std::sync::Arc;
 

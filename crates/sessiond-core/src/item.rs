@@ -1,6 +1,6 @@
-//! The small things of a directory: principals' standing, API keys, schedules, webhooks, media
-//! streams, hooks, machines. Each has a stream, events and
-//! a fold of its own; all of them always live in memory and share one shape of row, their fold as JSON.
+//! The small things of a directory: principals' standing, API keys, schedules, webhooks, media streams, hooks, machines. Each
+//! has a stream, events and a fold of its own; all of them always live in memory and share one shape of row, their fold as
+//! JSON.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};

@@ -11,6 +11,7 @@ mod world;
 use std::fmt::Write as _;
 
 use crate::openapi::document::Document;
+use crate::support::tree::hold;
 
 /// Who asks, by the credential that is presented.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -260,11 +261,5 @@ fn every_operation_has_a_line_in_the_table_and_every_line_an_operation() {
 
 #[test]
 fn the_page_about_rights_is_what_the_table_says() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/authorization.md");
-    let page = page(&Document::new());
-    if std::env::var_os("WRITE_AUTHORIZATION").is_some() {
-        std::fs::write(path, &page).unwrap();
-    }
-    let file = std::fs::read_to_string(path).unwrap_or_default();
-    assert!(file == page, "docs/authorization.md is not what the table says; write it: make authorization");
+    hold("docs/authorization.md", &page(&Document::new()), "WRITE_AUTHORIZATION", "authorization");
 }

@@ -8,7 +8,7 @@ mod conformance;
 mod credentials;
 mod cutting;
 mod figures;
-mod foreign;
+pub mod foreign;
 mod forwarder;
 mod front;
 mod goodbyes;

@@ -1,7 +1,6 @@
 //! What generators make of the document: everything has a name, and words that the rules define are all there.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use serde_json::{Value, json};
 use sessiond_core::actor::ActorKind;
@@ -17,6 +16,7 @@ use sessiond_core::status::DerivedStatus;
 use sessiond_core::throughput::Reading;
 
 use super::document::Document;
+use crate::support::tree::sources;
 
 /// Names that generated code cannot use for a class, in one language or another.
 const TAKEN: [&str; 22] = [
@@ -185,14 +185,10 @@ fn every_enum_of_the_document_is_one_of_the_code_with_all_its_words() {
 
 #[test]
 fn no_type_is_there_for_the_document_alone_and_no_id_is_told_by_its_place() {
-    let mut waiting = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
-    while let Some(path) = waiting.pop() {
-        if path.is_dir() {
-            waiting.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
-        } else if let Ok(text) = std::fs::read_to_string(&path) {
-            for wrong in ["allow(dead_code)", "[Uuid; N]"] {
-                assert!(!text.contains(wrong), "{}: {wrong}", path.display());
-            }
+    for path in sources() {
+        let text = std::fs::read_to_string(&path).unwrap();
+        for wrong in ["allow(dead_code)", "[Uuid; N]"] {
+            assert!(!text.contains(wrong), "{}: {wrong}", path.display());
         }
     }
 }

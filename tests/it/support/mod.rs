@@ -2,6 +2,7 @@
 
 pub mod daemon;
 mod feed;
+pub mod tree;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};

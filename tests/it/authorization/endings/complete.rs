@@ -1,10 +1,10 @@
 //! That nothing is missing in the table: no operation and no event that ends something, and nothing that stays.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use super::{Thing, ways};
 use crate::openapi::document::Document;
+use crate::support::tree::{root, sources};
 
 /// Operations that change something and end neither a credential nor a session.
 const END_NOTHING: &str = "\
@@ -90,23 +90,11 @@ fn every_way_is_gone() {
 /// Marks of an answer that goes on after its head: whoever adds one adds what stays to the table.
 const MARKS: [&str; 3] = ["::from_stream(", "Sse::new(", ".on_upgrade("];
 
-fn files(folder: &Path, found: &mut Vec<std::path::PathBuf>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        match path.is_dir() {
-            true => files(&path, found),
-            false => found.push(path),
-        }
-    }
-}
-
 #[test]
 fn everything_that_stays_is_in_the_table() {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut all = vec![];
-    files(&source, &mut all);
-    for path in all {
-        let name = path.strip_prefix(&source).unwrap().to_str().unwrap();
+    let source = root().join("src");
+    for path in sources() {
+        let name = path.strip_prefix(&source).unwrap_or(&path).to_str().unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         let stays: usize = MARKS.iter().map(|mark| text.matches(mark).count()).sum();
         let known = STAYS.iter().find(|(file, ..)| *file == name).map_or(0, |(_, count, _)| *count);

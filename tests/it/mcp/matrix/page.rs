@@ -2,6 +2,7 @@
 
 use super::table::TABLE;
 use super::{Event, MOMENTS};
+use crate::support::tree::hold;
 
 const HEAD: &str = "\
 # What the callers of MCP clients see
@@ -60,11 +61,5 @@ fn page() -> String {
 
 #[test]
 fn the_page_about_clients_is_what_the_runs_are_held_to() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/mcp-clients.md");
-    let page = page();
-    if std::env::var_os("WRITE_MCP_CLIENTS").is_some() {
-        std::fs::write(path, &page).unwrap();
-    }
-    let file = std::fs::read_to_string(path).unwrap_or_default();
-    assert!(file == page, "docs/mcp-clients.md is not what the table says; write it: make mcp-clients");
+    hold("docs/mcp-clients.md", &page(), "WRITE_MCP_CLIENTS", "mcp-clients");
 }

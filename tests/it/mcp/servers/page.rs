@@ -2,6 +2,7 @@
 
 use super::table::TABLE;
 use super::{CLIENTS, MOMENTS};
+use crate::support::tree::hold;
 
 const HEAD: &str = "\
 # How real MCP servers fare behind the gateway
@@ -41,11 +42,5 @@ fn page() -> String {
 
 #[test]
 fn the_page_about_servers_is_what_the_runs_are_held_to() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/mcp-servers.md");
-    let page = page();
-    if std::env::var_os("WRITE_MCP_SERVERS").is_some() {
-        std::fs::write(path, &page).unwrap();
-    }
-    let file = std::fs::read_to_string(path).unwrap_or_default();
-    assert!(file == page, "docs/mcp-servers.md is not what the table says; write it: make mcp-servers");
+    hold("docs/mcp-servers.md", &page(), "WRITE_MCP_SERVERS", "mcp-servers");
 }
