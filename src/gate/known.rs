@@ -53,7 +53,8 @@ pub struct Known {
     pub revocations: BTreeMap<RevocationNumber, Revocation>,
     /// Requests and streams that each of them cut off when it began.
     cut: HashMap<RevocationNumber, u64>,
-    sessions: HashMap<SessionNumber, Open>,
+    /// Each in a box of its own: a table keeps room for twice as many as it holds.
+    sessions: HashMap<SessionNumber, Box<Open>>,
     by_id: HashMap<Uuid, SessionNumber>,
     by_key: HashMap<KeyDigest, SessionNumber>,
     index: Index,
@@ -310,7 +311,7 @@ impl Known {
         open.deadline = open.next_deadline(open.session.last_active_at);
         self.deadlines.insert((open.deadline, number));
         self.changes.extend(open.changes_at.map(|at| (at, number)));
-        self.sessions.insert(number, open);
+        self.sessions.insert(number, Box::new(open));
     }
 
     /// An open session as it stands now.
@@ -538,8 +539,8 @@ impl Known {
     }
 
     pub(super) fn would_note(&self, number: SessionNumber, token: Uuid) -> bool {
-        let other = |open: &Open| open.presented.or(open.session.credential) != Some(token);
-        self.sessions.get(&number).is_some_and(other)
+        let presented = |open: &Open| open.presented.or(open.session.credential);
+        self.sessions.get(&number).is_some_and(|open| presented(open) != Some(token))
     }
 
     pub(super) fn note(&mut self, number: SessionNumber, token: Uuid) {
@@ -564,6 +565,12 @@ impl Known {
         for (application, resource, past) in past {
             self.past.entry(application).or_default().insert(resource, past);
         }
+    }
+
+    pub(super) fn expect(&mut self, sessions: usize) {
+        self.sessions.reserve(sessions);
+        self.by_id.reserve(sessions);
+        self.by_key.reserve(sessions);
     }
 
     pub(super) fn set_totals(&mut self, totals: impl IntoIterator<Item = (ApplicationNumber, u64)>) {

@@ -201,6 +201,11 @@ impl Gate {
         self.known.write().set_past(past);
     }
 
+    /// So many sessions are about to come: what they are kept in need not grow again and again.
+    pub fn expect(&self, sessions: u64) {
+        self.known.write().expect(usize::try_from(sessions).unwrap_or_default());
+    }
+
     /// Counts sessions that ever connected, at start-up.
     pub fn set_totals(&self, totals: impl IntoIterator<Item = (ApplicationNumber, u64)>) {
         self.known.write().set_totals(totals);

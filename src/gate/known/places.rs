@@ -140,7 +140,8 @@ impl Known {
         now: Time,
     ) -> impl Iterator<Item = &'a Open> {
         let numbers = self.index.of_resource(stream.application, &stream.stream);
-        numbers.filter_map(|number| self.sessions.get(&number)).filter(move |open| {
+        let open = numbers.filter_map(|number| self.sessions.get(&number).map(Box::as_ref));
+        open.filter(move |open| {
             let status = derived_status(&open.session, open.seen_at(), now);
             let theirs = whose.is_none_or(|person| person == open.session.principal);
             theirs && matches!(status, DerivedStatus::Active | DerivedStatus::Idle)

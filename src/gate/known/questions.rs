@@ -112,7 +112,7 @@ impl Known {
 
     /// Whether a request or stream of the session is under way.
     pub fn busy(&self, number: SessionNumber) -> bool {
-        self.sessions.get(&number).is_some_and(Open::busy)
+        self.sessions.get(&number).is_some_and(|open| open.busy())
     }
 
     /// The number of an open session.
@@ -163,7 +163,7 @@ impl Known {
 
     /// What a filter asks of an open session beyond its fold.
     pub fn facts(&self, number: SessionNumber) -> Facts<'_> {
-        self.sessions.get(&number).map(Open::facts).unwrap_or_default()
+        self.sessions.get(&number).map(|open| open.facts()).unwrap_or_default()
     }
 
     /// The open sessions that a revocation covers, by number.

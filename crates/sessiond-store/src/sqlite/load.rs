@@ -1,22 +1,28 @@
 //! Start-up: what lives in memory, as of one position of the log. What there may be millions of is handed over row by
 //! row, so that nobody holds all of it twice.
 
-use futures_util::TryStreamExt;
+use futures_util::future::join;
+use futures_util::stream::{BoxStream, try_unfold};
+use futures_util::{StreamExt, TryFutureExt, TryStreamExt};
 use sessiond_core::Time;
 use sessiond_core::ids::{ApplicationNumber, Position, SessionNumber};
 use sessiond_core::item::Item;
 use sessiond_core::session::Envelope;
 use sessiond_core::token::{AccessToken, Principal};
+use sqlx::pool::PoolConnection;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{AssertSqlSafe, Row};
+use sqlx::{AssertSqlSafe, Row, Sqlite, SqliteConnection};
 
 use super::read::principal;
+use super::session::{open_session, open_sessions};
 use super::{
-    Reader, WHOLE_SESSION, access_token, application, bytes32, item, organization, revocation,
-    service_account, time, whole_session,
+    Reader, access_token, application, bytes32, item, organization, revocation, service_account, time,
 };
 use crate::StoreError;
-use crate::row::{Entry, KeySecret, Loaded, OpenSession, ResourcePast, SessionToken};
+use crate::row::{Entry, KeySecret, Loaded, OpenSession, ResourcePast};
+
+/// Open sessions read at a time.
+const AT_ONCE: usize = 1_024;
 
 impl Reader {
     /// What lives in memory, but for principals, access tokens and open sessions.
@@ -85,17 +91,15 @@ impl Reader {
         self.each("select * from access_token", access_token, take).await
     }
 
-    /// Hands over each open session, in the order of their numbers, as its rows say: activity may be ahead of them, in the
-    /// log after [`Loaded::settled`].
-    pub async fn each_open_session(&self, take: impl FnMut(OpenSession)) -> Result<(), StoreError> {
-        let sql = format!(
-            "select {WHOLE_SESSION}, t.secret_hash as token_hash, t.issued_at as token_issued_at, \
-             t.expires_at as token_ends_at, m.id_hash as mcp_hash from session s indexed by session_open \
-             left join session_detail d using (number) left join session_activity a using (number) \
-             left join session_token t on t.session = s.number left join mcp_session m on m.session = s.number \
-             where s.state <> 0 order by s.number"
-        );
-        self.each(&sql, open_session, take).await
+    /// All open sessions, in the order of their numbers and some at a time, as their rows say: activity may be ahead of
+    /// them, in the log after [`Loaded::settled`].
+    pub fn open_sessions(&self) -> BoxStream<'_, Result<Vec<OpenSession>, StoreError>> {
+        let begin = async {
+            let mut connection = self.pool.acquire().await?;
+            let slice = slice_of_open(&mut connection, SessionNumber(0)).await?;
+            Ok(try_unfold((connection, slice), go_on))
+        };
+        begin.try_flatten_stream().boxed()
     }
 
     async fn each<Value>(
@@ -138,6 +142,42 @@ impl Reader {
     }
 }
 
+/// A connection, and what was read with it last.
+type Reading = (PoolConnection<Sqlite>, Option<Slice>);
+
+/// Open sessions, not taken apart yet.
+struct Slice {
+    /// A JSON array of them.
+    sessions: String,
+    last: SessionNumber,
+}
+
+/// Takes a slice apart, while SQLite reads the next in its own thread.
+async fn go_on((mut connection, slice): Reading) -> Result<Option<(Vec<OpenSession>, Reading)>, StoreError> {
+    let Some(Slice { sessions, last }) = slice else { return Ok(None) };
+    let taken_apart = async { open_sessions(&sessions) };
+    let (next, sessions) = join(slice_of_open(&mut connection, last), taken_apart).await;
+    Ok(Some((sessions?, (connection, next?))))
+}
+
+/// Open sessions after one of them, as many as are read at a time; none: there are no more.
+async fn slice_of_open(
+    connection: &mut SqliteConnection,
+    after: SessionNumber,
+) -> Result<Option<Slice>, StoreError> {
+    let sql = format!(
+        "select '[' || group_concat(one, ',') || ']', max(number) from (select s.number as number, {} as one \
+         from session s indexed by session_open left join session_detail d using (number) \
+         left join session_activity a using (number) left join session_token t on t.session = s.number \
+         left join mcp_session m on m.session = s.number \
+         where s.state <> 0 and s.number > ? order by s.number limit {AT_ONCE})",
+        open_session()
+    );
+    let slice = sqlx::query_as::<_, (Option<String>, Option<i64>)>(AssertSqlSafe(sql)).bind(after.0);
+    let (sessions, last) = slice.fetch_one(connection).await?;
+    Ok(sessions.zip(last).map(|(sessions, last)| Slice { sessions, last: SessionNumber(last) }))
+}
+
 impl Entry {
     /// What the fold of a session needs from the envelope.
     pub fn envelope(&self) -> Envelope {
@@ -159,22 +199,6 @@ impl Entry {
             hash: self.hash,
         }
     }
-}
-
-fn open_session(row: &SqliteRow) -> Result<OpenSession, StoreError> {
-    let token = match row.try_get::<Option<&[u8]>, _>("token_hash")? {
-        Some(_) => Some(SessionToken {
-            secret_hash: bytes32(row, "token_hash")?,
-            issued_at: Position(row.try_get("token_issued_at")?),
-            expires_at: time(row.try_get("token_ends_at")?),
-        }),
-        None => None,
-    };
-    let mcp_hash = match row.try_get::<Option<&[u8]>, _>("mcp_hash")? {
-        Some(_) => Some(bytes32(row, "mcp_hash")?),
-        None => None,
-    };
-    Ok(OpenSession { row: whole_session(row)?, token, mcp_hash })
 }
 
 fn key_secret(row: &SqliteRow) -> Result<KeySecret, StoreError> {

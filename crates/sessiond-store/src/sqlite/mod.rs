@@ -9,6 +9,7 @@ mod log;
 mod look;
 mod read;
 mod rebuild;
+mod session;
 mod webhooks;
 mod write;
 
@@ -21,27 +22,19 @@ use sessiond_core::actor::{Actor, ActorKind};
 use sessiond_core::chain::body_digest;
 use sessiond_core::event::{Event, Recorded};
 use sessiond_core::ids::{
-    ApplicationNumber, Head, OrganizationNumber, Position, PrincipalNumber, RevocationNumber,
-    ServiceAccountNumber, SessionNumber, Stream, StreamKind,
+    ApplicationNumber, Head, OrganizationNumber, Position, RevocationNumber, ServiceAccountNumber, Stream,
+    StreamKind,
 };
 use sessiond_core::item::Item;
-use sessiond_core::kind::Kind;
 use sessiond_core::once::Outcome;
-use sessiond_core::phase::{Outcome as WorkOutcome, Phase};
-use sessiond_core::policy::{Preset, SessionPolicy};
 use sessiond_core::reason::Reason;
 use sessiond_core::scope::Scopes;
-use sessiond_core::session::Session;
-use sessiond_core::session::ended::Ended;
-use sessiond_core::session::event::Counts;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous};
 use sqlx::{Row, SqliteConnection};
 use uuid::Uuid;
 
 use super::StoreError;
-use crate::row::{
-    AccessToken, Application, Detail, Entry, Organization, Revocation, ServiceAccount, SessionRow,
-};
+use crate::row::{AccessToken, Application, Detail, Entry, Organization, Revocation, ServiceAccount};
 
 pub use lines::{Bounds, Forget, Forgotten, LinesReader, LinesWriter, Stretch, Tail};
 pub use look::{Found, Witnesses, look};
@@ -239,94 +232,7 @@ fn reason(row: &SqliteRow, word: &str) -> Result<Reason, StoreError> {
     Reason::from_word(word).ok_or_else(|| damaged(row, format!("unknown reason {word:?}")))
 }
 
-/// What a column's word stands for, where there is one.
-fn word_of<T>(row: &SqliteRow, column: &str, read: fn(&str) -> Option<T>) -> Result<Option<T>, StoreError> {
-    let word: Option<&str> = row.try_get(column)?;
-    word.map(|word| read(word).ok_or_else(|| damaged(row, format!("unknown {column} {word:?}")))).transpose()
-}
-
-/// The lifecycle row alone: its activity columns may be behind.
-fn session(row: &SqliteRow) -> Result<Session, StoreError> {
-    let kind: &str = row.try_get("kind")?;
-    let owner_kind = row.try_get("owner_kind")?;
-    let ended_reason: Option<&str> = row.try_get("ended_reason")?;
-    let token_lifetime: Option<i64> = row.try_get("token_lifetime")?;
-    let unused_after: Option<i64> = row.try_get("unused_after")?;
-    let ended = match (optional_time(row, "ended_at")?, ended_reason) {
-        (Some(at), Some(word)) => Some(Ended {
-            at,
-            reason: reason(row, word)?,
-            outcome: word_of(row, "ended_outcome", WorkOutcome::from_word)?,
-        }),
-        _ => None,
-    };
-    Ok(Session {
-        number: SessionNumber(row.try_get("number")?),
-        id: row.try_get("id")?,
-        organization: OrganizationNumber(row.try_get("organization")?),
-        application: ApplicationNumber(row.try_get("application")?),
-        principal: PrincipalNumber(row.try_get("principal")?),
-        owner: Actor {
-            kind: ActorKind::from_code(owner_kind)
-                .ok_or_else(|| damaged(row, "unknown owner kind".into()))?,
-            id: row.try_get("owner_id")?,
-        },
-        kind: Kind::from_word(kind).ok_or_else(|| damaged(row, format!("unknown kind {kind:?}")))?,
-        policy: SessionPolicy {
-            idle_after: short(row, "idle_after")?,
-            stale_after: short(row, "stale_after")?,
-            absolute_lifetime: short(row, "absolute_lifetime")?,
-            token_lifetime: token_lifetime.map(|_| short(row, "token_lifetime")).transpose()?,
-            unused_after: unused_after.map(|_| short(row, "unused_after")).transpose()?,
-            preset: word_of(row, "preset", Preset::from_word)?,
-        },
-        connected_at: time(row.try_get("connected_at")?),
-        connected_at_position: Position(row.try_get("connected_head")?),
-        lifetime_ends_at: time(row.try_get("lifetime_ends_at")?),
-        token_expires_at: time(row.try_get("token_expires_at")?),
-        expiry_announced: optional_time(row, "expiry_announced")?,
-        last_active_at: time(row.try_get("last_active_at")?),
-        total: Counts {
-            requests: count(row, "requests")?,
-            bytes_in: count(row, "bytes_in")?,
-            bytes_out: count(row, "bytes_out")?,
-        },
-        credential: row.try_get("credential")?,
-        suspended_at: optional_time(row, "suspended_at")?,
-        resumed_at: optional_time(row, "resumed_at")?,
-        resource: row.try_get("resource")?,
-        phase: word_of(row, "phase", Phase::from_word)?,
-        throughput: optional_json(row, "throughput")?,
-        ended,
-        message: row.try_get("message")?,
-        head: head(row)?,
-    })
-}
-
-/// Columns of a whole session: lifecycle, details, and the hot columns under names of their own.
-const WHOLE_SESSION: &str = "s.*, d.name, d.hostname, d.user_agent, d.client_info, d.ip, d.client_session_id, \
-     d.token_identifier, d.protocol_version, d.client, d.anchor, a.last_active_at as hot_last_active_at, \
-     a.requests as hot_requests, a.bytes_in as hot_bytes_in, a.bytes_out as hot_bytes_out, a.version as hot_version, a.head as hot_head, \
-     a.hash as hot_hash, a.throughput as hot_throughput";
-
-/// A session with its details and whichever of its two rows is newer.
-fn whole_session(row: &SqliteRow) -> Result<SessionRow, StoreError> {
-    let mut session = session(row)?;
-    let hot_version: Option<i64> = row.try_get("hot_version")?;
-    if let Some(version) = hot_version.filter(|version| *version > session.head.version) {
-        session.last_active_at = time(row.try_get("hot_last_active_at")?);
-        session.total = Counts {
-            requests: count(row, "hot_requests")?,
-            bytes_in: count(row, "hot_bytes_in")?,
-            bytes_out: count(row, "hot_bytes_out")?,
-        };
-        session.throughput = optional_json(row, "hot_throughput")?;
-        session.head =
-            Head { version, position: Position(row.try_get("hot_head")?), hash: bytes32(row, "hot_hash")? };
-    }
-    Ok(SessionRow { session, detail: detail(row)? })
-}
-
+/// What a session connected with.
 fn detail(row: &SqliteRow) -> Result<Detail, StoreError> {
     Ok(Detail {
         name: row.try_get("name")?,

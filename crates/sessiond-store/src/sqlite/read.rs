@@ -14,7 +14,8 @@ use sqlx::{AssertSqlSafe, Connection, QueryBuilder, Row, Sqlite, SqliteConnectio
 use uuid::Uuid;
 
 use super::look::looking;
-use super::{WHOLE_SESSION, bytes32, detail, options, outcome, revocation, time, wal_bytes, whole_session};
+use super::session::{WHOLE_SESSION, whole_session};
+use super::{bytes32, detail, options, outcome, revocation, time, wal_bytes};
 use crate::StoreError;
 use crate::row::{
     Confirmation, Detail, McpSession, Principal, PrincipalRow, Revocation, SessionRow, SessionToken,
