@@ -5,16 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
 use chrono::TimeDelta;
 use sessiond::cli::fill::fill;
 use sessiond::clock::Clock;
-use sessiond::committer::{By, Committer, Done, Founding, Opening, Work};
+use sessiond::committer::{Activity, Committer, CreateOrganization, OpenSession, Origin, RecordActivity};
 use sessiond::gate::Gate;
 use sessiond::http::health::Progress;
 use sessiond_core::actor::{Actor, ActorKind};
 use sessiond_core::application::{ApplicationCreated, OauthClient};
-use sessiond_core::command::{Command, Connect};
+use sessiond_core::command::Connect;
 use sessiond_core::ids::{ApplicationNumber, OrganizationNumber, PrincipalNumber};
 use sessiond_core::kind::Kind;
 use sessiond_core::maxima::Maxima;
@@ -116,9 +115,9 @@ impl Base {
 }
 
 /// A session's own call, as it comes in over HTTP.
-fn by(session: Uuid) -> By {
+fn by(session: Uuid) -> Origin {
     let actor = Actor { kind: ActorKind::Session, id: session };
-    By {
+    Origin {
         actor,
         request_id: Some("0123456789abcdef".to_owned()),
         traceparent: None,
@@ -127,7 +126,7 @@ fn by(session: Uuid) -> By {
     }
 }
 
-fn activity(session: &Session) -> Work {
+fn activity(session: &Session) -> RecordActivity {
     let presented = Presented {
         issued_at: session.connected_at_position,
         expires_at: session.token_expires_at,
@@ -135,9 +134,8 @@ fn activity(session: &Session) -> Work {
         renews: false,
         by_owner: false,
     };
-    let command =
-        Command::RecordActivity { source: ActivitySource::Heartbeat, counts: Counts::default(), presented };
-    Work::Session { number: session.number, command, token_hash: None }
+    let activity = Activity { source: ActivitySource::Heartbeat, counts: Counts::default(), presented };
+    RecordActivity { session: session.number, activity }
 }
 
 async fn found(committer: &Committer) -> anyhow::Result<()> {
@@ -149,7 +147,7 @@ async fn found(committer: &Committer) -> anyhow::Result<()> {
         scopes: vec!["mcp:invoke".into()],
         allowed_resources: vec![],
     };
-    let founding = Founding {
+    let founding = CreateOrganization {
         organization: OrganizationCreated { id: Uuid::now_v7(), name: "bench".into() },
         application: Some(ApplicationCreated {
             id: Uuid::now_v7(),
@@ -167,7 +165,7 @@ async fn found(committer: &Committer) -> anyhow::Result<()> {
         },
         secret_hash: [2; 32],
     };
-    committer.submit(By::operator(), Work::CreateOrganization(Box::new(founding))).await?;
+    committer.submit(Origin::operator(), founding).await?;
     Ok(())
 }
 
@@ -183,12 +181,9 @@ async fn connect(committer: &Committer, count: usize) -> anyhow::Result<Vec<Sess
                 if number <= 0 {
                     return anyhow::Ok(opened);
                 }
-                let by =
-                    By { actor: Actor { kind: ActorKind::ServiceAccount, id: Uuid::nil() }, ..By::system() };
-                match committer.submit(by, opening(number)).await?.done {
-                    Done::Session { session, .. } => opened.push(*session),
-                    other => bail!("a connect came to {other:?}"),
-                }
+                let actor = Actor { kind: ActorKind::ServiceAccount, id: Uuid::nil() };
+                let origin = Origin { actor, ..Origin::system() };
+                opened.push(*committer.submit(origin, opening(number)).await?.outcome.session);
             }
         });
     }
@@ -199,7 +194,7 @@ async fn connect(committer: &Committer, count: usize) -> anyhow::Result<Vec<Sess
     Ok(opened)
 }
 
-fn opening(number: i64) -> Work {
+fn opening(number: i64) -> OpenSession {
     let connect = Connect {
         id: Uuid::now_v7(),
         kind: Kind::Agent,
@@ -232,11 +227,11 @@ fn opening(number: i64) -> Work {
             by_owner: true,
         },
     };
-    Work::Connect(Box::new(Opening {
+    OpenSession {
         connect,
         token_hash: Some([3; 32]),
         issuer: "sessiond".into(),
         subject: "bench".into(),
         subject_digest: [4; 32],
-    }))
+    }
 }

@@ -196,7 +196,10 @@ impl Auth {
         if !secret::same(hash, &presented.hash) {
             return Err(NOBODY);
         }
-        let key = known.api_key(presented.id).filter(|key| key.revoked_at.is_none()).ok_or(NOBODY)?;
+        let key = known
+            .stream_by_id::<ApiKey>(presented.id)
+            .filter(|key| key.revoked_at.is_none())
+            .ok_or(NOBODY)?;
         if key.expires_at.is_some_and(|at| self.clock.now() >= at) {
             return Err(Error::Unauthorized { reason: Some(Refusal::Expired) });
         }

@@ -89,7 +89,7 @@ impl Filling<'_> {
         waiting.extend(loaded.applications.drain(..).map(Change::Application));
         waiting.extend(loaded.service_accounts.drain(..).map(Change::ServiceAccount));
         waiting.extend(loaded.revocations.drain(..).map(Change::Revocation));
-        waiting.extend(loaded.items.drain(..).map(Change::Item));
+        waiting.extend(loaded.streams.drain(..).map(Change::Stream));
         waiting.extend(loaded.bars.drain(..).map(|(position, at)| Change::Bar(position, at)));
         let secrets = loaded.key_secrets.drain(..);
         waiting.extend(secrets.map(|secret| Change::ApiKeySecret(secret.id, secret.hash, secret.used_at)));

@@ -2,7 +2,9 @@
 //! closes the Gate accordingly, and only then answers.
 
 mod draft;
-mod ends;
+mod operation;
+mod operations;
+mod origin;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,30 +12,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use draft::Draft;
-use serde::{Deserialize, Serialize};
+use operation::{Submitted, Unit};
 use sessiond_core::Time;
-use sessiond_core::actor::Actor;
-use sessiond_core::application::{Application, ApplicationCommand, ApplicationCreated, UpstreamSet};
-use sessiond_core::bar::Bar;
-use sessiond_core::caller::{Authority, Caller};
-use sessiond_core::command::{Command, Connect};
-use sessiond_core::filter::Filter;
-use sessiond_core::ids::{
-    ApplicationNumber, OrganizationNumber, Position, PrincipalNumber, RevocationNumber, ServiceAccountNumber,
-    SessionNumber, Stream, Tip,
-};
-use sessiond_core::item::{Item, ItemEvent};
+use sessiond_core::ids::{Position, RevocationNumber, SessionNumber, Tip};
 use sessiond_core::maxima::Maxima;
-use sessiond_core::once::Once;
-use sessiond_core::organization::{Organization, OrganizationCommand, OrganizationCreated};
 use sessiond_core::policy::Policy;
-use sessiond_core::reason::Reason;
-use sessiond_core::revocation::Revocation;
-use sessiond_core::service_account::{ServiceAccount, ServiceAccountCommand, ServiceAccountCreated};
-use sessiond_core::session::{Refusal, Session};
-use sessiond_core::throughput::Reading;
-use sessiond_core::token::AccessToken;
-use sessiond_store::{Health, Loaded, SideWrite, StoreError, Writer};
+use sessiond_store::{Health, Loaded, StoreError, Writer};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -45,14 +29,17 @@ use crate::gate::{Change, Flight, Gate};
 use crate::tasks::vital;
 use crate::{logs, meter};
 pub use draft::{TOO_MANY, not_too_many};
+pub use operation::{Answer, Operation};
+pub use operations::*;
+pub use origin::Origin;
 
-/// Units that may wait; beyond that callers are told to come back.
+/// Operations that may wait; beyond that callers are told to come back.
 const QUEUE: usize = 8_192;
-/// Units decided into one transaction.
+/// Operations decided into one transaction.
 const BATCH: usize = 512;
 /// How often the committer lets others run before it closes a batch.
 const YIELDS: usize = 2;
-/// Sessions that bulk units may touch in one transaction, so that nobody else waits long for it.
+/// Sessions that operations on many may touch in one transaction, so that nobody else waits long for it.
 pub const CHUNK: usize = 500;
 /// Size of the write-ahead log above which the committer empties it between batches.
 const LARGE_WAL: u64 = 64 << 20;
@@ -62,258 +49,17 @@ const UNSETTLED_FOR: Duration = Duration::from_secs(10);
 /// Hot rows written with one transaction while settling: little enough that nobody waits for it.
 const SETTLE_SLICE: usize = 128;
 
-/// Who wants something, as the envelope of its events will tell.
-#[derive(Debug, Clone)]
-pub struct By {
-    pub actor: Actor,
-    pub request_id: Option<String>,
-    pub traceparent: Option<String>,
-    /// The request that this is the effect of, where it is to take effect once. Its outcome is recorded with it; so a
-    /// request hands in one unit, or one for each part of it.
-    pub once: Option<Arc<Once>>,
-    /// What the wish rests on: judged again in the batch, because what came before it in there may have ended it.
-    pub authority: Option<Authority>,
-}
-
-impl By {
-    /// sessiond itself.
-    pub fn system() -> Self {
-        Self { actor: Actor::SYSTEM, request_id: None, traceparent: None, once: None, authority: None }
-    }
-
-    /// A caller, with the request it made.
-    pub fn caller(caller: &Caller) -> Self {
-        Self {
-            actor: caller.actor,
-            request_id: caller.request_id.clone(),
-            traceparent: caller.traceparent.clone(),
-            once: caller.once.clone(),
-            authority: Some(caller.authority()),
-        }
-    }
-
-    /// What follows from what a caller did while it might: it goes on record, whatever became of the credential since.
-    pub fn consequence_of(caller: &Caller) -> Self {
-        Self { once: None, authority: None, ..Self::caller(caller) }
-    }
-
-    /// Whoever stands at the console.
-    pub fn operator() -> Self {
-        Self { actor: Actor::OPERATOR, ..Self::system() }
-    }
-
-    /// sessiond, on behalf of whoever asked.
-    pub fn as_system(&self) -> Self {
-        Self { actor: Actor::SYSTEM, once: None, ..self.clone() }
-    }
-
-    /// What this came to before, if its request repeats one that took effect.
-    pub fn recorded(&self) -> Result<Option<Done>, Error> {
-        let recorded = self.once.as_ref().and_then(|once| once.recorded.as_deref());
-        recorded.map(|text| serde_json::from_str(text).map_err(unreadable)).transpose()
-    }
-}
-
-impl Work {
-    /// Whether something is to be gone from the disk when it is done.
-    fn erases(&self) -> bool {
-        matches!(self, Self::Side(SideWrite::ErasePrincipal(_) | SideWrite::ErasePersonal(_)))
-    }
-}
-
-/// One unit of work: all of it happens, or none.
-#[derive(Debug)]
-pub enum Work {
-    /// A wish about one open session. `token_hash` replaces its token where the wish is to renew it.
-    Session {
-        number: SessionNumber,
-        command: Command,
-        token_hash: Option<[u8; 32]>,
-    },
-    /// Open a session, or attach to one.
-    Connect(Box<Opening>),
-    /// The same kind of wish about many sessions, at most [`CHUNK`].
-    Bulk {
-        items: Vec<(SessionNumber, Command)>,
-        revocation: Option<RevocationNumber>,
-    },
-    /// Wishes about many sessions, at most [`CHUNK`], each of which may be refused for itself.
-    Report(Vec<(SessionNumber, Command)>),
-    /// Readings of many sessions' counters, at most [`CHUNK`], each of which may be refused for itself.
-    Measure(Vec<(SessionNumber, Command)>),
-    /// Close the Gate for what the filter covers and record that a revocation began.
-    BeginRevocation(Box<Beginning>),
-    EndRevocation {
-        number: RevocationNumber,
-        /// Requests and streams that it cut off.
-        streams_closed: u64,
-    },
-    /// A wish about a small thing of the directory, said as the event it wants. Without a stream: a new one.
-    Item {
-        organization: OrganizationNumber,
-        stream: Option<Stream>,
-        wish: ItemEvent,
-        /// Written with it, if it happens.
-        side: Vec<SideWrite>,
-    },
-    /// Make sure that there is a media stream, with an application for its app.
-    Declare {
-        organization: OrganizationNumber,
-        declaration: Box<Declaration>,
-    },
-    /// Make sure that there is an application of this name.
-    EnsureApplication {
-        organization: OrganizationNumber,
-        made: Box<ApplicationCreated>,
-    },
-    /// Know a principal, whether it is new or not.
-    Introduce(Introduction),
-    Organization {
-        number: OrganizationNumber,
-        command: OrganizationCommand,
-    },
-    CreateOrganization(Box<Founding>),
-    CreateApplication {
-        organization: OrganizationNumber,
-        created: ApplicationCreated,
-        secret_hash: Option<[u8; 32]>,
-    },
-    Application {
-        number: ApplicationNumber,
-        command: ApplicationCommand,
-        secret_hash: Option<[u8; 32]>,
-    },
-    /// Name an upstream, with the sealed secret of its credential; none: the secret before is forgotten.
-    SetUpstream {
-        number: ApplicationNumber,
-        set: UpstreamSet,
-        sealed: Option<Vec<u8>>,
-    },
-    CreateServiceAccount {
-        organization: OrganizationNumber,
-        created: ServiceAccountCreated,
-        secret_hash: [u8; 32],
-    },
-    ServiceAccount {
-        number: ServiceAccountNumber,
-        command: ServiceAccountCommand,
-        secret_hash: Option<[u8; 32]>,
-    },
-    /// Issue an access token; the committer fills in where in the log. Its client was looked at as of a position: what has
-    /// changed since has to be looked at again.
-    IssueToken {
-        token: AccessToken,
-        as_of: Position,
-    },
-    Side(SideWrite),
-    /// Report on the live writer.
-    Health,
-}
-
-/// A revocation that is to begin, with what happens in the same transaction.
-#[derive(Debug, Clone)]
-pub struct Beginning {
-    pub id: Uuid,
-    pub organization: OrganizationNumber,
-    pub filter: Filter,
-    pub reason: Reason,
-    pub note: Option<String>,
-    /// What it bars beyond what its filter bars by itself.
-    pub bar: Bar,
-    /// The principal is disabled with it; with its public id.
-    pub disable: Option<(PrincipalNumber, Uuid)>,
-    /// It is a run of this schedule, for this moment. A run that is done already does not begin again.
-    pub schedule: Option<(Stream, Time)>,
-}
-
-/// A connect with what belongs to it beside the rules.
-#[derive(Debug)]
-pub struct Opening {
-    pub connect: Connect,
-    /// None for kinds of session that have no token.
-    pub token_hash: Option<[u8; 32]>,
-    pub issuer: String,
-    pub subject: String,
-    pub subject_digest: [u8; 32],
-}
-
-/// A media stream that is to be there, with how to make what is missing.
-#[derive(Debug, Clone)]
-pub struct Declaration {
-    pub id: Uuid,
-    /// Virtual host, app and stream.
-    pub names: [String; 3],
-    /// The application that stands for the app, where there is none of its name yet.
-    pub application: ApplicationCreated,
-}
-
-/// A principal as whoever vouches for it describes it.
-#[derive(Debug, Clone)]
-pub struct Introduction {
-    pub organization: OrganizationNumber,
-    pub issuer: String,
-    pub subject: String,
-    pub subject_digest: [u8; 32],
-    /// Replace what was known, where they are said.
-    pub name: Option<String>,
-    pub email: Option<String>,
-}
-
-/// An organization with its first service account, and an application to go with it.
-#[derive(Debug)]
-pub struct Founding {
-    pub organization: OrganizationCreated,
-    pub application: Option<ApplicationCreated>,
-    pub application_secret_hash: Option<[u8; 32]>,
-    pub account: ServiceAccountCreated,
-    pub secret_hash: [u8; 32],
-}
-
-/// What came of a unit. Recorded for requests that take effect once, so nothing secret is in what they can come to.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Done {
-    /// The session as it stands now; `opened` if this unit opened it.
-    Session {
-        session: Box<Session>,
-        opened: bool,
-    },
-    /// How many sessions this unit ended.
-    Bulk(u64),
-    /// What of a report was refused, in its order.
-    Report(Vec<Option<Refusal>>),
-    /// What became of readings, in their order.
-    Measured(Vec<Result<Reading, Refusal>>),
-    Revocation(Revocation),
-    Founded(Organization, ServiceAccount),
-    Organization(Box<Organization>),
-    Application(Box<Application>),
-    ServiceAccount(Box<ServiceAccount>),
-    #[serde(skip)]
-    Token(AccessToken),
-    Item(Box<Item>),
-    Principal(PrincipalNumber),
-    #[serde(skip)]
-    Health(Health),
-    Nothing,
-}
-
-/// What a unit is answered with: its outcome, and what it cancelled that is still under way.
-pub struct Answer {
-    pub done: Done,
-    pub flights: Arc<Vec<Arc<Flight>>>,
-}
-
-struct Unit {
-    by: By,
-    work: Work,
-    reply: oneshot::Sender<Result<Answer, Error>>,
+/// What waits for the committer.
+enum Waiting {
+    Unit(Box<dyn Unit>),
+    /// Somebody wants to know what the live writer runs on.
+    Health(oneshot::Sender<Result<Health, Error>>),
 }
 
 /// The way to the committer. Cheap to clone.
 #[derive(Clone)]
 pub struct Committer {
-    queue: mpsc::Sender<Unit>,
+    queue: mpsc::Sender<Waiting>,
     tip: watch::Receiver<Tip>,
     stopped: CancellationToken,
 }
@@ -369,39 +115,48 @@ impl Committer {
         self.tip.clone()
     }
 
-    /// Hands in a unit and waits until it is durable, or refused. What took effect before is answered from the record.
-    pub async fn submit(&self, by: By, work: Work) -> Result<Answer, Error> {
-        if let Some(done) = by.recorded()? {
-            return Ok(Answer { done, flights: Arc::default() });
+    /// Hands in an operation and waits until it is durable, or refused. What took effect before is answered from the record.
+    pub async fn submit<O: Operation>(
+        &self,
+        origin: Origin,
+        operation: O,
+    ) -> Result<Answer<O::Outcome>, Error> {
+        if let Some(outcome) = origin.recorded::<O>()? {
+            return Ok(Answer::recorded(outcome));
         }
         let (reply, answer) = oneshot::channel();
-        let ends = work.ends_credentials();
-        self.queue.try_send(Unit { by, work, reply }).map_err(|_| Error::Busy)?;
+        let unit = Submitted::new(origin, operation, Some(reply));
+        self.queue.try_send(Waiting::Unit(unit)).map_err(|_| Error::Busy)?;
         let answer = answer.await.map_err(|_| Error::Busy)??;
-        if ends {
-            // It is over, says the answer: so nothing that the credential opened may still be handing anything on.
+        if O::WAITS {
             answer.landed().await;
         }
         Ok(answer)
     }
 
-    /// Hands in a unit whose outcome nobody waits for: in the order of the calls, so that whatever is handed in after this
-    /// finds it done.
-    pub fn post(&self, by: By, work: Work) -> Result<(), Error> {
-        if by.recorded()?.is_some() {
+    /// Hands in an operation whose outcome nobody waits for: in the order of the calls, so that whatever is handed in after
+    /// this finds it done.
+    pub fn post<O: Operation>(&self, origin: Origin, operation: O) -> Result<(), Error> {
+        if origin.recorded::<O>()?.is_some() {
             return Ok(());
         }
-        let (reply, _) = oneshot::channel();
-        self.queue.try_send(Unit { by, work, reply }).map_err(|_| Error::Busy)
+        let unit = Submitted::new(origin, operation, None);
+        self.queue.try_send(Waiting::Unit(unit)).map_err(|_| Error::Busy)
+    }
+
+    /// What the live writer runs on; fails if it does not answer.
+    pub async fn health(&self) -> Result<Health, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.queue.try_send(Waiting::Health(reply)).map_err(|_| Error::Busy)?;
+        answer.await.map_err(|_| Error::Busy)?
     }
 
     /// Writes what still waits, settles, closes the database and returns when all that is done.
     pub async fn stop(&self) {
-        let (reply, _) = oneshot::channel();
-        // A unit that writes nothing wakes the task in case nothing else does; the token tells it to end.
+        // The token tells the task to end, and something to do wakes it in case nothing else does.
         self.stopped.cancel();
-        let work = Work::Health;
-        self.queue.send(Unit { by: By::system(), work, reply }).await.ok();
+        let unit = Submitted::new(Origin::system(), Turn, None);
+        self.queue.send(Waiting::Unit(unit)).await.ok();
         self.queue.closed().await;
     }
 }
@@ -436,26 +191,25 @@ struct Task {
     chain: Chain,
     settling: Settling,
     publish: watch::Sender<Tip>,
-    /// Bulk units put off, because the batch had enough of them.
-    later: VecDeque<Unit>,
+    /// Operations on many sessions that were put off, because the batch had enough of them.
+    later: VecDeque<Box<dyn Unit>>,
     batches: u64,
     /// Something was erased, and may still stand in the write-ahead log.
     erased: bool,
     /// Revocations that are in force in memory only, because the disk was full: to be recorded once there is space.
-    provisional: VecDeque<(RevocationNumber, Unit)>,
+    provisional: VecDeque<(RevocationNumber, Box<dyn Unit>)>,
     last_provisional: i64,
 }
 
 impl Task {
-    async fn run(mut self, mut waiting: mpsc::Receiver<Unit>, stopped: CancellationToken) {
+    async fn run(mut self, mut queue: mpsc::Receiver<Waiting>, stopped: CancellationToken) {
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut units = Vec::with_capacity(BATCH);
+        let mut waiting = Vec::with_capacity(BATCH);
         loop {
-            units.extend(self.later.drain(..));
-            if units.is_empty() {
+            if self.later.is_empty() {
                 tokio::select! {
-                    received = waiting.recv_many(&mut units, BATCH) => if received == 0 { break },
+                    received = queue.recv_many(&mut waiting, BATCH) => if received == 0 { break },
                     _ = tick.tick() => {}
                 }
             }
@@ -464,14 +218,24 @@ impl Task {
             for _ in 0..YIELDS {
                 tokio::task::yield_now().await;
             }
-            while units.len() < BATCH
-                && let Ok(unit) = waiting.try_recv()
+            while self.later.len() + waiting.len() < BATCH
+                && let Ok(another) = queue.try_recv()
             {
-                units.push(unit);
+                waiting.push(another);
+            }
+            let mut units: Vec<_> = self.later.drain(..).collect();
+            for one in waiting.drain(..) {
+                match one {
+                    Waiting::Unit(unit) => units.push(unit),
+                    // Whoever asked may have left.
+                    Waiting::Health(reply) => {
+                        reply.send(self.writer.health().await.map_err(Error::from)).ok();
+                    }
+                }
             }
             self.put_off_bulk(&mut units);
-            self.process(std::mem::take(&mut units)).await;
-            if stopped.is_cancelled() && waiting.is_empty() && self.later.is_empty() {
+            self.process(units).await;
+            if stopped.is_cancelled() && queue.is_empty() && self.later.is_empty() {
                 break;
             }
         }
@@ -486,50 +250,46 @@ impl Task {
         }
     }
 
-    /// Leaves bulk units for at most a chunk of sessions in the batch, so that nobody waits long for it.
-    fn put_off_bulk(&mut self, units: &mut Vec<Unit>) {
+    /// Leaves operations for at most a chunk of sessions in the batch, of those that touch many, so that nobody waits long
+    /// for it.
+    fn put_off_bulk(&mut self, units: &mut Vec<Box<dyn Unit>>) {
         let mut room = CHUNK;
-        let put_off = units.extract_if(.., |unit| match &unit.work {
-            Work::Bulk { items, .. } | Work::Report(items) if items.len() <= room || room == CHUNK => {
-                room = room.saturating_sub(items.len());
-                false
-            }
-            Work::Measure(items) if items.len() <= room || room == CHUNK => {
-                room = room.saturating_sub(items.len());
-                false
-            }
-            Work::Bulk { .. } | Work::Report(_) | Work::Measure(_) => true,
-            _ => false,
+        let put_off = units.extract_if(.., |unit| {
+            let sessions = unit.sessions();
+            let fits = sessions <= room || room == CHUNK;
+            room = if fits { room.saturating_sub(sessions) } else { room };
+            !fits
         });
         self.later.extend(put_off);
     }
 
-    async fn process(&mut self, units: Vec<Unit>) {
+    async fn process(&mut self, mut units: Vec<Box<dyn Unit>>) {
         if let Err(error) = self.writer.check_files() {
             fail_stop(&error);
         }
         self.record_provisional().await;
         self.empty_wal_of_what_was_erased().await;
-        let erases = units.iter().any(|unit| unit.work.erases());
+        let erases = units.iter().any(|unit| unit.erases());
         if units.is_empty() {
             self.settle_only().await.ok();
             return;
         }
-        match self.attempt(&units).await {
-            Ok(answers) => reply(units, answers),
+        match self.attempt(&mut units).await {
+            Ok(cut_off) => answer(units, cut_off),
             // Nothing of the batch was written. A full disk is full for everyone; anything else may be one unit's
             // fault, so each gets its own try.
             Err(StoreError::Full) => self.refuse_for_want_of_space(units),
             Err(_) if units.len() > 1 => {
                 for unit in units {
-                    match self.attempt(std::slice::from_ref(&unit)).await {
-                        Ok(answers) => reply(vec![unit], answers),
-                        Err(StoreError::Full) => self.refuse_for_want_of_space(vec![unit]),
-                        Err(error) => reply(vec![unit], vec![Err(error.into())]),
+                    let mut alone = vec![unit];
+                    match self.attempt(&mut alone).await {
+                        Ok(cut_off) => answer(alone, cut_off),
+                        Err(StoreError::Full) => self.refuse_for_want_of_space(alone),
+                        Err(error) => refuse(alone, &error),
                     }
                 }
             }
-            Err(error) => reply(units, vec![Err(error.into())]),
+            Err(error) => refuse(units, &error),
         }
         self.batches += 1;
         self.erased |= erases;
@@ -538,31 +298,19 @@ impl Task {
         }
     }
 
-    /// Decides the units in order, writes what they come to, and applies it to the Gate.
-    async fn attempt(&mut self, units: &[Unit]) -> Result<Vec<Result<Answer, Error>>, StoreError> {
+    /// Decides the units in order, writes what they come to, and applies it to the Gate. Returns what each of them cut off.
+    async fn attempt(&mut self, units: &mut [Box<dyn Unit>]) -> Result<Vec<Vec<Arc<Flight>>>, StoreError> {
         let now = self.clock.now();
-        let health = if units.iter().any(|unit| matches!(unit.work, Work::Health)) {
-            Some(self.writer.health().await?)
-        } else {
-            None
-        };
-        let (outcomes, mut decided) = {
-            // Who makes room under a limit depends on what the clock says of whom.
-            let opens = units.iter().any(|unit| matches!(unit.work, Work::Connect(_)));
-            let known = if opens { self.gate.known_at(now) } else { self.gate.known() };
+        let mut decided = {
+            let looks = units.iter().any(|unit| unit.looks_at_others());
+            let known = if looks { self.gate.known_at(now) } else { self.gate.known() };
             let mut draft = Draft::new(&known, self.chain, self.rules, now);
-            let mut outcomes = Vec::with_capacity(units.len());
-            for unit in units {
-                let outcome = catch_unwind(AssertUnwindSafe(|| draft.decide(&unit.by, &unit.work)));
-                match outcome {
-                    Ok(outcome) => outcomes.push(outcome),
-                    // What the unit left half done in the draft goes with the draft.
-                    Err(_) => {
-                        return Err(StoreError::Failed("a decision panicked; this is a bug".to_owned()));
-                    }
-                }
+            for unit in units.iter_mut() {
+                // What the unit left half done in the draft goes with the draft.
+                catch_unwind(AssertUnwindSafe(|| unit.decide(&mut draft)))
+                    .map_err(|_| StoreError::Failed("a decision panicked; this is a bug".to_owned()))?;
             }
-            (outcomes, draft.finish())
+            draft.finish()
         };
         self.add_settling(&mut decided);
         if !decided.batch.is_empty() {
@@ -570,7 +318,7 @@ impl Task {
         }
         self.chain = decided.chain;
         self.settled(&decided.batch, decided.active);
-        let flights = Arc::new(self.gate.apply(decided.changes));
+        let cut_off = self.gate.apply_caused(decided.changes, units.len());
         if let Some(last) = decided.batch.events.last() {
             let position = last.recorded.position;
             self.publish.send_modify(|tip| {
@@ -578,14 +326,7 @@ impl Task {
                 tip.lifecycle = decided.lifecycle.unwrap_or(tip.lifecycle);
             });
         }
-        let answer = |done: Done| {
-            let done = match (done, &health) {
-                (Done::Nothing, Some(health)) => Done::Health(health.clone()),
-                (done, _) => done,
-            };
-            Answer { done, flights: flights.clone() }
-        };
-        Ok(outcomes.into_iter().map(|outcome| outcome.map(answer)).collect())
+        Ok(cut_off)
     }
 
     async fn commit(&mut self, batch: &sessiond_store::Batch) -> Result<(), StoreError> {
@@ -606,20 +347,17 @@ impl Task {
         }
     }
 
-    fn refuse_for_want_of_space(&mut self, units: Vec<Unit>) {
+    fn refuse_for_want_of_space(&mut self, units: Vec<Box<dyn Unit>>) {
         tracing::error!("the disk is full: nothing was written");
         for mut unit in units {
-            if let Work::BeginRevocation(beginning) = &unit.work {
+            unit.refuse(Error::DiskFull);
+            if let Some(beginning) = unit.revocation() {
                 self.last_provisional += 1;
                 let number = RevocationNumber(-self.last_provisional);
                 let (head, now) = (self.chain.position, self.clock.now());
                 let changes = draft::provisional(&self.gate.known(), number, beginning, head, now);
                 self.gate.apply(changes);
-                let told = std::mem::replace(&mut unit.reply, oneshot::channel().0);
-                told.send(Err(Error::DiskFull)).ok();
                 self.provisional.push_back((number, unit));
-            } else {
-                unit.reply.send(Err(Error::DiskFull)).ok();
             }
         }
     }
@@ -628,7 +366,10 @@ impl Task {
     /// one that is on record is in force before the other goes.
     async fn record_provisional(&mut self) {
         while let Some((number, unit)) = self.provisional.pop_front() {
-            if self.attempt(std::slice::from_ref(&unit)).await.is_err() {
+            let mut alone = [unit];
+            let attempt = self.attempt(&mut alone).await;
+            if attempt.is_err() {
+                let [unit] = alone;
                 self.provisional.push_front((number, unit));
                 return;
             }
@@ -729,18 +470,10 @@ fn measure(batch: &sessiond_store::Batch, took: Duration, error: Option<&StoreEr
     }
 }
 
-fn unreadable(error: serde_json::Error) -> Error {
-    Error::Internal(format!("a recorded outcome cannot be read: {error}"))
+fn answer(units: Vec<Box<dyn Unit>>, cut_off: Vec<Vec<Arc<Flight>>>) {
+    units.into_iter().zip(cut_off).for_each(|(unit, cut_off)| unit.answer(cut_off));
 }
 
-fn reply(units: Vec<Unit>, answers: Vec<Result<Answer, Error>>) {
-    for (unit, answer) in units.into_iter().zip(answers) {
-        if let Err(Error::Conflict { code, .. } | Error::Denied { code, .. }) = &answer
-            && code.ends_with("_limit_reached")
-        {
-            metrics::counter!(meter::LIMITS_REACHED, "limit" => *code).increment(1);
-        }
-        // Whoever asked may have left; what was decided stands.
-        unit.reply.send(answer).ok();
-    }
+fn refuse(units: Vec<Box<dyn Unit>>, error: &StoreError) {
+    units.into_iter().for_each(|mut unit| unit.refuse(Error::Internal(error.to_string())));
 }

@@ -5,14 +5,13 @@ use sessiond_core::Time;
 use sessiond_core::api_key::{ApiKey, ApiKeyCreated, ApiKeyEvent};
 use sessiond_core::caller::Caller;
 use sessiond_core::ids::{OrganizationNumber, PrincipalNumber};
-use sessiond_core::item::{Item, ItemEvent};
 use sessiond_core::principal::OWN_USERS;
 use sessiond_core::scope::{Scope, Scopes};
 use sessiond_store::SideWrite;
 use uuid::Uuid;
 
-use super::{Directory, Slice, check_gift, checked_name, known_scopes, unexpected};
-use crate::committer::{By, Done, Introduction, Work};
+use super::{Directory, Slice, check_gift, checked_name, known_scopes};
+use crate::committer::{ChangeStream, IntroducePrincipal, Origin, WriteBeside};
 use crate::directory::WithSecret;
 use crate::error::Error;
 use crate::secret::{self, TokenKind};
@@ -54,8 +53,7 @@ impl Directory {
     /// Makes an API key; its text is shown this once.
     pub async fn create_api_key(&self, caller: &Caller, new: NewKey) -> Result<WithSecret<KeyView>, Error> {
         let once = caller.once.as_deref();
-        if let Some(done) = By::caller(caller).recorded()? {
-            let key = key_of(done)?;
+        if let Some(key) = Origin::caller(caller).recorded::<ChangeStream<ApiKey>>()? {
             let secret = Some(secret::mint_for(once, TokenKind::ApiKey, key.id).text);
             return Ok(WithSecret { made: self.shown(key).await?, secret });
         }
@@ -76,13 +74,8 @@ impl Directory {
         let id = secret::new_id();
         let minted = secret::mint_for(once, TokenKind::ApiKey, id);
         let created = ApiKeyCreated { id, name, scopes: scopes.to_string(), principal, expires_at };
-        let work = Work::Item {
-            organization: caller.organization,
-            stream: None,
-            wish: ItemEvent::ApiKey(ApiKeyEvent::Created(created)),
-            side: vec![SideWrite::ApiKeySecret { id, secret_hash: minted.hash }],
-        };
-        let key = self.api_key_from(caller, work).await?;
+        let side = vec![SideWrite::ApiKeySecret { id, secret_hash: minted.hash }];
+        let key = self.api_key_from(caller, None, ApiKeyEvent::Created(created), side).await?;
         Ok(WithSecret { made: self.shown(key).await?, secret: Some(minted.text) })
     }
 
@@ -110,7 +103,7 @@ impl Directory {
         organization: OrganizationNumber,
         user: &User,
     ) -> Result<PrincipalNumber, Error> {
-        let introduction = Introduction {
+        let introduction = IntroducePrincipal {
             organization,
             issuer: OWN_USERS.to_owned(),
             subject: user.id.clone(),
@@ -130,7 +123,7 @@ impl Directory {
     ) -> Result<(Vec<KeyView>, bool), Error> {
         let mut keys: Vec<ApiKey> = {
             let known = self.gate.known();
-            let own = known.api_keys().rev().filter(|key| {
+            let own = known.streams::<ApiKey>().rev().filter(|key| {
                 key.organization == caller.organization
                     && (revoked || key.revoked_at.is_none())
                     && slice.after.is_none_or(|after| (key.created_at, key.id) < after)
@@ -156,22 +149,15 @@ impl Directory {
     pub async fn revoke_api_key(&self, caller: &Caller, id: Uuid) -> Result<(), Error> {
         let key = self.own_key(caller, id)?;
         check_gift(caller, Scopes::parse(&key.scopes).0)?;
-        let stream = Item::ApiKey(key).stream();
-        let work = Work::Item {
-            organization: caller.organization,
-            stream: Some(stream),
-            wish: ItemEvent::ApiKey(ApiKeyEvent::Revoked),
-            side: vec![],
-        };
-        self.api_key_from(caller, work).await.map(|_| ())
+        self.api_key_from(caller, Some(key.number), ApiKeyEvent::Revoked, vec![]).await.map(|_| ())
     }
 
     /// Writes down when keys were last used. Returns how many were.
     pub async fn write_key_uses(&self) -> Result<usize, Error> {
         let used = self.gate.known().key_secrets.unwritten();
         if !used.is_empty() {
-            let work = Work::Side(SideWrite::ApiKeysUsed(used.clone()));
-            self.committer.submit(By::system(), work).await?;
+            let uses = WriteBeside(SideWrite::ApiKeysUsed(used.clone()));
+            self.committer.submit(Origin::system(), uses).await?;
             self.gate.known().key_secrets.written(&used);
         }
         Ok(used.len())
@@ -179,12 +165,19 @@ impl Directory {
 
     fn own_key(&self, caller: &Caller, id: Uuid) -> Result<ApiKey, Error> {
         let known = self.gate.known();
-        let own = known.api_key(id).filter(|key| key.organization == caller.organization);
+        let own = known.stream_by_id::<ApiKey>(id).filter(|key| key.organization == caller.organization);
         own.cloned().ok_or(Error::NotFound("API key"))
     }
 
-    async fn api_key_from(&self, caller: &Caller, work: Work) -> Result<ApiKey, Error> {
-        key_of(self.committer.submit(By::caller(caller), work).await?.done)
+    async fn api_key_from(
+        &self,
+        caller: &Caller,
+        number: Option<i64>,
+        command: ApiKeyEvent,
+        side: Vec<SideWrite>,
+    ) -> Result<ApiKey, Error> {
+        let change = ChangeStream { organization: caller.organization, number, command, side };
+        Ok(self.committer.submit(Origin::caller(caller), change).await?.outcome)
     }
 
     async fn shown(&self, key: ApiKey) -> Result<KeyView, Error> {
@@ -211,14 +204,4 @@ fn check_user(user: &User) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-fn key_of(done: Done) -> Result<ApiKey, Error> {
-    match done {
-        Done::Item(item) => match *item {
-            Item::ApiKey(key) => Ok(key),
-            _ => Err(unexpected()),
-        },
-        _ => Err(unexpected()),
-    }
 }

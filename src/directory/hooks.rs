@@ -3,15 +3,14 @@
 use sessiond_core::actor::{Actor, ActorKind};
 use sessiond_core::caller::{Caller, Credential, CredentialKind};
 use sessiond_core::hook::{Hook, HookCreated, HookEvent};
-use sessiond_core::ids::{Position, Stream, StreamKind};
-use sessiond_core::item::{Item, ItemEvent};
+use sessiond_core::ids::Position;
 use sessiond_core::scope::{Scope, Scopes};
-use sessiond_core::{Time, place};
+use sessiond_core::{Time, media_stream};
 use sessiond_store::SideWrite;
 use uuid::Uuid;
 
-use super::{Directory, Slice, WithSecret, checked_name, unexpected};
-use crate::committer::{By, Done, Work};
+use super::{Directory, Slice, WithSecret, checked_name};
+use crate::committer::{ChangeStream, Origin};
 use crate::error::Error;
 use crate::secret;
 
@@ -44,23 +43,23 @@ impl Directory {
             Some(secret) => checked_secret(secret)?.to_owned(),
             None => secret::hook_text(&secret::mint_signing_key(once)),
         };
-        if let Some(done) = By::caller(caller).recorded()? {
-            return Ok(WithSecret { made: hook_of(done)?, secret: Some(secret) });
+        if let Some(made) = Origin::caller(caller).recorded::<ChangeStream<Hook>>()? {
+            return Ok(WithSecret { made, secret: Some(secret) });
         }
         let name = checked_name("name", &new.name)?;
         let vhost =
-            place::checked_segment("vhost", &new.vhost).map_err(|what| Error::field("vhost", what))?;
+            media_stream::checked_segment("vhost", &new.vhost).map_err(|what| Error::field("vhost", what))?;
         let organization = caller.organization;
         let id = secret::new_id();
         let created = HookCreated { id, name, vhost: vhost.to_owned(), lifetime: new.lifetime };
         let sealed = self.key.seal(&about(id), secret.as_bytes());
-        let work = Work::Item {
+        let creation = ChangeStream::<Hook> {
             organization,
-            stream: None,
-            wish: ItemEvent::Hook(HookEvent::Created(created)),
+            number: None,
+            command: HookEvent::Created(created),
             side: vec![SideWrite::WebhookSecret { id, sealed }],
         };
-        let made = hook_of(self.committer.submit(By::caller(caller), work).await?.done)?;
+        let made = self.committer.submit(Origin::caller(caller), creation).await?.outcome;
         Ok(WithSecret { made, secret: Some(secret) })
     }
 
@@ -68,7 +67,7 @@ impl Directory {
     pub fn hooks(&self, caller: &Caller, slice: Slice) -> (Vec<Hook>, bool) {
         let known = self.gate.known();
         let mut own: Vec<_> = known
-            .hooks()
+            .streams::<Hook>()
             .filter(|one| one.organization == caller.organization && one.deleted_at.is_none())
             .filter(|one| slice.after.is_none_or(|after| (one.created_at, one.id) < after))
             .cloned()
@@ -87,22 +86,20 @@ impl Directory {
 
     /// The same, whoever asks.
     fn live_hook(&self, id: Uuid) -> Option<Hook> {
-        match self.gate.known().item_by_id(id) {
-            Some(Item::Hook(hook)) if hook.deleted_at.is_none() => Some(hook.clone()),
-            _ => None,
-        }
+        let known = self.gate.known();
+        known.stream_by_id(id).filter(|hook: &&Hook| hook.deleted_at.is_none()).cloned()
     }
 
     /// Deletes a hook: it lets nobody in any more when this returns. What came in by it stays.
     pub async fn delete_hook(&self, caller: &Caller, id: Uuid) -> Result<(), Error> {
         let hook = self.hook(caller, id)?;
-        let work = Work::Item {
+        let deletion = ChangeStream::<Hook> {
             organization: hook.organization,
-            stream: Some(Stream { kind: StreamKind::Hook, number: hook.number }),
-            wish: ItemEvent::Hook(HookEvent::Deleted),
+            number: Some(hook.number),
+            command: HookEvent::Deleted,
             side: vec![SideWrite::ForgetWebhook(id)],
         };
-        self.committer.submit(By::caller(caller), work).await.map(|_| ())
+        self.committer.submit(Origin::caller(caller), deletion).await.map(|_| ())
     }
 
     /// Who calls a hook, with the secret that a call of it must be signed with.
@@ -143,14 +140,4 @@ fn checked_secret(secret: &str) -> Result<&str, Error> {
         "secret must be {SHORTEST_SECRET} to {LONGEST_SECRET} visible ASCII characters; leave it out to have one made"
     );
     Err(Error::field("secret", message))
-}
-
-fn hook_of(done: Done) -> Result<Hook, Error> {
-    match done {
-        Done::Item(item) => match *item {
-            Item::Hook(hook) => Ok(hook),
-            _ => Err(unexpected()),
-        },
-        _ => Err(unexpected()),
-    }
 }

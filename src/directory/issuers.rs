@@ -5,8 +5,8 @@ use sessiond_core::organization::{Issuer, IssuersSet, OrganizationCommand};
 use sessiond_core::scope::Scope;
 use uuid::Uuid;
 
-use super::{Directory, check_gift, client_scopes, unexpected};
-use crate::committer::{By, Done, Work};
+use super::{Directory, check_gift, client_scopes};
+use crate::committer::{ChangeOrganization, Origin};
 use crate::error::Error;
 
 /// Most issuers of one organization.
@@ -52,11 +52,8 @@ impl Directory {
             }
         }
         let command = OrganizationCommand::SetIssuers(IssuersSet { issuers });
-        let work = Work::Organization { number: caller.organization, command };
-        match self.committer.submit(By::caller(caller), work).await?.done {
-            Done::Organization(_) => Ok(()),
-            _ => Err(unexpected()),
-        }
+        let change = ChangeOrganization { number: caller.organization, command };
+        self.committer.submit(Origin::caller(caller), change).await.map(|_| ())
     }
 
     fn checked_issuer(&self, caller: &Caller, new: NewIssuer) -> Result<Issuer, Error> {

@@ -2,16 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 use sessiond_core::caller::Caller;
-use sessiond_core::ids::{Stream, StreamKind};
-use sessiond_core::item::{Item, ItemEvent};
 use sessiond_core::machine::{
     CredentialType, HostKeyPinned, Machine, MachineChanged, MachineCreated, MachineEvent,
 };
 use sessiond_store::SideWrite;
 use uuid::Uuid;
 
-use super::{Directory, checked_name, unexpected};
-use crate::committer::{By, Done, Work};
+use super::{Directory, checked_name};
+use crate::committer::{ChangeStream, Origin};
 use crate::error::Error;
 use crate::secret;
 
@@ -86,8 +84,8 @@ fn about(id: Uuid) -> String {
 impl Directory {
     /// Makes a machine.
     pub async fn create_machine(&self, caller: &Caller, new: NewMachine) -> Result<Machine, Error> {
-        if let Some(done) = By::caller(caller).recorded()? {
-            return machine_of(done);
+        if let Some(made) = Origin::caller(caller).recorded::<ChangeStream<Machine>>()? {
+            return Ok(made);
         }
         new.secret.check()?;
         let id = secret::new_id();
@@ -101,8 +99,8 @@ impl Directory {
             host_key: new.host_key,
         };
         let side = vec![self.sealed(id, &new.secret)];
-        let wish = MachineEvent::Created(created);
-        self.machine_from(caller, None, wish, side).await
+        let command = MachineEvent::Created(created);
+        self.machine_from(caller, None, command, side).await
     }
 
     fn sealed(&self, id: Uuid, secret: &MachineSecret) -> SideWrite {
@@ -115,7 +113,7 @@ impl Directory {
     pub fn machines(&self, caller: &Caller, skip: usize, limit: usize) -> (Vec<Machine>, usize) {
         let known = self.gate.known();
         let own: Vec<_> = known
-            .machines()
+            .streams::<Machine>()
             .filter(|one| one.organization == caller.organization && one.deleted_at.is_none())
             .collect();
         let total = own.len();
@@ -130,10 +128,8 @@ impl Directory {
 
     /// One machine, deleted or not: sessions were on it.
     pub fn any_machine(&self, caller: &Caller, id: Uuid) -> Option<Machine> {
-        match self.gate.known().item_by_id(id) {
-            Some(Item::Machine(one)) if one.organization == caller.organization => Some((**one).clone()),
-            _ => None,
-        }
+        let known = self.gate.known();
+        known.stream_by_id(id).filter(|one: &&Machine| one.organization == caller.organization).cloned()
     }
 
     /// Changes what is said. Another host or port forgets the key that was pinned, unless one comes along; and it must
@@ -147,14 +143,14 @@ impl Directory {
         let mut machine = self.machine(caller, id)?;
         let differs = |new: &String, old: &str| new != old;
         let host = changed.host.as_deref().map(|host| checked_word("host", host)).transpose()?;
-        let wish = MachineChanged {
+        let changes = MachineChanged {
             name: changed.name.as_deref().map(|name| checked_name("name", name)).transpose()?,
             host: host.filter(|host| differs(host, &machine.host)),
             port: changed.port.map(checked_port).transpose()?.filter(|port| *port != machine.port),
             user: changed.user.as_deref().map(|user| checked_word("user", user)).transpose()?,
             credential: changed.secret.as_ref().map(MachineSecret::kind),
         };
-        if (wish.host.is_some() || wish.port.is_some()) && changed.secret.is_none() {
+        if (changes.host.is_some() || changes.port.is_some()) && changed.secret.is_none() {
             let message =
                 "another host or port needs its credential with it: what was kept is for the one before";
             return Err(Error::field("credential", message));
@@ -164,9 +160,9 @@ impl Directory {
             secret.check()?;
             side.push(self.sealed(id, secret));
         }
-        if wish != MachineChanged::default() {
+        if changes != MachineChanged::default() {
             machine =
-                self.machine_from(caller, Some(machine.number), MachineEvent::Changed(wish), side).await?;
+                self.machine_from(caller, Some(machine.number), MachineEvent::Changed(changes), side).await?;
         }
         match changed.host_key {
             Some(host_key) => self.pin_host_key(caller, &machine, host_key).await,
@@ -181,8 +177,8 @@ impl Directory {
         machine: &Machine,
         host_key: String,
     ) -> Result<Machine, Error> {
-        let wish = MachineEvent::HostKeyPinned(HostKeyPinned { host_key });
-        self.machine_from(caller, Some(machine.number), wish, vec![]).await
+        let command = MachineEvent::HostKeyPinned(HostKeyPinned { host_key });
+        self.machine_from(caller, Some(machine.number), command, vec![]).await
     }
 
     /// Deletes a machine: no session is opened on it any more; those that are open stay. Twice is success.
@@ -205,16 +201,11 @@ impl Directory {
         &self,
         caller: &Caller,
         number: Option<i64>,
-        wish: MachineEvent,
+        command: MachineEvent,
         side: Vec<SideWrite>,
     ) -> Result<Machine, Error> {
-        let work = Work::Item {
-            organization: caller.organization,
-            stream: number.map(|number| Stream { kind: StreamKind::Machine, number }),
-            wish: ItemEvent::Machine(wish),
-            side,
-        };
-        machine_of(self.committer.submit(By::caller(caller), work).await?.done)
+        let change = ChangeStream { organization: caller.organization, number, command, side };
+        Ok(self.committer.submit(Origin::caller(caller), change).await?.outcome)
     }
 }
 
@@ -231,14 +222,4 @@ fn checked_word(field: &'static str, text: &str) -> Result<String, Error> {
 
 fn checked_port(port: u16) -> Result<u16, Error> {
     if port == 0 { Err(Error::field("port", "port must be 1 to 65535")) } else { Ok(port) }
-}
-
-fn machine_of(done: Done) -> Result<Machine, Error> {
-    match done {
-        Done::Item(item) => match *item {
-            Item::Machine(machine) => Ok(*machine),
-            _ => Err(unexpected()),
-        },
-        _ => Err(unexpected()),
-    }
 }

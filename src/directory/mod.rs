@@ -14,9 +14,7 @@ mod webhooks;
 
 use std::sync::Arc;
 
-use sessiond_core::application::{
-    Application, ApplicationChanged, ApplicationCommand, ApplicationCreated, OauthClient,
-};
+use sessiond_core::application::{Application, ApplicationChanged, ApplicationCreated, OauthClient};
 use sessiond_core::caller::Caller;
 use sessiond_core::once::Once;
 use sessiond_core::organization::Organization;
@@ -26,7 +24,10 @@ use sessiond_store::Reader;
 use uuid::Uuid;
 
 use crate::clock::Clock;
-use crate::committer::{By, Committer, Done, Founding, Work};
+use crate::committer::{
+    ChangeApplication, Committer, CreateApplication, CreateOrganization, Operation, Origin,
+    RotateApplicationSecret, SetPolicy,
+};
 use crate::error::Error;
 use crate::gate::{Gate, Summary};
 use crate::secret::{self, SecretKey};
@@ -81,14 +82,14 @@ pub struct Chosen {
 
 /// An organization that could be founded.
 pub struct Plan {
-    founding: Founding,
+    founding: CreateOrganization,
     client_secret: String,
 }
 
 impl Plan {
     /// What is to be shown of it, once.
     pub fn credentials(&self) -> Credentials<'_> {
-        let Founding { organization, application, account, .. } = &self.founding;
+        let CreateOrganization { organization, application, account, .. } = &self.founding;
         Credentials {
             organization: (&organization.name, organization.id),
             application: application.as_ref().map(|application| application.id),
@@ -199,8 +200,8 @@ impl Directory {
         check_gift(caller, Scopes::parse(&created.oauth.scopes.join(" ")).0)?;
         let organization = caller.organization;
         let secret_hash = secret.as_ref().map(|minted| minted.hash);
-        let work = Work::CreateApplication { organization, created, secret_hash };
-        let made = self.application_from(caller, work).await?;
+        let creation = CreateApplication { organization, created, secret_hash };
+        let made = self.application_from(caller, creation).await?;
         Ok(WithSecret { made, secret: secret.map(|minted| minted.text) })
     }
 
@@ -243,9 +244,8 @@ impl Directory {
         if description.as_ref().is_some_and(|text| text.chars().count() > 1_000) {
             return Err(Error::field("description", "description must be at most 1000 characters"));
         }
-        let command = ApplicationCommand::Change(ApplicationChanged { name, description });
-        let work = Work::Application { number: application.number, command, secret_hash: None };
-        self.application_from(caller, work).await
+        let changed = ApplicationChanged { name, description };
+        self.application_from(caller, ChangeApplication { number: application.number, changed }).await
     }
 
     /// Gives an application a new secret; the old one opens nothing from now on. Tokens issued before stay valid.
@@ -261,9 +261,8 @@ impl Directory {
             return Err(Error::Conflict { code: "public_application", message });
         }
         let minted = secret::mint_client_secret(caller.once.as_deref());
-        let command = ApplicationCommand::RotateSecret;
-        let work = Work::Application { number: application.number, command, secret_hash: Some(minted.hash) };
-        let made = self.application_from(caller, work).await?;
+        let rotation = RotateApplicationSecret { number: application.number, secret_hash: minted.hash };
+        let made = self.application_from(caller, rotation).await?;
         Ok(WithSecret { made, secret: Some(minted.text) })
     }
 
@@ -275,16 +274,14 @@ impl Directory {
         policy: ApplicationPolicy,
     ) -> Result<Application, Error> {
         let (application, _) = self.application(caller, id)?;
-        let command = ApplicationCommand::SetPolicy(Box::new(policy));
-        let work = Work::Application { number: application.number, command, secret_hash: None };
-        self.application_from(caller, work).await
+        self.application_from(caller, SetPolicy { number: application.number, policy }).await
     }
 
-    async fn application_from(&self, caller: &Caller, work: Work) -> Result<Application, Error> {
-        match self.committer.submit(By::caller(caller), work).await?.done {
-            Done::Application(application) => Ok(*application),
-            _ => Err(unexpected()),
-        }
+    async fn application_from<O>(&self, caller: &Caller, operation: O) -> Result<Application, Error>
+    where
+        O: Operation<Outcome = Application>,
+    {
+        Ok(self.committer.submit(Origin::caller(caller), operation).await?.outcome)
     }
 }
 
@@ -342,8 +339,4 @@ pub fn rights_of(application: &Application) -> Scopes {
 fn unknown_scope(word: &str) -> String {
     let all: Vec<_> = Scope::ALL.into_iter().map(Scope::word).collect();
     format!("unknown scope {word:?}; there are: {}", all.join(", "))
-}
-
-fn unexpected() -> Error {
-    Error::Internal("the committer answered with something else than was asked for".to_owned())
 }

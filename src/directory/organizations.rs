@@ -8,10 +8,8 @@ use sessiond_core::scope::{Scope, Scopes};
 use sessiond_core::service_account::ServiceAccountCreated;
 use uuid::Uuid;
 
-use super::{
-    Chosen, Directory, Founded, NewApplication, Plan, Slice, check_chosen, checked_name, unexpected,
-};
-use crate::committer::{By, Done, Founding, Work};
+use super::{Chosen, Directory, Founded, NewApplication, Plan, Slice, check_chosen, checked_name};
+use crate::committer::{ChangeOrganization, CreateOrganization, Origin};
 use crate::error::Error;
 use crate::secret;
 
@@ -27,12 +25,12 @@ impl Directory {
     pub fn plan(&self, name: &str, chosen: Option<Chosen>, platform: bool) -> Result<Plan, Error> {
         let more = Scopes::default();
         let more = if platform { more.with(Scope::PlatformAdmin) } else { more };
-        self.plan_by(&By::operator(), name, chosen, more)
+        self.plan_by(&Origin::operator(), name, chosen, more)
     }
 
     /// At the console: founds what was planned.
     pub async fn carry_out(&self, plan: Plan) -> Result<Founded, Error> {
-        self.found_by(By::operator(), plan).await
+        self.found_by(Origin::operator(), plan).await
     }
 
     /// The two in one, where there is nobody to show anything to.
@@ -43,12 +41,18 @@ impl Directory {
 
     /// For a caller who runs the installation: founds an organization as [`Directory::plan`] has it.
     pub async fn create_organization(&self, caller: &Caller, name: &str) -> Result<Founded, Error> {
-        let by = By::caller(caller);
-        let plan = self.plan_by(&by, name, None, Scopes::default())?;
-        self.found_by(by, plan).await
+        let origin = Origin::caller(caller);
+        let plan = self.plan_by(&origin, name, None, Scopes::default())?;
+        self.found_by(origin, plan).await
     }
 
-    fn plan_by(&self, by: &By, name: &str, chosen: Option<Chosen>, more: Scopes) -> Result<Plan, Error> {
+    fn plan_by(
+        &self,
+        origin: &Origin,
+        name: &str,
+        chosen: Option<Chosen>,
+        more: Scopes,
+    ) -> Result<Plan, Error> {
         let name = checked_name("name", name)?;
         let (id, client_id, client_secret) = match chosen {
             Some(chosen) => {
@@ -57,13 +61,13 @@ impl Directory {
             }
             None => {
                 let id = secret::new_id();
-                (id, format!("sa_{id}"), secret::mint_client_secret(by.once.as_deref()).text)
+                (id, format!("sa_{id}"), secret::mint_client_secret(origin.once.as_deref()).text)
             }
         };
         let application = NewApplication { name: "default".to_owned(), ..NewApplication::default() };
         let (application, application_secret) = self.application_created(None, application)?;
         let scopes = more.with(Scope::ManagementAll).with(Scope::McpInvoke);
-        let founding = Founding {
+        let founding = CreateOrganization {
             organization: OrganizationCreated { id: secret::new_id(), name },
             application: Some(application),
             application_secret_hash: application_secret.map(|minted| minted.hash),
@@ -79,10 +83,9 @@ impl Directory {
         Ok(Plan { founding, client_secret })
     }
 
-    async fn found_by(&self, by: By, plan: Plan) -> Result<Founded, Error> {
+    async fn found_by(&self, origin: Origin, plan: Plan) -> Result<Founded, Error> {
         let Plan { founding, client_secret } = plan;
-        let answer = self.committer.submit(by, Work::CreateOrganization(Box::new(founding))).await?;
-        let Done::Founded(organization, account) = answer.done else { return Err(unexpected()) };
+        let (organization, account) = self.committer.submit(origin, founding).await?.outcome;
         // Also where this was answered from the record: the first application is the one it was founded with.
         let first = {
             let known = self.gate.known();
@@ -122,10 +125,7 @@ impl Directory {
     ) -> Result<Organization, Error> {
         let number = self.organization(id)?.number;
         let command = OrganizationCommand::Rename(OrganizationRenamed { name: checked_name("name", name)? });
-        let work = Work::Organization { number, command };
-        match self.committer.submit(By::caller(caller), work).await?.done {
-            Done::Organization(organization) => Ok(*organization),
-            _ => Err(unexpected()),
-        }
+        let change = ChangeOrganization { number, command };
+        Ok(self.committer.submit(Origin::caller(caller), change).await?.outcome)
     }
 }

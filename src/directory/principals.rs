@@ -4,13 +4,12 @@ use sessiond_core::Time;
 use sessiond_core::caller::Caller;
 use sessiond_core::filter::Filter;
 use sessiond_core::ids::{OrganizationNumber, PrincipalNumber};
-use sessiond_core::item::ItemEvent;
-use sessiond_core::principal::PrincipalEvent;
+use sessiond_core::principal::{PrincipalEvent, Standing};
 use sessiond_store::PrincipalRow;
 use uuid::Uuid;
 
-use super::{Directory, check_gift, unexpected};
-use crate::committer::{By, Done, Introduction, Work};
+use super::{Directory, check_gift};
+use crate::committer::{ChangeStream, IntroducePrincipal, Origin};
 use crate::error::Error;
 
 /// Which principals to list.
@@ -49,7 +48,7 @@ impl Directory {
         }
         let (issuer, subject) = (issuer.to_owned(), subject.to_owned());
         let introduction =
-            Introduction { organization, issuer, subject, subject_digest, name: None, email: None };
+            IntroducePrincipal { organization, issuer, subject, subject_digest, name: None, email: None };
         self.introduce(introduction).await
     }
 
@@ -64,11 +63,8 @@ impl Directory {
     }
 
     /// The number of a principal, which is written down if it is new.
-    pub(super) async fn introduce(&self, introduction: Introduction) -> Result<PrincipalNumber, Error> {
-        match self.committer.submit(By::system(), Work::Introduce(introduction)).await?.done {
-            Done::Principal(number) => Ok(number),
-            _ => Err(unexpected()),
-        }
+    pub(super) async fn introduce(&self, introduction: IntroducePrincipal) -> Result<PrincipalNumber, Error> {
+        Ok(self.committer.submit(Origin::system(), introduction).await?.outcome)
     }
 
     /// The organization's principals, in the order in which they were met; and whether there are more.
@@ -104,13 +100,13 @@ impl Directory {
         let number = self.principal_number(caller, id)?;
         // It gives the person's keys what they had.
         check_gift(caller, self.gate.known().rights_of_keys(number))?;
-        let work = Work::Item {
+        let enabling = ChangeStream::<Standing> {
             organization: caller.organization,
-            stream: Some(number.into()),
-            wish: ItemEvent::Principal(PrincipalEvent::Enabled),
+            number: Some(number.0),
+            command: PrincipalEvent::Enabled,
             side: vec![],
         };
-        match self.committer.submit(By::caller(caller), work).await {
+        match self.committer.submit(Origin::caller(caller), enabling).await {
             // Nothing was ever said of it: it stands well.
             Ok(_) | Err(Error::NotFound(_)) => self.principal(caller, id).await,
             Err(error) => Err(error),

@@ -2,11 +2,13 @@
 
 use sessiond_core::caller::Caller;
 use sessiond_core::scope::{Scope, Scopes};
-use sessiond_core::service_account::{ServiceAccount, ServiceAccountCommand, ServiceAccountCreated};
+use sessiond_core::service_account::{ServiceAccount, ServiceAccountCreated};
 use uuid::Uuid;
 
-use super::{Directory, Slice, WithSecret, check_gift, checked_name, client_scopes, unexpected};
-use crate::committer::{By, Done, Work};
+use super::{Directory, Slice, WithSecret, check_gift, checked_name, client_scopes};
+use crate::committer::{
+    ArchiveServiceAccount, CreateServiceAccount, Operation, Origin, RotateServiceAccountSecret,
+};
 use crate::error::Error;
 use crate::secret;
 
@@ -83,8 +85,8 @@ impl Directory {
             application,
         };
         let organization = caller.organization;
-        let work = Work::CreateServiceAccount { organization, created, secret_hash: minted.hash };
-        let made = self.service_account_from(caller, work).await?;
+        let creation = CreateServiceAccount { organization, created, secret_hash: minted.hash };
+        let made = self.service_account_from(caller, creation).await?;
         Ok(WithSecret { made, secret: Some(minted.text) })
     }
 
@@ -97,9 +99,8 @@ impl Directory {
         let account = self.service_account(caller, id)?;
         check_gift(caller, account.scopes)?;
         let minted = secret::mint_client_secret(caller.once.as_deref());
-        let command = ServiceAccountCommand::RotateSecret;
-        let work = Work::ServiceAccount { number: account.number, command, secret_hash: Some(minted.hash) };
-        let made = self.service_account_from(caller, work).await?;
+        let rotation = RotateServiceAccountSecret { number: account.number, secret_hash: minted.hash };
+        let made = self.service_account_from(caller, rotation).await?;
         Ok(WithSecret { made, secret: Some(minted.text) })
     }
 
@@ -107,15 +108,13 @@ impl Directory {
     pub async fn archive_service_account(&self, caller: &Caller, id: Uuid) -> Result<ServiceAccount, Error> {
         let account = self.service_account(caller, id)?;
         check_gift(caller, account.scopes)?;
-        let command = ServiceAccountCommand::Archive;
-        let work = Work::ServiceAccount { number: account.number, command, secret_hash: None };
-        self.service_account_from(caller, work).await
+        self.service_account_from(caller, ArchiveServiceAccount(account.number)).await
     }
 
-    async fn service_account_from(&self, caller: &Caller, work: Work) -> Result<ServiceAccount, Error> {
-        match self.committer.submit(By::caller(caller), work).await?.done {
-            Done::ServiceAccount(account) => Ok(*account),
-            _ => Err(unexpected()),
-        }
+    async fn service_account_from<O>(&self, caller: &Caller, operation: O) -> Result<ServiceAccount, Error>
+    where
+        O: Operation<Outcome = ServiceAccount>,
+    {
+        Ok(self.committer.submit(Origin::caller(caller), operation).await?.outcome)
     }
 }

@@ -2,11 +2,10 @@
 
 use sessiond_core::application::{Application, ApplicationCreated};
 use sessiond_core::caller::Caller;
-use sessiond_core::item::Item;
-use sessiond_core::place::{MediaStream, application_name};
+use sessiond_core::media_stream::{MediaStream, application_name};
 
-use super::{Directory, LONGEST, NewApplication, unexpected};
-use crate::committer::{By, Declaration, Done, Work};
+use super::{Directory, LONGEST, NewApplication};
+use crate::committer::{DeclareStream, EnsureApplication, Origin};
 use crate::error::Error;
 use crate::secret;
 
@@ -16,15 +15,9 @@ impl Directory {
         let application = self.made(&application_name(&names[0], &names[1])).map_err(|_| {
             Error::field("app", format!("vhost and app must be at most {} characters together", LONGEST - 1))
         })?;
-        let declaration = Box::new(Declaration { id: secret::new_id(), names, application });
-        let work = Work::Declare { organization: caller.organization, declaration };
-        match self.committer.submit(once_less(caller), work).await?.done {
-            Done::Item(item) => match *item {
-                Item::MediaStream(stream) => Ok(stream),
-                _ => Err(unexpected()),
-            },
-            _ => Err(unexpected()),
-        }
+        let organization = caller.organization;
+        let declaration = DeclareStream { organization, id: secret::new_id(), names, application };
+        Ok(self.committer.submit(once_less(caller), declaration).await?.outcome)
     }
 
     /// The application of this name that is not archived; made if there is none.
@@ -34,11 +27,8 @@ impl Directory {
         if let Some(found) = found {
             return Ok(found);
         }
-        let work = Work::EnsureApplication { organization: caller.organization, made: Box::new(made) };
-        match self.committer.submit(once_less(caller), work).await?.done {
-            Done::Application(application) => Ok(*application),
-            _ => Err(unexpected()),
-        }
+        let ensured = EnsureApplication { organization: caller.organization, created: made };
+        Ok(self.committer.submit(once_less(caller), ensured).await?.outcome)
     }
 
     /// The application of this name, if it is not archived.
@@ -60,6 +50,6 @@ impl Directory {
 }
 
 /// By whom, for work that is only the ground for what the request is about, and may be done twice.
-fn once_less(caller: &Caller) -> By {
-    By { once: None, ..By::caller(caller) }
+fn once_less(caller: &Caller) -> Origin {
+    Origin { once: None, ..Origin::caller(caller) }
 }

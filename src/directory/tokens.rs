@@ -9,8 +9,8 @@ use sessiond_core::token::AccessToken;
 use sessiond_store::SideWrite;
 use uuid::Uuid;
 
-use super::{Directory, Issued, check_gift, unexpected, unknown_scope};
-use crate::committer::{By, Done, Work};
+use super::{Directory, Issued, check_gift, unknown_scope};
+use crate::committer::{IssueToken, Origin, WriteBeside};
 use crate::error::Error;
 use crate::gate::Client;
 use crate::secret::{self, TokenKind};
@@ -60,9 +60,9 @@ impl Directory {
             barred: false,
             audience,
         };
-        let answer = self.committer.submit(By::system(), Work::IssueToken { token, as_of }).await?;
-        let Done::Token(token) = answer.done else { return Err(unexpected()) };
-        Ok(Issued { token: minted.text, scopes: token.scopes, expires_in: token_lifetime })
+        let scopes = token.scopes;
+        self.committer.submit(Origin::system(), IssueToken { token, as_of }).await?;
+        Ok(Issued { token: minted.text, scopes, expires_in: token_lifetime })
     }
 
     /// A token for a gateway that its client can never open would only be found useless later; and whose an id is, if
@@ -85,8 +85,8 @@ impl Directory {
     pub async fn revoke_access_token(&self, caller: &Caller, id: Uuid) -> Result<(), Error> {
         let scopes = self.gate.known().access_token(id).map(|token| token.scopes);
         check_gift(caller, scopes.unwrap_or_default())?;
-        let work = Work::Side(SideWrite::RevokeAccessToken(id));
-        self.committer.submit(By::caller(caller), work).await.map(|_| ())
+        let revoked = WriteBeside(SideWrite::RevokeAccessToken(id));
+        self.committer.submit(Origin::caller(caller), revoked).await.map(|_| ())
     }
 
     fn facts_of(&self, client: Client) -> Result<Facts, Error> {

@@ -11,7 +11,7 @@ use sessiond_core::scope::Scope;
 use uuid::Uuid;
 
 use super::Directory;
-use crate::committer::Work;
+use crate::committer::SetUpstream;
 use crate::error::Error;
 
 /// Between a commit and what memory knows of it passes less than this.
@@ -59,8 +59,7 @@ impl Directory {
         let (credential, secret) = new.credential.unzip();
         let set = UpstreamSet { url: new.url, credential, headers: new.headers };
         let sealed = secret.map(|secret| self.key.seal(&about(application.id, &set), secret.as_bytes()));
-        let work = Work::SetUpstream { number: application.number, set, sealed };
-        self.application_from(caller, work).await
+        self.application_from(caller, SetUpstream { number: application.number, set, sealed }).await
     }
 
     /// Whether an application is of the organization whose installation this is.

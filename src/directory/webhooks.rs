@@ -3,16 +3,16 @@
 use chrono::TimeDelta;
 use sessiond_core::caller::Caller;
 use sessiond_core::delivery::{Delivery, DeliveryStatus};
-use sessiond_core::ids::{ApplicationNumber, OrganizationNumber, Position, Stream, StreamKind};
-use sessiond_core::item::{Item, ItemEvent};
+use sessiond_core::ids::{ApplicationNumber, OrganizationNumber, Position, StreamId, StreamKind};
+use sessiond_core::streams::AnyStream;
 use sessiond_core::webhook::{
     Because, Disabled, TYPES, Webhook, WebhookChanged, WebhookCreated, WebhookEvent,
 };
 use sessiond_store::SideWrite;
 use uuid::Uuid;
 
-use super::{Directory, Slice, WithSecret, unexpected};
-use crate::committer::{By, Done, Work};
+use super::{Directory, Slice, WithSecret};
+use crate::committer::{ChangeStream, Origin, WriteBeside};
 use crate::error::Error;
 use crate::secret;
 
@@ -51,7 +51,7 @@ impl Directory {
     pub fn webhooks(&self, caller: &Caller, slice: Slice) -> (Vec<Webhook>, bool) {
         let known = self.gate.known();
         let mut own: Vec<_> = known
-            .webhooks()
+            .streams::<Webhook>()
             .filter(|one| one.organization == caller.organization && one.deleted_at.is_none())
             .filter(|one| slice.after.is_none_or(|after| (one.created_at, one.id) < after))
             .cloned()
@@ -64,10 +64,8 @@ impl Directory {
 
     /// One webhook that is not deleted.
     pub fn webhook(&self, caller: &Caller, id: Uuid) -> Result<Webhook, Error> {
-        match self.gate.known().item_by_id(id) {
-            Some(Item::Webhook(one))
-                if one.organization == caller.organization && one.deleted_at.is_none() =>
-            {
+        match self.gate.known().stream_by_id::<Webhook>(id) {
+            Some(one) if one.organization == caller.organization && one.deleted_at.is_none() => {
                 Ok(one.clone())
             }
             _ => Err(Error::NotFound("Webhook")),
@@ -81,9 +79,9 @@ impl Directory {
         new: NewWebhook,
     ) -> Result<WithSecret<Webhook>, Error> {
         let once = caller.once.as_deref();
-        if let Some(done) = By::caller(caller).recorded()? {
+        if let Some(made) = Origin::caller(caller).recorded::<ChangeStream<Webhook>>()? {
             let secret = secret::signing_text(&secret::mint_signing_key(once));
-            return Ok(WithSecret { made: webhook_of(done)?, secret: Some(secret) });
+            return Ok(WithSecret { made, secret: Some(secret) });
         }
         check_types(&new.types)?;
         check_description(new.description.as_deref())?;
@@ -99,8 +97,8 @@ impl Directory {
             description: new.description.filter(|text| !text.is_empty()),
         };
         let side = SideWrite::WebhookSecret { id, sealed: self.key.seal(&about(id), &key) };
-        let wish = WebhookEvent::Created(created);
-        let made = self.webhook_from(By::caller(caller), organization, None, wish, vec![side]).await?;
+        let command = WebhookEvent::Created(created);
+        let made = self.webhook_from(Origin::caller(caller), organization, None, command, vec![side]).await?;
         Ok(WithSecret { made, secret: Some(secret::signing_text(&key)) })
     }
 
@@ -130,15 +128,15 @@ impl Directory {
                 .description
                 .filter(|text| text != webhook.description.as_deref().unwrap_or_default()),
         };
-        let wished = match enabled {
+        let wanted = match enabled {
             Some(true) => Some(WebhookEvent::Enabled),
             Some(false) => Some(WebhookEvent::Disabled(Disabled { because: Because::Owner })),
             None => None,
         };
-        for wish in [WebhookEvent::Changed(changed)].into_iter().chain(wished) {
-            let stream = Some(Stream { kind: StreamKind::Webhook, number: webhook.number });
-            let by = By::caller(caller);
-            webhook = self.webhook_from(by, webhook.organization, stream, wish, vec![]).await?;
+        for command in [WebhookEvent::Changed(changed)].into_iter().chain(wanted) {
+            let number = Some(webhook.number);
+            let origin = Origin::caller(caller);
+            webhook = self.webhook_from(origin, webhook.organization, number, command, vec![]).await?;
         }
         Ok(webhook)
     }
@@ -150,8 +148,8 @@ impl Directory {
         id: Uuid,
     ) -> Result<WithSecret<Webhook>, Error> {
         let key = secret::mint_signing_key(caller.once.as_deref());
-        if let Some(done) = By::caller(caller).recorded()? {
-            return Ok(WithSecret { made: webhook_of(done)?, secret: Some(secret::signing_text(&key)) });
+        if let Some(made) = Origin::caller(caller).recorded::<ChangeStream<Webhook>>()? {
+            return Ok(WithSecret { made, secret: Some(secret::signing_text(&key)) });
         }
         let webhook = self.webhook(caller, id)?;
         let side = SideWrite::RotateWebhookSecret {
@@ -159,9 +157,9 @@ impl Directory {
             sealed: self.key.seal(&about(id), &key),
             before_until: self.clock.now() + OVERLAP,
         };
-        let stream = Some(Stream { kind: StreamKind::Webhook, number: webhook.number });
-        let (by, wish) = (By::caller(caller), WebhookEvent::SecretRotated);
-        let made = self.webhook_from(by, webhook.organization, stream, wish, vec![side]).await?;
+        let number = Some(webhook.number);
+        let (origin, command) = (Origin::caller(caller), WebhookEvent::SecretRotated);
+        let made = self.webhook_from(origin, webhook.organization, number, command, vec![side]).await?;
         Ok(WithSecret { made, secret: Some(secret::signing_text(&key)) })
     }
 
@@ -171,9 +169,9 @@ impl Directory {
             return Ok(());
         }
         let webhook = self.webhook(caller, id)?;
-        let stream = Some(Stream { kind: StreamKind::Webhook, number: webhook.number });
-        let (by, side) = (By::caller(caller), vec![SideWrite::ForgetWebhook(id)]);
-        self.webhook_from(by, webhook.organization, stream, WebhookEvent::Deleted, side).await?;
+        let number = Some(webhook.number);
+        let (origin, side) = (Origin::caller(caller), vec![SideWrite::ForgetWebhook(id)]);
+        self.webhook_from(origin, webhook.organization, number, WebhookEvent::Deleted, side).await?;
         Ok(())
     }
 
@@ -199,26 +197,26 @@ impl Directory {
 
     async fn webhook_from(
         &self,
-        by: By,
+        origin: Origin,
         organization: OrganizationNumber,
-        stream: Option<Stream>,
-        wish: WebhookEvent,
+        number: Option<i64>,
+        command: WebhookEvent,
         side: Vec<SideWrite>,
     ) -> Result<Webhook, Error> {
-        let work = Work::Item { organization, stream, wish: ItemEvent::Webhook(wish), side };
-        webhook_of(self.committer.submit(by, work).await?.done)
+        let change = ChangeStream { organization, number, command, side };
+        Ok(self.committer.submit(origin, change).await?.outcome)
     }
 
     // ---- for the outbox ----
 
     /// The position of the last event of any webhook: while it stands, so do they.
     pub fn webhooks_changed_at(&self) -> Position {
-        self.gate.known().webhooks().map(|one| one.head.position).max().unwrap_or_default()
+        self.gate.known().streams::<Webhook>().map(|one| one.head.position).max().unwrap_or_default()
     }
 
     /// Every webhook of every organization that is not deleted.
     pub fn every_webhook(&self) -> Vec<Webhook> {
-        self.gate.known().webhooks().filter(|one| one.deleted_at.is_none()).cloned().collect()
+        self.gate.known().streams::<Webhook>().filter(|one| one.deleted_at.is_none()).cloned().collect()
     }
 
     /// What signs a webhook's deliveries; none once it is deleted, a conflict if another key file sealed it.
@@ -249,30 +247,30 @@ impl Directory {
         rows: Vec<Delivery>,
         progress: Vec<(Uuid, Position)>,
     ) -> Result<(), Error> {
-        let work = Work::Side(SideWrite::Deliveries { rows, progress });
-        self.committer.submit(By::system(), work).await.map(|_| ())
+        let kept = WriteBeside(SideWrite::Deliveries { rows, progress });
+        self.committer.submit(Origin::system(), kept).await.map(|_| ())
     }
 
     /// Disables a webhook, because its endpoint says or shows that it cannot be served.
     pub async fn disable_webhook(&self, webhook: &Webhook, because: Because) -> Result<(), Error> {
-        let stream = Some(Stream { kind: StreamKind::Webhook, number: webhook.number });
-        let wish = WebhookEvent::Disabled(Disabled { because });
-        self.webhook_from(By::system(), webhook.organization, stream, wish, vec![]).await.map(|_| ())
+        let number = Some(webhook.number);
+        let command = WebhookEvent::Disabled(Disabled { because });
+        self.webhook_from(Origin::system(), webhook.organization, number, command, vec![]).await.map(|_| ())
     }
 
     /// Forgets deliveries that have been over for long, and some of those of deleted webhooks.
     pub async fn forget_deliveries(&self) -> Result<(), Error> {
         let now = self.clock.now();
         let old = SideWrite::ForgetDeliveries { before: now - KEEP, failed_before: now - KEEP_FAILED };
-        self.committer.submit(By::system(), Work::Side(old)).await?;
+        self.committer.submit(Origin::system(), WriteBeside(old)).await?;
         let deleted: Vec<Uuid> = {
             let known = self.gate.known();
-            known.webhooks().filter(|one| one.deleted_at.is_some()).map(|one| one.id).collect()
+            known.streams::<Webhook>().filter(|one| one.deleted_at.is_some()).map(|one| one.id).collect()
         };
         for id in deleted {
             if !self.reader.deliveries(id, None, Position(i64::MAX), 1).await?.is_empty() {
                 let rest = SideWrite::ForgetDeliveriesOf(id);
-                self.committer.submit(By::system(), Work::Side(rest)).await?;
+                self.committer.submit(Origin::system(), WriteBeside(rest)).await?;
             }
         }
         Ok(())
@@ -290,7 +288,7 @@ impl Directory {
     }
 
     /// The public id of what a stream of the directory is about.
-    pub fn thing_id(&self, stream: Stream) -> Option<Uuid> {
+    pub fn thing_id(&self, stream: StreamId) -> Option<Uuid> {
         let known = self.gate.known();
         match stream.kind {
             StreamKind::Organization => {
@@ -303,7 +301,7 @@ impl Directory {
                 let number = sessiond_core::ids::ServiceAccountNumber(stream.number);
                 known.service_accounts.get(&number).map(|one| one.id)
             }
-            _ => known.item(stream).map(Item::id),
+            _ => known.any_stream(stream).map(AnyStream::id),
         }
     }
 }
@@ -323,14 +321,4 @@ fn check_description(text: Option<&str>) -> Result<(), Error> {
         return Err(Error::field("description", "description must be at most 1000 characters"));
     }
     Ok(())
-}
-
-fn webhook_of(done: Done) -> Result<Webhook, Error> {
-    match done {
-        Done::Item(item) => match *item {
-            Item::Webhook(webhook) => Ok(webhook),
-            _ => Err(unexpected()),
-        },
-        _ => Err(unexpected()),
-    }
 }

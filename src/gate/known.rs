@@ -17,15 +17,16 @@ use sessiond_core::ending::Ending;
 use sessiond_core::filter::Facts;
 use sessiond_core::ids::{
     ApplicationNumber, OrganizationNumber, Position, PrincipalNumber, RevocationNumber, ServiceAccountNumber,
-    SessionNumber, Stream,
+    SessionNumber, StreamId,
 };
-use sessiond_core::item::Item;
+use sessiond_core::media_stream::MediaStream;
 use sessiond_core::organization::Organization;
 use sessiond_core::revocation::Revocation;
 use sessiond_core::service_account::ServiceAccount;
 use sessiond_core::session::event::Counts;
 use sessiond_core::session::{Refusal, Session};
 use sessiond_core::status::{DerivedStatus, derived_status};
+use sessiond_core::streams::{AnyStream, Registered};
 use sessiond_core::token::{AccessToken, Principal, SessionToken};
 use tokio::sync::mpsc::UnboundedSender;
 use uuid::Uuid;
@@ -85,8 +86,8 @@ pub struct Known {
     met: HashMap<OrganizationNumber, usize>,
     principals_by_id: HashMap<(OrganizationNumber, Uuid), PrincipalNumber>,
     principal_ids: HashMap<PrincipalNumber, Uuid>,
-    items: BTreeMap<Stream, Item>,
-    items_by_id: HashMap<Uuid, Stream>,
+    streams: BTreeMap<StreamId, AnyStream>,
+    streams_by_id: HashMap<Uuid, StreamId>,
     totals: HashMap<ApplicationNumber, u64>,
     past: HashMap<ApplicationNumber, HashMap<String, Past>>,
     places: places::Places,
@@ -214,12 +215,10 @@ impl Known {
                 }
             }
             Change::Principal(principal) => self.meet(&principal),
-            Change::Item(item) => {
-                self.items_by_id.insert(item.id(), item.stream());
-                if let Item::MediaStream(stream) = &item {
-                    self.places.put(stream);
-                }
-                self.items.insert(item.stream(), item);
+            Change::Stream(stream) => {
+                self.streams_by_id.insert(stream.id(), stream.stream());
+                MediaStream::of(&stream).into_iter().for_each(|stream| self.places.put(stream));
+                self.streams.insert(stream.stream(), stream);
             }
             Change::ApiKeySecret(id, hash, used_at) => self.key_secrets.learn(id, hash, used_at),
             Change::ForgetTokens(before) => {

@@ -10,7 +10,7 @@ mod known;
 mod ordered;
 mod tally;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::{RwLock, RwLockReadGuard};
@@ -19,6 +19,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use uuid::Uuid;
 
 pub use flight::{Flight, Pass, Signal};
+use holdings::Concerned;
 pub use holdings::Side;
 pub use index::Terms;
 pub use known::{Behind, Known, Order, Placed, Slice, Sum};
@@ -30,13 +31,13 @@ use sessiond_core::command::NaturalKey;
 use sessiond_core::ids::{
     ApplicationNumber, Position, RevocationNumber, ServiceAccountNumber, SessionNumber,
 };
-use sessiond_core::item::Item;
 use sessiond_core::kind::Kind;
 use sessiond_core::organization::Organization;
 use sessiond_core::revocation::Revocation;
 use sessiond_core::service_account::ServiceAccount;
 use sessiond_core::session::event::Counts;
 use sessiond_core::session::{Refusal, Session};
+use sessiond_core::streams::AnyStream;
 use sessiond_core::token::{AccessToken, Principal, SessionToken};
 
 /// The Gate. Cheap to share: everything behind one lock that is held for microseconds.
@@ -106,7 +107,7 @@ pub enum Change {
     AccessToken(AccessToken),
     BarAccessToken(Uuid),
     Principal(Principal),
-    Item(Item),
+    Stream(AnyStream),
     /// The secret of an API key, with when it was last used.
     ApiKeySecret(Uuid, [u8; 32], Option<Time>),
     ForgetTokens(Time),
@@ -117,6 +118,9 @@ pub enum Change {
     /// So much of a session's traffic is on record now.
     Counted(SessionNumber, Counts),
 }
+
+/// A change, with the operations of its batch that it is because of, by their places there.
+pub type Caused = (Change, Vec<usize>);
 
 /// What comes along with a session that has just connected, or was just loaded.
 #[derive(Debug, Clone, Default)]
@@ -175,17 +179,37 @@ impl Gate {
         self.known.read()
     }
 
-    /// Makes changes visible, all at once. Returns the flights of what ended with a session or a credential and is still
-    /// under way: cancelled already, to be waited for by whoever wants to answer "it is over".
-    pub fn apply(&self, changes: impl IntoIterator<Item = Change>) -> Vec<Arc<Flight>> {
+    /// Makes changes visible, all at once.
+    pub fn apply(&self, changes: impl IntoIterator<Item = Change>) {
+        self.apply_caused(changes.into_iter().map(|change| (change, vec![])), 0);
+    }
+
+    /// The same for changes that so many operations caused. Returns for each of them the flights of what ended with a
+    /// session or a credential and is still under way: cancelled already, to be waited for by whoever wants to answer "it
+    /// is over".
+    pub fn apply_caused(
+        &self,
+        changes: impl IntoIterator<Item = Caused>,
+        operations: usize,
+    ) -> Vec<Vec<Arc<Flight>>> {
         let mut known = self.known.write();
-        let (mut cancelled, mut concerned) = (Vec::new(), HashSet::new());
-        for change in changes {
-            concerned.extend(known.concerned(&change));
+        let mut cut_off = vec![vec![]; operations];
+        let mut tell = |cancelled: &[Arc<Flight>], causes: &[usize]| {
+            causes.iter().for_each(|cause| cut_off[*cause].extend_from_slice(cancelled));
+        };
+        let mut concerned: HashMap<Concerned, Vec<usize>> = HashMap::new();
+        for (change, causes) in changes {
+            if let Some(one) = known.concerned(&change) {
+                concerned.entry(one).or_default().extend_from_slice(&causes);
+            }
+            let mut cancelled = vec![];
             known.apply(change, &mut cancelled);
+            tell(&cancelled, &causes);
         }
-        known.end_opened(&concerned, &mut cancelled);
-        cancelled
+        for (one, causes) in concerned {
+            tell(&known.end_opened(one), &causes);
+        }
+        cut_off
     }
 
     /// Every session of the MCP gateway with an id of its own that ends from now on, in whichever way. There is one who

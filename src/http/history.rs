@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sessiond_core::event::NAMES;
+use sessiond_core::event;
 use sessiond_core::ids::Position;
 
 use super::App;
@@ -175,11 +175,11 @@ impl EventParameters {
 /// Types of events, separated by commas.
 fn read_types(text: Option<&str>) -> Result<Vec<String>, Problem> {
     let Some(text) = text else { return Ok(vec![]) };
-    let known: BTreeSet<_> = NAMES.into_iter().collect();
+    let known: BTreeSet<_> = event::names().collect();
     let names: Vec<_> = text.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
     match names.iter().find(|name| !known.contains(*name)) {
         Some(unknown) => {
-            let all = NAMES.join(", ");
+            let all = event::names().collect::<Vec<_>>().join(", ");
             Err(Problem::invalid("types", format!("there is no event {unknown:?}; there are: {all}")))
         }
         None => Ok(names.into_iter().map(str::to_owned).collect()),

@@ -1,7 +1,7 @@
 //! The log for those who carry events out of the house: read in pages, each event with what an envelope needs.
 
 use sessiond_core::Time;
-use sessiond_core::ids::{OrganizationNumber, Position, Stream, Tip};
+use sessiond_core::ids::{OrganizationNumber, Position, StreamId, Tip};
 use sessiond_store::{Addressed, StoreError};
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -14,7 +14,7 @@ pub struct Outgoing {
     pub frame: Frame,
     /// Chains it to all that happened before in its stream.
     pub hash: [u8; 32],
-    pub stream: Stream,
+    pub stream: StreamId,
     pub organization: OrganizationNumber,
     pub session_id: Option<Uuid>,
     pub application_id: Option<Uuid>,

@@ -1,6 +1,7 @@
 //! What a revocation is to bar beside the sessions that it ends: who may ask for it, and what it would come to.
 
 use sessiond_core::actor::ActorKind;
+use sessiond_core::api_key::ApiKey;
 use sessiond_core::bar::{Bar, BarScope, Barring, Credentials};
 use sessiond_core::caller::Caller;
 use sessiond_core::filter::Filter;
@@ -70,7 +71,7 @@ impl Sessions {
             presented += u64::from(behind.presented.contains(&token.id));
         }
         let keys: Vec<_> = known
-            .api_keys()
+            .streams::<ApiKey>()
             .filter(|key| key.organization == organization && behind.has_key(key, everything, now))
             .collect();
         let own = Some(caller.actor.id).filter(|_| caller.actor.kind == ActorKind::ApiKey);

@@ -6,7 +6,7 @@ use sessiond_store::SideWrite;
 use uuid::Uuid;
 
 use super::Sessions;
-use crate::committer::{By, CHUNK, Work};
+use crate::committer::{CHUNK, Origin, WriteBeside};
 use crate::error::Error;
 
 impl Sessions {
@@ -25,8 +25,8 @@ impl Sessions {
             (number, applications, open)
         };
         // Several units, and doing it again is success: there is no outcome to record.
-        let by = By { once: None, ..By::caller(caller) };
-        let erase = |side| self.committer.submit(by.clone(), Work::Side(side));
+        let origin = Origin { once: None, ..Origin::caller(caller) };
+        let erase = |side| self.committer.submit(origin.clone(), WriteBeside(side));
         erase(SideWrite::ErasePrincipal(number)).await?;
         let mut erased = 0;
         for chunk in open.chunks(CHUNK) {

@@ -15,7 +15,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use uuid::Uuid;
 
 use super::{Sessions, principal_of};
-use crate::committer::{By, Work};
+use crate::committer::{Origin, WriteBeside};
 use crate::error::Error;
 use crate::gate::{Departed, Known, Pass, key_digest};
 use crate::secret::{self, TokenKind};
@@ -125,7 +125,7 @@ impl Sessions {
         let minted = secret::mint(TokenKind::Mcp, session.id);
         let sealed = self.key.seal(&mcp_label(session.id), state);
         let side = SideWrite::McpSession(session.number, McpSession { id_hash: minted.hash, sealed });
-        self.committer.submit(By::system(), Work::Side(side)).await?;
+        self.committer.submit(Origin::system(), WriteBeside(side)).await?;
         Ok(minted.text)
     }
 
@@ -134,7 +134,7 @@ impl Sessions {
         let Some(kept) = self.reader.mcp_session(session.number).await? else { return Ok(()) };
         let sealed = self.key.seal(&mcp_label(session.id), state);
         let side = SideWrite::McpSession(session.number, McpSession { sealed, ..kept });
-        self.committer.submit(By::system(), Work::Side(side)).await.map(|_| ())
+        self.committer.submit(Origin::system(), WriteBeside(side)).await.map(|_| ())
     }
 
     /// How a session of the gateway ended, by its genuine `Mcp-Session-Id`; for its owner only.
@@ -182,7 +182,7 @@ impl Sessions {
 
     /// The upstreams of these sessions know that they are over, or never will: what was kept to speak to them goes.
     pub async fn forget_mcp(&self, sessions: Vec<SessionNumber>) -> Result<(), Error> {
-        self.committer.submit(By::system(), Work::Side(SideWrite::ForgetMcp(sessions))).await.map(|_| ())
+        self.committer.submit(Origin::system(), WriteBeside(SideWrite::ForgetMcp(sessions))).await.map(|_| ())
     }
 
     async fn opened_mcp(&self, number: SessionNumber, id: Uuid) -> Result<Option<Vec<u8>>, Error> {

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::wanted::{Sort, Wanted};
 use super::{Sessions, View};
-use crate::committer::{By, Work};
+use crate::committer::{Origin, Turn};
 use crate::error::Error;
 use crate::gate::{Order, Slice};
 
@@ -127,7 +127,7 @@ impl Sessions {
 
     /// Waits until what is being decided now can be seen, but not for long: lists do without the writer.
     async fn settled(&self) {
-        let turn = self.committer.submit(By::system(), Work::Health);
+        let turn = self.committer.submit(Origin::system(), Turn);
         tokio::time::timeout(PATIENCE, turn).await.ok();
     }
 

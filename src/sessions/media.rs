@@ -6,17 +6,16 @@ use std::sync::Arc;
 use sessiond_core::Time;
 use sessiond_core::actor::Actor;
 use sessiond_core::caller::Caller;
-use sessiond_core::command::Command;
 use sessiond_core::event::Event;
 use sessiond_core::ids::{Position, PrincipalNumber, SessionNumber};
-use sessiond_core::place::MediaStream;
+use sessiond_core::media_stream::MediaStream;
 use sessiond_core::relation::{MayAct, MayLook, Way};
 use sessiond_core::session::Session;
 use sessiond_core::session::event::SessionEvent;
 use sessiond_core::throughput::{Reading, Sample};
 
 use super::Sessions;
-use crate::committer::{By, Done, Work};
+use crate::committer::{EndSessions, MeasureSessions, Measurement, Origin};
 use crate::error::Error;
 use crate::gate::{Placed, Sum};
 
@@ -54,7 +53,7 @@ impl Sessions {
 
     /// The media streams whose names begin so, in order.
     pub fn streams(&self, caller: &Caller, begin: &[&str]) -> Vec<MediaStream> {
-        self.gate.known().streams(caller.organization, begin).cloned().collect()
+        self.gate.known().media_streams(caller.organization, begin).cloned().collect()
     }
 
     /// The names of a stream's live sessions that the caller may know of, in the order in which they connected.
@@ -99,7 +98,7 @@ impl Sessions {
 
     /// Whether the request is one that ended a session before: it is answered as then, though none of that name is left.
     pub fn ended_before(&self, caller: &Caller) -> Result<bool, Error> {
-        Ok(matches!(By::caller(caller).recorded()?, Some(Done::Bulk(1..))))
+        Ok(matches!(Origin::caller(caller).recorded::<EndSessions>()?, Some(1..)))
     }
 
     /// What the sessions of streams that the caller may know of add up to.
@@ -129,13 +128,9 @@ impl Sessions {
         let items = items.into_iter().map(|(found, sample)| {
             let found = found.or(nobody).ok_or(Error::NotFound("Session"))?;
             let presented = caller.presented(found.owner);
-            Ok((found.number, Command::Measure { sample, presented }))
+            Ok((found.number, Measurement { sample, presented }))
         });
-        let outcomes = self.in_parts(caller, items.collect(), Work::Measure, |done| match done {
-            Done::Measured(readings) => Some(readings),
-            _ => None,
-        });
-        outcomes.await
+        self.in_parts(caller, items.collect(), MeasureSessions, |readings| readings).await
     }
 
     /// How many bytes had been sent when, as far as the log still tells, from the last instant at or before `from` to the

@@ -42,13 +42,16 @@ pub use wanted::{Sort, Wanted};
 pub use work::{Ending, WorkView};
 
 use crate::clock::Clock;
-use crate::committer::{Answer, By, Committer, Done, Opening, Work};
+use crate::committer::{
+    Activity, Committer, Connected, EndSessions, OpenSession, Operation, Origin, RecordActivity, RenewToken,
+    SessionEnd, SetSuspended,
+};
 use crate::error::Error;
 use crate::gate::Gate;
 use crate::secret::{self, SecretKey, TokenKind};
 use sessiond_core::Time;
 use sessiond_core::caller::{Caller, CredentialKind};
-use sessiond_core::command::{Command, Connect};
+use sessiond_core::command::Connect;
 use sessiond_core::ids::{ApplicationNumber, PrincipalNumber, SessionNumber};
 use sessiond_core::kind::Kind;
 use sessiond_core::personal::Personal;
@@ -174,13 +177,18 @@ impl Sessions {
     /// Opens a session, or attaches to the live one with the same natural key (`sessiond_core::command::natural_key`): same id,
     /// fresh token, the old token dead.
     pub async fn connect(&self, caller: &Caller, new: NewSession) -> Result<Opened, Error> {
-        self.connect_by(caller, By::caller(caller), new).await
+        self.connect_by(caller, Origin::caller(caller), new).await
     }
 
     /// The same, as a part of a request.
-    pub async fn connect_by(&self, caller: &Caller, by: By, new: NewSession) -> Result<Opened, Error> {
-        if let Some(done) = by.recorded()? {
-            return self.opened_before(caller, done).await;
+    pub async fn connect_by(
+        &self,
+        caller: &Caller,
+        origin: Origin,
+        new: NewSession,
+    ) -> Result<Opened, Error> {
+        if let Some(connected) = origin.recorded::<OpenSession>()? {
+            return self.opened_before(caller, connected).await;
         }
         let application = self.application_to_create_in(caller, new.application)?;
         self.agent_side(caller, application)?;
@@ -223,9 +231,8 @@ impl Sessions {
         };
         let subject_digest = self.key.subject_digest(&issuer, &subject);
         let token_hash = token.as_ref().map(|token| token.hash);
-        let opening = Opening { connect, token_hash, issuer, subject, subject_digest };
-        let answer = self.committer.submit(by, Work::Connect(Box::new(opening))).await?;
-        let Done::Session { session, opened } = answer.done else { return Err(unexpected()) };
+        let opening = OpenSession { connect, token_hash, issuer, subject, subject_digest };
+        let Connected { session, opened } = self.committer.submit(origin, opening).await?.outcome;
         let name = if opened { name } else { self.name(session.number).await?.unwrap_or(name) };
         // The token names the session it belongs to: for an attach that is the older one, and a new one may have got a
         // later id.
@@ -238,8 +245,8 @@ impl Sessions {
     }
 
     /// The answer to a connect that took effect before, from the same facts.
-    async fn opened_before(&self, caller: &Caller, done: Done) -> Result<Opened, Error> {
-        let Done::Session { session, opened } = done else { return Err(unexpected()) };
+    async fn opened_before(&self, caller: &Caller, connected: Connected) -> Result<Opened, Error> {
+        let Connected { session, opened } = connected;
         self.not_barred(caller, session.application)?;
         let name = self.name(session.number).await?.unwrap_or_else(|| "(erased)".to_owned());
         let mint = || secret::mint_for(caller.once.as_deref(), TokenKind::Session, session.id).text;
@@ -262,18 +269,18 @@ impl Sessions {
     ) -> Result<Session, Error> {
         let session = self.own(caller, id).await?.map_err(other_surface)?;
         self.gate_presented(caller, session.number);
-        let presented = caller.presented(session.owner);
-        let command = Command::RecordActivity { source, counts, presented };
-        self.wish(caller, session.number, command, None).await.map(|(session, _)| session)
+        let activity = Activity { source, counts, presented: caller.presented(session.owner) };
+        let (session, origin) = (session.number, Origin::caller(caller));
+        self.on_session(origin, session, RecordActivity { session, activity }).await
     }
 
     /// Replaces the session's token; the old one is dead when this returns.
     pub async fn renew(&self, caller: &Caller, id: Uuid) -> Result<(Session, String), Error> {
         let session = self.own(caller, id).await?.map_err(no_token)?;
         let token = secret::mint_for(caller.once.as_deref(), TokenKind::Session, id);
-        let command = Command::RenewToken { presented: caller.presented(session.owner) };
-        let (session, _) = self.wish(caller, session.number, command, Some(token.hash)).await?;
-        Ok((session, token.text))
+        let (presented, session) = (caller.presented(session.owner), session.number);
+        let renewal = RenewToken { session, presented, token_hash: token.hash };
+        Ok((self.on_session(Origin::caller(caller), session, renewal).await?, token.text))
     }
 
     /// The client says goodbye. Ending twice is success.
@@ -289,26 +296,27 @@ impl Sessions {
 
     /// From now on every request of the session is refused, and nothing else changes.
     pub async fn suspend(&self, caller: &Caller, application: Uuid, id: Uuid) -> Result<View, Error> {
-        self.operate(caller, application, id, Command::Suspend).await
+        self.set_suspended(caller, application, id, true).await
     }
 
     /// A suspended session may go on.
     pub async fn resume(&self, caller: &Caller, application: Uuid, id: Uuid) -> Result<View, Error> {
-        self.operate(caller, application, id, Command::Resume).await
+        self.set_suspended(caller, application, id, false).await
     }
 
-    async fn operate(
+    async fn set_suspended(
         &self,
         caller: &Caller,
         application: Uuid,
         id: Uuid,
-        command: Command,
+        suspended: bool,
     ) -> Result<View, Error> {
         let session = self.managed(caller, application, id).await?;
         if let Some(ended) = session.ended.filter(|_| !caller.repeats()) {
             return Err(Error::Gone(ended));
         }
-        self.wish(caller, session.number, command, None).await?;
+        let (session, origin) = (session.number, Origin::caller(caller));
+        self.on_session(origin, session, SetSuspended { session, suspended }).await?;
         let row = self.reader.session(id).await?.ok_or(Error::NotFound("Session"))?;
         self.view(row).await
     }
@@ -316,7 +324,7 @@ impl Sessions {
     /// The same for a client that gives up a session's token.
     pub async fn say_goodbye(&self, caller: &Caller, number: SessionNumber) -> Result<u64, Error> {
         self.flush(number).await;
-        self.end_by(caller, number, Command::Disconnect { reason: Reason::Client }).await
+        self.end_by(caller, number, SessionEnd::Disconnect(Reason::Client)).await
     }
 
     /// An operator ends one session and leaves every credential alone. Returns how many it ended: one or none.
@@ -330,7 +338,7 @@ impl Sessions {
 
     /// Ends a session and returns once nothing of it is under way any more: how many this call ended, one or none.
     pub async fn end(&self, caller: &Caller, session: &MayAct, reason: Reason) -> Result<u64, Error> {
-        self.end_by(caller, session.number, Command::Disconnect { reason }).await
+        self.end_by(caller, session.number, SessionEnd::Disconnect(reason)).await
     }
 
     /// The same for what the service itself opened and minds: a shell that is over, a gateway's session that nobody got.
@@ -340,34 +348,32 @@ impl Sessions {
         number: SessionNumber,
         reason: Reason,
     ) -> Result<u64, Error> {
-        self.end_as(By::consequence_of(caller), number, Command::Disconnect { reason }).await
+        self.end_as(Origin::consequence_of(caller), number, SessionEnd::Disconnect(reason)).await
     }
 
-    async fn end_by(&self, caller: &Caller, number: SessionNumber, command: Command) -> Result<u64, Error> {
-        self.end_as(By::caller(caller), number, command).await
+    async fn end_by(&self, caller: &Caller, number: SessionNumber, end: SessionEnd) -> Result<u64, Error> {
+        self.end_as(Origin::caller(caller), number, end).await
     }
 
-    async fn end_as(&self, by: By, number: SessionNumber, command: Command) -> Result<u64, Error> {
-        let items = vec![(number, command)];
-        let answer = self.committer.submit(by, Work::Bulk { items, revocation: None }).await?;
+    async fn end_as(&self, origin: Origin, number: SessionNumber, end: SessionEnd) -> Result<u64, Error> {
+        let ending = EndSessions { ends: vec![(number, end)], revocation: None };
+        let answer = self.committer.submit(origin, ending).await?;
         answer.landed().await;
-        match answer.done {
-            Done::Bulk(ended) => Ok(ended),
-            _ => Err(unexpected()),
-        }
+        Ok(answer.outcome)
     }
 
-    async fn wish(
+    /// Hands in an operation on an open session.
+    async fn on_session<O>(
         &self,
-        caller: &Caller,
+        origin: Origin,
         number: SessionNumber,
-        command: Command,
-        token_hash: Option<[u8; 32]>,
-    ) -> Result<(Session, bool), Error> {
-        let work = Work::Session { number, command, token_hash };
-        match self.committer.submit(By::caller(caller), work).await {
-            Ok(Answer { done: Done::Session { session, opened }, .. }) => Ok((*session, opened)),
-            Ok(_) => Err(unexpected()),
+        operation: O,
+    ) -> Result<Session, Error>
+    where
+        O: Operation<Outcome = Box<Session>>,
+    {
+        match self.committer.submit(origin, operation).await {
+            Ok(answer) => Ok(*answer.outcome),
             // It ended after we looked: say how.
             Err(Error::NotFound("Session")) => Err(self.how_it_ended(number).await?),
             Err(error) => Err(error),
@@ -601,7 +607,3 @@ fn check_lengths(new: &NewSession) -> Result<(), Error> {
 
 /// The scopes any one of which lets a caller keep sessions.
 pub const AGENT_SCOPES: [Scope; 3] = [Scope::McpInvoke, Scope::SessionsWrite, Scope::ManagementAll];
-
-fn unexpected() -> Error {
-    Error::Internal("the committer answered with something else than was asked for".to_owned())
-}

@@ -10,7 +10,7 @@ use sessiond_core::once::{KEPT, Once, Outcome};
 use sessiond_store::SideWrite;
 
 use super::Sessions;
-use crate::committer::{By, Work};
+use crate::committer::{Origin, WriteBeside};
 use crate::error::Error;
 use crate::secret;
 
@@ -68,13 +68,13 @@ impl Sessions {
 
     /// By whom a part of a request is done that hands in several units: each part takes effect once. Parts are counted
     /// from 0; the first stands under the request's own key, so that the key is bound to the request.
-    pub async fn part(&self, caller: &Caller, index: usize) -> Result<By, Error> {
-        let by = By::caller(caller);
+    pub async fn part(&self, caller: &Caller, index: usize) -> Result<Origin, Error> {
+        let by = Origin::caller(caller);
         let Some(once) = by.once.as_deref().filter(|_| index > 0) else { return Ok(by) };
         let key = self.key.digest("part of a request", &[&once.key, &index.to_be_bytes()]);
         let recorded = self.outcome(&key, &once.fingerprint).await?.map(|outcome| outcome.done);
         let part = Once { key, recorded, ..once.clone() };
-        Ok(By { once: Some(Arc::new(part)), ..by })
+        Ok(Origin { once: Some(Arc::new(part)), ..by })
     }
 
     async fn outcome(&self, key: &[u8; 32], fingerprint: &[u8; 32]) -> Result<Option<Outcome>, Error> {
@@ -91,7 +91,7 @@ impl Sessions {
         let up_to = self.clock.now() - KEPT;
         let mut pages = 0;
         while self.reader.has_outcomes(up_to).await? {
-            self.committer.submit(By::system(), Work::Side(SideWrite::ForgetOutcomes(up_to))).await?;
+            self.committer.submit(Origin::system(), WriteBeside(SideWrite::ForgetOutcomes(up_to))).await?;
             pages += 1;
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

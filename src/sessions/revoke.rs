@@ -11,24 +11,23 @@ use parking_lot::Mutex;
 use sessiond_core::actor::Actor;
 use sessiond_core::bar::{Bar, Barring};
 use sessiond_core::caller::Caller;
-use sessiond_core::command::Command;
 use sessiond_core::event::Event;
 use sessiond_core::filter::Filter;
-use sessiond_core::ids::{OrganizationNumber, PrincipalNumber, Stream, StreamKind};
-use sessiond_core::item::Item;
+use sessiond_core::ids::{OrganizationNumber, PrincipalNumber, StreamId, StreamKind};
 use sessiond_core::reason::Reason;
 use sessiond_core::relation::MayAct;
 use sessiond_core::revocation::{Revocation, RevocationEvent};
 use sessiond_core::scope::Scopes;
 use sessiond_core::shown;
 use sessiond_core::status::DerivedStatus;
+use sessiond_core::streams::AnyStream;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::bar::{WouldBar, may_bar};
-use super::{ListQuery, Sessions, View, Wanted, unexpected};
-use crate::committer::{Answer, Beginning, By, CHUNK, Done, Work};
+use super::{ListQuery, Sessions, View, Wanted};
+use crate::committer::{Answer, BeginRevocation, CHUNK, EndRevocation, EndSessions, Origin, SessionEnd};
 use crate::error::Error;
 use crate::{meter, secret};
 
@@ -154,8 +153,9 @@ impl Sessions {
             ..Filter::default()
         };
         may_bar(caller, &filter, bar)?;
-        let beginning = Beginning { bar, ..beginning(caller.organization, filter, Reason::Revoked, note)? };
-        self.carry_through(By::caller(caller), beginning).await
+        let beginning =
+            BeginRevocation { bar, ..beginning(caller.organization, filter, Reason::Revoked, note)? };
+        self.carry_through(Origin::caller(caller), beginning).await
     }
 
     /// Ends every session that fits. Where everything of an organization, an application or a principal is meant, their
@@ -173,8 +173,9 @@ impl Sessions {
             // What was seen and is not in the log yet would be forgotten in a crash, and the filter asks for it.
             self.flush_traffic(true).await;
         }
-        let beginning = Beginning { bar, ..beginning(caller.organization, filter, Reason::Revoked, note)? };
-        self.carry_through(By::caller(caller), beginning).await
+        let beginning =
+            BeginRevocation { bar, ..beginning(caller.organization, filter, Reason::Revoked, note)? };
+        self.carry_through(Origin::caller(caller), beginning).await
     }
 
     /// What a revocation would come to now. Changes nothing.
@@ -208,12 +209,12 @@ impl Sessions {
         let filter = Filter { principal: Some(number), ..Filter::default() };
         let bar = Bar { matched: false, keys: include_keys };
         may_bar(caller, &filter, bar)?;
-        let beginning = Beginning {
+        let beginning = BeginRevocation {
             bar,
             disable: Some((number, id)),
             ..beginning(caller.organization, filter, Reason::Revoked, note)?
         };
-        self.carry_through(By::caller(caller), beginning).await
+        self.carry_through(Origin::caller(caller), beginning).await
     }
 
     /// That the caller may end what a person's API keys may do: disabling the person ends it.
@@ -242,20 +243,23 @@ impl Sessions {
         note: Option<String>,
     ) -> Result<Revoked, Error> {
         let beginning = beginning(caller.organization, filter, reason, note)?;
-        self.carry_through(By::caller(caller), beginning).await
+        self.carry_through(Origin::caller(caller), beginning).await
     }
 
     /// Begins a revocation and waits until the worker is through with it.
-    pub(super) async fn carry_through(&self, by: By, beginning: Beginning) -> Result<Revoked, Error> {
-        if let Some(done) = by.recorded()? {
-            return self.carried_through_before(done).await;
+    pub(super) async fn carry_through(
+        &self,
+        origin: Origin,
+        beginning: BeginRevocation,
+    ) -> Result<Revoked, Error> {
+        if let Some(begun) = origin.recorded::<BeginRevocation>()? {
+            return self.carried_through_before(begun).await;
         }
         let id = beginning.id;
         let (tell, told) = oneshot::channel();
         self.revocations.waiting.lock().insert(id, vec![tell]);
         let scope = scope(&beginning.filter);
-        let work = Work::BeginRevocation(Box::new(beginning));
-        let begun = match self.committer.submit(by, work).await {
+        let begun = match self.committer.submit(origin, beginning).await {
             Ok(answer) => answer,
             Err(error) => {
                 self.revocations.waiting.lock().remove(&id);
@@ -263,14 +267,13 @@ impl Sessions {
                 return Err(error);
             }
         };
-        let Done::Revocation(revocation) = &begun.done else { return Err(unexpected()) };
         metrics::counter!(meter::REVOCATIONS, "scope" => scope).increment(1);
         self.revocations.wake.notify_one();
         // The worker goes on whether or not anybody still waits here.
         let disconnected = told.await.map_err(|_| Error::Busy)??;
         // What was open by credentials that it bars, of sessions that it leaves alone.
         begun.landed().await;
-        Ok(Revoked { id: Some(id), disconnected, credentials: self.credentials_of(revocation).await? })
+        Ok(Revoked { id: Some(id), disconnected, credentials: self.credentials_of(&begun.outcome).await? })
     }
 
     /// What became of the credentials behind a revocation, as its first event tells.
@@ -283,8 +286,7 @@ impl Sessions {
     }
 
     /// The answer to a request that began a revocation before: its count, once it has one.
-    async fn carried_through_before(&self, done: Done) -> Result<Revoked, Error> {
-        let Done::Revocation(begun) = done else { return Err(unexpected()) };
+    async fn carried_through_before(&self, begun: Revocation) -> Result<Revoked, Error> {
         let (id, credentials) = (begun.id, self.credentials_of(&begun).await?);
         let (tell, told) = oneshot::channel();
         // First in the line, then the look: whatever ends after the look is told to the line.
@@ -369,8 +371,8 @@ impl Sessions {
             streams_closed = ended.streams_closed;
         }
         let schedule = schedule.and_then(|number| {
-            let stream = Stream { kind: StreamKind::Schedule, number };
-            self.gate.known().item(stream).map(Item::id)
+            let stream = StreamId { kind: StreamKind::Schedule, number };
+            self.gate.known().any_stream(stream).map(AnyStream::id)
         });
         let wanted = self.wanted(&revocation.filter).await?;
         Ok(Progress { wanted, actor, matched, streams_closed, schedule, credentials, revocation })
@@ -426,12 +428,12 @@ impl Sessions {
     }
 
     /// The request behind a revocation, as its first event tells: the events it comes to name it too.
-    async fn cause(&self, revocation: &Revocation) -> Result<By, Error> {
+    async fn cause(&self, revocation: &Revocation) -> Result<Origin, Error> {
         let began = self.reader.event(revocation.fence).await?.map(|entry| entry.recorded);
-        Ok(began.map_or_else(By::system, |began| By {
+        Ok(began.map_or_else(Origin::system, |began| Origin {
             request_id: began.request_id,
             traceparent: began.traceparent,
-            ..By::system()
+            ..Origin::system()
         }))
     }
 
@@ -442,16 +444,14 @@ impl Sessions {
         let mut landing = Vec::new();
         let streams_closed = self.gate.known().cut_off_by(revocation.number);
         for chunk in covered.chunks(CHUNK) {
-            let command = Command::Disconnect { reason: revocation.reason };
-            let items = chunk.iter().map(|number| (*number, command.clone())).collect();
-            let work = Work::Bulk { items, revocation: Some(revocation.number) };
-            let answer = self.committer.submit(cause.clone(), work).await?;
-            landing.push(answer);
+            let end = SessionEnd::Disconnect(revocation.reason);
+            let ends = chunk.iter().map(|number| (*number, end.clone())).collect();
+            let ending = EndSessions { ends, revocation: Some(revocation.number) };
+            landing.push(self.committer.submit(cause.clone(), ending).await?);
         }
         join_all(landing.iter().map(Answer::landed)).await;
-        let end = Work::EndRevocation { number: revocation.number, streams_closed };
-        let answer = self.committer.submit(cause, end).await?;
-        let Done::Revocation(ended) = answer.done else { return Err(unexpected()) };
+        let end = EndRevocation { number: revocation.number, streams_closed };
+        let ended = self.committer.submit(cause, end).await?.outcome;
         metrics::counter!(meter::REVOKED).increment(ended.disconnected_count);
         self.tell(revocation.id, || Ok(ended.disconnected_count));
         Ok(())
@@ -464,12 +464,12 @@ pub(super) fn beginning(
     filter: Filter,
     reason: Reason,
     note: Option<String>,
-) -> Result<Beginning, Error> {
+) -> Result<BeginRevocation, Error> {
     // Somebody is to be cut off: too many words about why do not keep that from happening.
     let note = note.map(|note| shown::cut(note, LONGEST_NOTE));
     let id = secret::new_id();
     let bar = Bar::default();
-    Ok(Beginning { id, organization, filter, reason, note, bar, disable: None, schedule: None })
+    Ok(BeginRevocation { id, organization, filter, reason, note, bar, disable: None, schedule: None })
 }
 
 /// That the words of a plan, which somebody can say again, are short enough.

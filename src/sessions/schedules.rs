@@ -6,16 +6,15 @@ use sessiond_core::Time;
 use sessiond_core::bar::Bar;
 use sessiond_core::caller::Caller;
 use sessiond_core::cron::{Cron, Unreadable};
-use sessiond_core::ids::{OrganizationNumber, Stream, StreamKind};
-use sessiond_core::item::{Item, ItemEvent};
+use sessiond_core::ids::OrganizationNumber;
 use sessiond_core::reason::Reason;
 use sessiond_core::schedule::{Missed, Schedule, ScheduleCreated, ScheduleEvent, Skipped, When};
 use uuid::Uuid;
 
 use super::bar::may_bar;
 use super::revoke::{beginning, check_note};
-use super::{Sessions, Wanted, unexpected};
-use crate::committer::{Beginning, By, Done, TOO_MANY, Work};
+use super::{Sessions, Wanted};
+use crate::committer::{BeginRevocation, ChangeStream, Origin, TOO_MANY};
 use crate::error::Error;
 use crate::secret;
 
@@ -54,8 +53,8 @@ pub(super) struct Timetable {
 impl Sessions {
     /// Makes a schedule.
     pub async fn create_schedule(&self, caller: &Caller, new: NewSchedule) -> Result<Scheduled, Error> {
-        if let Some(done) = By::caller(caller).recorded()? {
-            return self.scheduled(schedule_of(done)?).await;
+        if let Some(schedule) = Origin::caller(caller).recorded::<ChangeStream<Schedule>>()? {
+            return self.scheduled(schedule).await;
         }
         check_note(new.note.as_deref())?;
         let name = new.name.trim();
@@ -76,8 +75,9 @@ impl Sessions {
             missed: new.missed,
             bar: new.bar,
         };
-        let wish = ScheduleEvent::Created(Box::new(created));
-        let schedule = self.wish_schedule(By::caller(caller), caller.organization, None, wish).await?;
+        let command = ScheduleEvent::Created(Box::new(created));
+        let schedule =
+            self.command_schedule(Origin::caller(caller), caller.organization, None, command).await?;
         self.scheduled(schedule).await
     }
 
@@ -91,7 +91,7 @@ impl Sessions {
         let mut own = self.own_schedules(caller);
         own.reverse();
         if let Some(after) = after {
-            let found = self.gate.known().item_by_id(after).map(|item| item.stream().number);
+            let found = self.gate.known().any_stream_by_id(after).map(|item| item.stream().number);
             let number = found.ok_or_else(Error::foreign_cursor)?;
             own.retain(|schedule| schedule.number < number);
         }
@@ -125,14 +125,14 @@ impl Sessions {
         &self,
         caller: &Caller,
         id: Uuid,
-        wish: ScheduleEvent,
+        command: ScheduleEvent,
     ) -> Result<Scheduled, Error> {
-        if let Some(done) = By::caller(caller).recorded()? {
-            return self.scheduled(schedule_of(done)?).await;
+        if let Some(schedule) = Origin::caller(caller).recorded::<ChangeStream<Schedule>>()? {
+            return self.scheduled(schedule).await;
         }
         let number = self.own_schedule(caller, id)?.number;
         let schedule =
-            self.wish_schedule(By::caller(caller), caller.organization, Some(number), wish).await?;
+            self.command_schedule(Origin::caller(caller), caller.organization, Some(number), command).await?;
         self.scheduled(schedule).await
     }
 
@@ -141,7 +141,7 @@ impl Sessions {
         let (now, steady_since) = (self.clock.now(), self.clock.steady_since());
         let schedules: Vec<_> = {
             let known = self.gate.known();
-            known.schedules().filter(|one| !one.paused && !one.over()).cloned().collect()
+            known.streams::<Schedule>().filter(|one| !one.paused && !one.over()).cloned().collect()
         };
         let mut runs = 0;
         for schedule in schedules {
@@ -183,7 +183,6 @@ impl Sessions {
 
     /// Begins a run, unless it was begun before. Nobody waits for its end here.
     async fn run(&self, schedule: &Schedule, due_at: Time) -> Result<bool, Error> {
-        let stream = Stream { kind: StreamKind::Schedule, number: schedule.number };
         if schedule.filter.moves() {
             self.flush_traffic(true).await;
         }
@@ -193,14 +192,14 @@ impl Sessions {
             Reason::Revoked,
             schedule.note.clone(),
         )?;
-        let beginning = Beginning { bar: schedule.bar, schedule: Some((stream, due_at)), ..plain };
-        let begin =
-            |beginning| self.committer.submit(By::system(), Work::BeginRevocation(Box::new(beginning)));
+        let beginning =
+            BeginRevocation { bar: schedule.bar, schedule: Some((schedule.number, due_at)), ..plain };
+        let begin = |beginning| self.committer.submit(Origin::system(), beginning);
         let begun = match begin(beginning.clone()).await {
             // They are ended all the same: whoever looks at the revocation sees that nothing was barred.
             Err(Error::Conflict { code: TOO_MANY, message }) => {
                 tracing::warn!(schedule = %schedule.id, %message, "a scheduled revocation bars nothing");
-                begin(Beginning { bar: Bar::default(), ..beginning }).await
+                begin(BeginRevocation { bar: Bar::default(), ..beginning }).await
             }
             begun => begun,
         };
@@ -219,28 +218,30 @@ impl Sessions {
     }
 
     async fn skip(&self, schedule: &Schedule, due_at: Time) -> Result<(), Error> {
-        let wish = ScheduleEvent::Skipped(Skipped { due_at });
-        match self.wish_schedule(By::system(), schedule.organization, Some(schedule.number), wish).await {
+        let command = ScheduleEvent::Skipped(Skipped { due_at });
+        match self
+            .command_schedule(Origin::system(), schedule.organization, Some(schedule.number), command)
+            .await
+        {
             Ok(_) | Err(Error::NotFound(_)) => Ok(()),
             Err(error) => Err(error),
         }
     }
 
-    async fn wish_schedule(
+    async fn command_schedule(
         &self,
-        by: By,
+        origin: Origin,
         organization: OrganizationNumber,
         number: Option<i64>,
-        wish: ScheduleEvent,
+        command: ScheduleEvent,
     ) -> Result<Schedule, Error> {
-        let stream = number.map(|number| Stream { kind: StreamKind::Schedule, number });
-        let work = Work::Item { organization, stream, wish: ItemEvent::Schedule(wish), side: vec![] };
-        schedule_of(self.committer.submit(by, work).await?.done)
+        let change = ChangeStream { organization, number, command, side: vec![] };
+        Ok(self.committer.submit(origin, change).await?.outcome)
     }
 
     fn own_schedules(&self, caller: &Caller) -> Vec<Schedule> {
         let known = self.gate.known();
-        let own = known.schedules().filter(|one| {
+        let own = known.streams::<Schedule>().filter(|one| {
             one.organization == caller.organization
                 && one.deleted_at.is_none()
                 && caller.confined_to.is_none()
@@ -312,15 +313,5 @@ fn unreadable(fault: Unreadable) -> Error {
         Unreadable::TimeZone => {
             Error::field("timeZone", "timeZone must be a name of the IANA database, such as Europe/Berlin")
         }
-    }
-}
-
-fn schedule_of(done: Done) -> Result<Schedule, Error> {
-    match done {
-        Done::Item(item) => match *item {
-            Item::Schedule(schedule) => Ok(*schedule),
-            _ => Err(unexpected()),
-        },
-        _ => Err(unexpected()),
     }
 }

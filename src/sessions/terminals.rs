@@ -4,15 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sessiond_core::Time;
 use sessiond_core::caller::Caller;
-use sessiond_core::command::Command;
 use sessiond_core::filter::Filter;
 use sessiond_core::ids::{OrganizationNumber, SessionNumber};
 use sessiond_core::kind::Kind;
 use sessiond_core::phase::Outcome;
 use sessiond_core::reason::Reason;
 
-use super::{Sessions, unexpected};
-use crate::committer::{By, CHUNK, Done, Work};
+use super::Sessions;
+use crate::committer::{CHUNK, EndSessions, Origin, SessionEnd};
 use crate::error::Error;
 use crate::gate::{Order, Slice};
 
@@ -88,27 +87,24 @@ impl Sessions {
         number: SessionNumber,
         message: String,
     ) -> Result<u64, Error> {
-        let command = Command::Finish { outcome: Outcome::Finished, message: Some(message) };
-        self.end_as(By::consequence_of(caller), number, command).await
+        let end = SessionEnd::Finish { outcome: Outcome::Finished, message: Some(message) };
+        self.end_as(Origin::consequence_of(caller), number, end).await
     }
 
     /// Ends terminal sessions whose shells died with the process before. Returns how many.
     pub async fn end_orphans(&self) -> Result<u64, Error> {
         let mut ended = 0;
         loop {
-            let items: Vec<(SessionNumber, Command)> = self
-                .open_terminals(CHUNK)
-                .into_iter()
-                .map(|number| (number, Command::Disconnect { reason: Reason::Failed }))
-                .collect();
-            if items.is_empty() {
+            let orphans = self.open_terminals(CHUNK).into_iter();
+            let ends: Vec<_> =
+                orphans.map(|number| (number, SessionEnd::Disconnect(Reason::Failed))).collect();
+            if ends.is_empty() {
                 return Ok(ended);
             }
-            let answer = self.committer.submit(By::system(), Work::Bulk { items, revocation: None }).await?;
-            match answer.done {
-                Done::Bulk(0) => return Ok(ended),
-                Done::Bulk(some) => ended += some,
-                _ => return Err(unexpected()),
+            let ending = EndSessions { ends, revocation: None };
+            match self.committer.submit(Origin::system(), ending).await?.outcome {
+                0 => return Ok(ended),
+                some => ended += some,
             }
         }
     }

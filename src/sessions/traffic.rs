@@ -7,13 +7,12 @@ use chrono::TimeDelta;
 use futures_util::{FutureExt, StreamExt, stream};
 use sessiond_core::Time;
 use sessiond_core::caller::Caller;
-use sessiond_core::command::Command;
 use sessiond_core::ids::SessionNumber;
 use sessiond_core::session::Session;
 use sessiond_core::session::event::{ActivitySource, Counts};
 
 use super::Sessions;
-use crate::committer::{By, Work};
+use crate::committer::{Activity, Origin, RecordActivity};
 
 /// Least time between two activity events of one session's gateway traffic.
 const WINDOW: TimeDelta = TimeDelta::seconds(15);
@@ -60,7 +59,7 @@ impl Sessions {
         }
         let since = std::mem::replace(&mut pending.recorded_at, now);
         // Handed in here and not by a task of its own: the session's end, if it is next, must not overtake it.
-        if self.committer.post(By::consequence_of(caller), work(pending)).is_err() {
+        if self.committer.post(Origin::consequence_of(caller), activity(pending)).is_err() {
             (pending.recorded_at, pending.waiting) = (since, true);
         }
     }
@@ -74,8 +73,8 @@ impl Sessions {
     pub async fn flush(&self, number: SessionNumber) {
         let pending = self.traffic.lock().sessions.remove(&number);
         if let Some(mut pending) = pending.filter(|pending| pending.waiting) {
-            let by = By::consequence_of(&pending.caller);
-            self.committer.submit(by, work(&mut pending)).await.ok();
+            let origin = Origin::consequence_of(&pending.caller);
+            self.committer.submit(origin, activity(&mut pending)).await.ok();
         }
     }
 
@@ -90,23 +89,23 @@ impl Sessions {
             let waiting = pending.waiting;
             if waiting {
                 pending.recorded_at = now;
-                due.push((By::consequence_of(&pending.caller), work(pending)));
+                due.push((Origin::consequence_of(&pending.caller), activity(pending)));
             }
             waiting
         });
         let flushed = due.len();
         // Side by side, so that they share transactions: one after the other, each would wait for a flush of its own.
-        let submit = |(by, work)| async move { self.committer.submit(by, work).await.ok() };
+        let submit = |(origin, activity)| async move { self.committer.submit(origin, activity).await.ok() };
         stream::iter(due).for_each_concurrent(AT_ONCE, |one| submit(one).map(|_| ())).await;
         flushed
     }
 }
 
-fn work(pending: &mut Pending) -> Work {
+fn activity(pending: &mut Pending) -> RecordActivity {
     pending.waiting = false;
     let presented = pending.caller.presented(pending.session.owner);
     // What there is to count is taken from memory when it is decided.
     let counts = Counts::default();
-    let command = Command::RecordActivity { source: ActivitySource::Gateway, counts, presented };
-    Work::Session { number: pending.session.number, command, token_hash: None }
+    let activity = Activity { source: ActivitySource::Gateway, counts, presented };
+    RecordActivity { session: pending.session.number, activity }
 }

@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use sessiond_core::command::Command;
 use sessiond_core::ids::SessionNumber;
 use sessiond_store::{Health, SideWrite};
 
-use super::{Sessions, unexpected};
-use crate::committer::{By, CHUNK, Done, Work};
+use super::Sessions;
+use crate::committer::{CHUNK, MeetDeadlines, Origin, WriteBeside};
 use crate::error::Error;
 use crate::gate::{Due, Summary};
 use crate::meter;
@@ -38,19 +37,8 @@ impl Sessions {
             self.measure_delay(&due);
             upkeep.expired += due.iter().filter(|(_, due)| *due == Due::Expire).count();
             let more = due.len() == CHUNK;
-            let items = due
-                .into_iter()
-                .map(|(number, due)| {
-                    let command = match due {
-                        Due::Expire => Command::Expire,
-                        Due::Lifetime => Command::EndLifetime,
-                        Due::Stale(seen_at) => Command::EndStale { not_before, seen_at },
-                    };
-                    (number, command)
-                })
-                .collect();
-            let answer = self.committer.submit(By::system(), Work::Bulk { items, revocation: None }).await?;
-            let Done::Bulk(ended) = answer.done else { return Err(unexpected()) };
+            let deadlines = MeetDeadlines { due, not_before };
+            let ended = self.committer.submit(Origin::system(), deadlines).await?.outcome;
             upkeep.ended += ended;
             if !more {
                 return Ok(upkeep);
@@ -88,7 +76,7 @@ impl Sessions {
             let (events, up_to) = self.reader.prunable(before, 500).await?;
             let Some(up_to) = up_to else { return Ok(pruned) };
             pruned += events.len();
-            self.committer.submit(By::system(), Work::Side(SideWrite::Prune { events, up_to })).await?;
+            self.committer.submit(Origin::system(), WriteBeside(SideWrite::Prune { events, up_to })).await?;
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -96,7 +84,10 @@ impl Sessions {
     /// Forgets access tokens that expired more than a day ago.
     pub async fn forget_tokens(&self) -> Result<(), Error> {
         let before = self.clock.now() - TimeDelta::days(1);
-        self.committer.submit(By::system(), Work::Side(SideWrite::ForgetTokens(before))).await.map(|_| ())
+        self.committer
+            .submit(Origin::system(), WriteBeside(SideWrite::ForgetTokens(before)))
+            .await
+            .map(|_| ())
     }
 
     /// Moves the write-ahead log into the database when it has grown, without holding up the writer. Returns its size.
@@ -106,11 +97,7 @@ impl Sessions {
 
     /// What the live writer runs on; fails if it does not answer.
     pub async fn health(&self) -> Result<Health, Error> {
-        let answer = self.committer.submit(By::system(), Work::Health).await?;
-        match answer.done {
-            Done::Health(health) => Ok(health),
-            _ => Err(unexpected()),
-        }
+        self.committer.health().await
     }
 
     /// How many sessions are open.

@@ -4,7 +4,6 @@
 use std::collections::{BTreeSet, HashMap};
 
 use sessiond_core::caller::Caller;
-use sessiond_core::command::Command;
 use sessiond_core::ids::{ApplicationNumber, SessionNumber};
 use sessiond_core::phase::{Outcome, Phase};
 use sessiond_core::principal::OWN_USERS;
@@ -16,8 +15,11 @@ use sessiond_core::session::{Refusal, Session};
 use sessiond_store::{Confirmation, SideWrite};
 use uuid::Uuid;
 
+use super::report::accepted;
 use super::{Sessions, View, other_surface};
-use crate::committer::{By, Done, Work};
+use crate::committer::{
+    Activity, ChangePhase, Origin, RecordActivity, ReportActivity, SessionEnd, WriteBeside,
+};
 use crate::error::Error;
 
 /// A session with what is known of it beyond its own story.
@@ -113,25 +115,22 @@ impl Sessions {
     /// A sign of life, durable when this returns.
     pub async fn beat(&self, caller: &Caller, session: &MayAct) -> Result<Session, Error> {
         self.running(caller, session)?;
-        let outcome = self.wish(caller, session.number, beat(caller, session), None).await;
-        outcome.map(|(session, _)| session).map_err(|error| self.as_ended(session, error))
+        let beat = RecordActivity { session: session.number, activity: beat(caller, session) };
+        let outcome = self.on_session(Origin::caller(caller), session.number, beat).await;
+        outcome.map_err(|error| self.as_ended(session, error))
     }
 
     /// Signs of life of many sessions of work, durable when this returns. Each is answered for itself, in the order given.
     pub async fn beat_many(&self, caller: &Caller, ids: &[Uuid]) -> Vec<Result<(), Error>> {
-        let mut wishes = Vec::with_capacity(ids.len());
+        let mut beats = Vec::with_capacity(ids.len());
         let mut sessions = Vec::with_capacity(ids.len());
         for id in ids {
             // Also what has ended: a request that is sent again is cut into the same chunks, whatever happened since.
             let session = self.to_act_on(caller, Way::Work, *id).await;
             sessions.push(session.as_ref().ok().cloned());
-            wishes.push(session.map(|session| (session.number, beat(caller, &session))));
+            beats.push(session.map(|session| (session.number, beat(caller, &session))));
         }
-        let read = |done| match done {
-            Done::Report(refusals) => Some(refusals.into_iter().map(|one| one.map_or(Ok(()), Err)).collect()),
-            _ => None,
-        };
-        let outcomes = self.in_parts(caller, wishes, Work::Report, read).await.into_iter();
+        let outcomes = self.in_parts(caller, beats, ReportActivity, accepted).await.into_iter();
         let as_ended = |(outcome, session): (Result<(), Error>, Option<MayAct>)| match session {
             Some(session) => outcome.map_err(|error| self.as_ended(&session, error)),
             None => outcome,
@@ -147,9 +146,10 @@ impl Sessions {
         phase: Phase,
     ) -> Result<Session, Error> {
         self.running(caller, session)?;
-        let command = Command::ChangePhase { phase, presented: caller.presented(session.owner) };
-        let outcome = self.wish(caller, session.number, command, None).await;
-        outcome.map(|(session, _)| session).map_err(|error| self.as_ended(session, error))
+        let presented = caller.presented(session.owner);
+        let change = ChangePhase { session: session.number, phase, presented };
+        let outcome = self.on_session(Origin::caller(caller), session.number, change).await;
+        outcome.map_err(|error| self.as_ended(session, error))
     }
 
     /// Whoever ran the work of a session says that it has ended. What has ended before stays as it is, and is known to have
@@ -161,14 +161,14 @@ impl Sessions {
         ending: Ending,
         message: Option<String>,
     ) -> Result<(), Error> {
-        let command = match (session.over(self.clock.now()), ending) {
-            (None, Ending::Came(outcome)) => Some(Command::Finish { outcome, message: message.clone() }),
-            (None, Ending::Because(reason)) => Some(Command::Disconnect { reason }),
-            (Some(_), _) => session.ended.is_none().then_some(Command::EndLifetime),
+        let end = match (session.over(self.clock.now()), ending) {
+            (None, Ending::Came(outcome)) => Some(SessionEnd::Finish { outcome, message: message.clone() }),
+            (None, Ending::Because(reason)) => Some(SessionEnd::Disconnect(reason)),
+            (Some(_), _) => session.ended.is_none().then_some(SessionEnd::Lifetime),
         };
-        let finished = matches!(command, Some(Command::Finish { .. }));
-        let ended = match command {
-            Some(command) => self.end_by(caller, session.number, command).await?,
+        let finished = matches!(end, Some(SessionEnd::Finish { .. }));
+        let ended = match end {
+            Some(end) => self.end_by(caller, session.number, end).await?,
             None => 0,
         };
         // Who says what came of the work knows that it is over.
@@ -189,8 +189,8 @@ impl Sessions {
     /// Keeps that the end of a session is known where its work ran. The first confirmation stays.
     async fn confirm(&self, number: SessionNumber, message: Option<String>) -> Result<(), Error> {
         let confirmation = Confirmation { session: number, at: self.clock.now(), message };
-        let work = Work::Side(SideWrite::Confirmation(confirmation));
-        self.committer.submit(By::system(), work).await.map(|_| ())
+        let confirmation = WriteBeside(SideWrite::Confirmation(confirmation));
+        self.committer.submit(Origin::system(), confirmation).await.map(|_| ())
     }
 
     /// Which of these ends are known where the work ran.
@@ -232,7 +232,7 @@ impl Sessions {
     }
 }
 
-fn beat(caller: &Caller, session: &Session) -> Command {
+fn beat(caller: &Caller, session: &Session) -> Activity {
     let presented = caller.presented(session.owner);
-    Command::RecordActivity { source: ActivitySource::Heartbeat, counts: Counts::default(), presented }
+    Activity { source: ActivitySource::Heartbeat, counts: Counts::default(), presented }
 }

@@ -8,16 +8,18 @@ use sessiond_core::api_key::ApiKeyEvent;
 use sessiond_core::application::ApplicationEvent;
 use sessiond_core::event::Event;
 use sessiond_core::hook::HookEvent;
-use sessiond_core::item::ItemEvent;
 use sessiond_core::machine::MachineEvent;
+use sessiond_core::media_stream::MediaStreamEvent;
 use sessiond_core::organization::OrganizationEvent;
-use sessiond_core::place::MediaStreamEvent;
 use sessiond_core::principal::PrincipalEvent;
 use sessiond_core::revocation::RevocationEvent;
 use sessiond_core::schedule::ScheduleEvent;
 use sessiond_core::service_account::ServiceAccountEvent;
 use sessiond_core::session::event::SessionEvent;
+use sessiond_core::streams::AnyEvent;
 use sessiond_core::webhook::WebhookEvent;
+
+use crate::support::tree::files;
 
 #[derive(Deserialize)]
 struct Line<'a> {
@@ -58,16 +60,16 @@ fn variant(event: &Event) -> &'static str {
         Event::Application(ApplicationEvent::PolicySet(_)) => "application_policy_set",
         Event::Session(SessionEvent::Suspended) => "suspended",
         Event::Session(SessionEvent::Resumed) => "resumed",
-        Event::Item(ItemEvent::Principal(event)) => match event {
+        Event::Directory(AnyEvent::Principal(event)) => match event {
             PrincipalEvent::CredentialsBarred(_) => "principal_credentials_barred",
             PrincipalEvent::Disabled(_) => "principal_disabled",
             PrincipalEvent::Enabled => "principal_enabled",
         },
-        Event::Item(ItemEvent::ApiKey(event)) => match event {
+        Event::Directory(AnyEvent::ApiKey(event)) => match event {
             ApiKeyEvent::Created(_) => "api_key_created",
             ApiKeyEvent::Revoked => "api_key_revoked",
         },
-        Event::Item(ItemEvent::Schedule(event)) => match event {
+        Event::Directory(AnyEvent::Schedule(event)) => match event {
             ScheduleEvent::Created(_) => "schedule_created",
             ScheduleEvent::Paused => "schedule_paused",
             ScheduleEvent::Resumed => "schedule_resumed",
@@ -75,7 +77,7 @@ fn variant(event: &Event) -> &'static str {
             ScheduleEvent::Skipped(_) => "schedule_skipped",
             ScheduleEvent::Deleted => "schedule_deleted",
         },
-        Event::Item(ItemEvent::Webhook(event)) => match event {
+        Event::Directory(AnyEvent::Webhook(event)) => match event {
             WebhookEvent::Created(_) => "webhook_created",
             WebhookEvent::Changed(_) => "webhook_changed",
             WebhookEvent::SecretRotated => "webhook_secret_rotated",
@@ -84,12 +86,12 @@ fn variant(event: &Event) -> &'static str {
             WebhookEvent::Deleted => "webhook_deleted",
         },
         Event::Session(SessionEvent::PhaseChanged(_)) => "phase_changed",
-        Event::Item(ItemEvent::MediaStream(MediaStreamEvent::Declared(_))) => "media_stream_declared",
-        Event::Item(ItemEvent::Hook(event)) => match event {
+        Event::Directory(AnyEvent::MediaStream(MediaStreamEvent::Declared(_))) => "media_stream_declared",
+        Event::Directory(AnyEvent::Hook(event)) => match event {
             HookEvent::Created(_) => "hook_created",
             HookEvent::Deleted => "hook_deleted",
         },
-        Event::Item(ItemEvent::Machine(event)) => match event {
+        Event::Directory(AnyEvent::Machine(event)) => match event {
             MachineEvent::Created(_) => "machine_created",
             MachineEvent::Changed(_) => "machine_changed",
             MachineEvent::HostKeyPinned(_) => "machine_host_key_pinned",
@@ -112,20 +114,24 @@ fn every_event_ever_shipped_parses_and_is_written_again_with_the_same_bytes() {
 
 #[test]
 fn every_type_that_can_be_read_has_a_golden_line() {
-    let parses = [
-        (include_str!("../../crates/sessiond-core/src/event.rs"), "_ => match ItemEvent::parse"),
-        (include_str!("../../crates/sessiond-core/src/item.rs"), "_ => return Ok(None)"),
-    ];
-    let mut types: BTreeSet<&str> = BTreeSet::new();
-    for (source, end) in parses {
-        let parse = source.split_once("pub fn parse(").unwrap().1.split_once(end).unwrap().0;
-        let words = parse.split('"').skip(1).step_by(2);
-        types.extend(words.filter(|word| word.contains(|c: char| c.is_lowercase())));
+    let event = include_str!("../../crates/sessiond-core/src/event.rs").to_owned();
+    let mut parses = vec![(event, "_ => match AnyEvent::parse")];
+    for source in files("crates/sessiond-core/src", "rs") {
+        let source = std::fs::read_to_string(source).unwrap();
+        if source.contains("impl StreamEvent for ") {
+            parses.push((source, "_ => return Ok(None)"));
+        }
     }
-    types.insert("activity_recorded");
-    let golden: BTreeSet<&str> = lines().iter().map(|line| line.r#type).collect();
+    let mut types: BTreeSet<String> = BTreeSet::new();
+    for (source, end) in &parses {
+        let (_, parse) = source.rsplit_once("fn parse(").unwrap();
+        let words = parse.split_once(end).unwrap().0.split('"').skip(1).step_by(2);
+        types.extend(words.filter(|word| word.contains(|c: char| c.is_lowercase())).map(str::to_owned));
+    }
+    types.insert("activity_recorded".to_owned());
+    let golden: BTreeSet<String> = lines().iter().map(|line| line.r#type.to_owned()).collect();
     assert_eq!(types, golden);
-    let named: BTreeSet<&str> = sessiond_core::event::NAMES.into_iter().collect();
+    let named: BTreeSet<String> = sessiond_core::event::names().map(str::to_owned).collect();
     assert_eq!(types, named);
 }
 

@@ -4,9 +4,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::Time;
-use crate::ids::{Head, OrganizationNumber, PrincipalNumber};
-use crate::stream::Envelope;
-use crate::stream::ItemRefusal;
+use crate::ids::{Head, OrganizationNumber, PrincipalNumber, StreamKind};
+use crate::stream::{EMPTY, Envelope, Gone, Stream, StreamEvent, text};
 
 /// What happens to an API key.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,32 +54,65 @@ pub struct ApiKey {
     pub head: Head,
 }
 
-impl ApiKey {
-    /// Whether a wish changes anything: revoking twice is success.
-    pub(super) fn happens(&self, wish: &ApiKeyEvent) -> Result<bool, ItemRefusal> {
-        match wish {
-            ApiKeyEvent::Created(_) => Err(ItemRefusal::Gone),
-            ApiKeyEvent::Revoked => Ok(self.revoked_at.is_none()),
+impl Stream for ApiKey {
+    const KIND: StreamKind = StreamKind::ApiKey;
+    const NAME: &str = "API key";
+    type Event = ApiKeyEvent;
+    type Command = ApiKeyEvent;
+
+    fn decide(before: Option<&Self>, command: &ApiKeyEvent) -> Result<Option<ApiKeyEvent>, Gone> {
+        let happens = match (before, command) {
+            (None, ApiKeyEvent::Created(_)) => true,
+            // Revoking twice is success.
+            (Some(key), ApiKeyEvent::Revoked) => key.revoked_at.is_none(),
+            _ => return Err(Gone),
+        };
+        Ok(happens.then(|| command.clone()))
+    }
+
+    fn evolve(key: Option<Self>, event: &ApiKeyEvent, envelope: &Envelope) -> Option<Self> {
+        match event {
+            ApiKeyEvent::Created(created) => Some(ApiKey {
+                number: envelope.number,
+                id: created.id,
+                organization: envelope.organization,
+                name: created.name.clone(),
+                scopes: created.scopes.clone(),
+                principal: created.principal,
+                expires_at: created.expires_at,
+                created_at: envelope.occurred_at,
+                revoked_at: None,
+                head: envelope.head,
+            }),
+            ApiKeyEvent::Revoked => {
+                key.map(|key| ApiKey { revoked_at: Some(envelope.occurred_at), head: envelope.head, ..key })
+            }
         }
     }
 }
 
-pub(super) fn evolve(key: Option<ApiKey>, event: &ApiKeyEvent, envelope: &Envelope) -> Option<ApiKey> {
-    match event {
-        ApiKeyEvent::Created(created) => Some(ApiKey {
-            number: envelope.number,
-            id: created.id,
-            organization: envelope.organization,
-            name: created.name.clone(),
-            scopes: created.scopes.clone(),
-            principal: created.principal,
-            expires_at: created.expires_at,
-            created_at: envelope.occurred_at,
-            revoked_at: None,
-            head: envelope.head,
-        }),
-        ApiKeyEvent::Revoked => {
-            key.map(|key| ApiKey { revoked_at: Some(envelope.occurred_at), head: envelope.head, ..key })
+impl StreamEvent for ApiKeyEvent {
+    const NAMES: &[&str] = &["api_key_created", "api_key_revoked"];
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Created(_) => "api_key_created",
+            Self::Revoked => "api_key_revoked",
         }
+    }
+
+    fn body(&self) -> String {
+        match self {
+            Self::Created(body) => text(body),
+            Self::Revoked => EMPTY.to_owned(),
+        }
+    }
+
+    fn parse(name: &str, body: &str) -> Result<Option<Self>, serde_json::Error> {
+        Ok(Some(match name {
+            "api_key_created" => Self::Created(serde_json::from_str(body)?),
+            "api_key_revoked" => Self::Revoked,
+            _ => return Ok(None),
+        }))
     }
 }

@@ -15,8 +15,8 @@ use crate::session::event::{ACTIVITY, SessionEvent};
 
 use crate::actor::Actor;
 
-use crate::ids::{ApplicationNumber, OrganizationNumber, Position, RevocationNumber, Stream};
-use crate::item::ItemEvent;
+use crate::ids::{ApplicationNumber, OrganizationNumber, Position, RevocationNumber, StreamId};
+use crate::streams::AnyEvent;
 
 use crate::principal::PrincipalEvent;
 
@@ -28,7 +28,7 @@ pub enum Event {
     ServiceAccount(ServiceAccountEvent),
     Session(SessionEvent),
     Revocation(RevocationEvent),
-    Item(ItemEvent),
+    Directory(AnyEvent),
     /// A type this release does not know, kept as it is: folds pass over it.
     Unknown {
         name: String,
@@ -40,7 +40,7 @@ pub enum Event {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Recorded {
     pub position: Position,
-    pub stream: Stream,
+    pub stream: StreamId,
     /// Counts from 1 in each stream, without a gap.
     pub version: i64,
     /// Position of the stream's event before this one; zero for its first.
@@ -64,8 +64,8 @@ pub struct Recorded {
 /// Every event is written as version 1 of its type so far.
 pub const TYPE_VERSION: i64 = 1;
 
-/// Every type there is, by kind of stream.
-pub const NAMES: [&str; 48] = [
+/// Every type of event that is not of a stream in the registry.
+const NAMES: [&str; 24] = [
     "organization_created",
     "organization_renamed",
     "organization_issuers_set",
@@ -90,31 +90,12 @@ pub const NAMES: [&str; 48] = [
     "disconnected",
     "revocation_began",
     "revocation_ended",
-    "principal_credentials_barred",
-    "principal_disabled",
-    "principal_enabled",
-    "api_key_created",
-    "api_key_revoked",
-    "schedule_created",
-    "schedule_paused",
-    "schedule_resumed",
-    "schedule_ran",
-    "schedule_skipped",
-    "schedule_deleted",
-    "webhook_created",
-    "webhook_changed",
-    "webhook_secret_rotated",
-    "webhook_disabled",
-    "webhook_enabled",
-    "webhook_deleted",
-    "media_stream_declared",
-    "hook_created",
-    "hook_deleted",
-    "machine_created",
-    "machine_changed",
-    "machine_host_key_pinned",
-    "machine_deleted",
 ];
+
+/// Every type there is, by kind of stream.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    NAMES.into_iter().chain(AnyEvent::names())
+}
 
 impl Event {
     /// Whether it bars credentials that were issued before it.
@@ -123,7 +104,7 @@ impl Event {
             self,
             Self::Organization(OrganizationEvent::CredentialsBarred)
                 | Self::Application(ApplicationEvent::CredentialsBarred)
-                | Self::Item(ItemEvent::Principal(PrincipalEvent::CredentialsBarred(_)))
+                | Self::Directory(AnyEvent::Principal(PrincipalEvent::CredentialsBarred(_)))
         )
     }
 
@@ -164,7 +145,7 @@ impl Event {
                 RevocationEvent::Began(_) => "revocation_began",
                 RevocationEvent::Ended(_) => "revocation_ended",
             },
-            Self::Item(event) => event.name(),
+            Self::Directory(event) => event.name(),
             Self::Unknown { name, .. } => name,
         }
     }
@@ -204,7 +185,7 @@ impl Event {
                 RevocationEvent::Began(body) => serde_json::to_string(body),
                 RevocationEvent::Ended(body) => serde_json::to_string(body),
             },
-            Self::Item(event) => return event.body(),
+            Self::Directory(event) => return event.body(),
             Self::Unknown { body, .. } => serde_json::to_string(body),
         };
         // Every body is plain data with string keys: serializing it cannot fail.
@@ -244,8 +225,8 @@ impl Event {
             "disconnected" => Self::Session(E::Disconnected(serde_json::from_str(body)?)),
             "revocation_began" => Self::Revocation(R::Began(serde_json::from_str(body)?)),
             "revocation_ended" => Self::Revocation(R::Ended(serde_json::from_str(body)?)),
-            _ => match ItemEvent::parse(name, body)? {
-                Some(event) => Self::Item(event),
+            _ => match AnyEvent::parse(name, body)? {
+                Some(event) => Self::Directory(event),
                 None => Self::Unknown { name: name.to_owned(), body: read(body)? },
             },
         })

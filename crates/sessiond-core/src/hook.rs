@@ -5,9 +5,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::Time;
-use crate::ids::{Head, OrganizationNumber};
-use crate::stream::Envelope;
-use crate::stream::ItemRefusal;
+use crate::ids::{Head, OrganizationNumber, StreamKind};
+use crate::stream::{EMPTY, Envelope, Gone, Most, Stream, StreamEvent, text};
 
 /// What happens to a hook.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,31 +46,70 @@ pub struct Hook {
     pub head: Head,
 }
 
-impl Hook {
-    /// Whether a wish changes anything: deleting twice is success.
-    pub(super) fn happens(&self, wish: &HookEvent) -> Result<bool, ItemRefusal> {
-        match wish {
-            HookEvent::Created(_) => Err(ItemRefusal::Gone),
-            HookEvent::Deleted => Ok(self.deleted_at.is_none()),
+impl Stream for Hook {
+    const KIND: StreamKind = StreamKind::Hook;
+    const NAME: &str = "Hook";
+    type Event = HookEvent;
+    type Command = HookEvent;
+
+    fn decide(before: Option<&Self>, command: &HookEvent) -> Result<Option<HookEvent>, Gone> {
+        let happens = match (before, command) {
+            (None, HookEvent::Created(_)) => true,
+            // Deleting twice is success.
+            (Some(hook), HookEvent::Deleted) => hook.deleted_at.is_none(),
+            _ => return Err(Gone),
+        };
+        Ok(happens.then(|| command.clone()))
+    }
+
+    fn evolve(hook: Option<Self>, event: &HookEvent, envelope: &Envelope) -> Option<Self> {
+        match event {
+            HookEvent::Created(created) => Some(Hook {
+                number: envelope.number,
+                id: created.id,
+                organization: envelope.organization,
+                name: created.name.clone(),
+                vhost: created.vhost.clone(),
+                lifetime: created.lifetime,
+                created_at: envelope.occurred_at,
+                deleted_at: None,
+                head: envelope.head,
+            }),
+            HookEvent::Deleted => {
+                hook.map(|hook| Hook { deleted_at: Some(envelope.occurred_at), head: envelope.head, ..hook })
+            }
         }
     }
+
+    fn exists(&self) -> bool {
+        self.deleted_at.is_none()
+    }
+
+    const MOST: Option<Most> = Some(Most { count: 100, plural: "hooks", code: "hook_limit_reached" });
 }
 
-pub(super) fn evolve(hook: Option<Hook>, event: &HookEvent, envelope: &Envelope) -> Option<Hook> {
-    match event {
-        HookEvent::Created(created) => Some(Hook {
-            number: envelope.number,
-            id: created.id,
-            organization: envelope.organization,
-            name: created.name.clone(),
-            vhost: created.vhost.clone(),
-            lifetime: created.lifetime,
-            created_at: envelope.occurred_at,
-            deleted_at: None,
-            head: envelope.head,
-        }),
-        HookEvent::Deleted => {
-            hook.map(|hook| Hook { deleted_at: Some(envelope.occurred_at), head: envelope.head, ..hook })
+impl StreamEvent for HookEvent {
+    const NAMES: &[&str] = &["hook_created", "hook_deleted"];
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Created(_) => "hook_created",
+            Self::Deleted => "hook_deleted",
         }
+    }
+
+    fn body(&self) -> String {
+        match self {
+            Self::Created(body) => text(body),
+            Self::Deleted => EMPTY.to_owned(),
+        }
+    }
+
+    fn parse(name: &str, body: &str) -> Result<Option<Self>, serde_json::Error> {
+        Ok(Some(match name {
+            "hook_created" => Self::Created(serde_json::from_str(body)?),
+            "hook_deleted" => Self::Deleted,
+            _ => return Ok(None),
+        }))
     }
 }

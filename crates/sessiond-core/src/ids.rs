@@ -73,6 +73,12 @@ pub enum StreamKind {
     Machine = 12,
 }
 
+impl From<PrincipalNumber> for i64 {
+    fn from(number: PrincipalNumber) -> Self {
+        number.0
+    }
+}
+
 impl StreamKind {
     /// The kind behind a stored code; `None` for one from a newer release.
     pub fn from_code(code: i64) -> Option<Self> {
@@ -115,42 +121,42 @@ impl StreamKind {
 
 /// One stream: everything that ever happened to one session, application, …
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Stream {
+pub struct StreamId {
     pub kind: StreamKind,
     pub number: i64,
 }
 
-impl From<SessionNumber> for Stream {
+impl From<SessionNumber> for StreamId {
     fn from(number: SessionNumber) -> Self {
         Self { kind: StreamKind::Session, number: number.0 }
     }
 }
 
-impl From<ApplicationNumber> for Stream {
+impl From<ApplicationNumber> for StreamId {
     fn from(number: ApplicationNumber) -> Self {
         Self { kind: StreamKind::Application, number: number.0 }
     }
 }
 
-impl From<OrganizationNumber> for Stream {
+impl From<OrganizationNumber> for StreamId {
     fn from(number: OrganizationNumber) -> Self {
         Self { kind: StreamKind::Organization, number: number.0 }
     }
 }
 
-impl From<ServiceAccountNumber> for Stream {
+impl From<ServiceAccountNumber> for StreamId {
     fn from(number: ServiceAccountNumber) -> Self {
         Self { kind: StreamKind::ServiceAccount, number: number.0 }
     }
 }
 
-impl From<RevocationNumber> for Stream {
+impl From<RevocationNumber> for StreamId {
     fn from(number: RevocationNumber) -> Self {
         Self { kind: StreamKind::Revocation, number: number.0 }
     }
 }
 
-impl From<PrincipalNumber> for Stream {
+impl From<PrincipalNumber> for StreamId {
     fn from(number: PrincipalNumber) -> Self {
         Self { kind: StreamKind::Principal, number: number.0 }
     }

@@ -4,9 +4,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::Time;
-use crate::ids::{Head, OrganizationNumber};
-use crate::stream::Envelope;
-use crate::stream::ItemRefusal;
+use crate::ids::{Head, OrganizationNumber, StreamKind};
+use crate::stream::{EMPTY, Envelope, Gone, Most, Stream, StreamEvent, text};
 
 /// What happens to a machine.
 #[derive(Debug, Clone, PartialEq)]
@@ -97,56 +96,106 @@ pub struct Machine {
     pub head: Head,
 }
 
-impl Machine {
-    /// Whether a wish changes anything.
-    pub(super) fn happens(&self, wish: &MachineEvent) -> Result<bool, ItemRefusal> {
-        let deleted = self.deleted_at.is_some();
-        match wish {
-            MachineEvent::Deleted => Ok(!deleted),
-            MachineEvent::Created(_) => Err(ItemRefusal::Gone),
-            _ if deleted => Err(ItemRefusal::Gone),
-            MachineEvent::Changed(changed) => Ok(*changed != MachineChanged::default()),
-            MachineEvent::HostKeyPinned(pinned) => Ok(self.host_key.as_ref() != Some(&pinned.host_key)),
-        }
+impl Stream for Machine {
+    const KIND: StreamKind = StreamKind::Machine;
+    const NAME: &str = "Machine";
+    type Event = MachineEvent;
+    type Command = MachineEvent;
+
+    fn decide(before: Option<&Self>, command: &MachineEvent) -> Result<Option<MachineEvent>, Gone> {
+        let happens = match (before, command) {
+            (None, MachineEvent::Created(_)) => true,
+            // Deleting twice is success.
+            (Some(machine), MachineEvent::Deleted) => machine.exists(),
+            (Some(machine), _) if !machine.exists() => return Err(Gone),
+            (Some(_), MachineEvent::Changed(changed)) => *changed != MachineChanged::default(),
+            (Some(machine), MachineEvent::HostKeyPinned(pinned)) => {
+                machine.host_key.as_ref() != Some(&pinned.host_key)
+            }
+            _ => return Err(Gone),
+        };
+        Ok(happens.then(|| command.clone()))
     }
+
+    fn evolve(machine: Option<Self>, event: &MachineEvent, envelope: &Envelope) -> Option<Self> {
+        let (now, head) = (envelope.occurred_at, envelope.head);
+        if let MachineEvent::Created(created) = event {
+            return Some(Machine {
+                number: envelope.number,
+                id: created.id,
+                organization: envelope.organization,
+                name: created.name.clone(),
+                host: created.host.clone(),
+                port: created.port,
+                user: created.user.clone(),
+                credential: created.credential,
+                host_key: created.host_key.clone(),
+                created_at: now,
+                updated_at: now,
+                deleted_at: None,
+                head,
+            });
+        }
+        let before = Machine { updated_at: now, head, ..machine? };
+        Some(match event {
+            MachineEvent::Created(_) => before,
+            MachineEvent::Changed(changed) => {
+                let elsewhere = changed.host.as_ref().is_some_and(|host| *host != before.host)
+                    || changed.port.is_some_and(|port| port != before.port);
+                Machine {
+                    name: changed.name.clone().unwrap_or(before.name),
+                    host: changed.host.clone().unwrap_or(before.host),
+                    port: changed.port.unwrap_or(before.port),
+                    user: changed.user.clone().unwrap_or(before.user),
+                    credential: changed.credential.unwrap_or(before.credential),
+                    host_key: before.host_key.filter(|_| !elsewhere),
+                    ..before
+                }
+            }
+            MachineEvent::HostKeyPinned(pinned) => {
+                Machine { host_key: Some(pinned.host_key.clone()), ..before }
+            }
+            MachineEvent::Deleted => Machine { deleted_at: Some(now), ..before },
+        })
+    }
+
+    fn exists(&self) -> bool {
+        self.deleted_at.is_none()
+    }
+
+    const MOST: Option<Most> =
+        Some(Most { count: 10_000, plural: "machines", code: "machine_limit_reached" });
 }
 
-pub(super) fn evolve(machine: Option<Machine>, event: &MachineEvent, envelope: &Envelope) -> Option<Machine> {
-    let (now, head) = (envelope.occurred_at, envelope.head);
-    if let MachineEvent::Created(created) = event {
-        return Some(Machine {
-            number: envelope.number,
-            id: created.id,
-            organization: envelope.organization,
-            name: created.name.clone(),
-            host: created.host.clone(),
-            port: created.port,
-            user: created.user.clone(),
-            credential: created.credential,
-            host_key: created.host_key.clone(),
-            created_at: now,
-            updated_at: now,
-            deleted_at: None,
-            head,
-        });
-    }
-    let before = Machine { updated_at: now, head, ..machine? };
-    Some(match event {
-        MachineEvent::Created(_) => before,
-        MachineEvent::Changed(changed) => {
-            let elsewhere = changed.host.as_ref().is_some_and(|host| *host != before.host)
-                || changed.port.is_some_and(|port| port != before.port);
-            Machine {
-                name: changed.name.clone().unwrap_or(before.name),
-                host: changed.host.clone().unwrap_or(before.host),
-                port: changed.port.unwrap_or(before.port),
-                user: changed.user.clone().unwrap_or(before.user),
-                credential: changed.credential.unwrap_or(before.credential),
-                host_key: before.host_key.filter(|_| !elsewhere),
-                ..before
-            }
+impl StreamEvent for MachineEvent {
+    const NAMES: &[&str] =
+        &["machine_created", "machine_changed", "machine_host_key_pinned", "machine_deleted"];
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Created(_) => "machine_created",
+            Self::Changed(_) => "machine_changed",
+            Self::HostKeyPinned(_) => "machine_host_key_pinned",
+            Self::Deleted => "machine_deleted",
         }
-        MachineEvent::HostKeyPinned(pinned) => Machine { host_key: Some(pinned.host_key.clone()), ..before },
-        MachineEvent::Deleted => Machine { deleted_at: Some(now), ..before },
-    })
+    }
+
+    fn body(&self) -> String {
+        match self {
+            Self::Created(body) => text(body),
+            Self::Changed(body) => text(body),
+            Self::HostKeyPinned(body) => text(body),
+            Self::Deleted => EMPTY.to_owned(),
+        }
+    }
+
+    fn parse(name: &str, body: &str) -> Result<Option<Self>, serde_json::Error> {
+        Ok(Some(match name {
+            "machine_created" => Self::Created(serde_json::from_str(body)?),
+            "machine_changed" => Self::Changed(serde_json::from_str(body)?),
+            "machine_host_key_pinned" => Self::HostKeyPinned(serde_json::from_str(body)?),
+            "machine_deleted" => Self::Deleted,
+            _ => return Ok(None),
+        }))
+    }
 }

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::Time;
-use crate::ids::{Head, OrganizationNumber, Position, PrincipalNumber};
-use crate::stream::Envelope;
+use crate::ids::{Head, OrganizationNumber, Position, PrincipalNumber, StreamKind};
+use crate::stream::{EMPTY, Envelope, Gone, Stream, StreamEvent, text};
 
 /// The issuer of people whom an organization names itself.
 pub const OWN_USERS: &str = "sessiond:users";
@@ -41,39 +41,71 @@ pub struct Standing {
     pub head: Head,
 }
 
-/// Whether a wish changes anything.
-pub(super) fn happens(standing: Option<&Standing>, wish: &PrincipalEvent) -> bool {
-    let disabled = standing.is_some_and(|standing| standing.disabled_at.is_some());
-    match wish {
-        PrincipalEvent::CredentialsBarred(_) => true,
-        PrincipalEvent::Disabled(_) => !disabled,
-        PrincipalEvent::Enabled => disabled,
+impl Stream for Standing {
+    const KIND: StreamKind = StreamKind::Principal;
+    const NAME: &str = "Principal";
+    type Event = PrincipalEvent;
+    type Command = PrincipalEvent;
+
+    fn decide(before: Option<&Self>, command: &PrincipalEvent) -> Result<Option<PrincipalEvent>, Gone> {
+        let disabled = before.is_some_and(|standing| standing.disabled_at.is_some());
+        let happens = match command {
+            PrincipalEvent::CredentialsBarred(_) => true,
+            PrincipalEvent::Disabled(_) => !disabled,
+            PrincipalEvent::Enabled => disabled,
+        };
+        Ok(happens.then(|| command.clone()))
+    }
+
+    fn evolve(standing: Option<Self>, event: &PrincipalEvent, envelope: &Envelope) -> Option<Self> {
+        let fresh = |principal: &Principal| Standing {
+            number: PrincipalNumber(envelope.number),
+            id: principal.id,
+            organization: envelope.organization,
+            barred_before: Position(0),
+            disabled_at: None,
+            head: envelope.head,
+        };
+        let head = envelope.head;
+        match event {
+            PrincipalEvent::CredentialsBarred(principal) => {
+                let before = standing.unwrap_or_else(|| fresh(principal));
+                Some(Standing { barred_before: head.position, head, ..before })
+            }
+            PrincipalEvent::Disabled(principal) => {
+                let before = standing.unwrap_or_else(|| fresh(principal));
+                Some(Standing { disabled_at: Some(envelope.occurred_at), head, ..before })
+            }
+            PrincipalEvent::Enabled => standing.map(|before| Standing { disabled_at: None, head, ..before }),
+        }
     }
 }
 
-pub(super) fn evolve(
-    standing: Option<Standing>,
-    event: &PrincipalEvent,
-    envelope: &Envelope,
-) -> Option<Standing> {
-    let fresh = |principal: &Principal| Standing {
-        number: PrincipalNumber(envelope.number),
-        id: principal.id,
-        organization: envelope.organization,
-        barred_before: Position(0),
-        disabled_at: None,
-        head: envelope.head,
-    };
-    let head = envelope.head;
-    match event {
-        PrincipalEvent::CredentialsBarred(principal) => {
-            let before = standing.unwrap_or_else(|| fresh(principal));
-            Some(Standing { barred_before: head.position, head, ..before })
+impl StreamEvent for PrincipalEvent {
+    const NAMES: &[&str] = &["principal_credentials_barred", "principal_disabled", "principal_enabled"];
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::CredentialsBarred(_) => "principal_credentials_barred",
+            Self::Disabled(_) => "principal_disabled",
+            Self::Enabled => "principal_enabled",
         }
-        PrincipalEvent::Disabled(principal) => {
-            let before = standing.unwrap_or_else(|| fresh(principal));
-            Some(Standing { disabled_at: Some(envelope.occurred_at), head, ..before })
+    }
+
+    fn body(&self) -> String {
+        match self {
+            Self::CredentialsBarred(body) => text(body),
+            Self::Disabled(body) => text(body),
+            Self::Enabled => EMPTY.to_owned(),
         }
-        PrincipalEvent::Enabled => standing.map(|before| Standing { disabled_at: None, head, ..before }),
+    }
+
+    fn parse(name: &str, body: &str) -> Result<Option<Self>, serde_json::Error> {
+        Ok(Some(match name {
+            "principal_credentials_barred" => Self::CredentialsBarred(serde_json::from_str(body)?),
+            "principal_disabled" => Self::Disabled(serde_json::from_str(body)?),
+            "principal_enabled" => Self::Enabled,
+            _ => return Ok(None),
+        }))
     }
 }

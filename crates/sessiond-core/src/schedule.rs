@@ -7,9 +7,8 @@ use uuid::Uuid;
 use crate::Time;
 use crate::bar::Bar;
 use crate::filter::Filter;
-use crate::ids::{Head, OrganizationNumber, RevocationNumber};
-use crate::stream::Envelope;
-use crate::stream::ItemRefusal;
+use crate::ids::{Head, OrganizationNumber, RevocationNumber, StreamKind};
+use crate::stream::{EMPTY, Envelope, Gone, Most, Stream, StreamEvent, text};
 
 /// What happens to a schedule.
 #[derive(Debug, Clone, PartialEq)]
@@ -107,70 +106,126 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// Whether a wish changes anything. A run for a moment that is over happens no second time.
-    pub(super) fn happens(&self, wish: &ScheduleEvent) -> Result<bool, ItemRefusal> {
-        let deleted = self.deleted_at.is_some();
-        match wish {
-            ScheduleEvent::Deleted => Ok(!deleted),
-            ScheduleEvent::Created(_) => Err(ItemRefusal::Gone),
-            _ if deleted => Err(ItemRefusal::Gone),
-            ScheduleEvent::Paused => Ok(!self.paused),
-            ScheduleEvent::Resumed => Ok(self.paused),
-            ScheduleEvent::Ran(Ran { due_at, .. }) | ScheduleEvent::Skipped(Skipped { due_at }) => {
-                Ok(!self.paused && *due_at > self.done_until)
-            }
-        }
-    }
-
     /// Whether there can be another run.
     pub fn over(&self) -> bool {
         self.deleted_at.is_some() || matches!(self.when, When::At(at) if at <= self.done_until)
     }
 }
 
-pub(super) fn evolve(
-    schedule: Option<Schedule>,
-    event: &ScheduleEvent,
-    envelope: &Envelope,
-) -> Option<Schedule> {
-    let (now, head) = (envelope.occurred_at, envelope.head);
-    if let ScheduleEvent::Created(created) = event {
-        return Some(Schedule {
-            number: envelope.number,
-            id: created.id,
-            organization: envelope.organization,
-            name: created.name.clone(),
-            filter: created.filter.clone(),
-            note: created.note.clone(),
-            when: created.when.clone(),
-            missed: created.missed,
-            bar: created.bar,
-            created_at: now,
-            done_until: now,
-            runs: 0,
-            last_run_at: None,
-            last_revocation: None,
-            paused: false,
-            deleted_at: None,
-            head,
-        });
+impl Stream for Schedule {
+    const KIND: StreamKind = StreamKind::Schedule;
+    const NAME: &str = "Scheduled revocation";
+    type Event = ScheduleEvent;
+    type Command = ScheduleEvent;
+
+    fn decide(before: Option<&Self>, command: &ScheduleEvent) -> Result<Option<ScheduleEvent>, Gone> {
+        let happens = match (before, command) {
+            (None, ScheduleEvent::Created(_)) => true,
+            // Deleting twice is success.
+            (Some(schedule), ScheduleEvent::Deleted) => schedule.exists(),
+            (Some(schedule), _) if !schedule.exists() => return Err(Gone),
+            (Some(schedule), ScheduleEvent::Paused) => !schedule.paused,
+            (Some(schedule), ScheduleEvent::Resumed) => schedule.paused,
+            // A run for a moment that is over happens no second time.
+            (
+                Some(schedule),
+                ScheduleEvent::Ran(Ran { due_at, .. }) | ScheduleEvent::Skipped(Skipped { due_at }),
+            ) => !schedule.paused && *due_at > schedule.done_until,
+            _ => return Err(Gone),
+        };
+        Ok(happens.then(|| command.clone()))
     }
-    let before = schedule?;
-    Some(match event {
-        ScheduleEvent::Created(_) => before,
-        ScheduleEvent::Paused => Schedule { paused: true, head, ..before },
-        ScheduleEvent::Resumed => {
-            Schedule { paused: false, done_until: before.done_until.max(now), head, ..before }
+
+    fn evolve(schedule: Option<Self>, event: &ScheduleEvent, envelope: &Envelope) -> Option<Self> {
+        let (now, head) = (envelope.occurred_at, envelope.head);
+        if let ScheduleEvent::Created(created) = event {
+            return Some(Schedule {
+                number: envelope.number,
+                id: created.id,
+                organization: envelope.organization,
+                name: created.name.clone(),
+                filter: created.filter.clone(),
+                note: created.note.clone(),
+                when: created.when.clone(),
+                missed: created.missed,
+                bar: created.bar,
+                created_at: now,
+                done_until: now,
+                runs: 0,
+                last_run_at: None,
+                last_revocation: None,
+                paused: false,
+                deleted_at: None,
+                head,
+            });
         }
-        ScheduleEvent::Ran(ran) => Schedule {
-            done_until: ran.due_at,
-            runs: before.runs + 1,
-            last_run_at: Some(now),
-            last_revocation: Some(ran.revocation),
-            head,
-            ..before
-        },
-        ScheduleEvent::Skipped(skipped) => Schedule { done_until: skipped.due_at, head, ..before },
-        ScheduleEvent::Deleted => Schedule { deleted_at: Some(now), head, ..before },
-    })
+        let before = schedule?;
+        Some(match event {
+            ScheduleEvent::Created(_) => before,
+            ScheduleEvent::Paused => Schedule { paused: true, head, ..before },
+            ScheduleEvent::Resumed => {
+                Schedule { paused: false, done_until: before.done_until.max(now), head, ..before }
+            }
+            ScheduleEvent::Ran(ran) => Schedule {
+                done_until: ran.due_at,
+                runs: before.runs + 1,
+                last_run_at: Some(now),
+                last_revocation: Some(ran.revocation),
+                head,
+                ..before
+            },
+            ScheduleEvent::Skipped(skipped) => Schedule { done_until: skipped.due_at, head, ..before },
+            ScheduleEvent::Deleted => Schedule { deleted_at: Some(now), head, ..before },
+        })
+    }
+
+    fn exists(&self) -> bool {
+        self.deleted_at.is_none()
+    }
+
+    const MOST: Option<Most> =
+        Some(Most { count: 1_000, plural: "scheduled revocations", code: "too_many_schedules" });
+}
+
+impl StreamEvent for ScheduleEvent {
+    const NAMES: &[&str] = &[
+        "schedule_created",
+        "schedule_paused",
+        "schedule_resumed",
+        "schedule_ran",
+        "schedule_skipped",
+        "schedule_deleted",
+    ];
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Created(_) => "schedule_created",
+            Self::Paused => "schedule_paused",
+            Self::Resumed => "schedule_resumed",
+            Self::Ran(_) => "schedule_ran",
+            Self::Skipped(_) => "schedule_skipped",
+            Self::Deleted => "schedule_deleted",
+        }
+    }
+
+    fn body(&self) -> String {
+        match self {
+            Self::Created(body) => text(body),
+            Self::Ran(body) => text(body),
+            Self::Skipped(body) => text(body),
+            Self::Paused | Self::Resumed | Self::Deleted => EMPTY.to_owned(),
+        }
+    }
+
+    fn parse(name: &str, body: &str) -> Result<Option<Self>, serde_json::Error> {
+        Ok(Some(match name {
+            "schedule_created" => Self::Created(serde_json::from_str(body)?),
+            "schedule_paused" => Self::Paused,
+            "schedule_resumed" => Self::Resumed,
+            "schedule_ran" => Self::Ran(serde_json::from_str(body)?),
+            "schedule_skipped" => Self::Skipped(serde_json::from_str(body)?),
+            "schedule_deleted" => Self::Deleted,
+            _ => return Ok(None),
+        }))
+    }
 }

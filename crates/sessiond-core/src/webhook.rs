@@ -4,9 +4,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::Time;
-use crate::ids::{ApplicationNumber, Head, OrganizationNumber, Position};
-use crate::stream::Envelope;
-use crate::stream::ItemRefusal;
+use crate::ids::{ApplicationNumber, Head, OrganizationNumber, Position, StreamKind};
+use crate::stream::{EMPTY, Envelope, Gone, Most, Stream, StreamEvent, text};
 
 /// Types of events that a webhook may name: all there are.
 pub const TYPES: [&str; 48] = [
@@ -140,20 +139,6 @@ pub struct Webhook {
 }
 
 impl Webhook {
-    /// Whether a wish changes anything.
-    pub(super) fn happens(&self, wish: &WebhookEvent) -> Result<bool, ItemRefusal> {
-        let deleted = self.deleted_at.is_some();
-        match wish {
-            WebhookEvent::Deleted => Ok(!deleted),
-            WebhookEvent::Created(_) => Err(ItemRefusal::Gone),
-            _ if deleted => Err(ItemRefusal::Gone),
-            WebhookEvent::Changed(changed) => Ok(*changed != WebhookChanged::default()),
-            WebhookEvent::SecretRotated => Ok(true),
-            WebhookEvent::Disabled(_) => Ok(self.disabled.is_none()),
-            WebhookEvent::Enabled => Ok(self.disabled.is_some()),
-        }
-    }
-
     /// Whether it wants an event of this type in this application.
     pub fn wants(&self, name: &str, application: Option<ApplicationNumber>) -> bool {
         self.deleted_at.is_none()
@@ -167,37 +152,112 @@ impl Webhook {
     }
 }
 
-pub(super) fn evolve(webhook: Option<Webhook>, event: &WebhookEvent, envelope: &Envelope) -> Option<Webhook> {
-    let (now, head) = (envelope.occurred_at, envelope.head);
-    if let WebhookEvent::Created(created) = event {
-        return Some(Webhook {
-            number: envelope.number,
-            id: created.id,
-            organization: envelope.organization,
-            application: created.application,
-            url: created.url.clone(),
-            types: created.types.clone(),
-            description: created.description.clone(),
-            created_at: now,
-            updated_at: now,
-            from: head.position,
-            disabled: None,
-            deleted_at: None,
-            head,
-        });
+impl Stream for Webhook {
+    const KIND: StreamKind = StreamKind::Webhook;
+    const NAME: &str = "Webhook";
+    type Event = WebhookEvent;
+    type Command = WebhookEvent;
+
+    fn decide(before: Option<&Self>, command: &WebhookEvent) -> Result<Option<WebhookEvent>, Gone> {
+        let happens = match (before, command) {
+            (None, WebhookEvent::Created(_)) => true,
+            // Deleting twice is success.
+            (Some(webhook), WebhookEvent::Deleted) => webhook.exists(),
+            (Some(webhook), _) if !webhook.exists() => return Err(Gone),
+            (Some(_), WebhookEvent::Changed(changed)) => *changed != WebhookChanged::default(),
+            (Some(_), WebhookEvent::SecretRotated) => true,
+            (Some(webhook), WebhookEvent::Disabled(_)) => webhook.disabled.is_none(),
+            (Some(webhook), WebhookEvent::Enabled) => webhook.disabled.is_some(),
+            _ => return Err(Gone),
+        };
+        Ok(happens.then(|| command.clone()))
     }
-    let before = webhook?;
-    let updated = Webhook { updated_at: now, head, ..before };
-    Some(match event {
-        WebhookEvent::Created(_) | WebhookEvent::SecretRotated => updated,
-        WebhookEvent::Changed(changed) => Webhook {
-            url: changed.url.clone().unwrap_or(updated.url),
-            types: changed.types.clone().unwrap_or(updated.types),
-            description: changed.description.clone().or(updated.description),
-            ..updated
-        },
-        WebhookEvent::Disabled(disabled) => Webhook { disabled: Some(disabled.because), ..updated },
-        WebhookEvent::Enabled => Webhook { disabled: None, ..updated },
-        WebhookEvent::Deleted => Webhook { deleted_at: Some(now), ..updated },
-    })
+
+    fn evolve(webhook: Option<Self>, event: &WebhookEvent, envelope: &Envelope) -> Option<Self> {
+        let (now, head) = (envelope.occurred_at, envelope.head);
+        if let WebhookEvent::Created(created) = event {
+            return Some(Webhook {
+                number: envelope.number,
+                id: created.id,
+                organization: envelope.organization,
+                application: created.application,
+                url: created.url.clone(),
+                types: created.types.clone(),
+                description: created.description.clone(),
+                created_at: now,
+                updated_at: now,
+                from: head.position,
+                disabled: None,
+                deleted_at: None,
+                head,
+            });
+        }
+        let before = webhook?;
+        let updated = Webhook { updated_at: now, head, ..before };
+        Some(match event {
+            WebhookEvent::Created(_) | WebhookEvent::SecretRotated => updated,
+            WebhookEvent::Changed(changed) => Webhook {
+                url: changed.url.clone().unwrap_or(updated.url),
+                types: changed.types.clone().unwrap_or(updated.types),
+                description: changed.description.clone().or(updated.description),
+                ..updated
+            },
+            WebhookEvent::Disabled(disabled) => Webhook { disabled: Some(disabled.because), ..updated },
+            WebhookEvent::Enabled => Webhook { disabled: None, ..updated },
+            WebhookEvent::Deleted => Webhook { deleted_at: Some(now), ..updated },
+        })
+    }
+
+    fn application(&self) -> Option<ApplicationNumber> {
+        self.application
+    }
+
+    fn exists(&self) -> bool {
+        self.deleted_at.is_none()
+    }
+
+    const MOST: Option<Most> = Some(Most { count: 100, plural: "webhooks", code: "webhook_limit_reached" });
+}
+
+impl StreamEvent for WebhookEvent {
+    const NAMES: &[&str] = &[
+        "webhook_created",
+        "webhook_changed",
+        "webhook_secret_rotated",
+        "webhook_disabled",
+        "webhook_enabled",
+        "webhook_deleted",
+    ];
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Created(_) => "webhook_created",
+            Self::Changed(_) => "webhook_changed",
+            Self::SecretRotated => "webhook_secret_rotated",
+            Self::Disabled(_) => "webhook_disabled",
+            Self::Enabled => "webhook_enabled",
+            Self::Deleted => "webhook_deleted",
+        }
+    }
+
+    fn body(&self) -> String {
+        match self {
+            Self::Created(body) => text(body),
+            Self::Changed(body) => text(body),
+            Self::Disabled(body) => text(body),
+            Self::SecretRotated | Self::Enabled | Self::Deleted => EMPTY.to_owned(),
+        }
+    }
+
+    fn parse(name: &str, body: &str) -> Result<Option<Self>, serde_json::Error> {
+        Ok(Some(match name {
+            "webhook_created" => Self::Created(serde_json::from_str(body)?),
+            "webhook_changed" => Self::Changed(serde_json::from_str(body)?),
+            "webhook_secret_rotated" => Self::SecretRotated,
+            "webhook_disabled" => Self::Disabled(serde_json::from_str(body)?),
+            "webhook_enabled" => Self::Enabled,
+            "webhook_deleted" => Self::Deleted,
+            _ => return Ok(None),
+        }))
+    }
 }

@@ -16,8 +16,8 @@ pub mod row;
 mod sqlite;
 
 pub use row::{
-    AccessToken, Addressed, Application, Batch, Confirmation, Delivery, DeliveryStatus, Detail, Entry, Item,
-    KeySecret, Loaded, McpSession, OpenSession, Organization, Principal, PrincipalRow, ResourcePast,
+    AccessToken, Addressed, AnyStream, Application, Batch, Confirmation, Delivery, DeliveryStatus, Detail,
+    Entry, KeySecret, Loaded, McpSession, OpenSession, Organization, Principal, PrincipalRow, ResourcePast,
     Revocation, ServiceAccount, SessionRow, SessionToken, SideWrite, WebhookSecret,
 };
 pub use sqlite::{Bounds, Forget, Forgotten, LinesReader, LinesWriter, Stretch, Tail};

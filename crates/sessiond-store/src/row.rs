@@ -9,7 +9,6 @@ use sessiond_core::chain::body_digest;
 pub use sessiond_core::delivery::{Delivery, DeliveryStatus};
 use sessiond_core::event::Recorded;
 use sessiond_core::ids::{ApplicationNumber, Position, PrincipalNumber, SessionNumber, StreamKind};
-pub use sessiond_core::item::Item;
 use sessiond_core::once::Outcome;
 pub use sessiond_core::organization::Organization;
 use sessiond_core::personal::Personal;
@@ -17,6 +16,7 @@ pub use sessiond_core::revocation::Revocation;
 pub use sessiond_core::service_account::ServiceAccount;
 use sessiond_core::session::Session;
 use sessiond_core::session::event::Connected;
+pub use sessiond_core::streams::AnyStream;
 pub use sessiond_core::token::{AccessToken, Principal, SessionToken};
 use uuid::Uuid;
 
@@ -51,7 +51,7 @@ pub struct Batch {
     pub applications: Vec<Application>,
     pub service_accounts: Vec<ServiceAccount>,
     pub revocations: Vec<Revocation>,
-    pub items: Vec<Item>,
+    pub streams: Vec<AnyStream>,
     /// Lifecycle rows to write whole.
     pub sessions: Vec<Session>,
     pub details: Vec<(SessionNumber, ApplicationNumber, Detail)>,
@@ -249,7 +249,7 @@ pub struct Loaded {
     pub service_accounts: Vec<ServiceAccount>,
     /// The unfinished ones.
     pub revocations: Vec<Revocation>,
-    pub items: Vec<Item>,
+    pub streams: Vec<AnyStream>,
     /// When the bars that are in force were recorded.
     pub bars: Vec<(Position, Time)>,
     pub key_secrets: Vec<KeySecret>,

@@ -2,14 +2,16 @@
 //! have replaced or ended the credential.
 
 use sessiond_core::actor::ActorKind;
+use sessiond_core::api_key::ApiKey;
 use sessiond_core::caller::{Authority, CredentialKind};
+use sessiond_core::hook::Hook;
 use sessiond_core::ids::{ApplicationNumber, Head, Position, ServiceAccountNumber};
-use sessiond_core::item::Item;
 use sessiond_core::session::Refusal;
+use sessiond_core::streams::Registered;
 use sessiond_core::token::AccessToken;
 
 use super::Draft;
-use crate::committer::By;
+use crate::committer::Origin;
 use crate::error::Error;
 use crate::gate::{Change, Client};
 
@@ -17,22 +19,20 @@ const NOBODY: Error = Error::Unauthorized { reason: None };
 
 impl Draft<'_> {
     /// That the credential behind a wish still opens what it opened when it was presented.
-    pub(super) fn still_stands(&self, by: &By) -> Result<(), Error> {
-        let Some(authority) = &by.authority else { return Ok(()) };
+    pub(super) fn still_stands(&self, origin: &Origin) -> Result<(), Error> {
+        let Some(authority) = &origin.authority else { return Ok(()) };
         if self.now >= authority.credential.expires_at && !self.is_of_ended_session(authority) {
             return Err(Error::Unauthorized { reason: Some(Refusal::Expired) });
         }
         let good = match &authority.credential.kind {
             CredentialKind::Access { token, client, .. } => self.access_stands(*token, client),
             CredentialKind::Session(number) => self.session_token_stands(authority, *number),
-            CredentialKind::ApiKey(id) => match self.item_called(*id) {
-                Some(Item::ApiKey(key)) => key.revoked_at.is_none(),
-                _ => false,
-            },
-            CredentialKind::Hook(id) => match self.item_called(*id) {
-                Some(Item::Hook(hook)) => hook.deleted_at.is_none(),
-                _ => false,
-            },
+            CredentialKind::ApiKey(id) => {
+                self.stream_by_id::<ApiKey>(*id).is_some_and(|key| key.revoked_at.is_none())
+            }
+            CredentialKind::Hook(id) => {
+                self.stream_by_id::<Hook>(*id).is_some_and(|hook| hook.deleted_at.is_none())
+            }
             CredentialKind::External(external) => {
                 self.organization(authority.organization).is_some_and(|organization| {
                     let trusts = |one: &sessiond_core::organization::Issuer| {
@@ -57,8 +57,9 @@ impl Draft<'_> {
         if disabled { Err(Refusal::PrincipalDisabled.into()) } else { Ok(()) }
     }
 
-    fn item_called(&self, id: uuid::Uuid) -> Option<&Item> {
-        self.known.item_by_id(id).and_then(|item| self.item(item.stream()))
+    fn stream_by_id<S: Registered>(&self, id: uuid::Uuid) -> Option<&S> {
+        let known = self.known.any_stream_by_id(id)?;
+        S::of(self.any_stream(known.stream())?)
     }
 
     fn access_stands(&self, token: uuid::Uuid, client: &str) -> bool {
@@ -73,7 +74,7 @@ impl Draft<'_> {
             Some(Client::Application(_)) => false,
             None => true,
         };
-        known && !archived && !self.changes.iter().any(given_up)
+        known && !archived && !self.changes.iter().any(|(change, _)| given_up(change))
     }
 
     /// A session has one token at a time, and each is known by where in the log it was issued.

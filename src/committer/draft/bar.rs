@@ -7,16 +7,16 @@ use sessiond_core::actor::ActorKind;
 use sessiond_core::api_key::{ApiKey, ApiKeyEvent};
 use sessiond_core::bar::{BarScope, Barring, Credentials};
 use sessiond_core::ids::{
-    OrganizationNumber, PrincipalNumber, RevocationNumber, SessionNumber, Stream, StreamKind,
+    OrganizationNumber, PrincipalNumber, RevocationNumber, SessionNumber, StreamId, StreamKind,
 };
-use sessiond_core::item::{self, Item, ItemEvent};
-use sessiond_core::principal::{Principal, PrincipalEvent};
+use sessiond_core::principal::{Principal, PrincipalEvent, Standing};
 use sessiond_core::scope::Scopes;
+use sessiond_core::streams::Registered;
 use sessiond_store::SideWrite;
 use uuid::Uuid;
 
 use super::Draft;
-use crate::committer::{Beginning, By};
+use crate::committer::{BeginRevocation, Origin};
 use crate::error::Error;
 use crate::gate::{Behind, Change};
 
@@ -29,7 +29,7 @@ const MOST_TOKENS: usize = 10_000;
 pub(super) struct Plan {
     principals: Vec<PrincipalNumber>,
     tokens: Vec<Uuid>,
-    keys: Vec<Stream>,
+    keys: Vec<i64>,
     pub said: Barring,
 }
 
@@ -37,27 +37,26 @@ impl Draft<'_> {
     /// What a revocation that begins now bars of what is behind the sessions that it covers.
     pub(super) fn plan_to_bar(
         &self,
-        by: &By,
-        beginning: &Beginning,
+        origin: &Origin,
+        beginning: &BeginRevocation,
         covered: &[SessionNumber],
     ) -> Result<Plan, Error> {
-        let Beginning { organization, filter, bar, .. } = beginning;
+        let BeginRevocation { organization, filter, bar, .. } = beginning;
         let scope = bar.scope(filter);
         let behind = self.behind(covered, filter.whole_principal());
         let tokens = self.tokens_behind(*organization, &behind);
         let keys = self.keys_behind(*organization, scope, &behind);
-        let own = Some(by.actor.id).filter(|_| by.actor.kind == ActorKind::ApiKey);
+        let own = Some(origin.actor.id).filter(|_| origin.actor.kind == ActorKind::ApiKey);
         // Whoever asks is to hear the answer.
         let revoked = keys.iter().filter(|key| bar.keys && Some(key.id) != own);
-        if let Some(authority) = &by.authority {
+        if let Some(authority) = &origin.authority {
             // To end a key is to take its rights.
             let rights = revoked.clone().map(|key| Scopes::parse(&key.scopes).0);
             for rights in rights {
                 Error::unless_may_give(authority.scopes, rights)?;
             }
         }
-        let revoked: Vec<_> =
-            revoked.map(|key| Stream { kind: StreamKind::ApiKey, number: key.number }).collect();
+        let revoked: Vec<_> = revoked.map(|key| key.number).collect();
         let found = Credentials {
             principals: behind.principals.len() as u64,
             access_tokens: tokens.len() as u64,
@@ -81,26 +80,23 @@ impl Draft<'_> {
     /// Carries a plan out, in the transaction that begins the revocation.
     pub(super) fn bar_one_by_one(
         &mut self,
-        by: &By,
+        origin: &Origin,
         organization: OrganizationNumber,
         number: RevocationNumber,
         plan: Plan,
-    ) {
+    ) -> Result<(), Error> {
         for token in plan.tokens {
             self.side.push(SideWrite::BarAccessToken(token));
-            self.changes.push(Change::BarAccessToken(token));
+            self.change(Change::BarAccessToken(token));
         }
-        let principals = plan.principals.into_iter().map(|principal| {
+        for principal in plan.principals {
             let barred = PrincipalEvent::CredentialsBarred(Principal { id: self.principal_id(principal) });
-            (Stream::from(principal), ItemEvent::Principal(barred))
-        });
-        let principals: Vec<_> = principals.collect();
-        let keys = plan.keys.into_iter().map(|stream| (stream, ItemEvent::ApiKey(ApiKeyEvent::Revoked)));
-        for (stream, wish) in principals.into_iter().chain(keys) {
-            if let Ok(Some(event)) = item::decide(self.item(stream), &wish) {
-                self.item_event(by, organization, stream, event, Some(number));
-            }
+            self.change_stream_for::<Standing>(origin, organization, principal.0, &barred, number)?;
         }
+        for key in plan.keys {
+            self.change_stream_for::<ApiKey>(origin, organization, key, &ApiKeyEvent::Revoked, number)?;
+        }
+        Ok(())
     }
 
     fn behind(&self, covered: &[SessionNumber], principal: Option<PrincipalNumber>) -> Behind {
@@ -115,7 +111,7 @@ impl Draft<'_> {
     /// The access tokens behind sessions that open anything, those of this batch too.
     fn tokens_behind(&self, organization: OrganizationNumber, behind: &Behind) -> HashSet<Uuid> {
         let known = self.known.tokens_behind(organization, behind, self.now);
-        let drafted = self.changes.iter().filter_map(|change| match change {
+        let drafted = self.changes.iter().filter_map(|(change, _)| match change {
             Change::AccessToken(token) if behind.has_token(token) => Some(token),
             _ => None,
         });
@@ -124,14 +120,10 @@ impl Draft<'_> {
 
     /// The API keys behind sessions; where everything of the organization is meant, all that open any.
     fn keys_behind(&self, organization: OrganizationNumber, scope: BarScope, behind: &Behind) -> Vec<ApiKey> {
-        let drafted = self.items.values().filter_map(|item| match item {
-            Item::ApiKey(key) => Some(key),
-            _ => None,
+        let drafted = self.streams.values().filter_map(ApiKey::of);
+        let known = self.known.streams::<ApiKey>().filter(|key| {
+            !self.streams.contains_key(&StreamId { kind: StreamKind::ApiKey, number: key.number })
         });
-        let known = self
-            .known
-            .api_keys()
-            .filter(|key| !self.items.contains_key(&Stream { kind: StreamKind::ApiKey, number: key.number }));
         let everything = scope == BarScope::Organization;
         let good =
             |key: &&ApiKey| key.organization == organization && behind.has_key(key, everything, self.now);
@@ -140,7 +132,7 @@ impl Draft<'_> {
 
     /// The public id of a principal, of one that this batch met too.
     fn principal_id(&self, number: PrincipalNumber) -> Uuid {
-        let drafted = self.changes.iter().find_map(|change| match change {
+        let drafted = self.changes.iter().find_map(|(change, _)| match change {
             Change::Principal(principal) if principal.number == number => Some(principal.id()),
             _ => None,
         });

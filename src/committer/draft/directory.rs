@@ -5,28 +5,28 @@ use sessiond_core::application::{
 };
 use sessiond_core::event::Event;
 use sessiond_core::ids::{
-    ApplicationNumber, Head, OrganizationNumber, RevocationNumber, ServiceAccountNumber, Stream, StreamKind,
+    ApplicationNumber, Head, OrganizationNumber, RevocationNumber, ServiceAccountNumber, StreamId, StreamKind,
 };
-use sessiond_core::item::{self, Item, ItemEvent};
+use sessiond_core::media_stream::{MediaStream, MediaStreamDeclared, MediaStreamEvent};
 use sessiond_core::organization::{
     Issuer, IssuersSet, Organization, OrganizationCommand, OrganizationEvent, decide_organization,
     evolve_organization,
 };
-use sessiond_core::place::{MediaStreamDeclared, MediaStreamEvent};
 use sessiond_core::service_account::{
-    ServiceAccount, ServiceAccountCreated, ServiceAccountEvent, evolve_service_account,
+    ServiceAccount, ServiceAccountCommand, ServiceAccountCreated, ServiceAccountEvent,
+    decide_service_account, evolve_service_account,
 };
 use sessiond_core::stream::{DirectoryRefusal, Envelope};
-use sessiond_core::webhook::WebhookEvent;
+use sessiond_core::streams::{AnyStream, Registered};
 use sessiond_store::SideWrite;
 
 use super::{Draft, Fact};
-use crate::committer::{By, Declaration, Done, Founding};
+use crate::committer::{CreateOrganization, DeclareStream, Origin};
 use crate::error::Error;
 
 impl Draft<'_> {
     /// That no OAuth client has this id, neither from before nor from this batch.
-    pub(super) fn free_client(&self, client_id: &str) -> Result<(), Error> {
+    pub(in crate::committer) fn free_client(&self, client_id: &str) -> Result<(), Error> {
         let mut applications = self.applications.values();
         let mut accounts = self.service_accounts.values();
         let taken = self.known.client(client_id).is_some()
@@ -35,7 +35,11 @@ impl Draft<'_> {
         if taken { Err(client_taken(client_id)) } else { Ok(()) }
     }
 
-    pub(super) fn found(&mut self, by: &By, founding: &Founding) -> Result<Done, Error> {
+    pub(in crate::committer) fn found(
+        &mut self,
+        origin: &Origin,
+        founding: &CreateOrganization,
+    ) -> Result<(Organization, ServiceAccount), Error> {
         let application = founding.application.as_ref().map(|created| created.oauth.client_id.as_str());
         self.free_client(&founding.account.client_id)?;
         application.map_or(Ok(()), |client_id| self.free_client(client_id))?;
@@ -45,33 +49,30 @@ impl Draft<'_> {
         let last = self.known.organizations.keys().chain(self.organizations.keys()).max();
         let number = OrganizationNumber(last.map_or(0, |number| number.0) + 1);
         let event = OrganizationEvent::Created(founding.organization.clone());
-        let organization = self.organization_event(by, number, None, event, None);
+        let organization = self.organization_event(origin, number, None, event, None);
         let mut account = founding.account.clone();
         if let Some(created) = &founding.application {
             let secret = founding.application_secret_hash;
-            if let Done::Application(application) = self.create_application(by, number, created, secret)? {
-                account.application = Some(application.number);
-            }
+            account.application = Some(self.create_application(origin, number, created, secret)?.number);
         }
-        let account = self.create_service_account(by, number, account, founding.secret_hash);
-        Ok(Done::Founded(organization, account))
+        let account = self.create_service_account(origin, number, account, founding.secret_hash);
+        Ok((organization, account))
     }
 
-    pub(super) fn change_organization(
+    pub(in crate::committer) fn change_organization(
         &mut self,
-        by: &By,
+        origin: &Origin,
         number: OrganizationNumber,
         command: &OrganizationCommand,
-    ) -> Result<Done, Error> {
+    ) -> Result<Organization, Error> {
         let organization = self.organization(number).cloned().ok_or(Error::NotFound("Organization"))?;
         if let OrganizationCommand::SetIssuers(set) = command {
             self.free_issuers(number, set)?;
         }
-        let organization = match decide_organization(&organization, command) {
-            Some(event) => self.organization_event(by, number, Some(organization), event, None),
+        Ok(match decide_organization(&organization, command) {
+            Some(event) => self.organization_event(origin, number, Some(organization), event, None),
             None => organization,
-        };
-        Ok(Done::Organization(Box::new(organization)))
+        })
     }
 
     /// That no other organization has an issuer with the same audience: a token must say by itself whose it is.
@@ -95,14 +96,14 @@ impl Draft<'_> {
 
     pub(super) fn organization_event(
         &mut self,
-        by: &By,
+        origin: &Origin,
         number: OrganizationNumber,
         before: Option<Organization>,
         event: OrganizationEvent,
         revocation: Option<RevocationNumber>,
     ) -> Organization {
         let head = self.record(Fact {
-            by,
+            origin,
             stream: number.into(),
             head: before.as_ref().map_or_else(Head::default, |organization| organization.head),
             organization: number,
@@ -122,9 +123,9 @@ impl Draft<'_> {
 
     /// The application of this name that is not archived, made if there is none. Nothing authenticates as it until
     /// somebody rotates its secret.
-    fn application_named(
+    pub(in crate::committer) fn application_named(
         &mut self,
-        by: &By,
+        origin: &Origin,
         organization: OrganizationNumber,
         made: &ApplicationCreated,
     ) -> Result<Application, Error> {
@@ -134,21 +135,7 @@ impl Draft<'_> {
         }
         self.room_for_application(organization)?;
         self.free_client(&made.oauth.client_id)?;
-        match self.create_application(by, organization, made, None)? {
-            Done::Application(application) => Ok(*application),
-            _ => Err(Error::Internal("a new application is none".to_owned())),
-        }
-    }
-
-    /// The same as an outcome.
-    pub(super) fn ensure_application(
-        &mut self,
-        by: &By,
-        organization: OrganizationNumber,
-        made: &ApplicationCreated,
-    ) -> Result<Done, Error> {
-        let application = self.application_named(by, organization, made)?;
-        Ok(Done::Application(Box::new(application)))
+        self.create_application(origin, organization, made, None)
     }
 
     pub(super) fn live_applications(
@@ -163,112 +150,127 @@ impl Draft<'_> {
     }
 
     /// Makes sure that there is a media stream, and an application for its app.
-    pub(super) fn declare(
+    pub(in crate::committer) fn declare(
         &mut self,
-        by: &By,
-        organization: OrganizationNumber,
-        declaration: &Declaration,
-    ) -> Result<Done, Error> {
+        origin: &Origin,
+        declaration: &DeclareStream,
+    ) -> Result<MediaStream, Error> {
         let [vhost, app, stream] = &declaration.names;
+        let organization = declaration.organization;
         let known = self.known.declared(organization, [vhost, app, stream]).map(|one| one.number);
-        let drafted = self.items.values().find_map(|item| match item {
-            Item::MediaStream(one)
-                if one.organization == organization
-                    && [&one.vhost, &one.app, &one.stream] == [vhost, app, stream] =>
-            {
-                Some(one.number)
-            }
-            _ => None,
+        let drafted = self.streams.values().filter_map(MediaStream::of).find(|one| {
+            one.organization == organization && [&one.vhost, &one.app, &one.stream] == [vhost, app, stream]
         });
-        let place = known.or(drafted).map(|number| Stream { kind: StreamKind::MediaStream, number });
-        let before = place.and_then(|place| self.item(place)).cloned();
-        if let Some(Item::MediaStream(one)) = &before
-            && self.application(one.application).is_some_and(|application| application.archived_at.is_none())
+        let number = known.or(drafted.map(|one| one.number));
+        let before = number.and_then(|number| self.stream::<MediaStream>(number));
+        if let Some(before) = before
+            && self.application(before.application).is_some_and(|one| one.archived_at.is_none())
         {
-            return Ok(Done::Item(Box::new(Item::MediaStream(one.clone()))));
+            return Ok(before.clone());
         }
-        if place.is_none() {
+        if number.is_none() {
             // Before an application is made for it.
             self.room_for_stream(organization)?;
         }
-        let application = self.application_named(by, organization, &declaration.application)?.number;
-        let declared = MediaStreamDeclared {
+        let application = self.application_named(origin, organization, &declaration.application)?.number;
+        let command = MediaStreamEvent::Declared(MediaStreamDeclared {
             id: declaration.id,
             vhost: vhost.clone(),
             app: app.clone(),
             stream: stream.clone(),
             application,
-        };
-        let wish = ItemEvent::MediaStream(MediaStreamEvent::Declared(declared));
-        self.wish_item(by, organization, place, &wish, &[])
+        });
+        self.change_stream(origin, organization, number, &command, &[])
     }
 
-    /// A wish about a small thing. Without a stream it is the beginning of a new one.
-    pub(super) fn wish_item(
+    /// Does what a command wants of a stream; without a number, of a new one.
+    pub(in crate::committer) fn change_stream<S: Registered>(
         &mut self,
-        by: &By,
+        origin: &Origin,
         organization: OrganizationNumber,
-        stream: Option<Stream>,
-        wish: &ItemEvent,
+        number: Option<i64>,
+        command: &S::Command,
         side: &[SideWrite],
-    ) -> Result<Done, Error> {
-        let stream = match stream {
-            Some(stream) => stream,
+    ) -> Result<S, Error> {
+        let gone = || Error::NotFound(S::NAME);
+        let id = match number {
+            Some(number) => StreamId { kind: S::KIND, number },
             None => {
-                self.room_for_item(organization, wish.kind())?;
-                self.next_stream(wish.kind())
+                self.room_for_another::<S>(organization)?;
+                self.next_stream(S::KIND)
             }
         };
-        let before = self.item(stream).filter(|item| item.organization() == organization).cloned();
-        match item::decide(before.as_ref(), wish).map_err(|_| Error::NotFound(thing(wish.kind())))? {
+        self.concern(id);
+        let before = self.any_stream(id).filter(|one| one.organization() == organization);
+        let before = before.and_then(S::of).cloned();
+        match S::decide(before.as_ref(), command).map_err(|_| gone())? {
             Some(event) => {
                 side.iter().for_each(|side| self.write_beside(side));
-                let item = self.item_event(by, organization, stream, event, None);
-                Ok(Done::Item(Box::new(item)))
+                self.stream_event(origin, organization, id.number, &event, None)
             }
-            None => before.map(|item| Done::Item(Box::new(item))).ok_or(Error::NotFound(thing(wish.kind()))),
+            None => before.ok_or_else(gone),
         }
     }
 
-    fn next_stream(&self, kind: StreamKind) -> Stream {
-        let drafted = self.items.keys().filter(|stream| stream.kind == kind).map(|stream| stream.number);
-        let known = self.known.items(kind).next_back().map(|item| item.stream().number);
-        Stream { kind, number: drafted.chain(known).max().unwrap_or(0) + 1 }
+    fn next_stream(&self, kind: StreamKind) -> StreamId {
+        let drafted = self.streams.keys().filter(|stream| stream.kind == kind).map(|stream| stream.number);
+        let known = self.known.any_streams(kind).next_back().map(|one| one.stream().number);
+        StreamId { kind, number: drafted.chain(known).max().unwrap_or(0) + 1 }
     }
 
-    /// Records an event of a small thing.
-    pub(super) fn item_event(
+    /// Does what a command wants of a stream that is there, because of a revocation; what it does not apply to any more
+    /// stays as it is.
+    pub(super) fn change_stream_for<S: Registered>(
         &mut self,
-        by: &By,
+        origin: &Origin,
         organization: OrganizationNumber,
-        stream: Stream,
-        event: ItemEvent,
+        number: i64,
+        command: &S::Command,
+        revocation: RevocationNumber,
+    ) -> Result<(), Error> {
+        self.concern(StreamId { kind: S::KIND, number });
+        match S::decide(self.stream::<S>(number), command) {
+            Ok(Some(event)) => {
+                self.stream_event::<S>(origin, organization, number, &event, Some(revocation)).map(|_| ())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Records an event of a stream.
+    pub(super) fn stream_event<S: Registered>(
+        &mut self,
+        origin: &Origin,
+        organization: OrganizationNumber,
+        number: i64,
+        event: &S::Event,
         revocation: Option<RevocationNumber>,
-    ) -> Item {
-        let before = self.item(stream).cloned();
-        let application = match (&before, &event) {
-            (Some(Item::Webhook(webhook)), _) => webhook.application,
-            (None, ItemEvent::Webhook(WebhookEvent::Created(created))) => created.application,
-            (_, ItemEvent::MediaStream(MediaStreamEvent::Declared(declared))) => Some(declared.application),
-            _ => None,
+    ) -> Result<S, Error> {
+        let stream = StreamId { kind: S::KIND, number };
+        let before = self.stream::<S>(number).cloned();
+        let head = self.any_stream(stream).map_or_else(Head::default, AnyStream::head);
+        let now = self.now;
+        let evolved = |head| {
+            let envelope = Envelope { number, organization, occurred_at: now, head };
+            let after = S::evolve(before.clone(), event, &envelope);
+            after.ok_or_else(|| Error::Internal(format!("{} {number} folds to nothing", S::NAME)))
         };
+        // Whose feed it is in has to be known before it has its place in the log.
+        let application = evolved(head)?.application();
         let head = self.record(Fact {
-            by,
+            origin,
             stream,
-            head: before.as_ref().map_or_else(Head::default, Item::head),
+            head,
             organization,
             application,
             revocation,
             occurred_at: self.now,
-            event: Event::Item(event.clone()),
+            event: Event::Directory(S::event(event.clone())),
             personal: None,
         });
-        let envelope = Envelope { number: stream.number, organization, occurred_at: self.now, head };
-        let Some(item) = item::evolve(before, &event, &envelope) else {
-            unreachable!("a stream's later events follow the one that begins it")
-        };
-        self.items.insert(stream, item.clone());
-        item
+        let after = evolved(head)?;
+        self.streams.insert(stream, after.clone().any());
+        Ok(after)
     }
 
     /// Whether another application of the organization, not archived, has the name.
@@ -281,13 +283,13 @@ impl Draft<'_> {
         self.live_applications(organization).any(|one| one.name == name && Some(one.number) != but)
     }
 
-    pub(super) fn create_application(
+    pub(in crate::committer) fn create_application(
         &mut self,
-        by: &By,
+        origin: &Origin,
         organization: OrganizationNumber,
         created: &ApplicationCreated,
         secret_hash: Option<[u8; 32]>,
-    ) -> Result<Done, Error> {
+    ) -> Result<Application, Error> {
         if self.name_taken(organization, &created.name, None) {
             return Err(DirectoryRefusal::NameTaken.into());
         }
@@ -299,7 +301,7 @@ impl Draft<'_> {
         }
         let event = ApplicationEvent::Created(Box::new(created.clone()));
         let head = self.record(Fact {
-            by,
+            origin,
             stream: number.into(),
             head: Head::default(),
             organization,
@@ -313,16 +315,15 @@ impl Draft<'_> {
         let application = application::evolve_application(None, &event, &envelope)
             .ok_or_else(|| Error::Internal("a new application folds to nothing".to_owned()))?;
         self.applications.insert(number, application.clone());
-        Ok(Done::Application(Box::new(application)))
+        Ok(application)
     }
 
-    pub(super) fn change_application(
+    pub(in crate::committer) fn command_application(
         &mut self,
-        by: &By,
+        origin: &Origin,
         number: ApplicationNumber,
         command: &ApplicationCommand,
-        secret_hash: Option<[u8; 32]>,
-    ) -> Result<Done, Error> {
+    ) -> Result<Application, Error> {
         let application = self.application(number).cloned().ok_or(Error::NotFound("Application"))?;
         let name_taken = match command {
             ApplicationCommand::Change(changed) => {
@@ -332,20 +333,15 @@ impl Draft<'_> {
             _ => false,
         };
         let events = decide_application(&application, command, name_taken)?;
-        if let Some(secret_hash) = secret_hash {
-            let client_id = application.oauth.client_id.clone();
-            self.side.push(SideWrite::ClientSecret { client_id, secret_hash });
-        }
-        let application = events.into_iter().fold(application, |application, event| {
-            self.application_event(by, number, Some(application), event, None)
-        });
-        Ok(Done::Application(Box::new(application)))
+        Ok(events.into_iter().fold(application, |application, event| {
+            self.application_event(origin, number, Some(application), event, None)
+        }))
     }
 
     /// Records an event of an application that exists.
     pub(super) fn application_event(
         &mut self,
-        by: &By,
+        origin: &Origin,
         number: ApplicationNumber,
         before: Option<Application>,
         event: ApplicationEvent,
@@ -358,7 +354,7 @@ impl Draft<'_> {
             self.side.push(SideWrite::UpstreamSecret { application: number, sealed: None });
         }
         let head = self.record(Fact {
-            by,
+            origin,
             stream: number.into(),
             head: before.head,
             organization,
@@ -375,9 +371,9 @@ impl Draft<'_> {
         after
     }
 
-    pub(super) fn create_service_account(
+    pub(in crate::committer) fn create_service_account(
         &mut self,
-        by: &By,
+        origin: &Origin,
         organization: OrganizationNumber,
         created: ServiceAccountCreated,
         secret_hash: [u8; 32],
@@ -385,19 +381,33 @@ impl Draft<'_> {
         let last = self.known.service_accounts.keys().chain(self.service_accounts.keys()).max();
         let number = ServiceAccountNumber(last.map_or(0, |number| number.0) + 1);
         self.side.push(SideWrite::ClientSecret { client_id: created.client_id.clone(), secret_hash });
-        self.service_account_event(by, organization, number, None, ServiceAccountEvent::Created(created))
+        self.service_account_event(origin, organization, number, None, ServiceAccountEvent::Created(created))
+    }
+
+    pub(in crate::committer) fn change_service_account(
+        &mut self,
+        origin: &Origin,
+        number: ServiceAccountNumber,
+        command: ServiceAccountCommand,
+    ) -> Result<ServiceAccount, Error> {
+        let account = self.service_account(number).cloned().ok_or(Error::NotFound("Service account"))?;
+        let events =
+            decide_service_account(&account, command).map_err(|_| Error::NotFound("Service account"))?;
+        Ok(events.into_iter().fold(account, |account, event| {
+            self.service_account_event(origin, account.organization, account.number, Some(account), event)
+        }))
     }
 
     pub(super) fn service_account_event(
         &mut self,
-        by: &By,
+        origin: &Origin,
         organization: OrganizationNumber,
         number: ServiceAccountNumber,
         before: Option<ServiceAccount>,
         event: ServiceAccountEvent,
     ) -> ServiceAccount {
         let head = self.record(Fact {
-            by,
+            origin,
             stream: number.into(),
             head: before.as_ref().map_or_else(Head::default, |account| account.head),
             organization,
@@ -413,20 +423,6 @@ impl Draft<'_> {
         };
         self.service_accounts.insert(number, account.clone());
         account
-    }
-}
-
-/// What people call a thing of this kind.
-fn thing(kind: StreamKind) -> &'static str {
-    match kind {
-        StreamKind::Principal => "Principal",
-        StreamKind::ApiKey => "API key",
-        StreamKind::Schedule => "Scheduled revocation",
-        StreamKind::Webhook => "Webhook",
-        StreamKind::Hook => "Hook",
-        StreamKind::Machine => "Machine",
-        StreamKind::MediaStream => "Media stream",
-        _ => "Resource",
     }
 }
 

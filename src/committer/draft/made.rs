@@ -1,31 +1,10 @@
 //! How much an organization may have: decided with the unit that makes one more, so that no two can both be the last.
 
 use sessiond_core::ids::{OrganizationNumber, StreamKind};
-use sessiond_core::item::Item;
+use sessiond_core::streams::{AnyStream, Registered};
 
 use super::Draft;
 use crate::error::Error;
-
-/// The most of each small thing that people make one by one; with what it is called, and the word for having too many.
-fn most(kind: StreamKind) -> Option<(usize, &'static str, &'static str)> {
-    match kind {
-        StreamKind::Machine => Some((10_000, "machines", "machine_limit_reached")),
-        StreamKind::Webhook => Some((100, "webhooks", "webhook_limit_reached")),
-        StreamKind::Hook => Some((100, "hooks", "hook_limit_reached")),
-        StreamKind::Schedule => Some((1_000, "scheduled revocations", "too_many_schedules")),
-        _ => None,
-    }
-}
-
-fn is_there(item: &Item) -> bool {
-    match item {
-        Item::Schedule(one) => one.deleted_at.is_none(),
-        Item::Webhook(one) => one.deleted_at.is_none(),
-        Item::Hook(one) => one.deleted_at.is_none(),
-        Item::Machine(one) => one.deleted_at.is_none(),
-        Item::Principal(_) | Item::ApiKey(_) | Item::MediaStream(_) => true,
-    }
-}
 
 impl Draft<'_> {
     /// That one more application may be made on the way.
@@ -56,36 +35,34 @@ impl Draft<'_> {
         Err(Error::Denied { code: "principal_limit_reached", message })
     }
 
-    /// That one more small thing of a kind may be there.
-    pub(super) fn room_for_item(
+    /// That there may be one more of a kind of stream.
+    pub(super) fn room_for_another<S: Registered>(
         &self,
         organization: OrganizationNumber,
-        kind: StreamKind,
     ) -> Result<(), Error> {
-        if kind == StreamKind::MediaStream {
+        if S::KIND == StreamKind::MediaStream {
             return self.room_for_stream(organization);
         }
-        let Some((most, what, code)) = most(kind) else { return Ok(()) };
-        let known = self.known.items(kind).filter(|item| !self.items.contains_key(&item.stream()));
-        let drafted = self.items.values().filter(|item| item.stream().kind == kind);
-        let own = known.chain(drafted).filter(|item| item.organization() == organization && is_there(item));
-        if own.count() < most {
+        let Some(most) = S::MOST else { return Ok(()) };
+        let known = self.known.any_streams(S::KIND).filter(|one| !self.streams.contains_key(&one.stream()));
+        let own = known.chain(self.streams.values()).filter(|one| one.organization() == organization);
+        if own.filter_map(S::of).filter(|one| one.exists()).count() < most.count {
             return Ok(());
         }
-        let message = format!("an organization may have at most {most} {what}");
-        Err(Error::Conflict { code, message })
+        let message = format!("an organization may have at most {} {}", most.count, most.plural);
+        Err(Error::Conflict { code: most.code, message })
     }
 
     /// That one more media stream may be declared.
     pub(super) fn room_for_stream(&self, organization: OrganizationNumber) -> Result<(), Error> {
         let most = self.maxima.streams;
-        let fresh = |item: &&Item| {
-            let stream = item.stream();
-            stream.kind == StreamKind::MediaStream
-                && item.organization() == organization
-                && self.known.item(stream).is_none()
+        let fresh = |one: &&AnyStream| {
+            let id = one.stream();
+            id.kind == StreamKind::MediaStream
+                && one.organization() == organization
+                && self.known.any_stream(id).is_none()
         };
-        let drafted = self.items.values().filter(fresh).count();
+        let drafted = self.streams.values().filter(fresh).count();
         if self.known.streams_in(organization) + drafted < most as usize {
             return Ok(());
         }

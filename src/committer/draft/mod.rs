@@ -13,15 +13,14 @@ use std::collections::{BTreeMap, HashMap};
 
 use sessiond_core::Time;
 use sessiond_core::actor::ActorKind;
-use sessiond_core::application::{Application, ApplicationCommand};
+use sessiond_core::application::Application;
 use sessiond_core::chain::commit_hash;
 use sessiond_core::event::{Event, Recorded};
 use sessiond_core::filter::Facts;
 use sessiond_core::ids::{
     ApplicationNumber, Head, OrganizationNumber, Position, PrincipalNumber, RevocationNumber,
-    ServiceAccountNumber, SessionNumber, Stream,
+    ServiceAccountNumber, SessionNumber, StreamId,
 };
-use sessiond_core::item::Item;
 use sessiond_core::maxima::Maxima;
 use sessiond_core::once::Outcome;
 use sessiond_core::organization::Organization;
@@ -29,15 +28,17 @@ use sessiond_core::policy::Policy;
 use sessiond_core::presented::Presented;
 use sessiond_core::principal::Standing;
 use sessiond_core::revocation::Revocation;
-use sessiond_core::service_account::{ServiceAccount, decide_service_account};
+use sessiond_core::service_account::ServiceAccount;
 use sessiond_core::session::event::{Counts, SessionEvent};
-use sessiond_core::session::{Context, Refusal, Session};
+use sessiond_core::session::{Context, Session};
+use sessiond_core::streams::{AnyStream, Registered};
+use sessiond_core::token::AccessToken;
 use sessiond_store::{Batch, Detail, Entry, SideWrite};
 use uuid::Uuid;
 
-use super::{By, Chain, Done, Work};
+use super::{Chain, Operation, Origin};
 use crate::error::Error;
-use crate::gate::{Change, Fresh, KeyDigest, Known};
+use crate::gate::{Caused, Change, Fresh, KeyDigest, Known};
 
 pub use bar::{TOO_MANY, not_too_many};
 pub use revocations::provisional;
@@ -45,8 +46,8 @@ pub use revocations::provisional;
 /// A batch, decided.
 pub struct Decided {
     pub batch: Batch,
-    pub changes: Vec<Change>,
-    pub chain: Chain,
+    pub changes: Vec<Caused>,
+    pub(super) chain: Chain,
     /// Sessions as this batch leaves them.
     pub sessions: HashMap<SessionNumber, Session>,
     /// Sessions whose activity is newer than their lifecycle row.
@@ -56,7 +57,7 @@ pub struct Decided {
 }
 
 impl Decided {
-    pub fn empty(chain: Chain) -> Self {
+    pub(super) fn empty(chain: Chain) -> Self {
         Self {
             batch: Batch::default(),
             changes: vec![],
@@ -87,7 +88,7 @@ pub struct Draft<'a> {
     chain: Chain,
     events: Vec<Recorded>,
     /// Hash of each touched stream before this batch.
-    before: HashMap<Stream, [u8; 32]>,
+    before: HashMap<StreamId, [u8; 32]>,
     sessions: HashMap<SessionNumber, Drafted>,
     keys: HashMap<KeyDigest, SessionNumber>,
     /// Where in the log the tokens of sessions were issued that got another in this batch.
@@ -97,20 +98,24 @@ pub struct Draft<'a> {
     service_accounts: BTreeMap<ServiceAccountNumber, ServiceAccount>,
     revocations: BTreeMap<RevocationNumber, Revocation>,
     principals: HashMap<(OrganizationNumber, [u8; 32]), PrincipalNumber>,
-    items: BTreeMap<Stream, Item>,
+    streams: BTreeMap<StreamId, AnyStream>,
     /// Traffic that this batch records, by session: it was counted in memory before.
     counted: HashMap<SessionNumber, Counts>,
     /// By how much this batch changes what limits count.
     counts: HashMap<limits::Counted, i64>,
     details: Vec<(SessionNumber, ApplicationNumber, Detail)>,
     side: Vec<SideWrite>,
-    changes: Vec<Change>,
+    changes: Vec<Caused>,
+    /// How many operations have been decided, or are being so.
+    current: usize,
+    /// Operations by the streams that they are about.
+    concerned: HashMap<StreamId, Vec<usize>>,
 }
 
 /// One event to be recorded, before it has a place in the log.
 struct Fact<'a> {
-    by: &'a By,
-    stream: Stream,
+    origin: &'a Origin,
+    stream: StreamId,
     head: Head,
     organization: OrganizationNumber,
     application: Option<ApplicationNumber>,
@@ -121,7 +126,7 @@ struct Fact<'a> {
 }
 
 impl<'a> Draft<'a> {
-    pub fn new(known: &'a Known, chain: Chain, (policy, maxima): (Policy, Maxima), now: Time) -> Self {
+    pub(super) fn new(known: &'a Known, chain: Chain, (policy, maxima): (Policy, Maxima), now: Time) -> Self {
         Self {
             known,
             policy,
@@ -138,131 +143,82 @@ impl<'a> Draft<'a> {
             service_accounts: BTreeMap::new(),
             revocations: BTreeMap::new(),
             principals: HashMap::new(),
-            items: BTreeMap::new(),
+            streams: BTreeMap::new(),
             counted: HashMap::new(),
             counts: HashMap::new(),
             details: vec![],
             side: vec![],
             changes: vec![],
+            current: 0,
+            concerned: HashMap::new(),
         }
     }
 
-    /// Decides one unit, and records its outcome where it is not to happen again. A refusal leaves nothing behind.
-    pub fn decide(&mut self, by: &By, work: &Work) -> Result<Done, Error> {
-        self.still_stands(by)?;
-        let done = self.decide_work(by, work)?;
-        if let Some(once) = &by.once {
+    /// Decides an operation, and records its outcome where it is not to happen again. A refusal leaves nothing behind.
+    pub fn decide<O: Operation>(&mut self, origin: &Origin, operation: &O) -> Result<O::Outcome, Error> {
+        self.current += 1;
+        self.still_stands(origin)?;
+        let outcome = operation.decide(origin, self)?;
+        if let Some(once) = &origin.once {
+            let unwritable = |error| Error::Internal(format!("an outcome cannot be recorded: {error}"));
             self.side.push(SideWrite::Outcome(Outcome {
                 key: once.key,
                 fingerprint: once.fingerprint,
                 salt: once.salt,
-                done: serde_json::to_string(&done).map_err(super::unreadable)?,
+                done: serde_json::to_string(&outcome).map_err(unwritable)?,
                 recorded_at: self.now,
             }));
         }
-        Ok(done)
+        Ok(outcome)
     }
 
-    fn decide_work(&mut self, by: &By, work: &Work) -> Result<Done, Error> {
-        match work {
-            Work::Session { number, command, token_hash } => {
-                let session = self.session(*number).cloned().ok_or(Refusal::Unknown)?;
-                self.wish(by, &session, command, None)?;
-                if let Some(hash) = token_hash {
-                    self.issue_session_token(*number, *hash);
-                }
-                let session = self.session(*number).cloned().unwrap_or(session);
-                Ok(Done::Session { session: Box::new(session), opened: false })
-            }
-            Work::Connect(opening) => self.connect(by, opening),
-            Work::Bulk { items, revocation } => self.bulk(by, items, *revocation),
-            Work::Report(items) => Ok(Done::Report(self.report(by, items))),
-            Work::Measure(items) => Ok(Done::Measured(self.measure(by, items))),
-            Work::BeginRevocation(beginning) => self.begin_revocation(by, beginning),
-            Work::EndRevocation { number, streams_closed } => {
-                self.end_revocation(by, *number, *streams_closed)
-            }
-            Work::Item { organization, stream, wish, side } => {
-                self.wish_item(by, *organization, *stream, wish, side)
-            }
-            Work::Declare { organization, declaration } => self.declare(by, *organization, declaration),
-            Work::EnsureApplication { organization, made } => {
-                self.ensure_application(by, *organization, made)
-            }
-            Work::Introduce(introduction) => Ok(Done::Principal(self.meet(introduction)?)),
-            Work::Organization { number, command } => self.change_organization(by, *number, command),
-            Work::CreateOrganization(founding) => self.found(by, founding),
-            Work::CreateApplication { organization, created, secret_hash } => {
-                self.free_client(&created.oauth.client_id)?;
-                self.create_application(by, *organization, created, *secret_hash)
-            }
-            Work::Application { number, command, secret_hash } => {
-                self.change_application(by, *number, command, *secret_hash)
-            }
-            Work::SetUpstream { number, set, sealed } => {
-                let command = ApplicationCommand::SetUpstream(set.clone());
-                let done = self.change_application(by, *number, &command, None)?;
-                self.side.push(SideWrite::UpstreamSecret { application: *number, sealed: sealed.clone() });
-                Ok(done)
-            }
-            Work::CreateServiceAccount { organization, created, secret_hash } => {
-                self.free_client(&created.client_id)?;
-                let account = self.create_service_account(by, *organization, created.clone(), *secret_hash);
-                Ok(Done::ServiceAccount(Box::new(account)))
-            }
-            Work::ServiceAccount { number, command, secret_hash } => {
-                let account =
-                    self.service_account(*number).cloned().ok_or(Error::NotFound("Service account"))?;
-                let events = decide_service_account(&account, *command)
-                    .map_err(|_| Error::NotFound("Service account"))?;
-                if let Some(secret_hash) = secret_hash {
-                    self.side.push(SideWrite::ClientSecret {
-                        client_id: account.client_id.clone(),
-                        secret_hash: *secret_hash,
-                    });
-                }
-                let account = events.into_iter().fold(account, |account, event| {
-                    self.service_account_event(by, account.organization, account.number, Some(account), event)
-                });
-                Ok(Done::ServiceAccount(Box::new(account)))
-            }
-            Work::IssueToken { token, as_of } => {
-                self.unchanged_since(token, *as_of)?;
-                let archived = match token.client_kind {
-                    ActorKind::Application => self
-                        .application(ApplicationNumber(token.client))
-                        .is_none_or(|application| application.archived_at.is_some()),
-                    _ => self
-                        .service_account(ServiceAccountNumber(token.client))
-                        .is_none_or(|account| account.archived_at.is_some()),
-                };
-                if archived {
-                    return Err(Error::Unauthorized { reason: None });
-                }
-                let mut token = token.clone();
-                token.issued_at = self.chain.position;
-                self.side.push(SideWrite::AccessToken(token.clone()));
-                self.changes.push(Change::AccessToken(token.clone()));
-                Ok(Done::Token(token))
-            }
-            Work::Side(side) => {
-                self.write_beside(side);
-                Ok(Done::Nothing)
-            }
-            Work::Health => Ok(Done::Nothing),
+    /// Notes that the operation being decided is about a stream: what is cut off because of it is told to that operation.
+    fn concern(&mut self, stream: StreamId) {
+        let operations = self.concerned.entry(stream).or_default();
+        let current = self.current - 1;
+        if operations.last() != Some(&current) {
+            operations.push(current);
         }
     }
 
+    /// A change that the operation being decided makes by itself.
+    fn change(&mut self, change: Change) {
+        self.changes.push((change, vec![self.current - 1]));
+    }
+
+    pub(in crate::committer) fn issue_token(
+        &mut self,
+        token: &AccessToken,
+        as_of: Position,
+    ) -> Result<(), Error> {
+        self.unchanged_since(token, as_of)?;
+        let archived = match token.client_kind {
+            ActorKind::Application => self
+                .application(ApplicationNumber(token.client))
+                .is_none_or(|application| application.archived_at.is_some()),
+            _ => self
+                .service_account(ServiceAccountNumber(token.client))
+                .is_none_or(|account| account.archived_at.is_some()),
+        };
+        if archived {
+            return Err(Error::Unauthorized { reason: None });
+        }
+        let token = AccessToken { issued_at: self.chain.position, ..token.clone() };
+        self.side.push(SideWrite::AccessToken(token.clone()));
+        self.change(Change::AccessToken(token));
+        Ok(())
+    }
+
     /// A write that is no event, and what memory learns by it.
-    fn write_beside(&mut self, side: &SideWrite) {
+    pub(in crate::committer) fn write_beside(&mut self, side: &SideWrite) {
         match side {
-            SideWrite::ForgetTokens(before) => self.changes.push(Change::ForgetTokens(*before)),
-            SideWrite::McpSession(number, mcp) => self.changes.push(Change::McpSession(*number, mcp.id_hash)),
+            SideWrite::ForgetTokens(before) => self.change(Change::ForgetTokens(*before)),
+            SideWrite::McpSession(number, mcp) => self.change(Change::McpSession(*number, mcp.id_hash)),
             SideWrite::ApiKeySecret { id, secret_hash } => {
-                self.changes.push(Change::ApiKeySecret(*id, *secret_hash, None));
+                self.change(Change::ApiKeySecret(*id, *secret_hash, None));
             }
-            SideWrite::ErasePersonal(sessions) => self.changes.push(Change::ErasePersonal(sessions.clone())),
-            SideWrite::RevokeAccessToken(id) => self.changes.push(Change::RevokeAccessToken(*id)),
+            SideWrite::ErasePersonal(sessions) => self.change(Change::ErasePersonal(sessions.clone())),
+            SideWrite::RevokeAccessToken(id) => self.change(Change::RevokeAccessToken(*id)),
             _ => {}
         }
         self.side.push(side.clone());
@@ -317,8 +273,13 @@ impl<'a> Draft<'a> {
         )
     }
 
-    fn item(&self, stream: Stream) -> Option<&Item> {
-        self.items.get(&stream).or_else(|| self.known.item(stream))
+    fn any_stream(&self, stream: StreamId) -> Option<&AnyStream> {
+        self.streams.get(&stream).or_else(|| self.known.any_stream(stream))
+    }
+
+    /// The fold of a stream of a kind, by its number.
+    fn stream<S: Registered>(&self, number: i64) -> Option<&S> {
+        S::of(self.any_stream(StreamId { kind: S::KIND, number })?)
     }
 
     fn organization(&self, number: OrganizationNumber) -> Option<&Organization> {
@@ -326,10 +287,7 @@ impl<'a> Draft<'a> {
     }
 
     fn standing(&self, principal: PrincipalNumber) -> Option<&Standing> {
-        match self.item(principal.into())? {
-            Item::Principal(standing) => Some(standing),
-            _ => None,
-        }
+        self.stream(principal.0)
     }
 
     fn context<'c>(
@@ -364,9 +322,9 @@ impl<'a> Draft<'a> {
     }
 
     fn token_barred(&self, token: Uuid) -> bool {
-        let barred = |change: &Change| matches!(change, Change::BarAccessToken(id) | Change::RevokeAccessToken(id) if *id == token);
+        let bars = |change: &Change| matches!(change, Change::BarAccessToken(id) | Change::RevokeAccessToken(id) if *id == token);
         // A token that is not known any more has expired; the rules see that by its time.
-        self.known.token_barred(token) || self.changes.iter().any(barred)
+        self.known.token_barred(token) || self.changes.iter().any(|(change, _)| bars(change))
     }
 
     // ---- the log ----
@@ -380,11 +338,15 @@ impl<'a> Draft<'a> {
     /// Gives an event its place in the log. Its hash comes last, when the batch is whole.
     fn record(&mut self, fact: Fact<'_>) -> Head {
         self.before.entry(fact.stream).or_insert(fact.head.hash);
+        // Of a session, only its end cuts anything off.
+        if !matches!(&fact.event, Event::Session(event) if !matches!(event, SessionEvent::Disconnected(_))) {
+            self.concern(fact.stream);
+        }
         self.chain.position.0 += 1;
         let head =
             Head { version: fact.head.version + 1, position: self.chain.position, hash: fact.head.hash };
         if fact.event.bars() {
-            self.changes.push(Change::Bar(head.position, self.recorded_at()));
+            self.change(Change::Bar(head.position, self.recorded_at()));
         }
         self.events.push(Recorded {
             position: self.chain.position,
@@ -395,10 +357,10 @@ impl<'a> Draft<'a> {
             recorded_at: self.recorded_at(),
             organization: fact.organization,
             application: fact.application,
-            actor: fact.by.actor,
+            actor: fact.origin.actor,
             revocation: fact.revocation,
-            request_id: fact.by.request_id.clone(),
-            traceparent: fact.by.traceparent.clone(),
+            request_id: fact.origin.request_id.clone(),
+            traceparent: fact.origin.traceparent.clone(),
             event: fact.event,
             personal: fact.personal,
         });
@@ -426,7 +388,7 @@ impl<'a> Draft<'a> {
             self.chain.commit_hash = hash;
             self.chain.recorded_at = recorded_at;
         }
-        let sealed = |head: &mut Head, stream: Stream| {
+        let sealed = |head: &mut Head, stream: StreamId| {
             if let Some(hash) = hashes.get(&stream) {
                 head.hash = *hash;
             }
@@ -434,30 +396,34 @@ impl<'a> Draft<'a> {
         let mut decided = Decided::empty(self.chain);
         decided.lifecycle = lifecycle;
         let mut changes = Vec::with_capacity(self.sessions.len() + self.changes.len());
+        let mut concerned = self.concerned;
+        let mut change = |change, stream| {
+            changes.push((change, concerned.remove(&stream).unwrap_or_default()));
+        };
         let batch = &mut decided.batch;
         for (number, mut row) in self.organizations {
             sealed(&mut row.head, number.into());
-            changes.push(Change::Organization(row.clone()));
+            change(Change::Organization(row.clone()), number.into());
             batch.organizations.push(row);
         }
         for (number, mut row) in self.applications {
             sealed(&mut row.head, number.into());
-            changes.push(Change::Application(row.clone()));
+            change(Change::Application(row.clone()), number.into());
             batch.applications.push(row);
         }
         for (number, mut row) in self.service_accounts {
             sealed(&mut row.head, number.into());
-            changes.push(Change::ServiceAccount(row.clone()));
+            change(Change::ServiceAccount(row.clone()), number.into());
             batch.service_accounts.push(row);
         }
-        for (stream, mut item) in self.items {
-            sealed(item.head_mut(), stream);
-            changes.push(Change::Item(item.clone()));
-            batch.items.push(item);
+        for (id, mut stream) in self.streams {
+            sealed(stream.head_mut(), id);
+            change(Change::Stream(stream.clone()), id);
+            batch.streams.push(stream);
         }
         for (number, mut row) in self.revocations {
             sealed(&mut row.head, number.into());
-            changes.push(Change::Revocation(row.clone()));
+            change(Change::Revocation(row.clone()), number.into());
             batch.revocations.push(row);
         }
         for (number, mut drafted) in self.sessions {
@@ -467,7 +433,7 @@ impl<'a> Draft<'a> {
             } else {
                 decided.active.push(number);
             }
-            changes.push(Change::Session(drafted.session.clone(), drafted.fresh));
+            change(Change::Session(drafted.session.clone(), drafted.fresh), number.into());
             decided.sessions.insert(number, drafted.session);
         }
         batch.sessions.sort_unstable_by_key(|session| session.number);
@@ -475,7 +441,8 @@ impl<'a> Draft<'a> {
         batch.events = entries;
         batch.side = self.side;
         changes.extend(self.changes);
-        changes.extend(self.counted.into_iter().map(|(number, counts)| Change::Counted(number, counts)));
+        let counted = self.counted.into_iter();
+        changes.extend(counted.map(|(number, counts)| (Change::Counted(number, counts), vec![])));
         decided.changes = changes;
         decided
     }

@@ -5,14 +5,17 @@ use sessiond_core::token::Principal;
 use sessiond_store::SideWrite;
 
 use super::Draft;
-use crate::committer::Introduction;
+use crate::committer::IntroducePrincipal;
 use crate::error::Error;
 use crate::gate::Change;
 
 impl Draft<'_> {
     /// The number of a principal, which is written down if it is new.
-    pub(super) fn meet(&mut self, introduction: &Introduction) -> Result<PrincipalNumber, Error> {
-        let Introduction { organization, subject_digest, .. } = *introduction;
+    pub(in crate::committer) fn meet(
+        &mut self,
+        introduction: &IntroducePrincipal,
+    ) -> Result<PrincipalNumber, Error> {
+        let IntroducePrincipal { organization, subject_digest, .. } = *introduction;
         let key = (organization, subject_digest);
         let drafted = self.principals.get(&key).copied();
         let number = match drafted.or_else(|| self.known.principal(organization, &subject_digest)) {
@@ -30,7 +33,7 @@ impl Draft<'_> {
                 };
                 self.principals.insert(key, number);
                 self.side.push(SideWrite::Principal(principal.clone()));
-                self.changes.push(Change::Principal(principal));
+                self.change(Change::Principal(principal));
                 number
             }
         };

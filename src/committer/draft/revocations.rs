@@ -5,24 +5,28 @@ use sessiond_core::application::ApplicationEvent;
 use sessiond_core::event::Event;
 use sessiond_core::filter::Filter;
 use sessiond_core::ids::{
-    ApplicationNumber, Head, OrganizationNumber, Position, RevocationNumber, SessionNumber, Stream,
+    ApplicationNumber, Head, OrganizationNumber, Position, RevocationNumber, SessionNumber,
 };
-use sessiond_core::item::{self, ItemEvent};
 use sessiond_core::organization::OrganizationEvent;
-use sessiond_core::principal::{Principal, PrincipalEvent};
+use sessiond_core::principal::{Principal, PrincipalEvent, Standing};
 use sessiond_core::reason::Reason;
 use sessiond_core::revocation::{self, Revocation, RevocationBegan, RevocationEnded, RevocationEvent};
-use sessiond_core::schedule::{Ran, ScheduleEvent};
+use sessiond_core::schedule::{Ran, Schedule, ScheduleEvent};
+use sessiond_core::stream::Stream;
 use sessiond_store::SideWrite;
 
 use super::{Draft, Fact};
-use crate::committer::{Beginning, By, Done};
+use crate::committer::{BeginRevocation, Origin};
 use crate::error::Error;
 use crate::gate::{Change, Known};
 
 impl Draft<'_> {
-    pub(super) fn begin_revocation(&mut self, by: &By, beginning: &Beginning) -> Result<Done, Error> {
-        let Beginning { id, organization, filter, reason, note, .. } = beginning;
+    pub(in crate::committer) fn begin_revocation(
+        &mut self,
+        origin: &Origin,
+        beginning: &BeginRevocation,
+    ) -> Result<Revocation, Error> {
+        let BeginRevocation { id, organization, filter, reason, note, .. } = beginning;
         if let Some(number) = filter.whole_application() {
             let application = self.application(number).ok_or(Error::NotFound("Application"))?;
             if application.archived_at.is_some() {
@@ -32,7 +36,7 @@ impl Draft<'_> {
         let number = RevocationNumber(self.chain.last_revocation + 1);
         let run = self.run(beginning, number)?;
         let covered = self.covered(number, *organization, filter);
-        let plan = self.plan_to_bar(by, beginning, &covered)?;
+        let plan = self.plan_to_bar(origin, beginning, &covered)?;
         self.chain.last_revocation += 1;
         if let Some(session) = filter.session {
             self.bar_presented(session);
@@ -43,29 +47,29 @@ impl Draft<'_> {
             reason: *reason,
             note: note.clone(),
             matched: Some(covered.len() as u64),
-            schedule: beginning.schedule.map(|(stream, _)| stream.number),
+            schedule: beginning.schedule.map(|(schedule, _)| schedule),
             credentials: Some(plan.said),
         };
         let event = RevocationEvent::Began(Box::new(began));
-        let revocation = self.revocation_event(by, *organization, filter.application, number, None, event);
-        self.bar(by, beginning, number);
-        self.bar_one_by_one(by, *organization, number, plan);
-        if let Some((stream, event)) = run {
-            self.item_event(by, *organization, stream, event, Some(number));
+        let revocation =
+            self.revocation_event(origin, *organization, filter.application, number, None, event);
+        self.bar(origin, beginning, number)?;
+        self.bar_one_by_one(origin, *organization, number, plan)?;
+        if let Some((schedule, event)) = run {
+            self.stream_event::<Schedule>(origin, *organization, schedule, &event, Some(number))?;
         }
-        revocation.map(Done::Revocation).ok_or(Error::NotFound("Revocation"))
+        revocation.ok_or(Error::NotFound("Revocation"))
     }
 
     /// The event by which a schedule remembers this run, if it is one and not done yet.
     fn run(
         &self,
-        beginning: &Beginning,
+        beginning: &BeginRevocation,
         revocation: RevocationNumber,
-    ) -> Result<Option<(Stream, ItemEvent)>, Error> {
-        let Some((stream, due_at)) = beginning.schedule else { return Ok(None) };
-        let wish = ItemEvent::Schedule(ScheduleEvent::Ran(Ran { due_at, revocation }));
-        match item::decide(self.item(stream), &wish) {
-            Ok(Some(event)) => Ok(Some((stream, event))),
+    ) -> Result<Option<(i64, ScheduleEvent)>, Error> {
+        let Some((schedule, due_at)) = beginning.schedule else { return Ok(None) };
+        match Schedule::decide(self.stream(schedule), &ScheduleEvent::Ran(Ran { due_at, revocation })) {
+            Ok(Some(event)) => Ok(Some((schedule, event))),
             _ => Err(Error::Conflict { code: "run_over", message: "this run is over already".to_owned() }),
         }
     }
@@ -76,7 +80,7 @@ impl Draft<'_> {
         let latest = self.session(session).and_then(|session| session.credential);
         for token in self.known.presented(session).into_iter().chain(latest) {
             self.side.push(SideWrite::BarAccessToken(token));
-            self.changes.push(Change::BarAccessToken(token));
+            self.change(Change::BarAccessToken(token));
         }
     }
 
@@ -100,38 +104,41 @@ impl Draft<'_> {
     }
 
     /// Raises the position before which credentials are barred, where everything of someone is revoked.
-    fn bar(&mut self, by: &By, beginning: &Beginning, number: RevocationNumber) {
-        let Beginning { organization, filter, reason, .. } = beginning;
+    fn bar(
+        &mut self,
+        origin: &Origin,
+        beginning: &BeginRevocation,
+        number: RevocationNumber,
+    ) -> Result<(), Error> {
+        let BeginRevocation { organization, filter, reason, .. } = beginning;
         if filter.whole_organization() {
             if let Some(before) = self.organization(*organization).cloned() {
                 let event = OrganizationEvent::CredentialsBarred;
-                self.organization_event(by, *organization, Some(before), event, Some(number));
+                self.organization_event(origin, *organization, Some(before), event, Some(number));
             }
         } else if let Some(application) = filter.whole_application() {
             let archived = (*reason == Reason::Archived).then_some(ApplicationEvent::Archived);
             for event in [ApplicationEvent::CredentialsBarred].into_iter().chain(archived) {
                 let before = self.application(application).cloned();
-                self.application_event(by, application, before, event, Some(number));
+                self.application_event(origin, application, before, event, Some(number));
             }
         } else if let Some(principal) = filter.whole_principal() {
             let id = self.known.principal_id(principal);
             let barred = PrincipalEvent::CredentialsBarred(Principal { id });
             let disabled = beginning.disable.map(|(_, id)| PrincipalEvent::Disabled(Principal { id }));
-            for wish in [barred].into_iter().chain(disabled) {
-                let wish = ItemEvent::Principal(wish);
-                if let Ok(Some(event)) = item::decide(self.item(principal.into()), &wish) {
-                    self.item_event(by, *organization, principal.into(), event, Some(number));
-                }
+            for command in [barred].into_iter().chain(disabled) {
+                self.change_stream_for::<Standing>(origin, *organization, principal.0, &command, number)?;
             }
         }
+        Ok(())
     }
 
-    pub(super) fn end_revocation(
+    pub(in crate::committer) fn end_revocation(
         &mut self,
-        by: &By,
+        origin: &Origin,
         number: RevocationNumber,
         streams_closed: u64,
-    ) -> Result<Done, Error> {
+    ) -> Result<Revocation, Error> {
         let revocation = self.revocation(number).filter(|revocation| revocation.ended_at.is_none());
         let revocation = revocation.cloned().ok_or(Error::NotFound("Revocation"))?;
         let ended = RevocationEnded {
@@ -140,14 +147,13 @@ impl Draft<'_> {
         };
         let (organization, application) = (revocation.organization, revocation.filter.application);
         let event = RevocationEvent::Ended(ended);
-        self.revocation_event(by, organization, application, number, Some(revocation), event)
-            .map(Done::Revocation)
+        self.revocation_event(origin, organization, application, number, Some(revocation), event)
             .ok_or(Error::NotFound("Revocation"))
     }
 
     pub(super) fn revocation_event(
         &mut self,
-        by: &By,
+        origin: &Origin,
         organization: OrganizationNumber,
         application: Option<ApplicationNumber>,
         number: RevocationNumber,
@@ -155,7 +161,7 @@ impl Draft<'_> {
         event: RevocationEvent,
     ) -> Option<Revocation> {
         let head = self.record(Fact {
-            by,
+            origin,
             stream: number.into(),
             head: before.as_ref().map_or_else(Head::default, |revocation| revocation.head),
             organization,
@@ -176,11 +182,11 @@ impl Draft<'_> {
 pub fn provisional(
     known: &Known,
     number: RevocationNumber,
-    beginning: &Beginning,
+    beginning: &BeginRevocation,
     head: Position,
     now: Time,
 ) -> Vec<Change> {
-    let Beginning { organization, filter, reason, .. } = beginning;
+    let BeginRevocation { organization, filter, reason, .. } = beginning;
     let fence = Position(head.0 + 1);
     let revocation = Revocation::planned(number, *organization, (filter, *reason), fence, now);
     let mut changes = vec![Change::Revocation(revocation)];

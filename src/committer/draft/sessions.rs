@@ -16,15 +16,15 @@ use sessiond_store::{Detail, SideWrite};
 use uuid::Uuid;
 
 use super::{Draft, Drafted, Fact};
-use crate::committer::{By, Done, Opening};
+use crate::committer::{Activity, Connected, Measurement, OpenSession, Origin};
 use crate::error::Error;
 use crate::gate::{Change, Fresh, KeyDigest, Terms, key_digest, shown_name};
 
 impl Draft<'_> {
-    /// `on_behalf_of` is the revocation that wishes it, where one does.
-    pub(super) fn wish(
+    /// `on_behalf_of` is the revocation that wants it, where one does.
+    pub(super) fn command(
         &mut self,
-        by: &By,
+        origin: &Origin,
         session: &Session,
         command: &Command,
         on_behalf_of: Option<RevocationNumber>,
@@ -46,7 +46,7 @@ impl Draft<'_> {
                 && !revocation.is_provisional()
         });
         for event in events {
-            self.session_event(by, session.number, event, cause.as_ref(), None);
+            self.session_event(origin, session.number, event, cause.as_ref(), None);
         }
         Ok(())
     }
@@ -82,7 +82,7 @@ impl Draft<'_> {
             return;
         };
         self.counted(number, counts);
-        let by = By { actor: session.owner, ..By::system() };
+        let origin = Origin { actor: session.owner, ..Origin::system() };
         let event = SessionEvent::ActivityRecorded(ActivityRecorded {
             source: ActivitySource::Gateway,
             counts,
@@ -90,10 +90,26 @@ impl Draft<'_> {
             throughput: session.throughput.clone(),
         });
         let seen_at = self.known.seen(number).and_then(|seen| seen.seen_at).filter(|at| *at < self.now);
-        self.session_event_at(&by, number, event, (None, None), seen_at);
+        self.session_event_at(&origin, number, event, (None, None), seen_at);
     }
 
-    pub(super) fn connect(&mut self, by: &By, opening: &Opening) -> Result<Done, Error> {
+    /// Does what a command wants of an open session, which it returns as it stands then.
+    pub(in crate::committer) fn command_session(
+        &mut self,
+        origin: &Origin,
+        number: SessionNumber,
+        command: &Command,
+    ) -> Result<Box<Session>, Error> {
+        let session = self.session(number).cloned().ok_or(Refusal::Unknown)?;
+        self.command(origin, &session, command, None)?;
+        Ok(Box::new(self.session(number).cloned().unwrap_or(session)))
+    }
+
+    pub(in crate::committer) fn connect(
+        &mut self,
+        origin: &Origin,
+        opening: &OpenSession,
+    ) -> Result<Connected, Error> {
         let connect = &opening.connect;
         let principal = self.principal_of(opening);
         if principal.0 > self.chain.last_principal {
@@ -122,13 +138,13 @@ impl Draft<'_> {
             };
             (first, room.unwrap_or_default(), decide(&fresh, onto, &command, self.now)?)
         };
-        let system = by.as_system();
+        let system = origin.as_system();
         if let (Some(first), Some(holder)) = (first, &holder) {
-            self.wish(&system, holder, &first, None)?;
+            self.command(&system, holder, &first, None)?;
         }
         for number in room {
             if let Some(session) = self.session(number).cloned() {
-                self.wish(&system, &session, &Command::Disconnect { reason: Reason::Evicted }, None)?;
+                self.command(&system, &session, &Command::Disconnect { reason: Reason::Evicted }, None)?;
             }
         }
         let opened = matches!(events.first(), Some(SessionEvent::Connected(_)));
@@ -138,13 +154,13 @@ impl Draft<'_> {
         };
         self.introduce(opening, principal);
         for event in events {
-            self.session_event(by, number, event, None, Some((&connect, &personal)));
+            self.session_event(origin, number, event, None, Some((&connect, &personal)));
         }
         if let Some(hash) = opening.token_hash {
             self.issue_session_token(number, hash);
         }
         let session = self.session(number).cloned().ok_or(Refusal::Unknown)?;
-        Ok(Done::Session { session: Box::new(session), opened })
+        Ok(Connected { session: Box::new(session), opened })
     }
 
     /// The id of a session that is about to be opened: greater than that of the session before, as its number is, so
@@ -172,7 +188,7 @@ impl Draft<'_> {
     }
 
     /// The number this principal has, or would get.
-    pub(super) fn principal_of(&self, opening: &Opening) -> PrincipalNumber {
+    pub(super) fn principal_of(&self, opening: &OpenSession) -> PrincipalNumber {
         if opening.connect.principal > PrincipalNumber(0) {
             return opening.connect.principal;
         }
@@ -184,7 +200,7 @@ impl Draft<'_> {
     }
 
     /// Writes the principal down if it is new.
-    pub(super) fn introduce(&mut self, opening: &Opening, number: PrincipalNumber) {
+    pub(super) fn introduce(&mut self, opening: &OpenSession, number: PrincipalNumber) {
         if number.0 <= self.chain.last_principal {
             return;
         }
@@ -198,10 +214,10 @@ impl Draft<'_> {
         };
         self.principals.insert((principal.organization, principal.subject_digest), number);
         self.side.push(SideWrite::Principal(principal.clone()));
-        self.changes.push(Change::Principal(principal));
+        self.change(Change::Principal(principal));
     }
 
-    pub(super) fn issue_session_token(&mut self, number: SessionNumber, secret_hash: [u8; 32]) {
+    pub(in crate::committer) fn issue_session_token(&mut self, number: SessionNumber, secret_hash: [u8; 32]) {
         let Some(session) = self.session(number) else { return };
         let token = SessionToken {
             secret_hash,
@@ -210,57 +226,58 @@ impl Draft<'_> {
         };
         self.tokens.insert(number, token.issued_at);
         self.side.push(SideWrite::SessionToken(number, token));
-        self.changes.push(Change::SessionToken(number, token));
+        self.change(Change::SessionToken(number, token));
     }
 
-    pub(super) fn bulk(
+    /// Does what commands want that end sessions; those that are over already stay as they are. Returns how many it ended.
+    pub(in crate::committer) fn end_sessions(
         &mut self,
-        by: &By,
-        items: &[(SessionNumber, Command)],
+        origin: &Origin,
+        commands: impl Iterator<Item = (SessionNumber, Command)>,
         revocation: Option<RevocationNumber>,
-    ) -> Result<Done, Error> {
+    ) -> u64 {
         let mut ended = 0;
-        for (number, command) in items {
+        for (number, command) in commands {
+            self.concern(number.into());
             // The look that found it silent may be a moment old: something may have begun since.
-            let command = &self.as_seen_now(*number, command);
-            let Some(session) = self.session(*number).cloned() else { continue };
-            if self.wish(by, &session, command, revocation).is_ok()
+            let command = &self.as_seen_now(number, &command);
+            let Some(session) = self.session(number).cloned() else { continue };
+            if self.command(origin, &session, command, revocation).is_ok()
                 && session.ended.is_none()
-                && self.session(*number).is_some_and(|session| session.ended.is_some())
+                && self.session(number).is_some_and(|session| session.ended.is_some())
             {
                 ended += 1;
             }
         }
-        Ok(Done::Bulk(ended))
+        ended
     }
 
-    /// Wishes about many sessions, each refused for itself.
-    pub(super) fn report(&mut self, by: &By, items: &[(SessionNumber, Command)]) -> Vec<Option<Refusal>> {
-        let mut refusals = Vec::with_capacity(items.len());
-        for (number, command) in items {
-            refusals.push(match self.session(*number).cloned() {
-                Some(session) => self.wish(by, &session, command, None).err(),
-                None => Some(Refusal::Unknown),
-            });
-        }
-        refusals
-    }
-
-    /// Readings of many sessions' counters, and what became of each.
-    pub(super) fn measure(
+    /// Records what many sessions did, each refused for itself.
+    pub(in crate::committer) fn report(
         &mut self,
-        by: &By,
-        items: &[(SessionNumber, Command)],
-    ) -> Vec<Result<Reading, Refusal>> {
-        let take = |(number, command): &(SessionNumber, Command)| {
-            let session = self.session(*number).cloned().ok_or(Refusal::Unknown)?;
-            let reading = match command {
-                Command::Measure { sample, .. } => session.read(*sample).0,
-                _ => Reading::Counted,
-            };
-            self.wish(by, &session, command, None).map(|()| reading)
+        origin: &Origin,
+        reports: &[(SessionNumber, Activity)],
+    ) -> Vec<Option<Refusal>> {
+        let record = |(number, activity): &(SessionNumber, Activity)| match self.session(*number).cloned() {
+            Some(session) => self.command(origin, &session, &(*activity).into(), None).err(),
+            None => Some(Refusal::Unknown),
         };
-        items.iter().map(take).collect()
+        reports.iter().map(record).collect()
+    }
+
+    /// Takes readings of many sessions' counters, and says what became of each.
+    pub(in crate::committer) fn measure(
+        &mut self,
+        origin: &Origin,
+        readings: &[(SessionNumber, Measurement)],
+    ) -> Vec<Result<Reading, Refusal>> {
+        let take = |(number, measurement): &(SessionNumber, Measurement)| {
+            let Measurement { sample, presented } = *measurement;
+            let session = self.session(*number).cloned().ok_or(Refusal::Unknown)?;
+            let reading = session.read(sample).0;
+            self.command(origin, &session, &Command::Measure { sample, presented }, None).map(|()| reading)
+        };
+        readings.iter().map(take).collect()
     }
 
     /// A wish to end a stale session, with what has been seen of it since.
@@ -280,7 +297,7 @@ impl Draft<'_> {
     /// joins its event.
     pub(super) fn session_event(
         &mut self,
-        by: &By,
+        origin: &Origin,
         number: SessionNumber,
         event: SessionEvent,
         cause: Option<&Revocation>,
@@ -289,20 +306,20 @@ impl Draft<'_> {
         if matches!(event, SessionEvent::Disconnected(_)) {
             self.write_figures(number);
         }
-        self.session_event_at(by, number, event, (cause, connecting), None);
+        self.session_event_at(origin, number, event, (cause, connecting), None);
     }
 
     /// The same, at a moment that is not the one at which such an event takes effect otherwise.
     fn session_event_at(
         &mut self,
-        by: &By,
+        origin: &Origin,
         number: SessionNumber,
         event: SessionEvent,
         (cause, connecting): (Option<&Revocation>, Option<(&Connect, &str)>),
         at: Option<Time>,
     ) {
         if let SessionEvent::ActivityRecorded(activity) = &event
-            && self.join(by, number, activity)
+            && self.join(origin, number, activity)
         {
             return;
         }
@@ -326,7 +343,7 @@ impl Draft<'_> {
             self.revocations.insert(revocation.number, revocation);
         }
         let head = self.record(Fact {
-            by,
+            origin,
             stream: number.into(),
             head: before.as_ref().map_or_else(Head::default, |session| session.head),
             organization,
@@ -336,7 +353,7 @@ impl Draft<'_> {
             event: Event::Session(event.clone()),
             personal: connecting.filter(|_| connected).map(|(_, personal)| personal.to_owned()),
         });
-        let envelope = Envelope { number, organization, application, actor: by.actor, occurred_at, head };
+        let envelope = Envelope { number, organization, application, actor: origin.actor, occurred_at, head };
         let Some(session) = evolve(before, &event, &envelope) else { return };
         let index = self.events.len() - 1;
         let fresh = connecting.filter(|_| connected).map(|(connect, _)| Fresh {
@@ -361,7 +378,12 @@ impl Draft<'_> {
         drafted.joinable = activity.then_some(index);
     }
 
-    pub(super) fn join(&mut self, by: &By, number: SessionNumber, activity: &ActivityRecorded) -> bool {
+    pub(super) fn join(
+        &mut self,
+        origin: &Origin,
+        number: SessionNumber,
+        activity: &ActivityRecorded,
+    ) -> bool {
         let Some(drafted) = self.sessions.get_mut(&number) else { return false };
         let Some(recorded) = drafted.joinable.and_then(|index| self.events.get_mut(index)) else {
             return false;
@@ -369,7 +391,7 @@ impl Draft<'_> {
         let Event::Session(SessionEvent::ActivityRecorded(earlier)) = &mut recorded.event else {
             return false;
         };
-        if recorded.actor != by.actor || earlier.source != activity.source {
+        if recorded.actor != origin.actor || earlier.source != activity.source {
             return false;
         }
         earlier.counts = earlier.counts.plus(activity.counts);

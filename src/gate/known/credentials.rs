@@ -2,13 +2,14 @@
 //! which changes are made; each change that can end a credential has those judged again whom it can concern. So nothing slips
 //! between, and nobody polls.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
+use sessiond_core::api_key::ApiKey;
 use sessiond_core::caller::{Caller, CredentialKind};
 use sessiond_core::ending::{CredentialEnd, Ending};
-use sessiond_core::item::Item;
+use sessiond_core::hook::Hook;
 use sessiond_core::organization::Organization;
+use sessiond_core::streams::AnyStream;
 
 use super::Known;
 use crate::gate::flight::Flight;
@@ -54,11 +55,14 @@ impl Known {
             Change::BarAccessToken(id) | Change::RevokeAccessToken(id) => {
                 Some(Concerned::One(CredentialId::Access(*id)))
             }
-            Change::Item(item) => match item {
-                Item::Principal(standing) => Some(Concerned::Organization(standing.organization)),
-                Item::ApiKey(key) => Some(Concerned::One(CredentialId::ApiKey(key.id))),
-                Item::Hook(hook) => Some(Concerned::One(CredentialId::Hook(hook.id))),
-                Item::Schedule(_) | Item::Webhook(_) | Item::MediaStream(_) | Item::Machine(_) => None,
+            Change::Stream(stream) => match stream {
+                AnyStream::Principal(standing) => Some(Concerned::Organization(standing.organization)),
+                AnyStream::ApiKey(key) => Some(Concerned::One(CredentialId::ApiKey(key.id))),
+                AnyStream::Hook(hook) => Some(Concerned::One(CredentialId::Hook(hook.id))),
+                AnyStream::Schedule(_)
+                | AnyStream::Webhook(_)
+                | AnyStream::MediaStream(_)
+                | AnyStream::Machine(_) => None,
             },
             // An end of a session is told to what belongs to it; a bar comes with the row that it is of; tokens that are
             // forgotten have expired, and whoever stays has a timer for that; the rest takes nothing from anybody.
@@ -76,17 +80,15 @@ impl Known {
     }
 
     /// Ends what was opened by credentials that have ended.
-    pub(in crate::gate) fn end_opened(
-        &self,
-        concerned: &HashSet<Concerned>,
-        cancelled: &mut Vec<Arc<Flight>>,
-    ) {
-        for holding in concerned.iter().flat_map(|one| self.holdings.concerned(*one)) {
+    pub(in crate::gate) fn end_opened(&self, concerned: Concerned) -> Vec<Arc<Flight>> {
+        let mut cancelled = Vec::new();
+        for holding in self.holdings.concerned(concerned) {
             if let Some(end) = self.credential_end(&holding) {
                 holding.flight.cancel(Ending::Credential(end));
                 cancelled.push(holding.flight.clone());
             }
         }
+        cancelled
     }
 
     /// How a credential has ended where it is used, if it has. The clock is no part of this.
@@ -114,11 +116,11 @@ impl Known {
                 replaced.then_some(CredentialEnd::Replaced)
             }
             CredentialKind::ApiKey(id) => {
-                let deleted = self.api_key(*id)?.revoked_at.is_some();
+                let deleted = self.stream_by_id::<ApiKey>(*id)?.revoked_at.is_some();
                 deleted.then_some(CredentialEnd::ApiKeyDeleted)
             }
             CredentialKind::Hook(id) => {
-                let deleted = matches!(self.item_by_id(*id)?, Item::Hook(hook) if hook.deleted_at.is_some());
+                let deleted = self.stream_by_id::<Hook>(*id)?.deleted_at.is_some();
                 deleted.then_some(CredentialEnd::HookDeleted)
             }
             CredentialKind::External(external) => {

@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use sessiond_core::Time;
 use sessiond_core::command::NaturalKey;
-use sessiond_core::ids::{ApplicationNumber, OrganizationNumber, PrincipalNumber, Stream, StreamKind};
-use sessiond_core::item::Item;
-use sessiond_core::place::MediaStream;
+use sessiond_core::ids::{ApplicationNumber, OrganizationNumber, PrincipalNumber};
+use sessiond_core::media_stream::MediaStream;
 use sessiond_core::session::Session;
 use sessiond_core::status::{DerivedStatus, derived_status};
 
@@ -54,7 +53,7 @@ pub struct Sum {
 
 impl Known {
     /// Media streams of an organization whose names begin so, in order; those of archived applications are not there.
-    pub fn streams<'a>(
+    pub fn media_streams<'a>(
         &'a self,
         organization: OrganizationNumber,
         begin: &'a [&str],
@@ -66,7 +65,7 @@ impl Known {
         let own = self.places.streams.get(&organization).into_iter();
         own.flat_map(move |own| own.range((Bound::Included(from.clone()), Bound::Unbounded)))
             .take_while(move |(names, _)| names.iter().zip(begin).all(|(name, wanted)| name == wanted))
-            .filter_map(|(_, number)| self.media_stream(*number))
+            .filter_map(|(_, number)| self.stream::<MediaStream>(*number))
             .filter(|stream| self.is_live(stream.application))
     }
 
@@ -85,7 +84,8 @@ impl Known {
                 break;
             }
             from.clone_from(found);
-            let live = self.media_stream(*number).is_some_and(|stream| self.is_live(stream.application));
+            let live =
+                self.stream::<MediaStream>(*number).is_some_and(|stream| self.is_live(stream.application));
             // One that is not live may have live ones beside it; past a live one comes the next name.
             let passed = if live { depth } else { found.len() - 1 };
             if live {
@@ -97,18 +97,10 @@ impl Known {
         names
     }
 
-    /// A media stream by its number.
-    fn media_stream(&self, number: i64) -> Option<&MediaStream> {
-        match self.item(Stream { kind: StreamKind::MediaStream, number })? {
-            Item::MediaStream(stream) => Some(stream),
-            _ => None,
-        }
-    }
-
     /// The media stream of these names, also where its application was archived.
     pub fn declared(&self, organization: OrganizationNumber, names: [&str; 3]) -> Option<&MediaStream> {
         let own = self.places.streams.get(&organization)?;
-        own.get(&names.map(str::to_owned)).and_then(|number| self.media_stream(*number))
+        own.get(&names.map(str::to_owned)).and_then(|number| self.stream::<MediaStream>(*number))
     }
 
     /// How many media streams an organization has declared, those of archived applications too.
@@ -126,8 +118,8 @@ impl Known {
         let declared = self.declared(organization, names);
         match declared.filter(|stream| self.is_live(stream.application)) {
             Some(stream) => Placed::Stream(stream.clone()),
-            None if self.streams(organization, &[vhost, app]).next().is_some() => Placed::NoStream,
-            None if self.streams(organization, &[vhost]).next().is_some() => Placed::NoApp,
+            None if self.media_streams(organization, &[vhost, app]).next().is_some() => Placed::NoStream,
+            None if self.media_streams(organization, &[vhost]).next().is_some() => Placed::NoApp,
             None => Placed::NoVhost,
         }
     }

@@ -8,23 +8,19 @@ use sessiond_core::actor::{Actor, ActorKind};
 use sessiond_core::api_key::ApiKey;
 use sessiond_core::application::Application;
 use sessiond_core::filter::{Facts, Filter};
-use sessiond_core::hook::Hook;
 use sessiond_core::ids::{
     ApplicationNumber, OrganizationNumber, Position, PrincipalNumber, RevocationNumber, SessionNumber,
-    Stream, StreamKind,
+    StreamId, StreamKind,
 };
-use sessiond_core::item::Item;
-use sessiond_core::machine::Machine;
 use sessiond_core::organization::{Issuer, Organization};
 use sessiond_core::principal::Standing;
 use sessiond_core::revocation::Revocation;
-use sessiond_core::schedule::Schedule;
 use sessiond_core::scope::Scopes;
 use sessiond_core::session::Session;
 use sessiond_core::session::event::Counts;
 use sessiond_core::status::{DerivedStatus, derived_status};
+use sessiond_core::streams::{AnyStream, Registered};
 use sessiond_core::token::{AccessToken, SessionToken};
-use sessiond_core::webhook::Webhook;
 use uuid::Uuid;
 
 use super::{Known, Open};
@@ -329,27 +325,37 @@ impl Known {
         self.index.standing(application, status)
     }
 
-    // ---- small things of the directory ----
+    // ---- streams of the directory ----
 
-    pub fn item(&self, stream: Stream) -> Option<&Item> {
-        self.items.get(&stream)
+    pub fn any_stream(&self, stream: StreamId) -> Option<&AnyStream> {
+        self.streams.get(&stream)
     }
 
-    pub fn item_by_id(&self, id: Uuid) -> Option<&Item> {
-        self.items_by_id.get(&id).and_then(|stream| self.items.get(stream))
+    pub fn any_stream_by_id(&self, id: Uuid) -> Option<&AnyStream> {
+        self.streams_by_id.get(&id).and_then(|stream| self.streams.get(stream))
     }
 
-    /// Everything of one kind, oldest first.
-    pub fn items(&self, kind: StreamKind) -> impl DoubleEndedIterator<Item = &Item> {
-        let stream = |number| Stream { kind, number };
-        self.items.range(stream(i64::MIN)..=stream(i64::MAX)).map(|(_, item)| item)
+    /// Every stream of one kind, oldest first.
+    pub fn any_streams(&self, kind: StreamKind) -> impl DoubleEndedIterator<Item = &AnyStream> {
+        let stream = |number| StreamId { kind, number };
+        self.streams.range(stream(i64::MIN)..=stream(i64::MAX)).map(|(_, one)| one)
+    }
+
+    pub fn stream<S: Registered>(&self, number: i64) -> Option<&S> {
+        S::of(self.any_stream(StreamId { kind: S::KIND, number })?)
+    }
+
+    pub fn stream_by_id<S: Registered>(&self, id: Uuid) -> Option<&S> {
+        S::of(self.any_stream_by_id(id)?)
+    }
+
+    /// All of one kind, oldest first.
+    pub fn streams<S: Registered>(&self) -> impl DoubleEndedIterator<Item = &S> {
+        self.any_streams(S::KIND).filter_map(S::of)
     }
 
     pub fn standing_of(&self, principal: PrincipalNumber) -> Option<&Standing> {
-        match self.items.get(&principal.into())? {
-            Item::Principal(standing) => Some(standing),
-            _ => None,
-        }
+        self.stream(principal.0)
     }
 
     /// Whether a principal was disabled.
@@ -357,53 +363,12 @@ impl Known {
         self.standing_of(principal).is_some_and(|standing| standing.disabled_at.is_some())
     }
 
-    pub fn api_key(&self, id: Uuid) -> Option<&ApiKey> {
-        match self.item_by_id(id)? {
-            Item::ApiKey(key) => Some(key),
-            _ => None,
-        }
-    }
-
-    pub fn api_keys(&self) -> impl DoubleEndedIterator<Item = &ApiKey> {
-        self.items(StreamKind::ApiKey).filter_map(|item| match item {
-            Item::ApiKey(key) => Some(key),
-            _ => None,
-        })
-    }
-
     /// What the API keys of a person open together.
     pub fn rights_of_keys(&self, person: PrincipalNumber) -> Scopes {
-        let keys = self.api_keys().filter(|key| key.principal == Some(person) && key.revoked_at.is_none());
+        let keys =
+            self.streams::<ApiKey>().filter(|key| key.principal == Some(person) && key.revoked_at.is_none());
         let scopes = keys.flat_map(|key| Scopes::parse(&key.scopes).0.iter().collect::<Vec<_>>());
         scopes.fold(Scopes::default(), Scopes::with)
-    }
-
-    pub fn schedules(&self) -> impl DoubleEndedIterator<Item = &Schedule> {
-        self.items(StreamKind::Schedule).filter_map(|item| match item {
-            Item::Schedule(schedule) => Some(schedule.as_ref()),
-            _ => None,
-        })
-    }
-
-    pub fn webhooks(&self) -> impl DoubleEndedIterator<Item = &Webhook> {
-        self.items(StreamKind::Webhook).filter_map(|item| match item {
-            Item::Webhook(webhook) => Some(webhook),
-            _ => None,
-        })
-    }
-
-    pub fn machines(&self) -> impl DoubleEndedIterator<Item = &Machine> {
-        self.items(StreamKind::Machine).filter_map(|item| match item {
-            Item::Machine(machine) => Some(machine.as_ref()),
-            _ => None,
-        })
-    }
-
-    pub fn hooks(&self) -> impl DoubleEndedIterator<Item = &Hook> {
-        self.items(StreamKind::Hook).filter_map(|item| match item {
-            Item::Hook(hook) => Some(hook),
-            _ => None,
-        })
     }
 
     /// The public id of a principal.

@@ -14,7 +14,7 @@ use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 use sessiond_core::caller::Caller;
 use sessiond_core::hook::Hook;
-use sessiond_core::place::{MediaStream, checked_segment};
+use sessiond_core::media_stream::{MediaStream, checked_segment};
 use sessiond_core::reason::Reason;
 use sessiond_core::relation::MayAct;
 use sessiond_core::session::Session;

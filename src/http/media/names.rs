@@ -4,7 +4,7 @@ use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use sessiond_core::caller::Caller;
-use sessiond_core::place::{MediaStream, checked_segment};
+use sessiond_core::media_stream::{MediaStream, checked_segment};
 use sessiond_core::relation::{MayAct, MayLook};
 
 use super::super::App;

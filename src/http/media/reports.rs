@@ -9,7 +9,7 @@ use chrono::{DateTime, TimeDelta};
 use serde::{Deserialize, Serialize};
 use sessiond_core::Time;
 use sessiond_core::caller::Caller;
-use sessiond_core::place::MediaStream;
+use sessiond_core::media_stream::MediaStream;
 use sessiond_core::throughput::{Reading, Sample};
 
 use super::super::App;

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sessiond_core::caller::Caller;
 use sessiond_core::kind::Kind;
-use sessiond_core::place::{LONGEST_NAME, MediaStream, checked_segment};
+use sessiond_core::media_stream::{LONGEST_NAME, MediaStream, checked_segment};
 use sessiond_core::reason::Reason;
 
 use super::super::App;

@@ -1,60 +1,61 @@
 //! Streams and hooks, as given / when / then: for every event a later decision that depends on it.
 
 use sessiond_core::Time;
-use sessiond_core::hook::{HookCreated, HookEvent};
+use sessiond_core::hook::{Hook, HookCreated, HookEvent};
 use sessiond_core::ids::{ApplicationNumber, Head, OrganizationNumber};
-use sessiond_core::item::{Item, ItemEvent, decide, evolve};
-use sessiond_core::place::{LONGEST_NAME, MediaStreamDeclared, MediaStreamEvent, checked_segment};
-use sessiond_core::stream::{Envelope, ItemRefusal};
+use sessiond_core::media_stream::{
+    LONGEST_NAME, MediaStream, MediaStreamDeclared, MediaStreamEvent, checked_segment,
+};
+use sessiond_core::stream::{Envelope, Gone, Stream};
 use uuid::Uuid;
 
-fn after(item: Option<Item>, event: &ItemEvent) -> Item {
+fn after<S: Stream>(before: Option<S>, event: &S::Event) -> S {
     let occurred_at = Time::from_timestamp_millis(1_700_000_000_000).unwrap();
     let envelope =
         Envelope { number: 1, organization: OrganizationNumber(1), occurred_at, head: Head::default() };
-    evolve(item, event, &envelope).unwrap()
+    S::evolve(before, event, &envelope).unwrap()
 }
 
-fn declared(application: i64, id: u128) -> ItemEvent {
-    ItemEvent::MediaStream(MediaStreamEvent::Declared(MediaStreamDeclared {
+fn declared(application: i64, id: u128) -> MediaStreamEvent {
+    MediaStreamEvent::Declared(MediaStreamDeclared {
         id: Uuid::from_u128(id),
         vhost: "default".into(),
         app: "app".into(),
         stream: "stream".into(),
         application: ApplicationNumber(application),
-    }))
+    })
 }
 
 #[test]
 fn a_stream_that_was_declared_is_declared_again_only_for_another_application() {
     let first = declared(1, 1);
-    assert_eq!(decide(None, &first), Ok(Some(first.clone())));
-    let stream = after(None, &first);
-    assert_eq!(decide(Some(&stream), &declared(1, 2)), Ok(None), "nothing to change");
+    assert_eq!(MediaStream::decide(None, &first), Ok(Some(first.clone())));
+    let stream = after::<MediaStream>(None, &first);
+    assert_eq!(MediaStream::decide(Some(&stream), &declared(1, 2)), Ok(None), "nothing to change");
     let second = declared(2, 2);
-    assert_eq!(decide(Some(&stream), &second), Ok(Some(second.clone())));
+    assert_eq!(MediaStream::decide(Some(&stream), &second), Ok(Some(second.clone())));
     let stream = after(Some(stream), &second);
-    assert_eq!(decide(Some(&stream), &declared(2, 3)), Ok(None));
-    assert_eq!(decide(Some(&stream), &first), Ok(Some(first)), "and back");
-    assert_eq!(stream.id(), Uuid::from_u128(1), "it keeps the id that it got first");
+    assert_eq!(MediaStream::decide(Some(&stream), &declared(2, 3)), Ok(None));
+    assert_eq!(MediaStream::decide(Some(&stream), &first), Ok(Some(first)), "and back");
+    assert_eq!(stream.id, Uuid::from_u128(1), "it keeps the id that it got first");
 }
 
 #[test]
 fn a_hook_that_was_created_can_be_deleted_once() {
-    let created = ItemEvent::Hook(HookEvent::Created(HookCreated {
+    let created = HookEvent::Created(HookCreated {
         id: Uuid::from_u128(1),
         name: "edge".into(),
         vhost: "default".into(),
         lifetime: None,
-    }));
-    let deleted = ItemEvent::Hook(HookEvent::Deleted);
-    assert_eq!(decide(None, &deleted), Err(ItemRefusal::Gone));
-    assert_eq!(decide(None, &created), Ok(Some(created.clone())));
-    let hook = after(None, &created);
-    assert_eq!(decide(Some(&hook), &created), Err(ItemRefusal::Gone));
-    assert_eq!(decide(Some(&hook), &deleted), Ok(Some(deleted.clone())));
+    });
+    let deleted = HookEvent::Deleted;
+    assert_eq!(Hook::decide(None, &deleted), Err(Gone));
+    assert_eq!(Hook::decide(None, &created), Ok(Some(created.clone())));
+    let hook = after::<Hook>(None, &created);
+    assert_eq!(Hook::decide(Some(&hook), &created), Err(Gone));
+    assert_eq!(Hook::decide(Some(&hook), &deleted), Ok(Some(deleted.clone())));
     let hook = after(Some(hook), &deleted);
-    assert_eq!(decide(Some(&hook), &deleted), Ok(None), "twice is success, and nothing to change");
+    assert_eq!(Hook::decide(Some(&hook), &deleted), Ok(None), "twice is success, and nothing to change");
 }
 
 #[test]

@@ -3,11 +3,17 @@
 use std::sync::Arc;
 
 use chrono::TimeDelta;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use sessiond::cli::fill::fill;
 use sessiond::clock::Clock;
-use sessiond::committer::{Answer, Beginning, By, Committer, Done, Founding, Opening, Work};
+use sessiond::committer::{
+    Activity, BeginRevocation, ChangePhase, Committer, CreateOrganization, EndRevocation, EndSessions,
+    MeasureSessions, Measurement, MeetDeadlines, OpenSession, Operation, Origin, RecordActivity, RenewToken,
+    SessionEnd, SetSuspended,
+};
 use sessiond::error::Error;
-use sessiond::gate::Gate;
+use sessiond::gate::{Due, Gate};
 use sessiond::http::health::Progress;
 use sessiond_core::Time;
 use sessiond_core::actor::{Actor, ActorKind};
@@ -123,8 +129,8 @@ impl Base {
 }
 
 /// A revocation that is to begin.
-pub fn beginning(filter: Filter, reason: Reason) -> Beginning {
-    Beginning {
+pub fn beginning(filter: Filter, reason: Reason) -> BeginRevocation {
+    BeginRevocation {
         id: Uuid::now_v7(),
         organization: ORGANIZATION,
         filter,
@@ -170,12 +176,48 @@ pub struct Opens {
 }
 
 impl Running {
-    pub async fn submit(&self, work: Work) -> Result<Done, Error> {
-        self.submit_by(by_account(), work).await
+    pub async fn submit<O: Operation>(&self, operation: O) -> Result<O::Outcome, Error> {
+        self.submit_by(by_account(), operation).await
     }
 
-    pub async fn submit_by(&self, by: By, work: Work) -> Result<Done, Error> {
-        self.committer.submit(by, work).await.map(|Answer { done, .. }| done)
+    pub async fn submit_by<O: Operation>(&self, origin: Origin, operation: O) -> Result<O::Outcome, Error> {
+        self.committer.submit(origin, operation).await.map(|answer| answer.outcome)
+    }
+
+    /// The same, for a list of operations of several types.
+    pub fn boxed<O: Operation>(&self, operation: O) -> BoxFuture<'_, Result<(), Error>> {
+        self.submit(operation).map(|outcome| outcome.map(|_| ())).boxed()
+    }
+
+    /// Wants something of a session, by whichever operation takes the command.
+    pub fn command(&self, number: SessionNumber, command: Command) -> BoxFuture<'_, Result<(), Error>> {
+        let end = |end| EndSessions { ends: vec![(number, end)], revocation: None };
+        let deadline = |due, not_before| MeetDeadlines { due: vec![(number, due)], not_before };
+        match command {
+            Command::RecordActivity { source, counts, presented } => {
+                let activity = Activity { source, counts, presented };
+                self.boxed(RecordActivity { session: number, activity })
+            }
+            Command::Measure { sample, presented } => {
+                self.boxed(MeasureSessions(vec![(number, Measurement { sample, presented })]))
+            }
+            Command::ChangePhase { phase, presented } => {
+                self.boxed(ChangePhase { session: number, phase, presented })
+            }
+            Command::RenewToken { presented } => {
+                self.boxed(RenewToken { session: number, presented, token_hash: [4; 32] })
+            }
+            Command::Suspend => self.boxed(SetSuspended { session: number, suspended: true }),
+            Command::Resume => self.boxed(SetSuspended { session: number, suspended: false }),
+            Command::Finish { outcome, message } => self.boxed(end(SessionEnd::Finish { outcome, message })),
+            Command::Disconnect { reason } => self.boxed(end(SessionEnd::Disconnect(reason))),
+            Command::EndLifetime => self.boxed(end(SessionEnd::Lifetime)),
+            Command::Expire => self.boxed(deadline(Due::Expire, self.now())),
+            Command::EndStale { not_before, seen_at } => {
+                self.boxed(deadline(Due::Stale(seen_at), not_before))
+            }
+            Command::Connect(_) => panic!("a connect has an operation of its own"),
+        }
     }
 
     pub async fn stop(self) {
@@ -196,7 +238,7 @@ impl Running {
     }
 
     pub async fn found(&self) {
-        let founding = Founding {
+        let founding = CreateOrganization {
             organization: OrganizationCreated { id: Uuid::now_v7(), name: "Acme".into() },
             application: Some(application("Desk")),
             application_secret_hash: Some([7; 32]),
@@ -209,10 +251,10 @@ impl Running {
             },
             secret_hash: [8; 32],
         };
-        self.submit_by(By::operator(), Work::CreateOrganization(Box::new(founding))).await.unwrap();
+        self.submit_by(Origin::operator(), founding).await.unwrap();
     }
 
-    pub fn opening(&self, opens: &Opens) -> Work {
+    pub fn opening(&self, opens: &Opens) -> OpenSession {
         let kind = if opens.anchor.is_some() { Kind::Mcp } else { Kind::Agent };
         let kind = opens.kind.unwrap_or(kind);
         let connect = Connect {
@@ -247,20 +289,17 @@ impl Running {
         let subject = opens.subject.to_owned();
         let mut subject_digest = [0; 32];
         subject_digest[..subject.len()].copy_from_slice(subject.as_bytes());
-        Work::Connect(Box::new(Opening {
+        OpenSession {
             connect,
             token_hash: kind.has_token().then_some([1; 32]),
             issuer: "https://issuer.example".into(),
             subject,
             subject_digest,
-        }))
+        }
     }
 
     pub async fn connect(&self, opens: &Opens) -> Result<Session, Error> {
-        match self.submit(self.opening(opens)).await? {
-            Done::Session { session, .. } => Ok(*session),
-            other => panic!("a connect came to {other:?}"),
-        }
+        Ok(*self.submit(self.opening(opens)).await?.session)
     }
 
     /// A session like any other.
@@ -280,10 +319,11 @@ impl Running {
     }
 
     /// A call with the session's own token, which never renews anything.
-    pub fn activity(&self, number: SessionNumber, requests: u64) -> Work {
+    pub fn activity(&self, session: SessionNumber, requests: u64) -> RecordActivity {
         let presented = Presented { access_token: None, renews: false, ..self.owner() };
         let counts = Counts { requests, bytes_in: 10 * requests, bytes_out: 100 * requests };
-        session_work(number, Command::RecordActivity { source: ActivitySource::Heartbeat, counts, presented })
+        let activity = Activity { source: ActivitySource::Heartbeat, counts, presented };
+        RecordActivity { session, activity }
     }
 
     pub async fn record(&self, number: SessionNumber, requests: u64) {
@@ -292,22 +332,16 @@ impl Running {
 
     pub async fn renew(&self, number: SessionNumber) {
         let presented = self.owner();
-        self.submit(session_work(number, Command::RenewToken { presented })).await.unwrap();
+        self.command(number, Command::RenewToken { presented }).await.unwrap();
     }
 
     pub async fn disconnect(&self, number: SessionNumber, reason: Reason) {
-        self.submit(session_work(number, Command::Disconnect { reason })).await.unwrap();
+        self.command(number, Command::Disconnect { reason }).await.unwrap();
     }
 
     pub async fn begin(&self, filter: Filter, reason: Reason) -> Result<Revocation, Error> {
-        let work = Work::BeginRevocation(Box::new(Beginning {
-            note: Some("spring cleaning".into()),
-            ..beginning(filter, reason)
-        }));
-        match self.submit(work).await? {
-            Done::Revocation(revocation) => Ok(revocation),
-            other => panic!("a revocation came to {other:?}"),
-        }
+        let note = Some("spring cleaning".into());
+        self.submit(BeginRevocation { note, ..beginning(filter, reason) }).await
     }
 
     /// Ends what a revocation covers, a few at a time, and the revocation; returns how many sessions it ended.
@@ -316,18 +350,14 @@ impl Running {
         for chunk in covered.chunks(3) {
             self.chunk(revocation, chunk).await;
         }
-        let work = Work::EndRevocation { number: revocation.number, streams_closed: 0 };
-        match self.submit_by(By::system(), work).await.unwrap() {
-            Done::Revocation(ended) => ended.disconnected_count,
-            other => panic!("the end of a revocation came to {other:?}"),
-        }
+        let end = EndRevocation { number: revocation.number, streams_closed: 0 };
+        self.submit_by(Origin::system(), end).await.unwrap().disconnected_count
     }
 
     pub async fn chunk(&self, revocation: &Revocation, numbers: &[SessionNumber]) {
-        let command = Command::Disconnect { reason: revocation.reason };
-        let items = numbers.iter().map(|number| (*number, command.clone())).collect();
-        let work = Work::Bulk { items, revocation: Some(revocation.number) };
-        self.submit_by(By::system(), work).await.unwrap();
+        let ends = numbers.iter().map(|number| (*number, SessionEnd::Disconnect(revocation.reason)));
+        let ending = EndSessions { ends: ends.collect(), revocation: Some(revocation.number) };
+        self.submit_by(Origin::system(), ending).await.unwrap();
     }
 
     pub fn now(&self) -> Time {
@@ -335,12 +365,8 @@ impl Running {
     }
 }
 
-pub fn session_work(number: SessionNumber, command: Command) -> Work {
-    Work::Session { number, command, token_hash: None }
-}
-
-pub fn by_account() -> By {
-    By {
+pub fn by_account() -> Origin {
+    Origin {
         actor: Actor { kind: ActorKind::ServiceAccount, id: Uuid::from_u128(0xac) },
         request_id: Some("request-1".into()),
         traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into()),

@@ -3,7 +3,7 @@
 use chrono::TimeDelta;
 use futures_util::future::join_all;
 use sessiond::clock::Clock;
-use sessiond::committer::{By, Done, Work};
+use sessiond::committer::{EndRevocation, EndSessions, IssueToken, Origin, SessionEnd};
 use sessiond_core::Time;
 use sessiond_core::actor::ActorKind;
 use sessiond_core::command::Command;
@@ -16,7 +16,7 @@ use sessiond_store::Writer;
 use sqlx::Connection;
 use uuid::Uuid;
 
-use super::base::{APPLICATION, Base, ORGANIZATION, Opens, Running, session_work};
+use super::base::{APPLICATION, Base, ORGANIZATION, Opens, Running};
 
 async fn commits(base: &Base) -> i64 {
     let mut raw = base.raw().await;
@@ -30,11 +30,11 @@ async fn goodbyes_that_meet_share_a_transaction() {
     let sessions = join_all((0..200).map(|_| running.open())).await;
     let before = commits(&base).await;
     let goodbye = |number: SessionNumber| {
-        let items = vec![(number, Command::Disconnect { reason: Reason::Client })];
-        running.submit(Work::Bulk { items, revocation: None })
+        let ends = vec![(number, SessionEnd::Disconnect(Reason::Client))];
+        running.submit(EndSessions { ends, revocation: None })
     };
     let outcomes = join_all(sessions.iter().map(|session| goodbye(session.number))).await;
-    assert!(outcomes.iter().all(|outcome| matches!(outcome, Ok(Done::Bulk(1)))));
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, Ok(1))));
     let taken = commits(&base).await - before;
     assert!(taken < 50, "200 goodbyes took {taken} transactions");
     running.stop().await;
@@ -47,13 +47,12 @@ async fn a_decision_that_panics_fails_alone() {
     let running = base.founded().await;
     let session = running.open().await;
     // A time beyond the calendar: adding the stale timeout to it panics.
-    let hostile =
-        || session_work(session.number, Command::EndStale { not_before: Time::MAX_UTC, seen_at: None });
+    let hostile = Command::EndStale { not_before: Time::MAX_UTC, seen_at: None };
     let works = (0..30).map(|index| match index % 10 {
-        5 => hostile(),
-        _ => running.activity(session.number, 1),
+        5 => running.command(session.number, hostile.clone()),
+        _ => running.boxed(running.activity(session.number, 1)),
     });
-    let outcomes = join_all(works.map(|work| running.submit(work))).await;
+    let outcomes = join_all(works).await;
     for (index, outcome) in outcomes.iter().enumerate() {
         assert_eq!(outcome.is_err(), index % 10 == 5, "unit {index}: {outcome:?}");
     }
@@ -75,10 +74,9 @@ async fn issue(running: &Running) -> AccessToken {
         barred: false,
         audience: None,
     };
-    match running.submit(Work::IssueToken { token, as_of: Position(i64::MAX) }).await.unwrap() {
-        Done::Token(token) => token,
-        other => panic!("a token came to {other:?}"),
-    }
+    let id = token.id;
+    running.submit(IssueToken { token, as_of: Position(i64::MAX) }).await.unwrap();
+    running.gate.known().access_token(id).cloned().unwrap()
 }
 
 #[tokio::test]
@@ -90,16 +88,14 @@ async fn revoking_a_session_bars_the_token_that_attached_to_it_in_the_same_batch
         let session = running.connect(&opens).await.unwrap();
         let token = issue(&running).await;
         let mut attach = running.opening(&opens);
-        if let Work::Connect(opening) = &mut attach {
-            opening.connect.presented.access_token = Some(token.id);
-            opening.connect.presented.expires_at = token.expires_at + TimeDelta::minutes(1);
-        }
+        attach.connect.presented.access_token = Some(token.id);
+        attach.connect.presented.expires_at = token.expires_at + TimeDelta::minutes(1);
         let filter =
             Filter { application: Some(APPLICATION), session: Some(session.number), ..Filter::default() };
         // The first one keeps the committer busy while the two wait together.
         let (_, attached, revocation) =
             tokio::join!(running.open(), running.submit(attach), running.begin(filter, Reason::Revoked));
-        let Ok(Done::Session { opened: false, .. }) = attached else { panic!("{attached:?}") };
+        assert!(!attached.unwrap().opened);
         running.carry_out(&revocation.unwrap()).await;
         assert!(running.gate.known().access_token(token.id).unwrap().barred, "round {round}");
     }
@@ -115,7 +111,8 @@ async fn a_revocation_ends_once() {
     let revocation = running.begin(Filter::default(), Reason::Revoked).await.unwrap();
     running.chunk(&revocation, &[SessionNumber(1)]).await;
     let end = || {
-        running.submit_by(By::system(), Work::EndRevocation { number: revocation.number, streams_closed: 0 })
+        let end = EndRevocation { number: revocation.number, streams_closed: 0 };
+        running.submit_by(Origin::system(), end)
     };
     let (_, first, second) = tokio::join!(running.open(), end(), end());
     assert!(first.is_ok() && second.is_err(), "{first:?} {second:?}");

@@ -1,9 +1,7 @@
 //! Planted damage: verify finds every piece of it, and finds nothing where there is none.
 
-use sessiond::committer::{By, Work};
-use sessiond_core::application::{
-    ApplicationChanged, ApplicationCommand, UpstreamCredential, UpstreamHeaders, UpstreamSet,
-};
+use sessiond::committer::{ChangeApplication, RotateServiceAccountSecret, SetUpstream};
+use sessiond_core::application::{ApplicationChanged, UpstreamCredential, UpstreamHeaders, UpstreamSet};
 use sessiond_core::chain::{Header, body_digest, commit_hash};
 use sessiond_core::command::Command;
 use sessiond_core::filter::Filter;
@@ -11,13 +9,12 @@ use sessiond_core::ids::{Position, ServiceAccountNumber, SessionNumber};
 use sessiond_core::kind::Kind;
 use sessiond_core::phase::{Outcome, Phase};
 use sessiond_core::reason::Reason;
-use sessiond_core::service_account::ServiceAccountCommand;
 use sessiond_core::throughput::Sample;
 use sessiond_store::Reader;
 use sessiond_store::check::{Difference, Fault};
 use sqlx::{AssertSqlSafe, Column, Connection, Row, SqliteConnection, TypeInfo, ValueRef};
 
-use super::base::{APPLICATION, Base, Opens, Running, session_work};
+use super::base::{APPLICATION, Base, Opens, Running};
 
 /// A little of everything: each kind of stream, each kind of session, settled, ended, renewed, expired, pruned.
 async fn a_little_of_everything() -> Base {
@@ -50,20 +47,16 @@ async fn a_little_of_everything() -> Base {
         .await
         .unwrap();
     let change = ApplicationChanged { name: Some("Lamp".into()), description: Some("light".into()) };
-    let command = ApplicationCommand::Change(change);
-    running.submit(Work::Application { number: APPLICATION, command, secret_hash: None }).await.unwrap();
+    running.submit(ChangeApplication { number: APPLICATION, changed: change }).await.unwrap();
     let headers = UpstreamHeaders { to_upstream: vec!["x-tenant".into()], to_client: vec![] };
     let credential = Some(UpstreamCredential::Header { name: "X-Api-Key".into() });
     let set = UpstreamSet { url: "http://one".into(), credential, headers: Some(headers) };
-    let work = Work::SetUpstream { number: APPLICATION, set, sealed: Some(vec![1, 2, 3]) };
-    running.submit(work).await.unwrap();
+    running.submit(SetUpstream { number: APPLICATION, set, sealed: Some(vec![1, 2, 3]) }).await.unwrap();
     let number = ServiceAccountNumber(1);
-    let work =
-        Work::ServiceAccount { number, command: ServiceAccountCommand::RotateSecret, secret_hash: None };
-    running.submit(work).await.unwrap();
+    running.submit(RotateServiceAccountSecret { number, secret_hash: [9; 32] }).await.unwrap();
     let last = running.open().await;
     running.clock.turn(chrono::TimeDelta::hours(2));
-    running.submit_by(By::system(), session_work(last.number, Command::Expire)).await.unwrap();
+    running.command(last.number, Command::Expire).await.unwrap();
     running.stop().await;
     base.verify().await.unwrap();
     base
@@ -79,16 +72,16 @@ async fn work_and_a_viewer(running: &Running) {
     };
     let task = running.connect(&task).await.unwrap().number;
     let command = Command::ChangePhase { phase: Phase::Running, presented: running.owner() };
-    running.submit(session_work(task, command)).await.unwrap();
+    running.command(task, command).await.unwrap();
     let command = Command::Finish { outcome: Outcome::Failed, message: Some("infeasible".into()) };
-    running.submit(session_work(task, command)).await.unwrap();
+    running.command(task, command).await.unwrap();
     let viewer = Opens { kind: Some(Kind::Media), resource: Some("camera".into()), ..Opens::default() };
     let viewer = running.connect(&viewer).await.unwrap().number;
     for counter in [1_000, 5_000] {
         running.clock.turn(chrono::TimeDelta::seconds(2));
         let sample = Sample { at: running.now().timestamp_millis(), counter };
         let command = Command::Measure { sample, presented: running.owner() };
-        running.submit(Work::Measure(vec![(viewer, command)])).await.unwrap();
+        running.command(viewer, command).await.unwrap();
     }
 }
 

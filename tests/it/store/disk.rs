@@ -5,24 +5,23 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use futures_util::future::join_all;
-use sessiond::committer::{By, Work};
+use sessiond::committer::{ChangeApplication, EndSessions, Origin, SessionEnd};
 use sessiond::error::Error;
 use sessiond::secret::SecretKey;
 use sessiond::sessions::Sessions;
 use sessiond_core::actor::{Actor, ActorKind};
-use sessiond_core::application::{ApplicationChanged, ApplicationCommand};
+use sessiond_core::application::ApplicationChanged;
 use sessiond_core::caller::{Caller, Credential, CredentialKind};
 use sessiond_core::command::Command;
 use sessiond_core::filter::Filter;
 use sessiond_core::ids::{RevocationNumber, SessionNumber};
 use sessiond_core::policy::Policy;
-use sessiond_core::presented::Presented;
 use sessiond_core::reason::Reason;
 use sessiond_core::scope::{Scope, Scopes};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::base::{APPLICATION, Base, ORGANIZATION, Opens, Running, session_work};
+use super::base::{APPLICATION, Base, ORGANIZATION, Opens, Running};
 
 fn all() -> Filter {
     Filter { application: Some(APPLICATION), ..Filter::default() }
@@ -75,8 +74,8 @@ async fn a_revocation_that_found_the_disk_full_is_recorded_once_there_is_space()
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(unfinished(&running), [RevocationNumber(1)], "recorded by itself");
-    let renew = |presented: Presented| session_work(session.number, Command::RenewToken { presented });
-    assert!(running.submit(renew(old)).await.is_err(), "denied all the while");
+    let renew = Command::RenewToken { presented: old };
+    assert!(running.command(session.number, renew).await.is_err(), "denied all the while");
     let revocation = running.gate.known().revocations[&RevocationNumber(1)].clone();
     assert_eq!(running.carry_out(&revocation).await, covered);
     running.open().await;
@@ -97,12 +96,11 @@ async fn what_is_denied_in_memory_only_leaves_no_trace_in_log_or_rows() {
     let provisional = running.gate.known().revocations.values().next().cloned().unwrap();
     make_room(&base).await;
     let numbers = running.gate.known().covered(&provisional);
-    let items = numbers.iter().map(|number| (*number, Command::Disconnect { reason: Reason::Revoked }));
-    let work = Work::Bulk { items: items.collect(), revocation: Some(provisional.number) };
-    running.submit_by(By::system(), work).await.ok();
+    let ends = numbers.iter().map(|number| (*number, SessionEnd::Disconnect(Reason::Revoked)));
+    let ending = EndSessions { ends: ends.collect(), revocation: Some(provisional.number) };
+    running.submit_by(Origin::system(), ending).await.ok();
     let renamed = ApplicationChanged { name: Some("Lamp".into()), description: None };
-    let command = ApplicationCommand::Change(renamed);
-    running.submit(Work::Application { number: APPLICATION, command, secret_hash: None }).await.unwrap();
+    running.submit(ChangeApplication { number: APPLICATION, changed: renamed }).await.unwrap();
     assert_ne!(running.connect(&keyed).await.unwrap().number, session.number, "revoked, and back");
     running.stop().await;
     base.verify().await.unwrap();

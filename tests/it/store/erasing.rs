@@ -1,7 +1,7 @@
 //! Personal facts in events of older releases, where some of them stood in the hashed body.
 
 use serde_json::{Value, json};
-use sessiond::committer::Work;
+use sessiond::committer::WriteBeside;
 use sessiond_core::chain::{Header, body_digest, commit_hash};
 use sessiond_core::ids::SessionNumber;
 use sessiond_core::personal::personal_digest;
@@ -85,7 +85,7 @@ async fn names_in_a_hashed_body_are_erased_too_and_the_log_still_proves_itself()
 
     let running = base.start().await;
     for _ in 0..2 {
-        running.submit(Work::Side(SideWrite::ErasePersonal(vec![number]))).await.unwrap();
+        running.submit(WriteBeside(SideWrite::ErasePersonal(vec![number]))).await.unwrap();
     }
     running.record(number, 1).await;
     running.stop().await;

@@ -3,29 +3,32 @@
 use std::collections::BTreeMap;
 
 use chrono::TimeDelta;
-use futures_util::future::join_all;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, join_all};
 use serde_json::{Value, json};
 use sessiond::clock::Clock;
-use sessiond::committer::{By, Done, Work};
-use sessiond::gate::Due;
-use sessiond_core::api_key::{ApiKeyCreated, ApiKeyEvent};
+use sessiond::committer::{
+    ArchiveServiceAccount, ChangeApplication, ChangeOrganization, ChangeStream, CreateApplication,
+    CreateServiceAccount, EndRevocation, MeasureSessions, Measurement, MeetDeadlines, Operation, Origin,
+    RotateApplicationSecret, RotateServiceAccountSecret, SetPolicy, SetUpstream, WriteBeside,
+};
+use sessiond::error::Error;
+use sessiond_core::api_key::{ApiKey, ApiKeyCreated, ApiKeyEvent};
 use sessiond_core::application::{
-    ApplicationChanged, ApplicationCommand, UpstreamCredential, UpstreamHeaders, UpstreamSet,
+    Application, ApplicationChanged, UpstreamCredential, UpstreamHeaders, UpstreamSet,
 };
 use sessiond_core::command::Command;
 use sessiond_core::filter::Filter;
-use sessiond_core::ids::{
-    ApplicationNumber, PrincipalNumber, ServiceAccountNumber, SessionNumber, Stream, StreamKind,
-};
-use sessiond_core::item::ItemEvent;
+use sessiond_core::ids::{ApplicationNumber, PrincipalNumber, ServiceAccountNumber, SessionNumber};
 use sessiond_core::kind::Kind;
 use sessiond_core::organization::{OrganizationCommand, OrganizationRenamed};
 use sessiond_core::phase::{Outcome, Phase};
 use sessiond_core::policy::{ApplicationPolicy, OnLimit, Preset};
-use sessiond_core::principal::{Principal, PrincipalEvent};
+use sessiond_core::principal::{Principal, PrincipalEvent, Standing};
 use sessiond_core::reason::Reason;
 use sessiond_core::revocation::Revocation;
-use sessiond_core::service_account::{ServiceAccountCommand, ServiceAccountCreated};
+use sessiond_core::service_account::ServiceAccountCreated;
+use sessiond_core::session::Session;
 use sessiond_core::session::event::{ActivitySource, Counts};
 use sessiond_core::status::DerivedStatus;
 use sessiond_core::throughput::Sample;
@@ -33,7 +36,7 @@ use sessiond_store::SideWrite;
 use sqlx::{Column, Row, TypeInfo, ValueRef};
 use uuid::Uuid;
 
-use super::base::{Base, ORGANIZATION, Opens, Running, application, beginning, by_account, session_work};
+use super::base::{Base, ORGANIZATION, Opens, Running, application, beginning, by_account};
 
 /// SplitMix64: the same history for the same seed.
 struct Dice(u64);
@@ -46,6 +49,36 @@ impl Dice {
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (mixed ^ (mixed >> 31)) % sides
     }
+}
+
+/// What an operation came to, as far as later ones build on it.
+enum Came {
+    Session(Box<Session>),
+    Application(Box<Application>),
+    Revocation(Revocation),
+    Other,
+}
+
+/// An operation of any type, handed in.
+type Work<'a> = BoxFuture<'a, Result<Came, Error>>;
+
+fn work<O: Operation>(running: &Running, operation: O, came: fn(O::Outcome) -> Came) -> Work<'_> {
+    running.submit(operation).map(move |outcome| outcome.map(came)).boxed()
+}
+
+fn other<O: Operation>(running: &Running, operation: O) -> Work<'_> {
+    work(running, operation, |_| Came::Other)
+}
+
+fn command(running: &Running, number: SessionNumber, command: Command) -> Work<'_> {
+    running.command(number, command).map(|outcome| outcome.map(|()| Came::Other)).boxed()
+}
+
+fn application_from<O>(running: &Running, operation: O) -> Work<'_>
+where
+    O: Operation<Outcome = Application>,
+{
+    work(running, operation, |application| Came::Application(Box::new(application)))
 }
 
 /// Someone who does things at random.
@@ -75,14 +108,14 @@ impl Player {
         for _ in 0..=self.dice.roll(12) {
             works.push(self.wish(running));
         }
-        for done in join_all(works.into_iter().map(|work| running.submit(work))).await.into_iter().flatten() {
-            match done {
-                Done::Session { session, .. } => self.sessions = self.sessions.max(session.number.0),
-                Done::Application(application) => {
+        for came in join_all(works).await.into_iter().flatten() {
+            match came {
+                Came::Session(session) => self.sessions = self.sessions.max(session.number.0),
+                Came::Application(application) => {
                     self.applications = self.applications.max(application.number.0);
                 }
-                Done::Revocation(revocation) => self.unfinished.push(revocation),
-                _ => {}
+                Came::Revocation(revocation) => self.unfinished.push(revocation),
+                Came::Other => {}
             }
         }
         match self.dice.roll(10) {
@@ -94,35 +127,35 @@ impl Player {
         }
     }
 
-    fn wish(&mut self, running: &Running) -> Work {
+    fn wish<'a>(&mut self, running: &'a Running) -> Work<'a> {
         let number = self.session();
         match self.dice.roll(50) {
             0..=7 => self.connect(running),
-            8..=21 => running.activity(number, self.dice.roll(5)),
+            8..=21 => other(running, running.activity(number, self.dice.roll(5))),
             22..=25 => self.call_by_owner(running, number),
-            26..=28 => session_work(number, Command::RenewToken { presented: running.owner() }),
-            29..=31 => session_work(number, Command::Disconnect { reason: Reason::Client }),
-            32 | 33 => self.revoke(number),
+            26..=28 => command(running, number, Command::RenewToken { presented: running.owner() }),
+            29..=31 => command(running, number, Command::Disconnect { reason: Reason::Client }),
+            32 | 33 => self.revoke(running, number),
             34 => {
-                let command = [Command::Suspend, Command::Resume][self.dice.roll(2) as usize].clone();
-                session_work(number, command)
+                let wanted = [Command::Suspend, Command::Resume][self.dice.roll(2) as usize].clone();
+                command(running, number, wanted)
             }
             40..=43 => self.read_counters(running),
             44..=46 => {
                 let phase = Phase::ALL[self.dice.roll(3) as usize];
-                session_work(number, Command::ChangePhase { phase, presented: running.owner() })
+                command(running, number, Command::ChangePhase { phase, presented: running.owner() })
             }
             47 => {
                 let outcome = Outcome::ALL[self.dice.roll(3) as usize];
                 let message =
                     [None, Some("no \"solution\" found".to_owned())][self.dice.roll(2) as usize].clone();
-                session_work(number, Command::Finish { outcome, message })
+                command(running, number, Command::Finish { outcome, message })
             }
-            _ => self.direct(),
+            _ => self.direct(running),
         }
     }
 
-    fn connect(&mut self, running: &Running) -> Work {
+    fn connect<'a>(&mut self, running: &'a Running) -> Work<'a> {
         let key = format!("run-{}", self.dice.roll(20));
         let (anchor, client_session_id, token_identifier) = match self.dice.roll(5) {
             0 => (None, Some(key), None),
@@ -140,7 +173,7 @@ impl Player {
             2 if anchor.is_none() => (Some(Kind::Webui), None, None),
             _ => (None, None, None),
         };
-        running.opening(&Opens {
+        let opens = Opens {
             application: Some(self.application()),
             kind,
             resource,
@@ -150,30 +183,31 @@ impl Player {
             client_session_id,
             token_identifier,
             expires_in: Some(TimeDelta::minutes(1 + self.dice.roll(90).cast_signed())),
-        })
+        };
+        work(running, running.opening(&opens), |connected| Came::Session(connected.session))
     }
 
     /// Readings of a few sessions' counters, some of one session twice or from before; counters begin anew now and then.
-    fn read_counters(&mut self, running: &Running) -> Work {
+    fn read_counters<'a>(&mut self, running: &'a Running) -> Work<'a> {
         let one = self.session();
         let mut items = vec![];
         for _ in 0..=self.dice.roll(4) {
             let number = if self.dice.roll(2) == 0 { one } else { self.session() };
             let at = running.now().timestamp_millis() - self.dice.roll(4).cast_signed() * 700;
             let sample = Sample { at, counter: self.dice.roll(5) * 1_000_000 };
-            items.push((number, Command::Measure { sample, presented: running.owner() }));
+            items.push((number, Measurement { sample, presented: running.owner() }));
         }
-        Work::Measure(items)
+        other(running, MeasureSessions(items))
     }
 
     /// With an access token, which may outlive the session's own.
-    fn call_by_owner(&mut self, running: &Running, number: SessionNumber) -> Work {
+    fn call_by_owner<'a>(&mut self, running: &'a Running, number: SessionNumber) -> Work<'a> {
         let counts = Counts { requests: 1, bytes_in: self.dice.roll(1000), bytes_out: 0 };
         let source = [ActivitySource::Gateway, ActivitySource::Report][self.dice.roll(2) as usize];
-        session_work(number, Command::RecordActivity { source, counts, presented: running.owner() })
+        command(running, number, Command::RecordActivity { source, counts, presented: running.owner() })
     }
 
-    fn revoke(&mut self, number: SessionNumber) -> Work {
+    fn revoke<'a>(&mut self, running: &'a Running, number: SessionNumber) -> Work<'a> {
         let (filter, reason) = match self.dice.roll(10) {
             0..=4 => (Filter { session: Some(number), ..Filter::default() }, Reason::Terminated),
             5 if self.dice.roll(6) == 0 => (Filter::default(), Reason::Revoked),
@@ -191,120 +225,110 @@ impl Player {
             }
             _ => (Filter { session: Some(number), ..Filter::default() }, Reason::Revoked),
         };
-        Work::BeginRevocation(Box::new(beginning(filter, reason)))
+        work(running, beginning(filter, reason), Came::Revocation)
     }
 
-    fn direct(&mut self) -> Work {
+    fn direct<'a>(&mut self, running: &'a Running) -> Work<'a> {
         let number = self.application();
         let name = format!("name {}", self.dice.roll(6));
         match self.dice.roll(10) {
-            7 => Work::Organization {
-                number: ORGANIZATION,
-                command: OrganizationCommand::Rename(OrganizationRenamed { name }),
-            },
-            8 => Work::Application {
-                number,
-                command: ApplicationCommand::SetPolicy(Box::new(ApplicationPolicy {
+            7 => {
+                let command = OrganizationCommand::Rename(OrganizationRenamed { name });
+                other(running, ChangeOrganization { number: ORGANIZATION, command })
+            }
+            8 => {
+                let limits = [OnLimit::Reject, OnLimit::EvictOldest, OnLimit::EvictIdleFirst];
+                let policy = ApplicationPolicy {
                     preset: [None, Some(Preset::Aal2)][self.dice.roll(2) as usize],
                     mcp_unused_after: [None, Some(60)][self.dice.roll(2) as usize],
                     max_per_principal: Some(4),
-                    on_limit: Some(
-                        [OnLimit::Reject, OnLimit::EvictOldest, OnLimit::EvictIdleFirst]
-                            [self.dice.roll(3) as usize],
-                    ),
+                    on_limit: Some(limits[self.dice.roll(3) as usize]),
                     ..ApplicationPolicy::default()
-                })),
-                secret_hash: None,
-            },
-            9 => self.direct_item(),
-            0 => Work::CreateApplication {
-                organization: ORGANIZATION,
-                created: application(&format!("{name} {}", self.dice.roll(1000))),
-                secret_hash: None,
-            },
-            1 => Work::Application {
-                number,
-                command: ApplicationCommand::Change(ApplicationChanged {
-                    name: Some(name),
-                    description: Some("what it is for".into()),
-                }),
-                secret_hash: None,
-            },
-            2 => Work::Application {
-                number,
-                command: ApplicationCommand::RotateSecret,
-                secret_hash: Some([2; 32]),
-            },
-            3 => Work::SetUpstream {
-                number,
-                set: UpstreamSet {
+                };
+                application_from(running, SetPolicy { number, policy })
+            }
+            9 => self.direct_stream(running),
+            0 => {
+                let created = application(&format!("{name} {}", self.dice.roll(1000)));
+                let organization = ORGANIZATION;
+                application_from(running, CreateApplication { organization, created, secret_hash: None })
+            }
+            1 => {
+                let changed =
+                    ApplicationChanged { name: Some(name), description: Some("what it is for".into()) };
+                application_from(running, ChangeApplication { number, changed })
+            }
+            2 => application_from(running, RotateApplicationSecret { number, secret_hash: [2; 32] }),
+            3 => {
+                let set = UpstreamSet {
                     url: format!("http://{name}"),
                     credential: name.contains('1').then(|| UpstreamCredential::Header { name: name.clone() }),
                     headers: name.contains('2').then(|| UpstreamHeaders {
                         to_upstream: vec!["x-tenant".into()],
                         to_client: vec!["x-ratelimit-remaining".into()],
                     }),
-                },
-                sealed: Some(vec![1, 2]),
-            },
-            4 => Work::CreateServiceAccount {
-                organization: ORGANIZATION,
-                created: ServiceAccountCreated {
+                };
+                application_from(running, SetUpstream { number, set, sealed: Some(vec![1, 2]) })
+            }
+            4 => {
+                let created = ServiceAccountCreated {
                     id: Uuid::now_v7(),
                     name: name.clone(),
                     client_id: format!("account-{name}"),
                     scopes: "mcp:invoke management:all".into(),
                     application: Some(number),
-                },
-                secret_hash: [3; 32],
-            },
-            _ => Work::ServiceAccount {
-                number: ServiceAccountNumber(1 + self.dice.roll(4).cast_signed()),
-                command: [ServiceAccountCommand::RotateSecret, ServiceAccountCommand::Archive]
-                    [self.dice.roll(2) as usize],
-                secret_hash: None,
-            },
+                };
+                let organization = ORGANIZATION;
+                other(running, CreateServiceAccount { organization, created, secret_hash: [3; 32] })
+            }
+            _ => {
+                let number = ServiceAccountNumber(1 + self.dice.roll(4).cast_signed());
+                if self.dice.roll(2) == 0 {
+                    other(running, RotateServiceAccountSecret { number, secret_hash: [4; 32] })
+                } else {
+                    other(running, ArchiveServiceAccount(number))
+                }
+            }
         }
     }
 
-    /// Something about the small things of the directory.
-    fn direct_item(&mut self) -> Work {
+    /// Something about the streams of the directory.
+    fn direct_stream<'a>(&mut self, running: &'a Running) -> Work<'a> {
         let number = 1 + self.dice.roll(3).cast_signed();
-        let key = Stream { kind: StreamKind::ApiKey, number };
-        let (stream, wish) = match self.dice.roll(4) {
-            0 => (
-                None,
-                ItemEvent::ApiKey(ApiKeyEvent::Created(ApiKeyCreated {
+        let change_key = |number, command| {
+            let change = ChangeStream::<ApiKey> { organization: ORGANIZATION, number, command, side: vec![] };
+            other(running, change)
+        };
+        let change_principal = |command| {
+            let (organization, number) = (ORGANIZATION, Some(number));
+            other(running, ChangeStream::<Standing> { organization, number, command, side: vec![] })
+        };
+        match self.dice.roll(4) {
+            0 => {
+                let created = ApiKeyCreated {
                     id: Uuid::now_v7(),
                     name: "portal".into(),
                     scopes: "session".into(),
                     principal: None,
                     expires_at: None,
-                })),
-            ),
-            1 => (Some(key), ItemEvent::ApiKey(ApiKeyEvent::Revoked)),
+                };
+                change_key(None, ApiKeyEvent::Created(created))
+            }
+            1 => change_key(Some(number), ApiKeyEvent::Revoked),
             2 => {
                 let id = Uuid::from_u128(number.unsigned_abs().into());
-                let disabled = PrincipalEvent::Disabled(Principal { id });
-                (Some(PrincipalNumber(number).into()), ItemEvent::Principal(disabled))
+                change_principal(PrincipalEvent::Disabled(Principal { id }))
             }
-            _ => (Some(PrincipalNumber(number).into()), ItemEvent::Principal(PrincipalEvent::Enabled)),
-        };
-        Work::Item { organization: ORGANIZATION, stream, wish, side: vec![] }
+            _ => change_principal(PrincipalEvent::Enabled),
+        }
     }
 
     /// What the scheduler does.
     async fn announce(&mut self, running: &Running) {
         let now = running.now();
-        for (number, due) in running.gate.due(now, running.clock.steady_since(), 100) {
-            let command = match due {
-                Due::Expire => Command::Expire,
-                Due::Lifetime => Command::EndLifetime,
-                Due::Stale(seen_at) => {
-                    Command::EndStale { not_before: running.clock.steady_since(), seen_at }
-                }
-            };
-            running.submit_by(By::system(), session_work(number, command)).await.ok();
+        let not_before = running.clock.steady_since();
+        for one in running.gate.due(now, not_before, 100) {
+            running.submit_by(Origin::system(), MeetDeadlines { due: vec![one], not_before }).await.ok();
         }
     }
 
@@ -321,8 +345,8 @@ impl Player {
             } else {
                 running
                     .submit_by(
-                        By::system(),
-                        Work::EndRevocation { number: revocation.number, streams_closed: 0 },
+                        Origin::system(),
+                        EndRevocation { number: revocation.number, streams_closed: 0 },
                     )
                     .await
                     .unwrap();
@@ -818,7 +842,7 @@ pub async fn prune(running: &Running) {
         let before = running.now() + TimeDelta::seconds(1);
         let (events, up_to) = running.reader.prunable(before, 100).await.unwrap();
         let Some(up_to) = up_to else { return };
-        let work = Work::Side(SideWrite::Prune { events, up_to });
+        let work = WriteBeside(SideWrite::Prune { events, up_to });
         running.submit_by(by_account(), work).await.unwrap();
     }
 }

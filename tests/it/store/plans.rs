@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use chrono::TimeDelta;
 use futures_util::future::join_all;
-use sessiond::committer::Work;
+use sessiond::committer::WriteBeside;
 use sessiond_core::command::Command;
 use sessiond_core::filter::Filter;
 use sessiond_core::ids::{Position, PrincipalNumber, RevocationNumber, SessionNumber};
@@ -21,7 +21,7 @@ use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use uuid::Uuid;
 
-use super::base::{APPLICATION, Base, ORGANIZATION, Opens, Running, session_work};
+use super::base::{APPLICATION, Base, ORGANIZATION, Opens, Running};
 
 /// Names the child process in which alone the overhearing goes on: a subscriber is the whole process's.
 const CHILD: &str = "SESSIOND_TEST_PLANS";
@@ -170,13 +170,13 @@ async fn write(running: &Running) {
     let revocation = running.begin(filter, Reason::Revoked).await.unwrap();
     running.carry_out(&revocation).await;
     let command = Command::Finish { outcome: Outcome::Failed, message: Some("infeasible".into()) };
-    running.submit(session_work(SessionNumber(4), command)).await.unwrap();
+    running.command(SessionNumber(4), command).await.unwrap();
     let confirmation = Confirmation { session: SessionNumber(4), at: running.now(), message: None };
-    running.submit(Work::Side(SideWrite::Confirmation(confirmation))).await.unwrap();
+    running.submit(WriteBeside(SideWrite::Confirmation(confirmation))).await.unwrap();
     let sample = Sample { at: running.now().timestamp_millis() + 2_000, counter: 9 };
     let command = Command::Measure { sample, presented: running.owner() };
-    running.submit(Work::Measure(vec![(SessionNumber(5), command)])).await.unwrap();
-    running.submit(Work::Health).await.unwrap();
+    running.command(SessionNumber(5), command).await.unwrap();
+    running.committer.health().await.unwrap();
     super::history::prune(running).await;
 }
 

@@ -7,7 +7,7 @@ use chrono::TimeDelta;
 use futures_util::future::join_all;
 use sessiond::cli::fill::fill;
 use sessiond::clock::Clock;
-use sessiond::committer::{By, Done, Work};
+use sessiond::committer::{CreateApplication, EndSessions, Origin, SessionEnd, WriteBeside};
 use sessiond::error::Error;
 use sessiond::gate::{Gate, Order, Slice};
 use sessiond::http::health::Progress;
@@ -17,7 +17,7 @@ use sessiond_core::chain::commit_hash;
 use sessiond_core::command::Command;
 use sessiond_core::event::{Event, Recorded};
 use sessiond_core::filter::Filter;
-use sessiond_core::ids::{OrganizationNumber, Position, PrincipalNumber, SessionNumber, Stream};
+use sessiond_core::ids::{OrganizationNumber, Position, PrincipalNumber, SessionNumber, StreamId};
 use sessiond_core::organization::{OrganizationCreated, OrganizationEvent};
 use sessiond_core::presented::Presented;
 use sessiond_core::reason::Reason;
@@ -27,7 +27,7 @@ use sessiond_core::token::Principal;
 use sessiond_store::{Batch, EndedPage, Entry, Organization, Reader, SideWrite, StoreError, Writer};
 use uuid::Uuid;
 
-use super::base::{APPLICATION, Base, Opens, Running, application, session_work};
+use super::base::{APPLICATION, Base, Opens, Running, application};
 use super::disk::operator;
 
 // ---- writing ----
@@ -115,10 +115,10 @@ async fn one_unit_that_fails_does_not_fail_those_it_shares_a_batch_with() {
     for index in 0..40 {
         // A principal with a number that is taken: the database refuses it, and with it the whole transaction.
         let spoils = index % 10 == 5;
-        let opens = || running.opening(&Opens::default());
-        works.push(if spoils { Work::Side(principal(1)) } else { opens() });
+        let opens = || running.boxed(running.opening(&Opens::default()));
+        works.push(if spoils { running.boxed(WriteBeside(principal(1))) } else { opens() });
     }
-    let outcomes = join_all(works.into_iter().map(|work| running.submit(work))).await;
+    let outcomes = join_all(works).await;
     for (index, outcome) in outcomes.iter().enumerate() {
         assert_eq!(outcome.is_err(), index % 10 == 5, "unit {index}: {outcome:?}");
     }
@@ -181,7 +181,7 @@ async fn the_live_connection_is_durable() {
 async fn a_client_id_that_meets_itself_in_a_batch_is_given_to_one() {
     let base = Base::new();
     let running = base.founded().await;
-    let create = |name: &str| Work::CreateApplication {
+    let create = |name: &str| CreateApplication {
         organization: OrganizationNumber(1),
         created: sessiond_core::application::ApplicationCreated { name: name.into(), ..application("same") },
         secret_hash: None,
@@ -385,20 +385,19 @@ async fn lists_come_in_pages_in_every_order_without_a_gap_or_a_repeat() {
     let base = Base::new();
     let running = base.founded().await;
     let other = running
-        .submit(Work::CreateApplication {
+        .submit(CreateApplication {
             organization: OrganizationNumber(1),
             created: application("other"),
             secret_hash: None,
         })
         .await
         .unwrap();
-    let Done::Application(other) = other else { panic!() };
     for round in 0..6 {
         // Several in one batch have the same moment: ties are told apart by id.
         let minutes = Some(TimeDelta::minutes(10 + 10 * round));
         let opens = Opens { expires_in: minutes, ..Opens::default() };
         let elsewhere = Opens { application: Some(other.number), ..opens.clone() };
-        let mut works: Vec<Work> = (0..4).map(|_| running.opening(&opens)).collect();
+        let mut works: Vec<_> = (0..4).map(|_| running.opening(&opens)).collect();
         works.push(running.opening(&elsewhere));
         join_all(works.into_iter().map(|work| running.submit(work))).await;
         running.clock.turn(TimeDelta::seconds(round % 2));
@@ -409,7 +408,7 @@ async fn lists_come_in_pages_in_every_order_without_a_gap_or_a_repeat() {
     running.clock.turn(TimeDelta::minutes(25));
     let mut announced = 0;
     for (number, _) in running.gate.due(running.now(), running.now(), 3) {
-        running.submit(session_work(number, Command::Expire)).await.unwrap();
+        running.command(number, Command::Expire).await.unwrap();
         announced += 1;
     }
     assert_eq!(announced, 3, "some are announced");
@@ -503,7 +502,7 @@ async fn the_log_is_read_whole_by_application_and_by_stream() {
     }
     assert_eq!(found, expected);
 
-    let stream: Stream = one.number.into();
+    let stream: StreamId = one.number.into();
     let expected = pick(&|entry| entry.recorded.stream == stream && lifecycle(entry));
     let of_one = async |after: i64, activity: bool, limit: i64| -> Vec<i64> {
         let page = reader.addressed_session_log(one.number, Position(after), activity, limit).await.unwrap();
@@ -572,8 +571,8 @@ async fn a_revocation_in_force_survives_a_crash_and_is_finished_later() {
     let known = running.gate.known().revocations.values().next().cloned().unwrap();
     assert_eq!(known.disconnected_count, 2);
     let presented = Presented { issued_at: Position(i64::MAX), ..running.owner() };
-    let renew = session_work(SessionNumber(3), Command::RenewToken { presented });
-    assert!(running.submit(renew).await.is_err(), "still in force");
+    let renew = Command::RenewToken { presented };
+    assert!(running.command(SessionNumber(3), renew).await.is_err(), "still in force");
     assert_eq!(running.carry_out(&known).await, 5);
     assert!(running.gate.known().session(fresh.number).is_some(), "it connected after the fence");
     running.stop().await;
@@ -586,7 +585,13 @@ async fn who_did_it_and_for_whom_is_in_the_envelope() {
     let running = base.founded().await;
     let session = running.open().await;
     running
-        .submit_by(By::system(), session_work(session.number, Command::Disconnect { reason: Reason::Stale }))
+        .submit_by(
+            Origin::system(),
+            EndSessions {
+                ends: vec![(session.number, SessionEnd::Disconnect(Reason::Stale))],
+                revocation: None,
+            },
+        )
         .await
         .unwrap();
     let log = running.reader.addressed_session_log(session.number, Position(0), false, 10).await.unwrap();

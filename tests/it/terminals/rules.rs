@@ -2,11 +2,10 @@
 
 use chrono::DateTime;
 use sessiond_core::ids::{Head, OrganizationNumber, Position};
-use sessiond_core::item::{Item, ItemEvent, decide, evolve};
 use sessiond_core::machine::{
     CredentialType, HostKeyPinned, Machine, MachineChanged, MachineCreated, MachineEvent,
 };
-use sessiond_core::stream::Envelope;
+use sessiond_core::stream::{Envelope, Stream};
 use uuid::Uuid;
 
 fn created() -> MachineEvent {
@@ -30,26 +29,23 @@ fn changed(changed: MachineChanged) -> MachineEvent {
 }
 
 /// The fold of these events.
-fn after(events: &[MachineEvent]) -> Option<Item> {
-    events.iter().enumerate().fold(None, |item, (index, event)| {
+fn after(events: &[MachineEvent]) -> Option<Machine> {
+    events.iter().enumerate().fold(None, |machine, (index, event)| {
         let index = index as i64;
         let head = Head { version: 1 + index, position: Position(10 + index), hash: [0; 32] };
         let (organization, occurred_at) = (OrganizationNumber(1), DateTime::UNIX_EPOCH);
         let envelope = Envelope { number: 1, organization, occurred_at, head };
-        evolve(item, &ItemEvent::Machine(event.clone()), &envelope)
+        Machine::evolve(machine, event, &envelope)
     })
 }
 
 fn machine(events: &[MachineEvent]) -> Machine {
-    match after(events) {
-        Some(Item::Machine(machine)) => *machine,
-        other => panic!("{other:?}"),
-    }
+    after(events).unwrap()
 }
 
-/// Whether the wish makes something happen; none where it is refused.
-fn happens(events: &[MachineEvent], wish: MachineEvent) -> Option<bool> {
-    decide(after(events).as_ref(), &ItemEvent::Machine(wish)).ok().map(|event| event.is_some())
+/// Whether the command makes something happen; none where it is refused.
+fn happens(events: &[MachineEvent], command: MachineEvent) -> Option<bool> {
+    Machine::decide(after(events).as_ref(), &command).ok().map(|event| event.is_some())
 }
 
 #[test]

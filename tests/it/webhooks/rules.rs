@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 
 use chrono::DateTime;
 use sessiond_core::ids::{ApplicationNumber, Head, OrganizationNumber, Position};
-use sessiond_core::item::{Item, ItemEvent, decide, evolve};
-use sessiond_core::stream::Envelope;
+use sessiond_core::stream::{Envelope, Stream};
 use sessiond_core::webhook::{
     Because, Disabled, TYPES, Webhook, WebhookChanged, WebhookCreated, WebhookEvent,
 };
@@ -22,9 +21,8 @@ fn created(types: &[&str]) -> WebhookEvent {
 }
 
 /// The fold of these events.
-fn after(events: &[WebhookEvent]) -> Item {
-    let mut item = None;
-    for (index, event) in events.iter().enumerate() {
+fn webhook(events: &[WebhookEvent]) -> Webhook {
+    let fold = |webhook, (index, event): (usize, &WebhookEvent)| {
         let position = Position(10 + index as i64);
         let head = Head { version: 1 + index as i64, position, hash: [0; 32] };
         let envelope = Envelope {
@@ -33,21 +31,14 @@ fn after(events: &[WebhookEvent]) -> Item {
             occurred_at: DateTime::UNIX_EPOCH,
             head,
         };
-        item = evolve(item, &ItemEvent::Webhook(event.clone()), &envelope);
-    }
-    item.unwrap()
+        Webhook::evolve(webhook, event, &envelope)
+    };
+    events.iter().enumerate().fold(None, fold).unwrap()
 }
 
-fn webhook(events: &[WebhookEvent]) -> Webhook {
-    match after(events) {
-        Item::Webhook(webhook) => webhook,
-        other => panic!("{other:?}"),
-    }
-}
-
-/// Whether the wish makes something happen; none where it is refused.
-fn happens(events: &[WebhookEvent], wish: WebhookEvent) -> Option<bool> {
-    decide(Some(&after(events)), &ItemEvent::Webhook(wish)).ok().map(|event| event.is_some())
+/// Whether the command makes something happen; none where it is refused.
+fn happens(events: &[WebhookEvent], command: WebhookEvent) -> Option<bool> {
+    Webhook::decide(Some(&webhook(events)), &command).ok().map(|event| event.is_some())
 }
 
 fn disabled() -> WebhookEvent {

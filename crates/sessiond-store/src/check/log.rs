@@ -7,12 +7,12 @@ use sessiond_core::application::{Application, evolve_application};
 use sessiond_core::chain::Header;
 use sessiond_core::event::Event;
 use sessiond_core::ids::{ApplicationNumber, Head, Position, SessionNumber, StreamKind};
-use sessiond_core::item::{self, Item};
 use sessiond_core::organization::{Organization, evolve_organization};
 use sessiond_core::revocation::Revocation;
 use sessiond_core::service_account::{ServiceAccount, evolve_service_account};
 use sessiond_core::session::Session;
 use sessiond_core::session::event::{Counts, SessionEvent};
+use sessiond_core::streams::AnyStream;
 use sessiond_core::throughput::Throughput;
 
 use super::place::Place;
@@ -66,7 +66,7 @@ pub(super) enum State {
     Session(Box<Folded>),
     /// With the number of `Disconnected` events that carry it.
     Revocation(Box<Revocation>, u64),
-    Item(Box<Item>),
+    Stream(AnyStream),
 }
 
 /// A session's fold, and where its rows may stand.
@@ -163,7 +163,7 @@ impl Log {
                     batch.settle.extend(folded.hot_row().cloned());
                     batch.sessions.push(folded.lifecycle_row());
                 }
-                State::Item(row) => batch.items.push(*row),
+                State::Stream(row) => batch.streams.push(row),
                 State::Revocation(row, disconnected_count) => {
                     batch.revocations.push(Revocation { disconnected_count, ..*row });
                 }
@@ -256,9 +256,9 @@ impl Log {
                 let before = if let State::Organization(before) = state { Some(before) } else { None };
                 State::Organization(place.begun(evolve_organization(before, &event, &envelope))?)
             }
-            (state, Event::Item(event)) if key.0 == event.kind() as i64 => {
-                let before = if let State::Item(before) = state { Some(*before) } else { None };
-                State::Item(Box::new(place.begun(item::evolve(before, &event, &envelope))?))
+            (state, Event::Directory(event)) if key.0 == event.kind() as i64 => {
+                let before = if let State::Stream(before) = state { Some(before) } else { None };
+                State::Stream(place.begun(AnyStream::evolve(before, &event, &envelope))?)
             }
             (state, Event::Application(event)) if key.0 == StreamKind::Application as i64 => {
                 let before = if let State::Application(before) = state { Some(*before) } else { None };

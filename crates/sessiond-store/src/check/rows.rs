@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use sessiond_core::application::Application;
 use sessiond_core::ids::{ApplicationNumber, Head, StreamKind};
-use sessiond_core::item::Item;
 use sessiond_core::organization::Organization;
 use sessiond_core::phase::{Outcome, Phase};
 use sessiond_core::policy::Preset;
 use sessiond_core::revocation::Revocation;
 use sessiond_core::service_account::ServiceAccount;
 use sessiond_core::session::Session;
+use sessiond_core::streams::AnyStream;
 use sessiond_core::throughput::Throughput;
 
 use super::Difference;
@@ -281,7 +281,7 @@ fn expected(chain: &Chain) -> Expected {
         State::Application(row) => application_columns(row),
         State::ServiceAccount(row) => service_account_columns(row),
         State::Revocation(row, count) => revocation_columns(row, *count),
-        State::Item(row) => item_columns(row),
+        State::Stream(row) => item_columns(row),
     }
 }
 
@@ -309,7 +309,7 @@ fn organization_columns(row: &Organization) -> Expected {
     columns
 }
 
-fn item_columns(row: &Item) -> Expected {
+fn item_columns(row: &AnyStream) -> Expected {
     let columns = vec![
         ("kind", (row.stream().kind as i64).into()),
         ("number", row.stream().number.into()),

@@ -6,8 +6,8 @@ use futures_util::stream::{BoxStream, try_unfold};
 use futures_util::{StreamExt, TryFutureExt, TryStreamExt};
 use sessiond_core::Time;
 use sessiond_core::ids::{ApplicationNumber, Position, SessionNumber};
-use sessiond_core::item::Item;
 use sessiond_core::session::Envelope;
+use sessiond_core::streams::AnyStream;
 use sessiond_core::token::{AccessToken, Principal};
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::SqliteRow;
@@ -38,7 +38,7 @@ impl Reader {
             revocations: self
                 .all("select * from revocation where ended_at is null order by number", revocation)
                 .await?,
-            items: self.all("select * from item order by kind, number", item).await?,
+            streams: self.all("select * from item order by kind, number", item).await?,
             key_secrets: self.all("select * from api_key_secret", key_secret).await?,
             ..Loaded::default()
         };
@@ -118,8 +118,8 @@ impl Reader {
 
     /// When the bars that are in force were recorded, looked up one by one: there are few.
     async fn bars(&self, loaded: &Loaded) -> Result<Vec<(Position, Time)>, StoreError> {
-        let standing = loaded.items.iter().filter_map(|item| match item {
-            Item::Principal(standing) => Some(standing.barred_before),
+        let standing = loaded.streams.iter().filter_map(|item| match item {
+            AnyStream::Principal(standing) => Some(standing.barred_before),
             _ => None,
         });
         let organizations = loaded.organizations.iter().map(|one| one.barred_before);

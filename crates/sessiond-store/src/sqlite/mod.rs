@@ -22,13 +22,13 @@ use sessiond_core::actor::{Actor, ActorKind};
 use sessiond_core::chain::body_digest;
 use sessiond_core::event::{Event, Recorded};
 use sessiond_core::ids::{
-    ApplicationNumber, Head, OrganizationNumber, Position, RevocationNumber, ServiceAccountNumber, Stream,
+    ApplicationNumber, Head, OrganizationNumber, Position, RevocationNumber, ServiceAccountNumber, StreamId,
     StreamKind,
 };
-use sessiond_core::item::Item;
 use sessiond_core::once::Outcome;
 use sessiond_core::reason::Reason;
 use sessiond_core::scope::Scopes;
+use sessiond_core::streams::AnyStream;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous};
 use sqlx::{Row, SqliteConnection};
 use uuid::Uuid;
@@ -167,11 +167,11 @@ fn optional_json<T: serde::de::DeserializeOwned>(
     }
 }
 
-fn item(row: &SqliteRow) -> Result<Item, StoreError> {
+fn item(row: &SqliteRow) -> Result<AnyStream, StoreError> {
     let kind = row.try_get("kind")?;
     let kind =
         StreamKind::from_code(kind).ok_or_else(|| damaged(row, format!("unknown kind {kind} of item")))?;
-    Item::read(kind, row.try_get("state")?, head(row)?)
+    AnyStream::read(kind, row.try_get("state")?, head(row)?)
         .map_err(|error| damaged(row, format!("state: {error}")))?
         .ok_or_else(|| damaged(row, format!("{} is no kind of item", kind.word())))
 }
@@ -297,7 +297,7 @@ fn entry(row: &SqliteRow) -> Result<Entry, StoreError> {
     let commit_hash: Option<&[u8]> = row.try_get("commit_hash")?;
     let recorded = Recorded {
         position: Position(row.try_get("position")?),
-        stream: Stream {
+        stream: StreamId {
             kind: StreamKind::from_code(stream_kind)
                 .ok_or_else(|| damaged(row, format!("unknown stream kind {stream_kind}")))?,
             number: row.try_get("stream_number")?,

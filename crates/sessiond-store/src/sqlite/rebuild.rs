@@ -81,7 +81,7 @@ fn next(rest: &mut impl Iterator<Item = Batch>) -> Option<Batch> {
         chunk.applications.extend(row.applications);
         chunk.service_accounts.extend(row.service_accounts);
         chunk.revocations.extend(row.revocations);
-        chunk.items.extend(row.items);
+        chunk.streams.extend(row.streams);
         chunk.sessions.extend(row.sessions);
         chunk.settle.extend(row.settle);
     }

@@ -217,7 +217,7 @@ impl Writer {
                 .add(row.upstream_headers.as_ref().map(|one| serde_json::to_string(one).unwrap_or_default()));
         })
         .await?;
-        self.put(&ITEM, &batch.items, |bound, item| {
+        self.put(&ITEM, &batch.streams, |bound, item| {
             bound
                 .add(item.stream().kind as i64)
                 .add(item.stream().number)

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::Time;
-use crate::ids::{ApplicationNumber, Head, OrganizationNumber};
-use crate::stream::Envelope;
+use crate::ids::{ApplicationNumber, Head, OrganizationNumber, StreamKind};
+use crate::stream::{Envelope, Gone, Stream, StreamEvent, text};
 
 /// What happens to a media stream.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,14 +42,6 @@ pub struct MediaStream {
     pub head: Head,
 }
 
-impl MediaStream {
-    /// Whether a wish changes anything.
-    pub(super) fn happens(&self, wish: &MediaStreamEvent) -> bool {
-        let MediaStreamEvent::Declared(declared) = wish;
-        declared.application != self.application
-    }
-}
-
 /// Longest name of a virtual host, app, stream or session in one; bytes.
 pub const LONGEST_NAME: usize = 255;
 
@@ -69,21 +61,57 @@ pub fn application_name(vhost: &str, app: &str) -> String {
     format!("{vhost}/{app}")
 }
 
-pub(super) fn evolve(
-    before: Option<MediaStream>,
-    event: &MediaStreamEvent,
-    envelope: &Envelope,
-) -> MediaStream {
-    let MediaStreamEvent::Declared(declared) = event;
-    MediaStream {
-        number: envelope.number,
-        id: before.as_ref().map_or(declared.id, |before| before.id),
-        organization: envelope.organization,
-        vhost: declared.vhost.clone(),
-        app: declared.app.clone(),
-        stream: declared.stream.clone(),
-        application: declared.application,
-        declared_at: before.map_or(envelope.occurred_at, |before| before.declared_at),
-        head: envelope.head,
+impl Stream for MediaStream {
+    const KIND: StreamKind = StreamKind::MediaStream;
+    const NAME: &str = "Stream";
+    type Event = MediaStreamEvent;
+    type Command = MediaStreamEvent;
+
+    fn decide(before: Option<&Self>, command: &MediaStreamEvent) -> Result<Option<MediaStreamEvent>, Gone> {
+        let MediaStreamEvent::Declared(declared) = command;
+        let happens = before.is_none_or(|before| declared.application != before.application);
+        Ok(happens.then(|| command.clone()))
+    }
+
+    fn evolve(before: Option<Self>, event: &MediaStreamEvent, envelope: &Envelope) -> Option<Self> {
+        let MediaStreamEvent::Declared(declared) = event;
+        Some(MediaStream {
+            number: envelope.number,
+            id: before.as_ref().map_or(declared.id, |before| before.id),
+            organization: envelope.organization,
+            vhost: declared.vhost.clone(),
+            app: declared.app.clone(),
+            stream: declared.stream.clone(),
+            application: declared.application,
+            declared_at: before.map_or(envelope.occurred_at, |before| before.declared_at),
+            head: envelope.head,
+        })
+    }
+
+    fn application(&self) -> Option<ApplicationNumber> {
+        Some(self.application)
+    }
+}
+
+impl StreamEvent for MediaStreamEvent {
+    const NAMES: &[&str] = &["media_stream_declared"];
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Declared(_) => "media_stream_declared",
+        }
+    }
+
+    fn body(&self) -> String {
+        match self {
+            Self::Declared(body) => text(body),
+        }
+    }
+
+    fn parse(name: &str, body: &str) -> Result<Option<Self>, serde_json::Error> {
+        Ok(Some(match name {
+            "media_stream_declared" => Self::Declared(serde_json::from_str(body)?),
+            _ => return Ok(None),
+        }))
     }
 }

@@ -1,0 +1,176 @@
+//! The registry of the kinds of stream whose folds all live in memory: principals' standing, API keys, schedules, webhooks,
+//! media streams, hooks, machines. A kind is added here by its line.
+
+use uuid::Uuid;
+
+use crate::api_key::ApiKey;
+use crate::hook::Hook;
+use crate::ids::{ApplicationNumber, Head, OrganizationNumber, StreamId, StreamKind};
+use crate::machine::Machine;
+use crate::media_stream::MediaStream;
+use crate::principal::Standing;
+use crate::schedule::Schedule;
+use crate::stream::{Envelope, Stream, StreamEvent, text};
+use crate::webhook::Webhook;
+
+/// A kind that is in the registry.
+pub trait Registered: Stream {
+    /// The fold, where it is of this kind.
+    fn of(stream: &AnyStream) -> Option<&Self>;
+    fn any(self) -> AnyStream;
+    fn event(event: Self::Event) -> AnyEvent;
+    /// The event, where it is of this kind.
+    fn event_of(event: &AnyEvent) -> Option<&Self::Event>;
+}
+
+/// Declares the kinds, each with the type of its fold.
+macro_rules! streams {
+    ($($kind:ident: $fold:ident,)*) => {
+        /// The fold of a stream of any kind.
+        #[derive(Debug, Clone, PartialEq)]
+        pub enum AnyStream {
+            $($kind(Box<$fold>),)*
+        }
+
+        /// An event of a stream of any kind.
+        #[derive(Debug, Clone, PartialEq)]
+        pub enum AnyEvent {
+            $($kind(<$fold as Stream>::Event),)*
+        }
+
+        $(impl Registered for $fold {
+            fn of(stream: &AnyStream) -> Option<&Self> {
+                if let AnyStream::$kind(fold) = stream { Some(fold) } else { None }
+            }
+
+            fn any(self) -> AnyStream {
+                AnyStream::$kind(Box::new(self))
+            }
+
+            fn event(event: Self::Event) -> AnyEvent {
+                AnyEvent::$kind(event)
+            }
+
+            fn event_of(event: &AnyEvent) -> Option<&Self::Event> {
+                if let AnyEvent::$kind(event) = event { Some(event) } else { None }
+            }
+        })*
+
+        impl AnyStream {
+            /// Which stream it is the fold of.
+            pub fn stream(&self) -> StreamId {
+                match self {
+                    $(Self::$kind(fold) => StreamId { kind: $fold::KIND, number: fold.number.into() },)*
+                }
+            }
+
+            pub fn id(&self) -> Uuid {
+                match self {
+                    $(Self::$kind(fold) => fold.id,)*
+                }
+            }
+
+            pub fn organization(&self) -> OrganizationNumber {
+                match self {
+                    $(Self::$kind(fold) => fold.organization,)*
+                }
+            }
+
+            /// The application in whose feed its events are.
+            pub fn application(&self) -> Option<ApplicationNumber> {
+                match self {
+                    $(Self::$kind(fold) => Stream::application(&**fold),)*
+                }
+            }
+
+            pub fn head(&self) -> Head {
+                match self {
+                    $(Self::$kind(fold) => fold.head,)*
+                }
+            }
+
+            pub fn head_mut(&mut self) -> &mut Head {
+                match self {
+                    $(Self::$kind(fold) => &mut fold.head,)*
+                }
+            }
+
+            /// The fold as its row keeps it; the head stands beside it.
+            pub fn state(&self) -> String {
+                match self {
+                    $(Self::$kind(fold) => text(fold),)*
+                }
+            }
+
+            /// Reads a row back; none for a kind that is not in the registry.
+            pub fn read(kind: StreamKind, state: &str, head: Head) -> Result<Option<Self>, serde_json::Error> {
+                Ok(match kind {
+                    $($fold::KIND => Some($fold { head, ..serde_json::from_str(state)? }.any()),)*
+                    _ => None,
+                })
+            }
+
+            /// The fold with one event more; none where the event is of another kind, or comes before the one that begins
+            /// the stream.
+            pub fn evolve(before: Option<Self>, event: &AnyEvent, envelope: &Envelope) -> Option<Self> {
+                match (before, event) {
+                    $(
+                        (None, AnyEvent::$kind(event)) => $fold::evolve(None, event, envelope).map($fold::any),
+                        (Some(Self::$kind(before)), AnyEvent::$kind(event)) => {
+                            $fold::evolve(Some(*before), event, envelope).map($fold::any)
+                        }
+                    )*
+                    _ => None,
+                }
+            }
+        }
+
+        impl AnyEvent {
+            /// Every type there is.
+            pub fn names() -> impl Iterator<Item = &'static str> {
+                [$(<$fold as Stream>::Event::NAMES,)*].into_iter().flatten().copied()
+            }
+
+            /// The kind of stream it belongs to.
+            pub fn kind(&self) -> StreamKind {
+                match self {
+                    $(Self::$kind(_) => $fold::KIND,)*
+                }
+            }
+
+            /// The type in the envelope.
+            pub fn name(&self) -> &'static str {
+                match self {
+                    $(Self::$kind(event) => event.name(),)*
+                }
+            }
+
+            /// The body as it is stored and hashed.
+            pub fn body(&self) -> String {
+                match self {
+                    $(Self::$kind(event) => event.body(),)*
+                }
+            }
+
+            /// Reads an event back; none for a type that is not of these streams.
+            pub fn parse(name: &str, body: &str) -> Result<Option<Self>, serde_json::Error> {
+                $(
+                    if let Some(event) = <$fold as Stream>::Event::parse(name, body)? {
+                        return Ok(Some(Self::$kind(event)));
+                    }
+                )*
+                Ok(None)
+            }
+        }
+    };
+}
+
+streams! {
+    Principal: Standing,
+    ApiKey: ApiKey,
+    Schedule: Schedule,
+    Webhook: Webhook,
+    MediaStream: MediaStream,
+    Hook: Hook,
+    Machine: Machine,
+}
