@@ -1,5 +1,5 @@
-//! The main surface, `/api/v1`: sessions as their applications' owners and their agents see them, what happened, and whatever an
-//! organization manages.
+//! The main surface, `/api/v1`: sessions as the owners of their applications and their agents see them, what happened, and
+//! whatever an organization manages.
 
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;

@@ -59,8 +59,8 @@ pub fn yaml(document: &OpenApi) -> String {
     format!("{}\n", text.trim_end())
 }
 
-/// The document's head; the operations come from the handlers. Tags are here for the order that readers meet them in; a surface
-/// may bring tags, schemes and schemas of its own too.
+/// The document's head; the operations come from the handlers. Tags are here for the order in which readers meet them; a
+/// surface may bring tags, schemes and schemas of its own.
 #[derive(utoipa::OpenApi)]
 #[openapi(
     info(

@@ -1,5 +1,5 @@
-//! The ways in over HTTP. A folder or file a surface, which says what it is as a [`Surface`](surface::Surface) on its routes; this
-//! one holds what they share, and the column that puts them together.
+//! The ways in over HTTP. A folder or file a surface, which says what it is as a [`Surface`](surface::Surface) on its routes;
+//! this one holds what they share, and the column that puts them together.
 
 mod agents;
 mod api;

@@ -1,5 +1,6 @@
 //! What is known of a connection: in which state it is, until when it may stay there, and who still works for its request.
-//! The listener's stream asks it at every read; the requests that come in by it tell it when they begin and when they are over.
+//! The listener's stream asks it at every read; the requests that come in by it tell it when they begin and when they are
+//! over.
 
 mod body;
 

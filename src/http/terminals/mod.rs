@@ -21,16 +21,13 @@ use axum::http::request::Parts;
 use chrono::SecondsFormat;
 use serde::Serialize;
 use utoipa::ToSchema;
-use utoipa::openapi::OpenApi;
 use uuid::Uuid;
 
 use super::problem::Problem;
 use super::{App, extract};
-use crate::auth;
 use sessiond_core::Time;
 use sessiond_core::caller::Caller;
 use sessiond_core::ids::PrincipalNumber;
-use sessiond_core::scope::Scope;
 
 /// What every success is wrapped in.
 #[derive(Serialize, ToSchema)]

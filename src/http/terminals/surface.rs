@@ -1,16 +1,23 @@
 //! What the terminal surface is: its value, its routes, and what the document says of it.
 
 use axum::Json;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use futures_util::future::BoxFuture;
+use serde::Serialize;
+use sessiond_core::Time;
+use sessiond_core::caller::Caller;
+use sessiond_core::scope::Scope;
+use utoipa::ToSchema;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
-use utoipa::openapi::{Ref, RefOr, Schema};
+use utoipa::openapi::{OpenApi, Ref, RefOr, Schema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::*;
+use crate::auth;
 use crate::http::surface::{Authentication, Errors, Fault, LimitHeaders, PLAIN, Routes, Surface};
 use crate::limits::Left;
 
@@ -114,7 +121,7 @@ fn describe(document: &mut OpenApi) {
     for (envelope, schema) in &mut components.schemas {
         let inner = envelope.strip_prefix("Success_").filter(|inner| names.iter().any(|name| name == inner));
         if let (Some(inner), RefOr::T(Schema::Object(object))) = (inner, schema) {
-            object.properties.insert("data".to_owned(), Ref::from_schema_name(inner).into());
+            object.properties.insert("data".into(), Ref::from_schema_name(inner).into());
             object.description = None;
         }
     }
