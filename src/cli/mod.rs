@@ -2,8 +2,8 @@
 
 mod credentials;
 mod descriptors;
-mod door;
 pub mod fill;
+mod listener;
 mod place;
 mod print;
 pub mod serve;

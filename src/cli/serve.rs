@@ -1,4 +1,4 @@
-//! `sessiond serve`: puts the house together, opens the door, and closes it in order.
+//! `sessiond serve`: puts the house together, listens, and stops in order.
 
 use std::fs::File;
 use std::net::SocketAddr;
@@ -15,8 +15,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::descriptors;
-use super::door::{Behind, Door};
 use super::fill::fill;
+use super::listener::{Behind, Listener};
 use super::tls::Tls;
 use super::{credentials, place};
 use crate::auth::Auth;
@@ -26,7 +26,7 @@ use crate::config::names::Names;
 use crate::config::{Config, database_file, doubts};
 use crate::directory::{Chosen, Directory, Founded, Plan};
 use crate::gate::Gate;
-use crate::http::connection::Doorway;
+use crate::http::connection::Listening;
 use crate::http::health::Progress;
 use crate::http::{self, App, Shared};
 use crate::issuers::Issuers;
@@ -43,7 +43,7 @@ use crate::{logs, meter, scheduler};
 /// Connections that may ask for /metrics at the same time.
 const METRICS_READERS: usize = 64;
 
-/// Everything behind the door.
+/// Everything behind the listeners.
 pub struct House {
     pub gate: Arc<Gate>,
     pub sessions: Arc<Sessions>,
@@ -206,12 +206,14 @@ pub struct Running {
     pub metrics_address: Option<SocketAddr>,
     pub public_url: Arc<str>,
     pub house: House,
+    /// What handlers work with.
+    pub app: App,
     tls: Option<Arc<Tls>>,
     limits: Arc<Limits>,
     stopping: CancellationToken,
-    /// Cancelled when the door is closed: until then, whoever is inside may wait for the background tasks.
+    /// Cancelled when nobody listens any more: until then, whoever is inside may wait for the background tasks.
     closed: CancellationToken,
-    doors: Vec<JoinHandle<()>>,
+    listeners: Vec<JoinHandle<()>>,
     errands: Vec<JoinHandle<()>>,
     terminals: Arc<Terminals>,
     scheduler: scheduler::Jobs,
@@ -233,28 +235,28 @@ pub async fn start_with(
     let tls = Tls::new(&config)?.map(Arc::new);
     config.database = place::real(&config.database)?;
     let lock = place::lock(&config.database)?;
-    let listener = listen(config.listen).await?;
-    let address = listener.local_addr()?;
+    let socket = listen(config.listen).await?;
+    let address = socket.local_addr()?;
     let (stopping, closed) = (CancellationToken::new(), CancellationToken::new());
-    // Whatever fails from here on, and whoever stops waiting for the start, closes the doors.
+    // Whatever fails from here on, and whoever stops waiting for the start, closes the listeners.
     let starting = stopping.clone().drop_guard();
-    // Before the first door, which counts what comes to it.
+    // Before the first listener, which counts what comes to it.
     let metrics = match config.metrics_listen {
         Some(address) => Some((listen(address).await?, meter::install()?)),
         None => None,
     };
     tracing::info!(%address, "starting: /livez and /readyz answer");
     let (head, idle) = (config.head_timeout, config.idle_timeout);
-    let door = |name, listener, behind, tls, limit| {
-        let doorway = Arc::new(Doorway::new(name, head, idle));
-        let door = Door { listener, behind, tls, limit, doorway, stopping: stopping.clone() };
-        vital("door", door.open())
+    let listener = |name, socket, behind, tls, limit| {
+        let shared = Arc::new(Listening::new(name, head, idle));
+        let listener = Listener { socket, behind, tls, limit, shared, stopping: stopping.clone() };
+        vital("door", listener.run())
     };
     // Open from now on: a million sessions take seconds, and whoever watches over the service is to see that it lives.
     let progress = Arc::new(Progress::default());
     let behind = Behind::new(http::health::starting(progress.clone()));
     let places = descriptors::connections(config.max_connections);
-    let mut doors = vec![door("main", listener, behind.clone(), tls.clone(), places)];
+    let mut listeners = vec![listener("main", socket, behind.clone(), tls.clone(), places)];
     let house = House::open(&config, clock.clone(), &progress).await?;
     let sender = Sender::new(&config).context("cannot set up webhooks")?;
     // Last of what can fail: credentials are shown once, and a start that fails shows none.
@@ -285,11 +287,11 @@ pub async fn start_with(
     let (sessions, directory) = (house.sessions.clone(), house.directory.clone());
     let (lines, board) = (house.lines.clone(), house.board.clone());
     let scheduler = scheduler::start(sessions, directory, limits.clone(), lines, board, &config).await?;
-    let metrics_address = metrics.as_ref().map(|(listener, _)| listener.local_addr()).transpose()?;
-    behind.comes(http::router(app.clone()));
-    if let Some((listener, handle)) = metrics {
-        let behind = Behind::new(http::metrics::router(app, handle));
-        doors.push(door("metrics", listener, behind, None, METRICS_READERS));
+    let metrics_address = metrics.as_ref().map(|(socket, _)| socket.local_addr()).transpose()?;
+    behind.comes(http::router(app.clone(), http::column()));
+    if let Some((socket, handle)) = metrics {
+        let behind = Behind::new(http::metrics::router(app.clone(), handle));
+        listeners.push(listener("metrics", socket, behind, None, METRICS_READERS));
     }
     starting.disarm();
     let running = Running {
@@ -297,11 +299,12 @@ pub async fn start_with(
         metrics_address,
         public_url,
         house,
+        app,
         tls,
         limits,
         stopping,
         closed,
-        doors,
+        listeners,
         errands,
         terminals,
         scheduler,
@@ -343,12 +346,12 @@ impl Running {
         }
     }
 
-    /// Closes the door, lets what is inside finish, writes everything down.
+    /// Stops listening, lets what is inside finish, writes everything down.
     pub async fn stop(self) {
         self.stopping.cancel();
         self.terminals.stop().await;
-        for door in self.doors {
-            door.await.ok();
+        for listener in self.listeners {
+            listener.await.ok();
         }
         self.closed.cancel();
         self.scheduler.stop().await;

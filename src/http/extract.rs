@@ -13,9 +13,10 @@ use sessiond_core::session::Refusal;
 use utoipa::openapi::{Content, OpenApi, RefOr, Required, Schema};
 use uuid::Uuid;
 
-use super::guard::TooSlow;
+use super::limits_layer::TooSlow;
 use super::problem::Problem;
-use super::{App, BODY, idempotency, unknown};
+use super::surface::{Authentication, LetIn, Surface};
+use super::{App, idempotency, unknown};
 use crate::limits::{NotRead, Sender};
 use crate::sessions::AGENT_SCOPES;
 
@@ -33,6 +34,8 @@ pub struct Person(pub Caller, pub Uuid);
 pub struct Agent(pub Caller);
 /// As [`Agent`], or the token of a session that has ended, which may still learn why.
 pub struct AgentOrEnded(pub Caller);
+/// Whoever the surface's own authentication lets in.
+pub struct Admitted(pub Caller);
 
 /// Who asks. A token for one application's gateway is for that alone (RFC 8707).
 async fn caller_of(parts: &Parts, app: &App) -> Result<Caller, Problem> {
@@ -47,18 +50,22 @@ fn for_all_of_it(caller: Caller) -> Result<Caller, Problem> {
 }
 
 async fn with_any(parts: &Parts, app: &App, scopes: &[Scope]) -> Result<Caller, Problem> {
-    allowed(parts, app, app.auth.caller(parts).await?, scopes).await
+    understood(parts, app, allowed(app.auth.caller(parts).await?, scopes)?).await
 }
 
 /// A caller that has one of these scopes, however it presented itself.
-pub async fn allowed(parts: &Parts, app: &App, caller: Caller, scopes: &[Scope]) -> Result<Caller, Problem> {
+pub fn allowed(caller: Caller, scopes: &[Scope]) -> Result<Caller, Problem> {
     let caller = not_ended(for_all_of_it(caller)?)?;
-    if scopes.iter().any(|scope| caller.scopes.has(*scope)) {
-        unknown::understood(parts)?;
-        idempotency::caller_of(parts, app, caller).await
-    } else {
-        Err(Problem::forbidden(scopes))
+    match scopes.iter().any(|scope| caller.scopes.has(*scope)) {
+        true => Ok(caller),
+        false => Err(Problem::forbidden(scopes)),
     }
+}
+
+/// A caller who may ask this, once it is clear what was asked.
+async fn understood(parts: &Parts, app: &App, caller: Caller) -> Result<Caller, Problem> {
+    unknown::understood(parts)?;
+    idempotency::caller_of(parts, app, caller).await
 }
 
 /// A key that manages keeps no sessions alive: for that it must be an agent's.
@@ -148,8 +155,21 @@ impl FromRequestParts<App> for AgentOrEnded {
             return Err(Problem::forbidden(&AGENT_SCOPES));
         }
         keeps_sessions(&caller)?;
-        unknown::understood(parts)?;
-        idempotency::caller_of(parts, app, caller).await.map(Self)
+        understood(parts, app, caller).await.map(Self)
+    }
+}
+
+impl FromRequestParts<App> for Admitted {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let caller = match Surface::of(&parts.extensions).authentication {
+            Authentication::Admitted(check) => Some(check(app, parts).await?),
+            Authentication::First(_) => parts.extensions.get().map(|LetIn(caller)| caller.clone()),
+            Authentication::Handlers => None,
+        };
+        let caller = caller.ok_or_else(|| Problem::unauthorized(None))?;
+        understood(parts, app, caller).await.map(Self)
     }
 }
 
@@ -243,10 +263,6 @@ pub fn describe(document: &mut OpenApi) {
     }
 }
 
-/// How much the body of a request may be, where it is not [`BODY`]; an extension that its route adds.
-#[derive(Debug, Clone, Copy)]
-pub struct Largest(pub usize);
-
 /// The whole body of a request whose sender is known, as far as it is allowed to go.
 pub async fn body_bytes(request: Request, app: &App) -> Result<Bytes, Problem> {
     let (parts, body) = request.into_parts();
@@ -257,9 +273,8 @@ pub async fn body_bytes(request: Request, app: &App) -> Result<Bytes, Problem> {
 }
 
 /// The same, where nobody has taken it before.
-pub async fn body_of(route: &Extensions, body: body::Body, app: &App) -> Result<Bytes, Problem> {
-    let largest = route.get().copied().unwrap_or(Largest(BODY));
-    read_body(body, app, largest, Sender::Known).await
+pub async fn body_of(extensions: &Extensions, body: body::Body, app: &App) -> Result<Bytes, Problem> {
+    read_body(body, app, Surface::of(extensions).body_limit, Sender::Known).await
 }
 
 /// The body of somebody of whom nobody knows yet who it is.
@@ -268,14 +283,9 @@ pub async fn body_of_stranger(request: Request, app: &App) -> Result<Bytes, Prob
 }
 
 /// Largest body that is looked at before it is known from whom it comes.
-pub const STRANGERS: Largest = Largest(16 << 10);
+pub const STRANGERS: usize = 16 << 10;
 
-async fn read_body(
-    body: body::Body,
-    app: &App,
-    Largest(most): Largest,
-    from: Sender,
-) -> Result<Bytes, Problem> {
+async fn read_body(body: body::Body, app: &App, most: usize, from: Sender) -> Result<Bytes, Problem> {
     app.limits.bodies.read(body, most, from).await.map_err(|reason| match reason {
         NotRead::Broken(error) if TooSlow::is_behind(&error) => TooSlow::answer(),
         NotRead::Broken(_) => {

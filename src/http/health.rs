@@ -15,11 +15,26 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use url::form_urlencoded;
 use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
+use super::App;
+use super::document::yaml;
 use super::problem::Problem;
+use super::surface::{PLAIN, Routes, Surface};
 use super::words::PlainText;
-use super::{App, yaml};
 use crate::sessions::Job;
+
+/// What is below no prefix of another surface.
+static SERVICE: Surface = Surface { prefixes: &[""], ..PLAIN };
+/// Whoever watches over the service must get through whatever happens.
+static PROBES: Surface = Surface { limits: false, ..SERVICE };
+
+pub fn surface() -> Routes {
+    Routes::of(&SERVICE, OpenApiRouter::new())
+        .with(&PROBES, OpenApiRouter::new().routes(routes!(live)).routes(routes!(ready)))
+        .with_later(&SERVICE, |_, all| documents(&all.document))
+}
 
 /// How long the writer may take to say that it is well.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -182,7 +197,7 @@ const PROBLEMS: &str = include_str!("../../docs/problems.md");
 
 /// The document at the places where clients look for it, written once, and the page about problems: for everybody, because
 /// some of them are about having no credential.
-pub fn documents(document: &OpenApi) -> Router<App> {
+fn documents(document: &OpenApi) -> Router<App> {
     let yaml = Bytes::from(yaml(document));
     let json = Bytes::from(document.to_pretty_json().unwrap_or_default());
     let serve = |media_type: &'static str, bytes: Bytes| {

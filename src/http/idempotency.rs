@@ -21,8 +21,8 @@ use utoipa::openapi::schema::Type;
 use utoipa::openapi::{Header, HeaderBuilder, ObjectBuilder, OpenApi, RefOr, Required};
 
 use super::App;
+use super::document::Surfaces;
 use super::extract;
-use super::family::Family;
 use super::problem::Problem;
 
 static KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -47,7 +47,7 @@ struct Keyed {
 /// Takes hold of requests with a key, and says of answers that they are those of before.
 pub async fn layer(request: Request, next: Next) -> Response {
     let writes = [Method::POST, Method::DELETE].contains(request.method());
-    let keyed = request.headers().contains_key(&KEY) && Family::takes_keys(request.uri().path());
+    let keyed = request.headers().contains_key(&KEY);
     if !writes || !keyed {
         return next.run(request).await;
     }
@@ -188,10 +188,8 @@ fn write_plainly(value: &Value, plain: &mut Vec<u8>) {
 // ---- the document ----
 
 /// Adds the header to every operation it is for, and to its answers the one that says that they are those of before.
-pub fn describe(document: &mut OpenApi) {
-    // A preview changes nothing.
-    let writing = |path: &str| Family::takes_keys(path) && !path.ends_with("/preview");
-    for (_, item) in document.paths.paths.iter_mut().filter(|(path, _)| writing(path)) {
+pub fn describe(document: &mut OpenApi, surfaces: &Surfaces) {
+    for (_, item) in document.paths.paths.iter_mut().filter(|(path, _)| surfaces.at(path).idempotency) {
         for operation in [&mut item.post, &mut item.delete].into_iter().flatten() {
             operation.parameters.get_or_insert_default().push(RefOr::T(parameter()));
             for (status, answer) in &mut operation.responses.responses {

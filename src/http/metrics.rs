@@ -13,7 +13,7 @@ use metrics::gauge;
 use metrics_exporter_prometheus::PrometheusHandle;
 use url::Url;
 
-use super::{App, frame};
+use super::{App, request_layer, surface};
 use crate::config::Config;
 use crate::meter;
 
@@ -27,7 +27,7 @@ pub fn router(app: App, handle: PrometheusHandle) -> Router {
         ([(header::CONTENT_TYPE, media_type)], handle.render()).into_response()
     };
     let secure = axum::middleware::map_response(async |mut response: Response| {
-        frame::secure(response.headers_mut(), false);
+        request_layer::secure(response.headers_mut(), surface::PLAIN.security_headers, false);
         response
     });
     let names = Names::new(&app.config);

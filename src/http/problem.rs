@@ -13,11 +13,12 @@ use utoipa::openapi::extensions::Extensions;
 use utoipa::openapi::response::Response as Answer;
 use utoipa::openapi::schema::{Object, Type};
 use utoipa::openapi::security::SecurityRequirement;
-use utoipa::openapi::{Content, Header, HeaderBuilder, OpenApi, Ref, RefOr, ResponseBuilder};
+use utoipa::openapi::{Content, HeaderBuilder, OpenApi, Ref, RefOr, ResponseBuilder};
 use uuid::Uuid;
 
-use super::family::Family;
+use super::document::Surfaces;
 use super::shared;
+use super::surface::Surface;
 use crate::auth::NothingGenuine;
 use crate::error::Error;
 use crate::meter;
@@ -85,7 +86,7 @@ pub struct ProblemBody {
     pub reason: Option<&'static str>,
 }
 
-/// Marks a response as a problem, so that its shape can follow the path, and its media type the request's `Accept`.
+/// Marks a response as a problem, so that its shape can follow the surface, and its media type the request's `Accept`.
 #[derive(Clone)]
 pub struct IsProblem {
     pub code: &'static str,
@@ -194,71 +195,56 @@ const ANYWHERE: [(u16, &str); 12] = [
 ];
 
 /// Adds to a document what any operation may answer, and to its errors the media type they have for those who accept it.
-pub fn describe(document: &mut OpenApi) {
+pub fn describe(document: &mut OpenApi, surfaces: &Surfaces) {
     for (path, operation) in shared::operations(document) {
-        let family = Family::of(path);
+        let surface = surfaces.at(path);
         // Those without are for whoever watches over the service, and have no limits.
         if operation.security.as_ref().is_some_and(|all| all != &[SecurityRequirement::default()]) {
-            let reference = Ref::from_response_name(default_name(family));
+            let reference = Ref::from_response_name(default_name(surface));
             operation.responses.responses.insert("default".to_owned(), reference.into());
         }
         for response in operation.responses.responses.values_mut() {
             let RefOr::T(response) = response else { continue };
-            complete(response, family);
+            complete(response, surface);
         }
     }
     let components = document.components.get_or_insert_default();
-    for family in Family::ALL {
-        components.responses.insert(default_name(family), RefOr::T(anywhere(family)));
+    for surface in surfaces.all() {
+        components.responses.insert(default_name(surface), RefOr::T(anywhere(surface)));
     }
 }
 
-fn default_name(family: Family) -> String {
-    format!("{}Default", family.prefix())
+fn default_name(surface: &Surface) -> String {
+    format!("{}Default", surface.name)
 }
 
 /// The default answer of a surface; `x-statuses` says for programs which ones it stands for.
-fn anywhere(family: Family) -> Answer {
+fn anywhere(surface: &Surface) -> Answer {
     let list: Vec<_> = ANYWHERE.iter().map(|(status, text)| format!("- {status}: {text}")).collect();
     let description = format!("What any operation may answer:\n\n{}.", list.join(";\n"));
     let statuses = ANYWHERE.map(|(status, _)| status);
     let mut response = ResponseBuilder::new()
         .description(description)
-        .content("application/json", Content::new(Some(Ref::from_schema_name(family.error_schema()))))
+        .content("application/json", Content::new(Some(Ref::from_schema_name(surface.errors.schema))))
         .extensions(Some(Extensions::from_iter([("x-statuses", statuses.to_vec())])))
         .build();
-    complete(&mut response, family);
+    complete(&mut response, surface);
     response
 }
 
 /// Adds what the answers of a surface have in common.
-fn complete(response: &mut Answer, family: Family) {
-    if family == Family::Terminals {
-        response.headers.extend(limits());
+fn complete(response: &mut Answer, surface: &Surface) {
+    for (name, description) in surface.limit_headers.iter().flat_map(|own| own.documented) {
+        let header = HeaderBuilder::new()
+            .schema(Some(Object::with_type(Type::Integer)))
+            .description(Some(*description))
+            .build();
+        response.headers.insert((*name).to_owned(), RefOr::T(header));
     }
     let json = response.content.get("application/json").cloned();
     if let Some(json) = json.filter(is_problem) {
         response.content.insert(MEDIA_TYPE.to_owned(), json);
     }
-}
-
-/// What the terminal surface says of its limits on every answer.
-fn limits() -> impl Iterator<Item = (String, RefOr<Header>)> {
-    let headers = [
-        (
-            "X-RateLimit-Limit",
-            "Requests this credential may make in a second; on 401, failures that an address may have at once. Absent \
-             where there is no limit.",
-        ),
-        ("X-RateLimit-Remaining", "How many of them are left."),
-        ("X-RateLimit-Reset", "When all of them are there again; seconds since 1970."),
-    ];
-    headers.into_iter().map(|(name, description)| {
-        let header = HeaderBuilder::new()
-            .schema(Some(Object::with_type(Type::Integer)))
-            .description(Some(description));
-        (name.to_owned(), RefOr::T(header.build()))
-    })
 }
 
 fn is_problem(content: &RefOr<Content>) -> bool {

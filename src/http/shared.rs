@@ -8,7 +8,8 @@ use serde::Serialize;
 use utoipa::openapi::path::{Operation, Parameter, ParameterIn};
 use utoipa::openapi::{Components, Header, OpenApi, PathItem, Ref, RefOr};
 
-use super::family::Family;
+use super::document::Surfaces;
+use super::surface::Surface;
 
 /// What answers that several operations give are called, by what they say.
 const ANSWERS: [(&str, &str); 40] = [
@@ -88,11 +89,11 @@ pub fn parameter<'a>(document: &'a OpenApi, one: &'a RefOr<Parameter>) -> Option
 }
 
 /// Moves into the components what is said more than once.
-pub fn describe(document: &mut OpenApi) {
+pub fn describe(document: &mut OpenApi, surfaces: &Surfaces) {
     let mut components = document.components.take().unwrap_or_default();
-    share_headers(document, &mut components);
-    share_answers(document, &mut components);
-    share_parameters(document, &mut components);
+    share_headers(document, &mut components, surfaces);
+    share_answers(document, &mut components, surfaces);
+    share_parameters(document, &mut components, surfaces);
     share_within_paths(document);
     document.components = Some(components);
 }
@@ -102,17 +103,17 @@ pub fn describe(document: &mut OpenApi) {
 struct Said(BTreeMap<String, (usize, BTreeSet<&'static str>)>);
 
 impl Said {
-    fn count(&mut self, thing: &impl Serialize, family: Family) {
-        let (times, families) = self.0.entry(text(thing)).or_default();
+    fn count(&mut self, thing: &impl Serialize, surface: &Surface) {
+        let (times, names) = self.0.entry(text(thing)).or_default();
         *times += 1;
-        families.insert(family.prefix());
+        names.insert(surface.name);
     }
 
     /// What the name of a thing begins with, if it is said more than once: the surface, if it is one's alone.
     fn prefix(&self, thing: &impl Serialize) -> Option<&'static str> {
-        let (times, families) = self.0.get(&text(thing))?;
-        match (times, families.first()) {
-            (2.., Some(only)) if families.len() == 1 => Some(only),
+        let (times, names) = self.0.get(&text(thing))?;
+        match (times, names.first()) {
+            (2.., Some(only)) if names.len() == 1 => Some(only),
             (2.., _) => Some(""),
             _ => None,
         }
@@ -137,10 +138,10 @@ fn move_to<T: Clone + Serialize>(
     }
 }
 
-fn share_headers(document: &mut OpenApi, components: &mut Components) {
+fn share_headers(document: &mut OpenApi, components: &mut Components, surfaces: &Surfaces) {
     let mut said = Said::default();
     for (path, header) in headers(document) {
-        said.count(&header.1, Family::of(path));
+        said.count(&header.1, surfaces.at(path));
     }
     for (_, (name, header)) in headers(document) {
         if said.prefix(header).is_some() {
@@ -162,11 +163,11 @@ fn headers(document: &mut OpenApi) -> impl Iterator<Item = (&str, NamedHeader<'_
     })
 }
 
-fn share_answers(document: &mut OpenApi, components: &mut Components) {
+fn share_answers(document: &mut OpenApi, components: &mut Components, surfaces: &Surfaces) {
     let mut said = Said::default();
     for (path, operation) in operations(document) {
         for answer in operation.responses.responses.values() {
-            said.count(answer, Family::of(path));
+            said.count(answer, surfaces.at(path));
         }
     }
     for (_, operation) in operations(document) {
@@ -180,11 +181,11 @@ fn share_answers(document: &mut OpenApi, components: &mut Components) {
     }
 }
 
-fn share_parameters(document: &mut OpenApi, components: &mut Components) {
+fn share_parameters(document: &mut OpenApi, components: &mut Components, surfaces: &Surfaces) {
     let mut said = Said::default();
     for (path, operation) in operations(document) {
         for one in operation.parameters.iter().flatten() {
-            said.count(one, Family::of(path));
+            said.count(one, surfaces.at(path));
         }
     }
     for (_, operation) in operations(document) {

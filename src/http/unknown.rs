@@ -16,7 +16,7 @@ use utoipa::openapi::schema::{AdditionalProperties, ArrayItems};
 use utoipa::openapi::security::SecurityRequirement;
 use utoipa::openapi::{Content, OpenApi, PathItem, Ref, RefOr, ResponseBuilder, Schema};
 
-use super::family::Family;
+use super::document::Surfaces;
 use super::problem::Problem;
 use super::shared;
 
@@ -194,8 +194,8 @@ fn hint(name: &str, known: &[&str]) -> String {
 }
 
 /// Says in a document that an operation refuses what it does not know.
-pub fn describe(document: &mut OpenApi) {
-    describe_queries(document);
+pub fn describe(document: &mut OpenApi, surfaces: &Surfaces) {
+    describe_queries(document, surfaces);
     close_choices(document);
 }
 
@@ -253,14 +253,14 @@ fn name_references(schema: &RefOr<Schema>, names: &mut BTreeSet<String>) {
 }
 
 /// Of the others the default answer says it.
-fn describe_queries(document: &mut OpenApi) {
+fn describe_queries(document: &mut OpenApi, surfaces: &Surfaces) {
     let nobody = [SecurityRequirement::default()];
     for (path, operation) in shared::operations(document) {
         let open = operation.security.as_ref().is_some_and(|security| security == &nobody);
         if !open || operation.operation_id.as_ref().is_some_and(|id| is_lenient(id, Part::Query)) {
             continue;
         }
-        let content = Content::new(Some(Ref::from_schema_name(Family::of(path).error_schema())));
+        let content = Content::new(Some(Ref::from_schema_name(surfaces.at(path).errors.schema)));
         let refused = ResponseBuilder::new()
             .description("The query says something that is not known here; the message names it.")
             .content("application/json", content)

@@ -159,8 +159,12 @@ pub fn router<S: Clone + Send + Sync + 'static>(gateway: Arc<Gateway>) -> Router
         .merge(ways_of_one("/mcp/{application}", Way::Streamable))
         .merge(ways_of_one("/mcp/{application}/sse", Way::Wire))
         .merge(ways_of_one("/mcp/{application}/messages", Way::Message))
-        .merge(metadata::router())
         .with_state(gateway)
+}
+
+/// The documents about the gateway, for whoever has no token yet.
+pub fn documents<S: Clone + Send + Sync + 'static>(gateway: Arc<Gateway>) -> Router<S> {
+    metadata::router().with_state(gateway)
 }
 
 /// What an endpoint is.

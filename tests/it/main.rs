@@ -40,6 +40,7 @@ mod service;
 mod starting;
 mod store;
 mod support;
+mod surface;
 mod terminal;
 mod terminals;
 mod tls;

@@ -300,6 +300,38 @@ fn no_file_of_the_rules_looks_into_one_that_looks_into_it() {
     assert!(uses.is_empty(), "a circle: {uses:#?}");
 }
 
+/// The files of `http/` that read the path of a request, how often, and for what. None does to find out on which surface it is:
+/// that is a value (`http/surface.rs`), found by the router.
+const READERS: &[(&str, usize, &str)] = &[
+    ("agents/read.rs", 1, "`Link` names the next page at the path that was asked"),
+    ("history.rs", 1, "`Link` likewise"),
+    ("revocations/mod.rs", 1, "`Link` likewise"),
+    ("idempotency.rs", 1, "the fingerprint of a request holds what it was for"),
+    ("request_layer.rs", 2, "the log says what was asked"),
+];
+
+#[test]
+fn no_surface_is_told_apart_by_looking_at_a_path() {
+    let source = root().join("src/http");
+    let mut found = BTreeMap::new();
+    for path in files("src/http", "rs") {
+        let words = tokens(&std::fs::read_to_string(&path).unwrap());
+        // `error.path()` is where in a body something is wrong.
+        let reads = |at: &[String]| {
+            at[0] != "error"
+                && at[1] == "."
+                && ["path", "path_and_query"].contains(&at[2].as_str())
+                && at[3] == "{"
+        };
+        let count = words.windows(4).filter(|at| reads(at)).count();
+        if count > 0 {
+            found.insert(path.strip_prefix(&source).unwrap().to_str().unwrap().to_owned(), count);
+        }
+    }
+    let allowed = READERS.iter().map(|(file, count, _)| ((*file).to_owned(), *count)).collect();
+    assert_eq!(found, allowed, "who reads the path of a request: let its surface say what it needs");
+}
+
 #[test]
 fn the_reader_of_paths_finds_a_breach_however_it_is_written() {
     let breaches = |file: &str, source: &str| breaches(Path::new(file), source).len();

@@ -1,5 +1,6 @@
 //! What is known of a connection: in which state it is, until when it may stay there, and who still works for its request.
-//! The door's stream asks it at every read; the requests that come in by it tell it when they begin and when they are over.
+//! The listener's stream asks it at every read; the requests that come in by it tell it when they begin and when they are
+//! over.
 
 mod body;
 
@@ -29,8 +30,8 @@ const THROWN_AWAY: u64 = 64 << 10;
 const LINGERED: u64 = 8 << 20;
 const LINGER: Duration = Duration::from_secs(5);
 
-/// What the connections of one door have in common.
-pub struct Doorway {
+/// What the connections of one listener have in common.
+pub struct Listening {
     /// How long a client may take for a handshake, and for the head of a request.
     head: Duration,
     /// How long a connection is kept between two requests.
@@ -56,8 +57,8 @@ enum Phase {
     Upgraded,
 }
 
-impl Doorway {
-    /// A door by this name in what is measured.
+impl Listening {
+    /// A listener by this name in what is measured.
     pub fn new(name: &'static str, head: Duration, idle: Duration) -> Self {
         let announced = HeaderValue::try_from(format!("timeout={}", idle.as_secs()));
         let state = |state| gauge!(meter::CONNECTIONS, "door" => name, "state" => state);
@@ -100,7 +101,7 @@ impl Doorway {
 /// One connection; an extension of the requests that come in by it.
 pub struct Connection {
     pub peer: SocketAddr,
-    doorway: Arc<Doorway>,
+    shared: Arc<Listening>,
     state: Mutex<State>,
     /// Somebody who is not known yet would say more than may be listened to.
     exhausted: Notify,
@@ -136,12 +137,12 @@ enum Read {
 }
 
 impl Connection {
-    pub fn new(peer: SocketAddr, doorway: Arc<Doorway>) -> Arc<Self> {
-        doorway.taken.increment(1);
-        doorway.gauge(Phase::New).increment(1);
+    pub fn new(peer: SocketAddr, shared: Arc<Listening>) -> Arc<Self> {
+        shared.taken.increment(1);
+        shared.gauge(Phase::New).increment(1);
         let state = State {
             phase: Phase::New,
-            until: Some(Instant::now() + doorway.head),
+            until: Some(Instant::now() + shared.head),
             begun: false,
             tail: [0; 3],
             turns: 0,
@@ -150,13 +151,13 @@ impl Connection {
             allowance: None,
             waits: None,
         };
-        Arc::new(Self { peer, doorway, state: Mutex::new(state), exhausted: Notify::new() })
+        Arc::new(Self { peer, shared, state: Mutex::new(state), exhausted: Notify::new() })
     }
 
     /// The handshake is over: the first head has as long again.
     pub fn shaken(&self) {
         let mut state = self.state.lock();
-        (state.until, state.begun) = (Some(Instant::now() + self.doorway.head), false);
+        (state.until, state.begun) = (Some(Instant::now() + self.shared.head), false);
     }
 
     /// When the connection has to be given up unless something happens.
@@ -166,7 +167,7 @@ impl Connection {
 
     /// No connection is silent for longer without being given up, whatever it waits for.
     pub fn longest(&self) -> Duration {
-        self.doorway.idle + LATER
+        self.shared.idle + LATER
     }
 
     /// Whether it is HTTP no more.
@@ -202,7 +203,7 @@ impl Connection {
             state.tail[2] = *byte;
         }
         match state.phase {
-            Phase::Idle if !state.begun => state.until = Some(Instant::now() + self.doorway.head),
+            Phase::Idle if !state.begun => state.until = Some(Instant::now() + self.shared.head),
             // A request that follows before the answer to the one before it is complete.
             Phase::Busy if !matches!(state.body, Read::Whole) => return,
             Phase::Upgraded => {
@@ -218,7 +219,7 @@ impl Connection {
     pub fn is_overdue(&self) {
         let state = self.state.lock();
         let which = usize::from(state.phase != Phase::New && !state.begun);
-        self.doorway.overdue[which].increment(1);
+        self.shared.overdue[which].increment(1);
     }
 
     /// Whether the other end may be in the middle of saying something.
@@ -247,8 +248,8 @@ impl Connection {
 
     fn turn_to(&self, state: &mut State, phase: Phase) {
         if state.phase != phase {
-            self.doorway.gauge(state.phase).decrement(1);
-            self.doorway.gauge(phase).increment(1);
+            self.shared.gauge(state.phase).decrement(1);
+            self.shared.gauge(phase).increment(1);
             state.phase = phase;
         }
     }
@@ -287,12 +288,12 @@ impl Connection {
         let stays = !closes && (whole || left.as_ref().is_some_and(|one| one.comes(THROWN_AWAY)));
         let headers = response.headers_mut();
         if stays {
-            headers.insert(KEEP_ALIVE, self.doorway.announced.clone());
+            headers.insert(KEEP_ALIVE, self.shared.announced.clone());
         } else {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         if let Some(left) = left.filter(|left| stays || left.was_promised()) {
-            let head = self.doorway.head;
+            let head = self.shared.head;
             let (most, within) = if stays { (THROWN_AWAY, head) } else { (LINGERED, head.min(LINGER)) };
             tokio::spawn(discard(left, most, within, turn.clone()));
         }
@@ -304,7 +305,7 @@ const KEEP_ALIVE: header::HeaderName = header::HeaderName::from_static("keep-ali
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.doorway.gauge(self.state.get_mut().phase).decrement(1);
+        self.shared.gauge(self.state.get_mut().phase).decrement(1);
     }
 }
 
@@ -326,7 +327,7 @@ impl Drop for Turn {
             return;
         }
         self.0.turn_to(&mut state, Phase::Idle);
-        let longest = if state.begun { self.0.doorway.head } else { self.0.longest() };
+        let longest = if state.begun { self.0.shared.head } else { self.0.longest() };
         state.until = Some(Instant::now() + longest);
     }
 }

@@ -23,10 +23,10 @@ use uuid::Uuid;
 
 use super::super::App;
 use super::super::extract::{body_of_stranger, read_object};
-use super::super::family::MediaError;
 use super::super::problem::Problem;
 use super::names::stream_made;
 use super::sessions::{name_taken, user_agent, viewer};
+use super::surface::MediaError;
 use crate::auth::Auth;
 use crate::error::Error;
 use crate::gate::Placed;

@@ -1,8 +1,8 @@
 //! The media surface: viewers of streams, for media servers and those who run them, in the words of OvenMediaEngine's REST
 //! API. What its parts share: how an answer looks, the names of a path, and the times.
 
-mod door;
 mod hooks;
+mod media_auth;
 mod names;
 mod reports;
 mod schema;
@@ -10,27 +10,28 @@ mod sessions;
 mod several;
 mod statistics;
 mod streams;
+mod surface;
 mod throughput;
 
-pub use door::{Media, door};
 pub use hooks::*;
 pub use reports::*;
 pub use sessions::*;
 pub use statistics::*;
 pub use streams::*;
+pub use surface::surface;
 pub use throughput::*;
 
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use utoipa::openapi::{HttpMethod, OpenApi, PathItem, RefOr, Required};
 
 use super::App;
-use super::family::{Family, MediaError};
+use super::extract::Admitted as Media;
 use super::problem::Problem;
 use crate::error::Error;
 use sessiond_core::Time;
+use surface::{MEDIA, MediaError};
 
 /// An answer with something in it. Members are in the order of their names.
 #[derive(Debug, Serialize)]
@@ -115,27 +116,11 @@ impl Refused {
 
 /// There is nothing at this path, or nothing for this method.
 fn nothing_there() -> Refused {
-    let message = Family::Media.nothing_there();
-    Refused::Thrown(Problem::new(StatusCode::NOT_FOUND, "not_found", message))
+    Refused::Thrown(MEDIA.nothing_there())
 }
 
 /// A time as the surface writes it: in the configured zone, milliseconds, with its offset.
 fn local(app: &App, time: Time) -> String {
     let local = time.with_timezone(&app.config.media_time_zone);
     local.to_rfc3339_opts(chrono::SecondsFormat::Millis, false)
-}
-
-/// Says of actions what routes cannot: they stand behind a colon in the last segment of a path. And of a session that
-/// nothing has to be said of it.
-pub fn describe(document: &mut OpenApi) {
-    let sessions = "/v1/vhosts/{vhost}/apps/{app}/streams/{stream}/sessions";
-    let session = format!("{sessions}/{{session}}");
-    let paths = &mut document.paths.paths;
-    if let Some(report) = paths.get_mut(&session).and_then(|item| item.post.take()) {
-        paths.insert(format!("{session}:report"), PathItem::new(HttpMethod::Post, report));
-    }
-    let create = paths.get_mut(sessions).and_then(|item| item.post.as_mut());
-    if let Some(RefOr::T(body)) = create.and_then(|create| create.request_body.as_mut()) {
-        body.required = Some(Required::False);
-    }
 }

@@ -13,12 +13,12 @@ use sessiond_core::media_stream::MediaStream;
 use sessiond_core::throughput::{Reading, Sample};
 
 use super::super::App;
-use super::super::family::MediaError;
 use super::super::problem::Problem;
 use super::super::words::ReadingWord;
 use super::names::{Names, missing, place_at, stream_at};
 use super::schema::OneOrMore;
 use super::several::{Each, MediaItem, Outcome, Several, at_most, many, one};
+use super::surface::MediaError;
 use super::{Media, MediaAnswer, Refused, nothing_there};
 use crate::error::Error;
 use crate::gate::Placed;

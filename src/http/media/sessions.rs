@@ -16,11 +16,11 @@ use sessiond_core::media_stream::{LONGEST_NAME, MediaStream, checked_segment};
 use sessiond_core::reason::Reason;
 
 use super::super::App;
-use super::super::family::MediaError;
 use super::super::problem::Problem;
 use super::names::{Names, session_to_end, stream_at, stream_made};
 use super::schema::OneOrMore;
 use super::several::{Each, MediaItem, Outcome, Several, at_most, many, one};
+use super::surface::MediaError;
 use super::{Made, MadeAnswer, Media, MediaAnswer, MediaDone, Refused, answer, done};
 use crate::error::Error;
 use crate::secret;

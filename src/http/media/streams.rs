@@ -7,9 +7,9 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::super::App;
-use super::super::family::MediaError;
 use super::super::problem::Problem;
 use super::names::{Names, place_at, stream_made};
+use super::surface::MediaError;
 use super::{Media, MediaAnswer, answer};
 use crate::gate::Placed;
 

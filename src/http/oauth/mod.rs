@@ -16,20 +16,34 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use url::form_urlencoded;
 use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 pub use discovery::*;
 pub use forms::TokenRequest;
 pub use tokens::*;
 
-use super::App;
 use super::extract::{body_bytes, body_of_stranger};
-use super::guard;
+use super::surface::{PLAIN, Routes, Surface};
+use super::{App, limits_layer};
 use crate::auth::NothingGenuine;
 use crate::config::names::Names;
 use crate::directory::Issued;
 use crate::error::Error;
 use crate::gate::Client;
+
+/// Clients authenticate as OAuth has it, and what they ask for takes effect anew each time.
+static OAUTH: Surface = Surface { prefixes: &["/oauth2"], ..PLAIN };
+
+pub fn surface() -> Routes {
+    let routes = OpenApiRouter::new()
+        .routes(routes!(token))
+        .routes(routes!(introspect))
+        .routes(routes!(revoke))
+        .routes(routes!(authorization_server));
+    Routes::of(&OAUTH, routes.merge(aliases().into()))
+}
 
 /// An access token.
 #[derive(Serialize, ToSchema)]
@@ -142,7 +156,7 @@ pub async fn token(State(app): State<App>, request: Request) -> Result<Response,
     let form = Form::read(request, &app, known.is_some()).await?;
     let client = authenticate(&app, known, &form).await?;
     if let Err(too_many) = app.limits.request(allowance(client)) {
-        return Ok(guard::limited(too_many));
+        return Ok(limits_layer::limited(too_many));
     }
     match form.one("grant_type") {
         Some("client_credentials") => {}

@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 use sessiond_core::machine::Machine;
 use utoipa::{IntoParams, ToSchema};
 
+use super::surface::TerminalError;
 use super::{Admin, Body, Id, MACHINE, Said, Success, User, id, seconds};
 use crate::directory::{ChangedMachine, MachineSecret, NewMachine};
 use crate::error::Error;
 use crate::http::App;
 use crate::http::extract::{Query, given};
-use crate::http::family::TerminalError;
 use crate::http::problem::Problem;
 use crate::terminal::ssh::{self, Pin};
 

@@ -6,12 +6,14 @@ mod machines;
 mod open;
 mod read;
 mod socket;
+mod surface;
 
 pub use logs::*;
 pub use machines::*;
 pub use open::*;
 pub use read::*;
-pub use socket::websocket;
+use socket::websocket;
+pub use surface::surface;
 
 use axum::extract::FromRequestParts;
 use axum::http::StatusCode;
@@ -19,16 +21,13 @@ use axum::http::request::Parts;
 use chrono::SecondsFormat;
 use serde::Serialize;
 use utoipa::ToSchema;
-use utoipa::openapi::{OpenApi, Ref, RefOr, Schema};
 use uuid::Uuid;
 
 use super::problem::Problem;
-use super::{App, extract, idempotency, unknown};
-use crate::auth;
+use super::{App, extract};
 use sessiond_core::Time;
 use sessiond_core::caller::Caller;
 use sessiond_core::ids::PrincipalNumber;
-use sessiond_core::scope::Scope;
 
 /// What every success is wrapped in.
 #[derive(Serialize, ToSchema)]
@@ -40,19 +39,6 @@ pub struct Success<T> {
 impl<T> Success<T> {
     pub fn of(data: T) -> Self {
         Self { success: true, data }
-    }
-}
-
-/// Lets each envelope of the document name what is in it, where it would describe that once more.
-pub fn describe(document: &mut OpenApi) {
-    let Some(components) = &mut document.components else { return };
-    let names: Vec<String> = components.schemas.keys().cloned().collect();
-    for (envelope, schema) in &mut components.schemas {
-        let inner = envelope.strip_prefix("Success_").filter(|inner| names.iter().any(|name| name == inner));
-        if let (Some(inner), RefOr::T(Schema::Object(object))) = (inner, schema) {
-            object.properties.insert("data".to_owned(), Ref::from_schema_name(inner).into());
-            object.description = None;
-        }
     }
 }
 
@@ -70,33 +56,15 @@ impl Said {
 }
 
 /// Whoever may open terminals: a person, by a key with the scope `terminal`, or a program.
-pub struct User(pub Caller);
+pub use extract::Admitted as User;
 /// The same, of those who manage the organization's machines: to see everybody's sessions is not enough.
 pub struct Admin(pub Caller);
-
-async fn user(parts: &Parts, app: &App) -> Result<Caller, Problem> {
-    let token = auth::bearer(&parts.headers).ok_or_else(|| Problem::unauthorized(None))?;
-    let caller = app.auth.presenting(parts, token).await?;
-    if !caller.scopes.has(Scope::Terminal) {
-        return Err(Problem::forbidden(&[Scope::Terminal]));
-    }
-    unknown::understood(parts)?;
-    idempotency::caller_of(parts, app, caller).await
-}
-
-impl FromRequestParts<App> for User {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        user(parts, app).await.map(Self)
-    }
-}
 
 impl FromRequestParts<App> for Admin {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let caller = user(parts, app).await?;
+        let User(caller) = User::from_request_parts(parts, app).await?;
         if caller.acts_for_organization() {
             return Ok(Self(caller));
         }

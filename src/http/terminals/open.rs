@@ -10,11 +10,11 @@ use sessiond_core::relation::Way;
 use utoipa::ToSchema;
 
 use super::read::visible;
+use super::surface::TerminalError;
 use super::{Admin, Body, Id, MACHINE, MachineView, SESSION, Said, Success, User, id, read_id, seconds};
 use crate::auth::ClientAddress;
 use crate::http::App;
 use crate::http::extract::given;
-use crate::http::family::TerminalError;
 use crate::http::problem::Problem;
 use crate::terminal::frame::{MOST, Size};
 use crate::terminal::{From as Origin, NotOpened};

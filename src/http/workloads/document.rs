@@ -9,18 +9,18 @@ use axum::routing::get;
 use serde_json::Value;
 use utoipa::openapi::OpenApi;
 
-use super::ROOT;
-use crate::http::family::Family;
-use crate::http::{App, yaml};
+use super::surface::{SCHEME, WORKLOADS};
+use crate::http::App;
+use crate::http::document::{Documented, yaml};
 
 /// The document of this surface alone.
-pub fn document(whole: &OpenApi) -> OpenApi {
-    let mut own = whole.clone();
+fn document(all: &Documented) -> OpenApi {
+    let mut own = all.document.clone();
     "sessiond: session manager".clone_into(&mut own.info.title);
     own.info.description = Some(
         "WebUI and task sessions: listed, logged, terminated, and reported by those who run them.".into(),
     );
-    own.paths.paths.retain(|path, _| path.starts_with(ROOT));
+    own.paths.paths.retain(|path, _| all.surfaces.at(path).name == WORKLOADS.name);
     own.tags.get_or_insert_default().retain(|tag| tag.name == "workloads");
     let used = used(&own);
     if let Some(components) = &mut own.components {
@@ -28,7 +28,7 @@ pub fn document(whole: &OpenApi) -> OpenApi {
         keep_used("responses", &mut components.responses, &used);
         keep_used("parameters", &mut components.parameters, &used);
         keep_used("headers", &mut components.headers, &used);
-        components.security_schemes.retain(|name, _| name == Family::Workloads.security());
+        components.security_schemes.retain(|name, _| name == SCHEME);
     }
     own
 }
@@ -60,8 +60,8 @@ fn used(document: &OpenApi) -> BTreeSet<String> {
 }
 
 /// The document where this surface's clients look for it: YAML, or JSON for those who accept that. Needs no key.
-pub fn documents(whole: &OpenApi) -> Router<App> {
-    let own = document(whole);
+pub fn documents(all: &Documented) -> Router<App> {
+    let own = document(all);
     let text = Bytes::from(yaml(&own));
     let json = Bytes::from(own.to_pretty_json().unwrap_or_default());
     let as_json = json.clone();

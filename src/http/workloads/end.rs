@@ -15,10 +15,10 @@ use sessiond_core::shown;
 use uuid::Uuid;
 
 use super::key::{Key, WorkId};
+use super::surface::WorkloadError;
 use super::{WorkloadSession, show};
 use crate::http::App;
 use crate::http::extract::Body;
-use crate::http::family::WorkloadError;
 use crate::http::problem::Problem;
 use crate::sessions::Ending;
 

@@ -3,6 +3,7 @@
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
+use futures_util::future::BoxFuture;
 use sessiond_core::caller::Caller;
 use sessiond_core::scope::Scope;
 use uuid::Uuid;
@@ -14,12 +15,11 @@ use crate::http::{App, extract};
 const HEADER: &str = "apikey";
 
 /// Whoever holds an API key with the scope `session`.
-pub struct Key(pub Caller);
+pub use crate::http::extract::Admitted as Key;
 
-impl FromRequestParts<App> for Key {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+/// The check of the surface.
+pub fn key_auth<'a>(app: &'a App, parts: &'a Parts) -> BoxFuture<'a, Result<Caller, Problem>> {
+    Box::pin(async {
         let mut values = parts.headers.get_all(HEADER).iter();
         let one = values.next().and_then(|value| value.to_str().ok()).filter(|_| values.next().is_none());
         let Some(key) = one else { return Err(Problem { message: NO_KEY.to_owned(), ..nobody() }) };
@@ -32,8 +32,8 @@ impl FromRequestParts<App> for Key {
             };
             Problem { message, ..problem }
         })?;
-        extract::allowed(parts, app, caller, &[Scope::Session]).await.map(Self)
-    }
+        extract::allowed(caller, &[Scope::Session])
+    })
 }
 
 const NO_KEY: &str = "Unauthorized: send one API key with the scope session in the header apiKey";

@@ -11,11 +11,11 @@ use uuid::Uuid;
 
 use super::key::{Key, WorkId};
 use super::logs::read_level;
+use super::surface::WorkloadError;
 use super::way_to;
 use crate::error::Error;
 use crate::http::App;
 use crate::http::extract::{Body, given};
-use crate::http::family::WorkloadError;
 use crate::http::filter::read_time;
 use crate::http::problem::Problem;
 use crate::lines::{Entry, Journal, LARGEST_ENTRY, Level};

@@ -15,11 +15,11 @@ use uuid::Uuid;
 
 use super::key::{Key, WorkId};
 use super::list::read_number;
+use super::surface::WorkloadError;
 use super::{Standing, way_to};
 use crate::gate::Side;
 use crate::http::download::while_good;
 use crate::http::extract::Query;
-use crate::http::family::WorkloadError;
 use crate::http::filter::read_time;
 use crate::http::problem::Problem;
 use crate::http::words::{PlainText, read_word};

@@ -9,14 +9,15 @@ mod list;
 mod logs;
 mod read;
 mod report;
+mod surface;
 
-pub use document::documents;
 pub use end::*;
 pub use lines::*;
 pub use list::*;
 pub use logs::*;
 pub use read::*;
 pub use report::*;
+pub use surface::surface;
 
 use std::time::Duration;
 
@@ -36,9 +37,6 @@ use sessiond_core::phase::Stage;
 use sessiond_core::reason::Reason;
 use sessiond_core::relation::Way;
 use sessiond_core::session::ended::Ended;
-
-/// Where the surface begins.
-pub const ROOT: &str = "/pro/session-manager/v1";
 
 /// A WebUI or task session.
 #[derive(Debug, Serialize, utoipa::ToSchema)]

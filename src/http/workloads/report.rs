@@ -13,10 +13,10 @@ use sessiond_core::relation::Way;
 use uuid::Uuid;
 
 use super::key::{Key, WorkId, read_id};
+use super::surface::WorkloadError;
 use super::{WorkloadSession, show, way_to};
 use crate::auth::ClientAddress;
 use crate::http::extract::{Body, given};
-use crate::http::family::WorkloadError;
 use crate::http::problem::Problem;
 use crate::http::{App, time};
 use crate::sessions::NewSession;

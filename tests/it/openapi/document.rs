@@ -36,7 +36,7 @@ impl Operation<'_> {
 
 impl Document {
     pub fn new() -> Self {
-        let whole = serde_json::to_value(sessiond::http::documented().1).unwrap();
+        let whole = serde_json::to_value(sessiond::http::document()).unwrap();
         let mut paths = whole["paths"].clone();
         for item in paths.as_object_mut().unwrap().values_mut() {
             let item = item.as_object_mut().unwrap();

@@ -102,7 +102,7 @@ fn codes() -> BTreeMap<String, BTreeSet<u16>> {
             after(text, "said(").filter_map(literal).for_each(|word| add(word, Some(401)));
         }
         // The terminal surface's own words, and its frames.
-        if path == "src/http/family.rs" {
+        if path == "src/http/terminals/surface.rs" {
             let words = text.split("(\"").skip(1).filter(|rest| {
                 rest.split_once('"').is_some_and(|(_, after)| after.starts_with(".to_owned()"))
             });

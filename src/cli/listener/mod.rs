@@ -1,4 +1,4 @@
-//! The door: accepts connections, encrypts them, and sees that nobody keeps one without using it.
+//! A listener accepts connections, encrypts them, and sees that nobody keeps one without using it.
 
 mod stream;
 
@@ -23,7 +23,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use super::tls::Tls;
-use crate::http::connection::{Answer, Connection, Doorway};
+use crate::http::connection::{Answer, Connection, Listening};
 use stream::{Heard, Watched};
 
 /// After being told to stop, connections have this long to finish.
@@ -40,7 +40,7 @@ const LARGEST_HEAD: usize = 16 << 10;
 /// Where so small a part of the places is free, connections are not kept between requests: others wait for them.
 const FREE: usize = 8;
 
-/// What is behind a door: at first what answers while the service starts, then the service.
+/// What is behind a listener: at first what answers while the service starts, then the service.
 pub struct Behind {
     starting: Router,
     service: OnceLock<Router>,
@@ -62,15 +62,15 @@ impl Behind {
     }
 }
 
-/// A door, not yet open.
-pub struct Door {
-    pub listener: TcpListener,
+/// A listener that accepts nothing yet.
+pub struct Listener {
+    pub socket: TcpListener,
     pub behind: Arc<Behind>,
     pub tls: Option<Arc<Tls>>,
     /// Connections open at the same time.
     pub limit: usize,
     /// How long its connections may take, and how many there are of them.
-    pub doorway: Arc<Doorway>,
+    pub shared: Arc<Listening>,
     pub stopping: CancellationToken,
 }
 
@@ -81,26 +81,26 @@ struct Way {
     builder: http1::Builder,
     limit: usize,
     places: Arc<Semaphore>,
-    doorway: Arc<Doorway>,
+    shared: Arc<Listening>,
     stopping: CancellationToken,
     /// Cancelled when whoever is not in the middle of something has to go.
     closing: CancellationToken,
 }
 
-impl Door {
+impl Listener {
     /// Accepts connections until it is told to stop, then lets those that are open finish, up to a limit.
-    pub async fn open(self) {
-        let Self { listener, behind, tls, limit, doorway, stopping } = self;
+    pub async fn run(self) {
+        let Self { socket, behind, tls, limit, shared, stopping } = self;
         let mut builder = http1::Builder::new();
         // Time is kept below, where all states of a connection are alike.
         builder.header_read_timeout(None).max_buf_size(LARGEST_HEAD);
         let (places, closing) = (Arc::new(Semaphore::new(limit)), CancellationToken::new());
         let (connections, stop) = (TaskTracker::new(), stopping.clone());
-        let way = Arc::new(Way { behind, tls, builder, limit, places, doorway, stopping, closing });
+        let way = Arc::new(Way { behind, tls, builder, limit, places, shared, stopping, closing });
         loop {
             let accepted = tokio::select! {
                 () = stop.cancelled() => break,
-                accepted = way.next(&listener) => accepted,
+                accepted = way.next(&socket) => accepted,
             };
             let (place, (stream, peer)) = match accepted {
                 (place, Ok(accepted)) => (place, accepted),
@@ -113,12 +113,12 @@ impl Door {
             };
             stream.set_nodelay(true).ok();
             watch(&stream);
-            let connection = Connection::new(peer, way.doorway.clone());
+            let connection = Connection::new(peer, way.shared.clone());
             let stream = Watched::new(stream, connection.clone(), place);
             let way = way.clone();
             connections.spawn(async move { way.admit(stream, connection).await });
         }
-        drop(listener);
+        drop(socket);
         connections.close();
         way.closing.cancel();
         if timeout(DRAIN, connections.wait()).await.is_err() {
@@ -132,11 +132,11 @@ type Place = tokio::sync::OwnedSemaphorePermit;
 impl Way {
     /// The next connection, as soon as there is a place for it. At the limit nobody is turned away: whoever comes waits in
     /// the system's queue.
-    async fn next(&self, listener: &TcpListener) -> (Place, std::io::Result<(TcpStream, SocketAddr)>) {
+    async fn next(&self, socket: &TcpListener) -> (Place, std::io::Result<(TcpStream, SocketAddr)>) {
         let place = match self.places.clone().try_acquire_owned() {
             Ok(place) => place,
             Err(_) => {
-                self.doorway.is_full();
+                self.shared.is_full();
                 match self.places.clone().acquire_owned().await {
                     Ok(place) => place,
                     // Nobody closes it.
@@ -144,14 +144,14 @@ impl Way {
                 }
             }
         };
-        (place, listener.accept().await)
+        (place, socket.accept().await)
     }
 
     async fn admit(&self, stream: Watched, connection: Arc<Connection>) {
         let Some(tls) = &self.tls else { return self.serve(stream, connection).await };
         let shaken = tokio::select! {
             () = self.stopping.cancelled() => return,
-            shaken = timeout(self.doorway.head(), Box::pin(tls.acceptor().accept(stream))) => shaken,
+            shaken = timeout(self.shared.head(), Box::pin(tls.acceptor().accept(stream))) => shaken,
         };
         match shaken {
             // In boxes: a connection that is not encrypted would keep room for one that is.

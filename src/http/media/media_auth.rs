@@ -1,59 +1,21 @@
 //! Who may come in: whoever presents, as the whole of Basic credentials, an API key with the scope `media`. Looked at before
 //! anything else, whatever is asked for.
 
-use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, StatusCode, header};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderMap, StatusCode, header};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use futures_util::future::BoxFuture;
 use sessiond_core::caller::Caller;
 use sessiond_core::scope::Scope;
 
-use super::super::family::Family;
+use super::super::App;
 use super::super::problem::Problem;
-use super::super::{App, idempotency, unknown};
 use crate::error::Error;
 
-/// Who asks; an extension of requests that were let in.
-#[derive(Clone)]
-struct Admitted(Caller);
-
-/// May keep, read and end the sessions of media streams.
-pub struct Media(pub Caller);
-
-impl FromRequestParts<App> for Media {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        // Without the door nobody is in.
-        let Some(Admitted(caller)) = parts.extensions.get().cloned() else { return Err(refused(MISSING)) };
-        unknown::understood(parts)?;
-        idempotency::caller_of(parts, app, caller).await.map(Self)
-    }
-}
-
-/// The layer before the routes of the surface, and before what is said where there is none.
-pub async fn door(State(app): State<App>, request: Request, next: Next) -> Response {
-    let path = request.uri().path();
-    if Family::of(path) != Family::Media {
-        return next.run(request).await;
-    }
-    if request.method() == Method::OPTIONS {
-        return StatusCode::NO_CONTENT.into_response();
-    }
-    if Family::is_signed(path) {
-        return next.run(request).await;
-    }
-    let (mut parts, body) = request.into_parts();
-    match admitted(&app, &parts).await {
-        Ok(caller) => {
-            parts.extensions.insert(Admitted(caller));
-            next.run(Request::from_parts(parts, body)).await
-        }
-        Err(problem) => problem.into_response(),
-    }
+/// The check of the surface, which may keep, read and end the sessions of media streams.
+pub fn media_auth<'a>(app: &'a App, parts: &'a Parts) -> BoxFuture<'a, Result<Caller, Problem>> {
+    Box::pin(admitted(app, parts))
 }
 
 async fn admitted(app: &App, parts: &Parts) -> Result<Caller, Problem> {

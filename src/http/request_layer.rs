@@ -13,27 +13,21 @@ use metrics::histogram;
 use tracing::Instrument;
 
 use super::connection::Connection;
-use super::family::Family;
 use super::problem::{self, IsProblem};
-use super::{App, guard};
+use super::surface::Layered;
 use crate::auth::{ClientAddress, RequestId};
+use crate::limits::Left;
 use crate::meter;
 use crate::secret;
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// What browsers are told about every answer: nothing here is a page, and nothing may be made to look like one.
-static SECURITY: [(HeaderName, HeaderValue); 4] = [
-    (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
-    (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'")),
-    (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
-    (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
-];
 /// A year, under TLS: whoever came encrypted once comes so again.
 static STRICT_TRANSPORT: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
-/// The outermost layer.
-pub async fn frame(State(app): State<App>, mut request: Request, next: Next) -> Response {
+/// The outermost layer of a surface.
+pub async fn request_layer(State(at): State<Layered>, mut request: Request, next: Next) -> Response {
+    let Layered { app, surface, routed } = at;
     let begun = Instant::now();
     let id = request
         .headers()
@@ -49,15 +43,15 @@ pub async fn frame(State(app): State<App>, mut request: Request, next: Next) -> 
     let address = client_address(&app.config.trusted_proxy, &request);
     request.extensions_mut().insert(RequestId(id.clone()));
     request.extensions_mut().insert(ClientAddress(address));
-    let route = app.config.metrics_listen.map(|_| route(&request));
+    request.extensions_mut().insert(surface);
+    let route = app.config.metrics_listen.map(|_| if routed { route(&request) } else { NO_ROUTE.to_owned() });
     // The span has the id alone: what is in a span is formatted for every request, and most say nothing.
     let (method, uri) = (request.method().clone(), request.uri().clone());
-    let family = Family::of(uri.path());
     let span = tracing::info_span!("request", %id, session = tracing::field::Empty);
-    let response = guard::pass(&app, request, next, address).instrument(span.clone()).await;
-    let mut response = family.shaped(response, &id);
-    if family == Family::Terminals {
-        guard::tell_terminals(&mut response, app.clock.now());
+    let response = next.run(request).instrument(span.clone()).await;
+    let mut response = surface.shaped(response, &id);
+    if let (Some(own), Some(left)) = (surface.limit_headers, response.extensions().get::<Left>().copied()) {
+        (own.tell)(response.headers_mut(), left, app.clock.now());
     }
     let _entered = span.enter();
     let status = response.status();
@@ -77,14 +71,14 @@ pub async fn frame(State(app): State<App>, mut request: Request, next: Next) -> 
     if let Ok(id) = HeaderValue::try_from(id) {
         headers.insert(&REQUEST_ID, id);
     }
-    secure(headers, app.config.tls_certificate.is_some());
+    secure(headers, surface.security_headers, app.config.tls_certificate.is_some());
     response
 }
 
 /// What every answer carries, whatever stands behind it said.
-pub fn secure(headers: &mut HeaderMap, encrypted: bool) {
+pub fn secure(headers: &mut HeaderMap, own: &[(HeaderName, HeaderValue)], encrypted: bool) {
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-    for (name, value) in &SECURITY {
+    for (name, value) in own {
         headers.insert(name, value.clone());
     }
     if encrypted {
@@ -92,9 +86,12 @@ pub fn secure(headers: &mut HeaderMap, encrypted: bool) {
     }
 }
 
+/// The route of a request that leads nowhere.
+const NO_ROUTE: &str = "none";
+
 /// The template of the route, never a path: paths hold ids.
 fn route(request: &Request) -> String {
-    request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned()
+    request.extensions().get::<MatchedPath>().map_or(NO_ROUTE, MatchedPath::as_str).to_owned()
 }
 
 fn measure(route: String, method: &Method, status: StatusCode, begun: Instant) {

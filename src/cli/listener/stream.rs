@@ -1,5 +1,5 @@
-//! A connection as bytes. Whatever stands above it (TLS, HTTP, a WebSocket), here it takes its place at the door until it
-//! ends, and here it is given up when its state has lasted too long.
+//! A connection as bytes. Whatever stands above it (TLS, HTTP, a WebSocket), here it takes its place at the listener until
+//! it ends, and here it is given up when its state has lasted too long.
 
 use std::io;
 use std::pin::Pin;
@@ -20,7 +20,7 @@ const LINGER: Duration = Duration::from_millis(500);
 /// And may say so much meanwhile.
 const LINGERED: usize = 1 << 20;
 
-/// A stream with its place at the door.
+/// A stream with its place at the listener.
 pub struct Watched {
     stream: TcpStream,
     connection: Arc<Connection>,

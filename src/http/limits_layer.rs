@@ -1,36 +1,30 @@
 //! What nobody may use up: how often somebody may ask, how long a body may take to come, and a request to be answered.
 
-use std::net::IpAddr;
+use std::net::Ipv4Addr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body::{Body as _, Frame, SizeHint};
-use sessiond_core::Time;
 use tokio::time::{Sleep, sleep, timeout};
 
-use super::App;
 use super::problem::Problem;
-use crate::auth::{self, NothingGenuine};
+use super::surface::Layered;
+use crate::auth::{self, ClientAddress, NothingGenuine};
 use crate::limits::{FAILURES, Left, TooMany};
 use crate::secret;
 
-/// Bodies on /mcp may be 64 times as large; they get this many times as long.
-const MCP_PATIENCE: u32 = 4;
-
 /// Lets a request through that is within its limits, and tells how much is left.
-pub async fn pass(app: &App, request: Request, next: Next, from: IpAddr) -> Response {
-    // Whoever watches over the service must get through whatever happens.
-    if matches!(request.uri().path(), "/livez" | "/readyz") {
-        return next.run(request).await;
-    }
+pub async fn limits_layer(State(at): State<Layered>, request: Request, next: Next) -> Response {
+    let app = &at.app;
+    let from = request.extensions().get().map_or(Ipv4Addr::UNSPECIFIED.into(), |&ClientAddress(from)| from);
     if let Some(problem) = said_twice(request.headers()) {
-        return before_it_got_in(app, request, problem.into_response());
+        return before_it_got_in(&at, request, problem.into_response());
     }
     let (genuine, presented) = {
         let token = auth::presented(request.headers());
@@ -39,9 +33,9 @@ pub async fn pass(app: &App, request: Request, next: Next, from: IpAddr) -> Resp
     };
     let left = match genuine.map(|id| app.limits.request(id)).transpose() {
         Ok(left) => left.flatten(),
-        Err(too_many) => return before_it_got_in(app, request, limited(too_many)),
+        Err(too_many) => return before_it_got_in(&at, request, limited(too_many)),
     };
-    let mut response = in_time(app, request, next).await;
+    let mut response = in_time(&at, request, next).await;
     if genuine.is_none() && response.status() == StatusCode::UNAUTHORIZED {
         let counted = if response.extensions().get::<NothingGenuine>().is_some() {
             app.limits.failure(from).map(Some)
@@ -82,15 +76,15 @@ fn said_twice(headers: &HeaderMap) -> Option<Problem> {
     None
 }
 
-/// What a page of another origin may read of an answer is said on /mcp by the gateway.
-fn before_it_got_in(app: &App, request: Request, mut answer: Response) -> Response {
-    if is_mcp(&request) {
-        app.gateway.share(&request.into_parts().0, answer.headers_mut());
+/// An answer in place of the surface's, with what a page of another origin may read of it.
+fn before_it_got_in(at: &Layered, request: Request, mut answer: Response) -> Response {
+    if let Some(share) = at.surface.share {
+        share(&at.app, &request.into_parts().0, answer.headers_mut());
     }
     answer
 }
 
-/// The same, where the gateway has already said so of the answer that is replaced.
+/// The same, where the surface has already said so of the answer that is replaced.
 fn in_place_of(mut former: Response, mut answer: Response) -> Response {
     for name in [header::VARY, header::ACCESS_CONTROL_ALLOW_ORIGIN, header::ACCESS_CONTROL_EXPOSE_HEADERS] {
         if let Some(value) = former.headers_mut().remove(&name) {
@@ -98,11 +92,6 @@ fn in_place_of(mut former: Response, mut answer: Response) -> Response {
         }
     }
     answer
-}
-
-fn is_mcp(request: &Request) -> bool {
-    let path = request.uri().path();
-    path == "/mcp" || path.starts_with("/mcp/")
 }
 
 static POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -119,20 +108,6 @@ fn tell(response: &mut Response, left: Left) {
         }
     }
     response.extensions_mut().insert(left);
-}
-
-static TERMINALS_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
-static TERMINALS_LEFT: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
-static TERMINALS_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
-
-/// The same in the words of the terminal surface, whose clients look for it on every answer: requests a second (on 401:
-/// failures of the address), how many are left, and when all are there again, in seconds since 1970.
-pub fn tell_terminals(response: &mut Response, now: Time) {
-    let Some(left) = response.extensions().get::<Left>().copied() else { return };
-    let headers = response.headers_mut();
-    headers.insert(&TERMINALS_LIMIT, left.rate.into());
-    headers.insert(&TERMINALS_LEFT, left.remaining.into());
-    headers.insert(&TERMINALS_RESET, (now.timestamp() + i64::from(left.reset)).into());
 }
 
 /// The answer to whoever asks too often.
@@ -153,10 +128,11 @@ pub fn limited(too_many: TooMany) -> Response {
     response
 }
 
-async fn in_time(app: &App, request: Request, next: Next) -> Response {
-    let mcp = is_mcp(&request);
-    let patience = app.config.body_timeout * if mcp { MCP_PATIENCE } else { 1 };
-    let unhurried = mcp || ends_sessions(&request);
+async fn in_time(at: &Layered, request: Request, next: Next) -> Response {
+    let Layered { app, surface, .. } = at;
+    let patience = app.config.body_timeout * surface.body_patience;
+    // What ends many sessions takes as long as it takes: its answer is the count.
+    let unhurried = !surface.deadline || request.method() == Method::DELETE;
     let request = request.map(|body| if body.is_end_stream() { body } else { Timed::body(body, patience) });
     if unhurried {
         return next.run(request).await;
@@ -166,11 +142,6 @@ async fn in_time(app: &App, request: Request, next: Next) -> Response {
         let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "timeout", message);
         Problem { retry_after: Some(1), ..problem }.into_response()
     })
-}
-
-/// A revocation of many sessions takes as long as it takes: its answer is the count.
-fn ends_sessions(request: &Request) -> bool {
-    request.method() == Method::DELETE || request.uri().path().starts_with("/api/v1/revocations")
 }
 
 /// The body did not come in time.
