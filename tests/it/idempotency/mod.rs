@@ -5,6 +5,7 @@ mod kills;
 use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
+use sqlx::Connection;
 
 use crate::support::{CLIENT_ID, CLIENT_SECRET, Holder, Server};
 
@@ -181,6 +182,56 @@ async fn every_write_sent_twice_under_one_key_happens_once_and_is_answered_the_s
 
     server.stop().await;
     nothing_of(&secrets, server.directory.path());
+}
+
+/// An outcome as releases before typed operations recorded it: within the name of its kind.
+fn as_before(outcome: &Value) -> Value {
+    match outcome {
+        Value::Number(_) => json!({ "bulk": outcome }),
+        Value::Null => json!("nothing"),
+        _ if outcome.get("opened").is_some() => json!({ "session": outcome }),
+        _ if outcome.get("oauth").is_some() => json!({ "application": outcome }),
+        _ if outcome.get("scopes").is_some() => json!({ "item": { "ApiKey": outcome } }),
+        _ => json!({ "session": { "session": outcome, "opened": false } }),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_release_before_recorded_is_answered_after_an_upgrade() {
+    let mut server = Server::start().await;
+    let operator = server.operator().await;
+    let opened = post(&operator, SESSIONS, json!({ "name": "one" }), "connect").await;
+    let one = format!("{SESSIONS}/{}", opened.body["id"].as_str().unwrap());
+    let application = server.application().await;
+    let terminate = format!("{APPLICATIONS}/{application}/sessions/{}/terminate", &one[SESSIONS.len() + 1..]);
+    let key = json!({ "name": "portal", "scopes": ["media:read"] });
+    let requests = [
+        (SESSIONS.to_owned(), json!({ "name": "one" }), "connect"),
+        (format!("{one}/heartbeat"), json!({}), "heartbeat"),
+        (APPLICATIONS.to_owned(), json!({ "name": "made" }), "application"),
+        ("/api/v1/api-keys".to_owned(), key, "key"),
+        (terminate, json!({}), "terminate"),
+    ];
+    let mut first = vec![];
+    for (path, body, key) in &requests {
+        first.push(post(&operator, path, body.clone(), key).await);
+    }
+    server.stop().await;
+    let mut file = sqlx::SqliteConnection::connect(&server.database()).await.unwrap();
+    let recorded: Vec<(Vec<u8>, String)> =
+        sqlx::query_as("select key, outcome from idempotency").fetch_all(&mut file).await.unwrap();
+    assert_eq!(recorded.len(), requests.len());
+    for (key, outcome) in recorded {
+        let before = as_before(&serde_json::from_str(&outcome).unwrap()).to_string();
+        let sql = "update idempotency set outcome = ? where key = ?";
+        sqlx::query(sql).bind(before).bind(key).execute(&mut file).await.unwrap();
+    }
+    file.close().await.unwrap();
+    let server = server.restart().await;
+    let operator = server.operator().await;
+    for ((path, body, key), first) in requests.into_iter().zip(first) {
+        assert_eq!(post(&operator, &path, body, key).await, first.again(), "{path}");
+    }
 }
 
 /// Nothing that was issued is in any file.

@@ -1,9 +1,11 @@
 //! What meets in one batch, and what may go wrong in one: each unit is as if it were alone.
 
 use chrono::TimeDelta;
+use futures_util::FutureExt;
 use futures_util::future::join_all;
 use sessiond::clock::Clock;
-use sessiond::committer::{EndRevocation, EndSessions, IssueToken, Origin, SessionEnd};
+use sessiond::committer::{Answer, EndRevocation, EndSessions, IssueToken, Origin, SessionEnd};
+use sessiond::error::Error;
 use sessiond_core::Time;
 use sessiond_core::actor::ActorKind;
 use sessiond_core::command::Command;
@@ -17,6 +19,7 @@ use sqlx::Connection;
 use uuid::Uuid;
 
 use super::base::{APPLICATION, Base, ORGANIZATION, Opens, Running};
+use super::disk::operator;
 
 async fn commits(base: &Base) -> i64 {
     let mut raw = base.raw().await;
@@ -99,6 +102,30 @@ async fn revoking_a_session_bars_the_token_that_attached_to_it_in_the_same_batch
         running.carry_out(&revocation.unwrap()).await;
         assert!(running.gate.known().access_token(token.id).unwrap().barred, "round {round}");
     }
+    running.stop().await;
+    base.verify().await.unwrap();
+}
+
+#[tokio::test]
+async fn only_who_cut_something_off_waits_for_it() {
+    let base = Base::new();
+    let running = base.founded().await;
+    let (one, other, third) = (running.open().await, running.open().await, running.open().await);
+    // A connection that does not let go of what was cut off.
+    let _pass = running.gate.enter(&operator(&running), one.number, running.now()).unwrap();
+    let end = |number: SessionNumber| {
+        let ends = vec![(number, SessionEnd::Disconnect(Reason::Client))];
+        running.committer.submit(Origin::system(), EndSessions { ends, revocation: None })
+    };
+    // The first one keeps the committer busy while the others wait together; two end the same session.
+    let before = commits(&base).await;
+    let (_, first, same, next, last) =
+        tokio::join!(running.open(), end(one.number), end(one.number), end(other.number), end(third.number));
+    assert!(commits(&base).await - before <= 2, "they met in a batch");
+    let waits = |answer: Result<Answer<u64>, Error>| answer.unwrap().landed().now_or_never().is_none();
+    assert!(waits(first), "it is not over yet");
+    assert!(waits(same), "nor is it for whoever found it ended in the same batch");
+    assert!(!waits(next) && !waits(last), "these have nothing to wait for");
     running.stop().await;
     base.verify().await.unwrap();
 }
