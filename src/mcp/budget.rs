@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use sessiond_core::ids::{ApplicationNumber, SessionNumber};
 use tokio_util::sync::CancellationToken;
 
-use super::line::Line;
+use super::resumable_stream::ResumableStream;
 use crate::meter;
 
 /// What is held is counted in steps of this many bytes, so that what holds little is no work.
@@ -19,7 +19,7 @@ const STEP: usize = 4 << 10;
 
 /// The most bytes that may be held.
 #[derive(Debug, Clone, Copy)]
-pub struct Most {
+pub struct BudgetLimits {
     pub stream: usize,
     pub session: usize,
     pub application: usize,
@@ -30,22 +30,22 @@ pub struct Most {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rank {
     /// It has ended, and is held for who may come back for it.
-    Kept,
+    Ended,
     Call,
     /// Others come on it.
-    Standing,
+    Standalone,
 }
 
 type Key = (Rank, u64);
 
 /// All that is held.
 pub struct Budget {
-    most: Most,
-    held: Mutex<Known>,
+    most: BudgetLimits,
+    held: Mutex<Accounts>,
 }
 
 #[derive(Default)]
-struct Known {
+struct Accounts {
     begun: u64,
     all: Tally,
     by_application: HashMap<ApplicationNumber, Tally>,
@@ -66,11 +66,11 @@ struct Holder {
     application: ApplicationNumber,
     bytes: usize,
     given_up: CancellationToken,
-    kept: Option<Weak<Line>>,
+    ended: Option<Weak<ResumableStream>>,
 }
 
 impl Budget {
-    pub fn new(most: Most) -> Arc<Self> {
+    pub fn new(most: BudgetLimits) -> Arc<Self> {
         Arc::new(Self { most, held: Mutex::default() })
     }
 
@@ -87,9 +87,9 @@ impl Budget {
         given_up: CancellationToken,
     ) -> Share {
         let number = {
-            let mut known = self.held.lock();
-            known.begun += 1;
-            known.begun
+            let mut accounts = self.held.lock();
+            accounts.begun += 1;
+            accounts.begun
         };
         Share {
             budget: self.clone(),
@@ -110,24 +110,24 @@ impl Budget {
     fn count(&self, share: &Share, bytes: usize) {
         let mut gone = vec![];
         {
-            let mut known = self.held.lock();
-            known.count(share, bytes);
-            while let Some((scope, key)) = known.beyond(&self.most, share) {
+            let mut accounts = self.held.lock();
+            accounts.count(share, bytes);
+            while let Some((scope, key)) = accounts.beyond(&self.most, share) {
                 counter!(meter::GIVEN_UP, "beyond" => scope).increment(1);
-                gone.extend(known.remove(key));
+                gone.extend(accounts.remove(key));
             }
-            gauge!(meter::HELD).set(known.all.bytes as f64);
+            gauge!(meter::HELD).set(accounts.all.bytes as f64);
         }
         for holder in gone {
             holder.given_up.cancel();
-            if let Some(line) = holder.kept.and_then(|line| line.upgrade()) {
-                line.forget();
+            if let Some(stream) = holder.ended.and_then(|stream| stream.upgrade()) {
+                stream.forget();
             }
         }
     }
 }
 
-impl Known {
+impl Accounts {
     fn count(&mut self, share: &Share, bytes: usize) {
         let &Share { number, rank, session, application, ref given_up, .. } = share;
         if given_up.is_cancelled() {
@@ -135,7 +135,7 @@ impl Known {
         }
         let holder = self.holders.entry(number).or_insert_with(|| {
             let given_up = given_up.clone();
-            Holder { rank, session, application, bytes: 0, given_up, kept: None }
+            Holder { rank, session, application, bytes: 0, given_up, ended: None }
         });
         let before = std::mem::replace(&mut holder.bytes, bytes);
         let key = (holder.rank, number);
@@ -172,7 +172,7 @@ impl Known {
     }
 
     /// What has to go, and beyond which bound too much is held.
-    fn beyond(&self, most: &Most, share: &Share) -> Option<(&'static str, Key)> {
+    fn beyond(&self, most: &BudgetLimits, share: &Share) -> Option<(&'static str, Key)> {
         if let Some(holder) = self.holders.get(&share.number).filter(|holder| holder.bytes > most.stream) {
             return Some(("stream", (holder.rank, share.number)));
         }
@@ -217,15 +217,15 @@ impl Share {
     }
 
     /// It has ended and is held on only for who may come back: it goes first.
-    pub fn keep(&self, line: &Arc<Line>) {
-        let mut known = self.budget.held.lock();
-        let Some(holder) = known.holders.get_mut(&self.number) else { return };
-        let before = std::mem::replace(&mut holder.rank, Rank::Kept);
-        holder.kept = Some(Arc::downgrade(line));
+    pub fn keep(&self, stream: &Arc<ResumableStream>) {
+        let mut accounts = self.budget.held.lock();
+        let Some(holder) = accounts.holders.get_mut(&self.number) else { return };
+        let before = std::mem::replace(&mut holder.rank, Rank::Ended);
+        holder.ended = Some(Arc::downgrade(stream));
         let number = self.number;
-        for tally in known.tallies(self.session, self.application) {
+        for tally in accounts.tallies(self.session, self.application) {
             tally.holders.remove(&(before, number));
-            tally.holders.insert((Rank::Kept, number));
+            tally.holders.insert((Rank::Ended, number));
         }
     }
 
@@ -250,10 +250,10 @@ impl Drop for Share {
         if *self.counted.get_mut() == 0 {
             return;
         }
-        let mut known = self.budget.held.lock();
-        if let Some(rank) = known.holders.get(&self.number).map(|holder| holder.rank) {
-            known.remove((rank, self.number));
-            gauge!(meter::HELD).set(known.all.bytes as f64);
+        let mut accounts = self.budget.held.lock();
+        if let Some(rank) = accounts.holders.get(&self.number).map(|holder| holder.rank) {
+            accounts.remove((rank, self.number));
+            gauge!(meter::HELD).set(accounts.all.bytes as f64);
         }
     }
 }

@@ -23,24 +23,24 @@ pub struct EventId {
     pub number: u64,
     pub upstream: Option<Bytes>,
     /// Names the session at the upstream that gave the event its id.
-    pub home: Option<String>,
+    pub session_digest: Option<String>,
 }
 
 impl EventId {
     /// The id behind a text; `None` for what we have not given out. `seal` makes the key for that from the stream's.
     pub fn parse(text: &str, seal: impl FnOnce(&str) -> [u8; 32]) -> Option<Self> {
-        let (sealed, mark) = text.rsplit_once('.')?;
+        let (sealed, signature) = text.rsplit_once('.')?;
         let mut parts = sealed.split('.');
-        let (Some(key), Some(calls), Some(number), Some(upstream), home, None) =
+        let (Some(key), Some(calls), Some(number), Some(upstream), session_digest, None) =
             (parts.next(), parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
         else {
             return None;
         };
-        let home = home.map(str::to_owned);
+        let session_digest = session_digest.map(str::to_owned);
         if text.len() > LONGEST || key.len() != 16 || !key.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return None;
         }
-        if mark != marked(&seal(key), sealed) {
+        if signature != signature_of(&seal(key), sealed) {
             return None;
         }
         let calls = match calls {
@@ -53,7 +53,7 @@ impl EventId {
         };
         // Half of what a number can be, so that nobody counts beyond its end.
         let number = number.parse().ok().filter(|number| *number < u64::MAX / 2)?;
-        Some(Self { key: key.to_owned(), calls, number, upstream, home })
+        Some(Self { key: key.to_owned(), calls, number, upstream, session_digest })
     }
 }
 
@@ -66,16 +66,20 @@ impl EventId {
         };
         let calls = if calls.len() > LONGEST_CALLS { String::new() } else { URL_SAFE_NO_PAD.encode(calls) };
         let upstream = self.upstream.as_ref().map(|id| URL_SAFE_NO_PAD.encode(id)).unwrap_or_default();
-        let home = self.home.as_ref().map(|home| format!(".{home}")).unwrap_or_default();
-        let text = format!("{}.{calls}.{}.{upstream}{home}", self.key, self.number);
-        let mark = marked(key, &text);
-        format!("{text}.{mark}")
+        let session_digest = self
+            .session_digest
+            .as_ref()
+            .map(|session_digest| format!(".{session_digest}"))
+            .unwrap_or_default();
+        let text = format!("{}.{calls}.{}.{upstream}{session_digest}", self.key, self.number);
+        let signature = signature_of(key, &text);
+        format!("{text}.{signature}")
     }
 }
 
 /// 72 bits of an HMAC: nobody can try more than a few.
-fn marked(key: &[u8; 32], text: &str) -> String {
-    let mut mark = secret::sign(key, &[text.as_bytes()]);
-    mark.truncate(12);
-    mark
+fn signature_of(key: &[u8; 32], text: &str) -> String {
+    let mut signature = secret::sign(key, &[text.as_bytes()]);
+    signature.truncate(12);
+    signature
 }

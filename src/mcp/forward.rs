@@ -15,13 +15,13 @@ use sessiond_core::session::Session;
 use uuid::Uuid;
 
 use super::Gateway;
-use super::events::{BOM, Splitter};
-use super::heal::Lasting;
-use super::kept::Held;
-use super::lost::{Says, judged, put_back};
+use super::lost_session::{Verdict, body_again, judge_response};
 use super::message;
-use super::reply::Fault;
+use super::reopen::SessionSetting;
+use super::reply::RpcError;
+use super::sse_events::{BOM, Splitter};
 use super::upstream::{self, CORRELATION, LAST_EVENT_ID, SESSION};
+use super::upstream_sessions::UpstreamSession;
 
 /// How long an upstream may take to open a session.
 pub const HANDSHAKE: Duration = Duration::from_secs(30);
@@ -32,7 +32,7 @@ pub(super) const LARGEST_REFUSAL: usize = 64 << 10;
 
 /// A request on its way to an upstream. `headers` have been freed of what the upstream must not see.
 #[derive(Clone)]
-pub struct Outgoing {
+pub struct OutgoingRequest {
     /// The one whose upstream it goes to: it has the credential for it.
     pub application: ApplicationNumber,
     pub method: Method,
@@ -42,22 +42,22 @@ pub struct Outgoing {
 
 /// What is known of a request that goes to an upstream, beside what is sent.
 #[derive(Default)]
-pub(super) struct Asking<'a> {
+pub(super) struct ExchangeOptions<'a> {
     /// The calls in it.
     pub ids: &'a [Value],
     /// It asks for the rest of an answer, which only the session that began it can give.
     pub owed: bool,
     /// What it says that lasts as long as the session.
-    pub lasting: Option<Lasting>,
+    pub setting: Option<SessionSetting>,
 }
 
 /// What an upstream answered.
-pub struct Incoming {
+pub struct IncomingResponse {
     pub head: response::Parts,
     pub body: Body,
 }
 
-impl Incoming {
+impl IncomingResponse {
     /// Whether it is a stream of server-sent events.
     pub fn is_events(&self) -> bool {
         is_stream(&self.head)
@@ -65,7 +65,7 @@ impl Incoming {
 }
 
 /// What an upstream answered to `initialize`.
-pub struct Greeting {
+pub struct InitializeAnswer {
     pub head: response::Parts,
     /// What has been read of the body: all of it, or up to the answer.
     pub read: Bytes,
@@ -84,41 +84,44 @@ impl Gateway {
     pub(super) async fn exchange(
         self: &Arc<Self>,
         session: &Session,
-        held: &Arc<Held>,
+        upstream_session: &Arc<UpstreamSession>,
         url: &str,
-        mut outgoing: Outgoing,
-        asking: Asking<'_>,
-    ) -> Result<Incoming, Fault> {
+        mut outgoing: OutgoingRequest,
+        options: ExchangeOptions<'_>,
+    ) -> Result<IncomingResponse, RpcError> {
         correlate(&mut outgoing.headers, session.id);
-        let mut kept = held.now();
-        let mut healed = false;
-        if kept.url != url {
-            if asking.owed {
-                return Err(Fault::upstream_lost());
+        let mut state = upstream_session.state();
+        let mut reopened = false;
+        if state.url != url {
+            if options.owed {
+                return Err(RpcError::upstream_lost());
             }
             // The application names another upstream now, which must not see the ids of the one before.
             outgoing.headers.remove(&LAST_EVENT_ID);
-            kept = self.heal(session, held, &kept, url, &outgoing.headers).await?;
-            healed = true;
+            state = self.reopen(session, upstream_session, &state, url, &outgoing.headers).await?;
+            reopened = true;
         }
         loop {
-            let answer = self.send(&kept.url, kept.session.as_deref(), outgoing.clone()).await?;
-            let (says, answer) = judged(&outgoing.method, asking.ids, answer, self.patience()).await?;
-            match says == Says::Lost && kept.session.is_some() {
+            let answer = self.send(&state.url, state.session.as_deref(), outgoing.clone()).await?;
+            let (verdict, answer) =
+                judge_response(&outgoing.method, options.ids, answer, self.patience()).await?;
+            match verdict == Verdict::Lost && state.session.is_some() {
                 false => {
                     let answer = usable(answer)?;
-                    if let Some(lasting) = asking.lasting.filter(|_| answer.head.status.is_success()) {
-                        self.remember(session, held, lasting).await;
+                    if let Some(setting) = options.setting.filter(|_| answer.head.status.is_success()) {
+                        self.remember_setting(session, upstream_session, setting).await;
                     }
                     return Ok(answer);
                 }
-                true if asking.owed => return Err(Fault::upstream_lost()),
-                true if healed => {
-                    return Err(Fault::upstream_refused("does not know a session it has just opened"));
+                true if options.owed => return Err(RpcError::upstream_lost()),
+                true if reopened => {
+                    return Err(RpcError::upstream_refused("does not know a session it has just opened"));
                 }
-                true => kept = self.heal(session, held, &kept, url, &outgoing.headers).await?,
+                true => {
+                    state = self.reopen(session, upstream_session, &state, url, &outgoing.headers).await?
+                }
             }
-            healed = true;
+            reopened = true;
             // Nothing of the new session can be resumed from an event of the old one.
             outgoing.headers.remove(&LAST_EVENT_ID);
         }
@@ -134,14 +137,14 @@ impl Gateway {
         &self,
         url: &str,
         session: Option<&str>,
-        outgoing: Outgoing,
-    ) -> Result<Incoming, Fault> {
-        let Outgoing { application, method, headers, body } = outgoing;
+        outgoing: OutgoingRequest,
+    ) -> Result<IncomingResponse, RpcError> {
+        let OutgoingRequest { application, method, headers, body } = outgoing;
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
-        *request.uri_mut() = url.parse().map_err(|_| Fault::upstream_unreachable())?;
+        *request.uri_mut() = url.parse().map_err(|_| RpcError::upstream_unreachable())?;
         *request.headers_mut() = headers;
-        upstream::speak(&request.method().clone(), request.headers_mut());
+        upstream::set_own_headers(&request.method().clone(), request.headers_mut());
         if let Some(id) = session.and_then(|id| HeaderValue::try_from(id).ok()) {
             request.headers_mut().insert(SESSION.clone(), id);
         }
@@ -151,10 +154,10 @@ impl Gateway {
         let goodbye = request.method() == Method::DELETE;
         let sending = self.upstreams.send(application, request);
         let Ok(answer) = tokio::time::timeout(self.config.upstream_timeout, sending).await else {
-            return Err(Fault::too_slow());
+            return Err(RpcError::too_slow());
         };
         let (mut head, body) = answer?.into_parts();
-        head.headers = upstream::arrived(&head.headers, &self.directory.passes_to_client(application));
+        head.headers = upstream::from_upstream(&head.headers, &self.directory.passes_to_client(application));
         let given = head.headers.get(&SESSION).and_then(|id| id.to_str().ok());
         if let Some(session) = session.or(given) {
             match goodbye {
@@ -162,18 +165,22 @@ impl Gateway {
                 false => self.jars.take(url, session, &head.headers, self.sessions.now()),
             }
         }
-        readable(Incoming { head, body: Body::new(body) })
+        readable(IncomingResponse { head, body: Body::new(body) })
     }
 
     /// Sends an `initialize` and reads up to its answer.
-    pub async fn greet(&self, url: &str, outgoing: Outgoing) -> Result<Greeting, Fault> {
-        let greeting = async {
+    pub async fn send_initialize(
+        &self,
+        url: &str,
+        outgoing: OutgoingRequest,
+    ) -> Result<InitializeAnswer, RpcError> {
+        let initialize_answer = async {
             let answer = usable(self.send(url, None, outgoing).await?)?;
-            read_greeting(answer).await
+            read_initialize_answer(answer).await
         };
-        tokio::time::timeout(HANDSHAKE, greeting)
+        tokio::time::timeout(HANDSHAKE, initialize_answer)
             .await
-            .unwrap_or_else(|_| Err(Fault::upstream_refused("does not answer to initialize")))
+            .unwrap_or_else(|_| Err(RpcError::upstream_refused("does not answer to initialize")))
     }
 }
 
@@ -182,32 +189,32 @@ pub(super) async fn look_into(
     mut body: Body,
     most: usize,
     patience: Duration,
-) -> Result<(Bytes, Body), Fault> {
+) -> Result<(Bytes, Body), RpcError> {
     let mut read = BytesMut::new();
     let reading = async {
         while read.len() <= most {
             match data(&mut body).await {
                 None => return Ok(None),
-                Some(data) => read.extend_from_slice(&data.map_err(|_| Fault::upstream_lost())?),
+                Some(data) => read.extend_from_slice(&data.map_err(|_| RpcError::upstream_lost())?),
             }
         }
-        Ok::<_, Fault>(Some(()))
+        Ok::<_, RpcError>(Some(()))
     };
     let more = tokio::time::timeout(patience, reading).await;
-    let more = more.map_err(|_| Fault::upstream_slow())??;
+    let more = more.map_err(|_| RpcError::upstream_slow())??;
     let read = read.freeze();
-    Ok((read.clone(), put_back(read, more.map(|()| body))))
+    Ok((read.clone(), body_again(read, more.map(|()| body))))
 }
 
 /// The whole of a body that has to be looked into.
-pub(super) async fn collect(body: Body, largest: usize, patience: Duration) -> Result<Bytes, Fault> {
+pub(super) async fn collect(body: Body, largest: usize, patience: Duration) -> Result<Bytes, RpcError> {
     let whole = tokio::time::timeout(patience, Limited::new(body, largest).collect()).await;
-    match whole.map_err(|_| Fault::upstream_slow())? {
+    match whole.map_err(|_| RpcError::upstream_slow())? {
         Ok(whole) => Ok(whole.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {
-            Err(Fault::upstream_refused("answers with more than can be taken"))
+            Err(RpcError::upstream_refused("answers with more than can be taken"))
         }
-        Err(_) => Err(Fault::upstream_lost()),
+        Err(_) => Err(RpcError::upstream_lost()),
     }
 }
 
@@ -255,40 +262,40 @@ const OF_THE_WAY: [StatusCode; 8] = [
 ];
 
 /// An answer under a status that can be handed on.
-pub(super) fn usable(answer: Incoming) -> Result<Incoming, Fault> {
+pub(super) fn usable(answer: IncomingResponse) -> Result<IncomingResponse, RpcError> {
     let status = answer.head.status;
     if can_be_used(status) {
         return Ok(answer);
     }
     let number = status.as_u16();
     Err(match status {
-        StatusCode::NOT_FOUND => Fault::upstream_refused("is not at the URL it was set to (HTTP 404)"),
+        StatusCode::NOT_FOUND => RpcError::upstream_refused("is not at the URL it was set to (HTTP 404)"),
         _ if status.is_redirection() => {
             let to = whereto(&answer.head.headers);
             tracing::warn!(to, %status, "the upstream redirects, which is not followed: its application must name it anew");
-            Fault::upstream_refused(format_args!(
+            RpcError::upstream_refused(format_args!(
                 "has moved{to} (HTTP {number}): set the application's upstream to where it is now"
             ))
         }
         _ if OF_THE_WAY.contains(&status) => {
-            Fault::upstream_refused(format_args!("does not take what the gateway sends (HTTP {number})"))
+            RpcError::upstream_refused(format_args!("does not take what the gateway sends (HTTP {number})"))
         }
-        _ => Fault::upstream_refused(format_args!("does not let the gateway in (HTTP {number})")),
+        _ => RpcError::upstream_refused(format_args!("does not let the gateway in (HTTP {number})")),
     })
 }
 
 /// Refuses what was coded although we asked for it as it is: nobody here reads it, and none of what is promised about
 /// answers would hold for it. Where the status alone says enough, it goes on without its body.
-fn readable(answer: Incoming) -> Result<Incoming, Fault> {
+fn readable(answer: IncomingResponse) -> Result<IncomingResponse, RpcError> {
     let Some(coding) = upstream::coding(&answer.head.headers) else { return Ok(answer) };
-    let Incoming { mut head, body } = answer;
+    let IncomingResponse { mut head, body } = answer;
     let status = head.status;
     let says_enough = [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED, StatusCode::CONFLICT];
     if http_body::Body::is_end_stream(&body) || says_enough.contains(&status) {
         head.headers.remove(header::CONTENT_ENCODING);
-        return Ok(Incoming { head, body: Body::empty() });
+        return Ok(IncomingResponse { head, body: Body::empty() });
     }
-    Err(Fault::upstream_refused(format_args!(
+    Err(RpcError::upstream_refused(format_args!(
         "answers in a coding that it was asked not to use: {coding} (HTTP {})",
         status.as_u16()
     )))
@@ -305,25 +312,27 @@ fn whereto(headers: &HeaderMap) -> String {
     }
 }
 
-async fn read_greeting(answer: Incoming) -> Result<Greeting, Fault> {
-    let Incoming { head, mut body } = answer;
+async fn read_initialize_answer(answer: IncomingResponse) -> Result<InitializeAnswer, RpcError> {
+    let IncomingResponse { head, mut body } = answer;
     let session = head.headers.get(&SESSION).and_then(|id| id.to_str().ok()).map(str::to_owned);
-    let mut greeting = Greeting { head, read: Bytes::new(), rest: None, protocol_version: None, session };
-    if !is_events(&greeting.head.headers) {
+    let mut initialize_answer =
+        InitializeAnswer { head, read: Bytes::new(), rest: None, protocol_version: None, session };
+    if !is_events(&initialize_answer.head.headers) {
         let read = Limited::new(body, LARGEST_HANDSHAKE).collect().await;
-        greeting.read = read.map_err(|_| Fault::upstream_lost())?.to_bytes();
-        if greeting.head.status.is_success() {
-            let initialized = message::initialized(&greeting.read).ok_or_else(|| unread(&greeting.read))?;
-            greeting.protocol_version = agreed(Some(initialized))?;
+        initialize_answer.read = read.map_err(|_| RpcError::upstream_lost())?.to_bytes();
+        if initialize_answer.head.status.is_success() {
+            let initialized = message::initialized(&initialize_answer.read)
+                .ok_or_else(|| unread(&initialize_answer.read))?;
+            initialize_answer.protocol_version = agreed(Some(initialized))?;
         }
-        return Ok(greeting);
+        return Ok(initialize_answer);
     }
     let (mut splitter, mut read) = (Splitter::default(), Vec::new());
     while let Some(chunk) = data(&mut body).await {
-        let chunk = chunk.map_err(|_| Fault::upstream_lost())?;
+        let chunk = chunk.map_err(|_| RpcError::upstream_lost())?;
         read.extend_from_slice(&chunk);
         if read.len() > LARGEST_HANDSHAKE {
-            return Err(Fault::upstream_refused("answers to initialize with more than 4 MiB"));
+            return Err(RpcError::upstream_refused("answers to initialize with more than 4 MiB"));
         }
         splitter.push(&chunk);
         while let Some(event) = splitter.next() {
@@ -331,34 +340,34 @@ async fn read_greeting(answer: Incoming) -> Result<Greeting, Fault> {
                 continue;
             }
             if let Some(initialized) = message::initialized(&event.data) {
-                greeting.protocol_version = agreed(Some(initialized))?;
-                greeting.read = read.into();
-                greeting.rest = Some(body);
-                return Ok(greeting);
+                initialize_answer.protocol_version = agreed(Some(initialized))?;
+                initialize_answer.read = read.into();
+                initialize_answer.rest = Some(body);
+                return Ok(initialize_answer);
             }
         }
     }
-    Err(Fault::upstream_lost())
+    Err(RpcError::upstream_lost())
 }
 
 /// An `initialize` was answered with success, and with nothing that says what was agreed on: no client must take that for a
 /// session.
-fn unread(body: &[u8]) -> Fault {
+fn unread(body: &[u8]) -> RpcError {
     match body.starts_with(BOM) {
-        true => Fault::marked(),
-        false => Fault::upstream_refused("answers to initialize with what is no answer to it"),
+        true => RpcError::marked(),
+        false => RpcError::upstream_refused("answers to initialize with what is no answer to it"),
     }
 }
 
 /// The revision that an answer to `initialize` names. One that is not known here nobody could go on in.
-fn agreed(initialized: Option<message::Initialized>) -> Result<Option<String>, Fault> {
+fn agreed(initialized: Option<message::Initialized>) -> Result<Option<String>, RpcError> {
     let Some(result) = initialized.and_then(|one| one.result).map(|Object(result)| result) else {
         return Ok(None);
     };
     match message::LEGACY.contains(&result.protocol_version.as_str()) {
         true => Ok(Some(result.protocol_version)),
         false => {
-            Err(Fault::upstream_refused("agrees to a revision that has no sessions or is not known here"))
+            Err(RpcError::upstream_refused("agrees to a revision that has no sessions or is not known here"))
         }
     }
 }

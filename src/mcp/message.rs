@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use sessiond_core::object::Object;
 
 use super::meta::{self, Members, Meta};
-use super::reply::Fault;
+use super::reply::RpcError;
 
 /// The revisions that have sessions.
 pub const LEGACY: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
@@ -33,7 +33,7 @@ pub struct Posted {
     pub name: Option<String>,
     pub meta: Meta,
     /// Where in the body our own `_meta` member can be put.
-    pub place: Option<meta::Place>,
+    pub insertion_point: Option<meta::InsertionPoint>,
 }
 
 /// The handshake that opens a session.
@@ -74,16 +74,16 @@ fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<IgnoredAny
 }
 
 /// Reads a body.
-pub fn read(body: &[u8]) -> Result<Posted, Fault> {
+pub fn read(body: &[u8]) -> Result<Posted, RpcError> {
     let batch = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
     let parsed: Result<Vec<Object<Envelope<'_>>>, _> =
         if batch { serde_json::from_slice(body) } else { serde_json::from_slice(body).map(|one| vec![one]) };
     let messages = parsed.map_err(|error| match error.classify() {
-        serde_json::error::Category::Data => Fault::invalid_request(format!("Invalid Request: {error}")),
-        _ => Fault::parse(format!("Parse error: {error}")),
+        serde_json::error::Category::Data => RpcError::invalid_request(format!("Invalid Request: {error}")),
+        _ => RpcError::parse(format!("Parse error: {error}")),
     })?;
     if messages.is_empty() {
-        return Err(Fault::invalid_request("Invalid Request: the batch is empty"));
+        return Err(RpcError::invalid_request("Invalid Request: the batch is empty"));
     }
     let mut posted = Posted { batch, ..Posted::default() };
     for Object(message) in messages {
@@ -93,20 +93,20 @@ pub fn read(body: &[u8]) -> Result<Posted, Fault> {
 }
 
 impl Posted {
-    fn take(&mut self, message: Envelope<'_>, body: &[u8]) -> Result<(), Fault> {
+    fn take(&mut self, message: Envelope<'_>, body: &[u8]) -> Result<(), RpcError> {
         if message.jsonrpc.as_deref() != Some("2.0") {
-            return Err(Fault::invalid_request("Invalid Request: jsonrpc must be \"2.0\""));
+            return Err(RpcError::invalid_request("Invalid Request: jsonrpc must be \"2.0\""));
         }
         let Some(method) = message.method.as_deref() else {
             let answer = message.error.is_some() || (message.result.is_some() && message.id.is_some());
-            let fault = || {
-                Fault::invalid_request(
+            let rpc_error = || {
+                RpcError::invalid_request(
                     "Invalid Request: neither a request, nor a notification, nor an answer",
                 )
             };
-            return answer.then_some(()).ok_or_else(fault);
+            return answer.then_some(()).ok_or_else(rpc_error);
         };
-        let twice = |error: serde_json::Error| Fault::invalid_request(format!("Invalid Request: {error}"));
+        let twice = |error: serde_json::Error| RpcError::invalid_request(format!("Invalid Request: {error}"));
         // Parameters of another shape than MCP's are the upstream's to judge.
         let object = message.params.filter(|params| params.get().starts_with('{'));
         let params: Members<'_> = match object {
@@ -120,7 +120,7 @@ impl Posted {
         };
         if self.batch && meta.as_ref().is_some_and(|meta| meta.get(meta::SESSION_ID).is_some()) {
             let text = "Invalid Request: _meta[\"sessiond/sessionId\"] is for the gateway to say";
-            return Err(Fault::invalid_request(text));
+            return Err(RpcError::invalid_request(text));
         }
         if !self.meta.claims() {
             self.meta = raw_meta.map(|meta| Meta::read(meta.get())).unwrap_or_default();
@@ -135,19 +135,19 @@ impl Posted {
         if !self.batch {
             let meta = raw_meta.zip(meta.as_ref());
             let free = params.get("_meta").is_none() || meta.is_some();
-            let place = meta::Place::find(body, message.params, meta).filter(|_| free);
+            let insertion_point = meta::InsertionPoint::find(body, message.params, meta).filter(|_| free);
             // A notification needs none of ours, and must not have one of anybody else's.
-            let forged = matches!(place, Some(meta::Place::Forged { .. }));
-            self.place = place.filter(|_| message.id.is_some() || forged);
+            let forged = matches!(insertion_point, Some(meta::InsertionPoint::Forged { .. }));
+            self.insertion_point = insertion_point.filter(|_| message.id.is_some() || forged);
         }
         let Some(id) = message.id else { return Ok(()) };
         if !(id.is_string() || id.is_number()) {
-            return Err(Fault::invalid_request("Invalid Request: id must be a string or a number"));
+            return Err(RpcError::invalid_request("Invalid Request: id must be a string or a number"));
         }
         if method == "initialize" {
             if self.batch {
                 // MCP 2025-03-26, basic/lifecycle: "must not be part of a JSON-RPC batch".
-                return Err(Fault::invalid_request(
+                return Err(RpcError::invalid_request(
                     "Invalid Request: initialize must not be part of a batch",
                 ));
             }
@@ -197,10 +197,10 @@ pub fn error_code(data: &[u8]) -> Option<i64> {
 }
 
 /// The JSON-RPC error in `data`, or the first in a batch.
-pub fn error_in(data: &[u8]) -> Option<Fault> {
+pub fn error_in(data: &[u8]) -> Option<RpcError> {
     #[derive(Deserialize)]
     struct Answer {
-        error: Fault,
+        error: RpcError,
     }
     apart(data).into_iter().find_map(|one| serde_json::from_str::<Answer>(one).ok()).map(|one| one.error)
 }

@@ -98,7 +98,7 @@ fn conversation(baggage: &str) -> Option<String> {
 
 /// Where in a body our member goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum InsertionPoint {
     /// After the brace that opens `_meta`, which has other members or none.
     InMeta { at: usize, empty: bool },
     /// After the brace that opens `params`.
@@ -109,7 +109,7 @@ pub enum Place {
     Forged { at: usize, length: usize },
 }
 
-impl Place {
+impl InsertionPoint {
     /// `params` and `meta` are slices of the body. Nothing where they are no objects.
     pub fn find(
         body: &[u8],
@@ -135,7 +135,7 @@ impl Place {
     }
 
     /// The body with our member in it.
-    pub fn name(self, body: &[u8], session: Uuid) -> Vec<u8> {
+    pub fn insert(self, body: &[u8], session: Uuid) -> Vec<u8> {
         let member = format!("\"{SESSION_ID}\":\"{session}\"");
         let comma = |empty: bool| if empty { "" } else { "," };
         let (at, text) = match self {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sessiond_core::ending::{CredentialEnd, Ending};
 use sessiond_core::reason::Reason;
-use sessiond_core::session::Refusal as Rule;
+use sessiond_core::session::Refusal;
 
 use super::message::{self, LEGACY, SUPPORTED};
 use crate::auth::NothingGenuine;
@@ -17,7 +17,7 @@ use crate::meter;
 
 /// `error` of a JSON-RPC answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Fault {
+pub struct RpcError {
     pub code: i64,
     pub message: Cow<'static, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -28,11 +28,11 @@ pub struct Fault {
 #[derive(Serialize)]
 struct Answer<'a> {
     jsonrpc: &'static str,
-    error: &'a Fault,
+    error: &'a RpcError,
     id: &'a Value,
 }
 
-impl Fault {
+impl RpcError {
     /// An error with this code.
     pub fn new(code: i64, message: impl Into<Cow<'static, str>>) -> Self {
         Self { code, message: message.into(), data: None }
@@ -116,7 +116,7 @@ impl Fault {
     }
 
     /// There was no room for what came of it.
-    pub fn crowded() -> Self {
+    pub fn over_budget() -> Self {
         let text = "The gateway held too much for this client or for all, and gave up its oldest calls: ask for less at a \
                     time, read what comes, or call again later";
         Self::new(-32000, text).because("too_much_held")
@@ -231,9 +231,9 @@ pub fn last_words(open: Option<bool>, farewells: &[String]) -> String {
 
 /// A request that is not served, on its way to the client.
 #[derive(Debug)]
-pub struct Refusal {
+pub struct ErrorResponse {
     pub status: StatusCode,
-    pub fault: Fault,
+    pub rpc_error: RpcError,
     /// The requests it answers; none where it answers what is no request, or cannot be read.
     pub ids: Vec<Value>,
     /// They came as an array.
@@ -247,11 +247,11 @@ pub struct Refusal {
     pub nothing_genuine: bool,
 }
 
-impl Refusal {
-    pub fn new(status: StatusCode, fault: Fault) -> Self {
+impl ErrorResponse {
+    pub fn new(status: StatusCode, rpc_error: RpcError) -> Self {
         Self {
             status,
-            fault,
+            rpc_error,
             ids: vec![],
             batch: false,
             challenge: None,
@@ -264,15 +264,15 @@ impl Refusal {
     /// A fault in place of the upstream's answer: for calls with status 200, because every SDK hands the error on to
     /// whoever called, and none of them does so with every other status; for anything else 502, or 503 where coming back
     /// helps.
-    pub fn in_place_of_answer(fault: Fault, ids: Vec<Value>, batch: bool) -> Self {
-        let passes = [Fault::stopping(), Fault::suspended()].contains(&fault);
+    pub fn in_place_of_answer(rpc_error: RpcError, ids: Vec<Value>, batch: bool) -> Self {
+        let passes = [RpcError::stopping(), RpcError::suspended()].contains(&rpc_error);
         let status = match (ids.is_empty(), passes) {
             (false, _) => StatusCode::OK,
             (true, true) => StatusCode::SERVICE_UNAVAILABLE,
             (true, false) => StatusCode::BAD_GATEWAY,
         };
         let retry_after = (ids.is_empty() && passes).then_some(1);
-        Self { ids, batch, retry_after, ..Self::new(status, fault) }
+        Self { ids, batch, retry_after, ..Self::new(status, rpc_error) }
     }
 
     /// In answer to these requests.
@@ -282,39 +282,39 @@ impl Refusal {
 
     /// RFC 9110, section 15.5.6: the answer says which methods are.
     pub fn method_not_allowed(allow: &'static str) -> Self {
-        let fault = Fault::new(-32000, format!("Method not allowed: this takes {allow}"));
-        Self { allow: Some(allow), ..Self::new(StatusCode::METHOD_NOT_ALLOWED, fault) }
+        let rpc_error = RpcError::new(-32000, format!("Method not allowed: this takes {allow}"));
+        Self { allow: Some(allow), ..Self::new(StatusCode::METHOD_NOT_ALLOWED, rpc_error) }
     }
 
-    pub fn bad_request(fault: Fault) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, fault)
+    pub fn bad_request(rpc_error: RpcError) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, rpc_error)
     }
 
     /// MCP 2025-11-25, basic/transports, "Security Warning": 403 for a bad `Origin`.
     pub fn forbidden(message: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(StatusCode::FORBIDDEN, Fault::new(-32000, message))
+        Self::new(StatusCode::FORBIDDEN, RpcError::new(-32000, message))
     }
 
     /// What has passed this gateway comes to it again: some upstream's way leads back here (RFC 5842, section 7.2).
-    pub fn ring() -> Self {
+    pub fn loop_detected() -> Self {
         let text = "Loop Detected: the request has passed this gateway already, or sixteen others: the upstream of an \
                     application leads back to a gateway before it";
-        Self::new(StatusCode::LOOP_DETECTED, Fault::new(-32000, text).because("gateway_loop"))
+        Self::new(StatusCode::LOOP_DETECTED, RpcError::new(-32000, text).because("gateway_loop"))
     }
 
     /// The body that consumers match to the byte; the reason is for the owner's eyes.
     pub fn session_not_found(reason: Option<Reason>) -> Self {
         let data = reason.map(|reason| json!({ "reason": reason.word() }));
-        Self::new(StatusCode::NOT_FOUND, Fault { data, ..Fault::new(-32001, "Session not found") })
+        Self::new(StatusCode::NOT_FOUND, RpcError { data, ..RpcError::new(-32001, "Session not found") })
     }
 
     pub fn not_found(message: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(StatusCode::NOT_FOUND, Fault::new(-32000, message))
+        Self::new(StatusCode::NOT_FOUND, RpcError::new(-32000, message))
     }
 
     /// Nothing valid was presented; `said` is `error_description` where something was.
     pub fn unauthorized(said: Option<(String, Option<Reason>)>, metadata: &str) -> Self {
-        let fault = Fault::new(-32000, "Unauthorized");
+        let rpc_error = RpcError::new(-32000, "Unauthorized");
         let (challenge, data) = match said {
             None => (String::new(), None),
             Some((description, reason)) => (
@@ -323,14 +323,17 @@ impl Refusal {
             ),
         };
         let challenge = format!("Bearer {challenge}resource_metadata=\"{metadata}\", scope=\"mcp:invoke\"");
-        Self { challenge: Some(challenge), ..Self::new(StatusCode::UNAUTHORIZED, Fault { data, ..fault }) }
+        Self {
+            challenge: Some(challenge),
+            ..Self::new(StatusCode::UNAUTHORIZED, RpcError { data, ..rpc_error })
+        }
     }
 
     /// The credential ended while what it had asked for was under way.
     pub fn credential_ended(end: CredentialEnd) -> Self {
         let challenge = format!("Bearer error=\"invalid_token\", error_description=\"{end}\"");
-        let fault = Fault::credential_ended(end);
-        Self { challenge: Some(challenge), ..Self::new(StatusCode::UNAUTHORIZED, fault) }
+        let rpc_error = RpcError::credential_ended(end);
+        Self { challenge: Some(challenge), ..Self::new(StatusCode::UNAUTHORIZED, rpc_error) }
     }
 
     /// Valid, but without the scope.
@@ -345,7 +348,7 @@ impl Refusal {
     /// What the application underneath refuses. `metadata` goes into the challenge where there is one.
     pub fn from_error(error: Error, metadata: &str) -> Self {
         let message = error.to_string();
-        let plain = |status, code| Self::new(status, Fault::new(code, message));
+        let plain = |status, code| Self::new(status, RpcError::new(code, message));
         match error {
             Error::Invalid { .. } => plain(StatusCode::BAD_REQUEST, -32602),
             Error::Unauthorized { reason } => Self {
@@ -368,33 +371,33 @@ impl Refusal {
             Error::DiskFull => plain(StatusCode::INSUFFICIENT_STORAGE, -32000),
             Error::Internal(cause) => {
                 tracing::error!(%cause, "internal error");
-                Self::new(StatusCode::INTERNAL_SERVER_ERROR, Fault::new(-32603, "Internal error"))
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, RpcError::new(-32603, "Internal error"))
             }
         }
     }
 }
 
 /// Why a credential opens nothing, in words and, where a session's end is behind it, with its reason.
-fn described(rule: Rule) -> (String, Option<Reason>) {
-    match rule {
-        Rule::Ended(ended) => (rule.to_string(), Some(ended.reason)),
-        Rule::Revoked(reason) => (rule.to_string(), Some(reason)),
-        Rule::CredentialBarred => {
+fn described(refusal: Refusal) -> (String, Option<Reason>) {
+    match refusal {
+        Refusal::Ended(ended) => (refusal.to_string(), Some(ended.reason)),
+        Refusal::Revoked(reason) => (refusal.to_string(), Some(reason)),
+        Refusal::CredentialBarred => {
             ("the credential was revoked; authenticate again".to_owned(), Some(Reason::Revoked))
         }
         _ => ("the token has expired".to_owned(), None),
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for ErrorResponse {
     fn into_response(self) -> Response {
         let over = [StatusCode::UNAUTHORIZED, StatusCode::NOT_FOUND].contains(&self.status);
-        if over && self.fault.data.as_ref().is_some_and(|data| data["reason"].is_string()) {
+        if over && self.rpc_error.data.as_ref().is_some_and(|data| data["reason"].is_string()) {
             metrics::counter!(meter::AFTER_END).increment(1);
         }
         let body = match self.ids.is_empty() {
-            true => self.fault.answer(&Value::Null),
-            false => self.fault.answers(&self.ids, self.batch),
+            true => self.rpc_error.answer(&Value::Null),
+            false => self.rpc_error.answers(&self.ids, self.batch),
         };
         let mut response = (self.status, [(header::CONTENT_TYPE, "application/json")], body).into_response();
         if self.nothing_genuine {

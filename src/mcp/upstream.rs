@@ -1,9 +1,9 @@
 //! The way to upstream servers: which addresses are allowed, how the gateway authenticates there, and the clients that go.
 
 mod address;
+mod cookies;
 mod credential;
 mod headers;
-mod jars;
 mod tls;
 
 use std::sync::Arc;
@@ -19,14 +19,14 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use ipnet::IpNet;
 
 pub use address::{check_upstream, is_allowed, is_allowed_encrypted};
+pub use cookies::CookieJars;
 pub use credential::check_credential;
 pub use headers::{
-    CORRELATION, INWARD, LAST_EVENT_ID, OUTWARD, PROTOCOL_VERSION, SESSION, arrived, check_headers, coding,
-    goes_in_a_ring, inward, outward, speak,
+    CORRELATION, LAST_EVENT_ID, PROTOCOL_VERSION, SESSION, TO_CLIENT, TO_UPSTREAM, check_headers, coding,
+    from_upstream, is_loop, outward, set_own_headers, to_upstream,
 };
-pub use jars::Jars;
 
-use super::reply::Fault;
+use super::reply::RpcError;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::directory::Directory;
@@ -47,14 +47,14 @@ const BUFFER: usize = 128 << 10;
 /// The clients for all upstreams. They follow no redirects, use no proxy, keep connections.
 pub struct Upstreams {
     /// Of the organization whose installation this is: to this machine, too.
-    own: Roads,
-    others: Roads,
+    own: HttpClients,
+    others: HttpClients,
     directory: Arc<Directory>,
     credentials: Credentials,
 }
 
 /// Where requests go, by how.
-struct Roads {
+struct HttpClients {
     plain: Client<HttpConnector<Resolver>, Full<Bytes>>,
     encrypted: Client<Encrypted, Full<Bytes>>,
     allow: Arc<[IpNet]>,
@@ -64,11 +64,11 @@ struct Roads {
 impl Upstreams {
     /// Fails if the file of certificate authorities is no good.
     pub fn new(config: &Config, directory: Arc<Directory>, clock: Clock) -> anyhow::Result<Self> {
-        let (own, others) = (Roads::new(config, true)?, Roads::new(config, false)?);
+        let (own, others) = (HttpClients::new(config, true)?, HttpClients::new(config, false)?);
         Ok(Self { own, others, credentials: Credentials::new(directory.clone(), clock), directory })
     }
 
-    fn roads(&self, application: ApplicationNumber) -> &Roads {
+    fn clients(&self, application: ApplicationNumber) -> &HttpClients {
         if self.directory.is_operators(application) { &self.own } else { &self.others }
     }
 
@@ -79,35 +79,35 @@ impl Upstreams {
         &self,
         application: ApplicationNumber,
         request: Request<Full<Bytes>>,
-    ) -> Result<Response<Incoming>, Fault> {
-        let roads = self.roads(application);
-        let Some(held) = self.credentials.of(application, request.uri()).await? else {
-            return roads.send(request).await;
+    ) -> Result<Response<Incoming>, RpcError> {
+        let clients = self.clients(application);
+        let Some(opened) = self.credentials.of(application, request.uri()).await? else {
+            return clients.send(request).await;
         };
         let mut request = request;
-        match &held.own.credential {
+        match &opened.own.credential {
             UpstreamCredential::Header { .. } => {
-                held.show(&mut request)?;
-                roads.send(request).await
+                opened.show(&mut request)?;
+                clients.send(request).await
             }
             UpstreamCredential::ClientCredentials { .. } => {
-                let token = self.credentials.token(&held, roads, None).await?;
+                let token = self.credentials.token(&opened, clients, None).await?;
                 let mut again = request.clone();
                 request.headers_mut().insert(header::AUTHORIZATION, token.clone());
-                let answer = roads.send(request).await?;
+                let answer = clients.send(request).await?;
                 if answer.status() != StatusCode::UNAUTHORIZED {
                     return Ok(answer);
                 }
                 // Refused, so not carried out: it may be said again, once, with a token from after that.
-                let token = self.credentials.token(&held, roads, Some(&token)).await?;
+                let token = self.credentials.token(&opened, clients, Some(&token)).await?;
                 again.headers_mut().insert(header::AUTHORIZATION, token);
-                roads.send(again).await
+                clients.send(again).await
             }
         }
     }
 }
 
-impl Roads {
+impl HttpClients {
     fn new(config: &Config, here: bool) -> anyhow::Result<Self> {
         let allow: Arc<[IpNet]> = config.allow_upstream.as_slice().into();
         let plain = Resolver { allow: allow.clone(), encrypted: false, here };
@@ -117,24 +117,24 @@ impl Roads {
         Ok(Self { plain, encrypted, allow, here })
     }
 
-    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Fault> {
+    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, RpcError> {
         let encrypted = request.uri().scheme_str() == Some("https");
         let may = if encrypted { is_allowed_encrypted } else { is_allowed };
         let uri = request.uri().clone();
         // The connectors do not ask their resolvers about addresses.
         if literal(request.uri()).is_some_and(|address| !may(address, &self.allow, self.here)) {
             tracing::warn!(url = without_query(&uri), "the upstream's address is not allowed");
-            return Err(Fault::upstream_unreachable());
+            return Err(RpcError::upstream_unreachable());
         }
         let answer =
             if encrypted { self.encrypted.request(request).await } else { self.plain.request(request).await };
         answer.map_err(|error| {
             let cause = std::error::Error::source(&error).map(causes).unwrap_or_default();
             tracing::warn!(%error, cause, url = without_query(&uri), "the upstream did not answer");
-            match tls::fault(&error) {
-                Some(fault) => fault,
-                None if error.is_connect() => Fault::upstream_unreachable(),
-                None => Fault::upstream_lost(),
+            match tls::rpc_error(&error) {
+                Some(rpc_error) => rpc_error,
+                None if error.is_connect() => RpcError::upstream_unreachable(),
+                None => RpcError::upstream_lost(),
             }
         })
     }

@@ -34,7 +34,7 @@ const BURST: Duration = Duration::from_secs(1);
 
 /// What happened at the terminal, for whoever records it. Times are microseconds since the hub began.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
+pub enum TerminalEvent {
     Output { at: u64, bytes: Bytes },
     Input { at: u64, bytes: Bytes },
     Resized { at: u64, size: Size },
@@ -89,7 +89,7 @@ pub enum Refused {
 pub struct Options {
     /// Who is told of everything, in its order, and before those at the terminal are. The terminal waits for a recorder that
     /// is slow: nothing is shown that is not recorded.
-    pub recorder: Option<mpsc::Sender<Event>>,
+    pub recorder: Option<mpsc::Sender<TerminalEvent>>,
     /// The most bytes the shell may print in a second.
     pub rate: Option<NonZeroU64>,
 }
@@ -105,7 +105,7 @@ struct Shared {
     rate: Option<NonZeroU64>,
     /// Whoever records waits for the end of this channel, and is waited for before the session's end goes on record: so it
     /// is closed here, when the shell is read no more, and not when the last one lets go of the hub.
-    recorder: Mutex<Option<mpsc::Sender<Event>>>,
+    recorder: Mutex<Option<mpsc::Sender<TerminalEvent>>>,
     begun: Instant,
     state: Mutex<State>,
     /// Something is there for readers.
@@ -301,7 +301,7 @@ impl Shared {
             };
             match heard {
                 Heard::Output(bytes) => {
-                    self.record(Event::Output { at: self.now(), bytes: bytes.clone() }).await;
+                    self.record(TerminalEvent::Output { at: self.now(), bytes: bytes.clone() }).await;
                     self.print(&bytes);
                     free_at = self.pause(free_at, bytes.len()).await;
                 }
@@ -313,7 +313,7 @@ impl Shared {
             }
         }
         let end = self.state.lock().end.clone().unwrap_or(End::Cut);
-        self.record(Event::Ended { at: self.now(), end }).await;
+        self.record(TerminalEvent::Ended { at: self.now(), end }).await;
         self.recorder.lock().take();
         self.shell.close().await;
     }
@@ -347,7 +347,7 @@ impl Shared {
         self.until(&self.room, |state| state.end.is_some().then_some(())).await;
     }
 
-    async fn record(&self, event: Event) {
+    async fn record(&self, event: TerminalEvent) {
         let recorder = self.recorder.lock().clone();
         if let Some(recorder) = recorder {
             recorder.send(event).await.ok();
@@ -439,25 +439,25 @@ impl Attached {
     }
 
     /// The hand that types, for a task of its own.
-    pub fn hand(&self) -> Hand {
-        Hand { hub: self.hub.clone(), writer: self.writer }
+    pub fn input_handle(&self) -> InputHandle {
+        InputHandle { hub: self.hub.clone(), writer: self.writer }
     }
 }
 
 /// The hand that types at a terminal, or may not.
 #[derive(Clone)]
-pub struct Hand {
+pub struct InputHandle {
     hub: Hub,
     writer: Option<u64>,
 }
 
-impl Hand {
+impl InputHandle {
     /// Types. Waits while the machine takes no more; `held_up` is called when that takes long.
     pub async fn input(&self, bytes: Bytes, held_up: impl AsyncFnOnce()) -> Result<(), Refused> {
         self.may_write()?;
         let shared = &self.hub.shared;
         // Told before it is done: its echo must not be recorded first.
-        shared.record(Event::Input { at: shared.now(), bytes: bytes.clone() }).await;
+        shared.record(TerminalEvent::Input { at: shared.now(), bytes: bytes.clone() }).await;
         shared.typed.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         let typing = async {
             let taken = shared.shell.input(bytes);
@@ -482,7 +482,7 @@ impl Hand {
     pub async fn resize(&self, size: Size) -> Result<(), Refused> {
         self.may_write()?;
         let shared = &self.hub.shared;
-        shared.record(Event::Resized { at: shared.now(), size }).await;
+        shared.record(TerminalEvent::Resized { at: shared.now(), size }).await;
         shared.state.lock().size = size;
         tokio::select! {
             biased;

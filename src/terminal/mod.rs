@@ -10,11 +10,11 @@ pub mod commands;
 pub mod frame;
 pub mod hub;
 mod recorder;
-mod rooms;
+mod registry;
 pub mod screen;
 pub mod ssh;
 pub mod text;
 
-pub use rooms::{
-    APPLICATION, From, NotOpened, Opened, Over, Role, Terminal, Terminals, Tested, over_because,
+pub use registry::{
+    APPLICATION, ClientDetails, EndReason, NotOpened, Opened, Role, Terminal, Terminals, Tested, end_reason,
 };

@@ -8,13 +8,13 @@ use sessiond_core::session::event::Counts;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use super::commands::{Recogniser, Seen};
+use super::commands::{Recognised, Recogniser};
 use super::frame::Size;
-use super::hub::{End, Event};
-use super::rooms::Terminal;
+use super::hub::{End, TerminalEvent};
+use super::registry::Terminal;
 use super::ssh;
 use crate::error::Error;
-use crate::lines::{Code, Content, Entry, Journal, LARGEST_ENTRY, Lines};
+use crate::journals::{Code, Content, Entry, Journal, Journals, LARGEST_ENTRY};
 use crate::sessions::Sessions;
 
 /// A batch is filed when it has so many bytes, or is so old.
@@ -26,14 +26,14 @@ const AGAIN: Duration = Duration::from_millis(50);
 /// Records a terminal of this size until it has ended; the recording is whole when the task has.
 pub fn start(
     terminal: Arc<Terminal>,
-    events: mpsc::Receiver<Event>,
-    lines: Lines,
+    events: mpsc::Receiver<TerminalEvent>,
+    journals: Journals,
     sessions: Arc<Sessions>,
     size: Size,
 ) -> tokio::task::JoinHandle<()> {
     let entries = vec![sized(terminal.begun_us, size)];
     let recogniser = Recogniser::new(size);
-    let task = Task { terminal, lines, sessions, recogniser, entries, bytes: 0, typed: false };
+    let task = Task { terminal, journals, sessions, recogniser, entries, bytes: 0, typed: false };
     tokio::spawn(task.run(events))
 }
 
@@ -46,7 +46,7 @@ fn sized(at: i64, size: Size) -> Entry {
 
 struct Task {
     terminal: Arc<Terminal>,
-    lines: Lines,
+    journals: Journals,
     sessions: Arc<Sessions>,
     recogniser: Recogniser,
     entries: Vec<Entry>,
@@ -56,7 +56,7 @@ struct Task {
 }
 
 impl Task {
-    async fn run(mut self, mut waiting: mpsc::Receiver<Event>) {
+    async fn run(mut self, mut waiting: mpsc::Receiver<TerminalEvent>) {
         let mut due = Instant::now() + AGE;
         loop {
             let idle = !self.waits();
@@ -93,9 +93,9 @@ impl Task {
         !self.entries.is_empty() || self.recogniser.holds() || self.typed
     }
 
-    fn take(&mut self, event: Event) {
+    fn take(&mut self, event: TerminalEvent) {
         match event {
-            Event::Output { at, bytes } => {
+            TerminalEvent::Output { at, bytes } => {
                 let at = self.terminal.when(at);
                 self.recogniser.printed(at.unsigned_abs(), &bytes);
                 self.terminal.shows(self.recogniser.is_full_screen());
@@ -104,18 +104,18 @@ impl Task {
                     self.push(Entry::chunk(at, Code::Output, piece));
                 }
             }
-            Event::Input { at, bytes } => {
+            TerminalEvent::Input { at, bytes } => {
                 self.recogniser.typed(self.terminal.when(at).unsigned_abs(), &bytes);
                 self.count(Counts { bytes_in: bytes.len() as u64, ..Counts::default() });
             }
-            Event::Resized { at, size } => {
+            TerminalEvent::Resized { at, size } => {
                 self.recogniser.resized(size);
                 self.push(sized(self.terminal.when(at), size));
             }
-            Event::Ended { at, end: End::Shell(ssh::End::Exited(status)) } => {
+            TerminalEvent::Ended { at, end: End::Shell(ssh::End::Exited(status)) } => {
                 self.push(Entry::chunk(self.terminal.when(at), Code::Exit, status.to_string()));
             }
-            Event::Ended { .. } => {}
+            TerminalEvent::Ended { .. } => {}
         }
         self.recognised();
     }
@@ -124,12 +124,12 @@ impl Task {
     fn recognised(&mut self) {
         for seen in self.recogniser.take() {
             match seen {
-                Seen::Input { at, bytes } => {
+                Recognised::Input { at, bytes } => {
                     for piece in bytes.chunks(LARGEST_ENTRY) {
                         self.push(Entry::chunk(when(at), Code::Input, piece));
                     }
                 }
-                Seen::Command { at, text } => {
+                Recognised::Command { at, text } => {
                     self.count(Counts { requests: 1, ..Counts::default() });
                     self.terminal.entered();
                     let end = text.floor_char_boundary(LARGEST_ENTRY);
@@ -175,7 +175,11 @@ impl Task {
 
     async fn append(&self, entries: Vec<Entry>) {
         loop {
-            match self.lines.append(Journal::Recording, self.terminal.session.number, entries.clone()).await {
+            match self
+                .journals
+                .append(Journal::Recording, self.terminal.session.number, entries.clone())
+                .await
+            {
                 Ok(_) => return,
                 Err(Error::Busy) => tokio::time::sleep(AGAIN).await,
                 Err(error) => {

@@ -6,19 +6,24 @@ use sessiond_core::delivery::Attempted;
 use sessiond_core::ids::Position;
 
 use super::Outbox;
+use super::delivery_queue::QueuedDelivery;
 use super::envelope::{Envelope, envelope};
-use super::line::Waiting;
-use super::sender::Letter;
+use super::sender::DeliveryRequest;
 use crate::directory::SigningKeys;
 
 /// An attempt that came back.
-pub struct Came {
-    pub waiting: Waiting,
+pub struct FinishedAttempt {
+    pub waiting: QueuedDelivery,
     pub attempted: Attempted,
 }
 
 /// Sends a delivery once.
-pub async fn attempt(outbox: Arc<Outbox>, url: String, keys: Arc<SigningKeys>, waiting: Waiting) -> Came {
+pub async fn attempt(
+    outbox: Arc<Outbox>,
+    url: String,
+    keys: Arc<SigningKeys>,
+    waiting: QueuedDelivery,
+) -> FinishedAttempt {
     let position = waiting.delivery.position;
     let envelope = match waiting.envelope.clone() {
         Some(envelope) => Some(envelope),
@@ -26,15 +31,15 @@ pub async fn attempt(outbox: Arc<Outbox>, url: String, keys: Arc<SigningKeys>, w
     };
     let attempted = match envelope {
         Some(Envelope { id, body }) => {
-            let letter = Letter { url, id, body };
-            outbox.sender.send(letter, &keys, outbox.clock.wall()).await
+            let request = DeliveryRequest { url, id, body };
+            outbox.sender.send(request, &keys, outbox.clock.wall()).await
         }
         None => {
             let error = Some("the event could not be read".to_owned());
             Attempted { status: None, error, retry_after: None }
         }
     };
-    Came { waiting, attempted }
+    FinishedAttempt { waiting, attempted }
 }
 
 /// The event of a delivery that waited for long.

@@ -3,16 +3,16 @@
 //! stream (so for each session), different streams and webhooks side by side.
 
 mod attempt;
+mod delivery_queue;
 mod envelope;
 mod follower;
-mod line;
 mod sender;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use follower::Follower;
-use sender::Letter;
+use sender::DeliveryRequest;
 pub use sender::Sender;
 use sessiond_core::delivery::Delivery;
 use sessiond_core::ids::Position;
@@ -40,7 +40,7 @@ pub struct Outbox {
     /// The base of our URLs, for those who do not ask.
     pub public_url: Arc<str>,
     sender: Sender,
-    wishes: mpsc::Sender<Resend>,
+    resends: mpsc::Sender<Resend>,
     /// Here and not in the task, so that it survives a broken one.
     inbox: Mutex<mpsc::Receiver<Resend>>,
     tests: Semaphore,
@@ -69,9 +69,9 @@ impl Outbox {
         sender: Sender,
         public_url: Arc<str>,
     ) -> Self {
-        let (wishes, inbox) = mpsc::channel(64);
+        let (resends, inbox) = mpsc::channel(64);
         let (inbox, tests) = (Mutex::new(inbox), Semaphore::new(TESTS));
-        Self { directory, live, clock, public_url, sender, wishes, inbox, tests }
+        Self { directory, live, clock, public_url, sender, resends, inbox, tests }
     }
 
     /// Checks the URL of a webhook and brings it into its normal form.
@@ -97,8 +97,8 @@ impl Outbox {
     /// Has a delivery sent again, as if it had never been tried.
     pub async fn resend(&self, webhook: Uuid, position: Position) -> Result<Delivery, Error> {
         let (reply, answer) = oneshot::channel();
-        let wish = Resend { webhook, position, reply };
-        self.wishes.try_send(wish).map_err(|_| Error::Busy)?;
+        let resend = Resend { webhook, position, reply };
+        self.resends.try_send(resend).map_err(|_| Error::Busy)?;
         answer.await.map_err(|_| Error::Busy)?
     }
 
@@ -114,9 +114,9 @@ impl Outbox {
         let keys = self.directory.signing_keys(webhook.id).await?.ok_or(Error::NotFound("Webhook"))?;
         let (id, now) = (format!("evt_test_{}", secret::new_id().simple()), self.clock.now());
         let body = envelope::test_body(&id, webhook, &self.directory, &self.public_url, now);
-        let letter = Letter { url: webhook.url.clone(), id: id.clone(), body };
+        let request = DeliveryRequest { url: webhook.url.clone(), id: id.clone(), body };
         let began = Instant::now();
-        let attempted = self.sender.send(letter, &keys, self.clock.wall()).await;
+        let attempted = self.sender.send(request, &keys, self.clock.wall()).await;
         Ok(Tested { id, status: attempted.status, error: attempted.error, took: began.elapsed() })
     }
 }

@@ -24,7 +24,7 @@ const CONNECT: Duration = Duration::from_secs(5);
 const IDLE: Duration = Duration::from_secs(4);
 
 /// Something to send.
-pub struct Letter {
+pub struct DeliveryRequest {
     pub url: String,
     pub id: String,
     pub body: Bytes,
@@ -59,9 +59,9 @@ impl Sender {
     }
 
     /// Sends it, once, at a time of day that receivers compare with their own. The time-out covers all of it.
-    pub async fn send(&self, letter: Letter, keys: &SigningKeys, now: Time) -> Attempted {
+    pub async fn send(&self, request: DeliveryRequest, keys: &SigningKeys, now: Time) -> Attempted {
         // The settings may have changed since the URL was set; and nobody asks the resolver about addresses.
-        let Ok(url) = self.rules.check("url", &letter.url) else {
+        let Ok(url) = self.rules.check("url", &request.url) else {
             return failed("the URL is not allowed; see --webhook-allow".to_owned());
         };
         let timestamp = now.timestamp().to_string();
@@ -69,10 +69,10 @@ impl Sender {
             .client
             .post(url)
             .header(CONTENT_TYPE, MEDIA_TYPE)
-            .header("webhook-id", &letter.id)
+            .header("webhook-id", &request.id)
             .header("webhook-timestamp", &timestamp)
-            .header("webhook-signature", signatures(&letter, &timestamp, keys, now))
-            .body(letter.body);
+            .header("webhook-signature", signatures(&request, &timestamp, keys, now))
+            .body(request.body);
         match request.send().await {
             Ok(answer) => self.judge(answer, now).await,
             Err(error) => failed(self.words(&error)),
@@ -118,9 +118,9 @@ impl Sender {
 }
 
 /// One signature, or two while the secret before is still valid.
-fn signatures(letter: &Letter, timestamp: &str, keys: &SigningKeys, now: Time) -> String {
+fn signatures(request: &DeliveryRequest, timestamp: &str, keys: &SigningKeys, now: Time) -> String {
     let sign = |key: &[u8]| {
-        let parts: [&[u8]; 5] = [letter.id.as_bytes(), b".", timestamp.as_bytes(), b".", &letter.body];
+        let parts: [&[u8]; 5] = [request.id.as_bytes(), b".", timestamp.as_bytes(), b".", &request.body];
         format!("v1,{}", secret::sign(key, &parts))
     };
     match &keys.before {

@@ -21,12 +21,12 @@ use sessiond_core::object::Object;
 use url::{Url, form_urlencoded};
 
 use super::headers::HOP;
-use super::{Roads, address};
+use super::{HttpClients, address};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::directory::{Directory, UpstreamSecret};
 use crate::error::Error;
-use crate::mcp::reply::Fault;
+use crate::mcp::reply::RpcError;
 
 const LONGEST_NAME: usize = 100;
 const LONGEST_TEXT: usize = 1_024;
@@ -130,11 +130,11 @@ fn check_text(field: &'static str, text: &str, longest: usize) -> Result<(), Err
 pub(super) struct Credentials {
     directory: Arc<Directory>,
     clock: Clock,
-    held: Mutex<HashMap<ApplicationNumber, (Position, Arc<Held>)>>,
+    opened: Mutex<HashMap<ApplicationNumber, (Position, Arc<OpenedCredential>)>>,
 }
 
 /// One application's credential.
-pub(super) struct Held {
+pub(super) struct OpenedCredential {
     pub own: UpstreamSecret,
     /// Where it may be shown.
     url: Uri,
@@ -160,13 +160,13 @@ struct Answer {
     error: Option<String>,
 }
 
-impl Held {
+impl OpenedCredential {
     fn new(own: UpstreamSecret, url: Uri) -> Arc<Self> {
         Arc::new(Self { own, url, token: tokio::sync::Mutex::default(), fetches: AtomicU64::new(0) })
     }
 
     /// Puts a header credential on a request, in place of anything of that name.
-    pub fn show(&self, request: &mut Request<Full<Bytes>>) -> Result<(), Fault> {
+    pub fn show(&self, request: &mut Request<Full<Bytes>>) -> Result<(), RpcError> {
         let UpstreamCredential::Header { name } = &self.own.credential else { return Ok(()) };
         let name = HeaderName::try_from(name.as_str()).map_err(|_| unusable(&"no header's name"))?;
         let value = secret_value(&self.own.secret).ok_or_else(|| unusable(&"no header's value"))?;
@@ -177,48 +177,53 @@ impl Held {
 
 impl Credentials {
     pub fn new(directory: Arc<Directory>, clock: Clock) -> Self {
-        Self { directory, clock, held: Mutex::default() }
+        Self { directory, clock, opened: Mutex::default() }
     }
 
     /// How an application authenticates at this URL: from memory, unless something of it has changed since.
-    pub async fn of(&self, application: ApplicationNumber, url: &Uri) -> Result<Option<Arc<Held>>, Fault> {
+    pub async fn of(
+        &self,
+        application: ApplicationNumber,
+        url: &Uri,
+    ) -> Result<Option<Arc<OpenedCredential>>, RpcError> {
         let text = url.to_string();
         let Some(set_at) = self.directory.authenticates_at(application, &text) else { return Ok(None) };
-        let kept = self.held.lock().get(&application).cloned();
-        if let Some((_, held)) = kept.as_ref().filter(|(at, held)| *at >= set_at && held.url == *url) {
-            return Ok(Some(held.clone()));
+        let kept = self.opened.lock().get(&application).cloned();
+        if let Some((_, opened)) = kept.as_ref().filter(|(at, opened)| *at >= set_at && opened.url == *url) {
+            return Ok(Some(opened.clone()));
         }
         let own =
             self.directory.upstream_secret(application, &text).await.map_err(|error| unusable(&error))?;
         let Some(own) = own else { return Ok(None) };
         // Anything may have changed about the application, and others may have looked at the same time: what is the same is
         // one, with one token.
-        let mut all = self.held.lock();
-        let same = all.get(&application).filter(|(_, held)| held.own == own && held.url == *url).cloned();
-        let (at, held) = same.unwrap_or_else(|| (set_at, Held::new(own, url.clone())));
-        all.insert(application, (at.max(set_at), held.clone()));
-        Ok(Some(held))
+        let mut all = self.opened.lock();
+        let same =
+            all.get(&application).filter(|(_, opened)| opened.own == own && opened.url == *url).cloned();
+        let (at, opened) = same.unwrap_or_else(|| (set_at, OpenedCredential::new(own, url.clone())));
+        all.insert(application, (at.max(set_at), opened.clone()));
+        Ok(Some(opened))
     }
 
     /// The token to authenticate with; another one than `refused`.
     pub async fn token(
         &self,
-        held: &Held,
-        roads: &Roads,
+        opened: &OpenedCredential,
+        clients: &HttpClients,
         refused: Option<&HeaderValue>,
-    ) -> Result<HeaderValue, Fault> {
-        let fetches = held.fetches.load(Ordering::Acquire);
-        let mut token = held.token.lock().await;
+    ) -> Result<HeaderValue, RpcError> {
+        let fetches = opened.fetches.load(Ordering::Acquire);
+        let mut token = opened.token.lock().await;
         let now = self.clock.now();
         if let Some(good) = token.as_ref().filter(|one| now < one.until && Some(&one.value) != refused) {
             return Ok(good.value.clone());
         }
-        if token.is_none() && held.fetches.load(Ordering::Acquire) != fetches {
+        if token.is_none() && opened.fetches.load(Ordering::Acquire) != fetches {
             return Err(no_token());
         }
         *token = None;
-        let fetched = tokio::time::timeout(PATIENCE, fetch(&held.own, roads)).await;
-        held.fetches.fetch_add(1, Ordering::AcqRel);
+        let fetched = tokio::time::timeout(PATIENCE, fetch(&opened.own, clients)).await;
+        opened.fetches.fetch_add(1, Ordering::AcqRel);
         let (value, life) = fetched.unwrap_or_else(|_| {
             tracing::warn!("the token endpoint of an upstream did not answer in time");
             Err(no_token())
@@ -230,14 +235,17 @@ impl Credentials {
 }
 
 /// Fetches a token, with how long it lives if that is said. What goes wrong is in the log, without anything secret.
-async fn fetch(own: &UpstreamSecret, roads: &Roads) -> Result<(HeaderValue, Option<TimeDelta>), Fault> {
+async fn fetch(
+    own: &UpstreamSecret,
+    clients: &HttpClients,
+) -> Result<(HeaderValue, Option<TimeDelta>), RpcError> {
     let UpstreamCredential::ClientCredentials { token_url, client_id, scope, resource } = &own.credential
     else {
         return Err(no_token());
     };
     let request = token_request(token_url, client_id, &own.secret, scope.as_deref(), resource.as_deref());
     let request = request.ok_or_else(no_token)?;
-    let answer = roads.send(request).await.map_err(|_| no_token())?;
+    let answer = clients.send(request).await.map_err(|_| no_token())?;
     let status = answer.status();
     let body = Limited::new(answer.into_body(), LARGEST).collect().await.map(|body| body.to_bytes());
     let answer = body.ok().and_then(|body| serde_json::from_slice::<Object<Answer>>(&body).ok());
@@ -290,18 +298,20 @@ fn secret_value(text: &str) -> Option<HeaderValue> {
     Some(value)
 }
 
-fn no_token() -> Fault {
+fn no_token() -> RpcError {
     let message = "The MCP server behind this gateway wants a token that could not be fetched: whoever runs the gateway \
                    finds the reason in its log";
-    fault(message)
+    rpc_error(message)
 }
 
-fn unusable(error: &dyn std::fmt::Display) -> Fault {
+fn unusable(error: &dyn std::fmt::Display) -> RpcError {
     tracing::error!(%error, "an upstream's credential cannot be used; set the upstream again");
-    fault("The gateway's own credential for the MCP server behind it cannot be used: set the upstream again")
+    rpc_error(
+        "The gateway's own credential for the MCP server behind it cannot be used: set the upstream again",
+    )
 }
 
-fn fault(message: &'static str) -> Fault {
+fn rpc_error(message: &'static str) -> RpcError {
     let data = Some(serde_json::json!({ "reason": "upstream_credential" }));
-    Fault { data, ..Fault::new(-32603, message) }
+    RpcError { data, ..RpcError::new(-32603, message) }
 }

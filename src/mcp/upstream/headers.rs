@@ -20,10 +20,10 @@ pub static CORRELATION: HeaderName = HeaderName::from_static("sessiond-session-i
 const MCP: &str = "mcp-";
 /// Of a request, from the client to the upstream, beside those of MCP: who asks for whom, in which trace, in which language,
 /// from where in a stream, and through whom. `Accept`, `Content-Type` and their like the gateway says itself.
-pub const INWARD: [&str; 7] =
+pub const TO_UPSTREAM: [&str; 7] =
     ["accept-language", "baggage", "last-event-id", "traceparent", "tracestate", "user-agent", "via"];
 /// Of an answer, from the upstream to the client, beside those of MCP. Whether it may be kept the gateway says itself: no.
-pub const OUTWARD: [&str; 4] = ["allow", "content-language", "content-type", "retry-after"];
+pub const TO_CLIENT: [&str; 4] = ["allow", "content-language", "content-type", "retry-after"];
 /// Of an answer, what the gateway reads itself and hands on to nobody.
 static READ: [HeaderName; 3] = [header::SET_COOKIE, header::LOCATION, header::CONTENT_ENCODING];
 
@@ -113,7 +113,7 @@ static VIA: LazyLock<HeaderValue> = LazyLock::new(|| {
 const LONGEST_WAY: usize = 16;
 
 /// Whether a request has been here before, or has come too long a way to be going anywhere.
-pub fn goes_in_a_ring(headers: &HeaderMap) -> bool {
+pub fn is_loop(headers: &HeaderMap) -> bool {
     let said = headers.get_all(header::VIA).iter().filter_map(|value| value.to_str().ok());
     let mut hops: Vec<_> = said.flat_map(|value| value.split(',')).map(str::trim).collect();
     hops.retain(|hop| !hop.is_empty());
@@ -121,16 +121,16 @@ pub fn goes_in_a_ring(headers: &HeaderMap) -> bool {
 }
 
 /// The headers of a request that the upstream may see: those that pass for everybody, and more by the application's wish.
-pub fn inward(headers: &HeaderMap, more: Option<&UpstreamHeaders>) -> HeaderMap {
+pub fn to_upstream(headers: &HeaderMap, more: Option<&UpstreamHeaders>) -> HeaderMap {
     let more = more.map_or(&[][..], |more| &more.to_upstream);
-    let listed = |name: &HeaderName| INWARD.contains(&name.as_str());
+    let listed = |name: &HeaderName| TO_UPSTREAM.contains(&name.as_str());
     of_those(headers, |name| listed(name) || of_mcp(name) || more.iter().any(|one| one == name.as_str()))
 }
 
 /// The headers of an answer as it arrives: those that the client may see, and those that the gateway reads.
-pub fn arrived(headers: &HeaderMap, more: &[String]) -> HeaderMap {
+pub fn from_upstream(headers: &HeaderMap, more: &[String]) -> HeaderMap {
     let listed =
-        |name: &HeaderName| OUTWARD.contains(&name.as_str()) || READ.contains(name) || *name == SESSION;
+        |name: &HeaderName| TO_CLIENT.contains(&name.as_str()) || READ.contains(name) || *name == SESSION;
     of_those(headers, |name| listed(name) || of_mcp(name) || more.iter().any(|one| one == name.as_str()))
 }
 
@@ -164,7 +164,7 @@ fn of_those(headers: &HeaderMap, passes: impl Fn(&HeaderName) -> bool) -> Header
 
 /// Says in our words what the specification asks of a client (MCP 2025-11-25 and 2026-07-28, basic/transports). What the
 /// client has said was checked, and may be the same in other words, which not every server understands.
-pub fn speak(method: &Method, headers: &mut HeaderMap) {
+pub fn set_own_headers(method: &Method, headers: &mut HeaderMap) {
     let (accept, content) = match *method {
         Method::POST => (Some("application/json, text/event-stream"), Some("application/json")),
         Method::GET => (Some("text/event-stream"), None),

@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 use tower::Service;
 
 use super::address::Resolver;
-use super::{CONNECT, Fault};
+use super::{CONNECT, RpcError};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -80,7 +80,7 @@ impl Service<Uri> for Encrypted {
 }
 
 /// What a failure is called if it is one of TLS. The details are in the log: a certificate is the upstream's own affair.
-pub(super) fn fault(error: &(dyn Error + 'static)) -> Option<Fault> {
+pub(super) fn rpc_error(error: &(dyn Error + 'static)) -> Option<RpcError> {
     use CertificateError as Bad;
     let how = match find(error)? {
         rustls::Error::InvalidCertificate(bad) => match bad {
@@ -98,7 +98,7 @@ pub(super) fn fault(error: &(dyn Error + 'static)) -> Option<Fault> {
     };
     let data = Some(serde_json::json!({ "reason": "upstream_not_trusted" }));
     let message = format!("The MCP server behind this gateway {how}");
-    Some(Fault { data, ..Fault::new(-32603, message) })
+    Some(RpcError { data, ..RpcError::new(-32603, message) })
 }
 
 /// The error of TLS that is behind another.

@@ -5,7 +5,7 @@ const MUCH: usize = 4 << 10;
 
 /// The end of the first line, and where to go on so that at least so many lines are left; none if nothing can be left out.
 /// Only text is: where there is an escape sequence, the terminal may be told anything.
-pub fn passes_by(bytes: &[u8], lines: usize) -> Option<(usize, usize)> {
+pub fn skippable(bytes: &[u8], lines: usize) -> Option<(usize, usize)> {
     if bytes.len() < MUCH || bytes.contains(&b'\x1b') {
         return None;
     }

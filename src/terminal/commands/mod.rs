@@ -6,8 +6,8 @@
 
 mod bulk;
 mod keys;
-mod marks;
 mod prompt;
+mod prompt_marks;
 mod typed;
 
 use vte::{Params, Parser, Perform};
@@ -17,7 +17,7 @@ use super::screen::{Place, Screen};
 use super::text::Text;
 use keys::{Key, Keys};
 use prompt::{Shown, is_mask, looks_like_prompt, times, width};
-use typed::{Line, Start, Typed};
+use typed::{LineStart, Typed, TypedLine};
 
 pub use typed::HOLD;
 
@@ -30,14 +30,14 @@ const COMPARED: usize = 128;
 
 /// What was recognised. Times are those of the calls, in microseconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Seen {
+pub enum Recognised {
     /// A command line was entered.
     Command { at: u64, text: String },
     /// Input that was shown and may be recorded. It may be older than what came before it, by [`HOLD`] at most.
     Input { at: u64, bytes: Vec<u8> },
 }
 
-impl Seen {
+impl Recognised {
     fn size(&self) -> usize {
         match self {
             Self::Command { text, .. } => text.len(),
@@ -51,81 +51,82 @@ pub struct Recogniser {
     output: Parser<LONGEST_SEQUENCE>,
     text: Text,
     keys: Keys,
-    follower: Follower,
+    reader: CommandReader,
 }
 
 impl Recogniser {
     pub fn new(size: Size) -> Self {
         let (output, text, keys) = Default::default();
-        Self { output, text, keys, follower: Follower::new(size) }
+        Self { output, text, keys, reader: CommandReader::new(size) }
     }
 
     /// Somebody typed. To be told before the machine is: its echo must not be known first.
     pub fn typed(&mut self, at: u64, bytes: &[u8]) {
-        self.follower.passes(at);
+        self.reader.passes(at);
         for byte in bytes {
-            let brackets = self.follower.screen.is_bracketed();
+            let brackets = self.reader.screen.is_bracketed();
             if let Some((key, bytes)) = self.keys.push(*byte, brackets) {
-                self.follower.key(at, key, bytes);
+                self.reader.key(at, key, bytes);
             }
         }
     }
 
     /// The machine printed.
     pub fn printed(&mut self, at: u64, bytes: &[u8]) {
-        self.follower.passes(at);
-        self.follower.printed_at = at;
+        self.reader.passes(at);
+        self.reader.printed_at = at;
         // Whole characters only: the parser may lose one that it gets in two pieces.
         let text = self.text.push(bytes);
         let mut rest = text.as_bytes();
-        if self.follower.is_idle()
-            && let Some((first, last)) = bulk::passes_by(rest, self.follower.screen.depth())
+        if self.reader.is_idle()
+            && let Some((first, last)) = bulk::skippable(rest, self.reader.screen.depth())
         {
-            self.follower.drawn = false;
-            self.output.advance(&mut self.follower, &rest[..first]);
+            self.reader.drawn = false;
+            self.output.advance(&mut self.reader, &rest[..first]);
             // If it was drawn, it was text, and so is all that follows it.
-            rest = &rest[if self.follower.drawn { last } else { first }..];
+            rest = &rest[if self.reader.drawn { last } else { first }..];
         }
-        self.output.advance(&mut self.follower, rest);
+        self.output.advance(&mut self.reader, rest);
     }
 
     /// Whether a full-screen program has the screen.
     pub fn is_full_screen(&self) -> bool {
-        self.follower.screen.is_alternate()
+        self.reader.screen.is_alternate()
     }
 
     /// The terminal has a new size.
     pub fn resized(&mut self, size: Size) {
-        self.follower.screen.resize(size);
+        self.reader.screen.resize(size);
     }
 
     /// Time passes without anything else: input that was held too long is let go of.
     pub fn passes(&mut self, at: u64) {
-        self.follower.passes(at);
+        self.reader.passes(at);
     }
 
     /// Whether input is held, so that [`Self::passes`] is worth a call.
     pub fn holds(&self) -> bool {
-        self.follower.typed.holds()
+        self.reader.typed.holds()
     }
 
     /// About how many bytes it keeps.
     pub fn memory(&self) -> usize {
-        let Follower { screen, typed, seen, known, last, candidate, .. } = &self.follower;
-        let texts = known.len() + last.len() + candidate.as_ref().map_or(0, String::len);
-        let waiting: usize = seen.iter().map(Seen::size).sum();
+        let CommandReader { screen, typed, recognised, known_prompt, last_command, candidate, .. } =
+            &self.reader;
+        let texts = known_prompt.len() + last_command.len() + candidate.as_ref().map_or(0, String::len);
+        let waiting: usize = recognised.iter().map(Recognised::size).sum();
         screen.memory() + typed.memory() + texts + waiting + 2 * LONGEST_SEQUENCE
     }
 
     /// What was recognised since the last call.
-    pub fn take(&mut self) -> Vec<Seen> {
-        std::mem::take(&mut self.follower.seen)
+    pub fn take(&mut self) -> Vec<Recognised> {
+        std::mem::take(&mut self.reader.recognised)
     }
 }
 
 /// What a shell says of where it is (OSC 133).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mark {
+enum PromptMark {
     None,
     /// A prompt begins.
     Prompt,
@@ -135,22 +136,22 @@ enum Mark {
     Running,
 }
 
-struct Follower {
+struct CommandReader {
     screen: Screen,
     typed: Typed,
     now: u64,
     printed_at: u64,
     /// The last prompt behind which a command was entered.
-    known: String,
+    known_prompt: String,
     /// It is the prompt of a line editor.
-    known_edited: bool,
+    known_from_editor: bool,
     /// When the last command was seen.
-    seen_at: u64,
-    mark: Mark,
+    recognised_at: u64,
+    mark: PromptMark,
     /// The mark that comes next belongs to a prompt within a command.
     secondary: bool,
     /// Where prompts within a command end.
-    cuts: Vec<Place>,
+    prompt_ends: Vec<Place>,
     /// What would be the command if its shell does not mark where it begins to run.
     candidate: Option<String>,
     /// How many lines it has.
@@ -158,42 +159,42 @@ struct Follower {
     /// The shell marks where commands begin to run.
     marks_running: bool,
     /// The shell says itself which command it runs.
-    names: bool,
-    last: String,
+    names_commands: bool,
+    last_command: String,
     /// Set when a character is printed.
     drawn: bool,
     /// A line editor has begun since the last key.
     prompted: bool,
-    seen: Vec<Seen>,
+    recognised: Vec<Recognised>,
 }
 
-impl Follower {
+impl CommandReader {
     fn new(size: Size) -> Self {
         Self {
             screen: Screen::new(size),
             typed: Typed::default(),
             now: 0,
             printed_at: 0,
-            known: String::new(),
-            known_edited: false,
-            seen_at: 0,
-            mark: Mark::None,
+            known_prompt: String::new(),
+            known_from_editor: false,
+            recognised_at: 0,
+            mark: PromptMark::None,
             secondary: false,
-            cuts: Vec::new(),
+            prompt_ends: Vec::new(),
             candidate: None,
             lines: 0,
             marks_running: false,
-            names: false,
-            last: String::new(),
+            names_commands: false,
+            last_command: String::new(),
             drawn: false,
             prompted: false,
-            seen: Vec::new(),
+            recognised: Vec::new(),
         }
     }
 
     /// Whether nothing that was typed is awaited on the screen.
     fn is_idle(&self) -> bool {
-        self.typed.is_empty() && self.screen.scrolls_freely() && !matches!(self.mark, Mark::Input(_))
+        self.typed.is_empty() && self.screen.scrolls_freely() && !matches!(self.mark, PromptMark::Input(_))
     }
 
     fn passes(&mut self, at: u64) {
@@ -206,10 +207,10 @@ impl Follower {
             self.begin(at);
         } else if key != Key::Nothing && self.is_prompted_anew() {
             let place = self.screen.cursor();
-            self.typed.restart(Start { place, prompt: self.screen.before(place) });
+            self.typed.restart(LineStart { place, prompt: self.screen.before(place) });
         }
         self.prompted &= key == Key::Nothing;
-        self.typed.key(at, key, bytes, &mut self.seen);
+        self.typed.key(at, key, bytes, &mut self.recognised);
     }
 
     /// Whether a prompt has come since the line that is being typed began, and nothing of that line stands behind it: then a
@@ -226,13 +227,13 @@ impl Follower {
         let typed = line.text.as_deref().filter(|text| !text.is_empty());
         // As far as it stands on this line of the screen.
         let is_shown = typed.is_some_and(|text| before.ends_with(text) || text.ends_with(&before));
-        let is_known = before == self.known || (typed.is_some() && self.ends_known(&before));
+        let is_known = before == self.known_prompt || (typed.is_some() && self.ends_known(&before));
         !is_shown && (is_known || (self.prompted && looks_like_prompt(&before)))
     }
 
     /// Whether what stands there ends with the prompt that is known: a program has left something before it.
     fn ends_known(&self, before: &str) -> bool {
-        !self.known.trim().is_empty() && before.ends_with(&self.known)
+        !self.known_prompt.trim().is_empty() && before.ends_with(&self.known_prompt)
     }
 
     /// A new line is begun.
@@ -241,11 +242,11 @@ impl Follower {
         let place = self.screen.cursor();
         let prompt = self.screen.before(place);
         let waits = at.saturating_sub(self.printed_at) >= QUIET;
-        if waits && !aside && (prompt == self.known || looks_like_prompt(&prompt)) {
+        if waits && !aside && (prompt == self.known_prompt || looks_like_prompt(&prompt)) {
             // Whoever waits here has taken all that was typed ahead, as something else than commands.
             self.typed.drop_entered();
         }
-        let start = (!aside && self.typed.is_settled()).then_some(Start { place, prompt });
+        let start = (!aside && self.typed.is_settled()).then_some(LineStart { place, prompt });
         self.typed.begin(start, aside);
     }
 
@@ -261,7 +262,7 @@ impl Follower {
     fn edited(&mut self) {
         if self.typed.entered() {
             let end = self.last_written();
-            let by_itself = matches!(self.mark, Mark::None | Mark::Running);
+            let by_itself = matches!(self.mark, PromptMark::None | PromptMark::Running);
             match self.as_block(end).filter(|_| by_itself) {
                 Some((last, text, prompt)) => self.found_block(last, text, prompt),
                 None => self.line_ends(end, true),
@@ -273,7 +274,8 @@ impl Follower {
     /// the line editor is done, indented as it likes (fish). Returns the index of the last of them, and what they say.
     fn as_block(&self, end: u64) -> Option<(usize, String, String)> {
         let (_, first) = self.typed.lines().next().filter(|(_, line)| !line.passed && !line.echoed)?;
-        let Start { place, prompt } = first.start.as_ref().filter(|start| !start.prompt.trim().is_empty())?;
+        let LineStart { place, prompt } =
+            first.start.as_ref().filter(|start| !start.prompt.trim().is_empty())?;
         if place.line < self.screen.oldest() || place.line >= end || self.screen.before(*place) != *prompt {
             return None;
         }
@@ -293,10 +295,10 @@ impl Follower {
         let entered = self.typed.entered_at(last).unwrap_or(self.now);
         for index in indexes {
             let line = self.typed.expected_at(index).unwrap_or_default();
-            self.typed.show(index, &line, &mut self.seen);
+            self.typed.show(index, &line, &mut self.recognised);
         }
         self.typed.drop_until(last + 1);
-        (self.known, self.known_edited) = (prompt, true);
+        (self.known_prompt, self.known_from_editor) = (prompt, true);
         self.enter(entered, text);
     }
 
@@ -310,9 +312,9 @@ impl Follower {
     /// A line on the screen is finished, and at least one was entered: is it a command?
     fn line_ends(&mut self, end: u64, edited: bool) {
         match self.mark {
-            Mark::Input(_) if self.marks_running => {}
-            Mark::Input(from) => self.goes_on(from, end),
-            Mark::Prompt if self.names => {}
+            PromptMark::Input(_) if self.marks_running => {}
+            PromptMark::Input(from) => self.goes_on(from, end),
+            PromptMark::Prompt if self.names_commands => {}
             _ => self.look(end, edited),
         }
     }
@@ -329,60 +331,73 @@ impl Follower {
         let found = found.or_else(|| self.as_left(&shown));
         let line = shown.line;
         match found {
-            Some((index, Read::Command { text, prompt })) => {
-                self.known_edited = edited;
+            Some((index, FinishedLine::Command { text, prompt })) => {
+                self.known_from_editor = edited;
                 self.found(index, text, prompt);
             }
-            Some((index, Read::Echo)) => self.typed.echoed(index, &mut self.seen),
+            Some((index, FinishedLine::Echo)) => self.typed.echoed(index, &mut self.recognised),
             None => self.unexplained(&line, edited),
         }
     }
 
     /// What stands behind the known prompt is the end of what was typed: the shell has it, and what was typed before has been
     /// eaten by a program, all of it before the prompt came.
-    fn as_left(&self, shown: &Shown<'_>) -> Option<(usize, Read)> {
-        let text = shown.line.strip_prefix(&self.known).filter(|_| !self.known.trim().is_empty())?.trim_end();
+    fn as_left(&self, shown: &Shown<'_>) -> Option<(usize, FinishedLine)> {
+        let text = shown
+            .line
+            .strip_prefix(&self.known_prompt)
+            .filter(|_| !self.known_prompt.trim().is_empty())?
+            .trim_end();
         if text.trim().is_empty() {
             return None;
         }
-        let left = |line: &Line| {
+        let left = |line: &TypedLine| {
             let typed = line.expected().filter(|_| !line.passed && !line.echoed);
             typed.is_some_and(|typed| typed.len() > text.len() && typed.ends_with(text))
         };
         let (index, _) = self.typed.lines().find(|(_, line)| left(line))?;
-        Some((index, Read::Command { text: text.trim().to_owned(), prompt: self.known.clone() }))
+        Some((
+            index,
+            FinishedLine::Command { text: text.trim().to_owned(), prompt: self.known_prompt.clone() },
+        ))
     }
 
     /// Whether a line that the keyboard knows is what the screen shows.
-    fn as_typed(&self, line: &Line, shown: &Shown<'_>) -> Option<Read> {
+    fn as_typed(&self, line: &TypedLine, shown: &Shown<'_>) -> Option<FinishedLine> {
         // Something else may have been printed into it, and every key have been echoed nevertheless.
         let echoed = line.start.as_ref().filter(|_| line.was_echoed() && !line.passed);
         let whole = line.expected_with_eaten().and_then(|text| self.is_typed(line, text, None, shown));
         whole.or_else(|| self.is_typed(line, line.expected()?, echoed, shown))
     }
 
-    fn is_typed(&self, line: &Line, text: String, echoed: Option<&Start>, shown: &Shown<'_>) -> Option<Read> {
+    fn is_typed(
+        &self,
+        line: &TypedLine,
+        text: String,
+        echoed: Option<&LineStart>,
+        shown: &Shown<'_>,
+    ) -> Option<FinishedLine> {
         if text.is_empty() {
             return None;
         }
         let prompt = shown.before(&text).or_else(|| echoed.map(|start| start.prompt.clone()))?;
         if prompt.is_empty() {
-            return (!line.echoed).then_some(Read::Echo);
+            return (!line.echoed).then_some(FinishedLine::Echo);
         }
         let waited = line.start.as_ref().is_some_and(|start| start.prompt == prompt);
-        let is_prompt = waited || prompt == self.known || looks_like_prompt(&prompt);
+        let is_prompt = waited || prompt == self.known_prompt || looks_like_prompt(&prompt);
         let text = text.trim().to_owned();
-        (is_prompt && !prompt.trim().is_empty()).then_some(Read::Command { text, prompt })
+        (is_prompt && !prompt.trim().is_empty()).then_some(FinishedLine::Command { text, prompt })
     }
 
     /// What the screen shows of a line that was edited with more than the keyboard tells, or that it may show otherwise.
-    fn as_shown(&self, line: &Line, first: bool, end: u64) -> Option<Read> {
+    fn as_shown(&self, line: &TypedLine, first: bool, end: u64) -> Option<FinishedLine> {
         if line.passed || line.text.as_ref().is_some_and(|text| text.is_ascii()) {
             return None;
         }
         let (prompt, col, oldest) = match &line.start {
-            Some(Start { place, prompt }) => (prompt, place.col, self.screen.oldest()),
-            None if first => (&self.known, width(&self.known), self.screen.beginning(end)),
+            Some(LineStart { place, prompt }) => (prompt, place.col, self.screen.oldest()),
+            None if first => (&self.known_prompt, width(&self.known_prompt), self.screen.beginning(end)),
             None => return None,
         };
         if prompt.trim().is_empty() {
@@ -392,21 +407,21 @@ impl Follower {
         let begin = (oldest..=end).rev().find(|&line| self.screen.before(Place { line, col }) == *prompt)?;
         let text = self.screen.text(Place { line: begin, col }, end).trim().to_owned();
         let is_command = !text.is_empty() && !is_mask(&text);
-        is_command.then(|| Read::Command { text, prompt: prompt.clone() })
+        is_command.then(|| FinishedLine::Command { text, prompt: prompt.clone() })
     }
 
     fn found(&mut self, index: usize, text: String, prompt: String) {
         let entered = self.typed.entered_at(index).unwrap_or(self.now);
         let restarted = self.typed.was_restarted(index);
-        self.typed.show(index, &text, &mut self.seen);
+        self.typed.show(index, &text, &mut self.recognised);
         // Each prompt before the last one was for a line that was typed ahead.
-        let times = times(&prompt, &self.known);
+        let times = times(&prompt, &self.known_prompt);
         let ahead = self.typed.echoes(index).take(times.saturating_sub(1)).collect::<Vec<_>>();
         self.typed.drop_until(index + 1);
         ahead.into_iter().for_each(|line| self.enter(self.now, line));
         // What a program has left before a prompt is no part of it.
         if times == 0 && !(restarted && self.ends_known(&prompt)) {
-            self.known = prompt;
+            self.known_prompt = prompt;
         }
         self.enter(entered, text);
     }
@@ -418,7 +433,7 @@ impl Follower {
         }
         // A shell without a line editor takes what was typed ahead without showing it again: its prompt is followed by
         // what the command prints.
-        let times = if edited || self.known_edited { 0 } else { times(shown, &self.known) };
+        let times = if edited || self.known_from_editor { 0 } else { times(shown, &self.known_prompt) };
         let ahead = self.typed.take_echoes(times);
         if ahead.is_empty() {
             self.typed.pass();
@@ -427,15 +442,15 @@ impl Follower {
     }
 
     fn enter(&mut self, entered: u64, text: String) {
-        let at = entered.max(self.seen_at);
-        self.seen_at = self.now;
-        self.last.clone_from(&text);
-        self.seen.push(Seen::Command { at, text });
+        let at = entered.max(self.recognised_at);
+        self.recognised_at = self.now;
+        self.last_command.clone_from(&text);
+        self.recognised.push(Recognised::Command { at, text });
     }
 }
 
 /// What a finished line turned out to be.
-enum Read {
+enum FinishedLine {
     Command {
         text: String,
         prompt: String,
@@ -444,11 +459,11 @@ enum Read {
     Echo,
 }
 
-impl Perform for Follower {
+impl Perform for CommandReader {
     fn print(&mut self, c: char) {
         if self.typed.awaits() {
             let again = self.screen.holds(c);
-            self.typed.printed(c, again, &mut self.seen);
+            self.typed.printed(c, again, &mut self.recognised);
         }
         self.drawn = true;
         self.screen.print(c);

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::Seen;
+use super::Recognised;
 use super::keys::Key;
 use crate::terminal::screen::Place;
 
@@ -15,13 +15,13 @@ const LONGEST: usize = 16 << 10;
 
 /// A line that is or was typed.
 #[derive(Debug, Default)]
-pub struct Line {
+pub struct TypedLine {
     /// What it says, as far as the keyboard alone can tell.
     pub text: Option<String>,
     /// When it was entered.
     pub entered: Option<u64>,
     /// Where it began, if whoever typed it was waited for there.
-    pub start: Option<Start>,
+    pub start: Option<LineStart>,
     /// It is over, and the screen did not show it where it was expected.
     pub passed: bool,
     /// It was shown without a prompt: to a program, or to a shell that was not there yet.
@@ -43,12 +43,12 @@ pub struct Line {
 
 /// Where a line began, and what stood before it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Start {
+pub struct LineStart {
     pub place: Place,
     pub prompt: String,
 }
 
-impl Line {
+impl TypedLine {
     fn size(&self) -> usize {
         let held: usize = self.held.iter().map(|(_, bytes)| bytes.len() + 32).sum();
         let texts = [&self.text, &self.eaten].into_iter().flatten().map(String::len).sum::<usize>();
@@ -60,9 +60,9 @@ impl Line {
     }
 
     /// What of it may be recorded now that it has been shown.
-    fn release(&mut self, seen: &mut Vec<Seen>) {
+    fn release(&mut self, recognised: &mut Vec<Recognised>) {
         self.awaited.clear();
-        seen.extend(self.held.drain(..).map(|(at, bytes)| Seen::Input { at, bytes }));
+        recognised.extend(self.held.drain(..).map(|(at, bytes)| Recognised::Input { at, bytes }));
     }
 
     fn hide(&mut self) {
@@ -96,7 +96,7 @@ fn as_shown(text: &str) -> String {
 /// All lines that may still turn up on the screen, oldest first.
 #[derive(Debug, Default)]
 pub struct Typed {
-    lines: VecDeque<Line>,
+    lines: VecDeque<TypedLine>,
     /// None before this one awaits a character.
     first: usize,
     size: usize,
@@ -104,7 +104,7 @@ pub struct Typed {
 }
 
 impl Typed {
-    pub fn lines(&self) -> impl Iterator<Item = (usize, &Line)> {
+    pub fn lines(&self) -> impl Iterator<Item = (usize, &TypedLine)> {
         self.lines.iter().enumerate().filter(|(_, line)| line.entered.is_some() && !line.aside)
     }
 
@@ -130,7 +130,7 @@ impl Typed {
 
     /// Lines before this one that were shown without a prompt.
     pub fn echoes(&self, before: usize) -> impl Iterator<Item = String> {
-        self.lines.iter().take(before).filter(|line| line.echoed).filter_map(Line::expected)
+        self.lines.iter().take(before).filter(|line| line.echoed).filter_map(TypedLine::expected)
     }
 
     pub fn is_empty(&self) -> bool {
@@ -162,25 +162,25 @@ impl Typed {
         self.held
     }
 
-    pub fn begin(&mut self, start: Option<Start>, aside: bool) {
+    pub fn begin(&mut self, start: Option<LineStart>, aside: bool) {
         let text = Some(String::new());
-        self.lines.push_back(Line { text, start, aside, ..Line::default() });
+        self.lines.push_back(TypedLine { text, start, aside, ..TypedLine::default() });
         self.size += 128;
     }
 
     /// The line that is being typed, and was not entered yet.
-    pub fn open(&self) -> Option<&Line> {
+    pub fn open(&self) -> Option<&TypedLine> {
         self.lines.back().filter(|line| line.entered.is_none())
     }
 
     /// Typing begins anew, behind a prompt that came since: what was typed before is no part of the line, and what of it was
     /// not shown will not be.
-    pub fn restart(&mut self, start: Start) {
+    pub fn restart(&mut self, start: LineStart) {
         let Some(line) = self.lines.back_mut().filter(|line| line.entered.is_none()) else { return };
         self.size -= line.size().min(self.size);
         let eaten = line.text.take().map(|text| line.eaten.take().unwrap_or_default() + &text);
         let (text, start) = (Some(String::new()), Some(start));
-        *line = Line { text, start, eaten, restarted: true, ..Line::default() };
+        *line = TypedLine { text, start, eaten, restarted: true, ..TypedLine::default() };
         self.size += line.size();
         self.first = self.first.min(self.lines.len() - 1);
     }
@@ -193,7 +193,7 @@ impl Typed {
     }
 
     /// A key on the open line.
-    pub fn key(&mut self, at: u64, key: Key, bytes: Vec<u8>, seen: &mut Vec<Seen>) {
+    pub fn key(&mut self, at: u64, key: Key, bytes: Vec<u8>, recognised: &mut Vec<Recognised>) {
         let Some(line) = self.lines.back_mut() else { return };
         self.size -= line.size().min(self.size);
         match (key, &mut line.text) {
@@ -225,7 +225,7 @@ impl Typed {
                 _ => line.held.push((at, bytes)),
             }
             if line.awaited.is_empty() {
-                line.release(seen);
+                line.release(recognised);
             }
         }
         self.held |= !line.held.is_empty();
@@ -237,8 +237,8 @@ impl Typed {
             self.drop_until(1);
         }
         if self.size > MOST {
-            self.lines.iter_mut().for_each(Line::hide);
-            self.size = self.lines.iter().map(Line::size).sum();
+            self.lines.iter_mut().for_each(TypedLine::hide);
+            self.size = self.lines.iter().map(TypedLine::size).sum();
         }
     }
 
@@ -255,12 +255,12 @@ impl Typed {
     }
 
     /// A character was printed; `again` if it stood there before.
-    pub fn printed(&mut self, c: char, again: bool, seen: &mut Vec<Seen>) {
+    pub fn printed(&mut self, c: char, again: bool, recognised: &mut Vec<Recognised>) {
         let Some(line) = self.awaiting() else { return };
         if line.awaited.front() == Some(&c) {
             line.awaited.pop_front();
             if line.awaited.is_empty() {
-                line.release(seen);
+                line.release(recognised);
             }
         } else if !again && c != ' ' {
             line.scrambled = true;
@@ -274,7 +274,7 @@ impl Typed {
         }
     }
 
-    fn awaiting(&mut self) -> Option<&mut Line> {
+    fn awaiting(&mut self) -> Option<&mut TypedLine> {
         while self.lines.get(self.first).is_some_and(|line| !line.awaits() && line.entered.is_some()) {
             self.first += 1;
         }
@@ -282,13 +282,13 @@ impl Typed {
     }
 
     /// A line was shown as this. If it is not what the keyboard says, all that was typed has to be in it.
-    pub fn show(&mut self, index: usize, shown: &str, seen: &mut Vec<Seen>) {
+    pub fn show(&mut self, index: usize, shown: &str, recognised: &mut Vec<Recognised>) {
         if let Some(line) = self.lines.get_mut(index) {
             self.size -= line.size().min(self.size);
             let mut rest = shown.chars();
             let is_it = line.expected().is_some_and(|text| text.trim() == shown.trim());
             if is_it || line.awaited.iter().all(|c| rest.any(|there| there == *c)) {
-                line.release(seen);
+                line.release(recognised);
             } else {
                 line.hide();
             }
@@ -297,15 +297,15 @@ impl Typed {
     }
 
     /// A line was shown, but without a prompt.
-    pub fn echoed(&mut self, index: usize, seen: &mut Vec<Seen>) {
-        let text = self.lines.get(index).and_then(Line::expected).unwrap_or_default();
-        self.show(index, &text, seen);
+    pub fn echoed(&mut self, index: usize, recognised: &mut Vec<Recognised>) {
+        let text = self.lines.get(index).and_then(TypedLine::expected).unwrap_or_default();
+        self.show(index, &text, recognised);
         self.lines.get_mut(index).into_iter().for_each(|line| line.echoed = true);
     }
 
     /// Lets go of so many of the lines that were shown without a prompt, and of those before them.
     pub fn take_echoes(&mut self, count: usize) -> Vec<String> {
-        let echoed = |(index, line): (usize, &Line)| line.echoed.then(|| (index + 1, line.expected()));
+        let echoed = |(index, line): (usize, &TypedLine)| line.echoed.then(|| (index + 1, line.expected()));
         let taken: Vec<_> = self.lines.iter().enumerate().filter_map(echoed).take(count).collect();
         self.drop_until(taken.last().map_or(0, |(count, _)| *count));
         taken.into_iter().filter_map(|(_, line)| line).collect()
@@ -313,7 +313,7 @@ impl Typed {
 
     /// Lets go of the oldest line if nothing was typed in it.
     pub fn drop_empty(&mut self) -> bool {
-        let empty = |line: &Line| line.text.as_ref().is_some_and(|text| text.trim().is_empty());
+        let empty = |line: &TypedLine| line.text.as_ref().is_some_and(|text| text.trim().is_empty());
         let found = self.lines().next().filter(|(_, line)| empty(line)).map(|(index, _)| index);
         found.inspect(|index| self.drop_until(index + 1)).is_some()
     }
@@ -344,7 +344,7 @@ impl Typed {
 
     fn recount(&mut self) {
         self.first = 0;
-        self.size = self.lines.iter().map(Line::size).sum();
+        self.size = self.lines.iter().map(TypedLine::size).sum();
     }
 
     /// Hides what has waited too long.

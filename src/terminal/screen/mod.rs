@@ -221,7 +221,7 @@ impl Screen {
         let width = if c.is_ascii() { 1 } else { c.width().unwrap_or(0) };
         if width == 0 {
             let col = if self.full { self.col } else { self.col.saturating_sub(1) };
-            self.here().mark(col, c);
+            self.here().combine(col, c);
             return;
         }
         self.last = c;

@@ -10,7 +10,7 @@ use russh::{Channel, ChannelId, Error, Sig};
 use tokio::sync::Notify;
 
 use super::keys::Pin;
-use super::wire::Link;
+use super::throttled_socket::ThrottledSocket;
 
 /// From here on nothing more is taken from the socket …
 const FULL: usize = 128 << 10;
@@ -40,7 +40,7 @@ pub enum Heard {
 }
 
 pub struct Inbox {
-    link: Arc<Link>,
+    socket: Arc<ThrottledSocket>,
     state: Mutex<State>,
     changed: Notify,
 }
@@ -59,9 +59,9 @@ struct State {
 }
 
 impl Inbox {
-    pub fn new(link: Arc<Link>) -> Arc<Self> {
+    pub fn new(socket: Arc<ThrottledSocket>) -> Arc<Self> {
         let (state, changed) = Default::default();
-        Arc::new(Self { link, state, changed })
+        Arc::new(Self { socket, state, changed })
     }
 
     /// What comes next: all that is there, up to a bound.
@@ -71,7 +71,7 @@ impl Inbox {
                 let count = state.output.len().min(PIECE);
                 let piece = state.output.split_to(count).freeze();
                 if state.output.len() <= ROOM {
-                    self.link.gate(false);
+                    self.socket.set_paused(false);
                 }
                 return Some(Heard::Output(piece));
             }
@@ -102,7 +102,7 @@ impl Inbox {
     /// Ends it for a reason of ours.
     pub fn lose(&self, why: &str) {
         self.end(End::Lost(why.to_owned()));
-        self.link.cut();
+        self.socket.cut();
     }
 
     /// Resolves once it has ended.
@@ -126,7 +126,7 @@ impl Inbox {
         let mut state = self.state.lock();
         state.output.extend_from_slice(bytes);
         if state.output.len() >= FULL {
-            self.link.gate(true);
+            self.socket.set_paused(true);
         }
         drop(state);
         self.changed.notify_waiters();
@@ -147,12 +147,12 @@ impl Inbox {
 }
 
 /// What russh calls.
-pub struct Callee {
+pub struct ClientHandler {
     pub inbox: Arc<Inbox>,
     pub pin: Option<Pin>,
 }
 
-impl Handler for Callee {
+impl Handler for ClientHandler {
     type Error = Error;
 
     async fn check_server_key(&mut self, key: &PublicKeyOrCertificate) -> Result<bool, Error> {

@@ -9,10 +9,10 @@ use russh::{MethodKind, MethodSet};
 use tokio::time::{sleep, timeout};
 
 use super::error::SshError;
-use super::inbox::{Callee, Inbox};
+use super::inbox::{ClientHandler, Inbox};
 use super::keys::private_key;
-use super::wire::Link;
-use super::{Credential, Machine, Patience, Way};
+use super::throttled_socket::ThrottledSocket;
+use super::{Connection, Credential, Machine, Patience};
 
 /// The stage, in words.
 const STAGE: &str = "logging in";
@@ -24,7 +24,11 @@ const LOOK: Duration = Duration::from_millis(100);
 const STEPS: usize = 3;
 
 /// Shows the credential.
-pub(super) async fn log_in(mut way: Way, machine: &Machine, patience: Patience) -> Result<Way, SshError> {
+pub(super) async fn log_in(
+    mut connection: Connection,
+    machine: &Machine,
+    patience: Patience,
+) -> Result<Connection, SshError> {
     let key = match &machine.credential {
         Credential::Key { pem, passphrase } => {
             let (pem, passphrase) = (pem.clone(), passphrase.clone());
@@ -34,15 +38,15 @@ pub(super) async fn log_in(mut way: Way, machine: &Machine, patience: Patience) 
         }
         Credential::Password(_) => None,
     };
-    let (link, inbox) = (way.link.0.clone(), way.inbox.clone());
-    let mut steps = Steps { handle: &mut way.handle, machine, key, answered: false, link, inbox };
+    let (socket, inbox) = (connection.socket.0.clone(), connection.inbox.clone());
+    let mut steps = Steps { handle: &mut connection.handle, machine, key, answered: false, socket, inbox };
     let outcome = timeout(patience.answer, steps.run()).await;
     let user = machine.user.clone();
     match outcome.map_err(|_| SshError::TimedOut { stage: STAGE, after: patience.answer })? {
-        Ok(LoggedIn::Yes) => Ok(way),
+        Ok(LoggedIn::Yes) => Ok(connection),
         Ok(LoggedIn::MoreAsked) => Err(SshError::MoreAsked { user }),
         Ok(LoggedIn::ChangeAsked) => Err(SshError::PasswordExpired { user }),
-        Ok(LoggedIn::No(_) | LoggedIn::Further(_)) | Err(_) if way.handle.is_closed() => {
+        Ok(LoggedIn::No(_) | LoggedIn::Further(_)) | Err(_) if connection.handle.is_closed() => {
             Err(SshError::Closed { stage: STAGE })
         }
         Ok(LoggedIn::No(methods) | LoggedIn::Further(methods)) => {
@@ -78,12 +82,12 @@ impl From<AuthResult> for LoggedIn {
 }
 
 struct Steps<'a> {
-    handle: &'a mut Handle<Callee>,
+    handle: &'a mut Handle<ClientHandler>,
     machine: &'a Machine,
     key: Option<Arc<PrivateKey>>,
     /// A question was answered with the password.
     answered: bool,
-    link: Arc<Link>,
+    socket: Arc<ThrottledSocket>,
     inbox: Arc<Inbox>,
 }
 
@@ -137,13 +141,13 @@ impl Steps<'_> {
     /// The password as it is. A machine that wants another one instead says so with a message (RFC 4252, 8) that the library
     /// takes and does not tell: it has answered then, and no answer comes.
     async fn shown(&mut self, password: &str) -> Result<LoggedIn, russh::Error> {
-        let before = (self.link.received(), self.inbox.banners());
-        let (link, inbox) = (self.link.clone(), self.inbox.clone());
+        let before = (self.socket.received(), self.inbox.banners());
+        let (socket, inbox) = (self.socket.clone(), self.inbox.clone());
         let answered = self.handle.authenticate_password(&self.machine.user, password);
         tokio::select! {
             biased;
             answer = answered => Ok(answer?.into()),
-            () = not_understood(link, inbox, before) => Ok(LoggedIn::ChangeAsked),
+            () = not_understood(socket, inbox, before) => Ok(LoggedIn::ChangeAsked),
         }
     }
 
@@ -171,8 +175,8 @@ impl Steps<'_> {
 }
 
 /// Resolves when the machine has sent something that is neither an answer nor a banner.
-async fn not_understood(link: Arc<Link>, inbox: Arc<Inbox>, before: (u64, u64)) {
-    while link.received() == before.0 {
+async fn not_understood(socket: Arc<ThrottledSocket>, inbox: Arc<Inbox>, before: (u64, u64)) {
+    while socket.received() == before.0 {
         sleep(LOOK).await;
     }
     sleep(UNDERSTOOD).await;

@@ -4,7 +4,7 @@ mod error;
 mod inbox;
 mod keys;
 mod login;
-mod wire;
+mod throttled_socket;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -18,9 +18,9 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::frame::Size;
-use inbox::{Callee, Inbox};
+use inbox::{ClientHandler, Inbox};
 use login::log_in;
-use wire::{Link, Wire};
+use throttled_socket::{SocketStream, ThrottledSocket};
 
 pub use error::SshError;
 pub use inbox::{End, Heard};
@@ -149,7 +149,7 @@ pub type Allows<'a> = &'a (dyn Fn(IpAddr) -> bool + Send + Sync);
 
 /// A shell on a machine. Dropping it ends it.
 pub struct Shell {
-    way: Way,
+    connection: Connection,
     channel: ChannelWriteHalf<Msg>,
 }
 
@@ -160,17 +160,17 @@ pub async fn connect(
     size: Size,
     patience: Patience,
 ) -> Result<Shell, SshError> {
-    let way = reach(machine, allows, patience).await?;
-    let way = log_in(way, machine, patience).await?;
-    way.shell(size, patience).await
+    let connection = reach(machine, allows, patience).await?;
+    let connection = log_in(connection, machine, patience).await?;
+    connection.shell(size, patience).await
 }
 
 /// Tries whether a machine can be reached, is the one it should be, and accepts the credential.
 pub async fn test(machine: &Machine, allows: Allows<'_>, patience: Patience) -> Result<HostKey, SshError> {
-    let way = reach(machine, allows, patience).await?;
-    let way = log_in(way, machine, patience).await?;
-    way.part().await;
-    Ok(way.host_key.clone())
+    let connection = reach(machine, allows, patience).await?;
+    let connection = log_in(connection, machine, patience).await?;
+    connection.part().await;
+    Ok(connection.host_key.clone())
 }
 
 /// Asks a host for its key. Nothing is told to it, not even who asks.
@@ -181,28 +181,28 @@ pub async fn ask_host_key(
 ) -> Result<HostKey, SshError> {
     reach(&Machine { host_key: None, ..machine.clone() }, allows, patience)
         .await
-        .map(|way| way.host_key.clone())
+        .map(|connection| connection.host_key.clone())
 }
 
 /// A connection whose host is the one it should be. Dropping it ends it.
-struct Way {
-    handle: Handle<Callee>,
+struct Connection {
+    handle: Handle<ClientHandler>,
     inbox: Arc<Inbox>,
     host_key: HostKey,
-    link: Cutting,
+    socket: CutOnDrop,
 }
 
 /// Cuts the connection when nobody holds it any more: russh's own task would go on.
-struct Cutting(Arc<Link>);
+struct CutOnDrop(Arc<ThrottledSocket>);
 
-impl Drop for Cutting {
+impl Drop for CutOnDrop {
     fn drop(&mut self) {
         self.0.cut();
     }
 }
 
 /// Connects, once for each kind of host key that has to be asked for.
-async fn reach(machine: &Machine, allows: Allows<'_>, patience: Patience) -> Result<Way, SshError> {
+async fn reach(machine: &Machine, allows: Allows<'_>, patience: Patience) -> Result<Connection, SshError> {
     let mut failed = None;
     for kinds in keys::kinds(machine.host_key.as_ref()) {
         match shake_hands(machine, allows, kinds, patience).await {
@@ -221,10 +221,10 @@ async fn shake_hands(
     allows: Allows<'_>,
     kinds: Vec<Algorithm>,
     patience: Patience,
-) -> Result<Way, SshError> {
-    let (address, link) = dial(machine, allows, patience).await?;
-    let cutting = Cutting(link.clone());
-    let inbox = Inbox::new(link.clone());
+) -> Result<Connection, SshError> {
+    let (address, socket) = dial(machine, allows, patience).await?;
+    let cut_on_drop = CutOnDrop(socket.clone());
+    let inbox = Inbox::new(socket.clone());
     let config = client::Config {
         window_size: WINDOW,
         preferred: Preferred {
@@ -238,15 +238,15 @@ async fn shake_hands(
         keepalive_max: 0,
         ..client::Config::default()
     };
-    let callee = Callee { inbox: inbox.clone(), pin: machine.host_key.clone() };
-    let connecting = client::connect_stream(Arc::new(config), Wire(link), callee);
+    let handler = ClientHandler { inbox: inbox.clone(), pin: machine.host_key.clone() };
+    let connecting = client::connect_stream(Arc::new(config), SocketStream(socket), handler);
     let stage = "greeting";
     let result = timeout(patience.answer, connecting)
         .await
         .map_err(|_| SshError::TimedOut { stage, after: patience.answer })?;
     let shown = inbox.host_key().map(|key| HostKey::new(&key));
     match (result, shown, &machine.host_key) {
-        (Ok(handle), Some(host_key), _) => Ok(Way { handle, inbox, host_key, link: cutting }),
+        (Ok(handle), Some(host_key), _) => Ok(Connection { handle, inbox, host_key, socket: cut_on_drop }),
         (Err(russh::Error::UnknownKey), Some(offered), Some(pin)) => {
             Err(SshError::HostKeyChanged { expected: pin.fingerprint(), offered: offered.fingerprint })
         }
@@ -260,7 +260,7 @@ async fn dial(
     machine: &Machine,
     allows: Allows<'_>,
     patience: Patience,
-) -> Result<(String, Arc<Link>), SshError> {
+) -> Result<(String, Arc<ThrottledSocket>), SshError> {
     let Machine { host, port, .. } = machine;
     let give_up = Instant::now() + patience.answer;
     let late = |_| SshError::TimedOut { stage: "connecting", after: patience.answer };
@@ -271,7 +271,7 @@ async fn dial(
     let mut failed = SshError::NotAllowed { host: host.clone() };
     for address in found.filter(|address| allows(address.ip())) {
         match timeout_at(give_up, dial_address(address)).await.map_err(late)? {
-            Ok(link) => return Ok((address.to_string(), link)),
+            Ok(socket) => return Ok((address.to_string(), socket)),
             Err(error) => {
                 failed = SshError::Unreachable { address: address.to_string(), why: error.to_string() };
             }
@@ -280,18 +280,18 @@ async fn dial(
     Err(failed)
 }
 
-async fn dial_address(address: SocketAddr) -> std::io::Result<Arc<Link>> {
-    Link::new(TcpStream::connect(address).await?)
+async fn dial_address(address: SocketAddr) -> std::io::Result<Arc<ThrottledSocket>> {
+    ThrottledSocket::new(TcpStream::connect(address).await?)
 }
 
-impl Way {
+impl Connection {
     /// Asks for a terminal and a shell on it.
     async fn shell(self, size: Size, patience: Patience) -> Result<Shell, SshError> {
         let channel = timeout(patience.answer, self.open(size))
             .await
             .map_err(|_| SshError::TimedOut { stage: OPENING, after: patience.answer })??;
-        tokio::spawn(watch(self.link.0.clone(), self.inbox.clone(), patience.ask));
-        Ok(Shell { way: self, channel })
+        tokio::spawn(watch(self.socket.0.clone(), self.inbox.clone(), patience.ask));
+        Ok(Shell { connection: self, channel })
     }
 
     /// Says goodbye, if the machine takes a word soon.
@@ -301,7 +301,7 @@ impl Way {
             self.inbox.over().await;
         };
         timeout(GOODBYE, goodbye).await.ok();
-        self.link.0.cut();
+        self.socket.0.cut();
     }
 
     async fn open(&self, size: Size) -> Result<ChannelWriteHalf<Msg>, SshError> {
@@ -328,18 +328,18 @@ impl Way {
 }
 
 /// Ends a connection to a machine that does not answer any more.
-async fn watch(link: Arc<Link>, inbox: Arc<Inbox>, ask: Duration) {
-    while !link.is_cut() {
+async fn watch(socket: Arc<ThrottledSocket>, inbox: Arc<Inbox>, ask: Duration) {
+    while !socket.is_cut() {
         // Whatever this holds is let go of as soon as it has ended: the socket is among it.
         tokio::select! {
             biased;
             () = inbox.over() => return,
             () = sleep(ask / 3) => {}
         }
-        if link.has_failed() {
+        if socket.has_failed() {
             inbox.lose("the connection to the machine has failed");
-        } else if link.silence() > ask * (UNANSWERED + 1) {
-            inbox.lose(&format!("the machine has not answered for {} s", link.silence().as_secs()));
+        } else if socket.silence() > ask * (UNANSWERED + 1) {
+            inbox.lose(&format!("the machine has not answered for {} s", socket.silence().as_secs()));
         }
     }
 }
@@ -347,12 +347,12 @@ async fn watch(link: Arc<Link>, inbox: Arc<Inbox>, ask: Duration) {
 impl Shell {
     /// The key the host has shown.
     pub fn host_key(&self) -> &HostKey {
-        &self.way.host_key
+        &self.connection.host_key
     }
 
     /// What the shell prints next, or how it ended. Nothing more is taken from the machine than is read here.
     pub async fn next(&self) -> Heard {
-        self.way.inbox.next().await
+        self.connection.inbox.next().await
     }
 
     /// Types. Waits while the machine takes no more. False if it is gone.
@@ -360,7 +360,7 @@ impl Shell {
         // Whoever waits for a window of one that is gone waits for ever.
         tokio::select! {
             biased;
-            () = self.way.inbox.over() => false,
+            () = self.connection.inbox.over() => false,
             sent = self.channel.data_bytes(bytes) => sent.is_ok(),
         }
     }
@@ -372,6 +372,6 @@ impl Shell {
 
     /// Ends it. The machine hangs up on whatever runs there.
     pub async fn close(&self) {
-        self.way.part().await;
+        self.connection.part().await;
     }
 }

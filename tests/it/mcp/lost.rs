@@ -3,7 +3,7 @@
 use axum::http::{HeaderMap, HeaderValue};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use sessiond::mcp::lost::{Says, says};
+use sessiond::mcp::lost_session::{Verdict, judge};
 
 use super::sse::Old;
 use super::upstream::Upstream;
@@ -44,9 +44,10 @@ fn one_function_decides_from_status_body_headers_and_method() {
     for (status, body) in losses() {
         let status = StatusCode::from_u16(status).unwrap();
         for (method, ids) in [(&post, vec![json!(2)]), (&post, vec![]), (&get, vec![])] {
-            let expected = if body.is_empty() && method == Method::GET { Says::NoStream } else { Says::Lost };
+            let expected =
+                if body.is_empty() && method == Method::GET { Verdict::NoStream } else { Verdict::Lost };
             assert_eq!(
-                says(method, &ids, status, &plain, body.as_bytes()),
+                judge(method, &ids, status, &plain, body.as_bytes()),
                 expected,
                 "{method} {status} {body}"
             );
@@ -59,23 +60,30 @@ fn one_function_decides_from_status_body_headers_and_method() {
         HeaderMap::from_iter([(axum::http::header::CONTENT_ENCODING, HeaderValue::from_static("gzip"))]);
     for (method, ids, status, headers, body, expected) in [
         // What answers the request's id is its answer.
-        (&post, vec![json!(2)], 404, &plain, answer(json!(2), -32601, "Method not found"), Says::Answer),
-        (&post, vec![json!(2)], 400, &plain, answer(json!(2), -32602, "Invalid session name"), Says::Answer),
-        (&post, vec![json!(2)], 200, &plain, answer(json!(2), -32001, "Request timed out"), Says::Answer),
+        (&post, vec![json!(2)], 404, &plain, answer(json!(2), -32601, "Method not found"), Verdict::Answer),
+        (
+            &post,
+            vec![json!(2)],
+            400,
+            &plain,
+            answer(json!(2), -32602, "Invalid session name"),
+            Verdict::Answer,
+        ),
+        (&post, vec![json!(2)], 200, &plain, answer(json!(2), -32001, "Request timed out"), Verdict::Answer),
         // Unless it says in both ways that nobody knows the session.
-        (&post, vec![json!(2)], 404, &plain, answer(json!(2), -32001, "Session not found"), Says::Lost),
+        (&post, vec![json!(2)], 404, &plain, answer(json!(2), -32001, "Session not found"), Verdict::Lost),
         // Another's id answers nothing.
-        (&post, vec![json!(2)], 404, &plain, answer(json!(3), -32601, "Method not found"), Says::Lost),
+        (&post, vec![json!(2)], 404, &plain, answer(json!(3), -32601, "Method not found"), Verdict::Lost),
         // Statuses and words about something else.
-        (&get, vec![], 404, &plain, "<h1>Not Found</h1>".to_owned(), Says::NoStream),
-        (&get, vec![], 405, &plain, String::new(), Says::Other),
+        (&get, vec![], 404, &plain, "<h1>Not Found</h1>".to_owned(), Verdict::NoStream),
+        (&get, vec![], 405, &plain, String::new(), Verdict::Other),
         (
             &get,
             vec![],
             409,
             &plain,
             "Conflict: Only one SSE stream is allowed per session".to_owned(),
-            Says::Other,
+            Verdict::Other,
         ),
         (
             &post,
@@ -83,19 +91,19 @@ fn one_function_decides_from_status_body_headers_and_method() {
             400,
             &plain,
             "Invalid params: session must be a string".to_owned(),
-            Says::Other,
+            Verdict::Other,
         ),
-        (&post, vec![json!(2)], 400, &plain, "Unsupported protocol version".to_owned(), Says::Other),
-        (&post, vec![json!(2)], 500, &plain, "Session not found".to_owned(), Says::Other),
-        (&post, vec![json!(2)], 503, &plain, "try again later".to_owned(), Says::Other),
-        (&post, vec![json!(2)], 429, &plain, "slow down".to_owned(), Says::Other),
-        (&post, vec![json!(2)], 401, &plain, "invalid_token".to_owned(), Says::Other),
+        (&post, vec![json!(2)], 400, &plain, "Unsupported protocol version".to_owned(), Verdict::Other),
+        (&post, vec![json!(2)], 500, &plain, "Session not found".to_owned(), Verdict::Other),
+        (&post, vec![json!(2)], 503, &plain, "try again later".to_owned(), Verdict::Other),
+        (&post, vec![json!(2)], 429, &plain, "slow down".to_owned(), Verdict::Other),
+        (&post, vec![json!(2)], 401, &plain, "invalid_token".to_owned(), Verdict::Other),
         // What is coded nobody has read.
-        (&post, vec![json!(2)], 400, &coded, "Session not found".to_owned(), Says::Other),
+        (&post, vec![json!(2)], 400, &coded, "Session not found".to_owned(), Verdict::Other),
     ] {
         let status = StatusCode::from_u16(status).unwrap();
         assert_eq!(
-            says(method, &ids, status, headers, body.as_bytes()),
+            judge(method, &ids, status, headers, body.as_bytes()),
             expected,
             "{method} {status} {body}"
         );

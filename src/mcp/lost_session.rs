@@ -1,0 +1,142 @@
+//! Whether an upstream has lost the session that a request named, and what else its refusal means. One place answers that,
+//! from everything that came: the specification's word is 404 (MCP 2025-11-25, basic/transports, "Session Management"), and
+//! servers have many others.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::forward::{IncomingResponse, LARGEST_REFUSAL, look_into};
+use super::message;
+use super::reply::RpcError;
+
+/// The code of "Session not found" in the TypeScript SDK's server, which others have taken over.
+const SESSION_NOT_FOUND: i64 = -32001;
+
+/// What an answer to a request with a session id says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The session is lost: nothing was done.
+    Lost,
+    /// There is no stream to be had; nothing about the session.
+    NoStream,
+    /// It answers what was asked, whatever its status.
+    Answer,
+    /// Something else.
+    Other,
+}
+
+/// Decides from the method and the ids of what was asked, and from the status, head and beginning of the answer.
+pub fn judge(
+    method: &Method,
+    ids: &[Value],
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Verdict {
+    let readable = !headers.contains_key(header::CONTENT_ENCODING);
+    let body = if readable { body } else { &[] };
+    let code = message::error_code(body) == Some(SESSION_NOT_FOUND);
+    let words = speaks_of_lost_session(body);
+    // The Python SDK's server answers "server-error", the C# one nothing at all: only an id that was asked is an answer.
+    if message::answered(body).iter().any(|id| ids.contains(id)) {
+        return if code && words { Verdict::Lost } else { Verdict::Answer };
+    }
+    match status {
+        _ if !may_be_lost(status) => Verdict::Other,
+        _ if code || words => Verdict::Lost,
+        // Servers without a standing stream say so there; whether the session is lost the next POST shows.
+        StatusCode::NOT_FOUND if method == Method::GET => Verdict::NoStream,
+        StatusCode::NOT_FOUND => Verdict::Lost,
+        _ => Verdict::Other,
+    }
+}
+
+/// The statuses under which servers say that a session is lost.
+fn may_be_lost(status: StatusCode) -> bool {
+    status.is_client_error() || status == StatusCode::SERVICE_UNAVAILABLE
+}
+
+/// The same for an answer that has come, of which only the beginning is read; with the answer, as it is to be handed on.
+pub(super) async fn judge_response(
+    method: &Method,
+    ids: &[Value],
+    answer: IncomingResponse,
+    patience: Duration,
+) -> Result<(Verdict, IncomingResponse), RpcError> {
+    let refuses = may_be_lost(answer.head.status) || !super::forward::can_be_used(answer.head.status);
+    if !refuses {
+        return Ok((Verdict::Other, answer));
+    }
+    let IncomingResponse { mut head, body } = answer;
+    let (read, body) = look_into(body, LARGEST_REFUSAL, patience).await?;
+    let verdict = judge(method, ids, head.status, &head.headers, &read);
+    if verdict == Verdict::Answer && !super::forward::can_be_used(head.status) {
+        // The status would mean something else coming from us.
+        head.status = StatusCode::OK;
+    }
+    if verdict == Verdict::NoStream {
+        head.status = StatusCode::METHOD_NOT_ALLOWED;
+        head.headers.remove(header::CONTENT_TYPE);
+        return Ok((verdict, IncomingResponse { head, body: Body::empty() }));
+    }
+    Ok((verdict, IncomingResponse { head, body }))
+}
+
+/// Before the word "session", with nothing in between.
+const BEFORE: [&str; 8] =
+    ["no valid", "invalid", "unknown", "missing", "expired", "no such", "lost", "stale"];
+/// After it, close by.
+const AFTER: [&str; 11] = [
+    "invalid",
+    "not valid",
+    "expired",
+    "terminated",
+    "unknown",
+    "no longer",
+    "closed",
+    "not recognized",
+    "not initialized",
+    "not active",
+    "lost",
+];
+/// After it, anywhere.
+const LATER: [&str; 4] = ["not found", "does not exist", "doesn t exist", "not exist"];
+/// How close that is, in bytes: the words "id is" and the like are in between.
+const CLOSE: usize = 24;
+/// How much of a text is looked at.
+const LOOKED_AT: usize = 4 << 10;
+
+/// Whether a text speaks of a session that its server does not have. Known in the field: `No valid session ID provided`,
+/// `Invalid or missing session ID`, `Session … not found`, `session does not exist`, `Mcp-Session-Id is invalid or expired`,
+/// `No transport found for sessionId`, `Server not initialized` (of a transport that was made for an id it does not know).
+pub fn speaks_of_lost_session(body: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(&body[..body.len().min(LOOKED_AT)]).to_ascii_lowercase();
+    let words: Vec<_> =
+        text.split(|char: char| !char.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).collect();
+    let text = words.join(" ").replace("sessionid", "session id");
+    let about = |at: usize| {
+        let (before, after) = (text[..at].trim_end(), &text[at + "session".len()..]);
+        let close = after.get(..after.len().min(CLOSE)).unwrap_or_default();
+        BEFORE.iter().any(|words| before.ends_with(words))
+            || AFTER.iter().any(|words| close.contains(words))
+            || LATER.iter().any(|words| after.contains(words))
+    };
+    text.contains("server not initialized")
+        || text.contains("no transport found for session")
+        || text.match_indices("session").any(|(at, _)| about(at))
+}
+
+/// What of a body that was read, with the rest of it behind.
+pub(super) fn body_again(read: Bytes, rest: Option<Body>) -> Body {
+    match rest {
+        None => Body::from(read),
+        Some(rest) => {
+            let first = futures_util::stream::iter([Ok::<_, axum::Error>(read)]);
+            Body::from_stream(futures_util::StreamExt::chain(first, rest.into_data_stream()))
+        }
+    }
+}
