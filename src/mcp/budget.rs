@@ -1,6 +1,6 @@
-//! What the gateway holds in memory for others, in bytes, and what there is for it: for one call or stream, for a session, for an
-//! application, and in all. Beyond that the oldest is given up, with words, so that the newest finds room: what was held longest
-//! is what its client or its upstream is slowest about.
+//! The bytes that the gateway holds in memory for others, and the bounds on them: for one call or stream, for a
+//! session, for an application, and in all. Beyond a bound the oldest holder is given up, and its client is told so, to
+//! make room for the newest: what was held longest belongs to the slowest client or upstream.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 use super::resumable_stream::ResumableStream;
 use crate::meter;
 
-/// What is held is counted in steps of this many bytes, so that what holds little is no work.
+/// The budget counts in steps of this many bytes, so that a holder of little causes no work.
 const STEP: usize = 4 << 10;
 
-/// The most bytes that may be held.
+/// The most bytes that may be held: by one call or stream, one session, one application, and in all.
 #[derive(Debug, Clone, Copy)]
 pub struct BudgetLimits {
     pub stream: usize,
@@ -26,19 +26,19 @@ pub struct BudgetLimits {
     pub all: usize,
 }
 
-/// In which order what holds something is given up. Among those alike the oldest goes first.
+/// The order in which holders are given up, the first variant first. Among holders of one rank the oldest goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rank {
-    /// It has ended, and is held for who may come back for it.
+    /// A stream that has ended is held only for a client that may come back for it.
     Ended,
     Call,
-    /// Others come on it.
+    /// A standalone stream carries whatever the upstream sends by itself, so it goes last.
     Standalone,
 }
 
 type Key = (Rank, u64);
 
-/// All that is held.
+/// All bytes that are held, with their holders.
 pub struct Budget {
     most: BudgetLimits,
     held: Mutex<Accounts>,
@@ -53,7 +53,7 @@ struct Accounts {
     holders: HashMap<u64, Holder>,
 }
 
-/// What is held together.
+/// The bytes and the holders within one scope.
 #[derive(Default)]
 struct Tally {
     bytes: usize,
@@ -79,7 +79,7 @@ impl Budget {
         self.most.stream
     }
 
-    /// A share of nothing yet. `given_up` is cancelled when it has to go.
+    /// Makes a share that holds nothing yet. The budget cancels `given_up` when its holder has to go.
     pub fn share(
         self: &Arc<Self>,
         rank: Rank,
@@ -102,7 +102,7 @@ impl Budget {
         }
     }
 
-    /// Bytes that are held, about.
+    /// About how many bytes are held in all.
     pub fn held(&self) -> usize {
         self.held.lock().all.bytes
     }
@@ -171,7 +171,7 @@ impl Accounts {
         Some(holder)
     }
 
-    /// What has to go, and beyond which bound too much is held.
+    /// Finds the holder that has to go, and names the bound that is exceeded.
     fn beyond(&self, most: &BudgetLimits, share: &Share) -> Option<(&'static str, Key)> {
         if let Some(holder) = self.holders.get(&share.number).filter(|holder| holder.bytes > most.stream) {
             return Some(("stream", (holder.rank, share.number)));
@@ -179,7 +179,8 @@ impl Accounts {
         let of_session = self.by_session.get(&share.session);
         let of_application = self.by_application.get(&share.application);
         let scopes = [
-            // Wires that have no session yet are many sessions.
+            // The connections that have no session yet all count under number 0, and are many clients': no session's
+            // bound is theirs.
             ("session", of_session.filter(|_| share.session != SessionNumber(0)), most.session),
             ("application", of_application, most.application),
             ("all", Some(&self.all), most.all),
@@ -191,7 +192,7 @@ impl Accounts {
     }
 }
 
-/// What one call or stream holds of it all, as long as this lives.
+/// The bytes that one call or stream holds of the budget, for as long as the share lives.
 pub struct Share {
     budget: Arc<Budget>,
     number: u64,
@@ -203,12 +204,12 @@ pub struct Share {
 }
 
 impl Share {
-    /// Another of the same, which holds nothing.
+    /// Makes another share in the same scopes, which holds nothing.
     pub fn of_nothing(&self) -> Self {
         self.budget.share(self.rank, (self.session, self.application), CancellationToken::new())
     }
 
-    /// Says how much it holds now.
+    /// Says how many bytes the holder holds now.
     pub fn set(&self, bytes: usize) {
         let bytes = bytes / STEP * STEP;
         if self.counted.swap(bytes, Ordering::Relaxed) != bytes {
@@ -216,7 +217,7 @@ impl Share {
         }
     }
 
-    /// It has ended and is held on only for who may come back: it goes first.
+    /// Moves the holder to the first rank: its stream has ended, and is held only for a client that may come back.
     pub fn keep(&self, stream: &Arc<ResumableStream>) {
         let mut accounts = self.budget.held.lock();
         let Some(holder) = accounts.holders.get_mut(&self.number) else { return };
@@ -229,17 +230,17 @@ impl Share {
         }
     }
 
-    /// Is cancelled when it has to go.
+    /// The token that is cancelled when the holder has to go.
     pub fn given_up(&self) -> &CancellationToken {
         &self.given_up
     }
 
-    /// The most that it may hold.
+    /// The most bytes that one call or stream may hold.
     pub fn most(&self) -> usize {
         self.budget.most.stream
     }
 
-    /// Another of the same kind, which goes when this one does.
+    /// Makes a further share in the same scopes, which is given up together with this one.
     pub fn beside(&self, rank: Rank) -> Self {
         self.budget.share(rank, (self.session, self.application), self.given_up.clone())
     }

@@ -1,4 +1,4 @@
-//! Work that does not depend on whoever began it.
+//! Work that goes on when the request that began it is dropped.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -7,17 +7,17 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot::Receiver;
 use tokio::sync::oneshot::error::RecvError;
 
-/// A piece of it.
+/// A piece of detachable work.
 pub type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Works until what is waited for is there. Whatever is left then, or when nobody waits any more, goes on by itself: so a
-/// short piece of work costs no task of its own, and a client that goes away cancels nothing.
+/// Polls the work until `wanted` has its value. Whatever is left of the work then, or when the caller is dropped, goes
+/// on in a task of its own: so short work costs no task, and a client that goes away cancels nothing.
 pub async fn run_until<T>(wanted: Receiver<T>, work: Work) -> Result<T, RecvError> {
     let mut working = Working(Some(work));
-    // Declared later, dropped earlier: what goes on finds that nobody waits.
+    // A variable that is declared later is dropped earlier: the work that goes on finds that nobody waits.
     let mut wanted = wanted;
     poll_fn(|context| {
-        // Out of its place meanwhile: work that panics is not to go on.
+        // The work is out of its place while it is polled, so that work that panics does not go on.
         if let Some(mut work) = working.0.take()
             && work.as_mut().poll(context).is_pending()
         {
@@ -32,7 +32,7 @@ struct Working(Option<Work>);
 
 impl Drop for Working {
     fn drop(&mut self) {
-        // Without a runtime this is the end of the process.
+        // There is no runtime at the end of the process, and nothing can go on then.
         if let (Some(work), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
             runtime.spawn(work);
         }

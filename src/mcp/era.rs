@@ -22,15 +22,15 @@ const NAMED: [&str; 6] =
 /// How a POST is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Era {
-    /// With a session, opened by `initialize`: up to 2025-11-25.
+    /// The POST belongs to a session that `initialize` opened: revisions up to 2025-11-25.
     Legacy,
-    /// Without: 2026-07-28.
+    /// The POST belongs to no session of the client's: revision 2026-07-28.
     Modern,
-    /// It names a revision that is not known here. Which ones there are behind us, only the upstream can say.
+    /// The POST names a revision that is not known here. Only the upstream can say whether it knows it.
     Unknown,
 }
 
-/// Tells the era of a POST, or refuses what is of neither.
+/// Tells the era of a POST, or refuses a POST that is of no era.
 pub fn of(posted: &Posted, headers: &HeaderMap) -> Result<Era, ErrorResponse> {
     let refused = |rpc_error| Err(ErrorResponse::bad_request(rpc_error).to(&posted.ids));
     let header = match revision(headers) {
@@ -50,7 +50,7 @@ pub fn of(posted: &Posted, headers: &HeaderMap) -> Result<Era, ErrorResponse> {
         }
         None if posted.initialize.is_some() => return Ok(Era::Legacy),
         None if !header.is_some_and(is_modern) => {}
-        // A notification claims nothing: here the header decides.
+        // A notification claims no revision in its body, so the header decides.
         None if posted.ids.is_empty() && posted.method.is_some() && !posted.batch => {
             return match header {
                 Some(MODERN) => Ok(Era::Modern),
@@ -78,7 +78,7 @@ pub fn of(posted: &Posted, headers: &HeaderMap) -> Result<Era, ErrorResponse> {
     }
 }
 
-/// The revision that the headers name: once, or the upstream might read another than we did.
+/// The revision that the headers name. They must name it once: of two, the upstream might read the other one.
 fn revision(headers: &HeaderMap) -> Result<Option<&str>, RpcError> {
     let mut values = headers.get_all(&PROTOCOL_VERSION).iter();
     match (values.next().map(|value| value.to_str()), values.next()) {
@@ -95,7 +95,7 @@ pub fn is_modern(version: &str) -> bool {
     version >= MODERN
 }
 
-/// What a GET or DELETE names: only revisions with sessions have them.
+/// Checks the revision of a GET or DELETE: only revisions with sessions have these methods.
 pub fn of_session(headers: &HeaderMap) -> Result<(), ErrorResponse> {
     match revision(headers).map_err(ErrorResponse::bad_request)? {
         Some(header) if is_modern(header) => Err(ErrorResponse::method_not_allowed("POST, OPTIONS")),
@@ -172,12 +172,12 @@ fn mirrored(
     Err(RpcError::header_mismatch(text))
 }
 
-/// As the specification writes it.
+/// The header's name as the specification writes it.
 fn title(name: &HeaderName) -> &'static str {
     if *name == METHOD { "Mcp-Method" } else { "Mcp-Name" }
 }
 
-/// A value may be `=?base64?…?=` where it is not plain ASCII.
+/// Decodes a header's value, which may be `=?base64?…?=` where the text is not plain ASCII.
 fn decoded(value: &str) -> Option<Cow<'_, str>> {
     match value.strip_prefix("=?base64?").and_then(|rest| rest.strip_suffix("?=")) {
         Some(encoded) => {

@@ -1,4 +1,4 @@
-//! One request to the server behind a session, and its answer.
+//! Sends one request of a session to its upstream, and receives the answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,33 +25,33 @@ use super::upstream_sessions::UpstreamSession;
 
 /// How long an upstream may take to open a session.
 pub const HANDSHAKE: Duration = Duration::from_secs(30);
-/// Largest answer to `initialize`.
+/// The largest answer to `initialize` that is taken.
 const LARGEST_HANDSHAKE: usize = 4 << 20;
-/// Largest refusal that is read to see what it says.
+/// The largest refusal that is read to find out what it says.
 pub(super) const LARGEST_REFUSAL: usize = 64 << 10;
 
-/// A request on its way to an upstream. `headers` have been freed of what the upstream must not see.
+/// A request on its way to an upstream. Its `headers` hold only what may pass.
 #[derive(Clone)]
 pub struct OutgoingRequest {
-    /// The one whose upstream it goes to: it has the credential for it.
+    /// The application whose upstream the request goes to, and whose credential for it is used.
     pub application: ApplicationNumber,
     pub method: Method,
     pub headers: HeaderMap,
     pub body: Bytes,
 }
 
-/// What is known of a request that goes to an upstream, beside what is sent.
+/// What the gateway knows of a request beside what it sends.
 #[derive(Default)]
 pub(super) struct ExchangeOptions<'a> {
-    /// The calls in it.
+    /// The ids of the calls in the request.
     pub ids: &'a [Value],
-    /// It asks for the rest of an answer, which only the session that began it can give.
+    /// Whether the request asks for the rest of an answer, which only the session that began it can give.
     pub owed: bool,
-    /// What it says that lasts as long as the session.
+    /// The setting that the request makes, where it makes one that lasts as long as the session.
     pub setting: Option<SessionSetting>,
 }
 
-/// What an upstream answered.
+/// An upstream's answer: its head, and its body as it comes.
 pub struct IncomingResponse {
     pub head: response::Parts,
     pub body: Body,
@@ -67,20 +67,20 @@ impl IncomingResponse {
 /// What an upstream answered to `initialize`.
 pub struct InitializeAnswer {
     pub head: response::Parts,
-    /// What has been read of the body: all of it, or up to the answer.
+    /// As much of the body as has been read: all of it, or up to the answer.
     pub read: Bytes,
-    /// What may follow.
+    /// The rest of the body, if there may be more.
     pub rest: Option<Body>,
-    /// The revision agreed on, unless the upstream refused.
+    /// The revision agreed on; none if the upstream refused.
     pub protocol_version: Option<String>,
     /// The upstream's own session id.
     pub session: Option<String>,
 }
 
 impl Gateway {
-    /// Sends a request of a session. A session that the upstream has lost is opened there once more, with the client's own
-    /// `initialize`, and the request repeated: it was never delivered. Not so where an answer is owed that only the lost
-    /// session could have given.
+    /// Sends a request of a session. Where the upstream has lost the session, the gateway opens it there anew with the
+    /// client's own `initialize` and repeats the request, which was never carried out. It does not repeat a request for
+    /// the rest of an answer that only the lost session could have given.
     pub(super) async fn exchange(
         self: &Arc<Self>,
         session: &Session,
@@ -96,7 +96,7 @@ impl Gateway {
             if options.owed {
                 return Err(RpcError::upstream_lost());
             }
-            // The application names another upstream now, which must not see the ids of the one before.
+            // The application names another upstream now, which must not see the event ids of the former one.
             outgoing.headers.remove(&LAST_EVENT_ID);
             state = self.reopen(session, upstream_session, &state, url, &outgoing.headers).await?;
             reopened = true;
@@ -122,7 +122,7 @@ impl Gateway {
                 }
             }
             reopened = true;
-            // Nothing of the new session can be resumed from an event of the old one.
+            // An event id of the lost session means nothing to the new one.
             outgoing.headers.remove(&LAST_EVENT_ID);
         }
     }
@@ -184,7 +184,7 @@ impl Gateway {
     }
 }
 
-/// The beginning of a body that has to be looked into, and the whole of it again.
+/// Reads the beginning of a body, and returns it together with the whole body, put together again.
 pub(super) async fn look_into(
     mut body: Body,
     most: usize,
@@ -206,7 +206,7 @@ pub(super) async fn look_into(
     Ok((read.clone(), body_again(read, more.map(|()| body))))
 }
 
-/// The whole of a body that has to be looked into.
+/// Reads the whole of a body.
 pub(super) async fn collect(body: Body, largest: usize, patience: Duration) -> Result<Bytes, RpcError> {
     let whole = tokio::time::timeout(patience, Limited::new(body, largest).collect()).await;
     match whole.map_err(|_| RpcError::upstream_slow())? {
@@ -218,12 +218,12 @@ pub(super) async fn collect(body: Body, largest: usize, patience: Duration) -> R
     }
 }
 
-/// The next data of a body; nothing at its end.
+/// The next data of a body; `None` at its end.
 pub async fn data(body: &mut Body) -> Option<Result<Bytes, axum::Error>> {
     loop {
         match body.frame().await?.map(Frame::into_data) {
             Ok(Ok(data)) => return Some(Ok(data)),
-            // Trailers, which nobody has asked for.
+            // Trailers are passed over: nobody has asked for them.
             Ok(Err(_)) => {}
             Err(error) => return Some(Err(error)),
         }
@@ -237,8 +237,9 @@ pub fn correlate(headers: &mut HeaderMap, session: Uuid) {
     }
 }
 
-/// Statuses that would mean something else coming from us: the client has shown its credentials to us, not to the upstream;
-/// a redirect is for us to follow, which we never do; and 404 is what a client takes for the end of its session.
+/// Whether a status means the same to the client when it comes from us. 401, 403 and 407 would not, because the client
+/// shows its credentials to us and not to the upstream; nor would a redirect, which we never follow; nor 404, by which
+/// a client knows the end of its session.
 pub(super) fn can_be_used(status: StatusCode) -> bool {
     let ours = [
         StatusCode::UNAUTHORIZED,
@@ -249,7 +250,7 @@ pub(super) fn can_be_used(status: StatusCode) -> bool {
     !ours.contains(&status) && !OF_THE_WAY.contains(&status) && !status.is_redirection()
 }
 
-/// Words about the connection and about what we say, which the client has no part in.
+/// Statuses about the connection or about what the gateway itself sends, which the client has no part in.
 const OF_THE_WAY: [StatusCode; 8] = [
     StatusCode::NOT_ACCEPTABLE,
     StatusCode::LENGTH_REQUIRED,
@@ -261,7 +262,7 @@ const OF_THE_WAY: [StatusCode; 8] = [
     StatusCode::NETWORK_AUTHENTICATION_REQUIRED,
 ];
 
-/// An answer under a status that can be handed on.
+/// Lets an answer pass if its status may be handed on, and turns it into an error otherwise.
 pub(super) fn usable(answer: IncomingResponse) -> Result<IncomingResponse, RpcError> {
     let status = answer.head.status;
     if can_be_used(status) {
@@ -284,8 +285,8 @@ pub(super) fn usable(answer: IncomingResponse) -> Result<IncomingResponse, RpcEr
     })
 }
 
-/// Refuses what was coded although we asked for it as it is: nobody here reads it, and none of what is promised about
-/// answers would hold for it. Where the status alone says enough, it goes on without its body.
+/// Refuses a body with a content coding, although the gateway asked for none: nobody here decodes it, and so none of
+/// what is promised about answers would hold. Where the status alone says enough, the answer passes without its body.
 fn readable(answer: IncomingResponse) -> Result<IncomingResponse, RpcError> {
     let Some(coding) = upstream::coding(&answer.head.headers) else { return Ok(answer) };
     let IncomingResponse { mut head, body } = answer;
@@ -301,12 +302,12 @@ fn readable(answer: IncomingResponse) -> Result<IncomingResponse, RpcError> {
     )))
 }
 
-/// Where a redirect leads, in words for people: without what may be secret in it, or is no text.
+/// Says in words where a redirect leads, without the parts of the URL that may be secret.
 fn whereto(headers: &HeaderMap) -> String {
     let said = headers.get(header::LOCATION).and_then(|to| to.to_str().ok());
     let to = said.map(|to| to.split(['?', '#']).next().unwrap_or(to)).filter(|to| !to.is_empty());
     match to {
-        // What stands before an `@` is a user's.
+        // What stands before an `@` in a URL is a user name, and maybe a password.
         Some(to) if !to.contains('@') => format!(" to {}", to.chars().take(200).collect::<String>()),
         _ => " and does not say where to".to_owned(),
     }
@@ -350,8 +351,8 @@ async fn read_initialize_answer(answer: IncomingResponse) -> Result<InitializeAn
     Err(RpcError::upstream_lost())
 }
 
-/// An `initialize` was answered with success, and with nothing that says what was agreed on: no client must take that for a
-/// session.
+/// The error for an `initialize` that was answered with success but without a result that names what was agreed on: no
+/// client must take such an answer for a session.
 fn unread(body: &[u8]) -> RpcError {
     match body.starts_with(BOM) {
         true => RpcError::marked(),
@@ -359,7 +360,8 @@ fn unread(body: &[u8]) -> RpcError {
     }
 }
 
-/// The revision that an answer to `initialize` names. One that is not known here nobody could go on in.
+/// The revision that an answer to `initialize` names. A revision that is not known here is refused: nobody could go on
+/// in it.
 fn agreed(initialized: Option<message::Initialized>) -> Result<Option<String>, RpcError> {
     let Some(result) = initialized.and_then(|one| one.result).map(|Object(result)| result) else {
         return Ok(None);

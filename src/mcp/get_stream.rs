@@ -1,4 +1,5 @@
-//! Streams that a client asks for by GET: the standing one of a session, and the rest of one that it has lost.
+//! Streams that a client asks for by GET: the standalone stream of its session, and the rest of a stream whose
+//! connection broke.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,12 +25,12 @@ use super::{Gateway, RequestContext, client_response};
 
 /// How long giving up a connection to an upstream may take.
 const PARTING: Duration = Duration::from_secs(1);
-/// How often, and after which time, an upstream that has a standing stream already is asked again.
+/// How often, and after which pause, an upstream that still has a standalone stream for the session is asked again.
 pub(super) const TRIES: u32 = 5;
 pub(super) const AGAIN: Duration = Duration::from_millis(50);
 
 impl Gateway {
-    /// Opens the standing stream of a session.
+    /// Opens the standalone stream of a session.
     pub(super) async fn open_standalone(
         self: &Arc<Self>,
         context: RequestContext,
@@ -37,7 +38,8 @@ impl Gateway {
         parts: &Parts,
     ) -> Result<Response, ErrorResponse> {
         let former = self.streams.standalone(session.number);
-        // Nobody reads it and somebody comes who does not ask for it: they have begun anew. Most upstreams allow one.
+        // Nobody reads the former stream, and the client does not resume it: it has begun anew. Most upstreams allow
+        // only one stream.
         if let Some(former) = former.as_ref().filter(|former| !former.is_read()) {
             former.end(End::Done);
             tokio::time::timeout(PARTING, former.upstream_released()).await.ok();
@@ -47,8 +49,8 @@ impl Gateway {
             let Some(former) = former.as_ref().filter(|_| response.status() == StatusCode::CONFLICT) else {
                 return Ok(response);
             };
-            // The upstream has one still, read by a connection that is dead without our knowing, or has not noticed yet
-            // that we gave it up: the new one counts.
+            // The upstream still has the former stream: its reader is a connection that is dead without our knowing, or
+            // the upstream has not noticed that we gave the stream up. The new stream counts.
             former.end(End::Done);
             tokio::time::timeout(PARTING, former.upstream_released()).await.ok();
             tokio::time::sleep(AGAIN).await;
@@ -56,7 +58,7 @@ impl Gateway {
         self.request_standalone(&context, session, parts, None).await
     }
 
-    /// Has a standing stream opened at the upstream: a new one, or one that goes on after an event.
+    /// Asks the upstream for a standalone stream: a new one, or one that goes on after an event.
     async fn request_standalone(
         self: &Arc<Self>,
         context: &RequestContext,
@@ -72,9 +74,10 @@ impl Gateway {
             .await
     }
 
-    /// Goes on with a stream after an event of it. While the session lives nobody is told that a stream is gone, which
-    /// clients take for the end of the session, or wait on for their own time-out: what is held is gone on with, calls whose
-    /// answers are lost end with an error each, and a standing stream begins anew.
+    /// Resumes a stream after one of its events. As long as the session lives no client is told that a stream is gone,
+    /// because clients take that for the end of the session, or wait until their own time-out. Instead the gateway
+    /// hands on the events that it holds, answers each call whose answer is lost with an error, and begins a standalone
+    /// stream anew.
     pub(super) async fn resume(
         self: &Arc<Self>,
         context: RequestContext,
@@ -84,7 +87,7 @@ impl Gateway {
     ) -> Result<Response, ErrorResponse> {
         let seal = |key: &str| self.sessions.event_seal(session.number, key);
         let Some(from) = EventId::parse(id, seal) else {
-            // Nobody can say of which stream it is: not one of ours, or not of this session.
+            // The id does not say of which stream it is: the gateway did not give it out, or not for this session.
             return self.open_standalone(context, session, parts).await;
         };
         let pass = self.sessions.enter(&context.caller, &session);
@@ -114,7 +117,7 @@ impl Gateway {
                 from.session_digest.as_ref().is_none_or(|session_digest| *session_digest == here)
             }),
         };
-        // An event of another session at the upstream says nothing to this one.
+        // An event id of another session at the upstream means nothing to this one.
         let upstream = own.filter(|id| !id.is_empty());
         let (calls, seal) = (from.calls.clone(), seal(&from.key));
         let begin = EventId { upstream: upstream.clone(), session_digest: Some(here), ..from };
@@ -130,7 +133,7 @@ impl Gateway {
                 }
             }
             (None, false) => {
-                // Better an error for each than a client that waits.
+                // An error for each call is better than a client that waits for answers that are lost.
                 let reader = stream.refuse(&RpcError::stream_lost());
                 let reader = reader.map_err(|_| ErrorResponse::session_not_found(None))?;
                 Ok(events(&HeaderMap::new(), stream, reader, ReadRight::Own))
@@ -143,8 +146,9 @@ impl Gateway {
         }
     }
 
-    /// Carries a standing stream from the upstream. Servers may send its head with its first event, which may be in hours: its
-    /// client gets a head of ours after a moment, and what was to be waited for goes when the client does.
+    /// Runs a standalone stream from the upstream to the client. A server may hold the head back until its first event,
+    /// perhaps for hours: so the client gets a head of ours after a moment. When the client goes, the wait for the
+    /// upstream's head ends too.
     pub(super) async fn run_standalone(
         self: Arc<Self>,
         upstream_request: UpstreamRequest,
@@ -202,7 +206,8 @@ impl Gateway {
             (Err(rpc_error), Some(answer)) => {
                 answer.send(UpstreamOutcome::Failed(rpc_error, in_flight)).ok();
             }
-            // There is no stream to be had, but its client has one already: it stays quiet for as long as it is read.
+            // The upstream has no stream to give, but the client has got a head already: its stream stays quiet for as
+            // long as the client reads it.
             (Ok(_), None) => {
                 let mut nobody = None;
                 tokio::select! {
@@ -210,7 +215,7 @@ impl Gateway {
                     () = gone(&mut nobody, &stream) => {}
                 }
             }
-            // Its client comes back in a while and finds out.
+            // The client comes back in a while, and then learns what is wrong.
             (Err(_), None) if in_flight.stopped().is_none() => stream.end(End::Paused),
             (Err(_), None) => stream.cut_off(&[]),
         }
@@ -218,7 +223,7 @@ impl Gateway {
     }
 }
 
-/// Resolves once whoever waits for a stream, or reads it, has gone, or another has taken its place.
+/// Resolves once the client that waits for a stream, or reads it, has gone, or another stream has taken its place.
 async fn gone(answer: &mut Option<oneshot::Sender<UpstreamOutcome>>, stream: &ResumableStream) {
     match answer {
         Some(answer) => answer.closed().await,
@@ -229,7 +234,7 @@ async fn gone(answer: &mut Option<oneshot::Sender<UpstreamOutcome>>, stream: &Re
     }
 }
 
-/// Asks for a stream, or for what follows an event of one.
+/// The request for a standalone stream, or for what follows an event of one.
 fn resuming(
     context: &RequestContext,
     session: &Session,

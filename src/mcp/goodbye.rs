@@ -1,10 +1,10 @@
-//! What upstreams are told when something of ours is over: that nobody waits for a call any more, and that nobody will use a
-//! session again. Toward an upstream the gateway is the client, and whoever is cut off here would otherwise be cut off from
-//! us alone: the tool would run to its end, and the session stay there for ever.
+//! What upstreams are told when something of ours is over: that nobody waits for a call any more, and that nobody will
+//! use a session again. Toward an upstream the gateway is the client. A client that is cut off here is cut off from us
+//! alone: without a goodbye its tool would run to its end at the upstream, and its session would stay there for ever.
 //!
-//! It follows from events. A session that ends, in whichever way, is named by the Gate; what has to be told about it is in the
-//! store, so that a crash loses nothing: [`UpstreamState`] stays sealed there until the upstream knows. Only calls in flight, whose
-//! upstream loses the connection with us, are in memory alone.
+//! A goodbye follows from an event. The Gate names each session that ends, in whichever way; its sealed
+//! [`UpstreamState`] stays in the store until the upstream knows, so that a crash loses nothing. Only cancellations of
+//! calls are in memory alone: in a crash their upstream loses the connection with us.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -20,35 +20,35 @@ use uuid::Uuid;
 use super::upstream_sessions::{UpstreamSession, UpstreamState};
 use crate::gate::Departed;
 
-/// How long the end of a session waits for its calls to let go, so that they are cancelled first.
+/// How long the goodbye of a session waits for its calls to end, so that they are cancelled first.
 const LETTING_GO: Duration = Duration::from_secs(1);
 
-/// What upstreams are still to be told.
+/// The goodbyes that upstreams are still to be told.
 pub struct Goodbyes {
     inbox: mpsc::UnboundedSender<Notice>,
-    /// Of calls, by their sessions, until they are said.
+    /// The cancellations of each session that are still to be sent.
     cancels: Mutex<HashMap<SessionNumber, Vec<Cancellation>>>,
     pub(super) receivers: tokio::sync::Mutex<Receivers>,
-    /// How many requests of a session may still be under way at its upstream.
+    /// How many requests of each session may still be under way at its upstream.
     at_work: Mutex<HashMap<SessionNumber, usize>>,
     work_ended: Notify,
 }
 
-/// What comes in.
+/// The ends from which the task that sends goodbyes receives.
 pub(super) struct Receivers {
     pub notices: mpsc::UnboundedReceiver<Notice>,
     pub departures: mpsc::UnboundedReceiver<Departed>,
 }
 
-/// One thing to tell.
+/// A reason to tell an upstream something.
 pub(super) enum Notice {
-    /// There is something about calls of a session.
+    /// Cancellations of calls of this session wait to be sent.
     Cancellation(SessionNumber, ApplicationNumber),
     Departed(Departed),
     AbandonedSession(AbandonedSession),
 }
 
-/// Nobody waits for the answers to these calls any more.
+/// Calls whose answers nobody waits for any more.
 pub(super) struct Cancellation {
     pub id: Uuid,
     pub application: ApplicationNumber,
@@ -67,7 +67,7 @@ pub struct AbandonedSession {
 }
 
 impl AbandonedSession {
-    /// That of a far side, if its upstream has sessions.
+    /// Names the session at the upstream, if the upstream has sessions.
     pub fn of(application: ApplicationNumber, state: &UpstreamState) -> Option<Self> {
         let protocol_version = Some(state.protocol_version.clone());
         let session = state.session.clone()?;
@@ -75,7 +75,7 @@ impl AbandonedSession {
     }
 }
 
-/// A request of a session that its upstream may be working on, as long as this is held.
+/// A request that its upstream may be working on, for as long as this guard lives.
 pub struct UpstreamWork {
     goodbyes: Arc<Goodbyes>,
     session: SessionNumber,
@@ -94,7 +94,8 @@ impl UpstreamWork {
         let (calls, reason) = (calls.to_vec(), reason.to_owned());
         let cancel =
             Cancellation { id, application, upstream_session: upstream_session.clone(), calls, reason };
-        // At once, and not with the word: the end of the session may be on its way already, and comes after it.
+        // The cancellation is stored before its notice is sent: the end of the session may be on its way already, and
+        // must come after it.
         self.goodbyes.cancels.lock().entry(session).or_default().push(cancel);
         self.goodbyes.inbox.send(Notice::Cancellation(session, application)).ok();
     }
@@ -137,29 +138,29 @@ impl Goodbyes {
         }
     }
 
-    /// A session ended before the Gate could know that it is one of the gateway's.
+    /// Notes that a session ended before the Gate could know that it is one of the gateway's.
     pub fn departed(&self, departed: Departed) {
         self.inbox.send(Notice::Departed(departed)).ok();
     }
 
-    /// A session at an upstream was left for another, or never came to be one of ours.
+    /// Notes that a session at an upstream was left for another, or never became one of ours.
     pub fn session_abandoned(&self, abandoned: Option<AbandonedSession>) {
         if let Some(abandoned) = abandoned {
             self.inbox.send(Notice::AbandonedSession(abandoned)).ok();
         }
     }
 
-    /// What is to be said about calls of a session.
+    /// Takes the cancellations of a session that are still to be sent.
     pub(super) fn take_cancels(&self, session: SessionNumber) -> Vec<Cancellation> {
         self.cancels.lock().remove(&session).unwrap_or_default()
     }
 
-    /// Whether there is any.
+    /// Whether cancellations of a session are still to be sent.
     pub(super) fn cancels(&self, session: SessionNumber) -> bool {
         self.cancels.lock().contains_key(&session)
     }
 
-    /// Waits until nothing of a session is under way any more, but not for long.
+    /// Waits until no request of a session is under way at its upstream, but not longer than [`LETTING_GO`].
     pub(super) async fn wait_for_work(&self, session: SessionNumber) {
         let wait_for_work = async {
             loop {

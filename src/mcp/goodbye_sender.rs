@@ -1,4 +1,5 @@
-//! The task that tells upstreams what they are to be told: a few at a time, none for long, once more where it was not heard.
+//! The task that sends goodbyes to upstreams: few at a time, none for long, and a second time where the first was not
+//! received.
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
@@ -23,57 +24,57 @@ use super::upstream_sessions::UpstreamState;
 use crate::gate::Departed;
 use crate::meter;
 
-/// How long an upstream may take over what it is told.
+/// How long an upstream may take over a goodbye.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Before it is told once more, where it could not be told.
+/// The pause before a goodbye that was not received is sent once more.
 const AGAIN: Duration = Duration::from_millis(500);
-/// Sessions of which upstreams are told at a time, and of one application among them: a revocation of many must not flood
-/// the server behind, and one that does not answer must not hold up the others.
+/// How many sessions' goodbyes are under way at a time, and how many of them for one application: a revocation of many
+/// sessions must not flood the server behind them, and a server that does not answer must not hold up the others.
 const AT_ONCE: usize = 32;
 const OF_ONE: usize = 8;
-/// Calls of one session that are cancelled at a time, and at most: the rest end with the session.
+/// How many calls of one session are cancelled at a time, and how many at most: the others end with the session.
 const CALLS_AT_ONCE: usize = 8;
 const MOST_CALLS: usize = 256;
-/// After being told to stop, what is under way has this long. What is left is in the store.
+/// How long goodbyes that are under way may still take after a stop. What is left is in the store.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// Sessions read from the store at a time, and forgotten there at a time.
+/// How many sessions are read from the store at a time, and how many are forgotten there at a time.
 const PAGE: usize = 500;
 
-/// Something to be done for an application.
+/// A goodbye that waits for its turn.
 enum Job {
     Session(SessionNumber),
     AbandonedSession(AbandonedSession),
 }
 
-/// What was under way.
+/// What a job has come to.
 struct Finished {
     application: ApplicationNumber,
-    /// The session that it was about.
+    /// The session that the job was about.
     session: Option<SessionNumber>,
-    /// Whether all is said of that.
+    /// Whether the upstream knows all that it has to know of that session.
     told: bool,
 }
 
-/// Sessions of which something is to be told; whether they have ended.
+/// Sessions of which an upstream is to be told something, each with its end if it has ended.
 type Pending = HashMap<SessionNumber, Option<Departed>>;
 
 /// The task behind [`Goodbyes`].
 struct GoodbyeSender {
     gateway: Arc<Gateway>,
-    /// Sessions that wait or are under way, and which of them have ended. What comes about one that is under way is told after
-    /// that.
+    /// The sessions that wait or are under way, and which of them have ended. A notice about one that is under way
+    /// makes it wait once more.
     pending: Arc<Mutex<Pending>>,
     waiting: HashMap<ApplicationNumber, VecDeque<Job>>,
-    /// Whose turn it is.
+    /// The applications with waiting jobs, the next one first.
     turns: VecDeque<ApplicationNumber>,
     running: HashMap<ApplicationNumber, usize>,
     under_way: JoinSet<Finished>,
-    /// Sessions of which all is said, but which the store does not know of yet.
+    /// The sessions whose upstreams know all, but whose state is still in the store.
     told: Vec<SessionNumber>,
 }
 
 impl Gateway {
-    /// Tells upstreams what they are to be told, until it is told to stop itself.
+    /// Sends goodbyes until it is told to stop.
     pub async fn say_goodbyes(self: Arc<Self>, stopping: CancellationToken) {
         let goodbyes = self.goodbyes.clone();
         let mut receivers = goodbyes.receivers.lock().await;
@@ -99,7 +100,7 @@ impl Gateway {
                 Some(departed) = departures.recv() => sender.take(Notice::Departed(departed)),
                 Some(Ok(done)) = sender.under_way.join_next(), if !idle => sender.done(done),
             }
-            // As many as have come meanwhile: each alone would be a look at everything.
+            // All departures that have come meanwhile are taken together: each pass of this loop looks at everything.
             while let Ok(departed) = departures.try_recv() {
                 sender.take(Notice::Departed(departed));
             }
@@ -122,7 +123,8 @@ impl Gateway {
 }
 
 impl GoodbyeSender {
-    /// Reads which sessions ended while nobody could tell of it, or whose telling was interrupted.
+    /// Reads from the store which sessions ended while no process could tell their upstreams, or was interrupted while
+    /// it told them.
     async fn load_untold(&mut self) {
         let mut after = SessionNumber(0);
         loop {
@@ -173,7 +175,7 @@ impl GoodbyeSender {
         waiting.push_back(job);
     }
 
-    /// Begins as much as may be under way, one application after the other.
+    /// Begins as many jobs as may be under way, one application after the other.
     fn start(&mut self) {
         let mut passed = 0;
         while self.under_way.len() < AT_ONCE && passed < self.turns.len() {
@@ -209,7 +211,7 @@ impl GoodbyeSender {
                         }
                     }
                 };
-                // One that panics gives its place back too; what it was to tell is in the store still.
+                // A job that panics frees its place too; its session is still in the store.
                 let told = AssertUnwindSafe(telling).catch_unwind().await.unwrap_or(false);
                 Finished { application, session, told }
             });
@@ -236,21 +238,21 @@ impl GoodbyeSender {
         }
     }
 
-    /// Lets go in the store of what upstreams know, once it is as much as this.
+    /// Deletes the state of sessions whose upstreams know all, once there are this many.
     async fn forget(&mut self, enough: usize) {
         if self.told.len() < enough {
             return;
         }
         if let Err(error) = self.gateway.sessions.forget_mcp(std::mem::take(&mut self.told)).await {
-            // They are told once more after a restart, which does no harm.
+            // Those upstreams are told once more after a restart, which does no harm.
             tracing::warn!(?error, "that upstreams were told of ended sessions could not be kept");
         }
     }
 }
 
 impl Gateway {
-    /// Tells the upstream of a session which of its calls are cancelled, and then, if it is, that it is over. Returns whether
-    /// all is said.
+    /// Tells the upstream of a session which of its calls are cancelled and then, if the session has ended, that it is
+    /// over. Returns whether the upstream knows all.
     async fn say_goodbye_of(&self, session: SessionNumber, pending: &Mutex<Pending>) -> bool {
         let departed = pending.lock().get_mut(&session).and_then(Option::take);
         if departed.is_some() {
@@ -283,7 +285,7 @@ impl Gateway {
         telling.await;
     }
 
-    /// Tells an upstream that a session of its is over.
+    /// Tells an upstream by DELETE that one of its sessions is over.
     async fn delete_abandoned(&self, abandoned: AbandonedSession) {
         let AbandonedSession { application, url, session, protocol_version } = abandoned;
         let headers = of_version(protocol_version.as_deref());
@@ -292,7 +294,7 @@ impl Gateway {
         counter!(meter::GOODBYES, "what" => "delete", "outcome" => outcome).increment(1);
     }
 
-    /// Says something that nobody waits for, and once more where it was not heard.
+    /// Sends a goodbye, and a second time where the first was not received. Returns the outcome as the metric names it.
     async fn send_goodbye(
         &self,
         url: &str,
@@ -302,14 +304,14 @@ impl Gateway {
         for last in [false, true] {
             let said = async {
                 let IncomingResponse { head, body } = self.send(url, session, outgoing.clone()).await.ok()?;
-                // A connection is only used again once its answer was read.
+                // A connection is used again only once its answer was read.
                 collect(body, PAGE, PATIENCE).await.ok();
                 Some(head.status)
             };
             match tokio::time::timeout(PATIENCE, said).await.ok().flatten() {
                 Some(status) if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {}
                 Some(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => return "refused",
-                // That it does not know it, or takes no goodbyes, is as good.
+                // An upstream that does not know the session, or takes no goodbyes, needs no other.
                 Some(_) => return "told",
                 None => {}
             }
@@ -322,7 +324,7 @@ impl Gateway {
 }
 
 impl Cancellation {
-    /// A notification for each call, with where it goes.
+    /// The notifications that cancel the calls, one each, with the session at the upstream that each goes to.
     fn notifications(self) -> Vec<(Arc<UpstreamState>, OutgoingRequest)> {
         let Self { id, application, upstream_session, calls, reason, .. } = self;
         let state = upstream_session.state();

@@ -1,4 +1,4 @@
-//! One request of a session under way, and the leave it holds to go on.
+//! A request of a session while it is under way, and the Gate's pass that allows it to go on.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -21,53 +21,53 @@ use super::reply::{ErrorResponse, RpcError};
 use crate::gate::Pass;
 use crate::sessions::Sessions;
 
-/// Longest time between two looks at when the token expires: the wall clock may be set.
+/// The longest time between two looks at when the token expires: somebody may set the wall clock.
 const LOOK: Duration = Duration::from_secs(60);
 
-/// One request of a session, from when it was let in to the last byte of its answer.
+/// One request of a session, from its admission to the last byte of its answer.
 pub struct InFlight {
     pub sessions: Arc<Sessions>,
     pub caller: Caller,
     pub number: SessionNumber,
-    /// Given back once nothing more will be handed on.
+    /// The Gate's pass; given back once nothing more will be handed on.
     pub pass: Option<Pass>,
-    /// What the request asked and has not been answered yet.
+    /// The ids of the calls that have not been answered yet.
     pub ids: Vec<Value>,
     pub batch: bool,
-    /// It is `subscriptions/listen`, whose answer is the end of the stream.
+    /// Whether the request is `subscriptions/listen`, whose answer is the end of the stream.
     pub listens: bool,
     /// How long the upstream may be silent in the middle of an answer that is not a stream.
     pub patience: Duration,
     pub stopping: CancellationToken,
-    /// Bytes of the answer that were counted as they were handed on.
+    /// How many bytes of the answer were counted as they were handed on.
     pub counted: AtomicU64,
-    /// What is held for it.
+    /// The bytes that are held for the request.
     pub share: Share,
-    /// It is with an upstream that has to be told when nobody waits for the answer any more; the closed connection tells
-    /// those of 2026-07-28.
+    /// Set while an upstream has the request that must be told when nobody waits for the answer any more. An upstream
+    /// of 2026-07-28 learns it from the closed connection instead.
     pub upstream_work: Option<UpstreamWork>,
 }
 
-/// Why nothing more may be handed on.
+/// The reasons why nothing more may be handed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopReason {
-    /// The session has ended, or the credential that the request came with: the pass says which, and why.
+    /// The session has ended, or the credential that the request came with. The pass says which, and why.
     Ended,
-    /// The service is.
+    /// The service stops.
     Stopping,
-    /// The credentials have expired, or the session's lifetime is over before the scheduler has said so.
+    /// The credentials have expired, or the session's lifetime is over and the scheduler has not yet said so.
     Expired,
-    /// Too much is held, and it is the oldest.
+    /// The gateway holds too much, and this request has held its share for longest.
     OverBudget,
 }
 
 impl InFlight {
-    /// Resolves when nothing of the session may be handed on any more, and with which error for its calls.
+    /// Resolves when nothing more may be handed on, with the error for the calls that are in flight.
     pub async fn cut(&self) -> RpcError {
         self.rpc_error(self.watch().await)
     }
 
-    /// The same, without holding on to the errand.
+    /// Like [`Self::cut`], but the future does not borrow the request and yields the reason.
     pub fn watch(&self) -> impl Future<Output = StopReason> + Send + use<> {
         let cancelled = self.pass.as_ref().map(Pass::cancelled).unwrap_or_default();
         let (stopping, sessions, number) = (self.stopping.clone(), self.sessions.clone(), self.number);
@@ -90,7 +90,7 @@ impl InFlight {
         }
     }
 
-    /// Whether nothing may be handed on any more, asked without waiting.
+    /// Whether nothing more may be handed on, asked without waiting.
     pub fn stopped(&self) -> Option<StopReason> {
         if self.is_cut() {
             Some(StopReason::Ended)
@@ -104,7 +104,7 @@ impl InFlight {
         }
     }
 
-    /// What to say to calls that are in flight then.
+    /// The error for calls that are in flight when the request stops for this reason.
     pub fn rpc_error(&self, stop: StopReason) -> RpcError {
         match stop {
             StopReason::Ended => {
@@ -123,12 +123,13 @@ impl InFlight {
         }
     }
 
-    /// Whether its session or its credential has ended, to be asked in the moment in which something is handed on.
+    /// Whether the session or the credential has ended. It must be asked in the very moment in which something is
+    /// handed on.
     pub fn is_cut(&self) -> bool {
         self.pass.as_ref().is_some_and(|pass| pass.cancelled().is_cancelled())
     }
 
-    /// Waits for something of the upstream's, unless the session is cut off before.
+    /// Waits for work at the upstream, unless the session is cut off before it is done.
     pub async fn wait<T>(&self, work: impl Future<Output = Result<T, RpcError>>) -> Result<T, RpcError> {
         let done = tokio::select! {
             biased;
@@ -143,21 +144,22 @@ impl InFlight {
         })
     }
 
-    /// Tells the upstream that nobody waits any more for what it has not answered yet.
+    /// Tells the upstream that nobody waits any more for the calls that it has not answered yet.
     pub fn give_up(&self, why: &RpcError) {
         if let Some(work) = &self.upstream_work {
             work.cancel(&self.ids, &why.message);
         }
     }
 
-    /// The last words on a stream of events, one for each call that is still owed an answer.
+    /// The last messages on a stream of events, one for each call that is still owed an answer.
     pub fn farewells(&mut self, rpc_error: &RpcError) -> Vec<String> {
         let ids = std::mem::take(&mut self.ids);
         if !self.listens {
             return ids.iter().map(|id| rpc_error.answer(id)).collect();
         }
-        // MCP 2026-07-28, basic/patterns/subscriptions: a client that reads no result comes back by itself, which is right
-        // after a restart; a result says that all is well, which it is not when the way back is barred.
+        // A client that reads no result of `subscriptions/listen` subscribes again by itself (MCP 2026-07-28,
+        // basic/patterns/subscriptions), which is right after a restart. A result tells it that all is well, which
+        // would be wrong where the way back is barred.
         let bars = [RpcError::ended(Reason::Revoked), RpcError::ended(Reason::Archived), RpcError::expired()];
         let bars = bars.into_iter().chain(CredentialEnd::ALL.map(RpcError::credential_ended));
         match *rpc_error == RpcError::stopping() {
@@ -169,7 +171,7 @@ impl InFlight {
         }
     }
 
-    /// The calls that an upstream's message answers.
+    /// The ids of this request's calls that a message of the upstream answers.
     pub fn answers_in(&self, message: &[u8]) -> Vec<Value> {
         if self.ids.is_empty() || message.is_empty() {
             return vec![];
@@ -177,25 +179,25 @@ impl InFlight {
         message::answered(message).into_iter().filter(|id| self.ids.contains(id)).collect()
     }
 
-    /// These calls are owed nothing more.
+    /// Notes that these calls have been answered.
     pub fn settle(&mut self, answered: &[Value]) {
         if !answered.is_empty() {
             self.ids.retain(|id| !answered.contains(id));
         }
     }
 
-    /// What its client is told when nothing came back that could be handed on.
+    /// The response to the client when nothing came back that could be handed on.
     pub fn failed(mut self, rpc_error: RpcError) -> ErrorResponse {
         let ids = std::mem::take(&mut self.ids);
         match self.pass.as_ref().and_then(Pass::ending) {
-            // There is no call to answer with the reason.
+            // No call is left to answer with the reason, so the status says it.
             Some(Ending::Session(reason)) if ids.is_empty() => ErrorResponse::session_not_found(Some(reason)),
             Some(Ending::Credential(end)) if ids.is_empty() => ErrorResponse::credential_ended(end),
             _ => ErrorResponse::in_place_of_answer(rpc_error, ids, self.batch),
         }
     }
 
-    /// Gives the pass back. While it was held the session could not go stale; from now on its silence counts.
+    /// Gives the pass back. While the request held it the session could not go stale; from now on its silence counts.
     pub fn release_pass(&mut self) {
         if self.pass.is_some() {
             self.sessions.saw(self.number);
@@ -203,7 +205,7 @@ impl InFlight {
         self.pass = None;
     }
 
-    /// Counts what of the upstream's answer is handed on, as it is.
+    /// Counts bytes of the upstream's answer at the Gate, at the moment in which they are handed on.
     pub fn count_bytes(&self, bytes_out: u64) {
         if let Some(pass) = &self.pass {
             self.counted.fetch_add(bytes_out, Ordering::Relaxed);
@@ -211,9 +213,9 @@ impl InFlight {
         }
     }
 
-    /// Writes down how much of the upstream's answer was handed on.
+    /// Records how much of the upstream's answer was handed on, without the bytes that were counted before.
     pub fn record_bytes(&self, bytes_out: u64) {
-        // Without a runtime this is the end of the process.
+        // There is no runtime at the end of the process, and nothing can be recorded then.
         if bytes_out == 0 || tokio::runtime::Handle::try_current().is_err() {
             return;
         }
@@ -225,18 +227,18 @@ impl InFlight {
     }
 }
 
-/// How long the session has credentials for: its token's, which a later request may have renewed, or those that a request
-/// came with and that are about to renew it.
+/// How long the request has valid credentials. A later request may have renewed the session's token; the credential
+/// that this request came with may be about to renew it.
 fn remaining(sessions: &Sessions, number: SessionNumber, presented: Time) -> Duration {
     let until = match sessions.open_session(number) {
         Some(session) => presented.max(session.token_expires_at).min(session.lifetime_ends_at),
-        // It has ended: the pass tells.
+        // The session has ended, which the pass tells.
         None => return LOOK,
     };
     (until - sessions.now()).to_std().unwrap_or_default()
 }
 
-/// The answer to `subscriptions/listen` with which a server ends it.
+/// The answer to `subscriptions/listen` by which a server ends it in order.
 fn graceful(id: &Value) -> String {
     let meta = json!({ "io.modelcontextprotocol/subscriptionId": id });
     let result = json!({ "resultType": "complete", "_meta": meta });

@@ -1,4 +1,4 @@
-//! `initialize`: a session comes to be, here and at the upstream.
+//! `initialize`: opens a session at the upstream and here.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -32,11 +32,11 @@ use crate::auth::ClientAddress;
 use crate::gate::Departed;
 use crate::sessions::{LARGEST_CLIENT_INFO, LONGEST, NewSession};
 
-/// Largest `initialize`: it is kept, to be said again.
+/// The largest `initialize` that is taken. It is stored, to be sent again when the upstream loses the session.
 const LARGEST_INITIALIZE: usize = 256 << 10;
 
 impl Gateway {
-    /// Opens a session, and answers with an id of our own for it.
+    /// Opens a session, and answers with a session id of our own.
     pub(super) async fn initialize(
         self: &Arc<Self>,
         context: RequestContext,
@@ -54,7 +54,8 @@ impl Gateway {
         }
     }
 
-    /// Whoever opens a session with the id of one of theirs that is open begins anew: nobody would ever end the former.
+    /// Ends the open session whose id an `initialize` came with: its client begins anew, and nobody else would ever end
+    /// the former session.
     async fn supersede(self: &Arc<Self>, context: &RequestContext, parts: &Parts, session: &Session) {
         let id = origin::text(&parts.headers, &SESSION);
         let number = id.and_then(|id| self.auth.mcp_session(id)).filter(|number| *number != session.number);
@@ -66,14 +67,15 @@ impl Gateway {
         if !self.is_of_client(context, &former).await.unwrap_or(false) {
             return;
         }
-        // What its upstream has to be told follows from its end.
+        // The goodbye to the former session's upstream follows from its end.
         if let Err(error) = self.sessions.end_minded(&context.caller, former.number, Reason::Superseded).await
         {
             tracing::warn!(?error, session = %former.id, "a session that another took the place of was not ended");
         }
     }
 
-    /// The same whether its client waits for it or not: otherwise a session would stay at the upstream of which nobody knows.
+    /// Initializes the upstream to the end even if the client goes away: otherwise the upstream would keep a session
+    /// that nobody knows of.
     async fn initialize_detached(
         self: &Arc<Self>,
         context: &RequestContext,
@@ -89,7 +91,7 @@ impl Gateway {
             let initialize_upstream =
                 gateway.initialize_upstream(&context, &parts, &posted, initialize, body).await;
             if let Err(Ok((_, Some((session, _))))) = done.send(initialize_upstream) {
-                // Without an id nobody could ever use it.
+                // Without its id nobody could ever use the session.
                 gateway.sessions.end_minded(&context.caller, session.number, Reason::Failed).await.ok();
             }
         };
@@ -97,7 +99,8 @@ impl Gateway {
         detach::run_until(waiting, Box::pin(work.in_current_span())).await.unwrap_or_else(lost)
     }
 
-    /// What came with a credential that has ended since, before there was a session: its client is to authenticate again.
+    /// The response to a request whose credential ended before there was a session: the client is to authenticate
+    /// again.
     pub(super) fn no_more(&self, context: &RequestContext, ending: Ending) -> ErrorResponse {
         match (self.sessions.still_welcome(&context.caller, context.application.number), ending) {
             (Err(error), _) => ErrorResponse::from_error(error, &context.metadata),
@@ -106,7 +109,7 @@ impl Gateway {
         }
     }
 
-    /// Greets the upstream with the client's own words; when that succeeds, opens a session here.
+    /// Sends the client's own `initialize` to the upstream and, if that succeeds, opens a session here.
     pub(super) async fn initialize_upstream(
         self: &Arc<Self>,
         context: &RequestContext,
@@ -123,7 +126,7 @@ impl Gateway {
         let info = initialize.client_info.as_ref();
         let client_session_id = member(info, "sessionId");
         if client_session_id.is_none() && self.config.require_client_session_id {
-            // The words that clients of Kontext's gateway know.
+            // Clients of Kontext's gateway know this message.
             let rpc_error = RpcError::invalid_params("initialize requires clientInfo.sessionId");
             return Err(ErrorResponse::bad_request(rpc_error).to(&posted.ids));
         }
@@ -137,7 +140,7 @@ impl Gateway {
             upstream::to_upstream(&parts.headers, context.application.upstream_headers.as_ref());
         headers.remove(&PROTOCOL_VERSION);
         let outgoing = OutgoingRequest { application, method: Method::POST, headers, body };
-        // It may have been revoked while the message came, and again while the upstream answers.
+        // The credential may have been revoked while the message came in, and again while the upstream answers.
         let refused = |error| ErrorResponse::from_error(error, &context.metadata).to(&posted.ids);
         let stay = self.stay(context).map_err(|refusal| refusal.to(&posted.ids))?;
         let initialize_answer = tokio::select! {
@@ -155,7 +158,7 @@ impl Gateway {
             Some(AbandonedSession { application, url, session, protocol_version })
         };
         let Some(protocol_version) = initialize_answer.protocol_version.clone() else {
-            // It said no: the client may read why, and nothing has come to be.
+            // The upstream refused: the client may read why, and no session has come to be.
             self.goodbyes.session_abandoned(abandoned(None));
             self.sessions.still_welcome(&context.caller, application).map_err(refused)?;
             return Ok((initialize_answer, None));
@@ -184,7 +187,7 @@ impl Gateway {
         }
     }
 
-    /// Records the session, and what is needed to speak for it.
+    /// Records the session, and the state that is needed to speak for it at the upstream.
     async fn open(
         self: &Arc<Self>,
         context: &RequestContext,
@@ -194,14 +197,15 @@ impl Gateway {
         let refused = |error| ErrorResponse::from_error(error, &context.metadata);
         let opened = self.sessions.connect(&context.caller, new).await.map_err(refused)?;
         let session = opened.session;
-        // A client that comes back under its own session id attaches; its former far side has nobody left.
+        // A client that comes back under its own session id attaches to the session; nobody uses its former session at
+        // the upstream any more.
         let former =
             if opened.opened { None } else { self.upstream_sessions.of(&self.sessions, &session).await.ok() };
         match self.sessions.keep_mcp(&session, &to_json(&state)).await {
             Ok(mcp_session_id) => {
                 self.upstream_sessions.insert(session.number, state);
                 if self.sessions.open_session(session.number).is_none() {
-                    // It has ended before anybody could know that there is an upstream to be told.
+                    // The session ended before the Gate could know that an upstream has to be told.
                     let Session { number, id, application, .. } = session;
                     self.goodbyes.departed(Departed { number, id, application });
                 }
@@ -212,14 +216,14 @@ impl Gateway {
                 Ok((session, mcp_session_id))
             }
             Err(error) => {
-                // Without an id nobody could ever use it.
+                // Without its id nobody could ever use the session.
                 self.sessions.end_minded(&context.caller, session.number, Reason::Failed).await.ok();
                 Err(refused(error))
             }
         }
     }
 
-    /// The answer to the client, with its session id.
+    /// Answers the client's `initialize`, with the session id in the head.
     async fn opened(
         self: &Arc<Self>,
         context: RequestContext,
@@ -257,7 +261,7 @@ impl Gateway {
         let InitializeAnswer { head, read, rest, .. } = initialize_answer;
         let stream = self.new_stream(&in_flight, state).await;
         self.streams.insert(&stream);
-        // Nobody else knows it yet.
+        // The stream is new, so no other reader can have it and attaching cannot fail.
         let reader = stream.attach(stream.after).unwrap_or_default();
         let (gateway, pumped) = (self.clone(), stream.clone());
         tokio::spawn(async move {
@@ -279,7 +283,7 @@ fn answer(initialize_answer: InitializeAnswer, in_flight: Option<InFlight>) -> R
     client_response(status, &head.headers, events, body)
 }
 
-/// What a client's first request says of it.
+/// The facts about a session that its client's first request gives.
 pub(super) fn new_session(
     context: &RequestContext,
     parts: &Parts,
@@ -302,13 +306,14 @@ fn member(info: Option<&Value>, name: &str) -> Option<String> {
     info?.get(name)?.as_str().map(str::to_owned).filter(|text| !text.is_empty())
 }
 
-/// A hostname that is not one is left out; it is no reason to refuse a client that works elsewhere.
+/// Whether a text can be a hostname. One that cannot is left out, and is no reason to refuse a client that works
+/// elsewhere.
 fn is_plain(name: &str) -> bool {
     name.len() <= LONGEST && !name.trim().is_empty() && !name.chars().any(char::is_control)
 }
 
-/// Icons may be pictures of any size (MCP 2025-11-25, schema `Implementation`): what is too large is recorded without what
-/// no list of sessions shows.
+/// Shortens client info that is too large to record. Icons may be pictures of any size (MCP 2025-11-25, schema
+/// `Implementation`), so only the members that lists of sessions show remain.
 fn fitting(mut info: Value) -> Value {
     if info.to_string().len() > LARGEST_CLIENT_INFO
         && let Some(members) = info.as_object_mut()

@@ -34,29 +34,29 @@ use crate::{meter, secret};
 
 /// The first revision whose clients can take an event without data, which tells them an id to resume from.
 const PRIMED: &str = "2025-11-25";
-/// How long they wait before they do; the SDKs' servers say the same.
+/// How many milliseconds a client waits before it resumes a stream; the SDKs' servers say the same.
 const RETRY: u32 = 1_000;
 
-/// A request on its way to an upstream, with what comes back.
+/// A request on its way to an upstream, with all that its answer needs.
 pub(super) struct UpstreamRequest {
     pub in_flight: InFlight,
     pub session: Session,
     pub upstream_session: Arc<UpstreamSession>,
     pub url: String,
     pub outgoing: OutgoingRequest,
-    /// The line that its events are to go on; a new one if there is none.
+    /// The stream that the events go on; a new one is made if there is none.
     pub stream: Option<Arc<ResumableStream>>,
-    /// What it says that lasts as long as the session.
+    /// The setting that the request makes, where it makes one that lasts as long as the session.
     pub setting: Option<SessionSetting>,
-    /// It is a standing stream.
+    /// Whether the request asks for a standalone stream.
     pub is_standalone: bool,
-    /// Calls wait for it.
+    /// Makes calls of the session wait while the standalone stream is on its way.
     pub pending: Option<StandalonePending>,
 }
 
-/// What came back.
+/// What came back from the upstream.
 pub(super) enum UpstreamOutcome {
-    /// Events, by the head they came under; the line has this reader.
+    /// The upstream answers with events, under this head; the stream has the client as this reader.
     Events(HeaderMap, Arc<ResumableStream>, u64),
     Whole(Box<IncomingResponse>, InFlight),
     Failed(RpcError, InFlight),
@@ -71,7 +71,7 @@ impl Gateway {
         era::of_session(&parts.headers)?;
         check_takes_events(&parts.headers)?;
         let session = self.session(&context, &parts.headers).await?;
-        // An empty one is none (WHATWG HTML, 9.2.4).
+        // An empty `Last-Event-ID` counts as none (WHATWG HTML, 9.2.4).
         match origin::text(&parts.headers, &LAST_EVENT_ID).filter(|id| !id.trim().is_empty()) {
             Some(id) => self.resume(context, session, parts, id).await,
             None => self.open_standalone(context, session, parts).await,
@@ -86,11 +86,11 @@ impl Gateway {
         era::of_session(&parts.headers)?;
         let session = self.session(&context, &parts.headers).await?;
         self.leave(&context, &session).await?;
-        // 200 and 204 are what every SDK takes for success; 202 the Python client calls a failure.
+        // Every SDK takes 200 and 204 for success; the Python client takes 202 for a failure.
         Ok(StatusCode::NO_CONTENT.into_response())
     }
 
-    /// The client of a session has gone for good.
+    /// Ends the session of a client that has gone for good.
     pub(super) async fn leave(
         self: &Arc<Self>,
         context: &RequestContext,
@@ -100,8 +100,8 @@ impl Gateway {
         ended.map(|_| ()).map_err(|error| ErrorResponse::from_error(error, &context.metadata))
     }
 
-    /// The session a request belongs to. Unknown, another's and ended are one and the same 404, save that its owner
-    /// learns how it ended.
+    /// The session that a request belongs to. An unknown session, another's, and one that has ended give one and the
+    /// same 404, save that the owner of an ended session learns its reason.
     pub(super) async fn session(
         &self,
         context: &RequestContext,
@@ -141,8 +141,8 @@ impl Gateway {
         Err(ErrorResponse::session_not_found(reason))
     }
 
-    /// A session is bound to issuer, subject and client. The first two are its principal; the third is kept beside it,
-    /// where the issuer says it.
+    /// Whether a session is of the client that asks. A session is bound to issuer, subject and client: issuer and
+    /// subject are its principal, and the client is kept in the upstream state where the issuer names it.
     pub(super) async fn is_of_client(
         &self,
         context: &RequestContext,
@@ -158,7 +158,7 @@ impl Gateway {
             .is_none_or(|client| context.caller.client() == Some(client)))
     }
 
-    /// Carries a POST to the upstream and the answer back.
+    /// Sends a POST to the upstream and hands its answer back.
     pub(super) async fn forward(
         self: &Arc<Self>,
         context: RequestContext,
@@ -181,7 +181,7 @@ impl Gateway {
         Ok(if asks { response } else { accepted(response) })
     }
 
-    /// Registers a request as under way, before anything else, so that a revocation finds it.
+    /// Registers a request at the Gate before anything else is done, so that a revocation finds it.
     pub(super) async fn register(
         &self,
         context: &RequestContext,
@@ -219,12 +219,12 @@ impl Gateway {
         })
     }
 
-    /// A share of what may be held, for something of a session.
+    /// Makes a share of the budget for something of a session.
     pub(super) fn share_of(&self, rank: Rank, session: &Session, given_up: CancellationToken) -> Share {
         self.budget.share(rank, (session.number, session.application), given_up)
     }
 
-    /// What was let in to ask this.
+    /// Makes the record of a request that the Gate has let in.
     pub(super) fn track(
         &self,
         context: &RequestContext,
@@ -232,7 +232,7 @@ impl Gateway {
         pass: Pass,
         ids: Vec<Value>,
     ) -> InFlight {
-        // From here on whatever is logged about the request says whose it is.
+        // From here on every log line about the request names its session.
         tracing::Span::current().record("session", tracing::field::display(session.id));
         InFlight {
             sessions: self.sessions.clone(),
@@ -250,7 +250,7 @@ impl Gateway {
         }
     }
 
-    /// Goes to the upstream by itself, whatever becomes of the client, and waits for what comes back.
+    /// Sends the request by work that goes on whatever becomes of the client, and waits for what comes back.
     pub(super) async fn exchange_detached(
         self: &Arc<Self>,
         upstream_request: UpstreamRequest,
@@ -279,15 +279,15 @@ impl Gateway {
         let UpstreamRequest { in_flight, session, upstream_session, url, outgoing, setting, stream, .. } =
             upstream_request;
         let owed = stream.is_some();
-        // In a box: a stream that stays open long after would keep room for it.
+        // The exchange is boxed, because a stream that stays open for long would otherwise keep room for it.
         let options = ExchangeOptions { ids: &in_flight.ids, owed, setting };
         let exchange = Box::pin(self.exchange(&session, &upstream_session, &url, outgoing, options));
         let came = in_flight.wait(exchange).await;
-        // What was asked is not kept any longer.
+        // The request's own body is not held any longer.
         in_flight.share.set(0);
         let (stream, came) = match (stream, came) {
             (stream, Ok(incoming)) if incoming.is_events() => (stream, incoming),
-            // Whoever resumes a call waits for events, and not for what is wrong with them.
+            // A client that resumes a call waits for events: it gets the error as an event, and not as a status.
             (Some(stream), came) => {
                 let rpc_error = came.err().unwrap_or_else(RpcError::upstream_lost);
                 if let Ok(reader) = stream.refuse(&rpc_error) {
@@ -318,7 +318,7 @@ impl Gateway {
         self.streams.ended(&stream);
     }
 
-    /// A line for what an errand asked, with an id to resume from at once where clients can take one.
+    /// Makes the stream for the answers to a request, with an id to resume from at once where clients can take one.
     pub(super) async fn new_stream(
         &self,
         in_flight: &InFlight,
@@ -344,7 +344,8 @@ pub(super) fn not_entered(
     batch: bool,
 ) -> ErrorResponse {
     match error {
-        // A revocation that is under way covers it: for its owner, who has a fresh credential, it is over.
+        // A revocation that is under way covers the session. For its owner, who has a fresh credential, the session is
+        // over.
         Error::Unauthorized { reason: Some(Refusal::Revoked(reason)) } => {
             ErrorResponse::session_not_found(Some(reason))
         }
@@ -355,7 +356,7 @@ pub(super) fn not_entered(
     }
 }
 
-/// Whoever has another's session id has it from somewhere.
+/// Reports that somebody presented the id of another's session, which must have leaked from somewhere.
 pub(super) fn warn_of_stranger(context: &RequestContext, session: Option<&Session>) {
     tracing::warn!(
         target: "sessiond::security",
@@ -369,13 +370,13 @@ pub(super) fn warn_of_stranger(context: &RequestContext, session: Option<&Sessio
     metrics::counter!(meter::FOREIGN_SESSION).increment(1);
 }
 
-/// Which headers pass for this application beside those that always do.
+/// The headers that pass for this application beside those that always do.
 pub(super) fn extra(context: &RequestContext) -> Option<&UpstreamHeaders> {
     context.application.upstream_headers.as_ref()
 }
 
-/// The answer to what asks nothing: 202 without a body, whatever the upstream said of its success (MCP 2025-11-25,
-/// basic/transports, "Sending Messages to the Server"). Strict clients take anything else for a failure.
+/// The answer to a message that asks nothing: 202 without a body, however the upstream words its success (MCP
+/// 2025-11-25, basic/transports, "Sending Messages to the Server"). Strict clients take anything else for a failure.
 pub(super) fn accepted(response: Response) -> Response {
     match response.status().is_success() {
         true => StatusCode::ACCEPTED.into_response(),
@@ -383,7 +384,7 @@ pub(super) fn accepted(response: Response) -> Response {
     }
 }
 
-/// A stream of events.
+/// The response that hands a stream of events to the client.
 pub(super) fn events(
     headers: &HeaderMap,
     stream: Arc<ResumableStream>,
@@ -393,8 +394,9 @@ pub(super) fn events(
     client_response(StatusCode::OK, headers, true, pump::body(None, stream, reader, right))
 }
 
-/// An answer that is no stream, or one of 2026-07-28. One that says yes to calls and cannot hold their answers is an error for
-/// each: clients would wait for them until their own time-out.
+/// The response that hands on an answer which is no stream, or a stream of 2026-07-28. An answer that reports success
+/// but cannot hold what its calls are owed becomes an error for each call: clients would wait for the answers until
+/// their own time-out.
 pub(super) fn whole(answer: IncomingResponse, in_flight: InFlight) -> Response {
     let events = answer.is_events();
     let IncomingResponse { mut head, body } = answer;

@@ -1,6 +1,6 @@
-//! Whether an upstream has lost the session that a request named, and what else its refusal means. One place answers that,
-//! from everything that came: the specification's word is 404 (MCP 2025-11-25, basic/transports, "Session Management"), and
-//! servers have many others.
+//! Whether an upstream has lost the session that a request named, and what else its refusal means. The question is
+//! answered in this one place, from everything that came: the specification's word for it is 404 (MCP 2025-11-25,
+//! basic/transports, "Session Management"), and servers have many others.
 
 use std::time::Duration;
 
@@ -19,17 +19,17 @@ const SESSION_NOT_FOUND: i64 = -32001;
 /// What an answer to a request with a session id says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// The session is lost: nothing was done.
+    /// The session is lost, and the request was not carried out.
     Lost,
-    /// There is no stream to be had; nothing about the session.
+    /// The upstream has no standalone stream to give, which says nothing about the session.
     NoStream,
-    /// It answers what was asked, whatever its status.
+    /// The body answers a call that was asked, whatever the status.
     Answer,
-    /// Something else.
+    /// The answer says something else.
     Other,
 }
 
-/// Decides from the method and the ids of what was asked, and from the status, head and beginning of the answer.
+/// Judges an answer by the method and the call ids of the request, and by the answer's status, head and beginning.
 pub fn judge(
     method: &Method,
     ids: &[Value],
@@ -41,14 +41,15 @@ pub fn judge(
     let body = if readable { body } else { &[] };
     let code = message::error_code(body) == Some(SESSION_NOT_FOUND);
     let words = speaks_of_lost_session(body);
-    // The Python SDK's server answers "server-error", the C# one nothing at all: only an id that was asked is an answer.
+    // Only an id that was asked makes an answer: the Python SDK's server refuses under the id "server-error", and the
+    // C# SDK's under none.
     if message::answered(body).iter().any(|id| ids.contains(id)) {
         return if code && words { Verdict::Lost } else { Verdict::Answer };
     }
     match status {
         _ if !may_be_lost(status) => Verdict::Other,
         _ if code || words => Verdict::Lost,
-        // Servers without a standing stream say so there; whether the session is lost the next POST shows.
+        // Servers without a standalone stream answer so. Whether the session is lost too, the next POST shows.
         StatusCode::NOT_FOUND if method == Method::GET => Verdict::NoStream,
         StatusCode::NOT_FOUND => Verdict::Lost,
         _ => Verdict::Other,
@@ -60,7 +61,7 @@ fn may_be_lost(status: StatusCode) -> bool {
     status.is_client_error() || status == StatusCode::SERVICE_UNAVAILABLE
 }
 
-/// The same for an answer that has come, of which only the beginning is read; with the answer, as it is to be handed on.
+/// Judges an answer that has come, of which only the beginning is read. Returns the answer as it is to be handed on.
 pub(super) async fn judge_response(
     method: &Method,
     ids: &[Value],
@@ -86,10 +87,10 @@ pub(super) async fn judge_response(
     Ok((verdict, IncomingResponse { head, body }))
 }
 
-/// Before the word "session", with nothing in between.
+/// Words that tell of a lost session where they stand right before "session".
 const BEFORE: [&str; 8] =
     ["no valid", "invalid", "unknown", "missing", "expired", "no such", "lost", "stale"];
-/// After it, close by.
+/// Words that tell of a lost session where they stand close behind "session".
 const AFTER: [&str; 11] = [
     "invalid",
     "not valid",
@@ -103,9 +104,9 @@ const AFTER: [&str; 11] = [
     "not active",
     "lost",
 ];
-/// After it, anywhere.
+/// Words that tell of a lost session anywhere behind "session".
 const LATER: [&str; 4] = ["not found", "does not exist", "doesn t exist", "not exist"];
-/// How close that is, in bytes: the words "id is" and the like are in between.
+/// How many bytes behind "session" are close: enough for words such as "id is" in between.
 const CLOSE: usize = 24;
 /// How much of a text is looked at.
 const LOOKED_AT: usize = 4 << 10;
@@ -130,7 +131,7 @@ pub fn speaks_of_lost_session(body: &[u8]) -> bool {
         || text.match_indices("session").any(|(at, _)| about(at))
 }
 
-/// What of a body that was read, with the rest of it behind.
+/// Puts together a body from what was read of it and the rest.
 pub(super) fn body_again(read: Bytes, rest: Option<Body>) -> Body {
     match rest {
         None => Body::from(read),

@@ -1,5 +1,5 @@
-//! What a POST holds: one JSON-RPC message or a batch. Read once, without building a tree of the parts that only the
-//! upstream needs.
+//! Reads the body of a POST: one JSON-RPC message or a batch. It is read once, without building a tree of the parts
+//! that only the upstream needs.
 
 use std::borrow::Cow;
 
@@ -16,18 +16,18 @@ use super::reply::RpcError;
 pub const LEGACY: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
 /// The revision without sessions.
 pub const MODERN: &str = "2026-07-28";
-/// All that is spoken here, the newest first.
+/// All revisions that the gateway speaks, the newest first.
 pub const SUPPORTED: [&str; 5] = [MODERN, "2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
 
 /// A POST's content, as far as the gateway cares.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct Posted {
-    /// Ids of the requests in it: each is owed an answer.
+    /// The ids of the requests in the body; each request is owed an answer.
     pub ids: Vec<Value>,
-    /// An array, as revision 2025-03-26 allows.
+    /// Whether the body is an array, as revision 2025-03-26 allows.
     pub batch: bool,
     pub initialize: Option<Initialize>,
-    /// Of its only message, or of the one in a batch that claims a revision. None for an answer.
+    /// The method of the only message, or of the message in a batch that claims a revision; none for an answer.
     pub method: Option<String>,
     /// What `Mcp-Name` has to mirror: `params.name`, `params.uri` of `resources/read`, or `params.taskId` of a task's methods.
     pub name: Option<String>,
@@ -36,13 +36,13 @@ pub struct Posted {
     pub insertion_point: Option<meta::InsertionPoint>,
 }
 
-/// The handshake that opens a session.
+/// The request that opens a session.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct Initialize {
     pub client_info: Option<Value>,
 }
 
-/// The same for what is not looked into.
+/// Tells `null` from absent for a member that is kept unread.
 fn raw<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
 }
@@ -63,17 +63,17 @@ struct Envelope<'a> {
     error: Option<IgnoredAny>,
 }
 
-/// Tells `null` from absent.
+/// Tells `null` from absent for a member that is read.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
     Value::deserialize(deserializer).map(Some)
 }
 
-/// The same for what is only there or not: `null` is a result like any other.
+/// Tells `null` from absent for a member that only has to be there: `null` is a result like any other.
 fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<IgnoredAny>, D::Error> {
     IgnoredAny::deserialize(deserializer).map(Some)
 }
 
-/// Reads a body.
+/// Reads the body of a POST.
 pub fn read(body: &[u8]) -> Result<Posted, RpcError> {
     let batch = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
     let parsed: Result<Vec<Object<Envelope<'_>>>, _> =
@@ -136,7 +136,7 @@ impl Posted {
             let meta = raw_meta.zip(meta.as_ref());
             let free = params.get("_meta").is_none() || meta.is_some();
             let insertion_point = meta::InsertionPoint::find(body, message.params, meta).filter(|_| free);
-            // A notification needs none of ours, and must not have one of anybody else's.
+            // A notification needs no session id of ours, and must not carry one that somebody else wrote.
             let forged = matches!(insertion_point, Some(meta::InsertionPoint::Forged { .. }));
             self.insertion_point = insertion_point.filter(|_| message.id.is_some() || forged);
         }
@@ -160,7 +160,7 @@ impl Posted {
     }
 }
 
-/// What an upstream said: ids of the requests it answers, and the result of the one asked about.
+/// The ids of the requests that a message of an upstream answers.
 pub fn answered(data: &[u8]) -> Vec<Value> {
     let one = |message: Envelope<'_>| {
         let answer = message.method.is_none() && (message.result.is_some() || message.error.is_some());

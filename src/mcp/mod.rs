@@ -1,9 +1,10 @@
-//! The MCP gateway: one endpoint an application, before the MCP server it names. It speaks every revision: Streamable HTTP
-//! with sessions (2025-03-26 to 2025-11-25) and without (2026-07-28), and HTTP+SSE (2024-11-05).
+//! The MCP gateway: one endpoint for each application, before the MCP server that the application names. It speaks
+//! every revision: Streamable HTTP with sessions (2025-03-26 to 2025-11-25) and without (2026-07-28), and HTTP+SSE
+//! (2024-11-05).
 //!
-//! Reading order: the door (Host, Origin), the order of checks (here), what a message is and of which era, how a session
-//! opens, how a request goes to the upstream (forward) and its answer comes back: as it is (relay), or on a line that a
-//! client can resume (line, pump).
+//! Reading order: Host and Origin (origin), the order of checks (here), what a message is and of which era (message,
+//! era), how a session opens (initialize), how a request goes to the upstream (forward), and how its answer comes back:
+//! as it is (relay), or on a stream that a client can resume (resumable_stream, pump).
 
 pub mod budget;
 mod detach;
@@ -73,7 +74,7 @@ use stream_registry::ResumableStreams;
 use upstream::CookieJars;
 use upstream_sessions::UpstreamSessions;
 
-/// Largest POST: what the SDKs' servers take.
+/// The largest POST that is taken, as large as the SDKs' servers take.
 const BODY: usize = 4 << 20;
 
 /// The gateway.
@@ -100,11 +101,11 @@ pub struct Gateway {
 struct RequestContext {
     caller: Caller,
     application: Application,
-    /// The upstream's.
+    /// The upstream's URL.
     url: String,
-    /// Where the client reads how to authenticate.
+    /// The URL of the document that tells the client how to authenticate.
     metadata: String,
-    /// What our URLs begin with for this client.
+    /// The beginning of our URLs, as this client knows them.
     base: String,
 }
 
@@ -150,7 +151,8 @@ impl Gateway {
     }
 }
 
-/// The gateway's routes, each with and without a slash at its end. `/mcp` without an id is for clients that know only that: the credential says which application.
+/// The gateway's routes, each with and without a slash at its end. `/mcp` without an id serves clients that know no id:
+/// the credential says which application is meant.
 pub fn router<S: Clone + Send + Sync + 'static>(gateway: Arc<Gateway>) -> Router<S> {
     Router::new()
         .merge(routes("/mcp", Endpoint::Streamable))
@@ -163,14 +165,14 @@ pub fn router<S: Clone + Send + Sync + 'static>(gateway: Arc<Gateway>) -> Router
         .with_state(gateway)
 }
 
-/// What an endpoint is.
+/// The kinds of endpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Endpoint {
-    /// Of Streamable HTTP, in all revisions that have it.
+    /// The endpoint of Streamable HTTP, in all revisions that have it.
     Streamable,
-    /// Of HTTP+SSE: the stream.
+    /// The endpoint of HTTP+SSE for the stream.
     Sse,
-    /// Of HTTP+SSE: what the client says.
+    /// The endpoint of HTTP+SSE for the client's messages.
     SseMessages,
 }
 
@@ -186,16 +188,17 @@ fn routes_of_application(path: &str, endpoint: Endpoint) -> Router<Arc<Gateway>>
     Router::new().route(path, any(handle)).route(&format!("{path}/"), any(handle))
 }
 
-/// The application in a path, if it is text.
+/// The application's id in a path, if the path is text.
 type IdInPath = Result<Path<String>, PathRejection>;
 
-/// What is not even text is no application's id: it goes the way of every other that is none.
+/// Reads the id. One that is not even text becomes the empty id, which is refused like every other that no application
+/// has.
 fn named(id: IdInPath) -> String {
     id.map(|Path(id)| id).unwrap_or_default()
 }
 
 impl Gateway {
-    /// Lets a page of an allowed origin read an answer that was given before the request got here.
+    /// Lets a page of an allowed origin read an answer that was given before the request got to the gateway.
     pub fn share(&self, parts: &Parts, answer: &mut HeaderMap) {
         if let Ok(origin) = self.allowed_origins.check(parts) {
             origin::share(answer, origin);
@@ -247,8 +250,8 @@ impl Gateway {
         }
     }
 
-    /// Who asks, with which right, for which application: 401, 403, 404 and, for a credential from before a revocation,
-    /// 401 again.
+    /// Finds out who asks, with which right, for which application. It refuses with 401, 403, 404 and, for a credential
+    /// from before a revocation, 401 again.
     async fn admit(&self, named: Option<&str>, parts: &Parts) -> Result<RequestContext, ErrorResponse> {
         let id = named.map(Uuid::try_parse).and_then(Result::ok);
         let base = self.names.asked(&parts.uri, &parts.headers);
@@ -267,7 +270,8 @@ impl Gateway {
             return Err(refused(Error::Unauthorized { reason: Some(Refusal::Ended(ended)) }));
         }
         if caller.session().is_some() {
-            // What it opened here would outlive the revocation of the session it belongs to.
+            // A session that such a token opened here would outlive the revocation of the session that the token
+            // belongs to.
             return Err(ErrorResponse::forbidden(
                 "A session's own token opens no gateway: present an access token",
             ));
@@ -294,7 +298,7 @@ impl Gateway {
         Ok(RequestContext { caller, application, url, metadata, base })
     }
 
-    /// The whole of a POST.
+    /// Reads the whole of a POST's body.
     async fn read_body(&self, body: Body) -> Result<Bytes, ErrorResponse> {
         self.bodies.read(body, BODY, Sender::Known).await.map_err(not_read)
     }
@@ -322,7 +326,8 @@ impl Gateway {
     }
 }
 
-/// What the SDKs' servers ask of a POST (a convention of theirs, not of the specification).
+/// Checks the `Accept` and `Content-Type` of a POST as the SDKs' servers do (a convention of theirs, not of the
+/// specification).
 fn check_media(headers: &HeaderMap) -> Result<(), ErrorResponse> {
     if !(origin::accepts(headers, "application/json") && origin::accepts(headers, "text/event-stream")) {
         let text = "Not Acceptable: Client must accept both application/json and text/event-stream";
@@ -347,7 +352,7 @@ fn check_content(headers: &HeaderMap) -> Result<(), ErrorResponse> {
     Ok(())
 }
 
-/// Why a POST was not read.
+/// The response to a POST that was not read.
 fn not_read(reason: NotRead) -> ErrorResponse {
     match reason {
         NotRead::TooLarge => {
@@ -363,7 +368,7 @@ fn not_read(reason: NotRead) -> ErrorResponse {
     }
 }
 
-/// What a stream is asked with.
+/// Checks that a request for a stream accepts events.
 fn check_takes_events(headers: &HeaderMap) -> Result<(), ErrorResponse> {
     if !origin::accepts(headers, "text/event-stream") {
         let rpc_error = RpcError::new(-32000, "Not Acceptable: Client must accept text/event-stream");
@@ -372,21 +377,21 @@ fn check_takes_events(headers: &HeaderMap) -> Result<(), ErrorResponse> {
     Ok(())
 }
 
-/// An answer with what may be handed on of the upstream's head.
+/// A response with those headers of the upstream's answer that may be handed on.
 fn client_response(status: StatusCode, headers: &HeaderMap, events: bool, body: Body) -> Response {
     let mut response = (status, body).into_response();
     *response.headers_mut() = outward(headers, events);
     response
 }
 
-/// The head of an answer that is handed on.
+/// The headers of a response that hands on an upstream's answer.
 fn outward(headers: &HeaderMap, events: bool) -> HeaderMap {
     let mut headers = upstream::outward(headers);
     if events {
-        // What is resumed from what we hold has no upstream's head, and most SDKs take nothing for a stream that does not
-        // say so.
+        // A stream that is resumed from memory has no upstream's head, and most SDKs take nothing for a stream that
+        // does not say so.
         headers.entry(header::CONTENT_TYPE).or_insert(HeaderValue::from_static("text/event-stream"));
-        // Otherwise proxies hold events back until a buffer is full.
+        // Without this header proxies hold events back until a buffer is full.
         headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     }
     headers

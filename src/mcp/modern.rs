@@ -1,5 +1,6 @@
-//! Requests of 2026-07-28, which has no sessions: each says in `_meta` who sends it. The session they belong to is ours
-//! alone, found by whose credential it is, the client's name, and the conversation where the client names one.
+//! Requests of 2026-07-28, which has no sessions: each says in `_meta` who sends it. The session that they belong to
+//! exists only here. It is found by its anchor: whose credential it is, the client's name, and the conversation where
+//! the client names one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,12 +24,12 @@ use crate::error::Error;
 use crate::gate::Pass;
 use crate::sessions::NewSession;
 
-/// The probe with which a client finds out what it talks to: it opens nothing.
+/// The probe by which a client finds out what it talks to; it opens no session.
 const DISCOVER: &str = "server/discover";
 const LISTEN: &str = "subscriptions/listen";
-/// How long an upstream may take over what belongs to no session.
+/// How long an upstream may take over a request that belongs to no session.
 const UNATTENDED: Duration = Duration::from_secs(30);
-/// Largest answer to that.
+/// The largest answer to such a request.
 const LARGEST_UNATTENDED: usize = 4 << 20;
 /// How often a session may end between being found and being entered.
 const TRIES: u32 = 3;
@@ -61,8 +62,8 @@ impl Gateway {
         let mut in_flight = self.track(&context, &session, pass, posted.ids.clone());
         in_flight.share.set(outgoing.body.len());
         in_flight.listens = posted.method.as_deref() == Some(LISTEN);
-        // Whoever goes away cancels the call (MCP 2026-07-28, basic/patterns/cancellation): dropping this drops the
-        // connection to the upstream.
+        // A client that goes away cancels its call (MCP 2026-07-28, basic/patterns/cancellation): dropping this future
+        // drops the connection to the upstream.
         let answer =
             async { understood(self.send(&context.url, None, outgoing).await?, self.patience()).await };
         let answer = in_flight.wait(answer).await;
@@ -75,8 +76,8 @@ impl Gateway {
         }
     }
 
-    /// Has the upstream say which revisions it speaks instead of one that is not known here. Should it know that one, it is
-    /// not served: nobody could say who is connected then.
+    /// Asks the upstream which revisions it speaks, for a request in a revision that is not known here. Should the
+    /// upstream know that revision, the request is refused all the same: nobody could say who is connected then.
     pub(super) async fn refused_by_upstream(
         self: &Arc<Self>,
         context: RequestContext,
@@ -96,7 +97,8 @@ impl Gateway {
         Err(ErrorResponse::bad_request(RpcError::unsupported_version(posted.meta.revision())).to(&posted.ids))
     }
 
-    /// The session a request belongs to, entered. One is opened if there is none, save for a probe or a notification.
+    /// The session that a request belongs to, and the Gate's pass to it. A session is opened if there is none, but not
+    /// for a probe or a notification.
     async fn found(
         &self,
         context: &RequestContext,
@@ -116,7 +118,8 @@ impl Gateway {
             match self.sessions.enter(&context.caller, &session) {
                 Ok(pass) => return Ok(Some((session, pass))),
                 Err(Error::NotFound("Session")) => {}
-                // A revocation that is under way covers it, but not who has a fresh credential: connecting ends it first.
+                // A revocation that is under way covers the session, but not a client with a fresh credential: its
+                // connect ends the session first.
                 Err(Error::Unauthorized { reason: Some(Refusal::Revoked(_)) }) if opens => {
                     self.opened_for(context, parts, posted, &anchor).await.map_err(refused)?;
                 }
@@ -142,7 +145,8 @@ impl Gateway {
         Ok(self.sessions.connect(&context.caller, new).await?.session)
     }
 
-    /// What belongs to no session is served whole, and only if the way is still open once the upstream has answered.
+    /// Serves a request that belongs to no session. The answer is read whole, and handed on only if the credential is
+    /// still good by then.
     async fn unattended(
         &self,
         context: &RequestContext,
@@ -182,12 +186,13 @@ impl Gateway {
 
 enum Understood {
     Answer(IncomingResponse),
-    /// It does not know what it was asked.
+    /// The upstream does not know what it was asked, as servers of older revisions do not.
     LegacyOnly,
 }
 
-/// Takes an answer for what it is. A server of older revisions refuses in its own words, which every client is told in
-/// those of the specification; and a failure must not pass for one of ours, which would end a client's probing.
+/// Interprets the upstream's answer. A server of older revisions refuses in its own words, and the client is told in
+/// those of the specification. A failure of the upstream must not pass for one of ours, which would end a client's
+/// probing.
 async fn understood(answer: IncomingResponse, patience: Duration) -> Result<Understood, RpcError> {
     let status = answer.head.status;
     if status.is_success() {
@@ -198,7 +203,7 @@ async fn understood(answer: IncomingResponse, patience: Duration) -> Result<Unde
     }
     let IncomingResponse { mut head, body } = answer;
     let body = collect(body, LARGEST_REFUSAL, patience).await?;
-    // JSON-RPC's own codes, and those that the specification has taken for itself; the others are of older servers.
+    // These are JSON-RPC's own codes and those that the specification has reserved; other codes are of older servers.
     let said = error_code(&body).filter(|code| matches!(code, -32_700..=-32_600 | -32_099..=-32_020));
     match said {
         Some(_) => {

@@ -1,4 +1,4 @@
-//! Who may knock: `Host` and `Origin`, against pages that rebind a name to this machine, and what CORS tells browsers.
+//! Checks `Host` and `Origin`, against pages that rebind a name to this machine, and tells browsers what CORS asks for.
 
 use axum::http::request::Parts;
 use axum::http::uri::Authority;
@@ -9,18 +9,18 @@ use super::reply::ErrorResponse;
 use crate::config::Config;
 use crate::config::names::{LOOPBACK, Names, host, name};
 
-/// What a browser's script may send. The last two are of revision 2026-07-28.
+/// The headers that a browser's script may send. The last two are of revision 2026-07-28.
 const ALLOW_HEADERS: &str = "Authorization, Content-Type, Accept, Mcp-Session-Id, Mcp-Protocol-Version, Last-Event-ID, \
                              X-Request-Id, Traceparent, Tracestate, Baggage, Mcp-Method, Mcp-Name";
-/// The beginning of headers that mirror a tool's arguments (SEP-2243); which there are only the tool says.
+/// The prefix of headers that mirror a tool's arguments (SEP-2243). Only the tool says which of them there are.
 const MIRRORS: &str = "mcp-param-";
-/// What a browser's script may read: as in the TypeScript SDK's `examples/legacy-routing/server.ts`.
+/// The headers that a browser's script may read, as in the TypeScript SDK's `examples/legacy-routing/server.ts`.
 const EXPOSE_HEADERS: &str =
     "Mcp-Session-Id, WWW-Authenticate, Last-Event-Id, Mcp-Protocol-Version, X-Request-Id";
 /// The methods of an endpoint.
 pub const METHODS: &str = "GET, POST, DELETE, OPTIONS";
 
-/// The names and origins that are ours.
+/// The hosts and origins that are allowed.
 pub struct AllowedOrigins {
     hosts: Vec<String>,
     origins: Vec<String>,
@@ -35,7 +35,7 @@ impl AllowedOrigins {
         Self { hosts: names.hosts(), origins }
     }
 
-    /// Lets a request in, or not; with the origin it comes from, if it says so.
+    /// Checks a request's host and origin. Returns the origin, if the request names one.
     pub fn check(&self, parts: &Parts) -> Result<Option<HeaderValue>, ErrorResponse> {
         let host = host(&parts.uri, &parts.headers).filter(|host| self.hosts.contains(&name(host)));
         let Some(host) = host else {
@@ -49,7 +49,7 @@ impl AllowedOrigins {
         }
     }
 
-    /// A named origin, or the very address on this machine that the request came in by.
+    /// Whether an origin is a configured one, or the very address on this machine that the request came in by.
     fn is_ours(&self, origin: &HeaderValue, host: &Authority) -> bool {
         let Ok(origin) = origin.to_str() else { return false };
         let origin = origin.to_ascii_lowercase();
@@ -61,7 +61,7 @@ impl AllowedOrigins {
     }
 }
 
-/// The answer to a browser that asks before it sends.
+/// The answer to a browser's preflight request.
 pub fn preflight(asked: &HeaderMap) -> Response {
     let wishes = asked.get_all(header::ACCESS_CONTROL_REQUEST_HEADERS).iter();
     let wishes =
@@ -70,7 +70,8 @@ pub fn preflight(asked: &HeaderMap) -> Response {
         name.get(..MIRRORS.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(MIRRORS))
             && HeaderName::try_from(*name).is_ok()
     });
-    // For these there is no wildcard (Fetch, "CORS-preflight fetch"): who asks for them by name is told them by name.
+    // These headers have no wildcard (Fetch, "CORS-preflight fetch"): a browser that asks for them by name is allowed
+    // them by name.
     let allowed = mirrors.fold(ALLOW_HEADERS.to_owned(), |allowed, name| format!("{allowed}, {name}"));
     let headers = [
         (header::ALLOW, METHODS),
@@ -82,7 +83,7 @@ pub fn preflight(asked: &HeaderMap) -> Response {
     (StatusCode::NO_CONTENT, headers).into_response()
 }
 
-/// What every answer tells a browser.
+/// Sets what every answer tells a browser.
 pub fn share(headers: &mut HeaderMap, origin: Option<HeaderValue>) {
     headers.append(header::VARY, HeaderValue::from_static("Origin"));
     let Some(origin) = origin else { return };
@@ -106,7 +107,7 @@ pub fn accepts(headers: &HeaderMap, media: &str) -> bool {
     })
 }
 
-/// A header as text, if it is readable; the first where there are several.
+/// A header as text, if it is readable; the first of several.
 pub fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }

@@ -1,5 +1,5 @@
-//! From an upstream's stream of events to a line. It goes on without a reader: that a client has gone away is no reason to
-//! cancel its calls (MCP 2025-11-25, basic/transports, "Sending Messages to the Server").
+//! Moves events from an upstream's stream to a resumable stream. It goes on without a reader: that a client has gone
+//! away is no reason to cancel its calls (MCP 2025-11-25, basic/transports, "Sending Messages to the Server").
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,22 +20,23 @@ use crate::meter;
 
 /// An event up to this size is handed on whole, so that it can still be replaced by an error.
 pub const HOLD: usize = 1 << 20;
-/// A stream that was quiet for so long gets a comment, for the proxies on the way: what the SDKs' servers do.
+/// A stream that was quiet for so long gets a comment, as from the SDKs' servers, so that proxies on the way do not
+/// close it.
 pub const QUIET: Duration = Duration::from_secs(15);
-/// How long a standing stream that nobody reads is kept for its client to come back.
+/// How long a standalone stream that nobody reads is kept for its client to come back.
 const STANDING: Duration = Duration::from_secs(60);
-/// How long a reader whose credential has ended waits for the line's own last words.
+/// How long a reader whose credential has ended waits for the stream's own last words.
 const FAREWELL: Duration = Duration::from_millis(50);
 
-/// A stream from an upstream to a line.
+/// A task that moves events from an upstream's body to a resumable stream.
 pub struct Pump {
     in_flight: InFlight,
     stream: Arc<ResumableStream>,
-    /// How long a call whose client has gone may take.
+    /// How long a call may take after its client has gone.
     patience: Duration,
     splitter: Splitter,
     rest: Option<Body>,
-    /// Set while an event too large to hold is on its way; whether what is out ends with a line.
+    /// Set while an event too large to hold is only partly handed on; says whether that part ended with a line.
     open_event: Option<bool>,
     bytes_out: u64,
 }
@@ -53,7 +54,7 @@ impl Pump {
         Self { in_flight, stream, patience, splitter, rest, open_event: None, bytes_out: 0 }
     }
 
-    /// Carries until the upstream is done, the session is over, or nobody wants it any more.
+    /// Moves events until the upstream is done, the session is over, or nobody wants them any more.
     pub async fn run(mut self) {
         let stream = self.stream.clone();
         let patience = if stream.calls.is_empty() { STANDING } else { self.patience };
@@ -68,7 +69,7 @@ impl Pump {
             () = stream.over() => None,
             () = self.carry() => self.close().await,
         };
-        // A restart of ours is no loss to a client that can ask for the rest.
+        // A client that can ask the upstream for the rest loses nothing by a restart of ours.
         let resumable = self.open_event.is_none() && stream.upstream_id().is_some();
         match stop {
             Some(StopReason::Stopping) if resumable || self.in_flight.ids.is_empty() => {
@@ -77,7 +78,7 @@ impl Pump {
             Some(stop) => {
                 self.in_flight.give_up(&self.in_flight.rpc_error(stop));
                 if !stream.unread().is_empty() {
-                    // An answer that is among it will not be handed on.
+                    // An answer may be among the events that are not handed on any more.
                     self.in_flight.ids = stream.calls.clone();
                 }
                 let rpc_error = self.in_flight.rpc_error(stop);
@@ -104,13 +105,13 @@ impl Pump {
         self.in_flight.count_bytes(bytes as u64);
     }
 
-    /// What of that which came can go on: whole events, or more than can be held.
+    /// Hands on whole events, or a part of one that is too large to hold.
     async fn hand_on(&mut self) {
         while let Some(event) = self.splitter.next() {
             self.count(event.raw.len());
             if self.open_event.take().is_some() {
                 self.stream.push_part(event.raw, None).await;
-                // It may have been an answer: nobody has looked.
+                // The large event may have been an answer; nobody has looked into it.
                 self.in_flight.ids.clear();
                 continue;
             }
@@ -130,9 +131,10 @@ impl Pump {
         }
     }
 
-    /// The upstream is done. An event without the blank line at its end counts for nothing (WHATWG HTML, 9.2.6), and
-    /// closing is the upstream's right (MCP 2025-11-25, basic/transports) as long as the client can come back for the rest.
-    /// What is held has not been handed on yet: until it is, the session's end must find it.
+    /// Ends the stream when the upstream is done. An event without the blank line at its end does not count (WHATWG
+    /// HTML, 9.2.6). The upstream may close whenever it wants (MCP 2025-11-25, basic/transports), as long as the client
+    /// can come back for the rest. The session's end must still reach events that are held, so this waits until they
+    /// have been handed on.
     async fn close(&mut self) -> Option<StopReason> {
         let standing = self.stream.calls.is_empty();
         if !standing && self.in_flight.ids.is_empty() {
@@ -150,13 +152,13 @@ impl Pump {
     }
 }
 
-/// By what right a reader reads a line.
+/// What entitles a reader to read a stream.
 pub enum ReadRight {
-    /// It asked for what is on the line: whoever writes it ends it.
+    /// The reader asked for the answers on the stream: whoever writes the stream ends it for the reader too.
     Own,
-    /// It resumes: what has ended meanwhile gets nothing of what is held.
+    /// The reader resumes the stream. Once its session or credential has ended it gets nothing of what is held.
     InFlight(Box<InFlight>),
-    /// It reads what another request may have opened.
+    /// The reader's own credential, where another request may have opened the stream.
     Credential(Pass),
 }
 
@@ -170,7 +172,8 @@ impl ReadRight {
     }
 }
 
-/// What a reader is sent: something of its own at first, then events as they come, and comments while there are none.
+/// The body that a reader is sent: an optional first piece, then events as they come, and comments while there are
+/// none.
 pub fn body(first: Option<Bytes>, stream: Arc<ResumableStream>, reader: u64, right: ReadRight) -> Body {
     let (quiet_at, measured) = (Instant::now() + QUIET, meter::Stream::begin("mcp"));
     let reading = Reading { first, stream, reader, right, over: false, quiet_at, _measured: measured };
@@ -189,7 +192,7 @@ struct Reading {
     stream: Arc<ResumableStream>,
     reader: u64,
     right: ReadRight,
-    /// The last words are said.
+    /// Whether the last words have been said.
     over: bool,
     quiet_at: Instant,
     _measured: meter::Stream,
@@ -206,7 +209,7 @@ impl Reading {
             match self.right.pass() {
                 Some(pass) => match pass.ended().await {
                     Ending::Credential(end) => end,
-                    // The line ends with the session, and has the last words.
+                    // The stream ends with the session, and has the last words.
                     Ending::Session(_) => std::future::pending().await,
                 },
                 None => std::future::pending().await,
@@ -220,8 +223,8 @@ impl Reading {
         }
     }
 
-    /// The reader's credential has ended. Where the line was opened with the same, it ends too, with an error for each call:
-    /// those are the last words then, else a comment is.
+    /// Ends the body after the reader's credential has ended. Where the stream was opened with the same credential it
+    /// ends too, with an error for each call, and those errors are the last words; otherwise a comment is.
     async fn part(&mut self, end: CredentialEnd) -> Option<Bytes> {
         timeout(FAREWELL, self.stream.over()).await.ok();
         if self.stream.ended() == Some(End::Cut) {

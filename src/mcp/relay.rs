@@ -1,5 +1,6 @@
-//! Handing an upstream's answer on as it comes: JSON of every revision, and the streams of 2026-07-28, which end with their
-//! connection. What is cut off ends with an error for each call in flight: without it clients wait until their own time-out.
+//! Hands an upstream's answer on as it comes: JSON of every revision, and the streams of 2026-07-28, which end with
+//! their connection. An answer that is cut off ends with an error for each call in flight: without it clients wait
+//! until their own time-out.
 
 use std::collections::VecDeque;
 use std::io;
@@ -21,7 +22,8 @@ use super::sse_events::{BOM, Splitter};
 use crate::meter;
 
 impl InFlight {
-    /// The answer's body, handed on. What `must_answer` and does not has an error in its place.
+    /// The body that hands on an upstream's answer. Where `must_answer` is set, a call that the answer does not answer
+    /// gets an error in its place.
     pub fn relay(self, read: Bytes, rest: Option<Body>, events: bool, must_answer: bool) -> Body {
         let shape = if events {
             let mut splitter = Splitter::default();
@@ -53,7 +55,7 @@ impl InFlight {
         if events {
             return relay.stream(None);
         }
-        // Most answers are here by now.
+        // Most answers have come whole by now.
         match relay.next().now_or_never() {
             Some(Some(Ok(all))) if relay.finished && relay.pieces.is_empty() => {
                 relay.sent = all.len() as u64;
@@ -66,7 +68,7 @@ impl InFlight {
     }
 }
 
-/// What is said to be larger than can be held is not held at all.
+/// Whether an answer announces that it is larger than what is held. It is then not held at all.
 fn says_too_large(body: Option<&Body>) -> bool {
     body.and_then(|body| body.size_hint().exact()).is_some_and(|length| length > HOLD as u64)
 }
@@ -74,32 +76,32 @@ fn says_too_large(body: Option<&Body>) -> bool {
 struct Relay {
     in_flight: InFlight,
     _measured: Option<meter::Stream>,
-    /// What still comes from the upstream; none once it ended.
+    /// The rest of the upstream's body; none once it ended.
     rest: Option<Body>,
     shape: Shape,
-    /// What of an answer may go on.
+    /// Pieces that may be handed on.
     pieces: VecDeque<Bytes>,
-    /// Bytes handed on.
+    /// How many bytes were handed on.
     sent: u64,
     quiet_at: Instant,
     finished: bool,
-    /// It is the answer to calls, and not a refusal.
+    /// Whether the answer is one to calls, and not a refusal.
     must_answer: bool,
 }
 
 enum Shape {
     Events {
         splitter: Splitter,
-        /// A part of an event too large to hold was handed on; whether that part ended with a line.
+        /// Set while an event too large to hold is only partly handed on; says whether that part ended with a line.
         open_event: Option<bool>,
     },
-    /// One JSON value, until it is whole.
+    /// One JSON value, which is held until it is whole.
     Whole(Buffered),
-    /// An answer too large to hold, on its way.
+    /// An answer too large to hold, which is handed on as it comes.
     Raw,
 }
 
-/// What came of an answer, as it came: putting it together would copy it.
+/// The pieces of an answer as they came. They stay apart, because joining them would copy them.
 struct Buffered {
     pieces: VecDeque<Bytes>,
     length: usize,
@@ -135,7 +137,7 @@ impl Relay {
             if self.begins_with_bom() {
                 return self.cut_off(&RpcError::marked());
             }
-            // Before anything is handed on, and in the same poll: is it still allowed?
+            // Whether the session still allows it is asked in the very poll that hands something on.
             if !self.in_flight.is_cut()
                 && let Some(ready) = self.ready()
             {
@@ -182,7 +184,7 @@ impl Relay {
             return Turn::Cut(self.in_flight.rpc_error(stop));
         }
         let Some(body) = &mut self.rest else { return Turn::End };
-        // What is here already is had without setting a clock.
+        // A piece that has come already is taken without setting a timer.
         if let Some(turn) = piece(body).now_or_never() {
             return turn;
         }
@@ -195,14 +197,14 @@ impl Relay {
         }
     }
 
-    /// What of that which came can go on: whole events, or more than can be held.
+    /// The bytes that may be handed on now: whole events, or a part of one that is too large to hold.
     fn ready(&mut self) -> Option<Bytes> {
         match &mut self.shape {
             Shape::Events { splitter, open_event } => {
                 let mut ready = BytesMut::new();
                 while let Some(event) = splitter.next() {
                     if open_event.take().is_some() {
-                        // It may have been an answer: nobody has looked.
+                        // The large event may have been an answer; nobody has looked into it.
                         self.in_flight.ids.clear();
                     }
                     if event.is_message {
@@ -227,19 +229,19 @@ impl Relay {
         }
     }
 
-    /// Whether what has come of a JSON answer begins with a byte order mark. What is too large to hold has gone on by then,
-    /// and a client's parser says so itself.
+    /// Whether a JSON answer begins with a byte order mark. An answer too large to hold has been handed on by then, and
+    /// the client's parser reports the mark itself.
     fn begins_with_bom(&self) -> bool {
         let Shape::Whole(buffered) = &self.shape else { return false };
         let first = buffered.pieces.iter().flatten().take(BOM.len());
         buffered.length >= BOM.len() && first.eq(BOM)
     }
 
-    /// The upstream is done.
+    /// Ends the answer when the upstream is done.
     fn end(&mut self) -> Option<io::Result<Bytes>> {
         match &mut self.shape {
             Shape::Events { splitter, .. } => {
-                // An event without the blank line at its end counts for nothing (WHATWG HTML, 9.2.6).
+                // An event without the blank line at its end does not count (WHATWG HTML, 9.2.6).
                 if !self.in_flight.ids.is_empty() {
                     return self.cut_off(&RpcError::upstream_lost());
                 }
@@ -262,7 +264,7 @@ impl Relay {
         }
     }
 
-    /// Puts an error in the place of each answer that is not in what came.
+    /// Puts an error in the place of each answer that is missing.
     fn complete(&mut self) {
         if self.in_flight.ids.is_empty() {
             return;
@@ -285,7 +287,7 @@ impl Relay {
         });
     }
 
-    /// Nothing more of the upstream's: a farewell, and the end.
+    /// Ends the answer before the upstream is done, with last words for the client.
     fn cut_off(&mut self, rpc_error: &RpcError) -> Option<io::Result<Bytes>> {
         self.pieces.clear();
         let farewell = match &self.shape {
@@ -300,7 +302,8 @@ impl Relay {
             Shape::Whole(_) => {
                 Some(Ok(Bytes::from(rpc_error.answers(&self.in_flight.ids, self.in_flight.batch))))
             }
-            // Half of a JSON value is out: only breaking the connection tells that it will not be whole.
+            // Half of a JSON value has been handed on: only a broken connection tells the client that the rest will not
+            // come.
             Shape::Raw => {
                 Some(Err(io::Error::new(io::ErrorKind::ConnectionAborted, rpc_error.message.to_string())))
             }
@@ -328,7 +331,7 @@ async fn piece(body: &mut Body) -> Turn {
 }
 
 impl Drop for Relay {
-    /// Writes down what was handed on, also where the client went away in the middle.
+    /// Records how much was handed on, also where the client went away in the middle.
     fn drop(&mut self) {
         self.in_flight.record_bytes(self.sent);
     }

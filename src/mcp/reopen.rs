@@ -1,5 +1,5 @@
-//! A session that its upstream has lost is opened there anew, with the client's own words: its `initialize`, and what it has
-//! asked for since that lasts (its log level, its subscriptions).
+//! Opens a session anew that its upstream has lost, with the client's own `initialize`, and repeats the settings that
+//! the client has made since (its log level, its subscriptions).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,14 +19,14 @@ use super::resumable_stream::End;
 use super::upstream::{LAST_EVENT_ID, PROTOCOL_VERSION};
 use super::upstream_sessions::{UpstreamSession, UpstreamState, to_json};
 
-/// How long an upstream may take over what it is told again, each, and all of it together.
+/// How long an upstream may take over each repeated setting, and over all of them together.
 const EACH: Duration = Duration::from_secs(5);
 const ALL: Duration = Duration::from_secs(15);
-/// Subscriptions that are remembered of a session, and how long the name of each may be.
+/// How many subscriptions of a session are remembered, and how long the URI of each may be.
 const MOST_SUBSCRIPTIONS: usize = 256;
 const LONGEST_URI: usize = 2_048;
 
-/// What a client has said that lasts as long as its session.
+/// Something that a client has set for as long as its session lasts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SessionSetting {
     Level(String),
@@ -35,7 +35,7 @@ pub enum SessionSetting {
 }
 
 impl SessionSetting {
-    /// Of a message, if it is such.
+    /// The setting that a message makes, if it makes one.
     pub fn of(posted: &Posted, body: &[u8]) -> Option<Self> {
         let (make, member): (fn(String) -> Self, _) = match posted.method.as_deref()? {
             "logging/setLevel" => (Self::Level, "level"),
@@ -63,7 +63,7 @@ impl SessionSetting {
 }
 
 impl Gateway {
-    /// Keeps what a client has said that lasts, so that it can be said again.
+    /// Keeps a setting in the upstream state, so that it can be repeated.
     pub(super) async fn remember_setting(
         &self,
         session: &Session,
@@ -83,8 +83,8 @@ impl Gateway {
         upstream_session.replace(state);
     }
 
-    /// Opens the session anew at the upstream, unless another request has done so since. It comes to its end also when nobody
-    /// waits for it any more: otherwise nobody would know of what was opened.
+    /// Opens the session anew at the upstream, unless another request has done so meanwhile. The work comes to its end
+    /// even when nobody waits for it any more: otherwise nobody would know of the session that was opened.
     pub(super) async fn reopen(
         self: &Arc<Self>,
         session: &Session,
@@ -132,7 +132,7 @@ impl Gateway {
             self.goodbyes.session_abandoned(AbandonedSession::of(application, state));
             RpcError::upstream_refused("lost the session and does not open it again")
         };
-        // The client goes on in the revision it knows.
+        // The client goes on in the revision that it knows, so the upstream must agree to the same.
         if initialize_answer.protocol_version.as_ref() != Some(&lost.protocol_version) {
             return Err(refuse_reopening(&state));
         }
@@ -151,7 +151,7 @@ impl Gateway {
         if is_open()
             && let Err(error) = self.sessions.update_mcp(session, &to_json(&state)).await
         {
-            // It will have to be healed again after a restart, no more.
+            // After a restart the session will have to be reopened once more, and nothing worse.
             tracing::warn!(?error, session = %session.id, "the upstream's new session could not be kept");
         }
         if !is_open() {
@@ -162,7 +162,7 @@ impl Gateway {
         if lost.url != url {
             self.goodbyes.session_abandoned(AbandonedSession::of(application, lost));
         }
-        // Nothing comes on the stream of a session that is lost: its client is to open another.
+        // Nothing comes any more on the standalone stream of the lost session, so its client is to open another.
         if let Some(standalone) =
             self.streams.standalone(session.number).filter(|stream| !stream.is_of_session(&session_digest))
         {
@@ -171,7 +171,8 @@ impl Gateway {
         Ok(upstream_session.state())
     }
 
-    /// Says what lasts to an upstream's new session. What it refuses now it may have refused before.
+    /// Repeats the settings to the upstream's new session. A setting that the upstream refuses now it may have refused
+    /// before.
     async fn replay_settings(&self, session: &Session, state: &UpstreamState, headers: &HeaderMap) {
         let level = state.level.iter().map(|level| ("logging/setLevel", json!({ "level": level })));
         let subscriptions =

@@ -1,4 +1,4 @@
-//! RFC 9728: where to get a token for the gateway, and which tokens are for it.
+//! OAuth protected resource metadata (RFC 9728): where to get a token for the gateway, and which tokens are for it.
 
 use std::sync::Arc;
 
@@ -18,17 +18,18 @@ use super::reply::ErrorResponse;
 
 const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
 
-/// A resource of ours, by its path as the client wrote it: that is how it will compare. The document about it stands under
-/// the same path (RFC 9728, section 3).
+/// A protected resource of ours, by its path as the client wrote it, because the client will compare it so. The
+/// document about it stands under the same path (RFC 9728, section 3).
 struct Resource<'a> {
     path: &'a str,
-    /// The one application whose gateway it is.
+    /// The one application whose gateway the resource is; none where it is not one application's.
     application: Option<Uuid>,
 }
 
 impl<'a> Resource<'a> {
-    /// Everything that is here; the gateway of whatever application a credential is bound to; one application's, by its id;
-    /// or its endpoint of the oldest revision. A slash at the end makes no other resource of it.
+    /// The resource at a path: the whole service, the gateway of whichever application a credential is bound to, the
+    /// gateway of one application by its id, or that gateway's endpoint of the oldest revision. A slash at the end
+    /// makes no other resource of it.
     fn at(path: &'a str) -> Option<Self> {
         let plain = path.strip_suffix('/').unwrap_or(path);
         let application = match plain {
@@ -50,7 +51,7 @@ fn id_of(text: &str) -> Option<Uuid> {
 
 /// The URL of the document about the gateway at a path, for challenges.
 pub fn url(base: &str, path: &str) -> String {
-    // What a client of the oldest revision says is said to the same gateway.
+    // The endpoint for the messages of HTTP+SSE belongs to the same gateway, and so to the same resource.
     let path = path.strip_suffix("/messages").unwrap_or(path);
     let resource = Resource::at(path).map_or("/mcp", |resource| resource.path);
     format!("{base}{WELL_KNOWN}{resource}")
@@ -65,7 +66,7 @@ pub fn router() -> Router<Arc<Gateway>> {
             None => ErrorResponse::not_found("Not found: there is nothing at this path").into_response(),
         }
     };
-    // Some SDKs send their protocol version along, which makes browsers ask first.
+    // Some SDKs send their protocol version along, so that browsers send a preflight request.
     let shared = || get(about).options(|| async { preflight() });
     Router::new().route(WELL_KNOWN, shared()).route(&format!("{WELL_KNOWN}/{{*path}}"), shared())
 }
@@ -85,7 +86,8 @@ impl Gateway {
     fn metadata(&self, parts: &Parts, resource: &Resource<'_>) -> Response {
         let base = self.names.asked(&parts.uri, &parts.headers);
         let document = json!({
-            // What the path was made from and nothing else, or clients throw the document away (section 3.3).
+            // The resource must be exactly what the path was made from, or clients throw the document away (section
+            // 3.3).
             "resource": format!("{base}{}", resource.path),
             "authorization_servers": self.authorization_servers(base.clone(), resource),
             "scopes_supported": [Scope::McpInvoke.word()],
@@ -97,10 +99,10 @@ impl Gateway {
         (headers, axum::Json(document)).into_response()
     }
 
-    /// Those whose tokens open this application's gateway, and ours: whoever trusts another has its people sign in there, and
-    /// the SDKs ask only the first. Whoever has an application's id must learn these
-    /// without a credential, because they say where to get one; so they are all that is told: no name, no audience, nothing
-    /// of the organization's other applications. An application that does not exist, is archived, or trusts nobody else has
+    /// The authorization servers whose tokens open this application's gateway, and ours last: an application that
+    /// trusts another has its people sign in there, and the SDKs ask only the first. The document needs no credential,
+    /// because it says where to get one, so these names are all that it tells: no audience, and nothing of the
+    /// organization's other applications. An application that does not exist, is archived, or trusts nobody else has
     /// one and the same document, so that no id can be found by asking.
     fn authorization_servers(&self, base: String, resource: &Resource<'_>) -> Vec<String> {
         let others = resource.application.map(|id| self.directory.gateway_issuers(id)).unwrap_or_default();
@@ -108,8 +110,9 @@ impl Gateway {
     }
 }
 
-/// The application whose gateway a request is for, by its path and, where that names none, by its token's audience. A token
-/// for another's gateway is told so before anything is said about that other one.
+/// The application whose gateway a request is for: the one in its path or, where the path names none, the one in its
+/// token's audience. A token for another application's gateway is refused before anything is said about the application
+/// in the path.
 pub fn check_audience(
     caller: &Caller,
     named: Option<Uuid>,

@@ -1,6 +1,6 @@
-//! A stream of events toward a client that may come back for what it missed (MCP 2025-11-25, basic/transports,
-//! "Resumability and Redelivery"). It holds a bounded number of events, whether somebody reads or not: a slow reader slows
-//! the writer, and what nobody reads pushes out what is oldest.
+//! A stream of events to a client that may come back for what it missed (MCP 2025-11-25, basic/transports,
+//! "Resumability and Redelivery"). It holds a bounded number of events, whether somebody reads them or not: a slow
+//! reader slows the writer, and without a reader the oldest events give way to new ones.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,92 +18,93 @@ use super::budget::Share;
 use super::event_id::EventId;
 use super::reply::{RpcError, last_words};
 
-/// Bytes that wait for a reader before the writer does, and that are held for one who comes back.
+/// How many bytes may wait for a reader before the writer has to wait, and how many are held for a reader that comes
+/// back.
 const HELD: usize = 256 << 10;
-/// Events that are held.
+/// How many pieces are held.
 const MOST: usize = 1_024;
-/// Handed on in one piece.
+/// Small pieces are handed on together, up to this many bytes.
 const PIECE: usize = 32 << 10;
 
-/// A stream of events, which has one reader at a time, or none.
+/// A stream of events, with at most one reader at a time.
 pub struct ResumableStream {
     pub session: SessionNumber,
-    /// Begins each of its event ids.
+    /// The key that begins each of the stream's event ids.
     pub key: String,
-    /// The calls that are answered on it; none for the standing stream of a session.
+    /// The calls that are answered on the stream; none for a session's standalone stream.
     pub calls: Vec<Value>,
-    /// The number of the event that it goes on after; zero for a new one.
+    /// The number of the event after which the stream begins; zero for a new stream.
     pub after: u64,
-    /// Its event ids are sealed with this.
+    /// The key that signs the stream's event ids.
     seal: [u8; 32],
-    /// What it holds of what may be held.
+    /// The stream's share of the budget.
     share: Share,
     state: Mutex<State>,
-    /// Something can be read, or it has ended.
+    /// Wakes readers: something can be read, or the stream has ended.
     changed: Notify,
-    /// Something was read, or the reader has left.
+    /// Wakes the writer: something was read, or the reader has left.
     room: Notify,
 }
 
 struct State {
     held: VecDeque<Piece>,
-    /// The number of what is held first. They count from 1, without a gap.
+    /// The number of the first piece that is held. Pieces count from 1, without a gap.
     first: u64,
-    /// Of what is held.
+    /// How many bytes are held.
     bytes: usize,
-    /// The number of what the reader gets next.
+    /// The number of the piece that the reader gets next.
     next: u64,
-    /// Who may read: a later one takes over.
+    /// The number of the reader that may read; a later reader takes over.
     reader: u64,
-    /// Since when there is none.
+    /// When the last reader left; none while there is a reader.
     left_at: Option<Instant>,
-    /// Set while a part of an event is out; whether that part ended with a line.
+    /// Set while only a part of an event has been read; says whether that part ended with a line.
     open_event: Option<bool>,
-    /// The id the upstream gave its last event that has one.
+    /// The id that the upstream gave its last event with an id.
     upstream_id: Option<Bytes>,
-    /// Names the upstream's session that did.
+    /// Names the session at the upstream to which `upstream_id` belongs.
     session_digest: Option<String>,
-    /// Answers that were let go of before anybody came for them, with their numbers.
+    /// Answers that were dropped before anybody read them, with the numbers of their pieces.
     dropped_answers: VecDeque<(u64, Vec<Value>)>,
     end: Option<End>,
-    /// Nothing of the upstream's comes to it any more.
+    /// Whether the connection to the upstream is given up.
     upstream_released: bool,
 }
 
 struct Piece {
     bytes: Bytes,
-    /// Set for a part of an event of which more follows; whether it ends with a line.
+    /// Set for a part of an event of which more follows; says whether the part ends with a line.
     part: Option<bool>,
-    /// It goes on with the event before it.
+    /// Whether the piece continues the event of the piece before it.
     goes_on: bool,
-    /// The calls that it answers.
+    /// The calls that the piece answers.
     answers: Vec<Value>,
 }
 
 impl Piece {
-    /// A whole event.
+    /// Makes the piece of a whole event.
     fn of(bytes: Bytes) -> Self {
         Self { bytes, part: None, goes_on: false, answers: vec![] }
     }
 }
 
-/// How a line ended.
+/// How a stream ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// All has been said.
+    /// Everything has been said.
     Done,
-    /// The upstream has closed, as it may: the rest can be had from it.
+    /// The upstream has closed its side, as it may: the rest can be had from it.
     Paused,
-    /// It was cut off.
+    /// The stream was cut off.
     Cut,
 }
 
-/// What is asked for is no longer held, or never was.
+/// What a reader asks for is no longer held, or never was.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Gone;
 
 impl ResumableStream {
-    /// A line with the place at which it begins.
+    /// Makes a stream that begins at the place that an event id names.
     pub fn new(session: SessionNumber, begin: EventId, seal: [u8; 32], share: Share) -> Self {
         let EventId { key, calls, number: after, upstream, session_digest } = begin;
         let state = State {
@@ -124,8 +125,8 @@ impl ResumableStream {
         Self { session, key, calls, after, seal, share, state: Mutex::new(state), changed, room }
     }
 
-    /// Adds an event, unless the line has ended; says whether it did. `make` gets the id that is to be its; `upstream` is the
-    /// one it came with; `answers` are the calls that it answers.
+    /// Adds an event, unless the stream has ended; returns whether it did. `make` makes the event's bytes from its new
+    /// id, `upstream` is the id that the upstream gave it, and `answers` are the calls that it answers.
     pub async fn push(
         &self,
         upstream: Option<Bytes>,
@@ -161,7 +162,7 @@ impl ResumableStream {
         }
         state.hold(held);
         let bytes = state.bytes;
-        // Others may have to go for it, whose states are then looked at.
+        // Setting the share may give up other streams, and looks at their states: this one's must not be locked then.
         drop(state);
         self.share.set(bytes);
         self.changed.notify_waiters();
@@ -181,14 +182,14 @@ impl ResumableStream {
         self.until(&self.room, |state| may_go_on(state).then_some(())).await;
     }
 
-    /// Ends it: what is held can still be read.
+    /// Ends the stream. What is held can still be read.
     pub fn end(&self, end: End) {
         self.state.lock().end.get_or_insert(end);
         self.changed.notify_waiters();
         self.room.notify_waiters();
     }
 
-    /// Ends it with these last words, as messages, after all that waits.
+    /// Ends the stream with these messages as last words, behind everything that is held.
     pub fn finish(&self, farewells: &[String]) {
         let mut state = self.state.lock();
         if state.end.is_none() {
@@ -201,7 +202,8 @@ impl ResumableStream {
         self.room.notify_waiters();
     }
 
-    /// Ends it before it has begun, with this answer to each of its calls, for the reader that is returned.
+    /// Ends the stream before it has begun, with this error for each of its calls. Returns the reader that is to get
+    /// them.
     pub fn refuse(&self, rpc_error: &RpcError) -> Result<u64, Gone> {
         let reader = self.attach(self.after)?;
         let farewells: Vec<_> = self.calls.iter().map(|id| rpc_error.answer(id)).collect();
@@ -209,7 +211,7 @@ impl ResumableStream {
         Ok(reader)
     }
 
-    /// Ends it at once: nothing that waits is handed on any more, only these last words, as messages.
+    /// Ends the stream at once: nothing that is held is handed on any more, only these messages as last words.
     pub fn cut_off(&self, farewells: &[String]) {
         let mut state = self.state.lock();
         let read = state.read();
@@ -225,7 +227,7 @@ impl ResumableStream {
         self.room.notify_waiters();
     }
 
-    /// Lets somebody read what follows event number `after`; whoever read before reads no more.
+    /// Lets a new reader read what follows event number `after`; the former reader reads no more.
     pub fn attach(&self, after: u64) -> Result<u64, Gone> {
         let mut state = self.state.lock();
         let known = state.first..=state.first + state.held.len() as u64;
@@ -233,7 +235,7 @@ impl ResumableStream {
             return Err(Gone);
         }
         state.next = after + 1;
-        // Whoever knows the id of an event has had all of its parts.
+        // A reader that knows the id of an event has had all of its parts.
         while state.held.get(state.read()).is_some_and(|held| held.goes_on) {
             state.next += 1;
         }
@@ -245,8 +247,8 @@ impl ResumableStream {
         Ok(reader)
     }
 
-    /// Lets somebody read what is held, although what follows event number `after` is not, or not all of it: the answers
-    /// above all. Returns which calls have been answered in what is gone.
+    /// Lets a new reader read what is still held, although some of what follows event number `after` is no longer held.
+    /// Returns the calls whose answers were dropped.
     pub fn attach_to_rest(&self, after: u64) -> Result<(u64, Vec<Value>), Gone> {
         let (from, gone) = {
             let state = self.state.lock();
@@ -258,7 +260,7 @@ impl ResumableStream {
         self.attach(from).map(|reader| (reader, gone))
     }
 
-    /// A reader goes.
+    /// Notes that a reader has left.
     pub fn leave(&self, reader: u64) {
         let mut state = self.state.lock();
         if state.reader == reader && state.left_at.is_none() {
@@ -271,7 +273,7 @@ impl ResumableStream {
         }
     }
 
-    /// The next piece for a reader; nothing once there is none or another has taken over.
+    /// The next piece for a reader; `None` at the end of the stream, or once another reader has taken over.
     pub async fn read(&self, reader: u64) -> Option<Bytes> {
         self.until(&self.changed, |state| {
             if state.reader != reader {
@@ -290,7 +292,7 @@ impl ResumableStream {
         })
     }
 
-    /// Resolves once all that is held was read, or nobody reads.
+    /// Resolves once everything that is held was read, or nobody reads.
     pub async fn drained(&self) {
         self.until(&self.room, |state| {
             (state.left_at.is_some() || state.read() >= state.held.len()).then_some(())
@@ -309,38 +311,38 @@ impl ResumableStream {
         }
     }
 
-    /// Resolves once it has ended.
+    /// Resolves once the stream has ended.
     pub async fn over(&self) {
         self.until(&self.room, |state| state.end.map(|_| ())).await;
     }
 
-    /// Says that the connection to the upstream is given up.
+    /// Notes that the connection to the upstream is given up.
     pub fn release_upstream(&self) {
         self.state.lock().upstream_released = true;
         self.room.notify_waiters();
     }
 
-    /// Resolves once it is.
+    /// Resolves once the connection to the upstream is given up.
     pub async fn upstream_released(&self) {
         self.until(&self.room, |state| state.upstream_released.then_some(())).await;
     }
 
-    /// A share of what may be held that holds nothing, for what is left of it.
+    /// Makes an empty share of the budget, for what is remembered of the stream.
     pub fn share_of_nothing(&self) -> Share {
         self.share.of_nothing()
     }
 
-    /// Is cancelled when it has to go because too much is held.
+    /// The token that is cancelled when the budget gives the stream up.
     pub fn given_up(&self) -> &CancellationToken {
         self.share.given_up()
     }
 
-    /// It has ended: what it holds goes before what is under way.
+    /// Tells the budget that the stream has ended: what it holds is then given up before what is under way.
     pub fn keep(self: &Arc<Self>) {
         self.share.keep(self);
     }
 
-    /// Lets go of all that it holds.
+    /// Drops everything that is held.
     pub fn forget(&self) {
         let mut state = self.state.lock();
         while let Some(held) = state.held.pop_front() {
@@ -350,12 +352,12 @@ impl ResumableStream {
         state.next = state.next.max(state.first);
     }
 
-    /// From here on events carry this in place of an upstream's id.
+    /// Makes all further events carry this in place of an upstream's event id.
     pub fn set_upstream_id(&self, upstream: Bytes) {
         self.state.lock().upstream_id = Some(upstream);
     }
 
-    /// What no reader has got yet.
+    /// The pieces that no reader has got yet.
     pub fn unread(&self) -> Vec<Bytes> {
         let state = self.state.lock();
         state.held.iter().skip(state.read()).map(|held| held.bytes.clone()).collect()
@@ -376,18 +378,19 @@ impl ResumableStream {
         self.state.lock().upstream_id.clone()
     }
 
-    /// The number of the last event.
+    /// The number of the last piece.
     pub fn last(&self) -> u64 {
         let state = self.state.lock();
         state.first + state.held.len() as u64 - 1
     }
 
-    /// Whether what comes on it is of this session at the upstream, as far as it is known.
+    /// Whether the stream's events are of this session at the upstream, as far as that is known.
     pub fn is_of_session(&self, session_digest: &str) -> bool {
         self.state.lock().session_digest.as_deref().is_none_or(|own| own == session_digest)
     }
 
-    /// What comes from here on is of this session at the upstream: ids of another one's events are good for nothing there.
+    /// Notes that all further events are of this session at the upstream. The event ids of another session mean nothing
+    /// there.
     pub fn bind_to_session(&self, session_digest: String) {
         let mut state = self.state.lock();
         if state.session_digest.as_ref() != Some(&session_digest) {
@@ -396,7 +399,7 @@ impl ResumableStream {
         }
     }
 
-    /// Bytes it holds.
+    /// How many bytes are held.
     pub fn bytes(&self) -> usize {
         self.state.lock().bytes
     }
@@ -425,9 +428,9 @@ impl State {
         self.make_room();
     }
 
-    /// Lets go of what is oldest, but not of what a reader is yet to get.
+    /// Drops the oldest pieces that are too many, but no piece that the reader is yet to get.
     fn make_room(&mut self) {
-        // The last one stays, whatever its size: it may be the answer.
+        // The last piece stays, whatever its size: it may be the answer.
         while (self.bytes > HELD || self.held.len() > MOST) && self.held.len() > 1 {
             if self.left_at.is_none() && self.first >= self.next {
                 return;
@@ -438,7 +441,7 @@ impl State {
         }
     }
 
-    /// The oldest is not held any more.
+    /// Notes that the oldest piece is no longer held.
     fn note_gone(&mut self, answers: Vec<Value>) {
         if !answers.is_empty() {
             self.dropped_answers.push_back((self.first, answers));
@@ -449,12 +452,12 @@ impl State {
         self.first += 1;
     }
 
-    /// How many of what is held the reader has got.
+    /// How many of the pieces that are held the reader has got.
     fn read(&self) -> usize {
         self.next.saturating_sub(self.first) as usize
     }
 
-    /// Bytes that the reader is yet to get.
+    /// How many bytes the reader is yet to get.
     fn waiting(&self) -> usize {
         self.held.iter().skip(self.read()).map(|held| held.bytes.len()).sum()
     }

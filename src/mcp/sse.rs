@@ -1,5 +1,6 @@
-//! HTTP+SSE (MCP 2024-11-05, basic/transports): `GET …/sse` opens a wire, POSTs to the endpoint it names are its client's
-//! messages. Toward the upstream it is Streamable HTTP like all the rest.
+//! HTTP+SSE (MCP 2024-11-05, basic/transports): `GET …/sse` opens a connection, and its client POSTs messages to the
+//! endpoint that the connection names. Toward the upstream the gateway speaks Streamable HTTP, as for all other
+//! clients.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,15 +34,15 @@ use crate::error::Error;
 use crate::gate::{Pass, Side};
 use crate::sessions::Stay;
 
-/// How long a client may take to say `initialize`, and to come back when its stream broke.
+/// How long a client may take to send `initialize`, and how long to come back when its stream broke.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
-/// How long what a client says next waits for what it has said before.
+/// How long a client's next message waits for the one before it.
 const IN_ORDER: Duration = Duration::from_secs(5);
-/// Milliseconds after which a client whose stream broke comes back.
+/// How many milliseconds after its stream broke a client comes back.
 const RETRY: u32 = 1_000;
 
 impl Gateway {
-    /// Opens a wire, or goes on with one.
+    /// Opens a connection, or goes on with one that broke.
     pub(super) async fn open_sse(
         self: &Arc<Self>,
         context: RequestContext,
@@ -60,7 +61,7 @@ impl Gateway {
         let after = last.as_ref().map_or(0, |last| last.number);
         let known = session.as_ref().and_then(|session| self.sse_connections.of_session(session.number));
         if let Some(connection) = known.filter(|connection| connection.is_of(&context.caller)) {
-            // Still the wire it was: what the client missed comes first.
+            // The connection is still there: the client first gets what it missed.
             if let Ok((reader, lost)) = connection.stream.attach_to_rest(after) {
                 return self.sse_response(&context, &connection, reader, &lost);
             }
@@ -85,7 +86,7 @@ impl Gateway {
         self.sse_response(&context, &connection, reader, &[])
     }
 
-    /// Gives up a wire that gets no session in time, or whose credential ends before.
+    /// Gives up a connection that gets no session in time, or whose credential ends before.
     async fn wait_for_session(self: Arc<Self>, connection: Arc<SseConnection>, stay: Stay) {
         let ending = tokio::select! {
             biased;
@@ -101,14 +102,16 @@ impl Gateway {
         }
     }
 
-    /// Registers what belongs to no session yet, or is read by another request than the one that opened it.
+    /// Registers at the Gate a request that belongs to no session yet, or that reads a stream which another request
+    /// opened.
     pub(super) fn stay(&self, context: &RequestContext) -> Result<Stay, ErrorResponse> {
         let side = Side::Agent(context.application.number, None);
         let stay = self.sessions.stay(&context.caller, side);
         stay.map_err(|error| ErrorResponse::from_error(error, &context.metadata))
     }
 
-    /// The stream, which begins by naming the endpoint, and which of the calls answered meanwhile have lost their answers.
+    /// The response to the GET: the stream. It begins by naming the endpoint, and then tells which calls have lost
+    /// their answers.
     fn sse_response(
         &self,
         context: &RequestContext,
@@ -128,7 +131,7 @@ impl Gateway {
         Ok(client_response(StatusCode::OK, &HeaderMap::new(), true, body))
     }
 
-    /// Takes a client's message. Its answer comes on the wire; here it is only accepted.
+    /// Accepts a client's message. Its answer comes on the connection.
     pub(super) async fn on_message(
         self: &Arc<Self>,
         context: RequestContext,
@@ -182,7 +185,7 @@ impl Gateway {
         Ok(accepted())
     }
 
-    /// `initialize` on a wire.
+    /// Carries out `initialize` for a connection.
     async fn initialize_on(
         self: Arc<Self>,
         connection: Arc<SseConnection>,
@@ -218,7 +221,7 @@ impl Gateway {
         }
     }
 
-    /// Carries a message of a session to the upstream and what comes back to the wire.
+    /// Sends a message of a session to the upstream, and what comes back to the connection.
     async fn forward_on_sse(
         self: &Arc<Self>,
         connection: Arc<SseConnection>,
@@ -233,7 +236,7 @@ impl Gateway {
         self.owe(&context, &connection, &posted.ids)?;
         let pass = match pass {
             Ok(pass) => pass,
-            // It can pass: the call is answered, like all others, on the wire.
+            // A suspension can pass: the call is answered on the connection, like all others.
             Err(refusal) if refusal.rpc_error == RpcError::suspended() => {
                 tokio::spawn(async move { connection.refuse(&posted.ids, &refusal.rpc_error).await });
                 return Ok(());
@@ -267,13 +270,13 @@ impl Gateway {
             }
         });
         if !asks {
-            // Clients send one message after the other: what follows must not overtake it.
+            // Clients send one message after the other, and a later one must not overtake this one.
             tokio::time::timeout(IN_ORDER, work).await.ok();
         }
         Ok(())
     }
 
-    /// Notes that calls are owed an answer.
+    /// Notes that calls are owed an answer, or refuses them where too many are.
     fn owe(
         &self,
         context: &RequestContext,
@@ -286,8 +289,8 @@ impl Gateway {
         }
     }
 
-    /// One exchange with the upstream, from a wire and back onto it. An error has been said there. Returns the id of the last
-    /// event that had one.
+    /// Sends a request to the upstream and puts the answer onto the connection; an error has been put there when this
+    /// returns it. Returns the id of the upstream's last event with an id.
     pub(super) async fn exchange_over_sse(
         self: &Arc<Self>,
         connection: &SseConnection,
@@ -323,7 +326,7 @@ impl Gateway {
             )
             .await
         };
-        // What ends the session ends the wire, and says so there.
+        // The end of the session ends the connection too, whose own task tells the client.
         let done = tokio::select! {
             biased;
             stop = in_flight.watch() => {
@@ -332,10 +335,10 @@ impl Gateway {
                 let own = connection.opener.credential == in_flight.caller.credential;
                 let ended = in_flight.pass.as_ref().and_then(Pass::credential_end);
                 if stop == StopReason::OverBudget {
-                    // The wire goes on: nobody else tells its client.
+                    // The connection goes on, and nobody else would tell its client.
                     connection.refuse(&in_flight.ids, &rpc_error).await;
                 } else if let Some(end) = ended.filter(|_| stop == StopReason::Ended && !own) {
-                    // Of a message that came with another credential than the stream, which goes on.
+                    // The message came with another credential than the stream, which goes on.
                     connection.refuse(&in_flight.ids, &RpcError::credential_ended(end)).await;
                 }
                 return Ok(None);
@@ -358,22 +361,22 @@ impl Gateway {
     }
 }
 
-/// The upstream has a standing stream already.
+/// The upstream already has a standalone stream for the session.
 pub(super) fn stream_taken() -> RpcError {
     RpcError::upstream_refused("serves one stream a session")
 }
 
-/// The upstream has none to give.
+/// The upstream has no standalone stream to give.
 pub(super) fn no_stream() -> RpcError {
     RpcError::upstream_refused("has no stream of its own")
 }
 
-/// More came in one message than is held for one call, twice over: as it came, and as it is said.
+/// One message is larger than half of what one call may hold: it is held twice, as it came and as it is handed on.
 fn too_large() -> RpcError {
     RpcError::upstream_refused("answers with more than a stream of 2024-11-05 can carry")
 }
 
-/// The whole of an answer that is no stream.
+/// Reads the whole of an answer that is no stream.
 async fn gather(
     mut body: Body,
     read: &[u8],
@@ -401,19 +404,19 @@ fn accepted() -> Response {
     (StatusCode::ACCEPTED, "Accepted").into_response()
 }
 
-/// What came of an answer.
+/// What an upstream's answer has come to.
 #[derive(Default)]
 struct Conveyed {
     bytes: u64,
     /// The id of the last event that had one.
     last: Option<Bytes>,
-    /// An error that answers no call of this wire's.
+    /// An error that answers no call of this connection.
     stray: Option<RpcError>,
 }
 
 impl Conveyed {
-    /// Says one message of the upstream's, if it is one: what answers a call that nobody waits for is not said, and an error
-    /// about no call may be about this one.
+    /// Puts one message of the upstream onto the connection. The answer to a call that nobody waits for is left out,
+    /// and an error that answers no call is kept, because it may be about this one.
     async fn message(&mut self, connection: &SseConnection, in_flight: Option<&InFlight>, data: &[u8]) {
         let answered = message::answered(data);
         let wanted = if answered.is_empty() { message::asks(data) } else { connection.owes(&answered) };
@@ -426,7 +429,7 @@ impl Conveyed {
         }
     }
 
-    /// Its answer is over: what is owed still was not in it.
+    /// Ends the answer: a call that is still owed an answer gets the stray error, or else this one.
     fn over(
         self,
         connection: &SseConnection,
@@ -440,8 +443,8 @@ impl Conveyed {
     }
 }
 
-/// Puts an upstream's answer onto a wire: each message of a stream as it comes, anything else whole. A call whose answer is not
-/// in it is an error: the client was told 202, and nobody else can tell it.
+/// Puts an upstream's answer onto a connection: each message of a stream as it comes, anything else whole. A call that
+/// the answer does not answer is an error: its client was told 202, and nobody else can tell it.
 async fn convey(
     connection: &SseConnection,
     (ids, in_flight): (&[Value], Option<&InFlight>),
@@ -460,7 +463,7 @@ async fn convey(
         }
         let conveyed = conveyed.over(connection, ids, || RpcError::unanswered(head.status))?;
         return match head.status {
-            // Something was said, or nothing was asked.
+            // The answer held a message, or nothing was asked.
             _ if conveyed.bytes > 0 || head.status.is_success() => Ok(conveyed),
             StatusCode::CONFLICT => Err(stream_taken()),
             status if status.is_client_error() || status == StatusCode::NOT_IMPLEMENTED => Err(no_stream()),
@@ -475,7 +478,7 @@ async fn convey(
             if event.is_message && !event.data.is_empty() {
                 let data = event.data;
                 drop(event.raw);
-                // What was read, and what is said of it.
+                // The message is held twice: as it was read, and as it is handed on.
                 share.set(2 * data.len());
                 conveyed.message(connection, in_flight, &data).await;
             }

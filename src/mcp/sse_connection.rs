@@ -1,5 +1,5 @@
-//! A connection of HTTP+SSE, the transport of 2024-11-05: one stream for everything that the server says, and an endpoint
-//! for what the client says, whose answers come on the stream.
+//! A connection of HTTP+SSE, the transport of 2024-11-05: one stream for everything that the server sends, and an
+//! endpoint for what the client sends, whose answers come on the stream.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, OnceLock};
@@ -21,32 +21,33 @@ use super::resumable_stream::{End, ResumableStream};
 use super::sse_events::renamed_part;
 use crate::secret::{self, TokenKind};
 
-/// Calls that may be under way on one wire.
+/// How many calls may be under way on one connection.
 const MOST_OWED: usize = 256;
-/// Where a wire has no session yet.
+/// The number of no session, for connections that have none yet.
 pub const NO_SESSION: SessionNumber = SessionNumber(0);
 
-/// The stream and its endpoint.
+/// A stream and its endpoint.
 pub struct SseConnection {
-    /// Names it in the URL of its endpoint: 256 random bits. It opens nothing without a credential.
+    /// Names the connection in the URL of its endpoint: 256 random bits. It opens nothing without a credential.
     pub id: String,
     pub application: ApplicationNumber,
-    /// Who opened it, and with which credential.
+    /// The caller who opened the connection, with the credential of that moment.
     pub opener: Caller,
     pub stream: Arc<ResumableStream>,
     session: Mutex<Option<Session>>,
-    /// Held while it is being given a session.
+    /// Held while the connection is being given a session.
     pub session_lock: Arc<tokio::sync::Mutex<()>>,
-    /// What took its place: whatever was still to be said here is said there.
+    /// The connection that took this one's place, and gets whatever was still to be sent here.
     successor: OnceLock<Arc<SseConnection>>,
-    /// Calls that have not been answered.
+    /// The calls that have not been answered yet.
     owed: Mutex<Vec<Value>>,
-    /// Why its session ended.
+    /// Why the session of the connection ended.
     ended: OnceLock<Reason>,
 }
 
 impl SseConnection {
-    /// A wire whose events go on after `after`; `mcp_session_id` is that of a session that had one before.
+    /// Makes a connection whose events go on after number `after`. `mcp_session_id` names the session, where it had a
+    /// connection before.
     pub fn new(
         caller: &Caller,
         application: ApplicationNumber,
@@ -59,7 +60,7 @@ impl SseConnection {
         let seal = seal(&key);
         let begin =
             EventId { key, calls: vec![], number: after, upstream: mcp_session_id, session_digest: None };
-        // Before it has a session it holds nothing; later what it holds is counted as its application's.
+        // A connection without a session holds nothing. Later its bytes count for its application.
         let share = budget.share(Rank::Standalone, (NO_SESSION, application), CancellationToken::new());
         Arc::new(Self {
             id: secret::mint(TokenKind::Mcp, secret::new_id()).text,
@@ -86,7 +87,8 @@ impl SseConnection {
             && self.opener.client() == caller.client()
     }
 
-    /// What is remembered of a wire that is over: whose it was and why it ended, and nothing of what was said on it.
+    /// What is remembered of a connection that has ended: whose it was and why it ended, but nothing of what was sent
+    /// on it.
     fn tombstone(&self, reason: Reason) -> Arc<Self> {
         let begin =
             EventId { key: String::new(), calls: vec![], number: 0, upstream: None, session_digest: None };
@@ -108,12 +110,12 @@ impl SseConnection {
         })
     }
 
-    /// The session it carries, once it has one.
+    /// The connection's session, once it has one.
     pub fn session(&self) -> Option<Session> {
         self.session.lock().clone()
     }
 
-    /// Gives it a session, for whoever holds `giving`.
+    /// Gives the connection a session. The caller must hold `session_lock`.
     pub fn set_session(&self, session: Session, mcp_session_id: Option<&str>) {
         *self.session.lock() = Some(session);
         if let Some(id) = mcp_session_id {
@@ -121,7 +123,7 @@ impl SseConnection {
         }
     }
 
-    /// Notes that calls are owed an answer, unless too many are already.
+    /// Notes that calls are owed an answer, unless too many are already; returns whether it did.
     pub fn owe(&self, ids: &[Value]) -> bool {
         let mut owed = self.owed.lock();
         if owed.len() + ids.len() > MOST_OWED {
@@ -131,12 +133,12 @@ impl SseConnection {
         true
     }
 
-    /// These will be answered otherwise.
+    /// Notes that these calls are answered in another way.
     pub fn forgive(&self, ids: &[Value]) {
         self.owed.lock().retain(|id| !ids.contains(id));
     }
 
-    /// Whether one of these is still owed an answer.
+    /// Whether one of these calls is still owed an answer.
     pub fn owes(&self, ids: &[Value]) -> bool {
         if let Some(successor) = self.successor.get() {
             return successor.owes(ids);
@@ -144,7 +146,7 @@ impl SseConnection {
         self.owed.lock().iter().any(|id| ids.contains(id))
     }
 
-    /// Says a message of the upstream's, here or where its client is now.
+    /// Puts a message of the upstream onto this connection, or onto the one that took its place.
     pub async fn say(&self, message: &[u8]) {
         let mut connection = self;
         let (event, answered) = (event(message), message::answered(message));
@@ -161,14 +163,15 @@ impl SseConnection {
         connection.owed.lock().retain(|id| !answered.contains(id));
     }
 
-    /// Answers those of these calls that have not been answered with an error.
+    /// Answers with an error those of these calls that are still owed an answer.
     pub async fn refuse(&self, ids: &[Value], rpc_error: &RpcError) {
         for id in ids.iter().filter(|id| self.owes(std::slice::from_ref(*id))) {
             self.say(rpc_error.answer(id).as_bytes()).await;
         }
     }
 
-    /// Takes the place of another wire of the same session: what that one had not said yet is said here.
+    /// Takes the place of another connection of the same session: what the former one had not handed on yet is handed
+    /// on here.
     pub async fn succeed(self: &Arc<Self>, former: &SseConnection) {
         former.successor.set(self.clone()).ok();
         former.stream.end(End::Done);
@@ -182,7 +185,7 @@ impl SseConnection {
         }
     }
 
-    /// Ends it, with an error for each call that is owed an answer.
+    /// Ends the connection at once, with an error for each call that is owed an answer.
     pub fn cut_off(&self, rpc_error: &RpcError) {
         let owed = std::mem::take(&mut *self.owed.lock());
         let farewells: Vec<_> = owed.iter().map(|id| rpc_error.answer(id)).collect();
@@ -190,7 +193,7 @@ impl SseConnection {
     }
 }
 
-/// A message as an event: JSON may be spread over lines, which the client joins again.
+/// A message as an event. JSON may be spread over several `data` lines, which the client joins again.
 fn event(message: &[u8]) -> Vec<u8> {
     let mut event = b"event: message\n".to_vec();
     for line in message.split(|byte| *byte == b'\n' || *byte == b'\r').filter(|line| !line.is_empty()) {
@@ -202,10 +205,10 @@ fn event(message: &[u8]) -> Vec<u8> {
     event
 }
 
-/// Ended wires that are remembered, so that their clients learn why.
+/// How many ended connections are remembered, so that their clients learn why they ended.
 const MOST_ENDED: usize = 4_096;
 
-/// The wires there are.
+/// All connections of HTTP+SSE.
 #[derive(Default)]
 pub struct SseConnections {
     known: Mutex<Registered>,
@@ -219,7 +222,7 @@ struct Registered {
 }
 
 impl SseConnections {
-    /// Takes a wire in, also as that of its session if it has one.
+    /// Adds a connection, also as that of its session if it has one.
     pub fn insert(&self, connection: &Arc<SseConnection>) {
         let mut known = self.known.lock();
         if let Some(session) = connection.session() {
@@ -228,24 +231,24 @@ impl SseConnections {
         known.by_id.insert(connection.id.clone(), connection.clone());
     }
 
-    /// The wire behind the id in an endpoint's URL.
+    /// The connection behind the id in an endpoint's URL.
     pub fn find(&self, id: &str) -> Option<Arc<SseConnection>> {
         self.known.lock().by_id.get(id).cloned()
     }
 
-    /// The wire that a session has now.
+    /// The connection that a session has now.
     pub fn of_session(&self, session: SessionNumber) -> Option<Arc<SseConnection>> {
         self.known.lock().by_session.get(&session).cloned()
     }
 
-    /// Forgets a wire. Whether it was its session's: another may have taken its place.
+    /// Forgets a connection. Returns whether it was its session's connection: another may have taken its place.
     pub fn remove(&self, connection: &Arc<SseConnection>) -> bool {
         let mut known = self.known.lock();
         known.by_id.remove(&connection.id);
         known.part(connection)
     }
 
-    /// Forgets a wire save for why its session ended.
+    /// Forgets a connection except for the reason why its session ended.
     pub fn remember_ended(&self, connection: &Arc<SseConnection>, reason: Reason) {
         connection.ended.set(reason).ok();
         let mut known = self.known.lock();
@@ -261,7 +264,7 @@ impl SseConnections {
 }
 
 impl Registered {
-    /// Parts a wire from its session.
+    /// Separates a connection from its session; returns whether it was its session's connection.
     fn part(&mut self, connection: &Arc<SseConnection>) -> bool {
         let Some(session) = connection.session() else { return false };
         let own = self.by_session.get(&session.number).is_some_and(|one| Arc::ptr_eq(one, connection));

@@ -1,20 +1,20 @@
-//! Server-sent events, as they come in pieces (WHATWG HTML, section 9.2.6).
+//! Reads server-sent events that come in pieces (WHATWG HTML, section 9.2.6).
 
 use bytes::{Bytes, BytesMut};
 
-/// What some write before their text, to say that it is UTF-8.
+/// The byte order mark that some servers write before their text, to say that it is UTF-8.
 pub const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// What the gateway reads of one event.
 #[derive(Debug, PartialEq)]
 pub struct SseEvent {
-    /// Its exact bytes, with the blank line that ends it.
+    /// The event's exact bytes, with the blank line that ends it.
     pub raw: Bytes,
-    /// Its `data` lines, joined by line feeds.
+    /// The event's `data` lines, joined by line feeds.
     pub data: Vec<u8>,
-    /// Its id, from which a stream could be resumed; empty where it takes the id back.
+    /// The event's id, from which the stream could be resumed; empty where the event takes the last id back.
     pub id: Option<Bytes>,
-    /// Whether clients hear of it as a message: events of every other type are none.
+    /// Whether clients take the event for a message: they ignore every other type.
     pub is_message: bool,
 }
 
@@ -22,7 +22,7 @@ impl SseEvent {
     /// The event under another id.
     pub fn renamed(&self, id: &str) -> Bytes {
         let mut renamed = BytesMut::with_capacity(self.raw.len() + id.len() + 8);
-        // Only events with a field of their own are events to a client: a comment stays one.
+        // Only an event with a field of its own is an event to a client. A comment gets no id, and so stays a comment.
         if !id.is_empty() && (self.id.is_some() || !self.data.is_empty()) {
             renamed.extend_from_slice(format!("id: {id}\n").as_bytes());
         }
@@ -31,11 +31,11 @@ impl SseEvent {
     }
 }
 
-/// Copies lines, save those that name an id.
+/// Copies lines except those that name an id.
 fn without_id(raw: &[u8], into: &mut BytesMut) {
     let mut dropped_cr = false;
     for line in raw.split_inclusive(|byte| matches!(byte, b'\n' | b'\r')) {
-        // The second half of the end of a line that is left out.
+        // This line feed ends the line that was left out.
         if std::mem::take(&mut dropped_cr) && line == b"\n" {
             continue;
         }
@@ -65,7 +65,7 @@ fn field(line: &[u8]) -> (&[u8], &[u8]) {
     (name, value.strip_prefix(b" ").unwrap_or(value))
 }
 
-/// Cuts a stream into events, however it is cut into pieces before. A line ends with LF, CR or both.
+/// Cuts a stream into events, however the stream comes in pieces. A line ends with LF, CR or both.
 #[derive(Debug)]
 pub struct Splitter {
     held: BytesMut,
@@ -73,7 +73,7 @@ pub struct Splitter {
     seen: usize,
     line_is_empty: bool,
     after_cr: bool,
-    /// Nothing has been looked at yet: a byte order mark may stand here.
+    /// Set until the first bytes have been looked at: a byte order mark may stand there.
     begins: bool,
 }
 
@@ -86,23 +86,23 @@ impl Default for Splitter {
 impl Splitter {
     pub fn push(&mut self, chunk: &[u8]) {
         if self.held.is_empty() {
-            // Room for what was large once is not kept.
+            // Memory that a large event needed is given back.
             self.held = BytesMut::new();
         }
         self.held.extend_from_slice(chunk);
     }
 
-    /// How much of an event has come that is not whole yet.
+    /// How many bytes of an unfinished event have come.
     pub fn waiting(&self) -> usize {
         self.held.len()
     }
 
-    /// Bytes of memory that it takes.
+    /// How many bytes of memory the splitter takes.
     pub fn memory(&self) -> usize {
         self.held.capacity()
     }
 
-    /// Gives up what waits, as it is.
+    /// Takes the unfinished event out, as it is.
     pub fn take(&mut self) -> Bytes {
         self.seen = 0;
         self.held.split().freeze()
@@ -113,7 +113,8 @@ impl Splitter {
         self.line_is_empty
     }
 
-    /// Drops the byte order mark that a stream may begin with (WHATWG HTML, 9.2.5); whether enough has come to tell.
+    /// Drops the byte order mark that a stream may begin with (WHATWG HTML, 9.2.5). Returns whether enough has come to
+    /// tell.
     fn begin(&mut self) -> bool {
         if self.held.len() < BOM.len() && BOM.starts_with(&self.held) {
             return false;
@@ -137,7 +138,7 @@ impl Splitter {
             if byte != b'\n' && byte != b'\r' {
                 self.line_is_empty = false;
             } else if !second_half && !std::mem::replace(&mut self.line_is_empty, true) {
-                // The end of a line with something in it.
+                // This byte ends a line that is not empty.
             } else if !second_half {
                 if self.held.get(self.seen) == Some(&b'\n') && byte == b'\r' {
                     self.seen += 1;

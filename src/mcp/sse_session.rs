@@ -1,4 +1,4 @@
-//! Sessions and wires (HTTP+SSE): how a wire gets its session, and keeps it as long as both last.
+//! Gives a connection of HTTP+SSE its session, and ends the one with the other.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,16 +21,17 @@ use super::{Gateway, RequestContext};
 use crate::error::Error;
 use crate::gate::Pass;
 
-/// Most sessions of one principal among which one without its wire is looked for.
+/// How many open sessions of one principal are searched for one without a connection.
 const MOST_OPEN: usize = 64;
-/// How long what the upstream says by itself is left alone after its stream was closed.
+/// The shortest and the longest pause before the standalone stream is opened again after the upstream closed it.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(125);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 impl Gateway {
-    /// Gives a wire the session of a client that came back without saying which it had: the SDKs' clients open a new stream
-    /// then and go on as if nothing had been. Only where one session alone of this principal and client has lost its wire;
-    /// a client that has just begun says `initialize` first and never gets here.
+    /// Gives a connection the session of a client that came back without saying which session it had: the SDKs' clients
+    /// then open a new stream and go on as if nothing had happened. This is done only where exactly one session of this
+    /// principal and client has lost its connection. A client that has just begun sends `initialize` first and never
+    /// gets here.
     pub(super) async fn adopt_session(
         self: &Arc<Self>,
         context: &RequestContext,
@@ -64,7 +65,7 @@ impl Gateway {
         Ok(())
     }
 
-    /// Remembers that a session is of HTTP+SSE.
+    /// Keeps in the upstream state that the session's client speaks HTTP+SSE.
     pub(super) async fn mark_as_sse(&self, session: &Session) {
         let Ok(upstream_session) = self.upstream_sessions.of(&self.sessions, session).await else { return };
         let state = UpstreamState { is_sse: true, ..UpstreamState::clone(&upstream_session.state()) };
@@ -74,7 +75,7 @@ impl Gateway {
         upstream_session.replace(state);
     }
 
-    /// Gives a wire its session, and watches over both: the one ends with the other.
+    /// Gives a connection its session, and starts a task that ends each with the other.
     pub(super) fn bind_session(
         self: &Arc<Self>,
         context: &RequestContext,
@@ -84,7 +85,7 @@ impl Gateway {
     ) -> Result<(), ErrorResponse> {
         let refused = |error| not_entered(error, context, vec![], false);
         self.sessions.still_welcome(&context.caller, session.application).map_err(refused)?;
-        // The wire is that of whoever opened the stream, and that credential may be good no more.
+        // The connection lives by the credential that opened the stream, which may no longer be good.
         let pass = match self.sessions.enter(&connection.opener, &session) {
             Ok(pass) => pass,
             Err(error) => {
@@ -106,7 +107,8 @@ impl Gateway {
                 () = connection.stream.deserted(PATIENCE) => None,
             };
             match stop {
-                // Its client comes back, to the same session; its calls are told now, because nothing of them is left.
+                // The client comes back to the same session after the restart; its calls are answered now, because the
+                // next process knows nothing of them.
                 Some(StopReason::Stopping) => connection.cut_off(&RpcError::stopping()),
                 Some(stop) => connection.cut_off(&in_flight.rpc_error(stop)),
                 None => connection.stream.end(End::Done),
@@ -126,7 +128,7 @@ impl Gateway {
         Ok(())
     }
 
-    /// Has what the upstream says by itself come on the wire too.
+    /// Puts onto the connection what the upstream sends by itself, too.
     pub(super) fn listen_to_upstream(
         self: &Arc<Self>,
         context: &RequestContext,
@@ -149,7 +151,7 @@ impl Gateway {
     }
 }
 
-/// What the upstream says by itself, on its way to a wire.
+/// A task that puts what the upstream sends by itself onto a connection.
 struct UpstreamListener {
     gateway: Arc<Gateway>,
     connection: Arc<SseConnection>,
@@ -159,8 +161,8 @@ struct UpstreamListener {
 }
 
 impl UpstreamListener {
-    /// Carries for as long as there is the wire. The upstream may close its stream at any time, and a session that was opened
-    /// there anew has another: its client, who has one stream for all, cannot know.
+    /// Runs for as long as the connection lives. The upstream may close its standalone stream at any time, and a
+    /// reopened session has another one; the client, who has one stream for everything, cannot know either.
     async fn run(mut self) {
         let (mut pause, mut taken_times) = (SHORTEST_PAUSE, 0);
         loop {
@@ -168,7 +170,7 @@ impl UpstreamListener {
             let again_in = match self.listen_once().await {
                 ListenOutcome::Finished => return,
                 ListenOutcome::Reopened => Duration::ZERO,
-                // It has not noticed yet that the stream before this one is over.
+                // The upstream has not noticed yet that its former stream is over.
                 ListenOutcome::AlreadyTaken if taken_times < TRIES => {
                     taken_times += 1;
                     AGAIN
@@ -190,7 +192,7 @@ impl UpstreamListener {
         let Self { gateway, connection, context, session, .. } = &*self;
         let pass = match gateway.sessions.enter(&context.caller, session) {
             Ok(pass) => pass,
-            // It goes on when it is resumed.
+            // The session is suspended, and goes on when it is resumed.
             Err(Error::Denied { code: "session_suspended", .. }) => return ListenOutcome::Closed,
             Err(_) => return ListenOutcome::Finished,
         };
@@ -223,9 +225,9 @@ impl UpstreamListener {
     }
 }
 
-/// How a stream that was opened at the upstream for a wire ended.
+/// How a standalone stream from the upstream came to its end.
 enum ListenOutcome {
-    /// There is nobody to carry for any more, or nothing to be had.
+    /// The connection has ended, or the upstream has no such stream.
     Finished,
     AlreadyTaken,
     Closed,

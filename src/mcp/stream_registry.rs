@@ -1,4 +1,4 @@
-//! The lines there are: those that something still comes on, and for a while those that have ended, for clients that come
+//! All resumable streams: those that still get events and, for a while, those that have ended, for clients that come
 //! back for what they missed.
 
 use std::collections::{HashMap, VecDeque};
@@ -11,13 +11,13 @@ use tokio::time::Instant;
 
 use super::resumable_stream::ResumableStream;
 
-/// How long a line that has ended is kept.
+/// How long a stream that has ended is kept.
 const KEPT: Duration = Duration::from_secs(60);
-/// How many of them are kept, and how much they may hold together.
+/// How many ended streams are kept, and how many bytes they may hold together.
 const MOST: usize = 4_096;
 const MOST_BYTES: usize = 64 << 20;
 
-/// All lines, by their session and the key that begins their event ids.
+/// All streams, by their session and the key that begins their event ids.
 #[derive(Default)]
 pub struct ResumableStreams {
     known: Mutex<Registered>,
@@ -26,15 +26,15 @@ pub struct ResumableStreams {
 #[derive(Default)]
 struct Registered {
     by_key: HashMap<(SessionNumber, String), Arc<ResumableStream>>,
-    /// The standing stream of a session, as it was opened last.
+    /// The standalone stream of each session that was opened last.
     standalone: HashMap<SessionNumber, Arc<ResumableStream>>,
-    /// Those that have ended, with what they hold, the oldest first.
+    /// The streams that have ended, with the bytes that they hold, the oldest first.
     ended: VecDeque<(Instant, (SessionNumber, String), usize)>,
     ended_bytes: usize,
 }
 
 impl ResumableStreams {
-    /// Takes a line in; one that was taken up again replaces what it was.
+    /// Adds a stream. One that was resumed under its key replaces the former one.
     pub fn insert(&self, stream: &Arc<ResumableStream>) {
         let mut known = self.known.lock();
         if stream.calls.is_empty() {
@@ -43,17 +43,17 @@ impl ResumableStreams {
         known.by_key.insert((stream.session, stream.key.clone()), stream.clone());
     }
 
-    /// The line with this key, if it is the session's.
+    /// The stream with this key, if it is the session's.
     pub fn find(&self, key: &str, session: SessionNumber) -> Option<Arc<ResumableStream>> {
         self.known.lock().by_key.get(&(session, key.to_owned())).cloned()
     }
 
-    /// The standing stream of a session.
+    /// The standalone stream of a session.
     pub fn standalone(&self, session: SessionNumber) -> Option<Arc<ResumableStream>> {
         self.known.lock().standalone.get(&session).cloned()
     }
 
-    /// Nothing more comes on it.
+    /// Notes that a stream gets no more events.
     pub fn ended(&self, stream: &Arc<ResumableStream>) {
         stream.release_upstream();
         stream.keep();
@@ -70,7 +70,7 @@ impl ResumableStreams {
             }
             known.ended.pop_front();
             known.ended_bytes -= bytes;
-            // One that was taken up again under its key is another, and has not ended.
+            // The key may belong to a resumed stream by now, which has not ended.
             if known.by_key.get(&key).is_some_and(|stream| stream.ended().is_some()) {
                 known.by_key.remove(&key);
             }

@@ -1,4 +1,4 @@
-//! The way to upstream servers: which addresses are allowed, how the gateway authenticates there, and the clients that go.
+//! The clients for upstreams: which addresses they may go to, how the gateway authenticates there, and the connections.
 
 mod address;
 mod cookies;
@@ -36,24 +36,25 @@ use sessiond_core::application::UpstreamCredential;
 use sessiond_core::ids::ApplicationNumber;
 use tls::Encrypted;
 
-/// How long a connection may take to come about, and again how long the handshake of an encrypted one.
+/// How long a connection may take to come about, and how long its TLS handshake may take after that.
 const CONNECT: Duration = Duration::from_secs(5);
-/// Idle connections are left before Node's and uvicorn's servers, which wait 5 s, close them under a request.
+/// How long a connection may be idle. Node's and uvicorn's servers close one after 5 s, which must not happen under a
+/// request.
 const IDLE: Duration = Duration::from_secs(4);
 
-/// Bytes read of an answer ahead of who takes them; its head has to fit.
+/// How many bytes of an answer are read ahead; the answer's head has to fit into them.
 const BUFFER: usize = 128 << 10;
 
-/// The clients for all upstreams. They follow no redirects, use no proxy, keep connections.
+/// The clients for all upstreams. They follow no redirects, use no proxy, and keep connections open.
 pub struct Upstreams {
-    /// Of the organization whose installation this is: to this machine, too.
+    /// The clients of the organization whose installation this is; they may also go to this machine.
     own: HttpClients,
     others: HttpClients,
     directory: Arc<Directory>,
     credentials: Credentials,
 }
 
-/// Where requests go, by how.
+/// The clients that share one rule about addresses.
 struct HttpClients {
     plain: Client<HttpConnector<Resolver>, Full<Bytes>>,
     encrypted: Client<Encrypted, Full<Bytes>>,
@@ -62,7 +63,7 @@ struct HttpClients {
 }
 
 impl Upstreams {
-    /// Fails if the file of certificate authorities is no good.
+    /// Makes the clients; fails if the file of certificate authorities cannot be used.
     pub fn new(config: &Config, directory: Arc<Directory>, clock: Clock) -> anyhow::Result<Self> {
         let (own, others) = (HttpClients::new(config, true)?, HttpClients::new(config, false)?);
         Ok(Self { own, others, credentials: Credentials::new(directory.clone(), clock), directory })
@@ -72,9 +73,9 @@ impl Upstreams {
         if self.directory.is_operators(application) { &self.own } else { &self.others }
     }
 
-    /// Sends a request of an application to its upstream, authenticated as that wants, and waits for the answer's head, for
-    /// as long as it takes: a call may well be long. A credential goes to the URL it was set for and to no other; a request
-    /// for another URL goes without.
+    /// Sends a request of an application to its upstream, authenticated as the upstream wants, and waits for the
+    /// answer's head without a limit: a call may well be long. A credential goes only to the URL that it was set for; a
+    /// request for another URL goes without one.
     pub async fn send(
         &self,
         application: ApplicationNumber,
@@ -98,7 +99,7 @@ impl Upstreams {
                 if answer.status() != StatusCode::UNAUTHORIZED {
                     return Ok(answer);
                 }
-                // Refused, so not carried out: it may be said again, once, with a token from after that.
+                // The request was refused and so not carried out: it may be sent once more, with a fresh token.
                 let token = self.credentials.token(&opened, clients, Some(&token)).await?;
                 again.headers_mut().insert(header::AUTHORIZATION, token);
                 clients.send(again).await
@@ -121,7 +122,7 @@ impl HttpClients {
         let encrypted = request.uri().scheme_str() == Some("https");
         let may = if encrypted { is_allowed_encrypted } else { is_allowed };
         let uri = request.uri().clone();
-        // The connectors do not ask their resolvers about addresses.
+        // The connectors do not ask their resolvers about hosts that are addresses.
         if literal(request.uri()).is_some_and(|address| !may(address, &self.allow, self.here)) {
             tracing::warn!(url = without_query(&uri), "the upstream's address is not allowed");
             return Err(RpcError::upstream_unreachable());
@@ -140,14 +141,14 @@ impl HttpClients {
     }
 }
 
-/// A URL for the log: some put a key into the query.
+/// A URL for the log, without its query, where some people put keys.
 fn without_query(uri: &Uri) -> String {
     let mut url = uri.to_string();
     url.truncate(url.find('?').unwrap_or(url.len()));
     url
 }
 
-/// An error and what is behind it, for the log.
+/// An error and all its causes, for the log.
 fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     match error.source() {
         Some(cause) => format!("{error}: {}", causes(cause)),

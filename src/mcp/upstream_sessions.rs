@@ -1,5 +1,5 @@
-//! What must be known to speak to the server behind a session: sealed in the store, and in memory while the session is
-//! open.
+//! What the gateway must know to speak to the upstream for a session: encrypted in the store, and in memory while the
+//! session is open.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -17,29 +17,31 @@ use tokio::time::Instant;
 use crate::error::Error;
 use crate::sessions::Sessions;
 
-/// The far side of a session. Never shown: it has no `Debug`.
+/// The state of a session at its upstream. It is secret, and so has no `Debug`.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct UpstreamState {
-    /// Where the upstream session lives; another upstream must not see its id.
+    /// The URL at which the session was opened; another upstream must not see the session's id.
     pub url: String,
     /// The upstream's own session id; none where the upstream has no sessions.
     pub session: Option<String>,
-    /// The client's `initialize`, to say again when the upstream has forgotten it.
+    /// The client's `initialize`, which is sent again when the upstream has lost the session.
     pub initialize: Box<RawValue>,
     /// The revision that was agreed on.
     pub protocol_version: String,
-    /// The OAuth client that opened it, where its issuer says so: another client of the same person is somebody else.
+    /// The OAuth client that opened the session, where its issuer names it: another client of the same person is
+    /// somebody else.
     #[serde(default)]
     pub client: Option<String>,
-    /// Whether its client speaks HTTP+SSE.
+    /// Whether the session's client speaks HTTP+SSE. The stored form still has this field's former name.
     #[serde(rename = "wire", default)]
     pub is_sse: bool,
-    /// The log level that its client has asked for, and what it has subscribed to: said again to a new upstream session.
+    /// The log level that the client has set and what it has subscribed to, which are repeated to a new session at the
+    /// upstream.
     #[serde(default)]
     pub level: Option<String>,
     #[serde(default)]
     pub subscriptions: BTreeSet<String>,
-    /// How often it was opened anew at the upstream since it is held.
+    /// How often the session was reopened at the upstream since its state is in memory.
     #[serde(skip)]
     pub reopened: u64,
 }
@@ -49,7 +51,8 @@ impl UpstreamState {
         self.initialize.get().len() + self.subscriptions.iter().map(String::len).sum::<usize>()
     }
 
-    /// Names the upstream's session among those that this one of ours may come to have: what an event id is good for.
+    /// Names this session at the upstream among those that a session of ours comes to have: an event id is good only
+    /// for the session that gave it.
     pub fn session_digest(&self) -> String {
         let session = self.session.as_deref().unwrap_or_default();
         let digest = Sha256::new().chain_update(&self.url).chain_update([0]).chain_update(session).finalize();
@@ -57,23 +60,24 @@ impl UpstreamState {
     }
 }
 
-/// The far side of one open session, shared by its requests.
+/// The upstream's side of one open session, shared by the session's requests.
 pub struct UpstreamSession {
     state: RwLock<Arc<UpstreamState>>,
-    /// Held while the upstream is being greeted anew, so that it happens once however many requests find it lost.
+    /// Held while the session is reopened, so that this happens once, however many requests find it lost.
     pub reopening: tokio::sync::Mutex<()>,
-    /// Held for writing while the standing stream is on its way to the upstream.
+    /// Held for writing while the request for the standalone stream is on its way.
     opening: Arc<tokio::sync::RwLock<()>>,
-    /// Until when calls wait for it.
+    /// Until when calls wait for the standalone stream.
     wait_until: Mutex<Option<Instant>>,
-    /// Another was put in the place of what is held.
+    /// Wakes those who wait for another state.
     changed: Notify,
 }
 
-/// The standing stream is on its way, as long as this is held.
+/// Guards the time in which the request for the standalone stream is on its way.
 pub type StandalonePending = tokio::sync::OwnedRwLockWriteGuard<()>;
 
-/// How long a standing stream may be on its way before calls wait for it no more, and its client gets its head.
+/// How long the request for a standalone stream may be on its way before calls no longer wait for it, and before its
+/// client gets a head of ours.
 pub const STANDALONE_WAIT: Duration = Duration::from_millis(250);
 
 impl UpstreamSession {
@@ -82,18 +86,18 @@ impl UpstreamSession {
         Arc::new(Self { state: RwLock::new(Arc::new(state)), reopening, opening, wait_until, changed })
     }
 
-    /// As it is now.
+    /// The state as it is now.
     pub fn state(&self) -> Arc<UpstreamState> {
         self.state.read().clone()
     }
 
-    /// Puts another in its place, for all that hold it.
+    /// Replaces the state, for all who share it.
     pub fn replace(&self, state: UpstreamState) {
         *self.state.write() = Arc::new(state);
         self.changed.notify_waiters();
     }
 
-    /// Resolves once the upstream's session is not this one any more.
+    /// Resolves once the session at the upstream is another than this one.
     pub async fn changed_from(&self, session_digest: &str) {
         loop {
             let changed = self.changed.notified();
@@ -106,15 +110,16 @@ impl UpstreamSession {
         }
     }
 
-    /// Says that the standing stream is on its way.
+    /// Notes that the request for the standalone stream is on its way, unless another such request is.
     pub fn announce_standalone(&self) -> Option<StandalonePending> {
         let opening = self.opening.clone().try_write_owned().ok()?;
         *self.wait_until.lock() = Some(Instant::now() + STANDALONE_WAIT);
         Some(opening)
     }
 
-    /// Lets a standing stream that is on its way arrive first: servers ask their questions on it, and what a call makes
-    /// them ask before it is there is lost. All calls wait for the same moment: one that never arrives costs that once.
+    /// Lets the request for a standalone stream arrive first: servers ask their questions on that stream, and a
+    /// question that a call makes them ask earlier is lost. All calls wait until the same moment, so that a stream
+    /// which never comes costs that wait only once.
     pub async fn wait_for_standalone(&self) {
         let Some(until) = *self.wait_until.lock() else { return };
         if Instant::now() < until && self.opening.try_read().is_err() {
@@ -123,7 +128,7 @@ impl UpstreamSession {
     }
 }
 
-/// The far sides of sessions that passed here of late.
+/// The upstream's side of the sessions that were used lately.
 #[derive(Default)]
 pub struct UpstreamSessions {
     cached: Mutex<Cached>,
@@ -132,16 +137,16 @@ pub struct UpstreamSessions {
 #[derive(Default)]
 struct Cached {
     by_session: HashMap<SessionNumber, Arc<UpstreamSession>>,
-    /// What is held of `initialize` messages.
+    /// How many bytes the states hold.
     bytes: usize,
 }
 
-/// UpstreamSessions sides beyond this many, or this much, are forgotten as soon as nothing of theirs is under way: the store has them.
+/// Beyond this many, or this many bytes, those with no request under way are forgotten: the store has them.
 const MOST_SESSIONS: usize = 1_024;
 const MOST_BYTES: usize = 32 << 20;
 
 impl UpstreamSessions {
-    /// The far side of an open session, from memory or the store.
+    /// The upstream's side of an open session, from memory or the store.
     pub async fn of(&self, sessions: &Sessions, session: &Session) -> Result<Arc<UpstreamSession>, Error> {
         if let Some(held) = self.cached.lock().by_session.get(&session.number) {
             return Ok(held.clone());
@@ -153,14 +158,14 @@ impl UpstreamSessions {
         Ok(self.cached.lock().hold(session.number, state))
     }
 
-    /// Takes a new far side in, in place of any other.
+    /// Adds a new state, in place of any other.
     pub fn insert(&self, number: SessionNumber, state: UpstreamState) {
         let mut cached = self.cached.lock();
         cached.by_session.remove(&number);
         cached.hold(number, state);
     }
 
-    /// Forgets that of a session that has ended.
+    /// Forgets the state of a session that has ended.
     pub fn remove(&self, number: SessionNumber) {
         self.cached.lock().by_session.remove(&number);
     }
@@ -177,7 +182,7 @@ impl Cached {
     }
 }
 
-/// As it is stored.
+/// The state as it is stored, before it is encrypted.
 pub fn to_json(state: &UpstreamState) -> Vec<u8> {
     // Plain data with string keys: serializing it cannot fail.
     serde_json::to_vec(state).unwrap_or_default()

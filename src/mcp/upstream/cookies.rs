@@ -1,4 +1,4 @@
-//! Cookies that upstreams set: a load balancer before them may find a session's replica by one.
+//! Cookies that upstreams set: a load balancer in front of them may find a session's replica by one.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -8,25 +8,26 @@ use parking_lot::Mutex;
 use sessiond_core::Time;
 use url::Url;
 
-/// Jars kept; beyond them the oldest is forgotten, and its session may have to be opened again at its upstream.
+/// How many jars are kept. Beyond them the oldest is forgotten, and its session may have to be reopened at its
+/// upstream.
 const MOST: usize = 10_000;
-/// Cookies of one session, and their length together.
+/// How many cookies one session may have, and how long they may be together.
 const MOST_COOKIES: usize = 16;
 const LARGEST: usize = 4_096;
 
-/// A jar for each session that upstreams gave an id to. Cookies go back to the URL that they came from, in that session, and
-/// nowhere else; they never reach a client, nor come from one.
+/// A cookie jar for each session at an upstream. Cookies go back to the URL that they came from, in the same session,
+/// and nowhere else; they never reach a client, nor come from one.
 #[derive(Default)]
 pub struct CookieJars(Mutex<Jars>);
 
 #[derive(Default)]
 struct Jars {
     jars: HashMap<JarKey, Vec<(String, String)>>,
-    /// The oldest first.
+    /// The keys of the jars, the oldest first.
     order: VecDeque<JarKey>,
 }
 
-/// A URL and the session there.
+/// A URL, and the upstream's id of the session there.
 type JarKey = (String, String);
 
 impl CookieJars {
@@ -41,7 +42,7 @@ impl CookieJars {
         HeaderValue::try_from(pairs.join("; ")).ok()
     }
 
-    /// Takes what an answer sets.
+    /// Keeps the cookies that an answer sets.
     pub fn take(&self, url: &str, session: &str, headers: &HeaderMap, now: Time) {
         if !headers.contains_key(header::SET_COOKIE) {
             return;
@@ -71,7 +72,7 @@ impl CookieJars {
         }
     }
 
-    /// The session is over.
+    /// Forgets the cookies of a session that is over.
     pub fn forget(&self, url: &str, session: &str) {
         self.0.lock().jars.remove(&(url.to_owned(), session.to_owned()));
     }
@@ -83,7 +84,7 @@ impl Jars {
             let Some(oldest) = self.order.pop_front() else { return };
             self.jars.remove(&oldest);
         }
-        // Those of sessions that are over stand in the order only.
+        // Sessions that are over have no jar any more, but their keys are still in the order.
         if self.order.len() > 2 * MOST {
             let jars = &self.jars;
             self.order.retain(|key| jars.contains_key(key));
@@ -91,14 +92,14 @@ impl Jars {
     }
 }
 
-/// What a `Set-Cookie` says; without a value it takes the cookie back.
+/// The content of a `Set-Cookie` header; without a value it deletes the cookie.
 struct Cookie {
     name: String,
     value: Option<String>,
 }
 
 impl Cookie {
-    /// Reads one that is for this URL (RFC 6265, sections 5.2 and 5.3).
+    /// Reads a header whose cookie is for this URL (RFC 6265, sections 5.2 and 5.3).
     fn read(said: &str, url: &Url, now: Time) -> Option<Self> {
         let mut parts = said.split(';');
         let (name, value) = parts.next()?.split_once('=')?;
@@ -113,7 +114,7 @@ impl Cookie {
             let (attribute, value) = part.split_once('=').unwrap_or((part, ""));
             let value = value.trim();
             match attribute.trim().to_ascii_lowercase().as_str() {
-                // What is for a part of our URL's site only, or for another site, is not for us.
+                // A cookie for another site, or only for another part of this site, does not go to our URL.
                 "domain" if !covers(value.trim_start_matches('.'), url.host_str()?) => return None,
                 "path" if value.starts_with('/') && !under(value, url.path()) => return None,
                 "max-age" => lives = Some(value.parse::<i64>().ok()? > 0),

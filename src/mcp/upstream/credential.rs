@@ -1,5 +1,5 @@
-//! How the gateway authenticates at upstreams: with a header of their choice, or a token that it gets by itself (RFC 6749,
-//! section 4.4).
+//! How the gateway authenticates at upstreams: with a header of the owner's choice, or with a token that it fetches
+//! itself (RFC 6749, section 4.4).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -31,18 +31,19 @@ use crate::mcp::reply::RpcError;
 const LONGEST_NAME: usize = 100;
 const LONGEST_TEXT: usize = 1_024;
 const LONGEST_SECRET: usize = 8_192;
-/// A token endpoint has this long to answer.
+/// How long a token endpoint may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Its largest answer.
+/// The largest answer of a token endpoint.
 const LARGEST: usize = 64 << 10;
-/// Tokens are left this long before they expire, or a fifth of their life: a request takes its time.
+/// How long before its expiry a token is no longer used, because a request takes its time; a fifth of its life if that
+/// is less.
 const MARGIN: TimeDelta = TimeDelta::seconds(60);
-/// What a token lives that does not say; if it is less, the upstream says so with 401.
+/// How long a token is used whose life is not said. If it lives less, the upstream says so with 401.
 const UNSAID: TimeDelta = TimeDelta::minutes(10);
-/// No token is kept longer.
+/// The longest life that a token is believed to have, in seconds.
 const LONGEST_LIFE: i64 = 86_400;
 
-/// Headers that the gateway sets, reads or keeps back itself; beside the hop-by-hop ones.
+/// The headers that the gateway sets, reads or keeps back itself, beside the hop-by-hop ones.
 const OURS: [&str; 14] = [
     "host",
     "origin",
@@ -59,7 +60,7 @@ const OURS: [&str; 14] = [
     "x-request-id",
     "user-agent",
 ];
-/// And all that begin so.
+/// The prefixes of further headers that the gateway needs itself.
 const OUR_KINDS: [&str; 8] =
     ["accept", "access-control-", "content-", "if-", "mcp-", "sec-", "sessiond-", "x-forwarded-"];
 
@@ -103,7 +104,7 @@ fn check_name(name: &str) -> Result<String, Error> {
     if HOP.contains(&lower) || OURS.contains(&lower) || OUR_KINDS.iter().any(|kind| lower.starts_with(kind)) {
         return Err(wrong(format!("must not be {lower:?}: the gateway needs that header itself")));
     }
-    // As it was written: whoever reads it again knows it so.
+    // The name stays as it was written, so that whoever reads it again recognises it.
     Ok(name.to_owned())
 }
 
@@ -126,32 +127,32 @@ fn check_text(field: &'static str, text: &str, longest: usize) -> Result<(), Err
     Ok(())
 }
 
-/// The credentials that were used here, opened.
+/// The applications' credentials for upstreams, decrypted when they are first used.
 pub(super) struct Credentials {
     directory: Arc<Directory>,
     clock: Clock,
     opened: Mutex<HashMap<ApplicationNumber, (Position, Arc<OpenedCredential>)>>,
 }
 
-/// One application's credential.
+/// One application's credential, decrypted.
 pub(super) struct OpenedCredential {
     pub own: UpstreamSecret,
-    /// Where it may be shown.
+    /// The only URL that the credential may be shown to.
     url: Uri,
-    /// The token it got. Held while another is fetched, so that one is fetched at a time.
+    /// The token that was fetched. The lock is held while another is fetched, so that one is fetched at a time.
     token: tokio::sync::Mutex<Option<Token>>,
-    /// How often one was asked for: whoever waited for a fetch that failed does not begin another.
+    /// How often a token was fetched: a request that waited for a fetch that failed does not begin another.
     fetches: AtomicU64,
 }
 
 struct Token {
-    /// `Bearer …`
+    /// The header's value, `Bearer …`.
     value: HeaderValue,
-    /// When another is fetched.
+    /// The moment from which the token is no longer used.
     until: Time,
 }
 
-/// RFC 6749, section 5.1; of an error, section 5.2.
+/// The answer of a token endpoint: RFC 6749, section 5.1, and section 5.2 for an error.
 #[derive(Deserialize)]
 struct Answer {
     access_token: Option<String>,
@@ -165,7 +166,7 @@ impl OpenedCredential {
         Arc::new(Self { own, url, token: tokio::sync::Mutex::default(), fetches: AtomicU64::new(0) })
     }
 
-    /// Puts a header credential on a request, in place of anything of that name.
+    /// Puts a header credential onto a request, in place of any header of that name.
     pub fn show(&self, request: &mut Request<Full<Bytes>>) -> Result<(), RpcError> {
         let UpstreamCredential::Header { name } = &self.own.credential else { return Ok(()) };
         let name = HeaderName::try_from(name.as_str()).map_err(|_| unusable(&"no header's name"))?;
@@ -180,7 +181,8 @@ impl Credentials {
         Self { directory, clock, opened: Mutex::default() }
     }
 
-    /// How an application authenticates at this URL: from memory, unless something of it has changed since.
+    /// The credential for an application at this URL; from memory, unless something about the application has changed
+    /// since.
     pub async fn of(
         &self,
         application: ApplicationNumber,
@@ -195,8 +197,8 @@ impl Credentials {
         let own =
             self.directory.upstream_secret(application, &text).await.map_err(|error| unusable(&error))?;
         let Some(own) = own else { return Ok(None) };
-        // Anything may have changed about the application, and others may have looked at the same time: what is the same is
-        // one, with one token.
+        // Something else about the application may have changed, and other requests may have looked at the same time:
+        // an equal credential stays the one that is in memory, with its one token.
         let mut all = self.opened.lock();
         let same =
             all.get(&application).filter(|(_, opened)| opened.own == own && opened.url == *url).cloned();
@@ -205,7 +207,7 @@ impl Credentials {
         Ok(Some(opened))
     }
 
-    /// The token to authenticate with; another one than `refused`.
+    /// A token to authenticate with, other than the one that was `refused`.
     pub async fn token(
         &self,
         opened: &OpenedCredential,
@@ -234,7 +236,7 @@ impl Credentials {
     }
 }
 
-/// Fetches a token, with how long it lives if that is said. What goes wrong is in the log, without anything secret.
+/// Fetches a token, and how long it lives if the answer says so. The log says what went wrong, without anything secret.
 async fn fetch(
     own: &UpstreamSecret,
     clients: &HttpClients,
@@ -272,7 +274,7 @@ fn token_request(
     scope: Option<&str>,
     resource: Option<&str>,
 ) -> Option<Request<Full<Bytes>>> {
-    // RFC 6749 2.3.1: both are form-encoded inside Basic.
+    // Id and secret are form-encoded inside Basic (RFC 6749, section 2.3.1).
     let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
     let pair = STANDARD.encode(format!("{}:{}", encoded(client_id), encoded(secret)));
     let mut form = form_urlencoded::Serializer::new(String::new());
@@ -291,7 +293,7 @@ fn token_request(
     Some(request)
 }
 
-/// A header's value that no log shows.
+/// A header value that is shown in no log.
 fn secret_value(text: &str) -> Option<HeaderValue> {
     let mut value = HeaderValue::from_str(text).ok()?;
     value.set_sensitive(true);
