@@ -1,7 +1,8 @@
-//! The clock's errands: a table of jobs, each idempotent, none overlapping itself. Only cron expressions: this
-//! scheduler's interval jobs stop for good after a stall (https://github.com/mvniekerk/tokio-cron-scheduler/issues/113).
-//! And it goes by the time of day: after a step back it would wait until that has come round again. So it is watched by
-//! the monotonic clock, and begun anew. `docs/decisions/0020-time-does-not-go-back.md` says why.
+//! The scheduler: a table of jobs, each idempotent, none overlapping itself. It uses cron expressions only, because the
+//! library's interval jobs stop for good after a stall (https://github.com/mvniekerk/tokio-cron-scheduler/issues/113).
+//! The library goes by the time of day: after the clock was set back it would begin nothing until that time has come
+//! round again. So a task watches it by the monotonic clock, and begins it anew.
+//! `docs/decisions/0020-time-does-not-go-back.md` says why.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -26,14 +27,14 @@ use crate::meter;
 use crate::sessions::{JobStatus, Sessions};
 use crate::tasks::vital;
 
-/// How often the scheduler is looked after, and how long it may begin no job: several are due every second.
+/// How often the library is watched, and how long it may begin no job: several jobs are due every second.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 const LONGEST_SILENCE: Duration = Duration::from_secs(10);
 
-/// What a job says it did.
+/// The work of a job, and what it says that it did.
 type JobFuture = Pin<Box<dyn Future<Output = Result<String, Error>> + Send>>;
 
-/// A row of the table: name, cron expression (with seconds), how often that is, and what to do.
+/// A job: its name, its cron expression (with seconds), how often that is, and its work.
 struct JobSpec {
     name: &'static str,
     cron: &'static str,
@@ -41,7 +42,7 @@ struct JobSpec {
     run: fn(JobContext) -> JobFuture,
 }
 
-/// What jobs work with.
+/// All that jobs work with.
 #[derive(Clone)]
 struct JobContext {
     sessions: Arc<Sessions>,
@@ -50,7 +51,7 @@ struct JobContext {
     journals: Journals,
     keep_activity: TimeDelta,
     keep_lines: TimeDelta,
-    /// As many bytes of them at most.
+    /// The most bytes of log lines and recordings that are kept.
     keep_lines_bytes: Option<u64>,
 }
 
@@ -141,7 +142,8 @@ const JOBS: &[JobSpec] = &[
     },
 ];
 
-/// Announce expiries, end what is stale or has reached its lifetime. Looks first whether the clock jumped.
+/// Announces expiries, and ends sessions that are stale or have reached their lifetime. It looks first whether the
+/// clock jumped.
 async fn deadlines(context: JobContext) -> Result<String, Error> {
     if let Some(jump) = context.sessions.check_clock() {
         tracing::warn!(
@@ -153,46 +155,46 @@ async fn deadlines(context: JobContext) -> Result<String, Error> {
     Ok(format!("{} expiries announced, {} sessions ended", maintenance.expired, maintenance.ended))
 }
 
-/// Wake the revocation worker, in case a wake-up was dropped.
+/// Wakes the revocation worker, in case a wake-up was dropped.
 async fn revocations(context: JobContext) -> Result<String, Error> {
     context.sessions.wake_revocations();
     Ok(format!("{} unfinished", context.sessions.unfinished_revocations()))
 }
 
-/// Begin the scheduled revocations that are due.
+/// Begins the scheduled revocations that are due.
 async fn schedules(context: JobContext) -> Result<String, Error> {
     Ok(format!("{} began", context.sessions.run_schedules().await?))
 }
 
-/// Record gateway traffic whose window has passed.
+/// Records gateway traffic whose window has passed.
 async fn traffic(context: JobContext) -> Result<String, Error> {
     Ok(format!("{} sessions recorded", context.sessions.flush_traffic(false).await))
 }
 
-/// Keep the write-ahead log from growing.
+/// Keeps the database's write-ahead log from growing.
 async fn checkpoint(context: JobContext) -> Result<String, Error> {
     Ok(format!("the write-ahead log had {} KiB", context.sessions.checkpoint().await? >> 10))
 }
 
-/// Write down when API keys were last used.
+/// Records when API keys were last used.
 async fn key_uses(context: JobContext) -> Result<String, Error> {
     Ok(format!("{} keys used", context.directory.write_key_uses().await?))
 }
 
-/// Forget deliveries of webhooks that have been over for long.
+/// Forgets deliveries of webhooks that have been over for long.
 async fn webhooks(context: JobContext) -> Result<String, Error> {
     context.directory.forget_deliveries().await?;
     Ok("old deliveries forgotten".to_owned())
 }
 
-/// Drop old activity bodies and long-expired tokens.
+/// Drops old activity bodies and tokens that expired long ago.
 async fn prune(context: JobContext) -> Result<String, Error> {
     context.sessions.forget_tokens().await?;
     let pruned = context.sessions.prune(context.keep_activity).await?;
     Ok(format!("{pruned} activity bodies dropped"))
 }
 
-/// Forget log lines and recordings that are old, or more than there is to be room for.
+/// Forgets log lines and recordings that are too old, or for which there is no room.
 async fn lines(context: JobContext) -> Result<String, Error> {
     if let Some(closed) = closed(&context.journals) {
         return Ok(closed);
@@ -206,7 +208,8 @@ async fn lines(context: JobContext) -> Result<String, Error> {
     Ok(format!("{forgotten} entries forgotten, the others need {used} MiB"))
 }
 
-/// Keep their write-ahead log from growing; beside the other file's, so that neither waits.
+/// Keeps the write-ahead log of the journals from growing. It is a job of its own, so that neither file waits for the
+/// other.
 async fn lines_checkpoint(context: JobContext) -> Result<String, Error> {
     if let Some(closed) = closed(&context.journals) {
         return Ok(closed);
@@ -214,31 +217,31 @@ async fn lines_checkpoint(context: JobContext) -> Result<String, Error> {
     Ok(format!("the write-ahead log had {} KiB", context.journals.checkpoint().await? >> 10))
 }
 
-/// What is said where lines are closed. That is no failure of these jobs: all else is ready.
+/// What a job reports where the journals are closed. That is no failure of the job: all else is ready.
 fn closed(journals: &Journals) -> Option<String> {
     journals.fault().map(|fault| format!("nothing is written any more: {fault}"))
 }
 
-/// Forget what requests came to that are not replayed any more.
+/// Forgets outcomes of requests that are not replayed any more.
 async fn outcomes(context: JobContext) -> Result<String, Error> {
     Ok(format!("{} pages of outcomes forgotten", context.sessions.forget_outcomes().await?))
 }
 
-/// The jobs, running.
+/// The running jobs.
 pub struct Jobs {
     stopping: CancellationToken,
     watch: JoinHandle<()>,
 }
 
 impl Jobs {
-    /// No job begins after this.
+    /// Stops the scheduler. No job begins after this.
     pub async fn stop(self) {
         self.stopping.cancel();
         self.watch.await.ok();
     }
 }
 
-/// What the scheduler runs, and when it last began something.
+/// What the scheduler runs, and when it last began a job.
 struct Runner {
     context: JobContext,
     status: Arc<JobStatus>,
@@ -246,7 +249,7 @@ struct Runner {
     began: Arc<Lock<Instant>>,
 }
 
-/// Starts the jobs; they write what they did on the board.
+/// Starts the jobs, which record what they did in the status.
 pub async fn start(
     sessions: Arc<Sessions>,
     directory: Arc<Directory>,
@@ -272,7 +275,7 @@ pub async fn start(
 }
 
 impl Runner {
-    /// A scheduler that goes by the time of day as it is now.
+    /// Begins a scheduler that goes by the time of day as it is now.
     async fn begin(&self) -> Result<JobScheduler, JobSchedulerError> {
         let scheduler = JobScheduler::new().await?;
         for (job, running) in JOBS.iter().zip(&self.running) {
@@ -282,7 +285,7 @@ impl Runner {
                 let (status, context, running) = (status.clone(), context.clone(), running.clone());
                 *began.lock() = Instant::now();
                 Box::pin(async move {
-                    // The last run is still going: this one is not needed.
+                    // The job's last run still goes on, so this run is not needed.
                     let Ok(_running) = running.try_lock() else { return };
                     let outcome = (job.run)(context.clone()).await;
                     if let Err(error) = &outcome {

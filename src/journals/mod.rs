@@ -1,14 +1,16 @@
-//! What sessions say beside their events: log lines, and recordings of terminals. They go to a second file with a writer
-//! of its own, so that no heartbeat waits behind them. `docs/decisions/0013-lines-in-blocks.md` says why in blocks.
+//! Journals: what sessions say beside their events, which is log lines and recordings of terminals. They go to a second
+//! file with a writer of its own, so that no heartbeat waits behind them. `docs/decisions/0013-lines-in-blocks.md` says
+//! why the file holds blocks.
 //!
 //! Promises to those who write:
 //! - An append is answered after the transaction that holds it was committed, whole or not at all. It survives the
 //!   process; a power cut may take the last seconds.
 //! - Positions count from 1 in each journal of a session, without gaps, also over restarts and after forgetting.
-//! - Times never fall along a journal. Entries of one append are sorted by time; one that is older than the last that was
-//!   filed before gets that one's time, and one that lies more than a day ahead of our clock gets ours: a client's clock
-//!   that is wrong would else hold all times after it. The answer says how many were moved so.
-//! - A file that is damaged closes this room, and nothing else; a failed flush ends the process, as in the first file.
+//! - Times never fall along a journal. Entries of one append are sorted by time. An entry that is older than the last
+//!   one filed before gets that one's time, and an entry that lies more than a day ahead of our clock gets ours:
+//!   otherwise one client's wrong clock would hold all later times at its own. The answer says how many entries were
+//!   moved so.
+//! - A damaged file closes this module, and nothing else; a failed flush ends the process, as in the first file.
 
 mod read;
 mod writer;
@@ -33,47 +35,47 @@ pub use sessiond_store::{Bounds, Forgotten};
 use read::Cursor;
 use writer::{Append, Task, WriteRequest};
 
-/// Units that may wait, and bytes in them; beyond either, callers are told to come back.
+/// How many requests may wait for the writer, and how many bytes in them; beyond either, callers are told to come back.
 const QUEUE: usize = 8_192;
 const QUEUE_BYTES: usize = 32 << 20;
-/// Bytes that one append may bring.
+/// The most bytes that one append may bring.
 pub const LARGEST_APPEND: usize = 4 << 20;
-/// What an entry counts for beside what it holds.
+/// How many bytes an entry counts for beside what it holds.
 const ENTRY_BYTES: usize = 64;
 
-/// What became of an append.
+/// What an append has come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Appended {
-    /// Positions of the first and the last of its entries.
+    /// The positions of the append's first and last entries.
     pub first: i64,
     pub last: i64,
-    /// Entries that were given another time, so that times do not fall.
+    /// How many entries were given another time, so that times do not fall.
     pub moved: usize,
 }
 
-/// The way to lines and recordings. Cheap to clone.
+/// The handle to all journals. It is cheap to clone.
 #[derive(Clone)]
 pub struct Journals {
     queue: mpsc::Sender<WriteRequest>,
-    /// Bytes that may still wait.
+    /// How many bytes may still wait for the writer.
     queue_space: Arc<Semaphore>,
-    /// None where the file could not be opened.
+    /// None if the file could not be opened.
     reader: Option<LinesReader>,
     state: Arc<State>,
 }
 
-/// What the handle and the writer know of each other.
+/// What the handle and the writer share.
 #[derive(Default)]
 struct State {
     /// Why nothing can be written any more.
     fault: OnceLock<String>,
-    /// Cancelled to end the writer, and when it has ended.
+    /// `stopped` is cancelled to end the writer, and `ended` when it has ended.
     stopped: CancellationToken,
     ended: CancellationToken,
 }
 
 impl State {
-    /// Closes the room. Whoever comes after that is told so.
+    /// Closes the journals: from now on callers are told that nothing can be written.
     fn close(&self, what: String) {
         if self.fault.set(what.clone()).is_ok() {
             tracing::error!(what, "log lines and recordings cannot be written any more; all else goes on");
@@ -82,7 +84,7 @@ impl State {
 }
 
 impl Journals {
-    /// Opens the file, making it as needed, and starts its one writer.
+    /// Opens the file, making it if needed, and starts its one writer.
     pub async fn open(url: &str, clock: Clock) -> Result<Self, StoreError> {
         let writer = LinesWriter::open(url).await?;
         Self::start(writer, LinesReader::open(url).await?, clock).await
@@ -109,7 +111,7 @@ impl Journals {
         Ok(Self { queue, queue_space: Arc::new(Semaphore::new(QUEUE_BYTES)), reader: Some(reader), state })
     }
 
-    /// Where the file cannot be used: everything is refused, and nobody else has to know.
+    /// Makes a handle for a file that cannot be used: it refuses everything, and all else goes on.
     pub fn closed(what: String) -> Self {
         let state = Arc::new(State::default());
         state.close(what);
@@ -117,7 +119,7 @@ impl Journals {
         Self { queue: mpsc::channel(1).0, queue_space: Arc::new(Semaphore::new(0)), reader: None, state }
     }
 
-    /// Why nothing can be written any more, if that is so.
+    /// Why nothing can be written any more; none while writing works.
     pub fn fault(&self) -> Option<&str> {
         self.state.fault.get().map(String::as_str)
     }
@@ -140,14 +142,14 @@ impl Journals {
         answer.await.map_err(|_| self.closed_error())?
     }
 
-    /// Entries of a session's journal, as asked for. A page has at most 4 MiB, and may therefore be shorter than its limit.
+    /// Reads a page of a session's journal. A page has at most 4 MiB, and may therefore be shorter than its limit.
     pub async fn page(&self, journal: Journal, session: SessionNumber, query: &Query) -> Result<Page, Error> {
         let walk = Cursor::begin(self.reader()?, journal, session, query).await?;
         Ok(walk.page(query.limit).await?)
     }
 
-    /// All entries of a session's journal that are asked for, whatever the limit, some at a time. Nothing is held in
-    /// between: what is forgotten meanwhile is left out, what is filed meanwhile comes along.
+    /// Reads all entries of a session's journal that match, whatever the limit, page by page. Nothing is held between
+    /// pages: entries that are forgotten meanwhile are left out, and entries that are filed meanwhile come along.
     pub fn download(
         &self,
         journal: Journal,
@@ -170,17 +172,17 @@ impl Journals {
         Ok(self.reader()?.bounds(journal, session).await?)
     }
 
-    /// Forgets what was recorded before, in small transactions.
+    /// Forgets what was recorded before a time, in small transactions.
     pub async fn forget(&self, before: Time) -> Result<Forgotten, Error> {
         self.forget_all(Forget::Before(before)).await
     }
 
-    /// Forgets all that a session said. Should it say more, its positions go on from where they were.
+    /// Forgets all that a session said. If the session says more, its positions go on from where they were.
     pub async fn forget_session(&self, session: SessionNumber) -> Result<Forgotten, Error> {
         self.forget_all(Forget::Session(session)).await
     }
 
-    /// Forgets the oldest, whoever said it, until the file needs no more than so many bytes.
+    /// Forgets the oldest entries of all sessions, until the file needs no more than so many bytes.
     pub async fn shrink_to(&self, bytes: u64) -> Result<Forgotten, Error> {
         self.forget_all(Forget::ShrinkTo(bytes)).await
     }
@@ -199,19 +201,19 @@ impl Journals {
         Ok(all)
     }
 
-    /// Bytes that the file needs for all that is in it.
+    /// How many bytes the file needs for all that is in it.
     pub async fn used_bytes(&self) -> Result<u64, Error> {
         Ok(self.reader()?.used_bytes().await?)
     }
 
-    /// Moves the write-ahead log into the file as far as readers allow, while others write; does nothing while it is
-    /// small. Returns its size in bytes.
+    /// Moves the write-ahead log into the file as far as readers allow, while others write, but only once the log is
+    /// large. Returns the log's size in bytes.
     pub async fn checkpoint(&self) -> Result<u64, Error> {
         let outcome = self.reader()?.checkpoint_if_large().await;
         outcome.inspect_err(|error| writer::report(&self.state, error)).map_err(Error::from)
     }
 
-    /// Writes what still waits, closes the file and returns when that is done.
+    /// Writes what still waits, closes the file, and returns when that is done.
     pub async fn stop(&self) {
         self.state.stopped.cancel();
         self.state.ended.cancelled().await;
@@ -235,7 +237,7 @@ impl Journals {
         if self.fault().is_some() { Err(self.closed_error()) } else { Ok(()) }
     }
 
-    /// What is said where the writer does not answer.
+    /// The error for a caller whom the writer does not answer.
     fn closed_error(&self) -> Error {
         match self.fault() {
             Some(what) => Error::Internal(format!("log lines and recordings are closed: {what}")),
@@ -244,7 +246,7 @@ impl Journals {
     }
 }
 
-/// What entries count for while they wait; an error if they cannot be filed.
+/// How many bytes entries count for while they wait; an error if they cannot be filed.
 fn weigh(journal: Journal, entries: &[Entry]) -> Result<usize, Error> {
     if entries.is_empty() {
         return Err(Error::field("entries", "entries has none; send at least one"));

@@ -1,30 +1,30 @@
-//! Reading a journal: where a question begins, and block by block from there.
+//! Reads a journal: finds the block where a query begins, and goes on block by block.
 
 use sessiond_core::ids::SessionNumber;
 use sessiond_core::journal::{Entry, Journal, Marks};
 use sessiond_store::block::Block;
 use sessiond_store::{LinesReader, StoreError, Stretch};
 
-/// Bytes of entries in a page, at most; one more entry may exceed them.
+/// How many bytes of entries a page may have; one more entry may exceed them.
 const PAGE_BYTES: usize = 4 << 20;
-/// Small blocks are read many in a statement: up to so many, or so many bytes of them.
+/// Small blocks are read several in one statement: up to so many of them, as long as they have less than so many bytes.
 const MANY_BLOCKS: usize = 64;
 const MANY_BYTES: usize = 16 << 10;
 
-/// What is asked of a journal.
+/// Which entries of a journal are asked for.
 #[derive(Debug, Clone)]
 pub struct Query {
-    /// Where to begin; at the beginning, or the end, if nowhere is said.
+    /// Where to begin; without it, at the beginning of the journal, or at its end if the newest come first.
     pub start: Option<Start>,
     /// Only entries of this time or later; microseconds since 1970, UTC.
     pub since: Option<i64>,
     /// Only entries before this time.
     pub until: Option<i64>,
-    /// Only entries with one of these levels, or codes of chunks.
+    /// Only log lines with one of these levels, or chunks of a recording with one of these codes.
     pub only: Marks,
-    /// Entries of a page, at most; no page has none.
+    /// The most entries of a page; a page may always have one.
     pub limit: usize,
-    /// The newest first.
+    /// Whether the newest entries come first.
     pub descending: bool,
 }
 
@@ -37,9 +37,9 @@ impl Default for Query {
 /// Where to begin reading, in the direction of reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
-    /// With this position.
+    /// Begin with this position.
     At(i64),
-    /// With the one after it; where the newest come first, with the one before it.
+    /// Begin with the position after this one or, where the newest come first, before it.
     Beyond(i64),
 }
 
@@ -50,28 +50,28 @@ pub struct Filed {
     pub entry: Entry,
 }
 
-/// Some entries.
+/// Some entries of a journal.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Page {
     pub entries: Vec<Filed>,
-    /// Where the next page begins, as a [`Start::At`]; where there is no more, where to look for it later.
+    /// Where the next page begins, as a [`Start::At`]; at the end of the journal, where to look for more later.
     pub next: i64,
     pub more: bool,
-    /// First and last positions of what belongs here and cannot be read any more.
+    /// First and last positions of damaged blocks, whose entries would belong here.
     pub damaged: Vec<(i64, i64)>,
 }
 
-/// Somebody's way through a journal.
+/// The state of one reading of a journal.
 pub(super) struct Cursor {
     reader: LinesReader,
-    /// What is still to be read.
+    /// The part that is still to be read.
     stretch: Stretch,
-    /// All of it.
+    /// The first and the last position of the whole reading.
     from: i64,
     to: i64,
     since: i64,
     until: i64,
-    /// How far the journal went when a walk began that passes over entries.
+    /// Where the journal ended when the reading began; kept for readings that leave entries out.
     end: Option<i64>,
     ended: bool,
 }
@@ -100,7 +100,7 @@ impl Cursor {
                 None => ended = true,
             }
         }
-        // Times never fall: what comes after the first block that reaches that far is all too late.
+        // Times never fall: everything behind the first block that reaches this time is too late.
         if let Some(until) = query.until
             && let Some((_, last)) = reader.block_at(journal, session, until).await?
         {
@@ -112,7 +112,7 @@ impl Cursor {
         Ok(Self { reader: reader.clone(), stretch, from, to, since, until, end, ended })
     }
 
-    /// The next blocks, one large one or many small ones.
+    /// Reads the next blocks: one large block, or several small ones.
     async fn step(&mut self) -> Result<Vec<Block>, StoreError> {
         if self.ended || self.stretch.from > self.stretch.to {
             return Ok(Vec::new());
@@ -130,7 +130,7 @@ impl Cursor {
         Ok(blocks)
     }
 
-    /// What of a block was asked for, in the direction of reading.
+    /// The entries of a block that match, in the direction of reading.
     fn matching(&self, block: &Block) -> Result<Vec<Filed>, StoreError> {
         let positions = block.first..;
         let entries = positions.zip(block.unpack()?).filter(|(position, entry)| {
@@ -146,7 +146,7 @@ impl Cursor {
         Ok(matching)
     }
 
-    /// Adds what of a block was asked for; what cannot be read is noted.
+    /// The entries of a block that match; a block that cannot be read is noted as damaged.
     fn read(&self, block: &Block, damaged: &mut Vec<(i64, i64)>) -> Result<Vec<Filed>, StoreError> {
         match self.matching(block) {
             Err(error @ StoreError::Damaged { .. }) => {
@@ -158,7 +158,7 @@ impl Cursor {
         }
     }
 
-    /// So many entries.
+    /// Reads one page of at most so many entries.
     pub(super) async fn page(mut self, limit: usize) -> Result<Page, StoreError> {
         let (limit, mut queue_space) = (limit.max(1), PAGE_BYTES);
         let mut page = Page::default();
@@ -181,7 +181,7 @@ impl Cursor {
         }
     }
 
-    /// What is in the next blocks; none at the end.
+    /// Reads the next blocks as a page; `None` at the end.
     pub(super) async fn next_page(&mut self) -> Result<Option<Page>, StoreError> {
         let blocks = self.step().await?;
         if blocks.is_empty() {
@@ -195,12 +195,12 @@ impl Cursor {
         Ok(Some(page))
     }
 
-    /// Where to go on.
+    /// The position where the next page begins.
     fn next(&self) -> i64 {
         if self.stretch.descending {
             return if self.ended { self.from - 1 } else { self.stretch.to };
         }
-        // What was passed over need not be looked at again.
+        // Entries that were left out need not be looked at again.
         let end = self.end.filter(|_| self.ended).unwrap_or(0).min(self.to);
         self.stretch.from.max(end.saturating_add(1))
     }

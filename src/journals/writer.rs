@@ -1,5 +1,5 @@
-//! The one writer of the second file. It takes what is waiting, files it, makes blocks of what belongs together, and
-//! writes them in one transaction.
+//! The one writer of the second file. It takes the requests that wait, files their entries, packs those of one journal
+//! into blocks, and writes the blocks in one transaction.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -16,39 +16,39 @@ use super::{Appended, State};
 use crate::clock::Clock;
 use crate::error::Error;
 
-/// Units, and bytes in them, that go into one transaction; the last of them may exceed the bytes.
+/// How many requests, and how many bytes in them, go into one transaction; the last request may exceed the bytes.
 const BATCH: usize = 1_024;
 const BATCH_BYTES: usize = 4 << 20;
-/// From so many bytes on, compressing is left to a thread that is there for such work.
+/// From so many bytes on, compressing is left to a thread for blocking work.
 const MUCH: usize = 32 << 10;
-/// Size of the write-ahead log above which the writer empties it between batches.
+/// The size of the write-ahead log above which the writer empties it between batches.
 const LARGE_WAL: u64 = 64 << 20;
-/// Journals of which is remembered how far they go, at most twice as many.
+/// For how many journals the writer remembers where they end; at most twice as many are in memory.
 const REMEMBERED: usize = 32_768;
-/// An entry's time may be so far ahead of our clock.
+/// How far an entry's time may be ahead of our clock.
 const AHEAD: TimeDelta = TimeDelta::days(1);
 
 type Reply<Answer> = oneshot::Sender<Result<Answer, Error>>;
 
-/// One unit of work.
+/// A request to the writer.
 pub(super) enum WriteRequest {
     Append(Append),
     Forget(Forget, Reply<Forgotten>),
     GiveBack(Reply<bool>),
 }
 
-/// Entries to file.
+/// Entries that are to be filed in one journal.
 pub(super) struct Append {
     pub journal: Journal,
     pub session: SessionNumber,
     pub entries: Vec<Entry>,
     pub weight: usize,
     pub reply: Reply<Appended>,
-    /// Given back when the unit is done.
+    /// The space in the queue that the request takes until it is done.
     pub queue_space: OwnedSemaphorePermit,
 }
 
-/// Whose journal, and which.
+/// A journal and the session that it belongs to.
 type Key = (Journal, SessionNumber);
 
 pub(super) struct Task {
@@ -56,7 +56,7 @@ pub(super) struct Task {
     reader: LinesReader,
     clock: Clock,
     last_recorded_at: Time,
-    /// Lent to whoever compresses.
+    /// The compressor; none while another thread works with it.
     packer: Option<Packer>,
     tails: Tails,
     state: Arc<State>,
@@ -74,7 +74,7 @@ impl Task {
         Ok(Self { writer, reader, clock, last_recorded_at, packer, tails: Tails::default(), state })
     }
 
-    /// Works until it is told to stop, and then until nothing waits.
+    /// Works until it is told to stop, and then until no request waits.
     pub(super) async fn run(mut self, mut waiting: mpsc::Receiver<WriteRequest>) {
         let state = self.state.clone();
         loop {
@@ -86,7 +86,7 @@ impl Task {
                 first = waiting.recv() => first,
             };
             let Some(first) = first else { break };
-            // Not a delay: whoever is ready to hand something in gets to do so before the batch is closed.
+            // This is no delay: every task that is ready to hand in a request gets to do so before the batch is closed.
             tokio::task::yield_now().await;
             self.process(first, &mut waiting).await;
             if self.writer.wal_bytes() > LARGE_WAL
@@ -95,14 +95,14 @@ impl Task {
                 report(&self.state, &error);
             }
         }
-        // Whoever closes last moves the write-ahead log into the file, and readers cannot.
+        // The connection that closes last moves the write-ahead log into the file, which a reader cannot do.
         self.reader.close().await;
         if let Err(error) = self.writer.close().await {
             tracing::error!(%error, "closing the file of log lines and recordings failed");
         }
     }
 
-    /// Takes what waits, as much as goes into one transaction: appends together, all else by itself.
+    /// Takes as many waiting requests as go into one transaction: appends together, any other request by itself.
     async fn process(&mut self, first: WriteRequest, waiting: &mut mpsc::Receiver<WriteRequest>) {
         let (mut appends, mut weight, mut next) = (Vec::new(), 0, Some(first));
         let other = loop {
@@ -147,12 +147,12 @@ impl Task {
             return self.refuse(filed.into_iter().map(|(reply, ..)| reply), &error);
         }
         for (reply, appended, _room) in filed {
-            // Whoever handed it in may have left; what was written stands.
+            // The caller may have left; what was written stands.
             reply.send(Ok(appended)).ok();
         }
     }
 
-    /// Where each of the journals stands.
+    /// Makes a draft for each journal, which begins where the journal ends.
     async fn drafts(&mut self, appends: &[Append]) -> Result<BTreeMap<Key, Draft>, StoreError> {
         if let Some(what) = self.state.fault.get() {
             return Err(StoreError::Corrupt(what.clone()));
@@ -173,7 +173,7 @@ impl Task {
         Ok(drafts)
     }
 
-    /// Writes what was filed, in one transaction, and remembers how far it goes.
+    /// Writes the drafts in one transaction, and remembers where the journals end now.
     async fn write(
         &mut self,
         drafts: BTreeMap<Key, Draft>,
@@ -192,7 +192,7 @@ impl Task {
         Ok(())
     }
 
-    /// Makes blocks. Where that is much work, not where others wait for their turn.
+    /// Packs entries into blocks. Much work is done where no other task waits for its turn.
     async fn pack(
         &mut self,
         runs: Vec<Run>,
@@ -220,7 +220,7 @@ impl Task {
 
     fn refuse(&mut self, replies: impl Iterator<Item = Reply<Appended>>, error: &StoreError) {
         report(&self.state, error);
-        // Whatever is in the file now, it is asked.
+        // It is unknown what the file holds now, so it is asked again.
         self.tails = Tails::default();
         for reply in replies {
             reply.send(Err(caller_error(error))).ok();
@@ -239,11 +239,12 @@ fn caller_error(error: &StoreError) -> Error {
     }
 }
 
-/// What an error means for others.
+/// Does what an error calls for: ends the process, closes the journals, or logs it.
 pub(super) fn report(state: &State, error: &StoreError) {
     match error {
         StoreError::Broken(what) => {
-            // Fail-stop: a disk that cannot flush this file will not flush the other one either, and there it matters.
+            // A disk that cannot flush this file will not flush the other one either, and there it matters: the process
+            // ends.
             tracing::error!(%what, "the file of log lines cannot be flushed; ending");
             crate::logs::end(74);
         }
@@ -254,7 +255,7 @@ pub(super) fn report(state: &State, error: &StoreError) {
 
 /// Entries on their way into one journal.
 struct Draft {
-    /// Position of the first of them.
+    /// The position of the first entry.
     first: i64,
     entries: Vec<Entry>,
     tail: Tail,
@@ -271,7 +272,7 @@ impl Draft {
         Self { first: tail.last.saturating_add(1), entries: Vec::new(), tail }
     }
 
-    /// Files what one append brings: in order of time, none before what is filed already.
+    /// Files the entries of one append, in order of time, none before what is filed already.
     fn file(&mut self, mut entries: Vec<Entry>, now: Time) -> Appended {
         let (now, latest) = (now.timestamp_micros(), (now + AHEAD).timestamp_micros());
         let mut moved = 0;
@@ -296,8 +297,8 @@ impl Draft {
     }
 }
 
-/// How far journals go, of those that were written to last: two generations, the older of which is let go when the
-/// younger has grown up.
+/// Where the journals end that were written to last. There are two generations: when the younger is full, it becomes
+/// the older one, and the former older one is dropped.
 #[derive(Default)]
 struct Tails {
     young: HashMap<Key, Tail>,

@@ -1,22 +1,22 @@
-//! What is said on the WebSocket of a terminal.
+//! The frames on the WebSocket of a terminal.
 //!
-//! Frames are JSON objects in text messages, told apart by `type`. A client that asks for it (`"mode":"binary"` in `auth`)
-//! sends and gets the terminal's bytes as binary messages instead of `input` and `output`; all else stays JSON. In text mode
-//! output that is not UTF-8 shows as U+FFFD, see [`super::text::Text`]; binary mode hands it on as it is.
+//! Frames are JSON objects in text messages, told apart by `type`. A client that asks for it (`"mode":"binary"` in
+//! `auth`) sends and gets the terminal's bytes as binary messages instead of `input` and `output`; all else stays JSON.
+//! In text mode output that is not UTF-8 shows as U+FFFD, see [`super::text::Text`]; binary mode hands it on as it is.
 
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 use sessiond_core::object::Object;
 
-/// The largest message a client may send: a paste of ten thousand long lines.
+/// The largest message that a client may send: a paste of ten thousand long lines.
 pub const LARGEST: usize = 1 << 20;
-/// The most columns and rows. No screen has as many; beyond it a size is a mistake that costs every program memory.
+/// The most columns and rows. No screen has as many; a larger size is a mistake that costs every program memory.
 pub const MOST: u16 = 1_000;
 /// The longest token that is looked at.
 const LONGEST_TOKEN: usize = 1_024;
 
-/// How the terminal's bytes travel.
+/// How the terminal's bytes are sent.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
@@ -33,10 +33,10 @@ pub struct Size {
 }
 
 impl Size {
-    /// Where nobody says how large it is.
+    /// The size of a terminal whose client names none.
     pub const USUAL: Self = Self { cols: 80, rows: 24 };
 
-    /// A size that a terminal can have.
+    /// Makes a size that a terminal can have.
     pub fn new(cols: i64, rows: i64) -> Result<Self, FrameError> {
         let within = |name: &'static str, value: i64| match u16::try_from(value) {
             Ok(value @ 1..=MOST) => Ok(value),
@@ -46,12 +46,12 @@ impl Size {
     }
 }
 
-/// What a client says.
+/// What a client sends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientFrame {
-    /// The first frame of a connection. `after` is how many bytes of output the client has had: it gets what follows. Who
-    /// does not say gets what is not known to have arrived, and a full-screen program draws its screen again; a page that
-    /// is empty says 0, and gets all that is still held.
+    /// The first frame of a connection. `after` is how many bytes of output the client has had, and it gets what
+    /// follows. A client that does not say it gets what is not known to have arrived, and a full-screen program draws
+    /// its screen again. A page that is empty says 0, and gets everything that is still held.
     Auth {
         token: String,
         mode: Mode,
@@ -61,12 +61,12 @@ pub enum ClientFrame {
     Resize(Size),
 }
 
-/// What a client is told.
+/// What a client is sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ServerFrame<'a> {
-    /// The answer to `auth`, and again to a viewer that could not keep up: output goes on after this many bytes. `lost` of
-    /// those that were asked for are no longer held.
+    /// The answer to `auth`, sent again to a viewer that could not keep up: output goes on after this many bytes.
+    /// `lost` of the bytes that were asked for are no longer held.
     Ready {
         position: u64,
         cols: u16,
@@ -97,7 +97,7 @@ fn is_zero(value: &u64) -> bool {
 
 impl ServerFrame<'_> {
     pub fn to_json(&self) -> String {
-        // Nothing in it can fail to be JSON.
+        // Serializing cannot fail: this is plain data.
         serde_json::to_string(self).unwrap_or_default()
     }
 }
@@ -115,12 +115,12 @@ impl FrameError {
         Self { code: "INVALID_FRAME", message: message.into() }
     }
 
-    /// A binary message of a client that did not ask for the binary mode.
+    /// A client sent a binary message without having asked for the binary mode.
     pub fn not_binary() -> Self {
         Self::invalid(r#"a binary message needs the binary mode: send "mode":"binary" in the auth frame"#)
     }
 
-    /// Input or a new size of one who may only watch.
+    /// A client that may only watch sent input or a new size.
     pub fn read_only() -> Self {
         Self {
             code: "READ_ONLY",
@@ -140,7 +140,7 @@ impl FrameError {
     }
 }
 
-/// Reads a text message. Fields that are not known are passed over.
+/// Reads a text message. Unknown fields are passed over.
 pub fn read(text: &str) -> Result<ClientFrame, FrameError> {
     if text.len() > LARGEST {
         return Err(FrameError::too_large());
@@ -177,7 +177,7 @@ pub fn read(text: &str) -> Result<ClientFrame, FrameError> {
     }
 }
 
-/// Looks at a binary message, which is input as it is.
+/// Checks a binary message, which is input as it is.
 pub fn read_binary(mode: Mode, bytes: &[u8]) -> Result<(), FrameError> {
     match mode {
         Mode::Text => Err(FrameError::not_binary()),

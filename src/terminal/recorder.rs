@@ -1,5 +1,5 @@
-//! What is kept of a terminal: its output, what was shown of its input, its sizes, and the command lines, in the session's
-//! recording. It never holds the shell up, save where the file takes less than shells print for very long.
+//! Records a terminal: its output, the input that was shown, its sizes, and the command lines, in the session's journal
+//! of recordings. It never holds the shell up, unless the file takes less for very long than the shell prints.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,10 +20,10 @@ use crate::sessions::Sessions;
 /// A batch is filed when it has so many bytes, or is so old.
 const BATCH: usize = 256 << 10;
 const AGE: Duration = Duration::from_millis(250);
-/// How often a batch is tried again that the file has no room for at the moment.
+/// How often a batch is tried again for which the file has no room at the moment.
 const AGAIN: Duration = Duration::from_millis(50);
 
-/// Records a terminal of this size until it has ended; the recording is whole when the task has.
+/// Records a terminal of this size until it ends. The recording is complete when the task is.
 pub fn start(
     terminal: Arc<Terminal>,
     events: mpsc::Receiver<TerminalEvent>,
@@ -37,7 +37,7 @@ pub fn start(
     tokio::spawn(task.run(events))
 }
 
-/// Events that may wait for the file.
+/// How many events may wait for the recorder.
 pub const WAITING: usize = 256;
 
 fn sized(at: i64, size: Size) -> Entry {
@@ -51,7 +51,7 @@ struct Task {
     recogniser: Recogniser,
     entries: Vec<Entry>,
     bytes: usize,
-    /// Somebody has typed since the session was last said to be alive.
+    /// Whether somebody has typed since the session was last said to be alive.
     typed: bool,
 }
 
@@ -88,7 +88,7 @@ impl Task {
         self.file().await;
     }
 
-    /// Whether something is to be filed or let go of after a while: a terminal at which nothing happens wakes nobody.
+    /// Whether something is to be filed or dropped after a while. A terminal at which nothing happens wakes nobody.
     fn waits(&self) -> bool {
         !self.entries.is_empty() || self.recogniser.holds() || self.typed
     }
@@ -139,7 +139,7 @@ impl Task {
         }
     }
 
-    /// Counts at once, where whoever ends the session finds it.
+    /// Counts at the Gate at once, so that the session's end finds the counts.
     fn count(&mut self, counts: Counts) {
         self.typed |= counts.bytes_in > 0 || counts.requests > 0;
         self.sessions.passed(self.terminal.session.number, counts);
@@ -152,7 +152,7 @@ impl Task {
         self.entries.push(entry);
     }
 
-    /// Files what there is, and says of the session that it is alive where somebody typed.
+    /// Files the batch, and says that the session is alive if somebody typed.
     async fn file(&mut self) {
         if std::mem::take(&mut self.typed) {
             self.sessions.observe(&self.terminal.caller, &self.terminal.session, Counts::default());
@@ -160,7 +160,7 @@ impl Task {
         self.bytes = 0;
         let mut entries = std::mem::take(&mut self.entries);
         while !entries.is_empty() {
-            // An append has a largest size; output comes in pieces that are much smaller.
+            // An append has a largest size; pieces of output are much smaller.
             let mut size = 0;
             let fits = entries.iter().take_while(|entry| {
                 size += entry.bytes().len() + 64;

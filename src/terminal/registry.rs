@@ -1,4 +1,5 @@
-//! All terminals there are: opened, found, ended. Each has a task that minds it to its end.
+//! The registry of all terminals: it opens them, finds them and ends them. A supervisor watches over each until its
+//! end.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -37,13 +38,14 @@ use crate::outbound::is_never;
 use crate::secret::{self, TokenKind};
 use crate::sessions::{NewSession, Sessions};
 
-/// The application that terminal sessions are of; its policy holds for them.
+/// The application of all terminal sessions, whose policy holds for them.
 pub const APPLICATION: &str = "terminals";
-/// Those who may come to watch one terminal.
+/// How many viewers' tokens one terminal may have.
 const WATCHERS: usize = 32;
-/// After the shell has ended, whoever types has so long to take the rest of its output, and the recorder to write it.
+/// How long, after the shell has ended, the writer may take to read the rest of its output, and the recorder to file
+/// it.
 const LAST_WORDS: Duration = Duration::from_secs(5);
-/// How often the minder looks whether something was typed.
+/// How often the supervisor looks whether something was typed.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// Why a terminal was not opened.
@@ -60,36 +62,36 @@ pub enum NotOpened {
 /// A terminal session that was opened.
 pub struct Opened {
     pub id: Uuid,
-    /// Opens its WebSocket, and nothing else; shown this once.
+    /// Opens the terminal's WebSocket, and nothing else. It is shown this once.
     pub token: String,
     pub expires_at: Time,
 }
 
-/// What a look at a machine found.
+/// What a test of a machine found.
 #[derive(Debug)]
 pub struct Tested {
     pub host_key: HostKey,
-    /// It is the one that was pinned already.
+    /// Whether the host showed the key that was pinned before.
     pub pinned: bool,
-    /// Milliseconds until it had let us in; none where nobody logged in.
+    /// How many milliseconds the login took; none if nobody logged in.
     pub took: Option<u64>,
 }
 
-/// Where a session comes from.
+/// What is known of the client that opens a session.
 #[derive(Debug, Default)]
 pub struct ClientDetails {
     pub ip: Option<String>,
     pub user_agent: Option<String>,
 }
 
-/// How a terminal ended, as those who are at it are told.
+/// The reason for a terminal's end, as its connections are told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndReason {
     pub reason: Reason,
     pub message: String,
 }
 
-/// What a token of a terminal is good for.
+/// What a terminal's token entitles to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     Writer,
@@ -99,22 +101,23 @@ pub enum Role {
 /// A shell with its session.
 pub struct Terminal {
     pub session: Session,
-    /// Whoever opened it: what is typed is that one's activity.
+    /// The caller who opened the terminal: typing counts as that caller's activity.
     pub caller: Caller,
     pub hub: Hub,
     /// When the hub began; microseconds since 1970.
     pub begun_us: i64,
     begun: Instant,
-    /// SHA-256 of the secrets of its tokens; those who watch with whoever let them.
+    /// The SHA-256 hashes of the tokens' secrets: the writer's, and each viewer's with the caller who asked for it.
     writer: [u8; 32],
     watchers: Mutex<Vec<([u8; 32], Caller)>>,
-    /// Why it ends: the first word stays.
+    /// The reason for the end; the first one stays.
     why: OnceLock<EndReason>,
-    /// Set once those who are there may be told that it is over: then it is on record, or whoever ended it has seen to that.
+    /// Set once connections may be told of the end: then it is on record, or whoever ended the session has seen to
+    /// that.
     told: watch::Sender<bool>,
-    /// Command lines that were entered so far; in the log they are counted a little later.
+    /// How many command lines were entered so far. The log counts them a little later.
     commands: AtomicU64,
-    /// A full-screen program has the screen.
+    /// Whether a full-screen program has the screen.
     full_screen: AtomicBool,
 }
 
@@ -124,7 +127,7 @@ impl Terminal {
         self.commands.load(Ordering::Relaxed)
     }
 
-    /// One more was.
+    /// Counts one more command line.
     pub(super) fn entered(&self) {
         self.commands.fetch_add(1, Ordering::Relaxed);
     }
@@ -138,7 +141,8 @@ impl Terminal {
         self.full_screen.store(full_screen, Ordering::Relaxed);
     }
 
-    /// What a token is good for, by the hash of its secret, and who asked for it: it ends with that one's credential.
+    /// The role of a token, by the hash of its secret, and the caller who asked for the token: the connection ends with
+    /// that caller's credential.
     pub fn role(&self, hash: &[u8; 32]) -> Option<(Role, Caller)> {
         if secret::same(&self.writer, hash) {
             return Some((Role::Writer, self.caller.clone()));
@@ -148,7 +152,7 @@ impl Terminal {
         watches.map(|(_, caller)| (Role::Watcher, caller.clone()))
     }
 
-    /// Lets whoever brings this secret watch; the oldest such right goes if there are many.
+    /// Lets the holder of this secret watch. If there are too many viewers' tokens, the oldest one goes.
     fn admit(&self, hash: [u8; 32], caller: &Caller) {
         let mut watchers = self.watchers.lock();
         if watchers.len() >= WATCHERS {
@@ -157,41 +161,41 @@ impl Terminal {
         watchers.push((hash, Caller { once: None, ..caller.clone() }));
     }
 
-    /// A time of the hub's, in microseconds since 1970.
+    /// A time of the hub in microseconds since 1970.
     pub fn when(&self, at: u64) -> i64 {
         self.begun_us.saturating_add_unsigned(at)
     }
 
-    /// Now, on the same scale.
+    /// The current time on the same scale.
     pub fn now_us(&self) -> i64 {
         self.when(u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX))
     }
 
-    /// How it ended, as soon as that may be told: what a client is told has happened already.
+    /// The reason for the end, as soon as it may be told: what a client is told has happened already.
     pub async fn told_over(&self) -> EndReason {
         let mut told = self.told.subscribe();
         timeout(2 * LAST_WORDS, told.wait_for(|told| *told)).await.ok();
         self.over()
     }
 
-    /// How it ends.
+    /// The reason for the end, whether or not it may be told yet.
     fn over(&self) -> EndReason {
         let unsaid = || EndReason { reason: Reason::Failed, message: "the terminal was closed".to_owned() };
         self.why.get().cloned().unwrap_or_else(unsaid)
     }
 
-    /// Settles why it ends, unless that is settled.
+    /// Settles the reason for the end, unless it is settled already.
     fn ends(&self, over: EndReason) {
         self.why.set(over).ok();
     }
 
-    /// Lets it be told.
+    /// Lets connections be told of the end.
     fn tell(&self) {
         self.told.send_replace(true);
     }
 }
 
-/// All terminals.
+/// The registry of all terminals.
 pub struct Terminals {
     sessions: Arc<Sessions>,
     directory: Arc<Directory>,
@@ -214,9 +218,9 @@ impl Terminals {
         Self { sessions, directory, journals, clock, config, open, supervisors }
     }
 
-    // ---- machines ----
+    // ---- Machines ----
 
-    /// Judges a host that is an address; a name is judged by its addresses, whenever somebody goes there.
+    /// Judges a host that is an address. A name is judged by its addresses at each connection.
     pub fn check_host(&self, organization: OrganizationNumber, host: &str) -> Result<(), Error> {
         match host.parse::<IpAddr>() {
             Ok(address) if !is_allowed(address, &self.config.allow_machine, organization) => {
@@ -231,7 +235,7 @@ impl Terminals {
         }
     }
 
-    /// Where a machine is and how it is logged into.
+    /// Where a machine is, and how to log in there.
     async fn target(&self, machine: &Machine) -> Result<ssh::Machine, NotOpened> {
         let credential = match self.directory.machine_secret(machine).await? {
             MachineSecret::Password { password } => Credential::Password(password),
@@ -244,8 +248,8 @@ impl Terminals {
         Ok(ssh::Machine { host, port: machine.port, user, credential, host_key })
     }
 
-    /// Looks at a machine: whether it can be reached, shows its key, and takes the credential. Without a pinned key nothing
-    /// secret is sent: only the key is told.
+    /// Tests a machine: whether it can be reached, shows its key, and takes the credential. Without a pinned key
+    /// nothing secret is sent, and the result is only the key.
     pub async fn test(&self, machine: &Machine) -> Result<Tested, NotOpened> {
         let target = self.target(machine).await?;
         let allow = &self.config.allow_machine;
@@ -260,9 +264,9 @@ impl Terminals {
         Ok(Tested { host_key, pinned: true, took: Some(took) })
     }
 
-    // ---- terminals ----
+    // ---- Terminals ----
 
-    /// Opens a shell on a machine, and a session for it: first the shell, so that no session is there that has none.
+    /// Opens a shell on a machine, and then a session for it: no session ever exists without its shell.
     pub async fn open(
         self: &Arc<Self>,
         caller: &Caller,
@@ -279,7 +283,7 @@ impl Terminals {
         let allows = |address| is_allowed(address, allow, machine.organization);
         let shell = ssh::connect(&target, &allows, size, Patience::default()).await?;
         let lifetime = TimeDelta::from_std(self.config.terminal_lifetime).unwrap_or(TimeDelta::MAX);
-        // No longer than the key that opens it.
+        // The session lives no longer than the credential that opens it.
         let lifetime = lifetime.min(caller.credential.expires_at - self.clock.now());
         let new = NewSession {
             application: Some(application.id),
@@ -331,7 +335,7 @@ impl Terminals {
         self.open.lock().get(&id).cloned()
     }
 
-    /// A token by which somebody may watch.
+    /// Makes a token by which its holder may watch.
     pub fn admit(&self, caller: &Caller, terminal: &Terminal) -> String {
         let token = secret::mint_for(caller.once.as_deref(), TokenKind::Terminal, terminal.session.id);
         terminal.admit(token.hash, caller);
@@ -356,23 +360,23 @@ impl Terminals {
     }
 }
 
-/// Whether a machine of an organization may have this address: what was allowed, and this machine where it is the
-/// organization's own.
+/// Whether a machine of an organization may have this address: those that a setting allows, and this machine if it is
+/// the organization's own.
 fn is_allowed(address: IpAddr, allow: &[IpNet], organization: OrganizationNumber) -> bool {
     let address = address.to_canonical();
     (organization.is_operators() && address.is_loopback())
         || (!is_never(address) && allow.iter().any(|network| network.contains(&address)))
 }
 
-/// Minds one terminal.
+/// Watches over one terminal until its end.
 struct Supervisor {
     terminals: Arc<Terminals>,
     terminal: Arc<Terminal>,
 }
 
 impl Supervisor {
-    /// What ended is first on record and then told: whoever has read the farewell finds the session ended, and may open the
-    /// next one.
+    /// Runs until the end, which is first recorded and then told: a client that has read the farewell finds the session
+    /// ended, and may open the next one.
     async fn run(self, recording: JoinHandle<()>) {
         let Self { terminals, terminal } = &self;
         terminal.ends(self.wait().await);
@@ -386,7 +390,7 @@ impl Supervisor {
         terminals.open.lock().remove(&terminal.session.id);
         terminal.tell();
         if by_itself {
-            // The rest of what it printed goes to whoever is there.
+            // The rest of the shell's output goes to the writer.
             timeout(LAST_WORDS, terminal.hub.deserted(Duration::ZERO)).await.ok();
         }
         terminal.hub.cut();
@@ -396,7 +400,7 @@ impl Supervisor {
     async fn wait(&self) -> EndReason {
         let Self { terminals, terminal } = self;
         let (config, hub) = (&terminals.config, &terminal.hub);
-        // Registered as under way, so that whoever cuts it off finds it; judged after that.
+        // The terminal is registered at the Gate before it is judged, so that whoever cuts it off finds it.
         let pass = match terminals.sessions.enter(&terminal.caller, &terminal.session) {
             Ok(pass) => pass,
             Err(error) => return EndReason { reason: Reason::Revoked, message: error.to_string() },
@@ -411,7 +415,8 @@ impl Supervisor {
                     let over = end_reason(ending);
                     terminal.ends(over.clone());
                     if let Ending::Session(_) = ending {
-                        // Told before the pass is given back, because whoever revokes waits for that; the end is on record.
+                        // Connections are told before the pass is given back, because a revocation waits for the pass.
+                        // The session's end is on record by now.
                         terminal.tell();
                     }
                     hub.cut();
@@ -434,7 +439,7 @@ impl Supervisor {
         }
     }
 
-    /// The end goes on record, unless whoever ended it has done that.
+    /// Records the end, unless whoever ended the session has done that.
     async fn record_end(&self, over: &EndReason) {
         let (sessions, terminal) = (&self.terminals.sessions, &self.terminal);
         let number = terminal.session.number;
@@ -449,7 +454,7 @@ impl Supervisor {
     }
 }
 
-/// How a terminal is over whose session or credential has ended.
+/// The reason for the end of a terminal whose session or credential has ended.
 pub fn end_reason(ending: Ending) -> EndReason {
     match ending {
         Ending::Session(reason) => EndReason { reason, message: format!("session disconnected: {reason}") },
@@ -460,7 +465,7 @@ pub fn end_reason(ending: Ending) -> EndReason {
     }
 }
 
-/// How a shell that ended by itself ended; one that was cut has been told why.
+/// The reason for the end of a shell that ended by itself; for one that was cut off the reason is known already.
 fn ended_as(end: &End, cut: &EndReason) -> EndReason {
     let over = |reason, message: String| EndReason { reason, message };
     match end {

@@ -1,4 +1,4 @@
-//! One attempt of the outbox: the event, from memory or the log, on its way to one receiver.
+//! One attempt to deliver an event, from memory or the log, to one receiver.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::envelope::{Envelope, envelope};
 use super::sender::DeliveryRequest;
 use crate::directory::SigningKeys;
 
-/// An attempt that came back.
+/// An attempt that has ended.
 pub struct FinishedAttempt {
     pub waiting: QueuedDelivery,
     pub attempted: Attempted,
@@ -42,7 +42,7 @@ pub async fn attempt(
     FinishedAttempt { waiting, attempted }
 }
 
-/// The event of a delivery that waited for long.
+/// Reads the event of a delivery from the log: one that waits for long is no longer in memory.
 async fn read(outbox: &Outbox, position: Position) -> Option<Envelope> {
     match outbox.live.outgoing_at(position).await {
         Ok(event) => event.map(|event| envelope(&event, &outbox.directory, &outbox.public_url)),

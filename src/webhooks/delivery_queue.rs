@@ -1,5 +1,5 @@
-//! What waits for one webhook, in memory. Of each stream only the earliest is ready, so that a later one waits until it
-//! was delivered or given up.
+//! The deliveries that wait for one webhook, in memory. Of each stream only the earliest delivery is ready: a later one
+//! waits until the earlier one was delivered or given up.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -13,14 +13,14 @@ use super::envelope::Envelope;
 use crate::directory::SigningKeys;
 use crate::meter;
 
-/// Attempts at one webhook under way at a time.
+/// How many attempts at one webhook may be under way at a time.
 const CONCURRENT_ATTEMPTS: usize = 8;
-/// What may wait in memory, and in the table; the rest waits in the log.
+/// How many deliveries of one webhook may wait in memory and in the table; further events wait in the log.
 const LONGEST: usize = 1_024;
-/// So many failures in a row, and it was the endpoint, not what it got.
+/// After so many failures in a row the endpoint is down: the failures are not about what it was sent.
 const DOWN: u32 = 5;
 
-/// A delivery, with its event where that is at hand.
+/// A delivery, with its event if that is in memory.
 #[derive(Debug, Clone)]
 pub struct QueuedDelivery {
     pub delivery: Delivery,
@@ -30,27 +30,28 @@ pub struct QueuedDelivery {
 pub struct DeliveryQueue {
     pub webhook: Webhook,
     pub keys: Option<Arc<SigningKeys>>,
-    /// Everything it wants up to here waits here, or is over.
+    /// The log position up to which every event that the webhook wants is in this queue, or delivered or given up.
     pub progress: Position,
-    /// As much of that as is kept.
+    /// The part of `progress` that is in the store.
     pub saved: Position,
     waiting: BTreeMap<Position, QueuedDelivery>,
     streams: HashMap<String, StreamQueue>,
-    /// The first of each stream that is not under way, by when it is due.
+    /// The first waiting delivery of each stream without an attempt under way, by when it is due.
     ready: BTreeSet<(Time, Position)>,
     under_way: usize,
-    /// Attempts that failed in a row: until one succeeds, there is one at a time, so that others are not kept waiting.
+    /// How many attempts have failed in a row. Until one succeeds there is one attempt at a time, so that other
+    /// webhooks are not kept waiting.
     failures: u32,
-    /// The endpoint asked to be left alone until then.
+    /// The endpoint asked not to be called before this time.
     retry_not_before: Option<Time>,
 }
 
-/// What waits of one stream.
+/// The deliveries of one stream.
 #[derive(Default)]
 struct StreamQueue {
     waiting: BTreeSet<Position>,
     under_way: Option<Position>,
-    /// What is under way was asked for again meanwhile: whatever comes of it, it is sent once more.
+    /// Set when the delivery under way is to be sent once more, whatever comes of the attempt.
     again: bool,
     ready: Option<(Time, Position)>,
 }
@@ -75,7 +76,7 @@ impl DeliveryQueue {
         self.webhook.disabled.is_none() && self.keys.is_some()
     }
 
-    /// Whether it takes more from the log.
+    /// Whether the queue takes more events from the log.
     pub fn takes_more(&self) -> bool {
         self.open() && self.waiting.len() < LONGEST
     }
@@ -88,7 +89,7 @@ impl DeliveryQueue {
         self.waiting.get(&position)
     }
 
-    /// Adds a delivery, or replaces what is known of it.
+    /// Adds a delivery, or replaces the one with the same position.
     pub fn add(&mut self, waiting: QueuedDelivery) {
         let (position, stream) = (waiting.delivery.position, waiting.delivery.stream.clone());
         let queue = self.streams.entry(stream.clone()).or_default();
@@ -98,7 +99,7 @@ impl DeliveryQueue {
         self.offer(&stream);
     }
 
-    /// Makes the first of a stream ready, unless one of it is under way.
+    /// Makes the first delivery of a stream ready, unless an attempt for the stream is under way.
     fn offer(&mut self, stream: &str) {
         let Some(queue) = self.streams.get_mut(stream) else { return };
         if let Some(before) = queue.ready.take() {
@@ -116,7 +117,7 @@ impl DeliveryQueue {
         }
     }
 
-    /// When there is something to send, if it is not at once.
+    /// When the next delivery is due; none if there is none, or if no further attempt may begin.
     pub fn due(&self) -> Option<Time> {
         let (due, _) =
             self.ready.first().filter(|_| self.open() && self.under_way < self.concurrent_attempts())?;
@@ -127,7 +128,7 @@ impl DeliveryQueue {
         if self.failures > 0 { 1 } else { CONCURRENT_ATTEMPTS }
     }
 
-    /// The next one to send now. It counts as under way until it is [`Self::came_back`].
+    /// Takes the next delivery that is due. It counts as under way until [`Self::attempt_finished`].
     pub fn take(&mut self, now: Time) -> Option<QueuedDelivery> {
         self.due().filter(|due| *due <= now)?;
         let (_, position) = self.ready.pop_first()?;
@@ -139,7 +140,7 @@ impl DeliveryQueue {
         Some(taken)
     }
 
-    /// Takes back what was under way, with what came of it. Returns how the delivery stands now.
+    /// Takes a delivery back after an attempt, with its outcome. Returns the delivery as it stands now.
     pub fn attempt_finished(
         &mut self,
         mut came: QueuedDelivery,
@@ -174,7 +175,7 @@ impl DeliveryQueue {
         } else if over {
             self.waiting.remove(&position);
         } else {
-            // It waits for long now; the log has it.
+            // The delivery will wait for long, and the log has its event.
             came.envelope = None;
             self.waiting.insert(position, came);
         }
@@ -185,14 +186,14 @@ impl DeliveryQueue {
         stands
     }
 
-    /// It was enabled again: everything is due now. Returns what changed.
+    /// Makes everything due after the webhook was enabled again. Returns the deliveries that changed.
     pub fn resume(&mut self, now: Time) -> Vec<Delivery> {
         (self.failures, self.retry_not_before) = (0, None);
         self.make_all_due(now);
         self.waiting.values().map(|waiting| waiting.delivery.clone()).collect()
     }
 
-    /// The endpoint is there again: nothing waits any longer because it was not.
+    /// Makes everything due: the endpoint is there again, and nothing needs to wait for it any longer.
     fn make_all_due(&mut self, now: Time) {
         for waiting in self.waiting.values_mut() {
             waiting.delivery.next_at = waiting.delivery.next_at.map(|at| at.min(now));

@@ -1,4 +1,4 @@
-//! An event as it goes out: CloudEvents 1.0 in JSON (https://github.com/cloudevents/spec), the same for every webhook.
+//! An event as it is sent: CloudEvents 1.0 in JSON (https://github.com/cloudevents/spec), the same for every webhook.
 
 use bytes::Bytes;
 use chrono::SecondsFormat;
@@ -13,7 +13,7 @@ use crate::directory::Directory;
 use crate::live::Outgoing;
 
 pub const MEDIA_TYPE: &str = "application/cloudevents+json";
-/// The most that Standard Webhooks lets a body have.
+/// The largest body that Standard Webhooks allows.
 const LARGEST: usize = 20_000;
 
 #[derive(Serialize)]
@@ -26,7 +26,7 @@ struct CloudEvent<'a> {
     subject: Option<Uuid>,
     time: String,
     datacontenttype: &'static str,
-    /// The position, as texts sort.
+    /// The event's log position, padded so that it sorts as text.
     #[serde(skip_serializing_if = "Option::is_none")]
     sequence: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -37,20 +37,21 @@ struct CloudEvent<'a> {
     data: Option<Box<RawValue>>,
 }
 
-/// An event as it is posted, with what names it: by that a receiver tells duplicates.
+/// The body that is posted, and the id by which a receiver recognises duplicates.
 #[derive(Debug, Clone)]
 pub struct Envelope {
     pub id: String,
     pub body: Bytes,
 }
 
-/// What names an event wherever and however often it is delivered. Its position alone would name another event in another
-/// installation, and in this one after it was restored; its hash is of its stream's whole story.
+/// The id of an event, the same wherever and however often the event is delivered. Its position alone would also name
+/// another event in another installation, and in this one after a backup was restored; its hash covers its stream's
+/// whole history.
 pub fn id(position: Position, hash: &[u8; 32]) -> String {
     format!("evt_{:020}_{}", position.0, hex::encode(&hash[..8]))
 }
 
-/// An event for its deliveries.
+/// Makes the envelope of an event.
 pub fn envelope(event: &Outgoing, directory: &Directory, public_url: &str) -> Envelope {
     let id = id(event.frame.position, &event.hash);
     Envelope { body: body(event, &id, directory, public_url), id }
@@ -79,12 +80,12 @@ fn body(event: &Outgoing, id: &str, directory: &Directory, public_url: &str) -> 
     if whole.len() <= LARGEST {
         return whole;
     }
-    // Whoever wants the rest finds it by the sequence.
+    // The body would be too large with its data; a receiver can read the event by its sequence.
     envelope.data = None;
     json(&envelope)
 }
 
-/// The body of a delivery that only shows that deliveries arrive.
+/// The body of a test delivery, which only shows that deliveries arrive.
 pub fn test_body(id: &str, webhook: &Webhook, directory: &Directory, public_url: &str, now: Time) -> Bytes {
     let application = webhook.application.map(|number| directory.application_id(number));
     json(&CloudEvent {
@@ -110,7 +111,7 @@ fn source(public_url: &str, organization: Uuid, application: Option<Uuid>) -> St
     }
 }
 
-/// `disconnected` of a session is `dev.sessiond.session.disconnected.v1`.
+/// The type of a CloudEvent: `disconnected` of a session is `dev.sessiond.session.disconnected.v1`.
 fn type_of(kind: StreamKind, name: &str) -> String {
     let word = kind.word();
     let verb = name.strip_prefix(word).and_then(|rest| rest.strip_prefix('_')).unwrap_or(name);
@@ -121,7 +122,7 @@ fn iso(time: Time) -> String {
     time.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
-/// Plain data with string keys: serializing it cannot fail.
+/// Serializing cannot fail: this is plain data with string keys.
 fn json(envelope: &CloudEvent<'_>) -> Bytes {
     serde_json::to_vec(envelope).unwrap_or_default().into()
 }

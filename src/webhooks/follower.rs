@@ -1,5 +1,5 @@
-//! The task behind the outbox. Memory runs ahead of what is kept: what is not kept when the process dies is read from
-//! the log again, so that nothing is lost, and only what was under way may arrive twice.
+//! The task behind the outbox. Memory runs ahead of the store. What is not saved when the process dies is read from the
+//! log again, so that nothing is lost, and only attempts that were under way may arrive twice.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::pin::Pin;
@@ -24,20 +24,20 @@ use crate::error::Error;
 use crate::live::Outgoing;
 use crate::secret;
 
-/// Attempts under way at a time, at all webhooks together.
+/// How many attempts may be under way at a time, for all webhooks together.
 const CONCURRENT_ATTEMPTS: usize = 32;
-/// Events read at a time.
+/// How many events are read at a time.
 const PAGE: i64 = 200;
-/// With so much not kept yet, nothing more is taken or sent.
+/// With so many deliveries not saved yet, no more events are taken from the log, and with twice as many none are sent.
 const MOST_UNSAVED: usize = 1_000;
 /// How often the clock is looked at while something waits for it.
 const LOOK: Duration = Duration::from_millis(250);
-/// Progress alone, of which nothing came, is kept this seldom: it saves reading, nothing else.
+/// How seldom progress is saved that brought no delivery: saving it only spares reading the same events again.
 const SAVE_PROGRESS: TimeDelta = TimeDelta::seconds(10);
-/// After being told to stop, attempts have this long to come back.
+/// How long attempts may still take after a stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(3);
 
-/// Rows on their way into the store, with how far the webhooks are served once they are there.
+/// A write to the store that is under way: deliveries, and the progress of webhooks that holds once they are written.
 struct Saving {
     rows: BTreeMap<(Uuid, Position), Delivery>,
     progress: Vec<(Uuid, Position)>,
@@ -47,20 +47,20 @@ struct Saving {
 pub struct Follower {
     outbox: Arc<Outbox>,
     queues: BTreeMap<Uuid, DeliveryQueue>,
-    /// Where the last event of any webhook was when they were looked at.
+    /// The log position of the last change to any webhook, when the webhooks were last looked at.
     changed_at: Position,
     under_way: JoinSet<FinishedAttempt>,
-    /// What is not kept yet, as it stands now.
+    /// The deliveries that have changed since they were saved.
     unsaved: BTreeMap<(Uuid, Position), Delivery>,
     saving: Option<Saving>,
     progress_saved_at: Time,
     to_disable: BTreeMap<Uuid, Because>,
-    /// Whose turn it is.
+    /// Counts rounds, so that another webhook begins in each.
     turn: usize,
 }
 
 impl Follower {
-    /// Begins where the last one was.
+    /// Loads the queues as the store has them.
     pub async fn load(outbox: Arc<Outbox>) -> Result<Self, Error> {
         let now = outbox.clock.now();
         let mut follower = Self {
@@ -88,7 +88,7 @@ impl Follower {
         Ok(follower)
     }
 
-    /// Delivers until it is told to stop, or something breaks and it has to be loaded again.
+    /// Delivers until it is told to stop, or until something breaks and the queues have to be loaded again.
     pub async fn run(mut self, inbox: &mut mpsc::Receiver<Resend>, stopping: &CancellationToken) {
         let mut tip = self.outbox.live.tip();
         while !stopping.is_cancelled() {
@@ -107,7 +107,7 @@ impl Follower {
                 changed = tip.changed() => if changed.is_err() { break },
                 Some(came) = self.under_way.join_next(), if !self.under_way.is_empty() => match came {
                     Ok(came) => self.attempt_finished(came),
-                    // A bug; what it was about is loaded again.
+                    // An attempt that panics is a bug; its delivery is loaded again.
                     Err(_) => break,
                 },
                 outcome = saved(&mut self.saving), if self.saving.is_some() => self.was_saved(outcome).await,
@@ -121,7 +121,7 @@ impl Follower {
         self.finish().await;
     }
 
-    /// Everything that can be done without waiting for others. Returns whether there is more at once.
+    /// Does everything that can be done without waiting for others. Returns whether more can be done at once.
     async fn advance(&mut self, tip: Tip) -> Result<bool, Error> {
         self.refresh().await?;
         let more = self.read_log(tip).await?;
@@ -131,7 +131,7 @@ impl Follower {
         Ok(more)
     }
 
-    /// Looks at the webhooks again if any of them changed.
+    /// Looks at the webhooks again if any of them has changed.
     async fn refresh(&mut self) -> Result<(), Error> {
         let directory = self.outbox.directory.clone();
         let changed_at = directory.webhooks_changed_at();
@@ -168,8 +168,8 @@ impl Follower {
         Ok(())
     }
 
-    /// Reads what comes next in the log and gives a delivery to every webhook that wants it. Returns whether there is
-    /// more to read at once.
+    /// Reads the next events of the log and queues a delivery for every webhook that wants one. Returns whether there
+    /// is more to read at once.
     async fn read_log(&mut self, tip: Tip) -> Result<bool, Error> {
         if self.unsaved.len() >= MOST_UNSAVED {
             return Ok(false);
@@ -198,7 +198,7 @@ impl Follower {
         Ok(self.queues.values().any(|queue| queue.takes_more() && queue.progress < tip.position))
     }
 
-    /// Gives an event to the webhooks that want it.
+    /// Queues an event for the webhooks that want it.
     fn enqueue(&mut self, event: &Outgoing) {
         let (position, now) = (event.frame.position, self.outbox.clock.now());
         let mut posted = None;
@@ -206,7 +206,7 @@ impl Follower {
         {
             queue.progress = position;
             let webhook = &queue.webhook;
-            // What happens to a webhook is not told to itself: telling it would be the next thing that happens to it.
+            // A webhook is not told what happens to itself: each telling would be the next thing that happens to it.
             let own = event.stream.kind == StreamKind::Webhook && event.stream.number == webhook.number;
             if own
                 || webhook.organization != event.organization
@@ -223,7 +223,7 @@ impl Follower {
         }
     }
 
-    /// Starts what is due, one of each webhook in turn.
+    /// Starts attempts for deliveries that are due, one of each webhook in turn.
     fn start(&mut self) {
         let now = self.outbox.clock.now();
         let is_due = |queue: &&DeliveryQueue| queue.due().is_some_and(|due| due <= now);
@@ -247,7 +247,7 @@ impl Follower {
         let now = self.outbox.clock.now();
         waiting.delivery.attempted(&attempted, now, secret::jitter());
         let id = waiting.delivery.webhook;
-        // Deleted meanwhile.
+        // The webhook was deleted meanwhile.
         let Some(queue) = self.queues.get_mut(&id) else { return };
         let because = match waiting.delivery.delivery_status() {
             _ if attempted.gone() => Some(Because::Gone),
@@ -255,7 +255,7 @@ impl Follower {
             _ => None,
         };
         if let Some(because) = because {
-            // At once, not only when it is on record.
+            // The queue stops at once, and not only when the end is on record.
             queue.webhook.disabled.get_or_insert(because);
             self.to_disable.entry(id).or_insert(because);
         }
@@ -263,7 +263,7 @@ impl Follower {
         self.unsaved.insert((id, stands.position), stands);
     }
 
-    /// Puts on record which webhooks cannot be served. What cannot be recorded now is tried again.
+    /// Records that webhooks are disabled whose endpoints cannot be served. What cannot be recorded now is tried again.
     async fn disable(&mut self) {
         for (id, because) in std::mem::take(&mut self.to_disable) {
             let Some(queue) = self.queues.get(&id) else { continue };
@@ -279,8 +279,8 @@ impl Follower {
         }
     }
 
-    /// Begins to keep what is not kept yet, unless the last of it is still on its way. Always all of it: progress may
-    /// only be kept with everything up to it.
+    /// Begins to save all that is not saved yet, unless a write is still under way. It must be all, because progress
+    /// may be saved only with every delivery up to it.
     fn save(&mut self) {
         if self.saving.is_some() {
             return;
@@ -329,7 +329,7 @@ impl Follower {
         }
     }
 
-    /// Makes a delivery due again, on record before it is answered.
+    /// Makes a delivery due again, and saves that before it answers.
     async fn resend(&mut self, resend: Resend) {
         let Resend { webhook, position, reply } = resend;
         reply.send(self.requeue(webhook, position).await).ok();
@@ -359,13 +359,13 @@ impl Follower {
         Ok(delivery)
     }
 
-    /// Whether something waits for a moment to come, and nothing else would wake us then.
+    /// Whether something waits for a certain time, so that only the clock can wake the task.
     fn waits_for_the_clock(&self) -> bool {
         !self.to_disable.is_empty()
             || self.queues.values().any(|queue| queue.due().is_some() || queue.saved != queue.progress)
     }
 
-    /// Lets what is under way come back, and keeps everything.
+    /// Waits for the attempts under way, and saves everything.
     async fn finish(mut self) {
         let farewell = tokio::time::sleep(STOP_PATIENCE);
         tokio::pin!(farewell);
@@ -393,7 +393,7 @@ impl Follower {
     }
 }
 
-/// Waits for what is on its way into the store.
+/// Waits for the write that is under way.
 async fn saved(saving: &mut Option<Saving>) -> Result<(), Error> {
     match saving {
         Some(saving) => saving.outcome.as_mut().await,

@@ -1,6 +1,7 @@
-//! Webhooks out: an outbox by log position. One task reads what each commit added, gives every webhook that wants an
-//! event a delivery, sends it until it is taken or given up, and keeps how it stands. At least once, in order for each
-//! stream (so for each session), different streams and webhooks side by side.
+//! Webhooks out: an outbox by log position. One task reads the events that each commit added, queues a delivery for
+//! every webhook that wants one, sends it until it is taken or given up, and keeps its state. Deliveries are made at
+//! least once, in order for each stream (and so for each session), and at the same time for different streams and
+//! webhooks.
 
 mod attempt;
 mod delivery_queue;
@@ -27,33 +28,33 @@ use crate::error::Error;
 use crate::live::Live;
 use crate::secret;
 
-/// Tests under way at a time.
+/// How many tests may be under way at a time.
 const TESTS: usize = 8;
-/// Before everything begins again after it could not be read.
+/// The pause before everything is loaded again after it could not be read.
 const AGAIN: Duration = Duration::from_millis(500);
 
-/// The outbox.
+/// The handle to the outbox.
 pub struct Outbox {
     directory: Arc<Directory>,
     live: Arc<Live>,
     clock: Clock,
-    /// The base of our URLs, for those who do not ask.
+    /// The base of our URLs, for receivers, who have not asked us by any URL.
     pub public_url: Arc<str>,
     sender: Sender,
     resends: mpsc::Sender<Resend>,
-    /// Here and not in the task, so that it survives a broken one.
+    /// The receiving end is here and not in the task, so that it survives a task that breaks.
     inbox: Mutex<mpsc::Receiver<Resend>>,
     tests: Semaphore,
 }
 
-/// Somebody wants a delivery sent again.
+/// A request to send a delivery again.
 struct Resend {
     webhook: Uuid,
     position: Position,
     reply: oneshot::Sender<Result<Delivery, Error>>,
 }
 
-/// What came of a test.
+/// What a test has come to.
 pub struct Tested {
     pub id: String,
     pub status: Option<u16>,
@@ -79,7 +80,7 @@ impl Outbox {
         self.sender.rules().check("url", url).map(Into::into)
     }
 
-    /// The task: delivers until it is told to stop.
+    /// The task of the outbox: delivers until it is told to stop.
     pub async fn run(self: Arc<Self>, stopping: CancellationToken) {
         let mut inbox = self.inbox.lock().await;
         while !stopping.is_cancelled() {
@@ -102,13 +103,13 @@ impl Outbox {
         answer.await.map_err(|_| Error::Busy)?
     }
 
-    /// The `webhook-id` of an event's deliveries; none where there is no such event.
+    /// The `webhook-id` of an event's deliveries; none if there is no such event.
     pub async fn id_of(&self, position: Position) -> Result<Option<String>, Error> {
         let event = self.live.outgoing_at(position).await?;
         Ok(event.map(|event| envelope::id(position, &event.hash)))
     }
 
-    /// Sends something that means nothing, now and once, also to a webhook that is disabled.
+    /// Sends a test delivery, now and once, also to a webhook that is disabled.
     pub async fn test(&self, webhook: &Webhook) -> Result<Tested, Error> {
         let _permit = self.tests.try_acquire().map_err(|_| Error::Busy)?;
         let keys = self.directory.signing_keys(webhook.id).await?.ok_or(Error::NotFound("Webhook"))?;

@@ -1,8 +1,8 @@
-//! Which command lines were entered at a terminal, and which input may be recorded.
+//! Recognises which command lines were entered at a terminal, and which input may be recorded.
 //!
-//! A command is read off the screen: what stands behind the prompt when a line is entered, because only the screen shows
-//! what completion, history and editing made of the keys. What the keys say is compared with it. What this sees and what it
-//! cannot see is in `docs/decisions/0016-reading-commands-off-the-screen.md`.
+//! A command is read off the screen, from behind the prompt, when a line is entered: only the screen shows what
+//! completion, history and editing made of the keys. It is then compared with the keys.
+//! `docs/decisions/0016-reading-commands-off-the-screen.md` says what can be recognised so, and what cannot.
 
 mod bulk;
 mod keys;
@@ -23,17 +23,18 @@ pub use typed::HOLD;
 
 /// The longest text that a shell may hand to the terminal in one sequence.
 const LONGEST_SEQUENCE: usize = 4_096;
-/// A terminal on which nothing is printed for so long waits for whoever types; microseconds.
+/// If nothing is printed for so long, the terminal waits for its user; microseconds.
 const QUIET: u64 = 1_000_000;
 /// How many of the lines that were typed ahead are compared with the screen, from either end.
 const COMPARED: usize = 128;
 
-/// What was recognised. Times are those of the calls, in microseconds.
+/// Something that was recognised. Times are those of the calls, in microseconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Recognised {
     /// A command line was entered.
     Command { at: u64, text: String },
-    /// Input that was shown and may be recorded. It may be older than what came before it, by [`HOLD`] at most.
+    /// Input was shown on the screen and may be recorded. It may be older than what came before it, by [`HOLD`] at
+    /// most.
     Input { at: u64, bytes: Vec<u8> },
 }
 
@@ -46,7 +47,8 @@ impl Recognised {
     }
 }
 
-/// Follows one terminal. Its memory is bounded whatever it is fed, and it does not matter how output is cut into pieces.
+/// Recognises the commands of one terminal. Its memory is bounded whatever it is fed, and it does not matter in which
+/// pieces output comes.
 pub struct Recogniser {
     output: Parser<LONGEST_SEQUENCE>,
     text: Text,
@@ -60,7 +62,7 @@ impl Recogniser {
         Self { output, text, keys, reader: CommandReader::new(size) }
     }
 
-    /// Somebody typed. To be told before the machine is: its echo must not be known first.
+    /// Takes what was typed. It must be called before the machine gets the input, so that the echo never comes first.
     pub fn typed(&mut self, at: u64, bytes: &[u8]) {
         self.reader.passes(at);
         for byte in bytes {
@@ -71,11 +73,11 @@ impl Recogniser {
         }
     }
 
-    /// The machine printed.
+    /// Takes what the machine printed.
     pub fn printed(&mut self, at: u64, bytes: &[u8]) {
         self.reader.passes(at);
         self.reader.printed_at = at;
-        // Whole characters only: the parser may lose one that it gets in two pieces.
+        // The parser gets whole characters only: it may lose a character that comes in two pieces.
         let text = self.text.push(bytes);
         let mut rest = text.as_bytes();
         if self.reader.is_idle()
@@ -83,7 +85,7 @@ impl Recogniser {
         {
             self.reader.drawn = false;
             self.output.advance(&mut self.reader, &rest[..first]);
-            // If it was drawn, it was text, and so is all that follows it.
+            // If a character was drawn, the output was text, and so is all that follows.
             rest = &rest[if self.reader.drawn { last } else { first }..];
         }
         self.output.advance(&mut self.reader, rest);
@@ -94,12 +96,12 @@ impl Recogniser {
         self.reader.screen.is_alternate()
     }
 
-    /// The terminal has a new size.
+    /// Takes the terminal's new size.
     pub fn resized(&mut self, size: Size) {
         self.reader.screen.resize(size);
     }
 
-    /// Time passes without anything else: input that was held too long is let go of.
+    /// Takes the time when nothing else happens: input that was held too long is dropped.
     pub fn passes(&mut self, at: u64) {
         self.reader.passes(at);
     }
@@ -109,7 +111,7 @@ impl Recogniser {
         self.reader.typed.holds()
     }
 
-    /// About how many bytes it keeps.
+    /// About how many bytes of memory are in use.
     pub fn memory(&self) -> usize {
         let CommandReader { screen, typed, recognised, known_prompt, last_command, candidate, .. } =
             &self.reader;
@@ -118,19 +120,19 @@ impl Recogniser {
         screen.memory() + typed.memory() + texts + waiting + 2 * LONGEST_SEQUENCE
     }
 
-    /// What was recognised since the last call.
+    /// Takes everything that was recognised since the last call.
     pub fn take(&mut self) -> Vec<Recognised> {
         std::mem::take(&mut self.reader.recognised)
     }
 }
 
-/// What a shell says of where it is (OSC 133).
+/// The last mark of a shell that marks its prompts (OSC 133).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum PromptMark {
     None,
     /// A prompt begins.
     Prompt,
-    /// A prompt has ended here: what follows is typed.
+    /// A prompt has ended at this place, and input follows.
     Input(Place),
     /// A command runs.
     Running,
@@ -143,27 +145,27 @@ struct CommandReader {
     printed_at: u64,
     /// The last prompt behind which a command was entered.
     known_prompt: String,
-    /// It is the prompt of a line editor.
+    /// Whether `known_prompt` is the prompt of a line editor.
     known_from_editor: bool,
-    /// When the last command was seen.
+    /// When the last command was recognised.
     recognised_at: u64,
     mark: PromptMark,
-    /// The mark that comes next belongs to a prompt within a command.
+    /// Whether the mark that comes next belongs to a prompt within a command.
     secondary: bool,
-    /// Where prompts within a command end.
+    /// The places where prompts within a command end.
     prompt_ends: Vec<Place>,
-    /// What would be the command if its shell does not mark where it begins to run.
+    /// The text that would be the command if its shell does not mark where it begins to run.
     candidate: Option<String>,
-    /// How many lines it has.
+    /// How many lines the candidate has.
     lines: usize,
-    /// The shell marks where commands begin to run.
+    /// Whether the shell marks where commands begin to run.
     marks_running: bool,
-    /// The shell says itself which command it runs.
+    /// Whether the shell itself names the command that it runs.
     names_commands: bool,
     last_command: String,
     /// Set when a character is printed.
     drawn: bool,
-    /// A line editor has begun since the last key.
+    /// Whether a line editor has begun since the last key.
     prompted: bool,
     recognised: Vec<Recognised>,
 }
@@ -192,7 +194,7 @@ impl CommandReader {
         }
     }
 
-    /// Whether nothing that was typed is awaited on the screen.
+    /// Whether no typed line is awaited on the screen.
     fn is_idle(&self) -> bool {
         self.typed.is_empty() && self.screen.scrolls_freely() && !matches!(self.mark, PromptMark::Input(_))
     }
@@ -213,44 +215,44 @@ impl CommandReader {
         self.typed.key(at, key, bytes, &mut self.recognised);
     }
 
-    /// Whether a prompt has come since the line that is being typed began, and nothing of that line stands behind it: then a
-    /// program has eaten what was typed, key by key, without Enter, and often without an echo.
+    /// Whether a prompt has come since the line that is being typed began, while nothing of that line stands behind it.
+    /// Then a program has read what was typed, key by key, without Enter, and often without an echo.
     fn is_prompted_anew(&self) -> bool {
         let Some(line) = self.typed.open().filter(|_| !self.screen.is_alternate()) else { return false };
         let place = self.screen.cursor();
         let before = self.screen.before(place);
-        // A line that began while another was awaited may not have been shown yet: the end of it tells.
+        // A line that began while another was awaited may not have been shown yet; its end tells.
         let begun_here = line.start.as_ref().is_none_or(|start| start.place == place);
         if begun_here || before.trim().is_empty() || !self.screen.text(place, place.line).is_empty() {
             return false;
         }
         let typed = line.text.as_deref().filter(|text| !text.is_empty());
-        // As far as it stands on this line of the screen.
+        // The typed text is compared as far as it stands on this line of the screen.
         let is_shown = typed.is_some_and(|text| before.ends_with(text) || text.ends_with(&before));
         let is_known = before == self.known_prompt || (typed.is_some() && self.ends_known(&before));
         !is_shown && (is_known || (self.prompted && looks_like_prompt(&before)))
     }
 
-    /// Whether what stands there ends with the prompt that is known: a program has left something before it.
+    /// Whether this text ends with the known prompt, before which a program has left something.
     fn ends_known(&self, before: &str) -> bool {
         !self.known_prompt.trim().is_empty() && before.ends_with(&self.known_prompt)
     }
 
-    /// A new line is begun.
+    /// Begins a new line.
     fn begin(&mut self, at: u64) {
         let aside = self.screen.is_alternate();
         let place = self.screen.cursor();
         let prompt = self.screen.before(place);
         let waits = at.saturating_sub(self.printed_at) >= QUIET;
         if waits && !aside && (prompt == self.known_prompt || looks_like_prompt(&prompt)) {
-            // Whoever waits here has taken all that was typed ahead, as something else than commands.
+            // A prompt waits here, so something else than a shell has read the lines that were typed ahead.
             self.typed.drop_entered();
         }
         let start = (!aside && self.typed.is_settled()).then_some(LineStart { place, prompt });
         self.typed.begin(start, aside);
     }
 
-    /// A line feed on the main screen.
+    /// Handles a line feed on the main screen.
     fn line_feed(&mut self) {
         self.typed.broken();
         if !self.screen.is_bracketed() && self.typed.entered() {
@@ -258,7 +260,8 @@ impl CommandReader {
         }
     }
 
-    /// A line editor is done with a line, or with several that were entered one by one and belong together.
+    /// Handles the end of a line editor's work on a line, or on several lines that were entered one by one and belong
+    /// together.
     fn edited(&mut self) {
         if self.typed.entered() {
             let end = self.last_written();
@@ -270,8 +273,9 @@ impl CommandReader {
         }
     }
 
-    /// A block: lines that were typed and entered one after the other, and that stand below each other behind one prompt when
-    /// the line editor is done, indented as it likes (fish). Returns the index of the last of them, and what they say.
+    /// Finds a block: lines that were typed and entered one after the other, and that stand below each other behind one
+    /// prompt when the line editor is done, indented as it likes (fish). Returns the index of the last line, the text
+    /// and the prompt.
     fn as_block(&self, end: u64) -> Option<(usize, String, String)> {
         let (_, first) = self.typed.lines().next().filter(|(_, line)| !line.passed && !line.echoed)?;
         let LineStart { place, prompt } =
@@ -302,14 +306,14 @@ impl CommandReader {
         self.enter(entered, text);
     }
 
-    /// The line the cursor is on, or the one above if it has nothing yet.
+    /// The line of the screen that the cursor is on, or the one above if nothing is on it yet.
     fn last_written(&self) -> u64 {
         let Place { line, col } = self.screen.cursor();
         let blank = col == 0 && self.screen.text(Place { line, col: 0 }, line).is_empty();
         if blank && line > self.screen.oldest() { line - 1 } else { self.screen.end(line) }
     }
 
-    /// A line on the screen is finished, and at least one was entered: is it a command?
+    /// Decides whether a finished line of the screen is a command, after at least one line was entered.
     fn line_ends(&mut self, end: u64, edited: bool) {
         match self.mark {
             PromptMark::Input(_) if self.marks_running => {}
@@ -340,8 +344,8 @@ impl CommandReader {
         }
     }
 
-    /// What stands behind the known prompt is the end of what was typed: the shell has it, and what was typed before has been
-    /// eaten by a program, all of it before the prompt came.
+    /// Whether the text behind the known prompt is the end of a typed line. Then the shell got that end, and a program
+    /// has read what was typed before it, all of it before the prompt came.
     fn as_left(&self, shown: &Shown<'_>) -> Option<(usize, FinishedLine)> {
         let text = shown
             .line
@@ -362,9 +366,9 @@ impl CommandReader {
         ))
     }
 
-    /// Whether a line that the keyboard knows is what the screen shows.
+    /// Whether a finished line of the screen is what the keyboard says of a typed line.
     fn as_typed(&self, line: &TypedLine, shown: &Shown<'_>) -> Option<FinishedLine> {
-        // Something else may have been printed into it, and every key have been echoed nevertheless.
+        // Something else may have been printed into the line even though every key was echoed.
         let echoed = line.start.as_ref().filter(|_| line.was_echoed() && !line.passed);
         let whole = line.expected_with_eaten().and_then(|text| self.is_typed(line, text, None, shown));
         whole.or_else(|| self.is_typed(line, line.expected()?, echoed, shown))
@@ -390,7 +394,8 @@ impl CommandReader {
         (is_prompt && !prompt.trim().is_empty()).then_some(FinishedLine::Command { text, prompt })
     }
 
-    /// What the screen shows of a line that was edited with more than the keyboard tells, or that it may show otherwise.
+    /// Reads a command off the screen whose keys do not tell its text, or whose text the screen may show in another
+    /// form.
     fn as_shown(&self, line: &TypedLine, first: bool, end: u64) -> Option<FinishedLine> {
         if line.passed || line.text.as_ref().is_some_and(|text| text.is_ascii()) {
             return None;
@@ -403,7 +408,7 @@ impl CommandReader {
         if prompt.trim().is_empty() {
             return None;
         }
-        // A line editor may have drawn it again further down: below a list of completions, say.
+        // A line editor may have drawn the line again further down, below a list of completions for instance.
         let begin = (oldest..=end).rev().find(|&line| self.screen.before(Place { line, col }) == *prompt)?;
         let text = self.screen.text(Place { line: begin, col }, end).trim().to_owned();
         let is_command = !text.is_empty() && !is_mask(&text);
@@ -419,20 +424,20 @@ impl CommandReader {
         let ahead = self.typed.echoes(index).take(times.saturating_sub(1)).collect::<Vec<_>>();
         self.typed.drop_until(index + 1);
         ahead.into_iter().for_each(|line| self.enter(self.now, line));
-        // What a program has left before a prompt is no part of it.
+        // Text that a program has left before a prompt is no part of the prompt.
         if times == 0 && !(restarted && self.ends_known(&prompt)) {
             self.known_prompt = prompt;
         }
         self.enter(entered, text);
     }
 
-    /// A line is finished that no typed line explains.
+    /// Handles a finished line that no typed line explains.
     fn unexplained(&mut self, shown: &str, edited: bool) {
         if self.typed.drop_empty() {
             return;
         }
-        // A shell without a line editor takes what was typed ahead without showing it again: its prompt is followed by
-        // what the command prints.
+        // A shell without a line editor does not show again what was typed ahead: what the command prints follows right
+        // behind the prompt.
         let times = if edited || self.known_from_editor { 0 } else { times(shown, &self.known_prompt) };
         let ahead = self.typed.take_echoes(times);
         if ahead.is_empty() {
@@ -455,7 +460,7 @@ enum FinishedLine {
         text: String,
         prompt: String,
     },
-    /// A line that was shown without a prompt.
+    /// The line was shown without a prompt.
     Echo,
 }
 
@@ -480,7 +485,7 @@ impl Perform for CommandReader {
         let was_edited = self.screen.is_bracketed() && !self.screen.is_alternate();
         let was_bracketed = self.screen.is_bracketed();
         self.screen.control(params, intermediates, action);
-        // A line editor is there.
+        // Bracketed pastes mean that a line editor is at work.
         self.prompted |= self.screen.is_bracketed() && !was_bracketed;
         if was_edited && !self.screen.is_bracketed() {
             self.edited();

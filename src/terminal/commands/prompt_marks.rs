@@ -1,12 +1,13 @@
-//! Shells that mark their prompts (OSC 133): A before a prompt, B behind it, C where a command begins to run, D when it is
-//! done. Such a shell says exactly what is a command; between C and D others may ask for lines, and are read by guessing.
+//! Reads commands of shells that mark their prompts (OSC 133): A before a prompt, B behind it, C where a command begins
+//! to run, D when it is done. Such a shell says exactly what a command is. Between C and D other programs may ask for
+//! lines, and those are read as without marks.
 
 use super::prompt::Shown;
 use super::typed::Typed;
 use super::{CommandReader, Place, PromptMark, Recognised};
 
 impl CommandReader {
-    /// A mark, with its options.
+    /// Handles a mark with its options.
     pub(super) fn marked_by(&mut self, params: &[&[u8]]) {
         let secondary = params.iter().any(|param| matches!(*param, b"k=s" | b"k=c"));
         match params.first().and_then(|param| param.first()) {
@@ -32,14 +33,14 @@ impl CommandReader {
         self.prompt_ends.truncate(super::COMPARED);
     }
 
-    /// A shell that marks prompts only has gone on to the next one.
+    /// Enters the candidate, because a shell that marks only its prompts has gone on to the next one.
     fn settle(&mut self) {
         if let (PromptMark::Input(from), Some(text)) = (self.mark, self.candidate.take()) {
             self.run(text.split('\n').map(str::to_owned).collect(), Some(from));
         }
     }
 
-    /// A line ends behind a prompt. It may be the command, or a further line of it.
+    /// Handles the end of a line behind a prompt. It may be the command, or a further line of it.
     pub(super) fn goes_on(&mut self, from: Place, end: u64) {
         let shown = Shown::new(&self.screen, end).line;
         let typed = self.typed.lines().nth(self.lines).and_then(|(_, line)| line.expected());
@@ -54,7 +55,7 @@ impl CommandReader {
         let name = params.iter().find_map(|param| param.strip_prefix(b"cmdline_url="));
         if let Some(name) = name {
             let text = percent_decoded(name);
-            // Before its first such mark it was read like any other shell.
+            // Before its first such mark the shell was read like any other, so its command may be known already.
             if std::mem::replace(&mut self.names_commands, true)
                 || mark != PromptMark::Prompt
                 || text.trim() != self.last_command
@@ -95,7 +96,7 @@ impl CommandReader {
     }
 }
 
-/// Finds the typed line that a line of a command was, and lets go of it and those before.
+/// Finds the typed line that became this line of a command, and drops it and those before it.
 fn show(typed: &mut Typed, shown: &str, whole: &str, from: Option<Place>, recognised: &mut Vec<Recognised>) {
     let found = typed.lines().find_map(|(index, line)| {
         let is_it = match line.expected() {
@@ -113,7 +114,7 @@ fn show(typed: &mut Typed, shown: &str, whole: &str, from: Option<Place>, recogn
     }
 }
 
-/// What `%41` and the like stand for.
+/// Decodes `%41` and the like.
 fn percent_decoded(text: &[u8]) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;

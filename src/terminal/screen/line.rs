@@ -1,16 +1,16 @@
 //! One line of a screen.
 
-/// Combining marks that are kept in one line.
+/// How many combining characters one line keeps.
 const MOST_COMBINING: usize = 256;
-/// The second half of a wide character.
+/// Stands for the second half of a wide character.
 pub const HALF: char = '\0';
 
 #[derive(Debug, Default, Clone)]
 pub struct Line {
     cells: Vec<char>,
-    /// Combining characters, by the column of what they combine with.
+    /// The combining characters, by the column of the character that they combine with.
     combining: Vec<(usize, char)>,
-    /// It goes on in the next line, because it was too long for one.
+    /// Whether the text goes on in the next line, because it was too long for this one.
     pub wrapped: bool,
 }
 
@@ -23,12 +23,12 @@ impl Line {
         self.cells.get(col) == Some(&c)
     }
 
-    /// Whether something stands in the last of so many columns.
+    /// Whether a character stands in the last of so many columns.
     pub fn fills(&self, cols: usize) -> bool {
         self.cells.len() >= cols && self.cells.last().is_some_and(|c| *c != ' ')
     }
 
-    /// About how many bytes it takes.
+    /// About how many bytes of memory the line takes.
     pub fn memory(&self) -> usize {
         64 + 4 * self.cells.capacity() + 16 * self.combining.capacity()
     }
@@ -37,7 +37,7 @@ impl Line {
         if self.cells.len() <= col {
             self.cells.resize(col + 1, ' ');
         }
-        // Half of a wide character is none.
+        // If one half of a wide character is overwritten, the other half goes too.
         if self.cells[col] == HALF && col > 0 {
             self.cells[col - 1] = ' ';
         }

@@ -1,4 +1,4 @@
-//! What a machine has sent and nobody has read yet: a bounded heap of bytes, and how it ended.
+//! What a machine has sent and nobody has read yet: a bounded amount of bytes, and how the shell ended.
 
 use std::sync::Arc;
 
@@ -12,21 +12,21 @@ use tokio::sync::Notify;
 use super::keys::Pin;
 use super::throttled_socket::ThrottledSocket;
 
-/// From here on nothing more is taken from the socket …
+/// From so many bytes on, nothing more is taken from the socket.
 const FULL: usize = 128 << 10;
-/// … until so little is left.
+/// Once so few bytes are left, the socket is read again.
 const ROOM: usize = 32 << 10;
-/// The most that is read at once.
+/// The most bytes that are read at once.
 const PIECE: usize = 32 << 10;
 
 /// How a shell ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
-    /// It exited, with this status.
+    /// The shell exited with this status.
     Exited(u32),
-    /// A signal ended it.
+    /// A signal ended the shell.
     Killed(String),
-    /// The machine closed it without saying why.
+    /// The machine closed the shell without saying why.
     Closed,
     /// The machine is no longer there.
     Lost(String),
@@ -48,12 +48,12 @@ pub struct Inbox {
 #[derive(Default)]
 struct State {
     output: BytesMut,
-    /// What the machine said of how the shell ended.
+    /// How the shell ended, as the machine says.
     status: Option<End>,
     end: Option<End>,
-    /// Answers to requests, in their order.
+    /// The answers to our requests, in their order.
     answers: std::collections::VecDeque<bool>,
-    /// How often the machine has said something before it let us in.
+    /// How many banners the machine has sent before the login.
     banners: u64,
     host_key: Option<PublicKey>,
 }
@@ -64,7 +64,7 @@ impl Inbox {
         Arc::new(Self { socket, state, changed })
     }
 
-    /// What comes next: all that is there, up to a bound.
+    /// The next output, everything that is there up to a bound; or the end.
     pub async fn next(&self) -> Heard {
         self.until(|state| {
             if !state.output.is_empty() {
@@ -80,7 +80,7 @@ impl Inbox {
         .await
     }
 
-    /// The answer to the oldest request; none if there will be none.
+    /// The answer to the oldest request; none if the connection ended before.
     pub async fn answer(&self) -> Option<bool> {
         self.until(|state| match state.answers.pop_front() {
             Some(answer) => Some(Some(answer)),
@@ -89,23 +89,23 @@ impl Inbox {
         .await
     }
 
-    /// The key the host has shown.
+    /// The key that the host has shown.
     pub fn host_key(&self) -> Option<PublicKey> {
         self.state.lock().host_key.clone()
     }
 
-    /// How often the machine has said something before it let us in.
+    /// How many banners the machine has sent before the login.
     pub fn banners(&self) -> u64 {
         self.state.lock().banners
     }
 
-    /// Ends it for a reason of ours.
+    /// Ends the connection for a reason of ours.
     pub fn lose(&self, why: &str) {
         self.end(End::Lost(why.to_owned()));
         self.socket.cut();
     }
 
-    /// Resolves once it has ended.
+    /// Resolves once the shell or the connection has ended.
     pub async fn over(&self) {
         self.until(|state| state.end.is_some().then_some(())).await;
     }
@@ -146,7 +146,7 @@ impl Inbox {
     }
 }
 
-/// What russh calls.
+/// The handler that russh calls.
 pub struct ClientHandler {
     pub inbox: Arc<Inbox>,
     pub pin: Option<Pin>,
@@ -164,7 +164,7 @@ impl Handler for ClientHandler {
 
     async fn auth_banner(&mut self, banner: &str, _: &mut Session) -> Result<(), Error> {
         self.inbox.note(|state| state.banners += 1);
-        // As ssh shows it: before anything else.
+        // A banner is shown before anything else, as ssh does.
         self.inbox.push(banner.replace("\r\n", "\n").replace('\n', "\r\n").as_bytes());
         Ok(())
     }
@@ -239,7 +239,8 @@ impl Handler for ClientHandler {
         }
     }
 
-    // A machine has nothing to open here. What is not accepted is rejected, and russh accepts where nothing is said.
+    // A machine may open no channel here. A channel that is not accepted must be rejected explicitly, because russh
+    // accepts where its handler says nothing.
 
     async fn server_channel_open_forwarded_tcpip(
         &mut self,

@@ -1,4 +1,4 @@
-//! Showing a machine who we are, in as many steps as it wants of those that need nothing of anybody.
+//! Logs in to a machine, in as many steps as it wants, as long as they need nothing from a person.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,16 +14,17 @@ use super::keys::private_key;
 use super::throttled_socket::ThrottledSocket;
 use super::{Connection, Credential, Machine, Patience};
 
-/// The stage, in words.
+/// The stage of opening a shell, in words.
 const STAGE: &str = "logging in";
-/// An answer that is understood is there as soon as its bytes are; one that is not is waited for no longer than this.
+/// How long a message may go unanswered that the library may not have understood: one that it understands, it answers
+/// as soon as it has all bytes.
 const UNDERSTOOD: Duration = Duration::from_secs(1);
-/// How often that is looked at.
+/// How often the received bytes are looked at.
 const LOOK: Duration = Duration::from_millis(100);
-/// Steps that a machine may want: the credential, and a further one of each of the two kinds that need no more.
+/// How many steps a machine may want: the credential, and one more of each of the two kinds that need no more.
 const STEPS: usize = 3;
 
-/// Shows the credential.
+/// Logs in with the machine's credential.
 pub(super) async fn log_in(
     mut connection: Connection,
     machine: &Machine,
@@ -32,7 +33,7 @@ pub(super) async fn log_in(
     let key = match &machine.credential {
         Credential::Key { pem, passphrase } => {
             let (pem, passphrase) = (pem.clone(), passphrase.clone());
-            // A passphrase is made expensive to try, and so to use.
+            // A passphrase is made expensive to try, and so expensive to use.
             let reading = tokio::task::spawn_blocking(move || private_key(&pem, passphrase.as_deref()));
             Some(reading.await.map_err(|error| SshError::Key { why: error.to_string() })??)
         }
@@ -62,10 +63,10 @@ pub(super) async fn log_in(
 enum LoggedIn {
     Yes,
     No(MethodSet),
-    /// That was right, and one of these is wanted beside it.
+    /// That step was right, and one of these is wanted too.
     Further(MethodSet),
     MoreAsked,
-    /// The password was right, and is to be changed.
+    /// The password was right, but has to be changed.
     ChangeAsked,
 }
 
@@ -85,7 +86,7 @@ struct Steps<'a> {
     handle: &'a mut Handle<ClientHandler>,
     machine: &'a Machine,
     key: Option<Arc<PrivateKey>>,
-    /// A question was answered with the password.
+    /// Whether a question was answered with the password.
     answered: bool,
     socket: Arc<ThrottledSocket>,
     inbox: Arc<Inbox>,
@@ -103,7 +104,7 @@ impl Steps<'_> {
         };
         for _ in 1..STEPS {
             let LoggedIn::Further(methods) = &outcome else { break };
-            // A round of questions that has none is how machines ask somebody else, at a telephone say.
+            // A machine asks somebody else, by telephone for instance, in a round that has no questions.
             outcome = match (&self.machine.credential, methods) {
                 (_, methods) if methods.contains(&MethodKind::KeyboardInteractive) => {
                     self.answered = true;
@@ -121,8 +122,8 @@ impl Steps<'_> {
         })
     }
 
-    /// A password, or the same as the answer to the one question of a host that takes it only so. Never both: each refusal
-    /// counts. Which of them a host takes is asked first, as ssh does.
+    /// Tries the password, or gives it as the answer to the one question of a host that takes it only so. It never
+    /// tries both, because each refusal counts. As ssh does, it first asks the host which of them it takes.
     async fn password(&mut self, password: &str) -> Result<LoggedIn, russh::Error> {
         let methods = match self.handle.authenticate_none(&self.machine.user).await?.into() {
             LoggedIn::No(methods) => methods,
@@ -138,8 +139,8 @@ impl Steps<'_> {
         self.questions(password, methods).await
     }
 
-    /// The password as it is. A machine that wants another one instead says so with a message (RFC 4252, 8) that the library
-    /// takes and does not tell: it has answered then, and no answer comes.
+    /// Sends the password as it is. A machine that wants another password says so with a message (RFC 4252, section 8)
+    /// that the library reads and does not report: then the machine has answered, and no answer comes.
     async fn shown(&mut self, password: &str) -> Result<LoggedIn, russh::Error> {
         let before = (self.socket.received(), self.inbox.banners());
         let (socket, inbox) = (self.socket.clone(), self.inbox.clone());
@@ -181,7 +182,7 @@ async fn not_understood(socket: Arc<ThrottledSocket>, inbox: Arc<Inbox>, before:
     }
     sleep(UNDERSTOOD).await;
     if inbox.banners() != before.1 {
-        // It speaks, and may yet answer.
+        // The machine sends banners, and may yet answer.
         std::future::pending::<()>().await;
     }
 }

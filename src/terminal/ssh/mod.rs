@@ -1,4 +1,4 @@
-//! The way to a machine: SSH, with the host's key checked, and one shell on a terminal.
+//! The connection to a machine: SSH, with the host's key checked, and one shell on a terminal.
 
 mod error;
 mod inbox;
@@ -26,18 +26,19 @@ pub use error::SshError;
 pub use inbox::{End, Heard};
 pub use keys::{HostKey, Pin, private_key};
 
-/// What the terminal is called on the machine.
+/// The terminal's type on the machine.
 pub const TERM: &str = "xterm-256color";
-/// How much a machine may send before it is asked to go on. What is under way when somebody presses ctrl-C is not more.
+/// How many bytes a machine may send before it is asked to go on. When somebody presses ctrl-C, no more than this is
+/// under way.
 const WINDOW: u32 = 256 << 10;
-/// How long it may take a machine to take our goodbye.
+/// How long a machine may take over our goodbye.
 const GOODBYE: Duration = Duration::from_millis(200);
 const OPENING: &str = "opening a shell";
-/// A machine that has left so many questions unanswered is gone.
+/// How many questions a machine may leave unanswered before it counts as gone.
 const UNANSWERED: u32 = 3;
 
-/// How keys are agreed on, the preferred first: what the library prefers, and what RFC 9142 has beside it that it leaves out.
-/// There are machines that know nothing else.
+/// The key exchanges, the preferred first: what the library prefers, and what RFC 9142 allows beside it. Some machines
+/// know nothing else.
 const EXCHANGES: &[kex::Name] = &[
     kex::MLKEM768X25519_SHA256,
     kex::CURVE25519,
@@ -54,7 +55,7 @@ const EXCHANGES: &[kex::Name] = &[
     kex::EXTENSION_SUPPORT_AS_CLIENT,
     kex::EXTENSION_OPENSSH_STRICT_KEX_AS_CLIENT,
 ];
-/// The same of what is encrypted with.
+/// The ciphers, the preferred first: what the library prefers, and what RFC 9142 allows beside it.
 const CIPHERS: &[cipher::Name] = &[
     cipher::CHACHA20_POLY1305,
     cipher::AES_256_GCM,
@@ -64,8 +65,8 @@ const CIPHERS: &[cipher::Name] = &[
     cipher::AES_128_CTR,
 ];
 
-/// How the terminal is on the machine (RFC 4254, 8; RFC 8160): as a terminal of today is that shows UTF-8. A machine that is
-/// told nothing takes its characters for bytes, so that Backspace leaves halves of them behind.
+/// The modes of the terminal on the machine (RFC 4254, section 8; RFC 8160): those of a present-day terminal that shows
+/// UTF-8. A machine that is not told takes characters for bytes, so that Backspace leaves halves of them behind.
 const MODES: &[(Pty, u32)] = &[
     (Pty::VINTR, 3),
     (Pty::VQUIT, 28),
@@ -102,18 +103,18 @@ const MODES: &[(Pty, u32)] = &[
     (Pty::TTY_OP_OSPEED, 38_400),
 ];
 
-/// Where to and as whom.
+/// Where to connect to, and as whom.
 #[derive(Clone)]
 pub struct Machine {
     pub host: String,
     pub port: u16,
     pub user: String,
     pub credential: Credential,
-    /// Without one, whatever key the host shows is taken, and told.
+    /// The pin for the host's key; without one any key is accepted, and reported.
     pub host_key: Option<Pin>,
 }
 
-/// Never shown: it has no `Debug`.
+/// The credential for a machine. It is secret, and so has no `Debug`.
 #[derive(Clone)]
 pub enum Credential {
     Password(String),
@@ -132,7 +133,7 @@ impl Credential {
 /// How long a machine may take.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
-    /// For being reached, and again for each of the steps after it.
+    /// The time for connecting, and again for each of the steps after it.
     pub answer: Duration,
     /// How often a silent machine is asked whether it is there.
     pub ask: Duration,
@@ -144,10 +145,10 @@ impl Default for Patience {
     }
 }
 
-/// Decides which addresses may be gone to.
+/// Decides which addresses may be connected to.
 pub type Allows<'a> = &'a (dyn Fn(IpAddr) -> bool + Send + Sync);
 
-/// A shell on a machine. Dropping it ends it.
+/// A shell on a machine. Dropping it ends the shell.
 pub struct Shell {
     connection: Connection,
     channel: ChannelWriteHalf<Msg>,
@@ -165,7 +166,7 @@ pub async fn connect(
     connection.shell(size, patience).await
 }
 
-/// Tries whether a machine can be reached, is the one it should be, and accepts the credential.
+/// Tests whether a machine can be reached, has the pinned key, and accepts the credential.
 pub async fn test(machine: &Machine, allows: Allows<'_>, patience: Patience) -> Result<HostKey, SshError> {
     let connection = reach(machine, allows, patience).await?;
     let connection = log_in(connection, machine, patience).await?;
@@ -173,7 +174,7 @@ pub async fn test(machine: &Machine, allows: Allows<'_>, patience: Patience) -> 
     Ok(connection.host_key.clone())
 }
 
-/// Asks a host for its key. Nothing is told to it, not even who asks.
+/// Asks a host for its key. The host learns nothing, not even who asks.
 pub async fn ask_host_key(
     machine: &Machine,
     allows: Allows<'_>,
@@ -184,7 +185,7 @@ pub async fn ask_host_key(
         .map(|connection| connection.host_key.clone())
 }
 
-/// A connection whose host is the one it should be. Dropping it ends it.
+/// A connection to the host with the pinned key. Dropping it ends the connection.
 struct Connection {
     handle: Handle<ClientHandler>,
     inbox: Arc<Inbox>,
@@ -192,7 +193,7 @@ struct Connection {
     socket: CutOnDrop,
 }
 
-/// Cuts the connection when nobody holds it any more: russh's own task would go on.
+/// Cuts the connection when it is dropped: russh's own task would go on otherwise.
 struct CutOnDrop(Arc<ThrottledSocket>);
 
 impl Drop for CutOnDrop {
@@ -233,7 +234,7 @@ async fn shake_hands(
             cipher: CIPHERS.into(),
             ..Preferred::DEFAULT
         },
-        // It asks, and the watch judges: what is not read behind the gate is no silence.
+        // The library asks, and our own task judges the silence: while reading is paused, silence means nothing.
         keepalive_interval: Some(patience.ask),
         keepalive_max: 0,
         ..client::Config::default()
@@ -255,7 +256,7 @@ async fn shake_hands(
     }
 }
 
-/// Looks the host up and connects to the first of its addresses that may be gone to and answers.
+/// Looks the host up, and connects to the first of its addresses that is allowed and answers.
 async fn dial(
     machine: &Machine,
     allows: Allows<'_>,
@@ -294,7 +295,7 @@ impl Connection {
         Ok(Shell { connection: self, channel })
     }
 
-    /// Says goodbye, if the machine takes a word soon.
+    /// Says goodbye, if the machine takes the message soon.
     async fn part(&self) {
         let goodbye = async {
             self.handle.disconnect(Disconnect::ByApplication, "", "").await.ok();
@@ -311,7 +312,7 @@ impl Connection {
             russh::Error::ChannelOpenFailure(reason) => refused(&format!("it opens no session ({reason:?})")),
             _ => SshError::Closed { stage: OPENING },
         })?;
-        // What comes goes to the inbox; nobody reads here.
+        // The handler gets what comes; nobody reads from this half.
         let (_, channel) = channel.split();
         let (cols, rows) = (size.cols.into(), size.rows.into());
         channel.request_pty(true, TERM, cols, rows, 0, 0, MODES).await.map_err(closed)?;
@@ -327,10 +328,10 @@ impl Connection {
     }
 }
 
-/// Ends a connection to a machine that does not answer any more.
+/// Ends the connection to a machine that does not answer any more.
 async fn watch(socket: Arc<ThrottledSocket>, inbox: Arc<Inbox>, ask: Duration) {
     while !socket.is_cut() {
-        // Whatever this holds is let go of as soon as it has ended: the socket is among it.
+        // The task holds the socket, and so must end as soon as the connection has.
         tokio::select! {
             biased;
             () = inbox.over() => return,
@@ -345,7 +346,7 @@ async fn watch(socket: Arc<ThrottledSocket>, inbox: Arc<Inbox>, ask: Duration) {
 }
 
 impl Shell {
-    /// The key the host has shown.
+    /// The key that the host has shown.
     pub fn host_key(&self) -> &HostKey {
         &self.connection.host_key
     }
@@ -355,9 +356,9 @@ impl Shell {
         self.connection.inbox.next().await
     }
 
-    /// Types. Waits while the machine takes no more. False if it is gone.
+    /// Types these bytes, and waits while the machine takes no more. Returns false if the machine is gone.
     pub async fn input(&self, bytes: Bytes) -> bool {
-        // Whoever waits for a window of one that is gone waits for ever.
+        // A machine that is gone never gives more window, so waiting for it alone would never end.
         tokio::select! {
             biased;
             () = self.connection.inbox.over() => false,
@@ -365,12 +366,12 @@ impl Shell {
         }
     }
 
-    /// Tells the machine the terminal's size. False if it is gone.
+    /// Tells the machine the terminal's size. Returns false if the machine is gone.
     pub async fn resize(&self, size: Size) -> bool {
         self.channel.window_change(size.cols.into(), size.rows.into(), 0, 0).await.is_ok()
     }
 
-    /// Ends it. The machine hangs up on whatever runs there.
+    /// Ends the shell. The machine hangs up on whatever runs there.
     pub async fn close(&self) {
         self.connection.part().await;
     }

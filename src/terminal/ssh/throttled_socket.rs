@@ -1,9 +1,9 @@
-//! The connection to a machine, with a gate in it.
+//! The socket to a machine, whose reading can be paused.
 //!
-//! russh grants the peer more of the SSH window as soon as data has come, whether or not anybody has read it, and when its
-//! bounded channel is full its whole loop waits: then no key reaches the shell either, not even ctrl-C. So the pressure is
-//! taken where the bytes come in. While nobody reads, nothing is taken from the socket: the peer's TCP window closes, its
-//! SSH window stays unused, and the loop goes on writing.
+//! russh grants the peer more of the SSH window as soon as data has come, whether or not anybody has read it. When its
+//! bounded channel is full its whole loop waits, and then no key reaches the shell either, not even ctrl-C. So the flow
+//! is controlled where the bytes come in: while nobody reads, nothing is taken from the socket. The peer's TCP window
+//! closes, its SSH window stays unused, and the loop goes on writing.
 
 use std::io;
 use std::pin::Pin;
@@ -17,17 +17,17 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// How long what was sent may stay unacknowledged by the peer's system.
+/// How long data may stay unacknowledged by the peer's system.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(60);
 
-/// One end of it; the other is the [`Wire`] that russh reads from.
+/// Our end of the socket; russh reads from its [`SocketStream`].
 pub struct ThrottledSocket {
     socket: TcpStream,
     state: Mutex<State>,
     begun: Instant,
-    /// When something last came, or the gate was opened; milliseconds since the beginning.
+    /// When data last came, or reading went on; milliseconds since the beginning.
     heard: AtomicU64,
-    /// Bytes that came.
+    /// How many bytes have come.
     received: AtomicU64,
 }
 
@@ -43,7 +43,7 @@ impl ThrottledSocket {
     pub fn new(socket: TcpStream) -> io::Result<Arc<Self>> {
         socket.set_nodelay(true)?;
         let options = SockRef::from(&socket);
-        // A machine that is gone is noticed by its silence where somebody reads, and by this where nobody does.
+        // A machine that is gone is noticed by its silence while somebody reads, and by these probes while nobody does.
         let probes = TcpKeepalive::new().with_time(UNACKNOWLEDGED / 2).with_interval(UNACKNOWLEDGED / 6);
         options.set_tcp_keepalive(&probes)?;
         options.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
@@ -51,7 +51,7 @@ impl ThrottledSocket {
         Ok(Arc::new(Self { socket, state, begun: Instant::now(), heard, received }))
     }
 
-    /// Opens or shuts the gate for what the machine sends.
+    /// Pauses reading what the machine sends, or goes on with it.
     pub fn set_paused(&self, paused: bool) {
         let mut state = self.state.lock();
         if std::mem::replace(&mut state.paused, paused) && !paused {
@@ -74,12 +74,12 @@ impl ThrottledSocket {
         self.state.lock().cut
     }
 
-    /// Whether the connection has failed behind a gate that is shut.
+    /// Whether the connection has failed while reading was paused.
     pub fn has_failed(&self) -> bool {
         self.socket.take_error().is_ok_and(|error| error.is_some())
     }
 
-    /// For how long the machine has been silent though somebody listened.
+    /// For how long the machine has been silent while reading was not paused.
     pub fn silence(&self) -> Duration {
         if self.state.lock().paused {
             return Duration::ZERO;
@@ -87,7 +87,7 @@ impl ThrottledSocket {
         self.begun.elapsed().saturating_sub(Duration::from_millis(self.heard.load(Ordering::Relaxed)))
     }
 
-    /// How many bytes came so far.
+    /// How many bytes have come so far.
     pub fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
     }
@@ -102,7 +102,7 @@ fn was_cut() -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionAborted, "the connection was ended here")
 }
 
-/// What russh reads from and writes to.
+/// The stream that russh reads from and writes to.
 pub struct SocketStream(pub Arc<ThrottledSocket>);
 
 impl AsyncRead for SocketStream {
@@ -117,7 +117,7 @@ impl AsyncRead for SocketStream {
             if state.cut {
                 return Poll::Ready(Err(was_cut()));
             }
-            // Whatever it waits for: being cut ends it.
+            // Whatever the reader waits for, cutting the connection wakes it.
             state.reader = Some(cx.waker().clone());
             if state.paused {
                 return Poll::Pending;
@@ -161,7 +161,7 @@ impl AsyncWrite for SocketStream {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Nothing is read after the last word: both ways are closed.
+        // Nothing is read after the last word, so both directions are closed.
         SockRef::from(&self.0.socket).shutdown(std::net::Shutdown::Both).ok();
         Poll::Ready(Ok(()))
     }
