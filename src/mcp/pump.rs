@@ -24,7 +24,7 @@ pub const HOLD: usize = 1 << 20;
 /// close it.
 pub const QUIET: Duration = Duration::from_secs(15);
 /// How long a standalone stream that nobody reads is kept for its client to come back.
-const STANDING: Duration = Duration::from_secs(60);
+const STANDALONE_KEPT: Duration = Duration::from_secs(60);
 /// How long a reader whose credential has ended waits for the stream's own last words.
 const FAREWELL: Duration = Duration::from_millis(50);
 
@@ -57,7 +57,7 @@ impl Pump {
     /// Moves events until the upstream is done, the session is over, or nobody wants them any more.
     pub async fn run(mut self) {
         let stream = self.stream.clone();
-        let patience = if stream.calls.is_empty() { STANDING } else { self.patience };
+        let patience = if stream.calls.is_empty() { STANDALONE_KEPT } else { self.patience };
         let stop = tokio::select! {
             biased;
             stop = self.in_flight.watch() => Some(stop),
@@ -136,10 +136,10 @@ impl Pump {
     /// can come back for the rest. The session's end must still reach events that are held, so this waits until they
     /// have been handed on.
     async fn close(&mut self) -> Option<StopReason> {
-        let standing = self.stream.calls.is_empty();
-        if !standing && self.in_flight.ids.is_empty() {
+        let standalone = self.stream.calls.is_empty();
+        if !standalone && self.in_flight.ids.is_empty() {
             self.stream.end(End::Done);
-        } else if !standing && self.stream.upstream_id().is_none() {
+        } else if !standalone && self.stream.upstream_id().is_none() {
             self.stream.finish(&self.in_flight.farewells(&RpcError::upstream_lost()));
         } else {
             self.stream.end(End::Paused);

@@ -55,7 +55,7 @@ const EXCHANGES: &[kex::Name] = &[
     kex::EXTENSION_SUPPORT_AS_CLIENT,
     kex::EXTENSION_OPENSSH_STRICT_KEX_AS_CLIENT,
 ];
-/// The ciphers, the preferred first: what the library prefers, and what RFC 9142 allows beside it.
+/// The ciphers, the preferred first: what the library prefers, and some that it leaves out.
 const CIPHERS: &[cipher::Name] = &[
     cipher::CHACHA20_POLY1305,
     cipher::AES_256_GCM,

@@ -2,7 +2,7 @@
 
 mod appending;
 mod damage;
-mod house;
+mod in_service;
 mod killed;
 mod plans;
 mod reading;

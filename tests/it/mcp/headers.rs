@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sessiond::mcp::{TO_CLIENT, TO_UPSTREAM};
 
 use super::House;
-use super::scripted::{Heard, Scripted, bytes, usual};
+use super::scripted_upstream::{Heard, Scripted, bytes, usual};
 
 /// What has been seen to pass from a client and must not, beside whatever nobody has thought of.
 const NOT_INWARD: [&str; 34] = [

@@ -8,7 +8,7 @@ use sessiond::terminal::text::Text;
 
 use super::pty::{Happened, Pty};
 use super::recordings;
-use super::scenes::{SCENES, SIZE, Scene, shell};
+use super::shell_scenarios::{SCENES, SIZE, Scene, shell};
 
 fn recogniser_of(story: &[Happened]) -> Recogniser {
     let mut recogniser = Recogniser::new(SIZE);

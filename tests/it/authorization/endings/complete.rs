@@ -44,7 +44,7 @@ const STAYS: [(&str, usize, &[Thing]); 7] = [
     ("http/workloads/logs.rs", 1, &[]),
     // An upstream's body put together again, for the two below to hand on.
     ("mcp/lost_session.rs", 1, &[]),
-    ("mcp/pump.rs", 1, &[Thing::McpStream, Thing::McpEvents, Thing::Wire, Thing::BareWire]),
+    ("mcp/pump.rs", 1, &[Thing::McpStream, Thing::McpEvents, Thing::SseConnection, Thing::BareSseConnection]),
     ("mcp/relay.rs", 1, &[Thing::McpCall, Thing::ModernCall, Thing::ModernListen]),
 ];
 

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::json;
 
-use super::seat::find;
+use super::websocket_client::find;
 use super::{House, SESSIONS, machine, machine_body};
 
 const DASH: &str = "exec env -i TERM=$TERM PATH=/usr/bin:/bin PS1='$ ' dash -i";
@@ -13,26 +13,26 @@ const SECRETS: [&str; 4] = ["hunter-two-typed", "sudo-like-typed", "wrong-then-t
 #[tokio::test(flavor = "multi_thread")]
 async fn passwords_typed_at_prompts_are_in_no_log_no_recording_and_no_file() {
     let mut house = House::new().await;
-    let (opened, mut seat) = house.sit(&house.ada).await;
-    seat.until("$ ").await;
-    seat.input("read -s answer; echo ta''ken ${#answer}\r").await;
+    let (opened, mut client) = house.sit(&house.ada).await;
+    client.until("$ ").await;
+    client.input("read -s answer; echo ta''ken ${#answer}\r").await;
     tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-    seat.run(SECRETS[0], "taken 16\r\n").await;
+    client.run(SECRETS[0], "taken 16\r\n").await;
     // As sudo asks: echo off, a prompt, a second try.
     let ask = "ask() { stty -echo; printf '[sudo] pass''word for me: '; read p; stty echo; echo; }; ask; ask; echo as''ked";
-    seat.run(ask, "password for me: ").await;
+    client.run(ask, "password for me: ").await;
     for secret in SECRETS[1].chars() {
-        seat.input(&secret.to_string()).await;
+        client.input(&secret.to_string()).await;
     }
-    seat.run("", "password for me: ").await;
-    seat.run(SECRETS[2], "asked\r\n").await;
-    seat.run("read -s answer; echo ag''ain ${#answer}", "\r\n").await;
+    client.run("", "password for me: ").await;
+    client.run(SECRETS[2], "asked\r\n").await;
+    client.run("read -s answer; echo ag''ain ${#answer}", "\r\n").await;
     tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-    seat.input(&format!("\u{1b}[200~{}\u{1b}[201~\r", SECRETS[3])).await;
-    seat.until("again ").await;
-    seat.run("echo vis''ible", "visible\r\n").await;
-    seat.input("exit\r").await;
-    seat.farewell().await;
+    client.input(&format!("\u{1b}[200~{}\u{1b}[201~\r", SECRETS[3])).await;
+    client.until("again ").await;
+    client.run("echo vis''ible", "visible\r\n").await;
+    client.input("exit\r").await;
+    client.farewell().await;
     house.ended(&opened.id).await;
     assert!(house.commands(&opened.id).await.contains(&"echo vis''ible".to_owned()));
     for tail in ["logs?limit=10000", "logs?format=text", "recording"] {
@@ -72,21 +72,21 @@ async fn a_machines_password_is_sealed_and_in_no_file() {
 async fn commands_of_bash_and_dash_are_those_that_were_entered() {
     for (shell, name) in [(crate::terminal::sshd::SHELL, "bash"), (DASH, "dash")] {
         let house = House::with(&[], shell, "").await;
-        let (opened, mut seat) = house.sit(&house.own).await;
-        seat.until("$ ").await;
-        seat.run("echo fi''rst", "first\r\n").await;
-        seat.until("$ ").await;
+        let (opened, mut client) = house.sit(&house.own).await;
+        client.until("$ ").await;
+        client.run("echo fi''rst", "first\r\n").await;
+        client.until("$ ").await;
         // A typing error, taken back by whoever typed it.
-        seat.run("echo typpp\u{7f}\u{7f}e''d", "typed\r\n").await;
-        seat.until("$ ").await;
-        seat.run("for word in a b; do echo $word-lo''op; done", "b-loop\r\n").await;
-        seat.until("$ ").await;
-        seat.run("cat <<end\rnot a command by itself\rend", "by itself\r\n").await;
-        seat.until("$ ").await;
-        seat.run("echo größe-ma''tters", "matters\r\n").await;
-        seat.until("$ ").await;
-        seat.input("exit\r").await;
-        seat.farewell().await;
+        client.run("echo typpp\u{7f}\u{7f}e''d", "typed\r\n").await;
+        client.until("$ ").await;
+        client.run("for word in a b; do echo $word-lo''op; done", "b-loop\r\n").await;
+        client.until("$ ").await;
+        client.run("cat <<end\rnot a command by itself\rend", "by itself\r\n").await;
+        client.until("$ ").await;
+        client.run("echo größe-ma''tters", "matters\r\n").await;
+        client.until("$ ").await;
+        client.input("exit\r").await;
+        client.farewell().await;
         house.ended(&opened.id).await;
         let commands = house.commands(&opened.id).await;
         for wanted in ["echo fi''rst", "echo type''d", "for word in a b; do echo $word-lo''op; done", "exit"]
@@ -106,17 +106,17 @@ async fn commands_of_bash_and_dash_are_those_that_were_entered() {
 #[tokio::test(flavor = "multi_thread")]
 async fn in_bash_what_history_and_completion_made_of_the_keys_is_the_command() {
     let house = House::new().await;
-    let (opened, mut seat) = house.sit(&house.own).await;
-    seat.until("$ ").await;
-    seat.run("echo on''ce", "once\r\n").await;
-    seat.until("$ ").await;
-    seat.run("\u{1b}[A", "once\r\n").await;
-    seat.until("$ ").await;
-    seat.input("echo /usr/sbi\t").await;
-    seat.until("/usr/sbin/").await;
-    seat.run("x''y", "/usr/sbin/xy\r\n").await;
-    seat.input("exit\r").await;
-    seat.farewell().await;
+    let (opened, mut client) = house.sit(&house.own).await;
+    client.until("$ ").await;
+    client.run("echo on''ce", "once\r\n").await;
+    client.until("$ ").await;
+    client.run("\u{1b}[A", "once\r\n").await;
+    client.until("$ ").await;
+    client.input("echo /usr/sbi\t").await;
+    client.until("/usr/sbin/").await;
+    client.run("x''y", "/usr/sbin/xy\r\n").await;
+    client.input("exit\r").await;
+    client.farewell().await;
     house.ended(&opened.id).await;
     let commands = house.commands(&opened.id).await;
     assert_eq!(commands, ["echo on''ce", "echo on''ce", "echo /usr/sbin/x''y", "exit"]);
@@ -127,11 +127,11 @@ async fn commands_are_found_again_by_a_part_of_them_newest_sessions_first() {
     let house = House::new().await;
     let mut ids = vec![];
     for (holder, word) in [(&house.ada, "al''pha"), (&house.own, "be''ta"), (&house.ada, "gam''ma")] {
-        let (opened, mut seat) = house.sit(holder).await;
-        seat.until("$ ").await;
-        seat.run(&format!("echo needle {word}"), &format!("needle {}\r\n", word.replace('\'', ""))).await;
-        seat.input("exit\r").await;
-        seat.farewell().await;
+        let (opened, mut client) = house.sit(holder).await;
+        client.until("$ ").await;
+        client.run(&format!("echo needle {word}"), &format!("needle {}\r\n", word.replace('\'', ""))).await;
+        client.input("exit\r").await;
+        client.farewell().await;
         house.ended(&opened.id).await;
         ids.insert(0, opened.id);
         house.server.turn(60);

@@ -182,13 +182,13 @@ fn streams(upstream: &Upstream) -> Vec<(Option<String>, Option<String>)> {
 async fn an_event_id_of_the_lost_session_says_nothing_to_the_new_one() {
     let (house, upstream) = House::with_fake(&[]).await;
     let client = house.connect().await;
-    let mut standing = Stream::of(client.listen().await);
-    standing.until("hello").await;
-    let last = ids(&standing.text).pop().unwrap();
+    let mut standalone = Stream::of(client.listen().await);
+    standalone.until("hello").await;
+    let last = ids(&standalone.text).pop().unwrap();
     upstream.forget();
     // A POST finds out, and heals. The stream of the session that is gone ends, so that its client opens another.
     assert_eq!(client.call("echo").await.0, StatusCode::OK);
-    assert!(standing.end().await);
+    assert!(standalone.end().await);
     let answer = client.request(Method::GET).header("last-event-id", &last).send().await.unwrap();
     assert_eq!(answer.status(), StatusCode::OK);
     Stream::of(answer).until("notifications/hello").await;

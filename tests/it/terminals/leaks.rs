@@ -4,25 +4,25 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{House, MACHINES, Opened, SESSIONS, Seat, machine, machine_body, opened};
+use super::{House, MACHINES, Opened, SESSIONS, TerminalClient, machine, machine_body, opened};
 use crate::support::{Daemon, Holder, resident};
 use crate::terminal::sshd::Sshd;
 
 /// Every way in which a terminal can end while somebody is there.
 const WAYS: [&str; 7] = ["exit", "signal", "terminated", "revoked", "idle", "lost", "left"];
 
-async fn settled(house: &House) -> (Opened, Seat) {
-    let (opened, mut seat) = house.sit(&house.own).await;
-    seat.until("$ ").await;
-    (opened, seat)
+async fn settled(house: &House) -> (Opened, TerminalClient) {
+    let (opened, mut client) = house.sit(&house.own).await;
+    client.until("$ ").await;
+    (opened, client)
 }
 
 /// Ends a terminal in some way, and reads its farewell where there is somebody to hear it.
 async fn end(house: &House, way: &str) -> (Opened, Option<Value>) {
-    let (opened, mut seat) = settled(house).await;
+    let (opened, mut client) = settled(house).await;
     match way {
-        "exit" => seat.input("exit\r").await,
-        "signal" => seat.input("kill -KILL $$\r").await,
+        "exit" => client.input("exit\r").await,
+        "signal" => client.input("kill -KILL $$\r").await,
         "terminated" => {
             assert_eq!(house.own.delete(&format!("{SESSIONS}/{}", opened.id)).await.0, 200);
         }
@@ -32,14 +32,14 @@ async fn end(house: &House, way: &str) -> (Opened, Option<Value>) {
         }
         "lost" => house.sshd.signal_children("-KILL"),
         "left" => {
-            drop(seat);
+            drop(client);
             house.ended(&opened.id).await;
             return (opened, None);
         }
         _ => {}
     }
-    let farewell = seat.farewell().await;
-    assert!(seat.closed.is_some(), "{way}: the connection was not closed in words");
+    let farewell = client.farewell().await;
+    assert!(client.closed.is_some(), "{way}: the connection was not closed in words");
     (opened, Some(farewell))
 }
 
@@ -72,13 +72,13 @@ async fn however_a_terminal_ends_its_tasks_end_and_the_farewell_comes_after_the_
 async fn the_end_has_all_commands_and_makes_room_for_the_next_terminal_at_once() {
     let house = House::new().await;
     for _ in 0..3 {
-        let (opened, mut seat) = settled(&house).await;
+        let (opened, mut client) = settled(&house).await;
         for number in 1..=5 {
-            seat.run(&format!("echo nu''mber {number}"), &format!("number {number}\r\n")).await;
+            client.run(&format!("echo nu''mber {number}"), &format!("number {number}\r\n")).await;
         }
-        seat.input("exit\r").await;
+        client.input("exit\r").await;
         let began = Instant::now();
-        seat.farewell().await;
+        client.farewell().await;
         let detail = house.detail(&opened.id).await;
         assert_eq!((&detail["status"], &detail["commands_count"]), (&json!("ended"), &json!(6)), "{detail}");
         assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
@@ -101,10 +101,10 @@ async fn outside(directory: &tempfile::TempDir) -> (Daemon, Sshd, Holder, String
 async fn exit_many(own: &Holder, machine: &str, count: usize) {
     for _ in 0..count {
         let opened = opened(own.post(SESSIONS, json!({ "machine_id": machine })).await);
-        let mut seat = Seat::take(&opened).await;
-        seat.until("$ ").await;
-        seat.input("exit\r").await;
-        seat.farewell().await;
+        let mut client = TerminalClient::take(&opened).await;
+        client.until("$ ").await;
+        client.input("exit\r").await;
+        client.farewell().await;
     }
 }
 
@@ -133,14 +133,14 @@ async fn a_stop_does_not_wait_for_terminals_that_are_open() {
     let directory = tempfile::TempDir::new().unwrap();
     let (daemon, _sshd, own, machine) = outside(&directory).await;
     let opened = opened(own.post(SESSIONS, json!({ "machine_id": machine })).await);
-    let mut seat = Seat::take(&opened).await;
-    seat.until("$ ").await;
+    let mut client = TerminalClient::take(&opened).await;
+    client.until("$ ").await;
     let stopping = tokio::task::spawn_blocking(move || {
         let began = Instant::now();
         (daemon.terminate().success(), began.elapsed())
     });
-    assert_eq!(seat.farewell().await["reason"], "closed");
-    drop(seat);
+    assert_eq!(client.farewell().await["reason"], "closed");
+    drop(client);
     let (success, took) = stopping.await.unwrap();
     assert!(success && took < Duration::from_secs(4), "{took:?}");
 }

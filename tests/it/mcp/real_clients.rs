@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::House;
-use super::foreign::{Driver, Foreigner, Sdk};
-use super::front::Front;
+use super::breakable_proxy::BreakableProxy;
+use super::external::{Driver, ExternalProcess, Sdk};
 
 pub fn echo(text: &str) -> Value {
     json!({ "op": "call", "name": "echo", "arguments": { "message": text } })
 }
 
-async fn whole_life(mut upstream: Foreigner, restart: impl AsyncFnOnce(u16) -> Foreigner) {
+async fn whole_life(mut upstream: ExternalProcess, restart: impl AsyncFnOnce(u16) -> ExternalProcess) {
     let house = House::before(&upstream.url, &["--idle-after", "1s"]).await;
     let token = house.token().await;
     let mut client = Driver::start(Sdk::Python2);
@@ -47,17 +47,17 @@ async fn whole_life(mut upstream: Foreigner, restart: impl AsyncFnOnce(u16) -> F
 
 #[tokio::test]
 async fn a_python_client_lives_its_life_before_the_reference_server() {
-    whole_life(Foreigner::everything(0).await, Foreigner::everything).await;
+    whole_life(ExternalProcess::everything(0).await, ExternalProcess::everything).await;
 }
 
 #[tokio::test]
 async fn a_python_client_lives_its_life_before_a_python_server() {
-    whole_life(Foreigner::python(0).await, Foreigner::python).await;
+    whole_life(ExternalProcess::python(0).await, ExternalProcess::python).await;
 }
 
 #[tokio::test]
 async fn progress_arrives_step_by_step_and_the_token_does_not_arrive_at_all() {
-    let upstream = Foreigner::python(0).await;
+    let upstream = ExternalProcess::python(0).await;
     let house = House::before(&upstream.url, &[]).await;
     let token = house.token().await;
     let mut client = Driver::start(Sdk::Python2);
@@ -79,7 +79,7 @@ async fn progress_arrives_step_by_step_and_the_token_does_not_arrive_at_all() {
 
 #[tokio::test]
 async fn a_revoke_in_the_middle_of_a_call_reaches_the_caller_at_once_and_a_fresh_token_begins_anew() {
-    let upstream = Foreigner::python(0).await;
+    let upstream = ExternalProcess::python(0).await;
     let house = House::before(&upstream.url, &[]).await;
     let token = house.token().await;
     let mut client = Driver::start(Sdk::Python2);
@@ -116,7 +116,7 @@ async fn a_revoke_in_the_middle_of_a_call_reaches_the_caller_at_once_and_a_fresh
 
 #[tokio::test]
 async fn a_client_that_asks_for_the_newest_revision_falls_back_by_itself() {
-    let upstream = Foreigner::everything(0).await;
+    let upstream = ExternalProcess::everything(0).await;
     let house = House::before(&upstream.url, &[]).await;
     let token = house.token().await;
     let mut client = Driver::start(Sdk::Python2);
@@ -130,11 +130,11 @@ async fn a_client_that_asks_for_the_newest_revision_falls_back_by_itself() {
 
 #[tokio::test]
 async fn a_restart_of_sessiond_in_the_middle_is_no_end_for_a_python_client() {
-    let upstream = Foreigner::everything(0).await;
+    let upstream = ExternalProcess::everything(0).await;
     // The client knows one address only: this one stays in front while sessiond moves behind it.
     let house = House::before(&upstream.url, &[]).await;
     let token = house.token().await;
-    let front = Front::before(&house).await;
+    let front = BreakableProxy::before(&house).await;
     let mut client = Driver::start(Sdk::Python2);
     let url = format!("http://{}{}", front.address, house.path());
     let connected = client.does(json!({ "op": "connect", "url": url, "token": token })).await;

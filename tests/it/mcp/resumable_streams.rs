@@ -77,8 +77,8 @@ async fn an_event_id_opens_its_own_stream_to_its_own_session_and_nothing_else() 
     let mut stream = Stream::of(client.begin(json!(1), "story").await);
     stream.until("notifications/progress").await;
     let id = ids(&stream.text)[0].to_owned();
-    let mut standing = Stream::of(client.listen().await);
-    standing.until("notifications/hello").await;
+    let mut standalone = Stream::of(client.listen().await);
+    standalone.until("notifications/hello").await;
     drop(stream);
 
     // Another session of the same client, and a made-up id.
@@ -99,7 +99,7 @@ async fn an_event_id_opens_its_own_stream_to_its_own_session_and_nothing_else() 
         (&other, &id),
         (&other, "x"),
     ] {
-        // A standing stream of its own, as if it had named no event.
+        // A standalone stream of its own, as if it had named no event.
         let mut anew = Stream::of(resume(who, id).await);
         anew.until("notifications/hello").await;
         assert!(!anew.text.contains("progress"), "{}", anew.text);
@@ -109,7 +109,7 @@ async fn an_event_id_opens_its_own_stream_to_its_own_session_and_nothing_else() 
         asked.iter().all(|sent| sent.header("last-event-id").is_none()),
         "none of it went to the upstream"
     );
-    // What came on the standing stream is not on the call's.
+    // What came on the standalone stream is not on the call's.
     upstream.told.release.notify_one();
     let mut resumed = Stream::of(resume(&client, &id).await);
     resumed.until("\"result\"").await;
@@ -140,9 +140,9 @@ async fn after_a_restart_streams_go_on_at_the_upstream_or_their_calls_are_told_t
     let mut lost = Stream::of(client.begin(json!("x"), "hang").await);
     lost.until("progress").await;
     let lost = ids(&lost.text).last().unwrap().to_string();
-    let mut standing = Stream::of(client.listen().await);
-    standing.until("notifications/hello").await;
-    let standing = ids(&standing.text).last().unwrap().to_string();
+    let mut standalone = Stream::of(client.listen().await);
+    standalone.until("notifications/hello").await;
+    let standalone = ids(&standalone.text).last().unwrap().to_string();
 
     let house = house.restart().await;
     let client = Client { session: client.session, ..house.client(&client.token) };
@@ -151,13 +151,13 @@ async fn after_a_restart_streams_go_on_at_the_upstream_or_their_calls_are_told_t
     let rest = resume(&client, &lost).await.text().await.unwrap();
     let last = messages(&rest).pop().unwrap();
     assert_eq!((&last["id"], &last["error"]["data"]["reason"]), (&json!("x"), &json!("stream_lost")));
-    let mut rest = Stream::of(resume(&client, &standing).await);
+    let mut rest = Stream::of(resume(&client, &standalone).await);
     rest.until("notifications/resumed").await;
     assert_eq!(upstream.sent().last().unwrap().header("last-event-id"), Some("g-1"));
 }
 
 #[tokio::test]
-async fn a_standing_stream_that_nobody_reads_makes_way_for_a_new_one() {
+async fn a_standalone_stream_that_nobody_reads_makes_way_for_a_new_one() {
     let (house, upstream) = House::with_fake(&[]).await;
     let client = house.connect().await;
     let mut first = Stream::of(client.listen().await);

@@ -187,10 +187,10 @@ async fn machines_are_managed_by_the_organization_and_their_secrets_shown_nowher
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_machine_keeps_its_name_in_the_sessions_that_were_on_it_and_those_go_on() {
     let house = House::new().await;
-    let (opened, mut seat) = house.sit(&house.own).await;
-    seat.until("$ ").await;
+    let (opened, mut client) = house.sit(&house.own).await;
+    client.until("$ ").await;
     assert_eq!(house.own.delete(&format!("{MACHINES}/{}", house.machine)).await.0, 200);
-    seat.run("echo st''ill", "still\r\n").await;
+    client.run("echo st''ill", "still\r\n").await;
     assert_eq!(house.detail(&opened.id).await["machine"]["name"], "Production Server");
 }
 

@@ -7,7 +7,7 @@ use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 
-use super::{House, Opened, SESSIONS, Seat};
+use super::{House, Opened, SESSIONS, TerminalClient};
 
 /// Counts in numbered lines, slowly enough to be interrupted in the middle of them.
 const COUNTING: &str = "for i in $(seq 1 400); do echo line $i; sleep 0.005; done; echo all do''ne\r";
@@ -19,23 +19,23 @@ fn counted() -> String {
 
 /// Runs the count through connections that break off again and again; all that was read.
 async fn interrupted(opened: &Opened, auth: impl Fn(u64) -> Value) -> String {
-    let mut seat = Seat::introduce(&opened.url, auth(0)).await;
-    seat.until("$ ").await;
-    seat.input(COUNTING).await;
-    let mut all = std::mem::take(&mut seat.bytes);
+    let mut client = TerminalClient::introduce(&opened.url, auth(0)).await;
+    client.until("$ ").await;
+    client.input(COUNTING).await;
+    let mut all = std::mem::take(&mut client.bytes);
     for round in 0..6 {
-        tokio::time::timeout(Duration::from_millis(150 + 70 * round), seat.rest()).await.unwrap_err();
-        all.append(&mut seat.bytes);
-        drop(seat);
-        seat = Seat::introduce(&opened.url, auth(all.len() as u64)).await;
-        assert_eq!(seat.ready["lost"], Value::Null, "{}", seat.ready);
-        let position = seat.ready["position"].as_u64().unwrap();
-        assert!(position <= all.len() as u64, "{} after {}", seat.ready, all.len());
+        tokio::time::timeout(Duration::from_millis(150 + 70 * round), client.rest()).await.unwrap_err();
+        all.append(&mut client.bytes);
+        drop(client);
+        client = TerminalClient::introduce(&opened.url, auth(all.len() as u64)).await;
+        assert_eq!(client.ready["lost"], Value::Null, "{}", client.ready);
+        let position = client.ready["position"].as_u64().unwrap();
+        assert!(position <= all.len() as u64, "{} after {}", client.ready, all.len());
         // Who does not say what it has had may get some of it again: the position says how much.
         all.truncate(usize::try_from(position).unwrap());
     }
-    seat.until("all done\r\n").await;
-    all.append(&mut seat.bytes);
+    client.until("all done\r\n").await;
+    all.append(&mut client.bytes);
     String::from_utf8(all).unwrap()
 }
 
@@ -62,9 +62,9 @@ async fn whoever_comes_back_goes_on_where_it_was_with_nothing_lost_or_doubled() 
 async fn whoever_has_had_more_than_was_printed_is_at_the_wrong_terminal() {
     let house = House::new().await;
     let opened = house.open(&house.own).await;
-    let mut seat = Seat::connect(&opened.url).await;
-    seat.say(json!({ "type": "auth", "token": opened.token, "after": 1_000_000 })).await;
-    let rest = seat.rest().await;
+    let mut client = TerminalClient::connect(&opened.url).await;
+    client.say(json!({ "type": "auth", "token": opened.token, "after": 1_000_000 })).await;
+    let rest = client.rest().await;
     assert_eq!((rest.len(), &rest[0]["code"]), (1, &json!("INVALID_FRAME")), "{rest:?}");
 }
 
@@ -74,7 +74,7 @@ async fn a_second_connection_with_the_same_token_takes_over() {
     let (opened, mut first) = house.sit(&house.own).await;
     first.until("$ ").await;
     first.run("echo fi''rst", "first\r\n").await;
-    let mut second = Seat::return_after(&opened, first.bytes.len() as u64).await;
+    let mut second = TerminalClient::return_after(&opened, first.bytes.len() as u64).await;
     let farewell = first.farewell().await;
     assert_eq!(farewell["reason"], "replaced", "{farewell}");
     second.run("echo sec''ond", "second\r\n").await;
@@ -86,9 +86,9 @@ async fn a_second_connection_with_the_same_token_takes_over() {
 #[tokio::test(flavor = "multi_thread")]
 async fn viewers_see_what_is_printed_and_type_nothing() {
     let house = House::new().await;
-    let (opened, mut seat) = house.sit(&house.ada).await;
-    seat.until("$ ").await;
-    seat.run("echo be''fore", "before\r\n").await;
+    let (opened, mut client) = house.sit(&house.ada).await;
+    client.until("$ ").await;
+    client.run("echo be''fore", "before\r\n").await;
     let (status, body) = house.own.post(&format!("{SESSIONS}/{}/viewers", opened.id), json!({})).await;
     assert_eq!(status, 201, "{body}");
     let (data, url) = (&body["data"], body["data"]["websocket_url"].as_str().unwrap());
@@ -97,10 +97,10 @@ async fn viewers_see_what_is_printed_and_type_nothing() {
         (&json!(opened.id), &opened.body["data"]["expires_at"])
     );
     assert_ne!(data["token"], opened.token);
-    let mut viewer = Seat::introduce(url, json!({ "type": "auth", "token": data["token"] })).await;
+    let mut viewer = TerminalClient::introduce(url, json!({ "type": "auth", "token": data["token"] })).await;
     assert_eq!(viewer.ready["read_only"], true);
     viewer.until("before\r\n").await;
-    seat.run("echo wh''ile", "while\r\n").await;
+    client.run("echo wh''ile", "while\r\n").await;
     viewer.until("while\r\n").await;
     for frame in [
         json!({ "type": "input", "data": "echo in''truder\r" }),
@@ -109,9 +109,9 @@ async fn viewers_see_what_is_printed_and_type_nothing() {
         viewer.say(frame).await;
         assert_eq!(viewer.frame().await.unwrap()["code"], "READ_ONLY");
     }
-    seat.run("stty size", "24 80\r\n").await;
-    assert!(!seat.text().contains("intruder"));
-    drop(seat);
+    client.run("stty size", "24 80\r\n").await;
+    assert!(!client.text().contains("intruder"));
+    drop(client);
     viewer.until("24 80\r\n").await;
     house.own.delete(&format!("{SESSIONS}/{}", opened.id)).await;
     assert_eq!(viewer.farewell().await["reason"], "terminated");
@@ -149,45 +149,47 @@ async fn only_pages_of_allowed_origins_open_the_websocket() {
 async fn the_binary_mode_carries_any_bytes_both_ways() {
     let house = House::new().await;
     let opened = house.open(&house.own).await;
-    let mut seat = Seat::take_binary(&opened).await;
-    assert_eq!(seat.ready["mode"], "binary");
-    seat.until("$ ").await;
-    seat.send_bytes(b"printf '\\377\\376\\200'; echo; echo e''nd\r").await;
-    seat.until("end\r\n").await;
-    assert!(super::seat::find(&seat.bytes, b"\xff\xfe\x80\r\n").is_some());
-    seat.send_bytes(b"stty raw -echo; echo rea''dy; head -c 4 | od -An -tx1; stty sane\r").await;
-    seat.until("ready").await;
-    seat.send_bytes(b"\x00\xff\xc3\x28").await;
-    seat.until("00 ff c3 28").await;
-    seat.send_bytes(b"").await;
-    seat.input("echo t''oo\r").await;
-    seat.until("too\r\n").await;
+    let mut client = TerminalClient::take_binary(&opened).await;
+    assert_eq!(client.ready["mode"], "binary");
+    client.until("$ ").await;
+    client.send_bytes(b"printf '\\377\\376\\200'; echo; echo e''nd\r").await;
+    client.until("end\r\n").await;
+    assert!(super::websocket_client::find(&client.bytes, b"\xff\xfe\x80\r\n").is_some());
+    client.send_bytes(b"stty raw -echo; echo rea''dy; head -c 4 | od -An -tx1; stty sane\r").await;
+    client.until("ready").await;
+    client.send_bytes(b"\x00\xff\xc3\x28").await;
+    client.until("00 ff c3 28").await;
+    client.send_bytes(b"").await;
+    client.input("echo t''oo\r").await;
+    client.until("too\r\n").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn in_text_mode_no_character_is_split_and_what_is_no_text_shows() {
     let house = House::new().await;
-    let (_, mut seat) = house.sit(&house.own).await;
-    seat.until("$ ").await;
-    seat.input("printf '\\360\\237'; sleep 0.3; printf '\\246\\200 \\377 \\303'; sleep 0.3; printf '\\244'; echo ' e''nd'\r")
+    let (_, mut client) = house.sit(&house.own).await;
+    client.until("$ ").await;
+    client.input("printf '\\360\\237'; sleep 0.3; printf '\\246\\200 \\377 \\303'; sleep 0.3; printf '\\244'; echo ' e''nd'\r")
         .await;
-    seat.until(" end\r\n").await;
-    assert!(seat.text().contains("\u{1F980} \u{FFFD} ä end\r\n"), "{}", seat.text());
-    seat.run("echo größer 漢字 | od -An -tx1 | tr -d ' \\n'; echo", "6772c3b6c39f657220e6bca2e5ad970a").await;
+    client.until(" end\r\n").await;
+    assert!(client.text().contains("\u{1F980} \u{FFFD} ä end\r\n"), "{}", client.text());
+    client
+        .run("echo größer 漢字 | od -An -tx1 | tr -d ' \\n'; echo", "6772c3b6c39f657220e6bca2e5ad970a")
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_empty_page_sees_what_a_full_screen_program_shows() {
     let house = House::new().await;
-    let (opened, mut seat) = house.sit(&house.own).await;
-    seat.until("$ ").await;
-    seat.input("seq -f 'number %g' 1 50 > n; less n\r").await;
-    seat.until("number 20").await;
+    let (opened, mut client) = house.sit(&house.own).await;
+    client.until("$ ").await;
+    client.input("seq -f 'number %g' 1 50 > n; less n\r").await;
+    client.until("number 20").await;
     // It answers the ping that comes every 15 s: all that it was shown counts as arrived, and is not told again.
-    tokio::time::timeout(Duration::from_secs(17), seat.rest()).await.ok();
-    let shown = seat.ready["position"].as_u64().unwrap() + seat.bytes.len() as u64;
-    drop(seat);
-    let mut empty = Seat::take(&opened).await;
+    tokio::time::timeout(Duration::from_secs(17), client.rest()).await.ok();
+    let shown = client.ready["position"].as_u64().unwrap() + client.bytes.len() as u64;
+    drop(client);
+    let mut empty = TerminalClient::take(&opened).await;
     assert_eq!(empty.ready["position"], shown, "nothing is left to be told");
     empty.until("number 20").await;
     // It is drawn again for either size; a key that comes in the middle of that may be lost to less.
@@ -197,7 +199,8 @@ async fn an_empty_page_sees_what_a_full_screen_program_shows() {
     drop(empty);
     // Whoever says what it has had is shown nothing twice.
     let mut back =
-        Seat::introduce(&opened.url, json!({ "type": "auth", "token": opened.token, "after": 0 })).await;
+        TerminalClient::introduce(&opened.url, json!({ "type": "auth", "token": opened.token, "after": 0 }))
+            .await;
     back.until("24 80\r\n").await;
     back.run("exit", "exit\r\n").await;
 }
@@ -225,8 +228,8 @@ async fn a_message_that_is_too_large_closes_the_connection_with_1009_and_the_ter
     };
     assert_eq!(code, Some(1009));
     drop((sending, stream));
-    let mut seat = Seat::take(&opened).await;
-    seat.run("echo st''ill", "still\r\n").await;
+    let mut client = TerminalClient::take(&opened).await;
+    client.run("echo st''ill", "still\r\n").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

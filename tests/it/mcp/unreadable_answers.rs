@@ -4,7 +4,7 @@
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use super::scripted::{Scripted, bytes};
+use super::scripted_upstream::{Scripted, bytes};
 use super::{House, messages};
 
 /// `{}` in gzip, as some send whatever they are asked.
@@ -51,17 +51,17 @@ async fn identity_is_no_coding_and_what_has_no_body_needs_none() {
     let house = House::before(&upstream.url, &[]).await;
     let client = house.connect().await;
     assert!(client.call("say").await.1["result"].is_object());
-    let standing = client.listen().await;
-    assert_eq!(standing.status(), StatusCode::METHOD_NOT_ALLOWED);
-    assert!(standing.headers().get("content-encoding").is_none());
+    let standalone = client.listen().await;
+    assert_eq!(standalone.status(), StatusCode::METHOD_NOT_ALLOWED);
+    assert!(standalone.headers().get("content-encoding").is_none());
 }
 
 #[tokio::test]
 async fn an_initialize_that_could_not_be_read_opens_no_session_and_is_no_success() {
-    let marked = |heard: &super::scripted::Heard| {
+    let marked = |heard: &super::scripted_upstream::Heard| {
         [b"\xef\xbb\xbf".as_slice(), heard.answer().to_string().as_bytes()].concat()
     };
-    type Case = (&'static str, fn(&super::scripted::Heard) -> Value);
+    type Case = (&'static str, fn(&super::scripted_upstream::Heard) -> Value);
     let cases: [Case; 6] = [
         ("an array", |heard| json!([heard.answer()])),
         (
@@ -102,7 +102,7 @@ async fn an_initialize_that_could_not_be_read_opens_no_session_and_is_no_success
 
 #[tokio::test]
 async fn a_byte_order_mark_is_dropped_from_events_and_refused_before_json() {
-    let events = |heard: &super::scripted::Heard| format!("\u{feff}data: {}\n\n", heard.answer());
+    let events = |heard: &super::scripted_upstream::Heard| format!("\u{feff}data: {}\n\n", heard.answer());
     let upstream = Scripted::start(move |heard| match (heard.rpc(), heard.body["params"]["name"].as_str()) {
         ("initialize", _) => Some(bytes(200, &[EVENTS, ("mcp-session-id", "far")], events(heard))),
         (_, Some("events")) => Some(bytes(200, &[EVENTS], events(heard))),

@@ -5,30 +5,33 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::seat::find;
-use super::{House, SESSIONS, Seat};
+use super::websocket_client::find;
+use super::{House, SESSIONS, TerminalClient};
 use crate::support::Holder;
 
-/// A seat at a new terminal whose shell has said that it is there.
-async fn settled(house: &House, holder: &Holder) -> (super::Opened, Seat) {
-    let (opened, mut seat) = house.sit(holder).await;
-    seat.until("$ ").await;
-    (opened, seat)
+/// A client at a new terminal whose shell has said that it is there.
+async fn settled(house: &House, holder: &Holder) -> (super::Opened, TerminalClient) {
+    let (opened, mut client) = house.sit(holder).await;
+    client.until("$ ").await;
+    (opened, client)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shell_that_exits_ends_its_session_with_its_status_after_its_last_output() {
     let house = House::new().await;
-    let (opened, mut seat) = settled(&house, &house.own).await;
-    seat.input("seq 1 20000; echo las''t; exit 42\r").await;
-    let farewell = seat.farewell().await;
+    let (opened, mut client) = settled(&house, &house.own).await;
+    client.input("seq 1 20000; echo las''t; exit 42\r").await;
+    let farewell = client.farewell().await;
     assert_eq!(farewell["message"], "the shell ended with status 42");
-    assert!(seat.text().contains("19999\r\n20000\r\nlast\r\n"), "its last output comes before the farewell");
+    assert!(
+        client.text().contains("19999\r\n20000\r\nlast\r\n"),
+        "its last output comes before the farewell"
+    );
     let detail = house.ended(&opened.id).await;
     assert_eq!((&detail["ended_reason"], &detail["ended_message"]), (&json!("exited"), &farewell["message"]));
-    let (opened, mut seat) = settled(&house, &house.own).await;
-    seat.input("kill -KILL $$\r").await;
-    assert_eq!(seat.farewell().await["reason"], "closed");
+    let (opened, mut client) = settled(&house, &house.own).await;
+    client.input("kill -KILL $$\r").await;
+    assert_eq!(client.farewell().await["reason"], "closed");
     assert_eq!(house.ended(&opened.id).await["ended_reason"], "exited");
     assert_eq!(house.disconnects(&opened.id).await, ["exited"]);
 }
@@ -69,16 +72,16 @@ async fn a_revocation_of_the_organization_counts_terminals_and_agents_together_a
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_shown_after_a_termination_was_answered() {
     let house = House::new().await;
-    let (opened, mut seat) = settled(&house, &house.own).await;
+    let (opened, mut client) = settled(&house, &house.own).await;
     let script = "i=0; while :; do i=$((i+1)); echo line $i; done\r";
-    seat.input(script).await;
-    seat.until("line 500\r\n").await;
+    client.input(script).await;
+    client.until("line 500\r\n").await;
     let path = format!("{SESSIONS}/{}", opened.id);
     let ending = house.own.delete(&path);
-    let (answer, frames) = tokio::join!(ending, seat.rest());
+    let (answer, frames) = tokio::join!(ending, client.rest());
     assert_eq!(answer.0, 200);
     assert_eq!(frames.len(), 1, "{frames:?}");
-    let shown = seat.text();
+    let shown = client.text();
     house.server.until("no shell is left", async || house.sshd.children().is_empty()).await;
     // What was shown is what was recorded: the recording is told first, and filed soon.
     let recorded = async || house.printed(&opened.id).await.starts_with(&shown);
@@ -88,12 +91,12 @@ async fn nothing_is_shown_after_a_termination_was_answered() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_ends_at_its_lifetime_whatever_happens_in_it() {
     let house = House::flagged(&["--terminal-lifetime", "10m"]).await;
-    let (opened, mut seat) = settled(&house, &house.own).await;
+    let (opened, mut client) = settled(&house, &house.own).await;
     house.server.turn(590);
-    seat.run("echo st''ill", "still").await;
+    client.run("echo st''ill", "still").await;
     house.server.turn(11);
-    seat.input("echo on\r").await;
-    let farewell = seat.farewell().await;
+    client.input("echo on\r").await;
+    let farewell = client.farewell().await;
     assert_eq!(farewell["reason"], "expired", "{farewell}");
     let detail = house.ended(&opened.id).await;
     assert_eq!(detail["ended_reason"], "lifetime");
@@ -104,14 +107,14 @@ async fn a_session_ends_at_its_lifetime_whatever_happens_in_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_in_which_nothing_is_typed_ends_even_if_its_shell_prints() {
     let house = House::flagged(&["--terminal-idle", "2s"]).await;
-    let (opened, mut seat) = settled(&house, &house.own).await;
+    let (opened, mut client) = settled(&house, &house.own).await;
     for _ in 0..3 {
         tokio::time::sleep(Duration::from_millis(1_000)).await;
-        seat.run("echo ti''ck", "tick").await;
+        client.run("echo ti''ck", "tick").await;
     }
     let since = tokio::time::Instant::now();
-    seat.input("while :; do echo x; sleep 0.2; done\r").await;
-    let farewell = seat.farewell().await;
+    client.input("while :; do echo x; sleep 0.2; done\r").await;
+    let farewell = client.farewell().await;
     assert_eq!((&farewell["reason"], &farewell["type"]), (&json!("idle"), &json!("disconnect")));
     assert!(since.elapsed() >= Duration::from_secs(2), "not before");
     assert_eq!(house.ended(&opened.id).await["ended_reason"], "idle");
@@ -121,9 +124,9 @@ async fn a_session_in_which_nothing_is_typed_ends_even_if_its_shell_prints() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_that_is_lost_ends_the_session() {
     let house = House::new().await;
-    let (opened, mut seat) = settled(&house, &house.own).await;
+    let (opened, mut client) = settled(&house, &house.own).await;
     house.sshd.signal_children("-KILL");
-    let farewell = seat.farewell().await;
+    let farewell = client.farewell().await;
     assert_eq!(farewell["reason"], "closed", "{farewell}");
     let detail = house.ended(&opened.id).await;
     assert_eq!(detail["ended_reason"], "machine_lost", "{detail}");
@@ -134,10 +137,10 @@ async fn a_machine_that_is_lost_ends_the_session() {
 async fn a_session_that_nobody_comes_to_or_comes_back_to_ends_after_the_grace_period() {
     let house = House::flagged(&["--terminal-grace", "2s"]).await;
     let never = house.open(&house.own).await;
-    let (left, seat) = settled(&house, &house.own).await;
-    drop(seat);
+    let (left, client) = settled(&house, &house.own).await;
+    drop(client);
     tokio::time::sleep(Duration::from_millis(1_200)).await;
-    let mut back = Seat::take(&left).await;
+    let mut back = TerminalClient::take(&left).await;
     back.run("echo ba''ck", "back").await;
     assert_eq!(house.ended(&never.id).await["ended_reason"], "client");
     tokio::time::sleep(Duration::from_millis(2_500)).await;
@@ -165,9 +168,9 @@ async fn a_key_that_is_revoked_opens_nothing_more() {
 #[tokio::test(flavor = "multi_thread")]
 async fn stopping_ends_terminals_with_a_farewell_and_the_reason_on_record() {
     let mut house = House::new().await;
-    let (opened, mut seat) = settled(&house, &house.own).await;
-    seat.run("echo re''corded", "recorded").await;
-    let (farewell, ()) = tokio::join!(seat.farewell(), house.server.stop());
+    let (opened, mut client) = settled(&house, &house.own).await;
+    client.run("echo re''corded", "recorded").await;
+    let (farewell, ()) = tokio::join!(client.farewell(), house.server.stop());
     assert_eq!(farewell["reason"], "closed", "{farewell}");
     house.server = house.server.restart().await;
     house.own.base = house.server.url("");
@@ -202,9 +205,9 @@ mod killed {
         let machine = machine(&own, &machine_body(&sshd)).await;
         own.post(&format!("{MACHINES}/{machine}/test"), json!({ "pin_host_key": true })).await;
         let opened = opened(own.post(SESSIONS, json!({ "machine_id": machine })).await);
-        let mut seat = Seat::take(&opened).await;
-        seat.until("$ ").await;
-        seat.run("echo ke''pt", "kept").await;
+        let mut client = TerminalClient::take(&opened).await;
+        client.until("$ ").await;
+        client.run("echo ke''pt", "kept").await;
         // A batch is filed four times a second.
         tokio::time::sleep(Duration::from_millis(1_000)).await;
         end(daemon);

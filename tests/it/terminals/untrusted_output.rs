@@ -13,12 +13,12 @@ const MORE: &str = r"printf '\302\205nel \302\233c1 \342\200\250ls \342\200\251p
 #[tokio::test(flavor = "multi_thread")]
 async fn a_text_log_has_no_character_that_a_terminal_obeys_and_no_line_that_a_program_forged() {
     let house = House::new().await;
-    let (opened, mut seat) = house.sit(&house.own).await;
-    seat.until("$ ").await;
-    seat.run(PRINTS, "three\r\n").await;
-    seat.run(MORE, "done\r\n").await;
-    seat.input("exit\r").await;
-    seat.farewell().await;
+    let (opened, mut client) = house.sit(&house.own).await;
+    client.until("$ ").await;
+    client.run(PRINTS, "three\r\n").await;
+    client.run(MORE, "done\r\n").await;
+    client.input("exit\r").await;
+    client.farewell().await;
     let path = format!("{SESSIONS}/{}/logs", opened.id);
     let text = house.own.send(Method::GET, &format!("{path}?format=text"), None).await.text().await.unwrap();
     let obeyed = |c: char| {
@@ -34,11 +34,11 @@ async fn a_text_log_has_no_character_that_a_terminal_obeys_and_no_line_that_a_pr
         assert!(text.contains(written), "{written}: {text}");
     }
     // As it was printed it is in JSON and in the recording.
-    assert_eq!(house.printed(&opened.id).await, seat.text());
+    assert_eq!(house.printed(&opened.id).await, client.text());
     let cast = house.own.send(Method::GET, &format!("{SESSIONS}/{}/recording", opened.id), None).await;
     let cast = cast.text().await.unwrap();
     let shown = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()[2].clone();
     let output = cast.lines().skip(1).filter(|line| line.contains(", \"o\", ")).map(shown);
     let output: String = output.map(|one| one.as_str().unwrap().to_owned()).collect();
-    assert_eq!(json!(output), json!(seat.text()));
+    assert_eq!(json!(output), json!(client.text()));
 }

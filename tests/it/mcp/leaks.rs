@@ -17,10 +17,10 @@ async fn last(house: &House) -> String {
     body["items"][0]["id"].as_str().unwrap().to_owned()
 }
 
-/// A session of the gateway with a standing stream, ended in some way.
+/// A session of the gateway with a standalone stream, ended in some way.
 async fn gateway_session(house: &House, way: &str) {
     let client = house.connect().await;
-    let mut standing = Stream::of(client.listen().await);
+    let mut standalone = Stream::of(client.listen().await);
     client.call("echo").await;
     match way {
         "deleted" => {
@@ -31,7 +31,7 @@ async fn gateway_session(house: &House, way: &str) {
             house.revoke_all().await;
         }
     }
-    standing.end().await;
+    standalone.end().await;
 }
 
 /// An agent's session with a feed of its own, ended in some way.

@@ -15,7 +15,7 @@ use super::Opened;
 /// Nothing that is waited for takes longer.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-pub struct Seat {
+pub struct TerminalClient {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     /// The answer to `auth`.
     pub ready: Value,
@@ -29,12 +29,12 @@ pub struct Seat {
 
 /// What comes over a WebSocket.
 #[derive(Debug, PartialEq)]
-pub enum Came {
+pub enum Received {
     Frame(Value),
     Bytes(Vec<u8>),
 }
 
-impl Seat {
+impl TerminalClient {
     /// Connects, and says nothing.
     pub async fn connect(url: &str) -> Self {
         let (socket, _) = connect_async(url).await.unwrap();
@@ -43,11 +43,11 @@ impl Seat {
 
     /// Connects, and says these things of itself.
     pub async fn introduce(url: &str, auth: Value) -> Self {
-        let mut seat = Self::connect(url).await;
-        seat.say(auth).await;
-        let Some(Came::Frame(ready)) = seat.next().await else { panic!("no answer to auth") };
+        let mut client = Self::connect(url).await;
+        client.say(auth).await;
+        let Some(Received::Frame(ready)) = client.next().await else { panic!("no answer to auth") };
         assert_eq!(ready["type"], "ready", "{ready}");
-        Self { ready, ..seat }
+        Self { ready, ..client }
     }
 
     /// Takes the place of the one who types.
@@ -88,17 +88,19 @@ impl Seat {
     }
 
     /// What comes next; `None` when the other side has closed. Fails when nothing comes.
-    pub async fn next(&mut self) -> Option<Came> {
+    pub async fn next(&mut self) -> Option<Received> {
         timeout(PATIENCE, self.take_next())
             .await
             .unwrap_or_else(|_| panic!("nothing came; so far: {:?}", String::from_utf8_lossy(self.tail())))
     }
 
-    async fn take_next(&mut self) -> Option<Came> {
+    async fn take_next(&mut self) -> Option<Received> {
         loop {
             match self.socket.next().await? {
-                Ok(Message::Text(text)) => return Some(Came::Frame(serde_json::from_str(&text).unwrap())),
-                Ok(Message::Binary(bytes)) => return Some(Came::Bytes(bytes.to_vec())),
+                Ok(Message::Text(text)) => {
+                    return Some(Received::Frame(serde_json::from_str(&text).unwrap()));
+                }
+                Ok(Message::Binary(bytes)) => return Some(Received::Bytes(bytes.to_vec())),
                 Ok(Message::Close(frame)) => self.closed = frame,
                 Ok(_) => {}
                 Err(_) => return None,
@@ -110,9 +112,9 @@ impl Seat {
     pub async fn frame(&mut self) -> Option<Value> {
         loop {
             match self.next().await? {
-                Came::Bytes(bytes) => self.bytes.extend(bytes),
-                Came::Frame(frame) if frame["type"] == "output" => self.keep(&frame),
-                Came::Frame(frame) => return Some(frame),
+                Received::Bytes(bytes) => self.bytes.extend(bytes),
+                Received::Frame(frame) if frame["type"] == "output" => self.keep(&frame),
+                Received::Frame(frame) => return Some(frame),
             }
         }
     }
@@ -146,8 +148,8 @@ impl Seat {
     /// Takes the next piece of output.
     pub async fn more(&mut self) {
         match self.next().await {
-            Some(Came::Bytes(bytes)) => self.bytes.extend(bytes),
-            Some(Came::Frame(frame)) if frame["type"] == "output" => self.keep(&frame),
+            Some(Received::Bytes(bytes)) => self.bytes.extend(bytes),
+            Some(Received::Frame(frame)) if frame["type"] == "output" => self.keep(&frame),
             other => panic!("{other:?}; so far: {:?}", String::from_utf8_lossy(self.tail())),
         }
     }

@@ -9,7 +9,7 @@ use sessiond_core::journal::Code;
 
 use super::pty::Happened;
 use super::recordings::{self, events};
-use super::scenes::SIZE;
+use super::shell_scenarios::SIZE;
 
 #[test]
 fn a_cast_says_what_was_when() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::scripted::{Scripted, bytes, usual};
+use super::scripted_upstream::{Scripted, bytes, usual};
 use super::{Client, House, messages};
 
 const JSON: (&str, &str) = ("content-type", "application/json");

@@ -11,14 +11,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::House;
 
-pub struct Front {
+pub struct BreakableProxy {
     pub address: SocketAddr,
     /// None while nobody is behind it: then connections wait.
     behind: watch::Sender<Option<SocketAddr>>,
     open: Arc<Mutex<CancellationToken>>,
 }
 
-impl Front {
+impl BreakableProxy {
     pub async fn before(house: &House) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

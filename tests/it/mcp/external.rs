@@ -55,7 +55,7 @@ async fn line(lines: &mut mpsc::UnboundedReceiver<String>) -> Option<String> {
 }
 
 /// An MCP server that others wrote.
-pub struct Foreigner {
+pub struct ExternalProcess {
     pub url: String,
     port: u16,
     process: Process,
@@ -63,7 +63,7 @@ pub struct Foreigner {
     _stdin: ChildStdin,
 }
 
-impl Foreigner {
+impl ExternalProcess {
     pub async fn start(command: &mut Command, port: u16) -> Self {
         let (process, stdin, mut lines) = start(command.env("PORT", port.to_string()));
         let ready = line(&mut lines).await.expect("the server did not start");
