@@ -36,7 +36,7 @@ const BACKLOG: usize = 1_024;
 /// The same for a listener of a session: little happens in a session, and many listen.
 const SESSION_BACKLOG: usize = 16;
 /// The pause before the log is read again after it could not be read.
-const AGAIN: Duration = Duration::from_millis(200);
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// How many events are read at a time.
 const PAGE: i64 = 500;
 
@@ -92,7 +92,7 @@ impl Live {
             if news && let Err(error) = self.hand_out(reached, now.position, activity).await {
                 // No listener may miss what could not be read, so the same page is read again a little later.
                 tracing::error!(%error, "following the log failed; trying again");
-                tokio::time::sleep(AGAIN).await;
+                tokio::time::sleep(RETRY_PAUSE).await;
                 continue;
             }
             *self.reached.lock() = now.position;

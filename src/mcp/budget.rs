@@ -47,15 +47,15 @@ pub struct Budget {
 #[derive(Default)]
 struct Accounts {
     begun: u64,
-    all: Tally,
-    by_application: HashMap<ApplicationNumber, Tally>,
-    by_session: HashMap<SessionNumber, Tally>,
+    all: ScopeUsage,
+    by_application: HashMap<ApplicationNumber, ScopeUsage>,
+    by_session: HashMap<SessionNumber, ScopeUsage>,
     holders: HashMap<u64, Holder>,
 }
 
 /// The bytes and the holders within one scope.
 #[derive(Default)]
-struct Tally {
+struct ScopeUsage {
     bytes: usize,
     holders: BTreeSet<Key>,
 }
@@ -112,7 +112,7 @@ impl Budget {
         {
             let mut accounts = self.held.lock();
             accounts.count(share, bytes);
-            while let Some((scope, key)) = accounts.beyond(&self.most, share) {
+            while let Some((scope, key)) = accounts.exceeded(&self.most, share) {
                 counter!(meter::GIVEN_UP, "beyond" => scope).increment(1);
                 gone.extend(accounts.remove(key));
             }
@@ -139,16 +139,16 @@ impl Accounts {
         });
         let before = std::mem::replace(&mut holder.bytes, bytes);
         let key = (holder.rank, number);
-        for tally in self.tallies(session, application) {
-            tally.bytes = tally.bytes + bytes - before;
-            tally.holders.insert(key);
+        for usage in self.usages(session, application) {
+            usage.bytes = usage.bytes + bytes - before;
+            usage.holders.insert(key);
         }
         if bytes == 0 {
             self.remove(key);
         }
     }
 
-    fn tallies(&mut self, session: SessionNumber, application: ApplicationNumber) -> [&mut Tally; 3] {
+    fn usages(&mut self, session: SessionNumber, application: ApplicationNumber) -> [&mut ScopeUsage; 3] {
         [
             &mut self.all,
             self.by_application.entry(application).or_default(),
@@ -158,21 +158,21 @@ impl Accounts {
 
     fn remove(&mut self, key: Key) -> Option<Holder> {
         let holder = self.holders.remove(&key.1)?;
-        for tally in self.tallies(holder.session, holder.application) {
-            tally.bytes -= holder.bytes;
-            tally.holders.remove(&key);
+        for usage in self.usages(holder.session, holder.application) {
+            usage.bytes -= holder.bytes;
+            usage.holders.remove(&key);
         }
-        if self.by_session.get(&holder.session).is_some_and(|tally| tally.holders.is_empty()) {
+        if self.by_session.get(&holder.session).is_some_and(|usage| usage.holders.is_empty()) {
             self.by_session.remove(&holder.session);
         }
-        if self.by_application.get(&holder.application).is_some_and(|tally| tally.holders.is_empty()) {
+        if self.by_application.get(&holder.application).is_some_and(|usage| usage.holders.is_empty()) {
             self.by_application.remove(&holder.application);
         }
         Some(holder)
     }
 
     /// Finds the holder that has to go, and names the bound that is exceeded.
-    fn beyond(&self, most: &BudgetLimits, share: &Share) -> Option<(&'static str, Key)> {
+    fn exceeded(&self, most: &BudgetLimits, share: &Share) -> Option<(&'static str, Key)> {
         if let Some(holder) = self.holders.get(&share.number).filter(|holder| holder.bytes > most.stream) {
             return Some(("stream", (holder.rank, share.number)));
         }
@@ -185,9 +185,9 @@ impl Accounts {
             ("application", of_application, most.application),
             ("all", Some(&self.all), most.all),
         ];
-        scopes.into_iter().find_map(|(scope, tally, most)| {
-            let tally = tally.filter(|tally| tally.bytes > most)?;
-            Some((scope, *tally.holders.first()?))
+        scopes.into_iter().find_map(|(scope, usage, most)| {
+            let usage = usage.filter(|usage| usage.bytes > most)?;
+            Some((scope, *usage.holders.first()?))
         })
     }
 }
@@ -205,7 +205,7 @@ pub struct Share {
 
 impl Share {
     /// Makes another share in the same scopes, which holds nothing.
-    pub fn of_nothing(&self) -> Self {
+    pub fn empty(&self) -> Self {
         self.budget.share(self.rank, (self.session, self.application), CancellationToken::new())
     }
 
@@ -218,15 +218,15 @@ impl Share {
     }
 
     /// Moves the holder to the first rank: its stream has ended, and is held only for a client that may come back.
-    pub fn keep(&self, stream: &Arc<ResumableStream>) {
+    pub fn mark_ended(&self, stream: &Arc<ResumableStream>) {
         let mut accounts = self.budget.held.lock();
         let Some(holder) = accounts.holders.get_mut(&self.number) else { return };
         let before = std::mem::replace(&mut holder.rank, Rank::Ended);
         holder.ended = Some(Arc::downgrade(stream));
         let number = self.number;
-        for tally in accounts.tallies(self.session, self.application) {
-            tally.holders.remove(&(before, number));
-            tally.holders.insert((Rank::Ended, number));
+        for usage in accounts.usages(self.session, self.application) {
+            usage.holders.remove(&(before, number));
+            usage.holders.insert((Rank::Ended, number));
         }
     }
 
@@ -241,7 +241,7 @@ impl Share {
     }
 
     /// Makes a further share in the same scopes, which is given up together with this one.
-    pub fn beside(&self, rank: Rank) -> Self {
+    pub fn sibling(&self, rank: Rank) -> Self {
         self.budget.share(rank, (self.session, self.application), self.given_up.clone())
     }
 }

@@ -13,24 +13,24 @@ pub type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// Polls the work until `wanted` has its value. Whatever is left of the work then, or when the caller is dropped, goes
 /// on in a task of its own: so short work costs no task, and a client that goes away cancels nothing.
 pub async fn run_until<T>(wanted: Receiver<T>, work: Work) -> Result<T, RecvError> {
-    let mut working = Working(Some(work));
+    let mut detachable = DetachedOnDrop(Some(work));
     // A variable that is declared later is dropped earlier: the work that goes on finds that nobody waits.
     let mut wanted = wanted;
     poll_fn(|context| {
         // The work is out of its place while it is polled, so that work that panics does not go on.
-        if let Some(mut work) = working.0.take()
+        if let Some(mut work) = detachable.0.take()
             && work.as_mut().poll(context).is_pending()
         {
-            working.0 = Some(work);
+            detachable.0 = Some(work);
         }
         Pin::new(&mut wanted).poll(context)
     })
     .await
 }
 
-struct Working(Option<Work>);
+struct DetachedOnDrop(Option<Work>);
 
-impl Drop for Working {
+impl Drop for DetachedOnDrop {
     fn drop(&mut self) {
         // There is no runtime at the end of the process, and nothing can go on then.
         if let (Some(work), Ok(runtime)) = (self.0.take(), Handle::try_current()) {

@@ -32,7 +32,7 @@ pub enum Era {
 
 /// Tells the era of a POST, or refuses a POST that is of no era.
 pub fn of(posted: &Posted, headers: &HeaderMap) -> Result<Era, ErrorResponse> {
-    let refused = |rpc_error| Err(ErrorResponse::bad_request(rpc_error).to(&posted.ids));
+    let refused = |rpc_error| Err(ErrorResponse::bad_request(rpc_error).answering(&posted.ids));
     let header = match revision(headers) {
         Ok(header) => header,
         Err(rpc_error) => return refused(rpc_error),

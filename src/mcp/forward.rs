@@ -15,7 +15,7 @@ use sessiond_core::session::Session;
 use uuid::Uuid;
 
 use super::Gateway;
-use super::lost_session::{Verdict, body_again, judge_response};
+use super::lost_session::{Verdict, judge_response, rejoined_body};
 use super::message;
 use super::reopen::SessionSetting;
 use super::reply::RpcError;
@@ -24,9 +24,9 @@ use super::upstream::{self, CORRELATION, LAST_EVENT_ID, SESSION};
 use super::upstream_sessions::UpstreamSession;
 
 /// How long an upstream may take to open a session.
-pub const HANDSHAKE: Duration = Duration::from_secs(30);
+pub const INITIALIZE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The largest answer to `initialize` that is taken.
-const LARGEST_HANDSHAKE: usize = 4 << 20;
+const LARGEST_INITIALIZE_ANSWER: usize = 4 << 20;
 /// The largest refusal that is read to find out what it says.
 pub(super) const LARGEST_REFUSAL: usize = 64 << 10;
 
@@ -89,7 +89,7 @@ impl Gateway {
         mut outgoing: OutgoingRequest,
         options: ExchangeOptions<'_>,
     ) -> Result<IncomingResponse, RpcError> {
-        correlate(&mut outgoing.headers, session.id);
+        set_session_header(&mut outgoing.headers, session.id);
         let mut state = upstream_session.state();
         let mut reopened = false;
         if state.url != url {
@@ -107,7 +107,7 @@ impl Gateway {
                 judge_response(&outgoing.method, options.ids, answer, self.patience()).await?;
             match verdict == Verdict::Lost && state.session.is_some() {
                 false => {
-                    let answer = usable(answer)?;
+                    let answer = check_status(answer)?;
                     if let Some(setting) = options.setting.filter(|_| answer.head.status.is_success()) {
                         self.remember_setting(session, upstream_session, setting).await;
                     }
@@ -165,7 +165,7 @@ impl Gateway {
                 false => self.jars.take(url, session, &head.headers, self.sessions.now()),
             }
         }
-        readable(IncomingResponse { head, body: Body::new(body) })
+        check_coding(IncomingResponse { head, body: Body::new(body) })
     }
 
     /// Sends an `initialize` and reads up to its answer.
@@ -175,17 +175,17 @@ impl Gateway {
         outgoing: OutgoingRequest,
     ) -> Result<InitializeAnswer, RpcError> {
         let initialize_answer = async {
-            let answer = usable(self.send(url, None, outgoing).await?)?;
+            let answer = check_status(self.send(url, None, outgoing).await?)?;
             read_initialize_answer(answer).await
         };
-        tokio::time::timeout(HANDSHAKE, initialize_answer)
+        tokio::time::timeout(INITIALIZE_TIMEOUT, initialize_answer)
             .await
             .unwrap_or_else(|_| Err(RpcError::upstream_refused("does not answer to initialize")))
     }
 }
 
 /// Reads the beginning of a body, and returns it together with the whole body, put together again.
-pub(super) async fn look_into(
+pub(super) async fn read_beginning(
     mut body: Body,
     most: usize,
     patience: Duration,
@@ -203,11 +203,11 @@ pub(super) async fn look_into(
     let more = tokio::time::timeout(patience, reading).await;
     let more = more.map_err(|_| RpcError::upstream_slow())??;
     let read = read.freeze();
-    Ok((read.clone(), body_again(read, more.map(|()| body))))
+    Ok((read.clone(), rejoined_body(read, more.map(|()| body))))
 }
 
 /// Reads the whole of a body.
-pub(super) async fn collect(body: Body, largest: usize, patience: Duration) -> Result<Bytes, RpcError> {
+pub(super) async fn read_whole(body: Body, largest: usize, patience: Duration) -> Result<Bytes, RpcError> {
     let whole = tokio::time::timeout(patience, Limited::new(body, largest).collect()).await;
     match whole.map_err(|_| RpcError::upstream_slow())? {
         Ok(whole) => Ok(whole.to_bytes()),
@@ -231,7 +231,7 @@ pub async fn data(body: &mut Body) -> Option<Result<Bytes, axum::Error>> {
 }
 
 /// Tells the upstream which of our sessions a request belongs to.
-pub fn correlate(headers: &mut HeaderMap, session: Uuid) {
+pub fn set_session_header(headers: &mut HeaderMap, session: Uuid) {
     if let Ok(id) = HeaderValue::try_from(session.to_string()) {
         headers.insert(CORRELATION.clone(), id);
     }
@@ -240,18 +240,18 @@ pub fn correlate(headers: &mut HeaderMap, session: Uuid) {
 /// Whether a status means the same to the client when it comes from us. 401, 403 and 407 would not, because the client
 /// shows its credentials to us and not to the upstream; nor would a redirect, which we never follow; nor 404, by which
 /// a client knows the end of its session.
-pub(super) fn can_be_used(status: StatusCode) -> bool {
+pub(super) fn may_be_passed_on(status: StatusCode) -> bool {
     let ours = [
         StatusCode::UNAUTHORIZED,
         StatusCode::FORBIDDEN,
         StatusCode::PROXY_AUTHENTICATION_REQUIRED,
         StatusCode::NOT_FOUND,
     ];
-    !ours.contains(&status) && !OF_THE_WAY.contains(&status) && !status.is_redirection()
+    !ours.contains(&status) && !ABOUT_CONNECTION.contains(&status) && !status.is_redirection()
 }
 
 /// Statuses about the connection or about what the gateway itself sends, which the client has no part in.
-const OF_THE_WAY: [StatusCode; 8] = [
+const ABOUT_CONNECTION: [StatusCode; 8] = [
     StatusCode::NOT_ACCEPTABLE,
     StatusCode::LENGTH_REQUIRED,
     StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -263,22 +263,22 @@ const OF_THE_WAY: [StatusCode; 8] = [
 ];
 
 /// Lets an answer pass if its status may be handed on, and turns it into an error otherwise.
-pub(super) fn usable(answer: IncomingResponse) -> Result<IncomingResponse, RpcError> {
+pub(super) fn check_status(answer: IncomingResponse) -> Result<IncomingResponse, RpcError> {
     let status = answer.head.status;
-    if can_be_used(status) {
+    if may_be_passed_on(status) {
         return Ok(answer);
     }
     let number = status.as_u16();
     Err(match status {
         StatusCode::NOT_FOUND => RpcError::upstream_refused("is not at the URL it was set to (HTTP 404)"),
         _ if status.is_redirection() => {
-            let to = whereto(&answer.head.headers);
+            let to = redirect_target(&answer.head.headers);
             tracing::warn!(to, %status, "the upstream redirects, which is not followed: its application must name it anew");
             RpcError::upstream_refused(format_args!(
                 "has moved{to} (HTTP {number}): set the application's upstream to where it is now"
             ))
         }
-        _ if OF_THE_WAY.contains(&status) => {
+        _ if ABOUT_CONNECTION.contains(&status) => {
             RpcError::upstream_refused(format_args!("does not take what the gateway sends (HTTP {number})"))
         }
         _ => RpcError::upstream_refused(format_args!("does not let the gateway in (HTTP {number})")),
@@ -287,7 +287,7 @@ pub(super) fn usable(answer: IncomingResponse) -> Result<IncomingResponse, RpcEr
 
 /// Refuses a body with a content coding, although the gateway asked for none: nobody here decodes it, and so none of
 /// what is promised about answers would hold. Where the status alone says enough, the answer passes without its body.
-fn readable(answer: IncomingResponse) -> Result<IncomingResponse, RpcError> {
+fn check_coding(answer: IncomingResponse) -> Result<IncomingResponse, RpcError> {
     let Some(coding) = upstream::coding(&answer.head.headers) else { return Ok(answer) };
     let IncomingResponse { mut head, body } = answer;
     let status = head.status;
@@ -303,7 +303,7 @@ fn readable(answer: IncomingResponse) -> Result<IncomingResponse, RpcError> {
 }
 
 /// Says in words where a redirect leads, without the parts of the URL that may be secret.
-fn whereto(headers: &HeaderMap) -> String {
+fn redirect_target(headers: &HeaderMap) -> String {
     let said = headers.get(header::LOCATION).and_then(|to| to.to_str().ok());
     let to = said.map(|to| to.split(['?', '#']).next().unwrap_or(to)).filter(|to| !to.is_empty());
     match to {
@@ -319,12 +319,12 @@ async fn read_initialize_answer(answer: IncomingResponse) -> Result<InitializeAn
     let mut initialize_answer =
         InitializeAnswer { head, read: Bytes::new(), rest: None, protocol_version: None, session };
     if !is_events(&initialize_answer.head.headers) {
-        let read = Limited::new(body, LARGEST_HANDSHAKE).collect().await;
+        let read = Limited::new(body, LARGEST_INITIALIZE_ANSWER).collect().await;
         initialize_answer.read = read.map_err(|_| RpcError::upstream_lost())?.to_bytes();
         if initialize_answer.head.status.is_success() {
             let initialized = message::initialized(&initialize_answer.read)
-                .ok_or_else(|| unread(&initialize_answer.read))?;
-            initialize_answer.protocol_version = agreed(Some(initialized))?;
+                .ok_or_else(|| not_initialized(&initialize_answer.read))?;
+            initialize_answer.protocol_version = agreed_version(Some(initialized))?;
         }
         return Ok(initialize_answer);
     }
@@ -332,7 +332,7 @@ async fn read_initialize_answer(answer: IncomingResponse) -> Result<InitializeAn
     while let Some(chunk) = data(&mut body).await {
         let chunk = chunk.map_err(|_| RpcError::upstream_lost())?;
         read.extend_from_slice(&chunk);
-        if read.len() > LARGEST_HANDSHAKE {
+        if read.len() > LARGEST_INITIALIZE_ANSWER {
             return Err(RpcError::upstream_refused("answers to initialize with more than 4 MiB"));
         }
         splitter.push(&chunk);
@@ -341,7 +341,7 @@ async fn read_initialize_answer(answer: IncomingResponse) -> Result<InitializeAn
                 continue;
             }
             if let Some(initialized) = message::initialized(&event.data) {
-                initialize_answer.protocol_version = agreed(Some(initialized))?;
+                initialize_answer.protocol_version = agreed_version(Some(initialized))?;
                 initialize_answer.read = read.into();
                 initialize_answer.rest = Some(body);
                 return Ok(initialize_answer);
@@ -353,16 +353,16 @@ async fn read_initialize_answer(answer: IncomingResponse) -> Result<InitializeAn
 
 /// The error for an `initialize` that was answered with success but without a result that names what was agreed on: no
 /// client must take such an answer for a session.
-fn unread(body: &[u8]) -> RpcError {
+fn not_initialized(body: &[u8]) -> RpcError {
     match body.starts_with(BOM) {
-        true => RpcError::marked(),
+        true => RpcError::byte_order_mark(),
         false => RpcError::upstream_refused("answers to initialize with what is no answer to it"),
     }
 }
 
 /// The revision that an answer to `initialize` names. A revision that is not known here is refused: nobody could go on
 /// in it.
-fn agreed(initialized: Option<message::Initialized>) -> Result<Option<String>, RpcError> {
+fn agreed_version(initialized: Option<message::Initialized>) -> Result<Option<String>, RpcError> {
     let Some(result) = initialized.and_then(|one| one.result).map(|Object(result)| result) else {
         return Ok(None);
     };

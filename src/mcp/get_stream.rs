@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::budget::Rank;
 use super::event_id::EventId;
 use super::forward::{ExchangeOptions, OutgoingRequest};
-use super::legacy::{UpstreamOutcome, UpstreamRequest, events, extra, not_entered};
+use super::legacy::{UpstreamOutcome, UpstreamRequest, entry_refused, events_response, extra_headers};
 use super::pump::{self, Pump, ReadRight};
 use super::reply::{ErrorResponse, RpcError, last_words};
 use super::resumable_stream::{End, ResumableStream};
@@ -27,7 +27,7 @@ use super::{Gateway, RequestContext, client_response};
 const PARTING: Duration = Duration::from_secs(1);
 /// How often, and after which pause, an upstream that still has a standalone stream for the session is asked again.
 pub(super) const TRIES: u32 = 5;
-pub(super) const AGAIN: Duration = Duration::from_millis(50);
+pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 impl Gateway {
     /// Opens the standalone stream of a session.
@@ -53,7 +53,7 @@ impl Gateway {
             // the upstream has not noticed that we gave the stream up. The new stream counts.
             former.end(End::Done);
             tokio::time::timeout(PARTING, former.upstream_released()).await.ok();
-            tokio::time::sleep(AGAIN).await;
+            tokio::time::sleep(RETRY_PAUSE).await;
         }
         self.request_standalone(&context, session, parts, None).await
     }
@@ -91,7 +91,7 @@ impl Gateway {
             return self.open_standalone(context, session, parts).await;
         };
         let pass = self.sessions.enter(&context.caller, &session);
-        let pass = pass.map_err(|error| not_entered(error, &context, vec![], false))?;
+        let pass = pass.map_err(|error| entry_refused(error, &context, vec![], false))?;
         let known = self.streams.find(&from.key, session.number);
         let more = |stream: &Arc<ResumableStream>| {
             stream.ended() != Some(End::Paused) || stream.last() > from.number
@@ -136,7 +136,7 @@ impl Gateway {
                 // An error for each call is better than a client that waits for answers that are lost.
                 let reader = stream.refuse(&RpcError::stream_lost());
                 let reader = reader.map_err(|_| ErrorResponse::session_not_found(None))?;
-                Ok(events(&HeaderMap::new(), stream, reader, ReadRight::Own))
+                Ok(events_response(&HeaderMap::new(), stream, reader, ReadRight::Own))
             }
             (upstream, false) => {
                 let outgoing = resuming(&context, &session, parts, upstream);
@@ -241,7 +241,7 @@ fn resuming(
     parts: &Parts,
     after: Option<Bytes>,
 ) -> OutgoingRequest {
-    let mut headers = upstream::to_upstream(&parts.headers, extra(context));
+    let mut headers = upstream::to_upstream(&parts.headers, extra_headers(context));
     headers.remove(&LAST_EVENT_ID);
     if let Some(id) = after.and_then(|id| id.as_ref().try_into().ok()) {
         headers.insert(LAST_EVENT_ID.clone(), id);

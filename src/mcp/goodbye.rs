@@ -27,7 +27,7 @@ const LETTING_GO: Duration = Duration::from_secs(1);
 pub struct Goodbyes {
     inbox: mpsc::UnboundedSender<Notice>,
     /// The cancellations of each session that are still to be sent.
-    cancels: Mutex<HashMap<SessionNumber, Vec<Cancellation>>>,
+    cancellations: Mutex<HashMap<SessionNumber, Vec<Cancellation>>>,
     pub(super) receivers: tokio::sync::Mutex<Receivers>,
     /// How many requests of each session may still be under way at its upstream.
     at_work: Mutex<HashMap<SessionNumber, usize>>,
@@ -96,7 +96,7 @@ impl UpstreamWork {
             Cancellation { id, application, upstream_session: upstream_session.clone(), calls, reason };
         // The cancellation is stored before its notice is sent: the end of the session may be on its way already, and
         // must come after it.
-        self.goodbyes.cancels.lock().entry(session).or_default().push(cancel);
+        self.goodbyes.cancellations.lock().entry(session).or_default().push(cancel);
         self.goodbyes.inbox.send(Notice::Cancellation(session, application)).ok();
     }
 }
@@ -117,8 +117,8 @@ impl Goodbyes {
     pub fn new(departures: mpsc::UnboundedReceiver<Departed>) -> Arc<Self> {
         let (inbox, notices) = mpsc::unbounded_channel();
         let receivers = tokio::sync::Mutex::new(Receivers { notices, departures });
-        let (cancels, at_work, work_ended) = Default::default();
-        Arc::new(Self { inbox, cancels, receivers, at_work, work_ended })
+        let (cancellations, at_work, work_ended) = Default::default();
+        Arc::new(Self { inbox, cancellations, receivers, at_work, work_ended })
     }
 
     /// Notes that a request of a session goes to its upstream.
@@ -151,13 +151,13 @@ impl Goodbyes {
     }
 
     /// Takes the cancellations of a session that are still to be sent.
-    pub(super) fn take_cancels(&self, session: SessionNumber) -> Vec<Cancellation> {
-        self.cancels.lock().remove(&session).unwrap_or_default()
+    pub(super) fn take_cancellations(&self, session: SessionNumber) -> Vec<Cancellation> {
+        self.cancellations.lock().remove(&session).unwrap_or_default()
     }
 
     /// Whether cancellations of a session are still to be sent.
-    pub(super) fn cancels(&self, session: SessionNumber) -> bool {
-        self.cancels.lock().contains_key(&session)
+    pub(super) fn has_cancellations(&self, session: SessionNumber) -> bool {
+        self.cancellations.lock().contains_key(&session)
     }
 
     /// Waits until no request of a session is under way at its upstream, but not longer than [`LETTING_GO`].

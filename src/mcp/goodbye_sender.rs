@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Gateway;
-use super::forward::{IncomingResponse, OutgoingRequest, collect, correlate};
+use super::forward::{IncomingResponse, OutgoingRequest, read_whole, set_session_header};
 use super::goodbye::{AbandonedSession, Cancellation, Notice, Receivers};
 use super::upstream::PROTOCOL_VERSION;
 use super::upstream_sessions::UpstreamState;
@@ -27,7 +27,7 @@ use crate::meter;
 /// How long an upstream may take over a goodbye.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The pause before a goodbye that was not received is sent once more.
-const AGAIN: Duration = Duration::from_millis(500);
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// How many sessions' goodbyes are under way at a time, and how many of them for one application: a revocation of many
 /// sessions must not flood the server behind them, and a server that does not answer must not hold up the others.
 const AT_ONCE: usize = 32;
@@ -36,7 +36,7 @@ const OF_ONE: usize = 8;
 const CALLS_AT_ONCE: usize = 8;
 const MOST_CALLS: usize = 256;
 /// How long goodbyes that are under way may still take after a stop. What is left is in the store.
-const FAREWELL: Duration = Duration::from_secs(2);
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
 /// How many sessions are read from the store at a time, and how many are forgotten there at a time.
 const PAGE: usize = 500;
 
@@ -117,7 +117,7 @@ impl Gateway {
                 done.into_iter().for_each(|done| sender.done(done));
             }
         };
-        tokio::time::timeout(FAREWELL, rest).await.ok();
+        tokio::time::timeout(STOP_PATIENCE, rest).await.ok();
         sender.forget(1).await;
     }
 }
@@ -224,7 +224,7 @@ impl GoodbyeSender {
             let pending = self.pending.clone();
             let mut pending = pending.lock();
             let ended = pending.get(&session).is_some_and(Option::is_some);
-            if ended || self.gateway.goodbyes.cancels(session) {
+            if ended || self.gateway.goodbyes.has_cancellations(session) {
                 self.queue(application, Job::Session(session));
             } else {
                 pending.remove(&session);
@@ -258,7 +258,7 @@ impl Gateway {
         if departed.is_some() {
             self.goodbyes.wait_for_work(session).await;
         }
-        self.cancel(self.goodbyes.take_cancels(session)).await;
+        self.cancel(self.goodbyes.take_cancellations(session)).await;
         let Some(departed) = departed else { return false };
         self.upstream_sessions.remove(session);
         let state = match self.sessions.kept_of_departed(departed).await {
@@ -274,9 +274,9 @@ impl Gateway {
         true
     }
 
-    async fn cancel(&self, cancels: Vec<Cancellation>) {
+    async fn cancel(&self, cancellations: Vec<Cancellation>) {
         let each: Vec<_> =
-            cancels.into_iter().flat_map(Cancellation::notifications).take(MOST_CALLS).collect();
+            cancellations.into_iter().flat_map(Cancellation::notifications).take(MOST_CALLS).collect();
         let telling =
             stream::iter(each).for_each_concurrent(CALLS_AT_ONCE, move |(state, outgoing)| async move {
                 let outcome = self.send_goodbye(&state.url, state.session.as_deref(), outgoing).await;
@@ -305,7 +305,7 @@ impl Gateway {
             let said = async {
                 let IncomingResponse { head, body } = self.send(url, session, outgoing.clone()).await.ok()?;
                 // A connection is used again only once its answer was read.
-                collect(body, PAGE, PATIENCE).await.ok();
+                read_whole(body, PAGE, PATIENCE).await.ok();
                 Some(head.status)
             };
             match tokio::time::timeout(PATIENCE, said).await.ok().flatten() {
@@ -316,7 +316,7 @@ impl Gateway {
                 None => {}
             }
             if !last {
-                tokio::time::sleep(AGAIN).await;
+                tokio::time::sleep(RETRY_PAUSE).await;
             }
         }
         "failed"
@@ -329,7 +329,7 @@ impl Cancellation {
         let Self { id, application, upstream_session, calls, reason, .. } = self;
         let state = upstream_session.state();
         let mut headers = of_version(Some(&state.protocol_version));
-        correlate(&mut headers, id);
+        set_session_header(&mut headers, id);
         let notification = |call: Value| {
             let params = json!({ "requestId": call, "reason": reason });
             let body = json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": params });

@@ -22,7 +22,7 @@ use crate::gate::Pass;
 use crate::sessions::Sessions;
 
 /// The longest time between two looks at when the token expires: somebody may set the wall clock.
-const LOOK: Duration = Duration::from_secs(60);
+const CHECK_EVERY: Duration = Duration::from_secs(60);
 
 /// One request of a session, from its admission to the last byte of its answer.
 pub struct InFlight {
@@ -75,7 +75,7 @@ impl InFlight {
         let given_up = self.share.given_up().clone();
         async move {
             loop {
-                let remaining = remaining(&sessions, number, presented).min(LOOK);
+                let remaining = remaining(&sessions, number, presented).min(CHECK_EVERY);
                 tokio::select! {
                     biased;
                     () = cancelled.cancelled() => return StopReason::Ended,
@@ -109,7 +109,7 @@ impl InFlight {
         match stop {
             StopReason::Ended => {
                 let ending = self.pass.as_ref().and_then(Pass::ending);
-                RpcError::over(ending.unwrap_or(Ending::Session(Reason::Terminated)))
+                RpcError::cut_off_by(ending.unwrap_or(Ending::Session(Reason::Terminated)))
             }
             StopReason::Stopping => RpcError::stopping(),
             StopReason::OverBudget => RpcError::over_budget(),
@@ -137,7 +137,7 @@ impl InFlight {
             done = work => done.map_err(|rpc_error| (rpc_error, false)),
         };
         done.map_err(|(rpc_error, cut)| {
-            if cut || rpc_error.leaves_it_at_work() {
+            if cut || rpc_error.may_leave_work() {
                 self.give_up(&rpc_error);
             }
             rpc_error
@@ -180,7 +180,7 @@ impl InFlight {
     }
 
     /// Notes that these calls have been answered.
-    pub fn settle(&mut self, answered: &[Value]) {
+    pub fn mark_answered(&mut self, answered: &[Value]) {
         if !answered.is_empty() {
             self.ids.retain(|id| !answered.contains(id));
         }
@@ -233,7 +233,7 @@ fn remaining(sessions: &Sessions, number: SessionNumber, presented: Time) -> Dur
     let until = match sessions.open_session(number) {
         Some(session) => presented.max(session.token_expires_at).min(session.lifetime_ends_at),
         // The session has ended, which the pass tells.
-        None => return LOOK,
+        None => return CHECK_EVERY,
     };
     (until - sessions.now()).to_std().unwrap_or_default()
 }

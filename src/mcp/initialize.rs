@@ -46,10 +46,10 @@ impl Gateway {
     ) -> Result<Response, ErrorResponse> {
         let bytes_in = body.len();
         match self.initialize_detached(&context, parts, posted, body).await? {
-            (initialize_answer, None) => Ok(answer(initialize_answer, None)),
+            (initialize_answer, None) => Ok(initialize_response(initialize_answer, None)),
             (initialize_answer, Some((session, mcp_session_id))) => {
                 self.supersede(&context, parts, &session).await;
-                self.opened(context, session, posted, initialize_answer, bytes_in, &mcp_session_id).await
+                self.respond(context, session, posted, initialize_answer, bytes_in, &mcp_session_id).await
             }
         }
     }
@@ -101,7 +101,7 @@ impl Gateway {
 
     /// The response to a request whose credential ended before there was a session: the client is to authenticate
     /// again.
-    pub(super) fn no_more(&self, context: &RequestContext, ending: Ending) -> ErrorResponse {
+    pub(super) fn ended_before_session(&self, context: &RequestContext, ending: Ending) -> ErrorResponse {
         match (self.sessions.still_welcome(&context.caller, context.application.number), ending) {
             (Err(error), _) => ErrorResponse::from_error(error, &context.metadata),
             (Ok(()), Ending::Credential(end)) => ErrorResponse::credential_ended(end),
@@ -121,14 +121,14 @@ impl Gateway {
         if body.len() > LARGEST_INITIALIZE {
             let rpc_error =
                 RpcError::invalid_request("Payload Too Large: initialize must be at most 256 KiB");
-            return Err(ErrorResponse::new(StatusCode::PAYLOAD_TOO_LARGE, rpc_error).to(&posted.ids));
+            return Err(ErrorResponse::new(StatusCode::PAYLOAD_TOO_LARGE, rpc_error).answering(&posted.ids));
         }
         let info = initialize.client_info.as_ref();
         let client_session_id = member(info, "sessionId");
         if client_session_id.is_none() && self.config.require_client_session_id {
             // Clients of Kontext's gateway know this message.
             let rpc_error = RpcError::invalid_params("initialize requires clientInfo.sessionId");
-            return Err(ErrorResponse::bad_request(rpc_error).to(&posted.ids));
+            return Err(ErrorResponse::bad_request(rpc_error).answering(&posted.ids));
         }
         let said =
             std::str::from_utf8(&body).ok().and_then(|text| RawValue::from_string(text.to_owned()).ok());
@@ -141,11 +141,11 @@ impl Gateway {
         headers.remove(&PROTOCOL_VERSION);
         let outgoing = OutgoingRequest { application, method: Method::POST, headers, body };
         // The credential may have been revoked while the message came in, and again while the upstream answers.
-        let refused = |error| ErrorResponse::from_error(error, &context.metadata).to(&posted.ids);
-        let stay = self.stay(context).map_err(|refusal| refusal.to(&posted.ids))?;
+        let refused = |error| ErrorResponse::from_error(error, &context.metadata).answering(&posted.ids);
+        let stay = self.stay(context).map_err(|refusal| refusal.answering(&posted.ids))?;
         let initialize_answer = tokio::select! {
             biased;
-            ending = stay.ended() => return Err(self.no_more(context, ending).to(&posted.ids)),
+            ending = stay.ended() => return Err(self.ended_before_session(context, ending).answering(&posted.ids)),
             () = self.stopping.cancelled() => Err(RpcError::stopping()),
             initialize_answer = self.send_initialize(&url, outgoing) => initialize_answer,
         };
@@ -182,7 +182,7 @@ impl Gateway {
             Ok(opened) => Ok((initialize_answer, Some(opened))),
             Err(refusal) => {
                 self.goodbyes.session_abandoned(abandoned(Some(protocol_version)));
-                Err(refusal.to(&posted.ids))
+                Err(refusal.answering(&posted.ids))
             }
         }
     }
@@ -224,7 +224,7 @@ impl Gateway {
     }
 
     /// Answers the client's `initialize`, with the session id in the head.
-    async fn opened(
+    async fn respond(
         self: &Arc<Self>,
         context: RequestContext,
         session: Session,
@@ -244,7 +244,7 @@ impl Gateway {
                     self.upstream_sessions.of(&self.sessions, &session).await.map_err(refused)?;
                 self.answer_on_stream(initialize_answer, in_flight, &upstream_session.state()).await
             }
-            false => answer(initialize_answer, Some(in_flight)),
+            false => initialize_response(initialize_answer, Some(in_flight)),
         };
         if let Ok(id) = HeaderValue::try_from(mcp_session_id) {
             response.headers_mut().insert(SESSION.clone(), id);
@@ -268,11 +268,11 @@ impl Gateway {
             Pump::new(in_flight, pumped.clone(), gateway.config.upstream_timeout, &read, rest).run().await;
             gateway.streams.ended(&pumped);
         });
-        legacy::events(&head.headers, stream, reader, ReadRight::Own)
+        legacy::events_response(&head.headers, stream, reader, ReadRight::Own)
     }
 }
 
-fn answer(initialize_answer: InitializeAnswer, in_flight: Option<InFlight>) -> Response {
+fn initialize_response(initialize_answer: InitializeAnswer, in_flight: Option<InFlight>) -> Response {
     let InitializeAnswer { head, read, rest, .. } = initialize_answer;
     let events = is_events(&head.headers);
     let body = match in_flight {
@@ -295,7 +295,7 @@ pub(super) fn new_session(
         application: Some(context.application.id),
         hostname: hostname.filter(|name| is_plain(name)),
         user_agent: origin::text(&parts.headers, &header::USER_AGENT).map(str::to_owned),
-        client_info: info.map(fitting),
+        client_info: info.map(shortened),
         ip: parts.extensions.get::<ClientAddress>().map(|address| address.0.to_string()),
         protocol_version: Some(protocol_version.to_owned()),
         ..NewSession::of(Kind::Mcp)
@@ -314,7 +314,7 @@ fn is_plain(name: &str) -> bool {
 
 /// Shortens client info that is too large to record. Icons may be pictures of any size (MCP 2025-11-25, schema
 /// `Implementation`), so only the members that lists of sessions show remain.
-fn fitting(mut info: Value) -> Value {
+fn shortened(mut info: Value) -> Value {
     if info.to_string().len() > LARGEST_CLIENT_INFO
         && let Some(members) = info.as_object_mut()
     {

@@ -85,13 +85,13 @@ impl Gateway {
     ) -> Result<Response, ErrorResponse> {
         era::of_session(&parts.headers)?;
         let session = self.session(&context, &parts.headers).await?;
-        self.leave(&context, &session).await?;
+        self.end_session(&context, &session).await?;
         // Every SDK takes 200 and 204 for success; the Python client takes 202 for a failure.
         Ok(StatusCode::NO_CONTENT.into_response())
     }
 
     /// Ends the session of a client that has gone for good.
-    pub(super) async fn leave(
+    pub(super) async fn end_session(
         self: &Arc<Self>,
         context: &RequestContext,
         session: &Session,
@@ -111,11 +111,11 @@ impl Gateway {
             let rpc_error = RpcError::new(-32000, "Bad Request: Mcp-Session-Id header is required");
             return Err(ErrorResponse::bad_request(rpc_error));
         };
-        self.session_named(context, id.to_str().unwrap_or("")).await
+        self.session_by_id(context, id.to_str().unwrap_or("")).await
     }
 
     /// The session with this `Mcp-Session-Id`.
-    pub(super) async fn session_named(
+    pub(super) async fn session_by_id(
         &self,
         context: &RequestContext,
         id: &str,
@@ -172,7 +172,8 @@ impl Gateway {
             Some(insertion_point) => insertion_point.insert(&body, session.id).into(),
             None => body,
         };
-        let (method, headers) = (Method::POST, upstream::to_upstream(&parts.headers, extra(&context)));
+        let (method, headers) =
+            (Method::POST, upstream::to_upstream(&parts.headers, extra_headers(&context)));
         let outgoing = OutgoingRequest { application: session.application, method, headers, body };
         let asks = !posted.ids.is_empty();
         let upstream_request = self.register(&context, session, (posted.ids, posted.batch), outgoing).await?;
@@ -191,7 +192,7 @@ impl Gateway {
     ) -> Result<UpstreamRequest, ErrorResponse> {
         let pass = match self.sessions.enter(&context.caller, &session) {
             Ok(pass) => pass,
-            Err(error) => return Err(not_entered(error, context, ids, batch)),
+            Err(error) => return Err(entry_refused(error, context, ids, batch)),
         };
         let mut in_flight = self.track(context, &session, pass, ids);
         in_flight.batch = batch;
@@ -257,21 +258,21 @@ impl Gateway {
     ) -> Result<Response, ErrorResponse> {
         let (answer, waiting) = oneshot::channel();
         let gateway = self.clone();
-        let carry: detach::Work = match upstream_request.is_standalone {
+        let work: detach::Work = match upstream_request.is_standalone {
             true => Box::pin(gateway.run_standalone(upstream_request, answer).in_current_span()),
-            false => Box::pin(gateway.carry(upstream_request, answer).in_current_span()),
+            false => Box::pin(gateway.run_exchange(upstream_request, answer).in_current_span()),
         };
-        match detach::run_until(waiting, carry).await {
+        match detach::run_until(waiting, work).await {
             Ok(UpstreamOutcome::Events(headers, stream, reader)) => {
-                Ok(events(&headers, stream, reader, ReadRight::Own))
+                Ok(events_response(&headers, stream, reader, ReadRight::Own))
             }
-            Ok(UpstreamOutcome::Whole(answer, in_flight)) => Ok(whole(*answer, in_flight)),
+            Ok(UpstreamOutcome::Whole(answer, in_flight)) => Ok(whole_response(*answer, in_flight)),
             Ok(UpstreamOutcome::Failed(rpc_error, in_flight)) => Err(in_flight.failed(rpc_error)),
             Err(_) => Err(ErrorResponse::in_place_of_answer(RpcError::upstream_lost(), vec![], false)),
         }
     }
 
-    async fn carry(
+    async fn run_exchange(
         self: Arc<Self>,
         upstream_request: UpstreamRequest,
         answer: oneshot::Sender<UpstreamOutcome>,
@@ -329,7 +330,7 @@ impl Gateway {
         let session_digest = Some(state.session_digest());
         let rank = if calls.is_empty() { Rank::Standalone } else { Rank::Call };
         let begin = EventId { key, calls, number: 0, upstream: None, session_digest };
-        let stream = ResumableStream::new(in_flight.number, begin, seal, in_flight.share.beside(rank));
+        let stream = ResumableStream::new(in_flight.number, begin, seal, in_flight.share.sibling(rank));
         if state.protocol_version.as_str() >= PRIMED {
             stream.push(None, vec![], |id| format!("id: {id}\nretry: {RETRY}\ndata: \n\n").into()).await;
         }
@@ -337,7 +338,7 @@ impl Gateway {
     }
 }
 
-pub(super) fn not_entered(
+pub(super) fn entry_refused(
     error: Error,
     context: &RequestContext,
     ids: Vec<Value>,
@@ -371,7 +372,7 @@ pub(super) fn warn_of_stranger(context: &RequestContext, session: Option<&Sessio
 }
 
 /// The headers that pass for this application beside those that always do.
-pub(super) fn extra(context: &RequestContext) -> Option<&UpstreamHeaders> {
+pub(super) fn extra_headers(context: &RequestContext) -> Option<&UpstreamHeaders> {
     context.application.upstream_headers.as_ref()
 }
 
@@ -385,7 +386,7 @@ pub(super) fn accepted(response: Response) -> Response {
 }
 
 /// The response that hands a stream of events to the client.
-pub(super) fn events(
+pub(super) fn events_response(
     headers: &HeaderMap,
     stream: Arc<ResumableStream>,
     reader: u64,
@@ -397,7 +398,7 @@ pub(super) fn events(
 /// The response that hands on an answer which is no stream, or a stream of 2026-07-28. An answer that reports success
 /// but cannot hold what its calls are owed becomes an error for each call: clients would wait for the answers until
 /// their own time-out.
-pub(super) fn whole(answer: IncomingResponse, in_flight: InFlight) -> Response {
+pub(super) fn whole_response(answer: IncomingResponse, in_flight: InFlight) -> Response {
     let events = answer.is_events();
     let IncomingResponse { mut head, body } = answer;
     let empty =

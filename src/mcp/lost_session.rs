@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::forward::{IncomingResponse, LARGEST_REFUSAL, look_into};
+use super::forward::{IncomingResponse, LARGEST_REFUSAL, read_beginning};
 use super::message;
 use super::reply::RpcError;
 
@@ -68,14 +68,14 @@ pub(super) async fn judge_response(
     answer: IncomingResponse,
     patience: Duration,
 ) -> Result<(Verdict, IncomingResponse), RpcError> {
-    let refuses = may_be_lost(answer.head.status) || !super::forward::can_be_used(answer.head.status);
+    let refuses = may_be_lost(answer.head.status) || !super::forward::may_be_passed_on(answer.head.status);
     if !refuses {
         return Ok((Verdict::Other, answer));
     }
     let IncomingResponse { mut head, body } = answer;
-    let (read, body) = look_into(body, LARGEST_REFUSAL, patience).await?;
+    let (read, body) = read_beginning(body, LARGEST_REFUSAL, patience).await?;
     let verdict = judge(method, ids, head.status, &head.headers, &read);
-    if verdict == Verdict::Answer && !super::forward::can_be_used(head.status) {
+    if verdict == Verdict::Answer && !super::forward::may_be_passed_on(head.status) {
         // The status would mean something else coming from us.
         head.status = StatusCode::OK;
     }
@@ -132,7 +132,7 @@ pub fn speaks_of_lost_session(body: &[u8]) -> bool {
 }
 
 /// Puts together a body from what was read of it and the rest.
-pub(super) fn body_again(read: Bytes, rest: Option<Body>) -> Body {
+pub(super) fn rejoined_body(read: Bytes, rest: Option<Body>) -> Body {
     match rest {
         None => Body::from(read),
         Some(rest) => {

@@ -48,7 +48,7 @@ fn raw<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a 
 }
 
 #[derive(Deserialize)]
-struct Envelope<'a> {
+struct RawMessage<'a> {
     #[serde(borrow)]
     jsonrpc: Option<Cow<'a, str>>,
     #[serde(default, deserialize_with = "present")]
@@ -76,7 +76,7 @@ fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<IgnoredAny
 /// Reads the body of a POST.
 pub fn read(body: &[u8]) -> Result<Posted, RpcError> {
     let batch = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
-    let parsed: Result<Vec<Object<Envelope<'_>>>, _> =
+    let parsed: Result<Vec<Object<RawMessage<'_>>>, _> =
         if batch { serde_json::from_slice(body) } else { serde_json::from_slice(body).map(|one| vec![one]) };
     let messages = parsed.map_err(|error| match error.classify() {
         serde_json::error::Category::Data => RpcError::invalid_request(format!("Invalid Request: {error}")),
@@ -93,7 +93,7 @@ pub fn read(body: &[u8]) -> Result<Posted, RpcError> {
 }
 
 impl Posted {
-    fn take(&mut self, message: Envelope<'_>, body: &[u8]) -> Result<(), RpcError> {
+    fn take(&mut self, message: RawMessage<'_>, body: &[u8]) -> Result<(), RpcError> {
         if message.jsonrpc.as_deref() != Some("2.0") {
             return Err(RpcError::invalid_request("Invalid Request: jsonrpc must be \"2.0\""));
         }
@@ -162,21 +162,21 @@ impl Posted {
 
 /// The ids of the requests that a message of an upstream answers.
 pub fn answered(data: &[u8]) -> Vec<Value> {
-    let one = |message: Envelope<'_>| {
+    let one = |message: RawMessage<'_>| {
         let answer = message.method.is_none() && (message.result.is_some() || message.error.is_some());
         message.id.filter(|_| answer)
     };
     if data.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
-        let messages: Vec<Object<Envelope<'_>>> = serde_json::from_slice(data).unwrap_or_default();
+        let messages: Vec<Object<RawMessage<'_>>> = serde_json::from_slice(data).unwrap_or_default();
         messages.into_iter().filter_map(|Object(message)| one(message)).collect()
     } else {
-        let message: Option<Object<Envelope<'_>>> = serde_json::from_slice(data).ok();
+        let message: Option<Object<RawMessage<'_>>> = serde_json::from_slice(data).ok();
         message.and_then(|Object(message)| one(message)).into_iter().collect()
     }
 }
 
 /// The messages of a body, which may be a batch.
-pub fn apart(body: &[u8]) -> Vec<&str> {
+pub fn messages_in(body: &[u8]) -> Vec<&str> {
     match serde_json::from_slice::<Vec<&RawValue>>(body) {
         Ok(batch) => batch.into_iter().map(RawValue::get).collect(),
         Err(_) => std::str::from_utf8(body).into_iter().collect(),
@@ -202,7 +202,10 @@ pub fn error_in(data: &[u8]) -> Option<RpcError> {
     struct Answer {
         error: RpcError,
     }
-    apart(data).into_iter().find_map(|one| serde_json::from_str::<Answer>(one).ok()).map(|one| one.error)
+    messages_in(data)
+        .into_iter()
+        .find_map(|one| serde_json::from_str::<Answer>(one).ok())
+        .map(|one| one.error)
 }
 
 /// Whether `data` is a request or a notification.

@@ -313,7 +313,7 @@ impl Gateway {
         let body = self.read_body(body).await?;
         let posted = message::read(&body).map_err(ErrorResponse::bad_request)?;
         match era::of(&posted, &parts.headers)? {
-            Era::Modern => self.call(context, parts, posted, body).await,
+            Era::Modern => self.serve_modern(context, parts, posted, body).await,
             Era::Unknown => self.refused_by_upstream(context, parts, posted, body).await,
             Era::Legacy => match &posted.initialize {
                 Some(_) => self.initialize(context, parts, &posted, body).await,
@@ -380,13 +380,13 @@ fn check_takes_events(headers: &HeaderMap) -> Result<(), ErrorResponse> {
 /// A response with those headers of the upstream's answer that may be handed on.
 fn client_response(status: StatusCode, headers: &HeaderMap, events: bool, body: Body) -> Response {
     let mut response = (status, body).into_response();
-    *response.headers_mut() = outward(headers, events);
+    *response.headers_mut() = client_headers(headers, events);
     response
 }
 
 /// The headers of a response that hands on an upstream's answer.
-fn outward(headers: &HeaderMap, events: bool) -> HeaderMap {
-    let mut headers = upstream::outward(headers);
+fn client_headers(headers: &HeaderMap, events: bool) -> HeaderMap {
+    let mut headers = upstream::visible_to_client(headers);
     if events {
         // A stream that is resumed from memory has no upstream's head, and most SDKs take nothing for a stream that
         // does not say so.

@@ -14,8 +14,10 @@ use serde_json::Value;
 use sessiond_core::session::event::Counts;
 use sessiond_core::session::{Refusal, Session};
 
-use super::forward::{IncomingResponse, LARGEST_REFUSAL, OutgoingRequest, collect, correlate, usable};
-use super::legacy::{accepted, not_entered, whole};
+use super::forward::{
+    IncomingResponse, LARGEST_REFUSAL, OutgoingRequest, check_status, read_whole, set_session_header,
+};
+use super::legacy::{accepted, entry_refused, whole_response};
 use super::message::{MODERN, Posted, error_code};
 use super::reply::{ErrorResponse, RpcError};
 use super::upstream::{self, LAST_EVENT_ID};
@@ -28,15 +30,15 @@ use crate::sessions::NewSession;
 const DISCOVER: &str = "server/discover";
 const LISTEN: &str = "subscriptions/listen";
 /// How long an upstream may take over a request that belongs to no session.
-const UNATTENDED: Duration = Duration::from_secs(30);
+const WITHOUT_SESSION_TIMEOUT: Duration = Duration::from_secs(30);
 /// The largest answer to such a request.
-const LARGEST_UNATTENDED: usize = 4 << 20;
+const LARGEST_WITHOUT_SESSION: usize = 4 << 20;
 /// How often a session may end between being found and being entered.
 const TRIES: u32 = 3;
 
 impl Gateway {
     /// Serves one request or notification.
-    pub(super) async fn call(
+    pub(super) async fn serve_modern(
         self: &Arc<Self>,
         context: RequestContext,
         parts: &Parts,
@@ -49,11 +51,11 @@ impl Gateway {
         let bytes_in = body.len() as u64;
         let application = context.application.number;
         let mut outgoing = OutgoingRequest { application, method: Method::POST, headers, body };
-        let Some((session, pass)) = self.found(&context, parts, &posted).await? else {
-            let response = self.unattended(&context, &posted, outgoing).await?;
+        let Some((session, pass)) = self.find_or_open_session(&context, parts, &posted).await? else {
+            let response = self.serve_without_session(&context, &posted, outgoing).await?;
             return Ok(if posted.ids.is_empty() { accepted(response) } else { response });
         };
-        correlate(&mut outgoing.headers, session.id);
+        set_session_header(&mut outgoing.headers, session.id);
         if let Some(insertion_point) = posted.insertion_point {
             outgoing.body = insertion_point.insert(&outgoing.body, session.id).into();
         }
@@ -65,13 +67,15 @@ impl Gateway {
         // A client that goes away cancels its call (MCP 2026-07-28, basic/patterns/cancellation): dropping this future
         // drops the connection to the upstream.
         let answer =
-            async { understood(self.send(&context.url, None, outgoing).await?, self.patience()).await };
+            async { interpret(self.send(&context.url, None, outgoing).await?, self.patience()).await };
         let answer = in_flight.wait(answer).await;
         in_flight.share.set(0);
         match answer {
-            Ok(Understood::Answer(answer)) if posted.ids.is_empty() => Ok(accepted(whole(answer, in_flight))),
-            Ok(Understood::Answer(answer)) => Ok(whole(answer, in_flight)),
-            Ok(Understood::LegacyOnly) => Err(legacy_only(&posted)),
+            Ok(Interpreted::Answer(answer)) if posted.ids.is_empty() => {
+                Ok(accepted(whole_response(answer, in_flight)))
+            }
+            Ok(Interpreted::Answer(answer)) => Ok(whole_response(answer, in_flight)),
+            Ok(Interpreted::LegacyOnly) => Err(legacy_only(&posted)),
             Err(rpc_error) => Err(in_flight.failed(rpc_error)),
         }
     }
@@ -90,16 +94,17 @@ impl Gateway {
             upstream::to_upstream(&parts.headers, context.application.upstream_headers.as_ref()),
         );
         let outgoing = OutgoingRequest { application, method: Method::POST, headers, body };
-        let answer = self.unattended(&context, &posted, outgoing).await?;
+        let answer = self.serve_without_session(&context, &posted, outgoing).await?;
         if !answer.status().is_success() {
             return Ok(answer);
         }
-        Err(ErrorResponse::bad_request(RpcError::unsupported_version(posted.meta.revision())).to(&posted.ids))
+        Err(ErrorResponse::bad_request(RpcError::unsupported_version(posted.meta.revision()))
+            .answering(&posted.ids))
     }
 
     /// The session that a request belongs to, and the Gate's pass to it. A session is opened if there is none, but not
     /// for a probe or a notification.
-    async fn found(
+    async fn find_or_open_session(
         &self,
         context: &RequestContext,
         parts: &Parts,
@@ -108,11 +113,13 @@ impl Gateway {
         let opens = !posted.ids.is_empty() && posted.method.as_deref() != Some(DISCOVER);
         let correlation = posted.meta.correlation();
         let anchor = self.sessions.anchor(&context.caller, &[posted.meta.client_name(), &correlation]);
-        let refused = |error| ErrorResponse::from_error(error, &context.metadata).to(&posted.ids);
+        let refused = |error| ErrorResponse::from_error(error, &context.metadata).answering(&posted.ids);
         for _ in 0..TRIES {
             let session = match self.sessions.anchored(context.application.number, &anchor) {
                 Some(session) => session,
-                None if opens => self.opened_for(context, parts, posted, &anchor).await.map_err(refused)?,
+                None if opens => {
+                    self.open_anchored(context, parts, posted, &anchor).await.map_err(refused)?
+                }
                 None => return Ok(None),
             };
             match self.sessions.enter(&context.caller, &session) {
@@ -121,17 +128,17 @@ impl Gateway {
                 // A revocation that is under way covers the session, but not a client with a fresh credential: its
                 // connect ends the session first.
                 Err(Error::Unauthorized { reason: Some(Refusal::Revoked(_)) }) if opens => {
-                    self.opened_for(context, parts, posted, &anchor).await.map_err(refused)?;
+                    self.open_anchored(context, parts, posted, &anchor).await.map_err(refused)?;
                 }
                 Err(Error::Unauthorized { reason: Some(Refusal::Revoked(_)) }) => return Ok(None),
-                Err(error) => return Err(not_entered(error, context, posted.ids.clone(), false)),
+                Err(error) => return Err(entry_refused(error, context, posted.ids.clone(), false)),
             }
         }
         Err(refused(Error::Busy))
     }
 
     /// Opens a session, or attaches to the one that another request has just opened.
-    async fn opened_for(
+    async fn open_anchored(
         &self,
         context: &RequestContext,
         parts: &Parts,
@@ -147,31 +154,31 @@ impl Gateway {
 
     /// Serves a request that belongs to no session. The answer is read whole, and handed on only if the credential is
     /// still good by then.
-    async fn unattended(
+    async fn serve_without_session(
         &self,
         context: &RequestContext,
         posted: &Posted,
         outgoing: OutgoingRequest,
     ) -> Result<Response, ErrorResponse> {
-        let refused = |error| ErrorResponse::from_error(error, &context.metadata).to(&posted.ids);
+        let refused = |error| ErrorResponse::from_error(error, &context.metadata).answering(&posted.ids);
         let (caller, application) = (&context.caller, context.application.number);
-        let stay = self.stay(context).map_err(|refusal| refusal.to(&posted.ids))?;
+        let stay = self.stay(context).map_err(|refusal| refusal.answering(&posted.ids))?;
         let answer = async {
-            let Understood::Answer(answer) =
-                understood(self.send(&context.url, None, outgoing).await?, self.patience()).await?
+            let Interpreted::Answer(answer) =
+                interpret(self.send(&context.url, None, outgoing).await?, self.patience()).await?
             else {
                 return Ok(None);
             };
             let events = answer.is_events();
             let IncomingResponse { head, body } = answer;
-            let body = collect(body, LARGEST_UNATTENDED, self.patience()).await?;
+            let body = read_whole(body, LARGEST_WITHOUT_SESSION, self.patience()).await?;
             Ok(Some(client_response(head.status, &head.headers, events, Body::from(body))))
         };
         let answer = tokio::select! {
             biased;
-            ending = stay.ended() => return Err(self.no_more(context, ending).to(&posted.ids)),
+            ending = stay.ended() => return Err(self.ended_before_session(context, ending).answering(&posted.ids)),
             () = self.stopping.cancelled() => Err(RpcError::stopping()),
-            answer = tokio::time::timeout(UNATTENDED, answer) => {
+            answer = tokio::time::timeout(WITHOUT_SESSION_TIMEOUT, answer) => {
                 answer.unwrap_or_else(|_| Err(RpcError::upstream_refused("has not answered in time")))
             }
         };
@@ -184,7 +191,7 @@ impl Gateway {
     }
 }
 
-enum Understood {
+enum Interpreted {
     Answer(IncomingResponse),
     /// The upstream does not know what it was asked, as servers of older revisions do not.
     LegacyOnly,
@@ -193,16 +200,16 @@ enum Understood {
 /// Interprets the upstream's answer. A server of older revisions refuses in its own words, and the client is told in
 /// those of the specification. A failure of the upstream must not pass for one of ours, which would end a client's
 /// probing.
-async fn understood(answer: IncomingResponse, patience: Duration) -> Result<Understood, RpcError> {
+async fn interpret(answer: IncomingResponse, patience: Duration) -> Result<Interpreted, RpcError> {
     let status = answer.head.status;
     if status.is_success() {
-        return Ok(Understood::Answer(answer));
+        return Ok(Interpreted::Answer(answer));
     }
     if status != StatusCode::NOT_FOUND {
-        usable(IncomingResponse { head: answer.head.clone(), body: Body::empty() })?;
+        check_status(IncomingResponse { head: answer.head.clone(), body: Body::empty() })?;
     }
     let IncomingResponse { mut head, body } = answer;
-    let body = collect(body, LARGEST_REFUSAL, patience).await?;
+    let body = read_whole(body, LARGEST_REFUSAL, patience).await?;
     // These are JSON-RPC's own codes and those that the specification has reserved; other codes are of older servers.
     let said = error_code(&body).filter(|code| matches!(code, -32_700..=-32_600 | -32_099..=-32_020));
     match said {
@@ -210,9 +217,9 @@ async fn understood(answer: IncomingResponse, patience: Duration) -> Result<Unde
             if status.is_server_error() {
                 head.status = StatusCode::OK;
             }
-            Ok(Understood::Answer(IncomingResponse { head, body: Body::from(body) }))
+            Ok(Interpreted::Answer(IncomingResponse { head, body: Body::from(body) }))
         }
-        None if status.is_client_error() => Ok(Understood::LegacyOnly),
+        None if status.is_client_error() => Ok(Interpreted::LegacyOnly),
         None => {
             let how = format!("failed (HTTP {})", status.as_u16());
             Err(RpcError::upstream_refused(how))
@@ -221,5 +228,5 @@ async fn understood(answer: IncomingResponse, patience: Duration) -> Result<Unde
 }
 
 fn legacy_only(posted: &Posted) -> ErrorResponse {
-    ErrorResponse::bad_request(RpcError::legacy_only(posted.meta.revision())).to(&posted.ids)
+    ErrorResponse::bad_request(RpcError::legacy_only(posted.meta.revision())).answering(&posted.ids)
 }

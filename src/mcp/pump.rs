@@ -26,7 +26,7 @@ pub const QUIET: Duration = Duration::from_secs(15);
 /// How long a standalone stream that nobody reads is kept for its client to come back.
 const STANDALONE_KEPT: Duration = Duration::from_secs(60);
 /// How long a reader whose credential has ended waits for the stream's own last words.
-const FAREWELL: Duration = Duration::from_millis(50);
+const LAST_WORDS_PATIENCE: Duration = Duration::from_millis(50);
 
 /// A task that moves events from an upstream's body to a resumable stream.
 pub struct Pump {
@@ -67,7 +67,7 @@ impl Pump {
                 None
             }
             () = stream.over() => None,
-            () = self.carry() => self.close().await,
+            () = self.move_events() => self.close().await,
         };
         // A client that can ask the upstream for the rest loses nothing by a restart of ours.
         let resumable = self.open_event.is_none() && stream.upstream_id().is_some();
@@ -90,7 +90,7 @@ impl Pump {
         self.in_flight.share.set(0);
     }
 
-    async fn carry(&mut self) {
+    async fn move_events(&mut self) {
         loop {
             self.hand_on().await;
             let Some(body) = &mut self.rest else { return };
@@ -117,17 +117,17 @@ impl Pump {
             }
             let answers = if event.is_message { self.in_flight.answers_in(&event.data) } else { vec![] };
             self.stream.push(event.id.clone(), answers.clone(), |id| event.renamed(id)).await;
-            self.in_flight.settle(&answers);
+            self.in_flight.mark_answered(&answers);
         }
         if self.splitter.waiting() > HOLD {
             let at_line_start = self.splitter.at_line_start();
-            let part = self.splitter.take();
-            self.count(part.len());
+            let end_by_credential = self.splitter.take();
+            self.count(end_by_credential.len());
             if self.open_event.replace(at_line_start).is_some() {
-                self.stream.push_part(part, Some(at_line_start)).await;
+                self.stream.push_part(end_by_credential, Some(at_line_start)).await;
                 return;
             }
-            self.stream.push_begun(at_line_start, |id| renamed_part(&part, id)).await;
+            self.stream.push_begun(at_line_start, |id| renamed_part(&end_by_credential, id)).await;
         }
     }
 
@@ -176,18 +176,18 @@ impl ReadRight {
 /// none.
 pub fn body(first: Option<Bytes>, stream: Arc<ResumableStream>, reader: u64, right: ReadRight) -> Body {
     let (quiet_at, measured) = (Instant::now() + QUIET, meter::Stream::begin("mcp"));
-    let reading = Reading { first, stream, reader, right, over: false, quiet_at, _measured: measured };
-    Body::from_stream(stream::unfold(reading, |mut reading| async move {
-        let next = match reading.first.take() {
+    let reader_body = ReaderBody { first, stream, reader, right, over: false, quiet_at, _measured: measured };
+    Body::from_stream(stream::unfold(reader_body, |mut reader_body| async move {
+        let next = match reader_body.first.take() {
             Some(first) => first,
-            None => reading.next().await?,
+            None => reader_body.next().await?,
         };
-        reading.quiet_at = Instant::now() + QUIET;
-        Some((Ok::<_, std::convert::Infallible>(next), reading))
+        reader_body.quiet_at = Instant::now() + QUIET;
+        Some((Ok::<_, std::convert::Infallible>(next), reader_body))
     }))
 }
 
-struct Reading {
+struct ReaderBody {
     first: Option<Bytes>,
     stream: Arc<ResumableStream>,
     reader: u64,
@@ -198,7 +198,7 @@ struct Reading {
     _measured: meter::Stream,
 }
 
-impl Reading {
+impl ReaderBody {
     async fn next(&mut self) -> Option<Bytes> {
         let ended = self.stream.ended().is_some_and(|end| end != End::Cut);
         if self.over || (ended && matches!(&self.right, ReadRight::InFlight(in_flight) if in_flight.is_cut()))
@@ -217,7 +217,7 @@ impl Reading {
         };
         tokio::select! {
             biased;
-            end = credential => self.part(end).await,
+            end = credential => self.end_by_credential(end).await,
             piece = self.stream.read(self.reader) => piece,
             () = sleep_until(self.quiet_at) => Some(Bytes::from_static(b":\n\n")),
         }
@@ -225,8 +225,8 @@ impl Reading {
 
     /// Ends the body after the reader's credential has ended. Where the stream was opened with the same credential it
     /// ends too, with an error for each call, and those errors are the last words; otherwise a comment is.
-    async fn part(&mut self, end: CredentialEnd) -> Option<Bytes> {
-        timeout(FAREWELL, self.stream.over()).await.ok();
+    async fn end_by_credential(&mut self, end: CredentialEnd) -> Option<Bytes> {
+        timeout(LAST_WORDS_PATIENCE, self.stream.over()).await.ok();
         if self.stream.ended() == Some(End::Cut) {
             return self.stream.read(self.reader).await;
         }
@@ -235,7 +235,7 @@ impl Reading {
     }
 }
 
-impl Drop for Reading {
+impl Drop for ReaderBody {
     fn drop(&mut self) {
         self.stream.leave(self.reader);
     }

@@ -135,7 +135,7 @@ impl Relay {
                 return self.pieces.pop_front().map(Ok);
             }
             if self.begins_with_bom() {
-                return self.cut_off(&RpcError::marked());
+                return self.cut_off(&RpcError::byte_order_mark());
             }
             // Whether the session still allows it is asked in the very poll that hands something on.
             if !self.in_flight.is_cut()
@@ -209,7 +209,7 @@ impl Relay {
                     }
                     if event.is_message {
                         let answers = self.in_flight.answers_in(&event.data);
-                        self.in_flight.settle(&answers);
+                        self.in_flight.mark_answered(&answers);
                     }
                     ready.extend_from_slice(&event.raw);
                 }
@@ -275,13 +275,13 @@ impl Relay {
             _ => pieces.iter().map(Bytes::as_ref).collect::<Vec<_>>().concat().into(),
         };
         let answered = self.in_flight.answers_in(&whole);
-        self.in_flight.settle(&answered);
+        self.in_flight.mark_answered(&answered);
         let owed = std::mem::take(&mut self.in_flight.ids);
         self.pieces.push_back(match owed.is_empty() {
             true => whole,
             false => {
                 let rpc_error = RpcError::unanswered_but(StatusCode::OK, &whole);
-                let said = if answered.is_empty() { vec![] } else { message::apart(&whole) };
+                let said = if answered.is_empty() { vec![] } else { message::messages_in(&whole) };
                 rpc_error.answers_beside(&said, &owed, self.in_flight.batch).into()
             }
         });

@@ -11,7 +11,7 @@ use sessiond_core::session::Session;
 use tracing::Instrument;
 
 use super::Gateway;
-use super::forward::{IncomingResponse, LARGEST_REFUSAL, OutgoingRequest, collect};
+use super::forward::{IncomingResponse, LARGEST_REFUSAL, OutgoingRequest, read_whole};
 use super::goodbye::AbandonedSession;
 use super::message::Posted;
 use super::reply::RpcError;
@@ -188,7 +188,7 @@ impl Gateway {
                 let said = async {
                     let answer = self.send(&state.url, state.session.as_deref(), outgoing).await?;
                     let IncomingResponse { body, .. } = answer;
-                    collect(body, LARGEST_REFUSAL, EACH).await
+                    read_whole(body, LARGEST_REFUSAL, EACH).await
                 };
                 if !matches!(tokio::time::timeout(EACH, said).await, Ok(Ok(_))) {
                     tracing::warn!(session = %session.id, method, "the upstream did not take again what the client had said");

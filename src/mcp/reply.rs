@@ -90,7 +90,7 @@ impl RpcError {
     }
 
     /// The session or the credential has ended while the call was in flight.
-    pub fn over(ending: Ending) -> Self {
+    pub fn cut_off_by(ending: Ending) -> Self {
         match ending {
             Ending::Session(reason) => Self::ended(reason),
             Ending::Credential(end) => Self::credential_ended(end),
@@ -171,7 +171,7 @@ impl RpcError {
     }
 
     /// Whether the upstream may still be at work on the call: whoever gives the call up has to say so there.
-    pub fn leaves_it_at_work(&self) -> bool {
+    pub fn may_leave_work(&self) -> bool {
         *self == Self::too_slow() || *self == Self::upstream_slow()
     }
 
@@ -182,7 +182,7 @@ impl RpcError {
 
     /// A byte order mark stands before the upstream's JSON, where none may be (RFC 8259, section 8.1): clients' parsers
     /// fail at it.
-    pub fn marked() -> Self {
+    pub fn byte_order_mark() -> Self {
         Self::upstream_refused("answers with a byte order mark before the JSON")
     }
 
@@ -278,7 +278,7 @@ impl ErrorResponse {
     }
 
     /// Makes the response answer these requests.
-    pub fn to(self, ids: &[Value]) -> Self {
+    pub fn answering(self, ids: &[Value]) -> Self {
         Self { ids: ids.to_vec(), ..self }
     }
 

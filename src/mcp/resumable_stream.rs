@@ -20,11 +20,11 @@ use super::reply::{RpcError, last_words};
 
 /// How many bytes may wait for a reader before the writer has to wait, and how many are held for a reader that comes
 /// back.
-const HELD: usize = 256 << 10;
+const MOST_BYTES: usize = 256 << 10;
 /// How many pieces are held.
-const MOST: usize = 1_024;
+const MOST_PIECES: usize = 1_024;
 /// Small pieces are handed on together, up to this many bytes.
-const PIECE: usize = 32 << 10;
+const PIECE_BYTES: usize = 32 << 10;
 
 /// A stream of events, with at most one reader at a time.
 pub struct ResumableStream {
@@ -101,7 +101,7 @@ pub enum End {
 
 /// What a reader asks for is no longer held, or never was.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Gone;
+pub struct NotHeld;
 
 impl ResumableStream {
     /// Makes a stream that begins at the place that an event id names.
@@ -178,7 +178,7 @@ impl ResumableStream {
 
     async fn wait_for_room(&self) {
         let may_go_on =
-            |state: &State| state.left_at.is_some() || state.end.is_some() || state.waiting() < HELD;
+            |state: &State| state.left_at.is_some() || state.end.is_some() || state.waiting() < MOST_BYTES;
         self.until(&self.room, |state| may_go_on(state).then_some(())).await;
     }
 
@@ -204,7 +204,7 @@ impl ResumableStream {
 
     /// Ends the stream before it has begun, with this error for each of its calls. Returns the reader that is to get
     /// them.
-    pub fn refuse(&self, rpc_error: &RpcError) -> Result<u64, Gone> {
+    pub fn refuse(&self, rpc_error: &RpcError) -> Result<u64, NotHeld> {
         let reader = self.attach(self.after)?;
         let farewells: Vec<_> = self.calls.iter().map(|id| rpc_error.answer(id)).collect();
         self.cut_off(&farewells);
@@ -228,11 +228,11 @@ impl ResumableStream {
     }
 
     /// Lets a new reader read what follows event number `after`; the former reader reads no more.
-    pub fn attach(&self, after: u64) -> Result<u64, Gone> {
+    pub fn attach(&self, after: u64) -> Result<u64, NotHeld> {
         let mut state = self.state.lock();
         let known = state.first..=state.first + state.held.len() as u64;
         if !known.contains(&(after + 1)) || state.end == Some(End::Cut) {
-            return Err(Gone);
+            return Err(NotHeld);
         }
         state.next = after + 1;
         // A reader that knows the id of an event has had all of its parts.
@@ -249,7 +249,7 @@ impl ResumableStream {
 
     /// Lets a new reader read what is still held, although some of what follows event number `after` is no longer held.
     /// Returns the calls whose answers were dropped.
-    pub fn attach_to_rest(&self, after: u64) -> Result<(u64, Vec<Value>), Gone> {
+    pub fn attach_to_rest(&self, after: u64) -> Result<(u64, Vec<Value>), NotHeld> {
         let (from, gone) = {
             let state = self.state.lock();
             let end = state.first + state.held.len() as u64 - 1;
@@ -328,8 +328,8 @@ impl ResumableStream {
     }
 
     /// Makes an empty share of the budget, for what is remembered of the stream.
-    pub fn share_of_nothing(&self) -> Share {
-        self.share.of_nothing()
+    pub fn empty_share(&self) -> Share {
+        self.share.empty()
     }
 
     /// The token that is cancelled when the budget gives the stream up.
@@ -338,15 +338,15 @@ impl ResumableStream {
     }
 
     /// Tells the budget that the stream has ended: what it holds is then given up before what is under way.
-    pub fn keep(self: &Arc<Self>) {
-        self.share.keep(self);
+    pub fn mark_ended(self: &Arc<Self>) {
+        self.share.mark_ended(self);
     }
 
     /// Drops everything that is held.
     pub fn forget(&self) {
         let mut state = self.state.lock();
         while let Some(held) = state.held.pop_front() {
-            state.note_gone(held.answers);
+            state.note_dropped(held.answers);
         }
         state.bytes = 0;
         state.next = state.next.max(state.first);
@@ -431,21 +431,21 @@ impl State {
     /// Drops the oldest pieces that are too many, but no piece that the reader is yet to get.
     fn make_room(&mut self) {
         // The last piece stays, whatever its size: it may be the answer.
-        while (self.bytes > HELD || self.held.len() > MOST) && self.held.len() > 1 {
+        while (self.bytes > MOST_BYTES || self.held.len() > MOST_PIECES) && self.held.len() > 1 {
             if self.left_at.is_none() && self.first >= self.next {
                 return;
             }
             let Some(held) = self.held.pop_front() else { return };
             self.bytes -= held.bytes.len();
-            self.note_gone(held.answers);
+            self.note_dropped(held.answers);
         }
     }
 
     /// Notes that the oldest piece is no longer held.
-    fn note_gone(&mut self, answers: Vec<Value>) {
+    fn note_dropped(&mut self, answers: Vec<Value>) {
         if !answers.is_empty() {
             self.dropped_answers.push_back((self.first, answers));
-            if self.dropped_answers.len() > MOST {
+            if self.dropped_answers.len() > MOST_PIECES {
                 self.dropped_answers.pop_front();
             }
         }
@@ -467,12 +467,12 @@ impl State {
         loop {
             let index = self.next.checked_sub(self.first)? as usize;
             let Some(held) = self.held.get(index) else { break };
-            if !piece.is_empty() && piece.len() + held.bytes.len() > PIECE {
+            if !piece.is_empty() && piece.len() + held.bytes.len() > PIECE_BYTES {
                 break;
             }
             self.next += 1;
             self.open_event = held.part;
-            if piece.is_empty() && held.bytes.len() >= PIECE {
+            if piece.is_empty() && held.bytes.len() >= PIECE_BYTES {
                 let bytes = held.bytes.clone();
                 self.make_room();
                 return Some(bytes);

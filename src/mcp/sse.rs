@@ -20,12 +20,12 @@ use super::budget::{Rank, Share};
 use super::event_id::EventId;
 use super::forward::{ExchangeOptions, IncomingResponse, InitializeAnswer, OutgoingRequest, data};
 use super::in_flight::{InFlight, StopReason};
-use super::legacy::{not_entered, warn_of_stranger};
+use super::legacy::{entry_refused, warn_of_stranger};
 use super::message::{self, Posted};
 use super::pump::{self, ReadRight};
 use super::reopen::SessionSetting;
 use super::reply::{ErrorResponse, RpcError, last_words};
-use super::resumable_stream::{End, Gone};
+use super::resumable_stream::{End, NotHeld};
 use super::sse_connection::{NO_SESSION, SseConnection};
 use super::sse_events::Splitter;
 use super::upstream::{self, LAST_EVENT_ID, PROTOCOL_VERSION};
@@ -55,7 +55,7 @@ impl Gateway {
         let seal = |stream: &str| self.sessions.event_seal(NO_SESSION, stream);
         let last = origin::text(&parts.headers, &LAST_EVENT_ID).and_then(|id| EventId::parse(id, seal));
         let session = match last.as_ref().and_then(|last| last.upstream.as_ref()) {
-            Some(id) => Some(self.session_named(&context, &String::from_utf8_lossy(id)).await?),
+            Some(id) => Some(self.session_by_id(&context, &String::from_utf8_lossy(id)).await?),
             None => None,
         };
         let after = last.as_ref().map_or(0, |last| last.number);
@@ -71,7 +71,7 @@ impl Gateway {
         let connection =
             SseConnection::new(&context.caller, application, after, mcp_session_id, budget, seal);
         let reader =
-            connection.stream.attach(after).map_err(|Gone| ErrorResponse::session_not_found(None))?;
+            connection.stream.attach(after).map_err(|NotHeld| ErrorResponse::session_not_found(None))?;
         match session {
             Some(session) => {
                 self.bind_session(&context, &connection, session.clone(), None)?;
@@ -95,7 +95,7 @@ impl Gateway {
         };
         if connection.session().is_none() {
             match ending {
-                Some(ending) => connection.cut_off(&RpcError::over(ending)),
+                Some(ending) => connection.cut_off(&RpcError::cut_off_by(ending)),
                 None => connection.stream.end(End::Done),
             }
             self.sse_connections.remove(&connection);
@@ -161,7 +161,7 @@ impl Gateway {
             (Some(_), true) => {
                 let rpc_error =
                     RpcError::invalid_request("Invalid Request: this session is initialized already");
-                return Err(ErrorResponse::bad_request(rpc_error).to(&posted.ids));
+                return Err(ErrorResponse::bad_request(rpc_error).answering(&posted.ids));
             }
             (None, true) => {
                 self.owe(&context, &connection, &posted.ids)?;
@@ -179,7 +179,7 @@ impl Gateway {
         let Some(session) = connection.session() else {
             let rpc_error =
                 RpcError::invalid_request("Invalid Request: the first message must be initialize");
-            return Err(ErrorResponse::bad_request(rpc_error).to(&posted.ids));
+            return Err(ErrorResponse::bad_request(rpc_error).answering(&posted.ids));
         };
         self.forward_on_sse(connection, context, session, parts, posted, body).await?;
         Ok(accepted())
@@ -232,7 +232,7 @@ impl Gateway {
         body: Bytes,
     ) -> Result<(), ErrorResponse> {
         let pass = self.sessions.enter(&context.caller, &session);
-        let pass = pass.map_err(|error| not_entered(error, &context, posted.ids.clone(), posted.batch));
+        let pass = pass.map_err(|error| entry_refused(error, &context, posted.ids.clone(), posted.batch));
         self.owe(&context, &connection, &posted.ids)?;
         let pass = match pass {
             Ok(pass) => pass,
@@ -285,7 +285,7 @@ impl Gateway {
     ) -> Result<(), ErrorResponse> {
         match connection.owe(ids) {
             true => Ok(()),
-            false => Err(ErrorResponse::from_error(Error::Busy, &context.metadata).to(ids)),
+            false => Err(ErrorResponse::from_error(Error::Busy, &context.metadata).answering(ids)),
         }
     }
 
@@ -351,7 +351,7 @@ impl Gateway {
                 Ok(conveyed.last)
             }
             Err(rpc_error) => {
-                if rpc_error.leaves_it_at_work() {
+                if rpc_error.may_leave_work() {
                     in_flight.give_up(&rpc_error);
                 }
                 connection.refuse(&in_flight.ids, &rpc_error).await;
@@ -458,7 +458,7 @@ async fn convey(
     let mut conveyed = Conveyed::default();
     if !events {
         let whole = gather(body, read, patience, share).await?;
-        for message in message::apart(&whole) {
+        for message in message::messages_in(&whole) {
             conveyed.message(connection, in_flight, message.as_bytes()).await;
         }
         let conveyed = conveyed.over(connection, ids, || RpcError::unanswered(head.status))?;

@@ -96,12 +96,7 @@ impl SseConnection {
             id: self.id.clone(),
             application: self.application,
             opener: self.opener.clone(),
-            stream: Arc::new(ResumableStream::new(
-                NO_SESSION,
-                begin,
-                [0; 32],
-                self.stream.share_of_nothing(),
-            )),
+            stream: Arc::new(ResumableStream::new(NO_SESSION, begin, [0; 32], self.stream.empty_share())),
             session: Mutex::new(self.session()),
             session_lock: Arc::default(),
             successor: OnceLock::new(),

@@ -8,9 +8,9 @@ use bytes::Bytes;
 use sessiond_core::session::Session;
 
 use super::forward::OutgoingRequest;
-use super::get_stream::{AGAIN, TRIES};
+use super::get_stream::{RETRY_PAUSE, TRIES};
 use super::in_flight::StopReason;
-use super::legacy::not_entered;
+use super::legacy::entry_refused;
 use super::reply::{ErrorResponse, RpcError};
 use super::resumable_stream::End;
 use super::sse::{PATIENCE, no_stream, stream_taken};
@@ -83,7 +83,7 @@ impl Gateway {
         session: Session,
         mcp_session_id: Option<&str>,
     ) -> Result<(), ErrorResponse> {
-        let refused = |error| not_entered(error, context, vec![], false);
+        let refused = |error| entry_refused(error, context, vec![], false);
         self.sessions.still_welcome(&context.caller, session.application).map_err(refused)?;
         // The connection lives by the credential that opened the stream, which may no longer be good.
         let pass = match self.sessions.enter(&connection.opener, &session) {
@@ -122,7 +122,7 @@ impl Gateway {
             };
             in_flight.release_pass();
             if stop.is_none() && own {
-                gateway.leave(&context, &session).await.ok();
+                gateway.end_session(&context, &session).await.ok();
             }
         });
         Ok(())
@@ -173,7 +173,7 @@ impl UpstreamListener {
                 // The upstream has not noticed yet that its former stream is over.
                 ListenOutcome::AlreadyTaken if taken_times < TRIES => {
                     taken_times += 1;
-                    AGAIN
+                    RETRY_PAUSE
                 }
                 ListenOutcome::AlreadyTaken | ListenOutcome::Closed => {
                     let lasted = began.elapsed() > LONGEST_PAUSE;

@@ -56,7 +56,7 @@ impl ResumableStreams {
     /// Notes that a stream gets no more events.
     pub fn ended(&self, stream: &Arc<ResumableStream>) {
         stream.release_upstream();
-        stream.keep();
+        stream.mark_ended();
         let (now, bytes) = (Instant::now(), stream.bytes());
         let mut known = self.known.lock();
         if known.standalone.get(&stream.session).is_some_and(|standalone| Arc::ptr_eq(standalone, stream)) {

@@ -23,7 +23,7 @@ pub use cookies::CookieJars;
 pub use credential::check_credential;
 pub use headers::{
     CORRELATION, LAST_EVENT_ID, PROTOCOL_VERSION, SESSION, TO_CLIENT, TO_UPSTREAM, check_headers, coding,
-    from_upstream, is_loop, outward, set_own_headers, to_upstream,
+    from_upstream, is_loop, set_own_headers, to_upstream, visible_to_client,
 };
 
 use super::reply::RpcError;

@@ -17,7 +17,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::{sleep_until, timeout};
 
 use super::frame::Size;
-use super::ssh::{self, Heard, Shell};
+use super::ssh::{self, Shell, ShellEvent};
 
 /// How many bytes may be printed that the writer has not confirmed, and so how many can be replayed.
 pub const REPLAY: usize = 256 << 10;
@@ -38,14 +38,14 @@ pub enum TerminalEvent {
     Output { at: u64, bytes: Bytes },
     Input { at: u64, bytes: Bytes },
     Resized { at: u64, size: Size },
-    Ended { at: u64, end: End },
+    Ended { at: u64, end: TerminalEnd },
 }
 
 /// How a terminal ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum End {
+pub enum TerminalEnd {
     /// The shell ended, or its machine.
-    Shell(ssh::End),
+    Shell(ssh::ShellEnd),
     /// The terminal was cut off here.
     Cut,
 }
@@ -65,7 +65,7 @@ pub enum Piece {
     },
     /// Another connection has become the writer.
     Replaced,
-    End(End),
+    End(TerminalEnd),
 }
 
 /// The error for a position that was never reached: it is of another terminal.
@@ -128,7 +128,7 @@ struct State {
     /// When the last writer left.
     left_at: Option<Instant>,
     size: Size,
-    end: Option<End>,
+    end: Option<TerminalEnd>,
 }
 
 impl State {
@@ -207,7 +207,7 @@ impl Hub {
     /// Cuts the terminal off: nothing more is handed to anybody, and the shell is closed.
     pub fn cut(&self) {
         let mut state = self.shared.state.lock();
-        if state.end.replace(End::Cut) == Some(End::Cut) {
+        if state.end.replace(TerminalEnd::Cut) == Some(TerminalEnd::Cut) {
             return;
         }
         state.first = state.printed();
@@ -220,12 +220,12 @@ impl Hub {
 
     /// Resolves once the terminal has been cut off.
     pub async fn was_cut(&self) {
-        let cut = |state: &mut State| (state.end == Some(End::Cut)).then_some(());
+        let cut = |state: &mut State| (state.end == Some(TerminalEnd::Cut)).then_some(());
         self.shared.until(&self.shared.room, cut).await;
     }
 
     /// Resolves once the terminal has ended.
-    pub async fn over(&self) -> End {
+    pub async fn over(&self) -> TerminalEnd {
         self.shared.until(&self.shared.room, |state| state.end.clone()).await
     }
 
@@ -277,7 +277,7 @@ impl Pumping {
 impl Drop for Pumping {
     fn drop(&mut self) {
         self.0.recorder.lock().take();
-        self.0.state.lock().end.get_or_insert(End::Cut);
+        self.0.state.lock().end.get_or_insert(TerminalEnd::Cut);
         self.0.tell();
     }
 }
@@ -300,19 +300,19 @@ impl Shared {
                 heard = self.shell.next() => heard,
             };
             match heard {
-                Heard::Output(bytes) => {
+                ShellEvent::Output(bytes) => {
                     self.record(TerminalEvent::Output { at: self.now(), bytes: bytes.clone() }).await;
                     self.print(&bytes);
                     free_at = self.pause(free_at, bytes.len()).await;
                 }
-                Heard::End(end) => {
-                    self.state.lock().end.get_or_insert(End::Shell(end));
+                ShellEvent::End(end) => {
+                    self.state.lock().end.get_or_insert(TerminalEnd::Shell(end));
                     self.tell();
                     break;
                 }
             }
         }
-        let end = self.state.lock().end.clone().unwrap_or(End::Cut);
+        let end = self.state.lock().end.clone().unwrap_or(TerminalEnd::Cut);
         self.record(TerminalEvent::Ended { at: self.now(), end }).await;
         self.recorder.lock().take();
         self.shell.close().await;
@@ -398,8 +398,8 @@ impl Attached {
         let shared = &self.hub.shared;
         let piece = shared
             .until(&shared.changed, |state| {
-                if state.end == Some(End::Cut) {
-                    return Some(Piece::End(End::Cut));
+                if state.end == Some(TerminalEnd::Cut) {
+                    return Some(Piece::End(TerminalEnd::Cut));
                 }
                 if writer.is_some_and(|writer| writer != state.writer) {
                     return Some(Piece::Replaced);

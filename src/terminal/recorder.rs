@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::commands::{Recognised, Recogniser};
 use super::frame::Size;
-use super::hub::{End, TerminalEvent};
+use super::hub::{TerminalEnd, TerminalEvent};
 use super::registry::Terminal;
 use super::ssh;
 use crate::error::Error;
@@ -21,7 +21,7 @@ use crate::sessions::Sessions;
 const BATCH: usize = 256 << 10;
 const AGE: Duration = Duration::from_millis(250);
 /// How often a batch is tried again for which the file has no room at the moment.
-const AGAIN: Duration = Duration::from_millis(50);
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// Records a terminal of this size until it ends. The recording is complete when the task is.
 pub fn start(
@@ -112,7 +112,7 @@ impl Task {
                 self.recogniser.resized(size);
                 self.push(sized(self.terminal.when(at), size));
             }
-            TerminalEvent::Ended { at, end: End::Shell(ssh::End::Exited(status)) } => {
+            TerminalEvent::Ended { at, end: TerminalEnd::Shell(ssh::ShellEnd::Exited(status)) } => {
                 self.push(Entry::chunk(self.terminal.when(at), Code::Exit, status.to_string()));
             }
             TerminalEvent::Ended { .. } => {}
@@ -181,7 +181,7 @@ impl Task {
                 .await
             {
                 Ok(_) => return,
-                Err(Error::Busy) => tokio::time::sleep(AGAIN).await,
+                Err(Error::Busy) => tokio::time::sleep(RETRY_PAUSE).await,
                 Err(error) => {
                     tracing::error!(%error, session = %self.terminal.session.id, "a part of a recording is lost");
                     return;

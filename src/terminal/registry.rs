@@ -26,9 +26,9 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::frame::Size;
-use super::hub::{End, Hub, Options};
+use super::hub::{Hub, Options, TerminalEnd};
 use super::recorder;
-use super::ssh::{self, Credential, HostKey, Patience, Pin, SshError};
+use super::ssh::{self, HostKey, Pin, SshCredential, SshError, Timeouts};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::directory::{Directory, MachineSecret};
@@ -46,7 +46,7 @@ const WATCHERS: usize = 32;
 /// it.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// How often the supervisor looks whether something was typed.
-const LOOK: Duration = Duration::from_millis(500);
+const CHECK_EVERY: Duration = Duration::from_millis(500);
 
 /// Why a terminal was not opened.
 #[derive(Debug, thiserror::Error)]
@@ -236,16 +236,16 @@ impl Terminals {
     }
 
     /// Where a machine is, and how to log in there.
-    async fn target(&self, machine: &Machine) -> Result<ssh::Machine, NotOpened> {
+    async fn target(&self, machine: &Machine) -> Result<ssh::SshTarget, NotOpened> {
         let credential = match self.directory.machine_secret(machine).await? {
-            MachineSecret::Password { password } => Credential::Password(password),
+            MachineSecret::Password { password } => SshCredential::Password(password),
             MachineSecret::PrivateKey { private_key, passphrase } => {
-                Credential::Key { pem: private_key, passphrase }
+                SshCredential::Key { pem: private_key, passphrase }
             }
         };
         let host_key = machine.host_key.as_deref().map(str::parse::<Pin>).transpose()?;
         let (host, user) = (machine.host.clone(), machine.user.clone());
-        Ok(ssh::Machine { host, port: machine.port, user, credential, host_key })
+        Ok(ssh::SshTarget { host, port: machine.port, user, credential, host_key })
     }
 
     /// Tests a machine: whether it can be reached, shows its key, and takes the credential. Without a pinned key
@@ -256,10 +256,10 @@ impl Terminals {
         let allows = |address| is_allowed(address, allow, machine.organization);
         let begun = Instant::now();
         if target.host_key.is_none() {
-            let host_key = ssh::ask_host_key(&target, &allows, Patience::default()).await?;
+            let host_key = ssh::ask_host_key(&target, &allows, Timeouts::default()).await?;
             return Ok(Tested { host_key, pinned: false, took: None });
         }
-        let host_key = ssh::test(&target, &allows, Patience::default()).await?;
+        let host_key = ssh::test(&target, &allows, Timeouts::default()).await?;
         let took = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         Ok(Tested { host_key, pinned: true, took: Some(took) })
     }
@@ -281,7 +281,7 @@ impl Terminals {
         }
         let allow = &self.config.allow_machine;
         let allows = |address| is_allowed(address, allow, machine.organization);
-        let shell = ssh::connect(&target, &allows, size, Patience::default()).await?;
+        let shell = ssh::connect(&target, &allows, size, Timeouts::default()).await?;
         let lifetime = TimeDelta::from_std(self.config.terminal_lifetime).unwrap_or(TimeDelta::MAX);
         // The session lives no longer than the credential that opens it.
         let lifetime = lifetime.min(caller.credential.expires_at - self.clock.now());
@@ -427,7 +427,7 @@ impl Supervisor {
                     let message = "nobody came back in time".to_owned();
                     return EndReason { reason: Reason::Client, message };
                 }
-                () = sleep(LOOK) => {}
+                () = sleep(CHECK_EVERY) => {}
             }
             let (now, _) = hub.counts();
             if now != typed {
@@ -466,17 +466,17 @@ pub fn end_reason(ending: Ending) -> EndReason {
 }
 
 /// The reason for the end of a shell that ended by itself; for one that was cut off the reason is known already.
-fn ended_as(end: &End, cut: &EndReason) -> EndReason {
+fn ended_as(end: &TerminalEnd, cut: &EndReason) -> EndReason {
     let over = |reason, message: String| EndReason { reason, message };
     match end {
-        End::Shell(ssh::End::Exited(status)) => {
+        TerminalEnd::Shell(ssh::ShellEnd::Exited(status)) => {
             over(Reason::Exited, format!("the shell ended with status {status}"))
         }
-        End::Shell(ssh::End::Killed(signal)) => {
+        TerminalEnd::Shell(ssh::ShellEnd::Killed(signal)) => {
             over(Reason::Exited, format!("the shell was ended by signal {signal}"))
         }
-        End::Shell(ssh::End::Closed) => over(Reason::Exited, "the shell ended".to_owned()),
-        End::Shell(ssh::End::Lost(what)) => over(Reason::MachineLost, what.clone()),
-        End::Cut => cut.clone(),
+        TerminalEnd::Shell(ssh::ShellEnd::Closed) => over(Reason::Exited, "the shell ended".to_owned()),
+        TerminalEnd::Shell(ssh::ShellEnd::Lost(what)) => over(Reason::MachineLost, what.clone()),
+        TerminalEnd::Cut => cut.clone(),
     }
 }

@@ -6,8 +6,8 @@ use sessiond_core::delivery::Attempted;
 use sessiond_core::ids::Position;
 
 use super::Outbox;
+use super::cloud_event::{PostedEvent, posted_event};
 use super::delivery_queue::QueuedDelivery;
-use super::envelope::{Envelope, envelope};
 use super::sender::DeliveryRequest;
 use crate::directory::SigningKeys;
 
@@ -25,12 +25,12 @@ pub async fn attempt(
     waiting: QueuedDelivery,
 ) -> FinishedAttempt {
     let position = waiting.delivery.position;
-    let envelope = match waiting.envelope.clone() {
-        Some(envelope) => Some(envelope),
+    let posted = match waiting.posted.clone() {
+        Some(posted) => Some(posted),
         None => read(&outbox, position).await,
     };
-    let attempted = match envelope {
-        Some(Envelope { id, body }) => {
+    let attempted = match posted {
+        Some(PostedEvent { id, body }) => {
             let request = DeliveryRequest { url, id, body };
             outbox.sender.send(request, &keys, outbox.clock.wall()).await
         }
@@ -43,9 +43,9 @@ pub async fn attempt(
 }
 
 /// Reads the event of a delivery from the log: one that waits for long is no longer in memory.
-async fn read(outbox: &Outbox, position: Position) -> Option<Envelope> {
+async fn read(outbox: &Outbox, position: Position) -> Option<PostedEvent> {
     match outbox.live.outgoing_at(position).await {
-        Ok(event) => event.map(|event| envelope(&event, &outbox.directory, &outbox.public_url)),
+        Ok(event) => event.map(|event| posted_event(&event, &outbox.directory, &outbox.public_url)),
         Err(error) => {
             tracing::error!(%error, "an event could not be read for a webhook");
             None

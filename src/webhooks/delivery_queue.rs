@@ -9,7 +9,7 @@ use sessiond_core::delivery::{Attempted, Delivery, DeliveryStatus};
 use sessiond_core::ids::Position;
 use sessiond_core::webhook::Webhook;
 
-use super::envelope::Envelope;
+use super::cloud_event::PostedEvent;
 use crate::directory::SigningKeys;
 use crate::meter;
 
@@ -24,7 +24,7 @@ const DOWN: u32 = 5;
 #[derive(Debug, Clone)]
 pub struct QueuedDelivery {
     pub delivery: Delivery,
-    pub envelope: Option<Envelope>,
+    pub posted: Option<PostedEvent>,
 }
 
 pub struct DeliveryQueue {
@@ -176,7 +176,7 @@ impl DeliveryQueue {
             self.waiting.remove(&position);
         } else {
             // The delivery will wait for long, and the log has its event.
-            came.envelope = None;
+            came.posted = None;
             self.waiting.insert(position, came);
         }
         self.offer(&stream);

@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::attempt::{FinishedAttempt, attempt};
+use super::cloud_event::posted_event;
 use super::delivery_queue::{DeliveryQueue, QueuedDelivery};
-use super::envelope::envelope;
 use super::{Outbox, Resend};
 use crate::error::Error;
 use crate::live::Outgoing;
@@ -31,7 +31,7 @@ const PAGE: i64 = 200;
 /// With so many deliveries not saved yet, no more events are taken from the log, and with twice as many none are sent.
 const MOST_UNSAVED: usize = 1_000;
 /// How often the clock is looked at while something waits for it.
-const LOOK: Duration = Duration::from_millis(250);
+const CHECK_EVERY: Duration = Duration::from_millis(250);
 /// How seldom progress is saved that brought no delivery: saving it only spares reading the same events again.
 const SAVE_PROGRESS: TimeDelta = TimeDelta::seconds(10);
 /// How long attempts may still take after a stop.
@@ -80,7 +80,7 @@ impl Follower {
             let reached = progress.get(&webhook.id).copied().unwrap_or(webhook.from);
             let mut queue = DeliveryQueue::new(webhook, reached);
             for delivery in directory.pending_deliveries(queue.webhook.id).await? {
-                queue.add(QueuedDelivery { delivery, envelope: None });
+                queue.add(QueuedDelivery { delivery, posted: None });
             }
             follower.queues.insert(queue.webhook.id, queue);
         }
@@ -112,7 +112,7 @@ impl Follower {
                 },
                 outcome = saved(&mut self.saving), if self.saving.is_some() => self.was_saved(outcome).await,
                 Some(resend) = inbox.recv() => self.resend(resend).await,
-                () = tokio::time::sleep(LOOK), if look => {}
+                () = tokio::time::sleep(CHECK_EVERY), if look => {}
             }
             while let Some(Ok(came)) = self.under_way.try_join_next() {
                 self.attempt_finished(came);
@@ -214,12 +214,12 @@ impl Follower {
             {
                 continue;
             }
-            let envelope = posted
-                .get_or_insert_with(|| envelope(event, &self.outbox.directory, &self.outbox.public_url));
+            let posted = posted
+                .get_or_insert_with(|| posted_event(event, &self.outbox.directory, &self.outbox.public_url));
             let stream = format!("{}/{}", event.stream.kind.word(), event.stream.number);
             let delivery = Delivery::new(webhook.id, position, stream, now);
             self.unsaved.insert((webhook.id, position), delivery.clone());
-            queue.add(QueuedDelivery { delivery, envelope: Some(envelope.clone()) });
+            queue.add(QueuedDelivery { delivery, posted: Some(posted.clone()) });
         }
     }
 
@@ -324,7 +324,7 @@ impl Follower {
                 for (key, row) in rows {
                     self.unsaved.entry(key).or_insert(row);
                 }
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(CHECK_EVERY).await;
             }
         }
     }
@@ -344,8 +344,8 @@ impl Follower {
             return Err(Error::Conflict { code: "webhook_disabled", message });
         }
         let directory = &self.outbox.directory;
-        let (known, envelope) = match (queue.waiting(position), self.unsaved.get(&(id, position))) {
-            (Some(waiting), _) => (Some(waiting.delivery.clone()), waiting.envelope.clone()),
+        let (known, posted) = match (queue.waiting(position), self.unsaved.get(&(id, position))) {
+            (Some(waiting), _) => (Some(waiting.delivery.clone()), waiting.posted.clone()),
             (None, Some(delivery)) => (Some(delivery.clone()), None),
             (None, None) => (directory.delivery(id, position).await?, None),
         };
@@ -354,7 +354,7 @@ impl Follower {
         directory.keep_deliveries(vec![delivery.clone()], vec![]).await?;
         self.unsaved.insert((id, position), delivery.clone());
         if let Some(queue) = self.queues.get_mut(&id) {
-            queue.add(QueuedDelivery { delivery: delivery.clone(), envelope });
+            queue.add(QueuedDelivery { delivery: delivery.clone(), posted });
         }
         Ok(delivery)
     }

@@ -4,8 +4,8 @@
 //! webhooks.
 
 mod attempt;
+mod cloud_event;
 mod delivery_queue;
-mod envelope;
 mod follower;
 mod sender;
 
@@ -31,7 +31,7 @@ use crate::secret;
 /// How many tests may be under way at a time.
 const TESTS: usize = 8;
 /// The pause before everything is loaded again after it could not be read.
-const AGAIN: Duration = Duration::from_millis(500);
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// The handle to the outbox.
 pub struct Outbox {
@@ -90,7 +90,7 @@ impl Outbox {
             }
             tokio::select! {
                 () = stopping.cancelled() => {}
-                () = tokio::time::sleep(AGAIN) => {}
+                () = tokio::time::sleep(RETRY_PAUSE) => {}
             }
         }
     }
@@ -106,7 +106,7 @@ impl Outbox {
     /// The `webhook-id` of an event's deliveries; none if there is no such event.
     pub async fn id_of(&self, position: Position) -> Result<Option<String>, Error> {
         let event = self.live.outgoing_at(position).await?;
-        Ok(event.map(|event| envelope::id(position, &event.hash)))
+        Ok(event.map(|event| cloud_event::id(position, &event.hash)))
     }
 
     /// Sends a test delivery, now and once, also to a webhook that is disabled.
@@ -114,7 +114,7 @@ impl Outbox {
         let _permit = self.tests.try_acquire().map_err(|_| Error::Busy)?;
         let keys = self.directory.signing_keys(webhook.id).await?.ok_or(Error::NotFound("Webhook"))?;
         let (id, now) = (format!("evt_test_{}", secret::new_id().simple()), self.clock.now());
-        let body = envelope::test_body(&id, webhook, &self.directory, &self.public_url, now);
+        let body = cloud_event::test_body(&id, webhook, &self.directory, &self.public_url, now);
         let request = DeliveryRequest { url: webhook.url.clone(), id: id.clone(), body };
         let began = Instant::now();
         let attempted = self.sender.send(request, &keys, self.clock.wall()).await;

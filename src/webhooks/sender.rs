@@ -10,7 +10,7 @@ use reqwest::{Client, Response};
 use sessiond_core::Time;
 use sessiond_core::delivery::{Attempted, LONGEST_WAIT};
 
-use super::envelope::MEDIA_TYPE;
+use super::cloud_event::MEDIA_TYPE;
 use crate::config::Config;
 use crate::directory::SigningKeys;
 use crate::outbound::{NotAllowed, Resolver, Rules};

@@ -113,14 +113,14 @@ static VIA: LazyLock<HeaderValue> = LazyLock::new(|| {
     HeaderValue::try_from(said).unwrap_or(HeaderValue::from_static("1.1 sessiond"))
 });
 /// How many gateways a request may have passed.
-const LONGEST_WAY: usize = 16;
+const MOST_HOPS: usize = 16;
 
 /// Whether a request has passed this gateway before, or too many others.
 pub fn is_loop(headers: &HeaderMap) -> bool {
     let said = headers.get_all(header::VIA).iter().filter_map(|value| value.to_str().ok());
     let mut hops: Vec<_> = said.flat_map(|value| value.split(',')).map(str::trim).collect();
     hops.retain(|hop| !hop.is_empty());
-    hops.len() >= LONGEST_WAY || hops.iter().any(|hop| Some(*hop) == VIA.to_str().ok())
+    hops.len() >= MOST_HOPS || hops.iter().any(|hop| Some(*hop) == VIA.to_str().ok())
 }
 
 /// The headers of a request that the upstream may see: those that pass for everybody, and those that the application
@@ -128,18 +128,22 @@ pub fn is_loop(headers: &HeaderMap) -> bool {
 pub fn to_upstream(headers: &HeaderMap, more: Option<&UpstreamHeaders>) -> HeaderMap {
     let more = more.map_or(&[][..], |more| &more.to_upstream);
     let listed = |name: &HeaderName| TO_UPSTREAM.contains(&name.as_str());
-    of_those(headers, |name| listed(name) || of_mcp(name) || more.iter().any(|one| one == name.as_str()))
+    passing_headers(headers, |name| {
+        listed(name) || is_mcp_header(name) || more.iter().any(|one| one == name.as_str())
+    })
 }
 
 /// The headers of an answer that the client may see, and those that the gateway reads.
 pub fn from_upstream(headers: &HeaderMap, more: &[String]) -> HeaderMap {
     let listed =
         |name: &HeaderName| TO_CLIENT.contains(&name.as_str()) || READ.contains(name) || *name == SESSION;
-    of_those(headers, |name| listed(name) || of_mcp(name) || more.iter().any(|one| one == name.as_str()))
+    passing_headers(headers, |name| {
+        listed(name) || is_mcp_header(name) || more.iter().any(|one| one == name.as_str())
+    })
 }
 
 /// The headers that the client may see, out of those that [`from_upstream`] has let pass.
-pub fn outward(headers: &HeaderMap) -> HeaderMap {
+pub fn visible_to_client(headers: &HeaderMap) -> HeaderMap {
     let mut headers = headers.clone();
     for name in &READ {
         headers.remove(name);
@@ -150,13 +154,13 @@ pub fn outward(headers: &HeaderMap) -> HeaderMap {
 
 /// Whether a header is one of MCP. A name with an underscore is not: some servers read it as another name with a
 /// hyphen.
-fn of_mcp(name: &HeaderName) -> bool {
+fn is_mcp_header(name: &HeaderName) -> bool {
     name.as_str().starts_with(MCP) && *name != SESSION && !name.as_str().contains('_')
 }
 
 /// The headers that pass, without those that the sender names in `Connection` as meant for its neighbour alone (RFC
 /// 9110, section 7.6.1).
-fn of_those(headers: &HeaderMap, passes: impl Fn(&HeaderName) -> bool) -> HeaderMap {
+fn passing_headers(headers: &HeaderMap, passes: impl Fn(&HeaderName) -> bool) -> HeaderMap {
     let connection = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
     let alone: Vec<&str> = connection.flat_map(|value| value.split(',')).map(str::trim).collect();
     let mut passing = HeaderMap::new();
@@ -216,7 +220,7 @@ fn check_names(field: &'static str, names: Vec<String>) -> Result<Vec<String>, E
         let Some(read) = read else {
             return wrong(format!("must be names of headers, such as X-Tenant, and not {name:?}"));
         };
-        if never(read.as_str()) {
+        if is_forbidden(read.as_str()) {
             return wrong(format!("must not have {:?}: that header never passes", read.as_str()));
         }
         checked.push(read.as_str().to_owned());
@@ -227,7 +231,7 @@ fn check_names(field: &'static str, names: Vec<String>) -> Result<Vec<String>, E
 }
 
 /// Whether a header may pass for nobody. Some servers read an underscore as a hyphen.
-fn never(name: &str) -> bool {
+fn is_forbidden(name: &str) -> bool {
     let name = name.replace('_', "-");
     let name = name.as_str();
     HOP.contains(&name) || NEVER.contains(&name) || NEVER_KINDS.iter().any(|kind| name.starts_with(kind))

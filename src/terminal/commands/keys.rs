@@ -34,12 +34,12 @@ pub enum Key {
 pub struct Keys {
     parser: Parser<LONGEST>,
     text: Text,
-    found: Found,
+    found: KeyDecoder,
     bytes: Vec<u8>,
 }
 
 #[derive(Default)]
-struct Found {
+struct KeyDecoder {
     key: Option<Key>,
     brackets: bool,
     pasting: bool,
@@ -61,7 +61,7 @@ impl Keys {
     }
 }
 
-impl Perform for Found {
+impl Perform for KeyDecoder {
     fn print(&mut self, c: char) {
         self.last_cr = false;
         self.key = Some(match c {

@@ -16,8 +16,8 @@ use super::frame::Size;
 use super::screen::{Place, Screen};
 use super::text::Text;
 use keys::{Key, Keys};
-use prompt::{Shown, is_mask, looks_like_prompt, times, width};
-use typed::{LineStart, Typed, TypedLine};
+use prompt::{ScreenLine, is_mask, looks_like_prompt, times, width};
+use typed::{LineStart, TypedLine, TypedLines};
 
 pub use typed::HOLD;
 
@@ -140,7 +140,7 @@ enum PromptMark {
 
 struct CommandReader {
     screen: Screen,
-    typed: Typed,
+    typed: TypedLines,
     now: u64,
     printed_at: u64,
     /// The last prompt behind which a command was entered.
@@ -174,7 +174,7 @@ impl CommandReader {
     fn new(size: Size) -> Self {
         Self {
             screen: Screen::new(size),
-            typed: Typed::default(),
+            typed: TypedLines::default(),
             now: 0,
             printed_at: 0,
             known_prompt: String::new(),
@@ -324,7 +324,7 @@ impl CommandReader {
     }
 
     fn look(&mut self, end: u64, edited: bool) {
-        let shown = Shown::new(&self.screen, end);
+        let shown = ScreenLine::new(&self.screen, end);
         let count = self.typed.lines().count();
         let near = |nth: usize| nth < COMPARED || nth + COMPARED >= count;
         let found =
@@ -346,7 +346,7 @@ impl CommandReader {
 
     /// Whether the text behind the known prompt is the end of a typed line. Then the shell got that end, and a program
     /// has read what was typed before it, all of it before the prompt came.
-    fn as_left(&self, shown: &Shown<'_>) -> Option<(usize, FinishedLine)> {
+    fn as_left(&self, shown: &ScreenLine<'_>) -> Option<(usize, FinishedLine)> {
         let text = shown
             .line
             .strip_prefix(&self.known_prompt)
@@ -367,7 +367,7 @@ impl CommandReader {
     }
 
     /// Whether a finished line of the screen is what the keyboard says of a typed line.
-    fn as_typed(&self, line: &TypedLine, shown: &Shown<'_>) -> Option<FinishedLine> {
+    fn as_typed(&self, line: &TypedLine, shown: &ScreenLine<'_>) -> Option<FinishedLine> {
         // Something else may have been printed into the line even though every key was echoed.
         let echoed = line.start.as_ref().filter(|_| line.was_echoed() && !line.passed);
         let whole = line.expected_with_eaten().and_then(|text| self.is_typed(line, text, None, shown));
@@ -379,7 +379,7 @@ impl CommandReader {
         line: &TypedLine,
         text: String,
         echoed: Option<&LineStart>,
-        shown: &Shown<'_>,
+        shown: &ScreenLine<'_>,
     ) -> Option<FinishedLine> {
         if text.is_empty() {
             return None;

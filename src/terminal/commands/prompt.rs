@@ -39,13 +39,13 @@ pub fn width(text: &str) -> usize {
 }
 
 /// A finished line of the screen, to be compared with lines that were typed.
-pub struct Shown<'a> {
+pub struct ScreenLine<'a> {
     screen: &'a Screen,
     end: u64,
     pub line: String,
 }
 
-impl<'a> Shown<'a> {
+impl<'a> ScreenLine<'a> {
     pub fn new(screen: &'a Screen, end: u64) -> Self {
         let line = screen.text(Place { line: screen.beginning(end), col: 0 }, end);
         Self { screen, end, line }

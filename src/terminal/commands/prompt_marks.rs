@@ -2,8 +2,8 @@
 //! to run, D when it is done. Such a shell says exactly what a command is. Between C and D other programs may ask for
 //! lines, and those are read as without marks.
 
-use super::prompt::Shown;
-use super::typed::Typed;
+use super::prompt::ScreenLine;
+use super::typed::TypedLines;
 use super::{CommandReader, Place, PromptMark, Recognised};
 
 impl CommandReader {
@@ -42,7 +42,7 @@ impl CommandReader {
 
     /// Handles the end of a line behind a prompt. It may be the command, or a further line of it.
     pub(super) fn goes_on(&mut self, from: Place, end: u64) {
-        let shown = Shown::new(&self.screen, end).line;
+        let shown = ScreenLine::new(&self.screen, end).line;
         let typed = self.typed.lines().nth(self.lines).and_then(|(_, line)| line.expected());
         if self.lines == 0 || typed.is_some_and(|text| !text.is_empty() && shown.ends_with(&text)) {
             self.lines += 1;
@@ -97,7 +97,13 @@ impl CommandReader {
 }
 
 /// Finds the typed line that became this line of a command, and drops it and those before it.
-fn show(typed: &mut Typed, shown: &str, whole: &str, from: Option<Place>, recognised: &mut Vec<Recognised>) {
+fn show(
+    typed: &mut TypedLines,
+    shown: &str,
+    whole: &str,
+    from: Option<Place>,
+    recognised: &mut Vec<Recognised>,
+) {
     let found = typed.lines().find_map(|(index, line)| {
         let is_it = match line.expected() {
             Some(text) => text.trim() == shown || text.split('\n').any(|part| part.trim() == shown),

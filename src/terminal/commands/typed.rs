@@ -95,7 +95,7 @@ fn as_shown(text: &str) -> String {
 
 /// All lines that may still turn up on the screen, the oldest first.
 #[derive(Debug, Default)]
-pub struct Typed {
+pub struct TypedLines {
     lines: VecDeque<TypedLine>,
     /// No line before this index awaits a character.
     first: usize,
@@ -103,7 +103,7 @@ pub struct Typed {
     held: bool,
 }
 
-impl Typed {
+impl TypedLines {
     pub fn lines(&self) -> impl Iterator<Item = (usize, &TypedLine)> {
         self.lines.iter().enumerate().filter(|(_, line)| line.entered.is_some() && !line.aside)
     }

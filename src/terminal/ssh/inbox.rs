@@ -21,7 +21,7 @@ const PIECE: usize = 32 << 10;
 
 /// How a shell ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum End {
+pub enum ShellEnd {
     /// The shell exited with this status.
     Exited(u32),
     /// A signal ended the shell.
@@ -34,9 +34,9 @@ pub enum End {
 
 /// What is read from a shell.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Heard {
+pub enum ShellEvent {
     Output(Bytes),
-    End(End),
+    End(ShellEnd),
 }
 
 pub struct Inbox {
@@ -49,8 +49,8 @@ pub struct Inbox {
 struct State {
     output: BytesMut,
     /// How the shell ended, as the machine says.
-    status: Option<End>,
-    end: Option<End>,
+    status: Option<ShellEnd>,
+    end: Option<ShellEnd>,
     /// The answers to our requests, in their order.
     answers: std::collections::VecDeque<bool>,
     /// How many banners the machine has sent before the login.
@@ -65,7 +65,7 @@ impl Inbox {
     }
 
     /// The next output, everything that is there up to a bound; or the end.
-    pub async fn next(&self) -> Heard {
+    pub async fn next(&self) -> ShellEvent {
         self.until(|state| {
             if !state.output.is_empty() {
                 let count = state.output.len().min(PIECE);
@@ -73,9 +73,9 @@ impl Inbox {
                 if state.output.len() <= ROOM {
                     self.socket.set_paused(false);
                 }
-                return Some(Heard::Output(piece));
+                return Some(ShellEvent::Output(piece));
             }
-            state.end.clone().map(Heard::End)
+            state.end.clone().map(ShellEvent::End)
         })
         .await
     }
@@ -101,7 +101,7 @@ impl Inbox {
 
     /// Ends the connection for a reason of ours.
     pub fn lose(&self, why: &str) {
-        self.end(End::Lost(why.to_owned()));
+        self.end(ShellEnd::Lost(why.to_owned()));
         self.socket.cut();
     }
 
@@ -132,7 +132,7 @@ impl Inbox {
         self.changed.notify_waiters();
     }
 
-    fn end(&self, end: End) {
+    fn end(&self, end: ShellEnd) {
         let mut state = self.state.lock();
         let end = state.status.take().unwrap_or(end);
         state.end.get_or_insert(end);
@@ -196,7 +196,7 @@ impl Handler for ClientHandler {
     }
 
     async fn exit_status(&mut self, _: ChannelId, status: u32, _: &mut Session) -> Result<(), Error> {
-        self.inbox.note(|state| state.status = Some(End::Exited(status)));
+        self.inbox.note(|state| state.status = Some(ShellEnd::Exited(status)));
         Ok(())
     }
 
@@ -213,12 +213,12 @@ impl Handler for ClientHandler {
             Sig::Custom(name) => name.chars().filter(char::is_ascii_graphic).take(20).collect(),
             signal => format!("{signal:?}"),
         };
-        self.inbox.note(|state| state.status = Some(End::Killed(signal)));
+        self.inbox.note(|state| state.status = Some(ShellEnd::Killed(signal)));
         Ok(())
     }
 
     async fn channel_close(&mut self, _: ChannelId, _: &mut Session) -> Result<(), Error> {
-        self.inbox.end(End::Closed);
+        self.inbox.end(ShellEnd::Closed);
         Ok(())
     }
 
@@ -232,7 +232,7 @@ impl Handler for ClientHandler {
             DisconnectReason::Error(Error::IO(error)) => error.to_string(),
             DisconnectReason::Error(error) => error.to_string(),
         };
-        self.inbox.end(End::Lost(why));
+        self.inbox.end(ShellEnd::Lost(why));
         match reason {
             DisconnectReason::ReceivedDisconnect(_) => Ok(()),
             DisconnectReason::Error(error) => Err(error),

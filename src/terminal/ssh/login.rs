@@ -12,7 +12,7 @@ use super::error::SshError;
 use super::inbox::{ClientHandler, Inbox};
 use super::keys::private_key;
 use super::throttled_socket::ThrottledSocket;
-use super::{Connection, Credential, Machine, Patience};
+use super::{Connection, SshCredential, SshTarget, Timeouts};
 
 /// The stage of opening a shell, in words.
 const STAGE: &str = "logging in";
@@ -20,30 +20,30 @@ const STAGE: &str = "logging in";
 /// as soon as it has all bytes.
 const UNDERSTOOD: Duration = Duration::from_secs(1);
 /// How often the received bytes are looked at.
-const LOOK: Duration = Duration::from_millis(100);
+const CHECK_EVERY: Duration = Duration::from_millis(100);
 /// How many steps a machine may want: the credential, and one more of each of the two kinds that need no more.
 const STEPS: usize = 3;
 
 /// Logs in with the machine's credential.
 pub(super) async fn log_in(
     mut connection: Connection,
-    machine: &Machine,
-    patience: Patience,
+    machine: &SshTarget,
+    timeouts: Timeouts,
 ) -> Result<Connection, SshError> {
     let key = match &machine.credential {
-        Credential::Key { pem, passphrase } => {
+        SshCredential::Key { pem, passphrase } => {
             let (pem, passphrase) = (pem.clone(), passphrase.clone());
             // A passphrase is made expensive to try, and so expensive to use.
             let reading = tokio::task::spawn_blocking(move || private_key(&pem, passphrase.as_deref()));
             Some(reading.await.map_err(|error| SshError::Key { why: error.to_string() })??)
         }
-        Credential::Password(_) => None,
+        SshCredential::Password(_) => None,
     };
     let (socket, inbox) = (connection.socket.0.clone(), connection.inbox.clone());
     let mut steps = Steps { handle: &mut connection.handle, machine, key, answered: false, socket, inbox };
-    let outcome = timeout(patience.answer, steps.run()).await;
+    let outcome = timeout(timeouts.answer, steps.run()).await;
     let user = machine.user.clone();
-    match outcome.map_err(|_| SshError::TimedOut { stage: STAGE, after: patience.answer })? {
+    match outcome.map_err(|_| SshError::TimedOut { stage: STAGE, after: timeouts.answer })? {
         Ok(LoggedIn::Yes) => Ok(connection),
         Ok(LoggedIn::MoreAsked) => Err(SshError::MoreAsked { user }),
         Ok(LoggedIn::ChangeAsked) => Err(SshError::PasswordExpired { user }),
@@ -84,7 +84,7 @@ impl From<AuthResult> for LoggedIn {
 
 struct Steps<'a> {
     handle: &'a mut Handle<ClientHandler>,
-    machine: &'a Machine,
+    machine: &'a SshTarget,
     key: Option<Arc<PrivateKey>>,
     /// Whether a question was answered with the password.
     answered: bool,
@@ -99,8 +99,8 @@ impl Steps<'_> {
                 let key = PrivateKeyWithHashAlg::new(key.clone(), None);
                 self.handle.authenticate_publickey(&self.machine.user, key).await?.into()
             }
-            (None, Credential::Password(password)) => self.password(password).await?,
-            (None, Credential::Key { .. }) => LoggedIn::No(MethodSet::empty()),
+            (None, SshCredential::Password(password)) => self.password(password).await?,
+            (None, SshCredential::Key { .. }) => LoggedIn::No(MethodSet::empty()),
         };
         for _ in 1..STEPS {
             let LoggedIn::Further(methods) = &outcome else { break };
@@ -110,7 +110,7 @@ impl Steps<'_> {
                     self.answered = true;
                     self.questions("", methods.clone()).await?
                 }
-                (Credential::Password(password), methods) if methods.contains(&MethodKind::Password) => {
+                (SshCredential::Password(password), methods) if methods.contains(&MethodKind::Password) => {
                     self.shown(password).await?
                 }
                 _ => LoggedIn::MoreAsked,
@@ -178,7 +178,7 @@ impl Steps<'_> {
 /// Resolves when the machine has sent something that is neither an answer nor a banner.
 async fn not_understood(socket: Arc<ThrottledSocket>, inbox: Arc<Inbox>, before: (u64, u64)) {
     while socket.received() == before.0 {
-        sleep(LOOK).await;
+        sleep(CHECK_EVERY).await;
     }
     sleep(UNDERSTOOD).await;
     if inbox.banners() != before.1 {

@@ -23,7 +23,7 @@ use login::log_in;
 use throttled_socket::{SocketStream, ThrottledSocket};
 
 pub use error::SshError;
-pub use inbox::{End, Heard};
+pub use inbox::{ShellEnd, ShellEvent};
 pub use keys::{HostKey, Pin, private_key};
 
 /// The terminal's type on the machine.
@@ -105,23 +105,23 @@ const MODES: &[(Pty, u32)] = &[
 
 /// Where to connect to, and as whom.
 #[derive(Clone)]
-pub struct Machine {
+pub struct SshTarget {
     pub host: String,
     pub port: u16,
     pub user: String,
-    pub credential: Credential,
+    pub credential: SshCredential,
     /// The pin for the host's key; without one any key is accepted, and reported.
     pub host_key: Option<Pin>,
 }
 
 /// The credential for a machine. It is secret, and so has no `Debug`.
 #[derive(Clone)]
-pub enum Credential {
+pub enum SshCredential {
     Password(String),
     Key { pem: String, passphrase: Option<String> },
 }
 
-impl Credential {
+impl SshCredential {
     fn name(&self) -> &'static str {
         match self {
             Self::Password(_) => "password",
@@ -132,14 +132,14 @@ impl Credential {
 
 /// How long a machine may take.
 #[derive(Debug, Clone, Copy)]
-pub struct Patience {
+pub struct Timeouts {
     /// The time for connecting, and again for each of the steps after it.
     pub answer: Duration,
     /// How often a silent machine is asked whether it is there.
     pub ask: Duration,
 }
 
-impl Default for Patience {
+impl Default for Timeouts {
     fn default() -> Self {
         Self { answer: Duration::from_secs(10), ask: Duration::from_secs(15) }
     }
@@ -156,31 +156,31 @@ pub struct Shell {
 
 /// Opens a shell.
 pub async fn connect(
-    machine: &Machine,
+    machine: &SshTarget,
     allows: Allows<'_>,
     size: Size,
-    patience: Patience,
+    timeouts: Timeouts,
 ) -> Result<Shell, SshError> {
-    let connection = reach(machine, allows, patience).await?;
-    let connection = log_in(connection, machine, patience).await?;
-    connection.shell(size, patience).await
+    let connection = reach(machine, allows, timeouts).await?;
+    let connection = log_in(connection, machine, timeouts).await?;
+    connection.shell(size, timeouts).await
 }
 
 /// Tests whether a machine can be reached, has the pinned key, and accepts the credential.
-pub async fn test(machine: &Machine, allows: Allows<'_>, patience: Patience) -> Result<HostKey, SshError> {
-    let connection = reach(machine, allows, patience).await?;
-    let connection = log_in(connection, machine, patience).await?;
+pub async fn test(machine: &SshTarget, allows: Allows<'_>, timeouts: Timeouts) -> Result<HostKey, SshError> {
+    let connection = reach(machine, allows, timeouts).await?;
+    let connection = log_in(connection, machine, timeouts).await?;
     connection.part().await;
     Ok(connection.host_key.clone())
 }
 
 /// Asks a host for its key. The host learns nothing, not even who asks.
 pub async fn ask_host_key(
-    machine: &Machine,
+    machine: &SshTarget,
     allows: Allows<'_>,
-    patience: Patience,
+    timeouts: Timeouts,
 ) -> Result<HostKey, SshError> {
-    reach(&Machine { host_key: None, ..machine.clone() }, allows, patience)
+    reach(&SshTarget { host_key: None, ..machine.clone() }, allows, timeouts)
         .await
         .map(|connection| connection.host_key.clone())
 }
@@ -203,10 +203,10 @@ impl Drop for CutOnDrop {
 }
 
 /// Connects, once for each kind of host key that has to be asked for.
-async fn reach(machine: &Machine, allows: Allows<'_>, patience: Patience) -> Result<Connection, SshError> {
+async fn reach(machine: &SshTarget, allows: Allows<'_>, timeouts: Timeouts) -> Result<Connection, SshError> {
     let mut failed = None;
     for kinds in keys::kinds(machine.host_key.as_ref()) {
-        match shake_hands(machine, allows, kinds, patience).await {
+        match shake_hands(machine, allows, kinds, timeouts).await {
             Err(error @ SshError::HostKeyChanged { .. }) => failed = Some(error),
             // The host has no key of this kind.
             Err(error @ SshError::HostKeyKind { .. }) => failed = failed.or(Some(error)),
@@ -218,12 +218,12 @@ async fn reach(machine: &Machine, allows: Allows<'_>, patience: Patience) -> Res
 }
 
 async fn shake_hands(
-    machine: &Machine,
+    machine: &SshTarget,
     allows: Allows<'_>,
     kinds: Vec<Algorithm>,
-    patience: Patience,
+    timeouts: Timeouts,
 ) -> Result<Connection, SshError> {
-    let (address, socket) = dial(machine, allows, patience).await?;
+    let (address, socket) = dial(machine, allows, timeouts).await?;
     let cut_on_drop = CutOnDrop(socket.clone());
     let inbox = Inbox::new(socket.clone());
     let config = client::Config {
@@ -235,16 +235,16 @@ async fn shake_hands(
             ..Preferred::DEFAULT
         },
         // The library asks, and our own task judges the silence: while reading is paused, silence means nothing.
-        keepalive_interval: Some(patience.ask),
+        keepalive_interval: Some(timeouts.ask),
         keepalive_max: 0,
         ..client::Config::default()
     };
     let handler = ClientHandler { inbox: inbox.clone(), pin: machine.host_key.clone() };
     let connecting = client::connect_stream(Arc::new(config), SocketStream(socket), handler);
     let stage = "greeting";
-    let result = timeout(patience.answer, connecting)
+    let result = timeout(timeouts.answer, connecting)
         .await
-        .map_err(|_| SshError::TimedOut { stage, after: patience.answer })?;
+        .map_err(|_| SshError::TimedOut { stage, after: timeouts.answer })?;
     let shown = inbox.host_key().map(|key| HostKey::new(&key));
     match (result, shown, &machine.host_key) {
         (Ok(handle), Some(host_key), _) => Ok(Connection { handle, inbox, host_key, socket: cut_on_drop }),
@@ -258,13 +258,13 @@ async fn shake_hands(
 
 /// Looks the host up, and connects to the first of its addresses that is allowed and answers.
 async fn dial(
-    machine: &Machine,
+    machine: &SshTarget,
     allows: Allows<'_>,
-    patience: Patience,
+    timeouts: Timeouts,
 ) -> Result<(String, Arc<ThrottledSocket>), SshError> {
-    let Machine { host, port, .. } = machine;
-    let give_up = Instant::now() + patience.answer;
-    let late = |_| SshError::TimedOut { stage: "connecting", after: patience.answer };
+    let SshTarget { host, port, .. } = machine;
+    let give_up = Instant::now() + timeouts.answer;
+    let late = |_| SshError::TimedOut { stage: "connecting", after: timeouts.answer };
     let unresolved = || SshError::Unresolved { host: host.clone() };
     let found = timeout_at(give_up, tokio::net::lookup_host((host.as_str(), *port))).await.map_err(late)?;
     let mut found = found.map_err(|_| unresolved())?.peekable();
@@ -287,11 +287,11 @@ async fn dial_address(address: SocketAddr) -> std::io::Result<Arc<ThrottledSocke
 
 impl Connection {
     /// Asks for a terminal and a shell on it.
-    async fn shell(self, size: Size, patience: Patience) -> Result<Shell, SshError> {
-        let channel = timeout(patience.answer, self.open(size))
+    async fn shell(self, size: Size, timeouts: Timeouts) -> Result<Shell, SshError> {
+        let channel = timeout(timeouts.answer, self.open(size))
             .await
-            .map_err(|_| SshError::TimedOut { stage: OPENING, after: patience.answer })??;
-        tokio::spawn(watch(self.socket.0.clone(), self.inbox.clone(), patience.ask));
+            .map_err(|_| SshError::TimedOut { stage: OPENING, after: timeouts.answer })??;
+        tokio::spawn(watch(self.socket.0.clone(), self.inbox.clone(), timeouts.ask));
         Ok(Shell { connection: self, channel })
     }
 
@@ -352,7 +352,7 @@ impl Shell {
     }
 
     /// What the shell prints next, or how it ended. Nothing more is taken from the machine than is read here.
-    pub async fn next(&self) -> Heard {
+    pub async fn next(&self) -> ShellEvent {
         self.connection.inbox.next().await
     }
 

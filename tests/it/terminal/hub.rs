@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use sessiond::terminal::frame::Size;
 use sessiond::terminal::hub::{
-    Attached, End, Hub, NeverPrinted, Options, Piece, REPLAY, Refused, TerminalEvent,
+    Attached, Hub, NeverPrinted, Options, Piece, REPLAY, Refused, TerminalEnd, TerminalEvent,
 };
 use sessiond::terminal::ssh;
 use tokio::sync::mpsc;
@@ -75,13 +75,13 @@ async fn who_writes_and_who_watches_see_the_same() {
     writer.until(PROMPT).await;
     let mut viewer = Client { attached: hub.watch(Some(0)).unwrap(), got: Vec::new() };
     writer.types("seq 1 3000; exit 3\r").await;
-    let end = Piece::End(End::Shell(ssh::End::Exited(3)));
+    let end = Piece::End(TerminalEnd::Shell(ssh::ShellEnd::Exited(3)));
     assert_eq!(writer.ends().await, end);
     assert_eq!(viewer.ends().await, end);
     assert!(String::from_utf8_lossy(&writer.got).contains("\r\n2999\r\n3000\r\n"));
     assert_eq!(writer.got, viewer.got);
     assert_eq!(hub.counts(), ("seq 1 3000; exit 3\r".len() as u64, writer.got.len() as u64));
-    assert_eq!(hub.over().await, End::Shell(ssh::End::Exited(3)));
+    assert_eq!(hub.over().await, TerminalEnd::Shell(ssh::ShellEnd::Exited(3)));
     assert_eq!(
         writer.attached.input_handle().input(Bytes::from_static(b"x"), async || ()).await,
         Err(Refused::Ended)
@@ -285,15 +285,15 @@ async fn nothing_is_handed_out_after_a_cut() {
         }
         let begun = Instant::now();
         hub.cut();
-        assert_eq!(writer.piece().await, Piece::End(End::Cut));
-        assert_eq!(viewer.next().await, Piece::End(End::Cut));
+        assert_eq!(writer.piece().await, Piece::End(TerminalEnd::Cut));
+        assert_eq!(viewer.next().await, Piece::End(TerminalEnd::Cut));
         assert_eq!(
             writer.attached.input_handle().input(Bytes::from_static(b"x"), async || ()).await,
             Err(Refused::Ended)
         );
-        assert_eq!(hub.over().await, End::Cut);
+        assert_eq!(hub.over().await, TerminalEnd::Cut);
         let mut late = hub.watch(Some(0)).unwrap();
-        assert_eq!(late.next().await, Piece::End(End::Cut));
+        assert_eq!(late.next().await, Piece::End(TerminalEnd::Cut));
         assert!(begun.elapsed() < Duration::from_millis(100), "{:?}", begun.elapsed());
         hub.cut();
     }
@@ -332,7 +332,7 @@ async fn a_machine_that_is_lost_is_told_after_what_it_printed() {
     sleep(Duration::from_millis(300)).await;
     sshd.signal_children("-KILL");
     let end = writer.ends().await;
-    assert!(matches!(end, Piece::End(End::Shell(ssh::End::Lost(_)))), "{end:?}");
+    assert!(matches!(end, Piece::End(TerminalEnd::Shell(ssh::ShellEnd::Lost(_)))), "{end:?}");
     assert!(String::from_utf8_lossy(&writer.got).contains("\rlast words\r\n"));
 }
 
@@ -347,7 +347,7 @@ async fn a_position_of_another_terminal_is_refused() {
     assert_eq!(hub.write(Some(u64::MAX)).err(), Some(NeverPrinted { printed }));
     // And the writer has kept its place.
     writer.types("exit\r").await;
-    assert_eq!(writer.ends().await, Piece::End(End::Shell(ssh::End::Exited(0))));
+    assert_eq!(writer.ends().await, Piece::End(TerminalEnd::Shell(ssh::ShellEnd::Exited(0))));
 }
 
 #[tokio::test]
@@ -413,7 +413,7 @@ async fn the_recorder_is_told_everything_in_order() {
                 at
             }
             TerminalEvent::Ended { at, end } => {
-                assert_eq!(*end, End::Shell(ssh::End::Exited(5)));
+                assert_eq!(*end, TerminalEnd::Shell(ssh::ShellEnd::Exited(5)));
                 at
             }
         };

@@ -8,7 +8,8 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use sessiond::terminal::frame::Size;
 use sessiond::terminal::ssh::{
-    Credential, End, Heard, Machine, Patience, Pin, Shell, SshError, ask_host_key, connect, private_key, test,
+    Pin, Shell, ShellEnd, ShellEvent, SshCredential, SshError, SshTarget, Timeouts, ask_host_key, connect,
+    private_key, test,
 };
 
 use super::sshd::{Sshd, user};
@@ -18,8 +19,8 @@ pub fn loopback(address: IpAddr) -> bool {
     address.is_loopback()
 }
 
-pub async fn open(machine: &Machine) -> Result<Shell, SshError> {
-    connect(machine, &loopback, Size::USUAL, Patience::default()).await
+pub async fn open(machine: &SshTarget) -> Result<Shell, SshError> {
+    connect(machine, &loopback, Size::USUAL, Timeouts::default()).await
 }
 
 /// A shell, and what it has printed.
@@ -29,7 +30,7 @@ struct ShellClient {
 }
 
 impl ShellClient {
-    async fn open(machine: &Machine) -> Self {
+    async fn open(machine: &SshTarget) -> Self {
         let mut client = Self { shell: open(machine).await.unwrap(), printed: Vec::new() };
         client.until("$ ").await;
         client
@@ -52,8 +53,8 @@ impl ShellClient {
         let look = async {
             while !is_there(&self.text()) {
                 match self.shell.next().await {
-                    Heard::Output(bytes) => self.printed.extend_from_slice(&bytes),
-                    Heard::End(ended) => panic!("{ended:?} before {end:?}: {:?}", self.text()),
+                    ShellEvent::Output(bytes) => self.printed.extend_from_slice(&bytes),
+                    ShellEvent::End(ended) => panic!("{ended:?} before {end:?}: {:?}", self.text()),
                 }
             }
         };
@@ -72,10 +73,10 @@ impl ShellClient {
         printed.trim_end_matches("$ ").trim_end().to_owned()
     }
 
-    async fn ends(&mut self) -> End {
+    async fn ends(&mut self) -> ShellEnd {
         let end = async {
             loop {
-                if let Heard::End(end) = self.shell.next().await {
+                if let ShellEvent::End(end) = self.shell.next().await {
                     return end;
                 }
             }
@@ -100,7 +101,7 @@ async fn a_shell_is_as_with_ssh() {
     client.until("$ ").await;
     assert_eq!(client.run("echo $?").await, "130");
     client.types("exit 7\r").await;
-    assert_eq!(client.ends().await, End::Exited(7));
+    assert_eq!(client.ends().await, ShellEnd::Exited(7));
     assert!(!client.shell.input(Bytes::from_static(b"more\r")).await, "nobody is there any more");
 }
 
@@ -114,7 +115,7 @@ async fn bytes_come_through_as_they_are() {
     client.printed.clear();
     assert!(client.shell.input(all.clone().into()).await);
     while !client.printed.ends_with(b"$ ") {
-        let Heard::Output(bytes) = client.shell.next().await else { panic!("it ended") };
+        let ShellEvent::Output(bytes) = client.shell.next().await else { panic!("it ended") };
         client.printed.extend_from_slice(&bytes);
     }
     assert!(client.printed.starts_with(&[&all[..], b"<"].concat()), "{:?}", client.printed);
@@ -125,12 +126,12 @@ async fn how_a_shell_ends_is_told() {
     let sshd = Sshd::start();
     let mut client = ShellClient::open(&sshd.machine()).await;
     client.types("kill -9 $$\r").await;
-    assert_eq!(client.ends().await, End::Killed("KILL".into()));
+    assert_eq!(client.ends().await, ShellEnd::Killed("KILL".into()));
     // Closed from here: what runs there is hung up on.
     let mut client = ShellClient::open(&sshd.machine()).await;
     let pid: u32 = client.run("echo $$").await.parse().unwrap();
     client.shell.close().await;
-    assert!(matches!(client.ends().await, End::Lost(_)));
+    assert!(matches!(client.ends().await, ShellEnd::Lost(_)));
     gone(pid).await;
     // Dropped, as by a panic.
     let mut client = ShellClient::open(&sshd.machine()).await;
@@ -154,30 +155,30 @@ async fn a_server_that_is_killed_is_noticed_at_once() {
     let mut client = ShellClient::open(&sshd.machine()).await;
     sshd.signal_children("-KILL");
     let begun = Instant::now();
-    assert!(matches!(client.ends().await, End::Lost(_)));
+    assert!(matches!(client.ends().await, ShellEnd::Lost(_)));
     assert!(begun.elapsed() < Duration::from_secs(5));
 }
 
 #[tokio::test]
 async fn a_machine_that_falls_silent_is_given_up() {
     let sshd = Sshd::start();
-    let patience = Patience { ask: Duration::from_millis(300), ..Patience::default() };
-    let shell = connect(&sshd.machine(), &loopback, Size::USUAL, patience).await.unwrap();
+    let timeouts = Timeouts { ask: Duration::from_millis(300), ..Timeouts::default() };
+    let shell = connect(&sshd.machine(), &loopback, Size::USUAL, timeouts).await.unwrap();
     let mut client = ShellClient { shell, printed: Vec::new() };
     client.until("$ ").await;
     // One that only has nothing to say answers.
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(client.run("echo here").await, "here");
     sshd.signal_children("-STOP");
-    let End::Lost(why) = client.ends().await else { panic!("it is not lost") };
+    let ShellEnd::Lost(why) = client.ends().await else { panic!("it is not lost") };
     assert!(why.contains("not answered"), "{why}");
 }
 
 #[tokio::test]
 async fn one_that_nobody_reads_is_not_taken_for_silent() {
     let sshd = Sshd::start();
-    let patience = Patience { ask: Duration::from_millis(200), ..Patience::default() };
-    let shell = connect(&sshd.machine(), &loopback, Size::USUAL, patience).await.unwrap();
+    let timeouts = Timeouts { ask: Duration::from_millis(200), ..Timeouts::default() };
+    let shell = connect(&sshd.machine(), &loopback, Size::USUAL, timeouts).await.unwrap();
     let mut client = ShellClient { shell, printed: Vec::new() };
     client.until("$ ").await;
     client.types("yes | head -c 3000000; echo; echo end\r").await;
@@ -219,7 +220,7 @@ async fn a_hundred_megabytes_pass_a_slow_reader_in_little_memory() {
         if let Some(at) = client.printed.windows(begin.len()).position(|part| part == begin) {
             break client.printed.split_off(at + begin.len());
         }
-        let Heard::Output(bytes) = client.shell.next().await else { panic!("it ended") };
+        let ShellEvent::Output(bytes) = client.shell.next().await else { panic!("it ended") };
         client.printed.extend_from_slice(&bytes);
     };
     let (mut read, mut most, before) = (0, 0, memory());
@@ -237,7 +238,7 @@ async fn a_hundred_megabytes_pass_a_slow_reader_in_little_memory() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let next = tokio::time::timeout(Duration::from_secs(20), client.shell.next()).await;
-        let Ok(Heard::Output(bytes)) = next else { panic!("{next:?} at {read}") };
+        let Ok(ShellEvent::Output(bytes)) = next else { panic!("{next:?} at {read}") };
         rest.extend_from_slice(&bytes);
     }
     let grown = most.saturating_sub(before);
@@ -318,7 +319,7 @@ async fn a_host_whose_key_has_changed_is_refused_with_both_fingerprints() {
     assert!(error.to_string().contains(&expected) && error.to_string().contains(&offered));
     // The same for one who only knows a fingerprint, whatever kinds of keys the host has.
     let pin: Pin = expected.parse().unwrap();
-    let error = open(&Machine { host_key: Some(pin), ..sshd.machine() }).await.err().unwrap();
+    let error = open(&SshTarget { host_key: Some(pin), ..sshd.machine() }).await.err().unwrap();
     assert_eq!(error.code(), "HOST_KEY_CHANGED");
 }
 
@@ -330,7 +331,7 @@ async fn a_host_is_known_by_any_of_its_keys() {
         let by_fingerprint: Pin = sshd.fingerprint(name).parse().unwrap();
         for pin in [by_key, by_fingerprint] {
             let shown =
-                test(&Machine { host_key: Some(pin), ..sshd.machine() }, &loopback, Patience::default())
+                test(&SshTarget { host_key: Some(pin), ..sshd.machine() }, &loopback, Timeouts::default())
                     .await
                     .unwrap();
             assert_eq!(shown.fingerprint, sshd.fingerprint(name));
@@ -345,10 +346,10 @@ async fn a_host_is_known_by_any_of_its_keys() {
 #[tokio::test]
 async fn a_key_is_learned_where_that_is_asked_for() {
     let sshd = Sshd::start();
-    let unknown = Machine { host_key: None, ..sshd.machine() };
+    let unknown = SshTarget { host_key: None, ..sshd.machine() };
     // Without logging in.
-    let stranger = Machine { credential: sshd.key("stranger"), ..unknown.clone() };
-    let shown = ask_host_key(&stranger, &loopback, Patience::default()).await.unwrap();
+    let stranger = SshTarget { credential: sshd.key("stranger"), ..unknown.clone() };
+    let shown = ask_host_key(&stranger, &loopback, Timeouts::default()).await.unwrap();
     assert_eq!(shown.fingerprint, sshd.fingerprint("host_ed25519"));
     let pin: Pin = shown.key.parse().unwrap();
     assert_eq!(pin, sshd.pin("host_ed25519"));
@@ -359,7 +360,7 @@ async fn a_key_is_learned_where_that_is_asked_for() {
 #[tokio::test]
 async fn a_host_with_keys_of_other_kinds_only_is_named() {
     let sshd = Sshd::with(&["host_rsa"], super::sshd::SHELL, "");
-    let error = ask_host_key(&sshd.machine(), &loopback, Patience::default()).await.err().unwrap();
+    let error = ask_host_key(&sshd.machine(), &loopback, Timeouts::default()).await.err().unwrap();
     assert_eq!(error.code(), "HOST_KEY_UNSUPPORTED");
     assert!(error.to_string().contains("rsa"), "{error}");
 }
@@ -388,22 +389,22 @@ fn with_rounds(pem: &str, rounds: u32) -> String {
 #[tokio::test]
 async fn keys_are_read_as_ssh_keygen_writes_them() {
     let sshd = Sshd::start();
-    let machine = |credential| Machine { credential, ..sshd.machine() };
+    let machine = |credential| SshTarget { credential, ..sshd.machine() };
     for name in ["user", "user_ecdsa"] {
-        test(&machine(sshd.key(name)), &loopback, Patience::default()).await.unwrap();
+        test(&machine(sshd.key(name)), &loopback, Timeouts::default()).await.unwrap();
     }
-    let Credential::Key { pem, .. } = sshd.key("locked") else { panic!("it is a key") };
-    let with = |passphrase: Option<&str>| Credential::Key {
+    let SshCredential::Key { pem, .. } = sshd.key("locked") else { panic!("it is a key") };
+    let with = |passphrase: Option<&str>| SshCredential::Key {
         pem: pem.clone(),
         passphrase: passphrase.map(str::to_owned),
     };
-    test(&machine(with(Some("open sesame"))), &loopback, Patience::default()).await.unwrap();
+    test(&machine(with(Some("open sesame"))), &loopback, Timeouts::default()).await.unwrap();
     for (passphrase, word) in [
         (None, "needs its passphrase"),
         (Some(""), "needs its passphrase"),
         (Some("wrong"), "with this passphrase"),
     ] {
-        let error = test(&machine(with(passphrase)), &loopback, Patience::default()).await.unwrap_err();
+        let error = test(&machine(with(passphrase)), &loopback, Timeouts::default()).await.unwrap_err();
         assert_eq!(error.code(), "PRIVATE_KEY_UNUSABLE");
         assert!(error.to_string().contains(word), "{error}");
     }
@@ -412,7 +413,7 @@ async fn keys_are_read_as_ssh_keygen_writes_them() {
     assert!(error.to_string().contains("fewer rounds"), "{error}");
     assert!(began.elapsed() < Duration::from_secs(5), "its rounds were gone through: {:?}", began.elapsed());
     let why = |pem: &str| private_key(pem, None).unwrap_err().to_string();
-    let Credential::Key { pem, .. } = sshd.key("rsa") else { panic!("it is a key") };
+    let SshCredential::Key { pem, .. } = sshd.key("rsa") else { panic!("it is a key") };
     assert!(why(&pem).contains("ed25519"), "{}", why(&pem));
     assert!(
         why("-----BEGIN RSA PRIVATE KEY-----\nAAAA\n-----END RSA PRIVATE KEY-----\n").contains("ed25519")
@@ -428,19 +429,19 @@ async fn keys_are_read_as_ssh_keygen_writes_them() {
 #[tokio::test]
 async fn who_is_not_let_in_is_told_so() {
     let sshd = Sshd::start();
-    let machine = Machine { credential: sshd.key("stranger"), ..sshd.machine() };
+    let machine = SshTarget { credential: sshd.key("stranger"), ..sshd.machine() };
     let error = open(&machine).await.err().unwrap();
     assert_eq!(
         error,
         SshError::Refused { user: user(), method: "key", accepted: "; it accepts publickey".into() }
     );
     assert_eq!(error.code(), "CREDENTIAL_REFUSED");
-    let machine = Machine { credential: Credential::Password("secret".into()), ..sshd.machine() };
+    let machine = SshTarget { credential: SshCredential::Password("secret".into()), ..sshd.machine() };
     let error = open(&machine).await.err().unwrap();
     assert_eq!(error.code(), "CREDENTIAL_REFUSED");
     assert!(error.to_string().contains("the password is not accepted; it accepts publickey"), "{error}");
     assert!(!error.to_string().contains("secret"));
-    let machine = Machine { user: "nobody-of-that-name".into(), ..sshd.machine() };
+    let machine = SshTarget { user: "nobody-of-that-name".into(), ..sshd.machine() };
     assert_eq!(open(&machine).await.err().unwrap().code(), "CREDENTIAL_REFUSED");
 }
 
@@ -450,7 +451,7 @@ async fn a_machine_that_gives_no_terminal_is_told_so() {
     let error = open(&sshd.machine()).await.err().unwrap();
     assert_eq!(error.code(), "NO_TERMINAL");
     // It can be logged in to all the same.
-    test(&sshd.machine(), &loopback, Patience::default()).await.unwrap();
+    test(&sshd.machine(), &loopback, Timeouts::default()).await.unwrap();
     let sshd = Sshd::with(&["host_ed25519"], super::sshd::SHELL, "MaxSessions 0");
     assert_eq!(open(&sshd.machine()).await.err().unwrap().code(), "NO_TERMINAL");
 }
@@ -472,9 +473,9 @@ async fn a_banner_is_shown_first() {
 #[tokio::test]
 async fn where_nobody_answers_is_said() {
     let sshd = Sshd::start();
-    let quick = Patience { answer: Duration::from_millis(500), ..Patience::default() };
-    let at = |host: &str, port: u16| Machine { host: host.into(), port, ..sshd.machine() };
-    let error = |machine: Machine| async move {
+    let quick = Timeouts { answer: Duration::from_millis(500), ..Timeouts::default() };
+    let at = |host: &str, port: u16| SshTarget { host: host.into(), port, ..sshd.machine() };
+    let error = |machine: SshTarget| async move {
         connect(&machine, &loopback, Size::USUAL, quick).await.err().unwrap()
     };
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();

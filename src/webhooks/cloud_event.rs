@@ -39,7 +39,7 @@ struct CloudEvent<'a> {
 
 /// The body that is posted, and the id by which a receiver recognises duplicates.
 #[derive(Debug, Clone)]
-pub struct Envelope {
+pub struct PostedEvent {
     pub id: String,
     pub body: Bytes,
 }
@@ -52,9 +52,9 @@ pub fn id(position: Position, hash: &[u8; 32]) -> String {
 }
 
 /// Makes the envelope of an event.
-pub fn envelope(event: &Outgoing, directory: &Directory, public_url: &str) -> Envelope {
+pub fn posted_event(event: &Outgoing, directory: &Directory, public_url: &str) -> PostedEvent {
     let id = id(event.frame.position, &event.hash);
-    Envelope { body: body(event, &id, directory, public_url), id }
+    PostedEvent { body: body(event, &id, directory, public_url), id }
 }
 
 fn body(event: &Outgoing, id: &str, directory: &Directory, public_url: &str) -> Bytes {
@@ -63,7 +63,7 @@ fn body(event: &Outgoing, id: &str, directory: &Directory, public_url: &str) -> 
         StreamKind::Revocation => event.revocation_id,
         _ => directory.thing_id(event.stream),
     };
-    let mut envelope = CloudEvent {
+    let mut event_out = CloudEvent {
         specversion: "1.0",
         id,
         source: source(public_url, directory.organization_id(event.organization), event.application_id),
@@ -76,13 +76,13 @@ fn body(event: &Outgoing, id: &str, directory: &Directory, public_url: &str) -> 
         traceparent: event.traceparent.as_deref(),
         data: RawValue::from_string(event.frame.data.clone()).ok(),
     };
-    let whole = json(&envelope);
+    let whole = json(&event_out);
     if whole.len() <= LARGEST {
         return whole;
     }
     // The body would be too large with its data; a receiver can read the event by its sequence.
-    envelope.data = None;
-    json(&envelope)
+    event_out.data = None;
+    json(&event_out)
 }
 
 /// The body of a test delivery, which only shows that deliveries arrive.
@@ -123,6 +123,6 @@ fn iso(time: Time) -> String {
 }
 
 /// Serializing cannot fail: this is plain data with string keys.
-fn json(envelope: &CloudEvent<'_>) -> Bytes {
-    serde_json::to_vec(envelope).unwrap_or_default().into()
+fn json(event_out: &CloudEvent<'_>) -> Bytes {
+    serde_json::to_vec(event_out).unwrap_or_default().into()
 }
