@@ -22,9 +22,9 @@ use super::forward::{InitializeAnswer, OutgoingRequest, is_events, is_stream};
 use super::goodbye::AbandonedSession;
 use super::in_flight::InFlight;
 use super::message::{Initialize, Posted};
-use super::origin;
 use super::pump::{Pump, ReadRight};
 use super::reply::{ErrorResponse, RpcError};
+use super::request_headers;
 use super::upstream::{self, PROTOCOL_VERSION, SESSION};
 use super::upstream_sessions::{UpstreamState, to_json};
 use super::{Gateway, RequestContext, client_response, detach, legacy};
@@ -57,7 +57,7 @@ impl Gateway {
     /// Ends the open session whose id an `initialize` came with: its client begins anew, and nobody else would ever end
     /// the former session.
     async fn supersede(self: &Arc<Self>, context: &RequestContext, parts: &Parts, session: &Session) {
-        let id = origin::text(&parts.headers, &SESSION);
+        let id = request_headers::text(&parts.headers, &SESSION);
         let number = id.and_then(|id| self.auth.mcp_session(id)).filter(|number| *number != session.number);
         let former = number.and_then(|number| self.sessions.open_session(number));
         let here = former.filter(|former| former.application == context.application.number);
@@ -294,7 +294,7 @@ pub(super) fn new_session(
     NewSession {
         application: Some(context.application.id),
         hostname: hostname.filter(|name| is_plain(name)),
-        user_agent: origin::text(&parts.headers, &header::USER_AGENT).map(str::to_owned),
+        user_agent: request_headers::text(&parts.headers, &header::USER_AGENT).map(str::to_owned),
         client_info: info.map(shortened),
         ip: parts.extensions.get::<ClientAddress>().map(|address| address.0.to_string()),
         protocol_version: Some(protocol_version.to_owned()),

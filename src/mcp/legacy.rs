@@ -27,7 +27,7 @@ use super::reply::{ErrorResponse, RpcError};
 use super::resumable_stream::ResumableStream;
 use super::upstream::{self, LAST_EVENT_ID, SESSION};
 use super::upstream_sessions::{StandalonePending, UpstreamSession, UpstreamState};
-use super::{Gateway, RequestContext, check_takes_events, client_response, detach, era, origin};
+use super::{Gateway, RequestContext, check_takes_events, client_response, detach, era, request_headers};
 use crate::error::Error;
 use crate::gate::Pass;
 use crate::{meter, secret};
@@ -72,7 +72,7 @@ impl Gateway {
         check_takes_events(&parts.headers)?;
         let session = self.session(&context, &parts.headers).await?;
         // An empty `Last-Event-ID` counts as none (WHATWG HTML, 9.2.4).
-        match origin::text(&parts.headers, &LAST_EVENT_ID).filter(|id| !id.trim().is_empty()) {
+        match request_headers::text(&parts.headers, &LAST_EVENT_ID).filter(|id| !id.trim().is_empty()) {
             Some(id) => self.resume(context, session, parts, id).await,
             None => self.open_standalone(context, session, parts).await,
         }

@@ -26,6 +26,7 @@ mod pump;
 mod relay;
 mod reopen;
 mod reply;
+mod request_headers;
 mod resource_metadata;
 mod resumable_stream;
 mod sse;
@@ -329,7 +330,9 @@ impl Gateway {
 /// Checks the `Accept` and `Content-Type` of a POST as the SDKs' servers do (a convention of theirs, not of the
 /// specification).
 fn check_media(headers: &HeaderMap) -> Result<(), ErrorResponse> {
-    if !(origin::accepts(headers, "application/json") && origin::accepts(headers, "text/event-stream")) {
+    if !(request_headers::accepts(headers, "application/json")
+        && request_headers::accepts(headers, "text/event-stream"))
+    {
         let text = "Not Acceptable: Client must accept both application/json and text/event-stream";
         return Err(ErrorResponse::new(StatusCode::NOT_ACCEPTABLE, RpcError::new(-32000, text)));
     }
@@ -343,7 +346,7 @@ fn check_content(headers: &HeaderMap) -> Result<(), ErrorResponse> {
         );
         return Err(ErrorResponse::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, RpcError::new(-32000, text)));
     }
-    let content_type = origin::text(headers, &header::CONTENT_TYPE).unwrap_or("");
+    let content_type = request_headers::text(headers, &header::CONTENT_TYPE).unwrap_or("");
     let media = content_type.split(';').next().unwrap_or(content_type).trim();
     if !media.eq_ignore_ascii_case("application/json") {
         let text = "Unsupported Media Type: Content-Type must be application/json";
@@ -370,7 +373,7 @@ fn not_read(reason: NotRead) -> ErrorResponse {
 
 /// Checks that a request for a stream accepts events.
 fn check_takes_events(headers: &HeaderMap) -> Result<(), ErrorResponse> {
-    if !origin::accepts(headers, "text/event-stream") {
+    if !request_headers::accepts(headers, "text/event-stream") {
         let rpc_error = RpcError::new(-32000, "Not Acceptable: Client must accept text/event-stream");
         return Err(ErrorResponse::new(StatusCode::NOT_ACCEPTABLE, rpc_error));
     }

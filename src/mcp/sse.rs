@@ -29,7 +29,7 @@ use super::resumable_stream::{End, NotHeld};
 use super::sse_connection::{NO_SESSION, SseConnection};
 use super::sse_events::Splitter;
 use super::upstream::{self, LAST_EVENT_ID, PROTOCOL_VERSION};
-use super::{Gateway, RequestContext, check_content, check_takes_events, client_response, origin};
+use super::{Gateway, RequestContext, check_content, check_takes_events, client_response, request_headers};
 use crate::error::Error;
 use crate::gate::{Pass, Side};
 use crate::sessions::Stay;
@@ -53,7 +53,8 @@ impl Gateway {
         }
         check_takes_events(&parts.headers)?;
         let seal = |stream: &str| self.sessions.event_seal(NO_SESSION, stream);
-        let last = origin::text(&parts.headers, &LAST_EVENT_ID).and_then(|id| EventId::parse(id, seal));
+        let last =
+            request_headers::text(&parts.headers, &LAST_EVENT_ID).and_then(|id| EventId::parse(id, seal));
         let session = match last.as_ref().and_then(|last| last.upstream.as_ref()) {
             Some(id) => Some(self.session_by_id(&context, &String::from_utf8_lossy(id)).await?),
             None => None,
