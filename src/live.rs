@@ -1,6 +1,7 @@
 //! Follows the log and feeds everyone who listens. One task reads each commit once and serializes each event once; a
-//! listener that is new, or has fallen behind, reads pages from the store until it has caught up. Nothing is missed
-//! and nothing doubled: every frame carries its log position, and each listener passes on only what lies beyond its own.
+//! listener that is new, or has fallen behind, reads pages from the store until it has caught up. No event is missed
+//! and none comes twice: every frame carries its log position, and each listener passes on only what lies beyond its
+//! own.
 
 mod outgoing;
 
@@ -29,17 +30,17 @@ use uuid::Uuid;
 
 pub use outgoing::Outgoing;
 
-/// Frames a listener of an application may be behind before it reads pages instead. The memory for them is taken when
-/// the first one comes.
+/// How many frames a listener of an application may be behind before it reads pages instead. The memory for them is
+/// taken when the first listener comes.
 const BACKLOG: usize = 1_024;
-/// The same of a session, of which little happens and of whose listeners there are many.
+/// The same for a listener of a session: little happens in a session, and many listen.
 const SESSION_BACKLOG: usize = 16;
-/// Before the log is read again after it could not be read.
-const AGAIN: Duration = Duration::from_millis(200);
-/// Events read at a time.
+/// The pause before the log is read again after it could not be read.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// How many events are read at a time.
 const PAGE: i64 = 500;
 
-/// What to listen to.
+/// What a listener listens to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Topic {
     Application(ApplicationNumber),
@@ -52,23 +53,24 @@ pub struct Frame {
     pub position: Position,
     /// The event's type, snake_case.
     pub name: String,
-    /// JSON.
+    /// The event's data, as JSON.
     pub data: String,
     pub session: Option<SessionNumber>,
     pub application: Option<ApplicationNumber>,
-    /// A session's stream ends after this one.
+    /// Whether a session's stream ends after this frame.
     pub last: bool,
     /// The session's new expiry, where the event sets it.
     pub token_expires_at: Option<Time>,
 }
 
-/// The feed of the log.
+/// The task that follows the log, and the channels that it feeds.
 pub struct Live {
     reader: Reader,
     tip: watch::Receiver<Tip>,
-    /// Everything up to here has been handed out; kept here so that it survives a broken task.
+    /// The position up to which everything has been handed out. It is kept here so that it survives a task that breaks.
     reached: Mutex<Position>,
-    /// By topic, and by whether activity is wanted too: who does not want it is not kept busy with it.
+    /// The channels by topic, and by whether they carry activity too: a listener that does not want activity is not
+    /// kept busy with it.
     channels: Mutex<Channels>,
 }
 
@@ -88,9 +90,9 @@ impl Live {
             let (listeners, activity) = self.listeners();
             let news = listeners && (now.lifecycle > reached || (activity && now.position > reached));
             if news && let Err(error) = self.hand_out(reached, now.position, activity).await {
-                // Nobody may miss what could not be read: the same again, a little later.
+                // No listener may miss what could not be read, so the same page is read again a little later.
                 tracing::error!(%error, "following the log failed; trying again");
-                tokio::time::sleep(AGAIN).await;
+                tokio::time::sleep(RETRY_PAUSE).await;
                 continue;
             }
             *self.reached.lock() = now.position;
@@ -101,7 +103,7 @@ impl Live {
         }
     }
 
-    /// Whether anybody listens, and to activity. Forgets channels that nobody listens to any more.
+    /// Whether anybody listens at all, and whether anybody listens to activity. Forgets channels without listeners.
     fn listeners(&self) -> (bool, bool) {
         let mut channels = self.channels.lock();
         channels.retain(|_, frames| frames.receiver_count() > 0);
@@ -132,16 +134,16 @@ impl Live {
         }
     }
 
-    /// Listens from `after` on (from now on, if none is given): every event of the topic beyond it, in order, once.
-    /// Activity comes along only if asked for. A session's stream ends with its `disconnected`.
+    /// Listens from `after` on, or from now on: every event of the topic beyond that position, in order, once. Activity
+    /// comes along only if it is asked for. A session's stream ends with its `disconnected`.
     pub fn follow(
         self: &Arc<Self>,
         topic: Topic,
         after: Option<Position>,
         activity: bool,
     ) -> impl Stream<Item = Result<Arc<Frame>, StoreError>> + Send + use<> {
-        // Subscribe first, then look where the log stands: what comes in between arrives twice and is told apart by
-        // its position.
+        // The subscription comes before the look at the log's end: an event in between arrives twice, and its position
+        // tells.
         let frames = self.subscribe(topic, activity);
         let tip = self.tip.borrow().position;
         let from = after.unwrap_or(tip).min(tip);
@@ -174,7 +176,7 @@ struct Listener {
     topic: Topic,
     activity: bool,
     frames: broadcast::Receiver<Arc<Frame>>,
-    /// Everything of the topic up to here has been passed on.
+    /// The position up to which every event of the topic has been passed on.
     reached: Position,
     pages: VecDeque<Arc<Frame>>,
     catching_up: bool,
@@ -213,7 +215,7 @@ impl Listener {
     }
 
     async fn read_page(&mut self) -> Result<(), StoreError> {
-        // All up to the tip as it was before the page was read is in the page, or the page is full.
+        // The page holds everything up to the tip as it was before the page was read, or the page is full.
         let tip = self.live.tip.borrow().position;
         let reader = &self.live.reader;
         let page = match self.topic {

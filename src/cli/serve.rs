@@ -30,11 +30,11 @@ use crate::http::connection::Listening;
 use crate::http::health::Progress;
 use crate::http::{self, App, Shared};
 use crate::issuers::Issuers;
+use crate::journals::Journals;
 use crate::limits::Limits;
-use crate::lines::Lines;
 use crate::live::Live;
 use crate::mcp::{Gateway, Upstreams};
-use crate::sessions::{Board, Sessions};
+use crate::sessions::{JobStatus, Sessions};
 use crate::tasks::vital;
 use crate::terminal::Terminals;
 use crate::webhooks::{Outbox, Sender};
@@ -52,8 +52,8 @@ pub struct House {
     pub issuers: Arc<Issuers>,
     upstreams: Arc<Upstreams>,
     pub live: Arc<Live>,
-    pub lines: Lines,
-    pub board: Arc<Board>,
+    pub lines: Journals,
+    pub board: Arc<JobStatus>,
     clock: Clock,
 }
 
@@ -169,9 +169,9 @@ impl House {
 }
 
 /// Opens the second file. That it is damaged is no reason not to serve: it holds nothing that decides anything.
-async fn open_lines(url: &str, clock: Clock) -> anyhow::Result<Lines> {
-    match Lines::open(url, clock).await {
-        Err(StoreError::Corrupt(what)) => Ok(Lines::closed(format!(
+async fn open_lines(url: &str, clock: Clock) -> anyhow::Result<Journals> {
+    match Journals::open(url, clock).await {
+        Err(StoreError::Corrupt(what)) => Ok(Journals::closed(format!(
             "{} cannot be read: {what}. Move it away and start again, and a new one is made",
             database_file(url).display()
         ))),

@@ -46,11 +46,11 @@ use crate::config::Config;
 use crate::config::names::Names;
 use crate::directory::Directory;
 use crate::issuers::Issuers;
+use crate::journals::Journals;
 use crate::limits::Limits;
-use crate::lines::Lines;
 use crate::live::Live;
 use crate::mcp;
-use crate::sessions::{Board, Sessions};
+use crate::sessions::{JobStatus, Sessions};
 use crate::terminal::Terminals;
 use crate::webhooks::Outbox;
 
@@ -81,9 +81,9 @@ pub struct Shared {
     pub live: Arc<Live>,
     pub gateway: Arc<mcp::Gateway>,
     pub outbox: Arc<Outbox>,
-    pub lines: Lines,
+    pub lines: Journals,
     pub terminals: Arc<Terminals>,
-    pub board: Arc<Board>,
+    pub board: Arc<JobStatus>,
     pub limits: Arc<Limits>,
     pub health: health::Cache,
     pub clock: Clock,

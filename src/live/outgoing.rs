@@ -1,4 +1,4 @@
-//! The log for those who carry events out of the house: read in pages, each event with what an envelope needs.
+//! The log for those who carry events out of the service: read in pages, each event with what an envelope needs.
 
 use sessiond_core::Time;
 use sessiond_core::ids::{OrganizationNumber, Position, StreamId, Tip};
@@ -12,7 +12,7 @@ use super::{Frame, Live};
 #[derive(Debug)]
 pub struct Outgoing {
     pub frame: Frame,
-    /// Chains it to all that happened before in its stream.
+    /// Chains the event to all that happened before in its stream.
     pub hash: [u8; 32],
     pub stream: StreamId,
     pub organization: OrganizationNumber,
@@ -25,12 +25,12 @@ pub struct Outgoing {
 }
 
 impl Live {
-    /// How far the log goes; changes with each commit.
+    /// The end of the log, which changes with each commit.
     pub fn tip(&self) -> watch::Receiver<Tip> {
         self.tip.clone()
     }
 
-    /// The log after a position and up to another, oldest first; without activity unless asked for.
+    /// The events after a position and up to another, oldest first; activity is left out unless it is asked for.
     pub async fn outgoing(
         &self,
         after: Position,

@@ -1,6 +1,6 @@
-//! What the gateway holds in memory for others, in bytes, and what there is for it: for one call or stream, for a session, for an
-//! application, and in all. Beyond that the oldest is given up, with words, so that the newest finds room: what was held longest
-//! is what its client or its upstream is slowest about.
+//! The bytes that the gateway holds in memory for others, and the bounds on them: for one call or stream, for a
+//! session, for an application, and in all. Beyond a bound the oldest holder is given up, and its client is told so, to
+//! make room for the newest: what was held longest belongs to the slowest client or upstream.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,51 +11,51 @@ use parking_lot::Mutex;
 use sessiond_core::ids::{ApplicationNumber, SessionNumber};
 use tokio_util::sync::CancellationToken;
 
-use super::line::Line;
+use super::resumable_stream::ResumableStream;
 use crate::meter;
 
-/// What is held is counted in steps of this many bytes, so that what holds little is no work.
+/// The budget counts in steps of this many bytes, so that a holder of little causes no work.
 const STEP: usize = 4 << 10;
 
-/// The most bytes that may be held.
+/// The most bytes that may be held: by one call or stream, one session, one application, and in all.
 #[derive(Debug, Clone, Copy)]
-pub struct Most {
+pub struct BudgetLimits {
     pub stream: usize,
     pub session: usize,
     pub application: usize,
     pub all: usize,
 }
 
-/// In which order what holds something is given up. Among those alike the oldest goes first.
+/// The order in which holders are given up, the first variant first. Among holders of one rank the oldest goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rank {
-    /// It has ended, and is held for who may come back for it.
-    Kept,
+    /// A stream that has ended is held only for a client that may come back for it.
+    Ended,
     Call,
-    /// Others come on it.
-    Standing,
+    /// A standalone stream carries whatever the upstream sends by itself, so it goes last.
+    Standalone,
 }
 
 type Key = (Rank, u64);
 
-/// All that is held.
+/// All bytes that are held, with their holders.
 pub struct Budget {
-    most: Most,
-    held: Mutex<Known>,
+    most: BudgetLimits,
+    held: Mutex<Accounts>,
 }
 
 #[derive(Default)]
-struct Known {
+struct Accounts {
     begun: u64,
-    all: Tally,
-    by_application: HashMap<ApplicationNumber, Tally>,
-    by_session: HashMap<SessionNumber, Tally>,
+    all: ScopeUsage,
+    by_application: HashMap<ApplicationNumber, ScopeUsage>,
+    by_session: HashMap<SessionNumber, ScopeUsage>,
     holders: HashMap<u64, Holder>,
 }
 
-/// What is held together.
+/// The bytes and the holders within one scope.
 #[derive(Default)]
-struct Tally {
+struct ScopeUsage {
     bytes: usize,
     holders: BTreeSet<Key>,
 }
@@ -66,11 +66,11 @@ struct Holder {
     application: ApplicationNumber,
     bytes: usize,
     given_up: CancellationToken,
-    kept: Option<Weak<Line>>,
+    ended: Option<Weak<ResumableStream>>,
 }
 
 impl Budget {
-    pub fn new(most: Most) -> Arc<Self> {
+    pub fn new(most: BudgetLimits) -> Arc<Self> {
         Arc::new(Self { most, held: Mutex::default() })
     }
 
@@ -79,7 +79,7 @@ impl Budget {
         self.most.stream
     }
 
-    /// A share of nothing yet. `given_up` is cancelled when it has to go.
+    /// Makes a share that holds nothing yet. The budget cancels `given_up` when its holder has to go.
     pub fn share(
         self: &Arc<Self>,
         rank: Rank,
@@ -87,9 +87,9 @@ impl Budget {
         given_up: CancellationToken,
     ) -> Share {
         let number = {
-            let mut known = self.held.lock();
-            known.begun += 1;
-            known.begun
+            let mut accounts = self.held.lock();
+            accounts.begun += 1;
+            accounts.begun
         };
         Share {
             budget: self.clone(),
@@ -102,7 +102,7 @@ impl Budget {
         }
     }
 
-    /// Bytes that are held, about.
+    /// About how many bytes are held in all.
     pub fn held(&self) -> usize {
         self.held.lock().all.bytes
     }
@@ -110,24 +110,24 @@ impl Budget {
     fn count(&self, share: &Share, bytes: usize) {
         let mut gone = vec![];
         {
-            let mut known = self.held.lock();
-            known.count(share, bytes);
-            while let Some((scope, key)) = known.beyond(&self.most, share) {
+            let mut accounts = self.held.lock();
+            accounts.count(share, bytes);
+            while let Some((scope, key)) = accounts.exceeded(&self.most, share) {
                 counter!(meter::GIVEN_UP, "beyond" => scope).increment(1);
-                gone.extend(known.remove(key));
+                gone.extend(accounts.remove(key));
             }
-            gauge!(meter::HELD).set(known.all.bytes as f64);
+            gauge!(meter::HELD).set(accounts.all.bytes as f64);
         }
         for holder in gone {
             holder.given_up.cancel();
-            if let Some(line) = holder.kept.and_then(|line| line.upgrade()) {
-                line.forget();
+            if let Some(stream) = holder.ended.and_then(|stream| stream.upgrade()) {
+                stream.forget();
             }
         }
     }
 }
 
-impl Known {
+impl Accounts {
     fn count(&mut self, share: &Share, bytes: usize) {
         let &Share { number, rank, session, application, ref given_up, .. } = share;
         if given_up.is_cancelled() {
@@ -135,20 +135,20 @@ impl Known {
         }
         let holder = self.holders.entry(number).or_insert_with(|| {
             let given_up = given_up.clone();
-            Holder { rank, session, application, bytes: 0, given_up, kept: None }
+            Holder { rank, session, application, bytes: 0, given_up, ended: None }
         });
         let before = std::mem::replace(&mut holder.bytes, bytes);
         let key = (holder.rank, number);
-        for tally in self.tallies(session, application) {
-            tally.bytes = tally.bytes + bytes - before;
-            tally.holders.insert(key);
+        for usage in self.usages(session, application) {
+            usage.bytes = usage.bytes + bytes - before;
+            usage.holders.insert(key);
         }
         if bytes == 0 {
             self.remove(key);
         }
     }
 
-    fn tallies(&mut self, session: SessionNumber, application: ApplicationNumber) -> [&mut Tally; 3] {
+    fn usages(&mut self, session: SessionNumber, application: ApplicationNumber) -> [&mut ScopeUsage; 3] {
         [
             &mut self.all,
             self.by_application.entry(application).or_default(),
@@ -158,40 +158,41 @@ impl Known {
 
     fn remove(&mut self, key: Key) -> Option<Holder> {
         let holder = self.holders.remove(&key.1)?;
-        for tally in self.tallies(holder.session, holder.application) {
-            tally.bytes -= holder.bytes;
-            tally.holders.remove(&key);
+        for usage in self.usages(holder.session, holder.application) {
+            usage.bytes -= holder.bytes;
+            usage.holders.remove(&key);
         }
-        if self.by_session.get(&holder.session).is_some_and(|tally| tally.holders.is_empty()) {
+        if self.by_session.get(&holder.session).is_some_and(|usage| usage.holders.is_empty()) {
             self.by_session.remove(&holder.session);
         }
-        if self.by_application.get(&holder.application).is_some_and(|tally| tally.holders.is_empty()) {
+        if self.by_application.get(&holder.application).is_some_and(|usage| usage.holders.is_empty()) {
             self.by_application.remove(&holder.application);
         }
         Some(holder)
     }
 
-    /// What has to go, and beyond which bound too much is held.
-    fn beyond(&self, most: &Most, share: &Share) -> Option<(&'static str, Key)> {
+    /// Finds the holder that has to go, and names the bound that is exceeded.
+    fn exceeded(&self, most: &BudgetLimits, share: &Share) -> Option<(&'static str, Key)> {
         if let Some(holder) = self.holders.get(&share.number).filter(|holder| holder.bytes > most.stream) {
             return Some(("stream", (holder.rank, share.number)));
         }
         let of_session = self.by_session.get(&share.session);
         let of_application = self.by_application.get(&share.application);
         let scopes = [
-            // Wires that have no session yet are many sessions.
+            // The connections that have no session yet all count under number 0, and are many clients': no session's
+            // bound is theirs.
             ("session", of_session.filter(|_| share.session != SessionNumber(0)), most.session),
             ("application", of_application, most.application),
             ("all", Some(&self.all), most.all),
         ];
-        scopes.into_iter().find_map(|(scope, tally, most)| {
-            let tally = tally.filter(|tally| tally.bytes > most)?;
-            Some((scope, *tally.holders.first()?))
+        scopes.into_iter().find_map(|(scope, usage, most)| {
+            let usage = usage.filter(|usage| usage.bytes > most)?;
+            Some((scope, *usage.holders.first()?))
         })
     }
 }
 
-/// What one call or stream holds of it all, as long as this lives.
+/// The bytes that one call or stream holds of the budget, for as long as the share lives.
 pub struct Share {
     budget: Arc<Budget>,
     number: u64,
@@ -203,12 +204,12 @@ pub struct Share {
 }
 
 impl Share {
-    /// Another of the same, which holds nothing.
-    pub fn of_nothing(&self) -> Self {
+    /// Makes another share in the same scopes, which holds nothing.
+    pub fn empty(&self) -> Self {
         self.budget.share(self.rank, (self.session, self.application), CancellationToken::new())
     }
 
-    /// Says how much it holds now.
+    /// Says how many bytes the holder holds now.
     pub fn set(&self, bytes: usize) {
         let bytes = bytes / STEP * STEP;
         if self.counted.swap(bytes, Ordering::Relaxed) != bytes {
@@ -216,31 +217,31 @@ impl Share {
         }
     }
 
-    /// It has ended and is held on only for who may come back: it goes first.
-    pub fn keep(&self, line: &Arc<Line>) {
-        let mut known = self.budget.held.lock();
-        let Some(holder) = known.holders.get_mut(&self.number) else { return };
-        let before = std::mem::replace(&mut holder.rank, Rank::Kept);
-        holder.kept = Some(Arc::downgrade(line));
+    /// Moves the holder to the first rank: its stream has ended, and is held only for a client that may come back.
+    pub fn mark_ended(&self, stream: &Arc<ResumableStream>) {
+        let mut accounts = self.budget.held.lock();
+        let Some(holder) = accounts.holders.get_mut(&self.number) else { return };
+        let before = std::mem::replace(&mut holder.rank, Rank::Ended);
+        holder.ended = Some(Arc::downgrade(stream));
         let number = self.number;
-        for tally in known.tallies(self.session, self.application) {
-            tally.holders.remove(&(before, number));
-            tally.holders.insert((Rank::Kept, number));
+        for usage in accounts.usages(self.session, self.application) {
+            usage.holders.remove(&(before, number));
+            usage.holders.insert((Rank::Ended, number));
         }
     }
 
-    /// Is cancelled when it has to go.
+    /// The token that is cancelled when the holder has to go.
     pub fn given_up(&self) -> &CancellationToken {
         &self.given_up
     }
 
-    /// The most that it may hold.
+    /// The most bytes that one call or stream may hold.
     pub fn most(&self) -> usize {
         self.budget.most.stream
     }
 
-    /// Another of the same kind, which goes when this one does.
-    pub fn beside(&self, rank: Rank) -> Self {
+    /// Makes a further share in the same scopes, which is given up together with this one.
+    pub fn sibling(&self, rank: Rank) -> Self {
         self.budget.share(rank, (self.session, self.application), self.given_up.clone())
     }
 }
@@ -250,10 +251,10 @@ impl Drop for Share {
         if *self.counted.get_mut() == 0 {
             return;
         }
-        let mut known = self.budget.held.lock();
-        if let Some(rank) = known.holders.get(&self.number).map(|holder| holder.rank) {
-            known.remove((rank, self.number));
-            gauge!(meter::HELD).set(known.all.bytes as f64);
+        let mut accounts = self.budget.held.lock();
+        if let Some(rank) = accounts.holders.get(&self.number).map(|holder| holder.rank) {
+            accounts.remove((rank, self.number));
+            gauge!(meter::HELD).set(accounts.all.bytes as f64);
         }
     }
 }

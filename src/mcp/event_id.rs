@@ -1,6 +1,7 @@
-//! Ids of the events that the gateway hands on. An id says all that is needed to go on from it after a restart of ours: the
-//! stream, the calls that are answered there, and the id that the upstream gave the event. It is sealed for its session and
-//! stream, so that nobody can have us ask an upstream, in our name, for a stream that is not theirs.
+//! Ids of the events that the gateway hands on. An id says all that is needed to resume its stream, even after a
+//! restart of ours: the stream, the calls that are answered there, and the id that the upstream gave the event. It is
+//! signed for its session and stream, so that nobody can have us ask an upstream, in our name, for somebody else's
+//! stream.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,13 +10,14 @@ use serde_json::Value;
 
 use crate::secret;
 
-/// Longest list of calls, as JSON, that an id carries: without them nobody could be told that their answers are lost.
+/// The longest list of calls, as JSON, that an id carries. Without the list nobody could be told that the answers are
+/// lost.
 const LONGEST_CALLS: usize = 768;
-/// Longest id that is read.
+/// The longest id that is read.
 const LONGEST: usize = 2_048;
 
-/// An event id, taken apart: `<key>.<calls>.<number>.<the upstream's>.<its home>.<mark>`. Earlier releases gave none with a
-/// home.
+/// An event id, taken apart: `<key>.<calls>.<number>.<the upstream's id>.<session digest>.<signature>`. Ids of earlier
+/// releases have no session digest.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EventId {
     pub key: String,
@@ -23,24 +25,25 @@ pub struct EventId {
     pub number: u64,
     pub upstream: Option<Bytes>,
     /// Names the session at the upstream that gave the event its id.
-    pub home: Option<String>,
+    pub session_digest: Option<String>,
 }
 
 impl EventId {
-    /// The id behind a text; `None` for what we have not given out. `seal` makes the key for that from the stream's.
+    /// Reads an id; `None` for a text that the gateway has not given out. `seal` makes the signing key from the
+    /// stream's key.
     pub fn parse(text: &str, seal: impl FnOnce(&str) -> [u8; 32]) -> Option<Self> {
-        let (sealed, mark) = text.rsplit_once('.')?;
+        let (sealed, signature) = text.rsplit_once('.')?;
         let mut parts = sealed.split('.');
-        let (Some(key), Some(calls), Some(number), Some(upstream), home, None) =
+        let (Some(key), Some(calls), Some(number), Some(upstream), session_digest, None) =
             (parts.next(), parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
         else {
             return None;
         };
-        let home = home.map(str::to_owned);
+        let session_digest = session_digest.map(str::to_owned);
         if text.len() > LONGEST || key.len() != 16 || !key.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return None;
         }
-        if mark != marked(&seal(key), sealed) {
+        if signature != signature_of(&seal(key), sealed) {
             return None;
         }
         let calls = match calls {
@@ -51,14 +54,14 @@ impl EventId {
             "" => None,
             upstream => Some(URL_SAFE_NO_PAD.decode(upstream).ok()?.into()),
         };
-        // Half of what a number can be, so that nobody counts beyond its end.
+        // Numbers stop at half of what they can hold, so that counting on from one never overflows.
         let number = number.parse().ok().filter(|number| *number < u64::MAX / 2)?;
-        Some(Self { key: key.to_owned(), calls, number, upstream, home })
+        Some(Self { key: key.to_owned(), calls, number, upstream, session_digest })
     }
 }
 
 impl EventId {
-    /// The text, under the key of its stream.
+    /// The id as text, signed with the key of its stream.
     pub fn sealed(&self, key: &[u8; 32]) -> String {
         let calls = match self.calls.is_empty() {
             true => String::new(),
@@ -66,16 +69,20 @@ impl EventId {
         };
         let calls = if calls.len() > LONGEST_CALLS { String::new() } else { URL_SAFE_NO_PAD.encode(calls) };
         let upstream = self.upstream.as_ref().map(|id| URL_SAFE_NO_PAD.encode(id)).unwrap_or_default();
-        let home = self.home.as_ref().map(|home| format!(".{home}")).unwrap_or_default();
-        let text = format!("{}.{calls}.{}.{upstream}{home}", self.key, self.number);
-        let mark = marked(key, &text);
-        format!("{text}.{mark}")
+        let session_digest = self
+            .session_digest
+            .as_ref()
+            .map(|session_digest| format!(".{session_digest}"))
+            .unwrap_or_default();
+        let text = format!("{}.{calls}.{}.{upstream}{session_digest}", self.key, self.number);
+        let signature = signature_of(key, &text);
+        format!("{text}.{signature}")
     }
 }
 
-/// 72 bits of an HMAC: nobody can try more than a few.
-fn marked(key: &[u8; 32], text: &str) -> String {
-    let mut mark = secret::sign(key, &[text.as_bytes()]);
-    mark.truncate(12);
-    mark
+/// The first 72 bits of an HMAC: more than anybody can guess in the few tries that a stream allows.
+fn signature_of(key: &[u8; 32], text: &str) -> String {
+    let mut signature = secret::sign(key, &[text.as_bytes()]);
+    signature.truncate(12);
+    signature
 }

@@ -1,4 +1,4 @@
-//! One request to the server behind a session, and its answer.
+//! Sends one request of a session to its upstream, and receives the answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,49 +15,49 @@ use sessiond_core::session::Session;
 use uuid::Uuid;
 
 use super::Gateway;
-use super::events::{BOM, Splitter};
-use super::heal::Lasting;
-use super::kept::Held;
-use super::lost::{Says, judged, put_back};
+use super::lost_session::{Verdict, judge_response, rejoined_body};
 use super::message;
-use super::reply::Fault;
+use super::reopen::SessionSetting;
+use super::reply::RpcError;
+use super::sse_events::{BOM, Splitter};
 use super::upstream::{self, CORRELATION, LAST_EVENT_ID, SESSION};
+use super::upstream_sessions::UpstreamSession;
 
 /// How long an upstream may take to open a session.
-pub const HANDSHAKE: Duration = Duration::from_secs(30);
-/// Largest answer to `initialize`.
-const LARGEST_HANDSHAKE: usize = 4 << 20;
-/// Largest refusal that is read to see what it says.
+pub const INITIALIZE_TIMEOUT: Duration = Duration::from_secs(30);
+/// The largest answer to `initialize` that is taken.
+const LARGEST_INITIALIZE_ANSWER: usize = 4 << 20;
+/// The largest refusal that is read to find out what it says.
 pub(super) const LARGEST_REFUSAL: usize = 64 << 10;
 
-/// A request on its way to an upstream. `headers` have been freed of what the upstream must not see.
+/// A request on its way to an upstream. Its `headers` hold only what may pass.
 #[derive(Clone)]
-pub struct Outgoing {
-    /// The one whose upstream it goes to: it has the credential for it.
+pub struct OutgoingRequest {
+    /// The application whose upstream the request goes to, and whose credential for it is used.
     pub application: ApplicationNumber,
     pub method: Method,
     pub headers: HeaderMap,
     pub body: Bytes,
 }
 
-/// What is known of a request that goes to an upstream, beside what is sent.
+/// What the gateway knows of a request beside what it sends.
 #[derive(Default)]
-pub(super) struct Asking<'a> {
-    /// The calls in it.
+pub(super) struct ExchangeOptions<'a> {
+    /// The ids of the calls in the request.
     pub ids: &'a [Value],
-    /// It asks for the rest of an answer, which only the session that began it can give.
+    /// Whether the request asks for the rest of an answer, which only the session that began it can give.
     pub owed: bool,
-    /// What it says that lasts as long as the session.
-    pub lasting: Option<Lasting>,
+    /// The setting that the request makes, where it makes one that lasts as long as the session.
+    pub setting: Option<SessionSetting>,
 }
 
-/// What an upstream answered.
-pub struct Incoming {
+/// An upstream's answer: its head, and its body as it comes.
+pub struct IncomingResponse {
     pub head: response::Parts,
     pub body: Body,
 }
 
-impl Incoming {
+impl IncomingResponse {
     /// Whether it is a stream of server-sent events.
     pub fn is_events(&self) -> bool {
         is_stream(&self.head)
@@ -65,61 +65,64 @@ impl Incoming {
 }
 
 /// What an upstream answered to `initialize`.
-pub struct Greeting {
+pub struct InitializeAnswer {
     pub head: response::Parts,
-    /// What has been read of the body: all of it, or up to the answer.
+    /// As much of the body as has been read: all of it, or up to the answer.
     pub read: Bytes,
-    /// What may follow.
+    /// The rest of the body, if there may be more.
     pub rest: Option<Body>,
-    /// The revision agreed on, unless the upstream refused.
+    /// The revision agreed on; none if the upstream refused.
     pub protocol_version: Option<String>,
     /// The upstream's own session id.
     pub session: Option<String>,
 }
 
 impl Gateway {
-    /// Sends a request of a session. A session that the upstream has lost is opened there once more, with the client's own
-    /// `initialize`, and the request repeated: it was never delivered. Not so where an answer is owed that only the lost
-    /// session could have given.
+    /// Sends a request of a session. Where the upstream has lost the session, the gateway opens it there anew with the
+    /// client's own `initialize` and repeats the request, which was never carried out. It does not repeat a request for
+    /// the rest of an answer that only the lost session could have given.
     pub(super) async fn exchange(
         self: &Arc<Self>,
         session: &Session,
-        held: &Arc<Held>,
+        upstream_session: &Arc<UpstreamSession>,
         url: &str,
-        mut outgoing: Outgoing,
-        asking: Asking<'_>,
-    ) -> Result<Incoming, Fault> {
-        correlate(&mut outgoing.headers, session.id);
-        let mut kept = held.now();
-        let mut healed = false;
-        if kept.url != url {
-            if asking.owed {
-                return Err(Fault::upstream_lost());
+        mut outgoing: OutgoingRequest,
+        options: ExchangeOptions<'_>,
+    ) -> Result<IncomingResponse, RpcError> {
+        set_session_header(&mut outgoing.headers, session.id);
+        let mut state = upstream_session.state();
+        let mut reopened = false;
+        if state.url != url {
+            if options.owed {
+                return Err(RpcError::upstream_lost());
             }
-            // The application names another upstream now, which must not see the ids of the one before.
+            // The application names another upstream now, which must not see the event ids of the former one.
             outgoing.headers.remove(&LAST_EVENT_ID);
-            kept = self.heal(session, held, &kept, url, &outgoing.headers).await?;
-            healed = true;
+            state = self.reopen(session, upstream_session, &state, url, &outgoing.headers).await?;
+            reopened = true;
         }
         loop {
-            let answer = self.send(&kept.url, kept.session.as_deref(), outgoing.clone()).await?;
-            let (says, answer) = judged(&outgoing.method, asking.ids, answer, self.patience()).await?;
-            match says == Says::Lost && kept.session.is_some() {
+            let answer = self.send(&state.url, state.session.as_deref(), outgoing.clone()).await?;
+            let (verdict, answer) =
+                judge_response(&outgoing.method, options.ids, answer, self.patience()).await?;
+            match verdict == Verdict::Lost && state.session.is_some() {
                 false => {
-                    let answer = usable(answer)?;
-                    if let Some(lasting) = asking.lasting.filter(|_| answer.head.status.is_success()) {
-                        self.remember(session, held, lasting).await;
+                    let answer = check_status(answer)?;
+                    if let Some(setting) = options.setting.filter(|_| answer.head.status.is_success()) {
+                        self.remember_setting(session, upstream_session, setting).await;
                     }
                     return Ok(answer);
                 }
-                true if asking.owed => return Err(Fault::upstream_lost()),
-                true if healed => {
-                    return Err(Fault::upstream_refused("does not know a session it has just opened"));
+                true if options.owed => return Err(RpcError::upstream_lost()),
+                true if reopened => {
+                    return Err(RpcError::upstream_refused("does not know a session it has just opened"));
                 }
-                true => kept = self.heal(session, held, &kept, url, &outgoing.headers).await?,
+                true => {
+                    state = self.reopen(session, upstream_session, &state, url, &outgoing.headers).await?
+                }
             }
-            healed = true;
-            // Nothing of the new session can be resumed from an event of the old one.
+            reopened = true;
+            // An event id of the lost session means nothing to the new one.
             outgoing.headers.remove(&LAST_EVENT_ID);
         }
     }
@@ -134,14 +137,14 @@ impl Gateway {
         &self,
         url: &str,
         session: Option<&str>,
-        outgoing: Outgoing,
-    ) -> Result<Incoming, Fault> {
-        let Outgoing { application, method, headers, body } = outgoing;
+        outgoing: OutgoingRequest,
+    ) -> Result<IncomingResponse, RpcError> {
+        let OutgoingRequest { application, method, headers, body } = outgoing;
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
-        *request.uri_mut() = url.parse().map_err(|_| Fault::upstream_unreachable())?;
+        *request.uri_mut() = url.parse().map_err(|_| RpcError::upstream_unreachable())?;
         *request.headers_mut() = headers;
-        upstream::speak(&request.method().clone(), request.headers_mut());
+        upstream::set_own_headers(&request.method().clone(), request.headers_mut());
         if let Some(id) = session.and_then(|id| HeaderValue::try_from(id).ok()) {
             request.headers_mut().insert(SESSION.clone(), id);
         }
@@ -151,10 +154,10 @@ impl Gateway {
         let goodbye = request.method() == Method::DELETE;
         let sending = self.upstreams.send(application, request);
         let Ok(answer) = tokio::time::timeout(self.config.upstream_timeout, sending).await else {
-            return Err(Fault::too_slow());
+            return Err(RpcError::too_slow());
         };
         let (mut head, body) = answer?.into_parts();
-        head.headers = upstream::arrived(&head.headers, &self.directory.passes_to_client(application));
+        head.headers = upstream::from_upstream(&head.headers, &self.directory.passes_to_client(application));
         let given = head.headers.get(&SESSION).and_then(|id| id.to_str().ok());
         if let Some(session) = session.or(given) {
             match goodbye {
@@ -162,61 +165,65 @@ impl Gateway {
                 false => self.jars.take(url, session, &head.headers, self.sessions.now()),
             }
         }
-        readable(Incoming { head, body: Body::new(body) })
+        check_coding(IncomingResponse { head, body: Body::new(body) })
     }
 
     /// Sends an `initialize` and reads up to its answer.
-    pub async fn greet(&self, url: &str, outgoing: Outgoing) -> Result<Greeting, Fault> {
-        let greeting = async {
-            let answer = usable(self.send(url, None, outgoing).await?)?;
-            read_greeting(answer).await
+    pub async fn send_initialize(
+        &self,
+        url: &str,
+        outgoing: OutgoingRequest,
+    ) -> Result<InitializeAnswer, RpcError> {
+        let initialize_answer = async {
+            let answer = check_status(self.send(url, None, outgoing).await?)?;
+            read_initialize_answer(answer).await
         };
-        tokio::time::timeout(HANDSHAKE, greeting)
+        tokio::time::timeout(INITIALIZE_TIMEOUT, initialize_answer)
             .await
-            .unwrap_or_else(|_| Err(Fault::upstream_refused("does not answer to initialize")))
+            .unwrap_or_else(|_| Err(RpcError::upstream_refused("does not answer to initialize")))
     }
 }
 
-/// The beginning of a body that has to be looked into, and the whole of it again.
-pub(super) async fn look_into(
+/// Reads the beginning of a body, and returns it together with the whole body, put together again.
+pub(super) async fn read_beginning(
     mut body: Body,
     most: usize,
     patience: Duration,
-) -> Result<(Bytes, Body), Fault> {
+) -> Result<(Bytes, Body), RpcError> {
     let mut read = BytesMut::new();
     let reading = async {
         while read.len() <= most {
             match data(&mut body).await {
                 None => return Ok(None),
-                Some(data) => read.extend_from_slice(&data.map_err(|_| Fault::upstream_lost())?),
+                Some(data) => read.extend_from_slice(&data.map_err(|_| RpcError::upstream_lost())?),
             }
         }
-        Ok::<_, Fault>(Some(()))
+        Ok::<_, RpcError>(Some(()))
     };
     let more = tokio::time::timeout(patience, reading).await;
-    let more = more.map_err(|_| Fault::upstream_slow())??;
+    let more = more.map_err(|_| RpcError::upstream_slow())??;
     let read = read.freeze();
-    Ok((read.clone(), put_back(read, more.map(|()| body))))
+    Ok((read.clone(), rejoined_body(read, more.map(|()| body))))
 }
 
-/// The whole of a body that has to be looked into.
-pub(super) async fn collect(body: Body, largest: usize, patience: Duration) -> Result<Bytes, Fault> {
+/// Reads the whole of a body.
+pub(super) async fn read_whole(body: Body, largest: usize, patience: Duration) -> Result<Bytes, RpcError> {
     let whole = tokio::time::timeout(patience, Limited::new(body, largest).collect()).await;
-    match whole.map_err(|_| Fault::upstream_slow())? {
+    match whole.map_err(|_| RpcError::upstream_slow())? {
         Ok(whole) => Ok(whole.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {
-            Err(Fault::upstream_refused("answers with more than can be taken"))
+            Err(RpcError::upstream_refused("answers with more than can be taken"))
         }
-        Err(_) => Err(Fault::upstream_lost()),
+        Err(_) => Err(RpcError::upstream_lost()),
     }
 }
 
-/// The next data of a body; nothing at its end.
+/// The next data of a body; `None` at its end.
 pub async fn data(body: &mut Body) -> Option<Result<Bytes, axum::Error>> {
     loop {
         match body.frame().await?.map(Frame::into_data) {
             Ok(Ok(data)) => return Some(Ok(data)),
-            // Trailers, which nobody has asked for.
+            // Trailers are passed over: nobody has asked for them.
             Ok(Err(_)) => {}
             Err(error) => return Some(Err(error)),
         }
@@ -224,26 +231,27 @@ pub async fn data(body: &mut Body) -> Option<Result<Bytes, axum::Error>> {
 }
 
 /// Tells the upstream which of our sessions a request belongs to.
-pub fn correlate(headers: &mut HeaderMap, session: Uuid) {
+pub fn set_session_header(headers: &mut HeaderMap, session: Uuid) {
     if let Ok(id) = HeaderValue::try_from(session.to_string()) {
         headers.insert(CORRELATION.clone(), id);
     }
 }
 
-/// Statuses that would mean something else coming from us: the client has shown its credentials to us, not to the upstream;
-/// a redirect is for us to follow, which we never do; and 404 is what a client takes for the end of its session.
-pub(super) fn can_be_used(status: StatusCode) -> bool {
+/// Whether a status means the same to the client when it comes from us. 401, 403 and 407 would not, because the client
+/// shows its credentials to us and not to the upstream; nor would a redirect, which we never follow; nor 404, by which
+/// a client knows the end of its session.
+pub(super) fn may_be_passed_on(status: StatusCode) -> bool {
     let ours = [
         StatusCode::UNAUTHORIZED,
         StatusCode::FORBIDDEN,
         StatusCode::PROXY_AUTHENTICATION_REQUIRED,
         StatusCode::NOT_FOUND,
     ];
-    !ours.contains(&status) && !OF_THE_WAY.contains(&status) && !status.is_redirection()
+    !ours.contains(&status) && !ABOUT_CONNECTION.contains(&status) && !status.is_redirection()
 }
 
-/// Words about the connection and about what we say, which the client has no part in.
-const OF_THE_WAY: [StatusCode; 8] = [
+/// Statuses about the connection or about what the gateway itself sends, which the client has no part in.
+const ABOUT_CONNECTION: [StatusCode; 8] = [
     StatusCode::NOT_ACCEPTABLE,
     StatusCode::LENGTH_REQUIRED,
     StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -254,76 +262,78 @@ const OF_THE_WAY: [StatusCode; 8] = [
     StatusCode::NETWORK_AUTHENTICATION_REQUIRED,
 ];
 
-/// An answer under a status that can be handed on.
-pub(super) fn usable(answer: Incoming) -> Result<Incoming, Fault> {
+/// Lets an answer pass if its status may be handed on, and turns it into an error otherwise.
+pub(super) fn check_status(answer: IncomingResponse) -> Result<IncomingResponse, RpcError> {
     let status = answer.head.status;
-    if can_be_used(status) {
+    if may_be_passed_on(status) {
         return Ok(answer);
     }
     let number = status.as_u16();
     Err(match status {
-        StatusCode::NOT_FOUND => Fault::upstream_refused("is not at the URL it was set to (HTTP 404)"),
+        StatusCode::NOT_FOUND => RpcError::upstream_refused("is not at the URL it was set to (HTTP 404)"),
         _ if status.is_redirection() => {
-            let to = whereto(&answer.head.headers);
+            let to = redirect_target(&answer.head.headers);
             tracing::warn!(to, %status, "the upstream redirects, which is not followed: its application must name it anew");
-            Fault::upstream_refused(format_args!(
+            RpcError::upstream_refused(format_args!(
                 "has moved{to} (HTTP {number}): set the application's upstream to where it is now"
             ))
         }
-        _ if OF_THE_WAY.contains(&status) => {
-            Fault::upstream_refused(format_args!("does not take what the gateway sends (HTTP {number})"))
+        _ if ABOUT_CONNECTION.contains(&status) => {
+            RpcError::upstream_refused(format_args!("does not take what the gateway sends (HTTP {number})"))
         }
-        _ => Fault::upstream_refused(format_args!("does not let the gateway in (HTTP {number})")),
+        _ => RpcError::upstream_refused(format_args!("does not let the gateway in (HTTP {number})")),
     })
 }
 
-/// Refuses what was coded although we asked for it as it is: nobody here reads it, and none of what is promised about
-/// answers would hold for it. Where the status alone says enough, it goes on without its body.
-fn readable(answer: Incoming) -> Result<Incoming, Fault> {
+/// Refuses a body with a content coding, although the gateway asked for none: nobody here decodes it, and so none of
+/// what is promised about answers would hold. Where the status alone says enough, the answer passes without its body.
+fn check_coding(answer: IncomingResponse) -> Result<IncomingResponse, RpcError> {
     let Some(coding) = upstream::coding(&answer.head.headers) else { return Ok(answer) };
-    let Incoming { mut head, body } = answer;
+    let IncomingResponse { mut head, body } = answer;
     let status = head.status;
     let says_enough = [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED, StatusCode::CONFLICT];
     if http_body::Body::is_end_stream(&body) || says_enough.contains(&status) {
         head.headers.remove(header::CONTENT_ENCODING);
-        return Ok(Incoming { head, body: Body::empty() });
+        return Ok(IncomingResponse { head, body: Body::empty() });
     }
-    Err(Fault::upstream_refused(format_args!(
+    Err(RpcError::upstream_refused(format_args!(
         "answers in a coding that it was asked not to use: {coding} (HTTP {})",
         status.as_u16()
     )))
 }
 
-/// Where a redirect leads, in words for people: without what may be secret in it, or is no text.
-fn whereto(headers: &HeaderMap) -> String {
+/// Says in words where a redirect leads, without the parts of the URL that may be secret.
+fn redirect_target(headers: &HeaderMap) -> String {
     let said = headers.get(header::LOCATION).and_then(|to| to.to_str().ok());
     let to = said.map(|to| to.split(['?', '#']).next().unwrap_or(to)).filter(|to| !to.is_empty());
     match to {
-        // What stands before an `@` is a user's.
+        // What stands before an `@` in a URL is a user name, and maybe a password.
         Some(to) if !to.contains('@') => format!(" to {}", to.chars().take(200).collect::<String>()),
         _ => " and does not say where to".to_owned(),
     }
 }
 
-async fn read_greeting(answer: Incoming) -> Result<Greeting, Fault> {
-    let Incoming { head, mut body } = answer;
+async fn read_initialize_answer(answer: IncomingResponse) -> Result<InitializeAnswer, RpcError> {
+    let IncomingResponse { head, mut body } = answer;
     let session = head.headers.get(&SESSION).and_then(|id| id.to_str().ok()).map(str::to_owned);
-    let mut greeting = Greeting { head, read: Bytes::new(), rest: None, protocol_version: None, session };
-    if !is_events(&greeting.head.headers) {
-        let read = Limited::new(body, LARGEST_HANDSHAKE).collect().await;
-        greeting.read = read.map_err(|_| Fault::upstream_lost())?.to_bytes();
-        if greeting.head.status.is_success() {
-            let initialized = message::initialized(&greeting.read).ok_or_else(|| unread(&greeting.read))?;
-            greeting.protocol_version = agreed(Some(initialized))?;
+    let mut initialize_answer =
+        InitializeAnswer { head, read: Bytes::new(), rest: None, protocol_version: None, session };
+    if !is_events(&initialize_answer.head.headers) {
+        let read = Limited::new(body, LARGEST_INITIALIZE_ANSWER).collect().await;
+        initialize_answer.read = read.map_err(|_| RpcError::upstream_lost())?.to_bytes();
+        if initialize_answer.head.status.is_success() {
+            let initialized = message::initialized(&initialize_answer.read)
+                .ok_or_else(|| not_initialized(&initialize_answer.read))?;
+            initialize_answer.protocol_version = agreed_version(Some(initialized))?;
         }
-        return Ok(greeting);
+        return Ok(initialize_answer);
     }
     let (mut splitter, mut read) = (Splitter::default(), Vec::new());
     while let Some(chunk) = data(&mut body).await {
-        let chunk = chunk.map_err(|_| Fault::upstream_lost())?;
+        let chunk = chunk.map_err(|_| RpcError::upstream_lost())?;
         read.extend_from_slice(&chunk);
-        if read.len() > LARGEST_HANDSHAKE {
-            return Err(Fault::upstream_refused("answers to initialize with more than 4 MiB"));
+        if read.len() > LARGEST_INITIALIZE_ANSWER {
+            return Err(RpcError::upstream_refused("answers to initialize with more than 4 MiB"));
         }
         splitter.push(&chunk);
         while let Some(event) = splitter.next() {
@@ -331,34 +341,35 @@ async fn read_greeting(answer: Incoming) -> Result<Greeting, Fault> {
                 continue;
             }
             if let Some(initialized) = message::initialized(&event.data) {
-                greeting.protocol_version = agreed(Some(initialized))?;
-                greeting.read = read.into();
-                greeting.rest = Some(body);
-                return Ok(greeting);
+                initialize_answer.protocol_version = agreed_version(Some(initialized))?;
+                initialize_answer.read = read.into();
+                initialize_answer.rest = Some(body);
+                return Ok(initialize_answer);
             }
         }
     }
-    Err(Fault::upstream_lost())
+    Err(RpcError::upstream_lost())
 }
 
-/// An `initialize` was answered with success, and with nothing that says what was agreed on: no client must take that for a
-/// session.
-fn unread(body: &[u8]) -> Fault {
+/// The error for an `initialize` that was answered with success but without a result that names what was agreed on: no
+/// client must take such an answer for a session.
+fn not_initialized(body: &[u8]) -> RpcError {
     match body.starts_with(BOM) {
-        true => Fault::marked(),
-        false => Fault::upstream_refused("answers to initialize with what is no answer to it"),
+        true => RpcError::byte_order_mark(),
+        false => RpcError::upstream_refused("answers to initialize with what is no answer to it"),
     }
 }
 
-/// The revision that an answer to `initialize` names. One that is not known here nobody could go on in.
-fn agreed(initialized: Option<message::Initialized>) -> Result<Option<String>, Fault> {
+/// The revision that an answer to `initialize` names. A revision that is not known here is refused: nobody could go on
+/// in it.
+fn agreed_version(initialized: Option<message::Initialized>) -> Result<Option<String>, RpcError> {
     let Some(result) = initialized.and_then(|one| one.result).map(|Object(result)| result) else {
         return Ok(None);
     };
     match message::LEGACY.contains(&result.protocol_version.as_str()) {
         true => Ok(Some(result.protocol_version)),
         false => {
-            Err(Fault::upstream_refused("agrees to a revision that has no sessions or is not known here"))
+            Err(RpcError::upstream_refused("agrees to a revision that has no sessions or is not known here"))
         }
     }
 }

@@ -1,10 +1,10 @@
-//! What upstreams are told when something of ours is over: that nobody waits for a call any more, and that nobody will use a
-//! session again. Toward an upstream the gateway is the client, and whoever is cut off here would otherwise be cut off from
-//! us alone: the tool would run to its end, and the session stay there for ever.
+//! What upstreams are told when something of ours is over: that nobody waits for a call any more, and that nobody will
+//! use a session again. Toward an upstream the gateway is the client. A client that is cut off here is cut off from us
+//! alone: without a goodbye its tool would run to its end at the upstream, and its session would stay there for ever.
 //!
-//! It follows from events. A session that ends, in whichever way, is named by the Gate; what has to be told about it is in the
-//! store, so that a crash loses nothing: [`Kept`] stays sealed there until the upstream knows. Only calls in flight, whose
-//! upstream loses the connection with us, are in memory alone.
+//! A goodbye follows from an event. The Gate names each session that ends, in whichever way; its sealed
+//! [`UpstreamState`] stays in the store until the upstream knows, so that a crash loses nothing. Only cancellations of
+//! calls are in memory alone: in a crash their upstream loses the connection with us.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -17,154 +17,162 @@ use sessiond_core::ids::{ApplicationNumber, SessionNumber};
 use tokio::sync::{Notify, mpsc};
 use uuid::Uuid;
 
-use super::kept::{Held, Kept};
+use super::upstream_sessions::{UpstreamSession, UpstreamState};
 use crate::gate::Departed;
 
-/// How long the end of a session waits for its calls to let go, so that they are cancelled first.
+/// How long the goodbye of a session waits for its calls to end, so that they are cancelled first.
 const LETTING_GO: Duration = Duration::from_secs(1);
 
-/// What upstreams are still to be told.
+/// The goodbyes that upstreams are still to be told.
 pub struct Goodbyes {
-    inbox: mpsc::UnboundedSender<Word>,
-    /// Of calls, by their sessions, until they are said.
-    cancels: Mutex<HashMap<SessionNumber, Vec<Cancel>>>,
-    pub(super) outbox: tokio::sync::Mutex<Outbox>,
-    /// How many requests of a session may still be under way at its upstream.
-    asked: Mutex<HashMap<SessionNumber, usize>>,
-    let_go: Notify,
+    inbox: mpsc::UnboundedSender<Notice>,
+    /// The cancellations of each session that are still to be sent.
+    cancellations: Mutex<HashMap<SessionNumber, Vec<Cancellation>>>,
+    pub(super) receivers: tokio::sync::Mutex<Receivers>,
+    /// How many requests of each session may still be under way at its upstream.
+    at_work: Mutex<HashMap<SessionNumber, usize>>,
+    work_ended: Notify,
 }
 
-/// What comes in.
-pub(super) struct Outbox {
-    pub words: mpsc::UnboundedReceiver<Word>,
+/// The ends from which the task that sends goodbyes receives.
+pub(super) struct Receivers {
+    pub notices: mpsc::UnboundedReceiver<Notice>,
     pub departures: mpsc::UnboundedReceiver<Departed>,
 }
 
-/// One thing to tell.
-pub(super) enum Word {
-    /// There is something about calls of a session.
-    Cancel(SessionNumber, ApplicationNumber),
+/// A reason to tell an upstream something.
+pub(super) enum Notice {
+    /// Cancellations of calls of this session wait to be sent.
+    Cancellation(SessionNumber, ApplicationNumber),
     Departed(Departed),
-    Left(Left),
+    AbandonedSession(AbandonedSession),
 }
 
-/// Nobody waits for the answers to these calls any more.
-pub(super) struct Cancel {
+/// Calls whose answers nobody waits for any more.
+pub(super) struct Cancellation {
     pub id: Uuid,
     pub application: ApplicationNumber,
-    pub far: Arc<Held>,
+    pub upstream_session: Arc<UpstreamSession>,
     pub calls: Vec<Value>,
     pub reason: String,
 }
 
 /// A session at an upstream that none of ours uses any more.
 #[derive(Debug, Clone)]
-pub struct Left {
+pub struct AbandonedSession {
     pub application: ApplicationNumber,
     pub url: String,
     pub session: String,
     pub protocol_version: Option<String>,
 }
 
-impl Left {
-    /// That of a far side, if its upstream has sessions.
-    pub fn of(application: ApplicationNumber, kept: &Kept) -> Option<Self> {
-        let protocol_version = Some(kept.protocol_version.clone());
-        let session = kept.session.clone()?;
-        Some(Self { application, url: kept.url.clone(), session, protocol_version })
+impl AbandonedSession {
+    /// Names the session at the upstream, if the upstream has sessions.
+    pub fn of(application: ApplicationNumber, state: &UpstreamState) -> Option<Self> {
+        let protocol_version = Some(state.protocol_version.clone());
+        let session = state.session.clone()?;
+        Some(Self { application, url: state.url.clone(), session, protocol_version })
     }
 }
 
-/// A request of a session that its upstream may be working on, as long as this is held.
-pub struct Asked {
+/// A request that its upstream may be working on, for as long as this guard lives.
+pub struct UpstreamWork {
     goodbyes: Arc<Goodbyes>,
     session: SessionNumber,
     id: Uuid,
     application: ApplicationNumber,
-    far: Arc<Held>,
+    upstream_session: Arc<UpstreamSession>,
 }
 
-impl Asked {
+impl UpstreamWork {
     /// Tells the upstream that nobody waits for these calls any more (MCP 2025-11-25, basic/utilities/cancellation).
     pub fn cancel(&self, calls: &[Value], reason: &str) {
-        let Self { session, id, application, ref far, .. } = *self;
+        let Self { session, id, application, ref upstream_session, .. } = *self;
         if calls.is_empty() {
             return;
         }
         let (calls, reason) = (calls.to_vec(), reason.to_owned());
-        let cancel = Cancel { id, application, far: far.clone(), calls, reason };
-        // At once, and not with the word: the end of the session may be on its way already, and comes after it.
-        self.goodbyes.cancels.lock().entry(session).or_default().push(cancel);
-        self.goodbyes.inbox.send(Word::Cancel(session, application)).ok();
+        let cancel =
+            Cancellation { id, application, upstream_session: upstream_session.clone(), calls, reason };
+        // The cancellation is stored before its notice is sent: the end of the session may be on its way already, and
+        // must come after it.
+        self.goodbyes.cancellations.lock().entry(session).or_default().push(cancel);
+        self.goodbyes.inbox.send(Notice::Cancellation(session, application)).ok();
     }
 }
 
-impl Drop for Asked {
+impl Drop for UpstreamWork {
     fn drop(&mut self) {
-        if let Entry::Occupied(mut asked) = self.goodbyes.asked.lock().entry(self.session) {
-            *asked.get_mut() -= 1;
-            if *asked.get() == 0 {
-                asked.remove();
+        if let Entry::Occupied(mut at_work) = self.goodbyes.at_work.lock().entry(self.session) {
+            *at_work.get_mut() -= 1;
+            if *at_work.get() == 0 {
+                at_work.remove();
             }
         }
-        self.goodbyes.let_go.notify_waiters();
+        self.goodbyes.work_ended.notify_waiters();
     }
 }
 
 impl Goodbyes {
     pub fn new(departures: mpsc::UnboundedReceiver<Departed>) -> Arc<Self> {
-        let (inbox, words) = mpsc::unbounded_channel();
-        let outbox = tokio::sync::Mutex::new(Outbox { words, departures });
-        let (cancels, asked, let_go) = Default::default();
-        Arc::new(Self { inbox, cancels, outbox, asked, let_go })
+        let (inbox, notices) = mpsc::unbounded_channel();
+        let receivers = tokio::sync::Mutex::new(Receivers { notices, departures });
+        let (cancellations, at_work, work_ended) = Default::default();
+        Arc::new(Self { inbox, cancellations, receivers, at_work, work_ended })
     }
 
     /// Notes that a request of a session goes to its upstream.
-    pub fn asks(
+    pub fn begin_work(
         self: &Arc<Self>,
         (session, id): (SessionNumber, Uuid),
         application: ApplicationNumber,
-        far: &Arc<Held>,
-    ) -> Asked {
-        *self.asked.lock().entry(session).or_default() += 1;
-        Asked { goodbyes: self.clone(), session, id, application, far: far.clone() }
-    }
-
-    /// A session ended before the Gate could know that it is one of the gateway's.
-    pub fn departed(&self, departed: Departed) {
-        self.inbox.send(Word::Departed(departed)).ok();
-    }
-
-    /// A session at an upstream was left for another, or never came to be one of ours.
-    pub fn left(&self, left: Option<Left>) {
-        if let Some(left) = left {
-            self.inbox.send(Word::Left(left)).ok();
+        upstream_session: &Arc<UpstreamSession>,
+    ) -> UpstreamWork {
+        *self.at_work.lock().entry(session).or_default() += 1;
+        UpstreamWork {
+            goodbyes: self.clone(),
+            session,
+            id,
+            application,
+            upstream_session: upstream_session.clone(),
         }
     }
 
-    /// What is to be said about calls of a session.
-    pub(super) fn take_cancels(&self, session: SessionNumber) -> Vec<Cancel> {
-        self.cancels.lock().remove(&session).unwrap_or_default()
+    /// Notes that a session ended before the Gate could know that it is one of the gateway's.
+    pub fn departed(&self, departed: Departed) {
+        self.inbox.send(Notice::Departed(departed)).ok();
     }
 
-    /// Whether there is any.
-    pub(super) fn cancels(&self, session: SessionNumber) -> bool {
-        self.cancels.lock().contains_key(&session)
+    /// Notes that a session at an upstream was left for another, or never became one of ours.
+    pub fn session_abandoned(&self, abandoned: Option<AbandonedSession>) {
+        if let Some(abandoned) = abandoned {
+            self.inbox.send(Notice::AbandonedSession(abandoned)).ok();
+        }
     }
 
-    /// Waits until nothing of a session is under way any more, but not for long.
-    pub(super) async fn quiet(&self, session: SessionNumber) {
-        let quiet = async {
+    /// Takes the cancellations of a session that are still to be sent.
+    pub(super) fn take_cancellations(&self, session: SessionNumber) -> Vec<Cancellation> {
+        self.cancellations.lock().remove(&session).unwrap_or_default()
+    }
+
+    /// Whether cancellations of a session are still to be sent.
+    pub(super) fn has_cancellations(&self, session: SessionNumber) -> bool {
+        self.cancellations.lock().contains_key(&session)
+    }
+
+    /// Waits until no request of a session is under way at its upstream, but not longer than [`LETTING_GO`].
+    pub(super) async fn wait_for_work(&self, session: SessionNumber) {
+        let wait_for_work = async {
             loop {
-                let let_go = self.let_go.notified();
-                tokio::pin!(let_go);
-                let_go.as_mut().enable();
-                if !self.asked.lock().contains_key(&session) {
+                let work_ended = self.work_ended.notified();
+                tokio::pin!(work_ended);
+                work_ended.as_mut().enable();
+                if !self.at_work.lock().contains_key(&session) {
                     return;
                 }
-                let_go.await;
+                work_ended.await;
             }
         };
-        tokio::time::timeout(LETTING_GO, quiet).await.ok();
+        tokio::time::timeout(LETTING_GO, wait_for_work).await.ok();
     }
 }

@@ -11,192 +11,233 @@ use bytes::Bytes;
 use serde_json::Value;
 use sessiond_core::application::UpstreamHeaders;
 use sessiond_core::session::event::Counts;
-use sessiond_core::session::{Refusal as Rule, Session};
+use sessiond_core::session::{Refusal, Session};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::budget::{Rank, Share};
-use super::errand::Errand;
 use super::event_id::EventId;
-use super::forward::{Asking, Incoming, Outgoing};
-use super::heal::Lasting;
-use super::kept::{Held, Kept, Opening};
-use super::line::Line;
+use super::forward::{ExchangeOptions, IncomingResponse, OutgoingRequest};
+use super::in_flight::InFlight;
 use super::message::Posted;
-use super::pump::{self, By, Pump};
-use super::reply::{Fault, Refusal};
+use super::pump::{self, Pump, ReadRight};
+use super::reopen::SessionSetting;
+use super::reply::{ErrorResponse, RpcError};
+use super::resumable_stream::ResumableStream;
 use super::upstream::{self, LAST_EVENT_ID, SESSION};
-use super::{Gateway, Visit, check_takes_events, door, era, handed_on, handover};
+use super::upstream_sessions::{StandalonePending, UpstreamSession, UpstreamState};
+use super::{Gateway, RequestContext, check_takes_events, client_response, detach, era, request_headers};
 use crate::error::Error;
 use crate::gate::Pass;
 use crate::{meter, secret};
 
 /// The first revision whose clients can take an event without data, which tells them an id to resume from.
 const PRIMED: &str = "2025-11-25";
-/// How long they wait before they do; the SDKs' servers say the same.
+/// How many milliseconds a client waits before it resumes a stream; the SDKs' servers say the same.
 const RETRY: u32 = 1_000;
 
-/// A request on its way to an upstream, with what comes back.
-pub(super) struct Carriage {
-    pub errand: Errand,
+/// A request on its way to an upstream, with all that its answer needs.
+pub(super) struct UpstreamRequest {
+    pub in_flight: InFlight,
     pub session: Session,
-    pub far: Arc<Held>,
+    pub upstream_session: Arc<UpstreamSession>,
     pub url: String,
-    pub outgoing: Outgoing,
-    /// The line that its events are to go on; a new one if there is none.
-    pub line: Option<Arc<Line>>,
-    /// What it says that lasts as long as the session.
-    pub lasting: Option<Lasting>,
-    /// It is a standing stream.
-    pub stands: bool,
-    /// Calls wait for it.
-    pub opening: Option<Opening>,
+    pub outgoing: OutgoingRequest,
+    /// The stream that the events go on; a new one is made if there is none.
+    pub stream: Option<Arc<ResumableStream>>,
+    /// The setting that the request makes, where it makes one that lasts as long as the session.
+    pub setting: Option<SessionSetting>,
+    /// Whether the request asks for a standalone stream.
+    pub is_standalone: bool,
+    /// Makes calls of the session wait while the standalone stream is on its way.
+    pub pending: Option<StandalonePending>,
 }
 
-/// What came back.
-pub(super) enum Carried {
-    /// Events, by the head they came under; the line has this reader.
-    Events(HeaderMap, Arc<Line>, u64),
-    Whole(Box<Incoming>, Errand),
-    Failed(Fault, Errand),
+/// What came back from the upstream.
+pub(super) enum UpstreamOutcome {
+    /// The upstream answers with events, under this head; the stream has the client as this reader.
+    Events(HeaderMap, Arc<ResumableStream>, u64),
+    Whole(Box<IncomingResponse>, InFlight),
+    Failed(RpcError, InFlight),
 }
 
 impl Gateway {
-    pub(super) async fn get(self: &Arc<Self>, visit: Visit, parts: &Parts) -> Result<Response, Refusal> {
+    pub(super) async fn get(
+        self: &Arc<Self>,
+        context: RequestContext,
+        parts: &Parts,
+    ) -> Result<Response, ErrorResponse> {
         era::of_session(&parts.headers)?;
         check_takes_events(&parts.headers)?;
-        let session = self.session(&visit, &parts.headers).await?;
-        // An empty one is none (WHATWG HTML, 9.2.4).
-        match door::text(&parts.headers, &LAST_EVENT_ID).filter(|id| !id.trim().is_empty()) {
-            Some(id) => self.resume(visit, session, parts, id).await,
-            None => self.stand(visit, session, parts).await,
+        let session = self.session(&context, &parts.headers).await?;
+        // An empty `Last-Event-ID` counts as none (WHATWG HTML, 9.2.4).
+        match request_headers::text(&parts.headers, &LAST_EVENT_ID).filter(|id| !id.trim().is_empty()) {
+            Some(id) => self.resume(context, session, parts, id).await,
+            None => self.open_standalone(context, session, parts).await,
         }
     }
 
-    pub(super) async fn delete(self: &Arc<Self>, visit: Visit, parts: &Parts) -> Result<Response, Refusal> {
+    pub(super) async fn delete(
+        self: &Arc<Self>,
+        context: RequestContext,
+        parts: &Parts,
+    ) -> Result<Response, ErrorResponse> {
         era::of_session(&parts.headers)?;
-        let session = self.session(&visit, &parts.headers).await?;
-        self.leave(&visit, &session).await?;
-        // 200 and 204 are what every SDK takes for success; 202 the Python client calls a failure.
+        let session = self.session(&context, &parts.headers).await?;
+        self.end_session(&context, &session).await?;
+        // Every SDK takes 200 and 204 for success; the Python client takes 202 for a failure.
         Ok(StatusCode::NO_CONTENT.into_response())
     }
 
-    /// The client of a session has gone for good.
-    pub(super) async fn leave(self: &Arc<Self>, visit: &Visit, session: &Session) -> Result<(), Refusal> {
-        let ended = self.sessions.disconnect(&visit.caller, session.id).await;
-        ended.map(|_| ()).map_err(|error| Refusal::from_error(error, &visit.metadata))
+    /// Ends the session of a client that has gone for good.
+    pub(super) async fn end_session(
+        self: &Arc<Self>,
+        context: &RequestContext,
+        session: &Session,
+    ) -> Result<(), ErrorResponse> {
+        let ended = self.sessions.disconnect(&context.caller, session.id).await;
+        ended.map(|_| ()).map_err(|error| ErrorResponse::from_error(error, &context.metadata))
     }
 
-    /// The session a request belongs to. Unknown, another's and ended are one and the same 404, save that its owner
-    /// learns how it ended.
-    pub(super) async fn session(&self, visit: &Visit, headers: &HeaderMap) -> Result<Session, Refusal> {
+    /// The session that a request belongs to. An unknown session, another's, and one that has ended give one and the
+    /// same 404, save that the owner of an ended session learns its reason.
+    pub(super) async fn session(
+        &self,
+        context: &RequestContext,
+        headers: &HeaderMap,
+    ) -> Result<Session, ErrorResponse> {
         let Some(id) = headers.get(&SESSION) else {
-            let fault = Fault::new(-32000, "Bad Request: Mcp-Session-Id header is required");
-            return Err(Refusal::bad_request(fault));
+            let rpc_error = RpcError::new(-32000, "Bad Request: Mcp-Session-Id header is required");
+            return Err(ErrorResponse::bad_request(rpc_error));
         };
-        self.session_named(visit, id.to_str().unwrap_or("")).await
+        self.session_by_id(context, id.to_str().unwrap_or("")).await
     }
 
     /// The session with this `Mcp-Session-Id`.
-    pub(super) async fn session_named(&self, visit: &Visit, id: &str) -> Result<Session, Refusal> {
+    pub(super) async fn session_by_id(
+        &self,
+        context: &RequestContext,
+        id: &str,
+    ) -> Result<Session, ErrorResponse> {
         let open = self.auth.mcp_session(id).and_then(|number| self.sessions.open_session(number));
         if let Some(session) = open {
-            let here = session.application == visit.application.number;
+            let here = session.application == context.application.number;
             if here
-                && self.sessions.belongs_to(&visit.caller, &session)
-                && self.is_of_client(visit, &session).await?
+                && self.sessions.belongs_to(&context.caller, &session)
+                && self.is_of_client(context, &session).await?
             {
                 return Ok(session);
             }
-            warn_of_stranger(visit, Some(&session));
-            return Err(Refusal::session_not_found(None));
+            warn_of_stranger(context, Some(&session));
+            return Err(ErrorResponse::session_not_found(None));
         }
-        let reason = self.sessions.how_mcp_ended(&visit.caller, visit.application.number, id).await;
-        let reason = reason.map_err(|error| Refusal::from_error(error, &visit.metadata))?;
+        let reason = self.sessions.how_mcp_ended(&context.caller, context.application.number, id).await;
+        let reason = reason.map_err(|error| ErrorResponse::from_error(error, &context.metadata))?;
         if reason.is_none() {
-            let (event, actor) = ("session_use_of_unknown", visit.caller.actor.id);
+            let (event, actor) = ("session_use_of_unknown", context.caller.actor.id);
             tracing::info!(target: "sessiond::security", event, %actor, "an id that was never given out to this client");
         }
-        Err(Refusal::session_not_found(reason))
+        Err(ErrorResponse::session_not_found(reason))
     }
 
-    /// A session is bound to issuer, subject and client. The first two are its principal; the third is kept beside it,
-    /// where the issuer says it.
-    pub(super) async fn is_of_client(&self, visit: &Visit, session: &Session) -> Result<bool, Refusal> {
-        let far = self.far.of(&self.sessions, session).await;
-        let far = far.map_err(|error| Refusal::from_error(error, &visit.metadata))?;
-        Ok(far.now().client.as_deref().is_none_or(|client| visit.caller.client() == Some(client)))
+    /// Whether a session is of the client that asks. A session is bound to issuer, subject and client: issuer and
+    /// subject are its principal, and the client is kept in the upstream state where the issuer names it.
+    pub(super) async fn is_of_client(
+        &self,
+        context: &RequestContext,
+        session: &Session,
+    ) -> Result<bool, ErrorResponse> {
+        let upstream_session = self.upstream_sessions.of(&self.sessions, session).await;
+        let upstream_session =
+            upstream_session.map_err(|error| ErrorResponse::from_error(error, &context.metadata))?;
+        Ok(upstream_session
+            .state()
+            .client
+            .as_deref()
+            .is_none_or(|client| context.caller.client() == Some(client)))
     }
 
-    /// Carries a POST to the upstream and the answer back.
+    /// Sends a POST to the upstream and hands its answer back.
     pub(super) async fn forward(
         self: &Arc<Self>,
-        visit: Visit,
+        context: RequestContext,
         session: Session,
         parts: &Parts,
         posted: Posted,
         body: Bytes,
-    ) -> Result<Response, Refusal> {
-        let lasting = Lasting::of(&posted, &body).filter(|_| !posted.batch);
-        let body = match posted.place {
-            Some(place) => place.name(&body, session.id).into(),
+    ) -> Result<Response, ErrorResponse> {
+        let setting = SessionSetting::of(&posted, &body).filter(|_| !posted.batch);
+        let body = match posted.insertion_point {
+            Some(insertion_point) => insertion_point.insert(&body, session.id).into(),
             None => body,
         };
-        let (method, headers) = (Method::POST, upstream::inward(&parts.headers, extra(&visit)));
-        let outgoing = Outgoing { application: session.application, method, headers, body };
+        let (method, headers) =
+            (Method::POST, upstream::to_upstream(&parts.headers, extra_headers(&context)));
+        let outgoing = OutgoingRequest { application: session.application, method, headers, body };
         let asks = !posted.ids.is_empty();
-        let carriage = self.admitted(&visit, session, (posted.ids, posted.batch), outgoing).await?;
-        carriage.far.opened().await;
-        let response = self.carried(Carriage { lasting, ..carriage }).await?;
-        Ok(if asks { response } else { taken(response) })
+        let upstream_request = self.register(&context, session, (posted.ids, posted.batch), outgoing).await?;
+        upstream_request.upstream_session.wait_for_standalone().await;
+        let response = self.exchange_detached(UpstreamRequest { setting, ..upstream_request }).await?;
+        Ok(if asks { response } else { accepted(response) })
     }
 
-    /// Registers a request as under way, before anything else, so that a revocation finds it.
-    pub(super) async fn admitted(
+    /// Registers a request at the Gate before anything else is done, so that a revocation finds it.
+    pub(super) async fn register(
         &self,
-        visit: &Visit,
+        context: &RequestContext,
         session: Session,
         (ids, batch): (Vec<Value>, bool),
-        outgoing: Outgoing,
-    ) -> Result<Carriage, Refusal> {
-        let pass = match self.sessions.enter(&visit.caller, &session) {
+        outgoing: OutgoingRequest,
+    ) -> Result<UpstreamRequest, ErrorResponse> {
+        let pass = match self.sessions.enter(&context.caller, &session) {
             Ok(pass) => pass,
-            Err(error) => return Err(not_entered(error, visit, ids, batch)),
+            Err(error) => return Err(entry_refused(error, context, ids, batch)),
         };
-        let mut errand = self.errand(visit, &session, pass, ids);
-        errand.batch = batch;
-        let far = self.far.of(&self.sessions, &session).await;
-        let far = far.map_err(|error| Refusal::from_error(error, &visit.metadata))?;
-        errand.asked = Some(self.goodbyes.asks((session.number, session.id), session.application, &far));
-        errand.share.set(outgoing.body.len());
-        let (requests, bytes_in) = (errand.ids.len() as u64, outgoing.body.len() as u64);
-        self.sessions.observe(&visit.caller, &session, Counts { requests, bytes_in, bytes_out: 0 });
-        Ok(Carriage {
-            errand,
+        let mut in_flight = self.track(context, &session, pass, ids);
+        in_flight.batch = batch;
+        let upstream_session = self.upstream_sessions.of(&self.sessions, &session).await;
+        let upstream_session =
+            upstream_session.map_err(|error| ErrorResponse::from_error(error, &context.metadata))?;
+        in_flight.upstream_work = Some(self.goodbyes.begin_work(
+            (session.number, session.id),
+            session.application,
+            &upstream_session,
+        ));
+        in_flight.share.set(outgoing.body.len());
+        let (requests, bytes_in) = (in_flight.ids.len() as u64, outgoing.body.len() as u64);
+        self.sessions.observe(&context.caller, &session, Counts { requests, bytes_in, bytes_out: 0 });
+        Ok(UpstreamRequest {
+            in_flight,
             session,
-            far,
-            url: visit.url.clone(),
+            upstream_session,
+            url: context.url.clone(),
             outgoing,
-            lasting: None,
-            line: None,
-            opening: None,
-            stands: false,
+            setting: None,
+            stream: None,
+            pending: None,
+            is_standalone: false,
         })
     }
 
-    /// A share of what may be held, for something of a session.
+    /// Makes a share of the budget for something of a session.
     pub(super) fn share_of(&self, rank: Rank, session: &Session, given_up: CancellationToken) -> Share {
         self.budget.share(rank, (session.number, session.application), given_up)
     }
 
-    /// What was let in to ask this.
-    pub(super) fn errand(&self, visit: &Visit, session: &Session, pass: Pass, ids: Vec<Value>) -> Errand {
-        // From here on whatever is logged about the request says whose it is.
+    /// Makes the record of a request that the Gate has let in.
+    pub(super) fn track(
+        &self,
+        context: &RequestContext,
+        session: &Session,
+        pass: Pass,
+        ids: Vec<Value>,
+    ) -> InFlight {
+        // From here on every log line about the request names its session.
         tracing::Span::current().record("session", tracing::field::display(session.id));
-        Errand {
+        InFlight {
             sessions: self.sessions.clone(),
-            caller: visit.caller.clone(),
+            caller: context.caller.clone(),
             number: session.number,
             pass: Some(pass),
             ids,
@@ -205,149 +246,175 @@ impl Gateway {
             patience: self.patience(),
             stopping: self.stopping.clone(),
             counted: AtomicU64::new(0),
-            asked: None,
+            upstream_work: None,
             share: self.share_of(Rank::Call, session, CancellationToken::new()),
         }
     }
 
-    /// Goes to the upstream by itself, whatever becomes of the client, and waits for what comes back.
-    pub(super) async fn carried(self: &Arc<Self>, carriage: Carriage) -> Result<Response, Refusal> {
+    /// Sends the request by work that goes on whatever becomes of the client, and waits for what comes back.
+    pub(super) async fn exchange_detached(
+        self: &Arc<Self>,
+        upstream_request: UpstreamRequest,
+    ) -> Result<Response, ErrorResponse> {
         let (answer, waiting) = oneshot::channel();
         let gateway = self.clone();
-        let carry: handover::Work = match carriage.stands {
-            true => Box::pin(gateway.carry_standing(carriage, answer).in_current_span()),
-            false => Box::pin(gateway.carry(carriage, answer).in_current_span()),
+        let work: detach::Work = match upstream_request.is_standalone {
+            true => Box::pin(gateway.run_standalone(upstream_request, answer).in_current_span()),
+            false => Box::pin(gateway.run_exchange(upstream_request, answer).in_current_span()),
         };
-        match handover::until(waiting, carry).await {
-            Ok(Carried::Events(headers, line, reader)) => Ok(events(&headers, line, reader, By::Own)),
-            Ok(Carried::Whole(answer, errand)) => Ok(whole(*answer, errand)),
-            Ok(Carried::Failed(fault, errand)) => Err(errand.failed(fault)),
-            Err(_) => Err(Refusal::in_place_of_answer(Fault::upstream_lost(), vec![], false)),
+        match detach::run_until(waiting, work).await {
+            Ok(UpstreamOutcome::Events(headers, stream, reader)) => {
+                Ok(events_response(&headers, stream, reader, ReadRight::Own))
+            }
+            Ok(UpstreamOutcome::Whole(answer, in_flight)) => Ok(whole_response(*answer, in_flight)),
+            Ok(UpstreamOutcome::Failed(rpc_error, in_flight)) => Err(in_flight.failed(rpc_error)),
+            Err(_) => Err(ErrorResponse::in_place_of_answer(RpcError::upstream_lost(), vec![], false)),
         }
     }
 
-    async fn carry(self: Arc<Self>, carriage: Carriage, answer: oneshot::Sender<Carried>) {
-        let Carriage { errand, session, far, url, outgoing, lasting, line, .. } = carriage;
-        let owed = line.is_some();
-        // In a box: a stream that stays open long after would keep room for it.
-        let asking = Asking { ids: &errand.ids, owed, lasting };
-        let exchange = Box::pin(self.exchange(&session, &far, &url, outgoing, asking));
-        let came = errand.wait(exchange).await;
-        // What was asked is not kept any longer.
-        errand.share.set(0);
-        let (line, came) = match (line, came) {
-            (line, Ok(incoming)) if incoming.is_events() => (line, incoming),
-            // Whoever resumes a call waits for events, and not for what is wrong with them.
-            (Some(line), came) => {
-                let fault = came.err().unwrap_or_else(Fault::upstream_lost);
-                if let Ok(reader) = line.refuse(&fault) {
-                    answer.send(Carried::Events(HeaderMap::new(), line, reader)).ok();
+    async fn run_exchange(
+        self: Arc<Self>,
+        upstream_request: UpstreamRequest,
+        answer: oneshot::Sender<UpstreamOutcome>,
+    ) {
+        let UpstreamRequest { in_flight, session, upstream_session, url, outgoing, setting, stream, .. } =
+            upstream_request;
+        let owed = stream.is_some();
+        // The exchange is boxed, because a stream that stays open for long would otherwise keep room for it.
+        let options = ExchangeOptions { ids: &in_flight.ids, owed, setting };
+        let exchange = Box::pin(self.exchange(&session, &upstream_session, &url, outgoing, options));
+        let came = in_flight.wait(exchange).await;
+        // The request's own body is not held any longer.
+        in_flight.share.set(0);
+        let (stream, came) = match (stream, came) {
+            (stream, Ok(incoming)) if incoming.is_events() => (stream, incoming),
+            // A client that resumes a call waits for events: it gets the error as an event, and not as a status.
+            (Some(stream), came) => {
+                let rpc_error = came.err().unwrap_or_else(RpcError::upstream_lost);
+                if let Ok(reader) = stream.refuse(&rpc_error) {
+                    answer.send(UpstreamOutcome::Events(HeaderMap::new(), stream, reader)).ok();
                 }
                 return;
             }
             (None, Ok(incoming)) => {
-                answer.send(Carried::Whole(Box::new(incoming), errand)).ok();
+                answer.send(UpstreamOutcome::Whole(Box::new(incoming), in_flight)).ok();
                 return;
             }
-            (None, Err(fault)) => {
-                answer.send(Carried::Failed(fault, errand)).ok();
+            (None, Err(rpc_error)) => {
+                answer.send(UpstreamOutcome::Failed(rpc_error, in_flight)).ok();
                 return;
             }
         };
-        let line = match line {
-            Some(line) => line,
-            None => self.new_line(&errand, &far.now()).await,
+        let stream = match stream {
+            Some(stream) => stream,
+            None => self.new_stream(&in_flight, &upstream_session.state()).await,
         };
-        self.lines.insert(&line);
-        let Ok(reader) = line.attach(line.after) else { return };
-        if answer.send(Carried::Events(came.head.headers, line.clone(), reader)).is_err() {
-            line.leave(reader);
+        self.streams.insert(&stream);
+        let Ok(reader) = stream.attach(stream.after) else { return };
+        if answer.send(UpstreamOutcome::Events(came.head.headers, stream.clone(), reader)).is_err() {
+            stream.leave(reader);
         }
         let patience = self.config.upstream_timeout;
-        Pump::new(errand, line.clone(), patience, &[], Some(came.body)).run().await;
-        self.lines.ended(&line);
+        Pump::new(in_flight, stream.clone(), patience, &[], Some(came.body)).run().await;
+        self.streams.ended(&stream);
     }
 
-    /// A line for what an errand asked, with an id to resume from at once where clients can take one.
-    pub(super) async fn new_line(&self, errand: &Errand, kept: &Kept) -> Arc<Line> {
-        let (key, calls) = (secret::request_id(), errand.ids.clone());
-        let seal = self.sessions.event_seal(errand.number, &key);
-        let home = Some(kept.home());
-        let rank = if calls.is_empty() { Rank::Standing } else { Rank::Call };
-        let begin = EventId { key, calls, number: 0, upstream: None, home };
-        let line = Line::new(errand.number, begin, seal, errand.share.beside(rank));
-        if kept.protocol_version.as_str() >= PRIMED {
-            line.push(None, vec![], |id| format!("id: {id}\nretry: {RETRY}\ndata: \n\n").into()).await;
+    /// Makes the stream for the answers to a request, with an id to resume from at once where clients can take one.
+    pub(super) async fn new_stream(
+        &self,
+        in_flight: &InFlight,
+        state: &UpstreamState,
+    ) -> Arc<ResumableStream> {
+        let (key, calls) = (secret::request_id(), in_flight.ids.clone());
+        let seal = self.sessions.event_seal(in_flight.number, &key);
+        let session_digest = Some(state.session_digest());
+        let rank = if calls.is_empty() { Rank::Standalone } else { Rank::Call };
+        let begin = EventId { key, calls, number: 0, upstream: None, session_digest };
+        let stream = ResumableStream::new(in_flight.number, begin, seal, in_flight.share.sibling(rank));
+        if state.protocol_version.as_str() >= PRIMED {
+            stream.push(None, vec![], |id| format!("id: {id}\nretry: {RETRY}\ndata: \n\n").into()).await;
         }
-        Arc::new(line)
+        Arc::new(stream)
     }
 }
 
-pub(super) fn not_entered(error: Error, visit: &Visit, ids: Vec<Value>, batch: bool) -> Refusal {
+pub(super) fn entry_refused(
+    error: Error,
+    context: &RequestContext,
+    ids: Vec<Value>,
+    batch: bool,
+) -> ErrorResponse {
     match error {
-        // A revocation that is under way covers it: for its owner, who has a fresh credential, it is over.
-        Error::Unauthorized { reason: Some(Rule::Revoked(reason)) } => {
-            Refusal::session_not_found(Some(reason))
+        // A revocation that is under way covers the session. For its owner, who has a fresh credential, the session is
+        // over.
+        Error::Unauthorized { reason: Some(Refusal::Revoked(reason)) } => {
+            ErrorResponse::session_not_found(Some(reason))
         }
         Error::Denied { code: "session_suspended", .. } => {
-            Refusal::in_place_of_answer(Fault::suspended(), ids, batch)
+            ErrorResponse::in_place_of_answer(RpcError::suspended(), ids, batch)
         }
-        error => Refusal::from_error(error, &visit.metadata),
+        error => ErrorResponse::from_error(error, &context.metadata),
     }
 }
 
-/// Whoever has another's session id has it from somewhere.
-pub(super) fn warn_of_stranger(visit: &Visit, session: Option<&Session>) {
+/// Reports that somebody presented the id of another's session, which must have leaked from somewhere.
+pub(super) fn warn_of_stranger(context: &RequestContext, session: Option<&Session>) {
     tracing::warn!(
         target: "sessiond::security",
         event = "session_use_by_another",
         session = session.map(|session| session.id.to_string()),
-        actor_kind = visit.caller.actor.kind.word(),
-        actor = %visit.caller.actor.id,
-        request_id = visit.caller.request_id,
+        actor_kind = context.caller.actor.kind.word(),
+        actor = %context.caller.actor.id,
+        request_id = context.caller.request_id,
         "somebody presented the id of another's MCP session",
     );
     metrics::counter!(meter::FOREIGN_SESSION).increment(1);
 }
 
-/// Which headers pass for this application beside those that always do.
-pub(super) fn extra(visit: &Visit) -> Option<&UpstreamHeaders> {
-    visit.application.upstream_headers.as_ref()
+/// The headers that pass for this application beside those that always do.
+pub(super) fn extra_headers(context: &RequestContext) -> Option<&UpstreamHeaders> {
+    context.application.upstream_headers.as_ref()
 }
 
-/// The answer to what asks nothing: 202 without a body, whatever the upstream said of its success (MCP 2025-11-25,
-/// basic/transports, "Sending Messages to the Server"). Strict clients take anything else for a failure.
-pub(super) fn taken(response: Response) -> Response {
+/// The answer to a message that asks nothing: 202 without a body, however the upstream words its success (MCP
+/// 2025-11-25, basic/transports, "Sending Messages to the Server"). Strict clients take anything else for a failure.
+pub(super) fn accepted(response: Response) -> Response {
     match response.status().is_success() {
         true => StatusCode::ACCEPTED.into_response(),
         false => response,
     }
 }
 
-/// A stream of events.
-pub(super) fn events(headers: &HeaderMap, line: Arc<Line>, reader: u64, by: By) -> Response {
-    handed_on(StatusCode::OK, headers, true, pump::body(None, line, reader, by))
+/// The response that hands a stream of events to the client.
+pub(super) fn events_response(
+    headers: &HeaderMap,
+    stream: Arc<ResumableStream>,
+    reader: u64,
+    right: ReadRight,
+) -> Response {
+    client_response(StatusCode::OK, headers, true, pump::body(None, stream, reader, right))
 }
 
-/// An answer that is no stream, or one of 2026-07-28. One that says yes to calls and cannot hold their answers is an error for
-/// each: clients would wait for them until their own time-out.
-pub(super) fn whole(answer: Incoming, errand: Errand) -> Response {
+/// The response that hands on an answer which is no stream, or a stream of 2026-07-28. An answer that reports success
+/// but cannot hold what its calls are owed becomes an error for each call: clients would wait for the answers until
+/// their own time-out.
+pub(super) fn whole_response(answer: IncomingResponse, in_flight: InFlight) -> Response {
     let events = answer.is_events();
-    let Incoming { mut head, body } = answer;
+    let IncomingResponse { mut head, body } = answer;
     let empty =
         matches!(head.status, StatusCode::ACCEPTED | StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT);
-    let must_answer = head.status.is_success() && !errand.ids.is_empty() && !events;
+    let must_answer = head.status.is_success() && !in_flight.ids.is_empty() && !events;
     if must_answer && (empty || !is_json(&head.headers)) {
-        return errand.failed(Fault::unanswered(head.status)).into_response();
+        return in_flight.failed(RpcError::unanswered(head.status)).into_response();
     }
     if must_answer {
         head.headers.entry(header::CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
     }
     let body = match empty {
         true => Body::empty(),
-        false => errand.relay(Bytes::new(), Some(body), events, must_answer),
+        false => in_flight.relay(Bytes::new(), Some(body), events, must_answer),
     };
-    handed_on(head.status, &head.headers, events, body)
+    client_response(head.status, &head.headers, events, body)
 }
 
 /// Whether a body is JSON, as far as its head says.

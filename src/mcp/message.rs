@@ -1,5 +1,5 @@
-//! What a POST holds: one JSON-RPC message or a batch. Read once, without building a tree of the parts that only the
-//! upstream needs.
+//! Reads the body of a POST: one JSON-RPC message or a batch. It is read once, without building a tree of the parts
+//! that only the upstream needs.
 
 use std::borrow::Cow;
 
@@ -10,45 +10,45 @@ use serde_json::value::RawValue;
 use sessiond_core::object::Object;
 
 use super::meta::{self, Members, Meta};
-use super::reply::Fault;
+use super::reply::RpcError;
 
 /// The revisions that have sessions.
 pub const LEGACY: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
 /// The revision without sessions.
 pub const MODERN: &str = "2026-07-28";
-/// All that is spoken here, the newest first.
+/// All revisions that the gateway speaks, the newest first.
 pub const SUPPORTED: [&str; 5] = [MODERN, "2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
 
 /// A POST's content, as far as the gateway cares.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct Posted {
-    /// Ids of the requests in it: each is owed an answer.
+    /// The ids of the requests in the body; each request is owed an answer.
     pub ids: Vec<Value>,
-    /// An array, as revision 2025-03-26 allows.
+    /// Whether the body is an array, as revision 2025-03-26 allows.
     pub batch: bool,
     pub initialize: Option<Initialize>,
-    /// Of its only message, or of the one in a batch that claims a revision. None for an answer.
+    /// The method of the only message, or of the message in a batch that claims a revision; none for an answer.
     pub method: Option<String>,
     /// What `Mcp-Name` has to mirror: `params.name`, `params.uri` of `resources/read`, or `params.taskId` of a task's methods.
     pub name: Option<String>,
     pub meta: Meta,
     /// Where in the body our own `_meta` member can be put.
-    pub place: Option<meta::Place>,
+    pub insertion_point: Option<meta::InsertionPoint>,
 }
 
-/// The handshake that opens a session.
+/// The request that opens a session.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct Initialize {
     pub client_info: Option<Value>,
 }
 
-/// The same for what is not looked into.
+/// Tells `null` from absent for a member that is kept unread.
 fn raw<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 #[derive(Deserialize)]
-struct Envelope<'a> {
+struct RawMessage<'a> {
     #[serde(borrow)]
     jsonrpc: Option<Cow<'a, str>>,
     #[serde(default, deserialize_with = "present")]
@@ -63,27 +63,27 @@ struct Envelope<'a> {
     error: Option<IgnoredAny>,
 }
 
-/// Tells `null` from absent.
+/// Tells `null` from absent for a member that is read.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
     Value::deserialize(deserializer).map(Some)
 }
 
-/// The same for what is only there or not: `null` is a result like any other.
+/// Tells `null` from absent for a member that only has to be there: `null` is a result like any other.
 fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<IgnoredAny>, D::Error> {
     IgnoredAny::deserialize(deserializer).map(Some)
 }
 
-/// Reads a body.
-pub fn read(body: &[u8]) -> Result<Posted, Fault> {
+/// Reads the body of a POST.
+pub fn read(body: &[u8]) -> Result<Posted, RpcError> {
     let batch = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
-    let parsed: Result<Vec<Object<Envelope<'_>>>, _> =
+    let parsed: Result<Vec<Object<RawMessage<'_>>>, _> =
         if batch { serde_json::from_slice(body) } else { serde_json::from_slice(body).map(|one| vec![one]) };
     let messages = parsed.map_err(|error| match error.classify() {
-        serde_json::error::Category::Data => Fault::invalid_request(format!("Invalid Request: {error}")),
-        _ => Fault::parse(format!("Parse error: {error}")),
+        serde_json::error::Category::Data => RpcError::invalid_request(format!("Invalid Request: {error}")),
+        _ => RpcError::parse(format!("Parse error: {error}")),
     })?;
     if messages.is_empty() {
-        return Err(Fault::invalid_request("Invalid Request: the batch is empty"));
+        return Err(RpcError::invalid_request("Invalid Request: the batch is empty"));
     }
     let mut posted = Posted { batch, ..Posted::default() };
     for Object(message) in messages {
@@ -93,20 +93,20 @@ pub fn read(body: &[u8]) -> Result<Posted, Fault> {
 }
 
 impl Posted {
-    fn take(&mut self, message: Envelope<'_>, body: &[u8]) -> Result<(), Fault> {
+    fn take(&mut self, message: RawMessage<'_>, body: &[u8]) -> Result<(), RpcError> {
         if message.jsonrpc.as_deref() != Some("2.0") {
-            return Err(Fault::invalid_request("Invalid Request: jsonrpc must be \"2.0\""));
+            return Err(RpcError::invalid_request("Invalid Request: jsonrpc must be \"2.0\""));
         }
         let Some(method) = message.method.as_deref() else {
             let answer = message.error.is_some() || (message.result.is_some() && message.id.is_some());
-            let fault = || {
-                Fault::invalid_request(
+            let rpc_error = || {
+                RpcError::invalid_request(
                     "Invalid Request: neither a request, nor a notification, nor an answer",
                 )
             };
-            return answer.then_some(()).ok_or_else(fault);
+            return answer.then_some(()).ok_or_else(rpc_error);
         };
-        let twice = |error: serde_json::Error| Fault::invalid_request(format!("Invalid Request: {error}"));
+        let twice = |error: serde_json::Error| RpcError::invalid_request(format!("Invalid Request: {error}"));
         // Parameters of another shape than MCP's are the upstream's to judge.
         let object = message.params.filter(|params| params.get().starts_with('{'));
         let params: Members<'_> = match object {
@@ -120,7 +120,7 @@ impl Posted {
         };
         if self.batch && meta.as_ref().is_some_and(|meta| meta.get(meta::SESSION_ID).is_some()) {
             let text = "Invalid Request: _meta[\"sessiond/sessionId\"] is for the gateway to say";
-            return Err(Fault::invalid_request(text));
+            return Err(RpcError::invalid_request(text));
         }
         if !self.meta.claims() {
             self.meta = raw_meta.map(|meta| Meta::read(meta.get())).unwrap_or_default();
@@ -135,19 +135,19 @@ impl Posted {
         if !self.batch {
             let meta = raw_meta.zip(meta.as_ref());
             let free = params.get("_meta").is_none() || meta.is_some();
-            let place = meta::Place::find(body, message.params, meta).filter(|_| free);
-            // A notification needs none of ours, and must not have one of anybody else's.
-            let forged = matches!(place, Some(meta::Place::Forged { .. }));
-            self.place = place.filter(|_| message.id.is_some() || forged);
+            let insertion_point = meta::InsertionPoint::find(body, message.params, meta).filter(|_| free);
+            // A notification needs no session id of ours, and must not carry one that somebody else wrote.
+            let forged = matches!(insertion_point, Some(meta::InsertionPoint::Forged { .. }));
+            self.insertion_point = insertion_point.filter(|_| message.id.is_some() || forged);
         }
         let Some(id) = message.id else { return Ok(()) };
         if !(id.is_string() || id.is_number()) {
-            return Err(Fault::invalid_request("Invalid Request: id must be a string or a number"));
+            return Err(RpcError::invalid_request("Invalid Request: id must be a string or a number"));
         }
         if method == "initialize" {
             if self.batch {
                 // MCP 2025-03-26, basic/lifecycle: "must not be part of a JSON-RPC batch".
-                return Err(Fault::invalid_request(
+                return Err(RpcError::invalid_request(
                     "Invalid Request: initialize must not be part of a batch",
                 ));
             }
@@ -160,23 +160,23 @@ impl Posted {
     }
 }
 
-/// What an upstream said: ids of the requests it answers, and the result of the one asked about.
+/// The ids of the requests that a message of an upstream answers.
 pub fn answered(data: &[u8]) -> Vec<Value> {
-    let one = |message: Envelope<'_>| {
+    let one = |message: RawMessage<'_>| {
         let answer = message.method.is_none() && (message.result.is_some() || message.error.is_some());
         message.id.filter(|_| answer)
     };
     if data.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
-        let messages: Vec<Object<Envelope<'_>>> = serde_json::from_slice(data).unwrap_or_default();
+        let messages: Vec<Object<RawMessage<'_>>> = serde_json::from_slice(data).unwrap_or_default();
         messages.into_iter().filter_map(|Object(message)| one(message)).collect()
     } else {
-        let message: Option<Object<Envelope<'_>>> = serde_json::from_slice(data).ok();
+        let message: Option<Object<RawMessage<'_>>> = serde_json::from_slice(data).ok();
         message.and_then(|Object(message)| one(message)).into_iter().collect()
     }
 }
 
 /// The messages of a body, which may be a batch.
-pub fn apart(body: &[u8]) -> Vec<&str> {
+pub fn messages_in(body: &[u8]) -> Vec<&str> {
     match serde_json::from_slice::<Vec<&RawValue>>(body) {
         Ok(batch) => batch.into_iter().map(RawValue::get).collect(),
         Err(_) => std::str::from_utf8(body).into_iter().collect(),
@@ -197,12 +197,15 @@ pub fn error_code(data: &[u8]) -> Option<i64> {
 }
 
 /// The JSON-RPC error in `data`, or the first in a batch.
-pub fn error_in(data: &[u8]) -> Option<Fault> {
+pub fn error_in(data: &[u8]) -> Option<RpcError> {
     #[derive(Deserialize)]
     struct Answer {
-        error: Fault,
+        error: RpcError,
     }
-    apart(data).into_iter().find_map(|one| serde_json::from_str::<Answer>(one).ok()).map(|one| one.error)
+    messages_in(data)
+        .into_iter()
+        .find_map(|one| serde_json::from_str::<Answer>(one).ok())
+        .map(|one| one.error)
 }
 
 /// Whether `data` is a request or a notification.

@@ -1,5 +1,5 @@
-//! `_meta` of a request: what it says of who sends it (MCP 2026-07-28, basic/index), and the place where the gateway says
-//! which of its sessions a request belongs to.
+//! `_meta` of a request: what it says of its sender (MCP 2026-07-28, basic/index), and where the gateway inserts the id
+//! of the session that the request belongs to.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -14,10 +14,11 @@ use uuid::Uuid;
 
 use super::message::MODERN;
 
-/// Our session id, for the upstream. Keys of ours have the prefix `sessiond/` (MCP, basic/index, "General fields").
+/// The member that tells the upstream our session id. Keys of ours have the prefix `sessiond/` (MCP, basic/index,
+/// "General fields").
 pub const SESSION_ID: &str = "sessiond/sessionId";
 
-/// The members that the gateway reads; others are the upstream's.
+/// The members that the gateway reads; the others are for the upstream.
 #[derive(Debug, Default, Clone, PartialEq, Deserialize)]
 pub struct Meta {
     #[serde(rename = "io.modelcontextprotocol/protocolVersion", default)]
@@ -30,7 +31,7 @@ pub struct Meta {
     traceparent: Option<Value>,
     #[serde(default)]
     baggage: Option<Value>,
-    /// What makes two conversations of one client two sessions, in the client's own words.
+    /// Text of the client's choice that makes two of its conversations two sessions.
     #[serde(rename = "sessiond/correlation", default)]
     correlation: Option<Value>,
     #[serde(rename = "sessiond/hostname", default)]
@@ -40,21 +41,21 @@ pub struct Meta {
 /// Members of W3C baggage that name a conversation, in the order in which they are believed. The first is OpenTelemetry's
 /// for generative AI, the second its general one.
 const CONVERSATION: [&str; 2] = ["gen_ai.conversation.id", "session.id"];
-/// Longest correlation key that is told apart.
+/// The longest correlation key that is used; a longer one counts as none.
 const LONGEST: usize = 1_024;
 
 impl Meta {
-    /// What cannot be read says nothing: an upstream may know better.
+    /// Reads `_meta`. One that cannot be read says nothing: the upstream may be able to read it.
     pub fn read(text: &str) -> Self {
         serde_json::from_str(text).map(|Object(meta)| meta).unwrap_or_default()
     }
 
-    /// Whether a revision is claimed, whatever it is.
+    /// Whether `_meta` claims a revision, whichever it is.
     pub fn claims(&self) -> bool {
         self.protocol_version.is_some()
     }
 
-    /// The revision that is claimed; a notification claims none, and is of the one there is.
+    /// The revision that is claimed. A notification claims none, and is of the only revision without sessions.
     pub fn revision(&self) -> &str {
         self.protocol_version.as_ref().and_then(Value::as_str).unwrap_or(MODERN)
     }
@@ -96,21 +97,21 @@ fn conversation(baggage: &str) -> Option<String> {
     })
 }
 
-/// Where in a body our member goes.
+/// Where in a body the gateway inserts its own member of `_meta`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
-    /// After the brace that opens `_meta`, which has other members or none.
+pub enum InsertionPoint {
+    /// Insertion after the brace that opens `_meta`, which has other members or none.
     InMeta { at: usize, empty: bool },
-    /// After the brace that opens `params`.
+    /// Insertion after the brace that opens `params`, which has no `_meta`.
     InParams { at: usize, empty: bool },
-    /// Before the brace that ends the message.
+    /// Insertion before the brace that ends the message, which has no `params`.
     InMessage { at: usize },
-    /// The client has put one there itself, in a `_meta` of this length.
+    /// The client has written that member itself, in a `_meta` of this length, which is replaced.
     Forged { at: usize, length: usize },
 }
 
-impl Place {
-    /// `params` and `meta` are slices of the body. Nothing where they are no objects.
+impl InsertionPoint {
+    /// Finds the place. `params` and `meta` must be slices of the body; there is no place where they are no objects.
     pub fn find(
         body: &[u8],
         params: Option<&RawValue>,
@@ -135,7 +136,7 @@ impl Place {
     }
 
     /// The body with our member in it.
-    pub fn name(self, body: &[u8], session: Uuid) -> Vec<u8> {
+    pub fn insert(self, body: &[u8], session: Uuid) -> Vec<u8> {
         let member = format!("\"{SESSION_ID}\":\"{session}\"");
         let comma = |empty: bool| if empty { "" } else { "," };
         let (at, text) = match self {
@@ -149,7 +150,8 @@ impl Place {
     }
 }
 
-/// The slow way, for what only another gateway before us, or somebody with a purpose, sends.
+/// Writes `_meta` anew without the client's own session id. Only another gateway before us, or somebody with a purpose,
+/// sends such a member, so this may be slow.
 fn replaced(body: &[u8], at: usize, length: usize, member: &str) -> Vec<u8> {
     let (before, rest) = body.split_at(at);
     let (meta, after) = rest.split_at(length);
@@ -161,8 +163,8 @@ fn replaced(body: &[u8], at: usize, length: usize, member: &str) -> Vec<u8> {
     [before, format!("{{{}}}", members.join(",")).as_bytes(), after].concat()
 }
 
-/// The members of an object as they stand, each once: what is there twice one reader takes for the first and another for the
-/// last.
+/// The members of an object in their raw text. Each may be there once: of two, one reader takes the first and another
+/// the last.
 #[derive(Debug, Default)]
 pub struct Members<'a>(BTreeMap<Cow<'a, str>, &'a RawValue>);
 
@@ -173,7 +175,7 @@ impl<'a> Members<'a> {
     }
 }
 
-/// A name may be written with escapes, and is then not as it stands.
+/// A member's name, which is borrowed from the body unless it is written with escapes.
 #[derive(Deserialize)]
 struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 

@@ -1,39 +1,41 @@
-//! The MCP gateway: one endpoint an application, before the MCP server it names. It speaks every revision: Streamable HTTP
-//! with sessions (2025-03-26 to 2025-11-25) and without (2026-07-28), and HTTP+SSE (2024-11-05).
+//! The MCP gateway: one endpoint for each application, before the MCP server that the application names. It speaks
+//! every revision: Streamable HTTP with sessions (2025-03-26 to 2025-11-25) and without (2026-07-28), and HTTP+SSE
+//! (2024-11-05).
 //!
-//! Reading order: the door (Host, Origin), the order of checks (here), what a message is and of which era, how a session
-//! opens, how a request goes to the upstream (forward) and its answer comes back: as it is (relay), or on a line that a
-//! client can resume (line, pump).
+//! Reading order: Host and Origin (origin), the order of checks (here), what a message is and of which era (message,
+//! era), how a session opens (initialize), how a request goes to the upstream (forward), and how its answer comes back:
+//! as it is (relay), or on a stream that a client can resume (resumable_stream, pump).
 
 pub mod budget;
-mod door;
+mod detach;
 pub mod era;
-mod errand;
 pub mod event_id;
-pub mod events;
 mod forward;
+mod get_stream;
 mod goodbye;
-mod handover;
-mod heal;
-mod kept;
+mod goodbye_sender;
+mod in_flight;
+mod initialize;
 mod legacy;
-mod line;
-mod lines;
-pub mod lost;
+pub mod lost_session;
 pub mod message;
 pub mod meta;
-mod metadata;
 mod modern;
-mod open;
+mod origin;
 mod pump;
 mod relay;
+mod reopen;
 mod reply;
+mod request_headers;
+mod resource_metadata;
+mod resumable_stream;
 mod sse;
-mod standing;
-mod teller;
+mod sse_connection;
+pub mod sse_events;
+mod sse_session;
+mod stream_registry;
 pub mod upstream;
-mod wire;
-mod wiring;
+mod upstream_sessions;
 
 use std::sync::Arc;
 
@@ -49,8 +51,8 @@ use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-pub use lost::speaks_of_lost_session;
-pub use upstream::{INWARD, OUTWARD, Upstreams, check_credential, check_headers, check_upstream};
+pub use lost_session::speaks_of_lost_session;
+pub use upstream::{TO_CLIENT, TO_UPSTREAM, Upstreams, check_credential, check_headers, check_upstream};
 
 use crate::auth::{self, Auth};
 use crate::config::Config;
@@ -59,21 +61,21 @@ use crate::directory::Directory;
 use crate::error::Error;
 use crate::limits::{Bodies, NotRead, Sender};
 use crate::sessions::Sessions;
-use budget::{Budget, Most};
-use door::Door;
+use budget::{Budget, BudgetLimits};
 use era::Era;
 use goodbye::Goodbyes;
-use kept::Far;
-use lines::Lines;
-use reply::{Fault, Refusal};
+use origin::AllowedOrigins;
+use reply::{ErrorResponse, RpcError};
 use sessiond_core::application::Application;
 use sessiond_core::caller::Caller;
 use sessiond_core::scope::Scope;
-use sessiond_core::session::Refusal as Rule;
-use upstream::Jars;
-use wire::Wires;
+use sessiond_core::session::Refusal;
+use sse_connection::SseConnections;
+use stream_registry::ResumableStreams;
+use upstream::CookieJars;
+use upstream_sessions::UpstreamSessions;
 
-/// Largest POST: what the SDKs' servers take.
+/// The largest POST that is taken, as large as the SDKs' servers take.
 const BODY: usize = 4 << 20;
 
 /// The gateway.
@@ -84,27 +86,27 @@ pub struct Gateway {
     config: Arc<Config>,
     names: Arc<Names>,
     stopping: CancellationToken,
-    door: Door,
+    allowed_origins: AllowedOrigins,
     upstreams: Arc<Upstreams>,
-    far: Far,
-    lines: Lines,
-    wires: Wires,
+    upstream_sessions: UpstreamSessions,
+    streams: ResumableStreams,
+    sse_connections: SseConnections,
     bodies: Arc<Bodies>,
-    jars: Jars,
+    jars: CookieJars,
     goodbyes: Arc<Goodbyes>,
     budget: Arc<Budget>,
 }
 
 /// A request whose sender may use the application's gateway.
 #[derive(Clone)]
-struct Visit {
+struct RequestContext {
     caller: Caller,
     application: Application,
-    /// The upstream's.
+    /// The upstream's URL.
     url: String,
-    /// Where the client reads how to authenticate.
+    /// The URL of the document that tells the client how to authenticate.
     metadata: String,
-    /// What our URLs begin with for this client.
+    /// The beginning of our URLs, as this client knows them.
     base: String,
 }
 
@@ -120,10 +122,10 @@ impl Gateway {
         upstreams: Arc<Upstreams>,
         bodies: Arc<Bodies>,
     ) -> Self {
-        let door = Door::new(&config, &names);
-        let (far, lines, wires, jars) = Default::default();
+        let allowed_origins = AllowedOrigins::new(&config, &names);
+        let (upstream_sessions, streams, sse_connections, jars) = Default::default();
         let bytes = |mib: u32| (mib as usize) << 20;
-        let budget = Budget::new(Most {
+        let budget = Budget::new(BudgetLimits {
             stream: bytes(config.mcp_stream_mib),
             session: bytes(config.mcp_session_mib),
             application: bytes(config.mcp_application_mib),
@@ -137,11 +139,11 @@ impl Gateway {
             config,
             names,
             stopping,
-            door,
+            allowed_origins,
             upstreams,
-            far,
-            lines,
-            wires,
+            upstream_sessions,
+            streams,
+            sse_connections,
             bodies,
             jars,
             goodbyes,
@@ -150,237 +152,253 @@ impl Gateway {
     }
 }
 
-/// The gateway's routes, each with and without a slash at its end. `/mcp` without an id is for clients that know only that: the credential says which application.
+/// The gateway's routes, each with and without a slash at its end. `/mcp` without an id serves clients that know no id:
+/// the credential says which application is meant.
 pub fn router<S: Clone + Send + Sync + 'static>(gateway: Arc<Gateway>) -> Router<S> {
     Router::new()
-        .merge(ways("/mcp", Way::Streamable))
-        .merge(ways("/mcp/sse", Way::Wire))
-        .merge(ways("/mcp/messages", Way::Message))
-        .merge(ways_of_one("/mcp/{application}", Way::Streamable))
-        .merge(ways_of_one("/mcp/{application}/sse", Way::Wire))
-        .merge(ways_of_one("/mcp/{application}/messages", Way::Message))
+        .merge(routes("/mcp", Endpoint::Streamable))
+        .merge(routes("/mcp/sse", Endpoint::Sse))
+        .merge(routes("/mcp/messages", Endpoint::SseMessages))
+        .merge(routes_of_application("/mcp/{application}", Endpoint::Streamable))
+        .merge(routes_of_application("/mcp/{application}/sse", Endpoint::Sse))
+        .merge(routes_of_application("/mcp/{application}/messages", Endpoint::SseMessages))
         .with_state(gateway)
 }
 
 /// The documents about the gateway, for whoever has no token yet.
 pub fn documents<S: Clone + Send + Sync + 'static>(gateway: Arc<Gateway>) -> Router<S> {
-    metadata::router().with_state(gateway)
+    resource_metadata::router().with_state(gateway)
 }
 
-/// What an endpoint is.
+/// The kinds of endpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
-    /// Of Streamable HTTP, in all revisions that have it.
+enum Endpoint {
+    /// The endpoint of Streamable HTTP, in all revisions that have it.
     Streamable,
-    /// Of HTTP+SSE: the stream.
-    Wire,
-    /// Of HTTP+SSE: what the client says.
-    Message,
+    /// The endpoint of HTTP+SSE for the stream.
+    Sse,
+    /// The endpoint of HTTP+SSE for the client's messages.
+    SseMessages,
 }
 
-fn ways(path: &str, way: Way) -> Router<Arc<Gateway>> {
-    let handle = move |State(gateway): State<Arc<Gateway>>, request| gateway.handle(way, None, request);
+fn routes(path: &str, endpoint: Endpoint) -> Router<Arc<Gateway>> {
+    let handle = move |State(gateway): State<Arc<Gateway>>, request| gateway.handle(endpoint, None, request);
     Router::new().route(path, any(handle)).route(&format!("{path}/"), any(handle))
 }
 
-fn ways_of_one(path: &str, way: Way) -> Router<Arc<Gateway>> {
-    let handle = move |State(gateway): State<Arc<Gateway>>, id: Named, request| {
-        gateway.handle(way, Some(named(id)), request)
+fn routes_of_application(path: &str, endpoint: Endpoint) -> Router<Arc<Gateway>> {
+    let handle = move |State(gateway): State<Arc<Gateway>>, id: IdInPath, request| {
+        gateway.handle(endpoint, Some(named(id)), request)
     };
     Router::new().route(path, any(handle)).route(&format!("{path}/"), any(handle))
 }
 
-/// The application in a path, if it is text.
-type Named = Result<Path<String>, PathRejection>;
+/// The application's id in a path, if the path is text.
+type IdInPath = Result<Path<String>, PathRejection>;
 
-/// What is not even text is no application's id: it goes the way of every other that is none.
-fn named(id: Named) -> String {
+/// Reads the id. One that is not even text becomes the empty id, which is refused like every other that no application
+/// has.
+fn named(id: IdInPath) -> String {
     id.map(|Path(id)| id).unwrap_or_default()
 }
 
 impl Gateway {
-    /// Lets a page of an allowed origin read an answer that was given before the request got here.
+    /// Lets a page of an allowed origin read an answer that was given before the request got to the gateway.
     pub fn share(&self, parts: &Parts, answer: &mut HeaderMap) {
-        if let Ok(origin) = self.door.check(parts) {
-            door::share(answer, origin);
+        if let Ok(origin) = self.allowed_origins.check(parts) {
+            origin::share(answer, origin);
         }
     }
 
-    async fn handle(self: Arc<Self>, way: Way, named: Option<String>, request: Request) -> Response {
+    async fn handle(
+        self: Arc<Self>,
+        endpoint: Endpoint,
+        named: Option<String>,
+        request: Request,
+    ) -> Response {
         let (parts, body) = request.into_parts();
-        let origin = match self.door.check(&parts) {
+        let origin = match self.allowed_origins.check(&parts) {
             Ok(origin) => origin,
             Err(refusal) => return refusal.into_response(),
         };
-        let mut response = match self.serve(way, named.as_deref(), &parts, body).await {
+        let mut response = match self.serve(endpoint, named.as_deref(), &parts, body).await {
             Ok(response) => response,
             Err(refusal) => refusal.into_response(),
         };
-        door::share(response.headers_mut(), origin);
+        origin::share(response.headers_mut(), origin);
         response
     }
 
     async fn serve(
         self: &Arc<Self>,
-        way: Way,
+        endpoint: Endpoint,
         named: Option<&str>,
         parts: &Parts,
         body: Body,
-    ) -> Result<Response, Refusal> {
+    ) -> Result<Response, ErrorResponse> {
         if parts.method == Method::OPTIONS {
-            return Ok(door::preflight(&parts.headers));
+            return Ok(origin::preflight(&parts.headers));
         }
-        if upstream::goes_in_a_ring(&parts.headers) {
-            return Err(Refusal::ring());
+        if upstream::is_loop(&parts.headers) {
+            return Err(ErrorResponse::loop_detected());
         }
         if ![Method::GET, Method::POST, Method::DELETE].contains(&parts.method) {
-            return Err(Refusal::method_not_allowed(door::METHODS));
+            return Err(ErrorResponse::method_not_allowed(origin::METHODS));
         }
-        let visit = self.admit(named, parts).await?;
-        match (way, &parts.method) {
-            (Way::Wire, _) => self.open_wire(visit, parts).await,
-            (Way::Message, _) => self.on_message(visit, parts, body).await,
-            (Way::Streamable, &Method::POST) => self.post(visit, parts, body).await,
-            (Way::Streamable, &Method::GET) => self.get(visit, parts).await,
-            (Way::Streamable, _) => self.delete(visit, parts).await,
+        let context = self.admit(named, parts).await?;
+        match (endpoint, &parts.method) {
+            (Endpoint::Sse, _) => self.open_sse(context, parts).await,
+            (Endpoint::SseMessages, _) => self.on_message(context, parts, body).await,
+            (Endpoint::Streamable, &Method::POST) => self.post(context, parts, body).await,
+            (Endpoint::Streamable, &Method::GET) => self.get(context, parts).await,
+            (Endpoint::Streamable, _) => self.delete(context, parts).await,
         }
     }
 
-    /// Who asks, with which right, for which application: 401, 403, 404 and, for a credential from before a revocation,
-    /// 401 again.
-    async fn admit(&self, named: Option<&str>, parts: &Parts) -> Result<Visit, Refusal> {
+    /// Finds out who asks, with which right, for which application. It refuses with 401, 403, 404 and, for a credential
+    /// from before a revocation, 401 again.
+    async fn admit(&self, named: Option<&str>, parts: &Parts) -> Result<RequestContext, ErrorResponse> {
         let id = named.map(Uuid::try_parse).and_then(Result::ok);
         let base = self.names.asked(&parts.uri, &parts.headers);
-        let metadata = metadata::url(&base, parts.uri.path());
-        let refused = |error| Refusal::from_error(error, &metadata);
+        let metadata = resource_metadata::url(&base, parts.uri.path());
+        let refused = |error| ErrorResponse::from_error(error, &metadata);
         let caller = match self.auth.caller(parts).await {
             Ok(caller) => caller,
             Err(Error::Unauthorized { reason: None }) if auth::bearer(&parts.headers).is_some() => {
                 let said = ("the token is unknown here".to_owned(), None);
-                let refusal = Refusal::unauthorized(Some(said), &metadata);
-                return Err(Refusal { nothing_genuine: true, ..refusal });
+                let refusal = ErrorResponse::unauthorized(Some(said), &metadata);
+                return Err(ErrorResponse { nothing_genuine: true, ..refusal });
             }
             Err(error) => return Err(refused(error)),
         };
         if let Some(ended) = caller.ended {
-            return Err(refused(Error::Unauthorized { reason: Some(Rule::Ended(ended)) }));
+            return Err(refused(Error::Unauthorized { reason: Some(Refusal::Ended(ended)) }));
         }
         if caller.session().is_some() {
-            // What it opened here would outlive the revocation of the session it belongs to.
-            return Err(Refusal::forbidden(
+            // A session that such a token opened here would outlive the revocation of the session that the token
+            // belongs to.
+            return Err(ErrorResponse::forbidden(
                 "A session's own token opens no gateway: present an access token",
             ));
         }
-        let id = metadata::check_audience(&caller, id, &metadata)?;
+        let id = resource_metadata::check_audience(&caller, id, &metadata)?;
         if !caller.scopes.has(Scope::McpInvoke) {
-            return Err(Refusal::insufficient_scope(&metadata));
+            return Err(ErrorResponse::insufficient_scope(&metadata));
         }
         if named.is_some_and(|named| Uuid::try_parse(named).is_err()) {
-            return Err(Refusal::not_found("Application not found"));
+            return Err(ErrorResponse::not_found("Application not found"));
         }
         if id.is_none() && caller.bound_to.is_none() {
-            return Err(Refusal::not_found(
+            return Err(ErrorResponse::not_found(
                 "This credential is bound to no application: use /mcp/{applicationId}",
             ));
         }
         let application = self.directory.gateway_application(&caller, id);
-        let application = application.ok_or_else(|| Refusal::not_found("Application not found"))?;
+        let application = application.ok_or_else(|| ErrorResponse::not_found("Application not found"))?;
         let url = application.upstream.clone().ok_or_else(|| {
             let way = format!("PUT /api/v1/applications/{}/upstream names one", application.id);
-            Refusal::not_found(format!("This application has no upstream MCP server yet: {way}"))
+            ErrorResponse::not_found(format!("This application has no upstream MCP server yet: {way}"))
         })?;
         self.sessions.agent_side(&caller, application.number).map_err(refused)?;
-        Ok(Visit { caller, application, url, metadata, base })
+        Ok(RequestContext { caller, application, url, metadata, base })
     }
 
-    /// The whole of a POST.
-    async fn read_body(&self, body: Body) -> Result<Bytes, Refusal> {
+    /// Reads the whole of a POST's body.
+    async fn read_body(&self, body: Body) -> Result<Bytes, ErrorResponse> {
         self.bodies.read(body, BODY, Sender::Known).await.map_err(not_read)
     }
 
-    async fn post(self: &Arc<Self>, visit: Visit, parts: &Parts, body: Body) -> Result<Response, Refusal> {
+    async fn post(
+        self: &Arc<Self>,
+        context: RequestContext,
+        parts: &Parts,
+        body: Body,
+    ) -> Result<Response, ErrorResponse> {
         check_media(&parts.headers)?;
         let body = self.read_body(body).await?;
-        let posted = message::read(&body).map_err(Refusal::bad_request)?;
+        let posted = message::read(&body).map_err(ErrorResponse::bad_request)?;
         match era::of(&posted, &parts.headers)? {
-            Era::Modern => self.call(visit, parts, posted, body).await,
-            Era::Unknown => self.refused_by_upstream(visit, parts, posted, body).await,
+            Era::Modern => self.serve_modern(context, parts, posted, body).await,
+            Era::Unknown => self.refused_by_upstream(context, parts, posted, body).await,
             Era::Legacy => match &posted.initialize {
-                Some(_) => self.initialize(visit, parts, &posted, body).await,
+                Some(_) => self.initialize(context, parts, &posted, body).await,
                 None => {
-                    let session = self.session(&visit, &parts.headers).await?;
-                    self.forward(visit, session, parts, posted, body).await
+                    let session = self.session(&context, &parts.headers).await?;
+                    self.forward(context, session, parts, posted, body).await
                 }
             },
         }
     }
 }
 
-/// What the SDKs' servers ask of a POST (a convention of theirs, not of the specification).
-fn check_media(headers: &HeaderMap) -> Result<(), Refusal> {
-    if !(door::accepts(headers, "application/json") && door::accepts(headers, "text/event-stream")) {
+/// Checks the `Accept` and `Content-Type` of a POST as the SDKs' servers do (a convention of theirs, not of the
+/// specification).
+fn check_media(headers: &HeaderMap) -> Result<(), ErrorResponse> {
+    if !(request_headers::accepts(headers, "application/json")
+        && request_headers::accepts(headers, "text/event-stream"))
+    {
         let text = "Not Acceptable: Client must accept both application/json and text/event-stream";
-        return Err(Refusal::new(StatusCode::NOT_ACCEPTABLE, Fault::new(-32000, text)));
+        return Err(ErrorResponse::new(StatusCode::NOT_ACCEPTABLE, RpcError::new(-32000, text)));
     }
     check_content(headers)
 }
 
-fn check_content(headers: &HeaderMap) -> Result<(), Refusal> {
+fn check_content(headers: &HeaderMap) -> Result<(), ErrorResponse> {
     if let Some(coding) = upstream::coding(headers) {
         let text = format!(
             "Unsupported Media Type: Content-Encoding {coding:?} is not taken here: send it as it is"
         );
-        return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, Fault::new(-32000, text)));
+        return Err(ErrorResponse::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, RpcError::new(-32000, text)));
     }
-    let content_type = door::text(headers, &header::CONTENT_TYPE).unwrap_or("");
+    let content_type = request_headers::text(headers, &header::CONTENT_TYPE).unwrap_or("");
     let media = content_type.split(';').next().unwrap_or(content_type).trim();
     if !media.eq_ignore_ascii_case("application/json") {
         let text = "Unsupported Media Type: Content-Type must be application/json";
-        return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, Fault::new(-32000, text)));
+        return Err(ErrorResponse::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, RpcError::new(-32000, text)));
     }
     Ok(())
 }
 
-/// Why a POST was not read.
-fn not_read(reason: NotRead) -> Refusal {
+/// The response to a POST that was not read.
+fn not_read(reason: NotRead) -> ErrorResponse {
     match reason {
         NotRead::TooLarge => {
-            let fault = Fault::invalid_request("Payload Too Large: a message must be at most 4 MiB");
-            Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, fault)
+            let rpc_error = RpcError::invalid_request("Payload Too Large: a message must be at most 4 MiB");
+            ErrorResponse::new(StatusCode::PAYLOAD_TOO_LARGE, rpc_error)
         }
         NotRead::Full => {
-            let fault = Fault::new(-32000, "Too much is being sent at the moment: try again");
-            let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, fault);
-            Refusal { retry_after: Some(1), ..refusal }
+            let rpc_error = RpcError::new(-32000, "Too much is being sent at the moment: try again");
+            let refusal = ErrorResponse::new(StatusCode::SERVICE_UNAVAILABLE, rpc_error);
+            ErrorResponse { retry_after: Some(1), ..refusal }
         }
-        NotRead::Broken(_) => Refusal::bad_request(Fault::parse("Parse error: the body broke off")),
+        NotRead::Broken(_) => ErrorResponse::bad_request(RpcError::parse("Parse error: the body broke off")),
     }
 }
 
-/// What a stream is asked with.
-fn check_takes_events(headers: &HeaderMap) -> Result<(), Refusal> {
-    if !door::accepts(headers, "text/event-stream") {
-        let fault = Fault::new(-32000, "Not Acceptable: Client must accept text/event-stream");
-        return Err(Refusal::new(StatusCode::NOT_ACCEPTABLE, fault));
+/// Checks that a request for a stream accepts events.
+fn check_takes_events(headers: &HeaderMap) -> Result<(), ErrorResponse> {
+    if !request_headers::accepts(headers, "text/event-stream") {
+        let rpc_error = RpcError::new(-32000, "Not Acceptable: Client must accept text/event-stream");
+        return Err(ErrorResponse::new(StatusCode::NOT_ACCEPTABLE, rpc_error));
     }
     Ok(())
 }
 
-/// An answer with what may be handed on of the upstream's head.
-fn handed_on(status: StatusCode, headers: &HeaderMap, events: bool, body: Body) -> Response {
+/// A response with those headers of the upstream's answer that may be handed on.
+fn client_response(status: StatusCode, headers: &HeaderMap, events: bool, body: Body) -> Response {
     let mut response = (status, body).into_response();
-    *response.headers_mut() = outward(headers, events);
+    *response.headers_mut() = client_headers(headers, events);
     response
 }
 
-/// The head of an answer that is handed on.
-fn outward(headers: &HeaderMap, events: bool) -> HeaderMap {
-    let mut headers = upstream::outward(headers);
+/// The headers of a response that hands on an upstream's answer.
+fn client_headers(headers: &HeaderMap, events: bool) -> HeaderMap {
+    let mut headers = upstream::visible_to_client(headers);
     if events {
-        // What is resumed from what we hold has no upstream's head, and most SDKs take nothing for a stream that does not
-        // say so.
+        // A stream that is resumed from memory has no upstream's head, and most SDKs take nothing for a stream that
+        // does not say so.
         headers.entry(header::CONTENT_TYPE).or_insert(HeaderValue::from_static("text/event-stream"));
-        // Otherwise proxies hold events back until a buffer is full.
+        // Without this header proxies hold events back until a buffer is full.
         headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     }
     headers

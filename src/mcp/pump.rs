@@ -1,5 +1,5 @@
-//! From an upstream's stream of events to a line. It goes on without a reader: that a client has gone away is no reason to
-//! cancel its calls (MCP 2025-11-25, basic/transports, "Sending Messages to the Server").
+//! Moves events from an upstream's stream to a resumable stream. It goes on without a reader: that a client has gone
+//! away is no reason to cancel its calls (MCP 2025-11-25, basic/transports, "Sending Messages to the Server").
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,194 +10,206 @@ use futures_util::stream;
 use sessiond_core::ending::{CredentialEnd, Ending};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::errand::{Errand, Stop};
-use super::events::{Splitter, renamed_part};
 use super::forward::data;
-use super::line::{End, Line};
-use super::reply::Fault;
+use super::in_flight::{InFlight, StopReason};
+use super::reply::RpcError;
+use super::resumable_stream::{End, ResumableStream};
+use super::sse_events::{Splitter, renamed_part};
 use crate::gate::Pass;
 use crate::meter;
 
 /// An event up to this size is handed on whole, so that it can still be replaced by an error.
 pub const HOLD: usize = 1 << 20;
-/// A stream that was quiet for so long gets a comment, for the proxies on the way: what the SDKs' servers do.
+/// A stream that was quiet for so long gets a comment, as from the SDKs' servers, so that proxies on the way do not
+/// close it.
 pub const QUIET: Duration = Duration::from_secs(15);
-/// How long a standing stream that nobody reads is kept for its client to come back.
-const STANDING: Duration = Duration::from_secs(60);
-/// How long a reader whose credential has ended waits for the line's own last words.
-const FAREWELL: Duration = Duration::from_millis(50);
+/// How long a standalone stream that nobody reads is kept for its client to come back.
+const STANDALONE_KEPT: Duration = Duration::from_secs(60);
+/// How long a reader whose credential has ended waits for the stream's own last words.
+const LAST_WORDS_PATIENCE: Duration = Duration::from_millis(50);
 
-/// A stream from an upstream to a line.
+/// A task that moves events from an upstream's body to a resumable stream.
 pub struct Pump {
-    errand: Errand,
-    line: Arc<Line>,
-    /// How long a call whose client has gone may take.
+    in_flight: InFlight,
+    stream: Arc<ResumableStream>,
+    /// How long a call may take after its client has gone.
     patience: Duration,
     splitter: Splitter,
     rest: Option<Body>,
-    /// Set while an event too large to hold is on its way; whether what is out ends with a line.
-    broken: Option<bool>,
+    /// Set while an event too large to hold is only partly handed on; says whether that part ended with a line.
+    open_event: Option<bool>,
     bytes_out: u64,
 }
 
 impl Pump {
-    pub fn new(errand: Errand, line: Arc<Line>, patience: Duration, read: &[u8], rest: Option<Body>) -> Self {
+    pub fn new(
+        in_flight: InFlight,
+        stream: Arc<ResumableStream>,
+        patience: Duration,
+        read: &[u8],
+        rest: Option<Body>,
+    ) -> Self {
         let mut splitter = Splitter::default();
         splitter.push(read);
-        Self { errand, line, patience, splitter, rest, broken: None, bytes_out: 0 }
+        Self { in_flight, stream, patience, splitter, rest, open_event: None, bytes_out: 0 }
     }
 
-    /// Carries until the upstream is done, the session is over, or nobody wants it any more.
+    /// Moves events until the upstream is done, the session is over, or nobody wants them any more.
     pub async fn run(mut self) {
-        let line = self.line.clone();
-        let patience = if line.calls.is_empty() { STANDING } else { self.patience };
+        let stream = self.stream.clone();
+        let patience = if stream.calls.is_empty() { STANDALONE_KEPT } else { self.patience };
         let stop = tokio::select! {
             biased;
-            stop = self.errand.watch() => Some(stop),
-            () = line.given_up().cancelled() => Some(Stop::Crowded),
-            () = line.deserted(patience) => {
-                self.errand.give_up(&Fault::too_slow());
+            stop = self.in_flight.watch() => Some(stop),
+            () = stream.given_up().cancelled() => Some(StopReason::OverBudget),
+            () = stream.deserted(patience) => {
+                self.in_flight.give_up(&RpcError::too_slow());
                 None
             }
-            () = line.over() => None,
-            () = self.carry() => self.close().await,
+            () = stream.over() => None,
+            () = self.move_events() => self.close().await,
         };
-        // A restart of ours is no loss to a client that can ask for the rest.
-        let resumable = self.broken.is_none() && line.upstream_id().is_some();
+        // A client that can ask the upstream for the rest loses nothing by a restart of ours.
+        let resumable = self.open_event.is_none() && stream.upstream_id().is_some();
         match stop {
-            Some(Stop::Stopping) if resumable || self.errand.ids.is_empty() => line.end(End::Paused),
-            Some(stop) => {
-                self.errand.give_up(&self.errand.fault(stop));
-                if !line.unread().is_empty() {
-                    // An answer that is among it will not be handed on.
-                    self.errand.ids = line.calls.clone();
-                }
-                let fault = self.errand.fault(stop);
-                line.cut_off(&self.errand.farewells(&fault));
+            Some(StopReason::Stopping) if resumable || self.in_flight.ids.is_empty() => {
+                stream.end(End::Paused)
             }
-            None => line.end(End::Paused),
+            Some(stop) => {
+                self.in_flight.give_up(&self.in_flight.rpc_error(stop));
+                if !stream.unread().is_empty() {
+                    // An answer may be among the events that are not handed on any more.
+                    self.in_flight.ids = stream.calls.clone();
+                }
+                let rpc_error = self.in_flight.rpc_error(stop);
+                stream.cut_off(&self.in_flight.farewells(&rpc_error));
+            }
+            None => stream.end(End::Paused),
         }
-        self.errand.handed_on(self.bytes_out);
-        self.errand.share.set(0);
+        self.in_flight.record_bytes(self.bytes_out);
+        self.in_flight.share.set(0);
     }
 
-    async fn carry(&mut self) {
+    async fn move_events(&mut self) {
         loop {
             self.hand_on().await;
             let Some(body) = &mut self.rest else { return };
             let Some(Ok(data)) = data(body).await else { return };
             self.splitter.push(&data);
-            self.errand.share.set(self.splitter.memory());
+            self.in_flight.share.set(self.splitter.memory());
         }
     }
 
     fn count(&mut self, bytes: usize) {
         self.bytes_out += bytes as u64;
-        self.errand.hands_on(bytes as u64);
+        self.in_flight.count_bytes(bytes as u64);
     }
 
-    /// What of that which came can go on: whole events, or more than can be held.
+    /// Hands on whole events, or a part of one that is too large to hold.
     async fn hand_on(&mut self) {
         while let Some(event) = self.splitter.next() {
             self.count(event.raw.len());
-            if self.broken.take().is_some() {
-                self.line.push_part(event.raw, None).await;
-                // It may have been an answer: nobody has looked.
-                self.errand.ids.clear();
+            if self.open_event.take().is_some() {
+                self.stream.push_part(event.raw, None).await;
+                // The large event may have been an answer; nobody has looked into it.
+                self.in_flight.ids.clear();
                 continue;
             }
-            let answers = if event.is_message { self.errand.answers_in(&event.data) } else { vec![] };
-            self.line.push(event.id.clone(), answers.clone(), |id| event.renamed(id)).await;
-            self.errand.settle(&answers);
+            let answers = if event.is_message { self.in_flight.answers_in(&event.data) } else { vec![] };
+            self.stream.push(event.id.clone(), answers.clone(), |id| event.renamed(id)).await;
+            self.in_flight.mark_answered(&answers);
         }
         if self.splitter.waiting() > HOLD {
             let at_line_start = self.splitter.at_line_start();
-            let part = self.splitter.take();
-            self.count(part.len());
-            if self.broken.replace(at_line_start).is_some() {
-                self.line.push_part(part, Some(at_line_start)).await;
+            let end_by_credential = self.splitter.take();
+            self.count(end_by_credential.len());
+            if self.open_event.replace(at_line_start).is_some() {
+                self.stream.push_part(end_by_credential, Some(at_line_start)).await;
                 return;
             }
-            self.line.push_begun(at_line_start, |id| renamed_part(&part, id)).await;
+            self.stream.push_begun(at_line_start, |id| renamed_part(&end_by_credential, id)).await;
         }
     }
 
-    /// The upstream is done. An event without the blank line at its end counts for nothing (WHATWG HTML, 9.2.6), and
-    /// closing is the upstream's right (MCP 2025-11-25, basic/transports) as long as the client can come back for the rest.
-    /// What is held has not been handed on yet: until it is, the session's end must find it.
-    async fn close(&mut self) -> Option<Stop> {
-        let standing = self.line.calls.is_empty();
-        if !standing && self.errand.ids.is_empty() {
-            self.line.end(End::Done);
-        } else if !standing && self.line.upstream_id().is_none() {
-            self.line.finish(&self.errand.farewells(&Fault::upstream_lost()));
+    /// Ends the stream when the upstream is done. An event without the blank line at its end does not count (WHATWG
+    /// HTML, 9.2.6). The upstream may close whenever it wants (MCP 2025-11-25, basic/transports), as long as the client
+    /// can come back for the rest. The session's end must still reach events that are held, so this waits until they
+    /// have been handed on.
+    async fn close(&mut self) -> Option<StopReason> {
+        let standalone = self.stream.calls.is_empty();
+        if !standalone && self.in_flight.ids.is_empty() {
+            self.stream.end(End::Done);
+        } else if !standalone && self.stream.upstream_id().is_none() {
+            self.stream.finish(&self.in_flight.farewells(&RpcError::upstream_lost()));
         } else {
-            self.line.end(End::Paused);
+            self.stream.end(End::Paused);
         }
         tokio::select! {
             biased;
-            stop = self.errand.watch() => Some(stop),
-            () = self.line.drained() => None,
+            stop = self.in_flight.watch() => Some(stop),
+            () = self.stream.drained() => None,
         }
     }
 }
 
-/// By what right a reader reads a line.
-pub enum By {
-    /// It asked for what is on the line: whoever writes it ends it.
+/// What entitles a reader to read a stream.
+pub enum ReadRight {
+    /// The reader asked for the answers on the stream: whoever writes the stream ends it for the reader too.
     Own,
-    /// It resumes: what has ended meanwhile gets nothing of what is held.
-    Errand(Box<Errand>),
-    /// It reads what another request may have opened.
+    /// The reader resumes the stream. Once its session or credential has ended it gets nothing of what is held.
+    InFlight(Box<InFlight>),
+    /// The reader's own credential, where another request may have opened the stream.
     Credential(Pass),
 }
 
-impl By {
+impl ReadRight {
     fn pass(&self) -> Option<&Pass> {
         match self {
             Self::Own => None,
-            Self::Errand(errand) => errand.pass.as_ref(),
+            Self::InFlight(in_flight) => in_flight.pass.as_ref(),
             Self::Credential(pass) => Some(pass),
         }
     }
 }
 
-/// What a reader is sent: something of its own at first, then events as they come, and comments while there are none.
-pub fn body(first: Option<Bytes>, line: Arc<Line>, reader: u64, by: By) -> Body {
+/// The body that a reader is sent: an optional first piece, then events as they come, and comments while there are
+/// none.
+pub fn body(first: Option<Bytes>, stream: Arc<ResumableStream>, reader: u64, right: ReadRight) -> Body {
     let (quiet_at, measured) = (Instant::now() + QUIET, meter::Stream::begin("mcp"));
-    let reading = Reading { first, line, reader, by, over: false, quiet_at, _measured: measured };
-    Body::from_stream(stream::unfold(reading, |mut reading| async move {
-        let next = match reading.first.take() {
+    let reader_body = ReaderBody { first, stream, reader, right, over: false, quiet_at, _measured: measured };
+    Body::from_stream(stream::unfold(reader_body, |mut reader_body| async move {
+        let next = match reader_body.first.take() {
             Some(first) => first,
-            None => reading.next().await?,
+            None => reader_body.next().await?,
         };
-        reading.quiet_at = Instant::now() + QUIET;
-        Some((Ok::<_, std::convert::Infallible>(next), reading))
+        reader_body.quiet_at = Instant::now() + QUIET;
+        Some((Ok::<_, std::convert::Infallible>(next), reader_body))
     }))
 }
 
-struct Reading {
+struct ReaderBody {
     first: Option<Bytes>,
-    line: Arc<Line>,
+    stream: Arc<ResumableStream>,
     reader: u64,
-    by: By,
-    /// The last words are said.
+    right: ReadRight,
+    /// Whether the last words have been said.
     over: bool,
     quiet_at: Instant,
     _measured: meter::Stream,
 }
 
-impl Reading {
+impl ReaderBody {
     async fn next(&mut self) -> Option<Bytes> {
-        let ended = self.line.ended().is_some_and(|end| end != End::Cut);
-        if self.over || (ended && matches!(&self.by, By::Errand(errand) if errand.is_cut())) {
+        let ended = self.stream.ended().is_some_and(|end| end != End::Cut);
+        if self.over || (ended && matches!(&self.right, ReadRight::InFlight(in_flight) if in_flight.is_cut()))
+        {
             return None;
         }
         let credential = async {
-            match self.by.pass() {
+            match self.right.pass() {
                 Some(pass) => match pass.ended().await {
                     Ending::Credential(end) => end,
-                    // The line ends with the session, and has the last words.
+                    // The stream ends with the session, and has the last words.
                     Ending::Session(_) => std::future::pending().await,
                 },
                 None => std::future::pending().await,
@@ -205,26 +217,26 @@ impl Reading {
         };
         tokio::select! {
             biased;
-            end = credential => self.part(end).await,
-            piece = self.line.read(self.reader) => piece,
+            end = credential => self.end_by_credential(end).await,
+            piece = self.stream.read(self.reader) => piece,
             () = sleep_until(self.quiet_at) => Some(Bytes::from_static(b":\n\n")),
         }
     }
 
-    /// The reader's credential has ended. Where the line was opened with the same, it ends too, with an error for each call:
-    /// those are the last words then, else a comment is.
-    async fn part(&mut self, end: CredentialEnd) -> Option<Bytes> {
-        timeout(FAREWELL, self.line.over()).await.ok();
-        if self.line.ended() == Some(End::Cut) {
-            return self.line.read(self.reader).await;
+    /// Ends the body after the reader's credential has ended. Where the stream was opened with the same credential it
+    /// ends too, with an error for each call, and those errors are the last words; otherwise a comment is.
+    async fn end_by_credential(&mut self, end: CredentialEnd) -> Option<Bytes> {
+        timeout(LAST_WORDS_PATIENCE, self.stream.over()).await.ok();
+        if self.stream.ended() == Some(End::Cut) {
+            return self.stream.read(self.reader).await;
         }
         self.over = true;
         Some(format!(": {end}: authenticate again\n\n").into())
     }
 }
 
-impl Drop for Reading {
+impl Drop for ReaderBody {
     fn drop(&mut self) {
-        self.line.leave(self.reader);
+        self.stream.leave(self.reader);
     }
 }

@@ -1,5 +1,6 @@
-//! Handing an upstream's answer on as it comes: JSON of every revision, and the streams of 2026-07-28, which end with their
-//! connection. What is cut off ends with an error for each call in flight: without it clients wait until their own time-out.
+//! Hands an upstream's answer on as it comes: JSON of every revision, and the streams of 2026-07-28, which end with
+//! their connection. An answer that is cut off ends with an error for each call in flight: without it clients wait
+//! until their own time-out.
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,26 +13,27 @@ use http_body::Body as _;
 use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
 
-use super::errand::Errand;
-use super::events::{BOM, Splitter};
 use super::forward::data;
+use super::in_flight::InFlight;
 use super::message;
 use super::pump::{HOLD, QUIET};
-use super::reply::{Fault, last_words};
+use super::reply::{RpcError, last_words};
+use super::sse_events::{BOM, Splitter};
 use crate::meter;
 
-impl Errand {
-    /// The answer's body, handed on. What `must_answer` and does not has an error in its place.
+impl InFlight {
+    /// The body that hands on an upstream's answer. Where `must_answer` is set, a call that the answer does not answer
+    /// gets an error in its place.
     pub fn relay(self, read: Bytes, rest: Option<Body>, events: bool, must_answer: bool) -> Body {
         let shape = if events {
             let mut splitter = Splitter::default();
             splitter.push(&read);
-            Shape::Events { splitter, broken: None }
+            Shape::Events { splitter, open_event: None }
         } else if says_too_large(rest.as_ref()) {
             Shape::Raw
         } else {
             let length = read.len();
-            Shape::Whole(Held {
+            Shape::Whole(Buffered {
                 length,
                 pieces: Some(read).filter(|read| !read.is_empty()).into_iter().collect(),
             })
@@ -40,7 +42,7 @@ impl Errand {
         let measured = events.then(|| meter::Stream::begin("mcp"));
         let pieces = VecDeque::new();
         let mut relay = Relay {
-            errand: self,
+            in_flight: self,
             rest,
             shape,
             pieces,
@@ -53,11 +55,11 @@ impl Errand {
         if events {
             return relay.stream(None);
         }
-        // Most answers are here by now.
+        // Most answers have come whole by now.
         match relay.next().now_or_never() {
             Some(Some(Ok(all))) if relay.finished && relay.pieces.is_empty() => {
                 relay.sent = all.len() as u64;
-                relay.errand.hands_on(relay.sent);
+                relay.in_flight.count_bytes(relay.sent);
                 Body::from(all)
             }
             Some(None) => Body::empty(),
@@ -66,47 +68,47 @@ impl Errand {
     }
 }
 
-/// What is said to be larger than can be held is not held at all.
+/// Whether an answer announces that it is larger than what is held. It is then not held at all.
 fn says_too_large(body: Option<&Body>) -> bool {
     body.and_then(|body| body.size_hint().exact()).is_some_and(|length| length > HOLD as u64)
 }
 
 struct Relay {
-    errand: Errand,
+    in_flight: InFlight,
     _measured: Option<meter::Stream>,
-    /// What still comes from the upstream; none once it ended.
+    /// The rest of the upstream's body; none once it ended.
     rest: Option<Body>,
     shape: Shape,
-    /// What of an answer may go on.
+    /// Pieces that may be handed on.
     pieces: VecDeque<Bytes>,
-    /// Bytes handed on.
+    /// How many bytes were handed on.
     sent: u64,
     quiet_at: Instant,
     finished: bool,
-    /// It is the answer to calls, and not a refusal.
+    /// Whether the answer is one to calls, and not a refusal.
     must_answer: bool,
 }
 
 enum Shape {
     Events {
         splitter: Splitter,
-        /// A part of an event too large to hold was handed on; whether that part ended with a line.
-        broken: Option<bool>,
+        /// Set while an event too large to hold is only partly handed on; says whether that part ended with a line.
+        open_event: Option<bool>,
     },
-    /// One JSON value, until it is whole.
-    Whole(Held),
-    /// An answer too large to hold, on its way.
+    /// One JSON value, which is held until it is whole.
+    Whole(Buffered),
+    /// An answer too large to hold, which is handed on as it comes.
     Raw,
 }
 
-/// What came of an answer, as it came: putting it together would copy it.
-struct Held {
+/// The pieces of an answer as they came. They stay apart, because joining them would copy them.
+struct Buffered {
     pieces: VecDeque<Bytes>,
     length: usize,
 }
 
 enum Turn {
-    Cut(Fault),
+    Cut(RpcError),
     Quiet,
     Piece(Bytes),
     End,
@@ -122,7 +124,7 @@ impl Relay {
             };
             let bytes = next.as_ref().map_or(0, |bytes| bytes.len() as u64);
             relay.sent += bytes;
-            relay.errand.hands_on(bytes);
+            relay.in_flight.count_bytes(bytes);
             Some((next, (None, relay)))
         }))
     }
@@ -132,25 +134,25 @@ impl Relay {
             if self.finished {
                 return self.pieces.pop_front().map(Ok);
             }
-            if self.is_marked() {
-                return self.cut_off(&Fault::marked());
+            if self.begins_with_bom() {
+                return self.cut_off(&RpcError::byte_order_mark());
             }
-            // Before anything is handed on, and in the same poll: is it still allowed?
-            if !self.errand.is_cut()
+            // Whether the session still allows it is asked in the very poll that hands something on.
+            if !self.in_flight.is_cut()
                 && let Some(ready) = self.ready()
             {
                 self.quiet_at = Instant::now() + QUIET;
                 return Some(Ok(ready));
             }
             match self.turn().await {
-                Turn::Cut(fault) => {
-                    self.errand.give_up(&fault);
-                    return self.cut_off(&fault);
+                Turn::Cut(rpc_error) => {
+                    self.in_flight.give_up(&rpc_error);
+                    return self.cut_off(&rpc_error);
                 }
-                Turn::Broken => return self.cut_off(&Fault::upstream_lost()),
+                Turn::Broken => return self.cut_off(&RpcError::upstream_lost()),
                 Turn::End => return self.end(),
                 Turn::Quiet if matches!(self.shape, Shape::Whole(_) | Shape::Raw) => {
-                    return self.cut_off(&Fault::upstream_slow());
+                    return self.cut_off(&RpcError::upstream_slow());
                 }
                 Turn::Quiet => {
                     self.quiet_at = Instant::now() + QUIET;
@@ -158,17 +160,17 @@ impl Relay {
                 }
                 Turn::Piece(piece) => {
                     if !matches!(self.shape, Shape::Events { .. }) {
-                        self.quiet_at = Instant::now() + self.errand.patience;
+                        self.quiet_at = Instant::now() + self.in_flight.patience;
                     }
                     match &mut self.shape {
                         Shape::Events { splitter, .. } => {
                             splitter.push(&piece);
-                            self.errand.share.set(splitter.memory());
+                            self.in_flight.share.set(splitter.memory());
                         }
-                        Shape::Whole(held) => {
-                            held.length += piece.len();
-                            held.pieces.push_back(piece);
-                            self.errand.share.set(held.length);
+                        Shape::Whole(buffered) => {
+                            buffered.length += piece.len();
+                            buffered.pieces.push_back(piece);
+                            self.in_flight.share.set(buffered.length);
                         }
                         Shape::Raw => return Some(Ok(piece)),
                     }
@@ -178,47 +180,47 @@ impl Relay {
     }
 
     async fn turn(&mut self) -> Turn {
-        if let Some(stop) = self.errand.stopped() {
-            return Turn::Cut(self.errand.fault(stop));
+        if let Some(stop) = self.in_flight.stopped() {
+            return Turn::Cut(self.in_flight.rpc_error(stop));
         }
         let Some(body) = &mut self.rest else { return Turn::End };
-        // What is here already is had without setting a clock.
+        // A piece that has come already is taken without setting a timer.
         if let Some(turn) = piece(body).now_or_never() {
             return turn;
         }
-        let may_speak = !matches!(self.shape, Shape::Events { broken: Some(_), .. });
+        let may_speak = !matches!(self.shape, Shape::Events { open_event: Some(_), .. });
         tokio::select! {
             biased;
-            fault = self.errand.cut() => Turn::Cut(fault),
+            rpc_error = self.in_flight.cut() => Turn::Cut(rpc_error),
             turn = piece(body) => turn,
             () = sleep_until(self.quiet_at), if may_speak => Turn::Quiet,
         }
     }
 
-    /// What of that which came can go on: whole events, or more than can be held.
+    /// The bytes that may be handed on now: whole events, or a part of one that is too large to hold.
     fn ready(&mut self) -> Option<Bytes> {
         match &mut self.shape {
-            Shape::Events { splitter, broken } => {
+            Shape::Events { splitter, open_event } => {
                 let mut ready = BytesMut::new();
                 while let Some(event) = splitter.next() {
-                    if broken.take().is_some() {
-                        // It may have been an answer: nobody has looked.
-                        self.errand.ids.clear();
+                    if open_event.take().is_some() {
+                        // The large event may have been an answer; nobody has looked into it.
+                        self.in_flight.ids.clear();
                     }
                     if event.is_message {
-                        let answers = self.errand.answers_in(&event.data);
-                        self.errand.settle(&answers);
+                        let answers = self.in_flight.answers_in(&event.data);
+                        self.in_flight.mark_answered(&answers);
                     }
                     ready.extend_from_slice(&event.raw);
                 }
                 if splitter.waiting() > HOLD {
-                    *broken = Some(splitter.at_line_start());
+                    *open_event = Some(splitter.at_line_start());
                     ready.extend_from_slice(&splitter.take());
                 }
                 (!ready.is_empty()).then(|| ready.freeze())
             }
-            Shape::Whole(held) if held.length > HOLD => {
-                self.pieces = std::mem::take(&mut held.pieces);
+            Shape::Whole(buffered) if buffered.length > HOLD => {
+                self.pieces = std::mem::take(&mut buffered.pieces);
                 self.shape = Shape::Raw;
                 self.pieces.pop_front()
             }
@@ -227,28 +229,28 @@ impl Relay {
         }
     }
 
-    /// Whether what has come of a JSON answer begins with a byte order mark. What is too large to hold has gone on by then,
-    /// and a client's parser says so itself.
-    fn is_marked(&self) -> bool {
-        let Shape::Whole(held) = &self.shape else { return false };
-        let first = held.pieces.iter().flatten().take(BOM.len());
-        held.length >= BOM.len() && first.eq(BOM)
+    /// Whether a JSON answer begins with a byte order mark. An answer too large to hold has been handed on by then, and
+    /// the client's parser reports the mark itself.
+    fn begins_with_bom(&self) -> bool {
+        let Shape::Whole(buffered) = &self.shape else { return false };
+        let first = buffered.pieces.iter().flatten().take(BOM.len());
+        buffered.length >= BOM.len() && first.eq(BOM)
     }
 
-    /// The upstream is done.
+    /// Ends the answer when the upstream is done.
     fn end(&mut self) -> Option<io::Result<Bytes>> {
         match &mut self.shape {
             Shape::Events { splitter, .. } => {
-                // An event without the blank line at its end counts for nothing (WHATWG HTML, 9.2.6).
-                if !self.errand.ids.is_empty() {
-                    return self.cut_off(&Fault::upstream_lost());
+                // An event without the blank line at its end does not count (WHATWG HTML, 9.2.6).
+                if !self.in_flight.ids.is_empty() {
+                    return self.cut_off(&RpcError::upstream_lost());
                 }
                 let last = splitter.take();
                 self.finish();
                 (!last.is_empty()).then_some(Ok(last))
             }
-            Shape::Whole(held) => {
-                self.pieces = std::mem::take(&mut held.pieces);
+            Shape::Whole(buffered) => {
+                self.pieces = std::mem::take(&mut buffered.pieces);
                 if self.must_answer {
                     self.complete();
                 }
@@ -262,9 +264,9 @@ impl Relay {
         }
     }
 
-    /// Puts an error in the place of each answer that is not in what came.
+    /// Puts an error in the place of each answer that is missing.
     fn complete(&mut self) {
-        if self.errand.ids.is_empty() {
+        if self.in_flight.ids.is_empty() {
             return;
         }
         let mut pieces = std::mem::take(&mut self.pieces);
@@ -272,35 +274,38 @@ impl Relay {
             1 => pieces.pop_front().unwrap_or_default(),
             _ => pieces.iter().map(Bytes::as_ref).collect::<Vec<_>>().concat().into(),
         };
-        let answered = self.errand.answers_in(&whole);
-        self.errand.settle(&answered);
-        let owed = std::mem::take(&mut self.errand.ids);
+        let answered = self.in_flight.answers_in(&whole);
+        self.in_flight.mark_answered(&answered);
+        let owed = std::mem::take(&mut self.in_flight.ids);
         self.pieces.push_back(match owed.is_empty() {
             true => whole,
             false => {
-                let fault = Fault::unanswered_but(StatusCode::OK, &whole);
-                let said = if answered.is_empty() { vec![] } else { message::apart(&whole) };
-                fault.answers_beside(&said, &owed, self.errand.batch).into()
+                let rpc_error = RpcError::unanswered_but(StatusCode::OK, &whole);
+                let said = if answered.is_empty() { vec![] } else { message::messages_in(&whole) };
+                rpc_error.answers_beside(&said, &owed, self.in_flight.batch).into()
             }
         });
     }
 
-    /// Nothing more of the upstream's: a farewell, and the end.
-    fn cut_off(&mut self, fault: &Fault) -> Option<io::Result<Bytes>> {
+    /// Ends the answer before the upstream is done, with last words for the client.
+    fn cut_off(&mut self, rpc_error: &RpcError) -> Option<io::Result<Bytes>> {
         self.pieces.clear();
         let farewell = match &self.shape {
-            Shape::Events { broken, .. } => {
-                let open = *broken;
-                let farewell = last_words(open, &self.errand.farewells(fault));
+            Shape::Events { open_event, .. } => {
+                let open = *open_event;
+                let farewell = last_words(open, &self.in_flight.farewells(rpc_error));
                 (!farewell.is_empty()).then(|| Ok(Bytes::from(farewell)))
             }
-            Shape::Whole(_) if self.errand.ids.is_empty() => {
-                Some(Ok(Bytes::from(fault.answer(&Value::Null))))
+            Shape::Whole(_) if self.in_flight.ids.is_empty() => {
+                Some(Ok(Bytes::from(rpc_error.answer(&Value::Null))))
             }
-            Shape::Whole(_) => Some(Ok(Bytes::from(fault.answers(&self.errand.ids, self.errand.batch)))),
-            // Half of a JSON value is out: only breaking the connection tells that it will not be whole.
+            Shape::Whole(_) => {
+                Some(Ok(Bytes::from(rpc_error.answers(&self.in_flight.ids, self.in_flight.batch))))
+            }
+            // Half of a JSON value has been handed on: only a broken connection tells the client that the rest will not
+            // come.
             Shape::Raw => {
-                Some(Err(io::Error::new(io::ErrorKind::ConnectionAborted, fault.message.to_string())))
+                Some(Err(io::Error::new(io::ErrorKind::ConnectionAborted, rpc_error.message.to_string())))
             }
         };
         self.finish();
@@ -310,7 +315,7 @@ impl Relay {
     fn finish(&mut self) {
         self.finished = true;
         self.rest = None;
-        self.errand.let_go();
+        self.in_flight.release_pass();
     }
 }
 
@@ -326,8 +331,8 @@ async fn piece(body: &mut Body) -> Turn {
 }
 
 impl Drop for Relay {
-    /// Writes down what was handed on, also where the client went away in the middle.
+    /// Records how much was handed on, also where the client went away in the middle.
     fn drop(&mut self) {
-        self.errand.handed_on(self.sent);
+        self.in_flight.record_bytes(self.sent);
     }
 }

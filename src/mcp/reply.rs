@@ -1,4 +1,4 @@
-//! What the gateway says itself: JSON-RPC errors, under which HTTP status, and challenges.
+//! What the gateway itself answers: JSON-RPC errors, their HTTP statuses, and challenges.
 
 use std::borrow::Cow;
 
@@ -8,32 +8,32 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sessiond_core::ending::{CredentialEnd, Ending};
 use sessiond_core::reason::Reason;
-use sessiond_core::session::Refusal as Rule;
+use sessiond_core::session::Refusal;
 
 use super::message::{self, LEGACY, SUPPORTED};
 use crate::auth::NothingGenuine;
 use crate::error::Error;
 use crate::meter;
 
-/// `error` of a JSON-RPC answer.
+/// The `error` member of a JSON-RPC answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Fault {
+pub struct RpcError {
     pub code: i64,
     pub message: Cow<'static, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<Value>,
 }
 
-/// A JSON-RPC answer that is an error. The order of members is the one SDK servers write.
+/// A JSON-RPC answer that holds an error. Its members are in the order in which SDK servers write them.
 #[derive(Serialize)]
 struct Answer<'a> {
     jsonrpc: &'static str,
-    error: &'a Fault,
+    error: &'a RpcError,
     id: &'a Value,
 }
 
-impl Fault {
-    /// An error with this code.
+impl RpcError {
+    /// Makes an error with this code.
     pub fn new(code: i64, message: impl Into<Cow<'static, str>>) -> Self {
         Self { code, message: message.into(), data: None }
     }
@@ -42,34 +42,34 @@ impl Fault {
         Self { data: Some(json!({ "reason": reason })), ..self }
     }
 
-    /// JSON-RPC 2.0, section 5.1.
+    /// The body is no JSON (JSON-RPC 2.0, section 5.1).
     pub fn parse(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(-32700, message)
     }
 
-    /// JSON-RPC 2.0, section 5.1.
+    /// The body is JSON, but no JSON-RPC request (JSON-RPC 2.0, section 5.1).
     pub fn invalid_request(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(-32600, message)
     }
 
-    /// JSON-RPC 2.0, section 5.1.
+    /// The parameters are not those of the method (JSON-RPC 2.0, section 5.1).
     pub fn invalid_params(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(-32602, message)
     }
 
-    /// MCP 2026-07-28, basic/versioning: the request names a revision that is not spoken here.
+    /// The request names a revision that is not spoken here (MCP 2026-07-28, basic/versioning).
     pub fn unsupported_version(requested: &str) -> Self {
         let data = json!({ "supported": SUPPORTED, "requested": requested });
         Self { data: Some(data), ..Self::new(-32022, "Unsupported protocol version") }
     }
 
-    /// The same, where the server behind speaks only revisions with sessions: clients then fall back to `initialize`.
+    /// The server behind the gateway speaks only revisions with sessions: clients then fall back to `initialize`.
     pub fn legacy_only(requested: &str) -> Self {
         let data = json!({ "supported": LEGACY, "requested": requested });
         Self { data: Some(data), ..Self::new(-32022, "Unsupported protocol version") }
     }
 
-    /// An older or unknown revision, in the words of the SDKs' servers of that age.
+    /// The request names an older or unknown revision; the words are those of the SDKs' servers of that age.
     pub fn unsupported_legacy_version(requested: &str) -> Self {
         let supported = LEGACY.join(", ");
         let text = format!(
@@ -78,19 +78,19 @@ impl Fault {
         Self::new(-32000, text)
     }
 
-    /// MCP 2026-07-28, basic/transports/streamable-http: a header does not repeat what the body says.
+    /// A header does not repeat what the body says (MCP 2026-07-28, basic/transports/streamable-http).
     pub fn header_mismatch(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(-32020, message)
     }
 
-    /// The end of the session, for each call that was in flight. The code is that of "Session not found", which is what
-    /// the client's next request will meet.
+    /// The session has ended while the call was in flight. The code is that of "Session not found", which is what the
+    /// client's next request will get.
     pub fn ended(reason: Reason) -> Self {
         Self::new(-32001, format!("Session disconnected: {reason}")).because(reason.word())
     }
 
-    /// What a call in flight is told of an end.
-    pub fn over(ending: Ending) -> Self {
+    /// The session or the credential has ended while the call was in flight.
+    pub fn cut_off_by(ending: Ending) -> Self {
         match ending {
             Ending::Session(reason) => Self::ended(reason),
             Ending::Credential(end) => Self::credential_ended(end),
@@ -105,7 +105,7 @@ impl Fault {
         }
     }
 
-    /// The credential ran out while a stream was open; the session did not.
+    /// The credential expired while a stream was open; the session did not.
     pub fn expired() -> Self {
         Self::new(-32000, "The token has expired: authenticate again").because("expired")
     }
@@ -115,8 +115,8 @@ impl Fault {
         Self::new(-32000, "The gateway is restarting: call again").because("shutdown")
     }
 
-    /// There was no room for what came of it.
-    pub fn crowded() -> Self {
+    /// The gateway had to give up the call, because it held too much.
+    pub fn over_budget() -> Self {
         let text = "The gateway held too much for this client or for all, and gave up its oldest calls: ask for less at a \
                     time, read what comes, or call again later";
         Self::new(-32000, text).because("too_much_held")
@@ -127,7 +127,7 @@ impl Fault {
         Self::new(-32000, "The session is suspended; an operator can resume it").because("session_suspended")
     }
 
-    /// A client resumes a stream that did not survive: its calls will not be answered any more.
+    /// The client resumes a stream that the gateway no longer has: the calls on it will not be answered any more.
     pub fn stream_lost() -> Self {
         Self::new(-32000, "The gateway has lost the answer to this call: call again").because("stream_lost")
     }
@@ -139,19 +139,19 @@ impl Fault {
         Self::new(-32603, text).because("upstream_slow")
     }
 
-    /// It died, or ended a stream that nobody can resume, before it had answered.
+    /// The upstream died, or ended a stream that nobody can resume, before it had answered.
     pub fn upstream_lost() -> Self {
         Self::new(-32603, "The MCP server behind this gateway broke off before it answered")
             .because("upstream_lost")
     }
 
-    /// There is no connection to it: nothing was sent.
+    /// The upstream cannot be connected to: nothing was sent.
     pub fn upstream_unreachable() -> Self {
         Self::new(-32603, "The MCP server behind this gateway cannot be reached")
             .because("upstream_unreachable")
     }
 
-    /// Its answer is over, and holds no answer to this call.
+    /// The upstream's answer has ended, and holds no answer to this call.
     pub fn unanswered(status: StatusCode) -> Self {
         let number = status.as_u16();
         Self::upstream_refused(format_args!(
@@ -159,7 +159,8 @@ impl Fault {
         ))
     }
 
-    /// The same, with its own words where it said them about no call, or about one that nobody made.
+    /// Like [`Self::unanswered`], but with the upstream's own error where it sent one about no call, or about a call
+    /// that nobody made.
     pub fn unanswered_but(status: StatusCode, body: &[u8]) -> Self {
         message::error_in(body).unwrap_or_else(|| Self::unanswered(status))
     }
@@ -170,27 +171,28 @@ impl Fault {
     }
 
     /// Whether the upstream may still be at work on the call: whoever gives the call up has to say so there.
-    pub fn leaves_it_at_work(&self) -> bool {
+    pub fn may_leave_work(&self) -> bool {
         *self == Self::too_slow() || *self == Self::upstream_slow()
     }
 
-    /// It answered, but not so that a client could do anything with it.
+    /// The upstream answered, but not so that a client could do anything with it.
     pub fn upstream_refused(how: impl std::fmt::Display) -> Self {
         Self::new(-32603, format!("The MCP server behind this gateway {how}")).because("upstream_refused")
     }
 
-    /// A byte order mark stands before the JSON, where none may be (RFC 8259, section 8.1): clients' parsers fail at it.
-    pub fn marked() -> Self {
+    /// A byte order mark stands before the upstream's JSON, where none may be (RFC 8259, section 8.1): clients' parsers
+    /// fail at it.
+    pub fn byte_order_mark() -> Self {
         Self::upstream_refused("answers with a byte order mark before the JSON")
     }
 
-    /// The fault as the answer to one request.
+    /// The error as the answer to one request.
     pub fn answer(&self, id: &Value) -> String {
         // Plain data with string keys: serializing it cannot fail.
         serde_json::to_string(&Answer { jsonrpc: "2.0", error: self, id }).unwrap_or_default()
     }
 
-    /// The same beside what was said already.
+    /// The error as the answer to these requests, in one array with answers that have come already.
     pub fn answers_beside(&self, said: &[&str], ids: &[Value], batch: bool) -> String {
         if said.is_empty() {
             return self.answers(ids, batch);
@@ -200,7 +202,7 @@ impl Fault {
         format!("[{}]", all.join(","))
     }
 
-    /// The fault as the body that answers everything asked in one POST.
+    /// The error as the body that answers all requests of one POST.
     pub fn answers(&self, ids: &[Value], batch: bool) -> String {
         match ids {
             [id] if !batch => self.answer(id),
@@ -212,11 +214,11 @@ impl Fault {
     }
 }
 
-/// Ends an event of which a part was handed on, in a way that no SDK takes for a message.
+/// Ends an event of which only a part was handed on, so that no SDK takes it for a message.
 const ABANDON: &str = "event: abandoned\n\n";
 
-/// The last events of a stream: farewells, after an event that is `open` because only a part of it was handed on, which
-/// ended with a line or not.
+/// The last events of a stream: one message for each farewell. `open` is set where only a part of the event before them
+/// was handed on, and says whether that part ended with a line.
 pub fn last_words(open: Option<bool>, farewells: &[String]) -> String {
     let mut text = String::new();
     if let Some(at_line_start) = open {
@@ -229,29 +231,29 @@ pub fn last_words(open: Option<bool>, farewells: &[String]) -> String {
     text
 }
 
-/// A request that is not served, on its way to the client.
+/// The response to a request that is not served.
 #[derive(Debug)]
-pub struct Refusal {
+pub struct ErrorResponse {
     pub status: StatusCode,
-    pub fault: Fault,
-    /// The requests it answers; none where it answers what is no request, or cannot be read.
+    pub rpc_error: RpcError,
+    /// The requests that the response answers; none where there was no request, or it could not be read.
     pub ids: Vec<Value>,
-    /// They came as an array.
+    /// Whether the requests came as an array.
     pub batch: bool,
-    /// Value of `WWW-Authenticate`.
+    /// The value of `WWW-Authenticate`.
     pub challenge: Option<String>,
     pub retry_after: Option<u32>,
-    /// Value of `Allow`.
+    /// The value of `Allow`.
     pub allow: Option<&'static str>,
-    /// Whether what was presented is no credential of ours.
+    /// Whether the client presented something that is no credential of ours.
     pub nothing_genuine: bool,
 }
 
-impl Refusal {
-    pub fn new(status: StatusCode, fault: Fault) -> Self {
+impl ErrorResponse {
+    pub fn new(status: StatusCode, rpc_error: RpcError) -> Self {
         Self {
             status,
-            fault,
+            rpc_error,
             ids: vec![],
             batch: false,
             challenge: None,
@@ -261,60 +263,61 @@ impl Refusal {
         }
     }
 
-    /// A fault in place of the upstream's answer: for calls with status 200, because every SDK hands the error on to
-    /// whoever called, and none of them does so with every other status; for anything else 502, or 503 where coming back
+    /// An error in place of the upstream's answer. Calls get it with status 200, because every SDK hands such an error
+    /// on to its caller, and none does so with every other status. Anything else gets 502, or 503 where trying again
     /// helps.
-    pub fn in_place_of_answer(fault: Fault, ids: Vec<Value>, batch: bool) -> Self {
-        let passes = [Fault::stopping(), Fault::suspended()].contains(&fault);
+    pub fn in_place_of_answer(rpc_error: RpcError, ids: Vec<Value>, batch: bool) -> Self {
+        let passes = [RpcError::stopping(), RpcError::suspended()].contains(&rpc_error);
         let status = match (ids.is_empty(), passes) {
             (false, _) => StatusCode::OK,
             (true, true) => StatusCode::SERVICE_UNAVAILABLE,
             (true, false) => StatusCode::BAD_GATEWAY,
         };
         let retry_after = (ids.is_empty() && passes).then_some(1);
-        Self { ids, batch, retry_after, ..Self::new(status, fault) }
+        Self { ids, batch, retry_after, ..Self::new(status, rpc_error) }
     }
 
-    /// In answer to these requests.
-    pub fn to(self, ids: &[Value]) -> Self {
+    /// Makes the response answer these requests.
+    pub fn answering(self, ids: &[Value]) -> Self {
         Self { ids: ids.to_vec(), ..self }
     }
 
-    /// RFC 9110, section 15.5.6: the answer says which methods are.
+    /// The method is not allowed; the response says which methods are (RFC 9110, section 15.5.6).
     pub fn method_not_allowed(allow: &'static str) -> Self {
-        let fault = Fault::new(-32000, format!("Method not allowed: this takes {allow}"));
-        Self { allow: Some(allow), ..Self::new(StatusCode::METHOD_NOT_ALLOWED, fault) }
+        let rpc_error = RpcError::new(-32000, format!("Method not allowed: this takes {allow}"));
+        Self { allow: Some(allow), ..Self::new(StatusCode::METHOD_NOT_ALLOWED, rpc_error) }
     }
 
-    pub fn bad_request(fault: Fault) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, fault)
+    pub fn bad_request(rpc_error: RpcError) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, rpc_error)
     }
 
-    /// MCP 2025-11-25, basic/transports, "Security Warning": 403 for a bad `Origin`.
+    /// The request is forbidden, as with a bad `Origin` (MCP 2025-11-25, basic/transports, "Security Warning").
     pub fn forbidden(message: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(StatusCode::FORBIDDEN, Fault::new(-32000, message))
+        Self::new(StatusCode::FORBIDDEN, RpcError::new(-32000, message))
     }
 
-    /// What has passed this gateway comes to it again: some upstream's way leads back here (RFC 5842, section 7.2).
-    pub fn ring() -> Self {
+    /// The request has passed this gateway before: the upstream of some application leads back here (RFC 5842, section
+    /// 7.2).
+    pub fn loop_detected() -> Self {
         let text = "Loop Detected: the request has passed this gateway already, or sixteen others: the upstream of an \
                     application leads back to a gateway before it";
-        Self::new(StatusCode::LOOP_DETECTED, Fault::new(-32000, text).because("gateway_loop"))
+        Self::new(StatusCode::LOOP_DETECTED, RpcError::new(-32000, text).because("gateway_loop"))
     }
 
-    /// The body that consumers match to the byte; the reason is for the owner's eyes.
+    /// The session does not exist. Consumers match this body to the byte; only the session's owner is told the reason.
     pub fn session_not_found(reason: Option<Reason>) -> Self {
         let data = reason.map(|reason| json!({ "reason": reason.word() }));
-        Self::new(StatusCode::NOT_FOUND, Fault { data, ..Fault::new(-32001, "Session not found") })
+        Self::new(StatusCode::NOT_FOUND, RpcError { data, ..RpcError::new(-32001, "Session not found") })
     }
 
     pub fn not_found(message: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(StatusCode::NOT_FOUND, Fault::new(-32000, message))
+        Self::new(StatusCode::NOT_FOUND, RpcError::new(-32000, message))
     }
 
-    /// Nothing valid was presented; `said` is `error_description` where something was.
+    /// The credential is missing or not valid. `said` becomes `error_description` where a credential was presented.
     pub fn unauthorized(said: Option<(String, Option<Reason>)>, metadata: &str) -> Self {
-        let fault = Fault::new(-32000, "Unauthorized");
+        let rpc_error = RpcError::new(-32000, "Unauthorized");
         let (challenge, data) = match said {
             None => (String::new(), None),
             Some((description, reason)) => (
@@ -323,17 +326,20 @@ impl Refusal {
             ),
         };
         let challenge = format!("Bearer {challenge}resource_metadata=\"{metadata}\", scope=\"mcp:invoke\"");
-        Self { challenge: Some(challenge), ..Self::new(StatusCode::UNAUTHORIZED, Fault { data, ..fault }) }
+        Self {
+            challenge: Some(challenge),
+            ..Self::new(StatusCode::UNAUTHORIZED, RpcError { data, ..rpc_error })
+        }
     }
 
-    /// The credential ended while what it had asked for was under way.
+    /// The credential ended while its request was under way.
     pub fn credential_ended(end: CredentialEnd) -> Self {
         let challenge = format!("Bearer error=\"invalid_token\", error_description=\"{end}\"");
-        let fault = Fault::credential_ended(end);
-        Self { challenge: Some(challenge), ..Self::new(StatusCode::UNAUTHORIZED, fault) }
+        let rpc_error = RpcError::credential_ended(end);
+        Self { challenge: Some(challenge), ..Self::new(StatusCode::UNAUTHORIZED, rpc_error) }
     }
 
-    /// Valid, but without the scope.
+    /// The credential is valid, but lacks the scope.
     pub fn insufficient_scope(metadata: &str) -> Self {
         let challenge = format!(
             "Bearer error=\"insufficient_scope\", scope=\"mcp:invoke\", resource_metadata=\"{metadata}\""
@@ -342,10 +348,10 @@ impl Refusal {
         Self { challenge: Some(challenge), ..refusal }
     }
 
-    /// What the application underneath refuses. `metadata` goes into the challenge where there is one.
+    /// The response to a refusal of the application underneath. `metadata` goes into the challenge where there is one.
     pub fn from_error(error: Error, metadata: &str) -> Self {
         let message = error.to_string();
-        let plain = |status, code| Self::new(status, Fault::new(code, message));
+        let plain = |status, code| Self::new(status, RpcError::new(code, message));
         match error {
             Error::Invalid { .. } => plain(StatusCode::BAD_REQUEST, -32602),
             Error::Unauthorized { reason } => Self {
@@ -355,7 +361,7 @@ impl Refusal {
             Error::Unfit(why) => {
                 Self { nothing_genuine: true, ..Self::unauthorized(Some((why.to_owned(), None)), metadata) }
             }
-            // What can pass again is told as an answer: a status of 403 would be final for every SDK.
+            // A suspension can pass, so it is told with status 200: every SDK would take 403 for final.
             Error::Denied { code: "session_suspended", .. } => plain(StatusCode::OK, -32000),
             Error::Denied { .. } => plain(StatusCode::FORBIDDEN, -32000),
             Error::Forbidden { .. } => Self::insufficient_scope(metadata),
@@ -368,33 +374,34 @@ impl Refusal {
             Error::DiskFull => plain(StatusCode::INSUFFICIENT_STORAGE, -32000),
             Error::Internal(cause) => {
                 tracing::error!(%cause, "internal error");
-                Self::new(StatusCode::INTERNAL_SERVER_ERROR, Fault::new(-32603, "Internal error"))
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, RpcError::new(-32603, "Internal error"))
             }
         }
     }
 }
 
-/// Why a credential opens nothing, in words and, where a session's end is behind it, with its reason.
-fn described(rule: Rule) -> (String, Option<Reason>) {
-    match rule {
-        Rule::Ended(ended) => (rule.to_string(), Some(ended.reason)),
-        Rule::Revoked(reason) => (rule.to_string(), Some(reason)),
-        Rule::CredentialBarred => {
+/// Says in words why a credential opens nothing, and gives the reason where a session's end or a revocation is behind
+/// it.
+fn described(refusal: Refusal) -> (String, Option<Reason>) {
+    match refusal {
+        Refusal::Ended(ended) => (refusal.to_string(), Some(ended.reason)),
+        Refusal::Revoked(reason) => (refusal.to_string(), Some(reason)),
+        Refusal::CredentialBarred => {
             ("the credential was revoked; authenticate again".to_owned(), Some(Reason::Revoked))
         }
         _ => ("the token has expired".to_owned(), None),
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for ErrorResponse {
     fn into_response(self) -> Response {
         let over = [StatusCode::UNAUTHORIZED, StatusCode::NOT_FOUND].contains(&self.status);
-        if over && self.fault.data.as_ref().is_some_and(|data| data["reason"].is_string()) {
+        if over && self.rpc_error.data.as_ref().is_some_and(|data| data["reason"].is_string()) {
             metrics::counter!(meter::AFTER_END).increment(1);
         }
         let body = match self.ids.is_empty() {
-            true => self.fault.answer(&Value::Null),
-            false => self.fault.answers(&self.ids, self.batch),
+            true => self.rpc_error.answer(&Value::Null),
+            false => self.rpc_error.answers(&self.ids, self.batch),
         };
         let mut response = (self.status, [(header::CONTENT_TYPE, "application/json")], body).into_response();
         if self.nothing_genuine {

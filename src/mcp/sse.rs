@@ -1,5 +1,6 @@
-//! HTTP+SSE (MCP 2024-11-05, basic/transports): `GET …/sse` opens a wire, POSTs to the endpoint it names are its client's
-//! messages. Toward the upstream it is Streamable HTTP like all the rest.
+//! HTTP+SSE (MCP 2024-11-05, basic/transports): `GET …/sse` opens a connection, and its client POSTs messages to the
+//! endpoint that the connection names. Toward the upstream the gateway speaks Streamable HTTP, as for all other
+//! clients.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,296 +17,330 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::budget::{Rank, Share};
-use super::errand::{Errand, Stop};
 use super::event_id::EventId;
-use super::events::Splitter;
-use super::forward::{Asking, Greeting, Incoming, Outgoing, data};
-use super::heal::Lasting;
-use super::legacy::{not_entered, warn_of_stranger};
-use super::line::{End, Gone};
+use super::forward::{ExchangeOptions, IncomingResponse, InitializeAnswer, OutgoingRequest, data};
+use super::in_flight::{InFlight, StopReason};
+use super::legacy::{entry_refused, warn_of_stranger};
 use super::message::{self, Posted};
-use super::pump::{self, By};
-use super::reply::{Fault, Refusal, last_words};
+use super::pump::{self, ReadRight};
+use super::reopen::SessionSetting;
+use super::reply::{ErrorResponse, RpcError, last_words};
+use super::resumable_stream::{End, NotHeld};
+use super::sse_connection::{NO_SESSION, SseConnection};
+use super::sse_events::Splitter;
 use super::upstream::{self, LAST_EVENT_ID, PROTOCOL_VERSION};
-use super::wire::{NO_SESSION, Wire};
-use super::{Gateway, Visit, check_content, check_takes_events, door, handed_on};
+use super::{Gateway, RequestContext, check_content, check_takes_events, client_response, request_headers};
 use crate::error::Error;
 use crate::gate::{Pass, Side};
 use crate::sessions::Stay;
 
-/// How long a client may take to say `initialize`, and to come back when its stream broke.
+/// How long a client may take to send `initialize`, and how long to come back when its stream broke.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
-/// How long what a client says next waits for what it has said before.
+/// How long a client's next message waits for the one before it.
 const IN_ORDER: Duration = Duration::from_secs(5);
-/// Milliseconds after which a client whose stream broke comes back.
+/// How many milliseconds after its stream broke a client comes back.
 const RETRY: u32 = 1_000;
 
 impl Gateway {
-    /// Opens a wire, or goes on with one.
-    pub(super) async fn open_wire(
+    /// Opens a connection, or goes on with one that broke.
+    pub(super) async fn open_sse(
         self: &Arc<Self>,
-        visit: Visit,
+        context: RequestContext,
         parts: &Parts,
-    ) -> Result<Response, Refusal> {
+    ) -> Result<Response, ErrorResponse> {
         if parts.method != Method::GET {
-            return Err(Refusal::method_not_allowed("GET, OPTIONS"));
+            return Err(ErrorResponse::method_not_allowed("GET, OPTIONS"));
         }
         check_takes_events(&parts.headers)?;
         let seal = |stream: &str| self.sessions.event_seal(NO_SESSION, stream);
-        let last = door::text(&parts.headers, &LAST_EVENT_ID).and_then(|id| EventId::parse(id, seal));
+        let last =
+            request_headers::text(&parts.headers, &LAST_EVENT_ID).and_then(|id| EventId::parse(id, seal));
         let session = match last.as_ref().and_then(|last| last.upstream.as_ref()) {
-            Some(id) => Some(self.session_named(&visit, &String::from_utf8_lossy(id)).await?),
+            Some(id) => Some(self.session_by_id(&context, &String::from_utf8_lossy(id)).await?),
             None => None,
         };
         let after = last.as_ref().map_or(0, |last| last.number);
-        let known = session.as_ref().and_then(|session| self.wires.of_session(session.number));
-        if let Some(wire) = known.filter(|wire| wire.is_of(&visit.caller)) {
-            // Still the wire it was: what the client missed comes first.
-            if let Ok((reader, lost)) = wire.line.attach_to_rest(after) {
-                return self.on_wire(&visit, &wire, reader, &lost);
+        let known = session.as_ref().and_then(|session| self.sse_connections.of_session(session.number));
+        if let Some(connection) = known.filter(|connection| connection.is_of(&context.caller)) {
+            // The connection is still there: the client first gets what it missed.
+            if let Ok((reader, lost)) = connection.stream.attach_to_rest(after) {
+                return self.sse_response(&context, &connection, reader, &lost);
             }
         }
         let mcp_session_id = last.and_then(|last| last.upstream).filter(|_| session.is_some());
-        let (application, budget) = (visit.application.number, &self.budget);
-        let wire = Wire::new(&visit.caller, application, after, mcp_session_id, budget, seal);
-        let reader = wire.line.attach(after).map_err(|Gone| Refusal::session_not_found(None))?;
+        let (application, budget) = (context.application.number, &self.budget);
+        let connection =
+            SseConnection::new(&context.caller, application, after, mcp_session_id, budget, seal);
+        let reader =
+            connection.stream.attach(after).map_err(|NotHeld| ErrorResponse::session_not_found(None))?;
         match session {
             Some(session) => {
-                self.wire_up(&visit, &wire, session.clone(), None)?;
-                self.stand_by(&visit, &wire, session, &parts.headers);
+                self.bind_session(&context, &connection, session.clone(), None)?;
+                self.listen_to_upstream(&context, &connection, session, &parts.headers);
             }
             None => {
-                self.wires.insert(&wire);
-                let stay = self.stay(&visit)?;
-                tokio::spawn(self.clone().wait_for_session(wire.clone(), stay));
+                self.sse_connections.insert(&connection);
+                let stay = self.stay(&context)?;
+                tokio::spawn(self.clone().wait_for_session(connection.clone(), stay));
             }
         }
-        self.on_wire(&visit, &wire, reader, &[])
+        self.sse_response(&context, &connection, reader, &[])
     }
 
-    /// Gives up a wire that gets no session in time, or whose credential ends before.
-    async fn wait_for_session(self: Arc<Self>, wire: Arc<Wire>, stay: Stay) {
+    /// Gives up a connection that gets no session in time, or whose credential ends before.
+    async fn wait_for_session(self: Arc<Self>, connection: Arc<SseConnection>, stay: Stay) {
         let ending = tokio::select! {
             biased;
             ending = stay.ended() => Some(ending),
             () = tokio::time::sleep(PATIENCE) => None,
         };
-        if wire.session().is_none() {
+        if connection.session().is_none() {
             match ending {
-                Some(ending) => wire.cut_off(&Fault::over(ending)),
-                None => wire.line.end(End::Done),
+                Some(ending) => connection.cut_off(&RpcError::cut_off_by(ending)),
+                None => connection.stream.end(End::Done),
             }
-            self.wires.remove(&wire);
+            self.sse_connections.remove(&connection);
         }
     }
 
-    /// Registers what belongs to no session yet, or is read by another request than the one that opened it.
-    pub(super) fn stay(&self, visit: &Visit) -> Result<Stay, Refusal> {
-        let side = Side::Agent(visit.application.number, None);
-        let stay = self.sessions.stay(&visit.caller, side);
-        stay.map_err(|error| Refusal::from_error(error, &visit.metadata))
+    /// Registers at the Gate a request that belongs to no session yet, or that reads a stream which another request
+    /// opened.
+    pub(super) fn stay(&self, context: &RequestContext) -> Result<Stay, ErrorResponse> {
+        let side = Side::Agent(context.application.number, None);
+        let stay = self.sessions.stay(&context.caller, side);
+        stay.map_err(|error| ErrorResponse::from_error(error, &context.metadata))
     }
 
-    /// The stream, which begins by naming the endpoint, and which of the calls answered meanwhile have lost their answers.
-    fn on_wire(
+    /// The response to the GET: the stream. It begins by naming the endpoint, and then tells which calls have lost
+    /// their answers.
+    fn sse_response(
         &self,
-        visit: &Visit,
-        wire: &Arc<Wire>,
+        context: &RequestContext,
+        connection: &Arc<SseConnection>,
         reader: u64,
         lost: &[Value],
-    ) -> Result<Response, Refusal> {
-        let prefix = Url::parse(&visit.base).map(|url| url.path().trim_end_matches('/').to_owned());
+    ) -> Result<Response, ErrorResponse> {
+        let prefix = Url::parse(&context.base).map(|url| url.path().trim_end_matches('/').to_owned());
         let prefix = prefix.unwrap_or_default();
-        let endpoint = format!("{prefix}/mcp/{}/messages?sessionId={}", visit.application.id, wire.id);
-        let lost: Vec<_> = lost.iter().map(|id| Fault::stream_lost().answer(id)).collect();
+        let endpoint =
+            format!("{prefix}/mcp/{}/messages?sessionId={}", context.application.id, connection.id);
+        let lost: Vec<_> = lost.iter().map(|id| RpcError::stream_lost().answer(id)).collect();
         let lost = last_words(None, &lost);
         let first = Bytes::from(format!("event: endpoint\nretry: {RETRY}\ndata: {endpoint}\n\n{lost}"));
-        let by = By::Credential(self.stay(visit)?.pass);
-        let body = pump::body(Some(first), wire.line.clone(), reader, by);
-        Ok(handed_on(StatusCode::OK, &HeaderMap::new(), true, body))
+        let right = ReadRight::Credential(self.stay(context)?.pass);
+        let body = pump::body(Some(first), connection.stream.clone(), reader, right);
+        Ok(client_response(StatusCode::OK, &HeaderMap::new(), true, body))
     }
 
-    /// Takes a client's message. Its answer comes on the wire; here it is only accepted.
+    /// Accepts a client's message. Its answer comes on the connection.
     pub(super) async fn on_message(
         self: &Arc<Self>,
-        visit: Visit,
+        context: RequestContext,
         parts: &Parts,
         body: Body,
-    ) -> Result<Response, Refusal> {
+    ) -> Result<Response, ErrorResponse> {
         if parts.method != Method::POST {
-            return Err(Refusal::method_not_allowed("POST, OPTIONS"));
+            return Err(ErrorResponse::method_not_allowed("POST, OPTIONS"));
         }
         let query = parts.uri.query().unwrap_or_default();
         let id = url::form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "sessionId");
-        let wire = id.and_then(|(_, id)| self.wires.find(&id));
-        let wire = wire.filter(|wire| wire.application == visit.application.number);
-        let wire = wire.ok_or_else(|| Refusal::session_not_found(None))?;
-        if !wire.is_of(&visit.caller) {
-            warn_of_stranger(&visit, wire.session().as_ref());
-            return Err(Refusal::session_not_found(None));
+        let connection = id.and_then(|(_, id)| self.sse_connections.find(&id));
+        let connection = connection.filter(|connection| connection.application == context.application.number);
+        let connection = connection.ok_or_else(|| ErrorResponse::session_not_found(None))?;
+        if !connection.is_of(&context.caller) {
+            warn_of_stranger(&context, connection.session().as_ref());
+            return Err(ErrorResponse::session_not_found(None));
         }
         check_content(&parts.headers)?;
-        if let Some(reason) = wire.ended() {
-            return Err(Refusal::session_not_found(Some(reason)));
+        if let Some(reason) = connection.ended() {
+            return Err(ErrorResponse::session_not_found(Some(reason)));
         }
         let body = self.read_body(body).await?;
-        let posted = message::read(&body).map_err(Refusal::bad_request)?;
-        let giving = wire.giving.clone().lock_owned().await;
-        match (wire.session(), posted.initialize.is_some()) {
+        let posted = message::read(&body).map_err(ErrorResponse::bad_request)?;
+        let session_lock = connection.session_lock.clone().lock_owned().await;
+        match (connection.session(), posted.initialize.is_some()) {
             (Some(_), true) => {
-                let fault = Fault::invalid_request("Invalid Request: this session is initialized already");
-                return Err(Refusal::bad_request(fault).to(&posted.ids));
+                let rpc_error =
+                    RpcError::invalid_request("Invalid Request: this session is initialized already");
+                return Err(ErrorResponse::bad_request(rpc_error).answering(&posted.ids));
             }
             (None, true) => {
-                self.owe(&visit, &wire, &posted.ids)?;
+                self.owe(&context, &connection, &posted.ids)?;
                 let (gateway, parts) = (self.clone(), parts.clone());
                 tokio::spawn(async move {
-                    gateway.greet_on(wire, visit, parts, posted, body).await;
-                    drop(giving);
+                    gateway.initialize_on(connection, context, parts, posted, body).await;
+                    drop(session_lock);
                 });
                 return Ok(accepted());
             }
-            (None, false) => self.adopt(&visit, &wire, &parts.headers).await?,
+            (None, false) => self.adopt_session(&context, &connection, &parts.headers).await?,
             (Some(_), false) => {}
         }
-        drop(giving);
-        let Some(session) = wire.session() else {
-            let fault = Fault::invalid_request("Invalid Request: the first message must be initialize");
-            return Err(Refusal::bad_request(fault).to(&posted.ids));
+        drop(session_lock);
+        let Some(session) = connection.session() else {
+            let rpc_error =
+                RpcError::invalid_request("Invalid Request: the first message must be initialize");
+            return Err(ErrorResponse::bad_request(rpc_error).answering(&posted.ids));
         };
-        self.pass_on(wire, visit, session, parts, posted, body).await?;
+        self.forward_on_sse(connection, context, session, parts, posted, body).await?;
         Ok(accepted())
     }
 
-    /// `initialize` on a wire.
-    async fn greet_on(
+    /// Carries out `initialize` for a connection.
+    async fn initialize_on(
         self: Arc<Self>,
-        wire: Arc<Wire>,
-        visit: Visit,
+        connection: Arc<SseConnection>,
+        context: RequestContext,
         parts: Parts,
         posted: Posted,
         body: Bytes,
     ) {
         let Some(initialize) = &posted.initialize else { return };
         let bytes_in = body.len() as u64;
-        let (greeting, opened) = match self.greeted(&visit, &parts, &posted, initialize, body).await {
-            Ok(greeted) => greeted,
-            Err(refusal) => return wire.refuse(&posted.ids, &refusal.fault).await,
-        };
+        let (initialize_answer, opened) =
+            match self.initialize_upstream(&context, &parts, &posted, initialize, body).await {
+                Ok(initialize_upstream) => initialize_upstream,
+                Err(refusal) => return connection.refuse(&posted.ids, &refusal.rpc_error).await,
+            };
         if let Some((session, mcp_session_id)) = opened {
             let counts = Counts { requests: 1, bytes_in, bytes_out: 0 };
-            self.sessions.observe(&visit.caller, &session, counts);
-            self.keep_wire(&session).await;
-            if let Err(refusal) = self.wire_up(&visit, &wire, session, Some(&mcp_session_id)) {
-                self.wires.remove(&wire);
-                return wire.cut_off(&refusal.fault);
+            self.sessions.observe(&context.caller, &session, counts);
+            self.mark_as_sse(&session).await;
+            if let Err(refusal) = self.bind_session(&context, &connection, session, Some(&mcp_session_id)) {
+                self.sse_connections.remove(&connection);
+                return connection.cut_off(&refusal.rpc_error);
             }
         }
-        let Greeting { head, read, rest, .. } = greeting;
-        let answer = Incoming { head, body: rest.unwrap_or_default() };
-        let of = wire.session().map_or(NO_SESSION, |session| session.number);
-        let share = self.budget.share(Rank::Call, (of, visit.application.number), CancellationToken::new());
-        if let Err(fault) = convey(&wire, (&posted.ids, None), answer, &read, self.patience(), &share).await {
-            wire.refuse(&posted.ids, &fault).await;
+        let InitializeAnswer { head, read, rest, .. } = initialize_answer;
+        let answer = IncomingResponse { head, body: rest.unwrap_or_default() };
+        let of = connection.session().map_or(NO_SESSION, |session| session.number);
+        let share = self.budget.share(Rank::Call, (of, context.application.number), CancellationToken::new());
+        if let Err(rpc_error) =
+            convey(&connection, (&posted.ids, None), answer, &read, self.patience(), &share).await
+        {
+            connection.refuse(&posted.ids, &rpc_error).await;
         }
     }
 
-    /// Carries a message of a session to the upstream and what comes back to the wire.
-    async fn pass_on(
+    /// Sends a message of a session to the upstream, and what comes back to the connection.
+    async fn forward_on_sse(
         self: &Arc<Self>,
-        wire: Arc<Wire>,
-        visit: Visit,
+        connection: Arc<SseConnection>,
+        context: RequestContext,
         session: Session,
         parts: &Parts,
         posted: Posted,
         body: Bytes,
-    ) -> Result<(), Refusal> {
-        let pass = self.sessions.enter(&visit.caller, &session);
-        let pass = pass.map_err(|error| not_entered(error, &visit, posted.ids.clone(), posted.batch));
-        self.owe(&visit, &wire, &posted.ids)?;
+    ) -> Result<(), ErrorResponse> {
+        let pass = self.sessions.enter(&context.caller, &session);
+        let pass = pass.map_err(|error| entry_refused(error, &context, posted.ids.clone(), posted.batch));
+        self.owe(&context, &connection, &posted.ids)?;
         let pass = match pass {
             Ok(pass) => pass,
-            // It can pass: the call is answered, like all others, on the wire.
-            Err(refusal) if refusal.fault == Fault::suspended() => {
-                tokio::spawn(async move { wire.refuse(&posted.ids, &refusal.fault).await });
+            // A suspension can pass: the call is answered on the connection, like all others.
+            Err(refusal) if refusal.rpc_error == RpcError::suspended() => {
+                tokio::spawn(async move { connection.refuse(&posted.ids, &refusal.rpc_error).await });
                 return Ok(());
             }
             Err(refusal) => {
-                wire.forgive(&posted.ids);
+                connection.forgive(&posted.ids);
                 return Err(refusal);
             }
         };
         let (requests, bytes_in) = (posted.ids.len() as u64, body.len() as u64);
-        self.sessions.observe(&visit.caller, &session, Counts { requests, bytes_in, bytes_out: 0 });
-        let lasting = Lasting::of(&posted, &body).filter(|_| !posted.batch);
-        let body = posted.place.map_or(body.clone(), |place| place.name(&body, session.id).into());
-        let headers = upstream::inward(&parts.headers, visit.application.upstream_headers.as_ref());
-        let outgoing = Outgoing { application: session.application, method: Method::POST, headers, body };
+        self.sessions.observe(&context.caller, &session, Counts { requests, bytes_in, bytes_out: 0 });
+        let setting = SessionSetting::of(&posted, &body).filter(|_| !posted.batch);
+        let body = posted
+            .insertion_point
+            .map_or(body.clone(), |insertion_point| insertion_point.insert(&body, session.id).into());
+        let headers = upstream::to_upstream(&parts.headers, context.application.upstream_headers.as_ref());
+        let outgoing =
+            OutgoingRequest { application: session.application, method: Method::POST, headers, body };
         let ready = posted.method.as_deref() == Some("notifications/initialized");
         let asks = !posted.ids.is_empty();
         let (gateway, headers) = (self.clone(), parts.headers.clone());
-        let errand = gateway.errand(&visit, &session, pass, posted.ids);
-        errand.share.set(outgoing.body.len());
+        let in_flight = gateway.track(&context, &session, pass, posted.ids);
+        in_flight.share.set(outgoing.body.len());
         let work = tokio::spawn(async move {
-            gateway.exchange_on(&wire, errand, &visit, &session, outgoing, lasting).await.ok();
+            gateway
+                .exchange_over_sse(&connection, in_flight, &context, &session, outgoing, setting)
+                .await
+                .ok();
             if ready {
-                gateway.stand_by(&visit, &wire, session, &headers);
+                gateway.listen_to_upstream(&context, &connection, session, &headers);
             }
         });
         if !asks {
-            // Clients send one message after the other: what follows must not overtake it.
+            // Clients send one message after the other, and a later one must not overtake this one.
             tokio::time::timeout(IN_ORDER, work).await.ok();
         }
         Ok(())
     }
 
-    /// Notes that calls are owed an answer.
-    fn owe(&self, visit: &Visit, wire: &Wire, ids: &[Value]) -> Result<(), Refusal> {
-        match wire.owe(ids) {
+    /// Notes that calls are owed an answer, or refuses them where too many are.
+    fn owe(
+        &self,
+        context: &RequestContext,
+        connection: &SseConnection,
+        ids: &[Value],
+    ) -> Result<(), ErrorResponse> {
+        match connection.owe(ids) {
             true => Ok(()),
-            false => Err(Refusal::from_error(Error::Busy, &visit.metadata).to(ids)),
+            false => Err(ErrorResponse::from_error(Error::Busy, &context.metadata).answering(ids)),
         }
     }
 
-    /// One exchange with the upstream, from a wire and back onto it. An error has been said there. Returns the id of the last
-    /// event that had one.
-    pub(super) async fn exchange_on(
+    /// Sends a request to the upstream and puts the answer onto the connection; an error has been put there when this
+    /// returns it. Returns the id of the upstream's last event with an id.
+    pub(super) async fn exchange_over_sse(
         self: &Arc<Self>,
-        wire: &Wire,
-        mut errand: Errand,
-        visit: &Visit,
+        connection: &SseConnection,
+        mut in_flight: InFlight,
+        context: &RequestContext,
         session: &Session,
-        mut outgoing: Outgoing,
-        lasting: Option<Lasting>,
-    ) -> Result<Option<Bytes>, Fault> {
-        let Ok(far) = self.far.of(&self.sessions, session).await else {
-            let fault = Fault::upstream_lost();
-            wire.refuse(&errand.ids, &fault).await;
-            return Err(fault);
+        mut outgoing: OutgoingRequest,
+        setting: Option<SessionSetting>,
+    ) -> Result<Option<Bytes>, RpcError> {
+        let Ok(upstream_session) = self.upstream_sessions.of(&self.sessions, session).await else {
+            let rpc_error = RpcError::upstream_lost();
+            connection.refuse(&in_flight.ids, &rpc_error).await;
+            return Err(rpc_error);
         };
-        errand.asked = Some(self.goodbyes.asks((session.number, session.id), session.application, &far));
+        in_flight.upstream_work = Some(self.goodbyes.begin_work(
+            (session.number, session.id),
+            session.application,
+            &upstream_session,
+        ));
         let work = async {
-            if let Ok(version) = HeaderValue::try_from(&far.now().protocol_version) {
+            if let Ok(version) = HeaderValue::try_from(&upstream_session.state().protocol_version) {
                 outgoing.headers.insert(PROTOCOL_VERSION.clone(), version);
             }
-            let asking = Asking { ids: &errand.ids, owed: false, lasting };
-            let answer = self.exchange(session, &far, &visit.url, outgoing, asking).await?;
-            convey(wire, (&errand.ids, Some(&errand)), answer, &[], self.patience(), &errand.share).await
+            let options = ExchangeOptions { ids: &in_flight.ids, owed: false, setting };
+            let answer = self.exchange(session, &upstream_session, &context.url, outgoing, options).await?;
+            convey(
+                connection,
+                (&in_flight.ids, Some(&in_flight)),
+                answer,
+                &[],
+                self.patience(),
+                &in_flight.share,
+            )
+            .await
         };
-        // What ends the session ends the wire, and says so there.
+        // The end of the session ends the connection too, whose own task tells the client.
         let done = tokio::select! {
             biased;
-            stop = errand.watch() => {
-                let fault = errand.fault(stop);
-                errand.give_up(&fault);
-                let own = wire.opener.credential == errand.caller.credential;
-                let ended = errand.pass.as_ref().and_then(Pass::credential_end);
-                if stop == Stop::Crowded {
-                    // The wire goes on: nobody else tells its client.
-                    wire.refuse(&errand.ids, &fault).await;
-                } else if let Some(end) = ended.filter(|_| stop == Stop::Ended && !own) {
-                    // Of a message that came with another credential than the stream, which goes on.
-                    wire.refuse(&errand.ids, &Fault::credential_ended(end)).await;
+            stop = in_flight.watch() => {
+                let rpc_error = in_flight.rpc_error(stop);
+                in_flight.give_up(&rpc_error);
+                let own = connection.opener.credential == in_flight.caller.credential;
+                let ended = in_flight.pass.as_ref().and_then(Pass::credential_end);
+                if stop == StopReason::OverBudget {
+                    // The connection goes on, and nobody else would tell its client.
+                    connection.refuse(&in_flight.ids, &rpc_error).await;
+                } else if let Some(end) = ended.filter(|_| stop == StopReason::Ended && !own) {
+                    // The message came with another credential than the stream, which goes on.
+                    connection.refuse(&in_flight.ids, &RpcError::credential_ended(end)).await;
                 }
                 return Ok(None);
             }
@@ -313,41 +348,46 @@ impl Gateway {
         };
         match done {
             Ok(conveyed) => {
-                errand.handed_on(conveyed.bytes);
+                in_flight.record_bytes(conveyed.bytes);
                 Ok(conveyed.last)
             }
-            Err(fault) => {
-                if fault.leaves_it_at_work() {
-                    errand.give_up(&fault);
+            Err(rpc_error) => {
+                if rpc_error.may_leave_work() {
+                    in_flight.give_up(&rpc_error);
                 }
-                wire.refuse(&errand.ids, &fault).await;
-                Err(fault)
+                connection.refuse(&in_flight.ids, &rpc_error).await;
+                Err(rpc_error)
             }
         }
     }
 }
 
-/// The upstream has a standing stream already.
-pub(super) fn taken() -> Fault {
-    Fault::upstream_refused("serves one stream a session")
+/// The upstream already has a standalone stream for the session.
+pub(super) fn stream_taken() -> RpcError {
+    RpcError::upstream_refused("serves one stream a session")
 }
 
-/// The upstream has none to give.
-pub(super) fn no_stream() -> Fault {
-    Fault::upstream_refused("has no stream of its own")
+/// The upstream has no standalone stream to give.
+pub(super) fn no_stream() -> RpcError {
+    RpcError::upstream_refused("has no stream of its own")
 }
 
-/// More came in one message than is held for one call, twice over: as it came, and as it is said.
-fn too_large() -> Fault {
-    Fault::upstream_refused("answers with more than a stream of 2024-11-05 can carry")
+/// One message is larger than half of what one call may hold: it is held twice, as it came and as it is handed on.
+fn too_large() -> RpcError {
+    RpcError::upstream_refused("answers with more than a stream of 2024-11-05 can carry")
 }
 
-/// The whole of an answer that is no stream.
-async fn gather(mut body: Body, read: &[u8], patience: Duration, share: &Share) -> Result<BytesMut, Fault> {
+/// Reads the whole of an answer that is no stream.
+async fn gather(
+    mut body: Body,
+    read: &[u8],
+    patience: Duration,
+    share: &Share,
+) -> Result<BytesMut, RpcError> {
     let mut whole = BytesMut::from(read);
     let gathering = async {
         while let Some(data) = data(&mut body).await {
-            whole.extend_from_slice(&data.map_err(|_| Fault::upstream_lost())?);
+            whole.extend_from_slice(&data.map_err(|_| RpcError::upstream_lost())?);
             share.set(whole.capacity());
             if whole.len() > share.most() / 2 {
                 return Err(too_large());
@@ -356,7 +396,7 @@ async fn gather(mut body: Body, read: &[u8], patience: Duration, share: &Share) 
         Ok(())
     };
     let gathered = tokio::time::timeout(patience, gathering).await;
-    gathered.map_err(|_| Fault::upstream_slow())??;
+    gathered.map_err(|_| RpcError::upstream_slow())??;
     share.set(whole.capacity() + whole.len());
     Ok(whole)
 }
@@ -365,65 +405,70 @@ fn accepted() -> Response {
     (StatusCode::ACCEPTED, "Accepted").into_response()
 }
 
-/// What came of an answer.
+/// What an upstream's answer has come to.
 #[derive(Default)]
 struct Conveyed {
     bytes: u64,
     /// The id of the last event that had one.
     last: Option<Bytes>,
-    /// An error that answers no call of this wire's.
-    stray: Option<Fault>,
+    /// An error that answers no call of this connection.
+    stray: Option<RpcError>,
 }
 
 impl Conveyed {
-    /// Says one message of the upstream's, if it is one: what answers a call that nobody waits for is not said, and an error
-    /// about no call may be about this one.
-    async fn message(&mut self, wire: &Wire, errand: Option<&Errand>, data: &[u8]) {
+    /// Puts one message of the upstream onto the connection. The answer to a call that nobody waits for is left out,
+    /// and an error that answers no call is kept, because it may be about this one.
+    async fn message(&mut self, connection: &SseConnection, in_flight: Option<&InFlight>, data: &[u8]) {
         let answered = message::answered(data);
-        let wanted = if answered.is_empty() { message::asks(data) } else { wire.owes(&answered) };
+        let wanted = if answered.is_empty() { message::asks(data) } else { connection.owes(&answered) };
         if wanted {
             self.bytes += data.len() as u64;
-            errand.iter().for_each(|errand| errand.hands_on(data.len() as u64));
-            wire.say(data).await;
-        } else if let Some(fault) = message::error_in(data) {
-            self.stray.get_or_insert(fault);
+            in_flight.iter().for_each(|in_flight| in_flight.count_bytes(data.len() as u64));
+            connection.say(data).await;
+        } else if let Some(rpc_error) = message::error_in(data) {
+            self.stray.get_or_insert(rpc_error);
         }
     }
 
-    /// Its answer is over: what is owed still was not in it.
-    fn over(self, wire: &Wire, ids: &[Value], otherwise: impl FnOnce() -> Fault) -> Result<Self, Fault> {
-        match wire.owes(ids) {
+    /// Ends the answer: a call that is still owed an answer gets the stray error, or else this one.
+    fn over(
+        self,
+        connection: &SseConnection,
+        ids: &[Value],
+        otherwise: impl FnOnce() -> RpcError,
+    ) -> Result<Self, RpcError> {
+        match connection.owes(ids) {
             true => Err(self.stray.unwrap_or_else(otherwise)),
             false => Ok(self),
         }
     }
 }
 
-/// Puts an upstream's answer onto a wire: each message of a stream as it comes, anything else whole. A call whose answer is not
-/// in it is an error: the client was told 202, and nobody else can tell it.
+/// Puts an upstream's answer onto a connection: each message of a stream as it comes, anything else whole. A call that
+/// the answer does not answer is an error: its client was told 202, and nobody else can tell it.
 async fn convey(
-    wire: &Wire,
-    (ids, errand): (&[Value], Option<&Errand>),
-    answer: Incoming,
+    connection: &SseConnection,
+    (ids, in_flight): (&[Value], Option<&InFlight>),
+    answer: IncomingResponse,
     read: &[u8],
     patience: Duration,
     share: &Share,
-) -> Result<Conveyed, Fault> {
+) -> Result<Conveyed, RpcError> {
     let events = answer.is_events();
-    let Incoming { head, mut body } = answer;
+    let IncomingResponse { head, mut body } = answer;
     let mut conveyed = Conveyed::default();
     if !events {
         let whole = gather(body, read, patience, share).await?;
-        for message in message::apart(&whole) {
-            conveyed.message(wire, errand, message.as_bytes()).await;
+        for message in message::messages_in(&whole) {
+            conveyed.message(connection, in_flight, message.as_bytes()).await;
         }
-        let conveyed = conveyed.over(wire, ids, || Fault::unanswered(head.status))?;
+        let conveyed = conveyed.over(connection, ids, || RpcError::unanswered(head.status))?;
         return match head.status {
-            // Something was said, or nothing was asked.
+            // The answer held a message, or nothing was asked.
             _ if conveyed.bytes > 0 || head.status.is_success() => Ok(conveyed),
-            StatusCode::CONFLICT => Err(taken()),
+            StatusCode::CONFLICT => Err(stream_taken()),
             status if status.is_client_error() || status == StatusCode::NOT_IMPLEMENTED => Err(no_stream()),
-            status => Err(Fault::upstream_refused(format_args!("failed (HTTP {})", status.as_u16()))),
+            status => Err(RpcError::upstream_refused(format_args!("failed (HTTP {})", status.as_u16()))),
         };
     }
     let mut splitter = Splitter::default();
@@ -434,9 +479,9 @@ async fn convey(
             if event.is_message && !event.data.is_empty() {
                 let data = event.data;
                 drop(event.raw);
-                // What was read, and what is said of it.
+                // The message is held twice: as it was read, and as it is handed on.
                 share.set(2 * data.len());
-                conveyed.message(wire, errand, &data).await;
+                conveyed.message(connection, in_flight, &data).await;
             }
         }
         if splitter.waiting() > share.most() / 2 {
@@ -447,7 +492,7 @@ async fn convey(
                 splitter.push(&data);
                 share.set(splitter.memory());
             }
-            Some(Err(_)) | None => return conveyed.over(wire, ids, Fault::upstream_lost),
+            Some(Err(_)) | None => return conveyed.over(connection, ids, RpcError::upstream_lost),
         }
     }
 }

@@ -1,9 +1,9 @@
-//! The way to upstream servers: which addresses are allowed, how the gateway authenticates there, and the clients that go.
+//! The clients for upstreams: which addresses they may go to, how the gateway authenticates there, and the connections.
 
 mod address;
+mod cookies;
 mod credential;
 mod headers;
-mod jars;
 mod tls;
 
 use std::sync::Arc;
@@ -19,14 +19,14 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use ipnet::IpNet;
 
 pub use address::{check_upstream, is_allowed, is_allowed_encrypted};
+pub use cookies::CookieJars;
 pub use credential::check_credential;
 pub use headers::{
-    CORRELATION, INWARD, LAST_EVENT_ID, OUTWARD, PROTOCOL_VERSION, SESSION, arrived, check_headers, coding,
-    goes_in_a_ring, inward, outward, speak,
+    CORRELATION, LAST_EVENT_ID, PROTOCOL_VERSION, SESSION, TO_CLIENT, TO_UPSTREAM, check_headers, coding,
+    from_upstream, is_loop, set_own_headers, to_upstream, visible_to_client,
 };
-pub use jars::Jars;
 
-use super::reply::Fault;
+use super::reply::RpcError;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::directory::Directory;
@@ -36,25 +36,26 @@ use sessiond_core::application::UpstreamCredential;
 use sessiond_core::ids::ApplicationNumber;
 use tls::Encrypted;
 
-/// How long a connection may take to come about, and again how long the handshake of an encrypted one.
+/// How long a connection may take to come about, and how long its TLS handshake may take after that.
 const CONNECT: Duration = Duration::from_secs(5);
-/// Idle connections are left before Node's and uvicorn's servers, which wait 5 s, close them under a request.
+/// How long a connection may be idle. Node's and uvicorn's servers close one after 5 s, which must not happen under a
+/// request.
 const IDLE: Duration = Duration::from_secs(4);
 
-/// Bytes read of an answer ahead of who takes them; its head has to fit.
+/// How many bytes of an answer are read ahead; the answer's head has to fit into them.
 const BUFFER: usize = 128 << 10;
 
-/// The clients for all upstreams. They follow no redirects, use no proxy, keep connections.
+/// The clients for all upstreams. They follow no redirects, use no proxy, and keep connections open.
 pub struct Upstreams {
-    /// Of the organization whose installation this is: to this machine, too.
-    own: Roads,
-    others: Roads,
+    /// The clients of the organization whose installation this is; they may also go to this machine.
+    own: HttpClients,
+    others: HttpClients,
     directory: Arc<Directory>,
     credentials: Credentials,
 }
 
-/// Where requests go, by how.
-struct Roads {
+/// The clients that share one rule about addresses.
+struct HttpClients {
     plain: Client<HttpConnector<Resolver>, Full<Bytes>>,
     encrypted: Client<Encrypted, Full<Bytes>>,
     allow: Arc<[IpNet]>,
@@ -62,52 +63,52 @@ struct Roads {
 }
 
 impl Upstreams {
-    /// Fails if the file of certificate authorities is no good.
+    /// Makes the clients; fails if the file of certificate authorities cannot be used.
     pub fn new(config: &Config, directory: Arc<Directory>, clock: Clock) -> anyhow::Result<Self> {
-        let (own, others) = (Roads::new(config, true)?, Roads::new(config, false)?);
+        let (own, others) = (HttpClients::new(config, true)?, HttpClients::new(config, false)?);
         Ok(Self { own, others, credentials: Credentials::new(directory.clone(), clock), directory })
     }
 
-    fn roads(&self, application: ApplicationNumber) -> &Roads {
+    fn clients(&self, application: ApplicationNumber) -> &HttpClients {
         if self.directory.is_operators(application) { &self.own } else { &self.others }
     }
 
-    /// Sends a request of an application to its upstream, authenticated as that wants, and waits for the answer's head, for
-    /// as long as it takes: a call may well be long. A credential goes to the URL it was set for and to no other; a request
-    /// for another URL goes without.
+    /// Sends a request of an application to its upstream, authenticated as the upstream wants, and waits for the
+    /// answer's head without a limit: a call may well be long. A credential goes only to the URL that it was set for; a
+    /// request for another URL goes without one.
     pub async fn send(
         &self,
         application: ApplicationNumber,
         request: Request<Full<Bytes>>,
-    ) -> Result<Response<Incoming>, Fault> {
-        let roads = self.roads(application);
-        let Some(held) = self.credentials.of(application, request.uri()).await? else {
-            return roads.send(request).await;
+    ) -> Result<Response<Incoming>, RpcError> {
+        let clients = self.clients(application);
+        let Some(opened) = self.credentials.of(application, request.uri()).await? else {
+            return clients.send(request).await;
         };
         let mut request = request;
-        match &held.own.credential {
+        match &opened.own.credential {
             UpstreamCredential::Header { .. } => {
-                held.show(&mut request)?;
-                roads.send(request).await
+                opened.show(&mut request)?;
+                clients.send(request).await
             }
             UpstreamCredential::ClientCredentials { .. } => {
-                let token = self.credentials.token(&held, roads, None).await?;
+                let token = self.credentials.token(&opened, clients, None).await?;
                 let mut again = request.clone();
                 request.headers_mut().insert(header::AUTHORIZATION, token.clone());
-                let answer = roads.send(request).await?;
+                let answer = clients.send(request).await?;
                 if answer.status() != StatusCode::UNAUTHORIZED {
                     return Ok(answer);
                 }
-                // Refused, so not carried out: it may be said again, once, with a token from after that.
-                let token = self.credentials.token(&held, roads, Some(&token)).await?;
+                // The request was refused and so not carried out: it may be sent once more, with a fresh token.
+                let token = self.credentials.token(&opened, clients, Some(&token)).await?;
                 again.headers_mut().insert(header::AUTHORIZATION, token);
-                roads.send(again).await
+                clients.send(again).await
             }
         }
     }
 }
 
-impl Roads {
+impl HttpClients {
     fn new(config: &Config, here: bool) -> anyhow::Result<Self> {
         let allow: Arc<[IpNet]> = config.allow_upstream.as_slice().into();
         let plain = Resolver { allow: allow.clone(), encrypted: false, here };
@@ -117,37 +118,37 @@ impl Roads {
         Ok(Self { plain, encrypted, allow, here })
     }
 
-    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Fault> {
+    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, RpcError> {
         let encrypted = request.uri().scheme_str() == Some("https");
         let may = if encrypted { is_allowed_encrypted } else { is_allowed };
         let uri = request.uri().clone();
-        // The connectors do not ask their resolvers about addresses.
+        // The connectors do not ask their resolvers about hosts that are addresses.
         if literal(request.uri()).is_some_and(|address| !may(address, &self.allow, self.here)) {
             tracing::warn!(url = without_query(&uri), "the upstream's address is not allowed");
-            return Err(Fault::upstream_unreachable());
+            return Err(RpcError::upstream_unreachable());
         }
         let answer =
             if encrypted { self.encrypted.request(request).await } else { self.plain.request(request).await };
         answer.map_err(|error| {
             let cause = std::error::Error::source(&error).map(causes).unwrap_or_default();
             tracing::warn!(%error, cause, url = without_query(&uri), "the upstream did not answer");
-            match tls::fault(&error) {
-                Some(fault) => fault,
-                None if error.is_connect() => Fault::upstream_unreachable(),
-                None => Fault::upstream_lost(),
+            match tls::rpc_error(&error) {
+                Some(rpc_error) => rpc_error,
+                None if error.is_connect() => RpcError::upstream_unreachable(),
+                None => RpcError::upstream_lost(),
             }
         })
     }
 }
 
-/// A URL for the log: some put a key into the query.
+/// A URL for the log, without its query, where some people put keys.
 fn without_query(uri: &Uri) -> String {
     let mut url = uri.to_string();
     url.truncate(url.find('?').unwrap_or(url.len()));
     url
 }
 
-/// An error and what is behind it, for the log.
+/// An error and all its causes, for the log.
 fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     match error.source() {
         Some(cause) => format!("{error}: {}", causes(cause)),

@@ -8,7 +8,7 @@ use sessiond_core::Time;
 
 /// The board on which each job writes what it did.
 #[derive(Default)]
-pub struct Board {
+pub struct JobStatus {
     jobs: Mutex<BTreeMap<&'static str, Job>>,
 }
 
@@ -33,7 +33,7 @@ impl Job {
     }
 }
 
-impl Board {
+impl JobStatus {
     /// Puts a job on the board.
     pub fn announce(&self, name: &'static str, every: Duration, now: Time) {
         let job = Job { every, last_run: None, outcome: Ok("has not run yet".to_owned()), since: now };

@@ -28,7 +28,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 pub use bar::WouldBar;
-pub use board::{Board, Job};
+pub use board::{Job, JobStatus};
 pub use history::{EventQuery, Events};
 pub use list::{Counts as StatusCounts, ListQuery, Page, Walk};
 pub use media::{Found, Point};

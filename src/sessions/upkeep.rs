@@ -24,7 +24,7 @@ pub struct Upkeep {
 
 impl Sessions {
     /// Announces expiries, ends what is stale and what has reached its lifetime.
-    pub async fn tend(&self) -> Result<Upkeep, Error> {
+    pub async fn run_deadlines(&self) -> Result<Upkeep, Error> {
         let mut upkeep = Upkeep::default();
         // Whoever asks later finds little that has changed with the clock.
         drop(self.gate.known_at(self.clock.now()));

@@ -1,5 +1,5 @@
-//! A recording as asciicast v3 (https://docs.asciinema.org/manual/asciicast/v3/): a line of JSON for the header, then one for
-//! each event with the time since the one before.
+//! Writes a recording as asciicast v3 (https://docs.asciinema.org/manual/asciicast/v3/): a line of JSON for the header,
+//! then one line for each event, with the time since the event before.
 
 use serde::Serialize;
 use sessiond_core::journal::Code;
@@ -7,16 +7,16 @@ use sessiond_core::journal::Code;
 use super::frame::Size;
 use super::text::Text;
 
-/// The media type.
+/// The media type of a recording.
 pub const MEDIA_TYPE: &str = "application/x-asciicast";
 
-/// What is known of a recording as a whole.
+/// The facts about a recording as a whole.
 #[derive(Debug, Default, Clone)]
 pub struct About {
-    /// When it began; Unix time in seconds.
+    /// When the recording began; Unix time in seconds.
     pub timestamp: i64,
     pub title: Option<String>,
-    /// What the terminal calls itself (`TERM`).
+    /// The terminal's type (`TERM`).
     pub kind: Option<String>,
 }
 
@@ -48,7 +48,7 @@ pub struct Asciicast {
 }
 
 impl Asciicast {
-    /// The first line.
+    /// The header line.
     pub fn header(size: Size, about: &About) -> String {
         let (title, kind) = (about.title.as_deref(), about.kind.as_deref());
         let term = Term { cols: size.cols, rows: size.rows, kind };
@@ -58,7 +58,7 @@ impl Asciicast {
         line
     }
 
-    /// The lines for an entry: none if it holds no whole character. `at` is in microseconds since the beginning.
+    /// The lines for an entry; none if it holds no whole character. `at` is in microseconds since the beginning.
     pub fn entry(&mut self, at: u64, code: Code, bytes: &[u8]) -> String {
         let mut lines = String::new();
         let text = match code {
@@ -76,7 +76,7 @@ impl Asciicast {
         lines
     }
 
-    /// The lines for what is left when there are no more entries.
+    /// The lines for what is left over when there are no more entries.
     pub fn finish(&mut self) -> String {
         let mut lines = String::new();
         self.rest(self.last, &mut lines);
@@ -92,7 +92,7 @@ impl Asciicast {
     }
 
     fn event(&mut self, at: u64, code: Code, text: &str, lines: &mut String) {
-        // Intervals are differences of whole microseconds: they add up to the time of the entry.
+        // Intervals are differences of whole microseconds, so that they add up to the time of the entry.
         let interval = at.saturating_sub(self.last);
         self.last = self.last.max(at);
         let (seconds, micros) = (interval / 1_000_000, interval % 1_000_000);

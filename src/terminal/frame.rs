@@ -1,22 +1,22 @@
-//! What is said on the WebSocket of a terminal.
+//! The frames on the WebSocket of a terminal.
 //!
-//! Frames are JSON objects in text messages, told apart by `type`. A client that asks for it (`"mode":"binary"` in `auth`)
-//! sends and gets the terminal's bytes as binary messages instead of `input` and `output`; all else stays JSON. In text mode
-//! output that is not UTF-8 shows as U+FFFD, see [`super::text::Text`]; binary mode hands it on as it is.
+//! Frames are JSON objects in text messages, told apart by `type`. A client that asks for it (`"mode":"binary"` in
+//! `auth`) sends and gets the terminal's bytes as binary messages instead of `input` and `output`; all else stays JSON.
+//! In text mode output that is not UTF-8 shows as U+FFFD, see [`super::text::Text`]; binary mode hands it on as it is.
 
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 use sessiond_core::object::Object;
 
-/// The largest message a client may send: a paste of ten thousand long lines.
+/// The largest message that a client may send: a paste of ten thousand long lines.
 pub const LARGEST: usize = 1 << 20;
-/// The most columns and rows. No screen has as many; beyond it a size is a mistake that costs every program memory.
+/// The most columns and rows. No screen has as many; a larger size is a mistake that costs every program memory.
 pub const MOST: u16 = 1_000;
 /// The longest token that is looked at.
 const LONGEST_TOKEN: usize = 1_024;
 
-/// How the terminal's bytes travel.
+/// How the terminal's bytes are sent.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
@@ -33,25 +33,25 @@ pub struct Size {
 }
 
 impl Size {
-    /// Where nobody says how large it is.
+    /// The size of a terminal whose client names none.
     pub const USUAL: Self = Self { cols: 80, rows: 24 };
 
-    /// A size that a terminal can have.
-    pub fn new(cols: i64, rows: i64) -> Result<Self, Fault> {
+    /// Makes a size that a terminal can have.
+    pub fn new(cols: i64, rows: i64) -> Result<Self, FrameError> {
         let within = |name: &'static str, value: i64| match u16::try_from(value) {
             Ok(value @ 1..=MOST) => Ok(value),
-            _ => Err(Fault::invalid(format!("{name} must be a whole number from 1 to {MOST}"))),
+            _ => Err(FrameError::invalid(format!("{name} must be a whole number from 1 to {MOST}"))),
         };
         Ok(Self { cols: within("cols", cols)?, rows: within("rows", rows)? })
     }
 }
 
-/// What a client says.
+/// What a client sends.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Said {
-    /// The first frame of a connection. `after` is how many bytes of output the client has had: it gets what follows. Who
-    /// does not say gets what is not known to have arrived, and a full-screen program draws its screen again; a page that
-    /// is empty says 0, and gets all that is still held.
+pub enum ClientFrame {
+    /// The first frame of a connection. `after` is how many bytes of output the client has had, and it gets what
+    /// follows. A client that does not say it gets what is not known to have arrived, and a full-screen program draws
+    /// its screen again. A page that is empty says 0, and gets everything that is still held.
     Auth {
         token: String,
         mode: Mode,
@@ -61,12 +61,12 @@ pub enum Said {
     Resize(Size),
 }
 
-/// What a client is told.
+/// What a client is sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-pub enum Told<'a> {
-    /// The answer to `auth`, and again to a viewer that could not keep up: output goes on after this many bytes. `lost` of
-    /// those that were asked for are no longer held.
+pub enum ServerFrame<'a> {
+    /// The answer to `auth`, sent again to a viewer that could not keep up: output goes on after this many bytes.
+    /// `lost` of the bytes that were asked for are no longer held.
     Ready {
         position: u64,
         cols: u16,
@@ -95,9 +95,9 @@ fn is_zero(value: &u64) -> bool {
     *value == 0
 }
 
-impl Told<'_> {
+impl ServerFrame<'_> {
     pub fn to_json(&self) -> String {
-        // Nothing in it can fail to be JSON.
+        // Serializing cannot fail: this is plain data.
         serde_json::to_string(self).unwrap_or_default()
     }
 }
@@ -105,22 +105,22 @@ impl Told<'_> {
 /// What is wrong with a frame. The connection goes on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
-pub struct Fault {
+pub struct FrameError {
     pub code: &'static str,
     pub message: Cow<'static, str>,
 }
 
-impl Fault {
+impl FrameError {
     fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
         Self { code: "INVALID_FRAME", message: message.into() }
     }
 
-    /// A binary message of a client that did not ask for the binary mode.
+    /// A client sent a binary message without having asked for the binary mode.
     pub fn not_binary() -> Self {
         Self::invalid(r#"a binary message needs the binary mode: send "mode":"binary" in the auth frame"#)
     }
 
-    /// Input or a new size of one who may only watch.
+    /// A client that may only watch sent input or a new size.
     pub fn read_only() -> Self {
         Self {
             code: "READ_ONLY",
@@ -135,53 +135,53 @@ impl Fault {
         }
     }
 
-    pub fn told(&self) -> Told<'_> {
-        Told::Error { code: self.code, message: Cow::Borrowed(&self.message) }
+    pub fn told(&self) -> ServerFrame<'_> {
+        ServerFrame::Error { code: self.code, message: Cow::Borrowed(&self.message) }
     }
 }
 
-/// Reads a text message. Fields that are not known are passed over.
-pub fn read(text: &str) -> Result<Said, Fault> {
+/// Reads a text message. Unknown fields are passed over.
+pub fn read(text: &str) -> Result<ClientFrame, FrameError> {
     if text.len() > LARGEST {
-        return Err(Fault::too_large());
+        return Err(FrameError::too_large());
     }
     let Object(head): Object<Head<'_>> = serde_json::from_str(text).map_err(|error| {
         if error.is_data() {
-            Fault::invalid("a frame must be an object whose type is a text")
+            FrameError::invalid("a frame must be an object whose type is a text")
         } else {
-            Fault { code: "INVALID_JSON", message: format!("the message is not JSON: {error}").into() }
+            FrameError { code: "INVALID_JSON", message: format!("the message is not JSON: {error}").into() }
         }
     })?;
     match head.kind.as_deref() {
         Some("auth") => {
             let Auth { token, mode, after } = body(text)?;
             if token.is_empty() || token.len() > LONGEST_TOKEN {
-                return Err(Fault::invalid(format!("token must have 1 to {LONGEST_TOKEN} bytes")));
+                return Err(FrameError::invalid(format!("token must have 1 to {LONGEST_TOKEN} bytes")));
             }
-            Ok(Said::Auth { token, mode, after })
+            Ok(ClientFrame::Auth { token, mode, after })
         }
-        Some("input") => body::<Input>(text).map(|input| Said::Input(input.data)),
+        Some("input") => body::<Input>(text).map(|input| ClientFrame::Input(input.data)),
         Some("resize") => {
             let Resize { cols, rows } = body(text)?;
-            Size::new(cols, rows).map(Said::Resize)
+            Size::new(cols, rows).map(ClientFrame::Resize)
         }
         Some(other) => {
             let shown: String = other.chars().take(40).flat_map(char::escape_default).collect();
-            Err(Fault {
+            Err(FrameError {
                 code: "UNKNOWN_TYPE",
                 message: format!("there is no frame of type {shown}: auth, input and resize are known")
                     .into(),
             })
         }
-        None => Err(Fault::invalid("a frame must have a type: auth, input or resize")),
+        None => Err(FrameError::invalid("a frame must have a type: auth, input or resize")),
     }
 }
 
-/// Looks at a binary message, which is input as it is.
-pub fn read_binary(mode: Mode, bytes: &[u8]) -> Result<(), Fault> {
+/// Checks a binary message, which is input as it is.
+pub fn read_binary(mode: Mode, bytes: &[u8]) -> Result<(), FrameError> {
     match mode {
-        Mode::Text => Err(Fault::not_binary()),
-        Mode::Binary if bytes.len() > LARGEST => Err(Fault::too_large()),
+        Mode::Text => Err(FrameError::not_binary()),
+        Mode::Binary if bytes.len() > LARGEST => Err(FrameError::too_large()),
         Mode::Binary => Ok(()),
     }
 }
@@ -211,11 +211,11 @@ struct Resize {
     rows: i64,
 }
 
-fn body<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Fault> {
+fn body<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, FrameError> {
     let mut from = serde_json::Deserializer::from_str(text);
     serde_path_to_error::deserialize(&mut from).map_err(|error| {
         let (path, inner) = (error.path().to_string(), error.inner().to_string());
         let what = inner.split(" at line ").next().unwrap_or_default().to_owned();
-        Fault::invalid(if path == "." { what } else { format!("{path}: {what}") })
+        FrameError::invalid(if path == "." { what } else { format!("{path}: {what}") })
     })
 }

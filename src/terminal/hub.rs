@@ -1,9 +1,9 @@
-//! One shell and those who are at it: at most one who types, and any number who watch.
+//! One shell and its connections: at most one writer, who types, and any number of viewers.
 //!
-//! What the shell prints goes into a ring of bounded size, from which each reader takes it at a position of its own: the
-//! number of bytes printed since the beginning. The shell is read only while the ring holds all that the writer has not
-//! confirmed, so a writer that reads slowly slows the shell, and one that comes back has lost nothing. Nobody waits for those
-//! who watch: whoever falls behind the ring is told how much was missed.
+//! What the shell prints goes into a ring of bounded size. Each connection reads from the ring at its own position,
+//! which is the number of bytes printed since the beginning. The shell is read only while the ring holds everything
+//! that the writer has not confirmed: so a slow writer slows the shell, and a writer that comes back has lost nothing.
+//! Nobody waits for viewers: one that falls behind the ring is told how much it missed.
 
 use std::collections::VecDeque;
 use std::num::NonZeroU64;
@@ -17,36 +17,36 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::{sleep_until, timeout};
 
 use super::frame::Size;
-use super::ssh::{self, Heard, Shell};
+use super::ssh::{self, Shell, ShellEvent};
 
-/// How much may be printed that the writer has not confirmed, and so how much can be replayed.
+/// How many bytes may be printed that the writer has not confirmed, and so how many can be replayed.
 pub const REPLAY: usize = 256 << 10;
-/// The most a reader gets at once.
+/// The most bytes that a reader gets at once.
 const PIECE: usize = 32 << 10;
-/// What somebody who comes to watch is shown of what was printed before.
+/// How many bytes of earlier output a new viewer is shown.
 const RECENT: u64 = 64 << 10;
-/// Input that the machine does not take for so long holds up whoever types.
+/// If the machine does not take input for so long, the writer counts as held up.
 const HELD_UP: Duration = Duration::from_millis(50);
-/// How long a program has the other size that makes it draw its screen again.
+/// How long a program keeps the other size that makes it draw its screen again.
 const REDRAWN: Duration = Duration::from_millis(150);
-/// A shell that was read slower than it may be can catch up this much.
+/// A shell that printed less than its rate allows can catch up with this much time's output.
 const BURST: Duration = Duration::from_secs(1);
 
-/// What happened at the terminal, for whoever records it. Times are microseconds since the hub began.
+/// What happened at the terminal, for the recorder. Times are microseconds since the hub began.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
+pub enum TerminalEvent {
     Output { at: u64, bytes: Bytes },
     Input { at: u64, bytes: Bytes },
     Resized { at: u64, size: Size },
-    Ended { at: u64, end: End },
+    Ended { at: u64, end: TerminalEnd },
 }
 
-/// How it ended.
+/// How a terminal ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum End {
-    /// The shell did, or its machine.
-    Shell(ssh::End),
-    /// It was cut off here.
+pub enum TerminalEnd {
+    /// The shell ended, or its machine.
+    Shell(ssh::ShellEnd),
+    /// The terminal was cut off here.
     Cut,
 }
 
@@ -58,43 +58,43 @@ pub enum Piece {
         bytes: Bytes,
         position: u64,
     },
-    /// So many bytes were missed. What follows is from this position on.
+    /// So many bytes were missed; reading goes on from this position.
     Lost {
         bytes: u64,
         position: u64,
     },
-    /// Another connection has taken over the writer's place.
+    /// Another connection has become the writer.
     Replaced,
-    End(End),
+    End(TerminalEnd),
 }
 
-/// A position that was never reached: it is of another terminal.
+/// The error for a position that was never reached: it is of another terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("only {printed} bytes have been printed: after is of another session")]
 pub struct NeverPrinted {
     pub printed: u64,
 }
 
-/// Why input goes nowhere.
+/// Why input was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
-    /// Whoever may only watch does not type.
+    /// A viewer may not type.
     ReadOnly,
     Replaced,
     Ended,
 }
 
-/// How a hub is set up.
+/// The settings of a hub.
 #[derive(Debug, Default)]
 pub struct Options {
-    /// Who is told of everything, in its order, and before those at the terminal are. The terminal waits for a recorder that
-    /// is slow: nothing is shown that is not recorded.
-    pub recorder: Option<mpsc::Sender<Event>>,
-    /// The most bytes the shell may print in a second.
+    /// The recorder's channel, which gets every event in order, and before the connections do. The hub waits for a slow
+    /// recorder, so that nothing is shown that is not recorded.
+    pub recorder: Option<mpsc::Sender<TerminalEvent>>,
+    /// How many bytes the shell may print in a second.
     pub rate: Option<NonZeroU64>,
 }
 
-/// A shell with its readers. It lives until the shell ends or it is cut.
+/// A shell with its connections. It lives until the shell ends or is cut off.
 #[derive(Clone)]
 pub struct Hub {
     shared: Arc<Shared>,
@@ -103,17 +103,17 @@ pub struct Hub {
 struct Shared {
     shell: Shell,
     rate: Option<NonZeroU64>,
-    /// Whoever records waits for the end of this channel, and is waited for before the session's end goes on record: so it
-    /// is closed here, when the shell is read no more, and not when the last one lets go of the hub.
-    recorder: Mutex<Option<mpsc::Sender<Event>>>,
+    /// The recorder waits for the end of this channel, and the session's end is recorded only after the recorder is
+    /// done. So the channel is closed when the shell is no longer read, and not when the last holder drops the hub.
+    recorder: Mutex<Option<mpsc::Sender<TerminalEvent>>>,
     begun: Instant,
     state: Mutex<State>,
-    /// Something is there for readers.
+    /// Wakes readers.
     changed: Notify,
-    /// Something has changed for whoever waits for readers.
+    /// Wakes those who wait for readers.
     room: Notify,
     typed: AtomicU64,
-    /// The writer waits for the machine to take its input, and cannot say what it has had.
+    /// Whether the writer waits for the machine to take its input, and so cannot confirm output.
     held_up: AtomicBool,
 }
 
@@ -121,14 +121,14 @@ struct State {
     ring: VecDeque<u8>,
     /// The position of the first byte in the ring.
     first: u64,
-    /// What the writer has confirmed, or had when it left.
+    /// The position up to which the writer has confirmed output, or had when it left.
     confirmed: u64,
     /// The number of the connection that may write.
     writer: u64,
     /// When the last writer left.
     left_at: Option<Instant>,
     size: Size,
-    end: Option<End>,
+    end: Option<TerminalEnd>,
 }
 
 impl State {
@@ -138,7 +138,7 @@ impl State {
 
     fn push(&mut self, bytes: &[u8]) {
         self.ring.extend(bytes);
-        // What is not confirmed is never more than this, as the shell is not read beyond.
+        // Unconfirmed output never exceeds this, because the shell is not read beyond it.
         let spare = self.ring.len().saturating_sub(REPLAY + PIECE);
         self.ring.drain(..spare);
         self.first += spare as u64;
@@ -179,15 +179,15 @@ impl Hub {
         Self { shared }
     }
 
-    /// Takes the writer's place, whoever had it before. Output follows from `after` on, or from what is still held; of who
-    /// does not say, from what the writer before has not confirmed.
+    /// Makes the caller the writer, in place of any other. Output follows from `after` on, as far as it is still held;
+    /// without `after`, from what the former writer has not confirmed.
     pub fn write(&self, after: Option<u64>) -> Result<Attached, NeverPrinted> {
         let mut state = self.shared.state.lock();
         let after = after.unwrap_or(state.confirmed.max(state.first));
         let position = begin(&state, after)?;
         state.writer += 1;
         state.left_at = None;
-        // Whoever comes back may have had less than was confirmed before.
+        // A client that comes back may have had less than was confirmed before.
         state.confirmed = position;
         let writer = Some(state.writer);
         drop(state);
@@ -195,7 +195,7 @@ impl Hub {
         Ok(Attached { hub: self.clone(), writer, position, lost: position - after })
     }
 
-    /// Watches, from `after` on, or with what was printed last.
+    /// Makes the caller a viewer, from `after` on; without `after`, with the output that was printed last.
     pub fn watch(&self, after: Option<u64>) -> Result<Attached, NeverPrinted> {
         let state = self.shared.state.lock();
         let after = after.unwrap_or(state.printed().saturating_sub(RECENT).max(state.first));
@@ -204,10 +204,10 @@ impl Hub {
         Ok(Attached { hub: self.clone(), writer: None, position, lost: position - after })
     }
 
-    /// Cuts it off: nothing more is handed to anybody, and the shell is closed.
+    /// Cuts the terminal off: nothing more is handed to anybody, and the shell is closed.
     pub fn cut(&self) {
         let mut state = self.shared.state.lock();
-        if state.end.replace(End::Cut) == Some(End::Cut) {
+        if state.end.replace(TerminalEnd::Cut) == Some(TerminalEnd::Cut) {
             return;
         }
         state.first = state.printed();
@@ -218,18 +218,18 @@ impl Hub {
         tokio::spawn(async move { shared.shell.close().await });
     }
 
-    /// Resolves once it has been cut off.
+    /// Resolves once the terminal has been cut off.
     pub async fn was_cut(&self) {
-        let cut = |state: &mut State| (state.end == Some(End::Cut)).then_some(());
+        let cut = |state: &mut State| (state.end == Some(TerminalEnd::Cut)).then_some(());
         self.shared.until(&self.shared.room, cut).await;
     }
 
-    /// Resolves once it has ended.
-    pub async fn over(&self) -> End {
+    /// Resolves once the terminal has ended.
+    pub async fn over(&self) -> TerminalEnd {
         self.shared.until(&self.shared.room, |state| state.end.clone()).await
     }
 
-    /// Resolves once nobody has written for this long.
+    /// Resolves once there has been no writer for this long.
     pub async fn deserted(&self, patience: Duration) {
         loop {
             let left_at = self.shared.until(&self.shared.room, |state| state.left_at).await;
@@ -240,23 +240,23 @@ impl Hub {
         }
     }
 
-    /// The size that the writer has given it.
+    /// The size that the writer has given the terminal.
     pub fn size(&self) -> Size {
         self.shared.state.lock().size
     }
 
-    /// Bytes that were typed, and printed.
+    /// How many bytes were typed, and how many printed.
     pub fn counts(&self) -> (u64, u64) {
         (self.shared.typed.load(Ordering::Relaxed), self.shared.state.lock().printed())
     }
 
-    /// The key the host has shown.
+    /// The key that the host has shown.
     pub fn host_key(&self) -> &ssh::HostKey {
         self.shared.shell.host_key()
     }
 }
 
-/// Where a reader begins that has had this much.
+/// The position where a reader begins that has had this many bytes.
 fn begin(state: &State, after: u64) -> Result<u64, NeverPrinted> {
     let printed = state.printed();
     if after > printed {
@@ -265,7 +265,7 @@ fn begin(state: &State, after: u64) -> Result<u64, NeverPrinted> {
     Ok(after.max(state.first))
 }
 
-/// Reads the shell. However that ends, nothing more is recorded after it.
+/// The task that reads the shell. However it ends, nothing more is recorded after it.
 struct Pumping(Arc<Shared>);
 
 impl Pumping {
@@ -277,13 +277,13 @@ impl Pumping {
 impl Drop for Pumping {
     fn drop(&mut self) {
         self.0.recorder.lock().take();
-        self.0.state.lock().end.get_or_insert(End::Cut);
+        self.0.state.lock().end.get_or_insert(TerminalEnd::Cut);
         self.0.tell();
     }
 }
 
 impl Shared {
-    /// Reads the shell, as fast as the writer does.
+    /// Reads the shell as fast as the writer confirms its output.
     async fn pump(&self) {
         let mut free_at = Instant::now();
         loop {
@@ -300,27 +300,27 @@ impl Shared {
                 heard = self.shell.next() => heard,
             };
             match heard {
-                Heard::Output(bytes) => {
-                    self.record(Event::Output { at: self.now(), bytes: bytes.clone() }).await;
+                ShellEvent::Output(bytes) => {
+                    self.record(TerminalEvent::Output { at: self.now(), bytes: bytes.clone() }).await;
                     self.print(&bytes);
                     free_at = self.pause(free_at, bytes.len()).await;
                 }
-                Heard::End(end) => {
-                    self.state.lock().end.get_or_insert(End::Shell(end));
+                ShellEvent::End(end) => {
+                    self.state.lock().end.get_or_insert(TerminalEnd::Shell(end));
                     self.tell();
                     break;
                 }
             }
         }
-        let end = self.state.lock().end.clone().unwrap_or(End::Cut);
-        self.record(Event::Ended { at: self.now(), end }).await;
+        let end = self.state.lock().end.clone().unwrap_or(TerminalEnd::Cut);
+        self.record(TerminalEvent::Ended { at: self.now(), end }).await;
         self.recorder.lock().take();
         self.shell.close().await;
     }
 
     fn print(&self, bytes: &[u8]) {
         let mut state = self.state.lock();
-        // What was cut off prints no more.
+        // A terminal that was cut off prints nothing more.
         if state.end.is_none() {
             state.push(bytes);
             drop(state);
@@ -328,7 +328,8 @@ impl Shared {
         }
     }
 
-    /// Waits until the shell may be read again; until when it has used up what it may print.
+    /// Waits as long as the rate demands after so many bytes. Returns the time from which on the shell may be read
+    /// again.
     async fn pause(&self, free_at: Instant, bytes: usize) -> Instant {
         let Some(rate) = self.rate else { return free_at };
         let now = Instant::now();
@@ -347,7 +348,7 @@ impl Shared {
         self.until(&self.room, |state| state.end.is_some().then_some(())).await;
     }
 
-    async fn record(&self, event: Event) {
+    async fn record(&self, event: TerminalEvent) {
         let recorder = self.recorder.lock().clone();
         if let Some(recorder) = recorder {
             recorder.send(event).await.ok();
@@ -376,29 +377,29 @@ impl Shared {
     }
 }
 
-/// A connection at the terminal.
+/// A connection to the terminal.
 pub struct Attached {
     hub: Hub,
     writer: Option<u64>,
     position: u64,
-    /// How much of what was asked for is no longer held.
+    /// How many of the bytes that were asked for are no longer held.
     pub lost: u64,
 }
 
 impl Attached {
-    /// The position of what comes next.
+    /// The position of the next piece.
     pub fn position(&self) -> u64 {
         self.position
     }
 
-    /// What comes next. Nothing is lost if it is not awaited to its end.
+    /// The next piece. Nothing is lost if the future is dropped before it is done.
     pub async fn next(&mut self) -> Piece {
         let (writer, position) = (self.writer, self.position);
         let shared = &self.hub.shared;
         let piece = shared
             .until(&shared.changed, |state| {
-                if state.end == Some(End::Cut) {
-                    return Some(Piece::End(End::Cut));
+                if state.end == Some(TerminalEnd::Cut) {
+                    return Some(Piece::End(TerminalEnd::Cut));
                 }
                 if writer.is_some_and(|writer| writer != state.writer) {
                     return Some(Piece::Replaced);
@@ -420,8 +421,9 @@ impl Attached {
         piece
     }
 
-    /// The client has what was printed up to this position. A writer has to say so, or the shell is not read on: what it
-    /// has not confirmed is kept for its coming back. A client's answer to a ping that was sent behind the output says it.
+    /// Notes that the client has the output up to this position. The shell is read on only if the writer confirms:
+    /// unconfirmed output is kept for a writer that comes back. A client confirms by its answer to a ping that was sent
+    /// behind the output.
     pub fn confirm(&self, position: u64) {
         let shared = &self.hub.shared;
         let mut state = shared.state.lock();
@@ -432,32 +434,32 @@ impl Attached {
         }
     }
 
-    /// Whether the writer is held up by the machine, which takes no input. What was handed over counts as confirmed then, or
-    /// a program that prints before it reads on would wait for ever for one who cannot be heard.
+    /// Whether the machine takes no input and so holds the writer up. What was handed to the writer then counts as
+    /// confirmed: otherwise a program that prints before it reads would wait for ever for a writer who cannot be heard.
     pub fn is_held_up(&self) -> bool {
         self.hub.shared.held_up.load(Ordering::Relaxed)
     }
 
-    /// The hand that types, for a task of its own.
-    pub fn hand(&self) -> Hand {
-        Hand { hub: self.hub.clone(), writer: self.writer }
+    /// A handle for typing, for a task of its own.
+    pub fn input_handle(&self) -> InputHandle {
+        InputHandle { hub: self.hub.clone(), writer: self.writer }
     }
 }
 
-/// The hand that types at a terminal, or may not.
+/// Types at a terminal, if its connection is the writer.
 #[derive(Clone)]
-pub struct Hand {
+pub struct InputHandle {
     hub: Hub,
     writer: Option<u64>,
 }
 
-impl Hand {
-    /// Types. Waits while the machine takes no more; `held_up` is called when that takes long.
+impl InputHandle {
+    /// Types these bytes. It waits while the machine takes no more, and calls `held_up` when that takes long.
     pub async fn input(&self, bytes: Bytes, held_up: impl AsyncFnOnce()) -> Result<(), Refused> {
         self.may_write()?;
         let shared = &self.hub.shared;
-        // Told before it is done: its echo must not be recorded first.
-        shared.record(Event::Input { at: shared.now(), bytes: bytes.clone() }).await;
+        // Input is recorded before it is typed, so that its echo is not recorded first.
+        shared.record(TerminalEvent::Input { at: shared.now(), bytes: bytes.clone() }).await;
         shared.typed.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         let typing = async {
             let taken = shared.shell.input(bytes);
@@ -482,7 +484,7 @@ impl Hand {
     pub async fn resize(&self, size: Size) -> Result<(), Refused> {
         self.may_write()?;
         let shared = &self.hub.shared;
-        shared.record(Event::Resized { at: shared.now(), size }).await;
+        shared.record(TerminalEvent::Resized { at: shared.now(), size }).await;
         shared.state.lock().size = size;
         tokio::select! {
             biased;
@@ -491,15 +493,15 @@ impl Hand {
         }
     }
 
-    /// Has a full-screen program draw its screen again, as a new size does: it gets another for a moment. Whoever comes with an
-    /// empty page would see nothing else of it.
+    /// Makes a full-screen program draw its screen again, by giving it another size for a moment. A client with an
+    /// empty page would otherwise see nothing of the program.
     pub async fn redraw(&self) {
         let size = self.hub.size();
         let other = Size { rows: if size.rows > 1 { size.rows - 1 } else { 2 }, ..size };
         if self.resize(other).await.is_err() {
             return;
         }
-        // A program that looks at once would else find the size that it knows.
+        // Without the pause a program that looks at once would find the size that it knows.
         tokio::time::sleep(REDRAWN).await;
         let unchanged = self.hub.size() == other;
         if unchanged {

@@ -1,5 +1,5 @@
-//! What is kept of a terminal: its output, what was shown of its input, its sizes, and the command lines, in the session's
-//! recording. It never holds the shell up, save where the file takes less than shells print for very long.
+//! Records a terminal: its output, the input that was shown, its sizes, and the command lines, in the session's journal
+//! of recordings. It never holds the shell up, unless the file takes less for very long than the shell prints.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,36 +8,36 @@ use sessiond_core::session::event::Counts;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use super::commands::{Recogniser, Seen};
+use super::commands::{Recognised, Recogniser};
 use super::frame::Size;
-use super::hub::{End, Event};
-use super::rooms::Terminal;
+use super::hub::{TerminalEnd, TerminalEvent};
+use super::registry::Terminal;
 use super::ssh;
 use crate::error::Error;
-use crate::lines::{Code, Content, Entry, Journal, LARGEST_ENTRY, Lines};
+use crate::journals::{Code, Content, Entry, Journal, Journals, LARGEST_ENTRY};
 use crate::sessions::Sessions;
 
 /// A batch is filed when it has so many bytes, or is so old.
 const BATCH: usize = 256 << 10;
 const AGE: Duration = Duration::from_millis(250);
-/// How often a batch is tried again that the file has no room for at the moment.
-const AGAIN: Duration = Duration::from_millis(50);
+/// How often a batch is tried again for which the file has no room at the moment.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
-/// Records a terminal of this size until it has ended; the recording is whole when the task has.
+/// Records a terminal of this size until it ends. The recording is complete when the task is.
 pub fn start(
     terminal: Arc<Terminal>,
-    events: mpsc::Receiver<Event>,
-    lines: Lines,
+    events: mpsc::Receiver<TerminalEvent>,
+    journals: Journals,
     sessions: Arc<Sessions>,
     size: Size,
 ) -> tokio::task::JoinHandle<()> {
     let entries = vec![sized(terminal.begun_us, size)];
     let recogniser = Recogniser::new(size);
-    let task = Task { terminal, lines, sessions, recogniser, entries, bytes: 0, typed: false };
+    let task = Task { terminal, journals, sessions, recogniser, entries, bytes: 0, typed: false };
     tokio::spawn(task.run(events))
 }
 
-/// Events that may wait for the file.
+/// How many events may wait for the recorder.
 pub const WAITING: usize = 256;
 
 fn sized(at: i64, size: Size) -> Entry {
@@ -46,17 +46,17 @@ fn sized(at: i64, size: Size) -> Entry {
 
 struct Task {
     terminal: Arc<Terminal>,
-    lines: Lines,
+    journals: Journals,
     sessions: Arc<Sessions>,
     recogniser: Recogniser,
     entries: Vec<Entry>,
     bytes: usize,
-    /// Somebody has typed since the session was last said to be alive.
+    /// Whether somebody has typed since the session was last said to be alive.
     typed: bool,
 }
 
 impl Task {
-    async fn run(mut self, mut waiting: mpsc::Receiver<Event>) {
+    async fn run(mut self, mut waiting: mpsc::Receiver<TerminalEvent>) {
         let mut due = Instant::now() + AGE;
         loop {
             let idle = !self.waits();
@@ -88,14 +88,14 @@ impl Task {
         self.file().await;
     }
 
-    /// Whether something is to be filed or let go of after a while: a terminal at which nothing happens wakes nobody.
+    /// Whether something is to be filed or dropped after a while. A terminal at which nothing happens wakes nobody.
     fn waits(&self) -> bool {
         !self.entries.is_empty() || self.recogniser.holds() || self.typed
     }
 
-    fn take(&mut self, event: Event) {
+    fn take(&mut self, event: TerminalEvent) {
         match event {
-            Event::Output { at, bytes } => {
+            TerminalEvent::Output { at, bytes } => {
                 let at = self.terminal.when(at);
                 self.recogniser.printed(at.unsigned_abs(), &bytes);
                 self.terminal.shows(self.recogniser.is_full_screen());
@@ -104,18 +104,18 @@ impl Task {
                     self.push(Entry::chunk(at, Code::Output, piece));
                 }
             }
-            Event::Input { at, bytes } => {
+            TerminalEvent::Input { at, bytes } => {
                 self.recogniser.typed(self.terminal.when(at).unsigned_abs(), &bytes);
                 self.count(Counts { bytes_in: bytes.len() as u64, ..Counts::default() });
             }
-            Event::Resized { at, size } => {
+            TerminalEvent::Resized { at, size } => {
                 self.recogniser.resized(size);
                 self.push(sized(self.terminal.when(at), size));
             }
-            Event::Ended { at, end: End::Shell(ssh::End::Exited(status)) } => {
+            TerminalEvent::Ended { at, end: TerminalEnd::Shell(ssh::ShellEnd::Exited(status)) } => {
                 self.push(Entry::chunk(self.terminal.when(at), Code::Exit, status.to_string()));
             }
-            Event::Ended { .. } => {}
+            TerminalEvent::Ended { .. } => {}
         }
         self.recognised();
     }
@@ -124,12 +124,12 @@ impl Task {
     fn recognised(&mut self) {
         for seen in self.recogniser.take() {
             match seen {
-                Seen::Input { at, bytes } => {
+                Recognised::Input { at, bytes } => {
                     for piece in bytes.chunks(LARGEST_ENTRY) {
                         self.push(Entry::chunk(when(at), Code::Input, piece));
                     }
                 }
-                Seen::Command { at, text } => {
+                Recognised::Command { at, text } => {
                     self.count(Counts { requests: 1, ..Counts::default() });
                     self.terminal.entered();
                     let end = text.floor_char_boundary(LARGEST_ENTRY);
@@ -139,7 +139,7 @@ impl Task {
         }
     }
 
-    /// Counts at once, where whoever ends the session finds it.
+    /// Counts at the Gate at once, so that the session's end finds the counts.
     fn count(&mut self, counts: Counts) {
         self.typed |= counts.bytes_in > 0 || counts.requests > 0;
         self.sessions.passed(self.terminal.session.number, counts);
@@ -152,7 +152,7 @@ impl Task {
         self.entries.push(entry);
     }
 
-    /// Files what there is, and says of the session that it is alive where somebody typed.
+    /// Files the batch, and says that the session is alive if somebody typed.
     async fn file(&mut self) {
         if std::mem::take(&mut self.typed) {
             self.sessions.observe(&self.terminal.caller, &self.terminal.session, Counts::default());
@@ -160,7 +160,7 @@ impl Task {
         self.bytes = 0;
         let mut entries = std::mem::take(&mut self.entries);
         while !entries.is_empty() {
-            // An append has a largest size; output comes in pieces that are much smaller.
+            // An append has a largest size; pieces of output are much smaller.
             let mut size = 0;
             let fits = entries.iter().take_while(|entry| {
                 size += entry.bytes().len() + 64;
@@ -175,9 +175,13 @@ impl Task {
 
     async fn append(&self, entries: Vec<Entry>) {
         loop {
-            match self.lines.append(Journal::Recording, self.terminal.session.number, entries.clone()).await {
+            match self
+                .journals
+                .append(Journal::Recording, self.terminal.session.number, entries.clone())
+                .await
+            {
                 Ok(_) => return,
-                Err(Error::Busy) => tokio::time::sleep(AGAIN).await,
+                Err(Error::Busy) => tokio::time::sleep(RETRY_PAUSE).await,
                 Err(error) => {
                     tracing::error!(%error, session = %self.terminal.session.id, "a part of a recording is lost");
                     return;

@@ -1,4 +1,4 @@
-//! Text out of bytes that come in pieces: no character is ever split, and what is no UTF-8 shows.
+//! Makes text out of bytes that come in pieces: no character is ever split, and bytes that are no UTF-8 stay visible.
 
 use std::borrow::Cow;
 use std::str::from_utf8;
@@ -9,7 +9,7 @@ use std::str::from_utf8;
 /// wherever they were cut.
 #[derive(Debug, Default)]
 pub struct Text {
-    /// The beginning of a character: at most three bytes.
+    /// The beginning of an unfinished character: at most three bytes.
     waiting: Vec<u8>,
 }
 
@@ -48,12 +48,12 @@ impl Text {
         }
     }
 
-    /// What is left of a character that will never be whole.
+    /// The replacement for an unfinished character that will never be whole.
     pub fn finish(&mut self) -> &'static str {
         if std::mem::take(&mut self.waiting).is_empty() { "" } else { "\u{FFFD}" }
     }
 
-    /// Whether the end of a character is awaited.
+    /// Whether a character is unfinished.
     pub fn waits(&self) -> bool {
         !self.waiting.is_empty()
     }

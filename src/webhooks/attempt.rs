@@ -1,4 +1,4 @@
-//! One attempt of the outbox: the event, from memory or the log, on its way to one receiver.
+//! One attempt to deliver an event, from memory or the log, to one receiver.
 
 use std::sync::Arc;
 
@@ -6,41 +6,46 @@ use sessiond_core::delivery::Attempted;
 use sessiond_core::ids::Position;
 
 use super::Outbox;
-use super::envelope::{Envelope, envelope};
-use super::line::Waiting;
-use super::sender::Letter;
+use super::cloud_event::{PostedEvent, posted_event};
+use super::delivery_queue::QueuedDelivery;
+use super::sender::DeliveryRequest;
 use crate::directory::SigningKeys;
 
-/// An attempt that came back.
-pub struct Came {
-    pub waiting: Waiting,
+/// An attempt that has ended.
+pub struct FinishedAttempt {
+    pub waiting: QueuedDelivery,
     pub attempted: Attempted,
 }
 
 /// Sends a delivery once.
-pub async fn attempt(outbox: Arc<Outbox>, url: String, keys: Arc<SigningKeys>, waiting: Waiting) -> Came {
+pub async fn attempt(
+    outbox: Arc<Outbox>,
+    url: String,
+    keys: Arc<SigningKeys>,
+    waiting: QueuedDelivery,
+) -> FinishedAttempt {
     let position = waiting.delivery.position;
-    let envelope = match waiting.envelope.clone() {
-        Some(envelope) => Some(envelope),
+    let posted = match waiting.posted.clone() {
+        Some(posted) => Some(posted),
         None => read(&outbox, position).await,
     };
-    let attempted = match envelope {
-        Some(Envelope { id, body }) => {
-            let letter = Letter { url, id, body };
-            outbox.sender.send(letter, &keys, outbox.clock.wall()).await
+    let attempted = match posted {
+        Some(PostedEvent { id, body }) => {
+            let request = DeliveryRequest { url, id, body };
+            outbox.sender.send(request, &keys, outbox.clock.wall()).await
         }
         None => {
             let error = Some("the event could not be read".to_owned());
             Attempted { status: None, error, retry_after: None }
         }
     };
-    Came { waiting, attempted }
+    FinishedAttempt { waiting, attempted }
 }
 
-/// The event of a delivery that waited for long.
-async fn read(outbox: &Outbox, position: Position) -> Option<Envelope> {
+/// Reads the event of a delivery from the log: one that waits for long is no longer in memory.
+async fn read(outbox: &Outbox, position: Position) -> Option<PostedEvent> {
     match outbox.live.outgoing_at(position).await {
-        Ok(event) => event.map(|event| envelope(&event, &outbox.directory, &outbox.public_url)),
+        Ok(event) => event.map(|event| posted_event(&event, &outbox.directory, &outbox.public_url)),
         Err(error) => {
             tracing::error!(%error, "an event could not be read for a webhook");
             None

@@ -1,5 +1,5 @@
-//! The task behind the outbox. Memory runs ahead of what is kept: what is not kept when the process dies is read from
-//! the log again, so that nothing is lost, and only what was under way may arrive twice.
+//! The task behind the outbox. Memory runs ahead of the store. What is not saved when the process dies is read from the
+//! log again, so that nothing is lost, and only attempts that were under way may arrive twice.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::pin::Pin;
@@ -16,29 +16,29 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::attempt::{Came, attempt};
-use super::envelope::envelope;
-use super::line::{Line, Waiting};
+use super::attempt::{FinishedAttempt, attempt};
+use super::cloud_event::posted_event;
+use super::delivery_queue::{DeliveryQueue, QueuedDelivery};
 use super::{Outbox, Resend};
 use crate::error::Error;
 use crate::live::Outgoing;
 use crate::secret;
 
-/// Attempts under way at a time, at all webhooks together.
-const SIDE_BY_SIDE: usize = 32;
-/// Events read at a time.
+/// How many attempts may be under way at a time, for all webhooks together.
+const CONCURRENT_ATTEMPTS: usize = 32;
+/// How many events are read at a time.
 const PAGE: i64 = 200;
-/// With so much not kept yet, nothing more is taken or sent.
-const UNKEPT: usize = 1_000;
+/// With so many deliveries not saved yet, no more events are taken from the log, and with twice as many none are sent.
+const MOST_UNSAVED: usize = 1_000;
 /// How often the clock is looked at while something waits for it.
-const LOOK: Duration = Duration::from_millis(250);
-/// Progress alone, of which nothing came, is kept this seldom: it saves reading, nothing else.
-const KEEP_PROGRESS: TimeDelta = TimeDelta::seconds(10);
-/// After being told to stop, attempts have this long to come back.
-const FAREWELL: Duration = Duration::from_secs(3);
+const CHECK_EVERY: Duration = Duration::from_millis(250);
+/// How seldom progress is saved that brought no delivery: saving it only spares reading the same events again.
+const SAVE_PROGRESS: TimeDelta = TimeDelta::seconds(10);
+/// How long attempts may still take after a stop.
+const STOP_PATIENCE: Duration = Duration::from_secs(3);
 
-/// Rows on their way into the store, with how far the webhooks are served once they are there.
-struct Keeping {
+/// A write to the store that is under way: deliveries, and the progress of webhooks that holds once they are written.
+struct Saving {
     rows: BTreeMap<(Uuid, Position), Delivery>,
     progress: Vec<(Uuid, Position)>,
     outcome: Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>,
@@ -46,30 +46,30 @@ struct Keeping {
 
 pub struct Follower {
     outbox: Arc<Outbox>,
-    lines: BTreeMap<Uuid, Line>,
-    /// Where the last event of any webhook was when they were looked at.
+    queues: BTreeMap<Uuid, DeliveryQueue>,
+    /// The log position of the last change to any webhook, when the webhooks were last looked at.
     changed_at: Position,
-    under_way: JoinSet<Came>,
-    /// What is not kept yet, as it stands now.
-    unkept: BTreeMap<(Uuid, Position), Delivery>,
-    keeping: Option<Keeping>,
-    progress_kept_at: Time,
+    under_way: JoinSet<FinishedAttempt>,
+    /// The deliveries that have changed since they were saved.
+    unsaved: BTreeMap<(Uuid, Position), Delivery>,
+    saving: Option<Saving>,
+    progress_saved_at: Time,
     to_disable: BTreeMap<Uuid, Because>,
-    /// Whose turn it is.
+    /// Counts rounds, so that another webhook begins in each.
     turn: usize,
 }
 
 impl Follower {
-    /// Begins where the last one was.
+    /// Loads the queues as the store has them.
     pub async fn load(outbox: Arc<Outbox>) -> Result<Self, Error> {
         let now = outbox.clock.now();
         let mut follower = Self {
-            lines: BTreeMap::new(),
+            queues: BTreeMap::new(),
             changed_at: Position(0),
             under_way: JoinSet::new(),
-            unkept: BTreeMap::new(),
-            keeping: None,
-            progress_kept_at: now,
+            unsaved: BTreeMap::new(),
+            saving: None,
+            progress_saved_at: now,
             to_disable: BTreeMap::new(),
             turn: 0,
             outbox,
@@ -78,17 +78,17 @@ impl Follower {
         let progress: HashMap<_, _> = directory.webhook_progress().await?.into_iter().collect();
         for webhook in directory.every_webhook() {
             let reached = progress.get(&webhook.id).copied().unwrap_or(webhook.from);
-            let mut line = Line::new(webhook, reached);
-            for delivery in directory.pending_deliveries(line.webhook.id).await? {
-                line.add(Waiting { delivery, envelope: None });
+            let mut queue = DeliveryQueue::new(webhook, reached);
+            for delivery in directory.pending_deliveries(queue.webhook.id).await? {
+                queue.add(QueuedDelivery { delivery, posted: None });
             }
-            follower.lines.insert(line.webhook.id, line);
+            follower.queues.insert(queue.webhook.id, queue);
         }
         follower.refresh().await?;
         Ok(follower)
     }
 
-    /// Delivers until it is told to stop, or something breaks and it has to be loaded again.
+    /// Delivers until it is told to stop, or until something breaks and the queues have to be loaded again.
     pub async fn run(mut self, inbox: &mut mpsc::Receiver<Resend>, stopping: &CancellationToken) {
         let mut tip = self.outbox.live.tip();
         while !stopping.is_cancelled() {
@@ -106,32 +106,32 @@ impl Follower {
                 () = std::future::ready(()), if more => {}
                 changed = tip.changed() => if changed.is_err() { break },
                 Some(came) = self.under_way.join_next(), if !self.under_way.is_empty() => match came {
-                    Ok(came) => self.came_back(came),
-                    // A bug; what it was about is loaded again.
+                    Ok(came) => self.attempt_finished(came),
+                    // An attempt that panics is a bug; its delivery is loaded again.
                     Err(_) => break,
                 },
-                outcome = kept(&mut self.keeping), if self.keeping.is_some() => self.was_kept(outcome).await,
-                Some(wish) = inbox.recv() => self.resend(wish).await,
-                () = tokio::time::sleep(LOOK), if look => {}
+                outcome = saved(&mut self.saving), if self.saving.is_some() => self.was_saved(outcome).await,
+                Some(resend) = inbox.recv() => self.resend(resend).await,
+                () = tokio::time::sleep(CHECK_EVERY), if look => {}
             }
             while let Some(Ok(came)) = self.under_way.try_join_next() {
-                self.came_back(came);
+                self.attempt_finished(came);
             }
         }
         self.finish().await;
     }
 
-    /// Everything that can be done without waiting for others. Returns whether there is more at once.
+    /// Does everything that can be done without waiting for others. Returns whether more can be done at once.
     async fn advance(&mut self, tip: Tip) -> Result<bool, Error> {
         self.refresh().await?;
-        let more = self.take_in(tip).await?;
+        let more = self.read_log(tip).await?;
         self.disable().await;
         self.start();
-        self.keep();
+        self.save();
         Ok(more)
     }
 
-    /// Looks at the webhooks again if any of them changed.
+    /// Looks at the webhooks again if any of them has changed.
     async fn refresh(&mut self) -> Result<(), Error> {
         let directory = self.outbox.directory.clone();
         let changed_at = directory.webhooks_changed_at();
@@ -140,17 +140,17 @@ impl Follower {
         }
         let webhooks = directory.every_webhook();
         let there: HashMap<Uuid, ()> = webhooks.iter().map(|one| (one.id, ())).collect();
-        self.lines.retain(|id, _| there.contains_key(id));
-        self.unkept.retain(|(id, _), _| there.contains_key(id));
+        self.queues.retain(|id, _| there.contains_key(id));
+        self.unsaved.retain(|(id, _), _| there.contains_key(id));
         for webhook in webhooks {
             let id = webhook.id;
             let from = webhook.from;
-            let line = self.lines.entry(id).or_insert_with(|| Line::new(webhook.clone(), from));
-            let resumed = line.webhook.disabled.is_some() && webhook.disabled.is_none();
-            let changed = line.webhook.head != webhook.head || line.keys.is_none();
-            line.webhook = webhook;
+            let queue = self.queues.entry(id).or_insert_with(|| DeliveryQueue::new(webhook.clone(), from));
+            let resumed = queue.webhook.disabled.is_some() && webhook.disabled.is_none();
+            let changed = queue.webhook.head != webhook.head || queue.keys.is_none();
+            queue.webhook = webhook;
             if changed {
-                line.keys = match directory.signing_keys(id).await {
+                queue.keys = match directory.signing_keys(id).await {
                     Ok(keys) => keys.map(Arc::new),
                     Err(error @ Error::Conflict { .. }) => {
                         tracing::error!(%error, webhook = %id, "a webhook's secret cannot be opened");
@@ -160,23 +160,24 @@ impl Follower {
                 };
             }
             if resumed {
-                let due = line.resume(self.outbox.clock.now());
-                self.unkept.extend(due.into_iter().map(|one| ((id, one.position), one)));
+                let due = queue.resume(self.outbox.clock.now());
+                self.unsaved.extend(due.into_iter().map(|one| ((id, one.position), one)));
             }
         }
         self.changed_at = changed_at;
         Ok(())
     }
 
-    /// Reads what comes next in the log and gives a delivery to every webhook that wants it. Returns whether there is
-    /// more to read at once.
-    async fn take_in(&mut self, tip: Tip) -> Result<bool, Error> {
-        if self.unkept.len() >= UNKEPT {
+    /// Reads the next events of the log and queues a delivery for every webhook that wants one. Returns whether there
+    /// is more to read at once.
+    async fn read_log(&mut self, tip: Tip) -> Result<bool, Error> {
+        if self.unsaved.len() >= MOST_UNSAVED {
             return Ok(false);
         }
-        let takers = || self.lines.values().filter(|line| line.takes() && line.progress < tip.position);
-        let Some(after) = takers().map(|line| line.progress).min() else { return Ok(false) };
-        let activity = takers().any(Line::wants_activity);
+        let takers =
+            || self.queues.values().filter(|queue| queue.takes_more() && queue.progress < tip.position);
+        let Some(after) = takers().map(|queue| queue.progress).min() else { return Ok(false) };
+        let activity = takers().any(DeliveryQueue::wants_activity);
         let news = activity || after < tip.lifecycle;
         let page = match news {
             true => self.outbox.live.outgoing(after, tip.position, activity, PAGE).await?,
@@ -184,27 +185,28 @@ impl Follower {
         };
         let mut reached = if page.len() < PAGE as usize { tip.position } else { after };
         for event in &page {
-            if self.unkept.len() >= UNKEPT {
+            if self.unsaved.len() >= MOST_UNSAVED {
                 reached = Position(event.frame.position.0 - 1);
                 break;
             }
-            self.give(event);
+            self.enqueue(event);
             reached = reached.max(event.frame.position);
         }
-        for line in self.lines.values_mut().filter(|line| line.takes()) {
-            line.progress = line.progress.max(reached);
+        for queue in self.queues.values_mut().filter(|queue| queue.takes_more()) {
+            queue.progress = queue.progress.max(reached);
         }
-        Ok(self.lines.values().any(|line| line.takes() && line.progress < tip.position))
+        Ok(self.queues.values().any(|queue| queue.takes_more() && queue.progress < tip.position))
     }
 
-    /// Gives an event to the webhooks that want it.
-    fn give(&mut self, event: &Outgoing) {
+    /// Queues an event for the webhooks that want it.
+    fn enqueue(&mut self, event: &Outgoing) {
         let (position, now) = (event.frame.position, self.outbox.clock.now());
         let mut posted = None;
-        for line in self.lines.values_mut().filter(|line| line.takes() && line.progress < position) {
-            line.progress = position;
-            let webhook = &line.webhook;
-            // What happens to a webhook is not told to itself: telling it would be the next thing that happens to it.
+        for queue in self.queues.values_mut().filter(|queue| queue.takes_more() && queue.progress < position)
+        {
+            queue.progress = position;
+            let webhook = &queue.webhook;
+            // A webhook is not told what happens to itself: each telling would be the next thing that happens to it.
             let own = event.stream.kind == StreamKind::Webhook && event.stream.number == webhook.number;
             if own
                 || webhook.organization != event.organization
@@ -212,60 +214,60 @@ impl Follower {
             {
                 continue;
             }
-            let envelope = posted
-                .get_or_insert_with(|| envelope(event, &self.outbox.directory, &self.outbox.public_url));
+            let posted = posted
+                .get_or_insert_with(|| posted_event(event, &self.outbox.directory, &self.outbox.public_url));
             let stream = format!("{}/{}", event.stream.kind.word(), event.stream.number);
             let delivery = Delivery::new(webhook.id, position, stream, now);
-            self.unkept.insert((webhook.id, position), delivery.clone());
-            line.add(Waiting { delivery, envelope: Some(envelope.clone()) });
+            self.unsaved.insert((webhook.id, position), delivery.clone());
+            queue.add(QueuedDelivery { delivery, posted: Some(posted.clone()) });
         }
     }
 
-    /// Starts what is due, one of each webhook in turn.
+    /// Starts attempts for deliveries that are due, one of each webhook in turn.
     fn start(&mut self) {
         let now = self.outbox.clock.now();
-        let is_due = |line: &&Line| line.due().is_some_and(|due| due <= now);
-        let mut due: VecDeque<Uuid> = self.lines.values().filter(is_due).map(|one| one.webhook.id).collect();
+        let is_due = |queue: &&DeliveryQueue| queue.due().is_some_and(|due| due <= now);
+        let mut due: VecDeque<Uuid> = self.queues.values().filter(is_due).map(|one| one.webhook.id).collect();
         self.turn = self.turn.wrapping_add(1);
         due.rotate_left(self.turn % due.len().max(1));
-        while self.under_way.len() < SIDE_BY_SIDE
-            && self.unkept.len() < UNKEPT * 2
+        while self.under_way.len() < CONCURRENT_ATTEMPTS
+            && self.unsaved.len() < MOST_UNSAVED * 2
             && let Some(id) = due.pop_front()
         {
-            let Some(line) = self.lines.get_mut(&id) else { continue };
-            let (Some(keys), Some(waiting)) = (line.keys.clone(), line.take(now)) else { continue };
+            let Some(queue) = self.queues.get_mut(&id) else { continue };
+            let (Some(keys), Some(waiting)) = (queue.keys.clone(), queue.take(now)) else { continue };
             due.push_back(id);
-            let url = line.webhook.url.clone();
+            let url = queue.webhook.url.clone();
             self.under_way.spawn(attempt(self.outbox.clone(), url, keys, waiting));
         }
     }
 
-    fn came_back(&mut self, came: Came) {
-        let Came { mut waiting, attempted } = came;
+    fn attempt_finished(&mut self, came: FinishedAttempt) {
+        let FinishedAttempt { mut waiting, attempted } = came;
         let now = self.outbox.clock.now();
         waiting.delivery.attempted(&attempted, now, secret::jitter());
         let id = waiting.delivery.webhook;
-        // Deleted meanwhile.
-        let Some(line) = self.lines.get_mut(&id) else { return };
+        // The webhook was deleted meanwhile.
+        let Some(queue) = self.queues.get_mut(&id) else { return };
         let because = match waiting.delivery.delivery_status() {
             _ if attempted.gone() => Some(Because::Gone),
             DeliveryStatus::Failed => Some(Because::Failing),
             _ => None,
         };
         if let Some(because) = because {
-            // At once, not only when it is on record.
-            line.webhook.disabled.get_or_insert(because);
+            // The queue stops at once, and not only when the end is on record.
+            queue.webhook.disabled.get_or_insert(because);
             self.to_disable.entry(id).or_insert(because);
         }
-        let stands = line.came_back(waiting, &attempted, now);
-        self.unkept.insert((id, stands.position), stands);
+        let stands = queue.attempt_finished(waiting, &attempted, now);
+        self.unsaved.insert((id, stands.position), stands);
     }
 
-    /// Puts on record which webhooks cannot be served. What cannot be recorded now is tried again.
+    /// Records that webhooks are disabled whose endpoints cannot be served. What cannot be recorded now is tried again.
     async fn disable(&mut self) {
         for (id, because) in std::mem::take(&mut self.to_disable) {
-            let Some(line) = self.lines.get(&id) else { continue };
-            let outcome = self.outbox.directory.disable_webhook(&line.webhook, because).await;
+            let Some(queue) = self.queues.get(&id) else { continue };
+            let outcome = self.outbox.directory.disable_webhook(&queue.webhook, because).await;
             match outcome {
                 Ok(()) => tracing::warn!(webhook = %id, ?because, "a webhook was disabled"),
                 Err(Error::NotFound(_)) => {}
@@ -277,25 +279,25 @@ impl Follower {
         }
     }
 
-    /// Begins to keep what is not kept yet, unless the last of it is still on its way. Always all of it: progress may
-    /// only be kept with everything up to it.
-    fn keep(&mut self) {
-        if self.keeping.is_some() {
+    /// Begins to save all that is not saved yet, unless a write is still under way. It must be all, because progress
+    /// may be saved only with every delivery up to it.
+    fn save(&mut self) {
+        if self.saving.is_some() {
             return;
         }
         let now = self.outbox.clock.now();
-        let all = now - self.progress_kept_at >= KEEP_PROGRESS;
-        if self.unkept.is_empty() && !all {
+        let all = now - self.progress_saved_at >= SAVE_PROGRESS;
+        if self.unsaved.is_empty() && !all {
             return;
         }
         if all {
-            self.progress_kept_at = now;
+            self.progress_saved_at = now;
         }
-        let rows = std::mem::take(&mut self.unkept);
-        let lines = self.lines.values().filter(|line| line.kept != line.progress);
+        let rows = std::mem::take(&mut self.unsaved);
+        let queues = self.queues.values().filter(|queue| queue.saved != queue.progress);
         let with_rows = |id| rows.range((id, Position(i64::MIN))..=(id, Position(i64::MAX))).next().is_some();
-        let progress: Vec<_> = lines
-            .map(|line| (line.webhook.id, line.progress))
+        let progress: Vec<_> = queues
+            .map(|queue| (queue.webhook.id, queue.progress))
             .filter(|(id, _)| all || with_rows(*id))
             .collect();
         if rows.is_empty() && progress.is_empty() {
@@ -304,97 +306,97 @@ impl Follower {
         let (directory, written) = (self.outbox.directory.clone(), rows.values().cloned().collect());
         let reached = progress.clone();
         let outcome = Box::pin(async move { directory.keep_deliveries(written, reached).await });
-        self.keeping = Some(Keeping { rows, progress, outcome });
+        self.saving = Some(Saving { rows, progress, outcome });
     }
 
-    async fn was_kept(&mut self, outcome: Result<(), Error>) {
-        let Some(Keeping { rows, progress, .. }) = self.keeping.take() else { return };
+    async fn was_saved(&mut self, outcome: Result<(), Error>) {
+        let Some(Saving { rows, progress, .. }) = self.saving.take() else { return };
         match outcome {
             Ok(()) => {
                 for (id, reached) in progress {
-                    if let Some(line) = self.lines.get_mut(&id) {
-                        line.kept = reached;
+                    if let Some(queue) = self.queues.get_mut(&id) {
+                        queue.saved = reached;
                     }
                 }
             }
             Err(error) => {
                 tracing::error!(?error, "deliveries could not be kept; trying again");
                 for (key, row) in rows {
-                    self.unkept.entry(key).or_insert(row);
+                    self.unsaved.entry(key).or_insert(row);
                 }
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(CHECK_EVERY).await;
             }
         }
     }
 
-    /// Makes a delivery due again, on record before it is answered.
-    async fn resend(&mut self, wish: Resend) {
-        let Resend { webhook, position, reply } = wish;
-        reply.send(self.sent_again(webhook, position).await).ok();
+    /// Makes a delivery due again, and saves that before it answers.
+    async fn resend(&mut self, resend: Resend) {
+        let Resend { webhook, position, reply } = resend;
+        reply.send(self.requeue(webhook, position).await).ok();
     }
 
-    async fn sent_again(&mut self, id: Uuid, position: Position) -> Result<Delivery, Error> {
+    async fn requeue(&mut self, id: Uuid, position: Position) -> Result<Delivery, Error> {
         self.refresh().await?;
         let now = self.outbox.clock.now();
-        let line = self.lines.get(&id).ok_or(Error::NotFound("Webhook"))?;
-        if line.webhook.disabled.is_some() {
+        let queue = self.queues.get(&id).ok_or(Error::NotFound("Webhook"))?;
+        if queue.webhook.disabled.is_some() {
             let message = "the webhook is disabled; enable it first".to_owned();
             return Err(Error::Conflict { code: "webhook_disabled", message });
         }
         let directory = &self.outbox.directory;
-        let (known, envelope) = match (line.waiting(position), self.unkept.get(&(id, position))) {
-            (Some(waiting), _) => (Some(waiting.delivery.clone()), waiting.envelope.clone()),
+        let (known, posted) = match (queue.waiting(position), self.unsaved.get(&(id, position))) {
+            (Some(waiting), _) => (Some(waiting.delivery.clone()), waiting.posted.clone()),
             (None, Some(delivery)) => (Some(delivery.clone()), None),
             (None, None) => (directory.delivery(id, position).await?, None),
         };
         let mut delivery = known.ok_or(Error::NotFound("Delivery"))?;
         delivery.resend(now);
         directory.keep_deliveries(vec![delivery.clone()], vec![]).await?;
-        self.unkept.insert((id, position), delivery.clone());
-        if let Some(line) = self.lines.get_mut(&id) {
-            line.add(Waiting { delivery: delivery.clone(), envelope });
+        self.unsaved.insert((id, position), delivery.clone());
+        if let Some(queue) = self.queues.get_mut(&id) {
+            queue.add(QueuedDelivery { delivery: delivery.clone(), posted });
         }
         Ok(delivery)
     }
 
-    /// Whether something waits for a moment to come, and nothing else would wake us then.
+    /// Whether something waits for a certain time, so that only the clock can wake the task.
     fn waits_for_the_clock(&self) -> bool {
         !self.to_disable.is_empty()
-            || self.lines.values().any(|line| line.due().is_some() || line.kept != line.progress)
+            || self.queues.values().any(|queue| queue.due().is_some() || queue.saved != queue.progress)
     }
 
-    /// Lets what is under way come back, and keeps everything.
+    /// Waits for the attempts under way, and saves everything.
     async fn finish(mut self) {
-        let farewell = tokio::time::sleep(FAREWELL);
+        let farewell = tokio::time::sleep(STOP_PATIENCE);
         tokio::pin!(farewell);
         loop {
             tokio::select! {
                 () = &mut farewell => break,
                 came = self.under_way.join_next() => match came {
-                    Some(Ok(came)) => self.came_back(came),
+                    Some(Ok(came)) => self.attempt_finished(came),
                     Some(Err(_)) => {}
                     None => break,
                 },
             }
         }
         self.disable().await;
-        if self.keeping.is_some() {
-            let outcome = kept(&mut self.keeping).await;
-            self.was_kept(outcome).await;
+        if self.saving.is_some() {
+            let outcome = saved(&mut self.saving).await;
+            self.was_saved(outcome).await;
         }
-        self.keep();
-        if self.keeping.is_some()
-            && let Err(error) = kept(&mut self.keeping).await
+        self.save();
+        if self.saving.is_some()
+            && let Err(error) = saved(&mut self.saving).await
         {
             tracing::warn!(?error, "deliveries could not be kept: some may be sent twice");
         }
     }
 }
 
-/// Waits for what is on its way into the store.
-async fn kept(keeping: &mut Option<Keeping>) -> Result<(), Error> {
-    match keeping {
-        Some(keeping) => keeping.outcome.as_mut().await,
+/// Waits for the write that is under way.
+async fn saved(saving: &mut Option<Saving>) -> Result<(), Error> {
+    match saving {
+        Some(saving) => saving.outcome.as_mut().await,
         None => Ok(()),
     }
 }

@@ -1,18 +1,19 @@
-//! Webhooks out: an outbox by log position. One task reads what each commit added, gives every webhook that wants an
-//! event a delivery, sends it until it is taken or given up, and keeps how it stands. At least once, in order for each
-//! stream (so for each session), different streams and webhooks side by side.
+//! Webhooks out: an outbox by log position. One task reads the events that each commit added, queues a delivery for
+//! every webhook that wants one, sends it until it is taken or given up, and keeps its state. Deliveries are made at
+//! least once, in order for each stream (and so for each session), and at the same time for different streams and
+//! webhooks.
 
 mod attempt;
-mod envelope;
+mod cloud_event;
+mod delivery_queue;
 mod follower;
-mod line;
 mod sender;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use follower::Follower;
-use sender::Letter;
+use sender::DeliveryRequest;
 pub use sender::Sender;
 use sessiond_core::delivery::Delivery;
 use sessiond_core::ids::Position;
@@ -27,33 +28,33 @@ use crate::error::Error;
 use crate::live::Live;
 use crate::secret;
 
-/// Tests under way at a time.
+/// How many tests may be under way at a time.
 const TESTS: usize = 8;
-/// Before everything begins again after it could not be read.
-const AGAIN: Duration = Duration::from_millis(500);
+/// The pause before everything is loaded again after it could not be read.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
-/// The outbox.
+/// The handle to the outbox.
 pub struct Outbox {
     directory: Arc<Directory>,
     live: Arc<Live>,
     clock: Clock,
-    /// The base of our URLs, for those who do not ask.
+    /// The base of our URLs, for receivers, who have not asked us by any URL.
     pub public_url: Arc<str>,
     sender: Sender,
-    wishes: mpsc::Sender<Resend>,
-    /// Here and not in the task, so that it survives a broken one.
+    resends: mpsc::Sender<Resend>,
+    /// The receiving end is here and not in the task, so that it survives a task that breaks.
     inbox: Mutex<mpsc::Receiver<Resend>>,
     tests: Semaphore,
 }
 
-/// Somebody wants a delivery sent again.
+/// A request to send a delivery again.
 struct Resend {
     webhook: Uuid,
     position: Position,
     reply: oneshot::Sender<Result<Delivery, Error>>,
 }
 
-/// What came of a test.
+/// What a test has come to.
 pub struct Tested {
     pub id: String,
     pub status: Option<u16>,
@@ -69,9 +70,9 @@ impl Outbox {
         sender: Sender,
         public_url: Arc<str>,
     ) -> Self {
-        let (wishes, inbox) = mpsc::channel(64);
+        let (resends, inbox) = mpsc::channel(64);
         let (inbox, tests) = (Mutex::new(inbox), Semaphore::new(TESTS));
-        Self { directory, live, clock, public_url, sender, wishes, inbox, tests }
+        Self { directory, live, clock, public_url, sender, resends, inbox, tests }
     }
 
     /// Checks the URL of a webhook and brings it into its normal form.
@@ -79,7 +80,7 @@ impl Outbox {
         self.sender.rules().check("url", url).map(Into::into)
     }
 
-    /// The task: delivers until it is told to stop.
+    /// The task of the outbox: delivers until it is told to stop.
     pub async fn run(self: Arc<Self>, stopping: CancellationToken) {
         let mut inbox = self.inbox.lock().await;
         while !stopping.is_cancelled() {
@@ -89,7 +90,7 @@ impl Outbox {
             }
             tokio::select! {
                 () = stopping.cancelled() => {}
-                () = tokio::time::sleep(AGAIN) => {}
+                () = tokio::time::sleep(RETRY_PAUSE) => {}
             }
         }
     }
@@ -97,26 +98,26 @@ impl Outbox {
     /// Has a delivery sent again, as if it had never been tried.
     pub async fn resend(&self, webhook: Uuid, position: Position) -> Result<Delivery, Error> {
         let (reply, answer) = oneshot::channel();
-        let wish = Resend { webhook, position, reply };
-        self.wishes.try_send(wish).map_err(|_| Error::Busy)?;
+        let resend = Resend { webhook, position, reply };
+        self.resends.try_send(resend).map_err(|_| Error::Busy)?;
         answer.await.map_err(|_| Error::Busy)?
     }
 
-    /// The `webhook-id` of an event's deliveries; none where there is no such event.
+    /// The `webhook-id` of an event's deliveries; none if there is no such event.
     pub async fn id_of(&self, position: Position) -> Result<Option<String>, Error> {
         let event = self.live.outgoing_at(position).await?;
-        Ok(event.map(|event| envelope::id(position, &event.hash)))
+        Ok(event.map(|event| cloud_event::id(position, &event.hash)))
     }
 
-    /// Sends something that means nothing, now and once, also to a webhook that is disabled.
+    /// Sends a test delivery, now and once, also to a webhook that is disabled.
     pub async fn test(&self, webhook: &Webhook) -> Result<Tested, Error> {
         let _permit = self.tests.try_acquire().map_err(|_| Error::Busy)?;
         let keys = self.directory.signing_keys(webhook.id).await?.ok_or(Error::NotFound("Webhook"))?;
         let (id, now) = (format!("evt_test_{}", secret::new_id().simple()), self.clock.now());
-        let body = envelope::test_body(&id, webhook, &self.directory, &self.public_url, now);
-        let letter = Letter { url: webhook.url.clone(), id: id.clone(), body };
+        let body = cloud_event::test_body(&id, webhook, &self.directory, &self.public_url, now);
+        let request = DeliveryRequest { url: webhook.url.clone(), id: id.clone(), body };
         let began = Instant::now();
-        let attempted = self.sender.send(letter, &keys, self.clock.wall()).await;
+        let attempted = self.sender.send(request, &keys, self.clock.wall()).await;
         Ok(Tested { id, status: attempted.status, error: attempted.error, took: began.elapsed() })
     }
 }

@@ -1,4 +1,4 @@
-//! One attempt: signed by Standard Webhooks (https://www.standardwebhooks.com), sent once, and what came of it.
+//! Sends one attempt, signed by Standard Webhooks (https://www.standardwebhooks.com), and tells its outcome.
 
 use std::error::Error as _;
 use std::time::Duration;
@@ -10,27 +10,27 @@ use reqwest::{Client, Response};
 use sessiond_core::Time;
 use sessiond_core::delivery::{Attempted, LONGEST_WAIT};
 
-use super::envelope::MEDIA_TYPE;
+use super::cloud_event::MEDIA_TYPE;
 use crate::config::Config;
 use crate::directory::SigningKeys;
 use crate::outbound::{NotAllowed, Resolver, Rules};
 use crate::secret;
 
-/// Of an answer no more is read than this: only so that the connection can be used again.
+/// How much of an answer is read, only so that the connection can be used again.
 const READ: usize = 1_024;
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(5);
-/// Idle connections are left before most servers close them under a request.
+/// How long a connection may be idle: most servers close one later, which must not happen under a request.
 const IDLE: Duration = Duration::from_secs(4);
 
-/// Something to send.
-pub struct Letter {
+/// The request of one delivery: the URL it goes to, its id and its body.
+pub struct DeliveryRequest {
     pub url: String,
     pub id: String,
     pub body: Bytes,
 }
 
-/// The client for all receivers. Follows no redirects, uses no proxy, goes only where it may.
+/// The client for all receivers. It follows no redirects, uses no proxy, and goes only to addresses that are allowed.
 pub struct Sender {
     client: Client,
     rules: Rules,
@@ -58,10 +58,11 @@ impl Sender {
         &self.rules
     }
 
-    /// Sends it, once, at a time of day that receivers compare with their own. The time-out covers all of it.
-    pub async fn send(&self, letter: Letter, keys: &SigningKeys, now: Time) -> Attempted {
-        // The settings may have changed since the URL was set; and nobody asks the resolver about addresses.
-        let Ok(url) = self.rules.check("url", &letter.url) else {
+    /// Sends a delivery once, with a time of day that receivers compare with their own. The time-out covers all of it.
+    pub async fn send(&self, request: DeliveryRequest, keys: &SigningKeys, now: Time) -> Attempted {
+        // The settings may have changed since the URL was set, and the client does not ask its resolver about hosts
+        // that are addresses.
+        let Ok(url) = self.rules.check("url", &request.url) else {
             return failed("the URL is not allowed; see --webhook-allow".to_owned());
         };
         let timestamp = now.timestamp().to_string();
@@ -69,10 +70,10 @@ impl Sender {
             .client
             .post(url)
             .header(CONTENT_TYPE, MEDIA_TYPE)
-            .header("webhook-id", &letter.id)
+            .header("webhook-id", &request.id)
             .header("webhook-timestamp", &timestamp)
-            .header("webhook-signature", signatures(&letter, &timestamp, keys, now))
-            .body(letter.body);
+            .header("webhook-signature", signatures(&request, &timestamp, keys, now))
+            .body(request.body);
         match request.send().await {
             Ok(answer) => self.judge(answer, now).await,
             Err(error) => failed(self.words(&error)),
@@ -98,7 +99,7 @@ impl Sender {
         Attempted { status: Some(status.as_u16()), error, retry_after }
     }
 
-    /// What went wrong, in our own words: an error's own text may tell about the network behind us.
+    /// Says in our own words what went wrong: an error's own text may tell about the network behind us.
     fn words(&self, error: &reqwest::Error) -> String {
         let mut cause = error.source();
         while let Some(inner) = cause {
@@ -117,10 +118,10 @@ impl Sender {
     }
 }
 
-/// One signature, or two while the secret before is still valid.
-fn signatures(letter: &Letter, timestamp: &str, keys: &SigningKeys, now: Time) -> String {
+/// The signature, and a second one while the secret before the current one is still valid.
+fn signatures(request: &DeliveryRequest, timestamp: &str, keys: &SigningKeys, now: Time) -> String {
     let sign = |key: &[u8]| {
-        let parts: [&[u8]; 5] = [letter.id.as_bytes(), b".", timestamp.as_bytes(), b".", &letter.body];
+        let parts: [&[u8]; 5] = [request.id.as_bytes(), b".", timestamp.as_bytes(), b".", &request.body];
         format!("v1,{}", secret::sign(key, &parts))
     };
     match &keys.before {
@@ -129,7 +130,7 @@ fn signatures(letter: &Letter, timestamp: &str, keys: &SigningKeys, now: Time) -
     }
 }
 
-/// `Retry-After`: seconds, or a date.
+/// Reads `Retry-After`: seconds, or a date.
 fn wait(text: &str, now: Time) -> Option<TimeDelta> {
     let wait = match text.trim().parse::<u32>() {
         Ok(seconds) => TimeDelta::seconds(seconds.into()),

@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
-use crate::mcp::foreign::Foreigner;
+use crate::mcp::external::ExternalProcess;
 use crate::support::tree::{files, root};
 use crate::support::{CLIENT_ID, CLIENT_SECRET, Daemon};
 use crate::terminal::sshd::Sshd;
@@ -51,7 +51,7 @@ fn blocks(text: &str) -> Vec<(String, String)> {
 // ---- commands ----
 
 /// Runs a page's commands in one shell, as somebody who follows it would, in a home and against a service of its own.
-async fn follow(page: &str, commands: &str, upstream: &Foreigner, machine: &Sshd) -> Output {
+async fn follow(page: &str, commands: &str, upstream: &ExternalProcess, machine: &Sshd) -> Output {
     let (service, home) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let daemon = Daemon::start(service.path(), &[]);
     let operator = daemon.operator().await;
@@ -95,7 +95,7 @@ async fn follow(page: &str, commands: &str, upstream: &Foreigner, machine: &Sshd
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_commands_on_the_pages_work_as_they_stand() {
-    let (upstream, machine) = (Foreigner::everything(0).await, Sshd::start());
+    let (upstream, machine) = (ExternalProcess::everything(0).await, Sshd::start());
     let mut run = BTreeMap::new();
     for (page, text) in pages() {
         let commands: Vec<_> =

@@ -9,7 +9,7 @@ use anyhow::ensure;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::TryStreamExt;
 use sessiond::clock::Clock;
-use sessiond::lines::{Entry, Journal, Level, Lines, Marks, Query, Start};
+use sessiond::journals::{Entry, Journal, Journals, Level, Marks, Query, Start};
 use sessiond_core::ids::SessionNumber;
 use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{Arguments, AssertSqlSafe, ConnectOptions, Connection, SqliteConnection};
@@ -70,7 +70,7 @@ fn entry(texts: &[String], dice: &mut Dice, time: DateTime<Utc>) -> Entry {
 }
 
 /// What the scheduler does every two seconds, whoever writes.
-fn checkpoints(lines: Lines) -> JoinHandle<()> {
+fn checkpoints(lines: Journals) -> JoinHandle<()> {
     tokio::spawn(async move {
         loop {
             tokio::time::sleep(Duration::from_secs(2)).await;
@@ -79,9 +79,9 @@ fn checkpoints(lines: Lines) -> JoinHandle<()> {
     })
 }
 
-async fn open(directory: &Path) -> anyhow::Result<Lines> {
+async fn open(directory: &Path) -> anyhow::Result<Journals> {
     let url = format!("sqlite:{}", directory.join("sessiond.db.lines").display());
-    Ok(Lines::open(&url, Clock::system()).await?)
+    Ok(Journals::open(&url, Clock::system()).await?)
 }
 
 // ---- appending ----
@@ -129,7 +129,11 @@ async fn appends(bench: &Bench, texts: &Arc<Vec<String>>) -> anyhow::Result<Vec<
 }
 
 /// One run: figures of the window in appends, and how many there were in all.
-async fn append(bench: &Bench, lines: &Lines, texts: &Arc<Vec<String>>) -> anyhow::Result<(Figures, usize)> {
+async fn append(
+    bench: &Bench,
+    lines: &Journals,
+    texts: &Arc<Vec<String>>,
+) -> anyhow::Result<(Figures, usize)> {
     let (epoch, over) = (Instant::now(), Arc::new(AtomicBool::new(false)));
     let mut tasks = JoinSet::new();
     for task in 0..TASKS {
@@ -293,7 +297,12 @@ fn backwards(position: usize) -> Query {
 }
 
 /// Ten errors among ten thousand other lines, from anywhere.
-async fn errors(lines: &Lines, session: SessionNumber, dice: &mut Dice, all: usize) -> anyhow::Result<Line> {
+async fn errors(
+    lines: &Journals,
+    session: SessionNumber,
+    dice: &mut Dice,
+    all: usize,
+) -> anyhow::Result<Line> {
     let mut took = vec![];
     for _ in 0..SAMPLES / 10 {
         let only = Marks::at_least(Level::Error);
@@ -307,7 +316,7 @@ async fn errors(lines: &Lines, session: SessionNumber, dice: &mut Dice, all: usi
     Ok(Line::plain(what, milliseconds(median(took)), String::new()))
 }
 
-async fn download(lines: &Lines, session: SessionNumber, all: usize) -> anyhow::Result<Vec<Line>> {
+async fn download(lines: &Journals, session: SessionNumber, all: usize) -> anyhow::Result<Vec<Line>> {
     let before = memory_of_this_process();
     let (mut pieces, mut count, mut bytes) = (lines.download(LINES, session, Query::default()), 0, 0);
     let began = Instant::now();

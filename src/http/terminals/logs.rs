@@ -21,7 +21,7 @@ use crate::http::download::while_good;
 use crate::http::extract::Query;
 use crate::http::problem::Problem;
 use crate::http::words::{PlainText, read_word};
-use crate::lines::{Code, Content, Entry, Filed, Journal, Marks, Query as LinesQuery, Start};
+use crate::journals::{Code, Content, Entry, Filed, Journal, Marks, Query as LinesQuery, Start};
 use crate::sessions::{ListQuery, Stay, View, Wanted};
 use crate::terminal::asciicast::{About, Asciicast, MEDIA_TYPE};
 use crate::terminal::frame::Size;

@@ -17,7 +17,7 @@ use crate::http::App;
 use crate::http::extract::given;
 use crate::http::problem::Problem;
 use crate::terminal::frame::{MOST, Size};
-use crate::terminal::{From as Origin, NotOpened};
+use crate::terminal::{ClientDetails, NotOpened};
 
 /// What a machine that is not there for us comes to.
 fn not_opened(error: NotOpened) -> Problem {
@@ -94,7 +94,7 @@ pub async fn create_session(
         .headers
         .get(header::USER_AGENT)
         .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-    let origin = Origin {
+    let origin = ClientDetails {
         ip: Some(address.0.to_string()),
         user_agent: user_agent.map(|text| text.chars().take(512).collect()),
     };

@@ -23,10 +23,10 @@ use crate::http::connection::Connection;
 use crate::http::problem::Problem;
 use crate::secret::{self, TokenKind};
 use crate::sessions::Stay;
-use crate::terminal::frame::{self, Fault, LARGEST, Mode, Said, Told};
-use crate::terminal::hub::{Attached, Hand, Piece, Refused};
+use crate::terminal::frame::{self, ClientFrame, FrameError, LARGEST, Mode, ServerFrame};
+use crate::terminal::hub::{Attached, InputHandle, Piece, Refused};
 use crate::terminal::text::Text;
-use crate::terminal::{Over, Role, Terminal, over_because};
+use crate::terminal::{EndReason, Role, Terminal, end_reason};
 
 /// What is read at once; larger messages take more than one read.
 const READ: usize = 16 << 10;
@@ -101,7 +101,7 @@ async fn attend(
 ) -> (u16, &'static str) {
     let Introduced { terminal, attached, mode, role, redraw, stay } = introduced;
     let (answers, waiting) = mpsc::channel(REPLIES);
-    let listening = Listener { hand: attached.hand(), mode, answers, redraw }.run(stream);
+    let listening = Listener { hand: attached.input_handle(), mode, answers, redraw }.run(stream);
     let (lost, asked) = (attached.lost, attached.position());
     let (text, answered) = (Text::default(), Instant::now());
     let speaker = Speaker { terminal, attached, mode, role, text, waiting, asked, answered };
@@ -113,13 +113,13 @@ async fn attend(
         Farewell::TooLarge => (close_code::SIZE, "a message may have 1 MiB"),
         Farewell::Replaced => {
             let message = "another connection has taken this place".into();
-            let told = Told::Disconnect { reason: "replaced", message: Some(message) };
+            let told = ServerFrame::Disconnect { reason: "replaced", message: Some(message) };
             timeout(FAREWELL, tell(sink, &told)).await.ok();
             (close_code::NORMAL, "replaced")
         }
         Farewell::Over(over) => {
             let message = Some(over.message.as_str().into());
-            let told = Told::Disconnect { reason: word(over.reason), message };
+            let told = ServerFrame::Disconnect { reason: word(over.reason), message };
             timeout(FAREWELL, tell(sink, &told)).await.ok();
             (close_code::NORMAL, over.reason.word())
         }
@@ -171,8 +171,8 @@ async fn introduced(
     session: &str,
     stream: &mut SplitStream<WebSocket>,
     connection: Option<&Connection>,
-) -> Result<Introduced, Fault> {
-    let refused = |code, message: &'static str| Fault { code, message: message.into() };
+) -> Result<Introduced, FrameError> {
+    let refused = |code, message: &'static str| FrameError { code, message: message.into() };
     let first = timeout(app.config.head_timeout, async {
         loop {
             match stream.next().await {
@@ -194,7 +194,7 @@ async fn introduced(
         () = exhausted => return Err(refused("UNAUTHORIZED", "the first frame must be auth, which is small")),
     };
     let first = first.ok_or_else(|| refused("UNAUTHORIZED", "the first frame must be auth"))?;
-    let Ok(Said::Auth { token, mode, after }) = frame::read(&first) else {
+    let Ok(ClientFrame::Auth { token, mode, after }) = frame::read(&first) else {
         return Err(refused("UNAUTHORIZED", "the first frame must be auth"));
     };
     let unknown = || refused("UNAUTHORIZED", "Invalid or expired token");
@@ -205,7 +205,7 @@ async fn introduced(
     let (role, caller) = terminal.role(&presented.hash).ok_or_else(unknown)?;
     let side = Side::Agent(terminal.session.application, Some(terminal.session.number));
     // Registered before it is attached: a token is good as long as the credential that it was asked for with.
-    let stay = app.sessions.stay(&caller, side).map_err(|error| Fault {
+    let stay = app.sessions.stay(&caller, side).map_err(|error| FrameError {
         code: "UNAUTHORIZED",
         message: format!("The credential behind this token opens nothing any more: {error}").into(),
     })?;
@@ -217,7 +217,7 @@ async fn introduced(
         Role::Watcher => terminal.hub.watch(after),
     };
     let attached =
-        attached.map_err(|error| Fault { code: "INVALID_FRAME", message: error.to_string().into() })?;
+        attached.map_err(|error| FrameError { code: "INVALID_FRAME", message: error.to_string().into() })?;
     // Of what a full-screen program has drawn before, nothing is printed again.
     let blank = role == Role::Writer && (after.is_none() || attached.lost > 0);
     let redraw = blank && terminal.is_full_screen();
@@ -226,7 +226,7 @@ async fn introduced(
 
 /// What a connection says.
 struct Listener {
-    hand: Hand,
+    hand: InputHandle,
     mode: Mode,
     answers: mpsc::Sender<Answer>,
     /// The program at the terminal is to draw its screen again.
@@ -235,7 +235,7 @@ struct Listener {
 
 /// What comes of it for whoever speaks.
 enum Answer {
-    Fault(Fault),
+    FrameError(FrameError),
     /// Everything up to here has arrived.
     Arrived(u64),
     /// Nothing more is heard until the machine takes what was typed.
@@ -286,24 +286,25 @@ impl Listener {
                 Message::Close(_) => return Heard::End,
             };
             if let Err(fault) = outcome
-                && self.answers.send(Answer::Fault(fault)).await.is_err()
+                && self.answers.send(Answer::FrameError(fault)).await.is_err()
             {
                 return Heard::End;
             }
         }
     }
 
-    async fn frame(&self, text: &str) -> Result<(), Fault> {
+    async fn frame(&self, text: &str) -> Result<(), FrameError> {
         match frame::read(text)? {
-            Said::Input(data) => self.input(Bytes::from(data)).await,
-            Said::Resize(size) => or_fault(self.hand.resize(size).await),
-            Said::Auth { .. } => {
-                Err(Fault { code: "CONFLICT", message: "this connection is authenticated already".into() })
-            }
+            ClientFrame::Input(data) => self.input(Bytes::from(data)).await,
+            ClientFrame::Resize(size) => or_fault(self.hand.resize(size).await),
+            ClientFrame::Auth { .. } => Err(FrameError {
+                code: "CONFLICT",
+                message: "this connection is authenticated already".into(),
+            }),
         }
     }
 
-    async fn input(&self, bytes: Bytes) -> Result<(), Fault> {
+    async fn input(&self, bytes: Bytes) -> Result<(), FrameError> {
         if bytes.is_empty() {
             return Ok(());
         }
@@ -315,9 +316,9 @@ impl Listener {
 }
 
 /// Of one that has been replaced or has ended, the end is told anyway.
-fn or_fault(outcome: Result<(), Refused>) -> Result<(), Fault> {
+fn or_fault(outcome: Result<(), Refused>) -> Result<(), FrameError> {
     match outcome {
-        Err(Refused::ReadOnly) => Err(Fault::read_only()),
+        Err(Refused::ReadOnly) => Err(FrameError::read_only()),
         Ok(()) | Err(Refused::Replaced | Refused::Ended) => Ok(()),
     }
 }
@@ -328,7 +329,7 @@ enum Farewell {
     None,
     TooLarge,
     Replaced,
-    Over(Over),
+    Over(EndReason),
 }
 
 /// What a connection is told.
@@ -357,7 +358,7 @@ impl Speaker {
     /// Says where output goes on.
     async fn ready(&self, sink: &mut Sink, lost: u64) -> Option<()> {
         let size = self.terminal.hub.size();
-        let ready = Told::Ready {
+        let ready = ServerFrame::Ready {
             position: self.attached.position(),
             cols: size.cols,
             rows: size.rows,
@@ -381,7 +382,7 @@ impl Speaker {
         loop {
             let next = tokio::select! {
                 biased;
-                ending = &mut ended => return Farewell::Over(over_because(ending)),
+                ending = &mut ended => return Farewell::Over(end_reason(ending)),
                 heard = &mut listening => return heard.into(),
                 Some(answer) = self.waiting.recv() => Next::Answer(answer),
                 _ = ask.tick() => Next::Ask,
@@ -395,7 +396,7 @@ impl Speaker {
             // Whoever takes nothing must not keep what was cut off from ending, nor what it says itself unheard.
             let said = tokio::select! {
                 biased;
-                ending = &mut ended => return Farewell::Over(over_because(ending)),
+                ending = &mut ended => return Farewell::Over(end_reason(ending)),
                 () = terminal.hub.was_cut() => return Farewell::Over(self.ended().await),
                 heard = &mut listening => return heard.into(),
                 said = timeout(GONE_AFTER, self.say(sink, next)) => said,
@@ -418,7 +419,7 @@ impl Speaker {
                 self.attached.confirm(self.attached.position());
                 Some(())
             }
-            Next::Answer(Answer::Fault(fault)) => tell(sink, &fault.told()).await.ok(),
+            Next::Answer(Answer::FrameError(fault)) => tell(sink, &fault.told()).await.ok(),
             Next::Ask if self.answered.elapsed() > GONE_AFTER => None,
             Next::Ask => self.ask(sink).await,
             Next::Piece(Piece::Output { bytes, .. }) => self.output(sink, bytes).await,
@@ -428,7 +429,7 @@ impl Speaker {
     }
 
     /// How it ended: told by whoever minds it, which may take a moment.
-    async fn ended(&self) -> Over {
+    async fn ended(&self) -> EndReason {
         self.terminal.told_over().await
     }
 
@@ -437,7 +438,7 @@ impl Speaker {
             Mode::Binary => Some(Message::Binary(bytes)),
             Mode::Text => {
                 let data = self.text.push(&bytes);
-                (!data.is_empty()).then(|| Message::Text(Told::Output { data }.to_json().into()))
+                (!data.is_empty()).then(|| Message::Text(ServerFrame::Output { data }.to_json().into()))
             }
         };
         if let Some(message) = message {
@@ -461,7 +462,7 @@ impl Speaker {
     }
 }
 
-async fn tell(sink: &mut Sink, told: &Told<'_>) -> Result<(), axum::Error> {
+async fn tell(sink: &mut Sink, told: &ServerFrame<'_>) -> Result<(), axum::Error> {
     sink.send(Message::Text(told.to_json().into())).await
 }
 

@@ -18,7 +18,7 @@ use crate::http::App;
 use crate::http::extract::{Body, given};
 use crate::http::filter::read_time;
 use crate::http::problem::Problem;
-use crate::lines::{Entry, Journal, LARGEST_ENTRY, Level};
+use crate::journals::{Entry, Journal, LARGEST_ENTRY, Level};
 
 /// Most lines in one call.
 const MOST: usize = 10_000;

@@ -24,7 +24,7 @@ use crate::http::filter::read_time;
 use crate::http::problem::Problem;
 use crate::http::words::{PlainText, read_word};
 use crate::http::{App, time};
-use crate::lines::{self, Content, Filed, Journal, Level, Marks, Page, Start};
+use crate::journals::{self, Content, Filed, Journal, Level, Marks, Page, Start};
 
 /// Which lines of a log are shown.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
@@ -292,7 +292,7 @@ async fn readable(app: &App, caller: &Caller, kind: Kind, id: Uuid) -> Result<Se
 }
 
 impl LogParameters {
-    fn read(&self) -> Result<lines::Query, Problem> {
+    fn read(&self) -> Result<journals::Query, Problem> {
         let descending = match self.sort.as_deref().map(read_word) {
             None | Some(Some(LogSort::First)) => false,
             Some(Some(LogSort::Last)) => true,
@@ -305,12 +305,12 @@ impl LogParameters {
         };
         let limit = read_number("limit", self.limit.as_deref(), LIMIT, (1, LARGEST_LIMIT))?;
         let query = between(self.from.as_deref(), self.to.as_deref(), self.level_in.as_deref())?;
-        Ok(lines::Query { start: after, limit: limit as usize, descending, ..query })
+        Ok(journals::Query { start: after, limit: limit as usize, descending, ..query })
     }
 }
 
 /// Lines of a time, of some levels.
-fn between(from: Option<&str>, to: Option<&str>, levels: Option<&str>) -> Result<lines::Query, Problem> {
+fn between(from: Option<&str>, to: Option<&str>, levels: Option<&str>) -> Result<journals::Query, Problem> {
     let micros = |time: Time| time.timestamp_micros();
     let only = match levels {
         None => Marks::ALL,
@@ -324,7 +324,7 @@ fn between(from: Option<&str>, to: Option<&str>, levels: Option<&str>) -> Result
     if since.zip(until).is_some_and(|(since, until)| since > until) {
         return Err(Problem::invalid("from", "from must not be later than to"));
     }
-    Ok(lines::Query { since, until, only, ..lines::Query::default() })
+    Ok(journals::Query { since, until, only, ..journals::Query::default() })
 }
 
 /// A level by its word, in upper or lower case.

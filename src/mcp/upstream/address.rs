@@ -1,4 +1,4 @@
-//! Where upstreams may be.
+//! The addresses that upstreams may have.
 
 use std::future::Future;
 use std::io;
@@ -19,17 +19,17 @@ use crate::outbound::{is_never, is_public};
 
 const LONGEST_URL: usize = 2_048;
 
-/// Checks the URL of an upstream and brings it into its normal form. A host that is an address is judged now, a name by
-/// the addresses it has at the moment of each connection. `here` says whether it may be on this machine without more: what
-/// only this machine can reach is its operator's.
+/// Checks the URL of an upstream and brings it into its normal form. A host that is an address is judged now; a name is
+/// judged by its addresses at each connection. `here` says whether the upstream may be on this machine without being
+/// allowed by a setting: what only this machine can reach is its operator's.
 pub fn check_upstream(url: &str, config: &Config, here: bool) -> Result<String, Error> {
     check("url", url, config, here)
 }
 
-/// Whether requests may go to an address, with what was allowed beside, and whether this machine is the organization's own.
+/// Judges an address, given the networks that a setting allows and whether this machine is the organization's own.
 type May = fn(IpAddr, &[IpNet], bool) -> bool;
 
-/// The same for any URL that requests on behalf of upstreams go to.
+/// Checks any URL that requests on behalf of upstreams go to.
 pub(super) fn check(field: &'static str, url: &str, config: &Config, here: bool) -> Result<String, Error> {
     let wrong = |message: &str| Error::field(field, format!("{field} {message}"));
     if url.len() > LONGEST_URL {
@@ -65,21 +65,22 @@ pub(super) fn check(field: &'static str, url: &str, config: &Config, here: bool)
     Ok(url.into())
 }
 
-/// Whether an upstream may have this address: loopback where it may be here, and what was allowed; some never.
+/// Whether an unencrypted upstream may have this address: loopback where it may be on this machine, and what a setting
+/// allows. Some addresses are never allowed.
 pub fn is_allowed(address: IpAddr, allow: &[IpNet], here: bool) -> bool {
     let address = address.to_canonical();
     !is_forbidden(address)
         && ((here && address.is_loopback()) || allow.iter().any(|network| network.contains(&address)))
 }
 
-/// The same where what is sent is encrypted, and so reaches nobody but who can show the name's certificate: there it may be
-/// public, too.
+/// Whether an encrypted upstream may have this address: public addresses too, because what is sent reaches nobody but
+/// who can show the name's certificate.
 pub fn is_allowed_encrypted(address: IpAddr, allow: &[IpNet], here: bool) -> bool {
     let canonical = address.to_canonical();
     is_allowed(address, allow, here) || (!is_forbidden(canonical) && is_public(canonical))
 }
 
-/// Addresses that no setting opens, said plainly or inside another.
+/// Whether no setting can allow an address, written plainly or inside another address.
 fn is_forbidden(address: IpAddr) -> bool {
     let inner = match address {
         IpAddr::V6(address) => inner_v4(address).map(IpAddr::V4),
@@ -101,13 +102,14 @@ fn inner_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
     }
 }
 
-/// Looks names up and leaves out what is not allowed: a name cannot be moved to a forbidden address behind our back.
+/// Looks names up and leaves out addresses that are not allowed, so that nobody can move a name to a forbidden address
+/// behind our back.
 #[derive(Clone)]
 pub(super) struct Resolver {
     pub allow: Arc<[IpNet]>,
-    /// Whether what is sent there is encrypted.
+    /// Whether the connections are encrypted.
     pub encrypted: bool,
-    /// Whether it may be this machine.
+    /// Whether the addresses may be this machine's.
     pub here: bool,
 }
 
@@ -124,7 +126,7 @@ impl Service<Name> for Resolver {
         let Self { allow, encrypted, here } = self.clone();
         let may = if encrypted { is_allowed_encrypted } else { is_allowed };
         Box::pin(async move {
-            // The connector's own time-out begins when the address is known.
+            // The connector's own time-out begins only when the address is known.
             let found = tokio::time::timeout(CONNECT, tokio::net::lookup_host((name.as_str(), 0))).await??;
             let allowed: Vec<_> = found.filter(|one| may(one.ip(), &allow, here)).collect();
             if allowed.is_empty() {

@@ -1,5 +1,5 @@
-//! How the gateway authenticates at upstreams: with a header of their choice, or a token that it gets by itself (RFC 6749,
-//! section 4.4).
+//! How the gateway authenticates at upstreams: with a header of the owner's choice, or with a token that it fetches
+//! itself (RFC 6749, section 4.4).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,28 +21,29 @@ use sessiond_core::object::Object;
 use url::{Url, form_urlencoded};
 
 use super::headers::HOP;
-use super::{Roads, address};
+use super::{HttpClients, address};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::directory::{Directory, UpstreamSecret};
 use crate::error::Error;
-use crate::mcp::reply::Fault;
+use crate::mcp::reply::RpcError;
 
 const LONGEST_NAME: usize = 100;
 const LONGEST_TEXT: usize = 1_024;
 const LONGEST_SECRET: usize = 8_192;
-/// A token endpoint has this long to answer.
+/// How long a token endpoint may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Its largest answer.
+/// The largest answer of a token endpoint.
 const LARGEST: usize = 64 << 10;
-/// Tokens are left this long before they expire, or a fifth of their life: a request takes its time.
+/// How long before its expiry a token is no longer used, because a request takes its time; a fifth of its life if that
+/// is less.
 const MARGIN: TimeDelta = TimeDelta::seconds(60);
-/// What a token lives that does not say; if it is less, the upstream says so with 401.
+/// How long a token is used whose life is not said. If it lives less, the upstream says so with 401.
 const UNSAID: TimeDelta = TimeDelta::minutes(10);
-/// No token is kept longer.
+/// The longest life that a token is believed to have, in seconds.
 const LONGEST_LIFE: i64 = 86_400;
 
-/// Headers that the gateway sets, reads or keeps back itself; beside the hop-by-hop ones.
+/// The headers that the gateway sets, reads or keeps back itself, beside the hop-by-hop ones.
 const OURS: [&str; 14] = [
     "host",
     "origin",
@@ -59,7 +60,7 @@ const OURS: [&str; 14] = [
     "x-request-id",
     "user-agent",
 ];
-/// And all that begin so.
+/// The prefixes of further headers that the gateway needs itself.
 const OUR_KINDS: [&str; 8] =
     ["accept", "access-control-", "content-", "if-", "mcp-", "sec-", "sessiond-", "x-forwarded-"];
 
@@ -103,7 +104,7 @@ fn check_name(name: &str) -> Result<String, Error> {
     if HOP.contains(&lower) || OURS.contains(&lower) || OUR_KINDS.iter().any(|kind| lower.starts_with(kind)) {
         return Err(wrong(format!("must not be {lower:?}: the gateway needs that header itself")));
     }
-    // As it was written: whoever reads it again knows it so.
+    // The name stays as it was written, so that whoever reads it again recognises it.
     Ok(name.to_owned())
 }
 
@@ -126,32 +127,32 @@ fn check_text(field: &'static str, text: &str, longest: usize) -> Result<(), Err
     Ok(())
 }
 
-/// The credentials that were used here, opened.
+/// The applications' credentials for upstreams, decrypted when they are first used.
 pub(super) struct Credentials {
     directory: Arc<Directory>,
     clock: Clock,
-    held: Mutex<HashMap<ApplicationNumber, (Position, Arc<Held>)>>,
+    opened: Mutex<HashMap<ApplicationNumber, (Position, Arc<OpenedCredential>)>>,
 }
 
-/// One application's credential.
-pub(super) struct Held {
+/// One application's credential, decrypted.
+pub(super) struct OpenedCredential {
     pub own: UpstreamSecret,
-    /// Where it may be shown.
+    /// The only URL that the credential may be shown to.
     url: Uri,
-    /// The token it got. Held while another is fetched, so that one is fetched at a time.
+    /// The token that was fetched. The lock is held while another is fetched, so that one is fetched at a time.
     token: tokio::sync::Mutex<Option<Token>>,
-    /// How often one was asked for: whoever waited for a fetch that failed does not begin another.
+    /// How often a token was fetched: a request that waited for a fetch that failed does not begin another.
     fetches: AtomicU64,
 }
 
 struct Token {
-    /// `Bearer …`
+    /// The header's value, `Bearer …`.
     value: HeaderValue,
-    /// When another is fetched.
+    /// The moment from which the token is no longer used.
     until: Time,
 }
 
-/// RFC 6749, section 5.1; of an error, section 5.2.
+/// The answer of a token endpoint: RFC 6749, section 5.1, and section 5.2 for an error.
 #[derive(Deserialize)]
 struct Answer {
     access_token: Option<String>,
@@ -160,13 +161,13 @@ struct Answer {
     error: Option<String>,
 }
 
-impl Held {
+impl OpenedCredential {
     fn new(own: UpstreamSecret, url: Uri) -> Arc<Self> {
         Arc::new(Self { own, url, token: tokio::sync::Mutex::default(), fetches: AtomicU64::new(0) })
     }
 
-    /// Puts a header credential on a request, in place of anything of that name.
-    pub fn show(&self, request: &mut Request<Full<Bytes>>) -> Result<(), Fault> {
+    /// Puts a header credential onto a request, in place of any header of that name.
+    pub fn show(&self, request: &mut Request<Full<Bytes>>) -> Result<(), RpcError> {
         let UpstreamCredential::Header { name } = &self.own.credential else { return Ok(()) };
         let name = HeaderName::try_from(name.as_str()).map_err(|_| unusable(&"no header's name"))?;
         let value = secret_value(&self.own.secret).ok_or_else(|| unusable(&"no header's value"))?;
@@ -177,48 +178,54 @@ impl Held {
 
 impl Credentials {
     pub fn new(directory: Arc<Directory>, clock: Clock) -> Self {
-        Self { directory, clock, held: Mutex::default() }
+        Self { directory, clock, opened: Mutex::default() }
     }
 
-    /// How an application authenticates at this URL: from memory, unless something of it has changed since.
-    pub async fn of(&self, application: ApplicationNumber, url: &Uri) -> Result<Option<Arc<Held>>, Fault> {
+    /// The credential for an application at this URL; from memory, unless something about the application has changed
+    /// since.
+    pub async fn of(
+        &self,
+        application: ApplicationNumber,
+        url: &Uri,
+    ) -> Result<Option<Arc<OpenedCredential>>, RpcError> {
         let text = url.to_string();
         let Some(set_at) = self.directory.authenticates_at(application, &text) else { return Ok(None) };
-        let kept = self.held.lock().get(&application).cloned();
-        if let Some((_, held)) = kept.as_ref().filter(|(at, held)| *at >= set_at && held.url == *url) {
-            return Ok(Some(held.clone()));
+        let kept = self.opened.lock().get(&application).cloned();
+        if let Some((_, opened)) = kept.as_ref().filter(|(at, opened)| *at >= set_at && opened.url == *url) {
+            return Ok(Some(opened.clone()));
         }
         let own =
             self.directory.upstream_secret(application, &text).await.map_err(|error| unusable(&error))?;
         let Some(own) = own else { return Ok(None) };
-        // Anything may have changed about the application, and others may have looked at the same time: what is the same is
-        // one, with one token.
-        let mut all = self.held.lock();
-        let same = all.get(&application).filter(|(_, held)| held.own == own && held.url == *url).cloned();
-        let (at, held) = same.unwrap_or_else(|| (set_at, Held::new(own, url.clone())));
-        all.insert(application, (at.max(set_at), held.clone()));
-        Ok(Some(held))
+        // Something else about the application may have changed, and other requests may have looked at the same time:
+        // an equal credential stays the one that is in memory, with its one token.
+        let mut all = self.opened.lock();
+        let same =
+            all.get(&application).filter(|(_, opened)| opened.own == own && opened.url == *url).cloned();
+        let (at, opened) = same.unwrap_or_else(|| (set_at, OpenedCredential::new(own, url.clone())));
+        all.insert(application, (at.max(set_at), opened.clone()));
+        Ok(Some(opened))
     }
 
-    /// The token to authenticate with; another one than `refused`.
+    /// A token to authenticate with, other than the one that was `refused`.
     pub async fn token(
         &self,
-        held: &Held,
-        roads: &Roads,
+        opened: &OpenedCredential,
+        clients: &HttpClients,
         refused: Option<&HeaderValue>,
-    ) -> Result<HeaderValue, Fault> {
-        let fetches = held.fetches.load(Ordering::Acquire);
-        let mut token = held.token.lock().await;
+    ) -> Result<HeaderValue, RpcError> {
+        let fetches = opened.fetches.load(Ordering::Acquire);
+        let mut token = opened.token.lock().await;
         let now = self.clock.now();
         if let Some(good) = token.as_ref().filter(|one| now < one.until && Some(&one.value) != refused) {
             return Ok(good.value.clone());
         }
-        if token.is_none() && held.fetches.load(Ordering::Acquire) != fetches {
+        if token.is_none() && opened.fetches.load(Ordering::Acquire) != fetches {
             return Err(no_token());
         }
         *token = None;
-        let fetched = tokio::time::timeout(PATIENCE, fetch(&held.own, roads)).await;
-        held.fetches.fetch_add(1, Ordering::AcqRel);
+        let fetched = tokio::time::timeout(PATIENCE, fetch(&opened.own, clients)).await;
+        opened.fetches.fetch_add(1, Ordering::AcqRel);
         let (value, life) = fetched.unwrap_or_else(|_| {
             tracing::warn!("the token endpoint of an upstream did not answer in time");
             Err(no_token())
@@ -229,15 +236,18 @@ impl Credentials {
     }
 }
 
-/// Fetches a token, with how long it lives if that is said. What goes wrong is in the log, without anything secret.
-async fn fetch(own: &UpstreamSecret, roads: &Roads) -> Result<(HeaderValue, Option<TimeDelta>), Fault> {
+/// Fetches a token, and how long it lives if the answer says so. The log says what went wrong, without anything secret.
+async fn fetch(
+    own: &UpstreamSecret,
+    clients: &HttpClients,
+) -> Result<(HeaderValue, Option<TimeDelta>), RpcError> {
     let UpstreamCredential::ClientCredentials { token_url, client_id, scope, resource } = &own.credential
     else {
         return Err(no_token());
     };
     let request = token_request(token_url, client_id, &own.secret, scope.as_deref(), resource.as_deref());
     let request = request.ok_or_else(no_token)?;
-    let answer = roads.send(request).await.map_err(|_| no_token())?;
+    let answer = clients.send(request).await.map_err(|_| no_token())?;
     let status = answer.status();
     let body = Limited::new(answer.into_body(), LARGEST).collect().await.map(|body| body.to_bytes());
     let answer = body.ok().and_then(|body| serde_json::from_slice::<Object<Answer>>(&body).ok());
@@ -264,7 +274,7 @@ fn token_request(
     scope: Option<&str>,
     resource: Option<&str>,
 ) -> Option<Request<Full<Bytes>>> {
-    // RFC 6749 2.3.1: both are form-encoded inside Basic.
+    // Id and secret are form-encoded inside Basic (RFC 6749, section 2.3.1).
     let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
     let pair = STANDARD.encode(format!("{}:{}", encoded(client_id), encoded(secret)));
     let mut form = form_urlencoded::Serializer::new(String::new());
@@ -283,25 +293,27 @@ fn token_request(
     Some(request)
 }
 
-/// A header's value that no log shows.
+/// A header value that is shown in no log.
 fn secret_value(text: &str) -> Option<HeaderValue> {
     let mut value = HeaderValue::from_str(text).ok()?;
     value.set_sensitive(true);
     Some(value)
 }
 
-fn no_token() -> Fault {
+fn no_token() -> RpcError {
     let message = "The MCP server behind this gateway wants a token that could not be fetched: whoever runs the gateway \
                    finds the reason in its log";
-    fault(message)
+    rpc_error(message)
 }
 
-fn unusable(error: &dyn std::fmt::Display) -> Fault {
+fn unusable(error: &dyn std::fmt::Display) -> RpcError {
     tracing::error!(%error, "an upstream's credential cannot be used; set the upstream again");
-    fault("The gateway's own credential for the MCP server behind it cannot be used: set the upstream again")
+    rpc_error(
+        "The gateway's own credential for the MCP server behind it cannot be used: set the upstream again",
+    )
 }
 
-fn fault(message: &'static str) -> Fault {
+fn rpc_error(message: &'static str) -> RpcError {
     let data = Some(serde_json::json!({ "reason": "upstream_credential" }));
-    Fault { data, ..Fault::new(-32603, message) }
+    RpcError { data, ..RpcError::new(-32603, message) }
 }

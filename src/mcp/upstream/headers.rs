@@ -1,5 +1,5 @@
-//! Which headers pass the gateway. These are lists of what may pass: what nobody has thought of does not. More may be named
-//! for an application.
+//! The headers that pass the gateway. These are lists of what may pass: what nobody has thought of does not. An
+//! application may name further headers.
 
 use std::sync::LazyLock;
 
@@ -15,19 +15,20 @@ pub static LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Tells the upstream which of our sessions a request belongs to.
 pub static CORRELATION: HeaderName = HeaderName::from_static("sessiond-session-id");
 
-/// All headers of MCP: the revision, what 2026-07-28 mirrors of a message (`Mcp-Method`, `Mcp-Name`, `Mcp-Param-…`), and what
-/// comes later. The session's id is not among them: each side has its own.
+/// The prefix of all headers of MCP: the revision, what 2026-07-28 mirrors of a message (`Mcp-Method`, `Mcp-Name`,
+/// `Mcp-Param-…`), and what comes later. The session's id does not pass with them: each side has its own.
 const MCP: &str = "mcp-";
-/// Of a request, from the client to the upstream, beside those of MCP: who asks for whom, in which trace, in which language,
-/// from where in a stream, and through whom. `Accept`, `Content-Type` and their like the gateway says itself.
-pub const INWARD: [&str; 7] =
+/// The headers of a request that pass to the upstream beside those of MCP: who asks for whom, in which trace, in which
+/// language, from where in a stream, and through whom. The gateway itself sets `Accept`, `Content-Type` and their like.
+pub const TO_UPSTREAM: [&str; 7] =
     ["accept-language", "baggage", "last-event-id", "traceparent", "tracestate", "user-agent", "via"];
-/// Of an answer, from the upstream to the client, beside those of MCP. Whether it may be kept the gateway says itself: no.
-pub const OUTWARD: [&str; 4] = ["allow", "content-language", "content-type", "retry-after"];
-/// Of an answer, what the gateway reads itself and hands on to nobody.
+/// The headers of an answer that pass to the client beside those of MCP. The gateway itself says that the answer may
+/// not be stored.
+pub const TO_CLIENT: [&str; 4] = ["allow", "content-language", "content-type", "retry-after"];
+/// The headers of an answer that the gateway reads itself and hands on to nobody.
 static READ: [HeaderName; 3] = [header::SET_COOKIE, header::LOCATION, header::CONTENT_ENCODING];
 
-/// Headers that concern one connection only (RFC 9110, section 7.6.1), or the message on it.
+/// The headers that concern one connection only (RFC 9110, section 7.6.1), or the message on it.
 pub(super) const HOP: [&str; 10] = [
     "connection",
     "keep-alive",
@@ -40,8 +41,9 @@ pub(super) const HOP: [&str; 10] = [
     "upgrade",
     "http2-settings",
 ];
-/// What no application can have passed, in either direction: credentials, ours and others'; what the gateway says itself; what
-/// an upstream would believe about who is behind the connection; and orders to browsers and proxies about more than one answer.
+/// The headers that no application can have passed, in either direction: credentials, ours and others'; what the
+/// gateway says itself; what an upstream would believe about who is behind the connection; and orders to browsers and
+/// proxies about more than one answer.
 const NEVER: [&str; 38] = [
     "alt-svc",
     "apikey",
@@ -104,38 +106,44 @@ const NEVER_KINDS: [&str; 17] = [
 const MOST: usize = 32;
 const LONGEST_NAME: usize = 100;
 
-/// By this name the gateway is known to itself, for as long as it runs: what has passed it says so (RFC 9110, section 7.6.3).
+/// The name by which this process recognises itself in `Via`, where each gateway adds its name (RFC 9110, section
+/// 7.6.3).
 static VIA: LazyLock<HeaderValue> = LazyLock::new(|| {
     let said = format!("1.1 sessiond-{}", secret::request_id());
     HeaderValue::try_from(said).unwrap_or(HeaderValue::from_static("1.1 sessiond"))
 });
-/// As many gateways may stand behind one another.
-const LONGEST_WAY: usize = 16;
+/// How many gateways a request may have passed.
+const MOST_HOPS: usize = 16;
 
-/// Whether a request has been here before, or has come too long a way to be going anywhere.
-pub fn goes_in_a_ring(headers: &HeaderMap) -> bool {
+/// Whether a request has passed this gateway before, or too many others.
+pub fn is_loop(headers: &HeaderMap) -> bool {
     let said = headers.get_all(header::VIA).iter().filter_map(|value| value.to_str().ok());
     let mut hops: Vec<_> = said.flat_map(|value| value.split(',')).map(str::trim).collect();
     hops.retain(|hop| !hop.is_empty());
-    hops.len() >= LONGEST_WAY || hops.iter().any(|hop| Some(*hop) == VIA.to_str().ok())
+    hops.len() >= MOST_HOPS || hops.iter().any(|hop| Some(*hop) == VIA.to_str().ok())
 }
 
-/// The headers of a request that the upstream may see: those that pass for everybody, and more by the application's wish.
-pub fn inward(headers: &HeaderMap, more: Option<&UpstreamHeaders>) -> HeaderMap {
+/// The headers of a request that the upstream may see: those that pass for everybody, and those that the application
+/// names.
+pub fn to_upstream(headers: &HeaderMap, more: Option<&UpstreamHeaders>) -> HeaderMap {
     let more = more.map_or(&[][..], |more| &more.to_upstream);
-    let listed = |name: &HeaderName| INWARD.contains(&name.as_str());
-    of_those(headers, |name| listed(name) || of_mcp(name) || more.iter().any(|one| one == name.as_str()))
+    let listed = |name: &HeaderName| TO_UPSTREAM.contains(&name.as_str());
+    passing_headers(headers, |name| {
+        listed(name) || is_mcp_header(name) || more.iter().any(|one| one == name.as_str())
+    })
 }
 
-/// The headers of an answer as it arrives: those that the client may see, and those that the gateway reads.
-pub fn arrived(headers: &HeaderMap, more: &[String]) -> HeaderMap {
+/// The headers of an answer that the client may see, and those that the gateway reads.
+pub fn from_upstream(headers: &HeaderMap, more: &[String]) -> HeaderMap {
     let listed =
-        |name: &HeaderName| OUTWARD.contains(&name.as_str()) || READ.contains(name) || *name == SESSION;
-    of_those(headers, |name| listed(name) || of_mcp(name) || more.iter().any(|one| one == name.as_str()))
+        |name: &HeaderName| TO_CLIENT.contains(&name.as_str()) || READ.contains(name) || *name == SESSION;
+    passing_headers(headers, |name| {
+        listed(name) || is_mcp_header(name) || more.iter().any(|one| one == name.as_str())
+    })
 }
 
-/// Of what arrived, what the client may see.
-pub fn outward(headers: &HeaderMap) -> HeaderMap {
+/// The headers that the client may see, out of those that [`from_upstream`] has let pass.
+pub fn visible_to_client(headers: &HeaderMap) -> HeaderMap {
     let mut headers = headers.clone();
     for name in &READ {
         headers.remove(name);
@@ -144,13 +152,15 @@ pub fn outward(headers: &HeaderMap) -> HeaderMap {
     headers
 }
 
-/// A header of MCP. One with an underscore some servers read as another with a hyphen.
-fn of_mcp(name: &HeaderName) -> bool {
+/// Whether a header is one of MCP. A name with an underscore is not: some servers read it as another name with a
+/// hyphen.
+fn is_mcp_header(name: &HeaderName) -> bool {
     name.as_str().starts_with(MCP) && *name != SESSION && !name.as_str().contains('_')
 }
 
-/// The headers that pass, without those that a neighbour says are for it alone (RFC 9110, section 7.6.1).
-fn of_those(headers: &HeaderMap, passes: impl Fn(&HeaderName) -> bool) -> HeaderMap {
+/// The headers that pass, without those that the sender names in `Connection` as meant for its neighbour alone (RFC
+/// 9110, section 7.6.1).
+fn passing_headers(headers: &HeaderMap, passes: impl Fn(&HeaderName) -> bool) -> HeaderMap {
     let connection = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
     let alone: Vec<&str> = connection.flat_map(|value| value.split(',')).map(str::trim).collect();
     let mut passing = HeaderMap::new();
@@ -162,9 +172,9 @@ fn of_those(headers: &HeaderMap, passes: impl Fn(&HeaderName) -> bool) -> Header
     passing
 }
 
-/// Says in our words what the specification asks of a client (MCP 2025-11-25 and 2026-07-28, basic/transports). What the
-/// client has said was checked, and may be the same in other words, which not every server understands.
-pub fn speak(method: &Method, headers: &mut HeaderMap) {
+/// Sets the headers that the specification asks of a client (MCP 2025-11-25 and 2026-07-28, basic/transports) in our
+/// own form. The client's values were checked, but may be in a form that not every server understands.
+pub fn set_own_headers(method: &Method, headers: &mut HeaderMap) {
     let (accept, content) = match *method {
         Method::POST => (Some("application/json, text/event-stream"), Some("application/json")),
         Method::GET => (Some("text/event-stream"), None),
@@ -176,12 +186,12 @@ pub fn speak(method: &Method, headers: &mut HeaderMap) {
             None => headers.remove(name),
         };
     }
-    // We read what comes, and some compress where nothing is said (RFC 9110, section 12.5.3).
+    // The gateway reads the answer, and some servers compress it where nothing is said (RFC 9110, section 12.5.3).
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     headers.append(header::VIA, VIA.clone());
 }
 
-/// The coding of an answer that we have asked not to code.
+/// The content coding of a message that was asked to have none.
 pub fn coding(headers: &HeaderMap) -> Option<String> {
     let codings = headers.get_all(header::CONTENT_ENCODING).iter();
     let said = codings.map(|value| String::from_utf8_lossy(value.as_bytes()).trim().to_ascii_lowercase());
@@ -190,7 +200,8 @@ pub fn coding(headers: &HeaderMap) -> Option<String> {
     said.first().map(|coding| plain(coding))
 }
 
-/// Checks which headers an application wants to have passed, and brings them into their normal form; nothing if none.
+/// Checks the headers that an application wants to have passed, and brings them into their normal form; `None` if there
+/// are none.
 pub fn check_headers(wanted: UpstreamHeaders) -> Result<Option<UpstreamHeaders>, Error> {
     let to_upstream = check_names("headers.toUpstream", wanted.to_upstream)?;
     let to_client = check_names("headers.toClient", wanted.to_client)?;
@@ -209,7 +220,7 @@ fn check_names(field: &'static str, names: Vec<String>) -> Result<Vec<String>, E
         let Some(read) = read else {
             return wrong(format!("must be names of headers, such as X-Tenant, and not {name:?}"));
         };
-        if never(read.as_str()) {
+        if is_forbidden(read.as_str()) {
             return wrong(format!("must not have {:?}: that header never passes", read.as_str()));
         }
         checked.push(read.as_str().to_owned());
@@ -219,8 +230,8 @@ fn check_names(field: &'static str, names: Vec<String>) -> Result<Vec<String>, E
     Ok(checked)
 }
 
-/// Whether a header passes for nobody. Some servers read an underscore as a hyphen.
-fn never(name: &str) -> bool {
+/// Whether a header may pass for nobody. Some servers read an underscore as a hyphen.
+fn is_forbidden(name: &str) -> bool {
     let name = name.replace('_', "-");
     let name = name.as_str();
     HOP.contains(&name) || NEVER.contains(&name) || NEVER_KINDS.iter().any(|kind| name.starts_with(kind))

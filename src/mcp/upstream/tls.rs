@@ -1,4 +1,5 @@
-//! Encrypted connections to upstreams: whom to believe, and what is said when that is not the one at the other end.
+//! Encrypted connections to upstreams: which certificates are trusted, and what the client is told about those that are
+//! not.
 
 use std::error::Error;
 use std::future::Future;
@@ -21,7 +22,7 @@ use tokio::net::TcpStream;
 use tower::Service;
 
 use super::address::Resolver;
-use super::{CONNECT, Fault};
+use super::{CONNECT, RpcError};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -30,11 +31,11 @@ type Failure = Box<dyn Error + Send + Sync>;
 pub(super) struct Encrypted(HttpsConnector<HttpConnector<Resolver>>);
 
 impl Encrypted {
-    /// Believes the authorities that the system trusts, and those in the file.
+    /// Trusts the authorities that the system trusts, and those in the file.
     pub fn new(mut connector: HttpConnector<Resolver>, authorities: Option<&Path>) -> anyhow::Result<Self> {
         connector.enforce_http(false);
         let extra = authorities.map(read).transpose()?.unwrap_or_default();
-        // Named rather than the process's default: no other may slip in with a dependency.
+        // The provider is named here, so that no dependency can bring in another as the process's default.
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let verifier = Verifier::new_with_extra_roots(extra, provider.clone())
             .context("cannot set up whom to believe for upstreams with https")?;
@@ -68,7 +69,7 @@ impl Service<Uri> for Encrypted {
     fn call(&mut self, uri: Uri) -> Self::Future {
         let connecting = self.0.call(uri);
         Box::pin(async move {
-            // The connector's own limits are for the look-up and the connection; a handshake it would wait for without end.
+            // The inner connector limits the look-up and the connection, but would wait for a handshake without end.
             match tokio::time::timeout(3 * CONNECT, connecting).await {
                 Ok(connected) => connected,
                 Err(_) => {
@@ -79,8 +80,9 @@ impl Service<Uri> for Encrypted {
     }
 }
 
-/// What a failure is called if it is one of TLS. The details are in the log: a certificate is the upstream's own affair.
-pub(super) fn fault(error: &(dyn Error + 'static)) -> Option<Fault> {
+/// The error for a failure of TLS, if the failure is one. The log has the details: a certificate is the upstream's own
+/// affair.
+pub(super) fn rpc_error(error: &(dyn Error + 'static)) -> Option<RpcError> {
     use CertificateError as Bad;
     let how = match find(error)? {
         rustls::Error::InvalidCertificate(bad) => match bad {
@@ -98,17 +100,17 @@ pub(super) fn fault(error: &(dyn Error + 'static)) -> Option<Fault> {
     };
     let data = Some(serde_json::json!({ "reason": "upstream_not_trusted" }));
     let message = format!("The MCP server behind this gateway {how}");
-    Some(Fault { data, ..Fault::new(-32603, message) })
+    Some(RpcError { data, ..RpcError::new(-32603, message) })
 }
 
-/// The error of TLS that is behind another.
+/// Finds the error of TLS among an error's causes.
 fn find<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(found) = error.downcast_ref::<rustls::Error>() {
             return Some(found);
         }
-        // `source` of an I/O error passes over the error that it is made of.
+        // `source` of an I/O error skips the error that it wraps.
         let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         next = match inner {
             Some(inner) => Some(inner as &(dyn Error + 'static)),

@@ -1,54 +1,56 @@
-//! What a keyboard sends, key by key.
+//! Cuts what a keyboard sends into keys.
 
 use vte::{Params, Parser, Perform};
 
 use crate::terminal::text::Text;
 
-/// Bytes of one key that are kept. Longer ones are answers of a terminal to a question, and nobody's typing.
+/// The most bytes of one key that are kept. Longer sequences are a terminal's answers to questions, and nobody's
+/// typing.
 const LONGEST: usize = 1_024;
 
 /// What a key does to the line that is being typed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Key {
     Char(char),
-    /// A line break within a paste: part of the line.
+    /// Adds a line break within a paste, which is part of the line.
     Break,
     Enter,
     /// Takes the last character away.
     Erase,
-    /// Takes all away that was typed.
+    /// Takes everything away that was typed.
     Kill,
-    /// Takes the character under the cursor away; on an empty line it is the end of what is typed.
+    /// Takes the character under the cursor away; on an empty line it ends the input.
     Delete,
     /// Gives the line up.
     Cancel,
     /// Edits in a way that only the screen shows: arrows, completion, history, search.
     Edit,
-    /// Does nothing to the line: a terminal's reports, drawing the screen again.
+    /// Does nothing to the line: it is a terminal's report, or has the screen drawn again.
     Nothing,
 }
 
-/// Cuts what is typed into keys, however it is cut into pieces before.
+/// Cuts what is typed into keys, however the bytes come in pieces.
 #[derive(Default)]
 pub struct Keys {
     parser: Parser<LONGEST>,
     text: Text,
-    found: Found,
+    found: KeyDecoder,
     bytes: Vec<u8>,
 }
 
 #[derive(Default)]
-struct Found {
+struct KeyDecoder {
     key: Option<Key>,
     brackets: bool,
     pasting: bool,
-    /// The next character belongs to a key of its own kind: arrows in application mode.
+    /// Set when the next character belongs to a sequence, as with arrows in application mode.
     within: bool,
     last_cr: bool,
 }
 
 impl Keys {
-    /// Takes the next byte; a key and its bytes where it ends one. `brackets` says whether pastes are bracketed.
+    /// Takes the next byte; returns a key and its bytes if the byte ends one. `brackets` says whether pastes are
+    /// bracketed.
     pub fn push(&mut self, byte: u8, brackets: bool) -> Option<(Key, Vec<u8>)> {
         self.found.brackets = brackets;
         self.parser.advance(&mut self.found, self.text.push(&[byte]).as_bytes());
@@ -59,7 +61,7 @@ impl Keys {
     }
 }
 
-impl Perform for Found {
+impl Perform for KeyDecoder {
     fn print(&mut self, c: char) {
         self.last_cr = false;
         self.key = Some(match c {
@@ -96,14 +98,14 @@ impl Perform for Found {
                 self.pasting = false;
                 Key::Nothing
             }
-            // Focus, a mouse, the cursor's place, what kind of terminal it is.
+            // These report focus, a mouse, the cursor's place, or the terminal's type.
             ([], 'I' | 'O' | 'R' | 'n', _) | ([b'<' | b'?' | b'>', ..], ..) => Key::Nothing,
             _ => Key::Edit,
         });
     }
 
     fn esc_dispatch(&mut self, _: &[u8], _: bool, byte: u8) {
-        // The end of a string of the terminal's, or the first half of a key.
+        // This ends a string of the terminal's, or is the first half of a key.
         match byte {
             b'\\' => self.key = Some(Key::Nothing),
             b'O' | b'N' => self.within = true,

@@ -1,23 +1,23 @@
-//! What stands before a command, and what stands in for a password.
+//! Tells what stands before a command, and what is shown in place of a password.
 
 use unicode_width::UnicodeWidthStr;
 
 use super::Place;
 use crate::terminal::screen::Screen;
 
-/// What prompts end with, beside a space.
+/// The characters that prompts end with, beside a space.
 const ENDS: &str = "$#%>:?❯➜»λ";
-/// What is shown for the characters of a password.
+/// The characters that are shown in place of a password's.
 const MASKS: &str = "*•●";
-/// The longest text that is taken for a prompt nobody has waited at.
+/// The longest text that is taken for a prompt where nobody is known to have waited.
 const LONGEST: usize = 400;
 
-/// Whether a text that nobody is known to have waited behind looks like a prompt.
+/// Whether a text looks like a prompt, where nobody is known to have waited behind it.
 pub fn looks_like_prompt(text: &str) -> bool {
     text.len() <= LONGEST && text.trim_end().ends_with(|last| ENDS.contains(last))
 }
 
-/// Whether a text is what is shown for a password.
+/// Whether a text is shown in place of a password.
 pub fn is_mask(text: &str) -> bool {
     text.chars().next().is_some_and(|first| MASKS.contains(first) && text.chars().all(|c| c == first))
 }
@@ -38,20 +38,21 @@ pub fn width(text: &str) -> usize {
     text.width()
 }
 
-/// A line of the screen that is finished, to be compared with lines that were typed.
-pub struct Shown<'a> {
+/// A finished line of the screen, to be compared with lines that were typed.
+pub struct ScreenLine<'a> {
     screen: &'a Screen,
     end: u64,
     pub line: String,
 }
 
-impl<'a> Shown<'a> {
+impl<'a> ScreenLine<'a> {
     pub fn new(screen: &'a Screen, end: u64) -> Self {
         let line = screen.text(Place { line: screen.beginning(end), col: 0 }, end);
         Self { screen, end, line }
     }
 
-    /// What stands before this text, if it is what the line ends with. A text of several lines is looked for on as many.
+    /// The text before this one, if the line ends with this one. A text of several lines is compared with as many
+    /// lines.
     pub fn before(&self, text: &str) -> Option<String> {
         let breaks = text.matches('\n').count();
         if breaks == 0 {

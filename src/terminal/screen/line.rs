@@ -1,16 +1,16 @@
 //! One line of a screen.
 
-/// Combining marks that are kept in one line.
-const MOST_MARKS: usize = 256;
-/// The second half of a wide character.
+/// How many combining characters one line keeps.
+const MOST_COMBINING: usize = 256;
+/// Stands for the second half of a wide character.
 pub const HALF: char = '\0';
 
 #[derive(Debug, Default, Clone)]
 pub struct Line {
     cells: Vec<char>,
-    /// Combining characters, by the column of what they combine with.
-    marks: Vec<(usize, char)>,
-    /// It goes on in the next line, because it was too long for one.
+    /// The combining characters, by the column of the character that they combine with.
+    combining: Vec<(usize, char)>,
+    /// Whether the text goes on in the next line, because it was too long for this one.
     pub wrapped: bool,
 }
 
@@ -23,21 +23,21 @@ impl Line {
         self.cells.get(col) == Some(&c)
     }
 
-    /// Whether something stands in the last of so many columns.
+    /// Whether a character stands in the last of so many columns.
     pub fn fills(&self, cols: usize) -> bool {
         self.cells.len() >= cols && self.cells.last().is_some_and(|c| *c != ' ')
     }
 
-    /// About how many bytes it takes.
+    /// About how many bytes of memory the line takes.
     pub fn memory(&self) -> usize {
-        64 + 4 * self.cells.capacity() + 16 * self.marks.capacity()
+        64 + 4 * self.cells.capacity() + 16 * self.combining.capacity()
     }
 
     pub fn set(&mut self, col: usize, c: char) {
         if self.cells.len() <= col {
             self.cells.resize(col + 1, ' ');
         }
-        // Half of a wide character is none.
+        // If one half of a wide character is overwritten, the other half goes too.
         if self.cells[col] == HALF && col > 0 {
             self.cells[col - 1] = ' ';
         }
@@ -45,20 +45,20 @@ impl Line {
             self.cells[col + 1] = ' ';
         }
         self.cells[col] = c;
-        if !self.marks.is_empty() {
-            self.marks.retain(|(at, _)| *at != col);
+        if !self.combining.is_empty() {
+            self.combining.retain(|(at, _)| *at != col);
         }
     }
 
-    pub fn mark(&mut self, col: usize, c: char) {
-        if self.marks.len() < MOST_MARKS {
-            self.marks.push((col, c));
+    pub fn combine(&mut self, col: usize, c: char) {
+        if self.combining.len() < MOST_COMBINING {
+            self.combining.push((col, c));
         }
     }
 
     pub fn truncate(&mut self, col: usize) {
         self.cells.truncate(col);
-        self.marks.retain(|(at, _)| *at < col);
+        self.combining.retain(|(at, _)| *at < col);
         self.wrapped = false;
     }
 
@@ -76,20 +76,20 @@ impl Line {
         if col < self.cells.len() {
             self.cells.splice(col..col, std::iter::repeat_n(' ', count));
             self.cells.truncate(cols);
-            self.move_marks(col, |at| Some(at + count));
+            self.move_combining(col, |at| Some(at + count));
         }
     }
 
     pub fn delete(&mut self, col: usize, count: usize) {
         if col < self.cells.len() {
             self.cells.drain(col..(col + count).min(self.cells.len()));
-            self.move_marks(col, |at| at.checked_sub(count).filter(|at| *at >= col));
+            self.move_combining(col, |at| at.checked_sub(count).filter(|at| *at >= col));
         }
     }
 
-    fn move_marks(&mut self, col: usize, to: impl Fn(usize) -> Option<usize>) {
-        let marks = std::mem::take(&mut self.marks);
-        self.marks = marks
+    fn move_combining(&mut self, col: usize, to: impl Fn(usize) -> Option<usize>) {
+        let combining = std::mem::take(&mut self.combining);
+        self.combining = combining
             .into_iter()
             .filter_map(|(at, c)| if at < col { Some((at, c)) } else { Some((to(at)?, c)) })
             .collect();
@@ -100,8 +100,8 @@ impl Line {
             if self.cells[col] != HALF {
                 into.push(self.cells[col]);
             }
-            if !self.marks.is_empty() {
-                into.extend(self.marks.iter().filter(|(at, _)| *at == col).map(|(_, c)| *c));
+            if !self.combining.is_empty() {
+                into.extend(self.combining.iter().filter(|(at, _)| *at == col).map(|(_, c)| *c));
             }
         }
     }

@@ -11,12 +11,12 @@ use vte::Params;
 use super::frame::Size;
 use line::{HALF, Line};
 
-/// Lines that have left the screen and are kept, for commands that are longer than it.
+/// How many lines that have left the screen are kept, for commands that are longer than the screen.
 const KEPT: usize = 100;
-/// More rows than this are not modelled: no line editor goes up further.
+/// The most rows that are modelled: no line editor goes up further.
 const MOST_ROWS: usize = 200;
 
-/// A place: the number of a line since the beginning, and a column.
+/// A place on the screen: the number of a line since the beginning, and a column.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     pub line: u64,
@@ -27,16 +27,16 @@ pub struct Place {
 pub struct Screen {
     cols: usize,
     rows: usize,
-    /// The screen is the last `rows` of them.
+    /// The lines that are kept; the last `rows` of them are the screen.
     lines: VecDeque<Line>,
-    /// How many have been let go of.
+    /// How many lines have been dropped.
     gone: u64,
     row: usize,
     col: usize,
-    /// The last column is written: the next character begins a new line.
+    /// Whether the last column is written, so that the next character begins a new line.
     full: bool,
     saved: (usize, usize),
-    /// First and last row of the part that scrolls.
+    /// The first and the last row of the part that scrolls.
     margins: (usize, usize),
     wraps: bool,
     inserts: bool,
@@ -66,18 +66,18 @@ impl Screen {
         }
     }
 
-    /// A new size. Lines stay as they are: whoever edits one draws it again.
+    /// Changes the size. Lines stay as they are: a line editor draws its line again.
     pub fn resize(&mut self, size: Size) {
         let (cols, rows) = dimensions(size);
         if rows > self.rows {
-            // What had left comes back, as terminals with a history have it.
+            // Lines that had left come back, as in terminals with a history.
             let back = (rows - self.rows).min(self.lines.len() - self.rows);
             self.row += back;
             while self.lines.len() < rows {
                 self.lines.push_back(Line::default());
             }
         } else {
-            // What is empty below the cursor goes first.
+            // Empty lines below the cursor go first.
             let below = (self.rows - rows).min(self.rows - 1 - self.row);
             self.lines.truncate(self.lines.len() - below);
             self.row -= self.rows - rows - below;
@@ -95,22 +95,23 @@ impl Screen {
         self.alternate
     }
 
-    /// Whether pastes are to be bracketed: what line editors ask for while a line is edited.
+    /// Whether pastes are to be bracketed, which line editors ask for while a line is edited.
     pub fn is_bracketed(&self) -> bool {
         self.bracketed
     }
 
-    /// After so many lines nothing is left of what was there before …
+    /// After so many lines nothing is left of what was there before, if the screen [scrolls
+    /// freely](Self::scrolls_freely).
     pub fn depth(&self) -> usize {
         self.rows + KEPT
     }
 
-    /// … if nothing stands still while they pass.
+    /// Whether nothing stands still while lines pass.
     pub fn scrolls_freely(&self) -> bool {
         !self.alternate && !self.inserts && self.wraps && self.margins == (0, self.rows - 1)
     }
 
-    /// Where the cursor is. A full line's next character stands behind its end.
+    /// The cursor's place. In a full line the next character stands behind the end.
     pub fn cursor(&self) -> Place {
         let col = if self.full { self.cols } else { self.col };
         Place { line: self.number(self.row), col }
@@ -132,7 +133,7 @@ impl Screen {
         text
     }
 
-    /// The text from a place to the end of a line. Lines that were too long for the screen are one again.
+    /// The text from a place to the end of a line. Lines that were too long for the screen are joined again.
     pub fn text(&self, from: Place, to: u64) -> String {
         let mut text = String::new();
         for number in from.line..=to {
@@ -149,7 +150,7 @@ impl Screen {
         text
     }
 
-    /// The first line of the one that ends with this one, where it was too long for the screen.
+    /// The first line of the text that ends with this line, where the text was too long for one line.
     pub fn beginning(&self, mut line: u64) -> u64 {
         while let Some(before) = line.checked_sub(1)
             && self.index(before).is_some_and(|index| self.goes_on(&self.lines[index]))
@@ -159,7 +160,7 @@ impl Screen {
         line
     }
 
-    /// The last line of the one that begins here, where it was too long for the screen.
+    /// The last line of the text that begins with this line, where the text was too long for one line.
     pub fn end(&self, mut line: u64) -> u64 {
         while self.index(line).is_some_and(|index| self.goes_on(&self.lines[index]))
             && self.index(line + 1).is_some()
@@ -169,7 +170,7 @@ impl Screen {
         line
     }
 
-    /// The first line that is still known.
+    /// The number of the oldest line that is kept.
     pub fn oldest(&self) -> u64 {
         self.gone
     }
@@ -182,7 +183,7 @@ impl Screen {
             .collect()
     }
 
-    /// About how many bytes it takes.
+    /// About how many bytes of memory the screen takes.
     pub fn memory(&self) -> usize {
         self.lines.iter().map(Line::memory).sum()
     }
@@ -221,7 +222,7 @@ impl Screen {
         let width = if c.is_ascii() { 1 } else { c.width().unwrap_or(0) };
         if width == 0 {
             let col = if self.full { self.col } else { self.col.saturating_sub(1) };
-            self.here().mark(col, c);
+            self.here().combine(col, c);
             return;
         }
         self.last = c;
@@ -246,7 +247,7 @@ impl Screen {
         }
     }
 
-    /// A control character.
+    /// Handles a control character.
     pub fn execute(&mut self, byte: u8) {
         if self.alternate {
             return;
@@ -260,7 +261,7 @@ impl Screen {
         }
     }
 
-    /// An escape sequence without parameters.
+    /// Handles an escape sequence without parameters.
     pub fn escape(&mut self, intermediates: &[u8], byte: u8) {
         if byte == b'c' && intermediates.is_empty() {
             let size = Size { cols: self.cols as u16, rows: self.rows as u16 };
@@ -283,7 +284,7 @@ impl Screen {
         }
     }
 
-    /// A control sequence.
+    /// Handles a control sequence.
     pub fn control(&mut self, params: &Params, intermediates: &[u8], action: char) {
         let all = || params.iter().filter_map(|param| param.first().copied());
         let set = action == 'h';
@@ -378,7 +379,7 @@ impl Screen {
 
     fn scroll_up(&mut self, from: usize) {
         if (from, self.margins.1) == (0, self.rows - 1) {
-            // What leaves at the one end makes room at the other.
+            // The line that leaves at the one end is used again at the other.
             let mut line = Line::default();
             if self.lines.len() >= self.rows + KEPT {
                 line = self.lines.pop_front().unwrap_or_default();
@@ -399,7 +400,7 @@ impl Screen {
         self.lines.insert(top + from, Line::default());
     }
 
-    /// Lets go of lines that left long ago.
+    /// Drops lines that left the screen long ago.
     fn forget(&mut self) {
         while self.lines.len() > self.rows + KEPT {
             self.lines.pop_front();

@@ -1,4 +1,4 @@
-//! Why a shell could not be had, in words for whoever set the machine up.
+//! The reasons why a shell could not be opened, in words for the owner of the machine.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ pub enum SshError {
 }
 
 impl SshError {
-    /// A stable word for it.
+    /// A stable word for the error.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Unresolved { .. } => "HOST_UNKNOWN",
@@ -62,7 +62,7 @@ impl SshError {
         }
     }
 
-    /// What kept two who have reached each other from talking.
+    /// The error of two sides that have reached each other and cannot talk.
     pub(super) fn handshake(address: &str, error: &Russh) -> Self {
         let address = address.to_owned();
         match error {
@@ -85,5 +85,5 @@ impl SshError {
     }
 }
 
-/// How keys are named where people compare them.
+/// The hash by which people compare keys.
 pub(super) const FINGERPRINT: HashAlg = HashAlg::Sha256;

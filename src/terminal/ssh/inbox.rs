@@ -1,4 +1,4 @@
-//! What a machine has sent and nobody has read yet: a bounded heap of bytes, and how it ended.
+//! What a machine has sent and nobody has read yet: a bounded amount of bytes, and how the shell ended.
 
 use std::sync::Arc;
 
@@ -10,23 +10,23 @@ use russh::{Channel, ChannelId, Error, Sig};
 use tokio::sync::Notify;
 
 use super::keys::Pin;
-use super::wire::Link;
+use super::throttled_socket::ThrottledSocket;
 
-/// From here on nothing more is taken from the socket …
+/// From so many bytes on, nothing more is taken from the socket.
 const FULL: usize = 128 << 10;
-/// … until so little is left.
+/// Once so few bytes are left, the socket is read again.
 const ROOM: usize = 32 << 10;
-/// The most that is read at once.
+/// The most bytes that are read at once.
 const PIECE: usize = 32 << 10;
 
 /// How a shell ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum End {
-    /// It exited, with this status.
+pub enum ShellEnd {
+    /// The shell exited with this status.
     Exited(u32),
-    /// A signal ended it.
+    /// A signal ended the shell.
     Killed(String),
-    /// The machine closed it without saying why.
+    /// The machine closed the shell without saying why.
     Closed,
     /// The machine is no longer there.
     Lost(String),
@@ -34,13 +34,13 @@ pub enum End {
 
 /// What is read from a shell.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Heard {
+pub enum ShellEvent {
     Output(Bytes),
-    End(End),
+    End(ShellEnd),
 }
 
 pub struct Inbox {
-    link: Arc<Link>,
+    socket: Arc<ThrottledSocket>,
     state: Mutex<State>,
     changed: Notify,
 }
@@ -48,39 +48,39 @@ pub struct Inbox {
 #[derive(Default)]
 struct State {
     output: BytesMut,
-    /// What the machine said of how the shell ended.
-    status: Option<End>,
-    end: Option<End>,
-    /// Answers to requests, in their order.
+    /// How the shell ended, as the machine says.
+    status: Option<ShellEnd>,
+    end: Option<ShellEnd>,
+    /// The answers to our requests, in their order.
     answers: std::collections::VecDeque<bool>,
-    /// How often the machine has said something before it let us in.
+    /// How many banners the machine has sent before the login.
     banners: u64,
     host_key: Option<PublicKey>,
 }
 
 impl Inbox {
-    pub fn new(link: Arc<Link>) -> Arc<Self> {
+    pub fn new(socket: Arc<ThrottledSocket>) -> Arc<Self> {
         let (state, changed) = Default::default();
-        Arc::new(Self { link, state, changed })
+        Arc::new(Self { socket, state, changed })
     }
 
-    /// What comes next: all that is there, up to a bound.
-    pub async fn next(&self) -> Heard {
+    /// The next output, everything that is there up to a bound; or the end.
+    pub async fn next(&self) -> ShellEvent {
         self.until(|state| {
             if !state.output.is_empty() {
                 let count = state.output.len().min(PIECE);
                 let piece = state.output.split_to(count).freeze();
                 if state.output.len() <= ROOM {
-                    self.link.gate(false);
+                    self.socket.set_paused(false);
                 }
-                return Some(Heard::Output(piece));
+                return Some(ShellEvent::Output(piece));
             }
-            state.end.clone().map(Heard::End)
+            state.end.clone().map(ShellEvent::End)
         })
         .await
     }
 
-    /// The answer to the oldest request; none if there will be none.
+    /// The answer to the oldest request; none if the connection ended before.
     pub async fn answer(&self) -> Option<bool> {
         self.until(|state| match state.answers.pop_front() {
             Some(answer) => Some(Some(answer)),
@@ -89,23 +89,23 @@ impl Inbox {
         .await
     }
 
-    /// The key the host has shown.
+    /// The key that the host has shown.
     pub fn host_key(&self) -> Option<PublicKey> {
         self.state.lock().host_key.clone()
     }
 
-    /// How often the machine has said something before it let us in.
+    /// How many banners the machine has sent before the login.
     pub fn banners(&self) -> u64 {
         self.state.lock().banners
     }
 
-    /// Ends it for a reason of ours.
+    /// Ends the connection for a reason of ours.
     pub fn lose(&self, why: &str) {
-        self.end(End::Lost(why.to_owned()));
-        self.link.cut();
+        self.end(ShellEnd::Lost(why.to_owned()));
+        self.socket.cut();
     }
 
-    /// Resolves once it has ended.
+    /// Resolves once the shell or the connection has ended.
     pub async fn over(&self) {
         self.until(|state| state.end.is_some().then_some(())).await;
     }
@@ -126,13 +126,13 @@ impl Inbox {
         let mut state = self.state.lock();
         state.output.extend_from_slice(bytes);
         if state.output.len() >= FULL {
-            self.link.gate(true);
+            self.socket.set_paused(true);
         }
         drop(state);
         self.changed.notify_waiters();
     }
 
-    fn end(&self, end: End) {
+    fn end(&self, end: ShellEnd) {
         let mut state = self.state.lock();
         let end = state.status.take().unwrap_or(end);
         state.end.get_or_insert(end);
@@ -146,13 +146,13 @@ impl Inbox {
     }
 }
 
-/// What russh calls.
-pub struct Callee {
+/// The handler that russh calls.
+pub struct ClientHandler {
     pub inbox: Arc<Inbox>,
     pub pin: Option<Pin>,
 }
 
-impl Handler for Callee {
+impl Handler for ClientHandler {
     type Error = Error;
 
     async fn check_server_key(&mut self, key: &PublicKeyOrCertificate) -> Result<bool, Error> {
@@ -164,7 +164,7 @@ impl Handler for Callee {
 
     async fn auth_banner(&mut self, banner: &str, _: &mut Session) -> Result<(), Error> {
         self.inbox.note(|state| state.banners += 1);
-        // As ssh shows it: before anything else.
+        // A banner is shown before anything else, as ssh does.
         self.inbox.push(banner.replace("\r\n", "\n").replace('\n', "\r\n").as_bytes());
         Ok(())
     }
@@ -196,7 +196,7 @@ impl Handler for Callee {
     }
 
     async fn exit_status(&mut self, _: ChannelId, status: u32, _: &mut Session) -> Result<(), Error> {
-        self.inbox.note(|state| state.status = Some(End::Exited(status)));
+        self.inbox.note(|state| state.status = Some(ShellEnd::Exited(status)));
         Ok(())
     }
 
@@ -213,12 +213,12 @@ impl Handler for Callee {
             Sig::Custom(name) => name.chars().filter(char::is_ascii_graphic).take(20).collect(),
             signal => format!("{signal:?}"),
         };
-        self.inbox.note(|state| state.status = Some(End::Killed(signal)));
+        self.inbox.note(|state| state.status = Some(ShellEnd::Killed(signal)));
         Ok(())
     }
 
     async fn channel_close(&mut self, _: ChannelId, _: &mut Session) -> Result<(), Error> {
-        self.inbox.end(End::Closed);
+        self.inbox.end(ShellEnd::Closed);
         Ok(())
     }
 
@@ -232,14 +232,15 @@ impl Handler for Callee {
             DisconnectReason::Error(Error::IO(error)) => error.to_string(),
             DisconnectReason::Error(error) => error.to_string(),
         };
-        self.inbox.end(End::Lost(why));
+        self.inbox.end(ShellEnd::Lost(why));
         match reason {
             DisconnectReason::ReceivedDisconnect(_) => Ok(()),
             DisconnectReason::Error(error) => Err(error),
         }
     }
 
-    // A machine has nothing to open here. What is not accepted is rejected, and russh accepts where nothing is said.
+    // A machine may open no channel here. A channel that is not accepted must be rejected explicitly, because russh
+    // accepts where its handler says nothing.
 
     async fn server_channel_open_forwarded_tcpip(
         &mut self,

@@ -1,4 +1,4 @@
-//! Keys of hosts, which are pinned, and of users, which are not shown to anybody.
+//! The keys of hosts, which are pinned, and of users, which are never shown.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -10,9 +10,9 @@ use super::error::{FINGERPRINT, SshError};
 
 /// The longest private key that is looked at.
 const LONGEST_KEY: usize = 32 << 10;
-/// The most rounds by which a passphrase may be made expensive to try; `ssh-keygen` makes 16 or 24.
+/// The most rounds that a passphrase may take to try; `ssh-keygen` makes 16 or 24.
 const MOST_ROUNDS: u32 = 256;
-/// Kinds of host keys that are checked, the preferred first. RSA is left out: see `deny.toml`.
+/// The kinds of host keys that are checked, the preferred first. RSA is left out: see `deny.toml`.
 pub(super) const KINDS: [Algorithm; 4] = [
     Algorithm::Ed25519,
     Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 },
@@ -23,9 +23,9 @@ pub(super) const KINDS: [Algorithm; 4] = [
 /// The key of a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostKey {
-    /// As in a line of `known_hosts`: its kind and the key itself.
+    /// The key as in a line of `known_hosts`: its kind and the key itself.
     pub key: String,
-    /// As `ssh-keygen -l` shows it.
+    /// The fingerprint as `ssh-keygen -l` shows it.
     pub fingerprint: String,
 }
 
@@ -38,11 +38,11 @@ impl HostKey {
     }
 }
 
-/// What a host's key has to be.
+/// What a host's key has to match.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Pin {
     Key(PublicKey),
-    /// For those who have a fingerprint only: which of the host's keys it is of has to be tried.
+    /// A fingerprint alone does not say which of the host's keys it is of, so each kind has to be tried.
     Fingerprint(Fingerprint),
 }
 
@@ -75,7 +75,7 @@ impl FromStr for Pin {
 }
 
 impl std::fmt::Display for Pin {
-    /// As it is read.
+    /// Writes the pin in the form in which it is read.
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Key(key) => formatter.write_str(&HostKey::new(key).key),
@@ -92,7 +92,7 @@ impl Pin {
         }
     }
 
-    /// As `ssh-keygen -l` shows it.
+    /// The fingerprint as `ssh-keygen -l` shows it.
     pub fn fingerprint(&self) -> String {
         match self {
             Self::Key(key) => key.fingerprint(FINGERPRINT).to_string(),
@@ -101,8 +101,8 @@ impl Pin {
     }
 }
 
-/// Which kinds of host keys are asked for, attempt by attempt. A host shows one of its keys only, of the kind that is asked for
-/// first: who knows the key asks for its kind, who knows only a fingerprint for one kind after the other.
+/// The kinds of host keys to ask for, attempt by attempt. A host shows only one of its keys, of the kind that is asked
+/// for first: with a pinned key its kind is asked for, with a fingerprint alone one kind after the other.
 pub(super) fn kinds(pin: Option<&Pin>) -> Vec<Vec<Algorithm>> {
     match pin {
         None => vec![KINDS.to_vec()],

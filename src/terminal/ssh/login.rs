@@ -1,4 +1,4 @@
-//! Showing a machine who we are, in as many steps as it wants of those that need nothing of anybody.
+//! Logs in to a machine, in as many steps as it wants, as long as they need nothing from a person.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,40 +9,45 @@ use russh::{MethodKind, MethodSet};
 use tokio::time::{sleep, timeout};
 
 use super::error::SshError;
-use super::inbox::{Callee, Inbox};
+use super::inbox::{ClientHandler, Inbox};
 use super::keys::private_key;
-use super::wire::Link;
-use super::{Credential, Machine, Patience, Way};
+use super::throttled_socket::ThrottledSocket;
+use super::{Connection, SshCredential, SshTarget, Timeouts};
 
-/// The stage, in words.
+/// The stage of opening a shell, in words.
 const STAGE: &str = "logging in";
-/// An answer that is understood is there as soon as its bytes are; one that is not is waited for no longer than this.
+/// How long a message may go unanswered that the library may not have understood: one that it understands, it answers
+/// as soon as it has all bytes.
 const UNDERSTOOD: Duration = Duration::from_secs(1);
-/// How often that is looked at.
-const LOOK: Duration = Duration::from_millis(100);
-/// Steps that a machine may want: the credential, and a further one of each of the two kinds that need no more.
+/// How often the received bytes are looked at.
+const CHECK_EVERY: Duration = Duration::from_millis(100);
+/// How many steps a machine may want: the credential, and one more of each of the two kinds that need no more.
 const STEPS: usize = 3;
 
-/// Shows the credential.
-pub(super) async fn log_in(mut way: Way, machine: &Machine, patience: Patience) -> Result<Way, SshError> {
+/// Logs in with the machine's credential.
+pub(super) async fn log_in(
+    mut connection: Connection,
+    machine: &SshTarget,
+    timeouts: Timeouts,
+) -> Result<Connection, SshError> {
     let key = match &machine.credential {
-        Credential::Key { pem, passphrase } => {
+        SshCredential::Key { pem, passphrase } => {
             let (pem, passphrase) = (pem.clone(), passphrase.clone());
-            // A passphrase is made expensive to try, and so to use.
+            // A passphrase is made expensive to try, and so expensive to use.
             let reading = tokio::task::spawn_blocking(move || private_key(&pem, passphrase.as_deref()));
             Some(reading.await.map_err(|error| SshError::Key { why: error.to_string() })??)
         }
-        Credential::Password(_) => None,
+        SshCredential::Password(_) => None,
     };
-    let (link, inbox) = (way.link.0.clone(), way.inbox.clone());
-    let mut steps = Steps { handle: &mut way.handle, machine, key, answered: false, link, inbox };
-    let outcome = timeout(patience.answer, steps.run()).await;
+    let (socket, inbox) = (connection.socket.0.clone(), connection.inbox.clone());
+    let mut steps = Steps { handle: &mut connection.handle, machine, key, answered: false, socket, inbox };
+    let outcome = timeout(timeouts.answer, steps.run()).await;
     let user = machine.user.clone();
-    match outcome.map_err(|_| SshError::TimedOut { stage: STAGE, after: patience.answer })? {
-        Ok(LoggedIn::Yes) => Ok(way),
+    match outcome.map_err(|_| SshError::TimedOut { stage: STAGE, after: timeouts.answer })? {
+        Ok(LoggedIn::Yes) => Ok(connection),
         Ok(LoggedIn::MoreAsked) => Err(SshError::MoreAsked { user }),
         Ok(LoggedIn::ChangeAsked) => Err(SshError::PasswordExpired { user }),
-        Ok(LoggedIn::No(_) | LoggedIn::Further(_)) | Err(_) if way.handle.is_closed() => {
+        Ok(LoggedIn::No(_) | LoggedIn::Further(_)) | Err(_) if connection.handle.is_closed() => {
             Err(SshError::Closed { stage: STAGE })
         }
         Ok(LoggedIn::No(methods) | LoggedIn::Further(methods)) => {
@@ -58,10 +63,10 @@ pub(super) async fn log_in(mut way: Way, machine: &Machine, patience: Patience) 
 enum LoggedIn {
     Yes,
     No(MethodSet),
-    /// That was right, and one of these is wanted beside it.
+    /// That step was right, and one of these is wanted too.
     Further(MethodSet),
     MoreAsked,
-    /// The password was right, and is to be changed.
+    /// The password was right, but has to be changed.
     ChangeAsked,
 }
 
@@ -78,12 +83,12 @@ impl From<AuthResult> for LoggedIn {
 }
 
 struct Steps<'a> {
-    handle: &'a mut Handle<Callee>,
-    machine: &'a Machine,
+    handle: &'a mut Handle<ClientHandler>,
+    machine: &'a SshTarget,
     key: Option<Arc<PrivateKey>>,
-    /// A question was answered with the password.
+    /// Whether a question was answered with the password.
     answered: bool,
-    link: Arc<Link>,
+    socket: Arc<ThrottledSocket>,
     inbox: Arc<Inbox>,
 }
 
@@ -94,18 +99,18 @@ impl Steps<'_> {
                 let key = PrivateKeyWithHashAlg::new(key.clone(), None);
                 self.handle.authenticate_publickey(&self.machine.user, key).await?.into()
             }
-            (None, Credential::Password(password)) => self.password(password).await?,
-            (None, Credential::Key { .. }) => LoggedIn::No(MethodSet::empty()),
+            (None, SshCredential::Password(password)) => self.password(password).await?,
+            (None, SshCredential::Key { .. }) => LoggedIn::No(MethodSet::empty()),
         };
         for _ in 1..STEPS {
             let LoggedIn::Further(methods) = &outcome else { break };
-            // A round of questions that has none is how machines ask somebody else, at a telephone say.
+            // A machine asks somebody else, by telephone for instance, in a round that has no questions.
             outcome = match (&self.machine.credential, methods) {
                 (_, methods) if methods.contains(&MethodKind::KeyboardInteractive) => {
                     self.answered = true;
                     self.questions("", methods.clone()).await?
                 }
-                (Credential::Password(password), methods) if methods.contains(&MethodKind::Password) => {
+                (SshCredential::Password(password), methods) if methods.contains(&MethodKind::Password) => {
                     self.shown(password).await?
                 }
                 _ => LoggedIn::MoreAsked,
@@ -117,8 +122,8 @@ impl Steps<'_> {
         })
     }
 
-    /// A password, or the same as the answer to the one question of a host that takes it only so. Never both: each refusal
-    /// counts. Which of them a host takes is asked first, as ssh does.
+    /// Tries the password, or gives it as the answer to the one question of a host that takes it only so. It never
+    /// tries both, because each refusal counts. As ssh does, it first asks the host which of them it takes.
     async fn password(&mut self, password: &str) -> Result<LoggedIn, russh::Error> {
         let methods = match self.handle.authenticate_none(&self.machine.user).await?.into() {
             LoggedIn::No(methods) => methods,
@@ -134,16 +139,16 @@ impl Steps<'_> {
         self.questions(password, methods).await
     }
 
-    /// The password as it is. A machine that wants another one instead says so with a message (RFC 4252, 8) that the library
-    /// takes and does not tell: it has answered then, and no answer comes.
+    /// Sends the password as it is. A machine that wants another password says so with a message (RFC 4252, section 8)
+    /// that the library reads and does not report: then the machine has answered, and no answer comes.
     async fn shown(&mut self, password: &str) -> Result<LoggedIn, russh::Error> {
-        let before = (self.link.received(), self.inbox.banners());
-        let (link, inbox) = (self.link.clone(), self.inbox.clone());
+        let before = (self.socket.received(), self.inbox.banners());
+        let (socket, inbox) = (self.socket.clone(), self.inbox.clone());
         let answered = self.handle.authenticate_password(&self.machine.user, password);
         tokio::select! {
             biased;
             answer = answered => Ok(answer?.into()),
-            () = not_understood(link, inbox, before) => Ok(LoggedIn::ChangeAsked),
+            () = not_understood(socket, inbox, before) => Ok(LoggedIn::ChangeAsked),
         }
     }
 
@@ -171,13 +176,13 @@ impl Steps<'_> {
 }
 
 /// Resolves when the machine has sent something that is neither an answer nor a banner.
-async fn not_understood(link: Arc<Link>, inbox: Arc<Inbox>, before: (u64, u64)) {
-    while link.received() == before.0 {
-        sleep(LOOK).await;
+async fn not_understood(socket: Arc<ThrottledSocket>, inbox: Arc<Inbox>, before: (u64, u64)) {
+    while socket.received() == before.0 {
+        sleep(CHECK_EVERY).await;
     }
     sleep(UNDERSTOOD).await;
     if inbox.banners() != before.1 {
-        // It speaks, and may yet answer.
+        // The machine sends banners, and may yet answer.
         std::future::pending::<()>().await;
     }
 }

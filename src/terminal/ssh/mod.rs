@@ -1,10 +1,10 @@
-//! The way to a machine: SSH, with the host's key checked, and one shell on a terminal.
+//! The connection to a machine: SSH, with the host's key checked, and one shell on a terminal.
 
 mod error;
 mod inbox;
 mod keys;
 mod login;
-mod wire;
+mod throttled_socket;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -18,26 +18,27 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::frame::Size;
-use inbox::{Callee, Inbox};
+use inbox::{ClientHandler, Inbox};
 use login::log_in;
-use wire::{Link, Wire};
+use throttled_socket::{SocketStream, ThrottledSocket};
 
 pub use error::SshError;
-pub use inbox::{End, Heard};
+pub use inbox::{ShellEnd, ShellEvent};
 pub use keys::{HostKey, Pin, private_key};
 
-/// What the terminal is called on the machine.
+/// The terminal's type on the machine.
 pub const TERM: &str = "xterm-256color";
-/// How much a machine may send before it is asked to go on. What is under way when somebody presses ctrl-C is not more.
+/// How many bytes a machine may send before it is asked to go on. When somebody presses ctrl-C, no more than this is
+/// under way.
 const WINDOW: u32 = 256 << 10;
-/// How long it may take a machine to take our goodbye.
+/// How long a machine may take over our goodbye.
 const GOODBYE: Duration = Duration::from_millis(200);
 const OPENING: &str = "opening a shell";
-/// A machine that has left so many questions unanswered is gone.
+/// How many questions a machine may leave unanswered before it counts as gone.
 const UNANSWERED: u32 = 3;
 
-/// How keys are agreed on, the preferred first: what the library prefers, and what RFC 9142 has beside it that it leaves out.
-/// There are machines that know nothing else.
+/// The key exchanges, the preferred first: what the library prefers, and what RFC 9142 allows beside it. Some machines
+/// know nothing else.
 const EXCHANGES: &[kex::Name] = &[
     kex::MLKEM768X25519_SHA256,
     kex::CURVE25519,
@@ -54,7 +55,7 @@ const EXCHANGES: &[kex::Name] = &[
     kex::EXTENSION_SUPPORT_AS_CLIENT,
     kex::EXTENSION_OPENSSH_STRICT_KEX_AS_CLIENT,
 ];
-/// The same of what is encrypted with.
+/// The ciphers, the preferred first: what the library prefers, and some that it leaves out.
 const CIPHERS: &[cipher::Name] = &[
     cipher::CHACHA20_POLY1305,
     cipher::AES_256_GCM,
@@ -64,8 +65,8 @@ const CIPHERS: &[cipher::Name] = &[
     cipher::AES_128_CTR,
 ];
 
-/// How the terminal is on the machine (RFC 4254, 8; RFC 8160): as a terminal of today is that shows UTF-8. A machine that is
-/// told nothing takes its characters for bytes, so that Backspace leaves halves of them behind.
+/// The modes of the terminal on the machine (RFC 4254, section 8; RFC 8160): those of a present-day terminal that shows
+/// UTF-8. A machine that is not told takes characters for bytes, so that Backspace leaves halves of them behind.
 const MODES: &[(Pty, u32)] = &[
     (Pty::VINTR, 3),
     (Pty::VQUIT, 28),
@@ -102,25 +103,25 @@ const MODES: &[(Pty, u32)] = &[
     (Pty::TTY_OP_OSPEED, 38_400),
 ];
 
-/// Where to and as whom.
+/// Where to connect to, and as whom.
 #[derive(Clone)]
-pub struct Machine {
+pub struct SshTarget {
     pub host: String,
     pub port: u16,
     pub user: String,
-    pub credential: Credential,
-    /// Without one, whatever key the host shows is taken, and told.
+    pub credential: SshCredential,
+    /// The pin for the host's key; without one any key is accepted, and reported.
     pub host_key: Option<Pin>,
 }
 
-/// Never shown: it has no `Debug`.
+/// The credential for a machine. It is secret, and so has no `Debug`.
 #[derive(Clone)]
-pub enum Credential {
+pub enum SshCredential {
     Password(String),
     Key { pem: String, passphrase: Option<String> },
 }
 
-impl Credential {
+impl SshCredential {
     fn name(&self) -> &'static str {
         match self {
             Self::Password(_) => "password",
@@ -131,81 +132,81 @@ impl Credential {
 
 /// How long a machine may take.
 #[derive(Debug, Clone, Copy)]
-pub struct Patience {
-    /// For being reached, and again for each of the steps after it.
+pub struct Timeouts {
+    /// The time for connecting, and again for each of the steps after it.
     pub answer: Duration,
     /// How often a silent machine is asked whether it is there.
     pub ask: Duration,
 }
 
-impl Default for Patience {
+impl Default for Timeouts {
     fn default() -> Self {
         Self { answer: Duration::from_secs(10), ask: Duration::from_secs(15) }
     }
 }
 
-/// Decides which addresses may be gone to.
+/// Decides which addresses may be connected to.
 pub type Allows<'a> = &'a (dyn Fn(IpAddr) -> bool + Send + Sync);
 
-/// A shell on a machine. Dropping it ends it.
+/// A shell on a machine. Dropping it ends the shell.
 pub struct Shell {
-    way: Way,
+    connection: Connection,
     channel: ChannelWriteHalf<Msg>,
 }
 
 /// Opens a shell.
 pub async fn connect(
-    machine: &Machine,
+    machine: &SshTarget,
     allows: Allows<'_>,
     size: Size,
-    patience: Patience,
+    timeouts: Timeouts,
 ) -> Result<Shell, SshError> {
-    let way = reach(machine, allows, patience).await?;
-    let way = log_in(way, machine, patience).await?;
-    way.shell(size, patience).await
+    let connection = reach(machine, allows, timeouts).await?;
+    let connection = log_in(connection, machine, timeouts).await?;
+    connection.shell(size, timeouts).await
 }
 
-/// Tries whether a machine can be reached, is the one it should be, and accepts the credential.
-pub async fn test(machine: &Machine, allows: Allows<'_>, patience: Patience) -> Result<HostKey, SshError> {
-    let way = reach(machine, allows, patience).await?;
-    let way = log_in(way, machine, patience).await?;
-    way.part().await;
-    Ok(way.host_key.clone())
+/// Tests whether a machine can be reached, has the pinned key, and accepts the credential.
+pub async fn test(machine: &SshTarget, allows: Allows<'_>, timeouts: Timeouts) -> Result<HostKey, SshError> {
+    let connection = reach(machine, allows, timeouts).await?;
+    let connection = log_in(connection, machine, timeouts).await?;
+    connection.part().await;
+    Ok(connection.host_key.clone())
 }
 
-/// Asks a host for its key. Nothing is told to it, not even who asks.
+/// Asks a host for its key. The host learns nothing, not even who asks.
 pub async fn ask_host_key(
-    machine: &Machine,
+    machine: &SshTarget,
     allows: Allows<'_>,
-    patience: Patience,
+    timeouts: Timeouts,
 ) -> Result<HostKey, SshError> {
-    reach(&Machine { host_key: None, ..machine.clone() }, allows, patience)
+    reach(&SshTarget { host_key: None, ..machine.clone() }, allows, timeouts)
         .await
-        .map(|way| way.host_key.clone())
+        .map(|connection| connection.host_key.clone())
 }
 
-/// A connection whose host is the one it should be. Dropping it ends it.
-struct Way {
-    handle: Handle<Callee>,
+/// A connection to the host with the pinned key. Dropping it ends the connection.
+struct Connection {
+    handle: Handle<ClientHandler>,
     inbox: Arc<Inbox>,
     host_key: HostKey,
-    link: Cutting,
+    socket: CutOnDrop,
 }
 
-/// Cuts the connection when nobody holds it any more: russh's own task would go on.
-struct Cutting(Arc<Link>);
+/// Cuts the connection when it is dropped: russh's own task would go on otherwise.
+struct CutOnDrop(Arc<ThrottledSocket>);
 
-impl Drop for Cutting {
+impl Drop for CutOnDrop {
     fn drop(&mut self) {
         self.0.cut();
     }
 }
 
 /// Connects, once for each kind of host key that has to be asked for.
-async fn reach(machine: &Machine, allows: Allows<'_>, patience: Patience) -> Result<Way, SshError> {
+async fn reach(machine: &SshTarget, allows: Allows<'_>, timeouts: Timeouts) -> Result<Connection, SshError> {
     let mut failed = None;
     for kinds in keys::kinds(machine.host_key.as_ref()) {
-        match shake_hands(machine, allows, kinds, patience).await {
+        match shake_hands(machine, allows, kinds, timeouts).await {
             Err(error @ SshError::HostKeyChanged { .. }) => failed = Some(error),
             // The host has no key of this kind.
             Err(error @ SshError::HostKeyKind { .. }) => failed = failed.or(Some(error)),
@@ -217,14 +218,14 @@ async fn reach(machine: &Machine, allows: Allows<'_>, patience: Patience) -> Res
 }
 
 async fn shake_hands(
-    machine: &Machine,
+    machine: &SshTarget,
     allows: Allows<'_>,
     kinds: Vec<Algorithm>,
-    patience: Patience,
-) -> Result<Way, SshError> {
-    let (address, link) = dial(machine, allows, patience).await?;
-    let cutting = Cutting(link.clone());
-    let inbox = Inbox::new(link.clone());
+    timeouts: Timeouts,
+) -> Result<Connection, SshError> {
+    let (address, socket) = dial(machine, allows, timeouts).await?;
+    let cut_on_drop = CutOnDrop(socket.clone());
+    let inbox = Inbox::new(socket.clone());
     let config = client::Config {
         window_size: WINDOW,
         preferred: Preferred {
@@ -233,20 +234,20 @@ async fn shake_hands(
             cipher: CIPHERS.into(),
             ..Preferred::DEFAULT
         },
-        // It asks, and the watch judges: what is not read behind the gate is no silence.
-        keepalive_interval: Some(patience.ask),
+        // The library asks, and our own task judges the silence: while reading is paused, silence means nothing.
+        keepalive_interval: Some(timeouts.ask),
         keepalive_max: 0,
         ..client::Config::default()
     };
-    let callee = Callee { inbox: inbox.clone(), pin: machine.host_key.clone() };
-    let connecting = client::connect_stream(Arc::new(config), Wire(link), callee);
+    let handler = ClientHandler { inbox: inbox.clone(), pin: machine.host_key.clone() };
+    let connecting = client::connect_stream(Arc::new(config), SocketStream(socket), handler);
     let stage = "greeting";
-    let result = timeout(patience.answer, connecting)
+    let result = timeout(timeouts.answer, connecting)
         .await
-        .map_err(|_| SshError::TimedOut { stage, after: patience.answer })?;
+        .map_err(|_| SshError::TimedOut { stage, after: timeouts.answer })?;
     let shown = inbox.host_key().map(|key| HostKey::new(&key));
     match (result, shown, &machine.host_key) {
-        (Ok(handle), Some(host_key), _) => Ok(Way { handle, inbox, host_key, link: cutting }),
+        (Ok(handle), Some(host_key), _) => Ok(Connection { handle, inbox, host_key, socket: cut_on_drop }),
         (Err(russh::Error::UnknownKey), Some(offered), Some(pin)) => {
             Err(SshError::HostKeyChanged { expected: pin.fingerprint(), offered: offered.fingerprint })
         }
@@ -255,15 +256,15 @@ async fn shake_hands(
     }
 }
 
-/// Looks the host up and connects to the first of its addresses that may be gone to and answers.
+/// Looks the host up, and connects to the first of its addresses that is allowed and answers.
 async fn dial(
-    machine: &Machine,
+    machine: &SshTarget,
     allows: Allows<'_>,
-    patience: Patience,
-) -> Result<(String, Arc<Link>), SshError> {
-    let Machine { host, port, .. } = machine;
-    let give_up = Instant::now() + patience.answer;
-    let late = |_| SshError::TimedOut { stage: "connecting", after: patience.answer };
+    timeouts: Timeouts,
+) -> Result<(String, Arc<ThrottledSocket>), SshError> {
+    let SshTarget { host, port, .. } = machine;
+    let give_up = Instant::now() + timeouts.answer;
+    let late = |_| SshError::TimedOut { stage: "connecting", after: timeouts.answer };
     let unresolved = || SshError::Unresolved { host: host.clone() };
     let found = timeout_at(give_up, tokio::net::lookup_host((host.as_str(), *port))).await.map_err(late)?;
     let mut found = found.map_err(|_| unresolved())?.peekable();
@@ -271,7 +272,7 @@ async fn dial(
     let mut failed = SshError::NotAllowed { host: host.clone() };
     for address in found.filter(|address| allows(address.ip())) {
         match timeout_at(give_up, dial_address(address)).await.map_err(late)? {
-            Ok(link) => return Ok((address.to_string(), link)),
+            Ok(socket) => return Ok((address.to_string(), socket)),
             Err(error) => {
                 failed = SshError::Unreachable { address: address.to_string(), why: error.to_string() };
             }
@@ -280,28 +281,28 @@ async fn dial(
     Err(failed)
 }
 
-async fn dial_address(address: SocketAddr) -> std::io::Result<Arc<Link>> {
-    Link::new(TcpStream::connect(address).await?)
+async fn dial_address(address: SocketAddr) -> std::io::Result<Arc<ThrottledSocket>> {
+    ThrottledSocket::new(TcpStream::connect(address).await?)
 }
 
-impl Way {
+impl Connection {
     /// Asks for a terminal and a shell on it.
-    async fn shell(self, size: Size, patience: Patience) -> Result<Shell, SshError> {
-        let channel = timeout(patience.answer, self.open(size))
+    async fn shell(self, size: Size, timeouts: Timeouts) -> Result<Shell, SshError> {
+        let channel = timeout(timeouts.answer, self.open(size))
             .await
-            .map_err(|_| SshError::TimedOut { stage: OPENING, after: patience.answer })??;
-        tokio::spawn(watch(self.link.0.clone(), self.inbox.clone(), patience.ask));
-        Ok(Shell { way: self, channel })
+            .map_err(|_| SshError::TimedOut { stage: OPENING, after: timeouts.answer })??;
+        tokio::spawn(watch(self.socket.0.clone(), self.inbox.clone(), timeouts.ask));
+        Ok(Shell { connection: self, channel })
     }
 
-    /// Says goodbye, if the machine takes a word soon.
+    /// Says goodbye, if the machine takes the message soon.
     async fn part(&self) {
         let goodbye = async {
             self.handle.disconnect(Disconnect::ByApplication, "", "").await.ok();
             self.inbox.over().await;
         };
         timeout(GOODBYE, goodbye).await.ok();
-        self.link.0.cut();
+        self.socket.0.cut();
     }
 
     async fn open(&self, size: Size) -> Result<ChannelWriteHalf<Msg>, SshError> {
@@ -311,7 +312,7 @@ impl Way {
             russh::Error::ChannelOpenFailure(reason) => refused(&format!("it opens no session ({reason:?})")),
             _ => SshError::Closed { stage: OPENING },
         })?;
-        // What comes goes to the inbox; nobody reads here.
+        // The handler gets what comes; nobody reads from this half.
         let (_, channel) = channel.split();
         let (cols, rows) = (size.cols.into(), size.rows.into());
         channel.request_pty(true, TERM, cols, rows, 0, 0, MODES).await.map_err(closed)?;
@@ -327,51 +328,51 @@ impl Way {
     }
 }
 
-/// Ends a connection to a machine that does not answer any more.
-async fn watch(link: Arc<Link>, inbox: Arc<Inbox>, ask: Duration) {
-    while !link.is_cut() {
-        // Whatever this holds is let go of as soon as it has ended: the socket is among it.
+/// Ends the connection to a machine that does not answer any more.
+async fn watch(socket: Arc<ThrottledSocket>, inbox: Arc<Inbox>, ask: Duration) {
+    while !socket.is_cut() {
+        // The task holds the socket, and so must end as soon as the connection has.
         tokio::select! {
             biased;
             () = inbox.over() => return,
             () = sleep(ask / 3) => {}
         }
-        if link.has_failed() {
+        if socket.has_failed() {
             inbox.lose("the connection to the machine has failed");
-        } else if link.silence() > ask * (UNANSWERED + 1) {
-            inbox.lose(&format!("the machine has not answered for {} s", link.silence().as_secs()));
+        } else if socket.silence() > ask * (UNANSWERED + 1) {
+            inbox.lose(&format!("the machine has not answered for {} s", socket.silence().as_secs()));
         }
     }
 }
 
 impl Shell {
-    /// The key the host has shown.
+    /// The key that the host has shown.
     pub fn host_key(&self) -> &HostKey {
-        &self.way.host_key
+        &self.connection.host_key
     }
 
     /// What the shell prints next, or how it ended. Nothing more is taken from the machine than is read here.
-    pub async fn next(&self) -> Heard {
-        self.way.inbox.next().await
+    pub async fn next(&self) -> ShellEvent {
+        self.connection.inbox.next().await
     }
 
-    /// Types. Waits while the machine takes no more. False if it is gone.
+    /// Types these bytes, and waits while the machine takes no more. Returns false if the machine is gone.
     pub async fn input(&self, bytes: Bytes) -> bool {
-        // Whoever waits for a window of one that is gone waits for ever.
+        // A machine that is gone never gives more window, so waiting for it alone would never end.
         tokio::select! {
             biased;
-            () = self.way.inbox.over() => false,
+            () = self.connection.inbox.over() => false,
             sent = self.channel.data_bytes(bytes) => sent.is_ok(),
         }
     }
 
-    /// Tells the machine the terminal's size. False if it is gone.
+    /// Tells the machine the terminal's size. Returns false if the machine is gone.
     pub async fn resize(&self, size: Size) -> bool {
         self.channel.window_change(size.cols.into(), size.rows.into(), 0, 0).await.is_ok()
     }
 
-    /// Ends it. The machine hangs up on whatever runs there.
+    /// Ends the shell. The machine hangs up on whatever runs there.
     pub async fn close(&self) {
-        self.way.part().await;
+        self.connection.part().await;
     }
 }

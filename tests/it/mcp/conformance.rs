@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tokio::sync::Mutex;
 
 use super::House;
-use super::foreign::{Foreigner, clients};
+use super::external::{ExternalProcess, clients};
 use super::forwarder::Forwarder;
 
 /// One run of the suite at a time: it has time limits of its own.
@@ -188,8 +188,8 @@ async fn findings(direct: &Suite, through: &Suite) -> (Findings, Findings) {
 async fn no_difference_at(revision: &'static str, passing: usize) {
     let _alone = RUNNING.lock().await;
     // One server for each side: what one side's calls announce, the other's streams would hear.
-    let direct = Foreigner::start(node().arg("conformance_server.mjs"), 0).await;
-    let behind = Foreigner::start(node().arg("conformance_server.mjs"), 0).await;
+    let direct = ExternalProcess::start(node().arg("conformance_server.mjs"), 0).await;
+    let behind = ExternalProcess::start(node().arg("conformance_server.mjs"), 0).await;
     let house = House::before(&behind.url, &[]).await;
     let token = house.token().await;
     // The suite knows no tokens; both sides are reached in the same way.

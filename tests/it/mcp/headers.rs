@@ -3,10 +3,10 @@
 use reqwest::header::HeaderMap;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use sessiond::mcp::{INWARD, OUTWARD};
+use sessiond::mcp::{TO_CLIENT, TO_UPSTREAM};
 
 use super::House;
-use super::scripted::{Heard, Scripted, bytes, usual};
+use super::scripted_upstream::{Heard, Scripted, bytes, usual};
 
 /// What has been seen to pass from a client and must not, beside whatever nobody has thought of.
 const NOT_INWARD: [&str; 34] = [
@@ -128,7 +128,7 @@ async fn of_what_a_client_sends_only_what_is_listed_reaches_the_upstream() {
     for name in NOT_INWARD.iter().filter(|name| **name != "apiKey") {
         request = request.header(*name, "forged");
     }
-    for name in INWARD.iter().filter(|name| !["via", "last-event-id", "user-agent"].contains(name)) {
+    for name in TO_UPSTREAM.iter().filter(|name| !["via", "last-event-id", "user-agent"].contains(name)) {
         request = request.header(*name, "listed");
     }
     request = request
@@ -138,7 +138,7 @@ async fn of_what_a_client_sends_only_what_is_listed_reaches_the_upstream() {
     assert_eq!(request.send().await.unwrap().status(), StatusCode::OK);
 
     let heard = upstream.last("tools/call");
-    assert_eq!(strangers(&heard.headers, &INWARD, &SAID_TO_UPSTREAM), Vec::<&str>::new());
+    assert_eq!(strangers(&heard.headers, &TO_UPSTREAM, &SAID_TO_UPSTREAM), Vec::<&str>::new());
     for name in NOT_INWARD {
         let said = heard.headers.get_all(name).iter().any(|value| value == "forged");
         assert!(!said, "{name} passed");
@@ -184,7 +184,11 @@ async fn of_what_an_upstream_answers_only_what_is_listed_reaches_the_client() {
         let client = house.connect().await;
         let answer = client.post(&call(1)).await;
         for headers in [greeted.headers(), answer.headers()] {
-            assert_eq!(strangers(headers, &OUTWARD, &SAID_TO_CLIENT), Vec::<&str>::new(), "events: {events}");
+            assert_eq!(
+                strangers(headers, &TO_CLIENT, &SAID_TO_CLIENT),
+                Vec::<&str>::new(),
+                "events: {events}"
+            );
             assert!(!headers.values().any(|value| value == "x=1"), "{headers:?}");
             assert_eq!(headers["cache-control"], "no-store");
             assert_eq!(

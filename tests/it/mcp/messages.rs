@@ -5,10 +5,10 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use sessiond::mcp::era::{self, Era};
 use sessiond::mcp::event_id::EventId;
-use sessiond::mcp::events::{Event, Splitter};
 use sessiond::mcp::message::{answered, read};
 use sessiond::mcp::meta::Meta;
 use sessiond::mcp::speaks_of_lost_session;
+use sessiond::mcp::sse_events::{Splitter, SseEvent};
 
 fn text(value: &Value) -> Vec<u8> {
     value.to_string().into_bytes()
@@ -75,7 +75,7 @@ fn era(body: &Value, headers: &[(&'static str, &str)]) -> Result<Era, i64> {
     headers.for_each(|(name, value)| {
         all.append(name, value);
     });
-    era::of(&read(&text(body)).unwrap(), &all).map_err(|refusal| refusal.fault.code)
+    era::of(&read(&text(body)).unwrap(), &all).map_err(|refusal| refusal.rpc_error.code)
 }
 
 const OLD: (&str, &str) = ("mcp-protocol-version", "2025-11-25");
@@ -185,8 +185,8 @@ fn our_session_id_goes_into_every_request_and_replaces_a_forged_one() {
         }
         let pretty = serde_json::to_vec_pretty(&body).unwrap();
         for bytes in [text(&body), pretty] {
-            let place = read(&bytes).unwrap().place.unwrap();
-            let named: Value = serde_json::from_slice(&place.name(&bytes, id)).unwrap();
+            let insertion_point = read(&bytes).unwrap().insertion_point.unwrap();
+            let named: Value = serde_json::from_slice(&insertion_point.insert(&bytes, id)).unwrap();
             body["params"]["_meta"]["sessiond/sessionId"] = json!(id);
             assert_eq!(named, body);
         }
@@ -202,7 +202,7 @@ fn our_session_id_goes_into_every_request_and_replaces_a_forged_one() {
             let body = format!(
                 r#"{{"jsonrpc":"2.0",{id_member}"method":"x","params":{{"_meta":{meta},"a":{deep}}}}}"#
             );
-            let named = read(body.as_bytes()).unwrap().place.unwrap().name(body.as_bytes(), id);
+            let named = read(body.as_bytes()).unwrap().insertion_point.unwrap().insert(body.as_bytes(), id);
             let named = String::from_utf8(named).unwrap();
             assert!(!named.contains("forged") && named.contains(&id.to_string()), "{named}");
         }
@@ -224,7 +224,7 @@ fn our_session_id_goes_into_every_request_and_replaces_a_forged_one() {
         json!({ "jsonrpc": "2.0", "id": 1, "method": "x", "params": { "_meta": null } }),
         json!([{ "jsonrpc": "2.0", "id": 1, "method": "x" }]),
     ] {
-        assert_eq!(read(&text(&other)).unwrap().place, None, "{other}");
+        assert_eq!(read(&text(&other)).unwrap().insertion_point, None, "{other}");
     }
 }
 
@@ -235,13 +235,13 @@ fn an_event_id_says_where_to_go_on_and_nothing_else_is_one() {
         calls: vec![json!(1), json!("b")],
         number: 12,
         upstream: Some("stream_7".into()),
-        home: Some("0a1b2c3d".to_owned()),
+        session_digest: Some("0a1b2c3d".to_owned()),
     };
     let seal = [7; 32];
     let parse = |text: &str| EventId::parse(text, |_| seal);
     assert_eq!(parse(&id.sealed(&seal)), Some(id.clone()));
     assert_eq!(parse(&id.sealed(&[8; 32])), None, "of another stream");
-    let bare = EventId { calls: vec![], upstream: None, home: None, ..id.clone() };
+    let bare = EventId { calls: vec![], upstream: None, session_digest: None, ..id.clone() };
     assert!(bare.sealed(&seal).starts_with("0123456789abcdef..12.."));
     assert_eq!(parse(&bare.sealed(&seal)), Some(bare.clone()));
     let changed = bare.sealed(&seal).replace("..12..", "..13..");
@@ -286,7 +286,7 @@ fn the_texts_by_which_servers_say_that_a_session_is_lost_are_known() {
     }
 }
 
-fn split(pieces: &[&[u8]]) -> (Vec<Event>, Vec<u8>) {
+fn split(pieces: &[&[u8]]) -> (Vec<SseEvent>, Vec<u8>) {
     let (mut splitter, mut events) = (Splitter::default(), vec![]);
     for piece in pieces {
         splitter.push(piece);
@@ -333,7 +333,7 @@ proptest! {
         cuts.sort_unstable();
         let pieces: Vec<_> = cuts.windows(2).map(|cut| &text.as_bytes()[cut[0]..cut[1]]).collect();
         let (cut, rest) = split(&pieces);
-        let seen = |events: &[Event]| -> Vec<_> { events.iter().map(|event| (event.data.clone(), event.id.clone())).collect() };
+        let seen = |events: &[SseEvent]| -> Vec<_> { events.iter().map(|event| (event.data.clone(), event.id.clone())).collect() };
         prop_assert_eq!(seen(&cut), seen(&whole));
         let all: Vec<u8> = cut.iter().flat_map(|event| event.raw.to_vec()).chain(rest).collect();
         prop_assert_eq!(&all, text.as_bytes());

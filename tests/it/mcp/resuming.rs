@@ -1,4 +1,4 @@
-//! Standing streams that nobody has to wait for, and event ids that cannot be gone on from while the session lives.
+//! Standalone streams that nobody has to wait for, and event ids that cannot be gone on from while the session lives.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -34,7 +34,7 @@ async fn a_stream_whose_head_comes_with_its_first_event_holds_nobody_up() {
     let answer = tokio::time::timeout(Duration::from_secs(8), client.listen()).await.expect("a head at once");
     assert_eq!(answer.status(), StatusCode::OK);
     assert_eq!(answer.headers()["content-type"], "text/event-stream");
-    let mut standing = Stream::of(answer);
+    let mut standalone = Stream::of(answer);
     let began = Instant::now();
     for _ in 0..CALLS {
         assert_eq!(client.call("echo").await.0, StatusCode::OK);
@@ -44,9 +44,9 @@ async fn a_stream_whose_head_comes_with_its_first_event_holds_nobody_up() {
     assert!(took < Duration::from_millis(200) * CALLS, "{took:?}");
     // What comes at last arrives.
     upstream.told.release.notify_one();
-    standing.until("notifications/hello").await;
+    standalone.until("notifications/hello").await;
     assert_eq!(gets(&upstream), 1);
-    assert!(!ids(&standing.text).is_empty());
+    assert!(!ids(&standalone.text).is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -77,16 +77,16 @@ async fn a_stream_that_is_refused_late_stays_quiet_and_its_end_is_noticed() {
     *upstream.told.keeps_streams_waiting.lock() = true;
     *upstream.told.answers_streams.lock() = Some(StatusCode::METHOD_NOT_ALLOWED);
     let client = house.connect().await;
-    let mut standing = Stream::of(client.listen().await);
+    let mut standalone = Stream::of(client.listen().await);
     upstream.told.release.notify_one();
-    let quiet = tokio::time::timeout(Duration::from_millis(500), standing.until("never said")).await;
+    let quiet = tokio::time::timeout(Duration::from_millis(500), standalone.until("never said")).await;
     assert!(quiet.is_err());
     house.revoke_all().await;
-    assert!(standing.end().await);
+    assert!(standalone.end().await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_id_of_no_stream_begins_a_standing_stream_anew() {
+async fn an_id_of_no_stream_begins_a_standalone_stream_anew() {
     let (house, upstream) = House::with_fake(&[]).await;
     let client = house.connect().await;
     let other = house.connect().await;
@@ -145,9 +145,9 @@ async fn what_the_upstream_does_not_go_on_with_ends_its_calls_or_begins_anew() {
         let last = messages(&rest).pop().unwrap();
         assert_eq!((&last["id"], last["error"].is_object()), (&json!("x"), true), "{status}: {rest}");
     }
-    let mut standing = Stream::of(client.listen().await);
-    standing.until("notifications/hello").await;
-    let last = ids(&standing.text).pop().unwrap();
+    let mut standalone = Stream::of(client.listen().await);
+    standalone.until("notifications/hello").await;
+    let last = ids(&standalone.text).pop().unwrap();
     let house = house.restart().await;
     let client = Client { session: client.session.clone(), ..house.client(&client.token) };
     let mut anew = Stream::of(resume(&client, &last).await);

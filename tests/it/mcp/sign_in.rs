@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::House;
-use super::foreign::{Foreigner, Sdk, kontext, sign_in};
+use super::external::{ExternalProcess, Sdk, kontext, sign_in};
 use crate::support::{CLIENT_ID, CLIENT_SECRET};
 
 /// Each official SDK whose provider gets in with client credentials.
@@ -14,7 +14,7 @@ const PATIENT: &[&str] = &["--head-timeout", "60s"];
 
 #[tokio::test]
 async fn every_sdk_gets_in_with_its_own_provider_and_nothing_but_the_gateways_url() {
-    let upstream = Foreigner::python(0).await;
+    let upstream = ExternalProcess::python(0).await;
     let house = House::before(&upstream.url, PATIENT).await;
     let url = house.server.url(&house.path());
     // With a slash at the end, and by the machine's other name, it is the same gateway.
@@ -32,7 +32,7 @@ async fn every_sdk_gets_in_with_its_own_provider_and_nothing_but_the_gateways_ur
 
 #[tokio::test]
 async fn a_provider_that_insists_on_its_issuer_finds_it_under_each_name_of_ours() {
-    let upstream = Foreigner::python(0).await;
+    let upstream = ExternalProcess::python(0).await;
     let house = House::before(&upstream.url, PATIENT).await;
     let url = house.server.url(&house.path());
     for (base, url) in [
@@ -69,7 +69,7 @@ async fn people_who_come_to_sign_in_are_told_that_they_cannot_yet_and_are_sent_n
 
 #[tokio::test]
 async fn kontexts_published_rust_client_lives_its_management_life_and_its_mcp_life() {
-    let upstream = Foreigner::python(0).await;
+    let upstream = ExternalProcess::python(0).await;
     let house = House::before(&upstream.url, PATIENT).await;
     let passed = kontext(&house, CLIENT_ID, CLIENT_SECRET).await;
     let steps = passed.unwrap_or_else(|said| panic!("{said}"));

@@ -318,7 +318,7 @@ async fn a_stream_opened_before_a_revoke_gets_nothing_of_what_comes_after() {
     house.revoke_all().await;
     let lost = Old::connect(&house).await;
     drop(lost);
-    // Whoever has a good token may not speak for the wire either: it ended with the one that it was opened with.
+    // Whoever has a good token may not speak for the connection either: it ended with the one that it was opened with.
     let fresh = Old { token: house.token().await, ..early };
     house
         .server

@@ -50,7 +50,7 @@ pub struct Told {
     pub release: Notify,
     /// Knows no revision without sessions, and says so in the words of its age.
     pub is_old: Mutex<bool>,
-    /// Serves one standing stream at a time, as the TypeScript SDK's server does.
+    /// Serves one standalone stream at a time, as the TypeScript SDK's server does.
     pub serves_one_stream: Mutex<bool>,
     pub streams: Arc<AtomicUsize>,
     /// Takes its time over `initialize`.

@@ -1,14 +1,14 @@
 //! Which commands were entered, read off real shells.
 
 use proptest::prelude::*;
-use sessiond::terminal::commands::{HOLD, Recogniser, Seen};
+use sessiond::terminal::commands::{HOLD, Recognised, Recogniser};
 use sessiond::terminal::frame::Size;
 use sessiond::terminal::screen::Screen;
 use sessiond::terminal::text::Text;
 
 use super::pty::{Happened, Pty};
 use super::recordings;
-use super::scenes::{SCENES, SIZE, Scene, shell};
+use super::shell_scenarios::{SCENES, SIZE, Scene, shell};
 
 fn recogniser_of(story: &[Happened]) -> Recogniser {
     let mut recogniser = Recogniser::new(SIZE);
@@ -27,8 +27,8 @@ fn recognised(story: &[Happened]) -> (Vec<String>, String) {
     let (mut commands, mut input) = (Vec::new(), Vec::new());
     for seen in recogniser_of(story).take() {
         match seen {
-            Seen::Command { text, .. } => commands.push(text),
-            Seen::Input { at, bytes } => input.push((at, bytes)),
+            Recognised::Command { text, .. } => commands.push(text),
+            Recognised::Input { at, bytes } => input.push((at, bytes)),
         }
     }
     input.sort_by_key(|(at, _)| *at);
@@ -264,12 +264,13 @@ fn input_that_is_not_shown_in_time_is_let_go_of() {
     // Nor is the rest of the line, though it should be shown.
     recogniser.typed(11 + HOLD, b"same\r");
     recogniser.printed(12 + HOLD, b"sesame\r\n$ ");
-    assert!(!recogniser.take().iter().any(|seen| matches!(seen, Seen::Input { .. })));
+    assert!(!recogniser.take().iter().any(|seen| matches!(seen, Recognised::Input { .. })));
     // The next line is another.
     recogniser.typed(13 + HOLD, b"ls\r");
     recogniser.printed(14 + HOLD, b"ls\r\n");
     let at = 13 + HOLD;
-    let expected = [Seen::Input { at, bytes: b"ls\r".to_vec() }, Seen::Command { at, text: "ls".into() }];
+    let expected =
+        [Recognised::Input { at, bytes: b"ls\r".to_vec() }, Recognised::Command { at, text: "ls".into() }];
     assert_eq!(recogniser.take(), expected);
 }
 
@@ -288,9 +289,9 @@ fn a_command_has_the_time_at_which_it_was_entered() {
     let commands: Vec<_> = recogniser_of(&story)
         .take()
         .into_iter()
-        .filter(|seen| matches!(seen, Seen::Command { .. }))
+        .filter(|seen| matches!(seen, Recognised::Command { .. }))
         .collect();
-    let command = |at, text: &str| Seen::Command { at, text: text.into() };
+    let command = |at, text: &str| Recognised::Command { at, text: text.into() };
     assert_eq!(commands, [command(200, "sleep 1"), command(300, "date")]);
 }
 
@@ -374,7 +375,7 @@ fn what_runs_over_the_screen_is_read_as_if_it_had_been_drawn() {
             // In small pieces nothing is left out.
             let (large, small) = (recogniser_of(&story(32_768)).take(), recogniser_of(&story(1_000)).take());
             assert_eq!(large, small, "{what} after {before:?}");
-            let found = large.contains(&Seen::Command { at: 1, text: "ls".into() });
+            let found = large.contains(&Recognised::Command { at: 1, text: "ls".into() });
             assert!(found || before.contains("133;B"), "{what} after {before:?}: {large:?}");
         }
     }

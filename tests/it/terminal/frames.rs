@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use sessiond::terminal::frame::{self, LARGEST, MOST, Mode, Said, Size, Told};
+use sessiond::terminal::frame::{self, ClientFrame, LARGEST, MOST, Mode, ServerFrame, Size};
 use sessiond::terminal::text::Text;
 
 fn fault(text: &str) -> (&'static str, String) {
@@ -15,27 +15,31 @@ fn fault(text: &str) -> (&'static str, String) {
 #[test]
 fn the_documented_frames_are_read() {
     let auth = |text: &str| frame::read(text).unwrap();
-    let expected = Said::Auth { token: "t".into(), mode: Mode::Text, after: None };
+    let expected = ClientFrame::Auth { token: "t".into(), mode: Mode::Text, after: None };
     assert_eq!(auth(r#"{"type":"auth","token":"t"}"#), expected);
-    let expected = Said::Auth { token: "t".into(), mode: Mode::Binary, after: Some(42) };
+    let expected = ClientFrame::Auth { token: "t".into(), mode: Mode::Binary, after: Some(42) };
     assert_eq!(auth(r#"{"type":"auth","token":"t","mode":"binary","after":42,"later":[]}"#), expected);
-    assert_eq!(frame::read(r#"{"data":"ls -la\n","type":"input"}"#), Ok(Said::Input("ls -la\n".into())));
+    assert_eq!(
+        frame::read(r#"{"data":"ls -la\n","type":"input"}"#),
+        Ok(ClientFrame::Input("ls -la\n".into()))
+    );
     let size = Size { cols: 120, rows: 40 };
-    assert_eq!(frame::read(r#" {"type":"resize","cols":120,"rows":40}"#), Ok(Said::Resize(size)));
+    assert_eq!(frame::read(r#" {"type":"resize","cols":120,"rows":40}"#), Ok(ClientFrame::Resize(size)));
 }
 
 #[test]
 fn what_a_client_is_told_is_as_documented() {
-    let told = |told: Told<'_>| serde_json::from_str::<Value>(&told.to_json()).unwrap();
-    let output = Told::Output { data: "\u{1b}[1mé\r\n".into() };
+    let told = |told: ServerFrame<'_>| serde_json::from_str::<Value>(&told.to_json()).unwrap();
+    let output = ServerFrame::Output { data: "\u{1b}[1mé\r\n".into() };
     assert_eq!(told(output), json!({ "type": "output", "data": "\u{1b}[1mé\r\n" }));
-    let disconnect = Told::Disconnect { reason: "terminated", message: None };
+    let disconnect = ServerFrame::Disconnect { reason: "terminated", message: None };
     assert_eq!(told(disconnect), json!({ "type": "disconnect", "reason": "terminated" }));
     let ready =
-        Told::Ready { position: 7, cols: 80, rows: 24, mode: Mode::Binary, read_only: false, lost: 0 };
+        ServerFrame::Ready { position: 7, cols: 80, rows: 24, mode: Mode::Binary, read_only: false, lost: 0 };
     let expected = json!({ "type": "ready", "position": 7, "cols": 80, "rows": 24, "mode": "binary", "read_only": false });
     assert_eq!(told(ready), expected);
-    let ready = Told::Ready { position: 7, cols: 80, rows: 24, mode: Mode::Text, read_only: true, lost: 5 };
+    let ready =
+        ServerFrame::Ready { position: 7, cols: 80, rows: 24, mode: Mode::Text, read_only: true, lost: 5 };
     assert_eq!(told(ready)["lost"], 5);
 }
 
@@ -108,7 +112,7 @@ proptest! {
         let fields: Vec<_> = fields.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
         let text = format!("{{\"type\":\"{kind}\"{}{}}}", if fields.is_empty() { "" } else { "," }, fields.join(","));
         match frame::read(&text) {
-            Ok(Said::Resize(size)) => prop_assert!((1..=MOST).contains(&size.cols) && (1..=MOST).contains(&size.rows)),
+            Ok(ClientFrame::Resize(size)) => prop_assert!((1..=MOST).contains(&size.cols) && (1..=MOST).contains(&size.rows)),
             Ok(_) => {}
             Err(fault) => prop_assert!(serde_json::from_str::<Value>(&fault.told().to_json()).is_ok()),
         }
@@ -117,7 +121,7 @@ proptest! {
     #[test]
     fn input_comes_through_as_it_was_said(data in any::<String>()) {
         let text = json!({ "type": "input", "data": data }).to_string();
-        prop_assert_eq!(frame::read(&text), Ok(Said::Input(data)));
+        prop_assert_eq!(frame::read(&text), Ok(ClientFrame::Input(data)));
     }
 
     #[test]
@@ -129,7 +133,7 @@ proptest! {
         let (mut rest, mut lengths) = (&bytes[..], lengths.iter().cycle());
         while !rest.is_empty() {
             let (piece, after) = rest.split_at((*lengths.next().unwrap()).min(rest.len()));
-            let frame = Told::Output { data: text.push(piece) }.to_json();
+            let frame = ServerFrame::Output { data: text.push(piece) }.to_json();
             let frame: Value = serde_json::from_str(&frame).unwrap();
             whole += frame["data"].as_str().unwrap();
             rest = after;

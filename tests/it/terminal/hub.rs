@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sessiond::terminal::frame::Size;
-use sessiond::terminal::hub::{Attached, End, Event, Hub, NeverPrinted, Options, Piece, REPLAY, Refused};
+use sessiond::terminal::hub::{
+    Attached, Hub, NeverPrinted, Options, Piece, REPLAY, Refused, TerminalEnd, TerminalEvent,
+};
 use sessiond::terminal::ssh;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
@@ -29,7 +31,11 @@ impl Client {
     }
 
     async fn types(&self, text: &str) {
-        self.attached.hand().input(Bytes::copy_from_slice(text.as_bytes()), async || ()).await.unwrap();
+        self.attached
+            .input_handle()
+            .input(Bytes::copy_from_slice(text.as_bytes()), async || ())
+            .await
+            .unwrap();
     }
 
     /// The next piece, confirmed.
@@ -69,15 +75,15 @@ async fn who_writes_and_who_watches_see_the_same() {
     writer.until(PROMPT).await;
     let mut viewer = Client { attached: hub.watch(Some(0)).unwrap(), got: Vec::new() };
     writer.types("seq 1 3000; exit 3\r").await;
-    let end = Piece::End(End::Shell(ssh::End::Exited(3)));
+    let end = Piece::End(TerminalEnd::Shell(ssh::ShellEnd::Exited(3)));
     assert_eq!(writer.ends().await, end);
     assert_eq!(viewer.ends().await, end);
     assert!(String::from_utf8_lossy(&writer.got).contains("\r\n2999\r\n3000\r\n"));
     assert_eq!(writer.got, viewer.got);
     assert_eq!(hub.counts(), ("seq 1 3000; exit 3\r".len() as u64, writer.got.len() as u64));
-    assert_eq!(hub.over().await, End::Shell(ssh::End::Exited(3)));
+    assert_eq!(hub.over().await, TerminalEnd::Shell(ssh::ShellEnd::Exited(3)));
     assert_eq!(
-        writer.attached.hand().input(Bytes::from_static(b"x"), async || ()).await,
+        writer.attached.input_handle().input(Bytes::from_static(b"x"), async || ()).await,
         Err(Refused::Ended)
     );
 }
@@ -87,8 +93,11 @@ async fn who_may_only_watch_does_not_type() {
     let sshd = Sshd::start();
     let hub = hub(&sshd).await;
     let viewer = hub.watch(Some(0)).unwrap();
-    assert_eq!(viewer.hand().input(Bytes::from_static(b"exit\r"), async || ()).await, Err(Refused::ReadOnly));
-    assert_eq!(viewer.hand().resize(Size { cols: 1, rows: 1 }).await, Err(Refused::ReadOnly));
+    assert_eq!(
+        viewer.input_handle().input(Bytes::from_static(b"exit\r"), async || ()).await,
+        Err(Refused::ReadOnly)
+    );
+    assert_eq!(viewer.input_handle().resize(Size { cols: 1, rows: 1 }).await, Err(Refused::ReadOnly));
     assert_eq!((hub.size(), hub.counts().0), (Size::USUAL, 0));
 }
 
@@ -99,7 +108,7 @@ async fn a_size_reaches_the_shell() {
     let mut writer = Client::write(&hub, 0);
     writer.until(PROMPT).await;
     let size = Size { cols: 101, rows: 33 };
-    writer.attached.hand().resize(size).await.unwrap();
+    writer.attached.input_handle().resize(size).await.unwrap();
     writer.types("stty size; exit\r").await;
     writer.ends().await;
     assert!(String::from_utf8_lossy(&writer.got).contains("33 101\r\n"));
@@ -174,7 +183,7 @@ async fn a_writer_that_confirms_nothing_stops_the_shell() {
     let sshd = Sshd::start();
     let hub = hub(&sshd).await;
     let mut writer = hub.write(Some(0)).unwrap();
-    writer.hand().input(Bytes::from_static(b"yes\r"), async || ()).await.unwrap();
+    writer.input_handle().input(Bytes::from_static(b"yes\r"), async || ()).await.unwrap();
     let reading = async {
         loop {
             writer.next().await;
@@ -188,7 +197,7 @@ async fn a_writer_that_confirms_nothing_stops_the_shell() {
     sleep(Duration::from_millis(100)).await;
     assert_eq!(hub.counts().1, printed);
     // Keys get through, and it goes on with the first word of having arrived.
-    writer.hand().input(Bytes::from_static(b"\x03"), async || ()).await.unwrap();
+    writer.input_handle().input(Bytes::from_static(b"\x03"), async || ()).await.unwrap();
     writer.confirm(writer.position());
     let mut client = Client { attached: writer, got: Vec::new() };
     client.until(PROMPT).await;
@@ -229,10 +238,10 @@ async fn a_new_writer_takes_the_place_of_the_old_one() {
     let mut new = Client::write(&hub, at);
     assert_eq!(old.piece().await, Piece::Replaced);
     assert_eq!(
-        old.attached.hand().input(Bytes::from_static(b"exit\r"), async || ()).await,
+        old.attached.input_handle().input(Bytes::from_static(b"exit\r"), async || ()).await,
         Err(Refused::Replaced)
     );
-    assert_eq!(old.attached.hand().resize(Size { cols: 9, rows: 9 }).await, Err(Refused::Replaced));
+    assert_eq!(old.attached.input_handle().resize(Size { cols: 9, rows: 9 }).await, Err(Refused::Replaced));
     old.attached.confirm(at);
     // Its leaving is nobody's leaving.
     drop(old);
@@ -276,15 +285,15 @@ async fn nothing_is_handed_out_after_a_cut() {
         }
         let begun = Instant::now();
         hub.cut();
-        assert_eq!(writer.piece().await, Piece::End(End::Cut));
-        assert_eq!(viewer.next().await, Piece::End(End::Cut));
+        assert_eq!(writer.piece().await, Piece::End(TerminalEnd::Cut));
+        assert_eq!(viewer.next().await, Piece::End(TerminalEnd::Cut));
         assert_eq!(
-            writer.attached.hand().input(Bytes::from_static(b"x"), async || ()).await,
+            writer.attached.input_handle().input(Bytes::from_static(b"x"), async || ()).await,
             Err(Refused::Ended)
         );
-        assert_eq!(hub.over().await, End::Cut);
+        assert_eq!(hub.over().await, TerminalEnd::Cut);
         let mut late = hub.watch(Some(0)).unwrap();
-        assert_eq!(late.next().await, Piece::End(End::Cut));
+        assert_eq!(late.next().await, Piece::End(TerminalEnd::Cut));
         assert!(begun.elapsed() < Duration::from_millis(100), "{:?}", begun.elapsed());
         hub.cut();
     }
@@ -305,7 +314,7 @@ async fn a_cut_ends_waiting_too() {
     writer.types("stty raw -echo; echo ready; sleep 60\r").await;
     writer.until("ready\n").await;
     let much = Bytes::from(vec![b'x'; 32 << 20]);
-    let hand = writer.attached.hand();
+    let hand = writer.attached.input_handle();
     let (refused, ()) = tokio::join!(hand.input(much, async || ()), async {
         sleep(Duration::from_millis(500)).await;
         hub.cut();
@@ -323,7 +332,7 @@ async fn a_machine_that_is_lost_is_told_after_what_it_printed() {
     sleep(Duration::from_millis(300)).await;
     sshd.signal_children("-KILL");
     let end = writer.ends().await;
-    assert!(matches!(end, Piece::End(End::Shell(ssh::End::Lost(_)))), "{end:?}");
+    assert!(matches!(end, Piece::End(TerminalEnd::Shell(ssh::ShellEnd::Lost(_)))), "{end:?}");
     assert!(String::from_utf8_lossy(&writer.got).contains("\rlast words\r\n"));
 }
 
@@ -338,7 +347,7 @@ async fn a_position_of_another_terminal_is_refused() {
     assert_eq!(hub.write(Some(u64::MAX)).err(), Some(NeverPrinted { printed }));
     // And the writer has kept its place.
     writer.types("exit\r").await;
-    assert_eq!(writer.ends().await, Piece::End(End::Shell(ssh::End::Exited(0))));
+    assert_eq!(writer.ends().await, Piece::End(TerminalEnd::Shell(ssh::ShellEnd::Exited(0))));
 }
 
 #[tokio::test]
@@ -366,7 +375,7 @@ async fn the_recorder_is_told_everything_in_order() {
         while let Some(event) = events.recv().await {
             // It is not the quickest.
             sleep(Duration::from_micros(200)).await;
-            let ended = matches!(event, Event::Ended { .. });
+            let ended = matches!(event, TerminalEvent::Ended { .. });
             recorded.push(event);
             if ended {
                 break;
@@ -376,7 +385,7 @@ async fn the_recorder_is_told_everything_in_order() {
     });
     let mut writer = Client::write(&hub, 0);
     writer.until(PROMPT).await;
-    writer.attached.hand().resize(Size { cols: 70, rows: 20 }).await.unwrap();
+    writer.attached.input_handle().resize(Size { cols: 70, rows: 20 }).await.unwrap();
     for n in 0..20 {
         writer.types(&format!("echo round {n}\r")).await;
         writer.until(&format!("round {n}\r\n\u{1b}[?2004h$ ")).await;
@@ -387,11 +396,11 @@ async fn the_recorder_is_told_everything_in_order() {
     let (mut output, mut input, mut sizes, mut last) = (Vec::new(), Vec::new(), Vec::new(), 0);
     for event in &recorded {
         let at = match event {
-            Event::Output { at, bytes } => {
+            TerminalEvent::Output { at, bytes } => {
                 output.extend_from_slice(bytes);
                 at
             }
-            Event::Input { at, bytes } => {
+            TerminalEvent::Input { at, bytes } => {
                 input.extend_from_slice(bytes);
                 // Its echo comes after it.
                 let shown = String::from_utf8_lossy(&output).into_owned();
@@ -399,19 +408,19 @@ async fn the_recorder_is_told_everything_in_order() {
                 assert!(!shown.contains(typed.trim_end()), "{typed}");
                 at
             }
-            Event::Resized { at, size } => {
+            TerminalEvent::Resized { at, size } => {
                 sizes.push(*size);
                 at
             }
-            Event::Ended { at, end } => {
-                assert_eq!(*end, End::Shell(ssh::End::Exited(5)));
+            TerminalEvent::Ended { at, end } => {
+                assert_eq!(*end, TerminalEnd::Shell(ssh::ShellEnd::Exited(5)));
                 at
             }
         };
         assert!(*at + 5_000 >= last, "{at} after {last}");
         last = last.max(*at);
     }
-    assert!(matches!(recorded.last(), Some(Event::Ended { .. })));
+    assert!(matches!(recorded.last(), Some(TerminalEvent::Ended { .. })));
     assert_eq!(output, writer.got);
     assert_eq!(sizes, [Size { cols: 70, rows: 20 }]);
     assert_eq!(input.len() as u64, hub.counts().0);

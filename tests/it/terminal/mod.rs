@@ -1,13 +1,13 @@
 //! Terminals.
 
-mod casts;
+mod asciicasts;
 mod commands;
 mod frames;
 mod hub;
 mod passwords;
 mod pty;
 mod recordings;
-mod scenes;
-mod shown;
+mod shell_scenarios;
 mod ssh;
 pub mod sshd;
+mod untrusted_text;

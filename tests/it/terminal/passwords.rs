@@ -7,7 +7,7 @@ use std::time::Duration;
 use russh::keys::{Certificate, PrivateKey, decode_secret_key};
 use russh::server::{self, Auth, Response};
 use russh::{MethodKind, MethodSet};
-use sessiond::terminal::ssh::{Credential, HostKey, Machine, Patience, SshError, test};
+use sessiond::terminal::ssh::{HostKey, SshCredential, SshError, SshTarget, Timeouts, test};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -137,16 +137,16 @@ async fn tried_by(
     way: impl AsyncFnOnce(u16, Arc<Mutex<Vec<String>>>) -> u16,
 ) -> (Result<HostKey, SshError>, Vec<String>) {
     let sshd = Sshd::start();
-    let Credential::Key { pem, .. } = sshd.key("host_ed25519") else { panic!("it is a key") };
+    let SshCredential::Key { pem, .. } = sshd.key("host_ed25519") else { panic!("it is a key") };
     let (port, presented) = serve(asks, decode_secret_key(&pem, None).unwrap()).await;
     let port = way(port, presented.clone()).await;
-    let machine = Machine {
+    let machine = SshTarget {
         port,
         user: "ada".into(),
-        credential: Credential::Password(password.into()),
+        credential: SshCredential::Password(password.into()),
         ..sshd.machine()
     };
-    let result = test(&machine, &loopback, Patience::default()).await;
+    let result = test(&machine, &loopback, Timeouts::default()).await;
     (result, std::mem::take(&mut presented.lock().unwrap()))
 }
 

@@ -8,7 +8,7 @@ use sessiond::terminal::frame::Size;
 use sessiond_core::journal::Code;
 
 use super::pty::Happened;
-use super::scenes::{SCENES, SIZE, Scene};
+use super::shell_scenarios::{SCENES, SIZE, Scene};
 
 fn path(shell: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/it/terminal/recordings/{shell}.cast"))

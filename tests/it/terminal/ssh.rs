@@ -8,7 +8,8 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use sessiond::terminal::frame::Size;
 use sessiond::terminal::ssh::{
-    Credential, End, Heard, Machine, Patience, Pin, Shell, SshError, ask_host_key, connect, private_key, test,
+    Pin, Shell, ShellEnd, ShellEvent, SshCredential, SshError, SshTarget, Timeouts, ask_host_key, connect,
+    private_key, test,
 };
 
 use super::sshd::{Sshd, user};
@@ -18,21 +19,21 @@ pub fn loopback(address: IpAddr) -> bool {
     address.is_loopback()
 }
 
-pub async fn open(machine: &Machine) -> Result<Shell, SshError> {
-    connect(machine, &loopback, Size::USUAL, Patience::default()).await
+pub async fn open(machine: &SshTarget) -> Result<Shell, SshError> {
+    connect(machine, &loopback, Size::USUAL, Timeouts::default()).await
 }
 
 /// A shell, and what it has printed.
-struct Seat {
+struct ShellClient {
     shell: Shell,
     printed: Vec<u8>,
 }
 
-impl Seat {
-    async fn open(machine: &Machine) -> Self {
-        let mut seat = Self { shell: open(machine).await.unwrap(), printed: Vec::new() };
-        seat.until("$ ").await;
-        seat
+impl ShellClient {
+    async fn open(machine: &SshTarget) -> Self {
+        let mut client = Self { shell: open(machine).await.unwrap(), printed: Vec::new() };
+        client.until("$ ").await;
+        client
     }
 
     async fn types(&mut self, text: &str) {
@@ -52,8 +53,8 @@ impl Seat {
         let look = async {
             while !is_there(&self.text()) {
                 match self.shell.next().await {
-                    Heard::Output(bytes) => self.printed.extend_from_slice(&bytes),
-                    Heard::End(ended) => panic!("{ended:?} before {end:?}: {:?}", self.text()),
+                    ShellEvent::Output(bytes) => self.printed.extend_from_slice(&bytes),
+                    ShellEvent::End(ended) => panic!("{ended:?} before {end:?}: {:?}", self.text()),
                 }
             }
         };
@@ -72,10 +73,10 @@ impl Seat {
         printed.trim_end_matches("$ ").trim_end().to_owned()
     }
 
-    async fn ends(&mut self) -> End {
+    async fn ends(&mut self) -> ShellEnd {
         let end = async {
             loop {
-                if let Heard::End(end) = self.shell.next().await {
+                if let ShellEvent::End(end) = self.shell.next().await {
                     return end;
                 }
             }
@@ -87,55 +88,55 @@ impl Seat {
 #[tokio::test]
 async fn a_shell_is_as_with_ssh() {
     let sshd = Sshd::start();
-    let mut seat = Seat::open(&sshd.machine()).await;
-    assert_eq!(seat.run("echo $((6 * 7)) grüße").await, "42 grüße");
-    assert_eq!(seat.run("stty size").await, "24 80");
-    assert!(seat.shell.resize(Size { cols: 132, rows: 50 }).await);
-    assert_eq!(seat.run("stty size").await, "50 132");
-    assert_eq!(seat.run("echo $TERM; tty | cut -c1-8").await, "xterm-256color\n/dev/pts");
+    let mut client = ShellClient::open(&sshd.machine()).await;
+    assert_eq!(client.run("echo $((6 * 7)) grüße").await, "42 grüße");
+    assert_eq!(client.run("stty size").await, "24 80");
+    assert!(client.shell.resize(Size { cols: 132, rows: 50 }).await);
+    assert_eq!(client.run("stty size").await, "50 132");
+    assert_eq!(client.run("echo $TERM; tty | cut -c1-8").await, "xterm-256color\n/dev/pts");
     // Once it says so, it has the terminal.
-    seat.types("sh -c 'echo $0; exec sleep 60' begun\r").await;
-    seat.until("\nbegun\n").await;
-    seat.types("\x03").await;
-    seat.until("$ ").await;
-    assert_eq!(seat.run("echo $?").await, "130");
-    seat.types("exit 7\r").await;
-    assert_eq!(seat.ends().await, End::Exited(7));
-    assert!(!seat.shell.input(Bytes::from_static(b"more\r")).await, "nobody is there any more");
+    client.types("sh -c 'echo $0; exec sleep 60' begun\r").await;
+    client.until("\nbegun\n").await;
+    client.types("\x03").await;
+    client.until("$ ").await;
+    assert_eq!(client.run("echo $?").await, "130");
+    client.types("exit 7\r").await;
+    assert_eq!(client.ends().await, ShellEnd::Exited(7));
+    assert!(!client.shell.input(Bytes::from_static(b"more\r")).await, "nobody is there any more");
 }
 
 #[tokio::test]
 async fn bytes_come_through_as_they_are() {
     let sshd = Sshd::start();
-    let mut seat = Seat::open(&sshd.machine()).await;
-    seat.types("stty raw -echo; printf '>'; dd bs=1 count=256 status=none; printf '<'; stty sane\r").await;
-    seat.until(">").await;
+    let mut client = ShellClient::open(&sshd.machine()).await;
+    client.types("stty raw -echo; printf '>'; dd bs=1 count=256 status=none; printf '<'; stty sane\r").await;
+    client.until(">").await;
     let all: Vec<u8> = (0..=255).collect();
-    seat.printed.clear();
-    assert!(seat.shell.input(all.clone().into()).await);
-    while !seat.printed.ends_with(b"$ ") {
-        let Heard::Output(bytes) = seat.shell.next().await else { panic!("it ended") };
-        seat.printed.extend_from_slice(&bytes);
+    client.printed.clear();
+    assert!(client.shell.input(all.clone().into()).await);
+    while !client.printed.ends_with(b"$ ") {
+        let ShellEvent::Output(bytes) = client.shell.next().await else { panic!("it ended") };
+        client.printed.extend_from_slice(&bytes);
     }
-    assert!(seat.printed.starts_with(&[&all[..], b"<"].concat()), "{:?}", seat.printed);
+    assert!(client.printed.starts_with(&[&all[..], b"<"].concat()), "{:?}", client.printed);
 }
 
 #[tokio::test]
 async fn how_a_shell_ends_is_told() {
     let sshd = Sshd::start();
-    let mut seat = Seat::open(&sshd.machine()).await;
-    seat.types("kill -9 $$\r").await;
-    assert_eq!(seat.ends().await, End::Killed("KILL".into()));
+    let mut client = ShellClient::open(&sshd.machine()).await;
+    client.types("kill -9 $$\r").await;
+    assert_eq!(client.ends().await, ShellEnd::Killed("KILL".into()));
     // Closed from here: what runs there is hung up on.
-    let mut seat = Seat::open(&sshd.machine()).await;
-    let pid: u32 = seat.run("echo $$").await.parse().unwrap();
-    seat.shell.close().await;
-    assert!(matches!(seat.ends().await, End::Lost(_)));
+    let mut client = ShellClient::open(&sshd.machine()).await;
+    let pid: u32 = client.run("echo $$").await.parse().unwrap();
+    client.shell.close().await;
+    assert!(matches!(client.ends().await, ShellEnd::Lost(_)));
     gone(pid).await;
     // Dropped, as by a panic.
-    let mut seat = Seat::open(&sshd.machine()).await;
-    let pid: u32 = seat.run("echo $$").await.parse().unwrap();
-    drop(seat);
+    let mut client = ShellClient::open(&sshd.machine()).await;
+    let pid: u32 = client.run("echo $$").await.parse().unwrap();
+    drop(client);
     gone(pid).await;
 }
 
@@ -151,75 +152,76 @@ async fn gone(pid: u32) {
 #[tokio::test]
 async fn a_server_that_is_killed_is_noticed_at_once() {
     let sshd = Sshd::start();
-    let mut seat = Seat::open(&sshd.machine()).await;
+    let mut client = ShellClient::open(&sshd.machine()).await;
     sshd.signal_children("-KILL");
     let begun = Instant::now();
-    assert!(matches!(seat.ends().await, End::Lost(_)));
+    assert!(matches!(client.ends().await, ShellEnd::Lost(_)));
     assert!(begun.elapsed() < Duration::from_secs(5));
 }
 
 #[tokio::test]
 async fn a_machine_that_falls_silent_is_given_up() {
     let sshd = Sshd::start();
-    let patience = Patience { ask: Duration::from_millis(300), ..Patience::default() };
-    let shell = connect(&sshd.machine(), &loopback, Size::USUAL, patience).await.unwrap();
-    let mut seat = Seat { shell, printed: Vec::new() };
-    seat.until("$ ").await;
+    let timeouts = Timeouts { ask: Duration::from_millis(300), ..Timeouts::default() };
+    let shell = connect(&sshd.machine(), &loopback, Size::USUAL, timeouts).await.unwrap();
+    let mut client = ShellClient { shell, printed: Vec::new() };
+    client.until("$ ").await;
     // One that only has nothing to say answers.
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(seat.run("echo here").await, "here");
+    assert_eq!(client.run("echo here").await, "here");
     sshd.signal_children("-STOP");
-    let End::Lost(why) = seat.ends().await else { panic!("it is not lost") };
+    let ShellEnd::Lost(why) = client.ends().await else { panic!("it is not lost") };
     assert!(why.contains("not answered"), "{why}");
 }
 
 #[tokio::test]
 async fn one_that_nobody_reads_is_not_taken_for_silent() {
     let sshd = Sshd::start();
-    let patience = Patience { ask: Duration::from_millis(200), ..Patience::default() };
-    let shell = connect(&sshd.machine(), &loopback, Size::USUAL, patience).await.unwrap();
-    let mut seat = Seat { shell, printed: Vec::new() };
-    seat.until("$ ").await;
-    seat.types("yes | head -c 3000000; echo; echo end\r").await;
+    let timeouts = Timeouts { ask: Duration::from_millis(200), ..Timeouts::default() };
+    let shell = connect(&sshd.machine(), &loopback, Size::USUAL, timeouts).await.unwrap();
+    let mut client = ShellClient { shell, printed: Vec::new() };
+    client.until("$ ").await;
+    client.types("yes | head -c 3000000; echo; echo end\r").await;
     tokio::time::sleep(Duration::from_secs(3)).await;
-    seat.until("\nend\n$ ").await;
-    assert!(seat.printed.len() >= 3_000_000);
+    client.until("\nend\n$ ").await;
+    assert!(client.printed.len() >= 3_000_000);
 }
 
 #[tokio::test]
 async fn nothing_is_read_that_nobody_takes_and_keys_still_get_through() {
     let sshd = Sshd::start();
-    let mut seat = Seat::open(&sshd.machine()).await;
-    seat.types("yes 'a line that is printed over and over again'\r").await;
+    let mut client = ShellClient::open(&sshd.machine()).await;
+    client.types("yes 'a line that is printed over and over again'\r").await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     // All the while nobody has read. The key is the only thing that ends it.
-    seat.types("\x03").await;
+    client.types("\x03").await;
     tokio::time::sleep(Duration::from_millis(500)).await;
-    seat.until("$ ").await;
+    client.until("$ ").await;
     // What was under way: the window, buffers of the systems between, and a pipe.
-    assert!(seat.printed.len() < 8 << 20, "{} bytes were printed", seat.printed.len());
-    assert_eq!(seat.run("echo still here").await, "still here");
+    assert!(client.printed.len() < 8 << 20, "{} bytes were printed", client.printed.len());
+    assert_eq!(client.run("echo still here").await, "still here");
 }
 
 #[tokio::test]
 async fn a_hundred_megabytes_pass_a_slow_reader_in_little_memory() {
     const SIZE: usize = 100 << 20;
     let sshd = Sshd::start();
-    let mut seat = Seat::open(&sshd.machine()).await;
+    let mut client = ShellClient::open(&sshd.machine()).await;
     let pattern: String = (0..64).map(|n| char::from(b'0' + n)).collect();
-    seat.types(&format!(
-        "stty -opost; yes '{}' | head -c {SIZE}; stty sane\r",
-        pattern.replace('\'', "'\\''")
-    ))
-    .await;
+    client
+        .types(&format!(
+            "stty -opost; yes '{}' | head -c {SIZE}; stty sane\r",
+            pattern.replace('\'', "'\\''")
+        ))
+        .await;
     // What the shell prints itself comes before.
     let begin = b"\x1b[?2004l\r";
     let mut rest = loop {
-        if let Some(at) = seat.printed.windows(begin.len()).position(|part| part == begin) {
-            break seat.printed.split_off(at + begin.len());
+        if let Some(at) = client.printed.windows(begin.len()).position(|part| part == begin) {
+            break client.printed.split_off(at + begin.len());
         }
-        let Heard::Output(bytes) = seat.shell.next().await else { panic!("it ended") };
-        seat.printed.extend_from_slice(&bytes);
+        let ShellEvent::Output(bytes) = client.shell.next().await else { panic!("it ended") };
+        client.printed.extend_from_slice(&bytes);
     };
     let (mut read, mut most, before) = (0, 0, memory());
     let line = format!("{pattern}\n").into_bytes();
@@ -235,8 +237,8 @@ async fn a_hundred_megabytes_pass_a_slow_reader_in_little_memory() {
         if read / (1 << 20) % 10 == 0 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        let next = tokio::time::timeout(Duration::from_secs(20), seat.shell.next()).await;
-        let Ok(Heard::Output(bytes)) = next else { panic!("{next:?} at {read}") };
+        let next = tokio::time::timeout(Duration::from_secs(20), client.shell.next()).await;
+        let Ok(ShellEvent::Output(bytes)) = next else { panic!("{next:?} at {read}") };
         rest.extend_from_slice(&bytes);
     }
     let grown = most.saturating_sub(before);
@@ -254,15 +256,15 @@ fn memory() -> u64 {
 #[tokio::test]
 async fn whoever_types_more_than_the_machine_takes_waits() {
     let sshd = Sshd::start();
-    let mut seat = Seat::open(&sshd.machine()).await;
-    seat.types("stty raw -echo; printf ready; sleep 2; stty sane; cat >/dev/null\r").await;
-    seat.until("ready").await;
+    let mut client = ShellClient::open(&sshd.machine()).await;
+    client.types("stty raw -echo; printf ready; sleep 2; stty sane; cat >/dev/null\r").await;
+    client.until("ready").await;
     let (before, begun) = (memory(), Instant::now());
     let chunk = Bytes::from(vec![b'x'; 1 << 20]);
     let mut taken = 0;
     let typing = async {
         loop {
-            assert!(seat.shell.input(chunk.clone()).await);
+            assert!(client.shell.input(chunk.clone()).await);
             taken += 1;
         }
     };
@@ -270,7 +272,7 @@ async fn whoever_types_more_than_the_machine_takes_waits() {
     assert!(taken < 16, "{taken} MB were taken in {:?}", begun.elapsed());
     assert!(memory().saturating_sub(before) < 32 << 20);
     // Waiting ends with the shell.
-    let shell = &seat.shell;
+    let shell = &client.shell;
     let (gave_up, ()) = tokio::join!(
         async {
             let mut count = 0;
@@ -290,19 +292,19 @@ async fn whoever_types_more_than_the_machine_takes_waits() {
 #[tokio::test]
 async fn ten_thousand_lines_are_pasted_whole() {
     let sshd = Sshd::start();
-    let mut seat = Seat::open(&sshd.machine()).await;
+    let mut client = ShellClient::open(&sshd.machine()).await;
     let lines: String =
         (0..10_000).map(|n| format!("line {n} of the paste, with some more to it\n")).collect();
-    seat.types("stty -echo; cat > /tmp/$$.paste; stty echo\r").await;
-    seat.until("echo\n").await;
+    client.types("stty -echo; cat > /tmp/$$.paste; stty echo\r").await;
+    client.until("echo\n").await;
     for chunk in lines.as_bytes().chunks(50_000) {
-        assert!(seat.shell.input(Bytes::copy_from_slice(chunk)).await);
+        assert!(client.shell.input(Bytes::copy_from_slice(chunk)).await);
     }
-    seat.types("\x04").await;
-    seat.until("$ ").await;
+    client.types("\x04").await;
+    client.until("$ ").await;
     let expected = lines.len();
     assert_eq!(
-        seat.run("wc -lc < /tmp/$$.paste; rm /tmp/$$.paste").await.split_whitespace().collect::<Vec<_>>(),
+        client.run("wc -lc < /tmp/$$.paste; rm /tmp/$$.paste").await.split_whitespace().collect::<Vec<_>>(),
         ["10000", &expected.to_string()]
     );
 }
@@ -317,7 +319,7 @@ async fn a_host_whose_key_has_changed_is_refused_with_both_fingerprints() {
     assert!(error.to_string().contains(&expected) && error.to_string().contains(&offered));
     // The same for one who only knows a fingerprint, whatever kinds of keys the host has.
     let pin: Pin = expected.parse().unwrap();
-    let error = open(&Machine { host_key: Some(pin), ..sshd.machine() }).await.err().unwrap();
+    let error = open(&SshTarget { host_key: Some(pin), ..sshd.machine() }).await.err().unwrap();
     assert_eq!(error.code(), "HOST_KEY_CHANGED");
 }
 
@@ -329,7 +331,7 @@ async fn a_host_is_known_by_any_of_its_keys() {
         let by_fingerprint: Pin = sshd.fingerprint(name).parse().unwrap();
         for pin in [by_key, by_fingerprint] {
             let shown =
-                test(&Machine { host_key: Some(pin), ..sshd.machine() }, &loopback, Patience::default())
+                test(&SshTarget { host_key: Some(pin), ..sshd.machine() }, &loopback, Timeouts::default())
                     .await
                     .unwrap();
             assert_eq!(shown.fingerprint, sshd.fingerprint(name));
@@ -344,10 +346,10 @@ async fn a_host_is_known_by_any_of_its_keys() {
 #[tokio::test]
 async fn a_key_is_learned_where_that_is_asked_for() {
     let sshd = Sshd::start();
-    let unknown = Machine { host_key: None, ..sshd.machine() };
+    let unknown = SshTarget { host_key: None, ..sshd.machine() };
     // Without logging in.
-    let stranger = Machine { credential: sshd.key("stranger"), ..unknown.clone() };
-    let shown = ask_host_key(&stranger, &loopback, Patience::default()).await.unwrap();
+    let stranger = SshTarget { credential: sshd.key("stranger"), ..unknown.clone() };
+    let shown = ask_host_key(&stranger, &loopback, Timeouts::default()).await.unwrap();
     assert_eq!(shown.fingerprint, sshd.fingerprint("host_ed25519"));
     let pin: Pin = shown.key.parse().unwrap();
     assert_eq!(pin, sshd.pin("host_ed25519"));
@@ -358,7 +360,7 @@ async fn a_key_is_learned_where_that_is_asked_for() {
 #[tokio::test]
 async fn a_host_with_keys_of_other_kinds_only_is_named() {
     let sshd = Sshd::with(&["host_rsa"], super::sshd::SHELL, "");
-    let error = ask_host_key(&sshd.machine(), &loopback, Patience::default()).await.err().unwrap();
+    let error = ask_host_key(&sshd.machine(), &loopback, Timeouts::default()).await.err().unwrap();
     assert_eq!(error.code(), "HOST_KEY_UNSUPPORTED");
     assert!(error.to_string().contains("rsa"), "{error}");
 }
@@ -387,22 +389,22 @@ fn with_rounds(pem: &str, rounds: u32) -> String {
 #[tokio::test]
 async fn keys_are_read_as_ssh_keygen_writes_them() {
     let sshd = Sshd::start();
-    let machine = |credential| Machine { credential, ..sshd.machine() };
+    let machine = |credential| SshTarget { credential, ..sshd.machine() };
     for name in ["user", "user_ecdsa"] {
-        test(&machine(sshd.key(name)), &loopback, Patience::default()).await.unwrap();
+        test(&machine(sshd.key(name)), &loopback, Timeouts::default()).await.unwrap();
     }
-    let Credential::Key { pem, .. } = sshd.key("locked") else { panic!("it is a key") };
-    let with = |passphrase: Option<&str>| Credential::Key {
+    let SshCredential::Key { pem, .. } = sshd.key("locked") else { panic!("it is a key") };
+    let with = |passphrase: Option<&str>| SshCredential::Key {
         pem: pem.clone(),
         passphrase: passphrase.map(str::to_owned),
     };
-    test(&machine(with(Some("open sesame"))), &loopback, Patience::default()).await.unwrap();
+    test(&machine(with(Some("open sesame"))), &loopback, Timeouts::default()).await.unwrap();
     for (passphrase, word) in [
         (None, "needs its passphrase"),
         (Some(""), "needs its passphrase"),
         (Some("wrong"), "with this passphrase"),
     ] {
-        let error = test(&machine(with(passphrase)), &loopback, Patience::default()).await.unwrap_err();
+        let error = test(&machine(with(passphrase)), &loopback, Timeouts::default()).await.unwrap_err();
         assert_eq!(error.code(), "PRIVATE_KEY_UNUSABLE");
         assert!(error.to_string().contains(word), "{error}");
     }
@@ -411,7 +413,7 @@ async fn keys_are_read_as_ssh_keygen_writes_them() {
     assert!(error.to_string().contains("fewer rounds"), "{error}");
     assert!(began.elapsed() < Duration::from_secs(5), "its rounds were gone through: {:?}", began.elapsed());
     let why = |pem: &str| private_key(pem, None).unwrap_err().to_string();
-    let Credential::Key { pem, .. } = sshd.key("rsa") else { panic!("it is a key") };
+    let SshCredential::Key { pem, .. } = sshd.key("rsa") else { panic!("it is a key") };
     assert!(why(&pem).contains("ed25519"), "{}", why(&pem));
     assert!(
         why("-----BEGIN RSA PRIVATE KEY-----\nAAAA\n-----END RSA PRIVATE KEY-----\n").contains("ed25519")
@@ -427,19 +429,19 @@ async fn keys_are_read_as_ssh_keygen_writes_them() {
 #[tokio::test]
 async fn who_is_not_let_in_is_told_so() {
     let sshd = Sshd::start();
-    let machine = Machine { credential: sshd.key("stranger"), ..sshd.machine() };
+    let machine = SshTarget { credential: sshd.key("stranger"), ..sshd.machine() };
     let error = open(&machine).await.err().unwrap();
     assert_eq!(
         error,
         SshError::Refused { user: user(), method: "key", accepted: "; it accepts publickey".into() }
     );
     assert_eq!(error.code(), "CREDENTIAL_REFUSED");
-    let machine = Machine { credential: Credential::Password("secret".into()), ..sshd.machine() };
+    let machine = SshTarget { credential: SshCredential::Password("secret".into()), ..sshd.machine() };
     let error = open(&machine).await.err().unwrap();
     assert_eq!(error.code(), "CREDENTIAL_REFUSED");
     assert!(error.to_string().contains("the password is not accepted; it accepts publickey"), "{error}");
     assert!(!error.to_string().contains("secret"));
-    let machine = Machine { user: "nobody-of-that-name".into(), ..sshd.machine() };
+    let machine = SshTarget { user: "nobody-of-that-name".into(), ..sshd.machine() };
     assert_eq!(open(&machine).await.err().unwrap().code(), "CREDENTIAL_REFUSED");
 }
 
@@ -449,7 +451,7 @@ async fn a_machine_that_gives_no_terminal_is_told_so() {
     let error = open(&sshd.machine()).await.err().unwrap();
     assert_eq!(error.code(), "NO_TERMINAL");
     // It can be logged in to all the same.
-    test(&sshd.machine(), &loopback, Patience::default()).await.unwrap();
+    test(&sshd.machine(), &loopback, Timeouts::default()).await.unwrap();
     let sshd = Sshd::with(&["host_ed25519"], super::sshd::SHELL, "MaxSessions 0");
     assert_eq!(open(&sshd.machine()).await.err().unwrap().code(), "NO_TERMINAL");
 }
@@ -460,20 +462,20 @@ async fn a_banner_is_shown_first() {
     std::fs::write(banner.path(), "Authorised use only\n").unwrap();
     let sshd =
         Sshd::with(&["host_ed25519"], super::sshd::SHELL, &format!("Banner {}", banner.path().display()));
-    let seat = Seat::open(&sshd.machine()).await;
+    let client = ShellClient::open(&sshd.machine()).await;
     assert!(
-        String::from_utf8_lossy(&seat.printed).starts_with("Authorised use only\r\n"),
+        String::from_utf8_lossy(&client.printed).starts_with("Authorised use only\r\n"),
         "{:?}",
-        seat.text()
+        client.text()
     );
 }
 
 #[tokio::test]
 async fn where_nobody_answers_is_said() {
     let sshd = Sshd::start();
-    let quick = Patience { answer: Duration::from_millis(500), ..Patience::default() };
-    let at = |host: &str, port: u16| Machine { host: host.into(), port, ..sshd.machine() };
-    let error = |machine: Machine| async move {
+    let quick = Timeouts { answer: Duration::from_millis(500), ..Timeouts::default() };
+    let at = |host: &str, port: u16| SshTarget { host: host.into(), port, ..sshd.machine() };
+    let error = |machine: SshTarget| async move {
         connect(&machine, &loopback, Size::USUAL, quick).await.err().unwrap()
     };
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -518,18 +520,18 @@ kAAAAfRaycFxY8qpxNLP9pq7hhTYHivfpXrURDK7l/J+8rDgAAAAVzaG9ydAECAwQ=\n\
 #[tokio::test(flavor = "multi_thread")]
 async fn the_terminal_is_told_that_it_shows_utf_8_and_backspace_takes_whole_characters() {
     let sshd = Sshd::start();
-    let mut seat = Seat::open(&sshd.machine()).await;
-    seat.types("stty -a\r").await;
-    seat.until("$ ").await;
-    let modes = seat.text();
+    let mut client = ShellClient::open(&sshd.machine()).await;
+    client.types("stty -a\r").await;
+    client.until("$ ").await;
+    let modes = client.text();
     for mode in ["iutf8", "icrnl", "ixon", "opost", "onlcr", "echoctl", "echoke"] {
         assert!(modes.split_whitespace().any(|word| word == mode), "{mode}: {modes}");
     }
     assert!(modes.contains("erase = ^?;") && modes.contains("intr = ^C;"), "{modes}");
-    seat.types("cat | od -An -tx1\r").await;
-    seat.until("od -An -tx1\n").await;
-    seat.types("aü\u{7f}\u{65e5}\u{7f}b\r\u{4}").await;
-    seat.until_it("the bytes", |text| text.contains(" 61 62 0a")).await;
+    client.types("cat | od -An -tx1\r").await;
+    client.until("od -An -tx1\n").await;
+    client.types("aü\u{7f}\u{65e5}\u{7f}b\r\u{4}").await;
+    client.until_it("the bytes", |text| text.contains(" 61 62 0a")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -541,8 +543,8 @@ async fn machines_that_know_only_the_curves_of_nist_or_aes_128_gcm_are_talked_to
         "Ciphers aes128-gcm@openssh.com",
     ] {
         let sshd = Sshd::with(&["host_ed25519"], super::sshd::SHELL, setting);
-        let mut seat = Seat::open(&sshd.machine()).await;
-        seat.types("echo th''ere\r").await;
-        seat.until_it("there", |text| text.contains("there\n") || text.contains("there\r\n")).await;
+        let mut client = ShellClient::open(&sshd.machine()).await;
+        client.types("echo th''ere\r").await;
+        client.until_it("there", |text| text.contains("there\n") || text.contains("there\r\n")).await;
     }
 }

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use sessiond::terminal::ssh::{Credential, Machine, Pin, private_key};
+use sessiond::terminal::ssh::{Pin, SshCredential, SshTarget, private_key};
 use tempfile::TempDir;
 
 const SSHD: &str = "/usr/sbin/sshd";
@@ -129,8 +129,8 @@ impl Sshd {
     }
 
     /// The machine, its host key pinned, and a key that is let in.
-    pub fn machine(&self) -> Machine {
-        Machine {
+    pub fn machine(&self) -> SshTarget {
+        SshTarget {
             host: "127.0.0.1".into(),
             port: self.port,
             user: user(),
@@ -139,8 +139,8 @@ impl Sshd {
         }
     }
 
-    pub fn key(&self, name: &str) -> Credential {
-        Credential::Key { pem: self.pem(name), passphrase: None }
+    pub fn key(&self, name: &str) -> SshCredential {
+        SshCredential::Key { pem: self.pem(name), passphrase: None }
     }
 
     /// A private key as OpenSSH writes it.

@@ -6,8 +6,8 @@ use chrono::DateTime;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::seat::Came;
-use super::{House, MACHINES, SESSIONS, Seat, key, machine, machine_body, refusal};
+use super::websocket_client::Received;
+use super::{House, MACHINES, SESSIONS, TerminalClient, key, machine, machine_body, refusal};
 use crate::support::Holder;
 
 fn unauthorized() -> Value {
@@ -230,10 +230,10 @@ async fn a_session_is_created_active_and_listed_with_a_token_for_its_websocket_a
     let detail = house.detail(&opened.id).await;
     let lasts = time(&opened.body["data"]["expires_at"]) - time(&detail["started_at"]);
     assert_eq!(lasts.num_seconds(), 3_600);
-    let seat = Seat::take(&opened).await;
+    let client = TerminalClient::take(&opened).await;
     let usual =
         json!({ "type": "ready", "position": 0, "cols": 80, "rows": 24, "mode": "text", "read_only": false });
-    assert_eq!(seat.ready, usual);
+    assert_eq!(client.ready, usual);
     for (body, status, code) in [
         (json!({}), 400, "VALIDATION_ERROR"),
         (json!({ "machine_id": 7 }), 400, "VALIDATION_ERROR"),
@@ -270,14 +270,14 @@ async fn the_websockets_url_is_absolute_from_the_public_url_and_ends_with_the_se
 
 /// What a connection is told that says this first.
 async fn told(url: &str, first: Option<Value>) -> (Value, Option<u16>) {
-    let mut seat = Seat::connect(url).await;
+    let mut client = TerminalClient::connect(url).await;
     if let Some(first) = first {
-        seat.say(first).await;
+        client.say(first).await;
     }
-    let rest = seat.rest().await;
+    let rest = client.rest().await;
     assert_eq!(rest.len(), 1, "{rest:?}");
     assert_eq!(keys(&rest[0]), ["type", "code", "message"].into());
-    (rest[0].clone(), seat.closed.map(|frame| frame.code.into()))
+    (rest[0].clone(), client.closed.map(|frame| frame.code.into()))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -314,7 +314,7 @@ async fn who_does_not_say_who_it_is_first_is_told_so_and_let_go() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frame_that_is_wrong_is_told_so_and_the_connection_goes_on() {
     let house = House::new().await;
-    let (_, mut seat) = house.sit(&house.own).await;
+    let (_, mut client) = house.sit(&house.own).await;
     for (text, code) in [
         (r#"{"type":"dance"}"#, "UNKNOWN_TYPE"),
         ("{", "INVALID_JSON"),
@@ -327,29 +327,29 @@ async fn a_frame_that_is_wrong_is_told_so_and_the_connection_goes_on() {
         (r#"{"type":"resize","cols":80}"#, "INVALID_FRAME"),
         (r#"{"type":"auth","token":"x"}"#, "CONFLICT"),
     ] {
-        seat.send_text(text).await;
-        let frame = seat.frame().await.unwrap();
+        client.send_text(text).await;
+        let frame = client.frame().await.unwrap();
         assert_eq!((&frame["type"], &frame["code"]), (&json!("error"), &json!(code)), "{text}: {frame}");
         assert!(frame["message"].as_str().is_some_and(|message| message.len() > 10));
     }
-    seat.send_bytes(b"x").await;
-    assert_eq!(seat.frame().await.unwrap()["code"], "INVALID_FRAME", "bytes need the binary mode");
-    seat.run("echo still h''ere", "still here").await;
+    client.send_bytes(b"x").await;
+    assert_eq!(client.frame().await.unwrap()["code"], "INVALID_FRAME", "bytes need the binary mode");
+    client.run("echo still h''ere", "still here").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn terminating_says_so_to_both_sides_and_happens_once() {
     let house = House::new().await;
-    let (opened, mut seat) = house.sit(&house.ada).await;
-    seat.until("$ ").await;
+    let (opened, mut client) = house.sit(&house.ada).await;
+    client.until("$ ").await;
     let path = format!("{SESSIONS}/{}", opened.id);
     let (status, body) = house.ada.delete(&path).await;
     assert_eq!(status, 200);
     assert_eq!(body, json!({ "success": true, "message": "Session terminated successfully" }));
     assert_eq!(house.detail(&opened.id).await["status"], "ended", "by the time it is answered");
-    let farewell = seat.farewell().await;
+    let farewell = client.farewell().await;
     assert_eq!(farewell["reason"], "terminated");
-    assert_eq!(seat.closed.map(|frame| u16::from(frame.code)), Some(1000));
+    assert_eq!(client.closed.map(|frame| u16::from(frame.code)), Some(1000));
     assert_eq!(house.listed(&house.ada, "").await, [""; 0]);
     assert_eq!(house.listed(&house.ada, "?status=ended").await, [opened.id.as_str()]);
     let (status, message) = refusal("CONFLICT", house.ada.delete(&path).await);
@@ -363,10 +363,10 @@ async fn terminating_says_so_to_both_sides_and_happens_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn last_activity_moves_with_input_and_commands_are_counted() {
     let house = House::new().await;
-    let (opened, mut seat) = house.sit(&house.own).await;
-    seat.until("$ ").await;
+    let (opened, mut client) = house.sit(&house.own).await;
+    client.until("$ ").await;
     house.server.turn(30);
-    seat.run("echo o''ne", "one\r\n").await;
+    client.run("echo o''ne", "one\r\n").await;
     let started = time(&house.detail(&opened.id).await["started_at"]);
     house
         .server
@@ -376,25 +376,25 @@ async fn last_activity_moves_with_input_and_commands_are_counted() {
         })
         .await;
     house.server.until("one", async || house.detail(&opened.id).await["commands_count"] == 1).await;
-    seat.run("echo t''wo", "two\r\n").await;
-    seat.run("", "$ ").await;
+    client.run("echo t''wo", "two\r\n").await;
+    client.run("", "$ ").await;
     house.server.until("two", async || house.detail(&opened.id).await["commands_count"] == 2).await;
     let (_, list) = house.own.get(SESSIONS).await;
     assert!((time(&list["data"]["sessions"][0]["last_activity"]) - started).num_seconds() >= 30);
-    seat.input("exit\r").await;
-    seat.farewell().await;
+    client.input("exit\r").await;
+    client.farewell().await;
     assert_eq!(house.ended(&opened.id).await["commands_count"], 3, "an empty line is no command");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn logs_have_commands_and_output_in_the_order_of_time_and_stay() {
     let house = House::new().await;
-    let (opened, mut seat) = house.sit(&house.ada).await;
-    seat.until("$ ").await;
-    seat.run("echo fi''rst", "first\r\n").await;
-    seat.run("echo se''cond", "second\r\n").await;
-    seat.input("exit\r").await;
-    seat.farewell().await;
+    let (opened, mut client) = house.sit(&house.ada).await;
+    client.until("$ ").await;
+    client.run("echo fi''rst", "first\r\n").await;
+    client.run("echo se''cond", "second\r\n").await;
+    client.input("exit\r").await;
+    client.farewell().await;
     house.ended(&opened.id).await;
     let path = format!("{SESSIONS}/{}/logs", opened.id);
     let (status, body) = house.ada.get(&path).await;
@@ -523,9 +523,9 @@ async fn every_answer_says_what_is_left_and_who_asks_too_often_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn times_are_utc_in_whole_seconds() {
     let house = House::new().await;
-    let (opened, mut seat) = house.sit(&house.own).await;
-    seat.run("exit", "exit").await;
-    seat.farewell().await;
+    let (opened, mut client) = house.sit(&house.own).await;
+    client.run("exit", "exit").await;
+    client.farewell().await;
     let detail = house.ended(&opened.id).await;
     for field in ["started_at", "last_activity", "ended_at"] {
         time(&detail[field]);
@@ -543,8 +543,8 @@ async fn times_are_utc_in_whole_seconds() {
 #[tokio::test(flavor = "multi_thread")]
 async fn output_comes_as_text_frames_of_type_and_data() {
     let house = House::new().await;
-    let (_, mut seat) = house.sit(&house.own).await;
-    let Some(Came::Frame(frame)) = seat.next().await else { panic!("no output") };
+    let (_, mut client) = house.sit(&house.own).await;
+    let Some(Received::Frame(frame)) = client.next().await else { panic!("no output") };
     assert_eq!(keys(&frame), ["type", "data"].into());
     assert_eq!(frame["type"], "output");
 }

@@ -1,16 +1,16 @@
 //! Terminals in the house: machines, sessions, the WebSocket and what is kept, on a real OpenSSH server.
 
+mod attaching;
 mod checklist;
-mod coming;
-mod ends;
+mod endings;
 mod floods;
-mod leaving;
-mod others;
-mod refused;
+mod leaks;
+mod recorded_input;
+mod refused_machines;
 mod rules;
-mod seat;
 mod smoke;
-mod typed;
+mod untrusted_output;
+mod websocket_client;
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::support::{Holder, Server};
 use crate::terminal::sshd::{SHELL, Sshd, user};
 
-pub use seat::Seat;
+pub use websocket_client::TerminalClient;
 
 const SESSIONS: &str = "/v1/sessions";
 const MACHINES: &str = "/v1/machines";
@@ -76,10 +76,10 @@ impl House {
     }
 
     /// Opens a terminal and sits down at it.
-    async fn sit(&self, holder: &Holder) -> (Opened, Seat) {
+    async fn sit(&self, holder: &Holder) -> (Opened, TerminalClient) {
         let opened = self.open(holder).await;
-        let seat = Seat::take(&opened).await;
-        (opened, seat)
+        let client = TerminalClient::take(&opened).await;
+        (opened, client)
     }
 
     /// A session as it is shown.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{House, MACHINES, SESSIONS, Seat, machine, machine_body};
+use super::{House, MACHINES, SESSIONS, TerminalClient, machine, machine_body};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_is_tried_its_key_pinned_and_a_shell_on_it_opened_used_left_and_looked_at_afterwards() {
@@ -19,16 +19,16 @@ async fn a_machine_is_tried_its_key_pinned_and_a_shell_on_it_opened_used_left_an
     let size = json!({ "cols": 100, "rows": 30 });
     let opened =
         house.open_with(&house.ada, json!({ "machine_id": house.machine, "terminal_size": size })).await;
-    let mut seat = Seat::take(&opened).await;
-    assert_eq!((&seat.ready["cols"], &seat.ready["rows"]), (&json!(100), &json!(30)));
-    seat.until("$ ").await;
-    seat.run("echo hel''lo", "hello\r\n").await;
-    seat.run("stty size", "30 100\r\n").await;
-    seat.resize(132, 43).await;
-    seat.run("stty size", "43 132\r\n").await;
+    let mut client = TerminalClient::take(&opened).await;
+    assert_eq!((&client.ready["cols"], &client.ready["rows"]), (&json!(100), &json!(30)));
+    client.until("$ ").await;
+    client.run("echo hel''lo", "hello\r\n").await;
+    client.run("stty size", "30 100\r\n").await;
+    client.resize(132, 43).await;
+    client.run("stty size", "43 132\r\n").await;
     assert_eq!(house.listed(&house.ada, "").await, [opened.id.as_str()]);
-    seat.input("exit 3\r").await;
-    let farewell = seat.farewell().await;
+    client.input("exit 3\r").await;
+    let farewell = client.farewell().await;
     assert_eq!(
         farewell,
         json!({
@@ -46,7 +46,7 @@ async fn a_machine_is_tried_its_key_pinned_and_a_shell_on_it_opened_used_left_an
     let commands = ["echo hel''lo", "stty size", "stty size", "exit 3"];
     assert_eq!(house.commands(&opened.id).await, commands);
     assert_eq!(detail["commands_count"], 4);
-    assert_eq!(house.printed(&opened.id).await, seat.text());
+    assert_eq!(house.printed(&opened.id).await, client.text());
     let path = format!("{SESSIONS}/{}/logs?format=text", opened.id);
     let text = house.ada.send(reqwest::Method::GET, &path, None).await.text().await.unwrap();
     assert!(text.contains("Z] $ stty size\n"), "{text}");
@@ -61,7 +61,7 @@ async fn a_machine_is_tried_its_key_pinned_and_a_shell_on_it_opened_used_left_an
     let of = |code: &str| -> Vec<&str> {
         events.iter().filter(|one| one[1] == code).map(|one| one[2].as_str().unwrap()).collect()
     };
-    assert_eq!(of("o").concat(), seat.text());
+    assert_eq!(of("o").concat(), client.text());
     assert_eq!(of("m"), commands);
     assert_eq!(of("r"), ["132x43"]);
     assert_eq!(of("x"), ["3"]);

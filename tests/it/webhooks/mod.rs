@@ -2,11 +2,11 @@
 
 pub mod addresses;
 mod delivering;
-mod encrypted;
 mod failing;
 mod killed;
 mod managing;
 mod rules;
+mod tls;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;

@@ -43,8 +43,8 @@ const STAYS: [(&str, usize, &[Thing]); 7] = [
     ("http/terminals/socket.rs", 1, &[Thing::Terminal, Thing::Watcher]),
     ("http/workloads/logs.rs", 1, &[]),
     // An upstream's body put together again, for the two below to hand on.
-    ("mcp/lost.rs", 1, &[]),
-    ("mcp/pump.rs", 1, &[Thing::McpStream, Thing::McpEvents, Thing::Wire, Thing::BareWire]),
+    ("mcp/lost_session.rs", 1, &[]),
+    ("mcp/pump.rs", 1, &[Thing::McpStream, Thing::McpEvents, Thing::SseConnection, Thing::BareSseConnection]),
     ("mcp/relay.rs", 1, &[Thing::McpCall, Thing::ModernCall, Thing::ModernListen]),
 ];
 

@@ -15,7 +15,7 @@ use crate::mcp::upstream::Upstream;
 use crate::mcp::{Client, House as McpHouse, Modern, Stream, call};
 use crate::support::{Agent, Holder};
 use crate::terminal::sshd::{SHELL, Sshd, user};
-use crate::terminals::Seat;
+use crate::terminals::TerminalClient;
 
 const SCOPES: [&str; 2] = ["mcp:invoke", "management:sessions:read"];
 /// How long what expires lasts, in seconds of the server's clock.
@@ -28,13 +28,13 @@ pub enum Open {
     Stream(Stream),
     /// A call that waits for its answer.
     Call(Option<JoinHandle<(StatusCode, Value)>>, Value),
-    Wire(Box<Old>),
-    Seat(Sitting),
+    SseConnection(Box<Old>),
+    TerminalClient(Sitting),
 }
 
 /// Somebody at a terminal, with what got them there.
 pub struct Sitting {
-    seat: Seat,
+    seat: TerminalClient,
     url: String,
     auth: Value,
     said: Vec<Value>,
@@ -43,13 +43,13 @@ pub struct Sitting {
 impl Sitting {
     async fn take(url: String, token: String) -> Self {
         let auth = json!({ "type": "auth", "token": token });
-        let seat = Seat::introduce(&url, auth.clone()).await;
+        let seat = TerminalClient::introduce(&url, auth.clone()).await;
         Self { seat, url, auth, said: vec![] }
     }
 
     /// Whether the same token opens no other connection.
     pub async fn is_refused_again(&self) -> bool {
-        let mut seat = Seat::connect(&self.url).await;
+        let mut seat = TerminalClient::connect(&self.url).await;
         seat.say(self.auth.clone()).await;
         seat.rest().await.first().is_some_and(|first| first["code"] == "UNAUTHORIZED")
     }
@@ -62,7 +62,7 @@ impl Open {
             Self::Stream(stream) => {
                 stream.end().await;
             }
-            Self::Wire(wire) => {
+            Self::SseConnection(wire) => {
                 wire.stream.end().await;
             }
             Self::Call(call, answer) => {
@@ -70,19 +70,19 @@ impl Open {
                     *answer = call.await.unwrap().1;
                 }
             }
-            Self::Seat(sitting) => sitting.said = sitting.seat.rest().await,
+            Self::TerminalClient(sitting) => sitting.said = sitting.seat.rest().await,
         }
     }
 
     pub async fn goes_on(&mut self, long: Duration) -> bool {
         match self {
             Self::Stream(stream) => stream.goes_on(long).await,
-            Self::Wire(wire) => wire.stream.goes_on(long).await,
+            Self::SseConnection(wire) => wire.stream.goes_on(long).await,
             Self::Call(call, _) => {
                 tokio::time::sleep(long).await;
                 call.as_ref().is_some_and(|call| !call.is_finished())
             }
-            Self::Seat(sitting) => tokio::time::timeout(long, sitting.seat.rest()).await.is_err(),
+            Self::TerminalClient(sitting) => tokio::time::timeout(long, sitting.seat.rest()).await.is_err(),
         }
     }
 
@@ -90,9 +90,9 @@ impl Open {
     pub fn said(&self) -> String {
         match self {
             Self::Stream(stream) => stream.text.clone(),
-            Self::Wire(wire) => wire.stream.text.clone(),
+            Self::SseConnection(wire) => wire.stream.text.clone(),
             Self::Call(_, answer) => answer.to_string(),
-            Self::Seat(sitting) => format!("{:?}", sitting.said),
+            Self::TerminalClient(sitting) => format!("{:?}", sitting.said),
         }
     }
 
@@ -102,7 +102,7 @@ impl Open {
         let has = |needle: &str| assert!(said.contains(needle), "{what}: no {needle:?} in:\n{said}");
         let feed = said.contains(": sessiond");
         match (self, fate) {
-            (Self::Seat(sitting), fate) => {
+            (Self::TerminalClient(sitting), fate) => {
                 let last = sitting.said.last().unwrap_or_else(|| panic!("{what}: not a word"));
                 let reason = match fate {
                     Fate::Credential("expired") | Fate::Session("lifetime") => "expired",
@@ -126,7 +126,7 @@ impl Open {
             }
             // Streams on which nobody is owed an answer have no words of MCP for it: they end.
             (Self::Stream(stream), _) if !stream.text.contains("notifications/progress") => {}
-            (Self::Wire(_), _) if !said.contains("serverInfo") => {}
+            (Self::SseConnection(_), _) if !said.contains("serverInfo") => {}
             (_, Fate::Credential("expired")) => has("\"reason\":\"expired\""),
             (_, Fate::Credential(word)) => has(&format!("\"credential\":\"{word}\"")),
             (_, Fate::Session(reason)) => has(&format!("\"reason\":\"{reason}\"")),
@@ -233,25 +233,27 @@ impl House {
                 stream.until("acknowledged").await;
                 Open::Stream(stream)
             }
-            Thing::Wire => {
+            Thing::SseConnection => {
                 let wire = Old::connect_with(&self.mcp, &self.token()).await;
                 wire.say(&call(json!("w"), "noted and silent")).await;
                 self.upstream.until(|sent| sent.body["params"]["name"] == "noted and silent").await;
-                Open::Wire(Box::new(wire))
+                Open::SseConnection(Box::new(wire))
             }
-            Thing::BareWire => {
+            Thing::BareSseConnection => {
                 let wire = Old::open(&self.mcp, &self.token(), None).await;
-                Open::Wire(Box::new(wire.unwrap_or_else(|refused| panic!("{refused:?}"))))
+                Open::SseConnection(Box::new(wire.unwrap_or_else(|refused| panic!("{refused:?}"))))
             }
             Thing::Terminal => {
                 let opened = self.terminal().await;
-                Open::Seat(Sitting::take(text(&opened, "/websocket_url"), text(&opened, "/token")).await)
+                Open::TerminalClient(
+                    Sitting::take(text(&opened, "/websocket_url"), text(&opened, "/token")).await,
+                )
             }
             Thing::Watcher => {
                 let id = text(&self.terminal().await, "/session_id");
                 let viewer = made(&self.holder, &format!("/v1/sessions/{id}/viewers"), json!({})).await;
                 let told = |at| text(&viewer, at);
-                Open::Seat(Sitting::take(told("/data/websocket_url"), told("/data/token")).await)
+                Open::TerminalClient(Sitting::take(told("/data/websocket_url"), told("/data/token")).await)
             }
         }
     }

@@ -20,8 +20,8 @@ pub enum Thing {
     McpEvents,
     ModernCall,
     ModernListen,
-    Wire,
-    BareWire,
+    SseConnection,
+    BareSseConnection,
     Terminal,
     Watcher,
 }
@@ -35,26 +35,27 @@ impl Thing {
         Self::McpEvents,
         Self::ModernCall,
         Self::ModernListen,
-        Self::Wire,
-        Self::BareWire,
+        Self::SseConnection,
+        Self::BareSseConnection,
         Self::Terminal,
         Self::Watcher,
     ];
 
     /// Those that have a session at the server behind: where theirs ends, that one is told goodbye.
-    pub const WITH_UPSTREAM: [Self; 4] = [Self::McpStream, Self::McpCall, Self::McpEvents, Self::Wire];
+    pub const WITH_UPSTREAM: [Self; 4] =
+        [Self::McpStream, Self::McpCall, Self::McpEvents, Self::SseConnection];
 
     fn said(self) -> &'static str {
         match self {
             Self::ApplicationFeed => "an application's feed",
             Self::SessionFeed => "a session's feed",
-            Self::McpStream => "an MCP session's standing stream",
+            Self::McpStream => "an MCP session's standalone stream",
             Self::McpCall => "an MCP call in flight",
             Self::McpEvents => "an MCP call that is answered with events",
             Self::ModernCall => "the same without sessions (2026-07-28)",
             Self::ModernListen => "`subscriptions/listen`",
-            Self::Wire => "an HTTP+SSE stream",
-            Self::BareWire => "the same before `initialize`",
+            Self::SseConnection => "an HTTP+SSE stream",
+            Self::BareSseConnection => "the same before `initialize`",
             Self::Terminal => "who types at a terminal",
             Self::Watcher => "who watches one",
         }
@@ -160,7 +161,7 @@ async fn cross(name: &str) {
         }
     }
     for (thing, open) in open {
-        if let (Open::Seat(seat), true) = (open, (way.fate)(thing) != Fate::Stays) {
+        if let (Open::TerminalClient(seat), true) = (open, (way.fate)(thing) != Fate::Stays) {
             assert!(seat.is_refused_again().await, "{name}: {thing:?}: its token opens a new connection");
         }
     }

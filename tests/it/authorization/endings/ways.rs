@@ -2,7 +2,7 @@
 
 use super::{By, Fate, Thing, Way, cross};
 use Fate::{Credential, Session, Stays};
-use Thing::{ApplicationFeed, BareWire, SessionFeed, Terminal, Watcher};
+use Thing::{ApplicationFeed, BareSseConnection, SessionFeed, Terminal, Watcher};
 
 /// All ends with the credential.
 macro_rules! all {
@@ -15,7 +15,7 @@ macro_rules! all {
 fn sessions(thing: Thing, reason: &'static str, bare: Fate) -> Fate {
     match thing {
         ApplicationFeed => Stays,
-        BareWire => bare,
+        BareSseConnection => bare,
         _ => Session(reason),
     }
 }
@@ -38,7 +38,7 @@ pub const ALL: &[Way] = &[
         name: "person of an API key disabled",
         by: By::PersonKey,
         fate: |thing| match thing {
-            ApplicationFeed | SessionFeed | BareWire => Credential("principal_disabled"),
+            ApplicationFeed | SessionFeed | BareSseConnection => Credential("principal_disabled"),
             _ => Session("revoked"),
         },
         operations: &["principals.disable"],
@@ -137,7 +137,7 @@ pub const ALL: &[Way] = &[
         name: "person of a JWT disabled",
         by: By::Jwt,
         fate: |thing| match thing {
-            ApplicationFeed | SessionFeed | BareWire => Credential("principal_disabled"),
+            ApplicationFeed | SessionFeed | BareSseConnection => Credential("principal_disabled"),
             _ => Session("revoked"),
         },
         operations: &["principals.disable"],
@@ -182,7 +182,7 @@ pub const ALL: &[Way] = &[
         name: "sessions revoked with the keys behind them",
         by: By::Key,
         fate: |thing| match thing {
-            ApplicationFeed | SessionFeed | BareWire => Credential("api_key_deleted"),
+            ApplicationFeed | SessionFeed | BareSseConnection => Credential("api_key_deleted"),
             _ => Session("revoked"),
         },
         operations: &["revocations.create"],

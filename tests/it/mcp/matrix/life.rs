@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 
 use super::{MOMENTS, Row, Way};
 use crate::mcp::House;
-use crate::mcp::clients::echo;
-use crate::mcp::foreign::{Driver, Foreigner, Sdk};
-use crate::mcp::front::Front;
+use crate::mcp::breakable_proxy::BreakableProxy;
+use crate::mcp::external::{Driver, ExternalProcess, Sdk};
+use crate::mcp::real_clients::echo;
 
 /// Lives it, and holds what was seen to what the table says.
 pub async fn live(row: &Row) {
@@ -32,10 +32,10 @@ pub async fn live(row: &Row) {
 
 struct Life<'a> {
     row: &'a Row,
-    _upstream: Foreigner,
+    _upstream: ExternalProcess,
     /// None only while it restarts.
     house: Option<House>,
-    front: Front,
+    front: BreakableProxy,
     driver: Driver,
     token: String,
     seen: Vec<String>,
@@ -43,9 +43,9 @@ struct Life<'a> {
 
 impl<'a> Life<'a> {
     async fn begin(row: &'a Row) -> Self {
-        let upstream = Foreigner::python(0).await;
+        let upstream = ExternalProcess::python(0).await;
         let house = House::before(&upstream.url, &[]).await;
-        let (token, front) = (house.token().await, Front::before(&house).await);
+        let (token, front) = (house.token().await, BreakableProxy::before(&house).await);
         let driver = Driver::start(row.sdk);
         Self { row, _upstream: upstream, house: Some(house), front, driver, token, seen: vec![] }
     }

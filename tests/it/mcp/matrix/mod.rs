@@ -11,7 +11,7 @@ mod table;
 
 pub use life::told;
 
-use super::foreign::Sdk;
+use super::external::Sdk;
 
 /// How a client speaks with the gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

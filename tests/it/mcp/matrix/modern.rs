@@ -2,7 +2,7 @@
 
 use super::life::live;
 use super::{Way, row};
-use crate::mcp::foreign::Sdk;
+use crate::mcp::external::Sdk;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_python_client_2_auto_lives_its_whole_life() {

@@ -1,7 +1,7 @@
 //! What each client's caller sees. A run that sees something else says so in full, in this form.
 
 use super::{Row, Way};
-use crate::mcp::foreign::Sdk;
+use crate::mcp::external::Sdk;
 
 pub const TABLE: &[Row] = &[
     Row {

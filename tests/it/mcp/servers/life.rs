@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 
 use super::{CLIENTS, Kind, MOMENTS, Moment, Row};
 use crate::mcp::House;
-use crate::mcp::clients::echo;
-use crate::mcp::foreign::{Driver, Sdk};
+use crate::mcp::breakable_proxy::BreakableProxy;
+use crate::mcp::external::{Driver, Sdk};
 use crate::mcp::forwarder::{Forwarder, Passed};
-use crate::mcp::front::Front;
 use crate::mcp::matrix::told;
+use crate::mcp::real_clients::echo;
 
 /// How long something that should happen may take on a machine with other things to do.
 const PATIENCE: u64 = 60;
@@ -53,7 +53,7 @@ struct Life<'a> {
     witness: &'a Forwarder,
     /// Where the server itself is.
     server: &'a str,
-    front: Front,
+    front: BreakableProxy,
     driver: Driver,
     token: String,
     /// What our records, the server's sessions and its tools know it by.
@@ -75,7 +75,7 @@ impl<'a> Life<'a> {
         witness: &'a Forwarder,
         server: &'a str,
     ) -> Self {
-        let (token, front) = (house.token().await, Front::before(house).await);
+        let (token, front) = (house.token().await, BreakableProxy::before(house).await);
         let (driver, label) = (Driver::start(sdk), format!("{sdk:?}"));
         let (partings, seen) = (vec![], vec![]);
         Self {

@@ -7,7 +7,7 @@ mod page;
 mod rust_server;
 mod table;
 
-use super::foreign::{Foreigner, Sdk};
+use super::external::{ExternalProcess, Sdk};
 use life::live;
 use rust_server::RustServer;
 
@@ -109,49 +109,49 @@ const MOMENTS: [(Moment, &str, &str); 10] = [
 
 #[tokio::test(flavor = "multi_thread")]
 async fn server_everything_lives_a_whole_life_with_every_client() {
-    let server = Foreigner::everything(0).await;
+    let server = ExternalProcess::everything(0).await;
     live(Kind::Everything, &server.url).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_python_sdk_2_server_lives_a_whole_life_with_every_client() {
-    let server = Foreigner::python(0).await;
+    let server = ExternalProcess::python(0).await;
     live(Kind::Python2, &server.url).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_python_sdk_1_server_lives_a_whole_life_with_every_client() {
-    let server = Foreigner::more_python(".venv-v1", "sdk1").await;
+    let server = ExternalProcess::more_python(".venv-v1", "sdk1").await;
     live(Kind::Python1, &server.url).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fastmcp_server_lives_a_whole_life_with_every_client() {
-    let server = Foreigner::more_python(".venv", "fastmcp").await;
+    let server = ExternalProcess::more_python(".venv", "fastmcp").await;
     live(Kind::Fastmcp, &server.url).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fastapi_mcp_server_lives_a_whole_life_with_every_client() {
-    let server = Foreigner::more_python(".venv-v1", "fastapi-mcp").await;
+    let server = ExternalProcess::more_python(".venv-v1", "fastapi-mcp").await;
     live(Kind::FastapiMcp, &server.url).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_typescript_sdk_1_server_lives_a_whole_life_with_every_client() {
-    let server = Foreigner::more_node("sdk1").await;
+    let server = ExternalProcess::more_node("sdk1").await;
     live(Kind::TypeScript1, &server.url).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_typescript_sdk_2_server_lives_a_whole_life_with_every_client() {
-    let server = Foreigner::more_node("sdk2").await;
+    let server = ExternalProcess::more_node("sdk2").await;
     live(Kind::TypeScript2, &server.url).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_behind_mcp_proxy_lives_a_whole_life_with_every_client() {
-    let server = Foreigner::more_node("mcp-proxy").await;
+    let server = ExternalProcess::more_node("mcp-proxy").await;
     live(Kind::McpProxy, &server.url).await;
 }
 

@@ -1,7 +1,7 @@
 //! What was seen of each server. A run that sees something else says so in full, in this form.
 
 use super::{Kind, Moment, Row};
-use crate::mcp::foreign::Sdk;
+use crate::mcp::external::Sdk;
 
 pub const TABLE: &[Row] = &[
     Row {

@@ -1,0 +1,319 @@
+//! The one writer of the second file. It takes the requests that wait, files their entries, packs those of one journal
+//! into blocks, and writes the blocks in one transaction.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use chrono::TimeDelta;
+use sessiond_core::Time;
+use sessiond_core::ids::SessionNumber;
+use sessiond_core::journal::{Entry, Journal};
+use sessiond_store::block::{Block, Packer, Run};
+use sessiond_store::{Forget, Forgotten, LinesReader, LinesWriter, StoreError, Tail};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+
+use super::{Appended, State};
+use crate::clock::Clock;
+use crate::error::Error;
+
+/// How many requests, and how many bytes in them, go into one transaction; the last request may exceed the bytes.
+const BATCH: usize = 1_024;
+const BATCH_BYTES: usize = 4 << 20;
+/// From so many bytes on, compressing is left to a thread for blocking work.
+const MUCH: usize = 32 << 10;
+/// The size of the write-ahead log above which the writer empties it between batches.
+const LARGE_WAL: u64 = 64 << 20;
+/// For how many journals the writer remembers where they end; at most twice as many are in memory.
+const REMEMBERED: usize = 32_768;
+/// How far an entry's time may be ahead of our clock.
+const AHEAD: TimeDelta = TimeDelta::days(1);
+
+type Reply<Answer> = oneshot::Sender<Result<Answer, Error>>;
+
+/// A request to the writer.
+pub(super) enum WriteRequest {
+    Append(Append),
+    Forget(Forget, Reply<Forgotten>),
+    GiveBack(Reply<bool>),
+}
+
+/// Entries that are to be filed in one journal.
+pub(super) struct Append {
+    pub journal: Journal,
+    pub session: SessionNumber,
+    pub entries: Vec<Entry>,
+    pub weight: usize,
+    pub reply: Reply<Appended>,
+    /// The space in the queue that the request takes until it is done.
+    pub queue_space: OwnedSemaphorePermit,
+}
+
+/// A journal and the session that it belongs to.
+type Key = (Journal, SessionNumber);
+
+pub(super) struct Task {
+    writer: LinesWriter,
+    reader: LinesReader,
+    clock: Clock,
+    last_recorded_at: Time,
+    /// The compressor; none while another thread works with it.
+    packer: Option<Packer>,
+    tails: Tails,
+    state: Arc<State>,
+}
+
+impl Task {
+    pub(super) fn new(
+        writer: LinesWriter,
+        reader: LinesReader,
+        clock: Clock,
+        last_recorded_at: Time,
+        state: Arc<State>,
+    ) -> Result<Self, StoreError> {
+        let packer = Some(Packer::new()?);
+        Ok(Self { writer, reader, clock, last_recorded_at, packer, tails: Tails::default(), state })
+    }
+
+    /// Works until it is told to stop, and then until no request waits.
+    pub(super) async fn run(mut self, mut waiting: mpsc::Receiver<WriteRequest>) {
+        let state = self.state.clone();
+        loop {
+            let first = tokio::select! {
+                () = state.stopped.cancelled(), if !waiting.is_closed() => {
+                    waiting.close();
+                    continue;
+                }
+                first = waiting.recv() => first,
+            };
+            let Some(first) = first else { break };
+            // This is no delay: every task that is ready to hand in a request gets to do so before the batch is closed.
+            tokio::task::yield_now().await;
+            self.process(first, &mut waiting).await;
+            if self.writer.wal_bytes() > LARGE_WAL
+                && let Err(error) = self.writer.truncate_wal().await
+            {
+                report(&self.state, &error);
+            }
+        }
+        // The connection that closes last moves the write-ahead log into the file, which a reader cannot do.
+        self.reader.close().await;
+        if let Err(error) = self.writer.close().await {
+            tracing::error!(%error, "closing the file of log lines and recordings failed");
+        }
+    }
+
+    /// Takes as many waiting requests as go into one transaction: appends together, any other request by itself.
+    async fn process(&mut self, first: WriteRequest, waiting: &mut mpsc::Receiver<WriteRequest>) {
+        let (mut appends, mut weight, mut next) = (Vec::new(), 0, Some(first));
+        let other = loop {
+            match next {
+                Some(WriteRequest::Append(append)) => {
+                    weight += append.weight;
+                    appends.push(append);
+                }
+                other => break other,
+            }
+            let full = appends.len() >= BATCH || weight >= BATCH_BYTES;
+            next = if full { None } else { waiting.try_recv().ok() };
+        };
+        if !appends.is_empty() {
+            self.append(appends, weight).await;
+        }
+        match other {
+            Some(WriteRequest::Forget(forget, reply)) => {
+                let outcome = self.writer.forget(forget).await;
+                reply.send(self.reported(outcome)).ok();
+            }
+            Some(WriteRequest::GiveBack(reply)) => {
+                let outcome = self.writer.give_back().await;
+                reply.send(self.reported(outcome)).ok();
+            }
+            Some(WriteRequest::Append(_)) | None => {}
+        }
+    }
+
+    async fn append(&mut self, appends: Vec<Append>, weight: usize) {
+        let now = self.clock.now();
+        let mut drafts = match self.drafts(&appends).await {
+            Ok(drafts) => drafts,
+            Err(error) => return self.refuse(appends.into_iter().map(|append| append.reply), &error),
+        };
+        let mut filed = Vec::with_capacity(appends.len());
+        for append in appends {
+            let draft = drafts.entry((append.journal, append.session)).or_default();
+            filed.push((append.reply, draft.file(append.entries, now), append.queue_space));
+        }
+        if let Err(error) = self.write(drafts, weight, now).await {
+            return self.refuse(filed.into_iter().map(|(reply, ..)| reply), &error);
+        }
+        for (reply, appended, _room) in filed {
+            // The caller may have left; what was written stands.
+            reply.send(Ok(appended)).ok();
+        }
+    }
+
+    /// Makes a draft for each journal, which begins where the journal ends.
+    async fn drafts(&mut self, appends: &[Append]) -> Result<BTreeMap<Key, Draft>, StoreError> {
+        if let Some(what) = self.state.fault.get() {
+            return Err(StoreError::Corrupt(what.clone()));
+        }
+        let (mut drafts, mut unknown) = (BTreeMap::new(), Vec::new());
+        for append in appends {
+            let key = (append.journal, append.session);
+            if let Some(tail) = self.tails.get(key) {
+                drafts.entry(key).or_insert_with(|| Draft::after(tail));
+            } else if drafts.insert(key, Draft::default()).is_none() {
+                unknown.push(key);
+            }
+        }
+        if !unknown.is_empty() {
+            let tails = self.writer.tails(&unknown).await?;
+            drafts.extend(unknown.into_iter().zip(tails.into_iter().map(Draft::after)));
+        }
+        Ok(drafts)
+    }
+
+    /// Writes the drafts in one transaction, and remembers where the journals end now.
+    async fn write(
+        &mut self,
+        drafts: BTreeMap<Key, Draft>,
+        weight: usize,
+        now: Time,
+    ) -> Result<(), StoreError> {
+        let recorded_at = now.max(self.last_recorded_at);
+        let tails: Vec<_> = drafts.iter().map(|(key, draft)| (*key, draft.tail)).collect();
+        let runs: Vec<Run> = drafts.into_iter().map(|(key, draft)| draft.run(key)).collect();
+        let blocks = self.pack(runs, recorded_at, weight).await?;
+        self.writer.commit(&blocks).await?;
+        self.last_recorded_at = recorded_at;
+        for (key, tail) in tails {
+            self.tails.put(key, tail);
+        }
+        Ok(())
+    }
+
+    /// Packs entries into blocks. Much work is done where no other task waits for its turn.
+    async fn pack(
+        &mut self,
+        runs: Vec<Run>,
+        recorded_at: Time,
+        weight: usize,
+    ) -> Result<Vec<Block>, StoreError> {
+        let mut packer = match self.packer.take() {
+            Some(packer) => packer,
+            None => Packer::new()?,
+        };
+        let work = move || {
+            let mut blocks = Vec::with_capacity(runs.len());
+            let packed = runs.iter().try_for_each(|run| packer.pack(run, recorded_at, &mut blocks));
+            packed.map(|()| (packer, blocks))
+        };
+        let (packer, blocks) = if weight < MUCH {
+            work()?
+        } else {
+            let worked = tokio::task::spawn_blocking(work).await;
+            worked.map_err(|error| StoreError::Failed(format!("compression: {error}")))??
+        };
+        self.packer = Some(packer);
+        Ok(blocks)
+    }
+
+    fn refuse(&mut self, replies: impl Iterator<Item = Reply<Appended>>, error: &StoreError) {
+        report(&self.state, error);
+        // It is unknown what the file holds now, so it is asked again.
+        self.tails = Tails::default();
+        for reply in replies {
+            reply.send(Err(caller_error(error))).ok();
+        }
+    }
+
+    fn reported<Value>(&self, outcome: Result<Value, StoreError>) -> Result<Value, Error> {
+        outcome.inspect_err(|error| report(&self.state, error)).map_err(Error::from)
+    }
+}
+
+fn caller_error(error: &StoreError) -> Error {
+    match error {
+        StoreError::Full => Error::DiskFull,
+        error => Error::Internal(error.to_string()),
+    }
+}
+
+/// Does what an error calls for: ends the process, closes the journals, or logs it.
+pub(super) fn report(state: &State, error: &StoreError) {
+    match error {
+        StoreError::Broken(what) => {
+            // A disk that cannot flush this file will not flush the other one either, and there it matters: the process
+            // ends.
+            tracing::error!(%what, "the file of log lines cannot be flushed; ending");
+            crate::logs::end(74);
+        }
+        StoreError::Corrupt(what) => state.close(what.clone()),
+        error => tracing::error!(%error, "log lines or recordings could not be written"),
+    }
+}
+
+/// Entries on their way into one journal.
+struct Draft {
+    /// The position of the first entry.
+    first: i64,
+    entries: Vec<Entry>,
+    tail: Tail,
+}
+
+impl Default for Draft {
+    fn default() -> Self {
+        Self::after(Tail::EMPTY)
+    }
+}
+
+impl Draft {
+    fn after(tail: Tail) -> Self {
+        Self { first: tail.last.saturating_add(1), entries: Vec::new(), tail }
+    }
+
+    /// Files the entries of one append, in order of time, none before what is filed already.
+    fn file(&mut self, mut entries: Vec<Entry>, now: Time) -> Appended {
+        let (now, latest) = (now.timestamp_micros(), (now + AHEAD).timestamp_micros());
+        let mut moved = 0;
+        for entry in entries.iter_mut().filter(|entry| entry.at > latest) {
+            entry.at = now.max(self.tail.at);
+            moved += 1;
+        }
+        entries.sort_by_key(|entry| entry.at);
+        for entry in entries.iter_mut().take_while(|entry| entry.at < self.tail.at) {
+            entry.at = self.tail.at;
+            moved += 1;
+        }
+        let first = self.tail.last.saturating_add(1);
+        self.tail.last = self.tail.last.saturating_add_unsigned(entries.len() as u64);
+        self.tail.at = entries.last().map_or(self.tail.at, |entry| entry.at);
+        self.entries.append(&mut entries);
+        Appended { first, last: self.tail.last, moved }
+    }
+
+    fn run(self, (journal, session): Key) -> Run {
+        Run { journal, session, first: self.first, entries: self.entries }
+    }
+}
+
+/// Where the journals end that were written to last. There are two generations: when the younger is full, it becomes
+/// the older one, and the former older one is dropped.
+#[derive(Default)]
+struct Tails {
+    young: HashMap<Key, Tail>,
+    old: HashMap<Key, Tail>,
+}
+
+impl Tails {
+    fn get(&self, key: Key) -> Option<Tail> {
+        self.young.get(&key).or_else(|| self.old.get(&key)).copied()
+    }
+
+    fn put(&mut self, key: Key, tail: Tail) {
+        if self.young.len() >= REMEMBERED && !self.young.contains_key(&key) {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(key, tail);
+    }
+}
