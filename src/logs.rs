@@ -123,8 +123,13 @@ fn panicked(panic: &PanicHookInfo<'_>) {
     tracing::error!(at, said, "a panic: this is a bug");
 }
 
-/// Ends the process, after what was said last was written, or could not be for a second.
-pub fn end(code: i32) -> ! {
+/// Ends the process with words, after these were written, or could not be for a second.
+pub fn end(code: i32, why: &str) -> ! {
+    tracing::error!("{why}; ending");
+    if QUEUE.get().is_none() {
+        // Nobody writes the log where the service is part of another program, a test's say: it is to know all the same.
+        std::io::stderr().write_all(format!("sessiond: {why}; ending\n").as_bytes()).ok();
+    }
     flush();
     std::process::exit(code)
 }

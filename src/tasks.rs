@@ -10,8 +10,7 @@ pub fn vital(name: &'static str, task: impl Future<Output = ()> + Send + 'static
     let running = tokio::spawn(task);
     tokio::spawn(async move {
         if running.await.is_err_and(|error| error.is_panic()) {
-            tracing::error!(task = name, "a task broke without which the service cannot work; ending");
-            logs::end(70);
+            logs::end(70, &format!("the task {name:?} broke, without which the service cannot work"));
         }
     })
 }

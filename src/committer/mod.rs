@@ -442,8 +442,7 @@ impl Task {
 /// Ends the process: after a failed flush nobody knows what is on disk, and trying again would hide it; and where the
 /// file is gone or another process writes to it, what memory says is not what is there.
 fn fail_stop(error: &StoreError) -> ! {
-    tracing::error!(%error, "ending: nothing that is written from here on could be relied upon");
-    logs::end(74)
+    logs::end(74, &format!("{error}: nothing that is written from here on could be relied upon"))
 }
 
 /// Counts a commit, for whoever watches over the service.

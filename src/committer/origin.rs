@@ -62,8 +62,8 @@ impl Origin {
     }
 }
 
-/// Reads a recorded outcome. Releases before 0.2 wrapped each in the name of its kind, and records are replayed for a day:
-/// what does not read as it stands is looked for inside.
+/// Reads a recorded outcome. Each was within the name of its kind before outcomes had types, and records are
+/// replayed for a day: what does not read as it stands is looked for inside.
 fn read_outcome<O: Operation>(text: &str) -> Result<O::Outcome, Error> {
     let unreadable = |error| Error::Internal(format!("a recorded outcome cannot be read: {error}"));
     let first = match serde_json::from_str(text) {
@@ -75,7 +75,7 @@ fn read_outcome<O: Operation>(text: &str) -> Result<O::Outcome, Error> {
         value = match value {
             Value::Object(mut object) if object.contains_key("session") => object["session"].take(),
             Value::Object(object) if object.len() == 1 => {
-                object.into_iter().map(|(_, inner)| inner).collect()
+                object.into_iter().next().map_or(Value::Null, |(_, inner)| inner)
             }
             Value::String(word) if word == "nothing" => Value::Null,
             _ => return Err(unreadable(first)),

@@ -245,8 +245,7 @@ pub(super) fn report(state: &State, error: &StoreError) {
         StoreError::Broken(what) => {
             // A disk that cannot flush this file will not flush the other one either, and there it matters: the process
             // ends.
-            tracing::error!(%what, "the file of log lines cannot be flushed; ending");
-            crate::logs::end(74);
+            crate::logs::end(74, &format!("the file of log lines cannot be flushed ({what})"));
         }
         StoreError::Corrupt(what) => state.close(what.clone()),
         error => tracing::error!(%error, "log lines or recordings could not be written"),

@@ -204,7 +204,7 @@ async fn what_a_release_before_recorded_is_answered_after_an_upgrade() {
     let one = format!("{SESSIONS}/{}", opened.body["id"].as_str().unwrap());
     let application = server.application().await;
     let terminate = format!("{APPLICATIONS}/{application}/sessions/{}/terminate", &one[SESSIONS.len() + 1..]);
-    let key = json!({ "name": "portal", "scopes": ["media:read"] });
+    let key = json!({ "name": "portal", "scopes": ["media"] });
     let requests = [
         (SESSIONS.to_owned(), json!({ "name": "one" }), "connect"),
         (format!("{one}/heartbeat"), json!({}), "heartbeat"),
@@ -214,7 +214,9 @@ async fn what_a_release_before_recorded_is_answered_after_an_upgrade() {
     ];
     let mut first = vec![];
     for (path, body, key) in &requests {
-        first.push(post(&operator, path, body.clone(), key).await);
+        let told = post(&operator, path, body.clone(), key).await;
+        assert!((200..300).contains(&told.status), "{path}: {told:?}");
+        first.push(told);
     }
     server.stop().await;
     let mut file = sqlx::SqliteConnection::connect(&server.database()).await.unwrap();

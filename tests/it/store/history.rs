@@ -55,7 +55,7 @@ impl Dice {
 enum Came {
     Session(Box<Session>),
     Application(Box<Application>),
-    Revocation(Revocation),
+    Revocation(Box<Revocation>),
     Other,
 }
 
@@ -114,7 +114,7 @@ impl Player {
                 Came::Application(application) => {
                     self.applications = self.applications.max(application.number.0);
                 }
-                Came::Revocation(revocation) => self.unfinished.push(revocation),
+                Came::Revocation(revocation) => self.unfinished.push(*revocation),
                 Came::Other => {}
             }
         }
@@ -225,7 +225,7 @@ impl Player {
             }
             _ => (Filter { session: Some(number), ..Filter::default() }, Reason::Revoked),
         };
-        work(running, beginning(filter, reason), Came::Revocation)
+        work(running, beginning(filter, reason), |begun| Came::Revocation(Box::new(begun)))
     }
 
     fn direct<'a>(&mut self, running: &'a Running) -> Work<'a> {
