@@ -21,8 +21,8 @@ run: compiler ## Build the release binary and serve (ARGS="--help" shows the opt
 	exec target/release/sessiond serve $(ARGS)
 
 .PHONY: test
-test: compiler strace curl terminals clients ## Run all tests (ARGS="revoke" runs those whose name contains it)
-	cargo test --locked $(ARGS)
+test: compiler strace curl terminals clients ## Run all tests and say how long they took (ARGS="revoke" runs those whose name contains it)
+	python3 tests/timed.py cargo test --locked --workspace $(ARGS)
 
 .PHONY: check
 check: compiler components $(CARGO_DENY) $(NPM) ## Check format, lints, dependencies and openapi.yaml
