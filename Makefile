@@ -26,8 +26,8 @@ test: compiler strace curl terminals clients ## Run all tests and say how long t
 
 .PHONY: check
 check: compiler components $(CARGO_DENY) $(NPM) ## Check format, lints, dependencies and openapi.yaml
-	cargo fmt --check
-	cargo clippy --locked --all-targets -- -D warnings
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
 	$(CARGO_DENY) --locked check bans licenses sources
 	@echo "Comparing openapi.yaml with the code; 'make openapi' writes it"
 	cargo run --locked --quiet -- openapi | diff openapi.yaml -
