@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Runs `cargo test` as it is asked to, and says at the end how long that took and which files and tests took longest.
 
     python3 tests/timed.py cargo test --locked --workspace [filter] [-- flags of the test binaries]
