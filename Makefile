@@ -1,6 +1,6 @@
-# `make` lists what there is. Each target installs what it needs and the machine lacks: Debian packages by apt, and the
-# rest at pinned versions into target/tools, target/bench/peers, and tests/clients/node_modules, .venv and .venv-v1. Rust, Node and Python
-# must be there. ARGS="…" is passed on by run, test and bench.
+# `make` lists what there is. Each target installs what it needs and the machine lacks, and says what before it does: Debian
+# packages by apt, as root, and the rest at pinned versions into target/tools, target/bench/peers, and tests/clients/node_modules,
+# .venv and .venv-v1. Rust, Node and Python must be there. ARGS="…" is passed on by run, test and bench.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -21,13 +21,13 @@ run: compiler ## Build the release binary and serve (ARGS="--help" shows the opt
 	exec target/release/sessiond serve $(ARGS)
 
 .PHONY: test
-test: compiler strace curl terminals clients ## Run all tests (ARGS="revoke" runs those whose name contains it)
-	cargo test --locked $(ARGS)
+test: compiler strace curl terminals clients ## Run all tests and say how long they took (ARGS="revoke" runs those whose name contains it)
+	python3 tests/timed.py cargo test --locked --workspace $(ARGS)
 
 .PHONY: check
 check: compiler components $(CARGO_DENY) $(NPM) ## Check format, lints, dependencies and openapi.yaml
-	cargo fmt --check
-	cargo clippy --locked --all-targets -- -D warnings
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
 	$(CARGO_DENY) --locked check bans licenses sources
 	@echo "Comparing openapi.yaml with the code; 'make openapi' writes it"
 	cargo run --locked --quiet -- openapi | diff openapi.yaml -
@@ -72,15 +72,19 @@ help: ## Show this
 
 # What the above need; each says what it installs, and nothing where there is nothing to do
 
-# $(call debian,<test that tells whether it is there>,<packages>,<what for>)
+# $(call debian,<test that tells whether it is there>,<packages>,<what for>[,<more to know>,<a file of root's that comes first>])
+# Only this asks for root's rights, and it says for what before it does.
 define debian
 @$(1) >/dev/null 2>&1 || { \
-    echo "Installing $(2) (Debian), for $(3)"; \
-    command -v apt-get >/dev/null || { echo "Not a Debian machine: please install it by hand" >&2; exit 1; }; \
+    command -v apt-get >/dev/null || { echo "Please install by hand, since this is not a Debian machine: $(2)" >&2; exit 1; }; \
     as=; if [ "$$(id -u)" != 0 ]; then as=sudo; \
-        command -v sudo >/dev/null || { echo "Please run as root: apt-get install $(2)" >&2; exit 1; }; fi; \
+        command -v sudo >/dev/null || { echo "Please run as root: apt-get install --no-install-recommends $(2)" >&2; exit 1; }; fi; \
+    echo "Installing as root$${as:+, by sudo}: $(2) (Debian), for $(3)"; \
+    $(if $(4),echo "  $(strip $(4))";) \
     $$as apt-get update -qq; \
-    $$as env DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends $(2) >/dev/null; }
+    $(if $(5),$$as mkdir -p $(dir $(5)); $$as touch $(5);) \
+    $$as env DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends $(2) >/dev/null || { \
+        $(if $(5),$$as rm -f $(5);) exit 1; }; }
 endef
 
 .PHONY: compiler strace curl terminals openssl python components clients
@@ -96,13 +100,13 @@ strace:
 curl:
 	$(call debian,command -v curl,curl,the test that runs the commands of README and the pages)
 
-# Debian starts a server that it installs: one that came for the tests, which start their own, is not to listen to anybody.
+# Debian starts a server that it installs. The tests start their own, so one that came for them is to listen to nobody, not
+# even for the seconds until it is turned off: openssh-server's service and socket do not start where NO_SSHD exists.
+NO_SSHD := /etc/ssh/sshd_not_to_be_run
+NOT_STARTED := Each of those tests runs sshd itself, on a free port of 127.0.0.1, with its own keys and settings. The system's \
+    service is not started, now or at boot: $(NO_SSHD) is made for that. Remove that file if you want the service.
 terminals:
-	@if [ ! -x /usr/sbin/sshd ] && command -v systemctl >/dev/null; then mkdir -p target && touch target/sshd-came-for-tests; fi
-	$(call debian,test -x /usr/sbin/sshd,openssh-server,the tests of terminals: real shells over SSH)
-	@if [ -e target/sshd-came-for-tests ]; then rm target/sshd-came-for-tests; \
-	    as=; if [ "$$(id -u)" != 0 ]; then as=sudo; fi; \
-	    echo "Turning its service off"; $$as systemctl disable --now --quiet ssh || true; fi
+	$(call debian,test -x /usr/sbin/sshd,openssh-server,the tests of terminals: real shells over SSH,$(NOT_STARTED),$(NO_SSHD))
 	$(call debian,{ command -v ssh && command -v zsh && command -v vim && command -v less && command -v top && command -v fish && command -v git; },openssh-client zsh vim less procps fish git,the tests that read commands off the screen)
 
 python:
