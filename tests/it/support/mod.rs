@@ -35,14 +35,25 @@ pub struct Server {
 /// A directory for a database of a service in this process. A service whose database is deleted under it ends its process,
 /// and here that is all tests: so the directory stays until many others have been made, and the test's tasks are long gone.
 pub fn directory() -> Arc<TempDir> {
-    static KEPT: Mutex<VecDeque<Arc<TempDir>>> = Mutex::new(VecDeque::new());
     let directory = Arc::new(TempDir::new().unwrap());
+    keep(directory.clone());
+    directory
+}
+
+fn keep(directory: Arc<TempDir>) {
+    static KEPT: Mutex<VecDeque<Arc<TempDir>>> = Mutex::new(VecDeque::new());
     let mut kept = KEPT.lock().unwrap();
-    kept.push_back(directory.clone());
+    kept.push_back(directory);
     if kept.len() > 32 {
         kept.pop_front();
     }
-    directory
+}
+
+impl Drop for Server {
+    /// Of a test that took long, or that fails, the service is at work still, and its directory may be kept no more.
+    fn drop(&mut self) {
+        keep(self.directory.clone());
+    }
 }
 
 /// Flags, as on the command line, into the configuration.
