@@ -141,20 +141,13 @@ impl Directory {
         changed: ChangedMachine,
     ) -> Result<Machine, Error> {
         let mut machine = self.machine(caller, id)?;
-        let differs = |new: &String, old: &str| new != old;
-        let host = changed.host.as_deref().map(|host| checked_word("host", host)).transpose()?;
         let changes = MachineChanged {
             name: changed.name.as_deref().map(|name| checked_name("name", name)).transpose()?,
-            host: host.filter(|host| differs(host, &machine.host)),
-            port: changed.port.map(checked_port).transpose()?.filter(|port| *port != machine.port),
+            host: changed.host.as_deref().map(|host| checked_word("host", host)).transpose()?,
+            port: changed.port.map(checked_port).transpose()?,
             user: changed.user.as_deref().map(|user| checked_word("user", user)).transpose()?,
             credential: changed.secret.as_ref().map(MachineSecret::kind),
         };
-        if (changes.host.is_some() || changes.port.is_some()) && changed.secret.is_none() {
-            let message =
-                "another host or port needs its credential with it: what was kept is for the one before";
-            return Err(Error::field("credential", message));
-        }
         let mut side = vec![];
         if let Some(secret) = &changed.secret {
             secret.check()?;

@@ -65,16 +65,8 @@ impl Directory {
             return Err(Error::field("scopes", "scopes must name at least one scope"));
         }
         check_gift(caller, scopes)?;
-        let application = match application {
-            Some(id) => {
-                let (application, _) = self.application(caller, id)?;
-                if application.archived_at.is_some() && !caller.repeats() {
-                    return Err(Error::NotFound("Application"));
-                }
-                Some(application.number)
-            }
-            None => None,
-        };
+        let application = application.map(|id| self.application(caller, id)).transpose()?;
+        let application = application.map(|(application, _)| application.number);
         let id = secret::new_id();
         let minted = secret::mint_client_secret(caller.once.as_deref());
         let created = ServiceAccountCreated {

@@ -16,7 +16,7 @@ use sessiond_core::service_account::{
     ServiceAccount, ServiceAccountCommand, ServiceAccountCreated, ServiceAccountEvent,
     decide_service_account, evolve_service_account,
 };
-use sessiond_core::stream::{DirectoryRefusal, Envelope};
+use sessiond_core::stream::{DirectoryRefusal, Envelope, StreamRefusal};
 use sessiond_core::streams::{AnyStream, Registered};
 use sessiond_store::SideWrite;
 
@@ -68,6 +68,11 @@ impl Draft<'_> {
         let organization = self.organization(number).cloned().ok_or(Error::NotFound("Organization"))?;
         if let OrganizationCommand::SetIssuers(set) = command {
             self.free_issuers(number, set)?;
+            for application in set.issuers.iter().filter_map(|issuer| issuer.application) {
+                self.live_application(application).map_err(|_| {
+                    Error::field("applicationId", "applicationId names no application of yours")
+                })?;
+            }
         }
         Ok(match decide_organization(&organization, command) {
             Some(event) => self.organization_event(origin, number, Some(organization), event, None),
@@ -77,7 +82,8 @@ impl Draft<'_> {
 
     /// That no other organization has an issuer with the same audience: a token must say by itself whose it is.
     fn free_issuers(&self, number: OrganizationNumber, set: &IssuersSet) -> Result<(), Error> {
-        let others = self.known.organizations.keys().filter(|other| **other != number);
+        let known = self.known.organizations.keys().chain(self.organizations.keys());
+        let others = known.filter(|other| **other != number);
         let mut others = others.filter_map(|other| self.organization(*other)).flat_map(|one| &one.issuers);
         let taken = |other: &Issuer| {
             set.issuers.iter().any(|one| one.issuer == other.issuer && one.audience == other.audience)
@@ -138,6 +144,12 @@ impl Draft<'_> {
         self.create_application(origin, organization, made, None)
     }
 
+    /// That an application is not archived: nothing new is bound to one that is.
+    pub(in crate::committer) fn live_application(&self, number: ApplicationNumber) -> Result<(), Error> {
+        let live = self.application(number).is_some_and(|one| one.archived_at.is_none());
+        if live { Ok(()) } else { Err(Error::NotFound("Application")) }
+    }
+
     pub(super) fn live_applications(
         &self,
         organization: OrganizationNumber,
@@ -192,7 +204,10 @@ impl Draft<'_> {
         command: &S::Command,
         side: &[SideWrite],
     ) -> Result<S, Error> {
-        let gone = || Error::NotFound(S::NAME);
+        let refused = |refusal: StreamRefusal| match refusal {
+            StreamRefusal::Gone => Error::NotFound(S::NAME),
+            StreamRefusal::NeedsCredential => Error::field("credential", refusal.to_string()),
+        };
         let id = match number {
             Some(number) => StreamId { kind: S::KIND, number },
             None => {
@@ -203,12 +218,12 @@ impl Draft<'_> {
         self.concern(id);
         let before = self.any_stream(id).filter(|one| one.organization() == organization);
         let before = before.and_then(S::of).cloned();
-        match S::decide(before.as_ref(), command).map_err(|_| gone())? {
+        match S::decide(before.as_ref(), command).map_err(refused)? {
             Some(event) => {
                 side.iter().for_each(|side| self.write_beside(side));
                 self.stream_event(origin, organization, id.number, &event, None)
             }
-            None => before.ok_or_else(gone),
+            None => before.ok_or(StreamRefusal::Gone).map_err(refused),
         }
     }
 

@@ -1,6 +1,7 @@
 //! How much an organization may have: decided with the unit that makes one more, so that no two can both be the last.
 
 use sessiond_core::ids::{OrganizationNumber, StreamKind};
+use sessiond_core::stream::Stream;
 use sessiond_core::streams::{AnyStream, Registered};
 
 use super::Draft;
@@ -44,9 +45,13 @@ impl Draft<'_> {
             return self.room_for_stream(organization);
         }
         let Some(most) = S::MOST else { return Ok(()) };
-        let known = self.known.any_streams(S::KIND).filter(|one| !self.streams.contains_key(&one.stream()));
-        let own = known.chain(self.streams.values()).filter(|one| one.organization() == organization);
-        if own.filter_map(S::of).filter(|one| one.exists()).count() < most.count {
+        let counts =
+            |one: &&AnyStream| one.organization() == organization && S::of(one).is_some_and(Stream::exists);
+        // What this batch changed stands in for what was known of it.
+        let drafted = self.streams.values().filter(counts).count();
+        let replaced = self.streams.keys().filter_map(|id| self.known.any_stream(*id)).filter(counts).count();
+        let known = self.known.any_streams(S::KIND).filter(counts).count();
+        if known + drafted - replaced < most.count {
             return Ok(());
         }
         let message = format!("an organization may have at most {} {}", most.count, most.plural);

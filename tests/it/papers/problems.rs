@@ -15,7 +15,7 @@ const HANDED_ON: [(&str, &str); 4] = [
     ("src/http/problem.rs", "code"),
     ("src/http/media/sessions.rs", "code"),
     ("src/http/terminals/open.rs", "error.code()"),
-    ("src/committer/draft/made.rs", "code"),
+    ("src/committer/draft/made.rs", "most.code"),
 ];
 
 /// The source without comments, with one space for all between two words.
@@ -119,9 +119,10 @@ fn codes() -> BTreeMap<String, BTreeSet<u16>> {
         if path == "src/terminal/ssh/error.rs" {
             words_of("pub fn code(").iter().for_each(|word| add(word, Some(502)));
         }
-        if path == "src/committer/draft/made.rs" {
-            let words = words_of("fn most(");
-            words.iter().filter(|word| word.contains('_')).for_each(|word| add(word, Some(409)));
+        // How many of a kind there may be is said where the kind is.
+        for rest in after(text, "Some(Most { ") {
+            let code = rest.split_once("code: ").and_then(|(_, rest)| literal(rest));
+            add(code.unwrap_or_else(|| panic!("{path}: {rest:.60}")), Some(409));
         }
         if path.starts_with("src/mcp/") {
             let reasons = after(text, "because(").chain(after(text, r#""reason": "#));
