@@ -22,6 +22,7 @@ mod kills;
 mod limits;
 mod logs;
 mod made;
+mod maxima;
 mod mcp;
 mod media;
 mod metrics;
