@@ -9,7 +9,7 @@ use super::{Directory, Slice, WithSecret, check_gift, checked_name, client_scope
 use crate::committer::{
     ArchiveServiceAccount, CreateServiceAccount, Operation, Origin, RotateServiceAccountSecret,
 };
-use crate::error::Error;
+use crate::error::{Error, Thing};
 use crate::secret;
 
 impl Directory {
@@ -41,7 +41,7 @@ impl Directory {
         found
             .filter(|one| one.organization == caller.organization)
             .cloned()
-            .ok_or(Error::NotFound("Service account"))
+            .ok_or(Error::NotFound(Thing::ServiceAccount))
     }
 
     /// The id of the application a service account is bound to.

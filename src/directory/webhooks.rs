@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{Directory, Slice, WithSecret};
 use crate::committer::{ChangeStream, CreateWebhook, Origin, WriteBeside};
-use crate::error::Error;
+use crate::error::{Error, Thing};
 use crate::secret;
 
 /// After a rotation the secret before signs beside the new one for this long.
@@ -68,7 +68,7 @@ impl Directory {
             Some(one) if one.organization == caller.organization && one.deleted_at.is_none() => {
                 Ok(one.clone())
             }
-            _ => Err(Error::NotFound("Webhook")),
+            _ => Err(Error::NotFound(Thing::Webhook)),
         }
     }
 

@@ -56,7 +56,6 @@ pub struct ApiKey {
 
 impl Stream for ApiKey {
     const KIND: StreamKind = StreamKind::ApiKey;
-    const NAME: &str = "API key";
     type Event = ApiKeyEvent;
     type Command = ApiKeyEvent;
 

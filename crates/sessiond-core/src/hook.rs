@@ -48,7 +48,6 @@ pub struct Hook {
 
 impl Stream for Hook {
     const KIND: StreamKind = StreamKind::Hook;
-    const NAME: &str = "Hook";
     type Event = HookEvent;
     type Command = HookEvent;
 

@@ -114,7 +114,6 @@ impl Machine {
 
 impl Stream for Machine {
     const KIND: StreamKind = StreamKind::Machine;
-    const NAME: &str = "Machine";
     type Event = MachineEvent;
     type Command = MachineEvent;
 

@@ -63,7 +63,6 @@ pub fn application_name(vhost: &str, app: &str) -> String {
 
 impl Stream for MediaStream {
     const KIND: StreamKind = StreamKind::MediaStream;
-    const NAME: &str = "Stream";
     type Event = MediaStreamEvent;
     type Command = MediaStreamEvent;
 

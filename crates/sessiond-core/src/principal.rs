@@ -43,7 +43,6 @@ pub struct Standing {
 
 impl Stream for Standing {
     const KIND: StreamKind = StreamKind::Principal;
-    const NAME: &str = "Principal";
     type Event = PrincipalEvent;
     type Command = PrincipalEvent;
 

@@ -114,7 +114,6 @@ impl Schedule {
 
 impl Stream for Schedule {
     const KIND: StreamKind = StreamKind::Schedule;
-    const NAME: &str = "Scheduled revocation";
     type Event = ScheduleEvent;
     type Command = ScheduleEvent;
 

@@ -35,8 +35,6 @@ pub trait Stream: Clone + Serialize + DeserializeOwned + 'static {
 
     /// How many of its kind an organization may have, where people make them one by one.
     const MOST: Option<Most> = None;
-    /// What one is called in messages.
-    const NAME: &str;
 }
 
 /// An event of a kind of stream. What is written is written for ever: add variants, never change one.

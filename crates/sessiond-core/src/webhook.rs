@@ -154,7 +154,6 @@ impl Webhook {
 
 impl Stream for Webhook {
     const KIND: StreamKind = StreamKind::Webhook;
-    const NAME: &str = "Webhook";
     type Event = WebhookEvent;
     type Command = WebhookEvent;
 

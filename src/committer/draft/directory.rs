@@ -22,7 +22,7 @@ use sessiond_store::SideWrite;
 
 use super::{Draft, Fact};
 use crate::committer::{CreateOrganization, DeclareStream, Origin};
-use crate::error::Error;
+use crate::error::{Error, Thing};
 
 impl Draft<'_> {
     /// That no OAuth client has this id, neither from before nor from this batch.
@@ -65,7 +65,7 @@ impl Draft<'_> {
         number: OrganizationNumber,
         command: &OrganizationCommand,
     ) -> Result<Organization, Error> {
-        let organization = self.organization(number).cloned().ok_or(Error::NotFound("Organization"))?;
+        let organization = self.organization(number).cloned().ok_or(Error::NotFound(Thing::Organization))?;
         if let OrganizationCommand::SetIssuers(set) = command {
             self.free_issuers(number, set)?;
             for application in set.issuers.iter().filter_map(|issuer| issuer.application) {
@@ -147,7 +147,7 @@ impl Draft<'_> {
     /// That an application is not archived: nothing new is bound to one that is.
     pub(in crate::committer) fn live_application(&self, number: ApplicationNumber) -> Result<(), Error> {
         let live = self.application(number).is_some_and(|one| one.archived_at.is_none());
-        if live { Ok(()) } else { Err(Error::NotFound("Application")) }
+        if live { Ok(()) } else { Err(Error::NotFound(Thing::Application)) }
     }
 
     pub(super) fn live_applications(
@@ -205,7 +205,7 @@ impl Draft<'_> {
         side: &[SideWrite],
     ) -> Result<S, Error> {
         let refused = |refusal: StreamRefusal| match refusal {
-            StreamRefusal::Gone => Error::NotFound(S::NAME),
+            StreamRefusal::Gone => Error::NotFound(S::KIND.into()),
             StreamRefusal::NeedsCredential => Error::field("credential", refusal.to_string()),
         };
         let id = match number {
@@ -268,7 +268,7 @@ impl Draft<'_> {
         let evolved = |head| {
             let envelope = Envelope { number, organization, occurred_at: now, head };
             let after = S::evolve(before.clone(), event, &envelope);
-            after.ok_or_else(|| Error::Internal(format!("{} {number} folds to nothing", S::NAME)))
+            after.ok_or_else(|| Error::Internal(format!("{} {number} folds to nothing", S::KIND.word())))
         };
         // Whose feed it is in has to be known before it has its place in the log.
         let application = evolved(head)?.application();
@@ -339,7 +339,7 @@ impl Draft<'_> {
         number: ApplicationNumber,
         command: &ApplicationCommand,
     ) -> Result<Application, Error> {
-        let application = self.application(number).cloned().ok_or(Error::NotFound("Application"))?;
+        let application = self.application(number).cloned().ok_or(Error::NotFound(Thing::Application))?;
         let name_taken = match command {
             ApplicationCommand::Change(changed) => {
                 let taken = |name: &String| self.name_taken(application.organization, name, Some(number));
@@ -405,9 +405,9 @@ impl Draft<'_> {
         number: ServiceAccountNumber,
         command: ServiceAccountCommand,
     ) -> Result<ServiceAccount, Error> {
-        let account = self.service_account(number).cloned().ok_or(Error::NotFound("Service account"))?;
+        let account = self.service_account(number).cloned().ok_or(Error::NotFound(Thing::ServiceAccount))?;
         let events =
-            decide_service_account(&account, command).map_err(|_| Error::NotFound("Service account"))?;
+            decide_service_account(&account, command).map_err(|_| Error::NotFound(Thing::ServiceAccount))?;
         Ok(events.into_iter().fold(account, |account, event| {
             self.service_account_event(origin, account.organization, account.number, Some(account), event)
         }))
@@ -451,7 +451,7 @@ impl From<DirectoryRefusal> for Error {
             DirectoryRefusal::NameTaken => {
                 Self::Conflict { code: "name_taken", message: refusal.to_string() }
             }
-            DirectoryRefusal::Archived => Self::NotFound("Application"),
+            DirectoryRefusal::Archived => Self::NotFound(Thing::Application),
         }
     }
 }

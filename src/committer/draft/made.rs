@@ -19,7 +19,7 @@ impl Draft<'_> {
             "There are {most} applications already that were made because somebody named them, and that is the most \
              (--max-made-applications): name one that there is, or have one made under /api/v1/applications"
         );
-        Err(Error::Conflict { code: "application_limit_reached", message })
+        Err(Error::LimitReached { code: "application_limit_reached", message, shuts_out: false })
     }
 
     /// That one more principal may be met.
@@ -33,7 +33,7 @@ impl Draft<'_> {
             "The organization knows {most} people and clients already, and that is the most (--max-principals): only those \
              who are known get in"
         );
-        Err(Error::Denied { code: "principal_limit_reached", message })
+        Err(Error::LimitReached { code: "principal_limit_reached", message, shuts_out: true })
     }
 
     /// That there may be one more of a kind of stream.
@@ -55,7 +55,7 @@ impl Draft<'_> {
             return Ok(());
         }
         let message = format!("an organization may have at most {} {}", most.count, most.plural);
-        Err(Error::Conflict { code: most.code, message })
+        Err(Error::LimitReached { code: most.code, message, shuts_out: false })
     }
 
     /// That one more media stream may be declared.
@@ -74,6 +74,6 @@ impl Draft<'_> {
         let message = format!(
             "There are {most} media streams already, and that is the most (--max-made-streams): name one that there is"
         );
-        Err(Error::Conflict { code: "stream_limit_reached", message })
+        Err(Error::LimitReached { code: "stream_limit_reached", message, shuts_out: false })
     }
 }

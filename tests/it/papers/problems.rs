@@ -95,6 +95,12 @@ fn codes() -> BTreeMap<String, BTreeSet<u16>> {
                 }
             }
         }
+        for rest in after(text, "Error::LimitReached { ").chain(after(text, "Self::LimitReached { ")) {
+            let inner = rest.split(" }").next().unwrap();
+            let Some(said) = inner.strip_prefix("code: ") else { continue }; // A pattern.
+            let status = if inner.contains("shuts_out: true") { 403 } else { 409 };
+            take(said.split(',').next().unwrap(), Some(status));
+        }
         for rest in after(text, "code: ") {
             literal(rest).into_iter().for_each(|word| add(word, None));
         }
