@@ -77,7 +77,7 @@ impl Outbox {
 
     /// Checks the URL of a webhook and brings it into its normal form.
     pub fn check_url(&self, url: &str) -> Result<String, Error> {
-        self.sender.rules().check("url", url).map(Into::into)
+        self.sender.allowances().check("url", url).map(Into::into)
     }
 
     /// The task of the outbox: delivers until it is told to stop.

@@ -31,6 +31,7 @@ mod oauth_tokens;
 mod openapi;
 mod orders;
 mod organizations;
+mod outbound;
 mod papers;
 mod people;
 mod races;
