@@ -1,5 +1,7 @@
-//! The application's one error: what went wrong, free of HTTP. Each surface maps it to its own words in one place.
+//! The application's one error: what went wrong, free of HTTP. Each surface maps it to its own words in one place. Whatever is
+//! decided by an error is decided by its variant: a `code` is for clients, and nothing here reads it.
 
+use sessiond_core::ids::StreamKind;
 use sessiond_core::scope::Scopes;
 use sessiond_core::session::Refusal;
 use sessiond_core::session::ended::Ended;
@@ -23,12 +25,35 @@ pub enum Error {
     /// The right is there, but something stands against it.
     #[error("{message}")]
     Denied { code: &'static str, message: String },
+    /// The session is suspended: every request of it is refused until it is resumed.
+    #[error("{0}")]
+    Suspended(Refusal),
+    /// There are as many as there may be.
+    #[error("{message}")]
+    LimitReached {
+        code: &'static str,
+        message: String,
+        /// Whoever asked is not let in, where otherwise something is not made.
+        shuts_out: bool,
+    },
+    /// A token for a gateway that its client can never open.
+    #[error("{0}")]
+    InvalidTarget(String),
     /// There is no such thing, or none that the caller may know of.
-    #[error("{0} not found")]
-    NotFound(&'static str),
+    #[error("{} not found", .0.word())]
+    NotFound(Thing),
     /// It is taken, or in the wrong state.
     #[error("{message}")]
     Conflict { code: &'static str, message: String },
+    /// Another session has this key.
+    #[error("{0}")]
+    KeyTaken(Refusal),
+    /// A revocation would bar more one by one than fits into the transaction that begins it.
+    #[error("{0}")]
+    TooManyToBar(String),
+    /// This run of a schedule has begun already, or can begin no more.
+    #[error("this run is over already")]
+    RunOver,
     /// It was understood and makes no sense.
     #[error("{message}")]
     Unprocessable { code: &'static str, message: String },
@@ -46,7 +71,70 @@ pub enum Error {
     Internal(String),
 }
 
+/// What may not be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Thing {
+    ApiKey,
+    Application,
+    Delivery,
+    Hook,
+    Machine,
+    MediaStream,
+    Organization,
+    Principal,
+    Revocation,
+    Schedule,
+    ServiceAccount,
+    Session,
+    Webhook,
+}
+
+impl Thing {
+    /// What it is called in messages.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::ApiKey => "API key",
+            Self::Application => "Application",
+            Self::Delivery => "Delivery",
+            Self::Hook => "Hook",
+            Self::Machine => "Machine",
+            Self::MediaStream => "Stream",
+            Self::Organization => "Organization",
+            Self::Principal => "Principal",
+            Self::Revocation => "Revocation",
+            Self::Schedule => "Scheduled revocation",
+            Self::ServiceAccount => "Service account",
+            Self::Session => "Session",
+            Self::Webhook => "Webhook",
+        }
+    }
+}
+
+impl From<StreamKind> for Thing {
+    fn from(kind: StreamKind) -> Self {
+        match kind {
+            StreamKind::Organization => Self::Organization,
+            StreamKind::Application => Self::Application,
+            StreamKind::ServiceAccount => Self::ServiceAccount,
+            StreamKind::Session => Self::Session,
+            StreamKind::Revocation => Self::Revocation,
+            StreamKind::Principal => Self::Principal,
+            StreamKind::ApiKey => Self::ApiKey,
+            StreamKind::Schedule => Self::Schedule,
+            StreamKind::Webhook => Self::Webhook,
+            StreamKind::MediaStream => Self::MediaStream,
+            StreamKind::Hook => Self::Hook,
+            StreamKind::Machine => Self::Machine,
+        }
+    }
+}
+
 impl Error {
+    /// The limit that was reached, if it is one.
+    pub fn limit(&self) -> Option<&'static str> {
+        if let Self::LimitReached { code, .. } = self { Some(code) } else { None }
+    }
+
     /// Refuses to whoever may not give these rights to hand out or to end a credential that has them: who could rotate the
     /// secret of one that may more would be that one, and who could end it would have locked it out.
     pub fn unless_may_give(own: Scopes, scopes: Scopes) -> Result<(), Self> {
@@ -81,17 +169,18 @@ impl From<Refusal> for Error {
             Refusal::Revoked(_) | Refusal::Expired | Refusal::CredentialBarred => {
                 Self::Unauthorized { reason: Some(refusal) }
             }
-            Refusal::KeyTaken => Self::Conflict { code: "session_key_taken", message: refusal.to_string() },
+            Refusal::KeyTaken => Self::KeyTaken(refusal),
             Refusal::PhasePassed(..) => Self::Conflict { code: "phase_passed", message: refusal.to_string() },
             Refusal::LimitReached(_) => {
-                Self::Conflict { code: "session_limit_reached", message: refusal.to_string() }
+                let message = refusal.to_string();
+                Self::LimitReached { code: "session_limit_reached", message, shuts_out: false }
             }
-            Refusal::Suspended => Self::Denied { code: "session_suspended", message: refusal.to_string() },
+            Refusal::Suspended => Self::Suspended(refusal),
             Refusal::PrincipalDisabled => {
                 Self::Denied { code: "principal_disabled", message: refusal.to_string() }
             }
-            Refusal::ApplicationArchived => Self::NotFound("Application"),
-            Refusal::Unknown => Self::NotFound("Session"),
+            Refusal::ApplicationArchived => Self::NotFound(Thing::Application),
+            Refusal::Unknown => Self::NotFound(Thing::Session),
         }
     }
 }

@@ -28,7 +28,7 @@ use crate::error::Error;
 use crate::gate::{Change, Flight, Gate};
 use crate::tasks::vital;
 use crate::{logs, meter};
-pub use draft::{TOO_MANY, not_too_many};
+pub use draft::not_too_many;
 pub use operation::{Answer, Operation};
 pub use operations::*;
 pub use origin::Origin;

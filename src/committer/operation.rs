@@ -96,10 +96,8 @@ impl<O: Operation> Submitted<O> {
     }
 
     fn tell(&mut self, told: Result<Answer<O::Outcome>, Error>) {
-        if let Err(Error::Conflict { code, .. } | Error::Denied { code, .. }) = &told
-            && code.ends_with("_limit_reached")
-        {
-            metrics::counter!(meter::LIMITS_REACHED, "limit" => *code).increment(1);
+        if let Some(limit) = told.as_ref().err().and_then(Error::limit) {
+            metrics::counter!(meter::LIMITS_REACHED, "limit" => limit).increment(1);
         }
         // Whoever asked may have left; what was decided stands.
         self.reply.take().map(|reply| reply.send(told).ok());

@@ -25,6 +25,7 @@ use sessiond_core::session::{Refusal, Session};
 use sessiond_core::streams::Registered;
 use sessiond_core::throughput::{Reading, Sample};
 use sessiond_core::token::AccessToken;
+use sessiond_core::webhook::{Webhook, WebhookCreated, WebhookEvent};
 use sessiond_store::SideWrite;
 use uuid::Uuid;
 
@@ -468,6 +469,7 @@ impl Operation for CreateServiceAccount {
 
     fn decide(&self, origin: &Origin, draft: &mut Draft<'_>) -> Result<ServiceAccount, Error> {
         draft.free_client(&self.created.client_id)?;
+        self.created.application.map_or(Ok(()), |application| draft.live_application(application))?;
         Ok(draft.create_service_account(origin, self.organization, self.created.clone(), self.secret_hash))
     }
 }
@@ -521,6 +523,26 @@ where
 
     fn decide(&self, origin: &Origin, draft: &mut Draft<'_>) -> Result<S, Error> {
         draft.change_stream(origin, self.organization, self.number, &self.command, &self.side)
+    }
+}
+
+/// Makes a webhook.
+#[derive(Debug)]
+pub struct CreateWebhook {
+    pub organization: OrganizationNumber,
+    pub created: WebhookCreated,
+    /// Its signing secret, sealed.
+    pub sealed: Vec<u8>,
+}
+
+impl Operation for CreateWebhook {
+    type Outcome = Webhook;
+
+    fn decide(&self, origin: &Origin, draft: &mut Draft<'_>) -> Result<Webhook, Error> {
+        self.created.application.map_or(Ok(()), |application| draft.live_application(application))?;
+        let secret = SideWrite::WebhookSecret { id: self.created.id, sealed: self.sealed.clone() };
+        let command = WebhookEvent::Created(self.created.clone());
+        draft.change_stream(origin, self.organization, None, &command, &[secret])
     }
 }
 

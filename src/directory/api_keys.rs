@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::{Directory, Slice, check_gift, checked_name, known_scopes};
 use crate::committer::{ChangeStream, IntroducePrincipal, Origin, WriteBeside};
 use crate::directory::WithSecret;
-use crate::error::Error;
+use crate::error::{Error, Thing};
 use crate::secret::{self, TokenKind};
 
 /// Keys of the workload surface live no longer.
@@ -166,7 +166,7 @@ impl Directory {
     fn own_key(&self, caller: &Caller, id: Uuid) -> Result<ApiKey, Error> {
         let known = self.gate.known();
         let own = known.stream_by_id::<ApiKey>(id).filter(|key| key.organization == caller.organization);
-        own.cloned().ok_or(Error::NotFound("API key"))
+        own.cloned().ok_or(Error::NotFound(Thing::ApiKey))
     }
 
     async fn api_key_from(

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{Directory, Slice, WithSecret, checked_name};
 use crate::committer::{ChangeStream, Origin};
-use crate::error::Error;
+use crate::error::{Error, Thing};
 use crate::secret;
 
 /// Longest and shortest secret that may be chosen; bytes.
@@ -81,7 +81,7 @@ impl Directory {
     /// One hook that is not deleted.
     pub fn hook(&self, caller: &Caller, id: Uuid) -> Result<Hook, Error> {
         let hook = self.live_hook(id).filter(|hook| hook.organization == caller.organization);
-        hook.ok_or(Error::NotFound("Hook"))
+        hook.ok_or(Error::NotFound(Thing::Hook))
     }
 
     /// The same, whoever asks.

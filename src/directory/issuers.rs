@@ -75,8 +75,8 @@ impl Directory {
         let application = application.map(|id| {
             let known = self.gate.known();
             let own = known.application(id).filter(|one| one.organization == caller.organization);
-            let own = own.filter(|one| one.archived_at.is_none()).map(|one| one.number);
-            own.ok_or_else(|| Error::field("applicationId", "applicationId names no application of yours"))
+            own.map(|one| one.number)
+                .ok_or_else(|| Error::field("applicationId", "applicationId names no application of yours"))
         });
         let scopes = words.iter().map(|scope| scope.word().to_owned()).collect();
         Ok(Issuer { issuer, audience, algorithms, jwks_uri, application: application.transpose()?, scopes })

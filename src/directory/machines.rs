@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{Directory, checked_name};
 use crate::committer::{ChangeStream, Origin};
-use crate::error::Error;
+use crate::error::{Error, Thing};
 use crate::secret;
 
 /// Longest host or user; bytes.
@@ -123,7 +123,7 @@ impl Directory {
     /// One machine that is not deleted.
     pub fn machine(&self, caller: &Caller, id: Uuid) -> Result<Machine, Error> {
         let machine = self.any_machine(caller, id).filter(|one| one.deleted_at.is_none());
-        machine.ok_or(Error::NotFound("Machine"))
+        machine.ok_or(Error::NotFound(Thing::Machine))
     }
 
     /// One machine, deleted or not: sessions were on it.
@@ -141,20 +141,13 @@ impl Directory {
         changed: ChangedMachine,
     ) -> Result<Machine, Error> {
         let mut machine = self.machine(caller, id)?;
-        let differs = |new: &String, old: &str| new != old;
-        let host = changed.host.as_deref().map(|host| checked_word("host", host)).transpose()?;
         let changes = MachineChanged {
             name: changed.name.as_deref().map(|name| checked_name("name", name)).transpose()?,
-            host: host.filter(|host| differs(host, &machine.host)),
-            port: changed.port.map(checked_port).transpose()?.filter(|port| *port != machine.port),
+            host: changed.host.as_deref().map(|host| checked_word("host", host)).transpose()?,
+            port: changed.port.map(checked_port).transpose()?,
             user: changed.user.as_deref().map(|user| checked_word("user", user)).transpose()?,
             credential: changed.secret.as_ref().map(MachineSecret::kind),
         };
-        if (changes.host.is_some() || changes.port.is_some()) && changed.secret.is_none() {
-            let message =
-                "another host or port needs its credential with it: what was kept is for the one before";
-            return Err(Error::field("credential", message));
-        }
         let mut side = vec![];
         if let Some(secret) = &changed.secret {
             secret.check()?;
@@ -192,7 +185,7 @@ impl Directory {
     pub async fn machine_secret(&self, machine: &Machine) -> Result<MachineSecret, Error> {
         let broken =
             |what: String| Error::Internal(format!("the credential of machine {}: {what}", machine.id));
-        let sealed = self.reader.machine_secret(machine.id).await?.ok_or(Error::NotFound("Machine"))?;
+        let sealed = self.reader.machine_secret(machine.id).await?.ok_or(Error::NotFound(Thing::Machine))?;
         let plain = self.key.open(&about(machine.id), &sealed).map_err(|error| broken(error.to_string()))?;
         serde_json::from_slice(&plain).map_err(|error| broken(error.to_string()))
     }

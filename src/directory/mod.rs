@@ -28,7 +28,7 @@ use crate::committer::{
     ChangeApplication, Committer, CreateApplication, CreateOrganization, Operation, Origin,
     RotateApplicationSecret, SetPolicy,
 };
-use crate::error::Error;
+use crate::error::{Error, Thing};
 use crate::gate::{Gate, Summary};
 use crate::secret::{self, SecretKey};
 
@@ -172,7 +172,7 @@ impl Directory {
         let one = known
             .application(id)
             .filter(|one| one.organization == caller.organization && caller.may_touch(one.number))
-            .ok_or(Error::NotFound("Application"))?;
+            .ok_or(Error::NotFound(Thing::Application))?;
         Ok((one.clone(), known.summary(one.number)))
     }
 

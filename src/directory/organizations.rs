@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{Chosen, Directory, Founded, NewApplication, Plan, Slice, check_chosen, checked_name};
 use crate::committer::{ChangeOrganization, CreateOrganization, Origin};
-use crate::error::Error;
+use crate::error::{Error, Thing};
 use crate::secret;
 
 impl Directory {
@@ -113,7 +113,7 @@ impl Directory {
     pub fn organization(&self, id: Uuid) -> Result<Organization, Error> {
         let known = self.gate.known();
         let found = known.organizations.values().find(|one| one.id == id);
-        found.cloned().ok_or(Error::NotFound("Organization"))
+        found.cloned().ok_or(Error::NotFound(Thing::Organization))
     }
 
     /// Calls an organization something else.

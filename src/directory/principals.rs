@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{Directory, check_gift};
 use crate::committer::{ChangeStream, IntroducePrincipal, Origin};
-use crate::error::Error;
+use crate::error::{Error, Thing};
 
 /// Which principals to list.
 #[derive(Debug, Default)]
@@ -91,7 +91,7 @@ impl Directory {
     /// One principal.
     pub async fn principal(&self, caller: &Caller, id: Uuid) -> Result<Person, Error> {
         let number = self.principal_number(caller, id)?;
-        let row = self.reader.principal(number).await?.ok_or(Error::NotFound("Principal"))?;
+        let row = self.reader.principal(number).await?.ok_or(Error::NotFound(Thing::Principal))?;
         Ok(self.person(row))
     }
 
@@ -115,7 +115,7 @@ impl Directory {
 
     fn principal_number(&self, caller: &Caller, id: Uuid) -> Result<PrincipalNumber, Error> {
         let number = self.gate.known().principal_by_id(caller.organization, id);
-        number.ok_or(Error::NotFound("Principal"))
+        number.ok_or(Error::NotFound(Thing::Principal))
     }
 
     fn person(&self, row: PrincipalRow) -> Person {

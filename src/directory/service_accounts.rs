@@ -9,7 +9,7 @@ use super::{Directory, Slice, WithSecret, check_gift, checked_name, client_scope
 use crate::committer::{
     ArchiveServiceAccount, CreateServiceAccount, Operation, Origin, RotateServiceAccountSecret,
 };
-use crate::error::Error;
+use crate::error::{Error, Thing};
 use crate::secret;
 
 impl Directory {
@@ -41,7 +41,7 @@ impl Directory {
         found
             .filter(|one| one.organization == caller.organization)
             .cloned()
-            .ok_or(Error::NotFound("Service account"))
+            .ok_or(Error::NotFound(Thing::ServiceAccount))
     }
 
     /// The id of the application a service account is bound to.
@@ -65,16 +65,8 @@ impl Directory {
             return Err(Error::field("scopes", "scopes must name at least one scope"));
         }
         check_gift(caller, scopes)?;
-        let application = match application {
-            Some(id) => {
-                let (application, _) = self.application(caller, id)?;
-                if application.archived_at.is_some() && !caller.repeats() {
-                    return Err(Error::NotFound("Application"));
-                }
-                Some(application.number)
-            }
-            None => None,
-        };
+        let application = application.map(|id| self.application(caller, id)).transpose()?;
+        let application = application.map(|(application, _)| application.number);
         let id = secret::new_id();
         let minted = secret::mint_client_secret(caller.once.as_deref());
         let created = ServiceAccountCreated {

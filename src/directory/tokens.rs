@@ -78,7 +78,7 @@ impl Directory {
                 .get(&number)
                 .is_some_and(|account| account.organization == application.organization),
         });
-        if good { Ok(()) } else { Err(Error::field("resource", format!("{id} is no application of yours"))) }
+        if good { Ok(()) } else { Err(Error::InvalidTarget(format!("{id} is no application of yours"))) }
     }
 
     /// Forgets an access token: it opens nothing any more when this returns, and never will.

@@ -12,8 +12,8 @@ use sessiond_store::SideWrite;
 use uuid::Uuid;
 
 use super::{Directory, Slice, WithSecret};
-use crate::committer::{ChangeStream, Origin, WriteBeside};
-use crate::error::Error;
+use crate::committer::{ChangeStream, CreateWebhook, Origin, WriteBeside};
+use crate::error::{Error, Thing};
 use crate::secret;
 
 /// After a rotation the secret before signs beside the new one for this long.
@@ -68,7 +68,7 @@ impl Directory {
             Some(one) if one.organization == caller.organization && one.deleted_at.is_none() => {
                 Ok(one.clone())
             }
-            _ => Err(Error::NotFound("Webhook")),
+            _ => Err(Error::NotFound(Thing::Webhook)),
         }
     }
 
@@ -79,14 +79,15 @@ impl Directory {
         new: NewWebhook,
     ) -> Result<WithSecret<Webhook>, Error> {
         let once = caller.once.as_deref();
-        if let Some(made) = Origin::caller(caller).recorded::<ChangeStream<Webhook>>()? {
+        if let Some(made) = Origin::caller(caller).recorded::<CreateWebhook>()? {
             let secret = secret::signing_text(&secret::mint_signing_key(once));
             return Ok(WithSecret { made, secret: Some(secret) });
         }
         check_types(&new.types)?;
         check_description(new.description.as_deref())?;
         let organization = caller.organization;
-        let application = new.application.map(|id| self.live_application(caller, id)).transpose()?;
+        let application = new.application.map(|id| self.application(caller, id)).transpose()?;
+        let application = application.map(|(application, _)| application.number);
         let id = secret::new_id();
         let key = secret::mint_signing_key(once);
         let created = WebhookCreated {
@@ -96,18 +97,9 @@ impl Directory {
             types: new.types,
             description: new.description.filter(|text| !text.is_empty()),
         };
-        let side = SideWrite::WebhookSecret { id, sealed: self.key.seal(&about(id), &key) };
-        let command = WebhookEvent::Created(created);
-        let made = self.webhook_from(Origin::caller(caller), organization, None, command, vec![side]).await?;
+        let creation = CreateWebhook { organization, created, sealed: self.key.seal(&about(id), &key) };
+        let made = self.committer.submit(Origin::caller(caller), creation).await?.outcome;
         Ok(WithSecret { made, secret: Some(secret::signing_text(&key)) })
-    }
-
-    fn live_application(&self, caller: &Caller, id: Uuid) -> Result<ApplicationNumber, Error> {
-        let (application, _) = self.application(caller, id)?;
-        match application.archived_at {
-            None => Ok(application.number),
-            Some(_) => Err(Error::NotFound("Application")),
-        }
     }
 
     /// Changes what is said of it, and whether it is enabled. What is so already is no change.

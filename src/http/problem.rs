@@ -26,9 +26,6 @@ use crate::meter;
 /// What the `type` of a problem begins with: the page about them, on the service that answers (RFC 9457, section 3.1.1).
 const TYPES: &str = "/problems#";
 
-/// The word for a genuine token that is no good here.
-const UNFIT: &str = "invalid_token";
-
 /// The media type of errors, for those who accept it.
 pub const MEDIA_TYPE: &str = "application/problem+json";
 
@@ -42,11 +39,24 @@ pub struct Problem {
     /// The field or parameter that was wrong.
     pub field: Option<Cow<'static, str>>,
     pub missing_scopes: Vec<&'static str>,
-    /// `error` and `error_description` of `WWW-Authenticate: Bearer`, on 401 and 403.
-    pub challenge: Option<(&'static str, String)>,
+    /// On 401 and 403.
+    pub challenge: Option<Challenge>,
     pub retry_after: Option<u32>,
     /// Why a session ended, where that is what is wrong.
     pub reason: Option<&'static str>,
+    /// Something was used that was ended or revoked.
+    pub after_end: bool,
+}
+
+/// What `WWW-Authenticate: Bearer` says.
+#[derive(Debug)]
+pub enum Challenge {
+    /// Nothing genuine was presented, and nothing more is said.
+    Bare,
+    /// A genuine token that is no good here opens nothing however often it is sent: it counts as a failure to authenticate.
+    Unfit(&'static str),
+    /// `error` and `error_description`.
+    Because(&'static str, String),
 }
 
 /// The body of every error on `/api/v1`.
@@ -104,6 +114,7 @@ impl Problem {
             challenge: None,
             retry_after: None,
             reason: None,
+            after_end: false,
         }
     }
 
@@ -117,22 +128,25 @@ impl Problem {
         let plain = Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "Unauthorized");
         let said = |code, description: String| Self {
             code,
-            challenge: Some(("invalid_token", description)),
+            challenge: Some(Challenge::Because("invalid_token", description)),
             ..Self::new(StatusCode::UNAUTHORIZED, code, "Unauthorized")
         };
         match reason {
-            None => Self { challenge: Some(("", String::new())), ..plain },
+            None => Self { challenge: Some(Challenge::Bare), ..plain },
             Some(Refusal::Ended(ended)) => Self {
                 reason: Some(ended.reason.word()),
+                after_end: true,
                 ..said("session_revoked", format!("session disconnected: {}", ended.reason))
             },
             Some(Refusal::Revoked(reason)) => Self {
                 reason: Some(reason.word()),
+                after_end: true,
                 ..said("session_revoked", format!("session disconnected: {reason}"))
             },
-            Some(Refusal::CredentialBarred) => {
-                said("credential_revoked", "the credential was revoked; authenticate again".to_owned())
-            }
+            Some(Refusal::CredentialBarred) => Self {
+                after_end: true,
+                ..said("credential_revoked", "the credential was revoked; authenticate again".to_owned())
+            },
             Some(_) => said("token_expired", "the token has expired".to_owned()),
         }
     }
@@ -141,7 +155,7 @@ impl Problem {
     pub fn wrong_audience(application: Uuid) -> Self {
         let description = format!("the token is for the gateway /mcp/{application} alone");
         Self {
-            challenge: Some(("invalid_token", description)),
+            challenge: Some(Challenge::Because("invalid_token", description)),
             ..Self::new(StatusCode::UNAUTHORIZED, "wrong_audience", "Unauthorized")
         }
     }
@@ -151,23 +165,19 @@ impl Problem {
         let missing_scopes: Vec<_> = scopes.iter().map(|scope| scope.word()).collect();
         let message = format!("Insufficient scope: this needs {}", missing_scopes.join(" or "));
         Self {
-            challenge: Some(("insufficient_scope", message.clone())),
+            challenge: Some(Challenge::Because("insufficient_scope", message.clone())),
             missing_scopes,
             ..Self::new(StatusCode::FORBIDDEN, "insufficient_scope", message)
         }
     }
 
-    /// Whether something was used that was ended or revoked.
-    fn is_after_end(&self) -> bool {
-        matches!(self.code, "session_revoked" | "credential_revoked" | "session_disconnected")
-    }
-
     /// The value of `WWW-Authenticate`.
     fn challenge(&self) -> Option<HeaderValue> {
-        let (error, description) = self.challenge.as_ref()?;
-        if error.is_empty() {
-            return Some(HeaderValue::from_static("Bearer"));
-        }
+        let (error, description) = match self.challenge.as_ref()? {
+            Challenge::Bare => return Some(HeaderValue::from_static("Bearer")),
+            Challenge::Unfit(why) => ("invalid_token", *why),
+            Challenge::Because(error, description) => (*error, description.as_str()),
+        };
         let scope = match self.missing_scopes.as_slice() {
             [] => String::new(),
             scopes => format!(", scope=\"{}\"", scopes.join(" ")),
@@ -262,18 +272,28 @@ impl From<Error> for Problem {
             }
             Error::Unauthorized { reason } => Self::unauthorized(reason),
             Error::Unfit(why) => Self {
-                challenge: Some(("invalid_token", why.to_owned())),
-                ..Self::new(StatusCode::UNAUTHORIZED, UNFIT, message)
+                challenge: Some(Challenge::Unfit(why)),
+                ..Self::new(StatusCode::UNAUTHORIZED, "invalid_token", message)
             },
             Error::Forbidden { .. } => Self::new(StatusCode::FORBIDDEN, "insufficient_scope", message),
             Error::Denied { code, message } => Self::new(StatusCode::FORBIDDEN, code, message),
+            Error::Suspended(_) => Self::new(StatusCode::FORBIDDEN, "session_suspended", message),
+            Error::LimitReached { code, message, shuts_out } => {
+                let status = if shuts_out { StatusCode::FORBIDDEN } else { StatusCode::CONFLICT };
+                Self::new(status, code, message)
+            }
+            Error::InvalidTarget(message) => Self::invalid("resource", message),
             Error::NotFound(_) => Self::new(StatusCode::NOT_FOUND, "not_found", message),
+            Error::KeyTaken(_) => Self::new(StatusCode::CONFLICT, "session_key_taken", message),
+            Error::TooManyToBar(message) => Self::new(StatusCode::CONFLICT, "too_many_to_bar", message),
+            Error::RunOver => Self::new(StatusCode::CONFLICT, "run_over", message),
             Error::Conflict { code, message } => Self::new(StatusCode::CONFLICT, code, message),
             Error::Unprocessable { code, message } => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, message)
             }
             Error::Gone(ended) => Self {
                 reason: Some(ended.reason.word()),
+                after_end: true,
                 ..Self::new(StatusCode::GONE, "session_disconnected", message)
             },
             Error::Busy => {
@@ -297,10 +317,8 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let challenge = self.challenge();
         let status = self.status;
-        // A token that is no good opens nothing however often it is sent: it counts as a failure to authenticate.
-        let nothing_genuine =
-            self.code == UNFIT || self.challenge.as_ref().is_some_and(|(error, _)| error.is_empty());
-        if self.is_after_end() {
+        let nothing_genuine = matches!(self.challenge, Some(Challenge::Bare | Challenge::Unfit(_)));
+        if self.after_end {
             metrics::counter!(meter::AFTER_END).increment(1);
         }
         let body = ProblemBody {

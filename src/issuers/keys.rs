@@ -15,7 +15,7 @@ use sessiond_core::object::Object;
 use sessiond_core::organization::Issuer;
 
 use crate::config::Config;
-use crate::outbound::{Resolver, Rules};
+use crate::outbound::{Allowances, Purpose, Resolver};
 
 /// An issuer has this long to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -35,7 +35,7 @@ const SHORTEST_RSA: usize = 341;
 /// Fetches from issuers. Follows no redirects, uses no proxy, goes only where it may.
 pub struct Fetcher {
     client: Client,
-    rules: Rules,
+    allowances: Allowances,
 }
 
 /// The keys of one issuer.
@@ -68,26 +68,26 @@ struct Metadata {
 
 impl Fetcher {
     pub fn new(config: &Config) -> Result<Self, reqwest::Error> {
-        let rules = Rules::issuers(config);
+        let allowances = Allowances::of(Purpose::Issuer, config, false);
         let client = Client::builder()
-            .dns_resolver(Resolver(rules.clone()))
+            .dns_resolver(Resolver(allowances.clone()))
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .referer(false)
             .timeout(PATIENCE)
             .user_agent(concat!("sessiond/", env!("CARGO_PKG_VERSION")))
             .build()?;
-        Ok(Self { client, rules })
+        Ok(Self { client, allowances })
     }
 
-    pub fn rules(&self) -> &Rules {
-        &self.rules
+    pub fn allowances(&self) -> &Allowances {
+        &self.allowances
     }
 
     /// A document of an issuer; `None` whatever is wrong with it.
     async fn get(&self, url: &str) -> Option<Vec<u8>> {
         // Nobody asks the resolver about addresses, and metadata may name anything.
-        let url = self.rules.check("jwksUri", url).ok()?;
+        let url = self.allowances.check("jwksUri", url).ok()?;
         let mut answer = self.client.get(url).send().await.ok()?;
         if answer.status() != reqwest::StatusCode::OK {
             return None;

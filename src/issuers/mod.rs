@@ -24,7 +24,7 @@ use sessiond_core::scope::{Scope, Scopes};
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::outbound::Rules;
+use crate::outbound::Allowances;
 
 pub use claims::Claimant;
 
@@ -203,8 +203,8 @@ impl Issuers {
     }
 
     /// Where issuers may be.
-    pub fn rules(&self) -> &Rules {
-        self.fetcher.rules()
+    pub fn allowances(&self) -> &Allowances {
+        self.fetcher.allowances()
     }
 
     /// Whether a token is genuine, fit and its time has come: signed by this issuer, with a key of its own. Of one that is not

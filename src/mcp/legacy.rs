@@ -350,9 +350,7 @@ pub(super) fn entry_refused(
         Error::Unauthorized { reason: Some(Refusal::Revoked(reason)) } => {
             ErrorResponse::session_not_found(Some(reason))
         }
-        Error::Denied { code: "session_suspended", .. } => {
-            ErrorResponse::in_place_of_answer(RpcError::suspended(), ids, batch)
-        }
+        Error::Suspended(_) => ErrorResponse::in_place_of_answer(RpcError::suspended(), ids, batch),
         error => ErrorResponse::from_error(error, &context.metadata),
     }
 }

@@ -22,7 +22,7 @@ use super::message::{MODERN, Posted, error_code};
 use super::reply::{ErrorResponse, RpcError};
 use super::upstream::{self, LAST_EVENT_ID};
 use super::{Gateway, RequestContext, client_response, initialize};
-use crate::error::Error;
+use crate::error::{Error, Thing};
 use crate::gate::Pass;
 use crate::sessions::NewSession;
 
@@ -124,7 +124,7 @@ impl Gateway {
             };
             match self.sessions.enter(&context.caller, &session) {
                 Ok(pass) => return Ok(Some((session, pass))),
-                Err(Error::NotFound("Session")) => {}
+                Err(Error::NotFound(Thing::Session)) => {}
                 // A revocation that is under way covers the session, but not a client with a fresh credential: its
                 // connect ends the session first.
                 Err(Error::Unauthorized { reason: Some(Refusal::Revoked(_)) }) if opens => {

@@ -12,7 +12,7 @@ use sessiond_core::session::Refusal;
 
 use super::message::{self, LEGACY, SUPPORTED};
 use crate::auth::NothingGenuine;
-use crate::error::Error;
+use crate::error::{Error, Thing};
 use crate::meter;
 
 /// The `error` member of a JSON-RPC answer.
@@ -353,7 +353,7 @@ impl ErrorResponse {
         let message = error.to_string();
         let plain = |status, code| Self::new(status, RpcError::new(code, message));
         match error {
-            Error::Invalid { .. } => plain(StatusCode::BAD_REQUEST, -32602),
+            Error::Invalid { .. } | Error::InvalidTarget(_) => plain(StatusCode::BAD_REQUEST, -32602),
             Error::Unauthorized { reason } => Self {
                 nothing_genuine: reason.is_none(),
                 ..Self::unauthorized(reason.map(described), metadata)
@@ -362,12 +362,18 @@ impl ErrorResponse {
                 Self { nothing_genuine: true, ..Self::unauthorized(Some((why.to_owned(), None)), metadata) }
             }
             // A suspension can pass, so it is told with status 200: every SDK would take 403 for final.
-            Error::Denied { code: "session_suspended", .. } => plain(StatusCode::OK, -32000),
-            Error::Denied { .. } => plain(StatusCode::FORBIDDEN, -32000),
+            Error::Suspended(_) => plain(StatusCode::OK, -32000),
+            Error::Denied { .. } | Error::LimitReached { shuts_out: true, .. } => {
+                plain(StatusCode::FORBIDDEN, -32000)
+            }
             Error::Forbidden { .. } => Self::insufficient_scope(metadata),
-            Error::NotFound("Session") => Self::session_not_found(None),
+            Error::NotFound(Thing::Session) => Self::session_not_found(None),
             Error::NotFound(_) => plain(StatusCode::NOT_FOUND, -32000),
-            Error::Conflict { .. } => plain(StatusCode::CONFLICT, -32000),
+            Error::Conflict { .. }
+            | Error::KeyTaken(_)
+            | Error::LimitReached { .. }
+            | Error::RunOver
+            | Error::TooManyToBar(_) => plain(StatusCode::CONFLICT, -32000),
             Error::Unprocessable { .. } => plain(StatusCode::UNPROCESSABLE_ENTITY, -32000),
             Error::Gone(ended) => Self::session_not_found(Some(ended.reason)),
             Error::Busy => Self { retry_after: Some(1), ..plain(StatusCode::SERVICE_UNAVAILABLE, -32000) },

@@ -193,7 +193,7 @@ impl UpstreamListener {
         let pass = match gateway.sessions.enter(&context.caller, session) {
             Ok(pass) => pass,
             // The session is suspended, and goes on when it is resumed.
-            Err(Error::Denied { code: "session_suspended", .. }) => return ListenOutcome::Closed,
+            Err(Error::Suspended(_)) => return ListenOutcome::Closed,
             Err(_) => return ListenOutcome::Finished,
         };
         let Ok(upstream_session) = gateway.upstream_sessions.of(&gateway.sessions, session).await else {

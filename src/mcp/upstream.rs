@@ -16,9 +16,8 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Builder, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use ipnet::IpNet;
 
-pub use address::{check_upstream, is_allowed, is_allowed_encrypted};
+pub use address::check_upstream;
 pub use cookies::CookieJars;
 pub use credential::check_credential;
 pub use headers::{
@@ -30,7 +29,7 @@ use super::reply::RpcError;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::directory::Directory;
-use address::Resolver;
+use crate::outbound::{Allowances, Purpose, Resolver};
 use credential::Credentials;
 use sessiond_core::application::UpstreamCredential;
 use sessiond_core::ids::ApplicationNumber;
@@ -54,12 +53,12 @@ pub struct Upstreams {
     credentials: Credentials,
 }
 
-/// The clients that share one rule about addresses.
+/// The clients of those who may reach the same addresses, each with what these are.
 struct HttpClients {
     plain: Client<HttpConnector<Resolver>, Full<Bytes>>,
     encrypted: Client<Encrypted, Full<Bytes>>,
-    allow: Arc<[IpNet]>,
-    here: bool,
+    plain_allowances: Allowances,
+    encrypted_allowances: Allowances,
 }
 
 impl Upstreams {
@@ -109,21 +108,22 @@ impl Upstreams {
 }
 
 impl HttpClients {
-    fn new(config: &Config, here: bool) -> anyhow::Result<Self> {
-        let allow: Arc<[IpNet]> = config.allow_upstream.as_slice().into();
-        let plain = Resolver { allow: allow.clone(), encrypted: false, here };
-        let encrypted = Resolver { allow: allow.clone(), encrypted: true, here };
-        let encrypted = Encrypted::new(connector(encrypted), config.upstream_ca.as_deref())?;
-        let (plain, encrypted) = (builder().build(connector(plain)), builder().build(encrypted));
-        Ok(Self { plain, encrypted, allow, here })
+    fn new(config: &Config, own: bool) -> anyhow::Result<Self> {
+        let plain_allowances = Allowances::of(Purpose::PlainUpstream, config, own);
+        let encrypted_allowances = Allowances::of(Purpose::Upstream, config, own);
+        let connect = |allowances: &Allowances| connector(Resolver(allowances.clone()));
+        let plain = builder().build(connect(&plain_allowances));
+        let encrypted = Encrypted::new(connect(&encrypted_allowances), config.upstream_ca.as_deref())?;
+        let encrypted = builder().build(encrypted);
+        Ok(Self { plain, encrypted, plain_allowances, encrypted_allowances })
     }
 
     async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, RpcError> {
         let encrypted = request.uri().scheme_str() == Some("https");
-        let may = if encrypted { is_allowed_encrypted } else { is_allowed };
+        let allowances = if encrypted { &self.encrypted_allowances } else { &self.plain_allowances };
         let uri = request.uri().clone();
         // The connectors do not ask their resolvers about hosts that are addresses.
-        if literal(request.uri()).is_some_and(|address| !may(address, &self.allow, self.here)) {
+        if literal(request.uri()).is_some_and(|address| !allowances.allows(address)) {
             tracing::warn!(url = without_query(&uri), "the upstream's address is not allowed");
             return Err(RpcError::upstream_unreachable());
         }

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::error::Error;
+use crate::error::{Error, Thing};
 use crate::sessions::Sessions;
 
 /// The state of a session at its upstream. It is secret, and so has no `Debug`.
@@ -151,7 +151,7 @@ impl UpstreamSessions {
         if let Some(held) = self.cached.lock().by_session.get(&session.number) {
             return Ok(held.clone());
         }
-        let state = sessions.kept_mcp(session).await?.ok_or(Error::NotFound("Session"))?;
+        let state = sessions.kept_mcp(session).await?.ok_or(Error::NotFound(Thing::Session))?;
         let state = serde_json::from_slice(&state).map_err(|error| {
             Error::Internal(format!("what was kept of an MCP session does not parse: {error}"))
         })?;

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::Sessions;
 use crate::committer::{CHUNK, Origin, WriteBeside};
-use crate::error::Error;
+use crate::error::{Error, Thing};
 
 impl Sessions {
     /// Erases what a principal is called, and the personal facts of every session it has had. The log holds their digests,
@@ -16,7 +16,7 @@ impl Sessions {
         let (number, applications, open) = {
             let known = self.gate.known();
             let number = known.principal_by_id(caller.organization, principal);
-            let number = number.ok_or(Error::NotFound("Principal"))?;
+            let number = number.ok_or(Error::NotFound(Thing::Principal))?;
             let own = known.applications.values().filter(|one| one.organization == caller.organization);
             let applications: Vec<_> = own.map(|one| one.number).collect();
             // Memory first: what ends in between is then found twice, not missed.

@@ -16,7 +16,7 @@ use sessiond_core::throughput::{Reading, Sample};
 
 use super::Sessions;
 use crate::committer::{EndSessions, MeasureSessions, Measurement, Origin};
-use crate::error::Error;
+use crate::error::{Error, Thing};
 use crate::gate::{Placed, Sum};
 
 /// Events of a session that are read at a time.
@@ -126,7 +126,7 @@ impl Sessions {
         // A request that is sent again is cut into the same parts, whatever ended since: then nobody's have their place too.
         let nobody = caller.once.is_some().then_some(Found { number: NOBODY, owner: caller.actor });
         let items = items.into_iter().map(|(found, sample)| {
-            let found = found.or(nobody).ok_or(Error::NotFound("Session"))?;
+            let found = found.or(nobody).ok_or(Error::NotFound(Thing::Session))?;
             let presented = caller.presented(found.owner);
             Ok((found.number, Measurement { sample, presented }))
         });

@@ -46,7 +46,7 @@ use crate::committer::{
     Activity, Committer, Connected, EndSessions, OpenSession, Operation, Origin, RecordActivity, RenewToken,
     SessionEnd, SetSuspended,
 };
-use crate::error::Error;
+use crate::error::{Error, Thing};
 use crate::gate::Gate;
 use crate::secret::{self, SecretKey, TokenKind};
 use sessiond_core::Time;
@@ -290,7 +290,7 @@ impl Sessions {
             self.flush(session.number).await;
             self.end(caller, &session, Reason::Client).await?;
         }
-        let row = self.reader.session(id).await?.ok_or(Error::NotFound("Session"))?;
+        let row = self.reader.session(id).await?.ok_or(Error::NotFound(Thing::Session))?;
         self.view(row).await
     }
 
@@ -317,7 +317,7 @@ impl Sessions {
         }
         let (session, origin) = (session.number, Origin::caller(caller));
         self.on_session(origin, session, SetSuspended { session, suspended }).await?;
-        let row = self.reader.session(id).await?.ok_or(Error::NotFound("Session"))?;
+        let row = self.reader.session(id).await?.ok_or(Error::NotFound(Thing::Session))?;
         self.view(row).await
     }
 
@@ -375,7 +375,7 @@ impl Sessions {
         match self.committer.submit(origin, operation).await {
             Ok(answer) => Ok(*answer.outcome),
             // It ended after we looked: say how.
-            Err(Error::NotFound("Session")) => Err(self.how_it_ended(number).await?),
+            Err(Error::NotFound(Thing::Session)) => Err(self.how_it_ended(number).await?),
             Err(error) => Err(error),
         }
     }
@@ -384,7 +384,7 @@ impl Sessions {
         let row = self.reader.session_by_number(number).await?;
         Ok(match row.and_then(|row| row.session.ended) {
             Some(ended) => Error::Gone(ended),
-            None => Error::NotFound("Session"),
+            None => Error::NotFound(Thing::Session),
         })
     }
 
@@ -421,11 +421,11 @@ impl Sessions {
 
     /// The session behind an id on the agent side, open or ended, to act on.
     async fn reachable(&self, caller: &Caller, id: Uuid) -> Result<Result<MayAct, OutOfReach>, Error> {
-        let session = self.look_up(id).await?.ok_or(Error::NotFound("Session"))?;
+        let session = self.look_up(id).await?.ok_or(Error::NotFound(Thing::Session))?;
         let application = session.application;
         let judged = MayAct::judge(caller, Way::Agents, session);
         if judged.as_ref().err() == Some(&OutOfReach::Unknown) {
-            return Err(Error::NotFound("Session"));
+            return Err(Error::NotFound(Thing::Session));
         }
         // What was revoked is told so, whatever it asks about; what was not is told how the session ended.
         self.not_barred(caller, application)?;
@@ -435,7 +435,7 @@ impl Sessions {
     /// As `reachable`, to say goodbye: a session's own token may always learn how its session stands, an access token
     /// only as long as no revocation has barred it.
     async fn to_end(&self, caller: &Caller, id: Uuid) -> Result<MayAct, Error> {
-        let session = self.look_up(id).await?.ok_or(Error::NotFound("Session"))?;
+        let session = self.look_up(id).await?.ok_or(Error::NotFound(Thing::Session))?;
         let session = MayAct::judge(caller, Way::Agents, session).map_err(other_surface)?;
         if caller.session().is_none() {
             self.not_barred(caller, session.application)?;
@@ -447,13 +447,13 @@ impl Sessions {
     async fn managed(&self, caller: &Caller, application: Uuid, id: Uuid) -> Result<MayAct, Error> {
         let application = self.readable(caller, application)?;
         let session = self.look_up(id).await?.filter(|session| session.application == application);
-        let session = session.ok_or(Error::NotFound("Session"))?;
+        let session = session.ok_or(Error::NotFound(Thing::Session))?;
         MayAct::judge(caller, Way::Management, session).map_err(other_surface)
     }
 
     /// The session behind an id, open or ended, if the caller may know of it.
     async fn visible(&self, caller: &Caller, way: Way, id: Uuid) -> Result<SessionRow, Error> {
-        let row = self.reader.session(id).await?.ok_or(Error::NotFound("Session"))?;
+        let row = self.reader.session(id).await?.ok_or(Error::NotFound(Thing::Session))?;
         MayLook::judge(caller, way, row.session.clone()).map_err(other_surface)?;
         Ok(row)
     }
@@ -473,8 +473,8 @@ impl Sessions {
     pub fn agent_side(&self, caller: &Caller, application: ApplicationNumber) -> Result<(), Error> {
         self.not_barred(caller, application)?;
         let known = self.gate.known();
-        let found = known.applications.get(&application).ok_or(Error::NotFound("Application"))?;
-        if found.archived_at.is_some() { Err(Error::NotFound("Application")) } else { Ok(()) }
+        let found = known.applications.get(&application).ok_or(Error::NotFound(Thing::Application))?;
+        if found.archived_at.is_some() { Err(Error::NotFound(Thing::Application)) } else { Ok(()) }
     }
 
     fn not_barred(&self, caller: &Caller, application: ApplicationNumber) -> Result<(), Error> {
@@ -505,7 +505,7 @@ impl Sessions {
                     && caller.may_touch(one.number)
                     && one.archived_at.is_none()
             });
-            return application.map(|one| one.number).ok_or(Error::NotFound("Application"));
+            return application.map(|one| one.number).ok_or(Error::NotFound(Thing::Application));
         }
         if let Some(number) = caller.bound_to {
             return Ok(number);
@@ -532,7 +532,7 @@ impl Sessions {
 
 /// Why a session cannot be acted on by this way.
 pub(super) fn other_surface(out: OutOfReach) -> Error {
-    let OutOfReach::OtherKind(kind) = out else { return Error::NotFound("Session") };
+    let OutOfReach::OtherKind(kind) = out else { return Error::NotFound(Thing::Session) };
     let message = format!(
         "This is a session of the kind {}, which is kept on a surface of its own; here agents keep theirs",
         kind.word()
@@ -542,7 +542,7 @@ pub(super) fn other_surface(out: OutOfReach) -> Error {
 
 /// The same for a wish to renew its token.
 fn no_token(out: OutOfReach) -> Error {
-    let OutOfReach::OtherKind(kind) = out else { return Error::NotFound("Session") };
+    let OutOfReach::OtherKind(kind) = out else { return Error::NotFound(Thing::Session) };
     let message = format!("A session of the kind {} has no token to renew", kind.word());
     Error::Conflict { code: "no_session_token", message }
 }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::Sessions;
 use crate::committer::{Activity, CHUNK, Operation, ReportActivity};
-use crate::error::Error;
+use crate::error::{Error, Thing};
 
 impl Sessions {
     /// Signs of life of many sessions, durable when this returns. Each is answered for itself, in the order given.
@@ -60,7 +60,7 @@ impl Sessions {
         for ((index, number), outcome) in join_all(parts).await.into_iter().flatten() {
             outcomes[index] = match outcome {
                 // It ended after we looked: say how.
-                Err(Error::NotFound("Session")) => {
+                Err(Error::NotFound(Thing::Session)) => {
                     Err(self.how_it_ended(number).await.unwrap_or_else(|error| error))
                 }
                 outcome => outcome,

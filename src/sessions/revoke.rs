@@ -28,7 +28,7 @@ use uuid::Uuid;
 use super::bar::{WouldBar, may_bar};
 use super::{ListQuery, Sessions, View, Wanted};
 use crate::committer::{Answer, BeginRevocation, CHUNK, EndRevocation, EndSessions, Origin, SessionEnd};
-use crate::error::Error;
+use crate::error::{Error, Thing};
 use crate::{meter, secret};
 
 /// Before a revocation that failed is tried again.
@@ -204,7 +204,7 @@ impl Sessions {
         note: Option<String>,
     ) -> Result<Revoked, Error> {
         let number = self.gate.known().principal_by_id(caller.organization, id);
-        let number = number.ok_or(Error::NotFound("Principal"))?;
+        let number = number.ok_or(Error::NotFound(Thing::Principal))?;
         self.check_keys_of(caller, number)?;
         let filter = Filter { principal: Some(number), ..Filter::default() };
         let bar = Bar { matched: false, keys: include_keys };
@@ -230,7 +230,7 @@ impl Sessions {
         }
         if let Some(id) = wanted.principal {
             let known = self.gate.known();
-            known.principal_by_id(caller.organization, id).ok_or(Error::NotFound("Principal"))?;
+            known.principal_by_id(caller.organization, id).ok_or(Error::NotFound(Thing::Principal))?;
         }
         self.filter(caller, wanted).await
     }
@@ -324,7 +324,7 @@ impl Sessions {
             revocation.organization == caller.organization
                 && caller.confined_to.is_none_or(|own| revocation.filter.application == Some(own))
         });
-        self.progress(found.ok_or(Error::NotFound("Revocation"))?).await
+        self.progress(found.ok_or(Error::NotFound(Thing::Revocation))?).await
     }
 
     /// The organization's revocations, newest first, after one of them; and whether there are more.

@@ -14,8 +14,8 @@ use uuid::Uuid;
 use super::bar::may_bar;
 use super::revoke::{beginning, check_note};
 use super::{Sessions, Wanted};
-use crate::committer::{BeginRevocation, ChangeStream, Origin, TOO_MANY};
-use crate::error::Error;
+use crate::committer::{BeginRevocation, ChangeStream, Origin};
+use crate::error::{Error, Thing};
 use crate::secret;
 
 /// Longest name of a schedule, and longest cron expression.
@@ -197,7 +197,7 @@ impl Sessions {
         let begin = |beginning| self.committer.submit(Origin::system(), beginning);
         let begun = match begin(beginning.clone()).await {
             // They are ended all the same: whoever looks at the revocation sees that nothing was barred.
-            Err(Error::Conflict { code: TOO_MANY, message }) => {
+            Err(Error::TooManyToBar(message)) => {
                 tracing::warn!(schedule = %schedule.id, %message, "a scheduled revocation bars nothing");
                 begin(BeginRevocation { bar: Bar::default(), ..beginning }).await
             }
@@ -210,9 +210,9 @@ impl Sessions {
                 Ok(true)
             }
             // Done already, or deleted meanwhile.
-            Err(Error::Conflict { .. }) => Ok(false),
+            Err(Error::RunOver) => Ok(false),
             // Its application is archived: nothing is left to end.
-            Err(Error::NotFound(_)) => self.skip(schedule, due_at).await.map(|()| false),
+            Err(Error::NotFound(Thing::Application)) => self.skip(schedule, due_at).await.map(|()| false),
             Err(error) => Err(error),
         }
     }
@@ -251,7 +251,7 @@ impl Sessions {
 
     fn own_schedule(&self, caller: &Caller, id: Uuid) -> Result<Schedule, Error> {
         let own = self.own_schedules(caller);
-        own.into_iter().find(|one| one.id == id).ok_or(Error::NotFound("Scheduled revocation"))
+        own.into_iter().find(|one| one.id == id).ok_or(Error::NotFound(Thing::Schedule))
     }
 
     async fn scheduled(&self, schedule: Schedule) -> Result<Scheduled, Error> {

@@ -10,7 +10,7 @@ use sessiond_store::{Detail, SessionRow};
 use uuid::Uuid;
 
 use super::{Sessions, other_surface};
-use crate::error::Error;
+use crate::error::{Error, Thing};
 
 /// A session as it is shown.
 #[derive(Debug, Clone)]
@@ -31,7 +31,7 @@ impl Sessions {
         let found = known.application(application).filter(|application| {
             application.organization == caller.organization && caller.may_touch(application.number)
         });
-        found.map(|application| application.number).ok_or(Error::NotFound("Application"))
+        found.map(|application| application.number).ok_or(Error::NotFound(Thing::Application))
     }
 
     /// The id of the person whose own credential was presented.
@@ -46,7 +46,7 @@ impl Sessions {
         if row.session.application == application {
             self.view(row).await
         } else {
-            Err(Error::NotFound("Session"))
+            Err(Error::NotFound(Thing::Session))
         }
     }
 
@@ -58,7 +58,7 @@ impl Sessions {
 
     /// A session to act on, by its id alone, by this way.
     pub async fn to_act_on(&self, caller: &Caller, way: Way, id: Uuid) -> Result<MayAct, Error> {
-        let session = self.look_up(id).await?.ok_or(Error::NotFound("Session"))?;
+        let session = self.look_up(id).await?.ok_or(Error::NotFound(Thing::Session))?;
         MayAct::judge(caller, way, session).map_err(other_surface)
     }
 
@@ -73,7 +73,7 @@ impl Sessions {
         if session.ended.is_some() {
             return Ok(self.as_shown(session, None, detail));
         }
-        self.open_view(session.number, detail).await?.ok_or(Error::NotFound("Session"))
+        self.open_view(session.number, detail).await?.ok_or(Error::NotFound(Thing::Session))
     }
 
     /// A session that was open a moment ago: as memory has it, or by its last row where it has ended since.

@@ -10,7 +10,7 @@ use sessiond_core::status::DerivedStatus;
 use uuid::Uuid;
 
 use super::Sessions;
-use crate::error::Error;
+use crate::error::{Error, Thing};
 use crate::gate::Order;
 
 /// The filter as it is asked for; lists, counts and revocations share it.
@@ -71,7 +71,7 @@ impl Sessions {
             applications.push(self.readable(caller, *id)?);
         }
         let session = match wanted.session {
-            Some(id) => Some(self.number(caller, id).await?.ok_or(Error::NotFound("Session"))?),
+            Some(id) => Some(self.number(caller, id).await?.ok_or(Error::NotFound(Thing::Session))?),
             None => None,
         };
         let mut except = Vec::with_capacity(wanted.except.len());

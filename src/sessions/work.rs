@@ -20,7 +20,7 @@ use super::{Sessions, View, other_surface};
 use crate::committer::{
     Activity, ChangePhase, Origin, RecordActivity, ReportActivity, SessionEnd, WriteBeside,
 };
-use crate::error::Error;
+use crate::error::{Error, Thing};
 
 /// A session with what is known of it beyond its own story.
 pub struct WorkView {
@@ -50,14 +50,14 @@ impl Sessions {
 
     /// A session, open or ended, if the caller may know of it.
     pub async fn work(&self, caller: &Caller, way: Way, id: Uuid) -> Result<MayLook, Error> {
-        let session = self.look_up(id).await?.ok_or(Error::NotFound("Session"))?;
+        let session = self.look_up(id).await?.ok_or(Error::NotFound(Thing::Session))?;
         MayLook::judge(caller, way, session).map_err(other_surface)
     }
 
     /// The same, as it is shown.
     pub async fn work_view(&self, caller: &Caller, way: Way, id: Uuid) -> Result<WorkView, Error> {
         let view = self.view_by_id(caller, way, id).await?;
-        self.work_views(vec![view]).await?.pop().ok_or(Error::NotFound("Session"))
+        self.work_views(vec![view]).await?.pop().ok_or(Error::NotFound(Thing::Session))
     }
 
     /// Sessions with what else is known of them: a few questions for all.

@@ -9,7 +9,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use ipnet::IpNet;
 use parking_lot::Mutex;
 use sessiond_core::Time;
 use sessiond_core::caller::Caller;
@@ -34,7 +33,7 @@ use crate::config::Config;
 use crate::directory::{Directory, MachineSecret};
 use crate::error::Error;
 use crate::journals::Journals;
-use crate::outbound::is_never;
+use crate::outbound::{Allowances, Purpose};
 use crate::secret::{self, TokenKind};
 use crate::sessions::{NewSession, Sessions};
 
@@ -223,7 +222,7 @@ impl Terminals {
     /// Judges a host that is an address. A name is judged by its addresses at each connection.
     pub fn check_host(&self, organization: OrganizationNumber, host: &str) -> Result<(), Error> {
         match host.parse::<IpAddr>() {
-            Ok(address) if !is_allowed(address, &self.config.allow_machine, organization) => {
+            Ok(address) if !self.allowances(organization).allows(address) => {
                 let message = if organization.is_operators() {
                     "host is an address that is not allowed: only loopback is, and what --allow-machine adds"
                 } else {
@@ -233,6 +232,11 @@ impl Terminals {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Where machines of an organization may be.
+    fn allowances(&self, organization: OrganizationNumber) -> Allowances {
+        Allowances::of(Purpose::Machine, &self.config, organization.is_operators())
     }
 
     /// Where a machine is, and how to log in there.
@@ -252,14 +256,13 @@ impl Terminals {
     /// nothing secret is sent, and the result is only the key.
     pub async fn test(&self, machine: &Machine) -> Result<Tested, NotOpened> {
         let target = self.target(machine).await?;
-        let allow = &self.config.allow_machine;
-        let allows = |address| is_allowed(address, allow, machine.organization);
+        let allowances = self.allowances(machine.organization);
         let begun = Instant::now();
         if target.host_key.is_none() {
-            let host_key = ssh::ask_host_key(&target, &allows, Timeouts::default()).await?;
+            let host_key = ssh::ask_host_key(&target, &allowances, Timeouts::default()).await?;
             return Ok(Tested { host_key, pinned: false, took: None });
         }
-        let host_key = ssh::test(&target, &allows, Timeouts::default()).await?;
+        let host_key = ssh::test(&target, &allowances, Timeouts::default()).await?;
         let took = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         Ok(Tested { host_key, pinned: true, took: Some(took) })
     }
@@ -279,9 +282,8 @@ impl Terminals {
         if target.host_key.is_none() {
             return Err(NotOpened::NothingPinned);
         }
-        let allow = &self.config.allow_machine;
-        let allows = |address| is_allowed(address, allow, machine.organization);
-        let shell = ssh::connect(&target, &allows, size, Timeouts::default()).await?;
+        let allowances = self.allowances(machine.organization);
+        let shell = ssh::connect(&target, &allowances, size, Timeouts::default()).await?;
         let lifetime = TimeDelta::from_std(self.config.terminal_lifetime).unwrap_or(TimeDelta::MAX);
         // The session lives no longer than the credential that opens it.
         let lifetime = lifetime.min(caller.credential.expires_at - self.clock.now());
@@ -358,14 +360,6 @@ impl Terminals {
         self.supervisors.close();
         timeout(3 * LAST_WORDS, self.supervisors.wait()).await.ok();
     }
-}
-
-/// Whether a machine of an organization may have this address: those that a setting allows, and this machine if it is
-/// the organization's own.
-fn is_allowed(address: IpAddr, allow: &[IpNet], organization: OrganizationNumber) -> bool {
-    let address = address.to_canonical();
-    (organization.is_operators() && address.is_loopback())
-        || (!is_never(address) && allow.iter().any(|network| network.contains(&address)))
 }
 
 /// Watches over one terminal until its end.

@@ -20,7 +20,7 @@ use super::attempt::{FinishedAttempt, attempt};
 use super::cloud_event::posted_event;
 use super::delivery_queue::{DeliveryQueue, QueuedDelivery};
 use super::{Outbox, Resend};
-use crate::error::Error;
+use crate::error::{Error, Thing};
 use crate::live::Outgoing;
 use crate::secret;
 
@@ -338,7 +338,7 @@ impl Follower {
     async fn requeue(&mut self, id: Uuid, position: Position) -> Result<Delivery, Error> {
         self.refresh().await?;
         let now = self.outbox.clock.now();
-        let queue = self.queues.get(&id).ok_or(Error::NotFound("Webhook"))?;
+        let queue = self.queues.get(&id).ok_or(Error::NotFound(Thing::Webhook))?;
         if queue.webhook.disabled.is_some() {
             let message = "the webhook is disabled; enable it first".to_owned();
             return Err(Error::Conflict { code: "webhook_disabled", message });
@@ -349,7 +349,7 @@ impl Follower {
             (None, Some(delivery)) => (Some(delivery.clone()), None),
             (None, None) => (directory.delivery(id, position).await?, None),
         };
-        let mut delivery = known.ok_or(Error::NotFound("Delivery"))?;
+        let mut delivery = known.ok_or(Error::NotFound(Thing::Delivery))?;
         delivery.resend(now);
         directory.keep_deliveries(vec![delivery.clone()], vec![]).await?;
         self.unsaved.insert((id, position), delivery.clone());

@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::directory::Directory;
-use crate::error::Error;
+use crate::error::{Error, Thing};
 use crate::live::Live;
 use crate::secret;
 
@@ -77,7 +77,7 @@ impl Outbox {
 
     /// Checks the URL of a webhook and brings it into its normal form.
     pub fn check_url(&self, url: &str) -> Result<String, Error> {
-        self.sender.rules().check("url", url).map(Into::into)
+        self.sender.allowances().check("url", url).map(Into::into)
     }
 
     /// The task of the outbox: delivers until it is told to stop.
@@ -112,7 +112,7 @@ impl Outbox {
     /// Sends a test delivery, now and once, also to a webhook that is disabled.
     pub async fn test(&self, webhook: &Webhook) -> Result<Tested, Error> {
         let _permit = self.tests.try_acquire().map_err(|_| Error::Busy)?;
-        let keys = self.directory.signing_keys(webhook.id).await?.ok_or(Error::NotFound("Webhook"))?;
+        let keys = self.directory.signing_keys(webhook.id).await?.ok_or(Error::NotFound(Thing::Webhook))?;
         let (id, now) = (format!("evt_test_{}", secret::new_id().simple()), self.clock.now());
         let body = cloud_event::test_body(&id, webhook, &self.directory, &self.public_url, now);
         let request = DeliveryRequest { url: webhook.url.clone(), id: id.clone(), body };

@@ -13,7 +13,7 @@ use sessiond_core::delivery::{Attempted, LONGEST_WAIT};
 use super::cloud_event::MEDIA_TYPE;
 use crate::config::Config;
 use crate::directory::SigningKeys;
-use crate::outbound::{NotAllowed, Resolver, Rules};
+use crate::outbound::{Allowances, LookUpError, Purpose, Resolver};
 use crate::secret;
 
 /// How much of an answer is read, only so that the connection can be used again.
@@ -33,15 +33,15 @@ pub struct DeliveryRequest {
 /// The client for all receivers. It follows no redirects, uses no proxy, and goes only to addresses that are allowed.
 pub struct Sender {
     client: Client,
-    rules: Rules,
+    allowances: Allowances,
     timeout: Duration,
 }
 
 impl Sender {
     pub fn new(config: &Config) -> Result<Self, reqwest::Error> {
-        let rules = Rules::webhooks(config);
+        let allowances = Allowances::of(Purpose::Webhook, config, false);
         let client = Client::builder()
-            .dns_resolver(Resolver(rules.clone()))
+            .dns_resolver(Resolver(allowances.clone()))
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .referer(false)
@@ -51,18 +51,18 @@ impl Sender {
             .tcp_nodelay(true)
             .user_agent(concat!("sessiond/", env!("CARGO_PKG_VERSION")))
             .build()?;
-        Ok(Self { client, rules, timeout: config.webhook_timeout })
+        Ok(Self { client, allowances, timeout: config.webhook_timeout })
     }
 
-    pub fn rules(&self) -> &Rules {
-        &self.rules
+    pub fn allowances(&self) -> &Allowances {
+        &self.allowances
     }
 
     /// Sends a delivery once, with a time of day that receivers compare with their own. The time-out covers all of it.
     pub async fn send(&self, request: DeliveryRequest, keys: &SigningKeys, now: Time) -> Attempted {
         // The settings may have changed since the URL was set, and the client does not ask its resolver about hosts
         // that are addresses.
-        let Ok(url) = self.rules.check("url", &request.url) else {
+        let Ok(url) = self.allowances.check("url", &request.url) else {
             return failed("the URL is not allowed; see --webhook-allow".to_owned());
         };
         let timestamp = now.timestamp().to_string();
@@ -103,8 +103,8 @@ impl Sender {
     fn words(&self, error: &reqwest::Error) -> String {
         let mut cause = error.source();
         while let Some(inner) = cause {
-            if inner.is::<NotAllowed>() {
-                return NotAllowed.to_string();
+            if let Some(not_allowed @ LookUpError::NotAllowed) = inner.downcast_ref() {
+                return not_allowed.to_string();
             }
             cause = inner.source();
         }

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::Time;
 use crate::ids::{Head, OrganizationNumber, PrincipalNumber, StreamKind};
-use crate::stream::{EMPTY, Envelope, Gone, Stream, StreamEvent, text};
+use crate::stream::{EMPTY, Envelope, Most, Stream, StreamEvent, StreamRefusal, text};
 
 /// What happens to an API key.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,16 +56,15 @@ pub struct ApiKey {
 
 impl Stream for ApiKey {
     const KIND: StreamKind = StreamKind::ApiKey;
-    const NAME: &str = "API key";
     type Event = ApiKeyEvent;
     type Command = ApiKeyEvent;
 
-    fn decide(before: Option<&Self>, command: &ApiKeyEvent) -> Result<Option<ApiKeyEvent>, Gone> {
+    fn decide(before: Option<&Self>, command: &ApiKeyEvent) -> Result<Option<ApiKeyEvent>, StreamRefusal> {
         let happens = match (before, command) {
             (None, ApiKeyEvent::Created(_)) => true,
             // Revoking twice is success.
             (Some(key), ApiKeyEvent::Revoked) => key.revoked_at.is_none(),
-            _ => return Err(Gone),
+            _ => return Err(StreamRefusal::Gone),
         };
         Ok(happens.then(|| command.clone()))
     }
@@ -89,6 +88,14 @@ impl Stream for ApiKey {
             }
         }
     }
+
+    /// One that has expired counts until it is revoked: the fold does not follow the clock.
+    fn exists(&self) -> bool {
+        self.revoked_at.is_none()
+    }
+
+    const MOST: Option<Most> =
+        Some(Most { count: 10_000, plural: "API keys", code: "api_key_limit_reached" });
 }
 
 impl StreamEvent for ApiKeyEvent {

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::Time;
 use crate::ids::{Head, OrganizationNumber, StreamKind};
-use crate::stream::{EMPTY, Envelope, Gone, Most, Stream, StreamEvent, text};
+use crate::stream::{EMPTY, Envelope, Most, Stream, StreamEvent, StreamRefusal, text};
 
 /// What happens to a hook.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,16 +48,15 @@ pub struct Hook {
 
 impl Stream for Hook {
     const KIND: StreamKind = StreamKind::Hook;
-    const NAME: &str = "Hook";
     type Event = HookEvent;
     type Command = HookEvent;
 
-    fn decide(before: Option<&Self>, command: &HookEvent) -> Result<Option<HookEvent>, Gone> {
+    fn decide(before: Option<&Self>, command: &HookEvent) -> Result<Option<HookEvent>, StreamRefusal> {
         let happens = match (before, command) {
             (None, HookEvent::Created(_)) => true,
             // Deleting twice is success.
             (Some(hook), HookEvent::Deleted) => hook.deleted_at.is_none(),
-            _ => return Err(Gone),
+            _ => return Err(StreamRefusal::Gone),
         };
         Ok(happens.then(|| command.clone()))
     }

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::Time;
 use crate::ids::{Head, OrganizationNumber, StreamKind};
-use crate::stream::{EMPTY, Envelope, Gone, Most, Stream, StreamEvent, text};
+use crate::stream::{EMPTY, Envelope, Most, Stream, StreamEvent, StreamRefusal, text};
 
 /// What happens to a machine.
 #[derive(Debug, Clone, PartialEq)]
@@ -96,23 +96,38 @@ pub struct Machine {
     pub head: Head,
 }
 
+impl Machine {
+    /// What a change comes to: a host or port that is the machine's already is none. Where it leads elsewhere, the
+    /// credential comes with it, so that nobody has a secret sent where its owner never wanted it.
+    fn change(&self, changed: &MachineChanged) -> Result<Option<MachineEvent>, StreamRefusal> {
+        let changed = MachineChanged {
+            host: changed.host.clone().filter(|host| *host != self.host),
+            port: changed.port.filter(|port| *port != self.port),
+            ..changed.clone()
+        };
+        if (changed.host.is_some() || changed.port.is_some()) && changed.credential.is_none() {
+            return Err(StreamRefusal::NeedsCredential);
+        }
+        Ok((changed != MachineChanged::default()).then_some(MachineEvent::Changed(changed)))
+    }
+}
+
 impl Stream for Machine {
     const KIND: StreamKind = StreamKind::Machine;
-    const NAME: &str = "Machine";
     type Event = MachineEvent;
     type Command = MachineEvent;
 
-    fn decide(before: Option<&Self>, command: &MachineEvent) -> Result<Option<MachineEvent>, Gone> {
+    fn decide(before: Option<&Self>, command: &MachineEvent) -> Result<Option<MachineEvent>, StreamRefusal> {
         let happens = match (before, command) {
             (None, MachineEvent::Created(_)) => true,
             // Deleting twice is success.
             (Some(machine), MachineEvent::Deleted) => machine.exists(),
-            (Some(machine), _) if !machine.exists() => return Err(Gone),
-            (Some(_), MachineEvent::Changed(changed)) => *changed != MachineChanged::default(),
+            (Some(machine), _) if !machine.exists() => return Err(StreamRefusal::Gone),
+            (Some(machine), MachineEvent::Changed(changed)) => return machine.change(changed),
             (Some(machine), MachineEvent::HostKeyPinned(pinned)) => {
                 machine.host_key.as_ref() != Some(&pinned.host_key)
             }
-            _ => return Err(Gone),
+            _ => return Err(StreamRefusal::Gone),
         };
         Ok(happens.then(|| command.clone()))
     }

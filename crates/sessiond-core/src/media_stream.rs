@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::Time;
 use crate::ids::{ApplicationNumber, Head, OrganizationNumber, StreamKind};
-use crate::stream::{Envelope, Gone, Stream, StreamEvent, text};
+use crate::stream::{Envelope, Stream, StreamEvent, StreamRefusal, text};
 
 /// What happens to a media stream.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,11 +63,13 @@ pub fn application_name(vhost: &str, app: &str) -> String {
 
 impl Stream for MediaStream {
     const KIND: StreamKind = StreamKind::MediaStream;
-    const NAME: &str = "Stream";
     type Event = MediaStreamEvent;
     type Command = MediaStreamEvent;
 
-    fn decide(before: Option<&Self>, command: &MediaStreamEvent) -> Result<Option<MediaStreamEvent>, Gone> {
+    fn decide(
+        before: Option<&Self>,
+        command: &MediaStreamEvent,
+    ) -> Result<Option<MediaStreamEvent>, StreamRefusal> {
         let MediaStreamEvent::Declared(declared) = command;
         let happens = before.is_none_or(|before| declared.application != before.application);
         Ok(happens.then(|| command.clone()))

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::Time;
 use crate::ids::{Head, OrganizationNumber, Position, PrincipalNumber, StreamKind};
-use crate::stream::{EMPTY, Envelope, Gone, Stream, StreamEvent, text};
+use crate::stream::{EMPTY, Envelope, Stream, StreamEvent, StreamRefusal, text};
 
 /// The issuer of people whom an organization names itself.
 pub const OWN_USERS: &str = "sessiond:users";
@@ -43,11 +43,13 @@ pub struct Standing {
 
 impl Stream for Standing {
     const KIND: StreamKind = StreamKind::Principal;
-    const NAME: &str = "Principal";
     type Event = PrincipalEvent;
     type Command = PrincipalEvent;
 
-    fn decide(before: Option<&Self>, command: &PrincipalEvent) -> Result<Option<PrincipalEvent>, Gone> {
+    fn decide(
+        before: Option<&Self>,
+        command: &PrincipalEvent,
+    ) -> Result<Option<PrincipalEvent>, StreamRefusal> {
         let disabled = before.is_some_and(|standing| standing.disabled_at.is_some());
         let happens = match command {
             PrincipalEvent::CredentialsBarred(_) => true,

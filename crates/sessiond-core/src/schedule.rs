@@ -8,7 +8,7 @@ use crate::Time;
 use crate::bar::Bar;
 use crate::filter::Filter;
 use crate::ids::{Head, OrganizationNumber, RevocationNumber, StreamKind};
-use crate::stream::{EMPTY, Envelope, Gone, Most, Stream, StreamEvent, text};
+use crate::stream::{EMPTY, Envelope, Most, Stream, StreamEvent, StreamRefusal, text};
 
 /// What happens to a schedule.
 #[derive(Debug, Clone, PartialEq)]
@@ -114,16 +114,18 @@ impl Schedule {
 
 impl Stream for Schedule {
     const KIND: StreamKind = StreamKind::Schedule;
-    const NAME: &str = "Scheduled revocation";
     type Event = ScheduleEvent;
     type Command = ScheduleEvent;
 
-    fn decide(before: Option<&Self>, command: &ScheduleEvent) -> Result<Option<ScheduleEvent>, Gone> {
+    fn decide(
+        before: Option<&Self>,
+        command: &ScheduleEvent,
+    ) -> Result<Option<ScheduleEvent>, StreamRefusal> {
         let happens = match (before, command) {
             (None, ScheduleEvent::Created(_)) => true,
             // Deleting twice is success.
             (Some(schedule), ScheduleEvent::Deleted) => schedule.exists(),
-            (Some(schedule), _) if !schedule.exists() => return Err(Gone),
+            (Some(schedule), _) if !schedule.exists() => return Err(StreamRefusal::Gone),
             (Some(schedule), ScheduleEvent::Paused) => !schedule.paused,
             (Some(schedule), ScheduleEvent::Resumed) => schedule.paused,
             // A run for a moment that is over happens no second time.
@@ -131,7 +133,7 @@ impl Stream for Schedule {
                 Some(schedule),
                 ScheduleEvent::Ran(Ran { due_at, .. }) | ScheduleEvent::Skipped(Skipped { due_at }),
             ) => !schedule.paused && *due_at > schedule.done_until,
-            _ => return Err(Gone),
+            _ => return Err(StreamRefusal::Gone),
         };
         Ok(happens.then(|| command.clone()))
     }

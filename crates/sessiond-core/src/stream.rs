@@ -18,7 +18,7 @@ pub trait Stream: Clone + Serialize + DeserializeOwned + 'static {
     type Command;
 
     /// What a command makes happen: an event, or nothing where it is so already. Without a fold, it is the first of a stream.
-    fn decide(before: Option<&Self>, command: &Self::Command) -> Result<Option<Self::Event>, Gone>;
+    fn decide(before: Option<&Self>, command: &Self::Command) -> Result<Option<Self::Event>, StreamRefusal>;
 
     /// The fold with one event more; none for an event before the one that begins the stream.
     fn evolve(before: Option<Self>, event: &Self::Event, envelope: &Envelope) -> Option<Self>;
@@ -35,8 +35,6 @@ pub trait Stream: Clone + Serialize + DeserializeOwned + 'static {
 
     /// How many of its kind an organization may have, where people make them one by one.
     const MOST: Option<Most> = None;
-    /// What one is called in messages.
-    const NAME: &str;
 }
 
 /// An event of a kind of stream. What is written is written for ever: add variants, never change one.
@@ -75,8 +73,13 @@ pub struct Envelope {
 
 /// Why a command about a stream was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("there is no such thing, or no longer")]
-pub struct Gone;
+pub enum StreamRefusal {
+    #[error("there is no such thing, or no longer")]
+    Gone,
+    /// What was kept to log in with is for the place before.
+    #[error("another host or port needs its credential with it: what was kept is for the one before")]
+    NeedsCredential,
+}
 
 /// Why the directory's rules said no.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::Time;
 use crate::ids::{ApplicationNumber, Head, OrganizationNumber, Position, StreamKind};
-use crate::stream::{EMPTY, Envelope, Gone, Most, Stream, StreamEvent, text};
+use crate::stream::{EMPTY, Envelope, Most, Stream, StreamEvent, StreamRefusal, text};
 
 /// Types of events that a webhook may name: all there are.
 pub const TYPES: [&str; 48] = [
@@ -154,21 +154,20 @@ impl Webhook {
 
 impl Stream for Webhook {
     const KIND: StreamKind = StreamKind::Webhook;
-    const NAME: &str = "Webhook";
     type Event = WebhookEvent;
     type Command = WebhookEvent;
 
-    fn decide(before: Option<&Self>, command: &WebhookEvent) -> Result<Option<WebhookEvent>, Gone> {
+    fn decide(before: Option<&Self>, command: &WebhookEvent) -> Result<Option<WebhookEvent>, StreamRefusal> {
         let happens = match (before, command) {
             (None, WebhookEvent::Created(_)) => true,
             // Deleting twice is success.
             (Some(webhook), WebhookEvent::Deleted) => webhook.exists(),
-            (Some(webhook), _) if !webhook.exists() => return Err(Gone),
+            (Some(webhook), _) if !webhook.exists() => return Err(StreamRefusal::Gone),
             (Some(_), WebhookEvent::Changed(changed)) => *changed != WebhookChanged::default(),
             (Some(_), WebhookEvent::SecretRotated) => true,
             (Some(webhook), WebhookEvent::Disabled(_)) => webhook.disabled.is_none(),
             (Some(webhook), WebhookEvent::Enabled) => webhook.disabled.is_some(),
-            _ => return Err(Gone),
+            _ => return Err(StreamRefusal::Gone),
         };
         Ok(happens.then(|| command.clone()))
     }

@@ -140,9 +140,6 @@ impl Draft<'_> {
     }
 }
 
-/// What a bar is refused with that would take too long.
-pub const TOO_MANY: &str = "too_many_to_bar";
-
 /// That a revocation does not bar more one by one than fits into the transaction that begins it.
 pub fn not_too_many(principals: usize, tokens: usize, keys: usize) -> Result<(), Error> {
     if principals + keys <= MOST && tokens <= MOST_TOKENS {
@@ -153,5 +150,5 @@ pub fn not_too_many(principals: usize, tokens: usize, keys: usize) -> Result<(),
          principals and keys and {MOST_TOKENS} tokens are barred so. Say less with the filter, or revoke all of an \
          application or of the organization, which bars everything at once; nothing was done"
     );
-    Err(Error::Conflict { code: TOO_MANY, message })
+    Err(Error::TooManyToBar(message))
 }

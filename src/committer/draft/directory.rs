@@ -16,13 +16,13 @@ use sessiond_core::service_account::{
     ServiceAccount, ServiceAccountCommand, ServiceAccountCreated, ServiceAccountEvent,
     decide_service_account, evolve_service_account,
 };
-use sessiond_core::stream::{DirectoryRefusal, Envelope};
+use sessiond_core::stream::{DirectoryRefusal, Envelope, StreamRefusal};
 use sessiond_core::streams::{AnyStream, Registered};
 use sessiond_store::SideWrite;
 
 use super::{Draft, Fact};
 use crate::committer::{CreateOrganization, DeclareStream, Origin};
-use crate::error::Error;
+use crate::error::{Error, Thing};
 
 impl Draft<'_> {
     /// That no OAuth client has this id, neither from before nor from this batch.
@@ -65,9 +65,14 @@ impl Draft<'_> {
         number: OrganizationNumber,
         command: &OrganizationCommand,
     ) -> Result<Organization, Error> {
-        let organization = self.organization(number).cloned().ok_or(Error::NotFound("Organization"))?;
+        let organization = self.organization(number).cloned().ok_or(Error::NotFound(Thing::Organization))?;
         if let OrganizationCommand::SetIssuers(set) = command {
             self.free_issuers(number, set)?;
+            for application in set.issuers.iter().filter_map(|issuer| issuer.application) {
+                self.live_application(application).map_err(|_| {
+                    Error::field("applicationId", "applicationId names no application of yours")
+                })?;
+            }
         }
         Ok(match decide_organization(&organization, command) {
             Some(event) => self.organization_event(origin, number, Some(organization), event, None),
@@ -77,7 +82,8 @@ impl Draft<'_> {
 
     /// That no other organization has an issuer with the same audience: a token must say by itself whose it is.
     fn free_issuers(&self, number: OrganizationNumber, set: &IssuersSet) -> Result<(), Error> {
-        let others = self.known.organizations.keys().filter(|other| **other != number);
+        let known = self.known.organizations.keys().chain(self.organizations.keys());
+        let others = known.filter(|other| **other != number);
         let mut others = others.filter_map(|other| self.organization(*other)).flat_map(|one| &one.issuers);
         let taken = |other: &Issuer| {
             set.issuers.iter().any(|one| one.issuer == other.issuer && one.audience == other.audience)
@@ -138,6 +144,12 @@ impl Draft<'_> {
         self.create_application(origin, organization, made, None)
     }
 
+    /// That an application is not archived: nothing new is bound to one that is.
+    pub(in crate::committer) fn live_application(&self, number: ApplicationNumber) -> Result<(), Error> {
+        let live = self.application(number).is_some_and(|one| one.archived_at.is_none());
+        if live { Ok(()) } else { Err(Error::NotFound(Thing::Application)) }
+    }
+
     pub(super) fn live_applications(
         &self,
         organization: OrganizationNumber,
@@ -192,7 +204,10 @@ impl Draft<'_> {
         command: &S::Command,
         side: &[SideWrite],
     ) -> Result<S, Error> {
-        let gone = || Error::NotFound(S::NAME);
+        let refused = |refusal: StreamRefusal| match refusal {
+            StreamRefusal::Gone => Error::NotFound(S::KIND.into()),
+            StreamRefusal::NeedsCredential => Error::field("credential", refusal.to_string()),
+        };
         let id = match number {
             Some(number) => StreamId { kind: S::KIND, number },
             None => {
@@ -203,12 +218,12 @@ impl Draft<'_> {
         self.concern(id);
         let before = self.any_stream(id).filter(|one| one.organization() == organization);
         let before = before.and_then(S::of).cloned();
-        match S::decide(before.as_ref(), command).map_err(|_| gone())? {
+        match S::decide(before.as_ref(), command).map_err(refused)? {
             Some(event) => {
                 side.iter().for_each(|side| self.write_beside(side));
                 self.stream_event(origin, organization, id.number, &event, None)
             }
-            None => before.ok_or_else(gone),
+            None => before.ok_or(StreamRefusal::Gone).map_err(refused),
         }
     }
 
@@ -253,7 +268,7 @@ impl Draft<'_> {
         let evolved = |head| {
             let envelope = Envelope { number, organization, occurred_at: now, head };
             let after = S::evolve(before.clone(), event, &envelope);
-            after.ok_or_else(|| Error::Internal(format!("{} {number} folds to nothing", S::NAME)))
+            after.ok_or_else(|| Error::Internal(format!("{} {number} folds to nothing", S::KIND.word())))
         };
         // Whose feed it is in has to be known before it has its place in the log.
         let application = evolved(head)?.application();
@@ -324,7 +339,7 @@ impl Draft<'_> {
         number: ApplicationNumber,
         command: &ApplicationCommand,
     ) -> Result<Application, Error> {
-        let application = self.application(number).cloned().ok_or(Error::NotFound("Application"))?;
+        let application = self.application(number).cloned().ok_or(Error::NotFound(Thing::Application))?;
         let name_taken = match command {
             ApplicationCommand::Change(changed) => {
                 let taken = |name: &String| self.name_taken(application.organization, name, Some(number));
@@ -390,9 +405,9 @@ impl Draft<'_> {
         number: ServiceAccountNumber,
         command: ServiceAccountCommand,
     ) -> Result<ServiceAccount, Error> {
-        let account = self.service_account(number).cloned().ok_or(Error::NotFound("Service account"))?;
+        let account = self.service_account(number).cloned().ok_or(Error::NotFound(Thing::ServiceAccount))?;
         let events =
-            decide_service_account(&account, command).map_err(|_| Error::NotFound("Service account"))?;
+            decide_service_account(&account, command).map_err(|_| Error::NotFound(Thing::ServiceAccount))?;
         Ok(events.into_iter().fold(account, |account, event| {
             self.service_account_event(origin, account.organization, account.number, Some(account), event)
         }))
@@ -436,7 +451,7 @@ impl From<DirectoryRefusal> for Error {
             DirectoryRefusal::NameTaken => {
                 Self::Conflict { code: "name_taken", message: refusal.to_string() }
             }
-            DirectoryRefusal::Archived => Self::NotFound("Application"),
+            DirectoryRefusal::Archived => Self::NotFound(Thing::Application),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! How much an organization may have: decided with the unit that makes one more, so that no two can both be the last.
 
 use sessiond_core::ids::{OrganizationNumber, StreamKind};
+use sessiond_core::stream::Stream;
 use sessiond_core::streams::{AnyStream, Registered};
 
 use super::Draft;
@@ -18,7 +19,7 @@ impl Draft<'_> {
             "There are {most} applications already that were made because somebody named them, and that is the most \
              (--max-made-applications): name one that there is, or have one made under /api/v1/applications"
         );
-        Err(Error::Conflict { code: "application_limit_reached", message })
+        Err(Error::LimitReached { code: "application_limit_reached", message, shuts_out: false })
     }
 
     /// That one more principal may be met.
@@ -32,7 +33,7 @@ impl Draft<'_> {
             "The organization knows {most} people and clients already, and that is the most (--max-principals): only those \
              who are known get in"
         );
-        Err(Error::Denied { code: "principal_limit_reached", message })
+        Err(Error::LimitReached { code: "principal_limit_reached", message, shuts_out: true })
     }
 
     /// That there may be one more of a kind of stream.
@@ -44,13 +45,17 @@ impl Draft<'_> {
             return self.room_for_stream(organization);
         }
         let Some(most) = S::MOST else { return Ok(()) };
-        let known = self.known.any_streams(S::KIND).filter(|one| !self.streams.contains_key(&one.stream()));
-        let own = known.chain(self.streams.values()).filter(|one| one.organization() == organization);
-        if own.filter_map(S::of).filter(|one| one.exists()).count() < most.count {
+        let counts =
+            |one: &&AnyStream| one.organization() == organization && S::of(one).is_some_and(Stream::exists);
+        // What this batch changed stands in for what was known of it.
+        let drafted = self.streams.values().filter(counts).count();
+        let replaced = self.streams.keys().filter_map(|id| self.known.any_stream(*id)).filter(counts).count();
+        let known = self.known.any_streams(S::KIND).filter(counts).count();
+        if known + drafted - replaced < most.count {
             return Ok(());
         }
         let message = format!("an organization may have at most {} {}", most.count, most.plural);
-        Err(Error::Conflict { code: most.code, message })
+        Err(Error::LimitReached { code: most.code, message, shuts_out: false })
     }
 
     /// That one more media stream may be declared.
@@ -69,6 +74,6 @@ impl Draft<'_> {
         let message = format!(
             "There are {most} media streams already, and that is the most (--max-made-streams): name one that there is"
         );
-        Err(Error::Conflict { code: "stream_limit_reached", message })
+        Err(Error::LimitReached { code: "stream_limit_reached", message, shuts_out: false })
     }
 }

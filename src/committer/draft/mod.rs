@@ -40,7 +40,7 @@ use super::{Chain, Operation, Origin};
 use crate::error::Error;
 use crate::gate::{Caused, Change, Fresh, KeyDigest, Known};
 
-pub use bar::{TOO_MANY, not_too_many};
+pub use bar::not_too_many;
 pub use revocations::provisional;
 
 /// A batch, decided.

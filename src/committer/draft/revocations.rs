@@ -17,7 +17,7 @@ use sessiond_store::SideWrite;
 
 use super::{Draft, Fact};
 use crate::committer::{BeginRevocation, Origin};
-use crate::error::Error;
+use crate::error::{Error, Thing};
 use crate::gate::{Change, Known};
 
 impl Draft<'_> {
@@ -28,9 +28,9 @@ impl Draft<'_> {
     ) -> Result<Revocation, Error> {
         let BeginRevocation { id, organization, filter, reason, note, .. } = beginning;
         if let Some(number) = filter.whole_application() {
-            let application = self.application(number).ok_or(Error::NotFound("Application"))?;
+            let application = self.application(number).ok_or(Error::NotFound(Thing::Application))?;
             if application.archived_at.is_some() {
-                return Err(Error::NotFound("Application"));
+                return Err(Error::NotFound(Thing::Application));
             }
         }
         let number = RevocationNumber(self.chain.last_revocation + 1);
@@ -58,7 +58,7 @@ impl Draft<'_> {
         if let Some((schedule, event)) = run {
             self.stream_event::<Schedule>(origin, *organization, schedule, &event, Some(number))?;
         }
-        revocation.ok_or(Error::NotFound("Revocation"))
+        revocation.ok_or(Error::NotFound(Thing::Revocation))
     }
 
     /// The event by which a schedule remembers this run, if it is one and not done yet.
@@ -70,7 +70,7 @@ impl Draft<'_> {
         let Some((schedule, due_at)) = beginning.schedule else { return Ok(None) };
         match Schedule::decide(self.stream(schedule), &ScheduleEvent::Ran(Ran { due_at, revocation })) {
             Ok(Some(event)) => Ok(Some((schedule, event))),
-            _ => Err(Error::Conflict { code: "run_over", message: "this run is over already".to_owned() }),
+            _ => Err(Error::RunOver),
         }
     }
 
@@ -140,7 +140,7 @@ impl Draft<'_> {
         streams_closed: u64,
     ) -> Result<Revocation, Error> {
         let revocation = self.revocation(number).filter(|revocation| revocation.ended_at.is_none());
-        let revocation = revocation.cloned().ok_or(Error::NotFound("Revocation"))?;
+        let revocation = revocation.cloned().ok_or(Error::NotFound(Thing::Revocation))?;
         let ended = RevocationEnded {
             disconnected_count: revocation.disconnected_count,
             streams_closed: Some(streams_closed),
@@ -148,7 +148,7 @@ impl Draft<'_> {
         let (organization, application) = (revocation.organization, revocation.filter.application);
         let event = RevocationEvent::Ended(ended);
         self.revocation_event(origin, organization, application, number, Some(revocation), event)
-            .ok_or(Error::NotFound("Revocation"))
+            .ok_or(Error::NotFound(Thing::Revocation))
     }
 
     pub(super) fn revocation_event(

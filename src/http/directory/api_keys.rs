@@ -13,7 +13,7 @@ use crate::directory::{KeyView, NewKey, Slice, User};
 use crate::http::extract::{Body, Query, given};
 use crate::http::filter::read_time;
 use crate::http::ids::{self, Id};
-use crate::http::problem::Problem;
+use crate::http::problem::{Problem, ProblemBody};
 use crate::http::words::ScopeWord;
 use crate::http::{App, page, time};
 
@@ -192,6 +192,7 @@ pub async fn list_api_keys(
     request_body = CreateApiKey,
     responses(
         (status = 201, description = "The key, with its text.", body = ApiKeyWithText),
+        (status = 409, description = "The organization has as many API keys as it may have.", body = ProblemBody),
     ),
 )]
 pub async fn create_api_key(

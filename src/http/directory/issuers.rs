@@ -56,12 +56,12 @@ pub struct IssuersBody {
 
 impl IssuerBody {
     fn checked(self, app: &App) -> Result<NewIssuer, Error> {
-        let rules = app.issuers.rules();
-        let url = rules.check("issuer", &self.issuer)?;
+        let allowances = app.issuers.allowances();
+        let url = allowances.check("issuer", &self.issuer)?;
         if url.query().is_some() {
             return Err(Error::field("issuer", "issuer must not contain a query"));
         }
-        let jwks_uri = self.jwks_uri.map(|url| rules.check("jwksUri", &url)).transpose()?;
+        let jwks_uri = self.jwks_uri.map(|url| allowances.check("jwksUri", &url)).transpose()?;
         let strange = self.algorithms.iter().find(|one| !ALGORITHMS.contains(&one.as_str()));
         if strange.is_some() || self.algorithms.is_empty() || self.algorithms.len() > ALGORITHMS.len() {
             let message = format!("algorithms must name one or more of {}", ALGORITHMS.join(", "));

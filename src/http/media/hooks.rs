@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use super::super::App;
 use super::super::extract::{body_of_stranger, read_object};
-use super::super::problem::Problem;
+use super::super::problem::{Challenge, Problem};
 use super::names::stream_made;
 use super::sessions::{name_taken, user_agent, viewer};
 use super::surface::MediaError;
@@ -161,7 +161,7 @@ pub async fn call_hook(
 fn unsigned() -> Problem {
     let message = "Not signed with the secret of this hook";
     let problem = Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", message);
-    Problem { challenge: Some(("", String::new())), ..problem }
+    Problem { challenge: Some(Challenge::Bare), ..problem }
 }
 
 async fn decide(
@@ -255,12 +255,10 @@ impl Viewer<'_> {
         let session = match self.sessions.connect(caller, new).await {
             Ok(opened) => opened.session,
             // The same said again, because the answer was lost, is the same session.
-            Err(Error::Conflict { code: "session_key_taken", .. }) => {
-                match self.own(caller, stream, &name).await? {
-                    Some(session) => Session::clone(&session),
-                    None => return Ok(Reply::refused(name_taken(&name))),
-                }
-            }
+            Err(Error::KeyTaken(_)) => match self.own(caller, stream, &name).await? {
+                Some(session) => Session::clone(&session),
+                None => return Ok(Reply::refused(name_taken(&name))),
+            },
             Err(error) => return refusal(error.into()),
         };
         Ok(Reply::allowed(Some(session.lifetime_ends_at - self.sessions.now())))

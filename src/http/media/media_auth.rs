@@ -10,7 +10,7 @@ use sessiond_core::caller::Caller;
 use sessiond_core::scope::Scope;
 
 use super::super::App;
-use super::super::problem::Problem;
+use super::super::problem::{Challenge, Problem};
 use crate::error::Error;
 
 /// The check of the surface, which may keep, read and end the sessions of media streams.
@@ -55,5 +55,5 @@ fn presented(headers: &HeaderMap) -> Result<String, String> {
 /// Nothing genuine was presented.
 fn refused(message: impl Into<String>) -> Problem {
     let problem = Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", message);
-    Problem { challenge: Some(("", String::new())), ..problem }
+    Problem { challenge: Some(Challenge::Bare), ..problem }
 }

@@ -29,7 +29,7 @@ use serde::Serialize;
 use super::App;
 use super::extract::Admitted as Media;
 use super::problem::Problem;
-use crate::error::Error;
+use crate::error::{Error, Thing};
 use sessiond_core::Time;
 use surface::{MEDIA, MediaError};
 
@@ -98,7 +98,7 @@ impl From<Error> for Refused {
     fn from(error: Error) -> Self {
         match error {
             // It has just ended: there is no such session any more.
-            Error::Gone(_) | Error::NotFound("Session") => Self::NoSession,
+            Error::Gone(_) | Error::NotFound(Thing::Session) => Self::NoSession,
             error => Self::Thrown(error.into()),
         }
     }

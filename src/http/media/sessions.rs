@@ -206,8 +206,8 @@ async fn create(
     let by = app.sessions.part(caller, part).await?;
     match app.sessions.connect_by(caller, by, new).await {
         Ok(opened) => Ok((StatusCode::CREATED, Made { name: opened.name, id: opened.session.id })),
-        Err(Error::Conflict { code: code @ "session_key_taken", .. }) => {
-            Err(Problem::new(StatusCode::CONFLICT, code, name_taken(&name)).into())
+        Err(error @ Error::KeyTaken(_)) => {
+            Err(Problem { message: name_taken(&name), ..Problem::from(error) }.into())
         }
         Err(error) => Err(error.into()),
     }

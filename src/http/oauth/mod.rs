@@ -95,7 +95,7 @@ impl Refused {
     fn from_error(error: Error) -> Self {
         match error {
             Error::Unauthorized { .. } => Self::client(),
-            Error::Invalid { field: Some("resource"), message } => Self::new("invalid_target", message),
+            Error::InvalidTarget(message) => Self::new("invalid_target", message),
             Error::Invalid { message, .. } => Self::new("invalid_scope", message),
             Error::Busy => Self {
                 status: StatusCode::SERVICE_UNAVAILABLE,

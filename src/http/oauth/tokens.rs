@@ -185,7 +185,9 @@ async fn bearer_of(app: &App, headers: &HeaderMap) -> Result<Option<Caller>, Ref
     match app.auth.bearer(token).await {
         Ok(caller) if caller.ended.is_none() => Ok(Some(caller)),
         Ok(_) => Err(Refused::client()),
-        Err(Error::Denied { message, .. }) => Err(Refused::forbidden(message)),
+        Err(Error::Denied { message, .. } | Error::LimitReached { shuts_out: true, message, .. }) => {
+            Err(Refused::forbidden(message))
+        }
         Err(error) => Err(Refused::from_error(error)),
     }
 }

@@ -6,8 +6,10 @@ use axum::http::request::Parts;
 use futures_util::future::BoxFuture;
 use sessiond_core::caller::Caller;
 use sessiond_core::scope::Scope;
+use sessiond_core::session::Refusal;
 use uuid::Uuid;
 
+use crate::error::Error;
 use crate::http::problem::Problem;
 use crate::http::{App, extract};
 
@@ -24,13 +26,12 @@ pub fn key_auth<'a>(app: &'a App, parts: &'a Parts) -> BoxFuture<'a, Result<Call
         let one = values.next().and_then(|value| value.to_str().ok()).filter(|_| values.next().is_none());
         let Some(key) = one else { return Err(Problem { message: NO_KEY.to_owned(), ..nobody() }) };
         let caller = app.auth.presenting(parts, key.trim()).await.map_err(|error| {
-            let problem = Problem::from(error);
-            let message = match (problem.status, problem.code) {
-                (StatusCode::UNAUTHORIZED, "token_expired") => "The API key has expired".to_owned(),
-                (StatusCode::UNAUTHORIZED, _) => "This API key is not known, or was revoked".to_owned(),
-                _ => problem.message.clone(),
+            let message = match &error {
+                Error::Unauthorized { reason: Some(Refusal::Expired) } => "The API key has expired",
+                Error::Unauthorized { .. } | Error::Unfit(_) => "This API key is not known, or was revoked",
+                _ => return error.into(),
             };
-            Problem { message, ..problem }
+            Problem { message: message.to_owned(), ..Problem::from(error) }
         })?;
         extract::allowed(caller, &[Scope::Session])
     })

@@ -21,8 +21,8 @@ use rustls_platform_verifier::Verifier;
 use tokio::net::TcpStream;
 use tower::Service;
 
-use super::address::Resolver;
 use super::{CONNECT, RpcError};
+use crate::outbound::Resolver;
 
 type Failure = Box<dyn Error + Send + Sync>;
 

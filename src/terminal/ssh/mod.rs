@@ -6,7 +6,7 @@ mod keys;
 mod login;
 mod throttled_socket;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ use super::frame::Size;
 use inbox::{ClientHandler, Inbox};
 use login::log_in;
 use throttled_socket::{SocketStream, ThrottledSocket};
+
+use crate::outbound::{Allowances, LookUpError};
 
 pub use error::SshError;
 pub use inbox::{ShellEnd, ShellEvent};
@@ -145,9 +147,6 @@ impl Default for Timeouts {
     }
 }
 
-/// Decides which addresses may be connected to.
-pub type Allows<'a> = &'a (dyn Fn(IpAddr) -> bool + Send + Sync);
-
 /// A shell on a machine. Dropping it ends the shell.
 pub struct Shell {
     connection: Connection,
@@ -157,18 +156,22 @@ pub struct Shell {
 /// Opens a shell.
 pub async fn connect(
     machine: &SshTarget,
-    allows: Allows<'_>,
+    allowances: &Allowances,
     size: Size,
     timeouts: Timeouts,
 ) -> Result<Shell, SshError> {
-    let connection = reach(machine, allows, timeouts).await?;
+    let connection = reach(machine, allowances, timeouts).await?;
     let connection = log_in(connection, machine, timeouts).await?;
     connection.shell(size, timeouts).await
 }
 
 /// Tests whether a machine can be reached, has the pinned key, and accepts the credential.
-pub async fn test(machine: &SshTarget, allows: Allows<'_>, timeouts: Timeouts) -> Result<HostKey, SshError> {
-    let connection = reach(machine, allows, timeouts).await?;
+pub async fn test(
+    machine: &SshTarget,
+    allowances: &Allowances,
+    timeouts: Timeouts,
+) -> Result<HostKey, SshError> {
+    let connection = reach(machine, allowances, timeouts).await?;
     let connection = log_in(connection, machine, timeouts).await?;
     connection.part().await;
     Ok(connection.host_key.clone())
@@ -177,10 +180,10 @@ pub async fn test(machine: &SshTarget, allows: Allows<'_>, timeouts: Timeouts) -
 /// Asks a host for its key. The host learns nothing, not even who asks.
 pub async fn ask_host_key(
     machine: &SshTarget,
-    allows: Allows<'_>,
+    allowances: &Allowances,
     timeouts: Timeouts,
 ) -> Result<HostKey, SshError> {
-    reach(&SshTarget { host_key: None, ..machine.clone() }, allows, timeouts)
+    reach(&SshTarget { host_key: None, ..machine.clone() }, allowances, timeouts)
         .await
         .map(|connection| connection.host_key.clone())
 }
@@ -203,10 +206,14 @@ impl Drop for CutOnDrop {
 }
 
 /// Connects, once for each kind of host key that has to be asked for.
-async fn reach(machine: &SshTarget, allows: Allows<'_>, timeouts: Timeouts) -> Result<Connection, SshError> {
+async fn reach(
+    machine: &SshTarget,
+    allowances: &Allowances,
+    timeouts: Timeouts,
+) -> Result<Connection, SshError> {
     let mut failed = None;
     for kinds in keys::kinds(machine.host_key.as_ref()) {
-        match shake_hands(machine, allows, kinds, timeouts).await {
+        match shake_hands(machine, allowances, kinds, timeouts).await {
             Err(error @ SshError::HostKeyChanged { .. }) => failed = Some(error),
             // The host has no key of this kind.
             Err(error @ SshError::HostKeyKind { .. }) => failed = failed.or(Some(error)),
@@ -219,11 +226,11 @@ async fn reach(machine: &SshTarget, allows: Allows<'_>, timeouts: Timeouts) -> R
 
 async fn shake_hands(
     machine: &SshTarget,
-    allows: Allows<'_>,
+    allowances: &Allowances,
     kinds: Vec<Algorithm>,
     timeouts: Timeouts,
 ) -> Result<Connection, SshError> {
-    let (address, socket) = dial(machine, allows, timeouts).await?;
+    let (address, socket) = dial(machine, allowances, timeouts).await?;
     let cut_on_drop = CutOnDrop(socket.clone());
     let inbox = Inbox::new(socket.clone());
     let config = client::Config {
@@ -259,18 +266,19 @@ async fn shake_hands(
 /// Looks the host up, and connects to the first of its addresses that is allowed and answers.
 async fn dial(
     machine: &SshTarget,
-    allows: Allows<'_>,
+    allowances: &Allowances,
     timeouts: Timeouts,
 ) -> Result<(String, Arc<ThrottledSocket>), SshError> {
     let SshTarget { host, port, .. } = machine;
     let give_up = Instant::now() + timeouts.answer;
     let late = |_| SshError::TimedOut { stage: "connecting", after: timeouts.answer };
-    let unresolved = || SshError::Unresolved { host: host.clone() };
-    let found = timeout_at(give_up, tokio::net::lookup_host((host.as_str(), *port))).await.map_err(late)?;
-    let mut found = found.map_err(|_| unresolved())?.peekable();
-    found.peek().ok_or_else(unresolved)?;
-    let mut failed = SshError::NotAllowed { host: host.clone() };
-    for address in found.filter(|address| allows(address.ip())) {
+    let found = timeout_at(give_up, allowances.look_up(host, *port)).await.map_err(late)?;
+    let found = found.map_err(|error| match error {
+        LookUpError::Unresolved(_) => SshError::Unresolved { host: host.clone() },
+        LookUpError::NotAllowed => SshError::NotAllowed { host: host.clone() },
+    })?;
+    let mut failed = SshError::Unresolved { host: host.clone() };
+    for address in found {
         match timeout_at(give_up, dial_address(address)).await.map_err(late)? {
             Ok(socket) => return Ok((address.to_string(), socket)),
             Err(error) => {

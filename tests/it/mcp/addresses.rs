@@ -2,10 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::IpNet;
 use proptest::prelude::*;
 use sessiond::mcp::check_upstream;
-use sessiond::mcp::upstream::{is_allowed, is_allowed_encrypted};
+use sessiond::outbound::{Allowances, Purpose};
 use tempfile::TempDir;
 
 use crate::support::config;
@@ -15,30 +14,42 @@ fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-fn everything() -> Vec<IpNet> {
-    vec!["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()]
+/// What `--allow-upstream` may add at most.
+const EVERYTHING: &str = "0.0.0.0/0,::/0";
+
+/// What an upstream may have, over `http` and over `https`, with such a setting and perhaps this machine.
+fn allowances(networks: &str, own: bool) -> [Allowances; 2] {
+    let flags = match networks {
+        "" => vec![],
+        networks => vec!["--allow-upstream".to_owned(), networks.to_owned()],
+    };
+    let config = config(&TempDir::new().unwrap(), &flags);
+    [Purpose::PlainUpstream, Purpose::Upstream].map(|purpose| Allowances::of(purpose, &config, own))
 }
 
 #[test]
 fn loopback_is_allowed_and_nothing_else_unless_it_is_said() {
+    let ([plain, _], others) = (allowances("", true), allowances("", false));
     for loopback in ["127.0.0.1", "127.8.9.10", "::1", "::ffff:127.0.0.1"] {
-        assert!(is_allowed(address(loopback), &[], true), "{loopback}");
-        assert!(!is_allowed(address(loopback), &[], false), "{loopback} is of this machine's own");
-        assert!(!is_allowed_encrypted(address(loopback), &[], false), "{loopback} is of this machine's own");
+        assert!(plain.allows(address(loopback)), "{loopback}");
+        for others in &others {
+            assert!(!others.allows(address(loopback)), "{loopback} is of this machine's own");
+        }
     }
     for other in
         ["10.0.0.1", "192.168.1.1", "8.8.8.8", "fd00::1", "2001:db8::1", "::ffff:10.0.0.1", "64:ff9b::7f00:1"]
     {
-        assert!(!is_allowed(address(other), &[], true), "{other}");
+        assert!(!plain.allows(address(other)), "{other}");
     }
-    let private: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap()];
-    assert!(is_allowed(address("10.1.2.3"), &private, true));
-    assert!(is_allowed(address("::ffff:10.1.2.3"), &private, true));
-    assert!(!is_allowed(address("11.1.2.3"), &private, true));
+    let [private, _] = allowances("10.0.0.0/8", true);
+    assert!(private.allows(address("10.1.2.3")));
+    assert!(private.allows(address("::ffff:10.1.2.3")));
+    assert!(!private.allows(address("11.1.2.3")));
 }
 
 #[test]
 fn some_addresses_are_never_allowed() {
+    let everything = allowances(EVERYTHING, true);
     for never in [
         "0.0.0.0",
         "0.1.2.3",
@@ -59,16 +70,18 @@ fn some_addresses_are_never_allowed() {
         "64:ff9b::169.254.169.254",
         "2002:a9fe:a9fe::",
     ] {
-        assert!(!is_allowed(address(never), &everything(), true), "{never}");
-        assert!(!is_allowed_encrypted(address(never), &everything(), true), "{never}");
+        for one in &everything {
+            assert!(!one.allows(address(never)), "{never}");
+        }
     }
 }
 
 #[test]
 fn with_https_an_upstream_may_be_public_and_nothing_that_webhooks_may_not_reach_is() {
+    let [plain, encrypted] = allowances("", true);
     for public in ["8.8.8.8", "2606:4700:4700::1111", "::ffff:8.8.8.8"] {
-        assert!(is_allowed_encrypted(address(public), &[], true), "{public}");
-        assert!(!is_allowed(address(public), &[], true), "{public}");
+        assert!(encrypted.allows(address(public)), "{public}");
+        assert!(!plain.allows(address(public)), "{public}");
     }
     let directory = TempDir::new().unwrap();
     let config = config(&directory, &[]);
@@ -88,16 +101,17 @@ fn with_https_an_upstream_may_be_public_and_nothing_that_webhooks_may_not_reach_
     }
 }
 
-proptest! {
-    #[test]
-    fn an_ipv4_address_is_judged_alike_in_every_spelling(bits: u32) {
+#[test]
+fn an_ipv4_address_is_judged_alike_in_every_spelling() {
+    let ([plain, encrypted], [everything, _]) = (allowances("", true), allowances(EVERYTHING, true));
+    proptest!(|(bits: u32)| {
         let v4 = Ipv4Addr::from(bits);
         let mapped: Ipv6Addr = v4.to_ipv6_mapped();
-        prop_assert_eq!(is_allowed(v4.into(), &[], true), is_allowed(mapped.into(), &[], true));
-        prop_assert_eq!(is_allowed(v4.into(), &everything(), true), is_allowed(mapped.into(), &everything(), true));
-        prop_assert_eq!(is_allowed(v4.into(), &[], true), v4.is_loopback());
-        prop_assert_eq!(is_allowed_encrypted(v4.into(), &[], true), is_allowed_encrypted(mapped.into(), &[], true));
-    }
+        for one in [&plain, &encrypted, &everything] {
+            prop_assert_eq!(one.allows(v4.into()), one.allows(mapped.into()));
+        }
+        prop_assert_eq!(plain.allows(v4.into()), v4.is_loopback());
+    });
 }
 
 #[test]

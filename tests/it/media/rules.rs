@@ -6,7 +6,7 @@ use sessiond_core::ids::{ApplicationNumber, Head, OrganizationNumber};
 use sessiond_core::media_stream::{
     LONGEST_NAME, MediaStream, MediaStreamDeclared, MediaStreamEvent, checked_segment,
 };
-use sessiond_core::stream::{Envelope, Gone, Stream};
+use sessiond_core::stream::{Envelope, Stream, StreamRefusal};
 use uuid::Uuid;
 
 fn after<S: Stream>(before: Option<S>, event: &S::Event) -> S {
@@ -49,10 +49,10 @@ fn a_hook_that_was_created_can_be_deleted_once() {
         lifetime: None,
     });
     let deleted = HookEvent::Deleted;
-    assert_eq!(Hook::decide(None, &deleted), Err(Gone));
+    assert_eq!(Hook::decide(None, &deleted), Err(StreamRefusal::Gone));
     assert_eq!(Hook::decide(None, &created), Ok(Some(created.clone())));
     let hook = after::<Hook>(None, &created);
-    assert_eq!(Hook::decide(Some(&hook), &created), Err(Gone));
+    assert_eq!(Hook::decide(Some(&hook), &created), Err(StreamRefusal::Gone));
     assert_eq!(Hook::decide(Some(&hook), &deleted), Ok(Some(deleted.clone())));
     let hook = after(Some(hook), &deleted);
     assert_eq!(Hook::decide(Some(&hook), &deleted), Ok(None), "twice is success, and nothing to change");

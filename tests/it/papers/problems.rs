@@ -95,6 +95,12 @@ fn codes() -> BTreeMap<String, BTreeSet<u16>> {
                 }
             }
         }
+        for rest in after(text, "Error::LimitReached { ").chain(after(text, "Self::LimitReached { ")) {
+            let inner = rest.split(" }").next().unwrap();
+            let Some(said) = inner.strip_prefix("code: ") else { continue }; // A pattern.
+            let status = if inner.contains("shuts_out: true") { 403 } else { 409 };
+            take(said.split(',').next().unwrap(), Some(status));
+        }
         for rest in after(text, "code: ") {
             literal(rest).into_iter().for_each(|word| add(word, None));
         }
@@ -119,9 +125,10 @@ fn codes() -> BTreeMap<String, BTreeSet<u16>> {
         if path == "src/terminal/ssh/error.rs" {
             words_of("pub fn code(").iter().for_each(|word| add(word, Some(502)));
         }
-        for most in after(text, "Some(Most {") {
-            let code = most.split_once("code: ").and_then(|(_, rest)| literal(rest));
-            code.into_iter().for_each(|word| add(word, Some(409)));
+        // How many of a kind there may be is said where the kind is.
+        for rest in after(text, "Some(Most { ") {
+            let code = rest.split_once("code: ").and_then(|(_, rest)| literal(rest));
+            add(code.unwrap_or_else(|| panic!("{path}: {rest:.60}")), Some(409));
         }
         if path.starts_with("src/mcp/") {
             let reasons = after(text, "because(").chain(after(text, r#""reason": "#));

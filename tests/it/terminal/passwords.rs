@@ -146,7 +146,7 @@ async fn tried_by(
         credential: SshCredential::Password(password.into()),
         ..sshd.machine()
     };
-    let result = test(&machine, &loopback, Timeouts::default()).await;
+    let result = test(&machine, &loopback(), Timeouts::default()).await;
     (result, std::mem::take(&mut presented.lock().unwrap()))
 }
 

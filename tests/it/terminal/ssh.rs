@@ -1,26 +1,29 @@
 //! Shells on a real OpenSSH server.
 
-use std::net::{IpAddr, TcpListener};
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
+use sessiond::outbound::{Allowances, Purpose};
 use sessiond::terminal::frame::Size;
 use sessiond::terminal::ssh::{
     Pin, Shell, ShellEnd, ShellEvent, SshCredential, SshError, SshTarget, Timeouts, ask_host_key, connect,
     private_key, test,
 };
+use tempfile::TempDir;
 
 use super::sshd::{Sshd, user};
 use crate::support::resident;
 
-pub fn loopback(address: IpAddr) -> bool {
-    address.is_loopback()
+/// This machine and no other.
+pub fn loopback() -> Allowances {
+    Allowances::of(Purpose::Machine, &crate::support::config(&TempDir::new().unwrap(), &[]), true)
 }
 
 pub async fn open(machine: &SshTarget) -> Result<Shell, SshError> {
-    connect(machine, &loopback, Size::USUAL, Timeouts::default()).await
+    connect(machine, &loopback(), Size::USUAL, Timeouts::default()).await
 }
 
 /// A shell, and what it has printed.
@@ -163,7 +166,7 @@ async fn a_server_that_is_killed_is_noticed_at_once() {
 async fn a_machine_that_falls_silent_is_given_up() {
     let sshd = Sshd::start();
     let timeouts = Timeouts { ask: Duration::from_millis(300), ..Timeouts::default() };
-    let shell = connect(&sshd.machine(), &loopback, Size::USUAL, timeouts).await.unwrap();
+    let shell = connect(&sshd.machine(), &loopback(), Size::USUAL, timeouts).await.unwrap();
     let mut client = ShellClient { shell, printed: Vec::new() };
     client.until("$ ").await;
     // One that only has nothing to say answers.
@@ -178,7 +181,7 @@ async fn a_machine_that_falls_silent_is_given_up() {
 async fn one_that_nobody_reads_is_not_taken_for_silent() {
     let sshd = Sshd::start();
     let timeouts = Timeouts { ask: Duration::from_millis(200), ..Timeouts::default() };
-    let shell = connect(&sshd.machine(), &loopback, Size::USUAL, timeouts).await.unwrap();
+    let shell = connect(&sshd.machine(), &loopback(), Size::USUAL, timeouts).await.unwrap();
     let mut client = ShellClient { shell, printed: Vec::new() };
     client.until("$ ").await;
     client.types("yes | head -c 3000000; echo; echo end\r").await;
@@ -331,7 +334,7 @@ async fn a_host_is_known_by_any_of_its_keys() {
         let by_fingerprint: Pin = sshd.fingerprint(name).parse().unwrap();
         for pin in [by_key, by_fingerprint] {
             let shown =
-                test(&SshTarget { host_key: Some(pin), ..sshd.machine() }, &loopback, Timeouts::default())
+                test(&SshTarget { host_key: Some(pin), ..sshd.machine() }, &loopback(), Timeouts::default())
                     .await
                     .unwrap();
             assert_eq!(shown.fingerprint, sshd.fingerprint(name));
@@ -349,7 +352,7 @@ async fn a_key_is_learned_where_that_is_asked_for() {
     let unknown = SshTarget { host_key: None, ..sshd.machine() };
     // Without logging in.
     let stranger = SshTarget { credential: sshd.key("stranger"), ..unknown.clone() };
-    let shown = ask_host_key(&stranger, &loopback, Timeouts::default()).await.unwrap();
+    let shown = ask_host_key(&stranger, &loopback(), Timeouts::default()).await.unwrap();
     assert_eq!(shown.fingerprint, sshd.fingerprint("host_ed25519"));
     let pin: Pin = shown.key.parse().unwrap();
     assert_eq!(pin, sshd.pin("host_ed25519"));
@@ -360,7 +363,7 @@ async fn a_key_is_learned_where_that_is_asked_for() {
 #[tokio::test]
 async fn a_host_with_keys_of_other_kinds_only_is_named() {
     let sshd = Sshd::with(&["host_rsa"], super::sshd::SHELL, "");
-    let error = ask_host_key(&sshd.machine(), &loopback, Timeouts::default()).await.err().unwrap();
+    let error = ask_host_key(&sshd.machine(), &loopback(), Timeouts::default()).await.err().unwrap();
     assert_eq!(error.code(), "HOST_KEY_UNSUPPORTED");
     assert!(error.to_string().contains("rsa"), "{error}");
 }
@@ -391,20 +394,20 @@ async fn keys_are_read_as_ssh_keygen_writes_them() {
     let sshd = Sshd::start();
     let machine = |credential| SshTarget { credential, ..sshd.machine() };
     for name in ["user", "user_ecdsa"] {
-        test(&machine(sshd.key(name)), &loopback, Timeouts::default()).await.unwrap();
+        test(&machine(sshd.key(name)), &loopback(), Timeouts::default()).await.unwrap();
     }
     let SshCredential::Key { pem, .. } = sshd.key("locked") else { panic!("it is a key") };
     let with = |passphrase: Option<&str>| SshCredential::Key {
         pem: pem.clone(),
         passphrase: passphrase.map(str::to_owned),
     };
-    test(&machine(with(Some("open sesame"))), &loopback, Timeouts::default()).await.unwrap();
+    test(&machine(with(Some("open sesame"))), &loopback(), Timeouts::default()).await.unwrap();
     for (passphrase, word) in [
         (None, "needs its passphrase"),
         (Some(""), "needs its passphrase"),
         (Some("wrong"), "with this passphrase"),
     ] {
-        let error = test(&machine(with(passphrase)), &loopback, Timeouts::default()).await.unwrap_err();
+        let error = test(&machine(with(passphrase)), &loopback(), Timeouts::default()).await.unwrap_err();
         assert_eq!(error.code(), "PRIVATE_KEY_UNUSABLE");
         assert!(error.to_string().contains(word), "{error}");
     }
@@ -451,7 +454,7 @@ async fn a_machine_that_gives_no_terminal_is_told_so() {
     let error = open(&sshd.machine()).await.err().unwrap();
     assert_eq!(error.code(), "NO_TERMINAL");
     // It can be logged in to all the same.
-    test(&sshd.machine(), &loopback, Timeouts::default()).await.unwrap();
+    test(&sshd.machine(), &loopback(), Timeouts::default()).await.unwrap();
     let sshd = Sshd::with(&["host_ed25519"], super::sshd::SHELL, "MaxSessions 0");
     assert_eq!(open(&sshd.machine()).await.err().unwrap().code(), "NO_TERMINAL");
 }
@@ -476,7 +479,7 @@ async fn where_nobody_answers_is_said() {
     let quick = Timeouts { answer: Duration::from_millis(500), ..Timeouts::default() };
     let at = |host: &str, port: u16| SshTarget { host: host.into(), port, ..sshd.machine() };
     let error = |machine: SshTarget| async move {
-        connect(&machine, &loopback, Size::USUAL, quick).await.err().unwrap()
+        connect(&machine, &loopback(), Size::USUAL, quick).await.err().unwrap()
     };
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let refused = error(at("127.0.0.1", free)).await;

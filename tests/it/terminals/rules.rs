@@ -88,6 +88,20 @@ fn elsewhere_it_is_another_machine_whose_key_nobody_knows() {
 }
 
 #[test]
+fn elsewhere_it_needs_its_credential_with_it_and_where_it_is_already_it_needs_none() {
+    let host = |host: &str| MachineChanged { host: Some(host.to_owned()), ..MachineChanged::default() };
+    let port = |port| MachineChanged { port: Some(port), ..MachineChanged::default() };
+    for there in [host("192.168.1.101"), port(2_222)] {
+        assert_eq!(happens(&[created()], changed(there.clone())), None);
+        let with = MachineChanged { credential: Some(CredentialType::Password), ..there };
+        assert_eq!(happens(&[created()], changed(with)), Some(true));
+    }
+    for here in [host("192.168.1.100"), port(22)] {
+        assert_eq!(happens(&[created()], changed(here)), Some(false));
+    }
+}
+
+#[test]
 fn what_is_not_said_of_a_change_stays_and_nothing_said_changes_nothing() {
     assert_eq!(happens(&[created()], changed(MachineChanged::default())), Some(false));
     let user = MachineChanged { user: Some("root".to_owned()), ..MachineChanged::default() };
