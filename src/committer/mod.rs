@@ -350,15 +350,18 @@ impl Task {
     fn refuse_for_want_of_space(&mut self, units: Vec<Box<dyn Unit>>) {
         tracing::error!("the disk is full: nothing was written");
         for mut unit in units {
+            let Some(beginning) = unit.revocation() else {
+                unit.refuse(Error::DiskFull);
+                continue;
+            };
+            self.last_provisional += 1;
+            let number = RevocationNumber(-self.last_provisional);
+            let (head, now) = (self.chain.position, self.clock.now());
+            let changes = draft::provisional(&self.gate.known(), number, beginning, head, now);
+            // In force first, and then told.
+            self.gate.apply(changes);
             unit.refuse(Error::DiskFull);
-            if let Some(beginning) = unit.revocation() {
-                self.last_provisional += 1;
-                let number = RevocationNumber(-self.last_provisional);
-                let (head, now) = (self.chain.position, self.clock.now());
-                let changes = draft::provisional(&self.gate.known(), number, beginning, head, now);
-                self.gate.apply(changes);
-                self.provisional.push_back((number, unit));
-            }
+            self.provisional.push_back((number, unit));
         }
     }
 
