@@ -34,7 +34,7 @@ const LIMITED: [Limited; 5] = [
         kind: 8,
         most: 1_000,
         path: "/api/v1/scheduled-revocations",
-        body: |number| json!({ "name": format!("s{number}"), "cron": "0 3 * * *", "filter": {} }),
+        body: |number| json!({ "name": format!("s{number}"), "at": "2099-01-01T00:00:00Z", "filter": { "organization": true } }),
         code: "too_many_schedules",
     },
     Limited {

@@ -60,8 +60,6 @@ impl From<sqlx::Error> for StoreError {
             // SQLITE_IOERR_FSYNC and SQLITE_IOERR_DIR_FSYNC.
             Some(10) if matches!(code, Some(1034 | 1290)) => Self::Broken(error.to_string()),
             Some(10 | 11 | 26) => Self::Corrupt(error.to_string()),
-            // SQLITE_CONSTRAINT: positions and versions are given out by one writer, from memory.
-            Some(19) if error.to_string().contains("event.") => Self::Raced(error.to_string()),
             _ => Self::Failed(error.to_string()),
         }
     }

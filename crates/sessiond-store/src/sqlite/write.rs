@@ -493,7 +493,15 @@ pub(super) async fn put<Value>(
         if let Some(failed) = bound.failed {
             return Err(StoreError::Failed(failed));
         }
-        sqlx::query_with(insert.sql(exponent), bound.arguments).execute(&mut *connection).await?;
+        let query = sqlx::query_with(insert.sql(exponent), bound.arguments);
+        query.execute(&mut *connection).await.map_err(|error| {
+            let taken = error.as_database_error().is_some_and(|error| error.is_unique_violation());
+            // Positions and versions are given out by one writer, from memory: whoever finds one taken is not alone.
+            match std::ptr::eq(insert, &raw const EVENT) && taken {
+                true => StoreError::Raced(error.to_string()),
+                false => error.into(),
+            }
+        })?;
         rows = later;
     }
     Ok(())
