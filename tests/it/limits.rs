@@ -71,7 +71,7 @@ async fn a_thousand_bad_tokens_end_in_429_while_a_good_one_from_the_same_address
     for some in numbers.chunks(50) {
         let ask = |number: &u32| {
             let bad = server.holder(format!("sat_{number:032x}_{}", "x".repeat(43)));
-            let path = if number % 2 == 0 { POLICY } else { "/mcp" };
+            let path = if number.is_multiple_of(2) { POLICY } else { "/mcp" };
             async move { get(&bad, path).await }
         };
         for answer in join_all(some.iter().map(ask)).await {
