@@ -75,7 +75,7 @@ impl Directory {
         let minted = secret::mint_for(once, TokenKind::ApiKey, id);
         let created = ApiKeyCreated { id, name, scopes: scopes.to_string(), principal, expires_at };
         let side = vec![SideWrite::ApiKeySecret { id, secret_hash: minted.hash }];
-        let key = self.api_key_from(caller, None, ApiKeyEvent::Created(created), side).await?;
+        let key: ApiKey = self.change_stream(caller, None, ApiKeyEvent::Created(created), side).await?;
         Ok(WithSecret { made: self.shown(key).await?, secret: Some(minted.text) })
     }
 
@@ -149,7 +149,7 @@ impl Directory {
     pub async fn revoke_api_key(&self, caller: &Caller, id: Uuid) -> Result<(), Error> {
         let key = self.own_key(caller, id)?;
         check_gift(caller, Scopes::parse(&key.scopes).0)?;
-        self.api_key_from(caller, Some(key.number), ApiKeyEvent::Revoked, vec![]).await.map(|_| ())
+        self.change_stream::<ApiKey>(caller, Some(key.number), ApiKeyEvent::Revoked, vec![]).await.map(|_| ())
     }
 
     /// Writes down when keys were last used. Returns how many were.
@@ -167,17 +167,6 @@ impl Directory {
         let known = self.gate.known();
         let own = known.stream_by_id::<ApiKey>(id).filter(|key| key.organization == caller.organization);
         own.cloned().ok_or(Error::NotFound(Thing::ApiKey))
-    }
-
-    async fn api_key_from(
-        &self,
-        caller: &Caller,
-        number: Option<i64>,
-        command: ApiKeyEvent,
-        side: Vec<SideWrite>,
-    ) -> Result<ApiKey, Error> {
-        let change = ChangeStream { organization: caller.organization, number, command, side };
-        Ok(self.committer.submit(Origin::caller(caller), change).await?.outcome)
     }
 
     async fn shown(&self, key: ApiKey) -> Result<KeyView, Error> {

@@ -49,17 +49,11 @@ impl Directory {
         let name = checked_name("name", &new.name)?;
         let vhost =
             media_stream::checked_segment("vhost", &new.vhost).map_err(|what| Error::field("vhost", what))?;
-        let organization = caller.organization;
         let id = secret::new_id();
         let created = HookCreated { id, name, vhost: vhost.to_owned(), lifetime: new.lifetime };
         let sealed = self.key.seal(&about(id), secret.as_bytes());
-        let creation = ChangeStream::<Hook> {
-            organization,
-            number: None,
-            command: HookEvent::Created(created),
-            side: vec![SideWrite::WebhookSecret { id, sealed }],
-        };
-        let made = self.committer.submit(Origin::caller(caller), creation).await?.outcome;
+        let side = vec![SideWrite::WebhookSecret { id, sealed }];
+        let made = self.change_stream(caller, None, HookEvent::Created(created), side).await?;
         Ok(WithSecret { made, secret: Some(secret) })
     }
 
@@ -93,13 +87,8 @@ impl Directory {
     /// Deletes a hook: it lets nobody in any more when this returns. What came in by it stays.
     pub async fn delete_hook(&self, caller: &Caller, id: Uuid) -> Result<(), Error> {
         let hook = self.hook(caller, id)?;
-        let deletion = ChangeStream::<Hook> {
-            organization: hook.organization,
-            number: Some(hook.number),
-            command: HookEvent::Deleted,
-            side: vec![SideWrite::ForgetWebhook(id)],
-        };
-        self.committer.submit(Origin::caller(caller), deletion).await.map(|_| ())
+        let side = vec![SideWrite::ForgetWebhook(id)];
+        self.change_stream::<Hook>(caller, Some(hook.number), HookEvent::Deleted, side).await.map(|_| ())
     }
 
     /// Who calls a hook, with the secret that a call of it must be signed with.

@@ -6,7 +6,7 @@ use sessiond_core::scope::Scope;
 use uuid::Uuid;
 
 use super::{Directory, check_gift, client_scopes};
-use crate::committer::{ChangeOrganization, Origin};
+use crate::committer::ChangeOrganization;
 use crate::error::Error;
 
 /// Most issuers of one organization.
@@ -53,7 +53,7 @@ impl Directory {
         }
         let command = OrganizationCommand::SetIssuers(IssuersSet { issuers });
         let change = ChangeOrganization { number: caller.organization, command };
-        self.committer.submit(Origin::caller(caller), change).await.map(|_| ())
+        self.submit(caller, change).await.map(|_| ())
     }
 
     fn checked_issuer(&self, caller: &Caller, new: NewIssuer) -> Result<Issuer, Error> {

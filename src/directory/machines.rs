@@ -100,7 +100,7 @@ impl Directory {
         };
         let side = vec![self.sealed(id, &new.secret)];
         let command = MachineEvent::Created(created);
-        self.machine_from(caller, None, command, side).await
+        self.change_stream(caller, None, command, side).await
     }
 
     fn sealed(&self, id: Uuid, secret: &MachineSecret) -> SideWrite {
@@ -154,8 +154,9 @@ impl Directory {
             side.push(self.sealed(id, secret));
         }
         if changes != MachineChanged::default() {
-            machine =
-                self.machine_from(caller, Some(machine.number), MachineEvent::Changed(changes), side).await?;
+            machine = self
+                .change_stream(caller, Some(machine.number), MachineEvent::Changed(changes), side)
+                .await?;
         }
         match changed.host_key {
             Some(host_key) => self.pin_host_key(caller, &machine, host_key).await,
@@ -171,14 +172,16 @@ impl Directory {
         host_key: String,
     ) -> Result<Machine, Error> {
         let command = MachineEvent::HostKeyPinned(HostKeyPinned { host_key });
-        self.machine_from(caller, Some(machine.number), command, vec![]).await
+        self.change_stream(caller, Some(machine.number), command, vec![]).await
     }
 
     /// Deletes a machine: no session is opened on it any more; those that are open stay. Twice is success.
     pub async fn delete_machine(&self, caller: &Caller, id: Uuid) -> Result<(), Error> {
         let machine = self.machine(caller, id)?;
         let side = vec![SideWrite::ForgetMachine(id)];
-        self.machine_from(caller, Some(machine.number), MachineEvent::Deleted, side).await.map(|_| ())
+        self.change_stream::<Machine>(caller, Some(machine.number), MachineEvent::Deleted, side)
+            .await
+            .map(|_| ())
     }
 
     /// What a machine is logged into with.
@@ -188,17 +191,6 @@ impl Directory {
         let sealed = self.reader.machine_secret(machine.id).await?.ok_or(Error::NotFound(Thing::Machine))?;
         let plain = self.key.open(&about(machine.id), &sealed).map_err(|error| broken(error.to_string()))?;
         serde_json::from_slice(&plain).map_err(|error| broken(error.to_string()))
-    }
-
-    async fn machine_from(
-        &self,
-        caller: &Caller,
-        number: Option<i64>,
-        command: MachineEvent,
-        side: Vec<SideWrite>,
-    ) -> Result<Machine, Error> {
-        let change = ChangeStream { organization: caller.organization, number, command, side };
-        Ok(self.committer.submit(Origin::caller(caller), change).await?.outcome)
     }
 }
 

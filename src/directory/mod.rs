@@ -20,12 +20,13 @@ use sessiond_core::once::Once;
 use sessiond_core::organization::Organization;
 use sessiond_core::policy::{ApplicationPolicy, Policy};
 use sessiond_core::scope::{Scope, Scopes};
-use sessiond_store::Reader;
+use sessiond_core::streams::Registered;
+use sessiond_store::{Reader, SideWrite};
 use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::committer::{
-    ChangeApplication, Committer, CreateApplication, CreateOrganization, Operation, Origin,
+    ChangeApplication, ChangeStream, Committer, CreateApplication, CreateOrganization, Operation, Origin,
     RotateApplicationSecret, SetPolicy,
 };
 use crate::error::{Error, Thing};
@@ -201,7 +202,7 @@ impl Directory {
         let organization = caller.organization;
         let secret_hash = secret.as_ref().map(|minted| minted.hash);
         let creation = CreateApplication { organization, created, secret_hash };
-        let made = self.application_from(caller, creation).await?;
+        let made = self.submit(caller, creation).await?;
         Ok(WithSecret { made, secret: secret.map(|minted| minted.text) })
     }
 
@@ -245,7 +246,7 @@ impl Directory {
             return Err(Error::field("description", "description must be at most 1000 characters"));
         }
         let changed = ApplicationChanged { name, description };
-        self.application_from(caller, ChangeApplication { number: application.number, changed }).await
+        self.submit(caller, ChangeApplication { number: application.number, changed }).await
     }
 
     /// Gives an application a new secret; the old one opens nothing from now on. Tokens issued before stay valid.
@@ -262,7 +263,7 @@ impl Directory {
         }
         let minted = secret::mint_client_secret(caller.once.as_deref());
         let rotation = RotateApplicationSecret { number: application.number, secret_hash: minted.hash };
-        let made = self.application_from(caller, rotation).await?;
+        let made = self.submit(caller, rotation).await?;
         Ok(WithSecret { made, secret: Some(minted.text) })
     }
 
@@ -274,14 +275,27 @@ impl Directory {
         policy: ApplicationPolicy,
     ) -> Result<Application, Error> {
         let (application, _) = self.application(caller, id)?;
-        self.application_from(caller, SetPolicy { number: application.number, policy }).await
+        self.submit(caller, SetPolicy { number: application.number, policy }).await
     }
 
-    async fn application_from<O>(&self, caller: &Caller, operation: O) -> Result<Application, Error>
-    where
-        O: Operation<Outcome = Application>,
-    {
+    /// What an operation comes to that a caller wants.
+    async fn submit<O: Operation>(&self, caller: &Caller, operation: O) -> Result<O::Outcome, Error> {
         Ok(self.committer.submit(Origin::caller(caller), operation).await?.outcome)
+    }
+
+    /// Does what a caller wants of a stream of its organization; without a number, of a new one.
+    async fn change_stream<S>(
+        &self,
+        caller: &Caller,
+        number: Option<i64>,
+        command: S::Command,
+        side: Vec<SideWrite>,
+    ) -> Result<S, Error>
+    where
+        S: Registered<Command: Send> + Send + Sync,
+    {
+        let organization = caller.organization;
+        self.submit(caller, ChangeStream { organization, number, command, side }).await
     }
 }
 

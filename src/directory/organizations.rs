@@ -126,6 +126,6 @@ impl Directory {
         let number = self.organization(id)?.number;
         let command = OrganizationCommand::Rename(OrganizationRenamed { name: checked_name("name", name)? });
         let change = ChangeOrganization { number, command };
-        Ok(self.committer.submit(Origin::caller(caller), change).await?.outcome)
+        self.submit(caller, change).await
     }
 }

@@ -9,7 +9,7 @@ use sessiond_store::PrincipalRow;
 use uuid::Uuid;
 
 use super::{Directory, check_gift};
-use crate::committer::{ChangeStream, IntroducePrincipal, Origin};
+use crate::committer::{IntroducePrincipal, Origin};
 use crate::error::{Error, Thing};
 
 /// Which principals to list.
@@ -100,13 +100,7 @@ impl Directory {
         let number = self.principal_number(caller, id)?;
         // It gives the person's keys what they had.
         check_gift(caller, self.gate.known().rights_of_keys(number))?;
-        let enabling = ChangeStream::<Standing> {
-            organization: caller.organization,
-            number: Some(number.0),
-            command: PrincipalEvent::Enabled,
-            side: vec![],
-        };
-        match self.committer.submit(Origin::caller(caller), enabling).await {
+        match self.change_stream::<Standing>(caller, Some(number.0), PrincipalEvent::Enabled, vec![]).await {
             // Nothing was ever said of it: it stands well.
             Ok(_) | Err(Error::NotFound(_)) => self.principal(caller, id).await,
             Err(error) => Err(error),

@@ -6,9 +6,7 @@ use sessiond_core::service_account::{ServiceAccount, ServiceAccountCreated};
 use uuid::Uuid;
 
 use super::{Directory, Slice, WithSecret, check_gift, checked_name, client_scopes};
-use crate::committer::{
-    ArchiveServiceAccount, CreateServiceAccount, Operation, Origin, RotateServiceAccountSecret,
-};
+use crate::committer::{ArchiveServiceAccount, CreateServiceAccount, RotateServiceAccountSecret};
 use crate::error::{Error, Thing};
 use crate::secret;
 
@@ -78,7 +76,7 @@ impl Directory {
         };
         let organization = caller.organization;
         let creation = CreateServiceAccount { organization, created, secret_hash: minted.hash };
-        let made = self.service_account_from(caller, creation).await?;
+        let made = self.submit(caller, creation).await?;
         Ok(WithSecret { made, secret: Some(minted.text) })
     }
 
@@ -92,7 +90,7 @@ impl Directory {
         check_gift(caller, account.scopes)?;
         let minted = secret::mint_client_secret(caller.once.as_deref());
         let rotation = RotateServiceAccountSecret { number: account.number, secret_hash: minted.hash };
-        let made = self.service_account_from(caller, rotation).await?;
+        let made = self.submit(caller, rotation).await?;
         Ok(WithSecret { made, secret: Some(minted.text) })
     }
 
@@ -100,13 +98,6 @@ impl Directory {
     pub async fn archive_service_account(&self, caller: &Caller, id: Uuid) -> Result<ServiceAccount, Error> {
         let account = self.service_account(caller, id)?;
         check_gift(caller, account.scopes)?;
-        self.service_account_from(caller, ArchiveServiceAccount(account.number)).await
-    }
-
-    async fn service_account_from<O>(&self, caller: &Caller, operation: O) -> Result<ServiceAccount, Error>
-    where
-        O: Operation<Outcome = ServiceAccount>,
-    {
-        Ok(self.committer.submit(Origin::caller(caller), operation).await?.outcome)
+        self.submit(caller, ArchiveServiceAccount(account.number)).await
     }
 }

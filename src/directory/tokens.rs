@@ -86,7 +86,7 @@ impl Directory {
         let scopes = self.gate.known().access_token(id).map(|token| token.scopes);
         check_gift(caller, scopes.unwrap_or_default())?;
         let revoked = WriteBeside(SideWrite::RevokeAccessToken(id));
-        self.committer.submit(Origin::caller(caller), revoked).await.map(|_| ())
+        self.submit(caller, revoked).await
     }
 
     fn facts_of(&self, client: Client) -> Result<Facts, Error> {

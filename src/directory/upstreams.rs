@@ -59,7 +59,7 @@ impl Directory {
         let (credential, secret) = new.credential.unzip();
         let set = UpstreamSet { url: new.url, credential, headers: new.headers };
         let sealed = secret.map(|secret| self.key.seal(&about(application.id, &set), secret.as_bytes()));
-        self.application_from(caller, SetUpstream { number: application.number, set, sealed }).await
+        self.submit(caller, SetUpstream { number: application.number, set, sealed }).await
     }
 
     /// Whether an application is of the organization whose installation this is.

@@ -98,7 +98,7 @@ impl Directory {
             description: new.description.filter(|text| !text.is_empty()),
         };
         let creation = CreateWebhook { organization, created, sealed: self.key.seal(&about(id), &key) };
-        let made = self.committer.submit(Origin::caller(caller), creation).await?.outcome;
+        let made = self.submit(caller, creation).await?;
         Ok(WithSecret { made, secret: Some(secret::signing_text(&key)) })
     }
 
@@ -126,9 +126,7 @@ impl Directory {
             None => None,
         };
         for command in [WebhookEvent::Changed(changed)].into_iter().chain(wanted) {
-            let number = Some(webhook.number);
-            let origin = Origin::caller(caller);
-            webhook = self.webhook_from(origin, webhook.organization, number, command, vec![]).await?;
+            webhook = self.change_stream(caller, Some(webhook.number), command, vec![]).await?;
         }
         Ok(webhook)
     }
@@ -149,9 +147,8 @@ impl Directory {
             sealed: self.key.seal(&about(id), &key),
             before_until: self.clock.now() + OVERLAP,
         };
-        let number = Some(webhook.number);
-        let (origin, command) = (Origin::caller(caller), WebhookEvent::SecretRotated);
-        let made = self.webhook_from(origin, webhook.organization, number, command, vec![side]).await?;
+        let (number, command) = (Some(webhook.number), WebhookEvent::SecretRotated);
+        let made = self.change_stream(caller, number, command, vec![side]).await?;
         Ok(WithSecret { made, secret: Some(secret::signing_text(&key)) })
     }
 
@@ -161,10 +158,8 @@ impl Directory {
             return Ok(());
         }
         let webhook = self.webhook(caller, id)?;
-        let number = Some(webhook.number);
-        let (origin, side) = (Origin::caller(caller), vec![SideWrite::ForgetWebhook(id)]);
-        self.webhook_from(origin, webhook.organization, number, WebhookEvent::Deleted, side).await?;
-        Ok(())
+        let (number, side) = (Some(webhook.number), vec![SideWrite::ForgetWebhook(id)]);
+        self.change_stream::<Webhook>(caller, number, WebhookEvent::Deleted, side).await.map(|_| ())
     }
 
     /// A webhook's deliveries before a position, newest first, and whether there are more.
@@ -185,18 +180,6 @@ impl Directory {
     /// One delivery.
     pub async fn delivery(&self, webhook: Uuid, position: Position) -> Result<Option<Delivery>, Error> {
         Ok(self.reader.delivery(webhook, position).await?)
-    }
-
-    async fn webhook_from(
-        &self,
-        origin: Origin,
-        organization: OrganizationNumber,
-        number: Option<i64>,
-        command: WebhookEvent,
-        side: Vec<SideWrite>,
-    ) -> Result<Webhook, Error> {
-        let change = ChangeStream { organization, number, command, side };
-        Ok(self.committer.submit(origin, change).await?.outcome)
     }
 
     // ---- for the outbox ----
@@ -245,9 +228,13 @@ impl Directory {
 
     /// Disables a webhook, because its endpoint says or shows that it cannot be served.
     pub async fn disable_webhook(&self, webhook: &Webhook, because: Because) -> Result<(), Error> {
-        let number = Some(webhook.number);
-        let command = WebhookEvent::Disabled(Disabled { because });
-        self.webhook_from(Origin::system(), webhook.organization, number, command, vec![]).await.map(|_| ())
+        let disabling = ChangeStream::<Webhook> {
+            organization: webhook.organization,
+            number: Some(webhook.number),
+            command: WebhookEvent::Disabled(Disabled { because }),
+            side: vec![],
+        };
+        self.committer.submit(Origin::system(), disabling).await.map(|_| ())
     }
 
     /// Forgets deliveries that have been over for long, and some of those of deleted webhooks.

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::secret;
 
 /// Requests under way, by their keys. A mark is over when its last holder lets go of it: the request, its client gone or
-/// not, or the unit that it handed in.
+/// not, or the operation that it handed in.
 #[derive(Default)]
 pub(super) struct UnderWay(Mutex<Marks>);
 

@@ -1,7 +1,7 @@
 //! How much an organization may have of what is made on the way: of what nobody asked for by itself, because something else
 //! needed it.
 
-/// The most of each. Decided with the unit that makes one, so that no race makes more.
+/// The most of each. Decided with the operation that makes one, so that no race makes more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Maxima {
     /// Applications that other systems named first, save archived ones.

@@ -9,7 +9,7 @@ use crate::Time;
 /// How long an outcome is replayed.
 pub const KEPT: TimeDelta = TimeDelta::hours(24);
 
-/// What makes a request the same as one before. Travels with its caller, and with the unit that it hands to the
+/// What makes a request the same as one before. Travels with its caller, and with the operation that it hands to the
 /// committer.
 #[derive(Clone)]
 pub struct Once {

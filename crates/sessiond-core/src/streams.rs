@@ -19,8 +19,6 @@ pub trait Registered: Stream {
     fn of(stream: &AnyStream) -> Option<&Self>;
     fn any(self) -> AnyStream;
     fn event(event: Self::Event) -> AnyEvent;
-    /// The event, where it is of this kind.
-    fn event_of(event: &AnyEvent) -> Option<&Self::Event>;
 }
 
 /// Declares the kinds, each with the type of its fold.
@@ -49,10 +47,6 @@ macro_rules! streams {
 
             fn event(event: Self::Event) -> AnyEvent {
                 AnyEvent::$kind(event)
-            }
-
-            fn event_of(event: &AnyEvent) -> Option<&Self::Event> {
-                if let AnyEvent::$kind(event) = event { Some(event) } else { None }
             }
         })*
 

@@ -176,7 +176,7 @@ impl Draft<'_> {
         let number = known.or(drafted.map(|one| one.number));
         let before = number.and_then(|number| self.stream::<MediaStream>(number));
         if let Some(before) = before
-            && self.application(before.application).is_some_and(|one| one.archived_at.is_none())
+            && self.live_application(before.application).is_ok()
         {
             return Ok(before.clone());
         }
@@ -262,28 +262,23 @@ impl Draft<'_> {
         revocation: Option<RevocationNumber>,
     ) -> Result<S, Error> {
         let stream = StreamId { kind: S::KIND, number };
-        let before = self.stream::<S>(number).cloned();
         let head = self.any_stream(stream).map_or_else(Head::default, AnyStream::head);
-        let now = self.now;
-        let evolved = |head| {
-            let envelope = Envelope { number, organization, occurred_at: now, head };
-            let after = S::evolve(before.clone(), event, &envelope);
-            after.ok_or_else(|| Error::Internal(format!("{} {number} folds to nothing", S::KIND.word())))
-        };
         // Whose feed it is in has to be known before it has its place in the log.
-        let application = evolved(head)?.application();
-        let head = self.record(Fact {
+        let envelope = Envelope { number, organization, occurred_at: self.now, head: self.next_head(head) };
+        let after = S::evolve(self.stream(number).cloned(), event, &envelope);
+        let after =
+            after.ok_or_else(|| Error::Internal(format!("{} {number} folds to nothing", S::KIND.word())))?;
+        self.record(Fact {
             origin,
             stream,
             head,
             organization,
-            application,
+            application: after.application(),
             revocation,
             occurred_at: self.now,
             event: Event::Directory(S::event(event.clone())),
             personal: None,
         });
-        let after = evolved(head)?;
         self.streams.insert(stream, after.clone().any());
         Ok(after)
     }

@@ -1,4 +1,4 @@
-//! How much an organization may have: decided with the unit that makes one more, so that no two can both be the last.
+//! How much an organization may have: decided with the operation that makes one more, so that no two can both be the last.
 
 use sessiond_core::ids::{OrganizationNumber, StreamKind};
 use sessiond_core::stream::Stream;

@@ -335,6 +335,11 @@ impl<'a> Draft<'a> {
         self.now.max(self.chain.recorded_at)
     }
 
+    /// Where a stream will stand after the next event that is recorded, if that is its own.
+    fn next_head(&self, head: Head) -> Head {
+        Head { version: head.version + 1, position: Position(self.chain.position.0 + 1), hash: head.hash }
+    }
+
     /// Gives an event its place in the log. Its hash comes last, when the batch is whole.
     fn record(&mut self, fact: Fact<'_>) -> Head {
         self.before.entry(fact.stream).or_insert(fact.head.hash);
@@ -342,9 +347,8 @@ impl<'a> Draft<'a> {
         if !matches!(&fact.event, Event::Session(event) if !matches!(event, SessionEvent::Disconnected(_))) {
             self.concern(fact.stream);
         }
-        self.chain.position.0 += 1;
-        let head =
-            Head { version: fact.head.version + 1, position: self.chain.position, hash: fact.head.hash };
+        let head = self.next_head(fact.head);
+        self.chain.position = head.position;
         if fact.event.bars() {
             self.change(Change::Bar(head.position, self.recorded_at()));
         }

@@ -4,22 +4,15 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{House, MACHINES, SESSIONS, TerminalClient, machine, machine_body, opened};
-use crate::support::{Daemon, Holder, resident};
-use crate::terminal::sshd::{SHELL, Sshd};
+use super::{House, SESSIONS, TerminalClient, opened, outside};
+use crate::support::resident;
+use crate::terminal::sshd::SHELL;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_is_held_back_for_a_slow_reader_in_little_memory_and_ctrl_c_stops_it() {
     const FLOOD: usize = 100 << 20;
     let directory = tempfile::TempDir::new().unwrap();
-    let sshd = Sshd::start();
-    let daemon = Daemon::start(directory.path(), &[]);
-    let operator = daemon.operator().await;
-    let key = json!({ "name": "own", "scopes": ["terminal"] });
-    let (_, made) = operator.post("/api/v1/api-keys", key).await;
-    let own = Holder { token: made["key"].as_str().map(str::to_owned), ..operator };
-    let machine = machine(&own, &machine_body(&sshd)).await;
-    own.post(&format!("{MACHINES}/{machine}/test"), json!({ "pin_host_key": true })).await;
+    let (daemon, _sshd, own, machine) = outside(&directory).await;
     let opened = opened(own.post(SESSIONS, json!({ "machine_id": machine })).await);
     let mut client = TerminalClient::take_binary(&opened).await;
     client.until("$ ").await;

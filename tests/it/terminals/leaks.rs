@@ -4,9 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{House, MACHINES, Opened, SESSIONS, TerminalClient, machine, machine_body, opened};
-use crate::support::{Daemon, Holder, resident};
-use crate::terminal::sshd::Sshd;
+use super::{House, Opened, SESSIONS, TerminalClient, opened, outside};
+use crate::support::{Holder, resident};
 
 /// Every way in which a terminal can end while somebody is there.
 const WAYS: [&str; 7] = ["exit", "signal", "terminated", "revoked", "idle", "lost", "left"];
@@ -83,19 +82,6 @@ async fn the_end_has_all_commands_and_makes_room_for_the_next_terminal_at_once()
         assert_eq!((&detail["status"], &detail["commands_count"]), (&json!("ended"), &json!(6)), "{detail}");
         assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
     }
-}
-
-/// A server as a process, and a machine.
-async fn outside(directory: &tempfile::TempDir) -> (Daemon, Sshd, Holder, String) {
-    let sshd = Sshd::start();
-    let daemon = Daemon::start(directory.path(), &[]);
-    let operator = daemon.operator().await;
-    let key = json!({ "name": "own", "scopes": ["terminal"] });
-    let (_, made) = operator.post("/api/v1/api-keys", key).await;
-    let own = Holder { token: made["key"].as_str().map(str::to_owned), ..operator };
-    let machine = machine(&own, &machine_body(&sshd)).await;
-    own.post(&format!("{MACHINES}/{machine}/test"), json!({ "pin_host_key": true })).await;
-    (daemon, sshd, own, machine)
 }
 
 async fn exit_many(own: &Holder, machine: &str, count: usize) {

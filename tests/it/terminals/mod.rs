@@ -15,7 +15,7 @@ mod websocket_client;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::support::{Holder, Server};
+use crate::support::{Daemon, Holder, Server};
 use crate::terminal::sshd::{SHELL, Sshd, user};
 
 pub use websocket_client::TerminalClient;
@@ -178,4 +178,17 @@ fn refusal(code: &str, (status, body): (StatusCode, Value)) -> (u16, String) {
     let message = body["error"]["message"].as_str().unwrap_or_else(|| panic!("{status} {body}")).to_owned();
     assert_eq!(body, json!({ "success": false, "error": { "code": code, "message": message } }), "{status}");
     (status.as_u16(), message)
+}
+
+/// A server as a process, and a machine.
+pub async fn outside(directory: &tempfile::TempDir) -> (Daemon, Sshd, Holder, String) {
+    let sshd = Sshd::start();
+    let daemon = Daemon::start(directory.path(), &[]);
+    let operator = daemon.operator().await;
+    let key = json!({ "name": "own", "scopes": ["terminal"] });
+    let (_, made) = operator.post("/api/v1/api-keys", key).await;
+    let own = Holder { token: made["key"].as_str().map(str::to_owned), ..operator };
+    let machine = machine(&own, &machine_body(&sshd)).await;
+    own.post(&format!("{MACHINES}/{machine}/test"), json!({ "pin_host_key": true })).await;
+    (daemon, sshd, own, machine)
 }
