@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{Auth, NOBODY};
 use crate::error::Error;
-use crate::gate::Known;
+use crate::gate::GateState;
 use crate::issuers::{Genuine, SKEW, Unverified};
 use crate::secret;
 
@@ -86,7 +86,7 @@ impl Auth {
 }
 
 pub(super) fn external_caller(
-    known: &Known,
+    known: &GateState,
     (organization, principal): (OrganizationNumber, PrincipalNumber),
     issuer: &Issuer,
     genuine: Genuine,

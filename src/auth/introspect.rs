@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::external::{external_caller, is_jwt};
 use super::{Auth, key_caller, session_caller};
-use crate::gate::Known;
+use crate::gate::GateState;
 use crate::secret::{self, TokenKind};
 
 /// A token that opens something now.
@@ -158,7 +158,7 @@ fn client_of(caller: &Caller) -> Option<&str> {
 }
 
 /// Whether no revocation covers a credential, and its application is not archived.
-fn stands(known: &Known, caller: &Caller) -> bool {
+fn stands(known: &GateState, caller: &Caller) -> bool {
     let application = caller.bound_to.and_then(|number| known.applications.get(&number));
     let barred_before = known.barred_in(caller.organization, caller.bound_to, caller.principal);
     !caller.credential.barred
@@ -169,7 +169,7 @@ fn stands(known: &Known, caller: &Caller) -> bool {
 }
 
 fn introspected(
-    known: &Known,
+    known: &GateState,
     caller: &Caller,
     id: Option<String>,
     session: Option<(&Session, DerivedStatus)>,

@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::clock::Clock;
 use crate::directory::Directory;
 use crate::error::Error;
-use crate::gate::{Client, Gate, Known};
+use crate::gate::{Client, Gate, GateState};
 use crate::issuers::Issuers;
 use crate::secret::{self, Presented, TokenKind};
 use sessiond_core::Time;
@@ -189,7 +189,7 @@ impl Auth {
 
     fn key_behind<'known>(
         &self,
-        known: &'known Known,
+        known: &'known GateState,
         presented: &Presented,
     ) -> Result<&'known ApiKey, Error> {
         let hash = known.key_secrets.hash(presented.id).ok_or(NOBODY)?;
@@ -297,7 +297,7 @@ impl Auth {
     }
 }
 
-fn access_caller(known: &Known, token: &AccessToken) -> Option<Caller> {
+fn access_caller(known: &GateState, token: &AccessToken) -> Option<Caller> {
     let (actor, client, confined_to, bound_to) = match token.client_kind {
         ActorKind::Application => {
             let one = known.applications.get(&ApplicationNumber(token.client))?;
@@ -334,7 +334,7 @@ fn access_caller(known: &Known, token: &AccessToken) -> Option<Caller> {
     })
 }
 
-fn key_caller(known: &Known, key: &ApiKey) -> Caller {
+fn key_caller(known: &GateState, key: &ApiKey) -> Caller {
     Caller {
         organization: key.organization,
         organization_id: known.organization_id(key.organization),
@@ -356,7 +356,7 @@ fn key_caller(known: &Known, key: &ApiKey) -> Caller {
     }
 }
 
-fn session_caller(known: &Known, session: &Session, token: SessionToken) -> Caller {
+fn session_caller(known: &GateState, session: &Session, token: SessionToken) -> Caller {
     Caller {
         organization: session.organization,
         organization_id: known.organization_id(session.organization),

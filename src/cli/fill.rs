@@ -3,14 +3,15 @@
 
 use futures_util::StreamExt;
 use sessiond_core::Time;
-use sessiond_core::command::natural_key;
+use sessiond_core::change::{Change, IndexEntry, ResourceTotals, SearchTerms, listed_name};
 use sessiond_core::event::Event;
 use sessiond_core::ids::StreamKind;
+use sessiond_core::natural_key::natural_key;
 use sessiond_core::session::evolve;
 use sessiond_store::{Entry, Loaded, OpenSession, Reader, SessionRow, StoreError};
 use tokio::sync::mpsc::{Receiver, channel};
 
-use crate::gate::{Change, Fresh, Gate, Past, Terms, key_digest, shown_name};
+use crate::gate::Gate;
 use crate::http::health::Progress;
 
 /// Changes handed to the Gate at a time.
@@ -41,11 +42,7 @@ pub async fn fill(
     }
     filling.flush();
     fold_tail(gate, reader, &mut loaded).await?;
-    gate.set_totals(loaded.session_totals.drain(..));
-    gate.set_past(loaded.past.drain(..).map(|past| {
-        let totals = Past { sessions: past.sessions, bytes_out: past.bytes_out };
-        (past.application, past.resource, totals)
-    }));
+    filling.totals(&mut loaded);
     Ok(loaded)
 }
 
@@ -80,7 +77,8 @@ impl Filling<'_> {
     }
 
     fn flush(&mut self) {
-        self.gate.apply(self.waiting.drain(..));
+        let next = Vec::with_capacity(SLICE);
+        self.gate.apply(std::mem::replace(&mut self.waiting, next));
     }
 
     fn directory(&mut self, loaded: &mut Loaded) {
@@ -96,6 +94,18 @@ impl Filling<'_> {
         self.flush();
     }
 
+    /// Totals come last: each session that was opened above has counted itself.
+    fn totals(&mut self, loaded: &mut Loaded) {
+        for (application, total) in loaded.session_totals.drain(..) {
+            self.change(Change::SessionTotal(application, total));
+        }
+        for past in loaded.past.drain(..) {
+            let totals = ResourceTotals { sessions: past.sessions, bytes_out: past.bytes_out };
+            self.change(Change::ResourceTotals(past.application, past.resource, totals));
+        }
+        self.flush();
+    }
+
     fn session(&mut self, open: OpenSession) {
         let OpenSession { row: SessionRow { session, detail }, token, mcp_hash } = open;
         let (number, application) = (session.number, session.application);
@@ -106,16 +116,16 @@ impl Filling<'_> {
             detail.client_session_id.as_deref(),
             detail.token_identifier.as_deref(),
         );
-        let fresh = Fresh {
-            key: key.map(|key| key_digest(application, key)),
-            terms: Terms {
-                hostname: detail.hostname.as_deref().map(Into::into),
-                client: detail.client.as_deref().map(Into::into),
-                name: shown_name(session.kind, detail.client_session_id.as_deref()),
+        let entry = IndexEntry {
+            key: key.map(|key| key.digest(application)),
+            terms: SearchTerms {
+                name: listed_name(session.kind, detail.client_session_id.as_deref()),
+                hostname: detail.hostname,
+                client: detail.client,
             },
             loaded_at: Some(self.now),
         };
-        self.change(Change::Session(session, Some(fresh)));
+        self.change(Change::Session(session, Some(entry)));
         token.into_iter().for_each(|token| self.change(Change::SessionToken(number, token)));
         mcp_hash.into_iter().for_each(|hash| self.change(Change::McpSession(number, hash)));
     }
@@ -130,7 +140,7 @@ async fn fold_tail(gate: &Gate, reader: &Reader, loaded: &mut Loaded) -> Result<
         after = last.recorded.position;
         for entry in page.iter().filter(|entry| entry.recorded.stream.kind == StreamKind::Session) {
             if let Some(change) = folded(gate, entry, loaded) {
-                gate.apply([change]);
+                gate.apply(vec![change]);
             }
         }
     }

@@ -25,7 +25,7 @@ use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::error::Error;
-use crate::gate::{Change, Flight, Gate};
+use crate::gate::{Flight, Gate};
 use crate::tasks::vital;
 use crate::{logs, meter};
 pub use draft::not_too_many;
@@ -317,8 +317,8 @@ impl Task {
             self.commit(&decided.batch).await?;
         }
         self.chain = decided.chain;
+        let cut_off = self.gate.commit(decided.committed(units.len()));
         self.settled(&decided.batch, decided.active);
-        let cut_off = self.gate.apply_caused(decided.changes, units.len());
         if let Some(last) = decided.batch.events.last() {
             let position = last.recorded.position;
             self.publish.send_modify(|tip| {
@@ -378,7 +378,7 @@ impl Task {
             }
             // Also where it was refused: its application may have been archived since.
             tracing::info!("a revocation that found the disk full is recorded now");
-            self.gate.apply(vec![Change::LiftRevocation(number)]);
+            self.gate.lift_provisional(number);
         }
     }
 

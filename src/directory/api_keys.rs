@@ -154,13 +154,13 @@ impl Directory {
 
     /// Writes down when keys were last used. Returns how many were.
     pub async fn write_key_uses(&self) -> Result<usize, Error> {
-        let used = self.gate.known().key_secrets.unwritten();
-        if !used.is_empty() {
-            let uses = WriteBeside(SideWrite::ApiKeysUsed(used.clone()));
+        let used = self.gate.known().key_secrets.unrecorded();
+        let count = used.len();
+        if count > 0 {
+            let uses = WriteBeside(SideWrite::ApiKeysUsed(used));
             self.committer.submit(Origin::system(), uses).await?;
-            self.gate.known().key_secrets.written(&used);
         }
-        Ok(used.len())
+        Ok(count)
     }
 
     fn own_key(&self, caller: &Caller, id: Uuid) -> Result<ApiKey, Error> {

@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use sessiond_core::Time;
+use sessiond_core::change::SearchTerms;
 use sessiond_core::filter::Filter;
 use sessiond_core::ids::{ApplicationNumber, PrincipalNumber, SessionNumber};
 use sessiond_core::kind::Kind;
@@ -15,20 +16,18 @@ use sessiond_core::status::DerivedStatus;
 
 use super::ordered::merged;
 
-/// Facts about a session that can be erased and that filters ask for.
+/// [`SearchTerms`] in memory: sessions share the texts that they have in common.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Terms {
+pub struct SharedTerms {
     pub hostname: Option<Arc<str>>,
-    /// `clientInfo.name`
     pub client: Option<Arc<str>>,
-    /// Its name within its resource, where lists give names alone. Not personal.
     pub name: Option<Arc<str>>,
 }
 
 type Numbers = BTreeSet<SessionNumber>;
 
 /// The open sessions of one application.
-#[derive(Default)]
+#[derive(Default, PartialEq)]
 struct Shelf {
     standing: HashMap<(Kind, DerivedStatus), Numbers>,
     principals: HashMap<PrincipalNumber, Numbers>,
@@ -38,13 +37,13 @@ struct Shelf {
 }
 
 /// Open sessions by application and by what they are.
-#[derive(Default)]
+#[derive(Default, PartialEq)]
 pub struct Index {
     shelves: HashMap<ApplicationNumber, Shelf>,
 }
 
 impl Index {
-    pub fn insert(&mut self, session: &Session, terms: &Terms, status: DerivedStatus) {
+    pub fn insert(&mut self, session: &Session, terms: &SharedTerms, status: DerivedStatus) {
         let shelf = self.shelves.entry(session.application).or_default();
         shelf.standing.entry((session.kind, status)).or_default().insert(session.number);
         shelf.principals.entry(session.principal).or_default().insert(session.number);
@@ -59,7 +58,7 @@ impl Index {
         }
     }
 
-    pub fn remove(&mut self, session: &Session, terms: &Terms, status: DerivedStatus) {
+    pub fn remove(&mut self, session: &Session, terms: &SharedTerms, status: DerivedStatus) {
         let Some(shelf) = self.shelves.get_mut(&session.application) else { return };
         let number = session.number;
         take(&mut shelf.standing, &(session.kind, status), number);
@@ -81,16 +80,18 @@ impl Index {
         shelf.standing.entry((session.kind, to)).or_default().insert(session.number);
     }
 
-    /// Another spelling of the same text, if there is one already: sessions share it.
-    pub fn shared(&self, application: ApplicationNumber, terms: Terms) -> Terms {
-        let Some(shelf) = self.shelves.get(&application) else { return terms };
-        let known = |texts: &HashMap<Arc<str>, Numbers>, text: Option<Arc<str>>| {
-            text.map(|text| texts.get_key_value(&text).map_or(text, |(same, _)| same.clone()))
+    /// The terms in the texts that other sessions have already.
+    pub fn shared(&self, application: ApplicationNumber, terms: SearchTerms) -> SharedTerms {
+        let shelf = self.shelves.get(&application);
+        let shared = |texts: Option<&HashMap<Arc<str>, Numbers>>, text: Option<String>| {
+            let text = text?;
+            let same = texts.and_then(|texts| texts.get_key_value(text.as_str()));
+            Some(same.map_or_else(|| text.into(), |(same, _)| same.clone()))
         };
-        Terms {
-            hostname: known(&shelf.hostnames, terms.hostname),
-            client: known(&shelf.clients, terms.client),
-            name: terms.name,
+        SharedTerms {
+            hostname: shared(shelf.map(|shelf| &shelf.hostnames), terms.hostname),
+            client: shared(shelf.map(|shelf| &shelf.clients), terms.client),
+            name: terms.name.map(Into::into),
         }
     }
 

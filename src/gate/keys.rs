@@ -14,14 +14,14 @@ pub struct KeySecrets(HashMap<Uuid, KeySecret>);
 struct KeySecret {
     hash: [u8; 32],
     used_at: AtomicI64,
-    /// What the store says of it.
-    written_at: AtomicI64,
+    /// What is on record of it.
+    recorded_at: AtomicI64,
 }
 
 impl KeySecrets {
     pub(super) fn learn(&mut self, id: Uuid, hash: [u8; 32], used_at: Option<Time>) {
         let at = used_at.map_or(0, |at| at.timestamp_millis());
-        self.0.insert(id, KeySecret { hash, used_at: at.into(), written_at: at.into() });
+        self.0.insert(id, KeySecret { hash, used_at: at.into(), recorded_at: at.into() });
     }
 
     /// SHA-256 of a key's secret.
@@ -42,22 +42,35 @@ impl KeySecrets {
         }
     }
 
-    /// Uses that the store does not know of.
-    pub fn unwritten(&self) -> Vec<(Uuid, Time)> {
+    /// Uses that are not on record.
+    pub fn unrecorded(&self) -> Vec<(Uuid, Time)> {
         let newer = |(id, secret): (&Uuid, &KeySecret)| {
             let at = secret.used_at.load(Ordering::Relaxed);
-            let news = at != secret.written_at.load(Ordering::Relaxed);
+            let news = at != secret.recorded_at.load(Ordering::Relaxed);
             Time::from_timestamp_millis(at).filter(|_| news).map(|at| (*id, at))
         };
         self.0.iter().filter_map(newer).collect()
     }
 
-    /// Takes note of what the store knows now.
-    pub fn written(&self, used: &[(Uuid, Time)]) {
+    /// Takes note of uses that are on record now, whichever process noted them.
+    pub(super) fn recorded(&mut self, used: &[(Uuid, Time)]) {
         for (id, at) in used {
-            if let Some(secret) = self.0.get(id) {
-                secret.written_at.store(at.timestamp_millis(), Ordering::Relaxed);
+            if let Some(secret) = self.0.get_mut(id) {
+                let at = at.timestamp_millis();
+                *secret.used_at.get_mut() = at.max(*secret.used_at.get_mut());
+                *secret.recorded_at.get_mut() = at;
             }
         }
+    }
+
+    /// Whether the same is on record of the same secrets.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let same = |(id, secret): (&Uuid, &KeySecret)| {
+            other.0.get(id).is_some_and(|one| {
+                one.hash == secret.hash
+                    && one.recorded_at.load(Ordering::Relaxed) == secret.recorded_at.load(Ordering::Relaxed)
+            })
+        };
+        self.0.len() == other.0.len() && self.0.iter().all(same)
     }
 }

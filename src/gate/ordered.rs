@@ -14,12 +14,12 @@ use sessiond_core::ids::{ApplicationNumber, SessionNumber};
 pub type Place = (Time, SessionNumber);
 
 /// Open sessions by application, in order.
-#[derive(Default)]
+#[derive(Default, PartialEq)]
 pub struct Ordered {
     applications: HashMap<ApplicationNumber, Orders>,
 }
 
-#[derive(Default)]
+#[derive(Default, PartialEq)]
 struct Orders {
     by_activity: BTreeSet<Place>,
     by_expiry: BTreeSet<Place>,

@@ -5,9 +5,9 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use sessiond_core::Time;
 use sessiond_core::caller::Caller;
-use sessiond_core::command::NaturalKey;
 use sessiond_core::ids::{ApplicationNumber, PrincipalNumber, SessionNumber};
 use sessiond_core::kind::Kind;
+use sessiond_core::natural_key::NaturalKey;
 use sessiond_core::reason::Reason;
 use sessiond_core::session::{Refusal, Session};
 use sessiond_store::{McpSession, SideWrite};
@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::{Sessions, principal_of};
 use crate::committer::{Origin, WriteBeside};
 use crate::error::Error;
-use crate::gate::{Departed, Known, Pass, key_digest};
+use crate::gate::{Departed, GateState, Pass};
 use crate::secret::{self, TokenKind};
 
 impl Sessions {
@@ -54,7 +54,7 @@ impl Sessions {
 
     /// The open session that holds an anchor in an application.
     pub fn anchored(&self, application: ApplicationNumber, anchor: &str) -> Option<Session> {
-        let key = key_digest(application, NaturalKey::Anchor(anchor));
+        let key = NaturalKey::Anchor(anchor).digest(application);
         self.gate.known().holder(&key).cloned()
     }
 
@@ -102,7 +102,7 @@ impl Sessions {
     }
 
     /// Whom a caller is, in the caller's own name.
-    fn principal(&self, known: &Known, caller: &Caller) -> Option<PrincipalNumber> {
+    fn principal(&self, known: &GateState, caller: &Caller) -> Option<PrincipalNumber> {
         caller.person().or_else(|| {
             let (issuer, subject) = principal_of(caller, None);
             let digest = self.key.subject_digest(&issuer, &subject);

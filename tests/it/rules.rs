@@ -8,12 +8,13 @@ use sessiond_core::application::{
     Application, ApplicationChanged, ApplicationCommand, ApplicationCreated, ApplicationEvent, OauthClient,
     UpstreamCredential, UpstreamHeaders, UpstreamSet, decide_application, evolve_application,
 };
-use sessiond_core::command::{Command, Connect, NaturalKey, natural_key};
+use sessiond_core::command::{Command, Connect};
 use sessiond_core::filter::{Facts, Filter};
 use sessiond_core::ids::{
     ApplicationNumber, Head, OrganizationNumber, Position, PrincipalNumber, RevocationNumber, SessionNumber,
 };
 use sessiond_core::kind::Kind;
+use sessiond_core::natural_key::{NaturalKey, natural_key};
 use sessiond_core::organization::{OrganizationCreated, OrganizationEvent, evolve_organization};
 use sessiond_core::personal::{Personal, personal_digest};
 use sessiond_core::phase::{Outcome, Phase, Stage};

@@ -1,4 +1,4 @@
-//! Wishes, in the imperative: what someone wants to happen to a session.
+//! Commands about a session, in the imperative: what someone wants to happen to it.
 
 use chrono::TimeDelta;
 use uuid::Uuid;
@@ -6,6 +6,7 @@ use uuid::Uuid;
 use crate::Time;
 use crate::ids::{ApplicationNumber, OrganizationNumber, PrincipalNumber};
 use crate::kind::Kind;
+use crate::natural_key::{NaturalKey, natural_key};
 use crate::personal::Personal;
 use crate::phase::{Outcome, Phase};
 use crate::presented::Presented;
@@ -13,7 +14,7 @@ use crate::reason::Reason;
 use crate::session::event::{ActivitySource, Counts};
 use crate::throughput::Sample;
 
-/// A wish about one session.
+/// What somebody wants to happen to one session.
 #[derive(Debug, Clone)]
 pub enum Command {
     /// Open a session, or attach to the live one that holds the same natural key.
@@ -63,7 +64,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// The credential that came with the wish; the system presents none.
+    /// The credential that came with the command; the system presents none.
     pub fn presented(&self) -> Option<&Presented> {
         match self {
             Self::Connect(connect) => Some(&connect.presented),
@@ -124,35 +125,4 @@ impl Connect {
             self.token_identifier.as_deref(),
         )
     }
-}
-
-/// What makes a second connect the same session. What a client makes up is told apart by whose it is: two principals who
-/// say the same have a session each, and neither learns of the other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum NaturalKey<'a> {
-    /// Made by the gateway, from whose it is too.
-    Anchor(&'a str),
-    /// A name within a resource, which is the application's: whoever has it, it is taken.
-    Named {
-        resource: &'a str,
-        name: &'a str,
-    },
-    ClientSessionId(PrincipalNumber, &'a str),
-    TokenIdentifier(PrincipalNumber, &'a str),
-}
-
-/// The anchor if there is one, else `clientSessionId` (within the resource if there is one), else `tokenIdentifier`.
-pub fn natural_key<'a>(
-    principal: PrincipalNumber,
-    anchor: Option<&'a str>,
-    resource: Option<&'a str>,
-    client_session_id: Option<&'a str>,
-    token_identifier: Option<&'a str>,
-) -> Option<NaturalKey<'a>> {
-    let named = client_session_id.map(|name| match resource {
-        Some(resource) => NaturalKey::Named { resource, name },
-        None => NaturalKey::ClientSessionId(principal, name),
-    });
-    let token = token_identifier.map(|text| NaturalKey::TokenIdentifier(principal, text));
-    anchor.map(NaturalKey::Anchor).or(named).or(token)
 }

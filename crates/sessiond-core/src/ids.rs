@@ -56,7 +56,8 @@ number! {
 }
 
 /// Which kind of stream an event belongs to. The codes are stored; never renumber them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[repr(i64)]
 pub enum StreamKind {
     Organization = 1,

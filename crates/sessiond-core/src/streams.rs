@@ -1,6 +1,7 @@
 //! The registry of the kinds of stream whose folds all live in memory: principals' standing, API keys, schedules, webhooks,
 //! media streams, hooks, machines. A kind is added here by its line.
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::api_key::ApiKey;
@@ -21,11 +22,36 @@ pub trait Registered: Stream {
     fn event(event: Self::Event) -> AnyEvent;
 }
 
+/// A fold as it is handed from one process to another: with its head, which its row keeps beside it.
+#[derive(Serialize, Deserialize)]
+struct Written {
+    kind: StreamKind,
+    head: Head,
+    /// As [`AnyStream::state`] has it.
+    state: String,
+}
+
+impl From<AnyStream> for Written {
+    fn from(stream: AnyStream) -> Self {
+        Self { kind: stream.stream().kind, head: stream.head(), state: stream.state() }
+    }
+}
+
+impl TryFrom<Written> for AnyStream {
+    type Error = String;
+
+    fn try_from(Written { kind, head, state }: Written) -> Result<Self, String> {
+        let stream = Self::read(kind, &state, head).map_err(|error| error.to_string())?;
+        stream.ok_or_else(|| format!("a {} is not in the registry", kind.word()))
+    }
+}
+
 /// Declares the kinds, each with the type of its fold.
 macro_rules! streams {
     ($($kind:ident: $fold:ident,)*) => {
         /// The fold of a stream of any kind.
-        #[derive(Debug, Clone, PartialEq)]
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[serde(try_from = "Written", into = "Written")]
         pub enum AnyStream {
             $($kind(Box<$fold>),)*
         }

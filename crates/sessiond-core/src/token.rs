@@ -1,5 +1,6 @@
 //! What is known of tokens and people: never their secrets, only digests.
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::Time;
@@ -8,7 +9,7 @@ use crate::ids::{OrganizationNumber, Position, PrincipalNumber};
 use crate::scope::Scopes;
 
 /// An access token (`sat_…`).
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AccessToken {
     pub id: Uuid,
     /// SHA-256 of its secret.
@@ -29,7 +30,7 @@ pub struct AccessToken {
 }
 
 /// A session's one current token (`sst_…`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionToken {
     /// SHA-256 of its secret.
     pub secret_hash: [u8; 32],
@@ -38,7 +39,7 @@ pub struct SessionToken {
 }
 
 /// A subject of an issuer, within an organization.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Principal {
     pub number: PrincipalNumber,
     pub organization: OrganizationNumber,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use sessiond_core::Time;
 pub use sessiond_core::application::Application;
 use sessiond_core::chain::body_digest;
+use sessiond_core::change::Change;
 pub use sessiond_core::delivery::{Delivery, DeliveryStatus};
 use sessiond_core::event::Recorded;
 use sessiond_core::ids::{ApplicationNumber, Position, PrincipalNumber, SessionNumber, StreamKind};
@@ -60,6 +61,9 @@ pub struct Batch {
     /// Everything up to here is settled.
     pub settled: Option<Position>,
     pub side: Vec<SideWrite>,
+    /// What the batch changes in memory, for those who follow this process. A store that only one process can write to has
+    /// no use for it.
+    pub changes: Vec<Change>,
 }
 
 impl Batch {

@@ -4,6 +4,7 @@
 use sessiond_core::actor::ActorKind;
 use sessiond_core::api_key::ApiKey;
 use sessiond_core::caller::{Authority, CredentialKind};
+use sessiond_core::change::Change;
 use sessiond_core::hook::Hook;
 use sessiond_core::ids::{ApplicationNumber, Head, Position, ServiceAccountNumber};
 use sessiond_core::session::Refusal;
@@ -13,7 +14,7 @@ use sessiond_core::token::AccessToken;
 use super::Draft;
 use crate::committer::Origin;
 use crate::error::Error;
-use crate::gate::{Change, Client};
+use crate::gate::Client;
 
 const NOBODY: Error = Error::Unauthorized { reason: None };
 

@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use sessiond_core::actor::ActorKind;
 use sessiond_core::api_key::{ApiKey, ApiKeyEvent};
 use sessiond_core::bar::{BarScope, Barring, Credentials};
+use sessiond_core::change::Change;
 use sessiond_core::ids::{
     OrganizationNumber, PrincipalNumber, RevocationNumber, SessionNumber, StreamId, StreamKind,
 };
@@ -18,7 +19,7 @@ use uuid::Uuid;
 use super::Draft;
 use crate::committer::{BeginRevocation, Origin};
 use crate::error::Error;
-use crate::gate::{Behind, Change};
+use crate::gate::Behind;
 
 /// Most principals and API keys that one revocation bars one by one, and most access tokens. All that an application or
 /// the organization has is barred in one step, however many they are.

@@ -131,7 +131,7 @@ impl Draft<'_> {
         on_limit: OnLimit,
         leaving: usize,
     ) -> (Vec<SessionNumber>, Vec<SessionNumber>) {
-        let opened = self.sessions.iter().filter(|(_, drafted)| drafted.fresh.is_some());
+        let opened = self.sessions.iter().filter(|(_, drafted)| drafted.entry.is_some());
         let opened = opened.map(|(number, _)| *number).filter(|number| self.is_counted(counted, *number));
         let opened = opened.collect();
         let old = match counted {

@@ -15,6 +15,7 @@ use sessiond_core::Time;
 use sessiond_core::actor::ActorKind;
 use sessiond_core::application::Application;
 use sessiond_core::chain::commit_hash;
+use sessiond_core::change::{Change, IndexEntry};
 use sessiond_core::event::{Event, Recorded};
 use sessiond_core::filter::Facts;
 use sessiond_core::ids::{
@@ -22,6 +23,7 @@ use sessiond_core::ids::{
     ServiceAccountNumber, SessionNumber, StreamId,
 };
 use sessiond_core::maxima::Maxima;
+use sessiond_core::natural_key::KeyDigest;
 use sessiond_core::once::Outcome;
 use sessiond_core::organization::Organization;
 use sessiond_core::policy::Policy;
@@ -38,7 +40,7 @@ use uuid::Uuid;
 
 use super::{Chain, Operation, Origin};
 use crate::error::Error;
-use crate::gate::{Caused, Change, Fresh, KeyDigest, Known};
+use crate::gate::{Committed, GateState};
 
 pub use bar::not_too_many;
 pub use revocations::provisional;
@@ -46,7 +48,10 @@ pub use revocations::provisional;
 /// A batch, decided.
 pub struct Decided {
     pub batch: Batch,
-    pub changes: Vec<Caused>,
+    /// For each change of the batch the operations that caused it, by their places.
+    causes: Vec<Vec<usize>>,
+    /// Traffic that is on record with this batch, by session: it was counted in memory before.
+    traffic: Vec<(SessionNumber, Counts)>,
     pub(super) chain: Chain,
     /// Sessions as this batch leaves them.
     pub sessions: HashMap<SessionNumber, Session>,
@@ -60,11 +65,22 @@ impl Decided {
     pub(super) fn empty(chain: Chain) -> Self {
         Self {
             batch: Batch::default(),
-            changes: vec![],
+            causes: vec![],
+            traffic: vec![],
             chain,
             sessions: HashMap::new(),
             active: vec![],
             lifecycle: None,
+        }
+    }
+
+    /// What the Gate is to make visible, once the batch of so many operations is on disk.
+    pub(super) fn committed(&mut self, operations: usize) -> Committed {
+        Committed {
+            changes: std::mem::take(&mut self.batch.changes),
+            causes: std::mem::take(&mut self.causes),
+            operations,
+            traffic: std::mem::take(&mut self.traffic),
         }
     }
 }
@@ -73,7 +89,7 @@ impl Decided {
 struct Drafted {
     session: Session,
     /// Set where this batch opened it.
-    fresh: Option<Fresh>,
+    entry: Option<IndexEntry>,
     /// Its lifecycle row changes.
     lifecycle: bool,
     /// Index of its last event in this batch, if that is an activity: the next call of the same actor joins it.
@@ -81,7 +97,7 @@ struct Drafted {
 }
 
 pub struct Draft<'a> {
-    known: &'a Known,
+    known: &'a GateState,
     policy: Policy,
     maxima: Maxima,
     now: Time,
@@ -105,7 +121,8 @@ pub struct Draft<'a> {
     counts: HashMap<limits::Counted, i64>,
     details: Vec<(SessionNumber, ApplicationNumber, Detail)>,
     side: Vec<SideWrite>,
-    changes: Vec<Caused>,
+    /// Changes that operations make by themselves, each with the place of its operation.
+    changes: Vec<(Change, usize)>,
     /// How many operations have been decided, or are being so.
     current: usize,
     /// Operations by the streams that they are about.
@@ -126,7 +143,12 @@ struct Fact<'a> {
 }
 
 impl<'a> Draft<'a> {
-    pub(super) fn new(known: &'a Known, chain: Chain, (policy, maxima): (Policy, Maxima), now: Time) -> Self {
+    pub(super) fn new(
+        known: &'a GateState,
+        chain: Chain,
+        (policy, maxima): (Policy, Maxima),
+        now: Time,
+    ) -> Self {
         Self {
             known,
             policy,
@@ -183,7 +205,7 @@ impl<'a> Draft<'a> {
 
     /// A change that the operation being decided makes by itself.
     fn change(&mut self, change: Change) {
-        self.changes.push((change, vec![self.current - 1]));
+        self.changes.push((change, self.current - 1));
     }
 
     pub(in crate::committer) fn issue_token(
@@ -219,7 +241,30 @@ impl<'a> Draft<'a> {
             }
             SideWrite::ErasePersonal(sessions) => self.change(Change::ErasePersonal(sessions.clone())),
             SideWrite::RevokeAccessToken(id) => self.change(Change::RevokeAccessToken(*id)),
-            _ => {}
+            SideWrite::ApiKeysUsed(used) => self.change(Change::ApiKeysUsed(used.clone())),
+            // These come with a change of their own, where they are made.
+            SideWrite::AccessToken(_)
+            | SideWrite::BarAccessToken(_)
+            | SideWrite::SessionToken(..)
+            | SideWrite::Principal(_) => {}
+            // Nothing of these is in memory.
+            SideWrite::ClientSecret { .. }
+            | SideWrite::ForgetMcp(_)
+            | SideWrite::UpstreamSecret { .. }
+            | SideWrite::DescribePrincipal { .. }
+            | SideWrite::ErasePrincipal(_)
+            | SideWrite::WebhookSecret { .. }
+            | SideWrite::RotateWebhookSecret { .. }
+            | SideWrite::ForgetWebhook(_)
+            | SideWrite::ForgetDeliveriesOf(_)
+            | SideWrite::Deliveries { .. }
+            | SideWrite::ForgetDeliveries { .. }
+            | SideWrite::MachineSecret { .. }
+            | SideWrite::ForgetMachine(_)
+            | SideWrite::Confirmation(_)
+            | SideWrite::Outcome(_)
+            | SideWrite::ForgetOutcomes(_)
+            | SideWrite::Prune { .. } => {}
         }
         self.side.push(side.clone());
     }
@@ -262,12 +307,12 @@ impl<'a> Draft<'a> {
 
     /// What a filter asks of a session beyond its fold.
     fn facts(&self, number: SessionNumber) -> Facts<'_> {
-        let fresh = self.sessions.get(&number).and_then(|drafted| drafted.fresh.as_ref());
-        fresh.map_or_else(
+        let entry = self.sessions.get(&number).and_then(|drafted| drafted.entry.as_ref());
+        entry.map_or_else(
             || self.known.facts(number),
-            |fresh| Facts {
-                hostname: fresh.terms.hostname.as_deref(),
-                client: fresh.terms.client.as_deref(),
+            |entry| Facts {
+                hostname: entry.terms.hostname.as_deref(),
+                client: entry.terms.client.as_deref(),
                 seen_at: None,
             },
         )
@@ -399,12 +444,13 @@ impl<'a> Draft<'a> {
         };
         let mut decided = Decided::empty(self.chain);
         decided.lifecycle = lifecycle;
-        let mut changes = Vec::with_capacity(self.sessions.len() + self.changes.len());
+        let batch = &mut decided.batch;
+        let (changes, causes) = (&mut batch.changes, &mut decided.causes);
         let mut concerned = self.concerned;
         let mut change = |change, stream| {
-            changes.push((change, concerned.remove(&stream).unwrap_or_default()));
+            changes.push(change);
+            causes.push(concerned.remove(&stream).unwrap_or_default());
         };
-        let batch = &mut decided.batch;
         for (number, mut row) in self.organizations {
             sealed(&mut row.head, number.into());
             change(Change::Organization(row.clone()), number.into());
@@ -437,17 +483,18 @@ impl<'a> Draft<'a> {
             } else {
                 decided.active.push(number);
             }
-            change(Change::Session(drafted.session.clone(), drafted.fresh), number.into());
+            change(Change::Session(drafted.session.clone(), drafted.entry), number.into());
             decided.sessions.insert(number, drafted.session);
         }
         batch.sessions.sort_unstable_by_key(|session| session.number);
         batch.details = self.details;
         batch.events = entries;
         batch.side = self.side;
-        changes.extend(self.changes);
-        let counted = self.counted.into_iter();
-        changes.extend(counted.map(|(number, counts)| (Change::Counted(number, counts), vec![])));
-        decided.changes = changes;
+        for (change, operation) in self.changes {
+            batch.changes.push(change);
+            decided.causes.push(vec![operation]);
+        }
+        decided.traffic = self.counted.into_iter().collect();
         decided
     }
 }

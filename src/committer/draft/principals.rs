@@ -1,5 +1,6 @@
 //! Principals in a batch: whom somebody vouches for, met for the first time or again.
 
+use sessiond_core::change::Change;
 use sessiond_core::ids::PrincipalNumber;
 use sessiond_core::token::Principal;
 use sessiond_store::SideWrite;
@@ -7,7 +8,6 @@ use sessiond_store::SideWrite;
 use super::Draft;
 use crate::committer::IntroducePrincipal;
 use crate::error::Error;
-use crate::gate::Change;
 
 impl Draft<'_> {
     /// The number of a principal, which is written down if it is new.

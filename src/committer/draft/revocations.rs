@@ -2,6 +2,7 @@
 
 use sessiond_core::Time;
 use sessiond_core::application::ApplicationEvent;
+use sessiond_core::change::Change;
 use sessiond_core::event::Event;
 use sessiond_core::filter::Filter;
 use sessiond_core::ids::{
@@ -18,7 +19,7 @@ use sessiond_store::SideWrite;
 use super::{Draft, Fact};
 use crate::committer::{BeginRevocation, Origin};
 use crate::error::{Error, Thing};
-use crate::gate::{Change, Known};
+use crate::gate::GateState;
 
 impl Draft<'_> {
     pub(in crate::committer) fn begin_revocation(
@@ -96,7 +97,7 @@ impl Draft<'_> {
         let open = |number: &SessionNumber| self.session(*number).is_some_and(|one| one.ended.is_none());
         let known = self.known.covered(&planned).into_iter().filter(open);
         let opened = self.sessions.iter().filter(|(number, drafted)| {
-            drafted.fresh.is_some()
+            drafted.entry.is_some()
                 && drafted.session.ended.is_none()
                 && planned.covers(&drafted.session, &self.facts(**number))
         });
@@ -180,7 +181,7 @@ impl Draft<'_> {
 /// A revocation that cannot be recorded for want of space, in force in memory: it would not outlive a restart. Nothing
 /// that has a row of its own may change for it, or the row would say one day what the log does not.
 pub fn provisional(
-    known: &Known,
+    known: &GateState,
     number: RevocationNumber,
     beginning: &BeginRevocation,
     head: Position,

@@ -1,9 +1,11 @@
 //! Sessions in a batch: opened, attached to, kept alive, ended.
 
 use sessiond_core::Time;
+use sessiond_core::change::{Change, IndexEntry};
 use sessiond_core::command::{Command, Connect};
 use sessiond_core::event::Event;
 use sessiond_core::ids::{Head, PrincipalNumber, RevocationNumber, SessionNumber};
+use sessiond_core::natural_key::KeyDigest;
 use sessiond_core::reason::Reason;
 use sessiond_core::revocation::Revocation;
 use sessiond_core::session::event::{ActivityRecorded, ActivitySource, Counts, SessionEvent};
@@ -18,10 +20,9 @@ use uuid::Uuid;
 use super::{Draft, Drafted, Fact};
 use crate::committer::{Activity, Connected, Measurement, OpenSession, Origin};
 use crate::error::Error;
-use crate::gate::{Change, Fresh, KeyDigest, Terms, key_digest, shown_name};
 
 impl Draft<'_> {
-    /// `on_behalf_of` is the revocation that wants it, where one does.
+    /// Does what a command wants of a session. `on_behalf_of` is the revocation that it comes from, if any.
     pub(super) fn command(
         &mut self,
         origin: &Origin,
@@ -62,7 +63,7 @@ impl Draft<'_> {
         *counted = counted.plus(counts);
     }
 
-    /// A wish to record the gateway's traffic, with all that there is of it by now; and how much was counted in memory.
+    /// A command that records the gateway's traffic, with all that there is of it by now; and how much was counted in memory.
     fn with_traffic(&self, number: SessionNumber, command: &Command) -> (Command, Counts) {
         match command {
             Command::RecordActivity { source: ActivitySource::Gateway, counts, presented } => {
@@ -117,7 +118,7 @@ impl Draft<'_> {
         }
         let personal = connect.facts();
         let connect = Connect { principal, id: self.later_id(connect.id), personal, ..connect.clone() };
-        let key = connect.key().map(|key| key_digest(connect.application, key));
+        let key = connect.key().map(|key| key.digest(connect.application));
         let holder = key.and_then(|key| self.holder(&key)).cloned();
         let personal = serde_json::to_string(&connect.personal).unwrap_or_default();
         let covering = holder.as_ref().and_then(|holder| self.covering(holder));
@@ -280,7 +281,7 @@ impl Draft<'_> {
         readings.iter().map(take).collect()
     }
 
-    /// A wish to end a stale session, with what has been seen of it since.
+    /// A command that ends a stale session, with what has been seen of it since.
     fn as_seen_now(&self, number: SessionNumber, command: &Command) -> Command {
         match (command, self.known.seen(number)) {
             (Command::EndStale { not_before, .. }, Some(_)) if self.known.busy(number) => {
@@ -356,24 +357,16 @@ impl Draft<'_> {
         let envelope = Envelope { number, organization, application, actor: origin.actor, occurred_at, head };
         let Some(session) = evolve(before, &event, &envelope) else { return };
         let index = self.events.len() - 1;
-        let fresh = connecting.filter(|_| connected).map(|(connect, _)| Fresh {
-            loaded_at: None,
-            key: connect.key().map(|key| key_digest(application, key)),
-            terms: Terms {
-                hostname: connect.personal.hostname.as_deref().map(Into::into),
-                client: connect.personal.client().map(Into::into),
-                name: shown_name(connect.kind, connect.client_session_id.as_deref()),
-            },
-        });
+        let entry = connecting.filter(|_| connected).map(|(connect, _)| IndexEntry::of(connect));
         self.count(&event, &session);
         let drafted = self.sessions.entry(number).or_insert_with(|| Drafted {
             session: session.clone(),
-            fresh: None,
+            entry: None,
             lifecycle: false,
             joinable: None,
         });
         drafted.session = session;
-        drafted.fresh = drafted.fresh.take().or(fresh);
+        drafted.entry = drafted.entry.take().or(entry);
         drafted.lifecycle |= !activity;
         drafted.joinable = activity.then_some(index);
     }

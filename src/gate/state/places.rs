@@ -5,17 +5,16 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use sessiond_core::Time;
-use sessiond_core::command::NaturalKey;
 use sessiond_core::ids::{ApplicationNumber, OrganizationNumber, PrincipalNumber};
 use sessiond_core::media_stream::MediaStream;
+use sessiond_core::natural_key::NaturalKey;
 use sessiond_core::session::Session;
 use sessiond_core::status::{DerivedStatus, derived_status};
 
-use super::{Known, Open};
-use crate::gate::key_digest;
+use super::{GateState, Open};
 
 /// Numbers of media streams, by organization, virtual host, app and stream.
-#[derive(Default)]
+#[derive(Default, PartialEq)]
 pub struct Places {
     streams: BTreeMap<OrganizationNumber, BTreeMap<[String; 3], i64>>,
 }
@@ -51,7 +50,7 @@ pub struct Sum {
     pub updated_at: Option<Time>,
 }
 
-impl Known {
+impl GateState {
     /// Media streams of an organization whose names begin so, in order; those of archived applications are not there.
     pub fn media_streams<'a>(
         &'a self,
@@ -148,7 +147,7 @@ impl Known {
     /// A live session of a media stream by its name.
     pub fn named(&self, stream: &MediaStream, name: &str, now: Time) -> Option<&Session> {
         let key = NaturalKey::Named { resource: &stream.stream, name };
-        let session = self.holder(&key_digest(stream.application, key))?;
+        let session = self.holder(&key.digest(stream.application))?;
         (now < session.lifetime_ends_at).then_some(session)
     }
 
@@ -162,9 +161,10 @@ impl Known {
     ) -> Sum {
         let mut sum = Sum::default();
         for stream in streams {
-            let past = self.past.get(&stream.application).and_then(|past| past.get(&stream.stream));
-            let past = past.filter(|_| whose.is_none());
-            sum.total = sum.total.saturating_add(past.map_or(0, |past| past.bytes_out));
+            let resources = self.resource_totals.get(&stream.application);
+            let ended = resources.and_then(|resources| resources.get(&stream.stream));
+            let ended = ended.filter(|_| whose.is_none());
+            sum.total = sum.total.saturating_add(ended.map_or(0, |ended| ended.bytes_out));
             sum.created_at =
                 sum.created_at.map_or(Some(stream.declared_at), |at| Some(at.min(stream.declared_at)));
             for open in self.viewers(stream, whose, now) {

@@ -14,7 +14,7 @@ use sessiond_core::session::Session;
 use sessiond_core::token::AccessToken;
 use uuid::Uuid;
 
-use super::Known;
+use super::GateState;
 
 /// Who is behind sessions, and what they were opened and kept alive with.
 #[derive(Debug, Default)]
@@ -59,7 +59,7 @@ fn opens_sessions(key: &ApiKey) -> bool {
     [Scope::McpInvoke, Scope::Media, Scope::Session, Scope::Terminal].iter().any(|scope| scopes.has(*scope))
 }
 
-impl Known {
+impl GateState {
     /// Adds what is behind a session.
     pub fn add_behind(&self, behind: &mut Behind, session: &Session) {
         behind.principals.insert(session.principal);

@@ -12,6 +12,7 @@ use sessiond_core::ids::{
     ApplicationNumber, OrganizationNumber, Position, PrincipalNumber, RevocationNumber, SessionNumber,
     StreamId, StreamKind,
 };
+use sessiond_core::natural_key::KeyDigest;
 use sessiond_core::organization::{Issuer, Organization};
 use sessiond_core::principal::Standing;
 use sessiond_core::revocation::Revocation;
@@ -23,9 +24,9 @@ use sessiond_core::streams::{AnyStream, Registered};
 use sessiond_core::token::{AccessToken, SessionToken};
 use uuid::Uuid;
 
-use super::{Known, Open};
+use super::{GateState, Open};
 use crate::gate::ordered::By;
-use crate::gate::{Client, KeyDigest, Seen, Summary, index};
+use crate::gate::{Client, Seen, Summary, index};
 
 /// What sessions are ordered by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +53,7 @@ impl Slice {
     }
 }
 
-impl Known {
+impl GateState {
     pub fn organization_id(&self, number: OrganizationNumber) -> Uuid {
         self.organizations.get(&number).map_or(Uuid::nil(), |organization| organization.id)
     }

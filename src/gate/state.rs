@@ -1,6 +1,7 @@
 //! What the Gate knows, how commits and the clock change it, and what hot paths do with it.
 
 mod behind;
+mod compare;
 mod credentials;
 mod places;
 mod questions;
@@ -13,6 +14,7 @@ use parking_lot::Mutex;
 use sessiond_core::Time;
 use sessiond_core::application::Application;
 use sessiond_core::caller::Caller;
+use sessiond_core::change::{Change, IndexEntry, ResourceTotals};
 use sessiond_core::ending::Ending;
 use sessiond_core::filter::Facts;
 use sessiond_core::ids::{
@@ -20,6 +22,7 @@ use sessiond_core::ids::{
     SessionNumber, StreamId,
 };
 use sessiond_core::media_stream::MediaStream;
+use sessiond_core::natural_key::KeyDigest;
 use sessiond_core::organization::Organization;
 use sessiond_core::revocation::Revocation;
 use sessiond_core::service_account::ServiceAccount;
@@ -33,10 +36,10 @@ use uuid::Uuid;
 
 use super::flight::{Flight, Pass};
 use super::holdings::{Holdings, Side};
-use super::index::{self, Index, Terms};
+use super::index::{self, Index, SharedTerms};
 use super::keys::KeySecrets;
 use super::ordered::{By, Ordered};
-use super::{Change, Client, Departed, Due, Fresh, KeyDigest, Past};
+use super::{Client, Departed, Due};
 
 pub use behind::Behind;
 pub use places::{Placed, Sum};
@@ -44,7 +47,7 @@ pub use questions::{Order, Slice};
 
 /// What the Gate knows.
 #[derive(Default)]
-pub struct Known {
+pub struct GateState {
     pub organizations: BTreeMap<OrganizationNumber, Organization>,
     pub applications: BTreeMap<ApplicationNumber, Application>,
     applications_by_id: HashMap<Uuid, ApplicationNumber>,
@@ -89,7 +92,7 @@ pub struct Known {
     streams: BTreeMap<StreamId, AnyStream>,
     streams_by_id: HashMap<Uuid, StreamId>,
     totals: HashMap<ApplicationNumber, u64>,
-    past: HashMap<ApplicationNumber, HashMap<String, Past>>,
+    resource_totals: HashMap<ApplicationNumber, HashMap<String, ResourceTotals>>,
     places: places::Places,
     /// What is open, by the credential that opened it.
     holdings: Arc<Holdings>,
@@ -100,16 +103,16 @@ pub struct Known {
 /// An open session, with what is not in its stream.
 struct Open {
     session: Session,
-    terms: Terms,
+    terms: SharedTerms,
     /// What it is filed under.
     status: DerivedStatus,
     /// When that changes by the clock alone.
     changes_at: Option<Time>,
-    /// Noted in [`Known::woken`] already.
+    /// Noted in [`GateState::woken`] already.
     woken: AtomicBool,
     /// Where it stands in the order of activity.
     stands_at: Time,
-    /// Noted in [`Known::stirred`] already.
+    /// Noted in [`GateState::stirred`] already.
     stirred: AtomicBool,
     key: Option<KeyDigest>,
     token: Option<SessionToken>,
@@ -161,10 +164,10 @@ impl Open {
 /// Two that ask at the same time may bring their times in the wrong order; beyond this the clock was set back.
 const SET_BACK: chrono::TimeDelta = chrono::TimeDelta::seconds(10);
 
-impl Known {
+impl GateState {
     pub(super) fn apply(&mut self, change: Change, cancelled: &mut Vec<Arc<Flight>>) {
         match change {
-            Change::Organization(organization) => self.found(organization),
+            Change::Organization(organization) => self.put_organization(organization),
             Change::Bar(position, at) => {
                 self.bars.insert(position, at);
             }
@@ -179,8 +182,7 @@ impl Known {
                 self.service_accounts.insert(account.number, account);
             }
             Change::Revocation(revocation) if revocation.ended_at.is_some() => {
-                self.revocations.remove(&revocation.number);
-                self.cut.remove(&revocation.number);
+                self.forget_revocation(revocation.number);
             }
             Change::Revocation(revocation) => {
                 if !self.revocations.contains_key(&revocation.number) {
@@ -191,11 +193,8 @@ impl Known {
                 }
                 self.revocations.insert(revocation.number, revocation);
             }
-            Change::LiftRevocation(number) => {
-                self.revocations.remove(&number);
-            }
             Change::Session(session, _) if session.ended.is_some() => self.end(&session, cancelled),
-            Change::Session(session, fresh) => self.open(session, fresh.unwrap_or_default()),
+            Change::Session(session, entry) => self.open(session, entry.unwrap_or_default()),
             Change::SessionToken(number, token) => {
                 if let Some(open) = self.sessions.get_mut(&number) {
                     open.token = Some(token);
@@ -221,6 +220,7 @@ impl Known {
                 self.streams.insert(stream.stream(), stream);
             }
             Change::ApiKeySecret(id, hash, used_at) => self.key_secrets.learn(id, hash, used_at),
+            Change::ApiKeysUsed(used) => self.key_secrets.recorded(&used),
             Change::ForgetTokens(before) => {
                 self.access_tokens.retain(|_, token| token.expires_at >= before);
                 self.given_up.retain(|_, expires_at| *expires_at >= before);
@@ -229,7 +229,7 @@ impl Known {
                 for number in sessions {
                     let Some(open) = self.sessions.get_mut(&number) else { continue };
                     self.index.remove(&open.session, &open.terms, open.status);
-                    open.terms = Terms { name: open.terms.name.take(), ..Terms::default() };
+                    open.terms = SharedTerms { name: open.terms.name.take(), ..SharedTerms::default() };
                     self.index.insert(&open.session, &open.terms, open.status);
                 }
             }
@@ -238,14 +238,16 @@ impl Known {
                     self.given_up.insert(id, token.expires_at);
                 }
             }
-            Change::Counted(number, counts) => {
-                let flight = self.sessions.get(&number).and_then(|open| open.flight.get());
-                flight.iter().for_each(|flight| flight.tally.take(counts));
+            Change::SessionTotal(application, total) => {
+                self.totals.insert(application, total);
+            }
+            Change::ResourceTotals(application, resource, totals) => {
+                self.resource_totals.entry(application).or_default().insert(resource, totals);
             }
         }
     }
 
-    fn found(&mut self, organization: Organization) {
+    fn put_organization(&mut self, organization: Organization) {
         let number = organization.number;
         if let Some(before) = self.organizations.get(&number)
             && before.issuers != organization.issuers
@@ -273,7 +275,7 @@ impl Known {
         self.principal_ids.insert(number, principal.id());
     }
 
-    fn open(&mut self, session: Session, fresh: Fresh) {
+    fn open(&mut self, session: Session, entry: IndexEntry) {
         let number = session.number;
         if self.sessions.contains_key(&number) {
             return self.update(session);
@@ -281,11 +283,11 @@ impl Known {
         let unannounced = session.expiry().filter(|_| !session.announced());
         self.expiries.extend(unannounced.map(|at| (at, number)));
         self.by_id.insert(session.id, number);
-        if let Some(key) = fresh.key {
+        if let Some(key) = entry.key {
             self.by_key.insert(key, number);
         }
-        let terms = self.index.shared(session.application, fresh.terms);
-        let loaded = fresh.loaded_at.map(|at| derived_status(&session, None, at));
+        let terms = self.index.shared(session.application, entry.terms);
+        let loaded = entry.loaded_at.map(|at| derived_status(&session, None, at));
         let status = loaded.unwrap_or(DerivedStatus::Active);
         self.index.insert(&session, &terms, status);
         self.ordered.insert(session.application, By::Activity, (session.last_active_at, number));
@@ -298,7 +300,7 @@ impl Known {
             woken: AtomicBool::new(false),
             stands_at: session.last_active_at,
             stirred: AtomicBool::new(false),
-            key: fresh.key,
+            key: entry.key,
             token: None,
             mcp_hash: None,
             presented: None,
@@ -361,7 +363,7 @@ impl Known {
         let (application, expiry) = (session.application, open.session.token_expires_at);
         self.ordered.remove(application, By::Activity, (open.stands_at, session.number));
         self.ordered.remove(application, By::Expiry, (expiry, session.number));
-        self.pass_away(session);
+        self.add_to_resource(session);
         if open.mcp_hash.is_some()
             && let Some(departures) = &self.departures
         {
@@ -552,27 +554,29 @@ impl Known {
         self.departures = Some(sender);
     }
 
-    /// Keeps what a session of a resource came to.
-    fn pass_away(&mut self, session: &Session) {
-        let Some(resource) = &session.resource else { return };
-        let past = self.past.entry(session.application).or_default().entry(resource.clone()).or_default();
-        past.sessions += 1;
-        past.bytes_out = past.bytes_out.saturating_add(session.total.bytes_out);
+    pub(super) fn forget_revocation(&mut self, number: RevocationNumber) {
+        self.revocations.remove(&number);
+        self.cut.remove(&number);
     }
 
-    pub(super) fn set_past(&mut self, past: impl IntoIterator<Item = (ApplicationNumber, String, Past)>) {
-        for (application, resource, past) in past {
-            self.past.entry(application).or_default().insert(resource, past);
-        }
+    /// Traffic of a session that was counted here is on record now.
+    pub(super) fn traffic_recorded(&mut self, number: SessionNumber, counts: Counts) {
+        let flight = self.sessions.get(&number).and_then(|open| open.flight.get());
+        flight.iter().for_each(|flight| flight.tally.take(counts));
+    }
+
+    /// Adds a session that has ended to what those of its resource came to.
+    fn add_to_resource(&mut self, session: &Session) {
+        let Some(resource) = &session.resource else { return };
+        let resources = self.resource_totals.entry(session.application).or_default();
+        let totals = resources.entry(resource.clone()).or_default();
+        totals.sessions += 1;
+        totals.bytes_out = totals.bytes_out.saturating_add(session.total.bytes_out);
     }
 
     pub(super) fn expect(&mut self, sessions: usize) {
         self.sessions.reserve(sessions);
         self.by_id.reserve(sessions);
         self.by_key.reserve(sessions);
-    }
-
-    pub(super) fn set_totals(&mut self, totals: impl IntoIterator<Item = (ApplicationNumber, u64)>) {
-        self.totals.extend(totals);
     }
 }

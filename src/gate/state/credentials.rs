@@ -6,17 +6,18 @@ use std::sync::Arc;
 
 use sessiond_core::api_key::ApiKey;
 use sessiond_core::caller::{Caller, CredentialKind};
+use sessiond_core::change::Change;
 use sessiond_core::ending::{CredentialEnd, Ending};
 use sessiond_core::hook::Hook;
 use sessiond_core::organization::Organization;
 use sessiond_core::streams::AnyStream;
 
-use super::Known;
+use super::GateState;
+use crate::gate::Client;
 use crate::gate::flight::Flight;
 use crate::gate::holdings::{Concerned, CredentialId, Held, Holding, Side};
-use crate::gate::{Change, Client};
 
-impl Known {
+impl GateState {
     /// Registers what a caller opens, if the credential still is what it was when it was presented.
     pub(in crate::gate) fn hold(&self, caller: &Caller, side: Side) -> Result<Held, CredentialEnd> {
         let held = self.holdings.hold(caller, side);
@@ -69,13 +70,14 @@ impl Known {
             Change::Session(..)
             | Change::Bar(..)
             | Change::ForgetTokens(_)
-            | Change::LiftRevocation(_)
             | Change::McpSession(..)
             | Change::AccessToken(_)
             | Change::Principal(_)
             | Change::ApiKeySecret(..)
+            | Change::ApiKeysUsed(_)
             | Change::ErasePersonal(_)
-            | Change::Counted(..) => None,
+            | Change::SessionTotal(..)
+            | Change::ResourceTotals(..) => None,
         }
     }
 

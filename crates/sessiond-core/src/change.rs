@@ -1,0 +1,111 @@
+//! What a commit changes in memory. The Gate is a state machine and this is its alphabet: whoever applies the changes of
+//! every commit in the order of the log has the same Gate, without having decided anything. So whatever a commit makes
+//! true in memory is a change, also where it is no event: tokens, principals, hashes of keys, bars, erasures.
+//!
+//! Changes say what is so afterwards and not what happened, so that to apply one needs no rules. They are written down only
+//! for as long as somebody may be behind, and may be read by the release before this one and the release after: variants
+//! and optional fields are added, none is changed.
+//!
+//! No part of them is what one process alone knows: requests under way, signs of life and traffic that are not in the log
+//! yet, who listens.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::Time;
+use crate::application::Application;
+use crate::command::Connect;
+use crate::ids::{ApplicationNumber, Position, SessionNumber};
+use crate::kind::Kind;
+use crate::natural_key::KeyDigest;
+use crate::organization::Organization;
+use crate::revocation::Revocation;
+use crate::service_account::ServiceAccount;
+use crate::session::Session;
+use crate::streams::AnyStream;
+use crate::token::{AccessToken, Principal, SessionToken};
+
+/// One thing that a commit changes in memory.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// An organization as it stands now; so are the next ones.
+    Organization(Organization),
+    Application(Application),
+    ServiceAccount(ServiceAccount),
+    Stream(AnyStream),
+    /// A revocation as it stands now. It is in force until it has ended.
+    Revocation(Revocation),
+    /// A session as it stands now, with what it is found by if it has just connected.
+    Session(Session, Option<IndexEntry>),
+    /// A session's one current token.
+    SessionToken(SessionNumber, SessionToken),
+    /// SHA-256 of the secret in a session's `Mcp-Session-Id`.
+    McpSession(SessionNumber, [u8; 32]),
+    /// What sessions are found by beyond their fold is personal, and was erased.
+    ErasePersonal(Vec<SessionNumber>),
+    /// An access token was issued.
+    AccessToken(AccessToken),
+    /// An access token opens no agent-side path any more.
+    BarAccessToken(Uuid),
+    /// An access token was given up by its client, and opens nothing any more.
+    RevokeAccessToken(Uuid),
+    /// Access tokens that had expired by then are forgotten.
+    ForgetTokens(Time),
+    /// Credentials issued before this position, which was this time, were barred somewhere.
+    Bar(Position, Time),
+    /// A principal was met for the first time.
+    Principal(Principal),
+    /// SHA-256 of the secret of an API key, with when the key was last used.
+    ApiKeySecret(Uuid, [u8; 32], Option<Time>),
+    /// When API keys were last used, as far as that is on record.
+    ApiKeysUsed(Vec<(Uuid, Time)>),
+    /// How many sessions ever connected to an application. Only a start says this; then each `Connected` counts.
+    SessionTotal(ApplicationNumber, u64),
+    /// What the ended sessions of a resource came to. Only a start says this; then each end counts.
+    ResourceTotals(ApplicationNumber, String, ResourceTotals),
+}
+
+/// What a session is found by beyond its fold, from when it connects or is loaded.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexEntry {
+    pub key: Option<KeyDigest>,
+    pub terms: SearchTerms,
+    /// When it was loaded, which may be long after it was last active; none: it has just connected.
+    pub loaded_at: Option<Time>,
+}
+
+impl IndexEntry {
+    /// What a session is found by that has just connected.
+    pub fn of(connect: &Connect) -> Self {
+        let terms = SearchTerms {
+            hostname: connect.personal.hostname.clone(),
+            client: connect.personal.client().map(str::to_owned),
+            name: listed_name(connect.kind, connect.client_session_id.as_deref()),
+        };
+        Self { key: connect.key().map(|key| key.digest(connect.application)), terms, loaded_at: None }
+    }
+}
+
+/// Facts about a session that filters ask for and that are no part of its fold.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SearchTerms {
+    /// Personal, and erasable.
+    pub hostname: Option<String>,
+    /// `clientInfo.name`; personal, and erasable.
+    pub client: Option<String>,
+    /// Its name within its resource, where lists give names alone. Not personal.
+    pub name: Option<String>,
+}
+
+/// The name that lists give of a session, where they give names alone.
+pub fn listed_name(kind: Kind, client_session_id: Option<&str>) -> Option<String> {
+    client_session_id.filter(|_| kind == Kind::Media).map(str::to_owned)
+}
+
+/// What sessions of a resource that have ended came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResourceTotals {
+    pub sessions: u64,
+    pub bytes_out: u64,
+}

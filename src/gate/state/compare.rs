@@ -1,0 +1,111 @@
+//! Whether two Gates are the same: the proof that changes are all that a second one needs.
+
+use super::{GateState, Open};
+
+impl GateState {
+    /// The fields in which another state differs from this one, of those that changes make. Both have to have had the
+    /// moments looked at that have come, since what sessions are filed under follows the clock.
+    pub fn differences(&self, other: &Self) -> Vec<&'static str> {
+        // Every field is named, so that a new one does not go without an answer here.
+        let Self {
+            organizations,
+            applications,
+            applications_by_id,
+            service_accounts,
+            clients,
+            revocations,
+            sessions,
+            by_id,
+            by_key,
+            index,
+            ordered,
+            changes,
+            expiries,
+            access_tokens,
+            given_up,
+            key_secrets,
+            bars,
+            trusting,
+            principals,
+            met,
+            principals_by_id,
+            principal_ids,
+            streams,
+            streams_by_id,
+            totals,
+            resource_totals,
+            places,
+            // What one process alone has: whom it cut off and let in, whom it saw, whom it has looked at, who listens.
+            cut: _,
+            holdings: _,
+            stirred: _,
+            woken: _,
+            looked_at: _,
+            deadlines: _,
+            departures: _,
+        } = self;
+        let same_sessions = sessions.len() == other.sessions.len()
+            && sessions
+                .iter()
+                .all(|(number, open)| other.sessions.get(number).is_some_and(|one| open.is_same(one)));
+        let fields = [
+            ("organizations", *organizations == other.organizations),
+            ("applications", *applications == other.applications),
+            ("applications_by_id", *applications_by_id == other.applications_by_id),
+            ("service_accounts", *service_accounts == other.service_accounts),
+            ("clients", *clients == other.clients),
+            ("revocations", *revocations == other.revocations),
+            ("sessions", same_sessions),
+            ("by_id", *by_id == other.by_id),
+            ("by_key", *by_key == other.by_key),
+            ("index", *index == other.index),
+            ("ordered", *ordered == other.ordered),
+            ("changes", *changes == other.changes),
+            ("expiries", *expiries == other.expiries),
+            ("access_tokens", *access_tokens == other.access_tokens),
+            ("given_up", *given_up == other.given_up),
+            ("key_secrets", key_secrets.is_same(&other.key_secrets)),
+            ("bars", *bars == other.bars),
+            ("trusting", *trusting == other.trusting),
+            ("principals", *principals == other.principals),
+            ("met", *met == other.met),
+            ("principals_by_id", *principals_by_id == other.principals_by_id),
+            ("principal_ids", *principal_ids == other.principal_ids),
+            ("streams", *streams == other.streams),
+            ("streams_by_id", *streams_by_id == other.streams_by_id),
+            ("totals", *totals == other.totals),
+            ("resource_totals", *resource_totals == other.resource_totals),
+            ("places", *places == other.places),
+        ];
+        fields.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect()
+    }
+}
+
+impl Open {
+    fn is_same(&self, other: &Self) -> bool {
+        let Self {
+            session,
+            terms,
+            status,
+            changes_at,
+            stands_at,
+            key,
+            token,
+            mcp_hash,
+            woken: _,
+            stirred: _,
+            presented: _,
+            seen_at: _,
+            deadline: _,
+            flight: _,
+        } = self;
+        *session == other.session
+            && *terms == other.terms
+            && *status == other.status
+            && *changes_at == other.changes_at
+            && *stands_at == other.stands_at
+            && *key == other.key
+            && *token == other.token
+            && *mcp_hash == other.mcp_hash
+    }
+}
