@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use draft::Draft;
+use draft::{Begun, Draft};
 use operation::{Submitted, Unit};
 use sessiond_core::Time;
 use sessiond_core::ids::{Position, RevocationNumber, SessionNumber, Tip};
@@ -318,7 +318,11 @@ impl Task {
         }
         self.chain = decided.chain;
         self.settled(&decided.batch, decided.active);
-        let cut_off = self.gate.apply_caused(decided.changes, units.len());
+        let mut cut_off = self.gate.apply_caused(decided.changes, units.len());
+        for Begun { revocation, covered, causes } in decided.begun {
+            let cancelled = self.gate.cut_off(revocation, covered);
+            causes.iter().for_each(|cause| cut_off[*cause].extend_from_slice(&cancelled));
+        }
         if let Some(last) = decided.batch.events.last() {
             let position = last.recorded.position;
             self.publish.send_modify(|tip| {
@@ -357,9 +361,10 @@ impl Task {
             self.last_provisional += 1;
             let number = RevocationNumber(-self.last_provisional);
             let (head, now) = (self.chain.position, self.clock.now());
-            let changes = draft::provisional(&self.gate.known(), number, beginning, head, now);
+            let (changes, covered) = draft::provisional(&self.gate.known(), number, beginning, head, now);
             // In force first, and then told.
             self.gate.apply(changes);
+            self.gate.cut_off(number, covered);
             unit.refuse(Error::DiskFull);
             self.provisional.push_back((number, unit));
         }

@@ -212,6 +212,13 @@ impl Gate {
         cut_off
     }
 
+    /// Cancels what is under way of the sessions that a revocation covers, once the revocation is in force: nothing of
+    /// theirs is let in from then on, so this finds all there is. It may be a hundred thousand of them, so it takes a read
+    /// lock: whoever asks the Gate meanwhile does not wait. Returns the flights, to be waited for.
+    pub fn cut_off(&self, revocation: RevocationNumber, covered: Arc<[SessionNumber]>) -> Vec<Arc<Flight>> {
+        self.known.read().cut_off(revocation, covered)
+    }
+
     /// Every session of the MCP gateway with an id of its own that ends from now on, in whichever way. There is one who
     /// listens: a later one takes over.
     pub fn departures(&self) -> UnboundedReceiver<Departed> {

@@ -10,6 +10,7 @@ mod revocations;
 mod sessions;
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use sessiond_core::Time;
 use sessiond_core::actor::ActorKind;
@@ -43,10 +44,18 @@ use crate::gate::{Caused, Change, Fresh, KeyDigest, Known};
 pub use bar::not_too_many;
 pub use revocations::provisional;
 
+/// A revocation that begins, with the sessions that it covers and the operations that it is because of.
+pub struct Begun {
+    pub revocation: RevocationNumber,
+    pub covered: Arc<[SessionNumber]>,
+    pub causes: Vec<usize>,
+}
+
 /// A batch, decided.
 pub struct Decided {
     pub batch: Batch,
     pub changes: Vec<Caused>,
+    pub begun: Vec<Begun>,
     pub(super) chain: Chain,
     /// Sessions as this batch leaves them.
     pub sessions: HashMap<SessionNumber, Session>,
@@ -61,6 +70,7 @@ impl Decided {
         Self {
             batch: Batch::default(),
             changes: vec![],
+            begun: vec![],
             chain,
             sessions: HashMap::new(),
             active: vec![],
@@ -106,6 +116,7 @@ pub struct Draft<'a> {
     details: Vec<(SessionNumber, ApplicationNumber, Detail)>,
     side: Vec<SideWrite>,
     changes: Vec<Caused>,
+    begun: Vec<Begun>,
     /// How many operations have been decided, or are being so.
     current: usize,
     /// Operations by the streams that they are about.
@@ -149,6 +160,7 @@ impl<'a> Draft<'a> {
             details: vec![],
             side: vec![],
             changes: vec![],
+            begun: vec![],
             current: 0,
             concerned: HashMap::new(),
         }
@@ -448,6 +460,7 @@ impl<'a> Draft<'a> {
         let counted = self.counted.into_iter();
         changes.extend(counted.map(|(number, counts)| (Change::Counted(number, counts), vec![])));
         decided.changes = changes;
+        decided.begun = self.begun;
         decided
     }
 }
