@@ -357,9 +357,10 @@ impl Task {
             self.last_provisional += 1;
             let number = RevocationNumber(-self.last_provisional);
             let (head, now) = (self.chain.position, self.clock.now());
-            let changes = draft::provisional(&self.gate.known(), number, beginning, head, now);
+            let (changes, covered) = draft::provisional(&self.gate.known(), number, beginning, head, now);
             // In force first, and then told.
             self.gate.apply(changes);
+            self.gate.cut_off(number, covered);
             unit.refuse(Error::DiskFull);
             self.provisional.push_back((number, unit));
         }

@@ -55,6 +55,16 @@ pub struct Committed {
     pub operations: usize,
     /// Traffic that was counted here and is on record now. It is no change: other processes counted none of it.
     pub traffic: Vec<(SessionNumber, Counts)>,
+    pub begun: Vec<Begun>,
+}
+
+/// A revocation that begins with a commit of this process.
+pub struct Begun {
+    pub revocation: RevocationNumber,
+    /// The sessions that it covers.
+    pub covered: Arc<[SessionNumber]>,
+    /// The operation that begins it, by its place in the commit.
+    pub cause: usize,
 }
 
 /// What the clock demands of a session.
@@ -101,14 +111,15 @@ impl Gate {
     /// Makes changes visible, all at once, and cuts off whatever has ended by them.
     pub fn apply(&self, changes: Vec<Change>) {
         let causes = vec![vec![]; changes.len()];
-        self.commit(Committed { changes, causes, operations: 0, traffic: vec![] });
+        let (traffic, begun) = Default::default();
+        self.commit(Committed { changes, causes, operations: 0, traffic, begun });
     }
 
     /// Makes what a commit of this process changed visible, all at once. Returns for each of its operations the flights of
     /// what ended with a session or a credential and is still under way: cancelled already, to be waited for by whoever
     /// wants to answer "it is over".
     pub fn commit(&self, committed: Committed) -> Vec<Vec<Arc<Flight>>> {
-        let Committed { changes, causes, operations, traffic } = committed;
+        let Committed { changes, causes, operations, traffic, begun } = committed;
         let mut state = self.state.write();
         let mut cut_off = vec![vec![]; operations];
         let mut tell = |cancelled: &[Arc<Flight>], causes: &[usize]| {
@@ -127,12 +138,23 @@ impl Gate {
             tell(&state.end_opened(one), &causes);
         }
         traffic.into_iter().for_each(|(number, counts)| state.traffic_recorded(number, counts));
+        drop(state);
+        for Begun { revocation, covered, cause } in begun {
+            cut_off[cause].extend(self.cut_off(revocation, covered));
+        }
         cut_off
     }
 
     /// A revocation that was in force in memory only is on record now, under another number.
     pub fn lift_provisional(&self, number: RevocationNumber) {
         self.state.write().forget_revocation(number);
+    }
+
+    /// Cancels what is under way of the sessions that a revocation covers, once the revocation is in force: nothing of
+    /// theirs is let in from then on, so this finds all there is. It may be a hundred thousand of them, so it takes a read
+    /// lock: whoever asks the Gate meanwhile does not wait. Returns the flights, to be waited for.
+    pub fn cut_off(&self, revocation: RevocationNumber, covered: Arc<[SessionNumber]>) -> Vec<Arc<Flight>> {
+        self.state.read().cut_off(revocation, covered)
     }
 
     /// Every session of the MCP gateway with an id of its own that ends from now on, in whichever way. There is one who

@@ -45,6 +45,14 @@ pub use behind::Behind;
 pub use places::{Placed, Sum};
 pub use questions::{Order, Slice};
 
+/// What an unfinished revocation covered when it began.
+#[derive(Debug)]
+struct Coverage {
+    sessions: Arc<[SessionNumber]>,
+    /// How many requests and streams of theirs it cut off.
+    cut_off: u64,
+}
+
 /// What the Gate knows.
 #[derive(Default)]
 pub struct GateState {
@@ -55,8 +63,9 @@ pub struct GateState {
     clients: HashMap<String, Client>,
     /// The unfinished ones: few.
     pub revocations: BTreeMap<RevocationNumber, Revocation>,
-    /// Requests and streams that each of them cut off when it began.
-    cut: HashMap<RevocationNumber, u64>,
+    /// The sessions that each of them covers, worked out once, when it began. Behind a lock of its own, so that what they
+    /// have under way is cut off under a read lock on everything else.
+    coverage: Mutex<HashMap<RevocationNumber, Coverage>>,
     /// Each in a box of its own: a table keeps room for twice as many as it holds.
     sessions: HashMap<SessionNumber, Box<Open>>,
     by_id: HashMap<Uuid, SessionNumber>,
@@ -185,12 +194,6 @@ impl GateState {
                 self.forget_revocation(revocation.number);
             }
             Change::Revocation(revocation) => {
-                if !self.revocations.contains_key(&revocation.number) {
-                    let already = cancelled.len();
-                    self.cut_off(&revocation, cancelled);
-                    let cut = cancelled[already..].iter().map(|flight| flight.count() as u64).sum();
-                    self.cut.insert(revocation.number, cut);
-                }
                 self.revocations.insert(revocation.number, revocation);
             }
             Change::Session(session, _) if session.ended.is_some() => self.end(&session, cancelled),
@@ -383,16 +386,25 @@ impl GateState {
         }
     }
 
-    /// Cancels what is under way of sessions that a revocation covers, as soon as it begins: that they are ended on record
-    /// may take its time, or a disk with space.
-    fn cut_off(&self, revocation: &Revocation, cancelled: &mut Vec<Arc<Flight>>) {
-        for number in self.covered(revocation) {
-            let flight = self.sessions.get(&number).and_then(|open| open.flight.get());
-            if let Some(flight) = flight.filter(|flight| flight.count() > 0) {
+    /// Cancels what is under way of the sessions that a revocation covers, and keeps which they are and how much that was.
+    pub(super) fn cut_off(
+        &self,
+        number: RevocationNumber,
+        sessions: Arc<[SessionNumber]>,
+    ) -> Vec<Arc<Flight>> {
+        let Some(revocation) = self.revocations.get(&number) else { return vec![] };
+        let mut cancelled = Vec::new();
+        for open in sessions.iter().filter_map(|number| self.sessions.get(number)) {
+            let under_way = open.flight.get().filter(|flight| flight.count() > 0);
+            // One that gave a sign of life before this was in force may not be covered any more.
+            if let Some(flight) = under_way.filter(|_| revocation.covers(&open.session, &open.facts())) {
                 flight.cancel(Ending::Session(revocation.reason));
                 cancelled.push(flight.clone());
             }
         }
+        let cut_off = cancelled.iter().map(|flight| flight.count() as u64).sum();
+        self.coverage.lock().insert(number, Coverage { sessions, cut_off });
+        cancelled
     }
 
     // ---- the clock ----
@@ -556,7 +568,7 @@ impl GateState {
 
     pub(super) fn forget_revocation(&mut self, number: RevocationNumber) {
         self.revocations.remove(&number);
-        self.cut.remove(&number);
+        self.coverage.get_mut().remove(&number);
     }
 
     /// Traffic of a session that was counted here is on record now.

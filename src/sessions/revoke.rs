@@ -440,9 +440,8 @@ impl Sessions {
     /// Ends what one revocation covers. Anything may have happened before: it looks at what is left.
     async fn carry_out(&self, revocation: &Revocation) -> Result<(), Error> {
         let cause = self.cause(revocation).await?;
-        let covered = self.gate.known().covered(revocation);
+        let covered = self.gate.known().covered_since_it_began(revocation);
         let mut landing = Vec::new();
-        let streams_closed = self.gate.known().cut_off_by(revocation.number);
         for chunk in covered.chunks(CHUNK) {
             let end = SessionEnd::Disconnect(revocation.reason);
             let ends = chunk.iter().map(|number| (*number, end.clone())).collect();
@@ -450,6 +449,8 @@ impl Sessions {
             landing.push(self.committer.submit(cause.clone(), ending).await?);
         }
         join_all(landing.iter().map(Answer::landed)).await;
+        // Only now: whoever woke the worker may have been ahead of the committer, which cuts off and then goes on.
+        let streams_closed = self.gate.known().cut_off_by(revocation.number);
         let end = EndRevocation { number: revocation.number, streams_closed };
         let ended = self.committer.submit(cause, end).await?.outcome;
         metrics::counter!(meter::REVOKED).increment(ended.disconnected_count);

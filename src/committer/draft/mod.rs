@@ -40,7 +40,7 @@ use uuid::Uuid;
 
 use super::{Chain, Operation, Origin};
 use crate::error::Error;
-use crate::gate::{Committed, GateState};
+use crate::gate::{Begun, Committed, GateState};
 
 pub use bar::not_too_many;
 pub use revocations::provisional;
@@ -52,6 +52,7 @@ pub struct Decided {
     causes: Vec<Vec<usize>>,
     /// Traffic that is on record with this batch, by session: it was counted in memory before.
     traffic: Vec<(SessionNumber, Counts)>,
+    begun: Vec<Begun>,
     pub(super) chain: Chain,
     /// Sessions as this batch leaves them.
     pub sessions: HashMap<SessionNumber, Session>,
@@ -67,6 +68,7 @@ impl Decided {
             batch: Batch::default(),
             causes: vec![],
             traffic: vec![],
+            begun: vec![],
             chain,
             sessions: HashMap::new(),
             active: vec![],
@@ -81,6 +83,7 @@ impl Decided {
             causes: std::mem::take(&mut self.causes),
             operations,
             traffic: std::mem::take(&mut self.traffic),
+            begun: std::mem::take(&mut self.begun),
         }
     }
 }
@@ -123,6 +126,7 @@ pub struct Draft<'a> {
     side: Vec<SideWrite>,
     /// Changes that operations make by themselves, each with the place of its operation.
     changes: Vec<(Change, usize)>,
+    begun: Vec<Begun>,
     /// How many operations have been decided, or are being so.
     current: usize,
     /// Operations by the streams that they are about.
@@ -171,6 +175,7 @@ impl<'a> Draft<'a> {
             details: vec![],
             side: vec![],
             changes: vec![],
+            begun: vec![],
             current: 0,
             concerned: HashMap::new(),
         }
@@ -495,6 +500,7 @@ impl<'a> Draft<'a> {
             decided.causes.push(vec![operation]);
         }
         decided.traffic = self.counted.into_iter().collect();
+        decided.begun = self.begun;
         decided
     }
 }

@@ -1,5 +1,7 @@
 //! Revocations in a batch.
 
+use std::sync::Arc;
+
 use sessiond_core::Time;
 use sessiond_core::application::ApplicationEvent;
 use sessiond_core::change::Change;
@@ -19,7 +21,7 @@ use sessiond_store::SideWrite;
 use super::{Draft, Fact};
 use crate::committer::{BeginRevocation, Origin};
 use crate::error::{Error, Thing};
-use crate::gate::GateState;
+use crate::gate::{Begun, GateState};
 
 impl Draft<'_> {
     pub(in crate::committer) fn begin_revocation(
@@ -59,6 +61,8 @@ impl Draft<'_> {
         if let Some((schedule, event)) = run {
             self.stream_event::<Schedule>(origin, *organization, schedule, &event, Some(number))?;
         }
+        let cause = self.current - 1;
+        self.begun.push(Begun { revocation: number, covered: covered.into(), cause });
         revocation.ok_or(Error::NotFound(Thing::Revocation))
     }
 
@@ -179,20 +183,22 @@ impl Draft<'_> {
 }
 
 /// A revocation that cannot be recorded for want of space, in force in memory: it would not outlive a restart. Nothing
-/// that has a row of its own may change for it, or the row would say one day what the log does not.
+/// that has a row of its own may change for it, or the row would say one day what the log does not. With the sessions that
+/// it covers.
 pub fn provisional(
     known: &GateState,
     number: RevocationNumber,
     beginning: &BeginRevocation,
     head: Position,
     now: Time,
-) -> Vec<Change> {
+) -> (Vec<Change>, Arc<[SessionNumber]>) {
     let BeginRevocation { organization, filter, reason, .. } = beginning;
     let fence = Position(head.0 + 1);
     let revocation = Revocation::planned(number, *organization, (filter, *reason), fence, now);
+    let covered = known.covered(&revocation).into();
     let mut changes = vec![Change::Revocation(revocation)];
     if let Some(session) = filter.session {
         changes.extend(known.presented(session).into_iter().map(Change::BarAccessToken));
     }
-    changes
+    (changes, covered)
 }

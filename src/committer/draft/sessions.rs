@@ -32,6 +32,10 @@ impl Draft<'_> {
     ) -> Result<(), Refusal> {
         let own = on_behalf_of.and_then(|number| self.revocation(number));
         let own = own.filter(|own| own.covers(session, &self.facts(session.number)));
+        if on_behalf_of.is_some() && own.is_none() {
+            // It gave a sign of life between being found and the revocation's being in force.
+            return Ok(());
+        }
         let covering = own.cloned().or_else(|| self.covering(session));
         let context =
             self.context(session.application, session.principal, covering.as_ref(), command.presented());

@@ -36,7 +36,7 @@ impl GateState {
             resource_totals,
             places,
             // What one process alone has: whom it cut off and let in, whom it saw, whom it has looked at, who listens.
-            cut: _,
+            coverage: _,
             holdings: _,
             stirred: _,
             woken: _,

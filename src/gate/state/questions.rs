@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::sync::Arc;
 
 use sessiond_core::Time;
 use sessiond_core::actor::{Actor, ActorKind};
@@ -163,6 +164,13 @@ impl GateState {
         self.sessions.get(&number).map(|open| open.facts()).unwrap_or_default()
     }
 
+    /// The sessions that an unfinished revocation is to end: those that it covered when it began, some of which may have
+    /// ended since. Of one that was begun by the process before, those that it covers now.
+    pub fn covered_since_it_began(&self, revocation: &Revocation) -> Arc<[SessionNumber]> {
+        let begun = self.coverage.lock().get(&revocation.number).map(|coverage| coverage.sessions.clone());
+        begun.unwrap_or_else(|| self.covered(revocation).into())
+    }
+
     /// The open sessions that a revocation covers, by number.
     pub fn covered(&self, revocation: &Revocation) -> Vec<SessionNumber> {
         let covers = |number: &SessionNumber| {
@@ -293,7 +301,7 @@ impl GateState {
 
     /// How many requests and streams an unfinished revocation cut off when it began.
     pub fn cut_off_by(&self, revocation: RevocationNumber) -> u64 {
-        self.cut.get(&revocation).copied().unwrap_or(0)
+        self.coverage.lock().get(&revocation).map_or(0, |coverage| coverage.cut_off)
     }
 
     // ---- limits ----
