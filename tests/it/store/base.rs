@@ -109,6 +109,7 @@ impl Base {
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let committer = {
             let _entered = process.enter();
+            support::keep_while_at_work(self.directory.clone());
             Committer::start(
                 writer,
                 &loaded,

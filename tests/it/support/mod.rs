@@ -33,7 +33,8 @@ pub struct Server {
 }
 
 /// A directory for a database of a service in this process. A service whose database is deleted under it ends its process,
-/// and here that is all tests: so the directory stays until many others have been made, and the test's tasks are long gone.
+/// and here that is all tests: so the directory stays for as long as its service can be at work, and then until many others
+/// have been made.
 pub fn directory() -> Arc<TempDir> {
     let directory = Arc::new(TempDir::new().unwrap());
     keep(directory.clone());
@@ -44,13 +45,22 @@ fn keep(directory: Arc<TempDir>) {
     static KEPT: Mutex<VecDeque<Arc<TempDir>>> = Mutex::new(VecDeque::new());
     let mut kept = KEPT.lock().unwrap();
     kept.push_back(directory);
-    if kept.len() > 32 {
+    if kept.len() > 128 {
         kept.pop_front();
     }
 }
 
+/// Keeps a directory for as long as the runtime of whoever calls this has tasks at work, also where the test let go of its
+/// server or failed.
+pub fn keep_while_at_work(directory: Arc<TempDir>) {
+    tokio::spawn(async move {
+        std::future::pending::<()>().await;
+        drop(directory);
+    });
+}
+
 impl Drop for Server {
-    /// Of a test that took long, or that fails, the service is at work still, and its directory may be kept no more.
+    /// While the runtime ends, a task of the service may still be at work.
     fn drop(&mut self) {
         keep(self.directory.clone());
     }
@@ -84,6 +94,7 @@ impl Server {
     }
 
     async fn in_directory(directory: Arc<TempDir>, flags: Vec<String>, clock: Clock) -> Self {
+        keep_while_at_work(directory.clone());
         let (running, _) = start(config(&directory, &flags), clock.clone()).await.unwrap();
         let http = reqwest::Client::builder().timeout(Duration::from_secs(30)).build().unwrap();
         Self { running: Some(running), clock, directory, flags, http }
