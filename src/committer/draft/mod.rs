@@ -33,7 +33,7 @@ use sessiond_core::session::event::{Counts, SessionEvent};
 use sessiond_core::session::{Context, Session};
 use sessiond_core::streams::{AnyStream, Registered};
 use sessiond_core::token::AccessToken;
-use sessiond_store::{Batch, Detail, Entry, SideWrite};
+use sessiond_store::{Batch, Detail, Entry, SessionActivity, SideWrite};
 use uuid::Uuid;
 
 use super::{Chain, Operation, Origin};
@@ -48,25 +48,8 @@ pub struct Decided {
     pub batch: Batch,
     pub changes: Vec<Caused>,
     pub(super) chain: Chain,
-    /// Sessions as this batch leaves them.
-    pub sessions: HashMap<SessionNumber, Session>,
-    /// Sessions whose activity is newer than their lifecycle row.
-    pub active: Vec<SessionNumber>,
     /// Position of the last event that is not activity.
     pub lifecycle: Option<Position>,
-}
-
-impl Decided {
-    pub(super) fn empty(chain: Chain) -> Self {
-        Self {
-            batch: Batch::default(),
-            changes: vec![],
-            chain,
-            sessions: HashMap::new(),
-            active: vec![],
-            lifecycle: None,
-        }
-    }
 }
 
 /// A session in a draft.
@@ -397,8 +380,8 @@ impl<'a> Draft<'a> {
                 head.hash = *hash;
             }
         };
-        let mut decided = Decided::empty(self.chain);
-        decided.lifecycle = lifecycle;
+        let batch = Batch::default();
+        let mut decided = Decided { batch, changes: vec![], chain: self.chain, lifecycle };
         let mut changes = Vec::with_capacity(self.sessions.len() + self.changes.len());
         let mut concerned = self.concerned;
         let mut change = |change, stream| {
@@ -435,10 +418,9 @@ impl<'a> Draft<'a> {
             if drafted.lifecycle {
                 batch.sessions.push(drafted.session.clone());
             } else {
-                decided.active.push(number);
+                batch.activity.push(SessionActivity::of(&drafted.session));
             }
-            change(Change::Session(drafted.session.clone(), drafted.fresh), number.into());
-            decided.sessions.insert(number, drafted.session);
+            change(Change::Session(drafted.session, drafted.fresh), number.into());
         }
         batch.sessions.sort_unstable_by_key(|session| session.number);
         batch.details = self.details;
