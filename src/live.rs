@@ -22,7 +22,7 @@ use sessiond_core::phase::{Outcome, Phase};
 use sessiond_core::reason::Reason;
 use sessiond_core::revocation::RevocationEvent;
 use sessiond_core::session::event::{ACTIVITY, Counts, SessionEvent};
-use sessiond_store::{Addressed, Reader, StoreError};
+use sessiond_store::{Addressed, Log, StoreError};
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
@@ -38,7 +38,7 @@ const SESSION_BACKLOG: usize = 16;
 /// The pause before the log is read again after it could not be read.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// How many events are read at a time.
-const PAGE: i64 = 500;
+const PAGE: u32 = 500;
 
 /// What a listener listens to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -65,7 +65,7 @@ pub struct Frame {
 
 /// The task that follows the log, and the channels that it feeds.
 pub struct Live {
-    reader: Reader,
+    reader: Arc<dyn Log>,
     tip: watch::Receiver<Tip>,
     /// The position up to which everything has been handed out. It is kept here so that it survives a task that breaks.
     reached: Mutex<Position>,
@@ -77,7 +77,7 @@ pub struct Live {
 type Channels = HashMap<(Topic, bool), broadcast::Sender<Arc<Frame>>>;
 
 impl Live {
-    pub fn new(reader: Reader, tip: watch::Receiver<Tip>) -> Self {
+    pub fn new(reader: Arc<dyn Log>, tip: watch::Receiver<Tip>) -> Self {
         let reached = Mutex::new(tip.borrow().position);
         Self { reader, tip, reached, channels: Mutex::default() }
     }

@@ -171,9 +171,9 @@ async fn traffic(context: JobContext) -> Result<String, Error> {
     Ok(format!("{} sessions recorded", context.sessions.flush_traffic(false).await))
 }
 
-/// Keeps the database's write-ahead log from growing.
+/// Upkeep of the store, beside its writer.
 async fn checkpoint(context: JobContext) -> Result<String, Error> {
-    Ok(format!("the write-ahead log had {} KiB", context.sessions.checkpoint().await? >> 10))
+    context.sessions.maintain_store().await
 }
 
 /// Records when API keys were last used.
@@ -208,13 +208,12 @@ async fn lines(context: JobContext) -> Result<String, Error> {
     Ok(format!("{forgotten} entries forgotten, the others need {used} MiB"))
 }
 
-/// Keeps the write-ahead log of the journals from growing. It is a job of its own, so that neither file waits for the
-/// other.
+/// Upkeep of the journals, beside their writer. It is a job of its own, so that neither waits for the other.
 async fn lines_checkpoint(context: JobContext) -> Result<String, Error> {
     if let Some(closed) = closed(&context.journals) {
         return Ok(closed);
     }
-    Ok(format!("the write-ahead log had {} KiB", context.journals.checkpoint().await? >> 10))
+    context.journals.maintain().await
 }
 
 /// What a job reports where the journals are closed. That is no failure of the job: all else is ready.

@@ -24,7 +24,7 @@ use sessiond_core::presented::Presented;
 use sessiond_core::service_account::ServiceAccountCreated;
 use sessiond_core::session::Session;
 use sessiond_core::session::event::{ActivitySource, Counts};
-use sessiond_store::{Reader, Writer};
+use sessiond_store::{Open, Store};
 use tokio::task::{JoinHandle, JoinSet};
 use uuid::Uuid;
 
@@ -37,7 +37,7 @@ pub const TASKS: usize = 256;
 pub struct Base {
     pub database: PathBuf,
     committer: Committer,
-    reader: Reader,
+    reader: Arc<dyn Store>,
     sessions: Arc<Vec<Session>>,
     checkpoints: JoinHandle<()>,
 }
@@ -49,11 +49,11 @@ pub fn database(directory: &Path) -> (String, PathBuf) {
 }
 
 /// What the scheduler does every two seconds, whoever writes.
-pub fn checkpoints(reader: Reader) -> JoinHandle<()> {
+pub fn checkpoints(store: Arc<dyn Store>) -> JoinHandle<()> {
     tokio::spawn(async move {
         loop {
             tokio::time::sleep(Duration::from_secs(2)).await;
-            reader.checkpoint_if_large().await.expect("a checkpoint failed");
+            store.maintain().await.expect("a checkpoint failed");
         }
     })
 }
@@ -62,7 +62,7 @@ impl Base {
     /// A new database with this many open sessions.
     pub async fn new(directory: &Path, sessions: usize) -> anyhow::Result<Self> {
         let (url, database) = database(directory);
-        let (writer, reader) = (Writer::open(&url).await?, Reader::open(&url).await?);
+        let Open { writer, store: reader } = sessiond_store::open(&url).await?;
         let gate = Arc::new(Gate::default());
         let loaded = fill(&gate, &reader, Clock::system().now(), &Progress::default()).await?;
         let policy = Policy { token_lifetime: 86_400, ..Policy::default() };

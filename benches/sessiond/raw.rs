@@ -2,11 +2,12 @@
 //! chain; one connection with the committer's pragmas, one statement for a batch's events and one for its rows.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sessiond_core::event::{Event, TYPE_VERSION};
 use sessiond_core::session::event::{ActivityRecorded, ActivitySource, Counts, SessionEvent};
-use sessiond_store::{Reader, Writer};
+use sessiond_store::{Open, Store};
 use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{Arguments, AssertSqlSafe, ConnectOptions, Connection, SqliteConnection};
 use tokio::task::JoinHandle;
@@ -20,7 +21,7 @@ const BATCHES: u64 = 64;
 
 pub struct Raw {
     connection: SqliteConnection,
-    reader: Reader,
+    reader: Arc<dyn Store>,
     checkpoints: JoinHandle<()>,
     wal: std::path::PathBuf,
     position: i64,
@@ -34,7 +35,9 @@ impl Raw {
     /// A new database of the same schema, with streams of this many sessions.
     pub async fn new(directory: &Path, sessions: usize) -> anyhow::Result<Self> {
         let (url, file) = database(directory);
-        Writer::open(&url).await?.close().await?;
+        let Open { writer, store } = sessiond_store::open(&url).await?;
+        store.close().await;
+        writer.close().await?;
         let connection = SqliteConnectOptions::new()
             .filename(&file)
             .journal_mode(SqliteJournalMode::Wal)
@@ -44,7 +47,7 @@ impl Raw {
             .pragma("cache_size", "-65536")
             .connect()
             .await?;
-        let reader = Reader::open(&url).await?;
+        let reader = sessiond_store::open(&url).await?.store;
         let mut wal = file.into_os_string();
         wal.push("-wal");
         Ok(Self {

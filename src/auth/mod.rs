@@ -30,14 +30,14 @@ use sessiond_core::ids::{ApplicationNumber, Position, ServiceAccountNumber, Sess
 use sessiond_core::scope::{Scope, Scopes};
 use sessiond_core::session::{Refusal, Session};
 use sessiond_core::token::{AccessToken, SessionToken};
-use sessiond_store::Reader;
+use sessiond_store::Store;
 
 pub use introspect::{GivenUp, Introspected};
 
 /// Authentication.
 pub struct Auth {
     gate: Arc<Gate>,
-    reader: Reader,
+    reader: Arc<dyn Store>,
     clock: Clock,
     issuers: Arc<Issuers>,
     directory: Arc<Directory>,
@@ -105,7 +105,7 @@ const NOBODY: Error = Error::Unauthorized { reason: None };
 impl Auth {
     pub fn new(
         gate: Arc<Gate>,
-        reader: Reader,
+        reader: Arc<dyn Store>,
         clock: Clock,
         issuers: Arc<Issuers>,
         directory: Arc<Directory>,

@@ -1,14 +1,13 @@
 //! Start-up: what the store remembers goes into the Gate, in slices, so that what is on its way never needs as much memory
 //! as what has arrived.
 
-use futures_util::StreamExt;
+use std::sync::Arc;
+
+use futures_util::{StreamExt, TryStreamExt};
 use sessiond_core::Time;
 use sessiond_core::change::{Change, IndexEntry, ResourceTotals, SearchTerms, listed_name};
-use sessiond_core::event::Event;
-use sessiond_core::ids::StreamKind;
 use sessiond_core::natural_key::natural_key;
-use sessiond_core::session::evolve;
-use sessiond_store::{Entry, Loaded, OpenSession, Reader, SessionRow, StoreError};
+use sessiond_store::{Loaded, OpenSession, SessionRow, Store, StoreError};
 use tokio::sync::mpsc::{Receiver, channel};
 
 use crate::gate::Gate;
@@ -16,24 +15,28 @@ use crate::http::health::Progress;
 
 /// Changes handed to the Gate at a time.
 const SLICE: usize = 1_024;
-/// Events of the log's tail read at a time.
-const PAGE: i64 = 2_000;
 
 /// Makes the Gate know what the store remembers, as of a moment. Nobody may write meanwhile.
 pub async fn fill(
     gate: &Gate,
-    reader: &Reader,
+    store: &Arc<dyn Store>,
     now: Time,
     progress: &Progress,
 ) -> Result<Loaded, StoreError> {
-    let mut loaded = reader.load().await?;
+    let mut loaded = store.load().await?;
     progress.expect(loaded.open_sessions);
     gate.expect(loaded.open_sessions);
     let mut filling = Filling { gate, now, waiting: Vec::with_capacity(SLICE) };
     filling.directory(&mut loaded);
-    reader.each_principal(|principal| filling.change(Change::Principal(principal))).await?;
-    reader.each_access_token(|token| filling.change(Change::AccessToken(token))).await?;
-    let mut sessions = read_ahead(reader);
+    let mut principals = store.all_principals();
+    while let Some(principal) = principals.try_next().await? {
+        filling.change(Change::Principal(principal));
+    }
+    let mut tokens = store.all_access_tokens();
+    while let Some(token) = tokens.try_next().await? {
+        filling.change(Change::AccessToken(token));
+    }
+    let mut sessions = read_ahead(store.clone());
     while let Some(some) = sessions.recv().await {
         for open in some? {
             filling.session(open);
@@ -41,17 +44,15 @@ pub async fn fill(
         }
     }
     filling.flush();
-    fold_tail(gate, reader, &mut loaded).await?;
     filling.totals(&mut loaded);
     Ok(loaded)
 }
 
 /// Reads the open sessions in a task of its own: taking them apart and filing them take about as long.
-fn read_ahead(reader: &Reader) -> Receiver<Result<Vec<OpenSession>, StoreError>> {
+fn read_ahead(store: Arc<dyn Store>) -> Receiver<Result<Vec<OpenSession>, StoreError>> {
     let (sender, receiver) = channel(1);
-    let reader = reader.clone();
     tokio::spawn(async move {
-        let mut sessions = reader.open_sessions();
+        let mut sessions = store.open_sessions();
         while let Some(some) = sessions.next().await {
             if sender.send(some).await.is_err() {
                 return;
@@ -129,35 +130,4 @@ impl Filling<'_> {
         token.into_iter().for_each(|token| self.change(Change::SessionToken(number, token)));
         mcp_hash.into_iter().for_each(|hash| self.change(Change::McpSession(number, hash)));
     }
-}
-
-/// Folds the log's tail beyond what is settled over the sessions that are in the Gate.
-async fn fold_tail(gate: &Gate, reader: &Reader, loaded: &mut Loaded) -> Result<(), StoreError> {
-    let mut after = loaded.settled;
-    loop {
-        let page = reader.log(after, PAGE).await?;
-        let Some(last) = page.last() else { return Ok(()) };
-        after = last.recorded.position;
-        for entry in page.iter().filter(|entry| entry.recorded.stream.kind == StreamKind::Session) {
-            if let Some(change) = folded(gate, entry, loaded) {
-                gate.apply(vec![change]);
-            }
-        }
-    }
-}
-
-/// An open session as an event that is newer than its rows leaves it.
-fn folded(gate: &Gate, entry: &Entry, loaded: &mut Loaded) -> Option<Change> {
-    let envelope = entry.envelope();
-    let mut session = gate.known().session(envelope.number).cloned()?;
-    if entry.recorded.version <= session.head.version {
-        return None;
-    }
-    loaded.unsettled.insert(session.number);
-    match &entry.recorded.event {
-        Event::Session(event) => session = evolve(Some(session), event, &envelope)?,
-        // What a newer release wrote is passed over, but the next event of the stream builds on it all the same.
-        _ => session.head = entry.head(),
-    }
-    Some(Change::Session(session, None))
 }

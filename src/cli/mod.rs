@@ -16,8 +16,7 @@ use std::process::ExitCode;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use sessiond_core::shown;
-use sessiond_store::Reader;
-use sessiond_store::check::{self, Report};
+use sessiond_store::check::Report;
 
 use crate::config::file::{self, File};
 use crate::config::{Config, database_file, environment};
@@ -175,9 +174,9 @@ fn failed(message: &str) -> ExitCode {
 async fn verify(database: &str) -> anyhow::Result<()> {
     let database = place::real(database)?;
     must_exist(&database)?;
-    let reader = Reader::looking(&database).await?;
-    let report = check::verify(&reader, &mut progress()).await?;
-    reader.close().await;
+    let store = sessiond_store::open_to_look(&database).await?;
+    let report = store.verify(&mut progress()).await?;
+    store.close().await;
     print_report("verified", &report)
 }
 
@@ -185,7 +184,7 @@ async fn rebuild(database: &str) -> anyhow::Result<()> {
     let database = place::real(database)?;
     must_exist(&database)?;
     let _lock = place::lock(&database)?;
-    let report = check::rebuild(&database, &mut progress()).await?;
+    let report = sessiond_store::rebuild(&database, &mut progress()).await?;
     print_report("rebuilt", &report)
 }
 

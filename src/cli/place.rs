@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use rustix::fs::Mode;
-use sessiond_store::{self, Found, Writer};
+use sessiond_store::{self, Batch, Contents, Open, Sealed, SealedFor, SideWrite, Store, Witnesses};
 
 use crate::config::{Config, database_file};
 use crate::secret::SecretKey;
@@ -91,14 +91,14 @@ fn tighten(database: &Path) -> anyhow::Result<()> {
 
 /// Looks at what is there before anything is opened for writing. Where nothing was ever recorded, but something of an
 /// installation lies about, the database is missing: to found another one would hide that.
-pub async fn look(config: &Config) -> anyhow::Result<Found> {
+pub async fn look(config: &Config) -> anyhow::Result<Contents> {
     let database = database_file(&config.database);
-    let found = sessiond_store::look(&config.database).await.context("cannot open the database")?;
-    if found.events || begun(config, &found)? {
-        return Ok(found);
+    let contents = sessiond_store::look(&config.database).await.context("cannot open the database")?;
+    if contents.events || begun(config, &contents)? {
+        return Ok(contents);
     }
     let mut left = vec![beside(&database, ".lines")];
-    if !found.file {
+    if !contents.exists {
         left.push(beside(&database, "-wal"));
     }
     if config.secret_key_file.is_none() {
@@ -106,10 +106,10 @@ pub async fn look(config: &Config) -> anyhow::Result<Found> {
     }
     left.retain(|path| fs::metadata(path).is_ok_and(|metadata| metadata.len() > 0));
     if left.is_empty() {
-        return Ok(found);
+        return Ok(contents);
     }
     let left: Vec<_> = left.iter().map(|path| path.display().to_string()).collect();
-    let what = if found.file { "nothing is recorded in" } else { "there is no database at" };
+    let what = if contents.exists { "nothing is recorded in" } else { "there is no database at" };
     bail!(
         "{what} {}, but an installation has left {} there. Put its database back, together with its -wal file if it has one; \
          or, if a new installation is wanted, move away what is left of the old one",
@@ -119,17 +119,17 @@ pub async fn look(config: &Config) -> anyhow::Result<Found> {
 }
 
 /// Whether a first start came as far as its key and no further: the key is the one that the database knows.
-fn begun(config: &Config, found: &Found) -> anyhow::Result<bool> {
-    let Some(check) = found.key_check else { return Ok(false) };
+fn begun(config: &Config, contents: &Contents) -> anyhow::Result<bool> {
+    let Some(check) = contents.key_check else { return Ok(false) };
     let key = SecretKey::load(&config.secret_key_file())?;
     Ok(key.is_none_or(|key| key.check() == check))
 }
 
 /// The key of this installation: made at its first start, and from then on none but that one.
-pub async fn key(config: &Config, found: &Found, writer: &mut Writer) -> anyhow::Result<SecretKey> {
+pub async fn key(config: &Config, contents: &Contents, open: &mut Open) -> anyhow::Result<SecretKey> {
     let (path, database) = (config.secret_key_file(), database_file(&config.database));
     let (file, database) = (path.display(), database.display());
-    match (SecretKey::load(&path)?, found.key_check) {
+    match (SecretKey::load(&path)?, contents.key_check) {
         (Some(key), Some(check)) => {
             ensure!(
                 key.check() == check,
@@ -140,16 +140,16 @@ pub async fn key(config: &Config, found: &Found, writer: &mut Writer) -> anyhow:
         }
         (Some(key), None) => {
             ensure!(
-                !found.events || fits(&key, writer).await?,
+                !contents.events || fits(&key, open.store.as_ref()).await?,
                 "{file} opens nothing of what is sealed in {database}: it is not its secret key. Put the key back that \
                  belongs to this database"
             );
-            writer.set_key_check(&key.check()).await?;
+            set_key_check(open, &key).await?;
             Ok(key)
         }
-        (None, _) if !found.events => {
+        (None, _) if !contents.events => {
             let key = SecretKey::random();
-            writer.set_key_check(&key.check()).await?;
+            set_key_check(open, &key).await?;
             key.write(&path)?;
             Ok(key)
         }
@@ -160,15 +160,26 @@ pub async fn key(config: &Config, found: &Found, writer: &mut Writer) -> anyhow:
     }
 }
 
-/// Whether a key fits anything in a database from before keys were checked; or there is nothing to fit.
-async fn fits(key: &SecretKey, writer: &mut Writer) -> anyhow::Result<bool> {
-    let witnesses = writer.witnesses().await?;
+/// Writes down what the key of this installation is known by.
+async fn set_key_check(open: &mut Open, key: &SecretKey) -> anyhow::Result<()> {
+    let side = vec![SideWrite::KeyCheck(key.check())];
+    Ok(open.writer.commit(&Batch { side, ..Batch::default() }).await?)
+}
+
+/// Whether a key fits anything in a store from before keys were checked; or there is nothing to fit.
+async fn fits(key: &SecretKey, store: &dyn Store) -> anyhow::Result<bool> {
+    let Witnesses { people, sealed } = store.witnesses().await?;
     let known = |(issuer, subject, digest): &(String, String, [u8; 32])| {
         key.subject_digest(issuer, subject) == *digest
     };
-    let opens = |(words, id, sealed): &(&[&str], uuid::Uuid, Vec<u8>)| {
-        words.iter().any(|word| key.open(&format!("{word} {id}"), sealed).is_ok())
+    let opens = |sealed: &Sealed| {
+        let words: &[&str] = match sealed.kind {
+            SealedFor::Webhook => &["webhook", "hook"],
+            SealedFor::Machine => &["machine"],
+            SealedFor::McpSession => &["mcp_session"],
+        };
+        words.iter().any(|word| key.open(&format!("{word} {}", sealed.id), &sealed.bytes).is_ok())
     };
-    let nothing = witnesses.people.is_empty() && witnesses.sealed.is_empty();
-    Ok(nothing || witnesses.people.iter().any(known) || witnesses.sealed.iter().any(opens))
+    let nothing = people.is_empty() && sealed.is_empty();
+    Ok(nothing || people.iter().any(known) || sealed.iter().any(opens))
 }

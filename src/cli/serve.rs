@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use sessiond_core::maxima::Maxima;
 use sessiond_core::policy::Policy;
-use sessiond_store::{Reader, StoreError, Writer};
+use sessiond_store::{Open, StoreError};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
@@ -60,21 +60,21 @@ pub struct House {
 impl House {
     /// Opens the database and fills memory from it.
     pub async fn open(config: &Config, clock: Clock, progress: &Progress) -> anyhow::Result<Self> {
-        let found = place::look(config).await?;
+        let contents = place::look(config).await?;
         let policy = policy(config);
-        let mut writer = Writer::open(&config.database).await.context("cannot open the database")?;
-        let key = place::key(config, &found, &mut writer).await?;
-        let reader = Reader::open(&config.database).await.context("cannot open the database")?;
+        let mut open = sessiond_store::open(&config.database).await.context("cannot open the database")?;
+        let key = place::key(config, &contents, &mut open).await?;
+        let Open { writer, store } = open;
         let lines = open_lines(&config.lines_database(), clock.clone()).await?;
         let gate = Arc::new(Gate::default());
-        let loaded = fill(&gate, &reader, clock.now(), progress).await.context("cannot load the database")?;
+        let loaded = fill(&gate, &store, clock.now(), progress).await.context("cannot load the database")?;
         let committer =
             Committer::start(writer, &loaded, gate.clone(), clock.clone(), (policy, maxima(config)));
-        let live = Arc::new(Live::new(reader.clone(), committer.tip()));
+        let live = Arc::new(Live::new(store.clone(), committer.tip()));
         let directory = Arc::new(Directory::new(
             committer.clone(),
             gate.clone(),
-            reader.clone(),
+            store.clone(),
             clock.clone(),
             key.clone(),
             policy,
@@ -84,12 +84,12 @@ impl House {
         let upstreams = Arc::new(Upstreams::new(config, directory.clone(), clock.clone())?);
         let auth = Arc::new(Auth::new(
             gate.clone(),
-            reader.clone(),
+            store.clone(),
             clock.clone(),
             issuers.clone(),
             directory.clone(),
         ));
-        let sessions = Arc::new(Sessions::new(committer, gate.clone(), reader, clock.clone(), key, policy));
+        let sessions = Arc::new(Sessions::new(committer, gate.clone(), store, clock.clone(), key, policy));
         let board = Arc::default();
         Ok(Self { gate, sessions, directory, auth, issuers, upstreams, live, lines, board, clock })
     }

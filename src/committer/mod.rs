@@ -6,7 +6,7 @@ mod operation;
 mod operations;
 mod origin;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use std::time::Duration;
 use draft::Draft;
 use operation::{Submitted, Unit};
 use sessiond_core::Time;
-use sessiond_core::ids::{Position, RevocationNumber, SessionNumber, Tip};
+use sessiond_core::ids::{Position, RevocationNumber, Tip};
 use sessiond_core::maxima::Maxima;
 use sessiond_core::policy::Policy;
-use sessiond_store::{Health, Loaded, StoreError, Writer};
+use sessiond_store::{Check, Loaded, StoreError, Writer};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -41,19 +41,12 @@ const BATCH: usize = 512;
 const YIELDS: usize = 2;
 /// Sessions that operations on many may touch in one transaction, so that nobody else waits long for it.
 pub const CHUNK: usize = 500;
-/// Size of the write-ahead log above which the committer empties it between batches.
-const LARGE_WAL: u64 = 64 << 20;
-/// Activity settles into its rows when the log's tail beyond them has so many events, or so much time has passed.
-const UNSETTLED_EVENTS: i64 = 65_536;
-const UNSETTLED_FOR: Duration = Duration::from_secs(10);
-/// Hot rows written with one transaction while settling: little enough that nobody waits for it.
-const SETTLE_SLICE: usize = 128;
 
 /// What waits for the committer.
 enum Waiting {
     Unit(Box<dyn Unit>),
     /// Somebody wants to know what the live writer runs on.
-    Health(oneshot::Sender<Result<Health, Error>>),
+    Health(oneshot::Sender<Result<Vec<Check>, Error>>),
 }
 
 /// The way to the committer. Cheap to clone.
@@ -65,9 +58,9 @@ pub struct Committer {
 }
 
 impl Committer {
-    /// Starts the one writer of a database on what was loaded from it, after the Gate was filled with the same.
+    /// Starts the committer of a store, with its one writer, on what was loaded from it, after the Gate was filled with the same.
     pub fn start(
-        writer: Writer,
+        writer: Box<dyn Writer>,
         loaded: &Loaded,
         gate: Arc<Gate>,
         clock: Clock,
@@ -86,23 +79,14 @@ impl Committer {
             last_revocation: loaded.last_revocation,
             last_principal: loaded.last_principal,
         };
-        let settling = Settling {
-            settled: loaded.settled,
-            dirty: loaded.unsettled.clone(),
-            pass: None,
-            since: Instant::now(),
-        };
         let task = Task {
             writer,
             gate,
             clock,
             rules,
             chain,
-            settling,
             publish,
             later: VecDeque::new(),
-            batches: 0,
-            erased: false,
             provisional: VecDeque::new(),
             last_provisional: 0,
         };
@@ -145,13 +129,13 @@ impl Committer {
     }
 
     /// What the live writer runs on; fails if it does not answer.
-    pub async fn health(&self) -> Result<Health, Error> {
+    pub async fn health(&self) -> Result<Vec<Check>, Error> {
         let (reply, answer) = oneshot::channel();
         self.queue.try_send(Waiting::Health(reply)).map_err(|_| Error::Busy)?;
         answer.await.map_err(|_| Error::Busy)?
     }
 
-    /// Writes what still waits, settles, closes the database and returns when all that is done.
+    /// Writes what still waits, closes the store and returns when all that is done.
     pub async fn stop(&self) {
         // The token tells the task to end, and something to do wakes it in case nothing else does.
         self.stopped.cancel();
@@ -173,29 +157,16 @@ struct Chain {
     last_principal: i64,
 }
 
-/// Activity on its way into the hot rows.
-struct Settling {
-    settled: Position,
-    dirty: BTreeSet<SessionNumber>,
-    /// What the pass under way still has to write, and the position up to which all is settled once it is through.
-    pass: Option<(Position, BTreeSet<SessionNumber>)>,
-    since: Instant,
-}
-
 struct Task {
-    writer: Writer,
+    writer: Box<dyn Writer>,
     gate: Arc<Gate>,
     clock: Clock,
     /// The server's figures for sessions, and the most that may be made on the way.
     rules: (Policy, Maxima),
     chain: Chain,
-    settling: Settling,
     publish: watch::Sender<Tip>,
     /// Operations on many sessions that were put off, because the batch had enough of them.
     later: VecDeque<Box<dyn Unit>>,
-    batches: u64,
-    /// Something was erased, and may still stand in the write-ahead log.
-    erased: bool,
     /// Revocations that are in force in memory only, because the disk was full: to be recorded once there is space.
     provisional: VecDeque<(RevocationNumber, Box<dyn Unit>)>,
     last_provisional: i64,
@@ -239,13 +210,10 @@ impl Task {
                 break;
             }
         }
-        self.settling.since = Instant::now() - UNSETTLED_FOR;
-        while !self.settling.dirty.is_empty() || self.settling.pass.is_some() {
-            if self.settle_only().await.is_err() {
-                break;
-            }
-        }
         if let Err(error) = self.writer.close().await {
+            if error.ends_all() {
+                fail_stop(&error);
+            }
             tracing::error!(%error, "closing the database failed");
         }
     }
@@ -264,14 +232,12 @@ impl Task {
     }
 
     async fn process(&mut self, mut units: Vec<Box<dyn Unit>>) {
-        if let Err(error) = self.writer.check_files() {
+        if let Err(error) = self.writer.maintain().await {
             fail_stop(&error);
         }
         self.record_provisional().await;
-        self.empty_wal_of_what_was_erased().await;
-        let erases = units.iter().any(|unit| unit.erases());
         if units.is_empty() {
-            self.settle_only().await.ok();
+            self.idle().await;
             return;
         }
         match self.attempt(&mut units).await {
@@ -291,11 +257,6 @@ impl Task {
             }
             Err(error) => refuse(units, &error),
         }
-        self.batches += 1;
-        self.erased |= erases;
-        if self.batches.is_multiple_of(64) && self.writer.wal_bytes() > LARGE_WAL {
-            self.writer.truncate_wal().await.ok();
-        }
     }
 
     /// Decides the units in order, writes what they come to, and applies it to the Gate. Returns what each of them cut off.
@@ -312,13 +273,13 @@ impl Task {
             }
             draft.finish()
         };
-        self.add_settling(&mut decided);
-        if !decided.batch.is_empty() {
+        if decided.batch.is_empty() {
+            self.idle().await;
+        } else {
             self.commit(&decided.batch).await?;
         }
         self.chain = decided.chain;
         let cut_off = self.gate.commit(decided.committed(units.len()));
-        self.settled(&decided.batch, decided.active);
         if let Some(last) = decided.batch.events.last() {
             let position = last.recorded.position;
             self.publish.send_modify(|tip| {
@@ -333,17 +294,23 @@ impl Task {
         let begun = Instant::now();
         let outcome = self.writer.commit(batch).await;
         measure(batch, begun.elapsed(), outcome.as_ref().err());
-        if let Err(error @ (StoreError::Broken(_) | StoreError::Corrupt(_) | StoreError::Raced(_))) = &outcome
-        {
-            fail_stop(error);
+        match outcome {
+            Err(error) if error.ends_all() => fail_stop(&error),
+            outcome => outcome,
         }
-        outcome
     }
 
-    /// What was erased is gone once the write-ahead log was emptied, which has to wait until nobody reads the old one.
-    async fn empty_wal_of_what_was_erased(&mut self) {
-        if self.erased && self.writer.truncate_wal().await.is_ok() {
-            self.erased = self.writer.wal_bytes() > 0;
+    /// Lets the writer do what it puts off while there is something to write. That it cannot is said when there is.
+    async fn idle(&mut self) {
+        let begun = Instant::now();
+        let outcome = self.writer.idle().await;
+        if !matches!(outcome, Ok(false)) {
+            measure(&sessiond_store::Batch::default(), begun.elapsed(), outcome.as_ref().err());
+        }
+        if let Err(error) = outcome
+            && error.ends_all()
+        {
+            fail_stop(&error);
         }
     }
 
@@ -381,65 +348,6 @@ impl Task {
             tracing::info!("a revocation that found the disk full is recorded now");
             self.gate.lift_provisional(number);
         }
-    }
-
-    // ---- settling ----
-
-    /// Adds a slice of hot rows to a batch while a pass is under way, and begins a pass when one is due.
-    fn add_settling(&mut self, decided: &mut draft::Decided) {
-        let settling = &mut self.settling;
-        let tail = self.chain.position.0 - settling.settled.0;
-        let due = tail > UNSETTLED_EVENTS || settling.since.elapsed() >= UNSETTLED_FOR;
-        if settling.pass.is_none() && due {
-            settling.since = Instant::now();
-            if !settling.dirty.is_empty() || tail > UNSETTLED_EVENTS {
-                settling.pass = Some((self.chain.position, std::mem::take(&mut settling.dirty)));
-            }
-        }
-        let Some((target, left)) = &mut settling.pass else { return };
-        let known = self.gate.known();
-        for number in left.iter().take(SETTLE_SLICE) {
-            // One whose lifecycle row is written, now or when it ended, has its figures there.
-            let written = decided.batch.sessions.binary_search_by_key(number, |session| session.number);
-            if written.is_err() {
-                let current = decided.sessions.get(number).or_else(|| known.session(*number));
-                decided.batch.settle.extend(current.cloned());
-            }
-        }
-        if left.len() <= SETTLE_SLICE {
-            decided.batch.settled = Some(*target);
-        }
-    }
-
-    /// Takes note of what a commit settled and what it made dirty.
-    fn settled(&mut self, batch: &sessiond_store::Batch, active: Vec<SessionNumber>) {
-        self.settling.dirty.extend(active);
-        if let Some(position) = batch.settled {
-            self.settling.settled = position;
-            self.settling.pass = None;
-        } else if let Some((_, left)) = &mut self.settling.pass {
-            for _ in 0..SETTLE_SLICE {
-                left.pop_first();
-            }
-        }
-        for session in &batch.sessions {
-            self.settling.dirty.remove(&session.number);
-            if let Some((_, left)) = &mut self.settling.pass {
-                left.remove(&session.number);
-            }
-        }
-    }
-
-    /// A transaction of its own for settling, when nothing else is going on.
-    async fn settle_only(&mut self) -> Result<(), StoreError> {
-        let mut decided = draft::Decided::empty(self.chain);
-        self.add_settling(&mut decided);
-        if !decided.batch.is_empty() {
-            self.commit(&decided.batch).await?;
-        }
-        // Also where nothing had to be written: the slice is done.
-        self.settled(&decided.batch, vec![]);
-        Ok(())
     }
 }
 

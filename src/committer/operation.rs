@@ -37,11 +37,6 @@ pub trait Operation: Send + 'static {
         0
     }
 
-    /// Whether something is to be gone from the disk when it is done.
-    fn erases(&self) -> bool {
-        false
-    }
-
     /// The revocation that it begins: in force in memory where there is no space to record it.
     fn revocation(&self) -> Option<&BeginRevocation> {
         None
@@ -72,7 +67,6 @@ pub(super) trait Unit: Send {
     fn decide(&mut self, draft: &mut Draft<'_>);
     fn sessions(&self) -> usize;
     fn looks_at_others(&self) -> bool;
-    fn erases(&self) -> bool;
     fn revocation(&self) -> Option<&BeginRevocation>;
     /// Tells what was decided, once that is durable, and what it cut off.
     fn answer(self: Box<Self>, cut_off: Vec<Arc<Flight>>);
@@ -115,10 +109,6 @@ impl<O: Operation> Unit for Submitted<O> {
 
     fn looks_at_others(&self) -> bool {
         O::LOOKS_AT_OTHERS
-    }
-
-    fn erases(&self) -> bool {
-        self.operation.erases()
     }
 
     fn revocation(&self) -> Option<&BeginRevocation> {

@@ -614,10 +614,6 @@ impl Operation for WriteBeside {
         draft.write_beside(&self.0);
         Ok(())
     }
-
-    fn erases(&self) -> bool {
-        matches!(self.0, SideWrite::ErasePrincipal(_) | SideWrite::ErasePersonal(_))
-    }
 }
 
 /// Nothing: whoever waits for its answer has waited for what was handed in before.

@@ -21,7 +21,7 @@ use sessiond_core::organization::Organization;
 use sessiond_core::policy::{ApplicationPolicy, Policy};
 use sessiond_core::scope::{Scope, Scopes};
 use sessiond_core::streams::Registered;
-use sessiond_store::{Reader, SideWrite};
+use sessiond_store::{SideWrite, Store};
 use uuid::Uuid;
 
 use crate::clock::Clock;
@@ -50,7 +50,7 @@ pub const SHORTEST_SECRET: usize = 32;
 pub struct Directory {
     committer: Committer,
     gate: Arc<Gate>,
-    reader: Reader,
+    reader: Arc<dyn Store>,
     clock: Clock,
     key: SecretKey,
     policy: Policy,
@@ -136,7 +136,7 @@ impl Directory {
     pub fn new(
         committer: Committer,
         gate: Arc<Gate>,
-        reader: Reader,
+        reader: Arc<dyn Store>,
         clock: Clock,
         key: SecretKey,
         policy: Policy,

@@ -159,17 +159,11 @@ impl Report {
 
     async fn writer(&mut self, app: &App) {
         match timeout(PATIENCE, app.sessions.health()).await {
-            Ok(Ok(health)) => {
-                self.line(true, format_args!("sqlite {} ok", health.sqlite_version));
-                self.line(health.journal_mode == "wal", format_args!("journal_mode {}", health.journal_mode));
-                let synchronous = match health.synchronous {
-                    0 => "OFF",
-                    1 => "NORMAL",
-                    2 => "FULL",
-                    _ => "EXTRA",
-                };
-                self.line(health.synchronous >= 2, format_args!("synchronous {synchronous}"));
-                match health.fault() {
+            Ok(Ok(checks)) => {
+                for check in &checks {
+                    self.line(check.fault.is_none(), format_args!("{} {}", check.name, check.value));
+                }
+                match checks.iter().find_map(|check| check.fault.as_deref()) {
                     None => self.line(true, "writer ok"),
                     Some(fault) => self.line(false, format_args!("writer: {fault}")),
                 }

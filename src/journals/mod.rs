@@ -21,7 +21,7 @@ use futures_util::TryFutureExt;
 use futures_util::stream::{BoxStream, StreamExt, try_unfold};
 use sessiond_core::Time;
 use sessiond_core::ids::SessionNumber;
-use sessiond_store::{Forget, LinesReader, LinesWriter, StoreError};
+use sessiond_store::{Forget, JournalReader, OpenJournals, StoreError};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -60,7 +60,7 @@ pub struct Journals {
     /// How many bytes may still wait for the writer.
     queue_space: Arc<Semaphore>,
     /// None if the file could not be opened.
-    reader: Option<LinesReader>,
+    reader: Option<Arc<dyn JournalReader>>,
     state: Arc<State>,
 }
 
@@ -86,16 +86,12 @@ impl State {
 impl Journals {
     /// Opens the file, making it if needed, and starts its one writer.
     pub async fn open(url: &str, clock: Clock) -> Result<Self, StoreError> {
-        let writer = LinesWriter::open(url).await?;
-        Self::start(writer, LinesReader::open(url).await?, clock).await
+        Self::start(sessiond_store::open_journals(url).await?, clock).await
     }
 
-    /// Starts the one writer of a file that is open.
-    pub async fn start(
-        mut writer: LinesWriter,
-        reader: LinesReader,
-        clock: Clock,
-    ) -> Result<Self, StoreError> {
+    /// Starts the one task that writes to journals that are open.
+    pub async fn start(open: OpenJournals, clock: Clock) -> Result<Self, StoreError> {
+        let OpenJournals { mut writer, reader } = open;
         let last_recorded_at = writer.last_recorded_at().await?.unwrap_or_default();
         let (queue, waiting) = mpsc::channel(QUEUE);
         let state = Arc::new(State::default());
@@ -206,10 +202,9 @@ impl Journals {
         Ok(self.reader()?.used_bytes().await?)
     }
 
-    /// Moves the write-ahead log into the file as far as readers allow, while others write, but only once the log is
-    /// large. Returns the log's size in bytes.
-    pub async fn checkpoint(&self) -> Result<u64, Error> {
-        let outcome = self.reader()?.checkpoint_if_large().await;
+    /// Upkeep that holds up nobody. Says what it found.
+    pub async fn maintain(&self) -> Result<String, Error> {
+        let outcome = self.reader()?.maintain().await;
         outcome.inspect_err(|error| writer::report(&self.state, error)).map_err(Error::from)
     }
 
@@ -229,7 +224,7 @@ impl Journals {
         answer.await.map_err(|_| self.closed_error())?
     }
 
-    fn reader(&self) -> Result<&LinesReader, Error> {
+    fn reader(&self) -> Result<&Arc<dyn JournalReader>, Error> {
         self.reader.as_ref().ok_or_else(|| self.closed_error())
     }
 

@@ -1,9 +1,11 @@
 //! Reads a journal: finds the block where a query begins, and goes on block by block.
 
+use std::sync::Arc;
+
 use sessiond_core::ids::SessionNumber;
 use sessiond_core::journal::{Entry, Journal, Marks};
 use sessiond_store::block::Block;
-use sessiond_store::{LinesReader, StoreError, Stretch};
+use sessiond_store::{JournalReader, StoreError, Stretch};
 
 /// How many bytes of entries a page may have; one more entry may exceed them.
 const PAGE_BYTES: usize = 4 << 20;
@@ -63,7 +65,7 @@ pub struct Page {
 
 /// The state of one reading of a journal.
 pub(super) struct Cursor {
-    reader: LinesReader,
+    reader: Arc<dyn JournalReader>,
     /// The part that is still to be read.
     stretch: Stretch,
     /// The first and the last position of the whole reading.
@@ -78,7 +80,7 @@ pub(super) struct Cursor {
 
 impl Cursor {
     pub(super) async fn begin(
-        reader: &LinesReader,
+        reader: &Arc<dyn JournalReader>,
         journal: Journal,
         session: SessionNumber,
         query: &Query,

@@ -9,7 +9,7 @@ use sessiond_core::Time;
 use sessiond_core::ids::SessionNumber;
 use sessiond_core::journal::{Entry, Journal};
 use sessiond_store::block::{Block, Packer, Run};
-use sessiond_store::{Forget, Forgotten, LinesReader, LinesWriter, StoreError, Tail};
+use sessiond_store::{Forget, Forgotten, JournalReader, JournalWriter, StoreError, Tail};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::{Appended, State};
@@ -21,8 +21,6 @@ const BATCH: usize = 1_024;
 const BATCH_BYTES: usize = 4 << 20;
 /// From so many bytes on, compressing is left to a thread for blocking work.
 const MUCH: usize = 32 << 10;
-/// The size of the write-ahead log above which the writer empties it between batches.
-const LARGE_WAL: u64 = 64 << 20;
 /// For how many journals the writer remembers where they end; at most twice as many are in memory.
 const REMEMBERED: usize = 32_768;
 /// How far an entry's time may be ahead of our clock.
@@ -52,8 +50,8 @@ pub(super) struct Append {
 type Key = (Journal, SessionNumber);
 
 pub(super) struct Task {
-    writer: LinesWriter,
-    reader: LinesReader,
+    writer: Box<dyn JournalWriter>,
+    reader: Arc<dyn JournalReader>,
     clock: Clock,
     last_recorded_at: Time,
     /// The compressor; none while another thread works with it.
@@ -64,8 +62,8 @@ pub(super) struct Task {
 
 impl Task {
     pub(super) fn new(
-        writer: LinesWriter,
-        reader: LinesReader,
+        writer: Box<dyn JournalWriter>,
+        reader: Arc<dyn JournalReader>,
         clock: Clock,
         last_recorded_at: Time,
         state: Arc<State>,
@@ -89,13 +87,10 @@ impl Task {
             // This is no delay: every task that is ready to hand in a request gets to do so before the batch is closed.
             tokio::task::yield_now().await;
             self.process(first, &mut waiting).await;
-            if self.writer.wal_bytes() > LARGE_WAL
-                && let Err(error) = self.writer.truncate_wal().await
-            {
+            if let Err(error) = self.writer.maintain().await {
                 report(&self.state, &error);
             }
         }
-        // The connection that closes last moves the write-ahead log into the file, which a reader cannot do.
         self.reader.close().await;
         if let Err(error) = self.writer.close().await {
             tracing::error!(%error, "closing the file of log lines and recordings failed");

@@ -36,7 +36,7 @@ impl Live {
         after: Position,
         up_to: Position,
         activity: bool,
-        limit: i64,
+        limit: u32,
     ) -> Result<Vec<Outgoing>, StoreError> {
         let page = self.reader.addressed_log(after, up_to, activity, limit).await?;
         Ok(page.iter().map(Outgoing::new).collect())

@@ -68,8 +68,7 @@ impl Sessions {
                 own.ok_or_else(|| Error::field("cursor", message))?.previous_position
             }
         };
-        let mut items =
-            self.reader.session_history(view.session.number, newest, activity, i64::from(limit) + 1).await?;
+        let mut items = self.reader.session_history(view.session.number, newest, activity, limit + 1).await?;
         let more = items.len() > limit as usize;
         items.truncate(limit as usize);
         let next = items.last().filter(|_| more).map(|event| event.entry.recorded.position);

@@ -9,7 +9,7 @@ use sessiond_core::caller::Caller;
 use sessiond_core::filter::Filter;
 use sessiond_core::ids::{ApplicationNumber, Position, SessionNumber};
 use sessiond_core::status::DerivedStatus;
-use sessiond_store::{EndedPage, SessionRow};
+use sessiond_store::{EndedOrder, EndedPage, SessionRow};
 use uuid::Uuid;
 
 use super::wanted::{Sort, Wanted};
@@ -222,9 +222,9 @@ impl Sessions {
                 application,
                 filter,
                 order: match slice.order {
-                    Order::Connected => None,
-                    Order::LastActive => Some("last_active_at"),
-                    Order::Expires => Some("token_expires_at"),
+                    Order::Connected => EndedOrder::Connected,
+                    Order::LastActive => EndedOrder::LastActive,
+                    Order::Expires => EndedOrder::Expires,
                 },
                 descending: slice.descending,
                 after: slice.after,

@@ -20,7 +20,7 @@ use crate::error::{Error, Thing};
 use crate::gate::{Placed, Sum};
 
 /// Events of a session that are read at a time.
-const PAGE: i64 = 500;
+const PAGE: u32 = 500;
 
 /// A number that no session has.
 const NOBODY: SessionNumber = SessionNumber(-1);

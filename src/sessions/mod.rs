@@ -63,7 +63,7 @@ use sessiond_core::relation::{MayAct, MayLook, OutOfReach, Way};
 use sessiond_core::scope::Scope;
 use sessiond_core::session::event::{ActivitySource, Counts};
 use sessiond_core::session::{Refusal, Session};
-use sessiond_store::{Reader, SessionRow};
+use sessiond_store::{SessionRow, Store};
 
 /// Longest text a client may give for anything about a session; longer is refused, never cut.
 pub const LONGEST: usize = 1_024;
@@ -74,7 +74,7 @@ pub const LARGEST_CLIENT_INFO: usize = 16_384;
 pub struct Sessions {
     committer: Committer,
     gate: Arc<Gate>,
-    reader: Reader,
+    reader: Arc<dyn Store>,
     clock: Clock,
     key: SecretKey,
     policy: Policy,
@@ -156,7 +156,7 @@ impl Sessions {
     pub fn new(
         committer: Committer,
         gate: Arc<Gate>,
-        reader: Reader,
+        reader: Arc<dyn Store>,
         clock: Clock,
         key: SecretKey,
         policy: Policy,

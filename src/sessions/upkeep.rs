@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use sessiond_core::ids::SessionNumber;
-use sessiond_store::{Health, SideWrite};
+use sessiond_store::{Check, Prunable, SideWrite};
 
 use super::Sessions;
 use crate::committer::{CHUNK, MeetDeadlines, Origin, WriteBeside};
@@ -73,7 +73,7 @@ impl Sessions {
         let mut pruned = 0;
         loop {
             let before = self.clock.now() - keep;
-            let (events, up_to) = self.reader.prunable(before, 500).await?;
+            let Prunable { events, up_to } = self.reader.prunable(before, 500).await?;
             let Some(up_to) = up_to else { return Ok(pruned) };
             pruned += events.len();
             self.committer.submit(Origin::system(), WriteBeside(SideWrite::Prune { events, up_to })).await?;
@@ -90,13 +90,13 @@ impl Sessions {
             .map(|_| ())
     }
 
-    /// Moves the write-ahead log into the database when it has grown, without holding up the writer. Returns its size.
-    pub async fn checkpoint(&self) -> Result<u64, Error> {
-        Ok(self.reader.checkpoint_if_large().await?)
+    /// Upkeep of the store that holds up nobody. Says what it found.
+    pub async fn maintain_store(&self) -> Result<String, Error> {
+        Ok(self.reader.maintain().await?)
     }
 
     /// What the live writer runs on; fails if it does not answer.
-    pub async fn health(&self) -> Result<Health, Error> {
+    pub async fn health(&self) -> Result<Vec<Check>, Error> {
         self.committer.health().await
     }
 
@@ -125,11 +125,10 @@ impl Sessions {
         ]
     }
 
-    /// Writes down what is only in memory and closes the database.
+    /// Writes down what is only in memory and closes the store.
     pub async fn stop(&self) {
         self.flush_traffic(true).await;
-        // Readers first: whoever closes last moves the write-ahead log into the file, and readers cannot. One that does
-        // not let go keeps a file beside the database, and nobody waiting.
+        // Readers first, as the store asks for. One that does not let go keeps nobody waiting.
         tokio::time::timeout(READERS_LEAVE, self.reader.close()).await.ok();
         self.committer.stop().await;
     }

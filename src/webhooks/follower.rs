@@ -27,7 +27,7 @@ use crate::secret;
 /// How many attempts may be under way at a time, for all webhooks together.
 const CONCURRENT_ATTEMPTS: usize = 32;
 /// How many events are read at a time.
-const PAGE: i64 = 200;
+const PAGE: u32 = 200;
 /// With so many deliveries not saved yet, no more events are taken from the log, and with twice as many none are sent.
 const MOST_UNSAVED: usize = 1_000;
 /// How often the clock is looked at while something waits for it.

@@ -194,10 +194,10 @@ async fn who_was_forgotten_is_nowhere_and_the_log_still_proves_itself() {
     let (_, mine) = ada.holder.get(&format!("{MINE}?status=all")).await;
     assert_eq!(ids(&mine).len(), 3);
     server.stop().await;
-    let reader = sessiond_store::Reader::open(&server.database()).await.unwrap();
-    sessiond_store::check::verify(&reader, &mut |_, _| {}).await.unwrap();
+    let reader = sessiond_store::open_to_look(&server.database()).await.unwrap();
+    reader.verify(&mut |_, _| {}).await.unwrap();
     reader.close().await;
-    sessiond_store::check::rebuild(&server.database(), &mut |_, _| {}).await.unwrap();
+    sessiond_store::rebuild(&server.database(), &mut |_, _| {}).await.unwrap();
     let server = server.restart().await;
     let (_, shown) = server.operator().await.get(&ended.path()).await;
     assert_eq!(shown["session"]["name"], "(erased)");

@@ -8,7 +8,6 @@ use std::time::Instant;
 use futures_util::future::join_all;
 use reqwest::StatusCode;
 use serde_json::json;
-use sessiond_store::{Reader, check};
 
 use crate::support::{Agent, Holder, Server};
 
@@ -143,6 +142,6 @@ async fn compare_with_the_log(server: &Server, answered: &mut [i64]) {
     .await
     .unwrap();
     assert_eq!(twice, 0);
-    let reader = Reader::open(&server.database()).await.unwrap();
-    check::verify(&reader, &mut |_, _| {}).await.unwrap();
+    let reader = sessiond_store::open_to_look(&server.database()).await.unwrap();
+    reader.verify(&mut |_, _| {}).await.unwrap();
 }

@@ -336,13 +336,13 @@ fn no_surface_is_told_apart_by_looking_at_a_path() {
 fn the_reader_of_paths_finds_a_breach_however_it_is_written() {
     let breaches = |file: &str, source: &str| breaches(Path::new(file), source).len();
     assert_eq!(breaches("gate.rs", "use sessiond_core::ids::Head;"), 0);
-    assert_eq!(breaches("gate.rs", "use sessiond_store::Reader;"), 1);
+    assert_eq!(breaches("gate.rs", "use sessiond_store::Store;"), 1);
     assert_eq!(breaches("gate.rs", "use crate::{tasks::Tasks, auth::{Auth, Way as W}, clock};"), 4);
-    assert_eq!(breaches("gate.rs", "fn f() -> sessiond_store::Reader { todo!() }"), 1);
+    assert_eq!(breaches("gate.rs", "fn f() -> sessiond_store::Store { todo!() }"), 1);
     assert_eq!(breaches("gate.rs", "fn f() { println!(\"{}\", crate::clock::now()) }"), 1);
     assert_eq!(breaches("gate.rs", "use super::clock;"), 1);
     assert_eq!(breaches("http/agents/list.rs", "use super::super::super::tasks::Tasks;"), 1);
-    assert_eq!(breaches("http/agents/list.rs", "use sessiond_store::{Reader, Writer};"), 1);
+    assert_eq!(breaches("http/agents/list.rs", "use sessiond_store::{Store, Writer};"), 1);
     assert_eq!(breaches("http/agents.rs", "use super::oauth::token; use super::page;"), 1);
     assert_eq!(breaches("http/agents.rs", "use crate::http::{extract, problem, media::List};"), 1);
     assert_eq!(breaches("http/mod.rs", "use agents; use crate::http::oauth;"), 0);

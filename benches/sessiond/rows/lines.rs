@@ -74,7 +74,7 @@ fn checkpoints(lines: Journals) -> JoinHandle<()> {
     tokio::spawn(async move {
         loop {
             tokio::time::sleep(Duration::from_secs(2)).await;
-            lines.checkpoint().await.expect("a checkpoint failed");
+            lines.maintain().await.expect("a checkpoint failed");
         }
     })
 }

@@ -1,7 +1,5 @@
 //! What goes into the store and what comes out of it.
 
-use std::collections::BTreeSet;
-
 use serde::{Deserialize, Serialize};
 use sessiond_core::Time;
 pub use sessiond_core::application::Application;
@@ -9,15 +7,16 @@ use sessiond_core::chain::body_digest;
 use sessiond_core::change::Change;
 pub use sessiond_core::delivery::{Delivery, DeliveryStatus};
 use sessiond_core::event::Recorded;
-use sessiond_core::ids::{ApplicationNumber, Position, PrincipalNumber, SessionNumber, StreamKind};
+use sessiond_core::ids::{ApplicationNumber, Head, Position, PrincipalNumber, SessionNumber, StreamKind};
 use sessiond_core::once::Outcome;
 pub use sessiond_core::organization::Organization;
 use sessiond_core::personal::Personal;
 pub use sessiond_core::revocation::Revocation;
 pub use sessiond_core::service_account::ServiceAccount;
-use sessiond_core::session::Session;
-use sessiond_core::session::event::Connected;
+use sessiond_core::session::event::{Connected, Counts};
+use sessiond_core::session::{Envelope, Session};
 pub use sessiond_core::streams::AnyStream;
+use sessiond_core::throughput::Throughput;
 pub use sessiond_core::token::{AccessToken, Principal, SessionToken};
 use uuid::Uuid;
 
@@ -42,6 +41,23 @@ impl Entry {
         let hash = recorded.header().hash(before, &digest);
         Self { recorded, body, digest, hash, commit_hash: None }
     }
+
+    /// What the fold of a session needs from the envelope.
+    pub fn envelope(&self) -> Envelope {
+        Envelope {
+            number: SessionNumber(self.recorded.stream.number),
+            organization: self.recorded.organization,
+            application: self.recorded.application.unwrap_or_default(),
+            actor: self.recorded.actor,
+            occurred_at: self.recorded.occurred_at,
+            head: self.head(),
+        }
+    }
+
+    /// Where the stream stands after this event.
+    pub fn head(&self) -> Head {
+        Head { version: self.recorded.version, position: self.recorded.position, hash: self.hash }
+    }
 }
 
 /// One durable transaction.
@@ -53,13 +69,13 @@ pub struct Batch {
     pub service_accounts: Vec<ServiceAccount>,
     pub revocations: Vec<Revocation>,
     pub streams: Vec<AnyStream>,
-    /// Lifecycle rows to write whole.
+    /// Sessions with an event other than activity, whole; ordered by number.
     pub sessions: Vec<Session>,
     pub details: Vec<(SessionNumber, ApplicationNumber, Detail)>,
-    /// Hot rows to write.
-    pub settle: Vec<Session>,
-    /// Everything up to here is settled.
-    pub settled: Option<Position>,
+    /// Sessions with activity and nothing else: what changed of their rows. A store may write these later than their events,
+    /// as long as a session's row is at one of its own events, goes forward only, and is whole once the session has another
+    /// event; and as long as [`Start::open_sessions`](crate::Start::open_sessions) gives the newest, also after a crash.
+    pub activity: Vec<SessionActivity>,
     pub side: Vec<SideWrite>,
     /// What the batch changes in memory, for those who follow this process. A store that only one process can write to has
     /// no use for it.
@@ -68,7 +84,40 @@ pub struct Batch {
 
 impl Batch {
     pub fn is_empty(&self) -> bool {
-        self.events.is_empty() && self.settle.is_empty() && self.settled.is_none() && self.side.is_empty()
+        self.events.is_empty() && self.side.is_empty()
+    }
+}
+
+/// What activity changes of a session.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SessionActivity {
+    pub session: SessionNumber,
+    pub last_active_at: Time,
+    pub total: Counts,
+    pub throughput: Option<Box<Throughput>>,
+    pub head: Head,
+}
+
+impl SessionActivity {
+    /// As a session has it.
+    pub fn of(session: &Session) -> Self {
+        Self {
+            session: session.number,
+            last_active_at: session.last_active_at,
+            total: session.total,
+            throughput: session.throughput.clone(),
+            head: session.head,
+        }
+    }
+
+    /// Gives it to a session whose row is older; a newer one has it already.
+    pub fn onto(self, session: &mut Session) {
+        if self.head.version > session.head.version {
+            session.last_active_at = self.last_active_at;
+            session.total = self.total;
+            session.throughput = self.throughput;
+            session.head = self.head;
+        }
     }
 }
 
@@ -123,9 +172,12 @@ pub struct SessionRow {
     pub detail: Detail,
 }
 
-/// A write that is not an event: secrets and people.
+/// A write that is not an event: secrets, people, deliveries, outcomes. Nothing of it can be made again from the log, so
+/// making the rows again leaves all of it alone.
 #[derive(Debug, Clone)]
 pub enum SideWrite {
+    /// What the secret key of this store is known by; there is one.
+    KeyCheck([u8; 32]),
     ClientSecret {
         client_id: String,
         secret_hash: [u8; 32],
@@ -177,7 +229,8 @@ pub enum SideWrite {
     ForgetWebhook(Uuid),
     /// And some of its deliveries, as many as nobody notices.
     ForgetDeliveriesOf(Uuid),
-    /// How deliveries stand, and how far webhooks have been served. Nothing is written of webhooks that are deleted.
+    /// How deliveries stand, and how far webhooks have been served. Nothing is written of a webhook that has no secret any
+    /// more: it is deleted.
     Deliveries {
         rows: Vec<Delivery>,
         progress: Vec<(Uuid, Position)>,
@@ -196,7 +249,8 @@ pub enum SideWrite {
     ForgetMachine(Uuid),
     /// That the end of a session is known where its work ran; the first one stays.
     Confirmation(Confirmation),
-    /// What a request came to that is not to take effect again.
+    /// What a request came to that is not to take effect again. Where its key has another outcome, of less than
+    /// [`KEPT`](sessiond_core::once::KEPT) before, the whole batch fails: the request is about to take effect twice.
     Outcome(Outcome),
     /// Forget a page of outcomes recorded up to this instant.
     ForgetOutcomes(Time),
@@ -238,16 +292,13 @@ pub struct KeySecret {
     pub used_at: Option<Time>,
 }
 
-/// What lives in memory as of one position of the log, but for what there may be millions of: that is read one by one, by
-/// [`Reader::each_principal`](super::Reader::each_principal) and its siblings.
+/// What lives in memory as of one position of the log, but for what there may be millions of
+/// ([`Start`](crate::Start) has the rest).
 #[derive(Debug, Default)]
 pub struct Loaded {
     pub head: Position,
     pub last_recorded_at: Option<Time>,
     pub commit_hash: [u8; 32],
-    pub settled: Position,
-    /// Sessions with activity that is in the log and in none of their rows; filled by whoever folds the log's tail.
-    pub unsettled: BTreeSet<SessionNumber>,
     pub organizations: Vec<Organization>,
     pub applications: Vec<Application>,
     pub service_accounts: Vec<ServiceAccount>,

@@ -35,7 +35,7 @@ use sessiond_core::session::event::{Counts, SessionEvent};
 use sessiond_core::session::{Context, Session};
 use sessiond_core::streams::{AnyStream, Registered};
 use sessiond_core::token::AccessToken;
-use sessiond_store::{Batch, Detail, Entry, SideWrite};
+use sessiond_store::{Batch, Detail, Entry, SessionActivity, SideWrite};
 use uuid::Uuid;
 
 use super::{Chain, Operation, Origin};
@@ -54,28 +54,11 @@ pub struct Decided {
     traffic: Vec<(SessionNumber, Counts)>,
     begun: Vec<Begun>,
     pub(super) chain: Chain,
-    /// Sessions as this batch leaves them.
-    pub sessions: HashMap<SessionNumber, Session>,
-    /// Sessions whose activity is newer than their lifecycle row.
-    pub active: Vec<SessionNumber>,
     /// Position of the last event that is not activity.
     pub lifecycle: Option<Position>,
 }
 
 impl Decided {
-    pub(super) fn empty(chain: Chain) -> Self {
-        Self {
-            batch: Batch::default(),
-            causes: vec![],
-            traffic: vec![],
-            begun: vec![],
-            chain,
-            sessions: HashMap::new(),
-            active: vec![],
-            lifecycle: None,
-        }
-    }
-
     /// What the Gate is to make visible, once the batch of so many operations is on disk.
     pub(super) fn committed(&mut self, operations: usize) -> Committed {
         Committed {
@@ -269,6 +252,7 @@ impl<'a> Draft<'a> {
             | SideWrite::Confirmation(_)
             | SideWrite::Outcome(_)
             | SideWrite::ForgetOutcomes(_)
+            | SideWrite::KeyCheck(_)
             | SideWrite::Prune { .. } => {}
         }
         self.side.push(side.clone());
@@ -447,8 +431,14 @@ impl<'a> Draft<'a> {
                 head.hash = *hash;
             }
         };
-        let mut decided = Decided::empty(self.chain);
-        decided.lifecycle = lifecycle;
+        let mut decided = Decided {
+            batch: Batch::default(),
+            causes: vec![],
+            traffic: vec![],
+            begun: vec![],
+            chain: self.chain,
+            lifecycle,
+        };
         let batch = &mut decided.batch;
         let (changes, causes) = (&mut batch.changes, &mut decided.causes);
         let mut concerned = self.concerned;
@@ -486,10 +476,9 @@ impl<'a> Draft<'a> {
             if drafted.lifecycle {
                 batch.sessions.push(drafted.session.clone());
             } else {
-                decided.active.push(number);
+                batch.activity.push(SessionActivity::of(&drafted.session));
             }
-            change(Change::Session(drafted.session.clone(), drafted.entry), number.into());
-            decided.sessions.insert(number, drafted.session);
+            change(Change::Session(drafted.session, drafted.entry), number.into());
         }
         batch.sessions.sort_unstable_by_key(|session| session.number);
         batch.details = self.details;

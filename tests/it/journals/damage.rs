@@ -209,6 +209,6 @@ async fn closed_lines_refuse_everything_at_once() {
     let download = closed.download(Journal::Lines, session, Query::default());
     assert!(download.try_collect::<Vec<_>>().await.is_err());
     assert!(closed.forget(moment(0)).await.is_err());
-    assert!(closed.checkpoint().await.is_err());
+    assert!(closed.maintain().await.is_err());
     closed.stop().await;
 }

@@ -111,7 +111,7 @@ fn a_failed_flush_ends_the_process() {
             for _ in 0..60 {
                 let entries = (0..50).map(|at| Entry::chunk(at, Code::Output, dice.noise(60_000))).collect();
                 lines.append(Journal::Recording, SessionNumber(1), entries).await.unwrap();
-                lines.checkpoint().await.unwrap();
+                lines.maintain().await.unwrap();
             }
             panic!("it goes on");
         });

@@ -13,7 +13,7 @@ use sessiond::clock::Clock;
 use sessiond::journals::{Entry, Filed, Journal, Journals, Level, Page, Query, Start};
 use sessiond_core::Time;
 use sessiond_core::ids::SessionNumber;
-use sessiond_store::{LinesReader, LinesWriter};
+use sessiond_store::sqlite;
 use sqlx::Connection;
 use tempfile::TempDir;
 
@@ -39,16 +39,20 @@ impl Shelf {
         format!("sqlite:{}", self.file().display())
     }
 
+    /// Bytes in the write-ahead log.
+    fn wal_bytes(&self) -> u64 {
+        let wal = self.directory.path().join("sessiond.db.lines-wal");
+        std::fs::metadata(wal).map_or(0, |metadata| metadata.len())
+    }
+
     async fn open(&self) -> Journals {
         Journals::open(&self.url(), self.clock.clone()).await.unwrap()
     }
 
     /// On a disk that is full beyond so many pages.
     async fn open_with_pages(&self, pages: u32) -> Journals {
-        let mut writer = LinesWriter::open(&self.url()).await.unwrap();
-        writer.limit_pages(pages).await.unwrap();
-        let reader = LinesReader::open(&self.url()).await.unwrap();
-        Journals::start(writer, reader, self.clock.clone()).await.unwrap()
+        let open = sqlite::open_journals_limited(&self.url(), pages).await.unwrap();
+        Journals::start(open, self.clock.clone()).await.unwrap()
     }
 
     /// A connection of one's own, for looking and for damage.

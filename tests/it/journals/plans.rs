@@ -41,7 +41,7 @@ fn no_statement_about_lines_scans_a_table() {
         lines.forget_session(SECOND).await.unwrap();
         lines.append(Journal::Lines, SECOND, vec![line(0, "x")]).await.unwrap();
         lines.shrink_to(0).await.unwrap();
-        lines.checkpoint().await.unwrap();
+        lines.maintain().await.unwrap();
         let statements = overheard.take();
         lines.stop().await;
         for word in ["into block", "into tail", "delete from block", "block_by_time", "payload"] {

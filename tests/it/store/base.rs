@@ -34,8 +34,8 @@ use sessiond_core::revocation::Revocation;
 use sessiond_core::service_account::ServiceAccountCreated;
 use sessiond_core::session::Session;
 use sessiond_core::session::event::{ActivitySource, Counts};
-use sessiond_store::check::{Fault, Report, rebuild, verify};
-use sessiond_store::{Reader, Writer};
+use sessiond_store::check::{Fault, Report};
+use sessiond_store::{Open, Store, sqlite};
 use sqlx::Connection;
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -64,6 +64,30 @@ impl Base {
         sqlx::SqliteConnection::connect(&self.url()).await.unwrap()
     }
 
+    pub async fn open(&self) -> Open {
+        sessiond_store::open(&self.url()).await.unwrap()
+    }
+
+    /// What can be read, of a database that exists.
+    pub async fn store(&self) -> Arc<dyn Store> {
+        sessiond_store::open_to_look(&self.url()).await.unwrap()
+    }
+
+    /// Bytes in the write-ahead log.
+    pub fn wal_bytes(&self) -> u64 {
+        let wal = self.directory.path().join("sessiond.db-wal");
+        std::fs::metadata(wal).map_or(0, |metadata| metadata.len())
+    }
+
+    /// How far something has come along the log.
+    pub async fn mark(&self, name: &str) -> Position {
+        let mut raw = self.raw().await;
+        let sql = "select position from mark where name = ?";
+        let position = sqlx::query_scalar(sql).bind(name).fetch_one(&mut raw).await.unwrap();
+        raw.close().await.unwrap();
+        Position(position)
+    }
+
     /// Runs one statement on a connection of its own.
     pub async fn execute(&self, sql: &str) -> u64 {
         let mut raw = self.raw().await;
@@ -73,14 +97,14 @@ impl Base {
     }
 
     pub async fn verify(&self) -> Result<Report, Fault> {
-        let reader = Reader::open(&self.url()).await.unwrap();
-        let outcome = verify(&reader, &mut |_, _| ()).await;
-        reader.close().await;
+        let store = self.store().await;
+        let outcome = store.verify(&mut |_, _| ()).await;
+        store.close().await;
         outcome
     }
 
     pub async fn rebuild(&self) -> Result<Report, Fault> {
-        rebuild(&self.url(), &mut |_, _| ()).await
+        sessiond_store::rebuild(&self.url(), &mut |_, _| ()).await
     }
 
     /// Starts a committer, on the system's clock.
@@ -89,19 +113,17 @@ impl Base {
     }
 
     pub async fn start_with(&self, clock: Clock) -> Running {
-        let writer = Writer::open(&self.url()).await.unwrap();
-        self.start_writer(writer, clock).await
+        self.start_on(self.open().await, clock).await
     }
 
     /// Starts a committer on a disk that is full beyond so many pages.
     pub async fn start_with_pages(&self, pages: u32) -> Running {
-        let mut writer = Writer::open(&self.url()).await.unwrap();
-        writer.limit_pages(pages).await.unwrap();
-        self.start_writer(writer, Clock::system()).await
+        let open = sqlite::open_limited(&self.url(), pages).await.unwrap();
+        self.start_on(open, Clock::system()).await
     }
 
-    async fn start_writer(&self, writer: Writer, clock: Clock) -> Running {
-        let reader = Reader::open(&self.url()).await.unwrap();
+    async fn start_on(&self, open: Open, clock: Clock) -> Running {
+        let Open { writer, store: reader } = open;
         let gate = Arc::new(Gate::default());
         let loaded = fill(&gate, &reader, clock.now(), &Progress::default()).await.unwrap();
         // A runtime of its own, so that it can be killed in the middle of whatever it does.
@@ -147,7 +169,7 @@ pub fn beginning(filter: Filter, reason: Reason) -> BeginRevocation {
 pub struct Running {
     pub committer: Committer,
     pub gate: Arc<Gate>,
-    pub reader: Reader,
+    pub reader: Arc<dyn Store>,
     pub clock: Clock,
     process: Option<tokio::runtime::Runtime>,
 }

@@ -10,11 +10,11 @@ use sessiond_core::Time;
 use sessiond_core::actor::ActorKind;
 use sessiond_core::command::Command;
 use sessiond_core::filter::Filter;
-use sessiond_core::ids::{Position, SessionNumber};
+use sessiond_core::ids::{Position, PrincipalNumber, SessionNumber};
 use sessiond_core::reason::Reason;
 use sessiond_core::scope::{Scope, Scopes};
 use sessiond_core::token::AccessToken;
-use sessiond_store::Writer;
+use sessiond_store::{Batch, SideWrite};
 use sqlx::Connection;
 use uuid::Uuid;
 
@@ -172,14 +172,20 @@ async fn an_event_recorded_by_a_clock_that_ran_ahead_stops_nobody_once_the_clock
 async fn emptying_the_wal_waits_for_no_reader() {
     let base = Base::new();
     base.founded().await.stop().await;
-    let mut writer = Writer::open(&base.url()).await.unwrap();
+    let mut open = base.open().await;
     let mut reader = base.raw().await;
     sqlx::query("begin").execute(&mut reader).await.unwrap();
     sqlx::query("select * from event").fetch_all(&mut reader).await.unwrap();
-    base.execute("insert into mark (name, position) values ('test', 1)").await;
+    // After this the write-ahead log is to be emptied.
+    let side = vec![SideWrite::ErasePrincipal(PrincipalNumber(1))];
+    open.writer.commit(&Batch { side, ..Batch::default() }).await.unwrap();
     let asked = std::time::Instant::now();
-    writer.truncate_wal().await.ok();
+    open.writer.maintain().await.unwrap();
     assert!(asked.elapsed().as_secs() < 2, "everybody's writes waited {:?}", asked.elapsed());
+    assert!(base.wal_bytes() > 0, "somebody reads it");
     reader.close().await.unwrap();
-    writer.close().await.unwrap();
+    open.writer.maintain().await.unwrap();
+    assert_eq!(base.wal_bytes(), 0, "nobody reads it any more");
+    open.store.close().await;
+    open.writer.close().await.unwrap();
 }

@@ -10,7 +10,6 @@ use sessiond_core::kind::Kind;
 use sessiond_core::phase::{Outcome, Phase};
 use sessiond_core::reason::Reason;
 use sessiond_core::throughput::Sample;
-use sessiond_store::Reader;
 use sessiond_store::check::{Difference, Fault};
 use sqlx::{AssertSqlSafe, Column, Connection, Row, SqliteConnection, TypeInfo, ValueRef};
 
@@ -340,15 +339,14 @@ async fn rebuild_leaves_alone_what_does_not_come_from_the_log() {
         before.push(count(table).await);
     }
     assert!(before.iter().sum::<i64>() > 5);
-    let reader = Reader::open(&base.url()).await.unwrap();
-    let pruned = reader.mark("pruned").await.unwrap();
+    let pruned = base.mark("pruned").await;
     assert!(pruned > Position(0));
     base.rebuild().await.unwrap();
     for (table, before) in beside.into_iter().zip(before) {
         assert_eq!(count(table).await, before, "{table}");
     }
-    assert_eq!(reader.mark("pruned").await.unwrap(), pruned);
-    assert_eq!(reader.mark("settled").await.unwrap(), reader.head().await.unwrap());
+    assert_eq!(base.mark("pruned").await, pruned);
+    assert_eq!(base.mark("settled").await, base.store().await.head().await.unwrap());
 }
 
 /// Appends an event to a session's stream, as a newer release would write it.

@@ -32,7 +32,7 @@ use sessiond_core::session::Session;
 use sessiond_core::session::event::{ActivitySource, Counts};
 use sessiond_core::status::DerivedStatus;
 use sessiond_core::throughput::Sample;
-use sessiond_store::SideWrite;
+use sessiond_store::{Prunable, SideWrite};
 use sqlx::{Column, Row, TypeInfo, ValueRef};
 use uuid::Uuid;
 
@@ -840,7 +840,7 @@ async fn a_random_history_agrees_with_a_slow_fold_and_survives_rebuild_crash_and
 pub async fn prune(running: &Running) {
     loop {
         let before = running.now() + TimeDelta::seconds(1);
-        let (events, up_to) = running.reader.prunable(before, 100).await.unwrap();
+        let Prunable { events, up_to } = running.reader.prunable(before, 100).await.unwrap();
         let Some(up_to) = up_to else { return };
         let work = WriteBeside(SideWrite::Prune { events, up_to });
         running.submit_by(by_account(), work).await.unwrap();

@@ -15,7 +15,7 @@ use sessiond_core::kind::Kind;
 use sessiond_core::phase::{Outcome, Stage};
 use sessiond_core::reason::Reason;
 use sessiond_core::throughput::Sample;
-use sessiond_store::{Confirmation, EndedPage, SideWrite};
+use sessiond_store::{Confirmation, EndedOrder, EndedPage, SideWrite};
 use sqlx::{AssertSqlSafe, Row};
 use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
@@ -204,7 +204,7 @@ async fn read(running: &Running) {
         },
     ];
     for filter in &filters {
-        for order in [None, Some("last_active_at"), Some("token_expires_at")] {
+        for order in [EndedOrder::Connected, EndedOrder::LastActive, EndedOrder::Expires] {
             for after in [None, Some((session.connected_at, session.number))] {
                 let page =
                     EndedPage { application: APPLICATION, filter, order, descending: true, after, limit: 10 };
@@ -226,7 +226,6 @@ async fn read(running: &Running) {
     reader.client_secret("operations").await.unwrap();
     reader.revocation(RevocationNumber(1)).await.unwrap();
     reader.head().await.unwrap();
-    reader.mark("settled").await.unwrap();
     reader.event(Position(1)).await.unwrap();
     reader.log(Position(3), 10).await.unwrap();
     reader.addressed_application_log(APPLICATION, Position(3), false, 10).await.unwrap();

@@ -24,7 +24,7 @@ use sessiond_core::reason::Reason;
 use sessiond_core::session::Session;
 use sessiond_core::session::event::{ACTIVITY, SessionEvent};
 use sessiond_core::token::Principal;
-use sessiond_store::{Batch, EndedPage, Entry, Organization, Reader, SideWrite, StoreError, Writer};
+use sessiond_store::{Batch, EndedOrder, EndedPage, Entry, Open, Organization, SideWrite, StoreError};
 use uuid::Uuid;
 
 use super::base::{APPLICATION, Base, Opens, Running, application};
@@ -81,7 +81,7 @@ fn principal(number: i64) -> SideWrite {
 #[tokio::test]
 async fn a_commit_is_all_or_nothing() {
     let base = Base::new();
-    let mut writer = Writer::open(&base.url()).await.unwrap();
+    let Open { mut writer, store: reader } = base.open().await;
     let mut entry = founding(1);
     entry.commit_hash = Some(commit_hash(&[0; 32], [&entry.hash]));
     let organizations = vec![row(&entry)];
@@ -92,7 +92,6 @@ async fn a_commit_is_all_or_nothing() {
         ..Batch::default()
     };
     assert!(matches!(writer.commit(&batch).await, Err(StoreError::Failed(_))));
-    let reader = Reader::open(&base.url()).await.unwrap();
     assert_eq!(reader.head().await.unwrap(), Position(0));
     let loaded = reader.load().await.unwrap();
     assert!(loaded.organizations.is_empty() && loaded.last_principal == 0);
@@ -164,17 +163,17 @@ async fn a_newer_database_is_refused() {
          values (9999, 'tomorrow', true, x'00', 0)",
     )
     .await;
-    let Err(error) = Writer::open(&base.url()).await else { panic!("it was opened") };
+    let Err(error) = sessiond_store::open(&base.url()).await else { panic!("it was opened") };
     assert!(error.to_string().contains("newer sessiond"), "{error}");
 }
 
 #[tokio::test]
 async fn the_live_connection_is_durable() {
     let base = Base::new();
-    let mut writer = Writer::open(&base.url()).await.unwrap();
-    let health = writer.health().await.unwrap();
-    assert_eq!((health.journal_mode.as_str(), health.synchronous), ("wal", 2));
-    assert_eq!(health.fault(), None);
+    let checks = base.open().await.writer.health().await.unwrap();
+    let value = |name| checks.iter().find(|check| check.name == name).unwrap().value.as_str();
+    assert_eq!((value("journal_mode"), value("synchronous")), ("wal", "FULL"));
+    assert!(checks.iter().all(|check| check.fault.is_none()), "{checks:?}");
 }
 
 #[tokio::test]
@@ -206,11 +205,11 @@ async fn loading_folds_the_tail_that_is_not_settled() {
     running.record(other.number, 1).await;
     running.crash().await;
 
-    let reader = Reader::open(&base.url()).await.unwrap();
+    let reader = base.store().await;
     let gate = Gate::default();
     let loaded = fill(&gate, &reader, Clock::system().now(), &Progress::default()).await.unwrap();
-    assert!(loaded.settled < loaded.head, "nothing is left to fold");
-    assert_eq!((loaded.open_sessions, loaded.unsettled.len()), (2, 2));
+    assert!(base.mark("settled").await < loaded.head, "nothing is left to fold");
+    assert_eq!(loaded.open_sessions, 2);
     let total = |number: SessionNumber| {
         let session = gate.known().session(number).cloned().unwrap();
         (session.total.requests, session.head.version, session.total.bytes_out)
@@ -226,9 +225,9 @@ async fn loading_folds_the_tail_that_is_not_settled() {
     running.record(one.number, 1).await;
     running.stop().await;
     base.verify().await.unwrap();
-    let reader = Reader::open(&base.url()).await.unwrap();
+    let reader = base.store().await;
     assert_eq!(reader.session(one.id).await.unwrap().unwrap().session.total.requests, 11);
-    assert_eq!(reader.mark("settled").await.unwrap(), reader.head().await.unwrap());
+    assert_eq!(base.mark("settled").await, reader.head().await.unwrap());
 }
 
 #[tokio::test]
@@ -339,15 +338,15 @@ async fn calls_that_meet_in_a_batch_lose_no_count() {
 /// Walks the ended sessions of the application page by page.
 async fn ended(running: &Running, filter: &Filter, sort: (Order, bool), limit: usize) -> Vec<Session> {
     let (order, descending) = sort;
-    let column = match order {
-        Order::Connected => None,
-        Order::LastActive => Some("last_active_at"),
-        Order::Expires => Some("token_expires_at"),
+    let ordered = match order {
+        Order::Connected => EndedOrder::Connected,
+        Order::LastActive => EndedOrder::LastActive,
+        Order::Expires => EndedOrder::Expires,
     };
     let mut after = None;
     let mut all = Vec::new();
     loop {
-        let page = EndedPage { application: APPLICATION, filter, order: column, descending, after, limit };
+        let page = EndedPage { application: APPLICATION, filter, order: ordered, descending, after, limit };
         let page = running.reader.ended(&page).await.unwrap();
         let Some(last) = page.last() else { return all };
         assert!(page.len() <= limit);
@@ -451,7 +450,7 @@ async fn a_session_is_found_by_id_and_number_with_its_details_and_newest_figures
         .unwrap();
     running.record(session.number, 3).await;
     running.stop().await;
-    let reader = Reader::open(&base.url()).await.unwrap();
+    let reader = base.store().await;
     let row = reader.session(session.id).await.unwrap().unwrap();
     assert_eq!(reader.session_by_number(session.number).await.unwrap(), Some(row.clone()));
     assert_eq!((row.session.total.requests, row.session.head.version), (3, 2));
@@ -504,7 +503,7 @@ async fn the_log_is_read_whole_by_application_and_by_stream() {
 
     let stream: StreamId = one.number.into();
     let expected = pick(&|entry| entry.recorded.stream == stream && lifecycle(entry));
-    let of_one = async |after: i64, activity: bool, limit: i64| -> Vec<i64> {
+    let of_one = async |after: i64, activity: bool, limit: u32| -> Vec<i64> {
         let page = reader.addressed_session_log(one.number, Position(after), activity, limit).await.unwrap();
         assert!(page.iter().all(|event| event.session_id == Some(one.id)));
         page.iter().map(|event| event.entry.recorded.position.0).collect()
@@ -530,7 +529,7 @@ async fn pruning_keeps_each_sessions_last_activity_and_the_chain() {
         }
     }
     super::history::prune(&running).await;
-    assert_eq!(running.reader.mark("pruned").await.unwrap(), running.head());
+    assert_eq!(base.mark("pruned").await, running.head());
     let log = running.reader.log(Position(0), 1000).await.unwrap();
     let kept = |number: SessionNumber| -> Vec<bool> {
         let activity = |entry: &&Entry| {
@@ -549,10 +548,10 @@ async fn pruning_keeps_each_sessions_last_activity_and_the_chain() {
     base.verify().await.unwrap();
     base.rebuild().await.unwrap();
     base.verify().await.unwrap();
-    let reader = Reader::open(&base.url()).await.unwrap();
+    let reader = base.store().await;
     assert_eq!(reader.session(one.id).await.unwrap().unwrap().session.total.requests, 6);
     assert_eq!(reader.session(other.id).await.unwrap().unwrap().session.total.requests, 3);
-    assert_eq!(reader.mark("pruned").await.unwrap().0 + 2, reader.head().await.unwrap().0, "left alone");
+    assert_eq!(base.mark("pruned").await.0 + 2, reader.head().await.unwrap().0, "left alone");
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use sessiond_core::throughput::Throughput;
 
 use super::place::Place;
 use super::{Difference, Report};
-use crate::{Batch, Detail};
+use crate::{Batch, Detail, SessionActivity};
 
 /// An event exactly as it is stored.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub struct StoredEvent<'a> {
 }
 
 /// The log so far: its chains, and the fold of every stream.
-pub struct Log {
+pub struct LogCheck {
     position: i64,
     recorded_at: i64,
     commit_hash: [u8; 32],
@@ -116,7 +116,7 @@ impl Folded {
     }
 }
 
-impl Log {
+impl LogCheck {
     /// A log of which nothing was read yet. `settled` is how far activity was settled before the reading began.
     pub fn new(settled: Position) -> Self {
         Self {
@@ -160,7 +160,7 @@ impl Log {
                 State::Application(row) => batch.applications.push(*row),
                 State::ServiceAccount(row) => batch.service_accounts.push(*row),
                 State::Session(folded) => {
-                    batch.settle.extend(folded.hot_row().cloned());
+                    batch.activity.extend(folded.hot_row().map(SessionActivity::of));
                     batch.sessions.push(folded.lifecycle_row());
                 }
                 State::Stream(row) => batch.streams.push(row),

@@ -14,7 +14,7 @@ use sessiond_core::streams::AnyStream;
 use sessiond_core::throughput::Throughput;
 
 use super::Difference;
-use super::log::{Chain, Folded, Log, Point, State};
+use super::log::{Chain, Folded, LogCheck, Point, State};
 use super::value::Value;
 use crate::Detail;
 
@@ -56,23 +56,7 @@ impl Table {
         self.kind().word()
     }
 
-    /// Where its rows are, for a `from`.
-    pub fn source(self) -> String {
-        match self {
-            Self::Principal
-            | Self::ApiKey
-            | Self::Schedule
-            | Self::Webhook
-            | Self::MediaStream
-            | Self::Hook
-            | Self::Machine => {
-                format!("(select * from item where kind = {})", self.kind() as i64)
-            }
-            _ => self.name().to_owned(),
-        }
-    }
-
-    fn kind(self) -> StreamKind {
+    pub fn kind(self) -> StreamKind {
         match self {
             Self::Organization => StreamKind::Organization,
             Self::Application => StreamKind::Application,
@@ -114,7 +98,7 @@ pub struct Page {
 /// What a row must be: its columns in the table's order.
 type Expected = Vec<(&'static str, Value)>;
 
-impl Log {
+impl LogCheck {
     /// Compares a page of rows with the folds of the same numbers: those after `after`, up to the page's last.
     pub fn compare(&self, table: Table, after: i64, page: &Page) -> Result<(), Difference> {
         let kind = table.kind() as i64;

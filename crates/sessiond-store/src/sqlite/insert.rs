@@ -9,18 +9,19 @@ use sessiond_core::phase::{Outcome, Phase};
 use sessiond_core::policy::Preset;
 use sessiond_core::session::Session;
 use sqlx::sqlite::SqliteArguments;
-use sqlx::{Arguments, Encode, Sqlite, Type};
+use sqlx::{Arguments, Encode, Sqlite, SqliteConnection, Type};
 
+use crate::StoreError;
 use crate::check::throughput_text;
-use crate::row::{Detail, Entry};
+use crate::row::{Detail, Entry, SessionActivity};
 
 /// Rows of one statement come in these numbers, so that few statements are ever prepared.
-pub(super) const LARGEST: usize = 256;
+const LARGEST: usize = 256;
 
 /// `insert into … (columns) values (…), (…) …`, for any power of two of rows.
 pub(super) struct Insert {
     into: &'static str,
-    pub(super) columns: usize,
+    columns: usize,
     then: &'static str,
     prepared: [OnceLock<&'static str>; 9],
 }
@@ -31,7 +32,7 @@ impl Insert {
     }
 
     /// The statement for 2^`exponent` rows. Leaked once per size: they live as long as the process.
-    pub(super) fn sql(&'static self, exponent: usize) -> &'static str {
+    fn sql(&'static self, exponent: usize) -> &'static str {
         self.prepared[exponent].get_or_init(|| {
             let row = format!("({})", vec!["?"; self.columns].join(","));
             let rows = vec![row; 1 << exponent].join(",");
@@ -244,15 +245,15 @@ pub(super) fn bind_session(bound: &mut Bound, session: &Session) {
         .add(throughput_text(session.throughput.as_deref()));
 }
 
-pub(super) fn bind_activity(bound: &mut Bound, session: &Session) {
+pub(super) fn bind_activity(bound: &mut Bound, activity: &SessionActivity) {
     bound
-        .add(session.number.0)
-        .time(session.last_active_at)
-        .count(session.total.requests)
-        .count(session.total.bytes_in)
-        .count(session.total.bytes_out)
-        .head(&session.head)
-        .add(throughput_text(session.throughput.as_deref()));
+        .add(activity.session.0)
+        .time(activity.last_active_at)
+        .count(activity.total.requests)
+        .count(activity.total.bytes_in)
+        .count(activity.total.bytes_out)
+        .head(&activity.head)
+        .add(throughput_text(activity.throughput.as_deref()));
 }
 
 pub(super) fn bind_detail(
@@ -272,4 +273,36 @@ pub(super) fn bind_detail(
         .add(application.0)
         .add(detail.client.as_deref())
         .add(detail.anchor.as_deref());
+}
+
+/// Writes rows in statements of the largest powers of two that fit.
+pub(super) async fn put<Value>(
+    connection: &mut SqliteConnection,
+    insert: &'static Insert,
+    mut rows: &[Value],
+    bind: impl Fn(&mut Bound, &Value),
+) -> Result<(), StoreError> {
+    while !rows.is_empty() {
+        let exponent = rows.len().min(LARGEST).ilog2() as usize;
+        let (now, later) = rows.split_at(1 << exponent);
+        let mut bound = Bound::default();
+        bound.arguments.reserve(now.len() * insert.columns, 0);
+        for row in now {
+            bind(&mut bound, row);
+        }
+        if let Some(failed) = bound.failed {
+            return Err(StoreError::Failed(failed));
+        }
+        let query = sqlx::query_with(insert.sql(exponent), bound.arguments);
+        query.execute(&mut *connection).await.map_err(|error| {
+            let taken = error.as_database_error().is_some_and(|error| error.is_unique_violation());
+            // Positions and versions are given out by one writer, from memory: whoever finds one taken is not alone.
+            match std::ptr::eq(insert, &raw const EVENT) && taken {
+                true => StoreError::Raced(error.to_string()),
+                false => error.into(),
+            }
+        })?;
+        rows = later;
+    }
+    Ok(())
 }

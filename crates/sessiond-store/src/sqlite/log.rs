@@ -1,32 +1,34 @@
 //! The log, read in pages: as it is, and for feeds and histories with the public ids of what its events are about.
 
+use async_trait::async_trait;
 use sessiond_core::Time;
 use sessiond_core::ids::{ApplicationNumber, OrganizationNumber, Position, SessionNumber};
 use sessiond_core::session::event::ACTIVITY;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{AssertSqlSafe, Row};
+use sqlx::{AssertSqlSafe, Row, SqliteExecutor};
 
-use super::{Reader, entry};
+use super::store::SqliteStore;
+use super::values::entry;
 use crate::StoreError;
 use crate::row::{Addressed, Entry};
+use crate::seam::{Log, Prunable};
 
-impl Reader {
-    /// The log after a position, oldest first.
-    pub async fn log(&self, after: Position, limit: i64) -> Result<Vec<Entry>, StoreError> {
-        let sql = "select * from event where position > ? order by position limit ?";
-        let rows = sqlx::query(sql).bind(after.0).bind(limit).fetch_all(&self.pool).await?;
-        rows.iter().map(entry).collect()
+#[async_trait]
+impl Log for SqliteStore {
+    async fn head(&self) -> Result<Position, StoreError> {
+        head(&self.pool).await
     }
 
-    // ---- for feeds: events with the public ids of what they are about ----
+    async fn log(&self, after: Position, limit: u32) -> Result<Vec<Entry>, StoreError> {
+        page(&self.pool, after, limit).await
+    }
 
-    /// The log after a position and up to another, oldest first; without activity unless asked for.
-    pub async fn addressed_log(
+    async fn addressed_log(
         &self,
         after: Position,
         up_to: Position,
         activity: bool,
-        limit: i64,
+        limit: u32,
     ) -> Result<Vec<Addressed>, StoreError> {
         let sql = addressed(
             "e.position > ? and e.position <= ? and (? or +e.type <> 'activity_recorded') order by e.position",
@@ -35,13 +37,12 @@ impl Reader {
         query.fetch_all(&self.pool).await?.iter().map(addressed_entry).collect()
     }
 
-    /// An application's events after a position, oldest first; without activity, by an index of their own.
-    pub async fn addressed_application_log(
+    async fn addressed_application_log(
         &self,
         application: ApplicationNumber,
         after: Position,
         activity: bool,
-        limit: i64,
+        limit: u32,
     ) -> Result<Vec<Addressed>, StoreError> {
         let sql = addressed(if activity {
             "+e.application = ? and e.position > ? order by e.position"
@@ -52,13 +53,12 @@ impl Reader {
         query.fetch_all(&self.pool).await?.iter().map(addressed_entry).collect()
     }
 
-    /// A session's events after a position, oldest first; without activity, by an index of their own.
-    pub async fn addressed_session_log(
+    async fn addressed_session_log(
         &self,
         session: SessionNumber,
         after: Position,
         activity: bool,
-        limit: i64,
+        limit: u32,
     ) -> Result<Vec<Addressed>, StoreError> {
         let sql = addressed(if activity {
             "+e.stream_kind = 4 and +e.stream_number = ? and e.position > ? order by e.position"
@@ -70,14 +70,12 @@ impl Reader {
         query.fetch_all(&self.pool).await?.iter().map(addressed_entry).collect()
     }
 
-    /// A session's events, newest first, from a position of its own on. Without activity by an index; with it along the
-    /// chain of its events.
-    pub async fn session_history(
+    async fn session_history(
         &self,
         session: SessionNumber,
         newest: Position,
         activity: bool,
-        limit: i64,
+        limit: u32,
     ) -> Result<Vec<Addressed>, StoreError> {
         let rows = if activity {
             let sql = "with recursive chain(position, previous, nth) as (\
@@ -102,16 +100,14 @@ impl Reader {
         rows.iter().map(addressed_entry).collect()
     }
 
-    /// An organization's events after a position and up to another, oldest first, of one application alone where that is
-    /// asked for. Without activity by an index.
-    pub async fn organization_log(
+    async fn organization_log(
         &self,
         organization: OrganizationNumber,
         application: Option<ApplicationNumber>,
         after: Position,
         up_to: Position,
         activity: bool,
-        limit: i64,
+        limit: u32,
     ) -> Result<Vec<Addressed>, StoreError> {
         let own = "and (?4 is null or +e.application = ?4)";
         let condition = if activity {
@@ -131,8 +127,7 @@ impl Reader {
         query.fetch_all(&self.pool).await?.iter().map(addressed_entry).collect()
     }
 
-    /// The last position that was recorded before an instant. Times never fall along the log, so halving finds it.
-    pub async fn last_recorded_before(&self, instant: Time) -> Result<Position, StoreError> {
+    async fn last_recorded_before(&self, instant: Time) -> Result<Position, StoreError> {
         let (mut before, mut beyond) = (0, self.head().await?.0 + 1);
         while beyond - before > 1 {
             let middle = before + (beyond - before) / 2;
@@ -150,14 +145,8 @@ impl Reader {
         Ok(Position(before))
     }
 
-    /// Old activity bodies that may go: for each activity event after `after` recorded before `before`, the activity
-    /// event before it in its stream. So a session's last one always stays. Returns what may go and how far it looked.
-    pub async fn prunable(
-        &self,
-        before: Time,
-        limit: i64,
-    ) -> Result<(Vec<(Position, [u8; 32])>, Option<Position>), StoreError> {
-        let after: i64 = self.mark("pruned").await?.0;
+    async fn prunable(&self, before: Time, limit: u32) -> Result<Prunable, StoreError> {
+        let after: i64 = mark(&self.pool, "pruned").await?.0;
         let rows = sqlx::query(
             "select position, previous_position from event where position > ? and recorded_at < ? \
              order by position limit ?",
@@ -167,11 +156,10 @@ impl Reader {
         .bind(limit)
         .fetch_all(&self.pool)
         .await?;
-        let mut prunable = Vec::new();
-        let mut up_to = None;
+        let mut prunable = Prunable::default();
         for row in rows {
             let position: i64 = row.try_get("position")?;
-            up_to = Some(Position(position));
+            prunable.up_to = Some(Position(position));
             let later = self.event(Position(position)).await?;
             if later.as_ref().is_none_or(|entry| entry.recorded.event.name() != ACTIVITY) {
                 continue;
@@ -179,31 +167,49 @@ impl Reader {
             let mut previous = Position(row.try_get("previous_position")?);
             while let Some(entry) = self.event(previous).await? {
                 if entry.recorded.event.name() == ACTIVITY {
-                    prunable.push((entry.recorded.position, entry.digest));
+                    prunable.events.push((entry.recorded.position, entry.digest));
                     break;
                 }
                 previous = entry.recorded.previous_position;
             }
         }
-        Ok((prunable, up_to))
+        Ok(prunable)
     }
 
-    /// The event at a position.
-    pub async fn event(&self, position: Position) -> Result<Option<Entry>, StoreError> {
+    async fn event(&self, position: Position) -> Result<Option<Entry>, StoreError> {
         let row = sqlx::query("select * from event where position = ?")
             .bind(position.0)
             .fetch_optional(&self.pool)
             .await?;
         row.as_ref().map(entry).transpose()
     }
+}
 
-    pub async fn mark(&self, name: &'static str) -> Result<Position, StoreError> {
-        let position: Option<i64> = sqlx::query_scalar("select position from mark where name = ?")
-            .bind(name)
-            .fetch_optional(&self.pool)
-            .await?;
-        Ok(Position(position.unwrap_or(0)))
-    }
+/// The last position of the log.
+pub(super) async fn head(executor: impl SqliteExecutor<'_>) -> Result<Position, StoreError> {
+    let sql = "select coalesce(max(position), 0) from event";
+    Ok(Position(sqlx::query_scalar(sql).fetch_one(executor).await?))
+}
+
+/// The log after a position, oldest first.
+pub(super) async fn page(
+    executor: impl SqliteExecutor<'_>,
+    after: Position,
+    limit: u32,
+) -> Result<Vec<Entry>, StoreError> {
+    let sql = "select * from event where position > ? order by position limit ?";
+    let rows = sqlx::query(sql).bind(after.0).bind(limit).fetch_all(executor).await?;
+    rows.iter().map(entry).collect()
+}
+
+/// How far something has come along the log: what is settled in the rows, and what was pruned.
+pub(super) async fn mark(
+    executor: impl SqliteExecutor<'_>,
+    name: &'static str,
+) -> Result<Position, StoreError> {
+    let sql = "select position from mark where name = ?";
+    let position: Option<i64> = sqlx::query_scalar(sql).bind(name).fetch_optional(executor).await?;
+    Ok(Position(position.unwrap_or(0)))
 }
 
 fn addressed(condition: &str) -> String {

@@ -1,54 +1,87 @@
-//! SQLite behind the seam: one connection that writes, a few that read.
+//! SQLite behind the seam: one connection that writes, a few that read, and what only SQLite needs: its pragmas, its
+//! write-ahead log, the settling of activity.
 
-mod check;
+mod beside;
+mod directory;
+mod error;
 mod files;
 mod insert;
-mod lines;
-mod load;
+mod journals;
 mod log;
 mod look;
-mod read;
+mod outbox;
 mod rebuild;
+mod rows;
+mod secrets;
 mod session;
-mod webhooks;
-mod write;
+mod sessions;
+mod settling;
+mod start;
+mod store;
+mod values;
+mod verify;
+mod wal;
+mod writer;
 
-use std::path::Path;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use sessiond_core::Time;
-use sessiond_core::actor::{Actor, ActorKind};
-use sessiond_core::chain::body_digest;
-use sessiond_core::event::{Event, Recorded};
-use sessiond_core::ids::{
-    ApplicationNumber, Head, OrganizationNumber, Position, RevocationNumber, ServiceAccountNumber, StreamId,
-    StreamKind,
-};
-use sessiond_core::once::Outcome;
-use sessiond_core::reason::Reason;
-use sessiond_core::scope::Scopes;
-use sessiond_core::streams::AnyStream;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous};
-use sqlx::{Row, SqliteConnection};
-use uuid::Uuid;
+use sqlx::SqliteConnection;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 
-use super::StoreError;
-use crate::row::{AccessToken, Application, Detail, Entry, Organization, Revocation, ServiceAccount};
+use crate::StoreError;
+use crate::seam::{Open, OpenJournals, Store};
+use journals::{SqliteJournalWriter, SqliteJournals};
+use store::SqliteStore;
+use writer::SqliteWriter;
 
-pub use lines::{Bounds, Forget, Forgotten, LinesReader, LinesWriter, Stretch, Tail};
-pub use look::{Found, Witnesses, look};
-pub use read::{EndedPage, EndedTerminal, Reader};
-pub use rebuild::rebuild;
-pub use write::{Health, Writer};
+pub(crate) use look::look;
+pub(crate) use rebuild::rebuild;
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/sqlite");
 
-/// The first SQLite without the WAL-reset corruption: https://sqlite.org/releaselog/3_51_3.html
-const OLDEST_SQLITE: (u32, u32, u32) = (3, 51, 3);
-
 /// How long a statement waits for another connection's lock.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Bytes of a database page, fixed when the file is made. `docs/decisions/0003-small-pages-and-whole-batches.md` has the figures.
+const PAGE_SIZE: u32 = 1024;
+
+pub(crate) async fn open(url: &str) -> Result<Open, StoreError> {
+    opened(SqliteWriter::open(url).await?, url).await
+}
+
+/// Opens a store that may grow to so many pages and no further, beyond which its disk counts as full: for tests.
+pub async fn open_limited(url: &str, pages: u32) -> Result<Open, StoreError> {
+    let mut writer = SqliteWriter::open(url).await?;
+    wal::limit_pages(&mut writer.connection, pages).await?;
+    opened(writer, url).await
+}
+
+async fn opened(writer: SqliteWriter, url: &str) -> Result<Open, StoreError> {
+    let store = Arc::new(SqliteStore::open(url).await?);
+    Ok(Open { writer: Box::new(writer), store })
+}
+
+pub(crate) async fn open_to_look(url: &str) -> Result<Arc<dyn Store>, StoreError> {
+    Ok(Arc::new(SqliteStore::open_to_look(url).await?))
+}
+
+pub(crate) async fn open_journals(url: &str) -> Result<OpenJournals, StoreError> {
+    opened_journals(SqliteJournalWriter::open(url).await?, url).await
+}
+
+/// As [`open_limited`], for journals.
+pub async fn open_journals_limited(url: &str, pages: u32) -> Result<OpenJournals, StoreError> {
+    let mut writer = SqliteJournalWriter::open(url).await?;
+    wal::limit_pages(&mut writer.connection, pages).await?;
+    opened_journals(writer, url).await
+}
+
+async fn opened_journals(writer: SqliteJournalWriter, url: &str) -> Result<OpenJournals, StoreError> {
+    let reader = Arc::new(SqliteJournals::open(url).await?);
+    Ok(OpenJournals { writer: Box::new(writer), reader })
+}
 
 /// Where a URL points, and what it says beyond that.
 fn location(url: &str) -> Result<SqliteConnectOptions, StoreError> {
@@ -69,16 +102,6 @@ fn options(url: &str) -> Result<SqliteConnectOptions, StoreError> {
         .pragma("cache_size", "-65536"))
 }
 
-/// Bytes in the write-ahead log of a database file.
-fn wal_bytes(database: &Path) -> u64 {
-    let mut path = database.as_os_str().to_owned();
-    path.push("-wal");
-    std::fs::metadata(path).map_or(0, |metadata| metadata.len())
-}
-
-/// Bytes of a database page, fixed when the file is made. `docs/decisions/0003-small-pages-and-whole-batches.md` has the figures.
-const PAGE_SIZE: u32 = 1024;
-
 async fn migrate(
     migrations: &sqlx::migrate::Migrator,
     connection: &mut SqliteConnection,
@@ -95,240 +118,5 @@ async fn migrate(
         },
         MigrateError::Execute(error) => error.into(),
         error => StoreError::Failed(error.to_string()),
-    })
-}
-
-// ---- from rows to values -------------------------------------------------------------------------------------------
-
-fn time(milliseconds: i64) -> Time {
-    Time::from_timestamp_millis(milliseconds).unwrap_or_default()
-}
-
-fn optional_time(row: &SqliteRow, column: &str) -> Result<Option<Time>, sqlx::Error> {
-    Ok(row.try_get::<Option<i64>, _>(column)?.map(time))
-}
-
-fn bytes32(row: &SqliteRow, column: &str) -> Result<[u8; 32], StoreError> {
-    let bytes: &[u8] = row.try_get(column)?;
-    bytes.try_into().map_err(|_| damaged(row, format!("{column} has {} bytes, not 32", bytes.len())))
-}
-
-fn count(row: &SqliteRow, column: &str) -> Result<u64, StoreError> {
-    let number: i64 = row.try_get(column)?;
-    u64::try_from(number).map_err(|_| damaged(row, format!("{column} is negative")))
-}
-
-fn short(row: &SqliteRow, column: &str) -> Result<u32, StoreError> {
-    let number: i64 = row.try_get(column)?;
-    u32::try_from(number).map_err(|_| damaged(row, format!("{column} is out of range")))
-}
-
-fn damaged(row: &SqliteRow, what: String) -> StoreError {
-    StoreError::Damaged {
-        position: row.try_get("position").or_else(|_| row.try_get("head")).unwrap_or(0),
-        what,
-    }
-}
-
-fn head(row: &SqliteRow) -> Result<Head, StoreError> {
-    Ok(Head {
-        version: row.try_get("version")?,
-        position: Position(row.try_get("head")?),
-        hash: bytes32(row, "hash")?,
-    })
-}
-
-fn organization(row: &SqliteRow) -> Result<Organization, StoreError> {
-    Ok(Organization {
-        number: OrganizationNumber(row.try_get("number")?),
-        id: row.try_get("id")?,
-        name: row.try_get("name")?,
-        created_at: time(row.try_get("created_at")?),
-        barred_before: Position(row.try_get("barred_before")?),
-        issuers: json(row, "issuers")?,
-        head: head(row)?,
-    })
-}
-
-/// What a column holds as JSON.
-fn json<T: serde::de::DeserializeOwned>(row: &SqliteRow, column: &str) -> Result<T, StoreError> {
-    let text: &str = row.try_get(column)?;
-    serde_json::from_str(text).map_err(|error| damaged(row, format!("{column}: {error}")))
-}
-
-/// The same where there may be nothing.
-fn optional_json<T: serde::de::DeserializeOwned>(
-    row: &SqliteRow,
-    column: &str,
-) -> Result<Option<T>, StoreError> {
-    match row.try_get::<Option<&str>, _>(column)? {
-        Some(_) => json(row, column).map(Some),
-        None => Ok(None),
-    }
-}
-
-fn item(row: &SqliteRow) -> Result<AnyStream, StoreError> {
-    let kind = row.try_get("kind")?;
-    let kind =
-        StreamKind::from_code(kind).ok_or_else(|| damaged(row, format!("unknown kind {kind} of item")))?;
-    AnyStream::read(kind, row.try_get("state")?, head(row)?)
-        .map_err(|error| damaged(row, format!("state: {error}")))?
-        .ok_or_else(|| damaged(row, format!("{} is no kind of item", kind.word())))
-}
-
-fn application(row: &SqliteRow) -> Result<Application, StoreError> {
-    Ok(Application {
-        number: ApplicationNumber(row.try_get("number")?),
-        id: row.try_get("id")?,
-        organization: OrganizationNumber(row.try_get("organization")?),
-        name: row.try_get("name")?,
-        description: row.try_get("description")?,
-        oauth: json(row, "oauth")?,
-        on_the_way: row.try_get("on_the_way")?,
-        upstream: row.try_get("upstream")?,
-        upstream_credential: optional_json(row, "upstream_credential")?,
-        upstream_headers: optional_json(row, "upstream_headers")?,
-        policy: optional_json(row, "policy")?,
-        created_at: time(row.try_get("created_at")?),
-        updated_at: time(row.try_get("updated_at")?),
-        archived_at: optional_time(row, "archived_at")?,
-        barred_before: Position(row.try_get("barred_before")?),
-        head: head(row)?,
-    })
-}
-
-fn service_account(row: &SqliteRow) -> Result<ServiceAccount, StoreError> {
-    Ok(ServiceAccount {
-        number: ServiceAccountNumber(row.try_get("number")?),
-        id: row.try_get("id")?,
-        organization: OrganizationNumber(row.try_get("organization")?),
-        name: row.try_get("name")?,
-        client_id: row.try_get("client_id")?,
-        scopes: Scopes::parse(row.try_get("scopes")?).0,
-        application: row.try_get::<Option<i64>, _>("application")?.map(ApplicationNumber),
-        created_at: time(row.try_get("created_at")?),
-        archived_at: optional_time(row, "archived_at")?,
-        head: head(row)?,
-    })
-}
-
-fn revocation(row: &SqliteRow) -> Result<Revocation, StoreError> {
-    Ok(Revocation {
-        number: RevocationNumber(row.try_get("number")?),
-        id: row.try_get("id")?,
-        organization: OrganizationNumber(row.try_get("organization")?),
-        filter: json(row, "filter")?,
-        reason: reason(row, row.try_get("reason")?)?,
-        note: row.try_get("note")?,
-        fence: Position(row.try_get("fence")?),
-        instant: time(row.try_get("instant")?),
-        ended_at: optional_time(row, "ended_at")?,
-        disconnected_count: count(row, "disconnected_count")?,
-        head: head(row)?,
-    })
-}
-
-fn reason(row: &SqliteRow, word: &str) -> Result<Reason, StoreError> {
-    Reason::from_word(word).ok_or_else(|| damaged(row, format!("unknown reason {word:?}")))
-}
-
-/// What a session connected with.
-fn detail(row: &SqliteRow) -> Result<Detail, StoreError> {
-    Ok(Detail {
-        name: row.try_get("name")?,
-        hostname: row.try_get("hostname")?,
-        user_agent: row.try_get("user_agent")?,
-        client_info: row.try_get("client_info")?,
-        ip: row.try_get("ip")?,
-        anchor: row.try_get("anchor")?,
-        client_session_id: row.try_get("client_session_id")?,
-        token_identifier: row.try_get("token_identifier")?,
-        protocol_version: row.try_get("protocol_version")?,
-        client: row.try_get("client")?,
-    })
-}
-
-fn outcome(row: &SqliteRow) -> Result<Outcome, StoreError> {
-    let salt: &[u8] = row.try_get("salt")?;
-    Ok(Outcome {
-        key: bytes32(row, "key")?,
-        fingerprint: bytes32(row, "fingerprint")?,
-        salt: salt.try_into().map_err(|_| damaged(row, "salt is not 16 bytes".to_owned()))?,
-        done: row.try_get("outcome")?,
-        recorded_at: time(row.try_get("recorded_at")?),
-    })
-}
-
-fn access_token(row: &SqliteRow) -> Result<AccessToken, StoreError> {
-    let client_kind = row.try_get("client_kind")?;
-    Ok(AccessToken {
-        id: row.try_get("id")?,
-        secret_hash: bytes32(row, "secret_hash")?,
-        organization: OrganizationNumber(row.try_get("organization")?),
-        client_kind: ActorKind::from_code(client_kind)
-            .ok_or_else(|| damaged(row, "unknown client kind".to_owned()))?,
-        client: row.try_get("client")?,
-        scopes: Scopes::parse(row.try_get("scopes")?).0,
-        issued_at: Position(row.try_get("issued_at")?),
-        expires_at: time(row.try_get("expires_at")?),
-        barred: row.try_get("barred")?,
-        audience: row.try_get("audience")?,
-    })
-}
-
-/// An event as stored. A pruned body reads as an [`Event::Unknown`] with a null body.
-fn entry(row: &SqliteRow) -> Result<Entry, StoreError> {
-    let name: &str = row.try_get("type")?;
-    let body: Option<String> = row.try_get("body")?;
-    let (event, digest) = match &body {
-        Some(body) => {
-            let event =
-                Event::parse(name, body).map_err(|error| damaged(row, format!("body of {name}: {error}")))?;
-            // Kept where the body is not any more what was hashed.
-            let kept: Option<&[u8]> = row.try_get("body_digest")?;
-            (event, if kept.is_some() { bytes32(row, "body_digest")? } else { body_digest(body) })
-        }
-        None => (
-            Event::Unknown { name: name.to_owned(), body: serde_json::Value::Null },
-            bytes32(row, "body_digest")?,
-        ),
-    };
-    let (stream_kind, actor_kind) = (row.try_get("stream_kind")?, row.try_get("actor_kind")?);
-    let commit_hash: Option<&[u8]> = row.try_get("commit_hash")?;
-    let recorded = Recorded {
-        position: Position(row.try_get("position")?),
-        stream: StreamId {
-            kind: StreamKind::from_code(stream_kind)
-                .ok_or_else(|| damaged(row, format!("unknown stream kind {stream_kind}")))?,
-            number: row.try_get("stream_number")?,
-        },
-        version: row.try_get("version")?,
-        previous_position: Position(row.try_get("previous_position")?),
-        occurred_at: time(row.try_get("occurred_at")?),
-        recorded_at: time(row.try_get("recorded_at")?),
-        organization: OrganizationNumber(row.try_get("organization")?),
-        application: row.try_get::<Option<i64>, _>("application")?.map(ApplicationNumber),
-        actor: Actor {
-            kind: ActorKind::from_code(actor_kind)
-                .ok_or_else(|| damaged(row, format!("unknown actor kind {actor_kind}")))?,
-            id: row.try_get::<Option<Uuid>, _>("actor_id")?.unwrap_or_default(),
-        },
-        revocation: row.try_get::<Option<i64>, _>("revocation")?.map(RevocationNumber),
-        request_id: row.try_get("request_id")?,
-        traceparent: row.try_get("traceparent")?,
-        event,
-        personal: row.try_get("personal")?,
-    };
-    Ok(Entry {
-        recorded,
-        body: body.unwrap_or_default(),
-        digest,
-        hash: bytes32(row, "hash")?,
-        commit_hash: match commit_hash {
-            Some(bytes) => {
-                Some(bytes.try_into().map_err(|_| damaged(row, "commit_hash is not 32 bytes".into()))?)
-            }
-            None => None,
-        },
     })
 }

@@ -2,36 +2,26 @@
 
 use sessiond_core::ids::Position;
 
-use super::Writer;
-use super::check::{follow, malformed};
-use crate::check::{Fault, Log, PAGE, Progress, Report, whole};
+use super::verify::{follow, whole};
+use super::wal;
+use super::writer::SqliteWriter;
+use crate::check::{Fault, LogCheck, PAGE, Progress, Report};
 use crate::row::Batch;
 
 /// Sessions written at a time.
 const CHUNK: usize = 2_048;
 
-/// Makes every row and every index again from the log, in one transaction, and leaves alone what does not come from it. A log that is
-/// not whole is refused, and nothing is changed. Nobody else may write meanwhile: the daemon must be stopped.
-pub async fn rebuild(url: &str, progress: Progress<'_>) -> Result<Report, Fault> {
-    let mut writer = Writer::open(url).await?;
+/// Makes every row and every index again.
+pub(crate) async fn rebuild(url: &str, progress: Progress<'_>) -> Result<Report, Fault> {
+    let mut writer = SqliteWriter::open(url).await?;
     sqlx::query("begin immediate").execute(&mut writer.connection).await?;
-    let outcome = match writer.rebuild(progress).await {
-        Ok(report) => match sqlx::query("commit").execute(&mut writer.connection).await {
-            Ok(_) => Ok(report),
-            Err(error) => Err(error.into()),
-        },
-        Err(fault) => Err(fault),
-    };
-    if outcome.is_err() {
-        // SQLite may have rolled back by itself (a full disk does that); then this one says so, harmlessly.
-        sqlx::query("rollback").execute(&mut writer.connection).await.ok();
-    }
-    writer.truncate_wal().await.ok();
-    writer.close().await?;
+    let made = writer.rebuild(progress).await;
+    let outcome = writer.end(made).await;
+    wal::close(writer.connection).await?;
     outcome
 }
 
-impl Writer {
+impl SqliteWriter {
     async fn rebuild(&mut self, progress: Progress<'_>) -> Result<Report, Fault> {
         // Indexes too: what is deleted and read from here on is found by them.
         sqlx::query("reindex").execute(&mut self.connection).await?;
@@ -51,11 +41,11 @@ impl Writer {
             .fetch_one(&mut self.connection)
             .await?;
         // All activity goes into the rows: none has to be kept for those that are behind.
-        let mut log = Log::new(Position(i64::MAX));
+        let mut log = LogCheck::new(Position(i64::MAX));
         loop {
             let mut batch = Batch::default();
             let count = follow(&mut self.connection, &mut log, |detail| batch.details.push(detail)).await?;
-            self.write(&batch).await?;
+            self.write(&batch, &batch.activity).await?;
             progress(log.position().unsigned_abs(), total.unsigned_abs());
             if count < PAGE {
                 break;
@@ -65,10 +55,10 @@ impl Writer {
         let report = log.report();
         let mut rest = log.into_rows();
         while let Some(batch) = next(&mut rest) {
-            self.write(&batch).await?;
+            self.write(&batch, &batch.activity).await?;
         }
         self.mark("settled", report.position).await?;
-        whole(malformed(&mut self.connection).await?)?;
+        whole(&mut self.connection).await?;
         Ok(report)
     }
 }
@@ -83,7 +73,7 @@ fn next(rest: &mut impl Iterator<Item = Batch>) -> Option<Batch> {
         chunk.revocations.extend(row.revocations);
         chunk.streams.extend(row.streams);
         chunk.sessions.extend(row.sessions);
-        chunk.settle.extend(row.settle);
+        chunk.activity.extend(row.activity);
     }
     Some(chunk)
 }

@@ -20,9 +20,9 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
-use super::time;
+use super::values::time;
 use crate::StoreError;
-use crate::row::{Detail, OpenSession, SessionRow, SessionToken};
+use crate::row::{Detail, OpenSession, SessionActivity, SessionRow, SessionToken};
 
 /// Declares what a session is read as, and the SQL that says it, in the same order.
 macro_rules! columns {
@@ -197,15 +197,15 @@ impl Columns {
             message: self.message,
             head: Head { version: self.version, position: self.head, hash: self.hash.0 },
         };
-        if let Some(activity) = self.activity.filter(|activity| activity.version > self.version) {
-            session.last_active_at = time(activity.last_active_at);
-            session.total = Counts {
-                requests: activity.requests,
-                bytes_in: activity.bytes_in,
-                bytes_out: activity.bytes_out,
+        if let Some(hot) = self.activity {
+            let activity = SessionActivity {
+                session: self.number,
+                last_active_at: time(hot.last_active_at),
+                total: Counts { requests: hot.requests, bytes_in: hot.bytes_in, bytes_out: hot.bytes_out },
+                throughput: hot.throughput,
+                head: Head { version: hot.version, position: hot.head, hash: hot.hash.0 },
             };
-            session.throughput = activity.throughput;
-            session.head = Head { version: activity.version, position: activity.head, hash: activity.hash.0 };
+            activity.onto(&mut session);
         }
         let detail = Detail {
             name: self.name,

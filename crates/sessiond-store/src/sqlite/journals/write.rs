@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use async_trait::async_trait;
 use sessiond_core::Time;
 use sessiond_core::ids::SessionNumber;
 use sessiond_core::journal::Journal;
@@ -10,12 +11,13 @@ use sqlx::sqlite::{SqliteAutoVacuum, SqliteRow};
 use sqlx::{Connection, Row, SqliteConnection};
 
 use super::super::files::Files;
-use super::super::insert::{Bound, Insert};
-use super::super::write::{close, limit_pages, put, truncate_wal};
-use super::super::{migrate, time, wal_bytes};
+use super::super::insert::{Bound, Insert, put};
+use super::super::values::time;
+use super::super::{migrate, wal};
 use super::{MIGRATIONS, options, used_bytes};
 use crate::StoreError;
 use crate::block::Block;
+use crate::seam::{Forget, Forgotten, JournalWriter, Tail};
 
 /// Blocks forgotten in one transaction: little enough that nobody waits long for it.
 const FORGOTTEN_AT_ONCE: i64 = 256;
@@ -51,37 +53,6 @@ const TAILS: &str = "select wanted.key as asked, t.last_position as last, t.high
      from json_each(?) wanted cross join tail t \
      on t.journal = wanted.value ->> 0 and t.session = wanted.value ->> 1";
 
-/// How far a journal goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Tail {
-    /// Position of its last entry; 0 where there never was one.
-    pub last: i64,
-    /// That entry's time.
-    pub at: i64,
-}
-
-impl Tail {
-    pub const EMPTY: Self = Self { last: 0, at: i64::MIN };
-}
-
-/// What is to be forgotten, oldest first.
-#[derive(Debug, Clone, Copy)]
-pub enum Forget {
-    /// What was recorded before.
-    Before(Time),
-    /// All that a session said. Its positions go on from where they were.
-    Session(SessionNumber),
-    /// As much as it takes for the file to need no more bytes than these.
-    ShrinkTo(u64),
-}
-
-/// What was forgotten.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Forgotten {
-    pub blocks: u64,
-    pub entries: u64,
-}
-
 /// A block that is to be forgotten.
 struct Doomed {
     number: i64,
@@ -94,15 +65,15 @@ struct Doomed {
 }
 
 /// The one connection that writes to the second file.
-pub struct LinesWriter {
-    connection: SqliteConnection,
+pub(in crate::sqlite) struct SqliteJournalWriter {
+    pub(in crate::sqlite) connection: SqliteConnection,
     path: PathBuf,
     files: Files,
 }
 
-impl LinesWriter {
+impl SqliteJournalWriter {
     /// Opens the file for writing, making and migrating it as needed, and checks what the live connection runs on.
-    pub async fn open(url: &str) -> Result<Self, StoreError> {
+    pub(in crate::sqlite) async fn open(url: &str) -> Result<Self, StoreError> {
         let options = options(url)?
             .create_if_missing(true)
             // Fixed when the file is made: it can shrink again after a flood.
@@ -116,47 +87,6 @@ impl LinesWriter {
         }
         let files = Files::of(&path);
         Ok(Self { connection, path, files })
-    }
-
-    /// When the newest block was recorded.
-    pub async fn last_recorded_at(&mut self) -> Result<Option<Time>, StoreError> {
-        let sql = "select recorded_at from block where number = (select max(number) from block)";
-        let recorded_at: Option<i64> = sqlx::query_scalar(sql).fetch_optional(&mut self.connection).await?;
-        Ok(recorded_at.map(time))
-    }
-
-    /// How far journals go, in the order they are asked for.
-    pub async fn tails(&mut self, journals: &[(Journal, SessionNumber)]) -> Result<Vec<Tail>, StoreError> {
-        let wanted: Vec<_> = journals.iter().map(|(journal, session)| [*journal as i64, session.0]).collect();
-        let wanted = serde_json::to_string(&wanted).unwrap_or_default();
-        let mut tails = vec![Tail::EMPTY; journals.len()];
-        // Blocks last: where there are any, they are newer.
-        for sql in [TAILS, LAST_BLOCKS] {
-            let rows = sqlx::query(sql).bind(&wanted).fetch_all(&mut self.connection).await?;
-            for row in rows {
-                let asked: i64 = row.try_get("asked")?;
-                let tail = usize::try_from(asked).ok().and_then(|asked| tails.get_mut(asked));
-                if let Some(tail) = tail {
-                    *tail = Tail { last: row.try_get("last")?, at: row.try_get("high_time")? };
-                }
-            }
-        }
-        Ok(tails)
-    }
-
-    /// Writes blocks in one transaction. On an error nothing of them was written. What was written survives the
-    /// process; a power cut may take the last of it, whole blocks from the end.
-    pub async fn commit(&mut self, blocks: &[Block]) -> Result<(), StoreError> {
-        self.begin().await?;
-        let written = put(&mut self.connection, &BLOCK, blocks, bind_block).await;
-        self.end(written).await
-    }
-
-    /// Forgets some of what is to be forgotten, in one transaction. Nothing: there is no more.
-    pub async fn forget(&mut self, forget: Forget) -> Result<Forgotten, StoreError> {
-        self.begin().await?;
-        let forgotten = self.forget_some(forget).await;
-        self.end(forgotten).await
     }
 
     async fn forget_some(&mut self, forget: Forget) -> Result<Forgotten, StoreError> {
@@ -229,18 +159,6 @@ impl LinesWriter {
         Ok(forgotten)
     }
 
-    /// Gives some free pages at the end of the file back to the file system, where there are far more than will soon be
-    /// needed again. Whether there are still more.
-    pub async fn give_back(&mut self) -> Result<bool, StoreError> {
-        let sql = "select page_count, freelist_count from pragma_page_count, pragma_freelist_count";
-        let (pages, free): (i64, i64) = sqlx::query_as(sql).fetch_one(&mut self.connection).await?;
-        if free <= KEPT_FREE || free <= pages / KEPT_PART {
-            return Ok(false);
-        }
-        sqlx::query(GIVEN_BACK_AT_ONCE).execute(&mut self.connection).await?;
-        Ok(true)
-    }
-
     async fn begin(&mut self) -> Result<(), StoreError> {
         sqlx::query("begin immediate").execute(&mut self.connection).await?;
         Ok(())
@@ -261,25 +179,65 @@ impl LinesWriter {
         }
         outcome.and_then(|value| lost(&self.files).map(|()| value))
     }
+}
 
-    /// As [`Writer::truncate_wal`](crate::Writer::truncate_wal).
-    pub async fn truncate_wal(&mut self) -> Result<(), StoreError> {
-        truncate_wal(&mut self.connection).await
+#[async_trait]
+impl JournalWriter for SqliteJournalWriter {
+    async fn last_recorded_at(&mut self) -> Result<Option<Time>, StoreError> {
+        let sql = "select recorded_at from block where number = (select max(number) from block)";
+        let recorded_at: Option<i64> = sqlx::query_scalar(sql).fetch_optional(&mut self.connection).await?;
+        Ok(recorded_at.map(time))
     }
 
-    /// As [`Writer::limit_pages`](crate::Writer::limit_pages).
-    pub async fn limit_pages(&mut self, pages: u32) -> Result<(), StoreError> {
-        limit_pages(&mut self.connection, pages).await
+    async fn tails(&mut self, journals: &[(Journal, SessionNumber)]) -> Result<Vec<Tail>, StoreError> {
+        let wanted: Vec<_> = journals.iter().map(|(journal, session)| [*journal as i64, session.0]).collect();
+        let wanted = serde_json::to_string(&wanted).unwrap_or_default();
+        let mut tails = vec![Tail::EMPTY; journals.len()];
+        // Blocks last: where there are any, they are newer.
+        for sql in [TAILS, LAST_BLOCKS] {
+            let rows = sqlx::query(sql).bind(&wanted).fetch_all(&mut self.connection).await?;
+            for row in rows {
+                let asked: i64 = row.try_get("asked")?;
+                let tail = usize::try_from(asked).ok().and_then(|asked| tails.get_mut(asked));
+                if let Some(tail) = tail {
+                    *tail = Tail { last: row.try_get("last")?, at: row.try_get("high_time")? };
+                }
+            }
+        }
+        Ok(tails)
     }
 
-    /// Bytes in the write-ahead log.
-    pub fn wal_bytes(&self) -> u64 {
-        wal_bytes(&self.path)
+    async fn commit(&mut self, blocks: &[Block]) -> Result<(), StoreError> {
+        self.begin().await?;
+        let written = put(&mut self.connection, &BLOCK, blocks, bind_block).await;
+        self.end(written).await
     }
 
-    /// Closes the connection in order.
-    pub async fn close(self) -> Result<(), StoreError> {
-        close(self.connection).await
+    async fn forget(&mut self, forget: Forget) -> Result<Forgotten, StoreError> {
+        self.begin().await?;
+        let forgotten = self.forget_some(forget).await;
+        self.end(forgotten).await
+    }
+
+    async fn give_back(&mut self) -> Result<bool, StoreError> {
+        let sql = "select page_count, freelist_count from pragma_page_count, pragma_freelist_count";
+        let (pages, free): (i64, i64) = sqlx::query_as(sql).fetch_one(&mut self.connection).await?;
+        if free <= KEPT_FREE || free <= pages / KEPT_PART {
+            return Ok(false);
+        }
+        sqlx::query(GIVEN_BACK_AT_ONCE).execute(&mut self.connection).await?;
+        Ok(true)
+    }
+
+    async fn maintain(&mut self) -> Result<(), StoreError> {
+        match wal::bytes(&self.path) > wal::LARGE {
+            true => wal::truncate(&mut self.connection).await,
+            false => Ok(()),
+        }
+    }
+
+    async fn close(self: Box<Self>) -> Result<(), StoreError> {
+        wal::close(self.connection).await
     }
 }
 

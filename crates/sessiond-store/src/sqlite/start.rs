@@ -1,35 +1,36 @@
 //! Start-up: what lives in memory, as of one position of the log. What there may be millions of is handed over row by
 //! row, so that nobody holds all of it twice.
 
+use async_trait::async_trait;
 use futures_util::future::join;
 use futures_util::stream::{BoxStream, try_unfold};
-use futures_util::{StreamExt, TryFutureExt, TryStreamExt};
+use futures_util::{StreamExt, TryFutureExt};
 use sessiond_core::Time;
 use sessiond_core::ids::{ApplicationNumber, Position, SessionNumber};
-use sessiond_core::session::Envelope;
 use sessiond_core::streams::AnyStream;
-use sessiond_core::token::{AccessToken, Principal};
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Row, Sqlite, SqliteConnection};
 
-use super::read::principal;
 use super::session::{open_session, open_sessions};
-use super::{
-    Reader, access_token, application, bytes32, item, organization, revocation, service_account, time,
+use super::settling::{Unsettled, unsettled};
+use super::store::SqliteStore;
+use super::values::{
+    access_token, application, bytes32, count, item, organization, principal, revocation, service_account,
+    time,
 };
 use crate::StoreError;
-use crate::row::{Entry, KeySecret, Loaded, OpenSession, ResourcePast};
+use crate::row::{AccessToken, KeySecret, Loaded, OpenSession, Principal, ResourcePast};
+use crate::seam::{Log, Start};
 
 /// Open sessions read at a time.
 const AT_ONCE: usize = 1_024;
 
-impl Reader {
-    /// What lives in memory, but for principals, access tokens and open sessions.
-    pub async fn load(&self) -> Result<Loaded, StoreError> {
+#[async_trait]
+impl Start for SqliteStore {
+    async fn load(&self) -> Result<Loaded, StoreError> {
         let mut loaded = Loaded {
             head: self.head().await?,
-            settled: self.mark("settled").await?,
             organizations: self.all("select * from organization order by number", organization).await?,
             applications: self.all("select * from application order by number", application).await?,
             service_accounts: self
@@ -66,6 +67,35 @@ impl Reader {
         Ok(loaded)
     }
 
+    fn all_principals(&self) -> BoxStream<'_, Result<Principal, StoreError>> {
+        self.each("select * from principal", principal)
+    }
+
+    fn all_access_tokens(&self) -> BoxStream<'_, Result<AccessToken, StoreError>> {
+        self.each("select * from access_token", access_token)
+    }
+
+    fn open_sessions(&self) -> BoxStream<'_, Result<Vec<OpenSession>, StoreError>> {
+        let begin = async {
+            let mut connection = self.pool.acquire().await?;
+            let unsettled = unsettled(&mut connection).await?;
+            let slice = slice_of_open(&mut connection, SessionNumber(0)).await?;
+            Ok(try_unfold(Reading { connection, unsettled, slice }, go_on))
+        };
+        begin.try_flatten_stream().boxed()
+    }
+}
+
+impl SqliteStore {
+    /// A long reader: at start-up nobody writes.
+    fn each<Value: Send + 'static>(
+        &self,
+        sql: &'static str,
+        read: fn(&SqliteRow) -> Result<Value, StoreError>,
+    ) -> BoxStream<'_, Result<Value, StoreError>> {
+        sqlx::query(sql).fetch(&self.pool).map(move |row| read(&row?)).boxed()
+    }
+
     async fn past(&self) -> Result<Vec<ResourcePast>, StoreError> {
         let sql = "select application, resource, count(*) as sessions, sum(bytes_out) as bytes_out from session \
                    indexed by session_ended_by_resource where state = 0 and resource is not null \
@@ -74,46 +104,11 @@ impl Reader {
             Ok(ResourcePast {
                 application: ApplicationNumber(row.try_get("application")?),
                 resource: row.try_get("resource")?,
-                sessions: super::count(row, "sessions")?,
-                bytes_out: super::count(row, "bytes_out")?,
+                sessions: count(row, "sessions")?,
+                bytes_out: count(row, "bytes_out")?,
             })
         };
         sqlx::query(sql).fetch_all(&self.pool).await?.iter().map(read).collect()
-    }
-
-    /// Hands over each principal.
-    pub async fn each_principal(&self, take: impl FnMut(Principal)) -> Result<(), StoreError> {
-        self.each("select * from principal", principal, take).await
-    }
-
-    /// Hands over each access token that is kept.
-    pub async fn each_access_token(&self, take: impl FnMut(AccessToken)) -> Result<(), StoreError> {
-        self.each("select * from access_token", access_token, take).await
-    }
-
-    /// All open sessions, in the order of their numbers and some at a time, as their rows say: activity may be ahead of
-    /// them, in the log after [`Loaded::settled`].
-    pub fn open_sessions(&self) -> BoxStream<'_, Result<Vec<OpenSession>, StoreError>> {
-        let begin = async {
-            let mut connection = self.pool.acquire().await?;
-            let slice = slice_of_open(&mut connection, SessionNumber(0)).await?;
-            Ok(try_unfold((connection, slice), go_on))
-        };
-        begin.try_flatten_stream().boxed()
-    }
-
-    async fn each<Value>(
-        &self,
-        sql: &str,
-        read: fn(&SqliteRow) -> Result<Value, StoreError>,
-        mut take: impl FnMut(Value),
-    ) -> Result<(), StoreError> {
-        // At start-up nobody writes, so that a reader may be long.
-        let mut rows = sqlx::query(AssertSqlSafe(sql)).fetch(&self.pool);
-        while let Some(row) = rows.try_next().await? {
-            take(read(&row)?);
-        }
-        Ok(())
     }
 
     /// When the bars that are in force were recorded, looked up one by one: there are few.
@@ -142,8 +137,14 @@ impl Reader {
     }
 }
 
-/// A connection, and what was read with it last.
-type Reading = (PoolConnection<Sqlite>, Option<Slice>);
+/// Open sessions being read.
+struct Reading {
+    connection: PoolConnection<Sqlite>,
+    /// Figures that have not come into the rows yet.
+    unsettled: Unsettled,
+    /// What was read last.
+    slice: Option<Slice>,
+}
 
 /// Open sessions, not taken apart yet.
 struct Slice {
@@ -153,11 +154,18 @@ struct Slice {
 }
 
 /// Takes a slice apart, while SQLite reads the next in its own thread.
-async fn go_on((mut connection, slice): Reading) -> Result<Option<(Vec<OpenSession>, Reading)>, StoreError> {
+async fn go_on(reading: Reading) -> Result<Option<(Vec<OpenSession>, Reading)>, StoreError> {
+    let Reading { mut connection, mut unsettled, slice } = reading;
     let Some(Slice { sessions, last }) = slice else { return Ok(None) };
     let taken_apart = async { open_sessions(&sessions) };
     let (next, sessions) = join(slice_of_open(&mut connection, last), taken_apart).await;
-    Ok(Some((sessions?, (connection, next?))))
+    let mut sessions = sessions?;
+    for open in &mut sessions {
+        if let Some(activity) = unsettled.remove(&open.row.session.number) {
+            activity.onto(&mut open.row.session);
+        }
+    }
+    Ok(Some((sessions, Reading { connection, unsettled, slice: next? })))
 }
 
 /// Open sessions after one of them, as many as are read at a time; none: there are no more.
@@ -176,29 +184,6 @@ async fn slice_of_open(
     let slice = sqlx::query_as::<_, (Option<String>, Option<i64>)>(AssertSqlSafe(sql)).bind(after.0);
     let (sessions, last) = slice.fetch_one(connection).await?;
     Ok(sessions.zip(last).map(|(sessions, last)| Slice { sessions, last: SessionNumber(last) }))
-}
-
-impl Entry {
-    /// What the fold of a session needs from the envelope.
-    pub fn envelope(&self) -> Envelope {
-        Envelope {
-            number: SessionNumber(self.recorded.stream.number),
-            organization: self.recorded.organization,
-            application: self.recorded.application.unwrap_or_default(),
-            actor: self.recorded.actor,
-            occurred_at: self.recorded.occurred_at,
-            head: self.head(),
-        }
-    }
-
-    /// Where the stream stands after this event.
-    pub fn head(&self) -> sessiond_core::ids::Head {
-        sessiond_core::ids::Head {
-            version: self.recorded.version,
-            position: self.recorded.position,
-            hash: self.hash,
-        }
-    }
 }
 
 fn key_secret(row: &SqliteRow) -> Result<KeySecret, StoreError> {

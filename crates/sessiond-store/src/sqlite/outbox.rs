@@ -1,6 +1,7 @@
 //! What stands beside the log for webhooks: their secrets, how far each has been served, and deliveries. Many rows go
 //! in one statement as JSON: an upsert of rows of bound values needs as many arguments as SQLite allows at once.
 
+use async_trait::async_trait;
 use serde_json::{Value, json};
 use sessiond_core::Time;
 use sessiond_core::delivery::{Delivery, DeliveryStatus};
@@ -9,9 +10,12 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Row};
 use uuid::Uuid;
 
-use super::{Reader, Writer, optional_time, short, time};
+use super::store::SqliteStore;
+use super::values::{optional_time, short, time};
+use super::writer::SqliteWriter;
 use crate::StoreError;
-use crate::row::{SideWrite, WebhookSecret};
+use crate::row::SideWrite;
+use crate::seam::Outbox;
 
 // A webhook that has no secret any more is deleted: what comes of its last attempts is not kept.
 
@@ -36,7 +40,7 @@ const FORGET_DELIVERIES: &str = "delete from webhook_delivery where (webhook, po
 const FORGET_DELIVERIES_OF: &str = "delete from webhook_delivery where (webhook, position) in (\
      select webhook, position from webhook_delivery where webhook = ? limit 5000)";
 
-impl Writer {
+impl SqliteWriter {
     pub(super) async fn write_webhook(&mut self, side: &SideWrite) -> Result<(), StoreError> {
         let query = match side {
             SideWrite::WebhookSecret { id, sealed } => {
@@ -102,38 +106,26 @@ fn delivery_values(row: &Delivery) -> Value {
     ])
 }
 
-impl Reader {
-    /// A webhook's signing secrets.
-    pub async fn webhook_secret(&self, id: Uuid) -> Result<Option<WebhookSecret>, StoreError> {
-        let sql = "select sealed, before, before_until from webhook_secret where id = ?";
-        let Some(row) = sqlx::query(sql).bind(id).fetch_optional(&self.pool).await? else { return Ok(None) };
-        let before: Option<Vec<u8>> = row.try_get("before")?;
-        let before = before.zip(optional_time(&row, "before_until")?);
-        Ok(Some(WebhookSecret { sealed: row.try_get("sealed")?, before }))
-    }
-
-    /// How far each webhook has been served.
-    pub async fn webhook_progress(&self) -> Result<Vec<(Uuid, Position)>, StoreError> {
+#[async_trait]
+impl Outbox for SqliteStore {
+    async fn webhook_progress(&self) -> Result<Vec<(Uuid, Position)>, StoreError> {
         let rows = sqlx::query("select id, position from webhook_progress").fetch_all(&self.pool).await?;
         rows.iter().map(|row| Ok((row.try_get("id")?, Position(row.try_get("position")?)))).collect()
     }
 
-    /// A webhook's deliveries that are not over, oldest first.
-    pub async fn pending_deliveries(&self, webhook: Uuid) -> Result<Vec<Delivery>, StoreError> {
+    async fn pending_deliveries(&self, webhook: Uuid) -> Result<Vec<Delivery>, StoreError> {
         let sql = "select * from webhook_delivery indexed by webhook_delivery_pending \
                    where webhook = ? and next_at is not null order by position";
         sqlx::query(sql).bind(webhook).fetch_all(&self.pool).await?.iter().map(delivery).collect()
     }
 
-    /// One delivery.
-    pub async fn delivery(&self, webhook: Uuid, position: Position) -> Result<Option<Delivery>, StoreError> {
+    async fn delivery(&self, webhook: Uuid, position: Position) -> Result<Option<Delivery>, StoreError> {
         let sql = "select * from webhook_delivery where webhook = ? and position = ?";
         let row = sqlx::query(sql).bind(webhook).bind(position.0).fetch_optional(&self.pool).await?;
         row.as_ref().map(delivery).transpose()
     }
 
-    /// A webhook's deliveries before a position, newest first; of one status alone where that is asked for.
-    pub async fn deliveries(
+    async fn deliveries(
         &self,
         webhook: Uuid,
         status: Option<DeliveryStatus>,

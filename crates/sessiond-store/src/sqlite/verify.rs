@@ -1,52 +1,79 @@
-//! What is stored, byte for byte, for checking.
+//! Checks the database: what is stored, byte for byte, against what it should be.
 
 use futures_util::TryStreamExt;
 use sessiond_core::chain::Header;
 use sessiond_core::ids::{ApplicationNumber, SessionNumber};
-use sqlx::sqlite::SqliteRow;
+use sqlx::sqlite::{SqlitePool, SqliteRow};
 use sqlx::{AssertSqlSafe, Column, Row, Sqlite, SqliteConnection, Transaction, TypeInfo, ValueRef};
 
-use super::Reader;
-use crate::check::{Difference, Fault, Log, PAGE, Page, Rows, StoredEvent, Table, Value};
+use super::log;
+use crate::check::{
+    Difference, Fault, LogCheck, PAGE, Page, Progress, Report, Rows, StoredEvent, Table, Value,
+};
 use crate::{Detail, StoreError};
 
 /// Rows compared at a time.
 const ROWS: i64 = 2_000;
 
+/// Walks the log and the rows, a snapshot a page, and lastly has SQLite check the file, in one. Each page of rows is compared
+/// with the log as it stood when that page was read. One thing cannot be compared: the totals in a lifecycle row that is
+/// older than a hot row, once the activity they came from was pruned.
+pub(super) async fn verify(pool: &SqlitePool, progress: Progress<'_>) -> Result<Report, Fault> {
+    let mut log = LogCheck::new(log::mark(pool, "settled").await?);
+    let total = log::head(pool).await?.0;
+    while snapshot(pool).await?.follow(&mut log).await? == PAGE {
+        progress(log.position().unsigned_abs(), total.max(log.position()).unsigned_abs());
+    }
+    for table in Table::ALL {
+        let mut after = Some(i64::MIN);
+        while let Some(from) = after {
+            let mut snapshot = snapshot(pool).await?;
+            while snapshot.follow(&mut log).await? == PAGE {}
+            log.complete()?;
+            let page = snapshot.rows(table, from).await?;
+            log.compare(table, from, &page)?;
+            after = page.last;
+        }
+    }
+    progress(log.position().unsigned_abs(), log.position().unsigned_abs());
+    whole(&mut *pool.acquire().await?).await?;
+    Ok(log.report())
+}
+
+/// That SQLite finds nothing wrong with tables and indexes: the log can be right while a look-up by a damaged index is not.
+pub(super) async fn whole(connection: &mut SqliteConnection) -> Result<(), Fault> {
+    let found: String = sqlx::query_scalar("pragma integrity_check(1)").fetch_one(connection).await?;
+    if found == "ok" {
+        return Ok(());
+    }
+    Err(Fault::Difference(Difference {
+        place: "the database file".to_owned(),
+        what: "SQLite's integrity_check".to_owned(),
+        expected: "ok".to_owned(),
+        found,
+    }))
+}
+
 /// The database as it stands at one moment. Short-lived: while it is held, the WAL cannot be emptied.
-pub struct Snapshot {
+struct Snapshot {
     transaction: Transaction<'static, Sqlite>,
 }
 
-impl Reader {
-    /// What SQLite finds wrong with the file, first of all; none if nothing.
-    pub async fn malformed(&self) -> Result<Option<String>, StoreError> {
-        malformed(&mut *self.pool.acquire().await?).await
-    }
-
-    /// The database as it stands now.
-    pub async fn snapshot(&self) -> Result<Snapshot, StoreError> {
-        Ok(Snapshot { transaction: self.pool.begin().await? })
-    }
-}
-
-/// What SQLite finds wrong with tables and indexes, first of all; none if nothing.
-pub(super) async fn malformed(connection: &mut SqliteConnection) -> Result<Option<String>, StoreError> {
-    let found: String = sqlx::query_scalar("pragma integrity_check(1)").fetch_one(connection).await?;
-    Ok((found != "ok").then_some(found))
+async fn snapshot(pool: &SqlitePool) -> Result<Snapshot, StoreError> {
+    Ok(Snapshot { transaction: pool.begin().await? })
 }
 
 impl Snapshot {
     /// Reads the log on from where `log` stands, at most a page; returns how many events that were.
-    pub async fn follow(&mut self, log: &mut Log) -> Result<i64, Fault> {
+    async fn follow(&mut self, log: &mut LogCheck) -> Result<u32, Fault> {
         follow(&mut self.transaction, log, |_| ()).await
     }
 
     /// A page of a table after a number.
-    pub async fn rows(&mut self, table: Table, after: i64) -> Result<Page, StoreError> {
+    async fn rows(&mut self, table: Table, after: i64) -> Result<Page, StoreError> {
         let mut page = Page {
-            rows: self.select(&table.source(), after, i64::MAX, ROWS).await?,
-            settled: self.settled().await?,
+            rows: self.select(&source(table), after, i64::MAX, ROWS).await?,
+            settled: log::mark(&mut *self.transaction, "settled").await?.0,
             ..Page::default()
         };
         if page.rows.by_number.len() as i64 == ROWS {
@@ -67,11 +94,6 @@ impl Snapshot {
         Ok(page)
     }
 
-    async fn settled(&mut self) -> Result<i64, StoreError> {
-        let sql = "select coalesce(max(position), 0) from mark where name = 'settled'";
-        Ok(sqlx::query_scalar(sql).fetch_one(&mut *self.transaction).await?)
-    }
-
     async fn select(&mut self, table: &str, after: i64, upto: i64, limit: i64) -> Result<Rows, StoreError> {
         let sql =
             format!("select * from {table} where number > ? and number <= ? order by number limit {limit}");
@@ -86,6 +108,18 @@ impl Snapshot {
             page.by_number.insert(row.try_get("number")?, values);
         }
         Ok(page)
+    }
+}
+
+/// Where a table's rows are, for a `from`.
+fn source(table: Table) -> String {
+    match table {
+        Table::Organization
+        | Table::Application
+        | Table::ServiceAccount
+        | Table::Session
+        | Table::Revocation => table.name().to_owned(),
+        _ => format!("(select * from item where kind = {})", table.kind() as i64),
     }
 }
 
@@ -113,11 +147,11 @@ const EVENT: &str = "position, stream_kind, stream_number, version, previous_pos
 
 /// Reads the log on from where `log` stands, at most a page; returns how many events that were, and hands over the
 /// rows of details that they make.
-pub async fn follow(
+pub(super) async fn follow(
     connection: &mut SqliteConnection,
-    log: &mut Log,
+    log: &mut LogCheck,
     mut each: impl FnMut((SessionNumber, ApplicationNumber, Detail)),
-) -> Result<i64, Fault> {
+) -> Result<u32, Fault> {
     let sql = format!("select {EVENT} from event where position > ? order by position limit {PAGE}");
     let mut rows = sqlx::query(AssertSqlSafe(sql)).bind(log.position()).fetch(connection);
     let mut count = 0;

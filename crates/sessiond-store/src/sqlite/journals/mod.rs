@@ -9,10 +9,10 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteSynchronous};
 
 use crate::StoreError;
 
-pub use read::{Bounds, LinesReader, Stretch};
-pub use write::{Forget, Forgotten, LinesWriter, Tail};
+pub(super) use read::SqliteJournals;
+pub(super) use write::SqliteJournalWriter;
 
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/lines");
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/journals");
 
 /// A block is larger than an event: with small pages it would hang in a long chain of them.
 const PAGE_SIZE: u32 = 4096;

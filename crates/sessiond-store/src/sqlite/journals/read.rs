@@ -1,89 +1,42 @@
 //! Questions to the second file: a few blocks at a time, so that no answer holds a snapshot for long.
 
-use std::sync::Arc;
-
+use async_trait::async_trait;
 use sessiond_core::ids::SessionNumber;
 use sessiond_core::journal::{Journal, Marks};
 use sqlx::Row;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqliteRow};
 
 use super::super::files::Files;
-use super::super::read::{checkpoint_if_large, pool};
-use super::super::time;
+use super::super::store::pool;
+use super::super::values::time;
+use super::super::wal::checkpoint_if_large;
 use super::write::lost;
 use super::{options, used_bytes};
 use crate::StoreError;
 use crate::block::Block;
-
-/// Where a journal begins and ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bounds {
-    /// The first position that is not forgotten; one beyond the last if there is none.
-    pub first: i64,
-    /// The last position that was given out; 0 if none ever was.
-    pub last: i64,
-}
-
-impl Bounds {
-    /// Entries that are there.
-    pub fn count(self) -> u64 {
-        u64::try_from(self.last - self.first + 1).unwrap_or(0)
-    }
-}
-
-/// Blocks of a journal to read.
-#[derive(Debug, Clone)]
-pub struct Stretch {
-    pub journal: Journal,
-    pub session: SessionNumber,
-    /// First and last position.
-    pub from: i64,
-    pub to: i64,
-    /// Only blocks that have one of these.
-    pub marks: Marks,
-    /// From its end.
-    pub descending: bool,
-    /// At most so many.
-    pub blocks: usize,
-}
+use crate::seam::{Bounds, JournalReader, Stretch};
 
 /// A few connections that read the second file.
-#[derive(Clone)]
-pub struct LinesReader {
+pub(in crate::sqlite) struct SqliteJournals {
     pool: SqlitePool,
     /// Of a connection that may checkpoint.
     options: SqliteConnectOptions,
-    files: Arc<Files>,
+    files: Files,
 }
 
-impl LinesReader {
+impl SqliteJournals {
     /// Opens a pool of readers on a file that exists.
-    pub async fn open(url: &str) -> Result<Self, StoreError> {
+    pub(in crate::sqlite) async fn open(url: &str) -> Result<Self, StoreError> {
         let options = options(url)?;
         let pool = pool(&options).await?;
-        let files = Arc::new(Files::of(options.get_filename()));
+        let files = Files::of(options.get_filename());
         Ok(Self { pool, options, files })
     }
+}
 
-    pub async fn close(&self) {
-        self.pool.close().await;
-    }
-
-    /// As [`Reader::checkpoint_if_large`](crate::Reader::checkpoint_if_large); fails if the file was deleted or
-    /// replaced.
-    pub async fn checkpoint_if_large(&self) -> Result<u64, StoreError> {
-        lost(&self.files)?;
-        checkpoint_if_large(&self.options).await
-    }
-
-    /// Bytes that the file needs for what is in it.
-    pub async fn used_bytes(&self) -> Result<u64, StoreError> {
-        let mut connection = self.pool.acquire().await?;
-        used_bytes(&mut connection).await
-    }
-
-    /// Where a journal begins and ends.
-    pub async fn bounds(&self, journal: Journal, session: SessionNumber) -> Result<Bounds, StoreError> {
+#[async_trait]
+impl JournalReader for SqliteJournals {
+    async fn bounds(&self, journal: Journal, session: SessionNumber) -> Result<Bounds, StoreError> {
         let sql = "select (select min(first_position) from block where journal = ?1 and session = ?2) as first, \
                    (select first_position + count - 1 from block where journal = ?1 and session = ?2 \
                     order by first_position desc limit 1) as last, \
@@ -97,8 +50,7 @@ impl LinesReader {
         Ok(Bounds { first: first.unwrap_or(last.saturating_add(1)), last })
     }
 
-    /// First and last position of the first block that has an entry of this time or later.
-    pub async fn block_at(
+    async fn block_at(
         &self,
         journal: Journal,
         session: SessionNumber,
@@ -110,8 +62,7 @@ impl LinesReader {
         Ok(query.fetch_optional(&self.pool).await?)
     }
 
-    /// The first, or last, blocks of a stretch, in its direction.
-    pub async fn blocks(&self, stretch: &Stretch) -> Result<Vec<Block>, StoreError> {
+    async fn blocks(&self, stretch: &Stretch) -> Result<Vec<Block>, StoreError> {
         // The block that holds the first position of a stretch begins there or before.
         let sql = if stretch.descending {
             "select * from block indexed by block_by_position where journal = ?1 and session = ?2 \
@@ -134,6 +85,19 @@ impl LinesReader {
             .fetch_all(&self.pool)
             .await?;
         rows.into_iter().map(|row| block(stretch, &row)).collect()
+    }
+
+    async fn used_bytes(&self) -> Result<u64, StoreError> {
+        used_bytes(&mut *self.pool.acquire().await?).await
+    }
+
+    async fn maintain(&self) -> Result<String, StoreError> {
+        lost(&self.files)?;
+        checkpoint_if_large(&self.options).await
+    }
+
+    async fn close(&self) {
+        self.pool.close().await;
     }
 }
 

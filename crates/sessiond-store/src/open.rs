@@ -1,0 +1,58 @@
+//! The one place that chooses an implementation, by the scheme of a URL.
+
+use crate::check::{Fault, Progress, Report};
+use crate::seam::{Contents, Open, OpenJournals, Store};
+use crate::{StoreError, sqlite};
+
+/// The implementations that there are.
+enum Implementation {
+    Sqlite,
+}
+
+fn implementation(url: &str) -> Result<Implementation, StoreError> {
+    match url.split_once(':').map(|(scheme, _)| scheme) {
+        Some("sqlite") => Ok(Implementation::Sqlite),
+        Some(scheme) => Err(StoreError::Failed(format!(
+            "there is no store for URLs that begin with {scheme}: there is sqlite:, as in sqlite:sessiond.db"
+        ))),
+        None => Err(StoreError::Failed(format!("{url} is no URL of a store, such as sqlite:sessiond.db"))),
+    }
+}
+
+/// Looks at what lies behind a URL without changing anything, not even making it.
+pub async fn look(url: &str) -> Result<Contents, StoreError> {
+    match implementation(url)? {
+        Implementation::Sqlite => sqlite::look(url).await,
+    }
+}
+
+/// Opens a store, making it, or bringing it to this release's form, as needed. One that a newer release wrote is refused, and
+/// so is one that cannot keep what a [`Writer`](crate::Writer) promises.
+pub async fn open(url: &str) -> Result<Open, StoreError> {
+    match implementation(url)? {
+        Implementation::Sqlite => sqlite::open(url).await,
+    }
+}
+
+/// Opens a store that exists, to read what is there and to change nothing, not even beside it: for a copy, and for a medium
+/// that cannot be written to.
+pub async fn open_to_look(url: &str) -> Result<std::sync::Arc<dyn Store>, StoreError> {
+    match implementation(url)? {
+        Implementation::Sqlite => sqlite::open_to_look(url).await,
+    }
+}
+
+/// Makes every row again from the log, in one transaction, and leaves alone what does not come from it. A log that is not
+/// whole is refused, and nothing is changed. Nobody else may write meanwhile: the service must be stopped.
+pub async fn rebuild(url: &str, progress: Progress<'_>) -> Result<Report, Fault> {
+    match implementation(url)? {
+        Implementation::Sqlite => sqlite::rebuild(url, progress).await,
+    }
+}
+
+/// Opens journals, making them, or bringing them to this release's form, as needed.
+pub async fn open_journals(url: &str) -> Result<OpenJournals, StoreError> {
+    match implementation(url)? {
+        Implementation::Sqlite => sqlite::open_journals(url).await,
+    }
+}

@@ -1,0 +1,121 @@
+//! Principals, revocations, and what requests have come to.
+
+use async_trait::async_trait;
+use sessiond_core::Time;
+use sessiond_core::ids::{
+    ApplicationNumber, OrganizationNumber, Position, PrincipalNumber, RevocationNumber,
+};
+use sessiond_core::once::Outcome;
+use sqlx::Row;
+use uuid::Uuid;
+
+use super::store::SqliteStore;
+use super::values::{outcome, principal_row, revocation};
+use crate::StoreError;
+use crate::row::{PrincipalRow, Revocation};
+use crate::seam::DirectoryRows;
+
+#[async_trait]
+impl DirectoryRows for SqliteStore {
+    async fn principal(&self, number: PrincipalNumber) -> Result<Option<PrincipalRow>, StoreError> {
+        let row = sqlx::query("select * from principal where number = ?")
+            .bind(number.0)
+            .fetch_optional(&self.pool)
+            .await?;
+        row.as_ref().map(principal_row).transpose()
+    }
+
+    async fn principals_numbered(
+        &self,
+        numbers: &[PrincipalNumber],
+    ) -> Result<Vec<PrincipalRow>, StoreError> {
+        if numbers.is_empty() {
+            return Ok(vec![]);
+        }
+        let sql = "select p.* from (select value from json_each(?)) wanted \
+                   cross join principal p on p.number = wanted.value";
+        let numbers = serde_json::to_string(numbers).unwrap_or_default();
+        sqlx::query(sql).bind(numbers).fetch_all(&self.pool).await?.iter().map(principal_row).collect()
+    }
+
+    async fn principals(
+        &self,
+        organization: OrganizationNumber,
+        issuer: Option<&str>,
+        subject: Option<&str>,
+        after: PrincipalNumber,
+        limit: u32,
+    ) -> Result<Vec<PrincipalRow>, StoreError> {
+        let rows = sqlx::query(
+            "select * from principal indexed by principal_by_organization where organization = ?1 and number > ?2 \
+             and (?3 is null or issuer = ?3) and (?4 is null or subject = ?4) order by number limit ?5",
+        )
+        .bind(organization.0)
+        .bind(after.0)
+        .bind(issuer)
+        .bind(subject)
+        .bind(limit)
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter().map(principal_row).collect()
+    }
+
+    async fn revocation(&self, number: RevocationNumber) -> Result<Option<Revocation>, StoreError> {
+        let row = sqlx::query("select * from revocation where number = ?")
+            .bind(number.0)
+            .fetch_optional(&self.pool)
+            .await?;
+        row.as_ref().map(revocation).transpose()
+    }
+
+    async fn revocation_by_id(&self, id: Uuid) -> Result<Option<Revocation>, StoreError> {
+        let row =
+            sqlx::query("select * from revocation where id = ?").bind(id).fetch_optional(&self.pool).await?;
+        row.as_ref().map(revocation).transpose()
+    }
+
+    async fn revocations(
+        &self,
+        organization: OrganizationNumber,
+        application: Option<ApplicationNumber>,
+        before: Option<RevocationNumber>,
+        limit: u32,
+    ) -> Result<Vec<Revocation>, StoreError> {
+        let rows = sqlx::query(
+            "select * from revocation where organization = ?1 and number < ?2 \
+             and (?3 is null or json_extract(filter, '$.application') = ?3) order by number desc limit ?4",
+        )
+        .bind(organization.0)
+        .bind(before.map_or(i64::MAX, |number| number.0))
+        .bind(application.map(|number| number.0))
+        .bind(limit)
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter().map(revocation).collect()
+    }
+
+    async fn notes(&self, positions: &[Position]) -> Result<Vec<(Position, String)>, StoreError> {
+        if positions.is_empty() {
+            return Ok(vec![]);
+        }
+        let sql = "select e.position, r.note from (select value from json_each(?)) wanted \
+                   cross join event e on e.position = wanted.value \
+                   cross join revocation r on r.number = e.revocation where r.note is not null";
+        let positions = serde_json::to_string(positions).unwrap_or_default();
+        let rows = sqlx::query(sql).bind(positions).fetch_all(&self.pool).await?;
+        rows.iter().map(|row| Ok((Position(row.try_get("position")?), row.try_get("note")?))).collect()
+    }
+
+    async fn outcome(&self, key: &[u8; 32]) -> Result<Option<Outcome>, StoreError> {
+        let row = sqlx::query("select * from idempotency where key = ?")
+            .bind(key.as_slice())
+            .fetch_optional(&self.pool)
+            .await?;
+        row.as_ref().map(outcome).transpose()
+    }
+
+    async fn has_outcomes(&self, up_to: Time) -> Result<bool, StoreError> {
+        let sql = "select exists (select 1 from idempotency where recorded_at <= ?)";
+        Ok(sqlx::query_scalar(sql).bind(up_to.timestamp_millis()).fetch_one(&self.pool).await?)
+    }
+}

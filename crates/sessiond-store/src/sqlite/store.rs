@@ -1,0 +1,62 @@
+//! The connections that read.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
+
+use super::look::looking;
+use super::{options, verify, wal};
+use crate::StoreError;
+use crate::check::{Fault, Progress, Report};
+use crate::seam::Store;
+
+/// A few connections that cannot write.
+pub(super) struct SqliteStore {
+    pub(super) pool: SqlitePool,
+    /// Of a connection that may checkpoint.
+    options: SqliteConnectOptions,
+}
+
+impl SqliteStore {
+    /// Opens readers on a database that exists.
+    pub(super) async fn open(url: &str) -> Result<Self, StoreError> {
+        let options = options(url)?;
+        Ok(Self { pool: pool(&options).await?, options })
+    }
+
+    /// Opens readers that change nothing, not even beside the file: for a copy of another journal mode, and for a medium
+    /// that cannot be written to.
+    pub(super) async fn open_to_look(url: &str) -> Result<Self, StoreError> {
+        let options = looking(url)?;
+        Ok(Self { pool: pool(&options).await?, options })
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn maintain(&self) -> Result<String, StoreError> {
+        wal::checkpoint_if_large(&self.options).await
+    }
+
+    async fn verify(&self, progress: Progress<'_>) -> Result<Report, Fault> {
+        verify::verify(&self.pool, progress).await
+    }
+
+    async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// A few connections that cannot write, to a database that exists.
+pub(super) async fn pool(options: &SqliteConnectOptions) -> Result<SqlitePool, StoreError> {
+    let pool = SqlitePoolOptions::new()
+        .max_connections(4)
+        .max_lifetime(None)
+        .idle_timeout(None)
+        .test_before_acquire(false)
+        .acquire_timeout(Duration::from_secs(10))
+        .connect_with(options.clone().read_only(true).pragma("cache_size", "-8192"))
+        .await?;
+    Ok(pool)
+}

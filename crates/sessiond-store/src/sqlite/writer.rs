@@ -1,0 +1,175 @@
+//! The one connection that writes.
+
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use sqlx::{Connection, SqliteConnection};
+
+use super::files::Files;
+use super::settling::{Settling, Slice};
+use super::{MIGRATIONS, migrate, options, wal};
+use crate::StoreError;
+use crate::row::{Batch, SideWrite};
+use crate::seam::{Check, Writer};
+
+/// The first SQLite without the WAL-reset corruption: https://sqlite.org/releaselog/3_51_3.html
+const OLDEST_SQLITE: (u32, u32, u32) = (3, 51, 3);
+/// How often the size of the write-ahead log is looked at, in commits.
+const LOOKS: u64 = 64;
+
+/// The writer of one database.
+pub(super) struct SqliteWriter {
+    pub(super) connection: SqliteConnection,
+    path: PathBuf,
+    files: Files,
+    settling: Settling,
+    commits: u64,
+    /// Something was erased, and may still stand in the write-ahead log.
+    erased: bool,
+}
+
+impl SqliteWriter {
+    /// Opens the database for writing, making and migrating it as needed, and checks what the live connection runs on.
+    pub(super) async fn open(url: &str) -> Result<Self, StoreError> {
+        let options = options(url)?.create_if_missing(true);
+        let path = options.get_filename().to_owned();
+        let mut connection = SqliteConnection::connect_with(&options).await?;
+        migrate(&MIGRATIONS, &mut connection).await?;
+        let files = Files::of(&path);
+        for check in checks(&mut connection).await? {
+            if let Some(fault) = check.fault {
+                return Err(StoreError::Failed(fault));
+            }
+        }
+        let settling = Settling::begin(&mut connection).await?;
+        Ok(Self { connection, path, files, settling, commits: 0, erased: false })
+    }
+
+    /// Writes a batch and a slice of hot rows in one transaction.
+    async fn commit_with(&mut self, batch: &Batch, slice: &Slice) -> Result<(), StoreError> {
+        sqlx::query("begin immediate").execute(&mut self.connection).await?;
+        let written = self.write_with(batch, slice).await;
+        self.end(written).await?;
+        // Only now, so that nothing is acknowledged that went into a file which nobody will find.
+        self.files.check()
+    }
+
+    async fn write_with(&mut self, batch: &Batch, slice: &Slice) -> Result<(), StoreError> {
+        self.write(batch, &slice.rows).await?;
+        match slice.settled {
+            Some(position) => self.mark("settled", position).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Ends a transaction as what was done in it came out.
+    pub(super) async fn end<Value, Error: From<sqlx::Error>>(
+        &mut self,
+        outcome: Result<Value, Error>,
+    ) -> Result<Value, Error> {
+        let outcome = match outcome {
+            Ok(value) => {
+                let committed = sqlx::query("commit").execute(&mut self.connection).await;
+                committed.map(|_| value).map_err(Error::from)
+            }
+            Err(error) => Err(error),
+        };
+        if outcome.is_err() {
+            // SQLite may have rolled back by itself (a full disk does that); then this one says so, harmlessly.
+            sqlx::query("rollback").execute(&mut self.connection).await.ok();
+        }
+        outcome
+    }
+
+    /// Commits a slice of hot rows by itself, where it is due. Whether it was.
+    async fn settle(&mut self) -> Result<bool, StoreError> {
+        let nothing = Batch::default();
+        let slice = self.settling.slice(&nothing);
+        if !slice.is_empty() {
+            self.commit_with(&nothing, &slice).await?;
+        }
+        // Also where nothing had to be written: the slice is done.
+        self.settling.committed(&nothing, &slice);
+        Ok(!slice.is_empty())
+    }
+
+    /// What was erased is gone once the write-ahead log was emptied, which has to wait until nobody reads the old one.
+    async fn empty_wal_of_what_was_erased(&mut self) {
+        if self.erased && wal::truncate(&mut self.connection).await.is_ok() {
+            self.erased = wal::bytes(&self.path) > 0;
+        }
+    }
+}
+
+#[async_trait]
+impl Writer for SqliteWriter {
+    async fn commit(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        let slice = self.settling.slice(batch);
+        self.commit_with(batch, &slice).await?;
+        self.settling.committed(batch, &slice);
+        self.erased |= batch.side.iter().any(erases);
+        self.commits += 1;
+        Ok(())
+    }
+
+    async fn maintain(&mut self) -> Result<(), StoreError> {
+        self.files.check()?;
+        self.empty_wal_of_what_was_erased().await;
+        if self.commits >= LOOKS {
+            self.commits = 0;
+            if wal::bytes(&self.path) > wal::LARGE {
+                wal::truncate(&mut self.connection).await.ok();
+            }
+        }
+        Ok(())
+    }
+
+    async fn idle(&mut self) -> Result<bool, StoreError> {
+        self.settle().await
+    }
+
+    async fn health(&mut self) -> Result<Vec<Check>, StoreError> {
+        checks(&mut self.connection).await
+    }
+
+    async fn close(mut self: Box<Self>) -> Result<(), StoreError> {
+        while self.settling.hurry() {
+            match self.settle().await {
+                Ok(_) => {}
+                Err(error) if error.ends_all() => return Err(error),
+                // What is not in the rows is folded over them at the next start.
+                Err(_) => break,
+            }
+        }
+        wal::close(self.connection).await
+    }
+}
+
+fn erases(side: &SideWrite) -> bool {
+    matches!(side, SideWrite::ErasePrincipal(_) | SideWrite::ErasePersonal(_))
+}
+
+/// Asks the live connection what it runs on.
+async fn checks(connection: &mut SqliteConnection) -> Result<Vec<Check>, StoreError> {
+    let version: String = sqlx::query_scalar("select sqlite_version()").fetch_one(&mut *connection).await?;
+    let mode: String = sqlx::query_scalar("pragma journal_mode").fetch_one(&mut *connection).await?;
+    let synchronous: i64 = sqlx::query_scalar("pragma synchronous").fetch_one(&mut *connection).await?;
+    let mut parts = version.split('.').map(|part| part.parse().unwrap_or(0));
+    let mut part = || parts.next().unwrap_or(0);
+    let old = (part(), part(), part()) < OLDEST_SQLITE;
+    let old = old
+        .then(|| format!("SQLite {version} can corrupt a database in WAL mode; 3.51.3 or newer is needed"));
+    let word = match synchronous {
+        0 => "OFF",
+        1 => "NORMAL",
+        2 => "FULL",
+        _ => "EXTRA",
+    };
+    let not_wal = (mode != "wal").then(|| format!("journal_mode is {mode}, not wal"));
+    let not_full = (synchronous != 2).then(|| format!("synchronous is {synchronous}, not 2 (FULL)"));
+    Ok(vec![
+        Check { name: "sqlite", value: format!("{version} ok"), fault: old },
+        Check { name: "journal_mode", value: mode, fault: not_wal },
+        Check { name: "synchronous", value: word.to_owned(), fault: not_full },
+    ])
+}
