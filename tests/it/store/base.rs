@@ -122,7 +122,7 @@ impl Base {
         self.start_on(open, Clock::system()).await
     }
 
-    async fn start_on(&self, open: Open, clock: Clock) -> Running {
+    pub async fn start_on(&self, open: Open, clock: Clock) -> Running {
         let Open { writer, store: reader } = open;
         let gate = Arc::new(Gate::default());
         let loaded = fill(&gate, &reader, clock.now(), &Progress::default()).await.unwrap();

@@ -39,10 +39,10 @@ use uuid::Uuid;
 use super::base::{Base, ORGANIZATION, Opens, Running, application, beginning, by_account};
 
 /// SplitMix64: the same history for the same seed.
-struct Dice(u64);
+pub(super) struct Dice(u64);
 
 impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
+    pub(super) fn roll(&mut self, sides: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -52,7 +52,7 @@ impl Dice {
 }
 
 /// What an operation came to, as far as later ones build on it.
-enum Came {
+pub(super) enum Came {
     Session(Box<Session>),
     Application(Box<Application>),
     Revocation(Box<Revocation>),
@@ -60,13 +60,13 @@ enum Came {
 }
 
 /// An operation of any type, handed in.
-type Work<'a> = BoxFuture<'a, Result<Came, Error>>;
+pub(super) type Work<'a> = BoxFuture<'a, Result<Came, Error>>;
 
-fn work<O: Operation>(running: &Running, operation: O, came: fn(O::Outcome) -> Came) -> Work<'_> {
+pub(super) fn work<O: Operation>(running: &Running, operation: O, came: fn(O::Outcome) -> Came) -> Work<'_> {
     running.submit(operation).map(move |outcome| outcome.map(came)).boxed()
 }
 
-fn other<O: Operation>(running: &Running, operation: O) -> Work<'_> {
+pub(super) fn other<O: Operation>(running: &Running, operation: O) -> Work<'_> {
     work(running, operation, |_| Came::Other)
 }
 
@@ -82,19 +82,19 @@ where
 }
 
 /// Someone who does things at random.
-struct Player {
-    dice: Dice,
+pub(super) struct Player {
+    pub(super) dice: Dice,
     sessions: i64,
     applications: i64,
     unfinished: Vec<Revocation>,
 }
 
 impl Player {
-    fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         Self { dice: Dice(seed), sessions: 0, applications: 1, unfinished: vec![] }
     }
 
-    fn session(&mut self) -> SessionNumber {
+    pub(super) fn session(&mut self) -> SessionNumber {
         SessionNumber(1 + self.dice.roll(self.sessions.max(1).unsigned_abs()).cast_signed())
     }
 
@@ -102,21 +102,26 @@ impl Player {
         ApplicationNumber(1 + self.dice.roll(self.applications.unsigned_abs()).cast_signed())
     }
 
-    /// A handful of wishes that meet in a batch. Refusals are part of life.
-    async fn play(&mut self, running: &Running) {
+    /// Takes note of what an operation came to. Refusals are part of life.
+    pub(super) fn take(&mut self, came: Result<Came, Error>) {
+        match came {
+            Ok(Came::Session(session)) => self.sessions = self.sessions.max(session.number.0),
+            Ok(Came::Application(application)) => {
+                self.applications = self.applications.max(application.number.0);
+            }
+            Ok(Came::Revocation(revocation)) => self.unfinished.push(*revocation),
+            Ok(Came::Other) | Err(_) => {}
+        }
+    }
+
+    /// A handful of commands that meet in a batch.
+    pub(super) async fn play(&mut self, running: &Running) {
         let mut works = Vec::new();
         for _ in 0..=self.dice.roll(12) {
-            works.push(self.wish(running));
+            works.push(self.one(running));
         }
-        for came in join_all(works).await.into_iter().flatten() {
-            match came {
-                Came::Session(session) => self.sessions = self.sessions.max(session.number.0),
-                Came::Application(application) => {
-                    self.applications = self.applications.max(application.number.0);
-                }
-                Came::Revocation(revocation) => self.unfinished.push(*revocation),
-                Came::Other => {}
-            }
+        for came in join_all(works).await {
+            self.take(came);
         }
         match self.dice.roll(10) {
             0..=3 => running.clock.turn(TimeDelta::seconds(self.dice.roll(400).cast_signed())),
@@ -127,7 +132,7 @@ impl Player {
         }
     }
 
-    fn wish<'a>(&mut self, running: &'a Running) -> Work<'a> {
+    fn one<'a>(&mut self, running: &'a Running) -> Work<'a> {
         let number = self.session();
         match self.dice.roll(50) {
             0..=7 => self.connect(running),

@@ -5,6 +5,7 @@ mod batches;
 mod damage;
 mod disk;
 mod erasing;
+mod following;
 mod history;
 pub mod plans;
 mod suite;
