@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use sqlx::{Connection, SqliteConnection};
 
 use super::files::Files;
-use super::settling::{Settling, Slice};
+use super::settling::{LogTail, Settling, Slice};
 use super::{MIGRATIONS, migrate, options, wal};
 use crate::StoreError;
 use crate::row::{Batch, SideWrite};
@@ -43,6 +43,11 @@ impl SqliteWriter {
         }
         let settling = Settling::begin(&mut connection).await?;
         Ok(Self { connection, path, files, settling, commits: 0, erased: false })
+    }
+
+    /// What lies beyond the rows, before anything was committed.
+    pub(super) fn tail(&self) -> LogTail {
+        self.settling.tail()
     }
 
     /// Writes a batch and a slice of hot rows in one transaction.
