@@ -84,9 +84,10 @@ impl Base {
     pub async fn mark(&self, name: &str) -> Position {
         let mut raw = self.raw().await;
         let sql = "select position from mark where name = ?";
-        let position = sqlx::query_scalar(sql).bind(name).fetch_one(&mut raw).await.unwrap();
+        let position: Option<i64> =
+            sqlx::query_scalar(sql).bind(name).fetch_optional(&mut raw).await.unwrap();
         raw.close().await.unwrap();
-        Position(position)
+        Position(position.unwrap_or(0))
     }
 
     /// Runs one statement on a connection of its own.

@@ -61,6 +61,12 @@ impl Slice {
 }
 
 impl Settling {
+    /// For who writes all rows at once.
+    pub(super) fn nothing() -> Self {
+        let (head, settled) = (Position(0), Position(0));
+        Self { head, settled, dirty: Unsettled::new(), pass: None, since: Instant::now() }
+    }
+
     /// Picks up where the rows of a database stand.
     pub(super) async fn begin(connection: &mut SqliteConnection) -> Result<Self, StoreError> {
         let settled = log::mark(&mut *connection, "settled").await?;
