@@ -58,7 +58,7 @@ pub struct Committer {
 }
 
 impl Committer {
-    /// Starts the committer of a store, with its one writer, on what was loaded from it, after the Gate was filled with the same.
+    /// Starts the committer of a store, with its one writer, on what was loaded from it. The Gate is filled with the same.
     pub fn start(
         writer: Box<dyn Writer>,
         loaded: &Loaded,

@@ -300,6 +300,31 @@ fn no_file_of_the_rules_looks_into_one_that_looks_into_it() {
     assert!(uses.is_empty(), "a circle: {uses:#?}");
 }
 
+/// What belongs to one implementation of the store.
+const OF_ONE_STORE: &[&str] =
+    &["sqlite", "postgres", "pragma", "write-ahead", "wal_", "checkpoint", "vacuum", "settl"];
+
+#[test]
+fn the_seam_of_the_store_says_nothing_of_an_implementation() {
+    let of_seam =
+        ["row.rs", "error.rs", "block.rs"].map(|file| root().join("crates/sessiond-store/src").join(file));
+    let seam = files("crates/sessiond-store/src/seam", "rs");
+    assert!(seam.len() > 5, "the seam is not where it was");
+    for file in seam.into_iter().chain(of_seam) {
+        let source = std::fs::read_to_string(&file).unwrap().to_lowercase();
+        let said: Vec<_> = OF_ONE_STORE.iter().filter(|word| source.contains(**word)).collect();
+        assert!(said.is_empty(), "{}: {said:?}", file.display());
+    }
+    // Those who use it know no more. Where an installation lies, and what the URL of a database is, is for these two to say.
+    let source = root().join("src");
+    for path in files("src", "rs") {
+        let file = path.strip_prefix(&source).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap().to_lowercase();
+        let may = file.starts_with("cli") || file.starts_with("config");
+        assert!(may || !text.contains("sqlite"), "{}", file.display());
+    }
+}
+
 /// The files of `http/` that read the path of a request, how often, and for what. None does to find out on which surface it is:
 /// that is a value (`http/surface.rs`), found by the router.
 const READERS: &[(&str, usize, &str)] = &[

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use chrono::TimeDelta;
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, LocalBoxFuture};
 use sessiond::cli::fill::fill;
 use sessiond::clock::Clock;
 use sessiond::committer::{
@@ -35,11 +35,12 @@ use sessiond_core::service_account::ServiceAccountCreated;
 use sessiond_core::session::Session;
 use sessiond_core::session::event::{ActivitySource, Counts};
 use sessiond_store::check::{Fault, Report};
-use sessiond_store::{Open, Store, sqlite};
+use sessiond_store::{Contents, Open, OpenJournals, Store, sqlite};
 use sqlx::Connection;
 use tempfile::TempDir;
 use uuid::Uuid;
 
+use super::conformance::Place;
 use crate::support;
 
 pub const ORGANIZATION: OrganizationNumber = OrganizationNumber(1);
@@ -83,9 +84,10 @@ impl Base {
     pub async fn mark(&self, name: &str) -> Position {
         let mut raw = self.raw().await;
         let sql = "select position from mark where name = ?";
-        let position = sqlx::query_scalar(sql).bind(name).fetch_one(&mut raw).await.unwrap();
+        let position: Option<i64> =
+            sqlx::query_scalar(sql).bind(name).fetch_optional(&mut raw).await.unwrap();
         raw.close().await.unwrap();
-        Position(position)
+        Position(position.unwrap_or(0))
     }
 
     /// Runs one statement on a connection of its own.
@@ -148,6 +150,24 @@ impl Base {
         let running = self.start().await;
         running.found().await;
         running
+    }
+}
+
+impl Place for Base {
+    fn look(&self) -> LocalBoxFuture<'_, Contents> {
+        async { sessiond_store::look(&self.url()).await.unwrap() }.boxed_local()
+    }
+
+    fn open(&self) -> LocalBoxFuture<'_, Open> {
+        async { sessiond_store::open(&self.url()).await.unwrap() }.boxed_local()
+    }
+
+    fn open_journals(&self) -> LocalBoxFuture<'_, OpenJournals> {
+        async { sessiond_store::open_journals(&format!("{}.lines", self.url())).await.unwrap() }.boxed_local()
+    }
+
+    fn rebuild(&self) -> LocalBoxFuture<'_, Result<Report, Fault>> {
+        self.rebuild().boxed_local()
     }
 }
 

@@ -14,7 +14,7 @@ use sessiond_core::ids::{Position, PrincipalNumber, SessionNumber};
 use sessiond_core::reason::Reason;
 use sessiond_core::scope::{Scope, Scopes};
 use sessiond_core::token::AccessToken;
-use sessiond_store::{Batch, SideWrite};
+use sessiond_store::{Batch, Principal, SideWrite};
 use sqlx::Connection;
 use uuid::Uuid;
 
@@ -177,7 +177,14 @@ async fn emptying_the_wal_waits_for_no_reader() {
     sqlx::query("begin").execute(&mut reader).await.unwrap();
     sqlx::query("select * from event").fetch_all(&mut reader).await.unwrap();
     // After this the write-ahead log is to be emptied.
-    let side = vec![SideWrite::ErasePrincipal(PrincipalNumber(1))];
+    let ann = Principal {
+        number: PrincipalNumber(1),
+        organization: ORGANIZATION,
+        issuer: "issuer".into(),
+        subject_digest: [9; 32],
+        subject: Some("ann".into()),
+    };
+    let side = vec![SideWrite::Principal(ann), SideWrite::ErasePrincipal(PrincipalNumber(1))];
     open.writer.commit(&Batch { side, ..Batch::default() }).await.unwrap();
     let asked = std::time::Instant::now();
     open.writer.maintain().await.unwrap();

@@ -2,6 +2,7 @@
 
 mod base;
 mod batches;
+mod conformance;
 mod damage;
 mod disk;
 mod erasing;

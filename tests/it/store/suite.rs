@@ -28,7 +28,21 @@ use sessiond_store::{Batch, EndedOrder, EndedPage, Entry, Open, Organization, Si
 use uuid::Uuid;
 
 use super::base::{APPLICATION, Base, Opens, Running, application};
+use super::conformance;
 use super::disk::operator;
+
+#[tokio::test]
+async fn sqlite_keeps_what_the_seam_promises() {
+    conformance::keep(|| Box::new(Base::new())).await;
+}
+
+#[tokio::test]
+async fn a_url_of_no_store_says_which_there_are() {
+    for url in ["mysql://localhost/sessiond", "sessiond.db"] {
+        let Err(error) = sessiond_store::open(url).await else { panic!("it was opened") };
+        assert!(error.to_string().contains("sqlite:sessiond.db"), "{error}");
+    }
+}
 
 // ---- writing ----
 

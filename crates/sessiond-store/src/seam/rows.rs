@@ -47,7 +47,8 @@ pub struct EndedTerminal {
 /// Sessions.
 ///
 /// An open session's figures here (when it was last active, its totals, its head) may be behind the log, each session's at
-/// one of its own events ([`Batch::activity`](crate::Batch::activity)): whoever wants them now asks the Gate. All else of a session, and all of an ended one, is as the log says.
+/// one of its own events ([`Batch::activity`](crate::Batch::activity)): whoever wants them now asks the Gate. All else of a
+/// session, and all of an ended one, is as the log says.
 ///
 /// A [`Filter`] says what each of its fields asks for, and all of them have to hold. Here only what can be said of ended
 /// sessions counts: `application` is given beside it, and `status` was asked before. An answer costs what fits the narrowest

@@ -32,7 +32,7 @@ pub struct Witnesses {
     pub sealed: Vec<Sealed>,
 }
 
-/// Look-ups of secrets. What they belong to has ended or was deleted: then they may be gone, or still be there.
+/// Look-ups of secrets. Once what they belong to has ended, or was deleted, they may be gone or still there.
 #[async_trait]
 pub trait Secrets: Send + Sync {
     /// The hash of an OAuth client's secret.

@@ -26,8 +26,8 @@ pub trait Writer: Send {
     /// - **Atomicity**: whole or not at all. On an error nothing of it was written, and the writer goes on as if it had not
     ///   been asked, unless the error says that it is over ([`StoreError::ends_all`]). A store that does not know what a
     ///   commit has come to has to find out before it answers.
-    /// - **Order**: who asks after it has returned sees it. Events go at the end of the log, in the batch's order; a position, or a version in a stream, that is
-    ///   taken is [`StoreError::Raced`].
+    /// - **Order**: who asks after it has returned sees it. Events go at the end of the log, in the batch's order; a position
+    ///   that is taken, or a version in a stream, is [`StoreError::Raced`].
     /// - **Rows**: those of the batch replace rows of the same number. [`Batch::activity`] may follow later: see there.
     /// - **What stands beside the log** ([`Batch::side`]) is written in order, after all else of the batch.
     async fn commit(&mut self, batch: &Batch) -> Result<(), StoreError>;

@@ -109,20 +109,22 @@ impl Log for SqliteStore {
         activity: bool,
         limit: u32,
     ) -> Result<Vec<Addressed>, StoreError> {
-        let own = "and (?4 is null or +e.application = ?4)";
+        let own = "and (? is null or +e.application = ?)";
         let condition = if activity {
-            format!("+e.organization = ?1 and e.position > ?2 and e.position <= ?3 {own} order by e.position")
+            format!("+e.organization = ? and e.position > ? and e.position <= ? {own} order by e.position")
         } else {
             format!(
-                "e.organization = ?1 and e.position > ?2 and e.position <= ?3 {own} \
+                "e.organization = ? and e.position > ? and e.position <= ? {own} \
                  and e.type <> 'activity_recorded' order by e.position"
             )
         };
+        let application = application.map(|number| number.0);
         let query = sqlx::query(AssertSqlSafe(addressed(&condition)))
             .bind(organization.0)
             .bind(after.0)
             .bind(up_to.0)
-            .bind(application.map(|number| number.0))
+            .bind(application)
+            .bind(application)
             .bind(limit);
         query.fetch_all(&self.pool).await?.iter().map(addressed_entry).collect()
     }
@@ -212,6 +214,7 @@ pub(super) async fn mark(
     Ok(Position(position.unwrap_or(0)))
 }
 
+/// Parameters of a condition are not numbered: the last one, which has no number either, would be bound as the first.
 fn addressed(condition: &str) -> String {
     format!(
         "select e.*, s.id as session_id, s.resource, d.client_session_id, a.id as application_id, \

@@ -59,7 +59,7 @@ pub async fn open_limited(url: &str, pages: u32) -> Result<Open, StoreError> {
 }
 
 async fn opened(writer: SqliteWriter, url: &str) -> Result<Open, StoreError> {
-    let store = Arc::new(SqliteStore::open(url).await?);
+    let store = Arc::new(SqliteStore::open(url, writer.tail()).await?);
     Ok(Open { writer: Box::new(writer), store })
 }
 

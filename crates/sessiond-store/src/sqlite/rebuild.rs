@@ -13,7 +13,7 @@ const CHUNK: usize = 2_048;
 
 /// Makes every row and every index again.
 pub(crate) async fn rebuild(url: &str, progress: Progress<'_>) -> Result<Report, Fault> {
-    let mut writer = SqliteWriter::open(url).await?;
+    let mut writer = SqliteWriter::connect(url).await?;
     sqlx::query("begin immediate").execute(&mut writer.connection).await?;
     let made = writer.rebuild(progress).await;
     let outcome = writer.end(made).await;

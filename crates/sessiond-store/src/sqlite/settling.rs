@@ -26,6 +26,13 @@ const PAGE: u32 = 2_000;
 /// Figures by session, each the newest that was not handed on.
 pub(super) type Unsettled = BTreeMap<SessionNumber, SessionActivity>;
 
+/// What the log's tail says beyond the rows, as of its last position.
+#[derive(Clone)]
+pub(super) struct LogTail {
+    pub(super) head: Position,
+    pub(super) unsettled: Unsettled,
+}
+
 /// Activity on its way into the hot rows.
 pub(super) struct Settling {
     /// The last position of the log, and the one up to which all activity is in the rows.
@@ -54,12 +61,22 @@ impl Slice {
 }
 
 impl Settling {
+    /// For who writes all rows at once.
+    pub(super) fn nothing() -> Self {
+        let (head, settled) = (Position(0), Position(0));
+        Self { head, settled, dirty: Unsettled::new(), pass: None, since: Instant::now() }
+    }
+
     /// Picks up where the rows of a database stand.
     pub(super) async fn begin(connection: &mut SqliteConnection) -> Result<Self, StoreError> {
-        let head = log::head(&mut *connection).await?;
         let settled = log::mark(&mut *connection, "settled").await?;
-        let dirty = unsettled(connection).await?;
-        Ok(Self { head, settled, dirty, pass: None, since: Instant::now() })
+        let LogTail { head, unsettled } = tail(connection).await?;
+        Ok(Self { head, settled, dirty: unsettled, pass: None, since: Instant::now() })
+    }
+
+    /// What is not settled, before anything was committed.
+    pub(super) fn tail(&self) -> LogTail {
+        LogTail { head: self.head, unsettled: self.dirty.clone() }
     }
 
     /// What the transaction of a batch settles along with it, while a pass is under way; a pass begins when one is due.
@@ -112,8 +129,8 @@ impl Settling {
     }
 }
 
-/// The figures of open sessions that are in the log's tail and not in their rows.
-pub(super) async fn unsettled(connection: &mut SqliteConnection) -> Result<Unsettled, StoreError> {
+/// Reads the log's tail, and folds it over the rows of the sessions that it is about.
+pub(super) async fn tail(connection: &mut SqliteConnection) -> Result<LogTail, StoreError> {
     let mut after = log::mark(&mut *connection, "settled").await?;
     let mut folds: BTreeMap<SessionNumber, (Session, bool)> = BTreeMap::new();
     loop {
@@ -131,7 +148,8 @@ pub(super) async fn unsettled(connection: &mut SqliteConnection) -> Result<Unset
         of_sessions().for_each(|entry| fold(&mut folds, entry));
     }
     let newer = folds.into_values().filter(|(session, newer)| *newer && session.ended.is_none());
-    Ok(newer.map(|(session, _)| (session.number, SessionActivity::of(&session))).collect())
+    let unsettled = newer.map(|(session, _)| (session.number, SessionActivity::of(&session))).collect();
+    Ok(LogTail { head: after, unsettled })
 }
 
 fn fold(folds: &mut BTreeMap<SessionNumber, (Session, bool)>, entry: &Entry) {

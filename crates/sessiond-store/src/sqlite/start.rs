@@ -13,7 +13,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Row, Sqlite, SqliteConnection};
 
 use super::session::{open_session, open_sessions};
-use super::settling::{Unsettled, unsettled};
+use super::settling::{LogTail, Unsettled};
 use super::store::SqliteStore;
 use super::values::{
     access_token, application, bytes32, count, item, organization, principal, revocation, service_account,
@@ -78,7 +78,7 @@ impl Start for SqliteStore {
     fn open_sessions(&self) -> BoxStream<'_, Result<Vec<OpenSession>, StoreError>> {
         let begin = async {
             let mut connection = self.pool.acquire().await?;
-            let unsettled = unsettled(&mut connection).await?;
+            let LogTail { unsettled, .. } = self.tail(&mut connection).await?;
             let slice = slice_of_open(&mut connection, SessionNumber(0)).await?;
             Ok(try_unfold(Reading { connection, unsettled, slice }, go_on))
         };

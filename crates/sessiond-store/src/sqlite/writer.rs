@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use sqlx::{Connection, SqliteConnection};
 
 use super::files::Files;
-use super::settling::{Settling, Slice};
+use super::settling::{LogTail, Settling, Slice};
 use super::{MIGRATIONS, migrate, options, wal};
 use crate::StoreError;
 use crate::row::{Batch, SideWrite};
@@ -29,8 +29,15 @@ pub(super) struct SqliteWriter {
 }
 
 impl SqliteWriter {
-    /// Opens the database for writing, making and migrating it as needed, and checks what the live connection runs on.
     pub(super) async fn open(url: &str) -> Result<Self, StoreError> {
+        let mut writer = Self::connect(url).await?;
+        writer.settling = Settling::begin(&mut writer.connection).await?;
+        Ok(writer)
+    }
+
+    /// Opens the database for writing, making and migrating it as needed, and checks what the live connection runs on. Of
+    /// what is in it nothing is read.
+    pub(super) async fn connect(url: &str) -> Result<Self, StoreError> {
         let options = options(url)?.create_if_missing(true);
         let path = options.get_filename().to_owned();
         let mut connection = SqliteConnection::connect_with(&options).await?;
@@ -41,8 +48,12 @@ impl SqliteWriter {
                 return Err(StoreError::Failed(fault));
             }
         }
-        let settling = Settling::begin(&mut connection).await?;
-        Ok(Self { connection, path, files, settling, commits: 0, erased: false })
+        Ok(Self { connection, path, files, settling: Settling::nothing(), commits: 0, erased: false })
+    }
+
+    /// What lies beyond the rows, before anything was committed.
+    pub(super) fn tail(&self) -> LogTail {
+        self.settling.tail()
     }
 
     /// Writes a batch and a slice of hot rows in one transaction.

@@ -1,0 +1,225 @@
+//! Writes a log of one's own: gives out positions, versions and hashes, and folds the rows, as the committer does.
+
+use std::collections::{BTreeMap, HashMap};
+
+use sessiond_core::Time;
+use sessiond_core::actor::Actor;
+use sessiond_core::application::{ApplicationEvent, evolve_application};
+use sessiond_core::chain::commit_hash;
+use sessiond_core::event::{Event, Recorded};
+use sessiond_core::ids::{
+    ApplicationNumber, Head, OrganizationNumber, Position, PrincipalNumber, SessionNumber, StreamId,
+};
+use sessiond_core::kind::Kind;
+use sessiond_core::organization::{OrganizationCreated, OrganizationEvent, evolve_organization};
+use sessiond_core::personal::{Personal, personal_digest};
+use sessiond_core::policy::SessionPolicy;
+use sessiond_core::reason::Reason;
+use sessiond_core::session::event::{
+    ActivityRecorded, ActivitySource, Connected, Counts, Disconnected, SessionEvent,
+};
+use sessiond_core::session::{Session, evolve};
+use sessiond_core::stream::Envelope;
+use sessiond_core::token::Principal;
+use sessiond_store::{Batch, Detail, Entry, SessionActivity, SideWrite};
+use uuid::Uuid;
+
+use super::super::base::{APPLICATION, ORGANIZATION, application};
+
+pub const BEGINNING: i64 = 1_700_000_000_000;
+
+pub fn moment(milliseconds: i64) -> Time {
+    Time::from_timestamp_millis(BEGINNING + milliseconds).unwrap()
+}
+
+/// How a session connects.
+#[derive(Clone, Default)]
+pub struct Connects {
+    pub hostname: Option<&'static str>,
+    pub resource: Option<&'static str>,
+    pub kind: Option<Kind>,
+    /// When its token expires.
+    pub expires: i64,
+}
+
+#[derive(Default)]
+pub struct Author {
+    position: i64,
+    commit_hash: [u8; 32],
+    /// The time of the next event; a millisecond passes with each.
+    pub now: i64,
+    heads: HashMap<StreamId, Head>,
+    pub sessions: BTreeMap<SessionNumber, Session>,
+    /// All that was written, in order.
+    pub entries: Vec<Entry>,
+    batch: Batch,
+}
+
+pub fn principal(number: i64) -> Principal {
+    Principal {
+        number: PrincipalNumber(number),
+        organization: ORGANIZATION,
+        issuer: "https://issuer.example".into(),
+        subject_digest: [number as u8; 32],
+        subject: Some(format!("subject {number}")),
+    }
+}
+
+impl Author {
+    pub fn head(&self) -> Position {
+        Position(self.position)
+    }
+
+    /// An organization, an application and a principal, all of number 1.
+    pub fn found() -> (Self, Batch) {
+        let mut author = Self::default();
+        let organization = OrganizationEvent::Created(OrganizationCreated {
+            id: Uuid::from_u128(0x0a),
+            name: "Acme".into(),
+        });
+        let head = author.event(ORGANIZATION.into(), None, Event::Organization(organization.clone()), None);
+        author.batch.organizations.extend(evolve_organization(
+            None,
+            &organization,
+            &author.envelope(1, head),
+        ));
+        let created = ApplicationEvent::Created(Box::new(application("Desk")));
+        let head =
+            author.event(APPLICATION.into(), Some(APPLICATION), Event::Application(created.clone()), None);
+        author.batch.applications.extend(evolve_application(None, &created, &author.envelope(1, head)));
+        author.beside(SideWrite::Principal(principal(1)));
+        let batch = author.done();
+        (author, batch)
+    }
+
+    fn envelope(&self, number: i64, head: Head) -> Envelope {
+        Envelope { number, organization: ORGANIZATION, occurred_at: moment(self.now - 1), head }
+    }
+
+    fn event(
+        &mut self,
+        stream: StreamId,
+        application: Option<ApplicationNumber>,
+        event: Event,
+        personal: Option<String>,
+    ) -> Head {
+        let before = self.heads.get(&stream).copied().unwrap_or_default();
+        self.position += 1;
+        let at = moment(self.now);
+        self.now += 1;
+        let recorded = Recorded {
+            position: Position(self.position),
+            stream,
+            version: before.version + 1,
+            previous_position: before.position,
+            occurred_at: at,
+            recorded_at: at,
+            organization: ORGANIZATION,
+            application,
+            actor: Actor::OPERATOR,
+            revocation: None,
+            request_id: Some(format!("request-{}", self.position)),
+            traceparent: None,
+            event,
+            personal,
+        };
+        let entry = Entry::seal(recorded, &before.hash);
+        let head = entry.head();
+        self.heads.insert(stream, head);
+        self.batch.events.push(entry);
+        head
+    }
+
+    pub fn connect(&mut self, number: i64, connects: &Connects) -> SessionNumber {
+        let personal = Personal {
+            salt: format!("salt {number}"),
+            name: "amber otter".into(),
+            hostname: connects.hostname.map(str::to_owned),
+            client_info: Some(serde_json::json!({"name": "inspector"})),
+            ..Personal::default()
+        };
+        let text = serde_json::to_string(&personal).unwrap();
+        let connected = Connected {
+            // Ids are in the order of numbers.
+            id: Uuid::from_u128(0x5e55_0000 + u128::try_from(number).unwrap()),
+            kind: connects.kind.unwrap_or(Kind::Agent),
+            principal: PrincipalNumber(1),
+            anchor: None,
+            client_session_id: None,
+            token_identifier: None,
+            token_expires_at: moment(connects.expires),
+            lifetime_ends_at: moment(1_000_000_000),
+            policy: SessionPolicy {
+                idle_after: 60,
+                stale_after: 600,
+                absolute_lifetime: 1_000_000,
+                token_lifetime: Some(3_600),
+                unused_after: None,
+                preset: None,
+            },
+            credential: None,
+            protocol_version: None,
+            resource: connects.resource.map(str::to_owned),
+            phase: None,
+            personal: personal_digest(&text),
+        };
+        let number = SessionNumber(number);
+        let detail = Detail::of(&connected, Some(&personal));
+        self.session(number, SessionEvent::Connected(Box::new(connected)), Some(text));
+        self.batch.details.push((number, APPLICATION, detail));
+        number
+    }
+
+    /// So many calls.
+    pub fn act(&mut self, number: SessionNumber, requests: u64) {
+        let counts = Counts { requests, bytes_in: requests, bytes_out: 10 * requests };
+        let total = self.sessions[&number].total.plus(counts);
+        let activity =
+            ActivityRecorded { source: ActivitySource::Heartbeat, counts, total, throughput: None };
+        self.session(number, SessionEvent::ActivityRecorded(activity), None);
+    }
+
+    pub fn disconnect(&mut self, number: SessionNumber) {
+        self.session(number, SessionEvent::Disconnected(Disconnected::because(Reason::Client)), None);
+    }
+
+    fn session(&mut self, number: SessionNumber, event: SessionEvent, personal: Option<String>) {
+        let lifecycle = !matches!(event, SessionEvent::ActivityRecorded(_));
+        self.event(number.into(), Some(APPLICATION), Event::Session(event.clone()), personal);
+        let envelope = self.batch.events.last().unwrap().envelope();
+        let session = evolve(self.sessions.remove(&number), &event, &envelope).unwrap();
+        self.sessions.insert(number, session.clone());
+        let whole = lifecycle || self.batch.sessions.iter().any(|one| one.number == number);
+        self.batch.activity.retain(|one| one.session != number);
+        self.batch.sessions.retain(|one| one.number != number);
+        match whole {
+            true => self.batch.sessions.push(session),
+            false => self.batch.activity.push(SessionActivity::of(&session)),
+        }
+    }
+
+    pub fn beside(&mut self, side: SideWrite) {
+        self.batch.side.push(side);
+    }
+
+    /// What was begun, as one batch.
+    pub fn done(&mut self) -> Batch {
+        let mut batch = std::mem::take(&mut self.batch);
+        batch.sessions.sort_unstable_by_key(|session| session.number);
+        let hashes: Vec<_> = batch.events.iter().map(|entry| entry.hash).collect();
+        if let Some(last) = batch.events.last_mut() {
+            self.commit_hash = commit_hash(&self.commit_hash, &hashes);
+            last.commit_hash = Some(self.commit_hash);
+        }
+        self.entries.extend(batch.events.iter().cloned());
+        batch
+    }
+}
+
+/// A batch of what stands beside the log alone.
+pub fn beside(side: impl IntoIterator<Item = SideWrite>) -> Batch {
+    Batch { side: side.into_iter().collect(), ..Batch::default() }
+}
+
+/// An organization that nobody has heard of.
+pub const NOBODY: OrganizationNumber = OrganizationNumber(404);
