@@ -18,7 +18,7 @@ use super::problem::Problem;
 use super::time;
 use super::words::{KindWord, OpenStageWord, OpenStatusWord, StageWord, StatusWord, read_word};
 use crate::gate::Order;
-use crate::sessions::{LONGEST, ListQuery, Page, Sort, Walk, Wanted};
+use crate::sessions::{LONGEST, ListQuery, Page, SessionQuery, Sort, Walk};
 
 /// With which status sessions are listed or counted.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
@@ -213,8 +213,8 @@ impl FilterParameters {
     }
 
     /// What is wanted, whatever its status.
-    fn read(&self, application: Option<Uuid>) -> Result<Wanted, Problem> {
-        Ok(Wanted {
+    fn read(&self, application: Option<Uuid>) -> Result<SessionQuery, Problem> {
+        Ok(SessionQuery {
             application,
             session: None,
             principal: read_id("principal", self.principal.as_deref())?,
@@ -233,7 +233,7 @@ impl FilterParameters {
             connected_before: read_time("connectedBefore", self.connected_before.as_deref())?,
             last_active_after: read_time("lastActiveAfter", self.last_active_after.as_deref())?,
             last_active_before: read_time("lastActiveBefore", self.last_active_before.as_deref())?,
-            ..Wanted::default()
+            ..SessionQuery::default()
         })
     }
 }
@@ -293,13 +293,13 @@ impl<'de> Deserialize<'de> for EndingParameters {
 
 impl EndingParameters {
     /// Which sessions: with the same words as a list. Without a status, all that are open.
-    pub fn read(&self, application: Uuid) -> Result<Wanted, Problem> {
+    pub fn read(&self, application: Uuid) -> Result<SessionQuery, Problem> {
         let wanted = self.filter.read(Some(application))?;
         let mut status = read_status(self.pairs.one("status").as_deref())?;
         let inactive = status.len() > 1;
         // Those that have ended are not ended again.
         status.retain(|status| !inactive || *status != DerivedStatus::Disconnected);
-        Ok(Wanted { status, ..wanted })
+        Ok(SessionQuery { status, ..wanted })
     }
 
     pub fn flag(&self, name: &'static str) -> Result<bool, Problem> {
@@ -314,18 +314,18 @@ impl EndingParameters {
 
 impl ListParameters {
     /// As a list reads it: only the live ones unless more is asked for.
-    fn to_list(&self, application: Option<Uuid>) -> Result<Wanted, Problem> {
+    fn to_list(&self, application: Option<Uuid>) -> Result<SessionQuery, Problem> {
         let wanted = self.to_count(application)?;
         let include_inactive = read_flag("includeInactive", self.status.include_inactive.as_deref())?;
         let live = self.status.status.is_none() && !include_inactive;
-        Ok(if live { Wanted { status: LIVE.to_vec(), ..wanted } } else { wanted })
+        Ok(if live { SessionQuery { status: LIVE.to_vec(), ..wanted } } else { wanted })
     }
 
     /// As a count reads it: all of them unless less is asked for.
-    pub fn to_count(&self, application: Option<Uuid>) -> Result<Wanted, Problem> {
+    pub fn to_count(&self, application: Option<Uuid>) -> Result<SessionQuery, Problem> {
         read_flag("includeInactive", self.status.include_inactive.as_deref())?;
         let status = read_status(self.status.status.as_deref())?;
-        Ok(Wanted { status, ..self.filter.read(application)? })
+        Ok(SessionQuery { status, ..self.filter.read(application)? })
     }
 
     /// What to list.
@@ -333,7 +333,7 @@ impl ListParameters {
         let sort = read_sort(self.page.sort.as_deref())?;
         let (after, walk) = page::read_walk_cursor(tag(sort), self.page.cursor.as_deref())?;
         Ok(ListQuery {
-            wanted: self.to_list(application)?,
+            filter: self.to_list(application)?,
             sort,
             limit: read_limit(self.limit.as_deref(), default_limit)?,
             skip: 0,
@@ -363,7 +363,7 @@ impl ListParameters {
 
 impl FilterBody {
     /// What a revocation covers. An empty filter is refused: whoever means everything says so.
-    pub fn read(&self) -> Result<Wanted, Problem> {
+    pub fn read(&self) -> Result<SessionQuery, Problem> {
         let said = Self { organization: None, ..self.clone() };
         let nothing = serde_json::to_value(&said).is_ok_and(|said| said == serde_json::json!({}));
         if nothing && self.organization != Some(true) {
@@ -376,7 +376,7 @@ impl FilterBody {
         }
         let status = self.status.iter().map(|word| one_status(word)).collect::<Result<_, _>>()?;
         let stage = self.stage.iter().map(|word| open_stage(word)).collect::<Result<_, _>>()?;
-        Ok(Wanted {
+        Ok(SessionQuery {
             application: self.application_id,
             session: self.session_id,
             principal: self.principal,
@@ -391,13 +391,13 @@ impl FilterBody {
             last_active_after: read_time("lastActiveAfter", self.last_active_after.as_deref())?,
             last_active_before: read_time("lastActiveBefore", self.last_active_before.as_deref())?,
             except: self.except.clone(),
-            ..Wanted::default()
+            ..SessionQuery::default()
         })
     }
 }
 
-impl From<Wanted> for FilterBody {
-    fn from(wanted: Wanted) -> Self {
+impl From<SessionQuery> for FilterBody {
+    fn from(wanted: SessionQuery) -> Self {
         let said = Self {
             organization: None,
             application_id: wanted.application,

@@ -83,7 +83,7 @@ pub struct Shared {
     pub outbox: Arc<Outbox>,
     pub lines: Journals,
     pub terminals: Arc<Terminals>,
-    pub board: Arc<JobStatus>,
+    pub job_status: Arc<JobStatus>,
     pub limits: Arc<Limits>,
     pub health: health::Cache,
     pub clock: Clock,

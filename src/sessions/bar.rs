@@ -11,7 +11,7 @@ use sessiond_core::revocation::Revocation;
 use sessiond_core::scope::Scope;
 use uuid::Uuid;
 
-use super::Sessions;
+use super::Revocations;
 use crate::committer::not_too_many;
 use crate::error::Error;
 
@@ -49,7 +49,7 @@ pub(super) fn may_bar(caller: &Caller, filter: &Filter, bar: Bar) -> Result<(), 
     Ok(())
 }
 
-impl Sessions {
+impl Revocations {
     /// What would become of the credentials behind the sessions of a filter, by the same rules as when it is done.
     pub(super) fn would_bar(
         &self,
@@ -57,12 +57,12 @@ impl Sessions {
         filter: &Filter,
         bar: Bar,
     ) -> Result<(Barring, WouldBar), Error> {
-        let now = self.clock.now();
+        let now = self.context.clock.now();
         let (organization, scope) = (caller.organization, bar.scope(filter));
         let everything = scope == BarScope::Organization;
         let what = (filter, Reason::Revoked);
         let planned = Revocation::planned(RevocationNumber(0), organization, what, Position(i64::MAX), now);
-        let known = self.gate.known();
+        let known = self.context.gate.known();
         let mut behind = known.behind(&known.covered(&planned));
         behind.principals.extend(filter.whole_principal());
         let (mut tokens, mut presented) = (0, 0);

@@ -46,7 +46,7 @@ pub fn missing(placed: &Placed, [vhost, app, stream]: [&str; 3]) -> Problem {
 
 /// The stream of these names.
 pub fn stream_at(app: &App, caller: &Caller, names: [&str; 3]) -> Result<MediaStream, Problem> {
-    match app.sessions.placed(caller, names) {
+    match app.sessions.media.resolve(caller, names) {
         Placed::Stream(stream) => Ok(stream),
         placed => Err(missing(&placed, names)),
     }
@@ -56,7 +56,7 @@ pub fn stream_at(app: &App, caller: &Caller, names: [&str; 3]) -> Result<MediaSt
 pub fn place_at(app: &App, caller: &Caller, vhost: &str, media_app: Option<&str>) -> Result<(), Problem> {
     // No stream is called so: how far the way goes is the answer.
     let names = [vhost, media_app.unwrap_or_default(), ""];
-    match app.sessions.placed(caller, names) {
+    match app.sessions.media.resolve(caller, names) {
         Placed::NoApp if media_app.is_none() => Ok(()),
         Placed::NoStream | Placed::Stream(_) => Ok(()),
         placed => Err(missing(&placed, names)),
@@ -65,25 +65,25 @@ pub fn place_at(app: &App, caller: &Caller, vhost: &str, media_app: Option<&str>
 
 /// The stream of these names; made if there is none.
 pub async fn stream_made(app: &App, caller: &Caller, names: [&str; 3]) -> Result<MediaStream, Problem> {
-    if let Placed::Stream(stream) = app.sessions.placed(caller, names) {
+    if let Placed::Stream(stream) = app.sessions.media.resolve(caller, names) {
         return Ok(stream);
     }
     for (what, name) in ["vhost", "app", "stream"].into_iter().zip(names) {
         checked_segment(what, name).map_err(|message| Problem::invalid(what, message))?;
     }
-    Ok(app.directory.declare_stream(caller, names.map(str::to_owned)).await?)
+    Ok(app.directory.applications.declare_stream(caller, names.map(str::to_owned)).await?)
 }
 
 /// The live session of these names: virtual host, app, stream, session.
 pub fn session_at(app: &App, caller: &Caller, names: &[String; 4]) -> Result<MayLook, Refused> {
     let [vhost, media_app, stream, session] = names.each_ref().map(String::as_str);
     let stream = stream_at(app, caller, [vhost, media_app, stream])?;
-    app.sessions.named(caller, &stream, session).ok_or(Refused::NoSession)
+    app.sessions.media.find(caller, &stream, session).ok_or(Refused::NoSession)
 }
 
 /// The same, to act on it.
 pub fn session_to_end(app: &App, caller: &Caller, names: &[String; 4]) -> Result<MayAct, Refused> {
     let [vhost, media_app, stream, session] = names.each_ref().map(String::as_str);
     let stream = stream_at(app, caller, [vhost, media_app, stream])?;
-    app.sessions.named_to_act_on(caller, &stream, session).ok_or(Refused::NoSession)
+    app.sessions.media.find_to_act_on(caller, &stream, session).ok_or(Refused::NoSession)
 }

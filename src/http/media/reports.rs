@@ -253,20 +253,20 @@ async fn take_one(app: &App, caller: &Caller, item: Item<'_>) -> Response {
 
 /// Takes in readings; what became of each, in their order.
 async fn take(app: &App, caller: &Caller, items: Vec<Result<Item<'_>, Problem>>) -> Vec<Outcome<Read>> {
-    let now = app.sessions.now();
+    let now = app.clock.now();
     let items: Vec<_> = items.into_iter().map(|item| checked(item, now)).collect();
     let good = items.iter().filter_map(|(session, good)| {
         let (stream, _) = good.as_ref().ok()?;
         Some((*stream, session.as_str()))
     });
-    let mut found = app.sessions.found(caller, good).into_iter();
+    let mut found = app.sessions.media.find_to_measure(caller, good).into_iter();
     let nothing = Sample { at: 0, counter: 0 };
     let readings = items.iter().map(|(_, good)| match good {
         Ok((_, sample)) => (found.next().flatten(), *sample),
         Err(_) => (None, nothing),
     });
     let readings = readings.collect();
-    let outcomes = app.sessions.measure(caller, readings).await;
+    let outcomes = app.sessions.media.measure(caller, readings).await;
     let answer = |((session, good), outcome): (Checked<'_>, Result<Reading, Error>)| match (outcome, good) {
         (Ok(reading), _) => Ok((StatusCode::OK, Read { session, reading: reading.word() })),
         (Err(_), Err(problem)) => Err(problem.into()),

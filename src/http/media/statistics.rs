@@ -80,7 +80,7 @@ impl SessionStatistics {
 
 impl Statistics {
     fn of(app: &App, sum: Sum) -> Self {
-        let created = sum.created_at.unwrap_or_else(|| app.sessions.now());
+        let created = sum.created_at.unwrap_or_else(|| app.clock.now());
         Self {
             avg_throughput_out: sum.avg,
             created_time: local(app, created),
@@ -135,7 +135,7 @@ pub async fn stream_statistics(
     Names(names): Names<3>,
 ) -> Result<Response, Problem> {
     let stream = stream_at(&app, &caller, names.each_ref().map(String::as_str))?;
-    Ok(answer(StatusCode::OK, Statistics::of(&app, app.sessions.sum(&caller, &[stream]))))
+    Ok(answer(StatusCode::OK, Statistics::of(&app, app.sessions.media.sum(&caller, &[stream]))))
 }
 
 /// Get statistics of an app
@@ -155,8 +155,8 @@ pub async fn app_statistics(
 ) -> Result<Response, Problem> {
     let [vhost, media_app] = names;
     place_at(&app, &caller, &vhost, Some(&media_app))?;
-    let streams = app.sessions.streams(&caller, &[&vhost, &media_app]);
-    Ok(answer(StatusCode::OK, Statistics::of(&app, app.sessions.sum(&caller, &streams))))
+    let streams = app.sessions.media.streams(&caller, &[&vhost, &media_app]);
+    Ok(answer(StatusCode::OK, Statistics::of(&app, app.sessions.media.sum(&caller, &streams))))
 }
 
 /// Get statistics of a virtual host
@@ -172,6 +172,6 @@ pub async fn vhost_statistics(
 ) -> Result<Response, Problem> {
     let [vhost] = names;
     place_at(&app, &caller, &vhost, None)?;
-    let streams = app.sessions.streams(&caller, &[&vhost]);
-    Ok(answer(StatusCode::OK, Statistics::of(&app, app.sessions.sum(&caller, &streams))))
+    let streams = app.sessions.media.streams(&caller, &[&vhost]);
+    Ok(answer(StatusCode::OK, Statistics::of(&app, app.sessions.media.sum(&caller, &streams))))
 }

@@ -1,6 +1,7 @@
 //! Upstreams: the MCP servers behind applications' gateways, how the gateway authenticates there, and whose tokens open
 //! it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sessiond_core::application::{Application, UpstreamCredential, UpstreamHeaders, UpstreamSet};
@@ -10,8 +11,8 @@ use sessiond_core::organization::Issuer;
 use sessiond_core::scope::Scope;
 use uuid::Uuid;
 
-use super::Directory;
 use crate::committer::SetUpstream;
+use crate::context::AppContext;
 use crate::error::Error;
 
 /// Between a commit and what memory knows of it passes less than this.
@@ -47,29 +48,35 @@ fn set_at(application: &Application, url: &str) -> Option<UpstreamSet> {
     same.then(|| UpstreamSet { url: url.to_owned(), credential, headers })
 }
 
-impl Directory {
+/// The MCP servers behind applications' gateways, and how the gateway authenticates there.
+#[derive(Clone)]
+pub struct UpstreamSettings {
+    context: Arc<AppContext>,
+}
+
+impl UpstreamSettings {
+    pub(super) fn new(context: Arc<AppContext>) -> Self {
+        Self { context }
+    }
+
     /// Names the MCP server behind an application's gateway, and how to authenticate there: all of it anew.
-    pub async fn set_upstream(
-        &self,
-        caller: &Caller,
-        id: Uuid,
-        new: NewUpstream,
-    ) -> Result<Application, Error> {
-        let (application, _) = self.application(caller, id)?;
+    pub async fn set(&self, caller: &Caller, id: Uuid, new: NewUpstream) -> Result<Application, Error> {
+        let application = self.context.application(caller, id)?;
         let (credential, secret) = new.credential.unzip();
         let set = UpstreamSet { url: new.url, credential, headers: new.headers };
-        let sealed = secret.map(|secret| self.key.seal(&about(application.id, &set), secret.as_bytes()));
-        self.submit(caller, SetUpstream { number: application.number, set, sealed }).await
+        let sealed =
+            secret.map(|secret| self.context.key.seal(&about(application.id, &set), secret.as_bytes()));
+        self.context.submit(caller, SetUpstream { number: application.number, set, sealed }).await
     }
 
     /// Whether an application is of the organization whose installation this is.
     pub fn is_operators(&self, number: ApplicationNumber) -> bool {
-        self.gate.known().applications.get(&number).is_some_and(|one| one.organization.is_operators())
+        self.context.gate.known().applications.get(&number).is_some_and(|one| one.organization.is_operators())
     }
 
     /// Which of an upstream's headers pass to clients beside those that always do.
     pub fn passes_to_client(&self, number: ApplicationNumber) -> Vec<String> {
-        let known = self.gate.known();
+        let known = self.context.gate.known();
         let headers = known.applications.get(&number).and_then(|one| one.upstream_headers.as_ref());
         headers.map(|headers| headers.to_client.clone()).unwrap_or_default()
     }
@@ -77,14 +84,14 @@ impl Directory {
     /// As of which event an application authenticates at this URL; `None` if it does not, or its upstream is another.
     /// For every request that goes there.
     pub fn authenticates_at(&self, number: ApplicationNumber, url: &str) -> Option<Position> {
-        let known = self.gate.known();
+        let known = self.context.gate.known();
         let application = known.applications.get(&number).filter(|one| one.archived_at.is_none())?;
         application.upstream_credential.as_ref()?;
         (application.upstream.as_deref() == Some(url)).then_some(application.head.position)
     }
 
     /// How it does, with the secret.
-    pub async fn upstream_secret(
+    pub async fn secret(
         &self,
         number: ApplicationNumber,
         url: &str,
@@ -105,22 +112,23 @@ impl Directory {
         url: &str,
     ) -> Result<Option<UpstreamSecret>, Error> {
         let found = {
-            let known = self.gate.known();
+            let known = self.context.gate.known();
             known.applications.get(&number).and_then(|one| Some((one.id, set_at(one, url)?)))
         };
         let Some((id, set)) = found else { return Ok(None) };
         let about = about(id, &set);
         let Some(credential) = set.credential else { return Ok(None) };
-        let sealed = self.reader.upstream_secret(number).await?;
+        let sealed = self.context.reader.upstream_secret(number).await?;
         let sealed = sealed.ok_or_else(|| Error::Internal("an upstream's secret is missing".to_owned()))?;
-        let opened = self.key.open(&about, &sealed).map_err(|error| Error::Internal(error.to_string()))?;
+        let opened =
+            self.context.key.open(&about, &sealed).map_err(|error| Error::Internal(error.to_string()))?;
         let secret = String::from_utf8(opened).map_err(|error| Error::Internal(error.to_string()))?;
         Ok(Some(UpstreamSecret { credential, secret }))
     }
 
     /// The issuers whose tokens can open an application's gateway, beside ours. Nobody's if there is no such application.
     pub fn gateway_issuers(&self, application: Uuid) -> Vec<String> {
-        let known = self.gate.known();
+        let known = self.context.gate.known();
         let found = known.application(application).filter(|one| one.archived_at.is_none());
         let Some(application) = found else { return vec![] };
         let Some(organization) = known.organizations.get(&application.organization) else { return vec![] };
