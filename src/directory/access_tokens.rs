@@ -22,7 +22,7 @@ use crate::secret::{self, TokenKind};
 pub struct Issued {
     pub token: String,
     pub scopes: Scopes,
-    /// Seconds.
+    /// In seconds.
     pub expires_in: u32,
 }
 
@@ -37,7 +37,7 @@ impl AccessTokens {
         Self { context }
     }
 
-    /// How far the log goes. Whoever reads a client's secret asks before, and says so when a token is issued for it.
+    /// Returns how far the log goes. Whoever reads a client's secret asks before, and hands it in when a token is issued.
     pub fn position(&self) -> Position {
         self.context.committer.tip().borrow().position
     }
@@ -86,8 +86,8 @@ impl AccessTokens {
         Ok(Issued { token: minted.text, scopes, expires_in: token_lifetime })
     }
 
-    /// A token for a gateway that its client can never open would only be found useless later; and whose an id is, if
-    /// anybody's, is told to nobody.
+    /// Checks that a client can open the gateway it asks a token for: else the token would only be found useless later. The
+    /// error does not tell whether the id is another organization's.
     fn check_audience(&self, client: Client, audience: Option<Uuid>) -> Result<(), Error> {
         let Some(id) = audience else { return Ok(()) };
         let known = self.context.gate.known();
@@ -145,11 +145,11 @@ impl AccessTokens {
 /// What a token for a client is made of.
 struct Facts {
     client_kind: ActorKind,
-    /// Of the application or service account.
+    /// The number of the application or service account.
     number: i64,
     organization: OrganizationNumber,
-    /// The most it may ask for.
+    /// The most scopes it may ask for.
     allowed: Scopes,
-    /// By the policy of the application that it is, or is bound to; else the server's.
+    /// The lifetime by the policy of the application that it is, or is bound to; else by the server's.
     token_lifetime: u32,
 }

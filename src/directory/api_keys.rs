@@ -19,9 +19,9 @@ use crate::directory::WithSecret;
 use crate::error::{Error, Thing};
 use crate::secret::{self, TokenKind};
 
-/// Keys of the workload surface live no longer.
+/// The longest life of keys of the workload surface.
 const YEAR: TimeDelta = TimeDelta::days(365);
-/// No key lives longer, unless it lives for ever.
+/// The longest life of any key that has an end.
 const CENTURY: TimeDelta = TimeDelta::days(36_525);
 /// Longest id, name or e-mail address of a user; bytes.
 const LONGEST: usize = 320;
@@ -48,7 +48,7 @@ pub struct User {
 pub struct KeyView {
     pub key: ApiKey,
     pub last_used_at: Option<Time>,
-    /// With its principal's id. What was erased is gone from here too.
+    /// The person it acts for, with the id of that principal. What was erased is gone from here too.
     pub user: Option<(Uuid, User)>,
 }
 
@@ -93,7 +93,7 @@ impl ApiKeys {
         Ok(WithSecret { made: self.shown(key).await?, secret: Some(minted.text) })
     }
 
-    /// When a new key is to expire.
+    /// Reads when a new key is to expire.
     fn expiry(&self, wanted: Option<Time>, workloads: bool) -> Result<Option<Time>, Error> {
         let now = self.context.clock.now();
         let longest = now + if workloads { YEAR } else { CENTURY };
@@ -111,7 +111,7 @@ impl ApiKeys {
         }
     }
 
-    /// The principal behind a user of the organization's own naming.
+    /// Finds the principal behind a user of the organization's own naming; makes it if it is new.
     async fn own_user(
         &self,
         organization: OrganizationNumber,
@@ -128,25 +128,21 @@ impl ApiKeys {
         self.context.introduce(introduction).await
     }
 
-    /// The organization's API keys, newest first; revoked ones where they are asked for.
+    /// Lists the organization's API keys, newest first; revoked ones where they are asked for.
     pub async fn list(
         &self,
         caller: &Caller,
         revoked: bool,
         slice: Slice,
     ) -> Result<(Vec<KeyView>, bool), Error> {
-        let mut keys: Vec<ApiKey> = {
+        let (keys, more) = {
             let known = self.context.gate.known();
-            let own = known.streams::<ApiKey>().rev().filter(|key| {
-                key.organization == caller.organization
-                    && (revoked || key.revoked_at.is_none())
-                    && slice.after.is_none_or(|after| (key.created_at, key.id) < after)
+            let own = known.streams::<ApiKey>().filter(|key| {
+                key.organization == caller.organization && (revoked || key.revoked_at.is_none())
             });
-            own.cloned().collect()
+            let (page, more) = slice.page(own, |key| (key.created_at, key.id));
+            (page.into_iter().cloned().collect::<Vec<_>>(), more)
         };
-        keys.sort_unstable_by_key(|key| std::cmp::Reverse((key.created_at, key.id)));
-        let more = keys.len() > slice.limit as usize;
-        keys.truncate(slice.limit as usize);
         let mut shown = Vec::with_capacity(keys.len());
         for key in keys {
             shown.push(self.shown(key).await?);
@@ -154,7 +150,7 @@ impl ApiKeys {
         Ok((shown, more))
     }
 
-    /// One API key, revoked or not.
+    /// Finds an API key, revoked or not.
     pub async fn find(&self, caller: &Caller, id: Uuid) -> Result<KeyView, Error> {
         self.shown(self.own_key(caller, id)?).await
     }
@@ -169,7 +165,7 @@ impl ApiKeys {
             .map(|_| ())
     }
 
-    /// Writes down when keys were last used. Returns how many were.
+    /// Records when keys were last used. Returns how many were.
     pub async fn write_uses(&self) -> Result<usize, Error> {
         let used = self.context.gate.known().key_secrets.unwritten();
         if !used.is_empty() {

@@ -43,28 +43,23 @@ impl Applications {
         Self { context }
     }
 
-    /// The server's policy, for what an application has not chosen for itself.
+    /// Returns the server's policy, for what an application has not chosen for itself.
     pub fn server_policy(&self) -> Policy {
         self.context.policy
     }
 
-    /// The organization's applications, newest first.
+    /// Lists the organization's applications, newest first.
     pub fn list(&self, caller: &Caller, archived: bool, slice: Slice) -> (Vec<(Application, Summary)>, bool) {
         let known = self.context.gate.known_at(self.context.clock.now());
-        let mut own: Vec<_> = known
+        let own = known
             .applications
             .values()
-            .filter(|one| is_readable(caller, one))
-            .filter(|one| archived || one.archived_at.is_none())
-            .filter(|one| slice.after.is_none_or(|after| (one.created_at, one.id) < after))
-            .collect();
-        own.sort_unstable_by_key(|one| std::cmp::Reverse((one.created_at, one.id)));
-        let more = own.len() > slice.limit as usize;
-        own.truncate(slice.limit as usize);
-        (own.into_iter().map(|one| (one.clone(), known.summary(one.number))).collect(), more)
+            .filter(|one| is_readable(caller, one) && (archived || one.archived_at.is_none()));
+        let (page, more) = slice.page(own, |one| (one.created_at, one.id));
+        (page.into_iter().map(|one| (one.clone(), known.summary(one.number))).collect(), more)
     }
 
-    /// One application, archived or not, with how many sessions it has.
+    /// Finds an application, archived or not, with how many sessions it has.
     pub fn find(&self, caller: &Caller, id: Uuid) -> Result<(Application, Summary), Error> {
         let known = self.context.gate.known_at(self.context.clock.now());
         let one = known
@@ -74,8 +69,8 @@ impl Applications {
         Ok((one.clone(), known.summary(one.number)))
     }
 
-    /// The application whose gateway a caller wants: the one named, else the one the credential is bound to. An archived
-    /// one has none. For every request, so it counts nothing.
+    /// Finds the application whose gateway a caller asks for: the one named, else the one the credential is bound to. An archived
+    /// one has no gateway. This runs for every request, so it counts no sessions.
     pub fn for_gateway(&self, caller: &Caller, named: Option<Uuid>) -> Option<Application> {
         let known = self.context.gate.known();
         let found = match named {
@@ -144,7 +139,7 @@ impl Applications {
 
     // ---- named by other systems ----
 
-    /// Makes sure that there is a media stream of these names: virtual host, app and stream.
+    /// Makes sure that there is a media stream of these names (virtual host, app, stream), and returns it.
     pub async fn declare_stream(&self, caller: &Caller, names: [String; 3]) -> Result<MediaStream, Error> {
         let application = self.named_by_others(&application_name(&names[0], &names[1])).map_err(|_| {
             Error::field("app", format!("vhost and app must be at most {} characters together", LONGEST - 1))
@@ -154,7 +149,7 @@ impl Applications {
         Ok(self.context.committer.submit(once_less(caller), declaration).await?.outcome)
     }
 
-    /// The application of this name that is not archived; made if there is none.
+    /// Finds the application of this name that is not archived; makes it if there is none.
     pub async fn ensure(&self, caller: &Caller, name: &str) -> Result<Application, Error> {
         let made = self.named_by_others(name)?;
         let found = self.live_named(caller, &made.name);
@@ -165,7 +160,7 @@ impl Applications {
         Ok(self.context.committer.submit(once_less(caller), ensured).await?.outcome)
     }
 
-    /// The application of this name, if it is not archived.
+    /// Finds the application of this name, if it is not archived.
     fn live_named(&self, caller: &Caller, name: &str) -> Option<Application> {
         let known = self.context.gate.known();
         let mut own =
@@ -173,14 +168,14 @@ impl Applications {
         own.find(|one| one.name == name).cloned()
     }
 
-    /// How an application is made that another system names.
+    /// Describes a new application that another system names.
     fn named_by_others(&self, name: &str) -> Result<ApplicationCreated, Error> {
         let new = NewApplication { name: name.to_owned(), ..NewApplication::default() };
         Ok(ApplicationCreated { on_the_way: true, ..application_created(None, new)?.0 })
     }
 }
 
-/// A new application, with its secret if it is confidential.
+/// Describes a new application, with its secret if it is confidential.
 pub(super) fn application_created(
     once: Option<&Once>,
     new: NewApplication,
@@ -206,12 +201,12 @@ pub(super) fn application_created(
     Ok((ApplicationCreated { id, name, oauth, on_the_way: false }, secret))
 }
 
-/// The rights that an application's client may ask for.
+/// Returns the rights that an application's client may ask for.
 pub fn rights_of(application: &Application) -> Scopes {
     Scopes::parse(&application.oauth.scopes.join(" ")).0
 }
 
-/// By whom, for work that is only the ground for what the request is about, and may be done twice.
+/// Returns the origin of an operation that only prepares what the request is about, and may be done twice.
 fn once_less(caller: &Caller) -> Origin {
     Origin { once: None, ..Origin::caller(caller) }
 }

@@ -1,4 +1,4 @@
-//! Forgetting a person: what is personal goes, what happened stays.
+//! Erasure of a person: what is personal goes, what happened stays.
 
 use sessiond_core::caller::Caller;
 use sessiond_core::ids::SessionNumber;
@@ -19,12 +19,12 @@ impl Principals {
             let number = number.ok_or(Error::NotFound(Thing::Principal))?;
             let own = known.applications.values().filter(|one| one.organization == caller.organization);
             let applications: Vec<_> = own.map(|one| one.number).collect();
-            // Memory first: what ends in between is then found twice, not missed.
+            // Memory is read first: a session that ends in between is found twice, and not missed.
             let open = applications.iter().flat_map(|one| known.open_of_principal(*one, number));
             let open: Vec<_> = open.collect();
             (number, applications, open)
         };
-        // Several units, and doing it again is success: there is no outcome to record.
+        // These are several operations, and doing them again is success, so no outcome is recorded.
         let origin = Origin { once: None, ..Origin::caller(caller) };
         let erase = |side| self.context.committer.submit(origin.clone(), WriteBeside(side));
         erase(SideWrite::ErasePrincipal(number)).await?;

@@ -28,7 +28,7 @@ pub enum MachineSecret {
     Password {
         password: String,
     },
-    /// As OpenSSH writes it.
+    /// A private key as OpenSSH writes it.
     PrivateKey {
         private_key: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -68,7 +68,7 @@ pub struct NewMachine {
     pub host_key: Option<String>,
 }
 
-/// What is to be changed of one.
+/// What is to be changed of a machine.
 #[derive(Default)]
 pub struct ChangedMachine {
     pub name: Option<String>,
@@ -79,8 +79,8 @@ pub struct ChangedMachine {
     pub host_key: Option<String>,
 }
 
-/// What is sealed with a machine's secret, so that it opens nowhere else: whoever changes where it goes must bring it.
-fn about(id: Uuid) -> String {
+/// Makes the label that a machine's secret is sealed with, so that it opens nowhere else.
+fn seal_label(id: Uuid) -> String {
     format!("machine {id}")
 }
 
@@ -119,10 +119,10 @@ impl Machines {
     fn sealed(&self, id: Uuid, secret: &MachineSecret) -> SideWrite {
         // Plain data with string keys: serializing it cannot fail.
         let plain = serde_json::to_vec(secret).unwrap_or_default();
-        SideWrite::MachineSecret { id, sealed: self.context.key.seal(&about(id), &plain) }
+        SideWrite::MachineSecret { id, sealed: self.context.key.seal(&seal_label(id), &plain) }
     }
 
-    /// The organization's machines, oldest first, after so many; with how many there are.
+    /// Lists the organization's machines, oldest first, without the first `skip`; and how many there are in all.
     pub fn list(&self, caller: &Caller, skip: usize, limit: usize) -> (Vec<Machine>, usize) {
         let known = self.context.gate.known();
         let own: Vec<_> = known
@@ -133,19 +133,19 @@ impl Machines {
         (own.into_iter().skip(skip).take(limit).cloned().collect(), total)
     }
 
-    /// One machine that is not deleted.
+    /// Finds a machine that is not deleted.
     pub fn find(&self, caller: &Caller, id: Uuid) -> Result<Machine, Error> {
         let machine = self.find_any(caller, id).filter(|one| one.deleted_at.is_none());
         machine.ok_or(Error::NotFound(Thing::Machine))
     }
 
-    /// One machine, deleted or not: sessions were on it.
+    /// Finds a machine, deleted or not: sessions were on it.
     pub fn find_any(&self, caller: &Caller, id: Uuid) -> Option<Machine> {
         let known = self.context.gate.known();
         known.stream_by_id(id).filter(|one: &&Machine| one.organization == caller.organization).cloned()
     }
 
-    /// Changes what is said. Another host or port forgets the key that was pinned, unless one comes along; and it must
+    /// Changes a machine. Another host or port forgets the key that was pinned, unless one comes along; and it must
     /// bring its credential, so that nobody has a secret sent where its owner never wanted it.
     pub async fn change(&self, caller: &Caller, id: Uuid, changed: ChangedMachine) -> Result<Machine, Error> {
         let mut machine = self.find(caller, id)?;
@@ -194,14 +194,17 @@ impl Machines {
             .map(|_| ())
     }
 
-    /// What a machine is logged into with.
+    /// Opens the secret that a machine is logged into with.
     pub async fn secret(&self, machine: &Machine) -> Result<MachineSecret, Error> {
         let broken =
             |what: String| Error::Internal(format!("the credential of machine {}: {what}", machine.id));
         let sealed =
             self.context.reader.machine_secret(machine.id).await?.ok_or(Error::NotFound(Thing::Machine))?;
-        let plain =
-            self.context.key.open(&about(machine.id), &sealed).map_err(|error| broken(error.to_string()))?;
+        let plain = self
+            .context
+            .key
+            .open(&seal_label(machine.id), &sealed)
+            .map_err(|error| broken(error.to_string()))?;
         serde_json::from_slice(&plain).map_err(|error| broken(error.to_string()))
     }
 }

@@ -14,14 +14,16 @@ mod trusted_issuers;
 mod upstream_settings;
 mod webhooks;
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
+use sessiond_core::Time;
 use sessiond_core::caller::Caller;
 use sessiond_core::scope::{Scope, Scopes};
 use uuid::Uuid;
 
 pub use access_tokens::{AccessTokens, Issued};
-pub use admission_hooks::{AdmissionHooks, NewHook};
+pub use admission_hooks::{AdmissionHooks, NewAdmissionHook};
 pub use api_keys::{ApiKeys, KeyView, NewKey, User};
 pub use applications::{Applications, NewApplication, rights_of};
 pub use machines::{ChangedMachine, MachineSecret, Machines, NewMachine};
@@ -89,8 +91,20 @@ pub struct WithSecret<T> {
 /// Where a page of a directory list begins, and how long it is.
 #[derive(Debug, Clone, Copy)]
 pub struct Slice {
-    pub after: Option<(sessiond_core::Time, Uuid)>,
+    pub after: Option<(Time, Uuid)>,
     pub limit: u32,
+}
+
+impl Slice {
+    /// Cuts the page out of all these things, the newest first; and tells whether there are more. `made` tells when a thing
+    /// was made, and its id.
+    fn page<T>(self, all: impl Iterator<Item = T>, made: impl Fn(&T) -> (Time, Uuid)) -> (Vec<T>, bool) {
+        let mut page: Vec<T> = all.filter(|one| self.after.is_none_or(|after| made(one) < after)).collect();
+        page.sort_unstable_by_key(|one| Reverse(made(one)));
+        let more = page.len() > self.limit as usize;
+        page.truncate(self.limit as usize);
+        (page, more)
+    }
 }
 
 fn checked_name(field: &'static str, name: &str) -> Result<String, Error> {
@@ -102,7 +116,7 @@ fn checked_name(field: &'static str, name: &str) -> Result<String, Error> {
     Ok(name.to_owned())
 }
 
-/// Scopes by their words; what is no word of ours is refused.
+/// Reads scopes by their words; an unknown word is refused.
 fn known_scopes(field: &'static str, words: &[String]) -> Result<Scopes, Error> {
     let mut scopes = Scopes::default();
     for word in words {
@@ -111,7 +125,7 @@ fn known_scopes(field: &'static str, words: &[String]) -> Result<Scopes, Error> 
     Ok(scopes)
 }
 
-/// The same for an OAuth client: the words of other surfaces are for API keys.
+/// Reads scopes for an OAuth client, to which the words of other surfaces are refused: they are for API keys.
 fn client_scopes(field: &'static str, words: &[String]) -> Result<Scopes, Error> {
     let scopes = known_scopes(field, words)?;
     match scopes.iter().find(|scope| scope.is_for_keys()) {
@@ -120,7 +134,7 @@ fn client_scopes(field: &'static str, words: &[String]) -> Result<Scopes, Error>
     }
 }
 
-/// Nobody gives away, or takes from others, more than they have.
+/// Checks that a caller gives away, or takes from others, no more than it has.
 fn check_gift(caller: &Caller, scopes: Scopes) -> Result<(), Error> {
     Error::unless_may_give(caller.scopes, scopes)
 }

@@ -31,7 +31,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// What is to be shown of it, once.
+    /// Returns what is to be shown of it, once.
     pub fn credentials(&self) -> Credentials<'_> {
         let CreateOrganization { organization, application, account, .. } = &self.creation;
         Credentials {
@@ -71,12 +71,12 @@ impl Organizations {
         Self { context }
     }
 
-    /// Whether nobody has been here before.
+    /// Whether there is no organization yet.
     pub fn is_empty(&self) -> bool {
         self.context.gate.known().organizations.is_empty()
     }
 
-    /// At the console: an organization with an application `default` and a service account that may do everything in it,
+    /// Plans, at the console, an organization with an application `default` and a service account that may do everything in it,
     /// and with `platform` run the installation too. Nothing is made yet: its credentials are shown once, and whoever
     /// cannot be shown them should not have them made.
     pub fn plan(&self, name: &str, chosen: Option<Chosen>, platform: bool) -> Result<Plan, Error> {
@@ -85,18 +85,18 @@ impl Organizations {
         self.plan_by(&Origin::operator(), name, chosen, more)
     }
 
-    /// At the console: creates what was planned.
+    /// Creates, at the console, what was planned.
     pub async fn create_planned(&self, plan: Plan) -> Result<CreatedOrganization, Error> {
         self.create_by(Origin::operator(), plan).await
     }
 
-    /// The two in one, where there is nobody to show anything to.
+    /// Plans and creates an organization at once, where there is nobody to show its credentials to.
     pub async fn create(&self, name: &str, chosen: Option<Chosen>) -> Result<CreatedOrganization, Error> {
         let plan = self.plan(name, chosen, false)?;
         self.create_planned(plan).await
     }
 
-    /// For a caller who runs the installation: creates an organization as [`Organizations::plan`] has it.
+    /// Creates, for a caller who runs the installation, an organization as [`Organizations::plan`] has it.
     pub async fn create_for(&self, caller: &Caller, name: &str) -> Result<CreatedOrganization, Error> {
         let origin = Origin::caller(caller);
         let plan = self.plan_by(&origin, name, None, Scopes::default())?;
@@ -143,7 +143,7 @@ impl Organizations {
     async fn create_by(&self, origin: Origin, plan: Plan) -> Result<CreatedOrganization, Error> {
         let Plan { creation, client_secret } = plan;
         let (organization, account) = self.context.committer.submit(origin, creation).await?.outcome;
-        // Also where this was answered from the record: the first application is the one it was created with.
+        // This holds for an answer from the record too: the first application is the one it was created with.
         let first = {
             let known = self.context.gate.known();
             let own = known.applications.values().filter(|one| one.organization == organization.number);
@@ -157,28 +157,21 @@ impl Organizations {
         })
     }
 
-    /// Every organization there is, newest first.
+    /// Lists all organizations, newest first.
     pub fn list(&self, slice: Slice) -> (Vec<Organization>, bool) {
         let known = self.context.gate.known();
-        let mut all: Vec<_> = known
-            .organizations
-            .values()
-            .filter(|one| slice.after.is_none_or(|after| (one.created_at, one.id) < after))
-            .collect();
-        all.sort_unstable_by_key(|one| std::cmp::Reverse((one.created_at, one.id)));
-        let more = all.len() > slice.limit as usize;
-        all.truncate(slice.limit as usize);
-        (all.into_iter().cloned().collect(), more)
+        let (page, more) = slice.page(known.organizations.values(), |one| (one.created_at, one.id));
+        (page.into_iter().cloned().collect(), more)
     }
 
-    /// One organization.
+    /// Finds an organization.
     pub fn find(&self, id: Uuid) -> Result<Organization, Error> {
         let known = self.context.gate.known();
         let found = known.organizations.values().find(|one| one.id == id);
         found.cloned().ok_or(Error::NotFound(Thing::Organization))
     }
 
-    /// Calls an organization something else.
+    /// Renames an organization.
     pub async fn rename(&self, caller: &Caller, id: Uuid, name: &str) -> Result<Organization, Error> {
         let number = self.find(id)?.number;
         let command = OrganizationCommand::Rename(OrganizationRenamed { name: checked_name("name", name)? });

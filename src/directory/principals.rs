@@ -48,7 +48,7 @@ impl Principals {
         Self { context }
     }
 
-    /// The number of a subject of another issuer: nothing is written when it is known.
+    /// Returns the number of a subject of another issuer. Nothing is written when the subject is known.
     pub async fn meet(
         &self,
         organization: OrganizationNumber,
@@ -65,22 +65,22 @@ impl Principals {
         self.context.introduce(introduction).await
     }
 
-    /// What a principal is called.
+    /// Reads what a principal is called.
     pub async fn row(&self, number: PrincipalNumber) -> Result<Option<PrincipalRow>, Error> {
         Ok(self.context.reader.principal(number).await?)
     }
 
-    /// What a subject of an issuer is known by.
+    /// Makes the digest that a subject of an issuer is known by.
     pub fn subject_digest(&self, issuer: &str, subject: &str) -> [u8; 32] {
         self.context.key.subject_digest(issuer, subject)
     }
 
-    /// The id of the person whose own credential was presented.
+    /// Returns the id of the person whose own credential was presented.
     pub fn person(&self, caller: &Caller) -> Option<Uuid> {
         caller.person().map(|number| self.context.gate.known().principal_id(number))
     }
 
-    /// The organization's principals, in the order in which they were met; and whether there are more.
+    /// Lists the organization's principals, in the order in which they were met; and whether there are more.
     pub async fn list(&self, caller: &Caller, query: &PersonQuery) -> Result<(Vec<Person>, bool), Error> {
         let after = match query.after {
             Some(id) => {
@@ -98,7 +98,7 @@ impl Principals {
         Ok((rows.into_iter().map(|row| self.shown(row)).collect(), more))
     }
 
-    /// One principal.
+    /// Finds a principal.
     pub async fn find(&self, caller: &Caller, id: Uuid) -> Result<Person, Error> {
         let number = self.principal_number(caller, id)?;
         let row = self.context.reader.principal(number).await?.ok_or(Error::NotFound(Thing::Principal))?;
@@ -115,7 +115,7 @@ impl Principals {
             .change_stream::<Standing>(caller, Some(number.0), PrincipalEvent::Enabled, vec![])
             .await
         {
-            // Nothing was ever said of it: it stands well.
+            // It was never disabled.
             Ok(_) | Err(Error::NotFound(_)) => self.find(caller, id).await,
             Err(error) => Err(error),
         }

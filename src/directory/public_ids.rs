@@ -19,17 +19,17 @@ impl PublicIds {
         Self { context }
     }
 
-    /// The public id of an organization.
+    /// Returns the public id of an organization.
     pub fn organization(&self, number: OrganizationNumber) -> Uuid {
         self.context.organization_id(number)
     }
 
-    /// The public id of an application.
+    /// Returns the public id of an application.
     pub fn application(&self, number: ApplicationNumber) -> Uuid {
         self.context.gate.known().application_id(number)
     }
 
-    /// The public id of what a stream of the directory is about.
+    /// Returns the public id of what a stream of the directory is about.
     pub fn thing(&self, stream: StreamId) -> Option<Uuid> {
         let known = self.context.gate.known();
         match stream.kind {

@@ -13,7 +13,7 @@ use crate::context::AppContext;
 use crate::error::{Error, Thing};
 use crate::secret;
 
-/// What an organization's own programs authenticate as.
+/// Service accounts.
 #[derive(Clone)]
 pub struct ServiceAccounts {
     context: Arc<AppContext>,
@@ -24,23 +24,18 @@ impl ServiceAccounts {
         Self { context }
     }
 
-    /// The organization's service accounts, newest first.
+    /// Lists the organization's service accounts, newest first.
     pub fn list(&self, caller: &Caller, archived: bool, slice: Slice) -> (Vec<ServiceAccount>, bool) {
         let known = self.context.gate.known();
-        let mut own: Vec<_> = known
+        let own = known
             .service_accounts
             .values()
-            .filter(|one| one.organization == caller.organization && (archived || one.archived_at.is_none()))
-            .filter(|one| slice.after.is_none_or(|after| (one.created_at, one.id) < after))
-            .cloned()
-            .collect();
-        own.sort_unstable_by_key(|one| std::cmp::Reverse((one.created_at, one.id)));
-        let more = own.len() > slice.limit as usize;
-        own.truncate(slice.limit as usize);
-        (own, more)
+            .filter(|one| one.organization == caller.organization && (archived || one.archived_at.is_none()));
+        let (page, more) = slice.page(own, |one| (one.created_at, one.id));
+        (page.into_iter().cloned().collect(), more)
     }
 
-    /// One service account, archived or not.
+    /// Finds a service account, archived or not.
     pub fn find(&self, caller: &Caller, id: Uuid) -> Result<ServiceAccount, Error> {
         let known = self.context.gate.known();
         let found = known.service_accounts.values().find(|one| one.id == id);
@@ -50,7 +45,7 @@ impl ServiceAccounts {
             .ok_or(Error::NotFound(Thing::ServiceAccount))
     }
 
-    /// The id of the application a service account is bound to.
+    /// Returns the id of the application a service account is bound to.
     pub fn bound_application(&self, account: &ServiceAccount) -> Option<Uuid> {
         account.application.map(|number| self.context.gate.known().application_id(number))
     }

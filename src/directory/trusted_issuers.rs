@@ -1,4 +1,4 @@
-//! Whose access tokens an organization takes beside ours.
+//! The issuers whose access tokens an organization takes beside ours.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ pub struct NewIssuer {
     pub scopes: Vec<String>,
 }
 
-/// Whose access tokens organizations take beside ours.
+/// The issuers whose access tokens organizations take beside ours.
 #[derive(Clone)]
 pub struct TrustedIssuers {
     context: Arc<AppContext>,
@@ -39,7 +39,7 @@ impl TrustedIssuers {
         Self { context }
     }
 
-    /// The issuers that the caller's organization trusts, with the ids of the applications their tokens act in.
+    /// Lists the issuers that the caller's organization trusts, with the ids of the applications their tokens act in.
     pub fn list(&self, caller: &Caller) -> Vec<(Issuer, Option<Uuid>)> {
         let known = self.context.gate.known();
         let organization = known.organizations.get(&caller.organization);

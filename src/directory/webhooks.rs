@@ -20,12 +20,12 @@ use crate::secret;
 
 /// After a rotation the secret before signs beside the new one for this long.
 const OVERLAP: TimeDelta = TimeDelta::hours(24);
-/// Deliveries that are over are kept for this long, and those that failed for longer.
+/// How long finished deliveries are kept, and those that failed.
 const KEEP: TimeDelta = TimeDelta::days(7);
 const KEEP_FAILED: TimeDelta = TimeDelta::days(30);
 const LONGEST_DESCRIPTION: usize = 1_000;
 
-/// A webhook that is to be. The URL has been checked by the outbox's rules.
+/// A webhook that is to be made. The URL has been checked by the outbox's rules.
 #[derive(Debug)]
 pub struct NewWebhook {
     pub url: String,
@@ -41,8 +41,8 @@ pub struct SigningKeys {
     pub before: Option<(Vec<u8>, sessiond_core::Time)>,
 }
 
-/// What is sealed with a signing secret, so that it opens nowhere else.
-fn about(id: Uuid) -> String {
+/// Makes the label that a signing secret is sealed with, so that it opens nowhere else.
+fn seal_label(id: Uuid) -> String {
     format!("webhook {id}")
 }
 
@@ -59,22 +59,17 @@ impl Webhooks {
 
     // ---- for owners ----
 
-    /// The organization's webhooks, newest first.
+    /// Lists the organization's webhooks, newest first.
     pub fn list(&self, caller: &Caller, slice: Slice) -> (Vec<Webhook>, bool) {
         let known = self.context.gate.known();
-        let mut own: Vec<_> = known
+        let own = known
             .streams::<Webhook>()
-            .filter(|one| one.organization == caller.organization && one.deleted_at.is_none())
-            .filter(|one| slice.after.is_none_or(|after| (one.created_at, one.id) < after))
-            .cloned()
-            .collect();
-        own.sort_unstable_by_key(|one| std::cmp::Reverse((one.created_at, one.id)));
-        let more = own.len() > slice.limit as usize;
-        own.truncate(slice.limit as usize);
-        (own, more)
+            .filter(|one| one.organization == caller.organization && one.deleted_at.is_none());
+        let (page, more) = slice.page(own, |one| (one.created_at, one.id));
+        (page.into_iter().cloned().collect(), more)
     }
 
-    /// One webhook that is not deleted.
+    /// Finds a webhook that is not deleted.
     pub fn find(&self, caller: &Caller, id: Uuid) -> Result<Webhook, Error> {
         match self.context.gate.known().stream_by_id::<Webhook>(id) {
             Some(one) if one.organization == caller.organization && one.deleted_at.is_none() => {
@@ -106,12 +101,12 @@ impl Webhooks {
             description: new.description.filter(|text| !text.is_empty()),
         };
         let creation =
-            CreateWebhook { organization, created, sealed: self.context.key.seal(&about(id), &key) };
+            CreateWebhook { organization, created, sealed: self.context.key.seal(&seal_label(id), &key) };
         let made = self.context.submit(caller, creation).await?;
         Ok(WithSecret { made, secret: Some(secret::signing_text(&key)) })
     }
 
-    /// Changes what is said of it, and whether it is enabled. What is so already is no change.
+    /// Changes a webhook, and whether it is enabled. A value that it has already is no change.
     pub async fn change(
         &self,
         caller: &Caller,
@@ -149,7 +144,7 @@ impl Webhooks {
         let webhook = self.find(caller, id)?;
         let side = SideWrite::RotateWebhookSecret {
             id,
-            sealed: self.context.key.seal(&about(id), &key),
+            sealed: self.context.key.seal(&seal_label(id), &key),
             before_until: self.context.clock.now() + OVERLAP,
         };
         let (number, command) = (Some(webhook.number), WebhookEvent::SecretRotated);
@@ -167,7 +162,7 @@ impl Webhooks {
         self.context.change_stream::<Webhook>(caller, number, WebhookEvent::Deleted, side).await.map(|_| ())
     }
 
-    /// A webhook's deliveries before a position, newest first, and whether there are more.
+    /// Lists a webhook's deliveries before a position, newest first; and whether there are more.
     pub async fn deliveries(
         &self,
         webhook: &Webhook,
@@ -182,19 +177,19 @@ impl Webhooks {
         Ok((found, more))
     }
 
-    /// One delivery.
+    /// Finds a delivery.
     pub async fn delivery(&self, webhook: Uuid, position: Position) -> Result<Option<Delivery>, Error> {
         Ok(self.context.reader.delivery(webhook, position).await?)
     }
 
     // ---- for the outbox ----
 
-    /// The position of the last event of any webhook: while it stands, so do they.
+    /// Returns the position of the last event of any webhook: while it is the same, no webhook has changed.
     pub fn changed_at(&self) -> Position {
         self.context.gate.known().streams::<Webhook>().map(|one| one.head.position).max().unwrap_or_default()
     }
 
-    /// Every webhook of every organization that is not deleted.
+    /// Lists every webhook of every organization that is not deleted.
     pub fn all(&self) -> Vec<Webhook> {
         self.context
             .gate
@@ -205,10 +200,10 @@ impl Webhooks {
             .collect()
     }
 
-    /// What signs a webhook's deliveries; none once it is deleted, a conflict if another key file sealed it.
+    /// Opens the keys that sign a webhook's deliveries; none once it is deleted, a conflict if another key file sealed them.
     pub async fn signing_keys(&self, id: Uuid) -> Result<Option<SigningKeys>, Error> {
         let Some(kept) = self.context.reader.webhook_secret(id).await? else { return Ok(None) };
-        let open = |sealed: &[u8]| self.context.key.open(&about(id), sealed);
+        let open = |sealed: &[u8]| self.context.key.open(&seal_label(id), sealed);
         let now = open(&kept.sealed).map_err(|_| Error::Conflict {
             code: "webhook_secret_unreadable",
             message: "the webhook's secret was sealed with another key file; rotate it".to_owned(),
@@ -217,12 +212,12 @@ impl Webhooks {
         Ok(Some(SigningKeys { now, before }))
     }
 
-    /// How far each webhook has been served, as far as that was kept.
+    /// Reads how far each webhook has been served, as far as that was kept.
     pub async fn progress(&self) -> Result<Vec<(Uuid, Position)>, Error> {
         Ok(self.context.reader.webhook_progress().await?)
     }
 
-    /// A webhook's deliveries that are not over, oldest first.
+    /// Lists a webhook's unfinished deliveries, oldest first.
     pub async fn pending_deliveries(&self, webhook: Uuid) -> Result<Vec<Delivery>, Error> {
         Ok(self.context.reader.pending_deliveries(webhook).await?)
     }
@@ -248,7 +243,7 @@ impl Webhooks {
         self.context.committer.submit(Origin::system(), disabling).await.map(|_| ())
     }
 
-    /// Forgets deliveries that have been over for long, and some of those of deleted webhooks.
+    /// Forgets deliveries that finished long ago, and some of those of deleted webhooks.
     pub async fn forget_deliveries(&self) -> Result<(), Error> {
         let now = self.context.clock.now();
         let old = SideWrite::ForgetDeliveries { before: now - KEEP, failed_before: now - KEEP_FAILED };

@@ -17,6 +17,7 @@ mod history;
 mod idempotency;
 mod ids;
 mod limits_layer;
+mod list_parameters;
 mod media;
 pub mod metrics;
 mod oauth;

@@ -1,4 +1,4 @@
-//! What a revocation is to bar beside the sessions that it ends: who may ask for it, and what it would come to.
+//! What a revocation bars beside the sessions that it ends: who may ask for it, and what it would come to.
 
 use sessiond_core::actor::ActorKind;
 use sessiond_core::api_key::ApiKey;
@@ -28,7 +28,7 @@ pub struct WouldBar {
     pub keys: Vec<(Uuid, String)>,
 }
 
-/// That a caller may bar what it asks to have barred, and says enough for it.
+/// Checks that a caller may have barred what it asks for, and that the filter is wide enough for it.
 pub(super) fn may_bar(caller: &Caller, filter: &Filter, bar: Bar) -> Result<(), Error> {
     if bar.is_none() {
         return Ok(());
@@ -50,7 +50,7 @@ pub(super) fn may_bar(caller: &Caller, filter: &Filter, bar: Bar) -> Result<(), 
 }
 
 impl Revocations {
-    /// What would become of the credentials behind the sessions of a filter, by the same rules as when it is done.
+    /// Tells what would become of the credentials behind the sessions of a filter, by the same rules as when it is done.
     pub(super) fn would_bar(
         &self,
         caller: &Caller,

@@ -28,13 +28,14 @@ pub const LARGEST_CLIENT_INFO: usize = 16_384;
 #[derive(Debug)]
 pub struct NewSession {
     pub kind: Kind,
-    /// Where; for a caller that may create in several applications.
+    /// The application to open it in; for a caller that may create in several.
     pub application: Option<Uuid>,
-    /// The gateway's own natural key, from [`GatewaySessions::anchor`](super::GatewaySessions::anchor): of a client that has no session id.
+    /// The gateway's own natural key for a client that has no session id, from
+    /// [`GatewaySessions::anchor`](super::GatewaySessions::anchor).
     pub anchor: Option<String>,
     pub client_session_id: Option<String>,
     pub token_identifier: Option<String>,
-    /// Whom the client acts for, in the client's own words.
+    /// The user the client acts for, in the client's own words.
     pub authenticated_user: Option<String>,
     pub name: Option<String>,
     pub hostname: Option<String>,
@@ -42,16 +43,16 @@ pub struct NewSession {
     pub client_info: Option<Value>,
     pub ip: Option<String>,
     pub protocol_version: Option<String>,
-    /// Whom it belongs to, where that is a person of the organization's own naming.
+    /// The person it belongs to, where the organization names that person itself.
     pub owner: Option<String>,
-    /// What it is connected to within its application.
+    /// The thing within its application that it is connected to.
     pub resource: Option<String>,
     pub phase: Option<Phase>,
     /// How long it may last at most, if less than its application's policy allows.
     pub lifetime: Option<TimeDelta>,
-    /// Nothing will be reported of it but its end.
+    /// Whether nothing will be reported of it but its end.
     pub silent: bool,
-    /// Where a live session has its natural key: refused, instead of attached to that one.
+    /// Whether it is refused where a live session has its natural key, instead of attached to that one.
     pub exclusive: bool,
 }
 
@@ -99,7 +100,7 @@ impl Lifecycle {
         self.connect_by(caller, Origin::caller(caller), new).await
     }
 
-    /// The same, as a part of a request.
+    /// The same as [`Self::connect`] for a part of a request, with the origin of that part.
     pub async fn connect_by(
         &self,
         caller: &Caller,
@@ -112,7 +113,8 @@ impl Lifecycle {
         let application = self.application_to_create_in(caller, new.application)?;
         self.context.check_agent_side(caller, application)?;
         check_lengths(&new)?;
-        // A person's own credential opens for that person, whomever the client names; others are known by number later.
+        // A person's own credential opens for that person, whomever the client names. Anybody else gets a number when the
+        // operation is decided.
         let person = caller.person().filter(|_| new.owner.is_none());
         let (principal, id) = (person.unwrap_or(PrincipalNumber(0)), secret::new_id());
         let (issuer, subject) = match &new.owner {
@@ -163,7 +165,7 @@ impl Lifecycle {
         Ok(Opened { session: *session, application_id, name, token, opened })
     }
 
-    /// The answer to a connect that took effect before, from the same facts.
+    /// Answers a connect that took effect before, from the same facts.
     async fn opened_before(&self, caller: &Caller, connected: Connected) -> Result<Opened, Error> {
         let Connected { session, opened } = connected;
         self.context.check_not_barred(caller, session.application)?;
@@ -178,7 +180,8 @@ impl Lifecycle {
         Ok(self.context.reader.session_by_number(number).await?.and_then(|row| row.detail.name))
     }
 
-    /// The application named, else the one the caller is bound to, else the organization's only one.
+    /// Finds the application to open a session in: the one named, else the one the caller is bound to, else the organization's
+    /// only one.
     fn application_to_create_in(
         &self,
         caller: &Caller,
@@ -200,7 +203,7 @@ impl Lifecycle {
             .applications
             .values()
             .filter(|one| one.organization == caller.organization && one.archived_at.is_none())
-            // What was made for another system is that system's, and nobody's only one.
+            // An application that was made because another system named it is not what the caller means.
             .filter(|one| !one.on_the_way);
         match (own.next(), own.next()) {
             (Some(only), None) => Ok(only.number),
@@ -216,7 +219,7 @@ impl Lifecycle {
     }
 }
 
-/// Issuer and subject of whom a session belongs to: the user the client names, else the client itself.
+/// Returns issuer and subject of the principal that a session belongs to: the user the client names, else the client itself.
 pub(super) fn principal_of(caller: &Caller, authenticated_user: Option<&str>) -> (String, String) {
     let client = match &caller.credential.kind {
         CredentialKind::Access { client, .. } => client.clone(),
@@ -228,7 +231,7 @@ pub(super) fn principal_of(caller: &Caller, authenticated_user: Option<&str>) ->
     }
 }
 
-/// `<client> on <host>`, as far as the two are known, else two words and a number.
+/// Makes a name: `<client> on <host>`, as far as the two are known, else two words and a number.
 fn default_name(new: &NewSession) -> String {
     let client = new.client_info.as_ref().and_then(|info| info.get("name")).and_then(Value::as_str);
     let name = match (client, &new.hostname) {

@@ -29,8 +29,8 @@ impl GatewaySessions {
         Self { context }
     }
 
-    /// The anchor of a client that has no session id: what of its requests stays the same, and nobody else's. Whose
-    /// credential it is goes in first, never the credential itself, so that a refreshed one finds the same session.
+    /// Makes the anchor of a client that has no session id, from what is the same in all of its requests and in nobody else's.
+    /// Whose credential it is goes in first, never the credential itself, so that a refreshed one finds the same session.
     pub fn anchor(&self, caller: &Caller, parts: &[&str]) -> String {
         let who = match caller.person() {
             Some(principal) => principal.0.to_be_bytes().to_vec(),
@@ -47,7 +47,7 @@ impl GatewaySessions {
             &who,
             &actor_kind,
             caller.actor.id.as_bytes(),
-            // None is not the same as an empty name.
+            // A client without a name is not the one whose name is empty.
             if client.is_some() { b"client" } else { b"" },
             client.unwrap_or_default().as_bytes(),
         ];
@@ -55,12 +55,12 @@ impl GatewaySessions {
         hex::encode(self.context.key.digest("mcp anchor", &all))
     }
 
-    /// The key that seals the event ids of one stream of a session.
+    /// Makes the key that seals the event ids of one stream of a session.
     pub fn event_seal(&self, session: SessionNumber, stream: &str) -> [u8; 32] {
         self.context.key.digest("event ids", &[&session.0.to_be_bytes(), stream.as_bytes()])
     }
 
-    /// The open session that holds an anchor in an application.
+    /// Finds the open session that holds an anchor in an application.
     pub fn anchored(&self, application: ApplicationNumber, anchor: &str) -> Option<Session> {
         let key = key_digest(application, NaturalKey::Anchor(anchor));
         self.context.gate.known().holder(&key).cloned()
@@ -71,7 +71,7 @@ impl GatewaySessions {
         self.context.gate.saw(number, self.context.clock.now());
     }
 
-    /// Open sessions of the gateway that belong to the caller, some of them.
+    /// Lists open sessions of the gateway that belong to the caller, at most `limit`.
     pub fn open_of(&self, caller: &Caller, application: ApplicationNumber, limit: usize) -> Vec<Session> {
         let known = self.context.gate.known();
         let Some(principal) = self.principal(&known, caller) else { return vec![] };
@@ -79,7 +79,7 @@ impl GatewaySessions {
         all.filter(|one| one.kind == Kind::Mcp && one.owner == caller.actor).take(limit).cloned().collect()
     }
 
-    /// Whom a caller is, in the caller's own name.
+    /// Returns the principal that a caller is when it names no other user.
     fn principal(&self, known: &Known, caller: &Caller) -> Option<PrincipalNumber> {
         caller.person().or_else(|| {
             let (issuer, subject) = principal_of(caller, None);
@@ -115,7 +115,7 @@ impl GatewaySessions {
         self.context.write_beside(side).await
     }
 
-    /// How a session of the gateway ended, by its genuine `Mcp-Session-Id`; for its owner only.
+    /// Returns how a session of the gateway ended, by its genuine `Mcp-Session-Id`, and only to its owner.
     pub async fn how_it_ended(
         &self,
         caller: &Caller,
@@ -136,29 +136,29 @@ impl GatewaySessions {
         Ok(session.ended.filter(|_| genuine).map(|ended| ended.reason))
     }
 
-    /// What was kept, opened.
+    /// Opens what was kept of a session.
     pub async fn state(&self, session: &Session) -> Result<Option<Vec<u8>>, Error> {
         self.open_state(session.number, session.id).await
     }
 
-    /// What is still kept of a session that has ended, opened; nothing once its upstream has been told.
+    /// Opens what is still kept of a session that has ended; nothing once its upstream has been told.
     pub async fn state_of_departed(&self, departed: Departed) -> Result<Option<Vec<u8>>, Error> {
         self.open_state(departed.number, departed.id).await
     }
 
-    /// Sessions of the gateway that end from now on.
+    /// Returns the sessions of the gateway that end from now on, as they do.
     pub fn departures(&self) -> UnboundedReceiver<Departed> {
         self.context.gate.departures()
     }
 
-    /// Those that ended before, after this one in the order of their numbers, whose upstreams have not been told.
+    /// Lists sessions that have ended and whose upstreams have not been told, after one in the order of their numbers.
     pub async fn untold(&self, after: SessionNumber, limit: usize) -> Result<Vec<Departed>, Error> {
         let untold = self.context.reader.untold_mcp(after, limit).await?;
         let departed = |(number, id, application)| Departed { number, id, application };
         Ok(untold.into_iter().map(departed).collect())
     }
 
-    /// The upstreams of these sessions know that they are over, or never will: what was kept to speak to them goes.
+    /// Forgets what was kept of sessions whose upstreams know that they have ended, or never will.
     pub async fn forget_states(&self, sessions: Vec<SessionNumber>) -> Result<(), Error> {
         self.context.write_beside(SideWrite::ForgetMcp(sessions)).await
     }

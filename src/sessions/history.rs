@@ -1,4 +1,4 @@
-//! What happened: one session's story, and the organization's log, in pages.
+//! What happened: the events of one session, and of the organization, in pages.
 
 use sessiond_core::Time;
 use sessiond_core::caller::Caller;
@@ -20,12 +20,12 @@ pub struct EventQuery {
     pub from: Option<Time>,
     /// Recorded before this instant.
     pub until: Option<Time>,
-    /// Only what lies beyond this position.
+    /// Only events beyond this position.
     pub after: Option<Position>,
     pub limit: u32,
 }
 
-/// The store's side of an [`EventQuery`].
+/// The part of the log that an [`EventQuery`] asks for, in our own numbers.
 #[derive(Debug)]
 struct EventRange {
     application: Option<ApplicationNumber>,
@@ -34,7 +34,7 @@ struct EventRange {
     up_to: Position,
 }
 
-/// Events looked through for one page: what is rare is found over several.
+/// How many events are looked through for one page: rare events are found over several pages.
 const LOOK: i64 = 5_000;
 
 /// A page of events.
@@ -47,7 +47,7 @@ pub struct Events {
 }
 
 impl Queries {
-    /// A session's events, newest first, from before a position.
+    /// Lists a session's events before a position, newest first.
     pub async fn history(
         &self,
         caller: &Caller,
@@ -79,7 +79,7 @@ impl Queries {
         Ok(Events { items, next, position })
     }
 
-    /// The organization's events, oldest first.
+    /// Lists the organization's events, oldest first.
     pub async fn events(&self, caller: &Caller, query: &EventQuery) -> Result<Events, Error> {
         let position = self.context.committer.tip().borrow().position;
         let range = self.range(caller, query, position).await?;
@@ -127,7 +127,7 @@ impl Queries {
         let mut revocation = None;
         if let Some(id) = query.revocation {
             let found = self.context.revocation(caller, id).await?;
-            // What it caused lies between its beginning and its end.
+            // The events that a revocation caused lie between its beginning and its end.
             after = after.max(Position(found.fence.0 - 1));
             up_to = if found.ended_at.is_some() { found.head.position } else { tip };
             revocation = Some(found.number);

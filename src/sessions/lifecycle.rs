@@ -33,7 +33,7 @@ impl Lifecycle {
         Self { context, traffic }
     }
 
-    /// A sign of life, durable when this returns.
+    /// Records a sign of life, durable when this returns.
     pub async fn record(
         &self,
         caller: &Caller,
@@ -48,7 +48,7 @@ impl Lifecycle {
         self.context.submit_on_session(origin, session, RecordActivity { session, activity }).await
     }
 
-    /// Signs of life of many sessions, durable when this returns. Each is answered for itself, in the order given.
+    /// Records signs of life of many sessions, durable when this returns. Each is answered for itself, in the order given.
     pub async fn record_many(&self, caller: &Caller, items: &[(Uuid, Counts)]) -> Vec<Result<(), Error>> {
         let mut reports = Vec::with_capacity(items.len());
         for (id, counts) in items {
@@ -74,7 +74,7 @@ impl Lifecycle {
         Ok((self.context.submit_on_session(Origin::caller(caller), session, renewal).await?, token.text))
     }
 
-    /// The client says goodbye. Ending twice is success.
+    /// Ends a session whose client says goodbye. Ending twice is success.
     pub async fn disconnect(&self, caller: &Caller, id: Uuid) -> Result<View, Error> {
         let session = self.session_to_end(caller, id).await?;
         if session.ended.is_none() {
@@ -85,12 +85,12 @@ impl Lifecycle {
         self.context.view(row).await
     }
 
-    /// From now on every request of the session is refused, and nothing else changes.
+    /// Suspends a session: every request of it is refused from now on, and nothing else changes.
     pub async fn suspend(&self, caller: &Caller, application: Uuid, id: Uuid) -> Result<View, Error> {
         self.set_suspended(caller, application, id, true).await
     }
 
-    /// A suspended session may go on.
+    /// Lets a suspended session go on.
     pub async fn resume(&self, caller: &Caller, application: Uuid, id: Uuid) -> Result<View, Error> {
         self.set_suspended(caller, application, id, false).await
     }
@@ -112,13 +112,13 @@ impl Lifecycle {
         self.context.view(row).await
     }
 
-    /// A client gives up a session's token, and the session ends with it. Returns how many it ended: one or none.
+    /// Ends a session whose token its client gives up. Returns how many it ended: one or none.
     pub async fn give_up(&self, caller: &Caller, number: SessionNumber) -> Result<u64, Error> {
         self.traffic.flush(number).await;
         self.end_by(caller, number, SessionEnd::Disconnect(Reason::Client)).await
     }
 
-    /// An operator ends one session and leaves every credential alone. Returns how many it ended: one or none.
+    /// Ends one session for an operator, and leaves every credential alone. Returns how many it ended: one or none.
     pub async fn terminate(&self, caller: &Caller, application: Uuid, id: Uuid) -> Result<u64, Error> {
         let session = self.context.managed_session(caller, application, id).await?;
         if session.ended.is_some() && !caller.repeats() {
@@ -149,7 +149,7 @@ impl Lifecycle {
 
     // ---- what a caller may act on ----
 
-    /// The open session behind an id on the agent side, to act on. One that has ended is 410, a foreign one 404, and
+    /// Finds the open session behind an id on the agent side, to act on. One that has ended is 410, a foreign one 404, and
     /// `out_of_reach` makes the error for one that is none of this side's.
     async fn open_session(
         &self,
@@ -168,7 +168,7 @@ impl Lifecycle {
         Ok(session)
     }
 
-    /// The same session, open or ended.
+    /// Finds the same session, open or ended.
     async fn any_session(
         &self,
         caller: &Caller,
@@ -186,7 +186,7 @@ impl Lifecycle {
         judged.map_err(out_of_reach)
     }
 
-    /// The session that a client says goodbye to. A session's own token may always learn how its session stands, an access
+    /// Finds the session that a client says goodbye to. A session's own token may always learn how its session stands, an access
     /// token only as long as no revocation has barred it.
     async fn session_to_end(&self, caller: &Caller, id: Uuid) -> Result<MayAct, Error> {
         let session = self.context.session(id).await?.ok_or(Error::NotFound(Thing::Session))?;

@@ -1,4 +1,4 @@
-//! Reading: open sessions are found in memory, ended ones in the store, and both are shown alike.
+//! Lists and counts: open sessions are found in memory, ended ones in the store, and both are shown alike.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -27,11 +27,11 @@ pub struct ListQuery {
     pub filter: SessionQuery,
     pub sort: Sort,
     pub limit: u32,
-    /// So many of them are passed over first.
+    /// How many of them are left out before the first.
     pub skip: usize,
-    /// Only what comes after this one: what it is ordered by, and its id.
+    /// The last session of the page before, by what it is ordered by, and its id.
     pub after: Option<(Time, Uuid)>,
-    /// Where in a walk from the latest active on this is, after its first page.
+    /// The walk that this page goes on with; none for its first page, and for lists that are no walk.
     pub walk: Option<Walk>,
 }
 
@@ -40,7 +40,7 @@ pub struct ListQuery {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Walk {
     pub began: Time,
-    /// All that have not moved were shown: those that have are, in the order of their making.
+    /// Whether all sessions that have not moved were shown. Then come those that have, in the order of their making.
     pub at_its_end: bool,
 }
 
@@ -49,7 +49,7 @@ pub struct Page {
     pub items: Vec<View>,
     /// Where the next page begins, if there is one.
     pub next: Option<(Time, Uuid)>,
-    /// The walk that it is a page of, as the next page is to go on with it.
+    /// The walk that it is a page of, for the next page to go on with.
     pub walk: Option<Walk>,
     /// The log position the page was true at: follow from here and nothing is missed.
     pub position: Position,
@@ -67,7 +67,7 @@ pub struct Counts {
 }
 
 impl Queries {
-    /// A page of the sessions that fit. Page by page, each that was there from the first to the last is shown.
+    /// Lists a page of the sessions that fit. Page by page, each session that was there from the first to the last is shown.
     pub async fn list(&self, caller: &Caller, query: &ListQuery) -> Result<Page, Error> {
         let latest_first = Sort { by: Order::LastActive, descending: true };
         if query.sort == latest_first && query.skip == 0 {
@@ -77,7 +77,8 @@ impl Queries {
         }
     }
 
-    /// A page of a walk from the latest active on: first those that have not moved since it began, then those that have.
+    /// Lists a page of a walk from the latest active on: first the sessions that have not moved since it began, then those
+    /// that have.
     async fn walk(&self, caller: &Caller, query: &ListQuery) -> Result<Page, Error> {
         let walk = query.walk.unwrap_or(Walk { began: self.context.clock.now(), at_its_end: false });
         let mut page = None;
@@ -104,7 +105,8 @@ impl Queries {
         let Some(page) = page else {
             return Ok(Page { walk: Some(walk), ..self.page(caller, &moved).await? });
         };
-        // What is left of the page; if nothing is, a look whether there is another.
+        // The rest of the page is filled with sessions that have moved; if there is no rest, one is read to know whether
+        // there is another page.
         let left = query.limit - page.items.len() as u32;
         let rest = ListQuery { after: None, limit: left.max(1), ..moved };
         let rest = self.page(caller, &rest).await?;
@@ -125,7 +127,7 @@ impl Queries {
         })
     }
 
-    /// Waits until what is being decided now can be seen, but not for long: lists do without the writer.
+    /// Waits until what is being decided now can be seen, but not for long: a list must not depend on the writer.
     async fn settled(&self) {
         let turn = self.context.committer.submit(Origin::system(), Turn);
         tokio::time::timeout(PATIENCE, turn).await.ok();
@@ -134,7 +136,7 @@ impl Queries {
     async fn page(&self, caller: &Caller, query: &ListQuery) -> Result<Page, Error> {
         let filter = self.context.filter(caller, &query.filter).await?;
         let after = match query.after {
-            // Where the end of a walk begins.
+            // The end of a walk begins here, after no session.
             Some((_, id)) if id.is_nil() => None,
             Some((at, id)) => {
                 let number = self.context.session_number(caller, id).await?;
@@ -181,7 +183,7 @@ impl Queries {
         Ok(Page { items, next, walk: None, position })
     }
 
-    /// How many sessions fit, by status.
+    /// Counts the sessions that fit, by status.
     pub async fn count(&self, caller: &Caller, query: &SessionQuery) -> Result<Counts, Error> {
         let filter = self.context.filter(caller, query).await?;
         let position = self.context.committer.tip().borrow().position;
@@ -205,7 +207,7 @@ impl Queries {
         Ok(counts)
     }
 
-    /// The applications in which a filter may find something for this caller.
+    /// Returns the applications in which a filter may find something for this caller.
     fn searched(&self, caller: &Caller, filter: &Filter) -> Vec<ApplicationNumber> {
         let known = self.context.gate.known();
         let own = known.applications.values().filter(|one| {
@@ -240,7 +242,7 @@ impl Queries {
         Ok(rows)
     }
 
-    /// Sessions as they are shown, save those that changed sides since they were found.
+    /// Returns sessions as they are shown, without those that no longer have a status that fits.
     async fn shown(
         &self,
         entries: Vec<(Time, SessionNumber, Option<SessionRow>)>,

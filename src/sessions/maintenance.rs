@@ -40,7 +40,7 @@ impl Maintenance {
     /// Announces expiries, ends what is stale and what has reached its lifetime.
     pub async fn run_deadlines(&self) -> Result<DeadlinesMet, Error> {
         let mut met = DeadlinesMet::default();
-        // Whoever asks later finds little that has changed with the clock.
+        // Statuses that have changed with the clock are filed here, so that whoever asks later waits for few.
         drop(self.context.gate.known_at(self.context.clock.now()));
         loop {
             let not_before = self.context.clock.steady_since();
@@ -60,7 +60,7 @@ impl Maintenance {
         }
     }
 
-    /// How long after they ran out expiries are announced.
+    /// Measures how long after their moment expiries are announced.
     fn measure_delay(&self, due: &[(SessionNumber, Due)]) {
         let (known, now) = (self.context.gate.known(), self.context.clock.now());
         for (number, _) in due.iter().filter(|(_, due)| *due == Due::Expire) {
@@ -76,7 +76,7 @@ impl Maintenance {
         self.context.clock.check()
     }
 
-    /// By how much the machine's clock was set back since this was asked last, if it was.
+    /// Returns by how much the machine's clock was set back since this was asked last, if it was.
     pub fn clock_set_back(&self) -> Option<TimeDelta> {
         self.context.clock.set_back()
     }
@@ -106,17 +106,17 @@ impl Maintenance {
         Ok(self.context.reader.checkpoint_if_large().await?)
     }
 
-    /// What the live writer runs on; fails if it does not answer.
+    /// Asks the writer what it runs on; fails if it does not answer.
     pub async fn health(&self) -> Result<Health, Error> {
         self.context.committer.health().await
     }
 
-    /// How many sessions are open.
+    /// Counts the open sessions.
     pub fn open_sessions(&self) -> usize {
         self.context.gate.known().open_sessions()
     }
 
-    /// How many sessions are what now, in words, over all organizations.
+    /// Counts the sessions of all organizations by status, with the words of the statuses.
     pub fn counts_by_status(&self) -> [(&'static str, u64); 4] {
         let known = self.context.gate.known_at(self.context.clock.now());
         let mut all = Summary::default();
@@ -136,11 +136,11 @@ impl Maintenance {
         ]
     }
 
-    /// Writes down what is only in memory and closes the database.
+    /// Records what is only in memory, and closes the database.
     pub async fn stop(&self) {
         self.traffic.flush_all().await;
-        // Readers first: whoever closes last moves the write-ahead log into the file, and readers cannot. One that does
-        // not let go keeps a file beside the database, and nobody waiting.
+        // Readers close first: whoever closes last moves the write-ahead log into the file, and readers cannot. If one does
+        // not let go, the file stays beside the database, and the stop does not wait for it.
         tokio::time::timeout(READERS_LEAVE, self.context.reader.close()).await.ok();
         self.context.committer.stop().await;
     }

@@ -19,20 +19,20 @@ use crate::context::AppContext;
 use crate::error::{Error, Thing};
 use crate::gate::{Placed, Sum};
 
-/// Events of a session that are read at a time.
+/// How many events of a session are read at a time.
 const PAGE: i64 = 500;
 
 /// A number that no session has.
 const NOBODY: SessionNumber = SessionNumber(-1);
 
-/// A live session, as far as readings of it need to know.
+/// A live session, with what a reading of it needs to know.
 #[derive(Debug, Clone, Copy)]
 pub struct LiveSession {
     number: SessionNumber,
     owner: Actor,
 }
 
-/// What was sent between two instants.
+/// How much a session had been sent at an instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Point {
     pub at: Time,
@@ -51,40 +51,40 @@ impl MediaSessions {
         Self { context }
     }
 
-    /// The media stream of these names (virtual host, app, stream), or how far the way to it goes.
+    /// Finds the media stream of these names (virtual host, app, stream), or how many of the names lead somewhere.
     pub fn resolve(&self, caller: &Caller, names: [&str; 3]) -> Placed {
         self.context.gate.known().placed(caller.organization, names)
     }
 
-    /// The names one step below where names begin so, in order: virtual hosts, apps of one, streams of an app.
+    /// Lists the names one step below the given ones, in order: virtual hosts, apps of one, streams of an app.
     pub fn names_below(&self, caller: &Caller, begin: &[&str]) -> Vec<String> {
         self.context.gate.known().names_below(caller.organization, begin)
     }
 
-    /// The media streams whose names begin so, in order.
+    /// Lists the media streams whose names begin with the given ones, in order.
     pub fn streams(&self, caller: &Caller, begin: &[&str]) -> Vec<MediaStream> {
         self.context.gate.known().media_streams(caller.organization, begin).cloned().collect()
     }
 
-    /// The names of a stream's live sessions that the caller may know of, in the order in which they connected.
+    /// Lists the names of a stream's live sessions that the caller may know of, in the order in which they connected.
     pub fn names_at(&self, caller: &Caller, stream: &MediaStream) -> Vec<Arc<str>> {
         let now = self.context.clock.now();
         self.context.gate.known_at(now).names_at(stream, whose(caller), now)
     }
 
-    /// A live session of a stream by its name, if the caller may know of it.
+    /// Finds a live session of a stream by its name, if the caller may know of it.
     pub fn find(&self, caller: &Caller, stream: &MediaStream, name: &str) -> Option<MayLook> {
         let found = self.context.gate.known().named(stream, name, self.context.clock.now()).cloned();
         found.and_then(|session| MayLook::judge(caller, Way::Media, session).ok())
     }
 
-    /// The same, to act on it.
+    /// Finds the same session, if the caller may act on it.
     pub fn find_to_act_on(&self, caller: &Caller, stream: &MediaStream, name: &str) -> Option<MayAct> {
         let found = self.context.gate.known().named(stream, name, self.context.clock.now()).cloned();
         found.and_then(|session| MayAct::judge(caller, Way::Media, session).ok())
     }
 
-    /// Live sessions of streams by their names, for readings of them; none where the caller may not report on one.
+    /// Finds live sessions of streams by their names, for readings of them; none where the caller may not report on one.
     pub fn find_to_measure<'a>(
         &self,
         caller: &Caller,
@@ -100,7 +100,7 @@ impl MediaSessions {
         names.into_iter().map(found).collect()
     }
 
-    /// Whether a session is of this connection: what it was opened with as its `tokenIdentifier`.
+    /// Whether this connection opened the session: a connection is the `tokenIdentifier` of the sessions that it opens.
     pub async fn is_of_connection(&self, session: &Session, connection: &str) -> Result<bool, Error> {
         let row = self.context.reader.session_by_number(session.number).await?;
         Ok(row.is_some_and(|row| row.detail.token_identifier.as_deref() == Some(connection)))
@@ -112,14 +112,14 @@ impl MediaSessions {
         Ok(matches!(Origin::caller(caller).recorded::<EndSessions>()?, Some(1..)))
     }
 
-    /// What the sessions of streams that the caller may know of add up to.
+    /// Adds up the sessions of streams that the caller may know of.
     pub fn sum(&self, caller: &Caller, streams: &[MediaStream]) -> Sum {
         let now = self.context.clock.now();
         self.context.gate.known_at(now).sum(streams, whose(caller), now)
     }
 
-    /// A name for a session that came without one, the same for whoever brings the same parts, and nobody else's: a UUID
-    /// of version 4 by its shape.
+    /// Makes a name for a session that came without one. It is the same for whoever brings the same parts, and nobody else can
+    /// make it: a UUID of version 4 by its shape.
     pub fn name_for(&self, parts: &[&[u8]]) -> String {
         let digest = self.context.key.digest("media session name", parts);
         let mut bytes = [0; 16];
@@ -145,7 +145,7 @@ impl MediaSessions {
         self.context.in_parts(caller, items.collect(), MeasureSessions, |readings| readings).await
     }
 
-    /// How many bytes had been sent when, as far as the log still tells, from the last instant at or before `from` to the
+    /// Returns how many bytes had been sent when, as far as the log still tells, from the last instant at or before `from` to the
     /// first at or after `to`; oldest first. Bodies of old activity are pruned: what they said is not there any more.
     pub async fn bytes_sent(&self, session: &Session, from: Time, to: Time) -> Result<Vec<Point>, Error> {
         let mut points = BTreeMap::new();
@@ -163,7 +163,7 @@ impl MediaSessions {
                     continue;
                 };
                 let Some(throughput) = &activity.throughput else { continue };
-                // Newer events know better what older ones knew too little of.
+                // A newer event has the readings that came late for an older one.
                 for (at, total) in throughput.points() {
                     points.entry(at).or_insert(total);
                 }
@@ -184,7 +184,7 @@ impl MediaSessions {
     }
 }
 
-/// The one person whose sessions are all that a caller may know of, if there is one.
+/// Returns the person whose sessions are all that a caller may know of, if there is one.
 fn whose(caller: &Caller) -> Option<PrincipalNumber> {
     caller.principal.filter(|_| !caller.looks_at_all())
 }

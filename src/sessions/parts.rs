@@ -10,8 +10,8 @@ use crate::context::AppContext;
 use crate::error::{Error, Thing};
 
 impl AppContext {
-    /// Hands in what is reported of sessions, an operation for each [`CHUNK`] of them, and answers each for itself, in the
-    /// order given; what is an error already is answered as it came.
+    /// Hands in reports about sessions, an operation for each [`CHUNK`] of them, and answers each report for itself, in the
+    /// order given. A report that is an error already is answered with that.
     pub(super) async fn in_parts<Report: Clone, O: Operation, Out>(
         &self,
         caller: &Caller,
@@ -25,7 +25,7 @@ impl AppContext {
             match report {
                 Ok((number, report)) => {
                     chunks[index / CHUNK].push((index, number, report));
-                    // Until its part is answered.
+                    // This stands in until its part is answered.
                     outcomes.push(Err(Error::Busy));
                 }
                 Err(error) => outcomes.push(Err(error)),
@@ -49,7 +49,7 @@ impl AppContext {
         outcomes
     }
 
-    /// One part of a request, about so many sessions.
+    /// Hands in one part of a request, which is about `count` sessions.
     async fn hand_in<O: Operation, Out>(
         &self,
         caller: &Caller,
@@ -69,19 +69,19 @@ impl AppContext {
             Ok(outcomes) if outcomes.len() == count => {
                 outcomes.into_iter().map(|outcome| outcome.map_err(Error::from)).collect()
             }
-            // Of a request sent again with a credential that reaches less, or more.
+            // The request was sent again with a credential that reaches less, or more.
             Ok(_) => (0..count).map(|_| Err(super::idempotency::reused())).collect(),
             Err(error) => (0..count).map(|_| Err(again(&error))).collect(),
         }
     }
 }
 
-/// What was accepted of a report, in its order.
+/// Turns the refusals of a report into an outcome for each session, in its order.
 pub(super) fn accepted(refusals: Vec<Option<Refusal>>) -> Vec<Result<(), Refusal>> {
     refusals.into_iter().map(|refusal| refusal.map_or(Ok(()), Err)).collect()
 }
 
-/// The same failure, for each of those that share it.
+/// Makes the same error again, for each session of a part that failed as a whole.
 fn again(error: &Error) -> Error {
     match error {
         Error::Busy => Error::Busy,

@@ -16,16 +16,16 @@ use crate::gate::Order;
 /// The filter as it is asked for; lists, counts and revocations share it.
 #[derive(Debug, Clone, Default)]
 pub struct SessionQuery {
-    /// Within one application; in all of the organization if absent.
+    /// The application to look in; all of the organization if absent.
     pub application: Option<Uuid>,
-    /// In any of these; empty means any at all.
+    /// The applications to look in; empty means any at all.
     pub applications: Vec<Uuid>,
     pub session: Option<Uuid>,
     pub principal: Option<Uuid>,
     pub kind: Option<Kind>,
     pub hostname: Option<String>,
     pub client: Option<String>,
-    /// What they are connected to within their application.
+    /// The thing within their application that they are connected to.
     pub resource: Option<String>,
     /// Any of these; empty means any at all.
     pub stage: Vec<Stage>,
@@ -35,14 +35,13 @@ pub struct SessionQuery {
     pub connected_before: Option<Time>,
     pub last_active_after: Option<Time>,
     pub last_active_before: Option<Time>,
-    /// All but these.
+    /// Sessions that are left out.
     pub except: Vec<Uuid>,
-    /// Of work that was ended from outside, only what is known to have ended where it ran, or ended at this instant or
-    /// before.
+    /// Leaves out work that was ended from outside after this instant and is not yet known to have ended where it ran.
     pub settled_by: Option<Time>,
 }
 
-/// In what order.
+/// The order of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sort {
     pub by: Order,
@@ -55,12 +54,12 @@ impl Default for Sort {
     }
 }
 
-/// What no principal has.
+/// A number that no principal has.
 const NOBODY: PrincipalNumber = PrincipalNumber(-1);
 
 impl AppContext {
-    /// The filter of a query, in our own numbers. An application that the caller may not know of is not found; a principal that is
-    /// unknown has no sessions.
+    /// Turns a query into a filter, in our own numbers. An application that the caller may not know of is not found; a
+    /// principal that is unknown has no sessions.
     pub(super) async fn filter(&self, caller: &Caller, query: &SessionQuery) -> Result<Filter, Error> {
         let application = match query.application {
             Some(id) => Some(self.application_number(caller, id)?),
@@ -104,7 +103,7 @@ impl AppContext {
         })
     }
 
-    /// The query that a filter came from, in public ids.
+    /// Turns a filter back into a query, in public ids.
     pub(super) async fn query_of(&self, filter: &Filter) -> Result<SessionQuery, Error> {
         let sessions: Vec<_> = filter.session.into_iter().chain(filter.except.iter().copied()).collect();
         let rows = self.reader.sessions(&sessions).await?;

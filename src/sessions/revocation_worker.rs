@@ -19,7 +19,7 @@ use crate::committer::{Answer, BeginRevocation, CHUNK, EndRevocation, EndSession
 use crate::error::Error;
 use crate::meter;
 
-/// Before a revocation that failed is tried again.
+/// The pause before a revocation that failed is tried again.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Those who wait for the worker, and what wakes it.
@@ -72,16 +72,16 @@ impl Revocations {
         self.worker.wake.notify_one();
         // The worker goes on whether or not anybody still waits here.
         let disconnected = told.await.map_err(|_| Error::Busy)??;
-        // What was open by credentials that it bars, of sessions that it leaves alone.
+        // Streams of sessions that it leaves alone may have been open by credentials that it bars.
         begun.landed().await;
         Ok(Revoked { id: Some(id), disconnected, credentials: self.credentials_of(&begun.outcome).await? })
     }
 
-    /// The answer to a request that began a revocation before: its count, once it has one.
+    /// Answers a request that began a revocation before, with the revocation's count, once it has one.
     async fn carried_through_before(&self, begun: Revocation) -> Result<Revoked, Error> {
         let (id, credentials) = (begun.id, self.credentials_of(&begun).await?);
         let (tell, told) = oneshot::channel();
-        // First in the line, then the look: whatever ends after the look is told to the line.
+        // It waits before it looks: a revocation that ends after the look is told to all who wait.
         self.worker.waiting.lock().entry(id).or_default().push(tell);
         let stored = self.context.reader.revocation_by_id(id).await;
         match stored.map(|revocation| revocation.filter(|revocation| revocation.ended_at.is_some())) {
@@ -115,12 +115,12 @@ impl Revocations {
         self.worker.wake.notify_one();
     }
 
-    /// How many revocations have begun and not ended.
+    /// Counts the revocations that have begun and not ended.
     pub fn unfinished(&self) -> usize {
         self.context.gate.known().revocations.len()
     }
 
-    /// The worker: carries out every unfinished revocation, side by side, until it is told to stop.
+    /// Runs the worker: it carries out all unfinished revocations, side by side, until it is told to stop.
     pub async fn run(&self, stopping: CancellationToken) {
         let mut running = FuturesUnordered::new();
         let mut begun = HashSet::new();
@@ -146,7 +146,7 @@ impl Revocations {
                         // The next wake-up tries it again; the scheduler sees to it that there is one.
                         tracing::error!(?error, revocation = number.0, "a revocation could not go on");
                         begun.remove(&number);
-                        // It goes on, but nobody should wait for what may take until somebody empties a disk.
+                        // The revocation goes on, but nobody should wait until somebody makes room on a disk.
                         match error {
                             Error::Busy => {}
                             Error::DiskFull => self.tell(id, || Err(Error::DiskFull)),
@@ -159,7 +159,7 @@ impl Revocations {
         }
     }
 
-    /// The request behind a revocation, as its first event tells: the events it comes to name it too.
+    /// Reads the request behind a revocation from its first event: the events that it causes name that request too.
     async fn cause(&self, revocation: &Revocation) -> Result<Origin, Error> {
         let began = self.context.reader.event(revocation.fence).await?.map(|entry| entry.recorded);
         Ok(began.map_or_else(Origin::system, |began| Origin {
@@ -169,7 +169,7 @@ impl Revocations {
         }))
     }
 
-    /// Ends what one revocation covers. Anything may have happened before: it looks at what is left.
+    /// Ends what one revocation covers, whatever of it an earlier attempt has ended.
     async fn carry_out(&self, revocation: &Revocation) -> Result<(), Error> {
         let cause = self.cause(revocation).await?;
         let covered = self.context.gate.known().covered_since_it_began(revocation);
@@ -181,7 +181,8 @@ impl Revocations {
             landing.push(self.context.committer.submit(cause.clone(), ending).await?);
         }
         join_all(landing.iter().map(Answer::landed)).await;
-        // Only now: whoever woke the worker may have been ahead of the committer, which cuts off and then goes on.
+        // This is read last: the worker may have been woken before the committer had cut anything off, and the operations above
+        // wait for the committer.
         let streams_closed = self.context.gate.known().cut_off_by(revocation.number);
         let end = EndRevocation { number: revocation.number, streams_closed };
         let ended = self.context.committer.submit(cause, end).await?.outcome;

@@ -45,7 +45,7 @@ pub struct Revoked {
 /// What a revocation would come to, at the moment of asking.
 pub struct Preview {
     pub matched: u64,
-    /// Some of them, newest first.
+    /// Some of the matched sessions, newest first.
     pub sample: Vec<View>,
     /// What would become of the credentials behind them.
     pub credentials: Barring,
@@ -59,13 +59,13 @@ pub struct Progress {
     pub filter: SessionQuery,
     /// Who began it.
     pub actor: Actor,
-    /// How many sessions it covered when it began; not known of those from before this was counted.
+    /// How many sessions it covered when it began; none for revocations from before this was counted.
     pub matched: Option<u64>,
     /// Requests and streams that it cut off; known when it has ended.
     pub streams_closed: Option<u64>,
     /// The schedule it was a run of.
     pub schedule: Option<Uuid>,
-    /// What became of the credentials behind what it covered; not known of those from before this was noted.
+    /// What became of the credentials behind what it covered; none for revocations from before this was noted.
     pub credentials: Option<Barring>,
 }
 
@@ -97,12 +97,12 @@ impl Revocations {
         self.revoke(caller, filter, Reason::Revoked, note).await
     }
 
-    /// The same, and the application is archived with it.
+    /// Ends every session of an application likewise, and archives the application.
     pub async fn archive(&self, caller: &Caller, application: Uuid) -> Result<Revoked, Error> {
         let number = self.context.application_number(caller, application)?;
         let client =
             self.context.gate.known().applications.get(&number).map(|one| one.oauth.scopes.join(" "));
-        // Its client gets no more tokens.
+        // Its client gets no more tokens, which takes the rights that it has.
         Error::unless_may_give(caller.scopes, Scopes::parse(&client.unwrap_or_default()).0)?;
         let filter = Filter { application: Some(number), ..Filter::default() };
         self.revoke(caller, filter, Reason::Archived, None).await
@@ -122,7 +122,7 @@ impl Revocations {
         self.revoke_session(caller, &session, bar, note).await
     }
 
-    /// The same of a session that was judged already.
+    /// Revokes a session likewise that the caller is known to be allowed to act on.
     pub async fn revoke_session(
         &self,
         caller: &Caller,
@@ -156,7 +156,7 @@ impl Revocations {
         let filter = self.filter_to_revoke(caller, query).await?;
         may_bar(caller, &filter, bar)?;
         if filter.moves() {
-            // What was seen and is not in the log yet would be forgotten in a crash, and the filter asks for it.
+            // Signs of life that are not in the log yet would be forgotten in a crash, and the filter depends on them.
             self.traffic.flush_all().await;
         }
         let beginning =
@@ -164,7 +164,7 @@ impl Revocations {
         self.carry_through(Origin::caller(caller), beginning).await
     }
 
-    /// What a revocation would come to now. Changes nothing.
+    /// Tells what a revocation would come to now. Changes nothing.
     pub async fn preview(&self, caller: &Caller, query: &SessionQuery, bar: Bar) -> Result<Preview, Error> {
         let filter = self.filter_to_revoke(caller, query).await?;
         may_bar(caller, &filter, bar)?;
@@ -203,12 +203,12 @@ impl Revocations {
         self.carry_through(Origin::caller(caller), beginning).await
     }
 
-    /// That the caller may end what a person's API keys may do: disabling the person ends it.
+    /// Checks that the caller may end what a person's API keys may do: disabling the person ends it.
     fn check_keys_of(&self, caller: &Caller, person: PrincipalNumber) -> Result<(), Error> {
         Error::unless_may_give(caller.scopes, self.context.gate.known().rights_of_keys(person))
     }
 
-    /// The filter of a revocation: what it names must be there, and be open.
+    /// Reads the filter of a revocation: whatever it names must exist, and be open.
     pub(super) async fn filter_to_revoke(
         &self,
         caller: &Caller,
@@ -236,7 +236,7 @@ impl Revocations {
         self.carry_through(Origin::caller(caller), beginning).await
     }
 
-    /// What became of the credentials behind a revocation, as its first event tells.
+    /// Reads what became of the credentials behind a revocation from its first event.
     pub(super) async fn credentials_of(&self, revocation: &Revocation) -> Result<Option<Barring>, Error> {
         let began = self.context.reader.event(revocation.fence).await?.map(|entry| entry.recorded.event);
         Ok(match began {
@@ -245,12 +245,12 @@ impl Revocations {
         })
     }
 
-    /// A revocation of the organization, by its id.
+    /// Finds a revocation of the organization by its id.
     pub async fn find(&self, caller: &Caller, id: Uuid) -> Result<Progress, Error> {
         self.progress(self.context.revocation(caller, id).await?).await
     }
 
-    /// The organization's revocations, newest first, after one of them; and whether there are more.
+    /// Lists the organization's revocations, newest first, after one of them; and whether there are more.
     pub async fn list(
         &self,
         caller: &Caller,
@@ -306,7 +306,7 @@ impl Revocations {
 }
 
 impl AppContext {
-    /// A revocation of the caller's organization, by its id.
+    /// Finds a revocation of the caller's organization by its id.
     pub(super) async fn revocation(&self, caller: &Caller, id: Uuid) -> Result<Revocation, Error> {
         let found = self.reader.revocation_by_id(id).await?.filter(|revocation| {
             revocation.organization == caller.organization
@@ -316,21 +316,21 @@ impl AppContext {
     }
 }
 
-/// A revocation that is to begin, with nothing else in its transaction.
+/// Makes the operation that begins a revocation, with nothing else in its transaction.
 pub(super) fn beginning(
     organization: OrganizationNumber,
     filter: Filter,
     reason: Reason,
     note: Option<String>,
 ) -> Result<BeginRevocation, Error> {
-    // Somebody is to be cut off: too many words about why do not keep that from happening.
+    // A note that is too long is cut and not refused: somebody is to be cut off, and that must not wait for words.
     let note = note.map(|note| shown::cut(note, LONGEST_NOTE));
     let id = secret::new_id();
     let bar = Bar::default();
     Ok(BeginRevocation { id, organization, filter, reason, note, bar, disable: None, schedule: None })
 }
 
-/// That the words of a plan, which somebody can say again, are short enough.
+/// Checks the note of a schedule, which is refused if it is too long: nobody is cut off yet, so it can be said again.
 pub(super) fn check_note(note: Option<&str>) -> Result<(), Error> {
     if note.is_some_and(|note| note.chars().count() > LONGEST_NOTE) {
         return Err(Error::field("reason", format!("reason must be at most {LONGEST_NOTE} characters")));

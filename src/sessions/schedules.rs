@@ -93,7 +93,7 @@ impl Schedules {
         self.shown(schedule).await
     }
 
-    /// The organization's schedules that are not deleted, newest first, after one of them; and whether there are more.
+    /// Lists the organization's schedules that are not deleted, newest first, after one of them; and whether there are more.
     pub async fn list(
         &self,
         caller: &Caller,
@@ -119,12 +119,12 @@ impl Schedules {
         self.shown(self.find_own(caller, id)?).await
     }
 
-    /// No runs until it is resumed.
+    /// Pauses a schedule: it does not run until it is resumed.
     pub async fn pause(&self, caller: &Caller, id: Uuid) -> Result<Scheduled, Error> {
         self.change(caller, id, ScheduleEvent::Paused).await
     }
 
-    /// Runs again; those that came due meanwhile are not made up.
+    /// Resumes a schedule. Runs that came due meanwhile are not made up for.
     pub async fn resume(&self, caller: &Caller, id: Uuid) -> Result<Scheduled, Error> {
         self.change(caller, id, ScheduleEvent::Resumed).await
     }
@@ -143,7 +143,7 @@ impl Schedules {
         self.shown(schedule).await
     }
 
-    /// Runs what is due, for the scheduler. Returns how many runs began.
+    /// Begins the runs that are due. Returns how many began.
     pub async fn run_due(&self) -> Result<usize, Error> {
         let (now, steady_since) = (self.context.clock.now(), self.context.clock.steady_since());
         let schedules: Vec<_> = {
@@ -163,7 +163,7 @@ impl Schedules {
         Ok(runs)
     }
 
-    /// The last moment up to now for which the schedule is due, if there is one: it stands for all before it.
+    /// Returns the last moment up to now for which the schedule is due, if there is one: it stands for all before it.
     fn due(&self, schedule: &Schedule, now: Time) -> Option<Time> {
         let next = self.next(schedule).filter(|next| *next <= now)?;
         match &schedule.when {
@@ -175,7 +175,7 @@ impl Schedules {
         }
     }
 
-    /// When a schedule is due next.
+    /// Returns when a schedule is due next.
     fn next(&self, schedule: &Schedule) -> Option<Time> {
         let mut timetable = self.timetable.lock();
         match timetable.get(&schedule.number) {
@@ -203,7 +203,7 @@ impl Schedules {
             BeginRevocation { bar: schedule.bar, schedule: Some((schedule.number, due_at)), ..plain };
         let begin = |beginning| self.context.committer.submit(Origin::system(), beginning);
         let begun = match begin(beginning.clone()).await {
-            // They are ended all the same: whoever looks at the revocation sees that nothing was barred.
+            // The sessions are ended all the same, and whoever looks at the revocation sees that it barred nothing.
             Err(Error::TooManyToBar(message)) => {
                 tracing::warn!(schedule = %schedule.id, %message, "a scheduled revocation bars nothing");
                 begin(BeginRevocation { bar: Bar::default(), ..beginning }).await
@@ -216,7 +216,7 @@ impl Schedules {
                 self.revocations.wake();
                 Ok(true)
             }
-            // Done already, or deleted meanwhile.
+            // The run was done already, or the schedule was deleted meanwhile.
             Err(Error::RunOver) => Ok(false),
             // Its application is archived: nothing is left to end.
             Err(Error::NotFound(Thing::Application)) => self.skip(schedule, due_at).await.map(|()| false),
@@ -261,7 +261,7 @@ impl Schedules {
     async fn shown(&self, schedule: Schedule) -> Result<Scheduled, Error> {
         let now = self.context.clock.now();
         let next = Some(&schedule).filter(|one| !one.paused && !one.over()).and_then(|one| self.next(one));
-        // What is due is about to run, once for all that were missed: the next run is the one after.
+        // One that is due is about to run, once for all runs that it missed, so the next run is the one after that.
         let next_run_at = match next {
             Some(due) if due < now => next_after(&schedule.when, now),
             next => next,
@@ -274,7 +274,7 @@ impl Schedules {
         Ok(Scheduled { filter, next_run_at, last_revocation, schedule })
     }
 
-    /// When a new schedule is to run.
+    /// Reads when a new schedule is to run.
     fn when(&self, new: &NewSchedule) -> Result<When, Error> {
         match (new.at, new.cron.as_deref()) {
             (Some(at), None) if new.time_zone.is_none() => {
@@ -303,7 +303,7 @@ impl Schedules {
     }
 }
 
-/// The first moment after another for which something is due.
+/// Returns the first moment after another for which something is due.
 fn next_after(when: &When, after: Time) -> Option<Time> {
     match when {
         When::At(at) => Some(*at).filter(|at| *at > after),

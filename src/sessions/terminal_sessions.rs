@@ -21,18 +21,18 @@ use crate::gate::{Order, Slice};
 pub struct Usage {
     /// Sessions that were open at some time in it.
     pub sessions: u64,
-    /// Those that are now.
+    /// Sessions that are open now.
     pub active: u64,
-    /// Their time within the period, together.
+    /// The time within the period for which they were open, added up.
     pub seconds: f64,
     pub users: u64,
-    /// By their machines, most used first.
+    /// How many there were on each machine, the most used first.
     pub machines: Vec<MachineUse>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct MachineUse {
-    /// As the session's resource names it.
+    /// The machine, as the session's resource names it.
     pub machine: String,
     pub sessions: u64,
 }
@@ -48,13 +48,13 @@ impl TerminalSessions {
         Self { context }
     }
 
-    /// How much terminals of the caller's organization were used since an instant. Costs what was open since then. A person
-    /// who sees only the own ones gets figures of these.
+    /// Adds up how much terminals of the caller's organization were used since an instant. It costs what was open since then. A
+    /// person who sees only the own terminals gets figures of these.
     pub async fn usage(&self, caller: &Caller, since: Time, most: usize) -> Result<Usage, Error> {
         let now = self.context.clock.now();
         let own = caller.principal.filter(|_| !caller.looks_at_all());
         let mut parts = Vec::new();
-        // What is open first: what ends in between is then found twice, not missed, and counted once.
+        // Open sessions are read first: one that ends in between is found twice and counted once, and not missed.
         let mut open = BTreeSet::new();
         {
             let known = self.context.gate.known_at(now);
@@ -91,7 +91,7 @@ impl TerminalSessions {
         Ok(Usage { sessions: parts.len() as u64, active, seconds, users: users.len() as u64, machines })
     }
 
-    /// A shell has come to its own end. Returns how many sessions this call ended: one or none.
+    /// Records that a shell has come to its own end. Returns how many sessions this call ended: one or none.
     pub async fn shell_ended(
         &self,
         caller: &Caller,

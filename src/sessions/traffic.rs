@@ -19,7 +19,7 @@ use crate::context::AppContext;
 /// Least time between two activity events of one session's gateway traffic.
 const WINDOW: TimeDelta = TimeDelta::seconds(15);
 
-/// Sessions whose traffic goes to the committer at a time.
+/// How many sessions' traffic goes to the committer at a time.
 const AT_ONCE: usize = 256;
 
 /// Sessions with traffic that is not in the log yet; how much it is stands with the session at the Gate.
@@ -31,7 +31,7 @@ pub struct Traffic {
 
 struct Pending {
     recorded_at: Time,
-    /// There is something to record: a sign of life, also one without anything to count.
+    /// Whether there is something to record: a sign of life, also one without anything to count.
     waiting: bool,
     /// The last caller, in whose name it will be recorded.
     caller: Caller,
@@ -47,7 +47,7 @@ impl Traffic {
     pub fn observe(&self, caller: &Caller, session: &Session, counts: Counts) {
         let now = self.context.clock.now();
         self.context.gate.saw(session.number, now);
-        // With the session, where whoever ends it finds it too.
+        // The figures stand with the session, where whoever ends it finds them too.
         self.context.gate.count(session.number, counts);
         let mut all = self.pending.lock();
         let pending = all.entry(session.number).or_insert_with(|| Pending {
@@ -65,7 +65,7 @@ impl Traffic {
             return;
         }
         let since = std::mem::replace(&mut pending.recorded_at, now);
-        // Handed in here and not by a task of its own: the session's end, if it is next, must not overtake it.
+        // It is handed in here and not by a task of its own: the session's end, if it comes next, must not overtake it.
         if self.context.committer.post(Origin::consequence_of(caller), activity(pending)).is_err() {
             (pending.recorded_at, pending.waiting) = (since, true);
         }
@@ -91,7 +91,7 @@ impl Traffic {
         self.flush_where(|pending| now - pending.recorded_at >= WINDOW).await
     }
 
-    /// Records everything. Returns of how many sessions.
+    /// Records everything. Returns for how many sessions.
     pub async fn flush_all(&self) -> usize {
         self.flush_where(|_| true).await
     }
@@ -111,7 +111,7 @@ impl Traffic {
             waiting
         });
         let flushed = due.len();
-        // Side by side, so that they share transactions: one after the other, each would wait for a flush of its own.
+        // They go side by side, so that they share transactions: one after the other, each would wait for an fsync of its own.
         let committer = &self.context.committer;
         let submit = |(origin, activity)| committer.submit(origin, activity).map(|_| ());
         stream::iter(due).for_each_concurrent(AT_ONCE, submit).await;
@@ -122,7 +122,7 @@ impl Traffic {
 fn activity(pending: &mut Pending) -> RecordActivity {
     pending.waiting = false;
     let presented = pending.caller.presented(pending.session.owner);
-    // What there is to count is taken from memory when it is decided.
+    // The figures are taken from memory when the operation is decided.
     let counts = Counts::default();
     let activity = Activity { source: ActivitySource::Gateway, counts, presented };
     RecordActivity { session: pending.session.number, activity }

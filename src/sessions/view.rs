@@ -23,7 +23,7 @@ pub struct View {
 }
 
 impl AppContext {
-    /// A session as it is shown, by its row.
+    /// Shows a session that was read from its row.
     pub(super) async fn view(&self, row: SessionRow) -> Result<View, Error> {
         let SessionRow { session, detail } = row;
         if session.ended.is_some() {
@@ -32,7 +32,7 @@ impl AppContext {
         self.open_view(session.number, detail).await?.ok_or(Error::NotFound(Thing::Session))
     }
 
-    /// A session that was open a moment ago: as memory has it, or by its last row where it has ended since.
+    /// Shows a session that was open a moment ago: as memory has it, or by its last row where it has ended since.
     pub(super) async fn open_view(
         &self,
         number: SessionNumber,

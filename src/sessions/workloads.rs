@@ -23,12 +23,12 @@ use crate::committer::{Activity, ChangePhase, Origin, RecordActivity, ReportActi
 use crate::context::AppContext;
 use crate::error::{Error, Thing};
 
-/// A session with what is known of it beyond its own story.
+/// A session with what is known of it beyond its own events.
 pub struct WorkView {
     pub view: View,
     /// The name of its application.
     pub application: String,
-    /// Whom it belongs to, where the organization named that person itself and it was not erased since.
+    /// The person it belongs to, where the organization named that person itself and the name was not erased since.
     pub owner: Option<String>,
     /// Whether its end is known where the work ran, and what was said about it there.
     pub confirmed: bool,
@@ -60,19 +60,19 @@ impl Workloads {
 
     // ---- finding ----
 
-    /// A session, open or ended, if the caller may know of it.
+    /// Finds a session, open or ended, if the caller may know of it.
     pub async fn find(&self, caller: &Caller, way: Way, id: Uuid) -> Result<MayLook, Error> {
         let session = self.context.session(id).await?.ok_or(Error::NotFound(Thing::Session))?;
         MayLook::judge(caller, way, session).map_err(other_surface)
     }
 
-    /// The same, as it is shown.
+    /// Finds the same session, as it is shown.
     pub async fn view(&self, caller: &Caller, way: Way, id: Uuid) -> Result<WorkView, Error> {
         let view = self.queries.find(caller, way, id).await?;
         self.views(vec![view]).await?.pop().ok_or(Error::NotFound(Thing::Session))
     }
 
-    /// Sessions with what else is known of them: a few questions for all.
+    /// Adds to sessions what else is known of them, with a few questions to the store for all together.
     pub async fn views(&self, views: Vec<View>) -> Result<Vec<WorkView>, Error> {
         let confirmations = self.confirmations(&views).await?;
         let mut confirmed: HashMap<_, _> = confirmations.into_iter().map(|one| (one.session, one)).collect();
@@ -102,8 +102,8 @@ impl Workloads {
         self.context.gate.known().applications.get(&number).map_or_else(String::new, |one| one.name.clone())
     }
 
-    /// The applications of the caller's organization that have this name, archived ones too; upper and lower case are the
-    /// same where that is asked for.
+    /// Finds the applications of the caller's organization that have this name, archived ones too. With `either_case`, upper
+    /// and lower case are the same.
     pub fn applications_named(&self, caller: &Caller, name: &str, either_case: bool) -> Vec<Uuid> {
         let folded = name.to_lowercase();
         let known = self.context.gate.known();
@@ -114,7 +114,7 @@ impl Workloads {
         own.map(|one| one.id).collect()
     }
 
-    /// The principal of a person whom the organization names so, if there was ever a session or key of theirs.
+    /// Finds the principal of a person whom the organization names so, if there was ever a session or key of theirs.
     pub fn own_user(&self, caller: &Caller, name: &str) -> Option<Uuid> {
         let digest = self.context.key.subject_digest(OWN_USERS, name);
         let known = self.context.gate.known();
@@ -124,7 +124,7 @@ impl Workloads {
 
     // ---- reports ----
 
-    /// A sign of life, durable when this returns.
+    /// Records a sign of life, durable when this returns.
     pub async fn beat(&self, caller: &Caller, session: &MayAct) -> Result<Session, Error> {
         self.check_running(caller, session)?;
         let beat = RecordActivity { session: session.number, activity: beat(caller, session) };
@@ -132,7 +132,7 @@ impl Workloads {
         outcome.map_err(|error| self.as_ended(session, error))
     }
 
-    /// Signs of life of many sessions of work, durable when this returns. Each is answered for itself, in the order given.
+    /// Records signs of life of many sessions of work, durable when this returns. Each is answered for itself, in the order given.
     pub async fn beat_many(&self, caller: &Caller, ids: &[Uuid]) -> Vec<Result<(), Error>> {
         let mut beats = Vec::with_capacity(ids.len());
         let mut sessions = Vec::with_capacity(ids.len());
@@ -151,7 +151,7 @@ impl Workloads {
         outcomes.zip(sessions).map(as_ended).collect()
     }
 
-    /// The work behind a session has come so far.
+    /// Records how far the work behind a session has come.
     pub async fn change_phase(
         &self,
         caller: &Caller,
@@ -165,8 +165,8 @@ impl Workloads {
         outcome.map_err(|error| self.as_ended(session, error))
     }
 
-    /// Whoever ran the work of a session says that it has ended. What has ended before stays as it is, and is known to have
-    /// ended there.
+    /// Records that the work of a session has ended, as whoever ran it says. A session that has ended before stays as it is;
+    /// then its end is confirmed.
     pub async fn report_end(
         &self,
         caller: &Caller,
@@ -186,14 +186,14 @@ impl Workloads {
             Some(end) => self.context.end_session(Origin::caller(caller), session.number, end).await?,
             None => 0,
         };
-        // Who says what came of the work knows that it is over.
+        // A session that ends with what came of its work needs no confirmation.
         if finished && ended == 1 {
             return Ok(());
         }
         self.confirm(session.number, message).await
     }
 
-    /// Ends work from outside: whether this call did. It may be a while until that is known where it runs.
+    /// Ends work from outside. Returns whether this call did. It may be a while until that is known where the work runs.
     pub async fn terminate(&self, caller: &Caller, session: &MayAct) -> Result<bool, Error> {
         if session.over(self.context.clock.now()).is_some() && !caller.repeats() {
             return Ok(false);
@@ -202,20 +202,20 @@ impl Workloads {
         Ok(self.context.end_session(Origin::caller(caller), session.number, end).await? > 0)
     }
 
-    /// Keeps that the end of a session is known where its work ran. The first confirmation stays.
+    /// Records that the end of a session is known where its work ran. The first confirmation stays.
     async fn confirm(&self, number: SessionNumber, message: Option<String>) -> Result<(), Error> {
         let confirmation = Confirmation { session: number, at: self.context.clock.now(), message };
         self.context.write_beside(SideWrite::Confirmation(confirmation)).await
     }
 
-    /// Which of these ends are known where the work ran.
+    /// Reads which of these sessions' ends are known where their work ran.
     async fn confirmations(&self, views: &[View]) -> Result<Vec<Confirmation>, Error> {
         let ended = views.iter().filter(|view| view.session.ended.is_some());
         let numbers: Vec<_> = ended.map(|view| view.session.number).collect();
         Ok(self.context.reader.confirmations(&numbers).await?)
     }
 
-    /// How a session ended, or is about to end: its lifetime may be over, or a revocation under way that covers it.
+    /// Returns how a session ended, or is about to end: its lifetime may have passed, or a revocation under way may cover it.
     pub fn ended(&self, session: &Session) -> Option<Ended> {
         session.over(self.context.clock.now()).or_else(|| {
             let known = self.context.gate.known();
@@ -232,7 +232,8 @@ impl Workloads {
         }
     }
 
-    /// Why work was refused: to whoever runs it, that a session is over or about to be says nothing of the own credential.
+    /// Turns a refusal into the end of the session, where that is its reason: whoever runs the work is not to take it for a
+    /// fault of the own credential.
     fn as_ended(&self, session: &Session, error: Error) -> Error {
         let now = self.context.clock.now();
         match error {

@@ -12,10 +12,11 @@ use super::read::listed;
 use super::{Session, SessionList};
 use crate::http::App;
 use crate::http::extract::{CanEnd, CanRead, Query};
-use crate::http::filter::{
-    FilterParameters, ListParameters, OLDER_PAGE, OlderLimitParameter, PageParameters, StatusParameters,
-};
+use crate::http::filter::FilterParameters;
 use crate::http::ids::{self, Id};
+use crate::http::list_parameters::{
+    ListParameters, OLDER_PAGE, OlderLimitParameter, PageParameters, StatusParameters,
+};
 use crate::http::problem::Problem;
 
 /// One session, under its older name.

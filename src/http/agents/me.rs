@@ -9,10 +9,9 @@ use sessiond_core::relation::Way;
 use super::{Ended, SessionEnvelope, listed};
 use crate::http::App;
 use crate::http::extract::{Person, Query};
-use crate::http::filter::{
-    FilterParameters, LimitParameter, ListParameters, PAGE, PageParameters, StatusParameters,
-};
+use crate::http::filter::FilterParameters;
 use crate::http::ids::{self, Id};
+use crate::http::list_parameters::{LimitParameter, ListParameters, PAGE, PageParameters, StatusParameters};
 use crate::http::problem::{Problem, ProblemBody};
 
 /// List my sessions

@@ -12,11 +12,11 @@ use super::{Session, SessionEnvelope, SessionList};
 use crate::http::App;
 use crate::http::extract::{CanEnd, CanRead, Query};
 use crate::http::figures::PolicyBody;
-use crate::http::filter::{
-    EndingParameters, FilterParameters, LimitParameter, ListParameters, PAGE, PageParameters,
-    StatusParameters,
-};
+use crate::http::filter::FilterParameters;
 use crate::http::ids::{self, Id};
+use crate::http::list_parameters::{
+    EndingParameters, LimitParameter, ListParameters, PAGE, PageParameters, StatusParameters,
+};
 use crate::http::page::read_flag;
 use crate::http::problem::{Problem, ProblemBody};
 use crate::http::revocations::{CredentialsView, RevocationPreview, WouldBarView};

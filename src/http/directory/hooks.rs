@@ -9,7 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::{Organization, PAGE, next_cursor};
-use crate::directory::{NewHook, Slice};
+use crate::directory::{NewAdmissionHook, Slice};
 use crate::http::extract::{Body, Query, given};
 use crate::http::ids::{self, Id};
 use crate::http::problem::{Problem, ProblemBody};
@@ -151,8 +151,8 @@ pub async fn create_hook(
         ));
     }
     let CreateHook { name, vhost, lifetime, secret } = body;
-    let made =
-        app.directory.admission_hooks.create(&caller, NewHook { name, vhost, lifetime, secret }).await?;
+    let new = NewAdmissionHook { name, vhost, lifetime, secret };
+    let made = app.directory.admission_hooks.create(&caller, new).await?;
     let secret = made.secret.unwrap_or_default();
     Ok((StatusCode::CREATED, Json(HookWithSecret { hook: HookView::new(&app, made.made), secret })))
 }

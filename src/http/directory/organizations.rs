@@ -50,7 +50,7 @@ pub struct OrganizationResponse {
     organization: OrganizationView,
 }
 
-/// An organization that was just founded, with what it starts with.
+/// An organization that was just created, with what it starts with.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FoundedOrganization {
@@ -133,13 +133,13 @@ pub async fn create_organization(
     State(app): State<App>,
     Body(body): Body<OrganizationName>,
 ) -> Result<(StatusCode, Json<FoundedOrganization>), Problem> {
-    let founded = app.directory.organizations.create_for(&caller, &body.name).await?;
-    let founded = FoundedOrganization {
-        organization: founded.organization.into(),
-        application: FirstApplication { id: founded.application_id.unwrap_or_default(), name: "default" },
-        service_account: FirstAccount { client_id: founded.client_id, client_secret: founded.client_secret },
+    let created = app.directory.organizations.create_for(&caller, &body.name).await?;
+    let created = FoundedOrganization {
+        organization: created.organization.into(),
+        application: FirstApplication { id: created.application_id.unwrap_or_default(), name: "default" },
+        service_account: FirstAccount { client_id: created.client_id, client_secret: created.client_secret },
     };
-    Ok((StatusCode::CREATED, Json(founded)))
+    Ok((StatusCode::CREATED, Json(created)))
 }
 
 /// Get an organization

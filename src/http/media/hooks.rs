@@ -24,7 +24,7 @@ use uuid::Uuid;
 use super::super::App;
 use super::super::extract::{body_of_stranger, read_object};
 use super::super::problem::{Challenge, Problem};
-use super::names::stream_made;
+use super::names::ensure_stream;
 use super::sessions::{name_taken, user_agent, viewer};
 use super::surface::MediaError;
 use crate::auth::Auth;
@@ -186,7 +186,7 @@ async fn decide(
                 Err(reason) => return Ok(Reply::refused(reason)),
             };
             let names = [hook.vhost.as_str(), &target.app, &target.stream];
-            let stream = match stream_made(app, &caller, names).await {
+            let stream = match ensure_stream(app, &caller, names).await {
                 Ok(stream) => stream,
                 Err(problem) => return refusal(problem),
             };
@@ -199,7 +199,7 @@ async fn decide(
     }
 }
 
-/// What the rules refuse is a decision; our own troubles are none.
+/// Answers with a refusal where the rules refused; a failure of the service itself stays a problem.
 fn refusal(problem: Problem) -> Result<Reply, Problem> {
     if problem.status.is_server_error() { Err(problem) } else { Ok(Reply::refused(problem.message)) }
 }

@@ -15,7 +15,7 @@ use sessiond_core::throughput::{Reading, Sample};
 use super::super::App;
 use super::super::problem::Problem;
 use super::super::words::ReadingWord;
-use super::names::{Names, missing, place_at, stream_at};
+use super::names::{Names, check_app, find_stream, missing};
 use super::schema::OneOrMore;
 use super::several::{Each, MediaItem, Outcome, Several, at_most, many, one};
 use super::surface::MediaError;
@@ -132,7 +132,7 @@ pub async fn report_session(
 
 /// The stream, if it is there. Where the request is one of before, what became of its readings then is answered without.
 fn stream_to_read(app: &App, caller: &Caller, names: [&str; 3]) -> Result<Option<MediaStream>, Problem> {
-    match stream_at(app, caller, names) {
+    match find_stream(app, caller, names) {
         Ok(stream) => Ok(Some(stream)),
         Err(_) if caller.repeats() => Ok(None),
         Err(problem) => Err(problem),
@@ -199,11 +199,11 @@ pub async fn report_app(
 ) -> Result<Response, Problem> {
     let [vhost, media_app] = names;
     if !caller.repeats() {
-        place_at(&app, &caller, &vhost, Some(&media_app))?;
+        check_app(&app, &caller, &vhost, Some(&media_app))?;
     }
     let names: BTreeSet<&str> = body.good().map(|one| one.stream.as_str()).collect();
     let found = names.into_iter().filter_map(|name| {
-        let stream = stream_at(&app, &caller, [&vhost, &media_app, name]).ok()?;
+        let stream = find_stream(&app, &caller, [&vhost, &media_app, name]).ok()?;
         Some((name.to_owned(), stream))
     });
     let found: HashMap<String, MediaStream> = found.collect();

@@ -17,7 +17,7 @@ use sessiond_core::reason::Reason;
 
 use super::super::App;
 use super::super::problem::Problem;
-use super::names::{Names, session_to_end, stream_at, stream_made};
+use super::names::{Names, ensure_stream, find_stream, session_to_end};
 use super::schema::OneOrMore;
 use super::several::{Each, MediaItem, Outcome, Several, at_most, many, one};
 use super::surface::MediaError;
@@ -115,7 +115,7 @@ pub async fn list_sessions(
     State(app): State<App>,
     Names(names): Names<3>,
 ) -> Result<Response, Problem> {
-    let stream = stream_at(&app, &caller, names.each_ref().map(String::as_str))?;
+    let stream = find_stream(&app, &caller, names.each_ref().map(String::as_str))?;
     Ok(answer(StatusCode::OK, SessionNames(app.sessions.media.names_at(&caller, &stream))))
 }
 
@@ -195,7 +195,7 @@ async fn create(
     body: Result<Checked, Problem>,
 ) -> Outcome<Made> {
     let Checked { name, protocol, ip, client, lifetime } = body?;
-    let stream = stream_made(app, caller, names).await?;
+    let stream = ensure_stream(app, caller, names).await?;
     let new = NewSession {
         application: Some(app.directory.public_ids.application(stream.application)),
         ip,

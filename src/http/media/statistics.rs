@@ -10,7 +10,7 @@ use sessiond_core::throughput::Gauge;
 
 use super::super::App;
 use super::super::problem::Problem;
-use super::names::{Names, place_at, session_at, stream_at};
+use super::names::{Names, check_app, find_session, find_stream};
 use super::{Media, MediaAnswer, Refused, answer, local};
 use crate::gate::Sum;
 
@@ -114,7 +114,7 @@ pub async fn session_statistics(
     State(app): State<App>,
     Names(names): Names<4>,
 ) -> Result<Response, Refused> {
-    let session = session_at(&app, &caller, &names)?;
+    let session = find_session(&app, &caller, &names)?;
     Ok(answer(StatusCode::OK, SessionStatistics::of(&app, &session)))
 }
 
@@ -134,7 +134,7 @@ pub async fn stream_statistics(
     State(app): State<App>,
     Names(names): Names<3>,
 ) -> Result<Response, Problem> {
-    let stream = stream_at(&app, &caller, names.each_ref().map(String::as_str))?;
+    let stream = find_stream(&app, &caller, names.each_ref().map(String::as_str))?;
     Ok(answer(StatusCode::OK, Statistics::of(&app, app.sessions.media.sum(&caller, &[stream]))))
 }
 
@@ -154,7 +154,7 @@ pub async fn app_statistics(
     Names(names): Names<2>,
 ) -> Result<Response, Problem> {
     let [vhost, media_app] = names;
-    place_at(&app, &caller, &vhost, Some(&media_app))?;
+    check_app(&app, &caller, &vhost, Some(&media_app))?;
     let streams = app.sessions.media.streams(&caller, &[&vhost, &media_app]);
     Ok(answer(StatusCode::OK, Statistics::of(&app, app.sessions.media.sum(&caller, &streams))))
 }
@@ -171,7 +171,7 @@ pub async fn vhost_statistics(
     Names(names): Names<1>,
 ) -> Result<Response, Problem> {
     let [vhost] = names;
-    place_at(&app, &caller, &vhost, None)?;
+    check_app(&app, &caller, &vhost, None)?;
     let streams = app.sessions.media.streams(&caller, &[&vhost]);
     Ok(answer(StatusCode::OK, Statistics::of(&app, app.sessions.media.sum(&caller, &streams))))
 }

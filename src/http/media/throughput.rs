@@ -12,7 +12,7 @@ use super::super::App;
 use super::super::extract::Query;
 use super::super::filter::read_time;
 use super::super::problem::Problem;
-use super::names::{Names, session_at};
+use super::names::{Names, find_session};
 use super::{Media, MediaAnswer, Refused, answer, local};
 use crate::sessions::Point;
 
@@ -163,7 +163,7 @@ async fn shown(
     query: &ThroughputQuery,
 ) -> Result<Response, Refused> {
     let window = Window::read(query, app.clock.now())?;
-    let session = session_at(app, caller, names)?;
+    let session = find_session(app, caller, names)?;
     let time = |at| Time::from_timestamp_millis(at).unwrap_or(session.connected_at);
     let (from, to) = (time(window.from), time(window.to));
     let points = app.sessions.media.bytes_sent(&session, from, to).await?;

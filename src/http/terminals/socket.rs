@@ -277,8 +277,8 @@ impl Listener {
                     Err(fault) => Err(fault),
                 },
                 Message::Pong(payload) => {
-                    if let Ok(place) = <[u8; 8]>::try_from(payload.as_ref()) {
-                        self.answers.send(Answer::Arrived(u64::from_be_bytes(place))).await.ok();
+                    if let Ok(position) = <[u8; 8]>::try_from(payload.as_ref()) {
+                        self.answers.send(Answer::Arrived(u64::from_be_bytes(position))).await.ok();
                     }
                     Ok(())
                 }
@@ -340,7 +340,7 @@ struct Speaker {
     role: Role,
     text: Text,
     waiting: mpsc::Receiver<Answer>,
-    /// The place that the other side was last asked about.
+    /// The position that the other side was last asked about.
     asked: u64,
     /// When it last answered.
     answered: Instant,
@@ -410,9 +410,9 @@ impl Speaker {
     /// Says what is to be said; nothing if the other side has gone.
     async fn say(&mut self, sink: &mut Sink, next: Next) -> Option<()> {
         match next {
-            Next::Answer(Answer::Arrived(place)) => {
+            Next::Answer(Answer::Arrived(position)) => {
                 self.answered = Instant::now();
-                self.attached.confirm(place);
+                self.attached.confirm(position);
                 Some(())
             }
             Next::Answer(Answer::HeldUp) => {
@@ -444,11 +444,11 @@ impl Speaker {
         if let Some(message) = message {
             sink.send(message).await.ok()?;
         }
-        let place = self.attached.position();
+        let position = self.attached.position();
         if self.attached.is_held_up() {
-            self.attached.confirm(place);
+            self.attached.confirm(position);
         }
-        if place - self.asked >= ASK_AFTER {
+        if position - self.asked >= ASK_AFTER {
             self.ask(sink).await?;
         }
         Some(())
@@ -457,8 +457,8 @@ impl Speaker {
     /// Asks what has arrived: whoever answers a ping has had all that came before it.
     async fn ask(&mut self, sink: &mut Sink) -> Option<()> {
         self.asked = self.attached.position();
-        let place = self.asked.to_be_bytes();
-        sink.send(Message::Ping(Bytes::copy_from_slice(&place))).await.ok()
+        let position = self.asked.to_be_bytes();
+        sink.send(Message::Ping(Bytes::copy_from_slice(&position))).await.ok()
     }
 }
 
