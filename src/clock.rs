@@ -104,6 +104,12 @@ impl Clock {
         self.inner.turning.notify_waiters();
     }
 
+    /// Resolves once so much time has passed.
+    pub async fn sleep(&self, time: Duration) {
+        let at = TimeDelta::from_std(time).ok().and_then(|time| self.now().checked_add_signed(time));
+        self.reached(at.unwrap_or(Time::MAX_UTC)).await;
+    }
+
     /// Resolves at a moment.
     pub async fn reached(&self, at: Time) {
         loop {

@@ -9,6 +9,7 @@ pub mod cli;
 pub mod clock;
 pub mod committer;
 pub mod config;
+pub mod context;
 pub mod directory;
 pub mod error;
 pub mod gate;

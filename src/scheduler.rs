@@ -17,6 +17,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::directory::Directory;
 use crate::error::Error;
@@ -49,6 +50,7 @@ struct JobContext {
     directory: Arc<Directory>,
     limits: Arc<Limits>,
     journals: Journals,
+    clock: Clock,
     keep_activity: TimeDelta,
     keep_lines: TimeDelta,
     /// The most bytes of log lines and recordings that are kept.
@@ -145,52 +147,52 @@ const JOBS: &[JobSpec] = &[
 /// Announces expiries, and ends sessions that are stale or have reached their lifetime. It looks first whether the
 /// clock jumped.
 async fn deadlines(context: JobContext) -> Result<String, Error> {
-    if let Some(jump) = context.sessions.check_clock() {
+    if let Some(jump) = context.sessions.maintenance.check_clock() {
         tracing::warn!(
             seconds = jump.num_seconds(),
             "the clock jumped: nobody goes stale before a whole timeout more"
         );
     }
-    let maintenance = context.sessions.run_deadlines().await?;
-    Ok(format!("{} expiries announced, {} sessions ended", maintenance.expired, maintenance.ended))
+    let met = context.sessions.maintenance.run_deadlines().await?;
+    Ok(format!("{} expiries announced, {} sessions ended", met.expired, met.ended))
 }
 
 /// Wakes the revocation worker, in case a wake-up was dropped.
 async fn revocations(context: JobContext) -> Result<String, Error> {
-    context.sessions.wake_revocations();
-    Ok(format!("{} unfinished", context.sessions.unfinished_revocations()))
+    context.sessions.revocations.wake();
+    Ok(format!("{} unfinished", context.sessions.revocations.unfinished()))
 }
 
 /// Begins the scheduled revocations that are due.
 async fn schedules(context: JobContext) -> Result<String, Error> {
-    Ok(format!("{} began", context.sessions.run_schedules().await?))
+    Ok(format!("{} began", context.sessions.schedules.run_due().await?))
 }
 
 /// Records gateway traffic whose window has passed.
 async fn traffic(context: JobContext) -> Result<String, Error> {
-    Ok(format!("{} sessions recorded", context.sessions.flush_traffic(false).await))
+    Ok(format!("{} sessions recorded", context.sessions.traffic.flush_due().await))
 }
 
 /// Upkeep of the store, beside its writer.
 async fn checkpoint(context: JobContext) -> Result<String, Error> {
-    context.sessions.maintain_store().await
+    context.sessions.maintenance.maintain_store().await
 }
 
 /// Records when API keys were last used.
 async fn key_uses(context: JobContext) -> Result<String, Error> {
-    Ok(format!("{} keys used", context.directory.write_key_uses().await?))
+    Ok(format!("{} keys used", context.directory.api_keys.write_uses().await?))
 }
 
 /// Forgets deliveries of webhooks that have been over for long.
 async fn webhooks(context: JobContext) -> Result<String, Error> {
-    context.directory.forget_deliveries().await?;
+    context.directory.webhooks.forget_deliveries().await?;
     Ok("old deliveries forgotten".to_owned())
 }
 
 /// Drops old activity bodies and tokens that expired long ago.
 async fn prune(context: JobContext) -> Result<String, Error> {
-    context.sessions.forget_tokens().await?;
-    let pruned = context.sessions.prune(context.keep_activity).await?;
+    context.sessions.maintenance.forget_tokens().await?;
+    let pruned = context.sessions.maintenance.prune(context.keep_activity).await?;
     Ok(format!("{pruned} activity bodies dropped"))
 }
 
@@ -199,7 +201,7 @@ async fn lines(context: JobContext) -> Result<String, Error> {
     if let Some(closed) = closed(&context.journals) {
         return Ok(closed);
     }
-    let before = context.sessions.now().checked_sub_signed(context.keep_lines).unwrap_or_default();
+    let before = context.clock.now().checked_sub_signed(context.keep_lines).unwrap_or_default();
     let mut forgotten = context.journals.forget(before).await?.entries;
     if let Some(bytes) = context.keep_lines_bytes {
         forgotten += context.journals.shrink_to(bytes).await?.entries;
@@ -223,7 +225,7 @@ fn closed(journals: &Journals) -> Option<String> {
 
 /// Forgets outcomes of requests that are not replayed any more.
 async fn outcomes(context: JobContext) -> Result<String, Error> {
-    Ok(format!("{} pages of outcomes forgotten", context.sessions.forget_outcomes().await?))
+    Ok(format!("{} pages of outcomes forgotten", context.sessions.idempotency.forget_outcomes().await?))
 }
 
 /// The running jobs.
@@ -254,16 +256,25 @@ pub async fn start(
     directory: Arc<Directory>,
     limits: Arc<Limits>,
     journals: Journals,
+    clock: Clock,
     status: Arc<JobStatus>,
     config: &Config,
 ) -> Result<Jobs, JobSchedulerError> {
     let keep_activity = TimeDelta::from_std(config.keep_activity).unwrap_or(TimeDelta::MAX);
     let keep_lines = TimeDelta::from_std(config.keep_lines).unwrap_or(TimeDelta::MAX);
     let keep_lines_bytes = (config.keep_lines_mib > 0).then(|| u64::from(config.keep_lines_mib) << 20);
-    let context =
-        JobContext { sessions, limits, directory, journals, keep_activity, keep_lines, keep_lines_bytes };
+    let context = JobContext {
+        sessions,
+        limits,
+        directory,
+        journals,
+        clock,
+        keep_activity,
+        keep_lines,
+        keep_lines_bytes,
+    };
     for job in JOBS {
-        status.announce(job.name, job.every, context.sessions.now());
+        status.announce(job.name, job.every, context.clock.now());
     }
     let running = JOBS.iter().map(|_| Arc::default()).collect();
     let runner = Runner { context, status, running, began: Arc::new(Lock::new(Instant::now())) };
@@ -290,7 +301,7 @@ impl Runner {
                     if let Err(error) = &outcome {
                         tracing::error!(job = job.name, ?error, "a job failed; it will run again");
                     }
-                    status.ran(job.name, context.sessions.now(), outcome.map_err(|error| error.to_string()));
+                    status.ran(job.name, context.clock.now(), outcome.map_err(|error| error.to_string()));
                 })
             })?;
             scheduler.add(job).await?;
@@ -308,7 +319,7 @@ impl Runner {
                 () = stopping.cancelled() => break,
                 _ = check_tick.tick() => {}
             }
-            let back = self.context.sessions.clock_set_back();
+            let back = self.context.sessions.maintenance.clock_set_back();
             if let Some(by) = back {
                 tracing::warn!(
                     seconds = by.num_seconds(),

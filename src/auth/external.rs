@@ -29,7 +29,7 @@ impl Auth {
             return Err(Error::Unauthorized { reason: Some(Refusal::Expired) });
         }
         let external = &genuine.external;
-        let principal = self.directory.meet(organization, &external.issuer, &external.subject).await?;
+        let principal = self.principals.meet(organization, &external.issuer, &external.subject).await?;
         let known = self.gate.known();
         if known.disabled(principal) {
             return Err(Refusal::PrincipalDisabled.into());
@@ -55,7 +55,7 @@ impl Auth {
         let stands = self.gate.known().issuers(&issuer.issuer).any(|(_, one)| *one == issuer);
         // One allowance for each principal of each organization: what another organization takes for a token of the same
         // issuer and subject uses nothing of it up.
-        let digest = self.directory.subject_digest(&genuine.external.issuer, &genuine.external.subject);
+        let digest = self.principals.subject_digest(&genuine.external.issuer, &genuine.external.subject);
         let principal = principal_id(&digest);
         let allowance = secret::hash(&format!("{} {principal}", organization.0));
         let mut remembered = self.remembered.lock();

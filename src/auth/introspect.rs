@@ -92,7 +92,7 @@ impl Auth {
     async fn introspect_external(&self, asks: OrganizationNumber, token: &str) -> Option<Introspected> {
         let (organization, issuer, genuine) = self.genuine_external(token).await.ok()?;
         let external = &genuine.external;
-        let digest = self.directory.subject_digest(&external.issuer, &external.subject);
+        let digest = self.principals.subject_digest(&external.issuer, &external.subject);
         let known = self.gate.known();
         // To be asked about is no reason to be written down.
         let principal = known.principal(organization, &digest).unwrap_or(PrincipalNumber(0));

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use crate::clock::Clock;
-use crate::directory::Directory;
+use crate::directory::Principals;
 use crate::error::Error;
 use crate::gate::{Client, Gate, GateState};
 use crate::issuers::Issuers;
@@ -40,7 +40,7 @@ pub struct Auth {
     reader: Arc<dyn Store>,
     clock: Clock,
     issuers: Arc<Issuers>,
-    directory: Arc<Directory>,
+    principals: Principals,
     /// Whose allowance is used up, by the hashes of genuine JWTs.
     remembered: Mutex<HashMap<[u8; 32], Uuid>>,
 }
@@ -108,9 +108,9 @@ impl Auth {
         reader: Arc<dyn Store>,
         clock: Clock,
         issuers: Arc<Issuers>,
-        directory: Arc<Directory>,
+        principals: Principals,
     ) -> Self {
-        Self { gate, reader, clock, issuers, directory, remembered: Mutex::default() }
+        Self { gate, reader, clock, issuers, principals, remembered: Mutex::default() }
     }
 
     /// Who makes a request, by its bearer token.

@@ -11,12 +11,16 @@ use anyhow::Context;
 use sessiond_core::shown;
 
 use super::print;
-use crate::directory::{Credentials, Directory, Founded, Plan};
+use crate::directory::{CreatedOrganization, Credentials, Organizations, Plan};
 
-/// Shows the credentials of what was planned, and founds it.
-pub async fn found(directory: &Directory, plan: Plan, file: Option<&Path>) -> anyhow::Result<Founded> {
+/// Shows the credentials of what was planned, and creates it.
+pub async fn show_and_create(
+    organizations: &Organizations,
+    plan: Plan,
+    file: Option<&Path>,
+) -> anyhow::Result<CreatedOrganization> {
     show(&plan.credentials(), file)?;
-    directory.carry_out(plan).await.map_err(|error| {
+    organizations.create_planned(plan).await.map_err(|error| {
         if let Some(file) = file {
             fs::remove_file(file).ok();
         }

@@ -231,8 +231,10 @@ async fn create(
     let house =
         serve::House::open(&config, crate::clock::Clock::system(), &http::health::Progress::default())
             .await?;
-    let outcome = match house.directory.plan(name, None, platform_admin) {
-        Ok(plan) => credentials::found(&house.directory, plan, credentials_file).await.map(|_| ()),
+    let outcome = match house.directory.organizations.plan(name, None, platform_admin) {
+        Ok(plan) => credentials::show_and_create(&house.directory.organizations, plan, credentials_file)
+            .await
+            .map(|_| ()),
         Err(error) => Err(error.into()),
     };
     house.close().await;

@@ -24,7 +24,8 @@ use crate::clock::Clock;
 use crate::committer::Committer;
 use crate::config::names::Names;
 use crate::config::{Config, database_file, doubts};
-use crate::directory::{Chosen, Directory, Founded, Plan};
+use crate::context::AppContext;
+use crate::directory::{Chosen, CreatedOrganization, Directory, Organizations, Plan};
 use crate::gate::Gate;
 use crate::http::connection::Listening;
 use crate::http::health::Progress;
@@ -53,7 +54,7 @@ pub struct House {
     upstreams: Arc<Upstreams>,
     pub live: Arc<Live>,
     pub lines: Journals,
-    pub board: Arc<JobStatus>,
+    pub job_status: Arc<JobStatus>,
     clock: Clock,
 }
 
@@ -71,33 +72,34 @@ impl House {
         let committer =
             Committer::start(writer, &loaded, gate.clone(), clock.clone(), (policy, maxima(config)));
         let live = Arc::new(Live::new(store.clone(), committer.tip()));
-        let directory = Arc::new(Directory::new(
-            committer.clone(),
-            gate.clone(),
-            store.clone(),
-            clock.clone(),
-            key.clone(),
+        let context = AppContext {
+            committer,
+            gate: gate.clone(),
+            store: store.clone(),
+            clock: clock.clone(),
+            key,
             policy,
-        ));
+        };
+        let context = Arc::new(context);
+        let (sessions, directory) = (Arc::new(Sessions::new(&context)), Arc::new(Directory::new(&context)));
         let issuers = Issuers::new(config, clock.clone()).context("cannot set up external issuers")?;
         let issuers = Arc::new(issuers);
-        let upstreams = Arc::new(Upstreams::new(config, directory.clone(), clock.clone())?);
+        let upstreams = Arc::new(Upstreams::new(config, directory.upstream_settings.clone(), clock.clone())?);
         let auth = Arc::new(Auth::new(
             gate.clone(),
-            store.clone(),
+            store,
             clock.clone(),
             issuers.clone(),
-            directory.clone(),
+            directory.principals.clone(),
         ));
-        let sessions = Arc::new(Sessions::new(committer, gate.clone(), store, clock.clone(), key, policy));
-        let board = Arc::default();
-        Ok(Self { gate, sessions, directory, auth, issuers, upstreams, live, lines, board, clock })
+        let job_status = Arc::default();
+        Ok(Self { gate, sessions, directory, auth, issuers, upstreams, live, lines, job_status, clock })
     }
 
     /// Writes down what waits, and closes both files.
     pub async fn close(&self) {
         self.lines.stop().await;
-        self.sessions.stop().await;
+        self.sessions.maintenance.stop().await;
     }
 
     /// What handlers work with.
@@ -114,6 +116,7 @@ impl House {
             self.sessions.clone(),
             self.directory.clone(),
             self.auth.clone(),
+            self.clock.clone(),
             config.clone(),
             names.clone(),
             stopping.clone(),
@@ -130,7 +133,7 @@ impl House {
             outbox: outbox.clone(),
             lines: self.lines.clone(),
             terminals: terminals.clone(),
-            board: self.board.clone(),
+            job_status: self.job_status.clone(),
             limits: limits.clone(),
             health: http::health::Cache::default(),
             clock: self.clock.clone(),
@@ -142,16 +145,16 @@ impl House {
     }
 
     /// The tasks in the background, until they are told to stop.
-    fn errands(
+    fn background_tasks(
         &self,
         outbox: Arc<Outbox>,
         gateway: Arc<Gateway>,
         closed: &CancellationToken,
     ) -> Vec<JoinHandle<()>> {
-        let (sessions, live) = (self.sessions.clone(), self.live.clone());
+        let (revocations, live) = (self.sessions.revocations.clone(), self.live.clone());
         let revocations = move |stopping| {
-            let sessions = sessions.clone();
-            async move { sessions.run_revocations(stopping).await }
+            let revocations = revocations.clone();
+            async move { revocations.run(stopping).await }
         };
         let follow = move |stopping| {
             let live = live.clone();
@@ -214,23 +217,23 @@ pub struct Running {
     /// Cancelled when nobody listens any more: until then, whoever is inside may wait for the background tasks.
     closed: CancellationToken,
     listeners: Vec<JoinHandle<()>>,
-    errands: Vec<JoinHandle<()>>,
+    background_tasks: Vec<JoinHandle<()>>,
     terminals: Arc<Terminals>,
     scheduler: scheduler::Jobs,
     _lock: File,
 }
 
 /// Starts the service; at a first start nobody is shown any credentials.
-pub async fn start(config: Config, clock: Clock) -> anyhow::Result<(Running, Option<Founded>)> {
-    start_with(config, clock, async |directory, plan| Ok(directory.carry_out(plan).await?)).await
+pub async fn start(config: Config, clock: Clock) -> anyhow::Result<(Running, Option<CreatedOrganization>)> {
+    start_with(config, clock, async |organizations, plan| Ok(organizations.create_planned(plan).await?)).await
 }
 
-/// Starts the service; at a first start `found` shows the credentials of what is planned, and founds it.
+/// Starts the service; at a first start `create` shows the credentials of what is planned, and creates it.
 pub async fn start_with(
     mut config: Config,
     clock: Clock,
-    found: impl AsyncFnOnce(&Directory, Plan) -> anyhow::Result<Founded>,
-) -> anyhow::Result<(Running, Option<Founded>)> {
+    create: impl AsyncFnOnce(&Organizations, Plan) -> anyhow::Result<CreatedOrganization>,
+) -> anyhow::Result<(Running, Option<CreatedOrganization>)> {
     check(&config)?;
     let tls = Tls::new(&config)?.map(Arc::new);
     config.database = place::real(&config.database)?;
@@ -260,8 +263,8 @@ pub async fn start_with(
     let house = House::open(&config, clock.clone(), &progress).await?;
     let sender = Sender::new(&config).context("cannot set up webhooks")?;
     // Last of what can fail: credentials are shown once, and a start that fails shows none.
-    let founded = match plan(&config, &house.directory)? {
-        Some(plan) => Some(found(&house.directory, plan).await?),
+    let created = match plan(&config, &house.directory.organizations)? {
+        Some(plan) => Some(create(&house.directory.organizations, plan).await?),
         None => {
             unused_bootstrap(&config, &house.auth).await;
             None
@@ -271,10 +274,12 @@ pub async fn start_with(
     let names = Arc::new(Names::new(&config, address));
     let limits = Arc::new(Limits::new(config.rate_limit, usize::from(config.body_memory_mib) << 20));
     let config = Arc::new(config);
-    let (directory, live) = (house.directory.clone(), house.live.clone());
-    let outbox = Arc::new(Outbox::new(directory, live, clock.clone(), sender, public_url.clone()));
+    let (webhooks, public_ids) = (house.directory.webhooks.clone(), house.directory.public_ids.clone());
+    let outbox =
+        Outbox::new(webhooks, public_ids, house.live.clone(), clock.clone(), sender, public_url.clone());
+    let outbox = Arc::new(outbox);
     // Their shells died with the process before.
-    house.sessions.end_orphans().await?;
+    house.sessions.terminals.end_orphans().await?;
     let terminals = Arc::new(Terminals::new(
         house.sessions.clone(),
         house.directory.clone(),
@@ -283,10 +288,11 @@ pub async fn start_with(
         config.clone(),
     ));
     let app = house.app(&config, &limits, names, &outbox, &terminals, &stopping);
-    let errands = house.errands(outbox, app.gateway.clone(), &closed);
+    let background_tasks = house.background_tasks(outbox, app.gateway.clone(), &closed);
     let (sessions, directory) = (house.sessions.clone(), house.directory.clone());
-    let (lines, board) = (house.lines.clone(), house.board.clone());
-    let scheduler = scheduler::start(sessions, directory, limits.clone(), lines, board, &config).await?;
+    let (lines, status) = (house.lines.clone(), house.job_status.clone());
+    let scheduler =
+        scheduler::start(sessions, directory, limits.clone(), lines, clock, status, &config).await?;
     let metrics_address = metrics.as_ref().map(|(socket, _)| socket.local_addr()).transpose()?;
     behind.comes(http::router(app.clone(), http::column()));
     if let Some((socket, handle)) = metrics {
@@ -305,12 +311,12 @@ pub async fn start_with(
         stopping,
         closed,
         listeners,
-        errands,
+        background_tasks,
         terminals,
         scheduler,
         _lock: lock,
     };
-    Ok((running, founded))
+    Ok((running, created))
 }
 
 async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -355,10 +361,10 @@ impl Running {
         }
         self.closed.cancel();
         self.scheduler.stop().await;
-        for errand in self.errands {
-            errand.await.ok();
+        for task in self.background_tasks {
+            task.await.ok();
         }
-        if let Err(error) = self.house.directory.write_key_uses().await {
+        if let Err(error) = self.house.directory.api_keys.write_uses().await {
             tracing::warn!(%error, "when API keys were last used could not be written");
         }
         self.house.close().await;
@@ -407,9 +413,9 @@ fn check(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is to be founded, if nobody has been here before.
-fn plan(config: &Config, directory: &Directory) -> anyhow::Result<Option<Plan>> {
-    if !directory.is_empty() {
+/// What is to be created, if nobody has been here before.
+fn plan(config: &Config, organizations: &Organizations) -> anyhow::Result<Option<Plan>> {
+    if !organizations.is_empty() {
         return Ok(None);
     }
     let chosen = match (&config.bootstrap_client_id, &config.bootstrap_client_secret) {
@@ -418,7 +424,7 @@ fn plan(config: &Config, directory: &Directory) -> anyhow::Result<Option<Plan>> 
         }
         _ => None,
     };
-    Ok(Some(directory.plan("default", chosen, true)?))
+    Ok(Some(organizations.plan("default", chosen, true)?))
 }
 
 /// Says so if there are credentials for a first start which are nobody's: the first start was long ago.
@@ -445,13 +451,13 @@ pub async fn run(config: Config, again: impl Fn() -> anyhow::Result<Config>) -> 
     // From the first moment on: unheard, this signal ends the process.
     let mut hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let found = async |directory: &Directory, plan: Plan| match automated {
+    let create = async |organizations: &Organizations, plan: Plan| match automated {
         // Whoever chose them knows them.
-        true => Ok(directory.carry_out(plan).await?),
-        false => credentials::found(directory, plan, file.as_deref()).await,
+        true => Ok(organizations.create_planned(plan).await?),
+        false => credentials::show_and_create(organizations, plan, file.as_deref()).await,
     };
     let (running, _) = tokio::select! {
-        started = start_with(config, Clock::system(), found) => started?,
+        started = start_with(config, Clock::system(), create) => started?,
         _ = terminate.recv() => {
             tracing::info!("told to stop while starting: stopped");
             return Ok(());

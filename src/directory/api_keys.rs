@@ -1,5 +1,7 @@
 //! API keys: made, listed, revoked.
 
+use std::sync::Arc;
+
 use chrono::TimeDelta;
 use sessiond_core::Time;
 use sessiond_core::api_key::{ApiKey, ApiKeyCreated, ApiKeyEvent};
@@ -10,15 +12,16 @@ use sessiond_core::scope::{Scope, Scopes};
 use sessiond_store::SideWrite;
 use uuid::Uuid;
 
-use super::{Directory, Slice, check_gift, checked_name, known_scopes};
-use crate::committer::{ChangeStream, IntroducePrincipal, Origin, WriteBeside};
+use super::{Slice, check_gift, checked_name, known_scopes};
+use crate::committer::{ChangeStream, IntroducePrincipal, Origin};
+use crate::context::AppContext;
 use crate::directory::WithSecret;
 use crate::error::{Error, Thing};
 use crate::secret::{self, TokenKind};
 
-/// Keys of the workload surface live no longer.
+/// The longest life of keys of the workload surface.
 const YEAR: TimeDelta = TimeDelta::days(365);
-/// No key lives longer, unless it lives for ever.
+/// The longest life of any key that has an end.
 const CENTURY: TimeDelta = TimeDelta::days(36_525);
 /// Longest id, name or e-mail address of a user; bytes.
 const LONGEST: usize = 320;
@@ -45,13 +48,23 @@ pub struct User {
 pub struct KeyView {
     pub key: ApiKey,
     pub last_used_at: Option<Time>,
-    /// With its principal's id. What was erased is gone from here too.
+    /// The person it acts for, with the id of that principal. What was erased is gone from here too.
     pub user: Option<(Uuid, User)>,
 }
 
-impl Directory {
+/// API keys.
+#[derive(Clone)]
+pub struct ApiKeys {
+    context: Arc<AppContext>,
+}
+
+impl ApiKeys {
+    pub(super) fn new(context: Arc<AppContext>) -> Self {
+        Self { context }
+    }
+
     /// Makes an API key; its text is shown this once.
-    pub async fn create_api_key(&self, caller: &Caller, new: NewKey) -> Result<WithSecret<KeyView>, Error> {
+    pub async fn create(&self, caller: &Caller, new: NewKey) -> Result<WithSecret<KeyView>, Error> {
         let once = caller.once.as_deref();
         if let Some(key) = Origin::caller(caller).recorded::<ChangeStream<ApiKey>>()? {
             let secret = Some(secret::mint_for(once, TokenKind::ApiKey, key.id).text);
@@ -75,13 +88,14 @@ impl Directory {
         let minted = secret::mint_for(once, TokenKind::ApiKey, id);
         let created = ApiKeyCreated { id, name, scopes: scopes.to_string(), principal, expires_at };
         let side = vec![SideWrite::ApiKeySecret { id, secret_hash: minted.hash }];
-        let key: ApiKey = self.change_stream(caller, None, ApiKeyEvent::Created(created), side).await?;
+        let key: ApiKey =
+            self.context.change_stream(caller, None, ApiKeyEvent::Created(created), side).await?;
         Ok(WithSecret { made: self.shown(key).await?, secret: Some(minted.text) })
     }
 
-    /// When a new key is to expire.
+    /// Reads when a new key is to expire.
     fn expiry(&self, wanted: Option<Time>, workloads: bool) -> Result<Option<Time>, Error> {
-        let now = self.clock.now();
+        let now = self.context.clock.now();
         let longest = now + if workloads { YEAR } else { CENTURY };
         match wanted {
             None => Ok(workloads.then_some(longest)),
@@ -97,7 +111,7 @@ impl Directory {
         }
     }
 
-    /// The principal behind a user of the organization's own naming.
+    /// Finds the principal behind a user of the organization's own naming; makes it if it is new.
     async fn own_user(
         &self,
         organization: OrganizationNumber,
@@ -107,32 +121,28 @@ impl Directory {
             organization,
             issuer: OWN_USERS.to_owned(),
             subject: user.id.clone(),
-            subject_digest: self.key.subject_digest(OWN_USERS, &user.id),
+            subject_digest: self.context.key.subject_digest(OWN_USERS, &user.id),
             name: user.name.clone(),
             email: user.email.clone(),
         };
-        self.introduce(introduction).await
+        self.context.introduce(introduction).await
     }
 
-    /// The organization's API keys, newest first; revoked ones where they are asked for.
-    pub async fn api_keys(
+    /// Lists the organization's API keys, newest first; revoked ones where they are asked for.
+    pub async fn list(
         &self,
         caller: &Caller,
         revoked: bool,
         slice: Slice,
     ) -> Result<(Vec<KeyView>, bool), Error> {
-        let mut keys: Vec<ApiKey> = {
-            let known = self.gate.known();
-            let own = known.streams::<ApiKey>().rev().filter(|key| {
-                key.organization == caller.organization
-                    && (revoked || key.revoked_at.is_none())
-                    && slice.after.is_none_or(|after| (key.created_at, key.id) < after)
+        let (keys, more) = {
+            let known = self.context.gate.known();
+            let own = known.streams::<ApiKey>().filter(|key| {
+                key.organization == caller.organization && (revoked || key.revoked_at.is_none())
             });
-            own.cloned().collect()
+            let (page, more) = slice.page(own, |key| (key.created_at, key.id));
+            (page.into_iter().cloned().collect::<Vec<_>>(), more)
         };
-        keys.sort_unstable_by_key(|key| std::cmp::Reverse((key.created_at, key.id)));
-        let more = keys.len() > slice.limit as usize;
-        keys.truncate(slice.limit as usize);
         let mut shown = Vec::with_capacity(keys.len());
         for key in keys {
             shown.push(self.shown(key).await?);
@@ -140,44 +150,46 @@ impl Directory {
         Ok((shown, more))
     }
 
-    /// One API key, revoked or not.
-    pub async fn api_key(&self, caller: &Caller, id: Uuid) -> Result<KeyView, Error> {
+    /// Finds an API key, revoked or not.
+    pub async fn find(&self, caller: &Caller, id: Uuid) -> Result<KeyView, Error> {
         self.shown(self.own_key(caller, id)?).await
     }
 
     /// Revokes an API key: it opens nothing any more when this returns. Revoking twice is success.
-    pub async fn revoke_api_key(&self, caller: &Caller, id: Uuid) -> Result<(), Error> {
+    pub async fn revoke(&self, caller: &Caller, id: Uuid) -> Result<(), Error> {
         let key = self.own_key(caller, id)?;
         check_gift(caller, Scopes::parse(&key.scopes).0)?;
-        self.change_stream::<ApiKey>(caller, Some(key.number), ApiKeyEvent::Revoked, vec![]).await.map(|_| ())
+        self.context
+            .change_stream::<ApiKey>(caller, Some(key.number), ApiKeyEvent::Revoked, vec![])
+            .await
+            .map(|_| ())
     }
 
-    /// Writes down when keys were last used. Returns how many were.
-    pub async fn write_key_uses(&self) -> Result<usize, Error> {
-        let used = self.gate.known().key_secrets.unrecorded();
+    /// Records when keys were last used. Returns how many were.
+    pub async fn write_uses(&self) -> Result<usize, Error> {
+        let used = self.context.gate.known().key_secrets.unrecorded();
         let count = used.len();
         if count > 0 {
-            let uses = WriteBeside(SideWrite::ApiKeysUsed(used));
-            self.committer.submit(Origin::system(), uses).await?;
+            self.context.write_beside(SideWrite::ApiKeysUsed(used)).await?;
         }
         Ok(count)
     }
 
     fn own_key(&self, caller: &Caller, id: Uuid) -> Result<ApiKey, Error> {
-        let known = self.gate.known();
+        let known = self.context.gate.known();
         let own = known.stream_by_id::<ApiKey>(id).filter(|key| key.organization == caller.organization);
         own.cloned().ok_or(Error::NotFound(Thing::ApiKey))
     }
 
     async fn shown(&self, key: ApiKey) -> Result<KeyView, Error> {
         let user = match key.principal {
-            Some(number) => self.reader.principal(number).await?.map(|row| {
+            Some(number) => self.context.store.principal(number).await?.map(|row| {
                 let id = row.principal.subject.clone().unwrap_or_default();
                 (row.principal.id(), User { id, name: row.name, email: row.email })
             }),
             None => None,
         };
-        let last_used_at = self.gate.known().key_secrets.used_at(key.id);
+        let last_used_at = self.context.gate.known().key_secrets.used_at(key.id);
         Ok(KeyView { key, last_used_at, user })
     }
 }

@@ -1,5 +1,7 @@
 //! Machines that terminal sessions are opened on: made, changed, pinned, deleted.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use sessiond_core::caller::Caller;
 use sessiond_core::machine::{
@@ -8,8 +10,9 @@ use sessiond_core::machine::{
 use sessiond_store::SideWrite;
 use uuid::Uuid;
 
-use super::{Directory, checked_name};
+use super::checked_name;
 use crate::committer::{ChangeStream, Origin};
+use crate::context::AppContext;
 use crate::error::{Error, Thing};
 use crate::secret;
 
@@ -25,7 +28,7 @@ pub enum MachineSecret {
     Password {
         password: String,
     },
-    /// As OpenSSH writes it.
+    /// A private key as OpenSSH writes it.
     PrivateKey {
         private_key: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -65,7 +68,7 @@ pub struct NewMachine {
     pub host_key: Option<String>,
 }
 
-/// What is to be changed of one.
+/// What is to be changed of a machine.
 #[derive(Default)]
 pub struct ChangedMachine {
     pub name: Option<String>,
@@ -76,14 +79,24 @@ pub struct ChangedMachine {
     pub host_key: Option<String>,
 }
 
-/// What is sealed with a machine's secret, so that it opens nowhere else: whoever changes where it goes must bring it.
-fn about(id: Uuid) -> String {
+/// Makes the label that a machine's secret is sealed with, so that it opens nowhere else.
+fn seal_label(id: Uuid) -> String {
     format!("machine {id}")
 }
 
-impl Directory {
+/// The machines that terminal sessions are opened on.
+#[derive(Clone)]
+pub struct Machines {
+    context: Arc<AppContext>,
+}
+
+impl Machines {
+    pub(super) fn new(context: Arc<AppContext>) -> Self {
+        Self { context }
+    }
+
     /// Makes a machine.
-    pub async fn create_machine(&self, caller: &Caller, new: NewMachine) -> Result<Machine, Error> {
+    pub async fn create(&self, caller: &Caller, new: NewMachine) -> Result<Machine, Error> {
         if let Some(made) = Origin::caller(caller).recorded::<ChangeStream<Machine>>()? {
             return Ok(made);
         }
@@ -100,18 +113,18 @@ impl Directory {
         };
         let side = vec![self.sealed(id, &new.secret)];
         let command = MachineEvent::Created(created);
-        self.change_stream(caller, None, command, side).await
+        self.context.change_stream(caller, None, command, side).await
     }
 
     fn sealed(&self, id: Uuid, secret: &MachineSecret) -> SideWrite {
         // Plain data with string keys: serializing it cannot fail.
         let plain = serde_json::to_vec(secret).unwrap_or_default();
-        SideWrite::MachineSecret { id, sealed: self.key.seal(&about(id), &plain) }
+        SideWrite::MachineSecret { id, sealed: self.context.key.seal(&seal_label(id), &plain) }
     }
 
-    /// The organization's machines, oldest first, after so many; with how many there are.
-    pub fn machines(&self, caller: &Caller, skip: usize, limit: usize) -> (Vec<Machine>, usize) {
-        let known = self.gate.known();
+    /// Lists the organization's machines, oldest first, without the first `skip`; and how many there are in all.
+    pub fn list(&self, caller: &Caller, skip: usize, limit: usize) -> (Vec<Machine>, usize) {
+        let known = self.context.gate.known();
         let own: Vec<_> = known
             .streams::<Machine>()
             .filter(|one| one.organization == caller.organization && one.deleted_at.is_none())
@@ -120,27 +133,22 @@ impl Directory {
         (own.into_iter().skip(skip).take(limit).cloned().collect(), total)
     }
 
-    /// One machine that is not deleted.
-    pub fn machine(&self, caller: &Caller, id: Uuid) -> Result<Machine, Error> {
-        let machine = self.any_machine(caller, id).filter(|one| one.deleted_at.is_none());
+    /// Finds a machine that is not deleted.
+    pub fn find(&self, caller: &Caller, id: Uuid) -> Result<Machine, Error> {
+        let machine = self.find_any(caller, id).filter(|one| one.deleted_at.is_none());
         machine.ok_or(Error::NotFound(Thing::Machine))
     }
 
-    /// One machine, deleted or not: sessions were on it.
-    pub fn any_machine(&self, caller: &Caller, id: Uuid) -> Option<Machine> {
-        let known = self.gate.known();
+    /// Finds a machine, deleted or not: sessions were on it.
+    pub fn find_any(&self, caller: &Caller, id: Uuid) -> Option<Machine> {
+        let known = self.context.gate.known();
         known.stream_by_id(id).filter(|one: &&Machine| one.organization == caller.organization).cloned()
     }
 
-    /// Changes what is said. Another host or port forgets the key that was pinned, unless one comes along; and it must
+    /// Changes a machine. Another host or port forgets the key that was pinned, unless one comes along; and it must
     /// bring its credential, so that nobody has a secret sent where its owner never wanted it.
-    pub async fn change_machine(
-        &self,
-        caller: &Caller,
-        id: Uuid,
-        changed: ChangedMachine,
-    ) -> Result<Machine, Error> {
-        let mut machine = self.machine(caller, id)?;
+    pub async fn change(&self, caller: &Caller, id: Uuid, changed: ChangedMachine) -> Result<Machine, Error> {
+        let mut machine = self.find(caller, id)?;
         let changes = MachineChanged {
             name: changed.name.as_deref().map(|name| checked_name("name", name)).transpose()?,
             host: changed.host.as_deref().map(|host| checked_word("host", host)).transpose()?,
@@ -155,6 +163,7 @@ impl Directory {
         }
         if changes != MachineChanged::default() {
             machine = self
+                .context
                 .change_stream(caller, Some(machine.number), MachineEvent::Changed(changes), side)
                 .await?;
         }
@@ -172,24 +181,30 @@ impl Directory {
         host_key: String,
     ) -> Result<Machine, Error> {
         let command = MachineEvent::HostKeyPinned(HostKeyPinned { host_key });
-        self.change_stream(caller, Some(machine.number), command, vec![]).await
+        self.context.change_stream(caller, Some(machine.number), command, vec![]).await
     }
 
     /// Deletes a machine: no session is opened on it any more; those that are open stay. Twice is success.
-    pub async fn delete_machine(&self, caller: &Caller, id: Uuid) -> Result<(), Error> {
-        let machine = self.machine(caller, id)?;
+    pub async fn delete(&self, caller: &Caller, id: Uuid) -> Result<(), Error> {
+        let machine = self.find(caller, id)?;
         let side = vec![SideWrite::ForgetMachine(id)];
-        self.change_stream::<Machine>(caller, Some(machine.number), MachineEvent::Deleted, side)
+        self.context
+            .change_stream::<Machine>(caller, Some(machine.number), MachineEvent::Deleted, side)
             .await
             .map(|_| ())
     }
 
-    /// What a machine is logged into with.
-    pub async fn machine_secret(&self, machine: &Machine) -> Result<MachineSecret, Error> {
+    /// Opens the secret that a machine is logged into with.
+    pub async fn secret(&self, machine: &Machine) -> Result<MachineSecret, Error> {
         let broken =
             |what: String| Error::Internal(format!("the credential of machine {}: {what}", machine.id));
-        let sealed = self.reader.machine_secret(machine.id).await?.ok_or(Error::NotFound(Thing::Machine))?;
-        let plain = self.key.open(&about(machine.id), &sealed).map_err(|error| broken(error.to_string()))?;
+        let sealed =
+            self.context.store.machine_secret(machine.id).await?.ok_or(Error::NotFound(Thing::Machine))?;
+        let plain = self
+            .context
+            .key
+            .open(&seal_label(machine.id), &sealed)
+            .map_err(|error| broken(error.to_string()))?;
         serde_json::from_slice(&plain).map_err(|error| broken(error.to_string()))
     }
 }

@@ -1,5 +1,7 @@
 //! Principals: the people and clients behind sessions.
 
+use std::sync::Arc;
+
 use sessiond_core::Time;
 use sessiond_core::caller::Caller;
 use sessiond_core::filter::Filter;
@@ -8,8 +10,9 @@ use sessiond_core::principal::{PrincipalEvent, Standing};
 use sessiond_store::PrincipalRow;
 use uuid::Uuid;
 
-use super::{Directory, check_gift};
-use crate::committer::{IntroducePrincipal, Origin};
+use super::check_gift;
+use crate::committer::IntroducePrincipal;
+use crate::context::AppContext;
 use crate::error::{Error, Thing};
 
 /// Which principals to list.
@@ -34,8 +37,18 @@ pub struct Person {
     pub open_sessions: u64,
 }
 
-impl Directory {
-    /// The number of a subject of another issuer: nothing is written when it is known.
+/// The people and clients behind sessions.
+#[derive(Clone)]
+pub struct Principals {
+    pub(super) context: Arc<AppContext>,
+}
+
+impl Principals {
+    pub(super) fn new(context: Arc<AppContext>) -> Self {
+        Self { context }
+    }
+
+    /// Returns the number of a subject of another issuer. Nothing is written when the subject is known.
     pub async fn meet(
         &self,
         organization: OrganizationNumber,
@@ -43,79 +56,80 @@ impl Directory {
         subject: &str,
     ) -> Result<PrincipalNumber, Error> {
         let subject_digest = self.subject_digest(issuer, subject);
-        if let Some(number) = self.gate.known().principal(organization, &subject_digest) {
+        if let Some(number) = self.context.gate.known().principal(organization, &subject_digest) {
             return Ok(number);
         }
         let (issuer, subject) = (issuer.to_owned(), subject.to_owned());
         let introduction =
             IntroducePrincipal { organization, issuer, subject, subject_digest, name: None, email: None };
-        self.introduce(introduction).await
+        self.context.introduce(introduction).await
     }
 
-    /// What a principal is called.
-    pub async fn called(&self, number: PrincipalNumber) -> Result<Option<PrincipalRow>, Error> {
-        Ok(self.reader.principal(number).await?)
+    /// Reads what a principal is called.
+    pub async fn row(&self, number: PrincipalNumber) -> Result<Option<PrincipalRow>, Error> {
+        Ok(self.context.store.principal(number).await?)
     }
 
-    /// What a subject of an issuer is known by.
+    /// Makes the digest that a subject of an issuer is known by.
     pub fn subject_digest(&self, issuer: &str, subject: &str) -> [u8; 32] {
-        self.key.subject_digest(issuer, subject)
+        self.context.key.subject_digest(issuer, subject)
     }
 
-    /// The number of a principal, which is written down if it is new.
-    pub(super) async fn introduce(&self, introduction: IntroducePrincipal) -> Result<PrincipalNumber, Error> {
-        Ok(self.committer.submit(Origin::system(), introduction).await?.outcome)
+    /// Returns the id of the person whose own credential was presented.
+    pub fn person(&self, caller: &Caller) -> Option<Uuid> {
+        caller.person().map(|number| self.context.gate.known().principal_id(number))
     }
 
-    /// The organization's principals, in the order in which they were met; and whether there are more.
-    pub async fn principals(
-        &self,
-        caller: &Caller,
-        query: &PersonQuery,
-    ) -> Result<(Vec<Person>, bool), Error> {
+    /// Lists the organization's principals, in the order in which they were met; and whether there are more.
+    pub async fn list(&self, caller: &Caller, query: &PersonQuery) -> Result<(Vec<Person>, bool), Error> {
         let after = match query.after {
             Some(id) => {
-                let number = self.gate.known().principal_by_id(caller.organization, id);
+                let number = self.context.gate.known().principal_by_id(caller.organization, id);
                 number.ok_or_else(Error::foreign_cursor)?
             }
             None => PrincipalNumber(0),
         };
         let (issuer, subject) = (query.issuer.as_deref(), query.subject.as_deref());
         let limit = query.limit + 1;
-        let mut rows = self.reader.principals(caller.organization, issuer, subject, after, limit).await?;
+        let mut rows =
+            self.context.store.principals(caller.organization, issuer, subject, after, limit).await?;
         let more = rows.len() > query.limit as usize;
         rows.truncate(query.limit as usize);
-        Ok((rows.into_iter().map(|row| self.person(row)).collect(), more))
+        Ok((rows.into_iter().map(|row| self.shown(row)).collect(), more))
     }
 
-    /// One principal.
-    pub async fn principal(&self, caller: &Caller, id: Uuid) -> Result<Person, Error> {
+    /// Finds a principal.
+    pub async fn find(&self, caller: &Caller, id: Uuid) -> Result<Person, Error> {
         let number = self.principal_number(caller, id)?;
-        let row = self.reader.principal(number).await?.ok_or(Error::NotFound(Thing::Principal))?;
-        Ok(self.person(row))
+        let row = self.context.store.principal(number).await?.ok_or(Error::NotFound(Thing::Principal))?;
+        Ok(self.shown(row))
     }
 
     /// Lets a principal in again. What was revoked stays revoked.
-    pub async fn enable_principal(&self, caller: &Caller, id: Uuid) -> Result<Person, Error> {
+    pub async fn enable(&self, caller: &Caller, id: Uuid) -> Result<Person, Error> {
         let number = self.principal_number(caller, id)?;
         // It gives the person's keys what they had.
-        check_gift(caller, self.gate.known().rights_of_keys(number))?;
-        match self.change_stream::<Standing>(caller, Some(number.0), PrincipalEvent::Enabled, vec![]).await {
-            // Nothing was ever said of it: it stands well.
-            Ok(_) | Err(Error::NotFound(_)) => self.principal(caller, id).await,
+        check_gift(caller, self.context.gate.known().rights_of_keys(number))?;
+        match self
+            .context
+            .change_stream::<Standing>(caller, Some(number.0), PrincipalEvent::Enabled, vec![])
+            .await
+        {
+            // It was never disabled.
+            Ok(_) | Err(Error::NotFound(_)) => self.find(caller, id).await,
             Err(error) => Err(error),
         }
     }
 
     fn principal_number(&self, caller: &Caller, id: Uuid) -> Result<PrincipalNumber, Error> {
-        let number = self.gate.known().principal_by_id(caller.organization, id);
+        let number = self.context.gate.known().principal_by_id(caller.organization, id);
         number.ok_or(Error::NotFound(Thing::Principal))
     }
 
-    fn person(&self, row: PrincipalRow) -> Person {
+    fn shown(&self, row: PrincipalRow) -> Person {
         let PrincipalRow { principal, name, email } = row;
-        let now = self.clock.now();
-        let known = self.gate.known_at(now);
+        let now = self.context.clock.now();
+        let known = self.context.gate.known_at(now);
         let filter = Filter { principal: Some(principal.number), ..Filter::default() };
         let open = known.count(principal.organization, &filter, now);
         Person {

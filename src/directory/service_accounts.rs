@@ -1,40 +1,43 @@
 //! Service accounts: what an organization's own programs authenticate as.
 
+use std::sync::Arc;
+
 use sessiond_core::caller::Caller;
 use sessiond_core::scope::{Scope, Scopes};
 use sessiond_core::service_account::{ServiceAccount, ServiceAccountCreated};
 use uuid::Uuid;
 
-use super::{Directory, Slice, WithSecret, check_gift, checked_name, client_scopes};
+use super::{Slice, WithSecret, check_gift, checked_name, client_scopes};
 use crate::committer::{ArchiveServiceAccount, CreateServiceAccount, RotateServiceAccountSecret};
+use crate::context::AppContext;
 use crate::error::{Error, Thing};
 use crate::secret;
 
-impl Directory {
-    /// The organization's service accounts, newest first.
-    pub fn service_accounts(
-        &self,
-        caller: &Caller,
-        archived: bool,
-        slice: Slice,
-    ) -> (Vec<ServiceAccount>, bool) {
-        let known = self.gate.known();
-        let mut own: Vec<_> = known
-            .service_accounts
-            .values()
-            .filter(|one| one.organization == caller.organization && (archived || one.archived_at.is_none()))
-            .filter(|one| slice.after.is_none_or(|after| (one.created_at, one.id) < after))
-            .cloned()
-            .collect();
-        own.sort_unstable_by_key(|one| std::cmp::Reverse((one.created_at, one.id)));
-        let more = own.len() > slice.limit as usize;
-        own.truncate(slice.limit as usize);
-        (own, more)
+/// Service accounts.
+#[derive(Clone)]
+pub struct ServiceAccounts {
+    context: Arc<AppContext>,
+}
+
+impl ServiceAccounts {
+    pub(super) fn new(context: Arc<AppContext>) -> Self {
+        Self { context }
     }
 
-    /// One service account, archived or not.
-    pub fn service_account(&self, caller: &Caller, id: Uuid) -> Result<ServiceAccount, Error> {
-        let known = self.gate.known();
+    /// Lists the organization's service accounts, newest first.
+    pub fn list(&self, caller: &Caller, archived: bool, slice: Slice) -> (Vec<ServiceAccount>, bool) {
+        let known = self.context.gate.known();
+        let own = known
+            .service_accounts
+            .values()
+            .filter(|one| one.organization == caller.organization && (archived || one.archived_at.is_none()));
+        let (page, more) = slice.page(own, |one| (one.created_at, one.id));
+        (page.into_iter().cloned().collect(), more)
+    }
+
+    /// Finds a service account, archived or not.
+    pub fn find(&self, caller: &Caller, id: Uuid) -> Result<ServiceAccount, Error> {
+        let known = self.context.gate.known();
         let found = known.service_accounts.values().find(|one| one.id == id);
         found
             .filter(|one| one.organization == caller.organization)
@@ -42,13 +45,13 @@ impl Directory {
             .ok_or(Error::NotFound(Thing::ServiceAccount))
     }
 
-    /// The id of the application a service account is bound to.
+    /// Returns the id of the application a service account is bound to.
     pub fn bound_application(&self, account: &ServiceAccount) -> Option<Uuid> {
-        account.application.map(|number| self.gate.known().application_id(number))
+        account.application.map(|number| self.context.gate.known().application_id(number))
     }
 
     /// Makes a service account with its secret. Nobody gives away more than they have.
-    pub async fn create_service_account(
+    pub async fn create(
         &self,
         caller: &Caller,
         name: &str,
@@ -63,8 +66,7 @@ impl Directory {
             return Err(Error::field("scopes", "scopes must name at least one scope"));
         }
         check_gift(caller, scopes)?;
-        let application = application.map(|id| self.application(caller, id)).transpose()?;
-        let application = application.map(|(application, _)| application.number);
+        let application = application.map(|id| self.context.application_number(caller, id)).transpose()?;
         let id = secret::new_id();
         let minted = secret::mint_client_secret(caller.once.as_deref());
         let created = ServiceAccountCreated {
@@ -76,28 +78,28 @@ impl Directory {
         };
         let organization = caller.organization;
         let creation = CreateServiceAccount { organization, created, secret_hash: minted.hash };
-        let made = self.submit(caller, creation).await?;
+        let made = self.context.submit(caller, creation).await?;
         Ok(WithSecret { made, secret: Some(minted.text) })
     }
 
     /// Gives a service account a new secret; the old one opens nothing from now on.
-    pub async fn rotate_service_account_secret(
+    pub async fn rotate_secret(
         &self,
         caller: &Caller,
         id: Uuid,
     ) -> Result<WithSecret<ServiceAccount>, Error> {
-        let account = self.service_account(caller, id)?;
+        let account = self.find(caller, id)?;
         check_gift(caller, account.scopes)?;
         let minted = secret::mint_client_secret(caller.once.as_deref());
         let rotation = RotateServiceAccountSecret { number: account.number, secret_hash: minted.hash };
-        let made = self.submit(caller, rotation).await?;
+        let made = self.context.submit(caller, rotation).await?;
         Ok(WithSecret { made, secret: Some(minted.text) })
     }
 
     /// Archives a service account: it gets no more tokens, and those it has open nothing.
-    pub async fn archive_service_account(&self, caller: &Caller, id: Uuid) -> Result<ServiceAccount, Error> {
-        let account = self.service_account(caller, id)?;
+    pub async fn archive(&self, caller: &Caller, id: Uuid) -> Result<ServiceAccount, Error> {
+        let account = self.find(caller, id)?;
         check_gift(caller, account.scopes)?;
-        self.submit(caller, ArchiveServiceAccount(account.number)).await
+        self.context.submit(caller, ArchiveServiceAccount(account.number)).await
     }
 }

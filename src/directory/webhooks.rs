@@ -1,29 +1,31 @@
 //! Webhooks in the directory: what their owners do with them, and what the outbox needs to know and to keep.
 
+use std::sync::Arc;
+
 use chrono::TimeDelta;
 use sessiond_core::caller::Caller;
 use sessiond_core::delivery::{Delivery, DeliveryStatus};
-use sessiond_core::ids::{ApplicationNumber, OrganizationNumber, Position, StreamId, StreamKind};
-use sessiond_core::streams::AnyStream;
+use sessiond_core::ids::Position;
 use sessiond_core::webhook::{
     Because, Disabled, TYPES, Webhook, WebhookChanged, WebhookCreated, WebhookEvent,
 };
 use sessiond_store::SideWrite;
 use uuid::Uuid;
 
-use super::{Directory, Slice, WithSecret};
+use super::{Slice, WithSecret};
 use crate::committer::{ChangeStream, CreateWebhook, Origin, WriteBeside};
+use crate::context::AppContext;
 use crate::error::{Error, Thing};
 use crate::secret;
 
 /// After a rotation the secret before signs beside the new one for this long.
 const OVERLAP: TimeDelta = TimeDelta::hours(24);
-/// Deliveries that are over are kept for this long, and those that failed for longer.
+/// How long finished deliveries are kept, and those that failed.
 const KEEP: TimeDelta = TimeDelta::days(7);
 const KEEP_FAILED: TimeDelta = TimeDelta::days(30);
 const LONGEST_DESCRIPTION: usize = 1_000;
 
-/// A webhook that is to be. The URL has been checked by the outbox's rules.
+/// A webhook that is to be made. The URL has been checked by the outbox's rules.
 #[derive(Debug)]
 pub struct NewWebhook {
     pub url: String,
@@ -39,32 +41,37 @@ pub struct SigningKeys {
     pub before: Option<(Vec<u8>, sessiond_core::Time)>,
 }
 
-/// What is sealed with a signing secret, so that it opens nowhere else.
-fn about(id: Uuid) -> String {
+/// Makes the label that a signing secret is sealed with, so that it opens nowhere else.
+fn seal_label(id: Uuid) -> String {
     format!("webhook {id}")
 }
 
-impl Directory {
-    // ---- for owners ----
+/// Webhooks, for their owners and for the outbox.
+#[derive(Clone)]
+pub struct Webhooks {
+    context: Arc<AppContext>,
+}
 
-    /// The organization's webhooks, newest first.
-    pub fn webhooks(&self, caller: &Caller, slice: Slice) -> (Vec<Webhook>, bool) {
-        let known = self.gate.known();
-        let mut own: Vec<_> = known
-            .streams::<Webhook>()
-            .filter(|one| one.organization == caller.organization && one.deleted_at.is_none())
-            .filter(|one| slice.after.is_none_or(|after| (one.created_at, one.id) < after))
-            .cloned()
-            .collect();
-        own.sort_unstable_by_key(|one| std::cmp::Reverse((one.created_at, one.id)));
-        let more = own.len() > slice.limit as usize;
-        own.truncate(slice.limit as usize);
-        (own, more)
+impl Webhooks {
+    pub(super) fn new(context: Arc<AppContext>) -> Self {
+        Self { context }
     }
 
-    /// One webhook that is not deleted.
-    pub fn webhook(&self, caller: &Caller, id: Uuid) -> Result<Webhook, Error> {
-        match self.gate.known().stream_by_id::<Webhook>(id) {
+    // ---- for owners ----
+
+    /// Lists the organization's webhooks, newest first.
+    pub fn list(&self, caller: &Caller, slice: Slice) -> (Vec<Webhook>, bool) {
+        let known = self.context.gate.known();
+        let own = known
+            .streams::<Webhook>()
+            .filter(|one| one.organization == caller.organization && one.deleted_at.is_none());
+        let (page, more) = slice.page(own, |one| (one.created_at, one.id));
+        (page.into_iter().cloned().collect(), more)
+    }
+
+    /// Finds a webhook that is not deleted.
+    pub fn find(&self, caller: &Caller, id: Uuid) -> Result<Webhook, Error> {
+        match self.context.gate.known().stream_by_id::<Webhook>(id) {
             Some(one) if one.organization == caller.organization && one.deleted_at.is_none() => {
                 Ok(one.clone())
             }
@@ -73,11 +80,7 @@ impl Directory {
     }
 
     /// Makes a webhook with its signing secret. It gets what happens from now on.
-    pub async fn create_webhook(
-        &self,
-        caller: &Caller,
-        new: NewWebhook,
-    ) -> Result<WithSecret<Webhook>, Error> {
+    pub async fn create(&self, caller: &Caller, new: NewWebhook) -> Result<WithSecret<Webhook>, Error> {
         let once = caller.once.as_deref();
         if let Some(made) = Origin::caller(caller).recorded::<CreateWebhook>()? {
             let secret = secret::signing_text(&secret::mint_signing_key(once));
@@ -86,8 +89,8 @@ impl Directory {
         check_types(&new.types)?;
         check_description(new.description.as_deref())?;
         let organization = caller.organization;
-        let application = new.application.map(|id| self.application(caller, id)).transpose()?;
-        let application = application.map(|(application, _)| application.number);
+        let application = new.application;
+        let application = application.map(|id| self.context.application_number(caller, id)).transpose()?;
         let id = secret::new_id();
         let key = secret::mint_signing_key(once);
         let created = WebhookCreated {
@@ -97,20 +100,21 @@ impl Directory {
             types: new.types,
             description: new.description.filter(|text| !text.is_empty()),
         };
-        let creation = CreateWebhook { organization, created, sealed: self.key.seal(&about(id), &key) };
-        let made = self.submit(caller, creation).await?;
+        let creation =
+            CreateWebhook { organization, created, sealed: self.context.key.seal(&seal_label(id), &key) };
+        let made = self.context.submit(caller, creation).await?;
         Ok(WithSecret { made, secret: Some(secret::signing_text(&key)) })
     }
 
-    /// Changes what is said of it, and whether it is enabled. What is so already is no change.
-    pub async fn change_webhook(
+    /// Changes a webhook, and whether it is enabled. A value that it has already is no change.
+    pub async fn change(
         &self,
         caller: &Caller,
         id: Uuid,
         changed: WebhookChanged,
         enabled: Option<bool>,
     ) -> Result<Webhook, Error> {
-        let mut webhook = self.webhook(caller, id)?;
+        let mut webhook = self.find(caller, id)?;
         check_types(changed.types.as_deref().unwrap_or_default())?;
         check_description(changed.description.as_deref())?;
         let changed = WebhookChanged {
@@ -126,43 +130,39 @@ impl Directory {
             None => None,
         };
         for command in [WebhookEvent::Changed(changed)].into_iter().chain(wanted) {
-            webhook = self.change_stream(caller, Some(webhook.number), command, vec![]).await?;
+            webhook = self.context.change_stream(caller, Some(webhook.number), command, vec![]).await?;
         }
         Ok(webhook)
     }
 
     /// Gives a webhook a new signing secret; the one before signs beside it for a day.
-    pub async fn rotate_webhook_secret(
-        &self,
-        caller: &Caller,
-        id: Uuid,
-    ) -> Result<WithSecret<Webhook>, Error> {
+    pub async fn rotate_secret(&self, caller: &Caller, id: Uuid) -> Result<WithSecret<Webhook>, Error> {
         let key = secret::mint_signing_key(caller.once.as_deref());
         if let Some(made) = Origin::caller(caller).recorded::<ChangeStream<Webhook>>()? {
             return Ok(WithSecret { made, secret: Some(secret::signing_text(&key)) });
         }
-        let webhook = self.webhook(caller, id)?;
+        let webhook = self.find(caller, id)?;
         let side = SideWrite::RotateWebhookSecret {
             id,
-            sealed: self.key.seal(&about(id), &key),
-            before_until: self.clock.now() + OVERLAP,
+            sealed: self.context.key.seal(&seal_label(id), &key),
+            before_until: self.context.clock.now() + OVERLAP,
         };
         let (number, command) = (Some(webhook.number), WebhookEvent::SecretRotated);
-        let made = self.change_stream(caller, number, command, vec![side]).await?;
+        let made = self.context.change_stream(caller, number, command, vec![side]).await?;
         Ok(WithSecret { made, secret: Some(secret::signing_text(&key)) })
     }
 
     /// Deletes a webhook: nothing more is sent, and its secret is forgotten.
-    pub async fn delete_webhook(&self, caller: &Caller, id: Uuid) -> Result<(), Error> {
+    pub async fn delete(&self, caller: &Caller, id: Uuid) -> Result<(), Error> {
         if caller.repeats() {
             return Ok(());
         }
-        let webhook = self.webhook(caller, id)?;
+        let webhook = self.find(caller, id)?;
         let (number, side) = (Some(webhook.number), vec![SideWrite::ForgetWebhook(id)]);
-        self.change_stream::<Webhook>(caller, number, WebhookEvent::Deleted, side).await.map(|_| ())
+        self.context.change_stream::<Webhook>(caller, number, WebhookEvent::Deleted, side).await.map(|_| ())
     }
 
-    /// A webhook's deliveries before a position, newest first, and whether there are more.
+    /// Lists a webhook's deliveries before a position, newest first; and whether there are more.
     pub async fn deliveries(
         &self,
         webhook: &Webhook,
@@ -171,33 +171,39 @@ impl Directory {
         limit: u32,
     ) -> Result<(Vec<Delivery>, bool), Error> {
         let before = before.unwrap_or(Position(i64::MAX));
-        let mut found = self.reader.deliveries(webhook.id, status, before, limit + 1).await?;
+        let mut found = self.context.store.deliveries(webhook.id, status, before, limit + 1).await?;
         let more = found.len() > limit as usize;
         found.truncate(limit as usize);
         Ok((found, more))
     }
 
-    /// One delivery.
+    /// Finds a delivery.
     pub async fn delivery(&self, webhook: Uuid, position: Position) -> Result<Option<Delivery>, Error> {
-        Ok(self.reader.delivery(webhook, position).await?)
+        Ok(self.context.store.delivery(webhook, position).await?)
     }
 
     // ---- for the outbox ----
 
-    /// The position of the last event of any webhook: while it stands, so do they.
-    pub fn webhooks_changed_at(&self) -> Position {
-        self.gate.known().streams::<Webhook>().map(|one| one.head.position).max().unwrap_or_default()
+    /// Returns the position of the last event of any webhook: while it is the same, no webhook has changed.
+    pub fn changed_at(&self) -> Position {
+        self.context.gate.known().streams::<Webhook>().map(|one| one.head.position).max().unwrap_or_default()
     }
 
-    /// Every webhook of every organization that is not deleted.
-    pub fn every_webhook(&self) -> Vec<Webhook> {
-        self.gate.known().streams::<Webhook>().filter(|one| one.deleted_at.is_none()).cloned().collect()
+    /// Lists every webhook of every organization that is not deleted.
+    pub fn all(&self) -> Vec<Webhook> {
+        self.context
+            .gate
+            .known()
+            .streams::<Webhook>()
+            .filter(|one| one.deleted_at.is_none())
+            .cloned()
+            .collect()
     }
 
-    /// What signs a webhook's deliveries; none once it is deleted, a conflict if another key file sealed it.
+    /// Opens the keys that sign a webhook's deliveries; none once it is deleted, a conflict if another key file sealed them.
     pub async fn signing_keys(&self, id: Uuid) -> Result<Option<SigningKeys>, Error> {
-        let Some(kept) = self.reader.webhook_secret(id).await? else { return Ok(None) };
-        let open = |sealed: &[u8]| self.key.open(&about(id), sealed);
+        let Some(kept) = self.context.store.webhook_secret(id).await? else { return Ok(None) };
+        let open = |sealed: &[u8]| self.context.key.open(&seal_label(id), sealed);
         let now = open(&kept.sealed).map_err(|_| Error::Conflict {
             code: "webhook_secret_unreadable",
             message: "the webhook's secret was sealed with another key file; rotate it".to_owned(),
@@ -206,14 +212,14 @@ impl Directory {
         Ok(Some(SigningKeys { now, before }))
     }
 
-    /// How far each webhook has been served, as far as that was kept.
-    pub async fn webhook_progress(&self) -> Result<Vec<(Uuid, Position)>, Error> {
-        Ok(self.reader.webhook_progress().await?)
+    /// Reads how far each webhook has been served, as far as that was kept.
+    pub async fn progress(&self) -> Result<Vec<(Uuid, Position)>, Error> {
+        Ok(self.context.store.webhook_progress().await?)
     }
 
-    /// A webhook's deliveries that are not over, oldest first.
+    /// Lists a webhook's unfinished deliveries, oldest first.
     pub async fn pending_deliveries(&self, webhook: Uuid) -> Result<Vec<Delivery>, Error> {
-        Ok(self.reader.pending_deliveries(webhook).await?)
+        Ok(self.context.store.pending_deliveries(webhook).await?)
     }
 
     /// Keeps how deliveries stand and how far webhooks have been served, in one transaction.
@@ -223,65 +229,36 @@ impl Directory {
         progress: Vec<(Uuid, Position)>,
     ) -> Result<(), Error> {
         let kept = WriteBeside(SideWrite::Deliveries { rows, progress });
-        self.committer.submit(Origin::system(), kept).await.map(|_| ())
+        self.context.committer.submit(Origin::system(), kept).await.map(|_| ())
     }
 
     /// Disables a webhook, because its endpoint says or shows that it cannot be served.
-    pub async fn disable_webhook(&self, webhook: &Webhook, because: Because) -> Result<(), Error> {
+    pub async fn disable(&self, webhook: &Webhook, because: Because) -> Result<(), Error> {
         let disabling = ChangeStream::<Webhook> {
             organization: webhook.organization,
             number: Some(webhook.number),
             command: WebhookEvent::Disabled(Disabled { because }),
             side: vec![],
         };
-        self.committer.submit(Origin::system(), disabling).await.map(|_| ())
+        self.context.committer.submit(Origin::system(), disabling).await.map(|_| ())
     }
 
-    /// Forgets deliveries that have been over for long, and some of those of deleted webhooks.
+    /// Forgets deliveries that finished long ago, and some of those of deleted webhooks.
     pub async fn forget_deliveries(&self) -> Result<(), Error> {
-        let now = self.clock.now();
+        let now = self.context.clock.now();
         let old = SideWrite::ForgetDeliveries { before: now - KEEP, failed_before: now - KEEP_FAILED };
-        self.committer.submit(Origin::system(), WriteBeside(old)).await?;
+        self.context.write_beside(old).await?;
         let deleted: Vec<Uuid> = {
-            let known = self.gate.known();
+            let known = self.context.gate.known();
             known.streams::<Webhook>().filter(|one| one.deleted_at.is_some()).map(|one| one.id).collect()
         };
         for id in deleted {
-            if !self.reader.deliveries(id, None, Position(i64::MAX), 1).await?.is_empty() {
+            if !self.context.store.deliveries(id, None, Position(i64::MAX), 1).await?.is_empty() {
                 let rest = SideWrite::ForgetDeliveriesOf(id);
-                self.committer.submit(Origin::system(), WriteBeside(rest)).await?;
+                self.context.write_beside(rest).await?;
             }
         }
         Ok(())
-    }
-
-    /// The public id of an organization.
-    pub fn organization_id(&self, number: OrganizationNumber) -> Uuid {
-        let known = self.gate.known();
-        known.organizations.get(&number).map(|organization| organization.id).unwrap_or_default()
-    }
-
-    /// The public id of an application.
-    pub fn application_id(&self, number: ApplicationNumber) -> Uuid {
-        self.gate.known().application_id(number)
-    }
-
-    /// The public id of what a stream of the directory is about.
-    pub fn thing_id(&self, stream: StreamId) -> Option<Uuid> {
-        let known = self.gate.known();
-        match stream.kind {
-            StreamKind::Organization => {
-                known.organizations.get(&OrganizationNumber(stream.number)).map(|one| one.id)
-            }
-            StreamKind::Application => {
-                known.applications.get(&ApplicationNumber(stream.number)).map(|one| one.id)
-            }
-            StreamKind::ServiceAccount => {
-                let number = sessiond_core::ids::ServiceAccountNumber(stream.number);
-                known.service_accounts.get(&number).map(|one| one.id)
-            }
-            _ => known.any_stream(stream).map(AnyStream::id),
-        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use utoipa::openapi::OpenApi;
 
 use super::surface::{PLAIN, Routes, Surface};
-use super::{extract, filter, idempotency, problem, shared, unknown, words};
+use super::{extract, idempotency, list_parameters, problem, shared, unknown, words};
 
 /// What is known when all surfaces have said what they have.
 pub struct Documented {
@@ -95,7 +95,7 @@ pub fn yaml(document: &OpenApi) -> String {
         words::EndingWord,
         words::StageWord,
         words::StatusWord,
-        filter::SessionSort,
+        list_parameters::SessionSort,
     )),
     modifiers(&Security),
 )]

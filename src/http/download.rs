@@ -5,20 +5,20 @@ use std::io;
 use futures_util::stream::{self, Stream, StreamExt};
 use sessiond_core::ending::Ending;
 
-use crate::sessions::Stay;
+use crate::sessions::Registration;
 
 /// Pieces, as long as the credential is good. After its end the connection breaks off, so that nobody takes a part for the
 /// whole: there is no room for words in somebody else's file.
 pub fn while_good<Piece: Send + 'static>(
-    stay: Stay,
+    registration: Registration,
     pieces: impl Stream<Item = io::Result<Piece>> + Send + 'static,
 ) -> impl Stream<Item = io::Result<Piece>> + Send + 'static {
-    stream::unfold(Some((pieces.boxed(), stay)), |state| async move {
-        let (mut pieces, stay) = state?;
+    stream::unfold(Some((pieces.boxed(), registration)), |state| async move {
+        let (mut pieces, registration) = state?;
         let ending = tokio::select! {
             biased;
-            ending = stay.ended() => ending,
-            piece = pieces.next() => return piece.map(|piece| (piece, Some((pieces, stay)))),
+            ending = registration.ended() => ending,
+            piece = pieces.next() => return piece.map(|piece| (piece, Some((pieces, registration)))),
         };
         let why = match ending {
             Ending::Credential(end) => end.to_string(),

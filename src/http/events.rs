@@ -30,7 +30,7 @@ use super::words::{ActorWord, KindWord, OpenStageWord, OutcomeWord, SourceWord, 
 use crate::gate::Side;
 use crate::live::{ActorData, Frame, Told, Topic};
 use crate::meter;
-use crate::sessions::Stay;
+use crate::sessions::Registration;
 
 /// Silence on a stream after which a comment is sent, so that nothing between takes it for dead.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -146,11 +146,11 @@ pub async fn application(
     State(app): State<App>,
 ) -> Result<Response, Problem> {
     let (activity, after) = (parameters.activity()?, parameters.after(&headers)?);
-    let (application, _) = app.directory.application(&caller, application)?;
-    let stay = app.sessions.stay(&caller, Side::Management)?;
+    let (application, _) = app.directory.applications.find(&caller, application)?;
+    let registration = app.sessions.admission.register(&caller, Side::Management)?;
     let frames = frames(&app, Topic::Application(application.number), After::of(&app, after), activity);
     let until = Expiry::At(caller.credential.expires_at);
-    Ok(feed(app, frames, until, Some(stay)))
+    Ok(feed(app, frames, until, Some(registration)))
 }
 
 /// Follow a session
@@ -180,18 +180,19 @@ pub async fn session(
     State(app): State<App>,
 ) -> Result<Response, Problem> {
     let (activity, after) = (parameters.activity()?, parameters.after(&headers)?);
-    let mut view = app.sessions.view_to_follow(&caller, session).await?;
+    let mut view = app.sessions.queries.find_to_follow(&caller, session).await?;
     let number = view.session.number;
     let topic = Topic::Session(number);
     if view.session.ended.is_none() {
-        let stay = app.sessions.stay(&caller, Side::Agent(view.session.application, Some(number)))?;
+        let registration =
+            app.sessions.admission.register(&caller, Side::Agent(view.session.application, Some(number)))?;
         let frames = frames(&app, topic, After::of(&app, after), activity);
-        if app.sessions.open_session(number).is_some() {
+        if app.sessions.queries.open_session(number).is_some() {
             let expiry = expiry(&caller, &view.session);
-            return Ok(feed(app, frames, expiry, Some(stay)));
+            return Ok(feed(app, frames, expiry, Some(registration)));
         }
         // It ended between the look and the listening: the feed might have begun after the end, and wait for ever.
-        view = app.sessions.view_to_follow(&caller, session).await?;
+        view = app.sessions.queries.find_to_follow(&caller, session).await?;
     }
     // Of an ended session there is a whole story to tell, and nothing from now on.
     let after = match After::of(&app, after) {
@@ -256,7 +257,7 @@ impl Expiry {
         match self {
             Self::At(at) => *at,
             Self::OfSession(number, least) => {
-                let session = app.sessions.open_session(*number);
+                let session = app.sessions.queries.open_session(*number);
                 // Of one that has ended the story is told to its end.
                 let expires_at = |session: Session| session.expiry().unwrap_or(Time::MAX_UTC).max(*least);
                 session.map_or(Time::MAX_UTC, expires_at)
@@ -307,9 +308,9 @@ impl Said {
 }
 
 /// The answer: events until the topic ends, the credential, the clock or the service says stop, or the log cannot be read.
-fn feed(app: App, frames: Frames, expiry: Expiry, stay: Option<Stay>) -> Response {
+fn feed(app: App, frames: Frames, expiry: Expiry, registration: Option<Registration>) -> Response {
     let hello = stream::once(async { Ok(Event::default().comment("sessiond").retry(RETRY)) });
-    let following = Following { app, frames, expiry, stay, _measured: meter::Stream::begin("feed") };
+    let following = Following { app, frames, expiry, registration, _measured: meter::Stream::begin("feed") };
     let events = hello.chain(events(following));
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
     let mut response = Sse::new(events).keep_alive(keep_alive).into_response();
@@ -325,7 +326,7 @@ struct Following {
     frames: Frames,
     expiry: Expiry,
     /// Says when the credential has ended by which it was opened; none for the story of a session that has.
-    stay: Option<Stay>,
+    registration: Option<Registration>,
     _measured: meter::Stream,
 }
 
@@ -352,11 +353,11 @@ impl Following {
     async fn next(&mut self) -> Next {
         // Looked at anew before each event, however much happens: what renews a session's token is an event of it.
         let expires_at = self.expiry.at(&self.app);
-        let stay = self.stay.as_ref();
+        let registration = self.registration.as_ref();
         let ended = async {
-            match stay {
+            match registration {
                 // Its expiry is the feed's own, which may be put off.
-                Some(stay) => stay.pass.ended().await,
+                Some(registration) => registration.pass.ended().await,
                 None => std::future::pending().await,
             }
         };

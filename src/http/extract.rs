@@ -122,7 +122,7 @@ impl FromRequestParts<App> for Person {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let caller = not_ended(caller_of(parts, app).await?)?;
-        match app.sessions.person(&caller) {
+        match app.directory.principals.person(&caller) {
             Some(principal) => {
                 unknown::understood(parts)?;
                 Ok(Self(caller, principal))

@@ -8,31 +8,13 @@ use sessiond_core::Time;
 use sessiond_core::kind::Kind;
 use sessiond_core::phase::Stage;
 use sessiond_core::status::DerivedStatus;
-use utoipa::IntoParams;
-use utoipa::openapi::path::{Parameter, ParameterIn};
 use uuid::Uuid;
 
 use super::extract::given;
-use super::page::{self, read_flag, read_limit};
 use super::problem::Problem;
 use super::time;
-use super::words::{KindWord, OpenStageWord, OpenStatusWord, StageWord, StatusWord, read_word};
-use crate::gate::Order;
-use crate::sessions::{LONGEST, ListQuery, Page, Sort, Walk, Wanted};
-
-/// With which status sessions are listed or counted.
-#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
-#[serde(rename_all = "camelCase")]
-#[into_params(parameter_in = Query)]
-pub struct StatusParameters {
-    /// `active` (the default of a list: active and idle ones), `inactive` (expired and disconnected), `all`, or one of
-    /// `idle`, `expired`, `disconnected`. Wins over `includeInactive`.
-    #[param(value_type = StatusWord, required = false)]
-    pub status: Option<String>,
-    /// Without `status`: include expired and disconnected sessions.
-    #[param(value_type = Option<bool>)]
-    pub include_inactive: Option<String>,
-}
+use super::words::{KindWord, OpenStageWord, OpenStatusWord, StageWord};
+use crate::sessions::{LONGEST, SessionQuery};
 
 /// Which sessions are listed, counted or ended.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
@@ -67,57 +49,6 @@ pub struct FilterParameters {
     /// Last active at this instant or later.
     #[param(value_type = Option<String>, format = DateTime)]
     pub last_active_after: Option<String>,
-}
-
-/// Most sessions of a page, if nothing is said; and the same under the older names.
-pub const PAGE: u32 = 100;
-pub const OLDER_PAGE: u32 = page::PAGE;
-
-/// How long a page of a list is, for the document.
-pub struct LimitParameter;
-/// The same under the older names.
-pub struct OlderLimitParameter;
-
-impl IntoParams for LimitParameter {
-    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        vec![page::limit_parameter("Most sessions to return.", PAGE)]
-    }
-}
-
-impl IntoParams for OlderLimitParameter {
-    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        vec![page::limit_parameter("Most sessions to return.", OLDER_PAGE)]
-    }
-}
-
-/// How a list is ordered and cut into pages.
-#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
-#[serde(rename_all = "camelCase")]
-#[into_params(parameter_in = Query)]
-pub struct PageParameters {
-    /// What to order by; a minus for the latest first. Whoever is active while a list by `-lastActive` is walked comes again
-    /// at its end: tell sessions by their ids.
-    #[param(value_type = SessionSort, required = false)]
-    pub sort: Option<String>,
-    /// `nextCursor` of the page before, asked for in the same order.
-    pub cursor: Option<String>,
-}
-
-/// What a list is ordered by.
-#[derive(Deserialize, utoipa::ToSchema)]
-pub enum SessionSort {
-    #[serde(rename = "created")]
-    Created,
-    #[serde(rename = "-created")]
-    Newest,
-    #[serde(rename = "lastActive")]
-    LastActive,
-    #[serde(rename = "-lastActive")]
-    LatestActive,
-    #[serde(rename = "expires")]
-    Expires,
-    #[serde(rename = "-expires")]
-    LatestExpiry,
 }
 
 /// Which sessions a revocation ends: those that fit everything that is said. Something must be said; `organization`
@@ -180,24 +111,13 @@ pub struct FilterBody {
     pub except: Vec<Uuid>,
 }
 
-const LIVE: [DerivedStatus; 2] = [DerivedStatus::Active, DerivedStatus::Idle];
+pub const LIVE: [DerivedStatus; 2] = [DerivedStatus::Active, DerivedStatus::Idle];
 const INACTIVE: [DerivedStatus; 2] = [DerivedStatus::Expired, DerivedStatus::Disconnected];
 /// Most sessions that a revocation may leave out.
 const MOST_EXCEPT: usize = 1_000;
 
-/// The parameters of a list.
-#[derive(Debug, Default)]
-pub struct ListParameters {
-    status: StatusParameters,
-    filter: FilterParameters,
-    page: PageParameters,
-    limit: Option<String>,
-    /// All of them, for the link to the next page.
-    raw: BTreeMap<String, String>,
-}
-
 impl FilterParameters {
-    fn of(pairs: &Pairs) -> Self {
+    pub fn of(pairs: &Pairs) -> Self {
         Self {
             principal: pairs.one("principal"),
             hostname: pairs.one("hostname"),
@@ -212,9 +132,9 @@ impl FilterParameters {
         }
     }
 
-    /// What is wanted, whatever its status.
-    fn read(&self, application: Option<Uuid>) -> Result<Wanted, Problem> {
-        Ok(Wanted {
+    /// The sessions that fit, whatever their status.
+    pub fn read(&self, application: Option<Uuid>) -> Result<SessionQuery, Problem> {
+        Ok(SessionQuery {
             application,
             session: None,
             principal: read_id("principal", self.principal.as_deref())?,
@@ -233,7 +153,7 @@ impl FilterParameters {
             connected_before: read_time("connectedBefore", self.connected_before.as_deref())?,
             last_active_after: read_time("lastActiveAfter", self.last_active_after.as_deref())?,
             last_active_before: read_time("lastActiveBefore", self.last_active_before.as_deref())?,
-            ..Wanted::default()
+            ..SessionQuery::default()
         })
     }
 }
@@ -243,6 +163,11 @@ impl FilterParameters {
 pub struct Pairs(BTreeMap<String, String>);
 
 impl Pairs {
+    /// All of them, by name.
+    pub fn into_inner(self) -> BTreeMap<String, String> {
+        self.0
+    }
+
     pub fn one(&self, name: &str) -> Option<String> {
         self.0.get(name).cloned()
     }
@@ -260,110 +185,9 @@ impl<'de> Deserialize<'de> for Pairs {
     }
 }
 
-impl<'de> Deserialize<'de> for ListParameters {
-    /// Structs and the whole beside them: serde's `flatten` would do the same, but reads every value as text anyway.
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let pairs = Pairs::deserialize(deserializer)?;
-        Ok(Self {
-            status: StatusParameters {
-                status: pairs.one("status"),
-                include_inactive: pairs.one("includeInactive"),
-            },
-            filter: FilterParameters::of(&pairs),
-            page: PageParameters { sort: pairs.one("sort"), cursor: pairs.one("cursor") },
-            limit: pairs.one("limit"),
-            raw: pairs.0,
-        })
-    }
-}
-
-/// Which sessions of an application a call ends, and how.
-#[derive(Debug, Default)]
-pub struct EndingParameters {
-    filter: FilterParameters,
-    pairs: Pairs,
-}
-
-impl<'de> Deserialize<'de> for EndingParameters {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let pairs = Pairs::deserialize(deserializer)?;
-        Ok(Self { filter: FilterParameters::of(&pairs), pairs })
-    }
-}
-
-impl EndingParameters {
-    /// Which sessions: with the same words as a list. Without a status, all that are open.
-    pub fn read(&self, application: Uuid) -> Result<Wanted, Problem> {
-        let wanted = self.filter.read(Some(application))?;
-        let mut status = read_status(self.pairs.one("status").as_deref())?;
-        let inactive = status.len() > 1;
-        // Those that have ended are not ended again.
-        status.retain(|status| !inactive || *status != DerivedStatus::Disconnected);
-        Ok(Wanted { status, ..wanted })
-    }
-
-    pub fn flag(&self, name: &'static str) -> Result<bool, Problem> {
-        read_flag(name, self.pairs.one(name).as_deref())
-    }
-
-    /// The operator's own words.
-    pub fn reason(&self) -> Option<String> {
-        self.pairs.one("reason")
-    }
-}
-
-impl ListParameters {
-    /// As a list reads it: only the live ones unless more is asked for.
-    fn to_list(&self, application: Option<Uuid>) -> Result<Wanted, Problem> {
-        let wanted = self.to_count(application)?;
-        let include_inactive = read_flag("includeInactive", self.status.include_inactive.as_deref())?;
-        let live = self.status.status.is_none() && !include_inactive;
-        Ok(if live { Wanted { status: LIVE.to_vec(), ..wanted } } else { wanted })
-    }
-
-    /// As a count reads it: all of them unless less is asked for.
-    pub fn to_count(&self, application: Option<Uuid>) -> Result<Wanted, Problem> {
-        read_flag("includeInactive", self.status.include_inactive.as_deref())?;
-        let status = read_status(self.status.status.as_deref())?;
-        Ok(Wanted { status, ..self.filter.read(application)? })
-    }
-
-    /// What to list.
-    pub fn read(&self, application: Option<Uuid>, default_limit: u32) -> Result<ListQuery, Problem> {
-        let sort = read_sort(self.page.sort.as_deref())?;
-        let (after, walk) = page::read_walk_cursor(tag(sort), self.page.cursor.as_deref())?;
-        Ok(ListQuery {
-            wanted: self.to_list(application)?,
-            sort,
-            limit: read_limit(self.limit.as_deref(), default_limit)?,
-            skip: 0,
-            after,
-            walk: walk.map(|(began, at_its_end)| Walk { began, at_its_end }),
-        })
-    }
-
-    /// `applicationId`, where a list takes it as a parameter.
-    pub fn application(&self) -> Result<Option<Uuid>, Problem> {
-        read_id("applicationId", self.raw.get("applicationId").map(String::as_str))
-    }
-
-    /// The cursor of the next page, and the `Link` to it (RFC 8288).
-    pub fn next(&self, path: &str, sort: Sort, page: &Page) -> Option<(String, String)> {
-        let cursor = match page.walk {
-            Some(Walk { began, at_its_end }) => page::walk_cursor(tag(sort), page.next?, (began, at_its_end)),
-            None => page::cursor_of(tag(sort), page.next?),
-        };
-        let mut query = url::form_urlencoded::Serializer::new(String::new());
-        query.extend_pairs(self.raw.iter().filter(|(name, _)| *name != "cursor"));
-        query.append_pair("cursor", &cursor);
-        let link = format!("<{path}?{}>; rel=\"next\"", query.finish());
-        Some((cursor, link))
-    }
-}
-
 impl FilterBody {
     /// What a revocation covers. An empty filter is refused: whoever means everything says so.
-    pub fn read(&self) -> Result<Wanted, Problem> {
+    pub fn read(&self) -> Result<SessionQuery, Problem> {
         let said = Self { organization: None, ..self.clone() };
         let nothing = serde_json::to_value(&said).is_ok_and(|said| said == serde_json::json!({}));
         if nothing && self.organization != Some(true) {
@@ -376,7 +200,7 @@ impl FilterBody {
         }
         let status = self.status.iter().map(|word| one_status(word)).collect::<Result<_, _>>()?;
         let stage = self.stage.iter().map(|word| open_stage(word)).collect::<Result<_, _>>()?;
-        Ok(Wanted {
+        Ok(SessionQuery {
             application: self.application_id,
             session: self.session_id,
             principal: self.principal,
@@ -391,63 +215,36 @@ impl FilterBody {
             last_active_after: read_time("lastActiveAfter", self.last_active_after.as_deref())?,
             last_active_before: read_time("lastActiveBefore", self.last_active_before.as_deref())?,
             except: self.except.clone(),
-            ..Wanted::default()
+            ..SessionQuery::default()
         })
     }
 }
 
-impl From<Wanted> for FilterBody {
-    fn from(wanted: Wanted) -> Self {
+impl From<SessionQuery> for FilterBody {
+    fn from(query: SessionQuery) -> Self {
         let said = Self {
             organization: None,
-            application_id: wanted.application,
-            session_id: wanted.session,
-            principal: wanted.principal,
-            hostname: wanted.hostname,
-            client: wanted.client,
-            resource: wanted.resource,
-            kind: wanted.kind.map(|kind| kind.word().to_owned()),
-            stage: wanted.stage.into_iter().map(|stage| stage.word().to_owned()).collect(),
-            status: wanted.status.into_iter().map(|status| status.word().to_owned()).collect(),
-            connected_before: wanted.connected_before.map(time),
-            connected_after: wanted.connected_after.map(time),
-            last_active_before: wanted.last_active_before.map(time),
-            last_active_after: wanted.last_active_after.map(time),
-            except: wanted.except,
+            application_id: query.application,
+            session_id: query.session,
+            principal: query.principal,
+            hostname: query.hostname,
+            client: query.client,
+            resource: query.resource,
+            kind: query.kind.map(|kind| kind.word().to_owned()),
+            stage: query.stage.into_iter().map(|stage| stage.word().to_owned()).collect(),
+            status: query.status.into_iter().map(|status| status.word().to_owned()).collect(),
+            connected_before: query.connected_before.map(time),
+            connected_after: query.connected_after.map(time),
+            last_active_before: query.last_active_before.map(time),
+            last_active_after: query.last_active_after.map(time),
+            except: query.except,
         };
         let narrowed = said.application_id.or(said.session_id).or(said.principal).is_some();
         Self { organization: (!narrowed).then_some(true), ..said }
     }
 }
 
-/// What stands in a cursor for the order it belongs to.
-fn tag(sort: Sort) -> u8 {
-    let by = match sort.by {
-        Order::Connected => 0,
-        Order::LastActive => 2,
-        Order::Expires => 4,
-    };
-    by + u8::from(!sort.descending)
-}
-
-fn read_sort(word: Option<&str>) -> Result<Sort, Problem> {
-    let Some(word) = word else { return Ok(Sort::default()) };
-    let (by, descending) = match read_word(word) {
-        Some(SessionSort::Created) => (Order::Connected, false),
-        Some(SessionSort::Newest) => (Order::Connected, true),
-        Some(SessionSort::LastActive) => (Order::LastActive, false),
-        Some(SessionSort::LatestActive) => (Order::LastActive, true),
-        Some(SessionSort::Expires) => (Order::Expires, false),
-        Some(SessionSort::LatestExpiry) => (Order::Expires, true),
-        None => {
-            let message = "sort must be created, lastActive or expires, with a minus for the latest first";
-            return Err(Problem::invalid("sort", message));
-        }
-    };
-    Ok(Sort { by, descending })
-}
-
-fn read_status(word: Option<&str>) -> Result<Vec<DerivedStatus>, Problem> {
+pub fn read_status(word: Option<&str>) -> Result<Vec<DerivedStatus>, Problem> {
     match word {
         None | Some("all") => Ok(vec![]),
         Some("active") => Ok(LIVE.to_vec()),

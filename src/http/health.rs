@@ -71,10 +71,10 @@ pub async fn ready(State(app): State<App>, RawQuery(query): RawQuery) -> (Status
         form_urlencoded::parse(query.as_bytes()).any(|(name, value)| name == "verbose" && value != "false");
     let mut report = app.health.writer(&app).await;
     let now = app.clock.now();
-    for (name, job) in app.board.jobs() {
+    for (name, job) in app.job_status.jobs() {
         report.job(name, &job, now);
     }
-    report.line(true, format_args!("open sessions: {}", app.sessions.open_sessions()));
+    report.line(true, format_args!("open sessions: {}", app.sessions.maintenance.open_sessions()));
     if app.stopping.is_cancelled() {
         report.line(false, "stopping");
     }
@@ -158,7 +158,7 @@ impl Report {
     }
 
     async fn writer(&mut self, app: &App) {
-        match timeout(PATIENCE, app.sessions.health()).await {
+        match timeout(PATIENCE, app.sessions.maintenance.health()).await {
             Ok(Ok(checks)) => {
                 for check in &checks {
                     self.line(check.fault.is_none(), format_args!("{} {}", check.name, check.value));
@@ -178,7 +178,7 @@ impl Report {
             Some(at) => format!("last run {:.1}s ago", (now - at).as_seconds_f64()),
             None => "last run never".to_owned(),
         };
-        let late = if job.late(now) { ", late" } else { "" };
+        let late = if job.is_overdue(now) { ", late" } else { "" };
         match &job.outcome {
             Ok(did) => self.line(late.is_empty(), format_args!("job {name}: {last}{late}: {did}")),
             Err(error) => self.line(false, format_args!("job {name}: {last}{late}: failed: {error}")),

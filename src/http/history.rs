@@ -126,7 +126,7 @@ pub async fn session_history(
     let activity = read_flag("activity", parameters.activity.as_deref())?;
     let limit = read_limit(parameters.limit.as_deref(), PAGE)?;
     let before = read_position(parameters.cursor.as_deref())?;
-    let events = app.sessions.history(&caller, application, session, activity, before, limit).await?;
+    let events = app.sessions.queries.history(&caller, application, session, activity, before, limit).await?;
     let (activity, limit) = (activity.to_string(), limit.to_string());
     Ok(listed(events, &uri, &[("activity", &activity), ("limit", &limit)]))
 }
@@ -213,6 +213,6 @@ pub async fn list_events(
     Query(parameters): Query<EventParameters>,
     State(app): State<App>,
 ) -> Result<Response, Problem> {
-    let events = app.sessions.events(&caller, &parameters.read()?).await?;
+    let events = app.sessions.queries.events(&caller, &parameters.read()?).await?;
     Ok(listed(events, &uri, &parameters.others()))
 }

@@ -87,7 +87,7 @@ pub async fn caller_of(parts: &Parts, app: &App, mut caller: Caller) -> Result<C
         Some(once) => once.clone(),
         None => {
             let fingerprint = slot.fingerprint(parts, app).await?;
-            let once = app.sessions.once(&caller, key, fingerprint).await?;
+            let once = app.sessions.idempotency.begin(&caller, key, fingerprint).await?;
             slot.once.get_or_init(|| once).clone()
         }
     };

@@ -20,7 +20,7 @@ use crate::meter;
 /// `/metrics` and nothing else.
 pub fn router(app: App, handle: PrometheusHandle) -> Router {
     let tell = move |State(app): State<App>| async move {
-        for (status, count) in app.sessions.counts_by_status() {
+        for (status, count) in app.sessions.maintenance.counts_by_status() {
             gauge!(meter::SESSIONS, "status" => status).set(count as f64);
         }
         let media_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");

@@ -17,6 +17,7 @@ mod history;
 mod idempotency;
 mod ids;
 mod limits_layer;
+mod list_parameters;
 mod media;
 pub mod metrics;
 mod oauth;
@@ -83,7 +84,7 @@ pub struct Shared {
     pub outbox: Arc<Outbox>,
     pub lines: Journals,
     pub terminals: Arc<Terminals>,
-    pub board: Arc<JobStatus>,
+    pub job_status: Arc<JobStatus>,
     pub limits: Arc<Limits>,
     pub health: health::Cache,
     pub clock: Clock,

@@ -157,12 +157,15 @@ impl Gateway {
             return Err(RpcError::too_slow());
         };
         let (mut head, body) = answer?.into_parts();
-        head.headers = upstream::from_upstream(&head.headers, &self.directory.passes_to_client(application));
+        head.headers = upstream::from_upstream(
+            &head.headers,
+            &self.directory.upstream_settings.passes_to_client(application),
+        );
         let given = head.headers.get(&SESSION).and_then(|id| id.to_str().ok());
         if let Some(session) = session.or(given) {
             match goodbye {
                 true => self.jars.forget(url, session),
-                false => self.jars.take(url, session, &head.headers, self.sessions.now()),
+                false => self.jars.take(url, session, &head.headers, self.clock.now()),
             }
         }
         check_coding(IncomingResponse { head, body: Body::new(body) })

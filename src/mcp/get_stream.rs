@@ -85,12 +85,12 @@ impl Gateway {
         parts: &Parts,
         id: &str,
     ) -> Result<Response, ErrorResponse> {
-        let seal = |key: &str| self.sessions.event_seal(session.number, key);
+        let seal = |key: &str| self.sessions.gateway.event_seal(session.number, key);
         let Some(from) = EventId::parse(id, seal) else {
             // The id does not say of which stream it is: the gateway did not give it out, or not for this session.
             return self.open_standalone(context, session, parts).await;
         };
-        let pass = self.sessions.enter(&context.caller, &session);
+        let pass = self.sessions.admission.enter(&context.caller, &session);
         let pass = pass.map_err(|error| entry_refused(error, &context, vec![], false))?;
         let known = self.streams.find(&from.key, session.number);
         let more = |stream: &Arc<ResumableStream>| {
@@ -106,7 +106,7 @@ impl Gateway {
             return Ok(client_response(StatusCode::OK, &HeaderMap::new(), true, body));
         }
         drop(pass);
-        let upstream_session = self.upstream_sessions.of(&self.sessions, &session).await;
+        let upstream_session = self.upstream_sessions.of(&self.sessions.gateway, &session).await;
         let here = upstream_session
             .map_err(|error| ErrorResponse::from_error(error, &context.metadata))?
             .state()

@@ -128,7 +128,7 @@ impl GoodbyeSender {
     async fn load_untold(&mut self) {
         let mut after = SessionNumber(0);
         loop {
-            let untold = match self.gateway.sessions.untold(after, PAGE).await {
+            let untold = match self.gateway.sessions.gateway.untold(after, PAGE).await {
                 Ok(untold) => untold,
                 Err(error) => {
                     tracing::warn!(?error, "which upstreams have not been told of ended sessions is unknown");
@@ -243,7 +243,8 @@ impl GoodbyeSender {
         if self.told.len() < enough {
             return;
         }
-        if let Err(error) = self.gateway.sessions.forget_mcp(std::mem::take(&mut self.told)).await {
+        if let Err(error) = self.gateway.sessions.gateway.forget_states(std::mem::take(&mut self.told)).await
+        {
             // Those upstreams are told once more after a restart, which does no harm.
             tracing::warn!(?error, "that upstreams were told of ended sessions could not be kept");
         }
@@ -261,7 +262,7 @@ impl Gateway {
         self.cancel(self.goodbyes.take_cancellations(session)).await;
         let Some(departed) = departed else { return false };
         self.upstream_sessions.remove(session);
-        let state = match self.sessions.kept_of_departed(departed).await {
+        let state = match self.sessions.gateway.state_of_departed(departed).await {
             Ok(state) => state.and_then(|state| serde_json::from_slice::<UpstreamState>(&state).ok()),
             Err(error) => {
                 tracing::warn!(?error, session = %departed.id, "what was kept to tell an upstream cannot be read");

@@ -18,6 +18,7 @@ use super::budget::Share;
 use super::goodbye::UpstreamWork;
 use super::message;
 use super::reply::{ErrorResponse, RpcError};
+use crate::clock::Clock;
 use crate::gate::Pass;
 use crate::sessions::Sessions;
 
@@ -27,6 +28,7 @@ const CHECK_EVERY: Duration = Duration::from_secs(60);
 /// One request of a session, from its admission to the last byte of its answer.
 pub struct InFlight {
     pub sessions: Arc<Sessions>,
+    pub clock: Clock,
     pub caller: Caller,
     pub number: SessionNumber,
     /// The Gate's pass; given back once nothing more will be handed on.
@@ -71,19 +73,19 @@ impl InFlight {
     pub fn watch(&self) -> impl Future<Output = StopReason> + Send + use<> {
         let cancelled = self.pass.as_ref().map(Pass::cancelled).unwrap_or_default();
         let (stopping, sessions, number) = (self.stopping.clone(), self.sessions.clone(), self.number);
-        let presented = self.caller.credential.expires_at;
+        let (presented, clock) = (self.caller.credential.expires_at, self.clock.clone());
         let given_up = self.share.given_up().clone();
         async move {
             loop {
-                let remaining = remaining(&sessions, number, presented).min(CHECK_EVERY);
+                let remaining = remaining(&sessions, &clock, number, presented).min(CHECK_EVERY);
                 tokio::select! {
                     biased;
                     () = cancelled.cancelled() => return StopReason::Ended,
                     () = stopping.cancelled() => return StopReason::Stopping,
                     () = given_up.cancelled() => return StopReason::OverBudget,
-                    () = sessions.passes(remaining) => {}
+                    () = clock.sleep(remaining) => {}
                 }
-                if self::remaining(&sessions, number, presented).is_zero() {
+                if self::remaining(&sessions, &clock, number, presented).is_zero() {
                     return StopReason::Expired;
                 }
             }
@@ -100,7 +102,9 @@ impl InFlight {
             Some(StopReason::OverBudget)
         } else {
             let presented = self.caller.credential.expires_at;
-            remaining(&self.sessions, self.number, presented).is_zero().then_some(StopReason::Expired)
+            remaining(&self.sessions, &self.clock, self.number, presented)
+                .is_zero()
+                .then_some(StopReason::Expired)
         }
     }
 
@@ -114,8 +118,8 @@ impl InFlight {
             StopReason::Stopping => RpcError::stopping(),
             StopReason::OverBudget => RpcError::over_budget(),
             StopReason::Expired => {
-                let session = self.sessions.open_session(self.number);
-                match session.filter(|session| self.sessions.now() >= session.lifetime_ends_at) {
+                let session = self.sessions.queries.open_session(self.number);
+                match session.filter(|session| self.clock.now() >= session.lifetime_ends_at) {
                     Some(_) => RpcError::ended(Reason::Lifetime),
                     None => RpcError::expired(),
                 }
@@ -200,7 +204,7 @@ impl InFlight {
     /// Gives the pass back. While the request held it the session could not go stale; from now on its silence counts.
     pub fn release_pass(&mut self) {
         if self.pass.is_some() {
-            self.sessions.saw(self.number);
+            self.sessions.gateway.saw(self.number);
         }
         self.pass = None;
     }
@@ -219,23 +223,23 @@ impl InFlight {
         if bytes_out == 0 || tokio::runtime::Handle::try_current().is_err() {
             return;
         }
-        if let Some(session) = self.sessions.open_session(self.number) {
+        if let Some(session) = self.sessions.queries.open_session(self.number) {
             let rest = bytes_out.saturating_sub(self.counted.load(Ordering::Relaxed));
             let counts = Counts { bytes_out: rest, ..Counts::default() };
-            self.sessions.observe(&self.caller, &session, counts);
+            self.sessions.traffic.observe(&self.caller, &session, counts);
         }
     }
 }
 
 /// How long the request has valid credentials. A later request may have renewed the session's token; the credential
 /// that this request came with may be about to renew it.
-fn remaining(sessions: &Sessions, number: SessionNumber, presented: Time) -> Duration {
-    let until = match sessions.open_session(number) {
+fn remaining(sessions: &Sessions, clock: &Clock, number: SessionNumber, presented: Time) -> Duration {
+    let until = match sessions.queries.open_session(number) {
         Some(session) => presented.max(session.token_expires_at).min(session.lifetime_ends_at),
         // The session has ended, which the pass tells.
         None => return CHECK_EVERY,
     };
-    (until - sessions.now()).to_std().unwrap_or_default()
+    (until - clock.now()).to_std().unwrap_or_default()
 }
 
 /// The answer to `subscriptions/listen` by which a server ends it in order.

@@ -59,16 +59,18 @@ impl Gateway {
     async fn supersede(self: &Arc<Self>, context: &RequestContext, parts: &Parts, session: &Session) {
         let id = request_headers::text(&parts.headers, &SESSION);
         let number = id.and_then(|id| self.auth.mcp_session(id)).filter(|number| *number != session.number);
-        let former = number.and_then(|number| self.sessions.open_session(number));
+        let former = number.and_then(|number| self.sessions.queries.open_session(number));
         let here = former.filter(|former| former.application == context.application.number);
-        let Some(former) = here.filter(|former| self.sessions.belongs_to(&context.caller, former)) else {
+        let Some(former) = here.filter(|former| self.sessions.gateway.belongs_to(&context.caller, former))
+        else {
             return;
         };
         if !self.is_of_client(context, &former).await.unwrap_or(false) {
             return;
         }
         // The goodbye to the former session's upstream follows from its end.
-        if let Err(error) = self.sessions.end_minded(&context.caller, former.number, Reason::Superseded).await
+        if let Err(error) =
+            self.sessions.lifecycle.end_hosted(&context.caller, former.number, Reason::Superseded).await
         {
             tracing::warn!(?error, session = %former.id, "a session that another took the place of was not ended");
         }
@@ -92,7 +94,12 @@ impl Gateway {
                 gateway.initialize_upstream(&context, &parts, &posted, initialize, body).await;
             if let Err(Ok((_, Some((session, _))))) = done.send(initialize_upstream) {
                 // Without its id nobody could ever use the session.
-                gateway.sessions.end_minded(&context.caller, session.number, Reason::Failed).await.ok();
+                gateway
+                    .sessions
+                    .lifecycle
+                    .end_hosted(&context.caller, session.number, Reason::Failed)
+                    .await
+                    .ok();
             }
         };
         let lost = |_| Err(ErrorResponse::in_place_of_answer(RpcError::upstream_lost(), vec![], false));
@@ -102,7 +109,7 @@ impl Gateway {
     /// The response to a request whose credential ended before there was a session: the client is to authenticate
     /// again.
     pub(super) fn ended_before_session(&self, context: &RequestContext, ending: Ending) -> ErrorResponse {
-        match (self.sessions.still_welcome(&context.caller, context.application.number), ending) {
+        match (self.sessions.admission.check_again(&context.caller, context.application.number), ending) {
             (Err(error), _) => ErrorResponse::from_error(error, &context.metadata),
             (Ok(()), Ending::Credential(end)) => ErrorResponse::credential_ended(end),
             (Ok(()), Ending::Session(reason)) => ErrorResponse::session_not_found(Some(reason)),
@@ -142,14 +149,15 @@ impl Gateway {
         let outgoing = OutgoingRequest { application, method: Method::POST, headers, body };
         // The credential may have been revoked while the message came in, and again while the upstream answers.
         let refused = |error| ErrorResponse::from_error(error, &context.metadata).answering(&posted.ids);
-        let stay = self.stay(context).map_err(|refusal| refusal.answering(&posted.ids))?;
+        let registration =
+            self.register_credential(context).map_err(|refusal| refusal.answering(&posted.ids))?;
         let initialize_answer = tokio::select! {
             biased;
-            ending = stay.ended() => return Err(self.ended_before_session(context, ending).answering(&posted.ids)),
+            ending = registration.ended() => return Err(self.ended_before_session(context, ending).answering(&posted.ids)),
             () = self.stopping.cancelled() => Err(RpcError::stopping()),
             initialize_answer = self.send_initialize(&url, outgoing) => initialize_answer,
         };
-        drop(stay);
+        drop(registration);
         let in_place = |rpc_error| ErrorResponse::in_place_of_answer(rpc_error, posted.ids.clone(), false);
         let mut initialize_answer = initialize_answer.map_err(in_place)?;
         let upstream_session = initialize_answer.session.take();
@@ -160,7 +168,7 @@ impl Gateway {
         let Some(protocol_version) = initialize_answer.protocol_version.clone() else {
             // The upstream refused: the client may read why, and no session has come to be.
             self.goodbyes.session_abandoned(abandoned(None));
-            self.sessions.still_welcome(&context.caller, application).map_err(refused)?;
+            self.sessions.admission.check_again(&context.caller, application).map_err(refused)?;
             return Ok((initialize_answer, None));
         };
         let client = context.caller.client().map(str::to_owned);
@@ -195,16 +203,19 @@ impl Gateway {
         state: UpstreamState,
     ) -> Result<(Session, String), ErrorResponse> {
         let refused = |error| ErrorResponse::from_error(error, &context.metadata);
-        let opened = self.sessions.connect(&context.caller, new).await.map_err(refused)?;
+        let opened = self.sessions.lifecycle.connect(&context.caller, new).await.map_err(refused)?;
         let session = opened.session;
         // A client that comes back under its own session id attaches to the session; nobody uses its former session at
         // the upstream any more.
-        let former =
-            if opened.opened { None } else { self.upstream_sessions.of(&self.sessions, &session).await.ok() };
-        match self.sessions.keep_mcp(&session, &to_json(&state)).await {
+        let former = if opened.opened {
+            None
+        } else {
+            self.upstream_sessions.of(&self.sessions.gateway, &session).await.ok()
+        };
+        match self.sessions.gateway.keep_state(&session, &to_json(&state)).await {
             Ok(mcp_session_id) => {
                 self.upstream_sessions.insert(session.number, state);
-                if self.sessions.open_session(session.number).is_none() {
+                if self.sessions.queries.open_session(session.number).is_none() {
                     // The session ended before the Gate could know that an upstream has to be told.
                     let Session { number, id, application, .. } = session;
                     self.goodbyes.departed(Departed { number, id, application });
@@ -217,7 +228,11 @@ impl Gateway {
             }
             Err(error) => {
                 // Without its id nobody could ever use the session.
-                self.sessions.end_minded(&context.caller, session.number, Reason::Failed).await.ok();
+                self.sessions
+                    .lifecycle
+                    .end_hosted(&context.caller, session.number, Reason::Failed)
+                    .await
+                    .ok();
                 Err(refused(error))
             }
         }
@@ -234,14 +249,14 @@ impl Gateway {
         mcp_session_id: &str,
     ) -> Result<Response, ErrorResponse> {
         let refused = |error| ErrorResponse::from_error(error, &context.metadata);
-        let pass = self.sessions.enter(&context.caller, &session).map_err(refused)?;
+        let pass = self.sessions.admission.enter(&context.caller, &session).map_err(refused)?;
         let counts = Counts { requests: 1, bytes_in: bytes_in as u64, bytes_out: 0 };
-        self.sessions.observe(&context.caller, &session, counts);
+        self.sessions.traffic.observe(&context.caller, &session, counts);
         let in_flight = self.track(&context, &session, pass, posted.ids.clone());
         let mut response = match is_stream(&initialize_answer.head) {
             true => {
                 let upstream_session =
-                    self.upstream_sessions.of(&self.sessions, &session).await.map_err(refused)?;
+                    self.upstream_sessions.of(&self.sessions.gateway, &session).await.map_err(refused)?;
                 self.answer_on_stream(initialize_answer, in_flight, &upstream_session.state()).await
             }
             false => initialize_response(initialize_answer, Some(in_flight)),

@@ -96,7 +96,7 @@ impl Gateway {
         context: &RequestContext,
         session: &Session,
     ) -> Result<(), ErrorResponse> {
-        let ended = self.sessions.disconnect(&context.caller, session.id).await;
+        let ended = self.sessions.lifecycle.disconnect(&context.caller, session.id).await;
         ended.map(|_| ()).map_err(|error| ErrorResponse::from_error(error, &context.metadata))
     }
 
@@ -120,11 +120,11 @@ impl Gateway {
         context: &RequestContext,
         id: &str,
     ) -> Result<Session, ErrorResponse> {
-        let open = self.auth.mcp_session(id).and_then(|number| self.sessions.open_session(number));
+        let open = self.auth.mcp_session(id).and_then(|number| self.sessions.queries.open_session(number));
         if let Some(session) = open {
             let here = session.application == context.application.number;
             if here
-                && self.sessions.belongs_to(&context.caller, &session)
+                && self.sessions.gateway.belongs_to(&context.caller, &session)
                 && self.is_of_client(context, &session).await?
             {
                 return Ok(session);
@@ -132,7 +132,8 @@ impl Gateway {
             warn_of_stranger(context, Some(&session));
             return Err(ErrorResponse::session_not_found(None));
         }
-        let reason = self.sessions.how_mcp_ended(&context.caller, context.application.number, id).await;
+        let reason =
+            self.sessions.gateway.how_it_ended(&context.caller, context.application.number, id).await;
         let reason = reason.map_err(|error| ErrorResponse::from_error(error, &context.metadata))?;
         if reason.is_none() {
             let (event, actor) = ("session_use_of_unknown", context.caller.actor.id);
@@ -148,7 +149,7 @@ impl Gateway {
         context: &RequestContext,
         session: &Session,
     ) -> Result<bool, ErrorResponse> {
-        let upstream_session = self.upstream_sessions.of(&self.sessions, session).await;
+        let upstream_session = self.upstream_sessions.of(&self.sessions.gateway, session).await;
         let upstream_session =
             upstream_session.map_err(|error| ErrorResponse::from_error(error, &context.metadata))?;
         Ok(upstream_session
@@ -190,13 +191,13 @@ impl Gateway {
         (ids, batch): (Vec<Value>, bool),
         outgoing: OutgoingRequest,
     ) -> Result<UpstreamRequest, ErrorResponse> {
-        let pass = match self.sessions.enter(&context.caller, &session) {
+        let pass = match self.sessions.admission.enter(&context.caller, &session) {
             Ok(pass) => pass,
             Err(error) => return Err(entry_refused(error, context, ids, batch)),
         };
         let mut in_flight = self.track(context, &session, pass, ids);
         in_flight.batch = batch;
-        let upstream_session = self.upstream_sessions.of(&self.sessions, &session).await;
+        let upstream_session = self.upstream_sessions.of(&self.sessions.gateway, &session).await;
         let upstream_session =
             upstream_session.map_err(|error| ErrorResponse::from_error(error, &context.metadata))?;
         in_flight.upstream_work = Some(self.goodbyes.begin_work(
@@ -206,7 +207,7 @@ impl Gateway {
         ));
         in_flight.share.set(outgoing.body.len());
         let (requests, bytes_in) = (in_flight.ids.len() as u64, outgoing.body.len() as u64);
-        self.sessions.observe(&context.caller, &session, Counts { requests, bytes_in, bytes_out: 0 });
+        self.sessions.traffic.observe(&context.caller, &session, Counts { requests, bytes_in, bytes_out: 0 });
         Ok(UpstreamRequest {
             in_flight,
             session,
@@ -237,6 +238,7 @@ impl Gateway {
         tracing::Span::current().record("session", tracing::field::display(session.id));
         InFlight {
             sessions: self.sessions.clone(),
+            clock: self.clock.clone(),
             caller: context.caller.clone(),
             number: session.number,
             pass: Some(pass),
@@ -326,7 +328,7 @@ impl Gateway {
         state: &UpstreamState,
     ) -> Arc<ResumableStream> {
         let (key, calls) = (secret::request_id(), in_flight.ids.clone());
-        let seal = self.sessions.event_seal(in_flight.number, &key);
+        let seal = self.sessions.gateway.event_seal(in_flight.number, &key);
         let session_digest = Some(state.session_digest());
         let rank = if calls.is_empty() { Rank::Standalone } else { Rank::Call };
         let begin = EventId { key, calls, number: 0, upstream: None, session_digest };

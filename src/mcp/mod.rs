@@ -55,6 +55,7 @@ pub use lost_session::speaks_of_lost_session;
 pub use upstream::{TO_CLIENT, TO_UPSTREAM, Upstreams, check_credential, check_headers, check_upstream};
 
 use crate::auth::{self, Auth};
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::names::Names;
 use crate::directory::Directory;
@@ -83,6 +84,7 @@ pub struct Gateway {
     sessions: Arc<Sessions>,
     directory: Arc<Directory>,
     auth: Arc<Auth>,
+    clock: Clock,
     config: Arc<Config>,
     names: Arc<Names>,
     stopping: CancellationToken,
@@ -116,6 +118,7 @@ impl Gateway {
         sessions: Arc<Sessions>,
         directory: Arc<Directory>,
         auth: Arc<Auth>,
+        clock: Clock,
         config: Arc<Config>,
         names: Arc<Names>,
         stopping: CancellationToken,
@@ -131,11 +134,12 @@ impl Gateway {
             application: bytes(config.mcp_application_mib),
             all: bytes(config.mcp_total_mib),
         });
-        let goodbyes = Goodbyes::new(sessions.departures());
+        let goodbyes = Goodbyes::new(sessions.gateway.departures());
         Self {
             sessions,
             directory,
             auth,
+            clock,
             config,
             names,
             stopping,
@@ -293,13 +297,13 @@ impl Gateway {
                 "This credential is bound to no application: use /mcp/{applicationId}",
             ));
         }
-        let application = self.directory.gateway_application(&caller, id);
+        let application = self.directory.applications.for_gateway(&caller, id);
         let application = application.ok_or_else(|| ErrorResponse::not_found("Application not found"))?;
         let url = application.upstream.clone().ok_or_else(|| {
             let way = format!("PUT /api/v1/applications/{}/upstream names one", application.id);
             ErrorResponse::not_found(format!("This application has no upstream MCP server yet: {way}"))
         })?;
-        self.sessions.agent_side(&caller, application.number).map_err(refused)?;
+        self.sessions.admission.check_agent_side(&caller, application.number).map_err(refused)?;
         Ok(RequestContext { caller, application, url, metadata, base })
     }
 

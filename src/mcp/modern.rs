@@ -60,7 +60,7 @@ impl Gateway {
             outgoing.body = insertion_point.insert(&outgoing.body, session.id).into();
         }
         let requests = posted.ids.len() as u64;
-        self.sessions.observe(&context.caller, &session, Counts { requests, bytes_in, bytes_out: 0 });
+        self.sessions.traffic.observe(&context.caller, &session, Counts { requests, bytes_in, bytes_out: 0 });
         let mut in_flight = self.track(&context, &session, pass, posted.ids.clone());
         in_flight.share.set(outgoing.body.len());
         in_flight.listens = posted.method.as_deref() == Some(LISTEN);
@@ -112,17 +112,18 @@ impl Gateway {
     ) -> Result<Option<(Session, Pass)>, ErrorResponse> {
         let opens = !posted.ids.is_empty() && posted.method.as_deref() != Some(DISCOVER);
         let correlation = posted.meta.correlation();
-        let anchor = self.sessions.anchor(&context.caller, &[posted.meta.client_name(), &correlation]);
+        let anchor =
+            self.sessions.gateway.anchor(&context.caller, &[posted.meta.client_name(), &correlation]);
         let refused = |error| ErrorResponse::from_error(error, &context.metadata).answering(&posted.ids);
         for _ in 0..TRIES {
-            let session = match self.sessions.anchored(context.application.number, &anchor) {
+            let session = match self.sessions.gateway.anchored(context.application.number, &anchor) {
                 Some(session) => session,
                 None if opens => {
                     self.open_anchored(context, parts, posted, &anchor).await.map_err(refused)?
                 }
                 None => return Ok(None),
             };
-            match self.sessions.enter(&context.caller, &session) {
+            match self.sessions.admission.enter(&context.caller, &session) {
                 Ok(pass) => return Ok(Some((session, pass))),
                 Err(Error::NotFound(Thing::Session)) => {}
                 // A revocation that is under way covers the session, but not a client with a fresh credential: its
@@ -149,7 +150,7 @@ impl Gateway {
         let hostname = posted.meta.hostname().map(str::to_owned);
         let new = initialize::new_session(context, parts, info, hostname, MODERN);
         let new = NewSession { anchor: Some(anchor.to_owned()), ..new };
-        Ok(self.sessions.connect(&context.caller, new).await?.session)
+        Ok(self.sessions.lifecycle.connect(&context.caller, new).await?.session)
     }
 
     /// Serves a request that belongs to no session. The answer is read whole, and handed on only if the credential is
@@ -162,7 +163,8 @@ impl Gateway {
     ) -> Result<Response, ErrorResponse> {
         let refused = |error| ErrorResponse::from_error(error, &context.metadata).answering(&posted.ids);
         let (caller, application) = (&context.caller, context.application.number);
-        let stay = self.stay(context).map_err(|refusal| refusal.answering(&posted.ids))?;
+        let registration =
+            self.register_credential(context).map_err(|refusal| refusal.answering(&posted.ids))?;
         let answer = async {
             let Interpreted::Answer(answer) =
                 interpret(self.send(&context.url, None, outgoing).await?, self.patience()).await?
@@ -176,13 +178,13 @@ impl Gateway {
         };
         let answer = tokio::select! {
             biased;
-            ending = stay.ended() => return Err(self.ended_before_session(context, ending).answering(&posted.ids)),
+            ending = registration.ended() => return Err(self.ended_before_session(context, ending).answering(&posted.ids)),
             () = self.stopping.cancelled() => Err(RpcError::stopping()),
             answer = tokio::time::timeout(WITHOUT_SESSION_TIMEOUT, answer) => {
                 answer.unwrap_or_else(|_| Err(RpcError::upstream_refused("has not answered in time")))
             }
         };
-        self.sessions.still_welcome(caller, application).map_err(refused)?;
+        self.sessions.admission.check_again(caller, application).map_err(refused)?;
         match answer {
             Ok(Some(response)) => Ok(response),
             Ok(None) => Err(legacy_only(posted)),

@@ -63,10 +63,10 @@ impl AllowedOrigins {
 
 /// The answer to a browser's preflight request.
 pub fn preflight(asked: &HeaderMap) -> Response {
-    let wishes = asked.get_all(header::ACCESS_CONTROL_REQUEST_HEADERS).iter();
-    let wishes =
-        wishes.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).map(str::trim);
-    let mirrors = wishes.filter(|name| {
+    let requested = asked.get_all(header::ACCESS_CONTROL_REQUEST_HEADERS).iter();
+    let requested =
+        requested.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).map(str::trim);
+    let mirrors = requested.filter(|name| {
         name.get(..MIRRORS.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(MIRRORS))
             && HeaderName::try_from(*name).is_ok()
     });

@@ -77,7 +77,7 @@ impl Gateway {
         if (&state.level, &state.subscriptions) == (&before.level, &before.subscriptions) {
             return;
         }
-        if let Err(error) = self.sessions.update_mcp(session, &to_json(&state)).await {
+        if let Err(error) = self.sessions.gateway.update_state(session, &to_json(&state)).await {
             tracing::warn!(?error, session = %session.id, "a subscription would not outlive the upstream's session");
         }
         upstream_session.replace(state);
@@ -147,9 +147,9 @@ impl Gateway {
         }
         tracing::info!(session = %session.id, "the upstream had lost the session; opened it there again");
         self.replay_settings(session, &state, &headers).await;
-        let is_open = || self.sessions.open_session(session.number).is_some();
+        let is_open = || self.sessions.queries.open_session(session.number).is_some();
         if is_open()
-            && let Err(error) = self.sessions.update_mcp(session, &to_json(&state)).await
+            && let Err(error) = self.sessions.gateway.update_state(session, &to_json(&state)).await
         {
             // After a restart the session will have to be reopened once more, and nothing worse.
             tracing::warn!(?error, session = %session.id, "the upstream's new session could not be kept");

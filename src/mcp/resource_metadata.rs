@@ -105,7 +105,10 @@ impl Gateway {
     /// organization's other applications. An application that does not exist, is archived, or trusts nobody else has
     /// one and the same document, so that no id can be found by asking.
     fn authorization_servers(&self, base: String, resource: &Resource<'_>) -> Vec<String> {
-        let others = resource.application.map(|id| self.directory.gateway_issuers(id)).unwrap_or_default();
+        let others = resource
+            .application
+            .map(|id| self.directory.upstream_settings.gateway_issuers(id))
+            .unwrap_or_default();
         others.into_iter().chain([base]).collect()
     }
 }

@@ -32,7 +32,7 @@ use super::upstream::{self, LAST_EVENT_ID, PROTOCOL_VERSION};
 use super::{Gateway, RequestContext, check_content, check_takes_events, client_response, request_headers};
 use crate::error::Error;
 use crate::gate::{Pass, Side};
-use crate::sessions::Stay;
+use crate::sessions::Registration;
 
 /// How long a client may take to send `initialize`, and how long to come back when its stream broke.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
@@ -52,7 +52,7 @@ impl Gateway {
             return Err(ErrorResponse::method_not_allowed("GET, OPTIONS"));
         }
         check_takes_events(&parts.headers)?;
-        let seal = |stream: &str| self.sessions.event_seal(NO_SESSION, stream);
+        let seal = |stream: &str| self.sessions.gateway.event_seal(NO_SESSION, stream);
         let last =
             request_headers::text(&parts.headers, &LAST_EVENT_ID).and_then(|id| EventId::parse(id, seal));
         let session = match last.as_ref().and_then(|last| last.upstream.as_ref()) {
@@ -80,18 +80,18 @@ impl Gateway {
             }
             None => {
                 self.sse_connections.insert(&connection);
-                let stay = self.stay(&context)?;
-                tokio::spawn(self.clone().wait_for_session(connection.clone(), stay));
+                let registration = self.register_credential(&context)?;
+                tokio::spawn(self.clone().wait_for_session(connection.clone(), registration));
             }
         }
         self.sse_response(&context, &connection, reader, &[])
     }
 
     /// Gives up a connection that gets no session in time, or whose credential ends before.
-    async fn wait_for_session(self: Arc<Self>, connection: Arc<SseConnection>, stay: Stay) {
+    async fn wait_for_session(self: Arc<Self>, connection: Arc<SseConnection>, registration: Registration) {
         let ending = tokio::select! {
             biased;
-            ending = stay.ended() => Some(ending),
+            ending = registration.ended() => Some(ending),
             () = tokio::time::sleep(PATIENCE) => None,
         };
         if connection.session().is_none() {
@@ -105,10 +105,13 @@ impl Gateway {
 
     /// Registers at the Gate a request that belongs to no session yet, or that reads a stream which another request
     /// opened.
-    pub(super) fn stay(&self, context: &RequestContext) -> Result<Stay, ErrorResponse> {
+    pub(super) fn register_credential(
+        &self,
+        context: &RequestContext,
+    ) -> Result<Registration, ErrorResponse> {
         let side = Side::Agent(context.application.number, None);
-        let stay = self.sessions.stay(&context.caller, side);
-        stay.map_err(|error| ErrorResponse::from_error(error, &context.metadata))
+        let registration = self.sessions.admission.register(&context.caller, side);
+        registration.map_err(|error| ErrorResponse::from_error(error, &context.metadata))
     }
 
     /// The response to the GET: the stream. It begins by naming the endpoint, and then tells which calls have lost
@@ -127,7 +130,7 @@ impl Gateway {
         let lost: Vec<_> = lost.iter().map(|id| RpcError::stream_lost().answer(id)).collect();
         let lost = last_words(None, &lost);
         let first = Bytes::from(format!("event: endpoint\nretry: {RETRY}\ndata: {endpoint}\n\n{lost}"));
-        let right = ReadRight::Credential(self.stay(context)?.pass);
+        let right = ReadRight::Credential(self.register_credential(context)?.pass);
         let body = pump::body(Some(first), connection.stream.clone(), reader, right);
         Ok(client_response(StatusCode::OK, &HeaderMap::new(), true, body))
     }
@@ -204,7 +207,7 @@ impl Gateway {
             };
         if let Some((session, mcp_session_id)) = opened {
             let counts = Counts { requests: 1, bytes_in, bytes_out: 0 };
-            self.sessions.observe(&context.caller, &session, counts);
+            self.sessions.traffic.observe(&context.caller, &session, counts);
             self.mark_as_sse(&session).await;
             if let Err(refusal) = self.bind_session(&context, &connection, session, Some(&mcp_session_id)) {
                 self.sse_connections.remove(&connection);
@@ -232,7 +235,7 @@ impl Gateway {
         posted: Posted,
         body: Bytes,
     ) -> Result<(), ErrorResponse> {
-        let pass = self.sessions.enter(&context.caller, &session);
+        let pass = self.sessions.admission.enter(&context.caller, &session);
         let pass = pass.map_err(|error| entry_refused(error, &context, posted.ids.clone(), posted.batch));
         self.owe(&context, &connection, &posted.ids)?;
         let pass = match pass {
@@ -248,7 +251,7 @@ impl Gateway {
             }
         };
         let (requests, bytes_in) = (posted.ids.len() as u64, body.len() as u64);
-        self.sessions.observe(&context.caller, &session, Counts { requests, bytes_in, bytes_out: 0 });
+        self.sessions.traffic.observe(&context.caller, &session, Counts { requests, bytes_in, bytes_out: 0 });
         let setting = SessionSetting::of(&posted, &body).filter(|_| !posted.batch);
         let body = posted
             .insertion_point
@@ -301,7 +304,7 @@ impl Gateway {
         mut outgoing: OutgoingRequest,
         setting: Option<SessionSetting>,
     ) -> Result<Option<Bytes>, RpcError> {
-        let Ok(upstream_session) = self.upstream_sessions.of(&self.sessions, session).await else {
+        let Ok(upstream_session) = self.upstream_sessions.of(&self.sessions.gateway, session).await else {
             let rpc_error = RpcError::upstream_lost();
             connection.refuse(&in_flight.ids, &rpc_error).await;
             return Err(rpc_error);

@@ -39,7 +39,7 @@ impl Gateway {
         headers: &HeaderMap,
     ) -> Result<(), ErrorResponse> {
         let mut without = vec![];
-        for session in self.sessions.open_of(&context.caller, context.application.number, MOST_OPEN) {
+        for session in self.sessions.gateway.open_of(&context.caller, context.application.number, MOST_OPEN) {
             let read = self
                 .sse_connections
                 .of_session(session.number)
@@ -47,7 +47,7 @@ impl Gateway {
             if read || !self.is_of_client(context, &session).await? {
                 continue;
             }
-            let upstream_session = self.upstream_sessions.of(&self.sessions, &session).await;
+            let upstream_session = self.upstream_sessions.of(&self.sessions.gateway, &session).await;
             without.extend(
                 upstream_session
                     .ok()
@@ -67,9 +67,11 @@ impl Gateway {
 
     /// Keeps in the upstream state that the session's client speaks HTTP+SSE.
     pub(super) async fn mark_as_sse(&self, session: &Session) {
-        let Ok(upstream_session) = self.upstream_sessions.of(&self.sessions, session).await else { return };
+        let Ok(upstream_session) = self.upstream_sessions.of(&self.sessions.gateway, session).await else {
+            return;
+        };
         let state = UpstreamState { is_sse: true, ..UpstreamState::clone(&upstream_session.state()) };
-        if let Err(error) = self.sessions.update_mcp(session, &to_json(&state)).await {
+        if let Err(error) = self.sessions.gateway.update_state(session, &to_json(&state)).await {
             tracing::warn!(?error, session = %session.id, "a client that comes back will not find its session");
         }
         upstream_session.replace(state);
@@ -84,9 +86,9 @@ impl Gateway {
         mcp_session_id: Option<&str>,
     ) -> Result<(), ErrorResponse> {
         let refused = |error| entry_refused(error, context, vec![], false);
-        self.sessions.still_welcome(&context.caller, session.application).map_err(refused)?;
+        self.sessions.admission.check_again(&context.caller, session.application).map_err(refused)?;
         // The connection lives by the credential that opened the stream, which may no longer be good.
-        let pass = match self.sessions.enter(&connection.opener, &session) {
+        let pass = match self.sessions.admission.enter(&connection.opener, &session) {
             Ok(pass) => pass,
             Err(error) => {
                 connection.stream.end(End::Done);
@@ -190,13 +192,14 @@ impl UpstreamListener {
 
     async fn listen_once(&mut self) -> ListenOutcome {
         let Self { gateway, connection, context, session, .. } = &*self;
-        let pass = match gateway.sessions.enter(&context.caller, session) {
+        let pass = match gateway.sessions.admission.enter(&context.caller, session) {
             Ok(pass) => pass,
             // The session is suspended, and goes on when it is resumed.
             Err(Error::Suspended(_)) => return ListenOutcome::Closed,
             Err(_) => return ListenOutcome::Finished,
         };
-        let Ok(upstream_session) = gateway.upstream_sessions.of(&gateway.sessions, session).await else {
+        let Ok(upstream_session) = gateway.upstream_sessions.of(&gateway.sessions.gateway, session).await
+        else {
             return ListenOutcome::Finished;
         };
         let in_flight = gateway.track(context, session, pass, vec![]);

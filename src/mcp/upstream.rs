@@ -6,7 +6,6 @@ mod credential;
 mod headers;
 mod tls;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::{Request, Response, StatusCode, Uri, header};
@@ -28,7 +27,7 @@ pub use headers::{
 use super::reply::RpcError;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::directory::Directory;
+use crate::directory::UpstreamSettings;
 use crate::outbound::{Allowances, Purpose, Resolver};
 use credential::Credentials;
 use sessiond_core::application::UpstreamCredential;
@@ -49,7 +48,7 @@ pub struct Upstreams {
     /// The clients of the organization whose installation this is; they may also go to this machine.
     own: HttpClients,
     others: HttpClients,
-    directory: Arc<Directory>,
+    settings: UpstreamSettings,
     credentials: Credentials,
 }
 
@@ -63,13 +62,13 @@ struct HttpClients {
 
 impl Upstreams {
     /// Makes the clients; fails if the file of certificate authorities cannot be used.
-    pub fn new(config: &Config, directory: Arc<Directory>, clock: Clock) -> anyhow::Result<Self> {
+    pub fn new(config: &Config, settings: UpstreamSettings, clock: Clock) -> anyhow::Result<Self> {
         let (own, others) = (HttpClients::new(config, true)?, HttpClients::new(config, false)?);
-        Ok(Self { own, others, credentials: Credentials::new(directory.clone(), clock), directory })
+        Ok(Self { own, others, credentials: Credentials::new(settings.clone(), clock), settings })
     }
 
     fn clients(&self, application: ApplicationNumber) -> &HttpClients {
-        if self.directory.is_operators(application) { &self.own } else { &self.others }
+        if self.settings.is_operators(application) { &self.own } else { &self.others }
     }
 
     /// Sends a request of an application to its upstream, authenticated as the upstream wants, and waits for the

@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::error::{Error, Thing};
-use crate::sessions::Sessions;
+use crate::sessions::GatewaySessions;
 
 /// The state of a session at its upstream. It is secret, and so has no `Debug`.
 #[derive(Clone, Serialize, Deserialize)]
@@ -147,11 +147,15 @@ const MOST_BYTES: usize = 32 << 20;
 
 impl UpstreamSessions {
     /// The upstream's side of an open session, from memory or the store.
-    pub async fn of(&self, sessions: &Sessions, session: &Session) -> Result<Arc<UpstreamSession>, Error> {
+    pub async fn of(
+        &self,
+        sessions: &GatewaySessions,
+        session: &Session,
+    ) -> Result<Arc<UpstreamSession>, Error> {
         if let Some(held) = self.cached.lock().by_session.get(&session.number) {
             return Ok(held.clone());
         }
-        let state = sessions.kept_mcp(session).await?.ok_or(Error::NotFound(Thing::Session))?;
+        let state = sessions.state(session).await?.ok_or(Error::NotFound(Thing::Session))?;
         let state = serde_json::from_slice(&state).map_err(|error| {
             Error::Internal(format!("what was kept of an MCP session does not parse: {error}"))
         })?;

@@ -1,4 +1,4 @@
-//! What a revocation is to bar beside the sessions that it ends: who may ask for it, and what it would come to.
+//! What a revocation bars beside the sessions that it ends: who may ask for it, and what it would come to.
 
 use sessiond_core::actor::ActorKind;
 use sessiond_core::api_key::ApiKey;
@@ -11,7 +11,7 @@ use sessiond_core::revocation::Revocation;
 use sessiond_core::scope::Scope;
 use uuid::Uuid;
 
-use super::Sessions;
+use super::Revocations;
 use crate::committer::not_too_many;
 use crate::error::Error;
 
@@ -28,7 +28,7 @@ pub struct WouldBar {
     pub keys: Vec<(Uuid, String)>,
 }
 
-/// That a caller may bar what it asks to have barred, and says enough for it.
+/// Checks that a caller may have barred what it asks for, and that the filter is wide enough for it.
 pub(super) fn may_bar(caller: &Caller, filter: &Filter, bar: Bar) -> Result<(), Error> {
     if bar.is_none() {
         return Ok(());
@@ -49,20 +49,20 @@ pub(super) fn may_bar(caller: &Caller, filter: &Filter, bar: Bar) -> Result<(), 
     Ok(())
 }
 
-impl Sessions {
-    /// What would become of the credentials behind the sessions of a filter, by the same rules as when it is done.
+impl Revocations {
+    /// Tells what would become of the credentials behind the sessions of a filter, by the same rules as when it is done.
     pub(super) fn would_bar(
         &self,
         caller: &Caller,
         filter: &Filter,
         bar: Bar,
     ) -> Result<(Barring, WouldBar), Error> {
-        let now = self.clock.now();
+        let now = self.context.clock.now();
         let (organization, scope) = (caller.organization, bar.scope(filter));
         let everything = scope == BarScope::Organization;
         let what = (filter, Reason::Revoked);
         let planned = Revocation::planned(RevocationNumber(0), organization, what, Position(i64::MAX), now);
-        let known = self.gate.known();
+        let known = self.context.gate.known();
         let mut behind = known.behind(&known.covered(&planned));
         behind.principals.extend(filter.whole_principal());
         let (mut tokens, mut presented) = (0, 0);

@@ -1,4 +1,4 @@
-//! What happened: one session's story, and the organization's log, in pages.
+//! What happened: the events of one session, and of the organization, in pages.
 
 use sessiond_core::Time;
 use sessiond_core::caller::Caller;
@@ -6,7 +6,7 @@ use sessiond_core::ids::{ApplicationNumber, Position, RevocationNumber};
 use sessiond_store::Addressed;
 use uuid::Uuid;
 
-use super::Sessions;
+use super::Queries;
 use crate::error::Error;
 
 /// Which events of the organization to read, oldest first.
@@ -20,21 +20,21 @@ pub struct EventQuery {
     pub from: Option<Time>,
     /// Recorded before this instant.
     pub until: Option<Time>,
-    /// Only what lies beyond this position.
+    /// Only events beyond this position.
     pub after: Option<Position>,
     pub limit: u32,
 }
 
-/// The store's side of an [`EventQuery`].
+/// The part of the log that an [`EventQuery`] asks for, in our own numbers.
 #[derive(Debug)]
-struct Asked {
+struct EventRange {
     application: Option<ApplicationNumber>,
     revocation: Option<RevocationNumber>,
     after: Position,
     up_to: Position,
 }
 
-/// Events looked through for one page: what is rare is found over several.
+/// How many events are looked through for one page: rare events are found over several pages.
 const LOOK: i64 = 5_000;
 
 /// A page of events.
@@ -46,8 +46,8 @@ pub struct Events {
     pub position: Position,
 }
 
-impl Sessions {
-    /// A session's events, newest first, from before a position.
+impl Queries {
+    /// Lists a session's events before a position, newest first.
     pub async fn history(
         &self,
         caller: &Caller,
@@ -57,35 +57,37 @@ impl Sessions {
         before: Option<Position>,
         limit: u32,
     ) -> Result<Events, Error> {
-        let position = self.committer.tip().borrow().position;
+        let position = self.context.committer.tip().borrow().position;
         let view = self.get(caller, application, id).await?;
         let newest = match before {
             None => view.session.head.position,
             Some(position) => {
-                let last = self.reader.event(position).await?.map(|entry| entry.recorded);
+                let last = self.context.store.event(position).await?.map(|entry| entry.recorded);
                 let own = last.filter(|recorded| recorded.stream == view.session.number.into());
                 let message = "cursor is not one that this server gave out for this session";
                 own.ok_or_else(|| Error::field("cursor", message))?.previous_position
             }
         };
-        let mut items = self.reader.session_history(view.session.number, newest, activity, limit + 1).await?;
+        let mut items =
+            self.context.store.session_history(view.session.number, newest, activity, limit + 1).await?;
         let more = items.len() > limit as usize;
         items.truncate(limit as usize);
         let next = items.last().filter(|_| more).map(|event| event.entry.recorded.position);
         Ok(Events { items, next, position })
     }
 
-    /// The organization's events, oldest first.
+    /// Lists the organization's events, oldest first.
     pub async fn events(&self, caller: &Caller, query: &EventQuery) -> Result<Events, Error> {
-        let position = self.committer.tip().borrow().position;
-        let asked = self.asked(caller, query, position).await?;
+        let position = self.context.committer.tip().borrow().position;
+        let range = self.range(caller, query, position).await?;
         let activity = query.types.iter().any(|name| name == sessiond_core::session::event::ACTIVITY);
         let mut events = Events { items: vec![], next: None, position };
-        let mut after = asked.after;
+        let mut after = range.after;
         loop {
             let page = self
-                .reader
-                .organization_log(caller.organization, asked.application, after, asked.up_to, activity, 500)
+                .context
+                .store
+                .organization_log(caller.organization, range.application, after, range.up_to, activity, 500)
                 .await?;
             let Some(last) = page.last().map(|event| event.entry.recorded.position) else {
                 return Ok(events);
@@ -94,7 +96,7 @@ impl Sessions {
                 let recorded = &event.entry.recorded;
                 let wanted = (query.types.is_empty()
                     || query.types.iter().any(|name| name == recorded.event.name()))
-                    && asked.revocation.is_none_or(|revocation| recorded.revocation == Some(revocation));
+                    && range.revocation.is_none_or(|revocation| recorded.revocation == Some(revocation));
                 if wanted && events.items.len() == query.limit as usize {
                     events.next = events.items.last().map(|event| event.entry.recorded.position);
                     return Ok(events);
@@ -104,7 +106,7 @@ impl Sessions {
                 }
             }
             after = last;
-            let looked = after.0 - asked.after.0;
+            let looked = after.0 - range.after.0;
             if looked > LOOK && (!events.items.is_empty() || looked > 20 * LOOK) {
                 events.next = Some(after);
                 return Ok(events);
@@ -112,27 +114,27 @@ impl Sessions {
         }
     }
 
-    async fn asked(&self, caller: &Caller, query: &EventQuery, tip: Position) -> Result<Asked, Error> {
+    async fn range(&self, caller: &Caller, query: &EventQuery, tip: Position) -> Result<EventRange, Error> {
         let application = match query.application {
-            Some(id) => Some(self.readable(caller, id)?),
+            Some(id) => Some(self.context.application_number(caller, id)?),
             None => caller.confined_to,
         };
         let mut after = query.after.unwrap_or_default();
         let mut up_to = tip;
         let mut revocation = None;
         if let Some(id) = query.revocation {
-            let found = self.revocation(caller, id).await?.revocation;
-            // What it caused lies between its beginning and its end.
+            let found = self.context.revocation(caller, id).await?;
+            // The events that a revocation caused lie between its beginning and its end.
             after = after.max(Position(found.fence.0 - 1));
             up_to = if found.ended_at.is_some() { found.head.position } else { tip };
             revocation = Some(found.number);
         }
         if let Some(from) = query.from {
-            after = after.max(self.reader.last_recorded_before(from).await?);
+            after = after.max(self.context.store.last_recorded_before(from).await?);
         }
         if let Some(until) = query.until {
-            up_to = up_to.min(self.reader.last_recorded_before(until).await?);
+            up_to = up_to.min(self.context.store.last_recorded_before(until).await?);
         }
-        Ok(Asked { application, revocation, after, up_to })
+        Ok(EventRange { application, revocation, after, up_to })
     }
 }

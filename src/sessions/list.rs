@@ -1,4 +1,4 @@
-//! Reading: open sessions are found in memory, ended ones in the store, and both are shown alike.
+//! Lists and counts: open sessions are found in memory, ended ones in the store, and both are shown alike.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -12,8 +12,8 @@ use sessiond_core::status::DerivedStatus;
 use sessiond_store::{EndedOrder, EndedPage, SessionRow};
 use uuid::Uuid;
 
-use super::wanted::{Sort, Wanted};
-use super::{Sessions, View};
+use super::query::{SessionQuery, Sort};
+use super::{Queries, View};
 use crate::committer::{Origin, Turn};
 use crate::error::Error;
 use crate::gate::{Order, Slice};
@@ -24,14 +24,14 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Which sessions to list, in which order.
 #[derive(Debug, Clone, Default)]
 pub struct ListQuery {
-    pub wanted: Wanted,
+    pub filter: SessionQuery,
     pub sort: Sort,
     pub limit: u32,
-    /// So many of them are passed over first.
+    /// How many of them are left out before the first.
     pub skip: usize,
-    /// Only what comes after this one: what it is ordered by, and its id.
+    /// The last session of the page before, by what it is ordered by, and its id.
     pub after: Option<(Time, Uuid)>,
-    /// Where in a walk from the latest active on this is, after its first page.
+    /// The walk that this page goes on with; none for its first page, and for lists that are no walk.
     pub walk: Option<Walk>,
 }
 
@@ -40,7 +40,7 @@ pub struct ListQuery {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Walk {
     pub began: Time,
-    /// All that have not moved were shown: those that have are, in the order of their making.
+    /// Whether all sessions that have not moved were shown. Then come those that have, in the order of their making.
     pub at_its_end: bool,
 }
 
@@ -49,7 +49,7 @@ pub struct Page {
     pub items: Vec<View>,
     /// Where the next page begins, if there is one.
     pub next: Option<(Time, Uuid)>,
-    /// The walk that it is a page of, as the next page is to go on with it.
+    /// The walk that it is a page of, for the next page to go on with.
     pub walk: Option<Walk>,
     /// The log position the page was true at: follow from here and nothing is missed.
     pub position: Position,
@@ -66,8 +66,8 @@ pub struct Counts {
     pub position: Position,
 }
 
-impl Sessions {
-    /// A page of the sessions that fit. Page by page, each that was there from the first to the last is shown.
+impl Queries {
+    /// Lists a page of the sessions that fit. Page by page, each session that was there from the first to the last is shown.
     pub async fn list(&self, caller: &Caller, query: &ListQuery) -> Result<Page, Error> {
         let latest_first = Sort { by: Order::LastActive, descending: true };
         if query.sort == latest_first && query.skip == 0 {
@@ -77,18 +77,19 @@ impl Sessions {
         }
     }
 
-    /// A page of a walk from the latest active on: first those that have not moved since it began, then those that have.
+    /// Lists a page of a walk from the latest active on: first the sessions that have not moved since it began, then those
+    /// that have.
     async fn walk(&self, caller: &Caller, query: &ListQuery) -> Result<Page, Error> {
-        let walk = query.walk.unwrap_or(Walk { began: self.clock.now(), at_its_end: false });
+        let walk = query.walk.unwrap_or(Walk { began: self.context.clock.now(), at_its_end: false });
         let mut page = None;
         if !walk.at_its_end {
             let bound = walk.began + TimeDelta::milliseconds(1);
             let mut unmoved = query.clone();
-            let before = unmoved.wanted.last_active_before;
-            unmoved.wanted.last_active_before = Some(before.map_or(bound, |before| before.min(bound)));
+            let before = unmoved.filter.last_active_before;
+            unmoved.filter.last_active_before = Some(before.map_or(bound, |before| before.min(bound)));
             let mut found = self.page(caller, &unmoved).await?;
             if query.walk.is_none() && found.next.is_some() {
-                // What is being written with a time before the beginning would move unseen.
+                // A session whose activity is being written with a time before the walk began would move unseen.
                 self.settled().await;
                 found = self.page(caller, &unmoved).await?;
             }
@@ -99,12 +100,13 @@ impl Sessions {
         }
         let walk = Walk { at_its_end: true, ..walk };
         let mut moved = ListQuery { sort: Sort { by: Order::Connected, descending: false }, ..query.clone() };
-        let after = moved.wanted.last_active_after;
-        moved.wanted.last_active_after = Some(after.map_or(walk.began, |after| after.max(walk.began)));
+        let after = moved.filter.last_active_after;
+        moved.filter.last_active_after = Some(after.map_or(walk.began, |after| after.max(walk.began)));
         let Some(page) = page else {
             return Ok(Page { walk: Some(walk), ..self.page(caller, &moved).await? });
         };
-        // What is left of the page; if nothing is, a look whether there is another.
+        // The rest of the page is filled with sessions that have moved; if there is no rest, one is read to know whether
+        // there is another page.
         let left = query.limit - page.items.len() as u32;
         let rest = ListQuery { after: None, limit: left.max(1), ..moved };
         let rest = self.page(caller, &rest).await?;
@@ -125,19 +127,19 @@ impl Sessions {
         })
     }
 
-    /// Waits until what is being decided now can be seen, but not for long: lists do without the writer.
+    /// Waits until what is being decided now can be seen, but not for long: a list must not depend on the writer.
     async fn settled(&self) {
-        let turn = self.committer.submit(Origin::system(), Turn);
+        let turn = self.context.committer.submit(Origin::system(), Turn);
         tokio::time::timeout(PATIENCE, turn).await.ok();
     }
 
     async fn page(&self, caller: &Caller, query: &ListQuery) -> Result<Page, Error> {
-        let filter = self.filter(caller, &query.wanted).await?;
+        let filter = self.context.filter(caller, &query.filter).await?;
         let after = match query.after {
-            // Where the end of a walk begins.
+            // The end of a walk begins here, after no session.
             Some((_, id)) if id.is_nil() => None,
             Some((at, id)) => {
-                let number = self.number(caller, id).await?;
+                let number = self.context.session_number(caller, id).await?;
                 Some((at, number.ok_or_else(Error::foreign_cursor)?))
             }
             None => None,
@@ -145,30 +147,35 @@ impl Sessions {
         // One more than asked for tells whether there is another page.
         let limit = query.skip + query.limit as usize + 1;
         let slice = Slice { order: query.sort.by, descending: query.sort.descending, after, limit };
-        let position = self.committer.tip().borrow().position;
+        let position = self.context.committer.tip().borrow().position;
         // Memory first: what ends in between is then found twice, not missed.
-        let now = self.clock.now();
-        let open = self.gate.known_in_order(slice.order, now).page(caller.organization, &filter, &slice, now);
-        let mut places: Vec<(Time, SessionNumber, Option<SessionRow>)> =
+        let now = self.context.clock.now();
+        let open = self.context.gate.known_in_order(slice.order, now).page(
+            caller.organization,
+            &filter,
+            &slice,
+            now,
+        );
+        let mut entries: Vec<(Time, SessionNumber, Option<SessionRow>)> =
             open.into_iter().map(|(at, number)| (at, number, None)).collect();
         for row in self.ended(caller, &filter, &slice).await? {
-            let place = (ordered_by(&row, slice.order), row.session.number);
-            places.retain(|(_, number, _)| *number != place.1);
-            places.push((place.0, place.1, Some(row)));
+            let entry = (ordered_by(&row, slice.order), row.session.number);
+            entries.retain(|(_, number, _)| *number != entry.1);
+            entries.push((entry.0, entry.1, Some(row)));
         }
-        let key = |place: &(Time, SessionNumber, Option<SessionRow>)| match slice.order {
-            Order::Connected => (Time::default(), place.1),
-            _ => (place.0, place.1),
+        let key = |entry: &(Time, SessionNumber, Option<SessionRow>)| match slice.order {
+            Order::Connected => (Time::default(), entry.1),
+            _ => (entry.0, entry.1),
         };
-        places.sort_unstable_by_key(key);
+        entries.sort_unstable_by_key(key);
         if slice.descending {
-            places.reverse();
+            entries.reverse();
         }
-        places.drain(..query.skip.min(places.len()));
-        let more = places.len() > query.limit as usize;
-        places.truncate(query.limit as usize);
-        let last = places.last().map(|(at, number, _)| (*at, *number));
-        let items = self.shown(places, &filter).await?;
+        entries.drain(..query.skip.min(entries.len()));
+        let more = entries.len() > query.limit as usize;
+        entries.truncate(query.limit as usize);
+        let last = entries.last().map(|(at, number, _)| (*at, *number));
+        let items = self.shown(entries, &filter).await?;
         let next = match last.filter(|_| more) {
             Some((at, number)) => self.id_of(number, &items).await?.map(|id| (at, id)),
             None => None,
@@ -176,12 +183,12 @@ impl Sessions {
         Ok(Page { items, next, walk: None, position })
     }
 
-    /// How many sessions fit, by status.
-    pub async fn count(&self, caller: &Caller, wanted: &Wanted) -> Result<Counts, Error> {
-        let filter = self.filter(caller, wanted).await?;
-        let position = self.committer.tip().borrow().position;
-        let now = self.clock.now();
-        let open = self.gate.known_at(now).count(caller.organization, &filter, now);
+    /// Counts the sessions that fit, by status.
+    pub async fn count(&self, caller: &Caller, query: &SessionQuery) -> Result<Counts, Error> {
+        let filter = self.context.filter(caller, query).await?;
+        let position = self.context.committer.tip().borrow().position;
+        let now = self.context.clock.now();
+        let open = self.context.gate.known_at(now).count(caller.organization, &filter, now);
         let mut counts =
             Counts { active: open.active, idle: open.idle, expired: open.expired, disconnected: 0, position };
         if !filter.has_status(DerivedStatus::Disconnected) {
@@ -190,19 +197,19 @@ impl Sessions {
         let all = Filter { application: filter.application, ..Filter::default() };
         let whole = Filter { status: filter.status.clone(), ..all.clone() };
         if filter == whole {
-            let open = self.gate.known_at(now).count(caller.organization, &all, now);
+            let open = self.context.gate.known_at(now).count(caller.organization, &all, now);
             counts.disconnected = open.total - (open.active + open.idle + open.expired);
             return Ok(counts);
         }
         for application in self.searched(caller, &filter) {
-            counts.disconnected += self.reader.count_ended(application, &filter).await?;
+            counts.disconnected += self.context.store.count_ended(application, &filter).await?;
         }
         Ok(counts)
     }
 
-    /// The applications in which a filter may find something for this caller.
+    /// Returns the applications in which a filter may find something for this caller.
     fn searched(&self, caller: &Caller, filter: &Filter) -> Vec<ApplicationNumber> {
-        let known = self.gate.known();
+        let known = self.context.gate.known();
         let own = known.applications.values().filter(|one| {
             one.organization == caller.organization
                 && caller.may_touch(one.number)
@@ -230,25 +237,25 @@ impl Sessions {
                 after: slice.after,
                 limit: slice.limit,
             };
-            rows.extend(self.reader.ended(&page).await?);
+            rows.extend(self.context.store.ended(&page).await?);
         }
         Ok(rows)
     }
 
-    /// Sessions as they are shown, save those that changed sides since they were found.
+    /// Returns sessions as they are shown, without those that no longer have a status that fits.
     async fn shown(
         &self,
-        places: Vec<(Time, SessionNumber, Option<SessionRow>)>,
+        entries: Vec<(Time, SessionNumber, Option<SessionRow>)>,
         filter: &Filter,
     ) -> Result<Vec<View>, Error> {
-        let open: Vec<_> = places.iter().filter(|place| place.2.is_none()).map(|place| place.1).collect();
+        let open: Vec<_> = entries.iter().filter(|entry| entry.2.is_none()).map(|entry| entry.1).collect();
         // The rest of an open session is in memory.
-        let mut details: HashMap<_, _> = self.reader.details(&open).await?.into_iter().collect();
-        let mut items = Vec::with_capacity(places.len());
-        for (_, number, row) in places {
+        let mut details: HashMap<_, _> = self.context.store.details(&open).await?.into_iter().collect();
+        let mut items = Vec::with_capacity(entries.len());
+        for (_, number, row) in entries {
             let view = match row {
-                Some(row) => Some(self.view(row).await?),
-                None => self.open_view(number, details.remove(&number).unwrap_or_default()).await?,
+                Some(row) => Some(self.context.view(row).await?),
+                None => self.context.open_view(number, details.remove(&number).unwrap_or_default()).await?,
             };
             items.extend(view.filter(|view| filter.has_status(view.derived)));
         }
@@ -258,7 +265,7 @@ impl Sessions {
     async fn id_of(&self, number: SessionNumber, items: &[View]) -> Result<Option<Uuid>, Error> {
         match items.iter().find(|view| view.session.number == number) {
             Some(view) => Ok(Some(view.session.id)),
-            None => Ok(self.reader.session_by_number(number).await?.map(|row| row.session.id)),
+            None => Ok(self.context.store.session_by_number(number).await?.map(|row| row.session.id)),
         }
     }
 }

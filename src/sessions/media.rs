@@ -14,25 +14,25 @@ use sessiond_core::session::Session;
 use sessiond_core::session::event::SessionEvent;
 use sessiond_core::throughput::{Reading, Sample};
 
-use super::Sessions;
 use crate::committer::{EndSessions, MeasureSessions, Measurement, Origin};
+use crate::context::AppContext;
 use crate::error::{Error, Thing};
 use crate::gate::{Placed, Sum};
 
-/// Events of a session that are read at a time.
+/// How many events of a session are read at a time.
 const PAGE: u32 = 500;
 
 /// A number that no session has.
 const NOBODY: SessionNumber = SessionNumber(-1);
 
-/// A live session, as far as readings of it need to know.
+/// A live session, with what a reading of it needs to know.
 #[derive(Debug, Clone, Copy)]
-pub struct Found {
+pub struct LiveSession {
     number: SessionNumber,
     owner: Actor,
 }
 
-/// What was sent between two instants.
+/// How much a session had been sent at an instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Point {
     pub at: Time,
@@ -40,107 +40,119 @@ pub struct Point {
     pub total: u64,
 }
 
-impl Sessions {
-    /// The media stream of these names (virtual host, app, stream), or how far the way to it goes.
-    pub fn placed(&self, caller: &Caller, names: [&str; 3]) -> Placed {
-        self.gate.known().placed(caller.organization, names)
+/// Sessions of media streams.
+#[derive(Clone)]
+pub struct MediaSessions {
+    context: Arc<AppContext>,
+}
+
+impl MediaSessions {
+    pub(super) fn new(context: Arc<AppContext>) -> Self {
+        Self { context }
     }
 
-    /// The names one step below where names begin so, in order: virtual hosts, apps of one, streams of an app.
+    /// Finds the media stream of these names (virtual host, app, stream), or how many of the names lead somewhere.
+    pub fn resolve(&self, caller: &Caller, names: [&str; 3]) -> Placed {
+        self.context.gate.known().placed(caller.organization, names)
+    }
+
+    /// Lists the names one step below the given ones, in order: virtual hosts, apps of one, streams of an app.
     pub fn names_below(&self, caller: &Caller, begin: &[&str]) -> Vec<String> {
-        self.gate.known().names_below(caller.organization, begin)
+        self.context.gate.known().names_below(caller.organization, begin)
     }
 
-    /// The media streams whose names begin so, in order.
+    /// Lists the media streams whose names begin with the given ones, in order.
     pub fn streams(&self, caller: &Caller, begin: &[&str]) -> Vec<MediaStream> {
-        self.gate.known().media_streams(caller.organization, begin).cloned().collect()
+        self.context.gate.known().media_streams(caller.organization, begin).cloned().collect()
     }
 
-    /// The names of a stream's live sessions that the caller may know of, in the order in which they connected.
+    /// Lists the names of a stream's live sessions that the caller may know of, in the order in which they connected.
     pub fn names_at(&self, caller: &Caller, stream: &MediaStream) -> Vec<Arc<str>> {
-        let now = self.clock.now();
-        self.gate.known_at(now).names_at(stream, whose(caller), now)
+        let now = self.context.clock.now();
+        self.context.gate.known_at(now).names_at(stream, whose(caller), now)
     }
 
-    /// A live session of a stream by its name, if the caller may know of it.
-    pub fn named(&self, caller: &Caller, stream: &MediaStream, name: &str) -> Option<MayLook> {
-        let found = self.gate.known().named(stream, name, self.clock.now()).cloned();
+    /// Finds a live session of a stream by its name, if the caller may know of it.
+    pub fn find(&self, caller: &Caller, stream: &MediaStream, name: &str) -> Option<MayLook> {
+        let found = self.context.gate.known().named(stream, name, self.context.clock.now()).cloned();
         found.and_then(|session| MayLook::judge(caller, Way::Media, session).ok())
     }
 
-    /// The same, to act on it.
-    pub fn named_to_act_on(&self, caller: &Caller, stream: &MediaStream, name: &str) -> Option<MayAct> {
-        let found = self.gate.known().named(stream, name, self.clock.now()).cloned();
+    /// Finds the same session, if the caller may act on it.
+    pub fn find_to_act_on(&self, caller: &Caller, stream: &MediaStream, name: &str) -> Option<MayAct> {
+        let found = self.context.gate.known().named(stream, name, self.context.clock.now()).cloned();
         found.and_then(|session| MayAct::judge(caller, Way::Media, session).ok())
     }
 
-    /// Live sessions of streams by their names, as far as there are such for the caller to report on.
-    pub fn found<'a>(
+    /// Finds live sessions of streams by their names, for readings of them; none where the caller may not report on one.
+    pub fn find_to_measure<'a>(
         &self,
         caller: &Caller,
-        wanted: impl IntoIterator<Item = (&'a MediaStream, &'a str)>,
-    ) -> Vec<Option<Found>> {
-        let now = self.clock.now();
-        let known = self.gate.known();
+        names: impl IntoIterator<Item = (&'a MediaStream, &'a str)>,
+    ) -> Vec<Option<LiveSession>> {
+        let now = self.context.clock.now();
+        let known = self.context.gate.known();
         let found = |(stream, name)| {
             let session = known.named(stream, name, now)?;
             let session = MayAct::judge(caller, Way::Media, session.clone()).ok()?;
-            Some(Found { number: session.number, owner: session.owner })
+            Some(LiveSession { number: session.number, owner: session.owner })
         };
-        wanted.into_iter().map(found).collect()
+        names.into_iter().map(found).collect()
     }
 
-    /// Whether a session is of this connection: what it was opened with as its `tokenIdentifier`.
-    pub async fn is_of(&self, session: &Session, connection: &str) -> Result<bool, Error> {
-        let row = self.reader.session_by_number(session.number).await?;
+    /// Whether this connection opened the session: a connection is the `tokenIdentifier` of the sessions that it opens.
+    pub async fn is_of_connection(&self, session: &Session, connection: &str) -> Result<bool, Error> {
+        let row = self.context.store.session_by_number(session.number).await?;
         Ok(row.is_some_and(|row| row.detail.token_identifier.as_deref() == Some(connection)))
     }
 
-    /// Whether the request is one that ended a session before: it is answered as then, though none of that name is left.
+    /// Whether the request ended a session when it was first sent: then it is answered as it was, though no session of that
+    /// name is left.
     pub fn ended_before(&self, caller: &Caller) -> Result<bool, Error> {
         Ok(matches!(Origin::caller(caller).recorded::<EndSessions>()?, Some(1..)))
     }
 
-    /// What the sessions of streams that the caller may know of add up to.
+    /// Adds up the sessions of streams that the caller may know of.
     pub fn sum(&self, caller: &Caller, streams: &[MediaStream]) -> Sum {
-        let now = self.clock.now();
-        self.gate.known_at(now).sum(streams, whose(caller), now)
+        let now = self.context.clock.now();
+        self.context.gate.known_at(now).sum(streams, whose(caller), now)
     }
 
-    /// A name for a session that came without one, the same for whoever brings the same parts, and nobody else's: a UUID
-    /// of version 4 by its shape.
+    /// Makes a name for a session that came without one. It is the same for whoever brings the same parts, and nobody else can
+    /// make it: a UUID of version 4 by its shape.
     pub fn name_for(&self, parts: &[&[u8]]) -> String {
-        let digest = self.key.digest("media session name", parts);
+        let digest = self.context.key.digest("media session name", parts);
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&digest[..16]);
         uuid::Builder::from_random_bytes(bytes).into_uuid().to_string()
     }
 
     /// Takes readings of sessions' counters; durable when this returns. Each is answered for itself, in the order given;
-    /// those of sessions that there are not, as not found.
+    /// one without a session as not found.
     pub async fn measure(
         &self,
         caller: &Caller,
-        items: Vec<(Option<Found>, Sample)>,
+        items: Vec<(Option<LiveSession>, Sample)>,
     ) -> Vec<Result<Reading, Error>> {
-        // A request that is sent again is cut into the same parts, whatever ended since: then nobody's have their place too.
-        let nobody = caller.once.is_some().then_some(Found { number: NOBODY, owner: caller.actor });
+        // A request that is sent again is cut into the same parts, whatever ended since, so readings of no session have their
+        // place too.
+        let nobody = caller.once.is_some().then_some(LiveSession { number: NOBODY, owner: caller.actor });
         let items = items.into_iter().map(|(found, sample)| {
             let found = found.or(nobody).ok_or(Error::NotFound(Thing::Session))?;
             let presented = caller.presented(found.owner);
             Ok((found.number, Measurement { sample, presented }))
         });
-        self.in_parts(caller, items.collect(), MeasureSessions, |readings| readings).await
+        self.context.in_parts(caller, items.collect(), MeasureSessions, |readings| readings).await
     }
 
-    /// How many bytes had been sent when, as far as the log still tells, from the last instant at or before `from` to the
+    /// Returns how many bytes had been sent when, as far as the log still tells, from the last instant at or before `from` to the
     /// first at or after `to`; oldest first. Bodies of old activity are pruned: what they said is not there any more.
-    pub async fn sent(&self, session: &Session, from: Time, to: Time) -> Result<Vec<Point>, Error> {
+    pub async fn bytes_sent(&self, session: &Session, from: Time, to: Time) -> Result<Vec<Point>, Error> {
         let mut points = BTreeMap::new();
         points.insert(session.connected_at.timestamp_millis(), 0);
         let (mut newest, from) = (session.head.position, from.timestamp_millis());
         while newest > Position(0) {
-            let page = self.reader.session_history(session.number, newest, true, PAGE).await?;
+            let page = self.context.store.session_history(session.number, newest, true, PAGE).await?;
             let Some(oldest) = page.last() else { break };
             let before = oldest.entry.recorded.previous_position;
             let mut enough = false;
@@ -151,7 +163,7 @@ impl Sessions {
                     continue;
                 };
                 let Some(throughput) = &activity.throughput else { continue };
-                // Newer events know better what older ones knew too little of.
+                // A newer event has the readings that came late for an older one.
                 for (at, total) in throughput.points() {
                     points.entry(at).or_insert(total);
                 }
@@ -172,7 +184,7 @@ impl Sessions {
     }
 }
 
-/// The one person whose sessions are all that a caller may know of, if there is one.
+/// Returns the person whose sessions are all that a caller may know of, if there is one.
 fn whose(caller: &Caller) -> Option<PrincipalNumber> {
     caller.principal.filter(|_| !caller.looks_at_all())
 }

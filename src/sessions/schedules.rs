@@ -1,7 +1,9 @@
 //! Scheduled revocations: made, paused and deleted by owners, run by the scheduler. Each run is a revocation of its own.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use sessiond_core::Time;
 use sessiond_core::bar::Bar;
 use sessiond_core::caller::Caller;
@@ -12,9 +14,10 @@ use sessiond_core::schedule::{Missed, Schedule, ScheduleCreated, ScheduleEvent, 
 use uuid::Uuid;
 
 use super::bar::may_bar;
-use super::revoke::{beginning, check_note};
-use super::{Sessions, Wanted};
+use super::revocations::{beginning, check_note};
+use super::{Revocations, SessionQuery, Traffic};
 use crate::committer::{BeginRevocation, ChangeStream, Origin};
+use crate::context::AppContext;
 use crate::error::{Error, Thing};
 use crate::secret;
 
@@ -25,7 +28,7 @@ const LONGEST: usize = 200;
 #[derive(Debug)]
 pub struct NewSchedule {
     pub name: String,
-    pub wanted: Wanted,
+    pub filter: SessionQuery,
     pub note: Option<String>,
     pub at: Option<Time>,
     pub cron: Option<String>,
@@ -38,23 +41,33 @@ pub struct NewSchedule {
 /// A schedule as it stands.
 pub struct Scheduled {
     pub schedule: Schedule,
-    pub wanted: Wanted,
+    pub filter: SessionQuery,
     pub next_run_at: Option<Time>,
     /// The revocation of its last run.
     pub last_revocation: Option<Uuid>,
 }
 
-/// When each schedule is due next, as of what it has done: so that nobody computes it every second.
-#[derive(Default)]
-pub(super) struct Timetable {
-    next: HashMap<i64, (Time, Option<Time>)>,
+/// Scheduled revocations.
+#[derive(Clone)]
+pub struct Schedules {
+    context: Arc<AppContext>,
+    revocations: Revocations,
+    traffic: Traffic,
+    timetable: Arc<Mutex<Timetable>>,
 }
 
-impl Sessions {
+/// When each schedule is due next, by its number, as of what it has done: so that nobody computes it every second.
+type Timetable = HashMap<i64, (Time, Option<Time>)>;
+
+impl Schedules {
+    pub(super) fn new(context: Arc<AppContext>, revocations: Revocations, traffic: Traffic) -> Self {
+        Self { context, revocations, traffic, timetable: Arc::default() }
+    }
+
     /// Makes a schedule.
-    pub async fn create_schedule(&self, caller: &Caller, new: NewSchedule) -> Result<Scheduled, Error> {
+    pub async fn create(&self, caller: &Caller, new: NewSchedule) -> Result<Scheduled, Error> {
         if let Some(schedule) = Origin::caller(caller).recorded::<ChangeStream<Schedule>>()? {
-            return self.scheduled(schedule).await;
+            return self.shown(schedule).await;
         }
         check_note(new.note.as_deref())?;
         let name = new.name.trim();
@@ -64,7 +77,7 @@ impl Sessions {
             return Err(Error::field("name", message));
         }
         let when = self.when(&new)?;
-        let filter = self.filter_to_revoke(caller, &new.wanted).await?;
+        let filter = self.revocations.filter_to_revoke(caller, &new.filter).await?;
         may_bar(caller, &filter, new.bar)?;
         let created = ScheduleCreated {
             id: secret::new_id(),
@@ -76,71 +89,65 @@ impl Sessions {
             bar: new.bar,
         };
         let command = ScheduleEvent::Created(Box::new(created));
-        let schedule =
-            self.command_schedule(Origin::caller(caller), caller.organization, None, command).await?;
-        self.scheduled(schedule).await
+        let schedule = self.command(Origin::caller(caller), caller.organization, None, command).await?;
+        self.shown(schedule).await
     }
 
-    /// The organization's schedules that are not deleted, newest first, after one of them; and whether there are more.
-    pub async fn schedules(
+    /// Lists the organization's schedules that are not deleted, newest first, after one of them; and whether there are more.
+    pub async fn list(
         &self,
         caller: &Caller,
         after: Option<Uuid>,
         limit: u32,
     ) -> Result<(Vec<Scheduled>, bool), Error> {
-        let mut own = self.own_schedules(caller);
+        let mut own = self.own(caller);
         own.reverse();
         if let Some(after) = after {
-            let found = self.gate.known().any_stream_by_id(after).map(|item| item.stream().number);
+            let found = self.context.gate.known().any_stream_by_id(after).map(|item| item.stream().number);
             let number = found.ok_or_else(Error::foreign_cursor)?;
             own.retain(|schedule| schedule.number < number);
         }
         let more = own.len() > limit as usize;
         let mut items = Vec::new();
         for schedule in own.into_iter().take(limit as usize) {
-            items.push(self.scheduled(schedule).await?);
+            items.push(self.shown(schedule).await?);
         }
         Ok((items, more))
     }
 
-    pub async fn schedule(&self, caller: &Caller, id: Uuid) -> Result<Scheduled, Error> {
-        self.scheduled(self.own_schedule(caller, id)?).await
+    pub async fn find(&self, caller: &Caller, id: Uuid) -> Result<Scheduled, Error> {
+        self.shown(self.find_own(caller, id)?).await
     }
 
-    /// No runs until it is resumed.
-    pub async fn pause_schedule(&self, caller: &Caller, id: Uuid) -> Result<Scheduled, Error> {
-        self.change_schedule(caller, id, ScheduleEvent::Paused).await
+    /// Pauses a schedule: it does not run until it is resumed.
+    pub async fn pause(&self, caller: &Caller, id: Uuid) -> Result<Scheduled, Error> {
+        self.change(caller, id, ScheduleEvent::Paused).await
     }
 
-    /// Runs again; those that came due meanwhile are not made up.
-    pub async fn resume_schedule(&self, caller: &Caller, id: Uuid) -> Result<Scheduled, Error> {
-        self.change_schedule(caller, id, ScheduleEvent::Resumed).await
+    /// Resumes a schedule. Runs that came due meanwhile are not made up for.
+    pub async fn resume(&self, caller: &Caller, id: Uuid) -> Result<Scheduled, Error> {
+        self.change(caller, id, ScheduleEvent::Resumed).await
     }
 
-    pub async fn delete_schedule(&self, caller: &Caller, id: Uuid) -> Result<(), Error> {
-        self.change_schedule(caller, id, ScheduleEvent::Deleted).await.map(|_| ())
+    pub async fn delete(&self, caller: &Caller, id: Uuid) -> Result<(), Error> {
+        self.change(caller, id, ScheduleEvent::Deleted).await.map(|_| ())
     }
 
-    async fn change_schedule(
-        &self,
-        caller: &Caller,
-        id: Uuid,
-        command: ScheduleEvent,
-    ) -> Result<Scheduled, Error> {
+    async fn change(&self, caller: &Caller, id: Uuid, command: ScheduleEvent) -> Result<Scheduled, Error> {
         if let Some(schedule) = Origin::caller(caller).recorded::<ChangeStream<Schedule>>()? {
-            return self.scheduled(schedule).await;
+            return self.shown(schedule).await;
         }
-        let number = self.own_schedule(caller, id)?.number;
+        let number = self.find_own(caller, id)?.number;
         let schedule =
-            self.command_schedule(Origin::caller(caller), caller.organization, Some(number), command).await?;
-        self.scheduled(schedule).await
+            self.command(Origin::caller(caller), caller.organization, Some(number), command).await?;
+        self.shown(schedule).await
     }
 
-    /// Runs what is due, for the scheduler. Returns how many runs began.
-    pub async fn run_schedules(&self) -> Result<usize, Error> {
-        let (now, steady_since) = (self.clock.now(), self.clock.steady_since());
+    /// Begins the runs that are due. Returns how many began.
+    pub async fn run_due(&self) -> Result<usize, Error> {
+        let (now, steady_since) = (self.context.clock.now(), self.context.clock.steady_since());
         let schedules: Vec<_> = {
-            let known = self.gate.known();
+            let known = self.context.gate.known();
             known.streams::<Schedule>().filter(|one| !one.paused && !one.over()).cloned().collect()
         };
         let mut runs = 0;
@@ -156,7 +163,7 @@ impl Sessions {
         Ok(runs)
     }
 
-    /// The last moment up to now for which the schedule is due, if there is one: it stands for all before it.
+    /// Returns the last moment up to now for which the schedule is due, if there is one: it stands for all before it.
     fn due(&self, schedule: &Schedule, now: Time) -> Option<Time> {
         let next = self.next(schedule).filter(|next| *next <= now)?;
         match &schedule.when {
@@ -168,14 +175,14 @@ impl Sessions {
         }
     }
 
-    /// When a schedule is due next.
+    /// Returns when a schedule is due next.
     fn next(&self, schedule: &Schedule) -> Option<Time> {
         let mut timetable = self.timetable.lock();
-        match timetable.next.get(&schedule.number) {
+        match timetable.get(&schedule.number) {
             Some((since, next)) if *since == schedule.done_until => *next,
             _ => {
                 let next = next_after(&schedule.when, schedule.done_until);
-                timetable.next.insert(schedule.number, (schedule.done_until, next));
+                timetable.insert(schedule.number, (schedule.done_until, next));
                 next
             }
         }
@@ -184,7 +191,7 @@ impl Sessions {
     /// Begins a run, unless it was begun before. Nobody waits for its end here.
     async fn run(&self, schedule: &Schedule, due_at: Time) -> Result<bool, Error> {
         if schedule.filter.moves() {
-            self.flush_traffic(true).await;
+            self.traffic.flush_all().await;
         }
         let plain = beginning(
             schedule.organization,
@@ -194,9 +201,9 @@ impl Sessions {
         )?;
         let beginning =
             BeginRevocation { bar: schedule.bar, schedule: Some((schedule.number, due_at)), ..plain };
-        let begin = |beginning| self.committer.submit(Origin::system(), beginning);
+        let begin = |beginning| self.context.committer.submit(Origin::system(), beginning);
         let begun = match begin(beginning.clone()).await {
-            // They are ended all the same: whoever looks at the revocation sees that nothing was barred.
+            // The sessions are ended all the same, and whoever looks at the revocation sees that it barred nothing.
             Err(Error::TooManyToBar(message)) => {
                 tracing::warn!(schedule = %schedule.id, %message, "a scheduled revocation bars nothing");
                 begin(BeginRevocation { bar: Bar::default(), ..beginning }).await
@@ -206,10 +213,10 @@ impl Sessions {
         match begun {
             Ok(_) => {
                 tracing::info!(schedule = %schedule.id, %due_at, "a scheduled revocation began");
-                self.wake_revocations();
+                self.revocations.wake();
                 Ok(true)
             }
-            // Done already, or deleted meanwhile.
+            // The run was done already, or the schedule was deleted meanwhile.
             Err(Error::RunOver) => Ok(false),
             // Its application is archived: nothing is left to end.
             Err(Error::NotFound(Thing::Application)) => self.skip(schedule, due_at).await.map(|()| false),
@@ -219,16 +226,13 @@ impl Sessions {
 
     async fn skip(&self, schedule: &Schedule, due_at: Time) -> Result<(), Error> {
         let command = ScheduleEvent::Skipped(Skipped { due_at });
-        match self
-            .command_schedule(Origin::system(), schedule.organization, Some(schedule.number), command)
-            .await
-        {
+        match self.command(Origin::system(), schedule.organization, Some(schedule.number), command).await {
             Ok(_) | Err(Error::NotFound(_)) => Ok(()),
             Err(error) => Err(error),
         }
     }
 
-    async fn command_schedule(
+    async fn command(
         &self,
         origin: Origin,
         organization: OrganizationNumber,
@@ -236,11 +240,11 @@ impl Sessions {
         command: ScheduleEvent,
     ) -> Result<Schedule, Error> {
         let change = ChangeStream { organization, number, command, side: vec![] };
-        Ok(self.committer.submit(origin, change).await?.outcome)
+        Ok(self.context.committer.submit(origin, change).await?.outcome)
     }
 
-    fn own_schedules(&self, caller: &Caller) -> Vec<Schedule> {
-        let known = self.gate.known();
+    fn own(&self, caller: &Caller) -> Vec<Schedule> {
+        let known = self.context.gate.known();
         let own = known.streams::<Schedule>().filter(|one| {
             one.organization == caller.organization
                 && one.deleted_at.is_none()
@@ -249,32 +253,32 @@ impl Sessions {
         own.cloned().collect()
     }
 
-    fn own_schedule(&self, caller: &Caller, id: Uuid) -> Result<Schedule, Error> {
-        let own = self.own_schedules(caller);
+    fn find_own(&self, caller: &Caller, id: Uuid) -> Result<Schedule, Error> {
+        let own = self.own(caller);
         own.into_iter().find(|one| one.id == id).ok_or(Error::NotFound(Thing::Schedule))
     }
 
-    async fn scheduled(&self, schedule: Schedule) -> Result<Scheduled, Error> {
-        let now = self.clock.now();
+    async fn shown(&self, schedule: Schedule) -> Result<Scheduled, Error> {
+        let now = self.context.clock.now();
         let next = Some(&schedule).filter(|one| !one.paused && !one.over()).and_then(|one| self.next(one));
-        // What is due is about to run, once for all that were missed: the next run is the one after.
+        // One that is due is about to run, once for all runs that it missed, so the next run is the one after that.
         let next_run_at = match next {
             Some(due) if due < now => next_after(&schedule.when, now),
             next => next,
         };
         let last_revocation = match schedule.last_revocation {
-            Some(number) => self.reader.revocation(number).await?.map(|revocation| revocation.id),
+            Some(number) => self.context.store.revocation(number).await?.map(|revocation| revocation.id),
             None => None,
         };
-        let wanted = self.wanted(&schedule.filter).await?;
-        Ok(Scheduled { wanted, next_run_at, last_revocation, schedule })
+        let filter = self.context.query_of(&schedule.filter).await?;
+        Ok(Scheduled { filter, next_run_at, last_revocation, schedule })
     }
 
-    /// When a new schedule is to run.
+    /// Reads when a new schedule is to run.
     fn when(&self, new: &NewSchedule) -> Result<When, Error> {
         match (new.at, new.cron.as_deref()) {
             (Some(at), None) if new.time_zone.is_none() => {
-                if at <= self.clock.now() {
+                if at <= self.context.clock.now() {
                     return Err(Error::field("at", "at must be in the future"));
                 }
                 Ok(When::At(at))
@@ -286,7 +290,7 @@ impl Sessions {
                 }
                 Cron::read_new(expression, &time_zone).map_err(unreadable)?;
                 let when = When::Cron { expression: expression.to_owned(), time_zone };
-                match next_after(&when, self.clock.now()) {
+                match next_after(&when, self.context.clock.now()) {
                     Some(_) => Ok(when),
                     None => Err(Error::field("cron", "cron never comes due")),
                 }
@@ -299,7 +303,7 @@ impl Sessions {
     }
 }
 
-/// The first moment after another for which something is due.
+/// Returns the first moment after another for which something is due.
 fn next_after(when: &When, after: Time) -> Option<Time> {
     match when {
         When::At(at) => Some(*at).filter(|at| *at > after),

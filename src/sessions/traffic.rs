@@ -2,48 +2,55 @@
 //! one event per session in [`WINDOW`]. That window is the most that a crash can lose of a session's traffic.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use chrono::TimeDelta;
 use futures_util::{FutureExt, StreamExt, stream};
+use parking_lot::Mutex;
 use sessiond_core::Time;
 use sessiond_core::caller::Caller;
 use sessiond_core::ids::SessionNumber;
 use sessiond_core::session::Session;
 use sessiond_core::session::event::{ActivitySource, Counts};
 
-use super::Sessions;
 use crate::committer::{Activity, Origin, RecordActivity};
+use crate::context::AppContext;
 
 /// Least time between two activity events of one session's gateway traffic.
 const WINDOW: TimeDelta = TimeDelta::seconds(15);
 
-/// Sessions whose traffic goes to the committer at a time.
+/// How many sessions' traffic goes to the committer at a time.
 const AT_ONCE: usize = 256;
 
 /// Sessions with traffic that is not in the log yet; how much it is stands with the session at the Gate.
-#[derive(Default)]
-pub(super) struct Traffic {
-    sessions: HashMap<SessionNumber, Pending>,
+#[derive(Clone)]
+pub struct Traffic {
+    context: Arc<AppContext>,
+    pending: Arc<Mutex<HashMap<SessionNumber, Pending>>>,
 }
 
 struct Pending {
     recorded_at: Time,
-    /// There is something to record: a sign of life, also one without anything to count.
+    /// Whether there is something to record: a sign of life, also one without anything to count.
     waiting: bool,
     /// The last caller, in whose name it will be recorded.
     caller: Caller,
     session: Session,
 }
 
-impl Sessions {
+impl Traffic {
+    pub(super) fn new(context: Arc<AppContext>) -> Self {
+        Self { context, pending: Arc::default() }
+    }
+
     /// Notes traffic of a session. Returns at once; what is due goes to the committer by itself.
-    pub fn observe(self: &std::sync::Arc<Self>, caller: &Caller, session: &Session, counts: Counts) {
-        let now = self.clock.now();
-        self.gate.saw(session.number, now);
-        // With the session, where whoever ends it finds it too.
-        self.gate.count(session.number, counts);
-        let mut traffic = self.traffic.lock();
-        let pending = traffic.sessions.entry(session.number).or_insert_with(|| Pending {
+    pub fn observe(&self, caller: &Caller, session: &Session, counts: Counts) {
+        let now = self.context.clock.now();
+        self.context.gate.saw(session.number, now);
+        // The figures stand with the session, where whoever ends it finds them too.
+        self.context.gate.count(session.number, counts);
+        let mut all = self.pending.lock();
+        let pending = all.entry(session.number).or_insert_with(|| Pending {
             recorded_at: now - WINDOW,
             waiting: false,
             caller: caller.clone(),
@@ -58,32 +65,42 @@ impl Sessions {
             return;
         }
         let since = std::mem::replace(&mut pending.recorded_at, now);
-        // Handed in here and not by a task of its own: the session's end, if it is next, must not overtake it.
-        if self.committer.post(Origin::consequence_of(caller), activity(pending)).is_err() {
+        // It is handed in here and not by a task of its own: the session's end, if it comes next, must not overtake it.
+        if self.context.committer.post(Origin::consequence_of(caller), activity(pending)).is_err() {
             (pending.recorded_at, pending.waiting) = (since, true);
         }
     }
 
     /// Counts traffic of an open session that is no sign of life.
-    pub fn passed(&self, number: SessionNumber, counts: Counts) {
-        self.gate.count(number, counts);
+    pub fn count(&self, number: SessionNumber, counts: Counts) {
+        self.context.gate.count(number, counts);
     }
 
     /// Records what a session's traffic has come to, durably.
     pub async fn flush(&self, number: SessionNumber) {
-        let pending = self.traffic.lock().sessions.remove(&number);
+        let pending = self.pending.lock().remove(&number);
         if let Some(mut pending) = pending.filter(|pending| pending.waiting) {
             let origin = Origin::consequence_of(&pending.caller);
-            self.committer.submit(origin, activity(&mut pending)).await.ok();
+            self.context.committer.submit(origin, activity(&mut pending)).await.ok();
         }
     }
 
-    /// Records what has waited for its window, or (`all`) everything, and forgets the quiet.
-    pub async fn flush_traffic(&self, all: bool) -> usize {
-        let now = self.clock.now();
+    /// Records what has waited for its window, and forgets the sessions without traffic since. Returns how many it recorded.
+    pub async fn flush_due(&self) -> usize {
+        let now = self.context.clock.now();
+        self.flush_where(|pending| now - pending.recorded_at >= WINDOW).await
+    }
+
+    /// Records everything. Returns for how many sessions.
+    pub async fn flush_all(&self) -> usize {
+        self.flush_where(|_| true).await
+    }
+
+    async fn flush_where(&self, is_due: impl Fn(&Pending) -> bool) -> usize {
+        let now = self.context.clock.now();
         let mut due = Vec::new();
-        self.traffic.lock().sessions.retain(|_, pending| {
-            if now - pending.recorded_at < WINDOW && !all {
+        self.pending.lock().retain(|_, pending| {
+            if !is_due(pending) {
                 return true;
             }
             let waiting = pending.waiting;
@@ -94,9 +111,10 @@ impl Sessions {
             waiting
         });
         let flushed = due.len();
-        // Side by side, so that they share transactions: one after the other, each would wait for a flush of its own.
-        let submit = |(origin, activity)| async move { self.committer.submit(origin, activity).await.ok() };
-        stream::iter(due).for_each_concurrent(AT_ONCE, |one| submit(one).map(|_| ())).await;
+        // They go side by side, so that they share transactions: one after the other, each would wait for an fsync of its own.
+        let committer = &self.context.committer;
+        let submit = |(origin, activity)| committer.submit(origin, activity).map(|_| ());
+        stream::iter(due).for_each_concurrent(AT_ONCE, submit).await;
         flushed
     }
 }
@@ -104,7 +122,7 @@ impl Sessions {
 fn activity(pending: &mut Pending) -> RecordActivity {
     pending.waiting = false;
     let presented = pending.caller.presented(pending.session.owner);
-    // What there is to count is taken from memory when it is decided.
+    // The figures are taken from memory when the operation is decided.
     let counts = Counts::default();
     let activity = Activity { source: ActivitySource::Gateway, counts, presented };
     RecordActivity { session: pending.session.number, activity }

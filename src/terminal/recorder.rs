@@ -15,7 +15,7 @@ use super::registry::Terminal;
 use super::ssh;
 use crate::error::Error;
 use crate::journals::{Code, Content, Entry, Journal, Journals, LARGEST_ENTRY};
-use crate::sessions::Sessions;
+use crate::sessions::Traffic;
 
 /// A batch is filed when it has so many bytes, or is so old.
 const BATCH: usize = 256 << 10;
@@ -28,12 +28,12 @@ pub fn start(
     terminal: Arc<Terminal>,
     events: mpsc::Receiver<TerminalEvent>,
     journals: Journals,
-    sessions: Arc<Sessions>,
+    traffic: Traffic,
     size: Size,
 ) -> tokio::task::JoinHandle<()> {
     let entries = vec![sized(terminal.begun_us, size)];
     let recogniser = Recogniser::new(size);
-    let task = Task { terminal, journals, sessions, recogniser, entries, bytes: 0, typed: false };
+    let task = Task { terminal, journals, traffic, recogniser, entries, bytes: 0, typed: false };
     tokio::spawn(task.run(events))
 }
 
@@ -47,7 +47,7 @@ fn sized(at: i64, size: Size) -> Entry {
 struct Task {
     terminal: Arc<Terminal>,
     journals: Journals,
-    sessions: Arc<Sessions>,
+    traffic: Traffic,
     recogniser: Recogniser,
     entries: Vec<Entry>,
     bytes: usize,
@@ -142,7 +142,7 @@ impl Task {
     /// Counts at the Gate at once, so that the session's end finds the counts.
     fn count(&mut self, counts: Counts) {
         self.typed |= counts.bytes_in > 0 || counts.requests > 0;
-        self.sessions.passed(self.terminal.session.number, counts);
+        self.traffic.count(self.terminal.session.number, counts);
     }
 
     fn push(&mut self, entry: Entry) {
@@ -155,7 +155,7 @@ impl Task {
     /// Files the batch, and says that the session is alive if somebody typed.
     async fn file(&mut self) {
         if std::mem::take(&mut self.typed) {
-            self.sessions.observe(&self.terminal.caller, &self.terminal.session, Counts::default());
+            self.traffic.observe(&self.terminal.caller, &self.terminal.session, Counts::default());
         }
         self.bytes = 0;
         let mut entries = std::mem::take(&mut self.entries);

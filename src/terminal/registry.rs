@@ -241,7 +241,7 @@ impl Terminals {
 
     /// Where a machine is, and how to log in there.
     async fn target(&self, machine: &Machine) -> Result<ssh::SshTarget, NotOpened> {
-        let credential = match self.directory.machine_secret(machine).await? {
+        let credential = match self.directory.machines.secret(machine).await? {
             MachineSecret::Password { password } => SshCredential::Password(password),
             MachineSecret::PrivateKey { private_key, passphrase } => {
                 SshCredential::Key { pem: private_key, passphrase }
@@ -277,7 +277,7 @@ impl Terminals {
         size: Size,
         from: ClientDetails,
     ) -> Result<Opened, NotOpened> {
-        let application = self.directory.application_named(caller, APPLICATION).await?;
+        let application = self.directory.applications.ensure(caller, APPLICATION).await?;
         let target = self.target(machine).await?;
         if target.host_key.is_none() {
             return Err(NotOpened::NothingPinned);
@@ -298,7 +298,7 @@ impl Terminals {
             silent: true,
             ..NewSession::of(Kind::Terminal)
         };
-        let session = match self.sessions.connect(caller, new).await {
+        let session = match self.sessions.lifecycle.connect(caller, new).await {
             Ok(opened) => opened.session,
             Err(error) => {
                 shell.close().await;
@@ -322,8 +322,8 @@ impl Terminals {
             full_screen: AtomicBool::new(false),
             session,
         });
-        let (journals, sessions) = (self.journals.clone(), self.sessions.clone());
-        let recording = recorder::start(terminal.clone(), events, journals, sessions, size);
+        let (journals, traffic) = (self.journals.clone(), self.sessions.traffic.clone());
+        let recording = recorder::start(terminal.clone(), events, journals, traffic, size);
         let session = &terminal.session;
         let opened = Opened { id: session.id, token: token.text, expires_at: session.lifetime_ends_at };
         self.open.lock().insert(session.id, terminal.clone());
@@ -395,7 +395,7 @@ impl Supervisor {
         let Self { terminals, terminal } = self;
         let (config, hub) = (&terminals.config, &terminal.hub);
         // The terminal is registered at the Gate before it is judged, so that whoever cuts it off finds it.
-        let pass = match terminals.sessions.enter(&terminal.caller, &terminal.session) {
+        let pass = match terminals.sessions.admission.enter(&terminal.caller, &terminal.session) {
             Ok(pass) => pass,
             Err(error) => return EndReason { reason: Reason::Revoked, message: error.to_string() },
         };
@@ -437,10 +437,12 @@ impl Supervisor {
     async fn record_end(&self, over: &EndReason) {
         let (sessions, terminal) = (&self.terminals.sessions, &self.terminal);
         let number = terminal.session.number;
-        sessions.flush(number).await;
+        sessions.traffic.flush(number).await;
         let ended = match over.reason {
-            Reason::Exited => sessions.shell_ended(&terminal.caller, number, over.message.clone()).await,
-            reason => sessions.end_minded(&terminal.caller, number, reason).await,
+            Reason::Exited => {
+                sessions.terminals.shell_ended(&terminal.caller, number, over.message.clone()).await
+            }
+            reason => sessions.lifecycle.end_hosted(&terminal.caller, number, reason).await,
         };
         if let Err(error) = ended {
             tracing::error!(%error, session = %terminal.session.id, "the end of a terminal session is not on record");

@@ -45,7 +45,7 @@ pub async fn attempt(
 /// Reads the event of a delivery from the log: one that waits for long is no longer in memory.
 async fn read(outbox: &Outbox, position: Position) -> Option<PostedEvent> {
     match outbox.live.outgoing_at(position).await {
-        Ok(event) => event.map(|event| posted_event(&event, &outbox.directory, &outbox.public_url)),
+        Ok(event) => event.map(|event| posted_event(&event, &outbox.public_ids, &outbox.public_url)),
         Err(error) => {
             tracing::error!(%error, "an event could not be read for a webhook");
             None

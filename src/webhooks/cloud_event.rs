@@ -9,7 +9,7 @@ use sessiond_core::ids::{Position, StreamKind};
 use sessiond_core::webhook::Webhook;
 use uuid::Uuid;
 
-use crate::directory::Directory;
+use crate::directory::PublicIds;
 use crate::live::Outgoing;
 
 pub const MEDIA_TYPE: &str = "application/cloudevents+json";
@@ -52,21 +52,21 @@ pub fn id(position: Position, hash: &[u8; 32]) -> String {
 }
 
 /// Makes the envelope of an event.
-pub fn posted_event(event: &Outgoing, directory: &Directory, public_url: &str) -> PostedEvent {
+pub fn posted_event(event: &Outgoing, public_ids: &PublicIds, public_url: &str) -> PostedEvent {
     let id = id(event.frame.position, &event.hash);
-    PostedEvent { body: body(event, &id, directory, public_url), id }
+    PostedEvent { body: body(event, &id, public_ids, public_url), id }
 }
 
-fn body(event: &Outgoing, id: &str, directory: &Directory, public_url: &str) -> Bytes {
+fn body(event: &Outgoing, id: &str, public_ids: &PublicIds, public_url: &str) -> Bytes {
     let subject = match event.stream.kind {
         StreamKind::Session => event.session_id,
         StreamKind::Revocation => event.revocation_id,
-        _ => directory.thing_id(event.stream),
+        _ => public_ids.thing(event.stream),
     };
     let mut event_out = CloudEvent {
         specversion: "1.0",
         id,
-        source: source(public_url, directory.organization_id(event.organization), event.application_id),
+        source: source(public_url, public_ids.organization(event.organization), event.application_id),
         r#type: type_of(event.stream.kind, &event.frame.name),
         subject,
         time: iso(event.occurred_at),
@@ -86,12 +86,12 @@ fn body(event: &Outgoing, id: &str, directory: &Directory, public_url: &str) -> 
 }
 
 /// The body of a test delivery, which only shows that deliveries arrive.
-pub fn test_body(id: &str, webhook: &Webhook, directory: &Directory, public_url: &str, now: Time) -> Bytes {
-    let application = webhook.application.map(|number| directory.application_id(number));
+pub fn test_body(id: &str, webhook: &Webhook, public_ids: &PublicIds, public_url: &str, now: Time) -> Bytes {
+    let application = webhook.application.map(|number| public_ids.application(number));
     json(&CloudEvent {
         specversion: "1.0",
         id,
-        source: source(public_url, directory.organization_id(webhook.organization), application),
+        source: source(public_url, public_ids.organization(webhook.organization), application),
         r#type: type_of(StreamKind::Webhook, "webhook_test"),
         subject: Some(webhook.id),
         time: iso(now),

@@ -74,12 +74,12 @@ impl Follower {
             turn: 0,
             outbox,
         };
-        let directory = follower.outbox.directory.clone();
-        let progress: HashMap<_, _> = directory.webhook_progress().await?.into_iter().collect();
-        for webhook in directory.every_webhook() {
+        let webhooks = follower.outbox.webhooks.clone();
+        let progress: HashMap<_, _> = webhooks.progress().await?.into_iter().collect();
+        for webhook in webhooks.all() {
             let reached = progress.get(&webhook.id).copied().unwrap_or(webhook.from);
             let mut queue = DeliveryQueue::new(webhook, reached);
-            for delivery in directory.pending_deliveries(queue.webhook.id).await? {
+            for delivery in webhooks.pending_deliveries(queue.webhook.id).await? {
                 queue.add(QueuedDelivery { delivery, posted: None });
             }
             follower.queues.insert(queue.webhook.id, queue);
@@ -133,12 +133,12 @@ impl Follower {
 
     /// Looks at the webhooks again if any of them has changed.
     async fn refresh(&mut self) -> Result<(), Error> {
-        let directory = self.outbox.directory.clone();
-        let changed_at = directory.webhooks_changed_at();
+        let stored = self.outbox.webhooks.clone();
+        let changed_at = stored.changed_at();
         if changed_at == self.changed_at {
             return Ok(());
         }
-        let webhooks = directory.every_webhook();
+        let webhooks = stored.all();
         let there: HashMap<Uuid, ()> = webhooks.iter().map(|one| (one.id, ())).collect();
         self.queues.retain(|id, _| there.contains_key(id));
         self.unsaved.retain(|(id, _), _| there.contains_key(id));
@@ -150,7 +150,7 @@ impl Follower {
             let changed = queue.webhook.head != webhook.head || queue.keys.is_none();
             queue.webhook = webhook;
             if changed {
-                queue.keys = match directory.signing_keys(id).await {
+                queue.keys = match stored.signing_keys(id).await {
                     Ok(keys) => keys.map(Arc::new),
                     Err(error @ Error::Conflict { .. }) => {
                         tracing::error!(%error, webhook = %id, "a webhook's secret cannot be opened");
@@ -215,7 +215,7 @@ impl Follower {
                 continue;
             }
             let posted = posted
-                .get_or_insert_with(|| posted_event(event, &self.outbox.directory, &self.outbox.public_url));
+                .get_or_insert_with(|| posted_event(event, &self.outbox.public_ids, &self.outbox.public_url));
             let stream = format!("{}/{}", event.stream.kind.word(), event.stream.number);
             let delivery = Delivery::new(webhook.id, position, stream, now);
             self.unsaved.insert((webhook.id, position), delivery.clone());
@@ -267,7 +267,7 @@ impl Follower {
     async fn disable(&mut self) {
         for (id, because) in std::mem::take(&mut self.to_disable) {
             let Some(queue) = self.queues.get(&id) else { continue };
-            let outcome = self.outbox.directory.disable_webhook(&queue.webhook, because).await;
+            let outcome = self.outbox.webhooks.disable(&queue.webhook, because).await;
             match outcome {
                 Ok(()) => tracing::warn!(webhook = %id, ?because, "a webhook was disabled"),
                 Err(Error::NotFound(_)) => {}
@@ -303,9 +303,9 @@ impl Follower {
         if rows.is_empty() && progress.is_empty() {
             return;
         }
-        let (directory, written) = (self.outbox.directory.clone(), rows.values().cloned().collect());
+        let (webhooks, written) = (self.outbox.webhooks.clone(), rows.values().cloned().collect());
         let reached = progress.clone();
-        let outcome = Box::pin(async move { directory.keep_deliveries(written, reached).await });
+        let outcome = Box::pin(async move { webhooks.keep_deliveries(written, reached).await });
         self.saving = Some(Saving { rows, progress, outcome });
     }
 
@@ -343,15 +343,15 @@ impl Follower {
             let message = "the webhook is disabled; enable it first".to_owned();
             return Err(Error::Conflict { code: "webhook_disabled", message });
         }
-        let directory = &self.outbox.directory;
+        let webhooks = &self.outbox.webhooks;
         let (known, posted) = match (queue.waiting(position), self.unsaved.get(&(id, position))) {
             (Some(waiting), _) => (Some(waiting.delivery.clone()), waiting.posted.clone()),
             (None, Some(delivery)) => (Some(delivery.clone()), None),
-            (None, None) => (directory.delivery(id, position).await?, None),
+            (None, None) => (webhooks.delivery(id, position).await?, None),
         };
         let mut delivery = known.ok_or(Error::NotFound(Thing::Delivery))?;
         delivery.resend(now);
-        directory.keep_deliveries(vec![delivery.clone()], vec![]).await?;
+        webhooks.keep_deliveries(vec![delivery.clone()], vec![]).await?;
         self.unsaved.insert((id, position), delivery.clone());
         if let Some(queue) = self.queues.get_mut(&id) {
             queue.add(QueuedDelivery { delivery: delivery.clone(), posted });

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::clock::Clock;
-use crate::directory::Directory;
+use crate::directory::{PublicIds, Webhooks};
 use crate::error::{Error, Thing};
 use crate::live::Live;
 use crate::secret;
@@ -35,7 +35,8 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// The handle to the outbox.
 pub struct Outbox {
-    directory: Arc<Directory>,
+    webhooks: Webhooks,
+    public_ids: PublicIds,
     live: Arc<Live>,
     clock: Clock,
     /// The base of our URLs, for receivers, who have not asked us by any URL.
@@ -64,7 +65,8 @@ pub struct Tested {
 
 impl Outbox {
     pub fn new(
-        directory: Arc<Directory>,
+        webhooks: Webhooks,
+        public_ids: PublicIds,
         live: Arc<Live>,
         clock: Clock,
         sender: Sender,
@@ -72,7 +74,7 @@ impl Outbox {
     ) -> Self {
         let (resends, inbox) = mpsc::channel(64);
         let (inbox, tests) = (Mutex::new(inbox), Semaphore::new(TESTS));
-        Self { directory, live, clock, public_url, sender, resends, inbox, tests }
+        Self { webhooks, public_ids, live, clock, public_url, sender, resends, inbox, tests }
     }
 
     /// Checks the URL of a webhook and brings it into its normal form.
@@ -112,9 +114,9 @@ impl Outbox {
     /// Sends a test delivery, now and once, also to a webhook that is disabled.
     pub async fn test(&self, webhook: &Webhook) -> Result<Tested, Error> {
         let _permit = self.tests.try_acquire().map_err(|_| Error::Busy)?;
-        let keys = self.directory.signing_keys(webhook.id).await?.ok_or(Error::NotFound(Thing::Webhook))?;
+        let keys = self.webhooks.signing_keys(webhook.id).await?.ok_or(Error::NotFound(Thing::Webhook))?;
         let (id, now) = (format!("evt_test_{}", secret::new_id().simple()), self.clock.now());
-        let body = cloud_event::test_body(&id, webhook, &self.directory, &self.public_url, now);
+        let body = cloud_event::test_body(&id, webhook, &self.public_ids, &self.public_url, now);
         let request = DeliveryRequest { url: webhook.url.clone(), id: id.clone(), body };
         let began = Instant::now();
         let attempted = self.sender.send(request, &keys, self.clock.wall()).await;

@@ -188,7 +188,8 @@ async fn a_key_of_another_organization_is_not_found() {
     let server = Server::start().await;
     let operator = server.operator().await;
     let (made, _) = key(&operator, json!({ "name": "x", "scopes": ["media"] })).await;
-    let founded = server.running.as_ref().unwrap().house.directory.found("other", None).await.unwrap();
+    let founded =
+        server.running.as_ref().unwrap().house.directory.organizations.create("other", None).await.unwrap();
     let token = server.token_for(&founded.client_id, &founded.client_secret, "").await;
     let foreigner = server.holder(token);
     let path = format!("{KEYS}/{}", made["id"].as_str().unwrap());

@@ -33,7 +33,7 @@ async fn a_service_that_is_well_says_so_in_a_word_and_on_request_in_detail() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_is_late_or_has_failed_makes_the_service_not_ready() {
     let server = Server::start().await;
-    let board = server.running.as_ref().unwrap().house.board.clone();
+    let board = server.running.as_ref().unwrap().house.job_status.clone();
     let every = std::time::Duration::from_secs(3_600);
     board.announce("slow", every, server.clock.now());
     assert!(
@@ -59,7 +59,7 @@ async fn asking_often_whether_it_is_ready_does_not_keep_the_writer_busy() {
     let ok = async || get(&server, "/readyz?verbose").await.1.contains("[+]writer ok\n");
     assert!(ok().await);
     // A writer that is gone would be found out at once if it were asked each time.
-    server.running.as_ref().unwrap().house.sessions.stop().await;
+    server.running.as_ref().unwrap().house.sessions.maintenance.stop().await;
     assert!(ok().await, "what it said a moment ago still counts");
     tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
     assert!(!ok().await, "but not for long");

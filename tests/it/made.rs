@@ -108,7 +108,16 @@ async fn what_only_this_machine_can_reach_is_the_first_organizations_unless_the_
         [(&[][..], false), (&["--allow-upstream", "127.0.0.0/8", "--allow-machine", "127.0.0.0/8"][..], true)]
     {
         let server = Server::with(flags).await;
-        let founded = server.running.as_ref().unwrap().house.directory.found("other", None).await.unwrap();
+        let founded = server
+            .running
+            .as_ref()
+            .unwrap()
+            .house
+            .directory
+            .organizations
+            .create("other", None)
+            .await
+            .unwrap();
         let other = server.holder(server.token_for(&founded.client_id, &founded.client_secret, "").await);
         for (holder, first) in [(server.operator().await, true), (other, false)] {
             let may = first || allowed;
@@ -144,7 +153,8 @@ async fn what_only_this_machine_can_reach_is_the_first_organizations_unless_the_
 async fn a_name_that_leads_to_this_machine_leads_another_organizations_calls_nowhere() {
     let upstream = crate::mcp::upstream::Upstream::start().await;
     let server = Server::start().await;
-    let founded = server.running.as_ref().unwrap().house.directory.found("other", None).await.unwrap();
+    let founded =
+        server.running.as_ref().unwrap().house.directory.organizations.create("other", None).await.unwrap();
     let other = server.holder(server.token_for(&founded.client_id, &founded.client_secret, "").await);
     let port = upstream.url.split(':').nth(2).unwrap();
     let initialize = json!({

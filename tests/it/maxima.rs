@@ -202,7 +202,8 @@ async fn of_many_organizations_founded_at_once_with_one_client_id_one_is() {
             client_id: format!("client {round}"),
             client_secret: "a secret of thirty-two characters or more".to_owned(),
         };
-        let founded = join_all((0..10).map(|_| directory.found("another", Some(chosen.clone())))).await;
+        let founded =
+            join_all((0..10).map(|_| directory.organizations.create("another", Some(chosen.clone())))).await;
         assert_eq!(founded.iter().filter(|one| one.is_ok()).count(), 1);
         for refused in founded.into_iter().filter_map(Result::err) {
             assert!(matches!(refused, Error::Conflict { code: "client_id_taken", .. }), "{refused:?}");
@@ -221,7 +222,7 @@ async fn of_many_organizations_that_trust_an_issuer_for_one_audience_at_once_one
     let mut clients = vec![];
     for number in 0..6 {
         let directory = &server.running.as_ref().unwrap().house.directory;
-        let founded = directory.found(&format!("o{number}"), None).await.unwrap();
+        let founded = directory.organizations.create(&format!("o{number}"), None).await.unwrap();
         let claim = format!("{} https://issuer.example everybody", founded.organization.id);
         server.flags.extend(["--issuer-claim".to_owned(), claim]);
         clients.push((founded.client_id, founded.client_secret));

@@ -107,7 +107,8 @@ async fn who_asks_must_be_a_client_or_may_read_sessions_and_learns_only_of_the_o
     assert_eq!(asked(Some(&reader)).await.1["active"], true);
     let agent = server.token("mcp:invoke").await;
     assert_eq!(asked(Some(&agent)).await.0, 403);
-    let founded = server.running.as_ref().unwrap().house.directory.found("other", None).await.unwrap();
+    let founded =
+        server.running.as_ref().unwrap().house.directory.organizations.create("other", None).await.unwrap();
     let foreigner = server.token_for(&founded.client_id, &founded.client_secret, "").await;
     assert_eq!(asked(Some(&foreigner)).await, (200, json!({ "active": false })));
     let missing = server.http.post(server.url("/oauth2/introspect")).bearer_auth(&reader);
@@ -158,7 +159,8 @@ async fn nobody_gives_up_what_is_anothers() {
         request.form(&[("token", given)]).send().await.unwrap().status().as_u16()
     };
     assert_eq!(by(token(&agents[0].holder), token(&agents[1].holder)).await, 403);
-    let founded = server.running.as_ref().unwrap().house.directory.found("other", None).await.unwrap();
+    let founded =
+        server.running.as_ref().unwrap().house.directory.organizations.create("other", None).await.unwrap();
     let foreigner = server.token_for(&founded.client_id, &founded.client_secret, "").await;
     assert_eq!(by(&foreigner, token(&agents[1].holder)).await, 200, "as if it were unknown");
     assert_eq!(by(&foreigner, token(&operator)).await, 200);

@@ -2,7 +2,7 @@
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use sessiond::sessions::Wanted;
+use sessiond::sessions::SessionQuery;
 use sessiond_core::bar::Bar;
 
 use crate::support::{Holder, Server};
@@ -103,8 +103,12 @@ async fn credentials_from_before_an_organization_was_revoked_stay_barred_after_a
     old.connect(json!({})).await;
     let house = &server.running.as_ref().unwrap().house;
     let caller = house.auth.bearer(old.token.as_deref().unwrap()).await.unwrap();
-    let revoked =
-        house.sessions.revoke_wanted(&caller, &Wanted::default(), Bar::default(), None).await.unwrap();
+    let revoked = house
+        .sessions
+        .revocations
+        .revoke_matching(&caller, &SessionQuery::default(), Bar::default(), None)
+        .await
+        .unwrap();
     assert_eq!(revoked.disconnected, 1);
     assert!(server.log().await.iter().any(|(name, _)| name == "organization_credentials_barred"));
     assert_eq!(old.post("/api/v1/agent-sessions", json!({})).await.0, 401);

@@ -52,7 +52,8 @@ async fn principals_are_listed_in_pages_by_issuer_and_by_subject() {
         operator.get(&format!("{PRINCIPALS}?subject=ada")).await.1["items"].as_array().unwrap().len(),
         2
     );
-    let founded = server.running.as_ref().unwrap().house.directory.found("other", None).await.unwrap();
+    let founded =
+        server.running.as_ref().unwrap().house.directory.organizations.create("other", None).await.unwrap();
     let foreigner = server.holder(server.token_for(&founded.client_id, &founded.client_secret, "").await);
     assert_eq!(foreigner.get(PRINCIPALS).await.1["items"], json!([]));
     for (method, path) in [("get", ""), ("post", "/disable"), ("post", "/enable")] {
@@ -115,8 +116,8 @@ async fn tokens_from_before_a_principal_was_revoked_open_nothing_for_it_also_aft
     let caller = house.auth.bearer(old.token.as_deref().unwrap()).await.unwrap();
     for id in [shown["session"]["principalId"].as_str().unwrap(), &ada.id] {
         let principal = Some(id.parse().unwrap());
-        let wanted = sessiond::sessions::Wanted { principal, ..Default::default() };
-        house.sessions.revoke_wanted(&caller, &wanted, Bar::default(), None).await.unwrap();
+        let wanted = sessiond::sessions::SessionQuery { principal, ..Default::default() };
+        house.sessions.revocations.revoke_matching(&caller, &wanted, Bar::default(), None).await.unwrap();
     }
     assert_eq!(eve.call("heartbeat").await.0, 401);
     let server = server.restart().await;

@@ -20,6 +20,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("error", &[STORE]),
     ("gate", &[]),
     ("committer", &[STORE, "gate", "error", "clock", "meter", "logs", "tasks"]),
+    ("context", &[STORE, "committer", "secret", "gate", "error", "clock"]),
     ("sessions", APPLICATION),
     ("directory", APPLICATION),
     ("live", &[STORE]),
@@ -77,6 +78,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "error",
             "gate",
             "committer",
+            "context",
             "sessions",
             "directory",
             "live",
@@ -100,7 +102,7 @@ const TABLE: &[(&str, &[&str])] = &[
 
 /// What remembers, a crate of its own: which rooms may use it Cargo cannot keep.
 const STORE: &str = "sessiond_store";
-const APPLICATION: &[&str] = &[STORE, "committer", "secret", "gate", "error", "clock", "meter"];
+const APPLICATION: &[&str] = &[STORE, "context", "committer", "secret", "gate", "error", "clock", "meter"];
 const BRIDGE: &[&str] = &[
     "error",
     "auth",

@@ -330,14 +330,14 @@ async fn traffic_that_is_written_down_at_a_stop_shares_transactions() {
     };
     // The first goes at once, the second waits for its window to pass.
     for session in sessions.iter().chain(&sessions) {
-        house.sessions.observe(&caller, session, counts);
+        house.sessions.traffic.observe(&caller, session, counts);
     }
     let recorded = async || server.positions_of(&["activity_recorded"]).await.len();
     server.until("the first are recorded", async || recorded().await == 200).await;
     let mut inside = server.look_inside().await;
     let commits = "select count(commit_hash) from event";
     let before: i64 = sqlx::query_scalar(commits).fetch_one(&mut inside).await.unwrap();
-    assert_eq!(house.sessions.flush_traffic(true).await, 200);
+    assert_eq!(house.sessions.traffic.flush_all().await, 200);
     let after: i64 = sqlx::query_scalar(commits).fetch_one(&mut inside).await.unwrap();
     assert!(after - before < 50, "it took {} transactions", after - before);
     assert_eq!(recorded().await, 400);

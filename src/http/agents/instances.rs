@@ -12,10 +12,11 @@ use super::read::listed;
 use super::{Session, SessionList};
 use crate::http::App;
 use crate::http::extract::{CanEnd, CanRead, Query};
-use crate::http::filter::{
-    FilterParameters, ListParameters, OLDER_PAGE, OlderLimitParameter, PageParameters, StatusParameters,
-};
+use crate::http::filter::FilterParameters;
 use crate::http::ids::{self, Id};
+use crate::http::list_parameters::{
+    ListParameters, OLDER_PAGE, OlderLimitParameter, PageParameters, StatusParameters,
+};
 use crate::http::problem::Problem;
 
 /// One session, under its older name.
@@ -44,7 +45,7 @@ pub async fn list_instances(
     State(app): State<App>,
 ) -> Result<Response, Problem> {
     let query = parameters.read(parameters.application()?, OLDER_PAGE)?;
-    Ok(listed(app.sessions.list(&caller, &query).await?, &parameters, query.sort, &uri))
+    Ok(listed(app.sessions.queries.list(&caller, &query).await?, &parameters, query.sort, &uri))
 }
 
 /// Get an agent instance
@@ -60,7 +61,7 @@ pub async fn get_instance(
     Id(session, ..): Id<ids::Session>,
     State(app): State<App>,
 ) -> Result<Json<InstanceEnvelope>, Problem> {
-    let view = app.sessions.view_by_id(&caller, Way::Management, session).await?;
+    let view = app.sessions.queries.find(&caller, Way::Management, session).await?;
     Ok(Json(InstanceEnvelope { agent_instance: view.into() }))
 }
 
@@ -77,8 +78,8 @@ pub async fn revoke_instance(
     Id(session, ..): Id<ids::Session>,
     State(app): State<App>,
 ) -> Result<StatusCode, Problem> {
-    let session = app.sessions.to_act_on(&caller, Way::Management, session).await?;
-    app.sessions.revoke_session(&caller, &session, Bar::default(), None).await?;
+    let session = app.sessions.queries.find_to_act_on(&caller, Way::Management, session).await?;
+    app.sessions.revocations.revoke_session(&caller, &session, Bar::default(), None).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -95,6 +96,6 @@ pub async fn revoke_instances(
     Id(application, ..): Id<ids::Application>,
     State(app): State<App>,
 ) -> Result<StatusCode, Problem> {
-    app.sessions.revoke_all(&caller, application, None).await?;
+    app.sessions.revocations.revoke_all(&caller, application, None).await?;
     Ok(StatusCode::NO_CONTENT)
 }

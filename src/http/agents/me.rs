@@ -9,10 +9,9 @@ use sessiond_core::relation::Way;
 use super::{Ended, SessionEnvelope, listed};
 use crate::http::App;
 use crate::http::extract::{Person, Query};
-use crate::http::filter::{
-    FilterParameters, LimitParameter, ListParameters, PAGE, PageParameters, StatusParameters,
-};
+use crate::http::filter::FilterParameters;
 use crate::http::ids::{self, Id};
+use crate::http::list_parameters::{LimitParameter, ListParameters, PAGE, PageParameters, StatusParameters};
 use crate::http::problem::{Problem, ProblemBody};
 
 /// List my sessions
@@ -37,8 +36,8 @@ pub async fn my_sessions(
     State(app): State<App>,
 ) -> Result<Response, Problem> {
     let mut query = parameters.read(parameters.application()?, PAGE)?;
-    query.wanted.principal = Some(principal);
-    Ok(listed(app.sessions.list(&caller, &query).await?, &parameters, query.sort, &uri))
+    query.filter.principal = Some(principal);
+    Ok(listed(app.sessions.queries.list(&caller, &query).await?, &parameters, query.sort, &uri))
 }
 
 /// Get one of my sessions
@@ -53,7 +52,7 @@ pub async fn my_session(
     Id(id, ..): Id<ids::Session>,
     State(app): State<App>,
 ) -> Result<Json<SessionEnvelope>, Problem> {
-    Ok(Json(SessionEnvelope { session: app.sessions.view_by_id(&caller, Way::Person, id).await?.into() }))
+    Ok(Json(SessionEnvelope { session: app.sessions.queries.find(&caller, Way::Person, id).await?.into() }))
 }
 
 /// End one of my sessions
@@ -70,7 +69,7 @@ pub async fn end_my_session(
     Id(id, ..): Id<ids::Session>,
     State(app): State<App>,
 ) -> Result<Json<Ended>, Problem> {
-    let session = app.sessions.to_act_on(&caller, Way::Person, id).await?;
-    let revoked = app.sessions.revoke_session(&caller, &session, Bar::default(), None).await?;
+    let session = app.sessions.queries.find_to_act_on(&caller, Way::Person, id).await?;
+    let revoked = app.sessions.revocations.revoke_session(&caller, &session, Bar::default(), None).await?;
     Ok(Json(revoked.into()))
 }

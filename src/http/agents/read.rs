@@ -12,11 +12,11 @@ use super::{Session, SessionEnvelope, SessionList};
 use crate::http::App;
 use crate::http::extract::{CanEnd, CanRead, Query};
 use crate::http::figures::PolicyBody;
-use crate::http::filter::{
-    EndingParameters, FilterParameters, LimitParameter, ListParameters, PAGE, PageParameters,
-    StatusParameters,
-};
+use crate::http::filter::FilterParameters;
 use crate::http::ids::{self, Id};
+use crate::http::list_parameters::{
+    EndingParameters, LimitParameter, ListParameters, PAGE, PageParameters, StatusParameters,
+};
 use crate::http::page::read_flag;
 use crate::http::problem::{Problem, ProblemBody};
 use crate::http::revocations::{CredentialsView, RevocationPreview, WouldBarView};
@@ -57,7 +57,7 @@ pub async fn list(
     State(app): State<App>,
 ) -> Result<Response, Problem> {
     let query = parameters.read(Some(application), PAGE)?;
-    Ok(listed(app.sessions.list(&caller, &query).await?, &parameters, query.sort, &uri))
+    Ok(listed(app.sessions.queries.list(&caller, &query).await?, &parameters, query.sort, &uri))
 }
 
 /// List the organization's sessions
@@ -81,7 +81,7 @@ pub async fn list_all(
     State(app): State<App>,
 ) -> Result<Response, Problem> {
     let query = parameters.read(parameters.application()?, PAGE)?;
-    Ok(listed(app.sessions.list(&caller, &query).await?, &parameters, query.sort, &uri))
+    Ok(listed(app.sessions.queries.list(&caller, &query).await?, &parameters, query.sort, &uri))
 }
 
 /// How many sessions there are, by derived status at the moment of asking.
@@ -126,8 +126,8 @@ pub async fn count(
     Query(parameters): Query<ListParameters>,
     State(app): State<App>,
 ) -> Result<Response, Problem> {
-    let wanted = parameters.to_count(Some(application))?;
-    Ok(counted(app.sessions.count(&caller, &wanted).await?))
+    let query = parameters.to_count(Some(application))?;
+    Ok(counted(app.sessions.queries.count(&caller, &query).await?))
 }
 
 /// Count the organization's sessions
@@ -143,8 +143,8 @@ pub async fn count_all(
     Query(parameters): Query<ListParameters>,
     State(app): State<App>,
 ) -> Result<Response, Problem> {
-    let wanted = parameters.to_count(parameters.application()?)?;
-    Ok(counted(app.sessions.count(&caller, &wanted).await?))
+    let query = parameters.to_count(parameters.application()?)?;
+    Ok(counted(app.sessions.queries.count(&caller, &query).await?))
 }
 
 /// Get a session
@@ -160,7 +160,7 @@ pub async fn get(
     Id(session, ..): Id<ids::Session>,
     State(app): State<App>,
 ) -> Result<Json<SessionEnvelope>, Problem> {
-    let view = app.sessions.get(&caller, application, session).await?;
+    let view = app.sessions.queries.get(&caller, application, session).await?;
     Ok(Json(SessionEnvelope { session: view.into() }))
 }
 
@@ -291,13 +291,13 @@ pub async fn revoke_all(
     Query(parameters): Query<EndingParameters>,
     State(app): State<App>,
 ) -> Result<Json<EndedMany>, Problem> {
-    let wanted = parameters.read(application)?;
+    let query = parameters.read(application)?;
     let bar = Bar { matched: parameters.flag("bar")?, keys: parameters.flag("includeKeys")? };
     if parameters.flag("dryRun")? {
-        let preview = app.sessions.preview(&caller, &wanted, bar).await?;
+        let preview = app.sessions.revocations.preview(&caller, &query, bar).await?;
         return Ok(Json(RevocationPreview::from(preview).into()));
     }
-    let revoked = app.sessions.revoke_wanted(&caller, &wanted, bar, parameters.reason()).await?;
+    let revoked = app.sessions.revocations.revoke_matching(&caller, &query, bar, parameters.reason()).await?;
     Ok(Json(Ended::from(revoked).into()))
 }
 
@@ -327,7 +327,8 @@ pub async fn revoke(
         matched: read_flag("bar", parameters.bar.as_deref())?,
         keys: read_flag("includeKeys", parameters.include_keys.as_deref())?,
     };
-    let revoked = app.sessions.revoke_one(&caller, application, session, bar, parameters.reason).await?;
+    let revoked =
+        app.sessions.revocations.revoke_one(&caller, application, session, bar, parameters.reason).await?;
     Ok(Json(revoked.into()))
 }
 
@@ -346,7 +347,7 @@ pub async fn terminate(
     Id(session, ..): Id<ids::Session>,
     State(app): State<App>,
 ) -> Result<Json<Ended>, Problem> {
-    let disconnected_count = app.sessions.terminate(&caller, application, session).await?;
+    let disconnected_count = app.sessions.lifecycle.terminate(&caller, application, session).await?;
     Ok(Json(Ended { success: true, disconnected_count, revocation_id: None, credentials: None }))
 }
 
@@ -367,7 +368,7 @@ pub async fn suspend(
     Id(session, ..): Id<ids::Session>,
     State(app): State<App>,
 ) -> Result<Json<SessionEnvelope>, Problem> {
-    let view = app.sessions.suspend(&caller, application, session).await?;
+    let view = app.sessions.lifecycle.suspend(&caller, application, session).await?;
     Ok(Json(SessionEnvelope { session: view.into() }))
 }
 
@@ -387,7 +388,7 @@ pub async fn resume(
     Id(session, ..): Id<ids::Session>,
     State(app): State<App>,
 ) -> Result<Json<SessionEnvelope>, Problem> {
-    let view = app.sessions.resume(&caller, application, session).await?;
+    let view = app.sessions.lifecycle.resume(&caller, application, session).await?;
     Ok(Json(SessionEnvelope { session: view.into() }))
 }
 
@@ -399,5 +400,5 @@ pub async fn resume(
         (status = 200, description = "The policy new sessions are opened under.", body = PolicyBody),
     ))]
 pub async fn policy(CanRead(_caller): CanRead, State(app): State<App>) -> Json<PolicyBody> {
-    Json(app.sessions.policy().into())
+    Json(app.directory.applications.server_policy().into())
 }

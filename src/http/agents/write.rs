@@ -90,7 +90,7 @@ pub async fn create(
         ip: Some(address.0.to_string()),
         ..NewSession::of(Kind::Agent)
     };
-    let opened = app.sessions.connect(&caller, new).await?;
+    let opened = app.sessions.lifecycle.connect(&caller, new).await?;
     let status = if opened.opened { StatusCode::CREATED } else { StatusCode::OK };
     let id = opened.session.id;
     let created = CreatedSession {
@@ -138,7 +138,8 @@ pub async fn heartbeat(
     Id(session, ..): Id<ids::Session>,
     State(app): State<App>,
 ) -> Result<Json<Recorded>, Problem> {
-    let session = app.sessions.record(&caller, session, ActivitySource::Heartbeat, Counts::default()).await?;
+    let session =
+        app.sessions.lifecycle.record(&caller, session, ActivitySource::Heartbeat, Counts::default()).await?;
     Ok(recorded(session.last_active_at, session.token_expires_at))
 }
 
@@ -176,7 +177,7 @@ pub async fn activity(
 ) -> Result<Json<Recorded>, Problem> {
     let counts = Counts { requests: body.requests, bytes_in: body.bytes_in, bytes_out: body.bytes_out };
     let counts = Counts::default().plus(counts);
-    let session = app.sessions.record(&caller, session, ActivitySource::Report, counts).await?;
+    let session = app.sessions.lifecycle.record(&caller, session, ActivitySource::Report, counts).await?;
     Ok(recorded(session.last_active_at, session.token_expires_at))
 }
 
@@ -258,7 +259,7 @@ pub async fn activity_many(
         (item.session_id, Counts::default().plus(counts))
     };
     let items: Vec<_> = body.items.iter().map(counts).collect();
-    let outcomes = app.sessions.record_many(&caller, &items).await;
+    let outcomes = app.sessions.lifecycle.record_many(&caller, &items).await;
     let mut answer = ReportedOutcomes { recorded: 0, items: Vec::with_capacity(items.len()) };
     for ((session_id, _), outcome) in items.into_iter().zip(outcomes) {
         answer.items.push(match outcome.map_err(Problem::from) {
@@ -303,7 +304,7 @@ pub async fn renew(
     Id(session, ..): Id<ids::Session>,
     State(app): State<App>,
 ) -> Result<Json<Renewed>, Problem> {
-    let (session, token) = app.sessions.renew(&caller, session).await?;
+    let (session, token) = app.sessions.lifecycle.renew(&caller, session).await?;
     Ok(Json(Renewed { token, token_expires_at: time(session.token_expires_at) }))
 }
 
@@ -334,7 +335,7 @@ pub async fn disconnect(
     Id(session, ..): Id<ids::Session>,
     State(app): State<App>,
 ) -> Result<Json<Disconnected>, Problem> {
-    let view = app.sessions.disconnect(&caller, session).await?;
+    let view = app.sessions.lifecycle.disconnect(&caller, session).await?;
     let ended = view.session.ended;
     Ok(Json(Disconnected {
         success: true,

@@ -178,7 +178,7 @@ pub async fn list_api_keys(
     let limit = page::read_limit(query.limit.as_deref(), PAGE)?;
     let after = page::read_cursor(query.cursor.as_deref())?;
     let revoked = page::read_flag("includeRevoked", query.include_revoked.as_deref())?;
-    let (keys, more) = app.directory.api_keys(&caller, revoked, Slice { after, limit }).await?;
+    let (keys, more) = app.directory.api_keys.list(&caller, revoked, Slice { after, limit }).await?;
     let next_cursor = next_cursor(keys.last().map(|view| (view.key.created_at, view.key.id)), more);
     Ok(Json(ApiKeyList { items: keys.into_iter().map(ApiKeyView::from).collect(), next_cursor }))
 }
@@ -203,7 +203,7 @@ pub async fn create_api_key(
     let user = body.user.map(|user| User { id: user.id, name: user.name, email: user.email });
     let expires_at = read_time("expiresAt", body.expires_at.as_deref())?;
     let new = NewKey { name: body.name, scopes: body.scopes, expires_at, user };
-    let made = app.directory.create_api_key(&caller, new).await?;
+    let made = app.directory.api_keys.create(&caller, new).await?;
     let key = made.secret.unwrap_or_default();
     Ok((StatusCode::CREATED, Json(ApiKeyWithText { api_key: made.made.into(), key })))
 }
@@ -222,7 +222,7 @@ pub async fn get_api_key(
     State(app): State<App>,
     Id(id, ..): Id<ids::ApiKey>,
 ) -> Result<Json<ApiKeyResponse>, Problem> {
-    let view = app.directory.api_key(&caller, id).await?;
+    let view = app.directory.api_keys.find(&caller, id).await?;
     Ok(Json(ApiKeyResponse { api_key: view.into() }))
 }
 
@@ -242,6 +242,6 @@ pub async fn revoke_api_key(
     State(app): State<App>,
     Id(id, ..): Id<ids::ApiKey>,
 ) -> Result<StatusCode, Problem> {
-    app.directory.revoke_api_key(&caller, id).await?;
+    app.directory.api_keys.revoke(&caller, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -203,7 +203,7 @@ impl ApplicationOauth {
 }
 
 pub(super) fn shown(app: &App, caller: &Caller, id: Uuid) -> Result<Json<ApplicationResponse>, Problem> {
-    let (application, summary) = app.directory.application(caller, id)?;
+    let (application, summary) = app.directory.applications.find(caller, id)?;
     Ok(Json(ApplicationResponse { application: ApplicationView::new(application, summary) }))
 }
 
@@ -214,7 +214,7 @@ fn shown_with_secret(
 ) -> Result<Json<ApplicationWithOauth>, Problem> {
     let oauth = ApplicationOauth::new(app, &made.made, made.secret);
     // As it was made: this may be a request's answer of before. Only the counts of sessions are those of now.
-    let (_, summary) = app.directory.application(caller, made.made.id)?;
+    let (_, summary) = app.directory.applications.find(caller, made.made.id)?;
     Ok(Json(ApplicationWithOauth { application: ApplicationView::new(made.made, summary), oauth }))
 }
 
@@ -231,7 +231,7 @@ pub async fn list_applications(
     Query(query): Query<DirectoryQuery>,
 ) -> Result<Json<ApplicationList>, Problem> {
     let (archived, slice) = query.read()?;
-    let (found, more) = app.directory.applications(&caller, archived, slice);
+    let (found, more) = app.directory.applications.list(&caller, archived, slice);
     let last = found.last().map(|(application, _)| (application.created_at, application.id));
     let items =
         found.into_iter().map(|(application, summary)| ApplicationView::new(application, summary)).collect();
@@ -275,7 +275,7 @@ pub async fn create_application(
             }
         }
     };
-    let made = app.directory.create_application(&caller, new).await?;
+    let made = app.directory.applications.create(&caller, new).await?;
     Ok((StatusCode::CREATED, shown_with_secret(&app, &caller, made)?))
 }
 
@@ -327,7 +327,7 @@ pub async fn update_application(
     Body(body): Body<UpdateApplication>,
 ) -> Result<Json<ApplicationResponse>, Problem> {
     let description = body.description.map(Option::unwrap_or_default);
-    app.directory.change_application(&caller, id, body.name, description).await?;
+    app.directory.applications.change(&caller, id, body.name, description).await?;
     shown(&app, &caller, id)
 }
 
@@ -347,7 +347,7 @@ pub async fn archive_application(
     State(app): State<App>,
     Id(id, ..): Id<ids::Application>,
 ) -> Result<StatusCode, Problem> {
-    app.sessions.archive(&caller, id).await?;
+    app.sessions.revocations.archive(&caller, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -369,6 +369,6 @@ pub async fn rotate_application_secret(
     State(app): State<App>,
     Id(id, ..): Id<ids::Application>,
 ) -> Result<Json<ApplicationWithOauth>, Problem> {
-    let made = app.directory.rotate_application_secret(&caller, id).await?;
+    let made = app.directory.applications.rotate_secret(&caller, id).await?;
     shown_with_secret(&app, &caller, made)
 }

@@ -120,8 +120,8 @@ pub async fn list_deliveries(
             Problem::invalid("status", "status must be pending, delivered or failed".to_owned())
         })?),
     };
-    let webhook = app.directory.webhook(&caller, id)?;
-    let (found, more) = app.directory.deliveries(&webhook, status, before, limit).await?;
+    let webhook = app.directory.webhooks.find(&caller, id)?;
+    let (found, more) = app.directory.webhooks.deliveries(&webhook, status, before, limit).await?;
     let last = found.last().filter(|_| more).map(|delivery| page::position_cursor(delivery.position));
     let mut items = Vec::with_capacity(found.len());
     for delivery in &found {
@@ -155,7 +155,7 @@ pub async fn resend_delivery(
     let position = path.iter().find(|(name, _)| *name == "position").and_then(|(_, text)| text.parse().ok());
     let position =
         position.ok_or_else(|| Problem::invalid("position", "position must be a whole number".to_owned()))?;
-    app.directory.webhook(&caller, id)?;
+    app.directory.webhooks.find(&caller, id)?;
     let delivery = app.outbox.resend(id, Position(position)).await?;
     let delivery = DeliveryView::of(&app, &delivery).await?;
     Ok((StatusCode::ACCEPTED, Json(DeliveryResponse { delivery })))

@@ -9,7 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::{Organization, PAGE, next_cursor};
-use crate::directory::{NewHook, Slice};
+use crate::directory::{NewAdmissionHook, Slice};
 use crate::http::extract::{Body, Query, given};
 use crate::http::ids::{self, Id};
 use crate::http::problem::{Problem, ProblemBody};
@@ -121,7 +121,7 @@ pub async fn list_hooks(
 ) -> Result<Json<HookList>, Problem> {
     let limit = page::read_limit(query.limit.as_deref(), PAGE)?;
     let after = page::read_cursor(query.cursor.as_deref())?;
-    let (found, more) = app.directory.hooks(&caller, Slice { after, limit });
+    let (found, more) = app.directory.admission_hooks.list(&caller, Slice { after, limit });
     let next_cursor = next_cursor(found.last().map(|hook| (hook.created_at, hook.id)), more);
     let items = found.into_iter().map(|hook| HookView::new(&app, hook)).collect();
     Ok(Json(HookList { items, next_cursor }))
@@ -151,7 +151,8 @@ pub async fn create_hook(
         ));
     }
     let CreateHook { name, vhost, lifetime, secret } = body;
-    let made = app.directory.create_hook(&caller, NewHook { name, vhost, lifetime, secret }).await?;
+    let new = NewAdmissionHook { name, vhost, lifetime, secret };
+    let made = app.directory.admission_hooks.create(&caller, new).await?;
     let secret = made.secret.unwrap_or_default();
     Ok((StatusCode::CREATED, Json(HookWithSecret { hook: HookView::new(&app, made.made), secret })))
 }
@@ -169,7 +170,7 @@ pub async fn get_hook(
     State(app): State<App>,
     Id(id, ..): Id<ids::Hook>,
 ) -> Result<Json<HookResponse>, Problem> {
-    let hook = app.directory.hook(&caller, id)?;
+    let hook = app.directory.admission_hooks.find(&caller, id)?;
     Ok(Json(HookResponse { hook: HookView::new(&app, hook) }))
 }
 
@@ -188,6 +189,6 @@ pub async fn delete_hook(
     State(app): State<App>,
     Id(id, ..): Id<ids::Hook>,
 ) -> Result<StatusCode, Problem> {
-    app.directory.delete_hook(&caller, id).await?;
+    app.directory.admission_hooks.delete(&caller, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -79,14 +79,15 @@ impl IssuerBody {
 }
 
 fn shown(app: &App, caller: &sessiond_core::caller::Caller) -> Json<IssuersBody> {
-    let issuers = app.directory.issuers(caller).into_iter().map(|(issuer, application_id)| IssuerBody {
-        issuer: issuer.issuer,
-        audience: issuer.audience,
-        algorithms: issuer.algorithms,
-        jwks_uri: issuer.jwks_uri,
-        application_id,
-        scopes: issuer.scopes,
-    });
+    let issuers =
+        app.directory.trusted_issuers.list(caller).into_iter().map(|(issuer, application_id)| IssuerBody {
+            issuer: issuer.issuer,
+            audience: issuer.audience,
+            algorithms: issuer.algorithms,
+            jwks_uri: issuer.jwks_uri,
+            application_id,
+            scopes: issuer.scopes,
+        });
     Json(IssuersBody { issuers: issuers.collect() })
 }
 
@@ -126,11 +127,11 @@ pub async fn set_issuers(
         claims: &app.config.issuer_claim,
     };
     for issuer in &body.issuers {
-        let owns = |id| app.directory.application(&caller, id).is_ok();
+        let owns = |id| app.directory.applications.find(&caller, id).is_ok();
         claimant.check(&issuer.issuer, &issuer.audience, owns)?;
     }
     let issuers = body.issuers.into_iter().map(|issuer| issuer.checked(&app));
     let issuers = issuers.collect::<Result<Vec<_>, _>>()?;
-    app.directory.set_issuers(&caller, issuers).await?;
+    app.directory.trusted_issuers.set(&caller, issuers).await?;
     Ok(shown(&app, &caller))
 }

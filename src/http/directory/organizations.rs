@@ -50,7 +50,7 @@ pub struct OrganizationResponse {
     organization: OrganizationView,
 }
 
-/// An organization that was just founded, with what it starts with.
+/// An organization that was just created, with what it starts with.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FoundedOrganization {
@@ -110,7 +110,7 @@ pub async fn list_organizations(
 ) -> Result<Json<OrganizationList>, Problem> {
     let limit = page::read_limit(query.limit.as_deref(), PAGE)?;
     let after = page::read_cursor(query.cursor.as_deref())?;
-    let (organizations, more) = app.directory.organizations(Slice { after, limit });
+    let (organizations, more) = app.directory.organizations.list(Slice { after, limit });
     let next_cursor = next_cursor(organizations.last().map(|one| (one.created_at, one.id)), more);
     let items = organizations.into_iter().map(OrganizationView::from).collect();
     Ok(Json(OrganizationList { items, next_cursor }))
@@ -133,13 +133,13 @@ pub async fn create_organization(
     State(app): State<App>,
     Body(body): Body<OrganizationName>,
 ) -> Result<(StatusCode, Json<FoundedOrganization>), Problem> {
-    let founded = app.directory.create_organization(&caller, &body.name).await?;
-    let founded = FoundedOrganization {
-        organization: founded.organization.into(),
-        application: FirstApplication { id: founded.application_id.unwrap_or_default(), name: "default" },
-        service_account: FirstAccount { client_id: founded.client_id, client_secret: founded.client_secret },
+    let created = app.directory.organizations.create_for(&caller, &body.name).await?;
+    let created = FoundedOrganization {
+        organization: created.organization.into(),
+        application: FirstApplication { id: created.application_id.unwrap_or_default(), name: "default" },
+        service_account: FirstAccount { client_id: created.client_id, client_secret: created.client_secret },
     };
-    Ok((StatusCode::CREATED, Json(founded)))
+    Ok((StatusCode::CREATED, Json(created)))
 }
 
 /// Get an organization
@@ -156,7 +156,7 @@ pub async fn get_organization(
     State(app): State<App>,
     Id(id, ..): Id<ids::Organization>,
 ) -> Result<Json<OrganizationResponse>, Problem> {
-    let organization = app.directory.organization(id)?;
+    let organization = app.directory.organizations.find(id)?;
     Ok(Json(OrganizationResponse { organization: organization.into() }))
 }
 
@@ -176,6 +176,6 @@ pub async fn update_organization(
     Id(id, ..): Id<ids::Organization>,
     Body(body): Body<OrganizationName>,
 ) -> Result<Json<OrganizationResponse>, Problem> {
-    let organization = app.directory.rename_organization(&caller, id, &body.name).await?;
+    let organization = app.directory.organizations.rename(&caller, id, &body.name).await?;
     Ok(Json(OrganizationResponse { organization: organization.into() }))
 }

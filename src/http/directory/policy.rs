@@ -173,7 +173,7 @@ impl From<ApplicationPolicy> for PolicyChoice {
 
 fn enveloped(app: &App, policy: Option<ApplicationPolicy>) -> Json<ApplicationPolicyEnvelope> {
     let policy = policy.unwrap_or_default();
-    let effective = policy.over(app.sessions.policy()).into();
+    let effective = policy.over(app.directory.applications.server_policy()).into();
     Json(ApplicationPolicyEnvelope { policy: policy.into(), effective })
 }
 
@@ -191,7 +191,7 @@ pub async fn get_policy(
     State(app): State<App>,
     Id(id, ..): Id<ids::Application>,
 ) -> Result<Json<ApplicationPolicyEnvelope>, Problem> {
-    let (application, _) = app.directory.application(&caller, id)?;
+    let (application, _) = app.directory.applications.find(&caller, id)?;
     Ok(enveloped(&app, application.policy))
 }
 
@@ -213,7 +213,7 @@ pub async fn set_policy(
     Id(id, ..): Id<ids::Application>,
     Body(body): Body<PolicyChoice>,
 ) -> Result<Json<ApplicationPolicyEnvelope>, Problem> {
-    let policy = body.read(app.sessions.policy())?;
-    let application = app.directory.set_policy(&caller, id, policy).await?;
+    let policy = body.read(app.directory.applications.server_policy())?;
+    let application = app.directory.applications.set_policy(&caller, id, policy).await?;
     Ok(enveloped(&app, application.policy))
 }

@@ -126,7 +126,7 @@ pub async fn list_principals(
         after: page::read_cursor(query.cursor.as_deref())?.map(|(_, id)| id),
         limit: page::read_limit(query.limit.as_deref(), PAGE)?,
     };
-    let (people, more) = app.directory.principals(&caller, &query).await?;
+    let (people, more) = app.directory.principals.list(&caller, &query).await?;
     let last = people.last().filter(|_| more);
     let next_cursor = last.map(|person| page::cursor((Time::default(), person.id)));
     Ok(Json(PrincipalList { items: people.into_iter().map(PrincipalView::from).collect(), next_cursor }))
@@ -146,7 +146,7 @@ pub async fn get_principal(
     State(app): State<App>,
     Id(id, ..): Id<ids::Principal>,
 ) -> Result<Json<PrincipalResponse>, Problem> {
-    let person = app.directory.principal(&caller, id).await?;
+    let person = app.directory.principals.find(&caller, id).await?;
     Ok(Json(PrincipalResponse { principal: person.into() }))
 }
 
@@ -174,7 +174,7 @@ pub async fn disable_principal(
     Query(parameters): Query<DisableParameters>,
 ) -> Result<Json<Disabled>, Problem> {
     let keys = page::read_flag("includeKeys", parameters.include_keys.as_deref())?;
-    let revoked = app.sessions.disable_principal(&caller, id, keys, parameters.reason).await?;
+    let revoked = app.sessions.revocations.disable_principal(&caller, id, keys, parameters.reason).await?;
     Ok(Json(Disabled {
         success: true,
         disconnected_count: revoked.disconnected,
@@ -199,7 +199,7 @@ pub async fn enable_principal(
     State(app): State<App>,
     Id(id, ..): Id<ids::Principal>,
 ) -> Result<Json<PrincipalResponse>, Problem> {
-    let person = app.directory.enable_principal(&caller, id).await?;
+    let person = app.directory.principals.enable(&caller, id).await?;
     Ok(Json(PrincipalResponse { principal: person.into() }))
 }
 
@@ -232,6 +232,6 @@ pub async fn erase_principal(
     State(app): State<App>,
     Id(id, ..): Id<ids::Principal>,
 ) -> Result<Json<Erased>, Problem> {
-    let sessions = app.sessions.erase_personal(&caller, id).await?;
+    let sessions = app.directory.principals.erase(&caller, id).await?;
     Ok(Json(Erased { success: true, sessions }))
 }

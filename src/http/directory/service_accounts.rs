@@ -96,7 +96,7 @@ impl ServiceAccountView {
             name: account.name.clone(),
             client_id: account.client_id.clone(),
             scopes: account.scopes.iter().map(|scope| scope.word()).collect(),
-            application_id: app.directory.bound_application(account),
+            application_id: app.directory.service_accounts.bound_application(account),
             created_at: time(account.created_at),
             archived_at: account.archived_at.map(time),
         }
@@ -123,7 +123,7 @@ pub async fn list_service_accounts(
     Query(query): Query<DirectoryQuery>,
 ) -> Result<Json<ServiceAccountList>, Problem> {
     let (archived, slice) = query.read()?;
-    let (found, more) = app.directory.service_accounts(&caller, archived, slice);
+    let (found, more) = app.directory.service_accounts.list(&caller, archived, slice);
     let last = found.last().map(|account| (account.created_at, account.id));
     let items = found.iter().map(|account| ServiceAccountView::new(&app, account)).collect();
     Ok(Json(ServiceAccountList { items, next_cursor: next_cursor(last, more) }))
@@ -146,7 +146,7 @@ pub async fn create_service_account(
     Body(body): Body<CreateServiceAccount>,
 ) -> Result<(StatusCode, Json<ServiceAccountWithSecret>), Problem> {
     let (scopes, application) = (body.scopes.as_deref(), body.application_id);
-    let made = app.directory.create_service_account(&caller, &body.name, scopes, application).await?;
+    let made = app.directory.service_accounts.create(&caller, &body.name, scopes, application).await?;
     Ok((StatusCode::CREATED, shown_with_secret(&app, made)))
 }
 
@@ -165,7 +165,7 @@ pub async fn get_service_account(
     State(app): State<App>,
     Id(id, ..): Id<ids::ServiceAccount>,
 ) -> Result<Json<ServiceAccountResponse>, Problem> {
-    let account = app.directory.service_account(&caller, id)?;
+    let account = app.directory.service_accounts.find(&caller, id)?;
     Ok(Json(ServiceAccountResponse { service_account: ServiceAccountView::new(&app, &account) }))
 }
 
@@ -186,7 +186,7 @@ pub async fn archive_service_account(
     State(app): State<App>,
     Id(id, ..): Id<ids::ServiceAccount>,
 ) -> Result<StatusCode, Problem> {
-    app.directory.archive_service_account(&caller, id).await?;
+    app.directory.service_accounts.archive(&caller, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -207,6 +207,6 @@ pub async fn rotate_service_account_secret(
     State(app): State<App>,
     Id(id, ..): Id<ids::ServiceAccount>,
 ) -> Result<Json<ServiceAccountWithSecret>, Problem> {
-    let made = app.directory.rotate_service_account_secret(&caller, id).await?;
+    let made = app.directory.service_accounts.rotate_secret(&caller, id).await?;
     Ok(shown_with_secret(&app, made))
 }

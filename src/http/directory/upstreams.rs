@@ -154,6 +154,6 @@ pub async fn set_upstream(
     });
     let new =
         NewUpstream { url, credential: credential.transpose()?, headers: headers.transpose()?.flatten() };
-    app.directory.set_upstream(&caller, id, new).await?;
+    app.directory.upstream_settings.set(&caller, id, new).await?;
     shown(&app, &caller, id)
 }

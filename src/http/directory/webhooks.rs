@@ -146,7 +146,7 @@ impl WebhookView {
         Self {
             id: webhook.id,
             url: webhook.url.clone(),
-            application_id: webhook.application.map(|number| app.directory.application_id(number)),
+            application_id: webhook.application.map(|number| app.directory.public_ids.application(number)),
             types: webhook.types.clone(),
             description: webhook.description.clone().filter(|text| !text.is_empty()),
             enabled: webhook.disabled.is_none(),
@@ -180,7 +180,7 @@ pub async fn list_webhooks(
 ) -> Result<Json<WebhookList>, Problem> {
     let limit = page::read_limit(query.limit.as_deref(), PAGE)?;
     let after = page::read_cursor(query.cursor.as_deref())?;
-    let (found, more) = app.directory.webhooks(&caller, Slice { after, limit });
+    let (found, more) = app.directory.webhooks.list(&caller, Slice { after, limit });
     let last = found.last().map(|webhook| (webhook.created_at, webhook.id));
     let items = found.iter().map(|webhook| WebhookView::new(&app, webhook)).collect();
     Ok(Json(WebhookList { items, next_cursor: next_cursor(last, more) }))
@@ -207,7 +207,7 @@ pub async fn create_webhook(
     let url = app.outbox.check_url(&body.url)?;
     let CreateWebhook { application_id: application, types, description, .. } = body;
     let new = NewWebhook { url, application, types, description };
-    let made = app.directory.create_webhook(&caller, new).await?;
+    let made = app.directory.webhooks.create(&caller, new).await?;
     Ok((StatusCode::CREATED, with_secret(&app, made)))
 }
 
@@ -225,7 +225,7 @@ pub async fn get_webhook(
     State(app): State<App>,
     Id(id, ..): Id<ids::Webhook>,
 ) -> Result<Json<WebhookResponse>, Problem> {
-    let webhook = app.directory.webhook(&caller, id)?;
+    let webhook = app.directory.webhooks.find(&caller, id)?;
     Ok(Json(WebhookResponse { webhook: WebhookView::new(&app, &webhook) }))
 }
 
@@ -250,7 +250,7 @@ pub async fn update_webhook(
     let url = body.url.map(|url| app.outbox.check_url(&url)).transpose()?;
     let description = body.description.map(Option::unwrap_or_default);
     let changed = WebhookChanged { url, types: body.types, description };
-    let webhook = app.directory.change_webhook(&caller, id, changed, body.enabled).await?;
+    let webhook = app.directory.webhooks.change(&caller, id, changed, body.enabled).await?;
     Ok(Json(WebhookResponse { webhook: WebhookView::new(&app, &webhook) }))
 }
 
@@ -270,7 +270,7 @@ pub async fn delete_webhook(
     State(app): State<App>,
     Id(id, ..): Id<ids::Webhook>,
 ) -> Result<StatusCode, Problem> {
-    app.directory.delete_webhook(&caller, id).await?;
+    app.directory.webhooks.delete(&caller, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -290,7 +290,7 @@ pub async fn rotate_webhook_secret(
     State(app): State<App>,
     Id(id, ..): Id<ids::Webhook>,
 ) -> Result<Json<WebhookWithSecret>, Problem> {
-    let made = app.directory.rotate_webhook_secret(&caller, id).await?;
+    let made = app.directory.webhooks.rotate_secret(&caller, id).await?;
     Ok(with_secret(&app, made))
 }
 
@@ -312,7 +312,7 @@ pub async fn test_webhook(
     State(app): State<App>,
     Id(id, ..): Id<ids::Webhook>,
 ) -> Result<Json<WebhookTest>, Problem> {
-    let webhook = app.directory.webhook(&caller, id)?;
+    let webhook = app.directory.webhooks.find(&caller, id)?;
     let tested = app.outbox.test(&webhook).await?;
     Ok(Json(WebhookTest {
         id: tested.id,

@@ -24,10 +24,11 @@ use uuid::Uuid;
 use super::super::App;
 use super::super::extract::{body_of_stranger, read_object};
 use super::super::problem::{Challenge, Problem};
-use super::names::stream_made;
+use super::names::ensure_stream;
 use super::sessions::{name_taken, user_agent, viewer};
 use super::surface::MediaError;
 use crate::auth::Auth;
+use crate::clock::Clock;
 use crate::error::Error;
 use crate::gate::Placed;
 use crate::secret;
@@ -142,7 +143,7 @@ pub async fn call_hook(
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     let called = match id {
-        Ok(Path(id)) => app.directory.hook_called(id).await?,
+        Ok(Path(id)) => app.directory.admission_hooks.called(id).await?,
         Err(_) => None,
     };
     let (hook, caller, secret) = called.ok_or_else(unsigned)?;
@@ -172,7 +173,7 @@ async fn decide(
     call: &Call,
 ) -> Result<Reply, Problem> {
     let caller = Auth::making(parts, caller);
-    let viewer = Viewer { sessions: &app.sessions, hook, call };
+    let viewer = Viewer { sessions: &app.sessions, clock: &app.clock, hook, call };
     match (call.request.status, call.request.direction) {
         (Status::Closing, Direction::Incoming) => Ok(Reply::SEEN),
         (Status::Closing, Direction::Outgoing) => {
@@ -185,20 +186,20 @@ async fn decide(
                 Err(reason) => return Ok(Reply::refused(reason)),
             };
             let names = [hook.vhost.as_str(), &target.app, &target.stream];
-            let stream = match stream_made(app, &caller, names).await {
+            let stream = match ensure_stream(app, &caller, names).await {
                 Ok(stream) => stream,
                 Err(problem) => return refusal(problem),
             };
             if direction == Direction::Incoming {
                 return Ok(Reply::allowed(None));
             }
-            let application = app.directory.application_id(stream.application);
+            let application = app.directory.public_ids.application(stream.application);
             viewer.enter(&caller, application, &stream, &target).await
         }
     }
 }
 
-/// What the rules refuse is a decision; our own troubles are none.
+/// Answers with a refusal where the rules refused; a failure of the service itself stays a problem.
 fn refusal(problem: Problem) -> Result<Reply, Problem> {
     if problem.status.is_server_error() { Err(problem) } else { Ok(Reply::refused(problem.message)) }
 }
@@ -206,6 +207,7 @@ fn refusal(problem: Problem) -> Result<Reply, Problem> {
 /// Whoever comes or leaves, by the hook that says so.
 struct Viewer<'a> {
     sessions: &'a Sessions,
+    clock: &'a Clock,
     hook: &'a Hook,
     call: &'a Call,
 }
@@ -219,7 +221,7 @@ impl Viewer<'_> {
         let address = client.map_or("", |client| client.address.as_str());
         let mut parts: Vec<&[u8]> = vec![self.hook.id.as_bytes(), address.as_bytes(), &port];
         parts.extend(more.iter().map(|part| part.as_bytes()));
-        self.sessions.name_for(&parts)
+        self.sessions.media.name_for(&parts)
     }
 
     /// The session's name: as it was asked for, else one that this connection has on this stream.
@@ -252,7 +254,7 @@ impl Viewer<'_> {
             silent: true,
             ..viewer(stream, name.clone(), protocol, client.map(|client| client.port))
         };
-        let session = match self.sessions.connect(caller, new).await {
+        let session = match self.sessions.lifecycle.connect(caller, new).await {
             Ok(opened) => opened.session,
             // The same said again, because the answer was lost, is the same session.
             Err(Error::KeyTaken(_)) => match self.own(caller, stream, &name).await? {
@@ -261,7 +263,7 @@ impl Viewer<'_> {
             },
             Err(error) => return refusal(error.into()),
         };
-        Ok(Reply::allowed(Some(session.lifetime_ends_at - self.sessions.now())))
+        Ok(Reply::allowed(Some(session.lifetime_ends_at - self.clock.now())))
     }
 
     /// Ends what this connection opened; what is another's by now is left alone.
@@ -270,9 +272,9 @@ impl Viewer<'_> {
         let urls = [Some(request.url.as_str()), request.new_url.as_deref()];
         for target in urls.into_iter().flatten().filter_map(|url| Target::read(url).ok()) {
             let names = [self.hook.vhost.as_str(), &target.app, &target.stream];
-            let Placed::Stream(stream) = self.sessions.placed(caller, names) else { continue };
+            let Placed::Stream(stream) = self.sessions.media.resolve(caller, names) else { continue };
             if let Some(session) = self.own(caller, &stream, &self.name(&target)).await? {
-                self.sessions.end(caller, &session, Reason::Client).await?;
+                self.sessions.lifecycle.end(caller, &session, Reason::Client).await?;
                 return Ok(());
             }
         }
@@ -281,8 +283,8 @@ impl Viewer<'_> {
 
     /// The live session of this name, if this very connection opened it.
     async fn own(&self, caller: &Caller, stream: &MediaStream, name: &str) -> Result<Option<MayAct>, Error> {
-        let Some(session) = self.sessions.named_to_act_on(caller, stream, name) else { return Ok(None) };
-        let own = self.sessions.is_of(&session, &self.digest(&[])).await?;
+        let Some(session) = self.sessions.media.find_to_act_on(caller, stream, name) else { return Ok(None) };
+        let own = self.sessions.media.is_of_connection(&session, &self.digest(&[])).await?;
         Ok(own.then_some(session))
     }
 }

@@ -32,7 +32,7 @@ impl<const N: usize> FromRequestParts<App> for Names<N> {
     }
 }
 
-/// Nothing is found by these names: said of the first that leads nowhere.
+/// Makes the problem for names by which nothing is found: it names the first that leads nowhere.
 pub fn missing(placed: &Placed, [vhost, app, stream]: [&str; 3]) -> Problem {
     let message = match placed {
         Placed::NoVhost => format!("Could not find the virtual host: [{vhost}]"),
@@ -44,46 +44,46 @@ pub fn missing(placed: &Placed, [vhost, app, stream]: [&str; 3]) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "not_found", message)
 }
 
-/// The stream of these names.
-pub fn stream_at(app: &App, caller: &Caller, names: [&str; 3]) -> Result<MediaStream, Problem> {
-    match app.sessions.placed(caller, names) {
+/// Finds the stream of these names.
+pub fn find_stream(app: &App, caller: &Caller, names: [&str; 3]) -> Result<MediaStream, Problem> {
+    match app.sessions.media.resolve(caller, names) {
         Placed::Stream(stream) => Ok(stream),
         placed => Err(missing(&placed, names)),
     }
 }
 
-/// That there are a virtual host, and an app if one is named.
-pub fn place_at(app: &App, caller: &Caller, vhost: &str, media_app: Option<&str>) -> Result<(), Problem> {
-    // No stream is called so: how far the way goes is the answer.
+/// Checks that there is this virtual host, and this app if one is named.
+pub fn check_app(app: &App, caller: &Caller, vhost: &str, media_app: Option<&str>) -> Result<(), Problem> {
+    // No stream has an empty name, so the answer is how many of the other names lead somewhere.
     let names = [vhost, media_app.unwrap_or_default(), ""];
-    match app.sessions.placed(caller, names) {
+    match app.sessions.media.resolve(caller, names) {
         Placed::NoApp if media_app.is_none() => Ok(()),
         Placed::NoStream | Placed::Stream(_) => Ok(()),
         placed => Err(missing(&placed, names)),
     }
 }
 
-/// The stream of these names; made if there is none.
-pub async fn stream_made(app: &App, caller: &Caller, names: [&str; 3]) -> Result<MediaStream, Problem> {
-    if let Placed::Stream(stream) = app.sessions.placed(caller, names) {
+/// Finds the stream of these names; makes it if there is none.
+pub async fn ensure_stream(app: &App, caller: &Caller, names: [&str; 3]) -> Result<MediaStream, Problem> {
+    if let Placed::Stream(stream) = app.sessions.media.resolve(caller, names) {
         return Ok(stream);
     }
     for (what, name) in ["vhost", "app", "stream"].into_iter().zip(names) {
         checked_segment(what, name).map_err(|message| Problem::invalid(what, message))?;
     }
-    Ok(app.directory.declare_stream(caller, names.map(str::to_owned)).await?)
+    Ok(app.directory.applications.declare_stream(caller, names.map(str::to_owned)).await?)
 }
 
-/// The live session of these names: virtual host, app, stream, session.
-pub fn session_at(app: &App, caller: &Caller, names: &[String; 4]) -> Result<MayLook, Refused> {
+/// Finds the live session of these names: virtual host, app, stream, session.
+pub fn find_session(app: &App, caller: &Caller, names: &[String; 4]) -> Result<MayLook, Refused> {
     let [vhost, media_app, stream, session] = names.each_ref().map(String::as_str);
-    let stream = stream_at(app, caller, [vhost, media_app, stream])?;
-    app.sessions.named(caller, &stream, session).ok_or(Refused::NoSession)
+    let stream = find_stream(app, caller, [vhost, media_app, stream])?;
+    app.sessions.media.find(caller, &stream, session).ok_or(Refused::NoSession)
 }
 
-/// The same, to act on it.
+/// Finds the same session, to end it.
 pub fn session_to_end(app: &App, caller: &Caller, names: &[String; 4]) -> Result<MayAct, Refused> {
     let [vhost, media_app, stream, session] = names.each_ref().map(String::as_str);
-    let stream = stream_at(app, caller, [vhost, media_app, stream])?;
-    app.sessions.named_to_act_on(caller, &stream, session).ok_or(Refused::NoSession)
+    let stream = find_stream(app, caller, [vhost, media_app, stream])?;
+    app.sessions.media.find_to_act_on(caller, &stream, session).ok_or(Refused::NoSession)
 }

@@ -15,7 +15,7 @@ use sessiond_core::throughput::{Reading, Sample};
 use super::super::App;
 use super::super::problem::Problem;
 use super::super::words::ReadingWord;
-use super::names::{Names, missing, place_at, stream_at};
+use super::names::{Names, check_app, find_stream, missing};
 use super::schema::OneOrMore;
 use super::several::{Each, MediaItem, Outcome, Several, at_most, many, one};
 use super::surface::MediaError;
@@ -132,7 +132,7 @@ pub async fn report_session(
 
 /// The stream, if it is there. Where the request is one of before, what became of its readings then is answered without.
 fn stream_to_read(app: &App, caller: &Caller, names: [&str; 3]) -> Result<Option<MediaStream>, Problem> {
-    match stream_at(app, caller, names) {
+    match find_stream(app, caller, names) {
         Ok(stream) => Ok(Some(stream)),
         Err(_) if caller.repeats() => Ok(None),
         Err(problem) => Err(problem),
@@ -199,11 +199,11 @@ pub async fn report_app(
 ) -> Result<Response, Problem> {
     let [vhost, media_app] = names;
     if !caller.repeats() {
-        place_at(&app, &caller, &vhost, Some(&media_app))?;
+        check_app(&app, &caller, &vhost, Some(&media_app))?;
     }
     let names: BTreeSet<&str> = body.good().map(|one| one.stream.as_str()).collect();
     let found = names.into_iter().filter_map(|name| {
-        let stream = stream_at(&app, &caller, [&vhost, &media_app, name]).ok()?;
+        let stream = find_stream(&app, &caller, [&vhost, &media_app, name]).ok()?;
         Some((name.to_owned(), stream))
     });
     let found: HashMap<String, MediaStream> = found.collect();
@@ -253,20 +253,20 @@ async fn take_one(app: &App, caller: &Caller, item: Item<'_>) -> Response {
 
 /// Takes in readings; what became of each, in their order.
 async fn take(app: &App, caller: &Caller, items: Vec<Result<Item<'_>, Problem>>) -> Vec<Outcome<Read>> {
-    let now = app.sessions.now();
+    let now = app.clock.now();
     let items: Vec<_> = items.into_iter().map(|item| checked(item, now)).collect();
     let good = items.iter().filter_map(|(session, good)| {
         let (stream, _) = good.as_ref().ok()?;
         Some((*stream, session.as_str()))
     });
-    let mut found = app.sessions.found(caller, good).into_iter();
+    let mut found = app.sessions.media.find_to_measure(caller, good).into_iter();
     let nothing = Sample { at: 0, counter: 0 };
     let readings = items.iter().map(|(_, good)| match good {
         Ok((_, sample)) => (found.next().flatten(), *sample),
         Err(_) => (None, nothing),
     });
     let readings = readings.collect();
-    let outcomes = app.sessions.measure(caller, readings).await;
+    let outcomes = app.sessions.media.measure(caller, readings).await;
     let answer = |((session, good), outcome): (Checked<'_>, Result<Reading, Error>)| match (outcome, good) {
         (Ok(reading), _) => Ok((StatusCode::OK, Read { session, reading: reading.word() })),
         (Err(_), Err(problem)) => Err(problem.into()),

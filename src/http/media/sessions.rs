@@ -17,7 +17,7 @@ use sessiond_core::reason::Reason;
 
 use super::super::App;
 use super::super::problem::Problem;
-use super::names::{Names, session_to_end, stream_at, stream_made};
+use super::names::{Names, ensure_stream, find_stream, session_to_end};
 use super::schema::OneOrMore;
 use super::several::{Each, MediaItem, Outcome, Several, at_most, many, one};
 use super::surface::MediaError;
@@ -115,8 +115,8 @@ pub async fn list_sessions(
     State(app): State<App>,
     Names(names): Names<3>,
 ) -> Result<Response, Problem> {
-    let stream = stream_at(&app, &caller, names.each_ref().map(String::as_str))?;
-    Ok(answer(StatusCode::OK, SessionNames(app.sessions.names_at(&caller, &stream))))
+    let stream = find_stream(&app, &caller, names.each_ref().map(String::as_str))?;
+    Ok(answer(StatusCode::OK, SessionNames(app.sessions.media.names_at(&caller, &stream))))
 }
 
 /// Report sessions that have begun
@@ -195,16 +195,16 @@ async fn create(
     body: Result<Checked, Problem>,
 ) -> Outcome<Made> {
     let Checked { name, protocol, ip, client, lifetime } = body?;
-    let stream = stream_made(app, caller, names).await?;
+    let stream = ensure_stream(app, caller, names).await?;
     let new = NewSession {
-        application: Some(app.directory.application_id(stream.application)),
+        application: Some(app.directory.public_ids.application(stream.application)),
         ip,
         user_agent: user_agent(client.user_agent.as_deref()),
         lifetime,
         ..viewer(&stream, name.clone(), protocol.as_deref(), client.port)
     };
-    let by = app.sessions.part(caller, part).await?;
-    match app.sessions.connect_by(caller, by, new).await {
+    let by = app.sessions.idempotency.part(caller, part).await?;
+    match app.sessions.lifecycle.connect_by(caller, by, new).await {
         Ok(opened) => Ok((StatusCode::CREATED, Made { name: opened.name, id: opened.session.id })),
         Err(error @ Error::KeyTaken(_)) => {
             Err(Problem { message: name_taken(&name), ..Problem::from(error) }.into())
@@ -254,11 +254,11 @@ pub async fn terminate_session(
     State(app): State<App>,
     Names(names): Names<4>,
 ) -> Result<Response, Refused> {
-    if app.sessions.ended_before(&caller)? {
+    if app.sessions.media.ended_before(&caller)? {
         return Ok(done());
     }
     let session = session_to_end(&app, &caller, &names)?;
-    match app.sessions.end(&caller, &session, Reason::Terminated).await? {
+    match app.sessions.lifecycle.end(&caller, &session, Reason::Terminated).await? {
         0 => Err(Refused::NoSession),
         _ => Ok(done()),
     }

@@ -10,7 +10,7 @@ use sessiond_core::throughput::Gauge;
 
 use super::super::App;
 use super::super::problem::Problem;
-use super::names::{Names, place_at, session_at, stream_at};
+use super::names::{Names, check_app, find_session, find_stream};
 use super::{Media, MediaAnswer, Refused, answer, local};
 use crate::gate::Sum;
 
@@ -80,7 +80,7 @@ impl SessionStatistics {
 
 impl Statistics {
     fn of(app: &App, sum: Sum) -> Self {
-        let created = sum.created_at.unwrap_or_else(|| app.sessions.now());
+        let created = sum.created_at.unwrap_or_else(|| app.clock.now());
         Self {
             avg_throughput_out: sum.avg,
             created_time: local(app, created),
@@ -114,7 +114,7 @@ pub async fn session_statistics(
     State(app): State<App>,
     Names(names): Names<4>,
 ) -> Result<Response, Refused> {
-    let session = session_at(&app, &caller, &names)?;
+    let session = find_session(&app, &caller, &names)?;
     Ok(answer(StatusCode::OK, SessionStatistics::of(&app, &session)))
 }
 
@@ -134,8 +134,8 @@ pub async fn stream_statistics(
     State(app): State<App>,
     Names(names): Names<3>,
 ) -> Result<Response, Problem> {
-    let stream = stream_at(&app, &caller, names.each_ref().map(String::as_str))?;
-    Ok(answer(StatusCode::OK, Statistics::of(&app, app.sessions.sum(&caller, &[stream]))))
+    let stream = find_stream(&app, &caller, names.each_ref().map(String::as_str))?;
+    Ok(answer(StatusCode::OK, Statistics::of(&app, app.sessions.media.sum(&caller, &[stream]))))
 }
 
 /// Get statistics of an app
@@ -154,9 +154,9 @@ pub async fn app_statistics(
     Names(names): Names<2>,
 ) -> Result<Response, Problem> {
     let [vhost, media_app] = names;
-    place_at(&app, &caller, &vhost, Some(&media_app))?;
-    let streams = app.sessions.streams(&caller, &[&vhost, &media_app]);
-    Ok(answer(StatusCode::OK, Statistics::of(&app, app.sessions.sum(&caller, &streams))))
+    check_app(&app, &caller, &vhost, Some(&media_app))?;
+    let streams = app.sessions.media.streams(&caller, &[&vhost, &media_app]);
+    Ok(answer(StatusCode::OK, Statistics::of(&app, app.sessions.media.sum(&caller, &streams))))
 }
 
 /// Get statistics of a virtual host
@@ -171,7 +171,7 @@ pub async fn vhost_statistics(
     Names(names): Names<1>,
 ) -> Result<Response, Problem> {
     let [vhost] = names;
-    place_at(&app, &caller, &vhost, None)?;
-    let streams = app.sessions.streams(&caller, &[&vhost]);
-    Ok(answer(StatusCode::OK, Statistics::of(&app, app.sessions.sum(&caller, &streams))))
+    check_app(&app, &caller, &vhost, None)?;
+    let streams = app.sessions.media.streams(&caller, &[&vhost]);
+    Ok(answer(StatusCode::OK, Statistics::of(&app, app.sessions.media.sum(&caller, &streams))))
 }

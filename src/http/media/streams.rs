@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::super::App;
 use super::super::problem::Problem;
-use super::names::{Names, place_at, stream_made};
+use super::names::{Names, check_app, ensure_stream};
 use super::surface::MediaError;
 use super::{Media, MediaAnswer, answer};
 use crate::gate::Placed;
@@ -36,7 +36,7 @@ pub type MadeAnswer = MediaAnswer<Made>;
 #[utoipa::path(get, path = "/v1/vhosts", operation_id = "media.listVhosts", tag = "media", security(("accessToken" = [])),
     responses((status = 200, description = "Their names, in order.", body = NamesAnswer)))]
 pub async fn list_vhosts(Media(caller): Media, State(app): State<App>) -> Response {
-    answer(StatusCode::OK, NameList(app.sessions.names_below(&caller, &[])))
+    answer(StatusCode::OK, NameList(app.sessions.media.names_below(&caller, &[])))
 }
 
 /// List apps of a virtual host
@@ -51,8 +51,8 @@ pub async fn list_apps(
     Names(names): Names<1>,
 ) -> Result<Response, Problem> {
     let [vhost] = names;
-    place_at(&app, &caller, &vhost, None)?;
-    Ok(answer(StatusCode::OK, NameList(app.sessions.names_below(&caller, &[&vhost]))))
+    check_app(&app, &caller, &vhost, None)?;
+    Ok(answer(StatusCode::OK, NameList(app.sessions.media.names_below(&caller, &[&vhost]))))
 }
 
 /// List streams of an app
@@ -71,8 +71,8 @@ pub async fn list_streams(
     Names(names): Names<2>,
 ) -> Result<Response, Problem> {
     let [vhost, media_app] = names;
-    place_at(&app, &caller, &vhost, Some(&media_app))?;
-    Ok(answer(StatusCode::OK, NameList(app.sessions.names_below(&caller, &[&vhost, &media_app]))))
+    check_app(&app, &caller, &vhost, Some(&media_app))?;
+    Ok(answer(StatusCode::OK, NameList(app.sessions.media.names_below(&caller, &[&vhost, &media_app]))))
 }
 
 /// Declare a stream
@@ -98,8 +98,8 @@ pub async fn declare_stream(
     Names(names): Names<3>,
 ) -> Result<Response, Problem> {
     let names = names.each_ref().map(String::as_str);
-    let there = matches!(app.sessions.placed(&caller, names), Placed::Stream(_));
-    let stream = stream_made(&app, &caller, names).await?;
+    let there = matches!(app.sessions.media.resolve(&caller, names), Placed::Stream(_));
+    let stream = ensure_stream(&app, &caller, names).await?;
     let status = if there { StatusCode::OK } else { StatusCode::CREATED };
     Ok(answer(status, Made { id: stream.id, name: stream.stream }))
 }

@@ -12,7 +12,7 @@ use super::super::App;
 use super::super::extract::Query;
 use super::super::filter::read_time;
 use super::super::problem::Problem;
-use super::names::{Names, session_at};
+use super::names::{Names, find_session};
 use super::{Media, MediaAnswer, Refused, answer, local};
 use crate::sessions::Point;
 
@@ -162,11 +162,11 @@ async fn shown(
     names: &[String; 4],
     query: &ThroughputQuery,
 ) -> Result<Response, Refused> {
-    let window = Window::read(query, app.sessions.now())?;
-    let session = session_at(app, caller, names)?;
+    let window = Window::read(query, app.clock.now())?;
+    let session = find_session(app, caller, names)?;
     let time = |at| Time::from_timestamp_millis(at).unwrap_or(session.connected_at);
     let (from, to) = (time(window.from), time(window.to));
-    let points = app.sessions.sent(&session, from, to).await?;
+    let points = app.sessions.media.bytes_sent(&session, from, to).await?;
     let points = series(app, session.connected_at, &window, &points);
     let step = window.step / 1_000;
     Ok(answer(StatusCode::OK, Throughput { from: local(app, from), to: local(app, to), step, points }))

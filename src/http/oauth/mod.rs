@@ -150,7 +150,7 @@ impl IntoResponse for Refused {
     ),
 )]
 pub async fn token(State(app): State<App>, request: Request) -> Result<Response, Refused> {
-    let mut as_of = app.directory.position();
+    let mut as_of = app.directory.access_tokens.position();
     let headers = request.headers().clone();
     let known = Presented::by(&app, &headers).await?;
     let form = Form::read(request, &app, known.is_some()).await?;
@@ -166,16 +166,16 @@ pub async fn token(State(app): State<App>, request: Request) -> Result<Response,
         None => return Err(Refused::new("invalid_request", "grant_type is missing")),
     }
     let audience = audience(&app.names, &form)?;
-    let mut issued = app.directory.issue_token(client, form.one("scope"), audience, as_of).await;
+    let mut issued = app.directory.access_tokens.issue(client, form.one("scope"), audience, as_of).await;
     // Its secret may have been replaced while it was looked at: what is true now is looked at again.
     for _ in 0..TRIES {
         if !matches!(issued, Err(Error::Busy)) {
             break;
         }
-        as_of = app.directory.position();
+        as_of = app.directory.access_tokens.position();
         let known = Presented::by(&app, &headers).await?;
         let client = authenticate(&app, known, &form).await?;
-        issued = app.directory.issue_token(client, form.one("scope"), audience, as_of).await;
+        issued = app.directory.access_tokens.issue(client, form.one("scope"), audience, as_of).await;
     }
     let issued = issued.map_err(Refused::from_error)?;
     let Issued { token, scopes, expires_in } = issued;

@@ -170,10 +170,10 @@ pub async fn revoke(State(app): State<App>, request: Request) -> Result<Response
             return Err(Refused::new("unsupported_token_type", description));
         }
         GivenUp::AccessToken(id) => {
-            app.directory.revoke_access_token(&caller, id).await.map_err(Refused::from_error)?;
+            app.directory.access_tokens.revoke(&caller, id).await.map_err(Refused::from_error)?;
         }
         GivenUp::Session(number) => {
-            app.sessions.say_goodbye(&caller, number).await.map_err(Refused::from_error)?;
+            app.sessions.lifecycle.give_up(&caller, number).await.map_err(Refused::from_error)?;
         }
     }
     Ok(([(header::CACHE_CONTROL, "no-store")], StatusCode::OK).into_response())

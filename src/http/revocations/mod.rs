@@ -160,7 +160,7 @@ impl From<Progress> for Revocation {
         let already = progress.matched.map(|matched| matched.saturating_sub(row.disconnected_count));
         Self {
             id: row.id,
-            filter: progress.wanted.into(),
+            filter: progress.filter.into(),
             disconnect_reason: row.reason.word(),
             reason: row.note,
             actor: RevocationActor { kind: progress.actor.kind.word(), id: progress.actor.id },
@@ -200,14 +200,14 @@ pub async fn create_revocation(
     Query(parameters): Query<CreateParameters>,
     Body(body): Body<CreateRevocation>,
 ) -> Result<Response, Problem> {
-    let wanted = body.filter.read()?;
+    let query = body.filter.read()?;
     let bar = Bar { matched: body.bar, keys: body.include_keys };
     if body.dry_run || read_flag("dryRun", parameters.dry_run.as_deref())? {
-        let preview = app.sessions.preview(&caller, &wanted, bar).await?;
+        let preview = app.sessions.revocations.preview(&caller, &query, bar).await?;
         return Ok(Json(RevocationPreview::from(preview)).into_response());
     }
-    let revoked = app.sessions.revoke_wanted(&caller, &wanted, bar, body.reason).await?;
-    let progress = app.sessions.revocation(&caller, revoked.id.unwrap_or_default()).await?;
+    let revoked = app.sessions.revocations.revoke_matching(&caller, &query, bar, body.reason).await?;
+    let progress = app.sessions.revocations.find(&caller, revoked.id.unwrap_or_default()).await?;
     let location = format!("/api/v1/revocations/{}", progress.revocation.id);
     let body = RevocationEnvelope { revocation: progress.into() };
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(body)).into_response())
@@ -226,7 +226,7 @@ pub async fn get_revocation(
     Id(id, ..): Id<ids::Revocation>,
     State(app): State<App>,
 ) -> Result<Json<RevocationEnvelope>, Problem> {
-    let progress = app.sessions.revocation(&caller, id).await?;
+    let progress = app.sessions.revocations.find(&caller, id).await?;
     Ok(Json(RevocationEnvelope { revocation: progress.into() }))
 }
 
@@ -269,7 +269,7 @@ pub async fn list_revocations(
     State(app): State<App>,
 ) -> Result<Response, Problem> {
     let (after, limit) = list.read()?;
-    let (page, more) = app.sessions.revocations(&caller, after, limit).await?;
+    let (page, more) = app.sessions.revocations.list(&caller, after, limit).await?;
     let last = page.last().map(|progress| (progress.revocation.instant, progress.revocation.id));
     let next_cursor = last.filter(|_| more).map(page::cursor);
     let headers = link(&uri, limit, next_cursor.as_deref());

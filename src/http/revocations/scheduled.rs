@@ -134,7 +134,7 @@ impl From<Scheduled> for ScheduledRevocation {
         Self {
             id: schedule.id,
             name: schedule.name,
-            filter: scheduled.wanted.into(),
+            filter: scheduled.filter.into(),
             reason: schedule.note,
             at,
             cron,
@@ -177,7 +177,7 @@ pub async fn create_scheduled_revocation(
 ) -> Result<(StatusCode, Json<ScheduledRevocationEnvelope>), Problem> {
     let new = NewSchedule {
         name: body.name,
-        wanted: body.filter.read()?,
+        filter: body.filter.read()?,
         note: body.reason,
         at: read_time("at", body.at.as_deref())?,
         cron: body.cron,
@@ -185,7 +185,7 @@ pub async fn create_scheduled_revocation(
         missed: body.missed.unwrap_or(Missed::RunOnce),
         bar: Bar { matched: body.bar, keys: body.include_keys },
     };
-    Ok((StatusCode::CREATED, enveloped(app.sessions.create_schedule(&caller, new).await?)))
+    Ok((StatusCode::CREATED, enveloped(app.sessions.schedules.create(&caller, new).await?)))
 }
 
 /// List scheduled revocations
@@ -206,7 +206,7 @@ pub async fn list_scheduled_revocations(
     State(app): State<App>,
 ) -> Result<Response, Problem> {
     let (after, limit) = list.read()?;
-    let (page, more) = app.sessions.schedules(&caller, after, limit).await?;
+    let (page, more) = app.sessions.schedules.list(&caller, after, limit).await?;
     let last = page.last().map(|one| (one.schedule.created_at, one.schedule.id));
     let next_cursor = last.filter(|_| more).map(page::cursor);
     let headers = link(&uri, limit, next_cursor.as_deref());
@@ -225,7 +225,7 @@ pub async fn get_scheduled_revocation(
     Id(id, ..): Id<ids::ScheduledRevocation>,
     State(app): State<App>,
 ) -> Result<Json<ScheduledRevocationEnvelope>, Problem> {
-    Ok(enveloped(app.sessions.schedule(&caller, id).await?))
+    Ok(enveloped(app.sessions.schedules.find(&caller, id).await?))
 }
 
 /// Pause a scheduled revocation
@@ -241,7 +241,7 @@ pub async fn pause_scheduled_revocation(
     Id(id, ..): Id<ids::ScheduledRevocation>,
     State(app): State<App>,
 ) -> Result<Json<ScheduledRevocationEnvelope>, Problem> {
-    Ok(enveloped(app.sessions.pause_schedule(&caller, id).await?))
+    Ok(enveloped(app.sessions.schedules.pause(&caller, id).await?))
 }
 
 /// Resume a scheduled revocation
@@ -257,7 +257,7 @@ pub async fn resume_scheduled_revocation(
     Id(id, ..): Id<ids::ScheduledRevocation>,
     State(app): State<App>,
 ) -> Result<Json<ScheduledRevocationEnvelope>, Problem> {
-    Ok(enveloped(app.sessions.resume_schedule(&caller, id).await?))
+    Ok(enveloped(app.sessions.schedules.resume(&caller, id).await?))
 }
 
 /// Delete a scheduled revocation
@@ -273,6 +273,6 @@ pub async fn delete_scheduled_revocation(
     Id(id, ..): Id<ids::ScheduledRevocation>,
     State(app): State<App>,
 ) -> Result<StatusCode, Problem> {
-    app.sessions.delete_schedule(&caller, id).await?;
+    app.sessions.schedules.delete(&caller, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -22,7 +22,7 @@ use crate::http::extract::Query;
 use crate::http::problem::Problem;
 use crate::http::words::{PlainText, read_word};
 use crate::journals::{Code, Content, Entry, Filed, Journal, Marks, Query as LinesQuery, Start};
-use crate::sessions::{ListQuery, Stay, View, Wanted};
+use crate::sessions::{ListQuery, Registration, SessionQuery, View};
 use crate::terminal::asciicast::{About, Asciicast, MEDIA_TYPE};
 use crate::terminal::frame::Size;
 use crate::terminal::text::Text;
@@ -118,8 +118,8 @@ pub async fn session_logs(
     let limit = number("limit", parameters.limit.as_deref(), 1, MOST as i64, PAGE as i64)?;
     let view = visible(&app, &caller, session).await?;
     if text {
-        let stay = app.sessions.stay(&caller, Side::Management)?;
-        return Ok(as_text(&app, &view, stay));
+        let registration = app.sessions.admission.register(&caller, Side::Management)?;
+        return Ok(as_text(&app, &view, registration));
     }
     let query = LinesQuery {
         start: Some(Start::Beyond(after)),
@@ -153,7 +153,7 @@ fn log_entry(entry: &Entry, output: &mut Text) -> Option<LogEntry> {
 
 /// The whole log as text, piece by piece. What was printed is indented and its controls are written out: a program cannot
 /// print what looks like a command of the record, nor drive the terminal of whoever reads it.
-fn as_text(app: &App, view: &View, stay: Stay) -> Response {
+fn as_text(app: &App, view: &View, registration: Registration) -> Response {
     let query = LinesQuery { only: Marks::codes(&[Code::Output, Code::Marker]), ..LinesQuery::default() };
     let pages = app.lines.download(Journal::Recording, view.session.number, query);
     let begun = (pages, Text::default(), Indented::default());
@@ -170,7 +170,7 @@ fn as_text(app: &App, view: &View, stay: Stay) -> Response {
         };
         Some((piece, (pages, output, indented)))
     });
-    let pieces = while_good(stay, pieces);
+    let pieces = while_good(registration, pieces);
     ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], Body::from_stream(pieces)).into_response()
 }
 
@@ -205,7 +205,7 @@ pub async fn recording(
     asked: HeaderMap,
 ) -> Result<Response, Problem> {
     let view = visible(&app, &caller, session).await?;
-    let stay = app.sessions.stay(&caller, Side::Management)?;
+    let registration = app.sessions.admission.register(&caller, Side::Management)?;
     let first = LinesQuery { limit: 1, ..LinesQuery::default() };
     let first = app.lines.page(Journal::Recording, view.session.number, &first).await?;
     let first = first.entries.into_iter().next();
@@ -237,7 +237,7 @@ pub async fn recording(
             Some((piece, (pages, cast, failed)))
         });
     let head = stream::once(async { Ok(Bytes::from(head)) });
-    let mut response = Body::from_stream(while_good(stay, head.chain(body))).into_response();
+    let mut response = Body::from_stream(while_good(registration, head.chain(body))).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type(&asked)));
     let name = format!("attachment; filename=\"{}.cast\"", id("sess", session));
@@ -326,19 +326,19 @@ pub async fn search_commands(
     Query(parameters): Query<SearchParameters>,
     State(app): State<App>,
 ) -> Result<Json<Success<FoundCommands>>, Problem> {
-    let wanted_text = parameters.q.as_deref().unwrap_or_default();
-    if wanted_text.trim().is_empty() || wanted_text.len() > LONGEST {
+    let phrase = parameters.q.as_deref().unwrap_or_default();
+    if phrase.trim().is_empty() || phrase.len() > LONGEST {
         return Err(Problem::invalid("q", format!("q must be 1 to {LONGEST} bytes of a command line")));
     }
     let nothing = || Json(Success::of(FoundCommands { commands: vec![], older_than: None }));
-    let Some(wanted) = searched(&app, &caller, &parameters)? else { return Ok(nothing()) };
-    let query = ListQuery { wanted, limit: SEARCHED, ..ListQuery::default() };
-    let found = app.sessions.list(&caller, &query).await?;
+    let Some(filter) = searched(&app, &caller, &parameters)? else { return Ok(nothing()) };
+    let query = ListQuery { filter, limit: SEARCHED, ..ListQuery::default() };
+    let found = app.sessions.queries.list(&caller, &query).await?;
     let mut older_than = found.next.map(|(at, _)| seconds(at));
     let mut commands = Vec::new();
     for view in &found.items {
         let left = FOUND - commands.len();
-        commands.extend(commands_of(&app, &caller, view, wanted_text, left).await?);
+        commands.extend(commands_of(&app, &caller, view, phrase, left).await?);
         if commands.len() >= FOUND {
             older_than = Some(seconds(view.session.connected_at));
             break;
@@ -347,23 +347,27 @@ pub async fn search_commands(
     Ok(Json(Success::of(FoundCommands { commands, older_than })))
 }
 
-fn searched(app: &App, caller: &Caller, parameters: &SearchParameters) -> Result<Option<Wanted>, Problem> {
+fn searched(
+    app: &App,
+    caller: &Caller,
+    parameters: &SearchParameters,
+) -> Result<Option<SessionQuery>, Problem> {
     let from = parameters.from.as_deref().map(|text| read_moment("from", text, false)).transpose()?;
     let to = parameters.to.as_deref().map(|text| read_moment("to", text, true)).transpose()?;
     let machine = parameters.machine_id.as_deref().map(|text| read_id("mch", text));
     let user = parameters.user_id.as_deref().map(|text| read_id("usr", text));
-    let own = app.sessions.person(caller).filter(|_| !caller.looks_at_all());
+    let own = app.directory.principals.person(caller).filter(|_| !caller.looks_at_all());
     let foreign = matches!((own, user.flatten()), (Some(own), Some(user)) if own != user);
     if machine == Some(None) || user == Some(None) || foreign {
         return Ok(None);
     }
-    Ok(Some(Wanted {
+    Ok(Some(SessionQuery {
         kind: Some(Kind::Terminal),
         principal: user.flatten().or(own),
         resource: machine.flatten().map(|machine| machine.to_string()),
         connected_after: from,
         connected_before: to.map(|to| to + chrono::TimeDelta::milliseconds(1)),
-        ..Wanted::default()
+        ..SessionQuery::default()
     }))
 }
 

@@ -213,7 +213,7 @@ pub async fn list_machines(
     State(app): State<App>,
 ) -> Result<Json<Success<MachineList>>, Problem> {
     let (page, limit) = read_page(query.page.as_deref(), query.limit.as_deref(), PAGE)?;
-    let (machines, total) = app.directory.machines(&caller, (page - 1) * limit, limit);
+    let (machines, total) = app.directory.machines.list(&caller, (page - 1) * limit, limit);
     let machines = machines.into_iter().map(MachineView::from).collect();
     let pagination = Pagination::of(page, limit, total);
     Ok(Json(Success::of(MachineList { machines, pagination })))
@@ -242,7 +242,7 @@ pub async fn create_machine(
         secret: usable(body.credential).await?,
         host_key: host_key(body.host_key)?,
     };
-    let machine = app.directory.create_machine(&caller, new).await?;
+    let machine = app.directory.machines.create(&caller, new).await?;
     Ok((StatusCode::CREATED, Json(Success::of(machine.into()))))
 }
 
@@ -257,7 +257,7 @@ pub async fn get_machine(
     Id(id): Id<MACHINE>,
     State(app): State<App>,
 ) -> Result<Json<Success<MachineView>>, Problem> {
-    Ok(Json(Success::of(app.directory.machine(&caller, id)?.into())))
+    Ok(Json(Success::of(app.directory.machines.find(&caller, id)?.into())))
 }
 
 /// Change a machine
@@ -288,7 +288,7 @@ pub async fn update_machine(
         secret,
         host_key: host_key(body.host_key)?,
     };
-    Ok(Json(Success::of(app.directory.change_machine(&caller, id, changed).await?.into())))
+    Ok(Json(Success::of(app.directory.machines.change(&caller, id, changed).await?.into())))
 }
 
 /// Delete a machine
@@ -304,6 +304,6 @@ pub async fn delete_machine(
     Id(id): Id<MACHINE>,
     State(app): State<App>,
 ) -> Result<Json<Said>, Problem> {
-    app.directory.delete_machine(&caller, id).await?;
+    app.directory.machines.delete(&caller, id).await?;
     Ok(Json(Said::that("Machine deleted successfully")))
 }

@@ -130,7 +130,7 @@ pub struct UserName {
 /// The machine that a session's resource names.
 fn machine_name(app: &App, caller: &Caller, resource: Option<&str>) -> MachineName {
     let machine = resource.and_then(|text| Uuid::try_parse(text).ok());
-    let found = machine.and_then(|id| app.directory.any_machine(caller, id));
+    let found = machine.and_then(|id| app.directory.machines.find_any(caller, id));
     MachineName {
         id: machine.map_or_else(String::new, |machine| id("mch", machine)),
         name: found.map_or_else(String::new, |one| one.name),
@@ -144,7 +144,7 @@ struct Named {
 }
 
 async fn user_name(app: &App, number: PrincipalNumber, principal: Uuid) -> Result<Named, Problem> {
-    let person = app.directory.called(number).await?;
+    let person = app.directory.principals.row(number).await?;
     let (name, email) = person.map_or((None, None), |one| (one.name.or(one.principal.subject), one.email));
     Ok(Named {
         user: UserName { id: id("usr", principal), name: name.unwrap_or_else(|| "(erased)".to_owned()) },

@@ -89,7 +89,7 @@ pub async fn create_session(
             Problem::invalid("terminal_size", message)
         })?,
     };
-    let machine = app.directory.machine(&caller, machine)?;
+    let machine = app.directory.machines.find(&caller, machine)?;
     let user_agent = parts
         .headers
         .get(header::USER_AGENT)
@@ -173,11 +173,11 @@ pub async fn terminate_session(
     Id(session): Id<SESSION>,
     State(app): State<App>,
 ) -> Result<Json<Said>, Problem> {
-    let session = app.sessions.to_act_on(&caller, Way::Terminals, session).await?;
-    if session.over(app.sessions.now()).is_some() && !caller.repeats() {
+    let session = app.sessions.queries.find_to_act_on(&caller, Way::Terminals, session).await?;
+    if session.over(app.clock.now()).is_some() && !caller.repeats() {
         return Err(ended());
     }
-    if app.sessions.end(&caller, &session, Reason::Terminated).await? == 0 {
+    if app.sessions.lifecycle.end(&caller, &session, Reason::Terminated).await? == 0 {
         return Err(ended());
     }
     Ok(Json(Said::that("Session terminated successfully")))
@@ -224,10 +224,10 @@ pub async fn test_machine(
     State(app): State<App>,
     Body(body): Body<TestMachine>,
 ) -> Result<Json<Success<TestedMachine>>, Problem> {
-    let mut machine = app.directory.machine(&caller, machine)?;
+    let mut machine = app.directory.machines.find(&caller, machine)?;
     let mut tested = app.terminals.test(&machine).await.map_err(not_opened)?;
     if body.pin_host_key && !tested.pinned {
-        machine = app.directory.pin_host_key(&caller, &machine, tested.host_key.key.clone()).await?;
+        machine = app.directory.machines.pin_host_key(&caller, &machine, tested.host_key.key.clone()).await?;
         tested = app.terminals.test(&machine).await.map_err(not_opened)?;
     }
     Ok(Json(Success::of(TestedMachine {

@@ -23,7 +23,7 @@ use crate::http::App;
 use crate::http::extract::Query;
 use crate::http::problem::Problem;
 use crate::http::words::read_word;
-use crate::sessions::{ListQuery, View, Wanted};
+use crate::sessions::{ListQuery, SessionQuery, View};
 
 /// Most of a page, and what it has if nothing is said.
 const PAGE: usize = 100;
@@ -158,15 +158,15 @@ pub async fn list_sessions(
         let message = format!("page goes beyond {FARTHEST} sessions; narrow the list by from and to");
         return Err(Problem::invalid("page", message));
     }
-    let Some(wanted) = wanted(&app, &caller, &parameters)? else {
+    let Some(filter) = filter(&app, &caller, &parameters)? else {
         let pagination = Pagination::of(page, limit, 0);
         return Ok(Json(Success::of(List { sessions: vec![], pagination })));
     };
-    let counts = app.sessions.count(&caller, &wanted).await?;
+    let counts = app.sessions.queries.count(&caller, &filter).await?;
     let total = counts.active + counts.idle + counts.expired + counts.disconnected;
     let limit_asked = u32::try_from(limit).unwrap_or(u32::MAX);
-    let query = ListQuery { wanted, limit: limit_asked, skip, ..ListQuery::default() };
-    let found = app.sessions.list(&caller, &query).await?;
+    let query = ListQuery { filter, limit: limit_asked, skip, ..ListQuery::default() };
+    let found = app.sessions.queries.list(&caller, &query).await?;
     let mut people: BTreeMap<PrincipalNumber, UserName> = BTreeMap::new();
     let mut sessions = Vec::with_capacity(found.items.len());
     for view in found.items {
@@ -193,7 +193,7 @@ pub async fn list_sessions(
 }
 
 /// What is asked for; none if nothing can fit.
-fn wanted(app: &App, caller: &Caller, parameters: &ListParameters) -> Result<Option<Wanted>, Problem> {
+fn filter(app: &App, caller: &Caller, parameters: &ListParameters) -> Result<Option<SessionQuery>, Problem> {
     let status = read_status(parameters.status.as_deref())?;
     let from = parameters.from.as_deref().map(|text| read_moment("from", text, false)).transpose()?;
     let to = parameters.to.as_deref().map(|text| read_moment("to", text, true)).transpose()?;
@@ -205,19 +205,19 @@ fn wanted(app: &App, caller: &Caller, parameters: &ListParameters) -> Result<Opt
     if machine == Some(None) || user == Some(None) {
         return Ok(None);
     }
-    let own = app.sessions.person(caller).filter(|_| !caller.looks_at_all());
+    let own = app.directory.principals.person(caller).filter(|_| !caller.looks_at_all());
     let user = user.flatten();
     if own.is_some() && user.is_some() && user != own {
         return Ok(None);
     }
-    Ok(Some(Wanted {
+    Ok(Some(SessionQuery {
         kind: Some(Kind::Terminal),
         principal: user.or(own),
         resource: machine.flatten().map(|machine| machine.to_string()),
         status: status.to_vec(),
         connected_after: from,
         connected_before: to.map(|to| to + TimeDelta::milliseconds(1)),
-        ..Wanted::default()
+        ..SessionQuery::default()
     }))
 }
 
@@ -255,7 +255,7 @@ fn status(view: &View) -> &'static str {
 
 /// A terminal session that the caller may see.
 pub async fn visible(app: &App, caller: &Caller, id: Uuid) -> Result<View, Problem> {
-    Ok(app.sessions.view_by_id(caller, Way::Terminals, id).await?)
+    Ok(app.sessions.queries.find(caller, Way::Terminals, id).await?)
 }
 
 /// Get a session
@@ -273,7 +273,8 @@ pub async fn get_session(
     let named = user_name(&app, view.session.principal, view.principal_id).await?;
     let machine = machine_name(&app, &caller, view.session.resource.as_deref());
     let found = view.session.resource.as_deref().and_then(|text| Uuid::try_parse(text).ok());
-    let host = found.and_then(|machine| app.directory.any_machine(&caller, machine)).map(|one| one.host);
+    let host =
+        found.and_then(|machine| app.directory.machines.find_any(&caller, machine)).map(|one| one.host);
     let ended = view.session.ended;
     // What is under way knows the newest.
     let open = app.terminals.terminal(session).filter(|_| ended.is_none());
@@ -355,7 +356,7 @@ pub async fn statistics(
         Some(None) => return Err(Problem::invalid("period", "period must be day, week or month")),
     };
     let since = app.clock.now() - TimeDelta::days(days);
-    let usage = app.sessions.terminal_usage(&caller, since, TOP).await?;
+    let usage = app.sessions.terminals.usage(&caller, since, TOP).await?;
     let machines = usage.machines.into_iter().map(|one| {
         let MachineName { id, name } = machine_name(&app, &caller, Some(&one.machine));
         TopMachine { machine_id: id, name, sessions_count: one.sessions }

@@ -22,7 +22,7 @@ use crate::http::App;
 use crate::http::connection::Connection;
 use crate::http::problem::Problem;
 use crate::secret::{self, TokenKind};
-use crate::sessions::Stay;
+use crate::sessions::Registration;
 use crate::terminal::frame::{self, ClientFrame, FrameError, LARGEST, Mode, ServerFrame};
 use crate::terminal::hub::{Attached, InputHandle, Piece, Refused};
 use crate::terminal::text::Text;
@@ -99,7 +99,7 @@ async fn attend(
     sink: &mut Sink,
     stream: &mut SplitStream<WebSocket>,
 ) -> (u16, &'static str) {
-    let Introduced { terminal, attached, mode, role, redraw, stay } = introduced;
+    let Introduced { terminal, attached, mode, role, redraw, registration } = introduced;
     let (answers, waiting) = mpsc::channel(REPLIES);
     let listening = Listener { hand: attached.input_handle(), mode, answers, redraw }.run(stream);
     let (lost, asked) = (attached.lost, attached.position());
@@ -108,7 +108,7 @@ async fn attend(
     if speaker.ready(sink, lost).await.is_none() {
         return (close_code::AWAY, "");
     }
-    match speaker.run(sink, listening, stay.ended()).await {
+    match speaker.run(sink, listening, registration.ended()).await {
         Farewell::None => (close_code::NORMAL, ""),
         Farewell::TooLarge => (close_code::SIZE, "a message may have 1 MiB"),
         Farewell::Replaced => {
@@ -162,7 +162,7 @@ struct Introduced {
     /// What a full-screen program has drawn before is to be drawn anew.
     redraw: bool,
     /// Says when the credential ends by which its token was asked for.
-    stay: Stay,
+    registration: Registration,
 }
 
 /// Waits for the first frame, as long as for the head of a request, and finds what its token is good for.
@@ -205,7 +205,7 @@ async fn introduced(
     let (role, caller) = terminal.role(&presented.hash).ok_or_else(unknown)?;
     let side = Side::Agent(terminal.session.application, Some(terminal.session.number));
     // Registered before it is attached: a token is good as long as the credential that it was asked for with.
-    let stay = app.sessions.stay(&caller, side).map_err(|error| FrameError {
+    let registration = app.sessions.admission.register(&caller, side).map_err(|error| FrameError {
         code: "UNAUTHORIZED",
         message: format!("The credential behind this token opens nothing any more: {error}").into(),
     })?;
@@ -221,7 +221,7 @@ async fn introduced(
     // Of what a full-screen program has drawn before, nothing is printed again.
     let blank = role == Role::Writer && (after.is_none() || attached.lost > 0);
     let redraw = blank && terminal.is_full_screen();
-    Ok(Introduced { terminal, attached, mode, role, redraw, stay })
+    Ok(Introduced { terminal, attached, mode, role, redraw, registration })
 }
 
 /// What a connection says.
@@ -277,8 +277,8 @@ impl Listener {
                     Err(fault) => Err(fault),
                 },
                 Message::Pong(payload) => {
-                    if let Ok(place) = <[u8; 8]>::try_from(payload.as_ref()) {
-                        self.answers.send(Answer::Arrived(u64::from_be_bytes(place))).await.ok();
+                    if let Ok(position) = <[u8; 8]>::try_from(payload.as_ref()) {
+                        self.answers.send(Answer::Arrived(u64::from_be_bytes(position))).await.ok();
                     }
                     Ok(())
                 }
@@ -340,7 +340,7 @@ struct Speaker {
     role: Role,
     text: Text,
     waiting: mpsc::Receiver<Answer>,
-    /// The place that the other side was last asked about.
+    /// The position that the other side was last asked about.
     asked: u64,
     /// When it last answered.
     answered: Instant,
@@ -410,9 +410,9 @@ impl Speaker {
     /// Says what is to be said; nothing if the other side has gone.
     async fn say(&mut self, sink: &mut Sink, next: Next) -> Option<()> {
         match next {
-            Next::Answer(Answer::Arrived(place)) => {
+            Next::Answer(Answer::Arrived(position)) => {
                 self.answered = Instant::now();
-                self.attached.confirm(place);
+                self.attached.confirm(position);
                 Some(())
             }
             Next::Answer(Answer::HeldUp) => {
@@ -444,11 +444,11 @@ impl Speaker {
         if let Some(message) = message {
             sink.send(message).await.ok()?;
         }
-        let place = self.attached.position();
+        let position = self.attached.position();
         if self.attached.is_held_up() {
-            self.attached.confirm(place);
+            self.attached.confirm(position);
         }
-        if place - self.asked >= ASK_AFTER {
+        if position - self.asked >= ASK_AFTER {
             self.ask(sink).await?;
         }
         Some(())
@@ -457,8 +457,8 @@ impl Speaker {
     /// Asks what has arrived: whoever answers a ping has had all that came before it.
     async fn ask(&mut self, sink: &mut Sink) -> Option<()> {
         self.asked = self.attached.position();
-        let place = self.asked.to_be_bytes();
-        sink.send(Message::Ping(Bytes::copy_from_slice(&place))).await.ok()
+        let position = self.asked.to_be_bytes();
+        sink.send(Message::Ping(Bytes::copy_from_slice(&position))).await.ok()
     }
 }
 

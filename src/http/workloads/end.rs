@@ -20,7 +20,7 @@ use super::{WorkloadSession, show};
 use crate::http::App;
 use crate::http::extract::Body;
 use crate::http::problem::Problem;
-use crate::sessions::Ending;
+use crate::sessions::WorkEnd;
 
 /// How a task ended.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
@@ -63,16 +63,16 @@ pub async fn end_task_session(
 ) -> Result<Json<WorkloadSession>, Problem> {
     let word = body.state.to_ascii_lowercase();
     let ending = match Outcome::from_word(&word) {
-        Some(outcome) => Ending::Came(outcome),
-        None if word == "terminated" => Ending::Because(Reason::Terminated),
+        Some(outcome) => WorkEnd::Finished(outcome),
+        None if word == "terminated" => WorkEnd::Stopped(Reason::Terminated),
         None => {
             let message = "state must be finished, failed, crashed or terminated";
             return Err(Problem::invalid("state", message));
         }
     };
     let message = body.message.filter(|message| !message.trim().is_empty()).map(readable);
-    let session = app.sessions.to_act_on(&caller, Way::Task, id).await?;
-    app.sessions.end_of_work(&caller, &session, ending, message).await?;
+    let session = app.sessions.queries.find_to_act_on(&caller, Way::Task, id).await?;
+    app.sessions.workloads.report_end(&caller, &session, ending, message).await?;
     show(&app, &caller, Way::Task, id).await
 }
 
@@ -97,8 +97,8 @@ pub async fn end_webui_session(
     if body.state.is_some_and(|word| !word.eq_ignore_ascii_case("terminated")) {
         return Err(Problem::invalid("state", "state of a WebUI session that is over must be Terminated"));
     }
-    let session = app.sessions.to_act_on(&caller, Way::Webui, id).await?;
-    app.sessions.end_of_work(&caller, &session, Ending::Because(Reason::Client), None).await?;
+    let session = app.sessions.queries.find_to_act_on(&caller, Way::Webui, id).await?;
+    app.sessions.workloads.report_end(&caller, &session, WorkEnd::Stopped(Reason::Client), None).await?;
     show(&app, &caller, Way::Webui, id).await
 }
 
@@ -188,8 +188,8 @@ pub async fn terminate_task_session(
 }
 
 async fn terminate(app: &App, caller: &Caller, way: Way, id: Uuid) -> Result<MayAct, Problem> {
-    let session = app.sessions.to_act_on(caller, way, id).await?;
-    if app.sessions.terminate_work(caller, &session).await? {
+    let session = app.sessions.queries.find_to_act_on(caller, way, id).await?;
+    if app.sessions.workloads.terminate(caller, &session).await? {
         return Ok(session);
     }
     let message = "The session is over already, or was terminated before";

@@ -108,11 +108,11 @@ async fn log(
     if body.lines.is_empty() || body.lines.len() > MOST {
         return Err(Problem::invalid("lines", format!("lines must be 1 to {MOST}")));
     }
-    let now = app.sessions.now();
+    let now = app.clock.now();
     let entries: Result<Vec<_>, _> = body.lines.into_iter().map(|line| line.read(now)).collect();
     let entries = entries?;
-    let session = app.sessions.to_act_on(caller, way_to(kind), id).await?;
-    if let Some(ended) = app.sessions.over(&session) {
+    let session = app.sessions.queries.find_to_act_on(caller, way_to(kind), id).await?;
+    if let Some(ended) = app.sessions.workloads.ended(&session) {
         return Err(Error::Gone(ended).into());
     }
     let filed = app.lines.append(Journal::Lines, session.number, entries).await?;

@@ -16,7 +16,7 @@ use crate::http::extract::Query;
 use crate::http::filter::read_time;
 use crate::http::problem::Problem;
 use crate::http::words::read_word;
-use crate::sessions::{LONGEST, ListQuery, Sort, Wanted};
+use crate::sessions::{LONGEST, ListQuery, SessionQuery, Sort};
 
 /// Which sessions are listed, and in what order.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
@@ -126,13 +126,13 @@ async fn list(
     let sort = read_sort(parameters.sort.as_deref())?;
     let limit = read_number("limit", parameters.limit.as_deref(), LIMIT, (1, LARGEST_LIMIT))?;
     let offset = read_offset(parameters.offset.as_deref())?;
-    let Some(wanted) = parameters.wanted(app, caller, kind)? else {
+    let Some(filter) = parameters.filter(app, caller, kind)? else {
         return Ok(Json(WorkloadSessions { total_sessions: 0, current_batch: vec![] }));
     };
-    let counts = app.sessions.count(caller, &wanted).await?;
-    let query = ListQuery { wanted, sort, limit, skip: offset as usize, ..ListQuery::default() };
-    let page = app.sessions.list(caller, &query).await?;
-    let all = app.sessions.work_views(page.items).await?;
+    let counts = app.sessions.queries.count(caller, &filter).await?;
+    let query = ListQuery { filter, sort, limit, skip: offset as usize, ..ListQuery::default() };
+    let page = app.sessions.queries.list(caller, &query).await?;
+    let all = app.sessions.workloads.views(page.items).await?;
     Ok(Json(WorkloadSessions {
         total_sessions: counts.active + counts.idle + counts.expired + counts.disconnected,
         current_batch: shown_all(app, all),
@@ -141,15 +141,15 @@ async fn list(
 
 impl WorkloadParameters {
     /// Which sessions are meant; none where nothing can fit.
-    fn wanted(&self, app: &App, caller: &Caller, kind: Kind) -> Result<Option<Wanted>, Problem> {
+    fn filter(&self, app: &App, caller: &Caller, kind: Kind) -> Result<Option<SessionQuery>, Problem> {
         let after = read_time("after", self.after.as_deref())?;
         let before = read_time("before", self.before.as_deref())?;
         let resource = read_text("version_equal_cs", self.version_equal_cs.as_deref())?;
         let stages = self.stages(kind)?;
         let applications = self.applications(app, caller)?;
         let owner = read_text("owner_equal_cs", self.owner_equal_cs.as_deref())?;
-        let owner = owner.map(|name| app.sessions.own_user(caller, &name));
-        let own = (!caller.looks_at_all()).then(|| app.sessions.person(caller));
+        let owner = owner.map(|name| app.sessions.workloads.own_user(caller, &name));
+        let own = (!caller.looks_at_all()).then(|| app.directory.principals.person(caller));
         let (principal, nobody) = match (owner, own) {
             (Some(owner), Some(own)) => (own, owner != own || own.is_none()),
             (Some(one), None) | (None, Some(one)) => (one, one.is_none()),
@@ -160,8 +160,8 @@ impl WorkloadParameters {
             return Ok(None);
         }
         let settled_by = (kind == Kind::Task && stages.is_some())
-            .then(|| settled_by(app.sessions.now(), app.config.workload_grace));
-        Ok(Some(Wanted {
+            .then(|| settled_by(app.clock.now(), app.config.workload_grace));
+        Ok(Some(SessionQuery {
             applications: applications.unwrap_or_default(),
             principal,
             kind: Some(kind),
@@ -170,7 +170,7 @@ impl WorkloadParameters {
             connected_after: after,
             connected_before: before,
             settled_by,
-            ..Wanted::default()
+            ..SessionQuery::default()
         }))
     }
 
@@ -205,7 +205,7 @@ impl WorkloadParameters {
             [("app_equal_cs", &self.app_equal_cs, false), ("app_equal_ci", &self.app_equal_ci, true)]
         {
             let Some(name) = read_text(field, name.as_deref())? else { continue };
-            let called = app.sessions.applications_called(caller, &name, either_case);
+            let called = app.sessions.workloads.applications_named(caller, &name, either_case);
             both = Some(match both {
                 Some(before) => called.into_iter().filter(|id| before.contains(id)).collect(),
                 None => called,

@@ -261,12 +261,12 @@ async fn download(
     let (from, to) = (parameters.from.as_deref(), parameters.to.as_deref());
     let query = between(from, to, parameters.level_in.as_deref())?;
     let session = readable(app, caller, kind, id).await?;
-    let stay = app.sessions.stay(caller, Side::Management)?;
+    let registration = app.sessions.admission.register(caller, Side::Management)?;
     let pages = app.lines.download(Journal::Lines, session, query);
     // Piece by piece, as fast as it is taken: nothing is gathered. An error in the middle breaks the connection off, so that
     // nobody takes a part for the whole.
     let pages = pages.map(|page| page.map(|page| Piece::from(as_text(&page))).map_err(std::io::Error::other));
-    let body = Bytes::from_stream(while_good(stay, pages));
+    let body = Bytes::from_stream(while_good(registration, pages));
     let mut response = body.into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
@@ -279,10 +279,10 @@ async fn download(
 
 /// The session whose log the caller may read now: of one that is about to be over nothing is reached.
 async fn readable(app: &App, caller: &Caller, kind: Kind, id: Uuid) -> Result<SessionNumber, Problem> {
-    let session = app.sessions.work(caller, way_to(kind), id).await?;
-    if session.ended.is_some() || session.over(app.sessions.now()).is_some() {
-        let one = app.sessions.work_view(caller, way_to(kind), id).await?;
-        let standing = Standing::of(&one, app.sessions.now(), app.config.workload_grace);
+    let session = app.sessions.workloads.find(caller, way_to(kind), id).await?;
+    if session.ended.is_some() || session.over(app.clock.now()).is_some() {
+        let one = app.sessions.workloads.view(caller, way_to(kind), id).await?;
+        let standing = Standing::of(&one, app.clock.now(), app.config.workload_grace);
         if let Standing::Dying(_) = standing {
             let message = "The session is being terminated; its log can be read when it is over";
             return Err(Problem::new(StatusCode::CONFLICT, "session_ending", message));

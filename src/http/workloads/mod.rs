@@ -148,14 +148,14 @@ fn shown(one: WorkView, now: Time, grace: Duration) -> WorkloadSession {
 
 /// Sessions as this surface shows them.
 fn shown_all(app: &App, all: Vec<WorkView>) -> Vec<WorkloadSession> {
-    let (now, grace) = (app.sessions.now(), app.config.workload_grace);
+    let (now, grace) = (app.clock.now(), app.config.workload_grace);
     all.into_iter().map(|one| shown(one, now, grace)).collect()
 }
 
 /// One session, as it is now.
 async fn show(app: &App, caller: &Caller, way: Way, id: Uuid) -> Result<Json<WorkloadSession>, Problem> {
-    let one = app.sessions.work_view(caller, way, id).await?;
-    Ok(Json(shown(one, app.sessions.now(), app.config.workload_grace)))
+    let one = app.sessions.workloads.view(caller, way, id).await?;
+    Ok(Json(shown(one, app.clock.now(), app.config.workload_grace)))
 }
 
 /// The way to sessions of a kind.

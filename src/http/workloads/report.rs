@@ -114,7 +114,7 @@ async fn create(
     // What was done before needs no ground made for it again.
     let application = match caller.repeats() {
         true => None,
-        false => Some(app.directory.application_named(caller, &body.app.name).await?.id),
+        false => Some(app.directory.applications.ensure(caller, &body.app.name).await?.id),
     };
     let user_agent =
         headers.get(header::USER_AGENT).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
@@ -140,7 +140,7 @@ async fn create(
         lifetime: body.lifetime.map(|seconds| TimeDelta::seconds(seconds.into())),
         ..NewSession::of(kind)
     };
-    let opened = app.sessions.connect(caller, new).await?;
+    let opened = app.sessions.lifecycle.connect(caller, new).await?;
     let session = show(app, caller, way_to(kind), opened.session.id).await?;
     Ok((StatusCode::CREATED, session))
 }
@@ -198,8 +198,8 @@ fn owner_of(app: &App, caller: &Caller, named: Option<String>) -> Result<Option<
         return Ok(named);
     }
     // Left out, it is that of the person the key acts for.
-    let own = app.sessions.person(caller);
-    if named.is_none_or(|owner| own.is_some() && app.sessions.own_user(caller, &owner) == own) {
+    let own = app.directory.principals.person(caller);
+    if named.is_none_or(|owner| own.is_some() && app.sessions.workloads.own_user(caller, &owner) == own) {
         return Ok(None);
     }
     let message =
@@ -235,8 +235,8 @@ pub async fn change_task_state(
     Body(body): Body<WorkloadState>,
 ) -> Result<Json<WorkloadSession>, Problem> {
     let phase = read_phase(&body.state)?;
-    let session = app.sessions.to_act_on(&caller, Way::Task, id).await?;
-    app.sessions.change_phase(&caller, &session, phase).await?;
+    let session = app.sessions.queries.find_to_act_on(&caller, Way::Task, id).await?;
+    app.sessions.workloads.change_phase(&caller, &session, phase).await?;
     show(&app, &caller, Way::Task, id).await
 }
 
@@ -290,8 +290,8 @@ async fn heartbeat(
     kind: Kind,
     id: Uuid,
 ) -> Result<Json<WorkloadHeartbeat>, Problem> {
-    let session = app.sessions.to_act_on(caller, way_to(kind), id).await?;
-    let session = app.sessions.beat(caller, &session).await?;
+    let session = app.sessions.queries.find_to_act_on(caller, way_to(kind), id).await?;
+    let session = app.sessions.workloads.beat(caller, &session).await?;
     Ok(Json(WorkloadHeartbeat {
         id: session.id.simple().to_string(),
         last_active_at: time(session.last_active_at),
@@ -348,7 +348,7 @@ pub async fn heartbeats(
     }
     let read: Vec<_> = body.sessions.iter().map(|text| read_id(text)).collect();
     let ids: Vec<Uuid> = read.iter().flatten().copied().collect();
-    let mut outcomes = app.sessions.beat_many(&caller, &ids).await.into_iter();
+    let mut outcomes = app.sessions.workloads.beat_many(&caller, &ids).await.into_iter();
     let mut answer = WorkloadHeartbeatOutcomes { recorded: 0, sessions: Vec::with_capacity(read.len()) };
     for (id, read) in body.sessions.into_iter().zip(read) {
         let outcome = match read {

@@ -24,7 +24,7 @@ use super::headers::HOP;
 use super::{HttpClients, address};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::directory::{Directory, UpstreamSecret};
+use crate::directory::{UpstreamSecret, UpstreamSettings};
 use crate::error::Error;
 use crate::mcp::reply::RpcError;
 
@@ -129,7 +129,7 @@ fn check_text(field: &'static str, text: &str, longest: usize) -> Result<(), Err
 
 /// The applications' credentials for upstreams, decrypted when they are first used.
 pub(super) struct Credentials {
-    directory: Arc<Directory>,
+    settings: UpstreamSettings,
     clock: Clock,
     opened: Mutex<HashMap<ApplicationNumber, (Position, Arc<OpenedCredential>)>>,
 }
@@ -177,8 +177,8 @@ impl OpenedCredential {
 }
 
 impl Credentials {
-    pub fn new(directory: Arc<Directory>, clock: Clock) -> Self {
-        Self { directory, clock, opened: Mutex::default() }
+    pub fn new(settings: UpstreamSettings, clock: Clock) -> Self {
+        Self { settings, clock, opened: Mutex::default() }
     }
 
     /// The credential for an application at this URL; from memory, unless something about the application has changed
@@ -189,13 +189,12 @@ impl Credentials {
         url: &Uri,
     ) -> Result<Option<Arc<OpenedCredential>>, RpcError> {
         let text = url.to_string();
-        let Some(set_at) = self.directory.authenticates_at(application, &text) else { return Ok(None) };
+        let Some(set_at) = self.settings.authenticates_at(application, &text) else { return Ok(None) };
         let kept = self.opened.lock().get(&application).cloned();
         if let Some((_, opened)) = kept.as_ref().filter(|(at, opened)| *at >= set_at && opened.url == *url) {
             return Ok(Some(opened.clone()));
         }
-        let own =
-            self.directory.upstream_secret(application, &text).await.map_err(|error| unusable(&error))?;
+        let own = self.settings.secret(application, &text).await.map_err(|error| unusable(&error))?;
         let Some(own) = own else { return Ok(None) };
         // Something else about the application may have changed, and other requests may have looked at the same time:
         // an equal credential stays the one that is in memory, with its one token.

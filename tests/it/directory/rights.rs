@@ -100,7 +100,8 @@ async fn what_belongs_to_another_organization_is_not_found() {
     let server = Server::start().await;
     let operator = server.operator().await;
     let (application, account) = (server.application().await, first(&operator, ACCOUNTS).await);
-    let founded = server.running.as_ref().unwrap().house.directory.found("other", None).await.unwrap();
+    let founded =
+        server.running.as_ref().unwrap().house.directory.organizations.create("other", None).await.unwrap();
     let foreigner = server.holder(server.token_for(&founded.client_id, &founded.client_secret, "").await);
     assert_eq!(names(&foreigner.get(APPLICATIONS).await.1), ["default"]);
     for (method, path, body) in operations(&application, &account) {

@@ -291,7 +291,8 @@ async fn fifty_at_once_under_one_key_open_one_session() {
 async fn another_client_s_same_key_is_its_own() {
     let server = Server::start().await;
     let operator = server.operator().await;
-    let founded = server.running.as_ref().unwrap().house.directory.found("other", None).await.unwrap();
+    let founded =
+        server.running.as_ref().unwrap().house.directory.organizations.create("other", None).await.unwrap();
     let foreigner = server.token_for(&founded.client_id, &founded.client_secret, "").await;
     let (_, account) = operator.post(ACCOUNTS, json!({ "name": "sister" })).await;
     let text = |pointer: &str| account.pointer(pointer).unwrap().as_str().unwrap().to_owned();
@@ -324,7 +325,7 @@ async fn after_a_day_a_key_is_forgotten_and_its_secrets_do_not_come_again() {
     assert_ne!(second.body["token"], first.body["token"], "the token of the day before stays dead");
     assert_eq!(kept().await, 1, "in place of the old one");
     server.turn(86_500);
-    server.running.as_ref().unwrap().house.sessions.forget_outcomes().await.unwrap();
+    server.running.as_ref().unwrap().house.sessions.idempotency.forget_outcomes().await.unwrap();
     assert_eq!(kept().await, 0);
 }
 

@@ -84,7 +84,7 @@ async fn a_token_says_which_client_it_was_issued_to_and_one_that_says_it_oddly_i
         let caller = auth.bearer(&provider.sign(&provider.header(), &claims)).await.unwrap();
         assert_eq!(caller.client(), client, "{said}");
         // A session that is found by its anchor is found by the same client only.
-        let anchor = house.sessions.anchor(&caller, &["same"]);
+        let anchor = house.sessions.gateway.anchor(&caller, &["same"]);
         assert_eq!(anchors.entry(client).or_insert_with(|| anchor.clone()), &anchor);
     }
     let different: std::collections::BTreeSet<_> = anchors.values().collect();

@@ -60,7 +60,8 @@ async fn each_field_is_checked_and_nobody_trusts_for_more_than_they_may() {
 
 /// An organization beside the first, and who manages it: its id, and the caller.
 async fn another(server: &Server, name: &str) -> (String, Holder) {
-    let founded = server.running.as_ref().unwrap().house.directory.found(name, None).await.unwrap();
+    let founded =
+        server.running.as_ref().unwrap().house.directory.organizations.create(name, None).await.unwrap();
     let token = server.token_for(&founded.client_id, &founded.client_secret, "").await;
     (founded.organization.id.to_string(), server.holder(token))
 }

@@ -23,7 +23,7 @@ impl House {
             protocol_version: Some("2026-07-28".to_owned()),
             ..NewSession::of(Kind::Mcp)
         };
-        self.inside().sessions.connect(caller, new).await.unwrap()
+        self.inside().sessions.lifecycle.connect(caller, new).await.unwrap()
     }
 }
 
@@ -31,7 +31,7 @@ impl House {
 async fn an_anchor_finds_its_session_with_a_fresh_token_and_after_a_restart_until_it_ends() {
     let (house, _upstream) = House::with_fake(&[]).await;
     let caller = house.caller(&house.token().await).await;
-    let anchor = house.inside().sessions.anchor(&caller, &["inspector", "trace"]);
+    let anchor = house.inside().sessions.gateway.anchor(&caller, &["inspector", "trace"]);
     assert!(anchor.len() == 64 && anchor.bytes().all(|byte| byte.is_ascii_hexdigit()), "{anchor}");
     let first = house.open(&caller, &anchor).await;
     assert!(first.opened);
@@ -40,15 +40,15 @@ async fn an_anchor_finds_its_session_with_a_fresh_token_and_after_a_restart_unti
     let house = house.restart().await;
     let fresh = house.caller(&house.token().await).await;
     let sessions = &house.inside().sessions;
-    assert_eq!(sessions.anchor(&fresh, &["inspector", "trace"]), anchor);
-    let found = sessions.anchored(application, &anchor).unwrap();
+    assert_eq!(sessions.gateway.anchor(&fresh, &["inspector", "trace"]), anchor);
+    let found = sessions.gateway.anchored(application, &anchor).unwrap();
     assert_eq!(found.number, first.session.number);
-    assert!(sessions.belongs_to(&fresh, &found));
+    assert!(sessions.gateway.belongs_to(&fresh, &found));
     let again = house.open(&fresh, &anchor).await;
     assert_eq!((again.opened, again.session.number), (false, found.number));
 
-    sessions.disconnect(&fresh, found.id).await.unwrap();
-    assert_eq!(sessions.anchored(application, &anchor), None);
+    sessions.lifecycle.disconnect(&fresh, found.id).await.unwrap();
+    assert_eq!(sessions.gateway.anchored(application, &anchor), None);
     assert!(house.open(&fresh, &anchor).await.opened);
 }
 
@@ -58,9 +58,9 @@ async fn an_anchor_is_of_one_client_and_its_parts_in_their_order() {
     let caller = house.caller(&house.token().await).await;
     let other = house.caller(&house.token_of_another().await).await;
     let sessions = &house.inside().sessions;
-    let mut anchors = vec![sessions.anchor(&other, &["a", "bc"])];
+    let mut anchors = vec![sessions.gateway.anchor(&other, &["a", "bc"])];
     let all: [&[&str]; 5] = [&["a", "bc"], &["ab", "c"], &["bc", "a"], &["a", "bc", ""], &["a"]];
-    anchors.extend(all.map(|parts| sessions.anchor(&caller, parts)));
+    anchors.extend(all.map(|parts| sessions.gateway.anchor(&caller, parts)));
     let different: std::collections::BTreeSet<_> = anchors.iter().collect();
     assert_eq!(different.len(), anchors.len(), "{anchors:?}");
 }
@@ -69,7 +69,7 @@ async fn an_anchor_is_of_one_client_and_its_parts_in_their_order() {
 async fn an_anchor_is_shown_nowhere() {
     let (house, _upstream) = House::with_fake(&[]).await;
     let caller = house.caller(&house.token().await).await;
-    let anchor = house.inside().sessions.anchor(&caller, &["inspector"]);
+    let anchor = house.inside().sessions.gateway.anchor(&caller, &["inspector"]);
     let session = house.open(&caller, &anchor).await.session;
     let base = format!("/api/v1/applications/{}", house.application);
     let one = format!("{base}/sessions/{}", session.id);

@@ -36,7 +36,7 @@ async fn end(house: &House, client: &Client, way: &str) {
     let of_application = format!("/api/v1/applications/{}", house.application);
     let turn = async |seconds| {
         house.server.turn(seconds);
-        house.server.running.as_ref().unwrap().house.sessions.run_deadlines().await.unwrap();
+        house.server.running.as_ref().unwrap().house.sessions.maintenance.run_deadlines().await.unwrap();
     };
     let (status, body) = match way {
         "its client deletes it" => {

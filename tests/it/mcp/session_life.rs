@@ -219,7 +219,7 @@ async fn a_session_that_made_no_second_request_goes_stale_sooner_also_after_a_re
     let house = house.restart().await;
     let reasons = async |seconds| {
         house.server.turn(seconds);
-        house.server.running.as_ref().unwrap().house.sessions.run_deadlines().await.unwrap();
+        house.server.running.as_ref().unwrap().house.sessions.maintenance.run_deadlines().await.unwrap();
         // The newest first.
         let sessions = house.sessions().await;
         [sessions[0]["disconnectReason"].clone(), sessions[1]["disconnectReason"].clone()]

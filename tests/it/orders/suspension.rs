@@ -59,7 +59,7 @@ async fn a_suspended_session_does_not_go_stale_and_its_silence_counts_from_its_r
     turn(&operator, &agent, "suspend").await;
     let pass = async |seconds| {
         server.turn(seconds);
-        server.running.as_ref().unwrap().house.sessions.run_deadlines().await.unwrap();
+        server.running.as_ref().unwrap().house.sessions.maintenance.run_deadlines().await.unwrap();
     };
     pass(1_000).await;
     let operator = server.operator().await;

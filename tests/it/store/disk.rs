@@ -6,6 +6,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use futures_util::future::join_all;
 use sessiond::committer::{ChangeApplication, EndSessions, Origin, SessionEnd};
+use sessiond::context::AppContext;
 use sessiond::error::Error;
 use sessiond::secret::SecretKey;
 use sessiond::sessions::Sessions;
@@ -127,24 +128,30 @@ async fn a_revocation_that_finds_no_space_midway_says_so_and_goes_on_when_there_
     running.stop().await;
     let running = on_a_full_disk(&base).await;
     let key = SecretKey::random();
-    let (committer, gate, reader) = (running.committer.clone(), running.gate.clone(), running.reader.clone());
-    let sessions =
-        Arc::new(Sessions::new(committer, gate, reader, running.clock.clone(), key, Policy::default()));
+    let context = AppContext {
+        committer: running.committer.clone(),
+        gate: running.gate.clone(),
+        store: running.reader.clone(),
+        clock: running.clock.clone(),
+        key,
+        policy: Policy::default(),
+    };
+    let revocations = Sessions::new(&Arc::new(context)).revocations;
     let stopping = CancellationToken::new();
     let worker = tokio::spawn({
-        let (sessions, stopping) = (sessions.clone(), stopping.clone());
-        async move { sessions.run_revocations(stopping).await }
+        let (revocations, stopping) = (revocations.clone(), stopping.clone());
+        async move { revocations.run(stopping).await }
     });
     let application = running.gate.known().application_id(APPLICATION);
     let caller = operator(&running);
-    let revoked = sessions.revoke_all(&caller, application, None);
+    let revoked = revocations.revoke_all(&caller, application, None);
     let outcome = tokio::time::timeout(Duration::from_secs(5), revoked).await.expect("it waits for ever");
     assert!(matches!(outcome, Err(Error::DiskFull)), "{outcome:?}");
     assert!(running.gate.enter(&operator(&running), SessionNumber(1), running.now()).is_err());
     make_room(&base).await;
     for _ in 0..500 {
-        sessions.wake_revocations();
-        if running.gate.known().open_sessions() == 0 && sessions.unfinished_revocations() == 0 {
+        revocations.wake();
+        if running.gate.known().open_sessions() == 0 && revocations.unfinished() == 0 {
             break;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;

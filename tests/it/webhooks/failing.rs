@@ -184,16 +184,16 @@ async fn old_deliveries_are_forgotten_and_failed_ones_later() {
         })
         .await;
     let directory = server.running.as_ref().unwrap().house.directory.clone();
-    directory.forget_deliveries().await.unwrap();
+    directory.webhooks.forget_deliveries().await.unwrap();
     assert_eq!(deliveries(&operator, &made, "").await.len(), 1);
     server.turn(8 * 24 * 3_600);
-    directory.forget_deliveries().await.unwrap();
+    directory.webhooks.forget_deliveries().await.unwrap();
     assert!(deliveries(&operator, &made, "").await.is_empty());
     // Of a webhook that is deleted, at once.
     operator.connect(json!({})).await;
     server.until("another on record", || async { deliveries(&operator, &made, "").await.len() == 1 }).await;
     assert_eq!(operator.delete(&made.path).await.0, 204);
-    directory.forget_deliveries().await.unwrap();
+    directory.webhooks.forget_deliveries().await.unwrap();
     let mut inside = server.look_inside().await;
     for table in ["webhook_secret", "webhook_progress", "webhook_delivery"] {
         let sql = sqlx::AssertSqlSafe(format!("select count(*) from {table}"));

@@ -11,7 +11,7 @@ async fn second_organization(server: &Server) -> Holder {
     let secret = "another secret of thirty-two characters";
     let chosen = Chosen { client_id: "second".to_owned(), client_secret: secret.to_owned() };
     let directory = &server.running.as_ref().unwrap().house.directory;
-    directory.found("second", Some(chosen)).await.unwrap();
+    directory.organizations.create("second", Some(chosen)).await.unwrap();
     server.holder(server.token_for("second", secret, "management:all").await)
 }
 

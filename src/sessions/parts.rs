@@ -1,37 +1,17 @@
-//! Reports about many sessions at once, from whoever fronts them.
+//! Reports about many sessions at once: an operation for each part of them, and an answer for each session.
 
 use futures_util::future::join_all;
 use sessiond_core::caller::Caller;
 use sessiond_core::ids::SessionNumber;
 use sessiond_core::session::Refusal;
-use sessiond_core::session::event::{ActivitySource, Counts};
-use uuid::Uuid;
 
-use super::Sessions;
-use crate::committer::{Activity, CHUNK, Operation, ReportActivity};
+use crate::committer::{CHUNK, Operation};
+use crate::context::AppContext;
 use crate::error::{Error, Thing};
 
-impl Sessions {
-    /// Signs of life of many sessions, durable when this returns. Each is answered for itself, in the order given.
-    pub async fn record_many(&self, caller: &Caller, items: &[(Uuid, Counts)]) -> Vec<Result<(), Error>> {
-        let mut reports = Vec::with_capacity(items.len());
-        for (id, counts) in items {
-            // Also what has ended: a request that is sent again is cut into the same chunks, whatever happened since.
-            let session = self.reachable(caller, *id).await;
-            let session = session.and_then(|judged| judged.map_err(super::other_surface));
-            reports.push(session.map(|session| {
-                if session.ended.is_none() {
-                    self.gate_presented(caller, session.number);
-                }
-                let (source, presented) = (ActivitySource::Report, caller.presented(session.owner));
-                (session.number, Activity { source, counts: *counts, presented })
-            }));
-        }
-        self.in_parts(caller, reports, ReportActivity, accepted).await
-    }
-
-    /// Hands in what is reported of sessions, an operation for each [`CHUNK`] of them, and answers each for itself, in the
-    /// order given; what is an error already is answered as it came.
+impl AppContext {
+    /// Hands in reports about sessions, an operation for each [`CHUNK`] of them, and answers each report for itself, in the
+    /// order given. A report that is an error already is answered with that.
     pub(super) async fn in_parts<Report: Clone, O: Operation, Out>(
         &self,
         caller: &Caller,
@@ -45,7 +25,7 @@ impl Sessions {
             match report {
                 Ok((number, report)) => {
                     chunks[index / CHUNK].push((index, number, report));
-                    // Until its part is answered.
+                    // This stands in until its part is answered.
                     outcomes.push(Err(Error::Busy));
                 }
                 Err(error) => outcomes.push(Err(error)),
@@ -59,9 +39,9 @@ impl Sessions {
         });
         for ((index, number), outcome) in join_all(parts).await.into_iter().flatten() {
             outcomes[index] = match outcome {
-                // It ended after we looked: say how.
+                // It ended after we looked: the error says how.
                 Err(Error::NotFound(Thing::Session)) => {
-                    Err(self.how_it_ended(number).await.unwrap_or_else(|error| error))
+                    Err(self.how_session_ended(number).await.unwrap_or_else(|error| error))
                 }
                 outcome => outcome,
             };
@@ -69,7 +49,7 @@ impl Sessions {
         outcomes
     }
 
-    /// One part of a request, about so many sessions.
+    /// Hands in one part of a request, which is about `count` sessions.
     async fn hand_in<O: Operation, Out>(
         &self,
         caller: &Caller,
@@ -81,7 +61,7 @@ impl Sessions {
         if count == 0 {
             return vec![];
         }
-        let answer = match self.part(caller, part).await {
+        let answer = match self.part_of_request(caller, part).await {
             Ok(origin) => self.committer.submit(origin, operation).await,
             Err(error) => Err(error),
         };
@@ -89,24 +69,24 @@ impl Sessions {
             Ok(outcomes) if outcomes.len() == count => {
                 outcomes.into_iter().map(|outcome| outcome.map_err(Error::from)).collect()
             }
-            // Of a request sent again with a credential that reaches less, or more.
-            Ok(_) => (0..count).map(|_| Err(super::once::reused())).collect(),
+            // The request was sent again with a credential that reaches less, or more.
+            Ok(_) => (0..count).map(|_| Err(super::idempotency::reused())).collect(),
             Err(error) => (0..count).map(|_| Err(again(&error))).collect(),
         }
     }
 }
 
-/// What was accepted of a report, in its order.
+/// Turns the refusals of a report into an outcome for each session, in its order.
 pub(super) fn accepted(refusals: Vec<Option<Refusal>>) -> Vec<Result<(), Refusal>> {
     refusals.into_iter().map(|refusal| refusal.map_or(Ok(()), Err)).collect()
 }
 
-/// The same failure, for each of those that share it.
+/// Makes the same error again, for each session of a part that failed as a whole.
 fn again(error: &Error) -> Error {
     match error {
         Error::Busy => Error::Busy,
         Error::DiskFull => Error::DiskFull,
-        Error::Unprocessable { .. } => super::once::reused(),
+        Error::Unprocessable { .. } => super::idempotency::reused(),
         other => Error::Internal(other.to_string()),
     }
 }

@@ -2,6 +2,7 @@
 //! that is known where it ran.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use sessiond_core::caller::Caller;
 use sessiond_core::ids::{ApplicationNumber, SessionNumber};
@@ -15,19 +16,19 @@ use sessiond_core::session::{Refusal, Session};
 use sessiond_store::{Confirmation, SideWrite};
 use uuid::Uuid;
 
-use super::report::accepted;
-use super::{Sessions, View, other_surface};
-use crate::committer::{
-    Activity, ChangePhase, Origin, RecordActivity, ReportActivity, SessionEnd, WriteBeside,
-};
+use super::access::other_surface;
+use super::parts::accepted;
+use super::{Queries, View};
+use crate::committer::{Activity, ChangePhase, Origin, RecordActivity, ReportActivity, SessionEnd};
+use crate::context::AppContext;
 use crate::error::{Error, Thing};
 
-/// A session with what is known of it beyond its own story.
+/// A session with what is known of it beyond its own events.
 pub struct WorkView {
     pub view: View,
     /// The name of its application.
     pub application: String,
-    /// Whom it belongs to, where the organization named that person itself and it was not erased since.
+    /// The person it belongs to, where the organization named that person itself and the name was not erased since.
     pub owner: Option<String>,
     /// Whether its end is known where the work ran, and what was said about it there.
     pub confirmed: bool,
@@ -38,38 +39,49 @@ pub struct WorkView {
 
 /// How work is reported to have ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
-    /// By itself.
-    Came(Outcome),
-    /// Not by itself.
-    Because(Reason),
+pub enum WorkEnd {
+    /// The work ended by itself.
+    Finished(Outcome),
+    /// Something else ended the work.
+    Stopped(Reason),
 }
 
-impl Sessions {
-    // ---- whose ----
+/// Sessions of work that runs on somebody else's machines.
+#[derive(Clone)]
+pub struct Workloads {
+    context: Arc<AppContext>,
+    queries: Queries,
+}
 
-    /// A session, open or ended, if the caller may know of it.
-    pub async fn work(&self, caller: &Caller, way: Way, id: Uuid) -> Result<MayLook, Error> {
-        let session = self.look_up(id).await?.ok_or(Error::NotFound(Thing::Session))?;
+impl Workloads {
+    pub(super) fn new(context: Arc<AppContext>, queries: Queries) -> Self {
+        Self { context, queries }
+    }
+
+    // ---- finding ----
+
+    /// Finds a session, open or ended, if the caller may know of it.
+    pub async fn find(&self, caller: &Caller, way: Way, id: Uuid) -> Result<MayLook, Error> {
+        let session = self.context.session(id).await?.ok_or(Error::NotFound(Thing::Session))?;
         MayLook::judge(caller, way, session).map_err(other_surface)
     }
 
-    /// The same, as it is shown.
-    pub async fn work_view(&self, caller: &Caller, way: Way, id: Uuid) -> Result<WorkView, Error> {
-        let view = self.view_by_id(caller, way, id).await?;
-        self.work_views(vec![view]).await?.pop().ok_or(Error::NotFound(Thing::Session))
+    /// Finds the same session, as it is shown.
+    pub async fn view(&self, caller: &Caller, way: Way, id: Uuid) -> Result<WorkView, Error> {
+        let view = self.queries.find(caller, way, id).await?;
+        self.views(vec![view]).await?.pop().ok_or(Error::NotFound(Thing::Session))
     }
 
-    /// Sessions with what else is known of them: a few questions for all.
-    pub async fn work_views(&self, views: Vec<View>) -> Result<Vec<WorkView>, Error> {
+    /// Adds to sessions what else is known of them, with a few questions to the store for all together.
+    pub async fn views(&self, views: Vec<View>) -> Result<Vec<WorkView>, Error> {
         let confirmations = self.confirmations(&views).await?;
         let mut confirmed: HashMap<_, _> = confirmations.into_iter().map(|one| (one.session, one)).collect();
         let ends: Vec<_> = views.iter().map(|view| &view.session).filter(|one| one.ended.is_some()).collect();
         let ends: Vec<_> = ends.into_iter().map(|session| session.head.position).collect();
-        let mut notes: HashMap<_, _> = self.reader.notes(&ends).await?.into_iter().collect();
+        let mut notes: HashMap<_, _> = self.context.store.notes(&ends).await?.into_iter().collect();
         let principals: BTreeSet<_> = views.iter().map(|view| view.session.principal).collect();
         let principals: Vec<_> = principals.into_iter().collect();
-        let people = self.reader.principals_numbered(&principals).await?.into_iter();
+        let people = self.context.store.principals_numbered(&principals).await?.into_iter();
         let people = people.filter(|row| row.principal.issuer == OWN_USERS);
         let people: HashMap<_, _> = people.map(|row| (row.principal.number, row.principal.subject)).collect();
         let shown = |view: View| {
@@ -87,14 +99,14 @@ impl Sessions {
     }
 
     fn application_name(&self, number: ApplicationNumber) -> String {
-        self.gate.known().applications.get(&number).map_or_else(String::new, |one| one.name.clone())
+        self.context.gate.known().applications.get(&number).map_or_else(String::new, |one| one.name.clone())
     }
 
-    /// The applications of the caller's organization that have this name, archived ones too; upper and lower case are the
-    /// same where that is asked for.
-    pub fn applications_called(&self, caller: &Caller, name: &str, either_case: bool) -> Vec<Uuid> {
+    /// Finds the applications of the caller's organization that have this name, archived ones too. With `either_case`, upper
+    /// and lower case are the same.
+    pub fn applications_named(&self, caller: &Caller, name: &str, either_case: bool) -> Vec<Uuid> {
         let folded = name.to_lowercase();
-        let known = self.gate.known();
+        let known = self.context.gate.known();
         let own = known.applications.values().filter(|one| {
             let same = one.name == name || (either_case && one.name.to_lowercase() == folded);
             same && one.organization == caller.organization && caller.may_touch(one.number)
@@ -102,35 +114,36 @@ impl Sessions {
         own.map(|one| one.id).collect()
     }
 
-    /// The principal of a person whom the organization names so, if there was ever a session or key of theirs.
+    /// Finds the principal of a person whom the organization names so, if there was ever a session or key of theirs.
     pub fn own_user(&self, caller: &Caller, name: &str) -> Option<Uuid> {
-        let digest = self.key.subject_digest(OWN_USERS, name);
-        let known = self.gate.known();
+        let digest = self.context.key.subject_digest(OWN_USERS, name);
+        let known = self.context.gate.known();
         let number = known.principal(caller.organization, &digest)?;
         Some(known.principal_id(number))
     }
 
-    // ---- what is reported ----
+    // ---- reports ----
 
-    /// A sign of life, durable when this returns.
+    /// Records a sign of life, durable when this returns.
     pub async fn beat(&self, caller: &Caller, session: &MayAct) -> Result<Session, Error> {
-        self.running(caller, session)?;
+        self.check_running(caller, session)?;
         let beat = RecordActivity { session: session.number, activity: beat(caller, session) };
-        let outcome = self.on_session(Origin::caller(caller), session.number, beat).await;
+        let outcome = self.context.submit_on_session(Origin::caller(caller), session.number, beat).await;
         outcome.map_err(|error| self.as_ended(session, error))
     }
 
-    /// Signs of life of many sessions of work, durable when this returns. Each is answered for itself, in the order given.
+    /// Records signs of life of many sessions of work, durable when this returns. Each is answered for itself, in the order given.
     pub async fn beat_many(&self, caller: &Caller, ids: &[Uuid]) -> Vec<Result<(), Error>> {
         let mut beats = Vec::with_capacity(ids.len());
         let mut sessions = Vec::with_capacity(ids.len());
         for id in ids {
-            // Also what has ended: a request that is sent again is cut into the same chunks, whatever happened since.
-            let session = self.to_act_on(caller, Way::Work, *id).await;
+            // One that has ended has its place too: a request that is sent again is cut into the same parts, whatever happened
+            // since.
+            let session = self.context.session_to_act_on(caller, Way::Work, *id).await;
             sessions.push(session.as_ref().ok().cloned());
             beats.push(session.map(|session| (session.number, beat(caller, &session))));
         }
-        let outcomes = self.in_parts(caller, beats, ReportActivity, accepted).await.into_iter();
+        let outcomes = self.context.in_parts(caller, beats, ReportActivity, accepted).await.into_iter();
         let as_ended = |(outcome, session): (Result<(), Error>, Option<MayAct>)| match session {
             Some(session) => outcome.map_err(|error| self.as_ended(&session, error)),
             None => outcome,
@@ -138,88 +151,91 @@ impl Sessions {
         outcomes.zip(sessions).map(as_ended).collect()
     }
 
-    /// The work behind a session has come so far.
+    /// Records how far the work behind a session has come.
     pub async fn change_phase(
         &self,
         caller: &Caller,
         session: &MayAct,
         phase: Phase,
     ) -> Result<Session, Error> {
-        self.running(caller, session)?;
+        self.check_running(caller, session)?;
         let presented = caller.presented(session.owner);
         let change = ChangePhase { session: session.number, phase, presented };
-        let outcome = self.on_session(Origin::caller(caller), session.number, change).await;
+        let outcome = self.context.submit_on_session(Origin::caller(caller), session.number, change).await;
         outcome.map_err(|error| self.as_ended(session, error))
     }
 
-    /// Whoever ran the work of a session says that it has ended. What has ended before stays as it is, and is known to have
-    /// ended there.
-    pub async fn end_of_work(
+    /// Records that the work of a session has ended, as whoever ran it says. A session that has ended before stays as it is;
+    /// then its end is confirmed.
+    pub async fn report_end(
         &self,
         caller: &Caller,
         session: &MayAct,
-        ending: Ending,
+        ending: WorkEnd,
         message: Option<String>,
     ) -> Result<(), Error> {
-        let end = match (session.over(self.clock.now()), ending) {
-            (None, Ending::Came(outcome)) => Some(SessionEnd::Finish { outcome, message: message.clone() }),
-            (None, Ending::Because(reason)) => Some(SessionEnd::Disconnect(reason)),
+        let end = match (session.over(self.context.clock.now()), ending) {
+            (None, WorkEnd::Finished(outcome)) => {
+                Some(SessionEnd::Finish { outcome, message: message.clone() })
+            }
+            (None, WorkEnd::Stopped(reason)) => Some(SessionEnd::Disconnect(reason)),
             (Some(_), _) => session.ended.is_none().then_some(SessionEnd::Lifetime),
         };
         let finished = matches!(end, Some(SessionEnd::Finish { .. }));
         let ended = match end {
-            Some(end) => self.end_by(caller, session.number, end).await?,
+            Some(end) => self.context.end_session(Origin::caller(caller), session.number, end).await?,
             None => 0,
         };
-        // Who says what came of the work knows that it is over.
+        // A session that ends with what came of its work needs no confirmation.
         if finished && ended == 1 {
             return Ok(());
         }
         self.confirm(session.number, message).await
     }
 
-    /// Ends work from outside: whether this call did. It may be a while until that is known where it runs.
-    pub async fn terminate_work(&self, caller: &Caller, session: &MayAct) -> Result<bool, Error> {
-        if session.over(self.clock.now()).is_some() && !caller.repeats() {
+    /// Ends work from outside. Returns whether this call did. It may be a while until that is known where the work runs.
+    pub async fn terminate(&self, caller: &Caller, session: &MayAct) -> Result<bool, Error> {
+        if session.over(self.context.clock.now()).is_some() && !caller.repeats() {
             return Ok(false);
         }
-        Ok(self.end(caller, session, Reason::Terminated).await? > 0)
+        let end = SessionEnd::Disconnect(Reason::Terminated);
+        Ok(self.context.end_session(Origin::caller(caller), session.number, end).await? > 0)
     }
 
-    /// Keeps that the end of a session is known where its work ran. The first confirmation stays.
+    /// Records that the end of a session is known where its work ran. The first confirmation stays.
     async fn confirm(&self, number: SessionNumber, message: Option<String>) -> Result<(), Error> {
-        let confirmation = Confirmation { session: number, at: self.clock.now(), message };
-        let confirmation = WriteBeside(SideWrite::Confirmation(confirmation));
-        self.committer.submit(Origin::system(), confirmation).await.map(|_| ())
+        let confirmation = Confirmation { session: number, at: self.context.clock.now(), message };
+        self.context.write_beside(SideWrite::Confirmation(confirmation)).await
     }
 
-    /// Which of these ends are known where the work ran.
+    /// Reads which of these sessions' ends are known where their work ran.
     async fn confirmations(&self, views: &[View]) -> Result<Vec<Confirmation>, Error> {
         let ended = views.iter().filter(|view| view.session.ended.is_some());
         let numbers: Vec<_> = ended.map(|view| view.session.number).collect();
-        Ok(self.reader.confirmations(&numbers).await?)
+        Ok(self.context.store.confirmations(&numbers).await?)
     }
 
-    /// How a session ended, or is about to end: its lifetime may be over, or a revocation under way that covers it.
-    pub fn over(&self, session: &Session) -> Option<Ended> {
-        session.over(self.clock.now()).or_else(|| {
-            let known = self.gate.known();
+    /// Returns how a session ended, or is about to end: its lifetime may have passed, or a revocation under way may cover it.
+    pub fn ended(&self, session: &Session) -> Option<Ended> {
+        session.over(self.context.clock.now()).or_else(|| {
+            let known = self.context.gate.known();
             let revocation = known.covering(session)?;
             Some(Ended { at: revocation.instant, reason: revocation.reason, outcome: None })
         })
     }
 
-    /// Refuses what is over.
-    fn running(&self, caller: &Caller, session: &Session) -> Result<(), Error> {
-        match self.over(session).filter(|_| !caller.repeats()) {
+    /// Refuses a session that has ended or is about to.
+    fn check_running(&self, caller: &Caller, session: &Session) -> Result<(), Error> {
+        match self.ended(session).filter(|_| !caller.repeats()) {
             Some(ended) => Err(Error::Gone(ended)),
             None => Ok(()),
         }
     }
 
-    /// Why work was refused: to whoever runs it, that a session is over or about to be says nothing of the own credential.
+    /// Turns a refusal into the end of the session, where that is its reason: whoever runs the work is not to take it for a
+    /// fault of the own credential.
     fn as_ended(&self, session: &Session, error: Error) -> Error {
-        let now = self.clock.now();
+        let now = self.context.clock.now();
         match error {
             Error::Unauthorized { reason: Some(Refusal::Revoked(reason)) } => {
                 Error::Gone(Ended { at: now, reason, outcome: None })

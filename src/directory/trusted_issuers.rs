@@ -1,12 +1,15 @@
-//! Whose access tokens an organization takes beside ours.
+//! The issuers whose access tokens an organization takes beside ours.
+
+use std::sync::Arc;
 
 use sessiond_core::caller::Caller;
 use sessiond_core::organization::{Issuer, IssuersSet, OrganizationCommand};
 use sessiond_core::scope::Scope;
 use uuid::Uuid;
 
-use super::{Directory, check_gift, client_scopes};
+use super::{check_gift, client_scopes};
 use crate::committer::ChangeOrganization;
+use crate::context::AppContext;
 use crate::error::Error;
 
 /// Most issuers of one organization.
@@ -25,10 +28,20 @@ pub struct NewIssuer {
     pub scopes: Vec<String>,
 }
 
-impl Directory {
-    /// The issuers that the caller's organization trusts, with the ids of the applications their tokens act in.
-    pub fn issuers(&self, caller: &Caller) -> Vec<(Issuer, Option<Uuid>)> {
-        let known = self.gate.known();
+/// The issuers whose access tokens organizations take beside ours.
+#[derive(Clone)]
+pub struct TrustedIssuers {
+    context: Arc<AppContext>,
+}
+
+impl TrustedIssuers {
+    pub(super) fn new(context: Arc<AppContext>) -> Self {
+        Self { context }
+    }
+
+    /// Lists the issuers that the caller's organization trusts, with the ids of the applications their tokens act in.
+    pub fn list(&self, caller: &Caller) -> Vec<(Issuer, Option<Uuid>)> {
+        let known = self.context.gate.known();
         let organization = known.organizations.get(&caller.organization);
         let issuers = organization.map(|one| one.issuers.clone()).unwrap_or_default();
         let shown = issuers.into_iter().map(|issuer| {
@@ -39,7 +52,7 @@ impl Directory {
     }
 
     /// Trusts these and no others. Tokens of one that is left out open nothing when this returns.
-    pub async fn set_issuers(&self, caller: &Caller, new: Vec<NewIssuer>) -> Result<(), Error> {
+    pub async fn set(&self, caller: &Caller, new: Vec<NewIssuer>) -> Result<(), Error> {
         if new.len() > MOST {
             return Err(Error::field("issuers", format!("issuers must be at most {MOST}")));
         }
@@ -53,7 +66,7 @@ impl Directory {
         }
         let command = OrganizationCommand::SetIssuers(IssuersSet { issuers });
         let change = ChangeOrganization { number: caller.organization, command };
-        self.submit(caller, change).await.map(|_| ())
+        self.context.submit(caller, change).await.map(|_| ())
     }
 
     fn checked_issuer(&self, caller: &Caller, new: NewIssuer) -> Result<Issuer, Error> {
@@ -73,7 +86,7 @@ impl Directory {
         }
         check_gift(caller, words)?;
         let application = application.map(|id| {
-            let known = self.gate.known();
+            let known = self.context.gate.known();
             let own = known.application(id).filter(|one| one.organization == caller.organization);
             own.map(|one| one.number)
                 .ok_or_else(|| Error::field("applicationId", "applicationId names no application of yours"))

@@ -1,6 +1,7 @@
 //! Terminal sessions: how much they are used, and those whose shells died with the process before.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use sessiond_core::Time;
 use sessiond_core::caller::Caller;
@@ -10,8 +11,8 @@ use sessiond_core::kind::Kind;
 use sessiond_core::phase::Outcome;
 use sessiond_core::reason::Reason;
 
-use super::Sessions;
 use crate::committer::{CHUNK, EndSessions, Origin, SessionEnd};
+use crate::context::AppContext;
 use crate::error::Error;
 use crate::gate::{Order, Slice};
 
@@ -20,33 +21,43 @@ use crate::gate::{Order, Slice};
 pub struct Usage {
     /// Sessions that were open at some time in it.
     pub sessions: u64,
-    /// Those that are now.
+    /// Sessions that are open now.
     pub active: u64,
-    /// Their time within the period, together.
+    /// The time within the period for which they were open, added up.
     pub seconds: f64,
     pub users: u64,
-    /// By their machines, most used first.
+    /// How many there were on each machine, the most used first.
     pub machines: Vec<MachineUse>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct MachineUse {
-    /// As the session's resource names it.
+    /// The machine, as the session's resource names it.
     pub machine: String,
     pub sessions: u64,
 }
 
-impl Sessions {
-    /// How much terminals of the caller's organization were used since an instant. Costs what was open since then. A person
-    /// who sees only the own ones gets figures of these.
-    pub async fn terminal_usage(&self, caller: &Caller, since: Time, most: usize) -> Result<Usage, Error> {
-        let now = self.clock.now();
+/// Sessions of shells on machines.
+#[derive(Clone)]
+pub struct TerminalSessions {
+    context: Arc<AppContext>,
+}
+
+impl TerminalSessions {
+    pub(super) fn new(context: Arc<AppContext>) -> Self {
+        Self { context }
+    }
+
+    /// Adds up how much terminals of the caller's organization were used since an instant. It costs what was open since then. A
+    /// person who sees only the own terminals gets figures of these.
+    pub async fn usage(&self, caller: &Caller, since: Time, most: usize) -> Result<Usage, Error> {
+        let now = self.context.clock.now();
         let own = caller.principal.filter(|_| !caller.looks_at_all());
         let mut parts = Vec::new();
-        // What is open first: what ends in between is then found twice, not missed, and counted once.
+        // Open sessions are read first: one that ends in between is found twice and counted once, and not missed.
         let mut open = BTreeSet::new();
         {
-            let known = self.gate.known_at(now);
+            let known = self.context.gate.known_at(now);
             let filter = Filter { kind: Some(Kind::Terminal), principal: own, ..Filter::default() };
             let slice = Slice { order: Order::Connected, descending: false, after: None, limit: usize::MAX };
             for (_, number) in known.page(caller.organization, &filter, &slice, now) {
@@ -56,7 +67,7 @@ impl Sessions {
             }
         }
         let active = parts.len() as u64;
-        for ended in self.reader.ended_terminals(caller.organization, since).await? {
+        for ended in self.context.store.ended_terminals(caller.organization, since).await? {
             let mine = own.is_none_or(|own| own == ended.principal);
             let key = (ended.connected_at, ended.principal, ended.machine.clone());
             if mine && !open.contains(&key) {
@@ -80,7 +91,7 @@ impl Sessions {
         Ok(Usage { sessions: parts.len() as u64, active, seconds, users: users.len() as u64, machines })
     }
 
-    /// A shell has come to its own end. Returns how many sessions this call ended: one or none.
+    /// Records that a shell has come to its own end. Returns how many sessions this call ended: one or none.
     pub async fn shell_ended(
         &self,
         caller: &Caller,
@@ -88,7 +99,7 @@ impl Sessions {
         message: String,
     ) -> Result<u64, Error> {
         let end = SessionEnd::Finish { outcome: Outcome::Finished, message: Some(message) };
-        self.end_as(Origin::consequence_of(caller), number, end).await
+        self.context.end_session(Origin::consequence_of(caller), number, end).await
     }
 
     /// Ends terminal sessions whose shells died with the process before. Returns how many.
@@ -102,7 +113,7 @@ impl Sessions {
                 return Ok(ended);
             }
             let ending = EndSessions { ends, revocation: None };
-            match self.committer.submit(Origin::system(), ending).await?.outcome {
+            match self.context.committer.submit(Origin::system(), ending).await?.outcome {
                 0 => return Ok(ended),
                 some => ended += some,
             }
@@ -110,11 +121,11 @@ impl Sessions {
     }
 
     fn open_terminals(&self, limit: usize) -> Vec<SessionNumber> {
-        let known = self.gate.known();
+        let known = self.context.gate.known();
         let filter = Filter { kind: Some(Kind::Terminal), ..Filter::default() };
         let organizations: Vec<OrganizationNumber> = known.organizations.keys().copied().collect();
         let slice = Slice { order: Order::Connected, descending: false, after: None, limit };
-        let now = self.clock.now();
+        let now = self.context.clock.now();
         let pages = organizations.into_iter().flat_map(|one| known.page(one, &filter, &slice, now));
         pages.map(|(_, number)| number).take(limit).collect()
     }

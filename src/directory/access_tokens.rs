@@ -1,5 +1,7 @@
 //! Access tokens: issued to clients, and given up.
 
+use std::sync::Arc;
+
 use chrono::TimeDelta;
 use sessiond_core::actor::ActorKind;
 use sessiond_core::caller::Caller;
@@ -9,22 +11,41 @@ use sessiond_core::token::AccessToken;
 use sessiond_store::SideWrite;
 use uuid::Uuid;
 
-use super::{Directory, Issued, check_gift, unknown_scope};
+use super::{check_gift, unknown_scope};
 use crate::committer::{IssueToken, Origin, WriteBeside};
+use crate::context::AppContext;
 use crate::error::Error;
 use crate::gate::Client;
 use crate::secret::{self, TokenKind};
 
-impl Directory {
-    /// How far the log goes. Whoever reads a client's secret asks before, and says so when a token is issued for it.
+/// An issued access token.
+pub struct Issued {
+    pub token: String,
+    pub scopes: Scopes,
+    /// In seconds.
+    pub expires_in: u32,
+}
+
+/// Access tokens of our own.
+#[derive(Clone)]
+pub struct AccessTokens {
+    context: Arc<AppContext>,
+}
+
+impl AccessTokens {
+    pub(super) fn new(context: Arc<AppContext>) -> Self {
+        Self { context }
+    }
+
+    /// Returns how far the log goes. Whoever reads a client's secret asks before, and hands it in when a token is issued.
     pub fn position(&self) -> Position {
-        self.committer.tip().borrow().position
+        self.context.committer.tip().borrow().position
     }
 
     /// Issues an access token to a client that authenticated with what there was as of a position (`Error::Busy` where it
     /// has changed since: authenticate again): with the scopes it asks for, or all it may have; for the gateway
     /// of one application alone, or for all that its scopes open.
-    pub async fn issue_token(
+    pub async fn issue(
         &self,
         client: Client,
         asked: Option<&str>,
@@ -56,20 +77,20 @@ impl Directory {
             client: number,
             scopes,
             issued_at: Position(0),
-            expires_at: self.clock.now() + TimeDelta::seconds(token_lifetime.into()),
+            expires_at: self.context.clock.now() + TimeDelta::seconds(token_lifetime.into()),
             barred: false,
             audience,
         };
         let scopes = token.scopes;
-        self.committer.submit(Origin::system(), IssueToken { token, as_of }).await?;
+        self.context.committer.submit(Origin::system(), IssueToken { token, as_of }).await?;
         Ok(Issued { token: minted.text, scopes, expires_in: token_lifetime })
     }
 
-    /// A token for a gateway that its client can never open would only be found useless later; and whose an id is, if
-    /// anybody's, is told to nobody.
+    /// Checks that a client can open the gateway it asks a token for: else the token would only be found useless later. The
+    /// error does not tell whether the id is another organization's.
     fn check_audience(&self, client: Client, audience: Option<Uuid>) -> Result<(), Error> {
         let Some(id) = audience else { return Ok(()) };
-        let known = self.gate.known();
+        let known = self.context.gate.known();
         let application = known.application(id).filter(|one| one.archived_at.is_none());
         let good = application.is_some_and(|application| match client {
             Client::Application(number) => application.number == number,
@@ -82,19 +103,19 @@ impl Directory {
     }
 
     /// Forgets an access token: it opens nothing any more when this returns, and never will.
-    pub async fn revoke_access_token(&self, caller: &Caller, id: Uuid) -> Result<(), Error> {
-        let scopes = self.gate.known().access_token(id).map(|token| token.scopes);
+    pub async fn revoke(&self, caller: &Caller, id: Uuid) -> Result<(), Error> {
+        let scopes = self.context.gate.known().access_token(id).map(|token| token.scopes);
         check_gift(caller, scopes.unwrap_or_default())?;
         let revoked = WriteBeside(SideWrite::RevokeAccessToken(id));
-        self.submit(caller, revoked).await
+        self.context.submit(caller, revoked).await
     }
 
     fn facts_of(&self, client: Client) -> Result<Facts, Error> {
-        let known = self.gate.known();
+        let known = self.context.gate.known();
         let nobody = Error::Unauthorized { reason: None };
         let lifetime = |application: Option<ApplicationNumber>| {
             let own = application.and_then(|number| known.applications.get(&number)?.policy.as_ref());
-            own.map_or(self.policy, |policy| policy.over(self.policy)).token_lifetime
+            own.map_or(self.context.policy, |policy| policy.over(self.context.policy)).token_lifetime
         };
         match client {
             Client::Application(number) => {
@@ -124,11 +145,11 @@ impl Directory {
 /// What a token for a client is made of.
 struct Facts {
     client_kind: ActorKind,
-    /// Of the application or service account.
+    /// The number of the application or service account.
     number: i64,
     organization: OrganizationNumber,
-    /// The most it may ask for.
+    /// The most scopes it may ask for.
     allowed: Scopes,
-    /// By the policy of the application that it is, or is bound to; else the server's.
+    /// The lifetime by the policy of the application that it is, or is bound to; else by the server's.
     token_lifetime: u32,
 }

@@ -6,13 +6,13 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use sessiond_core::Time;
 
-/// The board on which each job writes what it did.
+/// What each job did last.
 #[derive(Default)]
 pub struct JobStatus {
     jobs: Mutex<BTreeMap<&'static str, Job>>,
 }
 
-/// One job, as the board shows it.
+/// One job as it stands.
 #[derive(Debug, Clone)]
 pub struct Job {
     /// How often it runs.
@@ -20,13 +20,13 @@ pub struct Job {
     pub last_run: Option<Time>,
     /// What it did then, in words; or why it failed.
     pub outcome: Result<String, String>,
-    /// When it was put on the board.
+    /// When it was announced.
     pub since: Time,
 }
 
 impl Job {
     /// Whether it has not run for much longer than it should.
-    pub fn late(&self, now: Time) -> bool {
+    pub fn is_overdue(&self, now: Time) -> bool {
         let patience = self.every * 3 + Duration::from_secs(10);
         let last = self.last_run.unwrap_or(self.since);
         (now - last).to_std().is_ok_and(|silence| silence > patience)
@@ -34,13 +34,13 @@ impl Job {
 }
 
 impl JobStatus {
-    /// Puts a job on the board.
+    /// Adds a job that will run from now on.
     pub fn announce(&self, name: &'static str, every: Duration, now: Time) {
         let job = Job { every, last_run: None, outcome: Ok("has not run yet".to_owned()), since: now };
         self.jobs.lock().insert(name, job);
     }
 
-    /// Writes down what a job did.
+    /// Records what a job did.
     pub fn ran(&self, name: &'static str, now: Time, outcome: Result<String, String>) {
         if let Some(job) = self.jobs.lock().get_mut(name) {
             (job.last_run, job.outcome) = (Some(now), outcome);

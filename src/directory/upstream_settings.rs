@@ -1,6 +1,7 @@
 //! Upstreams: the MCP servers behind applications' gateways, how the gateway authenticates there, and whose tokens open
 //! it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sessiond_core::application::{Application, UpstreamCredential, UpstreamHeaders, UpstreamSet};
@@ -10,11 +11,11 @@ use sessiond_core::organization::Issuer;
 use sessiond_core::scope::Scope;
 use uuid::Uuid;
 
-use super::Directory;
 use crate::committer::SetUpstream;
+use crate::context::AppContext;
 use crate::error::Error;
 
-/// Between a commit and what memory knows of it passes less than this.
+/// The longest time between a commit and what memory knows of it.
 const SETTLED: Duration = Duration::from_millis(20);
 
 /// The MCP server that is to be behind a gateway. URL and credential have been checked by the gateway's rules.
@@ -33,13 +34,13 @@ pub struct UpstreamSecret {
     pub secret: String,
 }
 
-/// What a secret is sealed with: it opens for this application's very upstream, and is sent to no other.
-fn about(application: Uuid, set: &UpstreamSet) -> String {
+/// Makes the label that a secret is sealed with: it opens for this very upstream of the application, and is sent to no other.
+fn seal_label(application: Uuid, set: &UpstreamSet) -> String {
     // Plain data with string keys: serializing it cannot fail.
     format!("upstream {application} {}", serde_json::to_string(set).unwrap_or_default())
 }
 
-/// The upstream as it was set, if it has this URL.
+/// Returns the upstream as it was set, if it has this URL.
 fn set_at(application: &Application, url: &str) -> Option<UpstreamSet> {
     let credential = application.upstream_credential.clone();
     let headers = application.upstream_headers.clone();
@@ -47,50 +48,56 @@ fn set_at(application: &Application, url: &str) -> Option<UpstreamSet> {
     same.then(|| UpstreamSet { url: url.to_owned(), credential, headers })
 }
 
-impl Directory {
+/// The MCP servers behind applications' gateways, and how the gateway authenticates there.
+#[derive(Clone)]
+pub struct UpstreamSettings {
+    context: Arc<AppContext>,
+}
+
+impl UpstreamSettings {
+    pub(super) fn new(context: Arc<AppContext>) -> Self {
+        Self { context }
+    }
+
     /// Names the MCP server behind an application's gateway, and how to authenticate there: all of it anew.
-    pub async fn set_upstream(
-        &self,
-        caller: &Caller,
-        id: Uuid,
-        new: NewUpstream,
-    ) -> Result<Application, Error> {
-        let (application, _) = self.application(caller, id)?;
+    pub async fn set(&self, caller: &Caller, id: Uuid, new: NewUpstream) -> Result<Application, Error> {
+        let application = self.context.application(caller, id)?;
         let (credential, secret) = new.credential.unzip();
         let set = UpstreamSet { url: new.url, credential, headers: new.headers };
-        let sealed = secret.map(|secret| self.key.seal(&about(application.id, &set), secret.as_bytes()));
-        self.submit(caller, SetUpstream { number: application.number, set, sealed }).await
+        let sealed =
+            secret.map(|secret| self.context.key.seal(&seal_label(application.id, &set), secret.as_bytes()));
+        self.context.submit(caller, SetUpstream { number: application.number, set, sealed }).await
     }
 
     /// Whether an application is of the organization whose installation this is.
     pub fn is_operators(&self, number: ApplicationNumber) -> bool {
-        self.gate.known().applications.get(&number).is_some_and(|one| one.organization.is_operators())
+        self.context.gate.known().applications.get(&number).is_some_and(|one| one.organization.is_operators())
     }
 
-    /// Which of an upstream's headers pass to clients beside those that always do.
+    /// Lists which of an upstream's headers pass to clients beside those that always do.
     pub fn passes_to_client(&self, number: ApplicationNumber) -> Vec<String> {
-        let known = self.gate.known();
+        let known = self.context.gate.known();
         let headers = known.applications.get(&number).and_then(|one| one.upstream_headers.as_ref());
         headers.map(|headers| headers.to_client.clone()).unwrap_or_default()
     }
 
-    /// As of which event an application authenticates at this URL; `None` if it does not, or its upstream is another.
-    /// For every request that goes there.
+    /// Returns as of which event an application authenticates at this URL; `None` if it does not, or its upstream is another.
+    /// This runs for every request that goes there.
     pub fn authenticates_at(&self, number: ApplicationNumber, url: &str) -> Option<Position> {
-        let known = self.gate.known();
+        let known = self.context.gate.known();
         let application = known.applications.get(&number).filter(|one| one.archived_at.is_none())?;
         application.upstream_credential.as_ref()?;
         (application.upstream.as_deref() == Some(url)).then_some(application.head.position)
     }
 
-    /// How it does, with the secret.
-    pub async fn upstream_secret(
+    /// Returns how it authenticates there, with the secret.
+    pub async fn secret(
         &self,
         number: ApplicationNumber,
         url: &str,
     ) -> Result<Option<UpstreamSecret>, Error> {
         match self.open_secret(number, url).await {
-            // The row may be newer than what memory knew: then the next look finds both alike.
+            // The row may be newer than what memory knew; after a moment both are alike.
             Err(_) => {
                 tokio::time::sleep(SETTLED).await;
                 self.open_secret(number, url).await
@@ -105,22 +112,24 @@ impl Directory {
         url: &str,
     ) -> Result<Option<UpstreamSecret>, Error> {
         let found = {
-            let known = self.gate.known();
+            let known = self.context.gate.known();
             known.applications.get(&number).and_then(|one| Some((one.id, set_at(one, url)?)))
         };
         let Some((id, set)) = found else { return Ok(None) };
-        let about = about(id, &set);
+        let label = seal_label(id, &set);
         let Some(credential) = set.credential else { return Ok(None) };
-        let sealed = self.reader.upstream_secret(number).await?;
+        let sealed = self.context.store.upstream_secret(number).await?;
         let sealed = sealed.ok_or_else(|| Error::Internal("an upstream's secret is missing".to_owned()))?;
-        let opened = self.key.open(&about, &sealed).map_err(|error| Error::Internal(error.to_string()))?;
+        let opened =
+            self.context.key.open(&label, &sealed).map_err(|error| Error::Internal(error.to_string()))?;
         let secret = String::from_utf8(opened).map_err(|error| Error::Internal(error.to_string()))?;
         Ok(Some(UpstreamSecret { credential, secret }))
     }
 
-    /// The issuers whose tokens can open an application's gateway, beside ours. Nobody's if there is no such application.
+    /// Lists the issuers whose tokens can open an application's gateway, beside ours. There is none if there is no such
+    /// application.
     pub fn gateway_issuers(&self, application: Uuid) -> Vec<String> {
-        let known = self.gate.known();
+        let known = self.context.gate.known();
         let found = known.application(application).filter(|one| one.archived_at.is_none());
         let Some(application) = found else { return vec![] };
         let Some(organization) = known.organizations.get(&application.organization) else { return vec![] };
@@ -130,7 +139,7 @@ impl Directory {
         };
         let mut issuers: Vec<_> =
             organization.issuers.iter().filter(opens).map(|one| one.issuer.clone()).collect();
-        // One may be trusted for several audiences.
+        // An issuer may be trusted for several audiences.
         issuers.sort_unstable();
         issuers.dedup();
         issuers

@@ -1,4 +1,4 @@
-//! Which sessions a caller wants, in the public ids of the outside, and in what order.
+//! Which sessions a caller asks for, in the public ids of the outside, and in what order.
 
 use sessiond_core::Time;
 use sessiond_core::caller::Caller;
@@ -9,23 +9,23 @@ use sessiond_core::phase::Stage;
 use sessiond_core::status::DerivedStatus;
 use uuid::Uuid;
 
-use super::Sessions;
+use crate::context::AppContext;
 use crate::error::{Error, Thing};
 use crate::gate::Order;
 
 /// The filter as it is asked for; lists, counts and revocations share it.
 #[derive(Debug, Clone, Default)]
-pub struct Wanted {
-    /// Within one application; in all of the organization if absent.
+pub struct SessionQuery {
+    /// The application to look in; all of the organization if absent.
     pub application: Option<Uuid>,
-    /// In any of these; empty means any at all.
+    /// The applications to look in; empty means any at all.
     pub applications: Vec<Uuid>,
     pub session: Option<Uuid>,
     pub principal: Option<Uuid>,
     pub kind: Option<Kind>,
     pub hostname: Option<String>,
     pub client: Option<String>,
-    /// What they are connected to within their application.
+    /// The thing within their application that they are connected to.
     pub resource: Option<String>,
     /// Any of these; empty means any at all.
     pub stage: Vec<Stage>,
@@ -35,14 +35,13 @@ pub struct Wanted {
     pub connected_before: Option<Time>,
     pub last_active_after: Option<Time>,
     pub last_active_before: Option<Time>,
-    /// All but these.
+    /// Sessions that are left out.
     pub except: Vec<Uuid>,
-    /// Of work that was ended from outside, only what is known to have ended where it ran, or ended at this instant or
-    /// before.
+    /// Leaves out work that was ended from outside after this instant and is not yet known to have ended where it ran.
     pub settled_by: Option<Time>,
 }
 
-/// In what order.
+/// The order of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sort {
     pub by: Order,
@@ -55,32 +54,32 @@ impl Default for Sort {
     }
 }
 
-/// What no principal has.
+/// A number that no principal has.
 const NOBODY: PrincipalNumber = PrincipalNumber(-1);
 
-impl Sessions {
-    /// The filter in our own numbers. An application that the caller may not know of is not found; a principal that is
-    /// unknown has no sessions.
-    pub(super) async fn filter(&self, caller: &Caller, wanted: &Wanted) -> Result<Filter, Error> {
-        let application = match wanted.application {
-            Some(id) => Some(self.readable(caller, id)?),
+impl AppContext {
+    /// Turns a query into a filter, in our own numbers. An application that the caller may not know of is not found; a
+    /// principal that is unknown has no sessions.
+    pub(super) async fn filter(&self, caller: &Caller, query: &SessionQuery) -> Result<Filter, Error> {
+        let application = match query.application {
+            Some(id) => Some(self.application_number(caller, id)?),
             None => caller.confined_to,
         };
-        let mut applications = Vec::with_capacity(wanted.applications.len());
-        for id in &wanted.applications {
-            applications.push(self.readable(caller, *id)?);
+        let mut applications = Vec::with_capacity(query.applications.len());
+        for id in &query.applications {
+            applications.push(self.application_number(caller, *id)?);
         }
-        let session = match wanted.session {
-            Some(id) => Some(self.number(caller, id).await?.ok_or(Error::NotFound(Thing::Session))?),
+        let session = match query.session {
+            Some(id) => Some(self.session_number(caller, id).await?.ok_or(Error::NotFound(Thing::Session))?),
             None => None,
         };
-        let mut except = Vec::with_capacity(wanted.except.len());
-        for id in &wanted.except {
-            let number = self.number(caller, *id).await?;
+        let mut except = Vec::with_capacity(query.except.len());
+        for id in &query.except {
+            let number = self.session_number(caller, *id).await?;
             let message = || format!("there is no session {id}; nothing was done");
             except.push(number.ok_or_else(|| Error::field("except", message()))?);
         }
-        let principal = wanted.principal.map(|id| {
+        let principal = query.principal.map(|id| {
             let known = self.gate.known();
             known.principal_by_id(caller.organization, id).unwrap_or(NOBODY)
         });
@@ -89,38 +88,30 @@ impl Sessions {
             applications,
             session,
             principal,
-            kind: wanted.kind,
-            hostname: wanted.hostname.clone(),
-            client: wanted.client.clone(),
-            resource: wanted.resource.clone(),
-            stage: wanted.stage.clone(),
-            status: wanted.status.clone(),
-            connected_after: wanted.connected_after,
-            connected_before: wanted.connected_before,
-            last_active_after: wanted.last_active_after,
-            last_active_before: wanted.last_active_before,
+            kind: query.kind,
+            hostname: query.hostname.clone(),
+            client: query.client.clone(),
+            resource: query.resource.clone(),
+            stage: query.stage.clone(),
+            status: query.status.clone(),
+            connected_after: query.connected_after,
+            connected_before: query.connected_before,
+            last_active_after: query.last_active_after,
+            last_active_before: query.last_active_before,
             except,
-            settled_by: wanted.settled_by,
+            settled_by: query.settled_by,
         })
     }
 
-    /// The number of a session that the caller may know of, open or ended.
-    pub(super) async fn number(&self, caller: &Caller, id: Uuid) -> Result<Option<SessionNumber>, Error> {
-        let own = self.look_up(id).await?.filter(|session| {
-            session.organization == caller.organization && caller.may_touch(session.application)
-        });
-        Ok(own.map(|session| session.number))
-    }
-
-    /// A filter in public ids.
-    pub(super) async fn wanted(&self, filter: &Filter) -> Result<Wanted, Error> {
+    /// Turns a filter back into a query, in public ids.
+    pub(super) async fn query_of(&self, filter: &Filter) -> Result<SessionQuery, Error> {
         let sessions: Vec<_> = filter.session.into_iter().chain(filter.except.iter().copied()).collect();
-        let rows = self.reader.sessions(&sessions).await?;
+        let rows = self.store.sessions(&sessions).await?;
         let id = |number: &SessionNumber| {
             rows.iter().find(|row| row.session.number == *number).map(|row| row.session.id)
         };
         let known = self.gate.known();
-        Ok(Wanted {
+        Ok(SessionQuery {
             application: filter.application.map(|number| known.application_id(number)),
             applications: filter.applications.iter().map(|number| known.application_id(*number)).collect(),
             session: filter.session.as_ref().and_then(id),

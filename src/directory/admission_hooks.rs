@@ -1,4 +1,6 @@
-//! Hooks of media servers: made, listed, deleted.
+//! Admission hooks of media servers: made, listed, deleted, called.
+
+use std::sync::Arc;
 
 use sessiond_core::actor::{Actor, ActorKind};
 use sessiond_core::caller::{Caller, Credential, CredentialKind};
@@ -9,8 +11,9 @@ use sessiond_core::{Time, media_stream};
 use sessiond_store::SideWrite;
 use uuid::Uuid;
 
-use super::{Directory, Slice, WithSecret, checked_name};
+use super::{Slice, WithSecret, checked_name};
 use crate::committer::{ChangeStream, Origin};
+use crate::context::AppContext;
 use crate::error::{Error, Thing};
 use crate::secret;
 
@@ -20,23 +23,33 @@ const SHORTEST_SECRET: usize = 16;
 
 /// A hook that is to be made.
 #[derive(Debug)]
-pub struct NewHook {
+pub struct NewAdmissionHook {
     pub name: String,
     pub vhost: String,
-    /// Seconds.
+    /// In seconds.
     pub lifetime: Option<u32>,
     /// What the media server signs with; made up if absent.
     pub secret: Option<String>,
 }
 
-/// What is sealed with a hook's secret, so that it opens nowhere else.
-fn about(id: Uuid) -> String {
+/// Makes the label that a hook's secret is sealed with, so that it opens nowhere else.
+fn seal_label(id: Uuid) -> String {
     format!("hook {id}")
 }
 
-impl Directory {
+/// The hooks that media servers call before they let somebody in.
+#[derive(Clone)]
+pub struct AdmissionHooks {
+    context: Arc<AppContext>,
+}
+
+impl AdmissionHooks {
+    pub(super) fn new(context: Arc<AppContext>) -> Self {
+        Self { context }
+    }
+
     /// Makes a hook; its secret is shown this once.
-    pub async fn create_hook(&self, caller: &Caller, new: NewHook) -> Result<WithSecret<Hook>, Error> {
+    pub async fn create(&self, caller: &Caller, new: NewAdmissionHook) -> Result<WithSecret<Hook>, Error> {
         let once = caller.once.as_deref();
         let chosen = new.secret.clone();
         let secret = match &chosen {
@@ -51,55 +64,56 @@ impl Directory {
             media_stream::checked_segment("vhost", &new.vhost).map_err(|what| Error::field("vhost", what))?;
         let id = secret::new_id();
         let created = HookCreated { id, name, vhost: vhost.to_owned(), lifetime: new.lifetime };
-        let sealed = self.key.seal(&about(id), secret.as_bytes());
+        let sealed = self.context.key.seal(&seal_label(id), secret.as_bytes());
         let side = vec![SideWrite::WebhookSecret { id, sealed }];
-        let made = self.change_stream(caller, None, HookEvent::Created(created), side).await?;
+        let made = self.context.change_stream(caller, None, HookEvent::Created(created), side).await?;
         Ok(WithSecret { made, secret: Some(secret) })
     }
 
-    /// The organization's hooks, newest first.
-    pub fn hooks(&self, caller: &Caller, slice: Slice) -> (Vec<Hook>, bool) {
-        let known = self.gate.known();
-        let mut own: Vec<_> = known
+    /// Lists the organization's hooks, newest first.
+    pub fn list(&self, caller: &Caller, slice: Slice) -> (Vec<Hook>, bool) {
+        let known = self.context.gate.known();
+        let own = known
             .streams::<Hook>()
-            .filter(|one| one.organization == caller.organization && one.deleted_at.is_none())
-            .filter(|one| slice.after.is_none_or(|after| (one.created_at, one.id) < after))
-            .cloned()
-            .collect();
-        own.sort_unstable_by_key(|one| std::cmp::Reverse((one.created_at, one.id)));
-        let more = own.len() > slice.limit as usize;
-        own.truncate(slice.limit as usize);
-        (own, more)
+            .filter(|one| one.organization == caller.organization && one.deleted_at.is_none());
+        let (page, more) = slice.page(own, |one| (one.created_at, one.id));
+        (page.into_iter().cloned().collect(), more)
     }
 
-    /// One hook that is not deleted.
-    pub fn hook(&self, caller: &Caller, id: Uuid) -> Result<Hook, Error> {
+    /// Finds a hook that is not deleted.
+    pub fn find(&self, caller: &Caller, id: Uuid) -> Result<Hook, Error> {
         let hook = self.live_hook(id).filter(|hook| hook.organization == caller.organization);
         hook.ok_or(Error::NotFound(Thing::Hook))
     }
 
-    /// The same, whoever asks.
+    /// Finds such a hook, whoever asks.
     fn live_hook(&self, id: Uuid) -> Option<Hook> {
-        let known = self.gate.known();
+        let known = self.context.gate.known();
         known.stream_by_id(id).filter(|hook: &&Hook| hook.deleted_at.is_none()).cloned()
     }
 
     /// Deletes a hook: it lets nobody in any more when this returns. What came in by it stays.
-    pub async fn delete_hook(&self, caller: &Caller, id: Uuid) -> Result<(), Error> {
-        let hook = self.hook(caller, id)?;
+    pub async fn delete(&self, caller: &Caller, id: Uuid) -> Result<(), Error> {
+        let hook = self.find(caller, id)?;
         let side = vec![SideWrite::ForgetWebhook(id)];
-        self.change_stream::<Hook>(caller, Some(hook.number), HookEvent::Deleted, side).await.map(|_| ())
+        self.context
+            .change_stream::<Hook>(caller, Some(hook.number), HookEvent::Deleted, side)
+            .await
+            .map(|_| ())
     }
 
-    /// Who calls a hook, with the secret that a call of it must be signed with.
-    pub async fn hook_called(&self, id: Uuid) -> Result<Option<(Hook, Caller, Vec<u8>)>, Error> {
+    /// Finds the hook that is called, with the caller that its calls are made as, and the secret that they must be signed with.
+    pub async fn called(&self, id: Uuid) -> Result<Option<(Hook, Caller, Vec<u8>)>, Error> {
         let Some(hook) = self.live_hook(id) else { return Ok(None) };
-        let Some(kept) = self.reader.webhook_secret(id).await? else { return Ok(None) };
-        let secret =
-            self.key.open(&about(id), &kept.sealed).map_err(|error| Error::Internal(error.to_string()))?;
+        let Some(kept) = self.context.store.webhook_secret(id).await? else { return Ok(None) };
+        let secret = self
+            .context
+            .key
+            .open(&seal_label(id), &kept.sealed)
+            .map_err(|error| Error::Internal(error.to_string()))?;
         let caller = Caller {
             organization: hook.organization,
-            organization_id: self.organization_id(hook.organization),
+            organization_id: self.context.organization_id(hook.organization),
             actor: Actor { kind: ActorKind::Hook, id },
             principal: None,
             scopes: Scopes::default().with(Scope::Media),

@@ -1,0 +1,221 @@
+//! How sessions are asked for in a query string: which, in what order, how many. The grammar of the filter is in `filter`.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use sessiond_core::status::DerivedStatus;
+use utoipa::IntoParams;
+use utoipa::openapi::path::{Parameter, ParameterIn};
+use uuid::Uuid;
+
+use super::filter::{FilterParameters, LIVE, Pairs, read_id, read_status};
+use super::page::{self, read_flag, read_limit};
+use super::problem::Problem;
+use super::words::{StatusWord, read_word};
+use crate::gate::Order;
+use crate::sessions::{ListQuery, Page, SessionQuery, Sort, Walk};
+
+/// With which status sessions are listed or counted.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[serde(rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
+pub struct StatusParameters {
+    /// `active` (the default of a list: active and idle ones), `inactive` (expired and disconnected), `all`, or one of
+    /// `idle`, `expired`, `disconnected`. Wins over `includeInactive`.
+    #[param(value_type = StatusWord, required = false)]
+    pub status: Option<String>,
+    /// Without `status`: include expired and disconnected sessions.
+    #[param(value_type = Option<bool>)]
+    pub include_inactive: Option<String>,
+}
+
+/// Most sessions of a page, if nothing is said; and the same under the older names.
+pub const PAGE: u32 = 100;
+pub const OLDER_PAGE: u32 = page::PAGE;
+
+/// How long a page of a list is, for the document.
+pub struct LimitParameter;
+
+/// The same under the older names.
+pub struct OlderLimitParameter;
+
+impl IntoParams for LimitParameter {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        vec![page::limit_parameter("Most sessions to return.", PAGE)]
+    }
+}
+
+impl IntoParams for OlderLimitParameter {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        vec![page::limit_parameter("Most sessions to return.", OLDER_PAGE)]
+    }
+}
+
+/// How a list is ordered and cut into pages.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[serde(rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
+pub struct PageParameters {
+    /// What to order by; a minus for the latest first. Whoever is active while a list by `-lastActive` is walked comes again
+    /// at its end: tell sessions by their ids.
+    #[param(value_type = SessionSort, required = false)]
+    pub sort: Option<String>,
+    /// `nextCursor` of the page before, asked for in the same order.
+    pub cursor: Option<String>,
+}
+
+/// What a list is ordered by.
+#[derive(Deserialize, utoipa::ToSchema)]
+pub enum SessionSort {
+    #[serde(rename = "created")]
+    Created,
+    #[serde(rename = "-created")]
+    Newest,
+    #[serde(rename = "lastActive")]
+    LastActive,
+    #[serde(rename = "-lastActive")]
+    LatestActive,
+    #[serde(rename = "expires")]
+    Expires,
+    #[serde(rename = "-expires")]
+    LatestExpiry,
+}
+
+/// The parameters of a list.
+#[derive(Debug, Default)]
+pub struct ListParameters {
+    status: StatusParameters,
+    filter: FilterParameters,
+    page: PageParameters,
+    limit: Option<String>,
+    /// All of them, for the link to the next page.
+    raw: BTreeMap<String, String>,
+}
+
+impl<'de> Deserialize<'de> for ListParameters {
+    /// Structs and the whole beside them: serde's `flatten` would do the same, but reads every value as text anyway.
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let pairs = Pairs::deserialize(deserializer)?;
+        Ok(Self {
+            status: StatusParameters {
+                status: pairs.one("status"),
+                include_inactive: pairs.one("includeInactive"),
+            },
+            filter: FilterParameters::of(&pairs),
+            page: PageParameters { sort: pairs.one("sort"), cursor: pairs.one("cursor") },
+            limit: pairs.one("limit"),
+            raw: pairs.into_inner(),
+        })
+    }
+}
+
+impl ListParameters {
+    /// As a list reads it: only the live ones unless more is asked for.
+    fn to_list(&self, application: Option<Uuid>) -> Result<SessionQuery, Problem> {
+        let query = self.to_count(application)?;
+        let include_inactive = read_flag("includeInactive", self.status.include_inactive.as_deref())?;
+        let live = self.status.status.is_none() && !include_inactive;
+        Ok(if live { SessionQuery { status: LIVE.to_vec(), ..query } } else { query })
+    }
+
+    /// As a count reads it: all of them unless less is asked for.
+    pub fn to_count(&self, application: Option<Uuid>) -> Result<SessionQuery, Problem> {
+        read_flag("includeInactive", self.status.include_inactive.as_deref())?;
+        let status = read_status(self.status.status.as_deref())?;
+        Ok(SessionQuery { status, ..self.filter.read(application)? })
+    }
+
+    /// What to list.
+    pub fn read(&self, application: Option<Uuid>, default_limit: u32) -> Result<ListQuery, Problem> {
+        let sort = read_sort(self.page.sort.as_deref())?;
+        let (after, walk) = page::read_walk_cursor(tag(sort), self.page.cursor.as_deref())?;
+        Ok(ListQuery {
+            filter: self.to_list(application)?,
+            sort,
+            limit: read_limit(self.limit.as_deref(), default_limit)?,
+            skip: 0,
+            after,
+            walk: walk.map(|(began, at_its_end)| Walk { began, at_its_end }),
+        })
+    }
+
+    /// `applicationId`, where a list takes it as a parameter.
+    pub fn application(&self) -> Result<Option<Uuid>, Problem> {
+        read_id("applicationId", self.raw.get("applicationId").map(String::as_str))
+    }
+
+    /// The cursor of the next page, and the `Link` to it (RFC 8288).
+    pub fn next(&self, path: &str, sort: Sort, page: &Page) -> Option<(String, String)> {
+        let cursor = match page.walk {
+            Some(Walk { began, at_its_end }) => page::walk_cursor(tag(sort), page.next?, (began, at_its_end)),
+            None => page::cursor_of(tag(sort), page.next?),
+        };
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        query.extend_pairs(self.raw.iter().filter(|(name, _)| *name != "cursor"));
+        query.append_pair("cursor", &cursor);
+        let link = format!("<{path}?{}>; rel=\"next\"", query.finish());
+        Some((cursor, link))
+    }
+}
+
+/// Which sessions of an application a call ends, and how.
+#[derive(Debug, Default)]
+pub struct EndingParameters {
+    filter: FilterParameters,
+    pairs: Pairs,
+}
+
+impl<'de> Deserialize<'de> for EndingParameters {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let pairs = Pairs::deserialize(deserializer)?;
+        Ok(Self { filter: FilterParameters::of(&pairs), pairs })
+    }
+}
+
+impl EndingParameters {
+    /// Which sessions: with the same words as a list. Without a status, all that are open.
+    pub fn read(&self, application: Uuid) -> Result<SessionQuery, Problem> {
+        let query = self.filter.read(Some(application))?;
+        let mut status = read_status(self.pairs.one("status").as_deref())?;
+        let inactive = status.len() > 1;
+        // Those that have ended are not ended again.
+        status.retain(|status| !inactive || *status != DerivedStatus::Disconnected);
+        Ok(SessionQuery { status, ..query })
+    }
+
+    pub fn flag(&self, name: &'static str) -> Result<bool, Problem> {
+        read_flag(name, self.pairs.one(name).as_deref())
+    }
+
+    /// The operator's own words.
+    pub fn reason(&self) -> Option<String> {
+        self.pairs.one("reason")
+    }
+}
+
+/// What stands in a cursor for the order it belongs to.
+fn tag(sort: Sort) -> u8 {
+    let by = match sort.by {
+        Order::Connected => 0,
+        Order::LastActive => 2,
+        Order::Expires => 4,
+    };
+    by + u8::from(!sort.descending)
+}
+
+fn read_sort(word: Option<&str>) -> Result<Sort, Problem> {
+    let Some(word) = word else { return Ok(Sort::default()) };
+    let (by, descending) = match read_word(word) {
+        Some(SessionSort::Created) => (Order::Connected, false),
+        Some(SessionSort::Newest) => (Order::Connected, true),
+        Some(SessionSort::LastActive) => (Order::LastActive, false),
+        Some(SessionSort::LatestActive) => (Order::LastActive, true),
+        Some(SessionSort::Expires) => (Order::Expires, false),
+        Some(SessionSort::LatestExpiry) => (Order::Expires, true),
+        None => {
+            let message = "sort must be created, lastActive or expires, with a minus for the latest first";
+            return Err(Problem::invalid("sort", message));
+        }
+    };
+    Ok(Sort { by, descending })
+}

@@ -1,0 +1,339 @@
+//! Revocations: who may begin which, and how they stand. The request records that one began, which closes the Gate for what
+//! it covers; how it is carried out is in `revocation_worker`, what it bars beside sessions in `bar`.
+
+use std::sync::Arc;
+
+use sessiond_core::actor::Actor;
+use sessiond_core::bar::{Bar, Barring};
+use sessiond_core::caller::Caller;
+use sessiond_core::event::Event;
+use sessiond_core::filter::Filter;
+use sessiond_core::ids::{OrganizationNumber, PrincipalNumber, StreamId, StreamKind};
+use sessiond_core::reason::Reason;
+use sessiond_core::relation::MayAct;
+use sessiond_core::revocation::{Revocation, RevocationEvent};
+use sessiond_core::scope::Scopes;
+use sessiond_core::shown;
+use sessiond_core::status::DerivedStatus;
+use sessiond_core::streams::AnyStream;
+use uuid::Uuid;
+
+use super::bar::{WouldBar, may_bar};
+use super::revocation_worker::Worker;
+use super::{ListQuery, Queries, SessionQuery, Traffic, View};
+use crate::committer::{BeginRevocation, Origin};
+use crate::context::AppContext;
+use crate::error::{Error, Thing};
+use crate::secret;
+
+/// Sessions shown with a preview.
+const SAMPLE: u32 = 10;
+/// Longest words an operator may give with a revocation.
+const LONGEST_NOTE: usize = 200;
+
+/// What a revocation came to.
+#[derive(Debug, Clone, Copy)]
+pub struct Revoked {
+    /// The revocation's id; none where there was nothing to revoke.
+    pub id: Option<Uuid>,
+    /// How many sessions it disconnected: the number of `disconnected` events that carry it.
+    pub disconnected: u64,
+    /// What became of the credentials behind them.
+    pub credentials: Option<Barring>,
+}
+
+/// What a revocation would come to, at the moment of asking.
+pub struct Preview {
+    pub matched: u64,
+    /// Some of the matched sessions, newest first.
+    pub sample: Vec<View>,
+    /// What would become of the credentials behind them.
+    pub credentials: Barring,
+    pub would_bar: WouldBar,
+}
+
+/// A revocation as it stands.
+pub struct Progress {
+    pub revocation: Revocation,
+    /// What it covers, in public ids.
+    pub filter: SessionQuery,
+    /// Who began it.
+    pub actor: Actor,
+    /// How many sessions it covered when it began; none for revocations from before this was counted.
+    pub matched: Option<u64>,
+    /// Requests and streams that it cut off; known when it has ended.
+    pub streams_closed: Option<u64>,
+    /// The schedule it was a run of.
+    pub schedule: Option<Uuid>,
+    /// What became of the credentials behind what it covered; none for revocations from before this was noted.
+    pub credentials: Option<Barring>,
+}
+
+/// Revocations: begun, looked at, carried out.
+#[derive(Clone)]
+pub struct Revocations {
+    pub(super) context: Arc<AppContext>,
+    queries: Queries,
+    traffic: Traffic,
+    pub(super) worker: Arc<Worker>,
+}
+
+impl Revocations {
+    pub(super) fn new(context: Arc<AppContext>, queries: Queries, traffic: Traffic) -> Self {
+        Self { context, queries, traffic, worker: Arc::default() }
+    }
+
+    /// Ends every session of an application and bars the agent-side use of every token issued for it before.
+    pub async fn revoke_all(
+        &self,
+        caller: &Caller,
+        application: Uuid,
+        note: Option<String>,
+    ) -> Result<Revoked, Error> {
+        let filter = Filter {
+            application: Some(self.context.application_number(caller, application)?),
+            ..Filter::default()
+        };
+        self.revoke(caller, filter, Reason::Revoked, note).await
+    }
+
+    /// Ends every session of an application likewise, and archives the application.
+    pub async fn archive(&self, caller: &Caller, application: Uuid) -> Result<Revoked, Error> {
+        let number = self.context.application_number(caller, application)?;
+        let client =
+            self.context.gate.known().applications.get(&number).map(|one| one.oauth.scopes.join(" "));
+        // Its client gets no more tokens, which takes the rights that it has.
+        Error::unless_may_give(caller.scopes, Scopes::parse(&client.unwrap_or_default()).0)?;
+        let filter = Filter { application: Some(number), ..Filter::default() };
+        self.revoke(caller, filter, Reason::Archived, None).await
+    }
+
+    /// Ends one session of an application and bars its token and the access token last presented with it; `bar` says what
+    /// else.
+    pub async fn revoke_one(
+        &self,
+        caller: &Caller,
+        application: Uuid,
+        id: Uuid,
+        bar: Bar,
+        note: Option<String>,
+    ) -> Result<Revoked, Error> {
+        let session = self.context.managed_session(caller, application, id).await?;
+        self.revoke_session(caller, &session, bar, note).await
+    }
+
+    /// Revokes a session likewise that the caller is known to be allowed to act on.
+    pub async fn revoke_session(
+        &self,
+        caller: &Caller,
+        session: &MayAct,
+        bar: Bar,
+        note: Option<String>,
+    ) -> Result<Revoked, Error> {
+        if session.ended.is_some() && !caller.repeats() {
+            return Ok(Revoked { id: None, disconnected: 0, credentials: None });
+        }
+        let filter = Filter {
+            application: Some(session.application),
+            session: Some(session.number),
+            ..Filter::default()
+        };
+        may_bar(caller, &filter, bar)?;
+        let beginning =
+            BeginRevocation { bar, ..beginning(caller.organization, filter, Reason::Revoked, note)? };
+        self.carry_through(Origin::caller(caller), beginning).await
+    }
+
+    /// Ends every session that fits. Where everything of an organization, an application or a principal is meant, their
+    /// credentials issued before are barred with it; `bar` says what else is.
+    pub async fn revoke_matching(
+        &self,
+        caller: &Caller,
+        query: &SessionQuery,
+        bar: Bar,
+        note: Option<String>,
+    ) -> Result<Revoked, Error> {
+        let filter = self.filter_to_revoke(caller, query).await?;
+        may_bar(caller, &filter, bar)?;
+        if filter.moves() {
+            // Signs of life that are not in the log yet would be forgotten in a crash, and the filter depends on them.
+            self.traffic.flush_all().await;
+        }
+        let beginning =
+            BeginRevocation { bar, ..beginning(caller.organization, filter, Reason::Revoked, note)? };
+        self.carry_through(Origin::caller(caller), beginning).await
+    }
+
+    /// Tells what a revocation would come to now. Changes nothing.
+    pub async fn preview(&self, caller: &Caller, query: &SessionQuery, bar: Bar) -> Result<Preview, Error> {
+        let filter = self.filter_to_revoke(caller, query).await?;
+        may_bar(caller, &filter, bar)?;
+        let (credentials, would_bar) = self.would_bar(caller, &filter, bar)?;
+        let mut filter = query.clone();
+        if filter.status.is_empty() {
+            filter.status = DerivedStatus::OPEN.to_vec();
+        }
+        let counts = self.queries.count(caller, &filter).await?;
+        let query = ListQuery { filter, limit: SAMPLE, ..ListQuery::default() };
+        let sample = self.queries.list(caller, &query).await?.items;
+        let matched = counts.active + counts.idle + counts.expired;
+        Ok(Preview { matched, sample, credentials, would_bar })
+    }
+
+    /// Disables a principal: nothing more is opened or kept alive for it, and everything it has is revoked; its API keys
+    /// for good where that is said, else they open nothing until it is enabled.
+    pub async fn disable_principal(
+        &self,
+        caller: &Caller,
+        id: Uuid,
+        include_keys: bool,
+        note: Option<String>,
+    ) -> Result<Revoked, Error> {
+        let number = self.context.gate.known().principal_by_id(caller.organization, id);
+        let number = number.ok_or(Error::NotFound(Thing::Principal))?;
+        self.check_keys_of(caller, number)?;
+        let filter = Filter { principal: Some(number), ..Filter::default() };
+        let bar = Bar { matched: false, keys: include_keys };
+        may_bar(caller, &filter, bar)?;
+        let beginning = BeginRevocation {
+            bar,
+            disable: Some((number, id)),
+            ..beginning(caller.organization, filter, Reason::Revoked, note)?
+        };
+        self.carry_through(Origin::caller(caller), beginning).await
+    }
+
+    /// Checks that the caller may end what a person's API keys may do: disabling the person ends it.
+    fn check_keys_of(&self, caller: &Caller, person: PrincipalNumber) -> Result<(), Error> {
+        Error::unless_may_give(caller.scopes, self.context.gate.known().rights_of_keys(person))
+    }
+
+    /// Reads the filter of a revocation: whatever it names must exist, and be open.
+    pub(super) async fn filter_to_revoke(
+        &self,
+        caller: &Caller,
+        query: &SessionQuery,
+    ) -> Result<Filter, Error> {
+        if query.status.contains(&DerivedStatus::Disconnected) {
+            let message = "status must not name disconnected: those have ended already";
+            return Err(Error::field("status", message));
+        }
+        if let Some(id) = query.principal {
+            let known = self.context.gate.known();
+            known.principal_by_id(caller.organization, id).ok_or(Error::NotFound(Thing::Principal))?;
+        }
+        self.context.filter(caller, query).await
+    }
+
+    async fn revoke(
+        &self,
+        caller: &Caller,
+        filter: Filter,
+        reason: Reason,
+        note: Option<String>,
+    ) -> Result<Revoked, Error> {
+        let beginning = beginning(caller.organization, filter, reason, note)?;
+        self.carry_through(Origin::caller(caller), beginning).await
+    }
+
+    /// Reads what became of the credentials behind a revocation from its first event.
+    pub(super) async fn credentials_of(&self, revocation: &Revocation) -> Result<Option<Barring>, Error> {
+        let began = self.context.store.event(revocation.fence).await?.map(|entry| entry.recorded.event);
+        Ok(match began {
+            Some(Event::Revocation(RevocationEvent::Began(began))) => began.credentials,
+            _ => None,
+        })
+    }
+
+    /// Finds a revocation of the organization by its id.
+    pub async fn find(&self, caller: &Caller, id: Uuid) -> Result<Progress, Error> {
+        self.progress(self.context.revocation(caller, id).await?).await
+    }
+
+    /// Lists the organization's revocations, newest first, after one of them; and whether there are more.
+    pub async fn list(
+        &self,
+        caller: &Caller,
+        after: Option<Uuid>,
+        limit: u32,
+    ) -> Result<(Vec<Progress>, bool), Error> {
+        let before = match after {
+            Some(id) => {
+                let last = self.context.store.revocation_by_id(id).await?;
+                let last = last.filter(|last| last.organization == caller.organization);
+                Some(last.ok_or_else(Error::foreign_cursor)?.number)
+            }
+            None => None,
+        };
+        let page = self
+            .context
+            .store
+            .revocations(caller.organization, caller.confined_to, before, limit + 1)
+            .await?;
+        let more = page.len() > limit as usize;
+        let mut items = Vec::with_capacity(page.len());
+        for revocation in page.into_iter().take(limit as usize) {
+            items.push(self.progress(revocation).await?);
+        }
+        Ok((items, more))
+    }
+
+    async fn progress(&self, revocation: Revocation) -> Result<Progress, Error> {
+        let began = self.context.store.event(revocation.fence).await?.map(|entry| entry.recorded);
+        let actor = began.as_ref().map_or(Actor::SYSTEM, |recorded| recorded.actor);
+        let (mut matched, mut schedule, mut streams_closed, mut credentials) = (None, None, None, None);
+        if let Some(Event::Revocation(RevocationEvent::Began(began))) = began.map(|recorded| recorded.event) {
+            matched = began.matched;
+            schedule = began.schedule;
+            credentials = began.credentials;
+        }
+        let ended = match revocation.ended_at {
+            Some(_) => self.context.store.event(revocation.head.position).await?,
+            None => None,
+        };
+        if let Some(Event::Revocation(RevocationEvent::Ended(ended))) =
+            ended.map(|entry| entry.recorded.event)
+        {
+            streams_closed = ended.streams_closed;
+        }
+        let schedule = schedule.and_then(|number| {
+            let stream = StreamId { kind: StreamKind::Schedule, number };
+            self.context.gate.known().any_stream(stream).map(AnyStream::id)
+        });
+        let filter = self.context.query_of(&revocation.filter).await?;
+        Ok(Progress { filter, actor, matched, streams_closed, schedule, credentials, revocation })
+    }
+}
+
+impl AppContext {
+    /// Finds a revocation of the caller's organization by its id.
+    pub(super) async fn revocation(&self, caller: &Caller, id: Uuid) -> Result<Revocation, Error> {
+        let found = self.store.revocation_by_id(id).await?.filter(|revocation| {
+            revocation.organization == caller.organization
+                && caller.confined_to.is_none_or(|own| revocation.filter.application == Some(own))
+        });
+        found.ok_or(Error::NotFound(Thing::Revocation))
+    }
+}
+
+/// Makes the operation that begins a revocation, with nothing else in its transaction.
+pub(super) fn beginning(
+    organization: OrganizationNumber,
+    filter: Filter,
+    reason: Reason,
+    note: Option<String>,
+) -> Result<BeginRevocation, Error> {
+    // A note that is too long is cut and not refused: somebody is to be cut off, and that must not wait for words.
+    let note = note.map(|note| shown::cut(note, LONGEST_NOTE));
+    let id = secret::new_id();
+    let bar = Bar::default();
+    Ok(BeginRevocation { id, organization, filter, reason, note, bar, disable: None, schedule: None })
+}
+
+/// Checks the note of a schedule, which is refused if it is too long: nobody is cut off yet, so it can be said again.
+pub(super) fn check_note(note: Option<&str>) -> Result<(), Error> {
+    if note.is_some_and(|note| note.chars().count() > LONGEST_NOTE) {
+        return Err(Error::field("reason", format!("reason must be at most {LONGEST_NOTE} characters")));
+    }
+    Ok(())
+}
