@@ -50,7 +50,7 @@ pub(super) struct Slice {
     pub(super) rows: Vec<SessionActivity>,
     /// Everything up to here is settled by it.
     pub(super) settled: Option<Position>,
-    /// The last session that the pass is through with.
+    /// The last session that the pass is through with; none where it is through with all.
     last: Option<SessionNumber>,
 }
 
@@ -94,10 +94,10 @@ impl Settling {
             // Its row is written whole, with newer figures.
             batch.sessions.binary_search_by_key(number, |session| session.number).is_ok()
         };
-        let some = || left.iter().take(SLICE);
+        let some = left.iter().take(SLICE);
         Slice {
-            last: some().last().map(|(number, _)| *number),
-            rows: some().filter(|(number, _)| !whole(number)).map(|(_, activity)| activity.clone()).collect(),
+            last: left.keys().nth(SLICE - 1).copied(),
+            rows: some.filter(|(number, _)| !whole(number)).map(|(_, activity)| activity.clone()).collect(),
             settled: (left.len() <= SLICE).then_some(*target),
         }
     }

@@ -78,7 +78,7 @@ pub async fn reading(place: &dyn Place) {
     let own = [&blocks[0], &blocks[2], &blocks[4]];
     let read = async |stretch: &Stretch| -> Vec<i64> {
         let found = reader.blocks(stretch).await.unwrap();
-        let same = |block: &Block| own.iter().any(|own| *own == block);
+        let same = |block: &Block| own.contains(&block);
         assert!(found.iter().all(same), "{found:?}");
         found.iter().map(|block| block.first).collect()
     };
