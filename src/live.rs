@@ -22,6 +22,7 @@ use sessiond_core::phase::{Outcome, Phase};
 use sessiond_core::reason::Reason;
 use sessiond_core::revocation::RevocationEvent;
 use sessiond_core::session::event::{ACTIVITY, Counts, SessionEvent};
+use sessiond_core::streams::AnyEvent;
 use sessiond_store::{Addressed, Log, StoreError};
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
@@ -383,10 +384,10 @@ impl<'a> Told<'a> {
                 data.source = serde_json::to_value(body.source).ok();
                 (data.counts, data.total) = (Some(body.counts), Some(body.total));
             }
-            Event::Revocation(RevocationEvent::Began(body)) => {
+            Event::Stream(AnyEvent::Revocation(RevocationEvent::Began(body))) => {
                 (data.reason, data.note) = (Some(body.reason), body.note.as_deref());
             }
-            Event::Revocation(RevocationEvent::Ended(body)) => {
+            Event::Stream(AnyEvent::Revocation(RevocationEvent::Ended(body))) => {
                 data.disconnected_count = Some(body.disconnected_count)
             }
             _ => {}

@@ -2,6 +2,7 @@
 
 use sessiond_core::Time;
 use sessiond_core::actor::ActorKind;
+use sessiond_core::application::Application;
 use sessiond_core::caller::{Caller, CredentialKind};
 use sessiond_core::ids::{OrganizationNumber, PrincipalNumber, SessionNumber};
 use sessiond_core::scope::Scopes;
@@ -159,7 +160,7 @@ fn client_of(caller: &Caller) -> Option<&str> {
 
 /// Whether no revocation covers a credential, and its application is not archived.
 fn stands(known: &GateState, caller: &Caller) -> bool {
-    let application = caller.bound_to.and_then(|number| known.applications.get(&number));
+    let application = caller.bound_to.and_then(|number| known.stream::<Application>(number));
     let barred_before = known.barred_in(caller.organization, caller.bound_to, caller.principal);
     !caller.credential.barred
         && caller.credential.issued_at >= barred_before

@@ -25,9 +25,11 @@ use crate::secret::{self, Presented, TokenKind};
 use sessiond_core::Time;
 use sessiond_core::actor::{Actor, ActorKind};
 use sessiond_core::api_key::ApiKey;
+use sessiond_core::application::Application;
 use sessiond_core::caller::{Caller, Credential, CredentialKind};
 use sessiond_core::ids::{ApplicationNumber, Position, ServiceAccountNumber, SessionNumber};
 use sessiond_core::scope::{Scope, Scopes};
+use sessiond_core::service_account::ServiceAccount;
 use sessiond_core::session::{Refusal, Session};
 use sessiond_core::token::{AccessToken, SessionToken};
 use sessiond_store::Store;
@@ -256,10 +258,10 @@ impl Auth {
         let client = known.client(client_id).ok_or(NOBODY)?;
         let archived = match client {
             Client::Application(number) => {
-                known.applications.get(&number).is_none_or(|one| one.archived_at.is_some())
+                known.stream::<Application>(number).is_none_or(|one| one.archived_at.is_some())
             }
             Client::ServiceAccount(number) => {
-                known.service_accounts.get(&number).is_none_or(|one| one.archived_at.is_some())
+                known.stream::<ServiceAccount>(number).is_none_or(|one| one.archived_at.is_some())
             }
         };
         if archived { Err(NOBODY) } else { Ok(client) }
@@ -272,12 +274,12 @@ impl Auth {
         let known = self.gate.known();
         let (client_kind, client, organization, scopes) = match client {
             Client::Application(number) => {
-                let one = known.applications.get(&number)?;
+                let one = known.stream::<Application>(number)?;
                 let scopes = Scopes::parse(&one.oauth.scopes.join(" ")).0;
                 (ActorKind::Application, number.0, one.organization, scopes)
             }
             Client::ServiceAccount(number) => {
-                let one = known.service_accounts.get(&number)?;
+                let one = known.stream::<ServiceAccount>(number)?;
                 (ActorKind::ServiceAccount, number.0, one.organization, one.scopes)
             }
         };
@@ -300,12 +302,12 @@ impl Auth {
 fn access_caller(known: &GateState, token: &AccessToken) -> Option<Caller> {
     let (actor, client, confined_to, bound_to) = match token.client_kind {
         ActorKind::Application => {
-            let one = known.applications.get(&ApplicationNumber(token.client))?;
+            let one = known.stream::<Application>(ApplicationNumber(token.client))?;
             let actor = Actor { kind: ActorKind::Application, id: one.id };
             (actor, one.oauth.client_id.clone(), Some(one.number), Some(one.number))
         }
         _ => {
-            let one = known.service_accounts.get(&ServiceAccountNumber(token.client))?;
+            let one = known.stream::<ServiceAccount>(ServiceAccountNumber(token.client))?;
             if one.archived_at.is_some() {
                 return None;
             }

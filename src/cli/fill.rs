@@ -84,10 +84,6 @@ impl Filling<'_> {
 
     fn directory(&mut self, loaded: &mut Loaded) {
         let waiting = &mut self.waiting;
-        waiting.extend(loaded.organizations.drain(..).map(Change::Organization));
-        waiting.extend(loaded.applications.drain(..).map(Change::Application));
-        waiting.extend(loaded.service_accounts.drain(..).map(Change::ServiceAccount));
-        waiting.extend(loaded.revocations.drain(..).map(Change::Revocation));
         waiting.extend(loaded.streams.drain(..).map(Change::Stream));
         waiting.extend(loaded.bars.drain(..).map(|(position, at)| Change::Bar(position, at)));
         let secrets = loaded.key_secrets.drain(..);

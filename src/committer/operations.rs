@@ -311,7 +311,7 @@ impl Operation for EndRevocation {
 
 // ---- the directory ----
 
-/// Founds an organization with its first service account, and an application to go with it.
+/// Makes an organization with its first service account, and an application to go with it.
 #[derive(Debug)]
 pub struct CreateOrganization {
     pub organization: OrganizationCreated,
@@ -325,7 +325,7 @@ impl Operation for CreateOrganization {
     type Outcome = (Organization, ServiceAccount);
 
     fn decide(&self, origin: &Origin, draft: &mut Draft<'_>) -> Result<Self::Outcome, Error> {
-        draft.found(origin, self)
+        draft.create_organization(origin, self)
     }
 }
 
@@ -388,7 +388,7 @@ impl Operation for ChangeApplication {
     type Outcome = Application;
 
     fn decide(&self, origin: &Origin, draft: &mut Draft<'_>) -> Result<Application, Error> {
-        draft.command_application(origin, self.number, &ApplicationCommand::Change(self.changed.clone()))
+        draft.change_application(origin, self.number, &ApplicationCommand::Change(self.changed.clone()))
     }
 }
 
@@ -403,7 +403,7 @@ impl Operation for SetPolicy {
     type Outcome = Application;
 
     fn decide(&self, origin: &Origin, draft: &mut Draft<'_>) -> Result<Application, Error> {
-        draft.command_application(
+        draft.change_application(
             origin,
             self.number,
             &ApplicationCommand::SetPolicy(Box::new(self.policy.clone())),
@@ -422,8 +422,7 @@ impl Operation for RotateApplicationSecret {
     type Outcome = Application;
 
     fn decide(&self, origin: &Origin, draft: &mut Draft<'_>) -> Result<Application, Error> {
-        let application =
-            draft.command_application(origin, self.number, &ApplicationCommand::RotateSecret)?;
+        let application = draft.change_application(origin, self.number, &ApplicationCommand::RotateSecret)?;
         let (client_id, secret_hash) = (application.oauth.client_id.clone(), self.secret_hash);
         draft.write_beside(&SideWrite::ClientSecret { client_id, secret_hash });
         Ok(application)
@@ -443,7 +442,7 @@ impl Operation for SetUpstream {
     type Outcome = Application;
 
     fn decide(&self, origin: &Origin, draft: &mut Draft<'_>) -> Result<Application, Error> {
-        let application = draft.command_application(
+        let application = draft.change_application(
             origin,
             self.number,
             &ApplicationCommand::SetUpstream(self.set.clone()),
@@ -470,7 +469,7 @@ impl Operation for CreateServiceAccount {
     fn decide(&self, origin: &Origin, draft: &mut Draft<'_>) -> Result<ServiceAccount, Error> {
         draft.free_client(&self.created.client_id)?;
         self.created.application.map_or(Ok(()), |application| draft.live_application(application))?;
-        Ok(draft.create_service_account(origin, self.organization, self.created.clone(), self.secret_hash))
+        draft.create_service_account(origin, self.organization, self.created.clone(), self.secret_hash)
     }
 }
 
@@ -486,7 +485,7 @@ impl Operation for RotateServiceAccountSecret {
 
     fn decide(&self, origin: &Origin, draft: &mut Draft<'_>) -> Result<ServiceAccount, Error> {
         let account =
-            draft.change_service_account(origin, self.number, ServiceAccountCommand::RotateSecret)?;
+            draft.change_service_account(origin, self.number, &ServiceAccountCommand::RotateSecret)?;
         let (client_id, secret_hash) = (account.client_id.clone(), self.secret_hash);
         draft.write_beside(&SideWrite::ClientSecret { client_id, secret_hash });
         Ok(account)
@@ -501,7 +500,7 @@ impl Operation for ArchiveServiceAccount {
     type Outcome = ServiceAccount;
 
     fn decide(&self, origin: &Origin, draft: &mut Draft<'_>) -> Result<ServiceAccount, Error> {
-        draft.change_service_account(origin, self.0, ServiceAccountCommand::Archive)
+        draft.change_service_account(origin, self.0, &ServiceAccountCommand::Archive)
     }
 }
 

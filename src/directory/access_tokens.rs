@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use chrono::TimeDelta;
 use sessiond_core::actor::ActorKind;
+use sessiond_core::application::Application;
 use sessiond_core::caller::Caller;
 use sessiond_core::ids::{ApplicationNumber, OrganizationNumber, Position};
 use sessiond_core::scope::Scopes;
+use sessiond_core::service_account::ServiceAccount;
 use sessiond_core::token::AccessToken;
 use sessiond_store::SideWrite;
 use uuid::Uuid;
@@ -95,8 +97,7 @@ impl AccessTokens {
         let good = application.is_some_and(|application| match client {
             Client::Application(number) => application.number == number,
             Client::ServiceAccount(number) => known
-                .service_accounts
-                .get(&number)
+                .stream::<ServiceAccount>(number)
                 .is_some_and(|account| account.organization == application.organization),
         });
         if good { Ok(()) } else { Err(Error::InvalidTarget(format!("{id} is no application of yours"))) }
@@ -114,12 +115,12 @@ impl AccessTokens {
         let known = self.context.gate.known();
         let nobody = Error::Unauthorized { reason: None };
         let lifetime = |application: Option<ApplicationNumber>| {
-            let own = application.and_then(|number| known.applications.get(&number)?.policy.as_ref());
+            let own = application.and_then(|number| known.stream::<Application>(number)?.policy.as_ref());
             own.map_or(self.context.policy, |policy| policy.over(self.context.policy)).token_lifetime
         };
         match client {
             Client::Application(number) => {
-                let one = known.applications.get(&number).ok_or(nobody)?;
+                let one = known.stream::<Application>(number).ok_or(nobody)?;
                 Ok(Facts {
                     client_kind: ActorKind::Application,
                     number: number.0,
@@ -129,7 +130,7 @@ impl AccessTokens {
                 })
             }
             Client::ServiceAccount(number) => {
-                let one = known.service_accounts.get(&number).ok_or(nobody)?;
+                let one = known.stream::<ServiceAccount>(number).ok_or(nobody)?;
                 Ok(Facts {
                     client_kind: ActorKind::ServiceAccount,
                     number: number.0,

@@ -52,8 +52,7 @@ impl Applications {
     pub fn list(&self, caller: &Caller, archived: bool, slice: Slice) -> (Vec<(Application, Summary)>, bool) {
         let known = self.context.gate.known_at(self.context.clock.now());
         let own = known
-            .applications
-            .values()
+            .streams::<Application>()
             .filter(|one| is_readable(caller, one) && (archived || one.archived_at.is_none()));
         let (page, more) = slice.page(own, |one| (one.created_at, one.id));
         (page.into_iter().map(|one| (one.clone(), known.summary(one.number))).collect(), more)
@@ -75,7 +74,7 @@ impl Applications {
         let known = self.context.gate.known();
         let found = match named {
             Some(id) => known.application(id),
-            None => caller.bound_to.and_then(|number| known.applications.get(&number)),
+            None => caller.bound_to.and_then(|number| known.stream::<Application>(number)),
         };
         found.filter(|one| is_readable(caller, one) && one.archived_at.is_none()).cloned()
     }
@@ -163,8 +162,9 @@ impl Applications {
     /// Finds the application of this name, if it is not archived.
     fn live_named(&self, caller: &Caller, name: &str) -> Option<Application> {
         let known = self.context.gate.known();
-        let mut own =
-            known.applications.values().filter(|one| is_readable(caller, one) && one.archived_at.is_none());
+        let mut own = known
+            .streams::<Application>()
+            .filter(|one| is_readable(caller, one) && one.archived_at.is_none());
         own.find(|one| one.name == name).cloned()
     }
 

@@ -1,5 +1,6 @@
 //! Erasure of a person: what is personal goes, what happened stays.
 
+use sessiond_core::application::Application;
 use sessiond_core::caller::Caller;
 use sessiond_core::ids::SessionNumber;
 use sessiond_store::SideWrite;
@@ -17,7 +18,7 @@ impl Principals {
             let known = self.context.gate.known();
             let number = known.principal_by_id(caller.organization, principal);
             let number = number.ok_or(Error::NotFound(Thing::Principal))?;
-            let own = known.applications.values().filter(|one| one.organization == caller.organization);
+            let own = known.streams::<Application>().filter(|one| one.organization == caller.organization);
             let applications: Vec<_> = own.map(|one| one.number).collect();
             // Memory is read first: a session that ends in between is found twice, and not missed.
             let open = applications.iter().flat_map(|one| known.open_of_principal(*one, number));

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use sessiond_core::application::Application;
 use sessiond_core::caller::Caller;
 use sessiond_core::organization::{
     Organization, OrganizationCommand, OrganizationCreated, OrganizationRenamed,
@@ -73,7 +74,7 @@ impl Organizations {
 
     /// Whether there is no organization yet.
     pub fn is_empty(&self) -> bool {
-        self.context.gate.known().organizations.is_empty()
+        self.context.gate.known().streams::<Organization>().next().is_none()
     }
 
     /// Plans, at the console, an organization with an application `default` and a service account that may do everything in it,
@@ -146,7 +147,7 @@ impl Organizations {
         // This holds for an answer from the record too: the first application is the one it was created with.
         let first = {
             let known = self.context.gate.known();
-            let own = known.applications.values().filter(|one| one.organization == organization.number);
+            let own = known.streams::<Application>().filter(|one| one.organization == organization.number);
             own.min_by_key(|one| one.number).map(|one| one.id)
         };
         Ok(CreatedOrganization {
@@ -160,14 +161,14 @@ impl Organizations {
     /// Lists all organizations, newest first.
     pub fn list(&self, slice: Slice) -> (Vec<Organization>, bool) {
         let known = self.context.gate.known();
-        let (page, more) = slice.page(known.organizations.values(), |one| (one.created_at, one.id));
+        let (page, more) = slice.page(known.streams::<Organization>(), |one| (one.created_at, one.id));
         (page.into_iter().cloned().collect(), more)
     }
 
     /// Finds an organization.
     pub fn find(&self, id: Uuid) -> Result<Organization, Error> {
         let known = self.context.gate.known();
-        let found = known.organizations.values().find(|one| one.id == id);
+        let found = known.streams::<Organization>().find(|one| one.id == id);
         found.cloned().ok_or(Error::NotFound(Thing::Organization))
     }
 

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
+use sessiond_core::application::Application;
 use sessiond_core::ids::{ApplicationNumber, OrganizationNumber, ServiceAccountNumber, StreamId, StreamKind};
+use sessiond_core::organization::Organization;
+use sessiond_core::service_account::ServiceAccount;
 use sessiond_core::streams::AnyStream;
 use uuid::Uuid;
 
@@ -34,14 +37,14 @@ impl PublicIds {
         let known = self.context.gate.known();
         match stream.kind {
             StreamKind::Organization => {
-                known.organizations.get(&OrganizationNumber(stream.number)).map(|one| one.id)
+                known.stream::<Organization>(OrganizationNumber(stream.number)).map(|one| one.id)
             }
             StreamKind::Application => {
-                known.applications.get(&ApplicationNumber(stream.number)).map(|one| one.id)
+                known.stream::<Application>(ApplicationNumber(stream.number)).map(|one| one.id)
             }
             StreamKind::ServiceAccount => {
                 let number = ServiceAccountNumber(stream.number);
-                known.service_accounts.get(&number).map(|one| one.id)
+                known.stream::<ServiceAccount>(number).map(|one| one.id)
             }
             _ => known.any_stream(stream).map(AnyStream::id),
         }

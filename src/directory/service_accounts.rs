@@ -28,8 +28,7 @@ impl ServiceAccounts {
     pub fn list(&self, caller: &Caller, archived: bool, slice: Slice) -> (Vec<ServiceAccount>, bool) {
         let known = self.context.gate.known();
         let own = known
-            .service_accounts
-            .values()
+            .streams::<ServiceAccount>()
             .filter(|one| one.organization == caller.organization && (archived || one.archived_at.is_none()));
         let (page, more) = slice.page(own, |one| (one.created_at, one.id));
         (page.into_iter().cloned().collect(), more)
@@ -38,7 +37,7 @@ impl ServiceAccounts {
     /// Finds a service account, archived or not.
     pub fn find(&self, caller: &Caller, id: Uuid) -> Result<ServiceAccount, Error> {
         let known = self.context.gate.known();
-        let found = known.service_accounts.values().find(|one| one.id == id);
+        let found = known.streams::<ServiceAccount>().find(|one| one.id == id);
         found
             .filter(|one| one.organization == caller.organization)
             .cloned()

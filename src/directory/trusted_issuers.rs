@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sessiond_core::caller::Caller;
-use sessiond_core::organization::{Issuer, IssuersSet, OrganizationCommand};
+use sessiond_core::organization::{Issuer, IssuersSet, Organization, OrganizationCommand};
 use sessiond_core::scope::Scope;
 use uuid::Uuid;
 
@@ -42,7 +42,7 @@ impl TrustedIssuers {
     /// Lists the issuers that the caller's organization trusts, with the ids of the applications their tokens act in.
     pub fn list(&self, caller: &Caller) -> Vec<(Issuer, Option<Uuid>)> {
         let known = self.context.gate.known();
-        let organization = known.organizations.get(&caller.organization);
+        let organization = known.stream::<Organization>(caller.organization);
         let issuers = organization.map(|one| one.issuers.clone()).unwrap_or_default();
         let shown = issuers.into_iter().map(|issuer| {
             let application = issuer.application.map(|number| known.application_id(number));

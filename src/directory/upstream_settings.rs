@@ -7,7 +7,7 @@ use std::time::Duration;
 use sessiond_core::application::{Application, UpstreamCredential, UpstreamHeaders, UpstreamSet};
 use sessiond_core::caller::Caller;
 use sessiond_core::ids::{ApplicationNumber, Position};
-use sessiond_core::organization::Issuer;
+use sessiond_core::organization::{Issuer, Organization};
 use sessiond_core::scope::Scope;
 use uuid::Uuid;
 
@@ -71,13 +71,17 @@ impl UpstreamSettings {
 
     /// Whether an application is of the organization whose installation this is.
     pub fn is_operators(&self, number: ApplicationNumber) -> bool {
-        self.context.gate.known().applications.get(&number).is_some_and(|one| one.organization.is_operators())
+        self.context
+            .gate
+            .known()
+            .stream::<Application>(number)
+            .is_some_and(|one| one.organization.is_operators())
     }
 
     /// Lists which of an upstream's headers pass to clients beside those that always do.
     pub fn passes_to_client(&self, number: ApplicationNumber) -> Vec<String> {
         let known = self.context.gate.known();
-        let headers = known.applications.get(&number).and_then(|one| one.upstream_headers.as_ref());
+        let headers = known.stream::<Application>(number).and_then(|one| one.upstream_headers.as_ref());
         headers.map(|headers| headers.to_client.clone()).unwrap_or_default()
     }
 
@@ -85,7 +89,7 @@ impl UpstreamSettings {
     /// This runs for every request that goes there.
     pub fn authenticates_at(&self, number: ApplicationNumber, url: &str) -> Option<Position> {
         let known = self.context.gate.known();
-        let application = known.applications.get(&number).filter(|one| one.archived_at.is_none())?;
+        let application = known.stream::<Application>(number).filter(|one| one.archived_at.is_none())?;
         application.upstream_credential.as_ref()?;
         (application.upstream.as_deref() == Some(url)).then_some(application.head.position)
     }
@@ -113,7 +117,7 @@ impl UpstreamSettings {
     ) -> Result<Option<UpstreamSecret>, Error> {
         let found = {
             let known = self.context.gate.known();
-            known.applications.get(&number).and_then(|one| Some((one.id, set_at(one, url)?)))
+            known.stream::<Application>(number).and_then(|one| Some((one.id, set_at(one, url)?)))
         };
         let Some((id, set)) = found else { return Ok(None) };
         let label = seal_label(id, &set);
@@ -132,7 +136,9 @@ impl UpstreamSettings {
         let known = self.context.gate.known();
         let found = known.application(application).filter(|one| one.archived_at.is_none());
         let Some(application) = found else { return vec![] };
-        let Some(organization) = known.organizations.get(&application.organization) else { return vec![] };
+        let Some(organization) = known.stream::<Organization>(application.organization) else {
+            return vec![];
+        };
         let opens = |one: &&Issuer| {
             one.scopes.iter().any(|word| word == Scope::McpInvoke.word())
                 && one.application.is_none_or(|only| only == application.number)

@@ -12,24 +12,21 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use sessiond_core::Time;
-use sessiond_core::application::Application;
 use sessiond_core::caller::Caller;
 use sessiond_core::change::{Change, IndexEntry, ResourceTotals};
 use sessiond_core::ending::Ending;
 use sessiond_core::filter::Facts;
 use sessiond_core::ids::{
-    ApplicationNumber, OrganizationNumber, Position, PrincipalNumber, RevocationNumber, ServiceAccountNumber,
-    SessionNumber, StreamId,
+    ApplicationNumber, OrganizationNumber, Position, PrincipalNumber, RevocationNumber, SessionNumber,
+    StreamId,
 };
-use sessiond_core::media_stream::MediaStream;
 use sessiond_core::natural_key::KeyDigest;
 use sessiond_core::organization::Organization;
 use sessiond_core::revocation::Revocation;
-use sessiond_core::service_account::ServiceAccount;
 use sessiond_core::session::event::Counts;
 use sessiond_core::session::{Refusal, Session};
 use sessiond_core::status::{DerivedStatus, derived_status};
-use sessiond_core::streams::{AnyStream, Registered};
+use sessiond_core::streams::AnyStream;
 use sessiond_core::token::{AccessToken, Principal, SessionToken};
 use tokio::sync::mpsc::UnboundedSender;
 use uuid::Uuid;
@@ -56,13 +53,12 @@ struct Coverage {
 /// What the Gate knows.
 #[derive(Default)]
 pub struct GateState {
-    pub organizations: BTreeMap<OrganizationNumber, Organization>,
-    pub applications: BTreeMap<ApplicationNumber, Application>,
-    applications_by_id: HashMap<Uuid, ApplicationNumber>,
-    pub service_accounts: BTreeMap<ServiceAccountNumber, ServiceAccount>,
+    /// Of revocations only the unfinished ones.
+    streams: BTreeMap<StreamId, AnyStream>,
+    streams_by_id: HashMap<Uuid, StreamId>,
     clients: HashMap<String, Client>,
-    /// The unfinished ones: few.
-    pub revocations: BTreeMap<RevocationNumber, Revocation>,
+    /// The revocations that are not finished: few.
+    unfinished: BTreeSet<RevocationNumber>,
     /// The sessions that each of them covers, worked out once, when it began. Behind a lock of its own, so that what they
     /// have under way is cut off under a read lock on everything else.
     coverage: Mutex<HashMap<RevocationNumber, Coverage>>,
@@ -98,8 +94,6 @@ pub struct GateState {
     met: HashMap<OrganizationNumber, usize>,
     principals_by_id: HashMap<(OrganizationNumber, Uuid), PrincipalNumber>,
     principal_ids: HashMap<PrincipalNumber, Uuid>,
-    streams: BTreeMap<StreamId, AnyStream>,
-    streams_by_id: HashMap<Uuid, StreamId>,
     totals: HashMap<ApplicationNumber, u64>,
     resource_totals: HashMap<ApplicationNumber, HashMap<String, ResourceTotals>>,
     places: places::Places,
@@ -176,25 +170,9 @@ const SET_BACK: chrono::TimeDelta = chrono::TimeDelta::seconds(10);
 impl GateState {
     pub(super) fn apply(&mut self, change: Change, cancelled: &mut Vec<Arc<Flight>>) {
         match change {
-            Change::Organization(organization) => self.put_organization(organization),
+            Change::Stream(stream) => self.put_stream(stream),
             Change::Bar(position, at) => {
                 self.bars.insert(position, at);
-            }
-            Change::Application(application) => {
-                self.applications_by_id.insert(application.id, application.number);
-                self.clients
-                    .insert(application.oauth.client_id.clone(), Client::Application(application.number));
-                self.applications.insert(application.number, application);
-            }
-            Change::ServiceAccount(account) => {
-                self.clients.insert(account.client_id.clone(), Client::ServiceAccount(account.number));
-                self.service_accounts.insert(account.number, account);
-            }
-            Change::Revocation(revocation) if revocation.ended_at.is_some() => {
-                self.forget_revocation(revocation.number);
-            }
-            Change::Revocation(revocation) => {
-                self.revocations.insert(revocation.number, revocation);
             }
             Change::Session(session, _) if session.ended.is_some() => self.end(&session, cancelled),
             Change::Session(session, entry) => self.open(session, entry.unwrap_or_default()),
@@ -217,11 +195,6 @@ impl GateState {
                 }
             }
             Change::Principal(principal) => self.meet(&principal),
-            Change::Stream(stream) => {
-                self.streams_by_id.insert(stream.id(), stream.stream());
-                MediaStream::of(&stream).into_iter().for_each(|stream| self.places.put(stream));
-                self.streams.insert(stream.stream(), stream);
-            }
             Change::ApiKeySecret(id, hash, used_at) => self.key_secrets.learn(id, hash, used_at),
             Change::ApiKeysUsed(used) => self.key_secrets.recorded(&used),
             Change::ForgetTokens(before) => {
@@ -250,11 +223,41 @@ impl GateState {
         }
     }
 
-    fn put_organization(&mut self, organization: Organization) {
+    /// A stream as it stands now, with what it is found by.
+    fn put_stream(&mut self, stream: AnyStream) {
+        match &stream {
+            AnyStream::Organization(organization) => self.trust_issuers_of(organization),
+            AnyStream::Application(application) => {
+                let client = Client::Application(application.number);
+                self.clients.insert(application.oauth.client_id.clone(), client);
+            }
+            AnyStream::ServiceAccount(account) => {
+                self.clients.insert(account.client_id.clone(), Client::ServiceAccount(account.number));
+            }
+            AnyStream::Revocation(revocation) if revocation.ended_at.is_some() => {
+                return self.forget_revocation(revocation.number);
+            }
+            AnyStream::Revocation(revocation) => {
+                self.unfinished.insert(revocation.number);
+            }
+            AnyStream::MediaStream(stream) => self.places.put(stream),
+            AnyStream::Principal(_)
+            | AnyStream::ApiKey(_)
+            | AnyStream::Schedule(_)
+            | AnyStream::Webhook(_)
+            | AnyStream::Hook(_)
+            | AnyStream::Machine(_) => {}
+        }
+        if !matches!(stream, AnyStream::Revocation(_)) {
+            self.streams_by_id.insert(stream.id(), stream.stream());
+        }
+        self.streams.insert(stream.stream(), stream);
+    }
+
+    fn trust_issuers_of(&mut self, organization: &Organization) {
         let number = organization.number;
-        if let Some(before) = self.organizations.get(&number)
-            && before.issuers != organization.issuers
-        {
+        let before = self.stream::<Organization>(number);
+        if before.is_some_and(|before| before.issuers != organization.issuers) {
             self.trusting.retain(|_, trusting| {
                 trusting.retain(|one| *one != number);
                 !trusting.is_empty()
@@ -266,7 +269,6 @@ impl GateState {
                 trusting.push(number);
             }
         }
-        self.organizations.insert(number, organization);
     }
 
     fn meet(&mut self, principal: &Principal) {
@@ -392,7 +394,7 @@ impl GateState {
         number: RevocationNumber,
         sessions: Arc<[SessionNumber]>,
     ) -> Vec<Arc<Flight>> {
-        let Some(revocation) = self.revocations.get(&number) else { return vec![] };
+        let Some(revocation) = self.stream::<Revocation>(number) else { return vec![] };
         let mut cancelled = Vec::new();
         for open in sessions.iter().filter_map(|number| self.sessions.get(number)) {
             let under_way = open.flight.get().filter(|flight| flight.count() > 0);
@@ -567,7 +569,8 @@ impl GateState {
     }
 
     pub(super) fn forget_revocation(&mut self, number: RevocationNumber) {
-        self.revocations.remove(&number);
+        self.unfinished.remove(&number);
+        self.streams.remove(&number.into());
         self.coverage.get_mut().remove(&number);
     }
 

@@ -1,6 +1,7 @@
 //! Which sessions a caller may act on or know of, and how an operation on one of them is handed in: what several subjects
 //! ask of the context.
 
+use sessiond_core::application::Application;
 use sessiond_core::caller::Caller;
 use sessiond_core::ids::{ApplicationNumber, SessionNumber};
 use sessiond_core::relation::{MayAct, OutOfReach, Way};
@@ -69,7 +70,7 @@ impl AppContext {
     ) -> Result<(), Error> {
         self.check_not_barred(caller, application)?;
         let known = self.gate.known();
-        let found = known.applications.get(&application).ok_or(Error::NotFound(Thing::Application))?;
+        let found = known.stream::<Application>(application).ok_or(Error::NotFound(Thing::Application))?;
         if found.archived_at.is_some() { Err(Error::NotFound(Thing::Application)) } else { Ok(()) }
     }
 

@@ -2,6 +2,7 @@
 
 use chrono::TimeDelta;
 use serde_json::Value;
+use sessiond_core::application::Application;
 use sessiond_core::caller::{Caller, CredentialKind};
 use sessiond_core::command::Connect;
 use sessiond_core::ids::{ApplicationNumber, PrincipalNumber, SessionNumber};
@@ -200,8 +201,7 @@ impl Lifecycle {
             return Ok(number);
         }
         let mut own = known
-            .applications
-            .values()
+            .streams::<Application>()
             .filter(|one| one.organization == caller.organization && one.archived_at.is_none())
             // An application that was made because another system named it is not what the caller means.
             .filter(|one| !one.on_the_way);

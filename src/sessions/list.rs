@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use sessiond_core::Time;
+use sessiond_core::application::Application;
 use sessiond_core::caller::Caller;
 use sessiond_core::filter::Filter;
 use sessiond_core::ids::{ApplicationNumber, Position, SessionNumber};
@@ -210,7 +211,7 @@ impl Queries {
     /// Returns the applications in which a filter may find something for this caller.
     fn searched(&self, caller: &Caller, filter: &Filter) -> Vec<ApplicationNumber> {
         let known = self.context.gate.known();
-        let own = known.applications.values().filter(|one| {
+        let own = known.streams::<Application>().filter(|one| {
             one.organization == caller.organization
                 && caller.may_touch(one.number)
                 && filter.application.is_none_or(|application| application == one.number)

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use sessiond_core::application::Application;
 use sessiond_core::ids::SessionNumber;
 use sessiond_store::{Check, Prunable, SideWrite};
 
@@ -120,8 +121,8 @@ impl Maintenance {
     pub fn counts_by_status(&self) -> [(&'static str, u64); 4] {
         let known = self.context.gate.known_at(self.context.clock.now());
         let mut all = Summary::default();
-        for number in known.applications.keys() {
-            let summary = known.summary(*number);
+        for number in known.streams::<Application>().map(|one| one.number) {
+            let summary = known.summary(number);
             all.active += summary.active;
             all.idle += summary.idle;
             all.expired += summary.expired;

@@ -117,7 +117,7 @@ impl Revocations {
 
     /// Counts the revocations that have begun and not ended.
     pub fn unfinished(&self) -> usize {
-        self.context.gate.known().revocations.len()
+        self.context.gate.known().streams::<Revocation>().count()
     }
 
     /// Runs the worker: it carries out all unfinished revocations, side by side, until it is told to stop.
@@ -125,7 +125,7 @@ impl Revocations {
         let mut running = FuturesUnordered::new();
         let mut begun = HashSet::new();
         loop {
-            let unfinished: Vec<_> = self.context.gate.known().revocations.values().cloned().collect();
+            let unfinished: Vec<_> = self.context.gate.known().streams::<Revocation>().cloned().collect();
             // One that is in force in memory only, for want of disk space, has no log to end anything in. The committer
             // records it when it can; then it comes again under a number of its own.
             for revocation in unfinished.into_iter().filter(|revocation| !revocation.is_provisional()) {

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use sessiond_core::actor::Actor;
+use sessiond_core::application::Application;
 use sessiond_core::bar::{Bar, Barring};
 use sessiond_core::caller::Caller;
 use sessiond_core::event::Event;
@@ -15,6 +16,7 @@ use sessiond_core::revocation::{Revocation, RevocationEvent};
 use sessiond_core::scope::Scopes;
 use sessiond_core::shown;
 use sessiond_core::status::DerivedStatus;
+use sessiond_core::streams::AnyEvent;
 use sessiond_core::streams::AnyStream;
 use uuid::Uuid;
 
@@ -101,7 +103,7 @@ impl Revocations {
     pub async fn archive(&self, caller: &Caller, application: Uuid) -> Result<Revoked, Error> {
         let number = self.context.application_number(caller, application)?;
         let client =
-            self.context.gate.known().applications.get(&number).map(|one| one.oauth.scopes.join(" "));
+            self.context.gate.known().stream::<Application>(number).map(|one| one.oauth.scopes.join(" "));
         // Its client gets no more tokens, which takes the rights that it has.
         Error::unless_may_give(caller.scopes, Scopes::parse(&client.unwrap_or_default()).0)?;
         let filter = Filter { application: Some(number), ..Filter::default() };
@@ -240,7 +242,7 @@ impl Revocations {
     pub(super) async fn credentials_of(&self, revocation: &Revocation) -> Result<Option<Barring>, Error> {
         let began = self.context.store.event(revocation.fence).await?.map(|entry| entry.recorded.event);
         Ok(match began {
-            Some(Event::Revocation(RevocationEvent::Began(began))) => began.credentials,
+            Some(Event::Stream(AnyEvent::Revocation(RevocationEvent::Began(began)))) => began.credentials,
             _ => None,
         })
     }
@@ -282,7 +284,9 @@ impl Revocations {
         let began = self.context.store.event(revocation.fence).await?.map(|entry| entry.recorded);
         let actor = began.as_ref().map_or(Actor::SYSTEM, |recorded| recorded.actor);
         let (mut matched, mut schedule, mut streams_closed, mut credentials) = (None, None, None, None);
-        if let Some(Event::Revocation(RevocationEvent::Began(began))) = began.map(|recorded| recorded.event) {
+        if let Some(Event::Stream(AnyEvent::Revocation(RevocationEvent::Began(began)))) =
+            began.map(|recorded| recorded.event)
+        {
             matched = began.matched;
             schedule = began.schedule;
             credentials = began.credentials;
@@ -291,7 +295,7 @@ impl Revocations {
             Some(_) => self.context.store.event(revocation.head.position).await?,
             None => None,
         };
-        if let Some(Event::Revocation(RevocationEvent::Ended(ended))) =
+        if let Some(Event::Stream(AnyEvent::Revocation(RevocationEvent::Ended(ended)))) =
             ended.map(|entry| entry.recorded.event)
         {
             streams_closed = ended.streams_closed;

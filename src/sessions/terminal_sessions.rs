@@ -8,6 +8,7 @@ use sessiond_core::caller::Caller;
 use sessiond_core::filter::Filter;
 use sessiond_core::ids::{OrganizationNumber, SessionNumber};
 use sessiond_core::kind::Kind;
+use sessiond_core::organization::Organization;
 use sessiond_core::phase::Outcome;
 use sessiond_core::reason::Reason;
 
@@ -123,7 +124,8 @@ impl TerminalSessions {
     fn open_terminals(&self, limit: usize) -> Vec<SessionNumber> {
         let known = self.context.gate.known();
         let filter = Filter { kind: Some(Kind::Terminal), ..Filter::default() };
-        let organizations: Vec<OrganizationNumber> = known.organizations.keys().copied().collect();
+        let organizations: Vec<OrganizationNumber> =
+            known.streams::<Organization>().map(|one| one.number).collect();
         let slice = Slice { order: Order::Connected, descending: false, after: None, limit };
         let now = self.context.clock.now();
         let pages = organizations.into_iter().flat_map(|one| known.page(one, &filter, &slice, now));

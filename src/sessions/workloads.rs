@@ -4,6 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use sessiond_core::application::Application;
 use sessiond_core::caller::Caller;
 use sessiond_core::ids::{ApplicationNumber, SessionNumber};
 use sessiond_core::phase::{Outcome, Phase};
@@ -99,7 +100,11 @@ impl Workloads {
     }
 
     fn application_name(&self, number: ApplicationNumber) -> String {
-        self.context.gate.known().applications.get(&number).map_or_else(String::new, |one| one.name.clone())
+        self.context
+            .gate
+            .known()
+            .stream::<Application>(number)
+            .map_or_else(String::new, |one| one.name.clone())
     }
 
     /// Finds the applications of the caller's organization that have this name, archived ones too. With `either_case`, upper
@@ -107,7 +112,7 @@ impl Workloads {
     pub fn applications_named(&self, caller: &Caller, name: &str, either_case: bool) -> Vec<Uuid> {
         let folded = name.to_lowercase();
         let known = self.context.gate.known();
-        let own = known.applications.values().filter(|one| {
+        let own = known.streams::<Application>().filter(|one| {
             let same = one.name == name || (either_case && one.name.to_lowercase() == folded);
             same && one.organization == caller.organization && caller.may_touch(one.number)
         });

@@ -37,39 +37,45 @@ fn lines() -> Vec<Line<'static>> {
 /// until it has a line.
 fn variant(event: &Event) -> &'static str {
     match event {
-        Event::Organization(OrganizationEvent::Created(_)) => "organization_created",
-        Event::Application(ApplicationEvent::Created(_)) => "application_created",
-        Event::Application(ApplicationEvent::Changed(_)) => "application_changed",
-        Event::Application(ApplicationEvent::SecretRotated) => "application_secret_rotated",
-        Event::Application(ApplicationEvent::UpstreamSet(_)) => "application_upstream_set",
-        Event::Application(ApplicationEvent::CredentialsBarred) => "application_credentials_barred",
-        Event::Application(ApplicationEvent::Archived) => "application_archived",
-        Event::ServiceAccount(ServiceAccountEvent::Created(_)) => "service_account_created",
-        Event::ServiceAccount(ServiceAccountEvent::SecretRotated) => "service_account_secret_rotated",
-        Event::ServiceAccount(ServiceAccountEvent::Archived) => "service_account_archived",
+        Event::Stream(AnyEvent::Organization(OrganizationEvent::Created(_))) => "organization_created",
+        Event::Stream(AnyEvent::Application(ApplicationEvent::Created(_))) => "application_created",
+        Event::Stream(AnyEvent::Application(ApplicationEvent::Changed(_))) => "application_changed",
+        Event::Stream(AnyEvent::Application(ApplicationEvent::SecretRotated)) => "application_secret_rotated",
+        Event::Stream(AnyEvent::Application(ApplicationEvent::UpstreamSet(_))) => "application_upstream_set",
+        Event::Stream(AnyEvent::Application(ApplicationEvent::CredentialsBarred)) => {
+            "application_credentials_barred"
+        }
+        Event::Stream(AnyEvent::Application(ApplicationEvent::Archived)) => "application_archived",
+        Event::Stream(AnyEvent::ServiceAccount(ServiceAccountEvent::Created(_))) => "service_account_created",
+        Event::Stream(AnyEvent::ServiceAccount(ServiceAccountEvent::SecretRotated)) => {
+            "service_account_secret_rotated"
+        }
+        Event::Stream(AnyEvent::ServiceAccount(ServiceAccountEvent::Archived)) => "service_account_archived",
         Event::Session(SessionEvent::Connected(_)) => "connected",
         Event::Session(SessionEvent::ActivityRecorded(_)) => "activity_recorded",
         Event::Session(SessionEvent::TokenRenewed(_)) => "token_renewed",
         Event::Session(SessionEvent::Expired(_)) => "expired",
         Event::Session(SessionEvent::Disconnected(_)) => "disconnected",
-        Event::Revocation(RevocationEvent::Began(_)) => "revocation_began",
-        Event::Revocation(RevocationEvent::Ended(_)) => "revocation_ended",
-        Event::Organization(OrganizationEvent::Renamed(_)) => "organization_renamed",
-        Event::Organization(OrganizationEvent::IssuersSet(_)) => "organization_issuers_set",
-        Event::Organization(OrganizationEvent::CredentialsBarred) => "organization_credentials_barred",
-        Event::Application(ApplicationEvent::PolicySet(_)) => "application_policy_set",
+        Event::Stream(AnyEvent::Revocation(RevocationEvent::Began(_))) => "revocation_began",
+        Event::Stream(AnyEvent::Revocation(RevocationEvent::Ended(_))) => "revocation_ended",
+        Event::Stream(AnyEvent::Organization(OrganizationEvent::Renamed(_))) => "organization_renamed",
+        Event::Stream(AnyEvent::Organization(OrganizationEvent::IssuersSet(_))) => "organization_issuers_set",
+        Event::Stream(AnyEvent::Organization(OrganizationEvent::CredentialsBarred)) => {
+            "organization_credentials_barred"
+        }
+        Event::Stream(AnyEvent::Application(ApplicationEvent::PolicySet(_))) => "application_policy_set",
         Event::Session(SessionEvent::Suspended) => "suspended",
         Event::Session(SessionEvent::Resumed) => "resumed",
-        Event::Directory(AnyEvent::Principal(event)) => match event {
+        Event::Stream(AnyEvent::Principal(event)) => match event {
             PrincipalEvent::CredentialsBarred(_) => "principal_credentials_barred",
             PrincipalEvent::Disabled(_) => "principal_disabled",
             PrincipalEvent::Enabled => "principal_enabled",
         },
-        Event::Directory(AnyEvent::ApiKey(event)) => match event {
+        Event::Stream(AnyEvent::ApiKey(event)) => match event {
             ApiKeyEvent::Created(_) => "api_key_created",
             ApiKeyEvent::Revoked => "api_key_revoked",
         },
-        Event::Directory(AnyEvent::Schedule(event)) => match event {
+        Event::Stream(AnyEvent::Schedule(event)) => match event {
             ScheduleEvent::Created(_) => "schedule_created",
             ScheduleEvent::Paused => "schedule_paused",
             ScheduleEvent::Resumed => "schedule_resumed",
@@ -77,7 +83,7 @@ fn variant(event: &Event) -> &'static str {
             ScheduleEvent::Skipped(_) => "schedule_skipped",
             ScheduleEvent::Deleted => "schedule_deleted",
         },
-        Event::Directory(AnyEvent::Webhook(event)) => match event {
+        Event::Stream(AnyEvent::Webhook(event)) => match event {
             WebhookEvent::Created(_) => "webhook_created",
             WebhookEvent::Changed(_) => "webhook_changed",
             WebhookEvent::SecretRotated => "webhook_secret_rotated",
@@ -86,12 +92,12 @@ fn variant(event: &Event) -> &'static str {
             WebhookEvent::Deleted => "webhook_deleted",
         },
         Event::Session(SessionEvent::PhaseChanged(_)) => "phase_changed",
-        Event::Directory(AnyEvent::MediaStream(MediaStreamEvent::Declared(_))) => "media_stream_declared",
-        Event::Directory(AnyEvent::Hook(event)) => match event {
+        Event::Stream(AnyEvent::MediaStream(MediaStreamEvent::Declared(_))) => "media_stream_declared",
+        Event::Stream(AnyEvent::Hook(event)) => match event {
             HookEvent::Created(_) => "hook_created",
             HookEvent::Deleted => "hook_deleted",
         },
-        Event::Directory(AnyEvent::Machine(event)) => match event {
+        Event::Stream(AnyEvent::Machine(event)) => match event {
             MachineEvent::Created(_) => "machine_created",
             MachineEvent::Changed(_) => "machine_changed",
             MachineEvent::HostKeyPinned(_) => "machine_host_key_pinned",
@@ -114,18 +120,17 @@ fn every_event_ever_shipped_parses_and_is_written_again_with_the_same_bytes() {
 
 #[test]
 fn every_type_that_can_be_read_has_a_golden_line() {
-    let event = include_str!("../../crates/sessiond-core/src/event.rs").to_owned();
-    let mut parses = vec![(event, "_ => match AnyEvent::parse")];
+    let mut parses = vec![];
     for source in files("crates/sessiond-core/src", "rs") {
         let source = std::fs::read_to_string(source).unwrap();
         if source.contains("impl StreamEvent for ") {
-            parses.push((source, "_ => return Ok(None)"));
+            parses.push(source);
         }
     }
     let mut types: BTreeSet<String> = BTreeSet::new();
-    for (source, end) in &parses {
+    for source in &parses {
         let (_, parse) = source.rsplit_once("fn parse(").unwrap();
-        let words = parse.split_once(end).unwrap().0.split('"').skip(1).step_by(2);
+        let words = parse.split_once("_ => return Ok(None)").unwrap().0.split('"').skip(1).step_by(2);
         types.extend(words.filter(|word| word.contains(|c: char| c.is_lowercase())).map(str::to_owned));
     }
     types.insert("activity_recorded".to_owned());

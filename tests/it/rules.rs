@@ -6,26 +6,27 @@ use sessiond_core::Time;
 use sessiond_core::actor::{Actor, ActorKind};
 use sessiond_core::application::{
     Application, ApplicationChanged, ApplicationCommand, ApplicationCreated, ApplicationEvent, OauthClient,
-    UpstreamCredential, UpstreamHeaders, UpstreamSet, decide_application, evolve_application,
+    UpstreamCredential, UpstreamHeaders, UpstreamSet,
 };
 use sessiond_core::command::{Command, Connect};
 use sessiond_core::filter::{Facts, Filter};
 use sessiond_core::ids::{
-    ApplicationNumber, Head, OrganizationNumber, Position, PrincipalNumber, RevocationNumber, SessionNumber,
+    ApplicationNumber, Head, OrganizationNumber, Position, PrincipalNumber, SessionNumber,
 };
 use sessiond_core::kind::Kind;
 use sessiond_core::natural_key::{NaturalKey, natural_key};
-use sessiond_core::organization::{OrganizationCreated, OrganizationEvent, evolve_organization};
+use sessiond_core::organization::{Organization, OrganizationCreated, OrganizationEvent};
 use sessiond_core::personal::{Personal, personal_digest};
 use sessiond_core::phase::{Outcome, Phase, Stage};
 use sessiond_core::policy::Policy;
 use sessiond_core::presented::Presented;
 use sessiond_core::reason::Reason;
-use sessiond_core::revocation::{self, Revocation, RevocationBegan, RevocationEnded, RevocationEvent};
+use sessiond_core::revocation::{
+    Revocation, RevocationBegan, RevocationCommand, RevocationEnded, RevocationEvent,
+};
 use sessiond_core::scope::{Scope, Scopes};
 use sessiond_core::service_account::{
     ServiceAccount, ServiceAccountCommand, ServiceAccountCreated, ServiceAccountEvent,
-    decide_service_account, evolve_service_account,
 };
 use sessiond_core::session::ended::Ended;
 use sessiond_core::session::event::{
@@ -36,7 +37,7 @@ use sessiond_core::session::{
     Context, Envelope, Limit, Refusal, Session, decide, evolve, must_end_first, takes_effect_at,
 };
 use sessiond_core::status::{DerivedStatus, derived_status};
-use sessiond_core::stream::{DirectoryRefusal, Envelope as DirectoryEnvelope};
+use sessiond_core::stream::{Envelope as DirectoryEnvelope, Stream, StreamRefusal};
 use sessiond_core::throughput::Sample;
 use uuid::Uuid;
 
@@ -737,13 +738,26 @@ fn began_at(filter: Filter, fence: i64) -> Revocation {
         credentials: None,
     }));
     let head = Head { version: 1, position: Position(fence), ..Head::default() };
-    revocation::evolve(None, &began, RevocationNumber(1), OrganizationNumber(1), at(400), head).unwrap()
+    Revocation::evolve(None, &began, &revocation_envelope(400, head)).unwrap()
 }
 
 fn after(revocation: Revocation, event: &RevocationEvent) -> Revocation {
     let head = Head { version: 2, position: Position(160), ..Head::default() };
-    let (number, organization) = (revocation.number, revocation.organization);
-    revocation::evolve(Some(revocation), event, number, organization, at(500), head).unwrap()
+    Revocation::evolve(Some(revocation), event, &revocation_envelope(500, head)).unwrap()
+}
+
+fn revocation_envelope(seconds: i64, head: Head) -> DirectoryEnvelope {
+    DirectoryEnvelope { number: 1, organization: OrganizationNumber(1), occurred_at: at(seconds), head }
+}
+
+#[test]
+fn a_revocation_ends_once_with_the_number_of_those_it_disconnected() {
+    let end = RevocationCommand::End { streams_closed: 3 };
+    let running = Revocation { disconnected_count: 7, ..began(Filter::default()) };
+    let ended = RevocationEvent::Ended(RevocationEnded { disconnected_count: 7, streams_closed: Some(3) });
+    assert_eq!(Revocation::decide(Some(&running), &end), Ok(Some(ended.clone())));
+    assert_eq!(Revocation::decide(Some(&after(running, &ended)), &end), Err(StreamRefusal::Gone));
+    assert_eq!(Revocation::decide(None, &end), Err(StreamRefusal::Gone));
 }
 
 #[test]
@@ -793,8 +807,7 @@ fn a_revocation_that_ended_refuses_nothing_any_more() {
 #[test]
 fn an_end_without_a_beginning_folds_to_nothing() {
     let ended = RevocationEvent::Ended(RevocationEnded { disconnected_count: 7, streams_closed: None });
-    let (number, organization) = (RevocationNumber(1), OrganizationNumber(1));
-    assert_eq!(revocation::evolve(None, &ended, number, organization, at(0), Head::default()), None);
+    assert_eq!(Revocation::evolve(None, &ended, &revocation_envelope(0, Head::default())), None);
 }
 
 #[test]
@@ -828,7 +841,7 @@ fn application(events: &[ApplicationEvent]) -> Application {
         let head = Head { version: index + 1, position: Position(10 + index), ..Head::default() };
         let organization = OrganizationNumber(1);
         let envelope = DirectoryEnvelope { number: 3, organization, occurred_at: at(index), head };
-        application = evolve_application(application, event, &envelope);
+        application = Application::evolve(application, event, &envelope);
     }
     application.unwrap()
 }
@@ -850,20 +863,14 @@ fn changed(name: Option<&str>, description: Option<&str>) -> ApplicationEvent {
 #[test]
 fn changing_an_application_to_what_it_is_changes_nothing() {
     let decide = |events: &[ApplicationEvent], command: &ApplicationCommand| {
-        decide_application(&application(events), command, false)
+        Application::decide(Some(&application(events)), command)
     };
-    assert_eq!(decide(&[], &change("Desk", None)), Ok(vec![]));
-    assert_eq!(decide(&[], &change("Lamp", None)), Ok(vec![changed(Some("Lamp"), None)]));
+    assert_eq!(decide(&[], &change("Desk", None)), Ok(None));
+    assert_eq!(decide(&[], &change("Lamp", None)), Ok(Some(changed(Some("Lamp"), None))));
     let renamed = [changed(Some("Lamp"), Some("light"))];
-    assert_eq!(decide(&renamed, &change("Lamp", Some("light"))), Ok(vec![]));
-    assert_eq!(decide(&renamed, &change("Lamp", Some("dark"))), Ok(vec![changed(None, Some("dark"))]));
-    assert_eq!(decide(&renamed, &change("Desk", None)), Ok(vec![changed(Some("Desk"), None)]));
-}
-
-#[test]
-fn an_application_cannot_take_anothers_name() {
-    let outcome = decide_application(&application(&[]), &change("Lamp", None), true);
-    assert_eq!(outcome, Err(DirectoryRefusal::NameTaken));
+    assert_eq!(decide(&renamed, &change("Lamp", Some("light"))), Ok(None));
+    assert_eq!(decide(&renamed, &change("Lamp", Some("dark"))), Ok(Some(changed(None, Some("dark")))));
+    assert_eq!(decide(&renamed, &change("Desk", None)), Ok(Some(changed(Some("Desk"), None))));
 }
 
 #[test]
@@ -871,14 +878,14 @@ fn an_upstream_is_set_once_per_value() {
     let set = |url: &str| UpstreamSet { url: url.into(), ..UpstreamSet::default() };
     let one = [ApplicationEvent::UpstreamSet(set("http://one"))];
     let decide = |command: UpstreamSet| {
-        decide_application(&application(&one), &ApplicationCommand::SetUpstream(command), false)
+        Application::decide(Some(&application(&one)), &ApplicationCommand::SetUpstream(command))
     };
-    assert_eq!(decide(set("http://one")), Ok(vec![]));
-    assert_eq!(decide(set("http://two")), Ok(vec![ApplicationEvent::UpstreamSet(set("http://two"))]));
+    assert_eq!(decide(set("http://one")), Ok(None));
+    assert_eq!(decide(set("http://two")), Ok(Some(ApplicationEvent::UpstreamSet(set("http://two")))));
     // What may pass beside the usual is a part of it.
     let headers = Some(UpstreamHeaders { to_upstream: vec!["x-tenant".into()], ..Default::default() });
     let more = UpstreamSet { headers, ..set("http://one") };
-    assert_eq!(decide(more.clone()), Ok(vec![ApplicationEvent::UpstreamSet(more)]));
+    assert_eq!(decide(more.clone()), Ok(Some(ApplicationEvent::UpstreamSet(more))));
 }
 
 #[test]
@@ -891,23 +898,23 @@ fn an_upstreams_credential_is_set_again_because_its_secret_may_differ_and_leavin
     let with = [ApplicationEvent::UpstreamSet(set(Some("X-Api-Key")))];
     let without = [with[0].clone(), ApplicationEvent::UpstreamSet(set(None))];
     let decide = |before: &[ApplicationEvent], command: UpstreamSet| {
-        decide_application(&application(before), &ApplicationCommand::SetUpstream(command), false).unwrap()
+        Application::decide(Some(&application(before)), &ApplicationCommand::SetUpstream(command)).unwrap()
     };
-    assert_eq!(decide(&with, set(Some("X-Api-Key"))).len(), 1);
-    assert_eq!(decide(&with, set(None)), [ApplicationEvent::UpstreamSet(set(None))]);
-    assert_eq!(decide(&without, set(None)), []);
+    assert!(decide(&with, set(Some("X-Api-Key"))).is_some());
+    assert_eq!(decide(&with, set(None)), Some(ApplicationEvent::UpstreamSet(set(None))));
+    assert_eq!(decide(&without, set(None)), None);
 }
 
 #[test]
 fn a_secret_may_be_rotated_again_and_again_and_every_rotation_shows() {
     let once = application(&[ApplicationEvent::SecretRotated]);
     assert_eq!(once.updated_at, at(1));
-    let again = decide_application(&once, &ApplicationCommand::RotateSecret, false);
-    assert_eq!(again, Ok(vec![ApplicationEvent::SecretRotated]));
+    let again = Application::decide(Some(&once), &ApplicationCommand::RotateSecret);
+    assert_eq!(again, Ok(Some(ApplicationEvent::SecretRotated)));
 }
 
 #[test]
-fn an_archived_application_takes_no_wishes_and_no_connects() {
+fn an_archived_application_takes_no_commands_and_no_connects() {
     let archived = application(&[ApplicationEvent::Archived]);
     assert_eq!(archived.archived_at, Some(at(1)));
     for command in [
@@ -915,7 +922,7 @@ fn an_archived_application_takes_no_wishes_and_no_connects() {
         ApplicationCommand::RotateSecret,
         ApplicationCommand::SetUpstream(UpstreamSet { url: "http://one".into(), ..UpstreamSet::default() }),
     ] {
-        assert_eq!(decide_application(&archived, &command, false), Err(DirectoryRefusal::Archived));
+        assert_eq!(Application::decide(Some(&archived), &command), Err(StreamRefusal::Gone));
     }
     let mut given = nothing();
     given.archived = true;
@@ -963,8 +970,8 @@ fn an_applications_later_events_fold_to_nothing_without_its_creation() {
         occurred_at: at(0),
         head: Head::default(),
     };
-    assert_eq!(evolve_application(None, &ApplicationEvent::Archived, &envelope), None);
-    assert_eq!(evolve_service_account(None, &ServiceAccountEvent::Archived, &envelope), None);
+    assert_eq!(Application::evolve(None, &ApplicationEvent::Archived, &envelope), None);
+    assert_eq!(ServiceAccount::evolve(None, &ServiceAccountEvent::Archived, &envelope), None);
 }
 
 // ---- service accounts and organizations ----
@@ -983,7 +990,7 @@ fn account(events: &[ServiceAccountEvent]) -> ServiceAccount {
         let head = Head { version: index + 1, position: Position(10 + index), ..Head::default() };
         let organization = OrganizationNumber(1);
         let envelope = DirectoryEnvelope { number: 4, organization, occurred_at: at(index), head };
-        account = evolve_service_account(account, event, &envelope);
+        account = ServiceAccount::evolve(account, event, &envelope);
     }
     account.unwrap()
 }
@@ -992,13 +999,14 @@ fn account(events: &[ServiceAccountEvent]) -> ServiceAccount {
 fn a_service_account_is_archived_once_and_rotated_only_before() {
     let rotate = ServiceAccountCommand::RotateSecret;
     let archive = ServiceAccountCommand::Archive;
-    assert_eq!(decide_service_account(&account(&[]), archive), Ok(vec![ServiceAccountEvent::Archived]));
+    let decide = |account: &ServiceAccount, command| ServiceAccount::decide(Some(account), command);
+    assert_eq!(decide(&account(&[]), &archive), Ok(Some(ServiceAccountEvent::Archived)));
     let rotated = account(&[ServiceAccountEvent::SecretRotated]);
-    assert_eq!(decide_service_account(&rotated, rotate), Ok(vec![ServiceAccountEvent::SecretRotated]));
+    assert_eq!(decide(&rotated, &rotate), Ok(Some(ServiceAccountEvent::SecretRotated)));
     assert_eq!(rotated.head.version, 2, "the next event builds on the rotation");
     let archived = account(&[ServiceAccountEvent::Archived]);
-    assert_eq!(decide_service_account(&archived, archive), Ok(vec![]));
-    assert_eq!(decide_service_account(&archived, rotate), Err(DirectoryRefusal::Archived));
+    assert_eq!(decide(&archived, &archive), Ok(None));
+    assert_eq!(decide(&archived, &rotate), Err(StreamRefusal::Gone));
 }
 
 #[test]
@@ -1015,7 +1023,7 @@ fn an_organization_is_what_it_was_created_as() {
     let head = Head { version: 1, position: Position(1), ..Head::default() };
     let envelope =
         DirectoryEnvelope { number: 1, organization: OrganizationNumber(1), occurred_at: at(3), head };
-    let organization = evolve_organization(None, &created, &envelope).unwrap();
+    let organization = Organization::evolve(None, &created, &envelope).unwrap();
     assert_eq!((organization.number, organization.name.as_str()), (OrganizationNumber(1), "Acme"));
     assert_eq!((organization.id, organization.created_at), (Uuid::from_u128(8), at(3)));
     assert_eq!(organization.head, head);

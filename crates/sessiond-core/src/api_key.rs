@@ -89,6 +89,10 @@ impl Stream for ApiKey {
         }
     }
 
+    fn organization(&self) -> OrganizationNumber {
+        self.organization
+    }
+
     /// One that has expired counts until it is revoked: the fold does not follow the clock.
     fn exists(&self) -> bool {
         self.revoked_at.is_none()

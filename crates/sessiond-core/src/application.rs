@@ -4,10 +4,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::Time;
-
-use crate::ids::{ApplicationNumber, Head, OrganizationNumber, Position};
+use crate::ids::{ApplicationNumber, Head, OrganizationNumber, Position, StreamKind};
 use crate::policy::ApplicationPolicy;
-use crate::stream::{DirectoryRefusal, Envelope};
+use crate::stream::{EMPTY, Envelope, Stream, StreamEvent, StreamRefusal, text};
 
 /// What happens to an application.
 #[derive(Debug, Clone, PartialEq)]
@@ -125,15 +124,89 @@ pub struct Application {
     pub head: Head,
 }
 
-/// The fold of an application. Events before `Created` fold to nothing.
-pub fn evolve_application(
-    application: Option<Application>,
-    event: &ApplicationEvent,
-    envelope: &Envelope,
-) -> Option<Application> {
-    let (at, head) = (envelope.occurred_at, envelope.head);
-    if let ApplicationEvent::Created(created) = event {
-        return Some(Application {
+/// What somebody wants of an application. That its name is free is seen to beside the stream, where all of them are.
+#[derive(Debug, Clone)]
+pub enum ApplicationCommand {
+    Create(Box<ApplicationCreated>),
+    Change(ApplicationChanged),
+    RotateSecret,
+    SetUpstream(UpstreamSet),
+    SetPolicy(Box<ApplicationPolicy>),
+    BarCredentials,
+    Archive,
+}
+
+impl Stream for Application {
+    const KIND: StreamKind = StreamKind::Application;
+    type Event = ApplicationEvent;
+    type Command = ApplicationCommand;
+
+    fn decide(
+        before: Option<&Self>,
+        command: &ApplicationCommand,
+    ) -> Result<Option<ApplicationEvent>, StreamRefusal> {
+        use {ApplicationCommand as Command, ApplicationEvent as Event};
+        Ok(match (before, command) {
+            (None, Command::Create(created)) => Some(Event::Created(created.clone())),
+            (Some(before), _) if before.archived_at.is_some() => return Err(StreamRefusal::Gone),
+            (Some(before), Command::Change(changed)) => before.differing(changed).map(Event::Changed),
+            (Some(_), Command::RotateSecret) => Some(Event::SecretRotated),
+            (Some(before), Command::SetUpstream(set)) => {
+                (!before.has_upstream(set)).then(|| Event::UpstreamSet(set.clone()))
+            }
+            (Some(before), Command::SetPolicy(policy)) => {
+                (before.policy.as_ref() != Some(policy)).then(|| Event::PolicySet(policy.clone()))
+            }
+            (Some(_), Command::BarCredentials) => Some(Event::CredentialsBarred),
+            (Some(_), Command::Archive) => Some(Event::Archived),
+            (Some(_), Command::Create(_)) | (None, _) => return Err(StreamRefusal::Gone),
+        })
+    }
+
+    fn evolve(before: Option<Self>, event: &ApplicationEvent, envelope: &Envelope) -> Option<Self> {
+        if let ApplicationEvent::Created(created) = event {
+            return Some(Self::created(created, envelope));
+        }
+        let (at, head) = (envelope.occurred_at, envelope.head);
+        let before = before?;
+        Some(match event {
+            ApplicationEvent::Created(_) => before,
+            ApplicationEvent::Changed(changed) => Self {
+                name: changed.name.clone().unwrap_or(before.name),
+                description: changed.description.clone().or(before.description),
+                updated_at: at,
+                head,
+                ..before
+            },
+            ApplicationEvent::SecretRotated => Self { updated_at: at, head, ..before },
+            ApplicationEvent::UpstreamSet(set) => Self {
+                upstream: Some(set.url.clone()),
+                upstream_credential: set.credential.clone(),
+                upstream_headers: set.headers.clone(),
+                updated_at: at,
+                head,
+                ..before
+            },
+            ApplicationEvent::PolicySet(policy) => {
+                Self { policy: Some((**policy).clone()), updated_at: at, head, ..before }
+            }
+            ApplicationEvent::CredentialsBarred => Self { barred_before: head.position, head, ..before },
+            ApplicationEvent::Archived => Self { archived_at: Some(at), updated_at: at, head, ..before },
+        })
+    }
+
+    fn organization(&self) -> OrganizationNumber {
+        self.organization
+    }
+
+    fn application(&self) -> Option<ApplicationNumber> {
+        Some(self.number)
+    }
+}
+
+impl Application {
+    fn created(created: &ApplicationCreated, envelope: &Envelope) -> Self {
+        Self {
             number: ApplicationNumber(envelope.number),
             id: created.id,
             organization: envelope.organization,
@@ -145,93 +218,76 @@ pub fn evolve_application(
             upstream_credential: None,
             upstream_headers: None,
             policy: None,
-            created_at: at,
-            updated_at: at,
+            created_at: envelope.occurred_at,
+            updated_at: envelope.occurred_at,
             archived_at: None,
             barred_before: Position(0),
-            head,
-        });
+            head: envelope.head,
+        }
     }
-    let application = application?;
-    Some(match event {
-        ApplicationEvent::Created(_) => application,
-        ApplicationEvent::Changed(changed) => Application {
-            name: changed.name.clone().unwrap_or(application.name),
-            description: changed.description.clone().or(application.description),
-            updated_at: at,
-            head,
-            ..application
-        },
-        ApplicationEvent::SecretRotated => Application { updated_at: at, head, ..application },
-        ApplicationEvent::UpstreamSet(set) => Application {
-            upstream: Some(set.url.clone()),
-            upstream_credential: set.credential.clone(),
-            upstream_headers: set.headers.clone(),
-            updated_at: at,
-            head,
-            ..application
-        },
-        ApplicationEvent::PolicySet(policy) => {
-            Application { policy: Some((**policy).clone()), updated_at: at, head, ..application }
-        }
-        ApplicationEvent::CredentialsBarred => {
-            Application { barred_before: head.position, head, ..application }
-        }
-        ApplicationEvent::Archived => {
-            Application { archived_at: Some(at), updated_at: at, head, ..application }
-        }
-    })
+
+    /// What of a change differs from what is so already; none: nothing.
+    fn differing(&self, changed: &ApplicationChanged) -> Option<ApplicationChanged> {
+        let changed = ApplicationChanged {
+            name: changed.name.clone().filter(|name| *name != self.name),
+            description: changed.description.clone().filter(|text| Some(text) != self.description.as_ref()),
+        };
+        (changed != ApplicationChanged::default()).then_some(changed)
+    }
+
+    /// Whether its upstream is set so already. Whether a credential's secret is another one is not to be seen from here:
+    /// setting one is always a fact.
+    fn has_upstream(&self, set: &UpstreamSet) -> bool {
+        self.upstream.as_ref() == Some(&set.url)
+            && self.upstream_headers == set.headers
+            && self.upstream_credential.is_none()
+            && set.credential.is_none()
+    }
 }
 
-/// A wish about an application.
-#[derive(Debug, Clone)]
-pub enum ApplicationCommand {
-    Change(ApplicationChanged),
-    RotateSecret,
-    SetUpstream(UpstreamSet),
-    SetPolicy(Box<ApplicationPolicy>),
-}
+impl StreamEvent for ApplicationEvent {
+    const NAMES: &[&str] = &[
+        "application_created",
+        "application_changed",
+        "application_secret_rotated",
+        "application_upstream_set",
+        "application_policy_set",
+        "application_credentials_barred",
+        "application_archived",
+    ];
 
-/// What a wish about an application makes happen. `name_taken` tells whether another application of the organization
-/// that is not archived holds the name in question.
-pub fn decide_application(
-    application: &Application,
-    command: &ApplicationCommand,
-    name_taken: bool,
-) -> Result<Vec<ApplicationEvent>, DirectoryRefusal> {
-    if application.archived_at.is_some() {
-        return Err(DirectoryRefusal::Archived);
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Created(_) => "application_created",
+            Self::Changed(_) => "application_changed",
+            Self::SecretRotated => "application_secret_rotated",
+            Self::UpstreamSet(_) => "application_upstream_set",
+            Self::PolicySet(_) => "application_policy_set",
+            Self::CredentialsBarred => "application_credentials_barred",
+            Self::Archived => "application_archived",
+        }
     }
-    Ok(match command {
-        ApplicationCommand::Change(changed) => {
-            if name_taken {
-                return Err(DirectoryRefusal::NameTaken);
-            }
-            let changed = ApplicationChanged {
-                name: changed.name.clone().filter(|name| *name != application.name),
-                description: changed
-                    .description
-                    .clone()
-                    .filter(|text| Some(text) != application.description.as_ref()),
-            };
-            if changed == ApplicationChanged::default() {
-                vec![]
-            } else {
-                vec![ApplicationEvent::Changed(changed)]
-            }
+
+    fn body(&self) -> String {
+        match self {
+            Self::Created(body) => text(body),
+            Self::Changed(body) => text(body),
+            Self::UpstreamSet(body) => text(body),
+            Self::PolicySet(body) => text(body),
+            Self::SecretRotated | Self::CredentialsBarred | Self::Archived => EMPTY.to_owned(),
         }
-        ApplicationCommand::RotateSecret => vec![ApplicationEvent::SecretRotated],
-        // Whether a credential's secret is another one is not to be seen from here: setting one is always a fact.
-        ApplicationCommand::SetUpstream(set)
-            if application.upstream.as_ref() == Some(&set.url)
-                && application.upstream_headers == set.headers
-                && application.upstream_credential.is_none()
-                && set.credential.is_none() =>
-        {
-            vec![]
-        }
-        ApplicationCommand::SetUpstream(set) => vec![ApplicationEvent::UpstreamSet(set.clone())],
-        ApplicationCommand::SetPolicy(policy) if application.policy.as_ref() == Some(policy) => vec![],
-        ApplicationCommand::SetPolicy(policy) => vec![ApplicationEvent::PolicySet(policy.clone())],
-    })
+    }
+
+    fn parse(name: &str, body: &str) -> Result<Option<Self>, serde_json::Error> {
+        Ok(Some(match name {
+            "application_created" => Self::Created(serde_json::from_str(body)?),
+            "application_changed" => Self::Changed(serde_json::from_str(body)?),
+            "application_secret_rotated" => Self::SecretRotated,
+            "application_upstream_set" => Self::UpstreamSet(serde_json::from_str(body)?),
+            "application_policy_set" => Self::PolicySet(serde_json::from_str(body)?),
+            "application_credentials_barred" => Self::CredentialsBarred,
+            "application_archived" => Self::Archived,
+            _ => return Ok(None),
+        }))
+    }
 }

@@ -13,14 +13,10 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::Time;
-use crate::application::Application;
 use crate::command::Connect;
 use crate::ids::{ApplicationNumber, Position, SessionNumber};
 use crate::kind::Kind;
 use crate::natural_key::KeyDigest;
-use crate::organization::Organization;
-use crate::revocation::Revocation;
-use crate::service_account::ServiceAccount;
 use crate::session::Session;
 use crate::streams::AnyStream;
 use crate::token::{AccessToken, Principal, SessionToken};
@@ -29,13 +25,8 @@ use crate::token::{AccessToken, Principal, SessionToken};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
-    /// An organization as it stands now; so are the next ones.
-    Organization(Organization),
-    Application(Application),
-    ServiceAccount(ServiceAccount),
+    /// A stream as it stands now. A revocation is in force until it has ended.
     Stream(AnyStream),
-    /// A revocation as it stands now. It is in force until it has ended.
-    Revocation(Revocation),
     /// A session as it stands now, with what it is found by if it has just connected.
     Session(Session, Option<IndexEntry>),
     /// A session's one current token.

@@ -80,6 +80,10 @@ impl Stream for Hook {
         }
     }
 
+    fn organization(&self) -> OrganizationNumber {
+        self.organization
+    }
+
     fn exists(&self) -> bool {
         self.deleted_at.is_none()
     }

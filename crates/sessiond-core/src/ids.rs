@@ -10,6 +10,12 @@ macro_rules! number {
         #[serde(transparent)]
         pub struct $name(pub i64);
 
+        impl From<$name> for i64 {
+            fn from(number: $name) -> Self {
+                number.0
+            }
+        }
+
         impl std::fmt::Display for $name {
             fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 self.0.fmt(formatter)
@@ -72,12 +78,6 @@ pub enum StreamKind {
     MediaStream = 10,
     Hook = 11,
     Machine = 12,
-}
-
-impl From<PrincipalNumber> for i64 {
-    fn from(number: PrincipalNumber) -> Self {
-        number.0
-    }
 }
 
 impl StreamKind {

@@ -174,6 +174,10 @@ impl Stream for Machine {
         })
     }
 
+    fn organization(&self) -> OrganizationNumber {
+        self.organization
+    }
+
     fn exists(&self) -> bool {
         self.deleted_at.is_none()
     }

@@ -90,6 +90,10 @@ impl Stream for MediaStream {
         })
     }
 
+    fn organization(&self) -> OrganizationNumber {
+        self.organization
+    }
+
     fn application(&self) -> Option<ApplicationNumber> {
         Some(self.application)
     }

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::Time;
-use crate::ids::{ApplicationNumber, Head, OrganizationNumber, Position};
-use crate::stream::Envelope;
+use crate::ids::{ApplicationNumber, Head, OrganizationNumber, Position, StreamKind};
+use crate::stream::{EMPTY, Envelope, Stream, StreamEvent, StreamRefusal, text};
 
 /// What happens to an organization.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,57 +68,101 @@ pub struct Organization {
     pub head: Head,
 }
 
-/// The fold of an organization. Events before `Created` fold to nothing.
-pub fn evolve_organization(
-    organization: Option<Organization>,
-    event: &OrganizationEvent,
-    envelope: &Envelope,
-) -> Option<Organization> {
-    let head = envelope.head;
-    if let OrganizationEvent::Created(created) = event {
-        return Some(Organization {
-            number: OrganizationNumber(envelope.number),
-            id: created.id,
-            name: created.name.clone(),
-            created_at: envelope.occurred_at,
-            barred_before: Position(0),
-            issuers: vec![],
-            head,
-        });
-    }
-    let organization = organization?;
-    Some(match event {
-        OrganizationEvent::Created(_) => organization,
-        OrganizationEvent::Renamed(renamed) => {
-            Organization { name: renamed.name.clone(), head, ..organization }
-        }
-        OrganizationEvent::IssuersSet(set) => {
-            Organization { issuers: set.issuers.clone(), head, ..organization }
-        }
-        OrganizationEvent::CredentialsBarred => {
-            Organization { barred_before: head.position, head, ..organization }
-        }
-    })
-}
-
-/// A wish about an organization.
+/// What somebody wants of an organization.
 #[derive(Debug, Clone)]
 pub enum OrganizationCommand {
+    Create(OrganizationCreated),
     Rename(OrganizationRenamed),
     SetIssuers(IssuersSet),
+    BarCredentials,
 }
 
-/// What a wish about an organization makes happen.
-pub fn decide_organization(
-    organization: &Organization,
-    command: &OrganizationCommand,
-) -> Option<OrganizationEvent> {
-    match command {
-        OrganizationCommand::Rename(renamed) => {
-            (renamed.name != organization.name).then(|| OrganizationEvent::Renamed(renamed.clone()))
+impl Stream for Organization {
+    const KIND: StreamKind = StreamKind::Organization;
+    type Event = OrganizationEvent;
+    type Command = OrganizationCommand;
+
+    fn decide(
+        before: Option<&Self>,
+        command: &OrganizationCommand,
+    ) -> Result<Option<OrganizationEvent>, StreamRefusal> {
+        use OrganizationCommand as Command;
+        Ok(match (before, command) {
+            (None, Command::Create(created)) => Some(OrganizationEvent::Created(created.clone())),
+            (Some(before), Command::Rename(renamed)) => {
+                (renamed.name != before.name).then(|| OrganizationEvent::Renamed(renamed.clone()))
+            }
+            (Some(before), Command::SetIssuers(set)) => {
+                (set.issuers != before.issuers).then(|| OrganizationEvent::IssuersSet(set.clone()))
+            }
+            (Some(_), Command::BarCredentials) => Some(OrganizationEvent::CredentialsBarred),
+            (Some(_), Command::Create(_)) | (None, _) => return Err(StreamRefusal::Gone),
+        })
+    }
+
+    fn evolve(before: Option<Self>, event: &OrganizationEvent, envelope: &Envelope) -> Option<Self> {
+        let head = envelope.head;
+        match (before, event) {
+            (_, OrganizationEvent::Created(created)) => Some(Organization {
+                number: OrganizationNumber(envelope.number),
+                id: created.id,
+                name: created.name.clone(),
+                created_at: envelope.occurred_at,
+                barred_before: Position(0),
+                issuers: vec![],
+                head,
+            }),
+            (Some(before), OrganizationEvent::Renamed(renamed)) => {
+                Some(Organization { name: renamed.name.clone(), head, ..before })
+            }
+            (Some(before), OrganizationEvent::IssuersSet(set)) => {
+                Some(Organization { issuers: set.issuers.clone(), head, ..before })
+            }
+            (Some(before), OrganizationEvent::CredentialsBarred) => {
+                Some(Organization { barred_before: head.position, head, ..before })
+            }
+            (None, _) => None,
         }
-        OrganizationCommand::SetIssuers(set) => {
-            (set.issuers != organization.issuers).then(|| OrganizationEvent::IssuersSet(set.clone()))
+    }
+
+    fn organization(&self) -> OrganizationNumber {
+        self.number
+    }
+}
+
+impl StreamEvent for OrganizationEvent {
+    const NAMES: &[&str] = &[
+        "organization_created",
+        "organization_renamed",
+        "organization_issuers_set",
+        "organization_credentials_barred",
+    ];
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Created(_) => "organization_created",
+            Self::Renamed(_) => "organization_renamed",
+            Self::IssuersSet(_) => "organization_issuers_set",
+            Self::CredentialsBarred => "organization_credentials_barred",
         }
+    }
+
+    fn body(&self) -> String {
+        match self {
+            Self::Created(body) => text(body),
+            Self::Renamed(body) => text(body),
+            Self::IssuersSet(body) => text(body),
+            Self::CredentialsBarred => EMPTY.to_owned(),
+        }
+    }
+
+    fn parse(name: &str, body: &str) -> Result<Option<Self>, serde_json::Error> {
+        Ok(Some(match name {
+            "organization_created" => Self::Created(serde_json::from_str(body)?),
+            "organization_renamed" => Self::Renamed(serde_json::from_str(body)?),
+            "organization_issuers_set" => Self::IssuersSet(serde_json::from_str(body)?),
+            "organization_credentials_barred" => Self::CredentialsBarred,
+            _ => return Ok(None),
+        }))
     }
 }

@@ -81,6 +81,10 @@ impl Stream for Standing {
             PrincipalEvent::Enabled => standing.map(|before| Standing { disabled_at: None, head, ..before }),
         }
     }
+
+    fn organization(&self) -> OrganizationNumber {
+        self.organization
+    }
 }
 
 impl StreamEvent for PrincipalEvent {

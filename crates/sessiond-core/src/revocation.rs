@@ -6,10 +6,10 @@ use uuid::Uuid;
 use crate::Time;
 use crate::bar::Barring;
 use crate::filter::{Facts, Filter};
-use crate::ids::{Head, OrganizationNumber, Position, RevocationNumber};
+use crate::ids::{ApplicationNumber, Head, OrganizationNumber, Position, RevocationNumber, StreamKind};
 use crate::reason::Reason;
-
 use crate::session::{Covered, Session};
+use crate::stream::{Envelope, Stream, StreamEvent, StreamRefusal, text};
 
 /// What happens to a revocation.
 #[derive(Debug, Clone, PartialEq)]
@@ -117,35 +117,94 @@ impl Revocation {
     }
 }
 
-/// The fold. Cannot fail: what happened, happened. `head` is where the stream stands after the event.
-pub fn evolve(
-    revocation: Option<Revocation>,
-    event: &RevocationEvent,
-    number: RevocationNumber,
-    organization: OrganizationNumber,
-    occurred_at: Time,
-    head: Head,
-) -> Option<Revocation> {
-    match (revocation, event) {
-        (_, RevocationEvent::Began(began)) => Some(Revocation {
-            number,
-            id: began.id,
-            organization,
-            filter: began.filter.clone(),
-            reason: began.reason,
-            note: began.note.clone(),
-            fence: head.position,
-            instant: occurred_at,
-            ended_at: None,
-            disconnected_count: 0,
-            head,
-        }),
-        (Some(revocation), RevocationEvent::Ended(ended)) => Some(Revocation {
-            ended_at: Some(occurred_at),
-            disconnected_count: ended.disconnected_count,
-            head,
-            ..revocation
-        }),
-        (None, RevocationEvent::Ended(_)) => None,
+/// What the revocation worker wants of a revocation.
+#[derive(Debug, Clone)]
+pub enum RevocationCommand {
+    Begin(Box<RevocationBegan>),
+    /// With the number of requests and streams that it cut off.
+    End {
+        streams_closed: u64,
+    },
+}
+
+impl Stream for Revocation {
+    const KIND: StreamKind = StreamKind::Revocation;
+    type Event = RevocationEvent;
+    type Command = RevocationCommand;
+
+    fn decide(
+        before: Option<&Self>,
+        command: &RevocationCommand,
+    ) -> Result<Option<RevocationEvent>, StreamRefusal> {
+        match (before, command) {
+            (None, RevocationCommand::Begin(began)) => Ok(Some(RevocationEvent::Began(began.clone()))),
+            (Some(before), RevocationCommand::End { streams_closed }) if before.ended_at.is_none() => {
+                Ok(Some(RevocationEvent::Ended(RevocationEnded {
+                    disconnected_count: before.disconnected_count,
+                    streams_closed: Some(*streams_closed),
+                })))
+            }
+            _ => Err(StreamRefusal::Gone),
+        }
+    }
+
+    fn evolve(before: Option<Self>, event: &RevocationEvent, envelope: &Envelope) -> Option<Self> {
+        let (at, head) = (envelope.occurred_at, envelope.head);
+        match (before, event) {
+            (_, RevocationEvent::Began(began)) => Some(Revocation {
+                number: RevocationNumber(envelope.number),
+                id: began.id,
+                organization: envelope.organization,
+                filter: began.filter.clone(),
+                reason: began.reason,
+                note: began.note.clone(),
+                fence: head.position,
+                instant: at,
+                ended_at: None,
+                disconnected_count: 0,
+                head,
+            }),
+            (Some(before), RevocationEvent::Ended(ended)) => Some(Revocation {
+                ended_at: Some(at),
+                disconnected_count: ended.disconnected_count,
+                head,
+                ..before
+            }),
+            (None, RevocationEvent::Ended(_)) => None,
+        }
+    }
+
+    fn organization(&self) -> OrganizationNumber {
+        self.organization
+    }
+
+    fn application(&self) -> Option<ApplicationNumber> {
+        self.filter.application
+    }
+}
+
+impl StreamEvent for RevocationEvent {
+    const NAMES: &[&str] = &["revocation_began", "revocation_ended"];
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Began(_) => "revocation_began",
+            Self::Ended(_) => "revocation_ended",
+        }
+    }
+
+    fn body(&self) -> String {
+        match self {
+            Self::Began(body) => text(body),
+            Self::Ended(body) => text(body),
+        }
+    }
+
+    fn parse(name: &str, body: &str) -> Result<Option<Self>, serde_json::Error> {
+        Ok(Some(match name {
+            "revocation_began" => Self::Began(serde_json::from_str(body)?),
+            "revocation_ended" => Self::Ended(serde_json::from_str(body)?),
+            _ => return Ok(None),
+        }))
     }
 }

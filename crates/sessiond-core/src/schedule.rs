@@ -181,6 +181,10 @@ impl Stream for Schedule {
         })
     }
 
+    fn organization(&self) -> OrganizationNumber {
+        self.organization
+    }
+
     fn exists(&self) -> bool {
         self.deleted_at.is_none()
     }

@@ -4,9 +4,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::Time;
-use crate::ids::{ApplicationNumber, Head, OrganizationNumber, ServiceAccountNumber};
+use crate::ids::{ApplicationNumber, Head, OrganizationNumber, ServiceAccountNumber, StreamKind};
 use crate::scope::Scopes;
-use crate::stream::{DirectoryRefusal, Envelope};
+use crate::stream::{EMPTY, Envelope, Stream, StreamEvent, StreamRefusal, text};
 
 /// What happens to a service account.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,50 +44,87 @@ pub struct ServiceAccount {
     pub head: Head,
 }
 
-/// The fold of a service account. Events before `Created` fold to nothing.
-pub fn evolve_service_account(
-    account: Option<ServiceAccount>,
-    event: &ServiceAccountEvent,
-    envelope: &Envelope,
-) -> Option<ServiceAccount> {
-    let head = envelope.head;
-    match (account, event) {
-        (_, ServiceAccountEvent::Created(created)) => Some(ServiceAccount {
-            number: ServiceAccountNumber(envelope.number),
-            id: created.id,
-            organization: envelope.organization,
-            name: created.name.clone(),
-            client_id: created.client_id.clone(),
-            scopes: Scopes::parse(&created.scopes).0,
-            application: created.application,
-            created_at: envelope.occurred_at,
-            archived_at: None,
-            head,
-        }),
-        (Some(account), ServiceAccountEvent::SecretRotated) => Some(ServiceAccount { head, ..account }),
-        (Some(account), ServiceAccountEvent::Archived) => {
-            Some(ServiceAccount { archived_at: Some(envelope.occurred_at), head, ..account })
-        }
-        (None, _) => None,
-    }
-}
-
-/// A wish about a service account.
-#[derive(Debug, Clone, Copy)]
+/// What somebody wants of a service account.
+#[derive(Debug, Clone)]
 pub enum ServiceAccountCommand {
+    Create(ServiceAccountCreated),
     RotateSecret,
     Archive,
 }
 
-/// What a wish about a service account makes happen.
-pub fn decide_service_account(
-    account: &ServiceAccount,
-    command: ServiceAccountCommand,
-) -> Result<Vec<ServiceAccountEvent>, DirectoryRefusal> {
-    match (account.archived_at, command) {
-        (Some(_), ServiceAccountCommand::Archive) => Ok(vec![]),
-        (Some(_), _) => Err(DirectoryRefusal::Archived),
-        (None, ServiceAccountCommand::RotateSecret) => Ok(vec![ServiceAccountEvent::SecretRotated]),
-        (None, ServiceAccountCommand::Archive) => Ok(vec![ServiceAccountEvent::Archived]),
+impl Stream for ServiceAccount {
+    const KIND: StreamKind = StreamKind::ServiceAccount;
+    type Event = ServiceAccountEvent;
+    type Command = ServiceAccountCommand;
+
+    fn decide(
+        before: Option<&Self>,
+        command: &ServiceAccountCommand,
+    ) -> Result<Option<ServiceAccountEvent>, StreamRefusal> {
+        use {ServiceAccountCommand as Command, ServiceAccountEvent as Event};
+        let archived = before.is_some_and(|before| before.archived_at.is_some());
+        match (before, command) {
+            (None, Command::Create(created)) => Ok(Some(Event::Created(created.clone()))),
+            // Archiving twice is success.
+            (Some(_), Command::Archive) => Ok((!archived).then_some(Event::Archived)),
+            (Some(_), Command::RotateSecret) if !archived => Ok(Some(Event::SecretRotated)),
+            _ => Err(StreamRefusal::Gone),
+        }
+    }
+
+    fn evolve(before: Option<Self>, event: &ServiceAccountEvent, envelope: &Envelope) -> Option<Self> {
+        let head = envelope.head;
+        match (before, event) {
+            (_, ServiceAccountEvent::Created(created)) => Some(ServiceAccount {
+                number: ServiceAccountNumber(envelope.number),
+                id: created.id,
+                organization: envelope.organization,
+                name: created.name.clone(),
+                client_id: created.client_id.clone(),
+                scopes: Scopes::parse(&created.scopes).0,
+                application: created.application,
+                created_at: envelope.occurred_at,
+                archived_at: None,
+                head,
+            }),
+            (Some(before), ServiceAccountEvent::SecretRotated) => Some(ServiceAccount { head, ..before }),
+            (Some(before), ServiceAccountEvent::Archived) => {
+                Some(ServiceAccount { archived_at: Some(envelope.occurred_at), head, ..before })
+            }
+            (None, _) => None,
+        }
+    }
+
+    fn organization(&self) -> OrganizationNumber {
+        self.organization
+    }
+}
+
+impl StreamEvent for ServiceAccountEvent {
+    const NAMES: &[&str] =
+        &["service_account_created", "service_account_secret_rotated", "service_account_archived"];
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Created(_) => "service_account_created",
+            Self::SecretRotated => "service_account_secret_rotated",
+            Self::Archived => "service_account_archived",
+        }
+    }
+
+    fn body(&self) -> String {
+        match self {
+            Self::Created(body) => text(body),
+            Self::SecretRotated | Self::Archived => EMPTY.to_owned(),
+        }
+    }
+
+    fn parse(name: &str, body: &str) -> Result<Option<Self>, serde_json::Error> {
+        Ok(Some(match name {
+            "service_account_created" => Self::Created(serde_json::from_str(body)?),
+            "service_account_secret_rotated" => Self::SecretRotated,
+            "service_account_archived" => Self::Archived,
+            _ => return Ok(None),
+        }))
     }
 }

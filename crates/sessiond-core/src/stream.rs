@@ -8,9 +8,9 @@ use serde_json::Value;
 use crate::Time;
 use crate::ids::{ApplicationNumber, Head, OrganizationNumber, StreamKind};
 
-/// The fold of a stream's events, with the rules that say which events there may be. All of a kind live in memory and share
-/// one shape of row: their fold as JSON, which is why a field is added with a default and never changed. Each fold has its
-/// `number` (counted from 1 within its kind), its public `id`, its `organization` and its `head`.
+/// The fold of a stream's events, with the rules that say which events there may be. All of a kind live in memory, save
+/// revocations that have ended. Folds are kept as JSON, which is why a field is added with a default and never changed. Each
+/// has its `number` (counted from 1 within its kind), its public `id` and its `head`.
 pub trait Stream: Clone + Serialize + DeserializeOwned + 'static {
     const KIND: StreamKind;
     type Event: StreamEvent;
@@ -22,6 +22,8 @@ pub trait Stream: Clone + Serialize + DeserializeOwned + 'static {
 
     /// The fold with one event more; none for an event before the one that begins the stream.
     fn evolve(before: Option<Self>, event: &Self::Event, envelope: &Envelope) -> Option<Self>;
+
+    fn organization(&self) -> OrganizationNumber;
 
     /// The application in whose feed its events are.
     fn application(&self) -> Option<ApplicationNumber> {
@@ -79,15 +81,6 @@ pub enum StreamRefusal {
     /// What was kept to log in with is for the place before.
     #[error("another host or port needs its credential with it: what was kept is for the one before")]
     NeedsCredential,
-}
-
-/// Why the directory's rules said no.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum DirectoryRefusal {
-    #[error("another application of this organization has this name")]
-    NameTaken,
-    #[error("not found")]
-    Archived,
 }
 
 /// The body of an event that says nothing beyond its type.

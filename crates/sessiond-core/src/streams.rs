@@ -1,16 +1,20 @@
-//! The registry of the kinds of stream whose folds all live in memory: principals' standing, API keys, schedules, webhooks,
-//! media streams, hooks, machines. A kind is added here by its line.
+//! The registry of the kinds of stream whose folds live in memory: all but sessions, of which there may be millions, and
+//! whose end takes them out of memory. A kind is added here by its line.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::api_key::ApiKey;
+use crate::application::Application;
 use crate::hook::Hook;
 use crate::ids::{ApplicationNumber, Head, OrganizationNumber, StreamId, StreamKind};
 use crate::machine::Machine;
 use crate::media_stream::MediaStream;
+use crate::organization::Organization;
 use crate::principal::Standing;
+use crate::revocation::Revocation;
 use crate::schedule::Schedule;
+use crate::service_account::ServiceAccount;
 use crate::stream::{Envelope, Stream, StreamEvent, text};
 use crate::webhook::Webhook;
 
@@ -92,7 +96,7 @@ macro_rules! streams {
 
             pub fn organization(&self) -> OrganizationNumber {
                 match self {
-                    $(Self::$kind(fold) => fold.organization,)*
+                    $(Self::$kind(fold) => Stream::organization(&**fold),)*
                 }
             }
 
@@ -186,6 +190,10 @@ macro_rules! streams {
 }
 
 streams! {
+    Organization: Organization,
+    Application: Application,
+    ServiceAccount: ServiceAccount,
+    Revocation: Revocation,
     Principal: Standing,
     ApiKey: ApiKey,
     Schedule: Schedule,

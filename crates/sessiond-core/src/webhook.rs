@@ -207,6 +207,10 @@ impl Stream for Webhook {
         })
     }
 
+    fn organization(&self) -> OrganizationNumber {
+        self.organization
+    }
+
     fn application(&self) -> Option<ApplicationNumber> {
         self.application
     }

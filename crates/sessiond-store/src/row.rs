@@ -64,10 +64,7 @@ impl Entry {
 #[derive(Debug, Default)]
 pub struct Batch {
     pub events: Vec<Entry>,
-    pub organizations: Vec<Organization>,
-    pub applications: Vec<Application>,
-    pub service_accounts: Vec<ServiceAccount>,
-    pub revocations: Vec<Revocation>,
+    /// Streams that have an event in the batch, whole.
     pub streams: Vec<AnyStream>,
     /// Sessions with an event other than activity, whole; ordered by number.
     pub sessions: Vec<Session>,
@@ -299,11 +296,7 @@ pub struct Loaded {
     pub head: Position,
     pub last_recorded_at: Option<Time>,
     pub commit_hash: [u8; 32],
-    pub organizations: Vec<Organization>,
-    pub applications: Vec<Application>,
-    pub service_accounts: Vec<ServiceAccount>,
-    /// The unfinished ones.
-    pub revocations: Vec<Revocation>,
+    /// All but the revocations that have ended, organizations first.
     pub streams: Vec<AnyStream>,
     /// When the bars that are in force were recorded.
     pub bars: Vec<(Position, Time)>,

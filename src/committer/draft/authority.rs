@@ -6,7 +6,9 @@ use sessiond_core::api_key::ApiKey;
 use sessiond_core::caller::{Authority, CredentialKind};
 use sessiond_core::change::Change;
 use sessiond_core::hook::Hook;
-use sessiond_core::ids::{ApplicationNumber, Head, Position, ServiceAccountNumber};
+use sessiond_core::ids::{ApplicationNumber, Head, Position};
+use sessiond_core::organization::Organization;
+use sessiond_core::service_account::ServiceAccount;
 use sessiond_core::session::Refusal;
 use sessiond_core::streams::Registered;
 use sessiond_core::token::AccessToken;
@@ -35,7 +37,7 @@ impl Draft<'_> {
                 self.stream_by_id::<Hook>(*id).is_some_and(|hook| hook.deleted_at.is_none())
             }
             CredentialKind::External(external) => {
-                self.organization(authority.organization).is_some_and(|organization| {
+                self.stream::<Organization>(authority.organization).is_some_and(|organization| {
                     let trusts = |one: &sessiond_core::organization::Issuer| {
                         one.issuer == external.issuer && one.audience == external.audience
                     };
@@ -69,7 +71,7 @@ impl Draft<'_> {
         let known = token.is_nil() || self.known.access_token(token).is_some();
         let archived = match self.known.client(client) {
             Some(Client::ServiceAccount(number)) => {
-                self.service_account(number).is_none_or(|account| account.archived_at.is_some())
+                self.stream::<ServiceAccount>(number).is_none_or(|account| account.archived_at.is_some())
             }
             // What an archived application may still do is a question of each path.
             Some(Client::Application(_)) => false,
@@ -100,7 +102,7 @@ impl Draft<'_> {
     pub(super) fn unchanged_since(&self, token: &AccessToken, as_of: Position) -> Result<(), Error> {
         let head = match token.client_kind {
             ActorKind::Application => self.application(ApplicationNumber(token.client)).map(|one| one.head),
-            _ => self.service_account(ServiceAccountNumber(token.client)).map(|one| one.head),
+            _ => self.stream::<ServiceAccount>(token.client).map(|one| one.head),
         };
         let changed = head.is_none_or(|head: Head| head.position > as_of);
         if changed { Err(Error::Busy) } else { Ok(()) }

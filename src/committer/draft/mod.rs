@@ -8,6 +8,7 @@ mod made;
 mod principals;
 mod revocations;
 mod sessions;
+mod streams;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -19,8 +20,8 @@ use sessiond_core::change::{Change, IndexEntry};
 use sessiond_core::event::{Event, Recorded};
 use sessiond_core::filter::Facts;
 use sessiond_core::ids::{
-    ApplicationNumber, Head, OrganizationNumber, Position, PrincipalNumber, RevocationNumber,
-    ServiceAccountNumber, SessionNumber, StreamId,
+    ApplicationNumber, Head, OrganizationNumber, Position, PrincipalNumber, RevocationNumber, SessionNumber,
+    StreamId,
 };
 use sessiond_core::maxima::Maxima;
 use sessiond_core::natural_key::KeyDigest;
@@ -33,7 +34,7 @@ use sessiond_core::revocation::Revocation;
 use sessiond_core::service_account::ServiceAccount;
 use sessiond_core::session::event::{Counts, SessionEvent};
 use sessiond_core::session::{Context, Session};
-use sessiond_core::streams::{AnyStream, Registered};
+use sessiond_core::streams::AnyStream;
 use sessiond_core::token::AccessToken;
 use sessiond_store::{Batch, Detail, Entry, SessionActivity, SideWrite};
 use uuid::Uuid;
@@ -95,10 +96,6 @@ pub struct Draft<'a> {
     keys: HashMap<KeyDigest, SessionNumber>,
     /// Where in the log the tokens of sessions were issued that got another in this batch.
     tokens: HashMap<SessionNumber, Position>,
-    organizations: BTreeMap<OrganizationNumber, Organization>,
-    applications: BTreeMap<ApplicationNumber, Application>,
-    service_accounts: BTreeMap<ServiceAccountNumber, ServiceAccount>,
-    revocations: BTreeMap<RevocationNumber, Revocation>,
     principals: HashMap<(OrganizationNumber, [u8; 32]), PrincipalNumber>,
     streams: BTreeMap<StreamId, AnyStream>,
     /// Traffic that this batch records, by session: it was counted in memory before.
@@ -147,10 +144,6 @@ impl<'a> Draft<'a> {
             sessions: HashMap::new(),
             keys: HashMap::new(),
             tokens: HashMap::new(),
-            organizations: BTreeMap::new(),
-            applications: BTreeMap::new(),
-            service_accounts: BTreeMap::new(),
-            revocations: BTreeMap::new(),
             principals: HashMap::new(),
             streams: BTreeMap::new(),
             counted: HashMap::new(),
@@ -207,7 +200,7 @@ impl<'a> Draft<'a> {
                 .application(ApplicationNumber(token.client))
                 .is_none_or(|application| application.archived_at.is_some()),
             _ => self
-                .service_account(ServiceAccountNumber(token.client))
+                .stream::<ServiceAccount>(token.client)
                 .is_none_or(|account| account.archived_at.is_some()),
         };
         if archived {
@@ -268,28 +261,21 @@ impl<'a> Draft<'a> {
     }
 
     fn application(&self, number: ApplicationNumber) -> Option<&Application> {
-        self.applications.get(&number).or_else(|| self.known.applications.get(&number))
-    }
-
-    fn service_account(&self, number: ServiceAccountNumber) -> Option<&ServiceAccount> {
-        self.service_accounts.get(&number).or_else(|| self.known.service_accounts.get(&number))
-    }
-
-    fn revocation(&self, number: RevocationNumber) -> Option<&Revocation> {
-        self.revocations.get(&number).or_else(|| self.known.revocations.get(&number))
+        self.stream(number)
     }
 
     fn covering(&self, session: &Session) -> Option<Revocation> {
-        if self.revocations.is_empty() && self.known.revocations.is_empty() {
+        let mut drafted = self.drafted::<Revocation>().peekable();
+        if drafted.peek().is_none() && !self.known.is_revoking() {
             return None;
         }
         let facts = self.facts(session.number);
-        let drafted = self.revocations.values().find(|revocation| revocation.covers(session, &facts));
+        let drafted = drafted.find(|revocation| revocation.covers(session, &facts));
         let known = || {
-            let covers = |revocation: &&Revocation| {
-                revocation.covers(session, &facts) && !self.revocations.contains_key(&revocation.number)
-            };
-            self.known.revocations.values().find(covers)
+            let mut known = self.known.streams::<Revocation>();
+            known.find(|revocation| {
+                revocation.covers(session, &facts) && !self.streams.contains_key(&revocation.number.into())
+            })
         };
         drafted.or_else(known).cloned()
     }
@@ -307,21 +293,8 @@ impl<'a> Draft<'a> {
         )
     }
 
-    fn any_stream(&self, stream: StreamId) -> Option<&AnyStream> {
-        self.streams.get(&stream).or_else(|| self.known.any_stream(stream))
-    }
-
-    /// The fold of a stream of a kind, by its number.
-    fn stream<S: Registered>(&self, number: i64) -> Option<&S> {
-        S::of(self.any_stream(StreamId { kind: S::KIND, number })?)
-    }
-
-    fn organization(&self, number: OrganizationNumber) -> Option<&Organization> {
-        self.organizations.get(&number).or_else(|| self.known.organizations.get(&number))
-    }
-
     fn standing(&self, principal: PrincipalNumber) -> Option<&Standing> {
-        self.stream(principal.0)
+        self.stream(principal)
     }
 
     fn context<'c>(
@@ -332,7 +305,7 @@ impl<'a> Draft<'a> {
         presented: Option<&Presented>,
     ) -> Context<'c> {
         let application = self.application(number);
-        let organization = application.and_then(|one| self.organization(one.organization));
+        let organization = application.and_then(|one| self.stream::<Organization>(one.organization));
         let standing = self.standing(principal);
         let policy = application.and_then(|application| application.policy.as_ref());
         let token = presented.and_then(|presented| presented.access_token);
@@ -446,30 +419,10 @@ impl<'a> Draft<'a> {
             changes.push(change);
             causes.push(concerned.remove(&stream).unwrap_or_default());
         };
-        for (number, mut row) in self.organizations {
-            sealed(&mut row.head, number.into());
-            change(Change::Organization(row.clone()), number.into());
-            batch.organizations.push(row);
-        }
-        for (number, mut row) in self.applications {
-            sealed(&mut row.head, number.into());
-            change(Change::Application(row.clone()), number.into());
-            batch.applications.push(row);
-        }
-        for (number, mut row) in self.service_accounts {
-            sealed(&mut row.head, number.into());
-            change(Change::ServiceAccount(row.clone()), number.into());
-            batch.service_accounts.push(row);
-        }
         for (id, mut stream) in self.streams {
             sealed(stream.head_mut(), id);
             change(Change::Stream(stream.clone()), id);
             batch.streams.push(stream);
-        }
-        for (number, mut row) in self.revocations {
-            sealed(&mut row.head, number.into());
-            change(Change::Revocation(row.clone()), number.into());
-            batch.revocations.push(row);
         }
         for (number, mut drafted) in self.sessions {
             sealed(&mut drafted.session.head, number.into());

@@ -3,22 +3,20 @@
 use std::sync::Arc;
 
 use sessiond_core::Time;
-use sessiond_core::application::ApplicationEvent;
+use sessiond_core::application::{Application, ApplicationCommand};
 use sessiond_core::change::Change;
-use sessiond_core::event::Event;
 use sessiond_core::filter::Filter;
-use sessiond_core::ids::{
-    ApplicationNumber, Head, OrganizationNumber, Position, RevocationNumber, SessionNumber,
-};
-use sessiond_core::organization::OrganizationEvent;
+use sessiond_core::ids::{OrganizationNumber, Position, RevocationNumber, SessionNumber};
+use sessiond_core::organization::{Organization, OrganizationCommand};
 use sessiond_core::principal::{Principal, PrincipalEvent, Standing};
 use sessiond_core::reason::Reason;
-use sessiond_core::revocation::{self, Revocation, RevocationBegan, RevocationEnded, RevocationEvent};
+use sessiond_core::revocation::{Revocation, RevocationBegan, RevocationCommand};
 use sessiond_core::schedule::{Ran, Schedule, ScheduleEvent};
 use sessiond_core::stream::Stream;
+use sessiond_core::streams::Registered;
 use sessiond_store::SideWrite;
 
-use super::{Draft, Fact};
+use super::Draft;
 use crate::committer::{BeginRevocation, Origin};
 use crate::error::{Error, Thing};
 use crate::gate::{Begun, GateState};
@@ -53,9 +51,8 @@ impl Draft<'_> {
             schedule: beginning.schedule.map(|(schedule, _)| schedule),
             credentials: Some(plan.said),
         };
-        let event = RevocationEvent::Began(Box::new(began));
-        let revocation =
-            self.revocation_event(origin, *organization, filter.application, number, None, event);
+        let command = RevocationCommand::Begin(Box::new(began));
+        let revocation = self.change_revocation(origin, *organization, number, &command)?;
         self.bar(origin, beginning, number)?;
         self.bar_one_by_one(origin, *organization, number, plan)?;
         if let Some((schedule, event)) = run {
@@ -63,7 +60,7 @@ impl Draft<'_> {
         }
         let cause = self.current - 1;
         self.begun.push(Begun { revocation: number, covered: covered.into(), cause });
-        revocation.ok_or(Error::NotFound(Thing::Revocation))
+        Ok(revocation)
     }
 
     /// The event by which a schedule remembers this run, if it is one and not done yet.
@@ -117,15 +114,22 @@ impl Draft<'_> {
     ) -> Result<(), Error> {
         let BeginRevocation { organization, filter, reason, .. } = beginning;
         if filter.whole_organization() {
-            if let Some(before) = self.organization(*organization).cloned() {
-                let event = OrganizationEvent::CredentialsBarred;
-                self.organization_event(origin, *organization, Some(before), event, Some(number));
-            }
+            let (own, command) = (*organization, OrganizationCommand::BarCredentials);
+            self.change_stream_for::<Organization>(origin, own, own.0, &command, number)?;
         } else if let Some(application) = filter.whole_application() {
-            let archived = (*reason == Reason::Archived).then_some(ApplicationEvent::Archived);
-            for event in [ApplicationEvent::CredentialsBarred].into_iter().chain(archived) {
-                let before = self.application(application).cloned();
-                self.application_event(origin, application, before, event, Some(number));
+            let archive = (*reason == Reason::Archived).then_some(ApplicationCommand::Archive);
+            if archive.is_some() {
+                // Nothing goes to its upstream any more.
+                self.write_beside(&SideWrite::UpstreamSecret { application, sealed: None });
+            }
+            for command in [ApplicationCommand::BarCredentials].into_iter().chain(archive) {
+                self.change_stream_for::<Application>(
+                    origin,
+                    *organization,
+                    application.0,
+                    &command,
+                    number,
+                )?;
             }
         } else if let Some(principal) = filter.whole_principal() {
             let id = self.known.principal_id(principal);
@@ -144,41 +148,23 @@ impl Draft<'_> {
         number: RevocationNumber,
         streams_closed: u64,
     ) -> Result<Revocation, Error> {
-        let revocation = self.revocation(number).filter(|revocation| revocation.ended_at.is_none());
-        let revocation = revocation.cloned().ok_or(Error::NotFound(Thing::Revocation))?;
-        let ended = RevocationEnded {
-            disconnected_count: revocation.disconnected_count,
-            streams_closed: Some(streams_closed),
-        };
-        let (organization, application) = (revocation.organization, revocation.filter.application);
-        let event = RevocationEvent::Ended(ended);
-        self.revocation_event(origin, organization, application, number, Some(revocation), event)
-            .ok_or(Error::NotFound(Thing::Revocation))
+        let revocation = self.stream::<Revocation>(number).ok_or(Error::NotFound(Thing::Revocation))?;
+        let organization = revocation.organization;
+        self.change_revocation(origin, organization, number, &RevocationCommand::End { streams_closed })
     }
 
-    pub(super) fn revocation_event(
+    /// Does what a command wants of a revocation. Its events carry it too, as those do that come of it.
+    fn change_revocation(
         &mut self,
         origin: &Origin,
         organization: OrganizationNumber,
-        application: Option<ApplicationNumber>,
         number: RevocationNumber,
-        before: Option<Revocation>,
-        event: RevocationEvent,
-    ) -> Option<Revocation> {
-        let head = self.record(Fact {
-            origin,
-            stream: number.into(),
-            head: before.as_ref().map_or_else(Head::default, |revocation| revocation.head),
-            organization,
-            application,
-            revocation: Some(number),
-            occurred_at: self.now,
-            event: Event::Revocation(event.clone()),
-            personal: None,
-        });
-        let revocation = revocation::evolve(before, &event, number, organization, self.now, head)?;
-        self.revocations.insert(number, revocation.clone());
-        Some(revocation)
+        command: &RevocationCommand,
+    ) -> Result<Revocation, Error> {
+        match Revocation::decide(self.stream(number), command) {
+            Ok(Some(event)) => self.stream_event(origin, organization, number.0, &event, Some(number)),
+            Ok(None) | Err(_) => Err(Error::NotFound(Thing::Revocation)),
+        }
     }
 }
 
@@ -196,7 +182,7 @@ pub fn provisional(
     let fence = Position(head.0 + 1);
     let revocation = Revocation::planned(number, *organization, (filter, *reason), fence, now);
     let covered = known.covered(&revocation).into();
-    let mut changes = vec![Change::Revocation(revocation)];
+    let mut changes = vec![Change::Stream(revocation.any())];
     if let Some(session) = filter.session {
         changes.extend(known.presented(session).into_iter().map(Change::BarAccessToken));
     }

@@ -12,6 +12,7 @@ use sessiond_core::session::event::{ActivityRecorded, ActivitySource, Counts, Se
 use sessiond_core::session::{
     Context, Envelope, Refusal, Session, decide, evolve, must_end_first, takes_effect_at,
 };
+use sessiond_core::streams::Registered;
 use sessiond_core::throughput::Reading;
 use sessiond_core::token::{Principal, SessionToken};
 use sessiond_store::{Detail, SideWrite};
@@ -30,7 +31,7 @@ impl Draft<'_> {
         command: &Command,
         on_behalf_of: Option<RevocationNumber>,
     ) -> Result<(), Refusal> {
-        let own = on_behalf_of.and_then(|number| self.revocation(number));
+        let own = on_behalf_of.and_then(|number| self.stream::<Revocation>(number));
         let own = own.filter(|own| own.covers(session, &self.facts(session.number)));
         if on_behalf_of.is_some() && own.is_none() {
             // It gave a sign of life between being found and the revocation's being in force.
@@ -343,9 +344,9 @@ impl Draft<'_> {
             takes_effect_at(&event, before.as_ref(), cause.map(Revocation::covered), self.now)
         });
         if let (SessionEvent::Disconnected(_), Some(revocation)) = (&event, cause) {
-            let mut revocation = self.revocation(revocation.number).unwrap_or(revocation).clone();
+            let mut revocation = self.stream(revocation.number).unwrap_or(revocation).clone();
             revocation.disconnected_count += 1;
-            self.revocations.insert(revocation.number, revocation);
+            self.streams.insert(revocation.number.into(), revocation.any());
         }
         let head = self.record(Fact {
             origin,

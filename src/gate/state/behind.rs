@@ -5,11 +5,11 @@ use std::collections::{BTreeSet, HashSet};
 use sessiond_core::Time;
 use sessiond_core::actor::ActorKind;
 use sessiond_core::api_key::ApiKey;
-use sessiond_core::ids::{
-    ApplicationNumber, OrganizationNumber, PrincipalNumber, ServiceAccountNumber, SessionNumber,
-};
+use sessiond_core::application::Application;
+use sessiond_core::ids::{OrganizationNumber, PrincipalNumber, SessionNumber};
 use sessiond_core::kind::Kind;
 use sessiond_core::scope::{Scope, Scopes};
+use sessiond_core::service_account::ServiceAccount;
 use sessiond_core::session::Session;
 use sessiond_core::token::AccessToken;
 use uuid::Uuid;
@@ -76,7 +76,7 @@ impl GateState {
             }
             ActorKind::Application => self.application(owner.id).map(|one| one.number.0),
             ActorKind::ServiceAccount => {
-                let mut accounts = self.service_accounts.values();
+                let mut accounts = self.streams::<ServiceAccount>();
                 accounts.find(|one| one.id == owner.id).map(|one| one.number.0)
             }
             _ => None,
@@ -88,10 +88,10 @@ impl GateState {
     pub fn client_id_of(&self, (kind, number): (i64, i64)) -> Option<String> {
         match ActorKind::from_code(kind)? {
             ActorKind::Application => {
-                self.applications.get(&ApplicationNumber(number)).map(|one| one.oauth.client_id.clone())
+                self.stream::<Application>(number).map(|one| one.oauth.client_id.clone())
             }
             ActorKind::ServiceAccount => {
-                self.service_accounts.get(&ServiceAccountNumber(number)).map(|one| one.client_id.clone())
+                self.stream::<ServiceAccount>(number).map(|one| one.client_id.clone())
             }
             _ => None,
         }

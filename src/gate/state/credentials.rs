@@ -5,11 +5,13 @@
 use std::sync::Arc;
 
 use sessiond_core::api_key::ApiKey;
+use sessiond_core::application::Application;
 use sessiond_core::caller::{Caller, CredentialKind};
 use sessiond_core::change::Change;
 use sessiond_core::ending::{CredentialEnd, Ending};
 use sessiond_core::hook::Hook;
 use sessiond_core::organization::Organization;
+use sessiond_core::service_account::ServiceAccount;
 use sessiond_core::streams::AnyStream;
 
 use super::GateState;
@@ -32,31 +34,31 @@ impl GateState {
     /// Whose credentials a change can end; to be asked before it is made.
     pub(in crate::gate) fn concerned(&self, change: &Change) -> Option<Concerned> {
         match change {
-            Change::Organization(after) => {
-                let before = self.organizations.get(&after.number)?;
-                let same = before.issuers == after.issuers && before.barred_before == after.barred_before;
-                (!same).then_some(Concerned::Organization(after.number))
-            }
-            Change::Application(after) => {
-                let before = self.applications.get(&after.number)?;
-                let same =
-                    before.archived_at == after.archived_at && before.barred_before == after.barred_before;
-                (!same).then_some(Concerned::Organization(after.organization))
-            }
-            Change::ServiceAccount(after) => {
-                let before = self.service_accounts.get(&after.number)?;
-                let same = before.archived_at == after.archived_at;
-                (!same).then_some(Concerned::Organization(after.organization))
-            }
-            // It bars from memory what it could not bar on record.
-            Change::Revocation(revocation) => {
-                revocation.is_provisional().then_some(Concerned::Organization(revocation.organization))
-            }
             Change::SessionToken(number, _) => Some(Concerned::One(CredentialId::Session(*number))),
             Change::BarAccessToken(id) | Change::RevokeAccessToken(id) => {
                 Some(Concerned::One(CredentialId::Access(*id)))
             }
             Change::Stream(stream) => match stream {
+                AnyStream::Organization(after) => {
+                    let before = self.stream::<Organization>(after.number)?;
+                    let same = before.issuers == after.issuers && before.barred_before == after.barred_before;
+                    (!same).then_some(Concerned::Organization(after.number))
+                }
+                AnyStream::Application(after) => {
+                    let before = self.stream::<Application>(after.number)?;
+                    let same = before.archived_at == after.archived_at
+                        && before.barred_before == after.barred_before;
+                    (!same).then_some(Concerned::Organization(after.organization))
+                }
+                AnyStream::ServiceAccount(after) => {
+                    let before = self.stream::<ServiceAccount>(after.number)?;
+                    let same = before.archived_at == after.archived_at;
+                    (!same).then_some(Concerned::Organization(after.organization))
+                }
+                // It bars from memory what it could not bar on record.
+                AnyStream::Revocation(revocation) => {
+                    revocation.is_provisional().then_some(Concerned::Organization(revocation.organization))
+                }
                 AnyStream::Principal(standing) => Some(Concerned::Organization(standing.organization)),
                 AnyStream::ApiKey(key) => Some(Concerned::One(CredentialId::ApiKey(key.id))),
                 AnyStream::Hook(hook) => Some(Concerned::One(CredentialId::Hook(hook.id))),
@@ -108,7 +110,7 @@ impl GateState {
             }
             CredentialKind::Access { client, .. } => match self.client(client)? {
                 Client::ServiceAccount(number) => {
-                    let archived = self.service_accounts.get(&number)?.archived_at.is_some();
+                    let archived = self.stream::<ServiceAccount>(number)?.archived_at.is_some();
                     archived.then_some(CredentialEnd::ServiceAccountArchived)
                 }
                 Client::Application(_) => None,
@@ -127,7 +129,7 @@ impl GateState {
             }
             CredentialKind::External(external) => {
                 let trusts = |one: &Organization| one.issuers.contains(&external.trusted);
-                let trusted = self.organizations.get(&holding.organization).is_some_and(trusts);
+                let trusted = self.stream::<Organization>(holding.organization).is_some_and(trusts);
                 (!trusted).then_some(CredentialEnd::IssuerChanged)
             }
         }
@@ -148,7 +150,7 @@ impl GateState {
         if barred || holding.issued_at < self.barred_before(application, holding.principal) {
             return Some(CredentialEnd::Revoked);
         }
-        let archived = self.applications.get(&application)?.archived_at.is_some();
+        let archived = self.stream::<Application>(application)?.archived_at.is_some();
         archived.then_some(CredentialEnd::ApplicationArchived)
     }
 }

@@ -5,6 +5,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use sessiond_core::Time;
+use sessiond_core::application::Application;
 use sessiond_core::ids::{ApplicationNumber, OrganizationNumber, PrincipalNumber};
 use sessiond_core::media_stream::MediaStream;
 use sessiond_core::natural_key::NaturalKey;
@@ -108,7 +109,7 @@ impl GateState {
     }
 
     fn is_live(&self, application: ApplicationNumber) -> bool {
-        self.applications.get(&application).is_some_and(|one| one.archived_at.is_none())
+        self.stream::<Application>(application).is_some_and(|one| one.archived_at.is_none())
     }
 
     /// The media stream of these names.

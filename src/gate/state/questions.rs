@@ -18,6 +18,7 @@ use sessiond_core::organization::{Issuer, Organization};
 use sessiond_core::principal::Standing;
 use sessiond_core::revocation::Revocation;
 use sessiond_core::scope::Scopes;
+use sessiond_core::service_account::ServiceAccount;
 use sessiond_core::session::Session;
 use sessiond_core::session::event::Counts;
 use sessiond_core::status::{DerivedStatus, derived_status};
@@ -56,15 +57,15 @@ impl Slice {
 
 impl GateState {
     pub fn organization_id(&self, number: OrganizationNumber) -> Uuid {
-        self.organizations.get(&number).map_or(Uuid::nil(), |organization| organization.id)
+        self.stream::<Organization>(number).map_or(Uuid::nil(), |organization| organization.id)
     }
 
     pub fn application_id(&self, number: ApplicationNumber) -> Uuid {
-        self.applications.get(&number).map_or(Uuid::nil(), |application| application.id)
+        self.stream::<Application>(number).map_or(Uuid::nil(), |application| application.id)
     }
 
     pub fn application(&self, id: Uuid) -> Option<&Application> {
-        self.applications_by_id.get(&id).and_then(|number| self.applications.get(number))
+        self.stream_by_id(id)
     }
 
     /// The client id of an application or service account.
@@ -72,7 +73,7 @@ impl GateState {
         match actor.kind {
             ActorKind::Application => self.application(actor.id).map(|one| one.oauth.client_id.clone()),
             ActorKind::ServiceAccount => {
-                let mut accounts = self.service_accounts.values();
+                let mut accounts = self.streams::<ServiceAccount>();
                 accounts.find(|one| one.id == actor.id).map(|one| one.client_id.clone())
             }
             _ => None,
@@ -150,13 +151,18 @@ impl GateState {
         self.sessions.len()
     }
 
+    /// Whether there is a revocation that is not finished.
+    pub fn is_revoking(&self) -> bool {
+        !self.unfinished.is_empty()
+    }
+
     /// The unfinished revocation that covers an open session.
     pub fn covering(&self, session: &Session) -> Option<&Revocation> {
-        if self.revocations.is_empty() {
+        if self.unfinished.is_empty() {
             return None;
         }
         let facts = self.facts(session.number);
-        self.revocations.values().find(|revocation| revocation.covers(session, &facts))
+        self.streams::<Revocation>().find(|revocation| revocation.covers(session, &facts))
     }
 
     /// What a filter asks of an open session beyond its fold.
@@ -188,12 +194,12 @@ impl GateState {
     /// The applications of an organization in which something can fit a filter, archived ones too.
     fn applications_of(&self, organization: OrganizationNumber, filter: &Filter) -> Vec<ApplicationNumber> {
         let own = |number: &ApplicationNumber| {
-            self.applications.get(number).is_some_and(|one| one.organization == organization)
+            self.stream::<Application>(*number).is_some_and(|one| one.organization == organization)
                 && (filter.applications.is_empty() || filter.applications.contains(number))
         };
         match filter.application {
             Some(number) => Some(number).filter(own).into_iter().collect(),
-            None => self.applications.keys().copied().filter(own).collect(),
+            None => self.streams::<Application>().map(|one| one.number).filter(own).collect(),
         }
     }
 
@@ -350,8 +356,8 @@ impl GateState {
         self.streams.range(stream(i64::MIN)..=stream(i64::MAX)).map(|(_, one)| one)
     }
 
-    pub fn stream<S: Registered>(&self, number: i64) -> Option<&S> {
-        S::of(self.any_stream(StreamId { kind: S::KIND, number })?)
+    pub fn stream<S: Registered>(&self, number: impl Into<i64>) -> Option<&S> {
+        S::of(self.any_stream(StreamId { kind: S::KIND, number: number.into() })?)
     }
 
     pub fn stream_by_id<S: Registered>(&self, id: Uuid) -> Option<&S> {
@@ -364,7 +370,7 @@ impl GateState {
     }
 
     pub fn standing_of(&self, principal: PrincipalNumber) -> Option<&Standing> {
-        self.stream(principal.0)
+        self.stream(principal)
     }
 
     /// Whether a principal was disabled.
@@ -410,7 +416,7 @@ impl GateState {
         application: ApplicationNumber,
         principal: Option<PrincipalNumber>,
     ) -> Position {
-        match self.applications.get(&application) {
+        match self.stream::<Application>(application) {
             Some(one) => self.barred_in(one.organization, Some(application), principal),
             None => Position(0),
         }
@@ -426,7 +432,7 @@ impl GateState {
     /// What organizations say of an issuer, by its exact name.
     pub fn issuers(&self, name: &str) -> impl Iterator<Item = (&Organization, &Issuer)> {
         let trusting = self.trusting.get(name).map(Vec::as_slice).unwrap_or_default();
-        let organizations = trusting.iter().filter_map(|number| self.organizations.get(number));
+        let organizations = trusting.iter().filter_map(|number| self.stream::<Organization>(*number));
         organizations.flat_map(move |organization| {
             let own = organization.issuers.iter().filter(move |issuer| issuer.issuer == name);
             own.map(move |issuer| (organization, issuer))
@@ -440,14 +446,14 @@ impl GateState {
         application: Option<ApplicationNumber>,
         principal: Option<PrincipalNumber>,
     ) -> Position {
-        let one = application.and_then(|number| self.applications.get(&number));
-        let whole = self.organizations.get(&organization);
+        let one = application.and_then(|number| self.stream::<Application>(number));
+        let whole = self.stream::<Organization>(organization);
         let standing = principal.and_then(|principal| self.standing_of(principal));
         let recorded = one
             .map_or(Position(0), |one| one.barred_before)
             .max(whole.map_or(Position(0), |whole| whole.barred_before))
             .max(standing.map_or(Position(0), |standing| standing.barred_before));
-        let provisional = self.revocations.values().take_while(|revocation| revocation.is_provisional());
+        let provisional = self.streams::<Revocation>().take_while(|revocation| revocation.is_provisional());
         provisional
             .filter(|revocation| {
                 let filter = &revocation.filter;

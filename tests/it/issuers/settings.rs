@@ -1,6 +1,7 @@
 //! Whom an organization trusts.
 
 use serde_json::{Value, json};
+use sessiond_core::organization::Organization;
 
 use super::*;
 
@@ -126,8 +127,7 @@ async fn an_audience_that_others_could_name_is_given_by_the_operator_and_then_to
         "it is another's by the operator's word"
     );
     let house = &server.running.as_ref().unwrap().house;
-    let given =
-        house.gate.known().organizations.values().find(|one| one.id.to_string() == id).unwrap().number;
+    let given = house.gate.known().stream_by_id::<Organization>(id.parse().unwrap()).unwrap().number;
     assert!(!given.is_operators());
 }
 

@@ -18,6 +18,7 @@ use sessiond_core::filter::Filter;
 use sessiond_core::ids::{RevocationNumber, SessionNumber};
 use sessiond_core::policy::Policy;
 use sessiond_core::reason::Reason;
+use sessiond_core::revocation::Revocation;
 use sessiond_core::scope::{Scope, Scopes};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -49,7 +50,7 @@ async fn make_room(base: &Base) {
 }
 
 fn unfinished(running: &Running) -> Vec<RevocationNumber> {
-    running.gate.known().revocations.keys().copied().collect()
+    running.gate.known().streams::<Revocation>().map(|one| one.number).collect()
 }
 
 #[tokio::test]
@@ -77,7 +78,7 @@ async fn a_revocation_that_found_the_disk_full_is_recorded_once_there_is_space()
     assert_eq!(unfinished(&running), [RevocationNumber(1)], "recorded by itself");
     let renew = Command::RenewToken { presented: old };
     assert!(running.command(session.number, renew).await.is_err(), "denied all the while");
-    let revocation = running.gate.known().revocations[&RevocationNumber(1)].clone();
+    let revocation = running.gate.known().stream::<Revocation>(1).cloned().unwrap();
     assert_eq!(running.carry_out(&revocation).await, covered);
     running.open().await;
     running.stop().await;
@@ -94,7 +95,7 @@ async fn what_is_denied_in_memory_only_leaves_no_trace_in_log_or_rows() {
     let running = on_a_full_disk(&base).await;
     running.begin(all(), Reason::Revoked).await.unwrap_err();
     // Before anything else happens: the committer must not take what it only remembers for what the log says.
-    let provisional = running.gate.known().revocations.values().next().cloned().unwrap();
+    let provisional = running.gate.known().streams::<Revocation>().next().cloned().unwrap();
     make_room(&base).await;
     let numbers = running.gate.known().covered(&provisional);
     let ends = numbers.iter().map(|number| (*number, SessionEnd::Disconnect(Reason::Revoked)));

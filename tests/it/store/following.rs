@@ -270,11 +270,7 @@ fn issuers(name: &str) -> ChangeOrganization {
 /// What a change is called, where a commit makes it. A new one has to be named here, and met below.
 fn name(change: &Change) -> Option<&'static str> {
     Some(match change {
-        Change::Organization(_) => "organization",
-        Change::Application(_) => "application",
-        Change::ServiceAccount(_) => "service account",
         Change::Stream(_) => "stream",
-        Change::Revocation(_) => "revocation",
         Change::Session(..) => "session",
         Change::SessionToken(..) => "session token",
         Change::McpSession(..) => "mcp session",
@@ -291,7 +287,7 @@ fn name(change: &Change) -> Option<&'static str> {
     })
 }
 
-const CHANGES: usize = 17;
+const CHANGES: usize = 13;
 
 /// What somebody would ask the Gate, with the answers.
 fn answers(gate: &Gate, now: Time) -> Vec<String> {

@@ -21,8 +21,10 @@ use sessiond_core::ids::{OrganizationNumber, Position, PrincipalNumber, SessionN
 use sessiond_core::organization::{OrganizationCreated, OrganizationEvent};
 use sessiond_core::presented::Presented;
 use sessiond_core::reason::Reason;
+use sessiond_core::revocation::Revocation;
 use sessiond_core::session::Session;
 use sessiond_core::session::event::{ACTIVITY, SessionEvent};
+use sessiond_core::streams::{AnyEvent, AnyStream, Registered};
 use sessiond_core::token::Principal;
 use sessiond_store::{Batch, EndedOrder, EndedPage, Entry, Open, Organization, SideWrite, StoreError};
 use uuid::Uuid;
@@ -61,17 +63,17 @@ fn founding(position: i64) -> Entry {
         revocation: None,
         request_id: None,
         traceparent: None,
-        event: Event::Organization(OrganizationEvent::Created(OrganizationCreated {
+        event: Event::Stream(AnyEvent::Organization(OrganizationEvent::Created(OrganizationCreated {
             id,
             name: "Acme".into(),
-        })),
+        }))),
         personal: None,
     };
     Entry::seal(recorded, &[0; 32])
 }
 
-fn row(entry: &Entry) -> Organization {
-    Organization {
+fn row(entry: &Entry) -> AnyStream {
+    let organization = Organization {
         number: entry.recorded.organization,
         id: Uuid::from_u128(entry.recorded.organization.0.unsigned_abs().into()),
         name: "Acme".into(),
@@ -79,7 +81,8 @@ fn row(entry: &Entry) -> Organization {
         barred_before: Position(0),
         issuers: vec![],
         head: entry.head(),
-    }
+    };
+    organization.any()
 }
 
 fn principal(number: i64) -> SideWrite {
@@ -98,17 +101,13 @@ async fn a_commit_is_all_or_nothing() {
     let Open { mut writer, store: reader } = base.open().await;
     let mut entry = founding(1);
     entry.commit_hash = Some(commit_hash(&[0; 32], [&entry.hash]));
-    let organizations = vec![row(&entry)];
-    let mut batch = Batch {
-        events: vec![entry],
-        organizations,
-        side: vec![principal(1), principal(1)],
-        ..Batch::default()
-    };
+    let streams = vec![row(&entry)];
+    let mut batch =
+        Batch { events: vec![entry], streams, side: vec![principal(1), principal(1)], ..Batch::default() };
     assert!(matches!(writer.commit(&batch).await, Err(StoreError::Failed(_))));
     assert_eq!(reader.head().await.unwrap(), Position(0));
     let loaded = reader.load().await.unwrap();
-    assert!(loaded.organizations.is_empty() && loaded.last_principal == 0);
+    assert!(loaded.streams.is_empty() && loaded.last_principal == 0);
     // The same writer goes on as if nothing had been.
     batch.side.pop();
     writer.commit(&batch).await.unwrap();
@@ -581,7 +580,7 @@ async fn a_revocation_in_force_survives_a_crash_and_is_finished_later() {
     base.verify().await.unwrap();
     let running = base.start().await;
     let fresh = running.open().await;
-    let known = running.gate.known().revocations.values().next().cloned().unwrap();
+    let known = running.gate.known().streams::<Revocation>().next().cloned().unwrap();
     assert_eq!(known.disconnected_count, 2);
     let presented = Presented { issued_at: Position(i64::MAX), ..running.owner() };
     let renew = Command::RenewToken { presented };

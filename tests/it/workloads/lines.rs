@@ -1,6 +1,7 @@
 //! Logs over HTTP: anywhere at once, downloaded in little memory, out of the way of heartbeats, there after a kill.
 
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::future::join_all;
@@ -181,10 +182,11 @@ async fn logging_does_not_hold_up_heartbeats() {
     let path = key.begin("task", app("Planner")).await;
     let lively = key.begin("webui", app("Planner")).await;
     let batch = texts(0, 5_000);
-    let until = Instant::now() + Duration::from_secs(3);
+    // The flood goes on until the heartbeats are through: one that waited for its end would wait for ever.
+    let through = AtomicBool::new(false);
     let flood = join_all((0..4).map(|_| async {
         let mut filed = 0;
-        while Instant::now() < until {
+        while !through.load(Ordering::SeqCst) {
             let (status, body) = key.log(&path, &batch).await;
             assert!([201, 503].contains(&status.as_u16()), "{body}");
             filed += u64::from(status == 201) * 5_000;
@@ -192,21 +194,13 @@ async fn logging_does_not_hold_up_heartbeats() {
         filed
     }));
     let beats = async {
-        let (mut slowest, mut count) = (Duration::ZERO, 0);
-        while Instant::now() < until {
-            let began = Instant::now();
+        for _ in 0..10 {
             assert_eq!(key.beat(&lively).await, 200);
-            slowest = slowest.max(began.elapsed());
-            count += 1;
         }
-        (slowest, count)
+        through.store(true, Ordering::SeqCst);
     };
-    let (filed, (slowest, count)) = tokio::join!(flood, beats);
-    // Not how fast, but that none of them waits for the flood to end.
-    assert!(
-        slowest < Duration::from_secs(2) && count > 3,
-        "{count} heartbeats, the slowest took {slowest:?}"
-    );
+    let both = async { tokio::join!(flood, beats) };
+    let (filed, ()) = tokio::time::timeout(Duration::from_secs(60), both).await.expect("heartbeats wait");
     assert_eq!(key.see(&format!("{path}/logs")).await["total_lines"], filed.iter().sum::<u64>());
 }
 

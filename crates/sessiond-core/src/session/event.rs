@@ -9,7 +9,7 @@ use crate::kind::Kind;
 use crate::phase::{Outcome, Phase};
 use crate::policy::SessionPolicy;
 use crate::reason::Reason;
-
+use crate::stream::{EMPTY, StreamEvent, text};
 use crate::throughput::Throughput;
 
 /// What happens to a session.
@@ -199,3 +199,55 @@ pub const CONNECTED: &str = "connected";
 
 /// The one type that is not a lifecycle event; feeds leave it out unless asked.
 pub const ACTIVITY: &str = "activity_recorded";
+
+impl StreamEvent for SessionEvent {
+    const NAMES: &[&str] = &[
+        "connected",
+        ACTIVITY,
+        "token_renewed",
+        "expired",
+        "suspended",
+        "resumed",
+        "phase_changed",
+        "disconnected",
+    ];
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Connected(_) => "connected",
+            Self::ActivityRecorded(_) => ACTIVITY,
+            Self::TokenRenewed(_) => "token_renewed",
+            Self::Expired(_) => "expired",
+            Self::Suspended => "suspended",
+            Self::Resumed => "resumed",
+            Self::PhaseChanged(_) => "phase_changed",
+            Self::Disconnected(_) => "disconnected",
+        }
+    }
+
+    fn body(&self) -> String {
+        match self {
+            Self::Connected(body) => text(body),
+            Self::ActivityRecorded(body) => text(body),
+            Self::TokenRenewed(body) => text(body),
+            Self::Expired(body) => text(body),
+            Self::Suspended | Self::Resumed => EMPTY.to_owned(),
+            Self::PhaseChanged(body) => text(body),
+            Self::Disconnected(body) => text(body),
+        }
+    }
+
+    fn parse(name: &str, body: &str) -> Result<Option<Self>, serde_json::Error> {
+        Ok(Some(match name {
+            "connected" => Self::Connected(serde_json::from_str(body)?),
+            ACTIVITY => Self::ActivityRecorded(serde_json::from_str(body)?),
+            "token_renewed" => Self::TokenRenewed(serde_json::from_str(body)?),
+            "expired" => Self::Expired(serde_json::from_str(body)?),
+            "suspended" => Self::Suspended,
+            "resumed" => Self::Resumed,
+            "phase_changed" => Self::PhaseChanged(serde_json::from_str(body)?),
+            "disconnected" => Self::Disconnected(serde_json::from_str(body)?),
+            _ => return Ok(None),
+        }))
+    }
+}

@@ -3,13 +3,9 @@
 use std::collections::BTreeMap;
 
 use sessiond_core::Time;
-use sessiond_core::application::{Application, evolve_application};
 use sessiond_core::chain::Header;
 use sessiond_core::event::Event;
 use sessiond_core::ids::{ApplicationNumber, Head, Position, SessionNumber, StreamKind};
-use sessiond_core::organization::{Organization, evolve_organization};
-use sessiond_core::revocation::Revocation;
-use sessiond_core::service_account::{ServiceAccount, evolve_service_account};
 use sessiond_core::session::Session;
 use sessiond_core::session::event::{Counts, SessionEvent};
 use sessiond_core::streams::AnyStream;
@@ -60,12 +56,8 @@ pub(super) struct Chain {
 pub(super) enum State {
     #[default]
     Nothing,
-    Organization(Organization),
-    Application(Box<Application>),
-    ServiceAccount(Box<ServiceAccount>),
     Session(Box<Folded>),
-    /// With the number of `Disconnected` events that carry it.
-    Revocation(Box<Revocation>, u64),
+    /// A revocation's with the number of `Disconnected` events that carry it so far.
     Stream(AnyStream),
 }
 
@@ -156,17 +148,11 @@ impl LogCheck {
             let mut batch = Batch::default();
             match chain.state {
                 State::Nothing => {}
-                State::Organization(row) => batch.organizations.push(row),
-                State::Application(row) => batch.applications.push(*row),
-                State::ServiceAccount(row) => batch.service_accounts.push(*row),
                 State::Session(folded) => {
                     batch.activity.extend(folded.hot_row().map(SessionActivity::of));
                     batch.sessions.push(folded.lifecycle_row());
                 }
                 State::Stream(row) => batch.streams.push(row),
-                State::Revocation(row, disconnected_count) => {
-                    batch.revocations.push(Revocation { disconnected_count, ..*row });
-                }
             }
             batch
         })
@@ -252,26 +238,10 @@ impl LogCheck {
                 chain.unknown = true;
                 state
             }
-            (state, Event::Organization(event)) if key.0 == StreamKind::Organization as i64 => {
-                let before = if let State::Organization(before) = state { Some(before) } else { None };
-                State::Organization(place.begun(evolve_organization(before, &event, &envelope))?)
-            }
-            (state, Event::Directory(event)) if key.0 == event.kind() as i64 => {
+            (state, Event::Stream(event)) if key.0 == event.kind() as i64 => {
                 let before = if let State::Stream(before) = state { Some(before) } else { None };
+                place.expect_count(before.as_ref(), &event)?;
                 State::Stream(place.begun(AnyStream::evolve(before, &event, &envelope))?)
-            }
-            (state, Event::Application(event)) if key.0 == StreamKind::Application as i64 => {
-                let before = if let State::Application(before) = state { Some(*before) } else { None };
-                let after = evolve_application(before, &event, &envelope);
-                State::Application(Box::new(place.begun(after)?))
-            }
-            (state, Event::ServiceAccount(event)) if key.0 == StreamKind::ServiceAccount as i64 => {
-                let before = if let State::ServiceAccount(before) = state { Some(*before) } else { None };
-                let after = evolve_service_account(before, &event, &envelope);
-                State::ServiceAccount(Box::new(place.begun(after)?))
-            }
-            (state, Event::Revocation(event)) if key.0 == StreamKind::Revocation as i64 => {
-                place.revocation(state, &event, &envelope)?
             }
             (state, Event::Session(event)) if key.0 == StreamKind::Session as i64 => {
                 if event_is_lifecycle(&event) {
@@ -291,8 +261,8 @@ impl LogCheck {
     fn count(&mut self, stored: &StoredEvent<'_>) -> Result<(), Difference> {
         let Some(number) = stored.header.revocation else { return Ok(()) };
         match self.streams.get_mut(&(StreamKind::Revocation as i64, number)) {
-            Some(Chain { state: State::Revocation(_, count), .. }) => {
-                *count += 1;
+            Some(Chain { state: State::Stream(AnyStream::Revocation(revocation)), .. }) => {
+                revocation.disconnected_count += 1;
                 Ok(())
             }
             _ => Err(Place(&stored.header).difference("revocation", "one that began before", number)),

@@ -1,11 +1,10 @@
 //! One event of the log: what is wrong with it is said with its place, what it says is read and folded.
 
+use sessiond_core::Time;
 use sessiond_core::actor::{Actor, ActorKind};
 use sessiond_core::chain::{Header, body_digest};
 use sessiond_core::event::Event;
-use sessiond_core::ids::{
-    ApplicationNumber, Head, OrganizationNumber, RevocationNumber, SessionNumber, StreamKind,
-};
+use sessiond_core::ids::{ApplicationNumber, Head, OrganizationNumber, SessionNumber, StreamKind};
 use sessiond_core::personal::{Personal, personal_digest};
 use sessiond_core::revocation::RevocationEvent;
 use sessiond_core::session::event::{
@@ -13,7 +12,7 @@ use sessiond_core::session::event::{
 };
 use sessiond_core::session::{Envelope, evolve};
 use sessiond_core::stream::Envelope as DirectoryEnvelope;
-use sessiond_core::{Time, revocation};
+use sessiond_core::streams::{AnyEvent, AnyStream};
 
 use super::Difference;
 use super::log::{Folded, Point, State, StoredEvent, event_is_lifecycle};
@@ -130,26 +129,17 @@ impl Place<'_> {
         folded.ok_or_else(|| self.difference("type", "what a stream of its kind begins with", self.0.name))
     }
 
-    pub fn revocation(
-        &self,
-        state: State,
-        event: &RevocationEvent,
-        envelope: &DirectoryEnvelope,
-    ) -> Result<State, Difference> {
-        let (before, count) = match state {
-            State::Revocation(before, count) => (Some(*before), count),
-            _ => (None, 0),
-        };
-        if let RevocationEvent::Ended(ended) = event
-            && ended.disconnected_count != count
-        {
-            let what = "disconnectedCount";
-            return Err(self.difference(what, count, ended.disconnected_count));
+    /// That the end of a revocation says how many sessions carry it.
+    pub fn expect_count(&self, before: Option<&AnyStream>, event: &AnyEvent) -> Result<(), Difference> {
+        match (before, event) {
+            (Some(AnyStream::Revocation(before)), AnyEvent::Revocation(RevocationEvent::Ended(ended)))
+                if ended.disconnected_count != before.disconnected_count =>
+            {
+                let (expected, found) = (before.disconnected_count, ended.disconnected_count);
+                Err(self.difference("disconnectedCount", expected, found))
+            }
+            _ => Ok(()),
         }
-        let DirectoryEnvelope { number, organization, occurred_at, head } = *envelope;
-        let number = RevocationNumber(number);
-        let after = revocation::evolve(before, event, number, organization, occurred_at, head);
-        Ok(State::Revocation(Box::new(self.begun(after)?), count))
     }
 
     pub fn session(

@@ -261,10 +261,10 @@ fn compare_row(
 fn expected(chain: &Chain) -> Expected {
     match &chain.state {
         State::Nothing | State::Session(_) => vec![],
-        State::Organization(row) => organization_columns(row),
-        State::Application(row) => application_columns(row),
-        State::ServiceAccount(row) => service_account_columns(row),
-        State::Revocation(row, count) => revocation_columns(row, *count),
+        State::Stream(AnyStream::Organization(row)) => organization_columns(row),
+        State::Stream(AnyStream::Application(row)) => application_columns(row),
+        State::Stream(AnyStream::ServiceAccount(row)) => service_account_columns(row),
+        State::Stream(AnyStream::Revocation(row)) => revocation_columns(row),
         State::Stream(row) => item_columns(row),
     }
 }
@@ -346,7 +346,7 @@ fn service_account_columns(row: &ServiceAccount) -> Expected {
     with_head(columns, &row.head)
 }
 
-fn revocation_columns(row: &Revocation, count: u64) -> Expected {
+fn revocation_columns(row: &Revocation) -> Expected {
     let columns = vec![
         ("number", row.number.0.into()),
         ("id", row.id.into()),
@@ -357,7 +357,7 @@ fn revocation_columns(row: &Revocation, count: u64) -> Expected {
         ("fence", row.fence.0.into()),
         ("instant", row.instant.into()),
         ("ended_at", row.ended_at.into()),
-        ("disconnected_count", count.into()),
+        ("disconnected_count", row.disconnected_count.into()),
     ];
     with_head(columns, &row.head)
 }

@@ -67,10 +67,6 @@ impl SqliteWriter {
 fn next(rest: &mut impl Iterator<Item = Batch>) -> Option<Batch> {
     let mut chunk = rest.next()?;
     for row in rest.take(CHUNK) {
-        chunk.organizations.extend(row.organizations);
-        chunk.applications.extend(row.applications);
-        chunk.service_accounts.extend(row.service_accounts);
-        chunk.revocations.extend(row.revocations);
         chunk.streams.extend(row.streams);
         chunk.sessions.extend(row.sessions);
         chunk.activity.extend(row.activity);

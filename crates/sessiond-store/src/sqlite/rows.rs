@@ -1,7 +1,12 @@
 //! A batch, written row by row. Many rows go in a statement: its hops to SQLite's thread cost more than its rows.
 
+use sessiond_core::application::Application;
 use sessiond_core::ids::Position;
+use sessiond_core::organization::Organization;
+use sessiond_core::revocation::Revocation;
+use sessiond_core::service_account::ServiceAccount;
 use sessiond_core::session::Session;
+use sessiond_core::streams::{AnyStream, Registered};
 
 use super::insert::{
     ACTIVITY_ROW, APPLICATION, Bound, DETAIL, EVENT, ITEM, Insert, ORGANIZATION, PRINCIPAL, REVOCATION,
@@ -19,7 +24,7 @@ impl SqliteWriter {
         self.put(&DETAIL, &batch.details, bind_detail).await?;
         self.forget_hot_rows(&batch.sessions).await?;
         self.put(&ACTIVITY_ROW, hot, bind_activity).await?;
-        self.write_directory(batch).await?;
+        self.write_streams(&batch.streams).await?;
         self.write_tokens_and_principals(batch).await?;
         for side in &batch.side {
             self.write_side(side).await?;
@@ -87,8 +92,13 @@ impl SqliteWriter {
         Ok(())
     }
 
-    async fn write_directory(&mut self, batch: &Batch) -> Result<(), StoreError> {
-        self.put(&ORGANIZATION, &batch.organizations, |bound, row| {
+    /// Streams of some kinds have a table of their own, with columns to look them up by; all others share one.
+    async fn write_streams(&mut self, streams: &[AnyStream]) -> Result<(), StoreError> {
+        if streams.is_empty() {
+            return Ok(());
+        }
+
+        self.put(&ORGANIZATION, &of::<Organization>(streams), |bound, row| {
             bound
                 .add(row.number.0)
                 .add(row.id)
@@ -99,7 +109,7 @@ impl SqliteWriter {
                 .add(serde_json::to_string(&row.issuers).unwrap_or_default());
         })
         .await?;
-        self.put(&APPLICATION, &batch.applications, |bound, row| {
+        self.put(&APPLICATION, &of::<Application>(streams), |bound, row| {
             bound
                 .add(row.number.0)
                 .add(row.id)
@@ -123,7 +133,8 @@ impl SqliteWriter {
                 .add(row.upstream_headers.as_ref().map(|one| serde_json::to_string(one).unwrap_or_default()));
         })
         .await?;
-        self.put(&ITEM, &batch.streams, |bound, item| {
+        let others: Vec<_> = streams.iter().filter(|stream| !has_own_table(stream)).collect();
+        self.put(&ITEM, &others, |bound, item| {
             bound
                 .add(item.stream().kind as i64)
                 .add(item.stream().number)
@@ -133,7 +144,7 @@ impl SqliteWriter {
                 .head(&item.head());
         })
         .await?;
-        self.put(&SERVICE_ACCOUNT, &batch.service_accounts, |bound, row| {
+        self.put(&SERVICE_ACCOUNT, &of::<ServiceAccount>(streams), |bound, row| {
             bound
                 .add(row.number.0)
                 .add(row.id)
@@ -147,7 +158,7 @@ impl SqliteWriter {
                 .head(&row.head);
         })
         .await?;
-        self.put(&REVOCATION, &batch.revocations, |bound, row| {
+        self.put(&REVOCATION, &of::<Revocation>(streams), |bound, row| {
             bound
                 .add(row.number.0)
                 .add(row.id)
@@ -172,4 +183,18 @@ impl SqliteWriter {
             .await?;
         Ok(())
     }
+}
+
+fn of<S: Registered>(streams: &[AnyStream]) -> Vec<&S> {
+    streams.iter().filter_map(S::of).collect()
+}
+
+fn has_own_table(stream: &AnyStream) -> bool {
+    matches!(
+        stream,
+        AnyStream::Organization(_)
+            | AnyStream::Application(_)
+            | AnyStream::ServiceAccount(_)
+            | AnyStream::Revocation(_)
+    )
 }

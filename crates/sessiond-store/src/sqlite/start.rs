@@ -7,7 +7,7 @@ use futures_util::stream::{BoxStream, try_unfold};
 use futures_util::{StreamExt, TryFutureExt};
 use sessiond_core::Time;
 use sessiond_core::ids::{ApplicationNumber, Position, SessionNumber};
-use sessiond_core::streams::AnyStream;
+use sessiond_core::streams::{AnyStream, Registered};
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Row, Sqlite, SqliteConnection};
@@ -31,15 +31,7 @@ impl Start for SqliteStore {
     async fn load(&self) -> Result<Loaded, StoreError> {
         let mut loaded = Loaded {
             head: self.head().await?,
-            organizations: self.all("select * from organization order by number", organization).await?,
-            applications: self.all("select * from application order by number", application).await?,
-            service_accounts: self
-                .all("select * from service_account order by number", service_account)
-                .await?,
-            revocations: self
-                .all("select * from revocation where ended_at is null order by number", revocation)
-                .await?,
-            streams: self.all("select * from item order by kind, number", item).await?,
+            streams: self.streams().await?,
             key_secrets: self.all("select * from api_key_secret", key_secret).await?,
             ..Loaded::default()
         };
@@ -111,16 +103,31 @@ impl SqliteStore {
         sqlx::query(sql).fetch_all(&self.pool).await?.iter().map(read).collect()
     }
 
+    async fn streams(&self) -> Result<Vec<AnyStream>, StoreError> {
+        let any = |row: &SqliteRow| organization(row).map(Registered::any);
+        let mut streams = self.all("select * from organization order by number", any).await?;
+        let any = |row: &SqliteRow| application(row).map(Registered::any);
+        streams.extend(self.all("select * from application order by number", any).await?);
+        let any = |row: &SqliteRow| service_account(row).map(Registered::any);
+        streams.extend(self.all("select * from service_account order by number", any).await?);
+        let any = |row: &SqliteRow| revocation(row).map(Registered::any);
+        let unfinished = "select * from revocation where ended_at is null order by number";
+        streams.extend(self.all(unfinished, any).await?);
+        streams.extend(self.all("select * from item order by kind, number", item).await?);
+        Ok(streams)
+    }
+
     /// When the bars that are in force were recorded, looked up one by one: there are few.
     async fn bars(&self, loaded: &Loaded) -> Result<Vec<(Position, Time)>, StoreError> {
-        let standing = loaded.streams.iter().filter_map(|item| match item {
+        let bars = loaded.streams.iter().filter_map(|stream| match stream {
+            AnyStream::Organization(organization) => Some(organization.barred_before),
+            AnyStream::Application(application) => Some(application.barred_before),
             AnyStream::Principal(standing) => Some(standing.barred_before),
             _ => None,
         });
-        let organizations = loaded.organizations.iter().map(|one| one.barred_before);
-        let applications = loaded.applications.iter().map(|one| one.barred_before);
+        let positions: Vec<_> = bars.filter(|position| *position > Position(0)).collect();
         let mut bars = Vec::new();
-        for position in standing.chain(organizations).chain(applications).filter(|at| *at > Position(0)) {
+        for position in positions {
             if let Some(entry) = self.event(position).await? {
                 bars.push((position, entry.recorded.recorded_at));
             }

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, HashMap};
 
 use sessiond_core::Time;
 use sessiond_core::actor::Actor;
-use sessiond_core::application::{ApplicationEvent, evolve_application};
+use sessiond_core::application::{Application, ApplicationEvent};
 use sessiond_core::chain::commit_hash;
 use sessiond_core::event::{Event, Recorded};
 use sessiond_core::ids::{
     ApplicationNumber, Head, OrganizationNumber, Position, PrincipalNumber, SessionNumber, StreamId,
 };
 use sessiond_core::kind::Kind;
-use sessiond_core::organization::{OrganizationCreated, OrganizationEvent, evolve_organization};
+use sessiond_core::organization::{Organization, OrganizationCreated, OrganizationEvent};
 use sessiond_core::personal::{Personal, personal_digest};
 use sessiond_core::policy::SessionPolicy;
 use sessiond_core::reason::Reason;
@@ -20,6 +20,7 @@ use sessiond_core::session::event::{
 };
 use sessiond_core::session::{Session, evolve};
 use sessiond_core::stream::Envelope;
+use sessiond_core::streams::Registered;
 use sessiond_core::token::Principal;
 use sessiond_store::{Batch, Detail, Entry, SessionActivity, SideWrite};
 use uuid::Uuid;
@@ -77,23 +78,24 @@ impl Author {
             id: Uuid::from_u128(0x0a),
             name: "Acme".into(),
         });
-        let head = author.event(ORGANIZATION.into(), None, Event::Organization(organization.clone()), None);
-        author.batch.organizations.extend(evolve_organization(
-            None,
-            &organization,
-            &author.envelope(1, head),
-        ));
+        author.begin::<Organization>(ORGANIZATION.into(), None, &organization);
         let created = ApplicationEvent::Created(Box::new(application("Desk")));
-        let head =
-            author.event(APPLICATION.into(), Some(APPLICATION), Event::Application(created.clone()), None);
-        author.batch.applications.extend(evolve_application(None, &created, &author.envelope(1, head)));
+        author.begin::<Application>(APPLICATION.into(), Some(APPLICATION), &created);
         author.beside(SideWrite::Principal(principal(1)));
         let batch = author.done();
         (author, batch)
     }
 
-    fn envelope(&self, number: i64, head: Head) -> Envelope {
-        Envelope { number, organization: ORGANIZATION, occurred_at: moment(self.now - 1), head }
+    fn begin<S: Registered>(
+        &mut self,
+        stream: StreamId,
+        application: Option<ApplicationNumber>,
+        event: &S::Event,
+    ) {
+        let head = self.event(stream, application, Event::Stream(S::event(event.clone())), None);
+        let occurred_at = moment(self.now - 1);
+        let envelope = Envelope { number: stream.number, organization: ORGANIZATION, occurred_at, head };
+        self.batch.streams.extend(S::evolve(None, event, &envelope).map(S::any));
     }
 
     fn event(

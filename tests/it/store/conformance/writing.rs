@@ -35,11 +35,11 @@ pub async fn whole(place: &dyn Place) {
     assert!(matches!(writer.commit(&bad).await, Err(StoreError::Failed(_))));
     assert_eq!(store.head().await.unwrap(), Position(0));
     let loaded = store.load().await.unwrap();
-    assert!(loaded.organizations.is_empty() && loaded.last_principal == 0);
+    assert!(loaded.streams.is_empty() && loaded.last_principal == 0);
     // The writer goes on as if it had not been asked.
     writer.commit(&good).await.unwrap();
     assert_eq!(store.head().await.unwrap(), Position(2));
-    assert_eq!(store.load().await.unwrap().organizations, good.organizations);
+    assert_eq!(store.load().await.unwrap().streams, good.streams);
     store.verify(&mut |_, _| ()).await.unwrap();
 }
 
@@ -143,7 +143,7 @@ pub async fn upkeep(place: &dyn Place) {
     assert!(!store.maintain().await.unwrap().is_empty());
     let checks = writer.health().await.unwrap();
     assert!(checks.iter().all(|check| check.fault.is_none()), "{checks:?}");
-    assert_eq!(store.load().await.unwrap().organizations[0].number, ORGANIZATION);
+    assert_eq!(store.load().await.unwrap().streams[0].organization(), ORGANIZATION);
     assert!(store.principal(PrincipalNumber(1)).await.unwrap().is_some());
     assert_eq!(store.verify(&mut |_, _| ()).await.unwrap().position, author.head());
 }
