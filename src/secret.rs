@@ -10,7 +10,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use chacha20poly1305::aead::{Aead, Payload};
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
 use hmac::{Hmac, Mac};
-use sessiond_core::once::Once;
+use sessiond_core::idempotency::IdempotencyKey;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -65,20 +65,20 @@ pub fn mint(kind: TokenKind, id: Uuid) -> Minted {
 /// As [`mint`], for a request: one with an `Idempotency-Key` gets the same token each time it is sent, so that its answer
 /// can be given again and the token is kept nowhere. Whatever is shown once in an answer is to be minted so, with
 /// `caller.once.as_deref()`; and where the id is the caller's own, it is the recorded one that the answer must name.
-pub fn mint_for(once: Option<&Once>, kind: TokenKind, id: Uuid) -> Minted {
+pub fn mint_for(once: Option<&IdempotencyKey>, kind: TokenKind, id: Uuid) -> Minted {
     let secret = URL_SAFE_NO_PAD.encode(secret_bytes(once, kind.prefix()));
     let text = format!("{}_{}_{secret}", kind.prefix(), id.simple());
     Minted { text, hash: hash(&secret) }
 }
 
 /// Mints a client secret: `sck_` and 256 bits, random or, as in [`mint_for`], those of a request.
-pub fn mint_client_secret(once: Option<&Once>) -> Minted {
+pub fn mint_client_secret(once: Option<&IdempotencyKey>) -> Minted {
     let text = format!("sck_{}", URL_SAFE_NO_PAD.encode(secret_bytes(once, "sck")));
     Minted { hash: hash(&text), text }
 }
 
 /// 256 bits for a secret: random, or those of a request with an `Idempotency-Key`, each purpose its own.
-pub fn secret_bytes(once: Option<&Once>, purpose: &str) -> [u8; 32] {
+pub fn secret_bytes(once: Option<&IdempotencyKey>, purpose: &str) -> [u8; 32] {
     match once {
         Some(once) => digest(&once.seed, purpose, &[]),
         None => random(),
@@ -148,7 +148,7 @@ pub fn session_name() -> String {
 }
 
 /// Mints a secret that signs webhooks: 256 bits, random or those of a request.
-pub fn mint_signing_key(once: Option<&Once>) -> [u8; 32] {
+pub fn mint_signing_key(once: Option<&IdempotencyKey>) -> [u8; 32] {
     secret_bytes(once, "whsec")
 }
 

@@ -161,9 +161,9 @@ fn client_of(caller: &Caller) -> Option<&str> {
 /// Whether no revocation covers a credential, and its application is not archived.
 fn stands(known: &GateState, caller: &Caller) -> bool {
     let application = caller.bound_to.and_then(|number| known.stream::<Application>(number));
-    let barred_before = known.barred_in(caller.organization, caller.bound_to, caller.principal);
+    let valid_from = known.barred_in(caller.organization, caller.bound_to, caller.principal);
     !caller.credential.barred
-        && caller.credential.issued_at >= barred_before
+        && caller.credential.issued_at >= valid_from
         && application.is_none_or(|application| {
             application.archived_at.is_none() || caller.actor.kind == ActorKind::ServiceAccount
         })

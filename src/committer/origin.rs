@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use sessiond_core::actor::Actor;
 use sessiond_core::caller::{Authority, Caller};
-use sessiond_core::once::Once;
+use sessiond_core::idempotency::IdempotencyKey;
 
 use super::Operation;
 use crate::error::Error;
@@ -18,7 +18,7 @@ pub struct Origin {
     pub traceparent: Option<String>,
     /// The request that this is the effect of, where it is to take effect once. Its outcome is recorded with it; so a
     /// request hands in one operation, or one for each part of it.
-    pub once: Option<Arc<Once>>,
+    pub once: Option<Arc<IdempotencyKey>>,
     /// What the operation rests on: judged again in the batch, because what came before it in there may have ended it.
     pub authority: Option<Authority>,
 }

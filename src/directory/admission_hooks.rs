@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use sessiond_core::actor::{Actor, ActorKind};
+use sessiond_core::admission_hook::{AdmissionHook, AdmissionHookCreated, AdmissionHookEvent};
 use sessiond_core::caller::{Caller, Credential, CredentialKind};
-use sessiond_core::hook::{Hook, HookCreated, HookEvent};
 use sessiond_core::ids::Position;
 use sessiond_core::scope::{Scope, Scopes};
 use sessiond_core::{Time, media_stream};
@@ -49,47 +49,52 @@ impl AdmissionHooks {
     }
 
     /// Makes a hook; its secret is shown this once.
-    pub async fn create(&self, caller: &Caller, new: NewAdmissionHook) -> Result<WithSecret<Hook>, Error> {
+    pub async fn create(
+        &self,
+        caller: &Caller,
+        new: NewAdmissionHook,
+    ) -> Result<WithSecret<AdmissionHook>, Error> {
         let once = caller.once.as_deref();
         let chosen = new.secret.clone();
         let secret = match &chosen {
             Some(secret) => checked_secret(secret)?.to_owned(),
             None => secret::hook_text(&secret::mint_signing_key(once)),
         };
-        if let Some(made) = Origin::caller(caller).recorded::<ChangeStream<Hook>>()? {
+        if let Some(made) = Origin::caller(caller).recorded::<ChangeStream<AdmissionHook>>()? {
             return Ok(WithSecret { made, secret: Some(secret) });
         }
         let name = checked_name("name", &new.name)?;
         let vhost =
             media_stream::checked_segment("vhost", &new.vhost).map_err(|what| Error::field("vhost", what))?;
         let id = secret::new_id();
-        let created = HookCreated { id, name, vhost: vhost.to_owned(), lifetime: new.lifetime };
+        let created = AdmissionHookCreated { id, name, vhost: vhost.to_owned(), lifetime: new.lifetime };
         let sealed = self.context.key.seal(&seal_label(id), secret.as_bytes());
         let side = vec![SideWrite::WebhookSecret { id, sealed }];
-        let made = self.context.change_stream(caller, None, HookEvent::Created(created), side).await?;
+        let made =
+            self.context.change_stream(caller, None, AdmissionHookEvent::Created(created), side).await?;
         Ok(WithSecret { made, secret: Some(secret) })
     }
 
     /// Lists the organization's hooks, newest first.
-    pub fn list(&self, caller: &Caller, slice: Slice) -> (Vec<Hook>, bool) {
+    pub fn list(&self, caller: &Caller, slice: Slice) -> (Vec<AdmissionHook>, bool) {
         let known = self.context.gate.known();
         let own = known
-            .streams::<Hook>()
+            .streams::<AdmissionHook>()
             .filter(|one| one.organization == caller.organization && one.deleted_at.is_none());
         let (page, more) = slice.page(own, |one| (one.created_at, one.id));
         (page.into_iter().cloned().collect(), more)
     }
 
     /// Finds a hook that is not deleted.
-    pub fn find(&self, caller: &Caller, id: Uuid) -> Result<Hook, Error> {
+    pub fn find(&self, caller: &Caller, id: Uuid) -> Result<AdmissionHook, Error> {
         let hook = self.live_hook(id).filter(|hook| hook.organization == caller.organization);
         hook.ok_or(Error::NotFound(Thing::Hook))
     }
 
     /// Finds such a hook, whoever asks.
-    fn live_hook(&self, id: Uuid) -> Option<Hook> {
+    fn live_hook(&self, id: Uuid) -> Option<AdmissionHook> {
         let known = self.context.gate.known();
-        known.stream_by_id(id).filter(|hook: &&Hook| hook.deleted_at.is_none()).cloned()
+        known.stream_by_id(id).filter(|hook: &&AdmissionHook| hook.deleted_at.is_none()).cloned()
     }
 
     /// Deletes a hook: it lets nobody in any more when this returns. What came in by it stays.
@@ -97,13 +102,13 @@ impl AdmissionHooks {
         let hook = self.find(caller, id)?;
         let side = vec![SideWrite::ForgetWebhook(id)];
         self.context
-            .change_stream::<Hook>(caller, Some(hook.number), HookEvent::Deleted, side)
+            .change_stream::<AdmissionHook>(caller, Some(hook.number), AdmissionHookEvent::Deleted, side)
             .await
             .map(|_| ())
     }
 
     /// Finds the hook that is called, with the caller that its calls are made as, and the secret that they must be signed with.
-    pub async fn called(&self, id: Uuid) -> Result<Option<(Hook, Caller, Vec<u8>)>, Error> {
+    pub async fn called(&self, id: Uuid) -> Result<Option<(AdmissionHook, Caller, Vec<u8>)>, Error> {
         let Some(hook) = self.live_hook(id) else { return Ok(None) };
         let Some(kept) = self.context.store.webhook_secret(id).await? else { return Ok(None) };
         let secret = self

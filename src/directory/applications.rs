@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use sessiond_core::application::{Application, ApplicationChanged, ApplicationCreated, OauthClient};
 use sessiond_core::caller::Caller;
+use sessiond_core::idempotency::IdempotencyKey;
 use sessiond_core::media_stream::{MediaStream, application_name};
-use sessiond_core::once::Once;
 use sessiond_core::policy::{ApplicationPolicy, Policy};
 use sessiond_core::scope::{Scope, Scopes};
 use uuid::Uuid;
@@ -177,7 +177,7 @@ impl Applications {
 
 /// Describes a new application, with its secret if it is confidential.
 pub(super) fn application_created(
-    once: Option<&Once>,
+    once: Option<&IdempotencyKey>,
     new: NewApplication,
 ) -> Result<(ApplicationCreated, Option<secret::Minted>), Error> {
     let kind = new.kind.unwrap_or_else(|| "confidential".to_owned());

@@ -66,18 +66,18 @@ pub(super) struct Holdings {
     open: Mutex<Open>,
 }
 
-type Place = (CredentialId, u64);
+type HoldingKey = (CredentialId, u64);
 
 #[derive(Default)]
 struct Open {
     last: u64,
-    places: BTreeMap<Place, Arc<Holding>>,
+    by_credential: BTreeMap<HoldingKey, Arc<Holding>>,
 }
 
-/// A place among what is open, until it is let go of.
+/// What a caller has open, until it is let go of.
 pub(super) struct Held {
     holdings: Arc<Holdings>,
-    place: Place,
+    key: HoldingKey,
     pub holding: Arc<Holding>,
 }
 
@@ -95,9 +95,9 @@ impl Holdings {
         holding.flight.begin();
         let mut open = self.open.lock();
         open.last += 1;
-        let place = (CredentialId::of(caller), open.last);
-        open.places.insert(place, holding.clone());
-        Held { holdings: self.clone(), place, holding }
+        let key = (CredentialId::of(caller), open.last);
+        open.by_credential.insert(key, holding.clone());
+        Held { holdings: self.clone(), key, holding }
     }
 
     /// What is open by credentials that a change concerns.
@@ -105,23 +105,23 @@ impl Holdings {
         let open = self.open.lock();
         match concerned {
             Concerned::One(id) => {
-                open.places.range((id, 0)..=(id, u64::MAX)).map(|(_, one)| one.clone()).collect()
+                open.by_credential.range((id, 0)..=(id, u64::MAX)).map(|(_, one)| one.clone()).collect()
             }
             Concerned::Organization(number) => {
-                open.places.values().filter(|one| one.organization == number).cloned().collect()
+                open.by_credential.values().filter(|one| one.organization == number).cloned().collect()
             }
         }
     }
 
     /// How many things are open.
     pub fn count(&self) -> usize {
-        self.open.lock().places.len()
+        self.open.lock().by_credential.len()
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.holdings.open.lock().places.remove(&self.place);
+        self.holdings.open.lock().by_credential.remove(&self.key);
         self.holding.flight.land();
     }
 }

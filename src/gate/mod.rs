@@ -5,7 +5,7 @@
 mod flight;
 mod holdings;
 mod index;
-mod keys;
+mod key_secrets;
 mod ordered;
 mod state;
 mod tally;
@@ -20,7 +20,7 @@ use uuid::Uuid;
 pub use flight::{Flight, Pass, Signal};
 use holdings::Concerned;
 pub use holdings::Side;
-pub use state::{Behind, GateState, Order, Placed, Slice, Sum};
+pub use state::{Behind, GateState, MediaLookup, Order, Slice, Sum};
 
 use sessiond_core::Time;
 use sessiond_core::caller::Caller;
@@ -202,8 +202,8 @@ impl Gate {
     }
 
     /// The same for what is open with a credential alone.
-    pub fn stay(&self, caller: &Caller, side: Side) -> Result<Pass, Refusal> {
-        self.state.read().stay(caller, side)
+    pub fn register(&self, caller: &Caller, side: Side) -> Result<Pass, Refusal> {
+        self.state.read().register(caller, side)
     }
 
     /// Counts traffic of a session that is not in the log yet, if the session is open.

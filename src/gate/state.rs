@@ -3,7 +3,7 @@
 mod behind;
 mod compare;
 mod credentials;
-mod places;
+mod media_streams;
 mod questions;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -34,12 +34,12 @@ use uuid::Uuid;
 use super::flight::{Flight, Pass};
 use super::holdings::{Holdings, Side};
 use super::index::{self, Index, SharedTerms};
-use super::keys::KeySecrets;
+use super::key_secrets::KeySecrets;
 use super::ordered::{By, Ordered};
 use super::{Client, Departed, Due};
 
 pub use behind::Behind;
-pub use places::{Placed, Sum};
+pub use media_streams::{MediaLookup, Sum};
 pub use questions::{Order, Slice};
 
 /// What an unfinished revocation covered when it began.
@@ -96,7 +96,7 @@ pub struct GateState {
     principal_ids: HashMap<PrincipalNumber, Uuid>,
     totals: HashMap<ApplicationNumber, u64>,
     resource_totals: HashMap<ApplicationNumber, HashMap<String, ResourceTotals>>,
-    places: places::Places,
+    media_streams: media_streams::MediaStreams,
     /// What is open, by the credential that opened it.
     holdings: Arc<Holdings>,
     /// Whoever tells upstreams that a session has ended.
@@ -240,7 +240,7 @@ impl GateState {
             AnyStream::Revocation(revocation) => {
                 self.unfinished.insert(revocation.number);
             }
-            AnyStream::MediaStream(stream) => self.places.put(stream),
+            AnyStream::MediaStream(stream) => self.media_streams.put(stream),
             AnyStream::Principal(_)
             | AnyStream::ApiKey(_)
             | AnyStream::Schedule(_)
@@ -525,7 +525,7 @@ impl GateState {
         Ok(Pass::enter(Some(flight), held))
     }
 
-    pub(super) fn stay(&self, caller: &Caller, side: Side) -> Result<Pass, Refusal> {
+    pub(super) fn register(&self, caller: &Caller, side: Side) -> Result<Pass, Refusal> {
         Ok(Pass::enter(None, self.hold(caller, side)?))
     }
 

@@ -13,7 +13,7 @@ use axum::response::Response;
 use parking_lot::Mutex;
 use serde_json::Value;
 use sessiond_core::caller::Caller;
-use sessiond_core::once::Once;
+use sessiond_core::idempotency::IdempotencyKey;
 use sha2::{Digest, Sha256};
 use url::form_urlencoded;
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
@@ -41,7 +41,7 @@ struct Keyed {
     /// Until it is known who asks, and that they may.
     waiting: Mutex<Option<Body>>,
     read: OnceLock<Bytes>,
-    once: OnceLock<Arc<Once>>,
+    once: OnceLock<Arc<IdempotencyKey>>,
 }
 
 /// Takes hold of requests with a key, and says of answers that they are those of before.

@@ -80,8 +80,8 @@ impl AppContext {
         caller: &Caller,
         application: ApplicationNumber,
     ) -> Result<(), Error> {
-        let barred_before = self.gate.known().barred_before(application, caller.principal);
-        if caller.credential.barred || caller.credential.issued_at < barred_before {
+        let valid_from = self.gate.known().valid_from(application, caller.principal);
+        if caller.credential.barred || caller.credential.issued_at < valid_from {
             return Err(Refusal::CredentialBarred.into());
         }
         Ok(())

@@ -56,7 +56,7 @@ impl Admission {
 
     /// Registers what a caller opens by the credential alone, which is judged after that for the same reason.
     pub fn register(&self, caller: &Caller, side: Side) -> Result<Registration, Error> {
-        let pass = self.context.gate.stay(caller, side)?;
+        let pass = self.context.gate.register(caller, side)?;
         let expires_at = caller.credential.expires_at;
         if self.context.clock.now() >= expires_at {
             return Err(Refusal::Expired.into());

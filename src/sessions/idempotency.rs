@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use sessiond_core::caller::Caller;
-use sessiond_core::once::{KEPT, Once, Outcome};
+use sessiond_core::idempotency::{IdempotencyKey, KEPT, RecordedOutcome};
 use sessiond_store::SideWrite;
 
 use crate::committer::Origin;
@@ -56,7 +56,12 @@ impl Idempotency {
 
     /// Makes a caller's request one that takes effect once, under a key of the client's own. It is refused while one of this
     /// key is under way, or where the key was another request's; if it took effect before, its outcome comes along.
-    pub async fn begin(&self, caller: &Caller, key: &str, fingerprint: [u8; 32]) -> Result<Arc<Once>, Error> {
+    pub async fn begin(
+        &self,
+        caller: &Caller,
+        key: &str,
+        fingerprint: [u8; 32],
+    ) -> Result<Arc<IdempotencyKey>, Error> {
         let context = &self.context;
         let (organization, kind) =
             (caller.organization.0.to_be_bytes(), (caller.actor.kind as i64).to_be_bytes());
@@ -75,7 +80,7 @@ impl Idempotency {
         let [organization, kind, actor, key] = who;
         let request = [organization, kind, actor, key, &fingerprint, &salt];
         let seed = context.key.digest("secrets of a request", &request);
-        Ok(Arc::new(Once { key: digest, fingerprint, salt, seed, recorded, under_way }))
+        Ok(Arc::new(IdempotencyKey { key: digest, fingerprint, salt, seed, recorded, under_way }))
     }
 
     /// The origin of a part of a request that hands in several operations: each part takes effect once.
@@ -104,11 +109,15 @@ impl AppContext {
         let Some(once) = origin.once.as_deref().filter(|_| index > 0) else { return Ok(origin) };
         let key = self.key.digest("part of a request", &[&once.key, &index.to_be_bytes()]);
         let recorded = self.outcome(&key, &once.fingerprint).await?.map(|outcome| outcome.done);
-        let part = Once { key, recorded, ..once.clone() };
+        let part = IdempotencyKey { key, recorded, ..once.clone() };
         Ok(Origin { once: Some(Arc::new(part)), ..origin })
     }
 
-    async fn outcome(&self, key: &[u8; 32], fingerprint: &[u8; 32]) -> Result<Option<Outcome>, Error> {
+    async fn outcome(
+        &self,
+        key: &[u8; 32],
+        fingerprint: &[u8; 32],
+    ) -> Result<Option<RecordedOutcome>, Error> {
         let forgotten = self.clock.now() - KEPT;
         let found = self.store.outcome(key).await?.filter(|outcome| outcome.recorded_at > forgotten);
         if found.as_ref().is_some_and(|outcome| outcome.fingerprint != *fingerprint) {

@@ -17,7 +17,7 @@ use sessiond_core::throughput::{Reading, Sample};
 use crate::committer::{EndSessions, MeasureSessions, Measurement, Origin};
 use crate::context::AppContext;
 use crate::error::{Error, Thing};
-use crate::gate::{Placed, Sum};
+use crate::gate::{MediaLookup, Sum};
 
 /// How many events of a session are read at a time.
 const PAGE: u32 = 500;
@@ -52,7 +52,7 @@ impl MediaSessions {
     }
 
     /// Finds the media stream of these names (virtual host, app, stream), or how many of the names lead somewhere.
-    pub fn resolve(&self, caller: &Caller, names: [&str; 3]) -> Placed {
+    pub fn resolve(&self, caller: &Caller, names: [&str; 3]) -> MediaLookup {
         self.context.gate.known().placed(caller.organization, names)
     }
 

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use sessiond_core::admission_hook::AdmissionHookEvent;
 use sessiond_core::api_key::ApiKeyEvent;
 use sessiond_core::application::ApplicationEvent;
 use sessiond_core::event::Event;
-use sessiond_core::hook::HookEvent;
 use sessiond_core::machine::MachineEvent;
 use sessiond_core::media_stream::MediaStreamEvent;
 use sessiond_core::organization::OrganizationEvent;
@@ -94,8 +94,8 @@ fn variant(event: &Event) -> &'static str {
         Event::Session(SessionEvent::PhaseChanged(_)) => "phase_changed",
         Event::Stream(AnyEvent::MediaStream(MediaStreamEvent::Declared(_))) => "media_stream_declared",
         Event::Stream(AnyEvent::Hook(event)) => match event {
-            HookEvent::Created(_) => "hook_created",
-            HookEvent::Deleted => "hook_deleted",
+            AdmissionHookEvent::Created(_) => "hook_created",
+            AdmissionHookEvent::Deleted => "hook_deleted",
         },
         Event::Stream(AnyEvent::Machine(event)) => match event {
             MachineEvent::Created(_) => "machine_created",

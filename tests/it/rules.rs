@@ -69,7 +69,7 @@ struct Given {
     archived: bool,
     disabled: bool,
     full: Option<Limit>,
-    barred_before: Position,
+    valid_from: Position,
     revocation: Option<Revocation>,
 }
 
@@ -81,7 +81,7 @@ fn nothing() -> Given {
         archived: false,
         disabled: false,
         full: None,
-        barred_before: Position(0),
+        valid_from: Position(0),
         revocation: None,
     }
 }
@@ -176,7 +176,7 @@ impl Given {
             principal_disabled: self.disabled,
             full: self.full,
             preset: None,
-            barred_before: self.barred_before,
+            valid_from: self.valid_from,
             revocation: self.revocation.as_ref().map(Revocation::covered),
             policy: POLICY,
             personal: Some("the personal facts"),
@@ -938,10 +938,10 @@ fn an_archived_application_takes_no_commands_and_no_connects() {
 #[test]
 fn barred_credentials_are_those_issued_before_the_bar() {
     let barred = application(&[ApplicationEvent::CredentialsBarred]);
-    assert_eq!(barred.barred_before, Position(11));
+    assert_eq!(barred.valid_from, Position(11));
     let issued = |position: i64| Presented { issued_at: Position(position), ..presented(1000) };
     let mut given = connected();
-    given.barred_before = barred.barred_before;
+    given.valid_from = barred.valid_from;
     for (position, refused) in [(10, true), (11, false), (12, false)] {
         let presented = issued(position);
         let refusals = [
@@ -958,7 +958,7 @@ fn barred_credentials_are_those_issued_before_the_bar() {
 fn barring_credentials_and_renaming_leave_each_other_alone() {
     let events = [ApplicationEvent::CredentialsBarred, changed(Some("Lamp"), None)];
     let application = application(&events);
-    assert_eq!((application.barred_before, application.name.as_str()), (Position(11), "Lamp"));
+    assert_eq!((application.valid_from, application.name.as_str()), (Position(11), "Lamp"));
     assert_eq!((application.created_at, application.updated_at), (at(0), at(2)));
 }
 

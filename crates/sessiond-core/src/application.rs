@@ -120,7 +120,8 @@ pub struct Application {
     pub updated_at: Time,
     pub archived_at: Option<Time>,
     /// Position of its last revocation: credentials issued before it open no agent-side path.
-    pub barred_before: Position,
+    #[serde(rename = "barred_before")]
+    pub valid_from: Position,
     pub head: Head,
 }
 
@@ -190,7 +191,7 @@ impl Stream for Application {
             ApplicationEvent::PolicySet(policy) => {
                 Self { policy: Some((**policy).clone()), updated_at: at, head, ..before }
             }
-            ApplicationEvent::CredentialsBarred => Self { barred_before: head.position, head, ..before },
+            ApplicationEvent::CredentialsBarred => Self { valid_from: head.position, head, ..before },
             ApplicationEvent::Archived => Self { archived_at: Some(at), updated_at: at, head, ..before },
         })
     }
@@ -221,7 +222,7 @@ impl Application {
             created_at: envelope.occurred_at,
             updated_at: envelope.occurred_at,
             archived_at: None,
-            barred_before: Position(0),
+            valid_from: Position(0),
             head: envelope.head,
         }
     }

@@ -7,8 +7,8 @@ use uuid::Uuid;
 use crate::Time;
 use crate::actor::Actor;
 
+use crate::idempotency::IdempotencyKey;
 use crate::ids::{ApplicationNumber, OrganizationNumber, Position, PrincipalNumber, SessionNumber};
-use crate::once::Once;
 use crate::organization::Issuer;
 use crate::presented::Presented;
 use crate::scope::Scopes;
@@ -35,10 +35,10 @@ pub struct Caller {
     pub request_id: Option<String>,
     pub traceparent: Option<String>,
     /// Set for a request that is to take effect once.
-    pub once: Option<Arc<Once>>,
+    pub once: Option<Arc<IdempotencyKey>>,
 }
 
-/// What a wish rests on, as far as it may have ended by the time the wish is decided.
+/// What a command rests on, as far as it may have ended by the time the command is decided.
 #[derive(Debug, Clone)]
 pub struct Authority {
     pub organization: OrganizationNumber,
@@ -96,7 +96,7 @@ impl Caller {
         self.confined_to.is_none_or(|own| own == application)
     }
 
-    /// What the caller's wishes rest on.
+    /// What the caller's commands rest on.
     pub fn authority(&self) -> Authority {
         Authority {
             organization: self.organization,

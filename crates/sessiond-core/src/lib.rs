@@ -1,7 +1,7 @@
 //! The rules. Everything here is pure: no clock, no randomness, no I/O, no async.
 //! A decision is a function of what is passed in, so every rule can be shown as given / when / then.
-
 pub mod actor;
+pub mod admission_hook;
 pub mod api_key;
 pub mod application;
 pub mod bar;
@@ -14,7 +14,7 @@ pub mod delivery;
 pub mod ending;
 pub mod event;
 pub mod filter;
-pub mod hook;
+pub mod idempotency;
 pub mod ids;
 pub mod journal;
 pub mod kind;
@@ -23,7 +23,6 @@ pub mod maxima;
 pub mod media_stream;
 pub mod natural_key;
 pub mod object;
-pub mod once;
 pub mod organization;
 pub mod personal;
 pub mod phase;

@@ -62,7 +62,8 @@ pub struct Organization {
     pub name: String,
     pub created_at: Time,
     /// Position of its last revocation: credentials issued before it open no agent-side path.
-    pub barred_before: Position,
+    #[serde(rename = "barred_before")]
+    pub valid_from: Position,
     /// Whose access tokens are accepted beside our own.
     pub issuers: Vec<Issuer>,
     pub head: Head,
@@ -108,7 +109,7 @@ impl Stream for Organization {
                 id: created.id,
                 name: created.name.clone(),
                 created_at: envelope.occurred_at,
-                barred_before: Position(0),
+                valid_from: Position(0),
                 issuers: vec![],
                 head,
             }),
@@ -119,7 +120,7 @@ impl Stream for Organization {
                 Some(Organization { issuers: set.issuers.clone(), head, ..before })
             }
             (Some(before), OrganizationEvent::CredentialsBarred) => {
-                Some(Organization { barred_before: head.position, head, ..before })
+                Some(Organization { valid_from: head.position, head, ..before })
             }
             (None, _) => None,
         }

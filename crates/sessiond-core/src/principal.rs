@@ -34,7 +34,8 @@ pub struct Standing {
     pub number: PrincipalNumber,
     pub id: Uuid,
     pub organization: OrganizationNumber,
-    pub barred_before: Position,
+    #[serde(rename = "barredBefore")]
+    pub valid_from: Position,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disabled_at: Option<Time>,
     #[serde(skip)]
@@ -64,7 +65,7 @@ impl Stream for Standing {
             number: PrincipalNumber(envelope.number),
             id: principal.id,
             organization: envelope.organization,
-            barred_before: Position(0),
+            valid_from: Position(0),
             disabled_at: None,
             head: envelope.head,
         };
@@ -72,7 +73,7 @@ impl Stream for Standing {
         match event {
             PrincipalEvent::CredentialsBarred(principal) => {
                 let before = standing.unwrap_or_else(|| fresh(principal));
-                Some(Standing { barred_before: head.position, head, ..before })
+                Some(Standing { valid_from: head.position, head, ..before })
             }
             PrincipalEvent::Disabled(principal) => {
                 let before = standing.unwrap_or_else(|| fresh(principal));

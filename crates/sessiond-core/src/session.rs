@@ -136,7 +136,7 @@ pub struct Context<'a> {
     /// The limit that one more session would exceed, where nothing can make room.
     pub full: Option<Limit>,
     /// Credentials issued before this position open no agent-side path of the application.
-    pub barred_before: Position,
+    pub valid_from: Position,
     /// The presented access token was barred by itself.
     pub credential_barred: bool,
     /// The unfinished revocation that covers the session, if any.
@@ -191,7 +191,7 @@ pub enum Refusal {
     Unknown,
 }
 
-/// Whether a wish may come true, and what happens then. An empty answer is success with nothing to change.
+/// Whether a command may be carried out, and what happens then. An empty answer is success with nothing to change.
 pub fn decide(
     context: &Context<'_>,
     session: Option<&Session>,
@@ -278,7 +278,7 @@ fn decide_connect(
     if context.application_archived {
         return Err(Refusal::ApplicationArchived);
     }
-    if context.credential_barred || connect.presented.issued_at < context.barred_before {
+    if context.credential_barred || connect.presented.issued_at < context.valid_from {
         return Err(Refusal::CredentialBarred);
     }
     if now >= connect.presented.expires_at {
@@ -345,7 +345,7 @@ pub fn must_end_first(context: &Context<'_>, holder: &Session, now: Time) -> Opt
 fn pass(context: &Context<'_>, session: &Session, presented: &Presented) -> Result<(), Refusal> {
     if let Some(revocation) = context.revocation {
         Err(Refusal::Revoked(revocation.reason))
-    } else if context.credential_barred || presented.issued_at < context.barred_before {
+    } else if context.credential_barred || presented.issued_at < context.valid_from {
         Err(Refusal::CredentialBarred)
     } else if context.application_archived && session.ended.is_none() {
         Err(Refusal::ApplicationArchived)

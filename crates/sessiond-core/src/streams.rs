@@ -4,9 +4,9 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::admission_hook::AdmissionHook;
 use crate::api_key::ApiKey;
 use crate::application::Application;
-use crate::hook::Hook;
 use crate::ids::{ApplicationNumber, Head, OrganizationNumber, StreamId, StreamKind};
 use crate::machine::Machine;
 use crate::media_stream::MediaStream;
@@ -199,6 +199,6 @@ streams! {
     Schedule: Schedule,
     Webhook: Webhook,
     MediaStream: MediaStream,
-    Hook: Hook,
+    Hook: AdmissionHook,
     Machine: Machine,
 }

@@ -7,8 +7,8 @@ use sessiond_core::chain::body_digest;
 use sessiond_core::change::Change;
 pub use sessiond_core::delivery::{Delivery, DeliveryStatus};
 use sessiond_core::event::Recorded;
+use sessiond_core::idempotency::RecordedOutcome;
 use sessiond_core::ids::{ApplicationNumber, Head, Position, PrincipalNumber, SessionNumber, StreamKind};
-use sessiond_core::once::Outcome;
 pub use sessiond_core::organization::Organization;
 use sessiond_core::personal::Personal;
 pub use sessiond_core::revocation::Revocation;
@@ -248,7 +248,7 @@ pub enum SideWrite {
     Confirmation(Confirmation),
     /// What a request came to that is not to take effect again. Where its key has another outcome, of less than
     /// [`KEPT`](sessiond_core::once::KEPT) before, the whole batch fails: the request is about to take effect twice.
-    Outcome(Outcome),
+    Outcome(RecordedOutcome),
     /// Forget a page of outcomes recorded up to this instant.
     ForgetOutcomes(Time),
     /// Drop the bodies of these activity events and keep their digests; pruning came up to this position.

@@ -1,11 +1,11 @@
-//! What a wish rests on, judged in the batch: what was decided before it, in the same batch or since it was presented, may
+//! What a command rests on, judged in the batch: what was decided before it, in the same batch or since it was presented, may
 //! have replaced or ended the credential.
 
 use sessiond_core::actor::ActorKind;
+use sessiond_core::admission_hook::AdmissionHook;
 use sessiond_core::api_key::ApiKey;
 use sessiond_core::caller::{Authority, CredentialKind};
 use sessiond_core::change::Change;
-use sessiond_core::hook::Hook;
 use sessiond_core::ids::{ApplicationNumber, Head, Position};
 use sessiond_core::organization::Organization;
 use sessiond_core::service_account::ServiceAccount;
@@ -21,7 +21,7 @@ use crate::gate::Client;
 const NOBODY: Error = Error::Unauthorized { reason: None };
 
 impl Draft<'_> {
-    /// That the credential behind a wish still opens what it opened when it was presented.
+    /// That the credential behind a command still opens what it opened when it was presented.
     pub(super) fn still_stands(&self, origin: &Origin) -> Result<(), Error> {
         let Some(authority) = &origin.authority else { return Ok(()) };
         if self.now >= authority.credential.expires_at && !self.is_of_ended_session(authority) {
@@ -34,7 +34,7 @@ impl Draft<'_> {
                 self.stream_by_id::<ApiKey>(*id).is_some_and(|key| key.revoked_at.is_none())
             }
             CredentialKind::Hook(id) => {
-                self.stream_by_id::<Hook>(*id).is_some_and(|hook| hook.deleted_at.is_none())
+                self.stream_by_id::<AdmissionHook>(*id).is_some_and(|hook| hook.deleted_at.is_none())
             }
             CredentialKind::External(external) => {
                 self.stream::<Organization>(authority.organization).is_some_and(|organization| {

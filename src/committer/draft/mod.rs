@@ -19,13 +19,13 @@ use sessiond_core::chain::commit_hash;
 use sessiond_core::change::{Change, IndexEntry};
 use sessiond_core::event::{Event, Recorded};
 use sessiond_core::filter::Facts;
+use sessiond_core::idempotency::RecordedOutcome;
 use sessiond_core::ids::{
     ApplicationNumber, Head, OrganizationNumber, Position, PrincipalNumber, RevocationNumber, SessionNumber,
     StreamId,
 };
 use sessiond_core::maxima::Maxima;
 use sessiond_core::natural_key::KeyDigest;
-use sessiond_core::once::Outcome;
 use sessiond_core::organization::Organization;
 use sessiond_core::policy::Policy;
 use sessiond_core::presented::Presented;
@@ -164,7 +164,7 @@ impl<'a> Draft<'a> {
         let outcome = operation.decide(origin, self)?;
         if let Some(once) = &origin.once {
             let unwritable = |error| Error::Internal(format!("an outcome cannot be recorded: {error}"));
-            self.side.push(SideWrite::Outcome(Outcome {
+            self.side.push(SideWrite::Outcome(RecordedOutcome {
                 key: once.key,
                 fingerprint: once.fingerprint,
                 salt: once.salt,
@@ -310,17 +310,17 @@ impl<'a> Draft<'a> {
         let policy = application.and_then(|application| application.policy.as_ref());
         let token = presented.and_then(|presented| presented.access_token);
         let drafted = [
-            application.map(|application| application.barred_before),
-            organization.map(|organization| organization.barred_before),
-            standing.map(|standing| standing.barred_before),
+            application.map(|application| application.valid_from),
+            organization.map(|organization| organization.valid_from),
+            standing.map(|standing| standing.valid_from),
         ];
-        let known = self.known.barred_before(number, Some(principal));
+        let known = self.known.valid_from(number, Some(principal));
         Context {
             credential_barred: token.is_some_and(|token| self.token_barred(token)),
             application_archived: application.is_none_or(|application| application.archived_at.is_some()),
             principal_disabled: standing.is_some_and(|standing| standing.disabled_at.is_some()),
             full: None,
-            barred_before: drafted.into_iter().flatten().fold(known, Position::max),
+            valid_from: drafted.into_iter().flatten().fold(known, Position::max),
             revocation: revocation.map(Revocation::covered),
             policy: policy.map_or(self.policy, |policy| policy.over(self.policy)),
             preset: policy.and_then(|policy| policy.preset),

@@ -29,7 +29,7 @@ impl GateState {
             streams_by_id,
             totals,
             resource_totals,
-            places,
+            media_streams,
             // What one process alone has: whom it cut off and let in, whom it saw, when it has to look at whom again (which
             // may be too early, depending on when it last looked), who listens.
             changes: _,
@@ -67,7 +67,7 @@ impl GateState {
             ("streams_by_id", *streams_by_id == other.streams_by_id),
             ("totals", *totals == other.totals),
             ("resource_totals", *resource_totals == other.resource_totals),
-            ("places", *places == other.places),
+            ("media_streams", *media_streams == other.media_streams),
         ];
         fields.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect()
     }

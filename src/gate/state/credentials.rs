@@ -4,12 +4,12 @@
 
 use std::sync::Arc;
 
+use sessiond_core::admission_hook::AdmissionHook;
 use sessiond_core::api_key::ApiKey;
 use sessiond_core::application::Application;
 use sessiond_core::caller::{Caller, CredentialKind};
 use sessiond_core::change::Change;
 use sessiond_core::ending::{CredentialEnd, Ending};
-use sessiond_core::hook::Hook;
 use sessiond_core::organization::Organization;
 use sessiond_core::service_account::ServiceAccount;
 use sessiond_core::streams::AnyStream;
@@ -41,13 +41,13 @@ impl GateState {
             Change::Stream(stream) => match stream {
                 AnyStream::Organization(after) => {
                     let before = self.stream::<Organization>(after.number)?;
-                    let same = before.issuers == after.issuers && before.barred_before == after.barred_before;
+                    let same = before.issuers == after.issuers && before.valid_from == after.valid_from;
                     (!same).then_some(Concerned::Organization(after.number))
                 }
                 AnyStream::Application(after) => {
                     let before = self.stream::<Application>(after.number)?;
-                    let same = before.archived_at == after.archived_at
-                        && before.barred_before == after.barred_before;
+                    let same =
+                        before.archived_at == after.archived_at && before.valid_from == after.valid_from;
                     (!same).then_some(Concerned::Organization(after.organization))
                 }
                 AnyStream::ServiceAccount(after) => {
@@ -124,7 +124,7 @@ impl GateState {
                 deleted.then_some(CredentialEnd::ApiKeyDeleted)
             }
             CredentialKind::Hook(id) => {
-                let deleted = self.stream_by_id::<Hook>(*id)?.deleted_at.is_some();
+                let deleted = self.stream_by_id::<AdmissionHook>(*id)?.deleted_at.is_some();
                 deleted.then_some(CredentialEnd::HookDeleted)
             }
             CredentialKind::External(external) => {
@@ -147,7 +147,7 @@ impl GateState {
         }
         let barred =
             matches!(&holding.kind, CredentialKind::Access { token, .. } if self.token_barred(*token));
-        if barred || holding.issued_at < self.barred_before(application, holding.principal) {
+        if barred || holding.issued_at < self.valid_from(application, holding.principal) {
             return Some(CredentialEnd::Revoked);
         }
         let archived = self.stream::<Application>(application)?.archived_at.is_some();

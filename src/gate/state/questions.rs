@@ -411,11 +411,7 @@ impl GateState {
 
     /// The position before which agent-side credentials are barred from an application, and from acting for a principal,
     /// by what is on record or in memory only.
-    pub fn barred_before(
-        &self,
-        application: ApplicationNumber,
-        principal: Option<PrincipalNumber>,
-    ) -> Position {
+    pub fn valid_from(&self, application: ApplicationNumber, principal: Option<PrincipalNumber>) -> Position {
         match self.stream::<Application>(application) {
             Some(one) => self.barred_in(one.organization, Some(application), principal),
             None => Position(0),
@@ -450,9 +446,9 @@ impl GateState {
         let whole = self.stream::<Organization>(organization);
         let standing = principal.and_then(|principal| self.standing_of(principal));
         let recorded = one
-            .map_or(Position(0), |one| one.barred_before)
-            .max(whole.map_or(Position(0), |whole| whole.barred_before))
-            .max(standing.map_or(Position(0), |standing| standing.barred_before));
+            .map_or(Position(0), |one| one.valid_from)
+            .max(whole.map_or(Position(0), |whole| whole.valid_from))
+            .max(standing.map_or(Position(0), |standing| standing.valid_from));
         let provisional = self.streams::<Revocation>().take_while(|revocation| revocation.is_provisional());
         provisional
             .filter(|revocation| {

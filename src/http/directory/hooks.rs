@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
-use sessiond_core::hook::Hook;
+use sessiond_core::admission_hook::AdmissionHook;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
@@ -96,7 +96,7 @@ pub struct HooksQuery {
 }
 
 impl HookView {
-    fn new(app: &App, hook: Hook) -> Self {
+    fn new(app: &App, hook: AdmissionHook) -> Self {
         Self {
             id: hook.id,
             name: hook.name,

@@ -12,8 +12,8 @@ use axum::response::{IntoResponse, Response};
 use chrono::TimeDelta;
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
+use sessiond_core::admission_hook::AdmissionHook;
 use sessiond_core::caller::Caller;
-use sessiond_core::hook::Hook;
 use sessiond_core::media_stream::{MediaStream, checked_segment};
 use sessiond_core::reason::Reason;
 use sessiond_core::relation::MayAct;
@@ -30,7 +30,7 @@ use super::surface::MediaError;
 use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::error::Error;
-use crate::gate::Placed;
+use crate::gate::MediaLookup;
 use crate::secret;
 use crate::sessions::{NewSession, Sessions};
 
@@ -168,7 +168,7 @@ fn unsigned() -> Problem {
 async fn decide(
     app: &App,
     parts: &Parts,
-    hook: &Hook,
+    hook: &AdmissionHook,
     caller: Caller,
     call: &Call,
 ) -> Result<Reply, Problem> {
@@ -208,7 +208,7 @@ fn refusal(problem: Problem) -> Result<Reply, Problem> {
 struct Viewer<'a> {
     sessions: &'a Sessions,
     clock: &'a Clock,
-    hook: &'a Hook,
+    hook: &'a AdmissionHook,
     call: &'a Call,
 }
 
@@ -272,7 +272,7 @@ impl Viewer<'_> {
         let urls = [Some(request.url.as_str()), request.new_url.as_deref()];
         for target in urls.into_iter().flatten().filter_map(|url| Target::read(url).ok()) {
             let names = [self.hook.vhost.as_str(), &target.app, &target.stream];
-            let Placed::Stream(stream) = self.sessions.media.resolve(caller, names) else { continue };
+            let MediaLookup::Stream(stream) = self.sessions.media.resolve(caller, names) else { continue };
             if let Some(session) = self.own(caller, &stream, &self.name(&target)).await? {
                 self.sessions.lifecycle.end(caller, &session, Reason::Client).await?;
                 return Ok(());

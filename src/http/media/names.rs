@@ -10,7 +10,7 @@ use sessiond_core::relation::{MayAct, MayLook};
 use super::super::App;
 use super::super::problem::Problem;
 use super::Refused;
-use crate::gate::Placed;
+use crate::gate::MediaLookup;
 
 /// The names of a path, in its order: virtual host, app, stream, session; as far as it goes.
 pub struct Names<const N: usize>(pub [String; N]);
@@ -33,11 +33,11 @@ impl<const N: usize> FromRequestParts<App> for Names<N> {
 }
 
 /// Makes the problem for names by which nothing is found: it names the first that leads nowhere.
-pub fn missing(placed: &Placed, [vhost, app, stream]: [&str; 3]) -> Problem {
+pub fn missing(placed: &MediaLookup, [vhost, app, stream]: [&str; 3]) -> Problem {
     let message = match placed {
-        Placed::NoVhost => format!("Could not find the virtual host: [{vhost}]"),
-        Placed::NoApp => format!("Could not find the application: [{vhost}/{app}]"),
-        Placed::NoStream | Placed::Stream(_) => {
+        MediaLookup::NoVhost => format!("Could not find the virtual host: [{vhost}]"),
+        MediaLookup::NoApp => format!("Could not find the application: [{vhost}/{app}]"),
+        MediaLookup::NoStream | MediaLookup::Stream(_) => {
             format!("Could not find the stream: [{vhost}/#{vhost}#{app}/{stream}]")
         }
     };
@@ -47,7 +47,7 @@ pub fn missing(placed: &Placed, [vhost, app, stream]: [&str; 3]) -> Problem {
 /// Finds the stream of these names.
 pub fn find_stream(app: &App, caller: &Caller, names: [&str; 3]) -> Result<MediaStream, Problem> {
     match app.sessions.media.resolve(caller, names) {
-        Placed::Stream(stream) => Ok(stream),
+        MediaLookup::Stream(stream) => Ok(stream),
         placed => Err(missing(&placed, names)),
     }
 }
@@ -57,15 +57,15 @@ pub fn check_app(app: &App, caller: &Caller, vhost: &str, media_app: Option<&str
     // No stream has an empty name, so the answer is how many of the other names lead somewhere.
     let names = [vhost, media_app.unwrap_or_default(), ""];
     match app.sessions.media.resolve(caller, names) {
-        Placed::NoApp if media_app.is_none() => Ok(()),
-        Placed::NoStream | Placed::Stream(_) => Ok(()),
+        MediaLookup::NoApp if media_app.is_none() => Ok(()),
+        MediaLookup::NoStream | MediaLookup::Stream(_) => Ok(()),
         placed => Err(missing(&placed, names)),
     }
 }
 
 /// Finds the stream of these names; makes it if there is none.
 pub async fn ensure_stream(app: &App, caller: &Caller, names: [&str; 3]) -> Result<MediaStream, Problem> {
-    if let Placed::Stream(stream) = app.sessions.media.resolve(caller, names) {
+    if let MediaLookup::Stream(stream) = app.sessions.media.resolve(caller, names) {
         return Ok(stream);
     }
     for (what, name) in ["vhost", "app", "stream"].into_iter().zip(names) {

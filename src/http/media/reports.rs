@@ -21,7 +21,7 @@ use super::several::{Each, MediaItem, Outcome, Several, at_most, many, one};
 use super::surface::MediaError;
 use super::{Media, MediaAnswer, Refused, nothing_there};
 use crate::error::Error;
-use crate::gate::Placed;
+use crate::gate::MediaLookup;
 
 /// Most readings in one call.
 const MOST: usize = 10_000;
@@ -125,7 +125,7 @@ pub async fn report_session(
     };
     let names = [vhost.as_str(), &media_app, &stream];
     let stream = stream_to_read(&app, &caller, names)?;
-    let stream = stream.as_ref().ok_or_else(|| missing(&Placed::NoStream, names));
+    let stream = stream.as_ref().ok_or_else(|| missing(&MediaLookup::NoStream, names));
     let item = Item { stream, session: session.to_owned(), total_bytes_out, time };
     Ok(take_one(&app, &caller, item).await)
 }
@@ -168,7 +168,7 @@ pub async fn report_stream(
     let stream = stream_to_read(&app, &caller, names)?;
     let item = |one: MediaSessionReading| {
         let MediaSessionReading { session, total_bytes_out, time } = one;
-        let stream = stream.as_ref().ok_or_else(|| missing(&Placed::NoStream, names));
+        let stream = stream.as_ref().ok_or_else(|| missing(&MediaLookup::NoStream, names));
         Item { stream, session, total_bytes_out, time }
     };
     answered(&app, &caller, body, item).await
@@ -210,7 +210,7 @@ pub async fn report_app(
     let item = |one: MediaAppReading| {
         let MediaAppReading { stream: name, session, total_bytes_out, time } = one;
         let stream = found.get(&name);
-        let stream = stream.ok_or_else(|| missing(&Placed::NoStream, [&vhost, &media_app, &name]));
+        let stream = stream.ok_or_else(|| missing(&MediaLookup::NoStream, [&vhost, &media_app, &name]));
         Item { stream, session, total_bytes_out, time }
     };
     answered(&app, &caller, body, item).await

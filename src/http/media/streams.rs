@@ -11,7 +11,7 @@ use super::super::problem::Problem;
 use super::names::{Names, check_app, ensure_stream};
 use super::surface::MediaError;
 use super::{Media, MediaAnswer, answer};
-use crate::gate::Placed;
+use crate::gate::MediaLookup;
 
 /// Names.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -98,7 +98,7 @@ pub async fn declare_stream(
     Names(names): Names<3>,
 ) -> Result<Response, Problem> {
     let names = names.each_ref().map(String::as_str);
-    let there = matches!(app.sessions.media.resolve(&caller, names), Placed::Stream(_));
+    let there = matches!(app.sessions.media.resolve(&caller, names), MediaLookup::Stream(_));
     let stream = ensure_stream(&app, &caller, names).await?;
     let status = if there { StatusCode::OK } else { StatusCode::CREATED };
     Ok(answer(status, Made { id: stream.id, name: stream.stream }))

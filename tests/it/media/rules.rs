@@ -1,7 +1,7 @@
 //! Streams and hooks, as given / when / then: for every event a later decision that depends on it.
 
 use sessiond_core::Time;
-use sessiond_core::hook::{Hook, HookCreated, HookEvent};
+use sessiond_core::admission_hook::{AdmissionHook, AdmissionHookCreated, AdmissionHookEvent};
 use sessiond_core::ids::{ApplicationNumber, Head, OrganizationNumber};
 use sessiond_core::media_stream::{
     LONGEST_NAME, MediaStream, MediaStreamDeclared, MediaStreamEvent, checked_segment,
@@ -42,20 +42,24 @@ fn a_stream_that_was_declared_is_declared_again_only_for_another_application() {
 
 #[test]
 fn a_hook_that_was_created_can_be_deleted_once() {
-    let created = HookEvent::Created(HookCreated {
+    let created = AdmissionHookEvent::Created(AdmissionHookCreated {
         id: Uuid::from_u128(1),
         name: "edge".into(),
         vhost: "default".into(),
         lifetime: None,
     });
-    let deleted = HookEvent::Deleted;
-    assert_eq!(Hook::decide(None, &deleted), Err(StreamRefusal::Gone));
-    assert_eq!(Hook::decide(None, &created), Ok(Some(created.clone())));
-    let hook = after::<Hook>(None, &created);
-    assert_eq!(Hook::decide(Some(&hook), &created), Err(StreamRefusal::Gone));
-    assert_eq!(Hook::decide(Some(&hook), &deleted), Ok(Some(deleted.clone())));
+    let deleted = AdmissionHookEvent::Deleted;
+    assert_eq!(AdmissionHook::decide(None, &deleted), Err(StreamRefusal::Gone));
+    assert_eq!(AdmissionHook::decide(None, &created), Ok(Some(created.clone())));
+    let hook = after::<AdmissionHook>(None, &created);
+    assert_eq!(AdmissionHook::decide(Some(&hook), &created), Err(StreamRefusal::Gone));
+    assert_eq!(AdmissionHook::decide(Some(&hook), &deleted), Ok(Some(deleted.clone())));
     let hook = after(Some(hook), &deleted);
-    assert_eq!(Hook::decide(Some(&hook), &deleted), Ok(None), "twice is success, and nothing to change");
+    assert_eq!(
+        AdmissionHook::decide(Some(&hook), &deleted),
+        Ok(None),
+        "twice is success, and nothing to change"
+    );
 }
 
 #[test]

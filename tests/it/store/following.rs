@@ -11,11 +11,11 @@ use sessiond::committer::{
 use sessiond::gate::{Gate, Order, Slice};
 use sessiond_core::Time;
 use sessiond_core::actor::ActorKind;
+use sessiond_core::admission_hook::{AdmissionHook, AdmissionHookCreated, AdmissionHookEvent};
 use sessiond_core::api_key::{ApiKey, ApiKeyCreated, ApiKeyEvent};
 use sessiond_core::bar::Bar;
 use sessiond_core::change::Change;
 use sessiond_core::filter::Filter;
-use sessiond_core::hook::{Hook, HookCreated, HookEvent};
 use sessiond_core::ids::{ApplicationNumber, OrganizationNumber, Position, PrincipalNumber};
 use sessiond_core::machine::{CredentialType, Machine, MachineCreated, MachineEvent};
 use sessiond_core::organization::{Issuer, IssuersSet, OrganizationCommand, OrganizationCreated};
@@ -167,16 +167,25 @@ impl Other {
         let (number, side) = (None, vec![]);
         match player.dice.roll(4) {
             0 => {
-                let created =
-                    HookCreated { id, name: self.name("hook"), vhost: "cdn.example".into(), lifetime: None };
-                let command = HookEvent::Created(created);
-                other(running, ChangeStream::<Hook> { organization, number, command, side })
+                let created = AdmissionHookCreated {
+                    id,
+                    name: self.name("hook"),
+                    vhost: "cdn.example".into(),
+                    lifetime: None,
+                };
+                let command = AdmissionHookEvent::Created(created);
+                other(running, ChangeStream::<AdmissionHook> { organization, number, command, side })
             }
             1 => {
                 let number = Some(1);
                 other(
                     running,
-                    ChangeStream::<Hook> { organization, number, command: HookEvent::Deleted, side },
+                    ChangeStream::<AdmissionHook> {
+                        organization,
+                        number,
+                        command: AdmissionHookEvent::Deleted,
+                        side,
+                    },
                 )
             }
             2 => {
@@ -319,7 +328,7 @@ fn answers(gate: &Gate, now: Time) -> Vec<String> {
         let session = known.session(number).unwrap();
         let (token, hash) = (known.session_token(number), known.mcp_hash(number));
         let covering = known.covering(session).map(|revocation| revocation.number);
-        let barred = known.barred_before(session.application, Some(session.principal));
+        let barred = known.valid_from(session.application, Some(session.principal));
         answers.push(format!(
             "{token:?} {hash:?} {covering:?} {barred:?} {}",
             known.session_number(session.id).is_some()

@@ -78,7 +78,7 @@ fn row(entry: &Entry) -> AnyStream {
         id: Uuid::from_u128(entry.recorded.organization.0.unsigned_abs().into()),
         name: "Acme".into(),
         created_at: entry.recorded.occurred_at,
-        barred_before: Position(0),
+        valid_from: Position(0),
         issuers: vec![],
         head: entry.head(),
     };

@@ -287,7 +287,7 @@ fn organization_columns(row: &Organization) -> Expected {
     ];
     let mut columns = with_head(columns, &row.head);
     columns.extend([
-        ("barred_before", row.barred_before.0.into()),
+        ("barred_before", row.valid_from.0.into()),
         ("issuers", serde_json::to_string(&row.issuers).unwrap_or_default().into()),
     ]);
     columns
@@ -316,7 +316,7 @@ fn application_columns(row: &Application) -> Expected {
         ("created_at", row.created_at.into()),
         ("updated_at", row.updated_at.into()),
         ("archived_at", row.archived_at.into()),
-        ("barred_before", row.barred_before.0.into()),
+        ("barred_before", row.valid_from.0.into()),
     ];
     let mut columns = with_head(columns, &row.head);
     let policy = row.policy.as_ref().map(|policy| serde_json::to_string(policy).unwrap_or_default());

@@ -3,10 +3,10 @@
 use async_trait::async_trait;
 use sessiond_core::Time;
 use sessiond_core::filter::Filter;
+use sessiond_core::idempotency::RecordedOutcome;
 use sessiond_core::ids::{
     ApplicationNumber, OrganizationNumber, Position, PrincipalNumber, RevocationNumber, SessionNumber,
 };
-use sessiond_core::once::Outcome;
 use uuid::Uuid;
 
 use crate::StoreError;
@@ -134,7 +134,7 @@ pub trait DirectoryRows: Send + Sync {
     async fn notes(&self, positions: &[Position]) -> Result<Vec<(Position, String)>, StoreError>;
 
     /// What a request came to, by its key; whether that still counts is for whoever asks to say.
-    async fn outcome(&self, key: &[u8; 32]) -> Result<Option<Outcome>, StoreError>;
+    async fn outcome(&self, key: &[u8; 32]) -> Result<Option<RecordedOutcome>, StoreError>;
 
     /// Whether there are outcomes recorded up to an instant.
     async fn has_outcomes(&self, up_to: Time) -> Result<bool, StoreError>;

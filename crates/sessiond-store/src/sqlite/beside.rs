@@ -1,8 +1,8 @@
 //! What stands beside the log, written and erased: secrets, people, outcomes, and the bodies of activity that may go.
 
 use sessiond_core::chain::body_digest;
+use sessiond_core::idempotency::{KEPT, RecordedOutcome};
 use sessiond_core::ids::{Position, SessionNumber};
-use sessiond_core::once::{KEPT, Outcome};
 use sessiond_core::session::event::Connected;
 use sqlx::Row;
 
@@ -160,7 +160,7 @@ impl SqliteWriter {
 
     /// Keeps what a request came to. That it is the only one under its key for as long as outcomes are kept is seen to
     /// here, in the transaction of what it did.
-    async fn write_outcome(&mut self, outcome: &Outcome) -> Result<(), StoreError> {
+    async fn write_outcome(&mut self, outcome: &RecordedOutcome) -> Result<(), StoreError> {
         let written = sqlx::query(
             "insert into idempotency (key, fingerprint, salt, outcome, recorded_at) values (?, ?, ?, ?, ?) \
              on conflict (key) do update set fingerprint = excluded.fingerprint, salt = excluded.salt, \

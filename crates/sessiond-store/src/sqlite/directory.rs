@@ -2,10 +2,10 @@
 
 use async_trait::async_trait;
 use sessiond_core::Time;
+use sessiond_core::idempotency::RecordedOutcome;
 use sessiond_core::ids::{
     ApplicationNumber, OrganizationNumber, Position, PrincipalNumber, RevocationNumber,
 };
-use sessiond_core::once::Outcome;
 use sqlx::Row;
 use uuid::Uuid;
 
@@ -106,7 +106,7 @@ impl DirectoryRows for SqliteStore {
         rows.iter().map(|row| Ok((Position(row.try_get("position")?), row.try_get("note")?))).collect()
     }
 
-    async fn outcome(&self, key: &[u8; 32]) -> Result<Option<Outcome>, StoreError> {
+    async fn outcome(&self, key: &[u8; 32]) -> Result<Option<RecordedOutcome>, StoreError> {
         let row = sqlx::query("select * from idempotency where key = ?")
             .bind(key.as_slice())
             .fetch_optional(&self.pool)

@@ -105,7 +105,7 @@ impl SqliteWriter {
                 .add(row.name.as_str())
                 .time(row.created_at)
                 .head(&row.head)
-                .add(row.barred_before.0)
+                .add(row.valid_from.0)
                 .add(serde_json::to_string(&row.issuers).unwrap_or_default());
         })
         .await?;
@@ -121,7 +121,7 @@ impl SqliteWriter {
                 .time(row.created_at)
                 .time(row.updated_at)
                 .optional_time(row.archived_at)
-                .add(row.barred_before.0)
+                .add(row.valid_from.0)
                 .head(&row.head)
                 .add(row.policy.as_ref().map(|policy| serde_json::to_string(policy).unwrap_or_default()))
                 .add(

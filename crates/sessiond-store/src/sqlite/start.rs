@@ -120,9 +120,9 @@ impl SqliteStore {
     /// When the bars that are in force were recorded, looked up one by one: there are few.
     async fn bars(&self, loaded: &Loaded) -> Result<Vec<(Position, Time)>, StoreError> {
         let bars = loaded.streams.iter().filter_map(|stream| match stream {
-            AnyStream::Organization(organization) => Some(organization.barred_before),
-            AnyStream::Application(application) => Some(application.barred_before),
-            AnyStream::Principal(standing) => Some(standing.barred_before),
+            AnyStream::Organization(organization) => Some(organization.valid_from),
+            AnyStream::Application(application) => Some(application.valid_from),
+            AnyStream::Principal(standing) => Some(standing.valid_from),
             _ => None,
         });
         let positions: Vec<_> = bars.filter(|position| *position > Position(0)).collect();

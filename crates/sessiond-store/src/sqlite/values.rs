@@ -4,11 +4,11 @@ use sessiond_core::Time;
 use sessiond_core::actor::{Actor, ActorKind};
 use sessiond_core::chain::body_digest;
 use sessiond_core::event::{Event, Recorded};
+use sessiond_core::idempotency::RecordedOutcome;
 use sessiond_core::ids::{
     ApplicationNumber, Head, OrganizationNumber, Position, PrincipalNumber, RevocationNumber,
     ServiceAccountNumber, StreamId, StreamKind,
 };
-use sessiond_core::once::Outcome;
 use sessiond_core::reason::Reason;
 use sessiond_core::scope::Scopes;
 use sessiond_core::streams::AnyStream;
@@ -66,7 +66,7 @@ pub(super) fn organization(row: &SqliteRow) -> Result<Organization, StoreError> 
         id: row.try_get("id")?,
         name: row.try_get("name")?,
         created_at: time(row.try_get("created_at")?),
-        barred_before: Position(row.try_get("barred_before")?),
+        valid_from: Position(row.try_get("barred_before")?),
         issuers: json(row, "issuers")?,
         head: head(row)?,
     })
@@ -114,7 +114,7 @@ pub(super) fn application(row: &SqliteRow) -> Result<Application, StoreError> {
         created_at: time(row.try_get("created_at")?),
         updated_at: time(row.try_get("updated_at")?),
         archived_at: optional_time(row, "archived_at")?,
-        barred_before: Position(row.try_get("barred_before")?),
+        valid_from: Position(row.try_get("barred_before")?),
         head: head(row)?,
     })
 }
@@ -170,9 +170,9 @@ pub(super) fn detail(row: &SqliteRow) -> Result<Detail, StoreError> {
     })
 }
 
-pub(super) fn outcome(row: &SqliteRow) -> Result<Outcome, StoreError> {
+pub(super) fn outcome(row: &SqliteRow) -> Result<RecordedOutcome, StoreError> {
     let salt: &[u8] = row.try_get("salt")?;
-    Ok(Outcome {
+    Ok(RecordedOutcome {
         key: bytes32(row, "key")?,
         fingerprint: bytes32(row, "fingerprint")?,
         salt: salt.try_into().map_err(|_| damaged(row, "salt is not 16 bytes".to_owned()))?,

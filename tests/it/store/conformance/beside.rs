@@ -3,8 +3,8 @@
 use chrono::TimeDelta;
 use sessiond_core::actor::ActorKind;
 use sessiond_core::delivery::{Delivery, DeliveryStatus};
+use sessiond_core::idempotency::{KEPT, RecordedOutcome};
 use sessiond_core::ids::{Position, PrincipalNumber, SessionNumber};
-use sessiond_core::once::{KEPT, Outcome};
 use sessiond_core::token::{AccessToken, SessionToken};
 use sessiond_store::{Confirmation, McpSession, Open, SideWrite, StoreError, WebhookSecret};
 use uuid::Uuid;
@@ -142,14 +142,15 @@ pub async fn people(place: &dyn Place) {
 
 pub async fn outcomes(place: &dyn Place) {
     let (_, Open { mut writer, store }) = founded(place).await;
-    let outcome = |key: u8, at: i64, done: &str| Outcome {
+    let outcome = |key: u8, at: i64, done: &str| RecordedOutcome {
         key: [key; 32],
         fingerprint: [2; 32],
         salt: [3; 16],
         done: done.into(),
         recorded_at: moment(at),
     };
-    let write = |outcome: &Outcome| beside([principal_of(outcome), SideWrite::Outcome(outcome.clone())]);
+    let write =
+        |outcome: &RecordedOutcome| beside([principal_of(outcome), SideWrite::Outcome(outcome.clone())]);
     let first = outcome(1, 0, "once");
     writer.commit(&write(&first)).await.unwrap();
     let kept = (KEPT - TimeDelta::milliseconds(1)).num_milliseconds();
@@ -168,11 +169,11 @@ pub async fn outcomes(place: &dyn Place) {
 }
 
 /// A write that shows whether an outcome's batch was written.
-fn principal_of(outcome: &Outcome) -> SideWrite {
+fn principal_of(outcome: &RecordedOutcome) -> SideWrite {
     SideWrite::Principal(principal(number_of(outcome).0))
 }
 
-fn number_of(outcome: &Outcome) -> PrincipalNumber {
+fn number_of(outcome: &RecordedOutcome) -> PrincipalNumber {
     PrincipalNumber(100 + outcome.done.len() as i64)
 }
 

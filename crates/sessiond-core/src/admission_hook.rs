@@ -10,15 +10,15 @@ use crate::stream::{EMPTY, Envelope, Most, Stream, StreamEvent, StreamRefusal, t
 
 /// What happens to a hook.
 #[derive(Debug, Clone, PartialEq)]
-pub enum HookEvent {
-    Created(HookCreated),
+pub enum AdmissionHookEvent {
+    Created(AdmissionHookCreated),
     /// It lets nobody in any more.
     Deleted,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct HookCreated {
+pub struct AdmissionHookCreated {
     pub id: Uuid,
     pub name: String,
     /// The virtual host of the streams that it is asked about.
@@ -31,7 +31,7 @@ pub struct HookCreated {
 /// The fold of a hook's events.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Hook {
+pub struct AdmissionHook {
     pub number: i64,
     pub id: Uuid,
     pub organization: OrganizationNumber,
@@ -46,24 +46,27 @@ pub struct Hook {
     pub head: Head,
 }
 
-impl Stream for Hook {
+impl Stream for AdmissionHook {
     const KIND: StreamKind = StreamKind::Hook;
-    type Event = HookEvent;
-    type Command = HookEvent;
+    type Event = AdmissionHookEvent;
+    type Command = AdmissionHookEvent;
 
-    fn decide(before: Option<&Self>, command: &HookEvent) -> Result<Option<HookEvent>, StreamRefusal> {
+    fn decide(
+        before: Option<&Self>,
+        command: &AdmissionHookEvent,
+    ) -> Result<Option<AdmissionHookEvent>, StreamRefusal> {
         let happens = match (before, command) {
-            (None, HookEvent::Created(_)) => true,
+            (None, AdmissionHookEvent::Created(_)) => true,
             // Deleting twice is success.
-            (Some(hook), HookEvent::Deleted) => hook.deleted_at.is_none(),
+            (Some(hook), AdmissionHookEvent::Deleted) => hook.deleted_at.is_none(),
             _ => return Err(StreamRefusal::Gone),
         };
         Ok(happens.then(|| command.clone()))
     }
 
-    fn evolve(hook: Option<Self>, event: &HookEvent, envelope: &Envelope) -> Option<Self> {
+    fn evolve(hook: Option<Self>, event: &AdmissionHookEvent, envelope: &Envelope) -> Option<Self> {
         match event {
-            HookEvent::Created(created) => Some(Hook {
+            AdmissionHookEvent::Created(created) => Some(AdmissionHook {
                 number: envelope.number,
                 id: created.id,
                 organization: envelope.organization,
@@ -74,9 +77,11 @@ impl Stream for Hook {
                 deleted_at: None,
                 head: envelope.head,
             }),
-            HookEvent::Deleted => {
-                hook.map(|hook| Hook { deleted_at: Some(envelope.occurred_at), head: envelope.head, ..hook })
-            }
+            AdmissionHookEvent::Deleted => hook.map(|hook| AdmissionHook {
+                deleted_at: Some(envelope.occurred_at),
+                head: envelope.head,
+                ..hook
+            }),
         }
     }
 
@@ -91,7 +96,7 @@ impl Stream for Hook {
     const MOST: Option<Most> = Some(Most { count: 100, plural: "hooks", code: "hook_limit_reached" });
 }
 
-impl StreamEvent for HookEvent {
+impl StreamEvent for AdmissionHookEvent {
     const NAMES: &[&str] = &["hook_created", "hook_deleted"];
 
     fn name(&self) -> &'static str {

@@ -12,7 +12,7 @@ pub const KEPT: TimeDelta = TimeDelta::hours(24);
 /// What makes a request the same as one before. Travels with its caller, and with the operation that it hands to the
 /// committer.
 #[derive(Clone)]
-pub struct Once {
+pub struct IdempotencyKey {
     /// Keyed digest of who asks and the client's key: the key itself is nowhere.
     pub key: [u8; 32],
     /// Digest of the request.
@@ -29,15 +29,18 @@ pub struct Once {
 }
 
 // By hand, because the seed gives its secrets away.
-impl std::fmt::Debug for Once {
+impl std::fmt::Debug for IdempotencyKey {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Once").field("recorded", &self.recorded.is_some()).finish_non_exhaustive()
+        formatter
+            .debug_struct("IdempotencyKey")
+            .field("recorded", &self.recorded.is_some())
+            .finish_non_exhaustive()
     }
 }
 
 /// An outcome as the store keeps it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Outcome {
+pub struct RecordedOutcome {
     pub key: [u8; 32],
     pub fingerprint: [u8; 32],
     pub salt: [u8; 16],

@@ -16,11 +16,11 @@ use super::{GateState, Open};
 
 /// Numbers of media streams, by organization, virtual host, app and stream.
 #[derive(Default, PartialEq)]
-pub struct Places {
+pub struct MediaStreams {
     streams: BTreeMap<OrganizationNumber, BTreeMap<[String; 3], i64>>,
 }
 
-impl Places {
+impl MediaStreams {
     pub fn put(&mut self, stream: &MediaStream) {
         let names = [stream.vhost.clone(), stream.app.clone(), stream.stream.clone()];
         self.streams.entry(stream.organization).or_default().insert(names, stream.number);
@@ -29,7 +29,7 @@ impl Places {
 
 /// What is found at a place, or how far the way to it goes.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Placed {
+pub enum MediaLookup {
     Stream(MediaStream),
     NoVhost,
     NoApp,
@@ -62,7 +62,7 @@ impl GateState {
         for (name, wanted) in from.iter_mut().zip(begin) {
             (*wanted).clone_into(name);
         }
-        let own = self.places.streams.get(&organization).into_iter();
+        let own = self.media_streams.streams.get(&organization).into_iter();
         own.flat_map(move |own| own.range((Bound::Included(from.clone()), Bound::Unbounded)))
             .take_while(move |(names, _)| names.iter().zip(begin).all(|(name, wanted)| name == wanted))
             .filter_map(|(_, number)| self.stream::<MediaStream>(*number))
@@ -72,7 +72,7 @@ impl GateState {
     /// The names one step below where names begin so, in order: virtual hosts, apps of one, streams of an app. Costs what
     /// it finds, not what is below that.
     pub fn names_below(&self, organization: OrganizationNumber, begin: &[&str]) -> Vec<String> {
-        let Some(own) = self.places.streams.get(&organization) else { return vec![] };
+        let Some(own) = self.media_streams.streams.get(&organization) else { return vec![] };
         let (mut names, depth) = (vec![], begin.len());
         let mut from = [const { String::new() }; 3];
         for (name, wanted) in from.iter_mut().zip(begin) {
@@ -99,13 +99,13 @@ impl GateState {
 
     /// The media stream of these names, also where its application was archived.
     pub fn declared(&self, organization: OrganizationNumber, names: [&str; 3]) -> Option<&MediaStream> {
-        let own = self.places.streams.get(&organization)?;
+        let own = self.media_streams.streams.get(&organization)?;
         own.get(&names.map(str::to_owned)).and_then(|number| self.stream::<MediaStream>(*number))
     }
 
     /// How many media streams an organization has declared, those of archived applications too.
     pub fn streams_in(&self, organization: OrganizationNumber) -> usize {
-        self.places.streams.get(&organization).map_or(0, BTreeMap::len)
+        self.media_streams.streams.get(&organization).map_or(0, BTreeMap::len)
     }
 
     fn is_live(&self, application: ApplicationNumber) -> bool {
@@ -113,14 +113,14 @@ impl GateState {
     }
 
     /// The media stream of these names.
-    pub fn placed(&self, organization: OrganizationNumber, names: [&str; 3]) -> Placed {
+    pub fn placed(&self, organization: OrganizationNumber, names: [&str; 3]) -> MediaLookup {
         let [vhost, app, _] = names;
         let declared = self.declared(organization, names);
         match declared.filter(|stream| self.is_live(stream.application)) {
-            Some(stream) => Placed::Stream(stream.clone()),
-            None if self.media_streams(organization, &[vhost, app]).next().is_some() => Placed::NoStream,
-            None if self.media_streams(organization, &[vhost]).next().is_some() => Placed::NoApp,
-            None => Placed::NoVhost,
+            Some(stream) => MediaLookup::Stream(stream.clone()),
+            None if self.media_streams(organization, &[vhost, app]).next().is_some() => MediaLookup::NoStream,
+            None if self.media_streams(organization, &[vhost]).next().is_some() => MediaLookup::NoApp,
+            None => MediaLookup::NoVhost,
         }
     }
 
