@@ -33,6 +33,7 @@ use sessiond_core::session::event::{
     ActivityRecorded, ActivitySource, Connected, Counts, Disconnected, Expired, PhaseChanged, SessionEvent,
     TokenRenewed,
 };
+use sessiond_core::session::reading::decide_reading;
 use sessiond_core::session::{
     Context, Envelope, Limit, Refusal, Session, decide, evolve, must_end_first, takes_effect_at,
 };
@@ -167,6 +168,11 @@ impl Given {
 
     fn when(&self, command: Command, now: Time) -> Result<Vec<SessionEvent>, Refusal> {
         decide(&self.context(), self.session.as_ref(), &command, now)
+    }
+
+    fn measure(&self, sample: Sample, now: Time) -> Result<Vec<SessionEvent>, Refusal> {
+        let presented = presented(100_000);
+        decide_reading(&self.context(), self.session(), (sample, &presented), now).map(|(_, events)| events)
     }
 
     fn context(&self) -> Context<'_> {
@@ -1048,9 +1054,8 @@ fn watching() -> Given {
     nothing().and_all(events, at(0))
 }
 
-fn reading(seconds: i64, counter: u64) -> Command {
-    let sample = Sample { at: at(seconds).timestamp_millis(), counter };
-    Command::Measure { sample, presented: presented(100_000) }
+fn reading(seconds: i64, counter: u64) -> Sample {
+    Sample { at: at(seconds).timestamp_millis(), counter }
 }
 
 #[test]
@@ -1098,7 +1103,7 @@ fn a_viewer_has_no_token_that_could_expire() {
 
 #[test]
 fn what_a_reading_gains_depends_on_the_readings_before() {
-    let measured = |given: &Given, command: Command, now: i64| match &given.when(command, at(now)).unwrap()[..]
+    let measured = |given: &Given, sample: Sample, now: i64| match &given.measure(sample, at(now)).unwrap()[..]
     {
         [SessionEvent::ActivityRecorded(activity)] => {
             Some((activity.counts.bytes_out, activity.total.bytes_out))
@@ -1108,7 +1113,7 @@ fn what_a_reading_gains_depends_on_the_readings_before() {
     };
     let given = watching();
     assert_eq!(measured(&given, reading(10, 1_000), 10), Some((1_000, 1_000)));
-    let events = given.when(reading(10, 1_000), at(10)).unwrap();
+    let events = given.measure(reading(10, 1_000), at(10)).unwrap();
     let given = given.and_all(events, at(10));
     assert_eq!(measured(&given, reading(20, 1_500), 20), Some((500, 1_500)));
     assert_eq!(measured(&given, reading(5, 400), 20), Some((0, 1_000)), "it was on the way");
@@ -1120,18 +1125,18 @@ fn what_a_reading_gains_depends_on_the_readings_before() {
     let given = given.and_all(events, at(11));
     assert_eq!(measured(&given, reading(20, 1_500), 20), Some((500, 1_503)));
     let given = given.ended(Reason::Terminated, at(12));
-    assert!(matches!(given.when(reading(20, 1_500), at(20)), Err(Refusal::Ended(_))));
+    assert!(matches!(given.measure(reading(20, 1_500), at(20)), Err(Refusal::Ended(_))));
 }
 
 #[test]
 fn a_reading_that_takes_the_place_of_another_can_take_bytes_away() {
     let mut given = watching();
     for (seconds, counter) in [(1, 100), (2, 0), (3, 150)] {
-        let events = given.when(reading(seconds, counter), at(3)).unwrap();
+        let events = given.measure(reading(seconds, counter), at(3)).unwrap();
         given = given.and_all(events, at(3));
     }
     assert_eq!(given.session().total.bytes_out, 250);
-    let events = given.when(reading(2, 120), at(3)).unwrap();
+    let events = given.measure(reading(2, 120), at(3)).unwrap();
     let given = given.and_all(events, at(3));
     let measured = given.session().throughput.as_ref().unwrap().gauge().total;
     assert_eq!((given.session().total.bytes_out, measured), (150, 150));

@@ -12,7 +12,6 @@ use crate::phase::{Outcome, Phase};
 use crate::presented::Presented;
 use crate::reason::Reason;
 use crate::session::event::{ActivitySource, Counts};
-use crate::throughput::Sample;
 
 /// What somebody wants to happen to one session.
 #[derive(Debug, Clone)]
@@ -23,11 +22,6 @@ pub enum Command {
     RecordActivity {
         source: ActivitySource,
         counts: Counts,
-        presented: Presented,
-    },
-    /// A reading of the counter of what it was sent.
-    Measure {
-        sample: Sample,
         presented: Presented,
     },
     /// The work behind it has come so far.
@@ -69,7 +63,6 @@ impl Command {
         match self {
             Self::Connect(connect) => Some(&connect.presented),
             Self::RecordActivity { presented, .. }
-            | Self::Measure { presented, .. }
             | Self::ChangePhase { presented, .. }
             | Self::RenewToken { presented } => Some(presented),
             _ => None,

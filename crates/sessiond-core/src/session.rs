@@ -2,6 +2,7 @@
 
 pub mod ended;
 pub mod event;
+pub mod reading;
 
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
@@ -19,8 +20,7 @@ use crate::presented::Presented;
 use crate::reason::Reason;
 use crate::session::ended::Ended;
 use crate::session::event::{
-    ActivityRecorded, ActivitySource, Connected, Counts, Disconnected, Expired, PhaseChanged, SessionEvent,
-    TokenRenewed,
+    ActivityRecorded, Connected, Counts, Disconnected, Expired, PhaseChanged, SessionEvent, TokenRenewed,
 };
 use crate::throughput::{Reading, Sample, Throughput};
 
@@ -204,10 +204,9 @@ pub fn decide(
     let session = session.ok_or(Refusal::Unknown)?;
     if let Some(ended) = session.ended {
         return match command {
-            Command::RecordActivity { .. }
-            | Command::Measure { .. }
-            | Command::ChangePhase { .. }
-            | Command::RenewToken { .. } => Err(Refusal::Ended(ended)),
+            Command::RecordActivity { .. } | Command::ChangePhase { .. } | Command::RenewToken { .. } => {
+                Err(Refusal::Ended(ended))
+            }
             _ => Ok(vec![]),
         };
     }
@@ -221,11 +220,6 @@ pub fn decide(
                 total: session.total.plus(*counts),
                 throughput: session.throughput.clone(),
             }));
-            Ok(events)
-        }
-        Command::Measure { sample, presented } => {
-            let mut events = admit(context, session, presented, now)?;
-            events.extend(measured(session, *sample));
             Ok(events)
         }
         Command::ChangePhase { phase, presented } => {
@@ -385,25 +379,6 @@ fn admit(
 
 fn end_if(due: bool, reason: Reason) -> Vec<SessionEvent> {
     if due { vec![SessionEvent::Disconnected(Disconnected::because(reason))] } else { vec![] }
-}
-
-/// The activity that a reading is, if it says anything new.
-fn measured(session: &Session, sample: Sample) -> Option<SessionEvent> {
-    let (reading, throughput) = session.read(sample);
-    let before = session.throughput.as_ref().map_or(0, |before| before.gauge().total);
-    let after = throughput.gauge().total;
-    let counts = Counts { requests: 0, bytes_in: 0, bytes_out: after.saturating_sub(before) };
-    // What takes the place of a reading of the same instant can also take bytes away: the total is what readings come to.
-    let others = session.total.bytes_out.saturating_sub(before);
-    let total = Counts { bytes_out: others.saturating_add(after).min(i64::MAX as u64), ..session.total };
-    reading.counts().then(|| {
-        SessionEvent::ActivityRecorded(ActivityRecorded {
-            source: ActivitySource::Reading,
-            counts,
-            total,
-            throughput: Some(Box::new(throughput)),
-        })
-    })
 }
 
 fn seconds(seconds: u32) -> TimeDelta {

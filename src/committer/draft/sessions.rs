@@ -9,6 +9,7 @@ use sessiond_core::natural_key::KeyDigest;
 use sessiond_core::reason::Reason;
 use sessiond_core::revocation::Revocation;
 use sessiond_core::session::event::{ActivityRecorded, ActivitySource, Counts, SessionEvent};
+use sessiond_core::session::reading::decide_reading;
 use sessiond_core::session::{
     Context, Envelope, Refusal, Session, decide, evolve, must_end_first, takes_effect_at,
 };
@@ -280,8 +281,14 @@ impl Draft<'_> {
         let take = |(number, measurement): &(SessionNumber, Measurement)| {
             let Measurement { sample, presented } = *measurement;
             let session = self.session(*number).cloned().ok_or(Refusal::Unknown)?;
-            let reading = session.read(sample).0;
-            self.command(origin, &session, &Command::Measure { sample, presented }, None).map(|()| reading)
+            let covering = self.covering(&session);
+            let context =
+                self.context(session.application, session.principal, covering.as_ref(), Some(&presented));
+            let (reading, events) = decide_reading(&context, &session, (sample, &presented), self.now)?;
+            for event in events {
+                self.session_event(origin, *number, event, None, None);
+            }
+            Ok(reading)
         };
         readings.iter().map(take).collect()
     }

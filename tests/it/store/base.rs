@@ -9,8 +9,7 @@ use sessiond::cli::fill::fill;
 use sessiond::clock::Clock;
 use sessiond::committer::{
     Activity, BeginRevocation, ChangePhase, Committer, CreateOrganization, EndRevocation, EndSessions,
-    MeasureSessions, Measurement, MeetDeadlines, OpenSession, Operation, Origin, RecordActivity, RenewToken,
-    SessionEnd, SetSuspended,
+    MeetDeadlines, OpenSession, Operation, Origin, RecordActivity, RenewToken, SessionEnd, SetSuspended,
 };
 use sessiond::error::Error;
 use sessiond::gate::{Due, Gate};
@@ -240,9 +239,6 @@ impl Running {
             Command::RecordActivity { source, counts, presented } => {
                 let activity = Activity { source, counts, presented };
                 self.boxed(RecordActivity { session: number, activity })
-            }
-            Command::Measure { sample, presented } => {
-                self.boxed(MeasureSessions(vec![(number, Measurement { sample, presented })]))
             }
             Command::ChangePhase { phase, presented } => {
                 self.boxed(ChangePhase { session: number, phase, presented })

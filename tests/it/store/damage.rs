@@ -1,6 +1,8 @@
 //! Planted damage: verify finds every piece of it, and finds nothing where there is none.
 
-use sessiond::committer::{ChangeApplication, RotateServiceAccountSecret, SetUpstream};
+use sessiond::committer::{
+    ChangeApplication, MeasureSessions, Measurement, RotateServiceAccountSecret, SetUpstream,
+};
 use sessiond_core::application::{ApplicationChanged, UpstreamCredential, UpstreamHeaders, UpstreamSet};
 use sessiond_core::chain::{Header, body_digest, commit_hash};
 use sessiond_core::command::Command;
@@ -79,8 +81,8 @@ async fn work_and_a_viewer(running: &Running) {
     for counter in [1_000, 5_000] {
         running.clock.turn(chrono::TimeDelta::seconds(2));
         let sample = Sample { at: running.now().timestamp_millis(), counter };
-        let command = Command::Measure { sample, presented: running.owner() };
-        running.command(viewer, command).await.unwrap();
+        let measurement = Measurement { sample, presented: running.owner() };
+        running.submit(MeasureSessions(vec![(viewer, measurement)])).await.unwrap()[0].unwrap();
     }
 }
 

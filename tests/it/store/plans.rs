@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use chrono::TimeDelta;
 use futures_util::future::join_all;
-use sessiond::committer::WriteBeside;
+use sessiond::committer::{MeasureSessions, Measurement, WriteBeside};
 use sessiond_core::command::Command;
 use sessiond_core::filter::Filter;
 use sessiond_core::ids::{Position, PrincipalNumber, RevocationNumber, SessionNumber};
@@ -174,8 +174,8 @@ async fn write(running: &Running) {
     let confirmation = Confirmation { session: SessionNumber(4), at: running.now(), message: None };
     running.submit(WriteBeside(SideWrite::Confirmation(confirmation))).await.unwrap();
     let sample = Sample { at: running.now().timestamp_millis() + 2_000, counter: 9 };
-    let command = Command::Measure { sample, presented: running.owner() };
-    running.command(SessionNumber(5), command).await.unwrap();
+    let measurement = Measurement { sample, presented: running.owner() };
+    running.submit(MeasureSessions(vec![(SessionNumber(5), measurement)])).await.unwrap()[0].unwrap();
     running.committer.health().await.unwrap();
     super::history::prune(running).await;
 }

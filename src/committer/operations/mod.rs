@@ -1,0 +1,11 @@
+//! Every operation there is, by what it is about.
+
+mod beside;
+mod directory;
+mod revocations;
+mod sessions;
+
+pub use beside::*;
+pub use directory::*;
+pub use revocations::*;
+pub use sessions::*;
