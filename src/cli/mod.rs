@@ -3,6 +3,7 @@
 mod credentials;
 mod descriptors;
 pub mod fill;
+pub mod house;
 mod listener;
 mod place;
 mod print;
@@ -229,7 +230,7 @@ async fn create(
     let matches = config.try_get_matches_from(["sessiond", "--database", database])?;
     let config = <Config as clap::FromArgMatches>::from_arg_matches(&matches)?;
     let house =
-        serve::House::open(&config, crate::clock::Clock::system(), &http::health::Progress::default())
+        house::House::open(&config, crate::clock::Clock::system(), &http::health::Progress::default())
             .await?;
     let outcome = match house.directory.organizations.plan(name, None, platform_admin) {
         Ok(plan) => credentials::show_and_create(&house.directory.organizations, plan, credentials_file)

@@ -3,39 +3,27 @@
 use std::fs::File;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
-use sessiond_core::maxima::Maxima;
-use sessiond_core::policy::Policy;
-use sessiond_store::{Open, StoreError};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::descriptors;
-use super::fill::fill;
+use super::house::House;
 use super::listener::{Behind, Listener};
 use super::tls::Tls;
 use super::{credentials, place};
 use crate::auth::Auth;
 use crate::clock::Clock;
-use crate::committer::Committer;
 use crate::config::names::Names;
-use crate::config::{Config, database_file, doubts};
-use crate::context::AppContext;
-use crate::directory::{Chosen, CreatedOrganization, Directory, Organizations, Plan};
-use crate::gate::Gate;
+use crate::config::{Config, doubts};
+use crate::directory::{Chosen, CreatedOrganization, Organizations, Plan};
 use crate::http::connection::Listening;
 use crate::http::health::Progress;
-use crate::http::{self, App, Shared};
-use crate::issuers::Issuers;
-use crate::journals::Journals;
+use crate::http::{self, App};
 use crate::limits::Limits;
-use crate::live::Live;
-use crate::mcp::{Gateway, Upstreams};
-use crate::sessions::{JobStatus, Sessions};
 use crate::tasks::vital;
 use crate::terminal::Terminals;
 use crate::webhooks::{Outbox, Sender};
@@ -43,164 +31,6 @@ use crate::{logs, meter, scheduler};
 
 /// Connections that may ask for /metrics at the same time.
 const METRICS_READERS: usize = 64;
-
-/// Everything behind the listeners.
-pub struct House {
-    pub gate: Arc<Gate>,
-    pub sessions: Arc<Sessions>,
-    pub directory: Arc<Directory>,
-    pub auth: Arc<Auth>,
-    pub issuers: Arc<Issuers>,
-    upstreams: Arc<Upstreams>,
-    pub live: Arc<Live>,
-    pub lines: Journals,
-    pub job_status: Arc<JobStatus>,
-    clock: Clock,
-}
-
-impl House {
-    /// Opens the database and fills memory from it.
-    pub async fn open(config: &Config, clock: Clock, progress: &Progress) -> anyhow::Result<Self> {
-        let contents = place::look(config).await?;
-        let policy = policy(config);
-        let mut open = sessiond_store::open(&config.database).await.context("cannot open the database")?;
-        let key = place::key(config, &contents, &mut open).await?;
-        let Open { writer, store } = open;
-        let lines = open_lines(&config.lines_database(), clock.clone()).await?;
-        let gate = Arc::new(Gate::default());
-        let loaded = fill(&gate, &store, clock.now(), progress).await.context("cannot load the database")?;
-        let committer =
-            Committer::start(writer, &loaded, gate.clone(), clock.clone(), (policy, maxima(config)));
-        let live = Arc::new(Live::new(store.clone(), committer.tip()));
-        let context = AppContext {
-            committer,
-            gate: gate.clone(),
-            store: store.clone(),
-            clock: clock.clone(),
-            key,
-            policy,
-        };
-        let context = Arc::new(context);
-        let (sessions, directory) = (Arc::new(Sessions::new(&context)), Arc::new(Directory::new(&context)));
-        let issuers = Issuers::new(config, clock.clone()).context("cannot set up external issuers")?;
-        let issuers = Arc::new(issuers);
-        let upstreams = Arc::new(Upstreams::new(config, directory.upstream_settings.clone(), clock.clone())?);
-        let auth = Arc::new(Auth::new(
-            gate.clone(),
-            store,
-            clock.clone(),
-            issuers.clone(),
-            directory.principals.clone(),
-        ));
-        let job_status = Arc::default();
-        Ok(Self { gate, sessions, directory, auth, issuers, upstreams, live, lines, job_status, clock })
-    }
-
-    /// Writes down what waits, and closes both files.
-    pub async fn close(&self) {
-        self.lines.stop().await;
-        self.sessions.maintenance.stop().await;
-    }
-
-    /// What handlers work with.
-    fn app(
-        &self,
-        config: &Arc<Config>,
-        limits: &Arc<Limits>,
-        names: Arc<Names>,
-        outbox: &Arc<Outbox>,
-        terminals: &Arc<Terminals>,
-        stopping: &CancellationToken,
-    ) -> App {
-        let gateway = Gateway::new(
-            self.sessions.clone(),
-            self.directory.clone(),
-            self.auth.clone(),
-            self.clock.clone(),
-            config.clone(),
-            names.clone(),
-            stopping.clone(),
-            self.upstreams.clone(),
-            limits.bodies.clone(),
-        );
-        App::from(Shared {
-            sessions: self.sessions.clone(),
-            directory: self.directory.clone(),
-            issuers: self.issuers.clone(),
-            auth: self.auth.clone(),
-            live: self.live.clone(),
-            gateway: Arc::new(gateway),
-            outbox: outbox.clone(),
-            lines: self.lines.clone(),
-            terminals: terminals.clone(),
-            job_status: self.job_status.clone(),
-            limits: limits.clone(),
-            health: http::health::Cache::default(),
-            clock: self.clock.clone(),
-            config: config.clone(),
-            public_url: outbox.public_url.clone(),
-            names,
-            stopping: stopping.clone(),
-        })
-    }
-
-    /// The tasks in the background, until they are told to stop.
-    fn background_tasks(
-        &self,
-        outbox: Arc<Outbox>,
-        gateway: Arc<Gateway>,
-        closed: &CancellationToken,
-    ) -> Vec<JoinHandle<()>> {
-        let (revocations, live) = (self.sessions.revocations.clone(), self.live.clone());
-        let revocations = move |stopping| {
-            let revocations = revocations.clone();
-            async move { revocations.run(stopping).await }
-        };
-        let follow = move |stopping| {
-            let live = live.clone();
-            async move { live.run(stopping).await }
-        };
-        vec![
-            supervise("revocation worker", closed.clone(), revocations),
-            supervise("live feed", closed.clone(), follow),
-            supervise("webhooks", closed.clone(), move |stopping| outbox.clone().run(stopping)),
-            supervise("goodbyes to upstreams", closed.clone(), move |stopping| {
-                gateway.clone().say_goodbyes(stopping)
-            }),
-        ]
-    }
-}
-
-/// Opens the second file. That it is damaged is no reason not to serve: it holds nothing that decides anything.
-async fn open_lines(url: &str, clock: Clock) -> anyhow::Result<Journals> {
-    match Journals::open(url, clock).await {
-        Err(StoreError::Corrupt(what)) => Ok(Journals::closed(format!(
-            "{} cannot be read: {what}. Move it away and start again, and a new one is made",
-            database_file(url).display()
-        ))),
-        outcome => outcome.context("cannot open the file of log lines and recordings"),
-    }
-}
-
-fn maxima(config: &Config) -> Maxima {
-    Maxima {
-        applications: config.max_made_applications,
-        streams: config.max_made_streams,
-        principals: config.max_principals,
-    }
-}
-
-fn policy(config: &Config) -> Policy {
-    let seconds = |duration: Duration| u32::try_from(duration.as_secs()).unwrap_or(u32::MAX);
-    Policy {
-        idle_after: seconds(config.idle_after),
-        stale_after: seconds(config.stale_after),
-        mcp_stale_after: seconds(config.mcp_stale_after),
-        mcp_unused_after: seconds(config.mcp_unused_after.min(config.mcp_stale_after)),
-        token_lifetime: seconds(config.token_lifetime),
-        absolute_lifetime: seconds(config.absolute_lifetime),
-    }
-}
 
 /// A running service.
 pub struct Running {
@@ -369,22 +199,6 @@ impl Running {
         }
         self.house.close().await;
     }
-}
-
-/// Runs a background task, and again if it panics: nothing here may stop without being told to.
-fn supervise<Task, Run>(name: &'static str, stopping: CancellationToken, task: Run) -> JoinHandle<()>
-where
-    Task: Future<Output = ()> + Send + 'static,
-    Run: Fn(CancellationToken) -> Task + Send + 'static,
-{
-    tokio::spawn(async move {
-        while !stopping.is_cancelled() {
-            if let Err(error) = tokio::spawn(task(stopping.clone())).await {
-                tracing::error!(%error, task = name, "a background task broke; starting it again");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    })
 }
 
 fn check(config: &Config) -> anyhow::Result<()> {

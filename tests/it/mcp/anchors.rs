@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::House;
 
 impl House {
-    fn inside(&self) -> &sessiond::cli::serve::House {
+    fn inside(&self) -> &sessiond::cli::house::House {
         &self.server.running.as_ref().unwrap().house
     }
 
