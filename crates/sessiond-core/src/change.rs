@@ -24,6 +24,10 @@ use crate::token::{AccessToken, Principal, SessionToken};
 /// One thing that a commit changes in memory.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most changes are the largest, and a box would cost each heartbeat an allocation"
+)]
 pub enum Change {
     /// A stream as it stands now. A revocation is in force until it has ended.
     Stream(AnyStream),
