@@ -1,5 +1,20 @@
 //! The one writer. It takes what is waiting, decides it in order, writes it in one durable transaction, opens or
 //! closes the Gate accordingly, and only then answers.
+//!
+//! Whoever hands in an operation may rely on this:
+//! - **Order**: operations are decided in the order in which they were handed in, each on what those before it have come to,
+//!   also within a batch. Only those that touch many sessions may be put off, so that nobody waits long for a transaction
+//!   ([`CHUNK`]).
+//! - **All of it or nothing**: a refusal leaves nothing behind, and neither does an error of the store.
+//! - **An answer is the last word**: it comes once the batch is on disk and the Gate says the same. Whatever was cut off has
+//!   let go by then, or has had its time ([`Operation::WAITS`]).
+//! - **Nobody pays for another**: where a batch fails, or a decision panics, each operation is tried again by itself.
+//! - **Once**: an operation whose origin has an idempotency key takes effect once, and is answered the same every time.
+//! - **Bounds**: [`QUEUE`] may wait; beyond, callers are told to come back.
+//! - **A full disk** refuses everything alike; a revocation is in force in memory all the same, and is recorded once there is
+//!   space.
+//! - **What cannot be relied upon ends the process**: after an error that [ends all](StoreError::ends_all), memory may say what
+//!   the disk does not.
 
 mod draft;
 mod operation;

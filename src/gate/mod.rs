@@ -1,6 +1,16 @@
 //! The truth in memory: who may pass right now. The committer changes it after a commit and before anyone is
 //! answered; hot paths ask it and nothing else. It holds every open session, every live token, the directory and the
 //! unfinished revocations; ended sessions are in the store alone.
+//!
+//! - **What it knows comes in as [`Change`]s** and in no other way ([`Gate::commit`], [`Gate::apply`]); so a second one that is
+//!   fed the same is the same. What one process alone sees (requests under way, signs of life, traffic that is not on record)
+//!   stands beside that, and decides nothing about who may pass but whose silence is too long.
+//! - **To be let in and to be registered is one step** ([`Gate::enter`], [`Gate::register`]): after the end of a session or
+//!   credential was answered nothing passes, and whatever passed before was cancelled.
+//! - **A look inside** ([`Gate::known`]) is of one moment. It keeps the committer waiting, so it is short and never held while
+//!   something else is waited for; two looks may differ.
+//! - **Statuses follow the clock**: what sessions are filed under is as of the last look at it, so whoever lists or counts asks
+//!   as of a moment ([`Gate::known_at`], [`Gate::known_in_order`]).
 
 mod flight;
 mod holdings;
