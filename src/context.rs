@@ -6,7 +6,6 @@ use std::sync::Arc;
 use sessiond_core::application::Application;
 use sessiond_core::caller::Caller;
 use sessiond_core::ids::{ApplicationNumber, OrganizationNumber, PrincipalNumber};
-use sessiond_core::organization::Organization;
 use sessiond_core::policy::Policy;
 use sessiond_core::streams::Registered;
 use sessiond_store::{SideWrite, Store};
@@ -76,8 +75,7 @@ impl AppContext {
 
     /// The public id of an organization.
     pub fn organization_id(&self, number: OrganizationNumber) -> Uuid {
-        let known = self.gate.known();
-        known.stream::<Organization>(number).map(|organization| organization.id).unwrap_or_default()
+        self.gate.known().organization_id(number)
     }
 }
 

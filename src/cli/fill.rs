@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt};
 use sessiond_core::Time;
-use sessiond_core::change::{Change, IndexEntry, ResourceTotals, SearchTerms, listed_name};
+use sessiond_core::change::{Change, IndexEntry, SearchTerms, listed_name};
 use sessiond_core::natural_key::natural_key;
 use sessiond_store::{Loaded, OpenSession, SessionRow, Store, StoreError};
 use tokio::sync::mpsc::{Receiver, channel};
@@ -96,9 +96,8 @@ impl Filling<'_> {
         for (application, total) in loaded.session_totals.drain(..) {
             self.change(Change::SessionTotal(application, total));
         }
-        for past in loaded.past.drain(..) {
-            let totals = ResourceTotals { sessions: past.sessions, bytes_out: past.bytes_out };
-            self.change(Change::ResourceTotals(past.application, past.resource, totals));
+        for (application, resource, totals) in loaded.resource_totals.drain(..) {
+            self.change(Change::ResourceTotals(application, resource, totals));
         }
         self.flush();
     }

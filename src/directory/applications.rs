@@ -2,19 +2,19 @@
 
 use std::sync::Arc;
 
-use sessiond_core::application::{Application, ApplicationChanged, ApplicationCreated, OauthClient};
+use sessiond_core::application::{
+    Application, ApplicationChanged, ApplicationCommand, ApplicationCreated, OauthClient,
+};
 use sessiond_core::caller::Caller;
 use sessiond_core::idempotency::IdempotencyKey;
 use sessiond_core::media_stream::{MediaStream, application_name};
 use sessiond_core::policy::{ApplicationPolicy, Policy};
 use sessiond_core::scope::{Scope, Scopes};
+use sessiond_store::SideWrite;
 use uuid::Uuid;
 
 use super::{LONGEST, Slice, WithSecret, check_gift, checked_name, client_scopes};
-use crate::committer::{
-    ChangeApplication, CreateApplication, DeclareStream, EnsureApplication, Origin, RotateApplicationSecret,
-    SetPolicy,
-};
+use crate::committer::{ChangeApplication, CreateApplication, DeclareStream, EnsureApplication, Origin};
 use crate::context::{AppContext, is_readable};
 use crate::error::{Error, Thing};
 use crate::gate::Summary;
@@ -120,8 +120,10 @@ impl Applications {
             return Err(Error::Conflict { code: "public_application", message });
         }
         let minted = secret::mint_client_secret(caller.once.as_deref());
-        let rotation = RotateApplicationSecret { number: application.number, secret_hash: minted.hash };
-        let made = self.context.submit(caller, rotation).await?;
+        let (number, command) = (Some(application.number.into()), ApplicationCommand::RotateSecret);
+        let client_id = application.oauth.client_id;
+        let secret = SideWrite::ClientSecret { client_id, secret_hash: minted.hash };
+        let made = self.context.change_stream(caller, number, command, vec![secret]).await?;
         Ok(WithSecret { made, secret: Some(minted.text) })
     }
 
@@ -133,7 +135,9 @@ impl Applications {
         policy: ApplicationPolicy,
     ) -> Result<Application, Error> {
         let application = self.context.application(caller, id)?;
-        self.context.submit(caller, SetPolicy { number: application.number, policy }).await
+        let (number, command) =
+            (Some(application.number.into()), ApplicationCommand::SetPolicy(Box::new(policy)));
+        self.context.change_stream(caller, number, command, vec![]).await
     }
 
     // ---- named by other systems ----

@@ -168,8 +168,7 @@ impl Organizations {
     /// Finds an organization.
     pub fn find(&self, id: Uuid) -> Result<Organization, Error> {
         let known = self.context.gate.known();
-        let found = known.streams::<Organization>().find(|one| one.id == id);
-        found.cloned().ok_or(Error::NotFound(Thing::Organization))
+        known.stream_by_id(id).cloned().ok_or(Error::NotFound(Thing::Organization))
     }
 
     /// Renames an organization.

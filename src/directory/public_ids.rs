@@ -2,10 +2,7 @@
 
 use std::sync::Arc;
 
-use sessiond_core::application::Application;
-use sessiond_core::ids::{ApplicationNumber, OrganizationNumber, ServiceAccountNumber, StreamId, StreamKind};
-use sessiond_core::organization::Organization;
-use sessiond_core::service_account::ServiceAccount;
+use sessiond_core::ids::{ApplicationNumber, OrganizationNumber, StreamId};
 use sessiond_core::streams::AnyStream;
 use uuid::Uuid;
 
@@ -34,19 +31,6 @@ impl PublicIds {
 
     /// Returns the public id of what a stream of the directory is about.
     pub fn thing(&self, stream: StreamId) -> Option<Uuid> {
-        let known = self.context.gate.known();
-        match stream.kind {
-            StreamKind::Organization => {
-                known.stream::<Organization>(OrganizationNumber(stream.number)).map(|one| one.id)
-            }
-            StreamKind::Application => {
-                known.stream::<Application>(ApplicationNumber(stream.number)).map(|one| one.id)
-            }
-            StreamKind::ServiceAccount => {
-                let number = ServiceAccountNumber(stream.number);
-                known.stream::<ServiceAccount>(number).map(|one| one.id)
-            }
-            _ => known.any_stream(stream).map(AnyStream::id),
-        }
+        self.context.gate.known().any_stream(stream).map(AnyStream::id)
     }
 }

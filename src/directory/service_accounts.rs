@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use sessiond_core::caller::Caller;
 use sessiond_core::scope::{Scope, Scopes};
-use sessiond_core::service_account::{ServiceAccount, ServiceAccountCreated};
+use sessiond_core::service_account::{ServiceAccount, ServiceAccountCommand, ServiceAccountCreated};
+use sessiond_store::SideWrite;
 use uuid::Uuid;
 
 use super::{Slice, WithSecret, check_gift, checked_name, client_scopes};
-use crate::committer::{ArchiveServiceAccount, CreateServiceAccount, RotateServiceAccountSecret};
+use crate::committer::CreateServiceAccount;
 use crate::context::AppContext;
 use crate::error::{Error, Thing};
 use crate::secret;
@@ -37,8 +38,8 @@ impl ServiceAccounts {
     /// Finds a service account, archived or not.
     pub fn find(&self, caller: &Caller, id: Uuid) -> Result<ServiceAccount, Error> {
         let known = self.context.gate.known();
-        let found = known.streams::<ServiceAccount>().find(|one| one.id == id);
-        found
+        known
+            .stream_by_id::<ServiceAccount>(id)
             .filter(|one| one.organization == caller.organization)
             .cloned()
             .ok_or(Error::NotFound(Thing::ServiceAccount))
@@ -90,8 +91,9 @@ impl ServiceAccounts {
         let account = self.find(caller, id)?;
         check_gift(caller, account.scopes)?;
         let minted = secret::mint_client_secret(caller.once.as_deref());
-        let rotation = RotateServiceAccountSecret { number: account.number, secret_hash: minted.hash };
-        let made = self.context.submit(caller, rotation).await?;
+        let (number, command) = (Some(account.number.into()), ServiceAccountCommand::RotateSecret);
+        let secret = SideWrite::ClientSecret { client_id: account.client_id, secret_hash: minted.hash };
+        let made = self.context.change_stream(caller, number, command, vec![secret]).await?;
         Ok(WithSecret { made, secret: Some(minted.text) })
     }
 
@@ -99,6 +101,7 @@ impl ServiceAccounts {
     pub async fn archive(&self, caller: &Caller, id: Uuid) -> Result<ServiceAccount, Error> {
         let account = self.find(caller, id)?;
         check_gift(caller, account.scopes)?;
-        self.context.submit(caller, ArchiveServiceAccount(account.number)).await
+        let (number, command) = (Some(account.number.into()), ServiceAccountCommand::Archive);
+        self.context.change_stream(caller, number, command, vec![]).await
     }
 }

@@ -108,17 +108,7 @@ async fn what_only_this_machine_can_reach_is_the_first_organizations_unless_the_
         [(&[][..], false), (&["--allow-upstream", "127.0.0.0/8", "--allow-machine", "127.0.0.0/8"][..], true)]
     {
         let server = Server::with(flags).await;
-        let founded = server
-            .running
-            .as_ref()
-            .unwrap()
-            .house
-            .directory
-            .organizations
-            .create("other", None)
-            .await
-            .unwrap();
-        let other = server.holder(server.token_for(&founded.client_id, &founded.client_secret, "").await);
+        let other = server.another_organization().await;
         for (holder, first) in [(server.operator().await, true), (other, false)] {
             let may = first || allowed;
             let name = json!({ "name": "gateway" });

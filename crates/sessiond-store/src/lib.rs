@@ -16,8 +16,8 @@ pub use error::StoreError;
 pub use open::{look, open, open_journals, open_to_look, rebuild};
 pub use row::{
     AccessToken, Addressed, AnyStream, Application, Batch, Confirmation, Delivery, DeliveryStatus, Detail,
-    Entry, KeySecret, Loaded, McpSession, OpenSession, Organization, Principal, PrincipalRow, ResourcePast,
-    Revocation, ServiceAccount, SessionActivity, SessionRow, SessionToken, SideWrite, WebhookSecret,
+    Entry, KeySecret, Loaded, McpSession, OpenSession, Organization, Principal, PrincipalRow, Revocation,
+    ServiceAccount, SessionActivity, SessionRow, SessionToken, SideWrite, WebhookSecret,
 };
 pub use seam::{
     Bounds, Check, Contents, DirectoryRows, EndedOrder, EndedPage, EndedTerminal, Forget, Forgotten,

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use sessiond_core::Time;
 pub use sessiond_core::application::Application;
 use sessiond_core::chain::body_digest;
-use sessiond_core::change::Change;
+use sessiond_core::change::{Change, ResourceTotals};
 pub use sessiond_core::delivery::{Delivery, DeliveryStatus};
 use sessiond_core::event::Recorded;
 use sessiond_core::idempotency::RecordedOutcome;
@@ -309,7 +309,8 @@ pub struct Loaded {
     pub last_principal: i64,
     /// Sessions that ever connected, by application.
     pub session_totals: Vec<(ApplicationNumber, u64)>,
-    pub past: Vec<ResourcePast>,
+    /// What the ended sessions of each resource of an application came to.
+    pub resource_totals: Vec<(ApplicationNumber, String, ResourceTotals)>,
 }
 
 /// An open session with all that the Gate holds of it, as its rows say.
@@ -319,15 +320,6 @@ pub struct OpenSession {
     pub token: Option<SessionToken>,
     /// Hash of its `Mcp-Session-Id`.
     pub mcp_hash: Option<[u8; 32]>,
-}
-
-/// What the ended sessions of a resource came to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ResourcePast {
-    pub application: ApplicationNumber,
-    pub resource: String,
-    pub sessions: u64,
-    pub bytes_out: u64,
 }
 
 /// That whoever ran the work of a session knows that it has ended.

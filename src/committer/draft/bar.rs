@@ -87,8 +87,7 @@ impl Draft<'_> {
         plan: Plan,
     ) -> Result<(), Error> {
         for token in plan.tokens {
-            self.side.push(SideWrite::BarAccessToken(token));
-            self.change(Change::BarAccessToken(token));
+            self.write_beside(SideWrite::BarAccessToken(token));
         }
         for principal in plan.principals {
             let barred = PrincipalEvent::CredentialsBarred(Principal { id: self.principal_id(principal) });

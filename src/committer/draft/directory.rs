@@ -1,7 +1,7 @@
 //! The directory in a batch: organizations, applications, service accounts, media streams.
 
 use sessiond_core::application::{Application, ApplicationCommand, ApplicationCreated};
-use sessiond_core::ids::{ApplicationNumber, OrganizationNumber, ServiceAccountNumber, StreamKind};
+use sessiond_core::ids::{ApplicationNumber, OrganizationNumber, StreamKind};
 use sessiond_core::media_stream::{MediaStream, MediaStreamDeclared, MediaStreamEvent};
 use sessiond_core::organization::{Issuer, IssuersSet, Organization, OrganizationCommand};
 use sessiond_core::service_account::{ServiceAccount, ServiceAccountCommand, ServiceAccountCreated};
@@ -199,17 +199,6 @@ impl Draft<'_> {
         let secret = SideWrite::ClientSecret { client_id: created.client_id.clone(), secret_hash };
         let command = ServiceAccountCommand::Create(created);
         self.change_stream(origin, organization, None, &command, &[secret])
-    }
-
-    pub(in crate::committer) fn change_service_account(
-        &mut self,
-        origin: &Origin,
-        number: ServiceAccountNumber,
-        command: &ServiceAccountCommand,
-    ) -> Result<ServiceAccount, Error> {
-        let account = self.stream::<ServiceAccount>(number);
-        let organization = account.ok_or(Error::NotFound(Thing::ServiceAccount))?.organization;
-        self.change_stream(origin, organization, Some(number.into()), command, &[])
     }
 }
 

@@ -207,14 +207,13 @@ impl<'a> Draft<'a> {
             return Err(Error::Unauthorized { reason: None });
         }
         let token = AccessToken { issued_at: self.chain.position, ..token.clone() };
-        self.side.push(SideWrite::AccessToken(token.clone()));
-        self.change(Change::AccessToken(token));
+        self.write_beside(SideWrite::AccessToken(token));
         Ok(())
     }
 
     /// A write that is no event, and what memory learns by it.
-    pub(in crate::committer) fn write_beside(&mut self, side: &SideWrite) {
-        match side {
+    pub(in crate::committer) fn write_beside(&mut self, side: SideWrite) {
+        match &side {
             SideWrite::ForgetTokens(before) => self.change(Change::ForgetTokens(*before)),
             SideWrite::McpSession(number, mcp) => self.change(Change::McpSession(*number, mcp.id_hash)),
             SideWrite::ApiKeySecret { id, secret_hash } => {
@@ -223,11 +222,10 @@ impl<'a> Draft<'a> {
             SideWrite::ErasePersonal(sessions) => self.change(Change::ErasePersonal(sessions.clone())),
             SideWrite::RevokeAccessToken(id) => self.change(Change::RevokeAccessToken(*id)),
             SideWrite::ApiKeysUsed(used) => self.change(Change::ApiKeysUsed(used.clone())),
-            // These come with a change of their own, where they are made.
-            SideWrite::AccessToken(_)
-            | SideWrite::BarAccessToken(_)
-            | SideWrite::SessionToken(..)
-            | SideWrite::Principal(_) => {}
+            SideWrite::AccessToken(token) => self.change(Change::AccessToken(token.clone())),
+            SideWrite::BarAccessToken(id) => self.change(Change::BarAccessToken(*id)),
+            SideWrite::SessionToken(number, token) => self.change(Change::SessionToken(*number, *token)),
+            SideWrite::Principal(principal) => self.change(Change::Principal(principal.clone())),
             // Nothing of these is in memory.
             SideWrite::ClientSecret { .. }
             | SideWrite::ForgetMcp(_)
@@ -248,7 +246,7 @@ impl<'a> Draft<'a> {
             | SideWrite::KeyCheck(_)
             | SideWrite::Prune { .. } => {}
         }
-        self.side.push(side.clone());
+        self.side.push(side);
     }
 
     // ---- what is known, with this batch laid over it ----

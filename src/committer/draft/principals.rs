@@ -1,7 +1,6 @@
 //! Principals in a batch: whom somebody vouches for, met for the first time or again.
 
-use sessiond_core::change::Change;
-use sessiond_core::ids::PrincipalNumber;
+use sessiond_core::ids::{OrganizationNumber, PrincipalNumber};
 use sessiond_core::token::Principal;
 use sessiond_store::SideWrite;
 
@@ -22,25 +21,31 @@ impl Draft<'_> {
             Some(number) => number,
             None => {
                 self.room_for_principal(organization)?;
-                self.chain.last_principal += 1;
-                let number = PrincipalNumber(self.chain.last_principal);
-                let principal = Principal {
-                    number,
-                    organization,
-                    issuer: introduction.issuer.clone(),
-                    subject_digest,
-                    subject: Some(introduction.subject.clone()),
-                };
-                self.principals.insert(key, number);
-                self.side.push(SideWrite::Principal(principal.clone()));
-                self.change(Change::Principal(principal));
-                number
+                let (issuer, subject) = (introduction.issuer.clone(), introduction.subject.clone());
+                self.record_principal(organization, issuer, subject, subject_digest)
             }
         };
         if introduction.name.is_some() || introduction.email.is_some() {
             let (name, email) = (introduction.name.clone(), introduction.email.clone());
-            self.side.push(SideWrite::DescribePrincipal { number, name, email });
+            self.write_beside(SideWrite::DescribePrincipal { number, name, email });
         }
         Ok(number)
+    }
+
+    /// Writes down a principal that is new. Returns its number.
+    pub(super) fn record_principal(
+        &mut self,
+        organization: OrganizationNumber,
+        issuer: String,
+        subject: String,
+        subject_digest: [u8; 32],
+    ) -> PrincipalNumber {
+        self.chain.last_principal += 1;
+        let number = PrincipalNumber(self.chain.last_principal);
+        self.principals.insert((organization, subject_digest), number);
+        let subject = Some(subject);
+        let principal = Principal { number, organization, issuer, subject_digest, subject };
+        self.write_beside(SideWrite::Principal(principal));
+        number
     }
 }

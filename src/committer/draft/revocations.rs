@@ -81,8 +81,7 @@ impl Draft<'_> {
         // Also the one by which somebody attached to it in this very batch.
         let latest = self.session(session).and_then(|session| session.credential);
         for token in self.known.presented(session).into_iter().chain(latest) {
-            self.side.push(SideWrite::BarAccessToken(token));
-            self.change(Change::BarAccessToken(token));
+            self.write_beside(SideWrite::BarAccessToken(token));
         }
     }
 
@@ -120,7 +119,7 @@ impl Draft<'_> {
             let archive = (*reason == Reason::Archived).then_some(ApplicationCommand::Archive);
             if archive.is_some() {
                 // Nothing goes to its upstream any more.
-                self.write_beside(&SideWrite::UpstreamSecret { application, sealed: None });
+                self.write_beside(SideWrite::UpstreamSecret { application, sealed: None });
             }
             for command in [ApplicationCommand::BarCredentials].into_iter().chain(archive) {
                 self.change_stream_for::<Application>(

@@ -1,7 +1,7 @@
 //! Sessions in a batch: opened, attached to, kept alive, ended.
 
 use sessiond_core::Time;
-use sessiond_core::change::{Change, IndexEntry};
+use sessiond_core::change::IndexEntry;
 use sessiond_core::command::{Command, Connect};
 use sessiond_core::event::Event;
 use sessiond_core::ids::{Head, PrincipalNumber, RevocationNumber, SessionNumber};
@@ -15,7 +15,7 @@ use sessiond_core::session::{
 };
 use sessiond_core::streams::Registered;
 use sessiond_core::throughput::Reading;
-use sessiond_core::token::{Principal, SessionToken};
+use sessiond_core::token::SessionToken;
 use sessiond_store::{Detail, SideWrite};
 use uuid::Uuid;
 
@@ -159,7 +159,10 @@ impl Draft<'_> {
             Some(holder) if !opened => holder.number,
             _ => self.open(key, connect.id),
         };
-        self.introduce(opening, principal);
+        if principal.0 > self.chain.last_principal {
+            let (issuer, subject) = (opening.issuer.clone(), opening.subject.clone());
+            self.record_principal(opening.connect.organization, issuer, subject, opening.subject_digest);
+        }
         for event in events {
             self.session_event(origin, number, event, None, Some((&connect, &personal)));
         }
@@ -206,24 +209,6 @@ impl Draft<'_> {
             .unwrap_or(PrincipalNumber(self.chain.last_principal + 1))
     }
 
-    /// Writes the principal down if it is new.
-    pub(super) fn introduce(&mut self, opening: &OpenSession, number: PrincipalNumber) {
-        if number.0 <= self.chain.last_principal {
-            return;
-        }
-        self.chain.last_principal = number.0;
-        let principal = Principal {
-            number,
-            organization: opening.connect.organization,
-            issuer: opening.issuer.clone(),
-            subject_digest: opening.subject_digest,
-            subject: Some(opening.subject.clone()),
-        };
-        self.principals.insert((principal.organization, principal.subject_digest), number);
-        self.side.push(SideWrite::Principal(principal.clone()));
-        self.change(Change::Principal(principal));
-    }
-
     pub(in crate::committer) fn issue_session_token(&mut self, number: SessionNumber, secret_hash: [u8; 32]) {
         let Some(session) = self.session(number) else { return };
         let token = SessionToken {
@@ -232,8 +217,7 @@ impl Draft<'_> {
             expires_at: session.token_expires_at,
         };
         self.tokens.insert(number, token.issued_at);
-        self.side.push(SideWrite::SessionToken(number, token));
-        self.change(Change::SessionToken(number, token));
+        self.write_beside(SideWrite::SessionToken(number, token));
     }
 
     /// Does what commands want that end sessions; those that are over already stay as they are. Returns how many it ended.

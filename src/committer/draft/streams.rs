@@ -57,7 +57,7 @@ impl Draft<'_> {
         let before = before.and_then(S::of).cloned();
         match S::decide(before.as_ref(), command).map_err(refused)? {
             Some(event) => {
-                side.iter().for_each(|side| self.write_beside(side));
+                side.iter().for_each(|side| self.write_beside(side.clone()));
                 self.stream_event(origin, organization, id.number, &event, None)
             }
             None => before.ok_or(StreamRefusal::Gone).map_err(refused),

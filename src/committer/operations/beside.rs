@@ -31,7 +31,7 @@ impl Operation for WriteBeside {
     type Outcome = ();
 
     fn decide(&self, _: &Origin, draft: &mut Draft<'_>) -> Result<(), Error> {
-        draft.write_beside(&self.0);
+        draft.write_beside(self.0.clone());
         Ok(())
     }
 }

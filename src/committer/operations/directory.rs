@@ -3,11 +3,10 @@
 use sessiond_core::application::{
     Application, ApplicationChanged, ApplicationCommand, ApplicationCreated, UpstreamSet,
 };
-use sessiond_core::ids::{ApplicationNumber, OrganizationNumber, PrincipalNumber, ServiceAccountNumber};
+use sessiond_core::ids::{ApplicationNumber, OrganizationNumber, PrincipalNumber};
 use sessiond_core::media_stream::MediaStream;
 use sessiond_core::organization::{Organization, OrganizationCommand, OrganizationCreated};
-use sessiond_core::policy::ApplicationPolicy;
-use sessiond_core::service_account::{ServiceAccount, ServiceAccountCommand, ServiceAccountCreated};
+use sessiond_core::service_account::{ServiceAccount, ServiceAccountCreated};
 use sessiond_core::streams::Registered;
 use sessiond_core::webhook::{Webhook, WebhookCreated, WebhookEvent};
 use sessiond_store::SideWrite;
@@ -97,43 +96,6 @@ impl Operation for ChangeApplication {
     }
 }
 
-/// Sets an application's policy, for sessions opened from now on.
-#[derive(Debug)]
-pub struct SetPolicy {
-    pub number: ApplicationNumber,
-    pub policy: ApplicationPolicy,
-}
-
-impl Operation for SetPolicy {
-    type Outcome = Application;
-
-    fn decide(&self, origin: &Origin, draft: &mut Draft<'_>) -> Result<Application, Error> {
-        draft.change_application(
-            origin,
-            self.number,
-            &ApplicationCommand::SetPolicy(Box::new(self.policy.clone())),
-        )
-    }
-}
-
-/// Gives an application another secret.
-#[derive(Debug)]
-pub struct RotateApplicationSecret {
-    pub number: ApplicationNumber,
-    pub secret_hash: [u8; 32],
-}
-
-impl Operation for RotateApplicationSecret {
-    type Outcome = Application;
-
-    fn decide(&self, origin: &Origin, draft: &mut Draft<'_>) -> Result<Application, Error> {
-        let application = draft.change_application(origin, self.number, &ApplicationCommand::RotateSecret)?;
-        let (client_id, secret_hash) = (application.oauth.client_id.clone(), self.secret_hash);
-        draft.write_beside(&SideWrite::ClientSecret { client_id, secret_hash });
-        Ok(application)
-    }
-}
-
 /// Names the server behind an application's gateway.
 #[derive(Debug)]
 pub struct SetUpstream {
@@ -152,7 +114,7 @@ impl Operation for SetUpstream {
             self.number,
             &ApplicationCommand::SetUpstream(self.set.clone()),
         )?;
-        draft.write_beside(&SideWrite::UpstreamSecret {
+        draft.write_beside(SideWrite::UpstreamSecret {
             application: self.number,
             sealed: self.sealed.clone(),
         });
@@ -178,38 +140,7 @@ impl Operation for CreateServiceAccount {
     }
 }
 
-/// Gives a service account another secret.
-#[derive(Debug)]
-pub struct RotateServiceAccountSecret {
-    pub number: ServiceAccountNumber,
-    pub secret_hash: [u8; 32],
-}
-
-impl Operation for RotateServiceAccountSecret {
-    type Outcome = ServiceAccount;
-
-    fn decide(&self, origin: &Origin, draft: &mut Draft<'_>) -> Result<ServiceAccount, Error> {
-        let account =
-            draft.change_service_account(origin, self.number, &ServiceAccountCommand::RotateSecret)?;
-        let (client_id, secret_hash) = (account.client_id.clone(), self.secret_hash);
-        draft.write_beside(&SideWrite::ClientSecret { client_id, secret_hash });
-        Ok(account)
-    }
-}
-
-/// Archives a service account: it gets no more tokens, and those it has open nothing.
-#[derive(Debug)]
-pub struct ArchiveServiceAccount(pub ServiceAccountNumber);
-
-impl Operation for ArchiveServiceAccount {
-    type Outcome = ServiceAccount;
-
-    fn decide(&self, origin: &Origin, draft: &mut Draft<'_>) -> Result<ServiceAccount, Error> {
-        draft.change_service_account(origin, self.0, &ServiceAccountCommand::Archive)
-    }
-}
-
-/// Wants something of a stream of the directory; without a number, of a new one.
+/// Does what a command wants of a stream about which nothing else has to be known; without a number, of a new one.
 #[derive(Debug)]
 pub struct ChangeStream<S: Registered> {
     pub organization: OrganizationNumber,

@@ -76,8 +76,7 @@ impl GateState {
             }
             ActorKind::Application => self.application(owner.id).map(|one| one.number.0),
             ActorKind::ServiceAccount => {
-                let mut accounts = self.streams::<ServiceAccount>();
-                accounts.find(|one| one.id == owner.id).map(|one| one.number.0)
+                self.stream_by_id::<ServiceAccount>(owner.id).map(|one| one.number.0)
             }
             _ => None,
         };

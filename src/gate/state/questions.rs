@@ -73,8 +73,7 @@ impl GateState {
         match actor.kind {
             ActorKind::Application => self.application(actor.id).map(|one| one.oauth.client_id.clone()),
             ActorKind::ServiceAccount => {
-                let mut accounts = self.streams::<ServiceAccount>();
-                accounts.find(|one| one.id == actor.id).map(|one| one.client_id.clone())
+                self.stream_by_id::<ServiceAccount>(actor.id).map(|one| one.client_id.clone())
             }
             _ => None,
         }

@@ -245,19 +245,7 @@ impl World {
         let own = made(&house.operator, "/api/v1/api-keys", own).await;
         let own = Holder { token: Some(text(&own, "/key")), ..house.operator.clone() };
         let machine = text(&made(&own, "/v1/machines", machine).await, "/data/id");
-        let founded = house
-            .server
-            .running
-            .as_ref()
-            .unwrap()
-            .house
-            .directory
-            .organizations
-            .create("other", None)
-            .await
-            .unwrap();
-        let token = house.server.token_for(&founded.client_id, &founded.client_secret, "").await;
-        let manager = house.server.holder(token);
+        let manager = house.server.another_organization().await;
         made(&manager, "/api/v1/applications", json!({ "name": "theirs" })).await;
         let eve = key(&manager, "eve", &["management:sessions:read"]).await;
         let made = Default::default();

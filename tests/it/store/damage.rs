@@ -1,21 +1,21 @@
 //! Planted damage: verify finds every piece of it, and finds nothing where there is none.
 
-use sessiond::committer::{
-    ChangeApplication, MeasureSessions, Measurement, RotateServiceAccountSecret, SetUpstream,
-};
+use sessiond::committer::{ChangeApplication, ChangeStream, MeasureSessions, Measurement, SetUpstream};
 use sessiond_core::application::{ApplicationChanged, UpstreamCredential, UpstreamHeaders, UpstreamSet};
 use sessiond_core::chain::{Header, body_digest, commit_hash};
 use sessiond_core::command::Command;
 use sessiond_core::filter::Filter;
-use sessiond_core::ids::{Position, ServiceAccountNumber, SessionNumber};
+use sessiond_core::ids::{Position, SessionNumber};
 use sessiond_core::kind::Kind;
 use sessiond_core::phase::{Outcome, Phase};
 use sessiond_core::reason::Reason;
+use sessiond_core::service_account::{ServiceAccount, ServiceAccountCommand};
 use sessiond_core::throughput::Sample;
+use sessiond_store::SideWrite;
 use sessiond_store::check::{Difference, Fault};
 use sqlx::{AssertSqlSafe, Column, Connection, Row, SqliteConnection, TypeInfo, ValueRef};
 
-use super::base::{APPLICATION, Base, Opens, Running};
+use super::base::{APPLICATION, Base, ORGANIZATION, Opens, Running};
 
 /// A little of everything: each kind of stream, each kind of session, settled, ended, renewed, expired, pruned.
 async fn a_little_of_everything() -> Base {
@@ -53,8 +53,11 @@ async fn a_little_of_everything() -> Base {
     let credential = Some(UpstreamCredential::Header { name: "X-Api-Key".into() });
     let set = UpstreamSet { url: "http://one".into(), credential, headers: Some(headers) };
     running.submit(SetUpstream { number: APPLICATION, set, sealed: Some(vec![1, 2, 3]) }).await.unwrap();
-    let number = ServiceAccountNumber(1);
-    running.submit(RotateServiceAccountSecret { number, secret_hash: [9; 32] }).await.unwrap();
+    let secret = SideWrite::ClientSecret { client_id: "operations".into(), secret_hash: [9; 32] };
+    let (organization, command) = (ORGANIZATION, ServiceAccountCommand::RotateSecret);
+    let rotation =
+        ChangeStream::<ServiceAccount> { organization, number: Some(1), command, side: vec![secret] };
+    running.submit(rotation).await.unwrap();
     let last = running.open().await;
     running.clock.turn(chrono::TimeDelta::hours(2));
     running.command(last.number, Command::Expire).await.unwrap();

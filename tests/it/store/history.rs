@@ -8,14 +8,13 @@ use futures_util::future::{BoxFuture, join_all};
 use serde_json::{Value, json};
 use sessiond::clock::Clock;
 use sessiond::committer::{
-    ArchiveServiceAccount, ChangeApplication, ChangeOrganization, ChangeStream, CreateApplication,
-    CreateServiceAccount, EndRevocation, MeasureSessions, Measurement, MeetDeadlines, Operation, Origin,
-    RotateApplicationSecret, RotateServiceAccountSecret, SetPolicy, SetUpstream, WriteBeside,
+    ChangeApplication, ChangeOrganization, ChangeStream, CreateApplication, CreateServiceAccount,
+    EndRevocation, MeasureSessions, Measurement, MeetDeadlines, Operation, Origin, SetUpstream, WriteBeside,
 };
 use sessiond::error::Error;
 use sessiond_core::api_key::{ApiKey, ApiKeyCreated, ApiKeyEvent};
 use sessiond_core::application::{
-    Application, ApplicationChanged, UpstreamCredential, UpstreamHeaders, UpstreamSet,
+    Application, ApplicationChanged, ApplicationCommand, UpstreamCredential, UpstreamHeaders, UpstreamSet,
 };
 use sessiond_core::command::Command;
 use sessiond_core::filter::Filter;
@@ -27,7 +26,7 @@ use sessiond_core::policy::{ApplicationPolicy, OnLimit, Preset};
 use sessiond_core::principal::{Principal, PrincipalEvent, Standing};
 use sessiond_core::reason::Reason;
 use sessiond_core::revocation::Revocation;
-use sessiond_core::service_account::ServiceAccountCreated;
+use sessiond_core::service_account::{ServiceAccount, ServiceAccountCommand, ServiceAccountCreated};
 use sessiond_core::session::Session;
 use sessiond_core::session::event::{ActivitySource, Counts};
 use sessiond_core::status::DerivedStatus;
@@ -79,6 +78,22 @@ where
     O: Operation<Outcome = Application>,
 {
     work(running, operation, |application| Came::Application(Box::new(application)))
+}
+
+fn change(
+    number: ApplicationNumber,
+    command: ApplicationCommand,
+    side: Vec<SideWrite>,
+) -> ChangeStream<Application> {
+    ChangeStream { organization: ORGANIZATION, number: Some(number.0), command, side }
+}
+
+fn change_account(
+    number: ServiceAccountNumber,
+    command: ServiceAccountCommand,
+    side: Vec<SideWrite>,
+) -> ChangeStream<ServiceAccount> {
+    ChangeStream { organization: ORGANIZATION, number: Some(number.0), command, side }
 }
 
 /// Someone who does things at random.
@@ -250,7 +265,10 @@ impl Player {
                     on_limit: Some(limits[self.dice.roll(3) as usize]),
                     ..ApplicationPolicy::default()
                 };
-                application_from(running, SetPolicy { number, policy })
+                application_from(
+                    running,
+                    change(number, ApplicationCommand::SetPolicy(Box::new(policy)), vec![]),
+                )
             }
             9 => self.direct_stream(running),
             0 => {
@@ -263,7 +281,10 @@ impl Player {
                     ApplicationChanged { name: Some(name), description: Some("what it is for".into()) };
                 application_from(running, ChangeApplication { number, changed })
             }
-            2 => application_from(running, RotateApplicationSecret { number, secret_hash: [2; 32] }),
+            2 => {
+                let secret = SideWrite::ClientSecret { client_id: "desk".into(), secret_hash: [2; 32] };
+                application_from(running, change(number, ApplicationCommand::RotateSecret, vec![secret]))
+            }
             3 => {
                 let set = UpstreamSet {
                     url: format!("http://{name}"),
@@ -289,9 +310,10 @@ impl Player {
             _ => {
                 let number = ServiceAccountNumber(1 + self.dice.roll(4).cast_signed());
                 if self.dice.roll(2) == 0 {
-                    other(running, RotateServiceAccountSecret { number, secret_hash: [4; 32] })
+                    let secret = SideWrite::ClientSecret { client_id: "it".into(), secret_hash: [4; 32] };
+                    other(running, change_account(number, ServiceAccountCommand::RotateSecret, vec![secret]))
                 } else {
-                    other(running, ArchiveServiceAccount(number))
+                    other(running, change_account(number, ServiceAccountCommand::Archive, vec![]))
                 }
             }
         }

@@ -170,6 +170,13 @@ impl Server {
         self.holder(token)
     }
 
+    /// Whoever holds every right in another organization, which is made for that.
+    pub async fn another_organization(&self) -> Holder {
+        let organizations = &self.running.as_ref().unwrap().house.directory.organizations;
+        let made = organizations.create("other", None).await.unwrap();
+        self.holder(self.token_for(&made.client_id, &made.client_secret, "").await)
+    }
+
     /// The id of the application that the first start made.
     pub async fn application(&self) -> String {
         let (_, body) = self.operator().await.get("/api/v1/applications").await;

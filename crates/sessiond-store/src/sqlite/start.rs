@@ -6,6 +6,7 @@ use futures_util::future::join;
 use futures_util::stream::{BoxStream, try_unfold};
 use futures_util::{StreamExt, TryFutureExt};
 use sessiond_core::Time;
+use sessiond_core::change::ResourceTotals;
 use sessiond_core::ids::{ApplicationNumber, Position, SessionNumber};
 use sessiond_core::streams::{AnyStream, Registered};
 use sqlx::pool::PoolConnection;
@@ -20,7 +21,7 @@ use super::values::{
     time,
 };
 use crate::StoreError;
-use crate::row::{AccessToken, KeySecret, Loaded, OpenSession, Principal, ResourcePast};
+use crate::row::{AccessToken, KeySecret, Loaded, OpenSession, Principal};
 use crate::seam::{Log, Start};
 
 /// Open sessions read at a time.
@@ -55,7 +56,7 @@ impl Start for SqliteStore {
             let application = ApplicationNumber(row.try_get("application")?);
             loaded.session_totals.push((application, total.unsigned_abs()));
         }
-        loaded.past = self.past().await?;
+        loaded.resource_totals = self.resource_totals().await?;
         Ok(loaded)
     }
 
@@ -88,17 +89,14 @@ impl SqliteStore {
         sqlx::query(sql).fetch(&self.pool).map(move |row| read(&row?)).boxed()
     }
 
-    async fn past(&self) -> Result<Vec<ResourcePast>, StoreError> {
+    async fn resource_totals(&self) -> Result<Vec<(ApplicationNumber, String, ResourceTotals)>, StoreError> {
         let sql = "select application, resource, count(*) as sessions, sum(bytes_out) as bytes_out from session \
                    indexed by session_ended_by_resource where state = 0 and resource is not null \
                    group by application, resource";
         let read = |row: &SqliteRow| {
-            Ok(ResourcePast {
-                application: ApplicationNumber(row.try_get("application")?),
-                resource: row.try_get("resource")?,
-                sessions: count(row, "sessions")?,
-                bytes_out: count(row, "bytes_out")?,
-            })
+            let totals =
+                ResourceTotals { sessions: count(row, "sessions")?, bytes_out: count(row, "bytes_out")? };
+            Ok((ApplicationNumber(row.try_get("application")?), row.try_get("resource")?, totals))
         };
         sqlx::query(sql).fetch_all(&self.pool).await?.iter().map(read).collect()
     }
