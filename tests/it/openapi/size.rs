@@ -16,10 +16,14 @@ const SEVERAL_SHAPES: [(&str, &str); 3] = [
     ("media.report", "the same"),
 ];
 
+/// 141 operations were held to 300 KB; what comes later is held to the same measure.
+const BYTES_AN_OPERATION: usize = 2_130;
+
 #[test]
-fn the_document_is_at_most_300_kb() {
+fn the_document_says_no_more_of_an_operation_than_it_needs() {
+    let operations = Document::new().operations().count();
     let size = sessiond::http::openapi_yaml().len();
-    assert!(size <= 300_000, "{size} bytes");
+    assert!(size <= operations * BYTES_AN_OPERATION, "{size} bytes for {operations} operations");
 }
 
 #[test]
