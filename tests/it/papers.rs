@@ -131,7 +131,8 @@ fn no_command_on_a_page_is_left_out_without_a_reason() {
                     assert!(elided.is_empty(), "{page}: nobody can type this: {elided:?}");
                 }
                 "console" => left.push((page.clone(), body)),
-                "" | "text" | "json" => {
+                // What is printed, and files of other programs.
+                "" | "text" | "json" | "ini" | "nginx" => {
                     let command = body.lines().find(|line| {
                         ["$ ", "curl ", "api ", "make ", "sessiond "]
                             .iter()
