@@ -1,16 +1,22 @@
 //! The command line.
 
+mod backup;
 mod credentials;
 mod descriptors;
 pub mod fill;
 pub mod house;
+mod key_file;
 mod listener;
+mod note;
 mod place;
 mod print;
+mod restore;
+mod rotate;
 pub mod serve;
 mod tls;
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -19,9 +25,10 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use sessiond_core::shown;
 use sessiond_store::check::Report;
 
-use crate::config::file::{self, File};
-use crate::config::{Config, database_file, environment};
+use crate::clock::Clock;
+use crate::config::{self, Config, database_file, environment};
 use crate::{http, logs};
+use house::House;
 
 /// The durable record of who is connected to what.
 #[derive(Debug, Parser)]
@@ -46,6 +53,27 @@ enum Command {
     Verify(Database),
     /// Make the rows again from the log; the service must not be running
     Rebuild(Database),
+    /// Copy the installation into a directory, also while the service is running
+    Backup {
+        /// A new directory, an empty one, or one with a backup in it, which is replaced
+        directory: PathBuf,
+        /// Copy the secret key too: whoever has both has everything
+        #[arg(long)]
+        with_key: bool,
+        #[command(flatten)]
+        installation: Installation,
+    },
+    /// Put a backup where there is no installation, and bar what was issued before
+    Restore {
+        /// Where the backup is
+        directory: PathBuf,
+        #[command(flatten)]
+        options: restore::Options,
+        #[command(flatten)]
+        installation: Installation,
+    },
+    /// Replace the secret key with another; the service must not be running
+    RotateKey(Installation),
     /// Organizations
     #[command(subcommand)]
     Organizations(Organizations),
@@ -77,6 +105,38 @@ struct Database {
     database: String,
 }
 
+/// A database with its key.
+#[derive(Debug, clap::Args)]
+struct Installation {
+    #[command(flatten)]
+    database: Database,
+    /// The secret key, where it is not beside the database
+    #[arg(long, env = "SESSIOND_SECRET_KEY_FILE", value_name = "FILE")]
+    secret_key_file: Option<PathBuf>,
+}
+
+impl Installation {
+    /// The configuration of a service that would run on it, all else as it is by default.
+    fn config(&self) -> anyhow::Result<Config> {
+        let mut arguments: Vec<OsString> = ["sessiond", "--database"].map(OsString::from).to_vec();
+        arguments.push(place::real(&self.database.database)?.into());
+        if let Some(file) = &self.secret_key_file {
+            arguments.extend(["--secret-key-file".into(), file.into()]);
+        }
+        let command = <Config as clap::Args>::augment_args(clap::Command::new("sessiond"));
+        Ok(<Config as clap::FromArgMatches>::from_arg_matches(&command.try_get_matches_from(arguments)?)?)
+    }
+
+    /// Opens it for a command that changes it. Nobody else does so as long as the lock is held.
+    async fn open(&self) -> anyhow::Result<(File, House)> {
+        let config = self.config()?;
+        must_exist(&config.database)?;
+        let lock = place::lock(&config.database)?;
+        let house = House::open(&config, Clock::system(), &http::health::Progress::default()).await?;
+        Ok((lock, house))
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum Organizations {
     /// Make another organization and print its service account, once; the service must not be running
@@ -89,15 +149,28 @@ enum Organizations {
         #[arg(long, value_name = "FILE")]
         credentials_file: Option<PathBuf>,
         #[command(flatten)]
-        database: Database,
+        installation: Installation,
+    },
+    /// Give an administrator whose secret is lost another one and print it, once; the service must not be running
+    Recover {
+        /// Its name or id
+        organization: String,
+        /// Which service account, by name, id or client id [default: the only administrator; where none is left, a new one]
+        #[arg(long, value_name = "ACCOUNT")]
+        service_account: Option<String>,
+        /// Write its credentials to this new file, readable by its owner only, instead of standard output
+        #[arg(long, value_name = "FILE")]
+        credentials_file: Option<PathBuf>,
+        #[command(flatten)]
+        installation: Installation,
     },
 }
 
 /// What the command line, the environment and the configuration file come to.
-fn read(arguments: &[OsString]) -> anyhow::Result<(Cli, ArgMatches, File)> {
+fn read(arguments: &[OsString]) -> anyhow::Result<(Cli, ArgMatches, config::file::File)> {
     let variables = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     environment::check(&Cli::command(), variables).map_err(anyhow::Error::msg)?;
-    let file = File::read(named_file(arguments).as_deref()).map_err(anyhow::Error::msg)?;
+    let file = config::file::File::read(named_file(arguments).as_deref()).map_err(anyhow::Error::msg)?;
     let matches = file.onto(Cli::command()).try_get_matches_from(arguments)?;
     Ok((Cli::from_arg_matches(&matches)?, matches, file))
 }
@@ -139,16 +212,22 @@ pub fn run() -> ExitCode {
             Command::Serve(config) => serve::run(*config, || serve_config(&arguments)).await,
             Command::Config(Shown { example, .. }) => {
                 let effective = || matches.subcommand().map(|(_, matches)| file.effective(matches));
-                print::document(&if example { file::example() } else { effective().unwrap_or_default() })
+                print::document(&if example {
+                    config::file::example()
+                } else {
+                    effective().unwrap_or_default()
+                })
             }
             Command::Verify(database) => verify(&database.database).await,
             Command::Rebuild(database) => rebuild(&database.database).await,
-            Command::Organizations(Organizations::Create {
-                name,
-                platform_admin,
-                credentials_file,
-                database,
-            }) => create(&name, platform_admin, credentials_file.as_deref(), &database.database).await,
+            Command::Backup { directory, with_key, installation } => {
+                backup::run(&directory, &installation, with_key).await
+            }
+            Command::Restore { directory, options, installation } => {
+                restore::run(&directory, &installation, &options).await
+            }
+            Command::RotateKey(installation) => rotate::run(&installation).await,
+            Command::Organizations(organizations) => organizations.run().await,
             Command::Openapi => print::document(&http::openapi_yaml()),
         }
     });
@@ -176,7 +255,7 @@ async fn verify(database: &str) -> anyhow::Result<()> {
     let database = place::real(database)?;
     must_exist(&database)?;
     let store = sessiond_store::open_to_look(&database).await?;
-    let report = store.verify(&mut progress()).await?;
+    let report = store.verify(&mut progress("events")).await?;
     store.close().await;
     print_report("verified", &report)
 }
@@ -185,12 +264,12 @@ async fn rebuild(database: &str) -> anyhow::Result<()> {
     let database = place::real(database)?;
     must_exist(&database)?;
     let _lock = place::lock(&database)?;
-    let report = sessiond_store::rebuild(&database, &mut progress()).await?;
+    let report = sessiond_store::rebuild(&database, &mut progress("events")).await?;
     print_report("rebuilt", &report)
 }
 
-/// Shows how far a walk along the log has come, where somebody watches.
-fn progress() -> impl FnMut(u64, u64) {
+/// Shows how far something has come, of so many of what is named, where somebody watches.
+fn progress(what: &'static str) -> impl FnMut(u64, u64) {
     let watched = std::io::stderr().is_terminal();
     let mut shown = u64::MAX;
     move |done, total| {
@@ -198,7 +277,7 @@ fn progress() -> impl FnMut(u64, u64) {
         if watched && percent != shown {
             shown = percent;
             let end = if percent == 100 { "\n" } else { "" };
-            print::aside(&format!("\r{done} of {total} events ({percent} %){end}"));
+            print::aside(&format!("\r{done} of {total} {what} ({percent} %){end}"));
         }
     }
 }
@@ -217,29 +296,44 @@ fn print_report(what: &str, report: &Report) -> anyhow::Result<()> {
     print::document(&text)
 }
 
-async fn create(
-    name: &str,
-    platform_admin: bool,
-    credentials_file: Option<&Path>,
-    database: &str,
+impl Organizations {
+    async fn run(self) -> anyhow::Result<()> {
+        match self {
+            Self::Create { name, platform_admin, credentials_file, installation } => {
+                let (_lock, house) = installation.open().await?;
+                let outcome = create(&house, &name, platform_admin, credentials_file.as_deref()).await;
+                house.close().await;
+                outcome
+            }
+            Self::Recover { organization, service_account, credentials_file, installation } => {
+                let (_lock, house) = installation.open().await?;
+                let (account, file) = (service_account.as_deref(), credentials_file.as_deref());
+                let outcome = recover(&house, &organization, account, file).await;
+                house.close().await;
+                outcome
+            }
+        }
+    }
+}
+
+async fn create(house: &House, name: &str, platform_admin: bool, file: Option<&Path>) -> anyhow::Result<()> {
+    let organizations = &house.directory.organizations;
+    let plan = organizations.plan(name, None, platform_admin)?;
+    credentials::show_and_create(organizations, plan, file).await.map(|_| ())
+}
+
+async fn recover(
+    house: &House,
+    organization: &str,
+    account: Option<&str>,
+    file: Option<&Path>,
 ) -> anyhow::Result<()> {
-    let database = &place::real(database)?;
-    must_exist(database)?;
-    let _lock = place::lock(database)?;
-    let config = <Config as clap::Args>::augment_args(clap::Command::new("sessiond"));
-    let matches = config.try_get_matches_from(["sessiond", "--database", database])?;
-    let config = <Config as clap::FromArgMatches>::from_arg_matches(&matches)?;
-    let house =
-        house::House::open(&config, crate::clock::Clock::system(), &http::health::Progress::default())
-            .await?;
-    let outcome = match house.directory.organizations.plan(name, None, platform_admin) {
-        Ok(plan) => credentials::show_and_create(&house.directory.organizations, plan, credentials_file)
-            .await
-            .map(|_| ()),
-        Err(error) => Err(error.into()),
-    };
-    house.close().await;
-    outcome
+    let recovery = &house.directory.recovery;
+    let reset = recovery.plan(organization, account)?;
+    let name = shown::line(reset.name()).into_owned();
+    credentials::show_and_reset(recovery, reset, file).await?;
+    print::aside(&format!("{name}: what was issued for the secret before opens nothing any more\n"));
+    Ok(())
 }
 
 /// The database behind a URL must exist to be looked at.

@@ -15,7 +15,7 @@ use super::{Slice, WithSecret, checked_name};
 use crate::committer::{ChangeStream, Origin};
 use crate::context::AppContext;
 use crate::error::{Error, Thing};
-use crate::secret;
+use crate::secret::{self, labels};
 
 /// Longest and shortest secret that may be chosen; bytes.
 const LONGEST_SECRET: usize = 256;
@@ -30,11 +30,6 @@ pub struct NewAdmissionHook {
     pub lifetime: Option<u32>,
     /// What the media server signs with; made up if absent.
     pub secret: Option<String>,
-}
-
-/// Makes the label that a hook's secret is sealed with, so that it opens nowhere else.
-fn seal_label(id: Uuid) -> String {
-    format!("hook {id}")
 }
 
 /// The hooks that media servers call before they let somebody in.
@@ -68,7 +63,7 @@ impl AdmissionHooks {
             media_stream::checked_segment("vhost", &new.vhost).map_err(|what| Error::field("vhost", what))?;
         let id = secret::new_id();
         let created = AdmissionHookCreated { id, name, vhost: vhost.to_owned(), lifetime: new.lifetime };
-        let sealed = self.context.key.seal(&seal_label(id), secret.as_bytes());
+        let sealed = self.context.key.seal(&labels::hook(id), secret.as_bytes());
         let side = vec![SideWrite::WebhookSecret { id, sealed }];
         let made =
             self.context.change_stream(caller, None, AdmissionHookEvent::Created(created), side).await?;
@@ -114,7 +109,7 @@ impl AdmissionHooks {
         let secret = self
             .context
             .key
-            .open(&seal_label(id), &kept.sealed)
+            .open(&labels::hook(id), &kept.sealed)
             .map_err(|error| Error::Internal(error.to_string()))?;
         let caller = Caller {
             organization: hook.organization,
