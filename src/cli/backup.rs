@@ -3,11 +3,11 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use sessiond_store::BackedUp;
 
 use super::note::{BackupFile, Holds, LogEnd, NOTE, Note};
-use super::{Installation, key_file, must_exist, place, print, progress};
+use super::{Installation, key_file, must_exist, print, progress};
 use crate::clock::Clock;
 use crate::config::{Config, database_file};
 
@@ -56,9 +56,8 @@ fn prepare(directory: &Path) -> anyhow::Result<File> {
             "{shown} holds {name}, which is of no backup: name an empty directory, a new one, or one with a backup in it"
         );
     }
-    if directory.join(NOTE).exists() && Note::read(directory)?.is_none() {
-        bail!("{shown} changes while it is looked at");
-    }
+    // A note that cannot be read may be of a newer release, or of something else.
+    Note::read(directory)?;
     match fs::remove_dir_all(directory.join(UNFINISHED)) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("cannot remove what an interrupted backup left in {shown}"))

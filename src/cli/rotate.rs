@@ -35,14 +35,21 @@ pub async fn run(installation: &Installation) -> anyhow::Result<()> {
         Ok((batch, counts)) => {
             new.write(&key_file::new_file(&path)).context("the key was not replaced")?;
             key_file::sync_directory(&path)?;
-            // Where this fails nobody knows yet which key the database goes by; the next start looks.
             open.writer.commit(&batch).await.map(|()| counts).map_err(anyhow::Error::from)
         }
         Err(error) => Err(error),
     };
     open.store.close().await;
     open.writer.close().await?;
-    let counts = outcome.context("the key was not replaced")?;
+    let counts = match outcome {
+        Ok(counts) => counts,
+        Err(error) => {
+            // What did not come to a commit has left the new key; where even that is not known, the next start settles it.
+            let known = sessiond_store::look(&config.database).await?.key_check;
+            key_file::settle(&path, known)?;
+            return Err(error.context("the key was not replaced"));
+        }
+    };
     let kept = key_file::take_the_place(&path)?;
     let Counts { secrets, people, erased } = counts;
     let mut text = format!(

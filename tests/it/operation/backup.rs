@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -13,7 +14,6 @@ use sessiond_store::BackedUp;
 use sqlx::{Connection, Row, SqliteConnection};
 use tempfile::TempDir;
 use tokio::sync::{Mutex, oneshot};
-use tokio::task::JoinHandle;
 
 use super::{Backed, done, file, killed, names, note, refused, take, url};
 use crate::kills::{Acknowledged, load, verify};
@@ -123,15 +123,16 @@ async fn halfway(server: &Server, to: &TempDir) -> (mpsc::Sender<()>, JoinHandle
     let (reached, is_reached) = oneshot::channel();
     let (go_on, goes_on) = mpsc::channel();
     let (database, to) = (server.database(), to.path().join("copy"));
-    let copying = tokio::spawn(async move {
+    let copying = std::thread::spawn(move || {
         let mut reached = Some(reached);
-        let mut progress = move |_, _| {
+        let mut progress = move |_: u64, _: u64| {
             if let Some(reached) = reached.take() {
                 reached.send(()).unwrap();
-                tokio::task::block_in_place(|| goes_on.recv().unwrap());
+                goes_on.recv().unwrap();
             }
         };
-        sessiond_store::backup(&database, &to, &mut progress).await.unwrap()
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(sessiond_store::backup(&database, &to, &mut progress)).unwrap()
     });
     is_reached.await.unwrap();
     (go_on, copying)
@@ -158,7 +159,7 @@ async fn between_two_pages_a_backup_holds_no_snapshot_and_the_write_ahead_log_ca
     }
     assert_eq!(busy, 0, "somebody reads the old write-ahead log");
     go_on.send(()).unwrap();
-    let copied = copying.await.unwrap();
+    let copied = copying.join().unwrap();
     assert!(copied.last_session.0 >= 40, "{copied:?}");
 }
 
@@ -178,7 +179,7 @@ async fn what_is_erased_while_a_backup_is_taken_is_not_in_it() {
     let path = format!("/api/v1/principals/{}/personal", zaphod["id"].as_str().unwrap());
     assert_eq!(operator.delete(&path).await.0, 200);
     go_on.send(()).unwrap();
-    copying.await.unwrap();
+    copying.join().unwrap();
     let bytes = fs::read(to.path().join("copy")).unwrap();
     let found = |word: &str| bytes.windows(word.len()).any(|window| window == word.as_bytes());
     assert!(found("trillian-name"), "the test would find it");

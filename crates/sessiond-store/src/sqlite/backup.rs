@@ -31,7 +31,7 @@ const BLOCKS: i64 = 128;
 /// Copies the database behind a URL into a new file.
 pub(crate) async fn backup(url: &str, to: &Path, progress: Progress<'_>) -> Result<BackedUp, StoreError> {
     let options = options(url)?;
-    let mut copy = Copy::begin(options, url, to, &MIGRATIONS).await?;
+    let mut copy = DatabaseCopy::begin(options, url, to, &MIGRATIONS).await?;
     let before = copy.marks().await?;
     copy.follow_log(progress).await?;
     let taken = copy.take_the_rest(&before).await?;
@@ -51,7 +51,7 @@ pub(crate) async fn backup_journals(
     last_session: SessionNumber,
     progress: Progress<'_>,
 ) -> Result<(), StoreError> {
-    let mut copy = Copy::begin(journals::options(url)?, url, to, &journals::MIGRATIONS).await?;
+    let mut copy = DatabaseCopy::begin(journals::options(url)?, url, to, &journals::MIGRATIONS).await?;
     copy.follow_journals(last_session, progress).await?;
     copy.finish(to).await
 }
@@ -87,12 +87,12 @@ struct Taken {
 }
 
 /// A file that is being made from another, which is attached to it as `live` and never written to.
-struct Copy {
+struct DatabaseCopy {
     connection: SqliteConnection,
     migrations: &'static Migrator,
 }
 
-impl Copy {
+impl DatabaseCopy {
     /// Makes the new file, of the form of this release, and opens the other one beside it.
     async fn begin(
         options: SqliteConnectOptions,
