@@ -4,6 +4,7 @@ mod backup;
 mod recovery;
 mod restore;
 mod secret_key;
+mod upgrade;
 
 use std::fs;
 use std::path::{Path, PathBuf};
