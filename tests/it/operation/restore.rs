@@ -34,9 +34,10 @@ async fn after_a_restore_whatever_was_issued_before_opens_nothing_and_fresh_cred
     assert!(said.contains("open: 1 service accounts: bootstrap"), "{said}");
     let daemon = Daemon::start(to.path(), &[]);
     let (old, session) = (holder(&daemon, &backed.token), holder(&daemon, &backed.session_token));
-    for path in ["/api/v1/applications", "/api/v1/agent-sessions"] {
-        let (status, body) = old.get(path).await;
-        assert_eq!((status.as_u16(), &body["code"]), (401, &json!("credential_revoked")), "{path}");
+    for (status, body) in
+        [old.get("/api/v1/applications").await, old.post("/api/v1/agent-sessions", json!({})).await]
+    {
+        assert_eq!((status.as_u16(), &body["code"]), (401, &json!("credential_revoked")));
     }
     let (status, body) =
         session.post(&format!("/api/v1/agent-sessions/{}/heartbeat", backed.session), json!({})).await;
@@ -141,8 +142,9 @@ async fn what_was_changed_in_a_backup_is_not_restored() {
     let backup = backed.backup.path();
     for holds in ["database", "journals", "key"] {
         let path = file(backup, holds);
-        let whole = fs::read(&path).unwrap();
-        let mut bytes = whole.clone();
+        let aside = path.with_extension("aside");
+        fs::copy(&path, &aside).unwrap();
+        let mut bytes = fs::read(&path).unwrap();
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;
         fs::write(&path, bytes).unwrap();
@@ -150,7 +152,7 @@ async fn what_was_changed_in_a_backup_is_not_restored() {
         assert!(said.contains("is not what it was when the backup was taken"), "{holds}: {said}");
         fs::remove_file(&path).unwrap();
         assert!(leaves_nothing(backup).contains("cannot read"), "{holds}");
-        fs::write(&path, whole).unwrap();
+        fs::rename(&aside, &path).unwrap();
     }
     // Whoever changes the note along still has to get past the log's own hashes.
     let path = file(backup, "database");

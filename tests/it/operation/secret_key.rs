@@ -87,7 +87,7 @@ async fn seal_everything(house: &House, upstream: &Upstream) -> Sealing {
     let rotated = operator.post(&format!("/api/v1/webhooks/{webhook}/rotate-secret"), json!({})).await;
     assert!(rotated.0.is_success(), "{}", rotated.1);
     let hook =
-        operator.post("/api/v1/hooks", json!({ "name": "edge", "secret": "a secret of a hook" })).await.1;
+        operator.post("/api/v1/hooks", json!({ "name": "edge", "secret": "a-secret-of-a-hook" })).await.1;
     let key = operator.post("/api/v1/api-keys", json!({ "name": "t", "scopes": ["terminal"] })).await.1;
     let terminals = Holder { token: key["key"].as_str().map(str::to_owned), ..operator.clone() };
     let machine = json!({
@@ -152,7 +152,7 @@ async fn with_another_key_everything_sealed_opens_and_people_are_who_they_were()
     assert!(keys.before.is_some());
     assert_eq!(
         directory.admission_hooks.called(sealing.hook).await.unwrap().unwrap().2,
-        b"a secret of a hook"
+        b"a-secret-of-a-hook"
     );
     let application = house.application.parse().unwrap();
     let number = {
