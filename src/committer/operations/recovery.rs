@@ -4,7 +4,7 @@ use sessiond_core::api_key::{ApiKey, ApiKeyEvent};
 use sessiond_core::ids::{OrganizationNumber, ServiceAccountNumber};
 use sessiond_core::organization::{Organization, OrganizationCommand, OrganizationRestored};
 use sessiond_core::service_account::{ServiceAccount, ServiceAccountCommand};
-use sessiond_core::stream::Stream;
+use sessiond_core::stream::{SecretRotated, Stream};
 use sessiond_store::SideWrite;
 
 use crate::committer::{Draft, Operation, Origin};
@@ -58,9 +58,13 @@ impl Operation for ResetServiceAccount {
     type Outcome = ServiceAccount;
 
     fn decide(&self, origin: &Origin, draft: &mut Draft<'_>) -> Result<ServiceAccount, Error> {
-        let secret =
-            SideWrite::ClientSecret { client_id: self.client_id.clone(), secret_hash: self.secret_hash };
-        let (number, command) = (Some(self.number.0), ServiceAccountCommand::RotateSecret);
+        let secret = SideWrite::ClientSecret {
+            client_id: self.client_id.clone(),
+            secret_hash: self.secret_hash,
+            before_until: None,
+        };
+        let rotated = SecretRotated { old_until: None };
+        let (number, command) = (Some(self.number.0), ServiceAccountCommand::RotateSecret(rotated));
         let account = draft.change_stream(origin, self.organization, number, &command, &[secret])?;
         draft.give_up_tokens_of(self.number);
         Ok(account)

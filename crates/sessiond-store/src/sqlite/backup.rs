@@ -119,15 +119,29 @@ impl DatabaseCopy {
     /// That the other file has the form of this release: what an older one wrote is copied by the older one, and a start of
     /// this one brings it to the newer form.
     async fn same_form(&mut self) -> Result<(), StoreError> {
-        let own = self.migrations.iter().map(|migration| migration.version).max().unwrap_or(0);
-        let live = self.number("select coalesce(max(version), 0) from live._sqlx_migrations").await?;
+        let own: Vec<_> = self.migrations.iter().map(|migration| migration.version).collect();
+        let live = "select version from live._sqlx_migrations order by version";
+        let live: Vec<i64> = sqlx::query_scalar(live).fetch_all(&mut self.connection).await?;
         if live == own {
             return Ok(());
         }
+        let last = |migrations: &[i64]| migrations.last().copied().unwrap_or(0);
         Err(StoreError::Failed(format!(
-            "the database has migration {live}, and this sessiond goes by {own}: another release wrote it. Take the backup \
-             with that release, or start this one first, which brings the database to its form"
+            "the database has migrations up to {}, and this sessiond goes by those up to {}: another release wrote it. Take the \
+             backup with that release, or start this one first, which brings the database to its form",
+            last(&live),
+            last(&own)
         )))
+    }
+
+    /// Copies rows of a table: all, or those that a condition names. Columns go by their names, because their order is that
+    /// in which migrations came.
+    async fn copy(&mut self, table: &str, condition: &str) -> Result<u64, StoreError> {
+        let columns = "select group_concat(name) from pragma_table_info(?)";
+        let columns: String = sqlx::query_scalar(columns).bind(table).fetch_one(&mut self.connection).await?;
+        let sql =
+            format!("insert into main.{table} ({columns}) select {columns} from live.{table} {condition}");
+        self.execute(sql).await
     }
 
     async fn number(&mut self, sql: &'static str) -> Result<i64, StoreError> {
@@ -151,10 +165,8 @@ impl DatabaseCopy {
     async fn follow_log(&mut self, progress: Progress<'_>) -> Result<(), StoreError> {
         let mut done = 0;
         loop {
-            let sql = format!(
-                "insert into main.event select * from live.event where position > {done} order by position limit {PAGE}"
-            );
-            let copied = self.execute(sql).await?;
+            let page = format!("where position > {done} order by position limit {PAGE}");
+            let copied = self.copy("event", &page).await?;
             done = self.number("select coalesce(max(position), 0) from main.event").await?;
             let total = self.number("select coalesce(max(position), 0) from live.event").await?;
             progress(done.unsigned_abs(), total.max(done).unsigned_abs());
@@ -167,18 +179,13 @@ impl DatabaseCopy {
     /// Takes the log's last events and all small tables beside it, in one snapshot.
     async fn take_the_rest(&mut self, before: &Marks) -> Result<Taken, StoreError> {
         self.execute("begin".to_owned()).await?;
-        self.execute(
-            "insert into main.event select * from live.event where position > \
-             (select coalesce(max(position), 0) from main.event)"
-                .to_owned(),
-        )
-        .await?;
+        self.copy("event", "where position > (select coalesce(max(position), 0) from main.event)").await?;
         let tables = "select name from main.sqlite_schema where type = 'table' and name not like 'sqlite%' \
                       and name not in ('_sqlx_migrations', 'event')";
         let tables: Vec<String> = sqlx::query_scalar(tables).fetch_all(&mut self.connection).await?;
         let elsewhere = |table: &str| ROWS.contains(&table) || LARGE.iter().any(|(large, _)| *large == table);
         for table in tables.iter().filter(|table| !elsewhere(table)) {
-            self.execute(format!("insert into main.{table} select * from live.{table}")).await?;
+            self.copy(table, "").await?;
         }
         // Pruning goes on from where it was when the first page was read. All else that is marked is of the rows.
         self.execute("delete from main.mark where name <> 'erased'".to_owned()).await?;
@@ -221,8 +228,7 @@ impl DatabaseCopy {
             while copied == u64::from(PAGE) {
                 let after = format!("(select coalesce(max({key}), 0) from main.{table})");
                 let page = format!("{key} > {after} and {key} <= {last} order by {key} limit {PAGE}");
-                let sql = format!("insert into main.{table} select * from live.{table} where {page}");
-                copied = self.execute(sql).await?;
+                copied = self.copy(table, &format!("where {page}")).await?;
             }
         }
         let position = position.0;
@@ -269,8 +275,7 @@ impl DatabaseCopy {
         let (mut done, mut copied) = (0, BLOCKS.unsigned_abs());
         while copied == BLOCKS.unsigned_abs() {
             let page = format!("number > {done} and session <= {last} order by number limit {BLOCKS}");
-            copied =
-                self.execute(format!("insert into main.block select * from live.block where {page}")).await?;
+            copied = self.copy("block", &format!("where {page}")).await?;
             done = self.number("select coalesce(max(number), 0) from main.block").await?;
             let total = self.number("select coalesce(max(number), 0) from live.block").await?;
             progress(done.unsigned_abs(), total.max(done).unsigned_abs());
@@ -279,8 +284,7 @@ impl DatabaseCopy {
         self.execute("begin".to_owned()).await?;
         self.execute("delete from main.block where number not in (select number from live.block)".to_owned())
             .await?;
-        self.execute(format!("insert into main.tail select * from live.tail where session <= {last}"))
-            .await?;
+        self.copy("tail", &format!("where session <= {last}")).await?;
         self.execute("commit".to_owned()).await?;
         Ok(())
     }

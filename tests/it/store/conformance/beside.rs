@@ -8,7 +8,7 @@ use sessiond_core::idempotency::{KEPT, RecordedOutcome};
 use sessiond_core::ids::{Position, PrincipalNumber, SessionNumber};
 use sessiond_core::token::{AccessToken, SessionToken};
 use sessiond_store::{
-    Confirmation, McpSession, Open, Sealed, SealedFor, SideWrite, StoreError, WebhookSecret,
+    ClientSecret, Confirmation, McpSession, Open, Sealed, SealedFor, SideWrite, StoreError, WebhookSecret,
 };
 use uuid::Uuid;
 
@@ -49,8 +49,12 @@ pub async fn secrets(place: &dyn Place) {
     let mcp = McpSession { id_hash: [5; 32], sealed: vec![6, 7] };
     let (webhook, machine) = (Uuid::from_u128(1), Uuid::from_u128(2));
     let written = [
-        SideWrite::ClientSecret { client_id: "desk".into(), secret_hash: [1; 32] },
-        SideWrite::ClientSecret { client_id: "desk".into(), secret_hash: [2; 32] },
+        SideWrite::ClientSecret { client_id: "desk".into(), secret_hash: [1; 32], before_until: None },
+        SideWrite::ClientSecret {
+            client_id: "desk".into(),
+            secret_hash: [2; 32],
+            before_until: Some(moment(70)),
+        },
         SideWrite::SessionToken(ONE, token(1)),
         SideWrite::McpSession(ONE, mcp.clone()),
         SideWrite::UpstreamSecret { application: APPLICATION, sealed: Some(vec![8]) },
@@ -65,7 +69,12 @@ pub async fn secrets(place: &dyn Place) {
         SideWrite::Confirmation(Confirmation { session: ONE, at: moment(2), message: Some("late".into()) }),
     ];
     writer.commit(&beside(written)).await.unwrap();
-    assert_eq!(store.client_secret("desk").await.unwrap(), Some([2; 32]), "the later one");
+    let secret = ClientSecret { hash: [2; 32], before: Some(([1; 32], moment(70))) };
+    assert_eq!(
+        store.client_secret("desk").await.unwrap(),
+        Some(secret),
+        "the later one, and the one before for a while"
+    );
     assert_eq!(store.session_token(ONE).await.unwrap(), Some(token(1)));
     assert_eq!(store.mcp_session(ONE).await.unwrap(), Some(mcp));
     assert_eq!(store.upstream_secret(APPLICATION).await.unwrap(), Some(vec![8]));
@@ -95,9 +104,14 @@ pub async fn secrets(place: &dyn Place) {
         SideWrite::UpstreamSecret { application: APPLICATION, sealed: None },
         SideWrite::ForgetMachine(machine),
         SideWrite::ForgetTokens(moment(60)),
-        SideWrite::RotateWebhookSecret { id: webhook, sealed: vec![11], before_until: moment(70) },
+        SideWrite::RotateWebhookSecret { id: webhook, sealed: vec![11], before_until: Some(moment(70)) },
     ];
     writer.commit(&beside(forgotten)).await.unwrap();
+    let third =
+        SideWrite::ClientSecret { client_id: "desk".into(), secret_hash: [3; 32], before_until: None };
+    writer.commit(&beside([third])).await.unwrap();
+    let secret = ClientSecret { hash: [3; 32], before: None };
+    assert_eq!(store.client_secret("desk").await.unwrap(), Some(secret), "none before it is good any more");
     assert!(store.untold_mcp(SessionNumber(0), 9).await.unwrap().is_empty());
     assert_eq!(store.mcp_session(ONE).await.unwrap().unwrap().sealed, Vec::<u8>::new());
     assert!(store.upstream_secret(APPLICATION).await.unwrap().is_none());
@@ -148,7 +162,7 @@ pub async fn sealed_anew(place: &dyn Place) {
     let (webhook, machine) = (Uuid::from_u128(1), Uuid::from_u128(2));
     let written = [
         SideWrite::WebhookSecret { id: webhook, sealed: vec![1] },
-        SideWrite::RotateWebhookSecret { id: webhook, sealed: vec![2], before_until: moment(9) },
+        SideWrite::RotateWebhookSecret { id: webhook, sealed: vec![2], before_until: Some(moment(9)) },
         SideWrite::MachineSecret { id: machine, sealed: vec![3] },
         SideWrite::McpSession(ONE, McpSession { id_hash: [9; 32], sealed: vec![4] }),
         SideWrite::UpstreamSecret { application: APPLICATION, sealed: Some(vec![5]) },
