@@ -82,7 +82,8 @@ fn must_be_empty(config: &Config) -> anyhow::Result<()> {
     match there.iter().find(|path| path.exists()) {
         None => Ok(()),
         Some(path) => bail!(
-            "there is {} already, and a restore replaces nothing: move it away, or name another place with              --database sqlite:FILE",
+            "there is {} already, and a restore replaces nothing: move it away, or name another place \
+             with --database sqlite:FILE",
             path.display()
         ),
     }
@@ -117,7 +118,8 @@ fn key(directory: &Path, note: &Note, config: &Config, named: Option<&Path>) -> 
         return Ok(if *path == place { Key::InPlace } else { Key::Given(key) });
     }
     bail!(
-        "the backup is without its secret key (key {known}): put that at {}, or name it with --key FILE. Without it nothing          opens that is sealed, and nobody is recognised",
+        "the backup is without its secret key (key {known}): put that at {}, or name it with --key FILE. Without it \
+         nothing opens that is sealed, and nobody is recognised",
         place.display()
     )
 }

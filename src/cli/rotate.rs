@@ -116,7 +116,8 @@ fn resealed(
     let opened = labels.iter().find_map(|label| Some((label, old.open(label, &sealed.bytes).ok()?)));
     let Some((label, plain)) = opened else {
         bail!(
-            "what is sealed for {} {} does not open with the key of this database: it is damaged. Set that secret anew, or              delete what it belongs to, and try again",
+            "what is sealed for {} {} does not open with the key of this database: it is damaged. Set that secret anew, \
+             or delete what it belongs to, and try again",
             word(sealed.kind),
             sealed.id
         )

@@ -68,7 +68,7 @@ impl Recovery {
     }
 
     /// Plans another secret for an administrator of an organization: for the account that is named, else for the only
-    /// one there is, else for one that is made. Nothing is changed yet, as with [`Organizations::plan`](super::Organizations::plan).
+    /// one there is, else for one that is made. Nothing is changed yet.
     pub fn plan(&self, organization: &str, account: Option<&str>) -> Result<Reset, Error> {
         let organization = self.organization(organization)?;
         let account = self.account(&organization, account)?;

@@ -127,8 +127,8 @@ impl DatabaseCopy {
         }
         let last = |migrations: &[i64]| migrations.last().copied().unwrap_or(0);
         Err(StoreError::Failed(format!(
-            "the database has migrations up to {}, and this sessiond goes by those up to {}: another release wrote it. Take the \
-             backup with that release, or start this one first, which brings the database to its form",
+            "the database has migrations up to {}, and this sessiond goes by those up to {}: another release wrote it. Take \
+             the backup with that release, or start this one first, which brings the database to its form",
             last(&live),
             last(&own)
         )))
