@@ -1,5 +1,7 @@
 //! Secrets: the only place with randomness. Mints tokens and ids, hashes what is ours, seals what is others'.
 
+pub mod labels;
+
 use std::fs::{self, Metadata};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};

@@ -136,6 +136,14 @@ impl Auth {
     /// Who presents this bearer token. A session's token keeps opening after its session has ended, with
     /// [`Caller::ended`] set.
     pub async fn bearer(&self, token: &str) -> Result<Caller, Error> {
+        let caller = self.presenter(token).await?;
+        if self.gate.known().void_since_restore(caller.organization, caller.credential.issued_at) {
+            return Err(Error::Unauthorized { reason: Some(Refusal::CredentialBarred) });
+        }
+        Ok(caller)
+    }
+
+    async fn presenter(&self, token: &str) -> Result<Caller, Error> {
         if external::is_jwt(token) {
             return self.external(token).await;
         }

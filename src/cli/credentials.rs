@@ -11,7 +11,8 @@ use anyhow::Context;
 use sessiond_core::shown;
 
 use super::print;
-use crate::directory::{CreatedOrganization, Credentials, Organizations, Plan};
+use crate::directory::{CreatedOrganization, Credentials, Organizations, Plan, Recovery, Reset};
+use crate::error::Error;
 
 /// Shows the credentials of what was planned, and creates it.
 pub async fn show_and_create(
@@ -20,12 +21,21 @@ pub async fn show_and_create(
     file: Option<&Path>,
 ) -> anyhow::Result<CreatedOrganization> {
     show(&plan.credentials(), file)?;
-    organizations.create_planned(plan).await.map_err(|error| {
-        if let Some(file) = file {
-            fs::remove_file(file).ok();
-        }
-        anyhow::Error::new(error).context("nothing was founded, and the credentials above open nothing")
-    })
+    organizations.create_planned(plan).await.map_err(|error| taken_back(error, file))
+}
+
+/// Gives a service account another secret, once that was shown.
+pub async fn show_and_reset(recovery: &Recovery, reset: Reset, file: Option<&Path>) -> anyhow::Result<()> {
+    show(&reset.credentials(), file)?;
+    recovery.reset(reset).await.map_err(|error| taken_back(error, file))
+}
+
+/// What was shown and then could not be made.
+fn taken_back(error: Error, file: Option<&Path>) -> anyhow::Error {
+    if let Some(file) = file {
+        fs::remove_file(file).ok();
+    }
+    anyhow::Error::new(error).context("nothing was changed, and the credentials above open nothing")
 }
 
 fn show(credentials: &Credentials<'_>, file: Option<&Path>) -> anyhow::Result<()> {

@@ -1,27 +1,36 @@
 //! The command line.
 
+mod backup;
 mod credentials;
 mod descriptors;
 pub mod fill;
 pub mod house;
+mod key_file;
 mod listener;
+mod note;
+mod organizations;
 mod place;
 mod print;
+mod restore;
+mod rotate;
 pub mod serve;
 mod tls;
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use sessiond_core::shown;
 use sessiond_store::check::Report;
 
-use crate::config::file::{self, File};
-use crate::config::{Config, database_file, environment};
+use crate::clock::Clock;
+use crate::config::{self, Config, database_file, environment};
 use crate::{http, logs};
+use house::House;
+use organizations::Organizations;
 
 /// The durable record of who is connected to what.
 #[derive(Debug, Parser)]
@@ -46,6 +55,27 @@ enum Command {
     Verify(Database),
     /// Make the rows again from the log; the service must not be running
     Rebuild(Database),
+    /// Copy the installation into a directory, also while the service is running
+    Backup {
+        /// A new directory, an empty one, or one with a backup in it, which is replaced
+        directory: PathBuf,
+        /// Copy the secret key too: whoever has both has everything
+        #[arg(long)]
+        with_key: bool,
+        #[command(flatten)]
+        installation: Installation,
+    },
+    /// Put a backup where there is no installation, and bar what was issued before
+    Restore {
+        /// Where the backup is
+        directory: PathBuf,
+        #[command(flatten)]
+        options: restore::Options,
+        #[command(flatten)]
+        installation: Installation,
+    },
+    /// Replace the secret key with another; the service must not be running
+    RotateKey(Installation),
     /// Organizations
     #[command(subcommand)]
     Organizations(Organizations),
@@ -77,27 +107,43 @@ struct Database {
     database: String,
 }
 
-#[derive(Debug, Subcommand)]
-enum Organizations {
-    /// Make another organization and print its service account, once; the service must not be running
-    Create {
-        name: String,
-        /// Its service account may found and name other organizations too
-        #[arg(long)]
-        platform_admin: bool,
-        /// Write its credentials to this new file, readable by its owner only, instead of standard output
-        #[arg(long, value_name = "FILE")]
-        credentials_file: Option<PathBuf>,
-        #[command(flatten)]
-        database: Database,
-    },
+/// A database with its key.
+#[derive(Debug, clap::Args)]
+struct Installation {
+    #[command(flatten)]
+    database: Database,
+    /// The secret key, where it is not beside the database
+    #[arg(long, env = "SESSIOND_SECRET_KEY_FILE", value_name = "FILE")]
+    secret_key_file: Option<PathBuf>,
+}
+
+impl Installation {
+    /// The configuration of a service that would run on it, all else as it is by default.
+    fn config(&self) -> anyhow::Result<Config> {
+        let mut arguments: Vec<OsString> = ["sessiond", "--database"].map(OsString::from).to_vec();
+        arguments.push(place::real(&self.database.database)?.into());
+        if let Some(file) = &self.secret_key_file {
+            arguments.extend(["--secret-key-file".into(), file.into()]);
+        }
+        let command = <Config as clap::Args>::augment_args(clap::Command::new("sessiond"));
+        Ok(<Config as clap::FromArgMatches>::from_arg_matches(&command.try_get_matches_from(arguments)?)?)
+    }
+
+    /// Opens it for a command that changes it. Nobody else does so as long as the lock is held.
+    async fn open(&self) -> anyhow::Result<(File, House)> {
+        let config = self.config()?;
+        must_exist(&config.database)?;
+        let lock = place::lock(&config.database)?;
+        let house = House::open(&config, Clock::system(), &http::health::Progress::default()).await?;
+        Ok((lock, house))
+    }
 }
 
 /// What the command line, the environment and the configuration file come to.
-fn read(arguments: &[OsString]) -> anyhow::Result<(Cli, ArgMatches, File)> {
+fn read(arguments: &[OsString]) -> anyhow::Result<(Cli, ArgMatches, config::file::File)> {
     let variables = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     environment::check(&Cli::command(), variables).map_err(anyhow::Error::msg)?;
-    let file = File::read(named_file(arguments).as_deref()).map_err(anyhow::Error::msg)?;
+    let file = config::file::File::read(named_file(arguments).as_deref()).map_err(anyhow::Error::msg)?;
     let matches = file.onto(Cli::command()).try_get_matches_from(arguments)?;
     Ok((Cli::from_arg_matches(&matches)?, matches, file))
 }
@@ -139,16 +185,22 @@ pub fn run() -> ExitCode {
             Command::Serve(config) => serve::run(*config, || serve_config(&arguments)).await,
             Command::Config(Shown { example, .. }) => {
                 let effective = || matches.subcommand().map(|(_, matches)| file.effective(matches));
-                print::document(&if example { file::example() } else { effective().unwrap_or_default() })
+                print::document(&if example {
+                    config::file::example()
+                } else {
+                    effective().unwrap_or_default()
+                })
             }
             Command::Verify(database) => verify(&database.database).await,
             Command::Rebuild(database) => rebuild(&database.database).await,
-            Command::Organizations(Organizations::Create {
-                name,
-                platform_admin,
-                credentials_file,
-                database,
-            }) => create(&name, platform_admin, credentials_file.as_deref(), &database.database).await,
+            Command::Backup { directory, with_key, installation } => {
+                backup::run(&directory, &installation, with_key).await
+            }
+            Command::Restore { directory, options, installation } => {
+                restore::run(&directory, &installation, &options).await
+            }
+            Command::RotateKey(installation) => rotate::run(&installation).await,
+            Command::Organizations(organizations) => organizations.run().await,
             Command::Openapi => print::document(&http::openapi_yaml()),
         }
     });
@@ -176,7 +228,7 @@ async fn verify(database: &str) -> anyhow::Result<()> {
     let database = place::real(database)?;
     must_exist(&database)?;
     let store = sessiond_store::open_to_look(&database).await?;
-    let report = store.verify(&mut progress()).await?;
+    let report = store.verify(&mut progress("events")).await?;
     store.close().await;
     print_report("verified", &report)
 }
@@ -185,12 +237,12 @@ async fn rebuild(database: &str) -> anyhow::Result<()> {
     let database = place::real(database)?;
     must_exist(&database)?;
     let _lock = place::lock(&database)?;
-    let report = sessiond_store::rebuild(&database, &mut progress()).await?;
+    let report = sessiond_store::rebuild(&database, &mut progress("events")).await?;
     print_report("rebuilt", &report)
 }
 
-/// Shows how far a walk along the log has come, where somebody watches.
-fn progress() -> impl FnMut(u64, u64) {
+/// Shows how far something has come, of so many of what is named, where somebody watches.
+fn progress(what: &'static str) -> impl FnMut(u64, u64) {
     let watched = std::io::stderr().is_terminal();
     let mut shown = u64::MAX;
     move |done, total| {
@@ -198,7 +250,7 @@ fn progress() -> impl FnMut(u64, u64) {
         if watched && percent != shown {
             shown = percent;
             let end = if percent == 100 { "\n" } else { "" };
-            print::aside(&format!("\r{done} of {total} events ({percent} %){end}"));
+            print::aside(&format!("\r{done} of {total} {what} ({percent} %){end}"));
         }
     }
 }
@@ -215,31 +267,6 @@ fn print_report(what: &str, report: &Report) -> anyhow::Result<()> {
     }
     text += &format!("the log ends at position {position}, commit hash {}\n", hex::encode(commit_hash));
     print::document(&text)
-}
-
-async fn create(
-    name: &str,
-    platform_admin: bool,
-    credentials_file: Option<&Path>,
-    database: &str,
-) -> anyhow::Result<()> {
-    let database = &place::real(database)?;
-    must_exist(database)?;
-    let _lock = place::lock(database)?;
-    let config = <Config as clap::Args>::augment_args(clap::Command::new("sessiond"));
-    let matches = config.try_get_matches_from(["sessiond", "--database", database])?;
-    let config = <Config as clap::FromArgMatches>::from_arg_matches(&matches)?;
-    let house =
-        house::House::open(&config, crate::clock::Clock::system(), &http::health::Progress::default())
-            .await?;
-    let outcome = match house.directory.organizations.plan(name, None, platform_admin) {
-        Ok(plan) => credentials::show_and_create(&house.directory.organizations, plan, credentials_file)
-            .await
-            .map(|_| ()),
-        Err(error) => Err(error.into()),
-    };
-    house.close().await;
-    outcome
 }
 
 /// The database behind a URL must exist to be looked at.

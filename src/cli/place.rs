@@ -7,10 +7,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use rustix::fs::Mode;
-use sessiond_store::{self, Batch, Contents, Open, Sealed, SealedFor, SideWrite, Store, Witnesses};
+use sessiond_store::{self, Batch, Contents, Open, Sealed, SideWrite, Store, Witnesses};
 
+use super::key_file;
+use super::rotate::seal_labels;
 use crate::config::{Config, database_file};
 use crate::secret::SecretKey;
+
+/// Where a backup is being restored: a directory beside the database, with this at its end.
+pub const RESTORING: &str = ".restoring";
 
 /// What we make is for us alone: names, addresses and recordings are in these files.
 pub fn private() {
@@ -32,7 +37,8 @@ pub fn real(url: &str) -> anyhow::Result<String> {
     Ok(format!("sqlite:{real}{}", parameters.unwrap_or_default()))
 }
 
-fn beside(database: &Path, suffix: &str) -> PathBuf {
+/// What stands beside a database, by the end of its name.
+pub fn beside(database: &Path, suffix: &str) -> PathBuf {
     let mut path = database.as_os_str().to_owned();
     path.push(suffix);
     path.into()
@@ -97,6 +103,13 @@ pub async fn look(config: &Config) -> anyhow::Result<Contents> {
     if contents.events || begun(config, &contents)? {
         return Ok(contents);
     }
+    if beside(&database, RESTORING).exists() {
+        bail!(
+            "a restore of {} was interrupted before it was whole: run it again, or remove {}",
+            database.display(),
+            beside(&database, RESTORING).display()
+        );
+    }
     let mut left = vec![beside(&database, ".lines")];
     if !contents.exists {
         left.push(beside(&database, "-wal"));
@@ -129,6 +142,7 @@ fn begun(config: &Config, contents: &Contents) -> anyhow::Result<bool> {
 pub async fn key(config: &Config, contents: &Contents, open: &mut Open) -> anyhow::Result<SecretKey> {
     let (path, database) = (config.secret_key_file(), database_file(&config.database));
     let (file, database) = (path.display(), database.display());
+    key_file::settle(&path, contents.key_check)?;
     match (SecretKey::load(&path)?, contents.key_check) {
         (Some(key), Some(check)) => {
             ensure!(
@@ -173,12 +187,7 @@ async fn fits(key: &SecretKey, store: &dyn Store) -> anyhow::Result<bool> {
         key.subject_digest(issuer, subject) == *digest
     };
     let opens = |sealed: &Sealed| {
-        let words: &[&str] = match sealed.kind {
-            SealedFor::Webhook => &["webhook", "hook"],
-            SealedFor::Machine => &["machine"],
-            SealedFor::McpSession => &["mcp_session"],
-        };
-        words.iter().any(|word| key.open(&format!("{word} {}", sealed.id), &sealed.bytes).is_ok())
+        seal_labels(sealed, |_| None).iter().any(|label| key.open(label, &sealed.bytes).is_ok())
     };
     let nothing = people.is_empty() && sealed.is_empty();
     Ok(nothing || people.iter().any(known) || sealed.iter().any(opens))

@@ -15,7 +15,7 @@ use super::{Slice, WithSecret, checked_name, overlap};
 use crate::committer::{ChangeStream, Origin};
 use crate::context::AppContext;
 use crate::error::{Error, Thing};
-use crate::secret;
+use crate::secret::{self, labels};
 
 /// Longest and shortest secret that may be chosen; bytes.
 const LONGEST_SECRET: usize = 256;
@@ -30,11 +30,6 @@ pub struct NewAdmissionHook {
     pub lifetime: Option<u32>,
     /// What the media server signs with; made up if absent.
     pub secret: Option<String>,
-}
-
-/// Makes the label that a hook's secret is sealed with, so that it opens nowhere else.
-fn seal_label(id: Uuid) -> String {
-    format!("hook {id}")
 }
 
 /// The hooks that media servers call before they let somebody in.
@@ -68,7 +63,7 @@ impl AdmissionHooks {
             media_stream::checked_segment("vhost", &new.vhost).map_err(|what| Error::field("vhost", what))?;
         let id = secret::new_id();
         let created = AdmissionHookCreated { id, name, vhost: vhost.to_owned(), lifetime: new.lifetime };
-        let sealed = self.context.key.seal(&seal_label(id), secret.as_bytes());
+        let sealed = self.context.key.seal(&labels::hook(id), secret.as_bytes());
         let side = vec![SideWrite::WebhookSecret { id, sealed }];
         let made =
             self.context.change_stream(caller, None, AdmissionHookEvent::Created(created), side).await?;
@@ -111,7 +106,7 @@ impl AdmissionHooks {
             None => secret::hook_text(&secret::mint_signing_key(caller.once.as_deref())),
         };
         let rotated = overlap(&self.context, expire_old_at)?;
-        let sealed = self.context.key.seal(&seal_label(id), secret.as_bytes());
+        let sealed = self.context.key.seal(&labels::hook(id), secret.as_bytes());
         let side = vec![SideWrite::RotateWebhookSecret { id, sealed, before_until: rotated.old_until }];
         let (number, command) = (Some(hook.number), AdmissionHookEvent::SecretRotated(rotated));
         let made = self.context.change_stream(caller, number, command, side).await?;
@@ -135,7 +130,7 @@ impl AdmissionHooks {
         let Some(kept) = self.context.store.webhook_secret(id).await? else { return Ok(None) };
         let now = self.context.clock.now();
         let old = kept.before.filter(|(_, until)| now < *until).map(|(sealed, _)| sealed);
-        let open = |sealed| self.context.key.open(&seal_label(id), sealed);
+        let open = |sealed| self.context.key.open(&labels::hook(id), sealed);
         let secrets: Result<Vec<_>, _> =
             [Some(&kept.sealed), old.as_ref()].into_iter().flatten().map(|one| open(one)).collect();
         let secrets = secrets.map_err(|error| Error::Internal(error.to_string()))?;

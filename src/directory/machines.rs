@@ -14,7 +14,7 @@ use super::checked_name;
 use crate::committer::{ChangeStream, Origin};
 use crate::context::AppContext;
 use crate::error::{Error, Thing};
-use crate::secret;
+use crate::secret::{self, labels};
 
 /// Longest host or user; bytes.
 const LONGEST: usize = 255;
@@ -79,11 +79,6 @@ pub struct ChangedMachine {
     pub host_key: Option<String>,
 }
 
-/// Makes the label that a machine's secret is sealed with, so that it opens nowhere else.
-fn seal_label(id: Uuid) -> String {
-    format!("machine {id}")
-}
-
 /// The machines that terminal sessions are opened on.
 #[derive(Clone)]
 pub struct Machines {
@@ -119,7 +114,7 @@ impl Machines {
     fn sealed(&self, id: Uuid, secret: &MachineSecret) -> SideWrite {
         // Plain data with string keys: serializing it cannot fail.
         let plain = serde_json::to_vec(secret).unwrap_or_default();
-        SideWrite::MachineSecret { id, sealed: self.context.key.seal(&seal_label(id), &plain) }
+        SideWrite::MachineSecret { id, sealed: self.context.key.seal(&labels::machine(id), &plain) }
     }
 
     /// Lists the organization's machines, oldest first, without the first `skip`; and how many there are in all.
@@ -203,7 +198,7 @@ impl Machines {
         let plain = self
             .context
             .key
-            .open(&seal_label(machine.id), &sealed)
+            .open(&labels::machine(machine.id), &sealed)
             .map_err(|error| broken(error.to_string()))?;
         serde_json::from_slice(&plain).map_err(|error| broken(error.to_string()))
     }

@@ -9,6 +9,7 @@ mod machines;
 mod organizations;
 mod principals;
 mod public_ids;
+mod recovery;
 mod service_accounts;
 mod trusted_issuers;
 mod upstream_settings;
@@ -32,6 +33,7 @@ pub use machines::{ChangedMachine, MachineSecret, Machines, NewMachine};
 pub use organizations::{Chosen, CreatedOrganization, Credentials, Organizations, Plan};
 pub use principals::{Person, PersonQuery, Principals};
 pub use public_ids::PublicIds;
+pub use recovery::{LeftOpen, Recovery, Reset};
 pub use service_accounts::ServiceAccounts;
 pub use trusted_issuers::{NewIssuer, TrustedIssuers};
 pub use upstream_settings::{NewUpstream, UpstreamSecret, UpstreamSettings};
@@ -63,6 +65,8 @@ pub struct Directory {
     /// What media servers call before they let somebody in.
     pub admission_hooks: AdmissionHooks,
     pub public_ids: PublicIds,
+    /// For whoever stands at the console while the service is stopped.
+    pub recovery: Recovery,
 }
 
 impl Directory {
@@ -80,6 +84,7 @@ impl Directory {
             machines: Machines::new(context.clone()),
             admission_hooks: AdmissionHooks::new(context.clone()),
             public_ids: PublicIds::new(context.clone()),
+            recovery: Recovery::new(context.clone()),
         }
     }
 }

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use crate::committer::SetUpstream;
 use crate::context::AppContext;
 use crate::error::Error;
+use crate::secret::labels;
 
 /// The longest time between a commit and what memory knows of it.
 const SETTLED: Duration = Duration::from_millis(20);
@@ -34,18 +35,9 @@ pub struct UpstreamSecret {
     pub secret: String,
 }
 
-/// Makes the label that a secret is sealed with: it opens for this very upstream of the application, and is sent to no other.
-fn seal_label(application: Uuid, set: &UpstreamSet) -> String {
-    // Plain data with string keys: serializing it cannot fail.
-    format!("upstream {application} {}", serde_json::to_string(set).unwrap_or_default())
-}
-
 /// Returns the upstream as it was set, if it has this URL.
 fn set_at(application: &Application, url: &str) -> Option<UpstreamSet> {
-    let credential = application.upstream_credential.clone();
-    let headers = application.upstream_headers.clone();
-    let same = application.upstream.as_deref() == Some(url);
-    same.then(|| UpstreamSet { url: url.to_owned(), credential, headers })
+    labels::upstream_set(application).filter(|set| set.url == url)
 }
 
 /// The MCP servers behind applications' gateways, and how the gateway authenticates there.
@@ -64,8 +56,8 @@ impl UpstreamSettings {
         let application = self.context.application(caller, id)?;
         let (credential, secret) = new.credential.unzip();
         let set = UpstreamSet { url: new.url, credential, headers: new.headers };
-        let sealed =
-            secret.map(|secret| self.context.key.seal(&seal_label(application.id, &set), secret.as_bytes()));
+        let sealed = secret
+            .map(|secret| self.context.key.seal(&labels::upstream(application.id, &set), secret.as_bytes()));
         self.context.submit(caller, SetUpstream { number: application.number, set, sealed }).await
     }
 
@@ -120,7 +112,7 @@ impl UpstreamSettings {
             known.stream::<Application>(number).and_then(|one| Some((one.id, set_at(one, url)?)))
         };
         let Some((id, set)) = found else { return Ok(None) };
-        let label = seal_label(id, &set);
+        let label = labels::upstream(id, &set);
         let Some(credential) = set.credential else { return Ok(None) };
         let sealed = self.context.store.upstream_secret(number).await?;
         let sealed = sealed.ok_or_else(|| Error::Internal("an upstream's secret is missing".to_owned()))?;

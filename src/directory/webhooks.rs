@@ -17,7 +17,7 @@ use super::{Slice, WithSecret, overlap};
 use crate::committer::{ChangeStream, CreateWebhook, Origin, WriteBeside};
 use crate::context::AppContext;
 use crate::error::{Error, Thing};
-use crate::secret;
+use crate::secret::{self, labels};
 
 /// After a rotation the secret before signs beside the new one for this long.
 const OVERLAP: TimeDelta = TimeDelta::hours(24);
@@ -40,11 +40,6 @@ pub struct NewWebhook {
 pub struct SigningKeys {
     pub now: Vec<u8>,
     pub before: Option<(Vec<u8>, sessiond_core::Time)>,
-}
-
-/// Makes the label that a signing secret is sealed with, so that it opens nowhere else.
-fn seal_label(id: Uuid) -> String {
-    format!("webhook {id}")
 }
 
 /// Webhooks, for their owners and for the outbox.
@@ -101,8 +96,11 @@ impl Webhooks {
             types: new.types,
             description: new.description.filter(|text| !text.is_empty()),
         };
-        let creation =
-            CreateWebhook { organization, created, sealed: self.context.key.seal(&seal_label(id), &key) };
+        let creation = CreateWebhook {
+            organization,
+            created,
+            sealed: self.context.key.seal(&labels::webhook(id), &key),
+        };
         let made = self.context.submit(caller, creation).await?;
         Ok(WithSecret { made, secret: Some(secret::signing_text(&key)) })
     }
@@ -152,7 +150,7 @@ impl Webhooks {
         let rotated = overlap(&self.context, Some(wanted))?;
         let side = SideWrite::RotateWebhookSecret {
             id,
-            sealed: self.context.key.seal(&seal_label(id), &key),
+            sealed: self.context.key.seal(&labels::webhook(id), &key),
             before_until: rotated.old_until,
         };
         let (number, command) = (Some(webhook.number), WebhookEvent::SecretRotated(rotated));
@@ -211,7 +209,7 @@ impl Webhooks {
     /// Opens the keys that sign a webhook's deliveries; none once it is deleted, a conflict if another key file sealed them.
     pub async fn signing_keys(&self, id: Uuid) -> Result<Option<SigningKeys>, Error> {
         let Some(kept) = self.context.store.webhook_secret(id).await? else { return Ok(None) };
-        let open = |sealed: &[u8]| self.context.key.open(&seal_label(id), sealed);
+        let open = |sealed: &[u8]| self.context.key.open(&labels::webhook(id), sealed);
         let now = open(&kept.sealed).map_err(|_| Error::Conflict {
             code: "webhook_secret_unreadable",
             message: "the webhook's secret was sealed with another key file; rotate it".to_owned(),

@@ -16,7 +16,7 @@ use super::connect::principal_of;
 use crate::context::AppContext;
 use crate::error::Error;
 use crate::gate::{Departed, GateState};
-use crate::secret::{self, TokenKind};
+use crate::secret::{self, TokenKind, labels};
 
 /// Sessions of the MCP gateway.
 #[derive(Clone)]
@@ -101,7 +101,7 @@ impl GatewaySessions {
     /// which is returned: it exists nowhere else.
     pub async fn keep_state(&self, session: &Session, state: &[u8]) -> Result<String, Error> {
         let minted = secret::mint(TokenKind::Mcp, session.id);
-        let sealed = self.context.key.seal(&mcp_label(session.id), state);
+        let sealed = self.context.key.seal(&labels::mcp_session(session.id), state);
         let side = SideWrite::McpSession(session.number, McpSession { id_hash: minted.hash, sealed });
         self.context.write_beside(side).await?;
         Ok(minted.text)
@@ -110,7 +110,7 @@ impl GatewaySessions {
     /// Replaces what is kept, under the same `Mcp-Session-Id`.
     pub async fn update_state(&self, session: &Session, state: &[u8]) -> Result<(), Error> {
         let Some(kept) = self.context.store.mcp_session(session.number).await? else { return Ok(()) };
-        let sealed = self.context.key.seal(&mcp_label(session.id), state);
+        let sealed = self.context.key.seal(&labels::mcp_session(session.id), state);
         let side = SideWrite::McpSession(session.number, McpSession { sealed, ..kept });
         self.context.write_beside(side).await
     }
@@ -168,12 +168,8 @@ impl GatewaySessions {
         let Some(kept) = kept else { return Ok(None) };
         self.context
             .key
-            .open(&mcp_label(id), &kept.sealed)
+            .open(&labels::mcp_session(id), &kept.sealed)
             .map(Some)
             .map_err(|error| Error::Internal(error.to_string()))
     }
-}
-
-fn mcp_label(id: Uuid) -> String {
-    format!("mcp_session {id}")
 }

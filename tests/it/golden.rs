@@ -65,6 +65,7 @@ fn variant(event: &Event) -> &'static str {
         Event::Stream(AnyEvent::Organization(OrganizationEvent::CredentialsBarred)) => {
             "organization_credentials_barred"
         }
+        Event::Stream(AnyEvent::Organization(OrganizationEvent::Restored(_))) => "organization_restored",
         Event::Stream(AnyEvent::Application(ApplicationEvent::PolicySet(_))) => "application_policy_set",
         Event::Session(SessionEvent::Suspended) => "suspended",
         Event::Session(SessionEvent::Resumed) => "resumed",

@@ -16,14 +16,14 @@ use crate::support::{Daemon, Holder, look_inside};
 
 /// What the server has acknowledged: sessions, and how many requests each reported.
 #[derive(Default)]
-struct Acknowledged {
+pub struct Acknowledged {
     /// By id: acknowledged requests, and those sent without an answer.
-    sessions: HashMap<String, (u64, u64)>,
-    ended: Vec<String>,
+    pub sessions: HashMap<String, (u64, u64)>,
+    pub ended: Vec<String>,
 }
 
 /// Opens sessions, reports on them and ends some, until the server is gone.
-async fn load(holder: Holder, acknowledged: Arc<Mutex<Acknowledged>>, worker: usize) {
+pub async fn load(holder: Holder, acknowledged: Arc<Mutex<Acknowledged>>, worker: usize) {
     for turn in 0.. {
         let Ok(answer) =
             post(&holder, "/api/v1/agent-sessions", json!({ "name": format!("{worker}/{turn}") })).await
@@ -57,7 +57,7 @@ async fn post(holder: &Holder, path: &str, body: Value) -> reqwest::Result<Value
     answer.error_for_status()?.json().await
 }
 
-fn verify(directory: &Path) {
+pub fn verify(directory: &Path) {
     let database = format!("sqlite:{}", database(directory).display());
     let output = sessiond(&["verify", "--database", &database]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -29,6 +29,7 @@ mod metrics;
 mod oauth;
 mod oauth_tokens;
 mod openapi;
+mod operation;
 mod orders;
 mod organizations;
 mod outbound;

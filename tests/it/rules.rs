@@ -15,7 +15,9 @@ use sessiond_core::ids::{
 };
 use sessiond_core::kind::Kind;
 use sessiond_core::natural_key::{NaturalKey, natural_key};
-use sessiond_core::organization::{Organization, OrganizationCreated, OrganizationEvent};
+use sessiond_core::organization::{
+    Organization, OrganizationCommand, OrganizationCreated, OrganizationEvent, OrganizationRestored,
+};
 use sessiond_core::personal::{Personal, personal_digest};
 use sessiond_core::phase::{Outcome, Phase, Stage};
 use sessiond_core::policy::Policy;
@@ -1036,6 +1038,35 @@ fn an_organization_is_what_it_was_created_as() {
     assert_eq!((organization.number, organization.name.as_str()), (OrganizationNumber(1), "Acme"));
     assert_eq!((organization.id, organization.created_at), (Uuid::from_u128(8), at(3)));
     assert_eq!(organization.head, head);
+}
+
+#[test]
+fn a_restore_bars_what_was_issued_before_unless_it_keeps_that() {
+    let created =
+        OrganizationEvent::Created(OrganizationCreated { id: Uuid::from_u128(8), name: "Acme".into() });
+    let envelope = |version: i64, position: i64| DirectoryEnvelope {
+        number: 1,
+        organization: OrganizationNumber(1),
+        occurred_at: at(version),
+        head: Head { version, position: Position(position), ..Head::default() },
+    };
+    let before = Organization::evolve(None, &created, &envelope(1, 1)).unwrap();
+    let restored = |credentials_kept| {
+        let command =
+            OrganizationCommand::Restore(OrganizationRestored { taken_at: at(0), credentials_kept });
+        let event = Organization::decide(Some(&before), &command).unwrap().unwrap();
+        Organization::evolve(Some(before.clone()), &event, &envelope(2, 11)).unwrap()
+    };
+    let kept = restored(true);
+    assert_eq!((kept.valid_from, kept.restored_at, kept.head.version), (Position(0), Position(0), 2));
+    let barred = restored(false);
+    assert_eq!((barred.valid_from, barred.restored_at), (Position(11), Position(11)));
+    for (organization, refusal) in [(kept, None), (barred, Some(Refusal::CredentialBarred))] {
+        let mut given = connected();
+        given.valid_from = organization.valid_from;
+        let presented = Presented { issued_at: Position(10), ..presented(1000) };
+        assert_eq!(given.when(activity(presented), at(1)).err(), refusal);
+    }
 }
 
 // ---- media ----

@@ -63,14 +63,14 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 impl Event {
     /// Whether it bars credentials that were issued before it.
     pub fn bars(&self) -> bool {
-        matches!(
-            self,
-            Self::Stream(
-                AnyEvent::Organization(OrganizationEvent::CredentialsBarred)
-                    | AnyEvent::Application(ApplicationEvent::CredentialsBarred)
-                    | AnyEvent::Principal(PrincipalEvent::CredentialsBarred(_))
-            )
-        )
+        let Self::Stream(event) = self else { return false };
+        match event {
+            AnyEvent::Organization(OrganizationEvent::CredentialsBarred)
+            | AnyEvent::Application(ApplicationEvent::CredentialsBarred)
+            | AnyEvent::Principal(PrincipalEvent::CredentialsBarred(_)) => true,
+            AnyEvent::Organization(OrganizationEvent::Restored(restored)) => !restored.credentials_kept,
+            _ => false,
+        }
     }
 
     /// The type in the envelope, snake_case; also the name of the event on feeds.

@@ -16,6 +16,8 @@ pub enum OrganizationEvent {
     IssuersSet(IssuersSet),
     /// A revocation began that covers the organization: tokens issued before this event open no agent-side path.
     CredentialsBarred,
+    /// The installation was restored from a backup: what happened after the backup is not in the log.
+    Restored(OrganizationRestored),
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,6 +34,18 @@ pub struct OrganizationRenamed {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct IssuersSet {
     pub issuers: Vec<Issuer>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OrganizationRestored {
+    /// When the backup was taken.
+    #[serde(with = "chrono::serde::ts_milliseconds")]
+    pub taken_at: Time,
+    /// Tokens issued before this event open as they did before; otherwise they open nothing at all, because which of them
+    /// were revoked or given up after the backup is not known any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub credentials_kept: bool,
 }
 
 /// An external issuer of JWT access tokens (RFC 9068), as the organization trusts it.
@@ -64,6 +78,9 @@ pub struct Organization {
     /// Position of its last revocation: credentials issued before it open no agent-side path.
     #[serde(rename = "barred_before")]
     pub valid_from: Position,
+    /// Position of the last restore that kept no credentials: tokens issued before it open nothing at all, on whichever side.
+    #[serde(default)]
+    pub restored_at: Position,
     /// Whose access tokens are accepted beside our own.
     pub issuers: Vec<Issuer>,
     pub head: Head,
@@ -76,6 +93,7 @@ pub enum OrganizationCommand {
     Rename(OrganizationRenamed),
     SetIssuers(IssuersSet),
     BarCredentials,
+    Restore(OrganizationRestored),
 }
 
 impl Stream for Organization {
@@ -97,6 +115,7 @@ impl Stream for Organization {
                 (set.issuers != before.issuers).then(|| OrganizationEvent::IssuersSet(set.clone()))
             }
             (Some(_), Command::BarCredentials) => Some(OrganizationEvent::CredentialsBarred),
+            (Some(_), Command::Restore(restored)) => Some(OrganizationEvent::Restored(restored.clone())),
             (Some(_), Command::Create(_)) | (None, _) => return Err(StreamRefusal::Gone),
         })
     }
@@ -110,6 +129,7 @@ impl Stream for Organization {
                 name: created.name.clone(),
                 created_at: envelope.occurred_at,
                 valid_from: Position(0),
+                restored_at: Position(0),
                 issuers: vec![],
                 head,
             }),
@@ -121,6 +141,12 @@ impl Stream for Organization {
             }
             (Some(before), OrganizationEvent::CredentialsBarred) => {
                 Some(Organization { valid_from: head.position, head, ..before })
+            }
+            (Some(before), OrganizationEvent::Restored(restored)) if restored.credentials_kept => {
+                Some(Organization { head, ..before })
+            }
+            (Some(before), OrganizationEvent::Restored(_)) => {
+                Some(Organization { valid_from: head.position, restored_at: head.position, head, ..before })
             }
             (None, _) => None,
         }
@@ -137,6 +163,7 @@ impl StreamEvent for OrganizationEvent {
         "organization_renamed",
         "organization_issuers_set",
         "organization_credentials_barred",
+        "organization_restored",
     ];
 
     fn name(&self) -> &'static str {
@@ -145,6 +172,7 @@ impl StreamEvent for OrganizationEvent {
             Self::Renamed(_) => "organization_renamed",
             Self::IssuersSet(_) => "organization_issuers_set",
             Self::CredentialsBarred => "organization_credentials_barred",
+            Self::Restored(_) => "organization_restored",
         }
     }
 
@@ -154,6 +182,7 @@ impl StreamEvent for OrganizationEvent {
             Self::Renamed(body) => text(body),
             Self::IssuersSet(body) => text(body),
             Self::CredentialsBarred => EMPTY.to_owned(),
+            Self::Restored(body) => text(body),
         }
     }
 
@@ -163,6 +192,7 @@ impl StreamEvent for OrganizationEvent {
             "organization_renamed" => Self::Renamed(serde_json::from_str(body)?),
             "organization_issuers_set" => Self::IssuersSet(serde_json::from_str(body)?),
             "organization_credentials_barred" => Self::CredentialsBarred,
+            "organization_restored" => Self::Restored(serde_json::from_str(body)?),
             _ => return Ok(None),
         }))
     }

@@ -48,16 +48,20 @@ pub struct Principal {
     pub subject_digest: [u8; 32],
     /// Erasable.
     pub subject: Option<String>,
+    /// The public id that it was met under, where that is not made from the digest any more: another secret key makes
+    /// another digest, and the id stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_id: Option<Uuid>,
 }
 
 impl Principal {
-    /// Its public id: made from the digest, so that it stays what it is when the name is erased.
+    /// Its public id: made from the digest that it was met under, so that it stays what it is when the name is erased.
     pub fn id(&self) -> Uuid {
-        principal_id(&self.subject_digest)
+        self.kept_id.unwrap_or_else(|| principal_id(&self.subject_digest))
     }
 }
 
-/// The public id of a principal.
+/// The public id of a principal that is met under this digest.
 pub fn principal_id(subject_digest: &[u8; 32]) -> Uuid {
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&subject_digest[..16]);

@@ -8,7 +8,7 @@ use crate::ids::{ApplicationNumber, Head, OrganizationNumber, Position, StreamKi
 use crate::stream::{EMPTY, Envelope, Most, SecretRotated, Stream, StreamEvent, StreamRefusal, text};
 
 /// Types of events that a webhook may name: all there are.
-pub const TYPES: [&str; 50] = [
+pub const TYPES: [&str; 51] = [
     "activity_recorded",
     "api_key_created",
     "api_key_revoked",
@@ -35,6 +35,7 @@ pub const TYPES: [&str; 50] = [
     "organization_credentials_barred",
     "organization_issuers_set",
     "organization_renamed",
+    "organization_restored",
     "phase_changed",
     "principal_credentials_barred",
     "principal_disabled",

@@ -13,7 +13,7 @@ pub mod seam;
 pub mod sqlite;
 
 pub use error::StoreError;
-pub use open::{look, open, open_journals, open_to_look, rebuild};
+pub use open::{backup, backup_journals, look, open, open_journals, open_to_look, rebuild, restore};
 pub use row::{
     AccessToken, Addressed, AnyStream, Application, Batch, ClientSecret, Confirmation, Delivery,
     DeliveryStatus, Detail, Entry, KeySecret, Loaded, McpSession, OpenSession, Organization, Principal,
@@ -21,7 +21,7 @@ pub use row::{
     WebhookSecret,
 };
 pub use seam::{
-    Bounds, Check, Contents, DirectoryRows, EndedOrder, EndedPage, EndedTerminal, Forget, Forgotten,
-    JournalReader, JournalWriter, Log, Open, OpenJournals, Outbox, Prunable, Sealed, SealedFor, Secrets,
-    SessionRows, Start, Store, Stretch, Tail, Witnesses, Writer,
+    BackedUp, Bounds, Check, Contents, DirectoryRows, EndedOrder, EndedPage, EndedTerminal, Forget,
+    Forgotten, JournalReader, JournalWriter, Log, Open, OpenJournals, Outbox, Prunable, Sealed, SealedFor,
+    Secrets, SessionRows, Start, Store, Stretch, Tail, Witnesses, Writer,
 };

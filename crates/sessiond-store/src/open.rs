@@ -1,7 +1,11 @@
 //! The one place that chooses an implementation, by the scheme of a URL.
 
+use std::path::Path;
+
+use sessiond_core::ids::SessionNumber;
+
 use crate::check::{Fault, Progress, Report};
-use crate::seam::{Contents, Open, OpenJournals, Store};
+use crate::seam::{BackedUp, Contents, Open, OpenJournals, Store};
 use crate::{StoreError, sqlite};
 
 /// The implementations that there are.
@@ -54,5 +58,34 @@ pub async fn rebuild(url: &str, progress: Progress<'_>) -> Result<Report, Fault>
 pub async fn open_journals(url: &str) -> Result<OpenJournals, StoreError> {
     match implementation(url)? {
         Implementation::Sqlite => sqlite::open_journals(url).await,
+    }
+}
+
+/// Copies a store into a new file, also while its writer is at work: the writer waits for nothing, and no snapshot is held for
+/// longer than a page of work takes, so that upkeep goes on. All that was committed before it was asked is in the copy. What
+/// was erased before it returns may be gone from the copy; what was erased before the copy's last position is.
+pub async fn backup(url: &str, to: &Path, progress: Progress<'_>) -> Result<BackedUp, StoreError> {
+    match implementation(url)? {
+        Implementation::Sqlite => sqlite::backup(url, to, progress).await,
+    }
+}
+
+/// Copies journals likewise, those of sessions up to one.
+pub async fn backup_journals(
+    url: &str,
+    to: &Path,
+    last_session: SessionNumber,
+    progress: Progress<'_>,
+) -> Result<(), StoreError> {
+    match implementation(url)? {
+        Implementation::Sqlite => sqlite::backup_journals(url, to, last_session, progress).await,
+    }
+}
+
+/// Puts a copy, of a store or of journals, where a URL points, where there must be nothing. A store is of use after
+/// [`rebuild`].
+pub async fn restore(from: &Path, url: &str) -> Result<(), StoreError> {
+    match implementation(url)? {
+        Implementation::Sqlite => sqlite::restore(from, url).await,
     }
 }

@@ -20,6 +20,8 @@ use sessiond_core::throughput::Throughput;
 pub use sessiond_core::token::{AccessToken, Principal, SessionToken};
 use uuid::Uuid;
 
+use crate::seam::Sealed;
+
 /// One event ready to be written.
 #[derive(Debug, Clone)]
 pub struct Entry {
@@ -175,6 +177,14 @@ pub struct SessionRow {
 pub enum SideWrite {
     /// What the secret key of this store is known by; there is one.
     KeyCheck([u8; 32]),
+    /// What was sealed before, sealed anew: with another secret key.
+    Reseal(Sealed),
+    /// The digest of a principal under another secret key, and the public id that it keeps.
+    Redigest {
+        number: PrincipalNumber,
+        subject_digest: [u8; 32],
+        kept_id: Uuid,
+    },
     /// The secret of an OAuth client, its first or another one in its place; the one before is good beside it until then.
     ClientSecret {
         client_id: String,

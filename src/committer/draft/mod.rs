@@ -21,8 +21,8 @@ use sessiond_core::event::{Event, Recorded};
 use sessiond_core::filter::Facts;
 use sessiond_core::idempotency::RecordedOutcome;
 use sessiond_core::ids::{
-    ApplicationNumber, Head, OrganizationNumber, Position, PrincipalNumber, RevocationNumber, SessionNumber,
-    StreamId,
+    ApplicationNumber, Head, OrganizationNumber, Position, PrincipalNumber, RevocationNumber,
+    ServiceAccountNumber, SessionNumber, StreamId,
 };
 use sessiond_core::maxima::Maxima;
 use sessiond_core::natural_key::KeyDigest;
@@ -211,6 +211,12 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
+    /// Gives up all access tokens of a service account.
+    pub(in crate::committer) fn give_up_tokens_of(&mut self, account: ServiceAccountNumber) {
+        let tokens: Vec<_> = self.known.access_tokens_of(account).map(|token| token.id).collect();
+        tokens.into_iter().for_each(|token| self.write_beside(SideWrite::RevokeAccessToken(token)));
+    }
+
     /// A write that is no event, and what memory learns by it.
     pub(in crate::committer) fn write_beside(&mut self, side: SideWrite) {
         match &side {
@@ -249,6 +255,9 @@ impl<'a> Draft<'a> {
             | SideWrite::Outcome(_)
             | SideWrite::ForgetOutcomes(_)
             | SideWrite::KeyCheck(_)
+            // The service is stopped while the key is replaced.
+            | SideWrite::Reseal(_)
+            | SideWrite::Redigest { .. }
             | SideWrite::Prune { .. } => {}
         }
         self.side.push(side);

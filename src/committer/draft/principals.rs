@@ -44,7 +44,7 @@ impl Draft<'_> {
         let number = PrincipalNumber(self.chain.last_principal);
         self.principals.insert((organization, subject_digest), number);
         let subject = Some(subject);
-        let principal = Principal { number, organization, issuer, subject_digest, subject };
+        let principal = Principal { number, organization, issuer, subject_digest, subject, kept_id: None };
         self.write_beside(SideWrite::Principal(principal));
         number
     }

@@ -21,7 +21,7 @@ impl Draft<'_> {
     }
 
     /// All streams of a kind.
-    pub(super) fn streams_of<S: Registered>(&self) -> impl Iterator<Item = &S> {
+    pub(in crate::committer) fn streams_of<S: Registered>(&self) -> impl Iterator<Item = &S> {
         let known = self.known.any_streams(S::KIND);
         let known = known.filter(|one| !self.streams.contains_key(&one.stream())).filter_map(S::of);
         known.chain(self.drafted::<S>())

@@ -2,10 +2,12 @@
 
 mod beside;
 mod directory;
+mod recovery;
 mod revocations;
 mod sessions;
 
 pub use beside::*;
 pub use directory::*;
+pub use recovery::*;
 pub use revocations::*;
 pub use sessions::*;

@@ -109,6 +109,9 @@ impl GateState {
         if holding.principal.is_some_and(|principal| self.disabled(principal)) {
             return Some(CredentialEnd::PrincipalDisabled);
         }
+        if self.void_since_restore(holding.organization, holding.issued_at) {
+            return Some(CredentialEnd::Revoked);
+        }
         self.ended_itself(holding).or_else(|| self.barred_from(holding))
     }
 

@@ -10,8 +10,8 @@ use sessiond_core::api_key::ApiKey;
 use sessiond_core::application::Application;
 use sessiond_core::filter::{Facts, Filter};
 use sessiond_core::ids::{
-    ApplicationNumber, OrganizationNumber, Position, PrincipalNumber, RevocationNumber, SessionNumber,
-    StreamId, StreamKind,
+    ApplicationNumber, OrganizationNumber, Position, PrincipalNumber, RevocationNumber, ServiceAccountNumber,
+    SessionNumber, StreamId, StreamKind,
 };
 use sessiond_core::kind::Kind;
 use sessiond_core::natural_key::KeyDigest;
@@ -136,6 +136,13 @@ impl GateState {
 
     pub fn access_token(&self, id: Uuid) -> Option<&AccessToken> {
         self.access_tokens.get(&id)
+    }
+
+    /// The access tokens that were issued to a service account. Looks at all there are.
+    pub fn access_tokens_of(&self, account: ServiceAccountNumber) -> impl Iterator<Item = &AccessToken> {
+        self.access_tokens
+            .values()
+            .filter(move |token| token.client_kind == ActorKind::ServiceAccount && token.client == account.0)
     }
 
     /// How many principals an organization knows.
@@ -428,6 +435,12 @@ impl GateState {
     pub fn position_at(&self, at: Time) -> Position {
         let earlier = |(_, barred_at): &(&Position, &Time)| barred_at.timestamp() < at.timestamp();
         self.bars.iter().rev().find(earlier).map_or(Position(0), |(position, _)| *position)
+    }
+
+    /// Whether a token was issued before the installation was restored from a backup without its credentials: it opens
+    /// nothing, on whichever side.
+    pub fn void_since_restore(&self, organization: OrganizationNumber, issued_at: Position) -> bool {
+        self.stream::<Organization>(organization).is_some_and(|one| issued_at < one.restored_at)
     }
 
     /// What organizations say of an issuer, by its exact name.

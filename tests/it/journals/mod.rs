@@ -79,7 +79,7 @@ fn line(milliseconds: i64, text: impl Into<String>) -> Entry {
 }
 
 /// Lines of the same moment.
-fn lines(texts: &[&str]) -> Vec<Entry> {
+pub fn lines(texts: &[&str]) -> Vec<Entry> {
     texts.iter().map(|text| line(0, *text)).collect()
 }
 

@@ -183,6 +183,7 @@ async fn emptying_the_wal_waits_for_no_reader() {
         issuer: "issuer".into(),
         subject_digest: [9; 32],
         subject: Some("ann".into()),
+        kept_id: None,
     };
     let side = vec![SideWrite::Principal(ann), SideWrite::ErasePrincipal(PrincipalNumber(1))];
     open.writer.commit(&Batch { side, ..Batch::default() }).await.unwrap();

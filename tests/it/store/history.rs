@@ -491,6 +491,7 @@ fn organization(row: &mut BTreeMap<&'static str, Value>, event: &Value, body: &V
             row.insert("created_at", event["occurred_at"].clone());
             row.insert("barred_before", 0.into());
             row.insert("issuers", Value::Array(vec![]));
+            row.insert("restored_at", 0.into());
             row.remove("organization");
         }
         "organization_renamed" => {
@@ -498,6 +499,11 @@ fn organization(row: &mut BTreeMap<&'static str, Value>, event: &Value, body: &V
         }
         "organization_credentials_barred" => {
             row.insert("barred_before", event["position"].clone());
+        }
+        "organization_restored" => {
+            for column in ["barred_before", "restored_at"] {
+                row.insert(column, event["position"].clone());
+            }
         }
         other => panic!("what is {other}?"),
     }

@@ -79,6 +79,7 @@ fn row(entry: &Entry) -> AnyStream {
         name: "Acme".into(),
         created_at: entry.recorded.occurred_at,
         valid_from: Position(0),
+        restored_at: Position(0),
         issuers: vec![],
         head: entry.head(),
     };
@@ -92,6 +93,7 @@ fn principal(number: i64) -> SideWrite {
         issuer: "issuer".into(),
         subject_digest: [9; 32],
         subject: None,
+        kept_id: None,
     })
 }
 

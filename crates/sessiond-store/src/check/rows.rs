@@ -289,6 +289,7 @@ fn organization_columns(row: &Organization) -> Expected {
     columns.extend([
         ("barred_before", row.valid_from.0.into()),
         ("issuers", serde_json::to_string(&row.issuers).unwrap_or_default().into()),
+        ("restored_at", row.restored_at.0.into()),
     ]);
     columns
 }

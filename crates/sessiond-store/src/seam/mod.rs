@@ -23,6 +23,7 @@
 //! - **What something costs**: a look-up does not depend on how much there is, a page on what it returns.
 //! - **Errors** are [`StoreError`](crate::StoreError)'s; it says what whoever asked has to do about each.
 
+mod backup;
 mod journals;
 mod log;
 mod outbox;
@@ -33,6 +34,7 @@ mod writer;
 
 use async_trait::async_trait;
 
+pub use backup::BackedUp;
 pub use journals::{Bounds, Forget, Forgotten, JournalReader, JournalWriter, OpenJournals, Stretch, Tail};
 pub use log::{Log, Prunable};
 pub use outbox::Outbox;

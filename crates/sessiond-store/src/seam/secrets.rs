@@ -1,6 +1,7 @@
 //! Secrets: ours as hashes, others' sealed with a key that no store ever sees.
 
 use async_trait::async_trait;
+use futures_util::stream::BoxStream;
 use sessiond_core::ids::{ApplicationNumber, SessionNumber};
 use uuid::Uuid;
 
@@ -12,8 +13,12 @@ use crate::row::{ClientSecret, McpSession, SessionToken, WebhookSecret};
 pub enum SealedFor {
     /// A webhook or a hook: both keep their signing secrets in one place.
     Webhook,
+    /// The signing secret before, which signs too for a while.
+    WebhookBefore,
     Machine,
     McpSession,
+    /// The credential of an application's upstream.
+    Upstream,
 }
 
 /// Something sealed, and the public id of what it belongs to.
@@ -64,4 +69,7 @@ pub trait Secrets: Send + Sync {
     /// A few samples, the newest, of whatever only the right secret key fits: for a store from before there was a
     /// [check](crate::SideWrite::KeyCheck). One that fits would do, if it is not damaged.
     async fn witnesses(&self) -> Result<Witnesses, StoreError>;
+
+    /// All that was sealed with the secret key, in no order. Nobody writes meanwhile.
+    fn all_sealed(&self) -> BoxStream<'_, Result<Sealed, StoreError>>;
 }

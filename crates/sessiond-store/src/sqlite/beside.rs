@@ -19,6 +19,13 @@ impl SqliteWriter {
                 sqlx::query("insert or replace into key_check (only_one, digest) values (1, ?)")
                     .bind(digest.as_slice())
             }
+            SideWrite::Reseal(sealed) => return self.reseal(sealed).await,
+            SideWrite::Redigest { number, subject_digest, kept_id } => {
+                sqlx::query("update principal set subject_digest = ?, kept_id = ? where number = ?")
+                    .bind(subject_digest.as_slice())
+                    .bind(kept_id)
+                    .bind(number.0)
+            }
             SideWrite::ClientSecret { client_id, secret_hash, before_until } => sqlx::query(
                 "insert into client_secret (client_id, secret_hash) values (?1, ?2) on conflict (client_id) do update \
                  set before = iif(?3 is null, null, secret_hash), before_until = ?3, secret_hash = ?2",

@@ -119,10 +119,12 @@ pub(super) static DETAIL: Insert = Insert::new(
 // The directory's rows replace the row of the same number and no other: a taken id or client id is an error.
 
 pub(super) static ORGANIZATION: Insert = Insert::new(
-    "organization (number, id, name, created_at, version, head, hash, barred_before, issuers)",
-    9,
+    "organization (number, id, name, created_at, version, head, hash, barred_before, issuers, \
+     restored_at)",
+    10,
     "on conflict (number) do update set name = excluded.name, version = excluded.version, head = excluded.head, \
-     hash = excluded.hash, barred_before = excluded.barred_before, issuers = excluded.issuers",
+     hash = excluded.hash, barred_before = excluded.barred_before, issuers = excluded.issuers, \
+     restored_at = excluded.restored_at",
 );
 
 pub(super) static APPLICATION: Insert = Insert::new(
@@ -170,7 +172,7 @@ pub(super) static SESSION_TOKEN: Insert = Insert::new(
 );
 
 pub(super) static PRINCIPAL: Insert =
-    Insert::new("principal (number, organization, issuer, subject_digest, subject)", 5, "");
+    Insert::new("principal (number, organization, issuer, subject_digest, subject, kept_id)", 6, "");
 
 pub(super) fn bind_event(bound: &mut Bound, entry: &Entry) {
     let recorded = &entry.recorded;

@@ -204,7 +204,8 @@ pub(super) async fn page(
     rows.iter().map(entry).collect()
 }
 
-/// How far something has come along the log: what is settled in the rows, and what was pruned.
+/// How far something has come along the log: what is settled in the rows, and what was pruned. What is `erased` is no
+/// position but how often something was.
 pub(super) async fn mark(
     executor: impl SqliteExecutor<'_>,
     name: &'static str,

@@ -1,6 +1,7 @@
 //! SQLite behind the seam: one connection that writes, a few that read, and what only SQLite needs: its pragmas, its
 //! write-ahead log, the settling of activity.
 
+mod backup;
 mod beside;
 mod directory;
 mod error;
@@ -12,6 +13,7 @@ mod look;
 mod outbox;
 mod rebuild;
 mod rows;
+mod sealed;
 mod secrets;
 mod session;
 mod sessions;
@@ -36,6 +38,7 @@ use journals::{SqliteJournalWriter, SqliteJournals};
 use store::SqliteStore;
 use writer::SqliteWriter;
 
+pub(crate) use backup::{backup, backup_journals, restore};
 pub(crate) use look::look;
 pub(crate) use rebuild::rebuild;
 

@@ -1,12 +1,25 @@
 //! Makes the rows again from the log.
 
 use sessiond_core::ids::Position;
+use sqlx::AssertSqlSafe;
 
 use super::verify::{follow, whole};
 use super::wal;
 use super::writer::SqliteWriter;
 use crate::check::{Fault, LogCheck, PAGE, Progress, Report};
 use crate::row::Batch;
+
+/// The tables of what the log has made; all others hold the log, or what stands beside it.
+pub(super) const ROWS: [&str; 8] = [
+    "organization",
+    "application",
+    "service_account",
+    "session",
+    "session_activity",
+    "session_detail",
+    "revocation",
+    "item",
+];
 
 /// Sessions written at a time.
 const CHUNK: usize = 2_048;
@@ -25,17 +38,9 @@ impl SqliteWriter {
     async fn rebuild(&mut self, progress: Progress<'_>) -> Result<Report, Fault> {
         // Indexes too: what is deleted and read from here on is found by them.
         sqlx::query("reindex").execute(&mut self.connection).await?;
-        for sql in [
-            "delete from organization",
-            "delete from application",
-            "delete from service_account",
-            "delete from session",
-            "delete from session_activity",
-            "delete from session_detail",
-            "delete from revocation",
-            "delete from item",
-        ] {
-            sqlx::query(sql).execute(&mut self.connection).await?;
+        for table in ROWS {
+            let sql = format!("delete from {table}");
+            sqlx::query(AssertSqlSafe(sql)).execute(&mut self.connection).await?;
         }
         let total: i64 = sqlx::query_scalar("select coalesce(max(position), 0) from event")
             .fetch_one(&mut self.connection)

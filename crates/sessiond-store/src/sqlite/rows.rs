@@ -64,7 +64,8 @@ impl SqliteWriter {
                 .add(principal.organization.0)
                 .add(principal.issuer.as_str())
                 .add(principal.subject_digest.as_slice())
-                .add(principal.subject.as_deref());
+                .add(principal.subject.as_deref())
+                .add(principal.kept_id);
         })
         .await
     }
@@ -106,7 +107,8 @@ impl SqliteWriter {
                 .time(row.created_at)
                 .head(&row.head)
                 .add(row.valid_from.0)
-                .add(serde_json::to_string(&row.issuers).unwrap_or_default());
+                .add(serde_json::to_string(&row.issuers).unwrap_or_default())
+                .add(row.restored_at.0);
         })
         .await?;
         self.put(&APPLICATION, &of::<Application>(streams), |bound, row| {

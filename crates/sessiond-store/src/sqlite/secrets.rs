@@ -1,6 +1,7 @@
 //! Secrets: hashes and what is sealed.
 
 use async_trait::async_trait;
+use futures_util::stream::BoxStream;
 use sessiond_core::ids::{ApplicationNumber, SessionNumber};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
@@ -107,5 +108,9 @@ impl Secrets for SqliteStore {
             }
         }
         Ok(witnesses)
+    }
+
+    fn all_sealed(&self) -> BoxStream<'_, Result<Sealed, StoreError>> {
+        self.each_sealed()
     }
 }

@@ -72,6 +72,7 @@ pub(super) fn organization(row: &SqliteRow) -> Result<Organization, StoreError> 
         name: row.try_get("name")?,
         created_at: time(row.try_get("created_at")?),
         valid_from: Position(row.try_get("barred_before")?),
+        restored_at: Position(row.try_get("restored_at")?),
         issuers: json(row, "issuers")?,
         head: head(row)?,
     })
@@ -275,6 +276,7 @@ pub(super) fn principal(row: &SqliteRow) -> Result<Principal, StoreError> {
         issuer: row.try_get("issuer")?,
         subject_digest: bytes32(row, "subject_digest")?,
         subject: row.try_get("subject")?,
+        kept_id: row.try_get("kept_id")?,
     })
 }
 

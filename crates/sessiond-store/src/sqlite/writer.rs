@@ -67,6 +67,12 @@ impl SqliteWriter {
 
     async fn write_with(&mut self, batch: &Batch, slice: &Slice) -> Result<(), StoreError> {
         self.write(batch, &slice.rows).await?;
+        if batch.side.iter().any(erases) {
+            // Whoever copies the log meanwhile has to look again at what it has copied.
+            let sql = "insert into mark (name, position) values ('erased', 1) \
+                       on conflict (name) do update set position = position + 1";
+            sqlx::query(sql).execute(&mut self.connection).await?;
+        }
         match slice.settled {
             Some(position) => self.mark("settled", position).await,
             None => Ok(()),

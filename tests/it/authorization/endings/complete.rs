@@ -26,12 +26,12 @@ const NOTHING_OPEN: &str = "\
     workloads.endTaskSession workloads.endWebuiSession workloads.terminateTaskSession \
     workloads.terminateWebuiSession agent.disconnect me.endSession";
 
-/// Events that end neither.
+/// Events that end neither. `organization_restored` ends all credentials, and is written while nothing is open.
 const EVENTS: &str = "\
     activity_recorded api_key_created application_changed application_created application_policy_set \
     application_upstream_set connected expired hook_created hook_deleted hook_secret_rotated machine_changed machine_created \
     machine_deleted machine_host_key_pinned media_stream_declared organization_created organization_renamed \
-    phase_changed principal_enabled resumed revocation_ended schedule_created schedule_deleted schedule_paused \
+    organization_restored phase_changed principal_enabled resumed revocation_ended schedule_created schedule_deleted schedule_paused \
     schedule_ran schedule_resumed schedule_skipped service_account_created webhook_changed webhook_created \
     webhook_deleted webhook_disabled webhook_enabled webhook_secret_rotated";
 

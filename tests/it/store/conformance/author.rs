@@ -63,6 +63,7 @@ pub fn principal(number: i64) -> Principal {
         issuer: "https://issuer.example".into(),
         subject_digest: [number as u8; 32],
         subject: Some(format!("subject {number}")),
+        kept_id: None,
     }
 }
 

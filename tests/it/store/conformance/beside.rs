@@ -1,12 +1,15 @@
 //! What stands beside the log.
 
 use chrono::TimeDelta;
+use futures_util::TryStreamExt;
 use sessiond_core::actor::ActorKind;
 use sessiond_core::delivery::{Delivery, DeliveryStatus};
 use sessiond_core::idempotency::{KEPT, RecordedOutcome};
 use sessiond_core::ids::{Position, PrincipalNumber, SessionNumber};
 use sessiond_core::token::{AccessToken, SessionToken};
-use sessiond_store::{ClientSecret, Confirmation, McpSession, Open, SideWrite, StoreError, WebhookSecret};
+use sessiond_store::{
+    ClientSecret, Confirmation, McpSession, Open, Sealed, SealedFor, SideWrite, StoreError, WebhookSecret,
+};
 use uuid::Uuid;
 
 use super::super::base::{APPLICATION, ORGANIZATION};
@@ -152,6 +155,45 @@ pub async fn people(place: &dyn Place) {
     let connected = store.event(Position(3)).await.unwrap().unwrap();
     assert!(connected.recorded.personal.is_none());
     store.verify(&mut |_, _| ()).await.unwrap();
+}
+
+pub async fn sealed_anew(place: &dyn Place) {
+    let (_, Open { mut writer, store }) = founded(place).await;
+    let (webhook, machine) = (Uuid::from_u128(1), Uuid::from_u128(2));
+    let written = [
+        SideWrite::WebhookSecret { id: webhook, sealed: vec![1] },
+        SideWrite::RotateWebhookSecret { id: webhook, sealed: vec![2], before_until: Some(moment(9)) },
+        SideWrite::MachineSecret { id: machine, sealed: vec![3] },
+        SideWrite::McpSession(ONE, McpSession { id_hash: [9; 32], sealed: vec![4] }),
+        SideWrite::UpstreamSecret { application: APPLICATION, sealed: Some(vec![5]) },
+    ];
+    writer.commit(&beside(written)).await.unwrap();
+    let all = async || {
+        let mut all: Vec<Sealed> = store.all_sealed().try_collect().await.unwrap();
+        all.sort_by_key(|one| one.bytes.clone());
+        all
+    };
+    let before = all().await;
+    let kinds: Vec<_> = before.iter().map(|one| (one.kind, one.bytes[0])).collect();
+    use SealedFor::{Machine, McpSession as Gateway, Upstream, Webhook, WebhookBefore};
+    assert_eq!(kinds, [(WebhookBefore, 1), (Webhook, 2), (Machine, 3), (Gateway, 4), (Upstream, 5)]);
+    let anew = |one: Sealed| SideWrite::Reseal(Sealed { bytes: vec![one.bytes[0] + 10], ..one });
+    let known = Uuid::from_u128(77);
+    let redigest =
+        SideWrite::Redigest { number: PrincipalNumber(1), subject_digest: [7; 32], kept_id: known };
+    writer.commit(&beside(before.into_iter().map(anew).chain([redigest]))).await.unwrap();
+    assert_eq!(all().await.iter().map(|one| one.bytes[0]).collect::<Vec<_>>(), [11, 12, 13, 14, 15]);
+    let row = store.principal(PrincipalNumber(1)).await.unwrap().unwrap();
+    assert_eq!((row.principal.id(), row.principal.subject_digest), (known, [7; 32]));
+    // What is forgotten is sealed no more.
+    let forgotten = [
+        SideWrite::ForgetWebhook(webhook),
+        SideWrite::ForgetMachine(machine),
+        SideWrite::ForgetMcp(vec![ONE]),
+        SideWrite::UpstreamSecret { application: APPLICATION, sealed: None },
+    ];
+    writer.commit(&beside(forgotten)).await.unwrap();
+    assert_eq!(all().await, []);
 }
 
 pub async fn outcomes(place: &dyn Place) {

@@ -36,6 +36,7 @@ pub const CASES: &[(&str, Case)] = &[
     ("bodies of old activity may go, and the last one stays", |place| asking::pruning(place).boxed_local()),
     ("secrets are kept and forgotten", |place| beside::secrets(place).boxed_local()),
     ("people are described and erased", |place| beside::people(place).boxed_local()),
+    ("what is sealed is sealed anew", |place| beside::sealed_anew(place).boxed_local()),
     ("a request takes effect once", |place| beside::outcomes(place).boxed_local()),
     ("deliveries stand as they were written", |place| beside::deliveries(place).boxed_local()),
     ("journals go on where they were", |place| journals::going_on(place).boxed_local()),

@@ -12,12 +12,12 @@ use crate::StoreError;
 pub(super) use read::SqliteJournals;
 pub(super) use write::SqliteJournalWriter;
 
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/journals");
+pub(super) static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/journals");
 
 /// A block is larger than an event: with small pages it would hang in a long chain of them.
 const PAGE_SIZE: u32 = 4096;
 
-fn options(url: &str) -> Result<SqliteConnectOptions, StoreError> {
+pub(super) fn options(url: &str) -> Result<SqliteConnectOptions, StoreError> {
     Ok(super::options(url)?
         .page_size(PAGE_SIZE)
         .synchronous(SqliteSynchronous::Normal)
