@@ -3,10 +3,12 @@
 
 use std::sync::OnceLock;
 
-use metrics::{describe_counter, describe_gauge, describe_histogram, gauge};
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 pub const SESSIONS: &str = "sessiond_sessions";
+pub const SESSIONS_LET_GO: &str = "sessiond_sessions_let_go_total";
+pub const EVENTS_LET_GO: &str = "sessiond_events_let_go_total";
 pub const EVENTS: &str = "sessiond_events_appended_total";
 pub const APPEND: &str = "sessiond_append_duration_seconds";
 pub const BATCH: &str = "sessiond_commit_batch_size";
@@ -65,6 +67,15 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
 fn describe() {
     describe_gauge!(SESSIONS, "Sessions by what they are now: active, idle, expired or disconnected.");
     describe_counter!(EVENTS, "Events written to the log, by type.");
+    describe_counter!(SESSIONS_LET_GO, "Ended sessions that were let go, because they are kept no longer.");
+    describe_counter!(
+        EVENTS_LET_GO,
+        "Events that were let go: of such sessions (session), or of activity that a later event says as well (activity)."
+    );
+    counter!(SESSIONS_LET_GO).absolute(0);
+    for kind in ["session", "activity"] {
+        counter!(EVENTS_LET_GO, "kind" => kind).absolute(0);
+    }
     describe_histogram!(APPEND, "How long a commit to the log took until it was on disk.");
     describe_histogram!(BATCH, "Events in one commit.");
     describe_histogram!(EXPIRY_DELAY, "From the moment a session's token ran out until that was announced.");

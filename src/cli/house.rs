@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use sessiond_core::maxima::Maxima;
 use sessiond_core::policy::Policy;
+use sessiond_core::retention::Figures;
 use sessiond_store::{Open, StoreError};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -67,6 +68,7 @@ impl House {
             clock: clock.clone(),
             key,
             policy,
+            retention: retention(config),
         };
         let context = Arc::new(context);
         let (sessions, directory) = (Arc::new(Sessions::new(&context)), Arc::new(Directory::new(&context)));
@@ -178,8 +180,19 @@ fn maxima(config: &Config) -> Maxima {
     }
 }
 
+fn retention(config: &Config) -> Figures {
+    Figures {
+        activity_after: Some(seconds(config.keep_activity)),
+        ended_after: config.keep_ended.map(seconds),
+        journals_after: Some(seconds(config.keep_lines)),
+    }
+}
+
+fn seconds(duration: Duration) -> u32 {
+    u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)
+}
+
 fn policy(config: &Config) -> Policy {
-    let seconds = |duration: Duration| u32::try_from(duration.as_secs()).unwrap_or(u32::MAX);
     Policy {
         idle_after: seconds(config.idle_after),
         stale_after: seconds(config.stale_after),

@@ -9,6 +9,7 @@ mod machines;
 mod organizations;
 mod principals;
 mod public_ids;
+mod retention_settings;
 mod service_accounts;
 mod trusted_issuers;
 mod upstream_settings;
@@ -30,6 +31,7 @@ pub use machines::{ChangedMachine, MachineSecret, Machines, NewMachine};
 pub use organizations::{Chosen, CreatedOrganization, Credentials, Organizations, Plan};
 pub use principals::{Person, PersonQuery, Principals};
 pub use public_ids::PublicIds;
+pub use retention_settings::{EndedBefore, RetentionSettings};
 pub use service_accounts::ServiceAccounts;
 pub use trusted_issuers::{NewIssuer, TrustedIssuers};
 pub use upstream_settings::{NewUpstream, UpstreamSecret, UpstreamSettings};
@@ -61,6 +63,8 @@ pub struct Directory {
     /// What media servers call before they let somebody in.
     pub admission_hooks: AdmissionHooks,
     pub public_ids: PublicIds,
+    /// How long organizations keep things.
+    pub retention_settings: RetentionSettings,
 }
 
 impl Directory {
@@ -78,6 +82,7 @@ impl Directory {
             machines: Machines::new(context.clone()),
             admission_hooks: AdmissionHooks::new(context.clone()),
             public_ids: PublicIds::new(context.clone()),
+            retention_settings: RetentionSettings::new(context.clone()),
         }
     }
 }

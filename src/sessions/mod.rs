@@ -16,6 +16,7 @@ mod media;
 mod parts;
 mod queries;
 mod query;
+mod retention;
 mod revocation_worker;
 mod revocations;
 mod schedules;
@@ -39,6 +40,7 @@ pub use maintenance::{DeadlinesMet, Maintenance};
 pub use media::{LiveSession, MediaSessions, Point};
 pub use queries::Queries;
 pub use query::{SessionQuery, Sort};
+pub use retention::{LetGo, Retention};
 pub use revocations::{Preview, Progress, Revocations, Revoked};
 pub use schedules::{NewSchedule, Scheduled, Schedules};
 pub use terminal_sessions::{MachineUse, TerminalSessions, Usage};
@@ -71,6 +73,8 @@ pub struct Sessions {
     pub idempotency: Idempotency,
     /// What the clock demands, and what keeps the database in order.
     pub maintenance: Maintenance,
+    /// Letting go of what is kept no longer.
+    pub retention: Retention,
 }
 
 impl Sessions {
@@ -88,6 +92,7 @@ impl Sessions {
             terminals: TerminalSessions::new(context.clone()),
             idempotency: Idempotency::new(context.clone()),
             maintenance: Maintenance::new(context.clone(), traffic.clone()),
+            retention: Retention::new(context.clone()),
             lifecycle,
             queries,
             revocations,

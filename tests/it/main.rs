@@ -35,6 +35,7 @@ mod outbound;
 mod papers;
 mod people;
 mod races;
+mod retention;
 mod rooms;
 mod rules;
 mod security;

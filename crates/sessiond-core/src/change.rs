@@ -18,6 +18,7 @@ use crate::ids::{ApplicationNumber, Position, SessionNumber};
 use crate::kind::Kind;
 use crate::natural_key::KeyDigest;
 use crate::session::Session;
+use crate::session::event::Counts;
 use crate::streams::AnyStream;
 use crate::token::{AccessToken, Principal, SessionToken};
 
@@ -55,9 +56,13 @@ pub enum Change {
     ApiKeySecret(Uuid, [u8; 32], Option<Time>),
     /// When API keys were last used, as far as that is on record.
     ApiKeysUsed(Vec<(Uuid, Time)>),
-    /// How many sessions ever connected to an application. Only a start says this; then each `Connected` counts.
+    /// How many sessions of an application there are, open and ended. Only a start says this; then each `Connected` counts,
+    /// and each that is let go.
     SessionTotal(ApplicationNumber, u64),
-    /// What the ended sessions of a resource came to. Only a start says this; then each end counts.
+    /// Ended sessions of an application were let go, so many.
+    SessionsLetGo(ApplicationNumber, u64),
+    /// What the ended sessions of a resource came to, those that were let go among them. Only a start says this; then each end
+    /// counts.
     ResourceTotals(ApplicationNumber, String, ResourceTotals),
 }
 
@@ -103,4 +108,12 @@ pub fn listed_name(kind: Kind, client_session_id: Option<&str>) -> Option<String
 pub struct ResourceTotals {
     pub sessions: u64,
     pub bytes_out: u64,
+}
+
+impl ResourceTotals {
+    /// Counts some more sessions.
+    pub fn add(&mut self, sessions: u64, bytes_out: u64) {
+        self.sessions += sessions;
+        self.bytes_out = self.bytes_out.saturating_add(bytes_out).min(Counts::MAX);
+    }
 }

@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use crate::Time;
 use crate::ids::{ApplicationNumber, Head, OrganizationNumber, Position, StreamKind};
+use crate::retention::{ActivityFolded, LetGo, Retention, SessionsLetGo};
 use crate::stream::{EMPTY, Envelope, Stream, StreamEvent, StreamRefusal, text};
 
 /// What happens to an organization.
@@ -16,6 +17,10 @@ pub enum OrganizationEvent {
     IssuersSet(IssuersSet),
     /// A revocation began that covers the organization: tokens issued before this event open no agent-side path.
     CredentialsBarred,
+    /// How long it keeps things; replaces what it chose before.
+    RetentionSet(Retention),
+    SessionsLetGo(Box<SessionsLetGo>),
+    ActivityFolded(ActivityFolded),
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -66,6 +71,12 @@ pub struct Organization {
     pub valid_from: Position,
     /// Whose access tokens are accepted beside our own.
     pub issuers: Vec<Issuer>,
+    /// How long it keeps things, as far as it chose that itself.
+    #[serde(default)]
+    pub retention: Retention,
+    /// What it has let go.
+    #[serde(default)]
+    pub let_go: LetGo,
     pub head: Head,
 }
 
@@ -76,6 +87,9 @@ pub enum OrganizationCommand {
     Rename(OrganizationRenamed),
     SetIssuers(IssuersSet),
     BarCredentials,
+    SetRetention(Retention),
+    LetSessionsGo(Box<SessionsLetGo>),
+    FoldActivity(ActivityFolded),
 }
 
 impl Stream for Organization {
@@ -97,6 +111,15 @@ impl Stream for Organization {
                 (set.issuers != before.issuers).then(|| OrganizationEvent::IssuersSet(set.clone()))
             }
             (Some(_), Command::BarCredentials) => Some(OrganizationEvent::CredentialsBarred),
+            (Some(before), Command::SetRetention(retention)) => {
+                (*retention != before.retention).then_some(OrganizationEvent::RetentionSet(*retention))
+            }
+            (Some(_), Command::LetSessionsGo(account)) => {
+                Some(OrganizationEvent::SessionsLetGo(account.clone()))
+            }
+            (Some(_), Command::FoldActivity(account)) => {
+                Some(OrganizationEvent::ActivityFolded(account.clone()))
+            }
             (Some(_), Command::Create(_)) | (None, _) => return Err(StreamRefusal::Gone),
         })
     }
@@ -111,6 +134,8 @@ impl Stream for Organization {
                 created_at: envelope.occurred_at,
                 valid_from: Position(0),
                 issuers: vec![],
+                retention: Retention::default(),
+                let_go: LetGo::default(),
                 head,
             }),
             (Some(before), OrganizationEvent::Renamed(renamed)) => {
@@ -121,6 +146,15 @@ impl Stream for Organization {
             }
             (Some(before), OrganizationEvent::CredentialsBarred) => {
                 Some(Organization { valid_from: head.position, head, ..before })
+            }
+            (Some(before), OrganizationEvent::RetentionSet(retention)) => {
+                Some(Organization { retention: *retention, head, ..before })
+            }
+            (Some(before), OrganizationEvent::SessionsLetGo(account)) => {
+                Some(Organization { let_go: before.let_go.with_sessions(account), head, ..before })
+            }
+            (Some(before), OrganizationEvent::ActivityFolded(account)) => {
+                Some(Organization { let_go: before.let_go.with_activity(account), head, ..before })
             }
             (None, _) => None,
         }
@@ -137,6 +171,9 @@ impl StreamEvent for OrganizationEvent {
         "organization_renamed",
         "organization_issuers_set",
         "organization_credentials_barred",
+        "organization_retention_set",
+        "sessions_let_go",
+        "activity_folded",
     ];
 
     fn name(&self) -> &'static str {
@@ -145,6 +182,9 @@ impl StreamEvent for OrganizationEvent {
             Self::Renamed(_) => "organization_renamed",
             Self::IssuersSet(_) => "organization_issuers_set",
             Self::CredentialsBarred => "organization_credentials_barred",
+            Self::RetentionSet(_) => "organization_retention_set",
+            Self::SessionsLetGo(_) => "sessions_let_go",
+            Self::ActivityFolded(_) => "activity_folded",
         }
     }
 
@@ -154,6 +194,9 @@ impl StreamEvent for OrganizationEvent {
             Self::Renamed(body) => text(body),
             Self::IssuersSet(body) => text(body),
             Self::CredentialsBarred => EMPTY.to_owned(),
+            Self::RetentionSet(body) => text(body),
+            Self::SessionsLetGo(body) => text(body),
+            Self::ActivityFolded(body) => text(body),
         }
     }
 
@@ -163,6 +206,9 @@ impl StreamEvent for OrganizationEvent {
             "organization_renamed" => Self::Renamed(serde_json::from_str(body)?),
             "organization_issuers_set" => Self::IssuersSet(serde_json::from_str(body)?),
             "organization_credentials_barred" => Self::CredentialsBarred,
+            "organization_retention_set" => Self::RetentionSet(serde_json::from_str(body)?),
+            "sessions_let_go" => Self::SessionsLetGo(serde_json::from_str(body)?),
+            "activity_folded" => Self::ActivityFolded(serde_json::from_str(body)?),
             _ => return Ok(None),
         }))
     }

@@ -8,7 +8,8 @@ use crate::ids::{ApplicationNumber, Head, OrganizationNumber, Position, StreamKi
 use crate::stream::{EMPTY, Envelope, Most, Stream, StreamEvent, StreamRefusal, text};
 
 /// Types of events that a webhook may name: all there are.
-pub const TYPES: [&str; 48] = [
+pub const TYPES: [&str; 51] = [
+    "activity_folded",
     "activity_recorded",
     "api_key_created",
     "api_key_revoked",
@@ -33,6 +34,7 @@ pub const TYPES: [&str; 48] = [
     "organization_credentials_barred",
     "organization_issuers_set",
     "organization_renamed",
+    "organization_retention_set",
     "phase_changed",
     "principal_credentials_barred",
     "principal_disabled",
@@ -49,6 +51,7 @@ pub const TYPES: [&str; 48] = [
     "service_account_archived",
     "service_account_created",
     "service_account_secret_rotated",
+    "sessions_let_go",
     "suspended",
     "token_renewed",
     "webhook_changed",

@@ -20,7 +20,7 @@ pub use row::{
     ServiceAccount, SessionActivity, SessionRow, SessionToken, SideWrite, WebhookSecret,
 };
 pub use seam::{
-    Bounds, Check, Contents, DirectoryRows, EndedOrder, EndedPage, EndedTerminal, Forget, Forgotten,
-    JournalReader, JournalWriter, Log, Open, OpenJournals, Outbox, Prunable, Sealed, SealedFor, Secrets,
-    SessionRows, Start, Store, Stretch, Tail, Witnesses, Writer,
+    Bounds, Check, Contents, Cut, DirectoryRows, EndedBefore, EndedOrder, EndedPage, EndedTerminal, Foldable,
+    FoldableEvent, Forget, Forgotten, JournalReader, JournalWriter, Log, Open, OpenJournals, Outbox,
+    Retention, Sealed, SealedFor, Secrets, SessionRows, Start, Store, Stretch, Tail, Witnesses, Writer,
 };

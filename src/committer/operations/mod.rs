@@ -2,10 +2,12 @@
 
 mod beside;
 mod directory;
+mod retention;
 mod revocations;
 mod sessions;
 
 pub use beside::*;
 pub use directory::*;
+pub use retention::*;
 pub use revocations::*;
 pub use sessions::*;

@@ -292,11 +292,12 @@ fn name(change: &Change) -> Option<&'static str> {
         Change::Principal(_) => "principal",
         Change::ApiKeySecret(..) => "api key secret",
         Change::ApiKeysUsed(_) => "api keys used",
+        Change::SessionsLetGo(..) => "sessions let go",
         Change::SessionTotal(..) | Change::ResourceTotals(..) => return None,
     })
 }
 
-const CHANGES: usize = 13;
+const CHANGES: usize = 14;
 
 /// What somebody would ask the Gate, with the answers.
 fn answers(gate: &Gate, now: Time) -> Vec<String> {

@@ -119,10 +119,11 @@ pub(super) static DETAIL: Insert = Insert::new(
 // The directory's rows replace the row of the same number and no other: a taken id or client id is an error.
 
 pub(super) static ORGANIZATION: Insert = Insert::new(
-    "organization (number, id, name, created_at, version, head, hash, barred_before, issuers)",
-    9,
+    "organization (number, id, name, created_at, version, head, hash, barred_before, issuers, retention, let_go)",
+    11,
     "on conflict (number) do update set name = excluded.name, version = excluded.version, head = excluded.head, \
-     hash = excluded.hash, barred_before = excluded.barred_before, issuers = excluded.issuers",
+     hash = excluded.hash, barred_before = excluded.barred_before, issuers = excluded.issuers, \
+     retention = excluded.retention, let_go = excluded.let_go",
 );
 
 pub(super) static APPLICATION: Insert = Insert::new(

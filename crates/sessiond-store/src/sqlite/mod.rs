@@ -11,11 +11,13 @@ mod log;
 mod look;
 mod outbox;
 mod rebuild;
+mod retention;
 mod rows;
 mod secrets;
 mod session;
 mod sessions;
 mod settling;
+mod space;
 mod start;
 mod store;
 mod values;
@@ -38,6 +40,7 @@ use writer::SqliteWriter;
 
 pub(crate) use look::look;
 pub(crate) use rebuild::rebuild;
+pub use retention::OF_SESSIONS;
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/sqlite");
 

@@ -3,8 +3,8 @@
 use sessiond_core::ids::Position;
 
 use super::verify::{follow, whole};
-use super::wal;
 use super::writer::SqliteWriter;
+use super::{space, wal};
 use crate::check::{Fault, LogCheck, PAGE, Progress, Report};
 use crate::row::Batch;
 
@@ -17,6 +17,9 @@ pub(crate) async fn rebuild(url: &str, progress: Progress<'_>) -> Result<Report,
     sqlx::query("begin immediate").execute(&mut writer.connection).await?;
     let made = writer.rebuild(progress).await;
     let outcome = writer.end(made).await;
+    if outcome.is_ok() {
+        space::give_all_back(&mut writer.connection).await?;
+    }
     wal::close(writer.connection).await?;
     outcome
 }
@@ -34,6 +37,7 @@ impl SqliteWriter {
             "delete from session_detail",
             "delete from revocation",
             "delete from item",
+            "delete from let_go_resource",
         ] {
             sqlx::query(sql).execute(&mut self.connection).await?;
         }
@@ -41,7 +45,7 @@ impl SqliteWriter {
             .fetch_one(&mut self.connection)
             .await?;
         // All activity goes into the rows: none has to be kept for those that are behind.
-        let mut log = LogCheck::new(Position(i64::MAX));
+        let mut log = LogCheck::new(Position(i64::MAX), Position(i64::MAX));
         loop {
             let mut batch = Batch::default();
             let count = follow(&mut self.connection, &mut log, |detail| batch.details.push(detail)).await?;
@@ -53,6 +57,7 @@ impl SqliteWriter {
         }
         log.complete()?;
         let report = log.report();
+        self.add_to_resources(&log.resources()).await?;
         let mut rest = log.into_rows();
         while let Some(batch) = next(&mut rest) {
             self.write(&batch, &batch.activity).await?;
