@@ -24,7 +24,8 @@ use crate::journals::Journals;
 use crate::limits::Limits;
 use crate::logs;
 use crate::meter;
-use crate::sessions::{JobStatus, LetGo, Sessions};
+use crate::retention::{LetGo, Retention};
+use crate::sessions::{JobStatus, Sessions};
 use crate::tasks::vital;
 
 /// How often the library is watched, and how long it may begin no job: several jobs are due every second.
@@ -49,6 +50,7 @@ struct JobContext {
     directory: Arc<Directory>,
     limits: Arc<Limits>,
     journals: Journals,
+    retention: Retention,
     clock: Clock,
     /// The most bytes of log lines and recordings that are kept.
     keep_lines_bytes: Option<u64>,
@@ -200,7 +202,7 @@ async fn tokens(context: JobContext) -> Result<String, Error> {
 
 /// Lets go of ended sessions and folds activity that organizations keep no longer.
 async fn retention(context: JobContext) -> Result<String, Error> {
-    let LetGo { sessions, activity, more } = context.sessions.retention.run(&context.journals).await?;
+    let LetGo { sessions, activity, more } = context.retention.run().await?;
     let more = if more { "; there is more" } else { "" };
     Ok(format!("{sessions} sessions let go, {activity} activity events folded{more}"))
 }
@@ -210,7 +212,7 @@ async fn lines(context: JobContext) -> Result<String, Error> {
     if let Some(closed) = closed(&context.journals) {
         return Ok(closed);
     }
-    let mut forgotten = context.sessions.retention.forget_lines(&context.journals).await?;
+    let mut forgotten = context.retention.forget_lines().await?;
     if let Some(bytes) = context.keep_lines_bytes {
         forgotten += context.journals.shrink_to(bytes).await?.entries;
     }
@@ -263,13 +265,21 @@ pub async fn start(
     sessions: Arc<Sessions>,
     directory: Arc<Directory>,
     limits: Arc<Limits>,
-    journals: Journals,
+    retention: Retention,
     clock: Clock,
     status: Arc<JobStatus>,
     config: &Config,
 ) -> Result<Jobs, JobSchedulerError> {
     let keep_lines_bytes = (config.keep_lines_mib > 0).then(|| u64::from(config.keep_lines_mib) << 20);
-    let context = JobContext { sessions, limits, directory, journals, clock, keep_lines_bytes };
+    let context = JobContext {
+        sessions,
+        limits,
+        directory,
+        journals: retention.journals().clone(),
+        retention,
+        clock,
+        keep_lines_bytes,
+    };
     for job in JOBS {
         status.announce(job.name, job.every, context.clock.now());
     }

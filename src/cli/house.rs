@@ -28,6 +28,7 @@ use crate::journals::Journals;
 use crate::limits::Limits;
 use crate::live::Live;
 use crate::mcp::{Gateway, Upstreams};
+use crate::retention::Retention;
 use crate::sessions::{JobStatus, Sessions};
 use crate::tasks::supervise;
 use crate::terminal::Terminals;
@@ -43,6 +44,7 @@ pub struct House {
     upstreams: Arc<Upstreams>,
     pub live: Arc<Live>,
     pub lines: Journals,
+    pub retention: Retention,
     pub job_status: Arc<JobStatus>,
     clock: Clock,
 }
@@ -71,6 +73,7 @@ impl House {
             retention: retention(config),
         };
         let context = Arc::new(context);
+        let retention = Retention::new(context.clone(), lines.clone());
         let (sessions, directory) = (Arc::new(Sessions::new(&context)), Arc::new(Directory::new(&context)));
         let issuers = Issuers::new(config, clock.clone()).context("cannot set up external issuers")?;
         let issuers = Arc::new(issuers);
@@ -83,7 +86,19 @@ impl House {
             directory.principals.clone(),
         ));
         let job_status = Arc::default();
-        Ok(Self { gate, sessions, directory, auth, issuers, upstreams, live, lines, job_status, clock })
+        Ok(Self {
+            gate,
+            sessions,
+            directory,
+            auth,
+            issuers,
+            upstreams,
+            live,
+            lines,
+            retention,
+            job_status,
+            clock,
+        })
     }
 
     /// Writes down what waits, and closes both files.

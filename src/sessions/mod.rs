@@ -16,7 +16,6 @@ mod media;
 mod parts;
 mod queries;
 mod query;
-mod retention;
 mod revocation_worker;
 mod revocations;
 mod schedules;
@@ -40,7 +39,6 @@ pub use maintenance::{DeadlinesMet, Maintenance};
 pub use media::{LiveSession, MediaSessions, Point};
 pub use queries::Queries;
 pub use query::{SessionQuery, Sort};
-pub use retention::{LetGo, Retention};
 pub use revocations::{Preview, Progress, Revocations, Revoked};
 pub use schedules::{NewSchedule, Scheduled, Schedules};
 pub use terminal_sessions::{MachineUse, TerminalSessions, Usage};
@@ -73,8 +71,6 @@ pub struct Sessions {
     pub idempotency: Idempotency,
     /// What the clock demands, and what keeps the database in order.
     pub maintenance: Maintenance,
-    /// Letting go of what is kept no longer.
-    pub retention: Retention,
 }
 
 impl Sessions {
@@ -92,7 +88,6 @@ impl Sessions {
             terminals: TerminalSessions::new(context.clone()),
             idempotency: Idempotency::new(context.clone()),
             maintenance: Maintenance::new(context.clone(), traffic.clone()),
-            retention: Retention::new(context.clone()),
             lifecycle,
             queries,
             revocations,

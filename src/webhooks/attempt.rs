@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use sessiond_core::delivery::Attempted;
 use sessiond_core::ids::Position;
-use sessiond_store::StoreError;
 
 use super::Outbox;
 use super::cloud_event::{PostedEvent, posted_event};
 use super::delivery_queue::QueuedDelivery;
 use super::sender::DeliveryRequest;
 use crate::directory::SigningKeys;
+use crate::error::Error;
 
 /// An attempt that has ended.
 pub struct FinishedAttempt {
@@ -47,7 +47,7 @@ pub async fn attempt(
 }
 
 /// Reads the event of a delivery from the log: one that waits for long is no longer in memory.
-async fn read(outbox: &Outbox, position: Position) -> Result<Option<PostedEvent>, StoreError> {
+async fn read(outbox: &Outbox, position: Position) -> Result<Option<PostedEvent>, Error> {
     let event = outbox.live.outgoing_at(position).await?;
     Ok(event.map(|event| posted_event(&event, &outbox.public_ids, &outbox.public_url)))
 }

@@ -17,8 +17,8 @@ use crate::command::Connect;
 use crate::ids::{ApplicationNumber, Position, SessionNumber};
 use crate::kind::Kind;
 use crate::natural_key::KeyDigest;
+use crate::retention::ResourceTotals;
 use crate::session::Session;
-use crate::session::event::Counts;
 use crate::streams::AnyStream;
 use crate::token::{AccessToken, Principal, SessionToken};
 
@@ -101,19 +101,4 @@ pub struct SearchTerms {
 /// The name that lists give of a session, where they give names alone.
 pub fn listed_name(kind: Kind, client_session_id: Option<&str>) -> Option<String> {
     client_session_id.filter(|_| kind == Kind::Media).map(str::to_owned)
-}
-
-/// What sessions of a resource that have ended came to.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ResourceTotals {
-    pub sessions: u64,
-    pub bytes_out: u64,
-}
-
-impl ResourceTotals {
-    /// Counts some more sessions.
-    pub fn add(&mut self, sessions: u64, bytes_out: u64) {
-        self.sessions += sessions;
-        self.bytes_out = self.bytes_out.saturating_add(bytes_out).min(Counts::MAX);
-    }
 }

@@ -10,7 +10,6 @@ use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
 
 use crate::Time;
-use crate::change::ResourceTotals;
 use crate::ids::{ApplicationNumber, Position, RevocationNumber, SessionNumber};
 
 /// How long things are kept, in seconds; none: for ever.
@@ -102,6 +101,21 @@ impl OfResource {
     /// What they came to, by itself.
     pub fn totals(&self) -> ResourceTotals {
         ResourceTotals { sessions: self.sessions, bytes_out: self.bytes_out }
+    }
+}
+
+/// What sessions of a resource that have ended came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResourceTotals {
+    pub sessions: u64,
+    pub bytes_out: u64,
+}
+
+impl ResourceTotals {
+    /// Counts some more sessions.
+    pub fn add(&mut self, sessions: u64, bytes_out: u64) {
+        self.sessions += sessions;
+        self.bytes_out = self.bytes_out.saturating_add(bytes_out).min(i64::MAX as u64);
     }
 }
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use sessiond_core::Time;
 pub use sessiond_core::application::Application;
 use sessiond_core::chain::body_digest;
-use sessiond_core::change::{Change, ResourceTotals};
+use sessiond_core::change::Change;
 pub use sessiond_core::delivery::{Delivery, DeliveryStatus};
 use sessiond_core::event::Recorded;
 use sessiond_core::idempotency::RecordedOutcome;
@@ -13,7 +13,7 @@ use sessiond_core::ids::{
 };
 pub use sessiond_core::organization::Organization;
 use sessiond_core::personal::Personal;
-use sessiond_core::retention::OfResource;
+use sessiond_core::retention::{OfResource, ResourceTotals};
 pub use sessiond_core::revocation::Revocation;
 pub use sessiond_core::service_account::ServiceAccount;
 use sessiond_core::session::event::{Connected, Counts};

@@ -353,6 +353,10 @@ async fn a_second_gate_that_is_fed_nothing_but_changes_is_the_same_after_random_
                 let one = beside.one(&mut player, &running);
                 player.take(one.await);
             }
+            if step % 10 == 9 {
+                let ended = running.now() - chrono::TimeDelta::minutes(player.dice.roll(60).cast_signed());
+                super::retention::let_sessions_go(&running, ended, 3).await;
+            }
             while let Ok(text) = told.try_recv() {
                 let changes: Vec<Change> = serde_json::from_str(&text).unwrap();
                 met.extend(changes.iter().filter_map(name));
@@ -375,10 +379,16 @@ fn every_operation_takes_part_in_the_random_histories() {
         include_str!("../../../src/committer/operations/revocations.rs"),
         include_str!("../../../src/committer/operations/directory.rs"),
         include_str!("../../../src/committer/operations/beside.rs"),
+        include_str!("../../../src/committer/operations/retention.rs"),
     ]
     .concat();
-    let players =
-        [include_str!("base.rs"), include_str!("history.rs"), include_str!("following.rs")].concat();
+    let players = [
+        include_str!("base.rs"),
+        include_str!("history.rs"),
+        include_str!("following.rs"),
+        include_str!("retention.rs"),
+    ]
+    .concat();
     let heads = source.lines().filter(|line| line.starts_with("impl") && line.contains("Operation for "));
     let operations: Vec<_> =
         heads.filter_map(|line| line.split("Operation for ").last()?.split([' ', '<']).next()).collect();

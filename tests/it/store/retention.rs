@@ -3,6 +3,7 @@
 use chrono::TimeDelta;
 use sessiond::committer::{FoldActivity, LetSessionsGo, Origin};
 use sessiond_core::Time;
+use sessiond_core::command::Command;
 use sessiond_core::filter::Filter;
 use sessiond_core::ids::{Position, SessionNumber};
 use sessiond_core::kind::Kind;
@@ -189,7 +190,8 @@ async fn activity_keeps_its_last_event_of_each_day_and_before_whatever_else_happ
             running.record(one.number, 1).await;
         }
         days.push(running.now().date_naive());
-        running.renew(one.number).await;
+        running.command(one.number, Command::Suspend).await.unwrap();
+        running.command(one.number, Command::Resume).await.unwrap();
         running.record(one.number, 1).await;
         running.record(one.number, 1).await;
         running.clock.turn(TimeDelta::hours(6));
@@ -199,7 +201,7 @@ async fn activity_keeps_its_last_event_of_each_day_and_before_whatever_else_happ
     fold(&running, running.now() + TimeDelta::seconds(1), 4).await;
     let log = log(&running).await;
     let kept: Vec<_> = log.iter().filter(|entry| entry.recorded.event.name() == ACTIVITY).collect();
-    // One before each renewal, and the last of each day after it.
+    // One before each suspension, and the last of each day after it.
     assert!(kept.len() >= 6, "{}", kept.len());
     for pair in log.windows(2) {
         let alike = pair.iter().all(|entry| entry.recorded.event.name() == ACTIVITY);

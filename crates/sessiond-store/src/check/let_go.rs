@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use sessiond_core::change::ResourceTotals;
 use sessiond_core::ids::ApplicationNumber;
 use sessiond_core::organization::OrganizationEvent;
-use sessiond_core::retention::OfResource;
+use sessiond_core::retention::{OfResource, ResourceTotals};
 use sessiond_core::streams::AnyEvent;
 
 use super::{Difference, LogCheck};

@@ -267,7 +267,7 @@ impl SqliteWriter {
             "delete from event where position in (select value from json_each(?))",
             "delete from cut where position in (select value from json_each(?))",
             "delete from webhook_delivery where (webhook, position) in (\
-             select id, value from webhook_progress cross join json_each(?))",
+             select webhook_progress.id, value from webhook_progress cross join json_each(?))",
         ] {
             sqlx::query(sql).bind(&list).execute(&mut self.connection).await?;
         }

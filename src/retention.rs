@@ -30,6 +30,7 @@ const RUN: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct Retention {
     context: Arc<AppContext>,
+    journals: Journals,
     /// How far blocks of journals were looked at for those who keep them equally long.
     walked: Arc<Mutex<BTreeMap<Keepers, i64>>>,
 }
@@ -56,12 +57,17 @@ struct Keeper {
 }
 
 impl Retention {
-    pub(super) fn new(context: Arc<AppContext>) -> Self {
-        Self { context, walked: Arc::default() }
+    pub fn new(context: Arc<AppContext>, journals: Journals) -> Self {
+        Self { context, journals, walked: Arc::default() }
+    }
+
+    /// The journals that it lets go of.
+    pub fn journals(&self) -> &Journals {
+        &self.journals
     }
 
     /// Lets go of ended sessions and folds activity, as long as there is some and the run has time.
-    pub async fn run(&self, journals: &Journals) -> Result<LetGo, Error> {
+    pub async fn run(&self) -> Result<LetGo, Error> {
         let until = Instant::now() + RUN;
         let mut done = LetGo::default();
         let mut waiting = self.keepers();
@@ -69,7 +75,7 @@ impl Retention {
         while !waiting.is_empty() && Instant::now() < until {
             let mut more = Vec::new();
             for keeper in waiting {
-                let sessions = self.let_sessions_go(&keeper, journals).await?;
+                let sessions = self.let_sessions_go(&keeper).await?;
                 done.sessions += sessions;
                 more.extend((sessions > 0).then_some(keeper));
             }
@@ -96,7 +102,7 @@ impl Retention {
     // ---- sessions ----
 
     /// Lets go of some of an organization's sessions; returns of how many.
-    async fn let_sessions_go(&self, keeper: &Keeper, journals: &Journals) -> Result<u64, Error> {
+    async fn let_sessions_go(&self, keeper: &Keeper) -> Result<u64, Error> {
         let Some(seconds) = keeper.figures.ended_after else { return Ok(0) };
         let before = kept_since(self.context.clock.now(), seconds);
         let departing = self.departing(keeper, before).await?;
@@ -105,13 +111,13 @@ impl Retention {
         }
         let (sessions, events) = (departing.len() as u64, events(&departing));
         let numbers: Vec<_> = departing.iter().map(|one| one.session).collect();
-        forget_journals(journals, &numbers).await?;
+        self.forget_journals(&numbers).await?;
         let letting = LetSessionsGo { organization: keeper.organization, chosen: keeper.chosen, departing };
         if !self.submit(letting).await? {
             return Ok(0);
         }
         // Also what was filed for one of them in between.
-        forget_journals(journals, &numbers).await?;
+        self.forget_journals(&numbers).await?;
         metrics::counter!(meter::SESSIONS_LET_GO).increment(sessions);
         metrics::counter!(meter::EVENTS_LET_GO, "kind" => "session").increment(events);
         tokio::time::sleep(PAUSE).await;
@@ -192,7 +198,7 @@ impl Retention {
     // ---- journals ----
 
     /// Forgets log lines and recordings that are kept no longer; returns how many entries.
-    pub async fn forget_lines(&self, journals: &Journals) -> Result<u64, Error> {
+    pub async fn forget_lines(&self) -> Result<u64, Error> {
         let mut groups: BTreeMap<Option<u32>, Vec<OrganizationNumber>> = BTreeMap::new();
         for keeper in self.keepers() {
             groups.entry(keeper.figures.journals_after).or_default().push(keeper.organization);
@@ -204,12 +210,12 @@ impl Retention {
             let Some(seconds) = seconds else { continue };
             let before = kept_since(self.context.clock.now(), seconds);
             if all_alike {
-                forgotten += journals.forget(before).await?.entries;
+                forgotten += self.journals.forget(before).await?.entries;
                 continue;
             }
             let keepers = (seconds, organizations);
             let begin = self.walked.lock().get(&keepers).copied().unwrap_or_default();
-            let (entries, reached) = self.walk(journals, &keepers.1, begin, before).await?;
+            let (entries, reached) = self.walk(&keepers.1, begin, before).await?;
             forgotten += entries;
             walked.insert(keepers, reached);
         }
@@ -221,14 +227,13 @@ impl Retention {
     /// kept; returns how many entries, and the last block that was looked at.
     async fn walk(
         &self,
-        journals: &Journals,
         organizations: &[OrganizationNumber],
         begin: i64,
         before: Time,
     ) -> Result<(u64, i64), Error> {
         let (mut forgotten, mut reached) = (0, begin);
         loop {
-            let page = journals.old_blocks(reached, before).await?;
+            let page = self.journals.old_blocks(reached, before).await?;
             let Some((last, _)) = page.last() else { return Ok((forgotten, reached)) };
             reached = *last;
             let mut sessions: Vec<_> = page.iter().map(|(_, session)| *session).collect();
@@ -238,7 +243,15 @@ impl Retention {
             let goes = |session| whose.get(session).is_none_or(|one| organizations.contains(one));
             let numbers = page.iter().filter(|(_, session)| goes(session)).map(|(number, _)| *number);
             let numbers: Vec<_> = numbers.collect();
-            forgotten += journals.forget_blocks(&numbers).await?.entries;
+            forgotten += self.journals.forget_blocks(&numbers).await?.entries;
+        }
+    }
+
+    /// Where journals are closed there is nobody who would forget; what they hold of these goes when it is old.
+    async fn forget_journals(&self, sessions: &[SessionNumber]) -> Result<(), Error> {
+        match self.journals.fault() {
+            Some(_) => Ok(()),
+            None => self.journals.let_go(sessions).await.map(|_| ()),
         }
     }
 
@@ -254,12 +267,4 @@ impl Retention {
 
 fn events(departing: &[Departing]) -> u64 {
     departing.iter().map(|one| one.events.len() as u64).sum()
-}
-
-/// Where journals are closed there is nobody who would forget; what they hold of these goes when it is old.
-async fn forget_journals(journals: &Journals, sessions: &[SessionNumber]) -> Result<(), Error> {
-    match journals.fault() {
-        Some(_) => Ok(()),
-        None => journals.let_go(sessions).await.map(|_| ()),
-    }
 }
