@@ -37,6 +37,7 @@ mod people;
 mod races;
 mod retention;
 mod rooms;
+mod rotation;
 mod rules;
 mod security;
 mod service;

@@ -234,19 +234,9 @@ async fn each_organization_keeps_its_lines_as_long_as_it_wants() {
 }
 
 #[tokio::test]
-async fn letting_go_is_a_job_that_is_told_of_and_counted_from_the_start() {
+async fn letting_go_is_a_job_that_is_told_of() {
     let directory = tempfile::TempDir::new().unwrap();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let daemon = Daemon::start(directory.path(), &["--metrics-listen", &port.to_string()]);
-    let metrics = reqwest::get(format!("http://{port}/metrics")).await.unwrap().text().await.unwrap();
-    for line in [
-        "# HELP sessiond_sessions_let_go_total",
-        "sessiond_sessions_let_go_total 0",
-        "sessiond_events_let_go_total{kind=\"session\"} 0",
-        "sessiond_events_let_go_total{kind=\"activity\"} 0",
-    ] {
-        assert!(metrics.contains(line), "{line}: {metrics}");
-    }
+    let daemon = Daemon::start(directory.path(), &[]);
     let ready = reqwest::get(format!("{}/readyz?verbose", daemon.base)).await.unwrap().text().await.unwrap();
     assert!(ready.contains("job retention"), "{ready}");
 }

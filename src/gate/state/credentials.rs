@@ -96,6 +96,15 @@ impl GateState {
         cancelled
     }
 
+    /// Ends what was opened by the secrets of a key that it had before.
+    pub(in crate::gate) fn end_replaced(&self, key: &ApiKey) {
+        for holding in self.holdings.concerned(Concerned::One(CredentialId::ApiKey(key.id))) {
+            if matches!(holding.kind, CredentialKind::ApiKey { rotations, .. } if rotations < key.rotations) {
+                holding.flight.cancel(Ending::Credential(CredentialEnd::Replaced));
+            }
+        }
+    }
+
     /// How a credential has ended where it is used, if it has. The clock is no part of this.
     fn credential_end(&self, holding: &Holding) -> Option<CredentialEnd> {
         if holding.principal.is_some_and(|principal| self.disabled(principal)) {
@@ -120,9 +129,12 @@ impl GateState {
                 let replaced = self.session_token(*number)?.issued_at != holding.issued_at;
                 replaced.then_some(CredentialEnd::Replaced)
             }
-            CredentialKind::ApiKey(id) => {
-                let deleted = self.stream_by_id::<ApiKey>(*id)?.revoked_at.is_some();
-                deleted.then_some(CredentialEnd::ApiKeyDeleted)
+            CredentialKind::ApiKey { key, rotations } => {
+                let key = self.stream_by_id::<ApiKey>(*key)?;
+                if key.revoked_at.is_some() {
+                    return Some(CredentialEnd::ApiKeyDeleted);
+                }
+                key.good_until(*rotations).is_none().then_some(CredentialEnd::Replaced)
             }
             CredentialKind::Hook(id) => {
                 let deleted = self.stream_by_id::<AdmissionHook>(*id)?.deleted_at.is_some();
