@@ -22,6 +22,9 @@ const LOOKS: u64 = 64;
 /// How long what was let go may stand in the write-ahead log.
 const LET_GO_WITHIN: Duration = Duration::from_secs(5);
 
+/// The pause after a try to empty the write-ahead log while somebody still read it.
+const TRY_AGAIN: Duration = Duration::from_millis(100);
+
 /// The writer of one database.
 pub(super) struct SqliteWriter {
     pub(super) connection: SqliteConnection,
@@ -29,7 +32,7 @@ pub(super) struct SqliteWriter {
     files: Files,
     settling: Settling,
     commits: u64,
-    /// Something was erased, and may still stand in the write-ahead log; not before this moment does it have to be gone.
+    /// Something was erased, and may still stand in the write-ahead log; from this moment on it is to be gone.
     erased: Option<Instant>,
 }
 
@@ -119,10 +122,12 @@ impl SqliteWriter {
 
     /// What was erased is gone once the write-ahead log was emptied, which has to wait until nobody reads the old one.
     async fn empty_wal_of_what_was_erased(&mut self) {
-        let due = self.erased.is_some_and(|due| due <= Instant::now());
-        if due && wal::truncate(&mut self.connection).await.is_ok() && wal::bytes(&self.path) == 0 {
-            self.erased = None;
+        if self.erased.is_none_or(|due| due > Instant::now()) {
+            return;
         }
+        let emptied = wal::truncate(&mut self.connection).await.is_ok() && wal::bytes(&self.path) == 0;
+        // Each try writes pages to the file, so while somebody reads the old log there are few.
+        self.erased = (!emptied).then(|| Instant::now() + TRY_AGAIN);
     }
 }
 
