@@ -148,8 +148,17 @@ async fn hot_statements(overheard: Overheard) {
 /// may read whole.
 pub fn scans(step: &str) -> bool {
     let Some(what) = step.strip_prefix("SCAN ") else { return false };
-    let own =
-        ["json_each", "webhook_progress", "pragma_", "page", "wanted", "chain", "(subquery", "CONSTANT ROW"];
+    let own = [
+        "json_each",
+        "webhook_progress",
+        "pragma_",
+        "bounds",
+        "page",
+        "wanted",
+        "chain",
+        "(subquery",
+        "CONSTANT ROW",
+    ];
     !own.iter().any(|own| what.starts_with(own)) && !what.contains("VALUES CLAUSE")
 }
 
