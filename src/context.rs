@@ -7,6 +7,7 @@ use sessiond_core::application::Application;
 use sessiond_core::caller::Caller;
 use sessiond_core::ids::{ApplicationNumber, OrganizationNumber, PrincipalNumber};
 use sessiond_core::policy::Policy;
+use sessiond_core::retention::Figures;
 use sessiond_core::streams::Registered;
 use sessiond_store::{SideWrite, Store};
 use uuid::Uuid;
@@ -26,6 +27,8 @@ pub struct AppContext {
     pub key: SecretKey,
     /// The server's policy, for what an application has not chosen for itself.
     pub policy: Policy,
+    /// How long the server keeps things, for what an organization has not chosen for itself.
+    pub retention: Figures,
 }
 
 impl AppContext {

@@ -22,6 +22,7 @@ pub mod logs;
 pub mod mcp;
 pub mod meter;
 pub mod outbound;
+pub mod retention;
 pub mod scheduler;
 pub mod secret;
 pub mod sessions;

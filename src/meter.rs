@@ -9,6 +9,8 @@ use metrics_process::Collector;
 use sessiond_core::event;
 
 pub const SESSIONS: &str = "sessiond_sessions";
+pub const SESSIONS_LET_GO: &str = "sessiond_sessions_let_go_total";
+pub const EVENTS_LET_GO: &str = "sessiond_events_let_go_total";
 pub const SESSIONS_OPEN: &str = "sessiond_sessions_open";
 pub const EVENTS: &str = "sessiond_events_appended_total";
 pub const APPEND: &str = "sessiond_append_duration_seconds";
@@ -95,6 +97,16 @@ const METRICS: &[Metric] = &[
     gauge(SESSIONS, Labels::Own, "Sessions by what they are now: active, idle, expired or disconnected."),
     gauge(SESSIONS_OPEN, Labels::Own, "Sessions that are not disconnected, by kind."),
     counter(EVENTS, Labels::One("type", || event::names().collect()), "Events written to the log, by type."),
+    counter(
+        SESSIONS_LET_GO,
+        Labels::None,
+        "Ended sessions that were let go, because they are kept no longer.",
+    ),
+    counter(
+        EVENTS_LET_GO,
+        Labels::One("kind", || vec!["session", "activity"]),
+        "Events that were let go: of such sessions (session), or of activity that a later event says as well (activity).",
+    ),
     histogram(APPEND, APPEND_STEPS, "How long a commit to the log took until it was on disk."),
     histogram(BATCH, BATCH_STEPS, "Events in one commit."),
     histogram(

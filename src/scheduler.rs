@@ -9,7 +9,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::TimeDelta;
 use parking_lot::Mutex as Lock;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
@@ -25,6 +24,7 @@ use crate::journals::Journals;
 use crate::limits::Limits;
 use crate::logs;
 use crate::meter;
+use crate::retention::{LetGo, Retention};
 use crate::sessions::{JobStatus, Sessions};
 use crate::tasks::vital;
 
@@ -50,9 +50,8 @@ struct JobContext {
     directory: Arc<Directory>,
     limits: Arc<Limits>,
     journals: Journals,
+    retention: Retention,
     clock: Clock,
-    keep_activity: TimeDelta,
-    keep_lines: TimeDelta,
     /// The most bytes of log lines and recordings that are kept.
     keep_lines_bytes: Option<u64>,
 }
@@ -101,10 +100,16 @@ const JOBS: &[JobSpec] = &[
         run: |context| Box::pin(webhooks(context)),
     },
     JobSpec {
-        name: "prune",
+        name: "tokens",
         cron: "30 */10 * * * *",
         every: Duration::from_secs(600),
-        run: |context| Box::pin(prune(context)),
+        run: |context| Box::pin(tokens(context)),
+    },
+    JobSpec {
+        name: "retention",
+        cron: "*/5 * * * * *",
+        every: Duration::from_secs(5),
+        run: |context| Box::pin(retention(context)),
     },
     JobSpec {
         name: "lines",
@@ -189,11 +194,17 @@ async fn webhooks(context: JobContext) -> Result<String, Error> {
     Ok("old deliveries forgotten".to_owned())
 }
 
-/// Drops old activity bodies and tokens that expired long ago.
-async fn prune(context: JobContext) -> Result<String, Error> {
+/// Forgets access tokens that expired long ago.
+async fn tokens(context: JobContext) -> Result<String, Error> {
     context.sessions.maintenance.forget_tokens().await?;
-    let pruned = context.sessions.maintenance.prune(context.keep_activity).await?;
-    Ok(format!("{pruned} activity bodies dropped"))
+    Ok("old access tokens forgotten".to_owned())
+}
+
+/// Lets go of ended sessions and folds activity that organizations keep no longer.
+async fn retention(context: JobContext) -> Result<String, Error> {
+    let LetGo { sessions, activity, more } = context.retention.run().await?;
+    let more = if more { "; there is more" } else { "" };
+    Ok(format!("{sessions} sessions let go, {activity} activity events folded{more}"))
 }
 
 /// Forgets log lines and recordings that are too old, or for which there is no room.
@@ -201,8 +212,7 @@ async fn lines(context: JobContext) -> Result<String, Error> {
     if let Some(closed) = closed(&context.journals) {
         return Ok(closed);
     }
-    let before = context.clock.now().checked_sub_signed(context.keep_lines).unwrap_or_default();
-    let mut forgotten = context.journals.forget(before).await?.entries;
+    let mut forgotten = context.retention.forget_lines().await?;
     if let Some(bytes) = context.keep_lines_bytes {
         forgotten += context.journals.shrink_to(bytes).await?.entries;
     }
@@ -255,22 +265,19 @@ pub async fn start(
     sessions: Arc<Sessions>,
     directory: Arc<Directory>,
     limits: Arc<Limits>,
-    journals: Journals,
+    retention: Retention,
     clock: Clock,
     status: Arc<JobStatus>,
     config: &Config,
 ) -> Result<Jobs, JobSchedulerError> {
-    let keep_activity = TimeDelta::from_std(config.keep_activity).unwrap_or(TimeDelta::MAX);
-    let keep_lines = TimeDelta::from_std(config.keep_lines).unwrap_or(TimeDelta::MAX);
     let keep_lines_bytes = (config.keep_lines_mib > 0).then(|| u64::from(config.keep_lines_mib) << 20);
     let context = JobContext {
         sessions,
         limits,
         directory,
-        journals,
+        journals: retention.journals().clone(),
+        retention,
         clock,
-        keep_activity,
-        keep_lines,
         keep_lines_bytes,
     };
     for job in JOBS {

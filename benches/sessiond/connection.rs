@@ -147,6 +147,12 @@ pub fn contains(bytes: &[u8], text: &[u8]) -> bool {
     bytes.windows(text.len()).any(|window| window == text)
 }
 
+/// Bytes with the first occurrence of a text replaced.
+pub fn replaced(bytes: &[u8], text: &[u8], by: &[u8]) -> Vec<u8> {
+    let at = bytes.windows(text.len()).position(|window| window == text).expect("it is in there");
+    [&bytes[..at], by, &bytes[at + text.len()..]].concat()
+}
+
 impl Head {
     /// `None` until all of it has come.
     fn read(bytes: &[u8]) -> Option<Self> {

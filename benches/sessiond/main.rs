@@ -58,6 +58,11 @@ const ROWS: &[Row] = &[
     },
     Row { name: "lists", title: "lists and counts among very many sessions", run: rows::lists::lists },
     Row { name: "restart", title: "a restart with very many open sessions", run: rows::restart::restart },
+    Row {
+        name: "retention",
+        title: "the size of a database in which 200 sessions a second come and go",
+        run: rows::retention::retention,
+    },
     Row { name: "lines", title: "log lines appended, read anywhere and downloaded", run: rows::lines::lines },
     Row {
         name: "workload-logs",

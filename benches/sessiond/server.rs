@@ -135,6 +135,11 @@ impl Server {
     /// Starts it and waits until its door is open, behind which it may still be loading. Nothing goes stale and no token
     /// expires while we measure.
     pub fn begin(directory: &Path) -> anyhow::Result<Self> {
+        Self::begin_with(directory, &[])
+    }
+
+    /// The same with options of its own.
+    pub fn begin_with(directory: &Path, flags: &[&str]) -> anyhow::Result<Self> {
         let database = directory.join("sessiond.db");
         let mut command = Command::new(env!("CARGO_BIN_EXE_sessiond"));
         for (name, _) in
@@ -146,6 +151,7 @@ impl Server {
             .args(["serve", "--listen", "127.0.0.1:0", "--stale-after", "24h", "--token-lifetime", "24h"])
             .args(["--rate-limit", "0", "--webhook-allow-loopback"])
             .args(["--database", &format!("sqlite:{}", database.display())])
+            .args(flags)
             .env("SESSIOND_BOOTSTRAP_CLIENT_ID", CLIENT_ID)
             .env("SESSIOND_BOOTSTRAP_CLIENT_SECRET", CLIENT_SECRET)
             .stdin(Stdio::null())

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use sessiond_core::maxima::Maxima;
 use sessiond_core::policy::Policy;
+use sessiond_core::retention::Figures;
 use sessiond_store::{Open, StoreError};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +28,7 @@ use crate::journals::Journals;
 use crate::limits::Limits;
 use crate::live::Live;
 use crate::mcp::{Gateway, Upstreams};
+use crate::retention::Retention;
 use crate::sessions::{JobStatus, Sessions};
 use crate::tasks::supervise;
 use crate::terminal::Terminals;
@@ -42,6 +44,7 @@ pub struct House {
     upstreams: Arc<Upstreams>,
     pub live: Arc<Live>,
     pub lines: Journals,
+    pub retention: Retention,
     pub job_status: Arc<JobStatus>,
     clock: Clock,
 }
@@ -67,8 +70,10 @@ impl House {
             clock: clock.clone(),
             key,
             policy,
+            retention: retention(config),
         };
         let context = Arc::new(context);
+        let retention = Retention::new(context.clone(), lines.clone());
         let (sessions, directory) = (Arc::new(Sessions::new(&context)), Arc::new(Directory::new(&context)));
         let issuers = Issuers::new(config, clock.clone()).context("cannot set up external issuers")?;
         let issuers = Arc::new(issuers);
@@ -81,7 +86,19 @@ impl House {
             directory.principals.clone(),
         ));
         let job_status = Arc::default();
-        Ok(Self { gate, sessions, directory, auth, issuers, upstreams, live, lines, job_status, clock })
+        Ok(Self {
+            gate,
+            sessions,
+            directory,
+            auth,
+            issuers,
+            upstreams,
+            live,
+            lines,
+            retention,
+            job_status,
+            clock,
+        })
     }
 
     /// Writes down what waits, and closes both files.
@@ -178,8 +195,19 @@ fn maxima(config: &Config) -> Maxima {
     }
 }
 
+fn retention(config: &Config) -> Figures {
+    Figures {
+        activity_after: Some(seconds(config.keep_activity)),
+        ended_after: config.keep_ended.map(seconds),
+        journals_after: Some(seconds(config.keep_lines)),
+    }
+}
+
+fn seconds(duration: Duration) -> u32 {
+    u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)
+}
+
 fn policy(config: &Config) -> Policy {
-    let seconds = |duration: Duration| u32::try_from(duration.as_secs()).unwrap_or(u32::MAX);
     Policy {
         idle_after: seconds(config.idle_after),
         stale_after: seconds(config.stale_after),

@@ -256,8 +256,14 @@ fn progress(what: &'static str) -> impl FnMut(u64, u64) {
 }
 
 fn print_report(what: &str, report: &Report) -> anyhow::Result<()> {
-    let Report { events, streams, sessions, unknown, erased, position, commit_hash } = report;
+    let Report { events, let_go, streams, sessions, unknown, erased, position, commit_hash } = report;
     let mut text = format!("{what}: {events} events in {streams} streams, {sessions} sessions\n");
+    if *let_go > 0 {
+        text += &format!(
+            "{let_go} events more were let go: that it was so many, and what the chains of hashes go on from, is taken from \
+             what they left\n"
+        );
+    }
     if *unknown > 0 {
         text += &format!("{unknown} events are of types that only a newer release knows\n");
     }

@@ -121,9 +121,9 @@ pub async fn start_with(
     let app = house.app(&config, &limits, names, &outbox, &terminals, &stopping);
     let background_tasks = house.background_tasks(outbox, app.gateway.clone(), &closed);
     let (sessions, directory) = (house.sessions.clone(), house.directory.clone());
-    let (lines, status) = (house.lines.clone(), house.job_status.clone());
+    let (retention, status) = (house.retention.clone(), house.job_status.clone());
     let scheduler =
-        scheduler::start(sessions, directory, limits.clone(), lines, clock, status, &config).await?;
+        scheduler::start(sessions, directory, limits.clone(), retention, clock, status, &config).await?;
     let metrics_address = metrics.as_ref().map(|(socket, _)| socket.local_addr()).transpose()?;
     behind.comes(http::router(app.clone(), http::column()));
     if let Some((socket, handle)) = metrics {

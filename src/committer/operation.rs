@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use sessiond_core::ids::SessionNumber;
 use tokio::sync::oneshot;
 
 use super::{BeginRevocation, Draft, Origin};
@@ -35,6 +36,11 @@ pub trait Operation: Send + 'static {
     /// How many sessions it may touch, where those may be many: a transaction has room for some.
     fn sessions(&self) -> usize {
         0
+    }
+
+    /// The session that an outcome is about, where it says something of one: it is forgotten with that.
+    fn session(_: &Self::Outcome) -> Option<SessionNumber> {
+        None
     }
 
     /// The revocation that it begins: in force in memory where there is no space to record it.

@@ -133,9 +133,13 @@ pub struct Config {
     #[arg(long, env = "SESSIOND_WORKLOAD_GRACE", default_value = "5s", value_parser = duration, value_name = "DURATION")]
     pub workload_grace: Duration,
 
-    /// Keep the bodies of activity events for this long
+    /// Keep activity events for this long; then the last of each session and day
     #[arg(long, env = "SESSIOND_KEEP_ACTIVITY", default_value = "7d", value_parser = duration, value_name = "DURATION")]
     pub keep_activity: Duration,
+
+    /// Keep sessions for this long after they ended, and then let go of all that is known of them; kept for ever if absent
+    #[arg(long, env = "SESSIOND_KEEP_ENDED", value_parser = duration, value_name = "DURATION")]
+    pub keep_ended: Option<Duration>,
 
     /// Keep the log lines and recordings of sessions for this long
     #[arg(long, env = "SESSIOND_KEEP_LINES", default_value = "30d", value_parser = duration, value_name = "DURATION")]

@@ -10,6 +10,7 @@ mod organizations;
 mod principals;
 mod public_ids;
 mod recovery;
+mod retention_settings;
 mod service_accounts;
 mod trusted_issuers;
 mod upstream_settings;
@@ -34,6 +35,7 @@ pub use organizations::{Chosen, CreatedOrganization, Credentials, Organizations,
 pub use principals::{Person, PersonQuery, Principals};
 pub use public_ids::PublicIds;
 pub use recovery::{LeftOpen, Recovery, Reset};
+pub use retention_settings::{EndedBefore, RetentionSettings};
 pub use service_accounts::ServiceAccounts;
 pub use trusted_issuers::{NewIssuer, TrustedIssuers};
 pub use upstream_settings::{NewUpstream, UpstreamSecret, UpstreamSettings};
@@ -67,6 +69,8 @@ pub struct Directory {
     pub public_ids: PublicIds,
     /// For whoever stands at the console while the service is stopped.
     pub recovery: Recovery,
+    /// How long organizations keep things.
+    pub retention_settings: RetentionSettings,
 }
 
 impl Directory {
@@ -85,6 +89,7 @@ impl Directory {
             admission_hooks: AdmissionHooks::new(context.clone()),
             public_ids: PublicIds::new(context.clone()),
             recovery: Recovery::new(context.clone()),
+            retention_settings: RetentionSettings::new(context.clone()),
         }
     }
 }

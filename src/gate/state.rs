@@ -15,13 +15,13 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 use sessiond_core::Time;
 use sessiond_core::caller::Caller;
-use sessiond_core::change::ResourceTotals;
 use sessiond_core::filter::Facts;
 use sessiond_core::ids::{
     ApplicationNumber, OrganizationNumber, Position, PrincipalNumber, RevocationNumber, SessionNumber,
     StreamId,
 };
 use sessiond_core::natural_key::KeyDigest;
+use sessiond_core::retention::ResourceTotals;
 use sessiond_core::session::event::Counts;
 use sessiond_core::session::{Refusal, Session};
 use sessiond_core::status::DerivedStatus;

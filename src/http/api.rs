@@ -77,6 +77,7 @@ fn managed() -> OpenApiRouter<App> {
         .routes(routes!(directory::list_organizations, directory::create_organization))
         .routes(routes!(directory::get_organization, directory::update_organization))
         .routes(routes!(directory::get_issuers, directory::set_issuers))
+        .routes(routes!(directory::get_retention, directory::set_retention))
         .routes(routes!(directory::list_api_keys, directory::create_api_key))
         .routes(routes!(directory::get_api_key, directory::revoke_api_key))
         .routes(routes!(directory::rotate_api_key_secret))

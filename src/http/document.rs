@@ -84,6 +84,7 @@ pub fn yaml(document: &OpenApi) -> String {
         (name = "workloads", description = "WebUI and task sessions, as portals and clusters report and end them."),
         (name = "organizations", description = "Organizations, for whoever runs the installation."),
         (name = "issuers", description = "Whose JWT access tokens are taken beside our own."),
+        (name = "retention", description = "How long what happened is kept."),
         (name = "webhooks", description = "Where events are delivered to."),
         (name = "hooks", description = "Where media servers ask whether a viewer may come in."),
         (name = "media", description = "Viewers of media streams: reported, listed by name, measured, terminated; in the words of OvenMediaEngine's REST API."),

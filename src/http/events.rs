@@ -124,7 +124,8 @@ impl ToSchema for FeedActor {
 /// Server-sent events: one per lifecycle event of the application and its sessions, named after its type
 /// (`connected`, `token_renewed`, `expired`, `disconnected`, `revocation_began`, …), `id` its log position, `data` JSON.
 /// Go on with `Last-Event-ID` where you were; nothing is missed. An id that this log never reached, because it was restored
-/// from a backup say, is answered with the event `reset`: look at the lists, what follows is what happens from now on. Ends with
+/// from a backup say, or from which it has let go of something since, is answered with the event `reset`: look at the lists,
+/// what follows is what happens from now on. Ends with
 /// `expired` when the presented credential expires, and with `credential_ended` when it ends otherwise: deleted, given up, its
 /// client archived, its person disabled.
 #[utoipa::path(get, path = "/api/v1/applications/{applicationId}/sessions/events", operation_id = "agentSessions.events",
@@ -148,7 +149,12 @@ pub async fn application(
     let (activity, after) = (parameters.activity()?, parameters.after(&headers)?);
     let (application, _) = app.directory.applications.find(&caller, application)?;
     let registration = app.sessions.admission.register(&caller, Side::Management)?;
-    let frames = frames(&app, Topic::Application(application.number), After::of(&app, after), activity);
+    let mut after = After::of(&app, after);
+    if matches!(after, After::Known(position) if position < app.directory.retention_settings.let_go_up_to(&caller))
+    {
+        after = After::Lost { go_on: app.live.tip().borrow().position };
+    }
+    let frames = frames(&app, Topic::Application(application.number), after, activity);
     let until = Expiry::At(caller.credential.expires_at);
     Ok(feed(app, frames, until, Some(registration)))
 }
@@ -197,7 +203,7 @@ pub async fn session(
     // Of an ended session there is a whole story to tell, and nothing from now on.
     let after = match After::of(&app, after) {
         After::Now => After::Known(Position(0)),
-        After::Unreached { .. } => After::Unreached { go_on: Position(0) },
+        After::Lost { .. } => After::Lost { go_on: Position(0) },
         known => known,
     };
     if matches!(after, After::Known(position) if position >= view.session.head.position) {
@@ -226,8 +232,9 @@ fn expiry(caller: &Caller, session: &Session) -> Expiry {
 enum After {
     Now,
     Known(Position),
-    /// At a place that this log never reached: another log's, or this one's before it was restored.
-    Unreached {
+    /// At a place from which it would miss something: this log never reached it, being another or restored, or has let go of
+    /// what came after it.
+    Lost {
         go_on: Position,
     },
 }
@@ -237,7 +244,7 @@ impl After {
         let tip = app.live.tip().borrow().position;
         match after {
             None => Self::Now,
-            Some(position) if position > tip => Self::Unreached { go_on: tip },
+            Some(position) if position > tip => Self::Lost { go_on: tip },
             Some(position) => Self::Known(position),
         }
     }
@@ -272,7 +279,7 @@ type Frames = BoxStream<'static, Option<Said>>;
 /// What a feed says.
 enum Said {
     Event(Arc<Frame>),
-    /// What the listener has seen is not of this log: it goes on from here.
+    /// From where the listener is it would miss something: it goes on from here.
     Reset(Position),
 }
 
@@ -281,7 +288,7 @@ fn frames(app: &App, topic: Topic, after: After, activity: bool) -> Frames {
     let (from, reset) = match after {
         After::Now => (None, None),
         After::Known(position) => (Some(position), None),
-        After::Unreached { go_on } => (Some(go_on), Some(go_on)),
+        After::Lost { go_on } => (Some(go_on), Some(go_on)),
     };
     let events = app.live.follow(topic, from, activity).map(|frame| match frame {
         Ok(frame) => Some(Said::Event(frame)),

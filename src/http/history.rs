@@ -99,8 +99,8 @@ pub struct HistoryParameters {
 
 /// Get a session's history
 ///
-/// Its events, newest first: who did what to it, when, and why. Activity comes along only if asked for; old activity
-/// keeps its place and hash, and no figures.
+/// Its events, newest first: who did what to it, when, and why. Activity comes along only if asked for; of old activity it is
+/// the last event of each day, with the totals.
 #[utoipa::path(get, path = "/api/v1/applications/{applicationId}/sessions/{sessionId}/history", operation_id = "agentSessions.history",
     tag = "agentSessions", security(("bearer" = [])),
     params(

@@ -40,6 +40,8 @@ const QUEUE: usize = 8_192;
 const QUEUE_BYTES: usize = 32 << 20;
 /// The most bytes that one append may bring.
 pub const LARGEST_APPEND: usize = 4 << 20;
+/// How many blocks are looked at at a time for being old.
+const OLD_BLOCKS: u32 = 1_000;
 /// How many bytes an entry counts for beside what it holds.
 const ENTRY_BYTES: usize = 64;
 
@@ -178,6 +180,21 @@ impl Journals {
         self.forget_all(Forget::Session(session)).await
     }
 
+    /// Forgets all that is known of sessions that were let go.
+    pub async fn let_go(&self, sessions: &[SessionNumber]) -> Result<Forgotten, Error> {
+        self.forget_all(Forget::LetGo(sessions.into())).await
+    }
+
+    /// A page of blocks after one, oldest first, that were recorded before a time: their numbers and sessions.
+    pub async fn old_blocks(&self, after: i64, before: Time) -> Result<Vec<(i64, SessionNumber)>, Error> {
+        Ok(self.reader()?.old_blocks(after, before, OLD_BLOCKS).await?)
+    }
+
+    /// Forgets these blocks, which [`Journals::old_blocks`] has named.
+    pub async fn forget_blocks(&self, numbers: &[i64]) -> Result<Forgotten, Error> {
+        self.forget_all(Forget::Blocks(numbers.into())).await
+    }
+
     /// Forgets the oldest entries of all sessions, until the file needs no more than so many bytes.
     pub async fn shrink_to(&self, bytes: u64) -> Result<Forgotten, Error> {
         self.forget_all(Forget::ShrinkTo(bytes)).await
@@ -186,7 +203,7 @@ impl Journals {
     async fn forget_all(&self, forget: Forget) -> Result<Forgotten, Error> {
         let mut all = Forgotten::default();
         loop {
-            let some = self.ask(|reply| WriteRequest::Forget(forget, reply)).await?;
+            let some = self.ask(|reply| WriteRequest::Forget(forget.clone(), reply)).await?;
             if some.blocks == 0 {
                 break;
             }

@@ -64,7 +64,7 @@ impl Queries {
             Some(position) => {
                 let last = self.context.store.event(position).await?.map(|entry| entry.recorded);
                 let own = last.filter(|recorded| recorded.stream == view.session.number.into());
-                let message = "cursor is not one that this server gave out for this session";
+                let message = "cursor is not one that this server gave out for this session, or its event was let go since: begin at the first page";
                 own.ok_or_else(|| Error::field("cursor", message))?.previous_position
             }
         };

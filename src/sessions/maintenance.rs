@@ -8,7 +8,7 @@ use chrono::TimeDelta;
 use sessiond_core::application::Application;
 use sessiond_core::ids::SessionNumber;
 use sessiond_core::kind::Kind;
-use sessiond_store::{Check, Prunable, SideWrite};
+use sessiond_store::{Check, SideWrite};
 
 use super::Traffic;
 use crate::committer::{CHUNK, MeetDeadlines, Origin};
@@ -92,20 +92,6 @@ impl Maintenance {
     /// Returns by how much the machine's clock was set back since this was asked last, if it was.
     pub fn clock_set_back(&self) -> Option<TimeDelta> {
         self.context.clock.set_back()
-    }
-
-    /// Drops bodies of activity events older than `keep`, save each session's last, a page at a time. Their digests
-    /// stay, so the chain still holds.
-    pub async fn prune(&self, keep: TimeDelta) -> Result<usize, Error> {
-        let mut pruned = 0;
-        loop {
-            let before = self.context.clock.now() - keep;
-            let Prunable { events, up_to } = self.context.store.prunable(before, 500).await?;
-            let Some(up_to) = up_to else { return Ok(pruned) };
-            pruned += events.len();
-            self.context.write_beside(SideWrite::Prune { events, up_to }).await?;
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
     }
 
     /// Forgets access tokens that expired more than a day ago.

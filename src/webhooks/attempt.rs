@@ -10,11 +10,13 @@ use super::cloud_event::{PostedEvent, posted_event};
 use super::delivery_queue::QueuedDelivery;
 use super::sender::DeliveryRequest;
 use crate::directory::SigningKeys;
+use crate::error::Error;
 
 /// An attempt that has ended.
 pub struct FinishedAttempt {
     pub waiting: QueuedDelivery,
-    pub attempted: Attempted,
+    /// None where the event was let go: there is nothing more to tell.
+    pub attempted: Option<Attempted>,
 }
 
 /// Sends a delivery once.
@@ -26,29 +28,26 @@ pub async fn attempt(
 ) -> FinishedAttempt {
     let position = waiting.delivery.position;
     let posted = match waiting.posted.clone() {
-        Some(posted) => Some(posted),
+        Some(posted) => Ok(Some(posted)),
         None => read(&outbox, position).await,
     };
     let attempted = match posted {
-        Some(PostedEvent { id, body }) => {
+        Ok(Some(PostedEvent { id, body })) => {
             let request = DeliveryRequest { url, id, body };
-            outbox.sender.send(request, &keys, outbox.clock.wall()).await
+            Some(outbox.sender.send(request, &keys, outbox.clock.wall()).await)
         }
-        None => {
+        Ok(None) => None,
+        Err(error) => {
+            tracing::error!(%error, "an event could not be read for a webhook");
             let error = Some("the event could not be read".to_owned());
-            Attempted { status: None, error, retry_after: None }
+            Some(Attempted { status: None, error, retry_after: None })
         }
     };
     FinishedAttempt { waiting, attempted }
 }
 
 /// Reads the event of a delivery from the log: one that waits for long is no longer in memory.
-async fn read(outbox: &Outbox, position: Position) -> Option<PostedEvent> {
-    match outbox.live.outgoing_at(position).await {
-        Ok(event) => event.map(|event| posted_event(&event, &outbox.public_ids, &outbox.public_url)),
-        Err(error) => {
-            tracing::error!(%error, "an event could not be read for a webhook");
-            None
-        }
-    }
+async fn read(outbox: &Outbox, position: Position) -> Result<Option<PostedEvent>, Error> {
+    let event = outbox.live.outgoing_at(position).await?;
+    Ok(event.map(|event| posted_event(&event, &outbox.public_ids, &outbox.public_url)))
 }

@@ -222,6 +222,17 @@ impl DeliveryQueue {
         stands
     }
 
+    /// Forgets a delivery that was taken, whose event was let go: its row went with that.
+    pub fn forget(&mut self, taken: &Delivery) {
+        self.under_way = self.under_way.saturating_sub(1);
+        if let Some(queue) = self.streams.get_mut(&taken.stream) {
+            (queue.under_way, queue.again) = (None, false);
+            queue.waiting.remove(&taken.position);
+        }
+        self.waiting.remove(&taken.position);
+        self.offer(&taken.stream);
+    }
+
     /// Makes everything due after the webhook was enabled again. Returns the deliveries that changed.
     pub fn resume(&mut self, now: Time) -> Vec<Delivery> {
         (self.failures, self.retry_not_before) = (0, None);

@@ -258,6 +258,14 @@ impl Follower {
     fn attempt_finished(&mut self, came: FinishedAttempt) {
         let FinishedAttempt { mut waiting, attempted } = came;
         let now = self.outbox.clock.now();
+        let Some(attempted) = attempted else {
+            let (id, position) = (waiting.delivery.webhook, waiting.delivery.position);
+            self.unsaved.remove(&(id, position));
+            if let Some(queue) = self.queues.get_mut(&id) {
+                queue.forget(&waiting.delivery);
+            }
+            return;
+        };
         waiting.delivery.attempted(&attempted, now, secret::jitter());
         let id = waiting.delivery.webhook;
         // The webhook was deleted meanwhile.

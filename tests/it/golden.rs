@@ -66,6 +66,11 @@ fn variant(event: &Event) -> &'static str {
             "organization_credentials_barred"
         }
         Event::Stream(AnyEvent::Organization(OrganizationEvent::Restored(_))) => "organization_restored",
+        Event::Stream(AnyEvent::Organization(OrganizationEvent::RetentionSet(_))) => {
+            "organization_retention_set"
+        }
+        Event::Stream(AnyEvent::Organization(OrganizationEvent::SessionsLetGo(_))) => "sessions_let_go",
+        Event::Stream(AnyEvent::Organization(OrganizationEvent::ActivityFolded(_))) => "activity_folded",
         Event::Stream(AnyEvent::Application(ApplicationEvent::PolicySet(_))) => "application_policy_set",
         Event::Session(SessionEvent::Suspended) => "suspended",
         Event::Session(SessionEvent::Resumed) => "resumed",

@@ -36,6 +36,7 @@ mod outbound;
 mod papers;
 mod people;
 mod races;
+mod retention;
 mod rooms;
 mod rotation;
 mod rules;

@@ -85,6 +85,8 @@ async fn every_counter_is_there_from_the_start_and_says_what_it_is() {
         "sessiond_events_appended_total{type=\"disconnected\"} 0",
         "sessiond_revocations_total{scope=\"organization\"} 0",
         "sessiond_sessions_revoked_total 0",
+        "sessiond_sessions_let_go_total 0",
+        "sessiond_events_let_go_total{kind=\"activity\"} 0",
         "sessiond_sessions_open{kind=\"terminal\"} 0",
         "sessiond_requests_refused_total{reason=\"address\"} 0",
         "sessiond_webhook_deliveries_total{outcome=\"failed\"} 0",

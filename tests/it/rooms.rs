@@ -23,6 +23,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("context", &[STORE, "committer", "secret", "gate", "error", "clock"]),
     ("sessions", APPLICATION),
     ("directory", APPLICATION),
+    ("retention", &[STORE, "committer", "context", "error", "journals", "meter"]),
     ("live", &[STORE]),
     ("secret", &[]),
     ("journals", &[STORE, "error", "clock", "logs"]),
@@ -57,6 +58,7 @@ const TABLE: &[(&str, &[&str])] = &[
         "scheduler",
         &[
             "error",
+            "retention",
             "sessions",
             "directory",
             "journals",
@@ -84,6 +86,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "live",
             "secret",
             "journals",
+            "retention",
             "outbound",
             "webhooks",
             "issuers",

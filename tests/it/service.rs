@@ -289,7 +289,8 @@ async fn readyz_tells_what_the_live_writer_runs_on_and_what_each_job_did() {
     let (status, text) = server.stranger().get("/readyz?verbose").await;
     let text = text.as_str().unwrap().to_owned();
     assert_eq!(status, 200, "{text}");
-    for part in ["sqlite 3.", "wal", "FULL", "deadlines", "revocations", "traffic", "checkpoint", "prune"] {
+    for part in ["sqlite 3.", "wal", "FULL", "deadlines", "revocations", "traffic", "checkpoint", "retention"]
+    {
         assert!(text.contains(part), "{part} is missing:\n{text}");
     }
     assert!(!text.contains("[-]"), "{text}");

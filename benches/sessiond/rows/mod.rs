@@ -10,6 +10,7 @@ pub mod media;
 pub mod peers;
 pub mod reports;
 pub mod restart;
+pub mod retention;
 pub mod revoke;
 pub mod streams;
 pub mod terminals;

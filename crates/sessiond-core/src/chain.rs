@@ -70,6 +70,13 @@ pub fn body_digest(body: &str) -> [u8; 32] {
     Sha256::digest(body.as_bytes()).into()
 }
 
+/// SHA-256 over the hashes of events, in order: what is kept of those that were let go.
+pub fn digest_of<'a>(events: impl IntoIterator<Item = &'a [u8; 32]>) -> [u8; 32] {
+    let mut hasher = Sha256::new();
+    events.into_iter().for_each(|hash| hasher.update(hash));
+    hasher.finalize().into()
+}
+
 /// The hash of a commit: SHA-256 over the commit before it and the hashes of its events, in order. Stored with the
 /// last event of the commit, so that a stream that was cut out whole, or a tail that was cut off, shows.
 pub fn commit_hash<'a>(before: &[u8; 32], events: impl IntoIterator<Item = &'a [u8; 32]>) -> [u8; 32] {

@@ -17,6 +17,7 @@ use crate::command::Connect;
 use crate::ids::{ApplicationNumber, Position, SessionNumber};
 use crate::kind::Kind;
 use crate::natural_key::KeyDigest;
+use crate::retention::ResourceTotals;
 use crate::session::Session;
 use crate::streams::AnyStream;
 use crate::token::{AccessToken, Principal, SessionToken};
@@ -55,9 +56,13 @@ pub enum Change {
     ApiKeySecret(Uuid, KeyHashes, Option<Time>),
     /// When API keys were last used, as far as that is on record.
     ApiKeysUsed(Vec<(Uuid, Time)>),
-    /// How many sessions ever connected to an application. Only a start says this; then each `Connected` counts.
+    /// How many sessions of an application there are, open and ended. Only a start says this; then each `Connected` counts,
+    /// and each that is let go.
     SessionTotal(ApplicationNumber, u64),
-    /// What the ended sessions of a resource came to. Only a start says this; then each end counts.
+    /// Ended sessions of an application were let go, so many.
+    SessionsLetGo(ApplicationNumber, u64),
+    /// What the ended sessions of a resource came to, those that were let go among them. Only a start says this; then each end
+    /// counts.
     ResourceTotals(ApplicationNumber, String, ResourceTotals),
 }
 
@@ -105,11 +110,4 @@ pub struct SearchTerms {
 /// The name that lists give of a session, where they give names alone.
 pub fn listed_name(kind: Kind, client_session_id: Option<&str>) -> Option<String> {
     client_session_id.filter(|_| kind == Kind::Media).map(str::to_owned)
-}
-
-/// What sessions of a resource that have ended came to.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ResourceTotals {
-    pub sessions: u64,
-    pub bytes_out: u64,
 }

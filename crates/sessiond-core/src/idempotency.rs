@@ -5,6 +5,7 @@ use std::sync::Arc;
 use chrono::TimeDelta;
 
 use crate::Time;
+use crate::ids::SessionNumber;
 
 /// How long an outcome is replayed.
 pub const KEPT: TimeDelta = TimeDelta::hours(24);
@@ -46,5 +47,7 @@ pub struct RecordedOutcome {
     pub salt: [u8; 16],
     /// What the committer answered, as JSON.
     pub done: String,
+    /// The session that the answer is about: it is forgotten with that.
+    pub session: Option<SessionNumber>,
     pub recorded_at: Time,
 }

@@ -31,6 +31,7 @@ pub mod presented;
 pub mod principal;
 pub mod reason;
 pub mod relation;
+pub mod retention;
 pub mod revocation;
 pub mod schedule;
 pub mod scope;

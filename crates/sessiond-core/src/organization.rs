@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use crate::Time;
 use crate::ids::{ApplicationNumber, Head, OrganizationNumber, Position, StreamKind};
+use crate::retention::{ActivityFolded, LetGo, Retention, SessionsLetGo};
 use crate::stream::{EMPTY, Envelope, Stream, StreamEvent, StreamRefusal, text};
 
 /// What happens to an organization.
@@ -18,6 +19,10 @@ pub enum OrganizationEvent {
     CredentialsBarred,
     /// The installation was restored from a backup: what happened after the backup is not in the log.
     Restored(OrganizationRestored),
+    /// How long it keeps things; replaces what it chose before.
+    RetentionSet(Retention),
+    SessionsLetGo(Box<SessionsLetGo>),
+    ActivityFolded(ActivityFolded),
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -83,6 +88,12 @@ pub struct Organization {
     pub restored_at: Position,
     /// Whose access tokens are accepted beside our own.
     pub issuers: Vec<Issuer>,
+    /// How long it keeps things, as far as it chose that itself.
+    #[serde(default)]
+    pub retention: Retention,
+    /// What it has let go.
+    #[serde(default)]
+    pub let_go: LetGo,
     pub head: Head,
 }
 
@@ -94,6 +105,9 @@ pub enum OrganizationCommand {
     SetIssuers(IssuersSet),
     BarCredentials,
     Restore(OrganizationRestored),
+    SetRetention(Retention),
+    LetSessionsGo(Box<SessionsLetGo>),
+    FoldActivity(ActivityFolded),
 }
 
 impl Stream for Organization {
@@ -116,6 +130,15 @@ impl Stream for Organization {
             }
             (Some(_), Command::BarCredentials) => Some(OrganizationEvent::CredentialsBarred),
             (Some(_), Command::Restore(restored)) => Some(OrganizationEvent::Restored(restored.clone())),
+            (Some(before), Command::SetRetention(retention)) => {
+                (*retention != before.retention).then_some(OrganizationEvent::RetentionSet(*retention))
+            }
+            (Some(_), Command::LetSessionsGo(account)) => {
+                Some(OrganizationEvent::SessionsLetGo(account.clone()))
+            }
+            (Some(_), Command::FoldActivity(account)) => {
+                Some(OrganizationEvent::ActivityFolded(account.clone()))
+            }
             (Some(_), Command::Create(_)) | (None, _) => return Err(StreamRefusal::Gone),
         })
     }
@@ -131,6 +154,8 @@ impl Stream for Organization {
                 valid_from: Position(0),
                 restored_at: Position(0),
                 issuers: vec![],
+                retention: Retention::default(),
+                let_go: LetGo::default(),
                 head,
             }),
             (Some(before), OrganizationEvent::Renamed(renamed)) => {
@@ -148,6 +173,15 @@ impl Stream for Organization {
             (Some(before), OrganizationEvent::Restored(_)) => {
                 Some(Organization { valid_from: head.position, restored_at: head.position, head, ..before })
             }
+            (Some(before), OrganizationEvent::RetentionSet(retention)) => {
+                Some(Organization { retention: *retention, head, ..before })
+            }
+            (Some(before), OrganizationEvent::SessionsLetGo(account)) => {
+                Some(Organization { let_go: before.let_go.with_sessions(account), head, ..before })
+            }
+            (Some(before), OrganizationEvent::ActivityFolded(account)) => {
+                Some(Organization { let_go: before.let_go.with_activity(account), head, ..before })
+            }
             (None, _) => None,
         }
     }
@@ -164,6 +198,9 @@ impl StreamEvent for OrganizationEvent {
         "organization_issuers_set",
         "organization_credentials_barred",
         "organization_restored",
+        "organization_retention_set",
+        "sessions_let_go",
+        "activity_folded",
     ];
 
     fn name(&self) -> &'static str {
@@ -173,6 +210,9 @@ impl StreamEvent for OrganizationEvent {
             Self::IssuersSet(_) => "organization_issuers_set",
             Self::CredentialsBarred => "organization_credentials_barred",
             Self::Restored(_) => "organization_restored",
+            Self::RetentionSet(_) => "organization_retention_set",
+            Self::SessionsLetGo(_) => "sessions_let_go",
+            Self::ActivityFolded(_) => "activity_folded",
         }
     }
 
@@ -183,6 +223,9 @@ impl StreamEvent for OrganizationEvent {
             Self::IssuersSet(body) => text(body),
             Self::CredentialsBarred => EMPTY.to_owned(),
             Self::Restored(body) => text(body),
+            Self::RetentionSet(body) => text(body),
+            Self::SessionsLetGo(body) => text(body),
+            Self::ActivityFolded(body) => text(body),
         }
     }
 
@@ -193,6 +236,9 @@ impl StreamEvent for OrganizationEvent {
             "organization_issuers_set" => Self::IssuersSet(serde_json::from_str(body)?),
             "organization_credentials_barred" => Self::CredentialsBarred,
             "organization_restored" => Self::Restored(serde_json::from_str(body)?),
+            "organization_retention_set" => Self::RetentionSet(serde_json::from_str(body)?),
+            "sessions_let_go" => Self::SessionsLetGo(serde_json::from_str(body)?),
+            "activity_folded" => Self::ActivityFolded(serde_json::from_str(body)?),
             _ => return Ok(None),
         }))
     }

@@ -8,7 +8,8 @@ use crate::ids::{ApplicationNumber, Head, OrganizationNumber, Position, StreamKi
 use crate::stream::{EMPTY, Envelope, Most, SecretRotated, Stream, StreamEvent, StreamRefusal, text};
 
 /// Types of events that a webhook may name: all there are.
-pub const TYPES: [&str; 51] = [
+pub const TYPES: [&str; 54] = [
+    "activity_folded",
     "activity_recorded",
     "api_key_created",
     "api_key_revoked",
@@ -36,6 +37,7 @@ pub const TYPES: [&str; 51] = [
     "organization_issuers_set",
     "organization_renamed",
     "organization_restored",
+    "organization_retention_set",
     "phase_changed",
     "principal_credentials_barred",
     "principal_disabled",
@@ -52,6 +54,7 @@ pub const TYPES: [&str; 51] = [
     "service_account_archived",
     "service_account_created",
     "service_account_secret_rotated",
+    "sessions_let_go",
     "suspended",
     "token_renewed",
     "webhook_changed",

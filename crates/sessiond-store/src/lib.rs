@@ -21,7 +21,7 @@ pub use row::{
     WebhookSecret,
 };
 pub use seam::{
-    BackedUp, Bounds, Check, Contents, DirectoryRows, EndedOrder, EndedPage, EndedTerminal, Forget,
-    Forgotten, JournalReader, JournalWriter, Log, Open, OpenJournals, Outbox, Prunable, Sealed, SealedFor,
-    Secrets, SessionRows, Start, Store, Stretch, Tail, Witnesses, Writer,
+    BackedUp, Bounds, Check, Contents, Cut, DirectoryRows, EndedBefore, EndedOrder, EndedPage, EndedTerminal,
+    Foldable, FoldableEvent, Forget, Forgotten, JournalReader, JournalWriter, Log, Open, OpenJournals, Outbox,
+    Retention, Sealed, SealedFor, Secrets, SessionRows, Start, Store, Stretch, Tail, Witnesses, Writer,
 };

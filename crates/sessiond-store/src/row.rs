@@ -4,13 +4,16 @@ use serde::{Deserialize, Serialize};
 use sessiond_core::Time;
 pub use sessiond_core::application::Application;
 use sessiond_core::chain::body_digest;
-use sessiond_core::change::{Change, KeyHashes, ResourceTotals};
+use sessiond_core::change::{Change, KeyHashes};
 pub use sessiond_core::delivery::{Delivery, DeliveryStatus};
 use sessiond_core::event::Recorded;
 use sessiond_core::idempotency::RecordedOutcome;
-use sessiond_core::ids::{ApplicationNumber, Head, Position, PrincipalNumber, SessionNumber, StreamKind};
+use sessiond_core::ids::{
+    ApplicationNumber, Head, OrganizationNumber, Position, PrincipalNumber, SessionNumber, StreamKind,
+};
 pub use sessiond_core::organization::Organization;
 use sessiond_core::personal::Personal;
+use sessiond_core::retention::{OfResource, ResourceTotals};
 pub use sessiond_core::revocation::Revocation;
 pub use sessiond_core::service_account::ServiceAccount;
 use sessiond_core::session::event::{Connected, Counts};
@@ -20,13 +23,13 @@ use sessiond_core::throughput::Throughput;
 pub use sessiond_core::token::{AccessToken, Principal, SessionToken};
 use uuid::Uuid;
 
-use crate::seam::Sealed;
+use crate::seam::{Cut, Sealed};
 
 /// One event ready to be written.
 #[derive(Debug, Clone)]
 pub struct Entry {
     pub recorded: Recorded,
-    /// The body's exact bytes; empty where it was pruned.
+    /// The body's exact bytes; empty where an earlier release pruned it.
     pub body: String,
     /// SHA-256 of the body, also where it was pruned.
     pub digest: [u8; 32],
@@ -268,11 +271,20 @@ pub enum SideWrite {
     Outcome(RecordedOutcome),
     /// Forget a page of outcomes recorded up to this instant.
     ForgetOutcomes(Time),
-    /// Drop the bodies of these activity events and keep their digests; pruning came up to this position.
-    Prune {
-        events: Vec<(Position, [u8; 32])>,
-        up_to: Position,
+    /// Let sessions go that have ended, with all that is known of them, and these events, which are all that are kept of
+    /// theirs. What the chains of hashes need to go on stays.
+    LetSessionsGo {
+        sessions: Vec<SessionNumber>,
+        positions: Vec<Position>,
+        resources: Vec<OfResource>,
     },
+    /// Let these activity events go; other events go on from there.
+    Fold {
+        positions: Vec<Position>,
+        cuts: Vec<Cut>,
+    },
+    /// Folding has come this far for these organizations.
+    FoldedTo(Vec<OrganizationNumber>, Position),
 }
 
 /// A webhook's signing secrets as they are kept.
@@ -332,9 +344,9 @@ pub struct Loaded {
     pub last_session_id: Uuid,
     pub last_revocation: i64,
     pub last_principal: i64,
-    /// Sessions that ever connected, by application.
+    /// Sessions that are kept, by application.
     pub session_totals: Vec<(ApplicationNumber, u64)>,
-    /// What the ended sessions of each resource of an application came to.
+    /// What the ended sessions of each resource of an application came to, those that were let go among them.
     pub resource_totals: Vec<(ApplicationNumber, String, ResourceTotals)>,
 }
 

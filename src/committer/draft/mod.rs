@@ -6,6 +6,7 @@ mod directory;
 mod limits;
 mod made;
 mod principals;
+mod retention;
 mod revocations;
 mod sessions;
 mod streams;
@@ -169,6 +170,7 @@ impl<'a> Draft<'a> {
                 fingerprint: once.fingerprint,
                 salt: once.salt,
                 done: serde_json::to_string(&outcome).map_err(unwritable)?,
+                session: O::session(&outcome),
                 recorded_at: self.now,
             }));
         }
@@ -258,7 +260,9 @@ impl<'a> Draft<'a> {
             // The service is stopped while the key is replaced.
             | SideWrite::Reseal(_)
             | SideWrite::Redigest { .. }
-            | SideWrite::Prune { .. } => {}
+            | SideWrite::LetSessionsGo { .. }
+            | SideWrite::Fold { .. }
+            | SideWrite::FoldedTo(..) => {}
         }
         self.side.push(side);
     }

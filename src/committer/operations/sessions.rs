@@ -42,6 +42,10 @@ impl Operation for OpenSession {
     fn decide(&self, origin: &Origin, draft: &mut Draft<'_>) -> Result<Connected, Error> {
         draft.connect(origin, self)
     }
+
+    fn session(connected: &Connected) -> Option<SessionNumber> {
+        Some(connected.session.number)
+    }
 }
 
 /// What a session did.
@@ -71,6 +75,10 @@ impl Operation for RecordActivity {
     fn decide(&self, origin: &Origin, draft: &mut Draft<'_>) -> Result<Box<Session>, Error> {
         draft.command_session(origin, self.session, &self.activity.into())
     }
+
+    fn session(session: &Box<Session>) -> Option<SessionNumber> {
+        Some(session.number)
+    }
 }
 
 /// Notes how far the work behind a session has come.
@@ -88,6 +96,10 @@ impl Operation for ChangePhase {
         let command = Command::ChangePhase { phase: self.phase, presented: self.presented };
         draft.command_session(origin, self.session, &command)
     }
+
+    fn session(session: &Box<Session>) -> Option<SessionNumber> {
+        Some(session.number)
+    }
 }
 
 /// Refuses every request of a session from now on, or no longer, and changes nothing else.
@@ -103,6 +115,10 @@ impl Operation for SetSuspended {
     fn decide(&self, origin: &Origin, draft: &mut Draft<'_>) -> Result<Box<Session>, Error> {
         let command = if self.suspended { Command::Suspend } else { Command::Resume };
         draft.command_session(origin, self.session, &command)
+    }
+
+    fn session(session: &Box<Session>) -> Option<SessionNumber> {
+        Some(session.number)
     }
 }
 
@@ -122,6 +138,10 @@ impl Operation for RenewToken {
         let session = draft.command_session(origin, self.session, &command)?;
         draft.issue_session_token(self.session, self.token_hash);
         Ok(session)
+    }
+
+    fn session(session: &Box<Session>) -> Option<SessionNumber> {
+        Some(session.number)
     }
 }
 

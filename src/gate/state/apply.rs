@@ -70,6 +70,10 @@ impl GateState {
             Change::SessionTotal(application, total) => {
                 self.totals.insert(application, total);
             }
+            Change::SessionsLetGo(application, count) => {
+                let total = self.totals.entry(application).or_default();
+                *total = total.saturating_sub(count);
+            }
             Change::ResourceTotals(application, resource, totals) => {
                 self.resource_totals.entry(application).or_default().insert(resource, totals);
             }
@@ -279,7 +283,6 @@ impl GateState {
         let Some(resource) = &session.resource else { return };
         let resources = self.resource_totals.entry(session.application).or_default();
         let totals = resources.entry(resource.clone()).or_default();
-        totals.sessions += 1;
-        totals.bytes_out = totals.bytes_out.saturating_add(session.total.bytes_out);
+        totals.add(1, session.total.bytes_out);
     }
 }

@@ -79,6 +79,7 @@ impl GateState {
             | Change::ApiKeysUsed(_)
             | Change::ErasePersonal(_)
             | Change::SessionTotal(..)
+            | Change::SessionsLetGo(..)
             | Change::ResourceTotals(..) => None,
         }
     }

@@ -232,7 +232,8 @@ type SeriesAnswer = MediaAnswer<Throughput>;
 
 /// Get a session's throughput over time
 ///
-/// Of the live session of this name, or else of the one that had it last. Readings are kept as long as the bodies of activity events are (`--keep-activity`); across what is gone bytes are taken
+/// Of the live session of this name, or else of the one that had it last. Readings are kept as long as activity events are
+/// (`--keep-activity`); across what is gone bytes are taken
 /// to have gone out evenly.
 #[utoipa::path(get, path = "/v1/vhosts/{vhost}/apps/{app}/streams/{stream}/sessions/{session}/throughput",
     operation_id = "media.throughput", tag = "media", security(("accessToken" = [])),

@@ -167,6 +167,7 @@ const TABLE: [(Door, &str); 14] = [
          apiKeys.create apiKeys.revoke apiKeys.rotateSecret principals.list principals.get principals.disable principals.enable \
          principals.erase webhooks.list webhooks.get webhooks.create webhooks.update webhooks.delete \
          webhooks.rotateSecret webhooks.test webhooks.deliveries webhooks.resend issuers.get issuers.set \
+         retention.get retention.set \
          hooks.list hooks.get hooks.create hooks.delete hooks.rotateSecret",
     ),
     (Door::Platform, "organizations.list organizations.get organizations.create organizations.update"),

@@ -342,6 +342,7 @@ impl Side {
             "scheduledRevocations.create" => self.schedule_body(),
             "serviceAccounts.create" => json!({ "name": self.named("account") }),
             "issuers.set" => json!({ "issuers": [] }),
+            "retention.set" => json!({ "endedAfter": 86_400 }),
             "webhooks.create" => self.webhook_body(),
             "terminals.createMachine" => self.machine_body(),
             "terminals.updateMachine" => json!({ "name": self.named("machine") }),

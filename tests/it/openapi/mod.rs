@@ -465,6 +465,9 @@ async fn every_operation_answers_as_it_is_described() {
     });
     walk.go(&operator, "issuers.set", Some(json!({ "issuers": [issuer] })), 200).await;
     walk.go(&operator, "issuers.get", None, 200).await;
+    walk.go(&operator, "retention.set", Some(json!({ "endedAfter": 86_400, "journalsAfter": null })), 200)
+        .await;
+    walk.go(&operator, "retention.get", None, 200).await;
     walk.go(&operator, "apiKeys.list", None, 200).await;
     walk.go(&operator, "apiKeys.get", None, 200).await;
     walk.go(&operator, "apiKeys.rotateSecret", Some(json!({})), 200).await;

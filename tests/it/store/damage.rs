@@ -5,7 +5,7 @@ use sessiond_core::application::{ApplicationChanged, UpstreamCredential, Upstrea
 use sessiond_core::chain::{Header, body_digest, commit_hash};
 use sessiond_core::command::Command;
 use sessiond_core::filter::Filter;
-use sessiond_core::ids::{Position, SessionNumber};
+use sessiond_core::ids::SessionNumber;
 use sessiond_core::kind::Kind;
 use sessiond_core::phase::{Outcome, Phase};
 use sessiond_core::reason::Reason;
@@ -36,7 +36,7 @@ async fn a_little_of_everything() -> Base {
     }
     running.renew(numbers[1]).await;
     running.record(numbers[0], 1).await;
-    super::history::prune(&running).await;
+    super::history::prune(&base).await;
     running.record(numbers[1], 1).await;
     running.renew(numbers[2]).await;
     running.disconnect(numbers[3], Reason::Client).await;
@@ -126,7 +126,10 @@ fn another(row: &sqlx::sqlite::SqliteRow, index: usize) -> String {
 
 /// Changes each column of each row of a table, one at a time, and expects verify to find it every time.
 async fn every_column_of(table: &str, key: &str) {
-    let base = a_little_of_everything().await;
+    every_column_in(&a_little_of_everything().await, table, key).await;
+}
+
+pub async fn every_column_in(base: &Base, table: &str, key: &str) {
     let mut raw = base.raw().await;
     let rows =
         sqlx::query(AssertSqlSafe(format!("select * from {table}"))).fetch_all(&mut raw).await.unwrap();
@@ -138,7 +141,7 @@ async fn every_column_of(table: &str, key: &str) {
             let sql =
                 format!("update {table} set {name} = {} where {key} = {at}", another(row, column.ordinal()));
             sqlx::query(AssertSqlSafe(sql.clone())).execute(&mut raw).await.unwrap();
-            let found = difference(&base).await;
+            let found = difference(base).await;
             let found = found.unwrap_or_else(|| panic!("not found: {sql}"));
             assert!(found.expected != found.found, "{found}");
             if name == key {
@@ -147,7 +150,7 @@ async fn every_column_of(table: &str, key: &str) {
             restore(&mut raw, table, key, at, row, column.ordinal()).await;
         }
     }
-    assert_eq!(difference(&base).await, None, "{table} was not restored");
+    assert_eq!(difference(base).await, None, "{table} was not restored");
 }
 
 async fn restore(
@@ -347,13 +350,10 @@ async fn rebuild_leaves_alone_what_does_not_come_from_the_log() {
         before.push(count(table).await);
     }
     assert!(before.iter().sum::<i64>() > 5);
-    let pruned = base.mark("pruned").await;
-    assert!(pruned > Position(0));
     base.rebuild().await.unwrap();
     for (table, before) in beside.into_iter().zip(before) {
         assert_eq!(count(table).await, before, "{table}");
     }
-    assert_eq!(base.mark("pruned").await, pruned);
     assert_eq!(base.mark("settled").await, base.store().await.head().await.unwrap());
 }
 

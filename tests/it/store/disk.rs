@@ -18,6 +18,7 @@ use sessiond_core::filter::Filter;
 use sessiond_core::ids::{RevocationNumber, SessionNumber};
 use sessiond_core::policy::Policy;
 use sessiond_core::reason::Reason;
+use sessiond_core::retention::Figures;
 use sessiond_core::revocation::Revocation;
 use sessiond_core::scope::{Scope, Scopes};
 use tokio_util::sync::CancellationToken;
@@ -136,6 +137,7 @@ async fn a_revocation_that_finds_no_space_midway_says_so_and_goes_on_when_there_
         clock: running.clock.clone(),
         key,
         policy: Policy::default(),
+        retention: Figures::default(),
     };
     let revocations = Sessions::new(&Arc::new(context)).revocations;
     let stopping = CancellationToken::new();

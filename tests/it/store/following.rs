@@ -301,11 +301,12 @@ fn name(change: &Change) -> Option<&'static str> {
         Change::Principal(_) => "principal",
         Change::ApiKeySecret(..) => "api key secret",
         Change::ApiKeysUsed(_) => "api keys used",
+        Change::SessionsLetGo(..) => "sessions let go",
         Change::SessionTotal(..) | Change::ResourceTotals(..) => return None,
     })
 }
 
-const CHANGES: usize = 13;
+const CHANGES: usize = 14;
 
 /// What somebody would ask the Gate, with the answers.
 fn answers(gate: &Gate, now: Time) -> Vec<String> {
@@ -361,6 +362,10 @@ async fn a_second_gate_that_is_fed_nothing_but_changes_is_the_same_after_random_
                 let one = beside.one(&mut player, &running);
                 player.take(one.await);
             }
+            if step % 10 == 9 {
+                let ended = running.now() - chrono::TimeDelta::minutes(player.dice.roll(60).cast_signed());
+                super::retention::let_sessions_go(&running, ended, 3).await;
+            }
             while let Ok(text) = told.try_recv() {
                 let changes: Vec<Change> = serde_json::from_str(&text).unwrap();
                 met.extend(changes.iter().filter_map(name));
@@ -383,10 +388,16 @@ fn every_operation_takes_part_in_the_random_histories() {
         include_str!("../../../src/committer/operations/revocations.rs"),
         include_str!("../../../src/committer/operations/directory.rs"),
         include_str!("../../../src/committer/operations/beside.rs"),
+        include_str!("../../../src/committer/operations/retention.rs"),
     ]
     .concat();
-    let players =
-        [include_str!("base.rs"), include_str!("history.rs"), include_str!("following.rs")].concat();
+    let players = [
+        include_str!("base.rs"),
+        include_str!("history.rs"),
+        include_str!("following.rs"),
+        include_str!("retention.rs"),
+    ]
+    .concat();
     let heads = source.lines().filter(|line| line.starts_with("impl") && line.contains("Operation for "));
     let operations: Vec<_> =
         heads.filter_map(|line| line.split("Operation for ").last()?.split([' ', '<']).next()).collect();

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sessiond::clock::Clock;
 use sessiond::committer::{
     ChangeApplication, ChangeOrganization, ChangeStream, CreateApplication, CreateServiceAccount,
-    EndRevocation, MeasureSessions, Measurement, MeetDeadlines, Operation, Origin, SetUpstream, WriteBeside,
+    EndRevocation, MeasureSessions, Measurement, MeetDeadlines, Operation, Origin, SetUpstream,
 };
 use sessiond::error::Error;
 use sessiond_core::api_key::{ApiKey, ApiKeyCreated, ApiKeyEvent};
@@ -32,11 +32,11 @@ use sessiond_core::session::event::{ActivitySource, Counts};
 use sessiond_core::status::DerivedStatus;
 use sessiond_core::stream::SecretRotated;
 use sessiond_core::throughput::Sample;
-use sessiond_store::{Prunable, SideWrite};
+use sessiond_store::SideWrite;
 use sqlx::{Column, Row, TypeInfo, ValueRef};
 use uuid::Uuid;
 
-use super::base::{Base, ORGANIZATION, Opens, Running, application, beginning, by_account};
+use super::base::{Base, ORGANIZATION, Opens, Running, application, beginning};
 
 /// SplitMix64: the same history for the same seed.
 pub(super) struct Dice(u64);
@@ -433,11 +433,21 @@ fn plain(id: &Value) -> Value {
 struct SlowFold {
     /// By table and number.
     rows: BTreeMap<(&'static str, i64), BTreeMap<&'static str, Value>>,
+    /// Sessions by the revocation that had disconnected them.
+    let_go: BTreeMap<i64, u64>,
 }
 
 impl SlowFold {
     fn of(events: &[Value]) -> Self {
         let mut fold = Self::default();
+        // What revocations disconnected counts although it was let go: that is said later.
+        for event in events.iter().filter(|event| event["type"] == "sessions_let_go") {
+            let body: Value = serde_json::from_str(event["body"].as_str().unwrap()).unwrap();
+            for one in body["revocations"].as_array().into_iter().flatten() {
+                let count = fold.let_go.entry(one["revocation"].as_i64().unwrap()).or_default();
+                *count += one["sessions"].as_u64().unwrap();
+            }
+        }
         for event in events {
             fold.take(event);
         }
@@ -466,6 +476,18 @@ impl SlowFold {
             row.insert("disconnected_count", (count + 1).into());
         }
         let row = self.rows.entry((table, number)).or_default();
+        let skipped =
+            event["version"].as_i64() > row.get("version").and_then(Value::as_i64).map(|one| one + 1);
+        if skipped && table == "session" {
+            // What was let go in between had no more than the running totals of the next.
+            for (column, name) in
+                [("requests", "requests"), ("bytes_in", "bytesIn"), ("bytes_out", "bytesOut")]
+            {
+                let added = body[name].as_u64().unwrap_or(0);
+                row.insert(column, (body["total"][name].as_u64().unwrap_or(0) - added).into());
+            }
+            row.insert("throughput", body["throughput"].clone());
+        }
         for (column, name) in [("version", "version"), ("head", "position"), ("hash", "hash")] {
             row.insert(column, event[name].clone());
         }
@@ -476,7 +498,12 @@ impl SlowFold {
         }
         match table {
             "session" => session(row, event, &body),
-            "revocation" => revocation(row, event, &body),
+            "revocation" => {
+                revocation(row, event, &body);
+                if event["version"] == 1 {
+                    row.insert("disconnected_count", self.let_go.get(&number).copied().unwrap_or(0).into());
+                }
+            }
             "organization" => organization(row, event, &body),
             "principal" | "api_key" => item(row, event, &body),
             _ => directory(row, event, &body),
@@ -492,10 +519,31 @@ fn organization(row: &mut BTreeMap<&'static str, Value>, event: &Value, body: &V
             row.insert("barred_before", 0.into());
             row.insert("issuers", Value::Array(vec![]));
             row.insert("restored_at", 0.into());
+            row.insert("retention", Value::Null);
+            row.insert("let_go", Value::Null);
             row.remove("organization");
         }
         "organization_renamed" => {
             row.insert("name", body["name"].clone());
+        }
+        "organization_retention_set" => {
+            row.insert("retention", body.clone());
+        }
+        "sessions_let_go" => {
+            let let_go = let_go(row);
+            for (sum, more) in [("sessions", "sessions"), ("events", "events")] {
+                let_go[sum] = (let_go[sum].as_u64().unwrap() + body[more].as_u64().unwrap()).into();
+            }
+            let_go["upTo"] = let_go["upTo"].as_u64().max(body["upTo"].as_u64()).into();
+            if let_go["lastSession"].as_u64() < body["lastSession"].as_u64() {
+                let_go["lastSession"] = body["lastSession"].clone();
+                let_go["lastId"] = body["lastId"].clone();
+            }
+        }
+        "activity_folded" => {
+            let let_go = let_go(row);
+            let_go["activity"] =
+                (let_go["activity"].as_u64().unwrap() + body["events"].as_u64().unwrap()).into();
         }
         "organization_credentials_barred" => {
             row.insert("barred_before", event["position"].clone());
@@ -507,6 +555,16 @@ fn organization(row: &mut BTreeMap<&'static str, Value>, event: &Value, body: &V
         }
         other => panic!("what is {other}?"),
     }
+}
+
+fn let_go<'a>(row: &'a mut BTreeMap<&'static str, Value>) -> &'a mut Value {
+    let nothing =
+        serde_json::json!({ "sessions": 0, "events": 0, "activity": 0, "upTo": 0, "lastSession": 0 });
+    let let_go = row.get_mut("let_go").unwrap();
+    if let_go.is_null() {
+        *let_go = nothing;
+    }
+    let_go
 }
 
 /// A small thing: its fold stands in one column.
@@ -777,6 +835,8 @@ async fn stored_rows(base: &Base) -> BTreeMap<(&'static str, i64), Value> {
                 "filter",
                 "policy",
                 "issuers",
+                "retention",
+                "let_go",
                 "upstream_credential",
                 "upstream_headers",
                 "throughput",
@@ -811,7 +871,7 @@ async fn stored_rows(base: &Base) -> BTreeMap<(&'static str, i64), Value> {
     rows
 }
 
-async fn agrees_with_a_slow_fold(base: &Base) {
+pub(super) async fn agrees_with_a_slow_fold(base: &Base) {
     let fold = SlowFold::of(&export(base, "select * from event order by position").await);
     let expected: BTreeMap<_, _> =
         fold.rows.iter().map(|(key, row)| (*key, serde_json::json!(row))).collect();
@@ -823,7 +883,7 @@ async fn agrees_with_a_slow_fold(base: &Base) {
 }
 
 /// Everything that is made from the log, byte for byte, except how far activity is settled.
-async fn all_rows(base: &Base) -> Vec<Value> {
+pub(super) async fn all_rows(base: &Base) -> Vec<Value> {
     let mut all = Vec::new();
     for table in [
         "organization",
@@ -842,7 +902,7 @@ async fn all_rows(base: &Base) -> Vec<Value> {
     all
 }
 
-fn seeds() -> Vec<u64> {
+pub(super) fn seeds() -> Vec<u64> {
     match std::env::var("SEED") {
         Ok(seed) => vec![seed.parse().unwrap()],
         Err(_) => {
@@ -883,7 +943,7 @@ async fn a_random_history_agrees_with_a_slow_fold_and_survives_rebuild_crash_and
             base.verify().await.unwrap_or_else(|fault| panic!("seed {seed}, round {round}: {fault}"));
             running = base.start_with(clock.clone()).await;
         }
-        prune(&running).await;
+        super::retention::fold(&running, running.now() + TimeDelta::seconds(1), 100).await;
         running.stop().await;
         let report = base.verify().await.unwrap();
         assert!(report.events > 300 && report.sessions > 20, "seed {seed} did too little: {report:?}");
@@ -892,13 +952,17 @@ async fn a_random_history_agrees_with_a_slow_fold_and_survives_rebuild_crash_and
     }
 }
 
-/// Prunes whatever may go.
-pub async fn prune(running: &Running) {
-    loop {
-        let before = running.now() + TimeDelta::seconds(1);
-        let Prunable { events, up_to } = running.reader.prunable(before, 100).await.unwrap();
-        let Some(up_to) = up_to else { return };
-        let work = WriteBeside(SideWrite::Prune { events, up_to });
-        running.submit_by(by_account(), work).await.unwrap();
+/// Drops the bodies of activity that is not a session's last, as earlier releases did.
+pub async fn prune(base: &Base) {
+    let old = "select position, body from event e where type = 'activity_recorded' and body is not null and exists (\
+               select 1 from event later where later.stream_kind = e.stream_kind \
+               and later.stream_number = e.stream_number and later.type = e.type and later.position > e.position)";
+    for event in export(base, old).await {
+        let digest = sessiond_core::chain::body_digest(event["body"].as_str().unwrap());
+        let (digest, position) = (hex::encode(digest), &event["position"]);
+        base.execute(&format!(
+            "update event set body = null, body_digest = x'{digest}' where position = {position}"
+        ))
+        .await;
     }
 }

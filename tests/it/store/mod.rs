@@ -9,4 +9,5 @@ mod erasing;
 mod following;
 mod history;
 pub mod plans;
+mod retention;
 mod suite;

@@ -148,7 +148,17 @@ async fn hot_statements(overheard: Overheard) {
 /// may read whole.
 pub fn scans(step: &str) -> bool {
     let Some(what) = step.strip_prefix("SCAN ") else { return false };
-    let own = ["json_each", "page", "wanted", "chain", "(subquery", "CONSTANT ROW"];
+    let own = [
+        "json_each",
+        "webhook_progress",
+        "pragma_",
+        "bounds",
+        "page",
+        "wanted",
+        "chain",
+        "(subquery",
+        "CONSTANT ROW",
+    ];
     !own.iter().any(|own| what.starts_with(own)) && !what.contains("VALUES CLAUSE")
 }
 
@@ -177,7 +187,8 @@ async fn write(running: &Running) {
     let measurement = Measurement { sample, presented: running.owner() };
     running.submit(MeasureSessions(vec![(SessionNumber(5), measurement)])).await.unwrap()[0].unwrap();
     running.committer.health().await.unwrap();
-    super::history::prune(running).await;
+    super::retention::fold(running, running.now(), 10).await;
+    super::retention::let_sessions_go(running, running.now() + TimeDelta::seconds(1), 1).await;
 }
 
 /// What requests and feeds ask.
@@ -231,5 +242,8 @@ async fn read(running: &Running) {
     reader.addressed_application_log(APPLICATION, Position(3), false, 10).await.unwrap();
     reader.addressed_session_log(session.number, Position(3), false, 10).await.unwrap();
     reader.addressed_log(Position(3), running.head(), true, 10).await.unwrap();
-    reader.prunable(now, 10).await.unwrap();
+    reader.foldable(&[ORGANIZATION], Position(3), now, 10).await.unwrap();
+    reader.departing(ORGANIZATION, now, 10, 10).await.unwrap();
+    reader.foldable_of(ORGANIZATION, SessionNumber(1), 10).await.unwrap();
+    reader.ended_before(ORGANIZATION, now).await.unwrap();
 }

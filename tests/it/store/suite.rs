@@ -21,6 +21,7 @@ use sessiond_core::ids::{OrganizationNumber, Position, PrincipalNumber, SessionN
 use sessiond_core::organization::{OrganizationCreated, OrganizationEvent};
 use sessiond_core::presented::Presented;
 use sessiond_core::reason::Reason;
+use sessiond_core::retention::{LetGo, Retention};
 use sessiond_core::revocation::Revocation;
 use sessiond_core::session::Session;
 use sessiond_core::session::event::{ACTIVITY, SessionEvent};
@@ -81,6 +82,8 @@ fn row(entry: &Entry) -> AnyStream {
         valid_from: Position(0),
         restored_at: Position(0),
         issuers: vec![],
+        retention: Retention::default(),
+        let_go: LetGo::default(),
         head: entry.head(),
     };
     organization.any()
@@ -529,44 +532,6 @@ async fn the_log_is_read_whole_by_application_and_by_stream() {
     assert_eq!(of_one(0, true, 100).await, whole);
     assert_eq!(of_one(whole[2], true, 2).await, whole[3..5]);
     running.stop().await;
-}
-
-#[tokio::test]
-async fn pruning_keeps_each_sessions_last_activity_and_the_chain() {
-    let base = Base::new();
-    let running = base.founded().await;
-    let (one, other) = (running.open().await, running.open().await);
-    for round in 0..5 {
-        running.record(one.number, 1).await;
-        if round < 2 {
-            running.record(other.number, 1).await;
-            running.renew(other.number).await;
-        }
-    }
-    super::history::prune(&running).await;
-    assert_eq!(base.mark("pruned").await, running.head());
-    let log = running.reader.log(Position(0), 1000).await.unwrap();
-    let kept = |number: SessionNumber| -> Vec<bool> {
-        let activity = |entry: &&Entry| {
-            entry.recorded.stream == number.into() && entry.recorded.event.name() == ACTIVITY
-        };
-        log.iter().filter(activity).map(|entry| !entry.body.is_empty()).collect()
-    };
-    assert_eq!(kept(one.number), [false, false, false, false, true]);
-    assert_eq!(kept(other.number), [false, true]);
-    running.crash().await;
-    base.verify().await.unwrap();
-    let running = base.start().await;
-    running.record(one.number, 1).await;
-    running.record(other.number, 1).await;
-    running.stop().await;
-    base.verify().await.unwrap();
-    base.rebuild().await.unwrap();
-    base.verify().await.unwrap();
-    let reader = base.store().await;
-    assert_eq!(reader.session(one.id).await.unwrap().unwrap().session.total.requests, 6);
-    assert_eq!(reader.session(other.id).await.unwrap().unwrap().session.total.requests, 3);
-    assert_eq!(base.mark("pruned").await.0 + 2, reader.head().await.unwrap().0, "left alone");
 }
 
 #[tokio::test]

@@ -1,5 +1,8 @@
 //! What happens when a receiver does not take what it gets.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use serde_json::{Value, json};
 use sessiond_core::delivery::RETRIES;
 
@@ -223,4 +226,39 @@ async fn when_an_endpoint_that_was_down_is_back_nothing_waits_any_longer() {
     // Those wait for five minutes more; this one shows that they need not.
     operator.connect(json!({})).await;
     receiver.until(25).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_of_what_was_let_go_is_dropped_and_is_no_failure_of_its_webhook() {
+    let server = server().await;
+    let operator = server.operator().await;
+    let down = Arc::new(AtomicBool::new(true));
+    let is_down = down.clone();
+    let status = move || if is_down.load(Ordering::Relaxed) { 500 } else { 204 };
+    let receiver = Receiver::that(move |_, _| Answer::Status(status())).await;
+    let made = connects(&operator, &receiver).await;
+    let agent = operator.connect(json!({})).await;
+    agent.call("disconnect").await;
+    server.until("the attempt on record", || async { attempts(&operator, &made).await == 1 }).await;
+    let (set, _) = operator.put("/api/v1/organization/retention", json!({ "endedAfter": 60 })).await;
+    assert_eq!(set, 200);
+    server.turn(61);
+    server
+        .until_within(30, "the session to be let go", || async { operator.get(&agent.path()).await.0 == 404 })
+        .await;
+    down.store(false, Ordering::Relaxed);
+    let later = operator.connect(json!({})).await;
+    server.turn(1_800);
+    receiver
+        .until_that("what came later", |taken| {
+            taken.iter().any(|one| one.json()["data"]["sessionId"] == later.id)
+        })
+        .await;
+    server
+        .until("that to be all there is", || async {
+            let all = deliveries(&operator, &made, "").await;
+            all.len() == 1 && !all[0]["deliveredAt"].is_null()
+        })
+        .await;
+    assert!(shown(&operator, &made).await["disabledBecause"].is_null());
 }

@@ -6,11 +6,13 @@ use sessiond_core::Time;
 use sessiond_core::chain::Header;
 use sessiond_core::event::Event;
 use sessiond_core::ids::{ApplicationNumber, Head, Position, SessionNumber, StreamKind};
+use sessiond_core::revocation::RevocationEvent;
 use sessiond_core::session::Session;
 use sessiond_core::session::event::{Counts, SessionEvent};
-use sessiond_core::streams::AnyStream;
+use sessiond_core::streams::{AnyEvent, AnyStream};
 use sessiond_core::throughput::Throughput;
 
+use super::let_go::{LetGoCheck, StoredCut, StoredGap};
 use super::place::Place;
 use super::{Difference, Report};
 use crate::{Batch, Detail, SessionActivity};
@@ -24,6 +26,8 @@ pub struct StoredEvent<'a> {
     pub personal: Option<&'a str>,
     pub hash: &'a [u8],
     pub commit_hash: Option<&'a [u8]>,
+    /// Where its predecessors in its stream were let go.
+    pub cut: Option<StoredCut<'a>>,
 }
 
 /// The log so far: its chains, and the fold of every stream.
@@ -39,6 +43,7 @@ pub struct LogCheck {
     lifecycle: Vec<i64>,
     /// Activity up to here is in its rows for sure; beyond, each session's rows may be at any of its activities.
     settled: i64,
+    pub(super) let_go: LetGoCheck,
     /// By kind and number.
     pub(super) streams: BTreeMap<(i64, i64), Chain>,
 }
@@ -47,6 +52,8 @@ pub struct LogCheck {
 #[derive(Default)]
 pub(super) struct Chain {
     pub head: Head,
+    /// Position of its last event that was read.
+    read: i64,
     /// It has events that only a newer release understands: what its row should be, this one cannot know.
     pub unknown: bool,
     pub state: State,
@@ -83,6 +90,33 @@ pub(super) struct Point {
     pub head: Head,
 }
 
+impl Chain {
+    /// Whether nothing can follow.
+    pub(super) fn has_ended(&self) -> bool {
+        matches!(&self.state, State::Session(folded) if folded.session.ended.is_some())
+    }
+
+    /// Goes on after events that were let go.
+    fn go_on_from(&mut self, cut: &StoredCut<'_>, place: &Place<'_>) -> Result<(), Difference> {
+        let before = place.0.version - 1;
+        if self.head.version >= before {
+            // They were there when this was read.
+            return Ok(());
+        }
+        if self.read == 0 {
+            return Err(place.difference("version", "1: a stream keeps its beginning", place.0.version));
+        }
+        // The last one that was read may be gone by now, and then an earlier one is named.
+        if cut.previous > self.read || cut.previous < 1 {
+            return Err(place.difference("previous kept position", self.read, cut.previous));
+        }
+        let hash = cut.hash.try_into();
+        let hash = hash.map_err(|_| place.difference("hash before", "32 bytes", hex::encode(cut.hash)))?;
+        self.head = Head { version: before, position: Position(place.0.previous_position), hash };
+        Ok(())
+    }
+}
+
 impl Folded {
     /// The newest point.
     pub fn newest(&self) -> Point {
@@ -109,8 +143,9 @@ impl Folded {
 }
 
 impl LogCheck {
-    /// A log of which nothing was read yet. `settled` is how far activity was settled before the reading began.
-    pub fn new(settled: Position) -> Self {
+    /// A log of which nothing was read yet. `settled` is how far activity was settled before the reading began, and `head`
+    /// where the log ended then.
+    pub fn new(settled: Position, head: Position) -> Self {
         Self {
             position: 0,
             recorded_at: i64::MIN,
@@ -120,6 +155,7 @@ impl LogCheck {
             pending: vec![],
             lifecycle: vec![],
             settled: settled.0,
+            let_go: LetGoCheck::new(head.0),
             streams: BTreeMap::new(),
         }
     }
@@ -132,7 +168,8 @@ impl LogCheck {
     pub fn report(&self) -> Report {
         let session = StreamKind::Session as i64;
         Report {
-            events: self.position.unsigned_abs(),
+            events: self.position.unsigned_abs() - self.let_go.missing,
+            let_go: self.let_go.missing,
             streams: self.streams.len() as u64,
             sessions: self.streams.range((session, i64::MIN)..=(session, i64::MAX)).count() as u64,
             unknown: self.unknown,
@@ -174,12 +211,16 @@ impl LogCheck {
             ));
         }
         let chain = self.streams.entry((header.stream_kind, header.stream_number)).or_default();
+        if let Some(cut) = &stored.cut {
+            chain.go_on_from(cut, &place)?;
+        }
         place.expect("version", chain.head.version + 1, header.version)?;
         place.expect("previous_position", chain.head.position.0, header.previous_position)?;
         let digest = place.digest(stored)?;
         let hash = header.hash(&chain.head.hash, &digest);
         place.expect_bytes("hash", &hash, stored.hash)?;
         chain.head = Head { version: header.version, position: Position(header.position), hash };
+        chain.read = header.position;
         self.erased += u64::from(stored.body_digest.is_some() && place.erased(stored));
         self.position = header.position;
         self.recorded_at = header.recorded_at;
@@ -187,18 +228,64 @@ impl LogCheck {
         let event = place.event(stored)?;
         let detail = self.fold(stored, event)?;
         if let Some(found) = stored.commit_hash {
-            let expected = sessiond_core::chain::commit_hash(&self.commit_hash, &self.pending);
-            place.expect_bytes("commit_hash", &expected, found)?;
-            self.commit_hash = expected;
-            self.committed();
+            self.end_commit(|expected| place.expect_bytes("commit_hash", expected, found))?;
         }
         Ok(detail)
+    }
+
+    /// The next stretch of the log that was let go. Of a commit of which something is kept every hash is there, and the chain
+    /// of commits is proved over it; whole commits are passed over by the hash of the last, which the next builds on.
+    pub fn take_gap(&mut self, stored: &StoredGap<'_>) -> Result<(), Difference> {
+        let wrong = |what: &str, expected: String, found: String| Difference {
+            place: format!("positions {} to {}, which were let go", stored.first, stored.last),
+            what: what.to_owned(),
+            expected,
+            found,
+        };
+        // While this was read more may have gone, and be one stretch now with what was passed before.
+        let moved = stored.hash.is_none() && stored.first <= self.position;
+        if !moved && stored.first != self.position + 1 {
+            return Err(wrong("first", (self.position + 1).to_string(), stored.first.to_string()));
+        }
+        if stored.last < stored.first {
+            return Err(wrong("last", format!("{} or later", stored.first), stored.last.to_string()));
+        }
+        self.let_go.missing += stored.last.abs_diff(self.position);
+        self.position = stored.last;
+        let bytes = |what, found: &[u8]| {
+            <[u8; 32]>::try_from(found).map_err(|_| wrong(what, "32 bytes".to_owned(), hex::encode(found)))
+        };
+        if let Some(hash) = stored.hash {
+            self.pending.push(bytes("hash", hash)?);
+            return stored.commit_hash.map_or(Ok(()), |found| {
+                self.end_commit(|expected| match expected == found {
+                    true => Ok(()),
+                    false => Err(wrong("commit_hash", hex::encode(expected), hex::encode(found))),
+                })
+            });
+        }
+        if !moved && !self.pending.is_empty() {
+            return Err(wrong("first", "the beginning of a commit".to_owned(), "its middle".to_owned()));
+        }
+        let missing = || wrong("commit_hash", "that of the last commit".to_owned(), "none".to_owned());
+        self.commit_hash = bytes("commit_hash", stored.commit_hash.ok_or_else(missing)?)?;
+        self.committed();
+        Ok(())
+    }
+
+    /// The commit that is being read ends here, where it says so by the right hash.
+    fn end_commit(&mut self, check: impl FnOnce(&[u8]) -> Result<(), Difference>) -> Result<(), Difference> {
+        let expected = sessiond_core::chain::commit_hash(&self.commit_hash, &self.pending);
+        check(&expected)?;
+        self.commit_hash = expected;
+        self.committed();
+        Ok(())
     }
 
     /// That the log ends where a commit ends.
     pub fn complete(&self) -> Result<(), Difference> {
         if self.pending.is_empty() {
-            return Ok(());
+            return self.let_go.complete();
         }
         Err(Difference {
             place: format!("position {}, the last of the log", self.position),
@@ -240,7 +327,11 @@ impl LogCheck {
             }
             (state, Event::Stream(event)) if key.0 == event.kind() as i64 => {
                 let before = if let State::Stream(before) = state { Some(before) } else { None };
-                place.expect_count(before.as_ref(), &event)?;
+                self.let_go.tell(stored.header.position, &event);
+                if let AnyEvent::Revocation(RevocationEvent::Ended(ended)) = &event {
+                    let place = place.difference("", "", "").place;
+                    self.let_go.revocation_ended(key.1, ended.disconnected_count, place);
+                }
                 State::Stream(place.begun(AnyStream::evolve(before, &event, &envelope))?)
             }
             (state, Event::Session(event)) if key.0 == StreamKind::Session as i64 => {
@@ -263,6 +354,7 @@ impl LogCheck {
         match self.streams.get_mut(&(StreamKind::Revocation as i64, number)) {
             Some(Chain { state: State::Stream(AnyStream::Revocation(revocation)), .. }) => {
                 revocation.disconnected_count += 1;
+                self.let_go.disconnected(number);
                 Ok(())
             }
             _ => Err(Place(&stored.header).difference("revocation", "one that began before", number)),

@@ -2,6 +2,7 @@
 //! is handed what is stored, event by event and byte for byte, compares the log with itself, and says what each row that is
 //! made from it must be, column by column. The tables have the same columns in every database.
 
+mod let_go;
 mod log;
 mod place;
 mod rows;
@@ -11,8 +12,9 @@ use sessiond_core::ids::Position;
 
 use crate::StoreError;
 
+pub use let_go::{StoredCut, StoredGap};
 pub use log::{LogCheck, StoredEvent};
-pub use rows::{Page, Rows, Table, throughput_text};
+pub use rows::{Page, Rows, Table, chosen_text, throughput_text};
 pub use value::Value;
 
 /// Events to read at a time: no snapshot is held for longer than that takes.
@@ -21,7 +23,10 @@ pub const PAGE: u32 = 4_096;
 /// What was checked, when all of it was right.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
+    /// Those that are kept, each proved by both chains.
     pub events: u64,
+    /// Those that were let go: how many they were, and what the chains go on from, is taken from what they left.
+    pub let_go: u64,
     pub streams: u64,
     pub sessions: u64,
     /// Events of types that only a newer release knows: their hashes were checked, what they mean was not.

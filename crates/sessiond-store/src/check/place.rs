@@ -6,13 +6,11 @@ use sessiond_core::chain::{Header, body_digest};
 use sessiond_core::event::Event;
 use sessiond_core::ids::{ApplicationNumber, Head, OrganizationNumber, SessionNumber, StreamKind};
 use sessiond_core::personal::{Personal, personal_digest};
-use sessiond_core::revocation::RevocationEvent;
 use sessiond_core::session::event::{
     ACTIVITY, ActivityRecorded, ActivitySource, CONNECTED, Connected, Counts, SessionEvent,
 };
 use sessiond_core::session::{Envelope, evolve};
 use sessiond_core::stream::Envelope as DirectoryEnvelope;
-use sessiond_core::streams::{AnyEvent, AnyStream};
 
 use super::Difference;
 use super::log::{Folded, Point, State, StoredEvent, event_is_lifecycle};
@@ -127,19 +125,6 @@ impl Place<'_> {
     /// The fold of a stream whose beginning was seen.
     pub fn begun<Value>(&self, folded: Option<Value>) -> Result<Value, Difference> {
         folded.ok_or_else(|| self.difference("type", "what a stream of its kind begins with", self.0.name))
-    }
-
-    /// That the end of a revocation says how many sessions carry it.
-    pub fn expect_count(&self, before: Option<&AnyStream>, event: &AnyEvent) -> Result<(), Difference> {
-        match (before, event) {
-            (Some(AnyStream::Revocation(before)), AnyEvent::Revocation(RevocationEvent::Ended(ended)))
-                if ended.disconnected_count != before.disconnected_count =>
-            {
-                let (expected, found) = (before.disconnected_count, ended.disconnected_count);
-                Err(self.difference("disconnectedCount", expected, found))
-            }
-            _ => Ok(()),
-        }
     }
 
     pub fn session(

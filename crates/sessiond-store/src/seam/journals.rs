@@ -63,7 +63,7 @@ impl Tail {
 }
 
 /// What is to be forgotten, oldest first.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub enum Forget {
     /// What was recorded before.
     Before(Time),
@@ -71,6 +71,10 @@ pub enum Forget {
     Session(SessionNumber),
     /// As much as it takes for all journals to need no more bytes than these.
     ShrinkTo(u64),
+    /// These blocks, each the oldest of its journal that is left but for others of these.
+    Blocks(Arc<[i64]>),
+    /// All that is known of sessions that were let go, also how far their journals went: they say no more.
+    LetGo(Arc<[SessionNumber]>),
 }
 
 /// What was forgotten.
@@ -126,6 +130,14 @@ pub trait JournalReader: Send + Sync {
     /// The first, or last, blocks of a stretch, in its direction. A block that cannot be as it was written is
     /// [`StoreError::Damaged`].
     async fn blocks(&self, stretch: &Stretch) -> Result<Vec<Block>, StoreError>;
+
+    /// A page of blocks after one, oldest first, that were recorded before an instant: their numbers and sessions.
+    async fn old_blocks(
+        &self,
+        after: i64,
+        before: Time,
+        limit: u32,
+    ) -> Result<Vec<(i64, SessionNumber)>, StoreError>;
 
     /// Bytes that all journals need, without space that could be used again.
     async fn used_bytes(&self) -> Result<u64, StoreError>;

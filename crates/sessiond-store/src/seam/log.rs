@@ -7,20 +7,12 @@ use sessiond_core::ids::{ApplicationNumber, OrganizationNumber, Position, Sessio
 use crate::StoreError;
 use crate::row::{Addressed, Entry};
 
-/// A stretch of the log that was looked through for activity whose bodies may go.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Prunable {
-    /// The events whose bodies may go, with the digests that stay.
-    pub events: Vec<(Position, [u8; 32])>,
-    /// The last event that was looked at; none: there is none to look at.
-    pub up_to: Option<Position>,
-}
-
-/// The events. Positions count from 1 without gaps, over all streams; `recorded_at` never falls along them.
+/// The events. Positions count from 1, over all streams; `recorded_at` never falls along them. Events that were let go leave
+/// their positions free: whoever reads in pages does not notice, and the last position always has its event.
 ///
-/// An event comes back as it was committed, to the byte of its body, with two exceptions: a body that was pruned is empty, and
-/// its event is an `Unknown` without content; and personal facts that were erased are gone from beside it. Its hashes stay as
-/// they were. An event of a type that this release does not know is an `Unknown` with what it holds.
+/// An event comes back as it was committed, to the byte of its body, with two exceptions: a body that an earlier release pruned
+/// is empty, and its event is an `Unknown` without content; and personal facts that were erased are gone from beside it. Its
+/// hashes stay as they were. An event of a type that this release does not know is an `Unknown` with what it holds.
 ///
 /// `activity` says whether events of the type `activity_recorded` are wanted, of which there may be a thousand times as many
 /// as of all others: a page without them costs nothing for those that it leaves out, but where it says otherwise.
@@ -89,9 +81,4 @@ pub trait Log: Send + Sync {
         activity: bool,
         limit: u32,
     ) -> Result<Vec<Addressed>, StoreError>;
-
-    /// Looks through events recorded before an instant, from where pruning came to
-    /// ([`SideWrite::Prune`](crate::SideWrite::Prune)), at most `limit` of them, and for each that is activity finds the
-    /// activity before it in its stream: that one's body may go. So a session's last activity always keeps its body.
-    async fn prunable(&self, before: Time, limit: u32) -> Result<Prunable, StoreError>;
 }

@@ -9,6 +9,7 @@
 //! | [`SessionRows`], [`DirectoryRows`] | look-ups, lists and counts of what the log has made |
 //! | [`Secrets`] | what is hashed or sealed, and never in the log |
 //! | [`Outbox`] | how deliveries to webhooks stand |
+//! | [`Retention`] | what may be let go |
 //! | [`Store`] | all of what can be read, as one value; checking it, its upkeep, and its end |
 //! | [`JournalWriter`], [`JournalReader`] | lines and recordings, in blocks, apart from all else |
 //!
@@ -27,6 +28,7 @@ mod backup;
 mod journals;
 mod log;
 mod outbox;
+mod retention;
 mod rows;
 mod secrets;
 mod start;
@@ -36,8 +38,9 @@ use async_trait::async_trait;
 
 pub use backup::BackedUp;
 pub use journals::{Bounds, Forget, Forgotten, JournalReader, JournalWriter, OpenJournals, Stretch, Tail};
-pub use log::{Log, Prunable};
+pub use log::Log;
 pub use outbox::Outbox;
+pub use retention::{Cut, EndedBefore, Foldable, FoldableEvent, Retention};
 pub use rows::{DirectoryRows, EndedOrder, EndedPage, EndedTerminal, SessionRows};
 pub use secrets::{Sealed, SealedFor, Secrets, Witnesses};
 pub use start::Start;
@@ -66,7 +69,7 @@ pub struct Contents {
 
 /// All that can be read. Many ask at the same time, beside the writer, which waits for none of them.
 #[async_trait]
-pub trait Store: Log + Start + SessionRows + DirectoryRows + Secrets + Outbox {
+pub trait Store: Log + Start + SessionRows + DirectoryRows + Secrets + Outbox + Retention {
     /// Upkeep that needs no turn of the writer's: asked for every two seconds. It may take its time, and holds up neither
     /// the writer nor who reads. Says in a few words what it found, for whoever watches over the service.
     async fn maintain(&self) -> Result<String, StoreError>;

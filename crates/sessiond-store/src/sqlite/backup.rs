@@ -76,7 +76,8 @@ fn failed(error: std::io::Error) -> StoreError {
 
 /// How far two kinds of housekeeping had come.
 struct Marks {
-    pruned: Position,
+    /// What organizations had let go, as they account for it.
+    let_go: String,
     erased: i64,
 }
 
@@ -153,8 +154,12 @@ impl DatabaseCopy {
     }
 
     async fn marks(&mut self) -> Result<Marks, StoreError> {
-        let pruned = "select coalesce(max(position), 0) from live.mark where name = 'pruned'";
-        Ok(Marks { pruned: Position(self.number(pruned).await?), erased: self.erasures().await? })
+        Ok(Marks { let_go: self.let_go().await?, erased: self.erasures().await? })
+    }
+
+    async fn let_go(&mut self) -> Result<String, StoreError> {
+        let sql = "select coalesce(group_concat(number || let_go), '') from live.organization where let_go is not null";
+        Ok(sqlx::query_scalar(sql).fetch_one(&mut self.connection).await?)
     }
 
     async fn erasures(&mut self) -> Result<i64, StoreError> {
@@ -187,10 +192,13 @@ impl DatabaseCopy {
         for table in tables.iter().filter(|table| !elsewhere(table)) {
             self.copy(table, "").await?;
         }
-        // Pruning goes on from where it was when the first page was read. All else that is marked is of the rows.
+        // All else that is marked is of the rows.
         self.execute("delete from main.mark where name <> 'erased'".to_owned()).await?;
-        let pruned = before.pruned.0;
-        self.execute(format!("insert into main.mark (name, position) values ('pruned', {pruned})")).await?;
+        // What was let go after its page was read is gone from the copy too: the hashes that stand for it are in this snapshot.
+        if self.let_go().await? != before.let_go {
+            let gone = "delete from main.event where position not in (select position from live.event)";
+            self.execute(gone.to_owned()).await?;
+        }
         let taken = Taken {
             backed_up: self.backed_up().await?,
             last_principal: self.number("select coalesce(max(number), 0) from live.principal").await?,

@@ -1,8 +1,8 @@
-//! What stands beside the log, written and erased: secrets, people, outcomes, and the bodies of activity that may go.
+//! What stands beside the log, written and erased: secrets, people, outcomes.
 
 use sessiond_core::chain::body_digest;
 use sessiond_core::idempotency::{KEPT, RecordedOutcome};
-use sessiond_core::ids::{Position, SessionNumber};
+use sessiond_core::ids::SessionNumber;
 use sessiond_core::session::event::Connected;
 use sqlx::Row;
 
@@ -129,7 +129,13 @@ impl SqliteWriter {
                  (select key from idempotency where recorded_at <= ? order by recorded_at limit 500)",
             )
             .bind(up_to.timestamp_millis()),
-            SideWrite::Prune { events, up_to } => return self.prune(events, *up_to).await,
+            SideWrite::LetSessionsGo { sessions, positions, resources } => {
+                return self.let_sessions_go(sessions, positions, resources).await;
+            }
+            SideWrite::Fold { positions, cuts } => return self.fold(positions, cuts).await,
+            SideWrite::FoldedTo(organizations, position) => {
+                return self.folded_to(organizations, *position).await;
+            }
         };
         query.execute(&mut self.connection).await?;
         Ok(())
@@ -176,9 +182,9 @@ impl SqliteWriter {
     /// here, in the transaction of what it did.
     async fn write_outcome(&mut self, outcome: &RecordedOutcome) -> Result<(), StoreError> {
         let written = sqlx::query(
-            "insert into idempotency (key, fingerprint, salt, outcome, recorded_at) values (?, ?, ?, ?, ?) \
+            "insert into idempotency (key, fingerprint, salt, outcome, recorded_at, session) values (?, ?, ?, ?, ?, ?) \
              on conflict (key) do update set fingerprint = excluded.fingerprint, salt = excluded.salt, \
-             outcome = excluded.outcome, recorded_at = excluded.recorded_at \
+             outcome = excluded.outcome, recorded_at = excluded.recorded_at, session = excluded.session \
              where idempotency.recorded_at <= excluded.recorded_at - ?",
         )
         .bind(outcome.key.as_slice())
@@ -186,6 +192,7 @@ impl SqliteWriter {
         .bind(outcome.salt.as_slice())
         .bind(outcome.done.as_str())
         .bind(outcome.recorded_at.timestamp_millis())
+        .bind(outcome.session.map(|session| session.0))
         .bind(KEPT.num_milliseconds())
         .execute(&mut self.connection)
         .await?;
@@ -193,17 +200,5 @@ impl SqliteWriter {
             return Err(StoreError::Failed("a request was about to take effect twice".to_owned()));
         }
         Ok(())
-    }
-
-    /// Drops bodies of activity events, keeping their digests, and remembers how far the pruning came.
-    async fn prune(&mut self, events: &[(Position, [u8; 32])], up_to: Position) -> Result<(), StoreError> {
-        for (position, digest) in events {
-            sqlx::query("update event set body = null, body_digest = ? where position = ?")
-                .bind(digest.as_slice())
-                .bind(position.0)
-                .execute(&mut self.connection)
-                .await?;
-        }
-        self.mark("pruned", up_to).await
     }
 }

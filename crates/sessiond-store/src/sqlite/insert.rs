@@ -119,12 +119,12 @@ pub(super) static DETAIL: Insert = Insert::new(
 // The directory's rows replace the row of the same number and no other: a taken id or client id is an error.
 
 pub(super) static ORGANIZATION: Insert = Insert::new(
-    "organization (number, id, name, created_at, version, head, hash, barred_before, issuers, \
-     restored_at)",
-    10,
+    "organization (number, id, name, created_at, version, head, hash, barred_before, issuers, restored_at, \
+     retention, let_go)",
+    12,
     "on conflict (number) do update set name = excluded.name, version = excluded.version, head = excluded.head, \
      hash = excluded.hash, barred_before = excluded.barred_before, issuers = excluded.issuers, \
-     restored_at = excluded.restored_at",
+     restored_at = excluded.restored_at, retention = excluded.retention, let_go = excluded.let_go",
 );
 
 pub(super) static APPLICATION: Insert = Insert::new(

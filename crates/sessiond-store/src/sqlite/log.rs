@@ -3,7 +3,6 @@
 use async_trait::async_trait;
 use sessiond_core::Time;
 use sessiond_core::ids::{ApplicationNumber, OrganizationNumber, Position, SessionNumber};
-use sessiond_core::session::event::ACTIVITY;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Row, SqliteExecutor};
 
@@ -11,7 +10,7 @@ use super::store::SqliteStore;
 use super::values::entry;
 use crate::StoreError;
 use crate::row::{Addressed, Entry};
-use crate::seam::{Log, Prunable};
+use crate::seam::Log;
 
 #[async_trait]
 impl Log for SqliteStore {
@@ -79,9 +78,11 @@ impl Log for SqliteStore {
     ) -> Result<Vec<Addressed>, StoreError> {
         let rows = if activity {
             let sql = "with recursive chain(position, previous, nth) as (\
-                 select position, previous_position, 1 from event where position = ?1 \
-                 union all select e.position, e.previous_position, nth + 1 from chain \
-                 cross join event e on e.position = chain.previous where nth < ?3) \
+                 select e.position, coalesce(c.previous, e.previous_position), 1 from event e \
+                 left join cut c on c.position = e.position where e.position = ?1 \
+                 union all select e.position, coalesce(c.previous, e.previous_position), nth + 1 from chain \
+                 cross join event e on e.position = chain.previous \
+                 left join cut c on c.position = e.position where nth < ?3) \
                  select e.*, s.id as session_id, s.resource, d.client_session_id, a.id as application_id, \
                  r.id as revocation_id from chain cross join event e on e.position = chain.position \
                  left join session s on s.number = ?2 left join session_detail d on s.resource is not null \
@@ -134,7 +135,8 @@ impl Log for SqliteStore {
         while beyond - before > 1 {
             let middle = before + (beyond - before) / 2;
             let recorded_at: Option<i64> =
-                sqlx::query_scalar("select recorded_at from event where position = ?")
+                // The next one that is kept stands for those that were let go.
+                sqlx::query_scalar("select recorded_at from event where position >= ? order by position limit 1")
                     .bind(middle)
                     .fetch_optional(&self.pool)
                     .await?;
@@ -145,37 +147,6 @@ impl Log for SqliteStore {
             }
         }
         Ok(Position(before))
-    }
-
-    async fn prunable(&self, before: Time, limit: u32) -> Result<Prunable, StoreError> {
-        let after: i64 = mark(&self.pool, "pruned").await?.0;
-        let rows = sqlx::query(
-            "select position, previous_position from event where position > ? and recorded_at < ? \
-             order by position limit ?",
-        )
-        .bind(after)
-        .bind(before.timestamp_millis())
-        .bind(limit)
-        .fetch_all(&self.pool)
-        .await?;
-        let mut prunable = Prunable::default();
-        for row in rows {
-            let position: i64 = row.try_get("position")?;
-            prunable.up_to = Some(Position(position));
-            let later = self.event(Position(position)).await?;
-            if later.as_ref().is_none_or(|entry| entry.recorded.event.name() != ACTIVITY) {
-                continue;
-            }
-            let mut previous = Position(row.try_get("previous_position")?);
-            while let Some(entry) = self.event(previous).await? {
-                if entry.recorded.event.name() == ACTIVITY {
-                    prunable.events.push((entry.recorded.position, entry.digest));
-                    break;
-                }
-                previous = entry.recorded.previous_position;
-            }
-        }
-        Ok(prunable)
     }
 
     async fn event(&self, position: Position) -> Result<Option<Entry>, StoreError> {

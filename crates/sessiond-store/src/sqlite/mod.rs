@@ -12,12 +12,14 @@ mod log;
 mod look;
 mod outbox;
 mod rebuild;
+mod retention;
 mod rows;
 mod sealed;
 mod secrets;
 mod session;
 mod sessions;
 mod settling;
+mod space;
 mod start;
 mod store;
 mod values;
@@ -41,6 +43,7 @@ use writer::SqliteWriter;
 pub(crate) use backup::{backup, backup_journals, restore};
 pub(crate) use look::look;
 pub(crate) use rebuild::rebuild;
+pub use retention::OF_SESSIONS;
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/sqlite");
 

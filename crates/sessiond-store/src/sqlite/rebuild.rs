@@ -4,13 +4,13 @@ use sessiond_core::ids::Position;
 use sqlx::AssertSqlSafe;
 
 use super::verify::{follow, whole};
-use super::wal;
 use super::writer::SqliteWriter;
+use super::{space, wal};
 use crate::check::{Fault, LogCheck, PAGE, Progress, Report};
 use crate::row::Batch;
 
 /// The tables of what the log has made; all others hold the log, or what stands beside it.
-pub(super) const ROWS: [&str; 8] = [
+pub(super) const ROWS: [&str; 9] = [
     "organization",
     "application",
     "service_account",
@@ -19,6 +19,7 @@ pub(super) const ROWS: [&str; 8] = [
     "session_detail",
     "revocation",
     "item",
+    "let_go_resource",
 ];
 
 /// Sessions written at a time.
@@ -30,6 +31,9 @@ pub(crate) async fn rebuild(url: &str, progress: Progress<'_>) -> Result<Report,
     sqlx::query("begin immediate").execute(&mut writer.connection).await?;
     let made = writer.rebuild(progress).await;
     let outcome = writer.end(made).await;
+    if outcome.is_ok() {
+        space::give_all_back(&mut writer.connection).await?;
+    }
     wal::close(writer.connection).await?;
     outcome
 }
@@ -46,7 +50,7 @@ impl SqliteWriter {
             .fetch_one(&mut self.connection)
             .await?;
         // All activity goes into the rows: none has to be kept for those that are behind.
-        let mut log = LogCheck::new(Position(i64::MAX));
+        let mut log = LogCheck::new(Position(i64::MAX), Position(i64::MAX));
         loop {
             let mut batch = Batch::default();
             let count = follow(&mut self.connection, &mut log, |detail| batch.details.push(detail)).await?;
@@ -58,6 +62,7 @@ impl SqliteWriter {
         }
         log.complete()?;
         let report = log.report();
+        self.add_to_resources(&log.resources()).await?;
         let mut rest = log.into_rows();
         while let Some(batch) = next(&mut rest) {
             self.write(&batch, &batch.activity).await?;

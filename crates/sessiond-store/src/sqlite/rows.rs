@@ -14,6 +14,7 @@ use super::insert::{
 };
 use super::writer::SqliteWriter;
 use crate::StoreError;
+use crate::check::chosen_text;
 use crate::row::{Batch, SessionActivity, SideWrite};
 
 impl SqliteWriter {
@@ -70,7 +71,7 @@ impl SqliteWriter {
         .await
     }
 
-    async fn put<Value>(
+    pub(super) async fn put<Value>(
         &mut self,
         insert: &'static Insert,
         rows: &[Value],
@@ -108,7 +109,9 @@ impl SqliteWriter {
                 .head(&row.head)
                 .add(row.valid_from.0)
                 .add(serde_json::to_string(&row.issuers).unwrap_or_default())
-                .add(row.restored_at.0);
+                .add(row.restored_at.0)
+                .add(chosen_text(&row.retention))
+                .add(chosen_text(&row.let_go));
         })
         .await?;
         self.put(&APPLICATION, &of::<Application>(streams), |bound, row| {

@@ -7,8 +7,9 @@ use futures_util::stream::{BoxStream, try_unfold};
 use futures_util::{StreamExt, TryFutureExt};
 use sessiond_core::Time;
 use sessiond_core::change::KeyHashes;
-use sessiond_core::change::ResourceTotals;
 use sessiond_core::ids::{ApplicationNumber, Position, SessionNumber};
+use sessiond_core::organization::Organization;
+use sessiond_core::retention::ResourceTotals;
 use sessiond_core::streams::{AnyStream, Registered};
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::SqliteRow;
@@ -45,6 +46,11 @@ impl Start for SqliteStore {
         loaded.last_session = SessionNumber(number("select coalesce(max(number), 0) from session").await?);
         let last = sqlx::query_scalar("select id from session where number = ?").bind(loaded.last_session.0);
         loaded.last_session_id = last.fetch_optional(&self.pool).await?.unwrap_or_default();
+        for let_go in loaded.streams.iter().filter_map(Organization::of).map(|one| &one.let_go) {
+            if let Some(id) = let_go.last_id.filter(|_| let_go.last_session > loaded.last_session) {
+                (loaded.last_session, loaded.last_session_id) = (let_go.last_session, id);
+            }
+        }
         loaded.last_principal = number("select coalesce(max(number), 0) from principal").await?;
         let open = number("select count(*) from session indexed by session_open where state <> 0").await?;
         loaded.open_sessions = open.unsigned_abs();
@@ -91,8 +97,11 @@ impl SqliteStore {
     }
 
     async fn resource_totals(&self) -> Result<Vec<(ApplicationNumber, String, ResourceTotals)>, StoreError> {
-        let sql = "select application, resource, count(*) as sessions, sum(bytes_out) as bytes_out from session \
+        let sql = "select application, resource, sum(sessions) as sessions, sum(bytes_out) as bytes_out from (\
+                   select application, resource, count(*) as sessions, sum(bytes_out) as bytes_out from session \
                    indexed by session_ended_by_resource where state = 0 and resource is not null \
+                   group by application, resource \
+                   union all select application, resource, sessions, bytes_out from let_go_resource) \
                    group by application, resource";
         let read = |row: &SqliteRow| {
             let totals =

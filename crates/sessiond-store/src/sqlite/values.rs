@@ -7,7 +7,7 @@ use sessiond_core::event::{Event, Recorded};
 use sessiond_core::idempotency::RecordedOutcome;
 use sessiond_core::ids::{
     ApplicationNumber, Head, OrganizationNumber, Position, PrincipalNumber, RevocationNumber,
-    ServiceAccountNumber, StreamId, StreamKind,
+    ServiceAccountNumber, SessionNumber, StreamId, StreamKind,
 };
 use sessiond_core::reason::Reason;
 use sessiond_core::scope::Scopes;
@@ -74,6 +74,8 @@ pub(super) fn organization(row: &SqliteRow) -> Result<Organization, StoreError> 
         valid_from: Position(row.try_get("barred_before")?),
         restored_at: Position(row.try_get("restored_at")?),
         issuers: json(row, "issuers")?,
+        retention: optional_json(row, "retention")?.unwrap_or_default(),
+        let_go: optional_json(row, "let_go")?.unwrap_or_default(),
         head: head(row)?,
     })
 }
@@ -183,6 +185,7 @@ pub(super) fn outcome(row: &SqliteRow) -> Result<RecordedOutcome, StoreError> {
         fingerprint: bytes32(row, "fingerprint")?,
         salt: salt.try_into().map_err(|_| damaged(row, "salt is not 16 bytes".to_owned()))?,
         done: row.try_get("outcome")?,
+        session: row.try_get::<Option<i64>, _>("session")?.map(SessionNumber),
         recorded_at: time(row.try_get("recorded_at")?),
     })
 }

@@ -1,5 +1,7 @@
 //! Checks the database: what is stored, byte for byte, against what it should be.
 
+use std::collections::{BTreeMap, VecDeque};
+
 use futures_util::TryStreamExt;
 use sessiond_core::chain::Header;
 use sessiond_core::ids::{ApplicationNumber, SessionNumber};
@@ -8,7 +10,8 @@ use sqlx::{AssertSqlSafe, Column, Row, Sqlite, SqliteConnection, Transaction, Ty
 
 use super::log;
 use crate::check::{
-    Difference, Fault, LogCheck, PAGE, Page, Progress, Report, Rows, StoredEvent, Table, Value,
+    Difference, Fault, LogCheck, PAGE, Page, Progress, Report, Rows, StoredCut, StoredEvent, StoredGap,
+    Table, Value,
 };
 use crate::{Detail, StoreError};
 
@@ -19,8 +22,9 @@ const ROWS: i64 = 2_000;
 /// with the log as it stood when that page was read. One thing cannot be compared: the totals in a lifecycle row that is
 /// older than a hot row, once the activity they came from was pruned.
 pub(super) async fn verify(pool: &SqlitePool, progress: Progress<'_>) -> Result<Report, Fault> {
-    let mut log = LogCheck::new(log::mark(pool, "settled").await?);
-    let total = log::head(pool).await?.0;
+    let head = log::head(pool).await?;
+    let mut log = LogCheck::new(log::mark(pool, "settled").await?, head);
+    let total = head.0;
     while snapshot(pool).await?.follow(&mut log).await? == PAGE {
         progress(log.position().unsigned_abs(), total.max(log.position()).unsigned_abs());
     }
@@ -35,6 +39,11 @@ pub(super) async fn verify(pool: &SqlitePool, progress: Progress<'_>) -> Result<
             after = page.last;
         }
     }
+    let mut snapshot = snapshot(pool).await?;
+    while snapshot.follow(&mut log).await? == PAGE {}
+    log.complete()?;
+    log.compare_resources(&snapshot.resources().await?)?;
+    drop(snapshot);
     progress(log.position().unsigned_abs(), log.position().unsigned_abs());
     whole(&mut *pool.acquire().await?).await?;
     Ok(log.report())
@@ -94,6 +103,15 @@ impl Snapshot {
         Ok(page)
     }
 
+    /// What the sessions that were let go came to, by application and resource.
+    async fn resources(&mut self) -> Result<BTreeMap<(i64, String), (i64, i64)>, StoreError> {
+        let sql = "select application, resource, sessions, bytes_out from let_go_resource";
+        let rows = sqlx::query(sql).fetch_all(&mut *self.transaction).await?;
+        let read =
+            |row: &SqliteRow| Ok(((row.try_get(0)?, row.try_get(1)?), (row.try_get(2)?, row.try_get(3)?)));
+        rows.iter().map(read).collect()
+    }
+
     async fn select(&mut self, table: &str, after: i64, upto: i64, limit: i64) -> Result<Rows, StoreError> {
         let sql =
             format!("select * from {table} where number > ? and number <= ? order by number limit {limit}");
@@ -141,9 +159,46 @@ fn value(row: &SqliteRow, index: usize) -> Result<Value, sqlx::Error> {
 }
 
 /// Columns of an event in the order in which [`stored`] takes them.
-const EVENT: &str = "position, stream_kind, stream_number, version, previous_position, occurred_at, recorded_at, \
+const EVENT: &str = "e.position, stream_kind, stream_number, version, previous_position, occurred_at, recorded_at, \
                      type, type_version, organization, application, actor_kind, actor_id, revocation, request_id, \
-                     traceparent, body, body_digest, personal, hash, commit_hash";
+                     traceparent, body, body_digest, personal, e.hash, commit_hash, c.previous, c.hash";
+
+/// Where events were let go.
+struct Gap {
+    first: i64,
+    last: i64,
+    hash: Option<Vec<u8>>,
+    commit_hash: Option<Vec<u8>>,
+}
+
+impl Gap {
+    fn stored(&self) -> StoredGap<'_> {
+        StoredGap {
+            first: self.first,
+            last: self.last,
+            hash: self.hash.as_deref(),
+            commit_hash: self.commit_hash.as_deref(),
+        }
+    }
+}
+
+async fn gaps(connection: &mut SqliteConnection, after: i64) -> Result<VecDeque<Gap>, StoreError> {
+    // Stretches do not overlap: what ends beyond a position begins there or later, but for one at most.
+    let sql = format!(
+        "select first, last, hash, commit_hash from gone where first >= coalesce((select first from gone \
+         where first <= ?1 order by first desc limit 1), ?1) and last > ?1 order by first limit {PAGE}"
+    );
+    let rows = sqlx::query(AssertSqlSafe(sql)).bind(after).fetch_all(connection).await?;
+    let gap = |row: &SqliteRow| {
+        Ok(Gap {
+            first: row.try_get(0)?,
+            last: row.try_get(1)?,
+            hash: row.try_get(2)?,
+            commit_hash: row.try_get(3)?,
+        })
+    };
+    rows.iter().map(gap).collect()
+}
 
 /// Reads the log on from where `log` stands, at most a page; returns how many events that were, and hands over the
 /// rows of details that they make.
@@ -152,20 +207,35 @@ pub(super) async fn follow(
     log: &mut LogCheck,
     mut each: impl FnMut((SessionNumber, ApplicationNumber, Detail)),
 ) -> Result<u32, Fault> {
-    let sql = format!("select {EVENT} from event where position > ? order by position limit {PAGE}");
-    let mut rows = sqlx::query(AssertSqlSafe(sql)).bind(log.position()).fetch(connection);
+    let mut gaps = gaps(connection, log.position()).await?;
+    let more = gaps.len() >= PAGE as usize;
+    // Where not all gaps were read, events are read no further than they reach.
+    let reach = gaps.back().filter(|_| more).map_or(i64::MAX, |gap| gap.last);
+    let sql = format!(
+        "select {EVENT} from event e left join cut c on c.position = e.position \
+         where e.position > ? and e.position <= ? order by e.position limit {PAGE}"
+    );
+    let mut rows = sqlx::query(AssertSqlSafe(sql)).bind(log.position()).bind(reach).fetch(connection);
     let mut count = 0;
     while let Some(row) = rows.try_next().await? {
         let stored = stored(&row).map_err(|error| match error {
             sqlx::Error::ColumnDecode { index, source } => unreadable(&row, &index, &source.to_string()),
             error => Fault::from(error),
         })?;
+        while let Some(gap) = gaps.pop_front_if(|gap| gap.first < stored.header.position) {
+            log.take_gap(&gap.stored())?;
+        }
         if let Some(detail) = log.take(&stored)? {
             each(detail);
         }
         count += 1;
     }
-    Ok(count)
+    if count < PAGE {
+        for gap in gaps {
+            log.take_gap(&gap.stored())?;
+        }
+    }
+    Ok(if more { PAGE } else { count })
 }
 
 fn stored(row: &SqliteRow) -> Result<StoredEvent<'_>, sqlx::Error> {
@@ -193,6 +263,10 @@ fn stored(row: &SqliteRow) -> Result<StoredEvent<'_>, sqlx::Error> {
         personal: row.try_get(18)?,
         hash: row.try_get(19)?,
         commit_hash: row.try_get(20)?,
+        cut: match row.try_get::<Option<i64>, _>(21)? {
+            Some(previous) => Some(StoredCut { previous, hash: row.try_get(22)? }),
+            None => None,
+        },
     })
 }
 

@@ -1,13 +1,15 @@
 //! The one connection that writes.
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use sqlx::sqlite::SqliteAutoVacuum;
 use sqlx::{Connection, SqliteConnection};
 
 use super::files::Files;
 use super::settling::{LogTail, Settling, Slice};
-use super::{MIGRATIONS, migrate, options, wal};
+use super::{MIGRATIONS, migrate, options, space, wal};
 use crate::StoreError;
 use crate::row::{Batch, SideWrite};
 use crate::seam::{Check, Writer};
@@ -17,6 +19,12 @@ const OLDEST_SQLITE: (u32, u32, u32) = (3, 51, 3);
 /// How often the size of the write-ahead log is looked at, in commits.
 const LOOKS: u64 = 64;
 
+/// How long what was let go may stand in the write-ahead log.
+const LET_GO_WITHIN: Duration = Duration::from_secs(5);
+
+/// The pause after a try to empty the write-ahead log while somebody still read it.
+const TRY_AGAIN: Duration = Duration::from_millis(100);
+
 /// The writer of one database.
 pub(super) struct SqliteWriter {
     pub(super) connection: SqliteConnection,
@@ -24,8 +32,8 @@ pub(super) struct SqliteWriter {
     files: Files,
     settling: Settling,
     commits: u64,
-    /// Something was erased, and may still stand in the write-ahead log.
-    erased: bool,
+    /// Something was erased, and may still stand in the write-ahead log; from this moment on it is to be gone.
+    erased: Option<Instant>,
 }
 
 impl SqliteWriter {
@@ -38,7 +46,10 @@ impl SqliteWriter {
     /// Opens the database for writing, making and migrating it as needed, and checks what the live connection runs on. Of
     /// what is in it nothing is read.
     pub(super) async fn connect(url: &str) -> Result<Self, StoreError> {
-        let options = options(url)?.create_if_missing(true);
+        let options = options(url)?
+            .create_if_missing(true)
+            // Fixed when the file is made: it can shrink once something was let go.
+            .auto_vacuum(SqliteAutoVacuum::Incremental);
         let path = options.get_filename().to_owned();
         let mut connection = SqliteConnection::connect_with(&options).await?;
         migrate(&MIGRATIONS, &mut connection).await?;
@@ -48,7 +59,7 @@ impl SqliteWriter {
                 return Err(StoreError::Failed(fault));
             }
         }
-        Ok(Self { connection, path, files, settling: Settling::nothing(), commits: 0, erased: false })
+        Ok(Self { connection, path, files, settling: Settling::nothing(), commits: 0, erased: None })
     }
 
     /// What lies beyond the rows, before anything was committed.
@@ -110,11 +121,19 @@ impl SqliteWriter {
         Ok(!slice.is_empty())
     }
 
+    /// Gives some unused space back; whether it did. That it cannot is no reason to do anything else: it is tried again.
+    async fn give_back(&mut self) -> bool {
+        space::give_some_back(&mut self.connection).await.unwrap_or(false)
+    }
+
     /// What was erased is gone once the write-ahead log was emptied, which has to wait until nobody reads the old one.
     async fn empty_wal_of_what_was_erased(&mut self) {
-        if self.erased && wal::truncate(&mut self.connection).await.is_ok() {
-            self.erased = wal::bytes(&self.path) > 0;
+        if self.erased.is_none_or(|due| due > Instant::now()) {
+            return;
         }
+        let emptied = wal::truncate(&mut self.connection).await.is_ok() && wal::bytes(&self.path) == 0;
+        // Each try writes pages to the file, so while somebody reads the old log there are few.
+        self.erased = (!emptied).then(|| Instant::now() + TRY_AGAIN);
     }
 }
 
@@ -124,7 +143,10 @@ impl Writer for SqliteWriter {
         let slice = self.settling.slice(batch);
         self.commit_with(batch, &slice).await?;
         self.settling.committed(batch, &slice);
-        self.erased |= batch.side.iter().any(erases);
+        if let Some(within) = batch.side.iter().filter_map(erases).min() {
+            let due = Instant::now() + within;
+            self.erased = Some(self.erased.map_or(due, |before| before.min(due)));
+        }
         self.commits += 1;
         Ok(())
     }
@@ -137,12 +159,16 @@ impl Writer for SqliteWriter {
             if wal::bytes(&self.path) > wal::LARGE {
                 wal::truncate(&mut self.connection).await.ok();
             }
+            self.give_back().await;
         }
         Ok(())
     }
 
     async fn idle(&mut self) -> Result<bool, StoreError> {
-        self.settle().await
+        if self.settle().await? {
+            return Ok(true);
+        }
+        Ok(self.give_back().await)
     }
 
     async fn health(&mut self) -> Result<Vec<Check>, StoreError> {
@@ -162,8 +188,14 @@ impl Writer for SqliteWriter {
     }
 }
 
-fn erases(side: &SideWrite) -> bool {
-    matches!(side, SideWrite::ErasePrincipal(_) | SideWrite::ErasePersonal(_))
+/// How soon what a write erases has to be gone from the write-ahead log, if it erases anything. Somebody waits for an erasure;
+/// what is let go goes in many small steps, and emptying the log after each would cost more than they do.
+fn erases(side: &SideWrite) -> Option<Duration> {
+    match side {
+        SideWrite::ErasePrincipal(_) | SideWrite::ErasePersonal(_) => Some(Duration::ZERO),
+        SideWrite::LetSessionsGo { .. } | SideWrite::Fold { .. } => Some(LET_GO_WITHIN),
+        _ => None,
+    }
 }
 
 /// Asks the live connection what it runs on.

@@ -11,7 +11,7 @@ const END_NOTHING: &str = "\
     agent.activity agent.activityMany agent.heartbeat agentSessions.resume apiKeys.create applications.create \
     applications.setPolicy applications.setUpstream applications.update hooks.create media.callHook \
     media.createSessions media.declareStream media.reportApp media.reportSession media.reportStream oauth.introspect \
-    oauth.token organizations.create organizations.update principals.enable principals.erase \
+    oauth.token organizations.create organizations.update retention.set principals.enable principals.erase \
     scheduledRevocations.create scheduledRevocations.delete scheduledRevocations.pause scheduledRevocations.resume \
     serviceAccounts.create terminals.createMachine terminals.createSession terminals.createViewer \
     terminals.deleteMachine terminals.testMachine terminals.updateMachine webhooks.create webhooks.delete \
@@ -31,7 +31,8 @@ const EVENTS: &str = "\
     activity_recorded api_key_created application_changed application_created application_policy_set \
     application_upstream_set connected expired hook_created hook_deleted hook_secret_rotated machine_changed machine_created \
     machine_deleted machine_host_key_pinned media_stream_declared organization_created organization_renamed \
-    organization_restored phase_changed principal_enabled resumed revocation_ended schedule_created schedule_deleted schedule_paused \
+    organization_restored organization_retention_set sessions_let_go activity_folded \
+    phase_changed principal_enabled resumed revocation_ended schedule_created schedule_deleted schedule_paused \
     schedule_ran schedule_resumed schedule_skipped service_account_created webhook_changed webhook_created \
     webhook_deleted webhook_disabled webhook_enabled webhook_secret_rotated";
 

@@ -1,16 +1,20 @@
 //! Reading the log and the rows.
 
 use sessiond_core::filter::Filter;
-use sessiond_core::ids::{Position, PrincipalNumber, RevocationNumber, SessionNumber, StreamKind};
+use sessiond_core::ids::{Position, PrincipalNumber, RevocationNumber, SessionNumber};
 use sessiond_core::kind::Kind;
+use sessiond_core::organization::OrganizationEvent;
+use sessiond_core::retention::{account, folded};
 use sessiond_core::session::Session;
 use sessiond_core::session::event::ACTIVITY;
-use sessiond_store::{Addressed, EndedOrder, EndedPage, Entry, Open, Prunable, SideWrite, Store};
+use sessiond_store::{
+    Addressed, Cut, EndedBefore, EndedOrder, EndedPage, Entry, Foldable, Open, SideWrite, Store,
+};
 use uuid::Uuid;
 
 use super::super::base::{APPLICATION, ORGANIZATION};
 use super::Place;
-use super::author::{Author, Connects, NOBODY, beside, moment};
+use super::author::{Author, Connects, NOBODY, moment};
 
 fn positions<'entry>(entries: impl IntoIterator<Item = &'entry Entry>) -> Vec<i64> {
     entries.into_iter().map(|entry| entry.recorded.position.0).collect()
@@ -239,36 +243,60 @@ pub async fn absent(place: &dyn Place) {
     assert!(store.delivery(Uuid::max(), Position(1)).await.unwrap().is_none());
     assert!(store.pending_deliveries(Uuid::max()).await.unwrap().is_empty());
     assert!(store.ended_terminals(NOBODY, moment(0)).await.unwrap().is_empty());
-    assert_eq!(store.prunable(moment(0), 9).await.unwrap(), Prunable::default());
+    assert_eq!(store.foldable(&[NOBODY], Position(0), moment(0), 9).await.unwrap(), Foldable::default());
+    assert_eq!(store.ended_before(NOBODY, moment(0)).await.unwrap(), EndedBefore::default());
+    assert!(store.departing(NOBODY, moment(0), 9, 9).await.unwrap().is_empty());
+    assert!(store.folded_to().await.unwrap().is_empty());
     let loaded = store.load().await.unwrap();
     assert_eq!((loaded.head, loaded.last_recorded_at, loaded.open_sessions), (Position(0), None, 0));
     store.verify(&mut |_, _| ()).await.unwrap();
 }
 
-pub async fn pruning(place: &dyn Place) {
-    let (author, Open { mut writer, store }) = stories(place).await;
-    let mut pruned = Vec::new();
-    loop {
-        let Prunable { events, up_to } = store.prunable(moment(1_000), 2).await.unwrap();
-        let Some(up_to) = up_to else { break };
-        pruned.extend(events.iter().map(|(position, _)| position.0));
-        writer.commit(&beside([SideWrite::Prune { events, up_to }])).await.unwrap();
-    }
-    // Each session's last activity stays.
-    assert_eq!(pruned, [5, 6, 7, 8]);
-    for (stored, written) in store.log(Position(0), 100).await.unwrap().iter().zip(&author.entries) {
-        let gone = pruned.contains(&stored.recorded.position.0);
-        assert_eq!(stored.body.is_empty(), gone);
-        assert_eq!((stored.digest, stored.hash), (written.digest, written.hash));
-        assert_eq!(stored.recorded.stream.kind == StreamKind::Session, stored.recorded.position.0 > 2);
-    }
-    store.verify(&mut |_, _| ()).await.unwrap();
+pub async fn retention(place: &dyn Place) {
+    let (mut author, Open { writer, store }) = stories(place).await;
+    // A stop brings all activity into the rows, and then it can be looked at.
     store.close().await;
     writer.close().await.unwrap();
-    place.rebuild().await.unwrap();
+    let Open { mut writer, store } = place.open().await;
+    let before = moment(1_000);
+    let page = store.foldable(&[ORGANIZATION], Position(0), before, 100).await.unwrap();
+    let at: Vec<_> = page.events.iter().map(|one| (one.position.0, one.previous.0, one.next.0)).collect();
+    // Each session's last activity stays.
+    assert_eq!(at, [(5, 3, 7), (6, 4, 8), (7, 5, 9), (8, 6, 10)]);
+    assert_eq!(page.up_to, Some(author.head()));
+    assert!(store.foldable(&[NOBODY], Position(0), before, 100).await.unwrap().events.is_empty());
+    assert_eq!(store.foldable(&[ORGANIZATION], author.head(), before, 9).await.unwrap(), Foldable::default());
+    let (folding, positions) = folded(page.events.iter().map(|one| (one.position, one.hash))).unwrap();
+    author.account(&*store, OrganizationEvent::ActivityFolded(folding)).await;
+    author.beside(SideWrite::Fold { positions, cuts: Cut::made_by(&page.events) });
+    author.beside(SideWrite::FoldedTo(vec![ORGANIZATION], Position(11)));
+    writer.commit(&author.done()).await.unwrap();
+    assert_eq!(store.folded_to().await.unwrap(), [(ORGANIZATION, Position(11))]);
+    assert_eq!(store.verify(&mut |_, _| ()).await.unwrap().let_go, 4);
+
+    let ended = store.ended_before(ORGANIZATION, before).await.unwrap();
+    assert_eq!(ended, EndedBefore { sessions: 1, events: 5 });
+    assert!(store.departing(ORGANIZATION, moment(1), 9, 9).await.unwrap().is_empty());
+    assert_eq!(store.departing(ORGANIZATION, before, 9, 1).await.unwrap()[0].events.len(), 2, "one too many");
+    assert!(store.foldable_of(ORGANIZATION, SessionNumber(1), 9).await.unwrap().is_empty());
+    let departing = store.departing(ORGANIZATION, before, 9, 3).await.unwrap();
+    let (letting, positions) = account(&departing).unwrap();
+    assert_eq!(positions, [3, 9, 11].map(Position));
+    author.account(&*store, OrganizationEvent::SessionsLetGo(Box::new(letting))).await;
+    let sessions = vec![SessionNumber(1)];
+    author.beside(SideWrite::LetSessionsGo { sessions, positions, resources: vec![] });
+    writer.commit(&author.done()).await.unwrap();
+    assert!(store.session_by_number(SessionNumber(1)).await.unwrap().is_none());
+    let kept = store.log(Position(0), 100).await.unwrap();
+    assert_eq!(self::positions(&kept), [1, 2, 4, 10, 12, 13]);
+    assert_eq!(store.last_recorded_before(moment(6)).await.unwrap().0.min(4), 4);
+    let report = store.verify(&mut |_, _| ()).await.unwrap();
+    assert_eq!((report.events, report.let_go), (6, 7));
+    store.close().await;
+    writer.close().await.unwrap();
+    assert_eq!(place.rebuild().await.unwrap(), report);
     let Open { store, writer: _writer } = place.open().await;
-    store.verify(&mut |_, _| ()).await.unwrap();
-    let row = store.session_by_number(SessionNumber(1)).await.unwrap().unwrap();
-    assert_eq!(row.session, author.sessions[&SessionNumber(1)]);
-    assert_eq!(store.prunable(moment(1_000), 9).await.unwrap(), Prunable::default(), "left alone");
+    assert_eq!(store.verify(&mut |_, _| ()).await.unwrap(), report);
+    let row = store.session_by_number(SessionNumber(2)).await.unwrap().unwrap();
+    assert_eq!(row.session, author.sessions[&SessionNumber(2)]);
 }

@@ -19,10 +19,10 @@ use sessiond_core::session::event::{
     ActivityRecorded, ActivitySource, Connected, Counts, Disconnected, SessionEvent,
 };
 use sessiond_core::session::{Session, evolve};
-use sessiond_core::stream::Envelope;
+use sessiond_core::stream::{Envelope, Stream};
 use sessiond_core::streams::Registered;
 use sessiond_core::token::Principal;
-use sessiond_store::{Batch, Detail, Entry, SessionActivity, SideWrite};
+use sessiond_store::{Batch, Detail, Entry, SessionActivity, SideWrite, Store};
 use uuid::Uuid;
 
 use super::super::base::{APPLICATION, ORGANIZATION, application};
@@ -97,6 +97,16 @@ impl Author {
         let occurred_at = moment(self.now - 1);
         let envelope = Envelope { number: stream.number, organization: ORGANIZATION, occurred_at, head };
         self.batch.streams.extend(S::evolve(None, event, &envelope).map(S::any));
+    }
+
+    /// The organization's account of what is let go.
+    pub async fn account(&mut self, store: &dyn Store, event: OrganizationEvent) {
+        let before = store.load().await.unwrap().streams.iter().find_map(Organization::of).cloned();
+        let stream = ORGANIZATION.into();
+        let head = self.event(stream, None, Event::Stream(Organization::event(event.clone())), None);
+        let occurred_at = moment(self.now - 1);
+        let envelope = Envelope { number: stream.number, organization: ORGANIZATION, occurred_at, head };
+        self.batch.streams.extend(Organization::evolve(before, &event, &envelope).map(Organization::any));
     }
 
     fn event(

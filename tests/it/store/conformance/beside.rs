@@ -203,6 +203,7 @@ pub async fn outcomes(place: &dyn Place) {
         fingerprint: [2; 32],
         salt: [3; 16],
         done: done.into(),
+        session: Some(ONE),
         recorded_at: moment(at),
     };
     let write =

@@ -3,7 +3,7 @@
 use sessiond_core::ids::SessionNumber;
 use sessiond_core::journal::{Entry, Journal, Level, Marks};
 use sessiond_store::block::{Block, Packer, Run};
-use sessiond_store::{Bounds, Forget, JournalReader, OpenJournals, Stretch, Tail};
+use sessiond_store::{Bounds, Forget, Forgotten, JournalReader, OpenJournals, Stretch, Tail};
 
 use super::Place;
 use super::author::moment;
@@ -110,10 +110,10 @@ async fn bounds(reader: &dyn JournalReader, session: SessionNumber) -> (i64, i64
 pub async fn forgetting(place: &dyn Place) {
     let (_, OpenJournals { mut writer, reader }) = filled(place).await;
     let reader = reader.as_ref();
-    let mut forget = async |forget| {
+    let mut forget = async |forget: Forget| {
         let (mut blocks, mut entries) = (0, 0);
         loop {
-            let some = writer.forget(forget).await.unwrap();
+            let some = writer.forget(forget.clone()).await.unwrap();
             if some.blocks == 0 {
                 while writer.give_back().await.unwrap() {}
                 return (blocks, entries);
@@ -135,4 +135,17 @@ pub async fn forgetting(place: &dyn Place) {
     assert_eq!((tail.last, tail.at), (6, moment(60).timestamp_micros()));
     writer.commit(&[block(ONE, 7, Level::Info, 9)]).await.unwrap();
     assert_eq!(bounds(reader, ONE).await, (7, 8));
+
+    // What is old is found, and by name it goes too; of what was let go nothing stays.
+    assert!(reader.old_blocks(0, moment(9), 9).await.unwrap().is_empty());
+    let [(number, ONE)] = reader.old_blocks(0, moment(10), 9).await.unwrap()[..] else { panic!() };
+    assert!(reader.old_blocks(number, moment(10), 9).await.unwrap().is_empty());
+    let gone = writer.forget(Forget::Blocks([number].into())).await.unwrap();
+    assert_eq!((gone.blocks, gone.entries), (1, 2));
+    assert_eq!(bounds(reader, ONE).await, (9, 8));
+    writer.commit(&[block(ONE, 9, Level::Info, 10)]).await.unwrap();
+    let let_go = Forget::LetGo([ONE].into());
+    assert_eq!(writer.forget(let_go.clone()).await.unwrap().entries, 2);
+    assert_eq!(writer.forget(let_go).await.unwrap(), Forgotten::default());
+    assert_eq!(writer.tails(&[(Journal::Lines, ONE)]).await.unwrap(), [Tail::EMPTY]);
 }

@@ -33,7 +33,7 @@ pub const CASES: &[(&str, Case)] = &[
     ("ended sessions come in pages in every order", |place| asking::ended(place).boxed_local()),
     ("filters find what fits", |place| asking::filters(place).boxed_local()),
     ("what is not there is none", |place| asking::absent(place).boxed_local()),
-    ("bodies of old activity may go, and the last one stays", |place| asking::pruning(place).boxed_local()),
+    ("what is let go leaves what the chains need", |place| asking::retention(place).boxed_local()),
     ("secrets are kept and forgotten", |place| beside::secrets(place).boxed_local()),
     ("people are described and erased", |place| beside::people(place).boxed_local()),
     ("what is sealed is sealed anew", |place| beside::sealed_anew(place).boxed_local()),

@@ -1,6 +1,7 @@
 //! Questions to the second file: a few blocks at a time, so that no answer holds a snapshot for long.
 
 use async_trait::async_trait;
+use sessiond_core::Time;
 use sessiond_core::ids::SessionNumber;
 use sessiond_core::journal::{Journal, Marks};
 use sqlx::Row;
@@ -85,6 +86,25 @@ impl JournalReader for SqliteJournals {
             .fetch_all(&self.pool)
             .await?;
         rows.into_iter().map(|row| block(stretch, &row)).collect()
+    }
+
+    async fn old_blocks(
+        &self,
+        after: i64,
+        before: Time,
+        limit: u32,
+    ) -> Result<Vec<(i64, SessionNumber)>, StoreError> {
+        // They were recorded in the order of their numbers: the first that is younger ends it.
+        let sql = "select number, session, recorded_at from block where number > ? order by number limit ?";
+        let rows = sqlx::query(sql).bind(after).bind(limit).fetch_all(&self.pool).await?;
+        let mut blocks = Vec::with_capacity(rows.len());
+        for row in rows {
+            if time(row.try_get("recorded_at")?) >= before {
+                break;
+            }
+            blocks.push((row.try_get("number")?, SessionNumber(row.try_get("session")?)));
+        }
+        Ok(blocks)
     }
 
     async fn used_bytes(&self) -> Result<u64, StoreError> {

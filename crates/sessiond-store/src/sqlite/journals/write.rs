@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
+use serde::Serialize;
 use sessiond_core::Time;
 use sessiond_core::ids::SessionNumber;
 use sessiond_core::journal::Journal;
@@ -53,6 +54,15 @@ const TAILS: &str = "select wanted.key as asked, t.last_position as last, t.high
      from json_each(?) wanted cross join tail t \
      on t.journal = wanted.value ->> 0 and t.session = wanted.value ->> 1";
 
+const BLOCKS: &str = "select b.number, journal, session, first_position + count - 1 as last, count, high_time, recorded_at, \
+     length(payload) as bytes from json_each(?) wanted cross join block b on b.number = wanted.value \
+     order by b.number limit ?";
+
+const OF_SESSIONS: &str = "select b.number, b.journal, b.session, first_position + count - 1 as last, count, high_time, \
+     recorded_at, length(payload) as bytes from json_each(?) wanted cross join (values (1), (2)) journals \
+     cross join block b indexed by block_by_position \
+     on b.journal = journals.column1 and b.session = wanted.value limit ?";
+
 /// A block that is to be forgotten.
 struct Doomed {
     number: i64,
@@ -69,6 +79,8 @@ pub(in crate::sqlite) struct SqliteJournalWriter {
     pub(in crate::sqlite) connection: SqliteConnection,
     path: PathBuf,
     files: Files,
+    /// Something was forgotten, and may still stand in the write-ahead log.
+    forgotten: bool,
 }
 
 impl SqliteJournalWriter {
@@ -86,16 +98,20 @@ impl SqliteJournalWriter {
             return Err(StoreError::Failed(format!("journal_mode is {mode}, not wal")));
         }
         let files = Files::of(&path);
-        Ok(Self { connection, path, files })
+        Ok(Self { connection, path, files, forgotten: false })
     }
 
     async fn forget_some(&mut self, forget: Forget) -> Result<Forgotten, StoreError> {
-        let mut doomed = match forget {
-            Forget::Session(session) => self.of_session(session).await?,
+        let mut doomed = match &forget {
+            Forget::Session(session) => self.of_session(*session).await?,
             Forget::Before(_) | Forget::ShrinkTo(_) => self.oldest().await?,
+            Forget::Blocks(numbers) => self.listed(BLOCKS, numbers).await?,
+            Forget::LetGo(sessions) => self.listed(OF_SESSIONS, sessions).await?,
         };
         match forget {
-            Forget::Session(_) => {}
+            Forget::Session(_) | Forget::Blocks(_) => {}
+            Forget::LetGo(sessions) if doomed.is_empty() => self.forget_tails(&sessions).await?,
+            Forget::LetGo(_) => {}
             Forget::Before(before) => {
                 let kept = doomed.iter().position(|block| block.recorded_at >= before);
                 doomed.truncate(kept.unwrap_or(doomed.len()));
@@ -132,6 +148,24 @@ impl SqliteJournalWriter {
             }
         }
         Ok(found)
+    }
+
+    async fn listed<Number: Serialize>(
+        &mut self,
+        sql: &'static str,
+        numbers: &[Number],
+    ) -> Result<Vec<Doomed>, StoreError> {
+        let numbers = serde_json::to_string(numbers).unwrap_or_default();
+        let query = sqlx::query(sql).bind(numbers).bind(FORGOTTEN_AT_ONCE);
+        query.fetch_all(&mut self.connection).await?.iter().map(doomed).collect()
+    }
+
+    async fn forget_tails(&mut self, sessions: &[SessionNumber]) -> Result<(), StoreError> {
+        let sessions = serde_json::to_string(sessions).unwrap_or_default();
+        let sql = "delete from tail where (journal, session) in (select journals.column1, wanted.value \
+                   from json_each(?) wanted cross join (values (1), (2)) journals)";
+        sqlx::query(sql).bind(sessions).execute(&mut self.connection).await?;
+        Ok(())
     }
 
     /// Deletes blocks, each the oldest of its journal that is left, and keeps how far they went.
@@ -216,7 +250,9 @@ impl JournalWriter for SqliteJournalWriter {
     async fn forget(&mut self, forget: Forget) -> Result<Forgotten, StoreError> {
         self.begin().await?;
         let forgotten = self.forget_some(forget).await;
-        self.end(forgotten).await
+        let forgotten = self.end(forgotten).await?;
+        self.forgotten |= forgotten.blocks > 0;
+        Ok(forgotten)
     }
 
     async fn give_back(&mut self) -> Result<bool, StoreError> {
@@ -230,10 +266,14 @@ impl JournalWriter for SqliteJournalWriter {
     }
 
     async fn maintain(&mut self) -> Result<(), StoreError> {
-        match wal::bytes(&self.path) > wal::LARGE {
-            true => wal::truncate(&mut self.connection).await,
-            false => Ok(()),
+        if wal::bytes(&self.path) > wal::LARGE {
+            return wal::truncate(&mut self.connection).await;
         }
+        // It may stand there until nobody reads it any more.
+        if self.forgotten && wal::truncate(&mut self.connection).await.is_ok() {
+            self.forgotten = wal::bytes(&self.path) > 0;
+        }
+        Ok(())
     }
 
     async fn close(self: Box<Self>) -> Result<(), StoreError> {
