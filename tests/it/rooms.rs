@@ -20,10 +20,11 @@ const TABLE: &[(&str, &[&str])] = &[
     ("error", &[STORE]),
     ("gate", &[]),
     ("committer", &[STORE, "gate", "error", "clock", "meter", "logs", "tasks"]),
-    ("context", &[STORE, "committer", "secret", "gate", "error", "clock"]),
+    ("telling", &[STORE, "gate"]),
+    ("context", &[STORE, "committer", "secret", "gate", "telling", "error", "clock"]),
     ("sessions", APPLICATION),
     ("directory", APPLICATION),
-    ("live", &[STORE]),
+    ("live", &[STORE, "telling"]),
     ("secret", &[]),
     ("journals", &[STORE, "error", "clock", "logs"]),
     ("outbound", &["error", "config"]),
@@ -43,6 +44,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "directory",
             "journals",
             "live",
+            "telling",
             "clock",
             "config",
             "limits",
@@ -79,6 +81,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "gate",
             "committer",
             "context",
+            "telling",
             "sessions",
             "directory",
             "live",
@@ -102,7 +105,8 @@ const TABLE: &[(&str, &[&str])] = &[
 
 /// What remembers, a crate of its own: which rooms may use it Cargo cannot keep.
 const STORE: &str = "sessiond_store";
-const APPLICATION: &[&str] = &[STORE, "context", "committer", "secret", "gate", "error", "clock", "meter"];
+const APPLICATION: &[&str] =
+    &[STORE, "context", "committer", "secret", "gate", "telling", "error", "clock", "meter"];
 const BRIDGE: &[&str] = &[
     "error",
     "auth",
@@ -333,6 +337,7 @@ const READERS: &[(&str, usize, &str)] = &[
     ("agents/read.rs", 1, "`Link` names the next page at the path that was asked"),
     ("history.rs", 1, "`Link` likewise"),
     ("revocations/mod.rs", 1, "`Link` likewise"),
+    ("bars.rs", 1, "`Link` likewise"),
     ("idempotency.rs", 1, "the fingerprint of a request holds what it was for"),
     ("request_layer.rs", 2, "the log says what was asked"),
 ];

@@ -8,7 +8,7 @@ use crate::ids::{ApplicationNumber, Head, OrganizationNumber, Position, StreamKi
 use crate::stream::{EMPTY, Envelope, Most, Stream, StreamEvent, StreamRefusal, text};
 
 /// Types of events that a webhook may name: all there are.
-pub const TYPES: [&str; 48] = [
+pub const TYPES: [&str; 50] = [
     "activity_recorded",
     "api_key_created",
     "api_key_revoked",
@@ -19,6 +19,8 @@ pub const TYPES: [&str; 48] = [
     "application_policy_set",
     "application_secret_rotated",
     "application_upstream_set",
+    "bar_lifted",
+    "bar_placed",
     "connected",
     "disconnected",
     "expired",

@@ -54,7 +54,7 @@ impl Draft<'_> {
         let command = RevocationCommand::Begin(Box::new(began));
         let revocation = self.change_revocation(origin, *organization, number, &command)?;
         self.bar(origin, beginning, number)?;
-        self.bar_one_by_one(origin, *organization, number, plan)?;
+        self.bar_one_by_one(origin, beginning, number, plan)?;
         if let Some((schedule, event)) = run {
             self.stream_event::<Schedule>(origin, *organization, schedule, &event, Some(number))?;
         }

@@ -3,7 +3,9 @@
 mod bars;
 mod calendar;
 mod filters;
+mod kept_out;
 mod limits;
+mod names;
 mod reports;
 mod revocations;
 mod schedules;
