@@ -21,6 +21,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, fmt};
 
+use crate::config::LogFormat;
 use crate::meter;
 
 /// Lines that wait for standard error to take them.
@@ -32,6 +33,9 @@ const AT_ONCE: f64 = 20.0;
 const A_SECOND: f64 = 5.0;
 /// How much is said where `RUST_LOG` says nothing.
 const DEFAULT: &str = "info,tokio_cron_scheduler=warn";
+
+/// The target of lines that say who changed what.
+pub const AUDIT: &str = "sessiond::audit";
 
 /// The way to the thread that writes.
 static QUEUE: OnceLock<SyncSender<Message>> = OnceLock::new();
@@ -51,10 +55,11 @@ enum Message {
     Written(SyncSender<()>),
 }
 
-/// Begins to log: for people on a terminal, JSON lines otherwise. `RUST_LOG` says how much.
-pub fn start() -> anyhow::Result<()> {
+/// Begins to log; where no format is named, for people on a terminal and as JSON otherwise. `RUST_LOG` says how much.
+pub fn start(format: Option<LogFormat>) -> anyhow::Result<()> {
     let filter = filter(std::env::var("RUST_LOG").ok().as_deref())?;
-    let for_people = io::stderr().is_terminal();
+    let on_terminal = io::stderr().is_terminal();
+    let for_people = format.map_or(on_terminal, |format| format == LogFormat::Text);
     let (queue, waiting) = sync_channel(WAITING);
     let writing = move || write(waiting, for_people);
     thread::Builder::new().name("logs".to_owned()).spawn(writing).context("cannot begin to log")?;
@@ -62,7 +67,9 @@ pub fn start() -> anyhow::Result<()> {
     QUEUE.set(queue).ok();
     let registry = tracing_subscriber::registry().with(filter).with(Sparing::default());
     if for_people {
-        registry.with(fmt::layer().with_writer(move || writer.clone()).with_target(false)).init();
+        registry
+            .with(fmt::layer().with_writer(move || writer.clone()).with_target(false).with_ansi(on_terminal))
+            .init();
     } else {
         registry.with(fmt::layer().with_writer(move || writer.clone()).json().flatten_event(true)).init();
     }

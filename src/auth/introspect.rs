@@ -12,7 +12,7 @@ use sessiond_core::status::{DerivedStatus, derived_status};
 use uuid::Uuid;
 
 use super::external::{external_caller, is_jwt};
-use super::{Auth, key_caller, session_caller};
+use super::{Auth, session_caller};
 use crate::gate::GateState;
 use crate::secret::{self, TokenKind};
 
@@ -67,12 +67,12 @@ impl Auth {
             }
             TokenKind::ApiKey => {
                 let known = self.gate.known();
-                let key = self.key_behind(&known, &presented).ok()?;
+                let (key, caller) = self.key_behind(&known, &presented).ok()?;
                 let good = key.organization == organization;
                 good.then(|| Introspected {
                     issued_at: Some(key.created_at),
-                    expires_at: key.expires_at,
-                    ..introspected(&known, &key_caller(&known, key), Some(key.id.simple().to_string()), None)
+                    expires_at: Some(caller.credential.expires_at).filter(|at| *at != Time::MAX_UTC),
+                    ..introspected(&known, &caller, Some(key.id.simple().to_string()), None)
                 })
             }
             TokenKind::Session => {

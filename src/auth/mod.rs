@@ -33,7 +33,7 @@ use sessiond_core::scope::{Scope, Scopes};
 use sessiond_core::service_account::ServiceAccount;
 use sessiond_core::session::{Refusal, Session};
 use sessiond_core::token::{AccessToken, SessionToken};
-use sessiond_store::Store;
+use sessiond_store::{ClientSecret, Store};
 
 pub use introspect::{GivenUp, Introspected};
 
@@ -163,7 +163,9 @@ impl Auth {
         let hash = match presented.kind {
             TokenKind::Access => known.access_token(presented.id)?.secret_hash,
             TokenKind::Session => known.session_token(known.session_number(presented.id)?)?.secret_hash,
-            TokenKind::ApiKey => *known.key_secrets.hash(presented.id)?,
+            TokenKind::ApiKey => {
+                return known.key_secrets.age(presented.id, &presented.hash).map(|_| presented.id);
+            }
             TokenKind::Mcp | TokenKind::Terminal => return None,
         };
         secret::same(&hash, &presented.hash).then_some(presented.id)
@@ -181,29 +183,25 @@ impl Auth {
         access_caller(&known, token).ok_or(NOBODY)
     }
 
-    /// An API key is no token: no revocation bars it. It ends by its own time, when it is revoked, or while the person it
-    /// acts for is disabled.
+    /// An API key is no token: no revocation bars it. It ends by its own time, when it is revoked or its secret is another one,
+    /// or while the person it acts for is disabled.
     fn api_key(&self, presented: &Presented) -> Result<Caller, Error> {
         let known = self.gate.known();
-        let key = self.key_behind(&known, presented)?;
-        known.key_secrets.note(key.id, self.clock.now());
-        Ok(key_caller(&known, key))
+        let (_, caller) = self.key_behind(&known, presented)?;
+        known.key_secrets.note(presented.id, self.clock.now());
+        Ok(caller)
     }
 
     fn key_behind<'known>(
         &self,
         known: &'known GateState,
         presented: &Presented,
-    ) -> Result<&'known ApiKey, Error> {
-        let hash = known.key_secrets.hash(presented.id).ok_or(NOBODY)?;
-        if !secret::same(hash, &presented.hash) {
-            return Err(NOBODY);
-        }
-        let key = known
-            .stream_by_id::<ApiKey>(presented.id)
-            .filter(|key| key.revoked_at.is_none())
-            .ok_or(NOBODY)?;
-        if key.expires_at.is_some_and(|at| self.clock.now() >= at) {
+    ) -> Result<(&'known ApiKey, Caller), Error> {
+        let key = known.stream_by_id::<ApiKey>(presented.id).ok_or(NOBODY)?;
+        let age = known.key_secrets.age(presented.id, &presented.hash).ok_or(NOBODY)?;
+        let rotations = key.rotations.checked_sub(age).ok_or(NOBODY)?;
+        let good_until = key.good_until(rotations).ok_or(NOBODY)?;
+        if self.clock.now() >= good_until {
             return Err(Error::Unauthorized { reason: Some(Refusal::Expired) });
         }
         if key.principal.is_some_and(|principal| known.disabled(principal)) {
@@ -213,7 +211,7 @@ impl Auth {
         let barred = person.into_iter().chain([Barred::Client(BarredClient::ApiKey(key.number))]);
         match barred.filter_map(|barred| known.bar_on(barred, self.clock.now())).next() {
             Some(bar) => Err(Error::Barred(bar.told())),
-            None => Ok(key),
+            None => Ok((key, key_caller(known, key, rotations, good_until))),
         }
     }
 
@@ -257,7 +255,12 @@ impl Auth {
     pub async fn client(&self, client_id: &str, client_secret: &str) -> Result<Client, Error> {
         let hash = secret::hash(client_secret);
         let stored = self.reader.client_secret(client_id).await?;
-        if !stored.is_some_and(|stored| secret::same(&stored, &hash)) {
+        let now = self.clock.now();
+        let good = |stored: ClientSecret| {
+            let old = stored.before.is_some_and(|(old, until)| now < until && secret::same(&old, &hash));
+            old || secret::same(&stored.hash, &hash)
+        };
+        if !stored.is_some_and(good) {
             return Err(NOBODY);
         }
         let known = self.gate.known();
@@ -342,7 +345,7 @@ fn access_caller(known: &GateState, token: &AccessToken) -> Option<Caller> {
     })
 }
 
-fn key_caller(known: &GateState, key: &ApiKey) -> Caller {
+fn key_caller(known: &GateState, key: &ApiKey, rotations: u32, expires_at: Time) -> Caller {
     Caller {
         organization: key.organization,
         organization_id: known.organization_id(key.organization),
@@ -352,9 +355,9 @@ fn key_caller(known: &GateState, key: &ApiKey) -> Caller {
         confined_to: None,
         bound_to: None,
         credential: Credential {
-            kind: CredentialKind::ApiKey(key.id),
+            kind: CredentialKind::ApiKey { key: key.id, rotations },
             issued_at: Position(i64::MAX),
-            expires_at: key.expires_at.unwrap_or(Time::MAX_UTC),
+            expires_at,
             barred: false,
         },
         ended: None,

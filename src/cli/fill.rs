@@ -87,7 +87,7 @@ impl Filling<'_> {
         waiting.extend(loaded.streams.drain(..).map(Change::Stream));
         waiting.extend(loaded.bars.drain(..).map(|(position, at)| Change::CredentialsBarred(position, at)));
         let secrets = loaded.key_secrets.drain(..);
-        waiting.extend(secrets.map(|secret| Change::ApiKeySecret(secret.id, secret.hash, secret.used_at)));
+        waiting.extend(secrets.map(|secret| Change::ApiKeySecret(secret.id, secret.hashes, secret.used_at)));
         self.flush();
     }
 

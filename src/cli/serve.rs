@@ -65,7 +65,7 @@ pub async fn start_with(
     create: impl AsyncFnOnce(&Organizations, Plan) -> anyhow::Result<CreatedOrganization>,
 ) -> anyhow::Result<(Running, Option<CreatedOrganization>)> {
     check(&config)?;
-    let tls = Tls::new(&config)?.map(Arc::new);
+    let tls = Tls::new(&config, clock.wall())?.map(Arc::new);
     config.database = place::real(&config.database)?;
     let lock = place::lock(&config.database)?;
     let socket = listen(config.listen).await?;
@@ -78,6 +78,7 @@ pub async fn start_with(
         Some(address) => Some((listen(address).await?, meter::install()?)),
         None => None,
     };
+    tls.iter().for_each(|tls| tls.measure());
     tracing::info!(%address, "starting: /livez and /readyz answer");
     let (head, idle) = (config.head_timeout, config.idle_timeout);
     let listener = |name, socket, behind, tls, limit| {
@@ -159,7 +160,7 @@ impl Running {
     /// Reads the certificate again and puts the limits of a configuration that was read again in force. What is wrong is
     /// logged, and stays as it was.
     pub fn reload(&self, config: anyhow::Result<Config>) {
-        match self.tls.as_ref().map(|tls| tls.reload()) {
+        match self.tls.as_ref().map(|tls| tls.reload(self.app.clock.wall())) {
             Some(Ok(())) => tracing::info!("the certificate was read again"),
             Some(Err(error)) => {
                 let error = format!("{error:#}");
@@ -256,7 +257,7 @@ async fn unused_bootstrap(config: &Config, auth: &Auth) {
 
 /// The command: serves until SIGTERM or SIGINT. SIGHUP reads again what can change meanwhile.
 pub async fn run(config: Config, again: impl Fn() -> anyhow::Result<Config>) -> anyhow::Result<()> {
-    logs::start()?;
+    logs::start(config.log_format)?;
     for doubt in doubts(&config) {
         tracing::warn!("{doubt}");
     }

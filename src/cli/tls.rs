@@ -4,30 +4,41 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
+use chrono::{DateTime, TimeDelta};
+use metrics::gauge;
 use parking_lot::RwLock;
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use sessiond_core::Time;
 use tokio_rustls::TlsAcceptor;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::config::Config;
+use crate::meter;
 use crate::secret::exposure;
 
 /// The certificate in force, and where it came from.
 pub struct Tls {
     certificate: PathBuf,
     key: PathBuf,
-    current: RwLock<Arc<ServerConfig>>,
+    current: RwLock<Current>,
+}
+
+/// A certificate as it was read.
+struct Current {
+    config: Arc<ServerConfig>,
+    ends_at: Time,
 }
 
 impl Tls {
     /// Reads what the configuration names; `None` if it names nothing.
-    pub fn new(config: &Config) -> anyhow::Result<Option<Self>> {
+    pub fn new(config: &Config, now: Time) -> anyhow::Result<Option<Self>> {
         match (&config.tls_certificate, &config.tls_key) {
             (None, None) => Ok(None),
             (Some(certificate), Some(key)) => {
-                let current = RwLock::new(load(certificate, key)?);
+                let current = RwLock::new(load(certificate, key, now)?);
                 Ok(Some(Self { certificate: certificate.clone(), key: key.clone(), current }))
             }
             _ => anyhow::bail!("--tls-certificate and --tls-key go together: name both, or neither"),
@@ -36,24 +47,41 @@ impl Tls {
 
     /// Reads the files again: new connections get the new certificate, open ones keep theirs. If anything is wrong with the
     /// files, all stays as it was.
-    pub fn reload(&self) -> anyhow::Result<()> {
-        let new = load(&self.certificate, &self.key)?;
+    pub fn reload(&self, now: Time) -> anyhow::Result<()> {
+        let new = load(&self.certificate, &self.key, now)?;
         *self.current.write() = new;
+        self.measure();
         Ok(())
+    }
+
+    /// Says when the certificate in force ends, for whoever watches over the service.
+    pub fn measure(&self) {
+        gauge!(meter::CERTIFICATE_EXPIRY).set(self.current.read().ends_at.timestamp() as f64);
     }
 
     /// What accepts connections from now on.
     pub fn acceptor(&self) -> TlsAcceptor {
-        self.current.read().clone().into()
+        self.current.read().config.clone().into()
     }
 }
 
-fn load(certificate: &Path, key: &Path) -> anyhow::Result<Arc<ServerConfig>> {
+/// A certificate that ends within this is worth a word.
+const SOON: TimeDelta = TimeDelta::days(14);
+
+/// When a certificate ends.
+fn ends_at(certificate: &CertificateDer<'_>) -> anyhow::Result<Time> {
+    let (_, certificate) = X509Certificate::from_der(certificate)?;
+    let ends_at = certificate.validity().not_after.timestamp();
+    DateTime::from_timestamp(ends_at, 0).context("the end of the certificate is not a time")
+}
+
+fn load(certificate: &Path, key: &Path, now: Time) -> anyhow::Result<Current> {
     let cannot = |path: &Path| format!("cannot read {}", path.display());
     let chain: Vec<_> = CertificateDer::pem_file_iter(certificate)
         .and_then(Iterator::collect)
         .with_context(|| cannot(certificate))?;
     anyhow::ensure!(!chain.is_empty(), "there is no certificate in {}", certificate.display());
+    let ends_at = ends_at(&chain[0]).with_context(|| cannot(certificate))?;
     let secret = PrivateKeyDer::from_pem_file(key).with_context(|| cannot(key))?;
     if let Some(fault) = std::fs::metadata(key).ok().and_then(|metadata| exposure(&metadata)) {
         tracing::warn!("the certificate's private key {} {fault}", key.display());
@@ -65,5 +93,8 @@ fn load(certificate: &Path, key: &Path) -> anyhow::Result<Arc<ServerConfig>> {
         .with_single_cert(chain, secret)
         .with_context(|| format!("{} and {} do not fit", certificate.display(), key.display()))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+    if ends_at - now < SOON {
+        tracing::warn!(%ends_at, "the certificate in {} ends soon, or has ended", certificate.display());
+    }
+    Ok(Current { config: Arc::new(config), ends_at })
 }

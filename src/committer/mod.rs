@@ -16,6 +16,7 @@
 //! - **What cannot be relied upon ends the process**: after an error that [ends all](StoreError::ends_all), memory may say what
 //!   the disk does not.
 
+mod audit;
 mod draft;
 mod operation;
 mod operations;
@@ -311,6 +312,10 @@ impl Task {
         measure(batch, begun.elapsed(), outcome.as_ref().err());
         match outcome {
             Err(error) if error.ends_all() => fail_stop(&error),
+            Ok(()) => {
+                audit::tell(batch);
+                Ok(())
+            }
             outcome => outcome,
         }
     }

@@ -14,9 +14,16 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use chrono_tz::Tz;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 use uuid::Uuid;
+
+/// How the lines of the service's own log are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
 
 /// How `sessiond serve` runs.
 #[derive(Debug, Clone, Args)]
@@ -59,6 +66,11 @@ pub struct Config {
     /// several times
     #[arg(long, env = "SESSIOND_METRICS_HOST", value_delimiter = ',', value_name = "NAME")]
     pub metrics_host: Vec<String>,
+
+    /// How the service writes its own log to standard error: text for people, json for programs, a line an object
+    /// [default: text on a terminal, else json]
+    #[arg(long, env = "SESSIOND_LOG_FORMAT", value_enum, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
 
     /// Requests a second that one credential may make, and at once after quiet; 0 is no limit; read again on SIGHUP
     #[arg(long, env = "SESSIOND_RATE_LIMIT", default_value = "600", value_name = "NUMBER")]

@@ -11,7 +11,7 @@ use sessiond_core::{Time, media_stream};
 use sessiond_store::SideWrite;
 use uuid::Uuid;
 
-use super::{Slice, WithSecret, checked_name};
+use super::{Slice, WithSecret, checked_name, overlap};
 use crate::committer::{ChangeStream, Origin};
 use crate::context::AppContext;
 use crate::error::{Error, Thing};
@@ -97,6 +97,27 @@ impl AdmissionHooks {
         known.stream_by_id(id).filter(|hook: &&AdmissionHook| hook.deleted_at.is_none()).cloned()
     }
 
+    /// Gives a hook another secret, chosen or made up; the old one is good no more, or as long as its owner says.
+    pub async fn rotate_secret(
+        &self,
+        caller: &Caller,
+        id: Uuid,
+        chosen: Option<&str>,
+        expire_old_at: Option<Time>,
+    ) -> Result<WithSecret<AdmissionHook>, Error> {
+        let hook = self.find(caller, id)?;
+        let secret = match chosen {
+            Some(secret) => checked_secret(secret)?.to_owned(),
+            None => secret::hook_text(&secret::mint_signing_key(caller.once.as_deref())),
+        };
+        let rotated = overlap(&self.context, expire_old_at)?;
+        let sealed = self.context.key.seal(&seal_label(id), secret.as_bytes());
+        let side = vec![SideWrite::RotateWebhookSecret { id, sealed, before_until: rotated.old_until }];
+        let (number, command) = (Some(hook.number), AdmissionHookEvent::SecretRotated(rotated));
+        let made = self.context.change_stream(caller, number, command, side).await?;
+        Ok(WithSecret { made, secret: Some(secret) })
+    }
+
     /// Deletes a hook: it lets nobody in any more when this returns. What came in by it stays.
     pub async fn delete(&self, caller: &Caller, id: Uuid) -> Result<(), Error> {
         let hook = self.find(caller, id)?;
@@ -107,15 +128,17 @@ impl AdmissionHooks {
             .map(|_| ())
     }
 
-    /// Finds the hook that is called, with the caller that its calls are made as, and the secret that they must be signed with.
-    pub async fn called(&self, id: Uuid) -> Result<Option<(AdmissionHook, Caller, Vec<u8>)>, Error> {
+    /// Finds the hook that is called, with the caller that its calls are made as, and the secrets of which one must have signed
+    /// them.
+    pub async fn called(&self, id: Uuid) -> Result<Option<(AdmissionHook, Caller, Vec<Vec<u8>>)>, Error> {
         let Some(hook) = self.live_hook(id) else { return Ok(None) };
         let Some(kept) = self.context.store.webhook_secret(id).await? else { return Ok(None) };
-        let secret = self
-            .context
-            .key
-            .open(&seal_label(id), &kept.sealed)
-            .map_err(|error| Error::Internal(error.to_string()))?;
+        let now = self.context.clock.now();
+        let old = kept.before.filter(|(_, until)| now < *until).map(|(sealed, _)| sealed);
+        let open = |sealed| self.context.key.open(&seal_label(id), sealed);
+        let secrets: Result<Vec<_>, _> =
+            [Some(&kept.sealed), old.as_ref()].into_iter().flatten().map(|one| open(one)).collect();
+        let secrets = secrets.map_err(|error| Error::Internal(error.to_string()))?;
         let caller = Caller {
             organization: hook.organization,
             organization_id: self.context.organization_id(hook.organization),
@@ -135,7 +158,7 @@ impl AdmissionHooks {
             traceparent: None,
             once: None,
         };
-        Ok(Some((hook, caller, secret)))
+        Ok(Some((hook, caller, secrets)))
     }
 }
 

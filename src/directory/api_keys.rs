@@ -12,7 +12,7 @@ use sessiond_core::scope::{Scope, Scopes};
 use sessiond_store::SideWrite;
 use uuid::Uuid;
 
-use super::{Slice, check_gift, checked_name, known_scopes};
+use super::{Slice, check_gift, checked_name, known_scopes, overlap};
 use crate::committer::{ChangeStream, IntroducePrincipal, Origin};
 use crate::context::AppContext;
 use crate::directory::WithSecret;
@@ -163,6 +163,24 @@ impl ApiKeys {
             .change_stream::<ApiKey>(caller, Some(key.number), ApiKeyEvent::Revoked, vec![])
             .await
             .map(|_| ())
+    }
+
+    /// Gives an API key another secret; the old one opens nothing from now on, or from when its owner says. Its text is shown
+    /// this once.
+    pub async fn rotate_secret(
+        &self,
+        caller: &Caller,
+        id: Uuid,
+        expire_old_at: Option<Time>,
+    ) -> Result<WithSecret<KeyView>, Error> {
+        let key = self.own_key(caller, id)?;
+        check_gift(caller, Scopes::parse(&key.scopes).0)?;
+        let minted = secret::mint_for(caller.once.as_deref(), TokenKind::ApiKey, id);
+        let rotated = overlap(&self.context, expire_old_at)?;
+        let side = vec![SideWrite::RotateApiKeySecret { id, secret_hash: minted.hash }];
+        let (number, command) = (Some(key.number), ApiKeyEvent::SecretRotated(rotated));
+        let made = self.context.change_stream(caller, number, command, side).await?;
+        Ok(WithSecret { made: self.shown(made).await?, secret: Some(minted.text) })
     }
 
     /// Records when keys were last used. Returns how many were.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use sessiond_core::Time;
 use sessiond_core::application::{
     Application, ApplicationChanged, ApplicationCommand, ApplicationCreated, OauthClient,
 };
@@ -13,7 +14,7 @@ use sessiond_core::scope::{Scope, Scopes};
 use sessiond_store::SideWrite;
 use uuid::Uuid;
 
-use super::{LONGEST, Slice, WithSecret, check_gift, checked_name, client_scopes};
+use super::{LONGEST, Slice, WithSecret, check_gift, checked_name, client_scopes, overlap};
 use crate::committer::{ChangeApplication, CreateApplication, DeclareStream, EnsureApplication, Origin};
 use crate::context::{AppContext, is_readable};
 use crate::error::{Error, Thing};
@@ -111,8 +112,14 @@ impl Applications {
         self.context.submit(caller, ChangeApplication { number: application.number, changed }).await
     }
 
-    /// Gives an application a new secret; the old one opens nothing from now on. Tokens issued before stay valid.
-    pub async fn rotate_secret(&self, caller: &Caller, id: Uuid) -> Result<WithSecret<Application>, Error> {
+    /// Gives an application a new secret; the old one opens nothing from now on, or from when its owner says. Tokens issued
+    /// before stay valid.
+    pub async fn rotate_secret(
+        &self,
+        caller: &Caller,
+        id: Uuid,
+        expire_old_at: Option<Time>,
+    ) -> Result<WithSecret<Application>, Error> {
         let application = self.context.application(caller, id)?;
         check_gift(caller, rights_of(&application))?;
         if application.oauth.r#type == "public" {
@@ -120,9 +127,11 @@ impl Applications {
             return Err(Error::Conflict { code: "public_application", message });
         }
         let minted = secret::mint_client_secret(caller.once.as_deref());
-        let (number, command) = (Some(application.number.into()), ApplicationCommand::RotateSecret);
+        let rotated = overlap(&self.context, expire_old_at)?;
+        let (number, command) = (Some(application.number.into()), ApplicationCommand::RotateSecret(rotated));
         let client_id = application.oauth.client_id;
-        let secret = SideWrite::ClientSecret { client_id, secret_hash: minted.hash };
+        let secret =
+            SideWrite::ClientSecret { client_id, secret_hash: minted.hash, before_until: rotated.old_until };
         let made = self.context.change_stream(caller, number, command, vec![secret]).await?;
         Ok(WithSecret { made, secret: Some(minted.text) })
     }

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::Principals;
 use crate::committer::{CHUNK, Origin, WriteBeside};
 use crate::error::{Error, Thing};
+use crate::logs::AUDIT;
 
 impl Principals {
     /// Erases what a principal is called, and the personal facts of every session it has had. The log holds their digests,
@@ -44,6 +45,7 @@ impl Principals {
                 erase(SideWrite::ErasePersonal(page)).await?;
             }
         }
+        tracing::info!(target: AUDIT, id = %principal, actor = %caller.actor.id, sessions = erased, "principal erased");
         Ok(erased)
     }
 }

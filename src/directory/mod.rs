@@ -17,9 +17,11 @@ mod webhooks;
 use std::cmp::Reverse;
 use std::sync::Arc;
 
+use chrono::TimeDelta;
 use sessiond_core::Time;
 use sessiond_core::caller::Caller;
 use sessiond_core::scope::{Scope, Scopes};
+use sessiond_core::stream::SecretRotated;
 use uuid::Uuid;
 
 pub use access_tokens::{AccessTokens, Issued};
@@ -137,6 +139,19 @@ fn client_scopes(field: &'static str, words: &[String]) -> Result<Scopes, Error>
 /// Checks that a caller gives away, or takes from others, no more than it has.
 fn check_gift(caller: &Caller, scopes: Scopes) -> Result<(), Error> {
     Error::unless_may_give(caller.scopes, scopes)
+}
+
+/// Longest time for which the secret before a rotation may be good beside the new one.
+const LONGEST_OVERLAP: TimeDelta = TimeDelta::days(30);
+
+/// Until when the secret before is to be good beside the new one, as it was asked for.
+fn overlap(context: &AppContext, wanted: Option<Time>) -> Result<SecretRotated, Error> {
+    let now = context.clock.now();
+    if wanted.is_some_and(|at| at <= now || at > now + LONGEST_OVERLAP) {
+        let message = "expireOldAt must be in the future and within 30 days; leave it out to have the old secret end now";
+        return Err(Error::field("expireOldAt", message));
+    }
+    Ok(SecretRotated { old_until: wanted })
 }
 
 fn unknown_scope(word: &str) -> String {

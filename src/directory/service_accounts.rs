@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use sessiond_core::Time;
 use sessiond_core::caller::Caller;
 use sessiond_core::scope::{Scope, Scopes};
 use sessiond_core::service_account::{ServiceAccount, ServiceAccountCommand, ServiceAccountCreated};
 use sessiond_store::SideWrite;
 use uuid::Uuid;
 
-use super::{Slice, WithSecret, check_gift, checked_name, client_scopes};
+use super::{Slice, WithSecret, check_gift, checked_name, client_scopes, overlap};
 use crate::committer::CreateServiceAccount;
 use crate::context::AppContext;
 use crate::error::{Error, Thing};
@@ -82,17 +83,23 @@ impl ServiceAccounts {
         Ok(WithSecret { made, secret: Some(minted.text) })
     }
 
-    /// Gives a service account a new secret; the old one opens nothing from now on.
+    /// Gives a service account a new secret; the old one opens nothing from now on, or from when its owner says.
     pub async fn rotate_secret(
         &self,
         caller: &Caller,
         id: Uuid,
+        expire_old_at: Option<Time>,
     ) -> Result<WithSecret<ServiceAccount>, Error> {
         let account = self.find(caller, id)?;
         check_gift(caller, account.scopes)?;
         let minted = secret::mint_client_secret(caller.once.as_deref());
-        let (number, command) = (Some(account.number.into()), ServiceAccountCommand::RotateSecret);
-        let secret = SideWrite::ClientSecret { client_id: account.client_id, secret_hash: minted.hash };
+        let rotated = overlap(&self.context, expire_old_at)?;
+        let (number, command) = (Some(account.number.into()), ServiceAccountCommand::RotateSecret(rotated));
+        let secret = SideWrite::ClientSecret {
+            client_id: account.client_id,
+            secret_hash: minted.hash,
+            before_until: rotated.old_until,
+        };
         let made = self.context.change_stream(caller, number, command, vec![secret]).await?;
         Ok(WithSecret { made, secret: Some(minted.text) })
     }

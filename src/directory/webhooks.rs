@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use chrono::TimeDelta;
+use sessiond_core::Time;
 use sessiond_core::caller::Caller;
 use sessiond_core::delivery::{Delivery, DeliveryStatus};
 use sessiond_core::ids::Position;
@@ -12,7 +13,7 @@ use sessiond_core::webhook::{
 use sessiond_store::SideWrite;
 use uuid::Uuid;
 
-use super::{Slice, WithSecret};
+use super::{Slice, WithSecret, overlap};
 use crate::committer::{ChangeStream, CreateWebhook, Origin, WriteBeside};
 use crate::context::AppContext;
 use crate::error::{Error, Thing};
@@ -135,19 +136,26 @@ impl Webhooks {
         Ok(webhook)
     }
 
-    /// Gives a webhook a new signing secret; the one before signs beside it for a day.
-    pub async fn rotate_secret(&self, caller: &Caller, id: Uuid) -> Result<WithSecret<Webhook>, Error> {
+    /// Gives a webhook a new signing secret; the one before signs beside it for a day, or until its owner says.
+    pub async fn rotate_secret(
+        &self,
+        caller: &Caller,
+        id: Uuid,
+        expire_old_at: Option<Time>,
+    ) -> Result<WithSecret<Webhook>, Error> {
         let key = secret::mint_signing_key(caller.once.as_deref());
         if let Some(made) = Origin::caller(caller).recorded::<ChangeStream<Webhook>>()? {
             return Ok(WithSecret { made, secret: Some(secret::signing_text(&key)) });
         }
         let webhook = self.find(caller, id)?;
+        let wanted = expire_old_at.unwrap_or_else(|| self.context.clock.now() + OVERLAP);
+        let rotated = overlap(&self.context, Some(wanted))?;
         let side = SideWrite::RotateWebhookSecret {
             id,
             sealed: self.context.key.seal(&seal_label(id), &key),
-            before_until: self.context.clock.now() + OVERLAP,
+            before_until: rotated.old_until,
         };
-        let (number, command) = (Some(webhook.number), WebhookEvent::SecretRotated);
+        let (number, command) = (Some(webhook.number), WebhookEvent::SecretRotated(rotated));
         let made = self.context.change_stream(caller, number, command, vec![side]).await?;
         Ok(WithSecret { made, secret: Some(secret::signing_text(&key)) })
     }

@@ -35,7 +35,7 @@ impl CredentialId {
         match &caller.credential.kind {
             CredentialKind::Access { token, .. } => Self::Access(*token),
             CredentialKind::Session(number) => Self::Session(*number),
-            CredentialKind::ApiKey(id) => Self::ApiKey(*id),
+            CredentialKind::ApiKey { key, .. } => Self::ApiKey(*key),
             CredentialKind::Hook(id) => Self::Hook(*id),
             CredentialKind::External(_) => Self::External(caller.organization),
         }

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use sessiond_core::Time;
+use sessiond_core::change::KeyHashes;
+use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
 /// The secrets of API keys, by the key's id.
@@ -13,15 +15,30 @@ pub struct KeySecrets(HashMap<Uuid, KeySecret>);
 /// Times are milliseconds; zero is never.
 struct KeySecret {
     hash: [u8; 32],
+    /// Of the secret before the last rotation.
+    before: Option<[u8; 32]>,
     used_at: AtomicI64,
     /// What is on record of it.
     recorded_at: AtomicI64,
 }
 
 impl KeySecrets {
-    pub(super) fn learn(&mut self, id: Uuid, hash: [u8; 32], used_at: Option<Time>) {
+    pub(super) fn learn(&mut self, id: Uuid, secret: KeyHashes, used_at: Option<Time>) {
         let at = used_at.map_or(0, |at| at.timestamp_millis());
-        self.0.insert(id, KeySecret { hash, used_at: at.into(), recorded_at: at.into() });
+        let KeyHashes { hash, before } = secret;
+        self.0.insert(id, KeySecret { hash, before, used_at: at.into(), recorded_at: at.into() });
+    }
+
+    /// Whose secret a hash is of: 0 for a key's own, 1 for the one that it had before its last rotation; none if of neither.
+    pub fn age(&self, id: Uuid, hash: &[u8; 32]) -> Option<u32> {
+        let secret = self.0.get(&id)?;
+        // Both are compared, whichever fits: how long this takes tells nothing.
+        let is = |known: &[u8; 32]| bool::from(known.ct_eq(hash));
+        match (is(&secret.hash), secret.before.is_some_and(|before| is(&before))) {
+            (true, _) => Some(0),
+            (false, true) => Some(1),
+            (false, false) => None,
+        }
     }
 
     /// SHA-256 of a key's secret.

@@ -33,6 +33,7 @@ pub use holdings::Side;
 pub use state::{Behind, GateState, MediaLookup, Order, Slice, Sum, ToKeepOut};
 
 use sessiond_core::Time;
+use sessiond_core::api_key::ApiKey;
 use sessiond_core::caller::Caller;
 use sessiond_core::change::Change;
 use sessiond_core::ids::{ApplicationNumber, RevocationNumber, ServiceAccountNumber, SessionNumber};
@@ -155,6 +156,15 @@ impl Gate {
             cut_off[cause].extend(self.cut_off(revocation, covered));
         }
         cut_off
+    }
+
+    /// Ends what is open by secrets of API keys that were good beside newer ones, once their time is over.
+    pub fn end_replaced(&self, now: Time) {
+        let known = self.state.read();
+        let over = |key: &&ApiKey| key.old_until.is_some_and(|until| until <= now);
+        for key in known.streams::<ApiKey>().filter(over) {
+            known.end_replaced(key);
+        }
     }
 
     /// A revocation that was in force in memory only is on record now, under another number.

@@ -81,6 +81,7 @@ fn managed() -> OpenApiRouter<App> {
         .routes(routes!(directory::get_issuers, directory::set_issuers))
         .routes(routes!(directory::list_api_keys, directory::create_api_key))
         .routes(routes!(directory::get_api_key, directory::revoke_api_key))
+        .routes(routes!(directory::rotate_api_key_secret))
         .routes(routes!(directory::list_webhooks, directory::create_webhook))
         .routes(routes!(directory::get_webhook, directory::update_webhook, directory::delete_webhook))
         .routes(routes!(directory::rotate_webhook_secret))
@@ -89,4 +90,5 @@ fn managed() -> OpenApiRouter<App> {
         .routes(routes!(directory::resend_delivery))
         .routes(routes!(directory::list_hooks, directory::create_hook))
         .routes(routes!(directory::get_hook, directory::delete_hook))
+        .routes(routes!(directory::rotate_hook_secret))
 }

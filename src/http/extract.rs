@@ -71,7 +71,7 @@ async fn understood(parts: &Parts, app: &App, caller: Caller) -> Result<Caller, 
 /// A key that manages keeps no sessions alive: for that it must be an agent's.
 fn keeps_sessions(caller: &Caller) -> Result<(), Problem> {
     match caller.credential.kind {
-        CredentialKind::ApiKey(_) if !caller.scopes.has(Scope::McpInvoke) => {
+        CredentialKind::ApiKey { .. } if !caller.scopes.has(Scope::McpInvoke) => {
             Err(Problem::forbidden(&[Scope::McpInvoke]))
         }
         _ => Ok(()),

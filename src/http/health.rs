@@ -189,8 +189,21 @@ impl Report {
 /// What `type` of a problem points to: the page of this version, with the binary.
 const PROBLEMS: &str = include_str!("../../docs/problems.md");
 
+/// What somebody reads who opens the address in a browser: where they are, and where to go on.
+const WELCOME: &str = concat!(
+    "sessiond ",
+    env!("CARGO_PKG_VERSION"),
+    ": the durable record of who is connected to what.\n\n\
+     This is its API; a credential opens it.\n\n\
+     /openapi.yaml      everything that can be asked, and how to begin\n\
+     /problems          what each error means, and what to do about it\n\
+     /readyz?verbose    how the service is\n\
+     /oauth2/token      access tokens, for a client id and its secret\n\
+     /mcp/{application} the gateway, for MCP clients\n"
+);
+
 /// The document at the places where clients look for it, written once, and the page about problems: for everybody, because
-/// some of them are about having no credential.
+/// some of them are about having no credential; and what stands at the door.
 fn documents(document: &OpenApi) -> Router<App> {
     let yaml = Bytes::from(yaml(document));
     let json = Bytes::from(document.to_pretty_json().unwrap_or_default());
@@ -198,6 +211,7 @@ fn documents(document: &OpenApi) -> Router<App> {
         get(move || async move { ([(header::CONTENT_TYPE, media_type)], bytes) })
     };
     Router::new()
+        .route("/", get(|| async { WELCOME }))
         .route("/openapi.yaml", serve("application/yaml", yaml))
         .route("/openapi.json", serve("application/json", json.clone()))
         .route("/api/openapi.json", serve("application/json", json))

@@ -11,12 +11,14 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header}
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body::{Body as _, Frame, SizeHint};
+use metrics::counter;
 use tokio::time::{Sleep, sleep, timeout};
 
 use super::problem::Problem;
 use super::surface::Layered;
 use crate::auth::{self, ClientAddress, NothingGenuine};
 use crate::limits::{FAILURES, Left, TooMany};
+use crate::meter;
 use crate::secret;
 
 /// Lets a request through that is within its limits, and tells how much is left.
@@ -36,6 +38,7 @@ pub async fn limits_layer(State(at): State<Layered>, request: Request, next: Nex
         Err(too_many) => return before_it_got_in(&at, request, limited(too_many)),
     };
     let mut response = in_time(&at, request, next).await;
+    count_refusal(&response);
     if genuine.is_none() && response.status() == StatusCode::UNAUTHORIZED {
         let counted = if response.extensions().get::<NothingGenuine>().is_some() {
             app.limits.failure(from).map(Some)
@@ -53,6 +56,20 @@ pub async fn limits_layer(State(at): State<Layered>, request: Request, next: Nex
         tell(&mut response, left);
     }
     response
+}
+
+/// Counts what was refused whatever was asked for, for whoever watches over the service.
+fn count_refusal(response: &Response) {
+    let reason = match response.status() {
+        StatusCode::UNAUTHORIZED if response.extensions().get::<NothingGenuine>().is_some() => {
+            "unauthenticated"
+        }
+        StatusCode::FORBIDDEN => "forbidden",
+        StatusCode::SERVICE_UNAVAILABLE => "busy",
+        StatusCode::INSUFFICIENT_STORAGE => "disk_full",
+        _ => return,
+    };
+    counter!(meter::REFUSED, "reason" => reason).increment(1);
 }
 
 /// Headers of which only one can be meant: whoever stands before us may have looked at another than we would.
@@ -112,6 +129,8 @@ fn tell(response: &mut Response, left: Left) {
 
 /// The answer to whoever asks too often.
 pub fn limited(too_many: TooMany) -> Response {
+    let reason = if too_many.rate.is_some() { "rate" } else { "address" };
+    counter!(meter::REFUSED, "reason" => reason).increment(1);
     let message = match too_many.rate {
         Some(rate) => format!("Too many requests: this credential may make {rate} a second"),
         None => "Too many failed attempts to authenticate from this address".to_owned(),

@@ -20,11 +20,9 @@ use crate::meter;
 /// `/metrics` and nothing else.
 pub fn router(app: App, handle: PrometheusHandle) -> Router {
     let tell = move |State(app): State<App>| async move {
-        for (status, count) in app.sessions.maintenance.counts_by_status() {
-            gauge!(meter::SESSIONS, "status" => status).set(count as f64);
-        }
+        look(&app).await;
         let media_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-        ([(header::CONTENT_TYPE, media_type)], handle.render()).into_response()
+        ([(header::CONTENT_TYPE, media_type)], meter::render(&handle)).into_response()
     };
     let secure = axum::middleware::map_response(async |mut response: Response| {
         request_layer::secure(response.headers_mut(), surface::PLAIN.security_headers, false);
@@ -36,6 +34,27 @@ pub fn router(app: App, handle: PrometheusHandle) -> Router {
         async move { if named { next.run(request).await } else { not_here() } }
     });
     Router::new().route("/metrics", get(tell)).layer(check).layer(secure).with_state(app)
+}
+
+/// Looks at what nobody counts because it is there to be looked at. What cannot be found out keeps its last figure.
+async fn look(app: &App) {
+    let maintenance = &app.sessions.maintenance;
+    let counts = maintenance.counts();
+    for (status, count) in counts.by_status {
+        gauge!(meter::SESSIONS, "status" => status).set(count as f64);
+    }
+    for (kind, count) in counts.by_kind {
+        gauge!(meter::SESSIONS_OPEN, "kind" => kind.word()).set(count as f64);
+    }
+    gauge!(meter::REVOCATIONS_UNFINISHED).set(app.sessions.revocations.unfinished() as f64);
+    for (name, job) in app.job_status.jobs() {
+        let at = job.last_success.map_or(0.0, |at| at.timestamp_millis() as f64 / 1_000.0);
+        gauge!(meter::JOB_SUCCESS, "job" => name).set(at);
+    }
+    let sizes = [maintenance.sizes().await, app.lines.sizes().await];
+    for (what, bytes) in sizes.into_iter().flatten().flatten() {
+        gauge!(meter::STORE_BYTES, "what" => what).set(bytes as f64);
+    }
 }
 
 /// The names under which whoever may read here asks. A page in a browser that has its own name point to this machine asks by

@@ -202,6 +202,11 @@ impl Journals {
         Ok(self.reader()?.used_bytes().await?)
     }
 
+    /// Bytes on disk, by what they are.
+    pub async fn sizes(&self) -> Result<Vec<(&'static str, u64)>, Error> {
+        Ok(self.reader()?.sizes().await?)
+    }
+
     /// Upkeep that holds up nobody. Says what it found.
     pub async fn maintain(&self) -> Result<String, Error> {
         let outcome = self.reader()?.maintain().await;

@@ -18,6 +18,8 @@ pub struct Job {
     /// How often it runs.
     pub every: Duration,
     pub last_run: Option<Time>,
+    /// When it last did its work without failing.
+    pub last_success: Option<Time>,
     /// What it did then, in words; or why it failed.
     pub outcome: Result<String, String>,
     /// When it was announced.
@@ -36,13 +38,22 @@ impl Job {
 impl JobStatus {
     /// Adds a job that will run from now on.
     pub fn announce(&self, name: &'static str, every: Duration, now: Time) {
-        let job = Job { every, last_run: None, outcome: Ok("has not run yet".to_owned()), since: now };
+        let job = Job {
+            every,
+            last_run: None,
+            last_success: None,
+            outcome: Ok("has not run yet".to_owned()),
+            since: now,
+        };
         self.jobs.lock().insert(name, job);
     }
 
     /// Records what a job did.
     pub fn ran(&self, name: &'static str, now: Time, outcome: Result<String, String>) {
         if let Some(job) = self.jobs.lock().get_mut(name) {
+            if outcome.is_ok() {
+                job.last_success = Some(now);
+            }
             (job.last_run, job.outcome) = (Some(now), outcome);
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use sessiond_core::application::Application;
 use sessiond_core::ids::SessionNumber;
+use sessiond_core::kind::Kind;
 use sessiond_store::{Check, Prunable, SideWrite};
 
 use super::Traffic;
@@ -33,6 +34,15 @@ pub struct DeadlinesMet {
     pub ended: u64,
 }
 
+/// How many sessions there are, of all organizations.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Totals {
+    /// All that there ever were, with the words of the statuses.
+    pub by_status: [(&'static str, u64); 4],
+    /// The open ones.
+    pub by_kind: [(Kind, u64); 6],
+}
+
 impl Maintenance {
     pub(super) fn new(context: Arc<AppContext>, traffic: Traffic) -> Self {
         Self { context, traffic }
@@ -42,7 +52,9 @@ impl Maintenance {
     pub async fn run_deadlines(&self) -> Result<DeadlinesMet, Error> {
         let mut met = DeadlinesMet::default();
         // Statuses that have changed with the clock are filed here, so that whoever asks later waits for few.
-        drop(self.context.gate.known_at(self.context.clock.now()));
+        let now = self.context.clock.now();
+        drop(self.context.gate.known_at(now));
+        self.context.gate.end_replaced(now);
         loop {
             let not_before = self.context.clock.steady_since();
             let due = self.context.gate.due(self.context.clock.now(), not_before, CHUNK);
@@ -117,24 +129,34 @@ impl Maintenance {
         self.context.gate.known().open_sessions()
     }
 
-    /// Counts the sessions of all organizations by status, with the words of the statuses.
-    pub fn counts_by_status(&self) -> [(&'static str, u64); 4] {
+    /// Counts the sessions of all organizations.
+    pub fn counts(&self) -> Totals {
         let known = self.context.gate.known_at(self.context.clock.now());
         let mut all = Summary::default();
+        let mut by_kind = Kind::ALL.map(|kind| (kind, 0));
         for number in known.streams::<Application>().map(|one| one.number) {
             let summary = known.summary(number);
             all.active += summary.active;
             all.idle += summary.idle;
             all.expired += summary.expired;
             all.total += summary.total;
+            for (kind, open) in &mut by_kind {
+                *open += known.open_of_kind(number, *kind);
+            }
         }
         let open = all.active + all.idle + all.expired;
-        [
+        let by_status = [
             ("active", all.active),
             ("idle", all.idle),
             ("expired", all.expired),
             ("disconnected", all.total.saturating_sub(open)),
-        ]
+        ];
+        Totals { by_status, by_kind }
+    }
+
+    /// Bytes on disk, by what of the store they are.
+    pub async fn sizes(&self) -> Result<Vec<(&'static str, u64)>, Error> {
+        Ok(self.context.store.sizes().await?)
     }
 
     /// Records what is only in memory, and closes the store.

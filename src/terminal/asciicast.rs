@@ -1,5 +1,6 @@
-//! Writes a recording as asciicast v3 (https://docs.asciinema.org/manual/asciicast/v3/): a line of JSON for the header,
-//! then one line for each event, with the time since the event before.
+//! Writes a recording as asciicast: a line of JSON for the header, then one line for each event. In version 3
+//! (https://docs.asciinema.org/manual/asciicast/v3/) an event has the time since the one before, in version 2
+//! (https://docs.asciinema.org/manual/asciicast/v2/) the time since the beginning; that one knows of no exit.
 
 use serde::Serialize;
 use sessiond_core::journal::Code;
@@ -20,6 +21,34 @@ pub struct About {
     pub kind: Option<String>,
 }
 
+/// Which version of the format: players that are older than version 3 know version 2 alone.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    Two,
+    #[default]
+    Three,
+}
+
+/// The header of version 2.
+#[derive(Serialize)]
+struct Header2<'a> {
+    version: u8,
+    width: u16,
+    height: u16,
+    timestamp: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    title: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    env: Option<Environment<'a>>,
+}
+
+#[derive(Serialize)]
+struct Environment<'a> {
+    #[serde(rename = "TERM")]
+    term: &'a str,
+}
+
+/// The header of version 3.
 #[derive(Serialize)]
 struct Header<'a> {
     version: u8,
@@ -41,6 +70,7 @@ struct Term<'a> {
 /// of an entry is written with the next one, and what is no UTF-8 becomes U+FFFD.
 #[derive(Debug, Default)]
 pub struct Asciicast {
+    version: Version,
     /// When the last event was; microseconds since the beginning.
     last: u64,
     output: Text,
@@ -48,14 +78,34 @@ pub struct Asciicast {
 }
 
 impl Asciicast {
+    pub fn new(version: Version) -> Self {
+        Self { version, ..Self::default() }
+    }
+
     /// The header line.
-    pub fn header(size: Size, about: &About) -> String {
-        let (title, kind) = (about.title.as_deref(), about.kind.as_deref());
-        let term = Term { cols: size.cols, rows: size.rows, kind };
-        let header = Header { version: 3, term, timestamp: about.timestamp, title };
-        let mut line = serde_json::to_string(&header).unwrap_or_default();
-        line.push('\n');
-        line
+    pub fn header(&self, size: Size, about: &About) -> String {
+        let (title, kind, timestamp) = (about.title.as_deref(), about.kind.as_deref(), about.timestamp);
+        let Size { cols, rows } = size;
+        let header = match self.version {
+            Version::Two => {
+                let env = kind.map(|term| Environment { term });
+                serde_json::to_string(&Header2 {
+                    version: 2,
+                    width: cols,
+                    height: rows,
+                    timestamp,
+                    title,
+                    env,
+                })
+            }
+            Version::Three => serde_json::to_string(&Header {
+                version: 3,
+                term: Term { cols, rows, kind },
+                timestamp,
+                title,
+            }),
+        };
+        header.unwrap_or_default() + "\n"
     }
 
     /// The lines for an entry; none if it holds no whole character. `at` is in microseconds since the beginning.
@@ -95,7 +145,12 @@ impl Asciicast {
         // Intervals are differences of whole microseconds, so that they add up to the time of the entry.
         let interval = at.saturating_sub(self.last);
         self.last = self.last.max(at);
-        let (seconds, micros) = (interval / 1_000_000, interval % 1_000_000);
+        let time = match self.version {
+            Version::Two if code == Code::Exit => return,
+            Version::Two => self.last,
+            Version::Three => interval,
+        };
+        let (seconds, micros) = (time / 1_000_000, time % 1_000_000);
         let text = serde_json::to_string(text).unwrap_or_default();
         lines.push_str(&format!("[{seconds}.{micros:06}, \"{}\", {text}]\n", code.letter()));
     }

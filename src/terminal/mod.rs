@@ -9,6 +9,7 @@ pub mod asciicast;
 pub mod commands;
 pub mod frame;
 pub mod hub;
+pub mod plain;
 mod recorder;
 mod registry;
 pub mod screen;

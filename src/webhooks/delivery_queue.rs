@@ -27,6 +27,28 @@ pub struct QueuedDelivery {
     pub posted: Option<PostedEvent>,
 }
 
+/// How a webhook fares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    Ok,
+    /// The last attempt failed.
+    Failing,
+    Disabled,
+}
+
+impl Standing {
+    pub const ALL: [Self; 3] = [Self::Ok, Self::Failing, Self::Disabled];
+
+    /// The word in what is measured.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Failing => "failing",
+            Self::Disabled => "disabled",
+        }
+    }
+}
+
 pub struct DeliveryQueue {
     pub webhook: Webhook,
     pub keys: Option<Arc<SigningKeys>>,
@@ -122,6 +144,20 @@ impl DeliveryQueue {
         let (due, _) =
             self.ready.first().filter(|_| self.open() && self.under_way < self.concurrent_attempts())?;
         Some(self.retry_not_before.map_or(*due, |until| until.max(*due)))
+    }
+
+    /// How many deliveries wait in memory.
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// How the webhook fares, in the words of what is measured.
+    pub fn standing(&self) -> Standing {
+        match (&self.webhook.disabled, self.failures) {
+            (Some(_), _) => Standing::Disabled,
+            (None, 0) => Standing::Ok,
+            (None, _) => Standing::Failing,
+        }
     }
 
     fn concurrent_attempts(&self) -> usize {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use metrics::gauge;
 use sessiond_core::Time;
 use sessiond_core::delivery::{Delivery, DeliveryStatus};
 use sessiond_core::ids::{Position, StreamKind, Tip};
@@ -18,10 +19,11 @@ use uuid::Uuid;
 
 use super::attempt::{FinishedAttempt, attempt};
 use super::cloud_event::posted_event;
-use super::delivery_queue::{DeliveryQueue, QueuedDelivery};
+use super::delivery_queue::{DeliveryQueue, QueuedDelivery, Standing};
 use super::{Outbox, Resend};
 use crate::error::{Error, Thing};
 use crate::live::Outgoing;
+use crate::meter;
 use crate::secret;
 
 /// How many attempts may be under way at a time, for all webhooks together.
@@ -128,7 +130,18 @@ impl Follower {
         self.disable().await;
         self.start();
         self.save();
+        self.measure();
         Ok(more)
+    }
+
+    /// Says how much waits and how the webhooks fare, for whoever watches over the service.
+    fn measure(&self) {
+        let waiting: usize = self.queues.values().map(DeliveryQueue::len).sum();
+        gauge!(meter::DELIVERIES_WAITING).set(waiting as f64);
+        for standing in Standing::ALL {
+            let count = self.queues.values().filter(|queue| queue.standing() == standing).count();
+            gauge!(meter::WEBHOOKS, "standing" => standing.word()).set(count as f64);
+        }
     }
 
     /// Looks at the webhooks again if any of them has changed.

@@ -41,14 +41,16 @@ fn variant(event: &Event) -> &'static str {
         Event::Stream(AnyEvent::Organization(OrganizationEvent::Created(_))) => "organization_created",
         Event::Stream(AnyEvent::Application(ApplicationEvent::Created(_))) => "application_created",
         Event::Stream(AnyEvent::Application(ApplicationEvent::Changed(_))) => "application_changed",
-        Event::Stream(AnyEvent::Application(ApplicationEvent::SecretRotated)) => "application_secret_rotated",
+        Event::Stream(AnyEvent::Application(ApplicationEvent::SecretRotated(_))) => {
+            "application_secret_rotated"
+        }
         Event::Stream(AnyEvent::Application(ApplicationEvent::UpstreamSet(_))) => "application_upstream_set",
         Event::Stream(AnyEvent::Application(ApplicationEvent::CredentialsBarred)) => {
             "application_credentials_barred"
         }
         Event::Stream(AnyEvent::Application(ApplicationEvent::Archived)) => "application_archived",
         Event::Stream(AnyEvent::ServiceAccount(ServiceAccountEvent::Created(_))) => "service_account_created",
-        Event::Stream(AnyEvent::ServiceAccount(ServiceAccountEvent::SecretRotated)) => {
+        Event::Stream(AnyEvent::ServiceAccount(ServiceAccountEvent::SecretRotated(_))) => {
             "service_account_secret_rotated"
         }
         Event::Stream(AnyEvent::ServiceAccount(ServiceAccountEvent::Archived)) => "service_account_archived",
@@ -74,6 +76,7 @@ fn variant(event: &Event) -> &'static str {
         },
         Event::Stream(AnyEvent::ApiKey(event)) => match event {
             ApiKeyEvent::Created(_) => "api_key_created",
+            ApiKeyEvent::SecretRotated(_) => "api_key_secret_rotated",
             ApiKeyEvent::Revoked => "api_key_revoked",
         },
         Event::Stream(AnyEvent::Schedule(event)) => match event {
@@ -87,7 +90,7 @@ fn variant(event: &Event) -> &'static str {
         Event::Stream(AnyEvent::Webhook(event)) => match event {
             WebhookEvent::Created(_) => "webhook_created",
             WebhookEvent::Changed(_) => "webhook_changed",
-            WebhookEvent::SecretRotated => "webhook_secret_rotated",
+            WebhookEvent::SecretRotated(_) => "webhook_secret_rotated",
             WebhookEvent::Disabled(_) => "webhook_disabled",
             WebhookEvent::Enabled => "webhook_enabled",
             WebhookEvent::Deleted => "webhook_deleted",
@@ -96,6 +99,7 @@ fn variant(event: &Event) -> &'static str {
         Event::Stream(AnyEvent::MediaStream(MediaStreamEvent::Declared(_))) => "media_stream_declared",
         Event::Stream(AnyEvent::Hook(event)) => match event {
             AdmissionHookEvent::Created(_) => "hook_created",
+            AdmissionHookEvent::SecretRotated(_) => "hook_secret_rotated",
             AdmissionHookEvent::Deleted => "hook_deleted",
         },
         Event::Stream(AnyEvent::Machine(event)) => match event {

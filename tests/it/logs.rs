@@ -144,6 +144,93 @@ async fn a_stranger_fills_no_log_and_what_was_left_out_is_counted() {
     assert!(daemon.terminate().success());
 }
 
+/// Lines about who changed what.
+fn audit(log: &str) -> Vec<Value> {
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    lines.filter(|line| line["target"] == "sessiond::audit").collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_changed_what_is_said_in_a_line_and_what_sessions_do_all_day_in_none() {
+    let directory = TempDir::new().unwrap();
+    let daemon = Daemon::start(directory.path(), &["--log-format", "json"]);
+    let operator = daemon.operator().await;
+    let agents = operator.connect_many(3).await;
+    agents[0].call("heartbeat").await;
+    agents[0].call("disconnect").await;
+    let quiet = audit(&daemon.log()).len();
+    let (status, account) = operator.get("/api/v1/service-accounts").await;
+    assert_eq!(status, 200);
+    let account = account["items"][0]["id"].as_str().unwrap().to_owned();
+    let (_, key) = operator.post("/api/v1/api-keys", json!({ "name": "ci", "scopes": ["mcp:invoke"] })).await;
+    let key = key["apiKey"]["id"].as_str().unwrap().to_owned();
+    operator.post(&format!("/api/v1/api-keys/{key}/rotate-secret"), json!({})).await;
+    operator.delete(&format!("/api/v1/api-keys/{key}")).await;
+    let (_, begun) =
+        operator.post("/api/v1/revocations", json!({ "filter": { "status": ["active"] } })).await;
+    let (_, who) = operator.get("/api/v1/principals").await;
+    let person = who["items"][0]["id"].as_str().unwrap().to_owned();
+    operator.post(&format!("/api/v1/principals/{person}/disable"), json!({})).await;
+    operator.post(&format!("/api/v1/principals/{person}/enable"), json!({})).await;
+    let (status, erased) = operator.delete(&format!("/api/v1/principals/{person}/personal")).await;
+    assert!(status.is_success(), "{erased}");
+    assert!(daemon.child.id() > 0);
+    let said = |lines: &[Value]| {
+        lines.iter().map(|line| line["message"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let expected = [
+        "api key created",
+        "api key secret rotated",
+        "api key revoked",
+        "revocation began",
+        "revocation ended",
+        "principal disabled",
+        "principal enabled",
+        "principal erased",
+    ];
+    let begun_waiting = Instant::now();
+    let lines = loop {
+        let lines = audit(&daemon.log()).split_off(quiet);
+        let all = said(&lines);
+        if expected.iter().all(|one| all.iter().any(|line| line == one)) {
+            break lines;
+        }
+        assert!(begun_waiting.elapsed() < Duration::from_secs(30), "{all:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    let of = |message: &str| lines.iter().find(|line| line["message"] == message).unwrap();
+    for message in ["api key created", "api key revoked", "revocation began", "principal disabled"] {
+        assert_eq!(of(message)["actor"], format!("service_account {account}"), "{message}");
+        assert_eq!(of(message)["level"], "INFO");
+    }
+    assert_eq!(of("api key revoked")["id"], key.as_str());
+    assert_eq!(of("revocation ended")["disconnected"], begun["revocation"]["disconnectedCount"]);
+    let routine = ["connected", "disconnected", "activity recorded", "expired", "token renewed"];
+    assert!(!said(&audit(&daemon.log())).iter().any(|line| routine.contains(&line.as_str())));
+    assert!(daemon.terminate().success());
+}
+
+#[tokio::test]
+async fn lines_are_written_as_text_where_that_is_asked_for() {
+    let directory = TempDir::new().unwrap();
+    let address = format!("127.0.0.1:{}", free_port());
+    let mut command = command(directory.path(), &["--log-format", "text", "--listen", &address]);
+    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let http = reqwest::Client::new();
+    let begun = Instant::now();
+    let ready = async || {
+        http.get(format!("http://{address}/readyz")).send().await.is_ok_and(|one| one.status() == 200)
+    };
+    while !ready().await {
+        assert!(begun.elapsed() < Duration::from_secs(60), "it does not answer");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    let output = child.wait_with_output().unwrap();
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert!(log.contains("sessiond is listening") && !log.contains('{') && !log.contains('\u{1b}'), "{log}");
+}
+
 #[test]
 fn what_rust_log_says_is_refused_where_it_cannot_be_read() {
     for wrong in ["info,=debug", "sessiond=loud", "[unclosed"] {

@@ -37,6 +37,7 @@ mod papers;
 mod people;
 mod races;
 mod rooms;
+mod rotation;
 mod rules;
 mod security;
 mod service;

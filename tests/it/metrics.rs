@@ -1,13 +1,13 @@
 //! What Prometheus reads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, Stdio};
 
 use serde_json::json;
 use tempfile::TempDir;
 
 use crate::support::daemon::command;
-use crate::support::{Daemon, Feed};
+use crate::support::{Daemon, Feed, Holder};
 
 /// Where a process says that its metrics are.
 fn address(daemon: &Daemon) -> String {
@@ -28,11 +28,103 @@ fn holds_uuid(text: &str) -> bool {
         .any(|word| uuid::Uuid::try_parse(word).is_ok() || (word.len() >= 32 && !word.contains('-')))
 }
 
+/// Every series that there is: name and labels, without histograms' parts.
+fn series(text: &str) -> BTreeSet<String> {
+    let lines = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.rsplit_once(' '));
+    let parts = ["_bucket", "_sum", "_count"];
+    let of_histogram =
+        |name: &str| parts.iter().any(|part| name.split('{').next().is_some_and(|name| name.ends_with(part)));
+    lines.map(|(name, _)| name.to_owned()).filter(|name| !of_histogram(name)).collect()
+}
+
+async fn read(url: &str) -> String {
+    let answer = reqwest::get(url).await.unwrap();
+    assert_eq!(answer.headers()["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+    answer.text().await.unwrap()
+}
+
+/// Reads until all of these lines are there.
+async fn read_until(url: &str, lines: &[&str]) -> String {
+    for _ in 0..200 {
+        let text = read(url).await;
+        if lines.iter().all(|line| text.lines().any(|one| one.starts_with(line))) {
+            return text;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!("{lines:?} in:\n{}", read(url).await)
+}
+
+/// What appears with the first that is measured: there is nothing to say of it before.
+const LATER: [&str; 5] = [
+    "sessiond_append_duration_seconds",
+    "sessiond_certificate_expiry_timestamp_seconds",
+    "sessiond_commit_batch_size",
+    "sessiond_expiry_delay_seconds",
+    "sessiond_http_request_duration_seconds",
+];
+
 #[tokio::test(flavor = "multi_thread")]
-async fn every_metric_is_there_under_its_name_and_no_id_is_in_any() {
+async fn every_counter_is_there_from_the_start_and_says_what_it_is() {
+    let directory = TempDir::new().unwrap();
+    let daemon = Daemon::start(directory.path(), &["--metrics-listen", "127.0.0.1:0"]);
+    let text = read_until(&address(&daemon), &["sessiond_webhooks{standing=\"ok\"} 0"]).await;
+    let types = types(&text);
+    for (name, kind) in &types {
+        assert!(text.contains(&format!("# HELP {name} ")), "{name} does not say what it is");
+        assert!(kind != &"summary", "{name} has no steps");
+        assert!(kind != &"counter" || name.ends_with("_total"), "{name}");
+    }
+    let source = std::fs::read_to_string("src/meter.rs").unwrap();
+    let named = source.lines().filter_map(|line| line.split_once("&str = \"sessiond_"));
+    for name in named.map(|(_, rest)| format!("sessiond_{}", rest.trim_end_matches("\";"))) {
+        let there = types.contains_key(name.as_str());
+        assert!(there || LATER.contains(&name.as_str()), "{name} is not there from the start:\n{text}");
+    }
+    for line in [
+        "sessiond_events_appended_total{type=\"disconnected\"} 0",
+        "sessiond_revocations_total{scope=\"organization\"} 0",
+        "sessiond_sessions_revoked_total 0",
+        "sessiond_sessions_open{kind=\"terminal\"} 0",
+        "sessiond_requests_refused_total{reason=\"address\"} 0",
+        "sessiond_webhook_deliveries_total{outcome=\"failed\"} 0",
+        "sessiond_webhook_deliveries_waiting 0",
+        "sessiond_upstream_goodbyes_total{what=\"delete\",outcome=\"refused\"} 0",
+        "sessiond_store_errors_total{kind=\"full\"} 0",
+        "sessiond_revocations_unfinished 0",
+        "sessiond_limits_reached_total{limit=\"session_limit_reached\"} 0",
+    ] {
+        assert!(text.lines().any(|one| one == line), "{line}:\n{text}");
+    }
+    for begun in ["process_open_fds ", "process_resident_memory_bytes ", "process_start_time_seconds "] {
+        assert!(
+            text.lines().any(|line| line.starts_with(begun) && !line.ends_with(" 0")),
+            "{begun}:\n{text}"
+        );
+    }
+    for what in ["database", "write_ahead_log", "journals", "journals_write_ahead_log"] {
+        assert!(text.contains(&format!("sessiond_store_bytes{{what=\"{what}\"}} ")), "{what}:\n{text}");
+    }
+    let problems = std::fs::read_to_string("docs/problems.md").unwrap();
+    for limit in problems
+        .lines()
+        .filter_map(|line| line.strip_prefix("### "))
+        .filter(|code| code.ends_with("_limit_reached"))
+    {
+        let line = format!("sessiond_limits_reached_total{{limit=\"{limit}\"}} 0");
+        assert!(text.contains(&line), "{line}:\n{text}");
+    }
+    assert!(daemon.terminate().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_happens_is_counted_without_an_id_and_brings_no_counter_into_being() {
     let directory = TempDir::new().unwrap();
     let flags = ["--metrics-listen", "127.0.0.1:0", "--token-lifetime", "2s", "--webhook-allow-loopback"];
     let daemon = Daemon::start(directory.path(), &flags);
+    let url = address(&daemon);
+    let job = "sessiond_job_last_success_timestamp_seconds{job=\"deadlines\"} 1";
+    let before = read_until(&url, &["sessiond_webhooks{standing=\"failing\"} 0", job]).await;
     let operator = daemon.operator().await;
     // Nobody listens there.
     let webhook = json!({ "url": "http://127.0.0.1:1/in", "types": ["connected"] });
@@ -41,61 +133,37 @@ async fn every_metric_is_there_under_its_name_and_no_id_is_in_any() {
     agents[0].call("heartbeat").await;
     let _feed =
         Feed::open(&agents[1].holder, &format!("/api/v1/agent-sessions/{}/events", agents[1].id), None).await;
-    let url = address(&daemon);
-    let first = reqwest::get(&url).await.unwrap().text().await.unwrap();
-    assert!(first.contains("sessiond_stream_clients{kind=\"feed\"} 1\n"), "{first}");
+    read_until(
+        &url,
+        &["sessiond_stream_clients{kind=\"feed\"} 1", "sessiond_sessions_open{kind=\"agent\"} 4"],
+    )
+    .await;
     operator.delete(&agents[2].path()).await;
     assert_eq!(agents[2].call("heartbeat").await.0, 401);
     operator.post("/mcp/nonsense", json!({})).await;
-    let mut text = String::new();
-    for _ in 0..100 {
-        let answer = reqwest::get(&url).await.unwrap();
-        assert_eq!(answer.headers()["content-type"], "text/plain; version=0.0.4; charset=utf-8");
-        text = answer.text().await.unwrap();
-        let late =
-            ["sessiond_expiry_delay_seconds_count", "_deliveries_total{", "_log_lines_left_out_total{"];
-        if late.iter().all(|name| text.contains(name)) {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    }
-    let expected = [
-        ("sessiond_append_duration_seconds", "histogram"),
-        ("sessiond_bodies_refused_total", "counter"),
-        ("sessiond_body_bytes", "gauge"),
-        ("sessiond_build_info", "gauge"),
-        ("sessiond_commit_batch_size", "histogram"),
-        ("sessiond_connections", "gauge"),
-        ("sessiond_connections_full_total", "counter"),
-        ("sessiond_connections_overdue_total", "counter"),
-        ("sessiond_connections_taken_total", "counter"),
-        ("sessiond_events_appended_total", "counter"),
-        ("sessiond_expiry_delay_seconds", "histogram"),
-        ("sessiond_http_request_duration_seconds", "histogram"),
-        ("sessiond_log_lines_left_out_total", "counter"),
-        ("sessiond_revocations_total", "counter"),
-        ("sessiond_sessions", "gauge"),
-        ("sessiond_sessions_revoked_total", "counter"),
-        ("sessiond_stream_clients", "gauge"),
-        ("sessiond_upstream_goodbyes_waiting", "gauge"),
-        ("sessiond_use_after_end_total", "counter"),
-        ("sessiond_webhook_deliveries_total", "counter"),
-    ];
-    // Store errors appear with the first.
-    assert_eq!(types(&text).into_iter().collect::<Vec<_>>(), expected, "{text}");
-    for line in [
-        "sessiond_sessions{status=\"disconnected\"} 1",
-        "sessiond_events_appended_total{type=\"connected\"} 4",
-        "sessiond_revocations_total{scope=\"session\"} 1",
-        "sessiond_sessions_revoked_total 1",
-        "sessiond_use_after_end_total 1",
-        "sessiond_build_info{version=\"0.1.0\"} 1",
-    ] {
-        assert!(text.lines().any(|one| one == line), "{line}:\n{text}");
-    }
+    let stranger = Holder { token: Some("sat_made_up".to_owned()), ..operator.clone() };
+    assert_eq!(stranger.get("/api/v1/organizations").await.0, 401);
+    let text = read_until(
+        &url,
+        &[
+            "sessiond_expiry_delay_seconds_count",
+            "sessiond_webhooks{standing=\"failing\"} 1",
+            "sessiond_webhook_deliveries_waiting 4",
+            "sessiond_sessions{status=\"disconnected\"} 1",
+            "sessiond_events_appended_total{type=\"connected\"} 4",
+            "sessiond_revocations_total{scope=\"session\"} 1",
+            "sessiond_sessions_revoked_total 1",
+            "sessiond_use_after_end_total 1",
+            "sessiond_requests_refused_total{reason=\"unauthenticated\"} 1",
+            "sessiond_build_info{version=\"0.1.0\"} 1",
+        ],
+    )
+    .await;
     let route = "route=\"/api/v1/agent-sessions/{sessionId}/heartbeat\",method=\"POST\",status=\"401\"";
     assert!(text.contains(route), "{text}");
-    assert!(text.contains("sessiond_webhook_deliveries_total{outcome=\"failed\"} "), "{text}");
+    assert!(!text.contains("sessiond_webhook_deliveries_total{outcome=\"failed\"} 0"), "{text}");
+    let new: Vec<_> = series(&text).difference(&series(&before)).cloned().collect();
+    assert_eq!(new, [""; 0], "what is there from the first on cannot be told from what was always there");
     assert!(!holds_uuid(&text), "{text}");
     let public = operator.get("/metrics").await;
     assert_eq!(public.0, 404, "it is not where everybody comes in");

@@ -15,7 +15,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("limits", &["meter"]),
     ("meter", &[]),
-    ("logs", &["meter"]),
+    ("logs", &["config", "meter"]),
     ("tasks", &["logs"]),
     ("error", &[STORE]),
     ("gate", &[]),
@@ -106,7 +106,7 @@ const TABLE: &[(&str, &[&str])] = &[
 /// What remembers, a crate of its own: which rooms may use it Cargo cannot keep.
 const STORE: &str = "sessiond_store";
 const APPLICATION: &[&str] =
-    &[STORE, "context", "committer", "secret", "gate", "telling", "error", "clock", "meter"];
+    &[STORE, "context", "committer", "secret", "gate", "telling", "error", "clock", "meter", "logs"];
 const BRIDGE: &[&str] = &[
     "error",
     "auth",

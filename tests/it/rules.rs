@@ -38,7 +38,7 @@ use sessiond_core::session::{
     Context, Envelope, Limit, Refusal, Session, decide, evolve, must_end_first, takes_effect_at,
 };
 use sessiond_core::status::{DerivedStatus, derived_status};
-use sessiond_core::stream::{Envelope as DirectoryEnvelope, Stream, StreamRefusal};
+use sessiond_core::stream::{Envelope as DirectoryEnvelope, SecretRotated, Stream, StreamRefusal};
 use sessiond_core::throughput::Sample;
 use uuid::Uuid;
 
@@ -916,10 +916,10 @@ fn an_upstreams_credential_is_set_again_because_its_secret_may_differ_and_leavin
 
 #[test]
 fn a_secret_may_be_rotated_again_and_again_and_every_rotation_shows() {
-    let once = application(&[ApplicationEvent::SecretRotated]);
+    let once = application(&[ApplicationEvent::SecretRotated(SecretRotated::default())]);
     assert_eq!(once.updated_at, at(1));
-    let again = Application::decide(Some(&once), &ApplicationCommand::RotateSecret);
-    assert_eq!(again, Ok(Some(ApplicationEvent::SecretRotated)));
+    let again = Application::decide(Some(&once), &ApplicationCommand::RotateSecret(SecretRotated::default()));
+    assert_eq!(again, Ok(Some(ApplicationEvent::SecretRotated(SecretRotated::default()))));
 }
 
 #[test]
@@ -928,7 +928,7 @@ fn an_archived_application_takes_no_commands_and_no_connects() {
     assert_eq!(archived.archived_at, Some(at(1)));
     for command in [
         change("Lamp", None),
-        ApplicationCommand::RotateSecret,
+        ApplicationCommand::RotateSecret(SecretRotated::default()),
         ApplicationCommand::SetUpstream(UpstreamSet { url: "http://one".into(), ..UpstreamSet::default() }),
     ] {
         assert_eq!(Application::decide(Some(&archived), &command), Err(StreamRefusal::Gone));
@@ -1006,12 +1006,15 @@ fn account(events: &[ServiceAccountEvent]) -> ServiceAccount {
 
 #[test]
 fn a_service_account_is_archived_once_and_rotated_only_before() {
-    let rotate = ServiceAccountCommand::RotateSecret;
+    let rotate = ServiceAccountCommand::RotateSecret(SecretRotated::default());
     let archive = ServiceAccountCommand::Archive;
     let decide = |account: &ServiceAccount, command| ServiceAccount::decide(Some(account), command);
     assert_eq!(decide(&account(&[]), &archive), Ok(Some(ServiceAccountEvent::Archived)));
-    let rotated = account(&[ServiceAccountEvent::SecretRotated]);
-    assert_eq!(decide(&rotated, &rotate), Ok(Some(ServiceAccountEvent::SecretRotated)));
+    let rotated = account(&[ServiceAccountEvent::SecretRotated(SecretRotated::default())]);
+    assert_eq!(
+        decide(&rotated, &rotate),
+        Ok(Some(ServiceAccountEvent::SecretRotated(SecretRotated::default())))
+    );
     assert_eq!(rotated.head.version, 2, "the next event builds on the rotation");
     let archived = account(&[ServiceAccountEvent::Archived]);
     assert_eq!(decide(&archived, &archive), Ok(None));

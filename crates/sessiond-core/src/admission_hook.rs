@@ -6,12 +6,14 @@ use uuid::Uuid;
 
 use crate::Time;
 use crate::ids::{Head, OrganizationNumber, StreamKind};
-use crate::stream::{EMPTY, Envelope, Most, Stream, StreamEvent, StreamRefusal, text};
+use crate::stream::{EMPTY, Envelope, Most, SecretRotated, Stream, StreamEvent, StreamRefusal, text};
 
 /// What happens to a hook.
 #[derive(Debug, Clone, PartialEq)]
 pub enum AdmissionHookEvent {
     Created(AdmissionHookCreated),
+    /// Its calls are signed with another secret.
+    SecretRotated(SecretRotated),
     /// It lets nobody in any more.
     Deleted,
 }
@@ -59,6 +61,7 @@ impl Stream for AdmissionHook {
             (None, AdmissionHookEvent::Created(_)) => true,
             // Deleting twice is success.
             (Some(hook), AdmissionHookEvent::Deleted) => hook.deleted_at.is_none(),
+            (Some(hook), AdmissionHookEvent::SecretRotated(_)) if hook.deleted_at.is_none() => true,
             _ => return Err(StreamRefusal::Gone),
         };
         Ok(happens.then(|| command.clone()))
@@ -77,6 +80,9 @@ impl Stream for AdmissionHook {
                 deleted_at: None,
                 head: envelope.head,
             }),
+            AdmissionHookEvent::SecretRotated(_) => {
+                hook.map(|hook| AdmissionHook { head: envelope.head, ..hook })
+            }
             AdmissionHookEvent::Deleted => hook.map(|hook| AdmissionHook {
                 deleted_at: Some(envelope.occurred_at),
                 head: envelope.head,
@@ -97,11 +103,12 @@ impl Stream for AdmissionHook {
 }
 
 impl StreamEvent for AdmissionHookEvent {
-    const NAMES: &[&str] = &["hook_created", "hook_deleted"];
+    const NAMES: &[&str] = &["hook_created", "hook_secret_rotated", "hook_deleted"];
 
     fn name(&self) -> &'static str {
         match self {
             Self::Created(_) => "hook_created",
+            Self::SecretRotated(_) => "hook_secret_rotated",
             Self::Deleted => "hook_deleted",
         }
     }
@@ -109,6 +116,7 @@ impl StreamEvent for AdmissionHookEvent {
     fn body(&self) -> String {
         match self {
             Self::Created(body) => text(body),
+            Self::SecretRotated(body) => text(body),
             Self::Deleted => EMPTY.to_owned(),
         }
     }
@@ -116,6 +124,7 @@ impl StreamEvent for AdmissionHookEvent {
     fn parse(name: &str, body: &str) -> Result<Option<Self>, serde_json::Error> {
         Ok(Some(match name {
             "hook_created" => Self::Created(serde_json::from_str(body)?),
+            "hook_secret_rotated" => Self::SecretRotated(serde_json::from_str(body)?),
             "hook_deleted" => Self::Deleted,
             _ => return Ok(None),
         }))

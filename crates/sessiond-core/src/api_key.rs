@@ -5,12 +5,14 @@ use uuid::Uuid;
 
 use crate::Time;
 use crate::ids::{Head, OrganizationNumber, PrincipalNumber, StreamKind};
-use crate::stream::{EMPTY, Envelope, Most, Stream, StreamEvent, StreamRefusal, text};
+use crate::stream::{EMPTY, Envelope, Most, SecretRotated, Stream, StreamEvent, StreamRefusal, text};
 
 /// What happens to an API key.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ApiKeyEvent {
     Created(ApiKeyCreated),
+    /// It has another secret.
+    SecretRotated(SecretRotated),
     /// It opens nothing any more.
     Revoked,
 }
@@ -50,8 +52,35 @@ pub struct ApiKey {
     pub created_at: Time,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked_at: Option<Time>,
+    /// How often it was given another secret.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub rotations: u32,
+    /// Until when the secret before the last rotation is good too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub old_until: Option<Time>,
     #[serde(skip)]
     pub head: Head,
+}
+
+fn is_zero(count: &u32) -> bool {
+    *count == 0
+}
+
+impl ApiKey {
+    /// Until when one of its secrets is good, the one that it had after so many rotations: by its own end, and by what came
+    /// after it. None: it is good no more, whatever the time.
+    pub fn good_until(&self, rotations: u32) -> Option<Time> {
+        let end = self.expires_at.unwrap_or(Time::MAX_UTC);
+        if self.revoked_at.is_some() {
+            None
+        } else if rotations == self.rotations {
+            Some(end)
+        } else if rotations.checked_add(1) == Some(self.rotations) {
+            self.old_until.map(|until| until.min(end))
+        } else {
+            None
+        }
+    }
 }
 
 impl Stream for ApiKey {
@@ -64,6 +93,7 @@ impl Stream for ApiKey {
             (None, ApiKeyEvent::Created(_)) => true,
             // Revoking twice is success.
             (Some(key), ApiKeyEvent::Revoked) => key.revoked_at.is_none(),
+            (Some(key), ApiKeyEvent::SecretRotated(_)) if key.revoked_at.is_none() => true,
             _ => return Err(StreamRefusal::Gone),
         };
         Ok(happens.then(|| command.clone()))
@@ -81,7 +111,15 @@ impl Stream for ApiKey {
                 expires_at: created.expires_at,
                 created_at: envelope.occurred_at,
                 revoked_at: None,
+                rotations: 0,
+                old_until: None,
                 head: envelope.head,
+            }),
+            ApiKeyEvent::SecretRotated(rotated) => key.map(|key| ApiKey {
+                rotations: key.rotations.saturating_add(1),
+                old_until: rotated.old_until,
+                head: envelope.head,
+                ..key
             }),
             ApiKeyEvent::Revoked => {
                 key.map(|key| ApiKey { revoked_at: Some(envelope.occurred_at), head: envelope.head, ..key })
@@ -103,11 +141,12 @@ impl Stream for ApiKey {
 }
 
 impl StreamEvent for ApiKeyEvent {
-    const NAMES: &[&str] = &["api_key_created", "api_key_revoked"];
+    const NAMES: &[&str] = &["api_key_created", "api_key_secret_rotated", "api_key_revoked"];
 
     fn name(&self) -> &'static str {
         match self {
             Self::Created(_) => "api_key_created",
+            Self::SecretRotated(_) => "api_key_secret_rotated",
             Self::Revoked => "api_key_revoked",
         }
     }
@@ -115,6 +154,7 @@ impl StreamEvent for ApiKeyEvent {
     fn body(&self) -> String {
         match self {
             Self::Created(body) => text(body),
+            Self::SecretRotated(body) => text(body),
             Self::Revoked => EMPTY.to_owned(),
         }
     }
@@ -122,6 +162,7 @@ impl StreamEvent for ApiKeyEvent {
     fn parse(name: &str, body: &str) -> Result<Option<Self>, serde_json::Error> {
         Ok(Some(match name {
             "api_key_created" => Self::Created(serde_json::from_str(body)?),
+            "api_key_secret_rotated" => Self::SecretRotated(serde_json::from_str(body)?),
             "api_key_revoked" => Self::Revoked,
             _ => return Ok(None),
         }))

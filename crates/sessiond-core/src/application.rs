@@ -6,14 +6,14 @@ use uuid::Uuid;
 use crate::Time;
 use crate::ids::{ApplicationNumber, Head, OrganizationNumber, Position, StreamKind};
 use crate::policy::ApplicationPolicy;
-use crate::stream::{EMPTY, Envelope, Stream, StreamEvent, StreamRefusal, text};
+use crate::stream::{EMPTY, Envelope, SecretRotated, Stream, StreamEvent, StreamRefusal, text};
 
 /// What happens to an application.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ApplicationEvent {
     Created(Box<ApplicationCreated>),
     Changed(ApplicationChanged),
-    SecretRotated,
+    SecretRotated(SecretRotated),
     UpstreamSet(UpstreamSet),
     PolicySet(Box<ApplicationPolicy>),
     /// A revocation began that covers the application: tokens issued before this event open no agent-side path.
@@ -130,7 +130,7 @@ pub struct Application {
 pub enum ApplicationCommand {
     Create(Box<ApplicationCreated>),
     Change(ApplicationChanged),
-    RotateSecret,
+    RotateSecret(SecretRotated),
     SetUpstream(UpstreamSet),
     SetPolicy(Box<ApplicationPolicy>),
     BarCredentials,
@@ -151,7 +151,7 @@ impl Stream for Application {
             (None, Command::Create(created)) => Some(Event::Created(created.clone())),
             (Some(before), _) if before.archived_at.is_some() => return Err(StreamRefusal::Gone),
             (Some(before), Command::Change(changed)) => before.differing(changed).map(Event::Changed),
-            (Some(_), Command::RotateSecret) => Some(Event::SecretRotated),
+            (Some(_), Command::RotateSecret(rotated)) => Some(Event::SecretRotated(*rotated)),
             (Some(before), Command::SetUpstream(set)) => {
                 (!before.has_upstream(set)).then(|| Event::UpstreamSet(set.clone()))
             }
@@ -179,7 +179,7 @@ impl Stream for Application {
                 head,
                 ..before
             },
-            ApplicationEvent::SecretRotated => Self { updated_at: at, head, ..before },
+            ApplicationEvent::SecretRotated(_) => Self { updated_at: at, head, ..before },
             ApplicationEvent::UpstreamSet(set) => Self {
                 upstream: Some(set.url.clone()),
                 upstream_credential: set.credential.clone(),
@@ -261,7 +261,7 @@ impl StreamEvent for ApplicationEvent {
         match self {
             Self::Created(_) => "application_created",
             Self::Changed(_) => "application_changed",
-            Self::SecretRotated => "application_secret_rotated",
+            Self::SecretRotated(_) => "application_secret_rotated",
             Self::UpstreamSet(_) => "application_upstream_set",
             Self::PolicySet(_) => "application_policy_set",
             Self::CredentialsBarred => "application_credentials_barred",
@@ -275,7 +275,8 @@ impl StreamEvent for ApplicationEvent {
             Self::Changed(body) => text(body),
             Self::UpstreamSet(body) => text(body),
             Self::PolicySet(body) => text(body),
-            Self::SecretRotated | Self::CredentialsBarred | Self::Archived => EMPTY.to_owned(),
+            Self::SecretRotated(body) => text(body),
+            Self::CredentialsBarred | Self::Archived => EMPTY.to_owned(),
         }
     }
 
@@ -283,7 +284,7 @@ impl StreamEvent for ApplicationEvent {
         Ok(Some(match name {
             "application_created" => Self::Created(serde_json::from_str(body)?),
             "application_changed" => Self::Changed(serde_json::from_str(body)?),
-            "application_secret_rotated" => Self::SecretRotated,
+            "application_secret_rotated" => Self::SecretRotated(serde_json::from_str(body)?),
             "application_upstream_set" => Self::UpstreamSet(serde_json::from_str(body)?),
             "application_policy_set" => Self::PolicySet(serde_json::from_str(body)?),
             "application_credentials_barred" => Self::CredentialsBarred,

@@ -65,8 +65,8 @@ pub enum CredentialKind {
     Access { token: Uuid, client: String, audience: Option<Uuid> },
     /// `sst_…`: the token of one session.
     Session(SessionNumber),
-    /// `sak_…`: an API key, by its id.
-    ApiKey(Uuid),
+    /// `sak_…`: an API key, by its id, and which of its secrets: the one that it had after so many rotations.
+    ApiKey { key: Uuid, rotations: u32 },
     /// The signature of a hook, by its id.
     Hook(Uuid),
     /// A JWT access token of an issuer that the organization trusts.
@@ -146,7 +146,7 @@ impl Caller {
         match &self.credential.kind {
             CredentialKind::Access { client, .. } => Some(client),
             CredentialKind::External(external) => external.client.as_deref(),
-            CredentialKind::Session(_) | CredentialKind::ApiKey(_) | CredentialKind::Hook(_) => None,
+            CredentialKind::Session(_) | CredentialKind::ApiKey { .. } | CredentialKind::Hook(_) => None,
         }
     }
 

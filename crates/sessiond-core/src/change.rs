@@ -52,14 +52,23 @@ pub enum Change {
     CredentialsBarred(Position, Time),
     /// A principal was met for the first time.
     Principal(Principal),
-    /// SHA-256 of the secret of an API key, with when the key was last used.
-    ApiKeySecret(Uuid, [u8; 32], Option<Time>),
+    /// The secrets of an API key, with when the key was last used.
+    ApiKeySecret(Uuid, KeyHashes, Option<Time>),
     /// When API keys were last used, as far as that is on record.
     ApiKeysUsed(Vec<(Uuid, Time)>),
     /// How many sessions ever connected to an application. Only a start says this; then each `Connected` counts.
     SessionTotal(ApplicationNumber, u64),
     /// What the ended sessions of a resource came to. Only a start says this; then each end counts.
     ResourceTotals(ApplicationNumber, String, ResourceTotals),
+}
+
+/// SHA-256 of the secrets of an API key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyHashes {
+    pub hash: [u8; 32],
+    /// Of the secret before its last rotation. Until when that is good is in the key's fold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<[u8; 32]>,
 }
 
 /// What a session is found by beyond its fold, from when it connects or is loaded.

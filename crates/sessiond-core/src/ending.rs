@@ -26,7 +26,7 @@ pub enum CredentialEnd {
     ApiKeyDeleted,
     /// The hook was deleted.
     HookDeleted,
-    /// A session's token in whose place there is a newer one.
+    /// There is a newer one in its place: of a session's token, or of an API key's secret.
     Replaced,
     /// The service account it was issued to was archived.
     ServiceAccountArchived,

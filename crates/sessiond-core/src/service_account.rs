@@ -6,13 +6,13 @@ use uuid::Uuid;
 use crate::Time;
 use crate::ids::{ApplicationNumber, Head, OrganizationNumber, ServiceAccountNumber, StreamKind};
 use crate::scope::Scopes;
-use crate::stream::{EMPTY, Envelope, Stream, StreamEvent, StreamRefusal, text};
+use crate::stream::{EMPTY, Envelope, SecretRotated, Stream, StreamEvent, StreamRefusal, text};
 
 /// What happens to a service account.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ServiceAccountEvent {
     Created(ServiceAccountCreated),
-    SecretRotated,
+    SecretRotated(SecretRotated),
     Archived,
 }
 
@@ -48,7 +48,7 @@ pub struct ServiceAccount {
 #[derive(Debug, Clone)]
 pub enum ServiceAccountCommand {
     Create(ServiceAccountCreated),
-    RotateSecret,
+    RotateSecret(SecretRotated),
     Archive,
 }
 
@@ -67,7 +67,9 @@ impl Stream for ServiceAccount {
             (None, Command::Create(created)) => Ok(Some(Event::Created(created.clone()))),
             // Archiving twice is success.
             (Some(_), Command::Archive) => Ok((!archived).then_some(Event::Archived)),
-            (Some(_), Command::RotateSecret) if !archived => Ok(Some(Event::SecretRotated)),
+            (Some(_), Command::RotateSecret(rotated)) if !archived => {
+                Ok(Some(Event::SecretRotated(*rotated)))
+            }
             _ => Err(StreamRefusal::Gone),
         }
     }
@@ -87,7 +89,7 @@ impl Stream for ServiceAccount {
                 archived_at: None,
                 head,
             }),
-            (Some(before), ServiceAccountEvent::SecretRotated) => Some(ServiceAccount { head, ..before }),
+            (Some(before), ServiceAccountEvent::SecretRotated(_)) => Some(ServiceAccount { head, ..before }),
             (Some(before), ServiceAccountEvent::Archived) => {
                 Some(ServiceAccount { archived_at: Some(envelope.occurred_at), head, ..before })
             }
@@ -107,7 +109,7 @@ impl StreamEvent for ServiceAccountEvent {
     fn name(&self) -> &'static str {
         match self {
             Self::Created(_) => "service_account_created",
-            Self::SecretRotated => "service_account_secret_rotated",
+            Self::SecretRotated(_) => "service_account_secret_rotated",
             Self::Archived => "service_account_archived",
         }
     }
@@ -115,14 +117,15 @@ impl StreamEvent for ServiceAccountEvent {
     fn body(&self) -> String {
         match self {
             Self::Created(body) => text(body),
-            Self::SecretRotated | Self::Archived => EMPTY.to_owned(),
+            Self::SecretRotated(body) => text(body),
+            Self::Archived => EMPTY.to_owned(),
         }
     }
 
     fn parse(name: &str, body: &str) -> Result<Option<Self>, serde_json::Error> {
         Ok(Some(match name {
             "service_account_created" => Self::Created(serde_json::from_str(body)?),
-            "service_account_secret_rotated" => Self::SecretRotated,
+            "service_account_secret_rotated" => Self::SecretRotated(serde_json::from_str(body)?),
             "service_account_archived" => Self::Archived,
             _ => return Ok(None),
         }))

@@ -106,7 +106,8 @@ pub struct Indented {
 impl Indented {
     pub fn push(&mut self, text: &str, into: &mut String) {
         for c in text.chars() {
-            if std::mem::take(&mut self.returned) && c != '\n' {
+            // On an empty line there is nothing to go back over.
+            if std::mem::take(&mut self.returned) && c != '\n' && self.within {
                 self.show('\r', into);
             }
             match c {

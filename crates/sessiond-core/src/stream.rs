@@ -1,12 +1,25 @@
 //! Streams: what a series of events belongs to. A kind of stream is one file that implements [`Stream`] and one line in the
 //! registry, [`crate::streams`].
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::Time;
 use crate::ids::{ApplicationNumber, Head, OrganizationNumber, StreamKind};
+
+/// That something was given another secret.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretRotated {
+    /// Until when the secret before is good too; absent if it was good no more. Milliseconds since the epoch.
+    #[serde(
+        default,
+        with = "chrono::serde::ts_milliseconds_option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub old_until: Option<Time>,
+}
 
 /// The fold of a stream's events, with the rules that say which events there may be. All of a kind live in memory, save
 /// revocations that have ended. Folds are kept as JSON, which is why a field is added with a default and never changed. Each

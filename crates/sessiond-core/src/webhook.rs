@@ -5,13 +5,14 @@ use uuid::Uuid;
 
 use crate::Time;
 use crate::ids::{ApplicationNumber, Head, OrganizationNumber, Position, StreamKind};
-use crate::stream::{EMPTY, Envelope, Most, Stream, StreamEvent, StreamRefusal, text};
+use crate::stream::{EMPTY, Envelope, Most, SecretRotated, Stream, StreamEvent, StreamRefusal, text};
 
 /// Types of events that a webhook may name: all there are.
-pub const TYPES: [&str; 50] = [
+pub const TYPES: [&str; 52] = [
     "activity_recorded",
     "api_key_created",
     "api_key_revoked",
+    "api_key_secret_rotated",
     "application_archived",
     "application_changed",
     "application_created",
@@ -26,6 +27,7 @@ pub const TYPES: [&str; 50] = [
     "expired",
     "hook_created",
     "hook_deleted",
+    "hook_secret_rotated",
     "machine_changed",
     "machine_created",
     "machine_deleted",
@@ -66,7 +68,7 @@ pub const TYPES: [&str; 50] = [
 pub enum WebhookEvent {
     Created(WebhookCreated),
     Changed(WebhookChanged),
-    SecretRotated,
+    SecretRotated(SecretRotated),
     /// Nothing more is sent until it is enabled again.
     Disabled(Disabled),
     Enabled,
@@ -166,7 +168,7 @@ impl Stream for Webhook {
             (Some(webhook), WebhookEvent::Deleted) => webhook.exists(),
             (Some(webhook), _) if !webhook.exists() => return Err(StreamRefusal::Gone),
             (Some(_), WebhookEvent::Changed(changed)) => *changed != WebhookChanged::default(),
-            (Some(_), WebhookEvent::SecretRotated) => true,
+            (Some(_), WebhookEvent::SecretRotated(_)) => true,
             (Some(webhook), WebhookEvent::Disabled(_)) => webhook.disabled.is_none(),
             (Some(webhook), WebhookEvent::Enabled) => webhook.disabled.is_some(),
             _ => return Err(StreamRefusal::Gone),
@@ -196,7 +198,7 @@ impl Stream for Webhook {
         let before = webhook?;
         let updated = Webhook { updated_at: now, head, ..before };
         Some(match event {
-            WebhookEvent::Created(_) | WebhookEvent::SecretRotated => updated,
+            WebhookEvent::Created(_) | WebhookEvent::SecretRotated(_) => updated,
             WebhookEvent::Changed(changed) => Webhook {
                 url: changed.url.clone().unwrap_or(updated.url),
                 types: changed.types.clone().unwrap_or(updated.types),
@@ -238,7 +240,7 @@ impl StreamEvent for WebhookEvent {
         match self {
             Self::Created(_) => "webhook_created",
             Self::Changed(_) => "webhook_changed",
-            Self::SecretRotated => "webhook_secret_rotated",
+            Self::SecretRotated(_) => "webhook_secret_rotated",
             Self::Disabled(_) => "webhook_disabled",
             Self::Enabled => "webhook_enabled",
             Self::Deleted => "webhook_deleted",
@@ -250,7 +252,8 @@ impl StreamEvent for WebhookEvent {
             Self::Created(body) => text(body),
             Self::Changed(body) => text(body),
             Self::Disabled(body) => text(body),
-            Self::SecretRotated | Self::Enabled | Self::Deleted => EMPTY.to_owned(),
+            Self::SecretRotated(body) => text(body),
+            Self::Enabled | Self::Deleted => EMPTY.to_owned(),
         }
     }
 
@@ -258,7 +261,7 @@ impl StreamEvent for WebhookEvent {
         Ok(Some(match name {
             "webhook_created" => Self::Created(serde_json::from_str(body)?),
             "webhook_changed" => Self::Changed(serde_json::from_str(body)?),
-            "webhook_secret_rotated" => Self::SecretRotated,
+            "webhook_secret_rotated" => Self::SecretRotated(serde_json::from_str(body)?),
             "webhook_disabled" => Self::Disabled(serde_json::from_str(body)?),
             "webhook_enabled" => Self::Enabled,
             "webhook_deleted" => Self::Deleted,

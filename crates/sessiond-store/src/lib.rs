@@ -15,9 +15,10 @@ pub mod sqlite;
 pub use error::StoreError;
 pub use open::{look, open, open_journals, open_to_look, rebuild};
 pub use row::{
-    AccessToken, Addressed, AnyStream, Application, Batch, Confirmation, Delivery, DeliveryStatus, Detail,
-    Entry, KeySecret, Loaded, McpSession, OpenSession, Organization, Principal, PrincipalRow, Revocation,
-    ServiceAccount, SessionActivity, SessionRow, SessionToken, SideWrite, WebhookSecret,
+    AccessToken, Addressed, AnyStream, Application, Batch, ClientSecret, Confirmation, Delivery,
+    DeliveryStatus, Detail, Entry, KeySecret, Loaded, McpSession, OpenSession, Organization, Principal,
+    PrincipalRow, Revocation, ServiceAccount, SessionActivity, SessionRow, SessionToken, SideWrite,
+    WebhookSecret,
 };
 pub use seam::{
     Bounds, Check, Contents, DirectoryRows, EndedOrder, EndedPage, EndedTerminal, Forget, Forgotten,

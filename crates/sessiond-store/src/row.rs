@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use sessiond_core::Time;
 pub use sessiond_core::application::Application;
 use sessiond_core::chain::body_digest;
-use sessiond_core::change::{Change, ResourceTotals};
+use sessiond_core::change::{Change, KeyHashes, ResourceTotals};
 pub use sessiond_core::delivery::{Delivery, DeliveryStatus};
 use sessiond_core::event::Recorded;
 use sessiond_core::idempotency::RecordedOutcome;
@@ -175,9 +175,11 @@ pub struct SessionRow {
 pub enum SideWrite {
     /// What the secret key of this store is known by; there is one.
     KeyCheck([u8; 32]),
+    /// The secret of an OAuth client, its first or another one in its place; the one before is good beside it until then.
     ClientSecret {
         client_id: String,
         secret_hash: [u8; 32],
+        before_until: Option<Time>,
     },
     AccessToken(AccessToken),
     BarAccessToken(Uuid),
@@ -192,6 +194,11 @@ pub enum SideWrite {
         sealed: Option<Vec<u8>>,
     },
     ApiKeySecret {
+        id: Uuid,
+        secret_hash: [u8; 32],
+    },
+    /// Another secret of an API key; the one before is kept beside it, and the key's fold says until when it is good.
+    RotateApiKeySecret {
         id: Uuid,
         secret_hash: [u8; 32],
     },
@@ -216,11 +223,11 @@ pub enum SideWrite {
         id: Uuid,
         sealed: Vec<u8>,
     },
-    /// Another one; the one before signs beside it for a while.
+    /// Another one; the one before is good beside it until then.
     RotateWebhookSecret {
         id: Uuid,
         sealed: Vec<u8>,
-        before_until: Time,
+        before_until: Option<Time>,
     },
     /// A webhook was deleted: its secrets and progress go.
     ForgetWebhook(Uuid),
@@ -281,11 +288,19 @@ pub struct PrincipalRow {
     pub email: Option<String>,
 }
 
-/// The secret of an API key, as SHA-256, and when the key was last used.
+/// The hash of an OAuth client's secret (SHA-256).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientSecret {
+    pub hash: [u8; 32],
+    /// That of the one before, and until when it is good too.
+    pub before: Option<([u8; 32], Time)>,
+}
+
+/// The secrets of an API key, and when the key was last used.
 #[derive(Debug, Clone, Copy)]
 pub struct KeySecret {
     pub id: Uuid,
-    pub hash: [u8; 32],
+    pub hashes: KeyHashes,
     pub used_at: Option<Time>,
 }
 

@@ -31,8 +31,9 @@ impl Draft<'_> {
         let good = match &authority.credential.kind {
             CredentialKind::Access { token, client, .. } => self.access_stands(*token, client),
             CredentialKind::Session(number) => self.session_token_stands(authority, *number),
-            CredentialKind::ApiKey(id) => {
-                self.stream_by_id::<ApiKey>(*id).is_some_and(|key| key.revoked_at.is_none())
+            CredentialKind::ApiKey { key, rotations } => {
+                let good_until = self.stream_by_id::<ApiKey>(*key).and_then(|key| key.good_until(*rotations));
+                good_until.is_some_and(|until| self.now < until)
             }
             CredentialKind::Hook(id) => {
                 self.stream_by_id::<AdmissionHook>(*id).is_some_and(|hook| hook.deleted_at.is_none())
@@ -62,7 +63,7 @@ impl Draft<'_> {
             return Err(Refusal::PrincipalDisabled.into());
         }
         let key = match authority.credential.kind {
-            CredentialKind::ApiKey(id) => self.known.key_client(id),
+            CredentialKind::ApiKey { id, .. } => self.known.key_client(id),
             _ => None,
         };
         let barred = person.map(Barred::Principal).into_iter().chain(key.map(Barred::Client));

@@ -167,7 +167,11 @@ impl Draft<'_> {
             return Err(name_taken());
         }
         let client_id = created.oauth.client_id.clone();
-        let secret = secret_hash.map(|secret_hash| SideWrite::ClientSecret { client_id, secret_hash });
+        let secret = secret_hash.map(|secret_hash| SideWrite::ClientSecret {
+            client_id,
+            secret_hash,
+            before_until: None,
+        });
         let command = ApplicationCommand::Create(Box::new(created.clone()));
         self.change_stream(origin, organization, None, &command, secret.as_slice())
     }
@@ -196,7 +200,8 @@ impl Draft<'_> {
         created: ServiceAccountCreated,
         secret_hash: [u8; 32],
     ) -> Result<ServiceAccount, Error> {
-        let secret = SideWrite::ClientSecret { client_id: created.client_id.clone(), secret_hash };
+        let secret =
+            SideWrite::ClientSecret { client_id: created.client_id.clone(), secret_hash, before_until: None };
         let command = ServiceAccountCommand::Create(created);
         self.change_stream(origin, organization, None, &command, &[secret])
     }

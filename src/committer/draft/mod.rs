@@ -17,7 +17,7 @@ use sessiond_core::actor::ActorKind;
 use sessiond_core::application::Application;
 use sessiond_core::bar::{Bar, Barred};
 use sessiond_core::chain::commit_hash;
-use sessiond_core::change::{Change, IndexEntry};
+use sessiond_core::change::{Change, IndexEntry, KeyHashes};
 use sessiond_core::event::{Event, Recorded};
 use sessiond_core::filter::Facts;
 use sessiond_core::idempotency::RecordedOutcome;
@@ -219,7 +219,12 @@ impl<'a> Draft<'a> {
             SideWrite::ForgetTokens(before) => self.change(Change::ForgetTokens(*before)),
             SideWrite::McpSession(number, mcp) => self.change(Change::McpSession(*number, mcp.id_hash)),
             SideWrite::ApiKeySecret { id, secret_hash } => {
-                self.change(Change::ApiKeySecret(*id, *secret_hash, None));
+                let hashes = KeyHashes { hash: *secret_hash, before: None };
+                self.change(Change::ApiKeySecret(*id, hashes, None));
+            }
+            SideWrite::RotateApiKeySecret { id, secret_hash } => {
+                let hashes = KeyHashes { hash: *secret_hash, before: self.key_hash(*id) };
+                self.change(Change::ApiKeySecret(*id, hashes, self.known.key_secrets.used_at(*id)));
             }
             SideWrite::ErasePersonal(sessions) => self.change(Change::ErasePersonal(sessions.clone())),
             SideWrite::RevokeAccessToken(id) => self.change(Change::RevokeAccessToken(*id)),
@@ -252,6 +257,15 @@ impl<'a> Draft<'a> {
     }
 
     // ---- what is known, with this batch laid over it ----
+
+    /// SHA-256 of an API key's secret.
+    fn key_hash(&self, id: Uuid) -> Option<[u8; 32]> {
+        let drafted = self.changes.iter().rev().find_map(|change| match change {
+            (Change::ApiKeySecret(key, hashes, _), _) if *key == id => Some(hashes.hash),
+            _ => None,
+        });
+        drafted.or_else(|| self.known.key_secrets.hash(id).copied())
+    }
 
     fn session(&self, number: SessionNumber) -> Option<&Session> {
         match self.sessions.get(&number) {

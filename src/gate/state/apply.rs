@@ -51,7 +51,7 @@ impl GateState {
                 }
             }
             Change::Principal(principal) => self.meet(&principal),
-            Change::ApiKeySecret(id, hash, used_at) => self.key_secrets.learn(id, hash, used_at),
+            Change::ApiKeySecret(id, hashes, used_at) => self.key_secrets.learn(id, hashes, used_at),
             Change::ApiKeysUsed(used) => self.key_secrets.recorded(&used),
             Change::ForgetTokens(before) => {
                 self.access_tokens.retain(|_, token| token.expires_at >= before);

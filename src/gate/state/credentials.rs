@@ -103,6 +103,15 @@ impl GateState {
         cancelled
     }
 
+    /// Ends what was opened by the secrets of a key that it had before.
+    pub(in crate::gate) fn end_replaced(&self, key: &ApiKey) {
+        for holding in self.holdings.concerned(Concerned::One(CredentialId::ApiKey(key.id))) {
+            if matches!(holding.kind, CredentialKind::ApiKey { rotations, .. } if rotations < key.rotations) {
+                holding.flight.cancel(Ending::Credential(CredentialEnd::Replaced));
+            }
+        }
+    }
+
     /// How a credential has ended where it is used, if it has. Its own expiry is no part of this; of bars those count that
     /// stand now.
     fn credential_end(&self, holding: &Holding, now: Time) -> Option<CredentialEnd> {
@@ -120,7 +129,7 @@ impl GateState {
         let barred = |barred| self.bar_on(barred, now).is_some();
         let client = match (&holding.kind, holding.side) {
             (CredentialKind::Access { client, .. }, Side::Agent(..)) => self.oauth_client(client),
-            (CredentialKind::ApiKey(id), _) => self.key_client(*id),
+            (CredentialKind::ApiKey { id, .. }, _) => self.key_client(*id),
             _ => None,
         };
         holding.principal.is_some_and(|principal| barred(Barred::Principal(principal)))
@@ -143,9 +152,12 @@ impl GateState {
                 let replaced = self.session_token(*number)?.issued_at != holding.issued_at;
                 replaced.then_some(CredentialEnd::Replaced)
             }
-            CredentialKind::ApiKey(id) => {
-                let deleted = self.stream_by_id::<ApiKey>(*id)?.revoked_at.is_some();
-                deleted.then_some(CredentialEnd::ApiKeyDeleted)
+            CredentialKind::ApiKey { key, rotations } => {
+                let key = self.stream_by_id::<ApiKey>(*key)?;
+                if key.revoked_at.is_some() {
+                    return Some(CredentialEnd::ApiKeyDeleted);
+                }
+                key.good_until(*rotations).is_none().then_some(CredentialEnd::Replaced)
             }
             CredentialKind::Hook(id) => {
                 let deleted = self.stream_by_id::<AdmissionHook>(*id)?.deleted_at.is_some();

@@ -15,6 +15,7 @@ use sessiond_core::ids::{
     ApplicationNumber, OrganizationNumber, Position, PrincipalNumber, RevocationNumber, SessionNumber,
     StreamId, StreamKind,
 };
+use sessiond_core::kind::Kind;
 use sessiond_core::natural_key::KeyDigest;
 use sessiond_core::organization::{Issuer, Organization};
 use sessiond_core::principal::Standing;
@@ -413,7 +414,7 @@ impl GateState {
         let person = caller.principal.map(Barred::Principal);
         let client = match &caller.credential.kind {
             CredentialKind::Access { client, .. } if agent_side => self.oauth_client(client),
-            CredentialKind::ApiKey(id) => self.key_client(*id),
+            CredentialKind::ApiKey { id, .. } => self.key_client(*id),
             _ => None,
         };
         let barred = person.into_iter().chain(client.map(Barred::Client));
@@ -449,6 +450,11 @@ impl GateState {
         let [active, idle, expired] =
             DerivedStatus::OPEN.map(|status| self.index.count(application, status, None));
         Summary { active, idle, expired, total: self.totals.get(&application).copied().unwrap_or(0) }
+    }
+
+    /// How many sessions of a kind an application has open.
+    pub fn open_of_kind(&self, application: ApplicationNumber, kind: Kind) -> u64 {
+        DerivedStatus::OPEN.into_iter().map(|status| self.index.count(application, status, Some(kind))).sum()
     }
 
     /// The position before which agent-side credentials are barred from an application, and from acting for a principal,

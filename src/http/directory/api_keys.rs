@@ -8,7 +8,7 @@ use sessiond_core::scope::Scopes;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::{Organization, PAGE, next_cursor};
+use super::{Organization, PAGE, RotateSecret, next_cursor};
 use crate::directory::{KeyView, NewKey, Slice, User};
 use crate::http::extract::{Body, Query, given};
 use crate::http::filter::read_time;
@@ -244,4 +244,27 @@ pub async fn revoke_api_key(
 ) -> Result<StatusCode, Problem> {
     app.directory.api_keys.revoke(&caller, id).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Give an API key another secret
+///
+/// The old text opens nothing from now on, or from `expireOldAt`, and what it has open ends then. Sessions that it opened go
+/// on by their own tokens.
+#[utoipa::path(
+    post, path = "/api/v1/api-keys/{apiKeyId}/rotate-secret", operation_id = "apiKeys.rotateSecret", tag = "apiKeys",
+    security(("bearer" = [])),
+    params(("apiKeyId" = Uuid, Path, description = "The API key.")),
+    request_body = RotateSecret,
+    responses(
+        (status = 200, description = "The key, with its new text.", body = ApiKeyWithText),
+    ),
+)]
+pub async fn rotate_api_key_secret(
+    Organization(caller): Organization,
+    State(app): State<App>,
+    Id(id, ..): Id<ids::ApiKey>,
+    Body(body): Body<RotateSecret>,
+) -> Result<Json<ApiKeyWithText>, Problem> {
+    let made = app.directory.api_keys.rotate_secret(&caller, id, body.expire_old_at()?).await?;
+    Ok(Json(ApiKeyWithText { api_key: made.made.into(), key: made.secret.unwrap_or_default() }))
 }

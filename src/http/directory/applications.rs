@@ -9,7 +9,7 @@ use sessiond_core::caller::Caller;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{DirectoryQuery, Organization, PassHeaders, UpstreamCredentialView, next_cursor};
+use super::{DirectoryQuery, Organization, PassHeaders, RotateSecret, UpstreamCredentialView, next_cursor};
 use crate::directory::{NewApplication, WithSecret};
 use crate::gate::Summary;
 use crate::http::extract::{Body, CanManage, CanRead, Query, given};
@@ -353,12 +353,14 @@ pub async fn archive_application(
 
 /// Give an application a new client secret
 ///
-/// The old one opens nothing from now on; tokens issued before stay valid until they expire or are revoked.
+/// The old one opens nothing from now on, or from `expireOldAt`; tokens issued before stay valid until they expire or are
+/// revoked.
 #[utoipa::path(
     post, path = "/api/v1/applications/{applicationId}/rotate-secret", operation_id = "applications.rotateSecret",
     tag = "applications",
     security(("bearer" = [])),
     params(("applicationId" = Uuid, Path, description = "The application.")),
+    request_body = RotateSecret,
     responses(
         (status = 200, description = "The application, with its new secret.", body = ApplicationWithOauth),
         (status = 409, description = "A public application has no secret.", body = ProblemBody),
@@ -368,7 +370,8 @@ pub async fn rotate_application_secret(
     CanManage(caller): CanManage,
     State(app): State<App>,
     Id(id, ..): Id<ids::Application>,
+    Body(body): Body<RotateSecret>,
 ) -> Result<Json<ApplicationWithOauth>, Problem> {
-    let made = app.directory.applications.rotate_secret(&caller, id).await?;
+    let made = app.directory.applications.rotate_secret(&caller, id, body.expire_old_at()?).await?;
     shown_with_secret(&app, &caller, made)
 }

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::{Organization, PAGE, next_cursor};
 use crate::directory::{NewAdmissionHook, Slice};
 use crate::http::extract::{Body, Query, given};
+use crate::http::filter::read_time;
 use crate::http::ids::{self, Id};
 use crate::http::problem::{Problem, ProblemBody};
 use crate::http::{App, page, time};
@@ -77,6 +78,20 @@ pub struct CreateHook {
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, min_length = 16, max_length = 256)]
     secret: Option<String>,
+}
+
+/// How a hook's secret is to be replaced.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RotateHookSecret {
+    /// What the media server signs with: 16 to 256 visible ASCII characters; made up if it is left out.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false, min_length = 16, max_length = 256)]
+    secret: Option<String>,
+    /// Until when the old secret is good beside the new one, at most 30 days; if it is left out, until now.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false, format = DateTime)]
+    expire_old_at: Option<String>,
 }
 
 fn default_vhost() -> String {
@@ -191,4 +206,29 @@ pub async fn delete_hook(
 ) -> Result<StatusCode, Problem> {
     app.directory.admission_hooks.delete(&caller, id).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Give a hook another secret
+///
+/// Calls that are signed with the old one are refused from now on, or from `expireOldAt`.
+#[utoipa::path(
+    post, path = "/api/v1/hooks/{hookId}/rotate-secret", operation_id = "hooks.rotateSecret", tag = "hooks",
+    security(("bearer" = [])),
+    params(("hookId" = Uuid, Path, description = "The hook.")),
+    request_body = RotateHookSecret,
+    responses(
+        (status = 200, description = "The hook, with its new secret.", body = HookWithSecret),
+    ),
+)]
+pub async fn rotate_hook_secret(
+    Organization(caller): Organization,
+    State(app): State<App>,
+    Id(id, ..): Id<ids::Hook>,
+    Body(body): Body<RotateHookSecret>,
+) -> Result<Json<HookWithSecret>, Problem> {
+    let expire_old_at = read_time("expireOldAt", body.expire_old_at.as_deref())?;
+    let hooks = &app.directory.admission_hooks;
+    let made = hooks.rotate_secret(&caller, id, body.secret.as_deref(), expire_old_at).await?;
+    let secret = made.secret.unwrap_or_default();
+    Ok(Json(HookWithSecret { hook: HookView::new(&app, made.made), secret }))
 }

@@ -16,7 +16,7 @@ use axum::extract::FromRequestParts;
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use serde::Deserialize;
-use utoipa::IntoParams;
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 pub use api_keys::*;
@@ -32,7 +32,8 @@ pub use upstreams::*;
 pub use webhooks::*;
 
 use super::App;
-use super::extract::CanManage;
+use super::extract::{CanManage, given};
+use super::filter::read_time;
 use super::page;
 use super::problem::Problem;
 use crate::directory::Slice;
@@ -56,6 +57,22 @@ impl FromRequestParts<App> for Organization {
         let message =
             "This token belongs to one application and manages nothing beside it; use a service account's";
         Err(Problem::new(StatusCode::FORBIDDEN, "confined_to_application", message))
+    }
+}
+
+/// How a secret is to be replaced.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RotateSecret {
+    /// Until when the old secret is good beside the new one, at most 30 days; if it is left out, until now.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false, format = DateTime)]
+    expire_old_at: Option<String>,
+}
+
+impl RotateSecret {
+    fn expire_old_at(&self) -> Result<Option<Time>, Problem> {
+        read_time("expireOldAt", self.expire_old_at.as_deref())
     }
 }
 

@@ -8,7 +8,7 @@ use sessiond_core::service_account::ServiceAccount;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{DirectoryQuery, Organization, next_cursor};
+use super::{DirectoryQuery, Organization, RotateSecret, next_cursor};
 use crate::directory::WithSecret;
 use crate::http::extract::{Body, Query, given};
 use crate::http::ids::{self, Id};
@@ -192,12 +192,13 @@ pub async fn archive_service_account(
 
 /// Give a service account a new client secret
 ///
-/// The old one opens nothing from now on; tokens issued before stay valid until they expire.
+/// The old one opens nothing from now on, or from `expireOldAt`; tokens issued before stay valid until they expire.
 #[utoipa::path(
     post, path = "/api/v1/service-accounts/{serviceAccountId}/rotate-secret",
     operation_id = "serviceAccounts.rotateSecret", tag = "serviceAccounts",
     security(("bearer" = [])),
     params(("serviceAccountId" = Uuid, Path, description = "The service account.")),
+    request_body = RotateSecret,
     responses(
         (status = 200, description = "The service account, with its new secret.", body = ServiceAccountWithSecret),
     ),
@@ -206,7 +207,8 @@ pub async fn rotate_service_account_secret(
     Organization(caller): Organization,
     State(app): State<App>,
     Id(id, ..): Id<ids::ServiceAccount>,
+    Body(body): Body<RotateSecret>,
 ) -> Result<Json<ServiceAccountWithSecret>, Problem> {
-    let made = app.directory.service_accounts.rotate_secret(&caller, id).await?;
+    let made = app.directory.service_accounts.rotate_secret(&caller, id, body.expire_old_at()?).await?;
     Ok(shown_with_secret(&app, made))
 }

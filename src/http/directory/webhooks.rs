@@ -8,7 +8,7 @@ use sessiond_core::webhook::{Because, Webhook, WebhookChanged};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::{Organization, PAGE, next_cursor};
+use super::{Organization, PAGE, RotateSecret, next_cursor};
 use crate::directory::{NewWebhook, Slice, WithSecret};
 use crate::http::extract::{Body, Query, given};
 use crate::http::ids::{self, Id};
@@ -276,11 +276,12 @@ pub async fn delete_webhook(
 
 /// Give a webhook a new signing secret
 ///
-/// For 24 hours deliveries carry two signatures, the second with the secret before.
+/// For 24 hours, or until `expireOldAt`, deliveries carry two signatures, the second with the secret before.
 #[utoipa::path(
     post, path = "/api/v1/webhooks/{webhookId}/rotate-secret", operation_id = "webhooks.rotateSecret", tag = "webhooks",
     security(("bearer" = [])),
     params(("webhookId" = Uuid, Path, description = "The webhook.")),
+    request_body = RotateSecret,
     responses(
         (status = 200, description = "The webhook, with its new secret.", body = WebhookWithSecret),
     ),
@@ -289,8 +290,9 @@ pub async fn rotate_webhook_secret(
     Organization(caller): Organization,
     State(app): State<App>,
     Id(id, ..): Id<ids::Webhook>,
+    Body(body): Body<RotateSecret>,
 ) -> Result<Json<WebhookWithSecret>, Problem> {
-    let made = app.directory.webhooks.rotate_secret(&caller, id).await?;
+    let made = app.directory.webhooks.rotate_secret(&caller, id, body.expire_old_at()?).await?;
     Ok(with_secret(&app, made))
 }
 

@@ -146,11 +146,11 @@ pub async fn call_hook(
         Ok(Path(id)) => app.directory.admission_hooks.called(id).await?,
         Err(_) => None,
     };
-    let (hook, caller, secret) = called.ok_or_else(unsigned)?;
+    let (hook, caller, secrets) = called.ok_or_else(unsigned)?;
     let signature = parts.headers.get(SIGNATURE).and_then(|value| value.to_str().ok());
     let signature = signature.filter(|text| text.len() == SIGNATURE_LENGTH).ok_or_else(unsigned)?;
     let bytes = body_of_stranger(Request::from_parts(parts.clone(), body), &app).await?;
-    if !secret::hook_signed(&secret, &bytes, signature) {
+    if !secrets.iter().any(|secret| secret::hook_signed(secret, &bytes, signature)) {
         return Err(unsigned());
     }
     let call: Call = read_object(&bytes)?;

@@ -23,8 +23,9 @@ use crate::http::problem::Problem;
 use crate::http::words::{PlainText, read_word};
 use crate::journals::{Code, Content, Entry, Filed, Journal, Marks, Query as LinesQuery, Start};
 use crate::sessions::{ListQuery, Registration, SessionQuery, View};
-use crate::terminal::asciicast::{About, Asciicast, MEDIA_TYPE};
+use crate::terminal::asciicast::{About, Asciicast, MEDIA_TYPE, Version};
 use crate::terminal::frame::Size;
+use crate::terminal::plain::Plain;
 use crate::terminal::text::Text;
 
 /// Entries of a page of a log.
@@ -62,8 +63,8 @@ pub struct Log {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct LogParameters {
-    /// `json`, or `text`: all of it, a line `[time] $ command` before what each command printed, which is indented; control
-    /// characters are written out (`\u{1b}`).
+    /// `json`, or `text`: all of it, a line `[time] $ command` before what each command printed, which is indented and without
+    /// what a terminal obeys: sequences are left out, single control characters written out (`\u{7}`).
     #[param(value_type = LogFormat, required = false)]
     format: Option<String>,
     /// Only what comes after this; for `json`.
@@ -151,12 +152,12 @@ fn log_entry(entry: &Entry, output: &mut Text) -> Option<LogEntry> {
     }
 }
 
-/// The whole log as text, piece by piece. What was printed is indented and its controls are written out: a program cannot
-/// print what looks like a command of the record, nor drive the terminal of whoever reads it.
+/// The whole log as text, piece by piece. What was printed is indented, without the sequences that a terminal obeys: a program
+/// cannot print what looks like a command of the record, nor drive the terminal of whoever reads it.
 fn as_text(app: &App, view: &View, registration: Registration) -> Response {
     let query = LinesQuery { only: Marks::codes(&[Code::Output, Code::Marker]), ..LinesQuery::default() };
     let pages = app.lines.download(Journal::Recording, view.session.number, query);
-    let begun = (pages, Text::default(), Indented::default());
+    let begun = (pages, Plain::default(), Indented::default());
     let pieces = stream::unfold(begun, |(mut pages, mut output, mut indented)| async move {
         let piece = match pages.next().await? {
             Ok(page) => {
@@ -174,7 +175,7 @@ fn as_text(app: &App, view: &View, registration: Registration) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], Body::from_stream(pieces)).into_response()
 }
 
-fn write_entry(entry: &Entry, output: &mut Text, indented: &mut Indented, into: &mut String) {
+fn write_entry(entry: &Entry, output: &mut Plain, indented: &mut Indented, into: &mut String) {
     match &entry.content {
         Content::Chunk { code: Code::Marker, bytes } => {
             indented.end(into);
@@ -187,11 +188,21 @@ fn write_entry(entry: &Entry, output: &mut Text, indented: &mut Indented, into: 
     }
 }
 
+/// Which version of the format.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct RecordingParameters {
+    /// Of asciicast: players from before 2025 know version 2 alone, which says nothing of how the shell ended.
+    #[param(value_type = u8, required = false, minimum = 2, maximum = 3, default = 3)]
+    version: Option<String>,
+}
+
 /// The recording
 ///
-/// As asciicast v3, for asciinema's player: output, input as far as it was shown, sizes, and commands as markers.
+/// As asciicast, for asciinema's player: output, input as far as it was shown, sizes, and commands as markers.
 #[utoipa::path(get, path = "/v1/sessions/{sessionId}/recording", operation_id = "terminals.getRecording", tag = "terminals",
-    security(("terminalKey" = [])), params(("sessionId" = String, Path, description = "`sess_…`")),
+    security(("terminalKey" = [])),
+    params(("sessionId" = String, Path, description = "`sess_…`"), RecordingParameters),
     responses(
         (status = 200, description = "The recording; as `text/plain` for those who accept that and no asciicast.", content(
             (AsciicastText = "application/x-asciicast"),
@@ -201,9 +212,15 @@ fn write_entry(entry: &Entry, output: &mut Text, indented: &mut Indented, into: 
 pub async fn recording(
     User(caller): User,
     Id(session): Id<SESSION>,
+    Query(parameters): Query<RecordingParameters>,
     State(app): State<App>,
     asked: HeaderMap,
 ) -> Result<Response, Problem> {
+    let version = match parameters.version.as_deref() {
+        None | Some("3") => Version::Three,
+        Some("2") => Version::Two,
+        Some(_) => return Err(Problem::invalid("version", "version must be 2 or 3")),
+    };
     let view = visible(&app, &caller, session).await?;
     let registration = app.sessions.admission.register(&caller, Side::Management)?;
     let first = LinesQuery { limit: 1, ..LinesQuery::default() };
@@ -215,27 +232,27 @@ pub async fn recording(
         title: view.detail.name.clone(),
         kind: Some("xterm-256color".to_owned()),
     };
-    let head = Asciicast::header(first.as_ref().and_then(size_of).unwrap_or(Size::USUAL), &about);
+    let cast = Asciicast::new(version);
+    let head = cast.header(first.as_ref().and_then(size_of).unwrap_or(Size::USUAL), &about);
     // The size that it began with stands in the header.
     let start = first.map(|filed| Start::At(filed.position + i64::from(size_of(&filed).is_some())));
     let query = LinesQuery { start, ..LinesQuery::default() };
     let pages = app.lines.download(Journal::Recording, view.session.number, query);
-    let body =
-        stream::unfold((pages, Asciicast::default(), false), move |(mut pages, mut cast, over)| async move {
-            if over {
-                return None;
+    let body = stream::unfold((pages, cast, false), move |(mut pages, mut cast, over)| async move {
+        if over {
+            return None;
+        }
+        let piece = match pages.next().await {
+            Some(Ok(page)) => {
+                let lines = page.entries.iter().map(|filed| line(&mut cast, begin, &filed.entry));
+                Ok(Bytes::from(lines.collect::<String>()))
             }
-            let piece = match pages.next().await {
-                Some(Ok(page)) => {
-                    let lines = page.entries.iter().map(|filed| line(&mut cast, begin, &filed.entry));
-                    Ok(Bytes::from(lines.collect::<String>()))
-                }
-                Some(Err(error)) => Err(std::io::Error::other(error)),
-                None => return Some((Ok(Bytes::from(cast.finish())), (pages, cast, true))),
-            };
-            let failed = piece.is_err();
-            Some((piece, (pages, cast, failed)))
-        });
+            Some(Err(error)) => Err(std::io::Error::other(error)),
+            None => return Some((Ok(Bytes::from(cast.finish())), (pages, cast, true))),
+        };
+        let failed = piece.is_err();
+        Some((piece, (pages, cast, failed)))
+    });
     let head = stream::once(async { Ok(Bytes::from(head)) });
     let mut response = Body::from_stream(while_good(registration, head.chain(body))).into_response();
     let headers = response.headers_mut();

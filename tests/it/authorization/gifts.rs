@@ -13,7 +13,7 @@ use crate::support::{Holder, Server};
 const CREDENTIALS: [&str; 6] = ["token", "secret", "clientSecret", "key", "access_token", "signingSecret"];
 
 /// Operations whose answers hold a credential, or that end one, and why nobody gets more by them than the own rights.
-const JUDGED: [(&str, &str); 26] = [
+const JUDGED: [(&str, &str); 28] = [
     ("applications.create", "judged by the client's scopes"),
     ("applications.rotateSecret", "judged by the client's scopes"),
     ("applications.archive", "judged by the client's scopes"),
@@ -22,6 +22,7 @@ const JUDGED: [(&str, &str); 26] = [
     ("serviceAccounts.archive", "judged by its scopes"),
     ("apiKeys.create", "judged by its scopes"),
     ("apiKeys.revoke", "judged by its scopes"),
+    ("apiKeys.rotateSecret", "judged by its scopes"),
     ("principals.disable", "judged by what the person's keys open"),
     ("principals.enable", "judged by what the person's keys open"),
     ("bars.place", "judged by what the principal's keys open, or the client may"),
@@ -42,6 +43,7 @@ const JUDGED: [(&str, &str); 26] = [
     ("webhooks.delete", "the same"),
     ("hooks.create", "opens viewers' sessions, within what `management:all` may"),
     ("hooks.delete", "the same"),
+    ("hooks.rotateSecret", "the same"),
     ("terminals.deleteMachine", "a machine's credential is another system's"),
 ];
 

@@ -164,10 +164,10 @@ const TABLE: [(Door, &str); 14] = [
         "applications.create applications.update applications.archive applications.rotateSecret \
          applications.setUpstream applications.setPolicy serviceAccounts.list serviceAccounts.get \
          serviceAccounts.create serviceAccounts.archive serviceAccounts.rotateSecret apiKeys.list apiKeys.get \
-         apiKeys.create apiKeys.revoke principals.list principals.get principals.disable principals.enable \
+         apiKeys.create apiKeys.revoke apiKeys.rotateSecret principals.list principals.get principals.disable principals.enable \
          principals.erase webhooks.list webhooks.get webhooks.create webhooks.update webhooks.delete \
          webhooks.rotateSecret webhooks.test webhooks.deliveries webhooks.resend issuers.get issuers.set \
-         hooks.list hooks.get hooks.create hooks.delete",
+         hooks.list hooks.get hooks.create hooks.delete hooks.rotateSecret",
     ),
     (Door::Platform, "organizations.list organizations.get organizations.create organizations.update"),
     (Door::Person, "me.sessions me.session me.endSession"),

@@ -136,6 +136,43 @@ async fn number_17_a_viewer_comes_in_by_a_hook_and_leaves_by_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn calls_signed_with_a_hooks_old_secret_are_good_until_its_time_and_no_longer() {
+    let server = Server::start().await;
+    let mut hook = Hook::new(&server, json!({ "name": "edge" })).await;
+    let rotate = async |body: Value| {
+        let path = format!("{HOOKS}/{}/rotate-secret", hook.id);
+        let (status, made) = server.operator().await.post(&path, body).await;
+        assert_eq!(status, 200, "{made}");
+        made["secret"].as_str().unwrap().to_owned()
+    };
+    let until = server.clock.now() + chrono::TimeDelta::seconds(60);
+    let new =
+        rotate(json!({ "expireOldAt": until, "secret": "chosen by the operator".replace(' ', "-") })).await;
+    assert_eq!(new, "chosen-by-the-operator");
+    let last = rotate(json!({})).await;
+    let old = std::mem::replace(&mut hook.secret, last.clone());
+    let body = call("outgoing", "opening", 9, "rtmp://h/app/cam").to_string();
+    for (secret, status) in [(&old, 401), (&new, 401), (&last, 200)] {
+        let signature = BASE64_URL_SAFE_NO_PAD.encode(signed(secret, body.as_bytes()));
+        assert_eq!(
+            hook.call(&body, Some(signature)).await.0,
+            status,
+            "a rotation at once ends all before it"
+        );
+    }
+    let until = server.clock.now() + chrono::TimeDelta::seconds(60);
+    let path = format!("{HOOKS}/{}/rotate-secret", hook.id);
+    let (_, made) = server.operator().await.post(&path, json!({ "expireOldAt": until })).await;
+    let newest = made["secret"].as_str().unwrap().to_owned();
+    for (seconds, secret, status) in [(0, &last, 200), (0, &newest, 200), (61, &last, 401), (0, &newest, 200)]
+    {
+        server.turn(seconds);
+        let signature = BASE64_URL_SAFE_NO_PAD.encode(signed(secret, body.as_bytes()));
+        assert_eq!(hook.call(&body, Some(signature)).await.0, status);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_signed_with_the_hooks_secret_is_401_and_recorded_nowhere() {
     let server = Server::start().await;
     let hook =

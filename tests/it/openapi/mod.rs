@@ -291,6 +291,7 @@ async fn walk_media(walk: &mut Walk<'_>, server: &Server, operator: &Holder) {
     walk.go(operator, "hooks.list", None, 200).await;
     walk.go(operator, "hooks.get", None, 200).await;
     walk_hook(walk, server).await;
+    walk.go(operator, "hooks.rotateSecret", Some(json!({})), 200).await;
     walk.go(operator, "hooks.delete", None, 204).await;
     walk.go(operator, "hooks.get", None, 404).await;
 }
@@ -463,6 +464,7 @@ async fn every_operation_answers_as_it_is_described() {
     walk.go(&operator, "issuers.get", None, 200).await;
     walk.go(&operator, "apiKeys.list", None, 200).await;
     walk.go(&operator, "apiKeys.get", None, 200).await;
+    walk.go(&operator, "apiKeys.rotateSecret", Some(json!({})), 200).await;
     walk.go(&operator, "apiKeys.revoke", None, 204).await;
 
     let platform = server.holder(server.token("platform:admin").await);

@@ -10,6 +10,7 @@ use sessiond_core::kind::Kind;
 use sessiond_core::phase::{Outcome, Phase};
 use sessiond_core::reason::Reason;
 use sessiond_core::service_account::{ServiceAccount, ServiceAccountCommand};
+use sessiond_core::stream::SecretRotated;
 use sessiond_core::throughput::Sample;
 use sessiond_store::SideWrite;
 use sessiond_store::check::{Difference, Fault};
@@ -53,8 +54,10 @@ async fn a_little_of_everything() -> Base {
     let credential = Some(UpstreamCredential::Header { name: "X-Api-Key".into() });
     let set = UpstreamSet { url: "http://one".into(), credential, headers: Some(headers) };
     running.submit(SetUpstream { number: APPLICATION, set, sealed: Some(vec![1, 2, 3]) }).await.unwrap();
-    let secret = SideWrite::ClientSecret { client_id: "operations".into(), secret_hash: [9; 32] };
-    let (organization, command) = (ORGANIZATION, ServiceAccountCommand::RotateSecret);
+    let secret =
+        SideWrite::ClientSecret { client_id: "operations".into(), secret_hash: [9; 32], before_until: None };
+    let (organization, command) =
+        (ORGANIZATION, ServiceAccountCommand::RotateSecret(SecretRotated::default()));
     let rotation =
         ChangeStream::<ServiceAccount> { organization, number: Some(1), command, side: vec![secret] };
     running.submit(rotation).await.unwrap();

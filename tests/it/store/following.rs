@@ -24,6 +24,7 @@ use sessiond_core::reason::Reason;
 use sessiond_core::schedule::{Missed, Schedule, ScheduleCreated, ScheduleEvent, When};
 use sessiond_core::scope::Scopes;
 use sessiond_core::service_account::ServiceAccountCreated;
+use sessiond_core::stream::SecretRotated;
 use sessiond_core::token::AccessToken;
 use sessiond_core::webhook::WebhookCreated;
 use sessiond_store::{Batch, Check, McpSession, Open, SideWrite, StoreError, Writer};
@@ -169,8 +170,8 @@ impl Other {
     fn stream<'a>(&mut self, player: &mut Player, running: &'a Running) -> Work<'a> {
         let (organization, id) = (ORGANIZATION, Uuid::now_v7());
         let (number, side) = (None, vec![]);
-        match player.dice.roll(5) {
-            4 => {
+        match player.dice.roll(6) {
+            5 => {
                 let number = Some(1);
                 let command = BarEvent::Lifted;
                 other(running, ChangeStream::<Bar> { organization, number, command, side })
@@ -209,6 +210,14 @@ impl Other {
                 };
                 let command = MachineEvent::Created(created);
                 other(running, ChangeStream::<Machine> { organization, number, command, side })
+            }
+            3 => {
+                let key = self.keys.last().copied().unwrap_or_default();
+                let number = running.gate.known().stream_by_id::<ApiKey>(key).map(|key| key.number);
+                let command = ApiKeyEvent::SecretRotated(SecretRotated::default());
+                let secret_hash = [u8::try_from(player.dice.roll(200)).unwrap(); 32];
+                let side = vec![SideWrite::RotateApiKeySecret { id: key, secret_hash }];
+                other(running, ChangeStream::<ApiKey> { organization, number, command, side })
             }
             _ => {
                 let created = ScheduleCreated {

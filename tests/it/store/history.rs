@@ -30,6 +30,7 @@ use sessiond_core::service_account::{ServiceAccount, ServiceAccountCommand, Serv
 use sessiond_core::session::Session;
 use sessiond_core::session::event::{ActivitySource, Counts};
 use sessiond_core::status::DerivedStatus;
+use sessiond_core::stream::SecretRotated;
 use sessiond_core::throughput::Sample;
 use sessiond_store::{Prunable, SideWrite};
 use sqlx::{Column, Row, TypeInfo, ValueRef};
@@ -282,8 +283,15 @@ impl Player {
                 application_from(running, ChangeApplication { number, changed })
             }
             2 => {
-                let secret = SideWrite::ClientSecret { client_id: "desk".into(), secret_hash: [2; 32] };
-                application_from(running, change(number, ApplicationCommand::RotateSecret, vec![secret]))
+                let secret = SideWrite::ClientSecret {
+                    client_id: "desk".into(),
+                    secret_hash: [2; 32],
+                    before_until: None,
+                };
+                application_from(
+                    running,
+                    change(number, ApplicationCommand::RotateSecret(SecretRotated::default()), vec![secret]),
+                )
             }
             3 => {
                 let set = UpstreamSet {
@@ -310,8 +318,19 @@ impl Player {
             _ => {
                 let number = ServiceAccountNumber(1 + self.dice.roll(4).cast_signed());
                 if self.dice.roll(2) == 0 {
-                    let secret = SideWrite::ClientSecret { client_id: "it".into(), secret_hash: [4; 32] };
-                    other(running, change_account(number, ServiceAccountCommand::RotateSecret, vec![secret]))
+                    let secret = SideWrite::ClientSecret {
+                        client_id: "it".into(),
+                        secret_hash: [4; 32],
+                        before_until: None,
+                    };
+                    other(
+                        running,
+                        change_account(
+                            number,
+                            ServiceAccountCommand::RotateSecret(SecretRotated::default()),
+                            vec![secret],
+                        ),
+                    )
                 } else {
                     other(running, change_account(number, ServiceAccountCommand::Archive, vec![]))
                 }
@@ -330,7 +349,7 @@ impl Player {
             let (organization, number) = (ORGANIZATION, Some(number));
             other(running, ChangeStream::<Standing> { organization, number, command, side: vec![] })
         };
-        match self.dice.roll(4) {
+        match self.dice.roll(5) {
             0 => {
                 let created = ApiKeyCreated {
                     id: Uuid::now_v7(),
@@ -342,7 +361,8 @@ impl Player {
                 change_key(None, ApiKeyEvent::Created(created))
             }
             1 => change_key(Some(number), ApiKeyEvent::Revoked),
-            2 => {
+            2 => change_key(Some(number), ApiKeyEvent::SecretRotated(SecretRotated::default())),
+            3 => {
                 let id = Uuid::from_u128(number.unsigned_abs().into());
                 change_principal(PrincipalEvent::Disabled(Principal { id }))
             }
@@ -500,6 +520,9 @@ fn item(row: &mut BTreeMap<&'static str, Value>, event: &Value, body: &Value) {
                 state[name] = body[name].clone();
             }
             state["createdAt"] = at;
+        }
+        "api_key_secret_rotated" => {
+            state["rotations"] = (state["rotations"].as_i64().unwrap_or(0) + 1).into()
         }
         "api_key_revoked" => state["revokedAt"] = at,
         kind => {

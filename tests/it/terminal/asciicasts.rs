@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use sessiond::terminal::asciicast::{About, Asciicast};
+use sessiond::terminal::asciicast::{About, Asciicast, Version};
 use sessiond::terminal::frame::Size;
 use sessiond::terminal::text::Text;
 use sessiond_core::journal::Code;
@@ -15,7 +15,7 @@ use super::shell_scenarios::SIZE;
 fn a_cast_says_what_was_when() {
     let about = About { timestamp: 1_700_000_000, title: Some("a \"b\"".into()), kind: None };
     let mut cast = Asciicast::default();
-    let mut lines = Asciicast::header(Size { cols: 120, rows: 40 }, &about);
+    let mut lines = cast.header(Size { cols: 120, rows: 40 }, &about);
     lines += &cast.entry(0, Code::Output, b"$ ");
     lines += &cast.entry(1_500_000, Code::Input, b"l\x7f");
     lines += &cast.entry(1_500_001, Code::Output, b"caf\xc3");
@@ -44,9 +44,29 @@ fn a_cast_says_what_was_when() {
 #[test]
 fn the_header_names_the_terminal() {
     let about = About { kind: Some("xterm-256color".into()), ..About::default() };
-    let header: Value = serde_json::from_str(&Asciicast::header(Size::USUAL, &about)).unwrap();
+    let header: Value = serde_json::from_str(&Asciicast::default().header(Size::USUAL, &about)).unwrap();
     let term = json!({ "cols": 80, "rows": 24, "type": "xterm-256color" });
     assert_eq!(header, json!({ "version": 3, "term": term, "timestamp": 0 }));
+}
+
+#[test]
+fn older_players_are_told_the_time_since_the_beginning_and_of_no_exit() {
+    let about = About { timestamp: 7, title: None, kind: Some("xterm".into()) };
+    let mut cast = Asciicast::new(Version::Two);
+    let mut lines = cast.header(Size { cols: 120, rows: 40 }, &about);
+    lines += &cast.entry(500_000, Code::Output, b"$ ");
+    lines += &cast.entry(1_500_000, Code::Input, b"l");
+    lines += &cast.entry(2_000_000, Code::Resize, b"80x24");
+    lines += &cast.entry(2_000_000, Code::Marker, b"ls");
+    lines += &cast.entry(61_000_000, Code::Exit, b"0");
+    lines += &cast.finish();
+    let expected = r#"{"version":2,"width":120,"height":40,"timestamp":7,"env":{"TERM":"xterm"}}
+[0.500000, "o", "$ "]
+[1.500000, "i", "l"]
+[2.000000, "r", "80x24"]
+[2.000000, "m", "ls"]
+"#;
+    assert_eq!(lines, expected);
 }
 
 /// A terminal that knows nothing of ours.
@@ -88,7 +108,8 @@ fn a_replayed_cast_gives_the_screen_that_was_seen() {
     for shell in ["bash", "old-bash", "zsh", "dash"] {
         for (scene, story) in recordings::read(shell) {
             let (mut direct, mut text) = (Other::new(SIZE.cols.into(), SIZE.rows.into()), Text::default());
-            let (mut cast, mut lines) = (Asciicast::default(), Asciicast::header(SIZE, &About::default()));
+            let mut cast = Asciicast::default();
+            let mut lines = cast.header(SIZE, &About::default());
             for happened in &story {
                 match happened {
                     Happened::Printed(at, bytes) => {
@@ -117,7 +138,8 @@ proptest! {
     fn a_cast_has_all_bytes_and_all_times(
         entries in proptest::collection::vec((0u64..5_000_000, any::<bool>(), proptest::collection::vec(any::<u8>(), 0..12)), 0..30),
     ) {
-        let (mut cast, mut lines) = (Asciicast::default(), Asciicast::header(SIZE, &About::default()));
+        let mut cast = Asciicast::default();
+            let mut lines = cast.header(SIZE, &About::default());
         let (mut now, mut sent) = (0, [Vec::new(), Vec::new()]);
         for (later, is_input, bytes) in entries {
             now += later;

@@ -21,7 +21,8 @@ pub fn write(shell: &str, stories: &[(&str, Vec<Happened>)]) {
         kind: Some("xterm-256color".into()),
         timestamp: 0,
     };
-    let (mut cast, mut lines, mut begun) = (Asciicast::default(), Asciicast::header(SIZE, &about), 0);
+    let (mut cast, mut begun) = (Asciicast::default(), 0);
+    let mut lines = cast.header(SIZE, &about);
     for (name, story) in stories {
         lines += &cast.entry(begun, Code::Marker, name.as_bytes());
         let mut last = begun;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use chrono::DateTime;
 use sessiond_core::ids::{ApplicationNumber, Head, OrganizationNumber, Position};
-use sessiond_core::stream::{Envelope, Stream};
+use sessiond_core::stream::{Envelope, SecretRotated, Stream};
 use sessiond_core::webhook::{
     Because, Disabled, TYPES, Webhook, WebhookChanged, WebhookCreated, WebhookEvent,
 };
@@ -74,10 +74,13 @@ fn without_types_it_wants_everything_but_activity() {
 #[test]
 fn rotated_it_stands_where_the_outbox_looks_for_another_secret() {
     let before = webhook(&[created(&[])]);
-    let rotated = webhook(&[created(&[]), WebhookEvent::SecretRotated]);
+    let rotated = webhook(&[created(&[]), WebhookEvent::SecretRotated(SecretRotated::default())]);
     assert_ne!(before.head, rotated.head);
     assert_eq!(
-        happens(&[created(&[]), WebhookEvent::SecretRotated], WebhookEvent::SecretRotated),
+        happens(
+            &[created(&[]), WebhookEvent::SecretRotated(SecretRotated::default())],
+            WebhookEvent::SecretRotated(SecretRotated::default())
+        ),
         Some(true)
     );
 }
@@ -103,7 +106,7 @@ fn deleted_it_wants_nothing_and_nothing_can_be_done_with_it() {
     let events = [created(&[]), WebhookEvent::Deleted];
     assert!(!webhook(&events).wants("connected", Some(ApplicationNumber(2))));
     assert_eq!(happens(&events, WebhookEvent::Deleted), Some(false));
-    for wish in [WebhookEvent::Enabled, disabled(), WebhookEvent::SecretRotated] {
+    for wish in [WebhookEvent::Enabled, disabled(), WebhookEvent::SecretRotated(SecretRotated::default())] {
         assert_eq!(happens(&events, wish), None);
     }
 }

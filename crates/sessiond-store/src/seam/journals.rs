@@ -130,6 +130,9 @@ pub trait JournalReader: Send + Sync {
     /// Bytes that all journals need, without space that could be used again.
     async fn used_bytes(&self) -> Result<u64, StoreError>;
 
+    /// As [`Store::sizes`](super::Store::sizes), of the journals.
+    async fn sizes(&self) -> Result<Vec<(&'static str, u64)>, StoreError>;
+
     /// As [`Store::maintain`](super::Store::maintain), of the journals.
     async fn maintain(&self) -> Result<String, StoreError>;
 

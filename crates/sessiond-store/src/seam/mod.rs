@@ -69,6 +69,9 @@ pub trait Store: Log + Start + SessionRows + DirectoryRows + Secrets + Outbox {
     /// the writer nor who reads. Says in a few words what it found, for whoever watches over the service.
     async fn maintain(&self) -> Result<String, StoreError>;
 
+    /// Bytes on the medium, by what they are: a word of the store's own for each, the same ones at any time.
+    async fn sizes(&self) -> Result<Vec<(&'static str, u64)>, StoreError>;
+
     /// Compares the log with itself (positions, versions, both chains of hashes) and every row that is made from it with
     /// what the log says, and lastly has the store look at its own medium. Only reads, and in pages, so that the writer may
     /// be at work. Fails with the first difference. [`check::LogCheck`](crate::check::LogCheck) does the comparing.

@@ -5,7 +5,7 @@ use sessiond_core::ids::{ApplicationNumber, SessionNumber};
 use uuid::Uuid;
 
 use crate::StoreError;
-use crate::row::{McpSession, SessionToken, WebhookSecret};
+use crate::row::{ClientSecret, McpSession, SessionToken, WebhookSecret};
 
 /// What something was sealed for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,8 +35,8 @@ pub struct Witnesses {
 /// Look-ups of secrets. Once what they belong to has ended, or was deleted, they may be gone or still there.
 #[async_trait]
 pub trait Secrets: Send + Sync {
-    /// The hash of an OAuth client's secret.
-    async fn client_secret(&self, client_id: &str) -> Result<Option<[u8; 32]>, StoreError>;
+    /// The hash of an OAuth client's secret, and of the one before while it may still be good.
+    async fn client_secret(&self, client_id: &str) -> Result<Option<ClientSecret>, StoreError>;
 
     /// The current token of a session, open or ended.
     async fn session_token(&self, session: SessionNumber) -> Result<Option<SessionToken>, StoreError>;

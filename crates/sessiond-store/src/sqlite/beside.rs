@@ -19,11 +19,13 @@ impl SqliteWriter {
                 sqlx::query("insert or replace into key_check (only_one, digest) values (1, ?)")
                     .bind(digest.as_slice())
             }
-            SideWrite::ClientSecret { client_id, secret_hash } => {
-                sqlx::query("insert or replace into client_secret (client_id, secret_hash) values (?, ?)")
-                    .bind(client_id)
-                    .bind(secret_hash.as_slice())
-            }
+            SideWrite::ClientSecret { client_id, secret_hash, before_until } => sqlx::query(
+                "insert into client_secret (client_id, secret_hash) values (?1, ?2) on conflict (client_id) do update \
+                 set before = iif(?3 is null, null, secret_hash), before_until = ?3, secret_hash = ?2",
+            )
+            .bind(client_id)
+            .bind(secret_hash.as_slice())
+            .bind(before_until.map(|until| until.timestamp_millis())),
             SideWrite::AccessToken(token) => {
                 sqlx::query("insert into access_token values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
                     .bind(token.id)
@@ -77,6 +79,11 @@ impl SqliteWriter {
                 sqlx::query("insert into api_key_secret (id, secret_hash) values (?, ?)")
                     .bind(id)
                     .bind(secret_hash.as_slice())
+            }
+            SideWrite::RotateApiKeySecret { id, secret_hash } => {
+                sqlx::query("update api_key_secret set before = secret_hash, secret_hash = ? where id = ?")
+                    .bind(secret_hash.as_slice())
+                    .bind(id)
             }
             SideWrite::ApiKeysUsed(used) => {
                 for (id, at) in used {

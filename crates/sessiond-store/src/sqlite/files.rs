@@ -23,13 +23,23 @@ fn identity(path: &Path) -> Option<Identity> {
     fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
+/// Bytes in a database's file and in its write-ahead log, under these names; 0 for one that is not there.
+pub fn sizes(database: &Path, names: [&'static str; 2]) -> Vec<(&'static str, u64)> {
+    let size = |suffix| fs::metadata(beside(database, suffix)).map_or(0, |metadata| metadata.len());
+    names.into_iter().zip(SUFFIXES.map(size)).collect()
+}
+
+fn beside(database: &Path, suffix: &str) -> PathBuf {
+    let mut path = database.as_os_str().to_owned();
+    path.push(suffix);
+    path.into()
+}
+
 impl Files {
     /// Takes note of the files of a database that is open.
     pub fn of(database: &Path) -> Self {
         let named = |suffix: &&str| {
-            let mut path = database.as_os_str().to_owned();
-            path.push(suffix);
-            let path = PathBuf::from(path);
+            let path = beside(database, suffix);
             identity(&path).map(|identity| (path, identity))
         };
         Self { each: SUFFIXES.iter().filter_map(named).collect() }

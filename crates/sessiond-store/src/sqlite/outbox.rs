@@ -47,9 +47,12 @@ impl SqliteWriter {
                 sqlx::query("insert into webhook_secret (id, sealed) values (?, ?)").bind(id).bind(sealed)
             }
             SideWrite::RotateWebhookSecret { id, sealed, before_until } => {
-                let sql =
-                    "update webhook_secret set before = sealed, before_until = ?, sealed = ? where id = ?";
-                sqlx::query(sql).bind(before_until.timestamp_millis()).bind(sealed).bind(id)
+                let sql = "update webhook_secret set before = iif(?1 is null, null, sealed), before_until = ?1, \
+                           sealed = ?2 where id = ?3";
+                sqlx::query(sql)
+                    .bind(before_until.map(|until| until.timestamp_millis()))
+                    .bind(sealed)
+                    .bind(id)
             }
             SideWrite::ForgetWebhook(id) => {
                 sqlx::query("delete from webhook_progress where id = ?")

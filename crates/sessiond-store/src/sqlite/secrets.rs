@@ -7,9 +7,9 @@ use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
 use super::store::SqliteStore;
-use super::values::{bytes32, optional_time, session_token};
+use super::values::{bytes32, optional_bytes32, optional_time, session_token};
 use crate::StoreError;
-use crate::row::{McpSession, SessionToken, WebhookSecret};
+use crate::row::{ClientSecret, McpSession, SessionToken, WebhookSecret};
 use crate::seam::{Sealed, SealedFor, Secrets, Witnesses};
 
 /// How many of each kind are sampled.
@@ -17,12 +17,16 @@ const SAMPLES: i64 = 8;
 
 #[async_trait]
 impl Secrets for SqliteStore {
-    async fn client_secret(&self, client_id: &str) -> Result<Option<[u8; 32]>, StoreError> {
-        let row = sqlx::query("select secret_hash from client_secret where client_id = ?")
+    async fn client_secret(&self, client_id: &str) -> Result<Option<ClientSecret>, StoreError> {
+        let row = sqlx::query("select * from client_secret where client_id = ?")
             .bind(client_id)
             .fetch_optional(&self.pool)
             .await?;
-        row.map(|row| bytes32(&row, "secret_hash")).transpose()
+        let read = |row: SqliteRow| {
+            let before = optional_bytes32(&row, "before")?.zip(optional_time(&row, "before_until")?);
+            Ok(ClientSecret { hash: bytes32(&row, "secret_hash")?, before })
+        };
+        row.map(read).transpose()
     }
 
     async fn session_token(&self, session: SessionNumber) -> Result<Option<SessionToken>, StoreError> {

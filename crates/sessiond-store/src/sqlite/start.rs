@@ -6,6 +6,7 @@ use futures_util::future::join;
 use futures_util::stream::{BoxStream, try_unfold};
 use futures_util::{StreamExt, TryFutureExt};
 use sessiond_core::Time;
+use sessiond_core::change::KeyHashes;
 use sessiond_core::change::ResourceTotals;
 use sessiond_core::ids::{ApplicationNumber, Position, SessionNumber};
 use sessiond_core::streams::{AnyStream, Registered};
@@ -17,8 +18,8 @@ use super::session::{open_session, open_sessions};
 use super::settling::{LogTail, Unsettled};
 use super::store::SqliteStore;
 use super::values::{
-    access_token, application, bytes32, count, item, organization, principal, revocation, service_account,
-    time,
+    access_token, application, bytes32, count, item, optional_bytes32, organization, principal, revocation,
+    service_account, time,
 };
 use crate::StoreError;
 use crate::row::{AccessToken, KeySecret, Loaded, OpenSession, Principal};
@@ -194,7 +195,7 @@ async fn slice_of_open(
 fn key_secret(row: &SqliteRow) -> Result<KeySecret, StoreError> {
     Ok(KeySecret {
         id: row.try_get("id")?,
-        hash: bytes32(row, "secret_hash")?,
+        hashes: KeyHashes { hash: bytes32(row, "secret_hash")?, before: optional_bytes32(row, "before")? },
         used_at: row.try_get::<Option<i64>, _>("last_used_at")?.map(time),
     })
 }

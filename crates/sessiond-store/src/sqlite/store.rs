@@ -9,7 +9,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 
 use super::look::looking;
 use super::settling::{self, LogTail};
-use super::{log, options, verify, wal};
+use super::{files, log, options, verify, wal};
 use crate::StoreError;
 use crate::check::{Fault, Progress, Report};
 use crate::seam::Store;
@@ -52,6 +52,10 @@ impl SqliteStore {
 impl Store for SqliteStore {
     async fn maintain(&self) -> Result<String, StoreError> {
         wal::checkpoint_if_large(&self.options).await
+    }
+
+    async fn sizes(&self) -> Result<Vec<(&'static str, u64)>, StoreError> {
+        Ok(files::sizes(self.options.get_filename(), ["database", "write_ahead_log"]))
     }
 
     async fn verify(&self, progress: Progress<'_>) -> Result<Report, Fault> {

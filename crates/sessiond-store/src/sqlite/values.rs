@@ -35,6 +35,11 @@ pub(super) fn bytes32(row: &SqliteRow, column: &str) -> Result<[u8; 32], StoreEr
     bytes.try_into().map_err(|_| damaged(row, format!("{column} has {} bytes, not 32", bytes.len())))
 }
 
+pub(super) fn optional_bytes32(row: &SqliteRow, column: &str) -> Result<Option<[u8; 32]>, StoreError> {
+    let bytes: Option<&[u8]> = row.try_get(column)?;
+    bytes.map(|_| bytes32(row, column)).transpose()
+}
+
 pub(super) fn count(row: &SqliteRow, column: &str) -> Result<u64, StoreError> {
     let number: i64 = row.try_get(column)?;
     u64::try_from(number).map_err(|_| damaged(row, format!("{column} is negative")))

@@ -23,14 +23,15 @@ const END_NOTHING: &str = "\
 /// Operations that end what nothing can be open of: sessions of kinds that are only reported, and a hook's signature, which
 /// opens nothing that stays. Also those that end one session by the path that a way goes already.
 const NOTHING_OPEN: &str = "\
-    hooks.delete media.terminateSession workloads.deleteTaskSession workloads.deleteWebuiSession \
+    hooks.delete hooks.rotateSecret media.terminateSession workloads.deleteTaskSession workloads.deleteWebuiSession \
     workloads.endTaskSession workloads.endWebuiSession workloads.terminateTaskSession \
     workloads.terminateWebuiSession agent.disconnect me.endSession";
 
 /// Events that end neither.
 const EVENTS: &str = "\
     activity_recorded api_key_created application_changed application_created application_policy_set \
-    application_upstream_set bar_lifted connected expired hook_created hook_deleted machine_changed machine_created \
+    application_upstream_set bar_lifted connected expired hook_created hook_deleted hook_secret_rotated machine_changed \
+    machine_created \
     machine_deleted machine_host_key_pinned media_stream_declared organization_created organization_renamed \
     phase_changed principal_enabled resumed revocation_ended schedule_created schedule_deleted schedule_paused \
     schedule_ran schedule_resumed schedule_skipped service_account_created webhook_changed webhook_created \

@@ -279,6 +279,15 @@ impl House {
         };
         match way.name {
             "API key deleted" => deleted(format!("/api/v1/api-keys/{}", about("key"))).await,
+            "API key's secret rotated" => {
+                posted(format!("/api/v1/api-keys/{}/rotate-secret", about("key"))).await
+            }
+            "API key's old secret expired" => {
+                let path = format!("/api/v1/api-keys/{}/rotate-secret", about("key"));
+                let until = self.mcp.server.clock.now() + chrono::TimeDelta::seconds(LASTS / 2);
+                made(operator, &path, json!({ "expireOldAt": until })).await;
+                self.mcp.server.turn(LASTS / 2 + 1);
+            }
             "API key expired" | "access token expired" | "JWT expired" => self.mcp.server.turn(LASTS + 61),
             "person of an API key disabled" | "person of a JWT disabled" => {
                 posted(format!("/api/v1/principals/{}/disable", self.principal().await)).await;

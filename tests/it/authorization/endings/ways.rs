@@ -41,6 +41,20 @@ pub const ALL: &[Way] = &[
         operations: &["apiKeys.revoke"],
         events: &["api_key_revoked"],
     },
+    Way {
+        name: "API key's secret rotated",
+        by: By::Key,
+        fate: all!("replaced"),
+        operations: &["apiKeys.rotateSecret"],
+        events: &["api_key_secret_rotated"],
+    },
+    Way {
+        name: "API key's old secret expired",
+        by: By::Key,
+        fate: all!("replaced"),
+        operations: &["apiKeys.rotateSecret"],
+        events: &["api_key_secret_rotated"],
+    },
     Way { name: "API key expired", by: By::Key, fate: all!("expired"), operations: &[], events: &[] },
     Way {
         name: "person of an API key disabled",
@@ -266,6 +280,8 @@ macro_rules! ways {
 
 ways! {
     what_an_api_key_opened_ends_when_it_is_deleted: "API key deleted",
+    what_an_api_key_opened_ends_when_its_secret_is_rotated: "API key's secret rotated",
+    what_an_api_key_opened_ends_when_its_old_secret_is_over: "API key's old secret expired",
     what_an_api_key_opened_ends_when_it_expires: "API key expired",
     what_a_persons_key_opened_ends_when_the_person_is_disabled: "person of an API key disabled",
     a_persons_sessions_end_when_the_person_is_revoked_and_the_key_stays: "person of an API key revoked",

@@ -6,7 +6,7 @@ use sessiond_core::delivery::{Delivery, DeliveryStatus};
 use sessiond_core::idempotency::{KEPT, RecordedOutcome};
 use sessiond_core::ids::{Position, PrincipalNumber, SessionNumber};
 use sessiond_core::token::{AccessToken, SessionToken};
-use sessiond_store::{Confirmation, McpSession, Open, SideWrite, StoreError, WebhookSecret};
+use sessiond_store::{ClientSecret, Confirmation, McpSession, Open, SideWrite, StoreError, WebhookSecret};
 use uuid::Uuid;
 
 use super::super::base::{APPLICATION, ORGANIZATION};
@@ -46,8 +46,12 @@ pub async fn secrets(place: &dyn Place) {
     let mcp = McpSession { id_hash: [5; 32], sealed: vec![6, 7] };
     let (webhook, machine) = (Uuid::from_u128(1), Uuid::from_u128(2));
     let written = [
-        SideWrite::ClientSecret { client_id: "desk".into(), secret_hash: [1; 32] },
-        SideWrite::ClientSecret { client_id: "desk".into(), secret_hash: [2; 32] },
+        SideWrite::ClientSecret { client_id: "desk".into(), secret_hash: [1; 32], before_until: None },
+        SideWrite::ClientSecret {
+            client_id: "desk".into(),
+            secret_hash: [2; 32],
+            before_until: Some(moment(70)),
+        },
         SideWrite::SessionToken(ONE, token(1)),
         SideWrite::McpSession(ONE, mcp.clone()),
         SideWrite::UpstreamSecret { application: APPLICATION, sealed: Some(vec![8]) },
@@ -62,7 +66,12 @@ pub async fn secrets(place: &dyn Place) {
         SideWrite::Confirmation(Confirmation { session: ONE, at: moment(2), message: Some("late".into()) }),
     ];
     writer.commit(&beside(written)).await.unwrap();
-    assert_eq!(store.client_secret("desk").await.unwrap(), Some([2; 32]), "the later one");
+    let secret = ClientSecret { hash: [2; 32], before: Some(([1; 32], moment(70))) };
+    assert_eq!(
+        store.client_secret("desk").await.unwrap(),
+        Some(secret),
+        "the later one, and the one before for a while"
+    );
     assert_eq!(store.session_token(ONE).await.unwrap(), Some(token(1)));
     assert_eq!(store.mcp_session(ONE).await.unwrap(), Some(mcp));
     assert_eq!(store.upstream_secret(APPLICATION).await.unwrap(), Some(vec![8]));
@@ -92,9 +101,14 @@ pub async fn secrets(place: &dyn Place) {
         SideWrite::UpstreamSecret { application: APPLICATION, sealed: None },
         SideWrite::ForgetMachine(machine),
         SideWrite::ForgetTokens(moment(60)),
-        SideWrite::RotateWebhookSecret { id: webhook, sealed: vec![11], before_until: moment(70) },
+        SideWrite::RotateWebhookSecret { id: webhook, sealed: vec![11], before_until: Some(moment(70)) },
     ];
     writer.commit(&beside(forgotten)).await.unwrap();
+    let third =
+        SideWrite::ClientSecret { client_id: "desk".into(), secret_hash: [3; 32], before_until: None };
+    writer.commit(&beside([third])).await.unwrap();
+    let secret = ClientSecret { hash: [3; 32], before: None };
+    assert_eq!(store.client_secret("desk").await.unwrap(), Some(secret), "none before it is good any more");
     assert!(store.untold_mcp(SessionNumber(0), 9).await.unwrap().is_empty());
     assert_eq!(store.mcp_session(ONE).await.unwrap().unwrap().sealed, Vec::<u8>::new());
     assert!(store.upstream_secret(APPLICATION).await.unwrap().is_none());

@@ -6,7 +6,7 @@ use sessiond_core::journal::{Journal, Marks};
 use sqlx::Row;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqliteRow};
 
-use super::super::files::Files;
+use super::super::files::{self, Files};
 use super::super::store::pool;
 use super::super::values::time;
 use super::super::wal::checkpoint_if_large;
@@ -89,6 +89,10 @@ impl JournalReader for SqliteJournals {
 
     async fn used_bytes(&self) -> Result<u64, StoreError> {
         used_bytes(&mut *self.pool.acquire().await?).await
+    }
+
+    async fn sizes(&self) -> Result<Vec<(&'static str, u64)>, StoreError> {
+        Ok(files::sizes(self.options.get_filename(), ["journals", "journals_write_ahead_log"]))
     }
 
     async fn maintain(&self) -> Result<String, StoreError> {
