@@ -9,7 +9,7 @@ use sessiond_core::bar::Bar;
 use uuid::Uuid;
 
 use super::extract::{Body, CanEnd, CanRead, Query, given};
-use super::filter::{read_id, read_time};
+use super::filter::{read_principal, read_time};
 use super::ids::{self, Id};
 use super::page::{self, PAGE, PagedParameters, read_flag, read_limit};
 use super::problem::{Problem, ProblemBody};
@@ -22,9 +22,9 @@ use crate::telling::PersonNamed;
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PlaceBar {
-    /// The id of a principal; this, or `clientId`.
+    /// A principal by id, subject or e-mail address; this, or `clientId`.
     #[serde(default, deserialize_with = "given")]
-    #[schema(nullable = false, format = Uuid)]
+    #[schema(nullable = false)]
     principal: Option<String>,
     /// An OAuth client, by its client id.
     #[serde(default, deserialize_with = "given")]
@@ -140,9 +140,10 @@ impl From<BarShown> for BarView {
 
 impl PlaceBar {
     fn whom(&self) -> Result<Whom, Problem> {
-        match (read_id("principal", self.principal.as_deref())?, &self.client_id) {
-            (Some(id), None) => Ok(Whom::Principal(id)),
-            (None, Some(client_id)) => Ok(Whom::Client(client_id.clone())),
+        match (read_principal(self.principal.as_deref())?, &self.client_id) {
+            ((Some(id), _), None) => Ok(Whom::Principal(id)),
+            ((_, Some(called)), None) => Ok(Whom::Called(called)),
+            ((None, None), Some(client_id)) => Ok(Whom::Client(client_id.clone())),
             _ => Err(Problem::invalid("principal", "say whom to bar: either principal or clientId")),
         }
     }

@@ -106,7 +106,7 @@ impl Revocations {
         let planned = Revocation::planned(RevocationNumber(0), organization, what, Position(i64::MAX), now);
         let known = self.context.gate.known();
         let mut behind = known.behind(&known.covered(&planned));
-        behind.principals.extend(filter.whole_principal());
+        behind.principals.extend(filter.whole_principals());
         let (mut tokens, mut presented) = (0, 0);
         for token in known.tokens_behind(organization, &behind, now) {
             tokens += 1;

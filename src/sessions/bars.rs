@@ -16,6 +16,7 @@ use sessiond_core::streams::AnyEvent;
 use uuid::Uuid;
 
 use super::bar::confined;
+use super::revocations::nobody_called;
 use super::{Revocations, Revoked};
 use crate::committer::{BarTerms, IntroducePrincipal};
 use crate::context::AppContext;
@@ -26,6 +27,8 @@ use crate::telling::PersonNamed;
 #[derive(Debug, Clone)]
 pub enum Whom {
     Principal(Uuid),
+    /// A principal by its subject or e-mail address, if that is one's alone.
+    Called(String),
     /// An OAuth client by its client id.
     Client(String),
 }
@@ -153,6 +156,16 @@ impl Bars {
             Whom::Principal(id) => {
                 let number = self.context.gate.known().principal_by_id(caller.organization, *id);
                 return number.ok_or(Error::NotFound(Thing::Principal));
+            }
+            Whom::Called(called) => {
+                return match self.context.principals_called(caller, called).await?.as_slice() {
+                    [one] => Ok(*one),
+                    [] => Err(nobody_called(called)),
+                    _ => Err(Error::field(
+                        "principal",
+                        format!("several are called {called:?}: name one by its id"),
+                    )),
+                };
             }
             Whom::Client(client_id) => client_id,
         };

@@ -253,6 +253,18 @@ impl Revocations {
             let known = self.context.gate.known();
             known.principal_by_id(caller.organization, id).ok_or(Error::NotFound(Thing::Principal))?;
         }
+        if let Some(called) = &query.called
+            && self.context.principals_called(caller, called).await?.is_empty()
+        {
+            return Err(nobody_called(called));
+        }
+        let known_all = {
+            let known = self.context.gate.known();
+            query.principals.iter().all(|id| known.principal_by_id(caller.organization, *id).is_some())
+        };
+        if !known_all {
+            return Err(Error::NotFound(Thing::Principal));
+        }
         self.context.filter(caller, query).await
     }
 
@@ -349,6 +361,14 @@ impl AppContext {
         });
         found.ok_or(Error::NotFound(Thing::Revocation))
     }
+}
+
+/// The error for a subject or e-mail address that is nobody's: who mistypes it must not think that somebody is out.
+pub(super) fn nobody_called(called: &str) -> Error {
+    let message = format!(
+        "nobody is called {called:?}, neither by a subject nor by an e-mail address; nothing was done"
+    );
+    Error::field("principal", message)
 }
 
 /// Makes the operation that begins a revocation, with nothing else in its transaction.

@@ -31,7 +31,7 @@ impl BarOptions {
             BarScope::Application
         } else if self.matched {
             BarScope::Matched
-        } else if filter.whole_principal().is_some() {
+        } else if !filter.whole_principals().is_empty() {
             BarScope::Principal
         } else if filter.session.is_some() {
             BarScope::Session

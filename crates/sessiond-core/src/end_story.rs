@@ -193,7 +193,7 @@ impl End<'_> {
         if filter.application.is_some() || !filter.applications.is_empty() {
             of.push("its application".to_owned());
         }
-        if filter.principal.is_some() {
+        if filter.principal.is_some() || !filter.principals.is_empty() {
             of.push("its principal".to_owned());
         }
         of.extend(filter.hostname.as_ref().map(|_| named("host", self.hostname)));

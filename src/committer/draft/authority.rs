@@ -63,7 +63,7 @@ impl Draft<'_> {
             return Err(Refusal::PrincipalDisabled.into());
         }
         let key = match authority.credential.kind {
-            CredentialKind::ApiKey { id, .. } => self.known.key_client(id),
+            CredentialKind::ApiKey { key, .. } => self.known.key_client(key),
             _ => None,
         };
         let barred = person.map(Barred::Principal).into_iter().chain(key.map(Barred::Client));

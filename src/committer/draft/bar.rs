@@ -46,7 +46,7 @@ impl Draft<'_> {
     ) -> Result<Plan, Error> {
         let BeginRevocation { organization, filter, bar, .. } = beginning;
         let scope = bar.scope(filter);
-        let behind = self.behind(covered, filter.whole_principal());
+        let behind = self.behind(covered, filter.whole_principals());
         let tokens = self.tokens_behind(*organization, &behind);
         let keys = self.keys_behind(*organization, scope, &behind);
         let own = Some(origin.actor.id).filter(|_| origin.actor.kind == ActorKind::ApiKey);
@@ -73,9 +73,9 @@ impl Draft<'_> {
         let said = Barring { kept_out, ..Barring::of(scope, found, presented, closed as u64) };
         let (principals, tokens) = match scope {
             BarScope::Matched => {
-                // Where it is everything of one principal, the revocation bars that one anyway.
+                // Where it is everything of principals, the revocation bars those anyway.
                 let others =
-                    behind.principals.into_iter().filter(|one| filter.whole_principal() != Some(*one));
+                    behind.principals.into_iter().filter(|one| !filter.whole_principals().contains(one));
                 (others.collect(), tokens.into_iter().collect())
             }
             _ => (vec![], vec![]),
@@ -97,7 +97,7 @@ impl Draft<'_> {
             return Ok(ToKeepOut::default());
         }
         let keep_out = self.known.to_keep_out(behind, origin.authority.as_ref());
-        if keep_out.without_oneself && beginning.filter.whole_principal().is_some() {
+        if keep_out.without_oneself && keep_out.principals.is_empty() {
             let message = "that is yourself: whoever is barred lifts no bar; let somebody else do it";
             return Err(Error::field("principal", message));
         }
@@ -149,9 +149,9 @@ impl Draft<'_> {
         Ok(())
     }
 
-    fn behind(&self, covered: &[SessionNumber], principal: Option<PrincipalNumber>) -> Behind {
+    fn behind(&self, covered: &[SessionNumber], principals: &[PrincipalNumber]) -> Behind {
         let mut behind = Behind::default();
-        behind.principals.extend(principal);
+        behind.principals.extend(principals);
         for session in covered.iter().filter_map(|number| self.session(*number)) {
             self.known.add_behind(&mut behind, session);
         }

@@ -126,7 +126,7 @@ impl GateState {
     pub fn to_keep_out(&self, behind: &Behind, asks: Option<&Authority>) -> ToKeepOut {
         let own = asks.and_then(|asks| match &asks.credential.kind {
             CredentialKind::Access { client, .. } => self.oauth_client(client),
-            CredentialKind::ApiKey { id, .. } => self.key_client(*id),
+            CredentialKind::ApiKey { key, .. } => self.key_client(*key),
             _ => None,
         });
         let person = asks.and_then(|asks| asks.principal);

@@ -129,7 +129,7 @@ impl GateState {
         let barred = |barred| self.bar_on(barred, now).is_some();
         let client = match (&holding.kind, holding.side) {
             (CredentialKind::Access { client, .. }, Side::Agent(..)) => self.oauth_client(client),
-            (CredentialKind::ApiKey { id, .. }, _) => self.key_client(*id),
+            (CredentialKind::ApiKey { key, .. }, _) => self.key_client(*key),
             _ => None,
         };
         holding.principal.is_some_and(|principal| barred(Barred::Principal(principal)))

@@ -414,7 +414,7 @@ impl GateState {
         let person = caller.principal.map(Barred::Principal);
         let client = match &caller.credential.kind {
             CredentialKind::Access { client, .. } if agent_side => self.oauth_client(client),
-            CredentialKind::ApiKey { id, .. } => self.key_client(*id),
+            CredentialKind::ApiKey { key, .. } => self.key_client(*key),
             _ => None,
         };
         let barred = person.into_iter().chain(client.map(Barred::Client));
@@ -504,7 +504,7 @@ impl GateState {
                 revocation.organization == organization
                     && (filter.whole_organization()
                         || (application.is_some() && filter.whole_application() == application)
-                        || (principal.is_some() && filter.whole_principal() == principal))
+                        || principal.is_some_and(|one| filter.whole_principals().contains(&one)))
             })
             .map(|revocation| revocation.fence)
             .fold(recorded, Position::max)

@@ -13,6 +13,7 @@ use crate::http::filter::FilterParameters;
 use crate::http::ids::{self, Id};
 use crate::http::list_parameters::{LimitParameter, ListParameters, PAGE, PageParameters, StatusParameters};
 use crate::http::problem::{Problem, ProblemBody};
+use crate::sessions::SessionQuery;
 
 /// List my sessions
 ///
@@ -36,7 +37,9 @@ pub async fn my_sessions(
     State(app): State<App>,
 ) -> Result<Response, Problem> {
     let mut query = parameters.read(parameters.application()?, PAGE)?;
-    query.filter.principal = Some(principal);
+    // Of nobody else, whatever is asked for.
+    let own = SessionQuery { principal: Some(principal), called: None, ..query.filter };
+    query.filter = own;
     Ok(listed(app.sessions.queries.list(&caller, &query).await?, &parameters, query.sort, &uri))
 }
 

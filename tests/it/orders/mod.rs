@@ -6,6 +6,7 @@ mod filters;
 mod kept_out;
 mod limits;
 mod names;
+mod people_found;
 mod reports;
 mod revocations;
 mod schedules;
