@@ -17,6 +17,7 @@ use crate::committer::{ChangeStream, Committer, IntroducePrincipal, Operation, O
 use crate::error::{Error, Thing};
 use crate::gate::Gate;
 use crate::secret::SecretKey;
+use crate::telling::Telling;
 
 /// What the subjects of the application share.
 pub struct AppContext {
@@ -24,6 +25,8 @@ pub struct AppContext {
     pub gate: Arc<Gate>,
     pub store: Arc<dyn Store>,
     pub clock: Clock,
+    /// Who is who, for whatever is told.
+    pub telling: Telling,
     pub key: SecretKey,
     /// The server's policy, for what an application has not chosen for itself.
     pub policy: Policy,

@@ -1,6 +1,7 @@
 //! The application's one error: what went wrong, free of HTTP. Each surface maps it to its own words in one place. Whatever is
 //! decided by an error is decided by its variant: a `code` is for clients, and nothing here reads it.
 
+use sessiond_core::bar::BarTold;
 use sessiond_core::ids::StreamKind;
 use sessiond_core::scope::Scopes;
 use sessiond_core::session::Refusal;
@@ -28,6 +29,9 @@ pub enum Error {
     /// The session is suspended: every request of it is refused until it is resumed.
     #[error("{0}")]
     Suspended(Refusal),
+    /// Whoever asks, or whom it is for, is barred; what that one is told.
+    #[error("{}", .0.sentence())]
+    Barred(BarTold),
     /// There are as many as there may be.
     #[error("{message}")]
     LimitReached {
@@ -76,6 +80,7 @@ pub enum Error {
 pub enum Thing {
     ApiKey,
     Application,
+    Bar,
     Delivery,
     Hook,
     Machine,
@@ -94,6 +99,7 @@ impl Thing {
     pub fn word(self) -> &'static str {
         match self {
             Self::ApiKey => "API key",
+            Self::Bar => "Bar",
             Self::Application => "Application",
             Self::Delivery => "Delivery",
             Self::Hook => "Hook",
@@ -125,6 +131,7 @@ impl From<StreamKind> for Thing {
             StreamKind::MediaStream => Self::MediaStream,
             StreamKind::Hook => Self::Hook,
             StreamKind::Machine => Self::Machine,
+            StreamKind::Bar => Self::Bar,
         }
     }
 }
@@ -179,6 +186,8 @@ impl From<Refusal> for Error {
             Refusal::PrincipalDisabled => {
                 Self::Denied { code: "principal_disabled", message: refusal.to_string() }
             }
+            // Whoever knows the bar says more.
+            Refusal::Barred => Self::Denied { code: "barred", message: refusal.to_string() },
             Refusal::ApplicationArchived => Self::NotFound(Thing::Application),
             Refusal::Unknown => Self::NotFound(Thing::Session),
         }

@@ -27,5 +27,6 @@ pub mod scheduler;
 pub mod secret;
 pub mod sessions;
 pub mod tasks;
+pub mod telling;
 pub mod terminal;
 pub mod webhooks;

@@ -16,10 +16,12 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::Value;
 use sessiond_core::Time;
+use sessiond_core::bar::BarEvent;
 use sessiond_core::event::Event;
 use sessiond_core::ids::{ApplicationNumber, Position, SessionNumber, Tip};
 use sessiond_core::phase::{Outcome, Phase};
 use sessiond_core::reason::Reason;
+use sessiond_core::relation::Acquaintance;
 use sessiond_core::revocation::RevocationEvent;
 use sessiond_core::session::event::{ACTIVITY, Counts, SessionEvent};
 use sessiond_core::streams::AnyEvent;
@@ -28,6 +30,8 @@ use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 use uuid::Uuid;
+
+use crate::telling::{EndedByBody, EventTold, EventsTold, PersonNamed, Telling};
 
 pub use outgoing::Outgoing;
 
@@ -54,8 +58,10 @@ pub struct Frame {
     pub position: Position,
     /// The event's type, snake_case.
     pub name: String,
-    /// The event's data, as JSON.
+    /// The event's data, as JSON, for readers who know nobody by name.
     pub data: String,
+    /// The same with the names of people, where that is another text.
+    named: Option<String>,
     pub session: Option<SessionNumber>,
     pub application: Option<ApplicationNumber>,
     /// Whether a session's stream ends after this frame.
@@ -67,6 +73,7 @@ pub struct Frame {
 /// The task that follows the log, and the channels that it feeds.
 pub struct Live {
     reader: Arc<dyn Log>,
+    telling: Telling,
     tip: watch::Receiver<Tip>,
     /// The position up to which everything has been handed out. It is kept here so that it survives a task that breaks.
     reached: Mutex<Position>,
@@ -78,9 +85,9 @@ pub struct Live {
 type Channels = HashMap<(Topic, bool), broadcast::Sender<Arc<Frame>>>;
 
 impl Live {
-    pub fn new(reader: Arc<dyn Log>, tip: watch::Receiver<Tip>) -> Self {
+    pub fn new(reader: Arc<dyn Log>, telling: Telling, tip: watch::Receiver<Tip>) -> Self {
         let reached = Mutex::new(tip.borrow().position);
-        Self { reader, tip, reached, channels: Mutex::default() }
+        Self { reader, telling, tip, reached, channels: Mutex::default() }
     }
 
     /// The task: reads what each commit added and hands it out, until it is told to stop.
@@ -117,22 +124,25 @@ impl Live {
             let page = self.reader.addressed_log(after, up_to, activity, PAGE).await?;
             let Some(last) = page.last() else { return Ok(()) };
             after = last.entry.recorded.position;
+            let wanted: Vec<_> = {
+                let channels = self.channels.lock();
+                page.iter().filter(|event| feeds(event).any(|feed| channels.contains_key(&feed))).collect()
+            };
+            let frames = self.frames(&wanted).await?;
             let channels = self.channels.lock();
-            for event in &page {
-                let recorded = &event.entry.recorded;
-                let by_application = recorded.application.map(Topic::Application);
-                let by_session = event.session().map(Topic::Session);
-                let wanted_by: &[bool] =
-                    if recorded.event.name() == ACTIVITY { &[true] } else { &[true, false] };
-                let mut frame = None;
-                for topic in [by_application, by_session].into_iter().flatten() {
-                    for frames in wanted_by.iter().filter_map(|activity| channels.get(&(topic, *activity))) {
-                        let frame = frame.get_or_insert_with(|| Arc::new(Frame::new(event)));
-                        frames.send(frame.clone()).ok();
-                    }
+            for (event, frame) in wanted.into_iter().zip(frames) {
+                let frame = Arc::new(frame);
+                for listeners in feeds(event).filter_map(|feed| channels.get(&feed)) {
+                    listeners.send(frame.clone()).ok();
                 }
             }
         }
+    }
+
+    /// Events as listeners get them.
+    async fn frames(&self, events: &[&Addressed]) -> Result<Vec<Frame>, StoreError> {
+        let told = self.telling.events(events).await?;
+        Ok(events.iter().map(|event| Frame::new(event, &self.telling, &told)).collect())
     }
 
     /// Listens from `after` on, or from now on: every event of the topic beyond that position, in order, once. Activity
@@ -170,6 +180,20 @@ impl Live {
         let mut channels = self.channels.lock();
         channels.entry((topic, activity)).or_insert_with(|| broadcast::channel(backlog).0).subscribe()
     }
+}
+
+/// The feeds that an event goes to: of its application and of its session, with activity, and without unless it is that.
+fn feeds(event: &Addressed) -> impl Iterator<Item = (Topic, bool)> {
+    let recorded = &event.entry.recorded;
+    let by_application = recorded.application.map(Topic::Application);
+    let topics = by_application.into_iter().chain(event.session().map(Topic::Session));
+    let only_with_activity = recorded.event.name() == ACTIVITY;
+    topics.flat_map(move |topic| {
+        [true, false]
+            .into_iter()
+            .filter(move |with| *with || !only_with_activity)
+            .map(move |with| (topic, with))
+    })
 }
 
 struct Listener {
@@ -231,7 +255,8 @@ impl Listener {
         if page.is_empty() {
             self.reached = self.reached.max(tip);
         }
-        self.pages.extend(page.iter().map(|event| Arc::new(Frame::new(event))));
+        let frames = self.live.frames(&page.iter().collect::<Vec<_>>()).await?;
+        self.pages.extend(frames.into_iter().map(Arc::new));
         Ok(())
     }
 }
@@ -260,6 +285,18 @@ pub struct Told<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     client_session_id: Option<&'a str>,
+    /// Whom the session belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    principal: Option<PersonNamed>,
+    /// Host name reported by its client.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    hostname: Option<String>,
+    /// Its client's own name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    client: Option<String>,
     /// When it took effect.
     #[schema(required = false, format = DateTime)]
     occurred_at: String,
@@ -277,6 +314,14 @@ pub struct Told<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, value_type = Option<String>)]
     reason: Option<Reason>,
+    /// Who ended the session; not the worker of a revocation, but whoever began it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<Object>)]
+    ended_by: Option<EndedByBody>,
+    /// Why the session ended, in a sentence for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    end_reason: Option<String>,
     /// The operator's own words.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -293,13 +338,17 @@ pub struct Told<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, value_type = Option<String>)]
     outcome: Option<Outcome>,
-    /// The last words of whoever ran it; in `credential_ended`, what became of the credential.
+    /// The last words of whoever ran it; of a bar, what is read; in `credential_ended`, what became of the credential.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     message: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, format = DateTime)]
     token_expires_at: Option<String>,
+    /// When a bar ends by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, format = DateTime)]
+    until: Option<String>,
     /// How many sessions a revocation disconnected.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -325,6 +374,9 @@ pub struct ActorData<'a> {
     #[serde(skip_serializing_if = "Uuid::is_nil")]
     #[schema(required = false)]
     id: Uuid,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    name: Option<String>,
 }
 
 fn iso(time: Time) -> String {
@@ -343,8 +395,10 @@ fn sets_expiry(event: &Event) -> Option<Time> {
 }
 
 impl<'a> Told<'a> {
-    pub fn new(event: &'a Addressed) -> Self {
+    pub fn new(event: &'a Addressed, told: EventTold) -> Self {
         let recorded = &event.entry.recorded;
+        let EventTold { actor_name, principal, hostname, client, end } = told;
+        let (ended_by, end_reason) = end.map(|end| (end.by.into(), end.why)).unzip();
         let mut data = Self {
             position: recorded.position.0,
             r#type: recorded.event.name(),
@@ -352,17 +406,23 @@ impl<'a> Told<'a> {
             application_id: event.application_id,
             resource: event.resource.as_deref(),
             client_session_id: event.client_session_id.as_deref(),
+            principal,
+            hostname,
+            client,
             occurred_at: iso(recorded.occurred_at),
             recorded_at: iso(recorded.recorded_at),
-            actor: ActorData { kind: recorded.actor.kind.word(), id: recorded.actor.id },
+            actor: ActorData { kind: recorded.actor.kind.word(), id: recorded.actor.id, name: actor_name },
             revocation_id: event.revocation_id,
             reason: None,
+            ended_by,
+            end_reason,
             note: None,
             kind: None,
             phase: None,
             outcome: None,
             message: None,
             token_expires_at: sets_expiry(&recorded.event).map(iso),
+            until: None,
             disconnected_count: None,
             source: None,
             counts: None,
@@ -390,6 +450,10 @@ impl<'a> Told<'a> {
             Event::Stream(AnyEvent::Revocation(RevocationEvent::Ended(body))) => {
                 data.disconnected_count = Some(body.disconnected_count)
             }
+            Event::Stream(AnyEvent::Bar(BarEvent::Placed(body))) => {
+                (data.note, data.message) = (body.note.as_deref(), body.message.as_deref());
+                data.until = body.until.map(iso);
+            }
             _ => {}
         }
         data
@@ -397,16 +461,30 @@ impl<'a> Told<'a> {
 }
 
 impl Frame {
-    pub fn new(event: &Addressed) -> Self {
+    fn new(event: &Addressed, telling: &Telling, told: &EventsTold) -> Self {
         let recorded = &event.entry.recorded;
+        let data = |reader| {
+            let told = Told::new(event, telling.event(event, told, reader));
+            serde_json::to_string(&told).unwrap_or_default()
+        };
+        let plain = data(Acquaintance::Nobody);
         Self {
             position: recorded.position,
             name: recorded.event.name().to_owned(),
-            data: serde_json::to_string(&Told::new(event)).unwrap_or_default(),
+            named: Some(data(Acquaintance::Everybody)).filter(|named| *named != plain),
+            data: plain,
             session: event.session(),
             application: recorded.application,
             last: matches!(recorded.event, Event::Session(SessionEvent::Disconnected(_))),
             token_expires_at: sets_expiry(&recorded.event),
+        }
+    }
+
+    /// The data for a reader.
+    pub fn data_for(&self, reader: Acquaintance) -> &str {
+        match (reader, &self.named) {
+            (Acquaintance::Everybody, Some(named)) => named,
+            _ => &self.data,
         }
     }
 }

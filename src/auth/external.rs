@@ -1,6 +1,7 @@
 //! JWT access tokens of issuers that an organization trusts: from what one says to who asks.
 
 use sessiond_core::actor::{Actor, ActorKind};
+use sessiond_core::bar::Barred;
 use sessiond_core::caller::{Caller, Credential, CredentialKind};
 use sessiond_core::ids::{OrganizationNumber, PrincipalNumber};
 use sessiond_core::organization::{Issuer, Organization};
@@ -33,6 +34,9 @@ impl Auth {
         let known = self.gate.known();
         if known.disabled(principal) {
             return Err(Refusal::PrincipalDisabled.into());
+        }
+        if let Some(bar) = known.bar_on(Barred::Principal(principal), self.clock.now()) {
+            return Err(Error::Barred(bar.told()));
         }
         Ok(external_caller(&known, (organization, principal), &issuer, genuine))
     }

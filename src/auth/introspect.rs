@@ -3,6 +3,7 @@
 use sessiond_core::Time;
 use sessiond_core::actor::ActorKind;
 use sessiond_core::application::Application;
+use sessiond_core::bar::Barred;
 use sessiond_core::caller::{Caller, CredentialKind};
 use sessiond_core::ids::{OrganizationNumber, PrincipalNumber, SessionNumber};
 use sessiond_core::scope::Scopes;
@@ -58,7 +59,9 @@ impl Auth {
             TokenKind::Access => {
                 let caller = self.access(&presented).ok()?;
                 let known = self.gate.known();
-                let good = caller.organization == organization && stands(&known, &caller);
+                let good = caller.organization == organization
+                    && stands(&known, &caller)
+                    && known.bar_against(&caller, true, self.clock.now()).is_none();
                 let id = Some(presented.id.simple().to_string());
                 good.then(|| introspected(&known, &caller, id, None))
             }
@@ -80,7 +83,8 @@ impl Auth {
                 let good = stands(&known, &caller)
                     && session.suspended_at.is_none()
                     && known.covering(session).is_none()
-                    && !known.disabled(session.principal);
+                    && !known.disabled(session.principal)
+                    && known.bar_on(Barred::Principal(session.principal), self.clock.now()).is_none();
                 let seen_at = known.seen(number).and_then(|seen| seen.seen_at);
                 let status = derived_status(session, seen_at, self.clock.now());
                 let caller = session_caller(&known, session, known.session_token(number)?);
@@ -97,7 +101,9 @@ impl Auth {
         let known = self.gate.known();
         // To be asked about is no reason to be written down.
         let principal = known.principal(organization, &digest).unwrap_or(PrincipalNumber(0));
-        if organization != asks || genuine.expired || known.disabled(principal) {
+        let kept_out = known.disabled(principal)
+            || known.bar_on(Barred::Principal(principal), self.clock.now()).is_some();
+        if organization != asks || genuine.expired || kept_out {
             return None;
         }
         let told = Introspected {

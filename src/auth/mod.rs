@@ -26,6 +26,7 @@ use sessiond_core::Time;
 use sessiond_core::actor::{Actor, ActorKind};
 use sessiond_core::api_key::ApiKey;
 use sessiond_core::application::Application;
+use sessiond_core::bar::{Barred, BarredClient};
 use sessiond_core::caller::{Caller, Credential, CredentialKind};
 use sessiond_core::ids::{ApplicationNumber, Position, ServiceAccountNumber, SessionNumber};
 use sessiond_core::scope::{Scope, Scopes};
@@ -214,7 +215,12 @@ impl Auth {
         if key.principal.is_some_and(|principal| known.disabled(principal)) {
             return Err(Refusal::PrincipalDisabled.into());
         }
-        Ok((key, key_caller(known, key, rotations, good_until)))
+        let person = key.principal.map(Barred::Principal);
+        let barred = person.into_iter().chain([Barred::Client(BarredClient::ApiKey(key.number))]);
+        match barred.filter_map(|barred| known.bar_on(barred, self.clock.now())).next() {
+            Some(bar) => Err(Error::Barred(bar.told())),
+            None => Ok((key, key_caller(known, key, rotations, good_until))),
+        }
     }
 
     fn live_session(&self, presented: &Presented) -> Result<Option<Caller>, Error> {

@@ -79,13 +79,13 @@ impl Filling<'_> {
 
     fn flush(&mut self) {
         let next = Vec::with_capacity(SLICE);
-        self.gate.apply(std::mem::replace(&mut self.waiting, next));
+        self.gate.apply(std::mem::replace(&mut self.waiting, next), self.now);
     }
 
     fn directory(&mut self, loaded: &mut Loaded) {
         let waiting = &mut self.waiting;
         waiting.extend(loaded.streams.drain(..).map(Change::Stream));
-        waiting.extend(loaded.bars.drain(..).map(|(position, at)| Change::Bar(position, at)));
+        waiting.extend(loaded.bars.drain(..).map(|(position, at)| Change::CredentialsBarred(position, at)));
         let secrets = loaded.key_secrets.drain(..);
         waiting.extend(secrets.map(|secret| Change::ApiKeySecret(secret.id, secret.hashes, secret.used_at)));
         self.flush();

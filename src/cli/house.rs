@@ -31,6 +31,7 @@ use crate::mcp::{Gateway, Upstreams};
 use crate::retention::Retention;
 use crate::sessions::{JobStatus, Sessions};
 use crate::tasks::supervise;
+use crate::telling::Telling;
 use crate::terminal::Terminals;
 use crate::webhooks::Outbox;
 
@@ -62,12 +63,14 @@ impl House {
         let loaded = fill(&gate, &store, clock.now(), progress).await.context("cannot load the database")?;
         let committer =
             Committer::start(writer, &loaded, gate.clone(), clock.clone(), (policy, maxima(config)));
-        let live = Arc::new(Live::new(store.clone(), committer.tip()));
+        let telling = Telling::new(store.clone(), gate.clone());
+        let live = Arc::new(Live::new(store.clone(), telling.clone(), committer.tip()));
         let context = AppContext {
             committer,
             gate: gate.clone(),
             store: store.clone(),
             clock: clock.clone(),
+            telling,
             key,
             policy,
             retention: retention(config),

@@ -295,7 +295,7 @@ impl Task {
             self.commit(&decided.batch).await?;
         }
         self.chain = decided.chain;
-        let cut_off = self.gate.commit(decided.committed(units.len()));
+        let cut_off = self.gate.commit(decided.committed(units.len(), now));
         if let Some(last) = decided.batch.events.last() {
             let position = last.recorded.position;
             self.publish.send_modify(|tip| {
@@ -346,7 +346,7 @@ impl Task {
             let (head, now) = (self.chain.position, self.clock.now());
             let (changes, covered) = draft::provisional(&self.gate.known(), number, beginning, head, now);
             // In force first, and then told.
-            self.gate.apply(changes);
+            self.gate.apply(changes, now);
             self.gate.cut_off(number, covered);
             unit.refuse(Error::DiskFull);
             self.provisional.push_back((number, unit));

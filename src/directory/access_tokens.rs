@@ -5,9 +5,10 @@ use std::sync::Arc;
 use chrono::TimeDelta;
 use sessiond_core::actor::ActorKind;
 use sessiond_core::application::Application;
+use sessiond_core::bar::{Barred, BarredClient};
 use sessiond_core::caller::Caller;
 use sessiond_core::ids::{ApplicationNumber, OrganizationNumber, Position};
-use sessiond_core::scope::Scopes;
+use sessiond_core::scope::{Scope, Scopes};
 use sessiond_core::service_account::ServiceAccount;
 use sessiond_core::token::AccessToken;
 use sessiond_store::SideWrite;
@@ -69,6 +70,7 @@ impl AccessTokens {
                 scopes
             }
         };
+        self.check_not_barred(client, scopes)?;
         let id = secret::new_id();
         let minted = secret::mint(TokenKind::Access, id);
         let token = AccessToken {
@@ -86,6 +88,20 @@ impl AccessTokens {
         let scopes = token.scopes;
         self.context.committer.submit(Origin::system(), IssueToken { token, as_of }).await?;
         Ok(Issued { token: minted.text, scopes, expires_in: token_lifetime })
+    }
+
+    /// Refuses a token for the agent side to a client that is barred there. What manages stays open to it, so that nobody
+    /// locks the last one out who could lift the bar.
+    fn check_not_barred(&self, client: Client, scopes: Scopes) -> Result<(), Error> {
+        let barred = Barred::Client(match client {
+            Client::Application(number) => BarredClient::Application(number),
+            Client::ServiceAccount(number) => BarredClient::ServiceAccount(number),
+        });
+        let known = self.context.gate.known();
+        match known.bar_on(barred, self.context.clock.now()).filter(|_| scopes.has(Scope::McpInvoke)) {
+            Some(bar) => Err(Error::Barred(bar.told())),
+            None => Ok(()),
+        }
     }
 
     /// Checks that a client can open the gateway it asks a token for: else the token would only be found useless later. The

@@ -7,7 +7,7 @@ use sessiond_core::caller::Caller;
 use sessiond_core::filter::Filter;
 use sessiond_core::ids::{OrganizationNumber, PrincipalNumber};
 use sessiond_core::principal::{PrincipalEvent, Standing};
-use sessiond_store::PrincipalRow;
+use sessiond_store::{PrincipalRow, called};
 use uuid::Uuid;
 
 use super::check_gift;
@@ -20,9 +20,27 @@ use crate::error::{Error, Thing};
 pub struct PersonQuery {
     pub issuer: Option<String>,
     pub subject: Option<String>,
+    /// What words of the name or e-mail address begin with, separated by whatever is neither letter nor digit.
+    pub words: Option<String>,
     /// The last of the page before.
     pub after: Option<Uuid>,
     pub limit: u32,
+}
+
+/// Most words that people are searched by, and fewest characters of the longest of them.
+const MOST_WORDS: usize = 4;
+const SHORTEST: usize = 2;
+
+/// What words have to begin with. One letter alone would find a tenth of all there are.
+fn prefixes(text: &str) -> Result<Vec<String>, Error> {
+    let words: Vec<_> = called::words(text).collect();
+    let long_enough = words.iter().any(|word| word.chars().count() >= SHORTEST);
+    if !long_enough || words.len() > MOST_WORDS {
+        let message =
+            format!("q must be 1 to {MOST_WORDS} words, one of them of at least {SHORTEST} characters");
+        return Err(Error::field("q", message));
+    }
+    Ok(words)
 }
 
 /// A principal as it is shown.
@@ -91,8 +109,13 @@ impl Principals {
         };
         let (issuer, subject) = (query.issuer.as_deref(), query.subject.as_deref());
         let limit = query.limit + 1;
-        let mut rows =
-            self.context.store.principals(caller.organization, issuer, subject, after, limit).await?;
+        let mut rows = match &query.words {
+            Some(words) => {
+                let prefixes = prefixes(words)?;
+                self.context.store.principals_found(caller.organization, &prefixes, after, limit).await?
+            }
+            None => self.context.store.principals(caller.organization, issuer, subject, after, limit).await?,
+        };
         let more = rows.len() > query.limit as usize;
         rows.truncate(query.limit as usize);
         Ok((rows.into_iter().map(|row| self.shown(row)).collect(), more))

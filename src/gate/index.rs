@@ -166,6 +166,9 @@ impl Index {
             }
             match narrow.into_iter().flatten().flatten().min_by_key(|numbers| numbers.len()) {
                 Some(numbers) => sets.push(numbers),
+                None if !filter.principals.is_empty() => {
+                    sets.extend(filter.principals.iter().filter_map(|one| shelf.principals.get(one)));
+                }
                 None => sets.extend(
                     shelf
                         .standing

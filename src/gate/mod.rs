@@ -30,7 +30,7 @@ use uuid::Uuid;
 pub use flight::{Flight, Pass, Signal};
 use holdings::Concerned;
 pub use holdings::Side;
-pub use state::{Behind, GateState, MediaLookup, Order, Slice, Sum};
+pub use state::{Behind, GateState, MediaLookup, Order, Slice, Sum, ToKeepOut};
 
 use sessiond_core::Time;
 use sessiond_core::api_key::ApiKey;
@@ -67,6 +67,8 @@ pub struct Committed {
     /// Traffic that was counted here and is on record now. It is no change: other processes counted none of it.
     pub traffic: Vec<(SessionNumber, Counts)>,
     pub begun: Vec<Begun>,
+    /// The moment as of which it was decided: bars end by the clock.
+    pub now: Time,
 }
 
 /// A revocation that begins with a commit of this process.
@@ -120,17 +122,17 @@ impl Gate {
     }
 
     /// Makes changes visible, all at once, and cuts off whatever has ended by them.
-    pub fn apply(&self, changes: Vec<Change>) {
+    pub fn apply(&self, changes: Vec<Change>, now: Time) {
         let causes = vec![vec![]; changes.len()];
         let (traffic, begun) = Default::default();
-        self.commit(Committed { changes, causes, operations: 0, traffic, begun });
+        self.commit(Committed { changes, causes, operations: 0, traffic, begun, now });
     }
 
     /// Makes what a commit of this process changed visible, all at once. Returns for each of its operations the flights of
     /// what ended with a session or a credential and is still under way: cancelled already, to be waited for by whoever
     /// wants to answer "it is over".
     pub fn commit(&self, committed: Committed) -> Vec<Vec<Arc<Flight>>> {
-        let Committed { changes, causes, operations, traffic, begun } = committed;
+        let Committed { changes, causes, operations, traffic, begun, now } = committed;
         let mut state = self.state.write();
         let mut cut_off = vec![vec![]; operations];
         let mut tell = |cancelled: &[Arc<Flight>], causes: &[usize]| {
@@ -146,7 +148,7 @@ impl Gate {
             tell(&cancelled, &causes);
         }
         for (one, causes) in concerned {
-            tell(&state.end_opened(one), &causes);
+            tell(&state.end_opened(one, now), &causes);
         }
         traffic.into_iter().for_each(|(number, counts)| state.traffic_recorded(number, counts));
         drop(state);
@@ -222,8 +224,8 @@ impl Gate {
     }
 
     /// The same for what is open with a credential alone.
-    pub fn register(&self, caller: &Caller, side: Side) -> Result<Pass, Refusal> {
-        self.state.read().register(caller, side)
+    pub fn register(&self, caller: &Caller, side: Side, now: Time) -> Result<Pass, Refusal> {
+        self.state.read().register(caller, side, now)
     }
 
     /// Counts traffic of a session that is not in the log yet, if the session is open.

@@ -14,6 +14,7 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use sessiond_core::Time;
+use sessiond_core::bar::{Barred, BarredClient};
 use sessiond_core::caller::Caller;
 use sessiond_core::filter::Facts;
 use sessiond_core::ids::{
@@ -37,7 +38,7 @@ use super::key_secrets::KeySecrets;
 use super::ordered::Ordered;
 use super::{Client, Departed};
 
-pub use behind::Behind;
+pub use behind::{Behind, ToKeepOut};
 pub use media_streams::{MediaLookup, Sum};
 pub use questions::{Order, Slice};
 
@@ -85,7 +86,11 @@ pub struct GateState {
     /// Of API keys.
     pub key_secrets: KeySecrets,
     /// When the events were that bar older credentials: for credentials that know a time and no position.
-    bars: BTreeMap<Position, Time>,
+    barrings: BTreeMap<Position, Time>,
+    /// The bars that were not lifted, by whom they keep out; whether one stands depends on the clock.
+    bars: HashMap<Barred, BTreeSet<i64>>,
+    /// Clients that are principals by themselves.
+    own_clients: HashMap<PrincipalNumber, BarredClient>,
     /// Which organizations trust an issuer.
     trusting: HashMap<String, Vec<OrganizationNumber>>,
     principals: HashMap<(OrganizationNumber, [u8; 32]), PrincipalNumber>,
@@ -175,14 +180,17 @@ impl GateState {
         if self.disabled(open.session.principal) {
             return Err(Refusal::PrincipalDisabled);
         }
-        let held = self.hold(caller, Side::Agent(open.session.application, Some(number)))?;
+        if self.bar_on(Barred::Principal(open.session.principal), now).is_some() {
+            return Err(Refusal::Barred);
+        }
+        let held = self.hold(caller, Side::Agent(open.session.application, Some(number)), now)?;
         self.see(open, now);
         let flight = open.flight.get_or_init(Arc::default);
         Ok(Pass::enter(Some(flight), held))
     }
 
-    pub(super) fn register(&self, caller: &Caller, side: Side) -> Result<Pass, Refusal> {
-        Ok(Pass::enter(None, self.hold(caller, side)?))
+    pub(super) fn register(&self, caller: &Caller, side: Side, now: Time) -> Result<Pass, Refusal> {
+        Ok(Pass::enter(None, self.hold(caller, side, now)?))
     }
 
     pub(super) fn passed(&self, number: SessionNumber, counts: Counts) {

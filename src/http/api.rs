@@ -5,7 +5,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::surface::{MANY, PLAIN, Routes, Surface};
-use super::{App, agents, directory, events, history, revocations};
+use super::{App, agents, bars, directory, events, history, revocations};
 
 static API: Surface = Surface { prefixes: &["/api/v1"], idempotency: true, ..PLAIN };
 /// Reports about many sessions at once.
@@ -20,7 +20,9 @@ pub fn surface() -> Routes {
             &REVOCATIONS,
             OpenApiRouter::new()
                 .routes(routes!(revocations::list_revocations, revocations::create_revocation))
-                .routes(routes!(revocations::get_revocation)),
+                .routes(routes!(revocations::get_revocation))
+                .routes(routes!(bars::list_bars, bars::place_bar))
+                .routes(routes!(bars::get_bar, bars::lift_bar)),
         )
 }
 

@@ -71,6 +71,7 @@ pub fn yaml(document: &OpenApi) -> String {
     servers((url = "http://127.0.0.1:8080", description = "`make run`")),
     tags(
         (name = "agentSessions", description = "Sessions of an application: list, inspect, revoke."),
+        (name = "bars", description = "Who is kept out, until when, and what they are told."),
         (name = "revocations", description = "Ending many sessions, now or on a schedule, with an exact count."),
         (name = "events", description = "The log: what happened, by whom and why."),
         (name = "agent", description = "The write side: what agents, and those who front them, report."),

@@ -17,6 +17,7 @@ use sessiond_core::Time;
 use sessiond_core::caller::Caller;
 use sessiond_core::ending::{CredentialEnd, Ending};
 use sessiond_core::ids::{Position, SessionNumber};
+use sessiond_core::relation::Acquaintance;
 use sessiond_core::session::Session;
 use sessiond_core::session::event::ACTIVITY;
 use utoipa::openapi::{RefOr, Schema};
@@ -26,11 +27,12 @@ use super::App;
 use super::extract::{AgentOrEnded, CanRead, Query};
 use super::ids::{self, Id};
 use super::problem::Problem;
-use super::words::{ActorWord, KindWord, OpenStageWord, OutcomeWord, SourceWord, named};
+use super::words::{ActorWord, Ender, EnderWord, KindWord, OpenStageWord, OutcomeWord, SourceWord, named};
 use crate::gate::Side;
 use crate::live::{ActorData, Frame, Told, Topic};
 use crate::meter;
 use crate::sessions::Registration;
+use crate::telling::PersonNamed;
 
 /// Silence on a stream after which a comment is sent, so that nothing between takes it for dead.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -80,6 +82,7 @@ impl PartialSchema for FeedEvent {
     fn schema() -> RefOr<Schema> {
         let members = [
             ("actor", FeedActor::name()),
+            ("endedBy", Ender::name()),
             ("kind", KindWord::name()),
             ("phase", OpenStageWord::name()),
             ("outcome", OutcomeWord::name()),
@@ -97,6 +100,9 @@ impl ToSchema for FeedEvent {
     fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
         let own = [
             (FeedActor::name(), FeedActor::schema()),
+            (PersonNamed::name(), PersonNamed::schema()),
+            (Ender::name(), Ender::schema()),
+            (EnderWord::name(), EnderWord::schema()),
             (ActorWord::name(), ActorWord::schema()),
             (KindWord::name(), KindWord::schema()),
             (OpenStageWord::name(), OpenStageWord::schema()),
@@ -156,7 +162,7 @@ pub async fn application(
     }
     let frames = frames(&app, Topic::Application(application.number), after, activity);
     let until = Expiry::At(caller.credential.expires_at);
-    Ok(feed(app, frames, until, Some(registration)))
+    Ok(feed(app, (frames, caller.acquaintance()), until, Some(registration)))
 }
 
 /// Follow a session
@@ -195,7 +201,7 @@ pub async fn session(
         let frames = frames(&app, topic, After::of(&app, after), activity);
         if app.sessions.queries.open_session(number).is_some() {
             let expiry = expiry(&caller, &view.session);
-            return Ok(feed(app, frames, expiry, Some(registration)));
+            return Ok(feed(app, (frames, caller.acquaintance()), expiry, Some(registration)));
         }
         // It ended between the look and the listening: the feed might have begun after the end, and wait for ever.
         view = app.sessions.queries.find_to_follow(&caller, session).await?;
@@ -211,7 +217,7 @@ pub async fn session(
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     let frames = frames(&app, topic, after, activity);
-    Ok(feed(app, frames, Expiry::Never, None))
+    Ok(feed(app, (frames, caller.acquaintance()), Expiry::Never, None))
 }
 
 /// A session's own token goes with the session; who owns it, and renews it, has as long as it or the credential lasts;
@@ -301,10 +307,11 @@ fn frames(app: &App, topic: Topic, after: After, activity: bool) -> Frames {
 }
 
 impl Said {
-    fn event(&self) -> Event {
+    fn event(&self, reader: Acquaintance) -> Event {
         match self {
             Self::Event(frame) => {
-                Event::default().id(frame.position.0.to_string()).event(&frame.name).data(&frame.data)
+                let data = frame.data_for(reader);
+                Event::default().id(frame.position.0.to_string()).event(&frame.name).data(data)
             }
             Self::Reset(position) => {
                 let data = json!({ "type": "reset", "position": position.0 });
@@ -315,9 +322,15 @@ impl Said {
 }
 
 /// The answer: events until the topic ends, the credential, the clock or the service says stop, or the log cannot be read.
-fn feed(app: App, frames: Frames, expiry: Expiry, registration: Option<Registration>) -> Response {
+fn feed(
+    app: App,
+    (frames, reader): (Frames, Acquaintance),
+    expiry: Expiry,
+    registration: Option<Registration>,
+) -> Response {
     let hello = stream::once(async { Ok(Event::default().comment("sessiond").retry(RETRY)) });
-    let following = Following { app, frames, expiry, registration, _measured: meter::Stream::begin("feed") };
+    let _measured = meter::Stream::begin("feed");
+    let following = Following { app, frames, reader, expiry, registration, _measured };
     let events = hello.chain(events(following));
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
     let mut response = Sse::new(events).keep_alive(keep_alive).into_response();
@@ -331,6 +344,7 @@ fn feed(app: App, frames: Frames, expiry: Expiry, registration: Option<Registrat
 struct Following {
     app: App,
     frames: Frames,
+    reader: Acquaintance,
     expiry: Expiry,
     /// Says when the credential has ended by which it was opened; none for the story of a session that has.
     registration: Option<Registration>,
@@ -376,7 +390,7 @@ impl Following {
                 Ending::Session(_) => return Next::End,
             }),
             () = self.app.clock.reached(expires_at) => Next::Farewell(farewell("expired", None)),
-            frame = self.frames.next() => frame.flatten().map_or(Next::End, |said| Next::Said(said.event())),
+            frame = self.frames.next() => frame.flatten().map_or(Next::End, |said| Next::Said(said.event(self.reader))),
         }
     }
 }

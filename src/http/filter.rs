@@ -21,8 +21,7 @@ use crate::sessions::{LONGEST, SessionQuery};
 #[serde(rename_all = "camelCase")]
 #[into_params(parameter_in = Query)]
 pub struct FilterParameters {
-    /// Only sessions of this principal, by its id.
-    #[param(value_type = Option<Uuid>)]
+    /// Only sessions of this principal: by its id or, with `management:all`, by a subject or e-mail address.
     pub principal: Option<String>,
     /// Only sessions from this host, spelled as the client reported it.
     pub hostname: Option<String>,
@@ -67,10 +66,13 @@ pub struct FilterBody {
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub session_id: Option<Uuid>,
-    /// A principal, by its id. Without more, its credentials issued before are barred too.
+    /// A principal by id, or all of this subject or e-mail address. Without more, what was issued to it is barred too.
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
-    pub principal: Option<Uuid>,
+    pub principal: Option<String>,
+    /// Any of these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub principals: Vec<Uuid>,
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub hostname: Option<String>,
@@ -134,10 +136,12 @@ impl FilterParameters {
 
     /// The sessions that fit, whatever their status.
     pub fn read(&self, application: Option<Uuid>) -> Result<SessionQuery, Problem> {
+        let (principal, called) = read_principal(self.principal.as_deref())?;
         Ok(SessionQuery {
             application,
             session: None,
-            principal: read_id("principal", self.principal.as_deref())?,
+            principal,
+            called,
             kind: read_kind(self.kind.as_deref())?,
             hostname: read_text("hostname", self.hostname.clone())?,
             client: read_text("client", self.client.clone())?,
@@ -200,10 +204,20 @@ impl FilterBody {
         }
         let status = self.status.iter().map(|word| one_status(word)).collect::<Result<_, _>>()?;
         let stage = self.stage.iter().map(|word| open_stage(word)).collect::<Result<_, _>>()?;
+        if self.principal.is_some() && !self.principals.is_empty() {
+            return Err(Problem::invalid("filter.principals", "say either principal or principals"));
+        }
+        if self.principals.len() > MOST_EXCEPT {
+            let message = format!("principals must name at most {MOST_EXCEPT}");
+            return Err(Problem::invalid("filter.principals", message));
+        }
+        let (principal, called) = read_principal(self.principal.as_deref())?;
         Ok(SessionQuery {
             application: self.application_id,
             session: self.session_id,
-            principal: self.principal,
+            principal,
+            called,
+            principals: self.principals.clone(),
             kind: read_kind(self.kind.as_deref())?,
             hostname: read_text("hostname", self.hostname.clone())?,
             client: read_text("client", self.client.clone())?,
@@ -226,7 +240,8 @@ impl From<SessionQuery> for FilterBody {
             organization: None,
             application_id: query.application,
             session_id: query.session,
-            principal: query.principal,
+            principal: query.principal.map(|id| id.to_string()),
+            principals: query.principals,
             hostname: query.hostname,
             client: query.client,
             resource: query.resource,
@@ -239,7 +254,8 @@ impl From<SessionQuery> for FilterBody {
             last_active_after: query.last_active_after.map(time),
             except: query.except,
         };
-        let narrowed = said.application_id.or(said.session_id).or(said.principal).is_some();
+        let whose = said.principal.is_some() || !said.principals.is_empty();
+        let narrowed = whose || said.application_id.or(said.session_id).is_some();
         Self { organization: (!narrowed).then_some(true), ..said }
     }
 }
@@ -288,6 +304,18 @@ pub fn read_id(field: &'static str, text: Option<&str>) -> Result<Option<Uuid>, 
     let Some(text) = text else { return Ok(None) };
     let id = Uuid::try_parse(text).ok().filter(|_| text.len() == 36);
     id.map(Some).ok_or_else(|| Problem::invalid(field, "Validation failed (uuid is expected)"))
+}
+
+/// A principal in a parameter or field: its id, or else what it is called.
+pub fn read_principal(text: Option<&str>) -> Result<(Option<Uuid>, Option<String>), Problem> {
+    let Some(text) = text else { return Ok((None, None)) };
+    let id = Uuid::try_parse(text).ok().filter(|_| text.len() == 36);
+    if id.is_none() && (text.trim().is_empty() || text.len() > LONGEST) {
+        let message =
+            format!("principal must be an id, a subject or an e-mail address of at most {LONGEST} bytes");
+        return Err(Problem::invalid("principal", message));
+    }
+    Ok((id, id.is_none().then(|| text.to_owned())))
 }
 
 /// A time in a parameter or field: RFC 3339. A `+` in a query string that was not encoded has become a space.

@@ -66,10 +66,10 @@ fn listed(events: Events, uri: &Uri, others: &[(&str, &str)]) -> Response {
         let link = format!("<{}?{}>; rel=\"next\"", uri.path(), query.finish());
         headers.extend(HeaderValue::try_from(link).ok().map(|link| (header::LINK, link)));
     }
-    let told = events.items.iter().map(|event| {
+    let told = events.items.into_iter().map(|(event, told)| {
         let recorded = &event.entry.recorded;
         let recorded = RecordedEvent {
-            event: Told::new(event),
+            event: Told::new(&event, told),
             version: recorded.version,
             previous_position: recorded.previous_position.0,
             hash: hex::encode(event.entry.hash),

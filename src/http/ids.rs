@@ -39,6 +39,8 @@ pub struct ApiKey;
 pub struct Webhook;
 /// A hook.
 pub struct Hook;
+/// A bar.
+pub struct Bar;
 
 impl Kind for Application {
     const PARAMETER: &'static str = "applicationId";
@@ -78,6 +80,10 @@ impl Kind for Webhook {
 
 impl Kind for Hook {
     const PARAMETER: &'static str = "hookId";
+}
+
+impl Kind for Bar {
+    const PARAMETER: &'static str = "barId";
 }
 
 impl<T: Kind> FromRequestParts<App> for Id<T> {

@@ -3,6 +3,7 @@
 
 mod agents;
 mod api;
+mod bars;
 pub mod connection;
 mod directory;
 pub mod document;

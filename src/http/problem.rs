@@ -7,6 +7,7 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use sessiond_core::Time;
 use sessiond_core::reason::Reason;
 use sessiond_core::scope::Scope;
 use sessiond_core::session::Refusal;
@@ -20,6 +21,7 @@ use uuid::Uuid;
 use super::document::Surfaces;
 use super::shared;
 use super::surface::Surface;
+use super::time;
 use crate::auth::NothingGenuine;
 use crate::error::Error;
 use crate::meter;
@@ -51,6 +53,8 @@ pub struct Problem {
     pub retry_after: Option<u32>,
     /// Why a session ended, where that is what is wrong.
     pub reason: Option<&'static str>,
+    /// When a bar ends, where that is what stands against it.
+    pub until: Option<Time>,
     /// Something was used that was ended or revoked.
     pub after_end: bool,
 }
@@ -101,6 +105,10 @@ pub struct ProblemBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub reason: Option<&'static str>,
+    /// When a bar ends, if it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
+    pub until: Option<String>,
 }
 
 /// Marks a response as a problem, so that its shape can follow the surface, and its media type the request's `Accept`.
@@ -122,6 +130,7 @@ impl Problem {
             challenge: None,
             retry_after: None,
             reason: None,
+            until: None,
             after_end: false,
         }
     }
@@ -299,6 +308,9 @@ impl From<Error> for Problem {
             },
             Error::Forbidden { .. } => Self::new(StatusCode::FORBIDDEN, "insufficient_scope", message),
             Error::Denied { code, message } => Self::new(StatusCode::FORBIDDEN, code, message),
+            Error::Barred(told) => {
+                Self { until: told.until, ..Self::new(StatusCode::FORBIDDEN, "barred", message) }
+            }
             Error::Suspended(_) => Self::new(StatusCode::FORBIDDEN, "session_suspended", message),
             Error::LimitReached { code, message, shuts_out } => {
                 let status = if shuts_out { StatusCode::FORBIDDEN } else { StatusCode::CONFLICT };
@@ -355,6 +367,7 @@ impl IntoResponse for Problem {
             error: (!self.missing_scopes.is_empty()).then_some("insufficient_scope"),
             missing_scopes: self.missing_scopes,
             reason: self.reason,
+            until: self.until.map(time),
         };
         let mut response = (status, Json(body)).into_response();
         response.extensions_mut().insert(IsProblem { code: self.code, message: self.message });

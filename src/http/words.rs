@@ -9,6 +9,7 @@ use serde::de::{Deserialize, Deserializer, IntoDeserializer, Visitor};
 use serde::{Serialize, forward_to_deserialize_any};
 use sessiond_core::actor::ActorKind;
 use sessiond_core::delivery::DeliveryStatus;
+use sessiond_core::end_story::EnderKind;
 use sessiond_core::kind::Kind;
 use sessiond_core::phase::{Outcome, Phase, Stage};
 use sessiond_core::policy::{OnLimit, Preset};
@@ -21,6 +22,8 @@ use sessiond_core::throughput::Reading;
 use utoipa::openapi::schema::{Discriminator, Object, Type};
 use utoipa::openapi::{ObjectBuilder, OpenApi, Ref, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
+
+use crate::telling::EndedByBody;
 
 /// What sort of session.
 pub struct KindWord;
@@ -36,6 +39,11 @@ pub struct OpenStatusWord;
 pub struct EndingWord;
 /// Who did something.
 pub struct ActorWord;
+
+/// Who ended a session: a word.
+pub struct EnderWord;
+/// Who ended a session, whole.
+pub struct Ender;
 
 /// A named set of figures.
 pub struct PresetWord;
@@ -151,6 +159,34 @@ impl PartialSchema for ActorWord {
 impl ToSchema for ActorWord {
     fn name() -> Cow<'static, str> {
         "ActorKind".into()
+    }
+}
+
+impl PartialSchema for EnderWord {
+    fn schema() -> RefOr<Schema> {
+        words("Who ended a session.", EnderKind::ALL.map(EnderKind::word))
+    }
+}
+
+impl ToSchema for EnderWord {
+    fn name() -> Cow<'static, str> {
+        "EnderKind".into()
+    }
+}
+
+impl PartialSchema for Ender {
+    fn schema() -> RefOr<Schema> {
+        named(EndedByBody::schema(), "kind", &EnderWord::name())
+    }
+}
+
+impl ToSchema for Ender {
+    fn name() -> Cow<'static, str> {
+        "Ender".into()
+    }
+
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        schemas.push((EnderWord::name().into_owned(), EnderWord::schema()));
     }
 }
 

@@ -39,7 +39,8 @@ impl Live {
         limit: u32,
     ) -> Result<Vec<Outgoing>, StoreError> {
         let page = self.reader.addressed_log(after, up_to, activity, limit).await?;
-        Ok(page.iter().map(Outgoing::new).collect())
+        let frames = self.frames(&page.iter().collect::<Vec<_>>()).await?;
+        Ok(page.iter().zip(frames).map(|(event, frame)| Outgoing::new(event, frame)).collect())
     }
 
     /// The event at a position.
@@ -49,10 +50,10 @@ impl Live {
 }
 
 impl Outgoing {
-    fn new(event: &Addressed) -> Self {
+    fn new(event: &Addressed, frame: Frame) -> Self {
         let recorded = &event.entry.recorded;
         Self {
-            frame: Frame::new(event),
+            frame,
             hash: event.entry.hash,
             stream: recorded.stream,
             organization: recorded.organization,

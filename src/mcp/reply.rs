@@ -4,8 +4,10 @@ use std::borrow::Cow;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use chrono::SecondsFormat;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use sessiond_core::bar::BarTold;
 use sessiond_core::ending::{CredentialEnd, Ending};
 use sessiond_core::reason::Reason;
 use sessiond_core::session::Refusal;
@@ -99,9 +101,23 @@ impl RpcError {
 
     /// The credential that the call came with has ended; the session has not.
     pub fn credential_ended(end: CredentialEnd) -> Self {
+        let message = match end {
+            // Whoever is barred would only come back in vain.
+            CredentialEnd::Barred => end.to_string(),
+            end => format!("{end}: authenticate again"),
+        };
         Self {
             data: Some(json!({ "reason": "credential_ended", "credential": end.word() })),
-            ..Self::new(-32000, format!("{end}: authenticate again"))
+            ..Self::new(-32000, message)
+        }
+    }
+
+    /// Whoever asks, or whom it is for, is barred.
+    fn barred(told: &BarTold) -> Self {
+        let until = told.until.map(|until| until.to_rfc3339_opts(SecondsFormat::Millis, true));
+        Self {
+            data: Some(json!({ "reason": "barred", "until": until, "message": told.message })),
+            ..Self::new(-32000, told.sentence())
         }
     }
 
@@ -334,8 +350,11 @@ impl ErrorResponse {
 
     /// The credential ended while its request was under way.
     pub fn credential_ended(end: CredentialEnd) -> Self {
-        let challenge = format!("Bearer error=\"invalid_token\", error_description=\"{end}\"");
         let rpc_error = RpcError::credential_ended(end);
+        if end == CredentialEnd::Barred {
+            return Self::new(StatusCode::FORBIDDEN, rpc_error);
+        }
+        let challenge = format!("Bearer error=\"invalid_token\", error_description=\"{end}\"");
         Self { challenge: Some(challenge), ..Self::new(StatusCode::UNAUTHORIZED, rpc_error) }
     }
 
@@ -363,6 +382,7 @@ impl ErrorResponse {
             }
             // A suspension can pass, so it is told with status 200: every SDK would take 403 for final.
             Error::Suspended(_) => plain(StatusCode::OK, -32000),
+            Error::Barred(told) => Self::new(StatusCode::FORBIDDEN, RpcError::barred(&told)),
             Error::Denied { .. } | Error::LimitReached { shuts_out: true, .. } => {
                 plain(StatusCode::FORBIDDEN, -32000)
             }

@@ -80,7 +80,11 @@ impl AppContext {
         caller: &Caller,
         application: ApplicationNumber,
     ) -> Result<(), Error> {
-        let valid_from = self.gate.known().valid_from(application, caller.principal);
+        let known = self.gate.known();
+        if let Some(bar) = known.bar_against(caller, true, self.clock.now()) {
+            return Err(Error::Barred(bar.told()));
+        }
+        let valid_from = known.valid_from(application, caller.principal);
         if caller.credential.barred || caller.credential.issued_at < valid_from {
             return Err(Refusal::CredentialBarred.into());
         }

@@ -4,9 +4,10 @@
 use std::sync::Arc;
 
 use sessiond_core::Time;
+use sessiond_core::bar::Barred;
 use sessiond_core::caller::Caller;
 use sessiond_core::ending::{CredentialEnd, Ending};
-use sessiond_core::ids::ApplicationNumber;
+use sessiond_core::ids::{ApplicationNumber, PrincipalNumber};
 use sessiond_core::session::{Refusal, Session};
 
 use crate::clock::Clock;
@@ -48,7 +49,11 @@ impl Admission {
     /// says when it must stop. The credential is judged after that: it may have been revoked since it was presented, and
     /// whoever revokes from now on finds what is registered.
     pub fn enter(&self, caller: &Caller, session: &Session) -> Result<Pass, Error> {
-        let pass = self.context.gate.enter(caller, session.number, self.context.clock.now())?;
+        let pass = self
+            .context
+            .gate
+            .enter(caller, session.number, self.context.clock.now())
+            .map_err(|refusal| self.refused(refusal, caller, session.principal))?;
         self.check_again(caller, session.application)?;
         self.context.note_presented(caller, session.number);
         Ok(pass)
@@ -56,7 +61,9 @@ impl Admission {
 
     /// Registers what a caller opens by the credential alone, which is judged after that for the same reason.
     pub fn register(&self, caller: &Caller, side: Side) -> Result<Registration, Error> {
-        let pass = self.context.gate.register(caller, side)?;
+        let pass = self.context.gate.register(caller, side, self.context.clock.now());
+        let pass =
+            pass.map_err(|refusal| self.refused(refusal, caller, caller.principal.unwrap_or_default()))?;
         let expires_at = caller.credential.expires_at;
         if self.context.clock.now() >= expires_at {
             return Err(Refusal::Expired.into());
@@ -65,6 +72,18 @@ impl Admission {
             self.context.check_agent_side(caller, application)?;
         }
         Ok(Registration { pass, clock: self.context.clock.clone(), expires_at })
+    }
+
+    /// The error for a refusal: of a bar it says what whoever is barred is told.
+    fn refused(&self, refusal: Refusal, caller: &Caller, principal: PrincipalNumber) -> Error {
+        let (known, now) = (self.context.gate.known(), self.context.clock.now());
+        let bar = || {
+            known.bar_on(Barred::Principal(principal), now).or_else(|| known.bar_against(caller, true, now))
+        };
+        match refusal {
+            Refusal::Barred => bar().map_or(refusal.into(), |bar| Error::Barred(bar.told())),
+            refusal => refusal.into(),
+        }
     }
 
     /// Refuses credentials on agent-side paths that were issued before the last revocation which covers them, and all of

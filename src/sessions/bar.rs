@@ -1,8 +1,10 @@
 //! What a revocation bars beside the sessions that it ends: who may ask for it, and what it would come to.
 
+use sessiond_core::Time;
 use sessiond_core::actor::ActorKind;
 use sessiond_core::api_key::ApiKey;
-use sessiond_core::bar::{Bar, BarScope, Barring, Credentials};
+use sessiond_core::bar::LONGEST_MESSAGE;
+use sessiond_core::barring::{BarOptions, BarScope, Barring, Credentials};
 use sessiond_core::caller::Caller;
 use sessiond_core::filter::Filter;
 use sessiond_core::ids::{Position, RevocationNumber};
@@ -12,8 +14,9 @@ use sessiond_core::scope::Scope;
 use uuid::Uuid;
 
 use super::Revocations;
-use crate::committer::not_too_many;
+use crate::committer::{BarTerms, not_too_many};
 use crate::error::Error;
+use crate::gate::ToKeepOut;
 
 /// Most principals, clients and keys that a preview names of each.
 const NAMED: usize = 100;
@@ -28,15 +31,34 @@ pub struct WouldBar {
     pub keys: Vec<(Uuid, String)>,
 }
 
+/// The error for an application's own token: what bars somebody holds in the whole organization.
+pub(super) fn confined() -> Error {
+    let message = "This credential belongs to one application, and a bar holds in the whole organization; use a service \
+                   account's";
+    Error::Denied { code: "confined_to_application", message: message.to_owned() }
+}
+
+/// Checks what is said of bars.
+fn check_terms(terms: &BarTerms, now: Time) -> Result<(), Error> {
+    if terms.until.is_some_and(|until| until <= now) {
+        return Err(Error::field(
+            "until",
+            "until must lie in the future: a bar that is over keeps nobody out",
+        ));
+    }
+    if terms.message.as_ref().is_some_and(|message| message.chars().count() > LONGEST_MESSAGE) {
+        return Err(Error::field("message", format!("message must be at most {LONGEST_MESSAGE} characters")));
+    }
+    Ok(())
+}
+
 /// Checks that a caller may have barred what it asks for, and that the filter is wide enough for it.
-pub(super) fn may_bar(caller: &Caller, filter: &Filter, bar: Bar) -> Result<(), Error> {
+pub(super) fn may_bar(caller: &Caller, filter: &Filter, bar: BarOptions) -> Result<(), Error> {
     if bar.is_none() {
         return Ok(());
     }
     if caller.confined_to.is_some() {
-        let message = "This credential belongs to one application, and a bar holds in the whole organization; use a \
-                       service account's";
-        return Err(Error::Denied { code: "confined_to_application", message: message.to_owned() });
+        return Err(confined());
     }
     if bar.keys && !caller.scopes.has(Scope::ManagementAll) {
         return Err(Error::Forbidden { missing: Scope::ManagementAll.word().to_owned() });
@@ -50,12 +72,32 @@ pub(super) fn may_bar(caller: &Caller, filter: &Filter, bar: Bar) -> Result<(), 
 }
 
 impl Revocations {
+    /// Checks that a revocation may keep out the principals of what it matches, until a moment to come.
+    pub(super) fn may_keep_out(
+        &self,
+        caller: &Caller,
+        filter: &Filter,
+        bar: BarOptions,
+        keep_out: Option<&BarTerms>,
+    ) -> Result<(), Error> {
+        let Some(terms) = keep_out else { return Ok(()) };
+        // It holds in the whole organization, as what `bar` does.
+        may_bar(caller, filter, BarOptions { matched: true, ..bar })?;
+        if !matches!(bar.scope(filter), BarScope::Matched | BarScope::Principal) {
+            let message = "until and message keep out the principals behind the sessions that fit: they go with bar: true \
+                           and a filter, or with a filter that is one principal's";
+            return Err(Error::field("until", message));
+        }
+        check_terms(terms, self.context.clock.now())
+    }
+
     /// Tells what would become of the credentials behind the sessions of a filter, by the same rules as when it is done.
     pub(super) fn would_bar(
         &self,
         caller: &Caller,
         filter: &Filter,
-        bar: Bar,
+        bar: BarOptions,
+        keep_out: Option<&BarTerms>,
     ) -> Result<(Barring, WouldBar), Error> {
         let now = self.context.clock.now();
         let (organization, scope) = (caller.organization, bar.scope(filter));
@@ -64,7 +106,7 @@ impl Revocations {
         let planned = Revocation::planned(RevocationNumber(0), organization, what, Position(i64::MAX), now);
         let known = self.context.gate.known();
         let mut behind = known.behind(&known.covered(&planned));
-        behind.principals.extend(filter.whole_principal());
+        behind.principals.extend(filter.whole_principals());
         let (mut tokens, mut presented) = (0, 0);
         for token in known.tokens_behind(organization, &behind, now) {
             tokens += 1;
@@ -81,7 +123,15 @@ impl Revocations {
             access_tokens: tokens as u64,
             api_keys: keys.len() as u64,
         };
-        let barring = Barring::of(scope, found, presented, revoked.len() as u64);
+        let whom = match keep_out {
+            Some(_) => known.to_keep_out(&behind, Some(&caller.authority())),
+            None => ToKeepOut::default(),
+        };
+        let is_revoked = |key: &ApiKey| revoked.iter().any(|one| one.number == key.number);
+        let asleep = keys.iter().filter(|key| whom.has_key(key) && !is_revoked(key));
+        let closed = revoked.len() + asleep.count();
+        let kept_out = keep_out.map(|terms| whom.said(terms.until));
+        let barring = Barring { kept_out, ..Barring::of(scope, found, presented, closed as u64) };
         if scope == BarScope::Matched {
             not_too_many(behind.principals.len(), tokens, revoked.len())?;
         }

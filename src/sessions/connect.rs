@@ -9,7 +9,7 @@ use sessiond_core::ids::{ApplicationNumber, PrincipalNumber, SessionNumber};
 use sessiond_core::kind::Kind;
 use sessiond_core::personal::Personal;
 use sessiond_core::phase::Phase;
-use sessiond_core::principal::OWN_USERS;
+use sessiond_core::principal::{CLIENTS_THEMSELVES, OWN_USERS};
 use sessiond_core::scope::Scope;
 use sessiond_core::session::Session;
 use uuid::Uuid;
@@ -227,7 +227,7 @@ pub(super) fn principal_of(caller: &Caller, authenticated_user: Option<&str>) ->
     };
     match authenticated_user {
         Some(user) => (client, user.to_owned()),
-        None => ("sessiond".to_owned(), client),
+        None => (CLIENTS_THEMSELVES.to_owned(), client),
     }
 }
 

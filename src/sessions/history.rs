@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::Queries;
 use crate::error::Error;
+use crate::telling::EventTold;
 
 /// Which events of the organization to read, oldest first.
 #[derive(Debug, Clone, Default)]
@@ -39,7 +40,8 @@ const LOOK: i64 = 5_000;
 
 /// A page of events.
 pub struct Events {
-    pub items: Vec<Addressed>,
+    /// Each with who is who in it, as far as the caller may know.
+    pub items: Vec<(Addressed, EventTold)>,
     /// Where the next page begins, if there may be one.
     pub next: Option<Position>,
     /// The log position the page was true at.
@@ -73,7 +75,7 @@ impl Queries {
         let more = items.len() > limit as usize;
         items.truncate(limit as usize);
         let next = items.last().filter(|_| more).map(|event| event.entry.recorded.position);
-        Ok(Events { items, next, position })
+        Ok(Events { items: self.told(caller, items).await?, next, position })
     }
 
     /// Lists the organization's events, oldest first.
@@ -81,7 +83,35 @@ impl Queries {
         let position = self.context.committer.tip().borrow().position;
         let range = self.range(caller, query, position).await?;
         let activity = query.types.iter().any(|name| name == sessiond_core::session::event::ACTIVITY);
-        let mut events = Events { items: vec![], next: None, position };
+        let (items, next) = self.look_through(caller, query, &range, activity).await?;
+        Ok(Events { items: self.told(caller, items).await?, next, position })
+    }
+
+    /// Adds to events who is who in them.
+    async fn told(
+        &self,
+        caller: &Caller,
+        events: Vec<Addressed>,
+    ) -> Result<Vec<(Addressed, EventTold)>, Error> {
+        let telling = &self.context.telling;
+        let told = telling.events(&events.iter().collect::<Vec<_>>()).await?;
+        let reader = caller.acquaintance();
+        let named = events.into_iter().map(|event| {
+            let named = telling.event(&event, &told, reader);
+            (event, named)
+        });
+        Ok(named.collect())
+    }
+
+    /// Looks for the events of a page. Returns them, and where the next page begins, if there may be one.
+    async fn look_through(
+        &self,
+        caller: &Caller,
+        query: &EventQuery,
+        range: &EventRange,
+        activity: bool,
+    ) -> Result<(Vec<Addressed>, Option<Position>), Error> {
+        let mut items: Vec<Addressed> = vec![];
         let mut after = range.after;
         loop {
             let page = self
@@ -90,26 +120,25 @@ impl Queries {
                 .organization_log(caller.organization, range.application, after, range.up_to, activity, 500)
                 .await?;
             let Some(last) = page.last().map(|event| event.entry.recorded.position) else {
-                return Ok(events);
+                return Ok((items, None));
             };
             for event in page {
                 let recorded = &event.entry.recorded;
                 let wanted = (query.types.is_empty()
                     || query.types.iter().any(|name| name == recorded.event.name()))
                     && range.revocation.is_none_or(|revocation| recorded.revocation == Some(revocation));
-                if wanted && events.items.len() == query.limit as usize {
-                    events.next = events.items.last().map(|event| event.entry.recorded.position);
-                    return Ok(events);
+                if wanted && items.len() == query.limit as usize {
+                    let next = items.last().map(|event| event.entry.recorded.position);
+                    return Ok((items, next));
                 }
                 if wanted {
-                    events.items.push(event);
+                    items.push(event);
                 }
             }
             after = last;
             let looked = after.0 - range.after.0;
-            if looked > LOOK && (!events.items.is_empty() || looked > 20 * LOOK) {
-                events.next = Some(after);
-                return Ok(events);
+            if looked > LOOK && (!items.is_empty() || looked > 20 * LOOK) {
+                return Ok((items, Some(after)));
             }
         }
     }

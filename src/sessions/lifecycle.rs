@@ -82,7 +82,7 @@ impl Lifecycle {
             self.end(caller, &session, Reason::Client).await?;
         }
         let row = self.context.store.session(id).await?.ok_or(Error::NotFound(Thing::Session))?;
-        self.context.view(row).await
+        self.context.view(caller, row).await
     }
 
     /// Suspends a session: every request of it is refused from now on, and nothing else changes.
@@ -109,7 +109,7 @@ impl Lifecycle {
         let (session, origin) = (session.number, Origin::caller(caller));
         self.context.submit_on_session(origin, session, SetSuspended { session, suspended }).await?;
         let row = self.context.store.session(id).await?.ok_or(Error::NotFound(Thing::Session))?;
-        self.context.view(row).await
+        self.context.view(caller, row).await
     }
 
     /// Ends a session whose token its client gives up. Returns how many it ended: one or none.

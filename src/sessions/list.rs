@@ -176,7 +176,7 @@ impl Queries {
         let more = entries.len() > query.limit as usize;
         entries.truncate(query.limit as usize);
         let last = entries.last().map(|(at, number, _)| (*at, *number));
-        let items = self.shown(entries, &filter).await?;
+        let items = self.shown(caller, entries, &filter).await?;
         let next = match last.filter(|_| more) {
             Some((at, number)) => self.id_of(number, &items).await?.map(|id| (at, id)),
             None => None,
@@ -246,6 +246,7 @@ impl Queries {
     /// Returns sessions as they are shown, without those that no longer have a status that fits.
     async fn shown(
         &self,
+        caller: &Caller,
         entries: Vec<(Time, SessionNumber, Option<SessionRow>)>,
         filter: &Filter,
     ) -> Result<Vec<View>, Error> {
@@ -255,12 +256,12 @@ impl Queries {
         let mut items = Vec::with_capacity(entries.len());
         for (_, number, row) in entries {
             let view = match row {
-                Some(row) => Some(self.context.view(row).await?),
+                Some(row) => Some(self.context.ended_view(row)),
                 None => self.context.open_view(number, details.remove(&number).unwrap_or_default()).await?,
             };
             items.extend(view.filter(|view| filter.has_status(view.derived)));
         }
-        Ok(items)
+        self.context.named(caller, items).await
     }
 
     async fn id_of(&self, number: SessionNumber, items: &[View]) -> Result<Option<Uuid>, Error> {

@@ -4,6 +4,7 @@
 mod access;
 mod admission;
 mod bar;
+mod bars;
 mod connect;
 mod gateway_sessions;
 mod history;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 
 pub use admission::{Admission, Registration};
 pub use bar::WouldBar;
+pub use bars::{BarShown, Bars, Whom};
 pub use connect::{AGENT_SCOPES, LARGEST_CLIENT_INFO, NewSession, Opened};
 pub use gateway_sessions::GatewaySessions;
 pub use history::{EventQuery, Events};
@@ -48,6 +50,7 @@ pub use traffic::Traffic;
 pub use view::View;
 pub use workloads::{WorkEnd, WorkView, Workloads};
 
+pub use crate::committer::BarTerms;
 use crate::context::AppContext;
 
 /// Longest text a client may give for anything about a session; longer is refused, never cut.
@@ -62,6 +65,8 @@ pub struct Sessions {
     /// Finding, listing, counting; what happened.
     pub queries: Queries,
     pub revocations: Revocations,
+    /// Who is kept out.
+    pub bars: Bars,
     pub schedules: Schedules,
     /// Traffic that is not in the log yet.
     pub traffic: Traffic,
@@ -83,6 +88,7 @@ impl Sessions {
         let revocations = Revocations::new(context.clone(), queries.clone(), traffic.clone());
         Self {
             admission: Admission::new(context.clone()),
+            bars: Bars::new(context.clone(), revocations.clone()),
             schedules: Schedules::new(context.clone(), revocations.clone(), traffic.clone()),
             gateway: GatewaySessions::new(context.clone()),
             media: MediaSessions::new(context.clone()),

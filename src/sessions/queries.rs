@@ -30,7 +30,7 @@ impl Queries {
         let application = self.context.application_number(caller, application)?;
         let row = self.row(caller, Way::Management, id).await?;
         if row.session.application == application {
-            self.context.view(row).await
+            self.context.view(caller, row).await
         } else {
             Err(Error::NotFound(Thing::Session))
         }
@@ -39,7 +39,7 @@ impl Queries {
     /// One session by its id alone, if the caller may know of it by this way.
     pub async fn find(&self, caller: &Caller, way: Way, id: Uuid) -> Result<View, Error> {
         let row = self.row(caller, way, id).await?;
-        self.context.view(row).await
+        self.context.view(caller, row).await
     }
 
     /// A session by its id alone, for a caller who may act on it by this way.
@@ -54,7 +54,7 @@ impl Queries {
         if caller.session().is_none() {
             self.context.check_not_barred(caller, row.session.application)?;
         }
-        self.context.view(row).await
+        self.context.view(caller, row).await
     }
 
     /// The open session behind a number.

@@ -6,6 +6,8 @@ use sessiond_core::filter::Filter;
 use sessiond_core::ids::{PrincipalNumber, SessionNumber};
 use sessiond_core::kind::Kind;
 use sessiond_core::phase::Stage;
+use sessiond_core::relation::Acquaintance;
+use sessiond_core::scope::Scope;
 use sessiond_core::status::DerivedStatus;
 use uuid::Uuid;
 
@@ -22,6 +24,10 @@ pub struct SessionQuery {
     pub applications: Vec<Uuid>,
     pub session: Option<Uuid>,
     pub principal: Option<Uuid>,
+    /// The principals whom their issuers call so, or whose e-mail address this is.
+    pub called: Option<String>,
+    /// Any of these principals; empty means any at all.
+    pub principals: Vec<Uuid>,
     pub kind: Option<Kind>,
     pub hostname: Option<String>,
     pub client: Option<String>,
@@ -56,6 +62,8 @@ impl Default for Sort {
 
 /// A number that no principal has.
 const NOBODY: PrincipalNumber = PrincipalNumber(-1);
+/// Most principals that one subject or e-mail address may stand for.
+const MOST_CALLED: u32 = 100;
 
 impl AppContext {
     /// Turns a query into a filter, in our own numbers. An application that the caller may not know of is not found; a
@@ -79,15 +87,14 @@ impl AppContext {
             let message = || format!("there is no session {id}; nothing was done");
             except.push(number.ok_or_else(|| Error::field("except", message()))?);
         }
-        let principal = query.principal.map(|id| {
-            let known = self.gate.known();
-            known.principal_by_id(caller.organization, id).unwrap_or(NOBODY)
-        });
+        let mut principals = self.principals_meant(caller, query).await?;
+        let principal = if principals.len() == 1 { principals.pop() } else { None };
         Ok(Filter {
             application,
             applications,
             session,
             principal,
+            principals,
             kind: query.kind,
             hostname: query.hostname.clone(),
             client: query.client.clone(),
@@ -103,6 +110,39 @@ impl AppContext {
         })
     }
 
+    /// The principals that a query names, in whichever way; none where it names none, and nobody where there are none.
+    async fn principals_meant(
+        &self,
+        caller: &Caller,
+        query: &SessionQuery,
+    ) -> Result<Vec<PrincipalNumber>, Error> {
+        if let Some(called) = &query.called {
+            let found = self.principals_called(caller, called).await?;
+            return Ok(if found.is_empty() { vec![NOBODY] } else { found });
+        }
+        let known = self.gate.known();
+        let number = |id: &Uuid| known.principal_by_id(caller.organization, *id).unwrap_or(NOBODY);
+        Ok(query.principal.iter().chain(&query.principals).map(number).collect())
+    }
+
+    /// The principals whom their issuers call so, or whose e-mail address this is: to ask is to learn whose it is, which is
+    /// for those who may read principals.
+    pub(super) async fn principals_called(
+        &self,
+        caller: &Caller,
+        called: &str,
+    ) -> Result<Vec<PrincipalNumber>, Error> {
+        if caller.acquaintance() != Acquaintance::Everybody {
+            return Err(Error::Forbidden { missing: Scope::ManagementAll.word().to_owned() });
+        }
+        let found = self.store.principals_called(caller.organization, called, MOST_CALLED + 1).await?;
+        if found.len() > MOST_CALLED as usize {
+            let message = format!("more than {MOST_CALLED} principals are called so: name them by id");
+            return Err(Error::field("principal", message));
+        }
+        Ok(found)
+    }
+
     /// Turns a filter back into a query, in public ids.
     pub(super) async fn query_of(&self, filter: &Filter) -> Result<SessionQuery, Error> {
         let sessions: Vec<_> = filter.session.into_iter().chain(filter.except.iter().copied()).collect();
@@ -116,6 +156,8 @@ impl AppContext {
             applications: filter.applications.iter().map(|number| known.application_id(*number)).collect(),
             session: filter.session.as_ref().and_then(id),
             principal: filter.principal.map(|number| known.principal_id(number)),
+            called: None,
+            principals: filter.principals.iter().map(|number| known.principal_id(*number)).collect(),
             kind: filter.kind,
             hostname: filter.hostname.clone(),
             client: filter.client.clone(),

@@ -37,7 +37,7 @@ fn scope(filter: &Filter) -> &'static str {
         "session"
     } else if filter.whole_application().is_some() {
         "application"
-    } else if filter.whole_principal().is_some() {
+    } else if !filter.whole_principals().is_empty() {
         "principal"
     } else if filter.whole_organization() {
         "organization"

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sessiond_core::actor::Actor;
 use sessiond_core::application::Application;
-use sessiond_core::bar::{Bar, Barring};
+use sessiond_core::barring::{BarOptions, Barring};
 use sessiond_core::caller::Caller;
 use sessiond_core::event::Event;
 use sessiond_core::filter::Filter;
@@ -23,7 +23,7 @@ use uuid::Uuid;
 use super::bar::{WouldBar, may_bar};
 use super::revocation_worker::Worker;
 use super::{ListQuery, Queries, SessionQuery, Traffic, View};
-use crate::committer::{BeginRevocation, Origin};
+use crate::committer::{BarTerms, BeginRevocation, Origin};
 use crate::context::AppContext;
 use crate::error::{Error, Thing};
 use crate::secret;
@@ -61,6 +61,8 @@ pub struct Progress {
     pub filter: SessionQuery,
     /// Who began it.
     pub actor: Actor,
+    /// What whoever began it is called, as far as the caller may know.
+    pub actor_name: Option<String>,
     /// How many sessions it covered when it began; none for revocations from before this was counted.
     pub matched: Option<u64>,
     /// Requests and streams that it cut off; known when it has ended.
@@ -117,7 +119,7 @@ impl Revocations {
         caller: &Caller,
         application: Uuid,
         id: Uuid,
-        bar: Bar,
+        bar: BarOptions,
         note: Option<String>,
     ) -> Result<Revoked, Error> {
         let session = self.context.managed_session(caller, application, id).await?;
@@ -129,7 +131,7 @@ impl Revocations {
         &self,
         caller: &Caller,
         session: &MayAct,
-        bar: Bar,
+        bar: BarOptions,
         note: Option<String>,
     ) -> Result<Revoked, Error> {
         if session.ended.is_some() && !caller.repeats() {
@@ -152,25 +154,37 @@ impl Revocations {
         &self,
         caller: &Caller,
         query: &SessionQuery,
-        bar: Bar,
+        bar: BarOptions,
+        keep_out: Option<BarTerms>,
         note: Option<String>,
     ) -> Result<Revoked, Error> {
         let filter = self.filter_to_revoke(caller, query).await?;
         may_bar(caller, &filter, bar)?;
+        self.may_keep_out(caller, &filter, bar, keep_out.as_ref())?;
         if filter.moves() {
             // Signs of life that are not in the log yet would be forgotten in a crash, and the filter depends on them.
             self.traffic.flush_all().await;
         }
-        let beginning =
-            BeginRevocation { bar, ..beginning(caller.organization, filter, Reason::Revoked, note)? };
+        let beginning = BeginRevocation {
+            bar,
+            keep_out,
+            ..beginning(caller.organization, filter, Reason::Revoked, note)?
+        };
         self.carry_through(Origin::caller(caller), beginning).await
     }
 
     /// Tells what a revocation would come to now. Changes nothing.
-    pub async fn preview(&self, caller: &Caller, query: &SessionQuery, bar: Bar) -> Result<Preview, Error> {
+    pub async fn preview(
+        &self,
+        caller: &Caller,
+        query: &SessionQuery,
+        bar: BarOptions,
+        keep_out: Option<BarTerms>,
+    ) -> Result<Preview, Error> {
         let filter = self.filter_to_revoke(caller, query).await?;
         may_bar(caller, &filter, bar)?;
-        let (credentials, would_bar) = self.would_bar(caller, &filter, bar)?;
+        self.may_keep_out(caller, &filter, bar, keep_out.as_ref())?;
+        let (credentials, would_bar) = self.would_bar(caller, &filter, bar, keep_out.as_ref())?;
         let mut filter = query.clone();
         if filter.status.is_empty() {
             filter.status = DerivedStatus::OPEN.to_vec();
@@ -180,6 +194,21 @@ impl Revocations {
         let sample = self.queries.list(caller, &query).await?.items;
         let matched = counts.active + counts.idle + counts.expired;
         Ok(Preview { matched, sample, credentials, would_bar })
+    }
+
+    /// Ends everything of a principal, and keeps it out from then on.
+    pub(super) async fn keep_out(
+        &self,
+        caller: &Caller,
+        filter: Filter,
+        terms: BarTerms,
+        note: Option<String>,
+    ) -> Result<Revoked, Error> {
+        self.may_keep_out(caller, &filter, BarOptions::default(), Some(&terms))?;
+        let keep_out = Some(terms);
+        let beginning =
+            BeginRevocation { keep_out, ..beginning(caller.organization, filter, Reason::Revoked, note)? };
+        self.carry_through(Origin::caller(caller), beginning).await
     }
 
     /// Disables a principal: nothing more is opened or kept alive for it, and everything it has is revoked; its API keys
@@ -195,7 +224,7 @@ impl Revocations {
         let number = number.ok_or(Error::NotFound(Thing::Principal))?;
         self.check_keys_of(caller, number)?;
         let filter = Filter { principal: Some(number), ..Filter::default() };
-        let bar = Bar { matched: false, keys: include_keys };
+        let bar = BarOptions { matched: false, keys: include_keys };
         may_bar(caller, &filter, bar)?;
         let beginning = BeginRevocation {
             bar,
@@ -224,6 +253,18 @@ impl Revocations {
             let known = self.context.gate.known();
             known.principal_by_id(caller.organization, id).ok_or(Error::NotFound(Thing::Principal))?;
         }
+        if let Some(called) = &query.called
+            && self.context.principals_called(caller, called).await?.is_empty()
+        {
+            return Err(nobody_called(called));
+        }
+        let known_all = {
+            let known = self.context.gate.known();
+            query.principals.iter().all(|id| known.principal_by_id(caller.organization, *id).is_some())
+        };
+        if !known_all {
+            return Err(Error::NotFound(Thing::Principal));
+        }
         self.context.filter(caller, query).await
     }
 
@@ -249,7 +290,7 @@ impl Revocations {
 
     /// Finds a revocation of the organization by its id.
     pub async fn find(&self, caller: &Caller, id: Uuid) -> Result<Progress, Error> {
-        self.progress(self.context.revocation(caller, id).await?).await
+        self.progress(caller, self.context.revocation(caller, id).await?).await
     }
 
     /// Lists the organization's revocations, newest first, after one of them; and whether there are more.
@@ -275,12 +316,12 @@ impl Revocations {
         let more = page.len() > limit as usize;
         let mut items = Vec::with_capacity(page.len());
         for revocation in page.into_iter().take(limit as usize) {
-            items.push(self.progress(revocation).await?);
+            items.push(self.progress(caller, revocation).await?);
         }
         Ok((items, more))
     }
 
-    async fn progress(&self, revocation: Revocation) -> Result<Progress, Error> {
+    async fn progress(&self, caller: &Caller, revocation: Revocation) -> Result<Progress, Error> {
         let began = self.context.store.event(revocation.fence).await?.map(|entry| entry.recorded);
         let actor = began.as_ref().map_or(Actor::SYSTEM, |recorded| recorded.actor);
         let (mut matched, mut schedule, mut streams_closed, mut credentials) = (None, None, None, None);
@@ -305,7 +346,9 @@ impl Revocations {
             self.context.gate.known().any_stream(stream).map(AnyStream::id)
         });
         let filter = self.context.query_of(&revocation.filter).await?;
-        Ok(Progress { filter, actor, matched, streams_closed, schedule, credentials, revocation })
+        let actor_name =
+            self.context.telling.named(caller.organization, actor, caller.acquaintance()).await?;
+        Ok(Progress { filter, actor, actor_name, matched, streams_closed, schedule, credentials, revocation })
     }
 }
 
@@ -320,6 +363,14 @@ impl AppContext {
     }
 }
 
+/// The error for a subject or e-mail address that is nobody's: who mistypes it must not think that somebody is out.
+pub(super) fn nobody_called(called: &str) -> Error {
+    let message = format!(
+        "nobody is called {called:?}, neither by a subject nor by an e-mail address; nothing was done"
+    );
+    Error::field("principal", message)
+}
+
 /// Makes the operation that begins a revocation, with nothing else in its transaction.
 pub(super) fn beginning(
     organization: OrganizationNumber,
@@ -330,8 +381,9 @@ pub(super) fn beginning(
     // A note that is too long is cut and not refused: somebody is to be cut off, and that must not wait for words.
     let note = note.map(|note| shown::cut(note, LONGEST_NOTE));
     let id = secret::new_id();
-    let bar = Bar::default();
-    Ok(BeginRevocation { id, organization, filter, reason, note, bar, disable: None, schedule: None })
+    let bar = BarOptions::default();
+    let (keep_out, disable, schedule) = (None, None, None);
+    Ok(BeginRevocation { id, organization, filter, reason, note, bar, keep_out, disable, schedule })
 }
 
 /// Checks the note of a schedule, which is refused if it is too long: nobody is cut off yet, so it can be said again.

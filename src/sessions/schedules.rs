@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use sessiond_core::Time;
-use sessiond_core::bar::Bar;
+use sessiond_core::barring::BarOptions;
 use sessiond_core::caller::Caller;
 use sessiond_core::cron::{Cron, Unreadable};
 use sessiond_core::ids::OrganizationNumber;
@@ -35,7 +35,7 @@ pub struct NewSchedule {
     pub time_zone: Option<String>,
     pub missed: Missed,
     /// What each run bars beyond what its filter bars by itself.
-    pub bar: Bar,
+    pub bar: BarOptions,
 }
 
 /// A schedule as it stands.
@@ -206,7 +206,7 @@ impl Schedules {
             // The sessions are ended all the same, and whoever looks at the revocation sees that it barred nothing.
             Err(Error::TooManyToBar(message)) => {
                 tracing::warn!(schedule = %schedule.id, %message, "a scheduled revocation bars nothing");
-                begin(BeginRevocation { bar: Bar::default(), ..beginning }).await
+                begin(BeginRevocation { bar: BarOptions::default(), ..beginning }).await
             }
             begun => begun,
         };

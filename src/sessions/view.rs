@@ -1,6 +1,7 @@
 //! One session as it is shown: its row from the store, with what memory knows better laid over it.
 
 use sessiond_core::Time;
+use sessiond_core::caller::Caller;
 use sessiond_core::ids::SessionNumber;
 use sessiond_core::session::Session;
 use sessiond_core::status::{DerivedStatus, derived_status};
@@ -9,6 +10,7 @@ use uuid::Uuid;
 
 use crate::context::AppContext;
 use crate::error::{Error, Thing};
+use crate::telling::{EndTold, PersonNamed};
 
 /// A session as it is shown.
 #[derive(Debug, Clone)]
@@ -17,22 +19,43 @@ pub struct View {
     pub detail: Detail,
     pub application_id: Uuid,
     pub organization_id: Uuid,
-    pub principal_id: Uuid,
+    /// Whom it belongs to, by name where the caller may know it.
+    pub principal: PersonNamed,
+    /// How it ended.
+    pub end: Option<EndTold>,
     pub last_active_at: Time,
     pub derived: DerivedStatus,
 }
 
 impl AppContext {
     /// Shows a session that was read from its row.
-    pub(super) async fn view(&self, row: SessionRow) -> Result<View, Error> {
+    pub(super) async fn view(&self, caller: &Caller, row: SessionRow) -> Result<View, Error> {
         let SessionRow { session, detail } = row;
-        if session.ended.is_some() {
-            return Ok(self.as_shown(session, None, detail));
-        }
-        self.open_view(session.number, detail).await?.ok_or(Error::NotFound(Thing::Session))
+        let view = match session.ended {
+            Some(_) => Some(self.as_shown(session, None, detail)),
+            None => self.open_view(session.number, detail).await?,
+        };
+        let named = self.named(caller, view.into_iter().collect()).await?.pop();
+        named.ok_or(Error::NotFound(Thing::Session))
     }
 
-    /// Shows a session that was open a moment ago: as memory has it, or by its last row where it has ended since.
+    /// Adds the names that the caller may know, with the same few questions to the store however many sessions there are.
+    pub(super) async fn named(&self, caller: &Caller, mut views: Vec<View>) -> Result<Vec<View>, Error> {
+        let told = self.telling.sessions(views.iter().map(|view| &view.session)).await?;
+        let reader = caller.acquaintance();
+        for view in &mut views {
+            view.principal = self.telling.principal(view.session.principal, &told.people, reader);
+            view.end = self.telling.end(&view.session, &view.detail, &told, reader);
+        }
+        Ok(views)
+    }
+
+    /// Shows a session without any names that has ended.
+    pub(super) fn ended_view(&self, row: SessionRow) -> View {
+        self.as_shown(row.session, None, row.detail)
+    }
+
+    /// Shows a session without any names that was open a moment ago: as memory has it, or by its last row where it has ended since.
     pub(super) async fn open_view(
         &self,
         number: SessionNumber,
@@ -51,7 +74,8 @@ impl AppContext {
         View {
             application_id: known.application_id(session.application),
             organization_id: known.organization_id(session.organization),
-            principal_id: known.principal_id(session.principal),
+            principal: PersonNamed { id: known.principal_id(session.principal), ..PersonNamed::default() },
+            end: None,
             last_active_at: seen_at.map_or(session.last_active_at, |seen| seen.max(session.last_active_at)),
             derived: derived_status(&session, seen_at, self.clock.now()),
             session,

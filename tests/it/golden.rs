@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 use sessiond_core::admission_hook::AdmissionHookEvent;
 use sessiond_core::api_key::ApiKeyEvent;
 use sessiond_core::application::ApplicationEvent;
+use sessiond_core::bar::BarEvent;
 use sessiond_core::event::Event;
 use sessiond_core::machine::MachineEvent;
 use sessiond_core::media_stream::MediaStreamEvent;
@@ -112,6 +113,10 @@ fn variant(event: &Event) -> &'static str {
             MachineEvent::Changed(_) => "machine_changed",
             MachineEvent::HostKeyPinned(_) => "machine_host_key_pinned",
             MachineEvent::Deleted => "machine_deleted",
+        },
+        Event::Stream(AnyEvent::Bar(event)) => match event {
+            BarEvent::Placed(_) => "bar_placed",
+            BarEvent::Lifted => "bar_lifted",
         },
         Event::Unknown { .. } => "unknown",
     }

@@ -10,6 +10,7 @@ mod configuration;
 mod credentials;
 mod directory;
 mod door;
+mod end_stories;
 mod feeds;
 mod files;
 mod golden;

@@ -3,7 +3,7 @@
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use sessiond::sessions::SessionQuery;
-use sessiond_core::bar::Bar;
+use sessiond_core::barring::BarOptions;
 
 use crate::support::{Holder, Server};
 
@@ -106,7 +106,7 @@ async fn credentials_from_before_an_organization_was_revoked_stay_barred_after_a
     let revoked = house
         .sessions
         .revocations
-        .revoke_matching(&caller, &SessionQuery::default(), Bar::default(), None)
+        .revoke_matching(&caller, &SessionQuery::default(), BarOptions::default(), None, None)
         .await
         .unwrap();
     assert_eq!(revoked.disconnected, 1);

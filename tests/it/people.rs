@@ -2,7 +2,7 @@
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
-use sessiond_core::bar::Bar;
+use sessiond_core::barring::BarOptions;
 
 use crate::support::{Holder, Server};
 
@@ -117,7 +117,12 @@ async fn tokens_from_before_a_principal_was_revoked_open_nothing_for_it_also_aft
     for id in [shown["session"]["principalId"].as_str().unwrap(), &ada.id] {
         let principal = Some(id.parse().unwrap());
         let wanted = sessiond::sessions::SessionQuery { principal, ..Default::default() };
-        house.sessions.revocations.revoke_matching(&caller, &wanted, Bar::default(), None).await.unwrap();
+        house
+            .sessions
+            .revocations
+            .revoke_matching(&caller, &wanted, BarOptions::default(), None, None)
+            .await
+            .unwrap();
     }
     assert_eq!(eve.call("heartbeat").await.0, 401);
     let server = server.restart().await;

@@ -20,11 +20,12 @@ const TABLE: &[(&str, &[&str])] = &[
     ("error", &[STORE]),
     ("gate", &[]),
     ("committer", &[STORE, "gate", "error", "clock", "meter", "logs", "tasks"]),
-    ("context", &[STORE, "committer", "secret", "gate", "error", "clock"]),
+    ("telling", &[STORE, "gate"]),
+    ("context", &[STORE, "committer", "secret", "gate", "telling", "error", "clock"]),
     ("sessions", APPLICATION),
     ("directory", APPLICATION),
     ("retention", &[STORE, "committer", "context", "error", "journals", "meter"]),
-    ("live", &[STORE]),
+    ("live", &[STORE, "telling"]),
     ("secret", &[]),
     ("journals", &[STORE, "error", "clock", "logs"]),
     ("outbound", &["error", "config"]),
@@ -44,6 +45,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "directory",
             "journals",
             "live",
+            "telling",
             "clock",
             "config",
             "limits",
@@ -81,6 +83,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "gate",
             "committer",
             "context",
+            "telling",
             "sessions",
             "directory",
             "live",
@@ -106,7 +109,7 @@ const TABLE: &[(&str, &[&str])] = &[
 /// What remembers, a crate of its own: which rooms may use it Cargo cannot keep.
 const STORE: &str = "sessiond_store";
 const APPLICATION: &[&str] =
-    &[STORE, "context", "committer", "secret", "gate", "error", "clock", "meter", "logs"];
+    &[STORE, "context", "committer", "secret", "gate", "telling", "error", "clock", "meter", "logs"];
 const BRIDGE: &[&str] = &[
     "error",
     "auth",
@@ -337,6 +340,7 @@ const READERS: &[(&str, usize, &str)] = &[
     ("agents/read.rs", 1, "`Link` names the next page at the path that was asked"),
     ("history.rs", 1, "`Link` likewise"),
     ("revocations/mod.rs", 1, "`Link` likewise"),
+    ("bars.rs", 1, "`Link` likewise"),
     ("idempotency.rs", 1, "the fingerprint of a request holds what it was for"),
     ("request_layer.rs", 2, "the log says what was asked"),
 ];

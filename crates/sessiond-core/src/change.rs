@@ -49,7 +49,8 @@ pub enum Change {
     /// Access tokens that had expired by then are forgotten.
     ForgetTokens(Time),
     /// Credentials issued before this position, which was this time, were barred somewhere.
-    Bar(Position, Time),
+    #[serde(rename = "bar")]
+    CredentialsBarred(Position, Time),
     /// A principal was met for the first time.
     Principal(Principal),
     /// The secrets of an API key, with when the key was last used.

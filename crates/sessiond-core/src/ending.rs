@@ -36,11 +36,13 @@ pub enum CredentialEnd {
     IssuerChanged,
     /// The person it acts for was disabled.
     PrincipalDisabled,
+    /// The person or client is barred.
+    Barred,
 }
 
 impl CredentialEnd {
     /// Every way, for whoever must know them all.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Expired,
         Self::Revoked,
         Self::GivenUp,
@@ -51,6 +53,7 @@ impl CredentialEnd {
         Self::ApplicationArchived,
         Self::IssuerChanged,
         Self::PrincipalDisabled,
+        Self::Barred,
     ];
 
     /// The word for programs.
@@ -66,6 +69,7 @@ impl CredentialEnd {
             Self::ApplicationArchived => "application_archived",
             Self::IssuerChanged => "issuer_changed",
             Self::PrincipalDisabled => "principal_disabled",
+            Self::Barred => "barred",
         }
     }
 }
@@ -83,6 +87,7 @@ impl std::fmt::Display for CredentialEnd {
             Self::ApplicationArchived => "the application was archived",
             Self::IssuerChanged => "the organization's trust in the token's issuer was withdrawn or changed",
             Self::PrincipalDisabled => "the person it acts for was disabled",
+            Self::Barred => "whoever it acts for is barred",
         })
     }
 }
@@ -93,6 +98,7 @@ impl From<CredentialEnd> for Refusal {
         match end {
             CredentialEnd::Expired => Self::Expired,
             CredentialEnd::PrincipalDisabled => Self::PrincipalDisabled,
+            CredentialEnd::Barred => Self::Barred,
             CredentialEnd::ApplicationArchived => Self::ApplicationArchived,
             CredentialEnd::Revoked
             | CredentialEnd::GivenUp

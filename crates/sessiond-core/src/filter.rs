@@ -22,6 +22,9 @@ pub struct Filter {
     pub session: Option<SessionNumber>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub principal: Option<PrincipalNumber>,
+    /// Any of these, where several are meant; empty means any at all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub principals: Vec<PrincipalNumber>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<Kind>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -76,6 +79,7 @@ impl Filter {
             && (self.applications.is_empty() || self.applications.contains(&session.application))
             && self.session.is_none_or(|number| number == session.number)
             && self.principal.is_none_or(|principal| principal == session.principal)
+            && (self.principals.is_empty() || self.principals.contains(&session.principal))
             && self.kind.is_none_or(|kind| kind == session.kind)
             && self.connected_after.is_none_or(|after| connected >= after)
             && self.connected_before.is_none_or(|before| connected < before)
@@ -101,10 +105,15 @@ impl Filter {
         (*self == Self { application: Some(number), ..Self::default() }).then_some(number)
     }
 
-    /// Everything of one principal, in all applications, and nothing else is said.
-    pub fn whole_principal(&self) -> Option<PrincipalNumber> {
-        let number = self.principal?;
-        (*self == Self { principal: Some(number), ..Self::default() }).then_some(number)
+    /// The principals of whom everything is meant, in all applications, and nothing else is said.
+    pub fn whole_principals(&self) -> &[PrincipalNumber] {
+        let principals = self.principals.clone();
+        let whole = *self == Self { principal: self.principal, principals, ..Self::default() };
+        match (whole, &self.principal) {
+            (false, _) => &[],
+            (true, Some(principal)) => std::slice::from_ref(principal),
+            (true, None) => &self.principals,
+        }
     }
 
     /// Everything of the organization.

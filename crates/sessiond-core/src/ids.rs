@@ -78,6 +78,7 @@ pub enum StreamKind {
     MediaStream = 10,
     Hook = 11,
     Machine = 12,
+    Bar = 13,
 }
 
 impl StreamKind {
@@ -96,6 +97,7 @@ impl StreamKind {
             Self::MediaStream,
             Self::Hook,
             Self::Machine,
+            Self::Bar,
         ]
         .into_iter()
         .find(|kind| *kind as i64 == code)
@@ -116,6 +118,7 @@ impl StreamKind {
             Self::MediaStream => "media_stream",
             Self::Hook => "hook",
             Self::Machine => "machine",
+            Self::Bar => "bar",
         }
     }
 }

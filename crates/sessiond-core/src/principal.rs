@@ -11,6 +11,9 @@ use crate::stream::{EMPTY, Envelope, Stream, StreamEvent, StreamRefusal, text};
 /// The issuer of people whom an organization names itself.
 pub const OWN_USERS: &str = "sessiond:users";
 
+/// The issuer of clients that act for themselves: of OAuth clients by their client ids, of API keys by their ids.
+pub const CLIENTS_THEMSELVES: &str = "sessiond";
+
 /// What happens to a principal's standing. A principal of whom nothing was ever said stands well.
 #[derive(Debug, Clone, PartialEq)]
 pub enum PrincipalEvent {

@@ -35,6 +35,23 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Every reason, for whoever must know them all.
+    pub const ALL: [Self; 13] = [
+        Self::Client,
+        Self::Terminated,
+        Self::Revoked,
+        Self::Archived,
+        Self::Stale,
+        Self::Idle,
+        Self::Lifetime,
+        Self::Evicted,
+        Self::Superseded,
+        Self::UpstreamLost,
+        Self::MachineLost,
+        Self::Exited,
+        Self::Failed,
+    ];
+
     /// The word used on the wire and in the log.
     pub fn word(self) -> &'static str {
         match self {

@@ -5,6 +5,7 @@
 use std::ops::Deref;
 
 use crate::caller::{Caller, CredentialKind};
+use crate::ids::PrincipalNumber;
 use crate::kind::Kind;
 use crate::scope::Scope;
 use crate::session::Session;
@@ -123,7 +124,43 @@ const EVERYBODYS: [Scope; 3] = [Scope::SessionsRead, Scope::SessionsWrite, Scope
 /// The scopes with which it acts on them.
 const EVERYBODYS_TO_END: [Scope; 2] = [Scope::SessionsWrite, Scope::ManagementAll];
 
+/// Whom a reader knows by name. Everybody else is an id to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acquaintance {
+    /// Whoever may read the organization's principals.
+    Everybody,
+    /// A person, by the person's own credential.
+    Oneself(PrincipalNumber),
+    Nobody,
+}
+
+impl Acquaintance {
+    /// Whether it is told what a principal is called.
+    pub fn knows(self, principal: PrincipalNumber) -> bool {
+        match self {
+            Self::Everybody => true,
+            Self::Oneself(own) => own == principal,
+            Self::Nobody => false,
+        }
+    }
+}
+
 impl Caller {
+    /// Whom the caller knows by name: who may read principals knows them all, a person itself.
+    pub fn acquaintance(&self) -> Acquaintance {
+        match self.person() {
+            _ if self.manages_organization() => Acquaintance::Everybody,
+            Some(person) => Acquaintance::Oneself(person),
+            None => Acquaintance::Nobody,
+        }
+    }
+
+    /// Whether the caller manages the whole organization, its principals among the rest. What is confined to one application
+    /// manages nothing beside it.
+    pub fn manages_organization(&self) -> bool {
+        self.scopes.has(Scope::ManagementAll) && self.confined_to.is_none()
+    }
+
     fn has_any(&self, scopes: &[Scope]) -> bool {
         scopes.iter().any(|scope| self.scopes.has(*scope))
     }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::Time;
-use crate::bar::Barring;
+use crate::barring::Barring;
 use crate::filter::{Facts, Filter};
 use crate::ids::{ApplicationNumber, Head, OrganizationNumber, Position, RevocationNumber, StreamKind};
 use crate::reason::Reason;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::Time;
-use crate::bar::Bar;
+use crate::barring::BarOptions;
 use crate::filter::Filter;
 use crate::ids::{Head, OrganizationNumber, RevocationNumber, StreamKind};
 use crate::stream::{EMPTY, Envelope, Most, Stream, StreamEvent, StreamRefusal, text};
@@ -35,8 +35,8 @@ pub struct ScheduleCreated {
     pub when: When,
     pub missed: Missed,
     /// What each run bars beyond what its filter bars by itself.
-    #[serde(default, skip_serializing_if = "Bar::is_none")]
-    pub bar: Bar,
+    #[serde(default, skip_serializing_if = "BarOptions::is_none")]
+    pub bar: BarOptions,
 }
 
 /// When a schedule runs.
@@ -88,8 +88,8 @@ pub struct Schedule {
     pub note: Option<String>,
     pub when: When,
     pub missed: Missed,
-    #[serde(default, skip_serializing_if = "Bar::is_none")]
-    pub bar: Bar,
+    #[serde(default, skip_serializing_if = "BarOptions::is_none")]
+    pub bar: BarOptions,
     pub created_at: Time,
     /// Runs due up to here are over, one way or the other: the next is the first after it.
     pub done_until: Time,

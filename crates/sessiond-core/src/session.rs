@@ -133,6 +133,8 @@ pub struct Context<'a> {
     pub application_archived: bool,
     /// The principal that is to get a session was disabled.
     pub principal_disabled: bool,
+    /// A bar keeps that principal out.
+    pub principal_barred: bool,
     /// The limit that one more session would exceed, where nothing can make room.
     pub full: Option<Limit>,
     /// Credentials issued before this position open no agent-side path of the application.
@@ -183,6 +185,8 @@ pub enum Refusal {
     Suspended,
     #[error("this principal is disabled; an operator can enable it")]
     PrincipalDisabled,
+    #[error("whoever this is for is barred; an operator can lift the bar")]
+    Barred,
     #[error("the application allows {0} at a time; end one first")]
     LimitReached(Limit),
     #[error("the application is archived")]
@@ -281,6 +285,9 @@ fn decide_connect(
     if context.principal_disabled {
         return Err(Refusal::PrincipalDisabled);
     }
+    if context.principal_barred {
+        return Err(Refusal::Barred);
+    }
     match holder.filter(|holder| holder.ended.is_none()) {
         Some(holder) if connect.exclusive || holder.principal != connect.principal => Err(Refusal::KeyTaken),
         Some(holder) if holder.suspended_at.is_some() => Err(Refusal::Suspended),
@@ -345,6 +352,8 @@ fn pass(context: &Context<'_>, session: &Session, presented: &Presented) -> Resu
         Err(Refusal::ApplicationArchived)
     } else if context.principal_disabled {
         Err(Refusal::PrincipalDisabled)
+    } else if context.principal_barred {
+        Err(Refusal::Barred)
     } else if session.suspended_at.is_some() {
         Err(Refusal::Suspended)
     } else {

@@ -48,6 +48,11 @@ pub trait Stream: Clone + Serialize + DeserializeOwned + 'static {
         true
     }
 
+    /// Whether it counts at an instant, where the clock has a say in that.
+    fn exists_at(&self, _at: Time) -> bool {
+        self.exists()
+    }
+
     /// How many of its kind an organization may have, where people make them one by one.
     const MOST: Option<Most> = None;
 }

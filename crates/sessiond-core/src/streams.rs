@@ -7,6 +7,7 @@ use uuid::Uuid;
 use crate::admission_hook::AdmissionHook;
 use crate::api_key::ApiKey;
 use crate::application::Application;
+use crate::bar::Bar;
 use crate::ids::{ApplicationNumber, Head, OrganizationNumber, StreamId, StreamKind};
 use crate::machine::Machine;
 use crate::media_stream::MediaStream;
@@ -201,4 +202,5 @@ streams! {
     MediaStream: MediaStream,
     Hook: AdmissionHook,
     Machine: Machine,
+    Bar: Bar,
 }

@@ -8,7 +8,7 @@ use crate::ids::{ApplicationNumber, Head, OrganizationNumber, Position, StreamKi
 use crate::stream::{EMPTY, Envelope, Most, SecretRotated, Stream, StreamEvent, StreamRefusal, text};
 
 /// Types of events that a webhook may name: all there are.
-pub const TYPES: [&str; 54] = [
+pub const TYPES: [&str; 56] = [
     "activity_folded",
     "activity_recorded",
     "api_key_created",
@@ -21,6 +21,8 @@ pub const TYPES: [&str; 54] = [
     "application_policy_set",
     "application_secret_rotated",
     "application_upstream_set",
+    "bar_lifted",
+    "bar_placed",
     "connected",
     "disconnected",
     "expired",

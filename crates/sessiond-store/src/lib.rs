@@ -5,6 +5,7 @@
 //! with the rows that it makes, whatever database they lie in.
 
 pub mod block;
+pub mod called;
 pub mod check;
 mod error;
 mod open;

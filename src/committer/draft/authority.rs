@@ -4,6 +4,7 @@
 use sessiond_core::actor::ActorKind;
 use sessiond_core::admission_hook::AdmissionHook;
 use sessiond_core::api_key::ApiKey;
+use sessiond_core::bar::Barred;
 use sessiond_core::caller::{Authority, CredentialKind};
 use sessiond_core::change::Change;
 use sessiond_core::ids::{ApplicationNumber, Head, Position};
@@ -52,13 +53,24 @@ impl Draft<'_> {
         self.person_stands(authority)
     }
 
-    /// A person who was disabled acts no more. Of a session's own token the rules of its session say so.
+    /// A person who was disabled acts no more, and neither does whoever is barred. Of a session's own token the rules of its session say so.
     fn person_stands(&self, authority: &Authority) -> Result<(), Error> {
         let own = !matches!(authority.credential.kind, CredentialKind::Session(_));
         let person = authority.principal.filter(|_| own);
         let disabled =
             person.and_then(|person| self.standing(person)).is_some_and(|one| one.disabled_at.is_some());
-        if disabled { Err(Refusal::PrincipalDisabled.into()) } else { Ok(()) }
+        if disabled {
+            return Err(Refusal::PrincipalDisabled.into());
+        }
+        let key = match authority.credential.kind {
+            CredentialKind::ApiKey { key, .. } => self.known.key_client(key),
+            _ => None,
+        };
+        let barred = person.map(Barred::Principal).into_iter().chain(key.map(Barred::Client));
+        match barred.filter_map(|barred| self.bar_on(barred)).next() {
+            Some(bar) => Err(Error::Barred(bar.told())),
+            None => Ok(()),
+        }
     }
 
     fn stream_by_id<S: Registered>(&self, id: uuid::Uuid) -> Option<&S> {

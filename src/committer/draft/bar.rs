@@ -5,7 +5,8 @@ use std::collections::HashSet;
 
 use sessiond_core::actor::ActorKind;
 use sessiond_core::api_key::{ApiKey, ApiKeyEvent};
-use sessiond_core::bar::{BarScope, Barring, Credentials};
+use sessiond_core::bar::{Bar, BarEvent, BarPlaced};
+use sessiond_core::barring::{BarScope, Barring, Credentials};
 use sessiond_core::change::Change;
 use sessiond_core::ids::{
     OrganizationNumber, PrincipalNumber, RevocationNumber, SessionNumber, StreamId, StreamKind,
@@ -19,7 +20,7 @@ use uuid::Uuid;
 use super::Draft;
 use crate::committer::{BeginRevocation, Origin};
 use crate::error::Error;
-use crate::gate::Behind;
+use crate::gate::{Behind, ToKeepOut};
 
 /// Most principals and API keys that one revocation bars one by one, and most access tokens. All that an application or
 /// the organization has is barred in one step, however many they are.
@@ -31,6 +32,7 @@ pub(super) struct Plan {
     principals: Vec<PrincipalNumber>,
     tokens: Vec<Uuid>,
     keys: Vec<i64>,
+    keep_out: ToKeepOut,
     pub said: Barring,
 }
 
@@ -44,7 +46,7 @@ impl Draft<'_> {
     ) -> Result<Plan, Error> {
         let BeginRevocation { organization, filter, bar, .. } = beginning;
         let scope = bar.scope(filter);
-        let behind = self.behind(covered, filter.whole_principal());
+        let behind = self.behind(covered, filter.whole_principals());
         let tokens = self.tokens_behind(*organization, &behind);
         let keys = self.keys_behind(*organization, scope, &behind);
         let own = Some(origin.actor.id).filter(|_| origin.actor.kind == ActorKind::ApiKey);
@@ -58,34 +60,68 @@ impl Draft<'_> {
             }
         }
         let revoked: Vec<_> = revoked.map(|key| key.number).collect();
+        let keep_out = self.plan_to_keep_out(origin, beginning, &behind, &keys)?;
+        let asleep = keys.iter().filter(|key| keep_out.has_key(key) && !revoked.contains(&key.number));
+        let closed = revoked.len() + asleep.count();
         let found = Credentials {
             principals: behind.principals.len() as u64,
             access_tokens: tokens.len() as u64,
             api_keys: keys.len() as u64,
         };
         let presented = tokens.iter().filter(|token| behind.presented.contains(*token)).count() as u64;
-        let said = Barring::of(scope, found, presented, revoked.len() as u64);
+        let kept_out = beginning.keep_out.as_ref().map(|terms| keep_out.said(terms.until));
+        let said = Barring { kept_out, ..Barring::of(scope, found, presented, closed as u64) };
         let (principals, tokens) = match scope {
             BarScope::Matched => {
-                // Where it is everything of one principal, the revocation bars that one anyway.
+                // Where it is everything of principals, the revocation bars those anyway.
                 let others =
-                    behind.principals.into_iter().filter(|one| filter.whole_principal() != Some(*one));
+                    behind.principals.into_iter().filter(|one| !filter.whole_principals().contains(one));
                 (others.collect(), tokens.into_iter().collect())
             }
             _ => (vec![], vec![]),
         };
         not_too_many(principals.len(), tokens.len(), revoked.len())?;
-        Ok(Plan { principals, tokens, keys: revoked, said })
+        Ok(Plan { principals, tokens, keys: revoked, keep_out, said })
+    }
+
+    /// Whom a revocation keeps out from now on, if it does that at all. To keep somebody out is to take the rights of its
+    /// credentials.
+    fn plan_to_keep_out(
+        &self,
+        origin: &Origin,
+        beginning: &BeginRevocation,
+        behind: &Behind,
+        keys: &[ApiKey],
+    ) -> Result<ToKeepOut, Error> {
+        if beginning.keep_out.is_none() {
+            return Ok(ToKeepOut::default());
+        }
+        let keep_out = self.known.to_keep_out(behind, origin.authority.as_ref());
+        if keep_out.without_oneself && keep_out.principals.is_empty() {
+            let message = "that is yourself: whoever is barred lifts no bar; let somebody else do it";
+            return Err(Error::field("principal", message));
+        }
+        if let Some(authority) = &origin.authority {
+            let clients = keep_out.clients().map(|client| self.known.rights_of(client));
+            let asleep = keys.iter().filter(|key| keep_out.has_key(key));
+            for rights in clients.chain(asleep.map(|key| Scopes::parse(&key.scopes).0)) {
+                Error::unless_may_give(authority.scopes, rights)?;
+            }
+        }
+        not_too_many(keep_out.principals.len(), 0, 0)?;
+        self.room_for_more::<Bar>(beginning.organization, keep_out.principals.len())?;
+        Ok(keep_out)
     }
 
     /// Carries a plan out, in the transaction that begins the revocation.
     pub(super) fn bar_one_by_one(
         &mut self,
         origin: &Origin,
-        organization: OrganizationNumber,
+        beginning: &BeginRevocation,
         number: RevocationNumber,
         plan: Plan,
     ) -> Result<(), Error> {
+        let organization = beginning.organization;
         for token in plan.tokens {
             self.write_beside(SideWrite::BarAccessToken(token));
         }
@@ -96,12 +132,26 @@ impl Draft<'_> {
         for key in plan.keys {
             self.change_stream_for::<ApiKey>(origin, organization, key, &ApiKeyEvent::Revoked, number)?;
         }
+        let Some(terms) = &beginning.keep_out else { return Ok(()) };
+        for (place, (principal, client)) in plan.keep_out.principals.into_iter().enumerate() {
+            let placed = BarEvent::Placed(Box::new(BarPlaced {
+                id: Uuid::from_u128(beginning.id.as_u128().wrapping_add(place as u128 + 1)),
+                principal,
+                client,
+                until: terms.until,
+                message: terms.message.clone(),
+                note: beginning.note.clone(),
+                revocation: number,
+            }));
+            let bar = self.next_stream(StreamKind::Bar).number;
+            self.stream_event::<Bar>(origin, organization, bar, &placed, Some(number))?;
+        }
         Ok(())
     }
 
-    fn behind(&self, covered: &[SessionNumber], principal: Option<PrincipalNumber>) -> Behind {
+    fn behind(&self, covered: &[SessionNumber], principals: &[PrincipalNumber]) -> Behind {
         let mut behind = Behind::default();
-        behind.principals.extend(principal);
+        behind.principals.extend(principals);
         for session in covered.iter().filter_map(|number| self.session(*number)) {
             self.known.add_behind(&mut behind, session);
         }

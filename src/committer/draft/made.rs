@@ -1,7 +1,6 @@
 //! How much an organization may have: decided with the operation that makes one more, so that no two can both be the last.
 
 use sessiond_core::ids::{OrganizationNumber, StreamKind};
-use sessiond_core::stream::Stream;
 use sessiond_core::streams::{AnyStream, Registered};
 
 use super::Draft;
@@ -41,17 +40,27 @@ impl Draft<'_> {
         &self,
         organization: OrganizationNumber,
     ) -> Result<(), Error> {
-        if S::KIND == StreamKind::MediaStream {
-            return self.room_for_stream(organization);
+        match S::KIND {
+            StreamKind::MediaStream => self.room_for_stream(organization),
+            _ => self.room_for_more::<S>(organization, 1),
         }
+    }
+
+    /// That there may be so many more of a kind of stream.
+    pub(super) fn room_for_more<S: Registered>(
+        &self,
+        organization: OrganizationNumber,
+        more: usize,
+    ) -> Result<(), Error> {
         let Some(most) = S::MOST else { return Ok(()) };
-        let counts =
-            |one: &&AnyStream| one.organization() == organization && S::of(one).is_some_and(Stream::exists);
+        let counts = |one: &&AnyStream| {
+            one.organization() == organization && S::of(one).is_some_and(|one| one.exists_at(self.now))
+        };
         // What this batch changed stands in for what was known of it.
         let drafted = self.streams.values().filter(counts).count();
         let replaced = self.streams.keys().filter_map(|id| self.known.any_stream(*id)).filter(counts).count();
         let known = self.known.any_streams(S::KIND).filter(counts).count();
-        if known + drafted - replaced < most.count {
+        if known + drafted - replaced + more <= most.count {
             return Ok(());
         }
         let message = format!("an organization may have at most {} {}", most.count, most.plural);

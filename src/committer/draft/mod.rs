@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, HashMap};
 use sessiond_core::Time;
 use sessiond_core::actor::ActorKind;
 use sessiond_core::application::Application;
+use sessiond_core::bar::{Bar, Barred};
 use sessiond_core::chain::commit_hash;
 use sessiond_core::change::{Change, IndexEntry, KeyHashes};
 use sessiond_core::event::{Event, Recorded};
@@ -34,7 +35,7 @@ use sessiond_core::principal::Standing;
 use sessiond_core::revocation::Revocation;
 use sessiond_core::service_account::ServiceAccount;
 use sessiond_core::session::event::{Counts, SessionEvent};
-use sessiond_core::session::{Context, Session};
+use sessiond_core::session::{Context, Refusal, Session};
 use sessiond_core::streams::AnyStream;
 use sessiond_core::token::AccessToken;
 use sessiond_store::{Batch, Detail, Entry, SessionActivity, SideWrite};
@@ -62,8 +63,9 @@ pub struct Decided {
 
 impl Decided {
     /// What the Gate is to make visible, once the batch of so many operations is on disk.
-    pub(super) fn committed(&mut self, operations: usize) -> Committed {
+    pub(super) fn committed(&mut self, operations: usize, now: Time) -> Committed {
         Committed {
+            now,
             changes: std::mem::take(&mut self.batch.changes),
             causes: std::mem::take(&mut self.causes),
             operations,
@@ -318,6 +320,24 @@ impl<'a> Draft<'a> {
         )
     }
 
+    /// The bar that keeps somebody out, as this batch leaves it.
+    fn bar_on(&self, barred: Barred) -> Option<&Bar> {
+        let known = self.known.bars_on(barred).filter_map(|number| self.stream::<Bar>(number));
+        let drafted = self.drafted::<Bar>().filter(|bar| bar.barred().any(|one| one == barred));
+        let standing = known.chain(drafted).filter(|bar| bar.stands(self.now));
+        standing.reduce(|one, other| if other.outlasts(one) { other } else { one })
+    }
+
+    /// The error for a refusal that concerns a principal: of a bar it says what whoever is barred is told.
+    fn refused(&self, refusal: Refusal, principal: PrincipalNumber) -> Error {
+        match refusal {
+            Refusal::Barred => self
+                .bar_on(Barred::Principal(principal))
+                .map_or(refusal.into(), |bar| Error::Barred(bar.told())),
+            refusal => refusal.into(),
+        }
+    }
+
     fn standing(&self, principal: PrincipalNumber) -> Option<&Standing> {
         self.stream(principal)
     }
@@ -344,6 +364,7 @@ impl<'a> Draft<'a> {
             credential_barred: token.is_some_and(|token| self.token_barred(token)),
             application_archived: application.is_none_or(|application| application.archived_at.is_some()),
             principal_disabled: standing.is_some_and(|standing| standing.disabled_at.is_some()),
+            principal_barred: self.bar_on(Barred::Principal(principal)).is_some(),
             full: None,
             valid_from: drafted.into_iter().flatten().fold(known, Position::max),
             revocation: revocation.map(Revocation::covered),
@@ -382,7 +403,7 @@ impl<'a> Draft<'a> {
         let head = self.next_head(fact.head);
         self.chain.position = head.position;
         if fact.event.bars() {
-            self.change(Change::Bar(head.position, self.recorded_at()));
+            self.change(Change::CredentialsBarred(head.position, self.recorded_at()));
         }
         self.events.push(Recorded {
             position: self.chain.position,

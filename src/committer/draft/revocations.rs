@@ -54,7 +54,7 @@ impl Draft<'_> {
         let command = RevocationCommand::Begin(Box::new(began));
         let revocation = self.change_revocation(origin, *organization, number, &command)?;
         self.bar(origin, beginning, number)?;
-        self.bar_one_by_one(origin, *organization, number, plan)?;
+        self.bar_one_by_one(origin, beginning, number, plan)?;
         if let Some((schedule, event)) = run {
             self.stream_event::<Schedule>(origin, *organization, schedule, &event, Some(number))?;
         }
@@ -130,12 +130,14 @@ impl Draft<'_> {
                     number,
                 )?;
             }
-        } else if let Some(principal) = filter.whole_principal() {
-            let id = self.known.principal_id(principal);
-            let barred = PrincipalEvent::CredentialsBarred(Principal { id });
+        } else {
             let disabled = beginning.disable.map(|(_, id)| PrincipalEvent::Disabled(Principal { id }));
-            for command in [barred].into_iter().chain(disabled) {
-                self.change_stream_for::<Standing>(origin, *organization, principal.0, &command, number)?;
+            for principal in filter.whole_principals() {
+                let id = self.known.principal_id(*principal);
+                let barred = PrincipalEvent::CredentialsBarred(Principal { id });
+                for command in [barred].into_iter().chain(disabled.clone()) {
+                    self.change_stream_for::<Standing>(origin, *organization, principal.0, &command, number)?;
+                }
             }
         }
         Ok(())

@@ -108,7 +108,8 @@ impl Draft<'_> {
         command: &Command,
     ) -> Result<Box<Session>, Error> {
         let session = self.session(number).cloned().ok_or(Refusal::Unknown)?;
-        self.command(origin, &session, command, None)?;
+        let refused = |draft: &Self, refusal| draft.refused(refusal, session.principal);
+        self.command(origin, &session, command, None).map_err(|refusal| refused(self, refusal))?;
         Ok(Box::new(self.session(number).cloned().unwrap_or(session)))
     }
 
@@ -143,7 +144,8 @@ impl Draft<'_> {
                 full: room.as_ref().err().copied(),
                 ..context
             };
-            (first, room.unwrap_or_default(), decide(&fresh, onto, &command, self.now)?)
+            let events = decide(&fresh, onto, &command, self.now);
+            (first, room.unwrap_or_default(), events.map_err(|refusal| self.refused(refusal, principal))?)
         };
         let system = origin.as_system();
         if let (Some(first), Some(holder)) = (first, &holder) {

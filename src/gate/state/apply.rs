@@ -3,16 +3,19 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use sessiond_core::bar::{Bar, BarredClient};
 use sessiond_core::change::{Change, IndexEntry};
 use sessiond_core::ending::Ending;
 use sessiond_core::ids::{RevocationNumber, SessionNumber};
 use sessiond_core::organization::Organization;
+use sessiond_core::principal::CLIENTS_THEMSELVES;
 use sessiond_core::revocation::Revocation;
 use sessiond_core::session::Session;
 use sessiond_core::session::event::Counts;
 use sessiond_core::status::{DerivedStatus, derived_status};
 use sessiond_core::streams::AnyStream;
 use sessiond_core::token::Principal;
+use uuid::Uuid;
 
 use super::{Coverage, GateState, Open};
 use crate::gate::flight::Flight;
@@ -24,8 +27,8 @@ impl GateState {
     pub(in crate::gate) fn apply(&mut self, change: Change, cancelled: &mut Vec<Arc<Flight>>) {
         match change {
             Change::Stream(stream) => self.put_stream(stream),
-            Change::Bar(position, at) => {
-                self.bars.insert(position, at);
+            Change::CredentialsBarred(position, at) => {
+                self.barrings.insert(position, at);
             }
             Change::Session(session, _) if session.ended.is_some() => self.end(&session, cancelled),
             Change::Session(session, entry) => self.open(session, entry.unwrap_or_default()),
@@ -98,6 +101,7 @@ impl GateState {
                 self.unfinished.insert(revocation.number);
             }
             AnyStream::MediaStream(stream) => self.media_streams.put(stream),
+            AnyStream::Bar(bar) => self.put_bar(bar),
             AnyStream::Principal(_)
             | AnyStream::ApiKey(_)
             | AnyStream::Schedule(_)
@@ -109,6 +113,19 @@ impl GateState {
             self.streams_by_id.insert(stream.id(), stream.stream());
         }
         self.streams.insert(stream.stream(), stream);
+    }
+
+    fn put_bar(&mut self, bar: &Bar) {
+        for barred in bar.barred() {
+            let standing = self.bars.entry(barred).or_default();
+            match bar.lifted_at {
+                None => standing.insert(bar.number),
+                Some(_) => standing.remove(&bar.number),
+            };
+            if standing.is_empty() {
+                self.bars.remove(&barred);
+            }
+        }
     }
 
     fn trust_issuers_of(&mut self, organization: &Organization) {
@@ -135,6 +152,16 @@ impl GateState {
         }
         self.principals_by_id.insert((organization, principal.id()), number);
         self.principal_ids.insert(number, principal.id());
+        if principal.issuer == CLIENTS_THEMSELVES
+            && let Some(client) = principal.subject.as_deref().and_then(|subject| self.client_named(subject))
+        {
+            self.own_clients.insert(number, client);
+        }
+    }
+
+    /// The client that is called so where it is a principal by itself: an OAuth client by its client id, an API key by its id.
+    fn client_named(&self, subject: &str) -> Option<BarredClient> {
+        self.oauth_client(subject).or_else(|| self.key_client(Uuid::try_parse(subject).ok()?))
     }
 
     fn open(&mut self, session: Session, entry: IndexEntry) {

@@ -6,6 +6,9 @@ use sessiond_core::Time;
 use sessiond_core::actor::ActorKind;
 use sessiond_core::api_key::ApiKey;
 use sessiond_core::application::Application;
+use sessiond_core::bar::BarredClient;
+use sessiond_core::barring::KeptOut;
+use sessiond_core::caller::{Authority, CredentialKind};
 use sessiond_core::ids::{OrganizationNumber, PrincipalNumber, SessionNumber};
 use sessiond_core::kind::Kind;
 use sessiond_core::scope::{Scope, Scopes};
@@ -26,6 +29,42 @@ pub struct Behind {
     keys: HashSet<Uuid>,
     /// Access tokens by which they were last kept alive.
     pub presented: HashSet<Uuid>,
+}
+
+/// Whom bars are to keep out.
+#[derive(Debug, Default)]
+pub struct ToKeepOut {
+    /// Principals, with the client that each is by itself.
+    pub principals: Vec<(PrincipalNumber, Option<BarredClient>)>,
+    /// How many OAuth clients that opened the sessions are not kept out.
+    pub clients_left: usize,
+    /// Whoever asks is left out.
+    pub without_oneself: bool,
+}
+
+impl ToKeepOut {
+    pub fn clients(&self) -> impl Iterator<Item = BarredClient> {
+        self.principals.iter().filter_map(|(_, client)| *client)
+    }
+
+    /// Whether an API key opens nothing while they are kept out.
+    pub fn has_key(&self, key: &ApiKey) -> bool {
+        let itself = Some(BarredClient::ApiKey(key.number));
+        self.principals
+            .iter()
+            .any(|(principal, client)| key.principal == Some(*principal) || *client == itself)
+    }
+
+    /// What is said of it.
+    pub fn said(&self, until: Option<Time>) -> KeptOut {
+        KeptOut {
+            principals: self.principals.len() as u64,
+            clients: self.clients().count() as u64,
+            clients_left: self.clients_left as u64,
+            until,
+            without_oneself: self.without_oneself,
+        }
+    }
 }
 
 impl Behind {
@@ -81,6 +120,58 @@ impl GateState {
             _ => None,
         };
         behind.clients.extend(client.map(|number| (owner.kind as i64, number)));
+    }
+
+    /// Whom bars on the principals behind sessions keep out: all but whoever asks, who could not lift them.
+    pub fn to_keep_out(&self, behind: &Behind, asks: Option<&Authority>) -> ToKeepOut {
+        let own = asks.and_then(|asks| match &asks.credential.kind {
+            CredentialKind::Access { client, .. } => self.oauth_client(client),
+            CredentialKind::ApiKey { key, .. } => self.key_client(*key),
+            _ => None,
+        });
+        let person = asks.and_then(|asks| asks.principal);
+        let mut whom = ToKeepOut::default();
+        for principal in &behind.principals {
+            let client = self.client_itself(*principal);
+            if person == Some(*principal) || (client.is_some() && client == own) {
+                whom.without_oneself = true;
+            } else {
+                whom.principals.push((*principal, client));
+            }
+        }
+        let kept_out = |kind, number| whom.clients().any(|client| client.stored() == (kind, number));
+        whom.clients_left = behind.clients.iter().filter(|(kind, number)| !kept_out(*kind, *number)).count();
+        whom
+    }
+
+    /// The organization of a client.
+    pub fn organization_of(&self, client: BarredClient) -> Option<OrganizationNumber> {
+        match client {
+            BarredClient::Application(number) => {
+                self.stream::<Application>(number).map(|one| one.organization)
+            }
+            BarredClient::ServiceAccount(number) => {
+                self.stream::<ServiceAccount>(number).map(|one| one.organization)
+            }
+            BarredClient::ApiKey(number) => self.stream::<ApiKey>(number).map(|key| key.organization),
+        }
+    }
+
+    /// What may be done with the credentials of whom bars keep out.
+    pub fn rights_of(&self, client: BarredClient) -> Scopes {
+        match client {
+            BarredClient::Application(number) => {
+                let scopes = self.stream::<Application>(number).map(|one| one.oauth.scopes.join(" "));
+                Scopes::parse(&scopes.unwrap_or_default()).0
+            }
+            BarredClient::ServiceAccount(number) => {
+                self.stream::<ServiceAccount>(number).map(|one| one.scopes).unwrap_or_default()
+            }
+            BarredClient::ApiKey(number) => {
+                let scopes = self.stream::<ApiKey>(number).map(|key| Scopes::parse(&key.scopes).0);
+                scopes.unwrap_or_default()
+            }
+        }
     }
 
     /// What an OAuth client behind sessions is called by whoever authenticates as it.

@@ -4,9 +4,11 @@
 
 use std::sync::Arc;
 
+use sessiond_core::Time;
 use sessiond_core::admission_hook::AdmissionHook;
 use sessiond_core::api_key::ApiKey;
 use sessiond_core::application::Application;
+use sessiond_core::bar::Barred;
 use sessiond_core::caller::{Caller, CredentialKind};
 use sessiond_core::change::Change;
 use sessiond_core::ending::{CredentialEnd, Ending};
@@ -21,9 +23,14 @@ use crate::gate::holdings::{Concerned, CredentialId, Held, Holding, Side};
 
 impl GateState {
     /// Registers what a caller opens, if the credential still is what it was when it was presented.
-    pub(in crate::gate) fn hold(&self, caller: &Caller, side: Side) -> Result<Held, CredentialEnd> {
+    pub(in crate::gate) fn hold(
+        &self,
+        caller: &Caller,
+        side: Side,
+        now: Time,
+    ) -> Result<Held, CredentialEnd> {
         let held = self.holdings.hold(caller, side);
-        self.credential_end(&held.holding).map_or(Ok(held), Err)
+        self.credential_end(&held.holding, now).map_or(Ok(held), Err)
     }
 
     /// How many things are open by credentials.
@@ -59,6 +66,7 @@ impl GateState {
                 AnyStream::Revocation(revocation) => {
                     revocation.is_provisional().then_some(Concerned::Organization(revocation.organization))
                 }
+                AnyStream::Bar(bar) => Some(Concerned::Organization(bar.organization)),
                 AnyStream::Principal(standing) => Some(Concerned::Organization(standing.organization)),
                 AnyStream::ApiKey(key) => Some(Concerned::One(CredentialId::ApiKey(key.id))),
                 AnyStream::Hook(hook) => Some(Concerned::One(CredentialId::Hook(hook.id))),
@@ -70,7 +78,7 @@ impl GateState {
             // An end of a session is told to what belongs to it; a bar comes with the row that it is of; tokens that are
             // forgotten have expired, and whoever stays has a timer for that; the rest takes nothing from anybody.
             Change::Session(..)
-            | Change::Bar(..)
+            | Change::CredentialsBarred(..)
             | Change::ForgetTokens(_)
             | Change::McpSession(..)
             | Change::AccessToken(_)
@@ -85,10 +93,10 @@ impl GateState {
     }
 
     /// Ends what was opened by credentials that have ended.
-    pub(in crate::gate) fn end_opened(&self, concerned: Concerned) -> Vec<Arc<Flight>> {
+    pub(in crate::gate) fn end_opened(&self, concerned: Concerned, now: Time) -> Vec<Arc<Flight>> {
         let mut cancelled = Vec::new();
         for holding in self.holdings.concerned(concerned) {
-            if let Some(end) = self.credential_end(&holding) {
+            if let Some(end) = self.credential_end(&holding, now) {
                 holding.flight.cancel(Ending::Credential(end));
                 cancelled.push(holding.flight.clone());
             }
@@ -105,15 +113,31 @@ impl GateState {
         }
     }
 
-    /// How a credential has ended where it is used, if it has. The clock is no part of this.
-    fn credential_end(&self, holding: &Holding) -> Option<CredentialEnd> {
+    /// How a credential has ended where it is used, if it has. Its own expiry is no part of this; of bars those count that
+    /// stand now.
+    fn credential_end(&self, holding: &Holding, now: Time) -> Option<CredentialEnd> {
         if holding.principal.is_some_and(|principal| self.disabled(principal)) {
             return Some(CredentialEnd::PrincipalDisabled);
         }
         if self.void_since_restore(holding.organization, holding.issued_at) {
             return Some(CredentialEnd::Revoked);
         }
+        if self.kept_out(holding, now) {
+            return Some(CredentialEnd::Barred);
+        }
         self.ended_itself(holding).or_else(|| self.barred_from(holding))
+    }
+
+    /// Whether a bar stands against it: against a person or an API key everywhere, against an OAuth client on the agent side.
+    fn kept_out(&self, holding: &Holding, now: Time) -> bool {
+        let barred = |barred| self.bar_on(barred, now).is_some();
+        let client = match (&holding.kind, holding.side) {
+            (CredentialKind::Access { client, .. }, Side::Agent(..)) => self.oauth_client(client),
+            (CredentialKind::ApiKey { key, .. }, _) => self.key_client(*key),
+            _ => None,
+        };
+        holding.principal.is_some_and(|principal| barred(Barred::Principal(principal)))
+            || client.is_some_and(|client| barred(Barred::Client(client)))
     }
 
     fn ended_itself(&self, holding: &Holding) -> Option<CredentialEnd> {

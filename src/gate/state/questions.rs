@@ -8,6 +8,8 @@ use sessiond_core::Time;
 use sessiond_core::actor::{Actor, ActorKind};
 use sessiond_core::api_key::ApiKey;
 use sessiond_core::application::Application;
+use sessiond_core::bar::{Bar, Barred, BarredClient};
+use sessiond_core::caller::{Caller, CredentialKind};
 use sessiond_core::filter::{Facts, Filter};
 use sessiond_core::ids::{
     ApplicationNumber, OrganizationNumber, Position, PrincipalNumber, RevocationNumber, ServiceAccountNumber,
@@ -385,6 +387,47 @@ impl GateState {
         self.standing_of(principal).is_some_and(|standing| standing.disabled_at.is_some())
     }
 
+    /// The bar that keeps somebody out at an instant; of several the one that does for longest.
+    pub fn bar_on(&self, barred: Barred, now: Time) -> Option<&Bar> {
+        let bars = self.bars.get(&barred)?.iter().filter_map(|number| self.stream::<Bar>(*number));
+        bars.filter(|bar| bar.stands(now)).reduce(|one, other| if other.outlasts(one) { other } else { one })
+    }
+
+    /// The bars on somebody that were not lifted, by number.
+    pub fn bars_on(&self, barred: Barred) -> impl Iterator<Item = i64> {
+        self.bars.get(&barred).into_iter().flatten().copied()
+    }
+
+    /// The OAuth client with this client id, as bars name it.
+    pub fn oauth_client(&self, client_id: &str) -> Option<BarredClient> {
+        Some(match self.client(client_id)? {
+            Client::Application(number) => BarredClient::Application(number),
+            Client::ServiceAccount(number) => BarredClient::ServiceAccount(number),
+        })
+    }
+
+    /// The API key with this id, as bars name it.
+    pub fn key_client(&self, id: Uuid) -> Option<BarredClient> {
+        self.stream_by_id::<ApiKey>(id).map(|key| BarredClient::ApiKey(key.number))
+    }
+
+    /// The client that a principal is, if it is one by itself.
+    pub fn client_itself(&self, principal: PrincipalNumber) -> Option<BarredClient> {
+        self.own_clients.get(&principal).copied()
+    }
+
+    /// The bar that stands against a caller: whoever it acts for, an API key itself, and on the agent side the OAuth client.
+    pub fn bar_against(&self, caller: &Caller, agent_side: bool, now: Time) -> Option<&Bar> {
+        let person = caller.principal.map(Barred::Principal);
+        let client = match &caller.credential.kind {
+            CredentialKind::Access { client, .. } if agent_side => self.oauth_client(client),
+            CredentialKind::ApiKey { key, .. } => self.key_client(*key),
+            _ => None,
+        };
+        let barred = person.into_iter().chain(client.map(Barred::Client));
+        barred.filter_map(|barred| self.bar_on(barred, now)).next()
+    }
+
     /// What the API keys of a person open together.
     pub fn rights_of_keys(&self, person: PrincipalNumber) -> Scopes {
         let keys =
@@ -434,7 +477,7 @@ impl GateState {
     /// other. A time in whole seconds cannot tell whether it lies before a bar of the same second, and so counts as before.
     pub fn position_at(&self, at: Time) -> Position {
         let earlier = |(_, barred_at): &(&Position, &Time)| barred_at.timestamp() < at.timestamp();
-        self.bars.iter().rev().find(earlier).map_or(Position(0), |(position, _)| *position)
+        self.barrings.iter().rev().find(earlier).map_or(Position(0), |(position, _)| *position)
     }
 
     /// Whether a token was issued before the installation was restored from a backup without its credentials: it opens
@@ -474,7 +517,7 @@ impl GateState {
                 revocation.organization == organization
                     && (filter.whole_organization()
                         || (application.is_some() && filter.whole_application() == application)
-                        || (principal.is_some() && filter.whole_principal() == principal))
+                        || principal.is_some_and(|one| filter.whole_principals().contains(&one)))
             })
             .map(|revocation| revocation.fence)
             .fold(recorded, Position::max)

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::{OriginalUri, State};
 use axum::response::Response;
-use sessiond_core::bar::Bar;
+use sessiond_core::barring::BarOptions;
 use sessiond_core::relation::Way;
 
 use super::{Ended, SessionEnvelope, listed};
@@ -13,6 +13,7 @@ use crate::http::filter::FilterParameters;
 use crate::http::ids::{self, Id};
 use crate::http::list_parameters::{LimitParameter, ListParameters, PAGE, PageParameters, StatusParameters};
 use crate::http::problem::{Problem, ProblemBody};
+use crate::sessions::SessionQuery;
 
 /// List my sessions
 ///
@@ -36,7 +37,9 @@ pub async fn my_sessions(
     State(app): State<App>,
 ) -> Result<Response, Problem> {
     let mut query = parameters.read(parameters.application()?, PAGE)?;
-    query.filter.principal = Some(principal);
+    // Of nobody else, whatever is asked for.
+    let own = SessionQuery { principal: Some(principal), called: None, ..query.filter };
+    query.filter = own;
     Ok(listed(app.sessions.queries.list(&caller, &query).await?, &parameters, query.sort, &uri))
 }
 
@@ -70,6 +73,7 @@ pub async fn end_my_session(
     State(app): State<App>,
 ) -> Result<Json<Ended>, Problem> {
     let session = app.sessions.queries.find_to_act_on(&caller, Way::Person, id).await?;
-    let revoked = app.sessions.revocations.revoke_session(&caller, &session, Bar::default(), None).await?;
+    let revoked =
+        app.sessions.revocations.revoke_session(&caller, &session, BarOptions::default(), None).await?;
     Ok(Json(revoked.into()))
 }

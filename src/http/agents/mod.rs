@@ -16,8 +16,9 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::time;
-use super::words::{KindWord, PresetWord, ReasonWord};
+use super::words::{Ender, KindWord, PresetWord, ReasonWord};
 use crate::sessions::View;
+use crate::telling::{EndedByBody, PersonNamed};
 use sessiond_core::policy::Preset;
 
 /// A session.
@@ -57,6 +58,8 @@ pub struct Session {
     pub organization_id: Uuid,
     /// Whom it belongs to.
     pub principal_id: Uuid,
+    /// The same, by name.
+    pub principal: PersonNamed,
     /// Host name reported by the client.
     #[schema(required = true)]
     pub hostname: Option<String>,
@@ -66,6 +69,10 @@ pub struct Session {
     /// Client metadata.
     #[schema(required = true, value_type = Option<Object>)]
     pub client_info: Option<Value>,
+    /// The client's own name, from its metadata.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub client: Option<String>,
     /// Whether an operator has suspended it: every request of it is refused until it is resumed.
     pub suspended: bool,
     /// The policy it was opened under, and keeps.
@@ -73,6 +80,14 @@ pub struct Session {
     /// Why it ended.
     #[schema(required = false, value_type = Option<ReasonWord>)]
     pub disconnect_reason: Option<&'static str>,
+    /// Who ended it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<Ender>)]
+    pub ended_by: Option<EndedByBody>,
+    /// Why it ended, in a sentence for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub end_reason: Option<String>,
     /// What it has reported since it connected.
     pub activity: Activity,
 }
@@ -130,6 +145,7 @@ impl From<View> for Session {
     fn from(view: View) -> Self {
         use sessiond_core::status::DerivedStatus as D;
         let (session, detail) = (view.session, view.detail);
+        let (ended_by, end_reason) = view.end.map(|end| (end.by.into(), end.why)).unzip();
         Self {
             id: session.id,
             name: detail.name.unwrap_or_else(|| "(erased)".to_owned()),
@@ -149,9 +165,11 @@ impl From<View> for Session {
             resource: session.resource,
             agent_id: view.application_id,
             organization_id: view.organization_id,
-            principal_id: view.principal_id,
+            principal_id: view.principal.id,
+            principal: view.principal,
             hostname: detail.hostname,
             user_agent: detail.user_agent,
+            client: detail.client,
             client_info: detail.client_info.and_then(|text| serde_json::from_str(&text).ok()),
             suspended: session.suspended_at.is_some(),
             policy: SessionPolicy {
@@ -163,6 +181,8 @@ impl From<View> for Session {
                 absolute_lifetime: session.policy.absolute_lifetime,
             },
             disconnect_reason: session.ended.map(|ended| ended.reason.word()),
+            ended_by,
+            end_reason,
             activity: Activity {
                 requests: session.total.requests,
                 bytes_in: session.total.bytes_in,

@@ -5,7 +5,7 @@ use axum::extract::{OriginalUri, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use sessiond_core::bar::Bar;
+use sessiond_core::barring::BarOptions;
 use uuid::Uuid;
 
 use super::{Session, SessionEnvelope, SessionList};
@@ -292,12 +292,13 @@ pub async fn revoke_all(
     State(app): State<App>,
 ) -> Result<Json<EndedMany>, Problem> {
     let query = parameters.read(application)?;
-    let bar = Bar { matched: parameters.flag("bar")?, keys: parameters.flag("includeKeys")? };
+    let bar = BarOptions { matched: parameters.flag("bar")?, keys: parameters.flag("includeKeys")? };
     if parameters.flag("dryRun")? {
-        let preview = app.sessions.revocations.preview(&caller, &query, bar).await?;
+        let preview = app.sessions.revocations.preview(&caller, &query, bar, None).await?;
         return Ok(Json(RevocationPreview::from(preview).into()));
     }
-    let revoked = app.sessions.revocations.revoke_matching(&caller, &query, bar, parameters.reason()).await?;
+    let reason = parameters.reason();
+    let revoked = app.sessions.revocations.revoke_matching(&caller, &query, bar, None, reason).await?;
     Ok(Json(Ended::from(revoked).into()))
 }
 
@@ -323,7 +324,7 @@ pub async fn revoke(
     Query(parameters): Query<RevokeParameters>,
     State(app): State<App>,
 ) -> Result<Json<Ended>, Problem> {
-    let bar = Bar {
+    let bar = BarOptions {
         matched: read_flag("bar", parameters.bar.as_deref())?,
         keys: read_flag("includeKeys", parameters.include_keys.as_deref())?,
     };

@@ -53,7 +53,7 @@ impl FromRequestParts<App> for Organization {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let CanManage(caller) = CanManage::from_request_parts(parts, app).await?;
-        if caller.confined_to.is_none() {
+        if caller.manages_organization() {
             return Ok(Self(caller));
         }
         let message =

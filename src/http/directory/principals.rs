@@ -97,6 +97,9 @@ pub struct PrincipalQuery {
     /// Only those whom their issuer calls so.
     #[param(value_type = String, required = false)]
     subject: Option<String>,
+    /// Only those with words in name or e-mail address that begin so; at most 4, and nothing beside.
+    #[param(value_type = String, required = false)]
+    q: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -120,7 +123,11 @@ pub async fn list_principals(
     State(app): State<App>,
     Query(query): Query<PrincipalQuery>,
 ) -> Result<Json<PrincipalList>, Problem> {
+    if query.q.is_some() && (query.issuer.is_some() || query.subject.is_some()) {
+        return Err(Problem::invalid("q", "q goes with neither issuer nor subject"));
+    }
     let query = PersonQuery {
+        words: query.q,
         issuer: query.issuer,
         subject: query.subject,
         after: page::read_cursor(query.cursor.as_deref())?.map(|(_, id)| id),

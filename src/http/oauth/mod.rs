@@ -95,6 +95,9 @@ impl Refused {
     fn from_error(error: Error) -> Self {
         match error {
             Error::Unauthorized { .. } => Self::client(),
+            Error::Barred(told) => {
+                Self { status: StatusCode::FORBIDDEN, ..Self::new("access_denied", told.sentence()) }
+            }
             Error::InvalidTarget(message) => Self::new("invalid_target", message),
             Error::Invalid { message, .. } => Self::new("invalid_scope", message),
             Error::Busy => Self {

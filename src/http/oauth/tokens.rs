@@ -188,6 +188,7 @@ async fn bearer_of(app: &App, headers: &HeaderMap) -> Result<Option<Caller>, Ref
         Err(Error::Denied { message, .. } | Error::LimitReached { shuts_out: true, message, .. }) => {
             Err(Refused::forbidden(message))
         }
+        Err(Error::Barred(told)) => Err(Refused::forbidden(told.sentence())),
         Err(error) => Err(Refused::from_error(error)),
     }
 }

@@ -1,9 +1,10 @@
 //! What a revocation says of credentials: what it barred, what it left alone, and who may come back for it.
 
 use serde::Serialize;
-use sessiond_core::bar::{BarScope, Barring, Credentials};
+use sessiond_core::barring::{BarScope, Barring, Credentials, KeptOut};
 use uuid::Uuid;
 
+use super::time;
 use crate::sessions::WouldBar;
 
 /// What became of the credentials behind the sessions of a revocation, when it began.
@@ -16,8 +17,32 @@ pub struct CredentialsView {
     pub barred: CredentialCounts,
     /// They open sessions as before.
     pub not_barred: CredentialCounts,
+    /// Bars that it placed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub kept_out: Option<KeptOutView>,
     /// Who may come back for all that, and what keeps them out; for people.
     pub may_come_back: Vec<String>,
+}
+
+/// Who is kept out, whatever is presented.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = RevocationKeptOut)]
+pub struct KeptOutView {
+    pub principals: u64,
+    /// How many of them are OAuth clients or API keys.
+    pub clients: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, format = DateTime)]
+    pub until: Option<String>,
+}
+
+impl From<KeptOut> for KeptOutView {
+    fn from(kept_out: KeptOut) -> Self {
+        let KeptOut { principals, clients, until, .. } = kept_out;
+        Self { principals, clients, until: until.map(time) }
+    }
 }
 
 /// Whose credentials issued before are barred: all of the `organization`'s; all, from one `application`; one
@@ -94,6 +119,7 @@ impl CredentialsView {
             scope,
             barred: barring.barred.into(),
             not_barred: barring.left.into(),
+            kept_out: barring.kept_out.map(KeptOutView::from),
             may_come_back: may_come_back(&barring, disabled),
         }
     }
@@ -126,6 +152,10 @@ fn may_come_back(barring: &Barring, disabled: bool) -> Vec<String> {
     if *scope == BarScope::Application {
         said.push("Of other applications nothing is barred.".to_owned());
     }
+    if let Some(kept_out) = barring.kept_out {
+        said.extend(beyond_the_bars(kept_out));
+        return said;
+    }
     said.push(if disabled {
         "Nothing is opened for the principal until it is enabled.".to_owned()
     } else {
@@ -133,6 +163,26 @@ fn may_come_back(barring: &Barring, disabled: bool) -> Vec<String> {
          person out, a new secret keeps a client out."
             .to_owned()
     });
+    said
+}
+
+/// Of bars that were placed: whom they keep out, and whom they do not.
+fn beyond_the_bars(kept_out: KeptOut) -> Vec<String> {
+    let KeptOut { principals, clients_left, until, without_oneself, .. } = kept_out;
+    let end = until.map_or("they are lifted".to_owned(), time);
+    let mut said = vec![format!(
+        "{}: whatever is presented for them is refused until {end}.",
+        number(principals, "principal") + " barred"
+    )];
+    if clients_left > 0 {
+        said.push(format!(
+            "{} opened these sessions for others and go on: `POST /api/v1/bars` with `clientId` bars one.",
+            number(clients_left, "OAuth client")
+        ));
+    }
+    if without_oneself {
+        said.push("You are behind these sessions too, and were left out.".to_owned());
+    }
     said
 }
 

@@ -15,14 +15,14 @@ pub use scheduled::*;
 
 use super::agents::Session;
 use super::extract::{Body, CanEnd, CanRead, Query, given};
-use super::filter::FilterBody;
+use super::filter::{FilterBody, read_time};
 use super::page::{self, PAGE, PagedParameters, read_flag, read_limit};
 use super::problem::{Problem, ProblemBody};
 use super::words::ActorWord;
 use super::{App, time};
 use crate::http::ids::{self, Id};
-use crate::sessions::{Preview, Progress};
-use sessiond_core::bar::Bar;
+use crate::sessions::{BarTerms, Preview, Progress};
+use sessiond_core::barring::BarOptions;
 
 /// What to revoke.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
@@ -44,6 +44,23 @@ pub struct CreateRevocation {
     /// `management:all`.
     #[serde(default)]
     pub include_keys: bool,
+    /// With `bar`: keep the principals of the sessions that fit out until this instant, whatever they present.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false, format = DateTime)]
+    pub until: Option<String>,
+    /// What they read. Without `until` they are kept out until the bars are lifted.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false, max_length = 500)]
+    pub message: Option<String>,
+}
+
+impl CreateRevocation {
+    /// The terms of bars, if it is to place any.
+    fn keep_out(&self) -> Result<Option<BarTerms>, Problem> {
+        let until = read_time("until", self.until.as_deref())?;
+        let message = self.message.clone();
+        Ok((until.is_some() || message.is_some()).then_some(BarTerms { until, message }))
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -108,6 +125,9 @@ pub struct RevocationActor {
     #[serde(skip_serializing_if = "Uuid::is_nil")]
     #[schema(required = false)]
     pub id: Uuid,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub name: Option<String>,
 }
 
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -163,7 +183,11 @@ impl From<Progress> for Revocation {
             filter: progress.filter.into(),
             disconnect_reason: row.reason.word(),
             reason: row.note,
-            actor: RevocationActor { kind: progress.actor.kind.word(), id: progress.actor.id },
+            actor: RevocationActor {
+                kind: progress.actor.kind.word(),
+                id: progress.actor.id,
+                name: progress.actor_name,
+            },
             scheduled_revocation_id: progress.schedule,
             began_at: time(row.instant),
             ended_at: row.ended_at.map(time),
@@ -200,13 +224,14 @@ pub async fn create_revocation(
     Query(parameters): Query<CreateParameters>,
     Body(body): Body<CreateRevocation>,
 ) -> Result<Response, Problem> {
-    let query = body.filter.read()?;
-    let bar = Bar { matched: body.bar, keys: body.include_keys };
+    let (query, keep_out) = (body.filter.read()?, body.keep_out()?);
+    let bar = BarOptions { matched: body.bar, keys: body.include_keys };
     if body.dry_run || read_flag("dryRun", parameters.dry_run.as_deref())? {
-        let preview = app.sessions.revocations.preview(&caller, &query, bar).await?;
+        let preview = app.sessions.revocations.preview(&caller, &query, bar, keep_out).await?;
         return Ok(Json(RevocationPreview::from(preview)).into_response());
     }
-    let revoked = app.sessions.revocations.revoke_matching(&caller, &query, bar, body.reason).await?;
+    let revoked =
+        app.sessions.revocations.revoke_matching(&caller, &query, bar, keep_out, body.reason).await?;
     let progress = app.sessions.revocations.find(&caller, revoked.id.unwrap_or_default()).await?;
     let location = format!("/api/v1/revocations/{}", progress.revocation.id);
     let body = RevocationEnvelope { revocation: progress.into() };

@@ -5,7 +5,7 @@ use axum::extract::{OriginalUri, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use sessiond_core::bar::Bar;
+use sessiond_core::barring::BarOptions;
 use sessiond_core::schedule::{Missed, When};
 use uuid::Uuid;
 
@@ -183,7 +183,7 @@ pub async fn create_scheduled_revocation(
         cron: body.cron,
         time_zone: body.time_zone,
         missed: body.missed.unwrap_or(Missed::RunOnce),
-        bar: Bar { matched: body.bar, keys: body.include_keys },
+        bar: BarOptions { matched: body.bar, keys: body.include_keys },
     };
     Ok((StatusCode::CREATED, enveloped(app.sessions.schedules.create(&caller, new).await?)))
 }

@@ -415,7 +415,7 @@ async fn commands_of(
     if found.is_empty() {
         return Ok(vec![]);
     }
-    let user = user_name(app, view.session.principal, view.principal_id).await?.user;
+    let user = user_name(app, view.session.principal, view.principal.id).await?.user;
     let machine = machine_name(app, caller, view.session.resource.as_deref());
     let session_id = id("sess", view.session.id);
     let commands = found.into_iter().map(|(at, command)| FoundCommand {

@@ -174,7 +174,7 @@ pub async fn list_sessions(
         let user = match people.get(&number) {
             Some(user) => user.clone(),
             None => {
-                let named = user_name(&app, number, view.principal_id).await?;
+                let named = user_name(&app, number, view.principal.id).await?;
                 people.entry(number).or_insert(named.user).clone()
             }
         };
@@ -270,7 +270,7 @@ pub async fn get_session(
     State(app): State<App>,
 ) -> Result<Json<Success<Detail>>, Problem> {
     let view = visible(&app, &caller, session).await?;
-    let named = user_name(&app, view.session.principal, view.principal_id).await?;
+    let named = user_name(&app, view.session.principal, view.principal.id).await?;
     let machine = machine_name(&app, &caller, view.session.resource.as_deref());
     let found = view.session.resource.as_deref().and_then(|text| Uuid::try_parse(text).ok());
     let host =

@@ -13,7 +13,7 @@ use crate::support::{Holder, Server};
 const CREDENTIALS: [&str; 6] = ["token", "secret", "clientSecret", "key", "access_token", "signingSecret"];
 
 /// Operations whose answers hold a credential, or that end one, and why nobody gets more by them than the own rights.
-const JUDGED: [(&str, &str); 26] = [
+const JUDGED: [(&str, &str); 28] = [
     ("applications.create", "judged by the client's scopes"),
     ("applications.rotateSecret", "judged by the client's scopes"),
     ("applications.archive", "judged by the client's scopes"),
@@ -25,6 +25,8 @@ const JUDGED: [(&str, &str); 26] = [
     ("apiKeys.rotateSecret", "judged by its scopes"),
     ("principals.disable", "judged by what the person's keys open"),
     ("principals.enable", "judged by what the person's keys open"),
+    ("bars.place", "judged by what the principal's keys open, or the client may"),
+    ("bars.lift", "the same"),
     ("oauth.token", "its client asks for no more than it may"),
     ("oauth.revoke", "judged by the token's scopes"),
     ("issuers.set", "judged by the issuer's scopes, which are never the installation's"),

@@ -42,6 +42,7 @@ fn names(operation: &Operation<'_>) -> Vec<&'static str> {
         "scheduledRevocationId",
         "machineId",
         "hookId",
+        "barId",
         "vhost",
         "app",
         "stream",

@@ -150,14 +150,14 @@ const TABLE: [(Door, &str); 14] = [
         "agentSessions.list agentSessions.count agentSessions.get agentSessions.history agentSessions.events \
          agentInstances.list agentInstances.get sessions.list sessions.count events.list policy.get \
          applications.list applications.get applications.getPolicy revocations.list revocations.get \
-         scheduledRevocations.list scheduledRevocations.get oauth.introspect",
+         scheduledRevocations.list scheduledRevocations.get bars.list bars.get oauth.introspect",
     ),
     (
         Door::End,
         "agentSessions.revoke agentSessions.revokeAll agentSessions.terminate agentSessions.suspend \
          agentSessions.resume agentInstances.revoke agentInstances.revokeAll revocations.create \
          scheduledRevocations.create scheduledRevocations.pause scheduledRevocations.resume \
-         scheduledRevocations.delete oauth.revoke",
+         scheduledRevocations.delete bars.place bars.lift oauth.revoke",
     ),
     (
         Door::Manage,

@@ -14,6 +14,8 @@ pub const UNKNOWN: &str = "44444444-4444-4444-8444-444444444444";
 
 /// What paths of the terminal surface call `sessionId`, which is written otherwise there.
 pub const TERMINAL: &str = "terminalId";
+/// A principal of whom nothing is asked but to be barred.
+const BYSTANDER: &str = "bystander";
 
 /// A server that believes its callers' addresses, and at whose terminals nobody has to sit.
 pub async fn server() -> Server {
@@ -172,6 +174,15 @@ impl Side {
         self.ids.insert("scheduledRevocationId", schedule);
         let machine = self.fresh(server, "machineId").await;
         self.ids.insert("machineId", machine);
+        let body = json!({ "name": self.named("key"), "scopes": ["mcp:invoke"], "user": { "id": self.named("user") } });
+        let key = made(&self.manager, "/api/v1/api-keys", body).await;
+        // Who may end sessions may bar whoever has no key: a key is another right.
+        let path = format!("/api/v1/api-keys/{}", text(&key, "/apiKey/id"));
+        assert!(self.manager.delete(&path).await.0.is_success());
+        let bystander = text(&key, "/apiKey/user/principalId");
+        self.ids.insert(BYSTANDER, bystander);
+        let bar = self.fresh(server, "barId").await;
+        self.ids.insert("barId", bar);
         let terminal = self.terminal(Role::TerminalKey).await;
         self.ids.insert(TERMINAL, terminal);
         self.webhook(server).await;
@@ -305,6 +316,9 @@ impl Side {
             "scheduledRevocationId" => {
                 ("scheduled-revocations", self.schedule_body(), "/scheduledRevocation/id")
             }
+            "barId" => {
+                ("bars", json!({ "principal": self.ids[BYSTANDER], "reason": self.marker }), "/bar/id")
+            }
             "hookId" => ("hooks", json!({ "name": self.named("hook") }), "/hook/id"),
             "sessionId" => return self.open(server, Role::Application).await.1,
             "machineId" => return self.machine().await,
@@ -348,6 +362,7 @@ impl Side {
             "terminals.updateMachine" => json!({ "name": self.named("machine") }),
             "terminals.testMachine" => json!({}),
             "terminals.createSession" => json!({ "machine_id": self.ids["machineId"] }),
+            "bars.place" => json!({ "principal": self.ids[BYSTANDER], "reason": self.named("reason") }),
             "hooks.create" => json!({ "name": self.named("hook") }),
             "media.createSessions" => json!({ "protocol": "webrtc" }),
             "media.reportSession" => json!({ "totalBytesOut": 1 }),
@@ -385,6 +400,7 @@ impl Side {
             format!("/api/v1/webhooks/{}/deliveries?limit=200", self.ids["webhookId"]),
             "/api/v1/revocations?limit=200".to_owned(),
             "/api/v1/scheduled-revocations?limit=200".to_owned(),
+            "/api/v1/bars?limit=200".to_owned(),
             "/api/v1/sessions?status=all&limit=200".to_owned(),
             "/api/v1/events?limit=200".to_owned(),
             "/api/v1/events?limit=200&types=activity_recorded".to_owned(),

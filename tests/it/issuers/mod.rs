@@ -177,11 +177,11 @@ impl Provider {
         format!("{message}.{}", encoded(signature))
     }
 
-    fn token(&self, server: &Server, subject: &str) -> String {
+    pub fn token(&self, server: &Server, subject: &str) -> String {
         self.sign(&self.header(), &self.claims(server, subject))
     }
 
-    fn holder(&self, server: &Server, subject: &str) -> Holder {
+    pub fn holder(&self, server: &Server, subject: &str) -> Holder {
         server.holder(self.token(server, subject))
     }
 }

@@ -535,6 +535,14 @@ async fn every_operation_answers_as_it_is_described() {
     walk.at("revocationId", &revoked["revocation"]["id"]);
     walk.go(&operator, "revocations.get", None, 200).await;
     walk.go(&operator, "revocations.list", None, 200).await;
+    let key = json!({ "name": "bystander", "scopes": ["mcp:invoke"], "user": { "id": "u-2" } });
+    let (_, key) = operator.post("/api/v1/api-keys", key).await;
+    let bar = json!({ "principal": key["apiKey"]["user"]["principalId"], "message": "room 12" });
+    let placed = walk.go(&operator, "bars.place", Some(bar), 201).await;
+    walk.at("barId", &placed["bar"]["id"]);
+    for id in ["bars.get", "bars.list", "bars.lift"] {
+        walk.go(&operator, id, None, 200).await;
+    }
     let nightly =
         json!({ "name": "nightly", "filter": filter, "cron": "0 3 * * *", "timeZone": "Europe/Berlin" });
     let scheduled = walk.go(&operator, "scheduledRevocations.create", Some(nightly), 201).await;

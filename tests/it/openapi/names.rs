@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 use sessiond_core::actor::ActorKind;
 use sessiond_core::delivery::DeliveryStatus;
+use sessiond_core::end_story::EnderKind;
 use sessiond_core::kind::Kind;
 use sessiond_core::phase::{Outcome, Phase, Stage};
 use sessiond_core::policy::{OnLimit, Preset};
@@ -95,7 +96,8 @@ fn taken<T: serde::de::DeserializeOwned>() -> BTreeSet<String> {
 }
 
 /// Enums whose description is that of the very type that is read or written.
-const OF_THEMSELVES: [&str; 14] = [
+const OF_THEMSELVES: [&str; 15] = [
+    "BarStatus",
     "ClientType",
     "DisabledBecause",
     "HookDirection",
@@ -123,6 +125,7 @@ fn of_the_rules() -> BTreeMap<&'static str, BTreeSet<String>> {
         ("Derived", all(&DerivedStatus::ALL.map(DerivedStatus::word))),
         ("EndReason", taken::<Reason>()),
         ("EndingStatus", more(&DerivedStatus::OPEN.map(DerivedStatus::word))),
+        ("EnderKind", all(&EnderKind::ALL.map(EnderKind::word))),
         ("MediaReadingOutcome", taken::<Reading>()),
         ("MissedRuns", taken::<Missed>()),
         ("OnLimitWord", taken::<OnLimit>()),

@@ -3,7 +3,10 @@
 mod bars;
 mod calendar;
 mod filters;
+mod kept_out;
 mod limits;
+mod names;
+mod people_found;
 mod reports;
 mod revocations;
 mod schedules;

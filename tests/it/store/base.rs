@@ -17,7 +17,7 @@ use sessiond::http::health::Progress;
 use sessiond_core::Time;
 use sessiond_core::actor::{Actor, ActorKind};
 use sessiond_core::application::{ApplicationCreated, OauthClient};
-use sessiond_core::bar::Bar;
+use sessiond_core::barring::BarOptions;
 use sessiond_core::command::{Command, Connect};
 use sessiond_core::filter::Filter;
 use sessiond_core::ids::{ApplicationNumber, OrganizationNumber, Position, PrincipalNumber, SessionNumber};
@@ -178,7 +178,8 @@ pub fn beginning(filter: Filter, reason: Reason) -> BeginRevocation {
         filter,
         reason,
         note: None,
-        bar: Bar::default(),
+        bar: BarOptions::default(),
+        keep_out: None,
         disable: None,
         schedule: None,
     }

@@ -10,6 +10,7 @@ use sessiond::context::AppContext;
 use sessiond::error::Error;
 use sessiond::secret::SecretKey;
 use sessiond::sessions::Sessions;
+use sessiond::telling::Telling;
 use sessiond_core::actor::{Actor, ActorKind};
 use sessiond_core::application::ApplicationChanged;
 use sessiond_core::caller::{Caller, Credential, CredentialKind};
@@ -135,6 +136,7 @@ async fn a_revocation_that_finds_no_space_midway_says_so_and_goes_on_when_there_
         gate: running.gate.clone(),
         store: running.reader.clone(),
         clock: running.clock.clone(),
+        telling: Telling::new(running.reader.clone(), running.gate.clone()),
         key,
         policy: Policy::default(),
         retention: Figures::default(),

@@ -5,15 +5,16 @@ use std::collections::BTreeSet;
 use async_trait::async_trait;
 use sessiond::clock::Clock;
 use sessiond::committer::{
-    BeginRevocation, ChangeOrganization, ChangeStream, CreateOrganization, CreateWebhook, DeclareStream,
-    EnsureApplication, IntroducePrincipal, IssueToken, ReportActivity, Turn, WriteBeside,
+    BarTerms, BeginRevocation, ChangeOrganization, ChangeStream, CreateOrganization, CreateWebhook,
+    DeclareStream, EnsureApplication, IntroducePrincipal, IssueToken, ReportActivity, Turn, WriteBeside,
 };
 use sessiond::gate::{Gate, Order, Slice};
 use sessiond_core::Time;
 use sessiond_core::actor::ActorKind;
 use sessiond_core::admission_hook::{AdmissionHook, AdmissionHookCreated, AdmissionHookEvent};
 use sessiond_core::api_key::{ApiKey, ApiKeyCreated, ApiKeyEvent};
-use sessiond_core::bar::Bar;
+use sessiond_core::bar::{Bar, BarEvent, Barred};
+use sessiond_core::barring::BarOptions;
 use sessiond_core::change::Change;
 use sessiond_core::filter::Filter;
 use sessiond_core::ids::{ApplicationNumber, OrganizationNumber, Position, PrincipalNumber};
@@ -130,8 +131,11 @@ impl Other {
             16 => {
                 let principal = Some(PrincipalNumber(1 + player.dice.roll(3).cast_signed()));
                 let filter = Filter { principal, ..Filter::default() };
-                let bar = Bar { matched: true, keys: player.dice.roll(2) == 0 };
-                let beginning = BeginRevocation { bar, ..beginning(filter, Reason::Revoked) };
+                let bar = BarOptions { matched: true, keys: player.dice.roll(2) == 0 };
+                let until = running.now() + chrono::TimeDelta::milliseconds(5);
+                let until = (player.dice.roll(2) == 0).then_some(until);
+                let keep_out = (player.dice.roll(2) == 0).then_some(BarTerms { until, message: None });
+                let beginning = BeginRevocation { bar, keep_out, ..beginning(filter, Reason::Revoked) };
                 work(running, beginning, |begun| Came::Revocation(Box::new(begun)))
             }
             17 => other(running, issuers(&self.name("issuer"))),
@@ -166,7 +170,12 @@ impl Other {
     fn stream<'a>(&mut self, player: &mut Player, running: &'a Running) -> Work<'a> {
         let (organization, id) = (ORGANIZATION, Uuid::now_v7());
         let (number, side) = (None, vec![]);
-        match player.dice.roll(5) {
+        match player.dice.roll(6) {
+            5 => {
+                let number = Some(1);
+                let command = BarEvent::Lifted;
+                other(running, ChangeStream::<Bar> { organization, number, command, side })
+            }
             0 => {
                 let created = AdmissionHookCreated {
                     id,
@@ -218,7 +227,7 @@ impl Other {
                     note: None,
                     when: When::At(running.now()),
                     missed: Missed::Skip,
-                    bar: Bar::default(),
+                    bar: BarOptions::default(),
                 };
                 let command = ScheduleEvent::Created(Box::new(created));
                 other(running, ChangeStream::<Schedule> { organization, number, command, side })
@@ -297,7 +306,7 @@ fn name(change: &Change) -> Option<&'static str> {
         Change::BarAccessToken(_) => "bar access token",
         Change::RevokeAccessToken(_) => "revoke access token",
         Change::ForgetTokens(_) => "forget tokens",
-        Change::Bar(..) => "bar",
+        Change::CredentialsBarred(..) => "bar",
         Change::Principal(_) => "principal",
         Change::ApiKeySecret(..) => "api key secret",
         Change::ApiKeysUsed(_) => "api keys used",
@@ -328,6 +337,9 @@ fn answers(gate: &Gate, now: Time) -> Vec<String> {
         }
     }
     let known = gate.known();
+    for principal in (1..4).map(PrincipalNumber) {
+        answers.push(format!("{:?}", known.bar_on(Barred::Principal(principal), now)));
+    }
     let open = known.page(
         ORGANIZATION,
         &Filter::default(),
@@ -369,7 +381,7 @@ async fn a_second_gate_that_is_fed_nothing_but_changes_is_the_same_after_random_
             while let Ok(text) = told.try_recv() {
                 let changes: Vec<Change> = serde_json::from_str(&text).unwrap();
                 met.extend(changes.iter().filter_map(name));
-                follower.apply(changes);
+                follower.apply(changes, running.now());
             }
             let now = running.now();
             assert_eq!(answers(&running.gate, now), answers(&follower, now), "seed {seed}, step {step}");

@@ -229,6 +229,9 @@ async fn read(running: &Running) {
     reader.revocation_by_id(Uuid::nil()).await.unwrap();
     reader.revocations(ORGANIZATION, None, None, 10).await.unwrap();
     reader.notes(&[Position(1), Position(2)]).await.unwrap();
+    reader.events(&[Position(1), Position(2)]).await.unwrap();
+    reader.beginnings(&[RevocationNumber(1)]).await.unwrap();
+    reader.principals_called(ORGANIZATION, "ann", 10).await.unwrap();
     reader.principals_numbered(&[PrincipalNumber(1)]).await.unwrap();
     reader.confirmations(&[SessionNumber(1), SessionNumber(2)]).await.unwrap();
     reader.session_token(SessionNumber(1)).await.unwrap();

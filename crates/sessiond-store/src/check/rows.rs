@@ -35,10 +35,11 @@ pub enum Table {
     MediaStream,
     Hook,
     Machine,
+    Bar,
 }
 
 impl Table {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Organization,
         Self::Application,
         Self::ServiceAccount,
@@ -51,6 +52,7 @@ impl Table {
         Self::MediaStream,
         Self::Hook,
         Self::Machine,
+        Self::Bar,
     ];
 
     pub fn name(self) -> &'static str {
@@ -71,6 +73,7 @@ impl Table {
             Self::MediaStream => StreamKind::MediaStream,
             Self::Hook => StreamKind::Hook,
             Self::Machine => StreamKind::Machine,
+            Self::Bar => StreamKind::Bar,
         }
     }
 }

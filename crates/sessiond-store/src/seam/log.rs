@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use sessiond_core::Time;
-use sessiond_core::ids::{ApplicationNumber, OrganizationNumber, Position, SessionNumber};
+use sessiond_core::ids::{ApplicationNumber, OrganizationNumber, Position, RevocationNumber, SessionNumber};
 
 use crate::StoreError;
 use crate::row::{Addressed, Entry};
@@ -23,6 +23,12 @@ pub trait Log: Send + Sync {
 
     /// The event at a position.
     async fn event(&self, position: Position) -> Result<Option<Entry>, StoreError>;
+
+    /// The events at these positions, in no order; without those that are not there.
+    async fn events(&self, positions: &[Position]) -> Result<Vec<Entry>, StoreError>;
+
+    /// The first event of each of these revocations, in no order; without those that are not there.
+    async fn beginnings(&self, revocations: &[RevocationNumber]) -> Result<Vec<Entry>, StoreError>;
 
     /// A page of the log after a position, oldest first.
     async fn log(&self, after: Position, limit: u32) -> Result<Vec<Entry>, StoreError>;

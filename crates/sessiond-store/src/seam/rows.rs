@@ -114,6 +114,25 @@ pub trait DirectoryRows: Send + Sync {
         limit: u32,
     ) -> Result<Vec<PrincipalRow>, StoreError>;
 
+    /// The principals of an organization whom their issuer calls so, or whose e-mail address this is, whatever the case of
+    /// its letters as far as they are ASCII; oldest first.
+    async fn principals_called(
+        &self,
+        organization: OrganizationNumber,
+        called: &str,
+        limit: u32,
+    ) -> Result<Vec<PrincipalNumber>, StoreError>;
+
+    /// A page of an organization's principals after a number, oldest first: those of whom each of these begins a word of the
+    /// name or the e-mail address ([`called::words`](crate::called::words)). It costs what the prefixes find.
+    async fn principals_found(
+        &self,
+        organization: OrganizationNumber,
+        prefixes: &[String],
+        after: PrincipalNumber,
+        limit: u32,
+    ) -> Result<Vec<PrincipalRow>, StoreError>;
+
     /// One revocation by number, finished or not.
     async fn revocation(&self, number: RevocationNumber) -> Result<Option<Revocation>, StoreError>;
 

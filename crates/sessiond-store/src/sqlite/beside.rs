@@ -2,12 +2,14 @@
 
 use sessiond_core::chain::body_digest;
 use sessiond_core::idempotency::{KEPT, RecordedOutcome};
-use sessiond_core::ids::SessionNumber;
+use sessiond_core::ids::{PrincipalNumber, SessionNumber};
 use sessiond_core::session::event::Connected;
 use sqlx::Row;
 
+use super::log::mark;
 use super::writer::SqliteWriter;
 use crate::StoreError;
+use crate::called;
 use crate::row::SideWrite;
 
 impl SqliteWriter {
@@ -102,15 +104,17 @@ impl SqliteWriter {
                 }
                 return Ok(());
             }
-            SideWrite::DescribePrincipal { number, name, email } => sqlx::query(
-                "update principal set name = coalesce(?, name), email = coalesce(?, email) where number = ?",
-            )
-            .bind(name)
-            .bind(email)
-            .bind(number.0),
+            SideWrite::DescribePrincipal { number, name, email } => {
+                let sql =
+                    "update principal set name = coalesce(?, name), email = coalesce(?, email) where number = ?";
+                let query = sqlx::query(sql).bind(name).bind(email).bind(number.0);
+                query.execute(&mut self.connection).await?;
+                return self.file_words(*number).await;
+            }
             SideWrite::ErasePrincipal(number) => {
-                sqlx::query("update principal set subject = null, name = null, email = null where number = ?")
-                    .bind(number.0)
+                let sql = "update principal set subject = null, name = null, email = null where number = ?";
+                sqlx::query(sql).bind(number.0).execute(&mut self.connection).await?;
+                return self.file_words(*number).await;
             }
             SideWrite::ErasePersonal(sessions) => return self.erase_personal(sessions).await,
             SideWrite::RevokeAccessToken(id) => sqlx::query("delete from access_token where id = ?").bind(id),
@@ -139,6 +143,45 @@ impl SqliteWriter {
         };
         query.execute(&mut self.connection).await?;
         Ok(())
+    }
+
+    /// Files a principal under the words that it is found by now, and under no others.
+    async fn file_words(&mut self, number: PrincipalNumber) -> Result<(), StoreError> {
+        let sql = "delete from principal_word where principal = ?";
+        sqlx::query(sql).bind(number.0).execute(&mut self.connection).await?;
+        let sql = "select organization, name, email from principal where number = ?";
+        let row = sqlx::query(sql).bind(number.0).fetch_optional(&mut self.connection).await?;
+        let Some(row) = row else { return Ok(()) };
+        let organization: i64 = row.try_get("organization")?;
+        let (name, email): (Option<String>, Option<String>) = (row.try_get("name")?, row.try_get("email")?);
+        for word in called::found_by(name.as_deref(), email.as_deref()) {
+            sqlx::query("insert into principal_word (organization, word, principal) values (?, ?, ?)")
+                .bind(organization)
+                .bind(word)
+                .bind(number.0)
+                .execute(&mut self.connection)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Files whoever was described by a release that filed nobody. Once: what is described later is filed with it.
+    pub(super) async fn file_people(&mut self) -> Result<(), StoreError> {
+        if mark(&mut self.connection, "people").await? > Position(0) {
+            return Ok(());
+        }
+        sqlx::query("begin immediate").execute(&mut self.connection).await?;
+        let filed = self.file_all().await;
+        self.end(filed).await
+    }
+
+    async fn file_all(&mut self) -> Result<(), StoreError> {
+        let sql = "select number from principal where name is not null or email is not null";
+        let numbers: Vec<i64> = sqlx::query_scalar(sql).fetch_all(&mut self.connection).await?;
+        for number in numbers {
+            self.file_words(PrincipalNumber(number)).await?;
+        }
+        self.mark("people", Position(1)).await
     }
 
     /// Erases the personal facts of sessions: their digests in the hashed bodies tell nothing, as the salt goes too.

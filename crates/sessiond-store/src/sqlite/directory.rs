@@ -6,7 +6,7 @@ use sessiond_core::idempotency::RecordedOutcome;
 use sessiond_core::ids::{
     ApplicationNumber, OrganizationNumber, Position, PrincipalNumber, RevocationNumber,
 };
-use sqlx::Row;
+use sqlx::{QueryBuilder, Row, Sqlite};
 use uuid::Uuid;
 
 use super::store::SqliteStore;
@@ -58,6 +58,45 @@ impl DirectoryRows for SqliteStore {
         .fetch_all(&self.pool)
         .await?;
         rows.iter().map(principal_row).collect()
+    }
+
+    async fn principals_called(
+        &self,
+        organization: OrganizationNumber,
+        called: &str,
+        limit: u32,
+    ) -> Result<Vec<PrincipalNumber>, StoreError> {
+        let sql = "select number from principal where organization = ?1 and subject = ?2 \
+                   union select number from principal where organization = ?1 and email = ?2 collate nocase \
+                   order by number limit ?3";
+        let query = sqlx::query_scalar(sql).bind(organization.0).bind(called).bind(limit);
+        Ok(query.fetch_all(&self.pool).await?.into_iter().map(PrincipalNumber).collect())
+    }
+
+    async fn principals_found(
+        &self,
+        organization: OrganizationNumber,
+        prefixes: &[String],
+        after: PrincipalNumber,
+        limit: u32,
+    ) -> Result<Vec<PrincipalRow>, StoreError> {
+        let mut query = QueryBuilder::<Sqlite>::new("select p.* from (");
+        for (place, prefix) in prefixes.iter().enumerate() {
+            query.push(if place > 0 { " intersect " } else { "" });
+            query
+                .push("select principal from principal_word where organization = ")
+                .push_bind(organization.0);
+            // Nothing that begins so comes after it with the last character there is.
+            query
+                .push(" and word >= ")
+                .push_bind(prefix.clone())
+                .push(" and word < ")
+                .push_bind(prefix.clone() + "\u{10ffff}");
+            query.push(" and principal > ").push_bind(after.0);
+        }
+        query.push(") found cross join principal p on p.number = found.principal group by p.number");
+        query.push(" order by p.number limit ").push_bind(limit);
+        query.build().fetch_all(&self.pool).await?.iter().map(principal_row).collect()
     }
 
     async fn revocation(&self, number: RevocationNumber) -> Result<Option<Revocation>, StoreError> {

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use sessiond_core::Time;
-use sessiond_core::ids::{ApplicationNumber, OrganizationNumber, Position, SessionNumber};
+use sessiond_core::ids::{ApplicationNumber, OrganizationNumber, Position, RevocationNumber, SessionNumber};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Row, SqliteExecutor};
 
@@ -16,6 +16,27 @@ use crate::seam::Log;
 impl Log for SqliteStore {
     async fn head(&self) -> Result<Position, StoreError> {
         head(&self.pool).await
+    }
+
+    async fn events(&self, positions: &[Position]) -> Result<Vec<Entry>, StoreError> {
+        if positions.is_empty() {
+            return Ok(vec![]);
+        }
+        let sql = "select e.* from (select value from json_each(?)) wanted \
+                   cross join event e on e.position = wanted.value";
+        let positions = serde_json::to_string(positions).unwrap_or_default();
+        sqlx::query(sql).bind(positions).fetch_all(&self.pool).await?.iter().map(entry).collect()
+    }
+
+    async fn beginnings(&self, revocations: &[RevocationNumber]) -> Result<Vec<Entry>, StoreError> {
+        if revocations.is_empty() {
+            return Ok(vec![]);
+        }
+        let sql = "select e.* from (select value from json_each(?)) wanted \
+                   cross join revocation r on r.number = wanted.value \
+                   cross join event e on e.position = r.fence";
+        let revocations = serde_json::to_string(revocations).unwrap_or_default();
+        sqlx::query(sql).bind(revocations).fetch_all(&self.pool).await?.iter().map(entry).collect()
     }
 
     async fn log(&self, after: Position, limit: u32) -> Result<Vec<Entry>, StoreError> {

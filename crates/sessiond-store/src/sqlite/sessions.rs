@@ -197,6 +197,7 @@ fn ended_from(
         (Filter { client: Some(_), .. }, _) => (by_text("session_detail_by_client"), "d"),
         (Filter { resource: Some(_), .. }, _) => (by_session("session_ended_by_resource"), "s"),
         (Filter { principal: Some(_), .. }, _) => (by_session("session_ended_by_principal"), "s"),
+        (filter, _) if !filter.principals.is_empty() => (by_session("session_ended_by_principal"), "s"),
         (Filter { kind: Some(Kind::Webui | Kind::Task), .. }, EndedOrder::LastActive) => {
             (by_session("session_ended_work_by_activity"), "s")
         }
@@ -220,6 +221,10 @@ fn ended_from(
     }
     if let Some(principal) = filter.principal {
         equal("s.principal", principal.0);
+    }
+    if !filter.principals.is_empty() {
+        let principals = serde_json::to_string(&filter.principals).unwrap_or_default();
+        query.push(" and s.principal in (select value from json_each(").push_bind(principals).push("))");
     }
     for (column, text) in [
         ("d.hostname", filter.hostname.as_deref()),

@@ -39,6 +39,7 @@ pub(super) struct SqliteWriter {
 impl SqliteWriter {
     pub(super) async fn open(url: &str) -> Result<Self, StoreError> {
         let mut writer = Self::connect(url).await?;
+        writer.file_people().await?;
         writer.settling = Settling::begin(&mut writer.connection).await?;
         Ok(writer)
     }

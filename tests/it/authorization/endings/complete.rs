@@ -9,6 +9,7 @@ use crate::support::tree::{root, sources};
 /// Operations that change something and end neither a credential nor a session.
 const END_NOTHING: &str = "\
     agent.activity agent.activityMany agent.heartbeat agentSessions.resume apiKeys.create applications.create \
+    bars.lift \
     applications.setPolicy applications.setUpstream applications.update hooks.create media.callHook \
     media.createSessions media.declareStream media.reportApp media.reportSession media.reportStream oauth.introspect \
     oauth.token organizations.create organizations.update retention.set principals.enable principals.erase \
@@ -29,7 +30,8 @@ const NOTHING_OPEN: &str = "\
 /// Events that end neither. `organization_restored` ends all credentials, and is written while nothing is open.
 const EVENTS: &str = "\
     activity_recorded api_key_created application_changed application_created application_policy_set \
-    application_upstream_set connected expired hook_created hook_deleted hook_secret_rotated machine_changed machine_created \
+    application_upstream_set bar_lifted connected expired hook_created hook_deleted hook_secret_rotated machine_changed \
+    machine_created \
     machine_deleted machine_host_key_pinned media_stream_declared organization_created organization_renamed \
     organization_restored organization_retention_set sessions_let_go activity_folded \
     phase_changed principal_enabled resumed revocation_ended schedule_created schedule_deleted schedule_paused \

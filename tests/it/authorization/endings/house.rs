@@ -293,6 +293,12 @@ impl House {
                 posted(format!("/api/v1/principals/{}/disable", self.principal().await)).await;
             }
             "person of an API key revoked" => revoke(json!({ "principal": self.principal().await })).await,
+            "person of an API key barred" | "person of a JWT barred" => {
+                made(operator, "/api/v1/bars", json!({ "principal": self.principal().await })).await;
+            }
+            "OAuth client barred" => {
+                made(operator, "/api/v1/bars", json!({ "clientId": about("client") })).await;
+            }
             "access token given up" => self.give_up().await,
             "service account archived" => {
                 deleted(format!("/api/v1/service-accounts/{}", about("account"))).await;
@@ -431,7 +437,7 @@ async fn credential(mcp: &McpHouse, provider: &Provider, way: &Way) -> (Holder, 
             let account = made(operator, "/api/v1/service-accounts", body).await;
             let (id, secret) = (text(&account, "/serviceAccount/clientId"), text(&account, "/clientSecret"));
             let token = server.token_for(&id, &secret, "").await;
-            (server.holder(token), json!({ "account": account["serviceAccount"]["id"] }))
+            (server.holder(token), json!({ "account": account["serviceAccount"]["id"], "client": id }))
         }
         By::Client => {
             let oauth = json!({ "type": "confidential", "redirectUris": [], "scopes": SCOPES });

@@ -25,6 +25,14 @@ fn sessions_alone(thing: Thing, reason: &'static str) -> Fate {
     sessions(thing, reason, Stays)
 }
 
+/// What belongs to sessions ends with them, and all else because its holder is barred.
+fn barred(thing: Thing) -> Fate {
+    match thing {
+        ApplicationFeed | SessionFeed | BareSseConnection => Credential("barred"),
+        _ => Session("revoked"),
+    }
+}
+
 pub const ALL: &[Way] = &[
     Way {
         name: "API key deleted",
@@ -158,6 +166,27 @@ pub const ALL: &[Way] = &[
         events: &["principal_disabled"],
     },
     Way {
+        name: "person of an API key barred",
+        by: By::PersonKey,
+        fate: barred,
+        operations: &["bars.place"],
+        events: &["bar_placed"],
+    },
+    Way {
+        name: "person of a JWT barred",
+        by: By::Jwt,
+        fate: barred,
+        operations: &["bars.place", "revocations.create"],
+        events: &["bar_placed"],
+    },
+    Way {
+        name: "OAuth client barred",
+        by: By::Account,
+        fate: |thing| if thing == ApplicationFeed { Stays } else { barred(thing) },
+        operations: &["bars.place"],
+        events: &["bar_placed"],
+    },
+    Way {
         name: "session's token renewed",
         by: By::Session,
         fate: all!("replaced"),
@@ -269,6 +298,9 @@ ways! {
     what_a_jwt_opened_ends_when_its_issuer_is_trusted_otherwise: "issuer trusted otherwise",
     what_a_jwt_opened_ends_when_it_expires: "JWT expired",
     what_a_jwt_opened_ends_when_its_person_is_disabled: "person of a JWT disabled",
+    what_a_persons_key_opened_ends_when_the_person_is_barred: "person of an API key barred",
+    what_a_jwt_opened_ends_when_its_person_is_barred: "person of a JWT barred",
+    what_a_token_opened_on_the_agent_side_ends_when_its_client_is_barred: "OAuth client barred",
     a_sessions_feed_ends_when_its_token_is_renewed: "session's token renewed",
     a_sessions_feed_ends_when_somebody_attaches_to_it: "session attached to anew",
     what_belongs_to_sessions_ends_when_they_are_terminated: "sessions terminated",

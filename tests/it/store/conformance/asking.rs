@@ -228,6 +228,10 @@ pub async fn absent(place: &dyn Place) {
     assert!(store.principal(nobody).await.unwrap().is_none());
     assert!(store.principals_numbered(&[nobody]).await.unwrap().is_empty());
     assert!(store.principals(NOBODY, None, None, nobody, 9).await.unwrap().is_empty());
+    assert!(store.principals_called(NOBODY, "ann", 9).await.unwrap().is_empty());
+    assert!(store.principals_found(NOBODY, &["ann".to_owned()], nobody, 9).await.unwrap().is_empty());
+    assert!(store.events(&[Position(9)]).await.unwrap().is_empty());
+    assert!(store.beginnings(&[RevocationNumber(9)]).await.unwrap().is_empty());
     assert!(store.revocation(RevocationNumber(9)).await.unwrap().is_none());
     assert!(store.revocation_by_id(Uuid::max()).await.unwrap().is_none());
     assert!(store.revocations(NOBODY, None, None, 9).await.unwrap().is_empty());

@@ -143,6 +143,21 @@ pub async fn people(place: &dyn Place) {
     let row = store.principal(PrincipalNumber(1)).await.unwrap().unwrap();
     assert_eq!((row.name.as_deref(), row.email.as_deref()), (Some("Ann"), Some("a@example")));
     assert_eq!(row.principal, principal(1));
+    let found = async |prefixes: &[&str], after| -> Vec<i64> {
+        let prefixes: Vec<_> = prefixes.iter().map(|prefix| (*prefix).to_owned()).collect();
+        let page = store.principals_found(ORGANIZATION, &prefixes, PrincipalNumber(after), 9).await.unwrap();
+        page.iter().map(|row| row.principal.number.0).collect()
+    };
+    let called = async |called: &str| -> Vec<i64> {
+        let found = store.principals_called(ORGANIZATION, called, 9).await.unwrap();
+        found.into_iter().map(|number| number.0).collect()
+    };
+    assert_eq!((found(&["an"], 0).await, found(&["ann", "exam"], 0).await), (vec![1], vec![1]));
+    for (prefixes, after) in [(&["ann", "bob"][..], 0), (&["ann"], 1), (&["nn"], 0), (&["anna"], 0)] {
+        assert!(found(prefixes, after).await.is_empty(), "{prefixes:?}");
+    }
+    assert_eq!((called("A@EXAMPLE").await, called("subject 4").await), (vec![1], vec![4]));
+    assert!(called("Subject 4").await.is_empty() && called("a@").await.is_empty());
 
     let erased = [SideWrite::ErasePrincipal(PrincipalNumber(1)), SideWrite::ErasePersonal(vec![ONE])];
     writer.commit(&beside(erased)).await.unwrap();
@@ -150,6 +165,8 @@ pub async fn people(place: &dyn Place) {
     let row = store.principal(PrincipalNumber(1)).await.unwrap().unwrap();
     assert_eq!((row.name, row.email, row.principal.subject), (None, None, None));
     assert_eq!(row.principal.subject_digest, principal(1).subject_digest);
+    assert!(found(&["ann"], 0).await.is_empty() && called("a@example").await.is_empty());
+    assert!(called("subject 1").await.is_empty());
     let row = store.session_by_number(ONE).await.unwrap().unwrap();
     assert_eq!((row.detail.name, row.detail.client), (None, None));
     let connected = store.event(Position(3)).await.unwrap().unwrap();
