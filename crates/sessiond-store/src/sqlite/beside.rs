@@ -2,7 +2,7 @@
 
 use sessiond_core::chain::body_digest;
 use sessiond_core::idempotency::{KEPT, RecordedOutcome};
-use sessiond_core::ids::{PrincipalNumber, SessionNumber};
+use sessiond_core::ids::{Position, PrincipalNumber, SessionNumber};
 use sessiond_core::session::event::Connected;
 use sqlx::Row;
 
