@@ -149,7 +149,7 @@ pub async fn create_viewer(
     let viewer = Viewer {
         websocket_url: websocket_url(&app, &parts, &session_id),
         session_id,
-        token: app.terminals.admit(&caller, &terminal),
+        token: app.terminals.mint_viewer_token(&caller, &terminal),
         expires_at: seconds(view.session.lifetime_ends_at),
     };
     Ok((StatusCode::CREATED, Json(Success::of(viewer))))

@@ -106,7 +106,7 @@ impl Inbox {
     }
 
     /// Resolves once the shell or the connection has ended.
-    pub async fn over(&self) {
+    pub async fn ended(&self) {
         self.until(|state| state.end.is_some().then_some(())).await;
     }
 
