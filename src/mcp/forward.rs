@@ -46,7 +46,7 @@ pub(super) struct ExchangeOptions<'a> {
     /// The ids of the calls in the request.
     pub ids: &'a [Value],
     /// Whether the request asks for the rest of an answer, which only the session that began it can give.
-    pub owed: bool,
+    pub resumes: bool,
     /// The setting that the request makes, where it makes one that lasts as long as the session.
     pub setting: Option<SessionSetting>,
 }
@@ -58,7 +58,7 @@ pub struct IncomingResponse {
 }
 
 impl IncomingResponse {
-    /// Whether it is a stream of server-sent events.
+    /// Whether the answer is a stream of server-sent events.
     pub fn is_events(&self) -> bool {
         is_stream(&self.head)
     }
@@ -93,7 +93,7 @@ impl Gateway {
         let mut state = upstream_session.state();
         let mut reopened = false;
         if state.url != url {
-            if options.owed {
+            if options.resumes {
                 return Err(RpcError::upstream_lost());
             }
             // The application names another upstream now, which must not see the event ids of the former one.
@@ -113,7 +113,7 @@ impl Gateway {
                     }
                     return Ok(answer);
                 }
-                true if options.owed => return Err(RpcError::upstream_lost()),
+                true if options.resumes => return Err(RpcError::upstream_lost()),
                 true if reopened => {
                     return Err(RpcError::upstream_refused("does not know a session it has just opened"));
                 }
@@ -154,7 +154,7 @@ impl Gateway {
         let goodbye = request.method() == Method::DELETE;
         let sending = self.upstreams.send(application, request);
         let Ok(answer) = tokio::time::timeout(self.config.upstream_timeout, sending).await else {
-            return Err(RpcError::too_slow());
+            return Err(RpcError::upstream_slow_to_begin());
         };
         let (mut head, body) = answer?.into_parts();
         head.headers = upstream::from_upstream(
@@ -187,7 +187,7 @@ impl Gateway {
     }
 }
 
-/// Reads the beginning of a body, and returns it together with the whole body, put together again.
+/// Reads the beginning of a body, up to about `most` bytes. Returns that beginning, and a body that begins with it.
 pub(super) async fn read_beginning(
     mut body: Body,
     most: usize,
@@ -204,7 +204,7 @@ pub(super) async fn read_beginning(
         Ok::<_, RpcError>(Some(()))
     };
     let more = tokio::time::timeout(patience, reading).await;
-    let more = more.map_err(|_| RpcError::upstream_slow())??;
+    let more = more.map_err(|_| RpcError::upstream_slow_to_finish())??;
     let read = read.freeze();
     Ok((read.clone(), rejoined_body(read, more.map(|()| body))))
 }
@@ -212,7 +212,7 @@ pub(super) async fn read_beginning(
 /// Reads the whole of a body.
 pub(super) async fn read_whole(body: Body, largest: usize, patience: Duration) -> Result<Bytes, RpcError> {
     let whole = tokio::time::timeout(patience, Limited::new(body, largest).collect()).await;
-    match whole.map_err(|_| RpcError::upstream_slow())? {
+    match whole.map_err(|_| RpcError::upstream_slow_to_finish())? {
         Ok(whole) => Ok(whole.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {
             Err(RpcError::upstream_refused("answers with more than can be taken"))
@@ -316,6 +316,7 @@ fn redirect_target(headers: &HeaderMap) -> String {
     }
 }
 
+/// Reads the answer to `initialize`: a JSON body whole, a stream up to the answer.
 async fn read_initialize_answer(answer: IncomingResponse) -> Result<InitializeAnswer, RpcError> {
     let IncomingResponse { head, mut body } = answer;
     let session = head.headers.get(&SESSION).and_then(|id| id.to_str().ok()).map(str::to_owned);
