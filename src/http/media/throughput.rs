@@ -1,4 +1,4 @@
-//! What a session was sent over time, for a plot: from its readings, as the log has them.
+//! The bytes that a session was sent over time, for a plot, from its readings in the log.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -16,11 +16,13 @@ use super::names::{Names, find_session};
 use super::{Media, MediaAnswer, Refused, answer, local};
 use crate::sessions::Point;
 
-/// Seconds in a step, if nothing is said; at most; and how many steps there may be.
+/// How many seconds a step has if the client does not say.
 const STEP: i64 = 60;
+/// How many seconds a step may have.
 const LONGEST_STEP: i64 = 86_400;
+/// How many steps there may be.
 const MOST_STEPS: i64 = 2_000;
-/// What is shown if nothing is said.
+/// How long the window is if the client does not say.
 const WINDOW: TimeDelta = TimeDelta::hours(1);
 
 /// From when to when, and in what steps.
@@ -66,7 +68,7 @@ pub struct ThroughputPoint {
     pub throughput_out: Option<u64>,
 }
 
-/// A window, cut into steps; milliseconds since the epoch.
+/// A window that is cut into steps; milliseconds since the epoch.
 struct Window {
     from: i64,
     to: i64,
@@ -97,14 +99,14 @@ impl Window {
         (self.to - self.from + self.step - 1) / self.step
     }
 
-    /// Where each step begins and ends.
+    /// The beginning and the end of each step.
     fn cut(&self) -> impl Iterator<Item = (i64, i64)> {
         let begins = |step: i64| self.from + step * self.step;
         (0..self.steps()).map(move |step| (begins(step), begins(step + 1).min(self.to)))
     }
 }
 
-/// Readings, in the order of their times, and where one has come while going through them.
+/// Readings in the order of their times, and how far one has gone through them.
 struct Readings {
     points: Vec<(i64, u64)>,
     next: usize,
@@ -112,7 +114,7 @@ struct Readings {
 
 impl Readings {
     fn new(points: &[Point]) -> Self {
-        // What newer readings did not know of any more may have been a little more.
+        // An older reading may say a little more than a newer one, which no longer knew of it.
         let rising = points.iter().scan(0, |most: &mut u64, point| {
             *most = point.total.max(*most);
             Some((point.at.timestamp_millis(), *most))
@@ -120,8 +122,8 @@ impl Readings {
         Self { points: rising.collect(), next: 0 }
     }
 
-    /// The total at an instant no earlier than that asked for before; nothing had been sent before the first point, which
-    /// is the beginning of the session. None after the last.
+    /// The total at an instant, which must not be earlier than in the call before. Before the first point, which is the
+    /// beginning of the session, it is zero; after the last it is unknown.
     fn total(&mut self, at: i64) -> Option<u64> {
         while self.points.get(self.next).is_some_and(|(point, _)| *point < at) {
             self.next += 1;
@@ -136,7 +138,7 @@ impl Readings {
     }
 }
 
-/// What was sent in each step of a window.
+/// The bytes that were sent in each step of a window.
 fn series(app: &App, began: Time, window: &Window, points: &[Point]) -> Vec<ThroughputPoint> {
     let mut readings = Readings::new(points);
     let began = began.timestamp_millis();

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use super::keys::Pin;
 use super::throttled_socket::ThrottledSocket;
 
-/// From so many bytes on, nothing more is taken from the socket.
+/// Once so many bytes are held, nothing more is read from the socket.
 const FULL: usize = 128 << 10;
 /// Once so few bytes are left, the socket is read again.
 const ROOM: usize = 32 << 10;

@@ -105,7 +105,7 @@ const MODES: &[(Pty, u32)] = &[
     (Pty::TTY_OP_OSPEED, 38_400),
 ];
 
-/// Where to connect to, and as whom.
+/// The machine to connect to, and how to log in there.
 #[derive(Clone)]
 pub struct SshTarget {
     pub host: String,
