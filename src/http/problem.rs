@@ -7,6 +7,7 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use sessiond_core::reason::Reason;
 use sessiond_core::scope::Scope;
 use sessiond_core::session::Refusal;
 use utoipa::openapi::extensions::Extensions;
@@ -26,6 +27,10 @@ use crate::meter;
 /// The beginning of a problem's `type`: the page about problems, on the service that answers (RFC 9457, section 3.1.1).
 const TYPES: &str = "/problems#";
 
+/// The message for a client that presents nothing that is known, whether it was never known or no longer is.
+const NOTHING_KNOWN: &str = "No credential that is good here was presented. Send Authorization: Bearer and an access token from \
+     POST /oauth2/token, or an API key";
+
 /// The media type of errors for clients that accept it.
 pub const MEDIA_TYPE: &str = "application/problem+json";
 
@@ -36,6 +41,8 @@ pub struct Problem {
     /// A stable word for programs.
     pub code: &'static str,
     pub message: String,
+    /// What was wrong and what to do, where `message` is a word that clients compare.
+    pub detail: Option<String>,
     /// The field or parameter that was wrong.
     pub field: Option<Cow<'static, str>>,
     pub missing_scopes: Vec<&'static str>,
@@ -75,7 +82,7 @@ pub struct ProblemBody {
     /// A stable word for programs.
     #[schema(value_type = String)]
     pub code: &'static str,
-    /// The same as `detail`.
+    /// A word that clients compare, or the same as `detail`.
     pub message: String,
     /// The same as `status`.
     pub status_code: u16,
@@ -109,6 +116,7 @@ impl Problem {
             status,
             code,
             message: message.into(),
+            detail: None,
             field: None,
             missing_scopes: vec![],
             challenge: None,
@@ -125,29 +133,42 @@ impl Problem {
 
     /// Nothing valid was presented.
     pub fn unauthorized(reason: Option<Refusal>) -> Self {
-        let plain = Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "Unauthorized");
-        let said = |code, description: String| Self {
-            code,
-            challenge: Some(Challenge::Because("invalid_token", description)),
+        let plain = |code, detail: String| Self {
+            detail: Some(detail),
             ..Self::new(StatusCode::UNAUTHORIZED, code, "Unauthorized")
         };
+        let said = |code, description: String, todo: &str| Self {
+            challenge: Some(Challenge::Because("invalid_token", description.clone())),
+            ..plain(code, format!("{description}. {todo}"))
+        };
+        let ended = |reason: Reason| Self {
+            reason: Some(reason.word()),
+            after_end: true,
+            ..said(
+                "session_revoked",
+                format!("session disconnected: {reason}"),
+                "Open another session with a fresh credential; this token only reads how the session ended",
+            )
+        };
         match reason {
-            None => Self { challenge: Some(Challenge::Bare), ..plain },
-            Some(Refusal::Ended(ended)) => Self {
-                reason: Some(ended.reason.word()),
-                after_end: true,
-                ..said("session_revoked", format!("session disconnected: {}", ended.reason))
-            },
-            Some(Refusal::Revoked(reason)) => Self {
-                reason: Some(reason.word()),
-                after_end: true,
-                ..said("session_revoked", format!("session disconnected: {reason}"))
-            },
+            None => {
+                Self { challenge: Some(Challenge::Bare), ..plain("unauthorized", NOTHING_KNOWN.to_owned()) }
+            }
+            Some(Refusal::Ended(over)) => ended(over.reason),
+            Some(Refusal::Revoked(reason)) => ended(reason),
             Some(Refusal::CredentialBarred) => Self {
                 after_end: true,
-                ..said("credential_revoked", "the credential was revoked; authenticate again".to_owned())
+                ..said(
+                    "credential_revoked",
+                    "the credential was revoked; authenticate again".to_owned(),
+                    "Whatever was issued before that opens nothing here; what you get now does",
+                )
             },
-            Some(_) => said("token_expired", "the token has expired".to_owned()),
+            Some(_) => said(
+                "token_expired",
+                "the token has expired".to_owned(),
+                "Get another where you got this one; a session's token is renewed before it expires",
+            ),
         }
     }
 
@@ -155,7 +176,8 @@ impl Problem {
     pub fn wrong_audience(application: Uuid) -> Self {
         let description = format!("the token is for the gateway /mcp/{application} alone");
         Self {
-            challenge: Some(Challenge::Because("invalid_token", description)),
+            challenge: Some(Challenge::Because("invalid_token", description.clone())),
+            detail: Some(format!("{description}: ask for one without `resource` to use it here")),
             ..Self::new(StatusCode::UNAUTHORIZED, "wrong_audience", "Unauthorized")
         }
     }
@@ -326,7 +348,7 @@ impl IntoResponse for Problem {
             r#type: format!("{TYPES}{}", self.code),
             title: status.canonical_reason().unwrap_or("Error").to_owned(),
             status: status.as_u16(),
-            detail: self.message.clone(),
+            detail: self.detail.unwrap_or_else(|| self.message.clone()),
             code: self.code,
             message: self.message.clone(),
             status_code: status.as_u16(),

@@ -1,26 +1,19 @@
 //! Sessions of media streams: found by the names that people walk through, measured by readings of their counters.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sessiond_core::Time;
 use sessiond_core::actor::Actor;
 use sessiond_core::caller::Caller;
-use sessiond_core::event::Event;
-use sessiond_core::ids::{Position, PrincipalNumber, SessionNumber};
+use sessiond_core::ids::{PrincipalNumber, SessionNumber};
 use sessiond_core::media_stream::MediaStream;
 use sessiond_core::relation::{MayAct, MayLook, Way};
 use sessiond_core::session::Session;
-use sessiond_core::session::event::SessionEvent;
 use sessiond_core::throughput::{Reading, Sample};
 
 use crate::committer::{EndSessions, MeasureSessions, Measurement, Origin};
 use crate::context::AppContext;
 use crate::error::{Error, Thing};
 use crate::gate::{MediaLookup, Sum};
-
-/// How many events of a session are read at a time.
-const PAGE: u32 = 500;
 
 /// A number that no session has.
 const NOBODY: SessionNumber = SessionNumber(-1);
@@ -32,18 +25,10 @@ pub struct LiveSession {
     owner: Actor,
 }
 
-/// How much a session had been sent at an instant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Point {
-    pub at: Time,
-    /// Since the session connected, up to `at`.
-    pub total: u64,
-}
-
 /// Sessions of media streams.
 #[derive(Clone)]
 pub struct MediaSessions {
-    context: Arc<AppContext>,
+    pub(super) context: Arc<AppContext>,
 }
 
 impl MediaSessions {
@@ -144,47 +129,9 @@ impl MediaSessions {
         });
         self.context.in_parts(caller, items.collect(), MeasureSessions, |readings| readings).await
     }
-
-    /// Returns how many bytes had been sent when, as far as the log still tells, from the last instant at or before `from` to the
-    /// first at or after `to`; oldest first. Bodies of old activity are pruned: what they said is not there any more.
-    pub async fn bytes_sent(&self, session: &Session, from: Time, to: Time) -> Result<Vec<Point>, Error> {
-        let mut points = BTreeMap::new();
-        points.insert(session.connected_at.timestamp_millis(), 0);
-        let (mut newest, from) = (session.head.position, from.timestamp_millis());
-        while newest > Position(0) {
-            let page = self.context.store.session_history(session.number, newest, true, PAGE).await?;
-            let Some(oldest) = page.last() else { break };
-            let before = oldest.entry.recorded.previous_position;
-            let mut enough = false;
-            for addressed in &page {
-                let Event::Session(SessionEvent::ActivityRecorded(activity)) =
-                    &addressed.entry.recorded.event
-                else {
-                    continue;
-                };
-                let Some(throughput) = &activity.throughput else { continue };
-                // A newer event has the readings that came late for an older one.
-                for (at, total) in throughput.points() {
-                    points.entry(at).or_insert(total);
-                }
-                enough |= throughput.gauge().at < from;
-            }
-            if enough {
-                break;
-            }
-            newest = before;
-        }
-        let first = points.range(..=from).next_back().map_or(i64::MIN, |(at, _)| *at);
-        let to = to.timestamp_millis();
-        let last = points.range(to..).next().map_or(i64::MAX, |(at, _)| *at);
-        let within = points.range(first..=last);
-        Ok(within
-            .filter_map(|(at, total)| Some(Point { at: Time::from_timestamp_millis(*at)?, total: *total }))
-            .collect())
-    }
 }
 
 /// Returns the person whose sessions are all that a caller may know of, if there is one.
-fn whose(caller: &Caller) -> Option<PrincipalNumber> {
+pub(super) fn whose(caller: &Caller) -> Option<PrincipalNumber> {
     caller.principal.filter(|_| !caller.looks_at_all())
 }

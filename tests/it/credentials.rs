@@ -130,3 +130,32 @@ async fn attaching_with_a_credential_that_ends_sooner_shortens_nothing() {
         body["tokenExpiresAt"]
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_401_says_what_was_wrong_and_what_to_do_beside_the_word_that_clients_compare() {
+    let server = Server::start().await;
+    let operator = server.operator().await;
+    let old = server.operator().await;
+    let ended = operator.connect(json!({})).await;
+    assert_eq!(operator.delete(&ended.path()).await.0, 200);
+    let expiring = server.operator().await.connect(json!({})).await;
+    let path = |id: &str, verb: &str| format!("/api/v1/agent-sessions/{id}/{verb}");
+    let mut asked = vec![
+        (server.stranger().post("/api/v1/agent-sessions", json!({})).await, "unauthorized", "/oauth2/token"),
+        (ended.call("heartbeat").await, "session_revoked", "Open another session"),
+    ];
+    assert_eq!(operator.delete(&sessions(&server.application().await)).await.0, 200);
+    asked.push((
+        old.post(&path(&expiring.id, "heartbeat"), json!({})).await,
+        "credential_revoked",
+        "authenticate again",
+    ));
+    server.turn(2 * 3_600);
+    asked.push((old.get("/api/v1/service-accounts").await, "token_expired", "Get another"));
+    for ((status, body), code, todo) in asked {
+        assert_eq!((status, body["code"].as_str()), (StatusCode::UNAUTHORIZED, Some(code)), "{body}");
+        assert_eq!(body["message"], "Unauthorized", "clients compare it");
+        assert!(body["detail"].as_str().unwrap().contains(todo), "{code}: {body}");
+        assert_eq!(body["type"], format!("/problems#{code}"));
+    }
+}

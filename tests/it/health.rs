@@ -65,3 +65,15 @@ async fn asking_often_whether_it_is_ready_does_not_keep_the_writer_busy() {
     assert!(!ok().await, "but not for long");
     assert_eq!(get(&server, "/readyz").await.0, 503);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_opens_the_address_is_told_where_they_are_and_where_to_go_on() {
+    let server = Server::start().await;
+    let (status, text) = get(&server, "/").await;
+    assert!(status == 200 && text.contains("sessiond") && text.contains("/oauth2/token"), "{text}");
+    for path in text.lines().filter_map(|line| line.split(' ').next()).filter(|word| word.starts_with('/')) {
+        let path = path.replace("{application}", &server.application().await);
+        let status = server.http.get(server.url(&path)).send().await.unwrap().status();
+        assert_ne!(status, 404, "{path} is named, and is not there");
+    }
+}

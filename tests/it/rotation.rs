@@ -149,11 +149,8 @@ async fn a_rotation_that_is_sent_again_gives_the_same_secret_and_a_time_that_is_
     assert_eq!(first["key"], again["key"]);
     let key = server.holder(text(&first, "/key"));
     assert_eq!(key.post("/api/v1/agent-sessions", json!({})).await.0, 201);
-    for wrong in [
-        json!("yesterday"),
-        json!(in_seconds(&server, -1)),
-        json!(in_seconds(&server, 31 * 86_400)),
-    ] {
+    for wrong in [json!("yesterday"), json!(in_seconds(&server, -1)), json!(in_seconds(&server, 31 * 86_400))]
+    {
         let (status, body) = operator.post(&path, json!({ "expireOldAt": wrong })).await;
         assert_eq!(
             (status, body["field"].as_str()),

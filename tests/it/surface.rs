@@ -140,7 +140,7 @@ async fn the_other_surfaces_do_not_notice_a_sixth() {
     let shapes = [
         ("/sixth", "detail"),
         ("/sixth/v10", "detail"),
-        ("/", "detail"),
+        ("/nowhere", "detail"),
         ("/api/v1/nothing", "detail"),
         ("/v1/nothing", "statusCode"),
         ("/v1", "statusCode"),

@@ -140,6 +140,16 @@ impl GateState {
         })
     }
 
+    /// A media stream's live sessions, all or one person's.
+    pub fn sessions_of<'a>(
+        &'a self,
+        stream: &'a MediaStream,
+        whose: Option<PrincipalNumber>,
+        now: Time,
+    ) -> impl Iterator<Item = &'a Session> {
+        self.viewers(stream, whose, now).map(|open| &open.session)
+    }
+
     /// The names of a media stream's live sessions, in the order in which they connected.
     pub fn names_at(&self, stream: &MediaStream, whose: Option<PrincipalNumber>, now: Time) -> Vec<Arc<str>> {
         self.viewers(stream, whose, now).filter_map(|open| open.terms.name.clone()).collect()

@@ -81,6 +81,20 @@ pub fn find_session(app: &App, caller: &Caller, names: &[String; 4]) -> Result<M
     app.sessions.media.find(caller, &stream, session).ok_or(Refused::NoSession)
 }
 
+/// Finds the same session or, where none is live, the one that had the name last.
+pub async fn find_session_or_ended(
+    app: &App,
+    caller: &Caller,
+    names: &[String; 4],
+) -> Result<MayLook, Refused> {
+    let [vhost, media_app, stream, session] = names.each_ref().map(String::as_str);
+    let stream = find_stream(app, caller, [vhost, media_app, stream])?;
+    if let Some(live) = app.sessions.media.find(caller, &stream, session) {
+        return Ok(live);
+    }
+    app.sessions.media.find_ended(caller, &stream, session).await?.ok_or(Refused::NoSession)
+}
+
 /// Finds the same session, to end it.
 pub fn session_to_end(app: &App, caller: &Caller, names: &[String; 4]) -> Result<MayAct, Refused> {
     let [vhost, media_app, stream, session] = names.each_ref().map(String::as_str);

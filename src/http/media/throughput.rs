@@ -1,4 +1,4 @@
-//! The bytes that a session was sent over time, for a plot, from its readings in the log.
+//! The bytes that sessions were sent over time, for a plot, from their readings in the log.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -7,13 +7,15 @@ use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 use sessiond_core::Time;
 use sessiond_core::caller::Caller;
+use sessiond_core::session::Session;
 
 use super::super::App;
 use super::super::extract::Query;
 use super::super::filter::read_time;
 use super::super::problem::Problem;
-use super::names::{Names, find_session};
+use super::names::{Names, check_app, find_session_or_ended, find_stream};
 use super::{Media, MediaAnswer, Refused, answer, local};
+use crate::error::Error;
 use crate::sessions::Point;
 
 /// How many seconds a step has if the client does not say.
@@ -40,7 +42,7 @@ pub struct ThroughputQuery {
     step: Option<String>,
 }
 
-/// What a session was sent, step by step.
+/// What was sent, step by step.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = MediaThroughput)]
@@ -52,8 +54,8 @@ pub struct Throughput {
     pub points: Vec<ThroughputPoint>,
 }
 
-/// One step. Between two readings bytes are taken to have gone out evenly. Of steps that lie before the session began,
-/// or reach beyond its last reading, nothing is known, and both figures are null.
+/// One step. Between two readings bytes are taken to have gone out evenly. Of steps that lie before a session began, or reach
+/// beyond its last reading, nothing is known, and both figures are null. Of several sessions what is known is added up.
 #[derive(Debug, PartialEq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = MediaThroughputPoint)]
@@ -66,6 +68,18 @@ pub struct ThroughputPoint {
     /// Bits per second over the step.
     #[schema(required = true, format = "uint64")]
     pub throughput_out: Option<u64>,
+}
+
+impl ThroughputPoint {
+    /// Adds what another session was sent in the same step.
+    fn add(&mut self, other: &Self) {
+        let sum = |one: Option<u64>, other: Option<u64>| match (one, other) {
+            (Some(one), Some(other)) => Some(one.saturating_add(other)),
+            (known, None) | (None, known) => known,
+        };
+        self.bytes_out = sum(self.bytes_out, other.bytes_out);
+        self.throughput_out = sum(self.throughput_out, other.throughput_out);
+    }
 }
 
 /// A window that is cut into steps; milliseconds since the epoch.
@@ -93,6 +107,14 @@ impl Window {
             return Err(Problem::invalid("step", message));
         }
         Ok(window)
+    }
+
+    fn begins(&self) -> Time {
+        Time::from_timestamp_millis(self.from).unwrap_or_default()
+    }
+
+    fn ends(&self) -> Time {
+        Time::from_timestamp_millis(self.to).unwrap_or_default()
     }
 
     fn steps(&self) -> i64 {
@@ -158,27 +180,61 @@ fn series(app: &App, began: Time, window: &Window, points: &[Point]) -> Vec<Thro
     window.cut().map(point).collect()
 }
 
-async fn shown(
+/// What a session was sent, live or ended.
+async fn of_session(
     app: &App,
     caller: &Caller,
     names: &[String; 4],
     query: &ThroughputQuery,
 ) -> Result<Response, Refused> {
     let window = Window::read(query, app.clock.now())?;
-    let session = find_session(app, caller, names)?;
-    let time = |at| Time::from_timestamp_millis(at).unwrap_or(session.connected_at);
-    let (from, to) = (time(window.from), time(window.to));
-    let points = app.sessions.media.bytes_sent(&session, from, to).await?;
-    let points = series(app, session.connected_at, &window, &points);
-    let step = window.step / 1_000;
-    Ok(answer(StatusCode::OK, Throughput { from: local(app, from), to: local(app, to), step, points }))
+    let session = find_session_or_ended(app, caller, names).await?;
+    let points = of_one(app, &window, &session).await?;
+    Ok(told(app, &window, points))
+}
+
+/// What the sessions of some streams were sent together: those whose names begin with these.
+async fn of_streams(
+    app: &App,
+    caller: &Caller,
+    begin: &[&str],
+    query: &ThroughputQuery,
+) -> Result<Response, Refused> {
+    let window = Window::read(query, app.clock.now())?;
+    match begin {
+        [vhost] => check_app(app, caller, vhost, None)?,
+        [vhost, media_app] => check_app(app, caller, vhost, Some(media_app))?,
+        [vhost, media_app, stream] => drop(find_stream(app, caller, [vhost, media_app, stream])?),
+        _ => return Err(Refused::NoSession),
+    }
+    let streams = app.sessions.media.streams(caller, begin);
+    let mut sum: Option<Vec<ThroughputPoint>> = None;
+    for session in app.sessions.media.there_since(caller, &streams, window.begins()).await? {
+        let points = of_one(app, &window, &session).await?;
+        match &mut sum {
+            None => sum = Some(points),
+            Some(sum) => sum.iter_mut().zip(points).for_each(|(sum, point)| sum.add(&point)),
+        }
+    }
+    let points = sum.unwrap_or_else(|| series(app, window.ends(), &window, &[]));
+    Ok(told(app, &window, points))
+}
+
+async fn of_one(app: &App, window: &Window, session: &Session) -> Result<Vec<ThroughputPoint>, Error> {
+    let points = app.sessions.media.bytes_sent(session, window.begins(), window.ends()).await?;
+    Ok(series(app, session.connected_at, window, &points))
+}
+
+fn told(app: &App, window: &Window, points: Vec<ThroughputPoint>) -> Response {
+    let (from, to, step) = (local(app, window.begins()), local(app, window.ends()), window.step / 1_000);
+    answer(StatusCode::OK, Throughput { from, to, step, points })
 }
 
 type SeriesAnswer = MediaAnswer<Throughput>;
 
 /// Get a session's throughput over time
 ///
-/// Readings are kept as long as the bodies of activity events are (`--keep-activity`); across what is gone bytes are taken
+/// Of the live session of this name, or else of the one that had it last. Readings are kept as long as the bodies of activity events are (`--keep-activity`); across what is gone bytes are taken
 /// to have gone out evenly.
 #[utoipa::path(get, path = "/v1/vhosts/{vhost}/apps/{app}/streams/{stream}/sessions/{session}/throughput",
     operation_id = "media.throughput", tag = "media", security(("accessToken" = [])),
@@ -198,7 +254,7 @@ pub async fn throughput(
     Names(names): Names<4>,
     Query(query): Query<ThroughputQuery>,
 ) -> Result<Response, Refused> {
-    shown(&app, &caller, &names, &query).await
+    of_session(&app, &caller, &names, &query).await
 }
 
 /// Get a session's throughput over time, beside its statistics
@@ -220,5 +276,71 @@ pub async fn current_throughput(
     Names(names): Names<4>,
     Query(query): Query<ThroughputQuery>,
 ) -> Result<Response, Refused> {
-    shown(&app, &caller, &names, &query).await
+    of_session(&app, &caller, &names, &query).await
+}
+
+/// Get the throughput of a stream over time
+///
+/// Of the sessions that were live at some time of the window, ended ones included, added up; at most 1,000.
+#[utoipa::path(get, path = "/v1/vhosts/{vhost}/apps/{app}/streams/{stream}/throughput",
+    operation_id = "media.streamThroughput", tag = "media", security(("accessToken" = [])),
+    params(
+        ("vhost" = String, Path, description = "The virtual host."),
+        ("app" = String, Path, description = "The app."),
+        ("stream" = String, Path, description = "The stream."),
+        ThroughputQuery,
+    ),
+    responses(
+        (status = 200, description = "Step by step.", body = SeriesAnswer),
+    ))]
+pub async fn stream_throughput(
+    Media(caller): Media,
+    State(app): State<App>,
+    Names(names): Names<3>,
+    Query(query): Query<ThroughputQuery>,
+) -> Result<Response, Refused> {
+    of_streams(&app, &caller, &names.each_ref().map(String::as_str), &query).await
+}
+
+/// Get the throughput of an app over time
+///
+/// Of the sessions that were live at some time of the window, ended ones included, added up; at most 1,000.
+#[utoipa::path(get, path = "/v1/vhosts/{vhost}/apps/{app}/throughput",
+    operation_id = "media.appThroughput", tag = "media", security(("accessToken" = [])),
+    params(
+        ("vhost" = String, Path, description = "The virtual host."),
+        ("app" = String, Path, description = "The app."),
+        ThroughputQuery,
+    ),
+    responses(
+        (status = 200, description = "Step by step.", body = SeriesAnswer),
+    ))]
+pub async fn app_throughput(
+    Media(caller): Media,
+    State(app): State<App>,
+    Names(names): Names<2>,
+    Query(query): Query<ThroughputQuery>,
+) -> Result<Response, Refused> {
+    of_streams(&app, &caller, &names.each_ref().map(String::as_str), &query).await
+}
+
+/// Get the throughput of a virtual host over time
+///
+/// Of the sessions that were live at some time of the window, ended ones included, added up; at most 1,000.
+#[utoipa::path(get, path = "/v1/vhosts/{vhost}/throughput",
+    operation_id = "media.vhostThroughput", tag = "media", security(("accessToken" = [])),
+    params(
+        ("vhost" = String, Path, description = "The virtual host."),
+        ThroughputQuery,
+    ),
+    responses(
+        (status = 200, description = "Step by step.", body = SeriesAnswer),
+    ))]
+pub async fn vhost_throughput(
+    Media(caller): Media,
+    State(app): State<App>,
+    Names(names): Names<1>,
+    Query(query): Query<ThroughputQuery>,
+) -> Result<Response, Refused> {
+    of_streams(&app, &caller, &names.each_ref().map(String::as_str), &query).await
 }

@@ -190,7 +190,8 @@ const TABLE: [(Door, &str); 14] = [
         Door::Media,
         "media.listVhosts media.listApps media.listStreams media.declareStream media.listSessions \
          media.createSessions media.terminateSession media.reportSession media.reportStream media.reportApp \
-         media.throughput media.currentThroughput media.sessionStatistics media.streamStatistics \
+         media.throughput media.currentThroughput media.streamThroughput media.appThroughput \
+         media.vhostThroughput media.sessionStatistics media.streamStatistics \
          media.appStatistics media.vhostStatistics",
     ),
     (Door::Hook, "media.callHook"),

@@ -7,7 +7,7 @@ use super::{PATIENT, SESSIONS, STATISTICS, STREAM, basic, caller, key, with_sess
 use crate::support::Server;
 
 /// Every path with the methods it takes.
-const ROUTES: [(&str, &str); 15] = [
+const ROUTES: [(&str, &str); 18] = [
     ("GET", "/v1/vhosts"),
     ("GET", "/v1/vhosts/default/apps"),
     ("GET", "/v1/vhosts/default/apps/app/streams"),
@@ -19,6 +19,9 @@ const ROUTES: [(&str, &str); 15] = [
     ("DELETE", "/v1/vhosts/default/apps/app/streams/stream/sessions/one"),
     ("POST", "/v1/vhosts/default/apps/app/streams/stream/sessions/one:report"),
     ("GET", "/v1/vhosts/default/apps/app/streams/stream/sessions/one/throughput"),
+    ("GET", "/v1/vhosts/default/apps/app/streams/stream/throughput"),
+    ("GET", "/v1/vhosts/default/apps/app/throughput"),
+    ("GET", "/v1/vhosts/default/throughput"),
     ("GET", "/v1/stats/current/vhosts/default"),
     ("GET", "/v1/stats/current/vhosts/default/apps/app"),
     ("GET", "/v1/stats/current/vhosts/default/apps/app/streams/stream"),

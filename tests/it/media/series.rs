@@ -87,3 +87,66 @@ async fn the_last_hour_in_minutes_is_what_is_shown_if_nothing_is_said() {
         assert!(message.starts_with(&format!("[HTTP] {field} ")), "{query}: {message}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_has_ended_keeps_its_series_and_the_last_of_a_name_is_shown() {
+    let (server, key, began) = played().await;
+    let path = |session: &str| {
+        format!("{SESSIONS}/{session}/throughput?from={}&to={}&step=5", asked(began), asked(began + 25_000))
+    };
+    let live = key.get(&path("one")).await;
+    assert_eq!(live.status, 200);
+    assert_eq!(key.delete(&format!("{SESSIONS}/one")).await.status, 200);
+    assert_eq!(key.get(&format!("{STATISTICS}/one")).await.status, 404, "there is no such live session");
+    assert_eq!(key.get(&path("one")).await.text, live.text);
+    assert_eq!(key.get(&path("never")).await.status, 404);
+    let server = server.restart_after(120).await;
+    let key = again(&server, &key);
+    assert_eq!(key.get(&path("one")).await.text, live.text, "after a restart, too");
+    key.post(SESSIONS, json!({ "name": "one" })).await;
+    let told = key.response(&path("one")).await;
+    assert!(bytes(&told).iter().all(Value::is_null), "there is a new one of that name, which began later");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_live_and_ended_sessions_of_a_stream_an_app_and_a_host_were_sent_is_added_up() {
+    let (server, key, began) = played().await;
+    let others = [("stream", "two"), ("stream", "three"), ("other", "four")];
+    for (stream, name) in others {
+        let sessions = format!("/v1/vhosts/default/apps/app/streams/{stream}/sessions");
+        key.put(&format!("/v1/vhosts/default/apps/app/streams/{stream}")).await;
+        assert_eq!(key.post(&sessions, json!({ "name": name })).await.status, 201);
+        let body = json!({ "totalBytesOut": 600 });
+        server.turn(60);
+        assert_eq!(key.post(&format!("{sessions}/{name}:report"), body).await.status, 200);
+    }
+    assert_eq!(key.delete(&format!("{SESSIONS}/one")).await.status, 200);
+    assert_eq!(key.delete(&format!("{SESSIONS}/two")).await.status, 200);
+    let total = async |place: &str, to: i64| {
+        let path =
+            format!("/v1/vhosts/default{place}/throughput?from={}&to={}&step=3600", asked(began), asked(to));
+        let told = key.response(&path).await;
+        bytes(&told).iter().filter_map(Value::as_u64).sum::<u64>()
+    };
+    // Until the last reading of each: a step that reaches beyond it is not known of it.
+    let step = async |place: &str| {
+        let path = format!(
+            "/v1/vhosts/default{place}/throughput?from={}&to={}&step=1",
+            asked(began),
+            asked(began + 400_000)
+        );
+        bytes(&key.response(&path).await).iter().filter_map(Value::as_u64).sum::<u64>()
+    };
+    let near = |sum: u64, expected: u64| assert!(expected.abs_diff(sum) <= 30, "{sum} is not {expected}");
+    near(total("/apps/app/streams/stream", began + 25_000).await, 12_500);
+    near(step("/apps/app/streams/stream").await, 12_500 + 2 * 600);
+    near(step("/apps/app/streams/other").await, 600);
+    near(step("/apps/app").await, 12_500 + 3 * 600);
+    near(step("").await, 12_500 + 3 * 600);
+    assert_eq!(key.get("/v1/vhosts/default/apps/app/streams/none/throughput").await.status, 404);
+    assert_eq!(key.get("/v1/vhosts/default/apps/none/throughput").await.status, 404);
+    assert_eq!(key.get("/v1/vhosts/none/throughput").await.status, 404);
+    key.put("/v1/vhosts/default/apps/app/streams/empty").await;
+    let told = key.response("/v1/vhosts/default/apps/app/streams/empty/throughput").await;
+    assert!(bytes(&told).iter().all(Value::is_null), "nothing is known of what nobody watched");
+}

@@ -281,6 +281,9 @@ async fn walk_media(walk: &mut Walk<'_>, server: &Server, operator: &Holder) {
         "vhostStatistics",
         "throughput",
         "currentThroughput",
+        "streamThroughput",
+        "appThroughput",
+        "vhostThroughput",
     ] {
         walk.go(&media, &format!("media.{id}"), None, 200).await;
     }
