@@ -74,7 +74,7 @@ impl Names {
         }
     }
 
-    /// The beginning of a URL up to the path, if that is one of ours or names this machine itself.
+    /// The base that a URL begins with, if that is one of ours or a name by which this machine reaches itself.
     pub fn base_of<'a>(&self, url: &'a str) -> Option<&'a str> {
         let after_scheme = url.find("://")? + 3;
         let end = url[after_scheme..].find(['/', '?', '#']).map_or(url.len(), |at| after_scheme + at);

@@ -231,7 +231,7 @@ const ANYWHERE: [(u16, &str); 12] = [
 pub fn describe(document: &mut OpenApi, surfaces: &Surfaces) {
     for (path, operation) in shared::operations(document) {
         let surface = surfaces.at(path);
-        // Operations without an id are for probes, and have no limits.
+        // Operations that need no credential are for probes. They have no limits, and so no default response.
         if operation.security.as_ref().is_some_and(|all| all != &[SecurityRequirement::default()]) {
             let reference = Ref::from_response_name(default_name(surface));
             operation.responses.responses.insert("default".to_owned(), reference.into());

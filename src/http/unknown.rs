@@ -59,7 +59,7 @@ pub fn is_lenient(operation: &str, part: Part) -> bool {
     LENIENT.iter().any(|(id, where_, _)| *id == operation && *where_ == part)
 }
 
-/// How alike two names must be, from 0 to 1, for one to be accepted for a misspelling of the other.
+/// How alike two names must be, from 0 to 1, for one to be taken for a misspelling of the other.
 const ALIKE: f64 = 0.84;
 
 /// The parameters that each operation takes in its query, by the route and method that lead to it.

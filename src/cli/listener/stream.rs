@@ -24,8 +24,7 @@ const LINGERED: usize = 1 << 20;
 pub struct TimedStream {
     stream: TcpStream,
     connection: Arc<Connection>,
-    /// Goes off when the connection has to be looked at. The deadline may have moved by then, but never to an earlier
-    /// moment.
+    /// Goes off no later than the connection has to be looked at. Its deadline may have moved to a later moment by then.
     timer: Pin<Box<Sleep>>,
     closing: Closing,
     _place: OwnedSemaphorePermit,

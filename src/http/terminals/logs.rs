@@ -183,7 +183,7 @@ fn write_entry(entry: &Entry, output: &mut Plain, indented: &mut Indented, into:
             indented.end(into);
             let command = String::from_utf8_lossy(bytes);
             let lines: Vec<_> = command.split('\n').map(shown::line).collect();
-            // Further lines of a command are indented, so that none looks like output or another command.
+            // Further lines of a command begin with `> `. Output is indented, so that nothing of it looks like one of them.
             into.push_str(&format!("[{}] $ {}\n", seconds(entry.time()), lines.join("\n> ")));
         }
         _ => indented.push(&output.push(entry.bytes()), into),
