@@ -38,7 +38,7 @@ pub use outgoing::Outgoing;
 /// How many frames a listener of an application may be behind before it reads pages instead. The memory for them is
 /// taken when the first listener comes.
 const BACKLOG: usize = 1_024;
-/// The same for a listener of a session: little happens in a session, and many listen.
+/// How many frames a listener of a session may be behind: fewer, because little happens in a session, and many listen.
 const SESSION_BACKLOG: usize = 16;
 /// The pause before the log is read again after it could not be read.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
@@ -167,7 +167,7 @@ impl Live {
             reached: from,
             pages: VecDeque::new(),
             catching_up,
-            over: false,
+            ended: false,
         };
         unfold(listener, |mut listener| async move { listener.next().await.map(|frame| (frame, listener)) })
     }
@@ -205,12 +205,12 @@ struct Listener {
     reached: Position,
     pages: VecDeque<Arc<Frame>>,
     catching_up: bool,
-    over: bool,
+    ended: bool,
 }
 
 impl Listener {
     async fn next(&mut self) -> Option<Result<Arc<Frame>, StoreError>> {
-        if self.over {
+        if self.ended {
             return None;
         }
         loop {
@@ -219,7 +219,7 @@ impl Listener {
             }
             if self.catching_up {
                 if let Err(error) = self.read_page().await {
-                    self.over = true;
+                    self.ended = true;
                     return Some(Err(error));
                 }
                 continue;
@@ -235,7 +235,7 @@ impl Listener {
 
     fn pass(&mut self, frame: Arc<Frame>) -> Arc<Frame> {
         self.reached = frame.position;
-        self.over = frame.last && matches!(self.topic, Topic::Session(_));
+        self.ended = frame.last && matches!(self.topic, Topic::Session(_));
         frame
     }
 
@@ -264,7 +264,7 @@ impl Listener {
 /// An event as it is told: the `data` of a frame. Fields that do not belong to the type of event are left out.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Told<'a> {
+pub struct EventData<'a> {
     /// Position in the log; the same as the event's `id`. Absent in `expired`, `credential_ended` and `shutdown` that end a
     /// stream.
     #[schema(required = false)]
@@ -394,7 +394,7 @@ fn sets_expiry(event: &Event) -> Option<Time> {
     }
 }
 
-impl<'a> Told<'a> {
+impl<'a> EventData<'a> {
     pub fn new(event: &'a Addressed, told: EventTold) -> Self {
         let recorded = &event.entry.recorded;
         let EventTold { actor_name, principal, hostname, client, end } = told;
@@ -464,7 +464,7 @@ impl Frame {
     fn new(event: &Addressed, telling: &Telling, told: &EventsTold) -> Self {
         let recorded = &event.entry.recorded;
         let data = |reader| {
-            let told = Told::new(event, telling.event(event, told, reader));
+            let told = EventData::new(event, telling.event(event, told, reader));
             serde_json::to_string(&told).unwrap_or_default()
         };
         let plain = data(Acquaintance::Nobody);

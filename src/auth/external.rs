@@ -1,4 +1,4 @@
-//! JWT access tokens of issuers that an organization trusts: from what one says to who asks.
+//! JWT access tokens of issuers that an organization trusts: finds out from one who the caller is.
 
 use sessiond_core::actor::{Actor, ActorKind};
 use sessiond_core::bar::Barred;
@@ -15,7 +15,7 @@ use crate::gate::GateState;
 use crate::issuers::{Genuine, SKEW, Unverified};
 use crate::secret;
 
-/// Genuine tokens whose principal is remembered, so that a limit can be put on it before anything is verified.
+/// How many genuine tokens are remembered, so that their rate limit can be checked before anything is verified.
 const REMEMBERED: usize = 16_384;
 
 /// Whether a bearer token has the shape of a JWT; none of ours has.
@@ -24,6 +24,7 @@ pub(super) fn is_jwt(token: &str) -> bool {
 }
 
 impl Auth {
+    /// The caller who presents a token of another issuer.
     pub(super) async fn external(&self, token: &str) -> Result<Caller, Error> {
         let (organization, issuer, genuine) = self.genuine_external(token).await?;
         if genuine.expired {
@@ -41,7 +42,8 @@ impl Auth {
         Ok(external_caller(&known, (organization, principal), &issuer, genuine))
     }
 
-    /// A token with whose it is and by what issuer. Whoever signed it, and nobody else, is told why it is no good.
+    /// Verifies a token. Returns whose it is, and the issuer as that organization trusts it. Only the holder of a token that
+    /// the issuer signed is told why it is not accepted.
     pub(super) async fn genuine_external(
         &self,
         token: &str,
@@ -55,10 +57,10 @@ impl Auth {
                 Error::Unfit(fault)
             }
         })?;
-        // It may have been removed, or revoked, while its keys were fetched: what counts is how things stand after.
-        let stands = self.gate.known().issuers(&issuer.issuer).any(|(_, one)| *one == issuer);
-        // One allowance for each principal of each organization: what another organization takes for a token of the same
-        // issuer and subject uses nothing of it up.
+        // The issuer may have been removed while its keys were fetched; what counts is whether it is trusted now.
+        let is_trusted = self.gate.known().issuers(&issuer.issuer).any(|(_, one)| *one == issuer);
+        // Each principal of each organization has an allowance of its own: a token of the same issuer and subject that
+        // another organization takes uses nothing of it up.
         let digest = self.principals.subject_digest(&genuine.external.issuer, &genuine.external.subject);
         let principal = principal_id(&digest);
         let allowance = secret::hash(&format!("{} {principal}", organization.0));
@@ -67,28 +69,30 @@ impl Auth {
             remembered.clear();
         }
         remembered.insert(secret::hash(token), principal_id(&allowance));
-        stands.then_some((organization, issuer, genuine)).ok_or(NOBODY)
+        is_trusted.then_some((organization, issuer, genuine)).ok_or(NOBODY)
     }
 
-    /// Who trusts the issuer of a token: whom it is meant for; of one that is meant for nobody, somebody, who can tell why.
+    /// The organization that a token is meant for, with the issuer as it trusts it. A token that is meant for nobody goes to
+    /// one of those who trust its issuer, so that its holder can be told why it is refused.
     fn trusting(&self, token: &Unverified<'_>) -> Option<(OrganizationNumber, Issuer)> {
         let known = self.gate.known();
         let found = |one: (&Organization, &Issuer)| (one.0.number, one.1.clone());
         let mut trusted = known.issuers(token.issuer()).filter(|(_, one)| token.is_for(one));
         match (trusted.next(), trusted.next()) {
             (Some(one), None) => Some(found(one)),
-            // One that is meant for several says nothing clear.
+            // A token that is meant for several organizations does not say for which.
             (Some(_), Some(_)) => None,
             (None, _) => known.issuers(token.issuer()).find(|(_, one)| token.may_be_of(one)).map(found),
         }
     }
 
-    /// Whose allowance a token uses up that was found genuine before.
+    /// The id that the rate limit counts a token under, if the token was found genuine before.
     pub(super) fn remembered(&self, token: &str) -> Option<Uuid> {
         self.remembered.lock().get(&secret::hash(token)).copied()
     }
 }
 
+/// The caller behind a genuine token of another issuer.
 pub(super) fn external_caller(
     known: &GateState,
     (organization, principal): (OrganizationNumber, PrincipalNumber),

@@ -1,4 +1,5 @@
-//! What a token is worth, for those who must decide on it and cannot see: everything here is answered from memory.
+//! What a token is worth, for resource servers that must decide on it and cannot read it (RFC 7662). Everything is answered
+//! from memory.
 
 use sessiond_core::Time;
 use sessiond_core::actor::ActorKind;
@@ -19,30 +20,30 @@ use crate::secret::{self, TokenKind};
 /// A token that opens something now.
 #[derive(Debug)]
 pub struct Introspected {
-    /// Of the token; none for one of another issuer that names none.
+    /// The token's id; none for a token of another issuer that names none.
     pub id: Option<String>,
     pub scopes: Scopes,
     pub client_id: Option<String>,
-    /// The principal's id, or for a client's own token the client.
+    /// The principal's id, or the client's for a client's own token.
     pub subject: Option<String>,
-    /// Issuer and audience, if it is another's.
+    /// The issuer and the audience of a token of another issuer.
     pub issuer: Option<(String, String)>,
-    /// The application whose gateway is all that it opens.
+    /// The one application whose gateway the token opens, if it opens nothing else.
     pub only: Option<Uuid>,
     pub issued_at: Option<Time>,
     pub expires_at: Option<Time>,
-    /// The session it is the token of, and what that is.
+    /// The session whose token this is, and the session's status.
     pub session: Option<(Uuid, DerivedStatus)>,
 }
 
-/// What becomes of a token that somebody gives up.
+/// What giving up a token means (RFC 7009).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GivenUp {
-    /// It is none of ours, or over already, or none that the caller may know of.
+    /// The token is none of ours, has ended already, or is none that the caller may know of.
     Nothing,
-    /// It is another client's.
+    /// The token is another client's.
     NotYours,
-    /// There is another way for these.
+    /// Tokens of this kind are revoked in another way.
     Unsupported,
     AccessToken(Uuid),
     Session(SessionNumber),
@@ -60,7 +61,7 @@ impl Auth {
                 let caller = self.access(&presented).ok()?;
                 let known = self.gate.known();
                 let good = caller.organization == organization
-                    && stands(&known, &caller)
+                    && is_in_force(&known, &caller)
                     && known.bar_against(&caller, true, self.clock.now()).is_none();
                 let id = Some(presented.id.simple().to_string());
                 good.then(|| introspected(&known, &caller, id, None))
@@ -80,7 +81,7 @@ impl Auth {
                 let known = self.gate.known_at(self.clock.now());
                 let number = caller.session()?;
                 let session = known.session(number).filter(|session| session.organization == organization)?;
-                let good = stands(&known, &caller)
+                let good = is_in_force(&known, &caller)
                     && session.suspended_at.is_none()
                     && known.covering(session).is_none()
                     && !known.disabled(session.principal)
@@ -94,19 +95,20 @@ impl Auth {
         }
     }
 
+    /// What a token of another issuer is worth to the organization that asks.
     async fn introspect_external(&self, asks: OrganizationNumber, token: &str) -> Option<Introspected> {
         let (organization, issuer, genuine) = self.genuine_external(token).await.ok()?;
         let external = &genuine.external;
         let digest = self.principals.subject_digest(&external.issuer, &external.subject);
         let known = self.gate.known();
-        // To be asked about is no reason to be written down.
+        // A principal that is only asked about is not recorded.
         let principal = known.principal(organization, &digest).unwrap_or(PrincipalNumber(0));
         let kept_out = known.disabled(principal)
             || known.bar_on(Barred::Principal(principal), self.clock.now()).is_some();
         if organization != asks || genuine.expired || kept_out {
             return None;
         }
-        let told = Introspected {
+        let introspected = Introspected {
             id: external.id.clone(),
             scopes: genuine.scopes,
             client_id: None,
@@ -118,13 +120,13 @@ impl Auth {
             session: None,
         };
         let caller = external_caller(&known, (organization, principal), &issuer, genuine);
-        stands(&known, &caller).then_some(told)
+        is_in_force(&known, &caller).then_some(introspected)
     }
 
-    /// What it means that a caller gives up a token (RFC 7009).
+    /// What it means that this caller gives up a token.
     pub fn given_up(&self, caller: &Caller, token: &str) -> GivenUp {
         let Some(presented) = secret::parse(token) else {
-            // A JWT is another issuer's: only there can it be revoked.
+            // A JWT is another issuer's, and can be revoked only there.
             return if is_jwt(token) && token.starts_with("ey") {
                 GivenUp::Unsupported
             } else {
@@ -165,7 +167,7 @@ fn client_of(caller: &Caller) -> Option<&str> {
 }
 
 /// Whether no revocation covers a credential, and its application is not archived.
-fn stands(known: &GateState, caller: &Caller) -> bool {
+fn is_in_force(known: &GateState, caller: &Caller) -> bool {
     let application = caller.bound_to.and_then(|number| known.stream::<Application>(number));
     let valid_from = known.barred_in(caller.organization, caller.bound_to, caller.principal);
     !caller.credential.barred
@@ -175,6 +177,7 @@ fn stands(known: &GateState, caller: &Caller) -> bool {
         })
 }
 
+/// What a token of ours is worth.
 fn introspected(
     known: &GateState,
     caller: &Caller,

@@ -1,12 +1,12 @@
-//! From what was presented to who asks. Reads only: the Gate, and the store for what the Gate does not hold. One thing is
-//! written, once: a principal of another issuer whom nobody met before.
+//! Authentication: finds out from what a request presents who makes it. It only reads, from the Gate and, for what the Gate
+//! does not hold, from the store; only a principal of another issuer whom nobody met before is written.
 
-use std::net::IpAddr;
 mod external;
 mod introspect;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::http::request::Parts;
@@ -44,20 +44,20 @@ pub struct Auth {
     clock: Clock,
     issuers: Arc<Issuers>,
     principals: Principals,
-    /// Whose allowance is used up, by the hashes of genuine JWTs.
+    /// The ids that the rate limit counts genuine JWTs under, by the hashes of the JWTs.
     remembered: Mutex<HashMap<[u8; 32], Uuid>>,
 }
 
-/// Identifies a request, in answers, logs and events; an extension of every request.
+/// Identifies a request in responses, logs and events; an extension of every request.
 #[derive(Debug, Clone)]
 pub struct RequestId(pub String);
 
-/// Where a request comes from, as far as that can be believed; an extension of every request.
+/// The address that a request comes from, as far as that can be believed; an extension of every request.
 #[derive(Debug, Clone, Copy)]
 pub struct ClientAddress(pub IpAddr);
 
-/// Marks an answer to somebody who presented nothing genuine: such answers are limited in number. Not to somebody whose
-/// credential is over, who is to learn why.
+/// Marks a response to a client that presented no credential of ours, which is limited in number. A client whose credential
+/// has ended is not counted, because it is to learn why.
 #[derive(Debug, Clone, Copy)]
 pub struct NothingGenuine;
 
@@ -69,8 +69,8 @@ pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
-/// What a request presents, whatever the surface calls it: a bearer token, an API key as the whole of Basic credentials, or
-/// one in the header `apiKey`.
+/// The credential that a request presents, on whichever surface: a bearer token, an API key as the whole of Basic
+/// credentials, or an API key in the header `apiKey`.
 pub fn presented(headers: &HeaderMap) -> Option<Cow<'_, str>> {
     let basic = || {
         let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
@@ -82,8 +82,8 @@ pub fn presented(headers: &HeaderMap) -> Option<Cow<'_, str>> {
     bearer(headers).map(Cow::Borrowed).or_else(basic).or_else(key)
 }
 
-/// A valid W3C `traceparent`; anything else is as if it were not there. Of a version from the future only what is
-/// specified to stay is kept (https://www.w3.org/TR/trace-context/#versioning-of-traceparent).
+/// A valid W3C `traceparent`; none for any other value. Of a version from the future only the parts that are specified to
+/// stay are kept (https://www.w3.org/TR/trace-context/#versioning-of-traceparent).
 pub fn traceparent(headers: &HeaderMap) -> Option<String> {
     let mut values = headers.get_all("traceparent").iter();
     let (Some(value), None) = (values.next(), values.next()) else { return None };
@@ -100,9 +100,10 @@ pub fn traceparent(headers: &HeaderMap) -> Option<String> {
     (shaped && ended && version != "ff" && !zero(trace) && !zero(parent)).then(|| known.to_owned())
 }
 
-/// Length of a `traceparent` of version 00.
+/// The length of a `traceparent` of version 00.
 const TRACEPARENT: usize = 55;
 
+/// The error for a client that presents nothing genuine.
 const NOBODY: Error = Error::Unauthorized { reason: None };
 
 impl Auth {
@@ -116,25 +117,25 @@ impl Auth {
         Self { gate, reader, clock, issuers, principals, remembered: Mutex::default() }
     }
 
-    /// Who makes a request, by its bearer token.
+    /// The caller of a request, by its bearer token.
     pub async fn caller(&self, parts: &Parts) -> Result<Caller, Error> {
         self.presenting(parts, bearer(&parts.headers).ok_or(NOBODY)?).await
     }
 
-    /// Who makes a request with this token, wherever it stands in it.
+    /// The caller of a request with this token, wherever in the request the token is.
     pub async fn presenting(&self, parts: &Parts, token: &str) -> Result<Caller, Error> {
         let caller = self.bearer(token).await?;
         Ok(Self::making(parts, caller))
     }
 
-    /// A caller as the envelope of what its request does will tell of it.
+    /// Adds to a caller what the events of its request will say: the request's id and trace.
     pub fn making(parts: &Parts, mut caller: Caller) -> Caller {
         caller.request_id = parts.extensions.get::<RequestId>().map(|id| id.0.clone());
         caller.traceparent = traceparent(&parts.headers);
         caller
     }
 
-    /// Who presents this bearer token. A session's token keeps opening after its session has ended, with
+    /// The caller who presents this bearer token. A session's token keeps opening after its session has ended, with
     /// [`Caller::ended`] set.
     pub async fn bearer(&self, token: &str) -> Result<Caller, Error> {
         let caller = self.presenter(token).await?;
@@ -160,8 +161,8 @@ impl Auth {
         }
     }
 
-    /// The id of a token that is genuine, whatever it may do; looks at memory only. Of others nothing is known, so that
-    /// whoever has only the id can use nothing up.
+    /// The id of a token that is genuine, whatever it may do; looks at memory only. A token that is not genuine has none, so
+    /// that nobody who knows only the id can use up its allowance.
     pub fn genuine(&self, token: &str) -> Option<Uuid> {
         if external::is_jwt(token) {
             return self.remembered(token);
@@ -191,8 +192,8 @@ impl Auth {
         access_caller(&known, token).ok_or(NOBODY)
     }
 
-    /// An API key is no token: no revocation bars it. It ends by its own time, when it is revoked or its secret is another one,
-    /// or while the person it acts for is disabled.
+    /// The caller with an API key, which is no token: no revocation bars it. It ends at its own expiry, when it is revoked
+    /// or its secret is replaced, and while the person it acts for is disabled.
     fn api_key(&self, presented: &Presented) -> Result<Caller, Error> {
         let known = self.gate.known();
         let (_, caller) = self.key_behind(&known, presented)?;
@@ -243,13 +244,13 @@ impl Auth {
         }
         match row.session.ended {
             Some(_) => Ok(session_caller(&self.gate.known(), &row.session, token)),
-            // It ended between the two looks, and the row was read before.
+            // The session ended between the two looks, and its row was read before that.
             None => Err(NOBODY),
         }
     }
 
-    /// Whose `Mcp-Session-Id` this is: the number of an open session, if the id is genuine. `None` is all that anybody
-    /// learns about any other.
+    /// The number of the open session with this `Mcp-Session-Id`, if the id is genuine. `None` says nothing about any other
+    /// id.
     pub fn mcp_session(&self, id: &str) -> Option<SessionNumber> {
         let presented = secret::parse(id).filter(|presented| presented.kind == TokenKind::Mcp)?;
         let known = self.gate.known();
@@ -258,8 +259,8 @@ impl Auth {
         secret::same(&hash, &presented.hash).then_some(number)
     }
 
-    /// The OAuth client with this id and secret. Unknown client, wrong secret and archived client are told apart by
-    /// nothing.
+    /// The OAuth client with this id and secret. An unknown client, a wrong secret and an archived client get the same
+    /// error.
     pub async fn client(&self, client_id: &str, client_secret: &str) -> Result<Client, Error> {
         let hash = secret::hash(client_secret);
         let stored = self.reader.client_secret(client_id).await?;
@@ -286,7 +287,7 @@ impl Auth {
 }
 
 impl Auth {
-    /// An OAuth client that has authenticated, as a caller: as if it presented a token with all that it may ask for.
+    /// An authenticated OAuth client as a caller, as if it presented a token with all that it may ask for.
     pub fn client_caller(&self, client: Client) -> Option<Caller> {
         let known = self.gate.known();
         let (client_kind, client, organization, scopes) = match client {

@@ -1,5 +1,5 @@
-//! The first credentials of an organization: shown once, and made only after they could be shown. To standard output, ready
-//! to be pasted into a shell, or into a file for us alone.
+//! Shows the first credentials of an organization, once, on standard output, ready to be pasted into a shell, or in a file
+//! that only we can read. The organization is created only after they could be shown.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -14,7 +14,7 @@ use super::print;
 use crate::directory::{CreatedOrganization, Credentials, Organizations, Plan, Recovery, Reset};
 use crate::error::Error;
 
-/// Shows the credentials of what was planned, and creates it.
+/// Shows the credentials of a planned organization, and then creates it.
 pub async fn show_and_create(
     organizations: &Organizations,
     plan: Plan,
@@ -51,7 +51,7 @@ fn show(credentials: &Credentials<'_>, file: Option<&Path>) -> anyhow::Result<()
     }
 }
 
-/// Into a new file: what is in one that exists may be wanted still.
+/// Writes to a new file, because the content of an existing one may still be wanted.
 fn write(path: &Path, text: &str) -> std::io::Result<()> {
     let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).inspect_err(|_| {
@@ -62,7 +62,7 @@ fn write(path: &Path, text: &str) -> std::io::Result<()> {
 fn text(credentials: &Credentials<'_>) -> String {
     let Credentials { organization: (name, id), application, client_id, client_secret } = credentials;
     let mut text = format!("organization   {} ({id})\n", shown::line(name));
-    // Writing into a text cannot fail.
+    // Writing to a string cannot fail.
     if let Some(application) = application {
         writeln!(text, "application    default ({application})").ok();
     }

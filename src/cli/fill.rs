@@ -1,5 +1,5 @@
-//! Start-up: what the store remembers goes into the Gate, in slices, so that what is on its way never needs as much memory
-//! as what has arrived.
+//! Fills the Gate at start-up with what the store remembers, in slices, so that what is on its way never needs as much
+//! memory as what has arrived.
 
 use std::sync::Arc;
 
@@ -13,10 +13,10 @@ use tokio::sync::mpsc::{Receiver, channel};
 use crate::gate::Gate;
 use crate::http::health::Progress;
 
-/// Changes handed to the Gate at a time.
+/// How many changes are handed to the Gate at a time.
 const SLICE: usize = 1_024;
 
-/// Makes the Gate know what the store remembers, as of a moment. Nobody may write meanwhile.
+/// Fills the Gate with what the store remembers, as of a moment. Nobody may write meanwhile.
 pub async fn fill(
     gate: &Gate,
     store: &Arc<dyn Store>,
@@ -48,7 +48,7 @@ pub async fn fill(
     Ok(loaded)
 }
 
-/// Reads the open sessions in a task of its own: taking them apart and filing them take about as long.
+/// Reads the open sessions in a task of its own, because decoding them takes about as long as indexing them.
 fn read_ahead(store: Arc<dyn Store>) -> Receiver<Result<Vec<OpenSession>, StoreError>> {
     let (sender, receiver) = channel(1);
     tokio::spawn(async move {
@@ -62,7 +62,7 @@ fn read_ahead(store: Arc<dyn Store>) -> Receiver<Result<Vec<OpenSession>, StoreE
     receiver
 }
 
-/// Changes on their way into the Gate.
+/// The changes that are to be handed to the Gate next.
 struct Filling<'gate> {
     gate: &'gate Gate,
     now: Time,
@@ -70,6 +70,7 @@ struct Filling<'gate> {
 }
 
 impl Filling<'_> {
+    /// Adds a change, and hands on the slice when it is full.
     fn change(&mut self, change: Change) {
         self.waiting.push(change);
         if self.waiting.len() >= SLICE {
@@ -77,11 +78,13 @@ impl Filling<'_> {
         }
     }
 
+    /// Hands the slice to the Gate.
     fn flush(&mut self) {
         let next = Vec::with_capacity(SLICE);
         self.gate.apply(std::mem::replace(&mut self.waiting, next), self.now);
     }
 
+    /// Adds all streams but sessions, the bars, and the secrets of API keys.
     fn directory(&mut self, loaded: &mut Loaded) {
         let waiting = &mut self.waiting;
         waiting.extend(loaded.streams.drain(..).map(Change::Stream));
@@ -91,7 +94,7 @@ impl Filling<'_> {
         self.flush();
     }
 
-    /// Totals come last: each session that was opened above has counted itself.
+    /// Adds the totals, which come last because each open session has counted itself before.
     fn totals(&mut self, loaded: &mut Loaded) {
         for (application, total) in loaded.session_totals.drain(..) {
             self.change(Change::SessionTotal(application, total));
@@ -102,6 +105,7 @@ impl Filling<'_> {
         self.flush();
     }
 
+    /// Adds an open session, with its index entry and its tokens.
     fn session(&mut self, open: OpenSession) {
         let OpenSession { row: SessionRow { session, detail }, token, mcp_hash } = open;
         let (number, application) = (session.number, session.application);

@@ -1,4 +1,4 @@
-//! Everything behind the listeners, put together.
+//! Puts everything together that is behind the listeners.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -104,13 +104,13 @@ impl House {
         })
     }
 
-    /// Writes down what waits, and closes both files.
+    /// Writes what still waits, and closes both files.
     pub async fn close(&self) {
         self.lines.stop().await;
         self.sessions.maintenance.stop().await;
     }
 
-    /// What handlers work with.
+    /// Makes what handlers work with.
     pub(super) fn app(
         &self,
         config: &Arc<Config>,
@@ -152,7 +152,7 @@ impl House {
         })
     }
 
-    /// The tasks in the background, until they are told to stop.
+    /// Starts the tasks in the background, which run until they are told to stop.
     pub(super) fn background_tasks(
         &self,
         outbox: Arc<Outbox>,
@@ -179,7 +179,7 @@ impl House {
     }
 }
 
-/// Opens the second file. That it is damaged is no reason not to serve: it holds nothing that decides anything.
+/// Opens the file of journals. A damaged one is no reason not to serve, because it holds nothing that decides anything.
 async fn open_lines(url: &str, clock: Clock) -> anyhow::Result<Journals> {
     match Journals::open(url, clock).await {
         Err(StoreError::Corrupt(what)) => Ok(Journals::closed(format!(

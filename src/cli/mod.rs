@@ -139,7 +139,7 @@ impl Installation {
     }
 }
 
-/// What the command line, the environment and the configuration file come to.
+/// Reads the command line, the environment and the configuration file.
 fn read(arguments: &[OsString]) -> anyhow::Result<(Cli, ArgMatches, config::file::File)> {
     let variables = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     environment::check(&Cli::command(), variables).map_err(anyhow::Error::msg)?;
@@ -148,7 +148,8 @@ fn read(arguments: &[OsString]) -> anyhow::Result<(Cli, ArgMatches, config::file
     Ok((Cli::from_arg_matches(&matches)?, matches, file))
 }
 
-/// The file must be known before the command line can be read: its values are the options' defaults.
+/// Finds the name of the configuration file, which must be known before the command line can be read, because its values are
+/// the options' defaults.
 fn named_file(arguments: &[OsString]) -> Option<PathBuf> {
     let mut arguments = arguments.iter();
     let mut named = None;
@@ -211,7 +212,7 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// How the service would run if it were started now with the same arguments.
+/// The configuration with which the service would run if it were started now with the same arguments.
 fn serve_config(arguments: &[OsString]) -> anyhow::Result<Config> {
     match read(arguments)?.0.command {
         Command::Serve(config) => Ok(*config),
@@ -275,7 +276,7 @@ fn print_report(what: &str, report: &Report) -> anyhow::Result<()> {
     print::document(&text)
 }
 
-/// The database behind a URL must exist to be looked at.
+/// Checks that the database of a URL exists, because a command that only looks must not make one.
 fn must_exist(database: &str) -> anyhow::Result<()> {
     let path = database_file(database);
     anyhow::ensure!(

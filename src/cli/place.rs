@@ -1,5 +1,6 @@
-//! Where an installation lies: the database, and beside it the key, the lock and the file of lines, all by the database's
-//! real name. Whoever starts looks here first, so that nothing is founded beside what is left of another installation.
+//! Where an installation is on disk: the database, and beside it the key, the lock and the file of journals, all under the
+//! database's real name. Each start looks there first, so that nothing is created beside what is left of another
+//! installation.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -17,13 +18,13 @@ use crate::secret::SecretKey;
 /// Where a backup is being restored: a directory beside the database, with this at its end.
 pub const RESTORING: &str = ".restoring";
 
-/// What we make is for us alone: names, addresses and recordings are in these files.
+/// Lets only us read the files that this process makes: they hold names, addresses and recordings.
 pub fn private() {
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
 }
 
-/// The URL with the real path of the database in it: everything beside it is named after that, so that whoever comes by
-/// a link finds the same lock, key and lines.
+/// The URL with the real path of the database in it. Everything beside the database is named after that path, so that
+/// whoever comes by a link finds the same lock, key and journals.
 pub fn real(url: &str) -> anyhow::Result<String> {
     let file = database_file(url);
     if !file.is_symlink() {
@@ -37,14 +38,15 @@ pub fn real(url: &str) -> anyhow::Result<String> {
     Ok(format!("sqlite:{real}{}", parameters.unwrap_or_default()))
 }
 
-/// What stands beside a database, by the end of its name.
+/// A path beside the database, named after it.
 pub fn beside(database: &Path, suffix: &str) -> PathBuf {
     let mut path = database.as_os_str().to_owned();
     path.push(suffix);
     path.into()
 }
 
-/// One writer per database, whoever starts it. Only the owner can open the lock, and so take it.
+/// Takes the database's lock, so that there is one writer for each database. Only its owner can open the lock file, and so
+/// take it.
 pub fn lock(database: &str) -> anyhow::Result<File> {
     let file = database_file(database);
     let in_memory =
@@ -80,7 +82,8 @@ pub fn lock(database: &str) -> anyhow::Result<File> {
     Ok(lock)
 }
 
-/// Takes from others what an older release let them read. Where only a group may read, somebody wanted that.
+/// Takes the right to read the files from everybody, where an older release gave it. A right that only the group has was
+/// given on purpose, and stays.
 fn tighten(database: &Path) -> anyhow::Result<()> {
     for suffix in ["", "-wal", "-shm", ".lines", ".lines-wal", ".lines-shm"] {
         let path = beside(database, suffix);
@@ -95,8 +98,8 @@ fn tighten(database: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Looks at what is there before anything is opened for writing. Where nothing was ever recorded, but something of an
-/// installation lies about, the database is missing: to found another one would hide that.
+/// Looks at what is there before anything is opened for writing. If nothing was ever recorded but something else of an
+/// installation is there, its database is missing, and making another one would hide that.
 pub async fn look(config: &Config) -> anyhow::Result<Contents> {
     let database = database_file(&config.database);
     let contents = sessiond_store::look(&config.database).await.context("cannot open the database")?;
@@ -131,14 +134,14 @@ pub async fn look(config: &Config) -> anyhow::Result<Contents> {
     );
 }
 
-/// Whether a first start came as far as its key and no further: the key is the one that the database knows.
+/// Whether a first start got as far as its key and no further: then the key is the one that the database knows.
 fn begun(config: &Config, contents: &Contents) -> anyhow::Result<bool> {
     let Some(check) = contents.key_check else { return Ok(false) };
     let key = SecretKey::load(&config.secret_key_file())?;
     Ok(key.is_none_or(|key| key.check() == check))
 }
 
-/// The key of this installation: made at its first start, and from then on none but that one.
+/// Loads the key of this installation. It is made at the first start, and from then on no other is accepted.
 pub async fn key(config: &Config, contents: &Contents, open: &mut Open) -> anyhow::Result<SecretKey> {
     let (path, database) = (config.secret_key_file(), database_file(&config.database));
     let (file, database) = (path.display(), database.display());
@@ -174,13 +177,14 @@ pub async fn key(config: &Config, contents: &Contents, open: &mut Open) -> anyho
     }
 }
 
-/// Writes down what the key of this installation is known by.
+/// Records the value by which the key of this installation is recognised.
 async fn set_key_check(open: &mut Open, key: &SecretKey) -> anyhow::Result<()> {
     let side = vec![SideWrite::KeyCheck(key.check())];
     Ok(open.writer.commit(&Batch { side, ..Batch::default() }).await?)
 }
 
-/// Whether a key fits anything in a store from before keys were checked; or there is nothing to fit.
+/// Whether a key fits the sealed secrets of a store from a release that did not yet record a key's check value; true if
+/// there are none.
 async fn fits(key: &SecretKey, store: &dyn Store) -> anyhow::Result<bool> {
     let Witnesses { people, sealed } = store.witnesses().await?;
     let known = |(issuer, subject, digest): &(String, String, [u8; 32])| {

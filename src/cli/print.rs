@@ -1,5 +1,5 @@
-//! What commands say. A reader that has gone is no failure of a command, and never a panic: nothing else in `src/` writes
-//! to standard output or standard error (a lint sees to that).
+//! Writes what commands print. It is no failure of a command, and never a panic, if nobody reads any more. Nothing else in
+//! `src/` writes to standard output or standard error (a lint sees to that).
 
 use std::io::{self, ErrorKind, Write};
 
@@ -12,7 +12,7 @@ pub fn out(text: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// Writes a text that nobody has to have read to its end: whoever closes the pipe has seen enough.
+/// Writes a text that nobody has to read to its end: a reader that closes the pipe has seen enough.
 pub fn document(text: &str) -> anyhow::Result<()> {
     match out(text) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),

@@ -29,13 +29,13 @@ use crate::terminal::Terminals;
 use crate::webhooks::{Outbox, Sender};
 use crate::{logs, meter, scheduler};
 
-/// Connections that may ask for /metrics at the same time.
+/// How many connections may ask for /metrics at the same time.
 const METRICS_READERS: usize = 64;
 
 /// A running service.
 pub struct Running {
     pub address: SocketAddr,
-    /// Where Prometheus may ask, if anywhere.
+    /// The address at which Prometheus may ask for metrics, if there is one.
     pub metrics_address: Option<SocketAddr>,
     pub public_url: Arc<str>,
     pub house: House,
@@ -44,7 +44,7 @@ pub struct Running {
     tls: Option<Arc<Tls>>,
     limits: Arc<Limits>,
     stopping: CancellationToken,
-    /// Cancelled when nobody listens any more: until then, whoever is inside may wait for the background tasks.
+    /// Cancelled when all listeners have closed. Until then requests may still wait for the background tasks.
     closed: CancellationToken,
     listeners: Vec<JoinHandle<()>>,
     background_tasks: Vec<JoinHandle<()>>,
@@ -53,12 +53,12 @@ pub struct Running {
     _lock: File,
 }
 
-/// Starts the service; at a first start nobody is shown any credentials.
+/// Starts the service. At a first start nobody is shown the credentials.
 pub async fn start(config: Config, clock: Clock) -> anyhow::Result<(Running, Option<CreatedOrganization>)> {
     start_with(config, clock, async |organizations, plan| Ok(organizations.create_planned(plan).await?)).await
 }
 
-/// Starts the service; at a first start `create` shows the credentials of what is planned, and creates it.
+/// Starts the service. At a first start `create` shows the credentials of the planned organization, and creates it.
 pub async fn start_with(
     mut config: Config,
     clock: Clock,
@@ -71,9 +71,9 @@ pub async fn start_with(
     let socket = listen(config.listen).await?;
     let address = socket.local_addr()?;
     let (stopping, closed) = (CancellationToken::new(), CancellationToken::new());
-    // Whatever fails from here on, and whoever stops waiting for the start, closes the listeners.
+    // Whatever fails from here on closes the listeners, also where the caller stops waiting for the start.
     let starting = stopping.clone().drop_guard();
-    // Before the first listener, which counts what comes to it.
+    // The metrics are there before the first listener, which counts its connections.
     let metrics = match config.metrics_listen {
         Some(address) => Some((listen(address).await?, meter::install()?)),
         None => None,
@@ -86,14 +86,15 @@ pub async fn start_with(
         let listener = Listener { socket, behind, tls, limit, shared, stopping: stopping.clone() };
         vital("door", listener.run())
     };
-    // Open from now on: a million sessions take seconds, and whoever watches over the service is to see that it lives.
+    // The listeners open now: loading a million sessions takes seconds, and whoever watches over the service is to see
+    // meanwhile that it lives.
     let progress = Arc::new(Progress::default());
     let behind = Behind::new(http::health::starting(progress.clone()));
     let places = descriptors::connections(config.max_connections);
     let mut listeners = vec![listener("main", socket, behind.clone(), tls.clone(), places)];
     let house = House::open(&config, clock.clone(), &progress).await?;
     let sender = Sender::new(&config).context("cannot set up webhooks")?;
-    // Last of what can fail: credentials are shown once, and a start that fails shows none.
+    // This is the last step that can fail, because credentials are shown only once, and a start that fails must show none.
     let created = match plan(&config, &house.directory.organizations)? {
         Some(plan) => Some(create(&house.directory.organizations, plan).await?),
         None => {
@@ -109,7 +110,7 @@ pub async fn start_with(
     let outbox =
         Outbox::new(webhooks, public_ids, house.live.clone(), clock.clone(), sender, public_url.clone());
     let outbox = Arc::new(outbox);
-    // Their shells died with the process before.
+    // The shells of these sessions died with the former process.
     house.sessions.terminals.end_orphans().await?;
     let terminals = Arc::new(Terminals::new(
         house.sessions.clone(),
@@ -125,7 +126,7 @@ pub async fn start_with(
     let scheduler =
         scheduler::start(sessions, directory, limits.clone(), retention, clock, status, &config).await?;
     let metrics_address = metrics.as_ref().map(|(socket, _)| socket.local_addr()).transpose()?;
-    behind.comes(http::router(app.clone(), http::column()));
+    behind.set_service(http::router(app.clone(), http::column()));
     if let Some((socket, handle)) = metrics {
         let behind = Behind::new(http::metrics::router(app.clone(), handle));
         listeners.push(listener("metrics", socket, behind, None, METRICS_READERS));
@@ -157,7 +158,7 @@ async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 impl Running {
-    /// Reads the certificate again and puts the limits of a configuration that was read again in force. What is wrong is
+    /// Reads the certificate again, and puts the limits of the configuration that was read again in force. What is wrong is
     /// logged, and stays as it was.
     pub fn reload(&self, config: anyhow::Result<Config>) {
         match self.tls.as_ref().map(|tls| tls.reload(self.app.clock.wall())) {
@@ -183,7 +184,7 @@ impl Running {
         }
     }
 
-    /// Stops listening, lets what is inside finish, writes everything down.
+    /// Stops listening, lets requests finish, and writes everything that still waits.
     pub async fn stop(self) {
         self.stopping.cancel();
         self.terminals.stop().await;
@@ -228,7 +229,7 @@ fn check(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is to be created, if nobody has been here before.
+/// What is to be created at a first start; none at a later one.
 fn plan(config: &Config, organizations: &Organizations) -> anyhow::Result<Option<Plan>> {
     if !organizations.is_empty() {
         return Ok(None);
@@ -242,7 +243,7 @@ fn plan(config: &Config, organizations: &Organizations) -> anyhow::Result<Option
     Ok(Some(organizations.plan("default", chosen, true)?))
 }
 
-/// Says so if there are credentials for a first start which are nobody's: the first start was long ago.
+/// Warns of configured credentials for a first start that belong to nobody, because the first start was long ago.
 async fn unused_bootstrap(config: &Config, auth: &Auth) {
     let (Some(id), Some(secret)) = (&config.bootstrap_client_id, &config.bootstrap_client_secret) else {
         return;
@@ -255,7 +256,7 @@ async fn unused_bootstrap(config: &Config, auth: &Auth) {
     }
 }
 
-/// The command: serves until SIGTERM or SIGINT. SIGHUP reads again what can change meanwhile.
+/// Runs the command: serves until SIGTERM or SIGINT. On SIGHUP it reads again what can change meanwhile.
 pub async fn run(config: Config, again: impl Fn() -> anyhow::Result<Config>) -> anyhow::Result<()> {
     logs::start(config.log_format)?;
     for doubt in doubts(&config) {
@@ -263,11 +264,11 @@ pub async fn run(config: Config, again: impl Fn() -> anyhow::Result<Config>) -> 
     }
     let automated = config.bootstrap_client_id.is_some();
     let file = config.credentials_file.clone();
-    // From the first moment on: unheard, this signal ends the process.
+    // The handler is installed first, because this signal ends a process that has none.
     let mut hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let create = async |organizations: &Organizations, plan: Plan| match automated {
-        // Whoever chose them knows them.
+        // Credentials that were configured are not shown, because whoever configured them knows them.
         true => Ok(organizations.create_planned(plan).await?),
         false => credentials::show_and_create(organizations, plan, file.as_deref()).await,
     };

@@ -1,4 +1,4 @@
-//! Encryption by rustls: the certificate as it is in its files, read again when asked.
+//! TLS by rustls, with a certificate from files that are read again on request.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -54,21 +54,21 @@ impl Tls {
         Ok(())
     }
 
-    /// Says when the certificate in force ends, for whoever watches over the service.
+    /// Sets the metric that says when the certificate in force ends.
     pub fn measure(&self) {
         gauge!(meter::CERTIFICATE_EXPIRY).set(self.current.read().ends_at.timestamp() as f64);
     }
 
-    /// What accepts connections from now on.
+    /// The acceptor for connections from now on.
     pub fn acceptor(&self) -> TlsAcceptor {
         self.current.read().config.clone().into()
     }
 }
 
-/// A certificate that ends within this is worth a word.
+/// How long before its end a certificate is warned of.
 const SOON: TimeDelta = TimeDelta::days(14);
 
-/// When a certificate ends.
+/// The time at which a certificate ends.
 fn ends_at(certificate: &CertificateDer<'_>) -> anyhow::Result<Time> {
     let (_, certificate) = X509Certificate::from_der(certificate)?;
     let ends_at = certificate.validity().not_after.timestamp();
@@ -86,7 +86,7 @@ fn load(certificate: &Path, key: &Path, now: Time) -> anyhow::Result<Current> {
     if let Some(fault) = std::fs::metadata(key).ok().and_then(|metadata| exposure(&metadata)) {
         tracing::warn!("the certificate's private key {} {fault}", key.display());
     }
-    // Named rather than the process's default: no other may slip in with a dependency.
+    // The provider is named here, so that no dependency can bring in another as the process's default.
     let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()

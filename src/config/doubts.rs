@@ -1,4 +1,4 @@
-//! What can be set and hardly was meant: said at the start, and done all the same.
+//! Finds settings that are possible and were hardly meant. They are logged at the start, and hold all the same.
 
 use std::time::Duration;
 
@@ -67,7 +67,7 @@ fn pairs(config: &Config) -> [Pair; 8] {
     ]
 }
 
-/// As it would be written.
+/// A duration as it would be written in an option.
 fn words(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {

@@ -1,4 +1,5 @@
-//! Variables that look like options and are none: a letter that slipped would else leave an option as it was, unnoticed.
+//! Refuses environment variables that look like options and are none: a misspelt one would otherwise leave its option as it
+//! was, unnoticed.
 
 use std::collections::BTreeSet;
 
@@ -8,8 +9,8 @@ use super::file::distance;
 
 const PREFIX: &str = "SESSIOND_";
 
-/// Refuses variables with our prefix that are no options, naming the nearest that is one. What Kubernetes tells every
-/// container of a service called `sessiond` is left alone.
+/// Checks that variables with our prefix are options, and names the nearest option for one that is not. The variables that
+/// Kubernetes sets in every container for a service called `sessiond` are passed over.
 pub fn check(command: &Command, names: impl Iterator<Item = String>) -> Result<(), String> {
     let (mut known, mut unknown) = (BTreeSet::new(), Vec::new());
     collect(command, &mut known);

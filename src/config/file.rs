@@ -9,10 +9,10 @@ use clap::{Arg, ArgMatches, Args, Command};
 
 use super::Config;
 
-/// Where a file is looked for if none is named, best first.
+/// Where a file is looked for if none is named; the first that is found is read.
 const PLACES: [&str; 2] = ["/etc/sessiond/sessiond.toml", "sessiond.toml"];
 
-/// What is said in place of a secret.
+/// The text that is shown in place of a secret.
 const REDACTED: &str = "(redacted)";
 
 /// A file that was read: the texts of each option, by the option's id.
@@ -40,7 +40,7 @@ fn is_switch(option: &Arg) -> bool {
 }
 
 impl File {
-    /// Reads the file that is named, else the first that is found in the usual places, else nothing.
+    /// Reads the file that is named, else the first one in the usual places, else none.
     pub fn read(named: Option<&Path>) -> Result<Self, String> {
         let path = match named {
             Some(path) => path.to_owned(),
@@ -55,13 +55,14 @@ impl File {
         Ok(Self { path: Some(path), values })
     }
 
-    /// A command whose options, and those of its subcommands, default to what the file says.
+    /// Gives the options of a command and of its subcommands the file's values as defaults.
     pub fn onto(&self, command: Command) -> Command {
         let mut command = command;
         for (id, values) in &self.values {
             if command.get_arguments().any(|argument| argument.get_id() == id.as_str()) {
                 command = command.mut_arg(id, |argument| {
-                    // Help shows defaults, and a secret in the environment is hidden there too.
+                    // Help shows defaults, so that a secret from the file has to be hidden there, as one from the
+                    // environment is.
                     let secret = argument.is_hide_env_values_set();
                     argument.default_values(values).hide_default_value(secret)
                 });
@@ -99,7 +100,7 @@ impl File {
     }
 }
 
-/// The texts of each option. Keys that are none and values that no flag would take are errors.
+/// Reads the texts of each option. Keys that are no options, and values that a flag would not take, are errors.
 fn parse(text: &str) -> Result<BTreeMap<String, Vec<String>>, String> {
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| error.to_string())?;
     let command = options();
@@ -130,7 +131,7 @@ fn texts(option: &Arg, value: toml::Value) -> Result<Vec<String>, String> {
     }
 }
 
-/// Whether the option's own parser takes these texts: asked of each by itself, so that the error can name the key.
+/// Checks texts with the option's own parser, one by one, so that the error can name the key.
 fn accepted(option: &Arg, texts: &[String]) -> Result<(), String> {
     if is_switch(option) {
         return Ok(());
@@ -178,7 +179,7 @@ fn written(option: &Arg, values: &[String]) -> Option<String> {
         return values.first().cloned();
     }
     if is_list(option) {
-        // The list of a flag or variable comes as one text, with commas.
+        // A list from a flag or variable is one text with commas.
         let items = values.iter().flat_map(|text| text.split(',')).map(|text| quoted(&text.to_owned()));
         let items: Vec<_> = items.collect();
         return (!items.is_empty()).then(|| format!("[{}]", items.join(", ")));

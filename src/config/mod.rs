@@ -1,4 +1,4 @@
-//! Everything that can be set: by flag, in the environment, in a file, in this order of precedence.
+//! All settings: from flags, the environment and a file, in this order of precedence.
 
 mod doubts;
 pub mod environment;
@@ -291,12 +291,12 @@ impl FromStr for IssuerClaim {
 }
 
 impl Config {
-    /// The base of URLs given to those who have not come by another of ours, without a slash at its end.
+    /// The base of URLs for clients that did not come by another URL of ours, without a slash at its end.
     pub fn public_url(&self, listening: SocketAddr) -> String {
         self.public_urls(listening).swap_remove(0)
     }
 
-    /// All bases of URLs that are ours: at least one.
+    /// The bases of all URLs that are ours; at least one.
     pub fn public_urls(&self, listening: SocketAddr) -> Vec<String> {
         let scheme = if self.tls_certificate.is_some() { "https" } else { "http" };
         let mut urls: Vec<_> =
@@ -307,7 +307,7 @@ impl Config {
         urls
     }
 
-    /// Where log lines and recordings are kept: beside the database, so with what its URL says beyond the file.
+    /// The URL of the file of journals: beside the database, with the parameters of the database's URL.
     pub fn lines_database(&self) -> String {
         match self.database.split_once('?') {
             Some((file, parameters)) => format!("{file}.lines?{parameters}"),
@@ -315,7 +315,7 @@ impl Config {
         }
     }
 
-    /// Where the secret key is kept: as configured, else beside the database.
+    /// The file of the secret key: as configured, else beside the database.
     pub fn secret_key_file(&self) -> PathBuf {
         self.secret_key_file.clone().unwrap_or_else(|| {
             let mut path = database_file(&self.database).into_os_string();
@@ -339,7 +339,7 @@ fn time_zone(text: &str) -> Result<Tz, String> {
 
 /// Reads how many connections may be open.
 fn connections(text: &str) -> Result<usize, String> {
-    // More than a semaphore can count would be no limit either.
+    // A semaphore cannot count more than this, and a larger number would be no limit either.
     match text.parse() {
         Ok(number @ 1..=1_000_000) => Ok(number),
         _ => Err("a number between 1 and 1000000 is wanted".to_owned()),
@@ -364,7 +364,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// A size in MiB that something fits into.
+/// Reads a size in MiB, of which there must be at least one.
 fn mebibytes(text: &str) -> Result<u32, String> {
     match text.parse() {
         Ok(size @ 1..=1_048_576) => Ok(size),

@@ -8,16 +8,17 @@ use url::Url;
 
 use super::Config;
 
-/// Names under which a machine is its own.
+/// The names by which every machine reaches itself.
 pub const LOOPBACK: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
 
-/// All URLs that are ours. What is said to a client of where things are begins with the one it came by, because clients
-/// compare: a document about another name than they asked for they throw away (RFC 9728, section 3.3; RFC 8414, 3.3).
+/// All URLs that are ours. A client is told of URLs that begin with the one that it came by, because clients compare: they
+/// reject a document about another name than they asked for (RFC 9728, section 3.3; RFC 8414, section 3.3).
 #[derive(Debug)]
 pub struct Names {
-    /// As they are told, without a slash at the end; the first is for whoever did not ask us: mails, webhooks, logs.
+    /// The URLs as others are told them, without a slash at the end, each parsed. The first is for texts that answer no
+    /// request: mails, webhooks, logs.
     urls: Vec<(String, Option<Url>)>,
-    /// The address listened on, where it is one.
+    /// The address that is listened on, if it is a single one.
     listen: Option<String>,
 }
 
@@ -33,12 +34,12 @@ impl Names {
         Self { urls: urls.collect(), listen }
     }
 
-    /// The URLs as they are told.
+    /// The URLs as others are told them.
     pub fn all(&self) -> impl Iterator<Item = &str> {
         self.urls.iter().map(|(url, _)| url.as_str())
     }
 
-    /// The hosts that are ours, without ports; a machine's own names among them.
+    /// The hosts that are ours, without ports; the names by which a machine reaches itself among them.
     pub fn hosts(&self) -> Vec<String> {
         let mut hosts: Vec<_> = LOOPBACK.map(str::to_owned).into();
         hosts.extend(self.read().filter_map(|url| url.host_str().map(str::to_owned)));
@@ -51,8 +52,8 @@ impl Names {
         self.read().map(|url| url.origin().ascii_serialization()).collect()
     }
 
-    /// The base of URLs for whoever asked by this host. A machine's own names count where one of the URLs is such a name:
-    /// otherwise a proxy may have put it there, and the client asked by another.
+    /// The base of URLs for a client that asked by this host. A name by which the machine reaches itself counts only where
+    /// one of our URLs has such a name: otherwise a proxy may have put it there, and the client asked by another.
     pub fn asked(&self, uri: &Uri, headers: &HeaderMap) -> String {
         let Some(host) = host(uri, headers) else { return self.first() };
         let named = name(&host);
@@ -68,12 +69,12 @@ impl Names {
                 let path = own.path().trim_end_matches('/');
                 format!("{}://{}{path}", own.scheme(), host.as_str().to_ascii_lowercase())
             }
-            // A proxy may leave the port out.
+            // A proxy may leave out the port.
             None => self.find(of_name).unwrap_or_else(|| self.first()),
         }
     }
 
-    /// What a URL begins with that is one of ours, any name of the machine's own included.
+    /// The base that a URL begins with, if that is one of ours or a name by which this machine reaches itself.
     pub fn base_of<'a>(&self, url: &'a str) -> Option<&'a str> {
         let after_scheme = url.find("://")? + 3;
         let end = url[after_scheme..].find(['/', '?', '#']).map_or(url.len(), |at| after_scheme + at);
@@ -111,7 +112,7 @@ fn default_port(url: &Url) -> Option<u16> {
     }
 }
 
-/// The one host a request names.
+/// The host that a request names; none if it names several.
 pub fn host(uri: &Uri, headers: &HeaderMap) -> Option<Authority> {
     if let Some(authority) = uri.authority() {
         return Some(authority.clone());
@@ -123,7 +124,7 @@ pub fn host(uri: &Uri, headers: &HeaderMap) -> Option<Authority> {
     }
 }
 
-/// A host as names are compared: without the port, a dot at its end, and capitals.
+/// A host in the form in which names are compared: without the port, the dot at its end, and capitals.
 pub fn name(authority: &Authority) -> String {
     authority.host().trim_end_matches('.').to_ascii_lowercase()
 }

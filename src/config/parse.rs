@@ -1,4 +1,4 @@
-//! Reads what options say, and says how to write what cannot be read.
+//! Reads the values of options. Its errors say how to write a value that cannot be read.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -71,7 +71,7 @@ pub fn origin(text: &str) -> Result<String, String> {
     }
 }
 
-/// Reads a client id: what HTTP Basic can carry, and a person can tell apart.
+/// Reads a client id, which HTTP Basic must be able to carry and people to tell apart.
 pub fn client_id(text: &str) -> Result<String, String> {
     match text {
         "" => Err("it is empty".to_owned()),

@@ -1,4 +1,4 @@
-//! The main surface, `/api/v1`: sessions as the owners of their applications and their agents see them, what happened, and
+//! The main surface, `/api/v1`: sessions for the owners of applications and for their agents, what has happened, and
 //! whatever an organization manages.
 
 use utoipa_axum::router::OpenApiRouter;
@@ -8,9 +8,9 @@ use super::surface::{MANY, PLAIN, Routes, Surface};
 use super::{App, agents, bars, directory, events, history, revocations};
 
 static API: Surface = Surface { prefixes: &["/api/v1"], idempotency: true, ..PLAIN };
-/// Reports about many sessions at once.
+/// The part of the surface for reports about many sessions at once.
 static REPORTS: Surface = Surface { body_limit: MANY, ..API };
-/// A revocation of many sessions takes as long as it takes: its answer is the count.
+/// The part for revocations, which take as long as their sessions do: the response is their count.
 static REVOCATIONS: Surface = Surface { deadline: false, ..API };
 
 pub fn surface() -> Routes {

@@ -1,5 +1,5 @@
-//! The document of the API: put together from what the surfaces say of their operations, and completed with what is true of
-//! all of them.
+//! The OpenAPI document: put together from what the surfaces say of their operations, and completed with what holds for all
+//! of them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,15 +9,15 @@ use utoipa::openapi::OpenApi;
 use super::surface::{PLAIN, Routes, Surface};
 use super::{extract, idempotency, list_parameters, problem, shared, unknown, words};
 
-/// What is known when all surfaces have said what they have.
+/// What follows from the descriptions of all surfaces.
 pub struct Documented {
     pub document: OpenApi,
     pub surfaces: Surfaces,
-    /// What each operation takes in its query.
+    /// The parameters that each operation takes in its query.
     pub parameters: Arc<unknown::Parameters>,
 }
 
-/// Whose each path of the document is: of the surface, or part of one, that has the route.
+/// The surface, or the part of one, that each path of the document belongs to.
 pub struct Surfaces(BTreeMap<String, &'static Surface>);
 
 impl Surfaces {
@@ -25,7 +25,7 @@ impl Surfaces {
         self.0.get(path).copied().unwrap_or(&PLAIN)
     }
 
-    /// One of each name.
+    /// The surfaces, one of each name.
     pub fn all(&self) -> impl Iterator<Item = &'static Surface> {
         let named: BTreeMap<_, _> = self.0.values().map(|surface| (surface.name, *surface)).collect();
         named.into_values()
@@ -54,7 +54,7 @@ impl Documented {
 
 /// A document as YAML; the same document gives the same bytes.
 pub fn yaml(document: &OpenApi) -> String {
-    // Plain data with string keys: writing it cannot fail.
+    // Writing plain data with string keys cannot fail.
     let text = document.to_yaml().unwrap_or_default();
     format!("{}\n", text.trim_end())
 }
@@ -92,7 +92,7 @@ pub fn yaml(document: &OpenApi) -> String {
         (name = "oauth", description = "Tokens."),
         (name = "service", description = "The service itself."),
     ),
-    // What only parameters are made of is not found by itself.
+    // Schemas that only parameters refer to have to be named here, because utoipa does not find them.
     components(schemas(
         words::EndingWord,
         words::StageWord,

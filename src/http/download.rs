@@ -1,4 +1,4 @@
-//! Downloads end with the credential that they were asked for with, as whatever stays does.
+//! Downloads, which end with the credential that they were asked for with, as everything does that lasts.
 
 use std::io;
 
@@ -7,8 +7,8 @@ use sessiond_core::ending::Ending;
 
 use crate::sessions::Registration;
 
-/// Pieces, as long as the credential is good. After its end the connection breaks off, so that nobody takes a part for the
-/// whole: there is no room for words in somebody else's file.
+/// Passes on pieces as long as the credential is good. After that the connection breaks off, so that nobody takes a part for
+/// the whole: a file of somebody else's format has no place for an error.
 pub fn while_good<Piece: Send + 'static>(
     registration: Registration,
     pieces: impl Stream<Item = io::Result<Piece>> + Send + 'static,

@@ -29,14 +29,14 @@ use super::ids::{self, Id};
 use super::problem::Problem;
 use super::words::{ActorWord, Ender, EnderWord, KindWord, OpenStageWord, OutcomeWord, SourceWord, named};
 use crate::gate::Side;
-use crate::live::{ActorData, Frame, Told, Topic};
+use crate::live::{ActorData, EventData, Frame, Topic};
 use crate::meter;
 use crate::sessions::Registration;
 use crate::telling::PersonNamed;
 
-/// Silence on a stream after which a comment is sent, so that nothing between takes it for dead.
+/// After so much silence on a stream a comment is sent, so that no proxy takes the stream for dead.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// What a client is told to wait before it reconnects.
+/// How long clients are to wait before they reconnect.
 const RETRY: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Deserialize)]
@@ -47,7 +47,7 @@ pub struct FeedParameters {
 }
 
 impl FeedParameters {
-    /// Whether activity is wanted too.
+    /// Whether the listener wants activity too.
     fn activity(&self) -> Result<bool, Problem> {
         match self.types.as_deref() {
             None => Ok(false),
@@ -59,7 +59,7 @@ impl FeedParameters {
         }
     }
 
-    /// Where to go on, by the header or (for clients that cannot set headers) the parameter.
+    /// The position after which to go on, from the header or (for clients that cannot set headers) from the parameter.
     fn after(&self, headers: &HeaderMap) -> Result<Option<Position>, Problem> {
         let header = headers.get("last-event-id").map(|value| value.to_str().unwrap_or("?"));
         let Some(text) = header.or(self.last_event_id.as_deref()) else { return Ok(None) };
@@ -73,7 +73,7 @@ impl FeedParameters {
     }
 }
 
-/// What is told of an event, for the document: where it says a word of the rules, any of these.
+/// The schema of an event's data: as [`EventData`], with the members that are words of the rules by reference.
 pub struct FeedEvent;
 /// Who did something.
 pub struct FeedActor;
@@ -88,7 +88,7 @@ impl PartialSchema for FeedEvent {
             ("outcome", OutcomeWord::name()),
             ("source", SourceWord::name()),
         ];
-        members.into_iter().fold(Told::schema(), |told, (member, name)| named(told, member, &name))
+        members.into_iter().fold(EventData::schema(), |schema, (member, name)| named(schema, member, &name))
     }
 }
 
@@ -203,25 +203,25 @@ pub async fn session(
             let expiry = expiry(&caller, &view.session);
             return Ok(feed(app, (frames, caller.acquaintance()), expiry, Some(registration)));
         }
-        // It ended between the look and the listening: the feed might have begun after the end, and wait for ever.
+        // The session ended before the feed was registered: the feed might begin after the end, and wait for ever.
         view = app.sessions.queries.find_to_follow(&caller, session).await?;
     }
-    // Of an ended session there is a whole story to tell, and nothing from now on.
+    // The feed of an ended session has its whole history to tell, and nothing new.
     let after = match After::of(&app, after) {
         After::Now => After::Known(Position(0)),
         After::Lost { .. } => After::Lost { go_on: Position(0) },
         known => known,
     };
     if matches!(after, After::Known(position) if position >= view.session.head.position) {
-        // Whoever reconnects after a stream that has ended would for ever (HTML, 9.2.3: 204 tells it to stop).
+        // A client that reconnects after the end of a stream would do so for ever; 204 tells it to stop (HTML, 9.2.3).
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     let frames = frames(&app, topic, after, activity);
     Ok(feed(app, (frames, caller.acquaintance()), Expiry::Never, None))
 }
 
-/// A session's own token goes with the session; who owns it, and renews it, has as long as it or the credential lasts;
-/// everybody else has as long as the credential.
+/// When a session's feed expires. By the session's own token it lasts as long as that token; for the session's owner, who
+/// renews the token, as long as the token or the credential; for everybody else as long as the credential.
 fn expiry(caller: &Caller, session: &Session) -> Expiry {
     let at = caller.credential.expires_at;
     if caller.session().is_some() {
@@ -236,13 +236,13 @@ fn expiry(caller: &Caller, session: &Session) -> Expiry {
 /// Where a listener wants to go on.
 #[derive(Clone, Copy)]
 enum After {
+    /// At the log's end.
     Now,
+    /// After this position.
     Known(Position),
-    /// At a place from which it would miss something: this log never reached it, being another or restored, or has let go of
-    /// what came after it.
-    Lost {
-        go_on: Position,
-    },
+    /// A place from which it would miss something: this log never reached it, being another or restored, or has let go of what
+    /// came after it.
+    Lost { go_on: Position },
 }
 
 impl After {
@@ -258,20 +258,21 @@ impl After {
 
 /// When a stream ends by the clock.
 enum Expiry {
+    /// At this moment.
     At(Time),
-    /// With the session's token, however often that is renewed meanwhile; not before this moment.
+    /// When the session's token expires, however often it is renewed meanwhile, but not before this moment.
     OfSession(SessionNumber, Time),
     Never,
 }
 
 impl Expiry {
-    /// When that is, as things stand.
+    /// The moment of expiry, as things are now.
     fn at(&self, app: &App) -> Time {
         match self {
             Self::At(at) => *at,
             Self::OfSession(number, least) => {
                 let session = app.sessions.queries.open_session(*number);
-                // Of one that has ended the story is told to its end.
+                // The feed of an ended session goes on to the end of its history.
                 let expires_at = |session: Session| session.expiry().unwrap_or(Time::MAX_UTC).max(*least);
                 session.map_or(Time::MAX_UTC, expires_at)
             }
@@ -280,16 +281,16 @@ impl Expiry {
     }
 }
 
-type Frames = BoxStream<'static, Option<Said>>;
+type Frames = BoxStream<'static, Option<FeedItem>>;
 
-/// What a feed says.
-enum Said {
+/// One thing that a feed sends.
+enum FeedItem {
     Event(Arc<Frame>),
     /// From where the listener is it would miss something: it goes on from here.
     Reset(Position),
 }
 
-/// The events of a topic; `None` stands for a failure, after which nothing comes.
+/// The items of a feed; `None` stands for a failure, after which nothing comes.
 fn frames(app: &App, topic: Topic, after: After, activity: bool) -> Frames {
     let (from, reset) = match after {
         After::Now => (None, None),
@@ -297,16 +298,17 @@ fn frames(app: &App, topic: Topic, after: After, activity: bool) -> Frames {
         After::Lost { go_on } => (Some(go_on), Some(go_on)),
     };
     let events = app.live.follow(topic, from, activity).map(|frame| match frame {
-        Ok(frame) => Some(Said::Event(frame)),
+        Ok(frame) => Some(FeedItem::Event(frame)),
         Err(error) => {
             tracing::error!(%error, "a feed broke off");
             None
         }
     });
-    stream::iter(reset.map(|position| Some(Said::Reset(position)))).chain(events).boxed()
+    stream::iter(reset.map(|position| Some(FeedItem::Reset(position)))).chain(events).boxed()
 }
 
-impl Said {
+impl FeedItem {
+    /// The item as a server-sent event.
     fn event(&self, reader: Acquaintance) -> Event {
         match self {
             Self::Event(frame) => {
@@ -321,7 +323,8 @@ impl Said {
     }
 }
 
-/// The answer: events until the topic ends, the credential, the clock or the service says stop, or the log cannot be read.
+/// The response of a feed: events until the topic ends, the credential ends or expires, the service stops, or the log cannot
+/// be read.
 fn feed(
     app: App,
     (frames, reader): (Frames, Acquaintance),
@@ -334,7 +337,7 @@ fn feed(
     let events = hello.chain(events(following));
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
     let mut response = Sse::new(events).keep_alive(keep_alive).into_response();
-    // For nginx, which would otherwise hold events back.
+    // Without this header nginx would hold events back.
     let buffering = HeaderName::from_static("x-accel-buffering");
     response.headers_mut().insert(buffering, HeaderValue::from_static("no"));
     response
@@ -346,16 +349,17 @@ struct Following {
     frames: Frames,
     reader: Acquaintance,
     expiry: Expiry,
-    /// Says when the credential has ended by which it was opened; none for the story of a session that has.
+    /// Says when the credential has ended that the feed was opened with; none for the history of an ended session.
     registration: Option<Registration>,
     _measured: meter::Stream,
 }
 
+/// The events of a feed, up to its last.
 fn events(following: Following) -> impl Stream<Item = Result<Event, Infallible>> {
     stream::unfold(Some(following), |following| async move {
         let mut following = following?;
         match following.next().await {
-            Next::Said(event) => Some((Ok(event), Some(following))),
+            Next::Event(event) => Some((Ok(event), Some(following))),
             Next::Farewell(event) => Some((Ok(event), None)),
             Next::End => None,
         }
@@ -364,20 +368,20 @@ fn events(following: Following) -> impl Stream<Item = Result<Event, Infallible>>
 
 /// What comes next on a feed.
 enum Next {
-    Said(Event),
-    /// The last words.
+    Event(Event),
+    /// The last event, after which the feed ends.
     Farewell(Event),
     End,
 }
 
 impl Following {
     async fn next(&mut self) -> Next {
-        // Looked at anew before each event, however much happens: what renews a session's token is an event of it.
+        // The expiry is looked up before each event, because what renews a session's token is an event of the session.
         let expires_at = self.expiry.at(&self.app);
         let registration = self.registration.as_ref();
         let ended = async {
             match registration {
-                // Its expiry is the feed's own, which may be put off.
+                // The registration does not watch the clock: `expires_at` does, which may move.
                 Some(registration) => registration.pass.ended().await,
                 None => std::future::pending().await,
             }
@@ -390,7 +394,9 @@ impl Following {
                 Ending::Session(_) => return Next::End,
             }),
             () = self.app.clock.reached(expires_at) => Next::Farewell(farewell("expired", None)),
-            frame = self.frames.next() => frame.flatten().map_or(Next::End, |said| Next::Said(said.event(self.reader))),
+            frame = self.frames.next() => {
+                frame.flatten().map_or(Next::End, |item| Next::Event(item.event(self.reader)))
+            }
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What handlers take: who asks and with which right (in the signature, so that nobody forgets), and path, query and
-//! body, refused in our own words.
+//! The extractors of handlers: the caller with the right that is needed (in the signature, so that no handler forgets it),
+//! and path, query and body, refused in our own words.
 
 use axum::body::{self, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Request};
@@ -20,56 +20,59 @@ use super::{App, idempotency, unknown};
 use crate::limits::{NotRead, Sender};
 use crate::sessions::AGENT_SCOPES;
 
-/// May read sessions.
+/// A caller who may read sessions.
 pub struct CanRead(pub Caller);
-/// May end sessions.
+/// A caller who may end sessions.
 pub struct CanEnd(pub Caller);
-/// May manage applications and service accounts.
+/// A caller who may manage applications and service accounts.
 pub struct CanManage(pub Caller);
-/// May found and name organizations: whoever runs the installation.
+/// A caller who may found and name organizations: the one who runs the installation.
 pub struct Platform(pub Caller);
-/// A person, with the id of the principal, by the person's own credential: no session's token.
+/// A person, with the id of the principal. A session's token does not count as the person's own credential.
 pub struct Person(pub Caller, pub Uuid);
-/// May keep sessions: an agent, or whoever fronts agents.
+/// A caller who may keep sessions: an agent, or whoever fronts agents.
 pub struct Agent(pub Caller);
-/// As [`Agent`], or the token of a session that has ended, which may still learn why.
+/// A caller like [`Agent`], or the token of a session that has ended, which may still learn why.
 pub struct AgentOrEnded(pub Caller);
-/// Whoever the surface's own authentication lets in.
+/// A caller whom the surface's own authentication has let in.
 pub struct Admitted(pub Caller);
 
-/// Who asks. A token for one application's gateway is for that alone (RFC 8707).
+/// The caller of a request. A token for one application's gateway opens only that (RFC 8707).
 async fn caller_of(parts: &Parts, app: &App) -> Result<Caller, Problem> {
-    for_all_of_it(app.auth.caller(parts).await?)
+    check_audience(app.auth.caller(parts).await?)
 }
 
-fn for_all_of_it(caller: Caller) -> Result<Caller, Problem> {
+/// Refuses a token that is for one application's gateway alone.
+fn check_audience(caller: Caller) -> Result<Caller, Problem> {
     match caller.audience() {
         Some(id) => Err(Problem::wrong_audience(id)),
         None => Ok(caller),
     }
 }
 
+/// The caller of a request, if it has one of these scopes.
 async fn with_any(parts: &Parts, app: &App, scopes: &[Scope]) -> Result<Caller, Problem> {
     understood(parts, app, allowed(app.auth.caller(parts).await?, scopes)?).await
 }
 
-/// A caller that has one of these scopes, however it presented itself.
+/// Checks that a caller has one of these scopes.
 pub fn allowed(caller: Caller, scopes: &[Scope]) -> Result<Caller, Problem> {
-    let caller = not_ended(for_all_of_it(caller)?)?;
+    let caller = not_ended(check_audience(caller)?)?;
     match scopes.iter().any(|scope| caller.scopes.has(*scope)) {
         true => Ok(caller),
         false => Err(Problem::forbidden(scopes)),
     }
 }
 
-/// A caller who may ask this, once it is clear what was asked.
+/// Completes the check of a caller: refuses unknown parameters, and takes the idempotency key. Every extractor of a caller
+/// ends with it.
 async fn understood(parts: &Parts, app: &App, caller: Caller) -> Result<Caller, Problem> {
     unknown::understood(parts)?;
     idempotency::caller_of(parts, app, caller).await
 }
 
-/// A key that manages keeps no sessions alive: for that it must be an agent's.
-fn keeps_sessions(caller: &Caller) -> Result<(), Problem> {
+/// Checks that an API key may keep sessions alive, for which it must be an agent's.
+fn check_keeps_sessions(caller: &Caller) -> Result<(), Problem> {
     match caller.credential.kind {
         CredentialKind::ApiKey { .. } if !caller.scopes.has(Scope::McpInvoke) => {
             Err(Problem::forbidden(&[Scope::McpInvoke]))
@@ -78,6 +81,7 @@ fn keeps_sessions(caller: &Caller) -> Result<(), Problem> {
     }
 }
 
+/// Refuses the token of a session that has ended.
 fn not_ended(caller: Caller) -> Result<Caller, Problem> {
     match caller.ended {
         Some(ended) => Err(Problem::unauthorized(Some(Refusal::Ended(ended)))),
@@ -141,7 +145,7 @@ impl FromRequestParts<App> for Agent {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let caller = with_any(parts, app, &AGENT_SCOPES).await?;
-        keeps_sessions(&caller)?;
+        check_keeps_sessions(&caller)?;
         Ok(Self(caller))
     }
 }
@@ -154,7 +158,7 @@ impl FromRequestParts<App> for AgentOrEnded {
         if !AGENT_SCOPES.iter().any(|scope| caller.scopes.has(*scope)) {
             return Err(Problem::forbidden(&AGENT_SCOPES));
         }
-        keeps_sessions(&caller)?;
+        check_keeps_sessions(&caller)?;
         understood(parts, app, caller).await.map(Self)
     }
 }
@@ -173,7 +177,7 @@ impl FromRequestParts<App> for Admitted {
     }
 }
 
-/// The query string, into a struct whose fields are all optional.
+/// The query string, read into a struct whose fields are all optional.
 pub struct Query<T>(pub T);
 
 impl<T: DeserializeOwned> FromRequestParts<App> for Query<T> {
@@ -191,7 +195,7 @@ impl<T: DeserializeOwned> FromRequestParts<App> for Query<T> {
     }
 }
 
-/// A JSON body. An absent one reads as `{}`, so that calls without arguments need none.
+/// A JSON body. An absent one is read as `{}`, so that calls without arguments need none.
 pub struct Body<T>(pub T);
 
 impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
@@ -202,10 +206,10 @@ impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
     }
 }
 
-/// An object, as JSON; nothing reads as `{}`.
+/// Reads a JSON object; an absent one as `{}`.
 pub fn read_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let json: &[u8] = if bytes.is_empty() { b"{}" } else { bytes };
-    // Else serde would read members by their place.
+    // Serde would read the items of an array as members, by their order.
     if json.trim_ascii_start().starts_with(b"[") {
         let message = "In the body: invalid type: sequence, expected an object";
         return Err(Problem::new(StatusCode::BAD_REQUEST, "invalid_request", message));
@@ -213,7 +217,7 @@ pub fn read_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     read_json(json)
 }
 
-/// Whatever is wanted, as JSON.
+/// Reads a JSON value of any type.
 pub fn read_json<T: DeserializeOwned>(json: &[u8]) -> Result<T, Problem> {
     let mut reader = serde_json::Deserializer::from_slice(json);
     let read = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
@@ -238,12 +242,13 @@ pub fn read_json<T: DeserializeOwned>(json: &[u8]) -> Result<T, Problem> {
     Ok(read)
 }
 
-/// A member that may be left out, but is not null: in a filter or in a list of scopes that would mean more than was said.
+/// Reads a member that may be left out but must not be null: in a filter or a list of scopes null would mean more than was
+/// said.
 pub fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }
 
-/// Says of bodies in which nothing is required that they may be left out.
+/// Says in the document that bodies in which nothing is required may be left out.
 pub fn describe(document: &mut OpenApi) {
     let schemas =
         document.components.as_ref().map(|components| components.schemas.clone()).unwrap_or_default();
@@ -263,7 +268,7 @@ pub fn describe(document: &mut OpenApi) {
     }
 }
 
-/// The whole body of a request whose sender is known, as far as it is allowed to go.
+/// Reads the whole body of a request whose sender is known, up to the surface's limit.
 pub async fn body_bytes(request: Request, app: &App) -> Result<Bytes, Problem> {
     let (parts, body) = request.into_parts();
     match idempotency::body_of(&parts) {
@@ -272,22 +277,22 @@ pub async fn body_bytes(request: Request, app: &App) -> Result<Bytes, Problem> {
     }
 }
 
-/// The same, where nobody has taken it before.
+/// Reads the whole body of a request without an idempotency key.
 pub async fn body_of(extensions: &Extensions, body: body::Body, app: &App) -> Result<Bytes, Problem> {
     read_body(body, app, Surface::of(extensions).body_limit, Sender::Known).await
 }
 
-/// The body of somebody of whom nobody knows yet who it is.
+/// Reads the body of a request whose sender is not known yet.
 pub async fn body_of_stranger(request: Request, app: &App) -> Result<Bytes, Problem> {
     read_body(request.into_body(), app, STRANGERS, Sender::Stranger).await
 }
 
-/// Largest body that is looked at before it is known from whom it comes.
+/// The largest body that is read before it is known who sends it.
 pub const STRANGERS: usize = 16 << 10;
 
 async fn read_body(body: body::Body, app: &App, most: usize, from: Sender) -> Result<Bytes, Problem> {
     app.limits.bodies.read(body, most, from).await.map_err(|reason| match reason {
-        NotRead::Broken(error) if TooSlow::is_behind(&error) => TooSlow::answer(),
+        NotRead::Broken(error) if TooSlow::is_behind(&error) => TooSlow::problem(),
         NotRead::Broken(_) => {
             Problem::new(StatusCode::BAD_REQUEST, "invalid_request", "The body could not be read")
         }

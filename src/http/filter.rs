@@ -1,4 +1,4 @@
-//! The filter grammar as it stands in a query string or in a body: one reading for lists, counts and revocations.
+//! The grammar of filters in a query string or a body: one reader for lists, counts and revocations.
 
 use std::collections::BTreeMap;
 
@@ -115,7 +115,7 @@ pub struct FilterBody {
 
 pub const LIVE: [DerivedStatus; 2] = [DerivedStatus::Active, DerivedStatus::Idle];
 const INACTIVE: [DerivedStatus; 2] = [DerivedStatus::Expired, DerivedStatus::Disconnected];
-/// Most sessions that a revocation may leave out.
+/// How many sessions a revocation may leave out.
 const MOST_EXCEPT: usize = 1_000;
 
 impl FilterParameters {
@@ -134,7 +134,7 @@ impl FilterParameters {
         }
     }
 
-    /// The sessions that fit, whatever their status.
+    /// Reads the filter. Sessions of any status fit it.
     pub fn read(&self, application: Option<Uuid>) -> Result<SessionQuery, Problem> {
         let (principal, called) = read_principal(self.principal.as_deref())?;
         Ok(SessionQuery {
@@ -162,12 +162,12 @@ impl FilterParameters {
     }
 }
 
-/// A query, by name.
+/// The parameters of a query by name.
 #[derive(Debug, Default)]
 pub struct Pairs(BTreeMap<String, String>);
 
 impl Pairs {
-    /// All of them, by name.
+    /// Returns all parameters by name.
     pub fn into_inner(self) -> BTreeMap<String, String> {
         self.0
     }
@@ -190,7 +190,7 @@ impl<'de> Deserialize<'de> for Pairs {
 }
 
 impl FilterBody {
-    /// What a revocation covers. An empty filter is refused: whoever means everything says so.
+    /// Reads which sessions a revocation covers. An empty filter is refused: whoever means everything has to say so.
     pub fn read(&self) -> Result<SessionQuery, Problem> {
         let said = Self { organization: None, ..self.clone() };
         let nothing = serde_json::to_value(&said).is_ok_and(|said| said == serde_json::json!({}));
@@ -299,7 +299,7 @@ pub fn read_kind(word: Option<&str>) -> Result<Option<Kind>, Problem> {
         .ok_or_else(|| Problem::invalid("kind", format!("kind must be one of {}", words.join(", "))))
 }
 
-/// An id in a parameter.
+/// Reads an id in a parameter.
 pub fn read_id(field: &'static str, text: Option<&str>) -> Result<Option<Uuid>, Problem> {
     let Some(text) = text else { return Ok(None) };
     let id = Uuid::try_parse(text).ok().filter(|_| text.len() == 36);
@@ -318,7 +318,7 @@ pub fn read_principal(text: Option<&str>) -> Result<(Option<Uuid>, Option<String
     Ok((id, id.is_none().then(|| text.to_owned())))
 }
 
-/// A time in a parameter or field: RFC 3339. A `+` in a query string that was not encoded has become a space.
+/// Reads a time in a parameter or field (RFC 3339). A `+` that was not encoded in a query string has become a space.
 pub fn read_time(field: &'static str, text: Option<&str>) -> Result<Option<Time>, Problem> {
     let Some(text) = text else { return Ok(None) };
     let read = DateTime::parse_from_rfc3339(&text.replace(' ', "+"));

@@ -1,17 +1,17 @@
-//! The MCP gateway as a surface. What it is, and how it says what went wrong, is in [`mcp`](crate::mcp).
+//! The MCP gateway as a surface; [`mcp`](crate::mcp) has what it does, and its errors.
 
 use utoipa_axum::router::OpenApiRouter;
 
 use super::surface::{PLAIN, Routes, Surface};
 use crate::mcp;
 
-/// A message may be 64 times as large as other bodies, and a call takes as long as the upstream does. The gateway decides by
-/// itself who asks and how much it reads.
+/// A message may be 64 times as large as other bodies, and a call takes as long as the upstream does. The gateway itself
+/// authenticates, and decides how much it reads.
 static GATEWAY: Surface = Surface {
     prefixes: &["/mcp"],
     body_patience: 4,
     deadline: false,
-    share: Some(|app, parts, answer| app.gateway.share(parts, answer)),
+    cors: Some(|app, parts, headers| app.gateway.set_cors_headers(parts, headers)),
     ..PLAIN
 };
 

@@ -1,4 +1,4 @@
-//! The service itself: is it alive, is it ready, and the document of its API.
+//! The service itself: whether it is alive and ready, and the document of its API.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -25,9 +25,9 @@ use super::surface::{PLAIN, Routes, Surface};
 use super::words::PlainText;
 use crate::sessions::Job;
 
-/// What is below no prefix of another surface.
+/// The surface of all paths that are below no prefix of another.
 static SERVICE: Surface = Surface { prefixes: &[""], ..PLAIN };
-/// Whoever watches over the service must get through whatever happens.
+/// The part for probes, which must be answered whatever happens.
 static PROBES: Surface = Surface { limits: false, ..SERVICE };
 
 pub fn surface() -> Routes {
@@ -38,7 +38,7 @@ pub fn surface() -> Routes {
 
 /// How long the writer may take to say that it is well.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long what it said counts.
+/// How long such an answer of the writer counts.
 const FRESH: Duration = Duration::from_secs(1);
 
 /// Tell that the process runs
@@ -84,28 +84,28 @@ pub async fn ready(State(app): State<App>, RawQuery(query): RawQuery) -> (Status
     (status, lines + word)
 }
 
-/// How far a start has come.
+/// How far the start of the service has come.
 #[derive(Default)]
 pub struct Progress {
-    /// Open sessions that are in memory.
+    /// How many open sessions are in memory.
     done: AtomicU64,
-    /// Open sessions that there are.
+    /// How many open sessions there are.
     of: AtomicU64,
 }
 
 impl Progress {
-    /// There are so many open sessions.
+    /// Notes how many open sessions there are.
     pub fn expect(&self, sessions: u64) {
         self.of.store(sessions, Ordering::Relaxed);
     }
 
-    /// One more is in memory.
+    /// Notes that one more is in memory.
     pub fn loaded(&self) {
         self.done.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// What is answered until all is in memory: the process lives, and whoever asks for more is to come back.
+/// The router until everything is in memory: it says that the process lives, and asks all others to come back.
 pub fn starting(progress: Arc<Progress>) -> Router {
     let ready = move || async move {
         let (done, of) = (progress.done.load(Ordering::Relaxed), progress.of.load(Ordering::Relaxed));
@@ -125,7 +125,7 @@ pub fn starting(progress: Arc<Progress>) -> Router {
     Router::new().route("/livez", get(live)).route("/readyz", get(ready)).fallback(later)
 }
 
-/// What the writer said last. Asking costs it a turn, and anybody may ask here.
+/// What the writer said last. Each question costs the writer a turn, and anybody may ask here.
 #[derive(Default)]
 pub struct Cache(Mutex<Option<(Instant, Report)>>);
 
@@ -144,7 +144,7 @@ impl Cache {
     }
 }
 
-/// What was looked at.
+/// The result of a look at the service.
 #[derive(Default, Clone)]
 struct Report {
     lines: String,
@@ -186,10 +186,10 @@ impl Report {
     }
 }
 
-/// What `type` of a problem points to: the page of this version, with the binary.
+/// The page that the `type` of a problem points to, of this very version.
 const PROBLEMS: &str = include_str!("../../docs/problems.md");
 
-/// What somebody reads who opens the address in a browser: where they are, and where to go on.
+/// The page for somebody who opens the address in a browser: where they are, and where to go on.
 const WELCOME: &str = concat!(
     "sessiond ",
     env!("CARGO_PKG_VERSION"),
@@ -202,8 +202,8 @@ const WELCOME: &str = concat!(
      /mcp/{application} the gateway, for MCP clients\n"
 );
 
-/// The document at the places where clients look for it, written once, and the page about problems: for everybody, because
-/// some of them are about having no credential; and what stands at the door.
+/// The routes of the document, at the places where clients look for it, of the page about problems, and of the welcome page.
+/// They are for everybody: some problems are about having no credential.
 fn documents(document: &OpenApi) -> Router<App> {
     let yaml = Bytes::from(yaml(document));
     let json = Bytes::from(document.to_pretty_json().unwrap_or_default());

@@ -1,4 +1,4 @@
-//! What happened: a session's story, and the organization's log.
+//! What has happened: a session's history, and the organization's log.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +18,7 @@ use super::filter::{read_id, read_time};
 use super::ids::{self, Id};
 use super::page::{PAGE, PagedParameters, read_flag, read_limit};
 use super::problem::Problem;
-use crate::live::Told;
+use crate::live::EventData;
 use crate::sessions::{EventQuery, Events};
 
 /// An event on record: as on a feed, with its place in its stream and its hash.
@@ -27,7 +27,7 @@ use crate::sessions::{EventQuery, Events};
 pub struct RecordedEvent<'a> {
     #[serde(flatten)]
     #[schema(value_type = FeedEvent)]
-    event: Told<'a>,
+    event: EventData<'a>,
     /// Counts from 1 in its stream.
     version: i64,
     /// The position of the stream's event before; 0 for its first.
@@ -66,10 +66,10 @@ fn listed(events: Events, uri: &Uri, others: &[(&str, &str)]) -> Response {
         let link = format!("<{}?{}>; rel=\"next\"", uri.path(), query.finish());
         headers.extend(HeaderValue::try_from(link).ok().map(|link| (header::LINK, link)));
     }
-    let told = events.items.into_iter().map(|(event, told)| {
+    let items = events.items.into_iter().map(|(event, told)| {
         let recorded = &event.entry.recorded;
         let recorded = RecordedEvent {
-            event: Told::new(&event, told),
+            event: EventData::new(&event, told),
             version: recorded.version,
             previous_position: recorded.previous_position.0,
             hash: hex::encode(event.entry.hash),
@@ -78,7 +78,7 @@ fn listed(events: Events, uri: &Uri, others: &[(&str, &str)]) -> Response {
         };
         serde_json::to_value(recorded).unwrap_or_default()
     });
-    (headers, Json(EventList { items: told.collect(), next_cursor })).into_response()
+    (headers, Json(EventList { items: items.collect(), next_cursor })).into_response()
 }
 
 fn read_position(text: Option<&str>) -> Result<Option<Position>, Problem> {
@@ -158,7 +158,7 @@ impl EventParameters {
         })
     }
 
-    /// What a link to the next page must say again.
+    /// The parameters that the link to the next page must repeat.
     fn others(&self) -> Vec<(&str, &str)> {
         let named = [
             ("applicationId", &self.application_id),
@@ -172,7 +172,7 @@ impl EventParameters {
     }
 }
 
-/// Types of events, separated by commas.
+/// Reads types of events, separated by commas.
 fn read_types(text: Option<&str>) -> Result<Vec<String>, Problem> {
     let Some(text) = text else { return Ok(vec![]) };
     let known: BTreeSet<_> = event::names().collect();

@@ -1,6 +1,7 @@
-//! Requests that take effect once: `Idempotency-Key` on whatever writes by POST or DELETE
-//! (draft-ietf-httpapi-idempotency-key-header). The layer keeps the request under way until it is answered; the extractors,
-//! which know who asks and whether they may, read its body, take its fingerprint, and look up what it came to before.
+//! `Idempotency-Key`: a request with a key takes effect once, on whatever writes by POST or DELETE
+//! (draft-ietf-httpapi-idempotency-key-header). The layer keeps the key with the request; the extractors, which know the
+//! caller and whether they may do this, read the body, take the request's fingerprint, and look up the outcome of an earlier
+//! request.
 
 use std::sync::{Arc, OnceLock};
 
@@ -27,24 +28,28 @@ use super::problem::Problem;
 
 static KEY: HeaderName = HeaderName::from_static("idempotency-key");
 static REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+/// The longest key.
 const LONGEST: usize = 255;
 
-/// A keyed request, as far as it is known before who makes it; an extension of it.
+/// The extension by which a request carries its key.
 #[derive(Clone)]
 struct Slot(Arc<Keyed>);
 
+/// A request with a key.
 struct Keyed {
-    /// None where it is malformed.
+    /// The key; none where the header is malformed.
     key: Option<String>,
-    /// Begins with what the request is for; ends with the body.
+    /// The digest of method, path and query, to which the body's is added.
     fingerprint: Sha256,
-    /// Until it is known who asks, and that they may.
+    /// The body, until it is known who asks and that they may.
     waiting: Mutex<Option<Body>>,
+    /// The body, once it was read.
     read: OnceLock<Bytes>,
+    /// The key with what is known of earlier requests, once it was looked up.
     once: OnceLock<Arc<IdempotencyKey>>,
 }
 
-/// Takes hold of requests with a key, and says of answers that they are those of before.
+/// Keeps the key and body of a request that has a key, and marks a response that repeats an earlier one.
 pub async fn layer(request: Request, next: Next) -> Response {
     let writes = [Method::POST, Method::DELETE].contains(request.method());
     let keyed = request.headers().contains_key(&KEY);
@@ -68,13 +73,13 @@ pub async fn layer(request: Request, next: Next) -> Response {
     response
 }
 
-/// The body of a request with a key; it was read when it became known who asks.
+/// The body of a request with a key, which was read when it became known who asks.
 pub fn body_of(parts: &Parts) -> Option<Bytes> {
     let Slot(slot) = parts.extensions.get()?;
     Some(slot.read.get().cloned().unwrap_or_default())
 }
 
-/// The caller of a request; with its key, if it came with one.
+/// The caller of a request, with its key if it came with one.
 pub async fn caller_of(parts: &Parts, app: &App, mut caller: Caller) -> Result<Caller, Problem> {
     let Some(Slot(slot)) = parts.extensions.get::<Slot>() else { return Ok(caller) };
     let key = slot.key.as_deref().ok_or_else(|| {
@@ -108,7 +113,7 @@ fn read(headers: &HeaderMap) -> Option<String> {
     (visible && (1..=LONGEST).contains(&key.len())).then_some(key)
 }
 
-/// What is left of a quoted string after its first quote, up to its last, without escapes.
+/// The content of a quoted string that begins behind its first quote, without escapes.
 fn unquoted(text: &str) -> Option<String> {
     let mut key = String::new();
     let mut characters = text.chars();
@@ -122,7 +127,7 @@ fn unquoted(text: &str) -> Option<String> {
 }
 
 impl Keyed {
-    /// What is asked for: the same for requests that say the same.
+    /// The fingerprint of the request: the same for requests that ask for the same.
     async fn fingerprint(&self, parts: &Parts, app: &App) -> Result<[u8; 32], Problem> {
         let waiting = self.waiting.lock().take();
         if let Some(body) = waiting {
@@ -130,11 +135,11 @@ impl Keyed {
             self.read.get_or_init(|| bytes);
         }
         let body = self.read.get().map_or(&[][..], |bytes| &bytes[..]);
-        Ok(self.fingerprint.clone().chain_update(said(body)).finalize().into())
+        Ok(self.fingerprint.clone().chain_update(canonical(body)).finalize().into())
     }
 }
 
-/// A fingerprint of what a request is for, without its body.
+/// Begins a fingerprint with method, path and query.
 fn begun(method: &Method, uri: &Uri) -> Sha256 {
     let mut digest = Sha256::new();
     let mut query: Vec<_> = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()).collect();
@@ -147,9 +152,9 @@ fn begun(method: &Method, uri: &Uri) -> Sha256 {
     digest
 }
 
-/// What a body says, however it says it: the same for members in another order, other spaces and other escapes. What is
-/// no JSON says itself; nothing is read as `{}`.
-fn said(body: &[u8]) -> Vec<u8> {
+/// The content of a body in one form: the same whatever the order of members, the spaces and the escapes. A body that is not
+/// JSON stands for itself, and an absent one for `{}`.
+fn canonical(body: &[u8]) -> Vec<u8> {
     if body.is_empty() {
         return b"{}".to_vec();
     }
@@ -159,6 +164,7 @@ fn said(body: &[u8]) -> Vec<u8> {
     plain
 }
 
+/// Writes a value in the one form: members sorted, without spaces.
 fn write_plainly(value: &Value, plain: &mut Vec<u8>) {
     match value {
         Value::Object(members) => {
@@ -187,7 +193,7 @@ fn write_plainly(value: &Value, plain: &mut Vec<u8>) {
 
 // ---- the document ----
 
-/// Adds the header to every operation it is for, and to its answers the one that says that they are those of before.
+/// Adds the header to every operation that takes it, and to its responses the header that marks a repeated one.
 pub fn describe(document: &mut OpenApi, surfaces: &Surfaces) {
     for (_, item) in document.paths.paths.iter_mut().filter(|(path, _)| surfaces.at(path).idempotency) {
         for operation in [&mut item.post, &mut item.delete].into_iter().flatten() {

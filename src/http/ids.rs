@@ -1,4 +1,4 @@
-//! Ids of the path: found by the name of their parameter, of which kind of thing each is an id its type says.
+//! The ids in a path, each found by the name of its parameter. The type of an id says what it is an id of.
 
 use std::marker::PhantomData;
 
@@ -10,12 +10,12 @@ use uuid::Uuid;
 use super::App;
 use super::problem::Problem;
 
-/// The id of one such thing.
+/// The id of one thing of this kind.
 pub struct Id<T>(pub Uuid, pub PhantomData<T>);
 
-/// What paths have ids of.
+/// A kind of thing that paths have ids of.
 pub trait Kind {
-    /// The name of the parameter, as paths have it between braces.
+    /// The name of the parameter, as it stands between braces in paths.
     const PARAMETER: &'static str;
 }
 
@@ -95,7 +95,7 @@ impl<T: Kind> FromRequestParts<App> for Id<T> {
         };
         let path = RawPathParams::from_request_parts(parts, app).await.map_err(|_| wrong())?;
         let (_, text) = path.iter().find(|(name, _)| *name == T::PARAMETER).ok_or_else(wrong)?;
-        // Only the hyphenated form: a UUID has one spelling on this surface.
+        // Only the hyphenated form is accepted, so that a UUID has one spelling on this surface.
         let uuid = Uuid::try_parse(text).ok().filter(|_| text.len() == 36).ok_or_else(wrong)?;
         Ok(Self(uuid, PhantomData))
     }

@@ -1,4 +1,5 @@
-//! What nobody may use up: how often somebody may ask, how long a body may take to come, and a request to be answered.
+//! The layer of limits: how often a client may ask, how long a body may take to come, and how long a request may take to be
+//! answered.
 
 use std::net::Ipv4Addr;
 use std::pin::Pin;
@@ -21,12 +22,12 @@ use crate::limits::{FAILURES, Left, TooMany};
 use crate::meter;
 use crate::secret;
 
-/// Lets a request through that is within its limits, and tells how much is left.
+/// Lets a request through that is within its limits, and says in the response how much is left.
 pub async fn limits_layer(State(at): State<Layered>, request: Request, next: Next) -> Response {
     let app = &at.app;
     let from = request.extensions().get().map_or(Ipv4Addr::UNSPECIFIED.into(), |&ClientAddress(from)| from);
-    if let Some(problem) = said_twice(request.headers()) {
-        return before_it_got_in(&at, request, problem.into_response());
+    if let Some(problem) = ambiguity(request.headers()) {
+        return in_place_of_surface(&at, request, problem.into_response());
     }
     let (genuine, presented) = {
         let token = auth::presented(request.headers());
@@ -35,7 +36,7 @@ pub async fn limits_layer(State(at): State<Layered>, request: Request, next: Nex
     };
     let left = match genuine.map(|id| app.limits.request(id)).transpose() {
         Ok(left) => left.flatten(),
-        Err(too_many) => return before_it_got_in(&at, request, limited(too_many)),
+        Err(too_many) => return in_place_of_surface(&at, request, limited(too_many)),
     };
     let mut response = in_time(&at, request, next).await;
     count_refusal(&response);
@@ -43,7 +44,7 @@ pub async fn limits_layer(State(at): State<Layered>, request: Request, next: Nex
         let counted = if response.extensions().get::<NothingGenuine>().is_some() {
             app.limits.failure(from).map(Some)
         } else {
-            // It was genuine, and is over: its holder may learn why, as often as others may ask.
+            // The credential was genuine and has ended: its holder may learn why, as often as others may ask.
             presented.map_or(Ok(None), |presented| app.limits.request(presented.id))
         };
         match counted {
@@ -53,12 +54,12 @@ pub async fn limits_layer(State(at): State<Layered>, request: Request, next: Nex
         }
     }
     if let Some(left) = left {
-        tell(&mut response, left);
+        set_limit_headers(&mut response, left);
     }
     response
 }
 
-/// Counts what was refused whatever was asked for, for whoever watches over the service.
+/// Counts refusals in the metrics.
 fn count_refusal(response: &Response) {
     let reason = match response.status() {
         StatusCode::UNAUTHORIZED if response.extensions().get::<NothingGenuine>().is_some() => {
@@ -72,11 +73,12 @@ fn count_refusal(response: &Response) {
     counter!(meter::REFUSED, "reason" => reason).increment(1);
 }
 
-/// Headers of which only one can be meant: whoever stands before us may have looked at another than we would.
+/// Headers that may be there only once: of two, a proxy may have looked at the other one.
 const ONCE: [&str; 4] = ["host", "authorization", "apikey", "x-ome-signature"];
 
-/// Why it is not clear who asks: what says so is there twice, or in two ways.
-fn said_twice(headers: &HeaderMap) -> Option<Problem> {
+/// The problem of a request from which it is not clear who asks, because the headers that say so are there twice, or in two
+/// ways.
+fn ambiguity(headers: &HeaderMap) -> Option<Problem> {
     let refused = |message: String| {
         let problem = Problem::new(StatusCode::BAD_REQUEST, "ambiguous_request", message);
         Some(problem)
@@ -93,29 +95,29 @@ fn said_twice(headers: &HeaderMap) -> Option<Problem> {
     None
 }
 
-/// An answer in place of the surface's, with what a page of another origin may read of it.
-fn before_it_got_in(at: &Layered, request: Request, mut answer: Response) -> Response {
-    if let Some(share) = at.surface.share {
-        share(&at.app, &request.into_parts().0, answer.headers_mut());
+/// Completes a response that is given in place of the surface's own, with what a page of another origin may read of it.
+fn in_place_of_surface(at: &Layered, request: Request, mut response: Response) -> Response {
+    if let Some(set_cors_headers) = at.surface.cors {
+        set_cors_headers(&at.app, &request.into_parts().0, response.headers_mut());
     }
-    answer
+    response
 }
 
-/// The same, where the surface has already said so of the answer that is replaced.
-fn in_place_of(mut former: Response, mut answer: Response) -> Response {
+/// Completes a response that replaces one of the surface's: what that says about other origins holds for it too.
+fn in_place_of(mut former: Response, mut response: Response) -> Response {
     for name in [header::VARY, header::ACCESS_CONTROL_ALLOW_ORIGIN, header::ACCESS_CONTROL_EXPOSE_HEADERS] {
         if let Some(value) = former.headers_mut().remove(&name) {
-            answer.headers_mut().insert(name, value);
+            response.headers_mut().insert(name, value);
         }
     }
-    answer
+    response
 }
 
 static POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 static LEFT: HeaderName = HeaderName::from_static("ratelimit");
 
-/// draft-ietf-httpapi-ratelimit-headers-10: what the limit is, and how much of it is left.
-fn tell(response: &mut Response, left: Left) {
+/// Sets the headers that say what the limit is, and how much of it is left (draft-ietf-httpapi-ratelimit-headers-10).
+fn set_limit_headers(response: &mut Response, left: Left) {
     let policy = format!("\"default\";q={};w=1", left.rate);
     let remaining = format!("\"default\";r={};t={}", left.remaining, left.reset);
     let headers = response.headers_mut();
@@ -127,7 +129,7 @@ fn tell(response: &mut Response, left: Left) {
     response.extensions_mut().insert(left);
 }
 
-/// The answer to whoever asks too often.
+/// The response to a client that asks too often.
 pub fn limited(too_many: TooMany) -> Response {
     let reason = if too_many.rate.is_some() { "rate" } else { "address" };
     counter!(meter::REFUSED, "reason" => reason).increment(1);
@@ -138,7 +140,7 @@ pub fn limited(too_many: TooMany) -> Response {
     let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", message);
     let mut response = Problem { retry_after: Some(too_many.retry_after), ..problem }.into_response();
     match too_many.rate {
-        Some(rate) => tell(&mut response, Left { rate, remaining: 0, reset: 1 }),
+        Some(rate) => set_limit_headers(&mut response, Left { rate, remaining: 0, reset: 1 }),
         None => {
             let left = Left { rate: FAILURES.get(), remaining: 0, reset: too_many.retry_after };
             response.extensions_mut().insert(left);
@@ -147,10 +149,11 @@ pub fn limited(too_many: TooMany) -> Response {
     response
 }
 
+/// Runs the request, with a time limit for its body and, where the surface has one, for its response.
 async fn in_time(at: &Layered, request: Request, next: Next) -> Response {
     let Layered { app, surface, .. } = at;
     let patience = app.config.body_timeout * surface.body_patience;
-    // What ends many sessions takes as long as it takes: its answer is the count.
+    // Requests that end many sessions take as long as they take: the response is the count.
     let unhurried = !surface.deadline || request.method() == Method::DELETE;
     let request = request.map(|body| if body.is_end_stream() { body } else { Timed::body(body, patience) });
     if unhurried {
@@ -163,28 +166,28 @@ async fn in_time(at: &Layered, request: Request, next: Next) -> Response {
     })
 }
 
-/// The body did not come in time.
+/// The error of a body that did not come in time.
 #[derive(Debug, thiserror::Error)]
 #[error("the body took too long to come")]
 pub struct TooSlow;
 
 impl TooSlow {
-    /// Whether this is what is behind an error.
+    /// Whether this error is the cause of another.
     pub fn is_behind(error: &(dyn std::error::Error + 'static)) -> bool {
         std::iter::successors(Some(error), |error| error.source()).any(|error| error.is::<Self>())
     }
 
-    /// The answer; what still comes of the body is not waited for.
-    pub fn answer() -> Problem {
+    /// The problem for the client. The rest of the body is not waited for.
+    pub fn problem() -> Problem {
         Problem::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow", "The body took too long to come")
     }
 }
 
-/// A body that has to come whole within a time, however it trickles.
+/// A body that has to come whole within a time, however slowly its pieces come.
 struct Timed {
     body: Body,
     patience: Duration,
-    /// Set when the body is first waited for: most are there at once.
+    /// The timer, which is set when the body is first waited for: most bodies are there at once.
     timer: Option<Pin<Box<Sleep>>>,
 }
 

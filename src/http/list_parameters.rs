@@ -1,4 +1,4 @@
-//! How sessions are asked for in a query string: which, in what order, how many. The grammar of the filter is in `filter`.
+//! The parameters of lists and counts of sessions in a query string. The grammar of the filter is in `filter`.
 
 use std::collections::BTreeMap;
 
@@ -29,14 +29,15 @@ pub struct StatusParameters {
     pub include_inactive: Option<String>,
 }
 
-/// Most sessions of a page, if nothing is said; and the same under the older names.
+/// How many sessions a page has if the client does not say.
 pub const PAGE: u32 = 100;
+/// How many the operations with older names have.
 pub const OLDER_PAGE: u32 = page::PAGE;
 
-/// How long a page of a list is, for the document.
+/// The parameter for the length of a page, for the document.
 pub struct LimitParameter;
 
-/// The same under the older names.
+/// The same parameter of the operations with older names.
 pub struct OlderLimitParameter;
 
 impl IntoParams for LimitParameter {
@@ -88,12 +89,12 @@ pub struct ListParameters {
     filter: FilterParameters,
     page: PageParameters,
     limit: Option<String>,
-    /// All of them, for the link to the next page.
+    /// All parameters, for the link to the next page.
     raw: BTreeMap<String, String>,
 }
 
 impl<'de> Deserialize<'de> for ListParameters {
-    /// Structs and the whole beside them: serde's `flatten` would do the same, but reads every value as text anyway.
+    /// Reads the pairs once and makes everything of them; serde's `flatten` would read every value as text anyway.
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let pairs = Pairs::deserialize(deserializer)?;
         Ok(Self {
@@ -110,7 +111,7 @@ impl<'de> Deserialize<'de> for ListParameters {
 }
 
 impl ListParameters {
-    /// As a list reads it: only the live ones unless more is asked for.
+    /// Reads the filter for a list, which has only live sessions unless more is asked for.
     fn to_list(&self, application: Option<Uuid>) -> Result<SessionQuery, Problem> {
         let query = self.to_count(application)?;
         let include_inactive = read_flag("includeInactive", self.status.include_inactive.as_deref())?;
@@ -118,14 +119,14 @@ impl ListParameters {
         Ok(if live { SessionQuery { status: LIVE.to_vec(), ..query } } else { query })
     }
 
-    /// As a count reads it: all of them unless less is asked for.
+    /// Reads the filter for a count, which counts all sessions unless less is asked for.
     pub fn to_count(&self, application: Option<Uuid>) -> Result<SessionQuery, Problem> {
         read_flag("includeInactive", self.status.include_inactive.as_deref())?;
         let status = read_status(self.status.status.as_deref())?;
         Ok(SessionQuery { status, ..self.filter.read(application)? })
     }
 
-    /// What to list.
+    /// Reads what to list.
     pub fn read(&self, application: Option<Uuid>, default_limit: u32) -> Result<ListQuery, Problem> {
         let sort = read_sort(self.page.sort.as_deref())?;
         let (after, walk) = page::read_walk_cursor(tag(sort), self.page.cursor.as_deref())?;
@@ -139,7 +140,7 @@ impl ListParameters {
         })
     }
 
-    /// `applicationId`, where a list takes it as a parameter.
+    /// Reads `applicationId`, where a list takes it as a parameter.
     pub fn application(&self) -> Result<Option<Uuid>, Problem> {
         read_id("applicationId", self.raw.get("applicationId").map(String::as_str))
     }
@@ -173,12 +174,12 @@ impl<'de> Deserialize<'de> for EndingParameters {
 }
 
 impl EndingParameters {
-    /// Which sessions: with the same words as a list. Without a status, all that are open.
+    /// Reads which sessions are meant, in the words of a list. Without a status all open ones are.
     pub fn read(&self, application: Uuid) -> Result<SessionQuery, Problem> {
         let query = self.filter.read(Some(application))?;
         let mut status = read_status(self.pairs.one("status").as_deref())?;
         let inactive = status.len() > 1;
-        // Those that have ended are not ended again.
+        // Sessions that have ended are not ended again.
         status.retain(|status| !inactive || *status != DerivedStatus::Disconnected);
         Ok(SessionQuery { status, ..query })
     }
@@ -193,7 +194,7 @@ impl EndingParameters {
     }
 }
 
-/// What stands in a cursor for the order it belongs to.
+/// The tag of an order in a cursor.
 fn tag(sort: Sort) -> u8 {
     let by = match sort.by {
         Order::Connected => 0,

@@ -12,13 +12,13 @@ use uuid::Uuid;
 
 use super::problem::Problem;
 
-/// The first byte: the layout's version, and above it what the list was ordered by.
+/// The first byte of a cursor: the version of its layout, and above it the order of the list.
 const VERSION: u8 = 1;
 const LARGEST: u32 = 200;
-/// Bytes of a mark: version, time and id.
+/// The length of a mark in bytes: version, time and id.
 const MARK: usize = 1 + 8 + 16;
 
-/// Most of a page, if nothing is said.
+/// How many items a page has if the client does not say.
 pub const PAGE: u32 = 50;
 
 /// The parameters of a list that has one order only, for the document.
@@ -36,7 +36,7 @@ impl IntoParams for PagedParameters {
     }
 }
 
-/// `limit`, as [`read_limit`] reads it.
+/// The parameter `limit`, as [`read_limit`] reads it.
 pub fn limit_parameter(description: &str, default: u32) -> Parameter {
     let schema = ObjectBuilder::new()
         .schema_type(Type::Integer)
@@ -53,7 +53,7 @@ pub fn limit_parameter(description: &str, default: u32) -> Parameter {
         .build()
 }
 
-/// Where a page ended: the sort key of its last item.
+/// The end of a page: the sort key of its last item.
 pub type Mark = (Time, Uuid);
 
 /// The opaque text for a mark in a list that has one order only.

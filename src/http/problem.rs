@@ -1,5 +1,5 @@
-//! How errors look on `/api/v1`: RFC 9457 problem details that also carry `message` and `statusCode`, so that both
-//! kinds of client read them. The one place where an [`Error`] becomes a status.
+//! Errors as `/api/v1` shows them: RFC 9457 problem details that also carry `message` and `statusCode`, so that both kinds
+//! of client read them. This is the one place where an [`Error`] becomes a status.
 
 use std::borrow::Cow;
 
@@ -26,14 +26,14 @@ use crate::auth::NothingGenuine;
 use crate::error::Error;
 use crate::meter;
 
-/// What the `type` of a problem begins with: the page about them, on the service that answers (RFC 9457, section 3.1.1).
+/// The beginning of a problem's `type`: the page about problems, on the service that answers (RFC 9457, section 3.1.1).
 const TYPES: &str = "/problems#";
 
-/// What whoever presents nothing that is known is told, whether it was never known or is so no more.
+/// The message for a client that presents nothing that is known, whether it was never known or no longer is.
 const NOTHING_KNOWN: &str = "No credential that is good here was presented. Send Authorization: Bearer and an access token from \
      POST /oauth2/token, or an API key";
 
-/// The media type of errors, for those who accept it.
+/// The media type of errors for clients that accept it.
 pub const MEDIA_TYPE: &str = "application/problem+json";
 
 /// An error on its way to a client.
@@ -55,7 +55,7 @@ pub struct Problem {
     pub reason: Option<&'static str>,
     /// When a bar ends, where that is what stands against it.
     pub until: Option<Time>,
-    /// Something was used that was ended or revoked.
+    /// Whether the client used something that was ended or revoked, which is counted.
     pub after_end: bool,
 }
 
@@ -218,8 +218,8 @@ impl Problem {
     }
 }
 
-/// What any operation that asks who is there may answer, whatever it is for: in the document all of it together is the
-/// `default` of its surface.
+/// The responses that any operation with authentication may give. The document has all of them together as the `default` of
+/// their surface.
 const ANYWHERE: [(u16, &str); 12] = [
     (400, "something in the request is wrong or unknown"),
     (401, "no valid credential: authenticate again"),
@@ -235,11 +235,12 @@ const ANYWHERE: [(u16, &str); 12] = [
     (507, "the disk is full; nothing was written"),
 ];
 
-/// Adds to a document what any operation may answer, and to its errors the media type they have for those who accept it.
+/// Adds to a document the responses that any operation may give, and to its errors the media type for clients that accept
+/// it.
 pub fn describe(document: &mut OpenApi, surfaces: &Surfaces) {
     for (path, operation) in shared::operations(document) {
         let surface = surfaces.at(path);
-        // Those without are for whoever watches over the service, and have no limits.
+        // Operations that need no credential are for probes. They have no limits, and so no default response.
         if operation.security.as_ref().is_some_and(|all| all != &[SecurityRequirement::default()]) {
             let reference = Ref::from_response_name(default_name(surface));
             operation.responses.responses.insert("default".to_owned(), reference.into());
@@ -259,7 +260,7 @@ fn default_name(surface: &Surface) -> String {
     format!("{}Default", surface.name)
 }
 
-/// The default answer of a surface; `x-statuses` says for programs which ones it stands for.
+/// The default response of a surface; `x-statuses` tells programs which statuses it stands for.
 fn anywhere(surface: &Surface) -> Answer {
     let list: Vec<_> = ANYWHERE.iter().map(|(status, text)| format!("- {status}: {text}")).collect();
     let description = format!("What any operation may answer:\n\n{}.", list.join(";\n"));
@@ -273,7 +274,7 @@ fn anywhere(surface: &Surface) -> Answer {
     response
 }
 
-/// Adds what the answers of a surface have in common.
+/// Adds what all responses of a surface have in common.
 fn complete(response: &mut Answer, surface: &Surface) {
     for (name, description) in surface.limit_headers.iter().flat_map(|own| own.documented) {
         let header = HeaderBuilder::new()

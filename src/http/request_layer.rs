@@ -1,4 +1,5 @@
-//! Around every request: its id and span, where it comes from, how long it took, and what every answer carries.
+//! The outermost layer: it gives a request its id and span, finds out where the request comes from, measures how long it
+//! takes, and sets the headers that every response has.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use crate::secret;
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// A year, under TLS: whoever came encrypted once comes so again.
+/// The header by which a client that came encrypted comes so again, for a year.
 static STRICT_TRANSPORT: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 /// The outermost layer of a surface.
@@ -45,13 +46,13 @@ pub async fn request_layer(State(at): State<Layered>, mut request: Request, next
     request.extensions_mut().insert(ClientAddress(address));
     request.extensions_mut().insert(surface);
     let route = app.config.metrics_listen.map(|_| if routed { route(&request) } else { NO_ROUTE.to_owned() });
-    // The span has the id alone: what is in a span is formatted for every request, and most say nothing.
+    // The span has only the id, because the fields of a span are formatted for every request, and most requests log nothing.
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let span = tracing::info_span!("request", %id, session = tracing::field::Empty);
     let response = next.run(request).instrument(span.clone()).await;
     let mut response = surface.shaped(response, &id);
     if let (Some(own), Some(left)) = (surface.limit_headers, response.extensions().get::<Left>().copied()) {
-        (own.tell)(response.headers_mut(), left, app.clock.now());
+        (own.set)(response.headers_mut(), left, app.clock.now());
     }
     let _entered = span.enter();
     let status = response.status();
@@ -75,7 +76,7 @@ pub async fn request_layer(State(at): State<Layered>, mut request: Request, next
     response
 }
 
-/// What every answer carries, whatever stands behind it said.
+/// Sets the headers that every response has, whatever the handler set.
 pub fn secure(headers: &mut HeaderMap, own: &[(HeaderName, HeaderValue)], encrypted: bool) {
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     for (name, value) in own {
@@ -86,16 +87,16 @@ pub fn secure(headers: &mut HeaderMap, own: &[(HeaderName, HeaderValue)], encryp
     }
 }
 
-/// The route of a request that leads nowhere.
+/// The name in the metrics for requests that lead to no route.
 const NO_ROUTE: &str = "none";
 
-/// The template of the route, never a path: paths hold ids.
+/// The template of the route for the metrics, and never a path: paths hold ids.
 fn route(request: &Request) -> String {
     request.extensions().get::<MatchedPath>().map_or(NO_ROUTE, MatchedPath::as_str).to_owned()
 }
 
 fn measure(route: String, method: &Method, status: StatusCode, begun: Instant) {
-    // Anybody can make methods up.
+    // Unknown methods are not named, because anybody can make them up.
     let known = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::HEAD];
     let method = if known.contains(method) { method.to_string() } else { "other".to_owned() };
     let status = status.as_str().to_owned();
@@ -103,8 +104,8 @@ fn measure(route: String, method: &Method, status: StatusCode, begun: Instant) {
         .record(begun.elapsed());
 }
 
-/// The address of whoever asks: the other end of the connection, or what a trusted proxy there says. Of the addresses that
-/// proxies have noted, only those that trusted ones added are true, so the one wanted is the right-most that is not trusted.
+/// The address of the client: the other end of the connection, or the one that a trusted proxy names there. Of the addresses
+/// that proxies have added only those of trusted ones are true, so the client's is the right-most that is not trusted.
 fn client_address(trusted: &[IpNet], request: &Request) -> IpAddr {
     let connection = request.extensions().get::<Arc<Connection>>();
     let mut address = connection.map_or(Ipv4Addr::UNSPECIFIED.into(), |one| one.peer.ip().to_canonical());
@@ -120,14 +121,14 @@ fn client_address(trusted: &[IpNet], request: &Request) -> IpAddr {
     address
 }
 
-/// An address with or without a port.
+/// Reads an address with or without a port.
 fn one_address(text: &str) -> Option<IpAddr> {
     let bare = text.trim_start_matches('[').trim_end_matches(']');
     let parsed = bare.parse().or_else(|_| text.parse().map(|address: SocketAddr| address.ip()));
     parsed.ok().map(|address: IpAddr| address.to_canonical())
 }
 
-/// A request id from outside is kept if it is short and plain.
+/// Whether a request id from outside is kept: it must be short and plain.
 fn is_request_id(id: &str) -> bool {
     (1..=64).contains(&id.len())
         && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))

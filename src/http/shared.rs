@@ -1,6 +1,6 @@
-//! What several operations say word for word stands in the document once, as a component under a name of its own, and the
-//! operations refer to it. Each handler says in its own place how it answers and what it takes; that others say the same is
-//! nothing it has to know.
+//! Makes components of what several operations of the document say word for word, each under a name of its own, and has the
+//! operations refer to them. So each handler describes in its own place what it takes and how it answers, and need not know
+//! whether others say the same.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use utoipa::openapi::{Components, Header, OpenApi, PathItem, Ref, RefOr};
 use super::document::Surfaces;
 use super::surface::Surface;
 
-/// What answers that several operations give are called, by what they say.
+/// The names of responses that several operations give, by their descriptions.
 const ANSWERS: [(&str, &str); 40] = [
     ("A page of it.", "LogPageRead"),
     ("A page of sessions.", "PageOfSessions"),
@@ -58,7 +58,7 @@ const ANSWERS: [(&str, &str); 40] = [
     ("The machine cannot be reached, shows another key, or refuses.", "MachineUnreachable"),
 ];
 
-/// What parameters are called that are not the only ones of their name on their surface.
+/// The names of parameters that are not the only ones of their name on their surface, by how their descriptions begin.
 const PARAMETERS: [(&str, &str); 5] = [
     ("Only lines that come after", "LogAfter"),
     ("Most sessions to return.", "SessionLimit"),
@@ -67,7 +67,7 @@ const PARAMETERS: [(&str, &str); 5] = [
     ("Only this application's.", "OfApplication"),
 ];
 
-/// Every operation of a document, with the path it is at.
+/// Every operation of a document, with its path.
 pub fn operations(document: &mut OpenApi) -> impl Iterator<Item = (&str, &mut Operation)> {
     document.paths.paths.iter_mut().flat_map(|(path, item)| {
         let PathItem { get, put, post, delete, patch, .. } = item;
@@ -75,7 +75,7 @@ pub fn operations(document: &mut OpenApi) -> impl Iterator<Item = (&str, &mut Op
     })
 }
 
-/// A parameter, wherever it is described.
+/// A parameter, described in place or as a component.
 pub fn parameter<'a>(document: &'a OpenApi, one: &'a RefOr<Parameter>) -> Option<&'a Parameter> {
     let reference = match one {
         RefOr::T(one) => return Some(one),
@@ -88,7 +88,7 @@ pub fn parameter<'a>(document: &'a OpenApi, one: &'a RefOr<Parameter>) -> Option
     }
 }
 
-/// Moves into the components what is said more than once.
+/// Moves into the components what is described more than once.
 pub fn describe(document: &mut OpenApi, surfaces: &Surfaces) {
     let mut components = document.components.take().unwrap_or_default();
     share_headers(document, &mut components, surfaces);
@@ -98,7 +98,7 @@ pub fn describe(document: &mut OpenApi, surfaces: &Surfaces) {
     document.components = Some(components);
 }
 
-/// Things that are told apart by what the document says of them, and the surfaces that say it.
+/// How often each description is in the document, and on which surfaces.
 #[derive(Default)]
 struct Said(BTreeMap<String, (usize, BTreeSet<&'static str>)>);
 
@@ -109,7 +109,8 @@ impl Said {
         names.insert(surface.name);
     }
 
-    /// What the name of a thing begins with, if it is said more than once: the surface, if it is one's alone.
+    /// The prefix of a component's name, if its description is there more than once: the surface's, if only one surface has
+    /// it.
     fn prefix(&self, thing: &impl Serialize) -> Option<&'static str> {
         let (times, names) = self.0.get(&text(thing))?;
         match (times, names.first()) {
@@ -120,12 +121,13 @@ impl Said {
     }
 }
 
-/// Plain data with string keys: writing it cannot fail.
+/// The description as text. Writing plain data with string keys cannot fail.
 fn text(thing: &impl Serialize) -> String {
     serde_json::to_string(thing).unwrap_or_default()
 }
 
-/// Puts a reference where a thing was, which becomes the component of that name. Where another has the name, it stays.
+/// Makes a description the component of that name, and puts a reference in its place. Where another component has the name
+/// already, the description stays.
 fn move_to<T: Clone + Serialize>(
     place: &mut RefOr<T>,
     kind: &str,
@@ -198,7 +200,7 @@ fn share_parameters(document: &mut OpenApi, components: &mut Components, surface
     }
 }
 
-/// What all operations of a path take of it, the path takes.
+/// Moves parameters that all operations of a path take to the path.
 fn share_within_paths(document: &mut OpenApi) {
     for item in document.paths.paths.values_mut() {
         let PathItem { parameters, get, put, post, delete, patch, .. } = item;
@@ -240,7 +242,7 @@ fn parameter_name(parameter: &Parameter) -> String {
     }
 }
 
-/// A name as names of types are written.
+/// A name in the form of names of types.
 fn camel(name: &str) -> String {
     let part = |part: &str| {
         let mut letters = part.chars();

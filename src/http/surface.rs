@@ -1,6 +1,6 @@
-//! A surface is one way in, as a value: everything that requests meet because of where they came in. The value is layered
-//! on the surface's own routes, so that whatever stands around a handler is handed the surface and never reads a path to
-//! find out which one it is.
+//! A surface is one way in, as a value: it says everything that requests meet because of where they came in. The value is
+//! layered on the surface's own routes, so that every layer and handler is handed the surface, and none reads a path to find
+//! out which one it is.
 
 use std::collections::BTreeMap;
 
@@ -23,18 +23,18 @@ use super::problem::{IsProblem, Problem};
 use super::{App, idempotency, limits_layer, request_layer, unknown};
 use crate::limits::Left;
 
-/// Largest body where a surface says nothing else.
+/// The largest body where a surface says nothing else.
 pub const BODY: usize = 64 << 10;
-/// Largest body of many reports at once.
+/// The largest body of many reports at once.
 pub const MANY: usize = 2 << 20;
 
 /// One way in.
 #[derive(Clone, Copy)]
 pub struct Surface {
-    /// What its paths begin with. A path below one of them that leads nowhere is answered by this surface; below the empty
-    /// prefix is whatever is below no other.
+    /// The prefixes of the surface's paths. A path below one of them that leads nowhere is answered by this surface; the
+    /// surface with the empty prefix answers for whatever is below no other.
     pub prefixes: &'static [&'static str],
-    /// What the names of components begin with that are the surface's own in the document.
+    /// The prefix of the names of components that only this surface has in the document.
     pub name: &'static str,
     pub errors: Errors,
     pub authentication: Authentication,
@@ -42,34 +42,34 @@ pub struct Surface {
     pub answers_options: bool,
     /// The largest body that is read of a known sender, in bytes.
     pub body_limit: usize,
-    /// A body may take this many times the configured time to come.
+    /// How many times the configured time a body may take to come.
     pub body_patience: u32,
-    /// Whether requests are given up that take longer than configured.
+    /// Whether requests that take longer than configured are given up.
     pub deadline: bool,
     /// Whether `Idempotency-Key` applies to what writes.
     pub idempotency: bool,
-    /// Whether requests are counted against the limits, and timed: not those of whoever watches over the service.
+    /// Whether requests are counted against the limits, and timed. Those of probes are not.
     pub limits: bool,
-    /// What its clients look for besides the standard headers about limits.
+    /// The headers about limits that its clients look for besides the standard ones.
     pub limit_headers: Option<LimitHeaders>,
-    /// Says on an answer that was given before the request reached the surface what a page of another origin may read.
-    pub share: Option<fn(&App, &Parts, &mut HeaderMap)>,
-    /// What browsers are told about every answer.
+    /// Sets the CORS headers on a response that was given before the request reached the surface's handlers.
+    pub cors: Option<fn(&App, &Parts, &mut HeaderMap)>,
+    /// The headers by which every response tells browsers what they may do with it.
     pub security_headers: &'static [(HeaderName, HeaderValue)],
 }
 
-/// How a surface says what went wrong. Whatever it was is said once, as a problem, and gets this shape on its way out.
+/// How a surface shows errors. Each error is made once, as a problem, and gets this shape on its way out.
 #[derive(Clone, Copy)]
 pub struct Errors {
     /// The schema of the bodies in the document.
     pub schema: &'static str,
     /// The body for a fault; none where problems stay as they are.
     pub body: Option<fn(&Fault<'_>) -> Response>,
-    /// The challenge on 401 in place of the problem's own, which no other status then has either.
+    /// The challenge on 401, in place of the problem's own; no other status has one then.
     pub challenge: Option<&'static str>,
-    /// What is said where there is nothing at a path.
+    /// The message where there is nothing at a path.
     pub nothing_there: &'static str,
-    /// Whether a path is said not to be there for the methods that it does not take.
+    /// Whether methods that a path does not take are answered as if the path were not there.
     pub hides_methods: bool,
 }
 
@@ -82,18 +82,19 @@ pub struct Fault<'a> {
     pub request_id: &'a str,
 }
 
-/// How it is found out who asks, and whether they may be here at all.
+/// How the surface authenticates.
 #[derive(Clone, Copy)]
 pub enum Authentication {
     /// Each handler says which credential it takes, by an extractor of [`extract`](super::extract) or on its own.
     Handlers,
-    /// By this check, for every handler that takes [`Admitted`](super::extract::Admitted).
+    /// This check authenticates for every handler that takes [`Admitted`](super::extract::Admitted).
     Admitted(Check),
-    /// By this check before anything else: whoever has no credential does not even learn what is there.
+    /// This check authenticates before anything else, so that a client without a credential does not even learn what is
+    /// there.
     First(Check),
 }
 
-/// Finds out who asks, by the head of the request.
+/// A check that finds the caller by the head of a request.
 pub type Check = for<'a> fn(&'a App, &'a Parts) -> BoxFuture<'a, Result<Caller, Problem>>;
 
 /// Headers about limits that are a surface's own.
@@ -101,10 +102,11 @@ pub type Check = for<'a> fn(&'a App, &'a Parts) -> BoxFuture<'a, Result<Caller, 
 pub struct LimitHeaders {
     /// Names and descriptions, for the document.
     pub documented: &'static [(&'static str, &'static str)],
-    pub tell: fn(&mut HeaderMap, Left, Time),
+    /// Sets the headers on a response.
+    pub set: fn(&mut HeaderMap, Left, Time),
 }
 
-/// Nothing here is a page, and nothing may be made to look like one.
+/// Nothing here is a page for browsers, and nothing may be made to look like one.
 static SECURITY: [(HeaderName, HeaderValue); 4] = [
     (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'")),
@@ -112,7 +114,7 @@ static SECURITY: [(HeaderName, HeaderValue); 4] = [
     (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
 ];
 
-/// A surface at no prefix that speaks as the main one does: others are this one with what is different about them.
+/// A surface without a prefix that behaves like the main one. Others are made of it by naming what is different about them.
 pub static PLAIN: Surface = Surface {
     prefixes: &[],
     name: "",
@@ -131,7 +133,7 @@ pub static PLAIN: Surface = Surface {
     idempotency: false,
     limits: true,
     limit_headers: None,
-    share: None,
+    cors: None,
     security_headers: &SECURITY,
 };
 
@@ -141,7 +143,7 @@ impl Surface {
         extensions.get::<&'static Self>().copied().unwrap_or(&PLAIN)
     }
 
-    /// An answer in the shape of the surface.
+    /// Gives a problem the shape of the surface's errors.
     pub fn shaped(&self, response: Response, request_id: &str) -> Response {
         let (Some(body), Some(problem)) = (self.errors.body, response.extensions().get::<IsProblem>()) else {
             return response;
@@ -162,7 +164,7 @@ impl Surface {
         Response::from_parts(parts, body)
     }
 
-    /// What is answered where there is nothing at a path.
+    /// The problem where there is nothing at a path.
     pub fn nothing_there(&self) -> Problem {
         Problem::new(StatusCode::NOT_FOUND, "not_found", self.errors.nothing_there)
     }
@@ -176,25 +178,25 @@ impl Surface {
     }
 }
 
-/// What the layers of a surface are told.
+/// What the layers of a surface work with.
 #[derive(Clone)]
 pub struct Layered {
     pub app: App,
     pub surface: &'static Surface,
-    /// Whether a route leads here; else there is nothing at the path.
+    /// Whether a route leads here; otherwise there is nothing at the path.
     pub routed: bool,
 }
 
-/// Routes that no operation of the API are, made of what there is when all operations are known.
+/// Makes routes that are no operations of the API, once all operations are known.
 type Later = fn(&App, &Documented) -> Router<App>;
 
-/// A surface on its routes: what the folder of a surface hands to the column.
+/// A surface with its routes: what the module of a surface hands to the column.
 pub struct Routes {
     surface: &'static Surface,
     parts: Vec<(&'static Surface, Router<App>)>,
     later: Vec<(&'static Surface, Later)>,
     pub(super) document: OpenApi,
-    /// The paths of the document that a part with a value of its own has.
+    /// The paths of the document, each with the part of the surface that has it.
     pub(super) own: BTreeMap<String, &'static Surface>,
 }
 
@@ -204,7 +206,7 @@ impl Routes {
         Self { surface, parts, later, document, own }.with(surface, router)
     }
 
-    /// More routes, with a value that says in what they differ from the rest. A path is in one part with all its methods.
+    /// Adds routes, with a value that says in what they differ from the rest. A path is in one part with all its methods.
     pub fn with(mut self, surface: &'static Surface, router: OpenApiRouter<App>) -> Self {
         let (router, document) = router.split_for_parts();
         self.own.extend(document.paths.paths.keys().map(|path| (path.clone(), surface)));
@@ -213,7 +215,7 @@ impl Routes {
         self
     }
 
-    /// More routes, which the document does not have.
+    /// Adds routes that the document does not have.
     pub fn with_later(mut self, surface: &'static Surface, routes: Later) -> Self {
         self.later.push((surface, routes));
         self
@@ -229,7 +231,7 @@ impl Routes {
         self.surface
     }
 
-    /// The routes, and apart from them what answers below the surface's prefixes where no route leads.
+    /// The router of the surface's routes, and the one that answers below its prefixes where no route leads.
     pub(super) fn layered(self, app: &App, all: &Documented) -> (Router<App>, Router<App>) {
         let later = self.later.into_iter().map(|(surface, routes)| (surface, routes(app, all)));
         let mut routes = Router::new();
@@ -241,7 +243,7 @@ impl Routes {
     }
 }
 
-/// The one place that reads prefixes: the router finds by them whose words an answer is in where it has nothing else to go by.
+/// Answers below the surface's prefixes where no route leads. No other place reads prefixes.
 fn nowhere(surface: &'static Surface) -> Router<App> {
     let nothing = move || async move { surface.nothing_there() };
     surface.prefixes.iter().fold(Router::new(), |router, prefix| match *prefix {
@@ -253,7 +255,7 @@ fn nowhere(surface: &'static Surface) -> Router<App> {
     })
 }
 
-/// Puts around every route, from the inside to the outside, what its surface says.
+/// Puts around every route, from the inside to the outside, the layers that its surface asks for.
 fn layer(router: Router<App>, at: Layered, all: &Documented) -> Router<App> {
     let surface = at.surface;
     let mut router = router
@@ -278,10 +280,11 @@ fn layer(router: Router<App>, at: Layered, all: &Documented) -> Router<App> {
     router.layer(from_fn_with_state(at, request_layer::request_layer))
 }
 
-/// Who asks; an extension of requests that were let in before anything else was looked at.
+/// The caller; an extension of requests whose surface authenticates before anything else.
 #[derive(Clone)]
 pub(super) struct LetIn(pub Caller);
 
+/// The layer that authenticates before anything else.
 async fn admission(
     extract::State((app, check)): extract::State<(App, Check)>,
     request: Request,
@@ -297,6 +300,7 @@ async fn admission(
     }
 }
 
+/// The layer that answers OPTIONS.
 async fn options(request: Request, next: Next) -> Response {
     if request.method() == Method::OPTIONS {
         return StatusCode::NO_CONTENT.into_response();

@@ -1,6 +1,6 @@
-//! What a request says that its operation does not know is refused, and what the operation does know is named: whoever
-//! misspells a filter wants one session ended, not all of them. What an operation knows of a query is what its
-//! description says, so that the document and the service cannot differ; what it knows of a body, its type says.
+//! Refuses what a request says and its operation does not know, and names what the operation knows: whoever misspells a
+//! filter wants one session ended, not all of them. What an operation knows of a query is what its description says, so that
+//! the document and the service cannot differ; what it knows of a body, its type says.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use super::document::Surfaces;
 use super::problem::Problem;
 use super::shared;
 
-/// Where an operation takes more than it knows.
+/// The part of a request in which an operation takes more than it knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
     Query,
@@ -36,7 +36,7 @@ const VIEWER: &str = "a reporter hands on what the engine says of a viewer as it
 const FIGURES: &str =
     "a reporter hands on the engine's figures of a session as they are: seven, of which one is kept";
 
-/// The operations that take more than they know, by their ids in the document, and why. All others refuse it.
+/// The operations that take more than they know, by their ids in the document, and why they do. All others refuse it.
 pub const LENIENT: [(&str, Part, &str); 14] = [
     ("agent.create", Part::Body, AGENTS),
     ("agent.activity", Part::Body, AGENTS),
@@ -59,46 +59,46 @@ pub fn is_lenient(operation: &str, part: Part) -> bool {
     LENIENT.iter().any(|(id, where_, _)| *id == operation && *where_ == part)
 }
 
-/// Names as alike as this are taken for each other's misspelling; from 0 to 1.
+/// How alike two names must be, from 0 to 1, for one to be taken for a misspelling of the other.
 const ALIKE: f64 = 0.84;
 
-/// What each operation takes in its query, by the route and method that lead to it.
-pub struct Parameters(BTreeMap<String, Vec<(Method, Taken)>>);
+/// The parameters that each operation takes in its query, by the route and method that lead to it.
+pub struct Parameters(BTreeMap<String, Vec<(Method, Accepted)>>);
 
-struct Taken {
+struct Accepted {
     names: Vec<String>,
-    /// Anybody may ask: nobody has to be authenticated before the query is looked at.
+    /// Whether anybody may ask, so that the query can be refused before the caller is known.
     open: bool,
 }
 
-/// What is wrong with a query, while it is not yet known who asks.
+/// The extension that says what is wrong with a query while it is not yet known who asks.
 #[derive(Clone)]
 struct Misunderstood(Arc<(String, String)>);
 
 impl Parameters {
-    /// As a document describes them.
+    /// Takes the parameters from a document.
     pub fn of(document: &OpenApi) -> Self {
-        let mut routes = BTreeMap::<String, Vec<(Method, Taken)>>::new();
+        let mut routes = BTreeMap::<String, Vec<(Method, Accepted)>>::new();
         for (path, item) in &document.paths.paths {
-            // An action stands behind a colon in the last segment, which is a parameter to the router.
+            // To the router the last segment is one parameter, with the action behind its colon.
             let route = path.rsplit_once("}:").map_or(path.clone(), |(route, _)| format!("{route}}}"));
-            let taken = operations(item)
+            let accepted = operations(item)
                 .filter(|(_, operation)| {
                     !operation.operation_id.as_ref().is_some_and(|id| is_lenient(id, Part::Query))
                 })
-                .map(|(method, operation)| (method, Taken::by(operation, document)));
-            routes.entry(route).or_default().extend(taken);
+                .map(|(method, operation)| (method, Accepted::by(operation, document)));
+            routes.entry(route).or_default().extend(accepted);
         }
         Self(routes)
     }
 
-    fn at(&self, route: &str, method: &Method) -> Option<&Taken> {
+    fn at(&self, route: &str, method: &Method) -> Option<&Accepted> {
         let method = if method == Method::HEAD { &Method::GET } else { method };
-        self.0.get(route)?.iter().find(|(own, _)| own == method).map(|(_, taken)| taken)
+        self.0.get(route)?.iter().find(|(own, _)| own == method).map(|(_, accepted)| accepted)
     }
 }
 
-impl Taken {
+impl Accepted {
     fn by(operation: &Operation, document: &OpenApi) -> Self {
         let parameters = operation.parameters.iter().flatten();
         let described = parameters.filter_map(|one| shared::parameter(document, one));
@@ -111,7 +111,7 @@ impl Taken {
         }
     }
 
-    /// What is wrong with a query: the parameter, and what to say of it.
+    /// What is wrong with a query: the name of the parameter, and a message.
     fn fault(&self, query: &str) -> Option<(String, String)> {
         let mut seen = BTreeSet::new();
         for (name, _) in form_urlencoded::parse(query.as_bytes()) {
@@ -139,12 +139,13 @@ fn operations(item: &PathItem) -> impl Iterator<Item = (Method, &Operation)> {
     all.into_iter().filter_map(|(method, operation)| operation.as_ref().map(|operation| (method, operation)))
 }
 
-/// Looks at queries where the route is known. Whoever has to authenticate is told of it after that: see [`understood`].
+/// Looks at the query once the route is known. A client that has to authenticate is told of it only after that: see
+/// [`understood`].
 pub async fn layer(State(known): State<Arc<Parameters>>, mut request: Request, next: Next) -> Response {
     let fault = request.uri().query().filter(|query| !query.is_empty()).and_then(|query| {
         let route = request.extensions().get::<MatchedPath>()?;
-        let taken = known.at(route.as_str(), request.method())?;
-        Some((taken.open, taken.fault(query)?))
+        let accepted = known.at(route.as_str(), request.method())?;
+        Some((accepted.open, accepted.fault(query)?))
     });
     match fault {
         Some((true, (name, message))) => return Problem::invalid(name, message).into_response(),
@@ -154,7 +155,7 @@ pub async fn layer(State(known): State<Arc<Parameters>>, mut request: Request, n
     next.run(request).await
 }
 
-/// That a request's query says nothing that is not known. Every extractor that says who asks asks this next.
+/// Refuses a request whose query was found wrong. Every extractor of a caller calls this next.
 pub fn understood(parts: &Parts) -> Result<(), Problem> {
     match parts.extensions.get::<Misunderstood>() {
         Some(Misunderstood(fault)) => Err(Problem::invalid(fault.0.clone(), fault.1.clone())),
@@ -170,7 +171,7 @@ fn in_query(name: &str, known: &[&str]) -> String {
     format!("In the query: unknown parameter `{name}`{}; {takes}", hint(name, known))
 }
 
-/// The same of a member of a body, from what serde says of it: "unknown field `a`, expected one of `b`, `c`".
+/// The name of an unknown member of a body and a message, from serde's own: "unknown field `a`, expected one of `b`, `c`".
 pub fn in_body(said: &str) -> Option<(String, String)> {
     let rest = said.strip_prefix("unknown field `")?;
     let (name, rest) = rest.split_once('`')?;
@@ -182,7 +183,7 @@ pub fn in_body(said: &str) -> Option<(String, String)> {
     Some((name.to_owned(), format!("unknown field `{name}`{}; {takes}", hint(name, &known))))
 }
 
-/// What was meant, if something that is known looks like it.
+/// The known name that was probably meant, if one is alike.
 fn hint(name: &str, known: &[&str]) -> String {
     let plain = |text: &str| text.replace(['_', '-', '.'], "").to_lowercase();
     let alike = |one: &str| strsim::jaro_winkler(&plain(one), &plain(name));
@@ -193,13 +194,13 @@ fn hint(name: &str, known: &[&str]) -> String {
     }
 }
 
-/// Says in a document that an operation refuses what it does not know.
+/// Says in the document that operations refuse what they do not know.
 pub fn describe(document: &mut OpenApi, surfaces: &Surfaces) {
     describe_queries(document, surfaces);
     close_choices(document);
 }
 
-/// The document says by itself of structs that nothing else may be in them, but not of the choices of an enum.
+/// Says of the choices of an enum that nothing else may be in them; utoipa says it of structs by itself.
 fn close_choices(document: &mut OpenApi) {
     let mut names = BTreeSet::new();
     for (_, operation) in document.paths.paths.values().flat_map(operations) {
@@ -252,7 +253,7 @@ fn name_references(schema: &RefOr<Schema>, names: &mut BTreeSet<String>) {
     }
 }
 
-/// Of the others the default answer says it.
+/// Describes the refusal of unknown parameters where the default response of the surface does not.
 fn describe_queries(document: &mut OpenApi, surfaces: &Surfaces) {
     let nobody = [SecurityRequirement::default()];
     for (path, operation) in shared::operations(document) {

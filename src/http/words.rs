@@ -1,8 +1,9 @@
-//! Words in the document that the rules define: taken from there, so that the document leaves none out. And names for
-//! what would have none, since generators make up their own.
+//! The schemas of words that the rules define: taken from there, so that the document leaves none out. And names for schemas
+//! that would have none, because generators of clients would make up their own.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
 
 use serde::de::value::{Error as NotAWord, StrDeserializer};
 use serde::de::{Deserialize, Deserializer, IntoDeserializer, Visitor};
@@ -25,154 +26,138 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::telling::EndedByBody;
 
-/// What sort of session.
-pub struct KindWord;
-/// How far the work behind a session has come.
-pub struct StageWord;
-/// The same of an open session.
-pub struct OpenStageWord;
-/// Which statuses are wanted.
-pub struct StatusWord;
-/// What an open session is at the moment of asking.
-pub struct OpenStatusWord;
-/// Which open sessions are meant, by status.
-pub struct EndingWord;
-/// Who did something.
-pub struct ActorWord;
+/// The words of the rules that a text in the document may be, under a name of their own.
+pub trait WordList {
+    /// The name of the schema.
+    const NAME: &'static str;
+    const DESCRIPTION: &'static str;
+    /// All words, taken from the rules.
+    fn words() -> Vec<&'static str>;
+}
 
-/// Who ended a session: a word.
-pub struct EnderWord;
-/// Who ended a session, whole.
-pub struct Ender;
+/// The schema of a text that is one of the words of a list.
+pub struct Word<List>(PhantomData<List>);
 
-/// A named set of figures.
-pub struct PresetWord;
-/// What happens at a limit.
-pub struct OnLimitWord;
-/// What becomes of missed runs.
-pub struct MissedWord;
-/// What became of a reading.
-pub struct ReadingWord;
+impl<List: WordList> PartialSchema for Word<List> {
+    fn schema() -> RefOr<Schema> {
+        let word = ObjectBuilder::new().schema_type(Type::String).description(Some(List::DESCRIPTION));
+        word.enum_values(Some(List::words())).into()
+    }
+}
 
-/// What came of work that ended by itself.
-pub struct OutcomeWord;
-/// Where a sign of life came from.
-pub struct SourceWord;
+impl<List: WordList> ToSchema for Word<List> {
+    fn name() -> Cow<'static, str> {
+        List::NAME.into()
+    }
+}
 
-/// What a credential may do.
-pub struct ScopeWord;
-/// Why a session ended.
-pub struct ReasonWord;
-/// How a delivery stands.
-pub struct DeliveryWord;
+// Handlers and bodies refer to the schemas by these names.
+pub type KindWord = Word<Kind>;
+pub type StageWord = Word<Stage>;
+pub type OpenStageWord = Word<Phase>;
+pub type StatusWord = Word<StatusFilter>;
+pub type OpenStatusWord = Word<OpenStatus>;
+pub type EndingWord = Word<EndingStatus>;
+pub type ActorWord = Word<ActorKind>;
+pub type EnderWord = Word<EnderKind>;
+pub type PresetWord = Word<Preset>;
+pub type OnLimitWord = Word<OnLimit>;
+pub type MissedWord = Word<Missed>;
+pub type ReadingWord = Word<Reading>;
+pub type OutcomeWord = Word<Outcome>;
+pub type SourceWord = Word<ActivitySource>;
+pub type ScopeWord = Word<Scope>;
+pub type ReasonWord = Word<Reason>;
+pub type DeliveryWord = Word<DeliveryStatus>;
+
+/// The statuses that a filter may name.
+pub struct StatusFilter;
+/// The statuses that an open session may have.
+pub struct OpenStatus;
+/// The statuses that a call which ends sessions may name.
+pub struct EndingStatus;
 
 /// Text as it is, for people.
 #[derive(Serialize, ToSchema)]
 pub struct PlainText(String);
 
-fn words(about: &str, words: impl IntoIterator<Item = &'static str>) -> RefOr<Schema> {
-    let one = ObjectBuilder::new().schema_type(Type::String).description(Some(about));
-    one.enum_values(Some(words)).into()
-}
+/// The groups of statuses that filters know beside the statuses themselves.
+const GROUPS: [&str; 2] = ["inactive", "all"];
 
-impl PartialSchema for KindWord {
-    fn schema() -> RefOr<Schema> {
-        words("What sort of session.", Kind::ALL.map(Kind::word))
+impl WordList for Kind {
+    const NAME: &'static str = "SessionKind";
+    const DESCRIPTION: &'static str = "What sort of session.";
+
+    fn words() -> Vec<&'static str> {
+        Kind::ALL.map(Kind::word).to_vec()
     }
 }
 
-impl ToSchema for KindWord {
-    fn name() -> Cow<'static, str> {
-        "SessionKind".into()
+impl WordList for Stage {
+    const NAME: &'static str = "SessionStage";
+    const DESCRIPTION: &'static str = "How far the work behind a session has come.";
+
+    fn words() -> Vec<&'static str> {
+        Stage::ALL.map(Stage::word).to_vec()
     }
 }
 
-impl PartialSchema for StageWord {
-    fn schema() -> RefOr<Schema> {
-        words("How far the work behind a session has come.", Stage::ALL.map(Stage::word))
+impl WordList for Phase {
+    const NAME: &'static str = "OpenSessionStage";
+    const DESCRIPTION: &'static str = "How far the work behind an open session has come.";
+
+    fn words() -> Vec<&'static str> {
+        Phase::ALL.map(Phase::word).to_vec()
     }
 }
 
-impl ToSchema for StageWord {
-    fn name() -> Cow<'static, str> {
-        "SessionStage".into()
+impl WordList for StatusFilter {
+    const NAME: &'static str = "StatusFilter";
+    const DESCRIPTION: &'static str = "Which statuses are wanted.";
+
+    fn words() -> Vec<&'static str> {
+        DerivedStatus::ALL.map(DerivedStatus::word).into_iter().chain(GROUPS).collect()
     }
 }
 
-impl PartialSchema for OpenStageWord {
-    fn schema() -> RefOr<Schema> {
-        words("How far the work behind an open session has come.", Phase::ALL.map(Phase::word))
+impl WordList for OpenStatus {
+    const NAME: &'static str = "OpenSessionStatus";
+    const DESCRIPTION: &'static str = "What an open session is at the moment of asking.";
+
+    fn words() -> Vec<&'static str> {
+        DerivedStatus::OPEN.map(DerivedStatus::word).to_vec()
     }
 }
 
-impl ToSchema for OpenStageWord {
-    fn name() -> Cow<'static, str> {
-        "OpenSessionStage".into()
+impl WordList for EndingStatus {
+    const NAME: &'static str = "EndingStatus";
+    const DESCRIPTION: &'static str = "Which open sessions are meant.";
+
+    fn words() -> Vec<&'static str> {
+        DerivedStatus::OPEN.map(DerivedStatus::word).into_iter().chain(GROUPS).collect()
     }
 }
 
-impl PartialSchema for StatusWord {
-    fn schema() -> RefOr<Schema> {
-        let statuses = DerivedStatus::ALL.map(DerivedStatus::word);
-        words("Which statuses are wanted.", statuses.into_iter().chain(["inactive", "all"]))
+impl WordList for ActorKind {
+    const NAME: &'static str = "ActorKind";
+    const DESCRIPTION: &'static str = "Who did something.";
+
+    fn words() -> Vec<&'static str> {
+        ActorKind::ALL.map(ActorKind::word).to_vec()
     }
 }
 
-impl ToSchema for StatusWord {
-    fn name() -> Cow<'static, str> {
-        "StatusFilter".into()
+impl WordList for EnderKind {
+    const NAME: &'static str = "EnderKind";
+    const DESCRIPTION: &'static str = "Who ended a session.";
+
+    fn words() -> Vec<&'static str> {
+        Self::ALL.map(Self::word).to_vec()
     }
 }
 
-impl PartialSchema for OpenStatusWord {
-    fn schema() -> RefOr<Schema> {
-        let statuses = DerivedStatus::OPEN.map(DerivedStatus::word);
-        words("What an open session is at the moment of asking.", statuses)
-    }
-}
-
-impl ToSchema for OpenStatusWord {
-    fn name() -> Cow<'static, str> {
-        "OpenSessionStatus".into()
-    }
-}
-
-impl PartialSchema for EndingWord {
-    fn schema() -> RefOr<Schema> {
-        let statuses = DerivedStatus::OPEN.map(DerivedStatus::word);
-        words("Which open sessions are meant.", statuses.into_iter().chain(["inactive", "all"]))
-    }
-}
-
-impl ToSchema for EndingWord {
-    fn name() -> Cow<'static, str> {
-        "EndingStatus".into()
-    }
-}
-
-impl PartialSchema for ActorWord {
-    fn schema() -> RefOr<Schema> {
-        words("Who did something.", ActorKind::ALL.map(ActorKind::word))
-    }
-}
-
-impl ToSchema for ActorWord {
-    fn name() -> Cow<'static, str> {
-        "ActorKind".into()
-    }
-}
-
-impl PartialSchema for EnderWord {
-    fn schema() -> RefOr<Schema> {
-        words("Who ended a session.", EnderKind::ALL.map(EnderKind::word))
-    }
-}
-
-impl ToSchema for EnderWord {
-    fn name() -> Cow<'static, str> {
-        "EnderKind".into()
-    }
-}
+/// The schema of who ended a session.
+pub struct Ender;
 
 impl PartialSchema for Ender {
     fn schema() -> RefOr<Schema> {
@@ -190,119 +175,91 @@ impl ToSchema for Ender {
     }
 }
 
-impl PartialSchema for PresetWord {
-    fn schema() -> RefOr<Schema> {
-        words("A named set of figures.", words_of::<Preset>())
+impl WordList for Preset {
+    const NAME: &'static str = "PresetWord";
+    const DESCRIPTION: &'static str = "A named set of figures.";
+
+    fn words() -> Vec<&'static str> {
+        words_of::<Self>()
     }
 }
 
-impl ToSchema for PresetWord {
-    fn name() -> Cow<'static, str> {
-        "PresetWord".into()
+impl WordList for OnLimit {
+    const NAME: &'static str = "OnLimitWord";
+    const DESCRIPTION: &'static str = "What happens at a limit.";
+
+    fn words() -> Vec<&'static str> {
+        words_of::<Self>()
     }
 }
 
-impl PartialSchema for OnLimitWord {
-    fn schema() -> RefOr<Schema> {
-        words("What happens at a limit.", words_of::<OnLimit>())
+impl WordList for Missed {
+    const NAME: &'static str = "MissedRuns";
+    const DESCRIPTION: &'static str = "What becomes of missed runs.";
+
+    fn words() -> Vec<&'static str> {
+        words_of::<Self>()
     }
 }
 
-impl ToSchema for OnLimitWord {
-    fn name() -> Cow<'static, str> {
-        "OnLimitWord".into()
-    }
-}
-
-impl PartialSchema for MissedWord {
-    fn schema() -> RefOr<Schema> {
-        words("What becomes of missed runs.", words_of::<Missed>())
-    }
-}
-
-impl ToSchema for MissedWord {
-    fn name() -> Cow<'static, str> {
-        "MissedRuns".into()
-    }
-}
-
-impl PartialSchema for ReadingWord {
-    fn schema() -> RefOr<Schema> {
-        let about = "`counted`; `repeated`: there is one of this instant that says as much, or more; `late`: it comes after \
+impl WordList for Reading {
+    const NAME: &'static str = "MediaReadingOutcome";
+    const DESCRIPTION: &'static str = "`counted`; `repeated`: there is one of this instant that says as much, or more; `late`: it comes after \
                      four newer ones, or is older than the session, and changes nothing; `restarted`: the counter went \
                      back, so what it says now has come on top; `jumped`: it counts in the total, and is too much to be a \
                      throughput.";
-        words(about, words_of::<Reading>())
+
+    fn words() -> Vec<&'static str> {
+        words_of::<Self>()
     }
 }
 
-impl ToSchema for ReadingWord {
-    fn name() -> Cow<'static, str> {
-        "MediaReadingOutcome".into()
+impl WordList for Outcome {
+    const NAME: &'static str = "WorkOutcome";
+    const DESCRIPTION: &'static str = "What came of work that ended by itself.";
+
+    fn words() -> Vec<&'static str> {
+        words_of::<Self>()
     }
 }
 
-impl PartialSchema for OutcomeWord {
-    fn schema() -> RefOr<Schema> {
-        words("What came of work that ended by itself.", words_of::<Outcome>())
+impl WordList for ActivitySource {
+    const NAME: &'static str = "ActivitySource";
+    const DESCRIPTION: &'static str = "Where a sign of life came from.";
+
+    fn words() -> Vec<&'static str> {
+        words_of::<Self>()
     }
 }
 
-impl ToSchema for OutcomeWord {
-    fn name() -> Cow<'static, str> {
-        "WorkOutcome".into()
+impl WordList for Scope {
+    const NAME: &'static str = "Scope";
+    const DESCRIPTION: &'static str = "What a credential may do.";
+
+    fn words() -> Vec<&'static str> {
+        Scope::ALL.map(Scope::word).to_vec()
     }
 }
 
-impl PartialSchema for SourceWord {
-    fn schema() -> RefOr<Schema> {
-        words("Where a sign of life came from.", words_of::<ActivitySource>())
+impl WordList for Reason {
+    const NAME: &'static str = "EndReason";
+    const DESCRIPTION: &'static str = "Why a session ended.";
+
+    fn words() -> Vec<&'static str> {
+        words_of::<Self>()
     }
 }
 
-impl ToSchema for SourceWord {
-    fn name() -> Cow<'static, str> {
-        "ActivitySource".into()
+impl WordList for DeliveryStatus {
+    const NAME: &'static str = "DeliveryStatus";
+    const DESCRIPTION: &'static str = "How a delivery stands.";
+
+    fn words() -> Vec<&'static str> {
+        DeliveryStatus::ALL.map(DeliveryStatus::word).to_vec()
     }
 }
 
-impl PartialSchema for ScopeWord {
-    fn schema() -> RefOr<Schema> {
-        words("What a credential may do.", Scope::ALL.map(Scope::word))
-    }
-}
-
-impl ToSchema for ScopeWord {
-    fn name() -> Cow<'static, str> {
-        "Scope".into()
-    }
-}
-
-impl PartialSchema for ReasonWord {
-    fn schema() -> RefOr<Schema> {
-        words("Why a session ended.", words_of::<Reason>())
-    }
-}
-
-impl ToSchema for ReasonWord {
-    fn name() -> Cow<'static, str> {
-        "EndReason".into()
-    }
-}
-
-impl PartialSchema for DeliveryWord {
-    fn schema() -> RefOr<Schema> {
-        words("How a delivery stands.", DeliveryStatus::ALL.map(DeliveryStatus::word))
-    }
-}
-
-impl ToSchema for DeliveryWord {
-    fn name() -> Cow<'static, str> {
-        "DeliveryStatus".into()
-    }
-}
-
-/// An object of which a member is another schema, by its name, with the description it has.
+/// An object schema in which a member refers to another schema by its name, with the description that the member has.
 pub fn named(mut schema: RefOr<Schema>, member: &str, name: &str) -> RefOr<Schema> {
     if let RefOr::T(Schema::Object(object)) = &mut schema
         && let Some(place) = object.properties.get_mut(member)
@@ -324,15 +281,15 @@ pub fn read_word<'a, T: Deserialize<'a>>(text: &'a str) -> Option<T> {
     T::deserialize(words).ok()
 }
 
-/// All words that serde takes for an enum.
+/// All words that serde accepts for an enum.
 fn words_of<T: for<'de> Deserialize<'de>>() -> Vec<&'static str> {
     let mut asked = Asked::default();
-    // It is only asked for what it would take: there is nothing to read.
+    // The enum is only asked for the words that it would accept: there is nothing to read.
     let _ = T::deserialize(&mut asked);
     asked.0.to_vec()
 }
 
-/// Remembers for which words an enum asks, and has none.
+/// A deserializer that remembers for which words an enum asks, and has no value.
 #[derive(Default)]
 struct Asked(&'static [&'static str]);
 
@@ -359,7 +316,7 @@ impl<'de> Deserializer<'de> for &mut Asked {
     }
 }
 
-/// Gives each choice that its `type` tells a name of its own: that of the whole, with the word behind it.
+/// Gives each choice of an enum that its `type` tells apart a name: that of the enum, with the word behind it.
 pub fn describe(document: &mut OpenApi) {
     let Some(components) = &mut document.components else { return };
     let mut named = BTreeMap::new();
@@ -368,7 +325,7 @@ pub fn describe(document: &mut OpenApi) {
         let mut mapping = BTreeMap::new();
         for choice in &mut choices.items {
             let RefOr::T(Schema::Object(object)) = choice else { continue };
-            let Some(word) = told_by(object) else { continue };
+            let Some(word) = tag_of(object) else { continue };
             let name = format!("{whole}{}", camel(&word));
             let reference = Ref::from_schema_name(&name);
             mapping.insert(word, reference.ref_location.clone());
@@ -384,10 +341,10 @@ pub fn describe(document: &mut OpenApi) {
     components.schemas.extend(named);
 }
 
-/// The one word that `type` may be.
-fn told_by(object: &Object) -> Option<String> {
-    let RefOr::T(Schema::Object(told)) = object.properties.get("type")? else { return None };
-    match told.enum_values.as_deref()? {
+/// The one word that the `type` of a choice may be.
+fn tag_of(object: &Object) -> Option<String> {
+    let RefOr::T(Schema::Object(kind)) = object.properties.get("type")? else { return None };
+    match kind.enum_values.as_deref()? {
         [word] => word.as_str().map(str::to_owned),
         _ => None,
     }

@@ -1,6 +1,6 @@
-//! Whose the tokens of an issuer for an audience are. An issuer is a name that all organizations share, and so are most
-//! audiences: whoever said first that they are the own would have another's people. So an organization takes what is meant
-//! for it by its very name, or what the operator says. What others trust is asked nowhere, and so told to nobody.
+//! Which organization may take an issuer's tokens for an audience. All organizations share the names of issuers, and mostly
+//! of audiences too: if the first to claim one got it, it would get another's people. So an organization may take what names
+//! it by its own id, or what the operator says. What other organizations trust is not looked at, so that nobody learns it.
 
 use sessiond_core::ids::OrganizationNumber;
 use uuid::Uuid;
@@ -8,27 +8,27 @@ use uuid::Uuid;
 use crate::config::IssuerClaim;
 use crate::error::Error;
 
-/// Who wants to take tokens, and where this service is.
+/// The organization that wants to take tokens, and where this service is.
 pub struct Claimant<'a> {
     pub number: OrganizationNumber,
     pub id: Uuid,
     pub public_url: &'a str,
-    /// The operator's words.
+    /// What the operator has said.
     pub claims: &'a [IssuerClaim],
 }
 
-/// What an audience that is a URL of ours names.
+/// What an audience names.
 #[derive(Debug, PartialEq)]
 enum Named {
     Application(Uuid),
     Organization(Uuid),
-    /// It is no URL of ours.
+    /// The audience is no URL of ours.
     Nothing,
 }
 
 impl Claimant<'_> {
-    /// That tokens of this issuer for this audience may be the organization's. `owns` says whether an application is its
-    /// own.
+    /// Checks that the organization may take tokens of this issuer for this audience. `owns` says whether an application is
+    /// its own.
     pub fn check(&self, issuer: &str, audience: &str, owns: impl Fn(Uuid) -> bool) -> Result<(), Error> {
         let may = match self.named(audience) {
             Named::Application(id) => owns(id),

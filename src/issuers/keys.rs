@@ -1,4 +1,4 @@
-//! An issuer's public keys: fetched only from where the organization says, kept for a while, never too many.
+//! The public keys of issuers: fetched only from where the organization says, kept for a while, and bounded in number.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,22 +17,22 @@ use sessiond_core::organization::Issuer;
 use crate::config::Config;
 use crate::outbound::{Allowances, Purpose, Resolver};
 
-/// An issuer has this long to answer.
+/// How long an issuer may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Largest document of an issuer.
+/// The largest document of an issuer that is read.
 const LARGEST: usize = 256 << 10;
-/// Most keys that are looked at.
+/// How many keys of a document are looked at.
 const MOST: usize = 64;
-/// An issuer is asked at most once in this time, whatever tokens say.
+/// How often an issuer is asked at most, whatever tokens say.
 const PAUSE: TimeDelta = TimeDelta::seconds(30);
-/// Keys older than this are fetched again, beside a request that is served with the old ones.
+/// Keys older than this are fetched again, while the request that finds them so is served with the old ones.
 const FRESH: TimeDelta = TimeDelta::minutes(10);
-/// Keys of an issuer that cannot be reached are believed this long.
+/// How long the keys of an issuer that cannot be reached are believed.
 const KEPT: TimeDelta = TimeDelta::hours(24);
-/// A shorter RSA modulus is no key: 2,048 bits in base64url.
+/// The shortest RSA modulus that is accepted: 2,048 bits in base64url.
 const SHORTEST_RSA: usize = 341;
 
-/// Fetches from issuers. Follows no redirects, uses no proxy, goes only where it may.
+/// Fetches documents of issuers. It follows no redirects, uses no proxy, and goes only to addresses that are allowed.
 pub struct Fetcher {
     client: Client,
     allowances: Allowances,
@@ -42,10 +42,11 @@ pub struct Fetcher {
 #[derive(Default)]
 pub struct KeySet {
     state: Mutex<State>,
-    /// Held by the one who asks the issuer.
+    /// Held while the issuer is asked, so that it is asked by one at a time.
     asking: tokio::sync::Mutex<()>,
 }
 
+/// The keys as they were fetched last.
 #[derive(Default)]
 struct State {
     keys: Vec<Arc<Key>>,
@@ -84,9 +85,9 @@ impl Fetcher {
         &self.allowances
     }
 
-    /// A document of an issuer; `None` whatever is wrong with it.
+    /// Fetches a document of an issuer; none if anything is wrong with it.
     async fn get(&self, url: &str) -> Option<Vec<u8>> {
-        // Nobody asks the resolver about addresses, and metadata may name anything.
+        // The HTTP client does not ask its resolver about hosts that are addresses, and metadata may name any.
         let url = self.allowances.check("jwksUri", url).ok()?;
         let mut answer = self.client.get(url).send().await.ok()?;
         if answer.status() != reqwest::StatusCode::OK {
@@ -102,7 +103,7 @@ impl Fetcher {
         Some(body)
     }
 
-    /// Where an issuer's keys are, by its own metadata (RFC 8414, else OpenID Connect Discovery).
+    /// Finds out where an issuer's keys are from its own metadata (RFC 8414, else OpenID Connect Discovery).
     async fn discover(&self, issuer: &str) -> Option<String> {
         let plain = issuer.trim_end_matches('/');
         let (start, path) = match plain.split_once("://").and_then(|(_, rest)| rest.split_once('/')) {
@@ -123,6 +124,7 @@ impl Fetcher {
         None
     }
 
+    /// Fetches the keys of an issuer.
     async fn keys(&self, issuer: &Issuer) -> Option<Vec<Arc<Key>>> {
         let place = match &issuer.jwks_uri {
             Some(place) => place.clone(),
@@ -130,13 +132,14 @@ impl Fetcher {
         };
         let document: Value = serde_json::from_slice(&self.get(&place).await?).ok()?;
         let keys = document.get("keys")?.as_array()?;
-        // Kinds of keys that we do not know are none of our business.
+        // Keys of kinds that are not known here are passed over.
         let keys = keys.iter().take(MOST).filter_map(|key| Key::read(key.clone()));
         Some(keys.map(Arc::new).collect())
     }
 }
 
 impl Key {
+    /// Reads a key of a key set; none if it cannot check signatures here.
     fn read(key: Value) -> Option<Self> {
         let jwk: Jwk = serde_json::from_value(key).ok()?;
         if jwk.common.public_key_use.as_ref().is_some_and(|purpose| *purpose != PublicKeyUse::Signature) {
@@ -171,7 +174,7 @@ impl Key {
 }
 
 impl KeySet {
-    /// The key with this id for this algorithm. Asks the issuer if it is not known, and not more often than it may.
+    /// The key with this id for this algorithm. If it is not known, the issuer is asked, but not more often than it may be.
     pub async fn find(
         self: &Arc<Self>,
         fetcher: &Arc<Fetcher>,
@@ -192,6 +195,7 @@ impl KeySet {
         self.kept(id, algorithm, now)
     }
 
+    /// The key with this id for this algorithm among those that are kept and still believed.
     fn kept(&self, id: Option<&str>, algorithm: Algorithm, now: Time) -> Option<Arc<Key>> {
         let state = self.state.lock();
         state.fetched_at.filter(|at| now - *at < KEPT)?;
@@ -199,7 +203,7 @@ impl KeySet {
             key.algorithms.contains(&algorithm) && (id.is_none() || key.id.as_deref() == id)
         };
         let mut fitting = state.keys.iter().filter(fits);
-        // Whoever names no key may mean one only.
+        // A token that names no key may mean only one.
         match (fitting.next(), fitting.next()) {
             (Some(key), None) => Some(key.clone()),
             _ => None,
@@ -214,7 +218,7 @@ impl KeySet {
         self.state.lock().tried_at.is_none_or(|at| now - at >= PAUSE)
     }
 
-    /// Fetches the keys, unless another has just done so.
+    /// Fetches the keys, unless another request has just done so.
     async fn ask(&self, fetcher: &Fetcher, issuer: &Issuer, now: Time) {
         let _asking = self.asking.lock().await;
         if !self.may_ask(now) {

@@ -1,5 +1,5 @@
-//! Other issuers' JWT access tokens (RFC 9068, RFC 8725): whether one is what it claims to be. What it opens is decided
-//! elsewhere.
+//! JWT access tokens of other issuers (RFC 9068, RFC 8725): whether a token is what it claims to be. What it opens is
+//! decided elsewhere.
 
 mod claims;
 mod keys;
@@ -28,21 +28,21 @@ use crate::outbound::Allowances;
 
 pub use claims::Claimant;
 
-/// Signature algorithms that may be accepted; all asymmetric.
+/// The signature algorithms that an organization may accept; all are asymmetric.
 pub const ALGORITHMS: [&str; 9] =
     ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"];
-/// Longest token that is looked at.
+/// The longest token that is looked at.
 const LONGEST: usize = 8 << 10;
-/// Longest subject.
+/// The longest subject that is accepted.
 const LONGEST_SUBJECT: usize = 1_024;
 /// How far an issuer's clock may be from ours.
 pub const SKEW: TimeDelta = TimeDelta::seconds(60);
-/// That an issuer's tokens are refused is said at most so often.
+/// How often the log says at most that an issuer's tokens are refused.
 const NOTED: TimeDelta = TimeDelta::seconds(60);
-/// Key sets kept: as many as there are issuers, save for ones that are configured no more.
+/// How many key sets are kept: as many as there are issuers, and some of issuers that are trusted no more.
 const MOST_SETS: usize = 4_096;
 
-/// Where a key set is from: the issuer, and where its keys are if that is said.
+/// What a key set is kept under: the issuer, and the URL of its keys if the organization names one.
 type Source = (String, Option<String>);
 
 /// The issuers' keys, and where they come from.
@@ -50,7 +50,7 @@ pub struct Issuers {
     fetcher: Arc<Fetcher>,
     clock: Clock,
     sets: Mutex<HashMap<Source, Arc<KeySet>>>,
-    /// When it was last said of an issuer that its tokens are refused.
+    /// When the log last said of an issuer that its tokens are refused.
     noted: Mutex<HashMap<String, Time>>,
 }
 
@@ -61,15 +61,15 @@ pub struct Unverified<'token> {
     message: &'token str,
     signature: &'token str,
     issuer: String,
-    /// What it claims, or why it is no access token, which only whoever signed it is told.
+    /// The token's claims, or why it is no access token, which is told only to the holder of a genuine token.
     claims: Result<Claims, Unfit>,
 }
 
-/// Why a genuine token of a trusted issuer is no good, in words for whoever set that issuer up. They go into a header: no
-/// quotation marks.
+/// Why a genuine token of a trusted issuer is not accepted, in words for the person who set that issuer up. The words go
+/// into a header, and so have no quotation marks.
 pub type Unfit = &'static str;
 
-/// Anything else in a header is ignored, `jku`, `x5u` and `jwk` first of all.
+/// The members of a token's header that are read. All others are ignored, `jku`, `x5u` and `jwk` first of all.
 #[derive(Deserialize)]
 struct Header {
     alg: String,
@@ -78,6 +78,7 @@ struct Header {
     crit: Option<Value>,
 }
 
+/// The claims of a token.
 #[derive(Deserialize)]
 struct Claims {
     aud: OneOrMany,
@@ -109,7 +110,7 @@ impl OneOrMany {
 }
 
 impl<'token> Unverified<'token> {
-    /// Reads a token; `None` if it is none.
+    /// Reads a token; none if the text is no JWT.
     pub fn read(token: &'token str) -> Option<Self> {
         if token.len() > LONGEST {
             return None;
@@ -125,18 +126,18 @@ impl<'token> Unverified<'token> {
         Some(Self { algorithm, key_id: header.kid, message, signature, issuer, claims })
     }
 
-    /// Whose token it claims to be.
+    /// The issuer that the token names.
     pub fn issuer(&self) -> &str {
         &self.issuer
     }
 
-    /// Whether an issuer, as an organization trusts it, may have signed it.
+    /// Whether this issuer, as an organization trusts it, may have signed the token.
     pub fn may_be_of(&self, issuer: &Issuer) -> bool {
         let algorithm = format!("{:?}", self.algorithm);
         issuer.issuer == self.issuer && issuer.algorithms.contains(&algorithm)
     }
 
-    /// Whether it is meant for whoever trusts this issuer so.
+    /// Whether the token is meant for the organization that trusts this issuer with this audience.
     pub fn is_for(&self, issuer: &Issuer) -> bool {
         let claims = self.claims.as_ref();
         self.may_be_of(issuer) && claims.is_ok_and(|claims| claims.aud.as_slice().contains(&issuer.audience))
@@ -144,6 +145,7 @@ impl<'token> Unverified<'token> {
 }
 
 impl Header {
+    /// Whether the header is one of an access token.
     fn fit(&self) -> Result<(), Unfit> {
         let kind = self.typ.as_deref().unwrap_or_default().to_ascii_lowercase();
         if !matches!(kind.as_str(), "at+jwt" | "application/at+jwt") {
@@ -153,7 +155,7 @@ impl Header {
     }
 }
 
-/// The claims, or the first that is not as it should be.
+/// Reads the claims, or names the first that is not as it should be.
 fn read_claims(claims: Value) -> Result<Claims, Unfit> {
     let kind = |name: &str, fits: fn(&Value) -> bool| claims.get(name).is_some_and(fits);
     let absent_or = |name: &str, fits: fn(&Value) -> bool| claims.get(name).is_none_or(fits);
@@ -176,7 +178,7 @@ fn read_claims(claims: Value) -> Result<Claims, Unfit> {
     }
 }
 
-/// A part of a token.
+/// Decodes a part of a token.
 fn part<T: DeserializeOwned>(text: &str) -> Option<T> {
     let read: Option<Object<T>> = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok();
     read.map(|Object(part)| part)
@@ -192,7 +194,7 @@ fn time(seconds: f64) -> Option<Time> {
 pub struct Genuine {
     pub external: External,
     pub scopes: Scopes,
-    /// It is over, and was genuine.
+    /// Whether the token has expired.
     pub expired: bool,
 }
 
@@ -202,15 +204,15 @@ impl Issuers {
         Ok(Self { fetcher, clock, sets, noted: Mutex::default() })
     }
 
-    /// Where issuers may be.
+    /// The addresses that issuers may have.
     pub fn allowances(&self) -> &Allowances {
         self.fetcher.allowances()
     }
 
-    /// Whether a token is genuine, fit and its time has come: signed by this issuer, with a key of its own. Of one that is not
-    /// genuine nobody learns anything.
+    /// Verifies a token: whether this issuer signed it with a key of its own, and whether its claims and times are accepted.
+    /// The error says why only for a token that is genuine.
     pub async fn verify(&self, token: &Unverified<'_>, issuer: &Issuer) -> Result<Genuine, Option<Unfit>> {
-        // Times of another's clock, so by the time of day.
+        // The times are of the issuer's clock, so they are compared with the time of day.
         let now = self.clock.wall();
         if !token.may_be_of(issuer) || !self.is_signed(token, issuer, now).await {
             return Err(None);
@@ -242,6 +244,7 @@ impl Issuers {
         Ok(Genuine { external, scopes: scopes(claims, issuer), expired })
     }
 
+    /// Whether one of the issuer's keys signed the token.
     async fn is_signed(&self, token: &Unverified<'_>, issuer: &Issuer, now: Time) -> bool {
         let wanted = (token.key_id.as_deref(), token.algorithm);
         let Some(key) = self.set(issuer).find(&self.fetcher, issuer, wanted, now).await else { return false };
@@ -249,7 +252,7 @@ impl Issuers {
         jsonwebtoken::crypto::verify(token.signature, message, &key.key, token.algorithm).unwrap_or(false)
     }
 
-    /// Says in the log why genuine tokens of an issuer are refused: once in a while, since whoever sends one sends many.
+    /// Says in the log why genuine tokens of an issuer are refused, but only once in a while, because many follow the first.
     pub fn note(&self, issuer: &Issuer, fault: Unfit) {
         let now = self.clock.now();
         let mut noted = self.noted.lock();
@@ -266,6 +269,7 @@ impl Issuers {
         }
     }
 
+    /// The keys of an issuer, which are fetched when they are first looked for.
     fn set(&self, issuer: &Issuer) -> Arc<KeySet> {
         let mut sets = self.sets.lock();
         if sets.len() >= MOST_SETS {
@@ -275,14 +279,13 @@ impl Issuers {
     }
 }
 
-/// The OAuth client a token was issued to, as far as it says so: one that calls it something else than a text is as good
-/// as any that does not say.
+/// The OAuth client that a token was issued to; none if the token names none, or by something else than a text.
 fn client(claims: &Claims) -> Option<String> {
     let said = [&claims.client_id, &claims.azp].into_iter().flatten().filter_map(Value::as_str);
     said.map(str::to_owned).find(|client| !client.is_empty())
 }
 
-/// Words of ours in the token that the organization lets this issuer say.
+/// The scopes of ours in the token that the organization lets this issuer grant.
 fn scopes(claims: &Claims, issuer: &Issuer) -> Scopes {
     let said = claims.scp.as_ref().map_or(&[][..], OneOrMany::as_slice).join(" ");
     let said = format!("{} {said}", claims.scope.as_deref().unwrap_or_default());

@@ -1,5 +1,5 @@
-//! Bodies of requests, as they are held whole in memory: so much of one, and so much of all together. Whoever reads one says
-//! whether it is known yet from whom it comes: strangers can use up a part only.
+//! The bodies of requests that are held whole in memory. There is a bound for one body and one for all together; bodies of
+//! clients that are not known yet may take only a part of the latter.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,35 +12,36 @@ use metrics::{counter, gauge};
 
 use crate::meter;
 
-/// The part that bodies of strangers may take of all.
+/// Bodies of clients that are not known yet may take this part of all.
 const STRANGERS: usize = 4;
 
-/// All bodies that are held.
+/// The bytes of all bodies that are held.
 pub struct Bodies {
     most: usize,
     held: AtomicUsize,
 }
 
-/// Whose body it is.
+/// Whether it is known who sends a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sender {
-    /// Somebody with a good credential.
+    /// The sender has a good credential.
     Known,
-    /// Nobody knows: the credential is in the body, or a signature over it.
+    /// The sender is not known yet: the credential is in the body, or is a signature over it.
     Stranger,
 }
 
 /// Why a body was not read.
 #[derive(Debug)]
 pub enum NotRead {
+    /// The body is larger than one body may be.
     TooLarge,
-    /// All together are too large: later there may be room.
+    /// All bodies together would be too large; later there may be room.
     Full,
-    /// It did not come, or not in time.
+    /// The body broke off, or did not come in time.
     Broken(axum::Error),
 }
 
-/// What one body takes of all, until the last who holds the body lets go of it.
+/// The bytes that one body takes, until its last holder drops it.
 struct Share {
     bodies: Arc<Bodies>,
     bytes: usize,
@@ -59,14 +60,14 @@ impl AsRef<[u8]> for Held {
 }
 
 impl Bodies {
-    /// So many bytes in all.
+    /// Makes the bound of so many bytes for all bodies together.
     pub fn new(most: usize) -> Arc<Self> {
         gauge!(meter::BODY_BYTES).set(0.0);
         counter!(meter::BODIES_REFUSED).increment(0);
         Arc::new(Self { most, held: AtomicUsize::new(0) })
     }
 
-    /// The whole of a body of at most so many bytes.
+    /// Reads the whole of a body of at most so many bytes.
     pub async fn read(self: &Arc<Self>, mut body: Body, most: usize, from: Sender) -> Result<Bytes, NotRead> {
         if body.size_hint().lower() > most as u64 {
             return Err(NotRead::TooLarge);
@@ -74,7 +75,7 @@ impl Bodies {
         let mut share = Share { bodies: self.clone(), bytes: 0 };
         let (mut first, mut whole) = (Bytes::new(), BytesMut::new());
         while let Some(frame) = body.frame().await {
-            // Trailers, which nobody has asked for, are no data.
+            // Trailers are passed over: nobody has asked for them.
             let Ok(data) = frame.map_err(NotRead::Broken)?.into_data() else { continue };
             if share.bytes + data.len() > most {
                 return Err(NotRead::TooLarge);
@@ -89,13 +90,14 @@ impl Bodies {
                 whole.extend_from_slice(&data);
             }
         }
-        // Most come in one piece.
+        // Most bodies come in one piece, which is not copied.
         let bytes = if whole.is_empty() { first } else { whole.freeze() };
         Ok(if bytes.is_empty() { bytes } else { Bytes::from_owner(Held { bytes, _share: share }) })
     }
 }
 
 impl Share {
+    /// Takes so many bytes more, if there is room.
     fn grow(&mut self, bytes: usize, from: Sender) -> Result<(), NotRead> {
         let most = match from {
             Sender::Known => self.bodies.most,

@@ -36,6 +36,7 @@ pub enum Rank {
     Standalone,
 }
 
+/// A holder among those of one scope: its rank, and the number of its share.
 type Key = (Rank, u64);
 
 /// All bytes that are held, with their holders.
@@ -44,8 +45,10 @@ pub struct Budget {
     held: Mutex<Accounts>,
 }
 
+/// What is held, and by whom.
 #[derive(Default)]
 struct Accounts {
+    /// How many shares were made so far; numbers them.
     begun: u64,
     all: ScopeUsage,
     by_application: HashMap<ApplicationNumber, ScopeUsage>,
@@ -60,12 +63,14 @@ struct ScopeUsage {
     holders: BTreeSet<Key>,
 }
 
+/// One share that holds something.
 struct Holder {
     rank: Rank,
     session: SessionNumber,
     application: ApplicationNumber,
     bytes: usize,
     given_up: CancellationToken,
+    /// The stream, if it has ended: it is emptied when it is given up, because no task of its own does that any more.
     ended: Option<Weak<ResumableStream>>,
 }
 
@@ -107,6 +112,7 @@ impl Budget {
         self.held.lock().all.bytes
     }
 
+    /// Counts what a share holds now, and gives up holders as long as a bound is exceeded.
     fn count(&self, share: &Share, bytes: usize) {
         let mut gone = vec![];
         {
@@ -128,6 +134,7 @@ impl Budget {
 }
 
 impl Accounts {
+    /// Counts what a share holds now.
     fn count(&mut self, share: &Share, bytes: usize) {
         let &Share { number, rank, session, application, ref given_up, .. } = share;
         if given_up.is_cancelled() {
@@ -148,6 +155,7 @@ impl Accounts {
         }
     }
 
+    /// The scopes that a holder counts in.
     fn usages(&mut self, session: SessionNumber, application: ApplicationNumber) -> [&mut ScopeUsage; 3] {
         [
             &mut self.all,
@@ -156,6 +164,7 @@ impl Accounts {
         ]
     }
 
+    /// Removes a holder, and forgets scopes in which nothing is held any more.
     fn remove(&mut self, key: Key) -> Option<Holder> {
         let holder = self.holders.remove(&key.1)?;
         for usage in self.usages(holder.session, holder.application) {

@@ -43,7 +43,7 @@ pub fn of(posted: &Posted, headers: &HeaderMap) -> Result<Era, ErrorResponse> {
             return refused(RpcError::invalid_request("Invalid Request: this revision has no batches"));
         }
         Some(claim) => {
-            return match modern(posted, claim, header, headers) {
+            return match check_modern(posted, claim, header, headers) {
                 Ok(era) => Ok(era),
                 Err(rpc_error) => refused(rpc_error),
             };
@@ -106,8 +106,8 @@ pub fn of_session(headers: &HeaderMap) -> Result<(), ErrorResponse> {
     }
 }
 
-/// The checks of 2026-07-28 that an intermediary has to make.
-fn modern(
+/// Makes the checks of 2026-07-28 that an intermediary has to make.
+fn check_modern(
     posted: &Posted,
     claim: &Value,
     header: Option<&str>,
@@ -131,22 +131,22 @@ fn modern(
         return Ok(Era::Unknown);
     }
     if posted.ids.is_empty() {
-        mirrored(headers, &METHOD, posted.method.as_deref(), false)?;
+        check_mirror(headers, &METHOD, posted.method.as_deref(), false)?;
         return Ok(Era::Modern);
     }
     if !posted.meta.client_capabilities.as_ref().is_some_and(Value::is_object) {
         let text = "Invalid params: _meta[\"io.modelcontextprotocol/clientCapabilities\"] must be an object";
         return Err(RpcError::invalid_params(text));
     }
-    mirrored(headers, &METHOD, posted.method.as_deref(), true)?;
+    check_mirror(headers, &METHOD, posted.method.as_deref(), true)?;
     if posted.method.as_deref().is_some_and(|method| NAMED.contains(&method)) {
-        mirrored(headers, &NAME, posted.name.as_deref(), posted.name.is_some())?;
+        check_mirror(headers, &NAME, posted.name.as_deref(), posted.name.is_some())?;
     }
     Ok(Era::Modern)
 }
 
-/// Whether a header repeats what the body says.
-fn mirrored(
+/// Checks that a header repeats what the body says.
+fn check_mirror(
     headers: &HeaderMap,
     name: &HeaderName,
     said: Option<&str>,

@@ -1,4 +1,4 @@
-//! Sends one request of a session to its upstream, and receives the answer.
+//! Sends one request of a session to its upstream, and receives the response.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,19 +46,19 @@ pub(super) struct ExchangeOptions<'a> {
     /// The ids of the calls in the request.
     pub ids: &'a [Value],
     /// Whether the request asks for the rest of an answer, which only the session that began it can give.
-    pub owed: bool,
+    pub resumes: bool,
     /// The setting that the request makes, where it makes one that lasts as long as the session.
     pub setting: Option<SessionSetting>,
 }
 
-/// An upstream's answer: its head, and its body as it comes.
+/// An upstream's response: its head, and its body as it comes.
 pub struct IncomingResponse {
     pub head: response::Parts,
     pub body: Body,
 }
 
 impl IncomingResponse {
-    /// Whether it is a stream of server-sent events.
+    /// Whether the response is a stream of server-sent events.
     pub fn is_events(&self) -> bool {
         is_stream(&self.head)
     }
@@ -93,7 +93,7 @@ impl Gateway {
         let mut state = upstream_session.state();
         let mut reopened = false;
         if state.url != url {
-            if options.owed {
+            if options.resumes {
                 return Err(RpcError::upstream_lost());
             }
             // The application names another upstream now, which must not see the event ids of the former one.
@@ -102,18 +102,18 @@ impl Gateway {
             reopened = true;
         }
         loop {
-            let answer = self.send(&state.url, state.session.as_deref(), outgoing.clone()).await?;
-            let (verdict, answer) =
-                judge_response(&outgoing.method, options.ids, answer, self.patience()).await?;
+            let response = self.send(&state.url, state.session.as_deref(), outgoing.clone()).await?;
+            let (verdict, response) =
+                judge_response(&outgoing.method, options.ids, response, self.patience()).await?;
             match verdict == Verdict::Lost && state.session.is_some() {
                 false => {
-                    let answer = check_status(answer)?;
-                    if let Some(setting) = options.setting.filter(|_| answer.head.status.is_success()) {
+                    let response = check_status(response)?;
+                    if let Some(setting) = options.setting.filter(|_| response.head.status.is_success()) {
                         self.remember_setting(session, upstream_session, setting).await;
                     }
-                    return Ok(answer);
+                    return Ok(response);
                 }
-                true if options.owed => return Err(RpcError::upstream_lost()),
+                true if options.resumes => return Err(RpcError::upstream_lost()),
                 true if reopened => {
                     return Err(RpcError::upstream_refused("does not know a session it has just opened"));
                 }
@@ -127,12 +127,12 @@ impl Gateway {
         }
     }
 
-    /// How long an upstream may be silent in the middle of an answer that is not a stream.
+    /// How long an upstream may be silent in the middle of a response that is not a stream.
     pub(super) fn patience(&self) -> Duration {
         self.config.upstream_timeout
     }
 
-    /// Sends a request and waits for the head of the answer.
+    /// Sends a request and waits for the head of the response.
     pub(super) async fn send(
         &self,
         url: &str,
@@ -153,10 +153,10 @@ impl Gateway {
         }
         let goodbye = request.method() == Method::DELETE;
         let sending = self.upstreams.send(application, request);
-        let Ok(answer) = tokio::time::timeout(self.config.upstream_timeout, sending).await else {
-            return Err(RpcError::too_slow());
+        let Ok(response) = tokio::time::timeout(self.config.upstream_timeout, sending).await else {
+            return Err(RpcError::upstream_slow_to_begin());
         };
-        let (mut head, body) = answer?.into_parts();
+        let (mut head, body) = response?.into_parts();
         head.headers = upstream::from_upstream(
             &head.headers,
             &self.directory.upstream_settings.passes_to_client(application),
@@ -178,8 +178,8 @@ impl Gateway {
         outgoing: OutgoingRequest,
     ) -> Result<InitializeAnswer, RpcError> {
         let initialize_answer = async {
-            let answer = check_status(self.send(url, None, outgoing).await?)?;
-            read_initialize_answer(answer).await
+            let response = check_status(self.send(url, None, outgoing).await?)?;
+            read_initialize_answer(response).await
         };
         tokio::time::timeout(INITIALIZE_TIMEOUT, initialize_answer)
             .await
@@ -187,7 +187,7 @@ impl Gateway {
     }
 }
 
-/// Reads the beginning of a body, and returns it together with the whole body, put together again.
+/// Reads the beginning of a body, up to about `most` bytes. Returns that beginning, and a body that begins with it.
 pub(super) async fn read_beginning(
     mut body: Body,
     most: usize,
@@ -204,7 +204,7 @@ pub(super) async fn read_beginning(
         Ok::<_, RpcError>(Some(()))
     };
     let more = tokio::time::timeout(patience, reading).await;
-    let more = more.map_err(|_| RpcError::upstream_slow())??;
+    let more = more.map_err(|_| RpcError::upstream_slow_to_finish())??;
     let read = read.freeze();
     Ok((read.clone(), rejoined_body(read, more.map(|()| body))))
 }
@@ -212,7 +212,7 @@ pub(super) async fn read_beginning(
 /// Reads the whole of a body.
 pub(super) async fn read_whole(body: Body, largest: usize, patience: Duration) -> Result<Bytes, RpcError> {
     let whole = tokio::time::timeout(patience, Limited::new(body, largest).collect()).await;
-    match whole.map_err(|_| RpcError::upstream_slow())? {
+    match whole.map_err(|_| RpcError::upstream_slow_to_finish())? {
         Ok(whole) => Ok(whole.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {
             Err(RpcError::upstream_refused("answers with more than can be taken"))
@@ -265,17 +265,17 @@ const ABOUT_CONNECTION: [StatusCode; 8] = [
     StatusCode::NETWORK_AUTHENTICATION_REQUIRED,
 ];
 
-/// Lets an answer pass if its status may be handed on, and turns it into an error otherwise.
-pub(super) fn check_status(answer: IncomingResponse) -> Result<IncomingResponse, RpcError> {
-    let status = answer.head.status;
+/// Lets a response pass if its status may be handed on, and turns it into an error otherwise.
+pub(super) fn check_status(response: IncomingResponse) -> Result<IncomingResponse, RpcError> {
+    let status = response.head.status;
     if may_be_passed_on(status) {
-        return Ok(answer);
+        return Ok(response);
     }
     let number = status.as_u16();
     Err(match status {
         StatusCode::NOT_FOUND => RpcError::upstream_refused("is not at the URL it was set to (HTTP 404)"),
         _ if status.is_redirection() => {
-            let to = redirect_target(&answer.head.headers);
+            let to = redirect_target(&response.head.headers);
             tracing::warn!(to, %status, "the upstream redirects, which is not followed: its application must name it anew");
             RpcError::upstream_refused(format_args!(
                 "has moved{to} (HTTP {number}): set the application's upstream to where it is now"
@@ -289,10 +289,10 @@ pub(super) fn check_status(answer: IncomingResponse) -> Result<IncomingResponse,
 }
 
 /// Refuses a body with a content coding, although the gateway asked for none: nobody here decodes it, and so none of
-/// what is promised about answers would hold. Where the status alone says enough, the answer passes without its body.
-fn check_coding(answer: IncomingResponse) -> Result<IncomingResponse, RpcError> {
-    let Some(coding) = upstream::coding(&answer.head.headers) else { return Ok(answer) };
-    let IncomingResponse { mut head, body } = answer;
+/// what is promised about answers would hold. Where the status alone says enough, the response passes without its body.
+fn check_coding(response: IncomingResponse) -> Result<IncomingResponse, RpcError> {
+    let Some(coding) = upstream::coding(&response.head.headers) else { return Ok(response) };
+    let IncomingResponse { mut head, body } = response;
     let status = head.status;
     let says_enough = [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED, StatusCode::CONFLICT];
     if http_body::Body::is_end_stream(&body) || says_enough.contains(&status) {
@@ -316,8 +316,9 @@ fn redirect_target(headers: &HeaderMap) -> String {
     }
 }
 
-async fn read_initialize_answer(answer: IncomingResponse) -> Result<InitializeAnswer, RpcError> {
-    let IncomingResponse { head, mut body } = answer;
+/// Reads the answer to `initialize`: a JSON body whole, a stream up to the answer.
+async fn read_initialize_answer(response: IncomingResponse) -> Result<InitializeAnswer, RpcError> {
+    let IncomingResponse { head, mut body } = response;
     let session = head.headers.get(&SESSION).and_then(|id| id.to_str().ok()).map(str::to_owned);
     let mut initialize_answer =
         InitializeAnswer { head, read: Bytes::new(), rest: None, protocol_version: None, session };
@@ -377,7 +378,7 @@ fn agreed_version(initialized: Option<message::Initialized>) -> Result<Option<St
     }
 }
 
-/// Whether an answer is a stream of server-sent events to be carried on.
+/// Whether a response is a stream of server-sent events to be carried on.
 pub fn is_stream(head: &response::Parts) -> bool {
     head.status.is_success() && is_events(&head.headers)
 }

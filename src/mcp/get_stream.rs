@@ -94,7 +94,7 @@ impl Gateway {
         let pass = pass.map_err(|error| entry_refused(error, &context, vec![], false))?;
         let known = self.streams.find(&from.key, session.number);
         let more = |stream: &Arc<ResumableStream>| {
-            stream.ended() != Some(End::Paused) || stream.last() > from.number
+            stream.ending() != Some(End::Paused) || stream.last_number() > from.number
         };
         if let Some(stream) = known.clone().filter(more)
             && let Ok((reader, lost)) = stream.attach_to_rest(from.number)
@@ -152,7 +152,7 @@ impl Gateway {
     pub(super) async fn run_standalone(
         self: Arc<Self>,
         upstream_request: UpstreamRequest,
-        answer: oneshot::Sender<UpstreamOutcome>,
+        reply: oneshot::Sender<UpstreamOutcome>,
     ) {
         let UpstreamRequest { in_flight, session, upstream_session, url, outgoing, stream, pending, .. } =
             upstream_request;
@@ -161,23 +161,23 @@ impl Gateway {
             None => self.new_stream(&in_flight, &upstream_session.state()).await,
         };
         let Ok(reader) = stream.attach(stream.after) else { return };
-        let mut answer = Some(answer);
+        let mut reply = Some(reply);
         let mut exchange =
             Box::pin(self.exchange(&session, &upstream_session, &url, outgoing, ExchangeOptions::default()));
         let soon = tokio::time::sleep(STANDALONE_WAIT);
         tokio::pin!(soon);
-        let came = loop {
+        let response = loop {
             tokio::select! {
                 biased;
-                came = in_flight.wait(&mut exchange) => break came,
-                () = gone(&mut answer, &stream) => {
+                response = in_flight.wait(&mut exchange) => break response,
+                () = gone(&mut reply, &stream) => {
                     drop(exchange);
-                    return self.streams.ended(&stream);
+                    return self.streams.mark_ended(&stream);
                 }
-                () = &mut soon, if answer.is_some() => {
+                () = &mut soon, if reply.is_some() => {
                     self.streams.insert(&stream);
-                    let sent = answer.take().map(|answer| {
-                        answer.send(UpstreamOutcome::Events(HeaderMap::new(), stream.clone(), reader)).is_ok()
+                    let sent = reply.take().map(|reply| {
+                        reply.send(UpstreamOutcome::Events(HeaderMap::new(), stream.clone(), reader)).is_ok()
                     });
                     if sent != Some(true) {
                         stream.leave(reader);
@@ -186,25 +186,25 @@ impl Gateway {
             }
         };
         drop((pending, exchange));
-        match (came, answer) {
-            (Ok(came), answer) if came.is_events() => {
+        match (response, reply) {
+            (Ok(response), reply) if response.is_events() => {
                 stream.bind_to_session(upstream_session.state().session_digest());
                 self.streams.insert(&stream);
-                if let Some(answer) = answer
-                    && answer
-                        .send(UpstreamOutcome::Events(came.head.headers, stream.clone(), reader))
+                if let Some(reply) = reply
+                    && reply
+                        .send(UpstreamOutcome::Events(response.head.headers, stream.clone(), reader))
                         .is_err()
                 {
                     stream.leave(reader);
                 }
                 let patience = self.config.upstream_timeout;
-                Pump::new(in_flight, stream.clone(), patience, &[], Some(came.body)).run().await;
+                Pump::new(in_flight, stream.clone(), patience, &[], Some(response.body)).run().await;
             }
-            (Ok(came), Some(answer)) => {
-                answer.send(UpstreamOutcome::Whole(Box::new(came), in_flight)).ok();
+            (Ok(response), Some(reply)) => {
+                reply.send(UpstreamOutcome::Whole(Box::new(response), in_flight)).ok();
             }
-            (Err(rpc_error), Some(answer)) => {
-                answer.send(UpstreamOutcome::Failed(rpc_error, in_flight)).ok();
+            (Err(rpc_error), Some(reply)) => {
+                reply.send(UpstreamOutcome::Failed(rpc_error, in_flight)).ok();
             }
             // The upstream has no stream to give, but the client has got a head already: its stream stays quiet for as
             // long as the client reads it.
@@ -219,17 +219,17 @@ impl Gateway {
             (Err(_), None) if in_flight.stopped().is_none() => stream.end(End::Paused),
             (Err(_), None) => stream.cut_off(&[]),
         }
-        self.streams.ended(&stream);
+        self.streams.mark_ended(&stream);
     }
 }
 
 /// Resolves once the client that waits for a stream, or reads it, has gone, or another stream has taken its place.
-async fn gone(answer: &mut Option<oneshot::Sender<UpstreamOutcome>>, stream: &ResumableStream) {
-    match answer {
-        Some(answer) => answer.closed().await,
+async fn gone(reply: &mut Option<oneshot::Sender<UpstreamOutcome>>, stream: &ResumableStream) {
+    match reply {
+        Some(reply) => reply.closed().await,
         None => tokio::select! {
             () = stream.deserted(Duration::ZERO) => {}
-            () = stream.over() => {}
+            () = stream.ended() => {}
         },
     }
 }

@@ -28,12 +28,14 @@ use crate::meter;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The pause before a goodbye that was not received is sent once more.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
-/// How many sessions' goodbyes are under way at a time, and how many of them for one application: a revocation of many
-/// sessions must not flood the server behind them, and a server that does not answer must not hold up the others.
+/// How many sessions' goodbyes are under way at a time.
 const AT_ONCE: usize = 32;
-const OF_ONE: usize = 8;
-/// How many calls of one session are cancelled at a time, and how many at most: the others end with the session.
+/// How many of them may be for one application: a revocation of many sessions must not flood the server behind them, and a
+/// server that does not answer must not hold up the others.
+const AT_ONCE_FOR_ONE: usize = 8;
+/// How many calls of one session are cancelled at a time.
 const CALLS_AT_ONCE: usize = 8;
+/// How many calls of one session are cancelled at most: the others end with the session.
 const MOST_CALLS: usize = 256;
 /// How long goodbyes that are under way may still take after a stop. What is left is in the store.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
@@ -52,7 +54,7 @@ struct Finished {
     /// The session that the job was about.
     session: Option<SessionNumber>,
     /// Whether the upstream knows all that it has to know of that session.
-    told: bool,
+    complete: bool,
 }
 
 /// Sessions of which an upstream is to be told something, each with its end if it has ended.
@@ -70,7 +72,7 @@ struct GoodbyeSender {
     running: HashMap<ApplicationNumber, usize>,
     under_way: JoinSet<Finished>,
     /// The sessions whose upstreams know all, but whose state is still in the store.
-    told: Vec<SessionNumber>,
+    to_forget: Vec<SessionNumber>,
 }
 
 impl Gateway {
@@ -86,7 +88,7 @@ impl Gateway {
             turns: VecDeque::new(),
             running: HashMap::new(),
             under_way: JoinSet::new(),
-            told: vec![],
+            to_forget: vec![],
         };
         sender.load_untold().await;
         loop {
@@ -98,7 +100,7 @@ impl Gateway {
                 () = stopping.cancelled() => break,
                 Some(notice) = notices.recv() => sender.take(notice),
                 Some(departed) = departures.recv() => sender.take(Notice::Departed(departed)),
-                Some(Ok(done)) = sender.under_way.join_next(), if !idle => sender.done(done),
+                Some(Ok(done)) = sender.under_way.join_next(), if !idle => sender.finish(done),
             }
             // All departures that have come meanwhile are taken together: each pass of this loop looks at everything.
             while let Ok(departed) = departures.try_recv() {
@@ -112,12 +114,12 @@ impl Gateway {
             sender.take(notice);
         }
         sender.start();
-        let rest = async {
+        let remaining = async {
             while let Some(done) = sender.under_way.join_next().await {
-                done.into_iter().for_each(|done| sender.done(done));
+                done.into_iter().for_each(|done| sender.finish(done));
             }
         };
-        tokio::time::timeout(STOP_PATIENCE, rest).await.ok();
+        tokio::time::timeout(STOP_PATIENCE, remaining).await.ok();
         sender.forget(1).await;
     }
 }
@@ -143,6 +145,7 @@ impl GoodbyeSender {
         }
     }
 
+    /// Queues what a notice calls for. A session that waits already, or is under way, is not queued twice.
     fn take(&mut self, notice: Notice) {
         let (session, application) = match &notice {
             Notice::AbandonedSession(abandoned) => {
@@ -167,6 +170,7 @@ impl GoodbyeSender {
         }
     }
 
+    /// Adds a job to those that wait for its application's turn.
     fn queue(&mut self, application: ApplicationNumber, job: Job) {
         let waiting = self.waiting.entry(application).or_default();
         if waiting.is_empty() {
@@ -181,7 +185,7 @@ impl GoodbyeSender {
         while self.under_way.len() < AT_ONCE && passed < self.turns.len() {
             let Some(application) = self.turns.pop_front() else { return };
             let running = self.running.entry(application).or_default();
-            if *running >= OF_ONE {
+            if *running >= AT_ONCE_FOR_ONE {
                 self.turns.push_back(application);
                 passed += 1;
                 continue;
@@ -212,14 +216,14 @@ impl GoodbyeSender {
                     }
                 };
                 // A job that panics frees its place too; its session is still in the store.
-                let told = AssertUnwindSafe(telling).catch_unwind().await.unwrap_or(false);
-                Finished { application, session, told }
+                let complete = AssertUnwindSafe(telling).catch_unwind().await.unwrap_or(false);
+                Finished { application, session, complete }
             });
         }
     }
 
-    fn done(&mut self, Finished { application, session, told }: Finished) {
-        self.told.extend(session.filter(|_| told));
+    fn finish(&mut self, Finished { application, session, complete }: Finished) {
+        self.to_forget.extend(session.filter(|_| complete));
         if let Some(session) = session {
             let pending = self.pending.clone();
             let mut pending = pending.lock();
@@ -240,10 +244,11 @@ impl GoodbyeSender {
 
     /// Deletes the state of sessions whose upstreams know all, once there are this many.
     async fn forget(&mut self, enough: usize) {
-        if self.told.len() < enough {
+        if self.to_forget.len() < enough {
             return;
         }
-        if let Err(error) = self.gateway.sessions.gateway.forget_states(std::mem::take(&mut self.told)).await
+        if let Err(error) =
+            self.gateway.sessions.gateway.forget_states(std::mem::take(&mut self.to_forget)).await
         {
             // Those upstreams are told once more after a restart, which does no harm.
             tracing::warn!(?error, "that upstreams were told of ended sessions could not be kept");
@@ -275,6 +280,7 @@ impl Gateway {
         true
     }
 
+    /// Tells the upstreams which calls are cancelled, a few at a time.
     async fn cancel(&self, cancellations: Vec<Cancellation>) {
         let each: Vec<_> =
             cancellations.into_iter().flat_map(Cancellation::notifications).take(MOST_CALLS).collect();
@@ -289,7 +295,7 @@ impl Gateway {
     /// Tells an upstream by DELETE that one of its sessions is over.
     async fn delete_abandoned(&self, abandoned: AbandonedSession) {
         let AbandonedSession { application, url, session, protocol_version } = abandoned;
-        let headers = of_version(protocol_version.as_deref());
+        let headers = version_header(protocol_version.as_deref());
         let outgoing = OutgoingRequest { application, method: Method::DELETE, headers, body: Bytes::new() };
         let outcome = self.send_goodbye(&url, Some(&session), outgoing).await;
         counter!(meter::GOODBYES, "what" => "delete", "outcome" => outcome).increment(1);
@@ -303,13 +309,13 @@ impl Gateway {
         outgoing: OutgoingRequest,
     ) -> &'static str {
         for last in [false, true] {
-            let said = async {
+            let sending = async {
                 let IncomingResponse { head, body } = self.send(url, session, outgoing.clone()).await.ok()?;
                 // A connection is used again only once its answer was read.
                 read_whole(body, PAGE, PATIENCE).await.ok();
                 Some(head.status)
             };
-            match tokio::time::timeout(PATIENCE, said).await.ok().flatten() {
+            match tokio::time::timeout(PATIENCE, sending).await.ok().flatten() {
                 Some(status) if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {}
                 Some(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => return "refused",
                 // An upstream that does not know the session, or takes no goodbyes, needs no other.
@@ -329,7 +335,7 @@ impl Cancellation {
     fn notifications(self) -> Vec<(Arc<UpstreamState>, OutgoingRequest)> {
         let Self { id, application, upstream_session, calls, reason, .. } = self;
         let state = upstream_session.state();
-        let mut headers = of_version(Some(&state.protocol_version));
+        let mut headers = version_header(Some(&state.protocol_version));
         set_session_header(&mut headers, id);
         let notification = |call: Value| {
             let params = json!({ "requestId": call, "reason": reason });
@@ -341,7 +347,8 @@ impl Cancellation {
     }
 }
 
-fn of_version(version: Option<&str>) -> HeaderMap {
+/// The header that says which revision a request is of.
+fn version_header(version: Option<&str>) -> HeaderMap {
     let version = version.and_then(|version| HeaderValue::try_from(version).ok());
     version.map(|version| (PROTOCOL_VERSION.clone(), version)).into_iter().collect()
 }

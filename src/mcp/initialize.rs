@@ -281,7 +281,7 @@ impl Gateway {
         let (gateway, pumped) = (self.clone(), stream.clone());
         tokio::spawn(async move {
             Pump::new(in_flight, pumped.clone(), gateway.config.upstream_timeout, &read, rest).run().await;
-            gateway.streams.ended(&pumped);
+            gateway.streams.mark_ended(&pumped);
         });
         legacy::events_response(&head.headers, stream, reader, ReadRight::Own)
     }

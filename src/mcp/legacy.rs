@@ -58,11 +58,14 @@ pub(super) struct UpstreamRequest {
 pub(super) enum UpstreamOutcome {
     /// The upstream answers with events, under this head; the stream has the client as this reader.
     Events(HeaderMap, Arc<ResumableStream>, u64),
+    /// The upstream answers with anything else.
     Whole(Box<IncomingResponse>, InFlight),
+    /// There is no answer to hand on.
     Failed(RpcError, InFlight),
 }
 
 impl Gateway {
+    /// Serves a GET: opens the session's standalone stream, or resumes a stream.
     pub(super) async fn get(
         self: &Arc<Self>,
         context: RequestContext,
@@ -78,6 +81,7 @@ impl Gateway {
         }
     }
 
+    /// Serves a DELETE: the client says that it needs its session no more.
     pub(super) async fn delete(
         self: &Arc<Self>,
         context: RequestContext,
@@ -258,11 +262,11 @@ impl Gateway {
         self: &Arc<Self>,
         upstream_request: UpstreamRequest,
     ) -> Result<Response, ErrorResponse> {
-        let (answer, waiting) = oneshot::channel();
+        let (reply, waiting) = oneshot::channel();
         let gateway = self.clone();
         let work: detach::Work = match upstream_request.is_standalone {
-            true => Box::pin(gateway.run_standalone(upstream_request, answer).in_current_span()),
-            false => Box::pin(gateway.run_exchange(upstream_request, answer).in_current_span()),
+            true => Box::pin(gateway.run_standalone(upstream_request, reply).in_current_span()),
+            false => Box::pin(gateway.run_exchange(upstream_request, reply).in_current_span()),
         };
         match detach::run_until(waiting, work).await {
             Ok(UpstreamOutcome::Events(headers, stream, reader)) => {
@@ -274,36 +278,37 @@ impl Gateway {
         }
     }
 
+    /// Sends the request, says over `reply` what came back, and moves the events of a stream until it ends.
     async fn run_exchange(
         self: Arc<Self>,
         upstream_request: UpstreamRequest,
-        answer: oneshot::Sender<UpstreamOutcome>,
+        reply: oneshot::Sender<UpstreamOutcome>,
     ) {
         let UpstreamRequest { in_flight, session, upstream_session, url, outgoing, setting, stream, .. } =
             upstream_request;
-        let owed = stream.is_some();
+        let resumes = stream.is_some();
         // The exchange is boxed, because a stream that stays open for long would otherwise keep room for it.
-        let options = ExchangeOptions { ids: &in_flight.ids, owed, setting };
+        let options = ExchangeOptions { ids: &in_flight.ids, resumes, setting };
         let exchange = Box::pin(self.exchange(&session, &upstream_session, &url, outgoing, options));
-        let came = in_flight.wait(exchange).await;
+        let response = in_flight.wait(exchange).await;
         // The request's own body is not held any longer.
         in_flight.share.set(0);
-        let (stream, came) = match (stream, came) {
+        let (stream, response) = match (stream, response) {
             (stream, Ok(incoming)) if incoming.is_events() => (stream, incoming),
             // A client that resumes a call waits for events: it gets the error as an event, and not as a status.
-            (Some(stream), came) => {
-                let rpc_error = came.err().unwrap_or_else(RpcError::upstream_lost);
+            (Some(stream), response) => {
+                let rpc_error = response.err().unwrap_or_else(RpcError::upstream_lost);
                 if let Ok(reader) = stream.refuse(&rpc_error) {
-                    answer.send(UpstreamOutcome::Events(HeaderMap::new(), stream, reader)).ok();
+                    reply.send(UpstreamOutcome::Events(HeaderMap::new(), stream, reader)).ok();
                 }
                 return;
             }
             (None, Ok(incoming)) => {
-                answer.send(UpstreamOutcome::Whole(Box::new(incoming), in_flight)).ok();
+                reply.send(UpstreamOutcome::Whole(Box::new(incoming), in_flight)).ok();
                 return;
             }
             (None, Err(rpc_error)) => {
-                answer.send(UpstreamOutcome::Failed(rpc_error, in_flight)).ok();
+                reply.send(UpstreamOutcome::Failed(rpc_error, in_flight)).ok();
                 return;
             }
         };
@@ -313,12 +318,12 @@ impl Gateway {
         };
         self.streams.insert(&stream);
         let Ok(reader) = stream.attach(stream.after) else { return };
-        if answer.send(UpstreamOutcome::Events(came.head.headers, stream.clone(), reader)).is_err() {
+        if reply.send(UpstreamOutcome::Events(response.head.headers, stream.clone(), reader)).is_err() {
             stream.leave(reader);
         }
         let patience = self.config.upstream_timeout;
-        Pump::new(in_flight, stream.clone(), patience, &[], Some(came.body)).run().await;
-        self.streams.ended(&stream);
+        Pump::new(in_flight, stream.clone(), patience, &[], Some(response.body)).run().await;
+        self.streams.mark_ended(&stream);
     }
 
     /// Makes the stream for the answers to a request, with an id to resume from at once where clients can take one.
@@ -340,6 +345,7 @@ impl Gateway {
     }
 }
 
+/// The response to a request that the Gate does not let in.
 pub(super) fn entry_refused(
     error: Error,
     context: &RequestContext,

@@ -61,18 +61,19 @@ fn may_be_lost(status: StatusCode) -> bool {
     status.is_client_error() || status == StatusCode::SERVICE_UNAVAILABLE
 }
 
-/// Judges an answer that has come, of which only the beginning is read. Returns the answer as it is to be handed on.
+/// Judges a response that has come, of which only the beginning is read. Returns the response as it is to be handed on.
 pub(super) async fn judge_response(
     method: &Method,
     ids: &[Value],
-    answer: IncomingResponse,
+    response: IncomingResponse,
     patience: Duration,
 ) -> Result<(Verdict, IncomingResponse), RpcError> {
-    let refuses = may_be_lost(answer.head.status) || !super::forward::may_be_passed_on(answer.head.status);
+    let refuses =
+        may_be_lost(response.head.status) || !super::forward::may_be_passed_on(response.head.status);
     if !refuses {
-        return Ok((Verdict::Other, answer));
+        return Ok((Verdict::Other, response));
     }
-    let IncomingResponse { mut head, body } = answer;
+    let IncomingResponse { mut head, body } = response;
     let (read, body) = read_beginning(body, LARGEST_REFUSAL, patience).await?;
     let verdict = judge(method, ids, head.status, &head.headers, &read);
     if verdict == Verdict::Answer && !super::forward::may_be_passed_on(head.status) {

@@ -32,6 +32,7 @@ mod resumable_stream;
 mod sse;
 mod sse_connection;
 pub mod sse_events;
+mod sse_exchange;
 mod sse_session;
 mod stream_registry;
 pub mod upstream;
@@ -207,13 +208,14 @@ fn named(id: IdInPath) -> String {
 }
 
 impl Gateway {
-    /// Lets a page of an allowed origin read an answer that was given before the request got to the gateway.
-    pub fn share(&self, parts: &Parts, answer: &mut HeaderMap) {
+    /// Lets a page of an allowed origin read a response that was given before the request got to the gateway.
+    pub fn set_cors_headers(&self, parts: &Parts, headers: &mut HeaderMap) {
         if let Ok(origin) = self.allowed_origins.check(parts) {
-            origin::share(answer, origin);
+            origin::set_cors_headers(headers, origin);
         }
     }
 
+    /// Serves a request from the check of its origin to the headers of its response.
     async fn handle(
         self: Arc<Self>,
         endpoint: Endpoint,
@@ -229,10 +231,11 @@ impl Gateway {
             Ok(response) => response,
             Err(refusal) => refusal.into_response(),
         };
-        origin::share(response.headers_mut(), origin);
+        origin::set_cors_headers(response.headers_mut(), origin);
         response
     }
 
+    /// Serves a request of an allowed origin, in the order of the checks.
     async fn serve(
         self: &Arc<Self>,
         endpoint: Endpoint,
@@ -312,6 +315,7 @@ impl Gateway {
         self.bodies.read(body, BODY, Sender::Known).await.map_err(not_read)
     }
 
+    /// Serves a POST of Streamable HTTP: reads its message once, and tells by it which era it is of.
     async fn post(
         self: &Arc<Self>,
         context: RequestContext,
@@ -347,6 +351,7 @@ fn check_media(headers: &HeaderMap) -> Result<(), ErrorResponse> {
     check_content(headers)
 }
 
+/// Checks that a body is JSON without a content coding.
 fn check_content(headers: &HeaderMap) -> Result<(), ErrorResponse> {
     if let Some(coding) = upstream::coding(headers) {
         let text = format!(

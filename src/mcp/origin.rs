@@ -61,7 +61,7 @@ impl AllowedOrigins {
     }
 }
 
-/// The answer to a browser's preflight request.
+/// The response to a browser's preflight request.
 pub fn preflight(asked: &HeaderMap) -> Response {
     let requested = asked.get_all(header::ACCESS_CONTROL_REQUEST_HEADERS).iter();
     let requested =
@@ -83,8 +83,8 @@ pub fn preflight(asked: &HeaderMap) -> Response {
     (StatusCode::NO_CONTENT, headers).into_response()
 }
 
-/// Sets what every answer tells a browser.
-pub fn share(headers: &mut HeaderMap, origin: Option<HeaderValue>) {
+/// Sets the headers by which every response tells a browser whether the page behind it may read it.
+pub fn set_cors_headers(headers: &mut HeaderMap, origin: Option<HeaderValue>) {
     headers.append(header::VARY, HeaderValue::from_static("Origin"));
     let Some(origin) = origin else { return };
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);

@@ -35,9 +35,11 @@ pub struct Pump {
     /// How long a call may take after its client has gone.
     patience: Duration,
     splitter: Splitter,
+    /// The rest of the upstream's body; none if it was read whole before.
     rest: Option<Body>,
     /// Set while an event too large to hold is only partly handed on; says whether that part ended with a line.
     open_event: Option<bool>,
+    /// How many bytes of events have come.
     bytes_out: u64,
 }
 
@@ -63,10 +65,10 @@ impl Pump {
             stop = self.in_flight.watch() => Some(stop),
             () = stream.given_up().cancelled() => Some(StopReason::OverBudget),
             () = stream.deserted(patience) => {
-                self.in_flight.give_up(&RpcError::too_slow());
+                self.in_flight.give_up(&RpcError::upstream_slow_to_begin());
                 None
             }
-            () = stream.over() => None,
+            () = stream.ended() => None,
             () = self.move_events() => self.close().await,
         };
         // A client that can ask the upstream for the rest loses nothing by a restart of ours.
@@ -90,6 +92,7 @@ impl Pump {
         self.in_flight.share.set(0);
     }
 
+    /// Moves events until the upstream's body ends or breaks off.
     async fn move_events(&mut self) {
         loop {
             self.hand_on().await;
@@ -100,6 +103,7 @@ impl Pump {
         }
     }
 
+    /// Counts bytes of events, here and at the Gate.
     fn count(&mut self, bytes: usize) {
         self.bytes_out += bytes as u64;
         self.in_flight.count_bytes(bytes as u64);
@@ -121,13 +125,13 @@ impl Pump {
         }
         if self.splitter.waiting() > HOLD {
             let at_line_start = self.splitter.at_line_start();
-            let end_by_credential = self.splitter.take();
-            self.count(end_by_credential.len());
+            let part = self.splitter.take();
+            self.count(part.len());
             if self.open_event.replace(at_line_start).is_some() {
-                self.stream.push_part(end_by_credential, Some(at_line_start)).await;
+                self.stream.push_part(part, Some(at_line_start)).await;
                 return;
             }
-            self.stream.push_begun(at_line_start, |id| renamed_part(&end_by_credential, id)).await;
+            self.stream.push_begun(at_line_start, |id| renamed_part(&part, id)).await;
         }
     }
 
@@ -163,6 +167,7 @@ pub enum ReadRight {
 }
 
 impl ReadRight {
+    /// The pass of the reader's own, if it has one.
     fn pass(&self) -> Option<&Pass> {
         match self {
             Self::Own => None,
@@ -176,7 +181,8 @@ impl ReadRight {
 /// none.
 pub fn body(first: Option<Bytes>, stream: Arc<ResumableStream>, reader: u64, right: ReadRight) -> Body {
     let (quiet_at, measured) = (Instant::now() + QUIET, meter::Stream::begin("mcp"));
-    let reader_body = ReaderBody { first, stream, reader, right, over: false, quiet_at, _measured: measured };
+    let reader_body =
+        ReaderBody { first, stream, reader, right, finished: false, quiet_at, _measured: measured };
     Body::from_stream(stream::unfold(reader_body, |mut reader_body| async move {
         let next = match reader_body.first.take() {
             Some(first) => first,
@@ -187,21 +193,24 @@ pub fn body(first: Option<Bytes>, stream: Arc<ResumableStream>, reader: u64, rig
     }))
 }
 
+/// The state of a body that a reader is sent.
 struct ReaderBody {
     first: Option<Bytes>,
     stream: Arc<ResumableStream>,
     reader: u64,
     right: ReadRight,
-    /// Whether the last words have been said.
-    over: bool,
+    /// Whether the last words have been sent.
+    finished: bool,
     quiet_at: Instant,
     _measured: meter::Stream,
 }
 
 impl ReaderBody {
+    /// What the reader is sent next; none at the end.
     async fn next(&mut self) -> Option<Bytes> {
-        let ended = self.stream.ended().is_some_and(|end| end != End::Cut);
-        if self.over || (ended && matches!(&self.right, ReadRight::InFlight(in_flight) if in_flight.is_cut()))
+        let ended = self.stream.ending().is_some_and(|end| end != End::Cut);
+        if self.finished
+            || (ended && matches!(&self.right, ReadRight::InFlight(in_flight) if in_flight.is_cut()))
         {
             return None;
         }
@@ -226,11 +235,11 @@ impl ReaderBody {
     /// Ends the body after the reader's credential has ended. Where the stream was opened with the same credential it
     /// ends too, with an error for each call, and those errors are the last words; otherwise a comment is.
     async fn end_by_credential(&mut self, end: CredentialEnd) -> Option<Bytes> {
-        timeout(LAST_WORDS_PATIENCE, self.stream.over()).await.ok();
-        if self.stream.ended() == Some(End::Cut) {
+        timeout(LAST_WORDS_PATIENCE, self.stream.ended()).await.ok();
+        if self.stream.ending() == Some(End::Cut) {
             return self.stream.read(self.reader).await;
         }
-        self.over = true;
+        self.finished = true;
         Some(format!(": {end}: authenticate again\n\n").into())
     }
 }

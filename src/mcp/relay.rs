@@ -73,6 +73,7 @@ fn says_too_large(body: Option<&Body>) -> bool {
     body.and_then(|body| body.size_hint().exact()).is_some_and(|length| length > HOLD as u64)
 }
 
+/// The state of an answer that is being handed on.
 struct Relay {
     in_flight: InFlight,
     _measured: Option<meter::Stream>,
@@ -89,7 +90,9 @@ struct Relay {
     must_answer: bool,
 }
 
+/// What sort of body the answer has.
 enum Shape {
+    /// Server-sent events, which are handed on one by one.
     Events {
         splitter: Splitter,
         /// Set while an event too large to hold is only partly handed on; says whether that part ended with a line.
@@ -107,15 +110,20 @@ struct Buffered {
     length: usize,
 }
 
-enum Turn {
+/// What happens next while an answer is handed on.
+enum UpstreamEvent {
+    /// The answer is cut off from our side, with this error.
     Cut(RpcError),
+    /// Nothing has come for a while.
     Quiet,
     Piece(Bytes),
     End,
+    /// The upstream's body broke off.
     Broken,
 }
 
 impl Relay {
+    /// The body of an answer that has not come whole yet, or may be large; `first` was taken from it already.
     fn stream(self, first: Option<io::Result<Bytes>>) -> Body {
         Body::from_stream(stream::unfold((first, self), |(mut first, mut relay)| async move {
             let next = match first.take() {
@@ -129,6 +137,7 @@ impl Relay {
         }))
     }
 
+    /// What the client is sent next; none at the end.
     async fn next(&mut self) -> Option<io::Result<Bytes>> {
         loop {
             if self.finished {
@@ -144,21 +153,21 @@ impl Relay {
                 self.quiet_at = Instant::now() + QUIET;
                 return Some(Ok(ready));
             }
-            match self.turn().await {
-                Turn::Cut(rpc_error) => {
+            match self.next_event().await {
+                UpstreamEvent::Cut(rpc_error) => {
                     self.in_flight.give_up(&rpc_error);
                     return self.cut_off(&rpc_error);
                 }
-                Turn::Broken => return self.cut_off(&RpcError::upstream_lost()),
-                Turn::End => return self.end(),
-                Turn::Quiet if matches!(self.shape, Shape::Whole(_) | Shape::Raw) => {
-                    return self.cut_off(&RpcError::upstream_slow());
+                UpstreamEvent::Broken => return self.cut_off(&RpcError::upstream_lost()),
+                UpstreamEvent::End => return self.end(),
+                UpstreamEvent::Quiet if matches!(self.shape, Shape::Whole(_) | Shape::Raw) => {
+                    return self.cut_off(&RpcError::upstream_slow_to_finish());
                 }
-                Turn::Quiet => {
+                UpstreamEvent::Quiet => {
                     self.quiet_at = Instant::now() + QUIET;
                     return Some(Ok(Bytes::from_static(b":\n\n")));
                 }
-                Turn::Piece(piece) => {
+                UpstreamEvent::Piece(piece) => {
                     if !matches!(self.shape, Shape::Events { .. }) {
                         self.quiet_at = Instant::now() + self.in_flight.patience;
                     }
@@ -179,21 +188,22 @@ impl Relay {
         }
     }
 
-    async fn turn(&mut self) -> Turn {
+    /// Waits for what happens next.
+    async fn next_event(&mut self) -> UpstreamEvent {
         if let Some(stop) = self.in_flight.stopped() {
-            return Turn::Cut(self.in_flight.rpc_error(stop));
+            return UpstreamEvent::Cut(self.in_flight.rpc_error(stop));
         }
-        let Some(body) = &mut self.rest else { return Turn::End };
+        let Some(body) = &mut self.rest else { return UpstreamEvent::End };
         // A piece that has come already is taken without setting a timer.
-        if let Some(turn) = piece(body).now_or_never() {
-            return turn;
+        if let Some(event) = piece(body).now_or_never() {
+            return event;
         }
         let may_speak = !matches!(self.shape, Shape::Events { open_event: Some(_), .. });
         tokio::select! {
             biased;
-            rpc_error = self.in_flight.cut() => Turn::Cut(rpc_error),
-            turn = piece(body) => turn,
-            () = sleep_until(self.quiet_at), if may_speak => Turn::Quiet,
+            rpc_error = self.in_flight.cut() => UpstreamEvent::Cut(rpc_error),
+            event = piece(body) => event,
+            () = sleep_until(self.quiet_at), if may_speak => UpstreamEvent::Quiet,
         }
     }
 
@@ -312,6 +322,7 @@ impl Relay {
         farewell
     }
 
+    /// Ends the answer: nothing more comes of the upstream, and the request is no longer under way.
     fn finish(&mut self) {
         self.finished = true;
         self.rest = None;
@@ -319,12 +330,13 @@ impl Relay {
     }
 }
 
-async fn piece(body: &mut Body) -> Turn {
+/// The next data of the upstream's body that is not empty.
+async fn piece(body: &mut Body) -> UpstreamEvent {
     loop {
         match data(body).await {
-            None => return Turn::End,
-            Some(Err(_)) => return Turn::Broken,
-            Some(Ok(data)) if !data.is_empty() => return Turn::Piece(data),
+            None => return UpstreamEvent::End,
+            Some(Err(_)) => return UpstreamEvent::Broken,
+            Some(Ok(data)) if !data.is_empty() => return UpstreamEvent::Piece(data),
             Some(Ok(_)) => {}
         }
     }

@@ -19,18 +19,23 @@ use super::resumable_stream::End;
 use super::upstream::{LAST_EVENT_ID, PROTOCOL_VERSION};
 use super::upstream_sessions::{UpstreamSession, UpstreamState, to_json};
 
-/// How long an upstream may take over each repeated setting, and over all of them together.
+/// How long an upstream may take over each repeated setting.
 const EACH: Duration = Duration::from_secs(5);
+/// How long an upstream may take over all repeated settings together.
 const ALL: Duration = Duration::from_secs(15);
-/// How many subscriptions of a session are remembered, and how long the URI of each may be.
+/// How many subscriptions of a session are remembered.
 const MOST_SUBSCRIPTIONS: usize = 256;
+/// How long the URI of a subscription may be.
 const LONGEST_URI: usize = 2_048;
 
 /// Something that a client has set for as long as its session lasts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SessionSetting {
+    /// The log level.
     Level(String),
+    /// The URI of a resource that the client has subscribed to.
     Subscribed(String),
+    /// The URI of a resource that the client has unsubscribed from.
     Unsubscribed(String),
 }
 
@@ -48,6 +53,7 @@ impl SessionSetting {
         Some(make(text.to_owned()))
     }
 
+    /// Notes the setting in the upstream state.
     fn note(self, state: &mut UpstreamState) {
         match self {
             Self::Level(level) => state.level = Some(level),
@@ -107,6 +113,7 @@ impl Gateway {
         tokio::spawn(reopening.in_current_span()).await.unwrap_or_else(|_| Err(RpcError::upstream_lost()))
     }
 
+    /// Opens the session at the upstream and replaces its state. The caller holds the lock for that.
     async fn reopened_at_upstream(
         self: &Arc<Self>,
         session: &Session,
@@ -178,23 +185,23 @@ impl Gateway {
         let subscriptions =
             state.subscriptions.iter().map(|uri| ("resources/subscribe", json!({ "uri": uri })));
         let all = level.chain(subscriptions).enumerate();
-        let saying = async {
+        let replaying = async {
             for (number, (method, params)) in all {
                 let id = format!("sessiond-again-{number}");
                 let body = json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params });
                 let body = Bytes::from(body.to_string());
                 let (application, headers) = (session.application, headers.clone());
                 let outgoing = OutgoingRequest { application, method: Method::POST, headers, body };
-                let said = async {
+                let sending = async {
                     let answer = self.send(&state.url, state.session.as_deref(), outgoing).await?;
                     let IncomingResponse { body, .. } = answer;
                     read_whole(body, LARGEST_REFUSAL, EACH).await
                 };
-                if !matches!(tokio::time::timeout(EACH, said).await, Ok(Ok(_))) {
+                if !matches!(tokio::time::timeout(EACH, sending).await, Ok(Ok(_))) {
                     tracing::warn!(session = %session.id, method, "the upstream did not take again what the client had said");
                 }
             }
         };
-        tokio::time::timeout(ALL, saying).await.ok();
+        tokio::time::timeout(ALL, replaying).await.ok();
     }
 }

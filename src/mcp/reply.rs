@@ -148,8 +148,13 @@ impl RpcError {
         Self::new(-32000, "The gateway has lost the answer to this call: call again").because("stream_lost")
     }
 
+    /// The upstream takes longer to begin an answer than the operator allows.
+    pub fn upstream_slow_to_begin() -> Self {
+        Self::upstream_refused("has not begun to answer in time")
+    }
+
     /// The upstream began an answer that is no stream, and does not come to its end.
-    pub fn upstream_slow() -> Self {
+    pub fn upstream_slow_to_finish() -> Self {
         let text = "The MCP server behind this gateway is too slow: it began to answer, and was silent for longer than \
                     --upstream-timeout";
         Self::new(-32603, text).because("upstream_slow")
@@ -181,14 +186,9 @@ impl RpcError {
         message::error_in(body).unwrap_or_else(|| Self::unanswered(status))
     }
 
-    /// The upstream takes longer to begin an answer than the operator allows.
-    pub fn too_slow() -> Self {
-        Self::upstream_refused("has not begun to answer in time")
-    }
-
     /// Whether the upstream may still be at work on the call: whoever gives the call up has to say so there.
     pub fn may_leave_work(&self) -> bool {
-        *self == Self::too_slow() || *self == Self::upstream_slow()
+        *self == Self::upstream_slow_to_begin() || *self == Self::upstream_slow_to_finish()
     }
 
     /// The upstream answered, but not so that a client could do anything with it.

@@ -2,11 +2,13 @@
 //! "Resumability and Redelivery"). It holds a bounded number of events, whether somebody reads them or not: a slow
 //! reader slows the writer, and without a reader the oldest events give way to new ones.
 
+mod state;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use serde_json::Value;
 use sessiond_core::ids::SessionNumber;
@@ -16,15 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::budget::Share;
 use super::event_id::EventId;
-use super::reply::{RpcError, last_words};
-
-/// How many bytes may wait for a reader before the writer has to wait, and how many are held for a reader that comes
-/// back.
-const MOST_BYTES: usize = 256 << 10;
-/// How many pieces are held.
-const MOST_PIECES: usize = 1_024;
-/// Small pieces are handed on together, up to this many bytes.
-const PIECE_BYTES: usize = 32 << 10;
+use super::reply::RpcError;
+use state::{MOST_BYTES, Piece, State};
 
 /// A stream of events, with at most one reader at a time.
 pub struct ResumableStream {
@@ -41,51 +36,9 @@ pub struct ResumableStream {
     share: Share,
     state: Mutex<State>,
     /// Wakes readers: something can be read, or the stream has ended.
-    changed: Notify,
-    /// Wakes the writer: something was read, or the reader has left.
-    room: Notify,
-}
-
-struct State {
-    held: VecDeque<Piece>,
-    /// The number of the first piece that is held. Pieces count from 1, without a gap.
-    first: u64,
-    /// How many bytes are held.
-    bytes: usize,
-    /// The number of the piece that the reader gets next.
-    next: u64,
-    /// The number of the reader that may read; a later reader takes over.
-    reader: u64,
-    /// When the last reader left; none while there is a reader.
-    left_at: Option<Instant>,
-    /// Set while only a part of an event has been read; says whether that part ended with a line.
-    open_event: Option<bool>,
-    /// The id that the upstream gave its last event with an id.
-    upstream_id: Option<Bytes>,
-    /// Names the session at the upstream to which `upstream_id` belongs.
-    session_digest: Option<String>,
-    /// Answers that were dropped before anybody read them, with the numbers of their pieces.
-    dropped_answers: VecDeque<(u64, Vec<Value>)>,
-    end: Option<End>,
-    /// Whether the connection to the upstream is given up.
-    upstream_released: bool,
-}
-
-struct Piece {
-    bytes: Bytes,
-    /// Set for a part of an event of which more follows; says whether the part ends with a line.
-    part: Option<bool>,
-    /// Whether the piece continues the event of the piece before it.
-    goes_on: bool,
-    /// The calls that the piece answers.
-    answers: Vec<Value>,
-}
-
-impl Piece {
-    /// Makes the piece of a whole event.
-    fn of(bytes: Bytes) -> Self {
-        Self { bytes, part: None, goes_on: false, answers: vec![] }
-    }
+    readable: Notify,
+    /// Wakes everybody else: something was read, the reader has left, or the stream has ended.
+    progressed: Notify,
 }
 
 /// How a stream ended.
@@ -121,8 +74,8 @@ impl ResumableStream {
             end: None,
             upstream_released: false,
         };
-        let (changed, room) = Default::default();
-        Self { session, key, calls, after, seal, share, state: Mutex::new(state), changed, room }
+        let (readable, progressed) = Default::default();
+        Self { session, key, calls, after, seal, share, state: Mutex::new(state), readable, progressed }
     }
 
     /// Adds an event, unless the stream has ended; returns whether it did. `make` makes the event's bytes from its new
@@ -156,6 +109,7 @@ impl ResumableStream {
         self.hold(self.state.lock(), Piece { part, goes_on: true, ..Piece::of(bytes) })
     }
 
+    /// Adds a piece, unless the stream has ended; returns whether it did.
     fn hold(&self, mut state: MutexGuard<'_, State>, held: Piece) -> bool {
         if state.end.is_some() {
             return false;
@@ -165,10 +119,11 @@ impl ResumableStream {
         // Setting the share may give up other streams, and looks at their states: this one's must not be locked then.
         drop(state);
         self.share.set(bytes);
-        self.changed.notify_waiters();
+        self.readable.notify_waiters();
         true
     }
 
+    /// The id of the event that is added next.
     fn next_id(&self, state: &State) -> String {
         let (key, calls) = (self.key.clone(), self.calls.clone());
         let number = state.first + state.held.len() as u64;
@@ -176,17 +131,18 @@ impl ResumableStream {
         EventId { key, calls, number, upstream, session_digest }.sealed(&self.seal)
     }
 
+    /// Waits while a reader has too much still to read.
     async fn wait_for_room(&self) {
         let may_go_on =
             |state: &State| state.left_at.is_some() || state.end.is_some() || state.waiting() < MOST_BYTES;
-        self.until(&self.room, |state| may_go_on(state).then_some(())).await;
+        self.until(&self.progressed, |state| may_go_on(state).then_some(())).await;
     }
 
     /// Ends the stream. What is held can still be read.
     pub fn end(&self, end: End) {
         self.state.lock().end.get_or_insert(end);
-        self.changed.notify_waiters();
-        self.room.notify_waiters();
+        self.readable.notify_waiters();
+        self.progressed.notify_waiters();
     }
 
     /// Ends the stream with these messages as last words, behind everything that is held.
@@ -198,8 +154,8 @@ impl ResumableStream {
             state.end = Some(End::Done);
         }
         drop(state);
-        self.changed.notify_waiters();
-        self.room.notify_waiters();
+        self.readable.notify_waiters();
+        self.progressed.notify_waiters();
     }
 
     /// Ends the stream before it has begun, with this error for each of its calls. Returns the reader that is to get
@@ -223,8 +179,8 @@ impl ResumableStream {
         state.bytes = state.held.iter().map(|held| held.bytes.len()).sum();
         state.end = Some(End::Cut);
         drop(state);
-        self.changed.notify_waiters();
-        self.room.notify_waiters();
+        self.readable.notify_waiters();
+        self.progressed.notify_waiters();
     }
 
     /// Lets a new reader read what follows event number `after`; the former reader reads no more.
@@ -243,7 +199,7 @@ impl ResumableStream {
         state.left_at = None;
         let reader = state.reader;
         drop(state);
-        self.changed.notify_waiters();
+        self.readable.notify_waiters();
         Ok(reader)
     }
 
@@ -269,13 +225,13 @@ impl ResumableStream {
             let bytes = state.bytes;
             drop(state);
             self.share.set(bytes);
-            self.room.notify_waiters();
+            self.progressed.notify_waiters();
         }
     }
 
     /// The next piece for a reader; `None` at the end of the stream, or once another reader has taken over.
     pub async fn read(&self, reader: u64) -> Option<Bytes> {
-        self.until(&self.changed, |state| {
+        self.until(&self.readable, |state| {
             if state.reader != reader {
                 return Some(None);
             }
@@ -288,13 +244,13 @@ impl ResumableStream {
         .await
         .inspect(|_| {
             self.share.set(self.bytes());
-            self.room.notify_waiters();
+            self.progressed.notify_waiters();
         })
     }
 
     /// Resolves once everything that is held was read, or nobody reads.
     pub async fn drained(&self) {
-        self.until(&self.room, |state| {
+        self.until(&self.progressed, |state| {
             (state.left_at.is_some() || state.read() >= state.held.len()).then_some(())
         })
         .await;
@@ -303,7 +259,7 @@ impl ResumableStream {
     /// Resolves once nobody has read for this long.
     pub async fn deserted(&self, patience: Duration) {
         loop {
-            let left_at = self.until(&self.room, |state| state.left_at).await;
+            let left_at = self.until(&self.progressed, |state| state.left_at).await;
             sleep_until(left_at + patience).await;
             if self.state.lock().left_at == Some(left_at) {
                 return;
@@ -312,19 +268,19 @@ impl ResumableStream {
     }
 
     /// Resolves once the stream has ended.
-    pub async fn over(&self) {
-        self.until(&self.room, |state| state.end.map(|_| ())).await;
+    pub async fn ended(&self) {
+        self.until(&self.progressed, |state| state.end.map(|_| ())).await;
     }
 
     /// Notes that the connection to the upstream is given up.
     pub fn release_upstream(&self) {
         self.state.lock().upstream_released = true;
-        self.room.notify_waiters();
+        self.progressed.notify_waiters();
     }
 
     /// Resolves once the connection to the upstream is given up.
     pub async fn upstream_released(&self) {
-        self.until(&self.room, |state| state.upstream_released.then_some(())).await;
+        self.until(&self.progressed, |state| state.upstream_released.then_some(())).await;
     }
 
     /// Makes an empty share of the budget, for what is remembered of the stream.
@@ -346,7 +302,7 @@ impl ResumableStream {
     pub fn forget(&self) {
         let mut state = self.state.lock();
         while let Some(held) = state.held.pop_front() {
-            state.note_dropped(held.answers);
+            state.drop_first(held.answers);
         }
         state.bytes = 0;
         state.next = state.next.max(state.first);
@@ -368,18 +324,18 @@ impl ResumableStream {
         self.state.lock().left_at.is_none()
     }
 
-    /// How it ended, if it has.
-    pub fn ended(&self) -> Option<End> {
+    /// How the stream ended, if it has.
+    pub fn ending(&self) -> Option<End> {
         self.state.lock().end
     }
 
-    /// The id the upstream gave its last event that has one.
+    /// The id that the upstream gave its last event with an id.
     pub fn upstream_id(&self) -> Option<Bytes> {
         self.state.lock().upstream_id.clone()
     }
 
     /// The number of the last piece.
-    pub fn last(&self) -> u64 {
+    pub fn last_number(&self) -> u64 {
         let state = self.state.lock();
         state.first + state.held.len() as u64 - 1
     }
@@ -404,6 +360,7 @@ impl ResumableStream {
         self.state.lock().bytes
     }
 
+    /// Waits until a look at the state finds what it looks for; `notify` says when to look again.
     async fn until<T>(&self, notify: &Notify, mut look: impl FnMut(&mut State) -> Option<T>) -> T {
         loop {
             let notified = notify.notified();
@@ -414,72 +371,5 @@ impl ResumableStream {
             }
             notified.await;
         }
-    }
-}
-
-impl State {
-    fn last_words(&self, farewells: &[String]) -> String {
-        last_words(self.held.back().map_or(self.open_event, |held| held.part), farewells)
-    }
-
-    fn hold(&mut self, held: Piece) {
-        self.bytes += held.bytes.len();
-        self.held.push_back(held);
-        self.make_room();
-    }
-
-    /// Drops the oldest pieces that are too many, but no piece that the reader is yet to get.
-    fn make_room(&mut self) {
-        // The last piece stays, whatever its size: it may be the answer.
-        while (self.bytes > MOST_BYTES || self.held.len() > MOST_PIECES) && self.held.len() > 1 {
-            if self.left_at.is_none() && self.first >= self.next {
-                return;
-            }
-            let Some(held) = self.held.pop_front() else { return };
-            self.bytes -= held.bytes.len();
-            self.note_dropped(held.answers);
-        }
-    }
-
-    /// Notes that the oldest piece is no longer held.
-    fn note_dropped(&mut self, answers: Vec<Value>) {
-        if !answers.is_empty() {
-            self.dropped_answers.push_back((self.first, answers));
-            if self.dropped_answers.len() > MOST_PIECES {
-                self.dropped_answers.pop_front();
-            }
-        }
-        self.first += 1;
-    }
-
-    /// How many of the pieces that are held the reader has got.
-    fn read(&self) -> usize {
-        self.next.saturating_sub(self.first) as usize
-    }
-
-    /// How many bytes the reader is yet to get.
-    fn waiting(&self) -> usize {
-        self.held.iter().skip(self.read()).map(|held| held.bytes.len()).sum()
-    }
-
-    fn take(&mut self) -> Option<Bytes> {
-        let mut piece = BytesMut::new();
-        loop {
-            let index = self.next.checked_sub(self.first)? as usize;
-            let Some(held) = self.held.get(index) else { break };
-            if !piece.is_empty() && piece.len() + held.bytes.len() > PIECE_BYTES {
-                break;
-            }
-            self.next += 1;
-            self.open_event = held.part;
-            if piece.is_empty() && held.bytes.len() >= PIECE_BYTES {
-                let bytes = held.bytes.clone();
-                self.make_room();
-                return Some(bytes);
-            }
-            piece.extend_from_slice(&held.bytes);
-        }
-        self.make_room();
-        (!piece.is_empty()).then(|| piece.freeze())
     }
 }

@@ -22,7 +22,7 @@ use super::sse_events::renamed_part;
 use crate::secret::{self, TokenKind};
 
 /// How many calls may be under way on one connection.
-const MOST_OWED: usize = 256;
+const MOST_PENDING: usize = 256;
 /// The number of no session, for connections that have none yet.
 pub const NO_SESSION: SessionNumber = SessionNumber(0);
 
@@ -40,9 +40,9 @@ pub struct SseConnection {
     /// The connection that took this one's place, and gets whatever was still to be sent here.
     successor: OnceLock<Arc<SseConnection>>,
     /// The calls that have not been answered yet.
-    owed: Mutex<Vec<Value>>,
+    pending: Mutex<Vec<Value>>,
     /// Why the session of the connection ended.
-    ended: OnceLock<Reason>,
+    end_reason: OnceLock<Reason>,
 }
 
 impl SseConnection {
@@ -70,25 +70,25 @@ impl SseConnection {
             session: Mutex::default(),
             session_lock: Arc::default(),
             successor: OnceLock::new(),
-            owed: Mutex::default(),
-            ended: OnceLock::new(),
+            pending: Mutex::default(),
+            end_reason: OnceLock::new(),
         })
     }
 
-    /// Why its session ended, if it has.
-    pub fn ended(&self) -> Option<Reason> {
-        self.ended.get().copied()
+    /// Why the connection's session ended, if it has.
+    pub fn end_reason(&self) -> Option<Reason> {
+        self.end_reason.get().copied()
     }
 
-    /// Whether it was opened by the same principal and client.
+    /// Whether the connection was opened by the same principal and client.
     pub fn is_of(&self, caller: &Caller) -> bool {
         self.opener.actor == caller.actor
             && self.opener.person() == caller.person()
             && self.opener.client() == caller.client()
     }
 
-    /// What is remembered of a connection that has ended: whose it was and why it ended, but nothing of what was sent
-    /// on it.
+    /// Makes what is remembered of a connection that has ended: whose it was and why it ended, but nothing of what was
+    /// sent on it.
     fn tombstone(&self, reason: Reason) -> Arc<Self> {
         let begin =
             EventId { key: String::new(), calls: vec![], number: 0, upstream: None, session_digest: None };
@@ -100,8 +100,8 @@ impl SseConnection {
             session: Mutex::new(self.session()),
             session_lock: Arc::default(),
             successor: OnceLock::new(),
-            owed: Mutex::default(),
-            ended: OnceLock::from(reason),
+            pending: Mutex::default(),
+            end_reason: OnceLock::from(reason),
         })
     }
 
@@ -118,31 +118,31 @@ impl SseConnection {
         }
     }
 
-    /// Notes that calls are owed an answer, unless too many are already; returns whether it did.
-    pub fn owe(&self, ids: &[Value]) -> bool {
-        let mut owed = self.owed.lock();
-        if owed.len() + ids.len() > MOST_OWED {
+    /// Notes that calls wait for an answer, unless too many do already; returns whether it did.
+    pub fn add_pending(&self, ids: &[Value]) -> bool {
+        let mut pending = self.pending.lock();
+        if pending.len() + ids.len() > MOST_PENDING {
             return false;
         }
-        owed.extend_from_slice(ids);
+        pending.extend_from_slice(ids);
         true
     }
 
     /// Notes that these calls are answered in another way.
-    pub fn forgive(&self, ids: &[Value]) {
-        self.owed.lock().retain(|id| !ids.contains(id));
+    pub fn remove_pending(&self, ids: &[Value]) {
+        self.pending.lock().retain(|id| !ids.contains(id));
     }
 
-    /// Whether one of these calls is still owed an answer.
-    pub fn owes(&self, ids: &[Value]) -> bool {
+    /// Whether one of these calls still waits for its answer.
+    pub fn has_pending(&self, ids: &[Value]) -> bool {
         if let Some(successor) = self.successor.get() {
-            return successor.owes(ids);
+            return successor.has_pending(ids);
         }
-        self.owed.lock().iter().any(|id| ids.contains(id))
+        self.pending.lock().iter().any(|id| ids.contains(id))
     }
 
     /// Puts a message of the upstream onto this connection, or onto the one that took its place.
-    pub async fn say(&self, message: &[u8]) {
+    pub async fn send(&self, message: &[u8]) {
         let mut connection = self;
         let (event, answered) = (event(message), message::answered(message));
         loop {
@@ -155,23 +155,23 @@ impl SseConnection {
                 None => return,
             }
         }
-        connection.owed.lock().retain(|id| !answered.contains(id));
+        connection.pending.lock().retain(|id| !answered.contains(id));
     }
 
-    /// Answers with an error those of these calls that are still owed an answer.
+    /// Answers with an error those of these calls that still wait for an answer.
     pub async fn refuse(&self, ids: &[Value], rpc_error: &RpcError) {
-        for id in ids.iter().filter(|id| self.owes(std::slice::from_ref(*id))) {
-            self.say(rpc_error.answer(id).as_bytes()).await;
+        for id in ids.iter().filter(|id| self.has_pending(std::slice::from_ref(*id))) {
+            self.send(rpc_error.answer(id).as_bytes()).await;
         }
     }
 
     /// Takes the place of another connection of the same session: what the former one had not handed on yet is handed
     /// on here.
-    pub async fn succeed(self: &Arc<Self>, former: &SseConnection) {
+    pub async fn take_over(self: &Arc<Self>, former: &SseConnection) {
         former.successor.set(self.clone()).ok();
         former.stream.end(End::Done);
-        let owed = std::mem::take(&mut *former.owed.lock());
-        self.owed.lock().extend(owed);
+        let pending = std::mem::take(&mut *former.pending.lock());
+        self.pending.lock().extend(pending);
         if let Some(mcp_session_id) = former.stream.upstream_id() {
             self.stream.set_upstream_id(mcp_session_id);
         }
@@ -180,10 +180,10 @@ impl SseConnection {
         }
     }
 
-    /// Ends the connection at once, with an error for each call that is owed an answer.
+    /// Ends the connection at once, with an error for each call that waits for an answer.
     pub fn cut_off(&self, rpc_error: &RpcError) {
-        let owed = std::mem::take(&mut *self.owed.lock());
-        let farewells: Vec<_> = owed.iter().map(|id| rpc_error.answer(id)).collect();
+        let pending = std::mem::take(&mut *self.pending.lock());
+        let farewells: Vec<_> = pending.iter().map(|id| rpc_error.answer(id)).collect();
         self.stream.cut_off(&farewells);
     }
 }
@@ -213,6 +213,7 @@ pub struct SseConnections {
 struct Registered {
     by_id: HashMap<String, Arc<SseConnection>>,
     by_session: HashMap<SessionNumber, Arc<SseConnection>>,
+    /// The ids of connections that have ended, the oldest first.
     ended_ids: VecDeque<String>,
 }
 
@@ -240,14 +241,14 @@ impl SseConnections {
     pub fn remove(&self, connection: &Arc<SseConnection>) -> bool {
         let mut known = self.known.lock();
         known.by_id.remove(&connection.id);
-        known.part(connection)
+        known.unlink_session(connection)
     }
 
     /// Forgets a connection except for the reason why its session ended.
     pub fn remember_ended(&self, connection: &Arc<SseConnection>, reason: Reason) {
-        connection.ended.set(reason).ok();
+        connection.end_reason.set(reason).ok();
         let mut known = self.known.lock();
-        known.part(connection);
+        known.unlink_session(connection);
         known.by_id.insert(connection.id.clone(), connection.tombstone(reason));
         known.ended_ids.push_back(connection.id.clone());
         if known.ended_ids.len() > MOST_ENDED
@@ -260,7 +261,7 @@ impl SseConnections {
 
 impl Registered {
     /// Separates a connection from its session; returns whether it was its session's connection.
-    fn part(&mut self, connection: &Arc<SseConnection>) -> bool {
+    fn unlink_session(&mut self, connection: &Arc<SseConnection>) -> bool {
         let Some(session) = connection.session() else { return false };
         let own = self.by_session.get(&session.number).is_some_and(|one| Arc::ptr_eq(one, connection));
         if own {

@@ -13,8 +13,9 @@ use super::in_flight::StopReason;
 use super::legacy::entry_refused;
 use super::reply::{ErrorResponse, RpcError};
 use super::resumable_stream::End;
-use super::sse::{PATIENCE, no_stream, stream_taken};
+use super::sse::PATIENCE;
 use super::sse_connection::SseConnection;
+use super::sse_exchange::{no_stream, stream_taken};
 use super::upstream::{self, LAST_EVENT_ID};
 use super::upstream_sessions::{UpstreamState, to_json};
 use super::{Gateway, RequestContext};
@@ -23,8 +24,9 @@ use crate::gate::Pass;
 
 /// How many open sessions of one principal are searched for one without a connection.
 const MOST_OPEN: usize = 64;
-/// The shortest and the longest pause before the standalone stream is opened again after the upstream closed it.
+/// The shortest pause before the standalone stream is opened again after the upstream closed it.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(125);
+/// The longest such pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 impl Gateway {
@@ -59,7 +61,7 @@ impl Gateway {
         let former = self.sse_connections.of_session(session.number);
         self.bind_session(context, connection, session.clone(), None)?;
         if let Some(former) = former {
-            connection.succeed(&former).await;
+            connection.take_over(&former).await;
         }
         self.listen_to_upstream(context, connection, session.clone(), headers);
         Ok(())
@@ -130,7 +132,7 @@ impl Gateway {
         Ok(())
     }
 
-    /// Puts onto the connection what the upstream sends by itself, too.
+    /// Starts a task that puts onto the connection what the upstream sends by itself.
     pub(super) fn listen_to_upstream(
         self: &Arc<Self>,
         context: &RequestContext,
@@ -185,11 +187,12 @@ impl UpstreamListener {
             };
             tokio::select! {
                 () = tokio::time::sleep(again_in) => {}
-                () = self.connection.stream.over() => return,
+                () = self.connection.stream.ended() => return,
             }
         }
     }
 
+    /// Opens the standalone stream once, and puts its events onto the connection until it ends.
     async fn listen_once(&mut self) -> ListenOutcome {
         let Self { gateway, connection, context, session, .. } = &*self;
         let pass = match gateway.sessions.admission.enter(&context.caller, session) {
@@ -208,7 +211,7 @@ impl UpstreamListener {
             gateway.exchange_over_sse(connection, in_flight, context, session, self.outgoing.clone(), None);
         let outcome = tokio::select! {
             outcome = listening => outcome,
-            () = connection.stream.over() => return ListenOutcome::Finished,
+            () = connection.stream.ended() => return ListenOutcome::Finished,
             () = upstream_session.changed_from(&session_digest) => {
                 self.outgoing.headers.remove(&LAST_EVENT_ID);
                 return ListenOutcome::Reopened;
@@ -232,7 +235,10 @@ impl UpstreamListener {
 enum ListenOutcome {
     /// The connection has ended, or the upstream has no such stream.
     Finished,
+    /// The upstream says that the session has such a stream already.
     AlreadyTaken,
+    /// The upstream has closed the stream, or it broke.
     Closed,
+    /// The session was opened anew at the upstream, and the stream was the former session's.
     Reopened,
 }

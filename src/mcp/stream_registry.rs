@@ -13,8 +13,9 @@ use super::resumable_stream::ResumableStream;
 
 /// How long a stream that has ended is kept.
 const KEPT: Duration = Duration::from_secs(60);
-/// How many ended streams are kept, and how many bytes they may hold together.
+/// How many ended streams are kept.
 const MOST: usize = 4_096;
+/// How many bytes the ended streams may hold together.
 const MOST_BYTES: usize = 64 << 20;
 
 /// All streams, by their session and the key that begins their event ids.
@@ -54,7 +55,7 @@ impl ResumableStreams {
     }
 
     /// Notes that a stream gets no more events.
-    pub fn ended(&self, stream: &Arc<ResumableStream>) {
+    pub fn mark_ended(&self, stream: &Arc<ResumableStream>) {
         stream.release_upstream();
         stream.mark_ended();
         let (now, bytes) = (Instant::now(), stream.bytes());
@@ -71,7 +72,7 @@ impl ResumableStreams {
             known.ended.pop_front();
             known.ended_bytes -= bytes;
             // The key may belong to a resumed stream by now, which has not ended.
-            if known.by_key.get(&key).is_some_and(|stream| stream.ended().is_some()) {
+            if known.by_key.get(&key).is_some_and(|stream| stream.ending().is_some()) {
                 known.by_key.remove(&key);
             }
         }

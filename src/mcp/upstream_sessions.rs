@@ -35,10 +35,10 @@ pub struct UpstreamState {
     /// Whether the session's client speaks HTTP+SSE. The stored form still has this field's former name.
     #[serde(rename = "wire", default)]
     pub is_sse: bool,
-    /// The log level that the client has set and what it has subscribed to, which are repeated to a new session at the
-    /// upstream.
+    /// The log level that the client has set, which is repeated to a new session at the upstream.
     #[serde(default)]
     pub level: Option<String>,
+    /// The URIs of the resources that the client has subscribed to, which are repeated likewise.
     #[serde(default)]
     pub subscriptions: BTreeSet<String>,
     /// How often the session was reopened at the upstream since its state is in memory.
@@ -141,8 +141,9 @@ struct Cached {
     bytes: usize,
 }
 
-/// Beyond this many, or this many bytes, those with no request under way are forgotten: the store has them.
+/// Beyond this many states, those of sessions with no request under way are forgotten: the store has them.
 const MOST_SESSIONS: usize = 1_024;
+/// Beyond this many bytes, they are forgotten too.
 const MOST_BYTES: usize = 32 << 20;
 
 impl UpstreamSessions {

@@ -1,4 +1,4 @@
-//! What an address is: public, hidden in another, or one that nothing may ever be sent to.
+//! The kinds of addresses: public ones, IPv4 addresses inside IPv6 ones, and those that nothing may ever be sent to.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -32,13 +32,13 @@ const SPECIAL_V4: [Ipv4Net; 16] = [
     v4(240, 0, 0, 0, 4),
 ];
 
-/// All IPv6 addresses that are routed are of this network …
+/// The network of all IPv6 addresses that are routed …
 const PUBLIC_V6: Ipv6Net = v6(0x2000, 0, 3);
-/// … save these: assignments for protocols, documentation, and 6to4, which reaches IPv4 addresses.
+/// … except for these: assignments for protocols, documentation, and 6to4, which reaches IPv4 addresses.
 const SPECIAL_V6: [Ipv6Net; 4] =
     [v6(0x2001, 0, 23), v6(0x2001, 0xdb8, 32), v6(0x2002, 0, 16), v6(0x3fff, 0, 20)];
 
-/// Whether an address is of the public Internet, said plainly: one that hides another (IPv4 in IPv6) is not.
+/// Whether an address is of the public Internet. An IPv6 address that reaches an IPv4 one is not.
 pub(super) fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => !SPECIAL_V4.iter().any(|network| network.contains(&address)),
@@ -48,8 +48,8 @@ pub(super) fn is_public(address: IpAddr) -> bool {
     }
 }
 
-/// Addresses that no setting opens: those that mean nobody or everybody, link-local ones, and those at which clouds hand
-/// out credentials.
+/// Whether an address is one that no setting can allow: it means nobody or everybody, is link-local, or is one at which
+/// clouds hand out credentials.
 fn is_never(address: IpAddr) -> bool {
     const METADATA_V4: [Ipv4Addr; 3] = [
         Ipv4Addr::new(100, 100, 100, 200), // Alibaba
@@ -73,7 +73,7 @@ fn is_never(address: IpAddr) -> bool {
     }
 }
 
-/// IPv4 addresses in IPv6 clothes.
+/// Whether an IPv6 address stands for an IPv4 one.
 pub(super) fn is_disguised(address: IpAddr) -> bool {
     let IpAddr::V6(address) = address else { return false };
     let [first, second, ..] = address.segments();
@@ -82,7 +82,7 @@ pub(super) fn is_disguised(address: IpAddr) -> bool {
         || (address.to_ipv4().is_some() && !address.is_loopback())
 }
 
-/// Whether no setting can allow an address, written plainly or inside another address.
+/// Whether no setting can allow an address, by itself or as the IPv4 address inside an IPv6 one.
 pub(super) fn is_forbidden(address: IpAddr) -> bool {
     let inner = match address {
         IpAddr::V6(address) => inner_v4(address).map(IpAddr::V4),

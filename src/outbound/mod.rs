@@ -1,6 +1,6 @@
-//! Where requests of ours to others may go: one engine for all who send any. What each may reach is data, its [`Allowances`], made
-//! from the settings. An address is judged when a URL or a host is set, and again, by the address that is connected to, each time
-//! something is sent: a name can be moved behind our back.
+//! Which addresses our own requests to others may go to, for all who send any: gateway, terminals, issuers, webhooks. What
+//! each may reach is data, its [`Allowances`], made from the settings. An address is judged when a URL or a host is set, and
+//! again at each connection, by the address that is connected to, because the owner of a name can change where it leads.
 
 mod address;
 mod resolver;
@@ -17,12 +17,12 @@ use address::{is_disguised, is_forbidden, is_public};
 
 pub use resolver::{LookUpError, Resolver};
 
-/// What somebody outside is reached for.
+/// What a request to somebody outside is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     /// An MCP server behind a gateway, over https://.
     Upstream,
-    /// The same over http://, where everybody in between sees what is sent.
+    /// An MCP server behind a gateway, over http://, where everybody in between sees what is sent.
     PlainUpstream,
     /// A machine that terminals are opened on.
     Machine,
@@ -38,18 +38,18 @@ impl Purpose {
         [Self::Upstream, Self::PlainUpstream, Self::Machine, Self::Issuer, Self::Webhook];
 }
 
-/// Which addresses may be reached for a purpose. Some may never be, whatever the settings say.
+/// Which addresses may be reached for a purpose. Some may never be reached, whatever the settings say.
 #[derive(Debug, Clone)]
 pub struct Allowances {
-    /// Addresses of the public Internet.
+    /// Whether addresses of the public Internet are allowed.
     public: bool,
-    /// This machine.
+    /// Whether this machine is.
     loopback: bool,
-    /// What a setting adds.
+    /// The networks that a setting adds.
     networks: Arc<[IpNet]>,
-    /// IPv4 addresses written as IPv6 ones are judged by what they reach; else none is allowed.
+    /// Whether IPv6 addresses that stand for IPv4 ones are judged by those; otherwise none of them is allowed.
     disguised: bool,
-    /// What to look at when something is not allowed.
+    /// The setting that an error names when an address is not allowed.
     setting: &'static str,
 }
 
@@ -58,7 +58,7 @@ impl Allowances {
     /// only this machine can reach is its operator's.
     pub fn of(purpose: Purpose, config: &Config, own: bool) -> Self {
         let (public, loopback, networks, disguised, setting) = match purpose {
-            // What is sent reaches nobody but who can show the name's certificate.
+            // What is sent over TLS reaches only a server that can show the name's certificate.
             Purpose::Upstream => (true, own, &config.allow_upstream, true, "--allow-upstream"),
             Purpose::PlainUpstream => (false, own, &config.allow_upstream, true, "--allow-upstream"),
             Purpose::Machine => (false, own, &config.allow_machine, true, "--allow-machine"),

@@ -1,5 +1,5 @@
-//! Names are looked up where it is known which addresses are allowed: a connection is made to none that was not judged, so that nobody
-//! can move a name behind our back.
+//! Looks names up and judges their addresses in one step: a connection is made only to an address that was judged, so that
+//! the owner of a name cannot change in between where it leads.
 
 use std::future::Future;
 use std::io;
@@ -14,7 +14,7 @@ use tower::Service;
 
 use super::Allowances;
 
-/// How long a look-up may take where whoever connects has no deadline of its own for it.
+/// How long a look-up may take for HTTP clients, whose own time-out begins only afterwards.
 const LOOK_UP: Duration = Duration::from_secs(5);
 
 /// Why there is no address to connect to.
@@ -27,13 +27,13 @@ pub enum LookUpError {
 }
 
 impl Allowances {
-    /// The addresses of a host that may be connected to: at least one.
+    /// Looks up the addresses of a host that may be connected to; at least one.
     pub async fn look_up(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, LookUpError> {
         let mut found = tokio::net::lookup_host((host, port)).await?.peekable();
         if found.peek().is_none() {
             return Err(io::Error::from(io::ErrorKind::NotFound).into());
         }
-        // By this name goes what is not encrypted, wherever else a file of hosts would have it.
+        // Requests to `localhost` may go unencrypted, so it has to be this machine, whatever a file of hosts says.
         let here = host == "localhost";
         let allowed: Vec<_> =
             found.filter(|one| self.allows(one.ip()) && (!here || one.ip().is_loopback())).collect();
@@ -41,7 +41,7 @@ impl Allowances {
     }
 }
 
-/// Looks names up for HTTP clients. They do not ask it about hosts that are addresses: those are judged with their URL.
+/// The resolver of HTTP clients. They do not ask it about hosts that are addresses, which are judged with their URL.
 #[derive(Clone)]
 pub struct Resolver(pub Allowances);
 

@@ -1,4 +1,4 @@
-//! URLs of webhooks and issuers.
+//! Checks the URLs of webhooks and issuers.
 
 use std::net::IpAddr;
 
@@ -17,7 +17,7 @@ impl Allowances {
         if text.len() > LONGEST_URL {
             return Err(wrong("must be at most 2048 bytes"));
         }
-        // A parser forgives these; what forgives is what differs from the next parser.
+        // A parser accepts these, but the next parser might read them in another way.
         if text.chars().any(|one| one.is_control() || one.is_whitespace() || one == '\\') {
             return Err(wrong("must not contain spaces, control characters or backslashes"));
         }
@@ -52,7 +52,7 @@ impl Allowances {
     }
 }
 
-/// Whether the URL's host is written like this.
+/// Whether the host of a URL is written exactly like this.
 fn spelled(url: &str, host: &str) -> bool {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);

@@ -135,7 +135,8 @@ impl FrameError {
         }
     }
 
-    pub fn told(&self) -> ServerFrame<'_> {
+    /// The frame that tells the client of it.
+    pub fn to_frame(&self) -> ServerFrame<'_> {
         ServerFrame::Error { code: self.code, message: Cow::Borrowed(&self.message) }
     }
 }

@@ -11,14 +11,15 @@ use tokio::time::{Instant, sleep_until};
 use super::commands::{Recognised, Recogniser};
 use super::frame::Size;
 use super::hub::{TerminalEnd, TerminalEvent};
-use super::registry::Terminal;
+use super::open_terminal::Terminal;
 use super::ssh;
 use crate::error::Error;
 use crate::journals::{Code, Content, Entry, Journal, Journals, LARGEST_ENTRY};
 use crate::sessions::Traffic;
 
-/// A batch is filed when it has so many bytes, or is so old.
+/// A batch is filed when it has so many bytes …
 const BATCH: usize = 256 << 10;
+/// … or is so old.
 const AGE: Duration = Duration::from_millis(250);
 /// How often a batch is tried again for which the file has no room at the moment.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
@@ -31,7 +32,7 @@ pub fn start(
     traffic: Traffic,
     size: Size,
 ) -> tokio::task::JoinHandle<()> {
-    let entries = vec![sized(terminal.begun_us, size)];
+    let entries = vec![resize_entry(terminal.begun_us, size)];
     let recogniser = Recogniser::new(size);
     let task = Task { terminal, journals, traffic, recogniser, entries, bytes: 0, typed: false };
     tokio::spawn(task.run(events))
@@ -40,16 +41,20 @@ pub fn start(
 /// How many events may wait for the recorder.
 pub const WAITING: usize = 256;
 
-fn sized(at: i64, size: Size) -> Entry {
+/// The entry that says the size of the terminal.
+fn resize_entry(at: i64, size: Size) -> Entry {
     Entry::chunk(at, Code::Resize, format!("{}x{}", size.cols, size.rows))
 }
 
+/// The task that records one terminal.
 struct Task {
     terminal: Arc<Terminal>,
     journals: Journals,
     traffic: Traffic,
     recogniser: Recogniser,
+    /// The batch that is to be filed next.
     entries: Vec<Entry>,
+    /// How many bytes the batch holds.
     bytes: usize,
     /// Whether somebody has typed since the session was last said to be alive.
     typed: bool,
@@ -59,7 +64,7 @@ impl Task {
     async fn run(mut self, mut waiting: mpsc::Receiver<TerminalEvent>) {
         let mut due = Instant::now() + AGE;
         loop {
-            let idle = !self.waits();
+            let idle = !self.has_work();
             tokio::select! {
                 event = waiting.recv() => match event {
                     Some(event) => {
@@ -72,8 +77,8 @@ impl Task {
                 },
                 () = sleep_until(due), if !idle => {
                     if self.recogniser.holds() {
-                        self.recogniser.passes(self.terminal.now_us().unsigned_abs());
-                        self.recognised();
+                        self.recogniser.advance_to(self.terminal.now_us().unsigned_abs());
+                        self.take_recognised();
                     }
                     self.file().await;
                     due = Instant::now() + AGE;
@@ -83,57 +88,58 @@ impl Task {
                 self.file().await;
             }
         }
-        self.recogniser.passes(u64::MAX);
-        self.recognised();
+        self.recogniser.advance_to(u64::MAX);
+        self.take_recognised();
         self.file().await;
     }
 
     /// Whether something is to be filed or dropped after a while. A terminal at which nothing happens wakes nobody.
-    fn waits(&self) -> bool {
+    fn has_work(&self) -> bool {
         !self.entries.is_empty() || self.recogniser.holds() || self.typed
     }
 
+    /// Adds what happened at the terminal to the batch.
     fn take(&mut self, event: TerminalEvent) {
         match event {
             TerminalEvent::Output { at, bytes } => {
-                let at = self.terminal.when(at);
+                let at = self.terminal.time_of(at);
                 self.recogniser.printed(at.unsigned_abs(), &bytes);
-                self.terminal.shows(self.recogniser.is_full_screen());
+                self.terminal.set_full_screen(self.recogniser.is_full_screen());
                 self.count(Counts { bytes_out: bytes.len() as u64, ..Counts::default() });
                 for piece in bytes.chunks(LARGEST_ENTRY) {
                     self.push(Entry::chunk(at, Code::Output, piece));
                 }
             }
             TerminalEvent::Input { at, bytes } => {
-                self.recogniser.typed(self.terminal.when(at).unsigned_abs(), &bytes);
+                self.recogniser.typed(self.terminal.time_of(at).unsigned_abs(), &bytes);
                 self.count(Counts { bytes_in: bytes.len() as u64, ..Counts::default() });
             }
             TerminalEvent::Resized { at, size } => {
                 self.recogniser.resized(size);
-                self.push(sized(self.terminal.when(at), size));
+                self.push(resize_entry(self.terminal.time_of(at), size));
             }
             TerminalEvent::Ended { at, end: TerminalEnd::Shell(ssh::ShellEnd::Exited(status)) } => {
-                self.push(Entry::chunk(self.terminal.when(at), Code::Exit, status.to_string()));
+                self.push(Entry::chunk(self.terminal.time_of(at), Code::Exit, status.to_string()));
             }
             TerminalEvent::Ended { .. } => {}
         }
-        self.recognised();
+        self.take_recognised();
     }
 
     /// Takes over what was recognised: input that may be recorded, and command lines as markers.
-    fn recognised(&mut self) {
-        for seen in self.recogniser.take() {
-            match seen {
+    fn take_recognised(&mut self) {
+        for recognised in self.recogniser.take() {
+            match recognised {
                 Recognised::Input { at, bytes } => {
                     for piece in bytes.chunks(LARGEST_ENTRY) {
-                        self.push(Entry::chunk(when(at), Code::Input, piece));
+                        self.push(Entry::chunk(micros(at), Code::Input, piece));
                     }
                 }
                 Recognised::Command { at, text } => {
                     self.count(Counts { requests: 1, ..Counts::default() });
-                    self.terminal.entered();
+                    self.terminal.count_command();
                     let end = text.floor_char_boundary(LARGEST_ENTRY);
-                    self.push(Entry::chunk(when(at), Code::Marker, &text.as_bytes()[..end]));
+                    self.push(Entry::chunk(micros(at), Code::Marker, &text.as_bytes()[..end]));
                 }
             }
         }
@@ -191,6 +197,7 @@ impl Task {
     }
 }
 
-fn when(at: u64) -> i64 {
+/// A time of the recogniser as entries have it.
+fn micros(at: u64) -> i64 {
     i64::try_from(at).unwrap_or(i64::MAX)
 }

@@ -23,6 +23,7 @@ pub use row::{
 };
 pub use seam::{
     BackedUp, Bounds, Check, Contents, Cut, DirectoryRows, EndedBefore, EndedOrder, EndedPage, EndedTerminal,
-    Foldable, FoldableEvent, Forget, Forgotten, JournalReader, JournalWriter, Log, Open, OpenJournals, Outbox,
-    Retention, Sealed, SealedFor, Secrets, SessionRows, Start, Store, Stretch, Tail, Witnesses, Writer,
+    Foldable, FoldableEvent, Forget, Forgotten, JournalReader, JournalWriter, Log, Open, OpenJournals,
+    Outbox, Retention, Sealed, SealedFor, Secrets, SessionRows, Start, Store, Stretch, Tail, Witnesses,
+    Writer,
 };

@@ -1,5 +1,5 @@
-//! A connection as bytes. Whatever stands above it (TLS, HTTP, a WebSocket), here it takes its place at the listener until
-//! it ends, and here it is given up when its state has lasted too long.
+//! The stream of bytes below TLS, HTTP and WebSockets. It holds its connection's place at the listener until it ends, and
+//! gives the connection up when a state of it has lasted too long.
 
 use std::io;
 use std::pin::Pin;
@@ -14,55 +14,56 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::http::connection::Connection;
 
-/// Whoever is in the middle of saying something when the connection closes gets so long to read why: closing on what was
-/// not read would take the answer from it.
+/// How long a client that is still sending gets to read the response when the connection closes: closing on bytes that were
+/// not read would reset the connection, and take the response back.
 const LINGER: Duration = Duration::from_millis(500);
-/// And may say so much meanwhile.
+/// How many bytes such a client may send meanwhile.
 const LINGERED: usize = 1 << 20;
 
-/// A stream with its place at the listener.
-pub struct Watched {
+/// A stream with its place at the listener and its time limits.
+pub struct TimedStream {
     stream: TcpStream,
     connection: Arc<Connection>,
-    /// Never goes off later than it has to; what it is about may have moved meanwhile.
+    /// Goes off no later than the connection has to be looked at. Its deadline may have moved to a later moment by then.
     timer: Pin<Box<Sleep>>,
     closing: Closing,
     _place: OwnedSemaphorePermit,
 }
 
-/// How far a connection is on its way out.
+/// How far the closing of a connection has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Closing {
-    /// It is not.
+    /// The connection is not closing.
     No,
-    /// The other end has closed, or was given up: nothing more is to be said.
-    Over,
-    /// All is said; so much more was heard.
+    /// The client has closed its side, or was given up: nothing more is sent.
+    Closed,
+    /// Everything was sent; this many bytes have been read since.
     Lingering(usize),
 }
 
-impl Watched {
+impl TimedStream {
     pub fn new(stream: TcpStream, connection: Arc<Connection>, place: OwnedSemaphorePermit) -> Self {
         let until = connection.until().unwrap_or_else(Instant::now);
         let timer = Box::pin(sleep_until(until));
         Self { stream, connection, timer, closing: Closing::No, _place: place }
     }
 
-    /// Whether the state it is in has lasted too long. Otherwise it is looked at again in time.
+    /// Ready with an error once the connection's state has lasted too long. Otherwise the timer has it looked at again in
+    /// time.
     fn overdue(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
         if self.connection.is_upgraded() {
             return Poll::Pending;
         }
         let until = self.connection.until();
-        // Where nothing has to happen now, it may have to by the time that this goes off.
+        // A state without a deadline may change into one with a deadline before the timer goes off.
         let look = until.unwrap_or_else(|| Instant::now() + self.connection.longest());
         if self.timer.deadline() > look {
             self.timer.as_mut().reset(look);
         }
         while self.timer.as_mut().poll(context).is_ready() {
             if until.is_some_and(|until| Instant::now() >= until) {
-                self.connection.is_overdue();
-                self.closing = Closing::Over;
+                self.connection.count_overdue();
+                self.closing = Closing::Closed;
                 return Poll::Ready(io::ErrorKind::TimedOut.into());
             }
             self.timer.as_mut().reset(look);
@@ -70,16 +71,16 @@ impl Watched {
         Poll::Pending
     }
 
-    /// Listens to the end of what the other side has to say, for a while.
+    /// Reads on for a while what the client still sends.
     fn linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let mut heap = [0; 4 << 10];
-        while let Closing::Lingering(heard) = self.closing {
-            let mut some = ReadBuf::new(&mut heap);
+        let mut bytes = [0; 4 << 10];
+        while let Closing::Lingering(read) = self.closing {
+            let mut some = ReadBuf::new(&mut bytes);
             match Pin::new(&mut self.stream).poll_read(context, &mut some) {
-                Poll::Ready(Ok(())) if !some.filled().is_empty() && heard < LINGERED => {
-                    self.closing = Closing::Lingering(heard + some.filled().len());
+                Poll::Ready(Ok(())) if !some.filled().is_empty() && read < LINGERED => {
+                    self.closing = Closing::Lingering(read + some.filled().len());
                 }
-                Poll::Ready(_) => self.closing = Closing::Over,
+                Poll::Ready(_) => self.closing = Closing::Closed,
                 Poll::Pending => return self.timer.as_mut().poll(context),
             }
         }
@@ -87,7 +88,7 @@ impl Watched {
     }
 }
 
-impl AsyncRead for Watched {
+impl AsyncRead for TimedStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -98,7 +99,7 @@ impl AsyncRead for Watched {
             Poll::Pending => self.overdue(context).map(Err),
             Poll::Ready(read) => {
                 if read.is_err() || buffer.filled().len() == before {
-                    self.closing = Closing::Over;
+                    self.closing = Closing::Closed;
                 }
                 Poll::Ready(read)
             }
@@ -106,7 +107,7 @@ impl AsyncRead for Watched {
     }
 }
 
-impl AsyncWrite for Watched {
+impl AsyncWrite for TimedStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -140,8 +141,8 @@ impl AsyncWrite for Watched {
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.closing == Closing::No {
             ready!(Pin::new(&mut self.stream).poll_shutdown(context))?;
-            self.closing = Closing::Over;
-            if self.connection.is_in_the_middle() {
+            self.closing = Closing::Closed;
+            if self.connection.is_sending() {
                 self.closing = Closing::Lingering(0);
                 self.timer.as_mut().reset(Instant::now() + LINGER);
             }
@@ -151,46 +152,47 @@ impl AsyncWrite for Watched {
     }
 }
 
-/// The same as HTTP and what it is upgraded to hear it, without encryption: tells the connection what has come.
-pub struct Heard<S> {
+/// The stream as HTTP reads it, after decryption: it tells the connection what has come, and holds back what may not come
+/// yet.
+pub struct Observed<S> {
     stream: S,
     connection: Arc<Connection>,
 }
 
-impl<S> Heard<S> {
+impl<S> Observed<S> {
     pub fn new(stream: S, connection: Arc<Connection>) -> Self {
         Self { stream, connection }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for Observed<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        match self.connection.may_say(context.waker()) {
+        match self.connection.receive_allowance(context.waker()) {
             Some(usize::MAX) => ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?,
             Some(little) => {
-                let room = little.min(buffer.remaining());
-                let mut part = ReadBuf::new(buffer.initialize_unfilled_to(room));
+                let most = little.min(buffer.remaining());
+                let mut part = ReadBuf::new(buffer.initialize_unfilled_to(most));
                 ready!(Pin::new(&mut self.stream).poll_read(context, &mut part))?;
-                let come = part.filled().len();
-                buffer.advance(come);
+                let count = part.filled().len();
+                buffer.advance(count);
             }
-            // What follows may be said by somebody who is known by then: it waits.
+            // The client may be known by the time at which more is read.
             None => return Poll::Pending,
         }
-        let come = &buffer.filled()[before..];
-        if !come.is_empty() {
-            self.connection.heard(come);
+        let bytes = &buffer.filled()[before..];
+        if !bytes.is_empty() {
+            self.connection.received(bytes);
         }
         Poll::Ready(Ok(()))
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Observed<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -1,5 +1,5 @@
-//! The body of a request as it comes in by a connection, which learns how far it was read; and the answer's, which keeps the
-//! connection from counting as idle.
+//! Two bodies that a connection has to know of: a request's, which tells the connection how far it was read, and a
+//! response's, which keeps the connection from counting as idle.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,33 +12,34 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
-use super::{Connection, Read, Turn};
+use super::{BodyState, Connection, WorkGuard};
 
-/// What a client sends.
-pub struct Asked {
-    /// None when all of it was read.
+/// The body of a request.
+pub struct RequestBody {
+    /// The body as hyper has it; none once all of it was read.
     incoming: Option<Incoming>,
     connection: Arc<Connection>,
-    /// Whether the client sends it by itself, and not only when it is asked to.
-    promised: bool,
-    /// Whether somebody has begun to read it.
+    /// Whether the client sends the body by itself, and not only when it is asked to.
+    unasked: bool,
+    /// Whether a handler has begun to read the body.
     begun: bool,
 }
 
-impl Asked {
-    /// None where there is no body. `waits` says that the client waits to be asked (`Expect: 100-continue`).
+impl RequestBody {
+    /// Wraps a request's body; none where there is no body. `waits` says that the client waits until it is asked for the
+    /// body (`Expect: 100-continue`).
     pub(super) fn new(incoming: Incoming, connection: &Arc<Connection>, waits: bool) -> Option<Self> {
         let connection = || connection.clone();
         (!incoming.is_end_stream()).then(|| Self {
             incoming: Some(incoming),
             connection: connection(),
-            promised: !waits,
+            unasked: !waits,
             begun: false,
         })
     }
 }
 
-impl http_body::Body for Asked {
+impl http_body::Body for RequestBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -46,14 +47,14 @@ impl http_body::Body for Asked {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        // Now it is asked for.
-        (self.promised, self.begun) = (true, true);
+        // Polling hyper's body asks the client for it.
+        (self.unasked, self.begun) = (true, true);
         let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
         let polled = Pin::new(&mut *incoming).poll_frame(context);
         let read = match &polled {
-            Poll::Ready(Some(Ok(_))) if incoming.is_end_stream() => Read::Whole,
-            Poll::Ready(None) => Read::Whole,
-            Poll::Ready(Some(Err(_))) => Read::Failed,
+            Poll::Ready(Some(Ok(_))) if incoming.is_end_stream() => BodyState::Whole,
+            Poll::Ready(None) => BodyState::Whole,
+            Poll::Ready(Some(Err(_))) => BodyState::Failed,
             Poll::Ready(Some(Ok(_))) | Poll::Pending => return polled,
         };
         self.incoming = None;
@@ -70,38 +71,40 @@ impl http_body::Body for Asked {
     }
 }
 
-impl Drop for Asked {
-    /// What nobody reads is not let go of before the answer is there: hyper would close the connection without a word.
+impl Drop for RequestBody {
+    /// Keeps a body that nobody reads until the response is there: hyper would close the connection without a word if the
+    /// body were dropped before.
     fn drop(&mut self) {
         let Some(incoming) = self.incoming.take() else { return };
         let mut state = self.connection.state.lock();
         if !state.answered {
-            state.body = Read::Left(Leftover { incoming, promised: self.promised, begun: self.begun });
+            state.body = BodyState::Left(Leftover { incoming, unasked: self.unasked, begun: self.begun });
         }
     }
 }
 
-/// What is left of a body that nobody will read.
+/// The rest of a body that no handler will read.
 pub(super) struct Leftover {
     incoming: Incoming,
-    promised: bool,
+    unasked: bool,
     begun: bool,
 }
 
 impl Leftover {
-    /// Whether it comes by itself, and is no more than this. Of one that somebody has given up reading, because it was too
-    /// slow or too much, that cannot be hoped.
-    pub(super) fn comes(&self, most: u64) -> bool {
-        self.promised && !self.begun && self.incoming.size_hint().upper().is_some_and(|upper| upper <= most)
+    /// Whether the client sends the rest by itself, and no more than this many bytes. The rest of a body that a handler has
+    /// given up reading may be anything, because it was too slow or too large.
+    pub(super) fn is_sent_within(&self, most: u64) -> bool {
+        self.unasked && !self.begun && self.incoming.size_hint().upper().is_some_and(|upper| upper <= most)
     }
 
-    pub(super) fn was_promised(&self) -> bool {
-        self.promised
+    /// Whether the client sends the rest by itself.
+    pub(super) fn is_unasked(&self) -> bool {
+        self.unasked
     }
 }
 
-/// Reads what is left, and keeps nothing of it.
-pub(super) async fn discard(mut left: Leftover, most: u64, within: Duration, turn: Turn) {
+/// Reads the rest of a body, and keeps nothing of it.
+pub(super) async fn discard(mut left: Leftover, most: u64, within: Duration, guard: WorkGuard) {
     let read = async {
         let mut count = 0;
         while let Some(Ok(frame)) = left.incoming.frame().await {
@@ -112,22 +115,22 @@ pub(super) async fn discard(mut left: Leftover, most: u64, within: Duration, tur
         }
     };
     timeout(within, read).await.ok();
-    drop(turn);
+    drop(guard);
 }
 
-/// What is answered.
-pub struct Answer {
+/// The body of a response.
+pub struct ResponseBody {
     body: Body,
-    _turn: Turn,
+    _guard: WorkGuard,
 }
 
-impl Answer {
-    pub(super) fn new(body: Body, turn: Turn) -> Self {
-        Self { body, _turn: turn }
+impl ResponseBody {
+    pub(super) fn new(body: Body, guard: WorkGuard) -> Self {
+        Self { body, _guard: guard }
     }
 }
 
-impl http_body::Body for Answer {
+impl http_body::Body for ResponseBody {
     type Data = Bytes;
     type Error = axum::Error;
 

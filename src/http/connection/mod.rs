@@ -1,6 +1,5 @@
-//! What is known of a connection: in which state it is, until when it may stay there, and who still works for its request.
-//! The listener's stream asks it at every read; the requests that come in by it tell it when they begin and when they are
-//! over.
+//! What is known of a connection: which state it is in, until when it may stay there, and who still works for its request.
+//! The listener's stream asks for that at every read; requests say when they begin and when they are answered.
 
 mod body;
 
@@ -18,16 +17,17 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::meter;
-pub use body::{Answer, Asked};
 use body::{Leftover, discard};
+pub use body::{RequestBody, ResponseBody};
 
-/// How much later than it was announced an idle connection is closed: a request that was sent in time still arrives.
-const LATER: Duration = Duration::from_secs(5);
-/// Of a body that nobody reads so much is thrown away, so that the connection can be used again.
-const THROWN_AWAY: u64 = 64 << 10;
-/// Where the connection closes after the answer, so much is thrown away, for so long at most, so that the client gets to read
-/// the answer: closing on what it still sends would take that from it.
+/// How much later than announced an idle connection is closed, so that a request that was sent in time still arrives.
+const IDLE_GRACE: Duration = Duration::from_secs(5);
+/// How many bytes of a body that no handler reads are discarded, so that the connection can be used again.
+const DISCARDED: u64 = 64 << 10;
+/// How many bytes are discarded where the connection closes after the response, so that the client gets to read the
+/// response: closing on bytes that were not read would reset the connection.
 const LINGERED: u64 = 8 << 20;
+/// How long that may take.
 const LINGER: Duration = Duration::from_secs(5);
 
 /// What the connections of one listener have in common.
@@ -36,29 +36,33 @@ pub struct Listening {
     head: Duration,
     /// How long a connection is kept between two requests.
     idle: Duration,
-    /// What is told about that.
+    /// The value of `Keep-Alive` that announces how long.
     announced: HeaderValue,
+    /// How many connections are in each phase.
     states: [Gauge; 4],
+    /// How many connections were given up: while a head was awaited, and while they were idle.
     overdue: [Counter; 2],
+    /// How many connections were accepted.
     taken: Counter,
+    /// How often all places were taken.
     full: Counter,
 }
 
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// Nothing was asked yet.
+    /// No request has come yet.
     New,
-    /// A request is worked on, or its answer given.
+    /// A request is being served, or its response sent.
     Busy,
-    /// Between two requests.
+    /// The connection is between two requests.
     Idle,
-    /// It is HTTP no more.
+    /// The connection has changed to another protocol than HTTP.
     Upgraded,
 }
 
 impl Listening {
-    /// A listener by this name in what is measured.
+    /// Makes the state of a listener that has this name in the metrics.
     pub fn new(name: &'static str, head: Duration, idle: Duration) -> Self {
         let announced = HeaderValue::try_from(format!("timeout={}", idle.as_secs()));
         let state = |state| gauge!(meter::CONNECTIONS, "door" => name, "state" => state);
@@ -88,8 +92,8 @@ impl Listening {
         self.head
     }
 
-    /// All places are taken: whoever comes next waits.
-    pub fn is_full(&self) {
+    /// Counts that all places were taken, so that the next connection waits.
+    pub fn count_full(&self) {
         self.full.increment(1);
     }
 
@@ -98,41 +102,44 @@ impl Listening {
     }
 }
 
-/// One connection; an extension of the requests that come in by it.
+/// One connection; an extension of the requests that come by it.
 pub struct Connection {
     pub peer: SocketAddr,
     shared: Arc<Listening>,
     state: Mutex<State>,
-    /// Somebody who is not known yet would say more than may be listened to.
+    /// Wakes whoever waits in [`Self::exhausted`].
     exhausted: Notify,
 }
 
+/// What changes while the connection is open.
 struct State {
     phase: Phase,
-    /// When that phase has lasted too long.
+    /// When the phase will have lasted too long; none where it may last.
     until: Option<Instant>,
-    /// Whether a part of a head has come.
+    /// Whether a part of a request's head has come.
     begun: bool,
-    /// The last that has come.
+    /// The last bytes that have come.
     tail: [u8; 3],
-    /// Who works for the request: its answer, and what reads the rest of its body.
-    turns: usize,
-    body: Read,
+    /// How many work for the request: the response's body, and the task that discards the rest of the request's body.
+    guards: usize,
+    body: BodyState,
+    /// Whether the response to the request has begun.
     answered: bool,
-    /// Bytes that may still come, while nobody knows yet from whom.
+    /// How many bytes may still come while it is not known who the client is; none where there is no such limit.
     allowance: Option<usize>,
-    /// Who waits until it is known.
-    waits: Option<Waker>,
+    /// Wakes the reader that waits until the client is known.
+    waiting: Option<Waker>,
 }
 
-/// How far the body of the request was read.
-enum Read {
-    /// To its end, or there is none.
+/// How far the body of a request was read.
+enum BodyState {
+    /// The body was read to its end, or there is none.
     Whole,
-    /// Somebody reads it, or may yet.
+    /// A handler reads the body, or may yet.
     Open,
-    /// Nobody will.
+    /// No handler will read the rest.
     Left(Leftover),
+    /// The body broke off.
     Failed,
 }
 
@@ -145,43 +152,43 @@ impl Connection {
             until: Some(Instant::now() + shared.head),
             begun: false,
             tail: [0; 3],
-            turns: 0,
-            body: Read::Whole,
+            guards: 0,
+            body: BodyState::Whole,
             answered: false,
             allowance: None,
-            waits: None,
+            waiting: None,
         };
         Arc::new(Self { peer, shared, state: Mutex::new(state), exhausted: Notify::new() })
     }
 
-    /// The handshake is over: the first head has as long again.
-    pub fn shaken(&self) {
+    /// Notes that the handshake is done: the head of the first request may take as long again.
+    pub fn handshake_done(&self) {
         let mut state = self.state.lock();
         (state.until, state.begun) = (Some(Instant::now() + self.shared.head), false);
     }
 
-    /// When the connection has to be given up unless something happens.
+    /// The moment at which the connection has to be given up unless something happens.
     pub fn until(&self) -> Option<Instant> {
         self.state.lock().until
     }
 
-    /// No connection is silent for longer without being given up, whatever it waits for.
+    /// The longest time for which any connection may be silent.
     pub fn longest(&self) -> Duration {
-        self.shared.idle + LATER
+        self.shared.idle + IDLE_GRACE
     }
 
-    /// Whether it is HTTP no more.
+    /// Whether the connection has changed to another protocol than HTTP.
     pub fn is_upgraded(&self) -> bool {
         self.state.lock().phase == Phase::Upgraded
     }
 
-    /// How much may come now; nothing while all that may has come of somebody who is not known yet. `waker` is woken once
-    /// that has changed.
-    pub fn may_say(&self, waker: &Waker) -> Option<usize> {
+    /// How many bytes may be read now; none where a client that is not known yet has sent all that it may. `waker` is woken
+    /// once that has changed.
+    pub fn receive_allowance(&self, waker: &Waker) -> Option<usize> {
         let mut state = self.state.lock();
         match (&state.phase, state.allowance) {
             (Phase::Upgraded, Some(0)) => {
-                state.waits = Some(waker.clone());
+                state.waiting = Some(waker.clone());
                 self.exhausted.notify_one();
                 None
             }
@@ -190,13 +197,13 @@ impl Connection {
         }
     }
 
-    /// Resolves when somebody who is not known yet would say more than may be listened to.
+    /// Resolves when a client that is not known yet would send more than it may.
     pub async fn exhausted(&self) {
         self.exhausted.notified().await;
     }
 
-    /// This has come.
-    pub fn heard(&self, bytes: &[u8]) {
+    /// Notes that these bytes have come.
+    pub fn received(&self, bytes: &[u8]) {
         let mut state = self.state.lock();
         for byte in &bytes[bytes.len().saturating_sub(3)..] {
             state.tail.rotate_left(1);
@@ -204,8 +211,8 @@ impl Connection {
         }
         match state.phase {
             Phase::Idle if !state.begun => state.until = Some(Instant::now() + self.shared.head),
-            // A request that follows before the answer to the one before it is complete.
-            Phase::Busy if !matches!(state.body, Read::Whole) => return,
+            // What comes now may belong to the body that is being read, and not to the next request's head.
+            Phase::Busy if !matches!(state.body, BodyState::Whole) => return,
             Phase::Upgraded => {
                 state.allowance = state.allowance.map(|allowance| allowance.saturating_sub(bytes.len()));
                 return;
@@ -215,38 +222,39 @@ impl Connection {
         state.begun = true;
     }
 
-    /// It was given up because it took too long.
-    pub fn is_overdue(&self) {
+    /// Counts that the connection was given up because its state had lasted too long.
+    pub fn count_overdue(&self) {
         let state = self.state.lock();
         let which = usize::from(state.phase != Phase::New && !state.begun);
         self.shared.overdue[which].increment(1);
     }
 
-    /// Whether the other end may be in the middle of saying something.
-    pub fn is_in_the_middle(&self) -> bool {
+    /// Whether the client may be in the middle of sending something.
+    pub fn is_sending(&self) -> bool {
         let state = self.state.lock();
         match state.phase {
             Phase::New | Phase::Idle => state.begun,
-            Phase::Busy => !matches!(state.body, Read::Whole),
+            Phase::Busy => !matches!(state.body, BodyState::Whole),
             Phase::Upgraded => false,
         }
     }
 
-    /// Until whoever is at the other end is known, only so much is listened to.
+    /// Lets only so many bytes come until it is known who the client is.
     pub fn confine(&self, bytes: usize) {
         self.state.lock().allowance = Some(bytes);
     }
 
-    /// It is known.
+    /// Notes that it is known who the client is.
     pub fn release(&self) {
         let mut state = self.state.lock();
         state.allowance = None;
-        if let Some(waker) = state.waits.take() {
+        if let Some(waker) = state.waiting.take() {
             waker.wake();
         }
     }
 
-    fn turn_to(&self, state: &mut State, phase: Phase) {
+    /// Changes the phase, also in the metrics.
+    fn set_phase(&self, state: &mut State, phase: Phase) {
         if state.phase != phase {
             self.shared.gauge(state.phase).decrement(1);
             self.shared.gauge(phase).increment(1);
@@ -254,50 +262,55 @@ impl Connection {
         }
     }
 
-    /// A request begins: its body, and what is held until its answer is complete.
-    pub fn begin(self: &Arc<Self>, body: Incoming, headers: &HeaderMap) -> (Turn, Option<Asked>) {
-        let asked = Asked::new(body, self, headers.get(header::EXPECT).is_some());
+    /// Notes that a request begins. Returns its body, and the guard that is held until its response is complete.
+    pub fn begin(self: &Arc<Self>, body: Incoming, headers: &HeaderMap) -> (WorkGuard, Option<RequestBody>) {
+        let request_body = RequestBody::new(body, self, headers.get(header::EXPECT).is_some());
         let mut state = self.state.lock();
-        self.turn_to(&mut state, Phase::Busy);
-        // What follows an empty line came with this head and belongs to the next.
-        let followed = asked.is_none() && state.tail != *b"\n\r\n" && state.tail[1..] != *b"\n\n";
+        self.set_phase(&mut state, Phase::Busy);
+        // If a head without a body does not end what has come, the next request's head has begun already.
+        let followed = request_body.is_none() && state.tail != *b"\n\r\n" && state.tail[1..] != *b"\n\n";
         (state.until, state.begun, state.answered) = (None, followed, false);
-        // Whoever threw away what was left of the body before may not have let go yet.
-        state.turns += 1;
-        state.body = if asked.is_some() { Read::Open } else { Read::Whole };
-        (Turn(self.clone()), asked)
+        // The task that discards the rest of the former body may still hold a guard.
+        state.guards += 1;
+        state.body = if request_body.is_some() { BodyState::Open } else { BodyState::Whole };
+        (WorkGuard(self.clone()), request_body)
     }
 
-    /// The answer's head is there: says in it whether the connection stays, and sees to what is left of the body. A
-    /// connection that closes although the last answer did not say so loses the request that is already on its way.
-    pub fn answered(self: &Arc<Self>, mut response: Response, turn: Turn, closes: bool) -> Response<Answer> {
+    /// Says in a response's head whether the connection stays, and sees to the rest of the request's body. A connection that
+    /// closes although the last response did not say so loses the request that is already on its way.
+    pub fn on_response(
+        self: &Arc<Self>,
+        mut response: Response,
+        guard: WorkGuard,
+        closes: bool,
+    ) -> Response<ResponseBody> {
         let mut state = self.state.lock();
         state.answered = true;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            self.turn_to(&mut state, Phase::Upgraded);
+            self.set_phase(&mut state, Phase::Upgraded);
             drop(state);
-            return response.map(|body| Answer::new(body, turn));
+            return response.map(|body| ResponseBody::new(body, guard));
         }
         let left = match &state.body {
-            Read::Left(_) => std::mem::replace(&mut state.body, Read::Open),
-            _ => Read::Whole,
+            BodyState::Left(_) => std::mem::replace(&mut state.body, BodyState::Open),
+            _ => BodyState::Whole,
         };
-        let whole = matches!(state.body, Read::Whole);
+        let whole = matches!(state.body, BodyState::Whole);
         drop(state);
-        let left = if let Read::Left(left) = left { Some(left) } else { None };
-        let stays = !closes && (whole || left.as_ref().is_some_and(|one| one.comes(THROWN_AWAY)));
+        let left = if let BodyState::Left(left) = left { Some(left) } else { None };
+        let stays = !closes && (whole || left.as_ref().is_some_and(|one| one.is_sent_within(DISCARDED)));
         let headers = response.headers_mut();
         if stays {
             headers.insert(KEEP_ALIVE, self.shared.announced.clone());
         } else {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        if let Some(left) = left.filter(|left| stays || left.was_promised()) {
+        if let Some(left) = left.filter(|left| stays || left.is_unasked()) {
             let head = self.shared.head;
-            let (most, within) = if stays { (THROWN_AWAY, head) } else { (LINGERED, head.min(LINGER)) };
-            tokio::spawn(discard(left, most, within, turn.clone()));
+            let (most, within) = if stays { (DISCARDED, head) } else { (LINGERED, head.min(LINGER)) };
+            tokio::spawn(discard(left, most, within, guard.clone()));
         }
-        response.map(|body| Answer::new(body, turn))
+        response.map(|body| ResponseBody::new(body, guard))
     }
 }
 
@@ -309,24 +322,24 @@ impl Drop for Connection {
     }
 }
 
-/// Held by whoever works for a request; when all have let go, the connection waits for the next.
-pub struct Turn(Arc<Connection>);
+/// Held by whatever works for a request. When all guards are dropped, the connection waits for the next request.
+pub struct WorkGuard(Arc<Connection>);
 
-impl Clone for Turn {
+impl Clone for WorkGuard {
     fn clone(&self) -> Self {
-        self.0.state.lock().turns += 1;
+        self.0.state.lock().guards += 1;
         Self(self.0.clone())
     }
 }
 
-impl Drop for Turn {
+impl Drop for WorkGuard {
     fn drop(&mut self) {
         let mut state = self.0.state.lock();
-        state.turns -= 1;
-        if state.turns > 0 || state.phase != Phase::Busy {
+        state.guards -= 1;
+        if state.guards > 0 || state.phase != Phase::Busy {
             return;
         }
-        self.0.turn_to(&mut state, Phase::Idle);
+        self.0.set_phase(&mut state, Phase::Idle);
         let longest = if state.begun { self.0.shared.head } else { self.0.longest() };
         state.until = Some(Instant::now() + longest);
     }

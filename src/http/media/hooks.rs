@@ -1,5 +1,5 @@
-//! AdmissionWebhooks of OvenMediaEngine: a media server asks whether a viewer may come in, and says that one has left. It
-//! authenticates by a signature over the body, and is answered in the engine's words, not in the surface's.
+//! AdmissionWebhooks of OvenMediaEngine: a media server asks whether a viewer may come in, and says when one has left. It
+//! authenticates by a signature over the body, and is answered in the engine's own form, not in the surface's.
 
 use std::net::IpAddr;
 
@@ -34,9 +34,9 @@ use crate::gate::MediaLookup;
 use crate::secret;
 use crate::sessions::{NewSession, Sessions};
 
-/// Where the engine puts its signature.
+/// The header of the engine's signature.
 const SIGNATURE: &str = "x-ome-signature";
-/// Twenty bytes in base64 without padding.
+/// The length of a signature: twenty bytes in base64 without padding.
 const SIGNATURE_LENGTH: usize = 27;
 
 /// What a media server says of a viewer or of whoever sends a stream. Unknown members are ignored.
@@ -158,7 +158,7 @@ pub async fn call_hook(
     Ok((StatusCode::OK, Json(reply)).into_response())
 }
 
-/// Nobody learns whether there is such a hook.
+/// The problem of a call that is not signed, which is the same whether or not there is such a hook.
 fn unsigned() -> Problem {
     let message = "Not signed with the secret of this hook";
     let problem = Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", message);
@@ -199,12 +199,12 @@ async fn decide(
     }
 }
 
-/// Answers with a refusal where the rules refused; a failure of the service itself stays a problem.
+/// Turns a refusal of the rules into a reply; a failure of the service itself stays a problem.
 fn refusal(problem: Problem) -> Result<Reply, Problem> {
     if problem.status.is_server_error() { Err(problem) } else { Ok(Reply::refused(problem.message)) }
 }
 
-/// Whoever comes or leaves, by the hook that says so.
+/// The viewer that a hook's call is about.
 struct Viewer<'a> {
     sessions: &'a Sessions,
     clock: &'a Clock,
@@ -213,8 +213,8 @@ struct Viewer<'a> {
 }
 
 impl Viewer<'_> {
-    /// A text that stands for the connection, and for what more is said; nobody can make it without the key. Where no
-    /// connection is told, all that is told of no other is one.
+    /// A digest of the connection and of `more`, which nobody can make without the key. Calls that name no connection all
+    /// have the same.
     fn digest(&self, more: &[&str]) -> String {
         let client = self.call.client.as_ref();
         let port = client.map_or(0, |client| client.port).to_be_bytes();
@@ -224,7 +224,7 @@ impl Viewer<'_> {
         self.sessions.media.name_for(&parts)
     }
 
-    /// The session's name: as it was asked for, else one that this connection has on this stream.
+    /// The session's name: the one that the URL asks for, else one of this connection and stream.
     fn name(&self, target: &Target) -> String {
         target.session.clone().unwrap_or_else(|| self.digest(&[&target.app, &target.stream]))
     }
@@ -256,7 +256,7 @@ impl Viewer<'_> {
         };
         let session = match self.sessions.lifecycle.connect(caller, new).await {
             Ok(opened) => opened.session,
-            // The same said again, because the answer was lost, is the same session.
+            // A call that is repeated because its response was lost finds its own session.
             Err(Error::KeyTaken(_)) => match self.own(caller, stream, &name).await? {
                 Some(session) => Session::clone(&session),
                 None => return Ok(Reply::refused(name_taken(&name))),
@@ -266,7 +266,8 @@ impl Viewer<'_> {
         Ok(Reply::allowed(Some(session.lifetime_ends_at - self.clock.now())))
     }
 
-    /// Ends what this connection opened; what is another's by now is left alone.
+    /// Ends the session that this connection opened; a session of that name that another connection has opened since is left
+    /// alone.
     async fn leave(&self, caller: &Caller) -> Result<(), Problem> {
         let request = &self.call.request;
         let urls = [Some(request.url.as_str()), request.new_url.as_deref()];
@@ -281,7 +282,7 @@ impl Viewer<'_> {
         Ok(())
     }
 
-    /// The live session of this name, if this very connection opened it.
+    /// The live session of this name, if this connection opened it.
     async fn own(&self, caller: &Caller, stream: &MediaStream, name: &str) -> Result<Option<MayAct>, Error> {
         let Some(session) = self.sessions.media.find_to_act_on(caller, stream, name) else { return Ok(None) };
         let own = self.sessions.media.is_of_connection(&session, &self.digest(&[])).await?;
@@ -289,7 +290,7 @@ impl Viewer<'_> {
     }
 }
 
-/// What a URL of a stream asks for.
+/// What the URL of a stream names.
 #[derive(Debug, PartialEq)]
 struct Target {
     app: String,
@@ -321,7 +322,7 @@ impl Target {
         if id.contains("://") {
             return Self::of_url(&Url::parse(id).ok()?);
         }
-        // With a base, so that it is taken apart as other URLs are.
+        // The text is joined to a base, so that it is parsed as other URLs are.
         let url = Url::parse("srt://host/").ok()?.join(&format!("/{}", id.trim_start_matches('/'))).ok()?;
         let segments = url.path_segments()?.filter(|segment| !segment.is_empty()).count();
         if segments < 3 {
@@ -333,13 +334,13 @@ impl Target {
     }
 }
 
-/// The first value of this name in a URL's query; an empty one is none.
+/// The first value of this name in a URL's query; none where it is empty.
 fn query(url: &Url, name: &str) -> Option<String> {
     let mut pairs = url.query_pairs().filter(|(key, _)| key == name);
     pairs.next().map(|(_, value)| value.into_owned()).filter(|value| !value.is_empty())
 }
 
-/// A segment of a path without its percent signs; none where it is empty or no UTF-8.
+/// Decodes a segment of a path; none where it is empty or not UTF-8.
 fn decoded(segment: &str) -> Option<String> {
     let decoded = percent_decode_str(segment).decode_utf8().ok()?;
     Some(decoded.into_owned()).filter(|decoded| !decoded.is_empty())

@@ -1,5 +1,5 @@
-//! Who may come in: whoever presents, as the whole of Basic credentials, an API key with the scope `media`. Looked at before
-//! anything else, whatever is asked for.
+//! Authentication of the media surface: an API key with the scope `media`, as the whole of Basic credentials. It is checked
+//! before anything else, whatever is asked for.
 
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -13,7 +13,7 @@ use super::super::App;
 use super::super::problem::{Challenge, Problem};
 use crate::error::Error;
 
-/// The check of the surface, which may keep, read and end the sessions of media streams.
+/// The surface's check: the caller may keep, read and end the sessions of media streams.
 pub fn media_auth<'a>(app: &'a App, parts: &'a Parts) -> BoxFuture<'a, Result<Caller, Problem>> {
     Box::pin(admitted(app, parts))
 }
@@ -22,7 +22,7 @@ async fn admitted(app: &App, parts: &Parts) -> Result<Caller, Problem> {
     let token = presented(&parts.headers).map_err(refused)?;
     let caller = app.auth.presenting(parts, &token).await.map_err(|error| match error {
         Error::Unauthorized { reason: None } => refused(INVALID),
-        // Genuine once: that it is over is for its holder to know.
+        // The key was genuine once: only its holder is told that it has ended.
         Error::Unauthorized { reason: Some(_) } => Problem { challenge: None, ..refused(INVALID) },
         error => error.into(),
     })?;
@@ -36,7 +36,7 @@ async fn admitted(app: &App, parts: &Parts) -> Result<Caller, Problem> {
 const MISSING: &str = "Authorization header is required to call API";
 const INVALID: &str = "Invalid credential";
 
-/// The token in Basic credentials: all of them, without a colon.
+/// The key in Basic credentials, which is all of them, without a colon.
 fn presented(headers: &HeaderMap) -> Result<String, String> {
     let value = headers.get(header::AUTHORIZATION).filter(|value| !value.is_empty()).ok_or(MISSING)?;
     let malformed = "Invalid authorization header";
@@ -52,7 +52,7 @@ fn presented(headers: &HeaderMap) -> Result<String, String> {
     String::from_utf8(decoded).map_err(|_| INVALID.to_owned())
 }
 
-/// Nothing genuine was presented.
+/// The problem of a request that presents nothing genuine.
 fn refused(message: impl Into<String>) -> Problem {
     let problem = Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", message);
     Problem { challenge: Some(Challenge::Bare), ..problem }

@@ -1,5 +1,5 @@
-//! The media surface: viewers of streams, for media servers and those who run them, in the words of OvenMediaEngine's REST
-//! API. What its parts share: how an answer looks, the names of a path, and the times.
+//! The media surface: viewers of streams, for media servers and those who run them, in the form of OvenMediaEngine's REST
+//! API. Here is what its parts share: the form of a response, errors, and times.
 
 mod hooks;
 mod media_auth;
@@ -50,13 +50,13 @@ pub struct MediaDone {
     pub status_code: u16,
 }
 
-/// An answer with something in it.
+/// Responds with a value.
 fn answer<T: Serialize>(status: StatusCode, response: T) -> Response {
     let message = words(status);
     (status, Json(MediaAnswer { message, response, status_code: status.as_u16() })).into_response()
 }
 
-/// It was done.
+/// Responds that something was done.
 fn done() -> Response {
     let status = StatusCode::OK;
     Json(MediaDone { message: words(status), status_code: status.as_u16() }).into_response()
@@ -66,15 +66,15 @@ fn words(status: StatusCode) -> String {
     status.canonical_reason().unwrap_or("Error").to_owned()
 }
 
-/// What went wrong. The surface has two shapes: what is not found on the way to a session, and all else, is thrown; that
-/// there is no such session is returned.
+/// An error of the surface, which has two forms: that there is no such session is returned as a response, everything else as
+/// a problem.
 #[derive(Debug)]
 pub enum Refused {
     Thrown(Problem),
     NoSession,
 }
 
-/// What is said where there is no such session.
+/// The message where there is no such session.
 const NO_SESSION: &str = "Could not find the session";
 
 impl IntoResponse for Refused {
@@ -97,7 +97,7 @@ impl From<Problem> for Refused {
 impl From<Error> for Refused {
     fn from(error: Error) -> Self {
         match error {
-            // It has just ended: there is no such session any more.
+            // The session has just ended, so that there is none of this name any more.
             Error::Gone(_) | Error::NotFound(Thing::Session) => Self::NoSession,
             error => Self::Thrown(error.into()),
         }
@@ -105,7 +105,7 @@ impl From<Error> for Refused {
 }
 
 impl Refused {
-    /// What was wrong, undecorated, with its status.
+    /// The status and the plain message.
     fn said(self) -> (StatusCode, String) {
         match self {
             Self::Thrown(problem) => (problem.status, problem.message),
@@ -114,7 +114,7 @@ impl Refused {
     }
 }
 
-/// There is nothing at this path, or nothing for this method.
+/// The problem where there is nothing at a path, or nothing for its method.
 fn nothing_there() -> Refused {
     Refused::Thrown(MEDIA.nothing_there())
 }

@@ -1,4 +1,4 @@
-//! The names in a path, and what is found by them.
+//! Reads the names in a path, and finds what they name.
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::StatusCode;
@@ -12,7 +12,7 @@ use super::super::problem::Problem;
 use super::Refused;
 use crate::gate::MediaLookup;
 
-/// The names of a path, in its order: virtual host, app, stream, session; as far as it goes.
+/// The names of a path in its order: virtual host, app, stream, session, as far as it goes.
 pub struct Names<const N: usize>(pub [String; N]);
 
 impl<const N: usize> FromRequestParts<App> for Names<N> {

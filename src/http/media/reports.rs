@@ -1,4 +1,4 @@
-//! Readings of what sessions were sent, from the media servers that send it.
+//! Readings of how many bytes sessions were sent, reported by media servers.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -23,9 +23,9 @@ use super::{Media, MediaAnswer, Refused, nothing_there};
 use crate::error::Error;
 use crate::gate::MediaLookup;
 
-/// Most readings in one call.
+/// How many readings one call may have.
 const MOST: usize = 10_000;
-/// What stands behind a session's name in the path of its reports.
+/// The action behind a session's name in the path of its reports.
 const ACTION: &str = ":report";
 /// How far ahead of ours the clock of a media server may be.
 const AHEAD: TimeDelta = TimeDelta::seconds(60);
@@ -78,7 +78,7 @@ pub struct Read {
     pub reading: &'static str,
 }
 
-/// A reading on its way in.
+/// A reading that has still to be checked.
 struct Item<'a> {
     stream: Result<&'a MediaStream, Problem>,
     session: String,
@@ -130,7 +130,8 @@ pub async fn report_session(
     Ok(take_one(&app, &caller, item).await)
 }
 
-/// The stream, if it is there. Where the request is one of before, what became of its readings then is answered without.
+/// The stream, if there is one. A request that repeats an earlier one gets that one's outcome even if the stream is no
+/// longer there.
 fn stream_to_read(app: &App, caller: &Caller, names: [&str; 3]) -> Result<Option<MediaStream>, Problem> {
     match find_stream(app, caller, names) {
         Ok(stream) => Ok(Some(stream)),
@@ -216,7 +217,7 @@ pub async fn report_app(
     answered(&app, &caller, body, item).await
 }
 
-/// Takes in what a call holds, and answers as it was asked: for one, or for each.
+/// Takes in the readings of a call, and responds in the form of the call: for one, or for each.
 async fn answered<'a, T>(
     app: &App,
     caller: &Caller,
@@ -233,7 +234,7 @@ async fn answered<'a, T>(
     }
 }
 
-/// The session that a reading is of, by name, and where to look for it.
+/// A checked reading: the session's name, and where to look for it, or what is wrong.
 type Checked<'a> = (String, Result<(&'a MediaStream, Sample), Problem>);
 
 fn checked(item: Result<Item<'_>, Problem>, now: Time) -> Checked<'_> {
@@ -251,7 +252,7 @@ async fn take_one(app: &App, caller: &Caller, item: Item<'_>) -> Response {
     one(outcome.unwrap_or(Err(Refused::NoSession)))
 }
 
-/// Takes in readings; what became of each, in their order.
+/// Takes in readings. Returns what became of each, in their order.
 async fn take(app: &App, caller: &Caller, items: Vec<Result<Item<'_>, Problem>>) -> Vec<Outcome<Read>> {
     let now = app.clock.now();
     let items: Vec<_> = items.into_iter().map(|item| checked(item, now)).collect();

@@ -1,4 +1,4 @@
-//! How bodies that hold something else are described: each by a name made of what it holds, and by reference.
+//! The schemas of bodies that hold another type: each has a name made of that type's, and refers to its schema.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use utoipa::{PartialSchema, ToSchema};
 use super::MediaAnswer;
 use super::several::{Each, MediaItem};
 
-/// One, or an array.
+/// The schema of one item or an array of them.
 pub struct OneOrMore<One, Item>(std::marker::PhantomData<(One, Item)>);
 
 type Schemas = Vec<(String, RefOr<Schema>)>;
@@ -18,13 +18,13 @@ fn of<T: ToSchema>() -> Ref {
     Ref::from_schema_name(T::name())
 }
 
-/// What a schema refers to is described beside it.
+/// Adds the schema of a type, and those that it refers to.
 fn add<T: ToSchema>(schemas: &mut Schemas) {
     schemas.push((T::name().into_owned(), T::schema()));
     T::schemas(schemas);
 }
 
-/// The members that every answer and item has.
+/// The members that every response and item has.
 fn outcome(about: &str, message: &str, status: &str) -> ObjectBuilder {
     let text = ObjectBuilder::new().schema_type(Type::String).description(Some(message));
     let number = ObjectBuilder::new()

@@ -26,11 +26,11 @@ use crate::error::Error;
 use crate::secret;
 use crate::sessions::NewSession;
 
-/// Most sessions in one call.
+/// How many sessions one call may have.
 const MOST: usize = 1_000;
 /// How many of a call are opened at a time.
 const AT_A_TIME: usize = 128;
-/// Most characters of a user agent that are kept.
+/// How many characters of a user agent are kept.
 const USER_AGENT: usize = 512;
 
 /// Names of sessions.
@@ -65,7 +65,7 @@ pub struct MediaClient {
     pub user_agent: Option<String>,
 }
 
-/// What a session of a stream is opened with.
+/// The session of a viewer of a stream.
 pub fn viewer(stream: &MediaStream, name: String, protocol: Option<&str>, port: Option<u16>) -> NewSession {
     let mut info = json!({ "name": protocol.unwrap_or("media") });
     if let Some(port) = port {
@@ -81,12 +81,12 @@ pub fn viewer(stream: &MediaStream, name: String, protocol: Option<&str>, port: 
     }
 }
 
-/// A user agent, as far as it is kept.
+/// The part of a user agent that is kept.
 pub fn user_agent(text: Option<&str>) -> Option<String> {
     text.map(|text| text.chars().take(USER_AGENT).collect())
 }
 
-/// Why a name is not free, in the words of the surface.
+/// The message for a name that is taken, in the words of the surface.
 pub fn name_taken(name: &str) -> String {
     format!("A session of this name is live on the stream: [{name}]")
 }
@@ -151,7 +151,7 @@ pub async fn create_sessions(
         Several::One(body) => Ok(one(create(&app, &caller, names, 0, checked(body)).await)),
         Several::Many(items) => {
             at_most(MOST, &items)?;
-            // What is wrong is no part: the first that is done stands under the request's own key.
+            // Items that are wrong are not counted: the first item that is carried out has the request's own key.
             let mut parts = 0;
             let created = items.into_iter().map(|item| {
                 let (app, caller, part) = (&app, &caller, parts);
@@ -164,7 +164,7 @@ pub async fn create_sessions(
     }
 }
 
-/// A session as it was reported, with nothing wrong in it.
+/// A reported session that was checked.
 struct Checked {
     name: String,
     protocol: Option<String>,
@@ -186,7 +186,7 @@ fn checked(body: CreateMediaSession) -> Result<Checked, Problem> {
     })
 }
 
-/// Opens one session, as a part of its call.
+/// Opens one session of a call.
 async fn create(
     app: &App,
     caller: &Caller,
@@ -213,7 +213,7 @@ async fn create(
     }
 }
 
-/// 0 is no limit of its own, as in OvenMediaEngine.
+/// Reads a lifetime; 0 is no limit of its own, as in OvenMediaEngine.
 fn milliseconds(lifetime: u64) -> Option<TimeDelta> {
     let lifetime = i64::try_from(lifetime).ok().filter(|lifetime| *lifetime > 0)?;
     TimeDelta::try_milliseconds(lifetime)

@@ -1,4 +1,4 @@
-//! Bodies that hold one thing or several, and answers for each.
+//! Bodies that hold one object or several, and the responses for each.
 
 use axum::Json;
 use axum::extract::{FromRequest, Request};
@@ -13,14 +13,14 @@ use super::super::extract::{body_bytes, read_json, read_object};
 use super::super::problem::Problem;
 use super::{Refused, answer, words};
 
-/// What a body holds: one object, or an array, of which each item is right or wrong by itself.
+/// The content of a body: one object, or an array in which each item is valid or not by itself.
 pub enum Several<T> {
     One(T),
     Many(Vec<Result<T, Problem>>),
 }
 
 impl<T> Several<T> {
-    /// What is right of it.
+    /// The items that are valid.
     pub fn good(&self) -> impl Iterator<Item = &T> {
         let (one, many) = match self {
             Self::One(one) => (Some(one), &[][..]),
@@ -38,7 +38,7 @@ impl<T: DeserializeOwned> FromRequest<App> for Several<T> {
         if !bytes.trim_ascii_start().starts_with(b"[") {
             return read_object(&bytes).map(Self::One);
         }
-        // Most are right, and read at once.
+        // Most bodies are valid, and are read at once.
         if let Ok(items) = serde_json::from_slice::<Vec<T>>(&bytes)
             && !holds_arrays(&bytes)
         {
@@ -56,7 +56,7 @@ impl<T: DeserializeOwned> FromRequest<App> for Several<T> {
     }
 }
 
-/// Whether an item may be an array, whose members serde would read by their place.
+/// Whether an item may be an array, which serde would read as an object by the order of its items.
 fn holds_arrays(bytes: &[u8]) -> bool {
     bytes.iter().filter(|byte| **byte == b'[').count() > 1
 }
@@ -65,7 +65,7 @@ fn read_item<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     if bytes.starts_with(b"[") { read_object(bytes) } else { read_json(bytes) }
 }
 
-/// The same, with the place of what is wrong.
+/// Adds to a message the index of the item that is wrong.
 fn at(index: usize, message: &str) -> String {
     match (message.strip_prefix("In the body, "), message.strip_prefix("In the body")) {
         (Some(rest), _) => format!("In the body, [{index}].{rest}"),
@@ -74,7 +74,7 @@ fn at(index: usize, message: &str) -> String {
     }
 }
 
-/// That there are not too many.
+/// Checks that there are not too many items.
 pub fn at_most(most: usize, items: &[impl Sized]) -> Result<(), Problem> {
     if items.len() <= most {
         return Ok(());
@@ -97,10 +97,10 @@ pub struct MediaItem<T> {
     status_code: u16,
 }
 
-/// One thing that was done, or why not.
+/// The outcome of one item: its status and value, or the error.
 pub type Outcome<T> = Result<(StatusCode, T), Refused>;
 
-/// The answer for one.
+/// The response for one item.
 pub fn one<T: Serialize>(outcome: Outcome<T>) -> Response {
     match outcome {
         Ok((status, response)) => answer(status, response),
@@ -108,7 +108,7 @@ pub fn one<T: Serialize>(outcome: Outcome<T>) -> Response {
     }
 }
 
-/// The answers for several, in their order: under the status that they share, or 207.
+/// The responses for several items, in their order: under the status that they share, or 207.
 pub fn many<T: Serialize>(outcomes: Vec<Outcome<T>>) -> Response {
     let mut shared = None;
     let mut items = Vec::with_capacity(outcomes.len());

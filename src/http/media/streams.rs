@@ -1,4 +1,4 @@
-//! What clients walk through on the way to a session: virtual hosts, their apps, their streams.
+//! Virtual hosts, their apps and their streams, through which clients find sessions.
 
 use axum::extract::State;
 use axum::http::StatusCode;

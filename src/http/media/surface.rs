@@ -1,4 +1,4 @@
-//! What the media surface is: its value, its routes, and what the document says of it.
+//! The media surface's value, its routes, and what it adds to the document.
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -27,9 +27,9 @@ pub static MEDIA: Surface = Surface {
     idempotency: true,
     ..PLAIN
 };
-/// Reports about many sessions at once.
+/// The part for reports about many sessions at once.
 static REPORTS: Surface = Surface { body_limit: MANY, ..MEDIA };
-/// Calls that are signed. A hook says the same again by itself, and is answered alike.
+/// The part for calls of hooks, which are signed. A hook repeats a call by itself, and gets the same reply.
 static HOOKS: Surface = Surface { authentication: Authentication::Handlers, idempotency: false, ..MEDIA };
 
 /// What went wrong on the media surface.
@@ -79,8 +79,8 @@ pub fn surface() -> Routes {
         .describe(describe)
 }
 
-/// Says of actions what routes cannot: they stand behind a colon in the last segment of a path. And of a session that
-/// nothing has to be said of it.
+/// Adds to the document what routes cannot say: actions stand behind a colon in the last segment of a path. And that the
+/// body of a reported session may be left out.
 fn describe(document: &mut OpenApi) {
     let sessions = "/v1/vhosts/{vhost}/apps/{app}/streams/{stream}/sessions";
     let session = format!("{sessions}/{{session}}");

@@ -1,4 +1,4 @@
-//! What was sent over time, for a plot: from the readings of sessions, as the log has them.
+//! The bytes that sessions were sent over time, for a plot, from their readings in the log.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -18,11 +18,13 @@ use super::{Media, MediaAnswer, Refused, answer, local};
 use crate::error::Error;
 use crate::sessions::Point;
 
-/// Seconds in a step, if nothing is said; at most; and how many steps there may be.
+/// How many seconds a step has if the client does not say.
 const STEP: i64 = 60;
+/// How many seconds a step may have.
 const LONGEST_STEP: i64 = 86_400;
+/// How many steps there may be.
 const MOST_STEPS: i64 = 2_000;
-/// What is shown if nothing is said.
+/// How long the window is if the client does not say.
 const WINDOW: TimeDelta = TimeDelta::hours(1);
 
 /// From when to when, and in what steps.
@@ -80,7 +82,7 @@ impl ThroughputPoint {
     }
 }
 
-/// A window, cut into steps; milliseconds since the epoch.
+/// A window that is cut into steps; milliseconds since the epoch.
 struct Window {
     from: i64,
     to: i64,
@@ -119,14 +121,14 @@ impl Window {
         (self.to - self.from + self.step - 1) / self.step
     }
 
-    /// Where each step begins and ends.
+    /// The beginning and the end of each step.
     fn cut(&self) -> impl Iterator<Item = (i64, i64)> {
         let begins = |step: i64| self.from + step * self.step;
         (0..self.steps()).map(move |step| (begins(step), begins(step + 1).min(self.to)))
     }
 }
 
-/// Readings, in the order of their times, and where one has come while going through them.
+/// Readings in the order of their times, and how far one has gone through them.
 struct Readings {
     points: Vec<(i64, u64)>,
     next: usize,
@@ -134,7 +136,7 @@ struct Readings {
 
 impl Readings {
     fn new(points: &[Point]) -> Self {
-        // What newer readings did not know of any more may have been a little more.
+        // An older reading may say a little more than a newer one, which no longer knew of it.
         let rising = points.iter().scan(0, |most: &mut u64, point| {
             *most = point.total.max(*most);
             Some((point.at.timestamp_millis(), *most))
@@ -142,8 +144,8 @@ impl Readings {
         Self { points: rising.collect(), next: 0 }
     }
 
-    /// The total at an instant no earlier than that asked for before; nothing had been sent before the first point, which
-    /// is the beginning of the session. None after the last.
+    /// The total at an instant, which must not be earlier than in the call before. Before the first point, which is the
+    /// beginning of the session, it is zero; after the last it is unknown.
     fn total(&mut self, at: i64) -> Option<u64> {
         while self.points.get(self.next).is_some_and(|(point, _)| *point < at) {
             self.next += 1;
@@ -158,7 +160,7 @@ impl Readings {
     }
 }
 
-/// What was sent in each step of a window.
+/// The bytes that were sent in each step of a window.
 fn series(app: &App, began: Time, window: &Window, points: &[Point]) -> Vec<ThroughputPoint> {
     let mut readings = Readings::new(points);
     let began = began.timestamp_millis();

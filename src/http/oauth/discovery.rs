@@ -1,4 +1,4 @@
-//! Where tokens are to be had (RFC 8414), in the words that the parsers of MCP clients take.
+//! The metadata of our authorization server (RFC 8414), in the form that the parsers of MCP clients accept.
 
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{RawPathParams, State};
@@ -37,7 +37,7 @@ pub struct AuthorizationServer {
 const METHODS: [&str; 2] = ["client_secret_basic", "client_secret_post"];
 
 impl AuthorizationServer {
-    /// The document of the issuer at `path` below the base that was asked.
+    /// The document of the issuer at `path` below the base that the client asked at.
     fn new(base: &str, path: &str) -> Self {
         Self {
             issuer: format!("{base}{path}"),
@@ -73,8 +73,9 @@ pub async fn authorization_server(State(app): State<App>, parts: Parts) -> Json<
     Json(AuthorizationServer::new(&base, ""))
 }
 
-/// Where people would sign in (RFC 6749, section 3.1). Whoever comes has not authenticated and names where to send them back
-/// to, which nobody here has checked: they are told in place that they cannot yet, and sent nowhere.
+/// The endpoint where people would sign in (RFC 6749, section 3.1). A client that comes here has not authenticated, and
+/// names where to send its user back to, which nobody has checked: it is told in place that people cannot sign in yet, and
+/// sent nowhere.
 async fn authorize() -> Problem {
     let text = "People cannot sign in here yet. Programs get a token with client credentials at /oauth2/token \
                 (grant_type=client_credentials); people sign in with an issuer that the organization trusts";

@@ -1,4 +1,4 @@
-//! What clients send to the OAuth endpoints, for the document: forms are read by the names of their fields.
+//! The forms that clients send to the OAuth endpoints, for the document. They are read by the names of their fields.
 
 use std::borrow::Cow;
 
@@ -16,7 +16,7 @@ fn text(description: &str) -> ObjectBuilder {
     ObjectBuilder::new().schema_type(Type::String).description(description)
 }
 
-/// A form with client id and secret in it.
+/// The schema of a form with a client's id and secret.
 fn form(description: &str) -> ObjectBuilder {
     ObjectBuilder::new()
         .schema_type(Type::Object)

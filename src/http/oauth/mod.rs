@@ -1,5 +1,5 @@
-//! OAuth 2: access tokens for clients that authenticate as themselves (RFC 6749, client credentials), and where to get
-//! them (RFC 8414). Errors are OAuth's own.
+//! The OAuth 2 surface: access tokens for clients that authenticate as themselves (RFC 6749, client credentials), and where
+//! to get them (RFC 8414). Its errors are OAuth's own.
 
 mod discovery;
 mod forms;
@@ -33,7 +33,7 @@ use crate::directory::Issued;
 use crate::error::Error;
 use crate::gate::Client;
 
-/// Clients authenticate as OAuth has it, and what they ask for takes effect anew each time.
+/// Clients authenticate as OAuth wants it, and each request takes effect anew.
 static OAUTH: Surface = Surface { prefixes: &["/oauth2"], ..PLAIN };
 
 pub fn surface() -> Routes {
@@ -86,12 +86,12 @@ impl Refused {
         Self { status: StatusCode::UNAUTHORIZED, ..refused }
     }
 
-    /// Authenticated, but without the right (RFC 6750 3.1).
+    /// The error of a client that has authenticated but lacks the right (RFC 6750, section 3.1).
     fn forbidden(description: impl Into<String>) -> Self {
         Self { status: StatusCode::FORBIDDEN, ..Self::new("insufficient_scope", description) }
     }
 
-    /// As what a failure of ours shows here.
+    /// The OAuth error for an error of ours.
     fn from_error(error: Error) -> Self {
         match error {
             Error::Unauthorized { .. } => Self::client(),
@@ -170,7 +170,7 @@ pub async fn token(State(app): State<App>, request: Request) -> Result<Response,
     }
     let audience = audience(&app.names, &form)?;
     let mut issued = app.directory.access_tokens.issue(client, form.one("scope"), audience, as_of).await;
-    // Its secret may have been replaced while it was looked at: what is true now is looked at again.
+    // The client's secret may have been replaced while it was checked; what counts is which one is valid now.
     for _ in 0..TRIES {
         if !matches!(issued, Err(Error::Busy)) {
             break;
@@ -187,10 +187,10 @@ pub async fn token(State(app): State<App>, request: Request) -> Result<Response,
     Ok(([(header::CACHE_CONTROL, "no-store"), (header::PRAGMA, "no-cache")], Json(body)).into_response())
 }
 
-/// How often a client is looked at again that changes meanwhile.
+/// How often a client that changes meanwhile is checked again.
 const TRIES: usize = 3;
 
-/// Under what a client's requests are counted; no id of a token looks like it.
+/// The id that the rate limit counts a client's requests under; no token has an id like it.
 fn allowance(client: Client) -> Uuid {
     match client {
         Client::Application(number) => Uuid::from_u64_pair(1, number.0.unsigned_abs()),
@@ -198,7 +198,7 @@ fn allowance(client: Client) -> Uuid {
     }
 }
 
-/// The application whose gateway alone a token is asked for (RFC 8707), if nothing wider is named beside it.
+/// The application whose gateway alone the token is for (RFC 8707); none if something wider is named beside it, or nothing.
 fn audience(names: &Names, form: &Form) -> Result<Option<Uuid>, Refused> {
     let refused = |description| Refused::new("invalid_target", description);
     let (mut all, mut only) = (false, None);
@@ -223,7 +223,7 @@ fn audience(names: &Names, form: &Form) -> Result<Option<Uuid>, Refused> {
     Ok(only.filter(|_| !all))
 }
 
-/// What a target stands for: one application's gateway, or all there is; `None` if it is not to be had here.
+/// What a target stands for: the gateway of one application, or everything; none if it is not ours.
 fn target_of(names: &Names, target: &str) -> Option<Option<Uuid>> {
     let base = names.base_of(target);
     let Some(path) = base.and_then(|base| target.strip_prefix(base)) else {
@@ -234,15 +234,16 @@ fn target_of(names: &Names, target: &str) -> Option<Option<Uuid>> {
         return Some(None);
     }
     let id = path.strip_prefix("/mcp/")?;
-    // The endpoint of the oldest revision is the same gateway.
+    // The endpoint of the oldest revision belongs to the same gateway.
     Uuid::try_parse(id.strip_suffix("/sse").unwrap_or(id)).ok().map(Some)
 }
 
-/// A form, each name at most once save those that may repeat. What is empty counts as left out (RFC 6749 3.2).
+/// A form. Each name may be there once, except those that may repeat; an empty value counts as left out (RFC 6749, section
+/// 3.2).
 struct Form(HashMap<String, Vec<String>>);
 
 impl Form {
-    /// It is read whole, and of those who are not known yet only a little.
+    /// Reads a form. Of a sender who is not known yet only a small one is read.
     async fn read(request: Request, app: &App, known: bool) -> Result<Self, Refused> {
         let is_form = request.headers().get(header::CONTENT_TYPE).is_some_and(|kind| {
             let essence = kind.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
@@ -290,11 +291,11 @@ struct Presented {
 }
 
 impl Presented {
-    /// The client of a request's head, if it names one there.
+    /// The client that authenticates in the head of a request, if one does.
     async fn by(app: &App, headers: &HeaderMap) -> Result<Option<Self>, Refused> {
         let Some(header) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
         let pair = header.to_str().ok().and_then(basic).ok_or_else(Refused::client)?;
-        // RFC 6749 2.3.1 has both form-encoded inside Basic; many clients send them as they are.
+        // Id and secret are form-encoded inside Basic (RFC 6749, section 2.3.1), but many clients send them as they are.
         let plain = (decoded(&pair.0), decoded(&pair.1));
         let client = match app.auth.client(&plain.0, &plain.1).await {
             Err(Error::Unauthorized { .. }) if plain != pair => app.auth.client(&pair.0, &pair.1).await,
@@ -304,7 +305,7 @@ impl Presented {
     }
 }
 
-/// The client that a request authenticates: by its head, which was looked at before, or in the form.
+/// The client of a request: the one in its head, which was checked before, or the one in the form.
 async fn authenticate(app: &App, known: Option<Presented>, form: &Form) -> Result<Client, Refused> {
     let (id, secret) = (form.one("client_id"), form.one("client_secret"));
     let Some(known) = known else {
@@ -319,7 +320,7 @@ async fn authenticate(app: &App, known: Option<Presented>, form: &Form) -> Resul
     Ok(known.client)
 }
 
-/// User and password of `Authorization: Basic …`, as they stand there.
+/// The user and password of `Authorization: Basic …`, not decoded further.
 fn basic(header: &str) -> Option<(String, String)> {
     let (scheme, encoded) = header.split_once(' ')?;
     let bytes = STANDARD.decode(encoded.trim()).ok().filter(|_| scheme.eq_ignore_ascii_case("basic"))?;
@@ -327,7 +328,7 @@ fn basic(header: &str) -> Option<(String, String)> {
     text.split_once(':').map(|(user, password)| (user.to_owned(), password.to_owned()))
 }
 
-/// One form-encoded text, decoded.
+/// Decodes one form-encoded text.
 fn decoded(text: &str) -> String {
     let one = text.replace('&', "%26").replace('=', "%3D");
     form_urlencoded::parse(one.as_bytes()).map(|(text, _)| text.into_owned()).next().unwrap_or_default()

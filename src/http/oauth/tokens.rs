@@ -1,4 +1,4 @@
-//! What becomes of a token once it is issued: what it is worth (RFC 7662), and giving it up (RFC 7009).
+//! What can be done with a token once it is issued: asking what it is worth (RFC 7662), and giving it up (RFC 7009).
 
 use axum::Json;
 use axum::extract::{Request, State};
@@ -179,7 +179,8 @@ pub async fn revoke(State(app): State<App>, request: Request) -> Result<Response
     Ok(([(header::CACHE_CONTROL, "no-store")], StatusCode::OK).into_response())
 }
 
-/// Who presents a bearer token, if that is how the request authenticates. A session that has ended has nothing to ask.
+/// The caller of a request that authenticates with a bearer token; none if it does not. A session that has ended may ask
+/// nothing.
 async fn bearer_of(app: &App, headers: &HeaderMap) -> Result<Option<Caller>, Refused> {
     let Some(token) = auth::bearer(headers) else { return Ok(None) };
     match app.auth.bearer(token).await {

@@ -1,4 +1,4 @@
-//! What was recorded of terminals: commands and output as a log, the recording as a file, and commands found again.
+//! The recordings of terminals: commands and output as a log, the recording as a file, and the search in commands.
 
 use axum::Json;
 use axum::body::Body;
@@ -28,13 +28,15 @@ use crate::terminal::frame::Size;
 use crate::terminal::plain::Plain;
 use crate::terminal::text::Text;
 
-/// Entries of a page of a log.
+/// How many entries a page of a log has if the client does not say.
 const PAGE: usize = 1_000;
+/// How many entries a page may have.
 const MOST: usize = 10_000;
-/// Sessions that one search looks through, and commands that it returns.
+/// How many sessions one search looks through.
 const SEARCHED: u32 = 200;
+/// How many commands one search returns.
 const FOUND: usize = 100;
-/// Longest text to search for; bytes.
+/// The longest text to search for; bytes.
 const LONGEST: usize = 200;
 
 /// A command, or output.
@@ -152,8 +154,8 @@ fn log_entry(entry: &Entry, output: &mut Text) -> Option<LogEntry> {
     }
 }
 
-/// The whole log as text, piece by piece. What was printed is indented, without the sequences that a terminal obeys: a program
-/// cannot print what looks like a command of the record, nor drive the terminal of whoever reads it.
+/// The whole log as text, piece by piece. Output is indented, without the sequences that a terminal obeys: a program cannot
+/// print what looks like a command of the record, nor control the terminal of whoever reads it.
 fn as_text(app: &App, view: &View, registration: Registration) -> Response {
     let query = LinesQuery { only: Marks::codes(&[Code::Output, Code::Marker]), ..LinesQuery::default() };
     let pages = app.lines.download(Journal::Recording, view.session.number, query);
@@ -181,7 +183,7 @@ fn write_entry(entry: &Entry, output: &mut Plain, indented: &mut Indented, into:
             indented.end(into);
             let command = String::from_utf8_lossy(bytes);
             let lines: Vec<_> = command.split('\n').map(shown::line).collect();
-            // What is printed is indented: nothing of it looks like a further line of a command.
+            // Further lines of a command begin with `> `. Output is indented, so that nothing of it looks like one of them.
             into.push_str(&format!("[{}] $ {}\n", seconds(entry.time()), lines.join("\n> ")));
         }
         _ => indented.push(&output.push(entry.bytes()), into),
@@ -234,7 +236,7 @@ pub async fn recording(
     };
     let cast = Asciicast::new(version);
     let head = cast.header(first.as_ref().and_then(size_of).unwrap_or(Size::USUAL), &about);
-    // The size that it began with stands in the header.
+    // The size at the beginning is in the header.
     let start = first.map(|filed| Start::At(filed.position + i64::from(size_of(&filed).is_some())));
     let query = LinesQuery { start, ..LinesQuery::default() };
     let pages = app.lines.download(Journal::Recording, view.session.number, query);
@@ -269,7 +271,7 @@ pub async fn recording(
 #[schema(as = Asciicast)]
 pub struct AsciicastText(String);
 
-/// Clients that were made of the document may know text, and nothing of recordings.
+/// The media type of the recording. Clients generated from the document may accept text only.
 fn media_type(asked: &HeaderMap) -> &'static str {
     let accepts = |media_type: &str| {
         let mut values = asked.get_all(header::ACCEPT).iter();
@@ -283,7 +285,7 @@ fn line(cast: &mut Asciicast, begin: i64, entry: &Entry) -> String {
     cast.entry((entry.at - begin).max(0).unsigned_abs(), *code, bytes)
 }
 
-/// The size that an entry says, if it is one.
+/// The size in an entry, if it is one of a size.
 fn size_of(filed: &Filed) -> Option<Size> {
     let Content::Chunk { code: Code::Resize, bytes } = &filed.entry.content else { return None };
     let (cols, rows) = std::str::from_utf8(bytes).ok()?.split_once('x')?;

@@ -1,4 +1,4 @@
-//! Machines: where terminals are opened.
+//! The machines that terminals are opened on.
 
 use axum::Json;
 use axum::extract::State;
@@ -16,7 +16,7 @@ use crate::http::extract::{Query, given};
 use crate::http::problem::Problem;
 use crate::terminal::ssh::{self, Pin};
 
-/// Most of a page.
+/// How many machines a page may have.
 const MOST: usize = 100;
 const PAGE: usize = 20;
 
@@ -179,11 +179,12 @@ impl Pagination {
     }
 }
 
-/// A credential that can be used: what is wrong with a key is said to whoever brings it, and not to whoever opens a terminal.
+/// Checks a credential. What is wrong with a key is said to the person who brings it, and not to one who opens a terminal
+/// later.
 async fn usable(credential: CredentialBody) -> Result<MachineSecret, Problem> {
     if let CredentialBody::PrivateKey { private_key, passphrase } = &credential {
         let (pem, passphrase) = (private_key.clone(), passphrase.clone());
-        // A passphrase is made expensive to try.
+        // Trying a passphrase is made to be slow.
         let read = tokio::task::spawn_blocking(move || ssh::private_key(&pem, passphrase.as_deref()).err());
         if let Some(error) = read.await.map_err(|error| Error::Internal(error.to_string()))? {
             return Err(Problem::invalid("credential", format!("credential.private_key: {error}")));
@@ -192,7 +193,7 @@ async fn usable(credential: CredentialBody) -> Result<MachineSecret, Problem> {
     Ok(credential.into())
 }
 
-/// The host key of a body, in its normal form.
+/// Reads the host key of a body, and brings it into its normal form.
 fn host_key(text: Option<String>) -> Result<Option<String>, Problem> {
     text.map(|text| match text.parse::<Pin>() {
         Ok(pin) => Ok(pin.to_string()),

@@ -1,5 +1,5 @@
-//! The terminal surface: shells on machines, in a WebSocket. What its parts share is the envelope, who may come in, and
-//! how things are named.
+//! The terminal surface: shells on machines, in a WebSocket. Here is what its parts share: the envelope, the callers, and
+//! names.
 
 mod logs;
 mod machines;
@@ -55,9 +55,9 @@ impl Said {
     }
 }
 
-/// Whoever may open terminals: a person, by a key with the scope `terminal`, or a program.
+/// A caller who may open terminals: a person, by a key with the scope `terminal`, or a program.
 pub use extract::Admitted as User;
-/// The same, of those who manage the organization's machines: to see everybody's sessions is not enough.
+/// A caller who also manages the organization's machines, for which the right to see everybody's sessions is not enough.
 pub struct Admin(pub Caller);
 
 impl FromRequestParts<App> for Admin {
@@ -74,26 +74,26 @@ impl FromRequestParts<App> for Admin {
     }
 }
 
-/// An id as this surface writes it: what it is of, and the UUID without hyphens.
+/// Writes an id as this surface does: a prefix for its kind, and the UUID without hyphens.
 pub fn id(prefix: &str, id: Uuid) -> String {
     format!("{prefix}_{}", id.simple())
 }
 
-/// Reads an id back; what is none of this kind names nothing.
+/// Reads an id of this kind; none if the text is not one.
 pub fn read_id(prefix: &str, text: &str) -> Option<Uuid> {
     let digits = text.strip_prefix(prefix)?.strip_prefix('_')?;
     Uuid::try_parse(digits).ok().filter(|_| digits.len() == 32)
 }
 
-/// Times of this surface: ISO 8601, UTC, whole seconds.
+/// Writes a time as this surface does: ISO 8601, UTC, whole seconds.
 pub fn seconds(time: Time) -> String {
     time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
-/// One id of the path, of this kind of thing.
+/// An id in the path, of this kind.
 pub struct Id<const KIND: char>(pub Uuid);
 
-/// Kinds of things in paths.
+/// The kinds of ids in paths.
 pub const SESSION: char = 's';
 pub const MACHINE: char = 'm';
 
@@ -127,7 +127,7 @@ pub struct UserName {
     name: String,
 }
 
-/// The machine that a session's resource names.
+/// The machine that the resource of a session names.
 fn machine_name(app: &App, caller: &Caller, resource: Option<&str>) -> MachineName {
     let machine = resource.and_then(|text| Uuid::try_parse(text).ok());
     let found = machine.and_then(|id| app.directory.machines.find_any(caller, id));
@@ -137,7 +137,7 @@ fn machine_name(app: &App, caller: &Caller, resource: Option<&str>) -> MachineNa
     }
 }
 
-/// A person's name and address, as far as they are known.
+/// A person with name and mail address, as far as they are known.
 struct Named {
     user: UserName,
     email: Option<String>,
@@ -152,5 +152,5 @@ async fn user_name(app: &App, number: PrincipalNumber, principal: Uuid) -> Resul
     })
 }
 
-/// A JSON body, refused in the words of the main surface and in the shape of this one.
+/// A JSON body, refused with the messages of the main surface in the form of this one.
 pub use extract::Body;

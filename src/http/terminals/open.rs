@@ -1,4 +1,4 @@
-//! Terminals opened, watched, ended; machines tried.
+//! Opens, shares and ends terminals, and tests machines.
 
 use axum::extract::State;
 use axum::http::request::Parts;
@@ -19,7 +19,7 @@ use crate::http::problem::Problem;
 use crate::terminal::frame::{MOST, Size};
 use crate::terminal::{ClientDetails, NotOpened};
 
-/// What a machine that is not there for us comes to.
+/// The problem of a terminal that could not be opened.
 fn not_opened(error: NotOpened) -> Problem {
     match error {
         NotOpened::Refused(error) => error.into(),
@@ -109,7 +109,7 @@ pub async fn create_session(
     Ok((StatusCode::CREATED, Json(Success::of(created))))
 }
 
-/// The base that the client came by, by WebSocket.
+/// The URL of a terminal's WebSocket, at the base that the client came by.
 fn websocket_url(app: &App, parts: &Parts, session: &str) -> String {
     let base = app.names.asked(&parts.uri, &parts.headers);
     let rest = base.strip_prefix("http").map(|rest| format!("ws{rest}"));
@@ -142,14 +142,14 @@ pub async fn create_viewer(
     State(app): State<App>,
 ) -> Result<(StatusCode, Json<Success<Viewer>>), Problem> {
     let view = visible(&app, &caller, session).await?;
-    // One that has ended is still there for a moment, in which its end is told.
+    // A terminal that has ended is still in the registry for a moment, in which its connections are told.
     let terminal = app.terminals.terminal(session).filter(|_| view.session.ended.is_none());
     let terminal = terminal.ok_or_else(ended)?;
     let session_id = id("sess", session);
     let viewer = Viewer {
         websocket_url: websocket_url(&app, &parts, &session_id),
         session_id,
-        token: app.terminals.admit(&caller, &terminal),
+        token: app.terminals.mint_viewer_token(&caller, &terminal),
         expires_at: seconds(view.session.lifetime_ends_at),
     };
     Ok((StatusCode::CREATED, Json(Success::of(viewer))))
@@ -239,7 +239,7 @@ pub async fn test_machine(
     })))
 }
 
-/// Whether a browser's page may open the WebSocket: pages of our own address, and of those that are allowed.
+/// Whether the page that opens a WebSocket may do so: it must be of our own address, or of an origin that is allowed.
 pub fn origin_allowed(app: &App, headers: &HeaderMap) -> bool {
     let Some(origin) = headers.get(header::ORIGIN) else { return true };
     let Ok(origin) = origin.to_str() else { return false };

@@ -1,4 +1,4 @@
-//! Terminal sessions, read.
+//! Lists, details and statistics of terminal sessions.
 
 use std::collections::BTreeMap;
 
@@ -25,9 +25,9 @@ use crate::http::problem::Problem;
 use crate::http::words::read_word;
 use crate::sessions::{ListQuery, SessionQuery, View};
 
-/// Most of a page, and what it has if nothing is said.
+/// How many sessions a page may have, and has if the client does not say.
 const PAGE: usize = 100;
-/// Machines in statistics.
+/// How many machines statistics name.
 const TOP: usize = 10;
 
 /// A terminal session in a list.
@@ -136,7 +136,7 @@ pub enum StatusWord {
     Ended,
 }
 
-/// The last of what a page may pass over: whoever goes further narrows by time.
+/// How many sessions a page may pass over; beyond that clients narrow the list by time.
 const FARTHEST: usize = 10_000;
 
 /// List sessions
@@ -192,7 +192,7 @@ pub async fn list_sessions(
     Ok(Json(Success::of(List { sessions, pagination })))
 }
 
-/// What is asked for; none if nothing can fit.
+/// Reads the filter; none if nothing can fit it.
 fn filter(app: &App, caller: &Caller, parameters: &ListParameters) -> Result<Option<SessionQuery>, Problem> {
     let status = read_status(parameters.status.as_deref())?;
     let from = parameters.from.as_deref().map(|text| read_moment("from", text, false)).transpose()?;
@@ -229,7 +229,7 @@ fn read_status(text: Option<&str>) -> Result<[DerivedStatus; 2], Problem> {
     }
 }
 
-/// An instant, or a date: its first moment, or with `end` its last.
+/// Reads an instant or a date, which stands for its first moment or, with `end`, its last.
 pub fn read_moment(field: &'static str, text: &str, end: bool) -> Result<Time, Problem> {
     if let Ok(time) = chrono::DateTime::parse_from_rfc3339(text) {
         return Ok(time.to_utc());
@@ -276,7 +276,7 @@ pub async fn get_session(
     let host =
         found.and_then(|machine| app.directory.machines.find_any(&caller, machine)).map(|one| one.host);
     let ended = view.session.ended;
-    // What is under way knows the newest.
+    // An open terminal knows a newer count than the log.
     let open = app.terminals.terminal(session).filter(|_| ended.is_none());
     let commands = open.map_or(view.session.total.requests, |terminal| terminal.commands());
     Ok(Json(Success::of(Detail {

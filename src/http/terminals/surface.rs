@@ -1,4 +1,4 @@
-//! What the terminal surface is: its value, its routes, and what the document says of it.
+//! The terminal surface's value, its routes, and what it adds to the document.
 
 use axum::Json;
 use axum::http::request::Parts;
@@ -27,7 +27,7 @@ static TERMINALS: Surface = Surface {
     errors: Errors { schema: "TerminalError", body: Some(error_body), ..PLAIN.errors },
     authentication: Authentication::Admitted(terminal_auth),
     idempotency: true,
-    limit_headers: Some(LimitHeaders { documented: &LIMIT_HEADERS, tell: tell_limits }),
+    limit_headers: Some(LimitHeaders { documented: &LIMIT_HEADERS, set: set_limit_headers }),
     ..PLAIN
 };
 
@@ -70,15 +70,15 @@ static LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 static REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 static RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
-/// Clients look for these on every answer: requests a second (on 401: failures of the address), how many are left, and when
-/// all are there again, in seconds since 1970.
-fn tell_limits(headers: &mut HeaderMap, left: Left, now: Time) {
+/// Sets the headers that clients look for on every response: requests a second (on 401: failures of the address), how many
+/// are left, and when all are there again, in seconds since 1970.
+fn set_limit_headers(headers: &mut HeaderMap, left: Left, now: Time) {
     headers.insert(&LIMIT, left.rate.into());
     headers.insert(&REMAINING, left.remaining.into());
     headers.insert(&RESET, (now.timestamp() + i64::from(left.reset)).into());
 }
 
-/// The check of the surface: a person, by a key with the scope `terminal`, or a program.
+/// The surface's check: a person, by a key with the scope `terminal`, or a program.
 fn terminal_auth<'a>(app: &'a App, parts: &'a Parts) -> BoxFuture<'a, Result<Caller, Problem>> {
     Box::pin(async {
         let token = auth::bearer(&parts.headers).ok_or_else(|| Problem::unauthorized(None))?;
@@ -90,7 +90,7 @@ fn terminal_auth<'a>(app: &'a App, parts: &'a Parts) -> BoxFuture<'a, Result<Cal
     })
 }
 
-/// What only parameters are made of is not found by itself.
+/// Schemas that only parameters refer to have to be named here, because utoipa does not find them.
 #[derive(utoipa::OpenApi)]
 #[openapi(components(schemas(LogFormat, PeriodWord, StatusWord)))]
 struct Words;
@@ -111,7 +111,7 @@ pub fn surface() -> Routes {
     Routes::of(&TERMINALS, routes).describe(describe)
 }
 
-/// Lets each envelope of the document name what is in it, where it would describe that once more.
+/// Has each envelope in the document refer to the schema of its content, which would otherwise be written out once more.
 fn describe(document: &mut OpenApi) {
     let components = document.components.get_or_insert_default();
     let mut key = Http::new(HttpAuthScheme::Bearer);

@@ -1,4 +1,4 @@
-//! The surface's own document: its part of the one of all surfaces, with nothing in it that is not used there.
+//! The surface's own document: its part of the document of all surfaces, with only the components that it uses.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -37,9 +37,9 @@ fn keep_used<T>(kind: &str, all: &mut BTreeMap<String, T>, used: &BTreeSet<Strin
     all.retain(|name, _| used.contains(&format!("#/components/{kind}/{name}")));
 }
 
-/// The components that operations refer to, and those that these refer to.
+/// The components that operations refer to, and those that these refer to in turn.
 fn used(document: &OpenApi) -> BTreeSet<String> {
-    // Plain data with string keys: writing it cannot fail.
+    // Writing plain data with string keys cannot fail.
     let whole = serde_json::to_value(document).unwrap_or_default();
     let mut used = BTreeSet::new();
     let mut waiting = vec![&whole["paths"]];
@@ -59,7 +59,8 @@ fn used(document: &OpenApi) -> BTreeSet<String> {
     used
 }
 
-/// The document where this surface's clients look for it: YAML, or JSON for those who accept that. Needs no key.
+/// The route of the document, where this surface's clients look for it: YAML, or JSON for clients that accept that. It needs
+/// no key.
 pub fn documents(all: &Documented) -> Router<App> {
     let own = document(all);
     let text = Bytes::from(yaml(&own));

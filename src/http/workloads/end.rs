@@ -1,5 +1,5 @@
-//! The end: reported by those who run the work, or wished by others. It is recorded at once; that those who run the work
-//! know of it is kept beside it, and until then a task shows the state it had.
+//! Ends of sessions: reported by those who run the work, or wanted by others. An end is recorded at once. Whether those who
+//! run the work know of it is kept beside it, and until they do a task shows the state that it had.
 
 use axum::Json;
 use axum::extract::State;
@@ -42,7 +42,7 @@ pub struct WebuiEnd {
     pub state: Option<String>,
 }
 
-/// Longest message about an end; characters.
+/// The longest message about an end; characters.
 const LONGEST_MESSAGE: usize = 2_000;
 
 /// Report that a task has ended

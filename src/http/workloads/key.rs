@@ -1,4 +1,4 @@
-//! Who asks on this surface, and about which session.
+//! The surface's authentication, and the id in its paths.
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::StatusCode;
@@ -13,13 +13,13 @@ use crate::error::Error;
 use crate::http::problem::Problem;
 use crate::http::{App, extract};
 
-/// The header that an API key is sent in; its name is the same in any case.
+/// The header of the API key.
 const HEADER: &str = "apikey";
 
-/// Whoever holds an API key with the scope `session`.
+/// A caller with an API key that has the scope `session`.
 pub use crate::http::extract::Admitted as Key;
 
-/// The check of the surface.
+/// The surface's check.
 pub fn key_auth<'a>(app: &'a App, parts: &'a Parts) -> BoxFuture<'a, Result<Caller, Problem>> {
     Box::pin(async {
         let mut values = parts.headers.get_all(HEADER).iter();
@@ -43,7 +43,7 @@ fn nobody() -> Problem {
     Problem::unauthorized(None)
 }
 
-/// The session of the path: 32 hexadecimal digits, or with hyphens. What is neither is no session's id.
+/// The id of the session in the path: 32 hexadecimal digits, with or without hyphens.
 pub struct WorkId(pub Uuid);
 
 impl FromRequestParts<App> for WorkId {
@@ -55,7 +55,7 @@ impl FromRequestParts<App> for WorkId {
     }
 }
 
-/// An id as this surface writes it, or as all others do.
+/// Reads an id as this surface writes it, or as all others do.
 pub fn read_id(text: &str) -> Option<Uuid> {
     Uuid::try_parse(text).ok().filter(|_| matches!(text.len(), 32 | 36))
 }

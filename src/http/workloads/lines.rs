@@ -1,4 +1,4 @@
-//! What sessions log: lines, reported in batches.
+//! The log lines of sessions, reported in batches.
 
 use axum::Json;
 use axum::extract::State;
@@ -20,7 +20,7 @@ use crate::http::filter::read_time;
 use crate::http::problem::Problem;
 use crate::journals::{Entry, Journal, LARGEST_ENTRY, Level};
 
-/// Most lines in one call.
+/// How many lines one call may have.
 const MOST: usize = 10_000;
 
 /// Lines that a session has logged.
@@ -125,9 +125,9 @@ impl ReportedLine {
         let time = read_time("time", self.time.as_deref())?.unwrap_or(now);
         let level = self.level.map_or(Ok(Level::None), |word| read_level("level", &word))?;
         let mut text = self.text;
-        // Programs that hand on what they read hand on its end too.
+        // Programs that pass on lines as they read them include the line break.
         text.truncate(text.trim_end_matches(['\n', '\r']).len());
-        // A line that is too long is no reason to lose those beside it.
+        // A line that is too long is cut, so that those beside it are not lost.
         Ok(Entry::line(time, level, shown::cut_bytes(text, LARGEST_ENTRY)))
     }
 }

@@ -1,4 +1,4 @@
-//! Lists of sessions: filters named after the field and how it is compared, pages by offset.
+//! Lists of sessions: filters named after a field and its comparison, and pages by offset.
 
 use axum::Json;
 use axum::extract::State;
@@ -79,7 +79,7 @@ pub struct WorkloadSessions {
 
 const LIMIT: u32 = 100;
 const LARGEST_LIMIT: u32 = 1_000;
-/// Passing over sessions costs as much as showing them.
+/// How many sessions a page may pass over, which costs as much as showing them.
 const LARGEST_OFFSET: u32 = 10_000;
 
 /// List WebUI sessions
@@ -140,7 +140,7 @@ async fn list(
 }
 
 impl WorkloadParameters {
-    /// Which sessions are meant; none where nothing can fit.
+    /// Reads the filter; none where nothing can fit it.
     fn filter(&self, app: &App, caller: &Caller, kind: Kind) -> Result<Option<SessionQuery>, Problem> {
         let after = read_time("after", self.after.as_deref())?;
         let before = read_time("before", self.before.as_deref())?;
@@ -174,7 +174,7 @@ impl WorkloadParameters {
         }))
     }
 
-    /// What the states asked for are to the core; none where none is asked for.
+    /// The stages that the states asked for stand for; none where no state is asked for.
     fn stages(&self, kind: Kind) -> Result<Option<Vec<Stage>>, Problem> {
         let asked = [
             ("state_equal_ci", self.state_equal_ci.as_deref(), true),
@@ -198,7 +198,7 @@ impl WorkloadParameters {
         Ok(Some(left))
     }
 
-    /// The applications that are named, of which there may be none; none of the two where no name is given.
+    /// The applications that are named, which may not exist; none where no name is given.
     fn applications(&self, app: &App, caller: &Caller) -> Result<Option<Vec<Uuid>>, Problem> {
         let mut both: Option<Vec<Uuid>> = None;
         for (field, name, either_case) in
@@ -215,7 +215,7 @@ impl WorkloadParameters {
     }
 }
 
-/// The word of this surface that is meant.
+/// Reads a state of this surface, in upper or lower case.
 fn read_state(field: &'static str, kind: Kind, word: &str) -> Result<&'static str, Problem> {
     let mut known: Vec<_> = Stage::ALL.into_iter().map(|stage| state(kind, stage)).collect();
     known.dedup();
@@ -250,7 +250,7 @@ fn read_offset(text: Option<&str>) -> Result<u32, Problem> {
     })
 }
 
-/// Reads a whole number between two others.
+/// Reads a whole number within bounds.
 pub fn read_number(
     field: &'static str,
     text: Option<&str>,

@@ -1,4 +1,4 @@
-//! Logs, read in pages anywhere in them or downloaded whole.
+//! The logs of sessions, read in pages from anywhere in them, or downloaded whole.
 
 use axum::Json;
 use axum::body::{Body as Bytes, Bytes as Piece};
@@ -263,8 +263,8 @@ async fn download(
     let session = readable(app, caller, kind, id).await?;
     let registration = app.sessions.admission.register(caller, Side::Management)?;
     let pages = app.lines.download(Journal::Lines, session, query);
-    // Piece by piece, as fast as it is taken: nothing is gathered. An error in the middle breaks the connection off, so that
-    // nobody takes a part for the whole.
+    // The log is sent piece by piece, as fast as the client takes it, and never held whole. An error in the middle breaks
+    // the connection off, so that nobody takes a part for the whole.
     let pages = pages.map(|page| page.map(|page| Piece::from(as_text(&page))).map_err(std::io::Error::other));
     let body = Bytes::from_stream(while_good(registration, pages));
     let mut response = body.into_response();
@@ -277,7 +277,7 @@ async fn download(
     Ok(response)
 }
 
-/// The session whose log the caller may read now: of one that is about to be over nothing is reached.
+/// The session whose log the caller may read now; a session that is being terminated is out of reach until it is over.
 async fn readable(app: &App, caller: &Caller, kind: Kind, id: Uuid) -> Result<SessionNumber, Problem> {
     let session = app.sessions.workloads.find(caller, way_to(kind), id).await?;
     if session.ended.is_some() || session.over(app.clock.now()).is_some() {
@@ -309,7 +309,7 @@ impl LogParameters {
     }
 }
 
-/// Lines of a time, of some levels.
+/// The query for lines of some levels within a time.
 fn between(from: Option<&str>, to: Option<&str>, levels: Option<&str>) -> Result<journals::Query, Problem> {
     let micros = |time: Time| time.timestamp_micros();
     let only = match levels {
@@ -327,7 +327,7 @@ fn between(from: Option<&str>, to: Option<&str>, levels: Option<&str>) -> Result
     Ok(journals::Query { since, until, only, ..journals::Query::default() })
 }
 
-/// A level by its word, in upper or lower case.
+/// Reads a level, in upper or lower case.
 pub fn read_level(field: &'static str, word: &str) -> Result<Level, Problem> {
     Level::from_word(&word.to_ascii_lowercase()).ok_or_else(|| {
         let words = Level::ALL.map(Level::word).join(", ");
@@ -340,15 +340,15 @@ impl From<Filed> for LogLine {
         let time = time(filed.entry.time());
         let (level, text) = match filed.entry.content {
             Content::Line { level, text } => (level, text),
-            // Of another journal.
+            // Entries of the other journal do not occur here.
             Content::Chunk { .. } => (Level::None, String::new()),
         };
         Self { position: filed.position, time, level: level.word(), text }
     }
 }
 
-/// Entries as lines of text. What goes over several lines is indented, and what a terminal would obey is written out, so
-/// that no entry looks like two, and none drives the terminal of whoever reads it.
+/// Entries as lines of text. Further lines of an entry are indented and control characters are written out, so that no entry
+/// looks like two, and none controls the terminal of whoever reads it.
 fn as_text(page: &Page) -> String {
     let mut text = String::new();
     for filed in &page.entries {

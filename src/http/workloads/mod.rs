@@ -1,5 +1,5 @@
 //! The workload surface: people at web applications and queued work, reported by the portals and clusters that run them.
-//! What its parts share is how such a session looks, in the words and states of this surface.
+//! Here is what its parts share: how a session is shown, in the words and states of this surface.
 
 mod document;
 mod end;
@@ -81,10 +81,10 @@ pub struct WorkloadApp {
     pub version: Option<String>,
 }
 
-/// How a session stands, to those who ask on this surface.
+/// The state of a session as this surface shows it.
 enum Standing {
     Open(Stage),
-    /// It was ended from outside, and those who run it have not said yet that they know.
+    /// The session was ended from outside, and those who run it have not yet said that they know.
     Dying(Stage),
     Over(Ended),
 }
@@ -110,7 +110,7 @@ impl Standing {
     }
 }
 
-/// What ended at this instant or before is over, whoever has said so.
+/// The instant up to which ends are shown even if those who run the work have not confirmed them.
 fn settled_by(now: Time, grace: Duration) -> Time {
     TimeDelta::from_std(grace).ok().and_then(|grace| now.checked_sub_signed(grace)).unwrap_or(now)
 }
@@ -158,12 +158,12 @@ async fn show(app: &App, caller: &Caller, way: Way, id: Uuid) -> Result<Json<Wor
     Ok(Json(shown(one, app.clock.now(), app.config.workload_grace)))
 }
 
-/// The way to sessions of a kind.
+/// The way to sessions of this kind.
 fn way_to(kind: Kind) -> Way {
     if kind == Kind::Task { Way::Task } else { Way::Webui }
 }
 
-/// The word for a state: WebUI sessions know two.
+/// The word for a state, of which WebUI sessions have only two.
 fn state(kind: Kind, stage: Stage) -> &'static str {
     match kind {
         Kind::Task => stage.word(),
@@ -172,7 +172,7 @@ fn state(kind: Kind, stage: Stage) -> &'static str {
     }
 }
 
-/// What is said of an end of which nobody said anything.
+/// The message for an end of which nobody said anything.
 fn sentence(ended: Ended, note: Option<&str>) -> String {
     let why = match ended.reason {
         Reason::Exited => return String::new(),

@@ -1,4 +1,4 @@
-//! What portals and clusters report while work is there: that it came, how far it has come, that it lives.
+//! What portals and clusters report while the work goes on: that it has come, how far it is, and that it lives.
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -111,7 +111,7 @@ async fn create(
     body.check()?;
     let phase = first_phase(kind, body.state.as_deref())?;
     let owner = owner_of(app, caller, body.owner)?;
-    // What was done before needs no ground made for it again.
+    // A repeated request needs no application made for it again.
     let application = match caller.repeats() {
         true => None,
         false => Some(app.directory.applications.ensure(caller, &body.app.name).await?.id),
@@ -156,7 +156,7 @@ impl NewWorkload {
             ("description", self.description.as_deref(), 1_000),
         ] {
             let Some(text) = text else { continue };
-            // Only what is written for people may have several lines.
+            // Only texts for people may have several lines.
             let control = |one: char| one.is_control() && !(field == "description" && one == '\n');
             if text.trim().is_empty() || text.chars().count() > most || text.chars().any(control) {
                 let message = format!("{field} must be 1 to {most} characters, without control characters");
@@ -174,7 +174,7 @@ impl NewWorkload {
     }
 }
 
-/// Ten years, in seconds.
+/// The longest lifetime: ten years, in seconds.
 const LONGEST_LIFETIME: u32 = 315_360_000;
 
 fn first_phase(kind: Kind, state: Option<&str>) -> Result<Option<Phase>, Problem> {
@@ -192,12 +192,12 @@ fn read_phase(word: &str) -> Result<Phase, Problem> {
     phase.ok_or_else(|| Problem::invalid("state", "state must be queued, launching or running"))
 }
 
-/// Whom a new session belongs to. Who has a key that acts for a person begins no sessions of others.
+/// The owner of a new session. With a key that acts for a person sessions can be begun only for that person.
 fn owner_of(app: &App, caller: &Caller, named: Option<String>) -> Result<Option<String>, Problem> {
     if caller.acts_on_all() {
         return Ok(named);
     }
-    // Left out, it is that of the person the key acts for.
+    // Without a name the owner is the person whom the key acts for.
     let own = app.directory.principals.person(caller);
     if named.is_none_or(|owner| own.is_some() && app.sessions.workloads.own_user(caller, &owner) == own) {
         return Ok(None);
@@ -325,7 +325,7 @@ pub struct WorkloadHeartbeatOutcome {
     pub message: String,
 }
 
-/// Most heartbeats in one call.
+/// How many heartbeats one call may have.
 const MOST: usize = 10_000;
 
 /// Send heartbeats of many sessions

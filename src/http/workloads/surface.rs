@@ -1,4 +1,4 @@
-//! What the workload surface is: its value, its routes, and what the document says of it.
+//! The workload surface's value, its routes, and what it adds to the document.
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -19,7 +19,7 @@ pub static WORKLOADS: Surface = Surface {
     errors: Errors {
         schema: "WorkloadError",
         body: Some(error_body),
-        // No scheme that is registered; but a refusal has to name one (RFC 9110, section 11.6.1).
+        // This is no registered scheme, but a 401 has to name one (RFC 9110, section 11.6.1).
         challenge: Some("ApiKey realm=\"session-manager\", header=\"apiKey\""),
         ..PLAIN.errors
     },
@@ -27,12 +27,12 @@ pub static WORKLOADS: Surface = Surface {
     idempotency: true,
     ..PLAIN
 };
-/// Reports about many sessions at once.
+/// The part for reports about many sessions at once.
 static REPORTS: Surface = Surface { body_limit: MANY, ..WORKLOADS };
-/// Log lines are in another file, where no outcome of a request is kept.
+/// The part for log lines, which are in another file, where no outcome of a request is kept.
 static LINES: Surface = Surface { idempotency: false, ..REPORTS };
 
-/// The scheme by which clients authenticate, as the document names it.
+/// The security scheme in the document by which clients authenticate.
 pub const SCHEME: &str = "apiKey";
 
 /// What went wrong on the workload surface.
@@ -51,7 +51,7 @@ fn error_body(fault: &Fault<'_>) -> Response {
     Json(WorkloadError { error_code, error_id, message: fault.message.to_owned() }).into_response()
 }
 
-/// What only parameters are made of is not found by itself.
+/// Schemas that only parameters refer to have to be named here, because utoipa does not find them.
 #[derive(OpenApi)]
 #[openapi(components(schemas(LogSort, WorkloadSort)))]
 struct Parts;

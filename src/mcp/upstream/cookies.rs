@@ -11,8 +11,9 @@ use url::Url;
 /// How many jars are kept. Beyond them the oldest is forgotten, and its session may have to be reopened at its
 /// upstream.
 const MOST: usize = 10_000;
-/// How many cookies one session may have, and how long they may be together.
+/// How many cookies one session may have.
 const MOST_COOKIES: usize = 16;
+/// How many bytes the cookies of one session may have together.
 const LARGEST: usize = 4_096;
 
 /// A cookie jar for each session at an upstream. Cookies go back to the URL that they came from, in the same session,
@@ -79,6 +80,7 @@ impl CookieJars {
 }
 
 impl Jars {
+    /// Forgets the oldest jars, so that there is room for another.
     fn make_room(&mut self) {
         while self.jars.len() >= MOST {
             let Some(oldest) = self.order.pop_front() else { return };

@@ -34,14 +34,18 @@ pub enum Key {
 pub struct Keys {
     parser: Parser<LONGEST>,
     text: Text,
-    found: KeyDecoder,
+    decoder: KeyDecoder,
     bytes: Vec<u8>,
 }
 
+/// What the parser calls for each part of the input.
 #[derive(Default)]
 struct KeyDecoder {
+    /// The key that the last byte has ended.
     key: Option<Key>,
+    /// Whether pastes are bracketed.
     brackets: bool,
+    /// Whether a paste is under way.
     pasting: bool,
     /// Set when the next character belongs to a sequence, as with arrows in application mode.
     within: bool,
@@ -52,12 +56,12 @@ impl Keys {
     /// Takes the next byte; returns a key and its bytes if the byte ends one. `brackets` says whether pastes are
     /// bracketed.
     pub fn push(&mut self, byte: u8, brackets: bool) -> Option<(Key, Vec<u8>)> {
-        self.found.brackets = brackets;
-        self.parser.advance(&mut self.found, self.text.push(&[byte]).as_bytes());
+        self.decoder.brackets = brackets;
+        self.parser.advance(&mut self.decoder, self.text.push(&[byte]).as_bytes());
         if self.bytes.len() < LONGEST {
             self.bytes.push(byte);
         }
-        self.found.key.take().map(|key| (key, std::mem::take(&mut self.bytes)))
+        self.decoder.key.take().map(|key| (key, std::mem::take(&mut self.bytes)))
     }
 }
 

@@ -2,8 +2,7 @@
 
 use unicode_width::UnicodeWidthStr;
 
-use super::Place;
-use crate::terminal::screen::Screen;
+use crate::terminal::screen::{Place, Screen};
 
 /// The characters that prompts end with, beside a space.
 const ENDS: &str = "$#%>:?❯➜»λ";

@@ -23,21 +23,24 @@ pub struct TypedLine {
     /// Where the line began, if a program waited for it there.
     pub start: Option<LineStart>,
     /// Whether the line was expected on the screen and was not shown.
-    pub passed: bool,
+    pub missed: bool,
     /// Whether the line was shown without a prompt: to a program, or to a shell that had not started yet.
     pub echoed: bool,
     /// Whether the line went to a full-screen program.
-    pub aside: bool,
+    pub full_screen: bool,
     /// The text that was typed before a new prompt came: a program has read it, or a shell is yet to show it.
-    pub eaten: Option<String>,
+    pub earlier: Option<String>,
     /// Whether a new prompt came while the line was being typed.
     restarted: bool,
     /// Whether somebody typed, and the terminal did not just report something.
     touched: bool,
+    /// The input that waits for being shown, with the times at which it was typed.
     held: Vec<(u64, Vec<u8>)>,
+    /// The typed characters that are still awaited on the screen.
     awaited: VecDeque<char>,
     /// Whether something else was printed in between, so that only the whole line can tell.
     scrambled: bool,
+    /// Whether the line's input is never recorded, because it was not shown.
     hidden: bool,
 }
 
@@ -51,10 +54,11 @@ pub struct LineStart {
 impl TypedLine {
     fn size(&self) -> usize {
         let held: usize = self.held.iter().map(|(_, bytes)| bytes.len() + 32).sum();
-        let texts = [&self.text, &self.eaten].into_iter().flatten().map(String::len).sum::<usize>();
+        let texts = [&self.text, &self.earlier].into_iter().flatten().map(String::len).sum::<usize>();
         texts + held + 4 * self.awaited.len() + 128
     }
 
+    /// Whether the next printed character may be one of the line's.
     fn awaits(&self) -> bool {
         !self.awaited.is_empty() && !self.scrambled && !self.hidden
     }
@@ -65,6 +69,7 @@ impl TypedLine {
         recognised.extend(self.held.drain(..).map(|(at, bytes)| Recognised::Input { at, bytes }));
     }
 
+    /// Drops the input that is held, and records none of the line.
     fn hide(&mut self) {
         self.hidden = true;
         self.held.clear();
@@ -78,17 +83,19 @@ impl TypedLine {
 
     /// The line as a screen shows it, without spaces at the ends of lines; for comparing.
     pub fn expected(&self) -> Option<String> {
-        self.text.as_ref().filter(|_| self.entered.is_some()).map(|text| as_shown(text))
+        self.text.as_ref().filter(|_| self.entered.is_some()).map(|text| without_trailing_spaces(text))
     }
 
-    /// The same together with what was typed before the line's prompt came, for a shell that takes that up.
-    pub fn expected_with_eaten(&self) -> Option<String> {
-        let (eaten, text) = self.eaten.as_ref().zip(self.text.as_ref())?;
-        self.entered.map(|_| as_shown(&format!("{eaten}{text}")))
+    /// The line as a screen shows it together with what was typed before its prompt came, for a shell that takes that
+    /// up.
+    pub fn expected_with_earlier(&self) -> Option<String> {
+        let (earlier, text) = self.earlier.as_ref().zip(self.text.as_ref())?;
+        self.entered.map(|_| without_trailing_spaces(&format!("{earlier}{text}")))
     }
 }
 
-fn as_shown(text: &str) -> String {
+/// A text as a screen shows it: spaces at the ends of lines are not to be seen.
+fn without_trailing_spaces(text: &str) -> String {
     let lines: Vec<_> = text.split('\n').map(|line| line.trim_end_matches(' ')).collect();
     lines.join("\n").trim_end().to_owned()
 }
@@ -99,13 +106,16 @@ pub struct TypedLines {
     lines: VecDeque<TypedLine>,
     /// No line before this index awaits a character.
     first: usize,
+    /// About how many bytes the lines take.
     size: usize,
+    /// Whether any line holds input.
     held: bool,
 }
 
 impl TypedLines {
+    /// The lines that were entered at a prompt or to a program, each with its index.
     pub fn lines(&self) -> impl Iterator<Item = (usize, &TypedLine)> {
-        self.lines.iter().enumerate().filter(|(_, line)| line.entered.is_some() && !line.aside)
+        self.lines.iter().enumerate().filter(|(_, line)| line.entered.is_some() && !line.full_screen)
     }
 
     /// About how many bytes are remembered.
@@ -138,24 +148,24 @@ impl TypedLines {
     }
 
     /// Whether a line was entered and has not been seen yet.
-    pub fn entered(&self) -> bool {
+    pub fn has_entered(&self) -> bool {
         self.lines().next().is_some()
     }
 
-    /// Whether typing here goes on with the line that was typed last. A line that is not gone on with, and was not
-    /// entered, is dropped.
-    pub fn goes_on(&mut self, aside: bool) -> bool {
+    /// Whether typing here continues the line that was typed last. A line that is not continued, and was not entered,
+    /// is dropped.
+    pub fn continues(&mut self, full_screen: bool) -> bool {
         let Some(line) = self.lines.back().filter(|line| line.entered.is_none()) else { return false };
-        let goes_on = line.touched && line.aside == aside;
-        if !goes_on {
-            self.give_up();
+        let continues = line.touched && line.full_screen == full_screen;
+        if !continues {
+            self.drop_open();
         }
-        goes_on
+        continues
     }
 
     /// Whether no earlier line is still expected to be taken.
     pub fn is_settled(&self) -> bool {
-        self.lines().all(|(_, line)| line.passed || line.echoed)
+        self.lines().all(|(_, line)| line.missed || line.echoed)
     }
 
     /// Whether input waits for being shown.
@@ -163,9 +173,10 @@ impl TypedLines {
         self.held
     }
 
-    pub fn begin(&mut self, start: Option<LineStart>, aside: bool) {
+    /// Begins a line that is being typed.
+    pub fn begin(&mut self, start: Option<LineStart>, full_screen: bool) {
         let text = Some(String::new());
-        self.lines.push_back(TypedLine { text, start, aside, ..TypedLine::default() });
+        self.lines.push_back(TypedLine { text, start, full_screen, ..TypedLine::default() });
         self.size += 128;
     }
 
@@ -179,14 +190,15 @@ impl TypedLines {
     pub fn restart(&mut self, start: LineStart) {
         let Some(line) = self.lines.back_mut().filter(|line| line.entered.is_none()) else { return };
         self.size -= line.size().min(self.size);
-        let eaten = line.text.take().map(|text| line.eaten.take().unwrap_or_default() + &text);
+        let earlier = line.text.take().map(|text| line.earlier.take().unwrap_or_default() + &text);
         let (text, start) = (Some(String::new()), Some(start));
-        *line = TypedLine { text, start, eaten, restarted: true, ..TypedLine::default() };
+        *line = TypedLine { text, start, earlier, restarted: true, ..TypedLine::default() };
         self.size += line.size();
         self.first = self.first.min(self.lines.len() - 1);
     }
 
-    fn give_up(&mut self) {
+    /// Drops the line that is being typed.
+    fn drop_open(&mut self) {
         if let Some(line) = self.lines.pop_back() {
             self.size -= line.size().min(self.size);
             self.first = self.first.min(self.lines.len());
@@ -246,8 +258,8 @@ impl TypedLines {
 
     /// Gives up the open line, and the lines that the machine's terminal had not handed on to a program.
     fn cancel(&mut self) {
-        self.give_up();
-        self.lines.retain(|line| !line.passed && !line.echoed);
+        self.drop_open();
+        self.lines.retain(|line| !line.missed && !line.echoed);
         self.recount();
     }
 
@@ -270,12 +282,13 @@ impl TypedLines {
     }
 
     /// Handles the end of a line on the screen.
-    pub fn broken(&mut self) {
+    pub fn on_line_end(&mut self) {
         if let Some(line) = self.awaiting() {
             line.scrambled = true;
         }
     }
 
+    /// The first line that awaits a character.
     fn awaiting(&mut self) -> Option<&mut TypedLine> {
         while self.lines.get(self.first).is_some_and(|line| !line.awaits() && line.entered.is_some()) {
             self.first += 1;
@@ -322,12 +335,12 @@ impl TypedLines {
     }
 
     /// Notes that a line ended where the oldest line was expected, and did not show it.
-    pub fn pass(&mut self) {
-        let line = self.lines.iter_mut().find(|line| line.entered.is_some() && !line.passed && !line.echoed);
+    pub fn mark_missed(&mut self) {
+        let line = self.lines.iter_mut().find(|line| line.entered.is_some() && !line.missed && !line.echoed);
         if let Some(line) = line
             && line.start.is_some()
         {
-            line.passed = true;
+            line.missed = true;
         }
     }
 
@@ -345,13 +358,14 @@ impl TypedLines {
         self.recount();
     }
 
+    /// Counts anew after lines in the middle were dropped.
     fn recount(&mut self) {
         self.first = 0;
         self.size = self.lines.iter().map(TypedLine::size).sum();
     }
 
     /// Drops input that has waited too long for being shown.
-    pub fn passes(&mut self, now: u64) {
+    pub fn drop_stale(&mut self, now: u64) {
         if std::mem::take(&mut self.held) {
             for line in &mut self.lines {
                 if line.held.first().is_some_and(|(at, _)| at.saturating_add(HOLD) <= now) {
@@ -364,7 +378,7 @@ impl TypedLines {
         while self
             .lines
             .front()
-            .is_some_and(|line| line.aside && line.entered.is_some() && line.held.is_empty())
+            .is_some_and(|line| line.full_screen && line.entered.is_some() && line.held.is_empty())
         {
             self.drop_until(1);
         }

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use super::keys::Pin;
 use super::throttled_socket::ThrottledSocket;
 
-/// From so many bytes on, nothing more is taken from the socket.
+/// Once so many bytes are held, nothing more is read from the socket.
 const FULL: usize = 128 << 10;
 /// Once so few bytes are left, the socket is read again.
 const ROOM: usize = 32 << 10;
@@ -106,7 +106,7 @@ impl Inbox {
     }
 
     /// Resolves once the shell or the connection has ended.
-    pub async fn over(&self) {
+    pub async fn ended(&self) {
         self.until(|state| state.end.is_some().then_some(())).await;
     }
 

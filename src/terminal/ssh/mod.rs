@@ -105,7 +105,7 @@ const MODES: &[(Pty, u32)] = &[
     (Pty::TTY_OP_OSPEED, 38_400),
 ];
 
-/// Where to connect to, and as whom.
+/// The machine to connect to, and how to log in there.
 #[derive(Clone)]
 pub struct SshTarget {
     pub host: String,
@@ -307,7 +307,7 @@ impl Connection {
     async fn part(&self) {
         let goodbye = async {
             self.handle.disconnect(Disconnect::ByApplication, "", "").await.ok();
-            self.inbox.over().await;
+            self.inbox.ended().await;
         };
         timeout(GOODBYE, goodbye).await.ok();
         self.socket.0.cut();
@@ -342,7 +342,7 @@ async fn watch(socket: Arc<ThrottledSocket>, inbox: Arc<Inbox>, ask: Duration) {
         // The task holds the socket, and so must end as soon as the connection has.
         tokio::select! {
             biased;
-            () = inbox.over() => return,
+            () = inbox.ended() => return,
             () = sleep(ask / 3) => {}
         }
         if socket.has_failed() {
@@ -369,7 +369,7 @@ impl Shell {
         // A machine that is gone never gives more window, so waiting for it alone would never end.
         tokio::select! {
             biased;
-            () = self.connection.inbox.over() => false,
+            () = self.connection.inbox.ended() => false,
             sent = self.channel.data_bytes(bytes) => sent.is_ok(),
         }
     }

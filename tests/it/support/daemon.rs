@@ -1,4 +1,4 @@
-//! The binary as a process of its own, for what only a process can show: being killed, signalled, started twice.
+//! The binary as a process of its own, for tests of what only a process can show: being killed, signalled, started twice.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -13,12 +13,12 @@ pub struct Daemon {
     log: Arc<Mutex<String>>,
 }
 
-/// Any subcommand of the binary, run to its end.
+/// Runs a subcommand of the binary to its end.
 pub fn sessiond(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_sessiond")).args(arguments).output().unwrap()
 }
 
-/// The command, with a port of its own and the test's credentials.
+/// The command that serves, with a port of its own and the test's credentials.
 pub fn command(directory: &Path, flags: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sessiond"));
     command
@@ -36,17 +36,17 @@ pub fn database(directory: &Path) -> PathBuf {
 }
 
 impl Daemon {
-    /// Starts it and waits until it listens.
+    /// Starts the service and waits until it listens.
     pub fn start(directory: &Path, flags: &[&str]) -> Self {
         Self::spawn(command(directory, flags))
     }
 
-    /// Starts a command that runs it, and waits until it listens.
+    /// Starts a command that runs the service, and waits until it listens.
     pub fn spawn(command: Command) -> Self {
         Self::spawn_with(command, Stdio::piped())
     }
 
-    /// The same, with its standard output elsewhere.
+    /// Starts such a command with its standard output elsewhere, and waits until it listens.
     pub fn spawn_with(mut command: Command, out: Stdio) -> Self {
         let mut child = command.stdin(Stdio::null()).stdout(out).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
@@ -61,7 +61,7 @@ impl Daemon {
                 break url.to_owned();
             }
         };
-        // Its log is read on, so that it never waits for us.
+        // The log is read on, so that the process never waits for the test to read.
         let rest = log.clone();
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
@@ -71,12 +71,12 @@ impl Daemon {
         Self { child, base, log }
     }
 
-    /// What it has logged so far.
+    /// What the process has logged so far.
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }
 
-    /// An operator with every right.
+    /// A caller with every right of an operator.
     pub async fn operator(&self) -> Holder {
         let http = reqwest::Client::builder().timeout(std::time::Duration::from_secs(60)).build().unwrap();
         let form = [("grant_type", "client_credentials"), ("scope", "management:all mcp:invoke")];
@@ -91,13 +91,13 @@ impl Daemon {
         }
     }
 
-    /// kill -9
+    /// Kills the process as `kill -9` does.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// SIGTERM, and its exit status.
+    /// Ends the process by SIGTERM, and returns its exit status.
     pub fn terminate(mut self) -> ExitStatus {
         let kill = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
         assert!(kill.success());
@@ -106,7 +106,7 @@ impl Daemon {
 }
 
 impl Drop for Daemon {
-    /// None outlives its test. Whoever has waited for it already is told nothing new.
+    /// No process outlives its test. Killing one that has ended already does nothing.
     fn drop(&mut self) {
         self.child.kill().ok();
         self.child.wait().ok();

@@ -65,7 +65,7 @@ impl Feed {
         }
     }
 
-    /// All that comes until the stream ends.
+    /// All events until the stream ends.
     pub async fn rest(mut self) -> Vec<Frame> {
         let mut frames = vec![];
         while let Some(frame) = self.next().await {

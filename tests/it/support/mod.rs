@@ -1,4 +1,4 @@
-//! What tests share: a real server on a free port, callers by role, a clock to turn, and the binary as a process.
+//! What tests share: a real server on a free port, callers by role, a clock that a test sets, and the binary as a process.
 
 pub mod daemon;
 mod feed;
@@ -74,7 +74,7 @@ pub fn config(directory: &TempDir, flags: &[String]) -> Config {
     arguments.extend(
         ["--bootstrap-client-id", CLIENT_ID, "--bootstrap-client-secret", CLIENT_SECRET].map(str::to_owned),
     );
-    // Tests are in a hurry; those about limits name their own.
+    // Tests make many requests at once; those about limits set their own.
     arguments.extend(["--rate-limit", "0"].map(str::to_owned));
     arguments.extend_from_slice(flags);
     let command = Config::augment_args(clap::Command::new("sessiond").args_override_self(true));
@@ -86,7 +86,7 @@ impl Server {
         Self::with(&[]).await
     }
 
-    /// With flags of its own.
+    /// Starts a server with flags of its own.
     pub async fn with(flags: &[&str]) -> Self {
         let directory = directory();
         let flags: Vec<_> = flags.iter().map(|&flag| flag.to_owned()).collect();
@@ -100,13 +100,13 @@ impl Server {
         Self { running: Some(running), clock, directory, flags, http }
     }
 
-    /// Stops it and starts it again on the same database, on another port.
+    /// Stops the server and starts it again on the same database, on another port.
     pub async fn restart(mut self) -> Self {
         self.stop().await;
         Self::in_directory(self.directory.clone(), self.flags.clone(), Clock::system()).await
     }
 
-    /// The same, with so much time in between.
+    /// Restarts the server after so much time.
     pub async fn restart_after(mut self, seconds: i64) -> Self {
         self.stop().await;
         let clock = Clock::ahead(TimeDelta::seconds(seconds));
@@ -132,7 +132,7 @@ impl Server {
         self.clock.turn(TimeDelta::seconds(seconds));
     }
 
-    /// A token of the first service account.
+    /// Fetches a token of the first service account.
     pub async fn token(&self, scope: &str) -> String {
         self.token_for(CLIENT_ID, CLIENT_SECRET, scope).await
     }
@@ -153,24 +153,24 @@ impl Server {
         body["access_token"].as_str().unwrap().to_owned()
     }
 
-    /// Whoever holds this token.
+    /// A caller who holds this token.
     pub fn holder(&self, token: impl Into<String>) -> Holder {
         let base = self.url("");
         Holder { base, token: Some(token.into()), http: self.http.clone() }
     }
 
-    /// Nobody in particular.
+    /// A caller without a credential.
     pub fn stranger(&self) -> Holder {
         Holder { base: self.url(""), token: None, http: self.http.clone() }
     }
 
-    /// An operator with every right, agents' included.
+    /// A caller with every right, agents' included.
     pub async fn operator(&self) -> Holder {
         let token = self.token("management:all mcp:invoke").await;
         self.holder(token)
     }
 
-    /// Whoever holds every right in another organization, which is made for that.
+    /// A caller with every right in another organization, which is made for that.
     pub async fn another_organization(&self) -> Holder {
         let organizations = &self.running.as_ref().unwrap().house.directory.organizations;
         let made = organizations.create("other", None).await.unwrap();
@@ -190,7 +190,7 @@ impl Server {
         self.until_within(10, what, look).await;
     }
 
-    /// The same for what takes longer.
+    /// Waits likewise for something that takes longer.
     pub async fn until_within<F: Future<Output = bool>>(
         &self,
         seconds: u64,
@@ -275,7 +275,7 @@ impl Holder {
 pub struct Agent {
     pub id: String,
     pub application: String,
-    /// With the session's own token.
+    /// A caller with the session's own token.
     pub holder: Holder,
     pub body: Value,
 }
@@ -297,7 +297,7 @@ impl Agent {
 // ---- the log, as a test may look at it ----
 
 impl Server {
-    /// Every event: type and body.
+    /// Every event of the log: its type and body.
     pub async fn log(&self) -> Vec<(String, Value)> {
         let mut connection = self.look_inside().await;
         let rows: Vec<(String, Option<String>)> =
@@ -310,7 +310,7 @@ impl Server {
             .collect()
     }
 
-    /// Where in the log events of these types are.
+    /// The positions of the events of these types in the log.
     pub async fn positions_of(&self, types: &[&str]) -> std::collections::BTreeSet<i64> {
         let mut connection = self.look_inside().await;
         let rows: Vec<(i64, String)> =
@@ -334,7 +334,7 @@ pub async fn look_inside(database: &str) -> sqlx::SqliteConnection {
     sqlx::SqliteConnection::connect_with(&options.read_only(true)).await.unwrap()
 }
 
-/// Bytes of memory that a process takes; none of one that has ended.
+/// How many bytes of memory a process takes; none for one that has ended.
 pub fn resident(process: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// Where the project is.
+/// The root of the project.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -26,7 +26,7 @@ pub fn sources() -> Vec<PathBuf> {
     [files("src", "rs"), files("crates", "rs")].concat()
 }
 
-/// That a file is what the tests make of what they know; writes it first where the environment has this variable.
+/// Checks that a file is what the tests make of what they know; writes it first where the environment has this variable.
 pub fn hold(file: &str, made: &str, variable: &str, target: &str) {
     let path = root().join(file);
     if std::env::var_os(variable).is_some() {

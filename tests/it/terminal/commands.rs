@@ -257,9 +257,9 @@ fn printed(at: u64, text: &str) -> Happened {
 fn input_that_is_not_shown_in_time_is_let_go_of() {
     let mut recogniser = recogniser_of(&[printed(0, "Password: "), typed(10, "s"), typed(20, "e")]);
     assert!(recogniser.holds());
-    recogniser.passes(10 + HOLD - 1);
+    recogniser.advance_to(10 + HOLD - 1);
     assert!(recogniser.holds(), "not before its time");
-    recogniser.passes(10 + HOLD);
+    recogniser.advance_to(10 + HOLD);
     assert!(!recogniser.holds());
     // Nor is the rest of the line, though it should be shown.
     recogniser.typed(11 + HOLD, b"same\r");

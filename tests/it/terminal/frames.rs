@@ -7,7 +7,7 @@ use sessiond::terminal::text::Text;
 
 fn fault(text: &str) -> (&'static str, String) {
     let fault = frame::read(text).unwrap_err();
-    let told: Value = serde_json::from_str(&fault.told().to_json()).unwrap();
+    let told: Value = serde_json::from_str(&fault.to_frame().to_json()).unwrap();
     assert_eq!(told, json!({ "type": "error", "code": fault.code, "message": fault.message }));
     (fault.code, fault.message.into_owned())
 }
@@ -114,7 +114,7 @@ proptest! {
         match frame::read(&text) {
             Ok(ClientFrame::Resize(size)) => prop_assert!((1..=MOST).contains(&size.cols) && (1..=MOST).contains(&size.rows)),
             Ok(_) => {}
-            Err(fault) => prop_assert!(serde_json::from_str::<Value>(&fault.told().to_json()).is_ok()),
+            Err(fault) => prop_assert!(serde_json::from_str::<Value>(&fault.to_frame().to_json()).is_ok()),
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use sessiond::terminal::frame::Size;
 use sessiond::terminal::hub::{
-    Attached, Hub, NeverPrinted, Options, Piece, REPLAY, Refused, TerminalEnd, TerminalEvent,
+    Attachment, Hub, InputRefusal, NeverPrinted, Options, Piece, REPLAY, TerminalEnd, TerminalEvent,
 };
 use sessiond::terminal::ssh;
 use tokio::sync::mpsc;
@@ -21,17 +21,17 @@ async fn hub(sshd: &Sshd) -> Hub {
 
 /// A client: what it has got, all of it confirmed.
 struct Client {
-    attached: Attached,
+    attachment: Attachment,
     got: Vec<u8>,
 }
 
 impl Client {
     fn write(hub: &Hub, after: u64) -> Self {
-        Self { attached: hub.write(Some(after)).unwrap(), got: Vec::new() }
+        Self { attachment: hub.write(Some(after)).unwrap(), got: Vec::new() }
     }
 
     async fn types(&self, text: &str) {
-        self.attached
+        self.attachment
             .input_handle()
             .input(Bytes::copy_from_slice(text.as_bytes()), async || ())
             .await
@@ -40,10 +40,10 @@ impl Client {
 
     /// The next piece, confirmed.
     async fn piece(&mut self) -> Piece {
-        let piece = timeout(Duration::from_secs(20), self.attached.next()).await.expect("nothing comes");
+        let piece = timeout(Duration::from_secs(20), self.attachment.next()).await.expect("nothing comes");
         if let Piece::Output { bytes, position } = &piece {
             self.got.extend_from_slice(bytes);
-            self.attached.confirm(*position);
+            self.attachment.confirm(*position);
         }
         piece
     }
@@ -73,7 +73,7 @@ async fn who_writes_and_who_watches_see_the_same() {
     let hub = hub(&sshd).await;
     let mut writer = Client::write(&hub, 0);
     writer.until(PROMPT).await;
-    let mut viewer = Client { attached: hub.watch(Some(0)).unwrap(), got: Vec::new() };
+    let mut viewer = Client { attachment: hub.watch(Some(0)).unwrap(), got: Vec::new() };
     writer.types("seq 1 3000; exit 3\r").await;
     let end = Piece::End(TerminalEnd::Shell(ssh::ShellEnd::Exited(3)));
     assert_eq!(writer.ends().await, end);
@@ -81,10 +81,10 @@ async fn who_writes_and_who_watches_see_the_same() {
     assert!(String::from_utf8_lossy(&writer.got).contains("\r\n2999\r\n3000\r\n"));
     assert_eq!(writer.got, viewer.got);
     assert_eq!(hub.counts(), ("seq 1 3000; exit 3\r".len() as u64, writer.got.len() as u64));
-    assert_eq!(hub.over().await, TerminalEnd::Shell(ssh::ShellEnd::Exited(3)));
+    assert_eq!(hub.ended().await, TerminalEnd::Shell(ssh::ShellEnd::Exited(3)));
     assert_eq!(
-        writer.attached.input_handle().input(Bytes::from_static(b"x"), async || ()).await,
-        Err(Refused::Ended)
+        writer.attachment.input_handle().input(Bytes::from_static(b"x"), async || ()).await,
+        Err(InputRefusal::Ended)
     );
 }
 
@@ -95,9 +95,9 @@ async fn who_may_only_watch_does_not_type() {
     let viewer = hub.watch(Some(0)).unwrap();
     assert_eq!(
         viewer.input_handle().input(Bytes::from_static(b"exit\r"), async || ()).await,
-        Err(Refused::ReadOnly)
+        Err(InputRefusal::ReadOnly)
     );
-    assert_eq!(viewer.input_handle().resize(Size { cols: 1, rows: 1 }).await, Err(Refused::ReadOnly));
+    assert_eq!(viewer.input_handle().resize(Size { cols: 1, rows: 1 }).await, Err(InputRefusal::ReadOnly));
     assert_eq!((hub.size(), hub.counts().0), (Size::USUAL, 0));
 }
 
@@ -108,7 +108,7 @@ async fn a_size_reaches_the_shell() {
     let mut writer = Client::write(&hub, 0);
     writer.until(PROMPT).await;
     let size = Size { cols: 101, rows: 33 };
-    writer.attached.input_handle().resize(size).await.unwrap();
+    writer.attachment.input_handle().resize(size).await.unwrap();
     writer.types("stty size; exit\r").await;
     writer.ends().await;
     assert!(String::from_utf8_lossy(&writer.got).contains("33 101\r\n"));
@@ -137,15 +137,15 @@ async fn who_comes_back_misses_nothing_and_gets_nothing_twice() {
         let arrived = client.got.len() as u64;
         for _ in 0..round % 4 {
             // Sent, and lost on the way.
-            timeout(Duration::from_millis(20), client.attached.next()).await.ok();
+            timeout(Duration::from_millis(20), client.attachment.next()).await.ok();
         }
         let got = std::mem::take(&mut client.got);
         drop(client);
         if round % 5 == 0 {
             sleep(Duration::from_millis(5)).await;
         }
-        client = Client { attached: hub.write(Some(arrived)).unwrap(), got };
-        assert_eq!((client.attached.lost, client.attached.position()), (0, arrived));
+        client = Client { attachment: hub.write(Some(arrived)).unwrap(), got };
+        assert_eq!((client.attachment.lost, client.attachment.position()), (0, arrived));
     }
     client.types("exit\r").await;
     client.ends().await;
@@ -164,15 +164,15 @@ async fn who_is_away_is_waited_for_with_a_full_buffer_and_no_more() {
     client.types("seq 1 1000000; echo over\r").await;
     client.piece().await;
     let arrived = client.got.len() as u64;
-    drop(client.attached);
+    drop(client.attachment);
     sleep(Duration::from_secs(1)).await;
     let (_, printed) = hub.counts();
     let held = printed - arrived;
     assert!((REPLAY as u64..REPLAY as u64 + 64_000).contains(&held), "{held} bytes are held");
     sleep(Duration::from_millis(300)).await;
     assert_eq!(hub.counts().1, printed, "the shell is read on though nobody is there");
-    let mut client = Client { attached: hub.write(Some(arrived)).unwrap(), got: client.got };
-    assert_eq!(client.attached.lost, 0);
+    let mut client = Client { attachment: hub.write(Some(arrived)).unwrap(), got: client.got };
+    assert_eq!(client.attachment.lost, 0);
     client.until("over\r\n\u{1b}[?2004h$ ").await;
     let text = String::from_utf8_lossy(&client.got).into_owned();
     assert!(text[text.find("1\r\n2\r\n").unwrap()..].starts_with(&numbers(1_000_000)));
@@ -199,7 +199,7 @@ async fn a_writer_that_confirms_nothing_stops_the_shell() {
     // Keys get through, and it goes on with the first word of having arrived.
     writer.input_handle().input(Bytes::from_static(b"\x03"), async || ()).await.unwrap();
     writer.confirm(writer.position());
-    let mut client = Client { attached: writer, got: Vec::new() };
+    let mut client = Client { attachment: writer, got: Vec::new() };
     client.until(PROMPT).await;
     assert!(client.got.len() < 8 << 20);
 }
@@ -217,9 +217,9 @@ async fn a_viewer_that_falls_behind_is_told_so_and_slows_nobody() {
     let at = viewer.position();
     let Piece::Lost { bytes, position } = viewer.next().await else { panic!("it has missed something") };
     assert_eq!(at + bytes, position);
-    let held = writer.attached.position() - position;
+    let held = writer.attachment.position() - position;
     assert!(held >= REPLAY as u64, "as much as can be is still there: {held}");
-    let mut viewer = Client { attached: viewer, got: Vec::new() };
+    let mut viewer = Client { attachment: viewer, got: Vec::new() };
     viewer.until("\r\n300000\r\n\u{1b}[?2004h$ ").await;
     assert!(writer.got.ends_with(&viewer.got), "it goes on where it was told");
     // One that comes late is told at once.
@@ -234,15 +234,18 @@ async fn a_new_writer_takes_the_place_of_the_old_one() {
     let hub = hub(&sshd).await;
     let mut old = Client::write(&hub, 0);
     old.until(PROMPT).await;
-    let at = old.attached.position();
+    let at = old.attachment.position();
     let mut new = Client::write(&hub, at);
     assert_eq!(old.piece().await, Piece::Replaced);
     assert_eq!(
-        old.attached.input_handle().input(Bytes::from_static(b"exit\r"), async || ()).await,
-        Err(Refused::Replaced)
+        old.attachment.input_handle().input(Bytes::from_static(b"exit\r"), async || ()).await,
+        Err(InputRefusal::Replaced)
     );
-    assert_eq!(old.attached.input_handle().resize(Size { cols: 9, rows: 9 }).await, Err(Refused::Replaced));
-    old.attached.confirm(at);
+    assert_eq!(
+        old.attachment.input_handle().resize(Size { cols: 9, rows: 9 }).await,
+        Err(InputRefusal::Replaced)
+    );
+    old.attachment.confirm(at);
     // Its leaving is nobody's leaving.
     drop(old);
     assert!(timeout(Duration::from_millis(300), hub.deserted(Duration::from_millis(50))).await.is_err());
@@ -288,10 +291,10 @@ async fn nothing_is_handed_out_after_a_cut() {
         assert_eq!(writer.piece().await, Piece::End(TerminalEnd::Cut));
         assert_eq!(viewer.next().await, Piece::End(TerminalEnd::Cut));
         assert_eq!(
-            writer.attached.input_handle().input(Bytes::from_static(b"x"), async || ()).await,
-            Err(Refused::Ended)
+            writer.attachment.input_handle().input(Bytes::from_static(b"x"), async || ()).await,
+            Err(InputRefusal::Ended)
         );
-        assert_eq!(hub.over().await, TerminalEnd::Cut);
+        assert_eq!(hub.ended().await, TerminalEnd::Cut);
         let mut late = hub.watch(Some(0)).unwrap();
         assert_eq!(late.next().await, Piece::End(TerminalEnd::Cut));
         assert!(begun.elapsed() < Duration::from_millis(100), "{:?}", begun.elapsed());
@@ -314,12 +317,12 @@ async fn a_cut_ends_waiting_too() {
     writer.types("stty raw -echo; echo ready; sleep 60\r").await;
     writer.until("ready\n").await;
     let much = Bytes::from(vec![b'x'; 32 << 20]);
-    let hand = writer.attached.input_handle();
+    let hand = writer.attachment.input_handle();
     let (refused, ()) = tokio::join!(hand.input(much, async || ()), async {
         sleep(Duration::from_millis(500)).await;
         hub.cut();
     });
-    assert_eq!(refused, Err(Refused::Ended));
+    assert_eq!(refused, Err(InputRefusal::Ended));
 }
 
 #[tokio::test]
@@ -385,7 +388,7 @@ async fn the_recorder_is_told_everything_in_order() {
     });
     let mut writer = Client::write(&hub, 0);
     writer.until(PROMPT).await;
-    writer.attached.input_handle().resize(Size { cols: 70, rows: 20 }).await.unwrap();
+    writer.attachment.input_handle().resize(Size { cols: 70, rows: 20 }).await.unwrap();
     for n in 0..20 {
         writer.types(&format!("echo round {n}\r")).await;
         writer.until(&format!("round {n}\r\n\u{1b}[?2004h$ ")).await;

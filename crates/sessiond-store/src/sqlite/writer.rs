@@ -79,7 +79,8 @@ impl SqliteWriter {
 
     async fn write_with(&mut self, batch: &Batch, slice: &Slice) -> Result<(), StoreError> {
         self.write(batch, &slice.rows).await?;
-        let erasure = |side: &SideWrite| matches!(side, SideWrite::ErasePrincipal(_) | SideWrite::ErasePersonal(_));
+        let erasure =
+            |side: &SideWrite| matches!(side, SideWrite::ErasePrincipal(_) | SideWrite::ErasePersonal(_));
         if batch.side.iter().any(erasure) {
             // Whoever copies the log meanwhile has to look again at what it has copied.
             let sql = "insert into mark (name, position) values ('erased', 1) \

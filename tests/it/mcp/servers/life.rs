@@ -181,13 +181,8 @@ impl<'a> Life<'a> {
             assert_eq!(first["event"], "progress", "the result came before any progress: {first}");
             self.driver.put_back(first);
         } else {
-            for _ in 0..PATIENCE * 10 {
-                if self.count("begun", label).await > before {
-                    return call;
-                }
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-            panic!("the tool behind has not begun");
+            let begun = self.reaches("begun", label, |count| count > before).await;
+            assert!(begun, "the server's tool has not begun");
         }
         call
     }
@@ -201,6 +196,17 @@ impl<'a> Life<'a> {
         text.trim_matches('"').parse().unwrap_or_else(|_| panic!("{answer}"))
     }
 
+    /// Waits until what a tool of the server's has counted is as wanted; returns whether it came to be in time.
+    async fn reaches(&mut self, tool: &str, label: &str, wanted: impl Fn(usize) -> bool) -> bool {
+        for _ in 0..PATIENCE * 10 {
+            if wanted(self.count(tool, label).await) {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        false
+    }
+
     /// What a call told of its progress.
     fn steps_of(&mut self, call: u64) -> Vec<f64> {
         let told = self.driver.said(|line| line["event"] == "progress" && line["for"] == call);
@@ -212,14 +218,8 @@ impl<'a> Life<'a> {
         if matches!(self.row.kind, Kind::Everything) {
             return None;
         }
-        let label = self.label.clone();
-        for _ in 0..PATIENCE * 10 {
-            if self.count("given_up", &label).await == self.given_up {
-                return Some(true);
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        Some(false)
+        let (label, given_up) = (self.label.clone(), self.given_up);
+        Some(self.reaches("given_up", &label, |count| count == given_up).await)
     }
 
     async fn gives_up_a_call(&mut self) {
