@@ -147,7 +147,7 @@ async fn an_empty_application_lists_nothing_and_a_session_shows_every_key() {
     let item = &list["items"][0];
     insta::assert_json_snapshot!(item, {
         ".id" => "[id]", ".agentId" => "[id]", ".organizationId" => "[id]", ".principalId" => "[id]",
-        ".tokenExpiresAt" => "[time]",
+        ".principal.id" => "[id]", ".tokenExpiresAt" => "[time]",
         ".lastActiveAt" => "[time]", ".connectedAt" => "[time]", ".createdAt" => "[time]",
     }, @r#"
     {
@@ -175,6 +175,9 @@ async fn an_empty_application_lists_nothing_and_a_session_shows_every_key() {
         "preset": null,
         "staleAfter": 900,
         "tokenLifetime": 3600
+      },
+      "principal": {
+        "id": "[id]"
       },
       "principalId": "[id]",
       "resource": null,

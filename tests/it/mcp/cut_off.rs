@@ -10,7 +10,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::upstream::{Sent, clock};
-use super::{Client, House, Stream, call, messages, not_found, refused};
+use super::{Client, House, Modern, Stream, call, messages, not_found, refused, told};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_suspended_session_answers_every_call_with_an_error_and_goes_on_when_it_is_resumed() {
@@ -238,6 +238,46 @@ async fn nothing_is_served_after_a_revoke_was_answered() {
             "{late:?}"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_barred_reads_why_and_until_when_in_every_answer() {
+    const MESSAGE: &str = "Back at ten: the audit needs your laptop";
+    let (house, upstream) = House::with_fake(&[]).await;
+    let person = json!({ "id": "ada", "email": "ada@example.com" });
+    let key = json!({ "name": "ada's", "scopes": ["mcp:invoke"], "user": person });
+    let (_, made) = house.operator.post("/api/v1/api-keys", key).await;
+    let text = made["key"].as_str().unwrap().to_owned();
+    let mut client = house.client(&text);
+    client.initialize().await;
+    let modern = Modern { token: text.clone(), ..house.modern().await };
+    assert_eq!((client.call("echo").await.0, modern.call("echo").await.0), (StatusCode::OK, StatusCode::OK));
+    let until = house.server.clock.now() + chrono::TimeDelta::hours(10);
+    let bar =
+        json!({ "principal": made["apiKey"]["user"]["principalId"], "until": until, "message": MESSAGE });
+    let (status, placed) = house.operator.post("/api/v1/bars", bar).await;
+    assert_eq!(status, StatusCode::CREATED, "{placed}");
+    let sent = upstream.sent().len();
+    for (status, said) in [
+        client.call("echo").await,
+        modern.call("echo").await,
+        told(house.client(&text).try_initialize().await).await,
+    ] {
+        assert_eq!(
+            status,
+            StatusCode::FORBIDDEN,
+            "a 401 would have clients authenticate again and again: {said}"
+        );
+        assert_eq!(
+            (&said["error"]["data"]["reason"], &said["error"]["data"]["message"]),
+            (&json!("barred"), &json!(MESSAGE))
+        );
+        assert!(said["error"]["message"].as_str().unwrap().contains(MESSAGE), "{said}");
+    }
+    assert_eq!(upstream.sent().iter().skip(sent).filter(|sent| sent.rpc() == "tools/call").count(), 0);
+    let id = placed["bar"]["id"].as_str().unwrap();
+    assert_eq!(house.operator.delete(&format!("/api/v1/bars/{id}")).await.0, StatusCode::OK);
+    assert_eq!(modern.call("echo").await.0, StatusCode::OK, "it may come again");
 }
 
 #[tokio::test(flavor = "multi_thread")]

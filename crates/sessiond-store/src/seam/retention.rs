@@ -85,7 +85,8 @@ pub trait Retention: Send + Sync {
 
     /// Looks through events after a position that were recorded before an instant, at most `limit` of them, for activity of
     /// some organizations whose next event in its stream is activity of the same day (UTC). What has not come into the
-    /// rows yet ([`Batch::activity`](crate::Batch::activity)) is not looked at.
+    /// rows yet ([`Batch::activity`](crate::Batch::activity)) is not looked at, and the activity at which a session's row
+    /// stands ([`Batch::sessions`](crate::Batch::sessions)) is not named.
     async fn foldable(
         &self,
         organizations: &[OrganizationNumber],

@@ -56,7 +56,8 @@ const ENDED: &str = "select s.number, s.id, s.application, s.ended_at, s.resourc
 
 const FOLDABLE: &str = "select e.position, e.organization, e.type, e.occurred_at, p.position as before, \
      p.type as before_type, p.occurred_at as before_at, p.hash as before_hash, \
-     coalesce(c.previous, p.previous_position) as previous \
+     coalesce(c.previous, p.previous_position) as previous, \
+     exists (select 1 from session s where s.number = p.stream_number and s.head = p.position) as row_stands \
      from event e left join event p on p.position = e.previous_position left join cut c on c.position = p.position \
      where e.position > ? and e.position <= ? and e.recorded_at < ? order by e.position limit ?";
 
@@ -159,10 +160,14 @@ fn departing_row(row: &SqliteRow) -> Result<Departing, StoreError> {
     })
 }
 
-/// The activity just before an activity, where both are of the same day and time did not go back between them.
+/// The activity just before an activity, where both are of the same day and time did not go back between them. A session's row
+/// may stand at an activity: where that came with something else in one commit, the row was written whole at its end.
 fn foldable_event(row: &SqliteRow) -> Result<Option<FoldableEvent>, StoreError> {
     let (kind, before): (&str, Option<&str>) = (row.try_get("type")?, row.try_get("before_type")?);
     if kind != ACTIVITY || before != Some(ACTIVITY) {
+        return Ok(None);
+    }
+    if row.try_get("row_stands")? {
         return Ok(None);
     }
     let (earlier, later): (i64, i64) = (row.try_get("before_at")?, row.try_get("occurred_at")?);

@@ -304,3 +304,32 @@ pub async fn retention(place: &dyn Place) {
     let row = store.session_by_number(SessionNumber(2)).await.unwrap().unwrap();
     assert_eq!(row.session, author.sessions[&SessionNumber(2)]);
 }
+
+/// A row is written whole with a lifecycle event, at the end of its commit: activity that came in the same commit is what the
+/// row stands at, and stays as long as it does.
+pub async fn activity_of_a_row(place: &dyn Place) {
+    let (mut author, founding) = Author::found();
+    let Open { mut writer, store } = place.open().await;
+    writer.commit(&founding).await.unwrap();
+    let one = author.connect(1, &Connects::default());
+    author.act(one, 1);
+    writer.commit(&author.done()).await.unwrap();
+    for _ in 0..2 {
+        author.act(one, 1);
+        writer.commit(&author.done()).await.unwrap();
+    }
+    store.close().await;
+    writer.close().await.unwrap();
+    let Open { mut writer, store } = place.open().await;
+    let page = store.foldable(&[ORGANIZATION], Position(0), moment(1_000), 100).await.unwrap();
+    let at: Vec<_> = page.events.iter().map(|one| one.position.0).collect();
+    assert_eq!(at, [author.head().0 - 1], "neither the one that the row stands at, nor the last");
+    let (folding, positions) = folded(page.events.iter().map(|one| (one.position, one.hash))).unwrap();
+    author.account(&*store, OrganizationEvent::ActivityFolded(folding)).await;
+    author.beside(SideWrite::Fold { positions, cuts: Cut::made_by(&page.events) });
+    writer.commit(&author.done()).await.unwrap();
+    let report = store.verify(&mut |_, _| ()).await.unwrap();
+    store.close().await;
+    writer.close().await.unwrap();
+    assert_eq!(place.rebuild().await.unwrap(), report);
+}

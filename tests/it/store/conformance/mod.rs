@@ -34,6 +34,7 @@ pub const CASES: &[(&str, Case)] = &[
     ("filters find what fits", |place| asking::filters(place).boxed_local()),
     ("what is not there is none", |place| asking::absent(place).boxed_local()),
     ("what is let go leaves what the chains need", |place| asking::retention(place).boxed_local()),
+    ("activity that a row stands at stays", |place| asking::activity_of_a_row(place).boxed_local()),
     ("secrets are kept and forgotten", |place| beside::secrets(place).boxed_local()),
     ("people are described and erased", |place| beside::people(place).boxed_local()),
     ("what is sealed is sealed anew", |place| beside::sealed_anew(place).boxed_local()),
