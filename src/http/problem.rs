@@ -44,7 +44,7 @@ pub struct Problem {
     pub code: &'static str,
     pub message: String,
     /// What was wrong and what to do, where `message` is a word that clients compare.
-    pub detail: Option<String>,
+    pub detail: Option<Box<str>>,
     /// The field or parameter that was wrong.
     pub field: Option<Cow<'static, str>>,
     pub missing_scopes: Vec<&'static str>,
@@ -143,7 +143,7 @@ impl Problem {
     /// Nothing valid was presented.
     pub fn unauthorized(reason: Option<Refusal>) -> Self {
         let plain = |code, detail: String| Self {
-            detail: Some(detail),
+            detail: Some(detail.into()),
             ..Self::new(StatusCode::UNAUTHORIZED, code, "Unauthorized")
         };
         let said = |code, description: String, todo: &str| Self {
@@ -186,7 +186,7 @@ impl Problem {
         let description = format!("the token is for the gateway /mcp/{application} alone");
         Self {
             challenge: Some(Challenge::Because("invalid_token", description.clone())),
-            detail: Some(format!("{description}: ask for one without `resource` to use it here")),
+            detail: Some(format!("{description}: ask for one without `resource` to use it here").into()),
             ..Self::new(StatusCode::UNAUTHORIZED, "wrong_audience", "Unauthorized")
         }
     }
@@ -360,7 +360,7 @@ impl IntoResponse for Problem {
             r#type: format!("{TYPES}{}", self.code),
             title: status.canonical_reason().unwrap_or("Error").to_owned(),
             status: status.as_u16(),
-            detail: self.detail.unwrap_or_else(|| self.message.clone()),
+            detail: self.detail.map_or_else(|| self.message.clone(), String::from),
             code: self.code,
             message: self.message.clone(),
             status_code: status.as_u16(),
