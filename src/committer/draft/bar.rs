@@ -98,7 +98,8 @@ impl Draft<'_> {
         }
         let keep_out = self.known.to_keep_out(behind, origin.authority.as_ref());
         if keep_out.without_oneself && keep_out.principals.is_empty() {
-            let message = "that is yourself: whoever is barred lifts no bar; let somebody else do it";
+            let message = "this would keep out nobody but yourself, and whoever is barred lifts no bar: leave out until and \
+                           message, or let somebody else do it";
             return Err(Error::field("principal", message));
         }
         if let Some(authority) = &origin.authority {
