@@ -15,7 +15,7 @@ use super::store::SqliteStore;
 use super::values::{bytes32, count, time};
 use super::writer::SqliteWriter;
 use crate::StoreError;
-use crate::seam::{Cut, EndedBefore, Foldable, FoldableEvent, Retention};
+use crate::seam::{Cut, EndedBefore, Foldable, FoldableEvent, Log, Retention};
 
 const DAY: i64 = 86_400_000;
 
@@ -59,7 +59,7 @@ const FOLDABLE: &str = "select e.position, e.organization, e.type, e.occurred_at
      coalesce(c.previous, p.previous_position) as previous, \
      exists (select 1 from session s where s.number = p.stream_number and s.head = p.position) as row_stands \
      from event e left join event p on p.position = e.previous_position left join cut c on c.position = p.position \
-     where e.position > ? and e.position <= ? and e.recorded_at < ? order by e.position limit ?";
+     where e.position > ? and e.position <= ? order by e.position limit ?";
 
 #[async_trait]
 impl Retention for SqliteStore {
@@ -108,9 +108,10 @@ impl Retention for SqliteStore {
         before: Time,
         limit: u32,
     ) -> Result<Foldable, StoreError> {
-        let settled = mark(&self.pool, "settled").await?;
-        let query = sqlx::query(FOLDABLE).bind(after.0).bind(settled.0);
-        let query = query.bind(before.timestamp_millis()).bind(limit);
+        // Times never fall along the log, so its old part ends at a position: what is younger is not even looked at.
+        let old = self.last_recorded_before(before).await?;
+        let last = old.min(mark(&self.pool, "settled").await?);
+        let query = sqlx::query(FOLDABLE).bind(after.0).bind(last.0).bind(limit);
         let mut foldable = Foldable::default();
         for row in query.fetch_all(&self.pool).await? {
             foldable.up_to = Some(Position(row.try_get("position")?));
