@@ -105,7 +105,7 @@ impl AdmissionHooks {
             Some(secret) => checked_secret(secret)?.to_owned(),
             None => secret::hook_text(&secret::mint_signing_key(caller.once.as_deref())),
         };
-        let rotated = overlap(&self.context, expire_old_at)?;
+        let rotated = overlap(&self.context, caller, expire_old_at)?;
         let sealed = self.context.key.seal(&labels::hook(id), secret.as_bytes());
         let side = vec![SideWrite::RotateWebhookSecret { id, sealed, before_until: rotated.old_until }];
         let (number, command) = (Some(hook.number), AdmissionHookEvent::SecretRotated(rotated));

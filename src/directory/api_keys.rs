@@ -176,7 +176,7 @@ impl ApiKeys {
         let key = self.own_key(caller, id)?;
         check_gift(caller, Scopes::parse(&key.scopes).0)?;
         let minted = secret::mint_for(caller.once.as_deref(), TokenKind::ApiKey, id);
-        let rotated = overlap(&self.context, expire_old_at)?;
+        let rotated = overlap(&self.context, caller, expire_old_at)?;
         let side = vec![SideWrite::RotateApiKeySecret { id, secret_hash: minted.hash }];
         let (number, command) = (Some(key.number), ApiKeyEvent::SecretRotated(rotated));
         let made = self.context.change_stream(caller, number, command, side).await?;

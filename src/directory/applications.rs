@@ -127,7 +127,7 @@ impl Applications {
             return Err(Error::Conflict { code: "public_application", message });
         }
         let minted = secret::mint_client_secret(caller.once.as_deref());
-        let rotated = overlap(&self.context, expire_old_at)?;
+        let rotated = overlap(&self.context, caller, expire_old_at)?;
         let (number, command) = (Some(application.number.into()), ApplicationCommand::RotateSecret(rotated));
         let client_id = application.oauth.client_id;
         let secret =

@@ -154,10 +154,11 @@ fn check_gift(caller: &Caller, scopes: Scopes) -> Result<(), Error> {
 /// Longest time for which the secret before a rotation may be good beside the new one.
 const LONGEST_OVERLAP: TimeDelta = TimeDelta::days(30);
 
-/// Until when the secret before is to be good beside the new one, as it was asked for.
-fn overlap(context: &AppContext, wanted: Option<Time>) -> Result<SecretRotated, Error> {
+/// Until when the secret before is to be good beside the new one, as it was asked for. A request that is sent again after
+/// that time is answered as it was.
+fn overlap(context: &AppContext, caller: &Caller, wanted: Option<Time>) -> Result<SecretRotated, Error> {
     let now = context.clock.now();
-    if wanted.is_some_and(|at| at <= now || at > now + LONGEST_OVERLAP) {
+    if !caller.repeats() && wanted.is_some_and(|at| at <= now || at > now + LONGEST_OVERLAP) {
         let message = "expireOldAt must be in the future and within 30 days; leave it out to have the old secret end now";
         return Err(Error::field("expireOldAt", message));
     }

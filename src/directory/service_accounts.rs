@@ -93,7 +93,7 @@ impl ServiceAccounts {
         let account = self.find(caller, id)?;
         check_gift(caller, account.scopes)?;
         let minted = secret::mint_client_secret(caller.once.as_deref());
-        let rotated = overlap(&self.context, expire_old_at)?;
+        let rotated = overlap(&self.context, caller, expire_old_at)?;
         let (number, command) = (Some(account.number.into()), ServiceAccountCommand::RotateSecret(rotated));
         let secret = SideWrite::ClientSecret {
             client_id: account.client_id,

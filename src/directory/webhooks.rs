@@ -147,7 +147,7 @@ impl Webhooks {
         }
         let webhook = self.find(caller, id)?;
         let wanted = expire_old_at.unwrap_or_else(|| self.context.clock.now() + OVERLAP);
-        let rotated = overlap(&self.context, Some(wanted))?;
+        let rotated = overlap(&self.context, caller, Some(wanted))?;
         let side = SideWrite::RotateWebhookSecret {
             id,
             sealed: self.context.key.seal(&labels::webhook(id), &key),

@@ -149,6 +149,15 @@ async fn a_rotation_that_is_sent_again_gives_the_same_secret_and_a_time_that_is_
     assert_eq!(first["key"], again["key"]);
     let key = server.holder(text(&first, "/key"));
     assert_eq!(key.post("/api/v1/agent-sessions", json!({})).await.0, 201);
+    let later = json!({ "expireOldAt": in_seconds(&server, 60) });
+    let once = async || {
+        let request = server.http.post(server.url(&path)).bearer_auth(operator.token.as_ref().unwrap());
+        let answer = request.header("idempotency-key", "rotate-2").json(&later).send().await.unwrap();
+        (answer.status(), answer.json::<Value>().await.unwrap()["key"].clone())
+    };
+    let first = once().await;
+    server.turn(61);
+    assert_eq!(once().await, first, "also after the time at which the old one ended");
     for wrong in [json!("yesterday"), json!(in_seconds(&server, -1)), json!(in_seconds(&server, 31 * 86_400))]
     {
         let (status, body) = operator.post(&path, json!({ "expireOldAt": wrong })).await;
