@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use metrics::{Key, Label, Metadata, Recorder, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
-use sessiond_core::event;
+use sessiond_core::{event, streams};
 
 pub const SESSIONS: &str = "sessiond_sessions";
 pub const SESSIONS_LET_GO: &str = "sessiond_sessions_let_go_total";
@@ -152,7 +152,7 @@ const METRICS: &[Metric] = &[
     ),
     counter(
         LIMITS_REACHED,
-        Labels::One("limit", || LIMITS.to_vec()),
+        Labels::One("limit", || LIMITS.into_iter().chain(streams::limit_codes()).collect()),
         "What was refused because there is as much of it as there may be, by limit.",
     ),
     counter(
@@ -212,17 +212,9 @@ const METRICS: &[Metric] = &[
 /// Why requests are refused, whatever they ask for.
 const REFUSALS: [&str; 6] = ["unauthenticated", "forbidden", "rate", "address", "busy", "disk_full"];
 
-/// The codes of what is refused for a limit: those of the errors that clients are answered with.
-const LIMITS: [&str; 8] = [
-    "api_key_limit_reached",
-    "application_limit_reached",
-    "hook_limit_reached",
-    "machine_limit_reached",
-    "principal_limit_reached",
-    "session_limit_reached",
-    "stream_limit_reached",
-    "webhook_limit_reached",
-];
+/// The codes of what is refused for a limit, as clients are answered with them, beside those of the kinds of streams.
+const LIMITS: [&str; 4] =
+    ["application_limit_reached", "principal_limit_reached", "session_limit_reached", "stream_limit_reached"];
 
 /// Where series come from that are there before anything was counted.
 static METADATA: Metadata<'static> =

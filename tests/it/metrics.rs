@@ -95,6 +95,7 @@ async fn every_counter_is_there_from_the_start_and_says_what_it_is() {
         "sessiond_store_errors_total{kind=\"full\"} 0",
         "sessiond_revocations_unfinished 0",
         "sessiond_limits_reached_total{limit=\"session_limit_reached\"} 0",
+        "sessiond_limits_reached_total{limit=\"too_many_bars\"} 0",
     ] {
         assert!(text.lines().any(|one| one == line), "{line}:\n{text}");
     }

@@ -150,6 +150,11 @@ macro_rules! streams {
             }
         }
 
+        /// The codes of what is refused because there is as much of a kind as there may be.
+        pub fn limit_codes() -> impl Iterator<Item = &'static str> {
+            [$(<$fold as Stream>::MOST,)*].into_iter().flatten().map(|most| most.code)
+        }
+
         impl AnyEvent {
             /// Every type there is.
             pub fn names() -> impl Iterator<Item = &'static str> {
