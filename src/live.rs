@@ -463,16 +463,14 @@ impl<'a> EventData<'a> {
 impl Frame {
     fn new(event: &Addressed, telling: &Telling, told: &EventsTold) -> Self {
         let recorded = &event.entry.recorded;
-        let data = |reader| {
-            let told = EventData::new(event, telling.event(event, told, reader));
-            serde_json::to_string(&told).unwrap_or_default()
-        };
-        let plain = data(Acquaintance::Nobody);
+        let [nobody, everybody] =
+            [Acquaintance::Nobody, Acquaintance::Everybody].map(|reader| telling.event(event, told, reader));
+        let data = |told| serde_json::to_string(&EventData::new(event, told)).unwrap_or_default();
         Self {
             position: recorded.position,
             name: recorded.event.name().to_owned(),
-            named: Some(data(Acquaintance::Everybody)).filter(|named| *named != plain),
-            data: plain,
+            named: (everybody != nobody).then(|| data(everybody)),
+            data: data(nobody),
             session: event.session(),
             application: recorded.application,
             last: matches!(recorded.event, Event::Session(SessionEvent::Disconnected(_))),

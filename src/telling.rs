@@ -63,7 +63,7 @@ impl From<EndedBy> for EndedByBody {
 }
 
 /// How a session ended, as the reader is told.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndTold {
     pub by: EndedBy,
     /// One sentence for people.
@@ -71,7 +71,7 @@ pub struct EndTold {
 }
 
 /// What is told of an event beyond what it says itself.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EventTold {
     /// What whoever did it is called.
     pub actor_name: Option<String>,
@@ -197,14 +197,20 @@ impl Telling {
         self.person(end.organization, end.actor())
     }
 
+    /// Looks up who began revocations, and how.
+    pub async fn beginnings(
+        &self,
+        revocations: &[RevocationNumber],
+    ) -> Result<HashMap<RevocationNumber, (Actor, Box<RevocationBegan>)>, StoreError> {
+        Ok(self.store.beginnings(revocations).await?.into_iter().filter_map(began).collect())
+    }
+
     /// What is on record of the ends at these positions.
     async fn ends(&self, positions: Vec<Position>) -> Result<HashMap<Position, EndOnRecord>, StoreError> {
         let events = self.store.events(&positions).await?;
         let revocations: BTreeSet<RevocationNumber> =
             events.iter().filter_map(|entry| entry.recorded.revocation).collect();
-        let revocations: Vec<_> = revocations.into_iter().collect();
-        let began = self.store.beginnings(&revocations).await?.into_iter().filter_map(began);
-        let began: HashMap<_, _> = began.collect();
+        let began = self.beginnings(&revocations.into_iter().collect::<Vec<_>>()).await?;
         let on_record = events.into_iter().map(|entry| {
             let Recorded { position, organization, actor, revocation, event, .. } = entry.recorded;
             let message = match event {

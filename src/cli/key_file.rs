@@ -7,13 +7,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
+use super::place::beside;
 use crate::secret::SecretKey;
 
 /// Where the new key stands meanwhile.
 pub fn new_file(path: &Path) -> PathBuf {
-    let mut path = path.as_os_str().to_owned();
-    path.push(".new");
-    path.into()
+    beside(path, ".new")
 }
 
 /// A key by a few digits of what it is known by: enough for a person to tell keys apart.
@@ -52,9 +51,8 @@ pub fn settle(path: &Path, check: Option<[u8; 32]>) -> anyhow::Result<()> {
 /// Puts the new key in the place of the one before, which is kept under a name of its own: older backups open with it alone.
 pub fn take_the_place(path: &Path) -> anyhow::Result<Option<PathBuf>> {
     let kept = SecretKey::load(path)?.map(|before| {
-        let mut kept = path.as_os_str().to_owned();
-        kept.push(format!(".before-{}", short(&before.check())));
-        (before, PathBuf::from(kept))
+        let kept = beside(path, &format!(".before-{}", short(&before.check())));
+        (before, kept)
     });
     if let Some((before, kept)) = &kept
         && fs::hard_link(path, kept).is_err()

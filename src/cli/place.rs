@@ -38,9 +38,9 @@ pub fn real(url: &str) -> anyhow::Result<String> {
     Ok(format!("sqlite:{real}{}", parameters.unwrap_or_default()))
 }
 
-/// A path beside the database, named after it.
-pub fn beside(database: &Path, suffix: &str) -> PathBuf {
-    let mut path = database.as_os_str().to_owned();
+/// A path beside a file, named after it.
+pub fn beside(file: &Path, suffix: &str) -> PathBuf {
+    let mut path = file.as_os_str().to_owned();
     path.push(suffix);
     path.into()
 }

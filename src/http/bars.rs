@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::{OriginalUri, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use sessiond_core::bar::Bar;
@@ -228,12 +228,8 @@ pub async fn list_bars(
     let (bars, more) = app.sessions.bars.list(&caller, standing, after, limit).await?;
     let last = bars.last().filter(|_| more);
     let next_cursor = last.map(|shown| page::cursor((shown.bar.placed_at, shown.bar.id)));
-    let mut headers = HeaderMap::new();
-    if let Some(cursor) = &next_cursor {
-        let link =
-            format!("<{}?standing={standing}&limit={limit}&cursor={cursor}>; rel=\"next\"", uri.path());
-        headers.extend(HeaderValue::try_from(link).ok().map(|link| (header::LINK, link)));
-    }
+    let others = [("standing", standing.to_string()), ("limit", limit.to_string())];
+    let headers = page::next_link(uri.path(), others, next_cursor.as_deref());
     let items = bars.into_iter().map(BarView::from).collect();
     Ok((headers, Json(BarList { items, next_cursor })).into_response())
 }

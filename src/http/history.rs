@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use axum::Json;
 use axum::extract::{OriginalUri, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
+use axum::http::{HeaderName, HeaderValue, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -16,7 +16,7 @@ use super::events::FeedEvent;
 use super::extract::{CanRead, Query};
 use super::filter::{read_id, read_time};
 use super::ids::{self, Id};
-use super::page::{PAGE, PagedParameters, read_flag, read_limit};
+use super::page::{PAGE, PagedParameters, next_link, read_flag, read_limit};
 use super::problem::Problem;
 use crate::live::EventData;
 use crate::sessions::{EventQuery, Events};
@@ -57,15 +57,9 @@ pub struct EventList {
 }
 
 fn listed(events: Events, uri: &Uri, others: &[(&str, &str)]) -> Response {
-    let mut headers = HeaderMap::new();
-    headers.insert(HeaderName::from_static("log-position"), HeaderValue::from(events.position.0));
     let next_cursor = events.next.map(|position| position.to_string());
-    if let Some(cursor) = &next_cursor {
-        let mut query = url::form_urlencoded::Serializer::new(String::new());
-        query.extend_pairs(others).append_pair("cursor", cursor);
-        let link = format!("<{}?{}>; rel=\"next\"", uri.path(), query.finish());
-        headers.extend(HeaderValue::try_from(link).ok().map(|link| (header::LINK, link)));
-    }
+    let mut headers = next_link(uri.path(), others.iter().copied(), next_cursor.as_deref());
+    headers.insert(HeaderName::from_static("log-position"), HeaderValue::from(events.position.0));
     let items = events.items.into_iter().map(|(event, told)| {
         let recorded = &event.entry.recorded;
         let recorded = RecordedEvent {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use axum::http::HeaderMap;
 use serde::Deserialize;
 use sessiond_core::status::DerivedStatus;
 use utoipa::IntoParams;
@@ -145,17 +146,15 @@ impl ListParameters {
         read_id("applicationId", self.raw.get("applicationId").map(String::as_str))
     }
 
-    /// The cursor of the next page, and the `Link` to it (RFC 8288).
-    pub fn next(&self, path: &str, sort: Sort, page: &Page) -> Option<(String, String)> {
-        let cursor = match page.walk {
-            Some(Walk { began, at_its_end }) => page::walk_cursor(tag(sort), page.next?, (began, at_its_end)),
-            None => page::cursor_of(tag(sort), page.next?),
-        };
-        let mut query = url::form_urlencoded::Serializer::new(String::new());
-        query.extend_pairs(self.raw.iter().filter(|(name, _)| *name != "cursor"));
-        query.append_pair("cursor", &cursor);
-        let link = format!("<{path}?{}>; rel=\"next\"", query.finish());
-        Some((cursor, link))
+    /// The cursor of the next page, and the header with the link to it.
+    pub fn next(&self, path: &str, sort: Sort, page: &Page) -> (Option<String>, HeaderMap) {
+        let cursor = page.next.map(|mark| match page.walk {
+            Some(Walk { began, at_its_end }) => page::walk_cursor(tag(sort), mark, (began, at_its_end)),
+            None => page::cursor_of(tag(sort), mark),
+        });
+        let others = self.raw.iter().filter(|(name, _)| *name != "cursor");
+        let link = page::next_link(path, others, cursor.as_deref());
+        (cursor, link)
     }
 }
 

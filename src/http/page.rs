@@ -1,9 +1,11 @@
 //! Pages of lists: `limit`, and a cursor that says where the page before ended. Cursors begin with a version byte.
 
+use axum::http::{HeaderMap, HeaderValue, header};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sessiond_core::Time;
 use sessiond_core::ids::Position;
+use url::form_urlencoded;
 use utoipa::IntoParams;
 use utoipa::openapi::Required;
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
@@ -51,6 +53,20 @@ pub fn limit_parameter(description: &str, default: u32) -> Parameter {
         .description(Some(description))
         .schema(Some(schema))
         .build()
+}
+
+/// `Link` to the next page (RFC 8288), where there is one: the same path with these parameters and the cursor.
+pub fn next_link<Name: AsRef<str>, Value: AsRef<str>>(
+    path: &str,
+    others: impl IntoIterator<Item = (Name, Value)>,
+    cursor: Option<&str>,
+) -> HeaderMap {
+    let link = cursor.and_then(|cursor| {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.extend_pairs(others).append_pair("cursor", cursor);
+        HeaderValue::try_from(format!("<{path}?{}>; rel=\"next\"", query.finish())).ok()
+    });
+    link.map(|link| (header::LINK, link)).into_iter().collect()
 }
 
 /// The end of a page: the sort key of its last item.

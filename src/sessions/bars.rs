@@ -1,18 +1,14 @@
 //! Bars: placed, looked at, lifted. One is placed by a revocation, which ends what there is in the same step.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use sessiond_core::actor::Actor;
 use sessiond_core::api_key::ApiKey;
 use sessiond_core::bar::{Bar, BarEvent, Barred, BarredClient};
 use sessiond_core::caller::Caller;
-use sessiond_core::event::Event;
 use sessiond_core::filter::Filter;
 use sessiond_core::ids::PrincipalNumber;
 use sessiond_core::principal::CLIENTS_THEMSELVES;
-use sessiond_core::revocation::RevocationEvent;
-use sessiond_core::streams::AnyEvent;
 use uuid::Uuid;
 
 use super::bar::confined;
@@ -189,24 +185,12 @@ impl Bars {
     async fn shown(&self, caller: &Caller, bars: Vec<Bar>) -> Result<Vec<BarShown>, Error> {
         let (telling, reader, now) = (&self.context.telling, caller.acquaintance(), self.context.clock.now());
         let revocations: Vec<_> = bars.iter().map(|bar| bar.revocation).collect();
-        let began: HashMap<_, _> = self
-            .context
-            .store
-            .beginnings(&revocations)
-            .await?
-            .into_iter()
-            .filter_map(|entry| match entry.recorded.event {
-                Event::Stream(AnyEvent::Revocation(RevocationEvent::Began(began))) => {
-                    Some((entry.recorded.revocation?, (entry.recorded.actor, began.id)))
-                }
-                _ => None,
-            })
-            .collect();
+        let began = telling.beginnings(&revocations).await?;
         let actors: Vec<_> = began.values().map(|(actor, _)| *actor).collect();
         let principals = bars.iter().map(|bar| bar.principal);
         let told = telling.actors(caller.organization, &actors, principals).await?;
         let shown = bars.into_iter().map(|bar| {
-            let (actor, id) = began.get(&bar.revocation).copied().unzip();
+            let (actor, id) = began.get(&bar.revocation).map(|(actor, began)| (*actor, began.id)).unzip();
             let actor = actor.unwrap_or(Actor::SYSTEM);
             BarShown {
                 stands: bar.stands(now),

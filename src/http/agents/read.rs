@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::{OriginalUri, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
+use axum::http::{HeaderName, HeaderValue, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use sessiond_core::barring::BarOptions;
@@ -27,13 +27,10 @@ use crate::sessions::{Page, Revoked, Sort, StatusCounts};
 static LOG_POSITION: HeaderName = HeaderName::from_static("log-position");
 
 pub(super) fn listed(page: Page, parameters: &ListParameters, sort: Sort, uri: &Uri) -> Response {
-    let mut headers = HeaderMap::new();
+    let (next_cursor, mut headers) = parameters.next(uri.path(), sort, &page);
     headers.insert(LOG_POSITION.clone(), HeaderValue::from(page.position.0));
-    let next = parameters.next(uri.path(), sort, &page);
-    let link = next.as_ref().and_then(|(_, link)| HeaderValue::try_from(link).ok());
-    headers.extend(link.map(|link| (header::LINK, link)));
     let items = page.items.into_iter().map(Session::from).collect();
-    (headers, Json(SessionList { items, next_cursor: next.map(|(cursor, _)| cursor) })).into_response()
+    (headers, Json(SessionList { items, next_cursor })).into_response()
 }
 
 /// List sessions

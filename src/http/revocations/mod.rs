@@ -5,7 +5,7 @@ mod scheduled;
 
 use axum::Json;
 use axum::extract::{OriginalUri, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -271,9 +271,7 @@ impl PlainList {
 
 /// `Link` to the next page, for lists without other parameters than `limit`.
 fn link(uri: &Uri, limit: u32, cursor: Option<&str>) -> HeaderMap {
-    let link = cursor.map(|cursor| format!("<{}?limit={limit}&cursor={cursor}>; rel=\"next\"", uri.path()));
-    let link = link.and_then(|link| HeaderValue::try_from(link).ok());
-    link.map(|link| (header::LINK, link)).into_iter().collect()
+    page::next_link(uri.path(), [("limit", limit.to_string())], cursor)
 }
 
 /// List revocations

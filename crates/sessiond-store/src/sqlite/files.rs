@@ -29,7 +29,8 @@ pub fn sizes(database: &Path, names: [&'static str; 2]) -> Vec<(&'static str, u6
     names.into_iter().zip(SUFFIXES.map(size)).collect()
 }
 
-fn beside(database: &Path, suffix: &str) -> PathBuf {
+/// The path of a file that SQLite keeps beside a database.
+pub fn beside(database: &Path, suffix: &str) -> PathBuf {
     let mut path = database.as_os_str().to_owned();
     path.push(suffix);
     path.into()

@@ -6,6 +6,7 @@ use std::time::Duration;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Connection, SqliteConnection};
 
+use super::files::beside;
 use super::values::bytes32;
 use super::{location, wal};
 use crate::StoreError;
@@ -20,9 +21,7 @@ pub(super) fn looking(url: &str) -> Result<SqliteConnectOptions, StoreError> {
 }
 
 fn has_shm(database: &Path) -> bool {
-    let mut path = database.as_os_str().to_owned();
-    path.push("-shm");
-    Path::new(&path).exists()
+    beside(database, "-shm").exists()
 }
 
 /// Looks at a database without changing anything, not even making it.

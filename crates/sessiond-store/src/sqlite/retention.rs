@@ -290,19 +290,16 @@ impl SqliteWriter {
 
     /// Makes whole commits that were let go one row, with those before and after that were let go already.
     async fn join_commits(&mut self, first: i64, last: i64) -> Result<(), StoreError> {
-        let sql = "select first, last, commit_hash from gone where last = ? and commit_hash is not null";
-        let before = sqlx::query_as::<_, (i64, i64, Vec<u8>)>(
-            "select first, last, commit_hash from gone where last = ? and commit_hash is not null and hash is null",
-        );
-        let before = before.bind(first - 1).fetch_optional(&mut self.connection).await?;
-        let own = sqlx::query_as::<_, (i64, i64, Vec<u8>)>(sql).bind(last);
-        let own = own.fetch_one(&mut self.connection).await?;
-        let after = sqlx::query_as::<_, (i64, i64, Vec<u8>)>(
-            "select first, last, commit_hash from gone where first = ? and hash is null",
-        );
-        let after = after.bind(last + 1).fetch_optional(&mut self.connection).await?;
-        let first = before.map_or(first, |(first, ..)| first);
-        let (_, last, commit_hash) = after.unwrap_or((first, last, own.2));
+        let own = "select commit_hash from gone where last = ? and commit_hash is not null";
+        let own: Vec<u8> = sqlx::query_scalar(own).bind(last).fetch_one(&mut self.connection).await?;
+        let before = "select first from gone where last = ? and commit_hash is not null and hash is null";
+        let before: Option<i64> =
+            sqlx::query_scalar(before).bind(first - 1).fetch_optional(&mut self.connection).await?;
+        let after = "select last, commit_hash from gone where first = ? and hash is null";
+        let after: Option<(i64, Vec<u8>)> =
+            sqlx::query_as(after).bind(last + 1).fetch_optional(&mut self.connection).await?;
+        let first = before.unwrap_or(first);
+        let (last, commit_hash) = after.unwrap_or((last, own));
         sqlx::query("delete from gone where first >= ? and first <= ?")
             .bind(first)
             .bind(last)

@@ -7,6 +7,7 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
 
 use super::PATIENCE;
+use super::files::beside;
 use crate::StoreError;
 
 /// Size of the WAL from which it is moved into the database: late, because pages written often are then moved once.
@@ -16,9 +17,7 @@ pub(super) const LARGE: u64 = 64 << 20;
 
 /// Bytes in the write-ahead log of a database file.
 pub(super) fn bytes(database: &Path) -> u64 {
-    let mut path = database.as_os_str().to_owned();
-    path.push("-wal");
-    std::fs::metadata(path).map_or(0, |metadata| metadata.len())
+    std::fs::metadata(beside(database, "-wal")).map_or(0, |metadata| metadata.len())
 }
 
 /// Moves the WAL into the database as far as readers allow, from a connection of its own, so that the writer need not wait;
