@@ -29,15 +29,13 @@ use std::time::Duration;
 
 use draft::Draft;
 use operation::{Submitted, Unit};
-use sessiond_core::Time;
 use sessiond_core::ids::{Position, RevocationNumber, Tip};
 use sessiond_core::maxima::Maxima;
 use sessiond_core::policy::Policy;
-use sessiond_store::{Check, Loaded, StoreError, Writer};
+use sessiond_store::{Check, Loaded, LogHead, StoreError, Writer};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::error::Error;
@@ -83,30 +81,22 @@ impl Committer {
         rules: (Policy, Maxima),
     ) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE);
-        let tip = Tip { position: loaded.head, lifecycle: loaded.head };
+        let log = loaded.head;
+        let tip = Tip { position: log.position, lifecycle: log.position };
         let (publish, tip) = watch::channel(tip);
         let stopped = CancellationToken::new();
-        let chain = Chain {
-            position: loaded.head,
-            recorded_at: loaded.last_recorded_at.unwrap_or_default(),
-            commit_hash: loaded.commit_hash,
-            last_session: loaded.last_session.0,
-            last_session_id: loaded.last_session_id,
-            last_revocation: loaded.last_revocation,
-            last_principal: loaded.last_principal,
-        };
         let task = Task {
             writer,
             gate,
             clock,
             rules,
-            chain,
+            log,
             publish,
-            later: VecDeque::new(),
+            queue: Queue { waiting, later: VecDeque::new(), health: vec![] },
             provisional: VecDeque::new(),
             last_provisional: 0,
         };
-        vital("committer", task.run(waiting, stopped.clone()));
+        vital("committer", task.run(stopped.clone()));
         Self { queue, tip, stopped }
     }
 
@@ -161,16 +151,56 @@ impl Committer {
     }
 }
 
-/// Where the log stands.
-#[derive(Debug, Clone, Copy)]
-struct Chain {
-    position: Position,
-    recorded_at: Time,
-    commit_hash: [u8; 32],
-    last_session: i64,
-    last_session_id: Uuid,
-    last_revocation: i64,
-    last_principal: i64,
+/// What waits for a batch.
+struct Queue {
+    waiting: mpsc::Receiver<Waiting>,
+    /// Operations on many sessions that were put off, because the batch had enough of them.
+    later: VecDeque<Box<dyn Unit>>,
+    /// Who wants to know what the live writer runs on.
+    health: Vec<oneshot::Sender<Result<Vec<Check>, Error>>>,
+}
+
+impl Queue {
+    /// Waits until there is something to do. Whether anything can come any more.
+    async fn wait(&mut self, units: &mut Vec<Box<dyn Unit>>) -> bool {
+        if self.later.is_empty() {
+            match self.waiting.recv().await {
+                Some(one) => self.take(one, units),
+                None => return false,
+            }
+        }
+        units.extend(self.later.drain(..));
+        true
+    }
+
+    /// Adds to a batch what waits by now, as far as there is room. Of those operations that touch many sessions it keeps for
+    /// later what is more than a chunk, so that nobody waits long for the batch.
+    fn fill(&mut self, units: &mut Vec<Box<dyn Unit>>) {
+        while units.len() < BATCH
+            && let Ok(one) = self.waiting.try_recv()
+        {
+            self.take(one, units);
+        }
+        let mut room = CHUNK;
+        let put_off = units.extract_if(.., |unit| {
+            let sessions = unit.sessions();
+            let fits = sessions <= room || room == CHUNK;
+            room = if fits { room.saturating_sub(sessions) } else { room };
+            !fits
+        });
+        self.later.extend(put_off);
+    }
+
+    fn take(&mut self, one: Waiting, units: &mut Vec<Box<dyn Unit>>) {
+        match one {
+            Waiting::Unit(unit) => units.push(unit),
+            Waiting::Health(reply) => self.health.push(reply),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.later.is_empty() && self.waiting.is_empty()
+    }
 }
 
 struct Task {
@@ -179,50 +209,37 @@ struct Task {
     clock: Clock,
     /// The server's figures for sessions, and the most that may be made on the way.
     rules: (Policy, Maxima),
-    chain: Chain,
+    /// Where the log stands.
+    log: LogHead,
     publish: watch::Sender<Tip>,
-    /// Operations on many sessions that were put off, because the batch had enough of them.
-    later: VecDeque<Box<dyn Unit>>,
+    queue: Queue,
     /// Revocations that are in force in memory only, because the disk was full: to be recorded once there is space.
     provisional: VecDeque<(RevocationNumber, Box<dyn Unit>)>,
     last_provisional: i64,
 }
 
 impl Task {
-    async fn run(mut self, mut queue: mpsc::Receiver<Waiting>, stopped: CancellationToken) {
+    async fn run(mut self, stopped: CancellationToken) {
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut waiting = Vec::with_capacity(BATCH);
         loop {
-            if self.later.is_empty() {
-                tokio::select! {
-                    received = queue.recv_many(&mut waiting, BATCH) => if received == 0 { break },
-                    _ = tick.tick() => {}
-                }
+            let mut units = Vec::new();
+            tokio::select! {
+                open = self.queue.wait(&mut units) => if !open { break },
+                _ = tick.tick() => {}
             }
             // Not a delay: whoever is ready to hand something in gets to do so before the batch is closed. Larger
             // batches rewrite the log's last page, and flush, less often per call.
             for _ in 0..YIELDS {
                 tokio::task::yield_now().await;
             }
-            while self.later.len() + waiting.len() < BATCH
-                && let Ok(another) = queue.try_recv()
-            {
-                waiting.push(another);
+            self.queue.fill(&mut units);
+            for reply in std::mem::take(&mut self.queue.health) {
+                // Whoever asked may have left.
+                reply.send(self.writer.health().await.map_err(Error::from)).ok();
             }
-            let mut units: Vec<_> = self.later.drain(..).collect();
-            for one in waiting.drain(..) {
-                match one {
-                    Waiting::Unit(unit) => units.push(unit),
-                    // Whoever asked may have left.
-                    Waiting::Health(reply) => {
-                        reply.send(self.writer.health().await.map_err(Error::from)).ok();
-                    }
-                }
-            }
-            self.put_off_bulk(&mut units);
             self.process(units).await;
-            if stopped.is_cancelled() && queue.is_empty() && self.later.is_empty() {
+            if stopped.is_cancelled() && self.queue.is_empty() {
                 break;
             }
         }
@@ -234,19 +251,6 @@ impl Task {
         }
     }
 
-    /// Leaves operations for at most a chunk of sessions in the batch, of those that touch many, so that nobody waits long
-    /// for it.
-    fn put_off_bulk(&mut self, units: &mut Vec<Box<dyn Unit>>) {
-        let mut room = CHUNK;
-        let put_off = units.extract_if(.., |unit| {
-            let sessions = unit.sessions();
-            let fits = sessions <= room || room == CHUNK;
-            room = if fits { room.saturating_sub(sessions) } else { room };
-            !fits
-        });
-        self.later.extend(put_off);
-    }
-
     async fn process(&mut self, mut units: Vec<Box<dyn Unit>>) {
         if let Err(error) = self.writer.maintain().await {
             fail_stop(&error);
@@ -256,7 +260,7 @@ impl Task {
             self.idle().await;
             return;
         }
-        match self.attempt(&mut units).await {
+        match self.attempt(&mut units, true).await {
             Ok(cut_off) => answer(units, cut_off),
             // Nothing of the batch was written. A full disk is full for everyone; anything else may be one unit's
             // fault, so each gets its own try.
@@ -264,7 +268,7 @@ impl Task {
             Err(_) if units.len() > 1 => {
                 for unit in units {
                     let mut alone = vec![unit];
-                    match self.attempt(&mut alone).await {
+                    match self.attempt(&mut alone, false).await {
                         Ok(cut_off) => answer(alone, cut_off),
                         Err(StoreError::Full) => self.refuse_for_want_of_space(alone),
                         Err(error) => refuse(alone, &error),
@@ -275,13 +279,27 @@ impl Task {
         }
     }
 
-    /// Decides the units in order, writes what they come to, and applies it to the Gate. Returns what each of them cut off.
-    async fn attempt(&mut self, units: &mut [Box<dyn Unit>]) -> Result<Vec<Vec<Arc<Flight>>>, StoreError> {
-        let now = self.clock.now();
+    /// Waits for the writer's turn, decides the units in order, with those that have come in meanwhile where there may be more,
+    /// writes what they come to, and applies it to the Gate. Returns what each of them cut off.
+    async fn attempt(
+        &mut self,
+        units: &mut Vec<Box<dyn Unit>>,
+        more: bool,
+    ) -> Result<Vec<Vec<Arc<Flight>>>, StoreError> {
+        let mut turn = self.writer.turn().await.map_err(or_end)?;
+        if more {
+            self.queue.fill(units);
+        }
+        let now = turn.now().unwrap_or_else(|| self.clock.now());
+        for commit in turn.missed() {
+            self.gate.apply(commit.changes, now);
+            self.log = commit.head;
+            tell(&self.publish, commit.head.position, commit.lifecycle);
+        }
         let mut decided = {
             let looks = units.iter().any(|unit| unit.looks_at_others());
             let known = if looks { self.gate.known_at(now) } else { self.gate.known() };
-            let mut draft = Draft::new(&known, self.chain, self.rules, now);
+            let mut draft = Draft::new(&known, self.log, self.rules, now);
             for unit in units.iter_mut() {
                 // What the unit left half done in the draft goes with the draft.
                 catch_unwind(AssertUnwindSafe(|| unit.decide(&mut draft)))
@@ -290,34 +308,19 @@ impl Task {
             draft.finish()
         };
         if decided.batch.is_empty() {
+            drop(turn);
             self.idle().await;
         } else {
-            self.commit(&decided.batch).await?;
+            let begun = Instant::now();
+            let outcome = turn.commit(&decided.batch).await;
+            measure(&decided.batch, begun.elapsed(), outcome.as_ref().err());
+            outcome.map_err(or_end)?;
+            audit::tell(&decided.batch);
         }
-        self.chain = decided.chain;
+        self.log = decided.log;
         let cut_off = self.gate.commit(decided.committed(units.len(), now));
-        if let Some(last) = decided.batch.events.last() {
-            let position = last.recorded.position;
-            self.publish.send_modify(|tip| {
-                tip.position = position;
-                tip.lifecycle = decided.lifecycle.unwrap_or(tip.lifecycle);
-            });
-        }
+        tell(&self.publish, self.log.position, decided.batch.lifecycle);
         Ok(cut_off)
-    }
-
-    async fn commit(&mut self, batch: &sessiond_store::Batch) -> Result<(), StoreError> {
-        let begun = Instant::now();
-        let outcome = self.writer.commit(batch).await;
-        measure(batch, begun.elapsed(), outcome.as_ref().err());
-        match outcome {
-            Err(error) if error.ends_all() => fail_stop(&error),
-            Ok(()) => {
-                audit::tell(batch);
-                Ok(())
-            }
-            outcome => outcome,
-        }
     }
 
     /// Lets the writer do what it puts off while there is something to write. That it cannot is said when there is.
@@ -343,7 +346,7 @@ impl Task {
             };
             self.last_provisional += 1;
             let number = RevocationNumber(-self.last_provisional);
-            let (head, now) = (self.chain.position, self.clock.now());
+            let (head, now) = (self.log.position, self.clock.now());
             let (changes, covered) = draft::provisional(&self.gate.known(), number, beginning, head, now);
             // In force first, and then told.
             self.gate.apply(changes, now);
@@ -357,11 +360,9 @@ impl Task {
     /// one that is on record is in force before the other goes.
     async fn record_provisional(&mut self) {
         while let Some((number, unit)) = self.provisional.pop_front() {
-            let mut alone = [unit];
-            let attempt = self.attempt(&mut alone).await;
-            if attempt.is_err() {
-                let [unit] = alone;
-                self.provisional.push_front((number, unit));
+            let mut alone = vec![unit];
+            if self.attempt(&mut alone, false).await.is_err() {
+                alone.into_iter().for_each(|unit| self.provisional.push_front((number, unit)));
                 return;
             }
             // Also where it was refused: its application may have been archived since.
@@ -369,6 +370,24 @@ impl Task {
             self.gate.lift_provisional(number);
         }
     }
+}
+
+/// Publishes how far the log goes, if it goes further.
+fn tell(publish: &watch::Sender<Tip>, position: Position, lifecycle: Option<Position>) {
+    publish.send_if_modified(|tip| {
+        let further = position > tip.position;
+        tip.position = position;
+        tip.lifecycle = lifecycle.unwrap_or(tip.lifecycle);
+        further
+    });
+}
+
+/// The error, unless it ends all.
+fn or_end(error: StoreError) -> StoreError {
+    if error.ends_all() {
+        fail_stop(&error);
+    }
+    error
 }
 
 /// Ends the process: after a failed flush nobody knows what is on disk, and trying again would hide it; and where the

@@ -1,5 +1,5 @@
 //! What remembers. The [`seam`] says what the house asks of a store, and nothing of how it is done; [`open`] and its
-//! siblings choose an implementation by a URL's scheme. SQLite stands behind it now, PostgreSQL will.
+//! siblings choose an implementation by a URL's scheme. SQLite and PostgreSQL stand behind it.
 //!
 //! [`row`] has what goes in and comes out, [`block`] what journals are kept in, [`check`] what compares a log with itself and
 //! with the rows that it makes, whatever database they lie in.
@@ -8,22 +8,25 @@ pub mod block;
 pub mod called;
 pub mod check;
 mod error;
+mod migrate;
 mod open;
+mod postgres;
 pub mod row;
 pub mod seam;
 pub mod sqlite;
+mod values;
 
 pub use error::StoreError;
 pub use open::{backup, backup_journals, look, open, open_journals, open_to_look, rebuild, restore};
 pub use row::{
-    AccessToken, Addressed, AnyStream, Application, Batch, ClientSecret, Confirmation, Delivery,
-    DeliveryStatus, Detail, Entry, KeySecret, Loaded, McpSession, OpenSession, Organization, Principal,
+    AccessToken, Addressed, AnyStream, Application, Batch, ClientSecret, Commit, Confirmation, Delivery,
+    DeliveryStatus, Detail, Entry, KeySecret, Loaded, LogHead, McpSession, OpenSession, Organization, Principal,
     PrincipalRow, Revocation, ServiceAccount, SessionActivity, SessionRow, SessionToken, SideWrite,
     WebhookSecret,
 };
 pub use seam::{
     BackedUp, Bounds, Check, Contents, Cut, DirectoryRows, EndedBefore, EndedOrder, EndedPage, EndedTerminal,
     Foldable, FoldableEvent, Forget, Forgotten, JournalReader, JournalWriter, Log, Open, OpenJournals,
-    Outbox, Retention, Sealed, SealedFor, Secrets, SessionRows, Start, Store, Stretch, Tail, Witnesses,
+    Outbox, Retention, Sealed, SealedFor, Secrets, SessionRows, Start, Store, Stretch, Tail, Turn, Witnesses,
     Writer,
 };

@@ -19,6 +19,7 @@ pub use sessiond_core::service_account::ServiceAccount;
 use sessiond_core::session::event::{Connected, Counts};
 use sessiond_core::session::{Envelope, Session};
 pub use sessiond_core::streams::AnyStream;
+use sessiond_core::streams::Registered;
 use sessiond_core::throughput::Throughput;
 pub use sessiond_core::token::{AccessToken, Principal, SessionToken};
 use uuid::Uuid;
@@ -65,6 +66,44 @@ impl Entry {
     }
 }
 
+/// Where the log and the numbers stand that go on from commit to commit: all that whoever writes next has to know beyond what
+/// the changes of commits say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LogHead {
+    /// The last event, when it was recorded, and the hash of its commit.
+    pub position: Position,
+    pub recorded_at: Time,
+    pub commit_hash: [u8; 32],
+    pub last_session: SessionNumber,
+    /// And its id: later ones are greater.
+    pub last_session_id: Uuid,
+    pub last_revocation: i64,
+    pub last_principal: i64,
+}
+
+impl LogHead {
+    /// Takes what organizations remember of the last session that they let go, whose row is not there any more.
+    pub(crate) fn after_letting_go(&mut self, streams: &[AnyStream]) {
+        for let_go in streams.iter().filter_map(Organization::of).map(|one| &one.let_go) {
+            if let Some(id) = let_go.last_id.filter(|_| let_go.last_session > self.last_session) {
+                (self.last_session, self.last_session_id) = (let_go.last_session, id);
+            }
+        }
+    }
+}
+
+/// A commit, as far as a process needs it that follows the log of others.
+#[derive(Debug, Clone)]
+pub struct Commit {
+    /// Commits count from 1, also those without events.
+    pub number: i64,
+    /// Where the log stands after it.
+    pub head: LogHead,
+    /// Its last event that is no activity.
+    pub lifecycle: Option<Position>,
+    pub changes: Vec<Change>,
+}
+
 /// One durable transaction.
 #[derive(Debug, Default)]
 pub struct Batch {
@@ -79,9 +118,11 @@ pub struct Batch {
     /// event; and as long as [`Start::open_sessions`](crate::Start::open_sessions) gives the newest, also after a crash.
     pub activity: Vec<SessionActivity>,
     pub side: Vec<SideWrite>,
-    /// What the batch changes in memory, for those who follow this process. A store that only one process can write to has
-    /// no use for it.
+    /// What those need who follow this process: what the batch changes in memory, where the log stands after it (none: where
+    /// it stood), and its last event that is no activity. A store that only one process can write to has no use for it.
     pub changes: Vec<Change>,
+    pub head: Option<LogHead>,
+    pub lifecycle: Option<Position>,
 }
 
 impl Batch {
@@ -330,20 +371,16 @@ pub struct KeySecret {
 /// ([`Start`](crate::Start) has the rest).
 #[derive(Debug, Default)]
 pub struct Loaded {
-    pub head: Position,
-    pub last_recorded_at: Option<Time>,
-    pub commit_hash: [u8; 32],
+    /// Where the log stands.
+    pub head: LogHead,
+    /// The last commit, where commits are counted for those who follow.
+    pub commit: i64,
     /// All but the revocations that have ended, organizations first.
     pub streams: Vec<AnyStream>,
     /// When the bars that are in force were recorded.
     pub bars: Vec<(Position, Time)>,
     pub key_secrets: Vec<KeySecret>,
     pub open_sessions: u64,
-    pub last_session: SessionNumber,
-    /// And its id: later ones are greater.
-    pub last_session_id: Uuid,
-    pub last_revocation: i64,
-    pub last_principal: i64,
     /// Sessions that are kept, by application.
     pub session_totals: Vec<(ApplicationNumber, u64)>,
     /// What the ended sessions of each resource of an application came to, those that were let go among them.

@@ -38,10 +38,10 @@ use sessiond_core::session::event::{Counts, SessionEvent};
 use sessiond_core::session::{Context, Refusal, Session};
 use sessiond_core::streams::AnyStream;
 use sessiond_core::token::AccessToken;
-use sessiond_store::{Batch, Detail, Entry, SessionActivity, SideWrite};
+use sessiond_store::{Batch, Detail, Entry, LogHead, SessionActivity, SideWrite};
 use uuid::Uuid;
 
-use super::{Chain, Operation, Origin};
+use super::{Operation, Origin};
 use crate::error::Error;
 use crate::gate::{Begun, Committed, GateState};
 
@@ -56,9 +56,8 @@ pub struct Decided {
     /// Traffic that is on record with this batch, by session: it was counted in memory before.
     traffic: Vec<(SessionNumber, Counts)>,
     begun: Vec<Begun>,
-    pub(super) chain: Chain,
-    /// Position of the last event that is not activity.
-    pub lifecycle: Option<Position>,
+    /// Where the log stands after it.
+    pub(super) log: LogHead,
 }
 
 impl Decided {
@@ -91,7 +90,7 @@ pub struct Draft<'a> {
     policy: Policy,
     maxima: Maxima,
     now: Time,
-    chain: Chain,
+    log: LogHead,
     events: Vec<Recorded>,
     /// Hash of each touched stream before this batch.
     before: HashMap<StreamId, [u8; 32]>,
@@ -132,7 +131,7 @@ struct Fact<'a> {
 impl<'a> Draft<'a> {
     pub(super) fn new(
         known: &'a GateState,
-        chain: Chain,
+        log: LogHead,
         (policy, maxima): (Policy, Maxima),
         now: Time,
     ) -> Self {
@@ -141,7 +140,7 @@ impl<'a> Draft<'a> {
             policy,
             maxima,
             now,
-            chain,
+            log,
             events: vec![],
             before: HashMap::new(),
             sessions: HashMap::new(),
@@ -210,7 +209,7 @@ impl<'a> Draft<'a> {
         if archived {
             return Err(Error::Unauthorized { reason: None });
         }
-        let token = AccessToken { issued_at: self.chain.position, ..token.clone() };
+        let token = AccessToken { issued_at: self.log.position, ..token.clone() };
         self.write_beside(SideWrite::AccessToken(token));
         Ok(())
     }
@@ -385,12 +384,12 @@ impl<'a> Draft<'a> {
     /// Never falls along the log. Only this: whoever decided by the latest time on record would refuse everybody as
     /// expired for as long as a clock once ran ahead.
     fn recorded_at(&self) -> Time {
-        self.now.max(self.chain.recorded_at)
+        self.now.max(self.log.recorded_at)
     }
 
     /// Where a stream will stand after the next event that is recorded, if that is its own.
     fn next_head(&self, head: Head) -> Head {
-        Head { version: head.version + 1, position: Position(self.chain.position.0 + 1), hash: head.hash }
+        Head { version: head.version + 1, position: Position(self.log.position.0 + 1), hash: head.hash }
     }
 
     /// Gives an event its place in the log. Its hash comes last, when the batch is whole.
@@ -401,12 +400,12 @@ impl<'a> Draft<'a> {
             self.concern(fact.stream);
         }
         let head = self.next_head(fact.head);
-        self.chain.position = head.position;
+        self.log.position = head.position;
         if fact.event.bars() {
             self.change(Change::CredentialsBarred(head.position, self.recorded_at()));
         }
         self.events.push(Recorded {
-            position: self.chain.position,
+            position: self.log.position,
             stream: fact.stream,
             version: head.version,
             previous_position: fact.head.position,
@@ -440,10 +439,10 @@ impl<'a> Draft<'a> {
             entries.push(entry);
         }
         if let Some(last) = entries.len().checked_sub(1) {
-            let hash = commit_hash(&self.chain.commit_hash, entries.iter().map(|entry| &entry.hash));
+            let hash = commit_hash(&self.log.commit_hash, entries.iter().map(|entry| &entry.hash));
             entries[last].commit_hash = Some(hash);
-            self.chain.commit_hash = hash;
-            self.chain.recorded_at = recorded_at;
+            self.log.commit_hash = hash;
+            self.log.recorded_at = recorded_at;
         }
         let sealed = |head: &mut Head, stream: StreamId| {
             if let Some(hash) = hashes.get(&stream) {
@@ -451,12 +450,11 @@ impl<'a> Draft<'a> {
             }
         };
         let mut decided = Decided {
-            batch: Batch::default(),
+            batch: Batch { head: Some(self.log), lifecycle, ..Batch::default() },
             causes: vec![],
             traffic: vec![],
             begun: vec![],
-            chain: self.chain,
-            lifecycle,
+            log: self.log,
         };
         let batch = &mut decided.batch;
         let (changes, causes) = (&mut batch.changes, &mut decided.causes);

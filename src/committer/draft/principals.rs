@@ -40,8 +40,8 @@ impl Draft<'_> {
         subject: String,
         subject_digest: [u8; 32],
     ) -> PrincipalNumber {
-        self.chain.last_principal += 1;
-        let number = PrincipalNumber(self.chain.last_principal);
+        self.log.last_principal += 1;
+        let number = PrincipalNumber(self.log.last_principal);
         self.principals.insert((organization, subject_digest), number);
         let subject = Some(subject);
         let principal = Principal { number, organization, issuer, subject_digest, subject, kept_id: None };

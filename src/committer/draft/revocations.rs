@@ -34,11 +34,11 @@ impl Draft<'_> {
                 return Err(Error::NotFound(Thing::Application));
             }
         }
-        let number = RevocationNumber(self.chain.last_revocation + 1);
+        let number = RevocationNumber(self.log.last_revocation + 1);
         let run = self.run(beginning, number)?;
         let covered = self.covered(number, *organization, filter);
         let plan = self.plan_to_bar(origin, beginning, &covered)?;
-        self.chain.last_revocation += 1;
+        self.log.last_revocation += 1;
         if let Some(session) = filter.session {
             self.bar_presented(session);
         }
@@ -92,7 +92,7 @@ impl Draft<'_> {
         organization: OrganizationNumber,
         filter: &Filter,
     ) -> Vec<SessionNumber> {
-        let fence = Position(self.chain.position.0 + 1);
+        let fence = Position(self.log.position.0 + 1);
         let planned = Revocation::planned(number, organization, (filter, Reason::Revoked), fence, self.now);
         let open = |number: &SessionNumber| self.session(*number).is_some_and(|one| one.ended.is_none());
         let known = self.known.covered(&planned).into_iter().filter(open);

@@ -120,7 +120,7 @@ impl Draft<'_> {
     ) -> Result<Connected, Error> {
         let connect = &opening.connect;
         let principal = self.principal_of(opening);
-        if principal.0 > self.chain.last_principal {
+        if principal.0 > self.log.last_principal {
             self.room_for_principal(opening.connect.organization)?;
         }
         let personal = connect.facts();
@@ -161,7 +161,7 @@ impl Draft<'_> {
             Some(holder) if !opened => holder.number,
             _ => self.open(key, connect.id),
         };
-        if principal.0 > self.chain.last_principal {
+        if principal.0 > self.log.last_principal {
             let (issuer, subject) = (opening.issuer.clone(), opening.subject.clone());
             self.record_principal(opening.connect.organization, issuer, subject, opening.subject_digest);
         }
@@ -178,7 +178,7 @@ impl Draft<'_> {
     /// The id of a session that is about to be opened: greater than that of the session before, as its number is, so
     /// that both orders are the same. Ids are no secrets.
     fn later_id(&self, id: Uuid) -> Uuid {
-        let last = self.chain.last_session_id;
+        let last = self.log.last_session_id;
         if id > last { id } else { Uuid::from_u128(last.as_u128() + 1) }
     }
 
@@ -190,9 +190,9 @@ impl Draft<'_> {
     }
 
     pub(super) fn open(&mut self, key: Option<KeyDigest>, id: Uuid) -> SessionNumber {
-        self.chain.last_session += 1;
-        self.chain.last_session_id = id;
-        let number = SessionNumber(self.chain.last_session);
+        self.log.last_session.0 += 1;
+        self.log.last_session_id = id;
+        let number = self.log.last_session;
         if let Some(key) = key {
             self.keys.insert(key, number);
         }
@@ -208,7 +208,7 @@ impl Draft<'_> {
         let drafted = self.principals.get(&(organization, opening.subject_digest)).copied();
         drafted
             .or_else(|| self.known.principal(organization, &opening.subject_digest))
-            .unwrap_or(PrincipalNumber(self.chain.last_principal + 1))
+            .unwrap_or(PrincipalNumber(self.log.last_principal + 1))
     }
 
     pub(in crate::committer) fn issue_session_token(&mut self, number: SessionNumber, secret_hash: [u8; 32]) {

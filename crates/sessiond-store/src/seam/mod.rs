@@ -44,7 +44,7 @@ pub use retention::{Cut, EndedBefore, Foldable, FoldableEvent, Retention};
 pub use rows::{DirectoryRows, EndedOrder, EndedPage, EndedTerminal, SessionRows};
 pub use secrets::{Sealed, SealedFor, Secrets, Witnesses};
 pub use start::Start;
-pub use writer::{Check, Writer};
+pub use writer::{Check, Turn, Writer};
 
 use crate::StoreError;
 use crate::check::{Fault, Progress, Report};

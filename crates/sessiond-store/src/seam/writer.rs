@@ -1,9 +1,10 @@
 //! Writing.
 
 use async_trait::async_trait;
+use sessiond_core::Time;
 
 use crate::StoreError;
-use crate::row::Batch;
+use crate::row::{Batch, Commit};
 
 /// Something that a store looked at, to say whether it is well.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,22 +16,19 @@ pub struct Check {
     pub fault: Option<String>,
 }
 
-/// The one writer. Whoever holds it decides alone what the log says next: positions, versions, numbers and hashes are given
+/// The one writer of a process. Where several processes write to a store they take turns: whoever has the turn has been told
+/// of every commit before it, and decides alone what the log says next. Positions, versions, numbers and hashes are given
 /// out from memory, and a store only refuses what does not fit.
 #[async_trait]
 pub trait Writer: Send {
-    /// Writes a batch in one transaction.
-    ///
-    /// - **Durability**: it returns once the batch would survive a power cut (or, where there is a replica that has to have
-    ///   it, once that one has it).
-    /// - **Atomicity**: whole or not at all. On an error nothing of it was written, and the writer goes on as if it had not
-    ///   been asked, unless the error says that it is over ([`StoreError::ends_all`]). A store that does not know what a
-    ///   commit has come to has to find out before it answers.
-    /// - **Order**: who asks after it has returned sees it. Events go at the end of the log, in the batch's order; a position
-    ///   that is taken, or a version in a stream, is [`StoreError::Raced`].
-    /// - **Rows**: those of the batch replace rows of the same number. [`Batch::activity`] may follow later: see there.
-    /// - **What stands beside the log** ([`Batch::side`]) is written in order, after all else of the batch.
-    async fn commit(&mut self, batch: &Batch) -> Result<(), StoreError>;
+    /// Waits for the turn, which lasts until it is used or dropped. A turn is short: everybody else waits meanwhile, and a
+    /// store may take it away from whoever keeps it for seconds.
+    async fn turn<'writer>(&'writer mut self) -> Result<Box<dyn Turn + 'writer>, StoreError>;
+
+    /// Takes a turn and commits a batch in it: for whoever needs to know nothing of what others have committed.
+    async fn commit(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        self.turn().await?.commit(batch).await
+    }
 
     /// Upkeep between batches: asked for before each, and about every second while there are none. Whoever waits to have
     /// something written waits for this too, so it takes milliseconds, and for nobody who reads. What was erased by a batch
@@ -49,4 +47,28 @@ pub trait Writer: Send {
 
     /// Writes whatever was put off, and closes the store in order. Nothing of what was committed depends on it.
     async fn close(self: Box<Self>) -> Result<(), StoreError>;
+}
+
+/// The right to say what the log says next.
+#[async_trait]
+pub trait Turn: Send {
+    /// What others have committed since this process last heard of it, oldest first: whoever decides applies it before. A
+    /// store that only one process writes to has nothing to tell.
+    fn missed(&mut self) -> Vec<Commit>;
+
+    /// The time by the store's own clock, where several processes write to it: theirs may differ, so none of them counts.
+    fn now(&self) -> Option<Time>;
+
+    /// Writes a batch in one transaction, and ends the turn.
+    ///
+    /// - **Durability**: it returns once the batch would survive a power cut (or, where there is a replica that has to have
+    ///   it, once that one has it).
+    /// - **Atomicity**: whole or not at all. On an error nothing of it was written, and the writer goes on as if it had not
+    ///   been asked, unless the error says that it is over ([`StoreError::ends_all`]). A store that does not know what a
+    ///   commit has come to has to find out before it answers.
+    /// - **Order**: who asks after it has returned sees it. Events go at the end of the log, in the batch's order; a position
+    ///   that is taken, or a version in a stream, is [`StoreError::Raced`].
+    /// - **Rows**: those of the batch replace rows of the same number. [`Batch::activity`] may follow later: see there.
+    /// - **What stands beside the log** ([`Batch::side`]) is written in order, after all else of the batch.
+    async fn commit(self: Box<Self>, batch: &Batch) -> Result<(), StoreError>;
 }

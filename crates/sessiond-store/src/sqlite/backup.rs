@@ -13,8 +13,9 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
 
 use super::rebuild::ROWS;
-use super::{MIGRATIONS, journals, location, migrate, options};
+use super::{MIGRATIONS, journals, location, options};
 use crate::StoreError;
+use crate::migrate::migrate;
 use crate::check::{PAGE, Progress};
 use crate::seam::BackedUp;
 

@@ -10,7 +10,7 @@ use sqlx::{QueryBuilder, Row, Sqlite};
 use uuid::Uuid;
 
 use super::store::SqliteStore;
-use super::values::{outcome, principal_row, revocation};
+use crate::values::{outcome, principal_row, revocation};
 use crate::StoreError;
 use crate::row::{PrincipalRow, Revocation};
 use crate::seam::DirectoryRows;

@@ -7,7 +7,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Row, SqliteExecutor};
 
 use super::store::SqliteStore;
-use super::values::entry;
+use crate::values::entry;
 use crate::StoreError;
 use crate::row::{Addressed, Entry};
 use crate::seam::Log;

@@ -7,7 +7,7 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Connection, SqliteConnection};
 
 use super::files::beside;
-use super::values::bytes32;
+use crate::values::bytes32;
 use super::{location, wal};
 use crate::StoreError;
 use crate::seam::Contents;

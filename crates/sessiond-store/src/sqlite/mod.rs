@@ -22,7 +22,6 @@ mod settling;
 mod space;
 mod start;
 mod store;
-mod values;
 mod verify;
 mod wal;
 mod writer;
@@ -31,7 +30,6 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::SqliteConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 
 use crate::StoreError;
@@ -41,6 +39,7 @@ use store::SqliteStore;
 use writer::SqliteWriter;
 
 pub(crate) use backup::{backup, backup_journals, restore};
+pub(crate) use error::meaning;
 pub(crate) use look::look;
 pub(crate) use rebuild::rebuild;
 pub use retention::OF_SESSIONS;
@@ -106,23 +105,4 @@ fn options(url: &str) -> Result<SqliteConnectOptions, StoreError> {
         // What is erased is overwritten, in the file too.
         .pragma("secure_delete", "on")
         .pragma("cache_size", "-65536"))
-}
-
-async fn migrate(
-    migrations: &sqlx::migrate::Migrator,
-    connection: &mut SqliteConnection,
-) -> Result<(), StoreError> {
-    use sqlx::migrate::MigrateError;
-    migrations.run(connection).await.map_err(|error| match error {
-        MigrateError::VersionMissing(version) => StoreError::Failed(format!(
-            "the database was written by a newer sessiond (it has migration {version}, which this one does not know); \
-             start the newer one"
-        )),
-        MigrateError::ExecuteMigration(error, version) => match error.into() {
-            StoreError::Failed(what) => StoreError::Failed(format!("migration {version}: {what}")),
-            other => other,
-        },
-        MigrateError::Execute(error) => error.into(),
-        error => StoreError::Failed(error.to_string()),
-    })
 }

@@ -11,7 +11,7 @@ use sqlx::{AssertSqlSafe, Row};
 use uuid::Uuid;
 
 use super::store::SqliteStore;
-use super::values::{optional_time, short, time};
+use crate::values::{optional_time, short, time};
 use super::writer::SqliteWriter;
 use crate::StoreError;
 use crate::row::SideWrite;

@@ -12,7 +12,7 @@ use sqlx::{AssertSqlSafe, Row};
 use super::insert::Insert;
 use super::log::mark;
 use super::store::SqliteStore;
-use super::values::{bytes32, count, time};
+use crate::values::{bytes32, count, time};
 use super::writer::SqliteWriter;
 use crate::StoreError;
 use crate::seam::{Cut, EndedBefore, Foldable, FoldableEvent, Log, Retention};

@@ -8,7 +8,7 @@ use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
 use super::store::SqliteStore;
-use super::values::{bytes32, optional_bytes32, optional_time, session_token};
+use crate::values::{bytes32, optional_bytes32, optional_time, session_token};
 use crate::StoreError;
 use crate::row::{ClientSecret, McpSession, SessionToken, WebhookSecret};
 use crate::seam::{Sealed, SealedFor, Secrets, Witnesses};

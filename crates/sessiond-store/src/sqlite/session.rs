@@ -20,7 +20,7 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
-use super::values::time;
+use crate::values::time;
 use crate::StoreError;
 use crate::row::{Detail, OpenSession, SessionActivity, SessionRow, SessionToken};
 

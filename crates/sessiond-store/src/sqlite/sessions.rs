@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::session::{WHOLE_SESSION, whole_session};
 use super::store::SqliteStore;
-use super::values::{detail, time};
+use crate::values::{detail, time};
 use crate::StoreError;
 use crate::row::{Confirmation, Detail, SessionRow};
 use crate::seam::{EndedOrder, EndedPage, EndedTerminal, SessionRows};

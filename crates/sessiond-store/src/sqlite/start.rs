@@ -8,7 +8,6 @@ use futures_util::{StreamExt, TryFutureExt};
 use sessiond_core::Time;
 use sessiond_core::change::KeyHashes;
 use sessiond_core::ids::{ApplicationNumber, Position, SessionNumber};
-use sessiond_core::organization::Organization;
 use sessiond_core::retention::ResourceTotals;
 use sessiond_core::streams::{AnyStream, Registered};
 use sqlx::pool::PoolConnection;
@@ -18,12 +17,12 @@ use sqlx::{AssertSqlSafe, Row, Sqlite, SqliteConnection};
 use super::session::{open_session, open_sessions};
 use super::settling::{LogTail, Unsettled};
 use super::store::SqliteStore;
-use super::values::{
+use crate::values::{
     access_token, application, bytes32, count, item, optional_bytes32, organization, principal, revocation,
     service_account, time,
 };
 use crate::StoreError;
-use crate::row::{AccessToken, KeySecret, Loaded, OpenSession, Principal};
+use crate::row::{AccessToken, KeySecret, Loaded, LogHead, OpenSession, Principal};
 use crate::seam::{Log, Start};
 
 /// Open sessions read at a time.
@@ -33,28 +32,14 @@ const AT_ONCE: usize = 1_024;
 impl Start for SqliteStore {
     async fn load(&self) -> Result<Loaded, StoreError> {
         let mut loaded = Loaded {
-            head: self.head().await?,
             streams: self.streams().await?,
             key_secrets: self.all("select * from api_key_secret", key_secret).await?,
             ..Loaded::default()
         };
         loaded.bars = self.bars(&loaded).await?;
-        let last = self.event(loaded.head).await?;
-        loaded.last_recorded_at = last.as_ref().map(|entry| entry.recorded.recorded_at);
-        loaded.commit_hash = last.and_then(|entry| entry.commit_hash).unwrap_or_default();
-        let number = |sql: &'static str| sqlx::query_scalar::<_, i64>(sql).fetch_one(&self.pool);
-        loaded.last_session = SessionNumber(number("select coalesce(max(number), 0) from session").await?);
-        let last = sqlx::query_scalar("select id from session where number = ?").bind(loaded.last_session.0);
-        loaded.last_session_id = last.fetch_optional(&self.pool).await?.unwrap_or_default();
-        for let_go in loaded.streams.iter().filter_map(Organization::of).map(|one| &one.let_go) {
-            if let Some(id) = let_go.last_id.filter(|_| let_go.last_session > loaded.last_session) {
-                (loaded.last_session, loaded.last_session_id) = (let_go.last_session, id);
-            }
-        }
-        loaded.last_principal = number("select coalesce(max(number), 0) from principal").await?;
-        let open = number("select count(*) from session indexed by session_open where state <> 0").await?;
-        loaded.open_sessions = open.unsigned_abs();
-        loaded.last_revocation = number("select coalesce(max(number), 0) from revocation").await?;
+        loaded.head = self.log_head(&loaded.streams).await?;
+        let open = sqlx::query_scalar("select count(*) from session indexed by session_open where state <> 0");
+        loaded.open_sessions = i64::unsigned_abs(open.fetch_one(&self.pool).await?);
         for row in sqlx::query("select application, count(*) as total from session group by application")
             .fetch_all(&self.pool)
             .await?
@@ -94,6 +79,25 @@ impl SqliteStore {
         read: fn(&SqliteRow) -> Result<Value, StoreError>,
     ) -> BoxStream<'_, Result<Value, StoreError>> {
         sqlx::query(sql).fetch(&self.pool).map(move |row| read(&row?)).boxed()
+    }
+
+    async fn log_head(&self, streams: &[AnyStream]) -> Result<LogHead, StoreError> {
+        let position = self.head().await?;
+        let last = self.event(position).await?;
+        let number = |sql: &'static str| sqlx::query_scalar::<_, i64>(sql).fetch_one(&self.pool);
+        let mut head = LogHead {
+            position,
+            recorded_at: last.as_ref().map(|entry| entry.recorded.recorded_at).unwrap_or_default(),
+            commit_hash: last.and_then(|entry| entry.commit_hash).unwrap_or_default(),
+            last_session: SessionNumber(number("select coalesce(max(number), 0) from session").await?),
+            last_revocation: number("select coalesce(max(number), 0) from revocation").await?,
+            last_principal: number("select coalesce(max(number), 0) from principal").await?,
+            ..LogHead::default()
+        };
+        let last = sqlx::query_scalar("select id from session where number = ?").bind(head.last_session.0);
+        head.last_session_id = last.fetch_optional(&self.pool).await?.unwrap_or_default();
+        head.after_letting_go(streams);
+        Ok(head)
     }
 
     async fn resource_totals(&self) -> Result<Vec<(ApplicationNumber, String, ResourceTotals)>, StoreError> {

@@ -4,15 +4,17 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use sessiond_core::Time;
 use sqlx::sqlite::SqliteAutoVacuum;
 use sqlx::{Connection, SqliteConnection};
 
 use super::files::Files;
 use super::settling::{LogTail, Settling, Slice};
-use super::{MIGRATIONS, migrate, options, space, wal};
+use super::{MIGRATIONS, options, space, wal};
 use crate::StoreError;
-use crate::row::{Batch, SideWrite};
-use crate::seam::{Check, Writer};
+use crate::migrate::migrate;
+use crate::row::{Batch, Commit, SideWrite};
+use crate::seam::{Check, Turn, Writer};
 
 /// The first SQLite without the WAL-reset corruption: https://sqlite.org/releaselog/3_51_3.html
 const OLDEST_SQLITE: (u32, u32, u32) = (3, 51, 3);
@@ -142,16 +144,8 @@ impl SqliteWriter {
 
 #[async_trait]
 impl Writer for SqliteWriter {
-    async fn commit(&mut self, batch: &Batch) -> Result<(), StoreError> {
-        let slice = self.settling.slice(batch);
-        self.commit_with(batch, &slice).await?;
-        self.settling.committed(batch, &slice);
-        if let Some(within) = batch.side.iter().filter_map(erases).min() {
-            let due = Instant::now() + within;
-            self.erased = Some(self.erased.map_or(due, |before| before.min(due)));
-        }
-        self.commits += 1;
-        Ok(())
+    async fn turn<'writer>(&'writer mut self) -> Result<Box<dyn Turn + 'writer>, StoreError> {
+        Ok(Box::new(Always(self)))
     }
 
     async fn maintain(&mut self) -> Result<(), StoreError> {
@@ -188,6 +182,33 @@ impl Writer for SqliteWriter {
             }
         }
         wal::close(self.connection).await
+    }
+}
+
+/// The turn of the only writer: it is always its own.
+struct Always<'writer>(&'writer mut SqliteWriter);
+
+#[async_trait]
+impl Turn for Always<'_> {
+    fn missed(&mut self) -> Vec<Commit> {
+        vec![]
+    }
+
+    fn now(&self) -> Option<Time> {
+        None
+    }
+
+    async fn commit(self: Box<Self>, batch: &Batch) -> Result<(), StoreError> {
+        let writer = self.0;
+        let slice = writer.settling.slice(batch);
+        writer.commit_with(batch, &slice).await?;
+        writer.settling.committed(batch, &slice);
+        if let Some(within) = batch.side.iter().filter_map(erases).min() {
+            let due = Instant::now() + within;
+            writer.erased = Some(writer.erased.map_or(due, |before| before.min(due)));
+        }
+        writer.commits += 1;
+        Ok(())
     }
 }
 

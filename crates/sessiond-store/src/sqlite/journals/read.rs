@@ -9,7 +9,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqliteRow};
 
 use super::super::files::{self, Files};
 use super::super::store::pool;
-use super::super::values::time;
+use crate::values::time;
 use super::super::wal::checkpoint_if_large;
 use super::write::lost;
 use super::{options, used_bytes};

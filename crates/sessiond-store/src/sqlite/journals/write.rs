@@ -13,10 +13,11 @@ use sqlx::{Connection, Row, SqliteConnection};
 
 use super::super::files::Files;
 use super::super::insert::{Bound, Insert, put};
-use super::super::values::time;
-use super::super::{migrate, wal};
+use crate::values::time;
+use super::super::wal;
 use super::{MIGRATIONS, options, used_bytes};
 use crate::StoreError;
+use crate::migrate::migrate;
 use crate::block::Block;
 use crate::seam::{Forget, Forgotten, JournalWriter, Tail};
 

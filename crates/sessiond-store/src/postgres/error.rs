@@ -1,0 +1,16 @@
+//! What PostgreSQL's codes mean to the house.
+
+use sqlx::postgres::PgDatabaseError;
+
+use crate::StoreError;
+
+/// What an error of the server means, by its SQLSTATE: https://www.postgresql.org/docs/15/errcodes-appendix.html
+pub(crate) fn meaning(error: &PgDatabaseError) -> StoreError {
+    match error.code() {
+        // disk_full
+        "53100" => StoreError::Full,
+        // data_corrupted, index_corrupted
+        "XX001" | "XX002" => StoreError::Corrupt(error.to_string()),
+        _ => StoreError::Failed(error.to_string()),
+    }
+}
