@@ -190,6 +190,7 @@ impl From<Refusal> for Error {
             Refusal::Barred => Self::Denied { code: "barred", message: refusal.to_string() },
             Refusal::ApplicationArchived => Self::NotFound(Thing::Application),
             Refusal::Unknown => Self::NotFound(Thing::Session),
+            Refusal::Lapsed => Self::Busy,
         }
     }
 }

@@ -21,6 +21,7 @@ pub mod live;
 pub mod logs;
 pub mod mcp;
 pub mod meter;
+pub mod nodes;
 pub mod outbound;
 pub mod retention;
 pub mod scheduler;

@@ -9,6 +9,7 @@ use chrono::TimeDelta;
 use sessiond::cli::fill::fill;
 use sessiond::clock::Clock;
 use sessiond::committer::{Activity, Committer, CreateOrganization, OpenSession, Origin, RecordActivity};
+use sessiond::nodes::Applied;
 use sessiond::gate::Gate;
 use sessiond::http::health::Progress;
 use sessiond_core::actor::{Actor, ActorKind};
@@ -62,11 +63,11 @@ impl Base {
     /// A new database with this many open sessions.
     pub async fn new(directory: &Path, sessions: usize) -> anyhow::Result<Self> {
         let (url, database) = database(directory);
-        let Open { writer, store: reader } = sessiond_store::open(&url).await?;
+        let Open { writer, store: reader, .. } = sessiond_store::open(&url).await?;
         let gate = Arc::new(Gate::default());
         let loaded = fill(&gate, &reader, Clock::system().now(), &Progress::default()).await?;
         let policy = Policy { token_lifetime: 86_400, ..Policy::default() };
-        let committer = Committer::start(writer, &loaded, gate, Clock::system(), (policy, Maxima::default()));
+        let committer = Committer::start(writer, Arc::new(Applied::new(gate, &loaded)), None, Clock::system(), (policy, Maxima::default()));
         found(&committer).await?;
         let sessions = Arc::new(connect(&committer, sessions).await?);
         let checkpoints = checkpoints(reader.clone());

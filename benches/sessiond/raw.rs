@@ -35,7 +35,7 @@ impl Raw {
     /// A new database of the same schema, with streams of this many sessions.
     pub async fn new(directory: &Path, sessions: usize) -> anyhow::Result<Self> {
         let (url, file) = database(directory);
-        let Open { writer, store } = sessiond_store::open(&url).await?;
+        let Open { writer, store, .. } = sessiond_store::open(&url).await?;
         store.close().await;
         writer.close().await?;
         let connection = SqliteConnectOptions::new()

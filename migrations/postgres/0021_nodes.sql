@@ -32,3 +32,22 @@ create table log_commit (
     committed_at    bigint not null,
     changes         text   not null         -- JSON
 );
+
+-- The processes that work on this database. A row goes once its lease has run out for long: that a row is absent proves
+-- nothing.
+create table node (
+    number           bigint generated always as identity primary key,
+    id               uuid   not null unique,
+    url              text,                  -- where the other nodes reach it
+    version          text   not null,
+    started_at       bigint not null,
+    applied          bigint not null,       -- the last commit that it has said to have applied
+    lease_expires_at bigint                 -- null while it loads, and once it lets nobody in any more
+) with (fillfactor = 50);
+
+-- Jobs that one node does at a time.
+create table job (
+    name       text   primary key,
+    node       bigint not null,
+    expires_at bigint not null
+);

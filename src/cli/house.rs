@@ -7,7 +7,7 @@ use anyhow::Context;
 use sessiond_core::maxima::Maxima;
 use sessiond_core::policy::Policy;
 use sessiond_core::retention::Figures;
-use sessiond_store::{Open, StoreError};
+use sessiond_store::{Nodes, Open, StoreError};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -28,9 +28,10 @@ use crate::journals::Journals;
 use crate::limits::Limits;
 use crate::live::Live;
 use crate::mcp::{Gateway, Upstreams};
+use crate::nodes::{Applied, Barrier, Follower, Lease};
 use crate::retention::Retention;
 use crate::sessions::{JobStatus, Sessions};
-use crate::tasks::supervise;
+use crate::tasks::{supervise, vital};
 use crate::telling::Telling;
 use crate::terminal::Terminals;
 use crate::webhooks::Outbox;
@@ -47,6 +48,8 @@ pub struct House {
     pub lines: Journals,
     pub retention: Retention,
     pub job_status: Arc<JobStatus>,
+    /// Where there may be others.
+    pub node: Option<Arc<Follower>>,
     clock: Clock,
 }
 
@@ -57,12 +60,20 @@ impl House {
         let policy = policy(config);
         let mut open = sessiond_store::open(&config.database).await.context("cannot open the database")?;
         let key = place::key(config, &contents, &mut open).await?;
-        let Open { writer, store } = open;
+        let Open { writer, store, nodes } = open;
         let lines = open_lines(&config.lines_database(), clock.clone()).await?;
-        let gate = Arc::new(Gate::default());
+        // Where there are other nodes nobody is let in before they know of this one.
+        let lease = if nodes.is_some() { Lease::none() } else { Lease::default() };
+        let gate = Arc::new(Gate::with_lease(lease));
         let loaded = fill(&gate, &store, clock.now(), progress).await.context("cannot load the database")?;
-        let committer =
-            Committer::start(writer, &loaded, gate.clone(), clock.clone(), (policy, maxima(config)));
+        let applied = Arc::new(Applied::new(gate.clone(), &loaded));
+        let node = match nodes {
+            Some(nodes) => Some(Arc::new(join(nodes, &applied, &clock).await?)),
+            None => None,
+        };
+        let barrier = node.as_ref().map(|node| Arc::new(Barrier::new(node.nodes(), node.own())));
+        let rules = (policy, maxima(config));
+        let committer = Committer::start(writer, applied, barrier, clock.clone(), rules);
         let telling = Telling::new(store.clone(), gate.clone());
         let live = Arc::new(Live::new(store.clone(), telling.clone(), committer.tip()));
         let context = AppContext {
@@ -100,6 +111,7 @@ impl House {
             lines,
             retention,
             job_status,
+            node,
             clock,
         })
     }
@@ -168,15 +180,26 @@ impl House {
             let live = live.clone();
             async move { live.run(stopping).await }
         };
-        vec![
+        let mut tasks = vec![
             supervise("revocation worker", closed.clone(), revocations),
             supervise("live feed", closed.clone(), follow),
             supervise("webhooks", closed.clone(), move |stopping| outbox.clone().run(stopping)),
             supervise("goodbyes to upstreams", closed.clone(), move |stopping| {
                 gateway.clone().say_goodbyes(stopping)
             }),
-        ]
+        ];
+        if let Some(node) = self.node.clone() {
+            let closed = closed.clone();
+            tasks.push(vital("node", async move { node.run(closed).await }));
+        }
+        tasks
     }
+}
+
+/// Makes this process a node.
+async fn join(nodes: Arc<dyn Nodes>, applied: &Arc<Applied>, clock: &Clock) -> anyhow::Result<Follower> {
+    let joined = Follower::join(nodes, None, (applied.clone(), clock.clone())).await;
+    joined.context("cannot put this process on record beside the others")
 }
 
 /// Opens the file of journals. A damaged one is no reason not to serve, because it holds nothing that decides anything.

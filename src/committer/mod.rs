@@ -22,24 +22,25 @@ mod operation;
 mod operations;
 mod origin;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use draft::Draft;
-use operation::{Submitted, Unit};
-use sessiond_core::ids::{Position, RevocationNumber, Tip};
+use operation::{Following, Submitted, Unit};
+use sessiond_core::ids::{RevocationNumber, Tip};
 use sessiond_core::maxima::Maxima;
 use sessiond_core::policy::Policy;
-use sessiond_store::{Check, Loaded, LogHead, StoreError, Writer};
+use sessiond_store::{Check, StoreError, Writer};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::error::Error;
-use crate::gate::{Flight, Gate};
+use crate::gate::Gate;
+use crate::nodes::{Applied, At, Barrier};
 use crate::tasks::vital;
 use crate::{logs, meter};
 pub use draft::not_too_many;
@@ -72,26 +73,25 @@ pub struct Committer {
 }
 
 impl Committer {
-    /// Starts the committer of a store, with its one writer, on what was loaded from it. The Gate is filled with the same.
+    /// Starts the committer of a store, with its one writer, where the Gate was filled; with whoever waits for other nodes, if
+    /// there may be any.
     pub fn start(
         writer: Box<dyn Writer>,
-        loaded: &Loaded,
-        gate: Arc<Gate>,
+        applied: Arc<Applied>,
+        barrier: Option<Arc<Barrier>>,
         clock: Clock,
         rules: (Policy, Maxima),
     ) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE);
-        let log = loaded.head;
-        let tip = Tip { position: log.position, lifecycle: log.position };
-        let (publish, tip) = watch::channel(tip);
+        let tip = applied.tip();
         let stopped = CancellationToken::new();
         let task = Task {
             writer,
-            gate,
+            gate: applied.gate(),
+            applied,
+            barrier,
             clock,
             rules,
-            log,
-            publish,
             queue: Queue { waiting, later: VecDeque::new(), health: vec![] },
             provisional: VecDeque::new(),
             last_provisional: 0,
@@ -145,7 +145,7 @@ impl Committer {
     pub async fn stop(&self) {
         // The token tells the task to end, and something to do wakes it in case nothing else does.
         self.stopped.cancel();
-        let unit = Submitted::new(Origin::system(), Turn, None);
+        let unit = Submitted::new(Origin::system(), Nothing, None);
         self.queue.send(Waiting::Unit(unit)).await.ok();
         self.queue.closed().await;
     }
@@ -206,12 +206,13 @@ impl Queue {
 struct Task {
     writer: Box<dyn Writer>,
     gate: Arc<Gate>,
+    /// Where the log stands, and the way of commits into the Gate.
+    applied: Arc<Applied>,
+    /// Who waits for the other nodes.
+    barrier: Option<Arc<Barrier>>,
     clock: Clock,
     /// The server's figures for sessions, and the most that may be made on the way.
     rules: (Policy, Maxima),
-    /// Where the log stands.
-    log: LogHead,
-    publish: watch::Sender<Tip>,
     queue: Queue,
     /// Revocations that are in force in memory only, because the disk was full: to be recorded once there is space.
     provisional: VecDeque<(RevocationNumber, Box<dyn Unit>)>,
@@ -261,7 +262,7 @@ impl Task {
             return;
         }
         match self.attempt(&mut units, true).await {
-            Ok(cut_off) => answer(units, cut_off),
+            Ok(following) => answer(units, following),
             // Nothing of the batch was written. A full disk is full for everyone; anything else may be one unit's
             // fault, so each gets its own try.
             Err(StoreError::Full) => self.refuse_for_want_of_space(units),
@@ -269,7 +270,7 @@ impl Task {
                 for unit in units {
                     let mut alone = vec![unit];
                     match self.attempt(&mut alone, false).await {
-                        Ok(cut_off) => answer(alone, cut_off),
+                        Ok(following) => answer(alone, following),
                         Err(StoreError::Full) => self.refuse_for_want_of_space(alone),
                         Err(error) => refuse(alone, &error),
                     }
@@ -280,26 +281,25 @@ impl Task {
     }
 
     /// Waits for the writer's turn, decides the units in order, with those that have come in meanwhile where there may be more,
-    /// writes what they come to, and applies it to the Gate. Returns what each of them cut off.
+    /// writes what they come to, and applies it to the Gate. Returns what follows from each of them.
     async fn attempt(
         &mut self,
         units: &mut Vec<Box<dyn Unit>>,
         more: bool,
-    ) -> Result<Vec<Vec<Arc<Flight>>>, StoreError> {
+    ) -> Result<Vec<Following>, StoreError> {
         let mut turn = self.writer.turn().await.map_err(or_end)?;
         if more {
             self.queue.fill(units);
         }
         let now = turn.now().unwrap_or_else(|| self.clock.now());
-        for commit in turn.missed() {
-            self.gate.apply(commit.changes, now);
-            self.log = commit.head;
-            tell(&self.publish, commit.head.position, commit.lifecycle);
+        let mut at = self.applied.lock().await;
+        for commit in turn.missed(at.commit).await.map_err(or_end)? {
+            self.applied.follow(&mut at, commit, now);
         }
         let mut decided = {
             let looks = units.iter().any(|unit| unit.looks_at_others());
             let known = if looks { self.gate.known_at(now) } else { self.gate.known() };
-            let mut draft = Draft::new(&known, self.log, self.rules, now);
+            let mut draft = Draft::new(&known, at.log, self.rules, now);
             for unit in units.iter_mut() {
                 // What the unit left half done in the draft goes with the draft.
                 catch_unwind(AssertUnwindSafe(|| unit.decide(&mut draft)))
@@ -307,20 +307,28 @@ impl Task {
             }
             draft.finish()
         };
+        let mut after = At { log: decided.log, commit: at.commit };
         if decided.batch.is_empty() {
             drop(turn);
-            self.idle().await;
         } else {
             let begun = Instant::now();
             let outcome = turn.commit(&decided.batch).await;
             measure(&decided.batch, begun.elapsed(), outcome.as_ref().err());
-            outcome.map_err(or_end)?;
+            after.commit = outcome.map_err(or_end)?;
             audit::tell(&decided.batch);
         }
-        self.log = decided.log;
-        let cut_off = self.gate.commit(decided.committed(units.len(), now));
-        tell(&self.publish, self.log.position, decided.batch.lifecycle);
-        Ok(cut_off)
+        let awaited = self.barrier.as_ref().map(|barrier| (barrier.clone(), after.commit));
+        let ends = if awaited.is_some() { decided.ends() } else { BTreeSet::new() };
+        let committed = decided.committed(units.len(), now);
+        let cut_off = self.applied.commit_own(&mut at, after, decided.batch.lifecycle, committed);
+        drop(at);
+        if decided.batch.is_empty() {
+            self.idle().await;
+        }
+        let following = |(operation, cut_off)| {
+            Following { cut_off, awaited: awaited.clone().filter(|_| ends.contains(&operation)) }
+        };
+        Ok(cut_off.into_iter().enumerate().map(following).collect())
     }
 
     /// Lets the writer do what it puts off while there is something to write. That it cannot is said when there is.
@@ -346,7 +354,7 @@ impl Task {
             };
             self.last_provisional += 1;
             let number = RevocationNumber(-self.last_provisional);
-            let (head, now) = (self.log.position, self.clock.now());
+            let (head, now) = (self.applied.tip().borrow().position, self.clock.now());
             let (changes, covered) = draft::provisional(&self.gate.known(), number, beginning, head, now);
             // In force first, and then told.
             self.gate.apply(changes, now);
@@ -370,16 +378,6 @@ impl Task {
             self.gate.lift_provisional(number);
         }
     }
-}
-
-/// Publishes how far the log goes, if it goes further.
-fn tell(publish: &watch::Sender<Tip>, position: Position, lifecycle: Option<Position>) {
-    publish.send_if_modified(|tip| {
-        let further = position > tip.position;
-        tip.position = position;
-        tip.lifecycle = lifecycle.unwrap_or(tip.lifecycle);
-        further
-    });
 }
 
 /// The error, unless it ends all.
@@ -420,8 +418,8 @@ fn measure(batch: &sessiond_store::Batch, took: Duration, error: Option<&StoreEr
     }
 }
 
-fn answer(units: Vec<Box<dyn Unit>>, cut_off: Vec<Vec<Arc<Flight>>>) {
-    units.into_iter().zip(cut_off).for_each(|(unit, cut_off)| unit.answer(cut_off));
+fn answer(units: Vec<Box<dyn Unit>>, following: Vec<Following>) {
+    units.into_iter().zip(following).for_each(|(unit, following)| unit.answer(following));
 }
 
 fn refuse(units: Vec<Box<dyn Unit>>, error: &StoreError) {

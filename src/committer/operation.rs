@@ -13,6 +13,7 @@ use super::{BeginRevocation, Draft, Origin};
 use crate::error::Error;
 use crate::gate::Flight;
 use crate::meter;
+use crate::nodes::{Acknowledged, Barrier};
 
 /// How long a connection may take to let go of what was cancelled before it is given up on.
 const YIELD: Duration = Duration::from_millis(100);
@@ -49,22 +50,37 @@ pub trait Operation: Send + 'static {
     }
 }
 
+/// What has to happen before an operation is over, once it is on record.
+#[derive(Default)]
+pub(super) struct Following {
+    /// What it cut off in this process.
+    pub cut_off: Vec<Arc<Flight>>,
+    /// The commit that the other nodes have to apply before, where it ends anything.
+    pub awaited: Option<(Arc<Barrier>, i64)>,
+}
+
 /// What an operation is answered with.
 pub struct Answer<Outcome> {
     pub outcome: Outcome,
-    cut_off: Vec<Arc<Flight>>,
+    following: Following,
 }
 
 impl<Outcome> Answer<Outcome> {
     /// What was answered before, which cut off nothing now.
     pub(super) fn recorded(outcome: Outcome) -> Self {
-        Self { outcome, cut_off: vec![] }
+        Self { outcome, following: Following::default() }
     }
 
-    /// Waits until what the operation cut off has let go, but not for ever.
-    pub async fn landed(&self) {
-        let all = join_all(self.cut_off.iter().map(|flight| flight.landed()));
+    /// Waits until what the operation cut off has let go, but not for ever; and until what it ends has ended on every node,
+    /// however long that takes. Says on how many it has.
+    pub async fn landed(&self) -> Acknowledged {
+        let Following { cut_off, awaited } = &self.following;
+        let all = join_all(cut_off.iter().map(|flight| flight.landed()));
         tokio::time::timeout(YIELD, all).await.ok();
+        match awaited {
+            Some((barrier, commit)) => barrier.wait(*commit).await,
+            None => Acknowledged::ALONE,
+        }
     }
 }
 
@@ -74,8 +90,8 @@ pub(super) trait Unit: Send {
     fn sessions(&self) -> usize;
     fn looks_at_others(&self) -> bool;
     fn revocation(&self) -> Option<&BeginRevocation>;
-    /// Tells what was decided, once that is durable, and what it cut off.
-    fn answer(self: Box<Self>, cut_off: Vec<Arc<Flight>>);
+    /// Tells what was decided, once that is durable, and what follows from it.
+    fn answer(self: Box<Self>, following: Following);
     /// Tells that nothing was written. It may be tried again, with nobody left to tell.
     fn refuse(&mut self, error: Error);
 }
@@ -121,9 +137,9 @@ impl<O: Operation> Unit for Submitted<O> {
         self.operation.revocation()
     }
 
-    fn answer(mut self: Box<Self>, cut_off: Vec<Arc<Flight>>) {
+    fn answer(mut self: Box<Self>, following: Following) {
         if let Some(decided) = self.decided.take() {
-            self.tell(decided.map(|outcome| Answer { outcome, cut_off }));
+            self.tell(decided.map(|outcome| Answer { outcome, following }));
         }
     }
 

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::holdings::Held;
 use super::tally::Tally;
+use crate::nodes::Lease;
 
 /// The requests and streams of one session, or one thing that a credential opened.
 #[derive(Default)]
@@ -72,6 +73,7 @@ pub struct Pass {
     /// None for what belongs to no session.
     session: Option<Arc<Flight>>,
     credential: Held,
+    lease: Arc<Lease>,
 }
 
 /// Fires when a [`Pass`] is good no more, without holding on to it.
@@ -102,7 +104,13 @@ impl Signal {
 impl Pass {
     pub(super) fn enter(session: Option<&Arc<Flight>>, credential: Held) -> Self {
         session.iter().for_each(|flight| flight.begin());
-        Self { session: session.cloned(), credential }
+        Self { session: session.cloned(), credential, lease: Arc::default() }
+    }
+
+    /// It is good only while a lease holds.
+    pub(super) fn on(mut self, lease: Arc<Lease>) -> Self {
+        self.lease = lease;
+        self
     }
 
     /// Resolves when the session or the credential ends, with which, and why.
@@ -111,10 +119,12 @@ impl Pass {
         self.ending().unwrap_or(Ending::Session(Reason::Terminated))
     }
 
-    /// What has ended, if anything has. The session's end says more than that of a credential which ends with it.
+    /// What has ended, if anything has. The session's end says more than that of a credential which ends with it. The lease is
+    /// looked at here too: whoever was suspended with the whole machine goes on before anybody could tell it.
     pub fn ending(&self) -> Option<Ending> {
         let session = self.session.as_ref().and_then(|flight| flight.ending());
-        session.or_else(|| self.credential.holding.flight.ending())
+        let lapsed = || (!self.lease.holds()).then_some(Ending::Lapsed);
+        session.or_else(|| self.credential.holding.flight.ending()).or_else(lapsed)
     }
 
     /// Why the session has ended, if it has.

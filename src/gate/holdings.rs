@@ -113,6 +113,11 @@ impl Holdings {
         }
     }
 
+    /// All that is open.
+    pub fn all(&self) -> Vec<Arc<Holding>> {
+        self.open.lock().by_credential.values().cloned().collect()
+    }
+
     /// How many things are open.
     pub fn count(&self) -> usize {
         self.open.lock().by_credential.len()

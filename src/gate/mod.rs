@@ -37,14 +37,20 @@ use sessiond_core::api_key::ApiKey;
 use sessiond_core::caller::Caller;
 use sessiond_core::change::Change;
 use sessiond_core::ids::{ApplicationNumber, RevocationNumber, ServiceAccountNumber, SessionNumber};
+use sessiond_core::revocation::Revocation;
 use sessiond_core::session::event::Counts;
 use sessiond_core::session::{Refusal, Session};
+use sessiond_core::streams::AnyStream;
 use sessiond_core::token::SessionToken;
+
+use crate::nodes::Lease;
 
 /// The Gate. Cheap to share: everything behind one lock that is held for microseconds.
 #[derive(Default)]
 pub struct Gate {
     state: RwLock<GateState>,
+    /// By whose leave somebody is let in: while it does not hold, nobody is.
+    lease: Arc<Lease>,
 }
 
 /// An OAuth client.
@@ -57,7 +63,7 @@ pub enum Client {
 /// Sessions filed anew at a time: little enough that nobody waits for it.
 const AT_ONCE: usize = 2_048;
 
-/// What a commit of this process changed.
+/// What a commit changed.
 pub struct Committed {
     pub changes: Vec<Change>,
     /// For each change the operations of the commit that caused it, by their places there.
@@ -69,6 +75,8 @@ pub struct Committed {
     pub begun: Vec<Begun>,
     /// The moment as of which it was decided: bars end by the clock.
     pub now: Time,
+    /// Whether this process made the commit, and so tells upstreams of sessions that end with it.
+    pub own: bool,
 }
 
 /// A revocation that begins with a commit of this process.
@@ -116,6 +124,21 @@ pub struct Seen {
 }
 
 impl Gate {
+    /// One that lets somebody in only while a lease holds.
+    pub fn with_lease(lease: Lease) -> Self {
+        Self { lease: Arc::new(lease), ..Self::default() }
+    }
+
+    /// By whose leave somebody is let in.
+    pub fn lease(&self) -> Arc<Lease> {
+        self.lease.clone()
+    }
+
+    /// Refuses everybody while the lease does not hold.
+    pub fn is_open(&self) -> Result<(), Refusal> {
+        if self.lease.holds() { Ok(()) } else { Err(Refusal::Lapsed) }
+    }
+
     /// A look inside. Held only for synchronous work.
     pub fn known(&self) -> RwLockReadGuard<'_, GateState> {
         self.state.read()
@@ -125,15 +148,16 @@ impl Gate {
     pub fn apply(&self, changes: Vec<Change>, now: Time) {
         let causes = vec![vec![]; changes.len()];
         let (traffic, begun) = Default::default();
-        self.commit(Committed { changes, causes, operations: 0, traffic, begun, now });
+        self.commit(Committed { changes, causes, operations: 0, traffic, begun, now, own: true });
     }
 
     /// Makes what a commit of this process changed visible, all at once. Returns for each of its operations the flights of
     /// what ended with a session or a credential and is still under way: cancelled already, to be waited for by whoever
     /// wants to answer "it is over".
     pub fn commit(&self, committed: Committed) -> Vec<Vec<Arc<Flight>>> {
-        let Committed { changes, causes, operations, traffic, begun, now } = committed;
+        let Committed { changes, causes, operations, traffic, begun, now, own } = committed;
         let mut state = self.state.write();
+        state.tells_departures = own;
         let mut cut_off = vec![vec![]; operations];
         let mut tell = |cancelled: &[Arc<Flight>], causes: &[usize]| {
             causes.iter().for_each(|cause| cut_off[*cause].extend_from_slice(cancelled));
@@ -156,6 +180,35 @@ impl Gate {
             cut_off[cause].extend(self.cut_off(revocation, covered));
         }
         cut_off
+    }
+
+    /// Makes what a commit of another process changed visible, all at once, as [`commit`](Self::commit) does, with what a
+    /// revocation cuts off that begins by it. Returns what was under way of what has ended. Who tells upstreams of it is the
+    /// process that made the commit.
+    pub fn follow(&self, changes: Vec<Change>, now: Time) -> Vec<Arc<Flight>> {
+        let begun: Vec<_> = {
+            let known = self.state.read();
+            let begins = |change: &Change| match change {
+                Change::Stream(AnyStream::Revocation(one)) if one.ended_at.is_none() => Some((**one).clone()),
+                _ => None,
+            };
+            let begins = changes.iter().filter_map(begins);
+            begins.filter(|one| known.stream::<Revocation>(one.number).is_none()).collect()
+        };
+        let causes = vec![vec![0]; changes.len()];
+        let (traffic, none) = Default::default();
+        let committed = Committed { changes, causes, operations: 1, traffic, begun: none, now, own: false };
+        let mut cut_off: Vec<_> = self.commit(committed).into_iter().flatten().collect();
+        for revocation in begun {
+            let covered = self.state.read().covered(&revocation).into();
+            cut_off.extend(self.cut_off(revocation.number, covered));
+        }
+        cut_off
+    }
+
+    /// Ends all that is under way, because the lease does not hold any more. No session ends by it.
+    pub fn lapse(&self) {
+        self.state.read().lapse();
     }
 
     /// Ends what is open by secrets of API keys that were good beside newer ones, once their time is over.
@@ -220,12 +273,20 @@ impl Gate {
     /// Registers a request or stream of a session as under way, with the session and with the credential, and lets it pass,
     /// in one step: after the end of either was answered nothing passes, and all that passed before it was cancelled.
     pub fn enter(&self, caller: &Caller, number: SessionNumber, now: Time) -> Result<Pass, Refusal> {
-        self.state.read().enter(caller, number, now)
+        let pass = self.state.read().enter(caller, number, now)?;
+        self.while_open(pass)
     }
 
     /// The same for what is open with a credential alone.
     pub fn register(&self, caller: &Caller, side: Side, now: Time) -> Result<Pass, Refusal> {
-        self.state.read().register(caller, side, now)
+        let pass = self.state.read().register(caller, side, now)?;
+        self.while_open(pass)
+    }
+
+    /// Looks at the lease once the pass is registered: what is registered when it runs out is ended, and what comes later is
+    /// refused here.
+    fn while_open(&self, pass: Pass) -> Result<Pass, Refusal> {
+        self.is_open().map(|()| pass.on(self.lease.clone()))
     }
 
     /// Counts traffic of a session that is not in the log yet, if the session is open.

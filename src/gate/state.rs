@@ -103,8 +103,9 @@ pub struct GateState {
     media_streams: media_streams::MediaStreams,
     /// What is open, by the credential that opened it.
     holdings: Arc<Holdings>,
-    /// Whoever tells upstreams that a session has ended.
+    /// Whoever tells upstreams that a session has ended, and whether that is up to this process with what is applied now.
     departures: Option<UnboundedSender<Departed>>,
+    pub(super) tells_departures: bool,
 }
 
 /// An open session, with what is not in its stream.

@@ -3,7 +3,7 @@
 use std::io;
 
 use futures_util::stream::{self, Stream, StreamExt};
-use sessiond_core::ending::Ending;
+use sessiond_core::ending::{Ending, LAPSED};
 
 use crate::sessions::Registration;
 
@@ -23,6 +23,7 @@ pub fn while_good<Piece: Send + 'static>(
         let why = match ending {
             Ending::Credential(end) => end.to_string(),
             Ending::Session(reason) => format!("session disconnected: {reason}"),
+            Ending::Lapsed => LAPSED.to_owned(),
         };
         Some((Err(io::Error::new(io::ErrorKind::ConnectionAborted, why)), None))
     })

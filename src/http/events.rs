@@ -392,6 +392,7 @@ impl Following {
             ending = ended => Next::Farewell(match ending {
                 Ending::Credential(end) => farewell("credential_ended", Some(end)),
                 Ending::Session(_) => return Next::End,
+                Ending::Lapsed => farewell("lapsed", None),
             }),
             () = self.app.clock.reached(expires_at) => Next::Farewell(farewell("expired", None)),
             frame = self.frames.next() => {

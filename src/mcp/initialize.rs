@@ -29,6 +29,7 @@ use super::upstream::{self, PROTOCOL_VERSION, SESSION};
 use super::upstream_sessions::{UpstreamState, to_json};
 use super::{Gateway, RequestContext, client_response, detach, legacy};
 use crate::auth::ClientAddress;
+use crate::error::Error;
 use crate::gate::Departed;
 use crate::sessions::{LARGEST_CLIENT_INFO, LONGEST, NewSession};
 
@@ -113,6 +114,7 @@ impl Gateway {
             (Err(error), _) => ErrorResponse::from_error(error, &context.metadata),
             (Ok(()), Ending::Credential(end)) => ErrorResponse::credential_ended(end),
             (Ok(()), Ending::Session(reason)) => ErrorResponse::session_not_found(Some(reason)),
+            (Ok(()), Ending::Lapsed) => ErrorResponse::from_error(Error::Busy, &context.metadata),
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::stream;
-use sessiond_core::ending::{CredentialEnd, Ending};
+use sessiond_core::ending::{Ending, LAPSED};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::forward::data;
@@ -217,7 +217,8 @@ impl ReaderBody {
         let credential = async {
             match self.right.pass() {
                 Some(pass) => match pass.ended().await {
-                    Ending::Credential(end) => end,
+                    Ending::Credential(end) => format!(": {end}: authenticate again\n\n"),
+                    Ending::Lapsed => format!(": {LAPSED}\n\n"),
                     // The stream ends with the session, and has the last words.
                     Ending::Session(_) => std::future::pending().await,
                 },
@@ -226,21 +227,22 @@ impl ReaderBody {
         };
         tokio::select! {
             biased;
-            end = credential => self.end_by_credential(end).await,
+            words = credential => self.end_before_session(words).await,
             piece = self.stream.read(self.reader) => piece,
             () = sleep_until(self.quiet_at) => Some(Bytes::from_static(b":\n\n")),
         }
     }
 
-    /// Ends the body after the reader's credential has ended. Where the stream was opened with the same credential it
+    /// Ends the body before the session has ended, with these words. Where what has ended is the credential, and the stream was
+    /// opened with the same one, it
     /// ends too, with an error for each call, and those errors are the last words; otherwise a comment is.
-    async fn end_by_credential(&mut self, end: CredentialEnd) -> Option<Bytes> {
+    async fn end_before_session(&mut self, words: String) -> Option<Bytes> {
         timeout(LAST_WORDS_PATIENCE, self.stream.ended()).await.ok();
         if self.stream.ending() == Some(End::Cut) {
             return self.stream.read(self.reader).await;
         }
         self.finished = true;
-        Some(format!(": {end}: authenticate again\n\n").into())
+        Some(words.into())
     }
 }
 

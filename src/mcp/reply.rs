@@ -8,7 +8,7 @@ use chrono::SecondsFormat;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sessiond_core::bar::BarTold;
-use sessiond_core::ending::{CredentialEnd, Ending};
+use sessiond_core::ending::{CredentialEnd, Ending, LAPSED};
 use sessiond_core::reason::Reason;
 use sessiond_core::session::Refusal;
 
@@ -96,7 +96,14 @@ impl RpcError {
         match ending {
             Ending::Session(reason) => Self::ended(reason),
             Ending::Credential(end) => Self::credential_ended(end),
+            Ending::Lapsed => Self::lapsed(),
         }
+    }
+
+    /// Neither has ended, but this process may not know any more what has: the session goes on elsewhere, or here a little
+    /// later.
+    fn lapsed() -> Self {
+        Self::new(-32000, LAPSED).because("lapsed")
     }
 
     /// The credential that the call came with has ended; the session has not.

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::query::{SessionQuery, Sort};
 use super::{Queries, View};
-use crate::committer::{Origin, Turn};
+use crate::committer::{Nothing, Origin};
 use crate::error::Error;
 use crate::gate::{Order, Slice};
 
@@ -130,7 +130,7 @@ impl Queries {
 
     /// Waits until what is being decided now can be seen, but not for long: a list must not depend on the writer.
     async fn settled(&self) {
-        let turn = self.context.committer.submit(Origin::system(), Turn);
+        let waited = self.context.committer.submit(Origin::system(), Nothing);
         tokio::time::timeout(PATIENCE, turn).await.ok();
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sessiond_core::ending::{CredentialEnd, Ending};
+use sessiond_core::ending::{CredentialEnd, Ending, LAPSED};
 use sessiond_core::reason::Reason;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -12,6 +12,8 @@ use super::hub::TerminalEnd;
 use super::open_terminal::{EndReason, Terminal};
 use super::registry::{LAST_WORDS, Terminals};
 use super::ssh;
+use crate::error::Error;
+use crate::gate::Pass;
 
 /// How often the supervisor looks whether something was typed.
 const CHECK_EVERY: Duration = Duration::from_millis(500);
@@ -49,9 +51,11 @@ impl Supervisor {
         let Self { terminals, terminal } = self;
         let (config, hub) = (&terminals.config, &terminal.hub);
         // The terminal is registered at the Gate before it is judged, so that whoever cuts it off finds it.
-        let pass = match terminals.sessions.admission.enter(&terminal.caller, &terminal.session) {
-            Ok(pass) => pass,
-            Err(error) => return EndReason { reason: Reason::Revoked, message: error.to_string() },
+        let enter = || terminals.sessions.admission.enter(&terminal.caller, &terminal.session);
+        let refused = |error: Error| EndReason { reason: Reason::Revoked, message: error.to_string() };
+        let mut pass = match enter() {
+            Ok(pass) => Some(pass),
+            Err(error) => return refused(error),
         };
         let (deserted, ended) = (hub.deserted(config.terminal_grace), hub.ended());
         tokio::pin!(deserted, ended);
@@ -59,7 +63,11 @@ impl Supervisor {
         loop {
             tokio::select! {
                 biased;
-                ending = pass.ended() => {
+                Ending::Lapsed = ended_pass(pass.as_ref()) => {
+                    // Its connections end by themselves. The shell goes on, and nobody sees it until there is a lease.
+                    pass = None;
+                }
+                ending = ended_pass(pass.as_ref()) => {
                     let end = end_reason(ending);
                     terminal.set_end_reason(end.clone());
                     if let Ending::Session(_) = ending {
@@ -76,6 +84,13 @@ impl Supervisor {
                     return EndReason { reason: Reason::Client, message };
                 }
                 () = sleep(CHECK_EVERY) => {}
+            }
+            if pass.is_none() {
+                pass = match enter() {
+                    Ok(pass) => Some(pass),
+                    Err(Error::Busy) => None,
+                    Err(error) => return refused(error),
+                };
             }
             let (now, _) = hub.counts();
             if now != typed {
@@ -104,6 +119,14 @@ impl Supervisor {
     }
 }
 
+/// Resolves when a pass is good no more; never without one.
+async fn ended_pass(pass: Option<&Pass>) -> Ending {
+    match pass {
+        Some(pass) => pass.ended().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// The reason for the end of a terminal whose session or credential has ended.
 pub fn end_reason(ending: Ending) -> EndReason {
     match ending {
@@ -112,6 +135,7 @@ pub fn end_reason(ending: Ending) -> EndReason {
             reason: if end == CredentialEnd::Expired { Reason::Lifetime } else { Reason::Revoked },
             message: format!("{end}, and what it opened ends with it"),
         },
+        Ending::Lapsed => EndReason { reason: Reason::Failed, message: LAPSED.to_owned() },
     }
 }
 

@@ -67,6 +67,35 @@ pub enum Change {
     ResourceTotals(ApplicationNumber, String, ResourceTotals),
 }
 
+/// Whether, by a change of a commit with these changes, anything that is open may have to end, or somebody is not to be let in
+/// any more who was before: then it has to be true everywhere before it is answered. Rather once too often: what says that
+/// somebody has connected, was active or got a first token does not end anything, and all else that could does.
+pub fn ends(change: &Change, changes: &[Change]) -> bool {
+    match change {
+        Change::Session(session, _) => session.ended.is_some() || session.suspended_at.is_some(),
+        // Another token takes the place of the one before.
+        Change::SessionToken(number, _) => {
+            let connects =
+                |change: &Change| matches!(change, Change::Session(one, Some(_)) if one.number == *number);
+            !changes.iter().any(connects)
+        }
+        Change::Stream(stream) => !matches!(stream, AnyStream::Schedule(_) | AnyStream::Webhook(_)),
+        Change::BarAccessToken(_)
+        | Change::RevokeAccessToken(_)
+        | Change::CredentialsBarred(..)
+        | Change::ApiKeySecret(..) => true,
+        Change::McpSession(..)
+        | Change::ErasePersonal(_)
+        | Change::AccessToken(_)
+        | Change::ForgetTokens(_)
+        | Change::Principal(_)
+        | Change::ApiKeysUsed(_)
+        | Change::SessionTotal(..)
+        | Change::SessionsLetGo(..)
+        | Change::ResourceTotals(..) => false,
+    }
+}
+
 /// SHA-256 of the secrets of an API key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyHashes {

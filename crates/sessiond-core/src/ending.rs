@@ -10,7 +10,12 @@ use crate::session::Refusal;
 pub enum Ending {
     Session(Reason),
     Credential(CredentialEnd),
+    /// Neither: this process may not know any more what has ended. It may go on elsewhere, or here a little later.
+    Lapsed,
 }
+
+/// What whoever is cut off by that is told: nothing of theirs has ended.
+pub const LAPSED: &str = "this server has lost touch with its database; try again";
 
 /// How a credential ended. The words are wire format; never change one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

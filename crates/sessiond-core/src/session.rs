@@ -193,6 +193,9 @@ pub enum Refusal {
     ApplicationArchived,
     #[error("no such session")]
     Unknown,
+    /// No rule says so: this process has lost touch with what others have recorded, and lets nobody in until it knows it.
+    #[error("this server has lost touch with its database; try again shortly")]
+    Lapsed,
 }
 
 /// Whether a command may be carried out, and what happens then. An empty answer is success with nothing to change.

@@ -26,7 +26,7 @@ pub use row::{
 };
 pub use seam::{
     BackedUp, Bounds, Check, Contents, Cut, DirectoryRows, EndedBefore, EndedOrder, EndedPage, EndedTerminal,
-    Foldable, FoldableEvent, Forget, Forgotten, JournalReader, JournalWriter, Log, Open, OpenJournals,
-    Outbox, Retention, Sealed, SealedFor, Secrets, SessionRows, Start, Store, Stretch, Tail, Turn, Witnesses,
+    Foldable, FoldableEvent, Forget, Forgotten, JournalReader, JournalWriter, Log, Node, Nodes, Open, OpenJournals,
+    Outbox, Renewed, Retention, Sealed, SealedFor, Secrets, SessionRows, Standing, Start, Store, Stretch, Tail, Turn, Witnesses,
     Writer,
 };

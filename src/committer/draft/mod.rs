@@ -11,14 +11,14 @@ mod revocations;
 mod sessions;
 mod streams;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use sessiond_core::Time;
 use sessiond_core::actor::ActorKind;
 use sessiond_core::application::Application;
 use sessiond_core::bar::{Bar, Barred};
 use sessiond_core::chain::commit_hash;
-use sessiond_core::change::{Change, IndexEntry, KeyHashes};
+use sessiond_core::change::{ends, Change, IndexEntry, KeyHashes};
 use sessiond_core::event::{Event, Recorded};
 use sessiond_core::filter::Facts;
 use sessiond_core::idempotency::RecordedOutcome;
@@ -61,6 +61,13 @@ pub struct Decided {
 }
 
 impl Decided {
+    /// The operations that end anything.
+    pub(super) fn ends(&self) -> BTreeSet<usize> {
+        let changes = &self.batch.changes;
+        let ending = changes.iter().zip(&self.causes).filter(|(change, _)| ends(change, changes));
+        ending.flat_map(|(_, causes)| causes.iter().copied()).collect()
+    }
+
     /// What the Gate is to make visible, once the batch of so many operations is on disk.
     pub(super) fn committed(&mut self, operations: usize, now: Time) -> Committed {
         Committed {
@@ -70,6 +77,7 @@ impl Decided {
             operations,
             traffic: std::mem::take(&mut self.traffic),
             begun: std::mem::take(&mut self.begun),
+            own: true,
         }
     }
 }

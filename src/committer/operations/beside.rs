@@ -38,9 +38,9 @@ impl Operation for WriteBeside {
 
 /// Nothing: whoever waits for its answer has waited for what was handed in before.
 #[derive(Debug)]
-pub struct Turn;
+pub struct Nothing;
 
-impl Operation for Turn {
+impl Operation for Nothing {
     type Outcome = ();
 
     fn decide(&self, _: &Origin, _: &mut Draft<'_>) -> Result<(), Error> {

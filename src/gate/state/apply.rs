@@ -254,7 +254,7 @@ impl GateState {
         self.ordered.remove(application, By::Expiry, (expiry, session.number));
         self.add_to_resource(session);
         if open.mcp_hash.is_some()
-            && let Some(departures) = &self.departures
+            && let Some(departures) = self.departures.as_ref().filter(|_| self.tells_departures)
         {
             let Session { number, id, application, .. } = *session;
             departures.send(Departed { number, id, application }).ok();

@@ -42,6 +42,7 @@ impl GateState {
             looked_at: _,
             deadlines: _,
             departures: _,
+            tells_departures: _,
         } = self;
         let same_sessions = sessions.len() == other.sessions.len()
             && sessions

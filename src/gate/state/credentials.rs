@@ -104,6 +104,13 @@ impl GateState {
         cancelled
     }
 
+    /// Ends all that is open, because this process may let nobody in for now.
+    pub(in crate::gate) fn lapse(&self) {
+        for holding in self.holdings.all() {
+            holding.flight.cancel(Ending::Lapsed);
+        }
+    }
+
     /// Ends what was opened by the secrets of a key that it had before.
     pub(in crate::gate) fn end_replaced(&self, key: &ApiKey) {
         for holding in self.holdings.concerned(Concerned::One(CredentialId::ApiKey(key.id))) {

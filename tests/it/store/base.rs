@@ -12,6 +12,7 @@ use sessiond::committer::{
     MeetDeadlines, OpenSession, Operation, Origin, RecordActivity, RenewToken, SessionEnd, SetSuspended,
 };
 use sessiond::error::Error;
+use sessiond::nodes::Applied;
 use sessiond::gate::{Due, Gate};
 use sessiond::http::health::Progress;
 use sessiond_core::Time;
@@ -124,7 +125,7 @@ impl Base {
     }
 
     pub async fn start_on(&self, open: Open, clock: Clock) -> Running {
-        let Open { writer, store: reader } = open;
+        let Open { writer, store: reader, .. } = open;
         let gate = Arc::new(Gate::default());
         let loaded = fill(&gate, &reader, clock.now(), &Progress::default()).await.unwrap();
         // A runtime of its own, so that it can be killed in the middle of whatever it does.
@@ -135,8 +136,8 @@ impl Base {
             support::keep_while_at_work(self.directory.clone());
             Committer::start(
                 writer,
-                &loaded,
-                gate.clone(),
+                Arc::new(Applied::new(gate.clone(), &loaded)),
+                None,
                 clock.clone(),
                 (Policy::default(), Maxima::default()),
             )

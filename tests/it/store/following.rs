@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use sessiond::clock::Clock;
 use sessiond::committer::{
     BarTerms, BeginRevocation, ChangeOrganization, ChangeStream, CreateOrganization, CreateWebhook,
-    DeclareStream, EnsureApplication, IntroducePrincipal, IssueToken, ReportActivity, Turn, WriteBeside,
+    DeclareStream, EnsureApplication, IntroducePrincipal, IssueToken, Nothing, ReportActivity, WriteBeside,
 };
 use sessiond::gate::{Gate, Order, Slice};
 use sessiond_core::Time;
@@ -27,7 +27,7 @@ use sessiond_core::service_account::ServiceAccountCreated;
 use sessiond_core::stream::SecretRotated;
 use sessiond_core::token::AccessToken;
 use sessiond_core::webhook::WebhookCreated;
-use sessiond_store::{Batch, Check, McpSession, Open, SideWrite, StoreError, Writer};
+use sessiond_store::{Batch, Check, Commit, McpSession, Open, SideWrite, StoreError, Turn, Writer};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use uuid::Uuid;
 
@@ -42,10 +42,9 @@ struct Told {
 
 #[async_trait]
 impl Writer for Told {
-    async fn commit(&mut self, batch: &Batch) -> Result<(), StoreError> {
-        self.writer.commit(batch).await?;
-        self.commits.send(serde_json::to_string(&batch.changes).unwrap()).ok();
-        Ok(())
+    async fn turn<'writer>(&'writer mut self) -> Result<Box<dyn Turn + 'writer>, StoreError> {
+        let turn = self.writer.turn().await?;
+        Ok(Box::new(Telling { turn, commits: self.commits.clone() }))
     }
 
     async fn maintain(&mut self) -> Result<(), StoreError> {
@@ -65,11 +64,33 @@ impl Writer for Told {
     }
 }
 
+struct Telling<'writer> {
+    turn: Box<dyn Turn + 'writer>,
+    commits: UnboundedSender<String>,
+}
+
+#[async_trait]
+impl Turn for Telling<'_> {
+    async fn missed(&mut self, after: i64) -> Result<Vec<Commit>, StoreError> {
+        self.turn.missed(after).await
+    }
+
+    fn now(&self) -> Option<Time> {
+        self.turn.now()
+    }
+
+    async fn commit(self: Box<Self>, batch: &Batch) -> Result<i64, StoreError> {
+        let number = self.turn.commit(batch).await?;
+        self.commits.send(serde_json::to_string(&batch.changes).unwrap()).ok();
+        Ok(number)
+    }
+}
+
 async fn start(base: &Base) -> (Running, UnboundedReceiver<String>) {
-    let Open { writer, store } = base.open().await;
+    let Open { writer, store, nodes } = base.open().await;
     let (commits, told) = unbounded_channel();
     let running =
-        base.start_on(Open { writer: Box::new(Told { writer, commits }), store }, Clock::system()).await;
+        base.start_on(Open { writer: Box::new(Told { writer, commits }), store, nodes }, Clock::system()).await;
     (running, told)
 }
 
@@ -140,7 +161,7 @@ impl Other {
             }
             17 => other(running, issuers(&self.name("issuer"))),
             18 => self.stream(player, running),
-            _ => other(running, Turn),
+            _ => other(running, Nothing),
         }
     }
 

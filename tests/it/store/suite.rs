@@ -112,7 +112,7 @@ async fn a_commit_is_all_or_nothing() {
     assert!(matches!(writer.commit(&batch).await, Err(StoreError::Failed(_))));
     assert_eq!(reader.head().await.unwrap(), Position(0));
     let loaded = reader.load().await.unwrap();
-    assert!(loaded.streams.is_empty() && loaded.last_principal == 0);
+    assert!(loaded.streams.is_empty() && loaded.head.last_principal == 0);
     // The same writer goes on as if nothing had been.
     batch.side.pop();
     writer.commit(&batch).await.unwrap();
@@ -226,7 +226,7 @@ async fn loading_folds_the_tail_that_is_not_settled() {
     let reader = base.store().await;
     let gate = Gate::default();
     let loaded = fill(&gate, &reader, Clock::system().now(), &Progress::default()).await.unwrap();
-    assert!(base.mark("settled").await < loaded.head, "nothing is left to fold");
+    assert!(base.mark("settled").await < loaded.head.position, "nothing is left to fold");
     assert_eq!(loaded.open_sessions, 2);
     let total = |number: SessionNumber| {
         let session = gate.known().session(number).cloned().unwrap();

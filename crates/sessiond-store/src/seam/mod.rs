@@ -12,6 +12,7 @@
 //! | [`Retention`] | what may be let go |
 //! | [`Store`] | all of what can be read, as one value; checking it, its upkeep, and its end |
 //! | [`JournalWriter`], [`JournalReader`] | lines and recordings, in blocks, apart from all else |
+//! | [`Nodes`] | what only a store can mean that several processes work on |
 //!
 //! What holds for every method:
 //! - **Absence is `Ok(None)`**, or a list without it; never an error.
@@ -27,6 +28,7 @@
 mod backup;
 mod journals;
 mod log;
+mod nodes;
 mod outbox;
 mod retention;
 mod rows;
@@ -39,6 +41,7 @@ use async_trait::async_trait;
 pub use backup::BackedUp;
 pub use journals::{Bounds, Forget, Forgotten, JournalReader, JournalWriter, OpenJournals, Stretch, Tail};
 pub use log::Log;
+pub use nodes::{Node, Nodes, Renewed, Standing};
 pub use outbox::Outbox;
 pub use retention::{Cut, EndedBefore, Foldable, FoldableEvent, Retention};
 pub use rows::{DirectoryRows, EndedOrder, EndedPage, EndedTerminal, SessionRows};
@@ -49,11 +52,13 @@ pub use writer::{Check, Turn, Writer};
 use crate::StoreError;
 use crate::check::{Fault, Progress, Report};
 
-/// A store that is open: its one writer, and what reads. There is one writer in the world; how a store keeps a second
-/// one out, or at least finds it out ([`StoreError::Raced`]), is its own affair.
+/// A store that is open: this process's one writer, and what reads. Where there are no nodes there is one writer in the world;
+/// how such a store keeps a second one out, or at least finds it out ([`StoreError::Raced`]), is its own affair.
 pub struct Open {
     pub writer: Box<dyn Writer>,
     pub store: std::sync::Arc<dyn Store>,
+    /// Where several processes may work on it.
+    pub nodes: Option<std::sync::Arc<dyn Nodes>>,
 }
 
 /// What lies where a store should be, before anything is done to it.

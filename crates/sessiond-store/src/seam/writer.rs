@@ -27,7 +27,7 @@ pub trait Writer: Send {
 
     /// Takes a turn and commits a batch in it: for whoever needs to know nothing of what others have committed.
     async fn commit(&mut self, batch: &Batch) -> Result<(), StoreError> {
-        self.turn().await?.commit(batch).await
+        self.turn().await?.commit(batch).await.map(|_| ())
     }
 
     /// Upkeep between batches: asked for before each, and about every second while there are none. Whoever waits to have
@@ -52,14 +52,15 @@ pub trait Writer: Send {
 /// The right to say what the log says next.
 #[async_trait]
 pub trait Turn: Send {
-    /// What others have committed since this process last heard of it, oldest first: whoever decides applies it before. A
-    /// store that only one process writes to has nothing to tell.
-    fn missed(&mut self) -> Vec<Commit>;
+    /// What others have committed after this commit, the last that whoever decides has applied, oldest first: it is to be applied
+    /// before. A store that only one process writes to has nothing to tell. Where some of it is not kept any more it is an
+    /// error that [ends all](StoreError::ends_all).
+    async fn missed(&mut self, after: i64) -> Result<Vec<Commit>, StoreError>;
 
     /// The time by the store's own clock, where several processes write to it: theirs may differ, so none of them counts.
     fn now(&self) -> Option<Time>;
 
-    /// Writes a batch in one transaction, and ends the turn.
+    /// Writes a batch in one transaction, and ends the turn. Returns the number of the commit; 0 where commits are not counted.
     ///
     /// - **Durability**: it returns once the batch would survive a power cut (or, where there is a replica that has to have
     ///   it, once that one has it).
@@ -70,5 +71,5 @@ pub trait Turn: Send {
     ///   that is taken, or a version in a stream, is [`StoreError::Raced`].
     /// - **Rows**: those of the batch replace rows of the same number. [`Batch::activity`] may follow later: see there.
     /// - **What stands beside the log** ([`Batch::side`]) is written in order, after all else of the batch.
-    async fn commit(self: Box<Self>, batch: &Batch) -> Result<(), StoreError>;
+    async fn commit(self: Box<Self>, batch: &Batch) -> Result<i64, StoreError>;
 }

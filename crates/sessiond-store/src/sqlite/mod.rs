@@ -65,7 +65,7 @@ pub async fn open_limited(url: &str, pages: u32) -> Result<Open, StoreError> {
 
 async fn opened(writer: SqliteWriter, url: &str) -> Result<Open, StoreError> {
     let store = Arc::new(SqliteStore::open(url, writer.tail()).await?);
-    Ok(Open { writer: Box::new(writer), store })
+    Ok(Open { writer: Box::new(writer), store, nodes: None })
 }
 
 pub(crate) async fn open_to_look(url: &str) -> Result<Arc<dyn Store>, StoreError> {

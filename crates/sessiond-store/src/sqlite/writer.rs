@@ -190,15 +190,15 @@ struct Always<'writer>(&'writer mut SqliteWriter);
 
 #[async_trait]
 impl Turn for Always<'_> {
-    fn missed(&mut self) -> Vec<Commit> {
-        vec![]
+    async fn missed(&mut self, _: i64) -> Result<Vec<Commit>, StoreError> {
+        Ok(vec![])
     }
 
     fn now(&self) -> Option<Time> {
         None
     }
 
-    async fn commit(self: Box<Self>, batch: &Batch) -> Result<(), StoreError> {
+    async fn commit(self: Box<Self>, batch: &Batch) -> Result<i64, StoreError> {
         let writer = self.0;
         let slice = writer.settling.slice(batch);
         writer.commit_with(batch, &slice).await?;
@@ -208,7 +208,7 @@ impl Turn for Always<'_> {
             writer.erased = Some(writer.erased.map_or(due, |before| before.min(due)));
         }
         writer.commits += 1;
-        Ok(())
+        Ok(0)
     }
 }
 

@@ -42,7 +42,7 @@ async fn stories(place: &dyn Place) -> (Author, Open) {
 }
 
 pub async fn log(place: &dyn Place) {
-    let (author, Open { store, writer: _writer }) = stories(place).await;
+    let (author, Open { store, writer: _writer, .. }) = stories(place).await;
     let all = &author.entries;
     let stored = store.log(Position(0), 1_000).await.unwrap();
     assert_eq!(positions(&stored), (1..=author.head().0).collect::<Vec<_>>());
@@ -154,7 +154,7 @@ async fn crowd(place: &dyn Place) -> (Author, Open) {
 }
 
 pub async fn ended(place: &dyn Place) {
-    let (author, Open { store, writer: _writer }) = crowd(place).await;
+    let (author, Open { store, writer: _writer, .. }) = crowd(place).await;
     for order in [EndedOrder::Connected, EndedOrder::LastActive, EndedOrder::Expires] {
         for descending in [true, false] {
             let over = author.sessions.values().filter(|session| session.ended.is_some());
@@ -181,7 +181,7 @@ pub async fn ended(place: &dyn Place) {
 }
 
 pub async fn filters(place: &dyn Place) {
-    let (author, Open { store, writer: _writer }) = crowd(place).await;
+    let (author, Open { store, writer: _writer, .. }) = crowd(place).await;
     let instant = author.sessions[&SessionNumber(5)].connected_at;
     let filters: [(Filter, &dyn Fn(i64) -> bool); 9] = [
         (Filter::default(), &|_| true),
@@ -216,7 +216,7 @@ pub async fn filters(place: &dyn Place) {
 }
 
 pub async fn absent(place: &dyn Place) {
-    let Open { store, writer: _writer } = place.open().await;
+    let Open { store, writer: _writer, .. } = place.open().await;
     let (number, nobody) = (SessionNumber(9), PrincipalNumber(9));
     assert!(store.session(Uuid::max()).await.unwrap().is_none());
     assert!(store.session_by_number(number).await.unwrap().is_none());
@@ -252,16 +252,16 @@ pub async fn absent(place: &dyn Place) {
     assert!(store.departing(NOBODY, moment(0), 9, 9).await.unwrap().is_empty());
     assert!(store.folded_to().await.unwrap().is_empty());
     let loaded = store.load().await.unwrap();
-    assert_eq!((loaded.head, loaded.last_recorded_at, loaded.open_sessions), (Position(0), None, 0));
+    assert_eq!((loaded.head, loaded.open_sessions), (LogHead::default(), 0));
     store.verify(&mut |_, _| ()).await.unwrap();
 }
 
 pub async fn retention(place: &dyn Place) {
-    let (mut author, Open { writer, store }) = stories(place).await;
+    let (mut author, Open { writer, store, .. }) = stories(place).await;
     // A stop brings all activity into the rows, and then it can be looked at.
     store.close().await;
     writer.close().await.unwrap();
-    let Open { mut writer, store } = place.open().await;
+    let Open { mut writer, store, .. } = place.open().await;
     let before = moment(1_000);
     let page = store.foldable(&[ORGANIZATION], Position(0), before, 100).await.unwrap();
     let at: Vec<_> = page.events.iter().map(|one| (one.position.0, one.previous.0, one.next.0)).collect();
@@ -299,7 +299,7 @@ pub async fn retention(place: &dyn Place) {
     store.close().await;
     writer.close().await.unwrap();
     assert_eq!(place.rebuild().await.unwrap(), report);
-    let Open { store, writer: _writer } = place.open().await;
+    let Open { store, writer: _writer, .. } = place.open().await;
     assert_eq!(store.verify(&mut |_, _| ()).await.unwrap(), report);
     let row = store.session_by_number(SessionNumber(2)).await.unwrap().unwrap();
     assert_eq!(row.session, author.sessions[&SessionNumber(2)]);
@@ -309,7 +309,7 @@ pub async fn retention(place: &dyn Place) {
 /// row stands at, and stays as long as it does.
 pub async fn activity_of_a_row(place: &dyn Place) {
     let (mut author, founding) = Author::found();
-    let Open { mut writer, store } = place.open().await;
+    let Open { mut writer, store, .. } = place.open().await;
     writer.commit(&founding).await.unwrap();
     let one = author.connect(1, &Connects::default());
     author.act(one, 1);
@@ -320,7 +320,7 @@ pub async fn activity_of_a_row(place: &dyn Place) {
     }
     store.close().await;
     writer.close().await.unwrap();
-    let Open { mut writer, store } = place.open().await;
+    let Open { mut writer, store, .. } = place.open().await;
     let page = store.foldable(&[ORGANIZATION], Position(0), moment(1_000), 100).await.unwrap();
     let at: Vec<_> = page.events.iter().map(|one| one.position.0).collect();
     assert_eq!(at, [author.head().0 - 1], "neither the one that the row stands at, nor the last");

@@ -43,7 +43,7 @@ fn access_token(id: u128, expires: i64) -> AccessToken {
 }
 
 pub async fn secrets(place: &dyn Place) {
-    let (mut author, Open { mut writer, store }) = founded(place).await;
+    let (mut author, Open { mut writer, store, .. }) = founded(place).await;
     let token =
         |hash| SessionToken { secret_hash: [hash; 32], issued_at: Position(3), expires_at: moment(9) };
     let mcp = McpSession { id_hash: [5; 32], sealed: vec![6, 7] };
@@ -124,7 +124,7 @@ pub async fn secrets(place: &dyn Place) {
 }
 
 pub async fn people(place: &dyn Place) {
-    let (_, Open { mut writer, store }) = founded(place).await;
+    let (_, Open { mut writer, store, .. }) = founded(place).await;
     writer.commit(&beside((2..=5).map(principal).map(SideWrite::Principal))).await.unwrap();
     let page = async |issuer, subject, after, limit| -> Vec<i64> {
         let page = store.principals(ORGANIZATION, issuer, subject, PrincipalNumber(after), limit);
@@ -175,7 +175,7 @@ pub async fn people(place: &dyn Place) {
 }
 
 pub async fn sealed_anew(place: &dyn Place) {
-    let (_, Open { mut writer, store }) = founded(place).await;
+    let (_, Open { mut writer, store, .. }) = founded(place).await;
     let (webhook, machine) = (Uuid::from_u128(1), Uuid::from_u128(2));
     let written = [
         SideWrite::WebhookSecret { id: webhook, sealed: vec![1] },
@@ -214,7 +214,7 @@ pub async fn sealed_anew(place: &dyn Place) {
 }
 
 pub async fn outcomes(place: &dyn Place) {
-    let (_, Open { mut writer, store }) = founded(place).await;
+    let (_, Open { mut writer, store, .. }) = founded(place).await;
     let outcome = |key: u8, at: i64, done: &str| RecordedOutcome {
         key: [key; 32],
         fingerprint: [2; 32],
@@ -252,7 +252,7 @@ fn number_of(outcome: &RecordedOutcome) -> PrincipalNumber {
 }
 
 pub async fn deliveries(place: &dyn Place) {
-    let (_, Open { mut writer, store }) = founded(place).await;
+    let (_, Open { mut writer, store, .. }) = founded(place).await;
     let (webhook, deleted) = (Uuid::from_u128(1), Uuid::from_u128(2));
     let delivery = |position: i64, status: DeliveryStatus| Delivery {
         webhook,

@@ -1,0 +1,12 @@
+//! Several processes on one store, each of them a node: following what the others commit, the lease by which each may let
+//! somebody in, and waiting until a commit is true on all of them. `docs/decisions/0058-nodes.md` says why it is done so.
+
+mod applied;
+mod barrier;
+mod follower;
+mod lease;
+
+pub use applied::{Applied, At};
+pub use barrier::{Acknowledged, Barrier};
+pub use follower::Follower;
+pub use lease::Lease;
