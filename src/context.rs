@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::committer::{ChangeStream, Committer, IntroducePrincipal, Operation, Origin, WriteBeside};
 use crate::error::{Error, Thing};
 use crate::gate::Gate;
+use crate::nodes::Claims;
 use crate::secret::SecretKey;
 use crate::telling::Telling;
 
@@ -30,6 +31,8 @@ pub struct AppContext {
     pub key: SecretKey,
     /// The server's policy, for what an application has not chosen for itself.
     pub policy: Policy,
+    /// What of all that only one of several processes does.
+    pub claims: Claims,
     /// How long the server keeps things, for what an organization has not chosen for itself.
     pub retention: Figures,
 }

@@ -24,6 +24,7 @@ use crate::journals::Journals;
 use crate::limits::Limits;
 use crate::logs;
 use crate::meter;
+use crate::nodes::Claims;
 use crate::retention::{LetGo, Retention};
 use crate::sessions::{JobStatus, Sessions};
 use crate::tasks::vital;
@@ -35,12 +36,22 @@ const LONGEST_SILENCE: Duration = Duration::from_secs(10);
 /// The work of a job, and what it says that it did.
 type JobFuture = Pin<Box<dyn Future<Output = Result<String, Error>> + Send>>;
 
-/// A job: its name, its cron expression (with seconds), how often that is, and its work.
+/// A job: its name, its cron expression (with seconds), how often that is, on which nodes it runs, and its work.
 struct JobSpec {
     name: &'static str,
     cron: &'static str,
     every: Duration,
+    on: On,
     run: fn(JobContext) -> JobFuture,
+}
+
+/// The nodes on which a job runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum On {
+    /// It is about what this process has, or about the machine.
+    EveryNode,
+    /// It is about what is on record, where one is enough.
+    OneNode,
 }
 
 /// All that jobs work with.
@@ -52,6 +63,7 @@ struct JobContext {
     journals: Journals,
     retention: Retention,
     clock: Clock,
+    claims: Claims,
     /// The most bytes of log lines and recordings that are kept.
     keep_lines_bytes: Option<u64>,
 }
@@ -61,90 +73,105 @@ const JOBS: &[JobSpec] = &[
         name: "deadlines",
         cron: "* * * * * *",
         every: Duration::from_secs(1),
+        on: On::EveryNode,
         run: |context| Box::pin(deadlines(context)),
     },
     JobSpec {
         name: "revocations",
         cron: "*/5 * * * * *",
         every: Duration::from_secs(5),
+        on: On::EveryNode,
         run: |context| Box::pin(revocations(context)),
     },
     JobSpec {
         name: "schedules",
         cron: "* * * * * *",
         every: Duration::from_secs(1),
+        on: On::OneNode,
         run: |context| Box::pin(schedules(context)),
     },
     JobSpec {
         name: "traffic",
         cron: "*/2 * * * * *",
         every: Duration::from_secs(2),
+        on: On::EveryNode,
         run: |context| Box::pin(traffic(context)),
     },
     JobSpec {
         name: "checkpoint",
         cron: "*/2 * * * * *",
         every: Duration::from_secs(2),
+        on: On::EveryNode,
         run: |context| Box::pin(checkpoint(context)),
     },
     JobSpec {
         name: "api keys",
         cron: "15 * * * * *",
         every: Duration::from_secs(60),
+        on: On::EveryNode,
         run: |context| Box::pin(key_uses(context)),
     },
     JobSpec {
         name: "webhooks",
         cron: "15 */10 * * * *",
         every: Duration::from_secs(600),
+        on: On::OneNode,
         run: |context| Box::pin(webhooks(context)),
     },
     JobSpec {
         name: "tokens",
         cron: "30 */10 * * * *",
         every: Duration::from_secs(600),
+        on: On::OneNode,
         run: |context| Box::pin(tokens(context)),
     },
     JobSpec {
         name: "retention",
         cron: "*/5 * * * * *",
         every: Duration::from_secs(5),
+        on: On::OneNode,
         run: |context| Box::pin(retention(context)),
     },
     JobSpec {
         name: "lines",
         cron: "45 */10 * * * *",
         every: Duration::from_secs(600),
+        on: On::OneNode,
         run: |context| Box::pin(lines(context)),
     },
     JobSpec {
         name: "lines checkpoint",
         cron: "*/2 * * * * *",
         every: Duration::from_secs(2),
+        on: On::EveryNode,
         run: |context| Box::pin(lines_checkpoint(context)),
     },
     JobSpec {
         name: "outcomes",
         cron: "45 * * * * *",
         every: Duration::from_secs(60),
+        on: On::OneNode,
         run: |context| Box::pin(outcomes(context)),
     },
     JobSpec {
         name: "limits",
         cron: "15 * * * * *",
         every: Duration::from_secs(60),
+        on: On::EveryNode,
         run: |context| Box::pin(async move { Ok(format!("{} callers remembered", context.limits.forget())) }),
     },
     JobSpec {
         name: "metrics",
         cron: "*/5 * * * * *",
         every: Duration::from_secs(5),
+        on: On::EveryNode,
         run: |_| Box::pin(async { Ok(meter::tidy().to_owned()) }),
     },
     JobSpec {
         name: "logs",
         cron: "*/5 * * * * *",
         every: Duration::from_secs(5),
+        on: On::EveryNode,
         run: |_| Box::pin(async { Ok(format!("{} lines were left out", logs::tell())) }),
     },
 ];
@@ -268,6 +295,7 @@ pub async fn start(
     retention: Retention,
     clock: Clock,
     status: Arc<JobStatus>,
+    claims: Claims,
     config: &Config,
 ) -> Result<Jobs, JobSchedulerError> {
     let keep_lines_bytes = (config.keep_lines_mib > 0).then(|| u64::from(config.keep_lines_mib) << 20);
@@ -278,6 +306,7 @@ pub async fn start(
         journals: retention.journals().clone(),
         retention,
         clock,
+        claims,
         keep_lines_bytes,
     };
     for job in JOBS {
@@ -304,7 +333,10 @@ impl Runner {
                 Box::pin(async move {
                     // The job's last run still goes on, so this run is not needed.
                     let Ok(_running) = running.try_lock() else { return };
-                    let outcome = (job.run)(context.clone()).await;
+                    let outcome = match job.on == On::EveryNode || context.claims.take(job.name).await {
+                        true => (job.run)(context.clone()).await,
+                        false => Ok("another node does it".to_owned()),
+                    };
                     if let Err(error) = &outcome {
                         tracing::error!(job = job.name, ?error, "a job failed; it will run again");
                     }

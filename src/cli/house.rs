@@ -28,7 +28,7 @@ use crate::journals::Journals;
 use crate::limits::Limits;
 use crate::live::Live;
 use crate::mcp::{Gateway, Upstreams};
-use crate::nodes::{Applied, Barrier, Follower, Lease};
+use crate::nodes::{Applied, Barrier, Claims, Follower, Lease};
 use crate::retention::Retention;
 use crate::sessions::{JobStatus, Sessions};
 use crate::tasks::{supervise, vital};
@@ -50,6 +50,7 @@ pub struct House {
     pub job_status: Arc<JobStatus>,
     /// Where there may be others.
     pub node: Option<Arc<Follower>>,
+    pub claims: Claims,
     clock: Clock,
 }
 
@@ -72,6 +73,7 @@ impl House {
             None => None,
         };
         let barrier = node.as_ref().map(|node| Arc::new(Barrier::new(node.nodes(), node.own())));
+        let claims = node.as_ref().map_or_else(Claims::default, |node| Claims::among(node.nodes(), node.own()));
         let rules = (policy, maxima(config));
         let committer = Committer::start(writer, applied, barrier, clock.clone(), rules);
         let telling = Telling::new(store.clone(), gate.clone());
@@ -84,6 +86,7 @@ impl House {
             telling,
             key,
             policy,
+            claims: claims.clone(),
             retention: retention(config),
         };
         let context = Arc::new(context);
@@ -112,6 +115,7 @@ impl House {
             retention,
             job_status,
             node,
+            claims,
             clock,
         })
     }

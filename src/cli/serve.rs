@@ -124,7 +124,8 @@ pub async fn start_with(
     let (sessions, directory) = (house.sessions.clone(), house.directory.clone());
     let (retention, status) = (house.retention.clone(), house.job_status.clone());
     let scheduler =
-        scheduler::start(sessions, directory, limits.clone(), retention, clock, status, &config).await?;
+        scheduler::start(sessions, directory, limits.clone(), retention, clock, status, house.claims.clone(), &config)
+            .await?;
     let metrics_address = metrics.as_ref().map(|(socket, _)| socket.local_addr()).transpose()?;
     behind.set_service(http::router(app.clone(), http::column()));
     if let Some((socket, handle)) = metrics {

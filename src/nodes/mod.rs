@@ -3,10 +3,12 @@
 
 mod applied;
 mod barrier;
+mod claims;
 mod follower;
 mod lease;
 
 pub use applied::{Applied, At};
 pub use barrier::{Acknowledged, Barrier};
+pub use claims::Claims;
 pub use follower::Follower;
 pub use lease::Lease;

@@ -131,7 +131,7 @@ impl Queries {
     /// Waits until what is being decided now can be seen, but not for long: a list must not depend on the writer.
     async fn settled(&self) {
         let waited = self.context.committer.submit(Origin::system(), Nothing);
-        tokio::time::timeout(PATIENCE, turn).await.ok();
+        tokio::time::timeout(PATIENCE, waited).await.ok();
     }
 
     async fn page(&self, caller: &Caller, query: &ListQuery) -> Result<Page, Error> {

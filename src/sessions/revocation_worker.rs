@@ -171,6 +171,7 @@ impl Revocations {
 
     /// Ends what one revocation covers, whatever of it an earlier attempt has ended.
     async fn carry_out(&self, revocation: &Revocation) -> Result<(), Error> {
+        let job = format!("revocation {}", revocation.number.0);
         let cause = self.cause(revocation).await?;
         let covered = self.context.gate.known().covered_since_it_began(revocation);
         let mut landing = Vec::new();

@@ -8,6 +8,7 @@ use futures_util::future::join_all;
 use sessiond::committer::{ChangeApplication, EndSessions, Origin, SessionEnd};
 use sessiond::context::AppContext;
 use sessiond::error::Error;
+use sessiond::nodes::Claims;
 use sessiond::secret::SecretKey;
 use sessiond::sessions::Sessions;
 use sessiond::telling::Telling;
@@ -140,6 +141,7 @@ async fn a_revocation_that_finds_no_space_midway_says_so_and_goes_on_when_there_
         key,
         policy: Policy::default(),
         retention: Figures::default(),
+        claims: Claims::default(),
     };
     let revocations = Sessions::new(&Arc::new(context)).revocations;
     let stopping = CancellationToken::new();
