@@ -7,6 +7,7 @@
 pub mod block;
 pub mod called;
 pub mod check;
+mod erased;
 mod error;
 mod migrate;
 mod open;
@@ -14,6 +15,7 @@ mod postgres;
 pub mod row;
 pub mod seam;
 pub mod sqlite;
+mod tables;
 mod values;
 
 pub use error::StoreError;
