@@ -1,6 +1,67 @@
 //! PostgreSQL behind the seam: a connection that writes, some that read, and what only a store needs that several processes
 //! may write to: the append lock, the head of the log as a row, each commit's changes.
 
+mod directory;
 mod error;
+mod log;
+mod look;
+mod outbox;
+mod retention;
+mod sealed;
+mod secrets;
+mod servers;
+mod session;
+mod sessions;
+mod start;
+mod store;
+
+use std::sync::Arc;
+
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+
+use crate::StoreError;
+use crate::migrate::migrate;
+use crate::seam::{Open, OpenJournals, Store};
+use servers::Servers;
+use store::PgStore;
 
 pub(crate) use error::meaning;
+pub(crate) use look::look;
+
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/postgres");
+
+pub(crate) async fn open(url: &str) -> Result<Open, StoreError> {
+    let servers = Servers::of(url)?;
+    let options = migrated(&servers).await?;
+    // Here `PgWriter::open(options)` makes the writer.
+    let _store = Arc::new(PgStore::open(servers, options));
+    Err(StoreError::Failed("PostgreSQL can be read, and not be written to yet".to_owned()))
+}
+
+pub(crate) async fn open_to_look(url: &str) -> Result<Arc<dyn Store>, StoreError> {
+    Ok(Arc::new(PgStore::open_to_look(Servers::of(url)?).await?))
+}
+
+pub(crate) async fn open_journals(url: &str) -> Result<OpenJournals, StoreError> {
+    let servers = Servers::of(url)?;
+    let _options = migrated(&servers).await?;
+    // Here `PgJournalWriter::open(options)` and `PgJournals::open(servers)` make the journals, in the same database.
+    Err(StoreError::Failed("journals cannot be kept in PostgreSQL yet".to_owned()))
+}
+
+/// Brings the database to this release's form, one process at a time, and says where its primary is.
+async fn migrated(servers: &Servers) -> Result<PgConnectOptions, StoreError> {
+    let (options, mut connection) = servers.primary().await?;
+    // Another process may be at it, and whatever is changed may be large: nothing is given up halfway.
+    let patient =
+        "select set_config('lock_timeout', '0', false), set_config('statement_timeout', '0', false)";
+    sqlx::query(patient).execute(&mut connection).await?;
+    migrate(&MIGRATIONS, &mut connection).await?;
+    close(connection).await;
+    Ok(options)
+}
+
+/// Says goodbye; whoever does not hear it notices by itself.
+async fn close(connection: PgConnection) {
+    sqlx::Connection::close(connection).await.ok();
+}
