@@ -292,7 +292,7 @@ impl Task {
         if more {
             self.queue.fill(units);
         }
-        let now = turn.now().unwrap_or_else(|| self.clock.now());
+        let now = turn.now().map_or_else(|| self.clock.now(), |now| self.clock.shifted(now));
         for commit in turn.missed() {
             self.gate.apply(commit.changes, now);
             self.log = commit.head;

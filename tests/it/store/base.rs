@@ -45,7 +45,7 @@ use crate::support;
 pub const ORGANIZATION: OrganizationNumber = OrganizationNumber(1);
 pub const APPLICATION: ApplicationNumber = ApplicationNumber(1);
 
-/// A database file.
+/// A database: a file, or, where the environment says so, one of a PostgreSQL server.
 pub struct Base {
     directory: Arc<TempDir>,
 }
@@ -56,10 +56,10 @@ impl Base {
     }
 
     pub fn url(&self) -> String {
-        format!("sqlite://{}", self.directory.path().join("sessiond.db").display())
+        support::store::url(self.directory.path())
     }
 
-    /// A connection of one's own, for looking and for damage.
+    /// A connection of one's own, for looking into the file and for damage.
     pub async fn raw(&self) -> sqlx::SqliteConnection {
         sqlx::SqliteConnection::connect(&self.url()).await.unwrap()
     }
@@ -91,8 +91,13 @@ impl Base {
 
     /// Runs one statement on a connection of its own.
     pub async fn execute(&self, sql: &str) -> u64 {
+        let sql = sqlx::AssertSqlSafe(sql);
+        if support::store::is_postgres() {
+            let mut raw = sqlx::PgConnection::connect(&self.url()).await.unwrap();
+            return sqlx::query(sql).execute(&mut raw).await.unwrap().rows_affected();
+        }
         let mut raw = self.raw().await;
-        let done = sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&mut raw).await.unwrap();
+        let done = sqlx::query(sql).execute(&mut raw).await.unwrap();
         raw.close().await.unwrap();
         done.rows_affected()
     }
@@ -162,7 +167,8 @@ impl Place for Base {
     }
 
     fn open_journals(&self) -> LocalBoxFuture<'_, OpenJournals> {
-        async { sessiond_store::open_journals(&format!("{}.lines", self.url())).await.unwrap() }.boxed_local()
+        let url = if support::store::is_postgres() { self.url() } else { format!("{}.lines", self.url()) };
+        async move { sessiond_store::open_journals(&url).await.unwrap() }.boxed_local()
     }
 
     fn rebuild(&self) -> LocalBoxFuture<'_, Result<Report, Fault>> {
