@@ -21,8 +21,16 @@ run: compiler ## Build the release binary and serve (ARGS="--help" shows the opt
 	exec target/release/sessiond serve $(ARGS)
 
 .PHONY: test
-test: compiler strace curl terminals clients ## Run all tests and say how long they took (ARGS="revoke" runs those whose name contains it)
+test: compiler strace curl terminals postgres clients ## Run all tests and say how long they took (ARGS="revoke" runs those whose name contains it)
 	python3 tests/timed.py cargo test --locked --workspace $(ARGS)
+	$(if $(strip $(ARGS)),,+$(MAKE) --no-print-directory test-postgres)
+
+# The tests of what clients see, once more with a service that keeps its sessions in PostgreSQL. Those that are about SQLite's
+# files say that they are left out.
+ON_POSTGRES := agents:: feeds:: orders:: directory:: mcp:: media:: workloads:: terminals:: webhooks:: idempotency:: races:: kills::
+.PHONY: test-postgres
+test-postgres: compiler terminals postgres clients ## Run the surfaces' tests on PostgreSQL (ARGS="-- revoke" runs those whose name contains it)
+	TEST_STORE=postgres python3 tests/timed.py cargo test --locked --test it $(if $(strip $(ARGS)),$(ARGS),-- $(ON_POSTGRES))
 
 .PHONY: check
 check: compiler components $(CARGO_DENY) $(NPM) ## Check format, lints, dependencies and openapi.yaml
@@ -72,7 +80,7 @@ help: ## Show this
 
 # What the above need; each says what it installs, and nothing where there is nothing to do
 
-# $(call debian,<test that tells whether it is there>,<packages>,<what for>[,<more to know>,<a file of root's that comes first>])
+# $(call debian,<test that tells whether it is there>,<packages>,<what for>[,<more to know>,<a file of root's that comes first>[,<a line in it>]])
 # Only this asks for root's rights, and it says for what before it does.
 define debian
 @$(1) >/dev/null 2>&1 || { \
@@ -82,12 +90,12 @@ define debian
     echo "Installing as root$${as:+, by sudo}: $(2) (Debian), for $(3)"; \
     $(if $(4),echo "  $(strip $(4))";) \
     $$as apt-get update -qq; \
-    $(if $(5),$$as mkdir -p $(dir $(5)); $$as touch $(5);) \
+    $(if $(5),$$as mkdir -p $(dir $(5)); made=; [ -e $(5) ] || { made=yes; echo '$(6)' | $$as tee $(5) >/dev/null; };) \
     $$as env DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends $(2) >/dev/null || { \
-        $(if $(5),$$as rm -f $(5);) exit 1; }; }
+        $(if $(5),[ -z "$$made" ] || $$as rm -f $(5);) exit 1; }; }
 endef
 
-.PHONY: compiler strace curl terminals openssl python components clients
+.PHONY: compiler strace curl terminals postgres openssl python components clients
 compiler:
 	$(call debian,command -v cc,gcc libc6-dev,compiling the bundled SQLite)
 
@@ -108,6 +116,14 @@ NOT_STARTED := Each of those tests runs sshd itself, on a free port of 127.0.0.1
 terminals:
 	$(call debian,test -x /usr/sbin/sshd,openssh-server,the tests of terminals: real shells over SSH,$(NOT_STARTED),$(NO_SSHD))
 	$(call debian,{ command -v ssh && command -v zsh && command -v vim && command -v less && command -v top && command -v fish && command -v git; },openssh-client zsh vim less procps fish git,the tests that read commands off the screen)
+
+# Debian makes a cluster of databases and starts it when it installs PostgreSQL, unless this file says that it is not to.
+NO_CLUSTER := /etc/postgresql-common/createcluster.conf
+NO_CLUSTER_MADE := The tests run PostgreSQL themselves, as the user postgres where they run as root, on a free port of 127.0.0.1 and \
+    in a directory of their own. No cluster of the system is made or started: $(NO_CLUSTER) says so, unless it was there before. \
+    pg_createcluster makes one if you want it.
+postgres:
+	$(call debian,{ ls /usr/lib/postgresql/1[5-9]/bin/initdb || command -v initdb; },postgresql-15,the tests of the store in PostgreSQL,$(NO_CLUSTER_MADE),$(NO_CLUSTER),create_main_cluster = false)
 
 python:
 	$(call debian,python3 -c 'import ensurepip',python3-venv,the Python clients)

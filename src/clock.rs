@@ -79,6 +79,11 @@ impl Clock {
         self.turned(largest + monotonic)
     }
 
+    /// What this clock makes of another's time, such as a database's: a test's turns are added to it too.
+    pub fn shifted(&self, now: Time) -> Time {
+        self.turned(now.timestamp_millis())
+    }
+
     /// The time of day as the machine has it: for what others' clocks have written, and for what they will compare.
     pub fn wall(&self) -> Time {
         let (offset, monotonic) = self.offset();

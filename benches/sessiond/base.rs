@@ -9,9 +9,9 @@ use chrono::TimeDelta;
 use sessiond::cli::fill::fill;
 use sessiond::clock::Clock;
 use sessiond::committer::{Activity, Committer, CreateOrganization, OpenSession, Origin, RecordActivity};
-use sessiond::nodes::Applied;
 use sessiond::gate::Gate;
 use sessiond::http::health::Progress;
+use sessiond::nodes::Applied;
 use sessiond_core::actor::{Actor, ActorKind};
 use sessiond_core::application::{ApplicationCreated, OauthClient};
 use sessiond_core::command::Connect;
@@ -67,7 +67,13 @@ impl Base {
         let gate = Arc::new(Gate::default());
         let loaded = fill(&gate, &reader, Clock::system().now(), &Progress::default()).await?;
         let policy = Policy { token_lifetime: 86_400, ..Policy::default() };
-        let committer = Committer::start(writer, Arc::new(Applied::new(gate, &loaded)), None, Clock::system(), (policy, Maxima::default()));
+        let committer = Committer::start(
+            writer,
+            Arc::new(Applied::new(gate, &loaded)),
+            None,
+            Clock::system(),
+            (policy, Maxima::default()),
+        );
         found(&committer).await?;
         let sessions = Arc::new(connect(&committer, sessions).await?);
         let checkpoints = checkpoints(reader.clone());

@@ -7,9 +7,9 @@ use anyhow::{Context, ensure};
 use sessiond_store::BackedUp;
 
 use super::note::{BackupFile, Holds, LogEnd, NOTE, Note};
-use super::{Installation, key_file, must_exist, print, progress};
+use super::place::Files;
+use super::{Installation, key_file, print, progress};
 use crate::clock::Clock;
-use crate::config::{Config, database_file};
 
 /// Where a backup is made before it is whole, in its directory.
 const UNFINISHED: &str = ".unfinished";
@@ -19,15 +19,15 @@ const PREFIX: &str = "sessiond-";
 /// Takes a backup into a directory: an empty one, a new one, or one that holds an earlier backup, which the new one replaces
 /// once it is whole.
 pub async fn run(directory: &Path, installation: &Installation, with_key: bool) -> anyhow::Result<()> {
-    let config = installation.config()?;
-    must_exist(&config.database)?;
-    let looked = sessiond_store::look(&config.database).await.context("cannot open the database")?;
-    let database = database_file(&config.database);
-    ensure!(looked.events, "nothing is recorded in {}: there is nothing to back up", database.display());
+    let place = installation.place()?;
+    let files = place.files()?;
+    files.must_exist()?;
+    let looked = sessiond_store::look(files.url()).await.context("cannot open the database")?;
+    ensure!(looked.events, "nothing is recorded in {place}: there is nothing to back up");
     let _lock = prepare(directory)?;
     let unfinished = directory.join(UNFINISHED);
     fs::create_dir(&unfinished).with_context(|| format!("cannot make {}", unfinished.display()))?;
-    let made = make(&config, directory, with_key).await;
+    let made = make(files, directory, with_key).await;
     fs::remove_dir_all(&unfinished).ok();
     let note = made.with_context(|| format!("no backup was made in {}", directory.display()))?;
     remove_others(directory, &note);
@@ -80,7 +80,7 @@ fn is_ours(name: &str) -> bool {
 }
 
 /// Makes the files in a directory of their own, moves them to where they stay, and writes the note.
-async fn make(config: &Config, directory: &Path, with_key: bool) -> anyhow::Result<Note> {
+async fn make(installation: &Files, directory: &Path, with_key: bool) -> anyhow::Result<Note> {
     let taken_at = Clock::system().now();
     let stamp = taken_at.format("%Y%m%d%H%M%S%3f");
     let mut files: Vec<(PathBuf, String, Holds)> = vec![];
@@ -91,16 +91,20 @@ async fn make(config: &Config, directory: &Path, with_key: bool) -> anyhow::Resu
         path
     };
     let to = file("db", Holds::Database);
-    let taken = sessiond_store::backup(&config.database, &to, &mut progress("events")).await?;
-    let lines = config.lines_database();
-    if database_file(&lines).exists() {
+    let taken = sessiond_store::backup(installation.url(), &to, &mut progress("events")).await?;
+    if installation.journals_file().exists() {
         let to = file("lines", Holds::Journals);
-        sessiond_store::backup_journals(&lines, &to, taken.last_session, &mut progress("blocks of journals"))
-            .await
-            .context("log lines and recordings")?;
+        sessiond_store::backup_journals(
+            &installation.journals_url(),
+            &to,
+            taken.last_session,
+            &mut progress("blocks of journals"),
+        )
+        .await
+        .context("log lines and recordings")?;
     }
     if with_key {
-        write_key(config, &taken, &file("key", Holds::Key))?;
+        write_key(installation, &taken, &file("key", Holds::Key))?;
     }
     let mut described = vec![];
     for (path, name, holds) in files {
@@ -114,8 +118,8 @@ async fn make(config: &Config, directory: &Path, with_key: bool) -> anyhow::Resu
 }
 
 /// Copies the key that opens what was copied, which may be about to be replaced.
-fn write_key(config: &Config, taken: &BackedUp, to: &Path) -> anyhow::Result<()> {
-    let path = config.secret_key_file();
+fn write_key(installation: &Files, taken: &BackedUp, to: &Path) -> anyhow::Result<()> {
+    let path = installation.key_file();
     let check = taken.key_check.context("the database does not know its key yet: start the service once")?;
     let key = key_file::fitting(&path, &check)?;
     let key = key.with_context(|| format!("{} is not the secret key of this database", path.display()))?;

@@ -12,12 +12,12 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::fill::fill;
-use super::place;
+use super::place::{self, Place};
 use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::committer::Committer;
+use crate::config::Config;
 use crate::config::names::Names;
-use crate::config::{Config, database_file};
 use crate::context::AppContext;
 use crate::directory::Directory;
 use crate::gate::Gate;
@@ -56,13 +56,18 @@ pub struct House {
 
 impl House {
     /// Opens the database and fills memory from it.
-    pub async fn open(config: &Config, clock: Clock, progress: &Progress) -> anyhow::Result<Self> {
-        let contents = place::look(config).await?;
+    pub async fn open(
+        config: &Config,
+        place: &Place,
+        clock: Clock,
+        progress: &Progress,
+    ) -> anyhow::Result<Self> {
+        let contents = place.look().await?;
         let policy = policy(config);
-        let mut open = sessiond_store::open(&config.database).await.context("cannot open the database")?;
-        let key = place::key(config, &contents, &mut open).await?;
+        let mut open = sessiond_store::open(place.url()).await.context("cannot open the database")?;
+        let key = place::key(place, &contents, &mut open).await?;
         let Open { writer, store, nodes } = open;
-        let lines = open_lines(&config.lines_database(), clock.clone()).await?;
+        let lines = open_lines(place, clock.clone()).await?;
         // Where there are other nodes nobody is let in before they know of this one.
         let lease = if nodes.is_some() { Lease::none() } else { Lease::default() };
         let gate = Arc::new(Gate::with_lease(lease));
@@ -73,7 +78,8 @@ impl House {
             None => None,
         };
         let barrier = node.as_ref().map(|node| Arc::new(Barrier::new(node.nodes(), node.own())));
-        let claims = node.as_ref().map_or_else(Claims::default, |node| Claims::among(node.nodes(), node.own()));
+        let claims =
+            node.as_ref().map_or_else(Claims::default, |node| Claims::among(node.nodes(), node.own()));
         let rules = (policy, maxima(config));
         let committer = Committer::start(writer, applied, barrier, clock.clone(), rules);
         let telling = Telling::new(store.clone(), gate.clone());
@@ -120,7 +126,7 @@ impl House {
         })
     }
 
-    /// Writes what still waits, and closes both files.
+    /// Writes what still waits, and closes journals and database.
     pub async fn close(&self) {
         self.lines.stop().await;
         self.sessions.maintenance.stop().await;
@@ -206,14 +212,11 @@ async fn join(nodes: Arc<dyn Nodes>, applied: &Arc<Applied>, clock: &Clock) -> a
     joined.context("cannot put this process on record beside the others")
 }
 
-/// Opens the file of journals. A damaged one is no reason not to serve, because it holds nothing that decides anything.
-async fn open_lines(url: &str, clock: Clock) -> anyhow::Result<Journals> {
-    match Journals::open(url, clock).await {
-        Err(StoreError::Corrupt(what)) => Ok(Journals::closed(format!(
-            "{} cannot be read: {what}. Move it away and start again, and a new one is made",
-            database_file(url).display()
-        ))),
-        outcome => outcome.context("cannot open the file of log lines and recordings"),
+/// Opens the journals. Damaged ones are no reason not to serve, because they hold nothing that decides anything.
+async fn open_lines(place: &Place, clock: Clock) -> anyhow::Result<Journals> {
+    match Journals::open(&place.journals_url(), clock).await {
+        Err(StoreError::Corrupt(what)) => Ok(Journals::closed(place.journals_damaged(&what))),
+        outcome => outcome.context("cannot open log lines and recordings"),
     }
 }
 

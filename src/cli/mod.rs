@@ -17,7 +17,6 @@ pub mod serve;
 mod tls;
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -27,10 +26,11 @@ use sessiond_core::shown;
 use sessiond_store::check::Report;
 
 use crate::clock::Clock;
-use crate::config::{self, Config, database_file, environment};
+use crate::config::{self, Config, environment};
 use crate::{http, logs};
 use house::House;
 use organizations::Organizations;
+use place::{Lock, Place};
 
 /// The durable record of who is connected to what.
 #[derive(Debug, Parser)]
@@ -89,6 +89,7 @@ const CONFIG: &str = "SESSIOND_CONFIG";
 const SERVE_EXAMPLES: &str = "Examples:
   sessiond serve
   sessiond serve --listen 127.0.0.1:9000 --database sqlite:/var/lib/sessiond/sessions.db
+  sessiond serve --database 'postgres://sessiond@db.example.com/sessiond?sslmode=verify-full' --secret-key-file /etc/sessiond/key
   sessiond serve --idle-after 1m --stale-after 5m --public-url https://sessions.example.com";
 
 #[derive(Debug, clap::Args)]
@@ -102,8 +103,14 @@ struct Shown {
 
 #[derive(Debug, clap::Args)]
 struct Database {
-    /// Where sessions are recorded
-    #[arg(long, env = "SESSIOND_DATABASE", default_value = "sqlite:sessiond.db", value_name = "URL")]
+    /// Where sessions are recorded: sqlite:FILE, or postgres://USER@HOST/NAME
+    #[arg(
+        long,
+        env = "SESSIOND_DATABASE",
+        hide_env_values = true,
+        default_value = "sqlite:sessiond.db",
+        value_name = "URL"
+    )]
     database: String,
 }
 
@@ -112,16 +119,20 @@ struct Database {
 struct Installation {
     #[command(flatten)]
     database: Database,
-    /// The secret key, where it is not beside the database
+    /// The secret key, where it is not beside the database's file
     #[arg(long, env = "SESSIOND_SECRET_KEY_FILE", value_name = "FILE")]
     secret_key_file: Option<PathBuf>,
 }
 
 impl Installation {
+    fn place(&self) -> anyhow::Result<Place> {
+        Place::at(&self.database.database, self.secret_key_file.as_deref())
+    }
+
     /// The configuration of a service that would run on it, all else as it is by default.
     fn config(&self) -> anyhow::Result<Config> {
         let mut arguments: Vec<OsString> = ["sessiond", "--database"].map(OsString::from).to_vec();
-        arguments.push(place::real(&self.database.database)?.into());
+        arguments.push(self.place()?.url().into());
         if let Some(file) = &self.secret_key_file {
             arguments.extend(["--secret-key-file".into(), file.into()]);
         }
@@ -130,11 +141,11 @@ impl Installation {
     }
 
     /// Opens it for a command that changes it. Nobody else does so as long as the lock is held.
-    async fn open(&self) -> anyhow::Result<(File, House)> {
-        let config = self.config()?;
-        must_exist(&config.database)?;
-        let lock = place::lock(&config.database)?;
-        let house = House::open(&config, Clock::system(), &http::health::Progress::default()).await?;
+    async fn open(&self) -> anyhow::Result<(Lock, House)> {
+        let (config, place) = (self.config()?, self.place()?);
+        place.must_exist().await?;
+        let lock = place.lock()?;
+        let house = House::open(&config, &place, Clock::system(), &http::health::Progress::default()).await?;
         Ok((lock, house))
     }
 }
@@ -226,19 +237,19 @@ fn failed(message: &str) -> ExitCode {
 }
 
 async fn verify(database: &str) -> anyhow::Result<()> {
-    let database = place::real(database)?;
-    must_exist(&database)?;
-    let store = sessiond_store::open_to_look(&database).await?;
+    let place = Place::at(database, None)?;
+    place.must_exist().await?;
+    let store = sessiond_store::open_to_look(place.url()).await?;
     let report = store.verify(&mut progress("events")).await?;
     store.close().await;
     print_report("verified", &report)
 }
 
 async fn rebuild(database: &str) -> anyhow::Result<()> {
-    let database = place::real(database)?;
-    must_exist(&database)?;
-    let _lock = place::lock(&database)?;
-    let report = sessiond_store::rebuild(&database, &mut progress("events")).await?;
+    let place = Place::at(database, None)?;
+    place.must_exist().await?;
+    let _lock = place.lock()?;
+    let report = sessiond_store::rebuild(place.url(), &mut progress("events")).await?;
     print_report("rebuilt", &report)
 }
 
@@ -274,15 +285,4 @@ fn print_report(what: &str, report: &Report) -> anyhow::Result<()> {
     }
     text += &format!("the log ends at position {position}, commit hash {}\n", hex::encode(commit_hash));
     print::document(&text)
-}
-
-/// Checks that the database of a URL exists, because a command that only looks must not make one.
-fn must_exist(database: &str) -> anyhow::Result<()> {
-    let path = database_file(database);
-    anyhow::ensure!(
-        path.exists(),
-        "there is no database at {}; name it with --database sqlite:FILE",
-        path.display()
-    );
-    Ok(())
 }

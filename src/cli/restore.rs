@@ -11,10 +11,10 @@ use sessiond_store::check::Report;
 
 use super::house::House;
 use super::note::{Holds, Note};
-use super::place::{RESTORING, beside};
-use super::{Installation, key_file, place, print, progress};
+use super::place::{Files, Place, RESTORING, beside};
+use super::{Installation, key_file, print, progress};
 use crate::clock::Clock;
-use crate::config::{Config, database_file};
+use crate::config::Config;
 use crate::directory::LeftOpen;
 use crate::http::health;
 use crate::secret::SecretKey;
@@ -44,13 +44,15 @@ pub struct Options {
 /// Restores a backup.
 pub async fn run(directory: &Path, installation: &Installation, options: &Options) -> anyhow::Result<()> {
     let config = installation.config()?;
-    let _lock = place::lock(&config.database)?;
-    let work = beside(&database_file(&config.database), RESTORING);
+    let place = installation.place()?;
+    let files = place.files()?;
+    let _lock = files.lock()?;
+    let work = beside(&files.file(), RESTORING);
     if let Ok(said) = fs::read_to_string(work.join(READY)) {
-        move_into_place(&work, &config)?;
+        move_into_place(&work, files)?;
         return print::document(&format!("a restore that was interrupted is done now\n{said}"));
     }
-    must_be_empty(&config)?;
+    must_be_empty(files)?;
     let note = Note::read(directory)?;
     let note = note.with_context(|| {
         format!("{} holds no backup that is whole: there is no backup.json in it", directory.display())
@@ -60,12 +62,12 @@ pub async fn run(directory: &Path, installation: &Installation, options: &Option
         fs::remove_dir_all(&work).with_context(|| format!("cannot remove {}", work.display()))?;
     }
     note.verify(directory, progress("bytes checked"))?;
-    let key = key(directory, &note, &config, options.key.as_deref())?;
+    let key = key(directory, &note, files, options.key.as_deref())?;
     fs::create_dir(&work).with_context(|| format!("cannot make {}", work.display()))?;
     let restored = in_work(directory, &note, &config, key, options, &work).await;
     match restored {
         Ok(said) => {
-            move_into_place(&work, &config)?;
+            move_into_place(&work, files)?;
             print::document(&said)
         }
         Err(error) => {
@@ -76,8 +78,8 @@ pub async fn run(directory: &Path, installation: &Installation, options: &Option
 }
 
 /// That there is nothing that a restore would put itself over.
-fn must_be_empty(config: &Config) -> anyhow::Result<()> {
-    let (database, lines) = (database_file(&config.database), database_file(&config.lines_database()));
+fn must_be_empty(files: &Files) -> anyhow::Result<()> {
+    let (database, lines) = (files.file(), files.journals_file());
     let there = [database.clone(), beside(&database, "-wal"), lines.clone(), beside(&lines, "-wal")];
     match there.iter().find(|path| path.exists()) {
         None => Ok(()),
@@ -92,13 +94,13 @@ fn must_be_empty(config: &Config) -> anyhow::Result<()> {
 /// Where the key of a restore is.
 enum Key {
     /// Where the service looks for it.
-    InPlace,
+    InPlace(PathBuf),
     /// To be put there.
     Given(SecretKey),
 }
 
-fn key(directory: &Path, note: &Note, config: &Config, named: Option<&Path>) -> anyhow::Result<Key> {
-    let place = config.secret_key_file();
+fn key(directory: &Path, note: &Note, files: &Files, named: Option<&Path>) -> anyhow::Result<Key> {
+    let place = files.key_file();
     let check = note.key_check.as_deref();
     let known = check.and_then(|check| check.get(..8)).unwrap_or("unknown");
     let fits = |key: &SecretKey| check.is_none_or(|check| hex::encode(key.check()) == check);
@@ -115,7 +117,7 @@ fn key(directory: &Path, note: &Note, config: &Config, named: Option<&Path>) -> 
             path.display(),
             key_file::short(&key.check())
         );
-        return Ok(if *path == place { Key::InPlace } else { Key::Given(key) });
+        return Ok(if *path == place { Key::InPlace(place) } else { Key::Given(key) });
     }
     bail!(
         "the backup is without its secret key (key {known}): put that at {}, or name it with --key FILE. Without it \
@@ -133,33 +135,30 @@ async fn in_work(
     options: &Options,
     work: &Path,
 ) -> anyhow::Result<String> {
-    let place = config.secret_key_file();
-    let config = Config { database: format!("sqlite:{}", utf8(&work.join(DATABASE))?), ..config.clone() };
+    let database = format!("sqlite:{}", utf8(&work.join(DATABASE))?);
     let key_file = match key {
-        Key::InPlace => place,
+        Key::InPlace(path) => path,
         Key::Given(key) => {
             key.write(&work.join(KEY))?;
             work.join(KEY)
         }
     };
-    let config = Config { secret_key_file: Some(key_file), ..config };
-    for (holds, url) in
-        [(Holds::Database, config.database.clone()), (Holds::Journals, config.lines_database())]
-    {
+    let files = Files::at(&database, Some(&key_file))?;
+    for (holds, url) in [(Holds::Database, database.clone()), (Holds::Journals, files.journals_url())] {
         match note.file(holds) {
             Some(file) => sessiond_store::restore(&directory.join(&file.name), &url).await?,
             None => ensure!(holds != Holds::Database, "the backup's note names no database"),
         }
     }
-    let made = sessiond_store::rebuild(&config.database, &mut progress("events")).await?;
+    let made = sessiond_store::rebuild(&database, &mut progress("events")).await?;
     ensure!(
         made.position.0 == note.log.position && hex::encode(made.commit_hash) == note.log.commit_hash,
         "the log of the backup ends at position {}, commit hash {}, and its note says otherwise",
         made.position.0,
         hex::encode(made.commit_hash)
     );
-    let (keys, open) = bar(&config, note, options).await?;
-    let store = sessiond_store::open_to_look(&config.database).await?;
+    let (keys, open) = bar(config, files, note, options).await?;
+    let store = sessiond_store::open_to_look(&database).await?;
     let report = store.verify(&mut progress("events verified")).await;
     store.close().await;
     let said = said(note, &report?, options, keys, &open);
@@ -171,8 +170,14 @@ async fn in_work(
 
 /// Writes down in the log that it was restored, and so bars what was issued before. Returns how many keys were revoked, and
 /// what still opens something.
-async fn bar(config: &Config, note: &Note, options: &Options) -> anyhow::Result<(u64, LeftOpen)> {
-    let house = House::open(config, Clock::system(), &health::Progress::default()).await?;
+async fn bar(
+    config: &Config,
+    files: Files,
+    note: &Note,
+    options: &Options,
+) -> anyhow::Result<(u64, LeftOpen)> {
+    let house =
+        House::open(config, &Place::Files(files), Clock::system(), &health::Progress::default()).await?;
     let restored =
         OrganizationRestored { taken_at: note.taken_at, credentials_kept: options.keep_credentials };
     let recovery = &house.directory.recovery;
@@ -214,12 +219,12 @@ fn said(note: &Note, report: &Report, options: &Options, keys: u64, open: &LeftO
 }
 
 /// Moves what is ready to where the service looks for it. It may have been done in part before.
-fn move_into_place(work: &Path, config: &Config) -> anyhow::Result<()> {
-    let (database, lines) = (database_file(&config.database), database_file(&config.lines_database()));
+fn move_into_place(work: &Path, files: &Files) -> anyhow::Result<()> {
+    let (database, lines) = (files.file(), files.journals_file());
     let made = work.join(DATABASE);
     let key = work.join(KEY);
     if key.exists() {
-        put_key(&key, &config.secret_key_file())?;
+        put_key(&key, &files.key_file())?;
     }
     for (from, to) in [(beside(&made, ".lines"), lines), (made, database.clone())] {
         if from.exists() {

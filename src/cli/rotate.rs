@@ -23,13 +23,13 @@ struct Counts {
 
 /// Replaces the secret key.
 pub async fn run(installation: &Installation) -> anyhow::Result<()> {
-    let config = installation.config()?;
-    super::must_exist(&config.database)?;
-    let _lock = place::lock(&config.database)?;
-    let contents = place::look(&config).await?;
-    let mut open = sessiond_store::open(&config.database).await.context("cannot open the database")?;
-    let old = place::key(&config, &contents, &mut open).await?;
-    let (path, new) = (config.secret_key_file(), SecretKey::random());
+    let place = installation.place()?;
+    place.must_exist().await?;
+    let _lock = place.lock()?;
+    let contents = place.look().await?;
+    let mut open = sessiond_store::open(place.url()).await.context("cannot open the database")?;
+    let old = place::key(&place, &contents, &mut open).await?;
+    let (path, new) = (place.key_file(), SecretKey::random());
     let batch = carried_over(open.store.as_ref(), &old, &new).await;
     let outcome = match batch {
         Ok((batch, counts)) => {
@@ -45,7 +45,7 @@ pub async fn run(installation: &Installation) -> anyhow::Result<()> {
         Ok(counts) => counts,
         Err(error) => {
             // What did not come to a commit has left the new key; where even that is not known, the next start settles it.
-            let known = sessiond_store::look(&config.database).await?.key_check;
+            let known = sessiond_store::look(place.url()).await?.key_check;
             key_file::settle(&path, known)?;
             return Err(error.context("the key was not replaced"));
         }

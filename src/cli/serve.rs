@@ -1,6 +1,5 @@
 //! `sessiond serve`: puts the house together, listens, and stops in order.
 
-use std::fs::File;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -10,11 +9,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::credentials;
 use super::descriptors;
 use super::house::House;
 use super::listener::{Behind, Listener};
+use super::place::{Lock, Place};
 use super::tls::Tls;
-use super::{credentials, place};
 use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::config::names::Names;
@@ -50,7 +50,7 @@ pub struct Running {
     background_tasks: Vec<JoinHandle<()>>,
     terminals: Arc<Terminals>,
     scheduler: scheduler::Jobs,
-    _lock: File,
+    _lock: Lock,
 }
 
 /// Starts the service. At a first start nobody is shown the credentials.
@@ -66,8 +66,9 @@ pub async fn start_with(
 ) -> anyhow::Result<(Running, Option<CreatedOrganization>)> {
     check(&config)?;
     let tls = Tls::new(&config, clock.wall())?.map(Arc::new);
-    config.database = place::real(&config.database)?;
-    let lock = place::lock(&config.database)?;
+    let place = Place::of(&config)?;
+    config.database = place.url().to_owned();
+    let lock = place.lock()?;
     let socket = listen(config.listen).await?;
     let address = socket.local_addr()?;
     let (stopping, closed) = (CancellationToken::new(), CancellationToken::new());
@@ -92,7 +93,7 @@ pub async fn start_with(
     let behind = Behind::new(http::health::starting(progress.clone()));
     let places = descriptors::connections(config.max_connections);
     let mut listeners = vec![listener("main", socket, behind.clone(), tls.clone(), places)];
-    let house = House::open(&config, clock.clone(), &progress).await?;
+    let house = House::open(&config, &place, clock.clone(), &progress).await?;
     let sender = Sender::new(&config).context("cannot set up webhooks")?;
     // This is the last step that can fail, because credentials are shown only once, and a start that fails must show none.
     let created = match plan(&config, &house.directory.organizations)? {
@@ -107,8 +108,15 @@ pub async fn start_with(
     let limits = Arc::new(Limits::new(config.rate_limit, usize::from(config.body_memory_mib) << 20));
     let config = Arc::new(config);
     let (webhooks, public_ids) = (house.directory.webhooks.clone(), house.directory.public_ids.clone());
-    let outbox =
-        Outbox::new(webhooks, public_ids, house.live.clone(), clock.clone(), sender, public_url.clone());
+    let outbox = Outbox::new(
+        webhooks,
+        public_ids,
+        house.live.clone(),
+        house.claims.clone(),
+        clock.clone(),
+        sender,
+        public_url.clone(),
+    );
     let outbox = Arc::new(outbox);
     // The shells of these sessions died with the former process.
     house.sessions.terminals.end_orphans().await?;
@@ -123,9 +131,17 @@ pub async fn start_with(
     let background_tasks = house.background_tasks(outbox, app.gateway.clone(), &closed);
     let (sessions, directory) = (house.sessions.clone(), house.directory.clone());
     let (retention, status) = (house.retention.clone(), house.job_status.clone());
-    let scheduler =
-        scheduler::start(sessions, directory, limits.clone(), retention, clock, status, house.claims.clone(), &config)
-            .await?;
+    let scheduler = scheduler::start(
+        sessions,
+        directory,
+        limits.clone(),
+        retention,
+        clock,
+        status,
+        house.claims.clone(),
+        &config,
+    )
+    .await?;
     let metrics_address = metrics.as_ref().map(|(socket, _)| socket.local_addr()).transpose()?;
     behind.set_service(http::router(app.clone(), http::column()));
     if let Some((socket, handle)) = metrics {
@@ -205,10 +221,6 @@ impl Running {
 }
 
 fn check(config: &Config) -> anyhow::Result<()> {
-    anyhow::ensure!(
-        config.database.starts_with("sqlite:"),
-        "--database must be a sqlite: URL, such as sqlite:sessiond.db"
-    );
     anyhow::ensure!(
         config.listen.ip().is_loopback() || config.insecure_http || config.tls_certificate.is_some(),
         "{} can be reached from other machines, and connections here are not encrypted. Name a certificate with \

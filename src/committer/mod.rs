@@ -32,7 +32,8 @@ use operation::{Following, Submitted, Unit};
 use sessiond_core::ids::{RevocationNumber, Tip};
 use sessiond_core::maxima::Maxima;
 use sessiond_core::policy::Policy;
-use sessiond_store::{Check, StoreError, Writer};
+use sessiond_core::revocation::Acknowledged;
+use sessiond_store::{At, Check, StoreError, Writer};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -40,7 +41,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::gate::Gate;
-use crate::nodes::{Applied, At, Barrier};
+use crate::nodes::{Applied, Barrier};
 use crate::tasks::vital;
 use crate::{logs, meter};
 pub use draft::not_too_many;
@@ -68,7 +69,8 @@ enum Waiting {
 #[derive(Clone)]
 pub struct Committer {
     queue: mpsc::Sender<Waiting>,
-    tip: watch::Receiver<Tip>,
+    applied: Arc<Applied>,
+    barrier: Option<Arc<Barrier>>,
     stopped: CancellationToken,
 }
 
@@ -83,13 +85,12 @@ impl Committer {
         rules: (Policy, Maxima),
     ) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE);
-        let tip = applied.tip();
         let stopped = CancellationToken::new();
         let task = Task {
             writer,
             gate: applied.gate(),
-            applied,
-            barrier,
+            applied: applied.clone(),
+            barrier: barrier.clone(),
             clock,
             rules,
             queue: Queue { waiting, later: VecDeque::new(), health: vec![] },
@@ -97,12 +98,20 @@ impl Committer {
             last_provisional: 0,
         };
         vital("committer", task.run(stopped.clone()));
-        Self { queue, tip, stopped }
+        Self { queue, applied, barrier, stopped }
     }
 
     /// How far the log goes; changes with each commit.
     pub fn tip(&self) -> watch::Receiver<Tip> {
-        self.tip.clone()
+        self.applied.tip()
+    }
+
+    /// Waits until all that this process has applied by now is true on every node, however long that takes. Says on how many it
+    /// is; none where there is one process.
+    pub async fn true_everywhere(&self) -> Option<Acknowledged> {
+        let barrier = self.barrier.as_ref()?;
+        let commit = *self.applied.commit().borrow();
+        Some(barrier.wait(commit).await)
     }
 
     /// Hands in an operation and waits until it is durable, or refused. What took effect before is answered from the record.
@@ -263,9 +272,11 @@ impl Task {
         }
         match self.attempt(&mut units, true).await {
             Ok(following) => answer(units, following),
-            // Nothing of the batch was written. A full disk is full for everyone; anything else may be one unit's
-            // fault, so each gets its own try.
+            // Nothing of the batch was written, unless the error says otherwise. A full disk is full for everyone; anything
+            // else may be one unit's fault, so each gets its own try.
             Err(StoreError::Full) => self.refuse_for_want_of_space(units),
+            // Any of it may have been written: a second try could be a second time. If it was, the next turn brings it.
+            Err(error @ StoreError::Unknown(_)) => refuse(units, &error),
             Err(_) if units.len() > 1 => {
                 for unit in units {
                     let mut alone = vec![unit];
@@ -287,13 +298,14 @@ impl Task {
         units: &mut Vec<Box<dyn Unit>>,
         more: bool,
     ) -> Result<Vec<Following>, StoreError> {
-        let mut turn = self.writer.turn().await.map_err(or_end)?;
+        let known = *self.applied.lock().await;
+        let mut turn = self.writer.turn(Some(&known)).await.map_err(or_end)?;
         if more {
             self.queue.fill(units);
         }
-        let now = turn.now().unwrap_or_else(|| self.clock.now());
+        let now = turn.now().map_or_else(|| self.clock.now(), |now| self.clock.shifted(now));
         let mut at = self.applied.lock().await;
-        for commit in turn.missed(at.commit).await.map_err(or_end)? {
+        for commit in turn.missed(at.commit) {
             self.applied.follow(&mut at, commit, now);
         }
         let mut decided = {
@@ -325,8 +337,9 @@ impl Task {
         if decided.batch.is_empty() {
             self.idle().await;
         }
-        let following = |(operation, cut_off)| {
-            Following { cut_off, awaited: awaited.clone().filter(|_| ends.contains(&operation)) }
+        let following = |(operation, cut_off)| Following {
+            cut_off,
+            awaited: awaited.clone().filter(|_| ends.contains(&operation)),
         };
         Ok(cut_off.into_iter().enumerate().map(following).collect())
     }
@@ -401,6 +414,7 @@ fn measure(batch: &sessiond_store::Batch, took: Duration, error: Option<&StoreEr
             StoreError::Full => "full",
             StoreError::Broken(_) | StoreError::Corrupt(_) | StoreError::Raced(_) => "broken",
             StoreError::Damaged { .. } => "damaged",
+            StoreError::Unknown(_) => "unknown",
             StoreError::Failed(_) => "failed",
         };
         metrics::counter!(meter::STORE_ERRORS, "kind" => kind).increment(1);

@@ -7,13 +7,14 @@ use futures_util::future::join_all;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sessiond_core::ids::SessionNumber;
+use sessiond_core::revocation::Acknowledged;
 use tokio::sync::oneshot;
 
 use super::{BeginRevocation, Draft, Origin};
 use crate::error::Error;
 use crate::gate::Flight;
 use crate::meter;
-use crate::nodes::{Acknowledged, Barrier};
+use crate::nodes::Barrier;
 
 /// How long a connection may take to let go of what was cancelled before it is given up on.
 const YIELD: Duration = Duration::from_millis(100);
@@ -74,13 +75,17 @@ impl<Outcome> Answer<Outcome> {
     /// Waits until what the operation cut off has let go, but not for ever; and until what it ends has ended on every node,
     /// however long that takes. Says on how many it has.
     pub async fn landed(&self) -> Acknowledged {
-        let Following { cut_off, awaited } = &self.following;
-        let all = join_all(cut_off.iter().map(|flight| flight.landed()));
-        tokio::time::timeout(YIELD, all).await.ok();
-        match awaited {
+        self.landed_here().await;
+        match &self.following.awaited {
             Some((barrier, commit)) => barrier.wait(*commit).await,
             None => Acknowledged::ALONE,
         }
+    }
+
+    /// The same in this process alone: for whoever waits for the other nodes later, once for many operations.
+    pub async fn landed_here(&self) {
+        let all = join_all(self.following.cut_off.iter().map(|flight| flight.landed()));
+        tokio::time::timeout(YIELD, all).await.ok();
     }
 }
 

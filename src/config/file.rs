@@ -7,13 +7,10 @@ use std::path::{Path, PathBuf};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Args, Command};
 
-use super::Config;
+use super::{Config, REDACTED, without_password};
 
 /// Where a file is looked for if none is named; the first that is found is read.
 const PLACES: [&str; 2] = ["/etc/sessiond/sessiond.toml", "sessiond.toml"];
-
-/// The text that is shown in place of a secret.
-const REDACTED: &str = "(redacted)";
 
 /// A file that was read: the texts of each option, by the option's id.
 #[derive(Debug, Default)]
@@ -187,7 +184,10 @@ fn written(option: &Arg, values: &[String]) -> Option<String> {
     let value = values.first()?;
     let secret = option.is_hide_env_values_set();
     let number = value.parse::<u32>().is_ok();
-    Some(if secret {
+    Some(if option.get_id() == "database" {
+        // Only a part of it can be a secret.
+        quoted(&without_password(value))
+    } else if secret {
         quoted(&REDACTED.to_owned())
     } else if number {
         value.clone()

@@ -16,7 +16,11 @@ use std::time::Duration;
 use chrono_tz::Tz;
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
+use percent_encoding::percent_decode_str;
 use uuid::Uuid;
+
+/// The text that is shown in place of a secret.
+const REDACTED: &str = "(redacted)";
 
 /// How the lines of the service's own log are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -32,8 +36,15 @@ pub struct Config {
     #[arg(long, env = "SESSIOND_LISTEN", default_value = "127.0.0.1:8080", value_parser = parse::address, value_name = "ADDRESS")]
     pub listen: SocketAddr,
 
-    /// Where sessions are recorded
-    #[arg(long, env = "SESSIOND_DATABASE", default_value = "sqlite:sessiond.db", value_name = "URL")]
+    /// Where sessions are recorded: a file (sqlite:FILE), or a database of a PostgreSQL server (postgres://USER@HOST/NAME),
+    /// whose password stands better in the environment (PGPASSWORD) or in ~/.pgpass
+    #[arg(
+        long,
+        env = "SESSIOND_DATABASE",
+        hide_env_values = true,
+        default_value = "sqlite:sessiond.db",
+        value_name = "URL"
+    )]
     pub database: String,
 
     /// File with the TLS certificate and those that lead to its authority, PEM; read again on SIGHUP
@@ -54,7 +65,8 @@ pub struct Config {
     #[arg(long, env = "SESSIOND_INSECURE_HTTP")]
     pub insecure_http: bool,
 
-    /// File with the key that seals other systems' secrets, made if missing [default: beside the database]
+    /// File with the key that seals other systems' secrets [default: beside the database's file, made if missing; for a
+    /// PostgreSQL server it must be named and exist]
     #[arg(long, env = "SESSIOND_SECRET_KEY_FILE", value_name = "FILE")]
     pub secret_key_file: Option<PathBuf>,
 
@@ -306,30 +318,37 @@ impl Config {
         }
         urls
     }
-
-    /// The URL of the file of journals: beside the database, with the parameters of the database's URL.
-    pub fn lines_database(&self) -> String {
-        match self.database.split_once('?') {
-            Some((file, parameters)) => format!("{file}.lines?{parameters}"),
-            None => format!("{}.lines", self.database),
-        }
-    }
-
-    /// The file of the secret key: as configured, else beside the database.
-    pub fn secret_key_file(&self) -> PathBuf {
-        self.secret_key_file.clone().unwrap_or_else(|| {
-            let mut path = database_file(&self.database).into_os_string();
-            path.push(".key");
-            path.into()
-        })
-    }
 }
 
-/// The file behind a `sqlite:` URL.
-pub fn database_file(url: &str) -> PathBuf {
-    let path = url.strip_prefix("sqlite:").unwrap_or(url);
-    let path = path.strip_prefix("//").unwrap_or(path);
-    path.split('?').next().unwrap_or(path).into()
+/// The URL of a database as it may be shown: passwords are left out, wherever a URL can have them. Of one that leaves open
+/// where its password ends nothing is shown.
+pub fn without_password(url: &str) -> String {
+    if url.starts_with("sqlite:") {
+        return url.to_owned();
+    }
+    let Some((scheme, rest)) = url.split_once("://") else { return REDACTED.to_owned() };
+    let (place, parameters) = match rest.find(['?', '#']) {
+        Some(at) => rest.split_at(at),
+        None => (rest, ""),
+    };
+    if parameters.contains('@') {
+        return format!("{scheme}://{REDACTED}");
+    }
+    let place = match place.rsplit_once('@') {
+        Some((user, host)) => match user.find([':', '/']) {
+            Some(at) => format!("{}:{REDACTED}@{host}", &user[..at]),
+            None => place.to_owned(),
+        },
+        None => place.to_owned(),
+    };
+    let secret =
+        |name: &str| percent_decode_str(name).decode_utf8_lossy().to_lowercase().contains("password");
+    let shown = |parameter: &str| match parameter.split_once('=') {
+        Some((name, _)) if secret(name) => format!("{name}={REDACTED}"),
+        _ => parameter.to_owned(),
+    };
+    let parameters: Vec<_> = parameters.split('&').map(shown).collect();
+    format!("{scheme}://{place}{}", parameters.join("&"))
 }
 
 /// Reads a name of the IANA time zone database.

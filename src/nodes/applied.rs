@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use sessiond_core::Time;
 use sessiond_core::change::ends;
 use sessiond_core::ids::{Position, Tip};
-use sessiond_store::{Commit, Loaded, LogHead};
+use sessiond_store::{At, Commit, Loaded};
 use tokio::sync::{MutexGuard, watch};
 use tokio::time::Instant;
 
@@ -37,14 +37,6 @@ struct Unlanded {
 
 /// How long what was cut off may take to let go.
 const YIELD: Duration = Duration::from_millis(100);
-
-/// Where that is.
-#[derive(Debug, Clone, Copy)]
-pub struct At {
-    pub log: LogHead,
-    /// The last commit, where commits are counted.
-    pub commit: i64,
-}
 
 impl Applied {
     /// Begins where the Gate was filled.

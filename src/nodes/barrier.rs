@@ -3,29 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use sessiond_core::revocation::Acknowledged;
 use sessiond_store::{Nodes, Standing, StoreError};
 
 /// How often the store is asked while somebody waits, where it does not tell by itself.
 const LOOK: Duration = Duration::from_millis(20);
 /// The pause after the store could not be asked.
 const PAUSE: Duration = Duration::from_millis(100);
-
-/// On how many nodes a commit is true.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Acknowledged {
-    /// Nodes that had a lease, this one among them.
-    pub asked: u32,
-    /// Those that have applied it, and let go of what it cut off.
-    pub acknowledged: u32,
-    /// Those whose lease ran out instead: they let nobody in until they have applied it.
-    pub expired: u32,
-}
-
-impl Acknowledged {
-    /// Where there is one process.
-    pub const ALONE: Self = Self { asked: 1, acknowledged: 1, expired: 0 };
-}
 
 /// Waits for the other nodes.
 pub struct Barrier {

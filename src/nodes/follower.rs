@@ -125,7 +125,12 @@ impl Follower {
                 }
                 Err(error) if error.ends_all() => end(&error),
                 Err(error) => {
-                    failing.because(&error, "the lease could not be renewed; nobody is let in once it has run out").await;
+                    failing
+                        .because(
+                            &error,
+                            "the lease could not be renewed; nobody is let in once it has run out",
+                        )
+                        .await;
                 }
             }
             tokio::time::sleep_until(next).await;
@@ -157,7 +162,9 @@ impl Follower {
         loop {
             self.lease.begun().await;
             self.lease.ended().await;
-            tracing::warn!("the lease has run out: nobody is let in, and what was under way is ended, until it is renewed");
+            tracing::warn!(
+                "the lease has run out: nobody is let in, and what was under way is ended, until it is renewed"
+            );
             self.gate.lapse();
         }
     }

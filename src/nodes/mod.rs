@@ -7,8 +7,8 @@ mod claims;
 mod follower;
 mod lease;
 
-pub use applied::{Applied, At};
-pub use barrier::{Acknowledged, Barrier};
+pub use applied::Applied;
+pub use barrier::Barrier;
 pub use claims::Claims;
 pub use follower::Follower;
 pub use lease::Lease;

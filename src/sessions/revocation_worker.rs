@@ -9,16 +9,18 @@ use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use sessiond_core::filter::Filter;
-use sessiond_core::revocation::Revocation;
+use sessiond_core::revocation::{Acknowledged, Revocation};
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{Revocations, Revoked};
 use crate::committer::{Answer, BeginRevocation, CHUNK, EndRevocation, EndSessions, Origin, SessionEnd};
-use crate::error::Error;
+use crate::error::{Error, Thing};
 use crate::meter;
 
+/// How often it is looked whether a revocation that another node carries out still goes on there.
+const LOOK: Duration = Duration::from_secs(2);
 /// The pause before a revocation that failed is tried again.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -29,7 +31,10 @@ pub(super) struct Worker {
     waiting: Mutex<HashMap<Uuid, Vec<Waiting>>>,
 }
 
-type Waiting = oneshot::Sender<Result<u64, Error>>;
+/// How many sessions a revocation has disconnected, and on how many nodes they have ended.
+type Outcome = (u64, Option<Acknowledged>);
+
+type Waiting = oneshot::Sender<Result<Outcome, Error>>;
 
 /// What a revocation covers, in a word for the metrics.
 fn scope(filter: &Filter) -> &'static str {
@@ -71,10 +76,11 @@ impl Revocations {
         metrics::counter!(meter::REVOCATIONS, "scope" => scope).increment(1);
         self.worker.wake.notify_one();
         // The worker goes on whether or not anybody still waits here.
-        let disconnected = told.await.map_err(|_| Error::Busy)??;
+        let (disconnected, nodes) = told.await.map_err(|_| Error::Busy)??;
         // Streams of sessions that it leaves alone may have been open by credentials that it bars.
-        begun.landed().await;
-        Ok(Revoked { id: Some(id), disconnected, credentials: self.credentials_of(&begun.outcome).await? })
+        begun.landed_here().await;
+        let credentials = self.credentials_of(&begun.outcome).await?;
+        Ok(Revoked { id: Some(id), disconnected, nodes, credentials })
     }
 
     /// Answers a request that began a revocation before, with the revocation's count, once it has one.
@@ -86,25 +92,31 @@ impl Revocations {
         let stored = self.context.store.revocation_by_id(id).await;
         match stored.map(|revocation| revocation.filter(|revocation| revocation.ended_at.is_some())) {
             Ok(None) => {
-                let disconnected = told.await.map_err(|_| Error::Busy)??;
-                Ok(Revoked { id: Some(id), disconnected, credentials })
+                let (disconnected, nodes) = told.await.map_err(|_| Error::Busy)??;
+                Ok(Revoked { id: Some(id), disconnected, nodes, credentials })
             }
             known => {
                 drop(told);
-                let mut waiting = self.worker.waiting.lock();
-                let line = waiting.entry(id).or_default();
-                line.retain(|tell| !tell.is_closed());
-                if line.is_empty() {
-                    waiting.remove(&id);
-                }
-                let disconnected = known?.map_or(0, |revocation| revocation.disconnected_count);
-                Ok(Revoked { id: Some(id), disconnected, credentials })
+                self.nobody_waits(id);
+                known?;
+                let (disconnected, nodes) = self.outcome(id).await?;
+                Ok(Revoked { id: Some(id), disconnected, nodes, credentials })
             }
         }
     }
 
+    /// Lets go of those who do not wait any more.
+    fn nobody_waits(&self, id: Uuid) {
+        let mut waiting = self.worker.waiting.lock();
+        let line = waiting.entry(id).or_default();
+        line.retain(|tell| !tell.is_closed());
+        if line.is_empty() {
+            waiting.remove(&id);
+        }
+    }
+
     /// Tells everybody who waits for a revocation what came of it.
-    fn tell(&self, id: Uuid, outcome: impl Fn() -> Result<u64, Error>) {
+    fn tell(&self, id: Uuid, outcome: impl Fn() -> Result<Outcome, Error>) {
         for tell in self.worker.waiting.lock().remove(&id).unwrap_or_default() {
             tell.send(outcome()).ok();
         }
@@ -169,9 +181,12 @@ impl Revocations {
         }))
     }
 
-    /// Ends what one revocation covers, whatever of it an earlier attempt has ended.
+    /// Ends what one revocation covers, whatever of it an earlier attempt, or another node, has ended.
     async fn carry_out(&self, revocation: &Revocation) -> Result<(), Error> {
         let job = format!("revocation {}", revocation.number.0);
+        if !self.context.claims.take(&job).await {
+            return self.carried_out_elsewhere(revocation, &job).await;
+        }
         let cause = self.cause(revocation).await?;
         let covered = self.context.gate.known().covered_since_it_began(revocation);
         let mut landing = Vec::new();
@@ -181,14 +196,44 @@ impl Revocations {
             let ending = EndSessions { ends, revocation: Some(revocation.number) };
             landing.push(self.context.committer.submit(cause.clone(), ending).await?);
         }
-        join_all(landing.iter().map(Answer::landed)).await;
+        join_all(landing.iter().map(Answer::landed_here)).await;
+        let nodes = self.context.committer.true_everywhere().await;
         // This is read last: the worker may have been woken before the committer had cut anything off, and the operations above
         // wait for the committer.
         let streams_closed = self.context.gate.known().cut_off_by(revocation.number);
-        let end = EndRevocation { number: revocation.number, streams_closed };
-        let ended = self.context.committer.submit(cause, end).await?.outcome;
-        metrics::counter!(meter::REVOKED).increment(ended.disconnected_count);
-        self.tell(revocation.id, || Ok(ended.disconnected_count));
+        let end = EndRevocation { number: revocation.number, streams_closed, nodes };
+        match self.context.committer.submit(cause, end).await {
+            Ok(ended) => {
+                metrics::counter!(meter::REVOKED).increment(ended.outcome.disconnected_count);
+                self.tell(revocation.id, || Ok((ended.outcome.disconnected_count, nodes)));
+                Ok(())
+            }
+            // Another node was faster.
+            Err(Error::NotFound(Thing::Revocation)) => self.carried_out_elsewhere(revocation, &job).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits until a revocation is through that another node carries out, or until that node does no more.
+    async fn carried_out_elsewhere(&self, revocation: &Revocation, job: &str) -> Result<(), Error> {
+        let mut tip = self.context.committer.tip();
+        while self.context.gate.known().stream::<Revocation>(revocation.number).is_some() {
+            if tokio::time::timeout(LOOK, tip.changed()).await.is_err() && self.context.claims.take(job).await
+            {
+                // Begun again by the next wake-up.
+                self.worker.wake.notify_one();
+                return Ok(());
+            }
+        }
+        let outcome = self.outcome(revocation.id).await?;
+        self.tell(revocation.id, || Ok(outcome));
         Ok(())
+    }
+
+    /// What a revocation that is through has come to.
+    async fn outcome(&self, id: Uuid) -> Result<Outcome, Error> {
+        let revocation =
+            self.context.store.revocation_by_id(id).await?.ok_or(Error::NotFound(Thing::Revocation))?;
+        Ok((revocation.disconnected_count, self.ending_of(&revocation).await?.and_then(|ended| ended.nodes)))
     }
 }

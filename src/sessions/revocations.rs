@@ -12,7 +12,7 @@ use sessiond_core::filter::Filter;
 use sessiond_core::ids::{OrganizationNumber, PrincipalNumber, StreamId, StreamKind};
 use sessiond_core::reason::Reason;
 use sessiond_core::relation::MayAct;
-use sessiond_core::revocation::{Revocation, RevocationEvent};
+use sessiond_core::revocation::{Acknowledged, Revocation, RevocationEnded, RevocationEvent};
 use sessiond_core::scope::Scopes;
 use sessiond_core::shown;
 use sessiond_core::status::DerivedStatus;
@@ -40,6 +40,8 @@ pub struct Revoked {
     pub id: Option<Uuid>,
     /// How many sessions it disconnected: the number of `disconnected` events that carry it.
     pub disconnected: u64,
+    /// On how many nodes they have ended; none where there was one process.
+    pub nodes: Option<Acknowledged>,
     /// What became of the credentials behind them.
     pub credentials: Option<Barring>,
 }
@@ -67,6 +69,8 @@ pub struct Progress {
     pub matched: Option<u64>,
     /// Requests and streams that it cut off; known when it has ended.
     pub streams_closed: Option<u64>,
+    /// On how many nodes what it ended has ended; known when it has.
+    pub nodes: Option<Acknowledged>,
     /// The schedule it was a run of.
     pub schedule: Option<Uuid>,
     /// What became of the credentials behind what it covered; none for revocations from before this was noted.
@@ -135,7 +139,7 @@ impl Revocations {
         note: Option<String>,
     ) -> Result<Revoked, Error> {
         if session.ended.is_some() && !caller.repeats() {
-            return Ok(Revoked { id: None, disconnected: 0, credentials: None });
+            return Ok(Revoked { id: None, disconnected: 0, nodes: None, credentials: None });
         }
         let filter = Filter {
             application: Some(session.application),
@@ -288,6 +292,18 @@ impl Revocations {
         })
     }
 
+    /// The last event of a revocation, once it is through.
+    pub(super) async fn ending_of(&self, revocation: &Revocation) -> Result<Option<RevocationEnded>, Error> {
+        if revocation.ended_at.is_none() {
+            return Ok(None);
+        }
+        let last = self.context.store.event(revocation.head.position).await?;
+        Ok(match last.map(|entry| entry.recorded.event) {
+            Some(Event::Stream(AnyEvent::Revocation(RevocationEvent::Ended(ended)))) => Some(ended),
+            _ => None,
+        })
+    }
+
     /// Finds a revocation of the organization by its id.
     pub async fn find(&self, caller: &Caller, id: Uuid) -> Result<Progress, Error> {
         self.progress(caller, self.context.revocation(caller, id).await?).await
@@ -324,7 +340,7 @@ impl Revocations {
     async fn progress(&self, caller: &Caller, revocation: Revocation) -> Result<Progress, Error> {
         let began = self.context.store.event(revocation.fence).await?.map(|entry| entry.recorded);
         let actor = began.as_ref().map_or(Actor::SYSTEM, |recorded| recorded.actor);
-        let (mut matched, mut schedule, mut streams_closed, mut credentials) = (None, None, None, None);
+        let (mut matched, mut schedule, mut credentials) = (None, None, None);
         if let Some(Event::Stream(AnyEvent::Revocation(RevocationEvent::Began(began)))) =
             began.map(|recorded| recorded.event)
         {
@@ -332,15 +348,9 @@ impl Revocations {
             schedule = began.schedule;
             credentials = began.credentials;
         }
-        let ended = match revocation.ended_at {
-            Some(_) => self.context.store.event(revocation.head.position).await?,
-            None => None,
-        };
-        if let Some(Event::Stream(AnyEvent::Revocation(RevocationEvent::Ended(ended)))) =
-            ended.map(|entry| entry.recorded.event)
-        {
-            streams_closed = ended.streams_closed;
-        }
+        let ended = self.ending_of(&revocation).await?;
+        let nodes = ended.as_ref().map(|ended| ended.nodes.unwrap_or(Acknowledged::ALONE));
+        let streams_closed = ended.and_then(|ended| ended.streams_closed);
         let schedule = schedule.and_then(|number| {
             let stream = StreamId { kind: StreamKind::Schedule, number };
             self.context.gate.known().any_stream(stream).map(AnyStream::id)
@@ -348,7 +358,17 @@ impl Revocations {
         let filter = self.context.query_of(&revocation.filter).await?;
         let actor_name =
             self.context.telling.named(caller.organization, actor, caller.acquaintance()).await?;
-        Ok(Progress { filter, actor, actor_name, matched, streams_closed, schedule, credentials, revocation })
+        Ok(Progress {
+            filter,
+            actor,
+            actor_name,
+            matched,
+            streams_closed,
+            nodes,
+            schedule,
+            credentials,
+            revocation,
+        })
     }
 }
 

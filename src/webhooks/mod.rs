@@ -26,10 +26,14 @@ use crate::clock::Clock;
 use crate::directory::{PublicIds, Webhooks};
 use crate::error::{Error, Thing};
 use crate::live::Live;
+use crate::nodes::Claims;
 use crate::secret;
 
 /// How many tests may be under way at a time.
 const TESTS: usize = 8;
+/// What a node claims that delivers, and how often the others look whether it still does.
+const JOB: &str = "deliveries";
+const LOOK: Duration = Duration::from_secs(2);
 /// The pause before everything is loaded again after it could not be read.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
@@ -38,6 +42,7 @@ pub struct Outbox {
     webhooks: Webhooks,
     public_ids: PublicIds,
     live: Arc<Live>,
+    claims: Claims,
     clock: Clock,
     /// The base of our URLs, for receivers, who have not asked us by any URL.
     pub public_url: Arc<str>,
@@ -68,13 +73,14 @@ impl Outbox {
         webhooks: Webhooks,
         public_ids: PublicIds,
         live: Arc<Live>,
+        claims: Claims,
         clock: Clock,
         sender: Sender,
         public_url: Arc<str>,
     ) -> Self {
         let (resends, inbox) = mpsc::channel(64);
         let (inbox, tests) = (Mutex::new(inbox), Semaphore::new(TESTS));
-        Self { webhooks, public_ids, live, clock, public_url, sender, resends, inbox, tests }
+        Self { webhooks, public_ids, live, claims, clock, public_url, sender, resends, inbox, tests }
     }
 
     /// Checks the URL of a webhook and brings it into its normal form.
@@ -86,8 +92,18 @@ impl Outbox {
     pub async fn run(self: Arc<Self>, stopping: CancellationToken) {
         let mut inbox = self.inbox.lock().await;
         while !stopping.is_cancelled() {
+            if !self.claims.take(JOB).await {
+                // Another node delivers, and this one does once that one is gone.
+                tokio::select! {
+                    () = stopping.cancelled() => return,
+                    () = tokio::time::sleep(LOOK) => continue,
+                }
+            }
             match Follower::load(self.clone()).await {
-                Ok(follower) => follower.run(&mut inbox, &stopping).await,
+                Ok(follower) => tokio::select! {
+                    () = follower.run(&mut inbox, &stopping) => {}
+                    () = self.claims.lost(JOB) => tracing::info!("another node delivers to webhooks from now on"),
+                },
                 Err(error) => tracing::error!(?error, "webhooks could not be loaded; trying again"),
             }
             tokio::select! {

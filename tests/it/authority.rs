@@ -51,19 +51,11 @@ async fn a_goodbye_with_a_token_that_was_just_replaced_ends_nothing() {
 
 /// Where in the log a credential ended, and the last that was done with it.
 async fn last_of(server: &Server, actor: &str, ended: &str) -> (i64, i64) {
-    let mut connection = server.look_inside().await;
+    let mut inside = server.look_inside().await;
     let id = uuid::Uuid::parse_str(actor).unwrap();
-    let ended: i64 = sqlx::query_scalar("select max(position) from event where type = ?")
-        .bind(ended)
-        .fetch_one(&mut connection)
-        .await
-        .unwrap();
-    let last: i64 = sqlx::query_scalar("select coalesce(max(position), 0) from event where actor_id = ?")
-        .bind(id)
-        .fetch_one(&mut connection)
-        .await
-        .unwrap();
-    (ended, last)
+    let ended = inside.number("select max(position) from event where type = $1", &[ended.into()]).await;
+    let last = "select coalesce(max(position), 0) from event where actor_id = $1";
+    (ended, inside.number(last, &[id.into()]).await)
 }
 
 /// Reports with a credential from many sides until it is refused, while it is ended.

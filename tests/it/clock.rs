@@ -106,3 +106,13 @@ fn time_does_not_go_back_and_follows_a_step_forward_at_once() {
     assert!(clock.now() >= begun + TimeDelta::minutes(59), "the time of day has overtaken it");
     assert!(clock.check().is_some() && clock.set_back().is_none());
 }
+
+#[test]
+fn anothers_time_is_turned_as_this_clock_was_and_not_set_as_the_machine_was() {
+    let theirs = chrono::DateTime::from_timestamp_millis(1_700_000_000_123).unwrap();
+    let clock = Clock::system();
+    clock.set(TimeDelta::hours(3));
+    assert_eq!(clock.shifted(theirs), theirs);
+    clock.turn(TimeDelta::hours(1));
+    assert_eq!(clock.shifted(theirs), theirs + TimeDelta::hours(1));
+}

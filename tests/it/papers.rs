@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::mcp::external::ExternalProcess;
 use crate::support::tree::{files, root};
-use crate::support::{CLIENT_ID, CLIENT_SECRET, Daemon};
+use crate::support::{CLIENT_ID, CLIENT_SECRET, Daemon, postgres};
 use crate::terminal::sshd::Sshd;
 
 /// Blocks that are not run, by their first line, and why.
@@ -68,12 +68,16 @@ async fn follow(page: &str, commands: &str, upstream: &ExternalProcess, machine:
         .replace("http://127.0.0.1:8080", &daemon.base)
         .replace("http://127.0.0.1:3001/mcp", &upstream.url);
     let binaries = Path::new(env!("CARGO_BIN_EXE_sessiond")).parent().unwrap();
-    let path = format!("{}:{}", binaries.display(), std::env::var("PATH").unwrap());
+    // Only the page about PostgreSQL needs one, and whoever follows it may do everything there.
+    let of_postgres = (page == "docs/postgres.md").then(postgres::administration);
+    let (variables, programs) = of_postgres.unwrap_or_default();
+    let path = format!("{}:{}:{}", binaries.display(), programs.display(), std::env::var("PATH").unwrap());
     let mut shell = Command::new("timeout");
     shell
         .args(["120", "bash", "-O", "inherit_errexit", "-euo", "pipefail", "-c", &commands])
         .current_dir(work)
         .stdin(Stdio::null())
+        .envs(variables)
         .env("PATH", path)
         .env("HOME", home.path())
         .env("CURL_HOME", home.path())

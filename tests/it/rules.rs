@@ -763,9 +763,13 @@ fn revocation_envelope(seconds: i64, head: Head) -> DirectoryEnvelope {
 
 #[test]
 fn a_revocation_ends_once_with_the_number_of_those_it_disconnected() {
-    let end = RevocationCommand::End { streams_closed: 3 };
+    let end = RevocationCommand::End { streams_closed: 3, nodes: None };
     let running = Revocation { disconnected_count: 7, ..began(Filter::default()) };
-    let ended = RevocationEvent::Ended(RevocationEnded { disconnected_count: 7, streams_closed: Some(3) });
+    let ended = RevocationEvent::Ended(RevocationEnded {
+        disconnected_count: 7,
+        streams_closed: Some(3),
+        nodes: None,
+    });
     assert_eq!(Revocation::decide(Some(&running), &end), Ok(Some(ended.clone())));
     assert_eq!(Revocation::decide(Some(&after(running, &ended)), &end), Err(StreamRefusal::Gone));
     assert_eq!(Revocation::decide(None, &end), Err(StreamRefusal::Gone));
@@ -808,7 +812,8 @@ fn a_revocation_covers_what_fits_every_part_of_its_filter() {
 
 #[test]
 fn a_revocation_that_ended_refuses_nothing_any_more() {
-    let ended = RevocationEvent::Ended(RevocationEnded { disconnected_count: 7, streams_closed: None });
+    let ended =
+        RevocationEvent::Ended(RevocationEnded { disconnected_count: 7, streams_closed: None, nodes: None });
     let revocation = after(began(Filter::default()), &ended);
     assert_eq!((revocation.disconnected_count, revocation.ended_at), (7, Some(at(500))));
     let given = connected().revoked_by(revocation);
@@ -817,7 +822,8 @@ fn a_revocation_that_ended_refuses_nothing_any_more() {
 
 #[test]
 fn an_end_without_a_beginning_folds_to_nothing() {
-    let ended = RevocationEvent::Ended(RevocationEnded { disconnected_count: 7, streams_closed: None });
+    let ended =
+        RevocationEvent::Ended(RevocationEnded { disconnected_count: 7, streams_closed: None, nodes: None });
     assert_eq!(Revocation::evolve(None, &ended, &revocation_envelope(0, Head::default())), None);
 }
 

@@ -10,9 +10,8 @@ const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
 /// Type, traceparent and request id of each event after a position.
 async fn causes(server: &Server, after: i64) -> Vec<(String, Option<String>, Option<String>)> {
-    let mut inside = server.look_inside().await;
-    let query = "select type, traceparent, request_id from event where position > ? order by position";
-    sqlx::query_as(query).bind(after).fetch_all(&mut inside).await.unwrap()
+    let query = "select type, traceparent, request_id from event where position > $1 order by position";
+    server.look_inside().await.rows(query, &[after.into()]).await
 }
 
 /// A request with a traceparent and an id, as the operator.
@@ -91,8 +90,8 @@ async fn a_session_of_the_gateway_keeps_the_trace_and_the_address_it_came_from()
     assert_eq!(answer.headers()["content-security-policy"], "default-src 'none'; frame-ancestors 'none'");
     let mut inside = house.server.look_inside().await;
     let query = "select traceparent, personal from event where type = 'connected'";
-    let (trace, personal): (Option<String>, String) =
-        sqlx::query_as(query).fetch_one(&mut inside).await.unwrap();
+    let mut rows: Vec<(Option<String>, String)> = inside.rows(query, &[]).await;
+    let (trace, personal) = rows.remove(0);
     assert_eq!(trace.as_deref(), Some(TRACE));
     let personal: serde_json::Value = serde_json::from_str(&personal).unwrap();
     assert_eq!(personal["ip"], "203.0.113.9");

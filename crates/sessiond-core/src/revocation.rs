@@ -49,6 +49,25 @@ pub struct RevocationEnded {
     /// How many requests and streams that were under way it cut off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub streams_closed: Option<u64>,
+    /// On how many nodes it was true by then; none where there was one process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<Acknowledged>,
+}
+
+/// On how many nodes something is true.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acknowledged {
+    /// Nodes that could let somebody in when that was asked, the one among them that asked.
+    pub asked: u32,
+    /// Those that have applied it, and let go of what it cut off.
+    pub acknowledged: u32,
+    /// Those whose leave to let somebody in has run out instead, until they have applied it.
+    pub expired: u32,
+}
+
+impl Acknowledged {
+    /// Where there is one process.
+    pub const ALONE: Self = Self { asked: 1, acknowledged: 1, expired: 0 };
 }
 
 /// The fold of a revocation's events, with the count of what it has recorded so far.
@@ -121,9 +140,10 @@ impl Revocation {
 #[derive(Debug, Clone)]
 pub enum RevocationCommand {
     Begin(Box<RevocationBegan>),
-    /// With the number of requests and streams that it cut off.
+    /// With the number of requests and streams that it cut off, and the nodes on which that is true.
     End {
         streams_closed: u64,
+        nodes: Option<Acknowledged>,
     },
 }
 
@@ -138,10 +158,11 @@ impl Stream for Revocation {
     ) -> Result<Option<RevocationEvent>, StreamRefusal> {
         match (before, command) {
             (None, RevocationCommand::Begin(began)) => Ok(Some(RevocationEvent::Began(began.clone()))),
-            (Some(before), RevocationCommand::End { streams_closed }) if before.ended_at.is_none() => {
+            (Some(before), RevocationCommand::End { streams_closed, nodes }) if before.ended_at.is_none() => {
                 Ok(Some(RevocationEvent::Ended(RevocationEnded {
                     disconnected_count: before.disconnected_count,
                     streams_closed: Some(*streams_closed),
+                    nodes: *nodes,
                 })))
             }
             _ => Err(StreamRefusal::Gone),

@@ -4,29 +4,36 @@
 //! [`row`] has what goes in and comes out, [`block`] what journals are kept in, [`check`] what compares a log with itself and
 //! with the rows that it makes, whatever database they lie in.
 
+mod answers;
 pub mod block;
 pub mod called;
 pub mod check;
+mod doomed;
+mod erased;
 mod error;
 mod migrate;
 mod open;
 mod postgres;
 pub mod row;
 pub mod seam;
+mod session;
 pub mod sqlite;
+mod tables;
 mod values;
 
 pub use error::StoreError;
-pub use open::{backup, backup_journals, look, open, open_journals, open_to_look, rebuild, restore};
+pub use open::{
+    backup, backup_journals, look, open, open_journals, open_node, open_to_look, rebuild, restore,
+};
 pub use row::{
-    AccessToken, Addressed, AnyStream, Application, Batch, ClientSecret, Commit, Confirmation, Delivery,
-    DeliveryStatus, Detail, Entry, KeySecret, Loaded, LogHead, McpSession, OpenSession, Organization, Principal,
-    PrincipalRow, Revocation, ServiceAccount, SessionActivity, SessionRow, SessionToken, SideWrite,
-    WebhookSecret,
+    AccessToken, Addressed, AnyStream, Application, At, Batch, ClientSecret, Commit, Confirmation, Delivery,
+    DeliveryStatus, Detail, Entry, KeySecret, Loaded, LogHead, McpSession, OpenSession, Organization,
+    Principal, PrincipalRow, Revocation, ServiceAccount, SessionActivity, SessionRow, SessionToken,
+    SideWrite, WebhookSecret,
 };
 pub use seam::{
     BackedUp, Bounds, Check, Contents, Cut, DirectoryRows, EndedBefore, EndedOrder, EndedPage, EndedTerminal,
-    Foldable, FoldableEvent, Forget, Forgotten, JournalReader, JournalWriter, Log, Node, Nodes, Open, OpenJournals,
-    Outbox, Renewed, Retention, Sealed, SealedFor, Secrets, SessionRows, Standing, Start, Store, Stretch, Tail, Turn, Witnesses,
-    Writer,
+    Foldable, FoldableEvent, Forget, Forgotten, JournalReader, JournalWriter, Log, Node, Nodes, Open,
+    OpenJournals, Outbox, Renewed, Retention, Sealed, SealedFor, Secrets, SessionRows, Standing, Start,
+    Store, Stretch, Tail, Turn, Witnesses, Writer,
 };

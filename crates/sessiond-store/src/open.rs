@@ -6,18 +6,21 @@ use sessiond_core::ids::SessionNumber;
 
 use crate::check::{Fault, Progress, Report};
 use crate::seam::{BackedUp, Contents, Open, OpenJournals, Store};
-use crate::{StoreError, sqlite};
+use crate::{StoreError, postgres, sqlite};
 
 /// The implementations that there are.
 enum Implementation {
     Sqlite,
+    Postgres,
 }
 
 fn implementation(url: &str) -> Result<Implementation, StoreError> {
     match url.split_once(':').map(|(scheme, _)| scheme) {
         Some("sqlite") => Ok(Implementation::Sqlite),
+        Some("postgres" | "postgresql") => Ok(Implementation::Postgres),
         Some(scheme) => Err(StoreError::Failed(format!(
-            "there is no store for URLs that begin with {scheme}: there is sqlite:, as in sqlite:sessiond.db"
+            "there is no store for URLs that begin with {scheme}: there is sqlite:, as in sqlite:sessiond.db, and \
+             postgres:, as in postgres://localhost/sessiond"
         ))),
         None => Err(StoreError::Failed(format!("{url} is no URL of a store, such as sqlite:sessiond.db"))),
     }
@@ -27,6 +30,7 @@ fn implementation(url: &str) -> Result<Implementation, StoreError> {
 pub async fn look(url: &str) -> Result<Contents, StoreError> {
     match implementation(url)? {
         Implementation::Sqlite => sqlite::look(url).await,
+        Implementation::Postgres => postgres::look(url).await,
     }
 }
 
@@ -35,6 +39,18 @@ pub async fn look(url: &str) -> Result<Contents, StoreError> {
 pub async fn open(url: &str) -> Result<Open, StoreError> {
     match implementation(url)? {
         Implementation::Sqlite => sqlite::open(url).await,
+        Implementation::Postgres => postgres::open(url).await,
+    }
+}
+
+/// Opens a store likewise that other processes may work on at the same time, each of which is a node and follows what the
+/// others commit.
+pub async fn open_node(url: &str) -> Result<Open, StoreError> {
+    match implementation(url)? {
+        Implementation::Sqlite => Err(StoreError::Failed(
+            "one process at a time works on a file: several need a server, as in postgres://localhost/sessiond".to_owned(),
+        )),
+        Implementation::Postgres => postgres::open_node(url).await,
     }
 }
 
@@ -43,6 +59,7 @@ pub async fn open(url: &str) -> Result<Open, StoreError> {
 pub async fn open_to_look(url: &str) -> Result<std::sync::Arc<dyn Store>, StoreError> {
     match implementation(url)? {
         Implementation::Sqlite => sqlite::open_to_look(url).await,
+        Implementation::Postgres => postgres::open_to_look(url).await,
     }
 }
 
@@ -51,6 +68,7 @@ pub async fn open_to_look(url: &str) -> Result<std::sync::Arc<dyn Store>, StoreE
 pub async fn rebuild(url: &str, progress: Progress<'_>) -> Result<Report, Fault> {
     match implementation(url)? {
         Implementation::Sqlite => sqlite::rebuild(url, progress).await,
+        Implementation::Postgres => postgres::rebuild(url, progress).await,
     }
 }
 
@@ -58,6 +76,7 @@ pub async fn rebuild(url: &str, progress: Progress<'_>) -> Result<Report, Fault>
 pub async fn open_journals(url: &str) -> Result<OpenJournals, StoreError> {
     match implementation(url)? {
         Implementation::Sqlite => sqlite::open_journals(url).await,
+        Implementation::Postgres => postgres::open_journals(url).await,
     }
 }
 
@@ -67,6 +86,7 @@ pub async fn open_journals(url: &str) -> Result<OpenJournals, StoreError> {
 pub async fn backup(url: &str, to: &Path, progress: Progress<'_>) -> Result<BackedUp, StoreError> {
     match implementation(url)? {
         Implementation::Sqlite => sqlite::backup(url, to, progress).await,
+        Implementation::Postgres => Err(copied_otherwise()),
     }
 }
 
@@ -79,6 +99,7 @@ pub async fn backup_journals(
 ) -> Result<(), StoreError> {
     match implementation(url)? {
         Implementation::Sqlite => sqlite::backup_journals(url, to, last_session, progress).await,
+        Implementation::Postgres => Err(copied_otherwise()),
     }
 }
 
@@ -87,5 +108,15 @@ pub async fn backup_journals(
 pub async fn restore(from: &Path, url: &str) -> Result<(), StoreError> {
     match implementation(url)? {
         Implementation::Sqlite => sqlite::restore(from, url).await,
+        Implementation::Postgres => Err(copied_otherwise()),
     }
+}
+
+/// PostgreSQL's own copies are whole, also of several machines, and can go on from each moment since.
+fn copied_otherwise() -> StoreError {
+    StoreError::Failed(
+        "a PostgreSQL database is backed up and restored with PostgreSQL's own programs: pg_dump and pg_restore, or \
+         pg_basebackup and archived write-ahead log"
+            .to_owned(),
+    )
 }

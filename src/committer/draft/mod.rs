@@ -18,7 +18,7 @@ use sessiond_core::actor::ActorKind;
 use sessiond_core::application::Application;
 use sessiond_core::bar::{Bar, Barred};
 use sessiond_core::chain::commit_hash;
-use sessiond_core::change::{ends, Change, IndexEntry, KeyHashes};
+use sessiond_core::change::{Change, IndexEntry, KeyHashes, ends};
 use sessiond_core::event::{Event, Recorded};
 use sessiond_core::filter::Facts;
 use sessiond_core::idempotency::RecordedOutcome;

@@ -10,7 +10,7 @@ use sessiond_core::ids::{OrganizationNumber, Position, RevocationNumber, Session
 use sessiond_core::organization::{Organization, OrganizationCommand};
 use sessiond_core::principal::{Principal, PrincipalEvent, Standing};
 use sessiond_core::reason::Reason;
-use sessiond_core::revocation::{Revocation, RevocationBegan, RevocationCommand};
+use sessiond_core::revocation::{Acknowledged, Revocation, RevocationBegan, RevocationCommand};
 use sessiond_core::schedule::{Ran, Schedule, ScheduleEvent};
 use sessiond_core::stream::Stream;
 use sessiond_core::streams::Registered;
@@ -147,11 +147,16 @@ impl Draft<'_> {
         &mut self,
         origin: &Origin,
         number: RevocationNumber,
-        streams_closed: u64,
+        (streams_closed, nodes): (u64, Option<Acknowledged>),
     ) -> Result<Revocation, Error> {
         let revocation = self.stream::<Revocation>(number).ok_or(Error::NotFound(Thing::Revocation))?;
         let organization = revocation.organization;
-        self.change_revocation(origin, organization, number, &RevocationCommand::End { streams_closed })
+        self.change_revocation(
+            origin,
+            organization,
+            number,
+            &RevocationCommand::End { streams_closed, nodes },
+        )
     }
 
     /// Does what a command wants of a revocation. Its events carry it too, as those do that come of it.

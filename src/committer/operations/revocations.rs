@@ -5,7 +5,7 @@ use sessiond_core::barring::BarOptions;
 use sessiond_core::filter::Filter;
 use sessiond_core::ids::{OrganizationNumber, PrincipalNumber, RevocationNumber};
 use sessiond_core::reason::Reason;
-use sessiond_core::revocation::Revocation;
+use sessiond_core::revocation::{Acknowledged, Revocation};
 use uuid::Uuid;
 
 use crate::committer::{Draft, Operation, Origin};
@@ -57,12 +57,16 @@ pub struct EndRevocation {
     pub number: RevocationNumber,
     /// Requests and streams that it cut off.
     pub streams_closed: u64,
+    /// On how many nodes what it ended has ended.
+    pub nodes: Option<Acknowledged>,
 }
 
 impl Operation for EndRevocation {
     type Outcome = Revocation;
+    /// What it ended has ended before.
+    const WAITS: bool = false;
 
     fn decide(&self, origin: &Origin, draft: &mut Draft<'_>) -> Result<Revocation, Error> {
-        draft.end_revocation(origin, self.number, self.streams_closed)
+        draft.end_revocation(origin, self.number, (self.streams_closed, self.nodes))
     }
 }

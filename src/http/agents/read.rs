@@ -19,7 +19,7 @@ use crate::http::list_parameters::{
 };
 use crate::http::page::read_flag;
 use crate::http::problem::{Problem, ProblemBody};
-use crate::http::revocations::{CredentialsView, RevocationPreview, WouldBarView};
+use crate::http::revocations::{CredentialsView, NodesView, RevocationPreview, WouldBarView};
 use crate::http::words::EndingWord;
 use crate::sessions::{Page, Revoked, Sort, StatusCounts};
 
@@ -172,6 +172,10 @@ pub struct Ended {
     /// The revocation, as the events it caused carry it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revocation_id: Option<Uuid>,
+    /// Of a revocation: on how many nodes all this has ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub nodes: Option<NodesView>,
     /// What a revocation barred, what not, and who may come back for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -190,6 +194,10 @@ pub struct EndedMany {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub revocation_id: Option<Uuid>,
+    /// Of a revocation: on how many nodes all this has ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub nodes: Option<NodesView>,
     /// What was barred, what not, and who may come back for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -218,6 +226,7 @@ impl From<Ended> for EndedMany {
             success: true,
             disconnected_count: ended.disconnected_count,
             revocation_id: ended.revocation_id,
+            nodes: ended.nodes,
             credentials: ended.credentials,
             dry_run: None,
             matched: None,
@@ -233,6 +242,7 @@ impl From<RevocationPreview> for EndedMany {
             success: true,
             disconnected_count: 0,
             revocation_id: None,
+            nodes: None,
             credentials: Some(preview.credentials),
             dry_run: Some(true),
             matched: Some(preview.matched),
@@ -249,6 +259,7 @@ impl From<Revoked> for Ended {
             success: true,
             disconnected_count: revoked.disconnected,
             revocation_id: revoked.id,
+            nodes: NodesView::of(&revoked),
             credentials,
         }
     }
@@ -346,7 +357,7 @@ pub async fn terminate(
     State(app): State<App>,
 ) -> Result<Json<Ended>, Problem> {
     let disconnected_count = app.sessions.lifecycle.terminate(&caller, application, session).await?;
-    Ok(Json(Ended { success: true, disconnected_count, revocation_id: None, credentials: None }))
+    Ok(Json(Ended { success: true, disconnected_count, revocation_id: None, nodes: None, credentials: None }))
 }
 
 /// Suspend a session

@@ -12,7 +12,7 @@ use crate::directory::{Person, PersonQuery};
 use crate::http::extract::Query;
 use crate::http::ids::{self, Id};
 use crate::http::problem::Problem;
-use crate::http::revocations::CredentialsView;
+use crate::http::revocations::{CredentialsView, NodesView};
 use crate::http::{App, page, time};
 
 /// Somebody to whom sessions belong. Times are ISO 8601, UTC, in milliseconds.
@@ -74,6 +74,10 @@ pub struct Disabled {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, format = Uuid)]
     revocation_id: Option<Uuid>,
+    /// On how many nodes all this has ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    nodes: Option<NodesView>,
     /// What was barred, what not, and who may come back for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -186,6 +190,7 @@ pub async fn disable_principal(
         success: true,
         disconnected_count: revoked.disconnected,
         revocation_id: revoked.id,
+        nodes: NodesView::of(&revoked),
         credentials: revoked.credentials.map(|barring| CredentialsView::of(barring, true)),
     }))
 }

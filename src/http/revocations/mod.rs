@@ -21,8 +21,9 @@ use super::problem::{Problem, ProblemBody};
 use super::words::ActorWord;
 use super::{App, time};
 use crate::http::ids::{self, Id};
-use crate::sessions::{BarTerms, Preview, Progress};
+use crate::sessions::{BarTerms, Preview, Progress, Revoked};
 use sessiond_core::barring::BarOptions;
+use sessiond_core::revocation::Acknowledged;
 
 /// What to revoke.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
@@ -103,10 +104,40 @@ pub struct Revocation {
     /// How many requests and streams it cut off; known when it is completed.
     #[schema(required = true)]
     pub streams_closed: Option<u64>,
+    /// On how many nodes what it ended has ended; known when it is completed.
+    #[schema(required = true)]
+    pub nodes: Option<NodesView>,
     /// What it barred, what not, and who may come back for it. Absent of revocations from before that was noted.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub credentials: Option<CredentialsView>,
+}
+
+/// On how many nodes something is true. A node is a process of this service; where there is one, it is asked and has
+/// acknowledged.
+#[derive(Debug, Clone, Copy, Serialize, utoipa::ToSchema)]
+#[schema(as = Nodes)]
+pub struct NodesView {
+    /// Nodes that could let somebody in.
+    pub asked: u32,
+    /// Those that have applied it, and let go of what it cut off.
+    pub acknowledged: u32,
+    /// Those whose leave to let somebody in ran out instead. Such a node refuses everybody until it has applied it.
+    pub expired: u32,
+}
+
+impl From<Acknowledged> for NodesView {
+    fn from(nodes: Acknowledged) -> Self {
+        let Acknowledged { asked, acknowledged, expired } = nodes;
+        Self { asked, acknowledged, expired }
+    }
+}
+
+impl NodesView {
+    /// Of a revocation, if there was anything to revoke.
+    pub fn of(revoked: &Revoked) -> Option<Self> {
+        revoked.id.map(|_| revoked.nodes.unwrap_or(Acknowledged::ALONE).into())
+    }
 }
 
 /// How far a revocation is.
@@ -196,6 +227,7 @@ impl From<Progress> for Revocation {
             disconnected_count: row.disconnected_count,
             already_ended: already.filter(|_| ended),
             streams_closed: progress.streams_closed,
+            nodes: progress.nodes.map(NodesView::from),
             credentials: progress.credentials.map(|barring| CredentialsView::of(barring, false)),
         }
     }

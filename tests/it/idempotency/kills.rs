@@ -12,8 +12,8 @@ use tempfile::TempDir;
 use tokio::sync::Mutex;
 
 use super::{APPLICATIONS, SESSIONS, Told, try_keyed};
-use crate::support::daemon::{database, sessiond};
-use crate::support::{CLIENT_ID, CLIENT_SECRET, Daemon, Holder, look_inside};
+use crate::support::daemon::sessiond;
+use crate::support::{CLIENT_ID, CLIENT_SECRET, Daemon, Holder, Inside, store};
 
 const AGENTS: usize = 8;
 
@@ -113,24 +113,24 @@ async fn across_sixteen_kills_each_key_had_its_effect_once_and_every_count_is_th
     assert!(daemon.terminate().success());
     assert!(counts.len() >= 4, "the load was a load: {}", counts.len());
 
-    let url = format!("sqlite:{}", database(directory.path()).display());
-    let mut inside = look_inside(&url).await;
-    let sql = "select count(*) from event where type = ?";
+    let url = store::url(directory.path());
+    let mut inside = Inside::of(&url).await;
+    let sql = "select count(*) from event where type = $1";
     for (name, times) in [
         ("application_created", counts.len() + 1),
         ("connected", counts.len() * AGENTS),
         ("revocation_began", counts.len()),
         ("disconnected", counts.len() * AGENTS),
     ] {
-        let found: i64 = sqlx::query_scalar(sql).bind(name).fetch_one(&mut inside).await.unwrap();
+        let found = inside.number(sql, &[name.into()]).await;
         assert_eq!(found, times as i64, "{name}");
     }
     assert_eq!(sessions.len(), counts.len() * AGENTS);
     let sql = "select count(*) from event join revocation on revocation.number = event.revocation \
-               where event.type = 'disconnected' and revocation.id = ?";
+               where event.type = 'disconnected' and revocation.id = $1";
     for (id, count) in counts {
         let id = uuid::Uuid::parse_str(&id).unwrap();
-        let found: i64 = sqlx::query_scalar(sql).bind(id).fetch_one(&mut inside).await.unwrap();
+        let found = inside.number(sql, &[id.into()]).await;
         assert_eq!((found, count), (AGENTS as i64 - 1, AGENTS as i64 - 1));
     }
     drop(inside);

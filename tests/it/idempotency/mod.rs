@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::Connection;
 
-use crate::support::{CLIENT_ID, CLIENT_SECRET, Holder, Server};
+use crate::support::{CLIENT_ID, CLIENT_SECRET, Holder, Server, store};
 
 const SESSIONS: &str = "/api/v1/agent-sessions";
 const APPLICATIONS: &str = "/api/v1/applications";
@@ -218,6 +218,9 @@ async fn what_a_release_before_recorded_is_answered_after_an_upgrade() {
         assert!((200..300).contains(&told.status), "{path}: {told:?}");
         first.push(told);
     }
+    if store::has_no_file("it writes into the file as an earlier release did") {
+        return;
+    }
     let base = server.url("");
     server.stop().await;
     let mut file = sqlx::SqliteConnection::connect(&server.database()).await.unwrap();
@@ -311,7 +314,7 @@ async fn after_a_day_a_key_is_forgotten_and_its_secrets_do_not_come_again() {
     let server = Server::with(&["--stale-after", "40h", "--absolute-lifetime", "40h"]).await;
     let kept = async || {
         let mut inside = server.look_inside().await;
-        sqlx::query_scalar::<_, i64>("select count(*) from idempotency").fetch_one(&mut inside).await.unwrap()
+        inside.number("select count(*) from idempotency", &[]).await
     };
     let body = || json!({ "clientSessionId": "one" });
     let first = post(&server.operator().await, SESSIONS, body(), "daily").await;

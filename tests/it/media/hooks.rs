@@ -442,15 +442,11 @@ async fn nobody_comes_in_by_a_hook_after_the_event_that_deleted_it() {
             assert_eq!(operator.delete(&format!("{HOOKS}/{}", hook.id)).await.0, 204);
         };
         tokio::join!(join_all((1..=24).map(come_in)), delete);
-        let mut connection = server.look_inside().await;
-        let (deleted, last): (i64, i64) = sqlx::query_as(
-            "select (select max(position) from event where type = 'hook_deleted'),
-                    (select coalesce(max(position), 0) from event where actor_id = ?)",
-        )
-        .bind(uuid::Uuid::parse_str(&hook.id).unwrap())
-        .fetch_one(&mut connection)
-        .await
-        .unwrap();
+        let mut inside = server.look_inside().await;
+        let id = uuid::Uuid::parse_str(&hook.id).unwrap();
+        let deleted = inside.number("select max(position) from event where type = 'hook_deleted'", &[]).await;
+        let last = "select coalesce(max(position), 0) from event where actor_id = $1";
+        let last = inside.number(last, &[id.into()]).await;
         assert!(0 < last && last < deleted, "round {round}: {last} beside {deleted}");
     }
 }

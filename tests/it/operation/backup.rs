@@ -212,7 +212,7 @@ async fn every_table_is_in_a_backup_or_made_from_what_is() {
     sessiond_store::backup(&server.database(), &to.path().join("copy"), &mut |_, _| ()).await.unwrap();
     let copied = format!("sqlite:{}", to.path().join("copy").display());
     sessiond_store::rebuild(&copied, &mut |_, _| ()).await.unwrap();
-    let (mut copy, mut live) = (look_inside(&copied).await, server.look_inside().await);
+    let (mut copy, mut live) = (look_inside(&copied).await, look_inside(&server.database()).await);
     let tables =
         "select name from sqlite_schema where type = 'table' and name not like 'sqlite%' order by name";
     let tables: Vec<String> = sqlx::query_scalar(tables).fetch_all(&mut live).await.unwrap();

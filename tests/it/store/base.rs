@@ -12,9 +12,9 @@ use sessiond::committer::{
     MeetDeadlines, OpenSession, Operation, Origin, RecordActivity, RenewToken, SessionEnd, SetSuspended,
 };
 use sessiond::error::Error;
-use sessiond::nodes::Applied;
 use sessiond::gate::{Due, Gate};
 use sessiond::http::health::Progress;
+use sessiond::nodes::Applied;
 use sessiond_core::Time;
 use sessiond_core::actor::{Actor, ActorKind};
 use sessiond_core::application::{ApplicationCreated, OauthClient};
@@ -46,7 +46,7 @@ use crate::support;
 pub const ORGANIZATION: OrganizationNumber = OrganizationNumber(1);
 pub const APPLICATION: ApplicationNumber = ApplicationNumber(1);
 
-/// A database file.
+/// A database: a file, or, where the environment says so, one of a PostgreSQL server.
 pub struct Base {
     directory: Arc<TempDir>,
 }
@@ -57,10 +57,10 @@ impl Base {
     }
 
     pub fn url(&self) -> String {
-        format!("sqlite://{}", self.directory.path().join("sessiond.db").display())
+        support::store::url(self.directory.path())
     }
 
-    /// A connection of one's own, for looking and for damage.
+    /// A connection of one's own, for looking into the file and for damage.
     pub async fn raw(&self) -> sqlx::SqliteConnection {
         sqlx::SqliteConnection::connect(&self.url()).await.unwrap()
     }
@@ -92,8 +92,13 @@ impl Base {
 
     /// Runs one statement on a connection of its own.
     pub async fn execute(&self, sql: &str) -> u64 {
+        let sql = sqlx::AssertSqlSafe(sql);
+        if support::store::is_postgres() {
+            let mut raw = sqlx::PgConnection::connect(&self.url()).await.unwrap();
+            return sqlx::query(sql).execute(&mut raw).await.unwrap().rows_affected();
+        }
         let mut raw = self.raw().await;
-        let done = sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&mut raw).await.unwrap();
+        let done = sqlx::query(sql).execute(&mut raw).await.unwrap();
         raw.close().await.unwrap();
         done.rows_affected()
     }
@@ -163,7 +168,8 @@ impl Place for Base {
     }
 
     fn open_journals(&self) -> LocalBoxFuture<'_, OpenJournals> {
-        async { sessiond_store::open_journals(&format!("{}.lines", self.url())).await.unwrap() }.boxed_local()
+        let url = if support::store::is_postgres() { self.url() } else { format!("{}.lines", self.url()) };
+        async move { sessiond_store::open_journals(&url).await.unwrap() }.boxed_local()
     }
 
     fn rebuild(&self) -> LocalBoxFuture<'_, Result<Report, Fault>> {
@@ -391,7 +397,7 @@ impl Running {
         for chunk in covered.chunks(3) {
             self.chunk(revocation, chunk).await;
         }
-        let end = EndRevocation { number: revocation.number, streams_closed: 0 };
+        let end = EndRevocation { number: revocation.number, streams_closed: 0, nodes: None };
         self.submit_by(Origin::system(), end).await.unwrap().disconnected_count
     }
 

@@ -27,7 +27,7 @@ use sessiond_core::service_account::ServiceAccountCreated;
 use sessiond_core::stream::SecretRotated;
 use sessiond_core::token::AccessToken;
 use sessiond_core::webhook::WebhookCreated;
-use sessiond_store::{Batch, Check, Commit, McpSession, Open, SideWrite, StoreError, Turn, Writer};
+use sessiond_store::{At, Batch, Check, Commit, McpSession, Open, SideWrite, StoreError, Turn, Writer};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use uuid::Uuid;
 
@@ -42,8 +42,11 @@ struct Told {
 
 #[async_trait]
 impl Writer for Told {
-    async fn turn<'writer>(&'writer mut self) -> Result<Box<dyn Turn + 'writer>, StoreError> {
-        let turn = self.writer.turn().await?;
+    async fn turn<'writer>(
+        &'writer mut self,
+        applied: Option<&At>,
+    ) -> Result<Box<dyn Turn + 'writer>, StoreError> {
+        let turn = self.writer.turn(applied).await?;
         Ok(Box::new(Telling { turn, commits: self.commits.clone() }))
     }
 
@@ -71,8 +74,8 @@ struct Telling<'writer> {
 
 #[async_trait]
 impl Turn for Telling<'_> {
-    async fn missed(&mut self, after: i64) -> Result<Vec<Commit>, StoreError> {
-        self.turn.missed(after).await
+    fn missed(&mut self, after: i64) -> Vec<Commit> {
+        self.turn.missed(after)
     }
 
     fn now(&self) -> Option<Time> {
@@ -89,8 +92,9 @@ impl Turn for Telling<'_> {
 async fn start(base: &Base) -> (Running, UnboundedReceiver<String>) {
     let Open { writer, store, nodes } = base.open().await;
     let (commits, told) = unbounded_channel();
-    let running =
-        base.start_on(Open { writer: Box::new(Told { writer, commits }), store, nodes }, Clock::system()).await;
+    let running = base
+        .start_on(Open { writer: Box::new(Told { writer, commits }), store, nodes }, Clock::system())
+        .await;
     (running, told)
 }
 

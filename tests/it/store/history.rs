@@ -33,10 +33,10 @@ use sessiond_core::status::DerivedStatus;
 use sessiond_core::stream::SecretRotated;
 use sessiond_core::throughput::Sample;
 use sessiond_store::SideWrite;
-use sqlx::{Column, Row, TypeInfo, ValueRef};
 use uuid::Uuid;
 
 use super::base::{Base, ORGANIZATION, Opens, Running, application, beginning};
+use crate::support::Inside;
 
 /// SplitMix64: the same history for the same seed.
 pub(super) struct Dice(u64);
@@ -393,7 +393,7 @@ impl Player {
                 running
                     .submit_by(
                         Origin::system(),
-                        EndRevocation { number: revocation.number, streams_closed: 0 },
+                        EndRevocation { number: revocation.number, streams_closed: 0, nodes: None },
                     )
                     .await
                     .unwrap();
@@ -404,23 +404,7 @@ impl Player {
 
 /// Rows of a statement as JSON objects: what anyone could export.
 async fn export(base: &Base, sql: &str) -> Vec<Value> {
-    let mut raw = base.raw().await;
-    let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_all(&mut raw).await.unwrap();
-    let json = |row: &sqlx::sqlite::SqliteRow, index: usize| {
-        let raw = row.try_get_raw(index).unwrap();
-        let kind = raw.type_info().name().to_owned();
-        match kind.as_str() {
-            _ if raw.is_null() => Value::Null,
-            "INTEGER" => row.get::<i64, _>(index).into(),
-            "TEXT" => row.get::<String, _>(index).into(),
-            _ => hex::encode(row.get::<Vec<u8>, _>(index)).into(),
-        }
-    };
-    let object = |row: &sqlx::sqlite::SqliteRow| {
-        let columns = row.columns().iter();
-        columns.map(|column| (column.name().to_owned(), json(row, column.ordinal()))).collect()
-    };
-    rows.iter().map(object).map(Value::Object).collect()
+    Inside::of(&base.url()).await.objects(sql).await
 }
 
 /// A UUID as bodies have it, as rows have it.
@@ -899,9 +883,9 @@ pub(super) async fn all_rows(base: &Base) -> Vec<Value> {
         "session_detail",
         "item",
     ] {
-        all.extend(
-            export(base, &format!("select '{table}' as 'table', * from {table} order by number")).await,
-        );
+        let order = if table == "item" { "kind, number" } else { "number" };
+        let sql = format!("select '{table}' as \"table\", {table}.* from {table} order by {order}");
+        all.extend(export(base, &sql).await);
     }
     all
 }

@@ -23,8 +23,8 @@ pub fn command(directory: &Path, flags: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sessiond"));
     command
         .arg("serve")
-        .args(["--listen", "127.0.0.1:0", "--rate-limit", "0", "--database"])
-        .arg(format!("sqlite:{}", database(directory).display()))
+        .args(["--listen", "127.0.0.1:0", "--rate-limit", "0"])
+        .args(super::store::flags(directory))
         .args(flags)
         .env("SESSIOND_BOOTSTRAP_CLIENT_ID", CLIENT_ID)
         .env("SESSIOND_BOOTSTRAP_CLIENT_SECRET", CLIENT_SECRET);

@@ -1,7 +1,11 @@
-//! What tests share: a real server on a free port, callers by role, a clock that a test sets, and the binary as a process.
+//! What tests share: a real server on a free port, callers by role, a clock that a test sets, the binary as a process, and the
+//! store that all of them use.
 
 pub mod daemon;
 mod feed;
+pub mod inside;
+pub mod postgres;
+pub mod store;
 pub mod tree;
 
 use std::collections::VecDeque;
@@ -19,6 +23,7 @@ use tempfile::TempDir;
 
 pub use daemon::Daemon;
 pub use feed::Feed;
+pub use inside::Inside;
 
 pub const CLIENT_ID: &str = "operator";
 pub const CLIENT_SECRET: &str = "a secret of thirty-two characters or more";
@@ -68,9 +73,8 @@ impl Drop for Server {
 
 /// Flags, as on the command line, into the configuration.
 pub fn config(directory: &TempDir, flags: &[String]) -> Config {
-    let database = format!("sqlite:{}", directory.path().join("sessiond.db").display());
-    let mut arguments: Vec<String> =
-        ["sessiond", "--listen", "127.0.0.1:0", "--database", &database].map(str::to_owned).to_vec();
+    let mut arguments: Vec<String> = ["sessiond", "--listen", "127.0.0.1:0"].map(str::to_owned).to_vec();
+    arguments.extend(store::flags(directory.path()));
     arguments.extend(
         ["--bootstrap-client-id", CLIENT_ID, "--bootstrap-client-secret", CLIENT_SECRET].map(str::to_owned),
     );
@@ -124,7 +128,7 @@ impl Server {
     }
 
     pub fn database(&self) -> String {
-        format!("sqlite:{}", self.directory.path().join("sessiond.db").display())
+        store::url(self.directory.path())
     }
 
     /// Lets time pass.
@@ -299,12 +303,8 @@ impl Agent {
 impl Server {
     /// Every event of the log: its type and body.
     pub async fn log(&self) -> Vec<(String, Value)> {
-        let mut connection = self.look_inside().await;
-        let rows: Vec<(String, Option<String>)> =
-            sqlx::query_as("select type, body from event order by position")
-                .fetch_all(&mut connection)
-                .await
-                .unwrap();
+        let sql = "select type, body from event order by position";
+        let rows: Vec<(String, Option<String>)> = self.look_inside().await.rows(sql, &[]).await;
         rows.into_iter()
             .map(|(name, body)| (name, serde_json::from_str(&body.unwrap_or_default()).unwrap_or_default()))
             .collect()
@@ -312,9 +312,8 @@ impl Server {
 
     /// The positions of the events of these types in the log.
     pub async fn positions_of(&self, types: &[&str]) -> std::collections::BTreeSet<i64> {
-        let mut connection = self.look_inside().await;
-        let rows: Vec<(i64, String)> =
-            sqlx::query_as("select position, type from event").fetch_all(&mut connection).await.unwrap();
+        let sql = "select position, type from event";
+        let rows: Vec<(i64, String)> = self.look_inside().await.rows(sql, &[]).await;
         rows.into_iter()
             .filter(|(_, name)| types.contains(&name.as_str()))
             .map(|(position, _)| position)
@@ -322,12 +321,12 @@ impl Server {
     }
 
     /// A connection that reads the database as it is.
-    pub async fn look_inside(&self) -> sqlx::SqliteConnection {
-        look_inside(&self.database()).await
+    pub async fn look_inside(&self) -> Inside {
+        Inside::of(&self.database()).await
     }
 }
 
-/// A connection that reads a database as it is.
+/// A connection that reads a database's file as it is.
 pub async fn look_inside(database: &str) -> sqlx::SqliteConnection {
     use sqlx::Connection;
     let options: sqlx::sqlite::SqliteConnectOptions = database.parse().unwrap();

@@ -221,7 +221,7 @@ mod killed {
         let verified = crate::support::daemon::sessiond(&[
             "verify",
             "--database",
-            &format!("sqlite:{}", crate::support::daemon::database(directory.path()).display()),
+            &crate::support::store::url(directory.path()),
         ]);
         assert!(verified.status.success(), "{verified:?}");
         let give_up = std::time::Instant::now() + Duration::from_secs(10);

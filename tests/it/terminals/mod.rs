@@ -127,17 +127,11 @@ impl House {
     /// How often, and why, a session was disconnected, as the log has it.
     async fn disconnects(&self, id: &str) -> Vec<String> {
         let uuid = uuid::Uuid::parse_str(id.strip_prefix("sess_").unwrap()).unwrap();
-        let mut connection = self.server.look_inside().await;
-        let bodies: Vec<String> = sqlx::query_scalar(
-            "select e.body from event e join session s on s.number = e.stream_number
-             where e.stream_kind = 4 and e.type = 'disconnected' and s.id = $1 order by e.position",
-        )
-        .bind(uuid)
-        .fetch_all(&mut connection)
-        .await
-        .unwrap();
+        let sql = "select e.body from event e join session s on s.number = e.stream_number
+             where e.stream_kind = 4 and e.type = 'disconnected' and s.id = $1 order by e.position";
+        let bodies: Vec<(String,)> = self.server.look_inside().await.rows(sql, &[uuid.into()]).await;
         let reason = |body: String| serde_json::from_str::<Value>(&body).unwrap()["reason"].clone();
-        bodies.into_iter().map(|body| reason(body).as_str().unwrap().to_owned()).collect()
+        bodies.into_iter().map(|(body,)| reason(body).as_str().unwrap().to_owned()).collect()
     }
 }
 

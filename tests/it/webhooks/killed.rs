@@ -8,13 +8,12 @@ use tempfile::TempDir;
 
 use super::delivering::in_order;
 use super::{Answer, FLAGS, Receiver, committed_after, last_of, webhook_to};
-use crate::support::Daemon;
-use crate::support::daemon::database;
+use crate::support::{Daemon, store};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_arrives_also_when_the_process_is_killed_again_and_again() {
     let directory = TempDir::new().unwrap();
-    let url = format!("sqlite:{}", database(directory.path()).display());
+    let url = store::url(directory.path());
     let met = Mutex::new(BTreeSet::new());
     // One of seven fails the first time it comes.
     let receiver = Receiver::that(move |taken, _| {

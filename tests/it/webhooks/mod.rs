@@ -22,7 +22,7 @@ use standardwebhooks::Webhook;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinHandle;
 
-use crate::support::{Holder, Server};
+use crate::support::{Holder, Inside, Server};
 
 const WEBHOOKS: &str = "/api/v1/webhooks";
 /// To this machine, impatient, and with sessions that do not end by themselves when a test turns the clock.
@@ -241,16 +241,14 @@ async fn deliveries(operator: &Holder, made: &Made, status: &str) -> Vec<Value> 
 
 /// Lifecycle events after a position: what a webhook that wants everything must get.
 async fn committed_after(database: &str, position: i64) -> BTreeSet<i64> {
-    let mut connection = crate::support::look_inside(database).await;
-    let sql = "select position from event where position > ? and type <> 'activity_recorded' \
+    let sql = "select position from event where position > $1 and type <> 'activity_recorded' \
                and stream_kind <> 9";
-    let rows: Vec<i64> = sqlx::query_scalar(sql).bind(position).fetch_all(&mut connection).await.unwrap();
-    rows.into_iter().collect()
+    let rows: Vec<(i64,)> = Inside::of(database).await.rows(sql, &[position.into()]).await;
+    rows.into_iter().map(|(position,)| position).collect()
 }
 
 /// Where the last event of this type is.
 async fn last_of(database: &str, name: &str) -> i64 {
-    let mut connection = crate::support::look_inside(database).await;
-    let sql = "select max(position) from event where type = ?";
-    sqlx::query_scalar(sql).bind(name).fetch_one(&mut connection).await.unwrap()
+    let sql = "select max(position) from event where type = $1";
+    Inside::of(database).await.number(sql, &[name.into()]).await
 }

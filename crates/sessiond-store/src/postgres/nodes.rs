@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sessiond_core::Time;
 use sqlx::Row;
 use sqlx::postgres::{PgArguments, PgConnection, PgListener, PgPoolOptions, PgRow};
 use sqlx::query::Query;
@@ -23,7 +22,8 @@ use crate::seam::{Node, Nodes, Renewed, Standing};
 use crate::values::{optional_time, time};
 
 /// The database's time, in milliseconds, read once in a statement.
-const CLOCK: &str = "with clock as materialized (select floor(extract(epoch from clock_timestamp()) * 1000)::bigint as now)";
+const CLOCK: &str =
+    "with clock as materialized (select floor(extract(epoch from clock_timestamp()) * 1000)::bigint as now)";
 /// The pause before listening is tried again.
 const PAUSE: Duration = Duration::from_millis(500);
 /// How long a word takes at the most to come round, where the connection hears any.
@@ -62,7 +62,7 @@ impl Line {
         let mut kept = self.link.lock().await;
         let mut link = match kept.take() {
             Some(link) => link,
-            None => Link::to_primary(&self.servers, Durability::Everywhere).await?,
+            None => Link::make(&self.servers, Durability::Everywhere).await?,
         };
         let rows = within(SHORTLY, query.fetch_all(&mut link.connection)).await?;
         *kept = Some(link);
@@ -78,7 +78,7 @@ impl Line {
         let mut kept = self.link.lock().await;
         let link = match kept.take() {
             Some(link) => link,
-            None => Link::to_primary(&self.servers, Durability::Everywhere).await?,
+            None => Link::make(&self.servers, Durability::Everywhere).await?,
         };
         let channel = link.channel.clone();
         *kept = Some(link);
@@ -168,7 +168,8 @@ impl Nodes for PgNodes {
         let held = row.try_get("held")?;
         // Only now: whoever commits after this sees the lease, and asks this node.
         let rows = self.renewing.rows(sqlx::query("select commit_number from log_head")).await?;
-        let row = rows.first().ok_or_else(|| StoreError::Failed("the head of the log is not there".to_owned()))?;
+        let row =
+            rows.first().ok_or_else(|| StoreError::Failed("the head of the log is not there".to_owned()))?;
         Ok(Renewed { held, head: row.try_get("commit_number")? })
     }
 
@@ -207,7 +208,8 @@ impl Nodes for PgNodes {
         let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(commit).bind(nodes);
         let rows = self.asking.rows(query).await?;
         let row = rows.first().ok_or_else(|| StoreError::Failed("nothing was counted".to_owned()))?;
-        let count = |column| Ok::<_, StoreError>(u32::try_from(row.try_get::<i64, _>(column)?).unwrap_or(u32::MAX));
+        let count =
+            |column| Ok::<_, StoreError>(u32::try_from(row.try_get::<i64, _>(column)?).unwrap_or(u32::MAX));
         Ok(Standing {
             acknowledged: count("acknowledged")?,
             expired: count("expired")?,
@@ -220,7 +222,8 @@ impl Nodes for PgNodes {
         let sql = "select h.commit_number as head_number, c.* from log_head h left join lateral (\
                    select * from log_commit where number > $1 order by number limit $2) c on true order by c.number";
         let rows = self.following.rows(sqlx::query(sql).bind(commit).bind(i64::from(limit))).await?;
-        let row = rows.first().ok_or_else(|| StoreError::Failed("the head of the log is not there".to_owned()))?;
+        let row =
+            rows.first().ok_or_else(|| StoreError::Failed("the head of the log is not there".to_owned()))?;
         let (head, first) = (row.try_get::<i64, _>("head_number")?, row.try_get::<Option<i64>, _>("number")?);
         match first {
             Some(first) if first == commit + 1 => rows.iter().map(head::commit).collect(),

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use sessiond_core::Time;
 
 use crate::StoreError;
-use crate::row::{Batch, Commit};
+use crate::row::{At, Batch, Commit};
 
 /// Something that a store looked at, to say whether it is well.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,12 +22,16 @@ pub struct Check {
 #[async_trait]
 pub trait Writer: Send {
     /// Waits for the turn, which lasts until it is used or dropped. A turn is short: everybody else waits meanwhile, and a
-    /// store may take it away from whoever keeps it for seconds.
-    async fn turn<'writer>(&'writer mut self) -> Result<Box<dyn Turn + 'writer>, StoreError>;
+    /// store may take it away from whoever keeps it for seconds. Whoever decides in it says how far it has applied the log. Where
+    /// commits since then are not kept any more it is an error that [ends all](StoreError::ends_all).
+    async fn turn<'writer>(
+        &'writer mut self,
+        applied: Option<&At>,
+    ) -> Result<Box<dyn Turn + 'writer>, StoreError>;
 
     /// Takes a turn and commits a batch in it: for whoever needs to know nothing of what others have committed.
     async fn commit(&mut self, batch: &Batch) -> Result<(), StoreError> {
-        self.turn().await?.commit(batch).await.map(|_| ())
+        self.turn(None).await?.commit(batch).await.map(|_| ())
     }
 
     /// Upkeep between batches: asked for before each, and about every second while there are none. Whoever waits to have
@@ -52,10 +56,9 @@ pub trait Writer: Send {
 /// The right to say what the log says next.
 #[async_trait]
 pub trait Turn: Send {
-    /// What others have committed after this commit, the last that whoever decides has applied, oldest first: it is to be applied
-    /// before. A store that only one process writes to has nothing to tell. Where some of it is not kept any more it is an
-    /// error that [ends all](StoreError::ends_all).
-    async fn missed(&mut self, after: i64) -> Result<Vec<Commit>, StoreError>;
+    /// What others have committed after this commit, the last that was applied by now, oldest first: whoever decides applies it
+    /// before. A store that only one process writes to has nothing to tell.
+    fn missed(&mut self, after: i64) -> Vec<Commit>;
 
     /// The time by the store's own clock, where several processes write to it: theirs may differ, so none of them counts.
     fn now(&self) -> Option<Time>;

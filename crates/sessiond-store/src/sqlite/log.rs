@@ -3,14 +3,13 @@
 use async_trait::async_trait;
 use sessiond_core::Time;
 use sessiond_core::ids::{ApplicationNumber, OrganizationNumber, Position, RevocationNumber, SessionNumber};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{AssertSqlSafe, Row, SqliteExecutor};
+use sqlx::{AssertSqlSafe, SqliteExecutor};
 
 use super::store::SqliteStore;
-use crate::values::entry;
-use crate::StoreError;
 use crate::row::{Addressed, Entry};
 use crate::seam::Log;
+use crate::values::entry;
+use crate::{StoreError, answers};
 
 #[async_trait]
 impl Log for SqliteStore {
@@ -54,7 +53,7 @@ impl Log for SqliteStore {
             "e.position > ? and e.position <= ? and (? or +e.type <> 'activity_recorded') order by e.position",
         );
         let query = sqlx::query(AssertSqlSafe(sql)).bind(after.0).bind(up_to.0).bind(activity).bind(limit);
-        query.fetch_all(&self.pool).await?.iter().map(addressed_entry).collect()
+        query.fetch_all(&self.pool).await?.iter().map(answers::addressed).collect()
     }
 
     async fn addressed_application_log(
@@ -70,7 +69,7 @@ impl Log for SqliteStore {
             "e.application = ? and e.position > ? and e.type <> 'activity_recorded' order by e.position"
         });
         let query = sqlx::query(AssertSqlSafe(sql)).bind(application.0).bind(after.0).bind(limit);
-        query.fetch_all(&self.pool).await?.iter().map(addressed_entry).collect()
+        query.fetch_all(&self.pool).await?.iter().map(answers::addressed).collect()
     }
 
     async fn addressed_session_log(
@@ -87,7 +86,7 @@ impl Log for SqliteStore {
              order by e.version"
         });
         let query = sqlx::query(AssertSqlSafe(sql)).bind(session.0).bind(after.0).bind(limit);
-        query.fetch_all(&self.pool).await?.iter().map(addressed_entry).collect()
+        query.fetch_all(&self.pool).await?.iter().map(answers::addressed).collect()
     }
 
     async fn session_history(
@@ -119,7 +118,7 @@ impl Log for SqliteStore {
             let query = sqlx::query(AssertSqlSafe(sql)).bind(session.0).bind(newest.0).bind(limit);
             query.fetch_all(&self.pool).await?
         };
-        rows.iter().map(addressed_entry).collect()
+        rows.iter().map(answers::addressed).collect()
     }
 
     async fn organization_log(
@@ -148,7 +147,7 @@ impl Log for SqliteStore {
             .bind(application)
             .bind(application)
             .bind(limit);
-        query.fetch_all(&self.pool).await?.iter().map(addressed_entry).collect()
+        query.fetch_all(&self.pool).await?.iter().map(answers::addressed).collect()
     }
 
     async fn last_recorded_before(&self, instant: Time) -> Result<Position, StoreError> {
@@ -217,15 +216,4 @@ fn addressed(condition: &str) -> String {
          left join application a on a.number = e.application left join revocation r on r.number = e.revocation \
          where {condition} limit ?"
     )
-}
-
-fn addressed_entry(row: &SqliteRow) -> Result<Addressed, StoreError> {
-    Ok(Addressed {
-        entry: entry(row)?,
-        session_id: row.try_get("session_id")?,
-        application_id: row.try_get("application_id")?,
-        revocation_id: row.try_get("revocation_id")?,
-        resource: row.try_get("resource")?,
-        client_session_id: row.try_get("client_session_id")?,
-    })
 }

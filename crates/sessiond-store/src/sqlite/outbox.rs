@@ -6,14 +6,13 @@ use serde_json::{Value, json};
 use sessiond_core::Time;
 use sessiond_core::delivery::{Delivery, DeliveryStatus};
 use sessiond_core::ids::Position;
-use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Row};
 use uuid::Uuid;
 
 use super::store::SqliteStore;
-use crate::values::{optional_time, short, time};
 use super::writer::SqliteWriter;
 use crate::StoreError;
+use crate::answers::delivery;
 use crate::row::SideWrite;
 use crate::seam::Outbox;
 
@@ -153,20 +152,4 @@ impl Outbox for SqliteStore {
         let query = sqlx::query(AssertSqlSafe(sql)).bind(webhook).bind(before.0).bind(limit);
         query.fetch_all(&self.pool).await?.iter().map(delivery).collect()
     }
-}
-
-fn delivery(row: &SqliteRow) -> Result<Delivery, StoreError> {
-    Ok(Delivery {
-        webhook: row.try_get("webhook")?,
-        position: Position(row.try_get("position")?),
-        stream: row.try_get("stream")?,
-        attempts: short(row, "attempts")?,
-        next_at: optional_time(row, "next_at")?,
-        delivered_at: optional_time(row, "delivered_at")?,
-        failed_at: optional_time(row, "failed_at")?,
-        status: row.try_get("status")?,
-        error: row.try_get("error")?,
-        created_at: time(row.try_get("created_at")?),
-        updated_at: time(row.try_get("updated_at")?),
-    })
 }

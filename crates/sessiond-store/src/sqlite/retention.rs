@@ -3,33 +3,18 @@
 
 use async_trait::async_trait;
 use sessiond_core::Time;
-use sessiond_core::ids::{ApplicationNumber, OrganizationNumber, Position, RevocationNumber, SessionNumber};
+use sessiond_core::ids::{OrganizationNumber, Position, SessionNumber};
 use sessiond_core::retention::{Departing, OfResource};
-use sessiond_core::session::event::ACTIVITY;
-use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Row};
 
 use super::insert::Insert;
 use super::log::mark;
 use super::store::SqliteStore;
-use crate::values::{bytes32, count, time};
 use super::writer::SqliteWriter;
-use crate::StoreError;
 use crate::seam::{Cut, EndedBefore, Foldable, FoldableEvent, Log, Retention};
-
-const DAY: i64 = 86_400_000;
-
-/// Every table that knows of a session by its number, with the column that has it. `tests/it/retention` walks the schema for
-/// others.
-pub const OF_SESSIONS: [(&str, &str); 7] = [
-    ("session", "number"),
-    ("session_activity", "number"),
-    ("session_detail", "number"),
-    ("session_token", "session"),
-    ("mcp_session", "session"),
-    ("confirmation", "session"),
-    ("idempotency", "session"),
-];
+use crate::tables::{OF_SESSIONS, stretches};
+use crate::values::{bytes32, count};
+use crate::{StoreError, answers};
 
 /// An ended session's events, the newest first, over what was let go.
 const EVENTS: &str = "with recursive chain(position, hash, previous) as (\
@@ -86,7 +71,7 @@ impl Retention for SqliteStore {
         let mut departing = Vec::new();
         let mut room = events;
         for row in query.fetch_all(&self.pool).await? {
-            let mut one = departing_row(&row)?;
+            let mut one = answers::departing(&row)?;
             let head: i64 = row.try_get("head")?;
             let limit = i64::try_from(events.saturating_add(1)).unwrap_or(i64::MAX);
             for event in sqlx::query(EVENTS).bind(head).bind(limit).fetch_all(&self.pool).await? {
@@ -115,9 +100,9 @@ impl Retention for SqliteStore {
         let mut foldable = Foldable::default();
         for row in query.fetch_all(&self.pool).await? {
             foldable.up_to = Some(Position(row.try_get("position")?));
-            foldable
-                .events
-                .extend(foldable_event(&row)?.filter(|one| organizations.contains(&one.organization)));
+            foldable.events.extend(
+                answers::foldable_before(&row)?.filter(|one| organizations.contains(&one.organization)),
+            );
         }
         Ok(foldable)
     }
@@ -130,58 +115,13 @@ impl Retention for SqliteStore {
     ) -> Result<Vec<FoldableEvent>, StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let rows = sqlx::query(FOLDABLE_OF).bind(session.0).bind(limit).fetch_all(&self.pool).await?;
-        let read = |row: &SqliteRow| {
-            Ok(FoldableEvent {
-                organization,
-                position: Position(row.try_get("position")?),
-                hash: bytes32(row, "hash")?,
-                previous: Position(row.try_get("previous")?),
-                next: Position(row.try_get("next")?),
-            })
-        };
-        rows.iter().map(read).collect()
+        rows.iter().map(|row| answers::foldable(row, organization)).collect()
     }
 
     async fn folded_to(&self) -> Result<Vec<(OrganizationNumber, Position)>, StoreError> {
         let rows = sqlx::query("select organization, position from folding").fetch_all(&self.pool).await?;
         rows.iter().map(|row| Ok((OrganizationNumber(row.try_get(0)?), Position(row.try_get(1)?)))).collect()
     }
-}
-
-fn departing_row(row: &SqliteRow) -> Result<Departing, StoreError> {
-    Ok(Departing {
-        session: SessionNumber(row.try_get("number")?),
-        id: row.try_get("id")?,
-        application: ApplicationNumber(row.try_get("application")?),
-        ended_at: time(row.try_get("ended_at")?),
-        resource: row.try_get("resource")?,
-        bytes_out: count(row, "bytes_out")?,
-        revocation: row.try_get::<Option<i64>, _>("revocation")?.map(RevocationNumber),
-        events: vec![],
-    })
-}
-
-/// The activity just before an activity, where both are of the same day and time did not go back between them. A session's row
-/// may stand at an activity: where that came with something else in one commit, the row was written whole at its end.
-fn foldable_event(row: &SqliteRow) -> Result<Option<FoldableEvent>, StoreError> {
-    let (kind, before): (&str, Option<&str>) = (row.try_get("type")?, row.try_get("before_type")?);
-    if kind != ACTIVITY || before != Some(ACTIVITY) {
-        return Ok(None);
-    }
-    if row.try_get("row_stands")? {
-        return Ok(None);
-    }
-    let (earlier, later): (i64, i64) = (row.try_get("before_at")?, row.try_get("occurred_at")?);
-    if earlier > later || earlier.div_euclid(DAY) != later.div_euclid(DAY) {
-        return Ok(None);
-    }
-    Ok(Some(FoldableEvent {
-        organization: OrganizationNumber(row.try_get("organization")?),
-        position: Position(row.try_get("before")?),
-        hash: bytes32(row, "before_hash")?,
-        previous: Position(row.try_get("previous")?),
-        next: Position(row.try_get("position")?),
-    }))
 }
 
 static GONE: Insert = Insert::new("gone (first, last, hash, commit_hash)", 4, "");
@@ -313,16 +253,4 @@ impl SqliteWriter {
             .await?;
         Ok(())
     }
-}
-
-/// Commits as stretches of those that follow one another.
-fn stretches(commits: Vec<(i64, i64)>) -> Vec<(i64, i64)> {
-    let mut stretches: Vec<(i64, i64)> = Vec::new();
-    for (first, last) in commits {
-        match stretches.last_mut() {
-            Some(before) if before.1 + 1 == first => before.1 = last,
-            _ => stretches.push((first, last)),
-        }
-    }
-    stretches
 }

@@ -2,12 +2,11 @@
 
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
 
 use super::store::SqliteStore;
 use super::writer::SqliteWriter;
 use crate::StoreError;
+use crate::answers::sealed;
 use crate::seam::{Sealed, SealedFor};
 
 /// Every kind.
@@ -23,7 +22,9 @@ const KINDS: [SealedFor; 5] = [
 fn select(kind: SealedFor) -> &'static str {
     match kind {
         SealedFor::Webhook => "select id, sealed from webhook_secret",
-        SealedFor::WebhookBefore => "select id, before from webhook_secret where before is not null",
+        SealedFor::WebhookBefore => {
+            "select id, before as sealed from webhook_secret where before is not null"
+        }
         SealedFor::Machine => "select id, sealed from machine_secret",
         SealedFor::McpSession => {
             "select s.id, m.sealed from mcp_session m join session s on s.number = m.session where m.sealed <> x''"
@@ -54,10 +55,6 @@ impl SqliteStore {
         let of = |kind| sqlx::query(select(kind)).fetch(&self.pool).map(move |row| sealed(kind, &row?));
         stream::iter(KINDS).flat_map(of).boxed()
     }
-}
-
-fn sealed(kind: SealedFor, row: &SqliteRow) -> Result<Sealed, StoreError> {
-    Ok(Sealed { kind, id: row.try_get(0)?, bytes: row.try_get(1)? })
 }
 
 impl SqliteWriter {

@@ -4,14 +4,13 @@ use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use sessiond_core::ids::{ApplicationNumber, SessionNumber};
 use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
 use super::store::SqliteStore;
-use crate::values::{bytes32, optional_bytes32, optional_time, session_token};
-use crate::StoreError;
 use crate::row::{ClientSecret, McpSession, SessionToken, WebhookSecret};
 use crate::seam::{Sealed, SealedFor, Secrets, Witnesses};
+use crate::values::{bytes32, session_token};
+use crate::{StoreError, answers};
 
 /// How many of each kind are sampled.
 const SAMPLES: i64 = 8;
@@ -23,11 +22,7 @@ impl Secrets for SqliteStore {
             .bind(client_id)
             .fetch_optional(&self.pool)
             .await?;
-        let read = |row: SqliteRow| {
-            let before = optional_bytes32(&row, "before")?.zip(optional_time(&row, "before_until")?);
-            Ok(ClientSecret { hash: bytes32(&row, "secret_hash")?, before })
-        };
-        row.map(read).transpose()
+        row.as_ref().map(answers::client_secret).transpose()
     }
 
     async fn session_token(&self, session: SessionNumber) -> Result<Option<SessionToken>, StoreError> {
@@ -43,8 +38,7 @@ impl Secrets for SqliteStore {
             .bind(session.0)
             .fetch_optional(&self.pool)
             .await?;
-        let Some(row) = row else { return Ok(None) };
-        Ok(Some(McpSession { id_hash: bytes32(&row, "id_hash")?, sealed: row.try_get("sealed")? }))
+        row.as_ref().map(answers::mcp_session).transpose()
     }
 
     async fn untold_mcp(
@@ -55,12 +49,8 @@ impl Secrets for SqliteStore {
         let sql = "select s.number, s.id, s.application from mcp_session m indexed by mcp_session_kept \
                    cross join session s on s.number = m.session \
                    where m.sealed <> x'' and m.session > ? and s.state = 0 order by m.session limit ?";
-        let read = |row: &SqliteRow| {
-            let application = ApplicationNumber(row.try_get("application")?);
-            Ok((SessionNumber(row.try_get("number")?), row.try_get("id")?, application))
-        };
         let query = sqlx::query(sql).bind(after.0).bind(limit as i64);
-        query.fetch_all(&self.pool).await?.iter().map(read).collect()
+        query.fetch_all(&self.pool).await?.iter().map(answers::untold).collect()
     }
 
     async fn upstream_secret(&self, application: ApplicationNumber) -> Result<Option<Vec<u8>>, StoreError> {
@@ -81,10 +71,8 @@ impl Secrets for SqliteStore {
 
     async fn webhook_secret(&self, id: Uuid) -> Result<Option<WebhookSecret>, StoreError> {
         let sql = "select sealed, before, before_until from webhook_secret where id = ?";
-        let Some(row) = sqlx::query(sql).bind(id).fetch_optional(&self.pool).await? else { return Ok(None) };
-        let before: Option<Vec<u8>> = row.try_get("before")?;
-        let before = before.zip(optional_time(&row, "before_until")?);
-        Ok(Some(WebhookSecret { sealed: row.try_get("sealed")?, before }))
+        let row = sqlx::query(sql).bind(id).fetch_optional(&self.pool).await?;
+        row.as_ref().map(answers::webhook_secret).transpose()
     }
 
     async fn witnesses(&self) -> Result<Witnesses, StoreError> {
@@ -104,7 +92,7 @@ impl Secrets for SqliteStore {
             ),
         ] {
             for row in sqlx::query(sql).bind(SAMPLES).fetch_all(&self.pool).await? {
-                witnesses.sealed.push(Sealed { kind, id: row.try_get(0)?, bytes: row.try_get(1)? });
+                witnesses.sealed.push(answers::sealed(kind, &row)?);
             }
         }
         Ok(witnesses)

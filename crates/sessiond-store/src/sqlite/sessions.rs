@@ -5,16 +5,16 @@ use sessiond_core::Time;
 use sessiond_core::filter::Filter;
 use sessiond_core::ids::{ApplicationNumber, OrganizationNumber, PrincipalNumber, SessionNumber};
 use sessiond_core::kind::Kind;
-use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, QueryBuilder, Row, Sqlite, SqliteExecutor};
 use uuid::Uuid;
 
 use super::session::{WHOLE_SESSION, whole_session};
 use super::store::SqliteStore;
-use crate::values::{detail, time};
 use crate::StoreError;
+use crate::answers::{confirmation, ended_terminal};
 use crate::row::{Confirmation, Detail, SessionRow};
 use crate::seam::{EndedOrder, EndedPage, EndedTerminal, SessionRows};
+use crate::values::detail;
 
 #[async_trait]
 impl SessionRows for SqliteStore {
@@ -109,16 +109,8 @@ impl SessionRows for SqliteStore {
         let sql = "select ended_at, connected_at, principal, resource from session \
                    indexed by session_ended_terminals \
                    where organization = ? and ended_at >= ? and state = 0 and kind = 'terminal'";
-        let read = |row: &SqliteRow| {
-            Ok(EndedTerminal {
-                connected_at: time(row.try_get("connected_at")?),
-                ended_at: time(row.try_get("ended_at")?),
-                principal: PrincipalNumber(row.try_get("principal")?),
-                machine: row.try_get("resource")?,
-            })
-        };
         let query = sqlx::query(sql).bind(organization.0).bind(since.timestamp_millis());
-        query.fetch_all(&self.pool).await?.iter().map(read).collect()
+        query.fetch_all(&self.pool).await?.iter().map(ended_terminal).collect()
     }
 
     async fn confirmations(&self, sessions: &[SessionNumber]) -> Result<Vec<Confirmation>, StoreError> {
@@ -128,14 +120,7 @@ impl SessionRows for SqliteStore {
         let sql = "select c.* from (select value from json_each(?)) wanted \
                    cross join confirmation c on c.session = wanted.value";
         let numbers = serde_json::to_string(sessions).unwrap_or_default();
-        let read = |row: &SqliteRow| {
-            Ok(Confirmation {
-                session: SessionNumber(row.try_get("session")?),
-                at: time(row.try_get("at")?),
-                message: row.try_get("message")?,
-            })
-        };
-        sqlx::query(sql).bind(numbers).fetch_all(&self.pool).await?.iter().map(read).collect()
+        sqlx::query(sql).bind(numbers).fetch_all(&self.pool).await?.iter().map(confirmation).collect()
     }
 }
 

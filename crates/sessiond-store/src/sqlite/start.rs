@@ -6,7 +6,6 @@ use futures_util::future::join;
 use futures_util::stream::{BoxStream, try_unfold};
 use futures_util::{StreamExt, TryFutureExt};
 use sessiond_core::Time;
-use sessiond_core::change::KeyHashes;
 use sessiond_core::ids::{ApplicationNumber, Position, SessionNumber};
 use sessiond_core::retention::ResourceTotals;
 use sessiond_core::streams::{AnyStream, Registered};
@@ -17,13 +16,10 @@ use sqlx::{AssertSqlSafe, Row, Sqlite, SqliteConnection};
 use super::session::{open_session, open_sessions};
 use super::settling::{LogTail, Unsettled};
 use super::store::SqliteStore;
-use crate::values::{
-    access_token, application, bytes32, count, item, optional_bytes32, organization, principal, revocation,
-    service_account, time,
-};
-use crate::StoreError;
-use crate::row::{AccessToken, KeySecret, Loaded, LogHead, OpenSession, Principal};
+use crate::row::{AccessToken, Loaded, LogHead, OpenSession, Principal};
 use crate::seam::{Log, Start};
+use crate::values::{access_token, application, item, organization, principal, revocation, service_account};
+use crate::{StoreError, answers};
 
 /// Open sessions read at a time.
 const AT_ONCE: usize = 1_024;
@@ -33,12 +29,13 @@ impl Start for SqliteStore {
     async fn load(&self) -> Result<Loaded, StoreError> {
         let mut loaded = Loaded {
             streams: self.streams().await?,
-            key_secrets: self.all("select * from api_key_secret", key_secret).await?,
+            key_secrets: self.all("select * from api_key_secret", answers::key_secret).await?,
             ..Loaded::default()
         };
         loaded.bars = self.bars(&loaded).await?;
         loaded.head = self.log_head(&loaded.streams).await?;
-        let open = sqlx::query_scalar("select count(*) from session indexed by session_open where state <> 0");
+        let open =
+            sqlx::query_scalar("select count(*) from session indexed by session_open where state <> 0");
         loaded.open_sessions = i64::unsigned_abs(open.fetch_one(&self.pool).await?);
         for row in sqlx::query("select application, count(*) as total from session group by application")
             .fetch_all(&self.pool)
@@ -107,12 +104,7 @@ impl SqliteStore {
                    group by application, resource \
                    union all select application, resource, sessions, bytes_out from let_go_resource) \
                    group by application, resource";
-        let read = |row: &SqliteRow| {
-            let totals =
-                ResourceTotals { sessions: count(row, "sessions")?, bytes_out: count(row, "bytes_out")? };
-            Ok((ApplicationNumber(row.try_get("application")?), row.try_get("resource")?, totals))
-        };
-        sqlx::query(sql).fetch_all(&self.pool).await?.iter().map(read).collect()
+        sqlx::query(sql).fetch_all(&self.pool).await?.iter().map(answers::resource_totals).collect()
     }
 
     async fn streams(&self) -> Result<Vec<AnyStream>, StoreError> {
@@ -203,12 +195,4 @@ async fn slice_of_open(
     let slice = sqlx::query_as::<_, (Option<String>, Option<i64>)>(AssertSqlSafe(sql)).bind(after.0);
     let (sessions, last) = slice.fetch_one(connection).await?;
     Ok(sessions.zip(last).map(|(sessions, last)| Slice { sessions, last: SessionNumber(last) }))
-}
-
-fn key_secret(row: &SqliteRow) -> Result<KeySecret, StoreError> {
-    Ok(KeySecret {
-        id: row.try_get("id")?,
-        hashes: KeyHashes { hash: bytes32(row, "secret_hash")?, before: optional_bytes32(row, "before")? },
-        used_at: row.try_get::<Option<i64>, _>("last_used_at")?.map(time),
-    })
 }

@@ -13,7 +13,7 @@ use super::settling::{LogTail, Settling, Slice};
 use super::{MIGRATIONS, options, space, wal};
 use crate::StoreError;
 use crate::migrate::migrate;
-use crate::row::{Batch, Commit, SideWrite};
+use crate::row::{At, Batch, Commit, SideWrite};
 use crate::seam::{Check, Turn, Writer};
 
 /// The first SQLite without the WAL-reset corruption: https://sqlite.org/releaselog/3_51_3.html
@@ -144,7 +144,7 @@ impl SqliteWriter {
 
 #[async_trait]
 impl Writer for SqliteWriter {
-    async fn turn<'writer>(&'writer mut self) -> Result<Box<dyn Turn + 'writer>, StoreError> {
+    async fn turn<'writer>(&'writer mut self, _: Option<&At>) -> Result<Box<dyn Turn + 'writer>, StoreError> {
         Ok(Box::new(Always(self)))
     }
 
@@ -190,8 +190,8 @@ struct Always<'writer>(&'writer mut SqliteWriter);
 
 #[async_trait]
 impl Turn for Always<'_> {
-    async fn missed(&mut self, _: i64) -> Result<Vec<Commit>, StoreError> {
-        Ok(vec![])
+    fn missed(&mut self, _: i64) -> Vec<Commit> {
+        vec![]
     }
 
     fn now(&self) -> Option<Time> {

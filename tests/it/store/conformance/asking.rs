@@ -8,7 +8,7 @@ use sessiond_core::retention::{account, folded};
 use sessiond_core::session::Session;
 use sessiond_core::session::event::ACTIVITY;
 use sessiond_store::{
-    Addressed, Cut, EndedBefore, EndedOrder, EndedPage, Entry, Foldable, Open, SideWrite, Store,
+    Addressed, Cut, EndedBefore, EndedOrder, EndedPage, Entry, Foldable, LogHead, Open, SideWrite, Store,
 };
 use uuid::Uuid;
 

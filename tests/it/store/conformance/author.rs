@@ -16,13 +16,13 @@ use sessiond_core::personal::{Personal, personal_digest};
 use sessiond_core::policy::SessionPolicy;
 use sessiond_core::reason::Reason;
 use sessiond_core::session::event::{
-    ActivityRecorded, ActivitySource, Connected, Counts, Disconnected, SessionEvent,
+    ACTIVITY, ActivityRecorded, ActivitySource, Connected, Counts, Disconnected, SessionEvent,
 };
 use sessiond_core::session::{Session, evolve};
 use sessiond_core::stream::{Envelope, Stream};
 use sessiond_core::streams::Registered;
 use sessiond_core::token::Principal;
-use sessiond_store::{Batch, Detail, Entry, SessionActivity, SideWrite, Store};
+use sessiond_store::{Batch, Detail, Entry, LogHead, SessionActivity, SideWrite, Store};
 use uuid::Uuid;
 
 use super::super::base::{APPLICATION, ORGANIZATION, application};
@@ -45,8 +45,8 @@ pub struct Connects {
 
 #[derive(Default)]
 pub struct Author {
-    position: i64,
-    commit_hash: [u8; 32],
+    /// Where the log stands.
+    pub log: LogHead,
     /// The time of the next event; a millisecond passes with each.
     pub now: i64,
     heads: HashMap<StreamId, Head>,
@@ -69,7 +69,7 @@ pub fn principal(number: i64) -> Principal {
 
 impl Author {
     pub fn head(&self) -> Position {
-        Position(self.position)
+        self.log.position
     }
 
     /// An organization, an application and a principal, all of number 1.
@@ -83,6 +83,7 @@ impl Author {
         let created = ApplicationEvent::Created(Box::new(application("Desk")));
         author.begin::<Application>(APPLICATION.into(), Some(APPLICATION), &created);
         author.beside(SideWrite::Principal(principal(1)));
+        author.log.last_principal = 1;
         let batch = author.done();
         (author, batch)
     }
@@ -117,11 +118,12 @@ impl Author {
         personal: Option<String>,
     ) -> Head {
         let before = self.heads.get(&stream).copied().unwrap_or_default();
-        self.position += 1;
+        self.log.position.0 += 1;
         let at = moment(self.now);
+        self.log.recorded_at = at;
         self.now += 1;
         let recorded = Recorded {
-            position: Position(self.position),
+            position: self.log.position,
             stream,
             version: before.version + 1,
             previous_position: before.position,
@@ -131,7 +133,7 @@ impl Author {
             application,
             actor: Actor::OPERATOR,
             revocation: None,
-            request_id: Some(format!("request-{}", self.position)),
+            request_id: Some(format!("request-{}", self.log.position.0)),
             traceparent: None,
             event,
             personal,
@@ -177,6 +179,7 @@ impl Author {
             personal: personal_digest(&text),
         };
         let number = SessionNumber(number);
+        (self.log.last_session, self.log.last_session_id) = (number, connected.id);
         let detail = Detail::of(&connected, Some(&personal));
         self.session(number, SessionEvent::Connected(Box::new(connected)), Some(text));
         self.batch.details.push((number, APPLICATION, detail));
@@ -221,9 +224,12 @@ impl Author {
         batch.sessions.sort_unstable_by_key(|session| session.number);
         let hashes: Vec<_> = batch.events.iter().map(|entry| entry.hash).collect();
         if let Some(last) = batch.events.last_mut() {
-            self.commit_hash = commit_hash(&self.commit_hash, &hashes);
-            last.commit_hash = Some(self.commit_hash);
+            self.log.commit_hash = commit_hash(&self.log.commit_hash, &hashes);
+            last.commit_hash = Some(self.log.commit_hash);
         }
+        let lifecycle = |entry: &&Entry| entry.recorded.event.name() != ACTIVITY;
+        batch.lifecycle = batch.events.iter().rfind(lifecycle).map(|entry| entry.recorded.position);
+        batch.head = Some(self.log);
         self.entries.extend(batch.events.iter().cloned());
         batch
     }

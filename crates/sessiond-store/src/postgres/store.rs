@@ -1,0 +1,139 @@
+//! The connections that read.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::stream::{self, BoxStream};
+use futures_util::{StreamExt, TryStreamExt};
+use sessiond_core::ids::SessionNumber;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow, Postgres};
+use sqlx::{Encode, Type};
+use tokio::time::timeout;
+
+use super::close;
+use super::servers::{CONNECTING, Servers, Use, is_primary, place, prepare};
+use super::upkeep::Upkeep;
+use super::verify::verify;
+use crate::StoreError;
+use crate::check::{Fault, Progress, Report};
+use crate::seam::Store;
+use crate::values::count;
+
+/// Connections that read, at most.
+const CONNECTIONS: u32 = 8;
+/// Whoever gets none for so long is told that the database failed.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// A connection that nobody has used for so long is asked whether it is still what it was.
+const UNUSED: Duration = Duration::from_secs(1);
+/// Rows read at a time, of what there may be millions of.
+const PAGE: i64 = 4_096;
+
+/// A few connections that only read.
+pub(super) struct PgStore {
+    pub(super) pool: PgPool,
+    /// None where it does not matter which of them is read.
+    servers: Option<Servers>,
+    upkeep: Upkeep,
+}
+
+impl PgStore {
+    /// Opens readers on a database that is in this release's form, at the server that is its primary now.
+    pub(super) fn open(servers: Servers, primary: PgConnectOptions) -> Self {
+        let pool = pool(Use::Primary).connect_lazy_with(primary);
+        Self { pool, servers: Some(servers), upkeep: Upkeep::new() }
+    }
+
+    /// Opens readers that change nothing, also on a standby.
+    pub(super) async fn open_to_look(servers: Servers) -> Result<Self, StoreError> {
+        let (options, connection) = servers.any().await?;
+        close(connection).await;
+        Ok(Self { pool: pool(Use::Look).connect_lazy_with(options), servers: None, upkeep: Upkeep::new() })
+    }
+
+    /// Connects to another server from here on, where the one that is connected to is the primary no more.
+    pub(super) async fn follow_the_primary(&self) -> Result<String, StoreError> {
+        let Some(servers) = &self.servers else { return Ok("nothing to do".to_owned()) };
+        if let Ok(Ok(mut connection)) = timeout(CONNECTING, self.pool.acquire()).await
+            && is_primary(&mut connection).await.unwrap_or_default()
+        {
+            return Ok("connected to the primary".to_owned());
+        }
+        let (options, connection) = servers.primary().await?;
+        close(connection).await;
+        let found = format!("the primary is {}", place(&options));
+        self.pool.set_connect_options(options);
+        Ok(found)
+    }
+}
+
+#[async_trait]
+impl Store for PgStore {
+    async fn maintain(&self) -> Result<String, StoreError> {
+        let primary = self.follow_the_primary().await?;
+        let Some(servers) = &self.servers else { return Ok(primary) };
+        Ok(format!("{primary}; {}", self.upkeep.vacuum(&self.pool, servers).await?))
+    }
+
+    async fn sizes(&self) -> Result<Vec<(&'static str, u64)>, StoreError> {
+        // Journals lie in the same database, and say for themselves what they need.
+        let sql = "select pg_database_size(current_database()) \
+                   - coalesce(pg_total_relation_size(to_regclass('block')), 0) \
+                   - coalesce(pg_total_relation_size(to_regclass('tail')), 0) as database";
+        let row = sqlx::query(sql).fetch_one(&self.pool).await?;
+        Ok(vec![("database", count(&row, "database")?)])
+    }
+
+    async fn verify(&self, progress: Progress<'_>) -> Result<Report, Fault> {
+        verify(&self.pool, progress).await
+    }
+
+    async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// Connections that are asked what they are before they are used, and again when they have not been used for a while.
+fn pool(purpose: Use) -> PgPoolOptions {
+    PgPoolOptions::new()
+        .max_connections(CONNECTIONS)
+        .max_lifetime(None)
+        .idle_timeout(None)
+        .acquire_timeout(PATIENCE)
+        .test_before_acquire(false)
+        .after_connect(move |connection, _| Box::pin(prepare(connection, purpose)))
+        .before_acquire(move |connection, known| {
+            Box::pin(async move {
+                match purpose {
+                    Use::Primary if known.idle_for > UNUSED => is_primary(connection).await,
+                    _ => Ok(true),
+                }
+            })
+        })
+}
+
+/// A page of a table's rows after a key, for as long as there are any: no snapshot is held for longer than a page takes.
+pub(super) fn pages<'store, Key, Value>(
+    pool: &'store PgPool,
+    sql: &'static str,
+    before_all: Key,
+    read: fn(&PgRow) -> Result<(Key, Value), StoreError>,
+) -> BoxStream<'store, Result<Value, StoreError>>
+where
+    Key: for<'query> Encode<'query, Postgres> + Type<Postgres> + Copy + Send + Sync + 'static,
+    Value: Send + 'static,
+{
+    let next = move |after: Option<Key>| async move {
+        let Some(after) = after else { return Ok(None) };
+        let rows = sqlx::query(sql).bind(after).bind(PAGE).fetch_all(pool).await?;
+        let values = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        let last = values.last().map(|(key, _)| *key).filter(|_| values.len() as i64 == PAGE);
+        let values = values.into_iter().map(|(_, value)| Ok(value));
+        Ok::<_, StoreError>(Some((stream::iter(values), last)))
+    };
+    stream::try_unfold(Some(before_all), next).try_flatten().boxed()
+}
+
+/// As PostgreSQL takes a list of them.
+pub(super) fn numbers(sessions: &[SessionNumber]) -> Vec<i64> {
+    sessions.iter().map(|session| session.0).collect()
+}

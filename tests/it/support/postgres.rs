@@ -1,0 +1,205 @@
+//! A real PostgreSQL for the tests: one server a process, started when the first test asks for a database, and ended with the
+//! process, however that ends. Each test has a database of its own.
+
+use std::collections::HashMap;
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, OnceLock, mpsc};
+use std::time::{Duration, Instant};
+
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use tempfile::TempDir;
+
+/// Who runs it where we are root, as whom it refuses to run: the user that Debian's package makes.
+const USER: &str = "postgres";
+/// Who owns the databases: sessiond needs no more rights than that.
+const OWNER: &str = "tests";
+
+/// Runs the server until standard input ends, which it does with the process that holds the other end, also where that is
+/// killed. What a terminal sends to all of its processes (ctrl-C) is not for this one: it has yet to clear up.
+const UNTIL_WE_END: &str = r#"
+trap '' HUP INT TERM
+directory=$1 binaries=$2 port=$3
+cd "$directory"
+end() { cd / && rm -rf "$directory"; }
+"$binaries/initdb" --no-sync --auth trust --username postgres --encoding UTF8 --locale C data >log 2>&1 || { touch failed; cat >/dev/null; end; exit 1; }
+"$binaries/postgres" -D data -k "$directory" -h 127.0.0.1 -p "$port" -c max_connections=300 -c shared_buffers=64MB \
+    -c wal_level=minimal -c max_wal_senders=0 -c max_wal_size=2GB >>log 2>&1 </dev/null &
+server=$!
+cat >/dev/null
+kill -QUIT "$server"
+wait "$server"
+end
+"#;
+
+/// A new empty database, dropped with this once nobody is connected to it.
+pub struct Database {
+    pub url: String,
+    name: String,
+}
+
+impl Database {
+    pub fn new() -> Self {
+        Server::ours().create()
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        // Who keeps the databases may have ended with its process.
+        Server::ours().requests.lock().unwrap().send(Request::Drop(self.name.clone())).ok();
+    }
+}
+
+/// Where somebody finds the server who may do everything there, as variables for PostgreSQL's own programs, and where those are.
+pub fn administration() -> (Vec<(&'static str, String)>, PathBuf) {
+    let port = Server::ours().port.to_string();
+    let variables = [("PGHOST", "127.0.0.1".to_owned()), ("PGPORT", port), ("PGUSER", "postgres".to_owned())];
+    (variables.into(), binaries())
+}
+
+/// The URL of the database that belongs to a directory: made when it is first asked for, dropped some time after the
+/// directory is gone.
+pub fn url_of(directory: &Path) -> String {
+    static ALL: Mutex<Option<HashMap<PathBuf, Database>>> = Mutex::new(None);
+    let mut all = ALL.lock().unwrap();
+    let all = all.get_or_insert_default();
+    all.retain(|directory, _| directory.exists());
+    all.entry(directory.to_owned()).or_insert_with(Database::new).url.clone()
+}
+
+struct Server {
+    port: u16,
+    requests: Mutex<mpsc::Sender<Request>>,
+    /// Its standard input is what the server ends with.
+    _process: Child,
+}
+
+enum Request {
+    Create(mpsc::Sender<Database>),
+    Drop(String),
+}
+
+impl Server {
+    fn ours() -> &'static Self {
+        static SERVER: OnceLock<Server> = OnceLock::new();
+        SERVER.get_or_init(Self::start)
+    }
+
+    fn start() -> Self {
+        let directory = TempDir::with_prefix("postgres").unwrap().keep();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut command = Command::new("sh");
+        command.args(["-c", UNTIL_WE_END, "sh"]).args([&directory, &binaries()]).arg(port.to_string());
+        command.env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C").stdin(Stdio::piped());
+        if rustix::process::geteuid().is_root() {
+            let (user, group) = user();
+            std::os::unix::fs::chown(&directory, Some(user), Some(group)).unwrap();
+            command.uid(user).gid(group);
+        }
+        let process = command.spawn().unwrap();
+        let (requests, waiting) = mpsc::channel();
+        let (ready, is_ready) = mpsc::channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(keep_databases(port, &directory, &ready, &waiting));
+        });
+        is_ready.recv().expect("PostgreSQL did not start; what it said is above");
+        Self { port, requests: Mutex::new(requests), _process: process }
+    }
+
+    fn create(&self) -> Database {
+        let (reply, database) = mpsc::channel();
+        self.requests.lock().unwrap().send(Request::Create(reply)).unwrap();
+        database.recv().expect("PostgreSQL made no database; what it said is above")
+    }
+}
+
+/// Where PostgreSQL's programs are: the newest that Debian has put there, else where a shell finds them.
+fn binaries() -> PathBuf {
+    let debian = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut found: Vec<(u32, PathBuf)> = debian
+        .filter_map(|one| Some((one.file_name().to_str()?.parse().ok()?, one.path().join("bin"))))
+        .filter(|(version, path)| *version >= 15 && path.join("initdb").exists())
+        .collect();
+    found.sort();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let elsewhere = std::env::split_paths(&path).find(|path| path.join("initdb").exists());
+    found.pop().map(|(_, path)| path).or(elsewhere).unwrap_or_else(|| {
+        panic!(
+            "PostgreSQL 15 or newer is needed for these tests (Debian: postgresql-15; make test installs it)"
+        )
+    })
+}
+
+/// The numbers of the user and of its group who may run it.
+fn user() -> (u32, u32) {
+    let all = std::fs::read_to_string("/etc/passwd").unwrap();
+    let line = all.lines().find_map(|line| line.strip_prefix(&format!("{USER}:")));
+    let mut numbers =
+        line.into_iter().flat_map(|line| line.split(':').skip(1)).map_while(|one| one.parse().ok());
+    numbers.next().zip(numbers.next()).unwrap_or_else(|| {
+        panic!(
+            "PostgreSQL does not run as root: these tests need the user {USER}, whom Debian's package makes"
+        )
+    })
+}
+
+/// Makes databases and drops them as it is asked to, on a connection of its own.
+async fn keep_databases(
+    port: u16,
+    directory: &Path,
+    ready: &mpsc::Sender<()>,
+    waiting: &mpsc::Receiver<Request>,
+) {
+    let mut connection = connect(port, directory).await;
+    let role = format!("create role {OWNER} login");
+    sqlx::query(AssertSqlSafe(role)).execute(&mut connection).await.unwrap();
+    let icu =
+        "select exists (select from pg_collation where collprovider = 'i' and collname = 'en-US-x-icu')";
+    let icu: bool = sqlx::query_scalar(icu).fetch_one(&mut connection).await.unwrap();
+    ready.send(()).unwrap();
+    let (mut count, mut unneeded) = (0, Vec::new());
+    while let Ok(request) = waiting.recv() {
+        match request {
+            Request::Drop(name) => unneeded.push(name),
+            Request::Create(reply) => {
+                count += 1;
+                let name = format!("test_{count}");
+                // What texts compare like in a database must not matter to who uses it.
+                let compare =
+                    if icu && count % 2 == 0 { "locale_provider icu icu_locale 'en-US'" } else { "" };
+                let sql = format!("create database {name} owner {OWNER} template template0 {compare}");
+                sqlx::query(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
+                let url = format!("postgres://{OWNER}@127.0.0.1:{port}/{name}?sslmode=disable");
+                reply.send(Database { url, name }).ok();
+            }
+        }
+        let mut used = Vec::new();
+        for name in unneeded {
+            let sql = format!("drop database {name}");
+            if sqlx::query(AssertSqlSafe(sql)).execute(&mut connection).await.is_err() {
+                used.push(name);
+            }
+        }
+        unneeded = used;
+    }
+}
+
+async fn connect(port: u16, directory: &Path) -> PgConnection {
+    let give_up = Instant::now() + Duration::from_secs(60);
+    loop {
+        let url = format!("postgres://postgres@127.0.0.1:{port}/postgres?sslmode=disable");
+        match PgConnection::connect(&url).await {
+            Ok(connection) => return connection,
+            Err(error) => {
+                let failed = directory.join("failed").exists() || Instant::now() > give_up;
+                let log = std::fs::read_to_string(directory.join("log")).unwrap_or_default();
+                assert!(!failed, "PostgreSQL did not start: {error}: {log}");
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
